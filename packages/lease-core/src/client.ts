@@ -1,0 +1,64 @@
+/**
+ * The port that the Manager sees. Any store can be put behind it; `SubstrateClient` implements it over a batching
+ * `Substrate`, and a third party may implement it directly and prove it with `lease-core/conformance`.
+ */
+import { ErrTrapdoor } from './errors.ts'
+import type { Info, Request, Trapdoor } from './lease.ts'
+
+/** Something happened to a lease. Only a hint: it may be late, doubled or lost, and it may tell of one's own doing. */
+export type LeaseChange =
+  | { readonly kind: 'vacated' | 'changed'; readonly lease: string }
+  /** Hints may have been lost (a connection was made anew): re-read what matters. */
+  | { readonly kind: 'resync' }
+
+/** Options of a Client operation. */
+export interface ClientCallOptions {
+  /**
+   * Rejects the call with the signal's reason. What was sent is not undone, except that a claim granted after all is
+   * released again when that can be done; otherwise it lapses.
+   */
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * Manipulates the leases of one namespace directly. Safe to call concurrently.
+ *
+ * Every operation may reject with `ErrNotValid` (nothing was sent), `ErrInvalid` (certainly not done: the latest state
+ * forbids it, and `leases()` now shows that state) or `ErrUnknown` (it may have happened). After juju's `lease.Client`.
+ */
+export interface Client {
+  /**
+   * Opens a term. When it resolves, the holder has the lease for at least `duration` from the start of the call.
+   * A lapsed lease is taken over in the same step. A live lease, one's own included, → `ErrInvalid`.
+   */
+  claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void>
+  /**
+   * Moves the expiry of a held lease to at least `duration` from the start of the call, never back.
+   * Not held by this holder, or lapsed → `ErrInvalid`.
+   */
+  extendLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void>
+  /** Records that a lapsed lease is vacant. Vacant already → resolves; not certainly past its expiry → `ErrInvalid`. */
+  expireLease(lease: string, options?: ClientCallOptions): Promise<void>
+  /** The holder gives the lease up. Vacant already → resolves; held by another → `ErrInvalid`. */
+  releaseLease(lease: string, holder: string, options?: ClientCallOptions): Promise<void>
+  /** The lease, or its next holding when it is vacant, does not lapse while `entity` pins it. Idempotent. */
+  pinLease(lease: string, entity: string): Promise<void>
+  /** Withdraws the pin. Past its expiry, and with no other pin, the lease has then lapsed. Idempotent. */
+  unpinLease(lease: string, entity: string): Promise<void>
+  /** Every pinned lease of the namespace with the entities that pin it, sorted. */
+  pinned(): Promise<ReadonlyMap<string, readonly string[]>>
+  /** What this client knows; no I/O. A live view: entries are immutable, the map changes with every answer. */
+  leases(): ReadonlyMap<string, Info>
+  /** Re-reads these leases, or everything in the namespace. */
+  refresh(leases?: Iterable<string>): Promise<void>
+  /** Calls the listener on every change that the substrate tells of. Returns how to stop. */
+  subscribe(listener: (change: LeaseChange) => void): () => void
+  /** Lets go of connections that the client itself opened. Calls in flight may reject with `ErrUnknown`. Idempotent. */
+  close(): Promise<void>
+}
+
+/** The trapdoor of a substrate that has nothing to expose: undefined resolves, every key is an `ErrTrapdoor`. */
+export const lockedTrapdoor: Trapdoor = (key) =>
+  key === undefined
+    ? Promise.resolve()
+    : Promise.reject(new ErrTrapdoor('this substrate has no trapdoor: no key is understood'))

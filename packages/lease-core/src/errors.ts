@@ -1,0 +1,172 @@
+/**
+ * The eight things that can go wrong, one class and one stable `code` each.
+ *
+ * What matters about an error here is what it lets the caller *infer*: a refusal is certain, everything that is not
+ * certain is `ErrUnknown`. Test the class (`instanceof ErrNotHeld`) or the code (`error.code === 'LEASE_NOT_HELD'`);
+ * the code also works across two copies of this package.
+ */
+import type { DateTime } from 'luxon'
+
+/** The stable code of each error class. */
+export type LeaseErrorCode =
+  | 'LEASE_CLAIM_DENIED'
+  | 'LEASE_NOT_HELD'
+  | 'LEASE_INVALID'
+  | 'LEASE_NOT_VALID'
+  | 'LEASE_UNKNOWN'
+  | 'LEASE_LOST'
+  | 'LEASE_TRAPDOOR'
+  | 'LEASE_STOPPED'
+
+/** What an error may carry besides its message. Each class says which of these it fills. */
+export interface LeaseErrorDetails {
+  /** The lease the failed call was about. */
+  readonly lease?: string | undefined
+  /** The holder on whose behalf the call was made. */
+  readonly holder?: string | undefined
+  /** A short word or clause for programs and logs. */
+  readonly reason?: string | undefined
+  /** What was thrown below, unchanged. */
+  readonly cause?: unknown
+  /** `ErrClaimDenied`: who holds the lease, when known. */
+  readonly currentHolder?: string | undefined
+  /** `ErrClaimDenied`: the latest local instant at which that holding may still be valid, when known. */
+  readonly expiry?: DateTime | undefined
+  /** `ErrNotValid`: every broken rule of the call. */
+  readonly problems?: readonly Problem[] | undefined
+}
+
+/** One broken rule: which argument or option, which rule, and the value that broke it. */
+export interface Problem {
+  readonly argument: string
+  readonly rule: string
+  readonly value: unknown
+}
+
+/** Base of every error that this library throws on purpose. */
+export abstract class LeaseError extends Error {
+  abstract readonly code: LeaseErrorCode
+  readonly lease: string | undefined
+  readonly holder: string | undefined
+  readonly reason: string | undefined
+
+  constructor(message: string, details: LeaseErrorDetails = {}) {
+    super(message, 'cause' in details ? { cause: details.cause } : undefined)
+    this.lease = details.lease
+    this.holder = details.holder
+    this.reason = details.reason
+  }
+}
+
+/** Another holds the lease. The caller may infer that the lease was surely not held by this holder. */
+export class ErrClaimDenied extends LeaseError {
+  override readonly name = 'ErrClaimDenied'
+  readonly code = 'LEASE_CLAIM_DENIED'
+  /** Who holds it, when the substrate said so. */
+  readonly currentHolder: string | undefined
+  /** The latest local instant at which that holding may still be valid, when known. */
+  readonly expiry: DateTime | undefined
+
+  constructor(message: string, details: LeaseErrorDetails = {}) {
+    super(message, details)
+    this.currentHolder = details.currentHolder
+    this.expiry = details.expiry
+  }
+}
+
+/** The holder does not hold the lease: surely so at the moment of the check. */
+export class ErrNotHeld extends LeaseError {
+  override readonly name = 'ErrNotHeld'
+  readonly code = 'LEASE_NOT_HELD'
+}
+
+/**
+ * A `Client` operation is impossible in the latest state. It is a signal between a Client and its caller: look at
+ * `client.leases()`, then try something else or say it in your own words; never pass it on to an application.
+ *
+ * Carries no stack trace: it is an answer, thrown on hot paths, and it is always caught one frame above.
+ */
+export class ErrInvalid extends LeaseError {
+  override readonly name = 'ErrInvalid'
+  readonly code = 'LEASE_INVALID'
+
+  constructor(message: string, details: LeaseErrorDetails = {}) {
+    const limit = Error.stackTraceLimit
+    Error.stackTraceLimit = 0
+    super(message, details)
+    Error.stackTraceLimit = limit
+  }
+}
+
+/** An argument or option breaks a rule; every problem of the call is listed. Nothing was sent. */
+export class ErrNotValid extends LeaseError {
+  override readonly name = 'ErrNotValid'
+  readonly code = 'LEASE_NOT_VALID'
+  /** Every broken rule, in the order of the arguments. */
+  readonly problems: readonly Problem[]
+
+  constructor(message: string, details: LeaseErrorDetails = {}) {
+    super(message, details)
+    this.problems = details.problems ?? []
+  }
+}
+
+/** The substrate could not be reached, timed out, or retries ran out. Infer nothing: it may have happened. */
+export class ErrUnknown extends LeaseError {
+  override readonly name = 'ErrUnknown'
+  readonly code = 'LEASE_UNKNOWN'
+}
+
+/** Why a Hold ended unasked. */
+export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable'
+
+/**
+ * A Hold ended unasked: the lease is no longer held, or can no longer be proved to be. `reason` is
+ * `expired` (this process slept past its trust window), `taken` (another term holds it), `revoked` (vacated before its
+ * time) or `unreachable` (renewals failed or hung until the trust window ended).
+ */
+export class ErrLost extends LeaseError {
+  override readonly name = 'ErrLost'
+  readonly code = 'LEASE_LOST'
+  declare readonly reason: LossReason
+
+  constructor(message: string, details: LeaseErrorDetails & { readonly reason: LossReason }) {
+    super(message, details)
+  }
+}
+
+/** The trapdoor key is not one that this substrate understands. Nothing was checked. */
+export class ErrTrapdoor extends LeaseError {
+  override readonly name = 'ErrTrapdoor'
+  readonly code = 'LEASE_TRAPDOOR'
+}
+
+/** The manager is stopping or stopped. Infer nothing about a call that was in flight: it may have happened. */
+export class ErrStopped extends LeaseError {
+  override readonly name = 'ErrStopped'
+  readonly code = 'LEASE_STOPPED'
+}
+
+/**
+ * Makes the `ErrNotValid` for these problems; the message names argument, rule and value of each.
+ * Values are shown cut at 80 characters.
+ */
+export function notValid(problems: readonly Problem[], details: LeaseErrorDetails = {}): ErrNotValid {
+  const message = problems.map(({ argument, rule, value }) => `${argument} ${rule} (got ${show(value)})`).join('; ')
+  return new ErrNotValid(message, { ...details, problems })
+}
+
+function show(value: unknown): string {
+  let text: string
+  if (typeof value === 'string') text = JSON.stringify(value)
+  else if (typeof value === 'function') text = 'a function'
+  else if (typeof value === 'bigint') text = `${value}n`
+  else if (typeof value === 'object' && value !== null) {
+    try {
+      text = JSON.stringify(value)
+    } catch {
+      text = 'an object'
+    }
+  } else text = String(value)
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text
+}

@@ -1,0 +1,74 @@
+/**
+ * What happened, for logs and metrics. Core logs nothing by itself.
+ *
+ * Promises: transitions arrive in the order in which they happened and none is dropped; a listener that throws or is
+ * slow harms nobody (it is called after the transition is complete; what it throws becomes a warning of the process).
+ * The same events go to `node:diagnostics_channel` under `lease-core:<type>`.
+ */
+import { channel, type Channel } from 'node:diagnostics_channel'
+import type { LossReason } from './errors.ts'
+
+export type LeaseEvent =
+  /** A claim opened a term, or renewed this holder's own (`renewed`). */
+  | { readonly type: 'claimed'; readonly lease: string; readonly holder: string; readonly fencingToken: bigint; readonly renewed: boolean }
+  /** The substrate said that another holds it. */
+  | { readonly type: 'denied'; readonly lease: string; readonly holder: string; readonly currentHolder: string | undefined }
+  /** The holder gave the lease up. */
+  | { readonly type: 'released'; readonly lease: string; readonly holder: string }
+  /** An operator took the lease from this holder. */
+  | { readonly type: 'revoked'; readonly lease: string; readonly holder: string }
+  /** A Hold ended unasked. */
+  | { readonly type: 'lost'; readonly lease: string; readonly holder: string; readonly fencingToken: bigint; readonly reason: LossReason }
+  /** Work in the background failed and will be tried again: a renewal, or the re-read of something awaited. */
+  | { readonly type: 'retrying'; readonly lease: string; readonly doing: 'renewal' | 'claim' | 'read'; readonly cause: unknown }
+  /** The set-up of the substrate weakens what the library promises. */
+  | { readonly type: 'warning'; readonly warning: string; readonly message: string }
+
+export type LeaseEventListener = (event: LeaseEvent) => void
+
+/** A stream of events that anyone can listen to. One may be shared by a client and a manager. */
+export class LeaseEvents {
+  readonly #listeners = new Set<LeaseEventListener>()
+  readonly #channels = new Map<string, Channel>()
+  #queue: LeaseEvent[] = []
+
+  /** Calls the listener on every event from now on. Returns how to stop. */
+  subscribe(listener: LeaseEventListener): () => void {
+    const own: LeaseEventListener = (event) => listener(event) // so that the same function may subscribe twice
+    this.#listeners.add(own)
+    return () => void this.#listeners.delete(own)
+  }
+
+  /** Whether anybody would hear an event of this type: a hot path asks before it makes one. */
+  heard(type: LeaseEvent['type']): boolean {
+    return this.#listeners.size > 0 || this.#channel(type).hasSubscribers
+  }
+
+  /** Tells everyone, after the current transition is complete. */
+  emit(event: LeaseEvent): void {
+    if (!this.heard(event.type)) return
+    if (this.#queue.push(event) === 1) queueMicrotask(() => this.#deliver())
+  }
+
+  #deliver(): void {
+    const events = this.#queue
+    this.#queue = []
+    for (const event of events) {
+      for (const listener of [...this.#listeners]) {
+        try {
+          listener(event)
+        } catch (error) {
+          process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseListenerWarning' })
+        }
+      }
+      const diagnostics = this.#channel(event.type)
+      if (diagnostics.hasSubscribers) diagnostics.publish(event)
+    }
+  }
+
+  #channel(type: LeaseEvent['type']): Channel {
+    let known = this.#channels.get(type)
+    if (known === undefined) this.#channels.set(type, (known = channel(`lease-core:${type}`)))
+    return known
+  }
+}

@@ -1,0 +1,151 @@
+/** The words: what a lease request and a lease look like, and the rules that names, durations and values obey. */
+import { Duration, type DateTime, type DurationLike } from 'luxon'
+import { notValid, type Problem } from './errors.ts'
+
+/** What a holder asks for. */
+export interface Request {
+  /** Who asks. At most 255 bytes, no white space, none of `. # $`. */
+  readonly holder: string
+  /** For how long, counted from the start of the call. A number is in milliseconds. */
+  readonly duration: DurationLike
+  /** Travels with the lease for everyone to read; at most 4 KiB. An extension without it keeps the old one. */
+  readonly value?: string | undefined
+}
+
+/**
+ * Lets a caller who knows the substrate reach it: a key of the kind that this substrate understands gets the check
+ * "this very holding still stands" put into the caller's own transaction. Idea and name: juju `core/lease`.
+ *
+ * @throws ErrNotHeld  the holding is gone
+ * @throws ErrTrapdoor the key is not one that this substrate understands
+ */
+export type Trapdoor = (key: unknown) => Promise<void>
+
+/** What is known about one held lease. */
+export interface Info {
+  /** Who holds it. */
+  readonly holder: string
+  /** The latest local instant at which the lease might still be valid. A pinned lease outlives it. */
+  readonly expiry: DateTime
+  /** Rises with every term of this lease, for ever; unchanged by extension. */
+  readonly fencingToken: bigint
+  /** What the holder advertises, if anything. */
+  readonly value: string | undefined
+  /** Whether any entity pins the lease, so that it does not lapse. */
+  readonly pinned: boolean
+  /** Puts the check of exactly this holding into the caller's own transaction. */
+  readonly trapdoor: Trapdoor
+}
+
+/** Longest name of a lease, a holder or a pinning entity, in UTF-8 bytes. */
+export const MAX_NAME_BYTES = 255
+/** Longest `value`, in UTF-8 bytes. */
+export const MAX_VALUE_BYTES = 4096
+/** Longest duration: 100 years of 365.25 days, in milliseconds. Later instants do not fit every substrate's clock. */
+export const MAX_DURATION_MS = 3_155_760_000_000
+
+/**
+ * Throws unless the string may name a lease or a holder: not empty, at most 255 bytes, no white space or control
+ * character, none of `. # $`, well-formed Unicode.
+ *
+ * @throws ErrNotValid naming `argument`, the rule and the value
+ */
+export function validateString(value: string, argument: string = 'string'): void {
+  const rule = brokenNameRule(value)
+  if (rule !== undefined) throw notValid([{ argument, rule, value }])
+}
+
+/**
+ * Checks the arguments of a claim or an extension at once and returns the duration in whole milliseconds, rounded up:
+ * nobody gets a shorter lease than asked for.
+ *
+ * @throws ErrNotValid with every problem
+ */
+export function checkRequest(lease: string, request: Request): number {
+  const { holder, duration, value } = request
+  const durationMs = toMillis(duration)
+  const sound =
+    brokenNameRule(lease) === undefined &&
+    brokenNameRule(holder) === undefined &&
+    durationMs > 0 &&
+    durationMs <= MAX_DURATION_MS &&
+    (value === undefined || brokenValueRule(value) === undefined)
+  if (sound) return Math.ceil(durationMs)
+
+  const problems: Problem[] = []
+  addProblem(problems, 'lease', brokenNameRule(lease), lease)
+  addProblem(problems, 'holder', brokenNameRule(holder), holder)
+  addProblem(problems, 'duration', brokenDurationRule(duration), duration)
+  if (value !== undefined) addProblem(problems, 'value', brokenValueRule(value), value)
+  throw notValid(problems, { lease, holder })
+}
+
+/**
+ * Throws unless every named string may be a name.
+ *
+ * @throws ErrNotValid with every problem
+ */
+export function checkNames(names: Readonly<Record<string, string>>): void {
+  let problems: Problem[] | undefined
+  for (const argument in names) {
+    const value = names[argument]
+    const rule = brokenNameRule(value)
+    if (rule !== undefined) (problems ??= []).push({ argument, rule, value })
+  }
+  if (problems !== undefined) throw notValid(problems, { lease: names['lease'], holder: names['holder'] })
+}
+
+/** The rule that this duration breaks, or undefined. */
+export function brokenDurationRule(duration: unknown): string | undefined {
+  const ms = toMillis(duration as DurationLike)
+  if (Number.isNaN(ms)) return 'must be a luxon Duration, an object such as { seconds: 30 }, or milliseconds'
+  if (!Number.isFinite(ms)) return 'must be finite'
+  if (ms <= 0) return 'must be greater than zero'
+  if (ms > MAX_DURATION_MS) return `must be at most ${MAX_DURATION_MS} ms (100 years)`
+  return undefined
+}
+
+/** The duration in milliseconds, or NaN when it is not a duration. */
+export function toMillis(duration: DurationLike): number {
+  if (typeof duration === 'number') return duration
+  if (typeof duration !== 'object' || duration === null) return Number.NaN
+  try {
+    return Duration.fromDurationLike(duration).toMillis()
+  } catch {
+    return Number.NaN // luxon throws on unknown units and on values that are no numbers
+  }
+}
+
+/** The rule that this name breaks, or undefined. ASCII names, nearly all of them, take one pass and no allocation. */
+export function brokenNameRule(value: unknown): string | undefined {
+  if (typeof value !== 'string') return 'must be a string'
+  const length = value.length
+  if (length === 0) return 'must not be empty'
+  for (let index = 0; index < length; index++) {
+    const unit = value.charCodeAt(index)
+    if (unit >= 0x80) return brokenUnicodeNameRule(value)
+    if (unit <= 0x20 || unit === 0x7f) return 'must not contain white space or control characters'
+    if (unit === 0x2e || unit === 0x23 || unit === 0x24) return 'must not contain any of . # $'
+  }
+  return length > MAX_NAME_BYTES ? `must be at most ${MAX_NAME_BYTES} bytes` : undefined
+}
+
+function brokenUnicodeNameRule(value: string): string | undefined {
+  if (/[\s\p{Cc}]/u.test(value)) return 'must not contain white space or control characters'
+  if (/[.#$]/.test(value)) return 'must not contain any of . # $'
+  // A lone surrogate becomes U+FFFD in UTF-8: two different names would meet in one row.
+  if (/\p{Cs}/u.test(value)) return 'must be well-formed Unicode'
+  return Buffer.byteLength(value) > MAX_NAME_BYTES ? `must be at most ${MAX_NAME_BYTES} bytes` : undefined
+}
+
+/** The rule that this value breaks, or undefined. */
+export function brokenValueRule(value: unknown): string | undefined {
+  if (typeof value !== 'string') return 'must be a string'
+  if (value.includes('\0')) return 'must not contain the NUL character'
+  if (/\p{Cs}/u.test(value)) return 'must be well-formed Unicode'
+  return Buffer.byteLength(value) > MAX_VALUE_BYTES ? `must be at most ${MAX_VALUE_BYTES} bytes` : undefined
+}
+
+function addProblem(problems: Problem[], argument: string, rule: string | undefined, value: unknown): void {
+  if (rule !== undefined) problems.push({ argument, rule, value })
+}
