@@ -1,0 +1,58 @@
+/**
+ * Debian packages without installing them: no root, no service that starts by itself, nothing outside a cache folder.
+ */
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { installed, output } from './process.ts'
+
+const cache = join(dirname(fileURLToPath(import.meta.url)), '..', 'node_modules', '.cache', 'debian')
+
+/** Large libraries that the servers load only for features no test uses. */
+const needless = /^lib(llvm|z3|perl|python|tcl|json|c6|c-bin)/
+
+/**
+ * The root folder of the unpacked package together with the shared libraries that this machine lacks for it; a warm cache
+ * needs no network. `libraryPath` is for LD_LIBRARY_PATH.
+ * @throws with a hint when apt does not know the package or cannot fetch it.
+ */
+export async function unpackDebian(name: string): Promise<{ root: string; libraryPath: string }> {
+  const root = join(cache, name)
+  if (!existsSync(root)) await fetchInto(root, name)
+  const libraries = join(root, 'usr', 'lib')
+  const triplets = (await readdir(libraries).catch(() => [])).filter((entry) => entry.includes('-linux-'))
+  return { root, libraryPath: triplets.map((triplet) => join(libraries, triplet)).join(':') }
+}
+
+async function fetchInto(root: string, name: string): Promise<void> {
+  for (const tool of ['apt-get', 'dpkg-deb']) {
+    if (!(await installed(tool))) throw new Error(`${tool} is not on this machine`)
+  }
+  await mkdir(cache, { recursive: true })
+  const work = await mkdtemp(join(cache, `${name}-`))
+  try {
+    if (!(await known(name)) && process.getuid?.() === 0) await output('apt-get', ['-q', 'update'])
+    if (!(await known(name))) throw new Error(`apt knows no package ${name} (apt-get update may help)`)
+    await output('apt-get', ['-q', 'download', name, ...(await missingLibraries(name))], { cwd: work })
+    for (const file of await readdir(work)) {
+      if (file.endsWith('.deb')) await output('dpkg-deb', ['-x', file, 'root'], { cwd: work })
+    }
+    await rename(join(work, 'root'), root).catch((error: unknown) => {
+      if (!existsSync(root)) throw error // else another process was first
+    })
+  } finally {
+    await rm(work, { recursive: true, force: true })
+  }
+}
+
+async function known(name: string): Promise<boolean> {
+  return /Candidate: \d/.test(await output('apt-cache', ['policy', name]).catch(() => ''))
+}
+
+/** What an installation would add, libraries only. */
+async function missingLibraries(name: string): Promise<string[]> {
+  const plan = await output('apt-get', ['-s', '-q', '--no-install-recommends', 'install', name])
+  const added = [...plan.matchAll(/^Inst (\S+)/gm)].map((match) => match[1] ?? '')
+  return added.filter((one) => one.startsWith('lib') && !needless.test(one) && one !== name)
+}

@@ -1,0 +1,263 @@
+/**
+ * A TCP proxy that fails on command: the faults that a network has and a mock has not.
+ */
+import { connect, createServer, type Server, type Socket } from 'node:net'
+
+/** How the proxy tells requests and complete replies from bytes. */
+export interface Protocol {
+  /** Whether these bytes, the first since the last complete reply, begin a request worth counting. */
+  isRequest(bytes: Buffer): boolean
+  /** Whether a reply that ends with these bytes is complete, so that the server has done what was asked. */
+  isReplyEnd(bytes: Buffer): boolean
+}
+
+/** PostgreSQL: the start-up, passwords and the farewell are no requests; a reply ends with ReadyForQuery. */
+export const postgresProtocol: Protocol = {
+  isRequest: (bytes) => bytes[0] !== 0 && bytes[0] !== 0x70 && bytes[0] !== 0x58,
+  isReplyEnd: (bytes) => bytes.length >= 6 && bytes.subarray(-6, -1).equals(readyForQuery),
+}
+const readyForQuery = Buffer.from([0x5a, 0, 0, 0, 5])
+
+/** What has gone through a proxy since it was started. */
+export interface ProxyCounters {
+  readonly connections: number
+  readonly requests: number
+  readonly cuts: number
+  readonly bytesToServer: number
+  readonly bytesToClient: number
+}
+
+/** A proxy on a port of 127.0.0.1. Every fault ends with its counterpart or by itself; several may be on at once. */
+export interface Proxy extends AsyncDisposable {
+  readonly port: number
+  readonly counters: ProxyCounters
+  /** The same address with host and port replaced by the proxy's. */
+  url(base: string): string
+  /**
+   * The nth request from now on (of those that match) reaches the server and is carried out; its reply is swallowed and the
+   * connection cut. Resolves when that has happened, or when the proxy is closed.
+   */
+  cutAfterRequest(nth?: number, matching?: RegExp): Promise<void>
+  /** The same, but the request never reaches the server. */
+  cutBeforeRequest(nth?: number, matching?: RegExp): Promise<void>
+  /** Half-open: connections are accepted and stay, and bytes either way are swallowed. */
+  pause(): void
+  /** As `pause`, but the bytes are kept and delivered by `resume`, in order: a slow network. */
+  hold(): void
+  /** Ends `pause` and `hold`. A connection that lost bytes, or began while paused, is cut: nobody could make sense of it. */
+  resume(): void
+  /** Cuts all connections; new ones are welcome. */
+  cut(): void
+  /** Cuts all connections and refuses new ones, as a server that is down. */
+  refuse(): Promise<void>
+  /** Ends `refuse`, on the same port. */
+  accept(): Promise<void>
+  /** Resolves once no connection is left. Idempotent. */
+  close(): Promise<void>
+}
+
+/** Starts a proxy in front of a port of 127.0.0.1 or of the server that a URL names. */
+export async function startProxy(target: number | string, protocol: Protocol = postgresProtocol): Promise<Proxy> {
+  const url = typeof target === 'string' ? new URL(target) : undefined
+  const port = url ? Number(url.port || 5432) : Number(target)
+  const proxy = new FaultyProxy(url?.hostname ?? '127.0.0.1', port, protocol)
+  await proxy.accept()
+  return proxy
+}
+
+interface Trap {
+  readonly when: 'before' | 'after'
+  readonly matching: RegExp | undefined
+  readonly sprung: () => void
+  left: number
+}
+
+interface Link {
+  readonly client: Socket
+  readonly server: Socket
+  /** No request is under way. */
+  idle: boolean
+  /** The reply under way leads to a cut. */
+  doomed: Trap | undefined
+  lost: boolean
+  tail: Buffer
+}
+
+class FaultyProxy implements Proxy {
+  port = 0
+  readonly counters = { connections: 0, requests: 0, cuts: 0, bytesToServer: 0, bytesToClient: 0 }
+  readonly #host: string
+  readonly #targetPort: number
+  readonly #protocol: Protocol
+  readonly #links = new Set<Link>()
+  readonly #traps = new Set<Trap>()
+  #listener: Server | undefined
+  #mode: 'open' | 'paused' | 'held' = 'open'
+
+  constructor(host: string, targetPort: number, protocol: Protocol) {
+    this.#host = host
+    this.#targetPort = targetPort
+    this.#protocol = protocol
+  }
+
+  url(base: string): string {
+    const url = new URL(base)
+    url.hostname = '127.0.0.1'
+    url.port = String(this.port)
+    return url.href
+  }
+
+  async cutAfterRequest(nth = 1, matching?: RegExp): Promise<void> {
+    await this.#setTrap('after', nth, matching)
+  }
+
+  async cutBeforeRequest(nth = 1, matching?: RegExp): Promise<void> {
+    await this.#setTrap('before', nth, matching)
+  }
+
+  pause(): void {
+    this.#mode = 'paused'
+  }
+
+  hold(): void {
+    this.#mode = 'held'
+    for (const link of this.#links) this.#freeze(link)
+  }
+
+  resume(): void {
+    this.#mode = 'open'
+    for (const link of this.#links) {
+      if (link.lost) this.#cutLink(link)
+      link.client.resume()
+      link.server.resume()
+    }
+  }
+
+  cut(): void {
+    for (const link of this.#links) this.#cutLink(link)
+  }
+
+  async refuse(): Promise<void> {
+    const listener = this.#listener
+    this.#listener = undefined
+    this.cut()
+    if (listener) await new Promise<void>((resolve) => listener.close(() => resolve()))
+  }
+
+  async accept(): Promise<void> {
+    if (this.#listener) return
+    const listener = createServer((client) => this.#open(client))
+    this.#listener = listener
+    await new Promise<void>((resolve, reject) => {
+      listener.once('error', reject)
+      listener.listen(this.port, '127.0.0.1', () => resolve())
+    })
+    const address = listener.address()
+    if (address !== null && typeof address === 'object') this.port = address.port
+  }
+
+  async close(): Promise<void> {
+    for (const trap of this.#traps) trap.sprung()
+    this.#traps.clear()
+    await this.refuse()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #setTrap(when: Trap['when'], nth: number, matching: RegExp | undefined): Promise<void> {
+    await new Promise<void>((sprung) => this.#traps.add({ when, matching, sprung, left: nth }))
+  }
+
+  #open(client: Socket): void {
+    this.counters.connections++
+    const server = connect({ host: this.#host, port: this.#targetPort, noDelay: true })
+    client.setNoDelay(true)
+    const link: Link = { client, server, idle: true, doomed: undefined, lost: false, tail: Buffer.alloc(0) }
+    this.#links.add(link)
+    client.on('data', (bytes: Buffer) => this.#toServer(link, bytes))
+    server.on('data', (bytes: Buffer) => this.#toClient(link, bytes))
+    for (const [from, to] of [
+      [client, server],
+      [server, client],
+    ] as const) {
+      from.on('error', () => this.#cutLink(link))
+      // While paused, even the news that a side has hung up is lost.
+      from.on('end', () => (this.#mode === 'paused' ? (link.lost = true) : to.end()))
+      from.on('close', () => {
+        if (this.#mode === 'open') this.#drop(link)
+        else link.lost = true
+      })
+    }
+    if (this.#mode === 'held') this.#freeze(link)
+  }
+
+  #toServer(link: Link, bytes: Buffer): void {
+    if (this.#mode === 'paused') {
+      link.lost = true
+      return
+    }
+    if (link.idle && this.#protocol.isRequest(bytes)) {
+      link.idle = false
+      link.tail = Buffer.alloc(0)
+      this.counters.requests++
+      const trap = this.#spring(bytes)
+      if (trap?.when === 'before') {
+        this.#cutLink(link)
+        trap.sprung()
+        return
+      }
+      link.doomed = trap
+    }
+    this.counters.bytesToServer += bytes.length
+    link.server.write(bytes)
+  }
+
+  #toClient(link: Link, bytes: Buffer): void {
+    if (this.#mode === 'paused') {
+      link.lost = true
+      return
+    }
+    link.tail = Buffer.concat([link.tail, bytes]).subarray(-64)
+    if (this.#protocol.isReplyEnd(link.tail)) {
+      link.idle = true
+      if (link.doomed) {
+        this.#cutLink(link)
+        link.doomed.sprung()
+        return
+      }
+    }
+    if (link.doomed) return
+    this.counters.bytesToClient += bytes.length
+    link.client.write(bytes)
+  }
+
+  /** Counts this request against each trap; the first that is due springs. */
+  #spring(bytes: Buffer): Trap | undefined {
+    for (const trap of this.#traps) {
+      if (trap.matching && !trap.matching.test(bytes.toString('latin1'))) continue
+      if (--trap.left > 0) continue
+      this.#traps.delete(trap)
+      return trap
+    }
+    return undefined
+  }
+
+  #freeze(link: Link): void {
+    link.client.pause()
+    link.server.pause()
+  }
+
+  #cutLink(link: Link): void {
+    if (!this.#links.has(link)) return
+    this.counters.cuts++
+    this.#drop(link)
+  }
+
+  #drop(link: Link): void {
+    this.#links.delete(link)
+    link.client.destroy()
+    link.server.destroy()
+  }
+}
