@@ -56,7 +56,7 @@ export default {
       name: 'core-serves-no-test',
       severity: 'error',
       comment: 'testing/ and conformance/ are entry points of their own; nothing else in src may need them.',
-      from: { path: `${core}`, pathNot: `${core}(testing|conformance)/` },
+      from: { path: core, pathNot: `${core}(testing|conformance)/` },
       to: { path: `${core}(testing|conformance)/` },
     },
     {
