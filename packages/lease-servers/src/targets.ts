@@ -105,7 +105,7 @@ async function versionOf(url: string): Promise<number> {
     const { rows } = await client.query<{ version: string }>(`SELECT current_setting('server_version_num') AS version`)
     return Math.floor(Number(rows[0]?.version) / 10_000)
   } catch (cause) {
-    throw new Error('the server that DATABASE_URL names cannot be reached', { cause })
+    throw new Error(`the server that DATABASE_URL names cannot be reached (${reason(cause)})`, { cause })
   } finally {
     await client.end().catch(() => undefined)
   }
@@ -119,4 +119,10 @@ async function statement(url: string, text: string): Promise<void> {
   } finally {
     await client.end()
   }
+}
+
+/** Node reports a refused connection by its code, and without a message when it has tried several addresses. */
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  return 'code' in error && error.message === '' ? String(error.code) : error.message
 }
