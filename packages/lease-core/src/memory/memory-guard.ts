@@ -1,0 +1,33 @@
+/** The trapdoor key of the memory substrate. */
+import { notValid } from '../errors.ts'
+
+/**
+ * Runs a synchronous body only while exactly the holding that was checked still stands. Nothing can come between the
+ * check and the body, for JavaScript runs one at a time: they are one transaction. What the body throws reaches the
+ * caller of the check as it is.
+ *
+ *     const guard = new MemoryGuard(() => accounts.set('a', 90))
+ *     await manager.token('account-a', 'worker-1').check(guard)
+ */
+export class MemoryGuard<T = unknown> {
+  readonly #body: () => T
+  #result: T | undefined
+
+  /** @throws ErrNotValid for an async function: the lease may be lost at its first `await` */
+  constructor(body: () => T extends PromiseLike<unknown> ? never : T) {
+    if (typeof body !== 'function' || body.constructor.name.startsWith('Async')) {
+      throw notValid([{ argument: 'body', rule: 'must be a synchronous function', value: body }])
+    }
+    this.#body = body
+  }
+
+  /** What the body returned when it last ran; undefined while it has not run. */
+  get result(): T | undefined {
+    return this.#result
+  }
+
+  /** For the trapdoor: runs the body. */
+  run(): void {
+    this.#result = this.#body()
+  }
+}

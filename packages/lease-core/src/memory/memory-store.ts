@@ -1,0 +1,331 @@
+/**
+ * The "server" of the memory substrate: the leases of any number of namespaces, in one process.
+ *
+ * Promises: every operation is atomic (JavaScript runs one at a time); a claim, extension, release, expiry or pin
+ * costs the same however many leases there are; a lease costs one small record while it is held, and nothing but the
+ * shared counter afterwards. Fencing tokens come from one counter of the store, so they rise with every term of a
+ * lease for as long as the store lives, and need no memory of leases that are vacant.
+ *
+ *     vacant ──claim──▶ held ──release, expire──▶ vacant
+ *                        │ now > expiry, no pin
+ *                        ▼
+ *                      lapsed = vacant: whoever comes next finds it so; nothing runs when it happens
+ *
+ * A pin belongs to the name, not to the term: it outlives release and waits for the next holder. A pin that comes
+ * after the lapse does not bring the old holder back.
+ *
+ * With `serverClock: false` the store never looks at a clock, as etcd and DynamoDB do not: nothing lapses here, each
+ * claim and extension writes a new `version`, and only the version that the caller has observed to be lapsed may be
+ * taken over or expired (compare and swap). It exists so that core's rule for such stores (`observer.ts`) can be
+ * tried without one.
+ */
+import type { LeaseChange } from '../client.ts'
+import { systemClock, type Clock } from '../clock.ts'
+import { notValid, type Problem } from '../errors.ts'
+import { granted, refused, type Holding, type Op, type Verdict } from '../substrate.ts'
+
+export interface MemoryStoreOptions {
+  /** Its monotonic reading is the store's time. @default the machine's clocks */
+  readonly clock?: Clock | undefined
+  /** Whether the store decides by its clock what has lapsed; false: it behaves as a store without one. @default true */
+  readonly serverClock?: boolean | undefined
+}
+
+/** Leases in the memory of this process. Clients that share one store contend with each other. */
+export class MemoryStore {
+  readonly #clock: Clock
+  readonly #serverClock: boolean
+  readonly #namespaces = new Map<string, MemoryNamespace>()
+  #terms = 0n
+  #versions = 0
+
+  /** @throws ErrNotValid */
+  constructor(options: MemoryStoreOptions = {}) {
+    checkOptions(options)
+    this.#clock = options.clock ?? systemClock
+    this.#serverClock = options.serverClock ?? true
+  }
+
+  /** The leases of one namespace; the same object for the same name. For `MemorySubstrate`. */
+  namespace(name: string): MemoryNamespace {
+    let known = this.#namespaces.get(name)
+    if (known === undefined) {
+      const now = this.#serverClock ? () => this.#clock.monotonic() : undefined
+      known = new MemoryNamespace(now, { nextToken: () => ++this.#terms, nextVersion: () => ++this.#versions })
+      this.#namespaces.set(name, known)
+    }
+    return known
+  }
+}
+
+/** One term. `version` is zero where the store has a clock. */
+interface Term {
+  holder: string
+  nonce: string
+  fencingToken: bigint
+  /** Where the store has a clock: the last instant at which it stands. */
+  expiryMs: number
+  /** Where it has none: the longest duration granted in this term, which an observer has to wait. */
+  durationMs: number
+  value: string | undefined
+  version: number
+}
+
+interface Sequence {
+  readonly nextToken: () => bigint
+  readonly nextVersion: () => number
+}
+
+/** Below this many records lapsed ones are not looked for. */
+const SWEEP_FLOOR = 1024
+
+/** What one namespace of a `MemoryStore` holds. Its methods are synchronous, hence atomic. */
+export class MemoryNamespace {
+  readonly #now: (() => number) | undefined
+  readonly #sequence: Sequence
+  readonly #terms = new Map<string, Term>()
+  readonly #pins = new Map<string, Set<string>>()
+  readonly #watchers = new Set<Watcher>()
+  #sweepAt = SWEEP_FLOOR
+
+  constructor(now: (() => number) | undefined, sequence: Sequence) {
+    this.#now = now
+    this.#sequence = sequence
+  }
+
+  apply(op: Op): Verdict {
+    const nowMs = this.#now?.() ?? 0
+    switch (op.kind) {
+      case 'claim': {
+        const term = this.#standing(op.lease, nowMs)
+        if (term !== undefined) {
+          if (term.holder === op.holder && term.nonce === op.nonce) return this.#prolong(op.lease, term, op, nowMs)
+          if (!this.#mayTakeOver(op.lease, term, op.lapsed)) return this.#refuse(op.lease, term, nowMs)
+        }
+        return this.#open(op.lease, op, nowMs)
+      }
+      case 'extend': {
+        const term = this.#standing(op.lease, nowMs)
+        if (term === undefined || !isOf(term, op.holder, op.fencingToken, undefined)) {
+          return this.#refuse(op.lease, term, nowMs)
+        }
+        return this.#prolong(op.lease, term, op, nowMs)
+      }
+      case 'release': {
+        const term = this.#standing(op.lease, nowMs)
+        if (term !== undefined && !isOf(term, op.holder, op.fencingToken, op.nonce)) {
+          return this.#refuse(op.lease, term, nowMs)
+        }
+        return this.#vacate(op.lease)
+      }
+      case 'expire': {
+        const term = this.#standing(op.lease, nowMs)
+        if (term !== undefined && !this.#mayTakeOver(op.lease, term, op.lapsed)) {
+          return this.#refuse(op.lease, term, nowMs)
+        }
+        return this.#vacate(op.lease)
+      }
+      case 'pin':
+      case 'unpin':
+        break
+    }
+    return op.kind === 'pin' ? this.#pin(op.lease, op.entity, nowMs) : this.#unpin(op.lease, op.entity, nowMs)
+  }
+
+  /** The holdings that stand, of these leases or of all. */
+  read(leases: readonly string[] | undefined): Map<string, Holding> {
+    const nowMs = this.#now?.() ?? 0
+    const holdings = new Map<string, Holding>()
+    for (const lease of leases ?? this.#terms.keys()) {
+      const term = this.#standing(lease, nowMs)
+      if (term !== undefined) holdings.set(lease, this.#holding(lease, term, nowMs))
+    }
+    return holdings
+  }
+
+  /** Whether exactly this term stands now. */
+  stands(lease: string, holder: string, fencingToken: bigint): boolean {
+    const term = this.#standing(lease, this.#now?.() ?? 0)
+    return term !== undefined && isOf(term, holder, fencingToken, undefined)
+  }
+
+  /** The pinned leases, each with its entities in order. */
+  pinned(): Map<string, readonly string[]> {
+    const pinned = new Map<string, readonly string[]>()
+    for (const [lease, entities] of this.#pins) pinned.set(lease, [...entities].toSorted())
+    return pinned
+  }
+
+  /** Tells of changes from now on, after a first `resync`, never from within an operation. */
+  watch(listener: (change: LeaseChange) => void): () => void {
+    const watcher = new Watcher(listener)
+    this.#watchers.add(watcher)
+    watcher.tell({ kind: 'resync' })
+    return () => {
+      this.#watchers.delete(watcher)
+      watcher.stop()
+    }
+  }
+
+  /** The term that stands, if one does. Exclusive boundary: at its expiry it stands, after it no more. */
+  #standing(lease: string, nowMs: number): Term | undefined {
+    const term = this.#terms.get(lease)
+    if (term === undefined || this.#now === undefined) return term
+    return nowMs <= term.expiryMs || this.#pins.has(lease) ? term : undefined
+  }
+
+  /** Stores without a clock: whether this version is the one that the caller saw lapse. */
+  #mayTakeOver(lease: string, term: Term, lapsed: string | undefined): boolean {
+    return this.#now === undefined && String(term.version) === lapsed && !this.#pins.has(lease)
+  }
+
+  #open(lease: string, claim: Asked & { readonly holder: string; readonly nonce: string }, nowMs: number): Verdict {
+    const term: Term = {
+      holder: claim.holder,
+      nonce: claim.nonce,
+      fencingToken: this.#sequence.nextToken(),
+      expiryMs: nowMs + claim.durationMs,
+      durationMs: claim.durationMs,
+      value: claim.value,
+      version: this.#now === undefined ? this.#sequence.nextVersion() : 0,
+    }
+    this.#terms.set(lease, term)
+    if (this.#terms.size > this.#sweepAt) this.#sweep(nowMs)
+    this.#tell('changed', lease)
+    return granted(this.#holding(lease, term, nowMs))
+  }
+
+  /** Moves the end of the term, never back: without a clock, by never lowering the time that observers have to wait. */
+  #prolong(lease: string, term: Term, { durationMs, value }: Asked, nowMs: number): Verdict {
+    term.expiryMs = Math.max(term.expiryMs, nowMs + durationMs)
+    term.durationMs = Math.max(term.durationMs, durationMs)
+    if (this.#now === undefined) term.version = this.#sequence.nextVersion()
+    if (value !== undefined && value !== term.value) {
+      term.value = value
+      this.#tell('changed', lease)
+    }
+    return granted(this.#holding(lease, term, nowMs))
+  }
+
+  #vacate(lease: string): Verdict {
+    if (this.#terms.delete(lease)) this.#tell('vacated', lease)
+    return granted(undefined)
+  }
+
+  #pin(lease: string, entity: string, nowMs: number): Verdict {
+    // First: a pin must not make a lapsed term stand again.
+    if (this.#standing(lease, nowMs) === undefined) this.#vacate(lease)
+    let entities = this.#pins.get(lease)
+    if (entities === undefined) this.#pins.set(lease, (entities = new Set()))
+    if (!entities.has(entity)) {
+      entities.add(entity)
+      this.#tell('changed', lease)
+    }
+    return this.#grantAsIs(lease, nowMs)
+  }
+
+  #unpin(lease: string, entity: string, nowMs: number): Verdict {
+    const entities = this.#pins.get(lease)
+    if (entities?.delete(entity) === true) {
+      if (entities.size === 0) this.#pins.delete(lease)
+      // The last pin may have been all that kept the term standing.
+      if (this.#terms.has(lease) && this.#standing(lease, nowMs) === undefined) return this.#vacate(lease)
+      this.#tell('changed', lease)
+    }
+    return this.#grantAsIs(lease, nowMs)
+  }
+
+  #grantAsIs(lease: string, nowMs: number): Verdict {
+    const term = this.#standing(lease, nowMs)
+    return granted(term === undefined ? undefined : this.#holding(lease, term, nowMs))
+  }
+
+  #refuse(lease: string, term: Term | undefined, nowMs: number): Verdict {
+    return refused(term === undefined ? undefined : this.#holding(lease, term, nowMs))
+  }
+
+  #holding(lease: string, term: Term, nowMs: number): Holding {
+    const { holder, fencingToken, value } = term
+    const pinned = this.#pins.has(lease)
+    if (this.#now === undefined) {
+      return { holder, fencingToken, remainingMs: term.durationMs, value, pinned, version: String(term.version) }
+    }
+    let remainingMs = term.expiryMs - nowMs
+    // At its very expiry it still stands, and zero would say that it has lapsed.
+    if (remainingMs === 0) remainingMs = Number.MIN_VALUE
+    return { holder, fencingToken, remainingMs, value, pinned, version: undefined }
+  }
+
+  /** Forgets lapsed records when there are twice as many as last time: names that never come back leave no trace. */
+  #sweep(nowMs: number): void {
+    for (const lease of this.#terms.keys()) {
+      if (this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
+    }
+    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
+  }
+
+  #tell(kind: 'vacated' | 'changed', lease: string): void {
+    if (this.#watchers.size === 0) return
+    const change: LeaseChange = { kind, lease }
+    for (const watcher of this.#watchers) watcher.tell(change)
+  }
+}
+
+interface Asked {
+  readonly durationMs: number
+  readonly value: string | undefined
+}
+
+/** Hands the changes to one listener, in order, after the operation that made them. */
+class Watcher {
+  readonly #listener: (change: LeaseChange) => void
+  #queue: LeaseChange[] = []
+  #stopped = false
+
+  constructor(listener: (change: LeaseChange) => void) {
+    this.#listener = listener
+  }
+
+  tell(change: LeaseChange): void {
+    if (this.#queue.push(change) === 1) queueMicrotask(() => this.#deliver())
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  #deliver(): void {
+    const changes = this.#queue
+    this.#queue = []
+    for (const change of changes) {
+      if (this.#stopped) return
+      try {
+        this.#listener(change)
+      } catch (error) {
+        process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseListenerWarning' })
+      }
+    }
+  }
+}
+
+function isOf(term: Term, holder: string, fencingToken: bigint | undefined, nonce: string | undefined): boolean {
+  return (
+    term.holder === holder &&
+    (fencingToken === undefined || term.fencingToken === fencingToken) &&
+    (nonce === undefined || term.nonce === nonce)
+  )
+}
+
+function checkOptions({ clock, serverClock, ...others }: MemoryStoreOptions): void {
+  const problems: Problem[] = []
+  if (clock !== undefined && typeof (clock as Partial<Clock> | null)?.monotonic !== 'function') {
+    problems.push({ argument: 'options.clock', rule: 'must be a Clock', value: clock })
+  }
+  if (serverClock !== undefined && typeof serverClock !== 'boolean') {
+    problems.push({ argument: 'options.serverClock', rule: 'must be a boolean', value: serverClock })
+  }
+  for (const [name, value] of Object.entries(others)) {
+    problems.push({ argument: `options.${name}`, rule: 'is not an option of MemoryStore', value })
+  }
+  if (problems.length > 0) throw notValid(problems)
+}

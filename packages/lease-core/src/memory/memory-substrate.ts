@@ -1,0 +1,115 @@
+/** A `Substrate` in the memory of this process: for the tests of applications, and for programs of one process. */
+import type { LeaseChange } from '../client.ts'
+import type { Clock } from '../clock.ts'
+import { ErrNotHeld, ErrTrapdoor, notValid, type Problem } from '../errors.ts'
+import type { LeaseEvents } from '../events.ts'
+import { brokenNameRule, type Trapdoor } from '../lease.ts'
+import { SubstrateClient, type SubstrateClientOptions } from '../substrate-client.ts'
+import type { Call, Holding, Op, Substrate, Verdict } from '../substrate.ts'
+import { MemoryGuard } from './memory-guard.ts'
+import { MemoryStore, type MemoryNamespace } from './memory-store.ts'
+
+export interface MemorySubstrateOptions {
+  /** Where the leases are kept; substrates that share one contend with each other. @default a store of its own */
+  readonly store?: MemoryStore | undefined
+  /** Leases of different namespaces have nothing to do with each other. @default "default" */
+  readonly namespace?: string | undefined
+}
+
+/** Trapdoor key: `MemoryGuard`. Hints are complete and in order. */
+export class MemorySubstrate implements Substrate {
+  readonly limits: Substrate['limits'] = { maxOps: 1000, maxInFlight: 4 }
+  readonly #leases: MemoryNamespace
+  readonly #unwatch = new Set<() => void>()
+  #closed = false
+
+  /** @throws ErrNotValid */
+  constructor(options: MemorySubstrateOptions = {}) {
+    checkOptions(options)
+    const { store = new MemoryStore(), namespace = 'default' } = options
+    this.#leases = store.namespace(namespace)
+  }
+
+  async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    this.#open(call)
+    return ops.map((op) => this.#leases.apply(op))
+  }
+
+  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+    this.#open(call)
+    return this.#leases.read(leases)
+  }
+
+  async pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>> {
+    this.#open(call)
+    return this.#leases.pinned()
+  }
+
+  watch(listener: (change: LeaseChange) => void): () => void {
+    const stop = this.#leases.watch(listener)
+    this.#unwatch.add(stop)
+    return () => {
+      this.#unwatch.delete(stop)
+      stop()
+    }
+  }
+
+  trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
+    return async (key) => {
+      if (key === undefined) return
+      if (!(key instanceof MemoryGuard)) {
+        throw new ErrTrapdoor('the memory substrate understands a MemoryGuard only', { lease, holder })
+      }
+      if (!this.#leases.stands(lease, holder, fencingToken)) {
+        throw new ErrNotHeld(`"${holder}" does not hold lease "${lease}" with fencing token ${fencingToken}`, {
+          lease,
+          holder,
+        })
+      }
+      key.run()
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const stop of this.#unwatch) stop()
+    this.#unwatch.clear()
+  }
+
+  #open(call: Call): void {
+    if (this.#closed) throw new Error('the memory substrate was closed')
+    call.signal.throwIfAborted()
+  }
+}
+
+export interface MemoryClientOptions extends MemorySubstrateOptions {
+  /** The client's clocks, and those of a store made for it. @default the machine's clocks */
+  readonly clock?: Clock | undefined
+  /** @default a stream of its own */
+  readonly events?: LeaseEvents | undefined
+  /** How long one round trip may take before its answer counts as lost. @default 5 seconds */
+  readonly requestTimeout?: SubstrateClientOptions['requestTimeout']
+}
+
+/**
+ * A `Client` whose leases live in this process.
+ *
+ * @throws ErrNotValid
+ */
+export function memoryClient(options: MemoryClientOptions = {}): SubstrateClient {
+  const { store = new MemoryStore({ clock: options.clock }), namespace, ...rest } = options
+  return new SubstrateClient({ ...rest, substrate: new MemorySubstrate({ store, namespace }) })
+}
+
+function checkOptions({ store, namespace, ...others }: MemorySubstrateOptions): void {
+  const problems: Problem[] = []
+  if (store !== undefined && !(store instanceof MemoryStore)) {
+    problems.push({ argument: 'options.store', rule: 'must be a MemoryStore', value: store })
+  }
+  const rule = namespace === undefined ? undefined : brokenNameRule(namespace)
+  if (rule !== undefined) problems.push({ argument: 'options.namespace', rule, value: namespace })
+  for (const [name, value] of Object.entries(others)) {
+    problems.push({ argument: `options.${name}`, rule: 'is not an option of MemorySubstrate', value })
+  }
+  if (problems.length > 0) throw notValid(problems)
+}
