@@ -1,1 +1,15 @@
-export {}
+/** lease-core on PostgreSQL. */
+export { postgresClient } from './postgres-client.ts'
+export { PostgresSubstrate } from './postgres-substrate.ts'
+export type { PostgresOptions, PostgresSubstrateOptions } from './options.ts'
+export { migrate, migrationSql, type TableOptions } from './schema.ts'
+export { collect, type CollectOptions } from './collect.ts'
+export { SqlGuard } from './guard.ts'
+export type {
+  PostgresListenClient,
+  PostgresPool,
+  PostgresPoolClient,
+  PostgresQuery,
+  PostgresResult,
+  PostgresTransaction,
+} from './driver.ts'

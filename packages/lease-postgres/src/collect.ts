@@ -1,0 +1,45 @@
+/** Tombstones: rows of leases that nobody has held for long. They keep fencing tokens rising; collected, the floor does. */
+import type { Request } from 'lease-core'
+import { onConnection } from './connection.ts'
+import type { PostgresPool } from './driver.ts'
+import { parseCollectOptions } from './options.ts'
+import { tablesOf, type TableOptions } from './schema.ts'
+import { collectLockSql, collectSql } from './sql.ts'
+
+export interface CollectOptions extends TableOptions {
+  readonly namespace: string
+  /** For how long a lease must have been vacant. An hour at least is wise: whoever looks into the past finds it there. */
+  readonly retention: Request['duration']
+}
+
+/** Rows removed under one lock: a few milliseconds during which claims wait. */
+const ROWS_PER_LOCK = 2_000
+
+/**
+ * Removes the rows of this namespace that have been vacant for longer than `retention` and are not pinned, and returns
+ * how many. Fencing tokens keep rising over it. Safe at any time and from several processes; claims wait for a few
+ * milliseconds, guards not at all.
+ *
+ * @throws ErrNotValid an option breaks a rule; otherwise what the driver throws
+ */
+export async function collect(pool: PostgresPool, options: CollectOptions): Promise<number> {
+  const { namespace, retentionMs } = parseCollectOptions(options)
+  const tables = tablesOf(options)
+  let collected = 0
+  for (;;) {
+    const rows = await onConnection(pool, undefined, async (client) => {
+      try {
+        await client.query({ text: 'BEGIN ISOLATION LEVEL READ COMMITTED' })
+        await client.query({ text: collectLockSql(tables) })
+        const result = await client.query({ text: collectSql(tables), values: [namespace, retentionMs, ROWS_PER_LOCK] })
+        await client.query({ text: 'COMMIT' })
+        return Number(result.rows[0]?.collected)
+      } catch (error) {
+        await client.query({ text: 'ROLLBACK' })
+        throw error
+      }
+    })
+    collected += rows
+    if (rows < ROWS_PER_LOCK) return collected
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * The shape of the driver: only the methods that are called. `pg` fits as it is; another driver can be wrapped.
+ */
+
+/** One statement. With `name` the driver may prepare it once per connection. */
+export interface PostgresQuery {
+  readonly text: string
+  // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
+  readonly values?: any[]
+  readonly name?: string
+}
+
+/** What a statement brought. */
+export interface PostgresResult {
+  // oxlint-disable-next-line typescript/no-explicit-any -- every driver declares its rows as it likes
+  readonly rows: any[]
+}
+
+/** A connection on loan from the pool. `pg.PoolClient` fits. */
+export interface PostgresPoolClient {
+  query(query: PostgresQuery): Promise<PostgresResult>
+  /** Gives the connection back; `true` closes it, which also makes the query under way reject. */
+  release(destroy?: boolean): void
+  on?(event: 'error', listener: (error: Error) => void): unknown
+  removeListener?(event: 'error', listener: (error: Error) => void): unknown
+}
+
+/** Where connections come from. `pg.Pool` fits. */
+export interface PostgresPool {
+  connect(): Promise<PostgresPoolClient>
+  on?(event: 'error', listener: (error: Error) => void): unknown
+  /** How `pg.Pool` makes its connections; used to make the one that listens. */
+  readonly Client?: new (options: never) => PostgresListenClient
+  readonly options?: object
+}
+
+/** A connection of its own, for LISTEN. `pg.Client` fits. */
+export interface PostgresListenClient {
+  connect(): Promise<unknown>
+  query(query: PostgresQuery): Promise<unknown>
+  on(event: 'notification', listener: (message: { payload?: string | undefined }) => void): unknown
+  on(event: 'error', listener: (error: Error) => void): unknown
+  on(event: 'end', listener: () => void): unknown
+  end(): Promise<void>
+}
+
+/** A connection inside a transaction of the caller. `pg.Client`, `pg.PoolClient` and PGlite's `Transaction` fit. */
+export interface PostgresTransaction {
+  // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
+  query(text: string, values: any[]): Promise<PostgresResult>
+  /** What the server last said: `T` inside a transaction, `I` outside. `pg` has it from 8.19 on. */
+  getTransactionStatus?(): string | null
+}

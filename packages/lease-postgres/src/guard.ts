@@ -1,0 +1,182 @@
+/**
+ * Trapdoor keys: "this very term still stands" inside the caller's own transaction.
+ *
+ * Promise of both: if the COMMIT succeeds, it became durable before any later term of the lease was granted. No clock
+ * is involved in that: the guard locks the lease's row FOR KEY SHARE until the transaction ends, and a takeover needs
+ * it FOR UPDATE. Renewals pass. That the expiry goes by between guard and COMMIT is harmless.
+ *
+ * `ROLLBACK TO SAVEPOINT` past the guard drops its lock: guard outside of savepoints, or again after them.
+ */
+import { ErrNotHeld, ErrTrapdoor, notValid, type Trapdoor } from 'lease-core'
+import type { PostgresTransaction } from './driver.ts'
+import type { Tables } from './schema.ts'
+import { guardSql } from './sql.ts'
+
+/** One term of one lease, and where to look for it. */
+export interface GuardedTerm {
+  readonly tables: Tables
+  readonly namespace: string
+  readonly lease: string
+  readonly holder: string
+  readonly fencingToken: bigint
+}
+
+/** Understands a connection inside a transaction of the caller, and a `SqlGuard`. */
+export function postgresTrapdoor(term: GuardedTerm): Trapdoor {
+  return async (key) => {
+    if (key === undefined) return
+    if (key instanceof SqlGuard) arm(key, term)
+    else if (isQueryable(key)) await guardTransaction(key, term)
+    else {
+      throw new ErrTrapdoor(
+        'this key is not understood: pass a connection inside a transaction (an object with query(text, values)), or a SqlGuard',
+        { lease: term.lease, holder: term.holder },
+      )
+    }
+  }
+}
+
+const parametersOf = ({ namespace, lease, holder, fencingToken }: GuardedTerm): string[] => [
+  namespace,
+  lease,
+  holder,
+  fencingToken.toString(),
+]
+
+function isQueryable(key: unknown): key is PostgresTransaction {
+  return typeof key === 'object' && key !== null && typeof (key as { query?: unknown }).query === 'function'
+}
+
+/**
+ * The guard as a statement of its own. Outside of a transaction its lock would be gone before the caller writes, so
+ * that is found out for certain: by the status that the server sends with every answer, where the driver tells it, and
+ * otherwise by a second statement that must see the transaction id which the first one drew.
+ *
+ * What the driver throws reaches the caller as it is: `40001` means "run the transaction again".
+ */
+async function guardTransaction(client: PostgresTransaction, term: GuardedTerm): Promise<void> {
+  const { lease, holder } = term
+  const text = guardSql(term.tables, 'pg_current_xact_id()::text AS xid', ['$1', '$2', '$3', '$4'])
+  const xid = xidOf(await client.query(text, parametersOf(term)), term)
+  if (xid === undefined) throw notHeld(term)
+  const inTransaction =
+    typeof client.getTransactionStatus === 'function'
+      ? client.getTransactionStatus() === 'T'
+      : xidOf(await client.query('SELECT pg_current_xact_id_if_assigned()::text AS xid', []), term) === xid
+  if (!inTransaction) {
+    throw new ErrTrapdoor(
+      'this key is outside of a transaction, where a guard guards nothing: pass the connection between BEGIN and COMMIT (a pool never is)',
+      { lease, holder },
+    )
+  }
+}
+
+function xidOf(result: { readonly rows: readonly unknown[] } | undefined, { lease, holder }: GuardedTerm): unknown {
+  if (!Array.isArray(result?.rows)) {
+    throw new ErrTrapdoor('query(text, values) of this key does not answer with { rows }', { lease, holder })
+  }
+  return (result.rows[0] as { xid?: unknown } | undefined)?.xid
+}
+
+function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
+  return new ErrNotHeld(`"${holder}" does not hold lease "${lease}" with fencing token ${fencingToken}`, {
+    lease,
+    holder,
+  })
+}
+
+let arm: (guard: SqlGuard, term: GuardedTerm) => void
+
+/**
+ * A trapdoor key that receives the guard as a predicate, to put into the WHERE of any statement:
+ *
+ *     const guard = new SqlGuard(3)                        // its parameters are $3 to $6
+ *     await token.check(guard)
+ *     const { rowCount } = await pool.query(
+ *       `UPDATE account SET balance = balance - $1 WHERE id = $2 AND ${guard.text}`, [10, 'alice', ...guard.values])
+ *     guard.assertHeld(rowCount)
+ *
+ * With query builders, by their `sql` tag: `.where(guard.with(sql<boolean>))` in Kysely and `.where(guard.with(sql))`
+ * in Drizzle; they number the parameters.
+ *
+ * The predicate is true when the term that was checked still stands at the moment the statement runs; then it also
+ * keeps the lease from being taken over until that statement's transaction ends.
+ */
+export class SqlGuard {
+  readonly #from: number
+  #term: GuardedTerm | undefined
+
+  static {
+    arm = (guard, term) => {
+      guard.#term = term
+    }
+  }
+
+  /**
+   * @param from the number of its first parameter; it takes four
+   * @throws ErrNotValid
+   */
+  constructor(from: number = 1) {
+    if (!Number.isInteger(from) || from < 1 || from > 65_532) {
+      throw notValid([{ argument: 'from', rule: 'must be a whole number between 1 and 65532', value: from }])
+    }
+    this.#from = from
+  }
+
+  /**
+   * `EXISTS (SELECT .. FOR KEY SHARE)`, with numbered parameters.
+   *
+   * @throws ErrTrapdoor before the check
+   */
+  get text(): string {
+    const numbers = [0, 1, 2, 3].map((offset) => `$${this.#from + offset}`)
+    return this.#predicate(numbers as [string, string, string, string])
+  }
+
+  /**
+   * The values of the four parameters.
+   *
+   * @throws ErrTrapdoor before the check
+   */
+  get values(): string[] {
+    return parametersOf(this.#checked())
+  }
+
+  /**
+   * The predicate as a fragment of a query builder or driver whose `sql` tag takes a template: the values become
+   * parameters wherever the fragment ends up.
+   *
+   * @throws ErrTrapdoor before the check
+   */
+  with<Fragment>(sql: (strings: TemplateStringsArray, ...values: string[]) => Fragment): Fragment {
+    const strings = this.#predicate(['\0', '\0', '\0', '\0']).split('\0')
+    return sql(Object.assign(strings, { raw: strings }), ...this.values)
+  }
+
+  /**
+   * Throws unless the guarded statement wrote something. Zero rows mean "not held" only where the rest of the WHERE
+   * surely matches: a predicate cannot tell which part was false. Where it may not match, ask for the predicate alone
+   * first, in the same transaction: `SELECT <predicate> AS held`.
+   *
+   * @param affected how many rows the statement wrote
+   * @throws ErrNotHeld it wrote none
+   * @throws ErrNotValid this is no number of rows
+   */
+  assertHeld(affected: number | bigint | null | undefined): void {
+    const term = this.#checked()
+    if (typeof affected !== 'bigint' && !Number.isInteger(affected)) {
+      throw notValid([{ argument: 'affected', rule: 'must be the number of rows that were written', value: affected }])
+    }
+    if (Number(affected) === 0) throw notHeld(term)
+  }
+
+  #predicate(parameters: readonly [string, string, string, string]): string {
+    return `EXISTS (${guardSql(this.#checked().tables, '1', parameters)})`
+  }
+
+  #checked(): GuardedTerm {
+    if (this.#term === undefined)
+      throw new ErrTrapdoor('nothing to guard yet: pass this SqlGuard to token.check() first')
+    return this.#term
+  }
+}

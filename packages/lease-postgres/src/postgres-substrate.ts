@@ -1,0 +1,274 @@
+/**
+ * The substrate on PostgreSQL: a batch becomes one statement per kind of operation, the statements run side by side,
+ * each on a connection of its own, and each row of the answers becomes a verdict.
+ *
+ * - *Verdicts are facts of one statement.* A refusal carries the row as that statement's snapshot has it. Where what the
+ *   snapshot shows does not explain why nothing was done, somebody was at the row at that moment: `contended`.
+ * - *Statements fail one by one.* What goes wrong with one kind leaves the verdicts of the others as they are.
+ * - *Serialization failures and deadlocks* (40001, 40P01) were certainly not executed, and every statement may be
+ *   repeated: a few times here, then it is `contended`.
+ * - *Time is the server's* (`clock_timestamp()`), and only what remains is told.
+ */
+import { createHash } from 'node:crypto'
+import {
+  contended,
+  granted,
+  refused,
+  sleep,
+  systemClock,
+  unknown,
+  type Call,
+  type Clock,
+  type Holding,
+  type LeaseChange,
+  type Op,
+  type Substrate,
+  type SubstrateWarning,
+  type Trapdoor,
+  type Verdict,
+} from 'lease-core'
+import { codeOf, explained, onConnection } from './connection.ts'
+import type { PostgresPool } from './driver.ts'
+import { postgresTrapdoor } from './guard.ts'
+import { Listener, type OpenListenClient } from './listener.ts'
+import { checkSubstrateOptions, type PostgresSubstrateOptions } from './options.ts'
+import { tablesOf, type Tables } from './schema.ts'
+import { statements, type Statements } from './sql.ts'
+import { inspectionWarnings } from './warnings.ts'
+
+/** A batch costs one fsync, whatever its size; beyond this the answers of the last wait for those of the first. */
+const limits: Substrate['limits'] = { maxOps: 500, maxInFlight: 2 }
+
+/** How often a statement that lost to a concurrent one is sent in all. */
+const MAX_ATTEMPTS = 4
+
+/** One lease in an answer; all null where there is no row. */
+interface Row {
+  readonly holder: string | null
+  readonly token: string | null
+  readonly remaining: number | null
+  readonly value: string | null
+  readonly pinned: boolean | null
+}
+
+/** The answer to one operation. */
+interface OpRow extends Row {
+  /** Position of the operation in the statement's arrays, from 1. */
+  readonly n: number
+  readonly done: boolean
+  /** Nothing was done although the snapshot shows the very term that the operation is about. */
+  readonly mine?: boolean | null
+}
+
+export class PostgresSubstrate implements Substrate {
+  readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  readonly #pool: PostgresPool
+  readonly #namespace: string
+  readonly #tables: Tables
+  readonly #statements: Statements
+  readonly #statementNames: ReadonlyMap<string, string> | undefined
+  readonly #clock: Clock
+  /** null: nothing is announced. */
+  readonly #channel: string | null
+  readonly #listener: Listener | undefined
+
+  /** @throws ErrNotValid with every problem */
+  constructor(options: PostgresSubstrateOptions) {
+    checkSubstrateOptions(options)
+    const { pool, namespace, notify = true, prepare = false, clock = systemClock } = options
+    this.#pool = pool
+    this.#namespace = namespace
+    this.#tables = tablesOf(options)
+    this.#statements = statements(this.#tables)
+    this.#statementNames = prepare ? namesOf(this.#statements) : undefined
+    this.#clock = clock
+    const channel = channelOf(options)
+    this.#channel = notify ? channel : null
+    if (options.listen !== false) {
+      const listener = new Listener(options.listen ?? likeThePool(pool), channel, clock)
+      this.#listener = listener
+      this.watch = (listen) => listener.watch(listen)
+    }
+  }
+
+  get limits(): Substrate['limits'] {
+    return limits
+  }
+
+  async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    const verdicts = new Array<Verdict>(ops.length)
+    const kinds = new Map<Op['kind'], number[]>()
+    for (const [index, { kind }] of ops.entries()) {
+      const indexes = kinds.get(kind)
+      if (indexes === undefined) kinds.set(kind, [index])
+      else indexes.push(index)
+    }
+    await Promise.all(
+      [...kinds].map(async ([kind, indexes]) => {
+        const batch = indexes.map((index) => ops[index] as Op)
+        const answers = await this.#applyKind(kind, batch, call)
+        indexes.forEach((index, position) => (verdicts[index] = answers[position] as Verdict))
+      }),
+    )
+    return verdicts
+  }
+
+  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+    const namespace = this.#namespace
+    const rows = (await (leases === undefined
+      ? this.#query(this.#statements.readAll, [namespace], call)
+      : this.#query(this.#statements.read, [namespace, leases], call))) as (Row & { name: string; standby: boolean })[]
+    // A standby may be behind: it would call a lease held that another holds by now.
+    if (rows[0]?.standby !== false) throw new Error('the server is a standby: leases are only read from the primary')
+    const holdings = new Map<string, Holding>()
+    for (const row of rows) {
+      const holding = holdingOf(row)
+      if (holding !== undefined) holdings.set(row.name, holding)
+    }
+    return holdings
+  }
+
+  async pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>> {
+    const rows = (await this.#query(this.#statements.pinned, [this.#namespace], call)) as {
+      name: string
+      pins: string[]
+    }[]
+    return new Map(rows.map(({ name, pins }) => [name, pins.toSorted()]))
+  }
+
+  async inspect(call: Call): Promise<readonly SubstrateWarning[]> {
+    const rows = await this.#query(this.#statements.inspect, [], call)
+    return inspectionWarnings(rows[0] as Parameters<typeof inspectionWarnings>[0])
+  }
+
+  trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
+    return postgresTrapdoor({ tables: this.#tables, namespace: this.#namespace, lease, holder, fencingToken })
+  }
+
+  async close(): Promise<void> {
+    await this.#listener?.close()
+  }
+
+  /** One statement for operations of one kind. Never rejects. */
+  async #applyKind(kind: Op['kind'], ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    const verdicts = new Array<Verdict>(ops.length)
+    try {
+      const rows = await this.#patiently(() => this.#query(this.#statements[kind], this.#values(kind, ops), call), call)
+      for (const row of rows as OpRow[]) verdicts[row.n - 1] = verdictOf(kind, row)
+    } catch (error) {
+      verdicts.fill(isConflict(error) ? contended : unknown(error))
+    }
+    return verdicts
+  }
+
+  /** The parameters in the order that `sql.ts` documents, one array per field. */
+  #values(kind: Op['kind'], ops: readonly Op[]): unknown[] {
+    const column = (field: string): unknown[] =>
+      ops.map((op) => (op as unknown as Record<string, unknown>)[field] ?? null)
+    const tokens = (): unknown[] => column('fencingToken').map((token) => (token === null ? null : String(token)))
+    const common = [this.#namespace, column('lease')]
+    switch (kind) {
+      case 'claim':
+        return [...common, column('holder'), column('nonce'), column('durationMs'), column('value')]
+      case 'extend':
+        return [...common, column('holder'), tokens(), column('durationMs'), column('value')]
+      case 'release':
+        return [...common, column('holder'), tokens(), column('nonce'), this.#channel]
+      case 'expire':
+        return [...common, this.#channel]
+      case 'pin':
+        return [...common, column('entity')]
+      case 'unpin':
+        return [...common, column('entity'), this.#channel]
+    }
+  }
+
+  async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
+    const name = this.#statementNames?.get(text)
+    const query = name === undefined ? { text, values } : { text, values, name }
+    try {
+      return await onConnection(this.#pool, call.signal, async (client) => (await client.query(query)).rows)
+    } catch (error) {
+      throw explained(error)
+    }
+  }
+
+  /** Sends again what lost to a concurrent transaction. */
+  async #patiently<T>(send: () => Promise<T>, call: Call): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await send()
+      } catch (error) {
+        if (!isConflict(error) || attempt === MAX_ATTEMPTS) throw error
+        await sleep(this.#clock, Math.random() * 5 * 2 ** attempt, call.signal)
+      }
+    }
+  }
+}
+
+function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
+  const holding = isLive(row) ? holdingOf(row) : undefined
+  switch (kind) {
+    case 'claim':
+      // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there meanwhile.
+      if (row.done) return granted(holdingOf(row))
+      if (holding === undefined) return contended
+      return row.mine === true ? granted(holding) : refused(holding)
+    case 'extend':
+      if (row.done) return granted(holdingOf(row))
+      return holding !== undefined && row.mine === true ? contended : refused(holding)
+    case 'release':
+      if (row.done || holding === undefined) return granted(undefined)
+      return row.mine === true ? contended : refused(holding)
+    case 'expire':
+      if (row.done || row.holder === null) return granted(undefined)
+      return holding === undefined ? contended : refused(holding)
+    case 'pin':
+    case 'unpin':
+      return granted(holding)
+  }
+}
+
+function isLive({ holder, remaining, pinned }: Row): boolean {
+  return holder !== null && (pinned === true || Number(remaining) > 0)
+}
+
+function holdingOf({ holder, token, remaining, value, pinned }: Row): Holding | undefined {
+  if (holder === null || token === null) return undefined
+  return {
+    holder,
+    fencingToken: BigInt(token),
+    remainingMs: Number(remaining),
+    value: value ?? undefined,
+    pinned: pinned === true,
+    version: undefined,
+  }
+}
+
+function isConflict(error: unknown): boolean {
+  const code = codeOf(error)
+  return code === '40001' || code === '40P01'
+}
+
+/** The same text must have the same name on a connection that several clients share. */
+function namesOf(all: Statements): ReadonlyMap<string, string> {
+  return new Map(Object.entries(all).map(([kind, text]) => [text, `lease_${kind}_${digest(text).slice(0, 16)}`]))
+}
+
+/** Channel names are cut at 63 bytes, so it is a digest. Without the schema, which may come from the search_path. */
+function channelOf({ table = 'lease', namespace }: PostgresSubstrateOptions): string {
+  return `lease_${digest(JSON.stringify([table, namespace])).slice(0, 40)}`
+}
+
+function digest(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
+}
+
+/** A connection made as `pg.Pool` makes its own. The options were checked to allow it. */
+function likeThePool(pool: PostgresPool): OpenListenClient {
+  return () => {
+    const { Client, options } = pool
+    if (Client === undefined) throw new Error('the pool does not show how it makes connections')
+    return new Client(options as never)
+  }
+}

@@ -1,0 +1,284 @@
+/**
+ * Every statement, as a function of the quoted table names. Each is one autocommitted transaction with one row per
+ * operation, so that a batch costs one round trip and one fsync.
+ *
+ * Rules they share, and why:
+ *
+ * - *`clock_timestamp()`, never `now()`*, which stands still in a transaction: a lease would be granted partly used.
+ * - *Takeover locks with FOR UPDATE first* (claim, expire, collect). A guard holds FOR KEY SHARE until its transaction
+ *   ends; a plain UPDATE would pass it, and a guard with an older snapshot would still say yes to a displaced holder.
+ * - *Whoever takes over never waits* (SKIP LOCKED): a row locked by a guard or a rival makes `contended`, and one
+ *   guarded lease does not delay the rest of the batch.
+ * - *Extension, release and pins wait*, and lock FOR NO KEY UPDATE, which passes guards. Rivals lock a row only for
+ *   the length of a statement; a release that skipped would be lost. Locks are taken in the order of names, so that
+ *   overlapping batches do not deadlock.
+ * - *Vacating by a plain UPDATE is safe*: it is the next claim that must get past the guards.
+ *
+ * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
+ * the pins and the claim all look at, and lock, this one row.
+ */
+import type { Tables } from './schema.ts'
+
+/** All statements over one pair of tables. */
+export interface Statements {
+  readonly claim: string
+  readonly extend: string
+  readonly release: string
+  readonly expire: string
+  readonly pin: string
+  readonly unpin: string
+  readonly read: string
+  readonly readAll: string
+  readonly pinned: string
+  readonly inspect: string
+}
+
+export function statements(tables: Tables): Statements {
+  return {
+    claim: claimSql(tables),
+    extend: extendSql(tables),
+    release: releaseSql(tables),
+    expire: expireSql(tables),
+    pin: pinSql(tables),
+    unpin: unpinSql(tables),
+    read: readSql(tables, 'AND l.name = ANY($2::text[])'),
+    readAll: readSql(tables, ''),
+    pinned: pinnedSql(tables),
+    inspect: inspectSql(tables),
+  }
+}
+
+const live = `(l.holder IS NOT NULL AND (l.pins <> '{}' OR l.expiry > clock_timestamp()))`
+const lapsed = `(l.holder IS NOT NULL AND l.pins = '{}' AND l.expiry <= clock_timestamp())`
+const granted = `clock_timestamp() + r.ms * interval '1 millisecond'`
+const micros = `floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
+const vacated = `holder = NULL, nonce = NULL, value = NULL`
+
+/** A token for a row that is not there: above the server's clock of all earlier rows, and above the floor. */
+const firstToken = ({ floor }: Tables): string =>
+  `greatest(${micros}, (SELECT f.token + 1 FROM ${floor} f WHERE f.ns = $1))`
+
+/** What is known of the lease after the statement (`Row` in postgres-substrate.ts): from `first` if it has it, else `second`. */
+const state = (first: string, second?: string): string => {
+  const column = (name: string): string =>
+    second === undefined
+      ? `${first}.${name}`
+      : `CASE WHEN ${first}.n IS NULL THEN ${second}.${name} ELSE ${first}.${name} END`
+  return `${column('holder')} AS holder, (${column('token')})::text AS token,
+  extract(epoch FROM (${column('expiry')}) - clock_timestamp())::float8 * 1000 AS remaining,
+  ${column('value')} AS value, (${column('pins')}) <> '{}' AS pinned`
+}
+
+const returning = 'l.holder, l.token, l.expiry, l.value, l.pins'
+
+/** What a refusal tells: the row as this statement's snapshot has it. */
+const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
+  SELECT r.n, ${returning}, l.nonce FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
+)`
+
+/** One message per 7 kB of names: the server takes less than 8000 bytes, and a name is at most 513 in JSON. */
+const notify = (channel: string): string => `note AS MATERIALIZED (
+  SELECT pg_notify(${channel}, json_agg(part.name)::text)
+  FROM (SELECT name, sum(octet_length(to_json(name)::text) + 2) OVER (ORDER BY name) / 7000 AS nth FROM gone) part
+  WHERE ${channel}::text IS NOT NULL GROUP BY part.nth
+)`
+
+/**
+ * $1 namespace, $2 names, $3 holders, $4 nonces, $5 milliseconds, $6 values.
+ *
+ * `INSERT .. ON CONFLICT DO UPDATE .. WHERE` would be shorter, but it locks the row before it looks at the condition:
+ * a contender for a live lease would hang behind the holder's guarded transaction.
+ *
+ * A replay (same holder and nonce, still live) needs no write: its term began after the call did, with the duration
+ * that the call asked for. `mine` tells it.
+ */
+function claimSql(tables: Tables): string {
+  const { lease } = tables
+  return `WITH req AS MATERIALIZED (
+  SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::float8[], $6::text[])
+    WITH ORDINALITY AS t(name, holder, nonce, ms, value, n)
+), ${current(tables)}, lk AS MATERIALIZED (
+  SELECT r.n, l.name FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
+  WHERE l.holder IS NULL OR ${lapsed}
+  ORDER BY l.name FOR UPDATE OF l SKIP LOCKED
+), up AS (
+  UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
+    token = greatest(l.token + 1, ${micros})
+  FROM lk JOIN req r USING (n) WHERE l.ns = $1 AND l.name = lk.name
+  RETURNING l.name, ${returning}
+), ins AS (
+  INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
+  SELECT $1, r.name, r.holder, r.nonce, r.value, ${granted}, ${firstToken(tables)}
+  FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n) ORDER BY r.name COLLATE "C"
+  ON CONFLICT (ns, name) DO NOTHING
+  RETURNING l.name, ${returning}
+), won AS (
+  SELECT r.n, w.* FROM (SELECT * FROM up UNION ALL SELECT * FROM ins) w JOIN req r USING (name)
+)
+SELECT r.n::int, won.n IS NOT NULL AS done, ${state('won', 'cur')},
+  won.n IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce AS mine
+FROM req r LEFT JOIN won USING (n) LEFT JOIN cur USING (n)`
+}
+
+/** $1 namespace, $2 names, $3 holders, $4 tokens or null, $5 milliseconds, $6 values or null. */
+function extendSql(tables: Tables): string {
+  const { lease } = tables
+  const matches = `l.holder = r.holder AND (r.token IS NULL OR l.token = r.token) AND ${live}`
+  return `WITH req AS MATERIALIZED (
+  SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::float8[], $6::text[])
+    WITH ORDINALITY AS t(name, holder, token, ms, value, n)
+), ${current(tables)}, lk AS MATERIALIZED (
+  SELECT r.n, l.name FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
+  WHERE ${matches} ORDER BY l.name FOR NO KEY UPDATE OF l
+), up AS (
+  UPDATE ${lease} l SET expiry = greatest(l.expiry, ${granted}), value = coalesce(r.value, l.value)
+  FROM lk JOIN req r USING (n) WHERE l.ns = $1 AND l.name = lk.name AND ${matches}
+  RETURNING r.n, ${returning}
+)
+SELECT r.n::int, up.n IS NOT NULL AS done, ${state('up', 'cur')},
+  up.n IS NULL AND cur.holder = r.holder AND (r.token IS NULL OR cur.token = r.token) AS mine
+FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n)`
+}
+
+/**
+ * $1 namespace, $2 names, $3 holders, $4 tokens or null, $5 nonces or null, $6 channel or null.
+ *
+ * With a nonce the row is locked whatever this snapshot shows in it: the claim given up may be about to commit. `hit`
+ * is then computed from the row as it was locked; a condition in the UPDATE would look at the snapshot first.
+ */
+function releaseSql(tables: Tables): string {
+  const { lease } = tables
+  const matches = `l.holder = r.holder AND (r.token IS NULL OR l.token = r.token) AND (r.nonce IS NULL OR l.nonce = r.nonce)`
+  return `WITH req AS MATERIALIZED (
+  SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
+    WITH ORDINALITY AS t(name, holder, token, nonce, n)
+), ${current(tables)}, lk AS MATERIALIZED (
+  SELECT r.n, l.name, ${matches} AS hit FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
+  WHERE r.nonce IS NOT NULL OR (${matches}) ORDER BY l.name FOR NO KEY UPDATE OF l
+), gone AS (
+  UPDATE ${lease} l SET ${vacated}, expiry = least(l.expiry, clock_timestamp())
+  FROM lk WHERE lk.hit AND l.ns = $1 AND l.name = lk.name
+  RETURNING lk.n, l.name
+), ${notify('$6')}
+SELECT r.n::int, gone.n IS NOT NULL AS done, ${state('cur')},
+  gone.n IS NULL AND cur.holder = r.holder AND (r.token IS NULL OR cur.token = r.token)
+    AND (r.nonce IS NULL OR cur.nonce = r.nonce) AS mine, (SELECT count(*) FROM note) AS notes
+FROM req r LEFT JOIN gone USING (n) LEFT JOIN cur USING (n)`
+}
+
+/** $1 namespace, $2 names, $3 channel or null. */
+function expireSql(tables: Tables): string {
+  const { lease } = tables
+  return `WITH req AS MATERIALIZED (
+  SELECT * FROM unnest($2::text[]) WITH ORDINALITY AS t(name, n)
+), ${current(tables)}, lk AS MATERIALIZED (
+  SELECT r.n, l.name FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
+  WHERE ${lapsed} ORDER BY l.name FOR UPDATE OF l SKIP LOCKED
+), gone AS (
+  UPDATE ${lease} l SET ${vacated} FROM lk WHERE l.ns = $1 AND l.name = lk.name
+  RETURNING lk.n, l.name
+), ${notify('$3')}
+SELECT r.n::int, gone.n IS NOT NULL AS done, ${state('cur')},
+  (SELECT count(*) FROM note) AS notes
+FROM req r LEFT JOIN gone USING (n) LEFT JOIN cur USING (n)`
+}
+
+/**
+ * $1 namespace, $2 names, $3 entities. A lapsed lease is vacant, and a pin must not bring its holder back: the row is
+ * vacated in the same step.
+ */
+function pinSql(tables: Tables): string {
+  const { lease } = tables
+  const unlessLapsed = (column: string): string => `${column} = CASE WHEN ${lapsed} THEN NULL ELSE l.${column} END`
+  return `WITH req AS MATERIALIZED (
+  SELECT * FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS t(name, entity, n)
+), up AS (
+  INSERT INTO ${lease} AS l (ns, name, token, expiry, pins)
+  SELECT $1, r.name, ${firstToken(tables)}, clock_timestamp(), ARRAY[r.entity] FROM req r ORDER BY r.name COLLATE "C"
+  ON CONFLICT (ns, name) DO UPDATE SET
+    ${unlessLapsed('holder')}, ${unlessLapsed('nonce')}, ${unlessLapsed('value')},
+    pins = CASE WHEN excluded.pins <@ l.pins THEN l.pins ELSE l.pins || excluded.pins END
+  RETURNING l.name, ${returning}
+), done AS (
+  SELECT r.n, up.* FROM up JOIN req r USING (name)
+)
+SELECT r.n::int, true AS done, ${state('done')} FROM req r LEFT JOIN done USING (n)`
+}
+
+/** $1 namespace, $2 names, $3 entities, $4 channel or null. The last pin gone past the expiry: vacated. */
+function unpinSql(tables: Tables): string {
+  const { lease } = tables
+  const freed = `(array_remove(l.pins, r.entity) = '{}' AND l.expiry <= clock_timestamp())`
+  const unlessFreed = (column: string): string => `${column} = CASE WHEN ${freed} THEN NULL ELSE l.${column} END`
+  return `WITH req AS MATERIALIZED (
+  SELECT * FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS t(name, entity, n)
+), ${current(tables)}, lk AS MATERIALIZED (
+  SELECT r.n, l.name FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
+  WHERE r.entity = ANY(l.pins) ORDER BY l.name FOR NO KEY UPDATE OF l
+), up AS (
+  UPDATE ${lease} l SET pins = array_remove(l.pins, r.entity),
+    ${unlessFreed('holder')}, ${unlessFreed('nonce')}, ${unlessFreed('value')}
+  FROM lk JOIN req r USING (n) WHERE l.ns = $1 AND l.name = lk.name
+  RETURNING r.n, l.name, ${returning}
+), gone AS (
+  SELECT up.name FROM up JOIN cur USING (n) WHERE cur.holder IS NOT NULL AND up.holder IS NULL
+), ${notify('$4')}
+SELECT r.n::int, up.n IS NOT NULL AS done, ${state('up', 'cur')}, (SELECT count(*) FROM note) AS notes
+FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n)`
+}
+
+/**
+ * $1 namespace, $2 names. Always one row at least, so that an answer from a standby, which may be behind, is known for
+ * what it is even when it is empty.
+ */
+function readSql({ lease }: Tables, condition: string): string {
+  return `SELECT s.standby, l.name, l.holder, l.token::text AS token,
+  extract(epoch FROM l.expiry - clock_timestamp())::float8 * 1000 AS remaining, l.value, l.pins <> '{}' AS pinned
+FROM (SELECT pg_is_in_recovery() AS standby) s LEFT JOIN ${lease} l ON l.ns = $1 AND ${live} ${condition}`
+}
+
+/** $1 namespace. */
+function pinnedSql({ lease }: Tables): string {
+  return `SELECT l.name, l.pins FROM ${lease} l WHERE l.ns = $1 AND l.pins <> '{}' ORDER BY l.name`
+}
+
+function inspectSql({ lease }: Tables): string {
+  return `SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
+  current_setting('synchronous_standby_names') AS standbys, current_setting('transaction_read_only') AS read_only,
+  pg_is_in_recovery() AS standby, current_setting('server_encoding') AS encoding,
+  (SELECT relpersistence::text FROM pg_catalog.pg_class WHERE oid = to_regclass(${literal(lease)})) AS persistence`
+}
+
+function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`
+}
+
+/** Whether exactly this term is live, locked against takeover. Parameters: namespace, name, holder, token. */
+export function guardSql(
+  { lease }: Tables,
+  columns: string,
+  parameters: readonly [string, string, string, string],
+): string {
+  const [namespace, name, holder, token] = parameters
+  return `SELECT ${columns} FROM ${lease} l WHERE l.ns = ${namespace} AND l.name = ${name} AND l.holder = ${holder} AND l.token = ${token} AND ${live} FOR KEY SHARE OF l`
+}
+
+/** Ahead of `collectSql` in its transaction: waits for running claims, whose tokens are not in a row yet; passes guards. */
+export function collectLockSql({ lease }: Tables): string {
+  return `LOCK TABLE ${lease} IN SHARE ROW EXCLUSIVE MODE`
+}
+
+/** $1 namespace, $2 retention in milliseconds, $3 how many rows at most. */
+export function collectSql({ lease, floor }: Tables): string {
+  return `WITH old AS MATERIALIZED (
+  SELECT l.name FROM ${lease} l WHERE l.ns = $1 AND l.pins = '{}' AND NOT ${live}
+    AND l.expiry < clock_timestamp() - $2::float8 * interval '1 millisecond'
+  LIMIT $3 FOR UPDATE OF l SKIP LOCKED
+), d AS (
+  DELETE FROM ${lease} l USING old WHERE l.ns = $1 AND l.name = old.name RETURNING l.token
+), up AS (
+  INSERT INTO ${floor} AS f (ns, token) SELECT $1, max(token) FROM d HAVING count(*) > 0
+  ON CONFLICT (ns) DO UPDATE SET token = greatest(f.token, excluded.token)
+)
+SELECT count(*)::int AS collected FROM d`
+}

@@ -1,0 +1,57 @@
+/** What the server's set-up takes away from the promises. */
+import type { SubstrateWarning } from 'lease-core'
+
+/** The answer to the `inspect` statement. */
+export interface Inspection {
+  readonly fsync: string
+  readonly synchronous_commit: string
+  readonly standbys: string
+  readonly read_only: string
+  readonly standby: boolean
+  readonly encoding: string
+  /** `p` permanent, `u` unlogged, null: there is no such table. */
+  readonly persistence: string | null
+}
+
+export function inspectionWarnings(found: Inspection): SubstrateWarning[] {
+  const warnings: SubstrateWarning[] = []
+  const warn = (applies: boolean, warning: string, message: string): void => {
+    if (applies) warnings.push({ warning, message })
+  }
+  warn(
+    found.fsync === 'off',
+    'fsync-off',
+    'fsync is off: a crash of the machine can lose grants that were acknowledged, or the whole database.',
+  )
+  warn(
+    found.synchronous_commit === 'off',
+    'synchronous-commit-off',
+    'synchronous_commit is off: a crash of the server can lose the last grants, and another may then be granted the same lease. Turn it on for this role.',
+  )
+  warn(
+    found.standbys !== '' && found.synchronous_commit === 'local',
+    'synchronous-commit-local',
+    'synchronous_commit is local although there are synchronous standbys: a failover can lose grants, and another may then be granted the same lease.',
+  )
+  warn(
+    found.standby,
+    'standby',
+    'the server is a standby: no lease can be claimed or read here. Connect to the primary (target_session_attrs=read-write).',
+  )
+  warn(
+    !found.standby && found.read_only === 'on',
+    'read-only',
+    'transactions are read-only by default here: no lease can be claimed.',
+  )
+  warn(
+    found.persistence === 'u',
+    'unlogged-table',
+    'the table of the leases is unlogged: a crash empties it, and fencing tokens then rest on the clock alone.',
+  )
+  warn(
+    found.encoding !== 'UTF8',
+    'encoding-not-utf8',
+    `the database is encoded in ${found.encoding}: names beyond ASCII may be refused.`,
+  )
+  return warnings
+}
