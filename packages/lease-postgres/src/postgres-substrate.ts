@@ -96,7 +96,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    const verdicts = new Array<Verdict>(ops.length)
+    const verdicts = Array.from<Verdict>({ length: ops.length })
     const kinds = new Map<Op['kind'], number[]>()
     for (const [index, { kind }] of ops.entries()) {
       const indexes = kinds.get(kind)
@@ -151,7 +151,7 @@ export class PostgresSubstrate implements Substrate {
 
   /** One statement for operations of one kind. Never rejects. */
   async #applyKind(kind: Op['kind'], ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    const verdicts = new Array<Verdict>(ops.length)
+    const verdicts = Array.from<Verdict>({ length: ops.length })
     try {
       const rows = await this.#patiently(() => this.#query(this.#statements[kind], this.#values(kind, ops), call), call)
       for (const row of rows as OpRow[]) verdicts[row.n - 1] = verdictOf(kind, row)
@@ -161,26 +161,11 @@ export class PostgresSubstrate implements Substrate {
     return verdicts
   }
 
-  /** The parameters in the order that `sql.ts` documents, one array per field. */
+  /** The parameters in the order that `sql.ts` documents: one array per field of the operations. */
   #values(kind: Op['kind'], ops: readonly Op[]): unknown[] {
-    const column = (field: string): unknown[] =>
-      ops.map((op) => (op as unknown as Record<string, unknown>)[field] ?? null)
-    const tokens = (): unknown[] => column('fencingToken').map((token) => (token === null ? null : String(token)))
-    const common = [this.#namespace, column('lease')]
-    switch (kind) {
-      case 'claim':
-        return [...common, column('holder'), column('nonce'), column('durationMs'), column('value')]
-      case 'extend':
-        return [...common, column('holder'), tokens(), column('durationMs'), column('value')]
-      case 'release':
-        return [...common, column('holder'), tokens(), column('nonce'), this.#channel]
-      case 'expire':
-        return [...common, this.#channel]
-      case 'pin':
-        return [...common, column('entity')]
-      case 'unpin':
-        return [...common, column('entity'), this.#channel]
-    }
+    const { fields, announces } = parameters[kind]
+    const columns = fields.map((field) => ops.map((op) => parameter((op as unknown as Record<string, unknown>)[field])))
+    return announces ? [this.#namespace, ...columns, this.#channel] : [this.#namespace, ...columns]
   }
 
   async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
@@ -206,6 +191,21 @@ export class PostgresSubstrate implements Substrate {
   }
 }
 
+/** Which fields of an operation its statement takes, and whether the channel follows. */
+const parameters: Readonly<Record<Op['kind'], { readonly fields: readonly string[]; readonly announces: boolean }>> = {
+  claim: { fields: ['lease', 'holder', 'nonce', 'durationMs', 'value'], announces: false },
+  extend: { fields: ['lease', 'holder', 'fencingToken', 'durationMs', 'value'], announces: false },
+  release: { fields: ['lease', 'holder', 'fencingToken', 'nonce'], announces: true },
+  expire: { fields: ['lease'], announces: true },
+  pin: { fields: ['lease', 'entity'], announces: false },
+  unpin: { fields: ['lease', 'entity'], announces: true },
+}
+
+/** Tokens travel as decimal strings; not every driver takes a bigint. */
+function parameter(value: unknown): unknown {
+  return typeof value === 'bigint' ? value.toString() : (value ?? null)
+}
+
 function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
   const holding = isLive(row) ? holdingOf(row) : undefined
   switch (kind) {
@@ -225,8 +225,9 @@ function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
       return holding === undefined ? contended : refused(holding)
     case 'pin':
     case 'unpin':
-      return granted(holding)
+      break
   }
+  return granted(holding)
 }
 
 function isLive({ holder, remaining, pinned }: Row): boolean {

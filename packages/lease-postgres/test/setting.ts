@@ -2,23 +2,23 @@
 import type { Call, ClaimOp, ExtendOp, Holding, Op, ReleaseOp, Verdict } from 'lease-core'
 import { freshDatabase } from 'lease-servers'
 import { migrate, PostgresSubstrate, type PostgresSubstrateOptions } from 'lease-postgres'
-import pg from 'pg'
+import { Pool, type PoolConfig } from 'pg'
 
 export interface Setting extends AsyncDisposable {
   readonly url: string
-  readonly pool: pg.Pool
+  readonly pool: Pool
   /** A substrate over `pool` that is closed in the end. */
   substrate(options?: Partial<PostgresSubstrateOptions>): PostgresSubstrate
   /** A further pool, ended in the end. */
-  newPool(config?: pg.PoolConfig): pg.Pool
+  newPool(config?: PoolConfig): Pool
 }
 
 export async function openSetting(target: { readonly url: string }): Promise<Setting> {
   const database = await freshDatabase(target)
-  const pools: pg.Pool[] = []
+  const pools: Pool[] = []
   const substrates: PostgresSubstrate[] = []
-  const newPool = (config?: pg.PoolConfig): pg.Pool => {
-    const pool = new pg.Pool({ connectionString: database.url, ...config })
+  const newPool = (config?: PoolConfig): Pool => {
+    const pool = new Pool({ connectionString: database.url, ...config })
     pools.push(pool)
     return pool
   }

@@ -1,0 +1,106 @@
+import { expect } from 'chai'
+import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from 'lease-core'
+import { postgresTargets } from 'lease-servers'
+import { SqlGuard, type PostgresSubstrate } from 'lease-postgres'
+import { claim, grant, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+
+for (const target of postgresTargets()) {
+  describe(`SqlGuard, on ${target.name}`, () => {
+    let setting: Setting
+    let substrate: PostgresSubstrate
+    let name: string
+    before(async () => {
+      setting = await openSetting(target)
+      substrate = setting.substrate({ namespace: `it's "quoted" $1 \\ ü` })
+      await setting.pool.query('CREATE TABLE account (id text PRIMARY KEY, holder text, token bigint, balance int)')
+      await setting.pool.query(`INSERT INTO account VALUES ('alice', 'h', 7, 100)`)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+    beforeEach(() => (name = unique(`l'"$x`.replace('$', ''))))
+
+    async function checked(from: number | undefined, holder: string, fencingToken: bigint): Promise<SqlGuard> {
+      const guard = new SqlGuard(from)
+      await substrate.trapdoor(name, holder, fencingToken)(guard)
+      return guard
+    }
+    const write = 'UPDATE account l SET balance = balance + $1 WHERE l.id = $2 AND'
+
+    it('is a predicate for any WHERE, numbered from where the caller says', async () => {
+      const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+      const guard = await checked(3, 'a', fencingToken)
+      const { rowCount } = await setting.pool.query(`${write} ${guard.text}`, [1, 'alice', ...guard.values])
+      expect(rowCount).to.equal(1)
+      guard.assertHeld(rowCount)
+      await settle(substrate, release(name, 'a'))
+      const stale = await setting.pool.query(`${write} ${guard.text}`, [1, 'alice', ...guard.values])
+      expect(stale.rowCount).to.equal(0)
+      expect(() => guard.assertHeld(stale.rowCount)).to.throw(ErrNotHeld, name)
+      expect(() => guard.assertHeld(0n)).to.throw(ErrNotHeld)
+    })
+
+    it('can be asked alone, which tells "not held" from "no such row"', async () => {
+      const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+      const guard = await checked(undefined, 'a', fencingToken)
+      const held = async (): Promise<unknown> =>
+        (await setting.pool.query(`SELECT ${guard.text} AS held`, guard.values)).rows[0].held
+      expect(await held()).to.equal(true)
+      await settle(substrate, release(name, 'a'))
+      expect(await held()).to.equal(false)
+    })
+
+    it('gives a sql tag its strings and values', async () => {
+      const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+      const guard = await checked(undefined, 'a', fencingToken)
+      const { strings, values } = guard.with((strings, ...values) => ({ strings, values }))
+      expect(values).to.deep.equal(guard.values)
+      expect(strings.raw).to.deep.equal([...strings])
+      const text = strings.reduce((all, one, index) => `${all}$${index}${one}`)
+      expect(text).to.equal(guard.text)
+    })
+
+    it('keeps takeovers away until the transaction of its statement ends', async () => {
+      const { fencingToken } = await grant(substrate, claim(name, 'a', 30))
+      const guard = await checked(3, 'a', fencingToken)
+      const client = await setting.pool.connect()
+      try {
+        await client.query('BEGIN')
+        const { rowCount } = await client.query(`${write} ${guard.text}`, [1, 'alice', ...guard.values])
+        guard.assertHeld(rowCount)
+        await sleep(40)
+        const [verdict] = await substrate.apply([claim(name, 'b', 1_000)], newCall())
+        expect(verdict?.outcome).to.equal('contended')
+        await client.query('COMMIT')
+      } finally {
+        client.release()
+      }
+      expect(await grant(substrate, claim(name, 'b', 1_000))).to.include({ holder: 'b' })
+    })
+
+    it('checked anew guards the new term', async () => {
+      const first = await grant(substrate, claim(name, 'a', 10_000))
+      const guard = await checked(1, 'a', first.fencingToken)
+      await settle(substrate, release(name, 'a'))
+      const second = await grant(substrate, claim(name, 'b', 10_000))
+      await substrate.trapdoor(name, 'b', second.fencingToken)(guard)
+      expect(guard.values.slice(1)).to.deep.equal([name, 'b', String(second.fencingToken)])
+    })
+
+    it('has nothing to give before the check', () => {
+      const guard = new SqlGuard(1)
+      expect(() => guard.text).to.throw(ErrTrapdoor)
+      expect(() => guard.values).to.throw(ErrTrapdoor)
+      expect(() => guard.with(() => 0)).to.throw(ErrTrapdoor)
+      expect(() => guard.assertHeld(1)).to.throw(ErrTrapdoor)
+    })
+
+    it('does not take what is no number', async () => {
+      for (const from of [0, -1, 1.5, Number.NaN, 65_533, '1' as unknown as number]) {
+        expect(() => new SqlGuard(from)).to.throw(ErrNotValid, 'from')
+      }
+      const guard = await checked(1, 'a', 1n)
+      for (const affected of [null, undefined, 1.5, Number.NaN]) {
+        expect(() => guard.assertHeld(affected)).to.throw(ErrNotValid, 'affected')
+      }
+    })
+  })
+}

@@ -1,0 +1,190 @@
+import { expect } from 'chai'
+import { ErrNotHeld, ErrTrapdoor, type Holding } from 'lease-core'
+import { postgresTargets } from 'lease-servers'
+import type { PostgresSubstrate, PostgresTransaction } from 'lease-postgres'
+import type { PoolClient } from 'pg'
+import { claim, extend, grant, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+
+for (const target of postgresTargets()) {
+  describe(`a connection as trapdoor key, on ${target.name}`, () => {
+    let setting: Setting
+    let substrate: PostgresSubstrate
+    let name: string
+    let client: PoolClient
+    before(async () => {
+      setting = await openSetting(target)
+      substrate = setting.substrate()
+    })
+    after(() => setting[Symbol.asyncDispose]())
+    beforeEach(async () => {
+      name = unique('lease')
+      client = await setting.pool.connect()
+    })
+    afterEach(async () => {
+      await client.query('ROLLBACK')
+      client.release()
+    })
+
+    const guard = (holder: string, { fencingToken }: Holding, key: unknown): Promise<void> =>
+      substrate.trapdoor(name, holder, fencingToken)(key)
+    const outcomeOf = async (op: Parameters<PostgresSubstrate['apply']>[0][number]): Promise<string | undefined> =>
+      (await substrate.apply([op], newCall()))[0]?.outcome
+
+    it('passes the holder inside a transaction', async () => {
+      const held = await grant(substrate, claim(name, 'a', 10_000))
+      await client.query('BEGIN')
+      await guard('a', held, client)
+      await client.query('COMMIT')
+    })
+
+    it('refuses a term that is gone: released, lapsed, another holder, another token, unheard of', async () => {
+      const gone: [string, Holding][] = []
+      const first = await grant(substrate, claim(name, 'a', 10_000))
+      gone.push(['b', first], ['a', { ...first, fencingToken: first.fencingToken + 1n }])
+      await client.query('BEGIN')
+      for (const [holder, holding] of gone)
+        expect(await caught(guard(holder, holding, client))).to.be.instanceOf(ErrNotHeld)
+      await settle(substrate, release(name, 'a'))
+      expect(await caught(guard('a', first, client))).to.be.instanceOf(ErrNotHeld)
+      const second = await grant(substrate, claim(name, 'a', 20))
+      await sleep(30)
+      const refusal = await caught(guard('a', second, client))
+      expect(refusal).to.be.instanceOf(ErrNotHeld)
+      expect(refusal).to.include({ lease: name, holder: 'a' })
+      name = unique('lease')
+      expect(await caught(guard('a', first, client))).to.be.instanceOf(ErrNotHeld)
+    })
+
+    it('passes the holder of a pinned lease past its expiry', async () => {
+      const held = await grant(substrate, claim(name, 'a', 20))
+      await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
+      await sleep(30)
+      await client.query('BEGIN')
+      await guard('a', held, client)
+    })
+
+    it('does not understand a connection outside of a transaction, nor a pool, whether the driver tells or not', async () => {
+      const held = await grant(substrate, claim(name, 'a', 10_000))
+      const silent: PostgresTransaction = { query: (text, values) => client.query(text, values) }
+      for (const key of [client, setting.pool, silent]) {
+        expect(await caught(guard('a', held, key))).to.be.instanceOf(ErrTrapdoor)
+      }
+      await client.query('BEGIN')
+      await guard('a', held, silent)
+    })
+
+    it('does not understand anything else, and undefined is no key', async () => {
+      const held = await grant(substrate, claim(name, 'a', 10_000))
+      for (const key of [null, 0, '', 'key', true, {}, [], () => client, { query: 1 }, { query: async () => 5 }]) {
+        expect(await caught(guard('a', held, key))).to.be.instanceOf(ErrTrapdoor)
+      }
+      await guard('b', held, undefined)
+    })
+
+    it('hands what the driver throws to the caller as it is', async () => {
+      const held = await grant(substrate, claim(name, 'a', 10_000))
+      await client.query('BEGIN READ ONLY')
+      expect(await caught(guard('a', held, client))).to.have.property('code', '25006')
+      expect(await caught(guard('a', held, client))).to.have.property('code', '25P02')
+    })
+
+    it('lets a renewal pass at once', async () => {
+      const held = await grant(substrate, claim(name, 'a', 10_000))
+      await client.query('BEGIN')
+      await guard('a', held, client)
+      expect((await grant(substrate, extend(name, 'a', 60_000))).remainingMs).to.be.greaterThan(50_000)
+      await client.query('COMMIT')
+    })
+
+    it('held past the expiry keeps takeover and expiry away without making them wait, until the COMMIT', async () => {
+      const held = await grant(substrate, claim(name, 'a', 50))
+      await client.query('BEGIN')
+      await guard('a', held, client)
+      await sleep(60)
+      const before = performance.now()
+      expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
+      expect(await outcomeOf({ kind: 'expire', lease: name, lapsed: undefined })).to.equal('contended')
+      expect(performance.now() - before).to.be.lessThan(500)
+      await client.query('COMMIT')
+      expect(await grant(substrate, claim(name, 'b', 1_000))).to.include({ holder: 'b' })
+    })
+
+    it('keeps a takeover away also after the holder released the lease', async () => {
+      const held = await grant(substrate, claim(name, 'a', 10_000))
+      await client.query('BEGIN')
+      await guard('a', held, client)
+      await settle(substrate, release(name, 'a'))
+      expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
+      await client.query('COMMIT')
+      expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('granted')
+    })
+
+    it('keeps a takeover away also when the guarded version of the row was renewed meanwhile', async () => {
+      const held = await grant(substrate, claim(name, 'a', 10_000))
+      await client.query('BEGIN')
+      await guard('a', held, client)
+      await grant(substrate, extend(name, 'a', 20_000))
+      await settle(substrate, release(name, 'a'))
+      expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
+    })
+
+    it('is dropped by ROLLBACK TO SAVEPOINT', async () => {
+      const held = await grant(substrate, claim(name, 'a', 20))
+      await client.query('BEGIN')
+      await client.query('SAVEPOINT s')
+      await guard('a', held, client)
+      await sleep(30)
+      expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
+      await client.query('ROLLBACK TO SAVEPOINT s')
+      expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('granted')
+      expect(await caught(guard('a', held, client))).to.be.instanceOf(ErrNotHeld)
+    })
+
+    // A guard whose snapshot is older than the takeover. KEY SHARE passes a plain UPDATE: only because the takeover took
+    // FOR UPDATE first does the guard see that the row it finds is no longer the one.
+    for (const renewed of [false, true]) {
+      it(`with a snapshot older than the takeover says no in READ COMMITTED${renewed ? ', over a renewal too' : ''}`, async () => {
+        const held = await grant(substrate, claim(name, 'a', 40))
+        // The guard's own statement takes its snapshot, then sleeps, then looks at the row.
+        const parked: PostgresTransaction = {
+          query: async (text, values) =>
+            client.query(
+              text.replace(
+                'FROM "lease" l WHERE',
+                'FROM (SELECT pg_sleep(0.3)) nap, "lease" l WHERE nap IS NOT NULL AND',
+              ),
+              values,
+            ),
+          getTransactionStatus: () => 'T',
+        }
+        await client.query('BEGIN')
+        // Past its expiry for us, but not in the guard's eyes: the row it finds says pinned.
+        await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
+        const pending = caught(guard('a', held, parked))
+        await sleep(100)
+        if (renewed) await grant(substrate, extend(name, 'a', 40))
+        await sleep(50)
+        await settle(substrate, { kind: 'unpin', lease: name, entity: 'e' })
+        expect(await grant(substrate, claim(name, 'b', 10_000))).to.include({ holder: 'b' })
+        expect(await pending).to.be.instanceOf(ErrNotHeld)
+      })
+
+      it(`with a snapshot older than the takeover fails in REPEATABLE READ${renewed ? ', over a renewal too' : ''}`, async () => {
+        const held = await grant(substrate, claim(name, 'a', 10_000))
+        await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ')
+        await client.query('SELECT 1 FROM lease LIMIT 1') // the snapshot
+        if (renewed) await grant(substrate, extend(name, 'a', 20_000))
+        await settle(substrate, release(name, 'a'))
+        await grant(substrate, claim(name, 'b', 10_000))
+        expect(await caught(guard('a', held, client))).to.have.property('code', '40001')
+      })
+    }
+  })
+}
+
+async function caught(promise: Promise<unknown>): Promise<unknown> {
+  return promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  )
+}
