@@ -46,6 +46,13 @@ export class MemoryStore {
     this.#serverClock = options.serverClock ?? true
   }
 
+  /** How many records are kept, those of lapsed leases that nobody came across since included. */
+  get size(): number {
+    let size = 0
+    for (const namespace of this.#namespaces.values()) size += namespace.size
+    return size
+  }
+
   /** The leases of one namespace; the same object for the same name. For `MemorySubstrate`. */
   namespace(name: string): MemoryNamespace {
     let known = this.#namespaces.get(name)
@@ -91,6 +98,10 @@ export class MemoryNamespace {
   constructor(now: (() => number) | undefined, sequence: Sequence) {
     this.#now = now
     this.#sequence = sequence
+  }
+
+  get size(): number {
+    return this.#terms.size
   }
 
   apply(op: Op): Verdict {

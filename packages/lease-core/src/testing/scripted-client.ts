@@ -83,7 +83,10 @@ export class ScriptedClient implements Client {
 
   /** Adds to the end of the script. */
   expect(...steps: readonly ScriptStep[]): this {
-    for (const step of steps) this.#steps.push({ step, left: step.times ?? 1 })
+    for (const step of steps) {
+      this.#steps.push({ step, left: step.times ?? 1 })
+      step.after?.then(undefined, () => {}) // it may reject before its call comes
+    }
     return this
   }
 

@@ -1,0 +1,73 @@
+import { expect } from 'chai'
+import type { Client } from '../src/client.ts'
+import { ErrInvalid } from '../src/errors.ts'
+import { memoryClient, MemoryGuard, MemoryStore } from '../src/memory/index.ts'
+import { TestClock } from '../src/testing/index.ts'
+
+async function invalid(work: Promise<void>): Promise<void> {
+  let error: unknown
+  await work.catch((thrown: unknown) => (error = thrown))
+  expect(error).to.be.instanceOf(ErrInvalid)
+}
+
+describe('memoryClient: a Client whose leases live in this process', () => {
+  it('works with nothing given', async () => {
+    const client = memoryClient()
+    await client.claimLease('db', { holder: 'a', duration: { seconds: 30 }, value: 'here' })
+    expect(client.leases().get('db')).to.include({ holder: 'a', value: 'here', pinned: false })
+    const guard = new MemoryGuard(() => 'written')
+    await client.leases().get('db')?.trapdoor(guard)
+    expect(guard.result).to.equal('written')
+    await client.close()
+  })
+
+  it('clients on one store contend, and each sees who holds the lease', async () => {
+    const clock = new TestClock()
+    const store = new MemoryStore({ clock })
+    const [a, b] = [memoryClient({ store, clock }), memoryClient({ store, clock })]
+    await a.claimLease('db', { holder: 'a', duration: 1000 })
+    await invalid(b.claimLease('db', { holder: 'b', duration: 1000 }))
+    expect(b.leases().get('db')?.holder).to.equal('a')
+    await clock.advance(1002)
+    await b.claimLease('db', { holder: 'b', duration: 1000 })
+    await invalid(a.extendLease('db', { holder: 'a', duration: 1000 }))
+    expect(a.leases().get('db')?.holder).to.equal('b')
+  })
+
+  it('at the very expiry the refused claim shows the holder that forbids it', async () => {
+    const clock = new TestClock()
+    const store = new MemoryStore({ clock })
+    const [a, b] = [memoryClient({ store, clock }), memoryClient({ store, clock })]
+    await a.claimLease('db', { holder: 'a', duration: 1000 })
+    await clock.advance(1000)
+    await invalid(b.claimLease('db', { holder: 'b', duration: 1000 }))
+    expect(b.leases().get('db')?.holder).to.equal('a')
+  })
+
+  it('without a server clock a lease is taken over by whoever watched one version for the whole duration', async () => {
+    const clock = new TestClock()
+    const store = new MemoryStore({ clock, serverClock: false })
+    const [a, b] = [memoryClient({ store, clock }), memoryClient({ store, clock })]
+    const tryIt = (client: Client): Promise<void> => client.claimLease('db', { holder: 'b', duration: 1000 })
+    await a.claimLease('db', { holder: 'a', duration: 1000 })
+    await clock.advance(5000)
+    await invalid(tryIt(b)) // first sight: the clock starts here
+    await clock.advance(900)
+    await a.extendLease('db', { holder: 'a', duration: 1000 })
+    await clock.advance(200)
+    await invalid(tryIt(b)) // another version: it starts again
+    await clock.advance(1000)
+    await invalid(tryIt(b))
+    await clock.advance(10)
+    await tryIt(b)
+    expect(b.leases().get('db')?.holder).to.equal('b')
+  })
+
+  it('a hundred thousand leases are an ordinary day', async () => {
+    const clock = new TestClock()
+    const client = memoryClient({ clock })
+    const names = Array.from({ length: 100_000 }, (_, index) => `l${index}`)
+    await Promise.all(names.map((name) => client.claimLease(name, { holder: 'a', duration: 60_000 })))
+    expect(client.leases().size).to.equal(100_000)
+  })
+})

@@ -1,0 +1,541 @@
+import { expect } from 'chai'
+import type { LeaseChange } from '../src/client.ts'
+import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from '../src/errors.ts'
+import { MemoryGuard, MemoryStore, MemorySubstrate } from '../src/memory/index.ts'
+import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Verdict } from '../src/substrate.ts'
+import { TestClock } from '../src/testing/index.ts'
+
+const call: Call = { signal: new AbortController().signal, timeoutMs: 1000 }
+
+function claim(holder: string, over: Partial<ClaimOp> = {}): ClaimOp {
+  const nonce = `${holder}-1`
+  return { kind: 'claim', lease: 'db', holder, durationMs: 1000, nonce, value: undefined, lapsed: undefined, ...over }
+}
+function extend(holder: string, over: Partial<ExtendOp> = {}): ExtendOp {
+  return { kind: 'extend', lease: 'db', holder, fencingToken: undefined, durationMs: 1000, value: undefined, ...over }
+}
+function release(holder: string, over: Partial<ReleaseOp> = {}): ReleaseOp {
+  return { kind: 'release', lease: 'db', holder, fencingToken: undefined, nonce: undefined, ...over }
+}
+function expire(lapsed?: string): ExpireOp {
+  return { kind: 'expire', lease: 'db', lapsed }
+}
+function pin(kind: PinOp['kind'], entity = 'e'): PinOp {
+  return { kind, lease: 'db', entity }
+}
+
+class Bench {
+  readonly clock = new TestClock()
+  readonly store: MemoryStore
+  readonly substrate: MemorySubstrate
+
+  constructor(serverClock = true) {
+    this.store = new MemoryStore({ clock: this.clock, serverClock })
+    this.substrate = new MemorySubstrate({ store: this.store })
+  }
+
+  async do(op: Op): Promise<Verdict> {
+    const [verdict] = await this.substrate.apply([op], call)
+    if (verdict === undefined) throw new Error('no verdict')
+    return verdict
+  }
+
+  /** The operation must be granted; the holding after it. */
+  async granted(op: Op): Promise<Holding | undefined> {
+    const { outcome, holding } = await this.do(op)
+    expect(outcome, op.kind).to.equal('granted')
+    return holding
+  }
+
+  /** The operation must be refused; who holds it instead. */
+  async refused(op: Op): Promise<string | undefined> {
+    const { outcome, holding } = await this.do(op)
+    expect(outcome, op.kind).to.equal('refused')
+    return holding?.holder
+  }
+
+  async read(lease = 'db'): Promise<Holding | undefined> {
+    return (await this.substrate.read([lease], call)).get(lease)
+  }
+}
+
+describe('MemorySubstrate: claims and extensions', () => {
+  it('a claim on a vacant lease opens a term for its whole duration', async () => {
+    const bench = new Bench()
+    const holding = await bench.granted(claim('a', { value: 'here' }))
+    expect(holding).to.deep.equal({
+      holder: 'a',
+      fencingToken: 1n,
+      remainingMs: 1000,
+      value: 'here',
+      pinned: false,
+      version: undefined,
+    })
+    await bench.clock.advance(400)
+    expect(await bench.read()).to.deep.equal({ ...holding, remainingMs: 600 })
+  })
+
+  it('a claim on a held lease is refused, and brings the holding along', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    await bench.clock.advance(100)
+    const verdict = await bench.do(claim('b'))
+    expect(verdict.outcome).to.equal('refused')
+    expect(verdict.holding).to.include({ holder: 'a', remainingMs: 900 })
+    expect(await bench.refused(claim('a', { nonce: 'a-2' }))).to.equal('a')
+  })
+
+  it('a lapsed lease is taken over in one step, with a higher fencing token and without the old value', async () => {
+    const bench = new Bench()
+    const first = await bench.granted(claim('a', { value: 'mine' }))
+    await bench.clock.advance(1001)
+    const second = await bench.granted(claim('b'))
+    expect(second).to.include({ holder: 'b', value: undefined })
+    expect(second?.fencingToken).to.be.greaterThan(Number(first?.fencingToken))
+  })
+
+  it('a lease stands at its very expiry, shows time left, and lapses strictly after it', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    await bench.clock.advance(1000)
+    expect(await bench.refused(claim('b'))).to.equal('a')
+    expect(await bench.refused(expire())).to.equal('a')
+    expect((await bench.read())?.remainingMs).to.be.greaterThan(0)
+    await bench.clock.advance(0.001)
+    expect(await bench.read()).to.equal(undefined)
+    await bench.granted(claim('b'))
+  })
+
+  it('the same claim again is the same term: its token stays, its end moves on and never back', async () => {
+    const bench = new Bench()
+    const first = await bench.granted(claim('a'))
+    await bench.clock.advance(300)
+    const again = await bench.granted(claim('a'))
+    expect(again).to.deep.equal(first)
+    const shorter = await bench.granted(claim('a', { durationMs: 10 }))
+    expect(shorter?.remainingMs).to.equal(1000)
+  })
+
+  it('the same claim again after its lapse opens a new term', async () => {
+    const bench = new Bench()
+    const first = await bench.granted(claim('a'))
+    await bench.clock.advance(1001)
+    expect((await bench.granted(claim('a')))?.fencingToken).to.not.equal(first?.fencingToken)
+  })
+
+  it('an extension moves the end to now + duration, never back, and keeps the token', async () => {
+    const bench = new Bench()
+    const first = await bench.granted(claim('a'))
+    await bench.clock.advance(400)
+    expect((await bench.granted(extend('a', { durationMs: 100 })))?.remainingMs).to.equal(600)
+    const longer = await bench.granted(extend('a', { durationMs: 5000 }))
+    expect(longer).to.include({ remainingMs: 5000, fencingToken: first?.fencingToken })
+  })
+
+  it('an extension is refused to another holder, to an earlier term, to a lapsed and to a vacant lease', async () => {
+    const bench = new Bench()
+    expect(await bench.refused(extend('a'))).to.equal(undefined)
+    const first = await bench.granted(claim('a'))
+    expect(await bench.refused(extend('b'))).to.equal('a')
+    await bench.granted(release('a'))
+    const second = await bench.granted(claim('a', { nonce: 'a-2' }))
+    expect(await bench.refused(extend('a', { fencingToken: first?.fencingToken }))).to.equal('a')
+    await bench.granted(extend('a', { fencingToken: second?.fencingToken }))
+    await bench.clock.advance(1001)
+    expect(await bench.refused(extend('a'))).to.equal(undefined)
+  })
+
+  it('a value travels with the term; an extension without one keeps it', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a', { value: 'one' }))
+    expect((await bench.granted(extend('a')))?.value).to.equal('one')
+    await bench.granted(extend('a', { value: '' }))
+    expect((await bench.read())?.value).to.equal('')
+  })
+
+  it('fencing tokens of a lease rise with every term, over release, expiry, revival and other leases', async () => {
+    const bench = new Bench()
+    const tokens: bigint[] = []
+    for (let term = 0; term < 8; term++) {
+      const holding = await bench.granted(claim('a', { nonce: `n${term}` }))
+      tokens.push(holding?.fencingToken ?? 0n)
+      await bench.granted(claim('a', { nonce: `n${term}`, lease: 'other' }))
+      if (term % 3 === 0) await bench.granted(release('a'))
+      else await bench.clock.advance(1001)
+      if (term % 3 === 1) await bench.granted(expire())
+      await bench.do(release('a', { lease: 'other' }))
+    }
+    for (let term = 1; term < tokens.length; term++)
+      expect(Number(tokens[term])).to.be.greaterThan(Number(tokens[term - 1]))
+  })
+})
+
+describe('MemorySubstrate: release and expiry', () => {
+  it('release vacates for the holder, by token or nonce or neither', async () => {
+    const bench = new Bench()
+    for (const by of ['token', 'nonce', 'neither']) {
+      const holding = await bench.granted(claim('a'))
+      const over = by === 'token' ? { fencingToken: holding?.fencingToken } : by === 'nonce' ? { nonce: 'a-1' } : {}
+      expect(await bench.granted(release('a', over))).to.equal(undefined)
+      expect(await bench.read(), by).to.equal(undefined)
+    }
+  })
+
+  it('release is refused to another holder, another term and another claim', async () => {
+    const bench = new Bench()
+    const holding = await bench.granted(claim('a'))
+    expect(await bench.refused(release('b'))).to.equal('a')
+    expect(await bench.refused(release('a', { fencingToken: (holding?.fencingToken ?? 0n) - 1n }))).to.equal('a')
+    expect(await bench.refused(release('a', { nonce: 'a-2' }))).to.equal('a')
+    expect(await bench.read()).to.include({ holder: 'a' })
+  })
+
+  it('release of a vacant or lapsed lease is granted to anyone', async () => {
+    const bench = new Bench()
+    await bench.granted(release('b'))
+    await bench.granted(claim('a'))
+    await bench.clock.advance(1001)
+    await bench.granted(release('b'))
+  })
+
+  it('expire vacates what has lapsed, grants what is vacant, and refuses what is held', async () => {
+    const bench = new Bench()
+    await bench.granted(expire())
+    await bench.granted(claim('a'))
+    expect(await bench.refused(expire())).to.equal('a')
+    await bench.clock.advance(1001)
+    expect(await bench.granted(expire())).to.equal(undefined)
+  })
+})
+
+describe('MemorySubstrate: pins', () => {
+  it('a pinned lease does not lapse: it can be extended, and not be taken or expired', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    await bench.granted(pin('pin'))
+    await bench.clock.advance(5000)
+    expect(await bench.read()).to.include({ holder: 'a', pinned: true, remainingMs: -4000 })
+    expect(await bench.refused(claim('b'))).to.equal('a')
+    expect(await bench.refused(expire())).to.equal('a')
+    expect(await bench.granted(extend('a'))).to.include({ remainingMs: 1000, pinned: true })
+  })
+
+  it('past its expiry it lapses with the last pin', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    for (const entity of ['x', 'y']) await bench.granted(pin('pin', entity))
+    await bench.clock.advance(1001)
+    expect(await bench.granted(pin('unpin', 'x'))).to.include({ holder: 'a', pinned: true })
+    expect(await bench.granted(pin('unpin', 'y'))).to.equal(undefined)
+    await bench.granted(claim('b'))
+  })
+
+  it('before its expiry the last unpin leaves it held', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    await bench.granted(pin('pin'))
+    expect(await bench.granted(pin('unpin'))).to.include({ holder: 'a', pinned: false, remainingMs: 1000 })
+  })
+
+  it('a pin on a vacant lease waits for its next holder', async () => {
+    const bench = new Bench()
+    expect(await bench.granted(pin('pin'))).to.equal(undefined)
+    expect(await bench.granted(claim('a'))).to.include({ pinned: true })
+    await bench.clock.advance(1001)
+    expect(await bench.refused(claim('b'))).to.equal('a')
+  })
+
+  it('a pin that comes after the lapse does not bring the old holder back', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    await bench.clock.advance(1001)
+    expect(await bench.granted(pin('pin'))).to.equal(undefined)
+    expect(await bench.read()).to.equal(undefined)
+    expect(await bench.granted(claim('b'))).to.include({ holder: 'b', pinned: true })
+  })
+
+  it('a pin outlives release', async () => {
+    const bench = new Bench()
+    await bench.granted(pin('pin'))
+    await bench.granted(claim('a'))
+    await bench.granted(release('a'))
+    expect(await bench.granted(claim('b'))).to.include({ pinned: true })
+  })
+
+  it('pinned() shows every pinned lease with its entities in order, held or not', async () => {
+    const bench = new Bench()
+    for (const entity of ['y', 'x', 'y']) await bench.granted(pin('pin', entity))
+    await bench.granted({ ...pin('pin'), lease: 'vacant' })
+    await bench.granted({ ...pin('unpin'), lease: 'never' })
+    expect([...(await bench.substrate.pinned(call))]).to.deep.equal([
+      ['db', ['x', 'y']],
+      ['vacant', ['e']],
+    ])
+    for (const entity of ['x', 'y']) await bench.granted(pin('unpin', entity))
+    expect([...(await bench.substrate.pinned(call)).keys()]).to.deep.equal(['vacant'])
+  })
+})
+
+describe('MemorySubstrate: reading, sharing, closing', () => {
+  it('one apply answers each operation in order', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    const verdicts = await bench.substrate.apply([claim('b'), claim('b', { lease: 'free' }), expire()], call)
+    expect(verdicts.map(({ outcome, holding }) => [outcome, holding?.holder])).to.deep.equal([
+      ['refused', 'a'],
+      ['granted', 'b'],
+      ['refused', 'a'],
+    ])
+  })
+
+  it('a read shows what was asked for and stands, or all that stands', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    await bench.granted(claim('a', { lease: 'long', durationMs: 9000 }))
+    expect([...(await bench.substrate.read(['db', 'free'], call)).keys()]).to.deep.equal(['db'])
+    expect([...(await bench.substrate.read(undefined, call)).keys()]).to.deep.equal(['db', 'long'])
+    await bench.clock.advance(1001)
+    expect([...(await bench.substrate.read(undefined, call)).keys()]).to.deep.equal(['long'])
+  })
+
+  it('substrates on one store contend; namespaces and stores do not', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    const outcome = async (substrate: MemorySubstrate): Promise<string | undefined> =>
+      (await substrate.apply([claim('b')], call))[0]?.outcome
+    expect(await outcome(new MemorySubstrate({ store: bench.store }))).to.equal('refused')
+    expect(await outcome(new MemorySubstrate({ store: bench.store, namespace: 'other' }))).to.equal('granted')
+    expect(await outcome(new MemorySubstrate())).to.equal('granted')
+  })
+
+  it('a call that core has given up is not executed; nothing is after close', async () => {
+    const bench = new Bench()
+    const gone = { signal: AbortSignal.abort(new Error('gone')), timeoutMs: 1 }
+    let error: unknown
+    await bench.substrate.apply([claim('a')], gone).catch((thrown: unknown) => (error = thrown))
+    expect(error).to.have.property('message', 'gone')
+    expect(await bench.read()).to.equal(undefined)
+    await bench.substrate.close()
+    await bench.substrate.apply([claim('a')], call).catch((thrown: unknown) => (error = thrown))
+    expect(error).to.have.property('message').that.includes('closed')
+    expect((await new MemorySubstrate({ store: bench.store }).read(['db'], call)).size).to.equal(0)
+  })
+
+  it('names that lapse and never come back leave no trace, those that stand stay', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a', { lease: 'stays', durationMs: 1e9 }))
+    await bench.granted(pin('pin'))
+    await bench.granted(claim('a'))
+    for (let round = 0; round < 20; round++) {
+      const ops = Array.from({ length: 500 }, (_, index) => claim('a', { lease: `l${round}-${index}` }))
+      await bench.substrate.apply(ops, call)
+      await bench.clock.advance(1001)
+    }
+    const kept = await bench.substrate.read(undefined, call)
+    expect([...kept.keys()]).to.have.members(['stays', 'db'])
+    expect(bench.store.size).to.be.below(1600)
+  })
+
+  it('bad options are all named at once', () => {
+    const store = { store: {}, namespace: 'a b', colour: 'red' } as unknown as { store: MemoryStore }
+    expect(() => new MemorySubstrate(store)).to.throw(
+      ErrNotValid,
+      /options\.store must be a MemoryStore.*options\.namespace must not.*options\.colour is not an option/s,
+    )
+    const options = { clock: {}, serverClock: 'no' } as unknown as { serverClock: boolean }
+    expect(() => new MemoryStore(options)).to.throw(ErrNotValid, /options\.clock.*options\.serverClock/s)
+  })
+})
+
+describe('MemorySubstrate: hints', () => {
+  async function hintsOf(bench: Bench, ...ops: Op[]): Promise<LeaseChange[]> {
+    const seen: LeaseChange[] = []
+    const stop = bench.substrate.watch((change) => seen.push(change))
+    await bench.clock.settle()
+    expect(seen.splice(0)).to.deep.equal([{ kind: 'resync' }])
+    for (const op of ops) await bench.granted(op)
+    await bench.clock.settle()
+    stop()
+    return seen
+  }
+  const changed: LeaseChange = { kind: 'changed', lease: 'db' }
+  const vacated: LeaseChange = { kind: 'vacated', lease: 'db' }
+
+  it('a watch begins with a resync; then terms, values, pins and vacancies are told in order', async () => {
+    const bench = new Bench()
+    const ops = [claim('a'), extend('a', { value: 'v' }), pin('pin'), pin('unpin'), release('a')]
+    expect(await hintsOf(bench, ...ops)).to.deep.equal([changed, changed, changed, changed, vacated])
+  })
+
+  it('what changes nothing is not told: a plain extension, a second pin, the release of a vacant lease', async () => {
+    const bench = new Bench()
+    await bench.granted(pin('pin'))
+    const idle = [claim('a'), claim('a'), extend('a'), pin('pin'), pin('unpin', 'nobody')]
+    expect(await hintsOf(bench, ...idle)).to.deep.equal([changed])
+    expect(await hintsOf(bench, release('a'), release('a'), expire())).to.deep.equal([vacated])
+  })
+
+  it('the unpin that lets a lease lapse, and the expiry of a lapsed one, are vacancies', async () => {
+    const bench = new Bench()
+    await bench.granted(claim('a'))
+    await bench.granted(pin('pin'))
+    await bench.clock.advance(1001)
+    expect(await hintsOf(bench, pin('unpin'))).to.deep.equal([vacated])
+    await bench.granted(claim('a'))
+    await bench.clock.advance(1001)
+    expect(await hintsOf(bench, expire())).to.deep.equal([vacated])
+  })
+
+  it('a hint never comes from within the operation, nor after its watch has stopped', async () => {
+    const bench = new Bench()
+    const seen: LeaseChange[] = []
+    const stop = bench.substrate.watch((change) => seen.push(change))
+    expect(seen).to.deep.equal([])
+    await bench.clock.settle()
+    void bench.substrate.apply([claim('a')], call)
+    expect(seen).to.have.length(1)
+    stop()
+    await bench.clock.settle()
+    expect(seen).to.have.length(1)
+  })
+
+  it('closing stops the watches of this substrate, not those of others on the store', async () => {
+    const bench = new Bench()
+    const other = new MemorySubstrate({ store: bench.store })
+    const seen: string[] = []
+    other.watch(() => seen.push('closed'))
+    bench.substrate.watch(() => seen.push('open'))
+    await other.close()
+    await bench.granted(claim('a'))
+    await bench.clock.settle()
+    expect(seen).to.deep.equal(['open', 'open'])
+  })
+
+  it('a listener that throws becomes a warning, and harms neither the others nor its own next hint', async () => {
+    const bench = new Bench()
+    const warnings: Error[] = []
+    const onWarning = (warning: Error): void => void warnings.push(warning)
+    process.on('warning', onWarning)
+    let calls = 0
+    const seen: LeaseChange[] = []
+    bench.substrate.watch(() => {
+      calls++
+      throw new Error('bad listener')
+    })
+    bench.substrate.watch((change) => seen.push(change))
+    await bench.granted(claim('a'))
+    await bench.clock.settle()
+    process.off('warning', onWarning)
+    expect([calls, seen.length]).to.deep.equal([2, 2])
+    expect(warnings.map(({ message }) => message)).to.deep.equal(['bad listener', 'bad listener'])
+  })
+})
+
+describe('MemorySubstrate: trapdoor', () => {
+  const outcome = (check: Promise<void>): Promise<unknown> =>
+    check.then(
+      () => 'passed',
+      (error: unknown) => error,
+    )
+
+  it('runs the body of the guard while exactly this holding stands, and keeps its result', async () => {
+    const bench = new Bench()
+    const holding = await bench.granted(claim('a'))
+    const guard = new MemoryGuard(() => 6 * 7)
+    expect(guard.result).to.equal(undefined)
+    await bench.substrate.trapdoor('db', 'a', holding?.fencingToken ?? 0n)(guard)
+    expect(guard.result).to.equal(42)
+  })
+
+  it('does not run it for another holder, an earlier term, a lapsed or a vacant lease: ErrNotHeld', async () => {
+    const bench = new Bench()
+    let ran = 0
+    const guard = new MemoryGuard(() => ran++)
+    const token = (await bench.granted(claim('a')))?.fencingToken ?? 0n
+    const trapdoor = bench.substrate.trapdoor('db', 'a', token)
+    expect(await outcome(bench.substrate.trapdoor('db', 'b', token)(guard))).to.be.instanceOf(ErrNotHeld)
+    await bench.clock.advance(1001)
+    expect(await outcome(trapdoor(guard))).to.be.instanceOf(ErrNotHeld)
+    await bench.granted(claim('a', { nonce: 'a-2' }))
+    expect(await outcome(trapdoor(guard))).to.be.instanceOf(ErrNotHeld)
+    await bench.granted(release('a'))
+    expect(await outcome(trapdoor(guard)))
+      .to.be.instanceOf(ErrNotHeld)
+      .and.include({ lease: 'db', holder: 'a' })
+    expect(ran).to.equal(0)
+  })
+
+  it('no key passes; any other key is an ErrTrapdoor, held or not', async () => {
+    const bench = new Bench()
+    const trapdoor = bench.substrate.trapdoor('db', 'a', 1n)
+    expect(await outcome(trapdoor(undefined))).to.equal('passed')
+    for (const key of [null, 0, '', {}, () => 1]) expect(await outcome(trapdoor(key))).to.be.instanceOf(ErrTrapdoor)
+  })
+
+  it('what the body throws reaches the caller as it is', async () => {
+    const bench = new Bench()
+    const token = (await bench.granted(claim('a')))?.fencingToken ?? 0n
+    const boom = new Error('boom')
+    const guard = new MemoryGuard((): number => {
+      throw boom
+    })
+    expect(await outcome(bench.substrate.trapdoor('db', 'a', token)(guard))).to.equal(boom)
+  })
+
+  it('an async body is refused before anything runs: the lease may be lost at its first await', () => {
+    const body = (async () => 1) as unknown as () => number
+    expect(() => new MemoryGuard(body)).to.throw(ErrNotValid, /body must be a synchronous function/)
+  })
+})
+
+describe('MemorySubstrate without a server clock', () => {
+  it('nothing lapses by itself, and the duration last granted is shown instead of the time left', async () => {
+    const bench = new Bench(false)
+    await bench.granted(claim('a'))
+    await bench.clock.advance(1e6)
+    expect(await bench.read()).to.include({ holder: 'a', remainingMs: 1000 })
+    expect(await bench.refused(claim('b'))).to.equal('a')
+    expect(await bench.refused(expire())).to.equal('a')
+    await bench.granted(extend('a'))
+  })
+
+  it('every claim and extension has its own version; pins and reads leave it', async () => {
+    const bench = new Bench(false)
+    const seen: (string | undefined)[] = []
+    for (const op of [claim('a'), claim('a'), extend('a'), release('a')]) seen.push((await bench.granted(op))?.version)
+    seen.push((await bench.granted(claim('a')))?.version)
+    expect(seen.splice(3, 1)).to.deep.equal([undefined])
+    expect(new Set(seen).size).to.equal(4)
+    expect((await bench.granted(pin('pin')))?.version).to.equal(seen[3])
+    expect((await bench.read())?.version).to.equal(seen[3])
+  })
+
+  it('only the version that was observed to lapse is taken over or expired', async () => {
+    const bench = new Bench(false)
+    const observed = (await bench.granted(claim('a')))?.version
+    const renewed = (await bench.granted(extend('a')))?.version
+    expect(await bench.refused(claim('b', { lapsed: observed }))).to.equal('a')
+    expect(await bench.refused(expire(observed))).to.equal('a')
+    const taken = await bench.granted(claim('b', { lapsed: renewed }))
+    expect(taken).to.include({ holder: 'b' })
+    await bench.granted(expire(taken?.version))
+    expect(await bench.read()).to.equal(undefined)
+  })
+
+  it('a pinned lease is not taken over, whatever was observed', async () => {
+    const bench = new Bench(false)
+    const observed = (await bench.granted(claim('a')))?.version
+    await bench.granted(pin('pin'))
+    expect(await bench.refused(claim('b', { lapsed: observed }))).to.equal('a')
+    expect(await bench.refused(expire(observed))).to.equal('a')
+    await bench.granted(pin('unpin'))
+    await bench.granted(expire(observed))
+  })
+
+  it('a shorter extension does not shorten what observers have to wait, a longer one lengthens it', async () => {
+    const bench = new Bench(false)
+    await bench.granted(claim('a'))
+    expect((await bench.granted(extend('a', { durationMs: 10 })))?.remainingMs).to.equal(1000)
+    expect((await bench.granted(extend('a', { durationMs: 3000 })))?.remainingMs).to.equal(3000)
+  })
+})
