@@ -1,0 +1,180 @@
+import { expect } from 'chai'
+import type { LeaseChange } from 'lease-core'
+import { postgresTargets, startProxy } from 'lease-servers'
+import { Client } from 'pg'
+import {
+  claim,
+  eventually,
+  grant,
+  newCall,
+  openSetting,
+  release,
+  settle,
+  sleep,
+  unique,
+  type Setting,
+} from './setting.ts'
+
+for (const target of postgresTargets()) {
+  describe(`hints, on ${target.name}`, () => {
+    let setting: Setting
+    before(async () => {
+      setting = await openSetting(target)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+
+    const listeners = async (application: string): Promise<number[]> => {
+      const { rows } = await setting.pool.query<{ pid: number }>(
+        `SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND application_name = $1`,
+        [application],
+      )
+      return rows.map(({ pid }) => pid)
+    }
+    const watched = async (watch: ((listener: (change: LeaseChange) => void) => () => void) | undefined) => {
+      const changes: LeaseChange[] = []
+      const stop = watch?.((change) => changes.push(change))
+      await eventually(() => changes.length > 0)
+      expect(changes).to.deep.equal([{ kind: 'resync' }])
+      changes.length = 0
+      return { changes, stop: stop ?? expect.fail() }
+    }
+
+    it('tell of every way to become vacant, within the namespace only', async () => {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      const other = setting.substrate()
+      const { changes, stop } = await watched(setting.substrate({ namespace }).watch)
+      const lease = `it's "quoted" \\ ü`.replaceAll(' ', '_')
+      await grant(other, claim('other', 'a', 60_000))
+      await settle(other, release('other', 'a'))
+      await grant(substrate, claim(lease, 'a', 60_000))
+      await settle(substrate, release(lease, 'b'))
+      await settle(substrate, release(lease, 'a'))
+      await grant(substrate, claim('expired', 'a', 1))
+      await sleep(10)
+      for (let twice = 0; twice < 2; twice++)
+        await settle(substrate, { kind: 'expire', lease: 'expired', lapsed: undefined })
+      await grant(substrate, claim('unpinned', 'a', 5))
+      await settle(substrate, { kind: 'pin', lease: 'unpinned', entity: 'e' }) // or vacates, if late
+      await grant(substrate, claim('kept', 'a', 60_000))
+      await settle(substrate, { kind: 'pin', lease: 'kept', entity: 'e' })
+      await sleep(20)
+      for (const name of ['kept', 'unpinned']) await settle(substrate, { kind: 'unpin', lease: name, entity: 'e' })
+      await eventually(() => changes.length >= 3)
+      await sleep(50)
+      expect(changes).to.deep.equal([lease, 'expired', 'unpinned'].map((name) => ({ kind: 'vacated', lease: name })))
+      stop()
+    })
+
+    it('of thousands of names fit into messages', async () => {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      const { changes, stop } = await watched(substrate.watch)
+      const names = Array.from({ length: 2_000 }, (_, index) => `${'"\\ü'.repeat(60)}${index}`)
+      await substrate.apply(
+        names.map((name) => claim(name, 'a', 60_000)),
+        newCall(),
+      )
+      await substrate.apply(
+        names.map((name) => release(name, 'a')),
+        newCall(),
+      )
+      await eventually(() => changes.length >= names.length)
+      expect(new Set(changes.map((change) => change.kind === 'vacated' && change.lease))).to.deep.equal(new Set(names))
+      stop()
+    })
+
+    it('that nobody understands mean: read again', async () => {
+      const substrate = setting.substrate()
+      const { changes, stop } = await watched(substrate.watch)
+      const { rows } = await setting.pool.query<{ query: string }>(
+        `SELECT query FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND datname = current_database()`,
+      )
+      for (const payload of ['*', '', '{}', '[1]']) {
+        for (const { query } of rows) await setting.pool.query(`${query.replace('LISTEN', 'NOTIFY')}, '${payload}'`)
+      }
+      await eventually(() => changes.length === 4)
+      expect(changes.every(({ kind }) => kind === 'resync')).to.equal(true)
+      stop()
+    })
+
+    it('flow again after the connection was terminated, and a resync says that some may have been lost', async () => {
+      const namespace = unique('ns')
+      const application = unique('app')
+      const substrate = setting.substrate({ namespace, pool: setting.newPool({ application_name: application }) })
+      const { changes, stop } = await watched(substrate.watch)
+      for (let round = 0; round < 2; round++) {
+        const [pid] = await listeners(application)
+        await setting.pool.query('SELECT pg_terminate_backend($1)', [pid])
+        await eventually(() => changes.length === 1)
+        expect(changes).to.deep.equal([{ kind: 'resync' }])
+        await grant(substrate, claim('l', 'a', 60_000))
+        await settle(substrate, release('l', 'a'))
+        await eventually(() => changes.length === 2)
+        expect(changes[1]).to.deep.equal({ kind: 'vacated', lease: 'l' })
+        changes.length = 0
+      }
+      stop()
+    })
+
+    it('come over a connection of their own choice, made anew by the factory, even when that fails at first', async () => {
+      await using proxy = await startProxy(setting.url)
+      let made = 0
+      const substrate = setting.substrate({
+        listen: () => {
+          if (++made === 2) throw new Error('the factory fails once')
+          return new Client({ connectionString: proxy.url(setting.url) })
+        },
+      })
+      const { changes, stop } = await watched(substrate.watch)
+      await proxy.refuse()
+      await sleep(300)
+      expect(changes).to.deep.equal([])
+      await proxy.accept()
+      await eventually(() => changes.length > 0)
+      expect(changes).to.deep.equal([{ kind: 'resync' }])
+      expect(made).to.be.greaterThan(2)
+      stop()
+    })
+
+    it('take one connection for all who watch, outside of the pool, and none when nobody does', async () => {
+      const application = unique('app')
+      const pool = setting.newPool({ max: 1, application_name: application })
+      const substrate = setting.substrate({ pool })
+      const stops = [substrate, substrate, substrate].map((one) => one.watch?.(() => {}))
+      await eventually(async () => (await listeners(application)).length === 1)
+      await grant(substrate, claim(unique('l'), 'a', 60_000))
+      for (const stop of stops) stop?.()
+      stops[0]?.()
+      await eventually(async () => (await listeners(application)).length === 0)
+      const { changes } = await watched(substrate.watch) // and again
+      await substrate.close()
+      await substrate.close()
+      await eventually(async () => (await listeners(application)).length === 0)
+      expect(changes).to.deep.equal([])
+      await grant(substrate, claim(unique('l'), 'a', 60_000)) // the pool is the user's
+    })
+
+    it('end at once, without waiting for a server that does not answer', async () => {
+      await using proxy = await startProxy(setting.url)
+      const substrate = setting.substrate({ listen: () => new Client({ connectionString: proxy.url(setting.url) }) })
+      await watched(substrate.watch)
+      proxy.pause()
+      const before = performance.now()
+      await substrate.close()
+      expect(performance.now() - before).to.be.lessThan(2_000)
+    })
+
+    it('are neither sent nor heard where that is switched off', async () => {
+      const namespace = unique('ns')
+      expect(setting.substrate({ listen: false })).to.have.property('watch', undefined)
+      const silent = setting.substrate({ namespace, notify: false })
+      const { changes, stop } = await watched(setting.substrate({ namespace }).watch)
+      await grant(silent, claim('l', 'a', 60_000))
+      await settle(silent, release('l', 'a'))
+      await sleep(100)
+      expect(changes).to.deep.equal([])
+      stop()
+    })
+  })
+}

@@ -1,0 +1,141 @@
+import { expect } from 'chai'
+import { ErrNotValid } from 'lease-core'
+import { freshDatabase, postgresTargets, type FreshDatabase } from 'lease-servers'
+import { migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
+import { Pool } from 'pg'
+import { claim, extend, grant, newCall, openSetting, readOne, settle, sleep } from './setting.ts'
+
+for (const target of postgresTargets()) {
+  describe(`migrate, on ${target.name}`, () => {
+    let database: FreshDatabase
+    let pool: Pool
+    beforeEach(async () => {
+      database = await freshDatabase(target)
+      pool = new Pool({ connectionString: database.url, max: 20 })
+    })
+    afterEach(async () => {
+      await pool.end()
+      await database.drop()
+    })
+    const relations = async (): Promise<string[]> => {
+      const { rows } = await pool.query<{ name: string }>(
+        `SELECT n.nspname || '/' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+         WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND relkind IN ('r', 'i') ORDER BY 1`,
+      )
+      return rows.map(({ name }) => name)
+    }
+
+    it('succeeds in 20 processes that start at once, schema included, and again', async () => {
+      for (let round = 0; round < 5; round++) {
+        const schema = `s${round}`
+        await Promise.all(Array.from({ length: 20 }, () => migrate(pool, { schema })))
+        await migrate(pool, { schema })
+      }
+      expect(await relations()).to.have.length(25)
+    })
+
+    it('keeps what is in the tables', async () => {
+      await migrate(pool)
+      const substrate = new PostgresSubstrate({ pool, namespace: 'n', listen: false })
+      const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000))
+      await migrate(pool)
+      expect(await readOne(substrate, 'l')).to.include({ holder: 'a', fencingToken })
+    })
+
+    it('runs what migrationSql prints', async () => {
+      await pool.query(migrationSql({ table: 'by_hand' }))
+      await migrate(pool, { table: 'by_call' })
+      expect(await relations()).to.deep.equal(
+        ['by_call', 'by_hand'].flatMap((table) =>
+          ['', '_floor', '_floor_pkey', '_pinned', '_pkey'].map((suffix) => `public/${table}${suffix}`),
+        ),
+      )
+    })
+
+    it('takes any schema and table name as it is, and so does every statement', async () => {
+      const names = [
+        { schema: `it's "a"; DROP SCHEMA public; --`, table: `back\\slash $1 $lease$ %s` },
+        { schema: 'Übergröße 🐘', table: 'ключ"' },
+        { schema: 's'.repeat(63), table: 't'.repeat(56) },
+        { schema: undefined, table: 'SELECT' },
+      ]
+      for (const where of names) {
+        await migrate(pool, where)
+        await migrate(pool, where)
+        const substrate = new PostgresSubstrate({ pool, namespace: 'n', listen: false, ...where })
+        await grant(substrate, claim('l', 'a', 60_000))
+        await grant(substrate, extend('l', 'a', 90_000))
+        await settle(substrate, { kind: 'pin', lease: 'l', entity: 'e' })
+        expect((await substrate.pinned(newCall())).get('l')).to.deep.equal(['e'])
+        await settle(substrate, { kind: 'unpin', lease: 'l', entity: 'e' })
+        await settle(substrate, { kind: 'expire', lease: 'l', lapsed: undefined })
+        expect((await substrate.read(undefined, newCall())).size).to.equal(1)
+        expect(await substrate.inspect(newCall())).to.be.an('array')
+        const names = await relations()
+        expect(names).to.include(`${where.schema ?? 'public'}/${where.table}`)
+        expect(names).to.include(`${where.schema ?? 'public'}/${where.table}_floor`)
+      }
+      expect(await relations()).to.have.length(20)
+    })
+
+    it('needs no right to create schemas where the schema is there', async () => {
+      await pool.query('CREATE SCHEMA mine; GRANT USAGE, CREATE ON SCHEMA mine TO pg_monitor')
+      const humble = new Pool({ connectionString: database.url, options: '-c role=pg_monitor' })
+      try {
+        await migrate(humble, { schema: 'mine' })
+        const refusal = await migrate(humble, { schema: 'other' }).catch((error: unknown) => error)
+        expect(refusal).to.have.property('code', '42501')
+      } finally {
+        await humble.end()
+      }
+    })
+
+    it('refuses names that PostgreSQL would cut or not take, all at once', () => {
+      const bad = { schema: 'x'.repeat(64), table: 'ü'.repeat(29) }
+      expect(() => migrationSql(bad)).to.throw(ErrNotValid, /schema must be at most 63 bytes.*table must be at most 56/)
+      for (const table of ['', 'a\0b', '\ud800', 5 as unknown as string]) {
+        expect(() => migrationSql({ table })).to.throw(ErrNotValid, 'table')
+      }
+    })
+  })
+
+  describe(`the table, on ${target.name}`, () => {
+    it('keeps renewals within their page (HOT), beside pinned leases too', async () => {
+      await using setting = await openSetting(target)
+      const substrate = setting.substrate()
+      const names = Array.from({ length: 200 }, (_, index) => `l${index}`)
+      await substrate.apply(
+        names.map((name) => claim(name, 'a', 60_000)),
+        newCall(),
+      )
+      for (const lease of names.slice(0, 20)) await settle(substrate, { kind: 'pin', lease, entity: 'e' })
+      await setting.pool.query('VACUUM lease')
+      const counts = async (): Promise<{ all: number; hot: number }> => {
+        const { rows } = await setting.pool.query(
+          `SELECT n_tup_upd::int AS all, n_tup_hot_upd::int AS hot FROM pg_stat_user_tables WHERE relname = 'lease'`,
+        )
+        return rows[0]
+      }
+      await settled(async () => (await counts()).all >= 20)
+      const before = await counts()
+      for (let round = 1; round <= 20; round++) {
+        const verdicts = await substrate.apply(
+          names.map((name) => extend(name, 'a', 60_000 + round * 1_000)),
+          newCall(),
+        )
+        expect(verdicts.every(({ outcome }) => outcome === 'granted')).to.equal(true)
+      }
+      await settled(async () => (await counts()).all - before.all >= 4_000)
+      const after = await counts()
+      expect((after.hot - before.hot) / (after.all - before.all)).to.be.greaterThan(0.9)
+    })
+  })
+}
+
+/** Statistics reach the view a second or so later. */
+async function settled(condition: () => Promise<boolean>): Promise<void> {
+  for (let attempt = 0; !(await condition()); attempt++) {
+    if (attempt === 80) throw new Error('the statistics never came')
+    await sleep(100)
+  }
+}

@@ -1,0 +1,214 @@
+import { expect } from 'chai'
+import type { Op } from 'lease-core'
+import { postgresTargets } from 'lease-servers'
+import { collect } from 'lease-postgres'
+import { claim, extend, grant, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+
+for (const target of postgresTargets()) {
+  describe(`many at once, on ${target.name}`, () => {
+    let setting: Setting
+    before(async () => {
+      setting = await openSetting(target)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+
+    it('overlapping batches in any order and of all kinds never deadlock', async () => {
+      const namespace = unique('ns')
+      const names = Array.from({ length: 40 }, (_, index) => `l${index}`)
+      const outcomes: Record<string, number> = {}
+      const worker = async (): Promise<void> => {
+        const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 6 }) })
+        for (let round = 0; round < 40; round++) {
+          const ops = shuffled(names)
+            .slice(0, 25)
+            .map((lease): Op => {
+              const dice = Math.random()
+              if (dice < 0.3) return claim(lease, 'a', 5)
+              if (dice < 0.6) return extend(lease, 'a', 20)
+              if (dice < 0.9) return release(lease, 'a', dice < 0.75 ? {} : { nonce: 'n' })
+              return { kind: 'expire', lease, lapsed: undefined }
+            })
+          for (const verdict of await substrate.apply(ops, newCall())) {
+            if (verdict.outcome === 'unknown') throw verdict.cause
+            outcomes[verdict.outcome] = (outcomes[verdict.outcome] ?? 0) + 1
+          }
+        }
+      }
+      await Promise.all(Array.from({ length: 6 }, worker))
+      expect(outcomes['granted']).to.be.greaterThan(100)
+      expect(outcomes['refused']).to.be.greaterThan(100)
+      await sleep(1_100) // statistics are sent once a second
+      const { rows } = await setting.pool.query(
+        'SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()',
+      )
+      expect(rows).to.deep.equal([{ deadlocks: 0 }])
+    })
+
+    it('a release is never lost among contenders', async () => {
+      const namespace = unique('ns')
+      let releases = 0
+      const worker = async (holder: string): Promise<void> => {
+        const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 2 }) })
+        for (const deadline = Date.now() + 1_000; Date.now() < deadline;) {
+          const [verdict] = await substrate.apply([claim('hot', holder, 60_000)], newCall())
+          if (verdict?.outcome !== 'granted') continue
+          expect(await settle(substrate, release('hot', holder))).to.have.property('outcome', 'granted')
+          releases++
+        }
+      }
+      await Promise.all(['a', 'b', 'c', 'd'].map(worker))
+      expect(releases).to.be.greaterThan(50) // a lost one would have ended it for a minute
+    })
+
+    for (const isolation of ['repeatable read', 'serializable']) {
+      it(`works where ${isolation} is the default isolation`, async () => {
+        const namespace = unique('ns')
+        const options = `-c default_transaction_isolation=${isolation.replace(' ', '\\ ')}`
+        const held = new Map<string, string>()
+        let grants = 0
+        const worker = async (holder: string): Promise<void> => {
+          const substrate = setting.substrate({ namespace, pool: setting.newPool({ options, max: 3 }) })
+          for (let round = 0; round < 60; round++) {
+            const lease = `l${Math.floor(Math.random() * 3)}`
+            const { outcome } = await settle(substrate, claim(lease, holder, 60_000))
+            if (outcome !== 'granted') continue
+            expect(held.get(lease)).to.equal(undefined)
+            held.set(lease, holder)
+            grants++
+            await settle(substrate, extend(lease, holder, 90_000))
+            held.delete(lease)
+            expect(await settle(substrate, release(lease, holder))).to.have.property('outcome', 'granted')
+          }
+        }
+        await Promise.all(['a', 'b', 'c', 'd'].map(worker))
+        expect(grants).to.be.greaterThan(60)
+      })
+    }
+
+    it('the windows in which two rivals each believe to hold never overlap', async () => {
+      const namespace = unique('ns')
+      const windows: { lease: string; from: number; to: number; token: bigint }[] = []
+      const worker = async (holder: string): Promise<void> => {
+        const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 2 }) })
+        for (const deadline = performance.now() + 1_500; performance.now() < deadline;) {
+          const lease = `l${Math.floor(Math.random() * 2)}`
+          const sent = performance.now()
+          const [verdict] = await substrate.apply([claim(lease, holder, 25)], newCall())
+          if (verdict?.outcome !== 'granted' || verdict.holding === undefined) continue
+          const from = performance.now()
+          const token = verdict.holding.fencingToken
+          let to = sent + 25
+          const dice = Math.random()
+          if (dice < 0.5) {
+            const again = performance.now()
+            const [extended] = await substrate.apply([extend(lease, holder, 25, { fencingToken: token })], newCall())
+            if (extended?.outcome === 'granted') to = again + 25
+          } else if (dice < 0.8) {
+            to = Math.min(to, performance.now())
+            await settle(substrate, release(lease, holder, { fencingToken: token }))
+          } // else it dies silently
+          windows.push({ lease, from, to, token })
+        }
+      }
+      await Promise.all(['a', 'b', 'c', 'd'].map(worker))
+      expect(windows.length).to.be.greaterThan(60)
+      for (const lease of ['l0', 'l1']) {
+        const own = windows.filter((window) => window.lease === lease).toSorted((x, y) => Number(x.token - y.token))
+        expect(new Set(own.map(({ token }) => token)).size).to.equal(own.length)
+        for (const [index, { to }] of own.entries()) {
+          const next = own[index + 1]
+          if (next !== undefined) expect(next.from).to.be.at.least(to)
+        }
+      }
+    })
+  })
+
+  describe(`collect, on ${target.name}`, () => {
+    let setting: Setting
+    before(async () => {
+      setting = await openSetting(target)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+
+    it('removes what has been vacant for long, lapsed or released, and nothing held, pinned, recent or of others', async () => {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      const other = setting.substrate()
+      for (const lease of ['lapsed', 'released', 'pinned', 'held'])
+        await grant(substrate, claim(lease, 'a', lease === 'held' ? 60_000 : 1))
+      await settle(substrate, { kind: 'pin', lease: 'pinned', entity: 'e' })
+      await settle(substrate, release('released', 'a'))
+      await settle(other, claim('other', 'a', 1))
+      await sleep(60)
+      await settle(substrate, claim('recent', 'a', 1))
+      expect(await collect(setting.pool, { namespace, retention: { milliseconds: 50 } })).to.equal(2)
+      const { rows } = await setting.pool.query('SELECT name FROM lease ORDER BY name')
+      expect(rows.map(({ name }) => name)).to.deep.equal(['held', 'other', 'pinned', 'recent'])
+      expect(await collect(setting.pool, { namespace, retention: 3_600_000 })).to.equal(0)
+    })
+
+    it('leaves the highest token behind: tokens rise even when the clock has gone back', async () => {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      const { fencingToken } = await grant(substrate, claim('l', 'a', 1))
+      const far = fencingToken + 10n ** 15n
+      await setting.pool.query('UPDATE lease SET token = $1 WHERE ns = $2', [String(far), namespace])
+      await sleep(5)
+      expect(await collect(setting.pool, { namespace, retention: 1 })).to.equal(1)
+      await settle(substrate, { kind: 'pin', lease: 'p', entity: 'e' })
+      expect((await grant(substrate, claim('l', 'a', 1))).fencingToken).to.equal(far + 1n)
+      expect((await grant(substrate, claim('p', 'a', 1))).fencingToken > far).to.equal(true)
+    })
+
+    it('run without pause, never lets a token go back', async () => {
+      const namespace = unique('ns')
+      const last = new Map<string, bigint>()
+      let grants = 0
+      let collected = 0
+      const end = Date.now() + 1_500
+      const worker = async (holder: string): Promise<void> => {
+        const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 2 }) })
+        while (Date.now() < end) {
+          const ops = shuffled(['x', 'y', 'z']).map((lease) => claim(lease, holder, 60_000))
+          const verdicts = await substrate.apply(ops, newCall())
+          for (const [index, { outcome, holding }] of verdicts.entries()) {
+            const lease = ops[index]?.lease ?? ''
+            if (outcome !== 'granted' || holding === undefined) continue
+            grants++
+            expect(holding.fencingToken > (last.get(lease) ?? 0n)).to.equal(true)
+            last.set(lease, holding.fencingToken)
+            await settle(substrate, release(lease, holder))
+          }
+        }
+      }
+      const collector = async (): Promise<void> => {
+        const pool = setting.newPool({ max: 1 })
+        while (Date.now() < end) collected += await collect(pool, { namespace, retention: 0.001 })
+      }
+      await Promise.all([...['a', 'b', 'c', 'd'].map(worker), collector(), collector()])
+      expect(grants).to.be.greaterThan(100)
+      expect(collected).to.be.greaterThan(10)
+    })
+
+    it('does not wait for a guard, and skips the lease it guards', async () => {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      const { fencingToken } = await grant(substrate, claim('l', 'a', 20))
+      const client = await setting.pool.connect()
+      await client.query('BEGIN')
+      await substrate.trapdoor('l', 'a', fencingToken)(client)
+      await sleep(30)
+      expect(await collect(setting.pool, { namespace, retention: 1 })).to.equal(0)
+      await client.query('COMMIT')
+      client.release()
+      expect(await collect(setting.pool, { namespace, retention: 1 })).to.equal(1)
+    })
+  })
+}
+
+function shuffled<T>(items: readonly T[]): T[] {
+  return items
+    .map((item) => [Math.random(), item] as const)
+    .toSorted(([a], [b]) => a - b)
+    .map(([, item]) => item)
+}
