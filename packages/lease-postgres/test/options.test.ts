@@ -1,0 +1,64 @@
+import { expect } from 'chai'
+import { ErrNotValid } from 'lease-core'
+import { collect, postgresClient, PostgresSubstrate, type PostgresOptions } from 'lease-postgres'
+import { Pool } from 'pg'
+
+describe('the options of lease-postgres', () => {
+  const pool = new Pool()
+  after(() => pool.end())
+
+  const problemsOf = (make: () => unknown): Record<string, string> => {
+    try {
+      make()
+    } catch (error) {
+      expect(error).to.be.instanceOf(ErrNotValid)
+      return Object.fromEntries((error as ErrNotValid).problems.map(({ argument, rule }) => [argument, rule]))
+    }
+    return {}
+  }
+
+  it('need a pool and a namespace, and nothing else', async () => {
+    await postgresClient({ pool, namespace: 'n' }).close()
+    expect(problemsOf(() => postgresClient({} as PostgresOptions))).to.have.keys('pool', 'namespace')
+    expect(problemsOf(() => postgresClient(undefined as unknown as PostgresOptions))).to.have.keys('options')
+  })
+
+  it('are all checked before anything is said, those of core too', () => {
+    const bad = {
+      pool: 'postgres://',
+      namespace: 'x'.repeat(256),
+      schema: '',
+      table: 't'.repeat(57),
+      notify: 1,
+      listen: true,
+      prepare: 'yes',
+      clock: {},
+      events: {},
+      requestTimeout: -1,
+      Namespace: 'typo',
+    }
+    expect(problemsOf(() => postgresClient(bad as unknown as PostgresOptions))).to.have.keys(Object.keys(bad))
+    const { events: _events, requestTimeout: _requestTimeout, ...own } = bad
+    expect(problemsOf(() => new PostgresSubstrate(own as unknown as PostgresOptions))).to.have.keys(Object.keys(own))
+  })
+
+  it('take a namespace of any characters but NUL', () => {
+    for (const namespace of ['a.b#c$', `it's "n"`, 'ü 🐘']) postgresClient({ pool, namespace })
+    for (const namespace of ['', 'a\0', '\ud800', 5 as unknown as string]) {
+      expect(problemsOf(() => postgresClient({ pool, namespace }))).to.have.keys('namespace')
+    }
+  })
+
+  it('want to be told how to listen when the pool does not show how it connects', () => {
+    const plain = { connect: () => pool.connect() }
+    expect(problemsOf(() => postgresClient({ pool: plain, namespace: 'n' }))).to.have.keys('listen')
+    postgresClient({ pool: plain, namespace: 'n', listen: false })
+  })
+
+  it('of collect are checked together', async () => {
+    const bad = { namespace: '', retention: 0, table: '', typo: 1 }
+    const error: unknown = await collect(pool, bad).catch((reason: unknown) => reason)
+    expect(error).to.be.instanceOf(ErrNotValid)
+    expect((error as ErrNotValid).problems.map(({ argument }) => argument)).to.have.members(Object.keys(bad))
+  })
+})
