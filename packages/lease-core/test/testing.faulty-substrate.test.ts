@@ -94,6 +94,8 @@ describe('FaultySubstrate: round trips', () => {
     await bench.faulty.read(undefined, bench.call).catch((thrown: unknown) => (error = thrown))
     expect(error).to.have.property('message', 'connection refused')
     expect([await bench.stored(), fault.hits]).to.deep.equal([[], 2])
+    fault.heal()
+    expect(await bench.outcome(claim('x'))).to.equal('granted')
   })
 
   it('failAfterCommit leaves one verdict unknown though it was executed; the others get theirs', async () => {
@@ -151,8 +153,13 @@ describe('FaultySubstrate: round trips', () => {
     bench.abort.abort(new Error('too slow'))
     await bench.clock.settle()
     expect([late.state, await bench.stored()]).to.deep.equal(['rejected', []])
+    const given = track(bench.apply(claim('y')))
+    await bench.clock.settle()
+    expect(given.state).to.equal('rejected')
     await bench.clock.advance(50)
     expect(await bench.stored()).to.deep.equal(['x'])
+    await bench.clock.advance(50)
+    expect(await bench.stored()).to.deep.equal(['x', 'y'])
   })
 
   it('heal makes all well: nothing strikes any more, and what hangs goes on', async () => {
@@ -253,12 +260,17 @@ describe('FaultySubstrate: hints', () => {
   })
 
   it('can be late by the clock', async () => {
-    const [bench, seen] = await watching()
+    const [bench, seen, stop] = await watching()
     bench.faulty.delayHints(500)
     await bench.apply(claim('x'))
     await bench.clock.advance(499)
     expect(seen).to.deep.equal([])
     await bench.clock.advance(1)
+    expect(seen).to.deep.equal([changed])
+    await bench.apply(claim('y'))
+    await bench.clock.settle()
+    stop()
+    await bench.clock.advance(500)
     expect(seen).to.deep.equal([changed])
   })
 
@@ -283,6 +295,16 @@ describe('FaultySubstrate: hints', () => {
     const [bench, seen] = await watching()
     bench.faulty.emit({ kind: 'vacated', lease: 'x' })
     expect(seen).to.deep.equal([{ kind: 'vacated', lease: 'x' }])
+  })
+
+  it('a watch that is stopped is stopped in the substrate too', () => {
+    let watching = 0
+    const watch = (): (() => void) => (watching++, () => void watching--)
+    const faulty = new FaultySubstrate(Object.assign(new MemorySubstrate(), { watch }))
+    const stop = faulty.watch?.(() => {})
+    expect(watching).to.equal(1)
+    stop?.()
+    expect(watching).to.equal(0)
   })
 
   it('a substrate that cannot tell has no watch', () => {
