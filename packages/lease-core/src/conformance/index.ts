@@ -1,1 +1,61 @@
-export {}
+/**
+ * The contract of a lease client as tests that anyone can run against his own, with any test runner:
+ *
+ * ```ts
+ * import { after, before, describe, it } from 'mocha' // or node:test, vitest, jest
+ * import { conformance } from 'lease-core/conformance'
+ *
+ * conformance({ describe, it, before, after }, harness)
+ * ```
+ *
+ * One file per chapter; each title is a promise. What a substrate does not have by its nature, or what its harness
+ * cannot do, is reported as skipped with the reason. That the kit notices broken clients is proved by its own tests,
+ * which run it against substrates with one defect each.
+ */
+import { badInput } from './bad-input.ts'
+import { claims } from './claims.ts'
+import { exclusion } from './exclusion.ts'
+import { expiry } from './expiry.ts'
+import { extension } from './extension.ts'
+import { faults } from './faults.ts'
+import { fencing } from './fencing.ts'
+import type { Harness, Runner } from './harness.ts'
+import { declare, type Chapter } from './kit.ts'
+import { limits } from './limits.ts'
+import { manager } from './manager.ts'
+import { pins } from './pins.ts'
+import { refusals } from './refusals.ts'
+import { release } from './release.ts'
+import { scale } from './scale.ts'
+import { trapdoor } from './trapdoor.ts'
+import { values } from './values.ts'
+import { waiting } from './waiting.ts'
+
+export { faultsOf } from './faults-of.ts'
+export type { Faults, FaultyClient, Guard, Harness, Runner, Supports, TestFunction } from './harness.ts'
+
+const CHAPTERS: readonly Chapter[] = [
+  claims,
+  extension,
+  expiry,
+  release,
+  fencing,
+  pins,
+  values,
+  trapdoor,
+  refusals,
+  waiting,
+  limits,
+  badInput,
+  scale,
+  exclusion,
+  faults,
+  manager,
+]
+
+/** Declares every clause of the contract as a test of this runner, against the clients of this harness. */
+export function conformance(runner: Runner, harness: Harness): void {
+  runner.describe(`${harness.name} keeps the lease contract`, () => {
+    for (const chapter of CHAPTERS) declare(runner, harness, chapter)
+  })
+}

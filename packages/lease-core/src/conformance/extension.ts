@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict'
+import type { Chapter } from './kit.ts'
+import { ALICE, BOB, invalid, known, rises, same } from './kit.ts'
+
+/** An extension moves the expiry of a held lease forward, and changes nothing else. */
+export const extension: Chapter = {
+  title: 'extension',
+  state(clause) {
+    clause('an extended lease outlives its first expiry', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
+      const before = known(a, lease)
+      const sentMs = scene.clock.now()
+      await a.extendLease(lease, { holder: ALICE, duration: longMs })
+      const expiryMs = known(a, lease).expiry.toMillis()
+      assert(expiryMs >= sentMs + longMs, 'the expiry is earlier than the start of the call + duration')
+      await scene.lapse(lease, unitMs * 2, b)
+      await invalid(b.claimLease(lease, { holder: BOB, duration: unitMs }), 'a claim past the first expiry')
+      await scene.stillHeld(b, before)
+    })
+
+    clause('an extension never shortens', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const before = known(a, lease)
+      await a.extendLease(lease, { holder: ALICE, duration: unitMs })
+      const fresh = await scene.open()
+      const after = await scene.holding(fresh)
+      same(after?.holder, ALICE, 'the holder')
+      const lostMs = before.expiry.toMillis() - (after?.expiry.toMillis() ?? 0)
+      assert(lostMs < longMs / 10, `the expiry went back by ${lostMs} ms`)
+      await scene.lapse(lease, unitMs, a, b)
+      await invalid(b.claimLease(lease, { holder: BOB, duration: unitMs }), 'a claim before the first expiry')
+    })
+
+    clause('an extension keeps the holder and the fencing token', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const before = known(a, lease)
+      for (let times = 1; times <= 3; times++) await a.extendLease(lease, { holder: ALICE, duration: longMs * 2 })
+      assert.equal(known(a, lease).fencingToken, before.fencingToken, 'the fencing token changed')
+      same(known(a, lease).holder, ALICE, 'the holder')
+      await scene.stillHeld(b, before)
+    })
+
+    clause('a lease can be extended in the name of its holder by a process that knows nothing of it', async (scene) => {
+      const { a, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const stranger = await scene.open()
+      await stranger.extendLease(lease, { holder: ALICE, duration: longMs * 2 })
+      same(known(stranger, lease).fencingToken, known(a, lease).fencingToken, 'the fencing token')
+      await a.extendLease(lease, { holder: ALICE, duration: longMs * 3 })
+    })
+
+    clause('many extensions at once all succeed', async (scene) => {
+      const { a, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const before = known(a, lease)
+      const calls = Array.from({ length: 20 }, (_, index) =>
+        a.extendLease(lease, { holder: ALICE, duration: longMs * (1 + (index % 3)) }),
+      )
+      await Promise.all(calls)
+      await scene.stillHeld(a, before)
+    })
+
+    clause("another's lease is not extended", async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
+      const expiryMs = known(a, lease).expiry.toMillis()
+      await invalid(b.extendLease(lease, { holder: BOB, duration: longMs }), "an extension of another's lease")
+      await invalid(a.extendLease(lease, { holder: BOB, duration: longMs }), 'the same through the same client')
+      assert(known(a, lease).expiry.toMillis() < expiryMs + longMs / 2, 'it was extended all the same')
+      await scene.claimSoon(b, lease, BOB, longMs)
+    })
+
+    clause('a vacant lease is not extended', async (scene) => {
+      const { a, lease, longMs } = scene
+      await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension of a lease never held')
+      assert.equal(await scene.holding(a), undefined, 'it is held now')
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      await a.releaseLease(lease, ALICE)
+      await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension of a released lease')
+      assert.equal(await scene.holding(a), undefined, 'it is held again')
+    })
+
+    clause(
+      'a lapsed lease is not extended, though nobody else has claimed it: it must be claimed anew',
+      async (scene) => {
+        const { a, b, lease, unitMs, longMs } = scene
+        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+        const before = known(a, lease)
+        await scene.lapse(lease, unitMs, a, b)
+        await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension of a lapsed lease')
+        assert.equal(await scene.holding(a), undefined, 'it is held again')
+        await b.claimLease(lease, { holder: BOB, duration: longMs })
+        rises(before.fencingToken, known(b, lease).fencingToken)
+      },
+    )
+
+    clause('a stale holder cannot extend, and the new holder keeps the lease', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+      await scene.lapse(lease, unitMs, b)
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+      const now = known(b, lease)
+      await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension by a stale holder')
+      await invalid(b.extendLease(lease, { holder: ALICE, duration: longMs }), 'the same where nothing is remembered')
+      await scene.stillHeld(a, now)
+    })
+  },
+}

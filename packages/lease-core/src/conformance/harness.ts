@@ -1,0 +1,92 @@
+/** What the kit needs from outside: a test runner, and a harness that knows how to reach the store under test. */
+import type { Client } from '../client.ts'
+import type { Clock } from '../clock.ts'
+import type { Trapdoor } from '../lease.ts'
+
+/**
+ * The four functions that mocha, node:test, vitest and jest (`before: beforeAll, after: afterAll`) have in common.
+ * Allow each test ten seconds on a real server.
+ */
+export interface Runner {
+  describe(title: string, body: () => void): unknown
+  readonly it: TestFunction
+  before(body: () => Promise<void>): unknown
+  after(body: () => Promise<void>): unknown
+}
+
+export interface TestFunction {
+  (title: string, body: () => Promise<void>): unknown
+  /** Reports a clause that this substrate does not have, with the reason in its title. Absent: `it(title)` alone. */
+  readonly skip?: ((title: string, body: () => Promise<void>) => unknown) | undefined
+}
+
+/** What the substrate can do by its nature. A clause that needs more is reported as skipped, with the reason. */
+export interface Supports {
+  /** `subscribe` hears of what other clients do. */
+  readonly notifications: boolean
+  /**
+   * The store measures time itself, so anybody may take over a lapsed lease at once. Otherwise a client must have
+   * watched the lease for its whole duration first.
+   */
+  readonly serverClock: boolean
+  /** Store and harness share one clock that stands still between two calls of `sleep`: exact instants can be met. */
+  readonly exactClock?: boolean | undefined
+}
+
+/** How the kit reaches one substrate. Leases have names unique to each test, namespaces are unique to each run. */
+export interface Harness {
+  /** Heads the report. */
+  readonly name: string
+  readonly supports: Supports
+  /** The clock that the clients run on. @default the machine's clocks */
+  readonly clock?: Clock | undefined
+  /** Lets this much time pass: really waits, or advances a test clock and lets everything woken come to rest. */
+  sleep(delayMs: number): Promise<void>
+  /** The shortest comfortable lease: well above a round trip on a busy machine (100 on a test clock, 250 on a network). */
+  readonly unitMs: number
+  /** How much later than its expiry the store may notice that a lease has lapsed. @default 0 */
+  readonly lateMs?: number | undefined
+  /** A new client, as if in another process. The kit closes it. */
+  open(namespace: string): Promise<Client>
+  /**
+   * A client whose way to the store can be broken. Its own request time-out should be two units, so that a store that
+   * hangs is noticed within the test.
+   */
+  openFaulty?: ((namespace: string) => Promise<FaultyClient>) | undefined
+  /** Stops the store and starts it again with what it has kept. Open clients may lose their connections. */
+  restart?: (() => Promise<void>) | undefined
+  /** How to use the trapdoor of this substrate. Absent: it has none (`lockedTrapdoor`). */
+  readonly guard?: Guard | undefined
+}
+
+export interface FaultyClient {
+  readonly client: Client
+  readonly faults: Faults
+}
+
+/** Breaks the way between a client and its store. Nothing is broken until it is told so. */
+export interface Faults {
+  /** The next `count` operations or reads never reach the store; the client learns that the connection broke. @default all, until `heal` */
+  loseRequests(count?: number): void
+  /** The next `count` operations or reads are carried out, but the reply is lost: the connection breaks instead. @default all, until `heal` */
+  loseReplies(count?: number): void
+  /** From now on every request takes this long before it reaches the store. */
+  delayRequests(delayMs: number): void
+  /** From now on every reply takes this long after the request was carried out. */
+  delayReplies(delayMs: number): void
+  /** From now on requests neither reach the store nor fail, until `heal`; those given up by then are lost. */
+  hang(): void
+  /** Ends all of the above. */
+  heal(): void
+}
+
+/** A transaction of the caller's own, gated by a trapdoor. */
+export interface Guard {
+  /**
+   * Runs one transaction that records `text` for good and is gated by the trapdoor with a key of this substrate.
+   * Resolves once it is committed; rejects with what the trapdoor rejected with, and then nothing is recorded.
+   */
+  write(trapdoor: Trapdoor, text: string): Promise<void>
+  /** Every text that was committed. */
+  written(): Promise<readonly string[]>
+}

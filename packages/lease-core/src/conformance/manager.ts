@@ -1,0 +1,554 @@
+import assert from 'node:assert/strict'
+import type { Client } from '../client.ts'
+import type { ErrClaimDenied, ErrLost } from '../errors.ts'
+import type { Chapter, Scene } from './kit.ts'
+import { ALICE, BOB, CAROL, codeOf, describeError, known, later, notHeld, rejects, rises, same } from './kit.ts'
+
+/** The Manager keeps its promises over this client. */
+export const manager: Chapter = {
+  title: 'manager',
+  state(clause) {
+    // ── claim, check, release ─────────────────────────────────────────────────────────────────────────────────────
+
+    clause('a claim is granted, and its token checks', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      const manager = scene.manage(a)
+      await manager.claim(lease, ALICE, longMs, { value: 'here' })
+      const info = await manager.token(lease, ALICE).check()
+      same(info.holder, ALICE, 'the holder')
+      await scene.stillHeld(b, info)
+      same(info.value, 'here', 'the value')
+    })
+
+    clause("a claim of another's lease is denied, with who holds it and until when", async (scene) => {
+      const { a, b, lease, longMs, clock } = scene
+      await scene.manage(a).claim(lease, ALICE, longMs)
+      const denial = await scene.settle(denied(scene.manage(b).claim(lease, BOB, longMs)))
+      same(denial.currentHolder, ALICE, 'the holder named by the denial')
+      assert((denial.expiry?.toMillis() ?? 0) > clock.now() + longMs / 2, 'the denial does not say until when')
+    })
+
+    clause('a holder that claims again renews its own term, from anywhere', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      const manager = scene.manage(a)
+      await manager.claim(lease, ALICE, unitMs * 2)
+      const before = known(a, lease)
+      await scene.settle(manager.claim(lease, ALICE, longMs))
+      assert.equal(known(a, lease).fencingToken, before.fencingToken, 'it is another term')
+      await scene.settle(scene.manage(b).claim(lease, ALICE, longMs))
+      assert.equal(known(b, lease).fencingToken, before.fencingToken, 'it is another term elsewhere')
+      await scene.lapse(lease, unitMs * 2, a, b)
+      await scene.stillHeld(b, before)
+    })
+
+    clause('a claim takes over a lapsed lease, from a holder that is then told so', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      const [first, second] = [scene.manage(a), scene.manage(b)]
+      await first.claim(lease, ALICE, unitMs)
+      await scene.lapse(lease, unitMs, b)
+      await scene.settle(second.claim(lease, BOB, longMs))
+      await notHeld(scene.settle(first.token(lease, ALICE).check()), 'the check of the displaced holder')
+      await denied(scene.settle(first.claim(lease, ALICE, longMs)))
+      same((await second.token(lease, BOB).check()).holder, BOB, 'the holder')
+    })
+
+    clause('of two holders that claim at once exactly one is granted, and the other is denied', async (scene) => {
+      const { a, b, longMs } = scene
+      const [first, second] = [scene.manage(a), scene.manage(b)]
+      for (const lease of scene.leases(5)) {
+        const outcomes = await scene.settle(
+          Promise.allSettled([first.claim(lease, ALICE, longMs), second.claim(lease, BOB, longMs)]),
+        )
+        const codes = outcomes.map((outcome) => (outcome.status === 'fulfilled' ? 'granted' : codeOf(outcome.reason)))
+        same(new Set(codes), new Set(['granted', 'LEASE_CLAIM_DENIED']), 'the outcomes')
+      }
+    })
+
+    clause('two claims by one holder at once are both granted, in one term', async (scene) => {
+      const { a, b, longMs } = scene
+      const [first, second] = [scene.manage(a), scene.manage(b)]
+      for (const lease of scene.leases(5)) {
+        await scene.settle(Promise.all([first.claim(lease, ALICE, longMs), second.claim(lease, ALICE, longMs)]))
+        same(
+          (await scene.holding(a, lease))?.fencingToken,
+          (await scene.holding(b, lease))?.fencingToken,
+          'the fencing token',
+        )
+      }
+    })
+
+    clause('a check within one’s own term reads nothing, any other reads once', async (scene) => {
+      const { lease, longMs } = scene
+      const [mine, theirs] = [counting(scene.a), counting(await scene.open())]
+      const holder = scene.manage(mine.client)
+      await holder.claim(lease, ALICE, longMs)
+      const readsBefore = mine.reads()
+      for (let times = 1; times <= 3; times++) await holder.token(lease, ALICE).check()
+      assert.equal(mine.reads(), readsBefore, 'a check of one’s own term did a read')
+
+      const other = scene.manage(theirs.client)
+      const token = other.token(lease, ALICE)
+      assert.equal(theirs.reads(), 0, 'making a token did a read')
+      const infos = await scene.settle(Promise.all([token.check(), token.check(), token.check()]))
+      for (const info of infos) same(info.holder, ALICE, 'the holder')
+      assert.equal(theirs.reads(), 1, 'checks at the same time share one read')
+    })
+
+    clause('a check of a lease that is not held so is refused after one read', async (scene) => {
+      const { a, lease, longMs } = scene
+      const { client, reads } = counting(await scene.open())
+      const manager = scene.manage(client)
+      await notHeld(scene.settle(manager.token(lease, ALICE).check()), 'the check of a vacant lease')
+      same(reads(), 1, 'the number of reads')
+      await a.claimLease(lease, { holder: BOB, duration: longMs })
+      await notHeld(scene.settle(manager.token(lease, ALICE).check()), "the check of another's lease")
+      same(reads(), 2, 'the number of reads')
+    })
+
+    clause('a check with a key takes the key to the trapdoor', async (scene) => {
+      const { a, lease, longMs } = scene
+      const manager = scene.manage(a)
+      await manager.claim(lease, ALICE, longMs)
+      const token = manager.token(lease, ALICE)
+      await rejects('LEASE_TRAPDOOR', token.check({ strange: 'key' }), 'a check with a strange key')
+      await rejects('LEASE_TRAPDOOR', token.check(null), 'a check with null')
+      await token.check(undefined)
+    })
+
+    clause(
+      'a check with a key of this substrate gates the caller’s own write',
+      async (scene) => {
+        const { a, b, lease, longMs, guard } = scene
+        const manager = scene.manage(a)
+        await manager.claim(lease, ALICE, longMs)
+        const token = manager.token(lease, ALICE)
+        const checked = async (key: unknown): Promise<void> => void (await token.check(key))
+        const [held, lost] = [`${lease}:held`, `${lease}:lost`]
+        await guard.write(checked, held)
+        assert((await guard.written()).includes(held), 'the write of the holder is not there')
+        await b.releaseLease(lease, ALICE)
+        await b.claimLease(lease, { holder: BOB, duration: longMs })
+        await notHeld(guard.write(checked, lost), 'a gated write after the lease was taken away')
+        assert(!(await guard.written()).includes(lost), 'the refused write is there')
+      },
+      'guard',
+    )
+
+    clause('a release frees the lease; twice, or when it is vacant, it resolves', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      const manager = scene.manage(a)
+      await manager.release(lease, ALICE)
+      await manager.claim(lease, ALICE, longMs)
+      await manager.release(lease, ALICE)
+      await manager.release(lease, ALICE)
+      await notHeld(manager.token(lease, ALICE).check(), 'a check after the release')
+      await scene.manage(b).claim(lease, BOB, longMs)
+      await notHeld(scene.settle(manager.release(lease, ALICE)), "a release of another's lease")
+      same((await scene.holding(a))?.holder, BOB, 'the holder')
+    })
+
+    clause('an operator revokes a lease, pinned or not', async (scene) => {
+      const { a, b, longMs } = scene
+      const operator = scene.manage(b)
+      for (const lease of scene.leases(2)) {
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        if (lease.endsWith('1')) await operator.pin(lease, 'operator')
+        await scene.settle(operator.revoke(lease))
+        same(await scene.holding(a, lease), undefined, 'the holding')
+        await scene.settle(operator.revoke(lease))
+      }
+    })
+
+    clause('pins and leases are there for the operator to see', async (scene) => {
+      const { a, b, longMs } = scene
+      const [held, pinned] = scene.leases(2) as [string, string]
+      const operator = scene.manage(b)
+      await a.claimLease(held, { holder: ALICE, duration: longMs })
+      await operator.pin(pinned, 'operator')
+      same((await operator.pinned()).get(pinned), ['operator'], 'the pins')
+      const leases = await operator.leases()
+      same(leases.get(held)?.holder, ALICE, 'the holder')
+      same(leases.has(pinned), false, 'whether the client knows it')
+      await operator.unpin(pinned, 'operator')
+      same((await operator.pinned()).has(pinned), false, 'whether it is in the list of pins')
+    })
+
+    clause('a late observer sees the current holder at once', async (scene) => {
+      const { a, lease, longMs } = scene
+      await scene.manage(a).claim(lease, ALICE, longMs)
+      const late = scene.manage(await scene.open())
+      same((await late.token(lease, ALICE).check()).holder, ALICE, 'the holder')
+      same((await late.leases()).get(lease)?.holder, ALICE, 'the holder')
+    })
+
+    clause('bad input is refused as such, and always answered', async (scene) => {
+      const { a, lease, longMs } = scene
+      const manager = scene.manage(a)
+      await rejects('LEASE_NOT_VALID', manager.claim('', ALICE, longMs), 'a claim without a name')
+      await rejects('LEASE_NOT_VALID', manager.claim(lease, 'a b', longMs), 'a claim with a bad holder')
+      await rejects('LEASE_NOT_VALID', manager.claim(lease, ALICE, 0), 'a claim for no time')
+      await rejects('LEASE_NOT_VALID', manager.token('', ALICE).check(), 'a check without a name')
+      await rejects('LEASE_NOT_VALID', manager.release(lease, ''), 'a release without a holder')
+      await rejects('LEASE_NOT_VALID', manager.revoke('#'), 'a revocation of a bad name')
+      await rejects('LEASE_NOT_VALID', manager.waitUntilExpired('$'), 'a wait for a bad name')
+      await rejects('LEASE_NOT_VALID', manager.pin(lease, ''), 'a pin without an entity')
+      await rejects('LEASE_NOT_VALID', manager.hold(lease, ALICE, { duration: -1 }), 'a hold for no time')
+      same(await scene.holding(a), undefined, 'the holding')
+    })
+
+    clause('after stop calls are answered with ErrStopped, and leases stay held', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      const manager = scene.manage(a)
+      await manager.claim(lease, ALICE, longMs)
+      const waiting = later(manager.waitUntilExpired(lease))
+      await scene.settle(manager.stop())
+      await scene.settle(manager.stop())
+      await rejects('LEASE_STOPPED', waiting, 'the wait that was going on')
+      await rejects('LEASE_STOPPED', manager.claim(lease, ALICE, longMs), 'a claim')
+      same((await scene.holding(b))?.holder, ALICE, 'the holder')
+    })
+
+    // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    clause('a wait for a vacant lease ends at once', async (scene) => {
+      const { a, lease, longMs } = scene
+      const manager = scene.manage(a)
+      await scene.settle(manager.waitUntilExpired(lease))
+      await manager.claim(lease, ALICE, longMs)
+      await manager.release(lease, ALICE)
+      await scene.settle(manager.waitUntilExpired(lease))
+    })
+
+    clause('a wait ends when the lease lapses, by the clock alone', async (scene) => {
+      const { a, b, lease, unitMs, clock } = scene
+      const sentMs = clock.monotonic()
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
+      await scene.settle(scene.manage(deaf(b)).waitUntilExpired(lease), 'the wait')
+      const afterMs = clock.monotonic() - sentMs
+      assert(afterMs >= unitMs * 2 * 0.999 - 1, `the wait ended after ${afterMs} ms of ${unitMs * 2}`)
+      same(await scene.holding(b), undefined, 'the holding')
+    })
+
+    clause('a wait that outlives an extension ends with the extended lease', async (scene) => {
+      const { a, b, lease, unitMs, clock } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
+      const wait = later(scene.manage(b).waitUntilExpired(lease))
+      await scene.pass(unitMs)
+      const extendedMs = clock.monotonic()
+      await a.extendLease(lease, { holder: ALICE, duration: unitMs * 2 })
+      await scene.settle(wait, 'the wait')
+      const afterMs = clock.monotonic() - extendedMs
+      assert(afterMs >= unitMs * 2 * 0.999 - 1, `the wait ended ${afterMs} ms after an extension by ${unitMs * 2}`)
+    })
+
+    clause(
+      'a wait ends when another releases the lease, also one that began after the claim',
+      async (scene) => {
+        const { a, lease, longMs } = scene
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const wait = later(scene.manage(await scene.open()).waitUntilExpired(lease))
+        await scene.pass(scene.unitMs)
+        await a.releaseLease(lease, ALICE)
+        await scene.settle(wait, 'the wait')
+      },
+      'notifications',
+    )
+
+    clause('without any hint a wait ends by reading again, at least every maxSleep', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const wait = later(scene.manage(deaf(b), { maxSleep: unitMs }).waitUntilExpired(lease))
+      await scene.pass(unitMs / 2)
+      await a.releaseLease(lease, ALICE)
+      await scene.settle(wait, 'the wait')
+    })
+
+    clause('an aborted wait rejects with the signal’s reason', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const controller = new AbortController()
+      const wait = later(scene.manage(b).waitUntilExpired(lease, { signal: controller.signal }))
+      await scene.pass(scene.unitMs / 5)
+      const reason = new Error('enough')
+      controller.abort(reason)
+      await assert.rejects(scene.settle(wait), (error) => error === reason)
+    })
+
+    // ── hold ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    clause(
+      'a hold outlives its duration many times over in one term, and its release frees the lease',
+      async (scene) => {
+        const { a, b, lease, unitMs, longMs } = scene
+        const hold = await scene.manage(a).hold(lease, ALICE, { duration: unitMs * 2, value: 'old' })
+        await scene.settle(hold.update('new'))
+        const before = await scene.holding(b)
+        same(before?.fencingToken, hold.fencingToken, 'the fencing token')
+        same(before?.value, 'new', 'the value')
+        for (let times = 1; times <= 5; times++) {
+          await scene.pass(unitMs)
+          assert(hold.held, `the hold ended: ${describeError(hold.signal.reason)}`)
+          await denied(scene.settle(scene.manage(b).claim(lease, BOB, longMs)))
+        }
+        await scene.stillHeld(b, before)
+        await scene.settle(hold.release())
+        same(hold.held, false, 'whether it is held')
+        assert.notEqual(codeOf(hold.signal.reason), 'LEASE_LOST', 'a release by the holder is not a loss')
+        same(await scene.holding(b), undefined, 'the holding')
+      },
+    )
+
+    clause(
+      'a hold that does not wait is denied at once, one that waits in vain is denied in the end',
+      async (scene) => {
+        const { a, b, lease, unitMs, longMs, clock } = scene
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const manager = scene.manage(b)
+        const denial = await denied(scene.settle(manager.hold(lease, BOB, { duration: unitMs })))
+        same(denial.currentHolder, ALICE, 'the holder named by the denial')
+        const startedMs = clock.monotonic()
+        await denied(scene.settle(manager.hold(lease, BOB, { duration: unitMs, wait: unitMs })))
+        assert(clock.monotonic() - startedMs >= unitMs * 0.99 - 1, 'it gave up before its time')
+      },
+    )
+
+    clause(
+      'a hold that waits gets the lease when it is released',
+      async (scene) => {
+        const { a, b, lease, unitMs, longMs } = scene
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const hold = later(scene.manage(b).hold(lease, BOB, { duration: longMs, wait: true }))
+        await scene.pass(unitMs)
+        await a.releaseLease(lease, ALICE)
+        const { held } = await scene.settle(hold, 'the hold')
+        assert(held, 'the hold is over already')
+        same((await scene.holding(a))?.holder, BOB, 'the holder')
+      },
+      'notifications',
+    )
+
+    clause('a hold that waits gets the lease when it lapses, by the clock alone', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
+      const before = known(a, lease)
+      const hold = await scene.settle(scene.manage(deaf(b)).hold(lease, BOB, { duration: longMs, wait: true }))
+      assert(hold.held, 'the hold is over already')
+      rises(before.fencingToken, hold.fencingToken)
+      same((await scene.holding(a))?.holder, BOB, 'the holder')
+    })
+
+    clause('an aborted hold stops waiting and leaves nothing behind', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const controller = new AbortController()
+      const options = { duration: longMs, wait: true, signal: controller.signal }
+      const hold = later(scene.manage(b).hold(lease, BOB, options))
+      await scene.pass(unitMs / 5)
+      const reason = new Error('enough')
+      controller.abort(reason)
+      await assert.rejects(scene.settle(hold), (error) => error === reason)
+      await a.releaseLease(lease, ALICE)
+      await scene.pass(unitMs)
+      assert.equal(await scene.holding(a), undefined, 'the aborted hold took the lease')
+      await a.claimLease(lease, { holder: CAROL, duration: longMs })
+    })
+
+    clause('a holder whose lease was taken by another learns that it lost, within its duration', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      const hold = await scene.manage(a).hold(lease, ALICE, { duration: unitMs * 3 })
+      await b.releaseLease(lease, ALICE)
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+      await lost(scene, hold.signal, 'taken')
+      same(hold.held, false, 'whether it is held')
+      assert.throws(
+        () => hold.assertHeld(),
+        (error) => codeOf(error) === 'LEASE_LOST',
+      )
+      same((await scene.holding(b))?.holder, BOB, 'the holder')
+    })
+
+    clause('a holder whose lease was revoked learns it, and does not claim it again', async (scene) => {
+      const { a, b, lease, unitMs } = scene
+      const hold = await scene.manage(a).hold(lease, ALICE, { duration: unitMs * 3 })
+      await scene.settle(scene.manage(b).revoke(lease))
+      await lost(scene, hold.signal, 'revoked')
+      await scene.pass(unitMs)
+      assert.equal(await scene.holding(b), undefined, 'a renewal claimed it again')
+    })
+
+    // ── faults ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    clause(
+      'renewals that fail and recover before the deadline keep the hold',
+      async (scene) => {
+        const { b, lease, unitMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const durationMs = unitMs * 6
+        const hold = await scene.settle(scene.manage(client).hold(lease, ALICE, { duration: durationMs }))
+        faults.loseRequests()
+        await scene.pass(unitMs * 3) // past the time of the first renewal
+        assert(hold.held, 'it gave up before the deadline')
+        faults.heal()
+        await scene.pass(unitMs * 5) // past the end of the first grant
+        assert(hold.held, `the hold ended: ${describeError(hold.signal.reason)}`)
+        same((await scene.holding(b))?.fencingToken, hold.fencingToken, 'the fencing token')
+      },
+      'faults',
+    )
+
+    clause(
+      'renewals that fail to the deadline abort the signal before another can have the lease',
+      async (scene) => {
+        const { b, lease, unitMs, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const hold = await scene.settle(scene.manage(client).hold(lease, ALICE, { duration: unitMs * 3 }))
+        faults.loseRequests()
+        await scene.claimSoon(b, lease, BOB, longMs)
+        assert.equal(hold.held, false, 'two hold it')
+        await lost(scene, hold.signal, 'unreachable', 'expired')
+        rises(hold.fencingToken, known(b, lease).fencingToken)
+      },
+      'faults',
+    )
+
+    clause(
+      'renewals that hang abort the signal before another can have the lease',
+      async (scene) => {
+        const { b, lease, unitMs, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const hold = await scene.settle(scene.manage(client).hold(lease, ALICE, { duration: unitMs * 3 }))
+        faults.hang()
+        await scene.claimSoon(b, lease, BOB, longMs)
+        assert.equal(hold.held, false, 'two hold it')
+        await lost(scene, hold.signal, 'unreachable', 'expired')
+      },
+      'faults',
+    )
+
+    clause(
+      'a release during a renewal leaves the lease vacant',
+      async (scene) => {
+        const { b, lease, unitMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const hold = await scene.settle(scene.manage(client).hold(lease, ALICE, { duration: unitMs * 3 }))
+        faults.delayRequests(unitMs)
+        await scene.pass(unitMs * 1.5) // the renewal is on its way
+        await scene.settle(hold.release(), 'the release')
+        same(await scene.holding(b), undefined, 'the holding')
+        faults.heal()
+        await scene.pass(unitMs * 2)
+        assert.equal(await scene.holding(b), undefined, 'the renewal brought it back')
+        assert.notEqual(codeOf(hold.signal.reason), 'LEASE_LOST')
+      },
+      'faults',
+    )
+
+    clause(
+      'a claim whose answer takes longer than the lease is not believed',
+      async (scene) => {
+        const { b, lease, unitMs, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const manager = scene.manage(client)
+        faults.delayReplies(unitMs * 1.6)
+        const claim = later(manager.claim(lease, ALICE, unitMs))
+        await scene.until('sight of the claim', async () => (await scene.holding(b)) !== undefined)
+        await scene.claimSoon(b, lease, BOB, longMs)
+        await scene.settle(Promise.allSettled([claim]))
+        faults.heal()
+        await notHeld(scene.settle(manager.token(lease, ALICE).check()), 'the check of a claim that came too late')
+        same((await scene.holding(b))?.holder, BOB, 'the holder')
+      },
+      'faults',
+    )
+
+    clause(
+      'a lost reply does not keep a holder out of its own lease',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const manager = scene.manage(client)
+        faults.loseReplies(1)
+        await scene.settle(manager.claim(lease, ALICE, longMs), 'the claim')
+        const info = await manager.token(lease, ALICE).check()
+        await scene.stillHeld(b, info)
+      },
+      'faults',
+    )
+
+    clause(
+      'a holder that crashed between claim and reply finds its term again under the same name',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        faults.delayReplies(scene.patienceMs)
+        void later(scene.manage(client).claim(lease, ALICE, longMs))
+        await scene.until('sight of the claim', async () => (await scene.holding(b)) !== undefined)
+        faults.loseRequests()
+        const again = scene.manage(await scene.open())
+        await scene.settle(again.claim(lease, ALICE, longMs), 'the claim after the crash')
+        const info = await again.token(lease, ALICE).check()
+        same(info.fencingToken, known(b, lease).fencingToken, 'the fencing token')
+      },
+      'faults',
+    )
+
+    clause(
+      'a store that cannot be reached is ErrUnknown, and the manager goes on when it is back',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const manager = scene.manage(client)
+        faults.loseRequests()
+        await rejects('LEASE_UNKNOWN', scene.settle(manager.claim(lease, ALICE, longMs)), 'a claim')
+        await rejects('LEASE_UNKNOWN', scene.settle(manager.token(lease, ALICE).check()), 'a check')
+        faults.heal()
+        await scene.settle(manager.claim(lease, ALICE, longMs), 'a claim when the store is back')
+        same((await scene.holding(b))?.holder, ALICE, 'the holder')
+      },
+      'faults',
+    )
+  },
+}
+
+async function denied(call: Promise<unknown>): Promise<ErrClaimDenied> {
+  return (await rejects('LEASE_CLAIM_DENIED', call, "a claim of another's lease")) as ErrClaimDenied
+}
+
+/** The hold ends with a loss for one of these reasons. */
+async function lost(scene: Scene, signal: AbortSignal, ...reasons: readonly ErrLost['reason'][]): Promise<void> {
+  await scene.until('loss of the hold', () => signal.aborted)
+  const error = signal.reason as ErrLost
+  assert.equal(codeOf(error), 'LEASE_LOST', `the hold ended with ${describeError(error)}`)
+  assert(reasons.includes(error.reason), `lost because "${error.reason}" instead of "${reasons.join('" or "')}"`)
+}
+
+/** The client without notifications: only the clock is left. */
+function deaf(client: Client): Client {
+  return { ...bound(client), subscribe: () => () => {} }
+}
+
+/** The client, and how many reads it has been asked for. */
+function counting(client: Client): { readonly client: Client; readonly reads: () => number } {
+  let reads = 0
+  const refresh = (leases?: Iterable<string>): Promise<void> => {
+    reads++
+    return client.refresh(leases)
+  }
+  return { client: { ...bound(client), refresh }, reads: () => reads }
+}
+
+function bound(client: Client): Client {
+  return {
+    claimLease: (lease, request, options) => client.claimLease(lease, request, options),
+    extendLease: (lease, request, options) => client.extendLease(lease, request, options),
+    expireLease: (lease, options) => client.expireLease(lease, options),
+    releaseLease: (lease, holder, options) => client.releaseLease(lease, holder, options),
+    pinLease: (lease, entity) => client.pinLease(lease, entity),
+    unpinLease: (lease, entity) => client.unpinLease(lease, entity),
+    pinned: () => client.pinned(),
+    leases: () => client.leases(),
+    refresh: (leases) => client.refresh(leases),
+    subscribe: (listener) => client.subscribe(listener),
+    close: () => client.close(),
+  }
+}

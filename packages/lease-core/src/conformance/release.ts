@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict'
+import type { Chapter } from './kit.ts'
+import { ALICE, BOB, CAROL, invalid, known, same } from './kit.ts'
+
+/** Only the holder gives a lease up early, and what is vacant already needs no giving up. */
+export const release: Chapter = {
+  title: 'release',
+  state(clause) {
+    clause('a release vacates the lease at once', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      await a.releaseLease(lease, ALICE)
+      assert.equal(a.leases().get(lease), undefined, 'its own client still shows it')
+      assert.equal(await scene.holding(b), undefined, 'another client still sees it')
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+    })
+
+    clause('a second release resolves', async ({ a, b, lease, longMs }) => {
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      await a.releaseLease(lease, ALICE)
+      await a.releaseLease(lease, ALICE)
+      await b.releaseLease(lease, ALICE)
+    })
+
+    clause('a release of a lease that was never held resolves', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.releaseLease(lease, ALICE)
+      same(await scene.holding(a), undefined, 'the holding')
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+    })
+
+    clause('a release by its last holder of a lease that has lapsed resolves', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+      await scene.lapse(lease, unitMs, a, b)
+      await a.releaseLease(lease, ALICE)
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+    })
+
+    clause(
+      'a release by anybody of a lease that has lapsed resolves: it is vacant',
+      async (scene) => {
+        const { a, b, lease, unitMs } = scene
+        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+        await scene.lapse(lease, unitMs, b)
+        await b.releaseLease(lease, BOB)
+      },
+      'serverClock',
+    )
+
+    clause("another's lease is not released", async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const before = known(a, lease)
+      await invalid(b.releaseLease(lease, BOB), "a release of another's lease")
+      await invalid(a.releaseLease(lease, BOB), 'the same through the same client')
+      await scene.stillHeld(b, before)
+      await invalid(b.claimLease(lease, { holder: CAROL, duration: longMs }), 'a claim after the refused release')
+    })
+
+    clause('a stale holder cannot release, and the new holder keeps the lease', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+      await scene.lapse(lease, unitMs, b)
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+      const now = known(b, lease)
+      await invalid(a.releaseLease(lease, ALICE), 'a release by a stale holder')
+      await scene.stillHeld(a, now)
+      await invalid(a.claimLease(lease, { holder: ALICE, duration: longMs }), 'a claim after the refused release')
+    })
+
+    clause('a release that comes after another has claimed what was released does no harm', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      await a.releaseLease(lease, ALICE)
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+      await invalid(a.releaseLease(lease, ALICE), 'the second release, too late')
+      await scene.stillHeld(a, known(b, lease))
+    })
+
+    clause('a lease can be released in the name of its holder by a process that knows nothing of it', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const stranger = await scene.open()
+      await stranger.releaseLease(lease, ALICE)
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+    })
+  },
+}

@@ -1,0 +1,153 @@
+import assert from 'node:assert/strict'
+import type { Client, LeaseChange } from '../client.ts'
+import type { Chapter, Scene } from './kit.ts'
+import { ALICE, BOB, known, same } from './kit.ts'
+
+/** Hints of change: whoever listens hears of a vacancy, whenever he began, and late comers can read what is. */
+export const waiting: Chapter = {
+  title: 'notification',
+  state(clause) {
+    clause(
+      'a release by another is heard',
+      async (scene) => {
+        const { a, b, lease } = scene
+        const heard = scene.listen(b)
+        await hears(
+          scene,
+          heard,
+          lease,
+          () => hold(a, scene),
+          () => a.releaseLease(lease, ALICE),
+        )
+      },
+      'notifications',
+    )
+
+    clause(
+      'a watcher that starts after the claim hears its end',
+      async (scene) => {
+        const { a, lease, longMs } = scene
+        const watcher = await scene.open()
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const heard = scene.listen(watcher)
+        await hears(
+          scene,
+          heard,
+          lease,
+          () => hold(a, scene),
+          () => a.releaseLease(lease, ALICE),
+        )
+      },
+      'notifications',
+    )
+
+    clause(
+      'a lapsed lease that somebody expires is heard of',
+      async (scene) => {
+        const { a, b, lease, unitMs } = scene
+        const watcher = await scene.open()
+        const heard = scene.listen(watcher)
+        await hears(
+          scene,
+          heard,
+          lease,
+          async () => {
+            await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+            await scene.lapse(lease, unitMs, b)
+          },
+          () => b.expireLease(lease),
+        )
+      },
+      'notifications',
+    )
+
+    clause(
+      'two listeners of one client both hear, and one that has stopped hears no more',
+      async (scene) => {
+        const { a, lease } = scene
+        const client = await scene.open()
+        const deaf: LeaseChange[] = []
+        const stop = client.subscribe((change) => deaf.push(change))
+        const [first, second] = [scene.listen(client), scene.listen(client)]
+        stop()
+        stop()
+        await hears(
+          scene,
+          first,
+          lease,
+          () => hold(a, scene),
+          () => a.releaseLease(lease, ALICE),
+        )
+        await scene.until('hint for the second listener', () => tellsOf(second, lease))
+        same(deaf, [], 'what the stopped listener heard')
+      },
+      'notifications',
+    )
+
+    clause(
+      'whoever has stopped listening may begin again',
+      async (scene) => {
+        const { a, lease } = scene
+        const client = await scene.open()
+        client.subscribe(() => {})()
+        const heard = scene.listen(client)
+        await hears(
+          scene,
+          heard,
+          lease,
+          () => hold(a, scene),
+          () => a.releaseLease(lease, ALICE),
+        )
+      },
+      'notifications',
+    )
+
+    clause('a late observer sees the current holder at once', async (scene) => {
+      const { a, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'here' })
+      await a.extendLease(lease, { holder: ALICE, duration: longMs })
+      const late = await scene.open()
+      await late.refresh([lease])
+      same(known(late, lease).holder, ALICE, 'the holder')
+      same(known(late, lease).value, 'here', 'the value')
+      same(known(late, lease).fencingToken, known(a, lease).fencingToken, 'the fencing token')
+    })
+
+    clause('without any hint a lapse and a takeover are seen by reading', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+      await scene.holding(b)
+      await scene.until('lapse', async () => (await scene.holding(b)) === undefined)
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+      await scene.stillHeld(a, known(b, lease))
+    })
+  },
+}
+
+function hold(client: Client, { lease, longMs }: Scene): Promise<void> {
+  return client.claimLease(lease, { holder: ALICE, duration: longMs })
+}
+
+/**
+ * Makes the lease vacant until that is heard. More than once, for a subscription needs a moment to be in force, and
+ * what happens before it is may be lost.
+ */
+async function hears(
+  scene: Scene,
+  heard: readonly LeaseChange[],
+  lease: string,
+  occupy: () => Promise<void>,
+  vacate: () => Promise<void>,
+): Promise<void> {
+  const startedMs = scene.clock.monotonic()
+  while (!tellsOf(heard, lease)) {
+    if (scene.clock.monotonic() - startedMs > scene.patienceMs) assert.fail('the vacancy was never heard of')
+    if ((await scene.holding(scene.a)) === undefined) await occupy()
+    await vacate()
+    for (let step = 0; step < 10 && !tellsOf(heard, lease); step++) await scene.pass(scene.unitMs / 10)
+  }
+}
+
+function tellsOf(heard: readonly LeaseChange[], lease: string): boolean {
+  return heard.some((change) => change.kind === 'vacated' && change.lease === lease)
+}

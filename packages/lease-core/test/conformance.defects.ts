@@ -1,0 +1,741 @@
+/** Stores and clients with one defect each: bugs that lock libraries have had, or that an adapter may easily have. */
+import type { Client, LeaseChange } from '../src/client.ts'
+import { ErrNotHeld, ErrNotValid } from '../src/errors.ts'
+import type { Info } from '../src/lease.ts'
+import {
+  granted,
+  refused,
+  type ClaimOp,
+  type ExtendOp,
+  type Holding,
+  type Op,
+  type ReleaseOp,
+  type Verdict,
+} from '../src/substrate.ts'
+import { BreakableStore, type Term } from './conformance.breakable-store.ts'
+
+export interface Defect {
+  readonly store?: typeof BreakableStore
+  readonly client?: (client: Client) => Client
+}
+
+/** Remembers who ever held what. */
+class RememberingStore extends BreakableStore {
+  readonly former: Map<string, Set<string>> = new Map()
+
+  override newTerm(op: ClaimOp, before: Term | undefined): Term {
+    this.former.set(op.lease, (this.former.get(op.lease) ?? new Set()).add(op.holder))
+    return super.newTerm(op, before)
+  }
+
+  everHeld(lease: string, holder: string): boolean {
+    return this.former.get(lease)?.has(holder) === true
+  }
+}
+
+export const DEFECTS: Readonly<Record<string, Defect>> = {
+  // ── claims ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'a takeover keeps the old owner': {
+    store: class extends BreakableStore {
+      override newTerm(op: ClaimOp, before: Term | undefined): Term {
+        const fresh = super.newTerm(op, before)
+        return before === undefined ? fresh : { ...fresh, holder: before.holder }
+      }
+    },
+  },
+  'a claim of a live lease is granted': {
+    store: class extends BreakableStore {
+      override mayClaim(): boolean {
+        return true
+      }
+    },
+  },
+  'a lapsed lease must be expired before it can be claimed': {
+    store: class extends BreakableStore {
+      override mayClaim(): boolean {
+        return false
+      }
+    },
+  },
+  'a claim reads, then writes': {
+    store: class extends BreakableStore {
+      override async apply(op: Op): Promise<Verdict> {
+        if (op.kind !== 'claim') return super.apply(op)
+        const term = this.terms.get(op.lease)
+        for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+        return this.claim(op, term)
+      }
+    },
+  },
+  'a claim is not replayed by its nonce': {
+    store: class extends BreakableStore {
+      override isReplay(): boolean {
+        return false
+      }
+    },
+  },
+  'the nonce is ignored: the same holder is enough': {
+    store: class extends BreakableStore {
+      override isReplay(term: Term, op: ClaimOp): boolean {
+        return term.holder === op.holder
+      }
+    },
+  },
+  'a replayed claim opens another term': {
+    store: class extends BreakableStore {
+      override replay(term: Term, op: ClaimOp): void {
+        super.replay(term, op)
+        term.fencingToken = this.newToken(term.lease)
+      }
+    },
+  },
+  'namespaces share their leases': {
+    store: class extends BreakableStore {
+      static readonly shared: Map<string, Term> = new Map()
+      override terms: Map<string, Term> = (this.constructor as unknown as { shared: Map<string, Term> }).shared
+    },
+  },
+
+  // ── extension ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'anybody can extend': {
+    store: class extends BreakableStore {
+      override mayExtend(term: Term | undefined): boolean {
+        return term !== undefined && this.stands(term)
+      }
+    },
+  },
+  'a stale holder can extend': {
+    store: class extends RememberingStore {
+      override mayExtend(term: Term | undefined, op: ExtendOp): boolean {
+        return term !== undefined && this.stands(term) && this.everHeld(op.lease, op.holder)
+      }
+    },
+  },
+  'a lapsed lease is extended while nobody else has claimed it': {
+    store: class extends BreakableStore {
+      override mayExtend(term: Term | undefined, op: ExtendOp): boolean {
+        return term !== undefined && term.holder === op.holder
+      }
+    },
+  },
+  'an extension creates the lease if it is vacant': {
+    store: class extends BreakableStore {
+      override extend(op: ExtendOp, term: Term | undefined): Verdict {
+        if (term !== undefined && this.stands(term)) return super.extend(op, term)
+        return this.claim({ ...op, kind: 'claim', nonce: 'none', lapsed: undefined }, term)
+      }
+    },
+  },
+  'an extension shortens': {
+    store: class extends BreakableStore {
+      override prolong(term: Term, { durationMs }: { readonly durationMs: number }): void {
+        term.expiryMs = this.newExpiryMs(durationMs)
+      }
+    },
+  },
+  'an extension is acknowledged and not done': {
+    store: class extends BreakableStore {
+      override prolong(): void {}
+    },
+  },
+  'an extension changes the fencing token': {
+    store: class extends BreakableStore {
+      override extend(op: ExtendOp, term: Term | undefined): Verdict {
+        if (term !== undefined && this.mayExtend(term, op)) term.fencingToken = this.newToken(op.lease)
+        return super.extend({ ...op, fencingToken: undefined }, term)
+      }
+    },
+  },
+
+  // ── expiry ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'the boundary of expiry is inclusive': {
+    store: class extends BreakableStore {
+      override hasLapsed(term: Term): boolean {
+        return this.nowMs() >= term.expiryMs
+      }
+    },
+  },
+  'a live lease can be expired': {
+    store: class extends BreakableStore {
+      override mayExpire(): boolean {
+        return true
+      }
+    },
+  },
+  'a lapsed lease cannot be expired': {
+    store: class extends BreakableStore {
+      override mayExpire(): boolean {
+        return false
+      }
+    },
+  },
+  'leases never lapse': {
+    store: class extends BreakableStore {
+      override hasLapsed(): boolean {
+        return false
+      }
+    },
+  },
+  'leases lapse a tenth too early': {
+    store: class extends BreakableStore {
+      override newExpiryMs(durationMs: number): number {
+        return super.newExpiryMs(durationMs * 0.9)
+      }
+
+      override remainingMs(term: Term): number {
+        return Math.max(super.remainingMs(term) / 0.9, Number.MIN_VALUE)
+      }
+    },
+  },
+  'durations are rounded down to seconds': {
+    store: class extends BreakableStore {
+      override newExpiryMs(durationMs: number): number {
+        return super.newExpiryMs(Math.floor(durationMs / 1000) * 1000)
+      }
+    },
+  },
+  'durations are rounded up to minutes': {
+    store: class extends BreakableStore {
+      override newExpiryMs(durationMs: number): number {
+        return super.newExpiryMs(Math.ceil(durationMs / 60_000) * 60_000)
+      }
+    },
+  },
+  'the expiry that others see is too early': {
+    store: class extends BreakableStore {
+      override read(leases: readonly string[] | undefined): Map<string, Holding> {
+        const holdings = super.read(leases)
+        for (const [lease, holding] of holdings)
+          holdings.set(lease, { ...holding, remainingMs: holding.remainingMs / 2 })
+        return holdings
+      }
+    },
+  },
+
+  // ── release ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'anybody can release': {
+    store: class extends BreakableStore {
+      override mayRelease(): boolean {
+        return true
+      }
+    },
+  },
+  'a stale holder can release': {
+    store: class extends RememberingStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op) || this.everHeld(op.lease, op.holder)
+      }
+    },
+  },
+  'a release of a vacant lease fails': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return term !== undefined && super.mayRelease(term, op)
+      }
+    },
+  },
+  'a release is acknowledged and not done': {
+    store: class extends BreakableStore {
+      override vacate(): void {}
+    },
+  },
+
+  // ── fencing tokens ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  'the token starts anew after a release': {
+    store: class extends BreakableStore {
+      override vacate(lease: string): void {
+        super.vacate(lease)
+        this.tokens.delete(lease)
+      }
+    },
+  },
+  'the token repeats after a takeover': {
+    store: class extends BreakableStore {
+      override newTerm(op: ClaimOp, before: Term | undefined): Term {
+        const fresh = super.newTerm(op, before)
+        return before === undefined ? fresh : { ...fresh, fencingToken: before.fencingToken }
+      }
+    },
+  },
+  'the token is kept for the same holder': {
+    store: class extends BreakableStore {
+      readonly last: Map<string, bigint> = new Map()
+      override newTerm(op: ClaimOp, before: Term | undefined): Term {
+        const fresh = super.newTerm(op, before)
+        const fencingToken = this.last.get(`${op.lease} ${op.holder}`) ?? fresh.fencingToken
+        this.last.set(`${op.lease} ${op.holder}`, fencingToken)
+        return { ...fresh, fencingToken }
+      }
+    },
+  },
+  'tokens are lost in a restart': {
+    store: class extends BreakableStore {
+      override restart(): void {
+        this.tokens.clear()
+        this.terms.clear()
+      }
+    },
+  },
+  'tokens are lost in a restart, leases are not': {
+    store: class extends BreakableStore {
+      override restart(): void {
+        this.tokens.clear()
+      }
+    },
+  },
+
+  // ── pins ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'a claim ignores pins': {
+    store: class extends BreakableStore {
+      override mayClaim(term: Term): boolean {
+        return this.hasLapsed(term)
+      }
+    },
+  },
+  'an expiry ignores pins': {
+    store: class extends BreakableStore {
+      override mayExpire(term: Term): boolean {
+        return this.hasLapsed(term)
+      }
+    },
+  },
+  'an unpin withdraws all pins': {
+    store: class extends BreakableStore {
+      override unpin(lease: string): void {
+        this.pins.delete(lease)
+      }
+    },
+  },
+  'pins are counted, not named': {
+    store: class extends BreakableStore {
+      #pins = 0
+      override pin(lease: string, entity: string): void {
+        const entities = this.pins.get(lease) ?? new Set()
+        this.pins.set(lease, entities.add(entities.has(entity) ? `${entity}-${++this.#pins}` : entity))
+      }
+    },
+  },
+  'a release forgets the pins': {
+    store: class extends BreakableStore {
+      override vacate(lease: string): void {
+        super.vacate(lease)
+        this.pins.delete(lease)
+      }
+    },
+  },
+  'a vacant lease cannot be pinned': {
+    store: class extends BreakableStore {
+      override pin(lease: string, entity: string): void {
+        if (this.terms.has(lease)) super.pin(lease, entity)
+      }
+    },
+  },
+  'pins are listed in any order': {
+    store: class extends BreakableStore {
+      override listPins(): Map<string, readonly string[]> {
+        return new Map([...super.listPins()].map(([lease, entities]) => [lease, entities.toReversed()]))
+      }
+    },
+  },
+
+  // ── values ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'an extension without a value drops it': {
+    store: class extends BreakableStore {
+      override setValue(term: Term, op: ExtendOp): void {
+        term.value = op.value
+      }
+    },
+  },
+  'an extension that does not lengthen drops its value': {
+    store: class extends BreakableStore {
+      override extend(op: ExtendOp, term: Term | undefined): Verdict {
+        const longer = term !== undefined && this.newExpiryMs(op.durationMs) > term.expiryMs
+        return super.extend(longer ? op : { ...op, value: undefined }, term)
+      }
+    },
+  },
+  'a new term inherits the value': {
+    store: class extends BreakableStore {
+      readonly last: Map<string, string> = new Map()
+      override newTerm(op: ClaimOp, before: Term | undefined): Term {
+        const value = op.value ?? this.last.get(op.lease)
+        if (value !== undefined) this.last.set(op.lease, value)
+        return super.newTerm({ ...op, value }, before)
+      }
+    },
+  },
+  'the empty value is taken for none': {
+    store: class extends BreakableStore {
+      override holding(term: Term | undefined): Holding | undefined {
+        const holding = super.holding(term)
+        return holding?.value === '' ? { ...holding, value: undefined } : holding
+      }
+    },
+  },
+  'values are cut at 255 characters': {
+    store: class extends BreakableStore {
+      override holding(term: Term | undefined): Holding | undefined {
+        const holding = super.holding(term)
+        return holding?.value === undefined ? holding : { ...holding, value: holding.value.slice(0, 255) }
+      }
+    },
+  },
+
+  // ── trapdoor ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'the trapdoor always opens': {
+    store: class extends BreakableStore {
+      override opens(): boolean {
+        return true
+      }
+    },
+  },
+  'the trapdoor never opens': {
+    store: class extends BreakableStore {
+      override opens(): boolean {
+        return false
+      }
+    },
+  },
+  'the trapdoor checks the holder, not the term': {
+    store: class extends BreakableStore {
+      override opens(lease: string, holder: string): boolean {
+        const term = this.terms.get(lease)
+        return term?.holder === holder && this.stands(term)
+      }
+    },
+  },
+  'the trapdoor does not look at the time': {
+    store: class extends BreakableStore {
+      override opens(lease: string, holder: string, fencingToken: bigint): boolean {
+        const term = this.terms.get(lease)
+        return term?.holder === holder && term.fencingToken === fencingToken
+      }
+    },
+  },
+  'the trapdoor ignores pins': {
+    store: class extends BreakableStore {
+      override opens(lease: string, holder: string, fencingToken: bigint): boolean {
+        const term = this.terms.get(lease)
+        return term !== undefined && super.opens(lease, holder, fencingToken) && !this.hasLapsed(term)
+      }
+    },
+  },
+  'the trapdoor lets strange keys pass': {
+    store: class extends BreakableStore {
+      override async spring(lease: string, holder: string, fencingToken: bigint, key: unknown): Promise<void> {
+        if (typeof key === 'object' && key !== null && 'text' in key)
+          await super.spring(lease, holder, fencingToken, key)
+      }
+    },
+  },
+  'the trapdoor checks first, then writes all the same': {
+    store: class extends BreakableStore {
+      override async spring(lease: string, holder: string, fencingToken: bigint, key: unknown): Promise<void> {
+        try {
+          await super.spring(lease, holder, fencingToken, key)
+        } catch (error) {
+          if (error instanceof ErrNotHeld) this.written.push((key as { text: string }).text)
+          throw error
+        }
+      }
+    },
+  },
+
+  // ── what is told ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'refusals say nothing of the current holding': {
+    store: class extends BreakableStore {
+      override refuse(): Verdict {
+        return refused(undefined)
+      }
+    },
+  },
+  'verdicts come in the order of their outcome': {
+    store: class extends BreakableStore {
+      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
+        const verdicts = await super.applyAll(ops)
+        return verdicts.toSorted((one, other) =>
+          one.outcome === other.outcome ? 0 : one.outcome < other.outcome ? -1 : 1,
+        )
+      }
+    },
+  },
+  'verdicts come in the order of the names': {
+    store: class extends BreakableStore {
+      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
+        const verdicts = await super.applyAll(ops)
+        const order = [...ops.keys()].toSorted((one, other) => (ops[one]!.lease < ops[other]!.lease ? -1 : 1))
+        return order.map((index) => verdicts[index]!)
+      }
+    },
+  },
+  'the last operation of a full batch is dropped, and acknowledged': {
+    store: class extends BreakableStore {
+      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
+        if (ops.length < 100) return super.applyAll(ops)
+        return [...(await super.applyAll(ops.slice(0, -1))), granted(undefined)]
+      }
+    },
+  },
+  'a read stops after fifty leases': {
+    store: class extends BreakableStore {
+      override read(leases: readonly string[] | undefined): Map<string, Holding> {
+        return new Map([...super.read(leases)].slice(0, 50))
+      }
+    },
+  },
+  'a full read leaves out leases': {
+    store: class extends BreakableStore {
+      override read(leases: readonly string[] | undefined): Map<string, Holding> {
+        return leases === undefined ? new Map() : super.read(leases)
+      }
+    },
+  },
+  'a read shows lapsed leases as live': {
+    store: class extends BreakableStore {
+      override read(leases: readonly string[] | undefined): Map<string, Holding> {
+        const holdings = super.read(leases)
+        for (const lease of leases ?? this.terms.keys()) {
+          const term = this.terms.get(lease)
+          if (term === undefined || holdings.has(lease)) continue
+          const { holder, fencingToken, value } = term
+          holdings.set(lease, { holder, fencingToken, value, remainingMs: 1000, pinned: false, version: undefined })
+        }
+        return holdings
+      }
+    },
+  },
+  'nobody is told of a vacancy': {
+    store: class extends BreakableStore {
+      override tell(change: LeaseChange): void {
+        if (change.kind !== 'vacated') super.tell(change)
+      }
+    },
+  },
+  'nobody is told of a lease that was expired': {
+    store: class extends BreakableStore {
+      override vacate(lease: string): void {
+        const term = this.terms.get(lease)
+        if (term !== undefined && this.hasLapsed(term)) this.terms.delete(lease)
+        else super.vacate(lease)
+      }
+    },
+  },
+  'a watcher hears only of leases claimed after it began': {
+    store: class extends BreakableStore {
+      readonly claimed: string[] = []
+      override newTerm(op: ClaimOp, before: Term | undefined): Term {
+        if (before === undefined) this.claimed.push(op.lease)
+        return super.newTerm(op, before)
+      }
+
+      override watch(listener: (change: LeaseChange) => void): () => void {
+        const seen = new Set(this.claimed)
+        return super.watch((change) => {
+          if (change.kind === 'resync' || !seen.has(change.lease)) listener(change)
+        })
+      }
+    },
+  },
+
+  // ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'names are cut at 63 bytes': { store: renaming((name) => name.slice(0, 63)) },
+  'names do not differ by case': { store: renaming((name) => name.toLowerCase()) },
+  'names are normalised': { store: renaming((name) => name.normalize('NFKC')) },
+  'names are not escaped': { store: renaming((name) => name.replaceAll(/['"\\].*/g, '')) },
+
+  // ── clients ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'the client takes bad input for done': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: (...args) => lenient(client.claimLease(...args)),
+      extendLease: (...args) => lenient(client.extendLease(...args)),
+      releaseLease: (...args) => lenient(client.releaseLease(...args)),
+      expireLease: (...args) => lenient(client.expireLease(...args)),
+      pinLease: (...args) => lenient(client.pinLease(...args)),
+      unpinLease: (...args) => lenient(client.unpinLease(...args)),
+      refresh: (...args) => lenient(client.refresh(...args)),
+    }),
+  },
+  'the client coerces names to strings': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: (lease, ...rest) => client.claimLease(coerced(lease), ...rest),
+      pinLease: (lease, entity) => client.pinLease(lease, coerced(entity)),
+    }),
+  },
+  'the client says that input is bad, and not which': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: (...args) => vague(client.claimLease(...args)),
+      pinLease: (...args) => vague(client.pinLease(...args)),
+    }),
+  },
+  'the client throws instead of rejecting': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: (lease, ...rest) => {
+        if (typeof lease !== 'string') throw new TypeError('lease must be a string')
+        return client.claimLease(lease, ...rest)
+      },
+    }),
+  },
+  'the client asks the store before it looks at its input': {
+    client: (client) => ({
+      ...bound(client),
+      pinLease: async (...args) => {
+        await client.pinned()
+        return client.pinLease(...args)
+      },
+    }),
+  },
+  'leases() is a copy': {
+    client: (client) => ({ ...bound(client), leases: () => new Map(client.leases()) }),
+  },
+  'entries of leases() change': { client: changingEntries },
+  'refresh does not forget what is vacant': {
+    client: (client) => {
+      const seen = new Map<string, Info>()
+      return {
+        ...bound(client),
+        refresh: async (leases) => {
+          await client.refresh(leases)
+          for (const [lease, info] of client.leases()) seen.set(lease, info)
+        },
+        leases: () => new Map([...seen, ...client.leases()]),
+      }
+    },
+  },
+  'an aborted signal is ignored': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: (lease, request) => client.claimLease(lease, request),
+      extendLease: (lease, request) => client.extendLease(lease, request),
+      releaseLease: (lease, holder) => client.releaseLease(lease, holder),
+      expireLease: (lease) => client.expireLease(lease),
+    }),
+  },
+  'a subscriber hears nothing': {
+    client: (client) => ({ ...bound(client), subscribe: () => () => {} }),
+  },
+  'a subscription cannot be ended': {
+    client: (client) => ({
+      ...bound(client),
+      subscribe: (listener) => {
+        client.subscribe(listener)
+        return () => {}
+      },
+    }),
+  },
+  'close releases what is held': {
+    client: (client) => ({
+      ...bound(client),
+      close: async () => {
+        for (const [lease, { holder }] of client.leases()) await client.releaseLease(lease, holder).catch(() => {})
+        await client.close()
+      },
+    }),
+  },
+}
+
+/** A store that mangles names. */
+function renaming(mangle: (name: string) => string): typeof BreakableStore {
+  return class extends BreakableStore {
+    override apply(op: Op): Promise<Verdict> {
+      const entity = 'entity' in op ? { entity: mangle(op.entity) } : {}
+      return super.apply({ ...op, lease: mangle(op.lease), ...entity })
+    }
+
+    override read(leases: readonly string[] | undefined): Map<string, Holding> {
+      if (leases === undefined) return super.read(undefined)
+      const holdings = super.read(leases.map(mangle))
+      return new Map(
+        leases.flatMap((lease) => {
+          const holding = holdings.get(mangle(lease))
+          return holding === undefined ? [] : [[lease, holding] as const]
+        }),
+      )
+    }
+  }
+}
+
+function coerced(name: unknown): string {
+  return typeof name === 'symbol' ? 'symbol' : [name].join('')
+}
+
+async function lenient(call: Promise<void>): Promise<void> {
+  try {
+    await call
+  } catch (error) {
+    if (!(error instanceof ErrNotValid)) throw error
+  }
+}
+
+async function vague(call: Promise<void>): Promise<void> {
+  try {
+    await call
+  } catch (error) {
+    throw error instanceof ErrNotValid ? new ErrNotValid('invalid input') : error
+  }
+}
+
+/** Shows one object per lease, and brings it up to date. */
+function changingEntries(client: Client): Client {
+  const view = new Map<string, Info>()
+  const show = (lease: string): void => {
+    const info = client.leases().get(lease)
+    if (info === undefined) {
+      view.delete(lease)
+      return
+    }
+    const { holder, expiry, fencingToken, value, pinned, trapdoor } = info
+    view.set(
+      lease,
+      Object.assign(view.get(lease) ?? ({} as Info), { holder, expiry, fencingToken, value, pinned, trapdoor }),
+    )
+  }
+  const updated = async <T>(call: Promise<T>, leases: Iterable<string>): Promise<T> => {
+    try {
+      return await call
+    } finally {
+      for (const lease of leases) show(lease)
+    }
+  }
+  return {
+    ...bound(client),
+    claimLease: (lease, ...rest) => updated(client.claimLease(lease, ...rest), [lease]),
+    extendLease: (lease, ...rest) => updated(client.extendLease(lease, ...rest), [lease]),
+    expireLease: (lease, ...rest) => updated(client.expireLease(lease, ...rest), [lease]),
+    releaseLease: (lease, ...rest) => updated(client.releaseLease(lease, ...rest), [lease]),
+    pinLease: (lease, ...rest) => updated(client.pinLease(lease, ...rest), [lease]),
+    unpinLease: (lease, ...rest) => updated(client.unpinLease(lease, ...rest), [lease]),
+    refresh: (leases) => updated(client.refresh(leases), leases ?? [...view.keys(), ...client.leases().keys()]),
+    leases: () => view,
+  }
+}
+
+function bound(client: Client): Client {
+  return {
+    claimLease: (lease, request, options) => client.claimLease(lease, request, options),
+    extendLease: (lease, request, options) => client.extendLease(lease, request, options),
+    expireLease: (lease, options) => client.expireLease(lease, options),
+    releaseLease: (lease, holder, options) => client.releaseLease(lease, holder, options),
+    pinLease: (lease, entity) => client.pinLease(lease, entity),
+    unpinLease: (lease, entity) => client.unpinLease(lease, entity),
+    pinned: () => client.pinned(),
+    leases: () => client.leases(),
+    refresh: (leases) => client.refresh(leases),
+    subscribe: (listener) => client.subscribe(listener),
+    close: () => client.close(),
+  }
+}
