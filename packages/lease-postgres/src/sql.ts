@@ -14,6 +14,9 @@
  *   overlapping batches do not deadlock.
  * - *Vacating by a plain UPDATE is safe*: it is the next claim that must get past the guards.
  *
+ * - *Rows are looked up one by one by their key* (LATERAL, and joins that the planner thinks small). It would rather scan
+ *   the namespace as long as the table has never been analyzed, or was when it was small.
+ *
  * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
  * the pins and the claim all look at, and lock, this one row.
  */
@@ -71,10 +74,22 @@ const state = (first: string, second?: string): string => {
 
 const returning = 'l.holder, l.token, l.expiry, l.value, l.pins'
 
-/** What a refusal tells: the row as this statement's snapshot has it. */
+/** What a refusal tells: the row as this statement's snapshot has it. OFFSET 0 keeps the planner from joining otherwise. */
 const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
-  SELECT r.n, ${returning}, l.nonce FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
+  SELECT r.n, l.* FROM req r CROSS JOIN LATERAL (
+    SELECT ${returning}, l.nonce FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name OFFSET 0
+  ) l
 )`
+
+/** The rows that meet the condition, locked one by one in the order of `req`. */
+const locked = ({ lease }: Tables, condition: string, lock: string, columns = ''): string => `lk AS MATERIALIZED (
+  SELECT r.n, l.* FROM req r CROSS JOIN LATERAL (
+    SELECT l.name${columns} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND (${condition}) ${lock}
+  ) l
+)`
+
+/** Joined on two columns although one would do: the planner then expects few rows and looks each up by its key. */
+const lockedRows = 'lk JOIN req r ON r.n = lk.n AND r.name = lk.name'
 
 /** One message per 7 kB of names: the server takes less than 8000 bytes, and a name is at most 513 in JSON. */
 const notify = (channel: string): string => `note AS MATERIALIZED (
@@ -96,15 +111,11 @@ function claimSql(tables: Tables): string {
   const { lease } = tables
   return `WITH req AS MATERIALIZED (
   SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::float8[], $6::text[])
-    WITH ORDINALITY AS t(name, holder, nonce, ms, value, n)
-), ${current(tables)}, lk AS MATERIALIZED (
-  SELECT r.n, l.name FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
-  WHERE l.holder IS NULL OR ${lapsed}
-  ORDER BY l.name FOR UPDATE OF l SKIP LOCKED
-), up AS (
+    WITH ORDINALITY AS t(name, holder, nonce, ms, value, n) ORDER BY name COLLATE "C"
+), ${current(tables)}, ${locked(tables, `l.holder IS NULL OR ${lapsed}`, 'FOR UPDATE SKIP LOCKED')}, up AS (
   UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
     token = greatest(l.token + 1, ${micros})
-  FROM lk JOIN req r USING (n) WHERE l.ns = $1 AND l.name = lk.name
+  FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name
   RETURNING l.name, ${returning}
 ), ins AS (
   INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
@@ -126,13 +137,10 @@ function extendSql(tables: Tables): string {
   const matches = `l.holder = r.holder AND (r.token IS NULL OR l.token = r.token) AND ${live}`
   return `WITH req AS MATERIALIZED (
   SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::float8[], $6::text[])
-    WITH ORDINALITY AS t(name, holder, token, ms, value, n)
-), ${current(tables)}, lk AS MATERIALIZED (
-  SELECT r.n, l.name FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
-  WHERE ${matches} ORDER BY l.name FOR NO KEY UPDATE OF l
-), up AS (
+    WITH ORDINALITY AS t(name, holder, token, ms, value, n) ORDER BY name COLLATE "C"
+), ${current(tables)}, ${locked(tables, matches, 'FOR NO KEY UPDATE')}, up AS (
   UPDATE ${lease} l SET expiry = greatest(l.expiry, ${granted}), value = coalesce(r.value, l.value)
-  FROM lk JOIN req r USING (n) WHERE l.ns = $1 AND l.name = lk.name AND ${matches}
+  FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name AND ${matches}
   RETURNING r.n, ${returning}
 )
 SELECT r.n::int, up.n IS NOT NULL AS done, ${state('up', 'cur')},
@@ -151,13 +159,10 @@ function releaseSql(tables: Tables): string {
   const matches = `l.holder = r.holder AND (r.token IS NULL OR l.token = r.token) AND (r.nonce IS NULL OR l.nonce = r.nonce)`
   return `WITH req AS MATERIALIZED (
   SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[])
-    WITH ORDINALITY AS t(name, holder, token, nonce, n)
-), ${current(tables)}, lk AS MATERIALIZED (
-  SELECT r.n, l.name, ${matches} AS hit FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
-  WHERE r.nonce IS NOT NULL OR (${matches}) ORDER BY l.name FOR NO KEY UPDATE OF l
-), gone AS (
+    WITH ORDINALITY AS t(name, holder, token, nonce, n) ORDER BY name COLLATE "C"
+), ${current(tables)}, ${locked(tables, `r.nonce IS NOT NULL OR (${matches})`, 'FOR NO KEY UPDATE', `, (${matches}) AS hit`)}, gone AS (
   UPDATE ${lease} l SET ${vacated}, expiry = least(l.expiry, clock_timestamp())
-  FROM lk WHERE lk.hit AND l.ns = $1 AND l.name = lk.name
+  FROM ${lockedRows} WHERE lk.hit AND l.ns = $1 AND l.name = lk.name
   RETURNING lk.n, l.name
 ), ${notify('$6')}
 SELECT r.n::int, gone.n IS NOT NULL AS done, ${state('cur')},
@@ -170,12 +175,9 @@ FROM req r LEFT JOIN gone USING (n) LEFT JOIN cur USING (n)`
 function expireSql(tables: Tables): string {
   const { lease } = tables
   return `WITH req AS MATERIALIZED (
-  SELECT * FROM unnest($2::text[]) WITH ORDINALITY AS t(name, n)
-), ${current(tables)}, lk AS MATERIALIZED (
-  SELECT r.n, l.name FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
-  WHERE ${lapsed} ORDER BY l.name FOR UPDATE OF l SKIP LOCKED
-), gone AS (
-  UPDATE ${lease} l SET ${vacated} FROM lk WHERE l.ns = $1 AND l.name = lk.name
+  SELECT * FROM unnest($2::text[]) WITH ORDINALITY AS t(name, n) ORDER BY name COLLATE "C"
+), ${current(tables)}, ${locked(tables, lapsed, 'FOR UPDATE SKIP LOCKED')}, gone AS (
+  UPDATE ${lease} l SET ${vacated} FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name
   RETURNING lk.n, l.name
 ), ${notify('$3')}
 SELECT r.n::int, gone.n IS NOT NULL AS done, ${state('cur')},
@@ -191,7 +193,7 @@ function pinSql(tables: Tables): string {
   const { lease } = tables
   const unlessLapsed = (column: string): string => `${column} = CASE WHEN ${lapsed} THEN NULL ELSE l.${column} END`
   return `WITH req AS MATERIALIZED (
-  SELECT * FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS t(name, entity, n)
+  SELECT * FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS t(name, entity, n) ORDER BY name COLLATE "C"
 ), up AS (
   INSERT INTO ${lease} AS l (ns, name, token, expiry, pins)
   SELECT $1, r.name, ${firstToken(tables)}, clock_timestamp(), ARRAY[r.entity] FROM req r ORDER BY r.name COLLATE "C"
@@ -211,14 +213,11 @@ function unpinSql(tables: Tables): string {
   const freed = `(array_remove(l.pins, r.entity) = '{}' AND l.expiry <= clock_timestamp())`
   const unlessFreed = (column: string): string => `${column} = CASE WHEN ${freed} THEN NULL ELSE l.${column} END`
   return `WITH req AS MATERIALIZED (
-  SELECT * FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS t(name, entity, n)
-), ${current(tables)}, lk AS MATERIALIZED (
-  SELECT r.n, l.name FROM req r JOIN ${lease} l ON l.ns = $1 AND l.name = r.name
-  WHERE r.entity = ANY(l.pins) ORDER BY l.name FOR NO KEY UPDATE OF l
-), up AS (
+  SELECT * FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS t(name, entity, n) ORDER BY name COLLATE "C"
+), ${current(tables)}, ${locked(tables, 'r.entity = ANY(l.pins)', 'FOR NO KEY UPDATE')}, up AS (
   UPDATE ${lease} l SET pins = array_remove(l.pins, r.entity),
     ${unlessFreed('holder')}, ${unlessFreed('nonce')}, ${unlessFreed('value')}
-  FROM lk JOIN req r USING (n) WHERE l.ns = $1 AND l.name = lk.name
+  FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name
   RETURNING r.n, l.name, ${returning}
 ), gone AS (
   SELECT up.name FROM up JOIN cur USING (n) WHERE cur.holder IS NOT NULL AND up.holder IS NULL
