@@ -336,6 +336,17 @@ describe('MemorySubstrate: reading, sharing, closing', () => {
     expect(bench.store.size).to.be.below(1600)
   })
 
+  it('a hundred thousand leases are an ordinary day', async () => {
+    const bench = new Bench()
+    for (let first = 0; first < 100_000; first += 1000) {
+      const batch = Array.from({ length: 1000 }, (_, index) => claim('a', { lease: `l${first + index}` }))
+      for (const { outcome } of await bench.substrate.apply(batch, call)) expect(outcome === 'granted').to.equal(true)
+    }
+    expect((await bench.substrate.read(undefined, call)).size).to.equal(100_000)
+    expect(await bench.refused(claim('b', { lease: 'l77777' }))).to.equal('a')
+    expect(await bench.granted(extend('a', { lease: 'l77777' }))).to.include({ holder: 'a' })
+  })
+
   it('bad options are all named at once', () => {
     const store = { store: {}, namespace: 'a b', colour: 'red' } as unknown as { store: MemoryStore }
     expect(() => new MemorySubstrate(store)).to.throw(
