@@ -44,8 +44,8 @@ export function statements(tables: Tables): Statements {
     expire: expireSql(tables),
     pin: pinSql(tables),
     unpin: unpinSql(tables),
-    read: readSql(tables, 'AND l.name = ANY($2::text[])'),
-    readAll: readSql(tables, ''),
+    read: readSql(tables),
+    readAll: readAllSql(tables),
     pinned: pinnedSql(tables),
     inspect: inspectSql(tables),
   }
@@ -226,15 +226,27 @@ SELECT r.n::int, up.n IS NOT NULL AS done, ${state('up', 'cur')}, (SELECT count(
 FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n)`
 }
 
-/**
- * $1 namespace, $2 names. Always one row at least, so that an answer from a standby, which may be behind, is known for
- * what it is even when it is empty.
- */
-function readSql({ lease }: Tables, condition: string): string {
-  return `SELECT s.standby, l.name, l.holder, l.token::text AS token,
-  extract(epoch FROM l.expiry - clock_timestamp())::float8 * 1000 AS remaining, l.value, l.pins <> '{}' AS pinned
-FROM (SELECT pg_is_in_recovery() AS standby) s LEFT JOIN ${lease} l ON l.ns = $1 AND ${live} ${condition}`
+const columns = `l.name, l.holder, l.token, l.expiry, l.value, l.pins`
+
+/** $1 namespace, $2 names. */
+function readSql({ lease }: Tables): string {
+  return readingSql(`SELECT l.* FROM unnest($2::text[]) AS r(name) CROSS JOIN LATERAL (
+    SELECT ${columns} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${live} OFFSET 0
+  ) l`)
 }
+
+/** $1 namespace. */
+function readAllSql({ lease }: Tables): string {
+  return readingSql(`SELECT ${columns} FROM ${lease} l WHERE l.ns = $1 AND ${live}`)
+}
+
+/** Always one row at least: an answer from a standby, which may be behind, is known for what it is even when empty. */
+const readingSql = (rows: string): string =>
+  `SELECT s.standby, l.name, l.holder, l.token::text AS token,
+  extract(epoch FROM l.expiry - clock_timestamp())::float8 * 1000 AS remaining, l.value, l.pins <> '{}' AS pinned
+FROM (SELECT pg_is_in_recovery() AS standby) s LEFT JOIN (
+  ${rows}
+) l ON true`
 
 /** $1 namespace. */
 function pinnedSql({ lease }: Tables): string {

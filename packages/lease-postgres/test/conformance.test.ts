@@ -1,0 +1,69 @@
+import { SubstrateClient } from 'lease-core'
+import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
+import { FaultySubstrate } from 'lease-core/testing'
+import { postgresTargets, type PostgresTarget } from 'lease-servers'
+import { postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
+import { after, before, describe, it } from 'mocha'
+import { openSetting, sleep, type Setting } from './setting.ts'
+
+for (const target of postgresTargets()) declare(target)
+
+function declare(target: PostgresTarget): void {
+  describe(`lease-postgres on ${target.name}`, () => {
+    let setting: Setting
+    before(async () => {
+      setting = await openSetting(target)
+      await setting.pool.query('CREATE TABLE written (at serial, text text)')
+    })
+    after(() => setting[Symbol.asyncDispose]())
+
+    const unitMs = 250
+    const harness: Harness = {
+      name: target.name,
+      supports: { notifications: true, serverClock: true },
+      unitMs,
+      sleep,
+      open: async (namespace) => postgresClient({ pool: setting.newPool({ max: 6 }), namespace }),
+      openFaulty: async (namespace) => {
+        const postgres = new PostgresSubstrate({ pool: setting.newPool({ max: 6 }), namespace })
+        const substrate = new FaultySubstrate(postgres)
+        return { client: new SubstrateClient({ substrate, requestTimeout: 2 * unitMs }), faults: faultsOf(substrate) }
+      },
+      guard: guard(() => setting),
+    }
+    conformance({ describe, it, before, after }, harness)
+  })
+}
+
+/** Transactions gated by one key and by the other, in turn. */
+function guard(setting: () => Setting): Guard {
+  let turn = 0
+  return {
+    async write(trapdoor, text) {
+      const client = await setting().pool.connect()
+      try {
+        await client.query('BEGIN')
+        if (turn++ % 2 === 0) {
+          await trapdoor(client)
+          await client.query('INSERT INTO written (text) VALUES ($1)', [text])
+        } else {
+          const guard = new SqlGuard(2)
+          await trapdoor(guard)
+          const insert = `INSERT INTO written (text) SELECT $1 WHERE ${guard.text}`
+          const { rowCount } = await client.query(insert, [text, ...guard.values])
+          guard.assertHeld(rowCount)
+        }
+        await client.query('COMMIT')
+      } catch (error) {
+        await client.query('ROLLBACK')
+        throw error
+      } finally {
+        client.release()
+      }
+    },
+    async written() {
+      const { rows } = await setting().pool.query<{ text: string }>('SELECT text FROM written ORDER BY at')
+      return rows.map(({ text }) => text)
+    },
+  }
+}
