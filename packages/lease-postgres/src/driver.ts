@@ -48,6 +48,6 @@ export interface PostgresListenClient {
 export interface PostgresTransaction {
   // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
   query(text: string, values: any[]): Promise<PostgresResult>
-  /** What the server last said: `T` inside a transaction, `I` outside. `pg` has it from 8.19 on. */
+  /** What the server last said: `T` inside a transaction, `I` outside; null when the driver cannot tell. New in `pg`. */
   getTransactionStatus?(): string | null
 }

@@ -59,10 +59,11 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
   const text = guardSql(term.tables, 'pg_current_xact_id()::text AS xid', ['$1', '$2', '$3', '$4'])
   const xid = xidOf(await client.query(text, parametersOf(term)), term)
   if (xid === undefined) throw notHeld(term)
+  const status = client.getTransactionStatus?.() ?? undefined
   const inTransaction =
-    typeof client.getTransactionStatus === 'function'
-      ? client.getTransactionStatus() === 'T'
-      : xidOf(await client.query('SELECT pg_current_xact_id_if_assigned()::text AS xid', []), term) === xid
+    status === undefined
+      ? xidOf(await client.query('SELECT pg_current_xact_id_if_assigned()::text AS xid', []), term) === xid
+      : status === 'T'
   if (!inTransaction) {
     throw new ErrTrapdoor(
       'this key is outside of a transaction, where a guard guards nothing: pass the connection between BEGIN and COMMIT (a pool never is)',

@@ -66,11 +66,13 @@ for (const target of postgresTargets()) {
     it('does not understand a connection outside of a transaction, nor a pool, whether the driver tells or not', async () => {
       const held = await grant(substrate, claim(name, 'a', 10_000))
       const silent: PostgresTransaction = { query: (text, values) => client.query(text, values) }
-      for (const key of [client, setting.pool, silent]) {
+      const unsure: PostgresTransaction = { ...silent, getTransactionStatus: () => null }
+      for (const key of [client, setting.pool, silent, unsure]) {
         expect(await caught(guard('a', held, key))).to.be.instanceOf(ErrTrapdoor)
       }
       await client.query('BEGIN')
       await guard('a', held, silent)
+      await guard('a', held, unsure)
     })
 
     it('does not understand anything else, and undefined is no key', async () => {
