@@ -19,6 +19,7 @@ export async function openSetting(target: { readonly url: string }): Promise<Set
   const substrates: PostgresSubstrate[] = []
   const newPool = (config?: PoolConfig): Pool => {
     const pool = new Pool({ connectionString: database.url, ...config })
+    pool.on('error', () => {}) // the database is dropped before the last connection is closed
     pools.push(pool)
     return pool
   }
