@@ -1,6 +1,6 @@
 /** Stores and clients with one defect each: bugs that lock libraries have had, or that an adapter may easily have. */
 import type { Client, LeaseChange } from '../src/client.ts'
-import { ErrNotHeld, ErrNotValid } from '../src/errors.ts'
+import { ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '../src/errors.ts'
 import type { Info } from '../src/lease.ts'
 import {
   granted,
@@ -15,6 +15,8 @@ import {
 import { BreakableStore, type Term } from './conformance.breakable-store.ts'
 
 export interface Defect {
+  /** Clauses of the manager's chapter that are red at least. What else is depends on how the Manager tries again. */
+  readonly manager?: readonly string[]
   readonly store?: typeof BreakableStore
   readonly client?: (client: Client) => Client
 }
@@ -37,6 +39,10 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   // ── claims ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   'a takeover keeps the old owner': {
+    manager: [
+      'a claim takes over a lapsed lease, from a holder that is then told so',
+      'a hold that waits gets the lease when it lapses, by the clock alone',
+    ],
     store: class extends BreakableStore {
       override newTerm(op: ClaimOp, before: Term | undefined): Term {
         const fresh = super.newTerm(op, before)
@@ -45,6 +51,10 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'a claim of a live lease is granted': {
+    manager: [
+      "a claim of another's lease is denied, with who holds it and until when",
+      'of two holders that claim at once exactly one is granted, and the other is denied',
+    ],
     store: class extends BreakableStore {
       override mayClaim(): boolean {
         return true
@@ -59,6 +69,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'a claim reads, then writes': {
+    manager: ['of two holders that claim at once exactly one is granted, and the other is denied'],
     store: class extends BreakableStore {
       override async apply(op: Op): Promise<Verdict> {
         if (op.kind !== 'claim') return super.apply(op)
@@ -90,6 +101,14 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'a new lease of a holder replaces its old one': {
+    store: class extends BreakableStore {
+      override newTerm(op: ClaimOp, before: Term | undefined): Term {
+        for (const term of this.terms.values()) if (term.holder === op.holder) this.terms.delete(term.lease)
+        return super.newTerm(op, before)
+      }
+    },
+  },
   'namespaces share their leases': {
     store: class extends BreakableStore {
       static readonly shared: Map<string, Term> = new Map()
@@ -100,6 +119,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   // ── extension ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   'anybody can extend': {
+    manager: ['a holder whose lease was taken by another learns that it lost, within its duration'],
     store: class extends BreakableStore {
       override mayExtend(term: Term | undefined): boolean {
         return term !== undefined && this.stands(term)
@@ -107,6 +127,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'a stale holder can extend': {
+    manager: ['a holder whose lease was taken by another learns that it lost, within its duration'],
     store: class extends RememberingStore {
       override mayExtend(term: Term | undefined, op: ExtendOp): boolean {
         return term !== undefined && this.stands(term) && this.everHeld(op.lease, op.holder)
@@ -121,6 +142,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'an extension creates the lease if it is vacant': {
+    manager: ['a holder whose lease was revoked learns it, and does not claim it again'],
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined): Verdict {
         if (term !== undefined && this.stands(term)) return super.extend(op, term)
@@ -136,11 +158,16 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'an extension is acknowledged and not done': {
+    manager: [
+      'a hold outlives its duration many times over in one term, and its release frees the lease',
+      'renewals that fail and recover before the deadline keep the hold',
+    ],
     store: class extends BreakableStore {
       override prolong(): void {}
     },
   },
   'an extension changes the fencing token': {
+    manager: ['a holder that claims again renews its own term, from anywhere'],
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined): Verdict {
         if (term !== undefined && this.mayExtend(term, op)) term.fencingToken = this.newToken(op.lease)
@@ -180,6 +207,10 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'leases lapse a tenth too early': {
+    manager: [
+      'renewals that fail to the deadline abort the signal before another can have the lease',
+      'renewals that hang abort the signal before another can have the lease',
+    ],
     store: class extends BreakableStore {
       override newExpiryMs(durationMs: number): number {
         return super.newExpiryMs(durationMs * 0.9)
@@ -191,6 +222,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'durations are rounded down to seconds': {
+    manager: ['a wait ends when the lease lapses, by the clock alone'],
     store: class extends BreakableStore {
       override newExpiryMs(durationMs: number): number {
         return super.newExpiryMs(Math.floor(durationMs / 1000) * 1000)
@@ -218,6 +250,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   // ── release ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   'anybody can release': {
+    manager: ['a release frees the lease; twice, or when it is vacant, it resolves'],
     store: class extends BreakableStore {
       override mayRelease(): boolean {
         return true
@@ -238,7 +271,19 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'a lapsed lease cannot be released': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return term === undefined || (this.stands(term) && super.mayRelease(term, op))
+      }
+    },
+  },
   'a release is acknowledged and not done': {
+    manager: [
+      'a release during a renewal leaves the lease vacant',
+      'an operator revokes a lease, pinned or not',
+      'without any hint a wait ends by reading again, at least every maxSleep',
+    ],
     store: class extends BreakableStore {
       override vacate(): void {}
     },
@@ -273,6 +318,14 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'a read shows another token than the claim': {
+    store: class extends BreakableStore {
+      override read(leases: readonly string[] | undefined): Map<string, Holding> {
+        const holdings = [...super.read(leases)]
+        return new Map(holdings.map(([lease, held]) => [lease, { ...held, fencingToken: held.fencingToken + 1n }]))
+      }
+    },
+  },
   'tokens are lost in a restart': {
     store: class extends BreakableStore {
       override restart(): void {
@@ -302,6 +355,15 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override mayExpire(term: Term): boolean {
         return this.hasLapsed(term)
+      }
+    },
+  },
+  'a pin drops the value': {
+    store: class extends BreakableStore {
+      override pin(lease: string, entity: string): void {
+        super.pin(lease, entity)
+        const term = this.terms.get(lease)
+        if (term !== undefined) term.value = undefined
       }
     },
   },
@@ -371,6 +433,29 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'values are told to their holder only': {
+    store: class extends BreakableStore {
+      override read(leases: readonly string[] | undefined): Map<string, Holding> {
+        return new Map([...super.read(leases)].map(([lease, held]) => [lease, { ...held, value: undefined }]))
+      }
+    },
+  },
+  'no value is taken for the empty one': {
+    store: class extends BreakableStore {
+      override holding(term: Term | undefined): Holding | undefined {
+        const holding = super.holding(term)
+        return holding === undefined ? undefined : { ...holding, value: holding.value ?? '' }
+      }
+    },
+  },
+  'the values of a batch get mixed up': {
+    store: class extends BreakableStore {
+      override applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
+        const values = ops.map((op) => ('value' in op ? op.value : undefined)).toReversed()
+        return super.applyAll(ops.map((op, index) => ('value' in op ? { ...op, value: values[index] } : op)))
+      }
+    },
+  },
   'the empty value is taken for none': {
     store: class extends BreakableStore {
       override holding(term: Term | undefined): Holding | undefined {
@@ -391,6 +476,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   // ── trapdoor ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   'the trapdoor always opens': {
+    manager: ['a check with a key of this substrate gates the caller’s own write'],
     store: class extends BreakableStore {
       override opens(): boolean {
         return true
@@ -428,7 +514,15 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'the trapdoor demands a key': {
+    store: class extends BreakableStore {
+      override async spring(lease: string, holder: string, fencingToken: bigint, key: unknown): Promise<void> {
+        await super.spring(lease, holder, fencingToken, key ?? 'no key')
+      }
+    },
+  },
   'the trapdoor lets strange keys pass': {
+    manager: ['a check with a key takes the key to the trapdoor'],
     store: class extends BreakableStore {
       override async spring(lease: string, holder: string, fencingToken: bigint, key: unknown): Promise<void> {
         if (typeof key === 'object' && key !== null && 'text' in key)
@@ -493,6 +587,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'a full read leaves out leases': {
+    manager: ['a late observer sees the current holder at once'],
     store: class extends BreakableStore {
       override read(leases: readonly string[] | undefined): Map<string, Holding> {
         return leases === undefined ? new Map() : super.read(leases)
@@ -514,6 +609,10 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'nobody is told of a vacancy': {
+    manager: [
+      'a wait ends when another releases the lease, also one that began after the claim',
+      'a hold that waits gets the lease when it is released',
+    ],
     store: class extends BreakableStore {
       override tell(change: LeaseChange): void {
         if (change.kind !== 'vacated') super.tell(change)
@@ -530,6 +629,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'a watcher hears only of leases claimed after it began': {
+    manager: ['a wait ends when another releases the lease, also one that began after the claim'],
     store: class extends BreakableStore {
       readonly claimed: string[] = []
       override newTerm(op: ClaimOp, before: Term | undefined): Term {
@@ -625,6 +725,18 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       expireLease: (lease) => client.expireLease(lease),
     }),
   },
+  'a store that cannot be reached looks like a lease that is held': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: async (...args) => {
+        try {
+          await client.claimLease(...args)
+        } catch (error) {
+          throw error instanceof ErrUnknown ? new ErrInvalid('not granted') : error
+        }
+      },
+    }),
+  },
   'a subscriber hears nothing': {
     client: (client) => ({ ...bound(client), subscribe: () => () => {} }),
   },
@@ -641,7 +753,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     client: (client) => ({
       ...bound(client),
       close: async () => {
-        for (const [lease, { holder }] of client.leases()) await client.releaseLease(lease, holder).catch(() => {})
+        const releases = [...client.leases()].map(([lease, { holder }]) => client.releaseLease(lease, holder))
+        await Promise.allSettled(releases)
         await client.close()
       },
     }),

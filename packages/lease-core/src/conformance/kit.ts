@@ -177,17 +177,18 @@ export class Scene {
   async settle<T>(call: Promise<T>, what: string = 'the call'): Promise<T> {
     let settled = false
     void Promise.allSettled([call]).then(() => (settled = true))
-    await this.until(`an answer to ${what}`, () => settled)
+    await this.until(`answer to ${what}`, () => settled)
     return call
   }
 
   /** Lets time pass until the condition holds. */
   async until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
     const startedMs = this.clock.monotonic()
-    while (!(await condition())) {
+    // The first steps are short: what needs no time but a round trip should not cost more.
+    for (let stepMs = 0; !(await condition()); stepMs = Math.min(this.unitMs / 10, stepMs * 2 + this.unitMs / 100)) {
       const waitedMs = this.clock.monotonic() - startedMs
       if (waitedMs > this.patienceMs) assert.fail(`no ${what} within ${Math.round(waitedMs)} ms`)
-      await this.pass(this.unitMs / 10)
+      await this.pass(stepMs)
     }
   }
 
@@ -237,7 +238,7 @@ export class Scene {
 
   /** Closes what the clause opened, the latest first. */
   async tidy(): Promise<void> {
-    for (const opened of this.#opened.toReversed()) await opened.close()
+    for (const opened of this.#opened.toReversed()) await this.settle(opened.close(), 'close')
   }
 }
 
