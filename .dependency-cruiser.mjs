@@ -6,7 +6,7 @@ const layers = [
   ['errors', 'lease'],
   ['clock', 'skew', 'observer', 'backoff', 'client', 'substrate'],
   ['events', 'options'],
-  ['coalescer', 'lanes', 'token'],
+  ['coalescer', 'lanes', 'agenda', 'belief', 'token'],
   ['substrate-client', 'hold'],
   ['manager'],
   ['index'],

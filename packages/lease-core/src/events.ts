@@ -10,17 +10,39 @@ import type { LossReason } from './errors.ts'
 
 export type LeaseEvent =
   /** A claim opened a term, or renewed this holder's own (`renewed`). */
-  | { readonly type: 'claimed'; readonly lease: string; readonly holder: string; readonly fencingToken: bigint; readonly renewed: boolean }
+  | {
+      readonly type: 'claimed'
+      readonly lease: string
+      readonly holder: string
+      readonly fencingToken: bigint
+      readonly renewed: boolean
+    }
   /** The substrate said that another holds it. */
-  | { readonly type: 'denied'; readonly lease: string; readonly holder: string; readonly currentHolder: string | undefined }
+  | {
+      readonly type: 'denied'
+      readonly lease: string
+      readonly holder: string
+      readonly currentHolder: string | undefined
+    }
   /** The holder gave the lease up. */
   | { readonly type: 'released'; readonly lease: string; readonly holder: string }
   /** An operator took the lease from this holder. */
   | { readonly type: 'revoked'; readonly lease: string; readonly holder: string }
   /** A Hold ended unasked. */
-  | { readonly type: 'lost'; readonly lease: string; readonly holder: string; readonly fencingToken: bigint; readonly reason: LossReason }
+  | {
+      readonly type: 'lost'
+      readonly lease: string
+      readonly holder: string
+      readonly fencingToken: bigint
+      readonly reason: LossReason
+    }
   /** Work in the background failed and will be tried again: a renewal, or the re-read of something awaited. */
-  | { readonly type: 'retrying'; readonly lease: string; readonly doing: 'renewal' | 'claim' | 'read'; readonly cause: unknown }
+  | {
+      readonly type: 'retrying'
+      readonly lease: string
+      readonly doing: 'renewal' | 'claim' | 'read'
+      readonly cause: unknown
+    }
   /** The set-up of the substrate weakens what the library promises. */
   | { readonly type: 'warning'; readonly warning: string; readonly message: string }
 

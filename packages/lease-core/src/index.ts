@@ -1,1 +1,54 @@
-export {}
+/** Leases: claim by name for a time, check, and gate your own transaction on the answer. The public surface, by hand. */
+export {
+  ErrClaimDenied,
+  ErrInvalid,
+  ErrLost,
+  ErrNotHeld,
+  ErrNotValid,
+  ErrStopped,
+  ErrTrapdoor,
+  ErrUnknown,
+  LeaseError,
+  notValid,
+} from './errors.ts'
+export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './errors.ts'
+export { checkRequest, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
+export type { Info, Request, Trapdoor } from './lease.ts'
+export { lockedTrapdoor } from './client.ts'
+export type { Client, ClientCallOptions, LeaseChange } from './client.ts'
+export { sleep, systemClock } from './clock.ts'
+export type { Clock, Timer } from './clock.ts'
+export { LeaseEvents } from './events.ts'
+export type { LeaseEvent, LeaseEventListener } from './events.ts'
+export { contended, granted, refused, unknown } from './substrate.ts'
+export type {
+  Call,
+  ClaimOp,
+  ExpireOp,
+  ExtendOp,
+  Holding,
+  Op,
+  PinOp,
+  ReleaseOp,
+  Substrate,
+  SubstrateWarning,
+  Verdict,
+} from './substrate.ts'
+export { SubstrateClient } from './substrate-client.ts'
+export type { SubstrateClientOptions } from './substrate-client.ts'
+export type { Token } from './token.ts'
+export type { Hold } from './hold.ts'
+export { Manager } from './manager.ts'
+export type {
+  Checker,
+  Claimer,
+  ClaimOptions,
+  HoldOptions,
+  ManagerConfig,
+  Pinner,
+  Reader,
+  Releaser,
+  WaitOptions,
+} from './manager.ts'
+export { memoryClient, MemoryGuard, MemoryStore, MemorySubstrate } from './memory/index.ts'
+export type { MemoryClientOptions, MemoryStoreOptions, MemorySubstrateOptions } from './memory/index.ts'

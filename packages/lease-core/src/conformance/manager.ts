@@ -283,8 +283,9 @@ export const manager: Chapter = {
         const hold = await scene.manage(a).hold(lease, ALICE, { duration: unitMs * 2, value: 'old' })
         await scene.settle(hold.update('new'))
         const before = await scene.holding(b)
-        same(before?.fencingToken, hold.fencingToken, 'the fencing token')
-        same(before?.value, 'new', 'the value')
+        assert(before !== undefined, 'nobody holds it')
+        same(before.fencingToken, hold.fencingToken, 'the fencing token')
+        same(before.value, 'new', 'the value')
         for (let times = 1; times <= 5; times++) {
           await scene.pass(unitMs)
           assert(hold.held, `the hold ended: ${describeError(hold.signal.reason)}`)

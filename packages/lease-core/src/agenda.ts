@@ -1,0 +1,121 @@
+/**
+ * Many wake-ups, one timer. Tasks that are due in the same millisecond share a bucket; the buckets' times form a heap;
+ * the earliest of them has the only timer. Renewals round their time down (`hold.ts`), so that a hundred thousand of
+ * them fall into a few buckets and travel in the same batches.
+ */
+import type { Clock, Timer } from './clock.ts'
+
+/** Something that wants to be woken. It is on the agenda at most once. */
+export interface Task {
+  /** Monotonic millisecond at which it is due; written by the agenda only. -1: not on it. */
+  wakeAtMs: number
+  wake(): void
+}
+
+/** Tasks woken in one turn of the event loop: about a millisecond of work, then others have their turn. */
+const TURN = 256
+
+export class Agenda {
+  readonly #clock: Clock
+  readonly #buckets = new Map<number, Task[]>()
+  /** Binary heap of the buckets' times, earliest first. */
+  readonly #times: number[] = []
+  #timer: Timer | undefined
+  #timerAtMs = Number.POSITIVE_INFINITY
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** Wakes the task at this monotonic time, rounded to a whole millisecond by the caller; replaces its earlier time. */
+  at(task: Task, timeMs: number): void {
+    if (task.wakeAtMs === timeMs) return
+    task.wakeAtMs = timeMs
+    const bucket = this.#buckets.get(timeMs)
+    if (bucket === undefined) {
+      this.#buckets.set(timeMs, [task])
+      this.#push(timeMs)
+    } else bucket.push(task)
+    if (timeMs < this.#timerAtMs) this.#arm(timeMs)
+  }
+
+  /** The task is not woken. It may stay referenced until its time has come. */
+  off(task: Task): void {
+    task.wakeAtMs = -1
+  }
+
+  /** Forgets every task and leaves no timer. */
+  clear(): void {
+    for (const bucket of this.#buckets.values()) for (const task of bucket) task.wakeAtMs = -1
+    this.#buckets.clear()
+    this.#times.length = 0
+    this.#timer?.cancel()
+    this.#timer = undefined
+    this.#timerAtMs = Number.POSITIVE_INFINITY
+  }
+
+  #arm(timeMs: number): void {
+    this.#timer?.cancel()
+    this.#timerAtMs = timeMs
+    // A timer may fire up to a millisecond early: a tick that lands before its time arms again, it never spins.
+    const delayMs = Math.max(0, Math.ceil(timeMs - this.#clock.monotonic()))
+    this.#timer = this.#clock.setTimer(delayMs, () => this.#fire())
+  }
+
+  #fire(): void {
+    this.#timer = undefined
+    this.#timerAtMs = Number.NEGATIVE_INFINITY // whatever is added meanwhile is armed below
+    const nowMs = this.#clock.monotonic()
+    let woken = 0
+    for (
+      let timeMs = this.#times[0];
+      timeMs !== undefined && timeMs <= nowMs && woken < TURN;
+      timeMs = this.#times[0]
+    ) {
+      const bucket = this.#buckets.get(timeMs) ?? []
+      while (bucket.length > 0 && woken < TURN) {
+        const task = bucket.pop() as Task
+        if (task.wakeAtMs !== timeMs) continue // moved or taken off since
+        task.wakeAtMs = -1
+        woken++
+        task.wake()
+      }
+      if (bucket.length === 0 && this.#times[0] === timeMs) {
+        this.#buckets.delete(timeMs)
+        this.#pop()
+      }
+    }
+    this.#timerAtMs = Number.POSITIVE_INFINITY
+    const next = this.#times[0]
+    if (next !== undefined) this.#arm(next)
+  }
+
+  #push(timeMs: number): void {
+    const heap = this.#times
+    let index = heap.push(timeMs) - 1
+    while (index > 0) {
+      const parent = (index - 1) >> 1
+      const above = heap[parent] as number
+      if (above <= timeMs) break
+      heap[index] = above
+      index = parent
+    }
+    heap[index] = timeMs
+  }
+
+  #pop(): void {
+    const heap = this.#times
+    const last = heap.pop()
+    if (last === undefined || heap.length === 0) return
+    let index = 0
+    for (;;) {
+      let child = 2 * index + 1
+      if (child >= heap.length) break
+      if (child + 1 < heap.length && (heap[child + 1] as number) < (heap[child] as number)) child++
+      if ((heap[child] as number) >= last) break
+      heap[index] = heap[child] as number
+      index = child
+    }
+    heap[index] = last
+  }
+}

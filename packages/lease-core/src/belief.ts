@@ -1,0 +1,47 @@
+/**
+ * What a holder may believe without asking: "I hold this lease", until the trust window of the last grant ends. The
+ * window is counted from the instant *before* that request was sent, on both clocks (`skew.ts`).
+ */
+import type { Clock } from './clock.ts'
+import { elapsedForHolder, instant, trustWindowMs, type Instant } from './skew.ts'
+
+export class Belief {
+  readonly holder: string
+  readonly fencingToken: bigint
+  /** The substrate hinted that the lease was vacated: ask before relying on it. */
+  suspect = false
+  #sent: Instant
+  #windowMs: number
+
+  constructor(holder: string, fencingToken: bigint, sent: Instant, durationMs: number) {
+    this.holder = holder
+    this.fencingToken = fencingToken
+    this.#sent = sent
+    this.#windowMs = trustWindowMs(durationMs)
+  }
+
+  /** A later grant of the same term; never moves the end of the window back. */
+  extend(sent: Instant, durationMs: number): void {
+    const windowMs = trustWindowMs(durationMs)
+    if (sent.monotonicMs + windowMs <= this.endsAtMs) return
+    this.#sent = sent
+    this.#windowMs = windowMs
+  }
+
+  /** Milliseconds of trust left; zero or less: none. */
+  leftMs(clock: Clock): number {
+    return this.#windowMs - elapsedForHolder(this.#sent, instant(clock))
+  }
+
+  /** Whether the holder may rely on it now. Reads both clocks; trusts no timer. */
+  trusted(clock: Clock): boolean {
+    const sent = this.#sent
+    const windowMs = this.#windowMs
+    return clock.monotonic() - sent.monotonicMs < windowMs && clock.now() - sent.wallMs < windowMs
+  }
+
+  /** Monotonic instant at which the window ends, if the wall clock does not end it sooner. */
+  get endsAtMs(): number {
+    return this.#sent.monotonicMs + this.#windowMs
+  }
+}

@@ -1,0 +1,272 @@
+/**
+ * A claim kept alive. One Hold is one term: it renews, it never re-claims.
+ *
+ *      claim sent                renewal sent             … no answer …                 trust window ends
+ *          ├──── renewEvery ────────┤ try ── retry ── retry ──────────────────────────────┤ signal aborts
+ *          └─────────────── duration − 0.1 % − 1 ms ──────────────────────────────────────┘
+ *
+ *   held ──renewed──▶ held        every answer moves the window on, counted from before its request was sent
+ *   held ──release()─▶ over       the signal aborts with a plain AbortError: work in the background should stop
+ *   held ──vacant────▶ lost: revoked      ──another term──▶ lost: taken
+ *   held ──window ends▶ lost: unreachable (renewals failed or hung) or expired (this process slept)
+ *
+ * A renewal that hangs is left behind after a while and another is sent; a late answer still counts. The Hold sits on
+ * the manager's agenda exactly once, at the earliest instant at which anything can be due.
+ */
+import type { Agenda, Task } from './agenda.ts'
+import { backoffMs } from './backoff.ts'
+import type { Belief } from './belief.ts'
+import type { Clock } from './clock.ts'
+import { ErrLost, type LossReason } from './errors.ts'
+import type { Token } from './token.ts'
+
+/** A claim kept alive until it is released or lost. */
+export interface Hold extends AsyncDisposable {
+  readonly lease: string
+  readonly holder: string
+  /** Of this term: unchanged for as long as the Hold lives. */
+  readonly fencingToken: bigint
+  /** For `token.check(key)` before a guarded write. */
+  readonly token: Token
+  /** Whether the holder may rely on the lease now. Reads the clock; never trusts a timer. */
+  readonly held: boolean
+  /**
+   * Aborts no later than the trust window ends; the reason is an `ErrLost`. After a release it aborts with a plain
+   * AbortError.
+   */
+  readonly signal: AbortSignal
+  /** @throws ErrLost when the lease is not held any more, by loss or by release */
+  assertHeld(): void
+  /**
+   * Changes the value that travels with the lease, and renews it.
+   *
+   * @throws ErrNotValid the value breaks a rule
+   * @throws ErrLost     the Hold is over
+   * @throws ErrUnknown  it may have happened
+   */
+  update(value: string): Promise<void>
+  /**
+   * Gives the lease up; waits for a renewal in flight. The Hold is over either way, and a second release sends nothing.
+   *
+   * @throws ErrNotHeld  another has it already
+   * @throws ErrUnknown  it may have happened; if not, the lease lapses by itself
+   */
+  release(): Promise<void>
+}
+
+/** What the manager does for its Holds. */
+export interface HoldKeeper {
+  readonly clock: Clock
+  readonly agenda: Agenda
+  readonly maxSleepMs: number
+  /** Extends this very term; resolves with why it is lost, or undefined when it was extended. */
+  extend(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
+  /** Reads the lease; resolves with why it is lost, or undefined when the term still stands. */
+  reread(hold: ManagedHold): Promise<LossReason | undefined>
+  release(hold: ManagedHold): Promise<void>
+  /** The Hold is over: forget it. `loss` is undefined after a release. */
+  ended(hold: ManagedHold, loss: ErrLost | undefined): void
+  retrying(hold: ManagedHold, cause: unknown): void
+  checkValue(value: string): void
+}
+
+export class ManagedHold implements Hold, Task {
+  wakeAtMs = -1
+  readonly token: Token
+  readonly belief: Belief
+  readonly durationMs: number
+  readonly #renewEveryMs: number
+  readonly #keeper: HoldKeeper
+  #controller: AbortController | undefined
+  /** undefined while it lives. */
+  #over: { readonly reason: unknown } | undefined
+  #releasing: Promise<void> | undefined
+  #renewAtMs: number
+  #rereadAtMs: number
+  /** The renewal that is out, if any, and when to leave it behind. */
+  #attempt = 0
+  #attemptOut = false
+  #attemptEndsAtMs = 0
+  #failures = 0
+
+  constructor(keeper: HoldKeeper, token: Token, belief: Belief, durationMs: number, renewEveryMs: number) {
+    this.#keeper = keeper
+    this.token = token
+    this.belief = belief
+    this.durationMs = durationMs
+    this.#renewEveryMs = renewEveryMs
+    const nowMs = keeper.clock.monotonic()
+    this.#renewAtMs = this.#nextRenewal(nowMs)
+    this.#rereadAtMs = nowMs + keeper.maxSleepMs
+    this.#schedule(nowMs)
+  }
+
+  get lease(): string {
+    return this.token.lease
+  }
+
+  get holder(): string {
+    return this.token.holder
+  }
+
+  get fencingToken(): bigint {
+    return this.belief.fencingToken
+  }
+
+  get held(): boolean {
+    return this.#over === undefined && this.belief.trusted(this.#keeper.clock)
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.#over !== undefined) this.#controller.abort(this.#over.reason)
+    }
+    return this.#controller.signal
+  }
+
+  assertHeld(): void {
+    if (this.held) return
+    const reason = this.#over?.reason
+    throw reason instanceof ErrLost
+      ? reason
+      : this.#lossOf('expired', this.#over === undefined ? undefined : 'released')
+  }
+
+  async update(value: string): Promise<void> {
+    this.#keeper.checkValue(value)
+    this.assertHeld()
+    const loss = await this.#keeper.extend(this, value)
+    if (loss !== undefined) this.lose(loss)
+    this.assertHeld()
+  }
+
+  release(): Promise<void> {
+    if (this.#releasing !== undefined) return this.#releasing
+    if (this.#over !== undefined) return Promise.resolve()
+    this.#end(undefined)
+    return (this.#releasing = this.#keeper.release(this))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release().catch(() => {}) // the lease lapses by itself; the work's own outcome must not be masked
+  }
+
+  /** The lease may have been vacated: ask. */
+  suspect(): void {
+    if (this.#over !== undefined) return
+    this.#keeper.reread(this).then(
+      (loss) => {
+        if (loss !== undefined) this.lose(loss)
+      },
+      (error: unknown) => this.#keeper.retrying(this, error), // the next renewal asks again
+    )
+  }
+
+  /** The Hold ends unasked. */
+  lose(reason: LossReason, detail?: string, cause?: unknown): void {
+    if (this.#over === undefined) this.#end(this.#lossOf(reason, detail, cause))
+  }
+
+  wake(): void {
+    if (this.#over !== undefined) return
+    const { clock } = this.#keeper
+    const nowMs = clock.monotonic()
+    // The window is checked to the millisecond ahead: a timer is never early enough.
+    if (this.belief.leftMs(clock) < 1) {
+      const tried = this.#attemptOut || this.#failures > 0
+      this.lose(tried ? 'unreachable' : 'expired')
+      return
+    }
+    if (this.#attemptOut && nowMs >= this.#attemptEndsAtMs) {
+      this.#failed(nowMs, new Error('no answer to a renewal in time'))
+      this.#renewAtMs = nowMs
+    }
+    if (!this.#attemptOut) {
+      if (nowMs >= this.#renewAtMs) this.#renew(nowMs)
+      else if (nowMs >= this.#rereadAtMs) {
+        this.#rereadAtMs = nowMs + this.#keeper.maxSleepMs
+        this.suspect()
+      }
+    }
+    this.#schedule(nowMs)
+  }
+
+  #renew(nowMs: number): void {
+    const attempt = ++this.#attempt
+    this.#attemptOut = true
+    this.#attemptEndsAtMs = Math.ceil(nowMs + this.#attemptLimitMs(nowMs))
+    this.#keeper.extend(this, undefined).then(
+      (loss) => {
+        if (this.#over !== undefined) return
+        if (loss !== undefined) this.lose(loss)
+        else {
+          // A late answer of an attempt left behind still moved the window.
+          const renewedMs = this.#keeper.clock.monotonic()
+          this.#attemptOut &&= attempt !== this.#attempt
+          this.#failures = 0
+          this.#renewAtMs = this.#nextRenewal(renewedMs)
+          this.#rereadAtMs = renewedMs + this.#keeper.maxSleepMs
+          this.#schedule(renewedMs)
+        }
+      },
+      (error: unknown) => {
+        if (this.#over !== undefined || attempt !== this.#attempt || !this.#attemptOut) return
+        const failedMs = this.#keeper.clock.monotonic()
+        this.#failed(failedMs, error)
+        this.#schedule(failedMs)
+      },
+    )
+  }
+
+  #failed(nowMs: number, cause: unknown): void {
+    this.#attemptOut = false
+    this.#failures++
+    this.#renewAtMs = Math.ceil(nowMs + 1 + backoffMs(this.#failures, this.#renewEveryMs / 2))
+    this.#keeper.retrying(this, cause)
+  }
+
+  /** How long one renewal may take: until half of what is left, so that there is time for another. */
+  #attemptLimitMs(nowMs: number): number {
+    return Math.max(1, Math.min(this.#renewEveryMs, (this.belief.endsAtMs - nowMs) / 2))
+  }
+
+  /** Rounded down, so that renewals due in the same eighth of the interval travel together. */
+  #nextRenewal(nowMs: number): number {
+    const grainMs = 2 ** Math.max(0, Math.floor(Math.log2(this.#renewEveryMs / 8)))
+    const dueMs = nowMs + this.#renewEveryMs
+    return Math.max(Math.ceil(nowMs) + 1, Math.floor(dueMs / grainMs) * grainMs)
+  }
+
+  #schedule(nowMs: number): void {
+    const nextMs = Math.min(
+      Math.floor(this.belief.endsAtMs),
+      this.#attemptOut ? this.#attemptEndsAtMs : Math.min(this.#renewAtMs, Math.ceil(this.#rereadAtMs)),
+    )
+    this.#keeper.agenda.at(this, Math.max(nextMs, Math.ceil(nowMs)))
+  }
+
+  #end(loss: ErrLost | undefined): void {
+    this.#over = { reason: loss ?? new DOMException('the lease was released', 'AbortError') }
+    this.#keeper.agenda.off(this)
+    this.#keeper.ended(this, loss)
+    this.#controller?.abort(this.#over.reason)
+  }
+
+  #lossOf(reason: LossReason, detail?: string, cause?: unknown): ErrLost {
+    const message = `lease "${this.lease}" of "${this.holder}" is not held any more: ${detail ?? words[reason]}`
+    return new ErrLost(message, {
+      lease: this.lease,
+      holder: this.holder,
+      reason,
+      ...(cause === undefined ? {} : { cause }),
+    })
+  }
+}
+
+const words: Readonly<Record<LossReason, string>> = {
+  expired: 'its time ran out before this process could renew it',
+  taken: 'another term holds it',
+  revoked: 'it was vacated before its time',
+  unreachable: 'it could not be renewed in time',
+}

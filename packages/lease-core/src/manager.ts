@@ -1,0 +1,824 @@
+/**
+ * The Manager: many callers, one Client, few round trips, and no caller who believes more than is true.
+ *
+ * Assumptions. The Client keeps its contract (`client.ts`); clock *rates* agree to 0.1 % (`skew.ts`). Nothing is assumed
+ * about clock readings, about how long an answer takes, or about how long this process is asleep.
+ *
+ * Promises.
+ * - A claim that resolves holds for at least `duration` from the start of the call. A denial is the substrate's own
+ *   answer, never a stale snapshot. What is neither is `ErrUnknown`.
+ * - A check inside the trust window of a grant made here costs no I/O; any other costs exactly one read.
+ * - A Hold's signal aborts no later than its trust window ends (`hold.ts`).
+ * - Operations on one lease run one after another; on different leases they neither wait for nor fail with each other.
+ * - Waiters wake by the substrate's hint *and* by a timer at the known expiry; whoever waits is re-read after every
+ *   (re)subscription and at least every `maxSleep`. Hints are never believed: they only cause a read.
+ *
+ * State, all of it by lease and none of it by namespace: `#beliefs` (what was granted here and for how long it may be
+ * relied on), `#holds`, `#awaited` (those who wait, in order), `#lanes` (operations in flight). One timer: `#agenda`.
+ *
+ * Failure. An unexpected error rejects that call and no other. In the background (renewals, waits) everything is tried
+ * again until it succeeds or its time is over; each failure is told as a `retrying` event.
+ *
+ * After juju `worker/lease` (claims, tokens, one loop), with renewal and waiting taken in.
+ */
+import { setMaxListeners } from 'node:events'
+import type { DurationLike } from 'luxon'
+import { Agenda, type Task } from './agenda.ts'
+import { backoffMs } from './backoff.ts'
+import { Belief } from './belief.ts'
+import type { Client, LeaseChange } from './client.ts'
+import { sleep, systemClock, type Clock } from './clock.ts'
+import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
+import type { LossReason } from './errors.ts'
+import { LeaseEvents } from './events.ts'
+import { ManagedHold, type Hold, type HoldKeeper } from './hold.ts'
+import { Lanes } from './lanes.ts'
+import { brokenValueRule, checkNames, checkRequest, type Info } from './lease.ts'
+import { parseHoldOptions, parseManagerConfig, type ParsedHoldOptions } from './options.ts'
+import { instant } from './skew.ts'
+import { LeaseToken, type Token } from './token.ts'
+
+export interface ManagerConfig {
+  readonly client: Client
+  /** @default the machine's clocks */
+  readonly clock?: Clock | undefined
+  /** Where transitions are told. @default a stream of its own, see `manager.events` */
+  readonly events?: LeaseEvents | undefined
+  /** At least this often everything awaited or held is read again. @default 1 minute */
+  readonly maxSleep?: DurationLike | undefined
+}
+
+export interface ClaimOptions {
+  /** Rejects the claim with its reason. A claim granted after all is released again if possible, else it lapses. */
+  readonly signal?: AbortSignal | undefined
+  /** Travels with the lease; at most 4 KiB. */
+  readonly value?: string | undefined
+}
+
+export interface HoldOptions {
+  /** How long each grant lasts. The Hold renews it. */
+  readonly duration: DurationLike
+  /**
+   * false: another's lease is `ErrClaimDenied` at once. A duration bounds the wait; true waits as long as `signal`
+   * allows. Those of one manager are served first come, first served. @default false
+   */
+  readonly wait?: DurationLike | boolean | undefined
+  /** Ends the waiting; it does not end the Hold. */
+  readonly signal?: AbortSignal | undefined
+  /** Travels with the lease; at most 4 KiB. */
+  readonly value?: string | undefined
+  /** How long after a grant the next renewal is sent. @default a third of `duration` */
+  readonly renewEvery?: DurationLike | undefined
+}
+
+export interface WaitOptions {
+  /** Rejects the wait with its reason; nothing stays behind. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Acquires leases, and tells when one is free. */
+export interface Claimer {
+  /**
+   * Opens a term for this holder, or extends its own. When it resolves, the holder has the lease for at least
+   * `duration` from the start of the call.
+   *
+   * @throws ErrClaimDenied another holds it: surely not held by this holder
+   * @throws ErrNotValid    nothing was sent
+   * @throws ErrUnknown     it may have happened
+   */
+  claim(lease: string, holder: string, duration: DurationLike, options?: ClaimOptions): Promise<void>
+  /** Resolves when nobody holds the lease; at once when it is vacant. One holder after another keeps it waiting. */
+  waitUntilExpired(lease: string, options?: WaitOptions): Promise<void>
+}
+
+/** Makes checkable statements. */
+export interface Checker {
+  /** No I/O and no validation here: `check()` does both. */
+  token(lease: string, holder: string): Token
+}
+
+/** Ends terms. */
+export interface Releaser {
+  /**
+   * The holder gives the lease up; vacant already → resolves.
+   *
+   * @throws ErrNotHeld another holds it
+   * @throws ErrUnknown it may have happened
+   */
+  release(lease: string, holder: string): Promise<void>
+  /** An operator takes the lease from whoever holds it, pinned or not. Vacant already → resolves. */
+  revoke(lease: string): Promise<void>
+}
+
+/** Keeps leases from lapsing. */
+export interface Pinner {
+  /** The lease, or its next holding, does not lapse while `entity` pins it. Idempotent. */
+  pin(lease: string, entity: string): Promise<void>
+  /** Withdraws the pin. Idempotent. */
+  unpin(lease: string, entity: string): Promise<void>
+  /** Every pinned lease of the namespace with the entities that pin it. */
+  pinned(): Promise<ReadonlyMap<string, readonly string[]>>
+}
+
+/** Looks at the whole namespace. */
+export interface Reader {
+  /** Every lease held now, freshly read. A copy: it does not change afterwards. */
+  leases(): Promise<ReadonlyMap<string, Info>>
+}
+
+/** Attempts of one claim, release or revocation that keeps meeting another state. */
+const MAX_ATTEMPTS = 10
+/** Below this many entries the beliefs are not swept. */
+const SWEEP_FLOOR = 1024
+
+export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, AsyncDisposable {
+  /** What happened, for logs and metrics. */
+  readonly events: LeaseEvents
+  readonly #client: Client
+  readonly #clock: Clock
+  readonly #maxSleepMs: number
+  readonly #agenda: Agenda
+  readonly #keeper: HoldKeeper
+  readonly #lanes = new Lanes()
+  readonly #beliefs = new Map<string, Belief>()
+  readonly #holds = new Map<string, ManagedHold[]>()
+  readonly #awaited = new Map<string, Awaited>()
+  /** How to reject each call in flight. */
+  readonly #calls = new Set<(error: Error) => void>()
+  readonly #stopping = new AbortController()
+  #nextRead: { readonly leases: Set<string>; readonly done: Promise<void> } | undefined
+  #unsubscribe: (() => void) | undefined
+  #sweepAt = SWEEP_FLOOR
+
+  constructor(config: ManagerConfig) {
+    const { client, clock, events, maxSleepMs } = parseManagerConfig(config)
+    this.#client = client
+    this.#clock = clock ?? systemClock
+    this.events = events ?? new LeaseEvents()
+    this.#maxSleepMs = maxSleepMs
+    this.#agenda = new Agenda(this.#clock)
+    this.#keeper = this.#makeKeeper()
+    setMaxListeners(0, this.#stopping.signal) // every claim that pauses listens to it
+  }
+
+  claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<void> {
+    const { signal, value } = options
+    return this.#call(signal, () => {
+      const durationMs = checkRequest(lease, { holder, duration, value })
+      return this.#inLane(lease, signal, async () => {
+        await this.#claim(lease, { holder, durationMs, value, signal })
+      })
+    })
+  }
+
+  token(lease: string, holder: string): Token {
+    return new LeaseToken(lease, holder, this.#checker)
+  }
+
+  waitUntilExpired(lease: string, options: WaitOptions = {}): Promise<void> {
+    let leave = (): void => {}
+    return this.#call(
+      options.signal,
+      () => {
+        checkNames({ lease })
+        const awaited = this.#await(lease)
+        return new Promise((resolve, reject) => {
+          const waiter: Waiter = { resolve, reject }
+          leave = () => this.#forget(awaited, waiter)
+          awaited.waiters.push(waiter)
+          void this.#look(awaited)
+        })
+      },
+      () => leave(),
+    )
+  }
+
+  release(lease: string, holder: string): Promise<void> {
+    return this.#call(undefined, () => {
+      checkNames({ lease, holder })
+      return this.#release(lease, holder)
+    })
+  }
+
+  revoke(lease: string): Promise<void> {
+    return this.#call(undefined, () => {
+      checkNames({ lease })
+      return this.#inLane(lease, undefined, () => this.#revoke(lease))
+    })
+  }
+
+  pin(lease: string, entity: string): Promise<void> {
+    return this.#call(undefined, () => {
+      checkNames({ lease, entity })
+      return this.#inLane(lease, undefined, () => this.#client.pinLease(lease, entity))
+    })
+  }
+
+  unpin(lease: string, entity: string): Promise<void> {
+    return this.#call(undefined, () => {
+      checkNames({ lease, entity })
+      return this.#inLane(lease, undefined, () => this.#client.unpinLease(lease, entity))
+    })
+  }
+
+  pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
+    return this.#call(undefined, () => this.#client.pinned())
+  }
+
+  leases(): Promise<ReadonlyMap<string, Info>> {
+    return this.#call(undefined, async () => {
+      await this.#client.refresh()
+      const held = new Map<string, Info>()
+      for (const [lease, info] of this.#client.leases()) if (!this.#hasLapsed(info)) held.set(lease, info)
+      return held
+    })
+  }
+
+  /**
+   * Claims the lease and keeps it alive until it is released or lost. `hold(…, { wait })` tries until it is granted.
+   *
+   * @throws ErrClaimDenied another holds it, or still did when `wait` ran out
+   * @throws ErrNotValid    nothing was sent
+   * @throws ErrUnknown     it may have happened
+   */
+  hold(lease: string, holder: string, options: HoldOptions): Promise<Hold> {
+    let parsed: ParsedHoldOptions
+    try {
+      parsed = parseHoldOptions(options)
+      checkNames({ lease, holder })
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
+    const { signal, waitMs } = parsed
+    if (waitMs > 0) return this.#contend(lease, holder, parsed)
+    return this.#call(signal, () => this.#acquire(lease, holder, parsed, signal))
+  }
+
+  /**
+   * Ends all background work. Calls in flight reject with `ErrStopped`, and so does every later call; live Holds are not
+   * renewed any more and abort. Nothing is released in the substrate, and the client stays open: it is yours to close.
+   * Idempotent.
+   */
+  stop(): Promise<void> {
+    if (this.#stopping.signal.aborted) return Promise.resolve()
+    const stopped = new ErrStopped('the manager was stopped')
+    this.#stopping.abort(stopped)
+    this.#unsubscribe?.()
+    this.#unsubscribe = undefined
+    for (const holds of [...this.#holds.values()]) {
+      for (const hold of [...holds]) hold.lose('unreachable', 'the manager was stopped', stopped)
+    }
+    for (const { contenders } of this.#awaited.values())
+      for (const contender of contenders) contender.giveUp.abort(stopped)
+    for (const reject of [...this.#calls]) reject(stopped)
+    this.#calls.clear()
+    this.#awaited.clear()
+    this.#beliefs.clear()
+    this.#agenda.clear()
+    return Promise.resolve()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+
+  // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** What every call shares: it never throws synchronously, and rejects when its signal aborts or the manager stops. */
+  #call<T>(signal: AbortSignal | undefined, body: () => Promise<T>, atEnd?: (error?: unknown) => void): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (this.#stopping.signal.aborted) return reject(new ErrStopped('the manager is stopped'))
+      if (signal?.aborted === true) return reject(signal.reason as Error)
+      const onAbort = (): void => fail(signal?.reason)
+      const end = (): void => {
+        this.#calls.delete(fail)
+        signal?.removeEventListener('abort', onAbort)
+      }
+      const fail = (error: unknown): void => {
+        end()
+        reject(error as Error)
+        atEnd?.(error)
+      }
+      this.#calls.add(fail)
+      signal?.addEventListener('abort', onAbort, { once: true })
+      try {
+        body().then((value) => {
+          end()
+          resolve(value)
+          atEnd?.()
+        }, fail)
+      } catch (error) {
+        fail(error)
+      }
+    })
+  }
+
+  async #inLane<T>(lease: string, signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
+    const turn = this.#lanes.enter(lease)
+    if (turn !== undefined) await turn
+    try {
+      this.#stopping.signal.throwIfAborted()
+      signal?.throwIfAborted()
+      return await body()
+    } finally {
+      this.#lanes.leave(lease)
+    }
+  }
+
+  // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** In the lane: claims or extends, whichever the latest state asks for. */
+  async #claim(lease: string, request: ClaimRequest): Promise<Belief> {
+    const { holder, durationMs, value, signal } = request
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      // A state that changed under the first attempt is tried again at once; then others deserve their turn.
+      if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
+      signal?.throwIfAborted()
+      const known = this.#client.leases().get(lease)
+      const own = known !== undefined && known.holder === holder && !this.#hasLapsed(known)
+      const sent = instant(this.#clock)
+      try {
+        const asked = { holder, duration: durationMs, value }
+        const options = signal === undefined ? undefined : { signal }
+        if (own) await this.#client.extendLease(lease, asked, options)
+        else await this.#client.claimLease(lease, asked, options)
+      } catch (error) {
+        if (!(error instanceof ErrInvalid)) throw error
+        const found = this.#client.leases().get(lease)
+        if (found !== undefined && found.holder !== holder && !this.#hasLapsed(found))
+          throw this.#denied(lease, holder, found)
+        continue
+      }
+      return this.#believe(lease, holder, sent, durationMs, own)
+    }
+    throw new ErrUnknown(`could not claim lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`, {
+      lease,
+      holder,
+      reason: 'retries exhausted',
+    })
+  }
+
+  #believe(
+    lease: string,
+    holder: string,
+    sent: { monotonicMs: number; wallMs: number },
+    durationMs: number,
+    renewed: boolean,
+  ): Belief {
+    // Another client's read may have replaced our entry since: then this term is over, and its token unknown (-1n).
+    const info = this.#client.leases().get(lease)
+    const fencingToken = info?.holder === holder ? info.fencingToken : -1n
+    let belief = this.#beliefs.get(lease)
+    if (belief !== undefined && belief.holder === holder && belief.fencingToken === fencingToken) {
+      belief.suspect = false
+      belief.extend(sent, durationMs)
+    } else {
+      belief = new Belief(holder, fencingToken, sent, durationMs)
+      this.#beliefs.set(lease, belief)
+      if (this.#beliefs.size > this.#sweepAt) this.#sweep()
+    }
+    if (this.events.heard('claimed')) this.events.emit({ type: 'claimed', lease, holder, fencingToken, renewed })
+    return belief
+  }
+
+  #denied(lease: string, holder: string, info: Info | undefined): ErrClaimDenied {
+    const currentHolder = info?.holder
+    if (this.events.heard('denied')) this.events.emit({ type: 'denied', lease, holder, currentHolder })
+    const by = currentHolder === undefined ? 'another' : `"${currentHolder}"`
+    return new ErrClaimDenied(`lease "${lease}" is held by ${by}`, {
+      lease,
+      holder,
+      currentHolder,
+      expiry: info?.expiry,
+    })
+  }
+
+  #sweep(): void {
+    for (const [lease, belief] of this.#beliefs) if (!belief.trusted(this.#clock)) this.#beliefs.delete(lease)
+    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#beliefs.size)
+  }
+
+  // ── check ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  readonly #checker = {
+    check: async (lease: string, holder: string, trapdoorKey: unknown): Promise<Info> => {
+      const believed = this.#believedInfo(lease, holder)
+      if (believed !== undefined && !this.#stopping.signal.aborted) {
+        if (trapdoorKey !== undefined) await believed.trapdoor(trapdoorKey)
+        return believed
+      }
+      return this.#call(undefined, async () => {
+        checkNames({ lease, holder })
+        await this.#read(lease)
+        const info = this.#client.leases().get(lease)
+        if (info === undefined || info.holder !== holder || this.#hasLapsed(info)) {
+          const reason = info === undefined || this.#hasLapsed(info) ? 'vacant' : `held by "${info.holder}"`
+          throw new ErrNotHeld(`"${holder}" does not hold lease "${lease}": it is ${reason}`, { lease, holder, reason })
+        }
+        const belief = this.#beliefs.get(lease)
+        if (belief?.fencingToken === info.fencingToken) belief.suspect = false
+        if (trapdoorKey !== undefined) await info.trapdoor(trapdoorKey)
+        return info
+      })
+    },
+  }
+
+  /** What is known of a lease that this process may rely on, granted here; undefined: ask. */
+  #believedInfo(lease: string, holder: string): Info | undefined {
+    const belief = this.#beliefs.get(lease)
+    if (belief === undefined || belief.holder !== holder || belief.suspect || !belief.trusted(this.#clock))
+      return undefined
+    const info = this.#client.leases().get(lease)
+    return info !== undefined && info.holder === holder && info.fencingToken === belief.fencingToken ? info : undefined
+  }
+
+  /**
+   * Reads the lease. Those who ask before the read is sent share it; nobody is answered by a read that was sent before
+   * he asked.
+   */
+  #read(lease: string): Promise<void> {
+    if (this.#nextRead === undefined) {
+      const leases = new Set<string>()
+      const done = Promise.resolve().then(() => {
+        this.#nextRead = undefined
+        return this.#client.refresh([...leases])
+      })
+      this.#nextRead = { leases, done }
+    }
+    this.#nextRead.leases.add(lease)
+    return this.#nextRead.done
+  }
+
+  /** Whether the lease is certainly not valid any more: strictly after its latest instant. */
+  #hasLapsed(info: Info): boolean {
+    return !info.pinned && this.#clock.now() > info.expiry.toMillis()
+  }
+
+  // ── release, revoke ───────────────────────────────────────────────────────────────────────────────────────────
+
+  #release(lease: string, holder: string): Promise<void> {
+    return this.#inLane(lease, undefined, async () => {
+      // Whatever becomes of the request: from the moment it is sent, the lease may be another's.
+      if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
+      try {
+        for (let attempt = 1; ; attempt++) {
+          if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
+          try {
+            await this.#client.releaseLease(lease, holder)
+            break
+          } catch (error) {
+            if (!(error instanceof ErrInvalid)) throw error
+            const info = this.#client.leases().get(lease)
+            if (info === undefined || this.#hasLapsed(info)) break
+            if (info.holder !== holder) {
+              const reason = `held by "${info.holder}"`
+              throw new ErrNotHeld(`"${holder}" cannot release lease "${lease}": it is ${reason}`, {
+                lease,
+                holder,
+                reason,
+              })
+            }
+            if (attempt >= MAX_ATTEMPTS) throw this.#exhausted('release', lease, error)
+          }
+        }
+        this.events.emit({ type: 'released', lease, holder })
+      } finally {
+        this.#vacated(lease) // those who wait in this process need no hint from outside
+      }
+    })
+  }
+
+  async #revoke(lease: string): Promise<void> {
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
+      await this.#read(lease)
+      const info = this.#client.leases().get(lease)
+      if (info === undefined || this.#hasLapsed(info)) return
+      const { holder } = info
+      try {
+        await this.#client.releaseLease(lease, holder)
+      } catch (error) {
+        if (error instanceof ErrInvalid) continue // it changed hands since the read
+        throw error
+      }
+      this.events.emit({ type: 'revoked', lease, holder })
+      this.#vacated(lease)
+      return
+    }
+    throw this.#exhausted('revoke', lease)
+  }
+
+  #exhausted(doing: string, lease: string, cause?: unknown): ErrUnknown {
+    const message = `could not ${doing} lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`
+    return new ErrUnknown(message, { lease, reason: 'retries exhausted', cause })
+  }
+
+  // ── holds ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
+  async #acquire(
+    lease: string,
+    holder: string,
+    options: ParsedHoldOptions,
+    signal: AbortSignal | undefined,
+  ): Promise<Hold> {
+    const { durationMs, renewEveryMs, value } = options
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      const belief = await this.#inLane(lease, signal, () => this.#claim(lease, { holder, durationMs, value, signal }))
+      if (!belief.trusted(this.#clock) || belief.fencingToken < 0n) continue
+      const hold = new ManagedHold(this.#keeper, this.token(lease, holder), belief, durationMs, renewEveryMs)
+      const holds = this.#holds.get(lease)
+      if (holds === undefined) this.#holds.set(lease, [hold])
+      else holds.push(hold)
+      return hold
+    }
+    throw new ErrUnknown(
+      `could not hold lease "${lease}": each of ${MAX_ATTEMPTS} grants took longer to arrive than its ${durationMs} ms`,
+      { lease, holder, reason: 'retries exhausted' },
+    )
+  }
+
+  #makeKeeper(): HoldKeeper {
+    return {
+      clock: this.#clock,
+      agenda: this.#agenda,
+      maxSleepMs: this.#maxSleepMs,
+      extend: (hold, value) => this.#extend(hold, value),
+      reread: async (hold) => {
+        await this.#read(hold.lease)
+        return this.#lossOf(hold)
+      },
+      release: (hold) => this.#call(undefined, () => this.#release(hold.lease, hold.holder)),
+      ended: (hold, loss) => this.#ended(hold, loss),
+      retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
+      checkValue: (value) => {
+        const rule = brokenValueRule(value)
+        if (rule !== undefined) throw notValid([{ argument: 'value', rule, value }])
+      },
+    }
+  }
+
+  #extend(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
+    const { lease, holder, durationMs, belief } = hold
+    return this.#inLane(lease, undefined, async () => {
+      const sent = instant(this.#clock)
+      try {
+        await this.#client.extendLease(lease, { holder, duration: durationMs, value })
+      } catch (error) {
+        if (!(error instanceof ErrInvalid)) throw error
+        const loss = this.#lossOf(hold)
+        if (loss === undefined) throw error // refused, yet the term stands: ask again
+        return loss
+      }
+      const loss = this.#lossOf(hold)
+      if (loss === undefined) {
+        belief.suspect = false
+        belief.extend(sent, durationMs)
+      }
+      return loss
+    })
+  }
+
+  /** Why this term is over by what the client knows, or undefined when it stands. */
+  #lossOf({ lease, holder, fencingToken, belief }: ManagedHold): LossReason | undefined {
+    const info = this.#client.leases().get(lease)
+    if (info === undefined || this.#hasLapsed(info)) return belief.trusted(this.#clock) ? 'revoked' : 'expired'
+    return info.holder === holder && info.fencingToken === fencingToken ? undefined : 'taken'
+  }
+
+  #ended(hold: ManagedHold, loss: ErrLost | undefined): void {
+    const { lease, holder, fencingToken, belief } = hold
+    const holds = this.#holds.get(lease)
+    if (holds !== undefined) {
+      holds.splice(holds.indexOf(hold), 1)
+      if (holds.length === 0) this.#holds.delete(lease)
+    }
+    if (this.#beliefs.get(lease) === belief) this.#beliefs.delete(lease)
+    if (loss === undefined) return
+    this.events.emit({ type: 'lost', lease, holder, fencingToken, reason: loss.reason })
+    this.#vacated(lease)
+  }
+
+  // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Joins the queue for the lease; the first in it contends in the substrate, the others wait for their turn. */
+  #contend(lease: string, holder: string, options: ParsedHoldOptions): Promise<Hold> {
+    let leave: ((error: unknown) => void) | undefined
+    return this.#call(
+      options.signal,
+      () =>
+        new Promise((resolve, reject) => {
+          const awaited = this.#await(lease)
+          const contender: Contender = {
+            holder,
+            options,
+            giveUp: new AbortController(),
+            failure: undefined,
+            resolve,
+            reject,
+          }
+          const deadline: Task = {
+            wakeAtMs: -1,
+            wake: () => {
+              const info = this.#client.leases().get(lease)
+              reject(contender.failure ?? this.#denied(lease, holder, info?.holder === holder ? undefined : info))
+            },
+          }
+          leave = (error) => {
+            this.#agenda.off(deadline)
+            contender.giveUp.abort(error)
+            this.#remove(awaited.contenders, contender)
+            if (awaited.contenders.length > 0) void this.#look(awaited) // the next one's turn
+            else this.#rest(awaited)
+          }
+          if (Number.isFinite(options.waitMs)) {
+            this.#agenda.at(deadline, Math.ceil(this.#clock.monotonic() + options.waitMs))
+          }
+          awaited.contenders.push(contender)
+          if (awaited.contenders.length === 1 || awaited.waiters.length > 0) void this.#look(awaited)
+        }),
+      (error) => leave?.(error),
+    )
+  }
+
+  #await(lease: string): Awaited {
+    this.#subscribe()
+    let awaited = this.#awaited.get(lease)
+    if (awaited === undefined) {
+      awaited = new Awaited(lease, (woken) => void this.#look(woken))
+      this.#awaited.set(lease, awaited)
+    }
+    return awaited
+  }
+
+  #forget(awaited: Awaited, waiter: Waiter): void {
+    this.#remove(awaited.waiters, waiter)
+    this.#rest(awaited)
+  }
+
+  #remove<T>(list: T[], item: T): boolean {
+    const index = list.indexOf(item)
+    if (index >= 0) list.splice(index, 1)
+    return index >= 0
+  }
+
+  /** Finds out about a lease that somebody waits for: reads it for those who only wait, claims it for the first who wants it. */
+  async #look(awaited: Awaited): Promise<void> {
+    if (awaited.looking) {
+      awaited.lookAgain = true // what is under way may have been sent before whatever woke us
+      return
+    }
+    awaited.looking = true
+    do {
+      awaited.lookAgain = false
+      try {
+        if (awaited.waiters.length > 0) await this.#wakeIfVacant(awaited)
+        const first = awaited.contenders[0]
+        if (first !== undefined) await this.#tryFor(awaited, first)
+        awaited.failures = 0
+      } catch (error) {
+        if (this.#stopping.signal.aborted) return
+        awaited.failures++
+        const doing = awaited.waiters.length > 0 ? 'read' : 'claim'
+        this.events.emit({ type: 'retrying', lease: awaited.lease, doing, cause: error })
+      }
+    } while (awaited.lookAgain && !this.#stopping.signal.aborted)
+    awaited.looking = false
+    this.#rest(awaited)
+  }
+
+  async #wakeIfVacant(awaited: Awaited): Promise<void> {
+    const waiting = [...awaited.waiters] // those who come while the read is out want one of their own
+    try {
+      await this.#read(awaited.lease)
+    } catch (error) {
+      if (error instanceof ErrUnknown) throw error
+      for (const waiter of waiting) if (this.#remove(awaited.waiters, waiter)) waiter.reject(error as Error)
+      return
+    }
+    const info = this.#client.leases().get(awaited.lease)
+    if (info !== undefined && !this.#hasLapsed(info)) return
+    for (const waiter of waiting) if (this.#remove(awaited.waiters, waiter)) waiter.resolve()
+  }
+
+  async #tryFor(awaited: Awaited, contender: Contender): Promise<void> {
+    const { lease } = awaited
+    const { holder, options, giveUp } = contender
+    // Held in this very process by another: its end wakes us.
+    if (this.#holds.get(lease)?.some((hold) => hold.held && hold.holder !== holder) === true) return
+    try {
+      const hold = await this.#acquire(lease, holder, options, giveUp.signal)
+      if (giveUp.signal.aborted) await hold.release().catch(() => {})
+      else {
+        this.#remove(awaited.contenders, contender)
+        contender.resolve(hold)
+      }
+    } catch (error) {
+      if (giveUp.signal.aborted) return
+      contender.failure = error instanceof ErrUnknown ? error : undefined
+      if (error instanceof ErrClaimDenied) return
+      if (error instanceof ErrUnknown) throw error
+      contender.reject(error as Error)
+    }
+  }
+
+  #soon(failures: number): number {
+    return Math.ceil(this.#clock.monotonic() + 1 + backoffMs(failures, this.#maxSleepMs))
+  }
+
+  /** Nobody waits: forget it. Otherwise wake when the lease may have lapsed, and at the latest after `maxSleep`. */
+  #rest(awaited: Awaited): void {
+    if (awaited.looking || this.#stopping.signal.aborted) return
+    if (awaited.waiters.length === 0 && awaited.contenders.length === 0) {
+      this.#agenda.off(awaited)
+      if (this.#awaited.get(awaited.lease) === awaited) this.#awaited.delete(awaited.lease)
+      return
+    }
+    if (awaited.failures > 0) {
+      this.#agenda.at(awaited, this.#soon(awaited.failures))
+      return
+    }
+    const info = this.#client.leases().get(awaited.lease)
+    let delayMs = this.#maxSleepMs
+    if (info === undefined) delayMs = Math.min(delayMs, 1 + backoffMs(1))
+    else {
+      // One millisecond past the latest instant: the boundary itself still belongs to the holder.
+      const leftMs = info.expiry.toMillis() + 1 - this.#clock.now()
+      if (leftMs > 0) delayMs = Math.min(delayMs, leftMs)
+      else if (!info.pinned) delayMs = Math.min(delayMs, 1)
+    }
+    this.#agenda.at(awaited, Math.ceil(this.#clock.monotonic() + delayMs))
+  }
+
+  // ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #subscribe(): void {
+    this.#unsubscribe ??= this.#client.subscribe((change) => this.#hinted(change))
+  }
+
+  #hinted(change: LeaseChange): void {
+    if (change.kind === 'resync') {
+      for (const awaited of this.#awaited.values()) void this.#look(awaited)
+      for (const holds of this.#holds.values()) for (const hold of holds) hold.suspect()
+    } else if (change.kind === 'vacated') {
+      const belief = this.#beliefs.get(change.lease)
+      if (belief !== undefined) belief.suspect = true
+      this.#vacated(change.lease)
+    }
+  }
+
+  /** The lease may be free: whoever waits for it looks, and whoever holds it here makes sure. */
+  #vacated(lease: string): void {
+    if (this.#stopping.signal.aborted) return
+    const awaited = this.#awaited.get(lease)
+    if (awaited !== undefined) void this.#look(awaited)
+    const holds = this.#holds.get(lease)
+    if (holds !== undefined) for (const hold of holds) hold.suspect()
+  }
+}
+
+interface ClaimRequest {
+  readonly holder: string
+  readonly durationMs: number
+  readonly value: string | undefined
+  readonly signal: AbortSignal | undefined
+}
+
+interface Waiter {
+  readonly resolve: () => void
+  readonly reject: (error: Error) => void
+}
+
+/** One who wants to hold the lease and waits for it. */
+interface Contender {
+  readonly holder: string
+  readonly options: ParsedHoldOptions
+  /** Aborts when he stops waiting: a claim of his that is out is given up. */
+  readonly giveUp: AbortController
+  /** What his last attempt met, when that was neither a grant nor a denial. */
+  failure: ErrUnknown | undefined
+  readonly resolve: (hold: Hold) => void
+  readonly reject: (error: Error) => void
+}
+
+/** A lease that somebody waits for. */
+class Awaited implements Task {
+  wakeAtMs = -1
+  readonly lease: string
+  readonly waiters: Waiter[] = []
+  readonly contenders: Contender[] = []
+  /** A read or a claim is out; `lookAgain`: something happened since it was sent. */
+  looking = false
+  lookAgain = false
+  failures = 0
+  readonly #look: (self: Awaited) => void
+
+  constructor(lease: string, look: (self: Awaited) => void) {
+    this.lease = lease
+    this.#look = look
+  }
+
+  wake(): void {
+    this.#look(this)
+  }
+}

@@ -1,0 +1,145 @@
+/** Configuration, parsed once at the edge: every problem at once, relations included, no coercion, nothing ignored. */
+import type { DurationLike } from 'luxon'
+import { z } from 'zod'
+import type { Client } from './client.ts'
+import type { Clock } from './clock.ts'
+import { notValid, type Problem } from './errors.ts'
+import { LeaseEvents } from './events.ts'
+import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
+import type { Substrate } from './substrate.ts'
+
+/** A duration option: what `brokenDurationRule` accepts, in milliseconds. */
+const duration: z.ZodType<number, unknown> = z.unknown().transform((value, context) => {
+  const rule = brokenDurationRule(value)
+  if (rule === undefined) return Math.ceil(toMillis(value as DurationLike))
+  context.addIssue({ code: 'custom', message: rule })
+  return z.NEVER
+})
+
+/** An object of which these methods are called. */
+function having<T>(what: string, methods: readonly (keyof T & string)[]): z.ZodType<T, unknown> {
+  return z.custom<T>(
+    (value) =>
+      typeof value === 'object' &&
+      value !== null &&
+      methods.every((method) => typeof (value as Record<string, unknown>)[method] === 'function'),
+    `must be ${what} (an object with ${methods.join(', ')})`,
+  )
+}
+
+const clock = having<Clock>('a Clock', ['now', 'monotonic', 'setTimer'])
+const events = z.instanceof(LeaseEvents, { error: 'must be a LeaseEvents' })
+
+const substrateClientOptions = z.strictObject({
+  substrate: having<Substrate>('a Substrate', ['apply', 'read', 'pinned', 'trapdoor', 'close']),
+  clock: clock.optional(),
+  events: events.optional(),
+  requestTimeout: duration.default(5_000),
+})
+
+const managerConfig = z.strictObject({
+  client: having<Client>('a Client', [
+    'claimLease',
+    'extendLease',
+    'expireLease',
+    'releaseLease',
+    'pinLease',
+    'unpinLease',
+    'pinned',
+    'leases',
+    'refresh',
+    'subscribe',
+  ]),
+  clock: clock.optional(),
+  events: events.optional(),
+  maxSleep: duration.default(60_000),
+})
+
+const holdOptions = z
+  .strictObject({
+    duration,
+    wait: z.union([z.boolean(), duration], { error: 'must be true, false or a duration' }).default(false),
+    signal: z.instanceof(AbortSignal, { error: 'must be an AbortSignal' }).optional(),
+    value: z
+      .custom<string>()
+      .superRefine((value, context) => {
+        const rule = value === undefined ? undefined : brokenValueRule(value)
+        if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
+      })
+      .optional(),
+    renewEvery: duration.optional(),
+  })
+  .superRefine(({ duration: durationMs, renewEvery }, context) => {
+    if (renewEvery === undefined || renewEvery < durationMs) return
+    context.addIssue({ code: 'custom', path: ['renewEvery'], message: `must be less than duration (${durationMs} ms)` })
+  })
+
+export interface ParsedSubstrateClientOptions {
+  readonly substrate: Substrate
+  readonly clock: Clock | undefined
+  readonly events: LeaseEvents | undefined
+  readonly requestTimeoutMs: number
+}
+
+export interface ParsedManagerConfig {
+  readonly client: Client
+  readonly clock: Clock | undefined
+  readonly events: LeaseEvents | undefined
+  readonly maxSleepMs: number
+}
+
+/** @throws ErrNotValid with every problem */
+export function parseSubstrateClientOptions(options: unknown): ParsedSubstrateClientOptions {
+  const { requestTimeout, substrate, clock, events } = parse(substrateClientOptions, options, 'options')
+  return { substrate, clock, events, requestTimeoutMs: requestTimeout }
+}
+
+/** @throws ErrNotValid with every problem */
+export function parseManagerConfig(config: unknown): ParsedManagerConfig {
+  const { maxSleep, client, clock, events } = parse(managerConfig, config, 'config')
+  return { client, clock, events, maxSleepMs: maxSleep }
+}
+
+export interface ParsedHoldOptions {
+  readonly durationMs: number
+  /** Milliseconds, 0 = do not wait, Infinity = as long as the signal allows. */
+  readonly waitMs: number
+  readonly signal: AbortSignal | undefined
+  readonly value: string | undefined
+  readonly renewEveryMs: number
+}
+
+/** @throws ErrNotValid with every problem */
+export function parseHoldOptions(options: unknown): ParsedHoldOptions {
+  const { duration: durationMs, wait, signal, value, renewEvery } = parse(holdOptions, options, 'options')
+  const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
+  return { durationMs, waitMs, signal, value, renewEveryMs: renewEvery ?? durationMs / 3 }
+}
+
+/** Runs a schema and says what is wrong in this library's words; `root` names the whole object. */
+export function parse<T>(schema: z.ZodType<T, unknown>, input: unknown, root: string): T {
+  const result = schema.safeParse(input)
+  if (result.success) return result.data
+  const problems: Problem[] = result.error.issues.flatMap((issue) => {
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => ({
+        argument: key,
+        rule: 'is not an option',
+        value: at(input, [...issue.path, key]),
+      }))
+    }
+    const argument = issue.path.length === 0 ? root : issue.path.join('.')
+    return [{ argument, rule: ruleOf(issue.message), value: at(input, issue.path) }]
+  })
+  throw notValid(problems)
+}
+
+function ruleOf(message: string): string {
+  return /^(must|is|cannot) /.test(message) ? message : `is not valid: ${message}`
+}
+
+function at(input: unknown, path: readonly PropertyKey[]): unknown {
+  let value = input
+  for (const key of path) value = (value as Record<PropertyKey, unknown> | undefined)?.[key]
+  return value
+}

@@ -1,0 +1,516 @@
+/**
+ * The Client over any Substrate. What every store needs is written once, here:
+ *
+ * - *Validation*: an adapter never sees a bad name, duration or value.
+ * - *Nonces*: each logical claim has its own, the same over its retries, so that a lost reply resolves to "it was
+ *   mine" instead of "taken", by ourselves.
+ * - *Coalescing*: concurrent calls share round trips (`coalescer.ts`); two operations on one lease never meet in the
+ *   store (`lanes.ts`).
+ * - *Three outcomes*: granted resolves; refused is `ErrInvalid`, with the state that forbids it in `leases()`; and
+ *   unknown is tried again with the same nonce, then `ErrUnknown`. Each round trip has its own time-out.
+ * - *Late bounds*: `Info.expiry` is counted from the arrival of the answer (`skew.ts`), or by observation where the
+ *   store has no clock (`observer.ts`). The early bound, for a holder, is the caller's: it knows when it called.
+ * - *The snapshot*: what the answers taught, by lease. Memory grows with the leases this client touched and that have
+ *   not lapsed, not with the namespace (unless a full `refresh()` asked for all of it).
+ *
+ * A claim that is given up (aborted, or its outcome still unknown after all retries) is released again by its nonce,
+ * as long as no other operation of this client waits for the lease: whoever waits may be about to use that very term.
+ */
+import { randomBytes } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
+import { DateTime, type DurationLike } from 'luxon'
+import { backoffMs } from './backoff.ts'
+import type { Client, ClientCallOptions, LeaseChange } from './client.ts'
+import { sleep, systemClock, type Clock } from './clock.ts'
+import { Coalescer } from './coalescer.ts'
+import { ErrInvalid, ErrUnknown } from './errors.ts'
+import { LeaseEvents } from './events.ts'
+import { Lanes } from './lanes.ts'
+import { checkNames, checkRequest, type Info, type Request, type Trapdoor } from './lease.ts'
+import { inViewSince } from './observer.ts'
+import { parseSubstrateClientOptions } from './options.ts'
+import { elapsedForObserver, instant, lapseWindowMs, type Instant } from './skew.ts'
+import { unknown, type Call, type ClaimOp, type Holding, type Op, type Substrate, type Verdict } from './substrate.ts'
+
+export interface SubstrateClientOptions {
+  readonly substrate: Substrate
+  /** @default the machine's clocks */
+  readonly clock?: Clock | undefined
+  /** Where warnings about the substrate's set-up go. @default a stream of its own, see `events` */
+  readonly events?: LeaseEvents | undefined
+  /**
+   * How long one round trip may take before its answer counts as lost. A claim or an extension waits at most a third of
+   * its duration (but at least 250 ms), so that there is time to ask again. @default 5 seconds
+   */
+  readonly requestTimeout?: DurationLike | undefined
+}
+
+/** How often an operation whose outcome is unknown is sent in all. */
+const MAX_ATTEMPTS = 4
+/** A third of a short lease may be less than an honest round trip takes; nothing is given up sooner than this. */
+const MIN_TIMEOUT_MS = 250
+/** Below this many entries the snapshot is not swept. */
+const SWEEP_FLOOR = 1024
+
+export class SubstrateClient implements Client {
+  /** Warnings about the substrate's set-up. */
+  readonly events: LeaseEvents
+  readonly #substrate: Substrate
+  readonly #clock: Clock
+  readonly #timeoutMs: number
+  readonly #lanes = new Lanes()
+  readonly #ops: Coalescer<Op, Verdict>
+  readonly #reads: Coalescer<string, ReadAnswer>
+  readonly #sightings = new Map<string, Sighting>()
+  /** For each read that is out: the leases that other answers touched meanwhile, with the last token seen to end. */
+  readonly #readsOut = new Set<Map<string, bigint>>()
+  readonly #listeners = new Set<(change: LeaseChange) => void>()
+  readonly #closing = new AbortController()
+  readonly #noncePrefix = randomBytes(9).toString('base64url')
+  #nonces = 0
+  #sweepAt = SWEEP_FLOOR
+  #inspected = false
+  #unwatch: (() => void) | undefined
+
+  constructor(options: SubstrateClientOptions) {
+    const { substrate, clock, events, requestTimeoutMs } = parseSubstrateClientOptions(options)
+    this.#substrate = substrate
+    this.#clock = clock ?? systemClock
+    this.events = events ?? new LeaseEvents()
+    this.#timeoutMs = requestTimeoutMs
+    setMaxListeners(0, this.#closing.signal) // every operation that pauses listens to it
+    const limits = { maxItems: substrate.limits.maxOps, maxInFlight: substrate.limits.maxInFlight }
+    this.#ops = new Coalescer(limits, (ops) => this.#apply(ops))
+    this.#reads = new Coalescer(limits, (names) => this.#readNames(names))
+  }
+
+  claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void> {
+    return this.#start(options, (signal) => {
+      const durationMs = checkRequest(lease, request)
+      const { holder, value } = request
+      const nonce = `${this.#noncePrefix}${(this.#nonces++).toString(36)}`
+      return new Promise((resolve, reject) => {
+        void this.#inLane(lease, async () => {
+          const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
+          const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed }
+          // The caller is answered from inside the lane: tidying up after a claim given up goes on without him.
+          try {
+            const verdict = await this.#settle(op, signal)
+            if (verdict.outcome === 'granted') resolve()
+            else reject(invalid(op, verdict.holding))
+            if (verdict.outcome === 'granted' && signal?.aborted === true) await this.#abandon(op)
+          } catch (error) {
+            reject(error as Error)
+            if (!(error instanceof NeverSent)) await this.#abandon(op)
+          }
+        })
+      })
+    })
+  }
+
+  extendLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void> {
+    return this.#start(options, (signal) => {
+      const durationMs = checkRequest(lease, request)
+      const { holder, value } = request
+      return this.#inLane(lease, () => {
+        const fencingToken = this.#tokenOf(lease, holder)
+        return this.#demand({ kind: 'extend', lease, holder, fencingToken, durationMs, value }, signal)
+      })
+    })
+  }
+
+  expireLease(lease: string, options?: ClientCallOptions): Promise<void> {
+    return this.#start(options, (signal) => {
+      checkNames({ lease })
+      return this.#inLane(lease, () => {
+        const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
+        return this.#demand({ kind: 'expire', lease, lapsed }, signal)
+      })
+    })
+  }
+
+  releaseLease(lease: string, holder: string, options?: ClientCallOptions): Promise<void> {
+    return this.#start(options, (signal) => {
+      checkNames({ lease, holder })
+      return this.#inLane(lease, () => {
+        const fencingToken = this.#tokenOf(lease, holder)
+        return this.#demand({ kind: 'release', lease, holder, fencingToken, nonce: undefined }, signal)
+      })
+    })
+  }
+
+  pinLease(lease: string, entity: string): Promise<void> {
+    return this.#pin('pin', lease, entity)
+  }
+
+  unpinLease(lease: string, entity: string): Promise<void> {
+    return this.#pin('unpin', lease, entity)
+  }
+
+  #pin(kind: 'pin' | 'unpin', lease: string, entity: string): Promise<void> {
+    return this.#start(undefined, () => {
+      checkNames({ lease, entity })
+      return this.#inLane(lease, () => this.#demand({ kind, lease, entity }, undefined))
+    })
+  }
+
+  pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
+    return this.#start(undefined, () => this.#reading('the pinned leases', (call) => this.#substrate.pinned(call)))
+  }
+
+  leases(): ReadonlyMap<string, Info> {
+    return this.#sightings
+  }
+
+  refresh(leases?: Iterable<string>): Promise<void> {
+    return this.#start(undefined, async () => {
+      if (leases === undefined) return this.#readAndMerge(undefined)
+      const names = new Set(leases)
+      for (const lease of names) checkNames({ lease })
+      const answers = await Promise.all([...names].map((lease) => this.#reads.submit(lease)))
+      for (const answer of answers) if (answer?.error !== undefined) throw answer.error
+    })
+  }
+
+  subscribe(listener: (change: LeaseChange) => void): () => void {
+    const own = (change: LeaseChange): void => {
+      try {
+        listener(change)
+      } catch (error) {
+        process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseListenerWarning' })
+      }
+    }
+    this.#listeners.add(own)
+    if (!this.#closing.signal.aborted) {
+      this.#unwatch ??= this.#substrate.watch?.((change) => {
+        for (const tell of [...this.#listeners]) tell(change)
+      })
+    }
+    return () => {
+      this.#listeners.delete(own)
+      if (this.#listeners.size === 0) this.#stopWatching()
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing.signal.aborted) return
+    this.#closing.abort(new ErrUnknown('the client was closed'))
+    this.#stopWatching()
+    this.#listeners.clear()
+    await this.#substrate.close()
+  }
+
+  #stopWatching(): void {
+    this.#unwatch?.()
+    this.#unwatch = undefined
+  }
+
+  // ── one call ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** What every call shares: it never throws synchronously, refuses after close, and rejects when its signal aborts. */
+  #start<T>(options: ClientCallOptions | undefined, body: (signal: AbortSignal | undefined) => Promise<T>): Promise<T> {
+    const signal = options?.signal
+    try {
+      this.#closing.signal.throwIfAborted()
+      signal?.throwIfAborted()
+      if (!this.#inspected) this.#inspect()
+      return signal === undefined ? body(undefined) : abortable(body(signal), signal)
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
+  }
+
+  async #inLane(lease: string, body: () => Promise<void>): Promise<void> {
+    const turn = this.#lanes.enter(lease)
+    if (turn !== undefined) await turn
+    try {
+      await body()
+    } finally {
+      this.#lanes.leave(lease)
+    }
+  }
+
+  /** Settles the operation; refused is `ErrInvalid`. */
+  async #demand(op: Op, signal: AbortSignal | undefined): Promise<void> {
+    const verdict = await this.#settle(op, signal)
+    if (verdict.outcome !== 'granted') throw invalid(op, verdict.holding)
+  }
+
+  /** Sends the operation until it is granted or refused, or no more can be learned about it. */
+  async #settle(op: Op, signal: AbortSignal | undefined): Promise<Verdict> {
+    const startedMs = this.#clock.monotonic()
+    let attempts = 0
+    for (let tries = 1; ; tries++) {
+      const verdict = await this.#ops.submit(op, signal)
+      if (verdict === undefined) throw attempts === 0 ? new NeverSent() : signal?.reason
+      if (verdict.outcome === 'granted' || verdict.outcome === 'refused') return verdict
+
+      let delayMs: number
+      if (verdict.outcome === 'contended') {
+        // Whoever holds the row does so for the length of one statement: ask again soon, by jitter apart.
+        if (this.#clock.monotonic() - startedMs > this.#timeoutMs) throw unsettled(op, 'somebody was always at it')
+        delayMs = 1 + Math.random() * Math.min(50, 4 * tries)
+      } else {
+        attempts++
+        if (attempts >= MAX_ATTEMPTS) throw unsettled(op, reasonOf(verdict.cause), verdict.cause)
+        delayMs = attempts === 1 ? 0 : backoffMs(attempts - 1)
+      }
+      if (delayMs > 0) await sleep(this.#clock, delayMs, this.#closing.signal)
+      this.#closing.signal.throwIfAborted()
+    }
+  }
+
+  /** Best effort: a claim that nobody will use should not keep others out for its whole duration. */
+  async #abandon({ lease, holder, nonce }: ClaimOp): Promise<void> {
+    const op: Op = { kind: 'release', lease, holder, fencingToken: undefined, nonce }
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      const verdict = await this.#ops.submit(op)
+      if (verdict?.outcome === 'granted' || verdict?.outcome === 'refused') return
+      if (this.#lanes.contended(lease)) return // the one who waits may find this very term his own
+      try {
+        await sleep(this.#clock, backoffMs(attempt), this.#closing.signal)
+      } catch {
+        return
+      }
+    }
+  }
+
+  // ── round trips ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #apply(ops: readonly Op[]): Promise<readonly Verdict[]> {
+    let verdicts: readonly Verdict[]
+    try {
+      verdicts = await this.#roundTrip((call) => this.#substrate.apply(ops, call), this.#timeoutFor(ops))
+    } catch (error) {
+      const verdict = unknown(error)
+      return ops.map(() => verdict)
+    }
+    const now = instant(this.#clock)
+    for (let index = 0; index < ops.length; index++) {
+      const op = ops[index]
+      const verdict = verdicts[index]
+      if (op === undefined || verdict === undefined) continue
+      if (verdict.outcome === 'granted' || verdict.outcome === 'refused') this.#learn(op.lease, verdict.holding, now)
+    }
+    return verdicts
+  }
+
+  async #readNames(names: readonly string[]): Promise<readonly ReadAnswer[]> {
+    try {
+      await this.#readAndMerge([...new Set(names)])
+      return names.map(() => ({ error: undefined }))
+    } catch (error) {
+      return names.map(() => ({ error: error as Error }))
+    }
+  }
+
+  async #readAndMerge(names: readonly string[] | undefined): Promise<void> {
+    for (let open = names; ;) {
+      const touched = new Map<string, bigint>()
+      this.#readsOut.add(touched)
+      try {
+        const what =
+          open === undefined ? 'the namespace' : open.length === 1 ? `lease "${open[0]}"` : `${open.length} leases`
+        const asked = open
+        const holdings = await this.#reading(what, (call) => this.#substrate.read(asked, call))
+        this.#readsOut.delete(touched)
+        open = this.#merge(asked, holdings, touched)
+      } finally {
+        this.#readsOut.delete(touched)
+      }
+      if (open.length === 0) return
+    }
+  }
+
+  /** A read, tried again like any other operation: it changes nothing. */
+  async #reading<T>(what: string, read: (call: Call) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#roundTrip(read)
+      } catch (error) {
+        this.#closing.signal.throwIfAborted()
+        if (attempt >= MAX_ATTEMPTS) {
+          throw new ErrUnknown(`could not read ${what}: ${reasonOf(error)}`, { reason: reasonOf(error), cause: error })
+        }
+        if (attempt > 1) await sleep(this.#clock, backoffMs(attempt - 1), this.#closing.signal)
+      }
+    }
+  }
+
+  /** One call of the substrate, given up after the time-out. */
+  #roundTrip<T>(send: (call: Call) => Promise<T>, timeoutMs: number = this.#timeoutMs): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const controller = new AbortController()
+      const timer = this.#clock.setTimer(timeoutMs, () => {
+        const error = new Error(`no answer within ${timeoutMs} ms`)
+        reject(error)
+        controller.abort(error)
+      })
+      const fail = (error: unknown): void => {
+        timer.cancel()
+        reject(error as Error)
+      }
+      try {
+        send({ signal: controller.signal, timeoutMs }).then((answer) => {
+          timer.cancel()
+          resolve(answer)
+        }, fail)
+      } catch (error) {
+        fail(error)
+      }
+    })
+  }
+
+  /** A lost answer must leave time to ask again before the shortest lease in the batch is over. */
+  #timeoutFor(ops: readonly Op[]): number {
+    let shortestMs = Number.POSITIVE_INFINITY
+    for (const op of ops) if ('durationMs' in op && op.durationMs < shortestMs) shortestMs = op.durationMs
+    return Math.min(this.#timeoutMs, Math.max(MIN_TIMEOUT_MS, Math.ceil(shortestMs / 3)))
+  }
+
+  #inspect(): void {
+    this.#inspected = true
+    if (this.#substrate.inspect === undefined) return
+    this.#roundTrip((call) => this.#substrate.inspect?.(call) ?? Promise.resolve([])).then(
+      (warnings) => warnings.forEach((warning) => this.events.emit({ type: 'warning', ...warning })),
+      () => {}, // a substrate that cannot be asked says so again at the operation that follows
+    )
+  }
+
+  // ── the snapshot ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  #learn(lease: string, holding: Holding | undefined, now: Instant): void {
+    const known = this.#sightings.get(lease)
+    for (const touched of this.#readsOut) touched.set(lease, known?.fencingToken ?? -1n)
+    if (holding === undefined || isVacant(holding)) {
+      this.#sightings.delete(lease)
+      return
+    }
+    this.#sightings.set(lease, new Sighting(this.#substrate, lease, holding, known, now))
+    if (this.#sightings.size > this.#sweepAt) this.#sweep(now)
+  }
+
+  /**
+   * Takes over what a read saw. The answers of operations that arrived while the read was out may be older or newer
+   * than it: fencing tokens order the terms. Where they cannot (the read saw nobody, an operation somebody), the lease
+   * is returned, to be read again.
+   */
+  #merge(
+    asked: readonly string[] | undefined,
+    holdings: ReadonlyMap<string, Holding>,
+    touched: ReadonlyMap<string, bigint>,
+  ): readonly string[] {
+    const now = instant(this.#clock)
+    const again: string[] = []
+    for (const lease of asked ?? new Set([...this.#sightings.keys(), ...holdings.keys()])) {
+      const holding = holdings.get(lease)
+      const vacatedToken = touched.get(lease)
+      if (vacatedToken === undefined) this.#learn(lease, holding, now)
+      else {
+        const known = this.#sightings.get(lease)
+        if (holding === undefined || isVacant(holding)) {
+          if (known !== undefined) again.push(lease)
+        } else if (
+          known === undefined ? holding.fencingToken > vacatedToken : holding.fencingToken >= known.fencingToken
+        ) {
+          this.#learn(lease, holding, now)
+        }
+      }
+    }
+    return again
+  }
+
+  #sweep(now: Instant): void {
+    for (const [lease, sighting] of this.#sightings) if (sighting.isLapsed(now)) this.#sightings.delete(lease)
+    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#sightings.size)
+  }
+
+  #tokenOf(lease: string, holder: string): bigint | undefined {
+    const known = this.#sightings.get(lease)
+    return known?.holder === holder ? known.fencingToken : undefined
+  }
+}
+
+/** What this client knows about one held lease. Immutable; the costly parts are made when they are read. */
+class Sighting implements Info {
+  readonly holder: string
+  readonly fencingToken: bigint
+  readonly value: string | undefined
+  readonly pinned: boolean
+  /** For `observer.ts`. */
+  readonly version: string | undefined
+  readonly seen: Instant
+  readonly #lapseMs: number
+  readonly #lease: string
+  readonly #substrate: Substrate
+
+  constructor(substrate: Substrate, lease: string, holding: Holding, previous: Sighting | undefined, now: Instant) {
+    this.holder = holding.holder
+    this.fencingToken = holding.fencingToken
+    this.value = holding.value
+    this.pinned = holding.pinned
+    this.version = holding.version
+    this.seen = inViewSince(previous, holding.version, now)
+    this.#lapseMs = lapseWindowMs(holding.remainingMs)
+    this.#lease = lease
+    this.#substrate = substrate
+  }
+
+  get expiry(): DateTime {
+    return DateTime.fromMillis(Math.ceil(this.seen.wallMs + this.#lapseMs))
+  }
+
+  get trapdoor(): Trapdoor {
+    return this.#substrate.trapdoor(this.#lease, this.holder, this.fencingToken)
+  }
+
+  /** Whether the lease has lapsed for certain, by this machine's clocks: strictly after the late bound. */
+  isLapsed(now: Instant): boolean {
+    return !this.pinned && elapsedForObserver(this.seen, now) > this.#lapseMs
+  }
+
+  /** The version that may be taken over, on a store without a clock. */
+  lapsedVersion(now: Instant): string | undefined {
+    return this.version !== undefined && this.isLapsed(now) ? this.version : undefined
+  }
+}
+
+interface ReadAnswer {
+  readonly error: Error | undefined
+}
+
+/** Aborted while it was still queued: there is nothing to tidy up. The caller has been told the signal's own reason. */
+class NeverSent extends Error {}
+
+function isVacant({ remainingMs, pinned, version }: Holding): boolean {
+  return remainingMs <= 0 && !pinned && version === undefined
+}
+
+function invalid(op: Op, holding: Holding | undefined): ErrInvalid {
+  const holder = 'holder' in op ? op.holder : undefined
+  const reason = holding === undefined ? 'vacant' : `held by "${holding.holder}"`
+  return new ErrInvalid(`cannot ${op.kind} lease "${op.lease}": it is ${reason}`, { lease: op.lease, holder, reason })
+}
+
+function unsettled(op: Op, reason: string, cause?: unknown): ErrUnknown {
+  const holder = 'holder' in op ? op.holder : undefined
+  return new ErrUnknown(`could not ${op.kind} lease "${op.lease}", it may have happened: ${reason}`, {
+    lease: op.lease,
+    holder,
+    reason,
+    cause,
+  })
+}
+
+function reasonOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message || cause.name : String(cause)
+}
+
+/** The promise's outcome, or the signal's reason if that comes first. */
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error)
+    signal.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}

@@ -1,0 +1,44 @@
+/** A checkable statement "this holder has this lease", perhaps no longer true. */
+import type { Info } from './lease.ts'
+
+/**
+ * A statement about a lease. Making one says nothing; checking it does.
+ */
+export interface Token {
+  readonly lease: string
+  readonly holder: string
+  /**
+   * Resolves with what is known of the lease if the holder has it: without any I/O while this process relies on a grant
+   * of its own, else after exactly one read (concurrent checks share it).
+   *
+   * With a trapdoor key the substrate puts the same check into the caller's own transaction; which keys it understands
+   * is in its own documentation. `undefined` alone means "no key".
+   *
+   * @throws ErrNotHeld  surely not held at the moment of the check
+   * @throws ErrNotValid lease or holder is not a valid name
+   * @throws ErrTrapdoor the key is not one that this substrate understands
+   * @throws ErrUnknown  the substrate could not be asked: infer nothing
+   */
+  check(trapdoorKey?: unknown): Promise<Info>
+}
+
+/** How a token asks. */
+export interface TokenChecker {
+  check(lease: string, holder: string, trapdoorKey: unknown): Promise<Info>
+}
+
+export class LeaseToken implements Token {
+  readonly lease: string
+  readonly holder: string
+  readonly #checker: TokenChecker
+
+  constructor(lease: string, holder: string, checker: TokenChecker) {
+    this.lease = lease
+    this.holder = holder
+    this.#checker = checker
+  }
+
+  check(trapdoorKey?: unknown): Promise<Info> {
+    return this.#checker.check(this.lease, this.holder, trapdoorKey)
+  }
+}
