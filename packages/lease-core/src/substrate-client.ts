@@ -113,8 +113,12 @@ export class SubstrateClient implements Client {
       const durationMs = checkRequest(lease, request)
       const { holder, value } = request
       return this.#inLane(lease, () => {
+        const known = this.#sightings.get(lease)
         const fencingToken = this.#tokenOf(lease, holder)
-        return this.#demand({ kind: 'extend', lease, holder, fencingToken, durationMs, value }, signal)
+        const op: Op = { kind: 'extend', lease, holder, fencingToken, durationMs, value }
+        // A store without a clock cannot tell that the lease has lapsed; whoever observed it can, and must.
+        if (known?.lapsedVersion(instant(this.#clock)) !== undefined) return Promise.reject(invalid(op, undefined))
+        return this.#demand(op, signal)
       })
     })
   }
