@@ -54,13 +54,21 @@ export interface Hold extends AsyncDisposable {
   release(): Promise<void>
 }
 
+/** An extension under way. */
+export interface Extension {
+  /** Why the term is lost, or undefined when it was extended. Rejects when neither is known. */
+  readonly outcome: Promise<LossReason | undefined>
+  /** Stops standing in the way of the next operation on the lease. The answer may still come, and then counts. */
+  leaveBehind(): void
+}
+
 /** What the manager does for its Holds. */
 export interface HoldKeeper {
   readonly clock: Clock
   readonly agenda: Agenda
   readonly maxSleepMs: number
-  /** Extends this very term; resolves with why it is lost, or undefined when it was extended. */
-  extend(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
+  /** Extends this very term. */
+  extend(hold: ManagedHold, value: string | undefined): Extension
   /** Reads the lease; resolves with why it is lost, or undefined when the term still stands. */
   reread(hold: ManagedHold): Promise<LossReason | undefined>
   release(hold: ManagedHold): Promise<void>
@@ -84,9 +92,8 @@ export class ManagedHold implements Hold, Task {
   #renewAtMs: number
   #rereadAtMs: number
   /** The renewal that is out, if any, and when to leave it behind. */
-  #attempt = 0
-  #attemptOut = false
-  #attemptEndsAtMs = 0
+  #renewal: Extension | undefined
+  #renewalEndsAtMs = 0
   #failures = 0
 
   constructor(keeper: HoldKeeper, token: Token, belief: Belief, durationMs: number, renewEveryMs: number) {
@@ -117,6 +124,11 @@ export class ManagedHold implements Hold, Task {
     return this.#over === undefined && this.belief.trusted(this.#keeper.clock)
   }
 
+  /** Released or lost. */
+  get over(): boolean {
+    return this.#over !== undefined
+  }
+
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
@@ -136,7 +148,7 @@ export class ManagedHold implements Hold, Task {
   async update(value: string): Promise<void> {
     this.#keeper.checkValue(value)
     this.assertHeld()
-    const loss = await this.#keeper.extend(this, value)
+    const loss = await this.#keeper.extend(this, value).outcome
     if (loss !== undefined) this.lose(loss)
     this.assertHeld()
   }
@@ -174,15 +186,16 @@ export class ManagedHold implements Hold, Task {
     const nowMs = clock.monotonic()
     // The window is checked to the millisecond ahead: a timer is never early enough.
     if (this.belief.leftMs(clock) < 1) {
-      const tried = this.#attemptOut || this.#failures > 0
+      const tried = this.#renewal !== undefined || this.#failures > 0
       this.lose(tried ? 'unreachable' : 'expired')
       return
     }
-    if (this.#attemptOut && nowMs >= this.#attemptEndsAtMs) {
+    if (this.#renewal !== undefined && nowMs >= this.#renewalEndsAtMs) {
+      this.#renewal.leaveBehind()
       this.#failed(nowMs, new Error('no answer to a renewal in time'))
       this.#renewAtMs = nowMs
     }
-    if (!this.#attemptOut) {
+    if (this.#renewal === undefined) {
       if (nowMs >= this.#renewAtMs) this.#renew(nowMs)
       else if (nowMs >= this.#rereadAtMs) {
         this.#rereadAtMs = nowMs + this.#keeper.maxSleepMs
@@ -193,25 +206,17 @@ export class ManagedHold implements Hold, Task {
   }
 
   #renew(nowMs: number): void {
-    const attempt = ++this.#attempt
-    this.#attemptOut = true
-    this.#attemptEndsAtMs = Math.ceil(nowMs + this.#attemptLimitMs(nowMs))
-    this.#keeper.extend(this, undefined).then(
+    const renewal = this.#keeper.extend(this, undefined)
+    this.#renewal = renewal
+    this.#renewalEndsAtMs = Math.ceil(nowMs + this.#renewalLimitMs(nowMs))
+    renewal.outcome.then(
       (loss) => {
         if (this.#over !== undefined) return
         if (loss !== undefined) this.lose(loss)
-        else {
-          // A late answer of an attempt left behind still moved the window.
-          const renewedMs = this.#keeper.clock.monotonic()
-          this.#attemptOut &&= attempt !== this.#attempt
-          this.#failures = 0
-          this.#renewAtMs = this.#nextRenewal(renewedMs)
-          this.#rereadAtMs = renewedMs + this.#keeper.maxSleepMs
-          this.#schedule(renewedMs)
-        }
+        else this.#renewed(renewal)
       },
       (error: unknown) => {
-        if (this.#over !== undefined || attempt !== this.#attempt || !this.#attemptOut) return
+        if (this.#over !== undefined || this.#renewal !== renewal) return
         const failedMs = this.#keeper.clock.monotonic()
         this.#failed(failedMs, error)
         this.#schedule(failedMs)
@@ -219,15 +224,25 @@ export class ManagedHold implements Hold, Task {
     )
   }
 
+  /** The late answer of a renewal left behind counts as well: it moved the window. */
+  #renewed(renewal: Extension): void {
+    const nowMs = this.#keeper.clock.monotonic()
+    if (this.#renewal === renewal) this.#renewal = undefined
+    this.#failures = 0
+    this.#renewAtMs = this.#nextRenewal(nowMs)
+    this.#rereadAtMs = nowMs + this.#keeper.maxSleepMs
+    this.#schedule(nowMs)
+  }
+
   #failed(nowMs: number, cause: unknown): void {
-    this.#attemptOut = false
+    this.#renewal = undefined
     this.#failures++
     this.#renewAtMs = Math.ceil(nowMs + 1 + backoffMs(this.#failures, this.#renewEveryMs / 2))
     this.#keeper.retrying(this, cause)
   }
 
   /** How long one renewal may take: until half of what is left, so that there is time for another. */
-  #attemptLimitMs(nowMs: number): number {
+  #renewalLimitMs(nowMs: number): number {
     return Math.max(1, Math.min(this.#renewEveryMs, (this.belief.endsAtMs - nowMs) / 2))
   }
 
@@ -241,7 +256,7 @@ export class ManagedHold implements Hold, Task {
   #schedule(nowMs: number): void {
     const nextMs = Math.min(
       Math.floor(this.belief.endsAtMs),
-      this.#attemptOut ? this.#attemptEndsAtMs : Math.min(this.#renewAtMs, Math.ceil(this.#rereadAtMs)),
+      this.#renewal !== undefined ? this.#renewalEndsAtMs : Math.min(this.#renewAtMs, Math.ceil(this.#rereadAtMs)),
     )
     this.#keeper.agenda.at(this, Math.max(nextMs, Math.ceil(nowMs)))
   }

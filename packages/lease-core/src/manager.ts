@@ -31,7 +31,7 @@ import { sleep, systemClock, type Clock } from './clock.ts'
 import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
-import { ManagedHold, type Hold, type HoldKeeper } from './hold.ts'
+import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.ts'
 import { Lanes } from './lanes.ts'
 import { brokenValueRule, checkNames, checkRequest, type Info } from './lease.ts'
 import { parseHoldOptions, parseManagerConfig, type ParsedHoldOptions } from './options.ts'
@@ -558,25 +558,49 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     }
   }
 
-  #extend(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
-    const { lease, holder, durationMs, belief } = hold
-    return this.#inLane(lease, undefined, async () => {
-      const sent = instant(this.#clock)
+  /** A renewal has its turn like any other operation on the lease, but one that hangs can be passed. */
+  #extend(hold: ManagedHold, value: string | undefined): Extension {
+    const { lease } = hold
+    let place: 'queued' | 'in the lane' | 'gone' = 'queued'
+    const leaveBehind = (): void => {
+      if (place === 'in the lane') this.#lanes.leave(lease)
+      place = 'gone'
+    }
+    const extend = async (): Promise<LossReason | undefined> => {
+      const turn = this.#lanes.enter(lease)
+      if (turn !== undefined) await turn
+      const passed = place === 'gone'
+      place = 'in the lane'
       try {
-        await this.#client.extendLease(lease, { holder, duration: durationMs, value })
-      } catch (error) {
-        if (!(error instanceof ErrInvalid)) throw error
-        const loss = this.#lossOf(hold)
-        if (loss === undefined) throw error // refused, yet the term stands: ask again
-        return loss
+        this.#stopping.signal.throwIfAborted()
+        if (passed || hold.over) throw new Error('there is no use for it any more')
+        return await this.#extendOnce(hold, value)
+      } finally {
+        leaveBehind()
       }
+    }
+    return { outcome: extend(), leaveBehind }
+  }
+
+  async #extendOnce(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
+    const { lease, holder, durationMs, fencingToken, belief } = hold
+    const known = this.#client.leases().get(lease)
+    if (known !== undefined && known.fencingToken > fencingToken) return 'taken' // tokens rise: this term is over
+    const sent = instant(this.#clock)
+    try {
+      await this.#client.extendLease(lease, { holder, duration: durationMs, value })
+    } catch (error) {
+      if (!(error instanceof ErrInvalid)) throw error
       const loss = this.#lossOf(hold)
-      if (loss === undefined) {
-        belief.suspect = false
-        belief.extend(sent, durationMs)
-      }
+      if (loss === undefined) throw error // refused, yet the term stands: ask again
       return loss
-    })
+    }
+    const loss = this.#lossOf(hold)
+    if (loss === undefined) {
+      belief.suspect = false
+      belief.extend(sent, durationMs)
+    }
+    return loss
   }
 
   /** Why this term is over by what the client knows, or undefined when it stands. */

@@ -321,9 +321,10 @@ export const manager: Chapter = {
         const hold = later(scene.manage(b).hold(lease, BOB, { duration: longMs, wait: true }))
         await scene.pass(unitMs)
         await a.releaseLease(lease, ALICE)
-        const { held } = await scene.settle(hold, 'the hold')
-        assert(held, 'the hold is over already')
+        const granted = await scene.settle(hold, 'the hold')
+        assert(granted.held, 'the hold is over already')
         same((await scene.holding(a))?.holder, BOB, 'the holder')
+        await scene.settle(granted.release())
       },
       'notifications',
     )
@@ -336,6 +337,7 @@ export const manager: Chapter = {
       assert(hold.held, 'the hold is over already')
       rises(before.fencingToken, hold.fencingToken)
       same((await scene.holding(a))?.holder, BOB, 'the holder')
+      await scene.settle(hold.release())
     })
 
     clause('an aborted hold stops waiting and leaves nothing behind', async (scene) => {
