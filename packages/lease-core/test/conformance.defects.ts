@@ -119,7 +119,6 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   // ── extension ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   'anybody can extend': {
-    manager: ['a holder whose lease was taken by another learns that it lost, within its duration'],
     store: class extends BreakableStore {
       override mayExtend(term: Term | undefined): boolean {
         return term !== undefined && this.stands(term)
@@ -127,7 +126,6 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'a stale holder can extend': {
-    manager: ['a holder whose lease was taken by another learns that it lost, within its duration'],
     store: class extends RememberingStore {
       override mayExtend(term: Term | undefined, op: ExtendOp): boolean {
         return term !== undefined && this.stands(term) && this.everHeld(op.lease, op.holder)
