@@ -28,8 +28,8 @@ import { backoffMs } from './backoff.ts'
 import { Belief } from './belief.ts'
 import type { Client, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
-import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
-import type { LossReason } from './errors.ts'
+import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
+import type { LossReason, ErrLost } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.ts'
 import { Lanes } from './lanes.ts'
@@ -247,7 +247,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       parsed = parseHoldOptions(options)
       checkNames({ lease, holder })
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
     const { signal, waitMs } = parsed
     if (waitMs > 0) return this.#contend(lease, holder, parsed)
@@ -296,7 +296,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       }
       const fail = (error: unknown): void => {
         end()
-        reject(error as Error)
+        reject(error)
         atEnd?.(error)
       }
       this.#calls.add(fail)

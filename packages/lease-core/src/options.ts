@@ -9,7 +9,7 @@ import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
 import type { Substrate } from './substrate.ts'
 
 /** A duration option: what `brokenDurationRule` accepts, in milliseconds. */
-const duration: z.ZodType<number, unknown> = z.unknown().transform((value, context) => {
+const duration: z.ZodType<number> = z.unknown().transform((value, context) => {
   const rule = brokenDurationRule(value)
   if (rule === undefined) return Math.ceil(toMillis(value as DurationLike))
   context.addIssue({ code: 'custom', message: rule })
@@ -17,7 +17,7 @@ const duration: z.ZodType<number, unknown> = z.unknown().transform((value, conte
 })
 
 /** An object of which these methods are called. */
-function having<T>(what: string, methods: readonly (keyof T & string)[]): z.ZodType<T, unknown> {
+function having<T>(what: string, methods: readonly (keyof T & string)[]): z.ZodType<T> {
   return z.custom<T>(
     (value) =>
       typeof value === 'object' &&
@@ -117,7 +117,7 @@ export function parseHoldOptions(options: unknown): ParsedHoldOptions {
 }
 
 /** Runs a schema and says what is wrong in this library's words; `root` names the whole object. */
-export function parse<T>(schema: z.ZodType<T, unknown>, input: unknown, root: string): T {
+export function parse<T>(schema: z.ZodType<T>, input: unknown, root: string): T {
   const result = schema.safeParse(input)
   if (result.success) return result.data
   const problems: Problem[] = result.error.issues.flatMap((issue) => {

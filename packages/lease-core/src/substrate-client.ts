@@ -100,7 +100,7 @@ export class SubstrateClient implements Client {
             else reject(invalid(op, verdict.holding))
             if (verdict.outcome === 'granted' && signal?.aborted === true) await this.#abandon(op)
           } catch (error) {
-            reject(error as Error)
+            reject(error)
             if (!(error instanceof NeverSent)) await this.#abandon(op)
           }
         })
@@ -220,7 +220,7 @@ export class SubstrateClient implements Client {
       if (!this.#inspected) this.#inspect()
       return signal === undefined ? body(undefined) : abortable(body(signal), signal)
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(error)
     }
   }
 
@@ -352,7 +352,7 @@ export class SubstrateClient implements Client {
       })
       const fail = (error: unknown): void => {
         timer.cancel()
-        reject(error as Error)
+        reject(error)
       }
       try {
         send({ signal: controller.signal, timeoutMs }).then((answer) => {
