@@ -1,0 +1,29 @@
+/** A Client of one's own: it counts the calls that go through it, for a dashboard. */
+import type { Client } from 'lease-core'
+
+export class CountingClient implements Client {
+  /** Calls so far, by method. */
+  readonly calls = new Map<string, number>()
+  readonly #client: Client
+
+  constructor(client: Client) {
+    this.#client = client
+  }
+
+  claimLease: Client['claimLease'] = (...args) => this.#counted('claimLease').claimLease(...args)
+  extendLease: Client['extendLease'] = (...args) => this.#counted('extendLease').extendLease(...args)
+  expireLease: Client['expireLease'] = (...args) => this.#counted('expireLease').expireLease(...args)
+  releaseLease: Client['releaseLease'] = (...args) => this.#counted('releaseLease').releaseLease(...args)
+  pinLease: Client['pinLease'] = (...args) => this.#counted('pinLease').pinLease(...args)
+  unpinLease: Client['unpinLease'] = (...args) => this.#counted('unpinLease').unpinLease(...args)
+  pinned: Client['pinned'] = () => this.#counted('pinned').pinned()
+  leases: Client['leases'] = () => this.#client.leases()
+  refresh: Client['refresh'] = (leases) => this.#counted('refresh').refresh(leases)
+  subscribe: Client['subscribe'] = (listener) => this.#client.subscribe(listener)
+  close: Client['close'] = () => this.#client.close()
+
+  #counted(method: string): Client {
+    this.calls.set(method, (this.calls.get(method) ?? 0) + 1)
+    return this.#client
+  }
+}

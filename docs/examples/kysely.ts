@@ -1,0 +1,55 @@
+/** Guarded writes with Kysely. */
+import { CompiledQuery, sql, type Kysely, type Transaction } from 'kysely'
+import type { Token } from 'lease-core'
+import { SqlGuard, type PostgresTransaction } from 'lease-postgres'
+
+export interface Tables {
+  readonly account: { readonly id: number; readonly balance: number }
+  readonly ledger: { readonly account: number; readonly amount: number }
+}
+
+/** The guard as a predicate, by Kysely's own `sql` tag; Kysely numbers the parameters. */
+export async function withdraw(db: Kysely<Tables>, token: Token, account: number, amount: number): Promise<void> {
+  const guard = new SqlGuard()
+  await token.check(guard)
+  await db.transaction().execute(async (trx) => {
+    await trx.insertInto('ledger').values({ account, amount: -amount }).execute()
+    const { numUpdatedRows } = await trx
+      .updateTable('account')
+      .set((eb) => ({ balance: eb('balance', '-', amount) }))
+      .where('id', '=', account)
+      .where(guard.with(sql<boolean>))
+      .executeTakeFirstOrThrow()
+    guard.assertHeld(numUpdatedRows) // what it throws rolls the transaction back
+  })
+}
+
+/** The transaction itself as key: guard first, then as many statements as you like. */
+export async function transfer(
+  db: Kysely<Tables>,
+  token: Token,
+  from: number,
+  to: number,
+  amount: number,
+): Promise<void> {
+  await db.transaction().execute(async (trx) => {
+    await token.check(keyOf(trx))
+    for (const [id, delta] of [[from, -amount] as const, [to, amount] as const]) {
+      await trx
+        .updateTable('account')
+        .set((eb) => ({ balance: eb('balance', '+', delta) }))
+        .where('id', '=', id)
+        .execute()
+    }
+  })
+}
+
+/** A Kysely transaction in the shape that `lease-postgres` asks of a connection. */
+export function keyOf<Database>(trx: Transaction<Database>): PostgresTransaction {
+  return {
+    query: async (text, values) => {
+      const { rows } = await trx.executeQuery(CompiledQuery.raw(text, values))
+      return { rows }
+    },
+  }
+}

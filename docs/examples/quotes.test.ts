@@ -1,0 +1,45 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect } from 'chai'
+
+const root = new URL('../../', import.meta.url)
+/** `<!-- docs/examples/kysely.ts -->`, then a block of code: each of its paragraphs is in that file, in that order. */
+const quotes = /(?:<!-- docs\/examples\/(?<file>\S+) -->\n+)?```ts\n(?<code>.*?)```/gs
+
+for (const page of ['README.md', 'docs/concepts.md', 'docs/guarantees.md']) {
+  describe(`the code in ${page}`, () => {
+    it('is quoted from examples that are run', async () => {
+      const text = await readFile(new URL(page, root), 'utf8')
+      for (const { groups } of text.matchAll(quotes)) {
+        const code = groups?.['code'] ?? ''
+        const file = groups?.['file']
+        expect(file, `no example is named above:\n${code}`).to.be.a('string')
+        const example = unindented(await readFile(new URL(`docs/examples/${file}`, root), 'utf8'))
+        let from = 0
+        for (const paragraph of unindented(code)
+          .trim()
+          .split(/\n{2,}/)) {
+          const at = example.indexOf(paragraph, from)
+          expect(at, `not in ${file}, or not in this order:\n${paragraph}`).to.be.at.least(0)
+          from = at + paragraph.length
+        }
+      }
+    })
+  })
+}
+
+it('every example is run by a test', async () => {
+  const files = await readdir(fileURLToPath(new URL('docs/examples/', root)))
+  const examples = files.filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
+  const imported: string[] = []
+  for (const file of files.filter((one) => one.endsWith('.test.ts'))) {
+    const text = await readFile(new URL(`docs/examples/${file}`, root), 'utf8')
+    imported.push(...Array.from(text.matchAll(/from '\.\/(.*)'/g), ([, name]) => basename(name ?? '')))
+  }
+  expect(examples.filter((file) => !imported.includes(file))).to.deep.equal([])
+})
+
+function unindented(code: string): string {
+  return code.replace(/^ +/gm, '')
+}
