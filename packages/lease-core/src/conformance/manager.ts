@@ -286,7 +286,7 @@ export const manager: Chapter = {
         assert(before !== undefined, 'nobody holds it')
         same(before.fencingToken, hold.fencingToken, 'the fencing token')
         same(before.value, 'new', 'the value')
-        for (let times = 1; times <= 5; times++) {
+        for (let times = 1; times <= 4; times++) {
           await scene.pass(unitMs)
           assert(hold.held, `the hold ended: ${describeError(hold.signal.reason)}`)
           await denied(scene.settle(scene.manage(b).claim(lease, BOB, longMs)))
@@ -386,13 +386,13 @@ export const manager: Chapter = {
       async (scene) => {
         const { b, lease, unitMs } = scene
         const { client, faults } = await scene.openFaulty()
-        const durationMs = unitMs * 6
+        const durationMs = unitMs * 4
         const hold = await scene.settle(scene.manage(client).hold(lease, ALICE, { duration: durationMs }))
         faults.loseRequests()
-        await scene.pass(unitMs * 3) // past the time of the first renewal
+        await scene.pass(unitMs * 2) // past the time of the first renewal
         assert(hold.held, 'it gave up before the deadline')
         faults.heal()
-        await scene.pass(unitMs * 5) // past the end of the first grant
+        await scene.pass(unitMs * 3) // past the end of the first grant
         assert(hold.held, `the hold ended: ${describeError(hold.signal.reason)}`)
         same((await scene.holding(b))?.fencingToken, hold.fencingToken, 'the fencing token')
       },
