@@ -1,0 +1,21 @@
+import { randomUUID } from 'node:crypto'
+import { postgresClient } from 'lease-postgres'
+import { Pool } from 'pg'
+import type { Adapter } from '../bench.ts'
+import { libraryContestant } from './library.ts'
+
+/** As an application would set it up; `prepare` is its option. */
+export function postgresLibrary({ prepare }: { readonly prepare: boolean }): Adapter {
+  return {
+    name: prepare ? 'ours-prepared' : 'ours',
+    role: 'library',
+    about: prepare ? 'the Manager, with `prepare`' : 'the Manager, default options',
+    async open({ url }) {
+      const pool = new Pool({ connectionString: url })
+      return libraryContestant(
+        (clock) => postgresClient({ pool, namespace: randomUUID(), prepare, clock }),
+        () => pool.end(),
+      )
+    },
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * The least that one could write: an insert that takes over what has lapsed, and a delete. As durable as the library's
+ * statements, and with fewer promises: no lasting fencing token, no nonce, no refusal that says who has it, no guard.
+ */
+import { randomUUID } from 'node:crypto'
+import { Pool } from 'pg'
+import type { Adapter, Contestant } from '../bench.ts'
+
+/** Connections of one who works by hand; more made it slower or no faster (measured with 10, 32 and 64). */
+export const HAND_POOL = 32
+
+export const rowTableSql = `CREATE TABLE bench_row (
+  ns text COLLATE "C", name text COLLATE "C", holder text NOT NULL, token bigint NOT NULL, expiry timestamptz NOT NULL,
+  PRIMARY KEY (ns, name)
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+CREATE SEQUENCE bench_token CACHE 1`
+
+const conflict = `ON CONFLICT (ns, name) DO UPDATE
+  SET holder = excluded.holder, token = excluded.token, expiry = excluded.expiry
+  WHERE bench_row.expiry <= clock_timestamp()`
+const columns = `nextval('bench_token'), clock_timestamp() + interval '2 hours'`
+
+const claimOne = `INSERT INTO bench_row VALUES ($1, $2, $3, ${columns}) ${conflict} RETURNING token::text`
+const releaseOne = `DELETE FROM bench_row WHERE ns = $1 AND name = $2 AND holder = $3`
+const claimMany = `INSERT INTO bench_row SELECT $1, name, $3, ${columns} FROM unnest($2::text[]) AS name ORDER BY name
+  ${conflict} RETURNING name, token::text`
+const releaseMany = `DELETE FROM bench_row WHERE ns = $1 AND name = ANY($2::text[]) AND holder = $3`
+
+/** One prepared single-row statement per claim, over a pool. */
+export const postgresRow: Adapter = {
+  name: 'row',
+  role: 'raw',
+  about: 'single-row insert and delete, prepared',
+  async open({ url }): Promise<Contestant> {
+    const hand = connected(url)
+    return {
+      one: {
+        claim: (lease) => hand.send('row_claim', claimOne, lease, 1),
+        release: (lease) => hand.send('row_release', releaseOne, lease, 1),
+      },
+      close: () => hand.close(),
+    }
+  },
+}
+
+/** One `unnest` statement for the claims of all callers. */
+export function postgresRowBatch({ inFlight }: { readonly inFlight: number }): Adapter {
+  return {
+    name: inFlight === 1 ? 'row-batch' : `row-batch-${inFlight}`,
+    role: 'raw',
+    about: `unnest insert and delete, ${inFlight} batch${inFlight === 1 ? '' : 'es'} in flight`,
+    async open({ url }): Promise<Contestant> {
+      const hand = connected(url)
+      return {
+        many: {
+          inFlight,
+          claim: (leases) => hand.send('rows_claim', claimMany, leases, leases.length),
+          release: (leases) => hand.send('rows_release', releaseMany, leases, leases.length),
+        },
+        close: () => hand.close(),
+      }
+    },
+  }
+}
+
+function connected(url: string): {
+  send(name: string, text: string, what: string | readonly string[], rows: number): Promise<void>
+  close(): Promise<void>
+} {
+  const pool = new Pool({ connectionString: url, max: HAND_POOL })
+  const namespace = randomUUID()
+  return {
+    async send(name, text, what, rows) {
+      const { rowCount } = await pool.query({ name, text, values: [namespace, what, 'bench'] })
+      if (rowCount !== rows) throw new Error(`${name}: ${rowCount} of ${rows} done`)
+    },
+    close: () => pool.end(),
+  }
+}

@@ -1,0 +1,96 @@
+/** The command line, checked once. */
+import { Command, InvalidArgumentError, Option } from 'commander'
+import type { SubstrateName, WorkloadName } from './bench.ts'
+
+export interface BenchOptions {
+  readonly substrates: readonly SubstrateName[]
+  readonly workloads: readonly WorkloadName[]
+  readonly seconds: number
+  readonly repetitions: number
+  /** Adapters by name; undefined: all. */
+  readonly only: readonly string[] | undefined
+  readonly callers: readonly number[]
+  readonly sizes: readonly number[]
+  /** Where to write the results as JSON. */
+  readonly json: string | undefined
+}
+
+/** What can be chosen from. */
+export interface Choices {
+  readonly substrates: readonly SubstrateName[]
+  readonly workloads: readonly { readonly name: WorkloadName; readonly about: string }[]
+  readonly adapters: readonly string[]
+}
+
+interface Flags {
+  readonly substrate: readonly SubstrateName[]
+  readonly workload: readonly WorkloadName[]
+  readonly seconds: number
+  readonly repetitions: number
+  readonly only?: readonly string[]
+  readonly callers: readonly number[]
+  readonly sizes: readonly number[]
+  readonly json?: string
+}
+
+/** Prints help, or what is wrong, and ends the process for those two. */
+export function parseOptions(argv: readonly string[], choices: Choices): BenchOptions {
+  const { substrates, adapters } = choices
+  const workloads = choices.workloads.map(({ name }) => name)
+  const command = new Command('bench')
+    .description('Figures of the lease library as ratios within one run, beside the same done by hand.')
+    .addOption(flag('--substrate <names>', 'where to run', oneOrMore(substrates)).default(substrates, 'all'))
+    .addOption(flag('--workload <names>', 'what to run', oneOrMore(workloads)).default(workloads, 'all'))
+    .addOption(flag('--seconds <n>', 'length of one measurement', positive).default(1))
+    .addOption(flag('--repetitions <n>', 'measurements of each', positiveInteger).default(5))
+    .addOption(flag('--only <names>', 'adapters to run', oneOrMore(adapters)))
+    .addOption(flag('--callers <counts>', 'W2: concurrent callers', integers).default([64, 256], '64,256'))
+    .addOption(
+      flag('--sizes <counts>', 'W6: leases held; W8: leases in the namespace', integers).default(
+        [1_000, 10_000, 100_000],
+        '1000,10000,100000',
+      ),
+    )
+    .option('--json <file>', 'write the results there as well')
+    .addHelpText(
+      'after',
+      `\nWorkloads:\n${choices.workloads.map(({ name, about }) => `  ${name}  ${about}`).join('\n')}`,
+    )
+    .addHelpText('after', `\nAdapters: ${adapters.join(', ')}`)
+    .addHelpText('after', '\nPostgres: a server of its own with fsync on, or the one that DATABASE_URL names.')
+    .allowExcessArguments(false)
+    .parse(argv, { from: 'user' })
+  const { substrate, workload, only, json, ...numbers } = command.opts<Flags>()
+  return { substrates: substrate, workloads: workload, only, json, ...numbers }
+}
+
+function flag(flags: string, about: string, parse: (text: string) => unknown): Option {
+  return new Option(flags, about).argParser(parse)
+}
+
+function oneOrMore<Name extends string>(known: readonly Name[]): (text: string) => readonly Name[] {
+  return (text) =>
+    text.split(',').map((word) => {
+      const name = known.find((one) => one.toLowerCase() === word.trim().toLowerCase())
+      if (name === undefined) throw new InvalidArgumentError(`"${word}" is none of ${known.join(', ')}.`)
+      return name
+    })
+}
+
+function positive(text: string): number {
+  const value = Number(text)
+  if (text.trim() === '' || !Number.isFinite(value) || value <= 0) {
+    throw new InvalidArgumentError('It must be a number above zero.')
+  }
+  return value
+}
+
+function positiveInteger(text: string): number {
+  const value = positive(text)
+  if (!Number.isSafeInteger(value)) throw new InvalidArgumentError('It must be a whole number above zero.')
+  return value
+}
+
+function integers(text: string): readonly number[] {
+  return text.split(',').map(positiveInteger)
+}

@@ -1,0 +1,54 @@
+import { freshDatabase, startPostgres } from 'lease-servers'
+import { migrate } from 'lease-postgres'
+import { Pool } from 'pg'
+import { postgresLibrary } from '../adapters/postgres-library.ts'
+import { postgresRow, postgresRowBatch, rowTableSql } from '../adapters/postgres-row.ts'
+import { postgresStatement, postgresStatementBatch } from '../adapters/postgres-statement.ts'
+import type { Place, Substrate } from '../bench.ts'
+
+/** A server as in production (fsync, full_page_writes and synchronous_commit on), or the one that DATABASE_URL names. */
+export const postgres: Substrate = {
+  name: 'postgres',
+  adapters: [
+    postgresLibrary({ prepare: false }),
+    postgresLibrary({ prepare: true }),
+    postgresStatement({ prepare: false }),
+    postgresStatement({ prepare: true }),
+    postgresRow,
+    postgresStatementBatch({ inFlight: 1 }),
+    postgresStatementBatch({ inFlight: 2 }),
+    postgresRowBatch({ inFlight: 1 }),
+    postgresRowBatch({ inFlight: 2 }),
+  ],
+  open,
+}
+
+async function open(): Promise<Place> {
+  const given = process.env['DATABASE_URL']
+  const server = given ? undefined : await startPostgres({ version: 18, durable: true })
+  const database = await freshDatabase({ url: server?.url ?? given ?? '' })
+  const close = async (): Promise<void> => {
+    await database.drop()
+    await server?.stop()
+  }
+  const pool = new Pool({ connectionString: database.url, max: 1 })
+  try {
+    await migrate(pool)
+    await pool.query(rowTableSql)
+    const { rows } = await pool.query<{ version: string; fsync: string; commit: string }>(
+      `SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,
+        current_setting('synchronous_commit') AS commit`,
+    )
+    const { version = '', fsync = '', commit = '' } = rows[0] ?? {}
+    return {
+      about: `PostgreSQL ${version.split(' ')[0]} (fsync ${fsync}, synchronous_commit ${commit})`,
+      url: database.url,
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  } finally {
+    await pool.end()
+  }
+}

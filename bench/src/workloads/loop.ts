@@ -1,0 +1,91 @@
+/** What several workloads do: callers that claim and release until the time is over. */
+import type { Adapter, Contestant, Metric, Place, Sample } from '../bench.ts'
+import { quantile } from '../statistics.ts'
+
+/** What `pairs` measures. */
+export const pairMetrics: readonly [Metric, ...Metric[]] = [
+  { name: 'pairs/s', better: 'more' },
+  { name: 'p50 ms', better: 'less' },
+  { name: 'p99 ms', better: 'less' },
+  { name: 'CPU µs/pair', better: 'less' },
+]
+
+/**
+ * Claim and release, again and again, by that many callers who each have a lease of their own. A pair counts when both
+ * are done; the time of a pair is what its caller waited for both. CPU is that of this process, not of a server.
+ */
+export async function pairs(contestant: Contestant, callers: number, seconds: number): Promise<Sample> {
+  const { one, many } = contestant
+  const waitedMs: number[] = []
+  const cpu = process.cpuUsage()
+  const startMs = performance.now()
+  const endMs = startMs + seconds * 1000
+  let done = 0
+
+  const again = async (count: number, claim: () => Promise<void>, release: () => Promise<void>): Promise<void> => {
+    for (let beganMs = performance.now(); ;) {
+      await claim()
+      await release()
+      const nowMs = performance.now()
+      waitedMs.push(nowMs - beganMs)
+      done += count
+      if (nowMs >= endMs) return
+      beganMs = nowMs
+    }
+  }
+
+  if (one !== undefined) {
+    const leases = Array.from({ length: callers }, (_, caller) => `caller-${caller}`)
+    await Promise.all(
+      leases.map((lease) =>
+        again(
+          1,
+          () => one.claim(lease),
+          () => one.release(lease),
+        ),
+      ),
+    )
+  } else if (many !== undefined) {
+    const lanes = Math.min(many.inFlight, callers)
+    const leasesOf = (lane: number): string[] =>
+      Array.from({ length: Math.floor((callers + lane) / lanes) }, (_, caller) => `lane-${lane}-${caller}`)
+    await Promise.all(
+      Array.from({ length: lanes }, (_, lane) => {
+        const leases = leasesOf(lane)
+        return again(
+          leases.length,
+          () => many.claim(leases),
+          () => many.release(leases),
+        )
+      }),
+    )
+  }
+
+  const elapsedSeconds = (performance.now() - startMs) / 1000
+  const { user, system } = process.cpuUsage(cpu)
+  return {
+    'pairs/s': done / elapsedSeconds,
+    'p50 ms': quantile(waitedMs, 0.5),
+    'p99 ms': quantile(waitedMs, 0.99),
+    'CPU µs/pair': (user + system) / done,
+  }
+}
+
+/** Opens those that can do what is asked; closes all of them when one fails. */
+export async function openAll(
+  adapters: readonly Adapter[],
+  place: Place,
+  can: (contestant: Contestant) => boolean,
+): Promise<{ readonly able: readonly (readonly [Adapter, Contestant])[]; close(): Promise<void> }> {
+  const opened: (readonly [Adapter, Contestant])[] = []
+  const close = async (): Promise<void> => {
+    await Promise.all(opened.map(([, contestant]) => contestant.close()))
+  }
+  try {
+    for (const adapter of adapters) opened.push([adapter, await adapter.open(place)])
+  } catch (error) {
+    await close()
+    throw error
+  }
+  return { able: opened.filter(([, contestant]) => can(contestant)), close }
+}

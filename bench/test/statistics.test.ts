@@ -1,0 +1,37 @@
+import { expect } from 'chai'
+import { figure } from '../src/report.ts'
+import { pairedRatio, quantile, summarize } from '../src/statistics.ts'
+
+describe('bench: statistics', () => {
+  it('a summary is the median with the lowest and the highest', () => {
+    expect(summarize([3, 1, 2])).to.include({ median: 2, min: 1, max: 3 })
+    expect(summarize([4, 1, 2, 3]).median).to.equal(2.5)
+  })
+
+  it('a ratio is the median of the ratios of each round, not the ratio of the medians', () => {
+    const { median, min, max, samples } = pairedRatio([10, 20, 90], [20, 80, 30])
+    expect(samples).to.deep.equal([0.5, 0.25, 3])
+    expect({ median, min, max }).to.deep.equal({ median: 0.5, min: 0.25, max: 3 }) // of the medians: 20 / 30
+  })
+
+  it('rounds that cannot be paired, and no rounds at all, are refused', () => {
+    expect(() => pairedRatio([1, 2], [1])).to.throw(RangeError, '2 rounds cannot be paired with 1')
+    expect(() => summarize([])).to.throw(RangeError)
+  })
+
+  it('a quantile is interpolated between the closest ranks', () => {
+    expect(quantile([10, 0], 0.25)).to.equal(2.5)
+    expect(quantile([7], 0.99)).to.equal(7)
+  })
+
+  it('figures have three digits, or all of a whole number', () => {
+    expect([0.01234, 1.234, 12.34, 123.4, 12_345.6, 0].map(figure)).to.deep.equal([
+      '0.012',
+      '1.23',
+      '12.3',
+      '123',
+      '12,346',
+      '0',
+    ])
+  })
+})
