@@ -1,7 +1,7 @@
 import { SubstrateClient } from 'lease-core'
 import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
-import { postgresTargets, type PostgresTarget } from 'lease-servers'
+import { postgresTargets, startPostgres, type Postgres, type PostgresTarget } from 'lease-servers'
 import { postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
 import { after, before, describe, it } from 'mocha'
 import { openSetting, sleep, type Setting } from './setting.ts'
@@ -10,12 +10,19 @@ for (const target of postgresTargets()) declare(target)
 
 function declare(target: PostgresTarget): void {
   describe(`lease-postgres on ${target.name}`, () => {
+    // A server of its own, where there is a choice: the kit restarts it.
+    const restarts = !process.env['DATABASE_URL']
+    let server: Postgres | undefined
     let setting: Setting
     before(async () => {
-      setting = await openSetting(target)
+      if (restarts) server = await startPostgres({ version: target.version === 15 ? 15 : 18 })
+      setting = await openSetting(server ?? target)
       await setting.pool.query('CREATE TABLE written (at serial, text text)')
     })
-    after(() => setting[Symbol.asyncDispose]())
+    after(async () => {
+      await setting[Symbol.asyncDispose]()
+      await server?.stop()
+    })
 
     const unitMs = 250
     const harness: Harness = {
@@ -30,6 +37,7 @@ function declare(target: PostgresTarget): void {
         return { client: new SubstrateClient({ substrate, requestTimeout: 2 * unitMs }), faults: faultsOf(substrate) }
       },
       guard: guard(() => setting),
+      ...(restarts ? { restart: async () => server?.restart() } : {}),
     }
     conformance({ describe, it, before, after }, harness)
   })

@@ -1,6 +1,6 @@
 /** What applications live through when the server, or the way to it, fails: a Manager over real connections. */
 import { expect } from 'chai'
-import { ErrLost, ErrUnknown, Manager, type Hold, type LeaseEvent } from 'lease-core'
+import { ErrUnknown, Manager, type ErrLost, type Hold, type LeaseEvent } from 'lease-core'
 import { migrate, postgresClient } from 'lease-postgres'
 import { freshDatabase, postgresTargets, startPostgres, startProxy, type Postgres, type Proxy } from 'lease-servers'
 import { describe, it } from 'mocha'
@@ -193,7 +193,7 @@ describe('a manager whose server is killed and comes back', () => {
     await hold.release()
     await contending
     expect(contender?.held).to.equal(true)
-    expect((contender as Hold | undefined)?.fencingToken).to.satisfy((token: bigint) => token > hold.fencingToken)
+    expect(contender?.fencingToken).to.satisfy((token: bigint) => token > hold.fencingToken)
 
     await there.stop()
     await here.stop()
