@@ -14,12 +14,17 @@ export interface Task {
 
 /** Tasks woken in one turn of the event loop: about a millisecond of work, then others have their turn. */
 const TURN = 256
+/** Below this many entries nobody looks for those whose tasks were taken off or moved. */
+const SWEEP_FLOOR = 1024
 
 export class Agenda {
   readonly #clock: Clock
   readonly #buckets = new Map<number, Task[]>()
   /** Binary heap of the buckets' times, earliest first. */
-  readonly #times: number[] = []
+  #times: number[] = []
+  /** Tasks that wait, and places in buckets: a task that was taken off or moved leaves its place until a sweep. */
+  #waiting = 0
+  #places = 0
   #timer: Timer | undefined
   #timerAtMs = Number.POSITIVE_INFINITY
 
@@ -30,7 +35,9 @@ export class Agenda {
   /** Wakes the task at this monotonic time, rounded to a whole millisecond by the caller; replaces its earlier time. */
   at(task: Task, timeMs: number): void {
     if (task.wakeAtMs === timeMs) return
+    if (task.wakeAtMs === -1) this.#waiting++
     task.wakeAtMs = timeMs
+    this.#places++
     const bucket = this.#buckets.get(timeMs)
     if (bucket === undefined) {
       this.#buckets.set(timeMs, [task])
@@ -39,9 +46,13 @@ export class Agenda {
     if (timeMs < this.#timerAtMs) this.#arm(timeMs)
   }
 
-  /** The task is not woken. It may stay referenced until its time has come. */
+  /** The task is not woken. When nobody waits any more, no timer is left either. */
   off(task: Task): void {
+    if (task.wakeAtMs === -1) return
     task.wakeAtMs = -1
+    this.#waiting--
+    if (this.#waiting === 0) this.clear()
+    else if (this.#places > Math.max(SWEEP_FLOOR, 2 * this.#waiting)) this.#sweep()
   }
 
   /** Forgets every task and leaves no timer. */
@@ -49,6 +60,8 @@ export class Agenda {
     for (const bucket of this.#buckets.values()) for (const task of bucket) task.wakeAtMs = -1
     this.#buckets.clear()
     this.#times.length = 0
+    this.#waiting = 0
+    this.#places = 0
     this.#timer?.cancel()
     this.#timer = undefined
     this.#timerAtMs = Number.POSITIVE_INFINITY
@@ -75,19 +88,36 @@ export class Agenda {
       const bucket = this.#buckets.get(timeMs) ?? []
       while (bucket.length > 0 && woken < TURN) {
         const task = bucket.pop() as Task
+        this.#places--
         if (task.wakeAtMs !== timeMs) continue // moved or taken off since
         task.wakeAtMs = -1
+        this.#waiting--
         woken++
         task.wake()
       }
-      if (bucket.length === 0 && this.#times[0] === timeMs) {
+      // It may have been replaced meanwhile, when the last of those who waited was taken off and another came.
+      if (bucket.length === 0 && this.#times[0] === timeMs && this.#buckets.get(timeMs) === bucket) {
         this.#buckets.delete(timeMs)
         this.#pop()
       }
     }
     this.#timerAtMs = Number.POSITIVE_INFINITY
     const next = this.#times[0]
-    if (next !== undefined) this.#arm(next)
+    if (this.#waiting === 0) this.clear()
+    else if (next !== undefined) this.#arm(next)
+  }
+
+  /** Forgets the places that tasks have left: what was taken off early is not referenced until its time. */
+  #sweep(): void {
+    if (this.#timerAtMs === Number.NEGATIVE_INFINITY) return // a bucket is being emptied right now
+    this.#places = 0
+    for (const [timeMs, bucket] of this.#buckets) {
+      const left = bucket.filter((task) => task.wakeAtMs === timeMs)
+      this.#places += left.length
+      if (left.length === 0) this.#buckets.delete(timeMs)
+      else this.#buckets.set(timeMs, left)
+    }
+    this.#times = [...this.#buckets.keys()].toSorted((a, b) => a - b) // a sorted array is a heap
   }
 
   #push(timeMs: number): void {

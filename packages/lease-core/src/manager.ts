@@ -146,7 +146,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** How to reject each call in flight. */
   readonly #calls = new Set<(error: Error) => void>()
   readonly #stopping = new AbortController()
-  #nextRead: { readonly leases: Set<string>; readonly done: Promise<void> } | undefined
+  /** Reads that are about to be sent. */
+  readonly #nextReads = new Map<string, Promise<void>>()
   #unsubscribe: (() => void) | undefined
   #sweepAt = SWEEP_FLOOR
 
@@ -434,19 +435,18 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   /**
    * Reads the lease. Those who ask before the read is sent share it; nobody is answered by a read that was sent before
-   * he asked.
+   * he asked. Each lease is read by itself, so that none waits for or fails with another; the client coalesces.
    */
   #read(lease: string): Promise<void> {
-    if (this.#nextRead === undefined) {
-      const leases = new Set<string>()
-      const done = Promise.resolve().then(() => {
-        this.#nextRead = undefined
-        return this.#client.refresh([...leases])
+    let read = this.#nextReads.get(lease)
+    if (read === undefined) {
+      read = Promise.resolve().then(() => {
+        this.#nextReads.delete(lease)
+        return this.#client.refresh([lease])
       })
-      this.#nextRead = { leases, done }
+      this.#nextReads.set(lease, read)
     }
-    this.#nextRead.leases.add(lease)
-    return this.#nextRead.done
+    return read
   }
 
   /** Whether the lease is certainly not valid any more: strictly after its latest instant. */
