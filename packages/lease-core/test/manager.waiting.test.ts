@@ -1,0 +1,548 @@
+import { getEventListeners, setMaxListeners } from 'node:events'
+import { expect } from 'chai'
+import { ErrClaimDenied, ErrInvalid, ErrNotValid, ErrUnknown } from '../src/errors.ts'
+import { Manager } from '../src/manager.ts'
+import { infoOf, ScriptedClient, TestClock, track } from '../src/testing/index.ts'
+import { Bench, rejection } from './manager.bench.ts'
+
+describe('Manager.waitUntilExpired, decision 8', () => {
+  it('decision 8: vacant → at once, after one read', async () => {
+    const { clock, manager, wire } = new Bench()
+    await manager.waitUntilExpired('db')
+    expect(wire.counts.read).to.be.within(1, 2) // the watch begins with a resync
+    expect(clock.pending).to.equal(0)
+  })
+
+  it('decision 8: without any hint it wakes one millisecond after the latest instant of the known expiry', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    await bench.other().manager.claim('db', 'a', 10_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.advance(10_011)
+    expect(waiting.state).to.equal('pending')
+    await bench.clock.advance(1)
+    expect(waiting.state).to.equal('fulfilled')
+    expect(bench.wire.counts.read).to.equal(2)
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('decision 8: it wakes on the hint, long before the expiry', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'a', 3_600_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    await other.manager.release('db', 'a')
+    await bench.clock.settle()
+    expect(waiting.state).to.equal('fulfilled')
+  })
+
+  it('decision 8: a hint is never believed: a false one costs a read and wakes nobody', async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('db', 'a', 30_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    bench.wire.resetCounts()
+    bench.wire.emit({ kind: 'vacated', lease: 'db' })
+    await bench.clock.settle()
+    expect(bench.wire.counts.read).to.equal(1)
+    expect(waiting.state).to.equal('pending')
+    await bench.manager.stop()
+  })
+
+  it('decision 8: a holder that changes without a vacancy keeps waiters waiting', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const other = bench.other()
+    await other.manager.claim('db', 'a', 10_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.advance(5000)
+    await other.manager.release('db', 'a')
+    await other.manager.claim('db', 'b', 10_000)
+    await bench.clock.advance(9000)
+    expect(waiting.state).to.equal('pending')
+    await bench.clock.advance(2000)
+    expect(waiting.state).to.equal('fulfilled')
+  })
+
+  it('decision 8: an extension keeps waiters waiting', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'a', 10_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    for (let round = 0; round < 5; round++) {
+      await bench.clock.advance(8000)
+      await other.manager.claim('db', 'a', 10_000)
+    }
+    expect(waiting.state).to.equal('pending')
+    await bench.clock.advance(10_100)
+    expect(waiting.state).to.equal('fulfilled')
+  })
+
+  it('decision 8: all waiters on a vacated lease wake, in order (20)', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'a', 30_000)
+    const woken: number[] = []
+    for (let index = 0; index < 5; index++) void bench.manager.waitUntilExpired('db').then(() => woken.push(index))
+    await bench.clock.settle()
+    await other.manager.release('db', 'a')
+    await bench.clock.settle()
+    expect(woken).to.deep.equal([0, 1, 2, 3, 4])
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('decision 8: one who comes while a read is out is not answered by it', async () => {
+    const clock = new TestClock()
+    let answer = (): void => {}
+    const first = new Promise<void>((resolve) => (answer = resolve))
+    const client = new ScriptedClient([
+      { call: 'refresh', after: first },
+      { call: 'refresh', leases: { db: infoOf({ holder: 'a', expiry: clock.in(60_000) }) } },
+    ])
+    const manager = new Manager({ client, clock })
+    const early = track(manager.waitUntilExpired('db'))
+    await clock.settle()
+    const late = track(manager.waitUntilExpired('db'))
+    answer()
+    await clock.settle()
+    expect([early.state, late.state]).to.deep.equal(['fulfilled', 'pending'])
+    await manager.stop()
+  })
+
+  it('decision 8: every maxSleep what is awaited is read again, though hints are lost', async () => {
+    const bench = new Bench({ maxSleep: 7000 })
+    const other = bench.other()
+    await other.manager.claim('db', 'a', 3_600_000)
+    bench.wire.dropHints()
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    await other.manager.release('db', 'a')
+    await bench.clock.advance(6999)
+    expect(waiting.state).to.equal('pending')
+    await bench.clock.advance(1)
+    expect(waiting.state).to.equal('fulfilled')
+  })
+
+  it('decision 8: maxSleep is one minute unless told otherwise', async () => {
+    const clock = new TestClock()
+    const held = infoOf({ holder: 'a', expiry: clock.in(3_600_000) })
+    const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases: { db: held } }])
+    const manager = new Manager({ client, clock })
+    const waiting = track(manager.waitUntilExpired('db'))
+    await clock.advance(59_999)
+    expect(client.calls.length).to.equal(1)
+    await clock.advance(1)
+    expect(client.calls.length).to.equal(2)
+    await clock.advance(600_000)
+    expect(client.calls.length).to.equal(12)
+    await manager.stop()
+    expect(waiting.state).to.equal('rejected')
+  })
+
+  it('decision 20: "all is re-read" means what is awaited or held, never the whole namespace', async () => {
+    const clock = new TestClock()
+    const held = infoOf({ holder: 'x', expiry: clock.in(3_600_000) })
+    const mine = infoOf({ holder: 'a', expiry: clock.in(3_600_000), fencingToken: 5n })
+    const client = new ScriptedClient(
+      [
+        { call: 'claimLease', leases: { held: mine } },
+        { call: 'refresh', times: Number.POSITIVE_INFINITY },
+      ],
+      { leases: { awaited: held, contended: held, other: held } },
+    )
+    const manager = new Manager({ client, clock })
+    const hold = await manager.hold('held', 'a', { duration: 3_600_000 })
+    const waiting = track(manager.waitUntilExpired('awaited'))
+    await clock.advance(60_000)
+    client.emit({ kind: 'resync' })
+    await clock.advance(60_000)
+    const read = client.calls.filter(({ call }) => call === 'refresh').map(({ args }) => args[0] as string[])
+    expect(
+      read.every((names) => names !== undefined),
+      'never the whole namespace',
+    ).to.equal(true)
+    expect(new Set(read.flat())).to.deep.equal(new Set(['awaited', 'held']))
+    expect(read.filter((names) => names.includes('held')).length).to.be.at.least(2)
+    expect(hold.held).to.equal(true)
+    await manager.stop()
+    expect(waiting.state).to.equal('rejected')
+  })
+
+  it('decision 8: after a resync everything awaited or held is re-read at once', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    for (const lease of ['x', 'y']) await other.manager.claim(lease, 'o', 3_600_000)
+    const hold = await bench.manager.hold('held', 'a', { duration: 3_600_000 })
+    const waiting = ['x', 'y'].map((lease) => track(bench.manager.waitUntilExpired(lease)))
+    await bench.clock.settle()
+    bench.wire.disconnectWatch()
+    for (const lease of ['x', 'y']) await other.manager.release(lease, 'o')
+    await other.manager.revoke('held')
+    await bench.clock.settle()
+    expect(waiting.map(({ state }) => state)).to.deep.equal(['pending', 'pending'])
+    expect(hold.held).to.equal(true)
+    bench.wire.reconnectWatch()
+    await bench.clock.settle()
+    expect(waiting.map(({ state }) => state)).to.deep.equal(['fulfilled', 'fulfilled'])
+    expect(hold.signal.reason).to.include({ code: 'LEASE_LOST', reason: 'revoked' })
+  })
+
+  it('decision 8: doubled hints wake once, and cost few reads', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'a', 30_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    bench.wire.duplicateHints(50)
+    bench.wire.resetCounts()
+    await other.manager.release('db', 'a')
+    await bench.clock.settle()
+    expect(waiting.state).to.equal('fulfilled')
+    expect(bench.wire.counts.read).to.be.at.most(2)
+  })
+
+  it('decision 8: ErrUnknown while waiting is tried again with growing pauses, and told as an event', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    await bench.other().manager.claim('db', 'a', 600_000)
+    const events: string[] = []
+    bench.manager.events.subscribe((event) => {
+      if (event.type === 'retrying') events.push(`${event.doing} ${event.lease}`)
+    })
+    const away = bench.wire.reject(new Error('away'), { kind: 'read' })
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.advance(120_000)
+    expect(waiting.state).to.equal('pending')
+    expect(away.hits, 'not a busy loop').to.be.lessThan(100)
+    expect(new Set(events)).to.deep.equal(new Set(['read db']))
+    away.heal()
+    await bench.other().manager.revoke('db')
+    await bench.clock.advance(60_000)
+    expect(waiting.state).to.equal('fulfilled')
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('decision 8: an unexpected error rejects those who wait, and the manager lives on', async () => {
+    const client = new ScriptedClient([{ call: 'refresh', throws: new TypeError('a bug') }, { call: 'refresh' }])
+    const manager = new Manager({ client, clock: new TestClock() })
+    await rejection(manager.waitUntilExpired('db'), TypeError)
+    await manager.waitUntilExpired('db')
+    client.verify()
+  })
+
+  it('decision 8: an aborted wait leaves nothing behind: no timer, no listener, no reads', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    await bench.other().manager.claim('db', 'a', 600_000)
+    const controller = new AbortController()
+    const waits = Array.from({ length: 10 }, () =>
+      track(bench.manager.waitUntilExpired('db', { signal: controller.signal })),
+    )
+    await bench.clock.settle()
+    expect(bench.clock.pending).to.be.greaterThan(0)
+    const reason = new RangeError('enough')
+    controller.abort(reason)
+    await bench.clock.settle()
+    expect(waits.map(({ error }) => error)).to.deep.equal(waits.map(() => reason))
+    expect(bench.clock.pending).to.equal(0)
+    expect(getEventListeners(controller.signal, 'abort')).to.deep.equal([])
+    bench.wire.resetCounts()
+    await bench.clock.advance(3_600_000)
+    expect(bench.wire.counts.roundTrips).to.equal(0)
+  })
+
+  it('decision 8: a wait that ends well leaves no listener on the signal', async () => {
+    const { manager } = new Bench()
+    const controller = new AbortController()
+    await manager.waitUntilExpired('db', { signal: controller.signal })
+    await manager.claim('db', 'a', 1000, { signal: controller.signal })
+    const hold = await manager.hold('x', 'a', { duration: 1000, wait: true, signal: controller.signal })
+    expect(getEventListeners(controller.signal, 'abort')).to.deep.equal([])
+    controller.abort()
+    expect(hold.held, '`signal` in hold governs the waiting only (20)').to.equal(true)
+    await manager.stop()
+  })
+
+  it('decision 8: one of several waiters that aborts leaves the others waiting', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'a', 600_000)
+    const controller = new AbortController()
+    const gone = track(bench.manager.waitUntilExpired('db', { signal: controller.signal }))
+    const stays = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    controller.abort()
+    await other.manager.release('db', 'a')
+    await bench.clock.settle()
+    expect([gone.state, stays.state]).to.deep.equal(['rejected', 'fulfilled'])
+  })
+
+  it('decision 8: the name is validated, and nothing is sent', async () => {
+    const { manager, wire } = new Bench()
+    await rejection(manager.waitUntilExpired('a.b'), ErrNotValid)
+    expect(wire.counts.roundTrips).to.equal(0)
+    expect(wire.watchers).to.equal(0)
+  })
+
+  it('decision 3: a tick landing exactly on the expiry re-arms and never spins', async () => {
+    const clock = new TestClock()
+    const held = infoOf({ holder: 'a', expiry: clock.in(10_000) })
+    const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases: { db: held } }])
+    const manager = new Manager({ client, clock })
+    const waiting = track(manager.waitUntilExpired('db'))
+    await clock.advance(10_000)
+    client.emit({ kind: 'vacated', lease: 'db' }) // a look at exactly the expiry
+    await clock.settle()
+    expect(waiting.state).to.equal('pending')
+    expect(clock.nextDelayMs).to.equal(1)
+    await clock.advance(1)
+    expect(waiting.state).to.equal('fulfilled')
+    expect(client.calls.length).to.equal(3)
+    expect(clock.fired).to.be.at.most(3)
+  })
+
+  it('decision 3: timers that fire early are tolerated: the wait arms again and does not spin', async () => {
+    const bench = new Bench({ wire: { watch: false }, time: { timersLateMs: -0.75 } })
+    await bench.other().manager.claim('db', 'a', 10_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.advance(10_011)
+    expect(waiting.state).to.equal('pending')
+    await bench.clock.advance(3)
+    expect(waiting.state).to.equal('fulfilled')
+    expect(bench.clock.fired).to.be.at.most(6)
+  })
+
+  it('decision 3: timers that fire late only delay', async () => {
+    const bench = new Bench({ wire: { watch: false }, time: { timersLateMs: 300 } })
+    await bench.other().manager.claim('db', 'a', 10_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.advance(10_400)
+    expect(waiting.state).to.equal('fulfilled')
+  })
+
+  it('decision 3: a wait for longer than 2³¹ − 1 ms comes to its end', async () => {
+    const bench = new Bench({ wire: { watch: false }, maxSleep: { days: 40 } })
+    await bench.other().manager.claim('db', 'a', { days: 30 })
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.advance({ days: 30 })
+    expect(waiting.state).to.equal('pending')
+    expect(bench.wire.counts.read).to.equal(1)
+    await bench.clock.advance({ hours: 1 })
+    expect(waiting.state).to.equal('fulfilled')
+  })
+
+  it('decision 1: a wall clock set back or forward delays or wakes nobody wrongly', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    await bench.other().manager.claim('db', 'a', 90_000)
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    await bench.clock.jumpWall(3_600_000)
+    await bench.clock.advance(60_000)
+    expect(waiting.state, 'forward: still held').to.equal('pending')
+    await bench.clock.jumpWall(-7_200_000)
+    await bench.clock.advance(90_000)
+    expect(waiting.state, 'back: found within maxSleep of its end').to.equal('fulfilled')
+  })
+
+  it('decision 12: past the expiry a pinned lease keeps waiters waiting, without spinning', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'a', 1000)
+    await other.manager.pin('db', 'e')
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.advance(600_000)
+    expect(waiting.state).to.equal('pending')
+    expect(bench.wire.counts.read).to.be.lessThan(20)
+    await other.manager.unpin('db', 'e')
+    await bench.clock.settle()
+    expect(waiting.state).to.equal('fulfilled')
+  })
+
+  it('decision 9: a lease whose read hangs does not delay those who wait for another', async () => {
+    const bench = new Bench({ wire: { watch: false, limits: { maxOps: 1, maxInFlight: 4 } } })
+    bench.wire.hang({ lease: 'slow' })
+    const slow = track(bench.manager.waitUntilExpired('slow'))
+    const fast = track(bench.manager.waitUntilExpired('fast'))
+    await bench.clock.settle()
+    expect([slow.state, fast.state]).to.deep.equal(['pending', 'fulfilled'])
+    await bench.manager.stop()
+  })
+})
+
+describe('Manager.hold with wait, decision 8: first come, first served', () => {
+  it('decision 8: those who want to hold are served in order', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'x', 30_000)
+    const order: string[] = []
+    for (const holder of ['a', 'b', 'c']) {
+      void bench.manager.hold('db', holder, { duration: 30_000, wait: true }).then(async (hold) => {
+        order.push(holder)
+        await hold.release()
+      })
+      await bench.clock.settle()
+    }
+    await other.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(order).to.deep.equal(['a', 'b', 'c'])
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('decision 8: only the first of them contends in the substrate', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'x', 600_000)
+    const controller = new AbortController()
+    setMaxListeners(0, controller.signal)
+    const waits = Array.from({ length: 100 }, (_, index) =>
+      track(bench.manager.hold('db', `h-${index}`, { duration: 30_000, wait: true, signal: controller.signal })),
+    )
+    await bench.clock.settle()
+    const claimants = new Set(bench.wire.ops.map((op) => ('holder' in op ? op.holder : '')))
+    expect([...claimants]).to.deep.equal(['h-0'])
+    expect(bench.wire.counts.claim).to.be.at.most(2) // a resync follows the subscription
+    bench.wire.resetCounts()
+    await other.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(waits[0]?.state).to.equal('fulfilled')
+    expect(bench.wire.ops.every((op) => 'holder' in op && op.holder === 'h-0')).to.equal(true)
+    controller.abort()
+    await bench.manager.stop()
+  })
+
+  it('decision 8: while one of this manager holds it, the next does not even ask', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', { duration: 30_000 })
+    bench.wire.resetCounts()
+    const next = track(bench.manager.hold('db', 'b', { duration: 30_000, wait: true }))
+    await bench.clock.settle()
+    expect(bench.wire.counts.claim).to.equal(0)
+    await hold.release()
+    await bench.clock.settle()
+    expect(next.state).to.equal('fulfilled')
+    await bench.manager.stop()
+  })
+
+  it('decision 8: one that aborts makes room for the next', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.manager.claim('db', 'x', 600_000)
+    const controller = new AbortController()
+    const first = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: true, signal: controller.signal }))
+    const second = track(bench.manager.hold('db', 'b', { duration: 30_000, wait: true }))
+    await bench.clock.settle()
+    const reason = new RangeError('enough')
+    controller.abort(reason)
+    await other.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(first.error).to.equal(reason)
+    expect(second.value?.holder).to.equal('b')
+    await bench.manager.stop()
+  })
+
+  it('decision 8: one that aborts while its claim is out gives back what it is granted', async () => {
+    const bench = new Bench()
+    const hang = bench.wire.hang({ kind: 'claim', at: 'reply', times: 1 })
+    const controller = new AbortController()
+    const first = track(bench.manager.hold('db', 'a', { duration: 3_600_000, wait: true, signal: controller.signal }))
+    const second = track(bench.manager.hold('db', 'b', { duration: 30_000, wait: true }))
+    await bench.clock.settle()
+    controller.abort()
+    hang.heal()
+    await bench.clock.advance(5000)
+    expect(first.state).to.equal('rejected')
+    expect(second.value?.held).to.equal(true)
+    expect(bench.holder()).to.equal('b')
+    await bench.manager.stop()
+  })
+
+  it('decision 8: aborted waits for a hold leave nothing behind: no timer, no listener', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    await bench.other().manager.claim('db', 'x', 600_000)
+    const controller = new AbortController()
+    const { signal } = controller
+    const waits = [
+      track(bench.manager.hold('db', 'a', { duration: 30_000, wait: true, signal })),
+      track(bench.manager.hold('db', 'b', { duration: 30_000, wait: { hours: 5 }, signal })),
+    ]
+    await bench.clock.settle()
+    controller.abort()
+    await bench.clock.settle()
+    expect(waits.map(({ state }) => state)).to.deep.equal(['rejected', 'rejected'])
+    expect(bench.clock.pending).to.equal(0)
+    expect(getEventListeners(signal, 'abort')).to.deep.equal([])
+  })
+
+  it('decision 20: running out of `wait` → ErrClaimDenied, to the millisecond, with the holder', async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('db', 'x', 600_000)
+    const first = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: 5000 }))
+    const second = track(bench.manager.hold('db', 'b', { duration: 30_000, wait: 7000 }))
+    await bench.clock.advance(4999)
+    expect(first.state).to.equal('pending')
+    await bench.clock.advance(1)
+    expect(first.error).to.be.instanceOf(ErrClaimDenied)
+    expect(first.error).to.include({ currentHolder: 'x' })
+    await bench.clock.advance(1999)
+    expect(second.state).to.equal('pending')
+    await bench.clock.advance(1)
+    expect(second.error).to.be.instanceOf(ErrClaimDenied)
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('decision 8: `wait: false`, the default, is denied at once', async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('db', 'x', 600_000)
+    await rejection(bench.manager.hold('db', 'a', { duration: 30_000 }), ErrClaimDenied)
+    await rejection(bench.manager.hold('db', 'a', { duration: 30_000, wait: false }), ErrClaimDenied)
+    expect(bench.wire.watchers).to.equal(0)
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('decision 8: a substrate that is away while a hold waits is tried again until it is back', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const away = bench.wire.reject(new Error('away'))
+    const waiting = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: true }))
+    await bench.clock.advance(60_000)
+    expect(waiting.state).to.equal('pending')
+    away.heal()
+    await bench.clock.advance(60_000)
+    expect(waiting.value?.held).to.equal(true)
+    await bench.manager.stop()
+  })
+
+  it('decision 8: running out of `wait` while the substrate is away → ErrUnknown: nothing can be inferred', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    bench.wire.reject(new Error('away'))
+    const waiting = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: 20_000 }))
+    await bench.clock.advance(20_001)
+    expect(waiting.error).to.be.instanceOf(ErrUnknown)
+  })
+
+  it('decision 8: an unexpected error rejects that wait only', async () => {
+    const clock = new TestClock()
+    const client = new ScriptedClient([
+      { call: 'claimLease', args: ['db', { holder: 'a' }], throws: new TypeError('a bug') },
+      {
+        call: 'claimLease',
+        args: ['db', { holder: 'b' }],
+        leases: { db: infoOf({ holder: 'b', expiry: clock.in(30_000) }) },
+      },
+    ])
+    const manager = new Manager({ client, clock })
+    const [a, b] = ['a', 'b'].map((holder) => track(manager.hold('db', holder, { duration: 30_000, wait: true })))
+    await clock.settle()
+    expect(a?.error).to.be.instanceOf(TypeError)
+    expect(b?.value?.holder).to.equal('b')
+    await manager.stop()
+  })
+
+  it('decision 5: while waiting, a state that keeps changing is asked again', async () => {
+    const clock = new TestClock()
+    const client = new ScriptedClient([
+      { call: 'claimLease', times: 2, throws: new ErrInvalid('changed'), leases: { db: undefined } },
+      { call: 'claimLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(30_000) }) } },
+    ])
+    const manager = new Manager({ client, clock })
+    const hold = await clock.drive(manager.hold('db', 'a', { duration: 30_000, wait: true }))
+    expect(hold.held).to.equal(true)
+    await manager.stop()
+  })
+})
