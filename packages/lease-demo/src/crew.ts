@@ -1,0 +1,144 @@
+/** The worker processes, seen from the story. None outlives the crew. */
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { Writable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
+import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
+import type { WorkerName } from './timeline.ts'
+
+export type WorkerListener = (worker: CrewMember, event: FromWorker) => void
+
+export class Crew implements AsyncDisposable {
+  /** Aborts when a worker fails or ends unasked, or when the story is stopped from outside. */
+  readonly signal: AbortSignal
+  readonly #failure = new AbortController()
+  readonly #members: CrewMember[] = []
+  readonly #listener: WorkerListener
+
+  constructor(signal: AbortSignal, listener: WorkerListener) {
+    this.signal = AbortSignal.any([signal, this.#failure.signal])
+    this.#listener = listener
+  }
+
+  /** A new process, not started yet. */
+  hire(name: WorkerName): CrewMember {
+    const member = new CrewMember(name, {
+      signal: this.signal,
+      heard: (event) => this.#listener(member, event),
+      failed: (error) => this.#failure.abort(error),
+    })
+    this.#members.push(member)
+    return member
+  }
+
+  /** Resolves once every process is gone. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#members.map(async (member) => member.kill()))
+  }
+}
+
+interface Ties {
+  readonly signal: AbortSignal
+  heard(event: FromWorker): void
+  failed(error: Error): void
+}
+
+export class CrewMember {
+  readonly name: WorkerName
+  readonly #ties: Ties
+  readonly #child: ChildProcess
+  readonly #gone: Promise<unknown>
+  readonly #awaited = new Set<(event: FromWorker) => void>()
+  #state: 'runs' | 'frozen' | 'killed' = 'runs'
+  #complaints = ''
+
+  constructor(name: WorkerName, ties: Ties) {
+    this.name = name
+    this.#ties = ties
+    // Same node, same flags (fork hands on execArgv); bigint travels by structured clone; the last is the gate.
+    this.#child = fork(fileURLToPath(new URL('./worker.ts', import.meta.url)), [], {
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'],
+      serialization: 'advanced',
+    })
+    this.#gone = once(this.#child, 'exit').catch(() => undefined)
+    this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text))
+    this.#gate.on('error', () => {}) // nobody is left to go through it
+    this.#child.on('message', (event) => this.#hear(event as FromWorker))
+    this.#child.on('error', (cause) => ties.failed(new Error(`worker ${name}: ${cause.message}`, { cause })))
+    this.#child.on('close', (code, signal) => {
+      if (this.#state === 'killed') return
+      ties.failed(new Error(`worker ${name} ended unasked (${signal ?? `exit code ${code}`})\n${this.#complaints}`))
+    })
+  }
+
+  /** Why it does not answer, if it does not. */
+  get absence(): 'frozen' | 'killed' | undefined {
+    return this.#state === 'runs' ? undefined : this.#state
+  }
+
+  send(message: ToWorker): void {
+    this.#child.send(message, (error) => {
+      if (error !== null && this.#state !== 'killed') this.#ties.failed(error)
+    })
+  }
+
+  /** Resolves with the next event of this kind from now on; rejects when the story ends first. */
+  async next<Kind extends FromWorker['kind']>(kind: Kind): Promise<FromWorker & { kind: Kind }> {
+    const { signal } = this.#ties
+    return await new Promise((resolve, reject) => {
+      const settle = (): void => {
+        this.#awaited.delete(hear)
+        signal.removeEventListener('abort', abort)
+      }
+      const hear = (event: FromWorker): void => {
+        if (event.kind !== kind) return
+        settle()
+        resolve(event as FromWorker & { kind: Kind })
+      }
+      const abort = (): void => {
+        settle()
+        reject(signal.reason as Error)
+      }
+      if (signal.aborted) return abort()
+      this.#awaited.add(hear)
+      signal.addEventListener('abort', abort)
+    })
+  }
+
+  /** Lets it through to its next write. */
+  openGate(): void {
+    this.#gate.write('.')
+  }
+
+  freeze(): void {
+    this.#child.kill('SIGSTOP')
+    this.#state = 'frozen'
+  }
+
+  thaw(): void {
+    this.#state = 'runs'
+    this.#child.kill('SIGCONT')
+  }
+
+  /** No goodbye: what it holds stays held. Resolves once it is gone. */
+  async kill(): Promise<void> {
+    this.#state = 'killed'
+    this.#child.kill('SIGKILL')
+    if (this.#child.pid !== undefined) await this.#gone
+  }
+
+  get #gate(): Writable {
+    const pipe = this.#child.stdio[GATE]
+    if (pipe instanceof Writable) return pipe
+    throw new Error('a worker was started without its gate')
+  }
+
+  #hear(event: FromWorker): void {
+    if (event.kind === 'failed') {
+      this.#ties.failed(new Error(`worker ${this.name}: ${event.message}`))
+      return
+    }
+    this.#ties.heard(event)
+    for (const awaited of this.#awaited) awaited(event)
+  }
+}

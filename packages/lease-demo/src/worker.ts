@@ -1,0 +1,109 @@
+/**
+ * A worker process: takes orders, holds the leases of both accounts, moves the money, releases.
+ *
+ * Between the last check of its leases and the write it waits at the gate, and nothing else of it runs meanwhile: so is
+ * any pause that comes at the wrong moment (garbage collection, a swapped page, a suspended virtual machine). The story
+ * keeps the gate, and so decides when the pause comes.
+ */
+import { readSync } from 'node:fs'
+import { ErrClaimDenied, ErrNotHeld, Manager, type Hold } from 'lease-core'
+import type { Ledger, Order } from './ledger.ts'
+import { PostgresLedger } from './postgres-ledger.ts'
+import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
+
+class Worker {
+  readonly #name: string
+  readonly #leaseMs: number
+  readonly #ledger: Ledger
+  readonly #manager: Manager
+
+  constructor(name: string, leaseMs: number, ledger: Ledger) {
+    this.#name = name
+    this.#leaseMs = leaseMs
+    this.#ledger = ledger
+    this.#manager = new Manager({ client: ledger.client })
+    this.#manager.events.subscribe((event) => {
+      if (event.type === 'lost') void tell({ kind: 'lost', account: event.lease, reason: event.reason })
+    })
+  }
+
+  /** Until it is done: a refused write was not done, and everything is read anew under new leases. */
+  async perform(order: Order): Promise<void> {
+    for (let done = false; !done;) {
+      try {
+        await this.#transfer(order)
+        done = true
+      } catch (error) {
+        if (!(error instanceof ErrNotHeld)) throw error
+        await tell({ kind: 'refused', order, message: error.message })
+      }
+    }
+    await tell({ kind: 'idle' })
+  }
+
+  async #transfer(order: Order): Promise<void> {
+    const holds = new Map<string, Hold>()
+    try {
+      // Everyone takes the leases in the same order, so nobody waits in a circle.
+      for (const account of [order.from, order.to].toSorted()) {
+        const hold = await this.#hold(account)
+        holds.set(account, hold)
+        await tell({ kind: 'held', account, fencingToken: hold.fencingToken })
+      }
+      let next = {}
+      await this.#ledger.transfer(order, holds, async (balances) => {
+        next = balances
+        await tell({ kind: 'writing', order, next })
+        waitAtGate()
+      })
+      await tell({ kind: 'moved', order, next })
+    } finally {
+      for (const hold of holds.values()) await hold[Symbol.asyncDispose]()
+    }
+  }
+
+  async #hold(account: string): Promise<Hold> {
+    try {
+      return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs })
+    } catch (error) {
+      if (!(error instanceof ErrClaimDenied)) throw error
+      await tell({ kind: 'denied', account, by: error.currentHolder })
+      return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs, wait: { seconds: 20 } })
+    }
+  }
+}
+
+/** Blocks the whole process until the story lets it write. */
+function waitAtGate(): void {
+  for (;;) {
+    try {
+      if (readSync(GATE, Buffer.alloc(1)) === 0) process.exit(1) // the story is over
+      return
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EINTR') throw error
+    }
+  }
+}
+
+async function tell(message: FromWorker): Promise<void> {
+  await new Promise<void>((resolve) => process.send?.(message, () => resolve()))
+}
+
+let worker: Worker | undefined
+
+async function obey(message: ToWorker): Promise<void> {
+  if (message.kind === 'start') {
+    const { name, leaseMs, place, guarded } = message
+    worker = new Worker(name, leaseMs, new PostgresLedger(place, { guarded }))
+    await tell({ kind: 'ready' })
+  } else await worker?.perform(message.order)
+}
+
+process.on('SIGINT', () => {}) // Ctrl-C reaches everybody; the story ends its workers itself
+process.on('disconnect', () => process.exit(1))
+process.on('message', (message: ToWorker) => {
+  obey(message).catch((error: unknown) => {
+    const cause = error instanceof Error && error.cause instanceof Error ? ` (${error.cause.message})` : ''
+    void tell({ kind: 'failed', message: `${String(error)}${cause}` })
+  })
+})
