@@ -11,10 +11,16 @@ export const pairMetrics: readonly [Metric, ...Metric[]] = [
 ]
 
 /**
- * Claim and release, again and again, by that many callers who each have a lease of their own. A pair counts when both
+ * Claim and release, again and again, by that many callers who each have a lease of their own: always the same, or
+ * with `freshNames` one that nobody ever claimed before (of those who claim one at a time). A pair counts when both
  * are done; the time of a pair is what its caller waited for both. CPU is that of this process, not of a server.
  */
-export async function pairs(contestant: Contestant, callers: number, seconds: number): Promise<Sample> {
+export async function pairs(
+  contestant: Contestant,
+  callers: number,
+  seconds: number,
+  { freshNames = false }: { readonly freshNames?: boolean } = {},
+): Promise<Sample> {
   const { one, many } = contestant
   const waitedMs: number[] = []
   const cpu = process.cpuUsage()
@@ -35,15 +41,18 @@ export async function pairs(contestant: Contestant, callers: number, seconds: nu
   }
 
   if (one !== undefined) {
-    const leases = Array.from({ length: callers }, (_, caller) => `caller-${caller}`)
     await Promise.all(
-      leases.map((lease) =>
-        again(
+      Array.from({ length: callers }, (_, caller) => {
+        let lease = `caller-${caller}`
+        return again(
           1,
-          () => one.claim(lease),
+          () => {
+            if (freshNames) lease = `fresh-${freshlyNamed++}`
+            return one.claim(lease)
+          },
           () => one.release(lease),
-        ),
-      ),
+        )
+      }),
     )
   } else if (many !== undefined) {
     const lanes = Math.min(many.inFlight, callers)
@@ -70,6 +79,9 @@ export async function pairs(contestant: Contestant, callers: number, seconds: nu
     'CPU µs/pair': (user + system) / done,
   }
 }
+
+/** Never twice the same, in whatever namespace. */
+let freshlyNamed = 0
 
 /** Opens those that can do what is asked; closes all of them when one fails. */
 export async function openAll(

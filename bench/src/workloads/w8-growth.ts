@@ -1,8 +1,9 @@
-import type { Arm, Contestant, Workload } from '../bench.ts'
+import type { Adapter, Contestant, Group, Workload } from '../bench.ts'
 import { pairs } from './loop.ts'
 
 /** Enough that batches form: a single caller on a real server would only measure its disk. */
 const CALLERS = 64
+/** Claims out at once while the namespace is filled. */
 const WINDOW = 2_000
 
 /** What a claim costs while others are in the namespace, all of them held by this very process. */
@@ -11,44 +12,50 @@ export const w8Growth: Workload = {
   about: 'cost of a claim as the namespace grows',
   async *groups({ place, adapters, sizes }) {
     for (const adapter of adapters.filter(({ role }) => role !== 'raw')) {
-      const opened: Contestant[] = []
-      const close = async (): Promise<void> => {
-        await Promise.all(opened.map((contestant) => contestant.close()))
-      }
-      const arms: Arm[] = []
+      const filled = new Map<number, Contestant>()
       try {
-        for (const size of sizes) {
+        for (const size of new Set(sizes)) {
           const contestant = await adapter.open(place)
-          opened.push(contestant)
-          if (contestant.one === undefined) continue
-          await fill(contestant.one, size)
-          arms.push({
-            label: `${size.toLocaleString('en-US')} leases`,
-            role: adapter.role,
-            about: '',
-            measure: async (seconds) => {
-              const sample = await pairs(contestant, CALLERS, seconds)
-              return { 'µs/pair': 1e6 / (sample['pairs/s'] ?? Number.NaN), ...sample }
-            },
-          })
+          filled.set(size, contestant)
+          if (contestant.one !== undefined) await fill(contestant.one, size)
         }
-      } catch (error) {
-        await close()
-        throw error
-      }
-      yield {
-        title: `${adapter.name}: claim + release by ${CALLERS} callers beside that many leases held`,
-        metrics: [
-          { name: 'µs/pair', better: 'less' },
-          { name: 'CPU µs/pair', better: 'less' },
-          { name: 'p99 ms', better: 'less' },
-        ],
-        references: arms.slice(0, 1).map(({ label }) => label),
-        arms,
-        close,
+        yield group(adapter, filled, { freshNames: false })
+        yield group(adapter, filled, { freshNames: true })
+      } finally {
+        await Promise.all([...filled.values()].map((contestant) => contestant.close()))
       }
     }
   },
+}
+
+function group(
+  { name, role }: Adapter,
+  filled: ReadonlyMap<number, Contestant>,
+  options: { readonly freshNames: boolean },
+): Group {
+  const arms = [...filled]
+    .filter(([, { one }]) => one !== undefined)
+    .map(([size, contestant]) => ({
+      label: `${size.toLocaleString('en-US')} leases`,
+      role,
+      about: '',
+      measure: async (seconds: number) => {
+        const sample = await pairs(contestant, CALLERS, seconds, options)
+        return { 'µs/pair': 1e6 / (sample['pairs/s'] ?? Number.NaN), ...sample }
+      },
+    }))
+  const which = options.freshNames ? 'a new lease each time' : 'the same leases again and again'
+  return {
+    title: `${name}, beside that many leases held: claim + release of ${which}, ${CALLERS} callers`,
+    metrics: [
+      { name: 'µs/pair', better: 'less' },
+      { name: 'CPU µs/pair', better: 'less' },
+      { name: 'p99 ms', better: 'less' },
+    ],
+    references: arms.slice(0, 1).map(({ label }) => label),
+    arms,
+    close: async () => {},
+  }
 }
 
 async function fill(one: NonNullable<Contestant['one']>, size: number): Promise<void> {
