@@ -8,8 +8,8 @@ import { elapsedForHolder, instant, trustWindowMs, type Instant } from './skew.t
 export class Belief {
   readonly holder: string
   readonly fencingToken: bigint
-  /** The substrate hinted that the lease was vacated: ask before relying on it. */
-  suspect = false
+  /** How often the substrate has hinted, unrefuted, that the lease was vacated: above zero, ask before relying on it. */
+  #doubts = 0
   #sent: Instant
   #windowMs: number
 
@@ -18,6 +18,20 @@ export class Belief {
     this.fencingToken = fencingToken
     this.#sent = sent
     this.#windowMs = trustWindowMs(durationMs)
+  }
+
+  get doubts(): number {
+    return this.#doubts
+  }
+
+  /** The substrate hinted that the lease was vacated. */
+  doubt(): void {
+    this.#doubts++
+  }
+
+  /** An answer says that the term stands; `doubts` as they were when the question was sent: later ones remain. */
+  settle(doubts: number): void {
+    if (this.#doubts === doubts) this.#doubts = 0
   }
 
   /** A later grant of the same term; never moves the end of the window back. */

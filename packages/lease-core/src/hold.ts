@@ -69,6 +69,8 @@ export interface HoldKeeper {
   readonly maxSleepMs: number
   /** Extends this very term. */
   extend(hold: ManagedHold, value: string | undefined): Extension
+  /** Extends this very term with a new value, as a call of the caller's own. */
+  update(hold: ManagedHold, value: string): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why it is lost, or undefined when the term still stands. */
   reread(hold: ManagedHold): Promise<LossReason | undefined>
   release(hold: ManagedHold): Promise<void>
@@ -95,6 +97,7 @@ export class ManagedHold implements Hold, Task {
   #renewal: Extension | undefined
   #renewalEndsAtMs = 0
   #failures = 0
+  #failedReads = 0
 
   constructor(keeper: HoldKeeper, token: Token, belief: Belief, durationMs: number, renewEveryMs: number) {
     this.#keeper = keeper
@@ -121,7 +124,10 @@ export class ManagedHold implements Hold, Task {
   }
 
   get held(): boolean {
-    return this.#over === undefined && this.belief.trusted(this.#keeper.clock)
+    if (this.#over !== undefined) return false
+    if (this.belief.trusted(this.#keeper.clock)) return true
+    this.#windowEnded() // what has been called lost once is never held again
+    return false
   }
 
   /** Released or lost. */
@@ -148,7 +154,7 @@ export class ManagedHold implements Hold, Task {
   async update(value: string): Promise<void> {
     this.#keeper.checkValue(value)
     this.assertHeld()
-    const loss = await this.#keeper.extend(this, value).outcome
+    const loss = await this.#keeper.update(this, value)
     if (loss !== undefined) this.lose(loss)
     this.assertHeld()
   }
@@ -169,9 +175,16 @@ export class ManagedHold implements Hold, Task {
     if (this.#over !== undefined) return
     this.#keeper.reread(this).then(
       (loss) => {
+        this.#failedReads = 0
         if (loss !== undefined) this.lose(loss)
       },
-      (error: unknown) => this.#keeper.retrying(this, error), // the next renewal asks again
+      (error: unknown) => {
+        if (this.#over !== undefined) return
+        this.#keeper.retrying(this, error)
+        const nowMs = this.#keeper.clock.monotonic()
+        this.#rereadAtMs = nowMs + 1 + backoffMs(++this.#failedReads, this.#renewEveryMs)
+        this.#schedule(nowMs)
+      },
     )
   }
 
@@ -186,8 +199,7 @@ export class ManagedHold implements Hold, Task {
     const nowMs = clock.monotonic()
     // The window is checked to the millisecond ahead: a timer is never early enough.
     if (this.belief.leftMs(clock) < 1) {
-      const tried = this.#renewal !== undefined || this.#failures > 0
-      this.lose(tried ? 'unreachable' : 'expired')
+      this.#windowEnded()
       return
     }
     if (this.#renewal !== undefined && nowMs >= this.#renewalEndsAtMs) {
@@ -203,6 +215,10 @@ export class ManagedHold implements Hold, Task {
       }
     }
     this.#schedule(nowMs)
+  }
+
+  #windowEnded(): void {
+    this.lose(this.#renewal !== undefined || this.#failures > 0 ? 'unreachable' : 'expired')
   }
 
   #renew(nowMs: number): void {
@@ -255,7 +271,7 @@ export class ManagedHold implements Hold, Task {
 
   #schedule(nowMs: number): void {
     const nextMs = Math.min(
-      Math.floor(this.belief.endsAtMs),
+      Math.floor(nowMs + this.belief.leftMs(this.#keeper.clock)),
       this.#renewal !== undefined ? this.#renewalEndsAtMs : Math.min(this.#renewAtMs, Math.ceil(this.#rereadAtMs)),
     )
     this.#keeper.agenda.at(this, Math.max(nextMs, Math.ceil(nowMs)))

@@ -37,6 +37,11 @@ export interface Info {
   readonly trapdoor: Trapdoor
 }
 
+/** An Info that can tell whether its lease has lapsed, by both clocks and without making a `DateTime`. */
+export interface LapseAware {
+  isLapsed(now: { readonly monotonicMs: number; readonly wallMs: number }): boolean
+}
+
 /** Longest name of a lease, a holder or a pinning entity, in UTF-8 bytes. */
 export const MAX_NAME_BYTES = 255
 /** Longest `value`, in UTF-8 bytes. */

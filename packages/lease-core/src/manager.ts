@@ -33,7 +33,7 @@ import type { LossReason, ErrLost } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.ts'
 import { Lanes } from './lanes.ts'
-import { brokenValueRule, checkNames, checkRequest, type Info } from './lease.ts'
+import { brokenValueRule, checkNames, checkRequest, type Info, type LapseAware } from './lease.ts'
 import { parseHoldOptions, parseManagerConfig, type ParsedHoldOptions } from './options.ts'
 import { instant } from './skew.ts'
 import { LeaseToken, type Token } from './token.ts'
@@ -128,6 +128,8 @@ export interface Reader {
 
 /** Attempts of one claim, release or revocation that keeps meeting another state. */
 const MAX_ATTEMPTS = 10
+/** How often the two clocks are compared while anything is held here. */
+const VIGIL_MS = 1_000
 /** Below this many entries the beliefs are not swept. */
 const SWEEP_FLOOR = 1024
 
@@ -143,11 +145,14 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #beliefs = new Map<string, Belief>()
   readonly #holds = new Map<string, ManagedHold[]>()
   readonly #awaited = new Map<string, Awaited>()
+  /** Reads that are about to be sent. */
+  readonly #nextReads = new Map<string, Promise<void>>()
   /** How to reject each call in flight. */
   readonly #calls = new Set<(error: Error) => void>()
   readonly #stopping = new AbortController()
-  /** Reads that are about to be sent. */
-  readonly #nextReads = new Map<string, Promise<void>>()
+  /** A machine that was suspended, or whose wall clock was set, finds out here: timers count only the monotonic clock. */
+  readonly #vigil: Task = { wakeAtMs: -1, wake: () => this.#compareClocks() }
+  #clocksApartMs = 0
   #unsubscribe: (() => void) | undefined
   #sweepAt = SWEEP_FLOOR
 
@@ -190,7 +195,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
           void this.#look(awaited)
         })
       },
-      () => leave(),
+      { atEnd: () => leave() },
     )
   }
 
@@ -252,7 +257,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     }
     const { signal, waitMs } = parsed
     if (waitMs > 0) return this.#contend(lease, holder, parsed)
-    return this.#call(signal, () => this.#acquire(lease, holder, parsed, signal))
+    return this.#call(signal, () => this.#acquire(lease, holder, parsed, signal), { unwanted: giveBack })
   }
 
   /**
@@ -286,7 +291,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** What every call shares: it never throws synchronously, and rejects when its signal aborts or the manager stops. */
-  #call<T>(signal: AbortSignal | undefined, body: () => Promise<T>, atEnd?: (error?: unknown) => void): Promise<T> {
+  #call<T>(signal: AbortSignal | undefined, body: () => Promise<T>, ending: Ending<T> = {}): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#stopping.signal.aborted) return reject(new ErrStopped('the manager is stopped'))
       if (signal?.aborted === true) return reject(signal.reason as Error)
@@ -296,17 +301,24 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         signal?.removeEventListener('abort', onAbort)
       }
       const fail = (error: unknown): void => {
+        if (!this.#calls.has(fail)) return
         end()
         reject(error)
-        atEnd?.(error)
+        ending.atEnd?.(error)
       }
       this.#calls.add(fail)
-      signal?.addEventListener('abort', onAbort, { once: true })
+      if (signal !== undefined) {
+        setMaxListeners(0, signal) // one signal may end a thousand calls
+        signal.addEventListener('abort', onAbort, { once: true })
+      }
       try {
         body().then((value) => {
-          end()
-          resolve(value)
-          atEnd?.()
+          if (!this.#calls.has(fail)) ending.unwanted?.(value) // the caller has gone
+          else {
+            end()
+            resolve(value)
+            ending.atEnd?.()
+          }
         }, fail)
       } catch (error) {
         fail(error)
@@ -371,9 +383,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const fencingToken = info?.holder === holder ? info.fencingToken : -1n
     let belief = this.#beliefs.get(lease)
     if (belief !== undefined && belief.holder === holder && belief.fencingToken === fencingToken) {
-      belief.suspect = false
       belief.extend(sent, durationMs)
     } else {
+      for (const hold of [...(this.#holds.get(lease) ?? [])]) if (hold.fencingToken !== fencingToken) hold.lose('taken')
       belief = new Belief(holder, fencingToken, sent, durationMs)
       this.#beliefs.set(lease, belief)
       if (this.#beliefs.size > this.#sweepAt) this.#sweep()
@@ -410,6 +422,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       }
       return this.#call(undefined, async () => {
         checkNames({ lease, holder })
+        const doubts = this.#beliefs.get(lease)?.doubts ?? 0
         await this.#read(lease)
         const info = this.#client.leases().get(lease)
         if (info === undefined || info.holder !== holder || this.#hasLapsed(info)) {
@@ -417,7 +430,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
           throw new ErrNotHeld(`"${holder}" does not hold lease "${lease}": it is ${reason}`, { lease, holder, reason })
         }
         const belief = this.#beliefs.get(lease)
-        if (belief?.fencingToken === info.fencingToken) belief.suspect = false
+        if (belief?.fencingToken === info.fencingToken) belief.settle(doubts)
         if (trapdoorKey !== undefined) await info.trapdoor(trapdoorKey)
         return info
       })
@@ -427,7 +440,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** What is known of a lease that this process may rely on, granted here; undefined: ask. */
   #believedInfo(lease: string, holder: string): Info | undefined {
     const belief = this.#beliefs.get(lease)
-    if (belief === undefined || belief.holder !== holder || belief.suspect || !belief.trusted(this.#clock))
+    if (belief === undefined || belief.holder !== holder || belief.doubts > 0 || !belief.trusted(this.#clock))
       return undefined
     const info = this.#client.leases().get(lease)
     return info !== undefined && info.holder === holder && info.fencingToken === belief.fencingToken ? info : undefined
@@ -450,16 +463,21 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   /** Whether the lease is certainly not valid any more: strictly after its latest instant. */
-  #hasLapsed(info: Info): boolean {
+  #hasLapsed(info: Info & Partial<LapseAware>): boolean {
+    if (info.isLapsed !== undefined) return info.isLapsed(instant(this.#clock))
     return !info.pinned && this.#clock.now() > info.expiry.toMillis()
   }
 
   // ── release, revoke ───────────────────────────────────────────────────────────────────────────────────────────
 
-  #release(lease: string, holder: string): Promise<void> {
+  #release(lease: string, holder: string, term?: bigint): Promise<void> {
     return this.#inLane(lease, undefined, async () => {
+      const known = this.#client.leases().get(lease)
+      if (term !== undefined && known !== undefined && known.fencingToken > term) return // a later term is not ours to end
       // Whatever becomes of the request: from the moment it is sent, the lease may be another's.
       if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
+      for (const hold of [...(this.#holds.get(lease) ?? [])])
+        if (hold.holder === holder) hold.lose('revoked', 'its holder released the lease')
       try {
         for (let attempt = 1; ; attempt++) {
           if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
@@ -495,6 +513,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       const info = this.#client.leases().get(lease)
       if (info === undefined || this.#hasLapsed(info)) return
       const { holder } = info
+      if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
+      for (const hold of [...(this.#holds.get(lease) ?? [])]) hold.lose('revoked')
       try {
         await this.#client.releaseLease(lease, holder)
       } catch (error) {
@@ -525,11 +545,17 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const { durationMs, renewEveryMs, value } = options
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       const belief = await this.#inLane(lease, signal, () => this.#claim(lease, { holder, durationMs, value, signal }))
+      this.#stopping.signal.throwIfAborted()
+      if (signal?.aborted === true) {
+        await this.#release(lease, holder, belief.fencingToken).catch(() => {}) // it lapses by itself
+        throw signal.reason
+      }
       if (!belief.trusted(this.#clock) || belief.fencingToken < 0n) continue
       const hold = new ManagedHold(this.#keeper, this.token(lease, holder), belief, durationMs, renewEveryMs)
       const holds = this.#holds.get(lease)
       if (holds === undefined) this.#holds.set(lease, [hold])
       else holds.push(hold)
+      if (this.#vigil.wakeAtMs === -1) this.#keepVigil()
       return hold
     }
     throw new ErrUnknown(
@@ -548,7 +574,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         await this.#read(hold.lease)
         return this.#lossOf(hold)
       },
-      release: (hold) => this.#call(undefined, () => this.#release(hold.lease, hold.holder)),
+      release: (hold) => this.#call(undefined, () => this.#release(hold.lease, hold.holder, hold.fencingToken)),
+      update: (hold, value) => this.#call(undefined, () => this.#update(hold, value)),
       ended: (hold, loss) => this.#ended(hold, loss),
       retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
       checkValue: (value) => {
@@ -587,6 +614,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const known = this.#client.leases().get(lease)
     if (known !== undefined && known.fencingToken > fencingToken) return 'taken' // tokens rise: this term is over
     const sent = instant(this.#clock)
+    const { doubts } = belief
     try {
       await this.#client.extendLease(lease, { holder, duration: durationMs, value })
     } catch (error) {
@@ -596,11 +624,25 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       return loss
     }
     const loss = this.#lossOf(hold)
-    if (loss === undefined) {
-      belief.suspect = false
+    if (loss === undefined && !hold.over) {
+      belief.settle(doubts)
       belief.extend(sent, durationMs)
     }
     return loss
+  }
+
+  async #update(hold: ManagedHold, value: string): Promise<LossReason | undefined> {
+    const { lease, holder } = hold
+    try {
+      return await this.#extend(hold, value).outcome
+    } catch (error) {
+      if (!(error instanceof ErrInvalid)) throw error
+      throw new ErrUnknown(`could not update lease "${lease}": it was refused although the term stands`, {
+        lease,
+        holder,
+        cause: error,
+      })
+    }
   }
 
   /** Why this term is over by what the client knows, or undefined when it stands. */
@@ -616,11 +658,24 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     if (holds !== undefined) {
       holds.splice(holds.indexOf(hold), 1)
       if (holds.length === 0) this.#holds.delete(lease)
+      if (this.#holds.size === 0) this.#agenda.off(this.#vigil)
     }
     if (this.#beliefs.get(lease) === belief) this.#beliefs.delete(lease)
     if (loss === undefined) return
     this.events.emit({ type: 'lost', lease, holder, fencingToken, reason: loss.reason })
     this.#vacated(lease)
+  }
+
+  #keepVigil(): void {
+    this.#clocksApartMs = this.#clock.now() - this.#clock.monotonic()
+    this.#agenda.at(this.#vigil, Math.ceil(this.#clock.monotonic() + VIGIL_MS))
+  }
+
+  #compareClocks(): void {
+    const before = this.#clocksApartMs
+    this.#keepVigil()
+    if (this.#clocksApartMs - before <= 1) return
+    for (const holds of [...this.#holds.values()]) for (const hold of [...holds]) hold.wake()
   }
 
   // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -638,6 +693,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
             options,
             giveUp: new AbortController(),
             failure: undefined,
+            asking: false,
             resolve,
             reject,
           }
@@ -645,7 +701,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
             wakeAtMs: -1,
             wake: () => {
               const info = this.#client.leases().get(lease)
-              reject(contender.failure ?? this.#denied(lease, holder, info?.holder === holder ? undefined : info))
+              if (contender.failure !== undefined) reject(contender.failure)
+              else if (!contender.asking)
+                reject(this.#denied(lease, holder, info?.holder === holder ? undefined : info))
+              else {
+                const message = `no answer to a claim of lease "${lease}" before the wait ran out`
+                reject(new ErrUnknown(message, { lease, holder, reason: 'no answer' }))
+              }
             },
           }
           leave = (error) => {
@@ -661,7 +723,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
           awaited.contenders.push(contender)
           if (awaited.contenders.length === 1 || awaited.waiters.length > 0) void this.#look(awaited)
         }),
-      (error) => leave?.(error),
+      { atEnd: (error) => leave?.(error), unwanted: giveBack },
     )
   }
 
@@ -688,6 +750,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   /** Finds out about a lease that somebody waits for: reads it for those who only wait, claims it for the first who wants it. */
   async #look(awaited: Awaited): Promise<void> {
+    if (this.#stopping.signal.aborted) return
     if (awaited.looking) {
       awaited.lookAgain = true // what is under way may have been sent before whatever woke us
       return
@@ -695,20 +758,27 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     awaited.looking = true
     do {
       awaited.lookAgain = false
-      try {
-        if (awaited.waiters.length > 0) await this.#wakeIfVacant(awaited)
-        const first = awaited.contenders[0]
-        if (first !== undefined) await this.#tryFor(awaited, first)
-        awaited.failures = 0
-      } catch (error) {
-        if (this.#stopping.signal.aborted) return
-        awaited.failures++
-        const doing = awaited.waiters.length > 0 ? 'read' : 'claim'
-        this.events.emit({ type: 'retrying', lease: awaited.lease, doing, cause: error })
-      }
+      // Those who only wait look first: they are to see the vacancy that the contender is about to end.
+      const failures = [
+        awaited.waiters.length > 0 ? await this.#failureOf('read', this.#wakeIfVacant(awaited), awaited) : false,
+        awaited.contenders[0] !== undefined
+          ? await this.#failureOf('claim', this.#tryFor(awaited, awaited.contenders[0]), awaited)
+          : false,
+      ]
+      awaited.failures = failures.includes(true) ? awaited.failures + 1 : 0
     } while (awaited.lookAgain && !this.#stopping.signal.aborted)
     awaited.looking = false
     this.#rest(awaited)
+  }
+
+  async #failureOf(doing: 'read' | 'claim', look: Promise<void>, { lease }: Awaited): Promise<boolean> {
+    try {
+      await look
+      return false
+    } catch (error) {
+      if (!this.#stopping.signal.aborted) this.events.emit({ type: 'retrying', lease, doing, cause: error })
+      return true
+    }
   }
 
   async #wakeIfVacant(awaited: Awaited): Promise<void> {
@@ -731,6 +801,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     // Held in this very process by another: its end wakes us.
     if (this.#holds.get(lease)?.some((hold) => hold.held && hold.holder !== holder) === true) return
     try {
+      contender.asking = true
       const hold = await this.#acquire(lease, holder, options, giveUp.signal)
       if (giveUp.signal.aborted) await hold.release().catch(() => {})
       else {
@@ -743,6 +814,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (error instanceof ErrClaimDenied) return
       if (error instanceof ErrUnknown) throw error
       contender.reject(error as Error)
+    } finally {
+      contender.asking = false
     }
   }
 
@@ -785,8 +858,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       for (const awaited of this.#awaited.values()) void this.#look(awaited)
       for (const holds of this.#holds.values()) for (const hold of holds) hold.suspect()
     } else if (change.kind === 'vacated') {
-      const belief = this.#beliefs.get(change.lease)
-      if (belief !== undefined) belief.suspect = true
+      this.#beliefs.get(change.lease)?.doubt()
       this.#vacated(change.lease)
     }
   }
@@ -799,6 +871,18 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const holds = this.#holds.get(lease)
     if (holds !== undefined) for (const hold of holds) hold.suspect()
   }
+}
+
+/** What else belongs to the end of a call. */
+interface Ending<T> {
+  /** Tidies up, whatever the end; with the error if that is what it was. */
+  readonly atEnd?: (error?: unknown) => void
+  /** Takes a result that came after the caller had gone. */
+  readonly unwanted?: (value: T) => void
+}
+
+function giveBack(hold: Hold): void {
+  hold.release().catch(() => {}) // it lapses by itself
 }
 
 interface ClaimRequest {
@@ -821,6 +905,8 @@ interface Contender {
   readonly giveUp: AbortController
   /** What his last attempt met, when that was neither a grant nor a denial. */
   failure: ErrUnknown | undefined
+  /** A claim of his is out. */
+  asking: boolean
   readonly resolve: (hold: Hold) => void
   readonly reject: (error: Error) => void
 }

@@ -26,7 +26,7 @@ import { Coalescer } from './coalescer.ts'
 import { ErrInvalid, ErrUnknown } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { Lanes } from './lanes.ts'
-import { checkNames, checkRequest, type Info, type Request, type Trapdoor } from './lease.ts'
+import { checkNames, checkRequest, type Info, type LapseAware, type Request, type Trapdoor } from './lease.ts'
 import { inViewSince } from './observer.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { elapsedForObserver, instant, lapseWindowMs, type Instant } from './skew.ts'
@@ -49,6 +49,8 @@ export interface SubstrateClientOptions {
 const MAX_ATTEMPTS = 4
 /** A third of a short lease may be less than an honest round trip takes; nothing is given up sooner than this. */
 const MIN_TIMEOUT_MS = 250
+/** A lease was seen vacant, and never with a token. */
+const UNSEEN = -1n
 /** Below this many entries the snapshot is not swept. */
 const SWEEP_FLOOR = 1024
 
@@ -57,6 +59,7 @@ export class SubstrateClient implements Client {
   readonly events: LeaseEvents
   readonly #substrate: Substrate
   readonly #clock: Clock
+  readonly #world: World
   readonly #timeoutMs: number
   readonly #lanes = new Lanes()
   readonly #ops: Coalescer<Op, Verdict>
@@ -76,6 +79,7 @@ export class SubstrateClient implements Client {
     const { substrate, clock, events, requestTimeoutMs } = parseSubstrateClientOptions(options)
     this.#substrate = substrate
     this.#clock = clock ?? systemClock
+    this.#world = { substrate, clock: this.#clock }
     this.events = events ?? new LeaseEvents()
     this.#timeoutMs = requestTimeoutMs
     setMaxListeners(0, this.#closing.signal) // every operation that pauses listens to it
@@ -289,11 +293,14 @@ export class SubstrateClient implements Client {
       const verdict = unknown(error)
       return ops.map(() => verdict)
     }
+    if (!Array.isArray(verdicts) || verdicts.length !== ops.length) {
+      const verdict = unknown(new Error(`the substrate gave no verdict for each of ${ops.length} operations`))
+      return ops.map(() => verdict)
+    }
     const now = instant(this.#clock)
     for (let index = 0; index < ops.length; index++) {
-      const op = ops[index]
-      const verdict = verdicts[index]
-      if (op === undefined || verdict === undefined) continue
+      const op = ops[index] as Op
+      const verdict = verdicts[index] as Verdict
       if (verdict.outcome === 'granted' || verdict.outcome === 'refused') this.#learn(op.lease, verdict.holding, now)
     }
     return verdicts
@@ -385,19 +392,18 @@ export class SubstrateClient implements Client {
 
   #learn(lease: string, holding: Holding | undefined, now: Instant): void {
     const known = this.#sightings.get(lease)
-    for (const touched of this.#readsOut) touched.set(lease, known?.fencingToken ?? -1n)
+    for (const touched of this.#readsOut) touched.set(lease, known?.fencingToken ?? touched.get(lease) ?? UNSEEN)
     if (holding === undefined || isVacant(holding)) {
       this.#sightings.delete(lease)
       return
     }
-    this.#sightings.set(lease, new Sighting(this.#substrate, lease, holding, known, now))
+    this.#sightings.set(lease, new Sighting(this.#world, lease, holding, known, now))
     if (this.#sightings.size > this.#sweepAt) this.#sweep(now)
   }
 
   /**
    * Takes over what a read saw. The answers of operations that arrived while the read was out may be older or newer
-   * than it: fencing tokens order the terms. Where they cannot (the read saw nobody, an operation somebody), the lease
-   * is returned, to be read again.
+   * than it: fencing tokens order the terms. Where they cannot, the lease is returned, to be read again.
    */
   #merge(
     asked: readonly string[] | undefined,
@@ -414,6 +420,8 @@ export class SubstrateClient implements Client {
         const known = this.#sightings.get(lease)
         if (holding === undefined || isVacant(holding)) {
           if (known !== undefined) again.push(lease)
+        } else if (known === undefined && vacatedToken === UNSEEN) {
+          again.push(lease)
         } else if (
           known === undefined ? holding.fencingToken > vacatedToken : holding.fencingToken >= known.fencingToken
         ) {
@@ -425,7 +433,7 @@ export class SubstrateClient implements Client {
   }
 
   #sweep(now: Instant): void {
-    for (const [lease, sighting] of this.#sightings) if (sighting.isLapsed(now)) this.#sightings.delete(lease)
+    for (const [lease, sighting] of this.#sightings) if (sighting.isForgettable(now)) this.#sightings.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#sightings.size)
   }
 
@@ -436,7 +444,7 @@ export class SubstrateClient implements Client {
 }
 
 /** What this client knows about one held lease. Immutable; the costly parts are made when they are read. */
-class Sighting implements Info {
+class Sighting implements Info, LapseAware {
   readonly holder: string
   readonly fencingToken: bigint
   readonly value: string | undefined
@@ -446,9 +454,9 @@ class Sighting implements Info {
   readonly seen: Instant
   readonly #lapseMs: number
   readonly #lease: string
-  readonly #substrate: Substrate
+  readonly #world: World
 
-  constructor(substrate: Substrate, lease: string, holding: Holding, previous: Sighting | undefined, now: Instant) {
+  constructor(world: World, lease: string, holding: Holding, previous: Sighting | undefined, now: Instant) {
     this.holder = holding.holder
     this.fencingToken = holding.fencingToken
     this.value = holding.value
@@ -457,15 +465,17 @@ class Sighting implements Info {
     this.seen = inViewSince(previous, holding.version, now)
     this.#lapseMs = lapseWindowMs(holding.remainingMs)
     this.#lease = lease
-    this.#substrate = substrate
+    this.#world = world
   }
 
+  /** Told by the wall clock as it is now: one that was set since does not make the lease end sooner. */
   get expiry(): DateTime {
-    return DateTime.fromMillis(Math.ceil(this.seen.wallMs + this.#lapseMs))
+    const now = instant(this.#world.clock)
+    return DateTime.fromMillis(Math.ceil(now.wallMs + this.#lapseMs - elapsedForObserver(this.seen, now)))
   }
 
   get trapdoor(): Trapdoor {
-    return this.#substrate.trapdoor(this.#lease, this.holder, this.fencingToken)
+    return this.#world.substrate.trapdoor(this.#lease, this.holder, this.fencingToken)
   }
 
   /** Whether the lease has lapsed for certain, by this machine's clocks: strictly after the late bound. */
@@ -473,10 +483,22 @@ class Sighting implements Info {
     return !this.pinned && elapsedForObserver(this.seen, now) > this.#lapseMs
   }
 
+  /** Lapsed; an observation that allows a takeover is kept for as long again. */
+  isForgettable(now: Instant): boolean {
+    if (this.version === undefined) return this.isLapsed(now)
+    return !this.pinned && elapsedForObserver(this.seen, now) > 2 * this.#lapseMs
+  }
+
   /** The version that may be taken over, on a store without a clock. */
   lapsedVersion(now: Instant): string | undefined {
     return this.version !== undefined && this.isLapsed(now) ? this.version : undefined
   }
+}
+
+/** What every sighting of one client shares. */
+interface World {
+  readonly substrate: Substrate
+  readonly clock: Clock
 }
 
 interface ReadAnswer {
@@ -514,6 +536,7 @@ function reasonOf(cause: unknown): string {
 function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason as Error)
+    setMaxListeners(0, signal) // one signal may end a thousand calls
     signal.addEventListener('abort', onAbort, { once: true })
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
   })
