@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { postgresClient } from 'lease-postgres'
-import { Pool } from 'pg'
 import type { Adapter } from '../bench.ts'
 import { libraryContestant } from './library.ts'
+import { openPool } from './postgres-pool.ts'
 
 /** As an application would set it up; `prepare` is its option. */
 export function postgresLibrary({ prepare }: { readonly prepare: boolean }): Adapter {
@@ -11,7 +11,7 @@ export function postgresLibrary({ prepare }: { readonly prepare: boolean }): Ada
     role: 'library',
     about: prepare ? 'the Manager, with `prepare`' : 'the Manager, default options',
     async open({ url }) {
-      const pool = new Pool({ connectionString: url })
+      const pool = openPool(url)
       return libraryContestant(
         (clock) => postgresClient({ pool, namespace: randomUUID(), prepare, clock }),
         () => pool.end(),

@@ -3,11 +3,8 @@
  * statements, and with fewer promises: no lasting fencing token, no nonce, no refusal that says who has it, no guard.
  */
 import { randomUUID } from 'node:crypto'
-import { Pool } from 'pg'
 import type { Adapter, Contestant } from '../bench.ts'
-
-/** Connections of one who works by hand; 10 and 64 brought no more at 256 callers. */
-export const HAND_POOL = 32
+import { HAND_POOL, openPool } from './postgres-pool.ts'
 
 export const rowTableSql = `CREATE TABLE bench_row (
   ns text COLLATE "C", name text COLLATE "C", holder text NOT NULL, token bigint NOT NULL, expiry timestamptz NOT NULL,
@@ -67,7 +64,7 @@ function connected(url: string): {
   send(name: string, text: string, what: string | readonly string[], rows: number): Promise<void>
   close(): Promise<void>
 } {
-  const pool = new Pool({ connectionString: url, max: HAND_POOL })
+  const pool = openPool(url, HAND_POOL)
   const namespace = randomUUID()
   return {
     async send(name, text, what, rows) {

@@ -4,9 +4,9 @@
  */
 import { randomUUID } from 'node:crypto'
 import { PostgresSubstrate, type PostgresQuery } from 'lease-postgres'
-import { Pool } from 'pg'
+import type { Pool } from 'pg'
 import type { Adapter, Contestant } from '../bench.ts'
-import { HAND_POOL } from './postgres-row.ts'
+import { HAND_POOL, openPool } from './postgres-pool.ts'
 
 /** One statement per claim, over a pool. */
 export function postgresStatement({ prepare }: { readonly prepare: boolean }): Adapter {
@@ -47,7 +47,7 @@ interface ByHand {
 }
 
 async function byHand(url: string, prepare: boolean): Promise<ByHand> {
-  const pool = new Pool({ connectionString: url, max: HAND_POOL })
+  const pool = openPool(url, HAND_POOL)
   const namespace = randomUUID()
   const templates = await recorded(pool, namespace)
   const tokens = new Map<string, string>()

@@ -1,7 +1,7 @@
 import { freshDatabase, startPostgres } from 'lease-servers'
 import { migrate } from 'lease-postgres'
-import { Pool } from 'pg'
 import { postgresLibrary } from '../adapters/postgres-library.ts'
+import { openPool } from '../adapters/postgres-pool.ts'
 import { postgresRow, postgresRowBatch, rowTableSql } from '../adapters/postgres-row.ts'
 import { postgresStatement, postgresStatementBatch } from '../adapters/postgres-statement.ts'
 import type { Place, Substrate } from '../bench.ts'
@@ -31,7 +31,7 @@ async function open(): Promise<Place> {
     await database.drop()
     await server?.stop()
   }
-  const pool = new Pool({ connectionString: database.url, max: 1 })
+  const pool = openPool(database.url, 1)
   try {
     await migrate(pool)
     await pool.query(rowTableSql)
