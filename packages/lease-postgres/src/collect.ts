@@ -1,6 +1,6 @@
 /** Tombstones: rows of leases that nobody has held for long. They keep fencing tokens rising; collected, the floor does. */
 import type { Request } from 'lease-core'
-import { onConnection } from './connection.ts'
+import { codeOf, onConnection } from './connection.ts'
 import type { PostgresPool } from './driver.ts'
 import { parseCollectOptions } from './options.ts'
 import { tablesOf, type TableOptions } from './schema.ts'
@@ -15,10 +15,15 @@ export interface CollectOptions extends TableOptions {
 /** Rows removed under one lock: a few milliseconds during which claims wait. */
 const ROWS_PER_LOCK = 2_000
 
+/** Claims queue behind a lock that waits, for a VACUUM say; so it does not wait long. */
+const LOCK_PATIENCE_MS = 200
+const LOCK_NOT_AVAILABLE = '55P03'
+
 /**
  * Removes the rows of this namespace that have been vacant for longer than `retention` and are not pinned, and returns
  * how many. Fencing tokens keep rising over it. Safe at any time and from several processes; claims wait for a few
- * milliseconds, guards not at all.
+ * milliseconds, guards not at all. It stops early while somebody else, a VACUUM for one, keeps the table from it for
+ * longer than 200 ms: call it again later.
  *
  * @throws ErrNotValid an option breaks a rule; otherwise what the driver throws
  */
@@ -30,12 +35,14 @@ export async function collect(pool: PostgresPool, options: CollectOptions): Prom
     const rows = await onConnection(pool, undefined, async (client) => {
       try {
         await client.query({ text: 'BEGIN ISOLATION LEVEL READ COMMITTED' })
+        await client.query({ text: `SET LOCAL lock_timeout = ${LOCK_PATIENCE_MS}` })
         await client.query({ text: collectLockSql(tables) })
         const result = await client.query({ text: collectSql(tables), values: [namespace, retentionMs, ROWS_PER_LOCK] })
         await client.query({ text: 'COMMIT' })
         return Number(result.rows[0]?.collected)
       } catch (error) {
-        await client.query({ text: 'ROLLBACK' })
+        await client.query({ text: 'ROLLBACK' }).catch(() => {}) // what went wrong first is what the caller must learn
+        if (codeOf(error) === LOCK_NOT_AVAILABLE) return 0
         throw error
       }
     })

@@ -63,10 +63,10 @@ export function codeOf(error: unknown): string | undefined {
   return typeof code === 'string' ? code : undefined
 }
 
-/** Whether the server refused a statement on a connection that is still good. */
+/** Whether the server refused a statement on a connection that is still good: a SQLSTATE, and no `EPIPE`. */
 function isAnswer(error: unknown): boolean {
   const code = codeOf(error)
-  return code !== undefined && /^[0-9A-Z]{5}$/.test(code) && !/^(08|57P|XX)/.test(code)
+  return code !== undefined && /^(?=.*\d)[0-9A-Z]{5}$/.test(code) && !/^(08|57P|XX)/.test(code)
 }
 
 /** Failures that say what to do about them. None of these was executed. */

@@ -81,9 +81,13 @@ export class Listener {
     client.on('notification', ({ payload }) => changesIn(payload).forEach((change) => this.#tell(change)))
     let listened = false
     try {
-      await Promise.race([client.connect(), ended])
-      await Promise.race([client.query({ text: `LISTEN ${quoteIdentifier(this.#channel)}` }), ended])
-      listened = true
+      const listening = client
+        .connect()
+        .then(() => client.query({ text: `LISTEN ${quoteIdentifier(this.#channel)}` }))
+        .then(() => (listened = true))
+      listening.catch(ignore)
+      if (!(await Promise.race([this.#within(HEARTBEAT_MS, listening), ended]))) throw new Error('no sign of life')
+      await Promise.race([listening, ended])
       this.#tell({ kind: 'resync' })
       await Promise.race([this.#heartbeat(client, over.signal), ended])
     } catch {
@@ -91,7 +95,10 @@ export class Listener {
     }
     signal.removeEventListener('abort', end)
     end()
-    await this.#within(FAREWELL_MS, client.end())
+    await this.#within(
+      FAREWELL_MS,
+      ended.catch(() => client.end()),
+    )
     return listened
   }
 
