@@ -80,6 +80,9 @@ export interface HoldKeeper {
   checkValue(value: string): void
 }
 
+/** So long before the end of the window the signal aborts: timers are late, and whoever hears it needs a moment. */
+const EARLY_MS = 2
+
 export class ManagedHold implements Hold, Task {
   wakeAtMs = -1
   readonly token: Token
@@ -197,8 +200,7 @@ export class ManagedHold implements Hold, Task {
     if (this.#over !== undefined) return
     const { clock } = this.#keeper
     const nowMs = clock.monotonic()
-    // The window is checked to the millisecond ahead: a timer is never early enough.
-    if (this.belief.leftMs(clock) < 1) {
+    if (this.belief.leftMs(clock) <= EARLY_MS + 1) {
       this.#windowEnded()
       return
     }
@@ -271,7 +273,7 @@ export class ManagedHold implements Hold, Task {
 
   #schedule(nowMs: number): void {
     const nextMs = Math.min(
-      Math.floor(nowMs + this.belief.leftMs(this.#keeper.clock)),
+      Math.floor(nowMs + this.belief.leftMs(this.#keeper.clock) - EARLY_MS),
       this.#renewal !== undefined ? this.#renewalEndsAtMs : Math.min(this.#renewAtMs, Math.ceil(this.#rereadAtMs)),
     )
     this.#keeper.agenda.at(this, Math.max(nextMs, Math.ceil(nowMs)))
