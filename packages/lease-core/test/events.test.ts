@@ -1,0 +1,88 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { expect } from 'chai'
+import { LeaseEvents, type LeaseEvent } from '../src/events.ts'
+import { TestClock } from '../src/testing/index.ts'
+
+const released = (lease: string): LeaseEvent => ({ type: 'released', lease, holder: 'a' })
+const settle = (): Promise<void> => new TestClock().settle()
+
+describe('LeaseEvents: in order, none dropped, no listener harms another', () => {
+  it('tells every listener of every event, in order, after the transition', async () => {
+    const events = new LeaseEvents()
+    const heard: string[] = []
+    events.subscribe((event) => heard.push(`1:${'lease' in event ? event.lease : ''}`))
+    events.subscribe((event) => heard.push(`2:${'lease' in event ? event.lease : ''}`))
+    events.emit(released('x'))
+    events.emit(released('y'))
+    expect(heard).to.deep.equal([])
+    await settle()
+    expect(heard).to.deep.equal(['1:x', '2:x', '1:y', '2:y'])
+  })
+
+  it('an event emitted by a listener comes after those that happened before it', async () => {
+    const events = new LeaseEvents()
+    const heard: string[] = []
+    events.subscribe((event) => {
+      const lease = 'lease' in event ? event.lease : ''
+      heard.push(lease)
+      if (lease === 'x') events.emit(released('z'))
+    })
+    events.emit(released('x'))
+    events.emit(released('y'))
+    await settle()
+    expect(heard).to.deep.equal(['x', 'y', 'z'])
+  })
+
+  it('a listener that throws becomes a warning; the others hear the event', async () => {
+    const events = new LeaseEvents()
+    const warned: string[] = []
+    const onWarning = ({ name, message }: Error): void => void warned.push(`${name} ${message}`)
+    process.on('warning', onWarning)
+    let heard = 0
+    events.subscribe(() => {
+      // oxlint-disable-next-line only-throw-error -- a listener may throw anything
+      throw 'a string'
+    })
+    events.subscribe(() => heard++)
+    events.emit(released('x'))
+    await settle()
+    process.off('warning', onWarning)
+    expect(heard).to.equal(1)
+    expect(warned).to.deep.equal(['LeaseListenerWarning a string'])
+  })
+
+  it('unsubscribing stops one subscription, also of a function that subscribed twice', async () => {
+    const events = new LeaseEvents()
+    let heard = 0
+    const listener = (): void => void heard++
+    const stop = events.subscribe(listener)
+    events.subscribe(listener)
+    stop()
+    stop()
+    events.emit(released('x'))
+    await settle()
+    expect(heard).to.equal(1)
+  })
+
+  it('decision 19: nobody listens, nothing is heard', () => {
+    const events = new LeaseEvents()
+    expect(events.heard('claimed')).to.equal(false)
+    const stop = events.subscribe(() => {})
+    expect(events.heard('claimed')).to.equal(true)
+    stop()
+    expect(events.heard('claimed')).to.equal(false)
+  })
+
+  it('the same events go to the diagnostics channel of their type', async () => {
+    const events = new LeaseEvents()
+    const heard: unknown[] = []
+    const listener = (message: unknown): void => void heard.push(message)
+    subscribe('lease-core:released', listener)
+    expect(events.heard('released')).to.equal(true)
+    expect(events.heard('claimed')).to.equal(false)
+    events.emit(released('x'))
+    await settle()
+    unsubscribe('lease-core:released', listener)
+    expect(heard).to.deep.equal([released('x')])
+  })
+})

@@ -1,0 +1,325 @@
+import { expect } from 'chai'
+import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, ErrUnknown } from '../src/errors.ts'
+import { Manager } from '../src/manager.ts'
+import { infoOf, ScriptedClient, TestClock, track } from '../src/testing/index.ts'
+import { Bench, rejection } from './manager.bench.ts'
+
+const options = { duration: 30_000 }
+
+function lossOf(signal: AbortSignal): string {
+  const reason: unknown = signal.reason
+  return reason instanceof ErrLost ? reason.reason : signal.aborted ? 'no loss' : 'held'
+}
+
+describe('Manager.hold, decision 10: a claim kept alive', () => {
+  it('decision 10: it says what it holds', async () => {
+    const { manager } = new Bench()
+    const hold = await manager.hold('db', 'a', { ...options, value: 'here' })
+    expect(hold).to.include({ lease: 'db', holder: 'a', fencingToken: 1n, held: true })
+    expect((await hold.token.check()).value).to.equal('here')
+    hold.assertHeld()
+    await manager.stop()
+  })
+
+  it('decision 10: renews from a third of the duration, and holds far beyond the first grant', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    await bench.clock.advance(8000)
+    expect(bench.wire.counts.extend).to.equal(0)
+    await bench.clock.advance(2000)
+    expect(bench.wire.counts.extend).to.equal(1)
+    await bench.clock.advance(600_000)
+    expect(hold.held).to.equal(true)
+    expect(bench.holder()).to.equal('a')
+    expect(bench.fencingToken(), 'one term').to.equal(hold.fencingToken)
+    expect(bench.wire.counts.extend).to.be.within(55, 75)
+    await bench.manager.stop()
+  })
+
+  it('decision 10: `renewEvery` sets when', async () => {
+    const bench = new Bench()
+    await bench.manager.hold('db', 'a', { duration: 30_000, renewEvery: 2000 })
+    await bench.clock.advance(2000)
+    expect(bench.wire.counts.extend).to.equal(1)
+    await bench.manager.stop()
+  })
+
+  it('decision 10: renewals that fail are tried again until one succeeds', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const told: string[] = []
+    bench.manager.events.subscribe((event) => {
+      if (event.type === 'retrying') told.push(event.doing)
+    })
+    const away = bench.wire.reject(new Error('away'), { kind: 'extend' })
+    await bench.clock.advance(25_000)
+    expect(away.hits).to.be.greaterThan(4)
+    expect(told).to.include('renewal')
+    away.heal()
+    await bench.clock.advance(30_000)
+    expect(hold.held).to.equal(true)
+    expect(lossOf(hold.signal)).to.equal('held')
+    await bench.manager.stop()
+  })
+
+  it('decision 10: when they fail to the end, the signal aborts when the trust window ends: unreachable', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const { signal } = hold
+    bench.wire.reject(new Error('away'), { kind: 'extend' })
+    await bench.clock.advance(29_900)
+    expect(lossOf(signal)).to.equal('held')
+    await bench.clock.advance(69)
+    expect(hold.held).to.equal(false)
+    await bench.clock.advance(1)
+    expect(lossOf(signal)).to.equal('unreachable')
+    expect(hold.held).to.equal(false)
+    expect(() => hold.assertHeld()).to.throw(ErrLost)
+    expect(bench.holder(), 'before anyone else can claim').to.equal('a')
+    await bench.clock.advance(60_000)
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('decision 10: each attempt has its own time-out, also when the client hangs, then the signal aborts', async () => {
+    const clock = new TestClock()
+    const client = new ScriptedClient([
+      { call: 'claimLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(30_000) }) } },
+      { call: 'extendLease', times: Number.POSITIVE_INFINITY, hangs: true },
+    ])
+    const manager = new Manager({ client, clock })
+    const hold = await manager.hold('db', 'a', options)
+    const { signal } = hold
+    await clock.advance(29_900)
+    expect(client.calls.filter(({ call }) => call === 'extendLease').length).to.be.within(2, 20)
+    expect(lossOf(signal)).to.equal('held')
+    await clock.advance(70)
+    expect(lossOf(signal)).to.equal('unreachable')
+    expect(clock.pending).to.equal(0)
+  })
+
+  it('decision 10: after a renewal that hung the next one saves the Hold', async () => {
+    const clock = new TestClock()
+    const client = new ScriptedClient([
+      { call: 'claimLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(30_000) }) } },
+      { call: 'extendLease', hangs: true },
+      { call: 'extendLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(60_000) }) } },
+      { call: 'refresh', times: Number.POSITIVE_INFINITY },
+    ])
+    const manager = new Manager({ client, clock })
+    const hold = await manager.hold('db', 'a', options)
+    await clock.advance(29_980)
+    expect(hold.held).to.equal(true)
+    await manager.stop()
+  })
+
+  it('decision 10: `held` reads the clock now, and trusts no timer', async () => {
+    const bench = new Bench()
+    Object.assign(bench.clock, { setTimer: () => ({ cancel: () => {} }) }) // timers never fire
+    const hold = await bench.manager.hold('db', 'a', options)
+    await bench.clock.advance(29_968)
+    expect(hold.held).to.equal(true)
+    await bench.clock.advance(1)
+    expect(hold.held).to.equal(false)
+    expect(() => hold.assertHeld()).to.throw(ErrLost)
+    await bench.manager.stop()
+  })
+
+  it('decision 1: a hold counts the larger elapsed time: a clock set forward ends it no later than that window', async () => {
+    const bench = new Bench()
+    const { signal } = await bench.manager.hold('db', 'a', options)
+    bench.wire.hang({ kind: 'extend' })
+    await bench.clock.advance(5000)
+    await bench.clock.jumpWall(12_000)
+    await bench.clock.advance(12_950)
+    expect(lossOf(signal)).to.equal('held')
+    await bench.clock.advance(20)
+    expect(lossOf(signal)).to.equal('unreachable')
+    await bench.manager.stop()
+  })
+
+  it('decision 1: a wall clock set back does not keep a Hold alive', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const { signal } = hold
+    bench.wire.reject(new Error('away'), { kind: 'extend' })
+    await bench.clock.jumpWall(-3_600_000)
+    await bench.clock.advance(29_970)
+    expect(hold.held).to.equal(false)
+    expect(lossOf(signal)).to.equal('unreachable')
+  })
+
+  it('decision 20: asleep past the window → expired, told before anything else is sent', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const { signal } = hold
+    bench.wire.resetCounts()
+    await bench.clock.pause(40_000)
+    expect(hold.held).to.equal(false)
+    expect(lossOf(signal)).to.equal('expired')
+    expect(bench.wire.counts.roundTrips, 'a renewal never re-claims').to.equal(0)
+  })
+
+  it('decision 20: a suspended machine finds its Hold over as soon as it looks', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const { signal } = hold
+    await bench.clock.suspend(40_000)
+    expect(hold.held).to.equal(false)
+    expect(() => hold.assertHeld()).to.throw(ErrLost)
+    await bench.clock.advance(10_000)
+    expect(lossOf(signal)).to.equal('expired')
+    expect(bench.wire.counts).to.include({ claim: 1, extend: 0 })
+  })
+
+  it('decision 20: a renewal never re-claims: vacant before its time → revoked', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const { signal } = await bench.manager.hold('db', 'a', options)
+    await bench.other().manager.revoke('db')
+    await bench.clock.advance(10_000)
+    expect(lossOf(signal)).to.equal('revoked')
+    expect(bench.holder()).to.equal(undefined)
+    expect(bench.wire.counts.claim).to.equal(1)
+  })
+
+  it('decision 20: another holder → taken', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const other = bench.other()
+    const { signal } = await bench.manager.hold('db', 'a', options)
+    await other.manager.revoke('db')
+    await other.manager.claim('db', 'b', 60_000)
+    await bench.clock.advance(10_000)
+    expect(lossOf(signal)).to.equal('taken')
+  })
+
+  it('decision 20: another term of the same name → taken', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const other = bench.other()
+    const { signal } = await bench.manager.hold('db', 'a', options)
+    await other.manager.revoke('db')
+    await other.manager.claim('db', 'a', 60_000)
+    await bench.clock.advance(10_000)
+    expect(lossOf(signal)).to.equal('taken')
+    expect(bench.holder()).to.equal('a')
+  })
+
+  it('decision 10: a Hold is one entry of the manager: when it is over there is no timer', async () => {
+    const { clock, manager } = new Bench()
+    const hold = await manager.hold('db', 'a', { duration: { hours: 10 } })
+    expect(clock.pending).to.equal(1)
+    await hold.release()
+    expect(clock.pending).to.equal(0)
+  })
+
+  it('decision 3: timers that fire early neither lose a Hold nor spin', async () => {
+    const bench = new Bench({ time: { timersLateMs: -0.75 } })
+    const hold = await bench.manager.hold('db', 'a', options)
+    await bench.clock.advance(300_000)
+    expect(hold.held).to.equal(true)
+    expect(bench.clock.fired).to.be.lessThan(2500)
+    await bench.manager.stop()
+  })
+
+  it('decision 10: a grant that took longer than its own trust window is asked for again', async () => {
+    const bench = new Bench()
+    bench.wire.delay(280, { kind: 'claim', times: 1 })
+    const hold = await bench.clock.drive(bench.manager.hold('db', 'a', { duration: 200 }))
+    expect(hold.held).to.equal(true)
+    await bench.manager.stop()
+  })
+
+  it('decision 9: a Hold whose renewals hang does not delay the renewals of another', async () => {
+    const bench = new Bench({ wire: { limits: { maxOps: 1, maxInFlight: 4 } } })
+    const slow = await bench.manager.hold('slow', 'a', options)
+    const fast = await bench.manager.hold('fast', 'a', options)
+    bench.wire.hang({ lease: 'slow', kind: 'extend' })
+    await bench.clock.advance(60_000)
+    expect([slow.held, fast.held]).to.deep.equal([false, true])
+    await bench.manager.stop()
+  })
+})
+
+describe('Hold.update, decision 10: the value that travels with the lease', () => {
+  it('update changes the value for everyone, and renewals keep it', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', { ...options, value: 'one' })
+    await hold.update('two')
+    await bench.clock.advance(60_000)
+    expect((await bench.other().manager.token('db', 'a').check()).value).to.equal('two')
+    await bench.manager.stop()
+  })
+
+  it('update refuses a value that breaks a rule, and sends nothing', async () => {
+    const { manager, wire } = new Bench()
+    const hold = await manager.hold('db', 'a', options)
+    await rejection(hold.update('x'.repeat(4097)), ErrNotValid)
+    expect(wire.counts.extend).to.equal(0)
+    await manager.stop()
+  })
+
+  it('update on a Hold that is over is ErrLost', async () => {
+    const { manager } = new Bench()
+    const hold = await manager.hold('db', 'a', options)
+    await hold.release()
+    await rejection(hold.update('late'), ErrLost)
+  })
+
+  it('update finds out about a loss, and the Hold is over', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const hold = await bench.manager.hold('db', 'a', options)
+    const { signal } = hold
+    await bench.other().manager.revoke('db')
+    expect((await rejection(hold.update('late'), ErrLost)).reason).to.equal('revoked')
+    expect(lossOf(signal)).to.equal('revoked')
+  })
+
+  it('update that cannot be settled is ErrUnknown, and the Hold lives on', async () => {
+    const { clock, manager, wire } = new Bench()
+    const hold = await manager.hold('db', 'a', options)
+    const away = wire.reject(new Error('away'), { kind: 'extend' })
+    await rejection(clock.drive(hold.update('x')), ErrUnknown)
+    expect(hold.held).to.equal(true)
+    away.heal()
+    await manager.stop()
+  })
+})
+
+describe('Manager.hold: what rejects', () => {
+  it('options that break rules are all listed, and nothing is sent', async () => {
+    const { manager, wire } = new Bench()
+    const bad = { duration: -1, wait: 'long', renewEvery: 0, nap: true } as never
+    const { problems } = await rejection(manager.hold('db', 'a', bad), ErrNotValid)
+    expect(problems.map(({ argument }) => argument)).to.have.members(['duration', 'wait', 'renewEvery', 'nap'])
+    await rejection(manager.hold('d b', 'a', options), ErrNotValid)
+    expect(wire.counts.roundTrips).to.equal(0)
+  })
+
+  it("another's → ErrClaimDenied; ErrInvalid never reaches an application", async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('db', 'b', 30_000)
+    const error = await rejection(bench.manager.hold('db', 'a', options), ErrClaimDenied)
+    expect(error).not.to.be.instanceOf(ErrInvalid)
+  })
+
+  it('a hold given up while its claim hangs leaves no Hold behind, though the client ignores the signal', async () => {
+    const clock = new TestClock()
+    let answer = (): void => {}
+    const after = new Promise<void>((resolve) => (answer = resolve))
+    const client = new ScriptedClient([
+      { call: 'claimLease', after, leases: { db: infoOf({ holder: 'a', expiry: clock.in(30_000) }) } },
+      { call: 'releaseLease', args: ['db', 'a'], leases: { db: undefined } },
+    ])
+    const claimLease = client.claimLease.bind(client)
+    client.claimLease = (lease, request) => claimLease(lease, request)
+    const manager = new Manager({ client, clock })
+    const controller = new AbortController()
+    const work = track(manager.hold('db', 'a', { ...options, signal: controller.signal }))
+    await clock.settle()
+    controller.abort()
+    await clock.settle()
+    expect(work.state).to.equal('rejected')
+    answer()
+    await clock.advance(120_000)
+    expect(clock.pending).to.equal(0)
+    client.verify()
+  })
+})
