@@ -15,15 +15,15 @@ export interface CollectOptions extends TableOptions {
 /** Rows removed under one lock: a few milliseconds during which claims wait. */
 const ROWS_PER_LOCK = 2_000
 
-/** Claims queue behind a lock that waits, for a VACUUM say; so it does not wait long. */
-const LOCK_PATIENCE_MS = 200
+/** Claims queue behind a lock that waits, for a VACUUM say; so it does not wait long: just enough for an autovacuum to make room, which it does after a second. */
+const LOCK_PATIENCE_MS = 2_000
 const LOCK_NOT_AVAILABLE = '55P03'
 
 /**
  * Removes the rows of this namespace that have been vacant for longer than `retention` and are not pinned, and returns
  * how many. Fencing tokens keep rising over it. Safe at any time and from several processes; claims wait for a few
  * milliseconds, guards not at all. It stops early while somebody else, a VACUUM for one, keeps the table from it for
- * longer than 200 ms: call it again later.
+ * longer than two seconds: call it again later.
  *
  * @throws ErrNotValid an option breaks a rule; otherwise what the driver throws
  */
