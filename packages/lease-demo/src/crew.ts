@@ -61,6 +61,7 @@ export class CrewMember {
       serialization: 'advanced',
     })
     this.#gone = once(this.#child, 'exit').catch(() => undefined)
+    process.once('exit', () => this.#child.kill('SIGKILL')) // a frozen process would never notice that we are gone
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text))
     this.#gate.on('error', () => {}) // nobody is left to go through it
     this.#child.on('message', (event) => this.#hear(event as FromWorker))

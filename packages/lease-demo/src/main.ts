@@ -65,23 +65,30 @@ async function play(guarded: boolean, stopping: AbortController): Promise<number
   )
   const databaseUrl = process.env['DATABASE_URL'] || undefined
   if (databaseUrl === undefined) timeline.note('Starting PostgreSQL 18 …')
-  await using stage = await Stage.set(databaseUrl, OPENING)
+  const stage = await Stage.set(databaseUrl, OPENING)
   timeline.note(`The accounts are in ${stage.description}.`)
-  const { signal } = stopping
-  signal.throwIfAborted()
-  const limit = setTimeout(() => {
-    stopping.abort(new Stopped(`the story was not over after ${LIMIT_MS / 1000} seconds`, 3))
-  }, LIMIT_MS)
+  let limit: NodeJS.Timeout | undefined
+  let cleaned = true
+  let exitCode: number
   try {
+    const { signal } = stopping
+    signal.throwIfAborted()
+    const late = new Stopped(`the story was not over after ${LIMIT_MS / 1000} seconds`, 3)
+    limit = setTimeout(() => stopping.abort(late), LIMIT_MS)
     const outcome = await tell({ place: stage.place, guarded, timeline, signal })
-    return close(timeline, guarded, outcome, await stage.books())
+    exitCode = closeBooks(timeline, guarded, outcome, await stage.books())
   } finally {
     clearTimeout(limit)
+    await stage[Symbol.asyncDispose]().catch((error: unknown) => {
+      cleaned = false // told, but it must not mask why the story ended
+      process.stderr.write(`\nlease-demo: ${stage.description} could not be cleaned up: ${messagesOf(error)}\n`)
+    })
   }
+  return cleaned ? exitCode : 3
 }
 
 /** Shows the books and says what to think of them. Returns the exit code. */
-function close(timeline: Timeline, guarded: boolean, outcome: Outcome, books: Books): number {
+function closeBooks(timeline: Timeline, guarded: boolean, outcome: Outcome, books: Books): number {
   timeline.title('The books')
   for (const { name, opening, balance } of books.accounts) {
     const entries = books.entries.filter((entry) => entry.account === name)
@@ -144,7 +151,10 @@ async function main(): Promise<number> {
   }
   const stopping = new AbortController()
   for (const [name, exitCode] of Object.entries(signals)) {
-    process.on(name, () => stopping.abort(new Stopped(`stopped by ${name}; everything is cleaned up`, exitCode)))
+    process.on(name, () => {
+      if (stopping.signal.aborted) process.exit(exitCode) // asked twice: without waiting for the server
+      stopping.abort(new Stopped(`stopped by ${name}`, exitCode))
+    })
   }
   process.stdout.on('error', () => stopping.abort(new Stopped('nobody reads on', 3))) // such as: pnpm demo | head
   try {
@@ -154,4 +164,4 @@ async function main(): Promise<number> {
   }
 }
 
-process.exitCode = await main()
+process.exit(await main()) // also when a connection to a server that hangs is still open

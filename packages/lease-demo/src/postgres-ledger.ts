@@ -135,7 +135,7 @@ export class PostgresOffice implements LedgerOffice {
 }
 
 function connect(url: string): Pool {
-  const pool = new Pool({ connectionString: url, connectionTimeoutMillis: 10_000, max: 8 })
+  const pool = new Pool({ connectionString: url, connectionTimeoutMillis: 10_000, query_timeout: 10_000, max: 8 })
   pool.on('error', () => {}) // an idle connection broke: the next query tells
   return pool
 }

@@ -1,9 +1,12 @@
 /** Where the story plays: a schema of its own on the server of `DATABASE_URL`, or on one started for it. */
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { startPostgres } from 'lease-servers'
 import type { Books } from './books.ts'
 import type { Balances } from './ledger.ts'
 import { PostgresOffice, type PostgresPlace } from './postgres-ledger.ts'
+
+const FAREWELL_MS = 3000
 
 export class Stage implements AsyncDisposable {
   readonly place: PostgresPlace
@@ -47,7 +50,8 @@ export class Stage implements AsyncDisposable {
     try {
       if (this.#server === undefined) await this.#office.drop()
     } finally {
-      await this.#office[Symbol.asyncDispose]()
+      // A server that hangs would never let a connection end.
+      await Promise.race([this.#office[Symbol.asyncDispose](), sleep(FAREWELL_MS)])
       await this.#server?.[Symbol.asyncDispose]()
     }
   }

@@ -68,7 +68,7 @@ class Worker {
     } catch (error) {
       if (!(error instanceof ErrClaimDenied)) throw error
       await tell({ kind: 'denied', account, by: error.currentHolder })
-      return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs, wait: { seconds: 20 } })
+      return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs, wait: { seconds: 10 } })
     }
   }
 }
