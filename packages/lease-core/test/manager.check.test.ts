@@ -184,10 +184,14 @@ describe('Token.check, decision 7: the trapdoor', () => {
   })
 
   it('decision 20: `undefined` alone means "no trapdoor key": null, 0, false and "" are keys', async () => {
-    const { keys, manager } = believed()
+    const { clock, client, keys, manager } = believed()
     await manager.claim('db', 'a', 30_000)
     for (const key of [null, 0, false, '']) await manager.token('db', 'a').check(key)
     expect(keys).to.deep.equal([null, 0, false, ''])
+    await clock.advance(29_990) // no longer believed
+    client.expect({ call: 'refresh' })
+    await manager.token('db', 'a').check(null)
+    expect(keys.length).to.equal(5)
   })
 
   it('decision 7: it is not called when the check fails', async () => {

@@ -45,6 +45,18 @@ describe('Hold.release, decisions 10 and 20', () => {
     expect(wire.counts.release).to.equal(1)
   })
 
+  it('decision 20: a second release resolves when the first does', async () => {
+    const { clock, manager, wire } = new Bench()
+    const hold = await manager.hold('db', 'a', options)
+    const slow = wire.hang({ kind: 'release' })
+    const releases = [track(hold.release()), track(hold.release())]
+    await clock.settle()
+    expect(releases.map(({ state }) => state)).to.deep.equal(['pending', 'pending'])
+    slow.heal()
+    await clock.settle()
+    expect(releases.map(({ state }) => state)).to.deep.equal(['fulfilled', 'fulfilled'])
+  })
+
   it('decision 10: release waits for a renewal in flight, and nothing is renewed after it', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
