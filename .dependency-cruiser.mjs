@@ -3,7 +3,7 @@
  * file is given its place here.
  */
 const layers = [
-  ['errors', 'lease'],
+  ['errors', 'lease', 'churn-map'],
   ['clock', 'skew', 'observer', 'backoff', 'client', 'substrate'],
   ['events', 'options'],
   ['coalescer', 'lanes', 'agenda', 'belief', 'token'],

@@ -91,14 +91,22 @@ export function checkRequest(lease: string, request: Request): number {
  * @throws ErrNotValid with every problem
  */
 export function checkNames(names: Readonly<Record<string, string>>): void {
+  const problems = brokenNames(names)
+  if (problems.length > 0) throw notValid(problems, { lease: names['lease'], holder: names['holder'] })
+}
+
+/** What is wrong with these names, by argument. */
+export function brokenNames(names: Readonly<Record<string, string>>): readonly Problem[] {
   let problems: Problem[] | undefined
   for (const argument in names) {
     const value = names[argument]
     const rule = brokenNameRule(value)
     if (rule !== undefined) (problems ??= []).push({ argument, rule, value })
   }
-  if (problems !== undefined) throw notValid(problems, { lease: names['lease'], holder: names['holder'] })
+  return problems ?? NO_PROBLEMS
 }
+
+const NO_PROBLEMS: readonly Problem[] = []
 
 /** The rule that this duration breaks, or undefined. */
 export function brokenDurationRule(duration: unknown): string | undefined {

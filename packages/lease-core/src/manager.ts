@@ -26,6 +26,7 @@ import type { DurationLike } from 'luxon'
 import { Agenda, type Task } from './agenda.ts'
 import { backoffMs } from './backoff.ts'
 import { Belief } from './belief.ts'
+import { ChurnMap } from './churn-map.ts'
 import type { Client, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
@@ -33,7 +34,7 @@ import type { LossReason, ErrLost } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.ts'
 import { Lanes } from './lanes.ts'
-import { brokenValueRule, checkNames, checkRequest, type Info, type LapseAware } from './lease.ts'
+import { brokenNames, brokenValueRule, checkNames, checkRequest, type Info, type LapseAware } from './lease.ts'
 import { parseHoldOptions, parseManagerConfig, type ParsedHoldOptions } from './options.ts'
 import { instant } from './skew.ts'
 import { LeaseToken, type Token } from './token.ts'
@@ -142,8 +143,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #agenda: Agenda
   readonly #keeper: HoldKeeper
   readonly #lanes = new Lanes()
-  readonly #beliefs = new Map<string, Belief>()
-  readonly #holds = new Map<string, ManagedHold[]>()
+  readonly #beliefs = new ChurnMap<Belief>()
+  readonly #holds = new ChurnMap<ManagedHold[]>()
   readonly #awaited = new Map<string, Awaited>()
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
@@ -250,8 +251,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   hold(lease: string, holder: string, options: HoldOptions): Promise<Hold> {
     let parsed: ParsedHoldOptions
     try {
-      parsed = parseHoldOptions(options)
-      checkNames({ lease, holder })
+      parsed = parseHoldOptions(options, brokenNames({ lease, holder }))
     } catch (error) {
       return Promise.reject(error)
     }
@@ -551,6 +551,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         throw signal.reason
       }
       if (!belief.trusted(this.#clock) || belief.fencingToken < 0n) continue
+      this.#subscribe() // a hold wants to hear at once that it was revoked
       const hold = new ManagedHold(this.#keeper, this.token(lease, holder), belief, durationMs, renewEveryMs)
       const holds = this.#holds.get(lease)
       if (holds === undefined) this.#holds.set(lease, [hold])

@@ -109,18 +109,19 @@ export interface ParsedHoldOptions {
   readonly renewEveryMs: number
 }
 
-/** @throws ErrNotValid with every problem */
-export function parseHoldOptions(options: unknown): ParsedHoldOptions {
-  const { duration: durationMs, wait, signal, value, renewEvery } = parse(holdOptions, options, 'options')
+/** @throws ErrNotValid with every problem, those of the other arguments first */
+export function parseHoldOptions(options: unknown, others: readonly Problem[] = []): ParsedHoldOptions {
+  const { duration: durationMs, wait, signal, value, renewEvery } = parse(holdOptions, options, 'options', others)
   const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
   return { durationMs, waitMs, signal, value, renewEveryMs: renewEvery ?? durationMs / 3 }
 }
 
 /** Runs a schema and says what is wrong in this library's words; `root` names the whole object. */
-export function parse<T>(schema: z.ZodType<T>, input: unknown, root: string): T {
+export function parse<T>(schema: z.ZodType<T>, input: unknown, root: string, others: readonly Problem[] = []): T {
   const result = schema.safeParse(input)
-  if (result.success) return result.data
-  const problems: Problem[] = result.error.issues.flatMap((issue) => {
+  if (result.success && others.length === 0) return result.data
+  const issues = result.success ? [] : result.error.issues
+  const problems: Problem[] = issues.flatMap((issue) => {
     if (issue.code === 'unrecognized_keys') {
       return issue.keys.map((key) => ({
         argument: key,
@@ -131,7 +132,7 @@ export function parse<T>(schema: z.ZodType<T>, input: unknown, root: string): T 
     const argument = issue.path.length === 0 ? root : issue.path.join('.')
     return [{ argument, rule: ruleOf(issue.message), value: at(input, issue.path) }]
   })
-  throw notValid(problems)
+  throw notValid([...others, ...problems])
 }
 
 function ruleOf(message: string): string {

@@ -20,6 +20,7 @@ import { randomBytes } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import { DateTime, type DurationLike } from 'luxon'
 import { backoffMs } from './backoff.ts'
+import { ChurnMap } from './churn-map.ts'
 import type { Client, ClientCallOptions, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { Coalescer } from './coalescer.ts'
@@ -64,7 +65,7 @@ export class SubstrateClient implements Client {
   readonly #lanes = new Lanes()
   readonly #ops: Coalescer<Op, Verdict>
   readonly #reads: Coalescer<string, ReadAnswer>
-  readonly #sightings = new Map<string, Sighting>()
+  readonly #sightings = new ChurnMap<Sighting>()
   /** For each read that is out: the leases that other answers touched meanwhile, with the last token seen to end. */
   readonly #readsOut = new Set<Map<string, bigint>>()
   readonly #listeners = new Set<(change: LeaseChange) => void>()
@@ -351,18 +352,18 @@ export class SubstrateClient implements Client {
   /** One call of the substrate, given up after the time-out. */
   #roundTrip<T>(send: (call: Call) => Promise<T>, timeoutMs: number = this.#timeoutMs): Promise<T> {
     return new Promise((resolve, reject) => {
-      const controller = new AbortController()
+      const call = new RoundTrip(timeoutMs)
       const timer = this.#clock.setTimer(timeoutMs, () => {
         const error = new Error(`no answer within ${timeoutMs} ms`)
         reject(error)
-        controller.abort(error)
+        call.giveUp(error)
       })
       const fail = (error: unknown): void => {
         timer.cancel()
         reject(error)
       }
       try {
-        send({ signal: controller.signal, timeoutMs }).then((answer) => {
+        send(call).then((answer) => {
           timer.cancel()
           resolve(answer)
         }, fail)
@@ -499,6 +500,30 @@ class Sighting implements Info, LapseAware {
 interface World {
   readonly substrate: Substrate
   readonly clock: Clock
+}
+
+/** One call of the substrate. Its signal is made when somebody asks for it: an AbortController is dear. */
+class RoundTrip implements Call {
+  readonly timeoutMs: number
+  #controller: AbortController | undefined
+  #givenUp: Error | undefined
+
+  constructor(timeoutMs: number) {
+    this.timeoutMs = timeoutMs
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.#givenUp !== undefined) this.#controller.abort(this.#givenUp)
+    }
+    return this.#controller.signal
+  }
+
+  giveUp(error: Error): void {
+    this.#givenUp = error
+    this.#controller?.abort(error)
+  }
 }
 
 interface ReadAnswer {

@@ -152,6 +152,7 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
     const { signal } = hold
+    await bench.clock.settle() // the first Hold subscribed, and everything held is read once
     bench.wire.resetCounts()
     await bench.clock.pause(40_000)
     expect(hold.held).to.equal(false)
@@ -200,6 +201,17 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.clock.advance(10_000)
     expect(lossOf(signal)).to.equal('taken')
     expect(bench.holder()).to.equal('a')
+  })
+
+  it('decision 8: a revocation elsewhere is heard of by hint, long before the next renewal', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    const hold = await bench.manager.hold('db', 'a', { duration: { hours: 1 } })
+    await bench.clock.settle()
+    await other.manager.revoke('db')
+    await bench.clock.settle()
+    expect(lossOf(hold.signal)).to.equal('revoked')
+    await bench.manager.stop()
   })
 
   it('decision 10: a Hold is one entry of the manager: when it is over there is no timer', async () => {

@@ -101,6 +101,7 @@ describe('Manager.stop, decision 20', () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
     const { signal } = hold
+    await bench.clock.settle() // the first Hold subscribed, and everything held is read once
     bench.wire.resetCounts()
     await bench.manager.stop()
     await bench.clock.advance(29_969)

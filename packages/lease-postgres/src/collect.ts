@@ -15,7 +15,10 @@ export interface CollectOptions extends TableOptions {
 /** Rows removed under one lock: a few milliseconds during which claims wait. */
 const ROWS_PER_LOCK = 2_000
 
-/** Claims queue behind a lock that waits, for a VACUUM say; so it does not wait long: just enough for an autovacuum to make room, which it does after a second. */
+/**
+ * Claims queue behind a lock that waits, for a VACUUM say; so it does not wait long: just enough for an autovacuum to
+ * make room, which it does after a second.
+ */
 const LOCK_PATIENCE_MS = 2_000
 const LOCK_NOT_AVAILABLE = '55P03'
 

@@ -19,6 +19,7 @@
  * taken over or expired (compare and swap). It exists so that core's rule for such stores (`observer.ts`) can be
  * tried without one.
  */
+import { ChurnMap } from '../churn-map.ts'
 import type { LeaseChange } from '../client.ts'
 import { systemClock, type Clock } from '../clock.ts'
 import { notValid, type Problem } from '../errors.ts'
@@ -90,7 +91,7 @@ const SWEEP_FLOOR = 1024
 export class MemoryNamespace {
   readonly #now: (() => number) | undefined
   readonly #sequence: Sequence
-  readonly #terms = new Map<string, Term>()
+  readonly #terms = new ChurnMap<Term>()
   readonly #pins = new Map<string, Set<string>>()
   readonly #watchers = new Set<Watcher>()
   #sweepAt = SWEEP_FLOOR
