@@ -53,7 +53,7 @@ describe('memoryClient: a Client whose leases live in this process', () => {
     await clock.advance(5000)
     await invalid(tryIt(b)) // first sight: the clock starts here
     await clock.advance(900)
-    await a.extendLease('db', { holder: 'a', duration: 1000 })
+    await a.claimLease('db', { holder: 'a', duration: 1000 }) // its own lapsed term, taken over by a new one
     await clock.advance(200)
     await invalid(tryIt(b)) // another version: it starts again
     await clock.advance(1000)

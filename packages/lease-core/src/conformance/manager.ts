@@ -372,7 +372,7 @@ export const manager: Chapter = {
 
     clause('a holder whose lease was revoked learns it, and does not claim it again', async (scene) => {
       const { a, b, lease, unitMs } = scene
-      const hold = await scene.manage(a).hold(lease, ALICE, { duration: unitMs * 3 })
+      const hold = await scene.manage(deaf(a)).hold(lease, ALICE, { duration: unitMs * 3 })
       await scene.settle(scene.manage(b).revoke(lease))
       await lost(scene, hold.signal, 'revoked')
       await scene.pass(unitMs)
