@@ -444,6 +444,8 @@ export class SubstrateClient implements Client {
   }
 }
 
+const GRAIN_MS = 5
+
 /** What this client knows about one held lease. Immutable; the costly parts are made when they are read. */
 class Sighting implements Info, LapseAware {
   readonly holder: string
@@ -469,10 +471,13 @@ class Sighting implements Info, LapseAware {
     this.#world = world
   }
 
-  /** Told by the wall clock as it is now: one that was set since does not make the lease end sooner. */
+  /** Follows a wall clock that was set forward since; less than a few milliseconds apart is the grain of the clocks. */
   get expiry(): DateTime {
     const now = instant(this.#world.clock)
-    return DateTime.fromMillis(Math.ceil(now.wallMs + this.#lapseMs - elapsedForObserver(this.seen, now)))
+    const setForwardMs = now.wallMs - this.seen.wallMs - (now.monotonicMs - this.seen.monotonicMs)
+    return DateTime.fromMillis(
+      Math.ceil(this.seen.wallMs + this.#lapseMs + (setForwardMs > GRAIN_MS ? setForwardMs : 0)),
+    )
   }
 
   get trapdoor(): Trapdoor {
