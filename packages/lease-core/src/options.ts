@@ -55,24 +55,19 @@ const managerConfig = z.strictObject({
   maxSleep: duration.default(60_000),
 })
 
-const holdOptions = z
-  .strictObject({
-    duration,
-    wait: z.union([z.boolean(), duration], { error: 'must be true, false or a duration' }).default(false),
-    signal: z.instanceof(AbortSignal, { error: 'must be an AbortSignal' }).optional(),
-    value: z
-      .custom<string>()
-      .superRefine((value, context) => {
-        const rule = value === undefined ? undefined : brokenValueRule(value)
-        if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
-      })
-      .optional(),
-    renewEvery: duration.optional(),
-  })
-  .superRefine(({ duration: durationMs, renewEvery }, context) => {
-    if (renewEvery === undefined || renewEvery < durationMs) return
-    context.addIssue({ code: 'custom', path: ['renewEvery'], message: `must be less than duration (${durationMs} ms)` })
-  })
+const holdOptions = z.strictObject({
+  duration,
+  wait: z.union([z.boolean(), duration], { error: 'must be true, false or a duration' }).default(false),
+  signal: z.instanceof(AbortSignal, { error: 'must be an AbortSignal' }).optional(),
+  value: z
+    .custom<string>()
+    .superRefine((value, context) => {
+      const rule = value === undefined ? undefined : brokenValueRule(value)
+      if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
+    })
+    .optional(),
+  renewEvery: duration.optional(),
+})
 
 export interface ParsedSubstrateClientOptions {
   readonly substrate: Substrate
@@ -111,9 +106,24 @@ export interface ParsedHoldOptions {
 
 /** @throws ErrNotValid with every problem, those of the other arguments first */
 export function parseHoldOptions(options: unknown, others: readonly Problem[] = []): ParsedHoldOptions {
-  const { duration: durationMs, wait, signal, value, renewEvery } = parse(holdOptions, options, 'options', others)
+  const {
+    duration: durationMs,
+    wait,
+    signal,
+    value,
+    renewEvery,
+  } = parse(holdOptions, options, 'options', [...others, ...lateRenewal(options)])
   const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
   return { durationMs, waitMs, signal, value, renewEveryMs: renewEvery ?? durationMs / 3 }
+}
+
+/** A renewal must be sent before its lease is over; told beside whatever else is wrong. */
+function lateRenewal(options: unknown): readonly Problem[] {
+  const { duration: asked, renewEvery } = Object(options) as { duration?: DurationLike; renewEvery?: DurationLike }
+  if (asked === undefined || renewEvery === undefined) return []
+  if (brokenDurationRule(asked) !== undefined || brokenDurationRule(renewEvery) !== undefined) return []
+  if (toMillis(renewEvery) < toMillis(asked)) return []
+  return [{ argument: 'renewEvery', rule: `must be less than duration (${toMillis(asked)} ms)`, value: renewEvery }]
 }
 
 /** Runs a schema and says what is wrong in this library's words; `root` names the whole object. */

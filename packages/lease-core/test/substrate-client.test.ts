@@ -223,3 +223,39 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(clock.pending).to.equal(0)
   })
 })
+
+describe('SubstrateClient, decision 18: the set-up of the substrate', () => {
+  const warning = { warning: 'synchronous-commit-off', message: 'a crash may lose the last grants' }
+
+  it('decision 18: is asked for once, at first use; a weakness is a warning event, never a refusal', async () => {
+    const clock = new TestClock()
+    const substrate = new MemorySubstrate({ store: new MemoryStore({ clock }) })
+    let asked = 0
+    const inspected = Object.assign(substrate, {
+      inspect: async () => {
+        asked++
+        return [warning]
+      },
+    })
+    const client = new SubstrateClient({ substrate: inspected, clock })
+    const told: unknown[] = []
+    client.events.subscribe((event) => told.push(event))
+    expect(asked, 'no I/O in a constructor').to.equal(0)
+    await client.claimLease('db', { holder: 'a', duration: 1000 })
+    await client.refresh(['db'])
+    await clock.settle()
+    expect(asked).to.equal(1)
+    expect(told).to.deep.equal([{ type: 'warning', ...warning }])
+    await client.close()
+  })
+
+  it('decision 18: a substrate that cannot be asked is no reason to refuse an operation', async () => {
+    const clock = new TestClock()
+    const substrate = new MemorySubstrate({ store: new MemoryStore({ clock }) })
+    const silent = Object.assign(substrate, { inspect: () => Promise.reject(new Error('not allowed')) })
+    const client = new SubstrateClient({ substrate: silent, clock })
+    await client.claimLease('db', { holder: 'a', duration: 1000 })
+    expect(client.leases().get('db')?.holder).to.equal('a')
+    await client.close()
+  })
+})
