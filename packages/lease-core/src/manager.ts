@@ -30,7 +30,7 @@ import { ChurnMap } from './churn-map.ts'
 import type { Client, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
-import type { LossReason, ErrLost } from './errors.ts'
+import type { ErrLost, LeaseErrorDetails, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.ts'
 import { Lanes } from './lanes.ts'
@@ -364,11 +364,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       }
       return this.#believe(lease, holder, sent, durationMs, own)
     }
-    throw new ErrUnknown(`could not claim lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`, {
-      lease,
-      holder,
-      reason: 'retries exhausted',
-    })
+    throw this.#exhausted('claim', lease, { holder })
   }
 
   #believe(
@@ -496,7 +492,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
                 reason,
               })
             }
-            if (attempt >= MAX_ATTEMPTS) throw this.#exhausted('release', lease, error)
+            if (attempt >= MAX_ATTEMPTS) throw this.#exhausted('release', lease, { cause: error })
           }
         }
         this.events.emit({ type: 'released', lease, holder })
@@ -528,9 +524,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     throw this.#exhausted('revoke', lease)
   }
 
-  #exhausted(doing: string, lease: string, cause?: unknown): ErrUnknown {
+  #exhausted(doing: string, lease: string, more: LeaseErrorDetails = {}): ErrUnknown {
     const message = `could not ${doing} lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`
-    return new ErrUnknown(message, { lease, reason: 'retries exhausted', cause })
+    return new ErrUnknown(message, { lease, reason: 'retries exhausted', ...more })
   }
 
   // ── holds ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,5 @@
 /** Stores and clients with one defect each: bugs that lock libraries have had, or that an adapter may easily have. */
+import { bound } from '../src/conformance/manager.ts'
 import type { Client, LeaseChange } from '../src/client.ts'
 import { ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '../src/errors.ts'
 import type { Info } from '../src/lease.ts'
@@ -832,21 +833,5 @@ function changingEntries(client: Client): Client {
     unpinLease: (lease, ...rest) => updated(client.unpinLease(lease, ...rest), [lease]),
     refresh: (leases) => updated(client.refresh(leases), leases ?? [...view.keys(), ...client.leases().keys()]),
     leases: () => view,
-  }
-}
-
-function bound(client: Client): Client {
-  return {
-    claimLease: (lease, request, options) => client.claimLease(lease, request, options),
-    extendLease: (lease, request, options) => client.extendLease(lease, request, options),
-    expireLease: (lease, options) => client.expireLease(lease, options),
-    releaseLease: (lease, holder, options) => client.releaseLease(lease, holder, options),
-    pinLease: (lease, entity) => client.pinLease(lease, entity),
-    unpinLease: (lease, entity) => client.unpinLease(lease, entity),
-    pinned: () => client.pinned(),
-    leases: () => client.leases(),
-    refresh: (leases) => client.refresh(leases),
-    subscribe: (listener) => client.subscribe(listener),
-    close: () => client.close(),
   }
 }

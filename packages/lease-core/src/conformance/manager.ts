@@ -540,7 +540,8 @@ function counting(client: Client): { readonly client: Client; readonly reads: ()
   return { client: { ...bound(client), refresh }, reads: () => reads }
 }
 
-function bound(client: Client): Client {
+/** The same client as an object that can be spread: its methods know whose they are. */
+export function bound(client: Client): Client {
   return {
     claimLease: (lease, request, options) => client.claimLease(lease, request, options),
     extendLease: (lease, request, options) => client.extendLease(lease, request, options),
