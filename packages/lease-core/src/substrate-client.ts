@@ -119,8 +119,9 @@ export class SubstrateClient implements Client {
       const { holder, value } = request
       return this.#inLane(lease, () => {
         const known = this.#sightings.get(lease)
-        const fencingToken = this.#tokenOf(lease, holder)
-        const op: Op = { kind: 'extend', lease, holder, fencingToken, durationMs, value }
+        const own = known?.holder === holder ? known : undefined
+        const seen = own?.version === undefined ? undefined : own
+        const op: Op = { kind: 'extend', lease, holder, fencingToken: own?.fencingToken, durationMs, value, seen }
         // A store without a clock cannot tell that the lease has lapsed; whoever observed it can, and must.
         if (known?.lapsedVersion(instant(this.#clock)) !== undefined) return Promise.reject(invalid(op, undefined))
         return this.#demand(op, signal)
@@ -447,7 +448,7 @@ export class SubstrateClient implements Client {
 const GRAIN_MS = 5
 
 /** What this client knows about one held lease. Immutable; the costly parts are made when they are read. */
-class Sighting implements Info, LapseAware {
+class Sighting implements Info, Holding, LapseAware {
   readonly holder: string
   readonly fencingToken: bigint
   readonly value: string | undefined
@@ -455,7 +456,8 @@ class Sighting implements Info, LapseAware {
   /** For `observer.ts`. */
   readonly version: string | undefined
   readonly seen: Instant
-  readonly #lapseMs: number
+  /** When it was seen. */
+  readonly remainingMs: number
   readonly #lease: string
   readonly #world: World
 
@@ -466,7 +468,7 @@ class Sighting implements Info, LapseAware {
     this.pinned = holding.pinned
     this.version = holding.version
     this.seen = inViewSince(previous, holding.version, now)
-    this.#lapseMs = lapseWindowMs(holding.remainingMs)
+    this.remainingMs = holding.remainingMs
     this.#lease = lease
     this.#world = world
   }
@@ -476,7 +478,7 @@ class Sighting implements Info, LapseAware {
     const now = instant(this.#world.clock)
     const setForwardMs = now.wallMs - this.seen.wallMs - (now.monotonicMs - this.seen.monotonicMs)
     return DateTime.fromMillis(
-      Math.ceil(this.seen.wallMs + this.#lapseMs + (setForwardMs > GRAIN_MS ? setForwardMs : 0)),
+      Math.ceil(this.seen.wallMs + lapseWindowMs(this.remainingMs) + (setForwardMs > GRAIN_MS ? setForwardMs : 0)),
     )
   }
 
@@ -486,13 +488,13 @@ class Sighting implements Info, LapseAware {
 
   /** Whether the lease has lapsed for certain, by this machine's clocks: strictly after the late bound. */
   isLapsed(now: Instant): boolean {
-    return !this.pinned && elapsedForObserver(this.seen, now) > this.#lapseMs
+    return !this.pinned && elapsedForObserver(this.seen, now) > lapseWindowMs(this.remainingMs)
   }
 
   /** Lapsed; an observation that allows a takeover is kept for as long again. */
   isForgettable(now: Instant): boolean {
     if (this.version === undefined) return this.isLapsed(now)
-    return !this.pinned && elapsedForObserver(this.seen, now) > 2 * this.#lapseMs
+    return !this.pinned && elapsedForObserver(this.seen, now) > 2 * lapseWindowMs(this.remainingMs)
   }
 
   /** The version that may be taken over, on a store without a clock. */

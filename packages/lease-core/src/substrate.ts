@@ -49,6 +49,8 @@ export interface ExtendOp {
   readonly durationMs: number
   /** undefined keeps the old value. */
   readonly value: string | undefined
+  /** Stores without a clock: this very term as core last saw it, so that one unchanged since can be extended unread. */
+  readonly seen: Holding | undefined
 }
 
 /** Vacates; granted to the holder, and when vacant or lapsed already. The lease's fencing token is not forgotten. */

@@ -12,7 +12,16 @@ function claim(holder: string, over: Partial<ClaimOp> = {}): ClaimOp {
   return { kind: 'claim', lease: 'db', holder, durationMs: 1000, nonce, value: undefined, lapsed: undefined, ...over }
 }
 function extend(holder: string, over: Partial<ExtendOp> = {}): ExtendOp {
-  return { kind: 'extend', lease: 'db', holder, fencingToken: undefined, durationMs: 1000, value: undefined, ...over }
+  return {
+    kind: 'extend',
+    lease: 'db',
+    holder,
+    fencingToken: undefined,
+    durationMs: 1000,
+    value: undefined,
+    seen: undefined,
+    ...over,
+  }
 }
 function release(holder: string, over: Partial<ReleaseOp> = {}): ReleaseOp {
   return { kind: 'release', lease: 'db', holder, fencingToken: undefined, nonce: undefined, ...over }

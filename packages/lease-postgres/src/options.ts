@@ -2,9 +2,9 @@
 import {
   checkRequest,
   ErrNotValid,
-  notValid,
+  hasMethods,
+  OptionChecks,
   type Clock,
-  type Problem,
   type Request,
   type SubstrateClientOptions,
 } from 'lease-core'
@@ -42,50 +42,23 @@ export interface PostgresSubstrateOptions extends TableOptions {
 export interface PostgresOptions
   extends PostgresSubstrateOptions, Omit<SubstrateClientOptions, 'substrate' | 'clock'> {}
 
-const substrateOptions = ['pool', 'namespace', 'schema', 'table', 'notify', 'listen', 'prepare', 'clock']
-const clientOptions = [...substrateOptions, 'events', 'requestTimeout']
+const own = ['pool', 'schema', 'table', 'notify', 'listen', 'prepare', 'clock']
 
-/** @throws ErrNotValid with every problem */
-export function checkSubstrateOptions(options: PostgresSubstrateOptions): void {
-  const problems = substrateProblems(options, substrateOptions)
-  if (problems.length > 0) throw notValid(problems)
-}
-
-/**
- * The problems of all options of a client: those that core checks come from `core`, which is tried with a stand-in.
- *
- * @throws ErrNotValid with every problem
- */
-export function checkClientOptions(options: PostgresOptions, core: (options: PostgresOptions) => unknown): void {
-  const problems = substrateProblems(options, clientOptions)
-  try {
-    if (isObject(options)) core(options)
-  } catch (error) {
-    if (!(error instanceof ErrNotValid)) throw error
-    problems.push(...error.problems.filter(({ argument }) => argument !== 'clock'))
-  }
-  if (problems.length > 0) throw notValid(problems)
-}
-
-function substrateProblems(options: PostgresSubstrateOptions, known: readonly string[]): Problem[] {
-  if (!isObject(options)) return [{ argument: 'options', rule: 'must be an object', value: options }]
-  const { pool, namespace, notify, listen, prepare, clock } = options
-  const problems = unknownOptions(options, known)
-  const add = (argument: string, sound: boolean, rule: string, value: unknown): void => {
-    if (!sound) problems.push({ argument, rule, value })
-  }
-  add('pool', has(pool, 'connect'), 'must be a pool (an object with connect)', pool)
-  problems.push(...namespaceProblems(namespace), ...tableProblems(options))
-  add('notify', notify === undefined || typeof notify === 'boolean', 'must be true or false', notify)
+/** @throws ErrNotValid with every problem; `client` says whose options they are */
+export function checkOptions(options: PostgresOptions, { client }: { readonly client: boolean }): void {
+  const checks = new OptionChecks(options, own, { client })
+  const { pool, notify, listen, prepare } = options
+  checks.must('pool', hasMethods(pool, 'connect'), 'must be a pool (an object with connect)')
+  checks.add(tableProblems(options))
+  checks.must('notify', notify === undefined || typeof notify === 'boolean', 'must be true or false')
   const listens = listen === undefined || listen === false || typeof listen === 'function'
-  add('listen', listens, 'must be false or a function that makes a connection', listen)
-  if (listen === undefined && has(pool, 'connect')) {
-    const tells = typeof pool.Client === 'function' && isObject(pool.options)
-    add('listen', tells, 'must be given, for this pool does not show how it makes connections', listen)
+  checks.must('listen', listens, 'must be false or a function that makes a connection')
+  if (listen === undefined && hasMethods(pool, 'connect')) {
+    const tells = typeof pool.Client === 'function' && typeof pool.options === 'object'
+    checks.must('listen', tells, 'must be given, for this pool does not show how it makes connections')
   }
-  add('prepare', prepare === undefined || typeof prepare === 'boolean', 'must be true or false', prepare)
-  add('clock', clock === undefined || has(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock', clock)
-  return problems
+  checks.must('prepare', prepare === undefined || typeof prepare === 'boolean', 'must be true or false')
+  checks.finish()
 }
 
 /** @throws ErrNotValid with every problem */
@@ -95,40 +68,16 @@ export function parseCollectOptions(
   namespace: string
   retentionMs: number
 } {
-  if (!isObject(options)) throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
+  const checks = new OptionChecks(options, ['schema', 'table', 'retention'], { client: false })
   const { namespace, retention } = options
-  const problems = unknownOptions(options, ['schema', 'table', 'namespace', 'retention'])
-  problems.push(...namespaceProblems(namespace), ...tableProblems(options))
+  checks.add(tableProblems(options))
   let retentionMs = 0
   try {
     retentionMs = checkRequest('any', { holder: 'any', duration: retention })
   } catch (error) {
     if (!(error instanceof ErrNotValid)) throw error
-    problems.push(...error.problems.map((problem) => ({ ...problem, argument: 'retention' })))
+    checks.add(error.problems.map((problem) => ({ ...problem, argument: 'retention' })))
   }
-  if (problems.length > 0) throw notValid(problems)
+  checks.finish()
   return { namespace, retentionMs }
-}
-
-function unknownOptions(options: object, known: readonly string[]): Problem[] {
-  return Object.entries(options)
-    .filter(([key]) => !known.includes(key))
-    .map(([argument, value]) => ({ argument, rule: 'is not an option', value }))
-}
-
-function namespaceProblems(namespace: unknown): Problem[] {
-  let rule: string | undefined
-  if (typeof namespace !== 'string') rule = 'must be a string'
-  else if (namespace === '') rule = 'must not be empty'
-  else if (namespace.includes('\0') || /\p{Cs}/u.test(namespace)) rule = 'must be well-formed Unicode without NUL'
-  else if (Buffer.byteLength(namespace) > 255) rule = 'must be at most 255 bytes'
-  return rule === undefined ? [] : [{ argument: 'namespace', rule, value: namespace }]
-}
-
-function has(value: unknown, ...methods: readonly string[]): boolean {
-  return isObject(value) && methods.every((method) => typeof (value as Record<string, unknown>)[method] === 'function')
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null
 }

@@ -1,5 +1,5 @@
 import { SubstrateClient, type Client } from 'lease-core'
-import { checkClientOptions, type PostgresOptions } from './options.ts'
+import { checkOptions, type PostgresOptions } from './options.ts'
 import { PostgresSubstrate } from './postgres-substrate.ts'
 
 /**
@@ -8,18 +8,8 @@ import { PostgresSubstrate } from './postgres-substrate.ts'
  * @throws ErrNotValid with every problem of the options
  */
 export function postgresClient(options: PostgresOptions): Client {
-  checkClientOptions(
-    options,
-    (given) => new SubstrateClient({ ...ofClient(given), substrate: PostgresSubstrate.prototype }),
-  )
-  const { events: _events, requestTimeout: _requestTimeout, ...ofSubstrate } = options
-  return new SubstrateClient({ ...ofClient(options), substrate: new PostgresSubstrate(ofSubstrate) })
-}
-
-function ofClient({
-  clock,
-  events,
-  requestTimeout,
-}: PostgresOptions): Pick<PostgresOptions, 'clock' | 'events' | 'requestTimeout'> {
-  return { clock, events, requestTimeout }
+  checkOptions(options, { client: true })
+  const { events, requestTimeout, ...ofSubstrate } = options
+  const { clock } = ofSubstrate
+  return new SubstrateClient({ clock, events, requestTimeout, substrate: new PostgresSubstrate(ofSubstrate) })
 }

@@ -13,6 +13,7 @@ import { createHash } from 'node:crypto'
 import {
   contended,
   granted,
+  HintStream,
   refused,
   sleep,
   systemClock,
@@ -30,8 +31,8 @@ import {
 import { codeOf, explained, onConnection } from './connection.ts'
 import type { PostgresPool } from './driver.ts'
 import { postgresTrapdoor } from './guard.ts'
-import { Listener, type OpenListenClient } from './listener.ts'
-import { checkSubstrateOptions, type PostgresSubstrateOptions } from './options.ts'
+import { listenTo, type OpenListenClient } from './listener.ts'
+import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
 import { tablesOf, type Tables } from './schema.ts'
 import { statements, type Statements } from './sql.ts'
 import { inspectionWarnings } from './warnings.ts'
@@ -70,11 +71,11 @@ export class PostgresSubstrate implements Substrate {
   readonly #clock: Clock
   /** null: nothing is announced. */
   readonly #channel: string | null
-  readonly #listener: Listener | undefined
+  readonly #hints: HintStream | undefined
 
   /** @throws ErrNotValid with every problem */
   constructor(options: PostgresSubstrateOptions) {
-    checkSubstrateOptions(options)
+    checkOptions(options, { client: false })
     const { pool, namespace, notify = true, prepare = false, clock = systemClock } = options
     this.#pool = pool
     this.#namespace = namespace
@@ -85,9 +86,9 @@ export class PostgresSubstrate implements Substrate {
     const channel = channelOf(options)
     this.#channel = notify ? channel : null
     if (options.listen !== false) {
-      const listener = new Listener(options.listen ?? likeThePool(pool), channel, clock)
-      this.#listener = listener
-      this.watch = (listen) => listener.watch(listen)
+      const hints = new HintStream({ connect: listenTo(channel, options.listen ?? likeThePool(pool)), clock })
+      this.#hints = hints
+      this.watch = (listener) => hints.watch(listener)
     }
   }
 
@@ -146,7 +147,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async close(): Promise<void> {
-    await this.#listener?.close()
+    await this.#hints?.close()
   }
 
   /** One statement for operations of one kind. Never rejects. */

@@ -67,7 +67,16 @@ export function claim(lease: string, holder: string, durationMs: number, more: P
 }
 
 export function extend(lease: string, holder: string, durationMs: number, more: Partial<ExtendOp> = {}): ExtendOp {
-  return { kind: 'extend', lease, holder, durationMs, fencingToken: undefined, value: undefined, ...more }
+  return {
+    kind: 'extend',
+    lease,
+    holder,
+    durationMs,
+    fencingToken: undefined,
+    value: undefined,
+    seen: undefined,
+    ...more,
+  }
 }
 
 export function release(lease: string, holder: string, more: Partial<ReleaseOp> = {}): ReleaseOp {

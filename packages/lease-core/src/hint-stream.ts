@@ -1,0 +1,151 @@
+/**
+ * Hints over a connection of their own that is open while somebody watches: what every adapter needs to keep one alive.
+ *
+ *     connect ──resync──▶ listening ──ended, or no sign of life──▶ pause ──▶ connect …
+ *
+ * No store replays what it announced while nobody listened, so every new connection begins with `resync`. A silent
+ * connection is asked for a sign of life, because what lies between (NAT, load balancer, a vanished host) forgets idle
+ * connections without a word. Hints are all that depends on it: without them waiting works by timer.
+ */
+import type { LeaseChange } from './client.ts'
+import { sleep, type Clock } from './clock.ts'
+
+/** One connection that brings hints, from the moment it certainly does. */
+export interface HintConnection {
+  /** Settles when the connection has ended, for whatever reason. */
+  readonly ended: Promise<unknown>
+  /** Settles, either way, when the other side has given a sign of life. */
+  ping(): Promise<unknown>
+  /** Lets go of it, if need be without a farewell; what it rejects with is ignored. */
+  close(): Promise<unknown> | void
+}
+
+/**
+ * Opens one connection and resolves once hints certainly arrive over it. After `signal` aborts nobody wants it any
+ * more: it must free what it opened, then or when it is ready.
+ */
+export type OpenHintConnection = (tell: (change: LeaseChange) => void, signal: AbortSignal) => Promise<HintConnection>
+
+export interface HintStreamOptions {
+  readonly connect: OpenHintConnection
+  readonly clock: Clock
+}
+
+/** How long a connection may be silent, and how long connecting may take. */
+const HEARTBEAT_MS = 20_000
+const FIRST_DELAY_MS = 100
+const LONGEST_DELAY_MS = 5_000
+/** How long `close` waits for a farewell. */
+const FAREWELL_MS = 500
+
+/** Tells its listeners of changes, from one connection after the other, for as long as there is a listener. */
+export class HintStream {
+  readonly #connect: OpenHintConnection
+  readonly #clock: Clock
+  readonly #listeners = new Set<(change: LeaseChange) => void>()
+  #watching: { readonly controller: AbortController; readonly ended: Promise<void> } | undefined
+
+  constructor({ connect, clock }: HintStreamOptions) {
+    this.#connect = connect
+    this.#clock = clock
+  }
+
+  /** Starts telling; the first listener opens the connection, and the last one that leaves closes it. */
+  watch(listener: (change: LeaseChange) => void): () => void {
+    const own = (change: LeaseChange): void => listener(change)
+    this.#listeners.add(own)
+    if (this.#watching === undefined) {
+      const controller = new AbortController()
+      this.#watching = { controller, ended: this.#run(controller.signal) }
+    }
+    return () => {
+      if (this.#listeners.delete(own) && this.#listeners.size === 0) void this.close()
+    }
+  }
+
+  /** Resolves once the connection is closed, or does not answer its farewell. Never rejects; idempotent. */
+  async close(): Promise<void> {
+    this.#listeners.clear()
+    const watching = this.#watching
+    this.#watching = undefined
+    watching?.controller.abort(new Error('nobody watches any more'))
+    await watching?.ended
+  }
+
+  /** One connection after the other. Never rejects. */
+  async #run(signal: AbortSignal): Promise<void> {
+    for (let failures = 0; !signal.aborted;) {
+      failures = (await this.#listenOnce(signal)) ? 1 : failures + 1
+      const delayMs = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
+      await sleep(this.#clock, delayMs, signal).catch(ignore)
+    }
+  }
+
+  /** Listens until the connection ends; returns whether it ever listened. Never rejects. */
+  async #listenOnce(signal: AbortSignal): Promise<boolean> {
+    const over = new AbortController()
+    const ended = new Promise<never>((_resolve, reject) => {
+      over.signal.addEventListener('abort', () => reject(over.signal.reason as Error), { once: true })
+    })
+    ended.catch(ignore)
+    const end = (): void => over.abort(new Error('the connection ended'))
+    signal.addEventListener('abort', end, { once: true })
+    const tell = (change: LeaseChange): void => {
+      if (over.signal.aborted) return
+      for (const listener of [...this.#listeners]) listener(change)
+    }
+    let connection: HintConnection | undefined
+    let finished = false
+    try {
+      const opening = this.#connect(tell, over.signal)
+      // Ready too late for anybody to want it: closed as soon as it is there.
+      opening.then((opened) => {
+        if (finished) void close(opened)
+        else connection = opened
+      }, ignore)
+      if (!(await Promise.race([this.#within(HEARTBEAT_MS, opening), ended]))) throw new Error('no sign of life')
+      const opened = await Promise.race([opening, ended])
+      opened.ended.then(end, end)
+      tell({ kind: 'resync' })
+      await Promise.race([this.#heartbeat(opened, over.signal), ended])
+    } catch {
+      // whatever it was, the answer is a new connection
+    }
+    signal.removeEventListener('abort', end)
+    end()
+    finished = true
+    if (connection === undefined) return false
+    await this.#within(FAREWELL_MS, close(connection))
+    return true
+  }
+
+  /** Rejects when the connection ends, or gives no sign of life for as long as a heartbeat. */
+  async #heartbeat(connection: HintConnection, over: AbortSignal): Promise<never> {
+    for (;;) {
+      await sleep(this.#clock, HEARTBEAT_MS, over)
+      if (!(await this.#within(HEARTBEAT_MS, connection.ping()))) throw new Error('no sign of life')
+    }
+  }
+
+  /** Whether the promise settled within the time. */
+  #within(ms: number, promise: Promise<unknown>): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = this.#clock.setTimer(ms, () => resolve(false))
+      const settled = (): void => {
+        timer.cancel()
+        resolve(true)
+      }
+      promise.then(settled, settled)
+    })
+  }
+}
+
+async function close(connection: HintConnection): Promise<void> {
+  try {
+    await connection.close()
+  } catch {
+    // it is being thrown away
+  }
+}
+
+function ignore(): void {}

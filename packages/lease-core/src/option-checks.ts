@@ -1,0 +1,96 @@
+/**
+ * The checks that every adapter makes of its options: at the edge, all problems at once, no coercion, nothing ignored.
+ *
+ * An adapter sees only core and its driver (`docs/decisions/0012`), so what they have in common is here.
+ */
+import { ErrNotValid, notValid, type Problem } from './errors.ts'
+import { parseSubstrateClientOptions } from './options.ts'
+import type { Substrate } from './substrate.ts'
+
+/** The options of `SubstrateClient` that an adapter's client passes on, beside `clock`. */
+const ofClient = ['events', 'requestTimeout'] as const
+
+/**
+ * Collects what is wrong with the options of one adapter:
+ *
+ *     const checks = new OptionChecks(options, ['pool', 'notify'], { client: true })
+ *     checks.must('pool', hasMethods(options.pool, 'connect'), 'must be a pool')
+ *     checks.finish()
+ *
+ * Unknown options, `namespace` and, where it is one of its own, `clock` are looked at by itself; the other options of a
+ * client (`events`, `requestTimeout`) too, if asked to.
+ */
+export class OptionChecks {
+  readonly #options: Readonly<Record<string, unknown>>
+  readonly #problems: Problem[] = []
+
+  /** @throws ErrNotValid these are no options at all */
+  constructor(options: unknown, own: readonly string[], { client }: { readonly client: boolean }) {
+    if (typeof options !== 'object' || options === null) {
+      throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
+    }
+    this.#options = options as Record<string, unknown>
+    const known = new Set<string>([...own, 'namespace', ...(client ? ofClient : [])])
+    for (const name of Object.keys(options)) this.must(name, known.has(name), 'is not an option')
+    const namespace = brokenNamespaceRule(this.#options['namespace'])
+    this.must('namespace', namespace === undefined, namespace ?? '')
+    const { clock, events, requestTimeout } = this.#options
+    this.must('clock', clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock')
+    if (client) this.add(problemsOf(() => parseSubstrateClientOptions({ substrate: standIn, events, requestTimeout })))
+  }
+
+  /** Notes a problem unless the option is `sound`. */
+  must(option: string, sound: boolean, rule: string): void {
+    if (!sound) this.#problems.push({ argument: option, rule, value: this.#options[option] })
+  }
+
+  /** Adds problems found elsewhere. */
+  add(problems: readonly Problem[]): void {
+    this.#problems.push(...problems)
+  }
+
+  /** @throws ErrNotValid with every problem, if there is one */
+  finish(): void {
+    if (this.#problems.length > 0) throw notValid(this.#problems)
+  }
+}
+
+/** Whether this is an object with all of these methods. */
+export function hasMethods(value: unknown, ...methods: readonly string[]): boolean {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    methods.every((method) => typeof (value as Record<string, unknown>)[method] === 'function')
+  )
+}
+
+/** The rule that this namespace breaks; undefined when it may be one in every adapter. */
+export function brokenNamespaceRule(namespace: unknown): string | undefined {
+  if (typeof namespace !== 'string') return 'must be a string'
+  if (namespace === '') return 'must not be empty'
+  if (namespace.includes('\0') || /\p{Cs}/u.test(namespace)) return 'must be well-formed Unicode without NUL'
+  return Buffer.byteLength(namespace) > 255 ? 'must be at most 255 bytes' : undefined
+}
+
+function problemsOf(check: () => unknown): readonly Problem[] {
+  try {
+    check()
+    return []
+  } catch (error) {
+    if (!(error instanceof ErrNotValid)) throw error
+    return error.problems
+  }
+}
+
+const nothing = (): never => {
+  throw new Error('only its shape is looked at')
+}
+
+const standIn: Substrate = {
+  limits: { maxOps: 1, maxInFlight: 1 },
+  apply: nothing,
+  read: nothing,
+  pinned: nothing,
+  trapdoor: nothing,
+  close: nothing,
+}
