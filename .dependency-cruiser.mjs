@@ -8,6 +8,7 @@ const layers = [
   ['events', 'options'],
   ['coalescer', 'lanes', 'agenda', 'belief', 'token', 'hint-stream', 'option-checks'],
   ['substrate-client', 'hold'],
+  ['waiting-room'],
   ['manager'],
   ['index'],
 ]

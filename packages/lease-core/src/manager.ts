@@ -14,7 +14,7 @@
  *   (re)subscription and at least every `maxSleep`. Hints are never believed: they only cause a read.
  *
  * State, all of it by lease and none of it by namespace: `#beliefs` (what was granted here and for how long it may be
- * relied on), `#holds`, `#awaited` (those who wait, in order), `#lanes` (operations in flight). One timer: `#agenda`.
+ * relied on), `#holds`, `#waitingRoom` (those who wait, in order), `#lanes` (operations in flight). One timer: `#agenda`.
  *
  * Failure. An unexpected error rejects that call and no other. In the background (renewals, waits) everything is tried
  * again until it succeeds or its time is over; each failure is told as a `retrying` event.
@@ -38,6 +38,7 @@ import { brokenNames, brokenValueRule, checkNames, checkRequest, type Info, type
 import { parseHoldOptions, parseManagerConfig, type ParsedHoldOptions } from './options.ts'
 import { instant } from './skew.ts'
 import { LeaseToken, type Token } from './token.ts'
+import { WaitingRoom } from './waiting-room.ts'
 
 export interface ManagerConfig {
   readonly client: Client
@@ -145,7 +146,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #lanes = new Lanes()
   readonly #beliefs = new ChurnMap<Belief>()
   readonly #holds = new ChurnMap<ManagedHold[]>()
-  readonly #awaited = new Map<string, Awaited>()
+  readonly #waitingRoom: WaitingRoom
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
   /** How to reject each call in flight. */
@@ -165,6 +166,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#maxSleepMs = maxSleepMs
     this.#agenda = new Agenda(this.#clock)
     this.#keeper = this.#makeKeeper()
+    this.#waitingRoom = this.#makeWaitingRoom()
     setMaxListeners(0, this.#stopping.signal) // every claim that pauses listens to it
   }
 
@@ -188,13 +190,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       options.signal,
       () => {
         checkNames({ lease })
-        const awaited = this.#await(lease)
-        return new Promise((resolve, reject) => {
-          const waiter: Waiter = { resolve, reject }
-          leave = () => this.#forget(awaited, waiter)
-          awaited.waiters.push(waiter)
-          void this.#look(awaited)
-        })
+        this.#subscribe()
+        const waiting = this.#waitingRoom.wait(lease)
+        leave = waiting.leave
+        return waiting.outcome
       },
       { atEnd: () => leave() },
     )
@@ -260,6 +259,20 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return this.#call(signal, () => this.#acquire(lease, holder, parsed, signal), { unwanted: giveBack })
   }
 
+  #contend(lease: string, holder: string, options: ParsedHoldOptions): Promise<Hold> {
+    let leave: ((error: unknown) => void) | undefined
+    return this.#call(
+      options.signal,
+      () => {
+        this.#subscribe()
+        const waiting = this.#waitingRoom.contend(lease, holder, options)
+        leave = waiting.leave
+        return waiting.outcome
+      },
+      { atEnd: (error) => leave?.(error), unwanted: giveBack },
+    )
+  }
+
   /**
    * Ends all background work. Calls in flight reject with `ErrStopped`, and so does every later call; live Holds are not
    * renewed any more and abort. Nothing is released in the substrate, and the client stays open: it is yours to close.
@@ -274,11 +287,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     for (const holds of [...this.#holds.values()]) {
       for (const hold of [...holds]) hold.lose('unreachable', 'the manager was stopped', stopped)
     }
-    for (const { contenders } of this.#awaited.values())
-      for (const contender of contenders) contender.giveUp.abort(stopped)
+    this.#waitingRoom.close(stopped)
     for (const reject of [...this.#calls]) reject(stopped)
     this.#calls.clear()
-    this.#awaited.clear()
     this.#beliefs.clear()
     this.#agenda.clear()
     return Promise.resolve()
@@ -675,173 +686,20 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     for (const holds of [...this.#holds.values()]) for (const hold of [...holds]) hold.wake()
   }
 
-  // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Joins the queue for the lease; the first in it contends in the substrate, the others wait for their turn. */
-  #contend(lease: string, holder: string, options: ParsedHoldOptions): Promise<Hold> {
-    let leave: ((error: unknown) => void) | undefined
-    return this.#call(
-      options.signal,
-      () =>
-        new Promise((resolve, reject) => {
-          const awaited = this.#await(lease)
-          const contender: Contender = {
-            holder,
-            options,
-            giveUp: new AbortController(),
-            failure: undefined,
-            asking: false,
-            resolve,
-            reject,
-          }
-          const deadline: Task = {
-            wakeAtMs: -1,
-            wake: () => {
-              const info = this.#client.leases().get(lease)
-              if (contender.failure !== undefined) reject(contender.failure)
-              else if (!contender.asking)
-                reject(this.#denied(lease, holder, info?.holder === holder ? undefined : info))
-              else {
-                const message = `no answer to a claim of lease "${lease}" before the wait ran out`
-                reject(new ErrUnknown(message, { lease, holder, reason: 'no answer' }))
-              }
-            },
-          }
-          leave = (error) => {
-            this.#agenda.off(deadline)
-            contender.giveUp.abort(error)
-            this.#remove(awaited.contenders, contender)
-            if (awaited.contenders.length > 0) void this.#look(awaited) // the next one's turn
-            else this.#rest(awaited)
-          }
-          if (Number.isFinite(options.waitMs)) {
-            this.#agenda.at(deadline, Math.ceil(this.#clock.monotonic() + options.waitMs))
-          }
-          awaited.contenders.push(contender)
-          if (awaited.contenders.length === 1 || awaited.waiters.length > 0) void this.#look(awaited)
-        }),
-      { atEnd: (error) => leave?.(error), unwanted: giveBack },
-    )
-  }
-
-  #await(lease: string): Awaited {
-    this.#subscribe()
-    let awaited = this.#awaited.get(lease)
-    if (awaited === undefined) {
-      awaited = new Awaited(lease, (woken) => void this.#look(woken))
-      this.#awaited.set(lease, awaited)
-    }
-    return awaited
-  }
-
-  #forget(awaited: Awaited, waiter: Waiter): void {
-    this.#remove(awaited.waiters, waiter)
-    this.#rest(awaited)
-  }
-
-  #remove<T>(list: T[], item: T): boolean {
-    const index = list.indexOf(item)
-    if (index >= 0) list.splice(index, 1)
-    return index >= 0
-  }
-
-  /** Finds out about a lease that somebody waits for: reads it for those who only wait, claims it for the first who wants it. */
-  async #look(awaited: Awaited): Promise<void> {
-    if (this.#stopping.signal.aborted) return
-    if (awaited.looking) {
-      awaited.lookAgain = true // what is under way may have been sent before whatever woke us
-      return
-    }
-    awaited.looking = true
-    do {
-      awaited.lookAgain = false
-      // Those who only wait look first: they are to see the vacancy that the contender is about to end.
-      const failures = [
-        awaited.waiters.length > 0 ? await this.#failureOf('read', this.#wakeIfVacant(awaited), awaited) : false,
-        awaited.contenders[0] !== undefined
-          ? await this.#failureOf('claim', this.#tryFor(awaited, awaited.contenders[0]), awaited)
-          : false,
-      ]
-      awaited.failures = failures.includes(true) ? awaited.failures + 1 : 0
-    } while (awaited.lookAgain && !this.#stopping.signal.aborted)
-    awaited.looking = false
-    this.#rest(awaited)
-  }
-
-  async #failureOf(doing: 'read' | 'claim', look: Promise<void>, { lease }: Awaited): Promise<boolean> {
-    try {
-      await look
-      return false
-    } catch (error) {
-      if (!this.#stopping.signal.aborted) this.events.emit({ type: 'retrying', lease, doing, cause: error })
-      return true
-    }
-  }
-
-  async #wakeIfVacant(awaited: Awaited): Promise<void> {
-    const waiting = [...awaited.waiters] // those who come while the read is out want one of their own
-    try {
-      await this.#read(awaited.lease)
-    } catch (error) {
-      if (error instanceof ErrUnknown) throw error
-      for (const waiter of waiting) if (this.#remove(awaited.waiters, waiter)) waiter.reject(error as Error)
-      return
-    }
-    const info = this.#client.leases().get(awaited.lease)
-    if (info !== undefined && !this.#hasLapsed(info)) return
-    for (const waiter of waiting) if (this.#remove(awaited.waiters, waiter)) waiter.resolve()
-  }
-
-  async #tryFor(awaited: Awaited, contender: Contender): Promise<void> {
-    const { lease } = awaited
-    const { holder, options, giveUp } = contender
-    // Held in this very process by another: its end wakes us.
-    if (this.#holds.get(lease)?.some((hold) => hold.held && hold.holder !== holder) === true) return
-    try {
-      contender.asking = true
-      const hold = await this.#acquire(lease, holder, options, giveUp.signal)
-      if (giveUp.signal.aborted) await hold.release().catch(() => {})
-      else {
-        this.#remove(awaited.contenders, contender)
-        contender.resolve(hold)
-      }
-    } catch (error) {
-      if (giveUp.signal.aborted) return
-      contender.failure = error instanceof ErrUnknown ? error : undefined
-      if (error instanceof ErrClaimDenied) return
-      if (error instanceof ErrUnknown) throw error
-      contender.reject(error as Error)
-    } finally {
-      contender.asking = false
-    }
-  }
-
-  #soon(failures: number): number {
-    return Math.ceil(this.#clock.monotonic() + 1 + backoffMs(failures, this.#maxSleepMs))
-  }
-
-  /** Nobody waits: forget it. Otherwise wake when the lease may have lapsed, and at the latest after `maxSleep`. */
-  #rest(awaited: Awaited): void {
-    if (awaited.looking || this.#stopping.signal.aborted) return
-    if (awaited.waiters.length === 0 && awaited.contenders.length === 0) {
-      this.#agenda.off(awaited)
-      if (this.#awaited.get(awaited.lease) === awaited) this.#awaited.delete(awaited.lease)
-      return
-    }
-    if (awaited.failures > 0) {
-      this.#agenda.at(awaited, this.#soon(awaited.failures))
-      return
-    }
-    const info = this.#client.leases().get(awaited.lease)
-    let delayMs = this.#maxSleepMs
-    if (info === undefined) delayMs = Math.min(delayMs, 1 + backoffMs(1))
-    else {
-      // One millisecond past the latest instant: the boundary itself still belongs to the holder.
-      const leftMs = info.expiry.toMillis() + 1 - this.#clock.now()
-      if (leftMs > 0) delayMs = Math.min(delayMs, leftMs)
-      else if (!info.pinned) delayMs = Math.min(delayMs, 1)
-    }
-    this.#agenda.at(awaited, Math.ceil(this.#clock.monotonic() + delayMs))
+  #makeWaitingRoom(): WaitingRoom {
+    return new WaitingRoom({
+      clock: this.#clock,
+      agenda: this.#agenda,
+      maxSleepMs: this.#maxSleepMs,
+      known: (lease) => this.#client.leases().get(lease),
+      hasLapsed: (info) => this.#hasLapsed(info),
+      read: (lease) => this.#read(lease),
+      isHeldHere: (lease, butNotBy) =>
+        this.#holds.get(lease)?.some((hold) => hold.held && hold.holder !== butNotBy) === true,
+      acquire: (lease, holder, options, signal) => this.#acquire(lease, holder, options, signal),
+      denied: (lease, holder, info) => this.#denied(lease, holder, info),
+      retrying: (lease, doing, cause) => this.events.emit({ type: 'retrying', lease, doing, cause }),
+    })
   }
 
   // ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -852,7 +710,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   #hinted(change: LeaseChange): void {
     if (change.kind === 'resync') {
-      for (const awaited of this.#awaited.values()) void this.#look(awaited)
+      this.#waitingRoom.lookAtAll()
       for (const holds of this.#holds.values()) for (const hold of holds) hold.suspect()
     } else if (change.kind === 'vacated') {
       this.#beliefs.get(change.lease)?.doubt()
@@ -863,8 +721,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** The lease may be free: whoever waits for it looks, and whoever holds it here makes sure. */
   #vacated(lease: string): void {
     if (this.#stopping.signal.aborted) return
-    const awaited = this.#awaited.get(lease)
-    if (awaited !== undefined) void this.#look(awaited)
+    this.#waitingRoom.look(lease)
     const holds = this.#holds.get(lease)
     if (holds !== undefined) for (const hold of holds) hold.suspect()
   }
@@ -887,45 +744,4 @@ interface ClaimRequest {
   readonly durationMs: number
   readonly value: string | undefined
   readonly signal: AbortSignal | undefined
-}
-
-interface Waiter {
-  readonly resolve: () => void
-  readonly reject: (error: Error) => void
-}
-
-/** One who wants to hold the lease and waits for it. */
-interface Contender {
-  readonly holder: string
-  readonly options: ParsedHoldOptions
-  /** Aborts when he stops waiting: a claim of his that is out is given up. */
-  readonly giveUp: AbortController
-  /** What his last attempt met, when that was neither a grant nor a denial. */
-  failure: ErrUnknown | undefined
-  /** A claim of his is out. */
-  asking: boolean
-  readonly resolve: (hold: Hold) => void
-  readonly reject: (error: Error) => void
-}
-
-/** A lease that somebody waits for. */
-class Awaited implements Task {
-  wakeAtMs = -1
-  readonly lease: string
-  readonly waiters: Waiter[] = []
-  readonly contenders: Contender[] = []
-  /** A read or a claim is out; `lookAgain`: something happened since it was sent. */
-  looking = false
-  lookAgain = false
-  failures = 0
-  readonly #look: (self: Awaited) => void
-
-  constructor(lease: string, look: (self: Awaited) => void) {
-    this.lease = lease
-    this.#look = look
-  }
-
-  wake(): void {
-    this.#look(this)
-  }
 }

@@ -1,0 +1,267 @@
+/**
+ * Those who wait for a lease: some only want to see it vacant, others want to hold it.
+ *
+ * - Each awaited lease is looked at when a hint comes, when somebody joins, at its known expiry, and at the latest after
+ *   `maxSleep`. To look is to read it for those who only wait, and to claim it for the first who wants it.
+ * - Those who want to hold it are served first come, first served, and only the first of them contends in the substrate.
+ * - A look that fails is repeated with growing pauses; nobody is told until his own time runs out.
+ * - Whoever leaves leaves nothing behind: no timer, no claim, no entry.
+ */
+import type { Agenda, Task } from './agenda.ts'
+import { backoffMs } from './backoff.ts'
+import type { Clock } from './clock.ts'
+import { ErrClaimDenied, ErrUnknown } from './errors.ts'
+import type { Hold } from './hold.ts'
+import type { Info } from './lease.ts'
+import type { ParsedHoldOptions } from './options.ts'
+
+/** What the manager does for the waiting room. */
+export interface WaitingRoomKeeper {
+  readonly clock: Clock
+  readonly agenda: Agenda
+  readonly maxSleepMs: number
+  /** What the client knows of the lease, without a read. */
+  known(lease: string): Info | undefined
+  hasLapsed(info: Info): boolean
+  read(lease: string): Promise<void>
+  /** Whether a holder of this very process has it, other than this one: its end will be told by `look`. */
+  isHeldHere(lease: string, butNotBy: string): boolean
+  acquire(lease: string, holder: string, options: ParsedHoldOptions, signal: AbortSignal): Promise<Hold>
+  denied(lease: string, holder: string, info: Info | undefined): ErrClaimDenied
+  retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
+}
+
+/** Somebody's place in the waiting room. */
+export interface Waiting<T> {
+  readonly outcome: Promise<T>
+  /** To be called once, whatever the outcome: gives the place up. */
+  readonly leave: (reason?: unknown) => void
+}
+
+export class WaitingRoom {
+  readonly #keeper: WaitingRoomKeeper
+  readonly #awaited = new Map<string, Awaited>()
+  #closed = false
+
+  constructor(keeper: WaitingRoomKeeper) {
+    this.#keeper = keeper
+  }
+
+  /** Resolves when a read shows the lease vacant. */
+  wait(lease: string): Waiting<void> {
+    const awaited = this.#await(lease)
+    let leave = (): void => {}
+    const outcome = new Promise<void>((resolve, reject) => {
+      const waiter: Waiter = { resolve, reject }
+      leave = () => {
+        remove(awaited.waiters, waiter)
+        this.#rest(awaited)
+      }
+      awaited.waiters.push(waiter)
+    })
+    void this.#look(awaited)
+    return { outcome, leave }
+  }
+
+  /** Resolves with a Hold when its turn has come and the lease was granted; rejects when `waitMs` is over. */
+  contend(lease: string, holder: string, options: ParsedHoldOptions): Waiting<Hold> {
+    const { clock, agenda } = this.#keeper
+    const awaited = this.#await(lease)
+    let leave = (_reason?: unknown): void => {}
+    const outcome = new Promise<Hold>((resolve, reject) => {
+      const giveUp = new AbortController()
+      const contender: Contender = { holder, options, giveUp, failure: undefined, asking: false, resolve, reject }
+      const deadline: Task = { wakeAtMs: -1, wake: () => reject(this.#inVain(lease, contender)) }
+      leave = (reason) => {
+        agenda.off(deadline)
+        giveUp.abort(reason)
+        remove(awaited.contenders, contender)
+        if (awaited.contenders.length > 0) void this.#look(awaited) // the next one's turn
+        else this.#rest(awaited)
+      }
+      if (Number.isFinite(options.waitMs)) agenda.at(deadline, Math.ceil(clock.monotonic() + options.waitMs))
+      awaited.contenders.push(contender)
+    })
+    if (awaited.contenders.length === 1 || awaited.waiters.length > 0) void this.#look(awaited)
+    return { outcome, leave }
+  }
+
+  /** The lease may be free: finds out, if anybody waits for it. */
+  look(lease: string): void {
+    const awaited = this.#awaited.get(lease)
+    if (awaited !== undefined) void this.#look(awaited)
+  }
+
+  /** Hints may have been lost: finds out about everything that is awaited. */
+  lookAtAll(): void {
+    for (const awaited of this.#awaited.values()) void this.#look(awaited)
+  }
+
+  /** Sends everybody home: claims that are out are given up, and nothing is looked at any more. */
+  close(reason: Error): void {
+    this.#closed = true
+    for (const { contenders } of this.#awaited.values()) {
+      for (const contender of contenders) contender.giveUp.abort(reason)
+    }
+    this.#awaited.clear()
+  }
+
+  #await(lease: string): Awaited {
+    let awaited = this.#awaited.get(lease)
+    if (awaited === undefined) {
+      awaited = new Awaited(lease, (woken) => void this.#look(woken))
+      this.#awaited.set(lease, awaited)
+    }
+    return awaited
+  }
+
+  /** One look at a time: whoever asks for another meanwhile gets one that is sent after he asked. */
+  async #look(awaited: Awaited): Promise<void> {
+    if (this.#closed) return
+    if (awaited.looking) {
+      awaited.lookAgain = true // what is under way may have been sent before whatever woke us
+      return
+    }
+    awaited.looking = true
+    do {
+      awaited.lookAgain = false
+      // Those who only wait look first: they are to see the vacancy that the contender is about to end.
+      const failures = [
+        awaited.waiters.length > 0 ? await this.#failureOf('read', this.#wakeIfVacant(awaited), awaited) : false,
+        awaited.contenders[0] !== undefined
+          ? await this.#failureOf('claim', this.#tryFor(awaited, awaited.contenders[0]), awaited)
+          : false,
+      ]
+      awaited.failures = failures.includes(true) ? awaited.failures + 1 : 0
+    } while (awaited.lookAgain && !this.#closed)
+    awaited.looking = false
+    this.#rest(awaited)
+  }
+
+  async #failureOf(doing: 'read' | 'claim', look: Promise<void>, { lease }: Awaited): Promise<boolean> {
+    try {
+      await look
+      return false
+    } catch (error) {
+      if (!this.#closed) this.#keeper.retrying(lease, doing, error)
+      return true
+    }
+  }
+
+  async #wakeIfVacant(awaited: Awaited): Promise<void> {
+    const waiting = [...awaited.waiters] // those who come while the read is out want one of their own
+    try {
+      await this.#keeper.read(awaited.lease)
+    } catch (error) {
+      if (error instanceof ErrUnknown) throw error
+      for (const waiter of waiting) if (remove(awaited.waiters, waiter)) waiter.reject(error as Error)
+      return
+    }
+    const info = this.#keeper.known(awaited.lease)
+    if (info !== undefined && !this.#keeper.hasLapsed(info)) return
+    for (const waiter of waiting) if (remove(awaited.waiters, waiter)) waiter.resolve()
+  }
+
+  async #tryFor(awaited: Awaited, contender: Contender): Promise<void> {
+    const { lease } = awaited
+    const { holder, options, giveUp } = contender
+    if (this.#keeper.isHeldHere(lease, holder)) return
+    try {
+      contender.asking = true
+      const hold = await this.#keeper.acquire(lease, holder, options, giveUp.signal)
+      if (giveUp.signal.aborted) await hold.release().catch(() => {})
+      else {
+        remove(awaited.contenders, contender)
+        contender.resolve(hold)
+      }
+    } catch (error) {
+      if (giveUp.signal.aborted) return
+      contender.failure = error instanceof ErrUnknown ? error : undefined
+      if (error instanceof ErrClaimDenied) return
+      if (error instanceof ErrUnknown) throw error
+      contender.reject(error as Error)
+    } finally {
+      contender.asking = false
+    }
+  }
+
+  /** What to tell a contender whose time is over. */
+  #inVain(lease: string, { holder, failure, asking }: Contender): Error {
+    if (failure !== undefined) return failure
+    if (asking) {
+      const message = `no answer to a claim of lease "${lease}" before the wait ran out`
+      return new ErrUnknown(message, { lease, holder, reason: 'no answer' })
+    }
+    const info = this.#keeper.known(lease)
+    return this.#keeper.denied(lease, holder, info?.holder === holder ? undefined : info)
+  }
+
+  /** Nobody waits: forget it. Otherwise wake when the lease may have lapsed, and at the latest after `maxSleep`. */
+  #rest(awaited: Awaited): void {
+    const { clock, agenda, maxSleepMs } = this.#keeper
+    if (awaited.looking || this.#closed) return
+    if (awaited.waiters.length === 0 && awaited.contenders.length === 0) {
+      agenda.off(awaited)
+      if (this.#awaited.get(awaited.lease) === awaited) this.#awaited.delete(awaited.lease)
+      return
+    }
+    let delayMs = maxSleepMs
+    const info = this.#keeper.known(awaited.lease)
+    if (awaited.failures > 0) delayMs = 1 + backoffMs(awaited.failures, maxSleepMs)
+    else if (info === undefined) delayMs = Math.min(delayMs, 1 + backoffMs(1))
+    else {
+      // One millisecond past the latest instant: the boundary itself still belongs to the holder.
+      const leftMs = info.expiry.toMillis() + 1 - clock.now()
+      if (leftMs > 0) delayMs = Math.min(delayMs, leftMs)
+      else if (!info.pinned) delayMs = Math.min(delayMs, 1)
+    }
+    agenda.at(awaited, Math.ceil(clock.monotonic() + delayMs))
+  }
+}
+
+interface Waiter {
+  readonly resolve: () => void
+  readonly reject: (error: Error) => void
+}
+
+/** One who wants to hold the lease and waits for it. */
+interface Contender {
+  readonly holder: string
+  readonly options: ParsedHoldOptions
+  /** Aborts when he stops waiting: a claim of his that is out is given up. */
+  readonly giveUp: AbortController
+  /** What his last attempt met, when that was neither a grant nor a denial. */
+  failure: ErrUnknown | undefined
+  /** A claim of his is out. */
+  asking: boolean
+  readonly resolve: (hold: Hold) => void
+  readonly reject: (error: Error) => void
+}
+
+/** A lease that somebody waits for. */
+class Awaited implements Task {
+  wakeAtMs = -1
+  readonly lease: string
+  readonly waiters: Waiter[] = []
+  readonly contenders: Contender[] = []
+  /** A read or a claim is out; `lookAgain`: something happened since it was sent. */
+  looking = false
+  lookAgain = false
+  failures = 0
+  readonly #look: (self: Awaited) => void
+
+  constructor(lease: string, look: (self: Awaited) => void) {
+    this.lease = lease
+    this.#look = look
+  }
+
+  wake(): void {
+    this.#look(this)
+  }
+}
+
+function remove<T>(list: T[], item: T): boolean {
+  const index = list.indexOf(item)
+  if (index >= 0) list.splice(index, 1)
+  return index >= 0
+}
