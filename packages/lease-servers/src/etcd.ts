@@ -1,0 +1,234 @@
+/**
+ * A real etcd of our own, of one node or three.
+ */
+import { randomBytes } from 'node:crypto'
+import { request } from 'node:http'
+import { join } from 'node:path'
+import { debianFolder, environment, findBinaries, type Found, systemFolders } from './binaries.ts'
+import { Den, eventually } from './process.ts'
+import { type Command, onFreePorts, ServerProcess, stopAll } from './server.ts'
+
+/** What to start. */
+export interface EtcdOptions {
+  /** @default 1 */
+  readonly nodes?: 1 | 3
+  /** fsync as in production; off is faster. @default false */
+  readonly durable?: boolean
+  /** Further flags: `{ 'snapshot-count': '100' }` becomes `--snapshot-count=100`. They win over ours. */
+  readonly settings?: Readonly<Record<string, string>>
+}
+
+/** A running server or cluster. */
+export interface Etcd extends AsyncDisposable {
+  /** `http://127.0.0.1:port` of each member, in the order of `members`. */
+  readonly endpoints: readonly string[]
+  readonly members: readonly EtcdMember[]
+  /** For example `3.4.23`. */
+  readonly version: string
+  /** Where the binary came from. */
+  readonly origin: EtcdOrigin
+  /** The member that leads now, once there is one. @throws when none has come to lead within ten seconds. */
+  leader(): Promise<EtcdMember>
+  /** Freezes every member. */
+  pause(): void
+  /** Ends the pause of every member. */
+  resume(): void
+  /** Restarts every member, those that run and those that do not. */
+  restart(): Promise<void>
+  /** SIGKILL to every member. */
+  kill(): Promise<void>
+  /** Resolves once no process and no folder is left. Idempotent. */
+  stop(): Promise<void>
+}
+
+/** One node. */
+export interface EtcdMember {
+  readonly endpoint: string
+  /** The process; undefined between `kill` and `restart`. */
+  readonly pid: number | undefined
+  /** Freezes it: connections stay open and nothing answers. */
+  pause(): void
+  /** Ends a pause. */
+  resume(): void
+  /**
+   * Stops it in an orderly way, if it still runs, and starts it again on the same ports with the same data. Resolves once it
+   * serves clients, for which a majority of members has to run.
+   */
+  restart(): Promise<void>
+  /** SIGKILL; after `restart` it rejoins with its data. */
+  kill(): Promise<void>
+}
+
+/** `system`: PATH. `debian`: unpacked package. */
+export type EtcdOrigin = 'system' | 'debian'
+
+/**
+ * Starts it on free ports of 127.0.0.1 with data in temporary folders; it dies with this process.
+ * @throws with one line per origin when there is no etcd 3.4 or later.
+ */
+export async function startEtcd(options: EtcdOptions = {}): Promise<Etcd> {
+  const found = await findEtcd()
+  const count = options.nodes ?? 1
+  return await onFreePorts(2 * count, async (ports) => {
+    const cluster = `lease-${randomBytes(6).toString('hex')}`
+    const places = Array.from({ length: count }, (_, index) => ({
+      name: `${cluster}-${index}`,
+      client: `http://127.0.0.1:${ports[2 * index]}`,
+      peer: `http://127.0.0.1:${ports[2 * index + 1]}`,
+    }))
+    const initial = places.map(({ name, peer }) => `${name}=${peer}`).join(',')
+    const members = places.map((place) => new Member(new Den('etcd'), found, place, { cluster, initial }, options))
+    const started = await Promise.allSettled(members.map(async (member) => member.start()))
+    const failure = started.find((one) => one.status === 'rejected')
+    if (failure === undefined) return new Cluster(found, members)
+    await stopAll(members)
+    throw failure.reason
+  })
+}
+
+async function findEtcd(): Promise<Found<EtcdOrigin>> {
+  return await findBinaries({
+    title: 'etcd 3.4',
+    program: 'etcd',
+    suits: (answer) => /^3\.([4-9]|\d\d)/.test(versionIn(answer)),
+    origins: {
+      system: async () => systemFolders('/usr/local/bin', '/opt/homebrew/bin'),
+      debian: async () => debianFolder('usr/bin', 'etcd-server'),
+    },
+    hint: 'Install it (for example apt-get install etcd-server) or set ETCD_ENDPOINTS to servers that may be used for tests.',
+  })
+}
+
+function versionIn(answer: string): string {
+  return /etcd Version: (\S+)/.exec(answer)?.[1] ?? ''
+}
+
+class Cluster implements Etcd {
+  readonly members: readonly Member[]
+  readonly endpoints: readonly string[]
+  readonly version: string
+  readonly origin: EtcdOrigin
+
+  constructor(found: Found<EtcdOrigin>, members: readonly Member[]) {
+    this.members = members
+    this.endpoints = members.map((member) => member.endpoint)
+    this.version = versionIn(found.answer)
+    this.origin = found.binaries.origin
+  }
+
+  async leader(): Promise<EtcdMember> {
+    let leader: Member | undefined
+    await eventually(async () => {
+      const statuses = await Promise.all(this.members.map(async (member) => member.status()))
+      const terms = statuses.map((status) => (status && status.leader === status.id ? status.term : -1))
+      const newest = Math.max(...terms)
+      if (newest >= 0) leader = this.members[terms.indexOf(newest)]
+      return leader !== undefined
+    }, 10_000)
+    if (leader === undefined) throw new Error('no member of etcd leads')
+    return leader
+  }
+
+  pause(): void {
+    for (const member of this.members) member.pause()
+  }
+
+  resume(): void {
+    for (const member of this.members) member.resume()
+  }
+
+  async restart(): Promise<void> {
+    await Promise.all(this.members.map(async (member) => member.restart()))
+  }
+
+  async kill(): Promise<void> {
+    await Promise.all(this.members.map(async (member) => member.kill()))
+  }
+
+  async stop(): Promise<void> {
+    await stopAll(this.members)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+}
+
+class Member extends ServerProcess implements EtcdMember {
+  readonly endpoint: string
+  protected readonly title: string
+  protected readonly quit = 'SIGTERM'
+  protected readonly portTaken: RegExp = /address already in use/
+  readonly #command: Command
+
+  constructor(
+    den: Den,
+    { binaries, answer }: Found<EtcdOrigin>,
+    place: { readonly name: string; readonly client: string; readonly peer: string },
+    { cluster, initial }: { readonly cluster: string; readonly initial: string },
+    options: EtcdOptions,
+  ) {
+    super(den)
+    this.endpoint = place.client
+    this.title = `etcd ${versionIn(answer)}`
+    const flags: Record<string, string> = {
+      name: place.name,
+      'data-dir': join(den.dir, 'data'),
+      'listen-client-urls': place.client,
+      'advertise-client-urls': place.client,
+      'listen-peer-urls': place.peer,
+      'initial-advertise-peer-urls': place.peer,
+      'initial-cluster': initial,
+      'initial-cluster-token': cluster,
+      'heartbeat-interval': '20',
+      'election-timeout': '200',
+      logger: 'zap',
+      ...(options.durable !== true && { 'unsafe-no-fsync': 'true' }),
+      ...options.settings,
+    }
+    this.#command = {
+      file: join(binaries.bin, 'etcd'),
+      args: Object.entries(flags).map(([name, value]) => `--${name}=${value}`),
+      env: environment(binaries),
+    }
+  }
+
+  /** What it says of itself; undefined when it says nothing within a second. */
+  async status(): Promise<{ readonly id: string; readonly leader: string; readonly term: number } | undefined> {
+    const answer = await postJson(`${this.endpoint}/v3/maintenance/status`).catch(() => undefined)
+    const status = answer as { header?: { member_id?: string }; leader?: string; raftTerm?: string } | undefined
+    if (status?.header?.member_id === undefined) return undefined
+    return { id: status.header.member_id, leader: status.leader ?? '', term: Number(status.raftTerm ?? 0) }
+  }
+
+  protected command(): Command {
+    return this.#command
+  }
+
+  protected async ready(): Promise<boolean> {
+    // Who answers on the port may be a stranger; the log is ours.
+    return /serving client traffic|ready to serve client/.test(this.den.log) && (await this.status()) !== undefined
+  }
+}
+
+/** Asks the gateway of etcd, which speaks JSON. @throws when there is no answer within a second. */
+export async function postJson(url: string): Promise<unknown> {
+  return await new Promise((resolve, reject) => {
+    const call = request(url, { method: 'POST', agent: false, timeout: 1000 }, (response) => {
+      let text = ''
+      response.setEncoding('utf8')
+      response.on('data', (more: string) => (text += more))
+      response.on('error', reject)
+      response.on('end', () => {
+        try {
+          resolve(JSON.parse(text))
+        } catch (error) {
+          reject(error)
+        }
+      })
+    })
+    call.on('timeout', () => call.destroy(new Error(`no answer from ${url}`)))
+    call.on('error', reject)
+    call.end('{}')
+  })
+}
