@@ -1,0 +1,132 @@
+/**
+ * The stores on which every recipe is tried: memory, where the test owns the time, and real servers.
+ *
+ * A suite says what happens and lets time pass through `store.pass`; it never sleeps by itself. Durations are counted in
+ * `store.unitMs`, the shortest comfortable lease.
+ */
+import { systemClock, type Client, type Clock, memoryClient, MemoryStore } from 'lease-core'
+import { TestClock } from 'lease-core/testing'
+import { migrate, postgresClient } from 'lease-postgres'
+import { freshDatabase, postgresTargets, type FreshDatabase, type PostgresTarget } from 'lease-servers'
+import { Pool } from 'pg'
+
+export interface Store {
+  /** For titles. */
+  readonly name: string
+  /** Whether a lapsed lease may be taken over at once; otherwise only by one who has watched it for its duration. */
+  readonly serverClock: boolean
+  /** The shortest comfortable lease. */
+  readonly unitMs: number
+  /** The clock of clients, managers and recipes. */
+  readonly clock: Clock
+  /** Starts what it needs; call it in `before`. */
+  open(): Promise<void>
+  /** A new client, as if in another process; closed with the store. */
+  client(namespace: string): Client
+  /** Lets time pass: really waits, or advances the test clock. */
+  pass(ms: number): Promise<void>
+  /** Lets time pass until the condition holds. @throws after thirty units */
+  until(what: string, condition: () => boolean | Promise<boolean>): Promise<void>
+  close(): Promise<void>
+}
+
+/** Every store; call it while the test file is loaded. */
+export function stores(): readonly Store[] {
+  const [postgres] = postgresTargets()
+  return [new InMemory(), ...(postgres === undefined ? [] : [new OnPostgres(postgres)])]
+}
+
+let count = 0
+
+/** A name that no other test uses. */
+export function unique(word: string): string {
+  return `${word}-${process.pid}-${++count}`
+}
+
+abstract class AnyStore implements Store {
+  abstract readonly name: string
+  abstract readonly serverClock: boolean
+  abstract readonly unitMs: number
+  readonly clock: Clock = systemClock
+  readonly #opened: (() => Promise<unknown>)[] = []
+
+  abstract open(): Promise<void>
+  abstract client(namespace: string): Client
+
+  /** Closes it with the store, the latest first. */
+  protected atEnd(close: () => Promise<unknown>): void {
+    this.#opened.push(close)
+  }
+
+  async pass(ms: number): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, ms))
+  }
+
+  async until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+    const { clock, unitMs } = this
+    const startedMs = clock.monotonic()
+    for (let stepMs = 0; !(await condition()); stepMs = Math.min(unitMs / 10, stepMs * 2 + unitMs / 100)) {
+      if (clock.monotonic() - startedMs > 30 * unitMs) throw new Error(`no ${what} within ${30 * unitMs} ms`)
+      await this.pass(stepMs)
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const close of this.#opened.splice(0).toReversed()) await close()
+  }
+}
+
+class InMemory extends AnyStore {
+  readonly name = 'memory'
+  readonly serverClock = true
+  readonly unitMs = 100
+  override readonly clock = new TestClock()
+  readonly #store = new MemoryStore({ clock: this.clock })
+
+  async open(): Promise<void> {}
+
+  client(namespace: string): Client {
+    const client = memoryClient({ store: this.#store, namespace, clock: this.clock })
+    this.atEnd(() => client.close())
+    return client
+  }
+
+  override async pass(ms: number): Promise<void> {
+    await this.clock.advance(ms)
+  }
+}
+
+class OnPostgres extends AnyStore {
+  readonly name: string
+  readonly serverClock = true
+  readonly unitMs = 250
+  readonly #target: PostgresTarget
+  #database: FreshDatabase | undefined
+
+  constructor(target: PostgresTarget) {
+    super()
+    this.name = target.name
+    this.#target = target
+  }
+
+  async open(): Promise<void> {
+    const database = await freshDatabase(this.#target)
+    this.#database = database
+    this.atEnd(() => database.drop())
+    const pool = this.#pool()
+    await migrate(pool)
+  }
+
+  client(namespace: string): Client {
+    const client = postgresClient({ pool: this.#pool(), namespace })
+    this.atEnd(() => client.close())
+    return client
+  }
+
+  #pool(): Pool {
+    const pool = new Pool({ connectionString: this.#database?.url, max: 3 })
+    pool.on('error', () => {}) // the database is dropped before the last connection is closed
+    this.atEnd(() => pool.end())
+    return pool
+  }
+}
