@@ -1,38 +1,67 @@
 /** What the demo needs of the place where the accounts and their leases live together. */
-import type { Client, Hold } from 'lease-core'
-import type { Books } from './books.ts'
+import type { Client, Token } from 'lease-core'
+import type { Entry } from './books.ts'
 
-/** Move `amount` from one account to another. */
-export interface Order {
-  readonly from: string
-  readonly to: string
-  readonly amount: number
-}
-
-/** Balances after a transfer, by account. */
+/** Balances by account. */
 export type Balances = Readonly<Record<string, number>>
 
+/** An entry, and the balance that its account has with it. */
+export interface Posting extends Entry {
+  readonly balance: number
+}
+
+/** Writes all postings in one transaction, entries in this order. */
+export type Write = (postings: readonly Posting[]) => Promise<void>
+
+/** What a worker uses. */
 export interface Ledger extends AsyncDisposable {
   /** The leases, in the same store as the accounts: that is what makes a trapdoor possible. */
   readonly client: Client
+  balances(accounts: readonly string[]): Promise<Balances>
+  /** Writes whoever holds what. */
+  readonly write: Write
   /**
-   * One transfer by read, decide, write: both balances are read, both leases checked, and then the new balances and two
-   * entries are written in one transaction. `beforeWrite` is called between the last check and the first write.
+   * Checks the tokens through the trapdoor. Resolves with a write that is done only while all their terms still stand.
    *
-   * @throws ErrNotHeld with the guard on, when one of the holds is not the present term any more; nothing was written
+   * @throws ErrNotHeld one of them does not stand; from the write: nothing was written
    */
-  transfer(
-    order: Order,
-    holds: ReadonlyMap<string, Hold>,
-    beforeWrite: (next: Balances) => Promise<void>,
-  ): Promise<void>
+  guard(tokens: readonly Token[]): Promise<Write>
 }
 
-/** The side of the one who sets the scene and looks at the books afterwards. */
-export interface LedgerOffice extends AsyncDisposable {
+/** What the one uses besides who sets the scene and looks at the books afterwards. */
+export interface LedgerOffice extends Ledger {
   /** Creates all that is needed, with these accounts and their opening balances. */
   open(opening: Balances): Promise<void>
-  books(): Promise<Books>
-  /** Removes all that `open` created. Idempotent. */
+  /** All entries, in the order in which they were written. */
+  entries(): Promise<readonly Entry[]>
+  /** Removes all that `open` created and workers wrote. Idempotent. */
   drop(): Promise<void>
+}
+
+/** Where on a server the accounts are. */
+export interface Site {
+  /** As the venue's environment variable has it. */
+  readonly url: string
+  /** A name of the demo's own, which keeps it apart from everything else on the server. */
+  readonly scope: string
+}
+
+/** One kind of server to play on. */
+export interface Venue {
+  /** The environment variable that names such a server. */
+  readonly variable: string
+  /** What is started when there is none. */
+  readonly title: string
+  /** In what of its own the demo plays on a server that it finds. */
+  readonly apart: string
+  start(): Promise<StartedServer>
+  /** Nothing is sent before the first call. */
+  officeAt(site: Site): LedgerOffice
+}
+
+/** A server that ends with the demo. */
+export interface StartedServer extends AsyncDisposable {
+  readonly url: string
+  /** For the reader: what it is and where. */
+  readonly description: string
 }

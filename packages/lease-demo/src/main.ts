@@ -4,20 +4,25 @@ import { audit, type Books } from './books.ts'
 import { Stage } from './stage.ts'
 import { OPENING, tell, type Outcome } from './story.ts'
 import { Timeline, wantsColor } from './timeline.ts'
+import { isVenueName, type VenueName, venueNames } from './venues.ts'
 
-const usage = `Usage: pnpm demo [--unguarded]
+const usage = `Usage: pnpm demo [--on ${venueNames.join('|')}] [--unguarded]
 
 Four worker processes move money between accounts. Who moves money holds the leases of both
 accounts. One worker is frozen in the middle of a write until its leases have lapsed, another is
 killed. In the end the books are checked.
 
+  --on NAME    where leases and accounts are (default ${venueNames[0]})
   --unguarded  check the leases as before, but write without the guard, and see the damage
   --help       this text
 
 Environment:
-  DATABASE_URL  play on this PostgreSQL server (15 or later), in a schema of its own that is dropped
-                afterwards; without it a server is started and removed again
-  NO_COLOR      no colours
+  DATABASE_URL    a PostgreSQL server (15 or later) to play on, in a schema of its own
+  REDIS_URL       a Redis server (7 or later) to play on, under keys of its own
+  ETCD_ENDPOINTS  members of etcd (3.4 or later) to play on, comma separated, under keys of its own
+                  What is its own is removed afterwards. Without the variable a server is started
+                  and removed again.
+  NO_COLOR        no colours
 
 Exit code:
   0  the books balance (and, with the guard: the stale write was refused, and the leases of the
@@ -41,13 +46,26 @@ class Stopped extends Error {
   }
 }
 
-function parse(): { readonly guarded: boolean } | { readonly exitCode: number } {
+interface Wishes {
+  readonly on: VenueName
+  readonly guarded: boolean
+}
+
+function parse(): Wishes | { readonly exitCode: number } {
   try {
     const { values } = parseArgs({
       args: process.argv.slice(2).filter((arg, index) => index > 0 || arg !== '--'), // pnpm demo -- --unguarded
-      options: { unguarded: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+      options: {
+        on: { type: 'string', default: venueNames[0] },
+        unguarded: { type: 'boolean' },
+        help: { type: 'boolean', short: 'h' },
+      },
     })
-    if (values.help !== true) return { guarded: values.unguarded !== true }
+    if (values.help !== true) {
+      const { on = '' } = values
+      if (!isVenueName(on)) throw new Error(`--on must be one of ${venueNames.join(', ')}, not '${on}'`)
+      return { on, guarded: values.unguarded !== true }
+    }
     process.stdout.write(usage)
     return { exitCode: 0 }
   } catch (error) {
@@ -56,16 +74,19 @@ function parse(): { readonly guarded: boolean } | { readonly exitCode: number } 
   }
 }
 
-async function play(guarded: boolean, stopping: AbortController): Promise<number> {
+async function play({ on, guarded }: Wishes, stopping: AbortController): Promise<number> {
   const timeline = new Timeline(process.stdout, { color: wantsColor(process.stdout, process.env) })
   timeline.title(guarded ? 'Leases with the guard' : 'The same WITHOUT the guard')
   timeline.note(
     'Workers move money between accounts. Who moves money holds the lease of both accounts, each with a\n' +
       'fencing token (#) that rises with every new holder. Leases last 2 seconds and are renewed while held.',
   )
-  const databaseUrl = process.env['DATABASE_URL'] || undefined
-  if (databaseUrl === undefined) timeline.note('Starting PostgreSQL 18 …')
-  const stage = await Stage.set(databaseUrl, OPENING)
+  const stage = await Stage.set({
+    on,
+    opening: OPENING,
+    env: process.env,
+    starting: (title) => timeline.note(`Starting ${title} …`),
+  })
   timeline.note(`The accounts are in ${stage.description}.`)
   let limit: NodeJS.Timeout | undefined
   let cleaned = true
@@ -76,7 +97,7 @@ async function play(guarded: boolean, stopping: AbortController): Promise<number
     const late = new Stopped(`the story was not over after ${LIMIT_MS / 1000} seconds`, 3)
     limit = setTimeout(() => stopping.abort(late), LIMIT_MS)
     const outcome = await tell({ place: stage.place, guarded, timeline, signal })
-    exitCode = closeBooks(timeline, guarded, outcome, await stage.books())
+    exitCode = closeBooks(timeline, { on, guarded }, outcome, await stage.books())
   } finally {
     clearTimeout(limit)
     await stage[Symbol.asyncDispose]().catch((error: unknown) => {
@@ -88,7 +109,7 @@ async function play(guarded: boolean, stopping: AbortController): Promise<number
 }
 
 /** Shows the books and says what to think of them. Returns the exit code. */
-function closeBooks(timeline: Timeline, guarded: boolean, outcome: Outcome, books: Books): number {
+function closeBooks(timeline: Timeline, { on, guarded }: Wishes, outcome: Outcome, books: Books): number {
   timeline.title('The books')
   for (const { name, opening, balance } of books.accounts) {
     const entries = books.entries.filter((entry) => entry.account === name)
@@ -115,7 +136,9 @@ function closeBooks(timeline: Timeline, guarded: boolean, outcome: Outcome, book
   else if (!shown)
     timeline.line(timeline.paint('The books balance, but not everything happened that should (exit code 1).', 'bad'))
   else timeline.line(timeline.paint(timeline.bold('The books balance.'), 'good'))
-  if (guarded && balanced) timeline.note('See what the guard is good for: pnpm demo --unguarded')
+  if (guarded && balanced) {
+    timeline.note(`See what the guard is good for: pnpm demo${on === venueNames[0] ? '' : ` --on ${on}`} --unguarded`)
+  }
   if (!guarded && !balanced) {
     timeline.note('A check before the write was not enough: the pause came after it. The guard is part of the write.')
   }
@@ -158,7 +181,7 @@ async function main(): Promise<number> {
   }
   process.stdout.on('error', () => stopping.abort(new Stopped('nobody reads on', 3))) // such as: pnpm demo | head
   try {
-    return await play(parsed.guarded, stopping)
+    return await play(parsed, stopping)
   } catch (error) {
     return failed(error, stopping.signal)
   }

@@ -1,13 +1,14 @@
 /** What the story and its workers say to each other. Everything on the timeline that a worker does arrives this way. */
 import type { LossReason } from 'lease-core'
-import type { Balances, Order } from './ledger.ts'
-import type { PostgresPlace } from './postgres-ledger.ts'
+import type { Balances } from './ledger.ts'
+import type { Order } from './transfer.ts'
+import type { Place } from './venues.ts'
 
 export type ToWorker =
   | {
       readonly kind: 'start'
       readonly name: string
-      readonly place: PostgresPlace
+      readonly place: Place
       readonly guarded: boolean
       readonly leaseMs: number
     }

@@ -1,37 +1,55 @@
-/** Where the story plays: a schema of its own on the server of `DATABASE_URL`, or on one started for it. */
+/** Where the story plays: in a place of its own on the server that the environment names, or on one started for it. */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { startPostgres } from 'lease-servers'
 import type { Books } from './books.ts'
-import type { Balances } from './ledger.ts'
-import { PostgresOffice, type PostgresPlace } from './postgres-ledger.ts'
+import type { Balances, LedgerOffice, StartedServer } from './ledger.ts'
+import { type Place, type VenueName, venueNamed } from './venues.ts'
 
 const FAREWELL_MS = 3000
 
+export interface StageOptions {
+  readonly on: VenueName
+  readonly opening: Balances
+  readonly env: NodeJS.ProcessEnv
+  /** Called before a server is started. */
+  readonly starting: (title: string) => void
+}
+
+interface Set {
+  readonly place: Place
+  readonly description: string
+  readonly office: LedgerOffice
+  readonly opening: Balances
+  readonly server: StartedServer | undefined
+}
+
 export class Stage implements AsyncDisposable {
-  readonly place: PostgresPlace
+  readonly place: Place
   /** For the reader. */
   readonly description: string
-  readonly #office: PostgresOffice
-  readonly #server: AsyncDisposable | undefined
+  readonly #office: LedgerOffice
+  readonly #opening: Balances
+  readonly #server: StartedServer | undefined
 
-  private constructor(place: PostgresPlace, description: string, server: AsyncDisposable | undefined) {
+  private constructor({ place, description, office, opening, server }: Set) {
     this.place = place
     this.description = description
-    this.#office = new PostgresOffice(place)
+    this.#office = office
+    this.#opening = opening
     this.#server = server
   }
 
   /** @throws when there is no server or it refuses; nothing is left behind. */
-  static async set(databaseUrl: string | undefined, opening: Balances): Promise<Stage> {
-    const schema = `lease_demo_${process.pid}_${randomBytes(4).toString('hex')}`
-    const server = databaseUrl === undefined ? await startPostgres({ version: 18 }) : undefined
-    const url = databaseUrl ?? server?.url ?? ''
-    const where =
-      server === undefined
-        ? `the server of DATABASE_URL, in a schema of its own (${schema})`
-        : `PostgreSQL ${server.version} started for this demo on port ${server.port}`
-    const stage = new Stage({ url, schema }, where, server)
+  static async set({ on, opening, env, starting }: StageOptions): Promise<Stage> {
+    const venue = await venueNamed(on)
+    const scope = `lease_demo_${process.pid}_${randomBytes(4).toString('hex')}`
+    const given = env[venue.variable] || undefined
+    if (given === undefined) starting(venue.title)
+    const server = given === undefined ? await venue.start() : undefined
+    const place = { on, url: given ?? server?.url ?? '', scope }
+    const description =
+      server?.description ?? `the server of ${venue.variable}, in ${venue.apart} of its own (${scope})`
+    const stage = new Stage({ place, description, office: venue.officeAt(place), opening, server })
     try {
       await stage.#office.open(opening)
       return stage
@@ -42,10 +60,14 @@ export class Stage implements AsyncDisposable {
   }
 
   async books(): Promise<Books> {
-    return await this.#office.books()
+    const balances = await this.#office.balances(Object.keys(this.#opening))
+    const accounts = Object.entries(this.#opening).map(([name, opening]) => {
+      return { name, opening, balance: balances[name] ?? 0 }
+    })
+    return { accounts, entries: await this.#office.entries() }
   }
 
-  /** Removes the schema, or the server with all its data. */
+  /** Removes what is the demo's own, or the server with all its data. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       if (this.#server === undefined) await this.#office.drop()

@@ -6,10 +6,11 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Crew, type CrewMember } from './crew.ts'
-import type { Balances, Order } from './ledger.ts'
-import type { PostgresPlace } from './postgres-ledger.ts'
+import type { Balances } from './ledger.ts'
 import type { FromWorker } from './protocol.ts'
 import type { Timeline, WorkerName } from './timeline.ts'
+import type { Order } from './transfer.ts'
+import type { Place } from './venues.ts'
 
 export const OPENING: Balances = { alice: 100, bob: 100, carol: 100, dave: 100 }
 
@@ -18,7 +19,7 @@ const LEASE_MS = 2000
 const GATE_MS = 150
 
 export interface StoryOptions {
-  readonly place: PostgresPlace
+  readonly place: Place
   readonly guarded: boolean
   readonly timeline: Timeline
   readonly signal: AbortSignal

@@ -7,19 +7,24 @@
  */
 import { readSync } from 'node:fs'
 import { ErrClaimDenied, ErrNotHeld, Manager, type Hold } from 'lease-core'
-import type { Ledger, Order } from './ledger.ts'
-import { PostgresLedger } from './postgres-ledger.ts'
+import type { Ledger } from './ledger.ts'
 import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
+import { transfer, type Order } from './transfer.ts'
+import { ledgerAt } from './venues.ts'
+
+type Engagement = Extract<ToWorker, { kind: 'start' }>
 
 class Worker {
   readonly #name: string
   readonly #leaseMs: number
+  readonly #guarded: boolean
   readonly #ledger: Ledger
   readonly #manager: Manager
 
-  constructor(name: string, leaseMs: number, ledger: Ledger) {
+  constructor({ name, leaseMs, guarded }: Engagement, ledger: Ledger) {
     this.#name = name
     this.#leaseMs = leaseMs
+    this.#guarded = guarded
     this.#ledger = ledger
     this.#manager = new Manager({ client: ledger.client })
     this.#manager.events.subscribe((event) => {
@@ -51,10 +56,14 @@ class Worker {
         await tell({ kind: 'held', account, fencingToken: hold.fencingToken })
       }
       let next = {}
-      await this.#ledger.transfer(order, holds, async (balances) => {
-        next = balances
-        await tell({ kind: 'writing', order, next })
-        waitAtGate()
+      await transfer(this.#ledger, order, {
+        holds,
+        guarded: this.#guarded,
+        beforeWrite: async (balances) => {
+          next = balances
+          await tell({ kind: 'writing', order, next })
+          waitAtGate()
+        },
       })
       await tell({ kind: 'moved', order, next })
     } finally {
@@ -93,8 +102,7 @@ let worker: Worker | undefined
 
 async function obey(message: ToWorker): Promise<void> {
   if (message.kind === 'start') {
-    const { name, leaseMs, place, guarded } = message
-    worker = new Worker(name, leaseMs, new PostgresLedger(place, { guarded }))
+    worker = new Worker(message, await ledgerAt(message.place))
     await tell({ kind: 'ready' })
   } else await worker?.perform(message.order)
 }

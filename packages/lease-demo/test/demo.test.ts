@@ -133,7 +133,7 @@ describe('the demo', function () {
   it('says how it is used; an option or argument that it does not know is exit code 2', async () => {
     const help = await run('--help')
     expect(help.exitCode).to.equal(0)
-    expect(help.stdout).to.include('Usage: pnpm demo [--unguarded]')
+    expect(help.stdout).to.include('Usage: pnpm demo [--on postgres')
     for (const args of [['--ungarded'], ['now'], ['--unguarded=yes']]) {
       const { exitCode, stdout, stderr } = await run(...args)
       expect(exitCode, args.join(' ')).to.equal(2)

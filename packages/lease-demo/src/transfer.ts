@@ -1,0 +1,43 @@
+/** Moving money by read, decide, write: the same on every substrate. */
+import type { Hold } from 'lease-core'
+import type { Balances, Ledger, Posting } from './ledger.ts'
+
+/** Move `amount` from one account to another. */
+export interface Order {
+  readonly from: string
+  readonly to: string
+  readonly amount: number
+}
+
+export interface TransferOptions {
+  /** The leases of both accounts. */
+  readonly holds: ReadonlyMap<string, Hold>
+  /** `false` checks the leases just as carefully, but writes without the guard. */
+  readonly guarded: boolean
+  /** Called between the last check and the first write, with the balances to be. */
+  beforeWrite(next: Balances): Promise<void>
+}
+
+/**
+ * Both balances are read, both leases checked, and then the new balances and two entries are written in one transaction.
+ *
+ * @throws ErrNotHeld with the guard on, when one of the holds is not the present term any more; nothing was written
+ */
+export async function transfer(ledger: Ledger, order: Order, options: TransferOptions): Promise<void> {
+  const holds = [...options.holds]
+  // 1. Read and decide. Nothing is locked: the leases keep others out.
+  const changes: Balances = { [order.from]: -order.amount, [order.to]: order.amount }
+  const before = await ledger.balances(Object.keys(changes))
+  const postings = holds.map(([account, { holder, fencingToken }]): Posting => {
+    const amount = changes[account] ?? 0
+    return { account, worker: holder, amount, fencingToken, balance: (before[account] ?? 0) + amount }
+  })
+  // 2. Check. Guarded, the check goes into the transaction that writes as well; unguarded, it was true a moment ago.
+  const tokens = holds.map(([, hold]) => hold.token)
+  let write = ledger.write
+  if (options.guarded) write = await ledger.guard(tokens)
+  else for (const token of tokens) await token.check()
+  await options.beforeWrite(Object.fromEntries(postings.map(({ account, balance }) => [account, balance])))
+  // 3. Write.
+  await write(postings)
+}
