@@ -1,0 +1,62 @@
+/**
+ * The shape of the driver: only what is called. `Redis` and `Cluster` of ioredis fit as they are.
+ */
+
+/** What runs scripts. */
+export interface RedisScripting {
+  eval(script: string, numberOfKeys: number, ...keysAndArguments: (string | Buffer | number)[]): Promise<unknown>
+  evalsha(sha: string, numberOfKeys: number, ...keysAndArguments: (string | Buffer | number)[]): Promise<unknown>
+  /** `keyPrefix` is put in front of every key by the driver itself. */
+  readonly options?: { readonly keyPrefix?: string | undefined }
+}
+
+/** One connection to one server, made after the model of another. `Redis` of ioredis fits. */
+export interface RedisDuplicable {
+  duplicate(override: RedisListenOverrides): RedisListenConnection
+  readonly status?: string
+}
+
+/** Where scripts go: `Redis` of ioredis, by Sentinels or not, or `Cluster`. */
+export type RedisConnection = RedisScripting & (RedisDuplicable | RedisClusterNodes)
+
+/** What tells a Cluster from a single connection. */
+export interface RedisClusterNodes {
+  nodes(): RedisDuplicable[]
+  readonly isCluster: boolean
+}
+
+/** What a connection that listens has other than its model: it is used once, and its end is final. */
+export interface RedisListenOverrides {
+  readonly autoResubscribe: false
+  readonly enableOfflineQueue: true
+  readonly lazyConnect: true
+  readonly retryStrategy: null
+  readonly sentinelRetryStrategy: () => null
+}
+
+/** A connection of its own, for SUBSCRIBE. `Redis` of ioredis fits. */
+export interface RedisListenConnection {
+  subscribe(channel: string): Promise<unknown>
+  ping(): Promise<unknown>
+  disconnect(): void
+  on(event: 'message', listener: (channel: string, message: string) => void): unknown
+  on(event: 'error', listener: (error: Error) => void): unknown
+  on(event: 'close' | 'end', listener: () => void): unknown
+}
+
+/**
+ * A connection that nobody else uses and that does not reconnect: `redis.duplicate({ retryStrategy: null })`. `Redis` of
+ * ioredis fits.
+ */
+export interface RedisPrivateConnection {
+  watch(...keys: string[]): Promise<unknown>
+  unwatch(): Promise<unknown>
+  get(key: string): Promise<string | null>
+  readonly options?: { readonly keyPrefix?: string | undefined; readonly retryStrategy?: unknown }
+  readonly isCluster?: boolean
+}
+
+/** A connection whose `multi()` makes a transaction. */
+export interface RedisTransactional<Multi> extends RedisPrivateConnection {
+  multi(): Multi
+}

@@ -1,0 +1,34 @@
+/** Where things are. All keys of a namespace carry one hash tag: in a Cluster they live in one slot, as scripts need it. */
+export class Keys {
+  /** Set: the names that were claimed and not vacated since; some of them may have lapsed. */
+  readonly index: string
+  /** String: the highest fencing token given out so far. Kept for ever. */
+  readonly tokens: string
+  /** Hash: lease → JSON array of the entities that pin it. */
+  readonly pins: string
+  /** Where vacated leases are announced: a JSON array of names. */
+  readonly channel: string
+  readonly #lease: string
+  readonly #driverPrefix: string
+
+  /** @param driverPrefix what the driver puts in front of every key, but not of a channel (`keyPrefix` in ioredis) */
+  constructor(prefix: string, namespace: string, driverPrefix: string) {
+    const base = `${prefix}:{${namespace}}:`
+    this.index = `${base}i`
+    this.tokens = `${base}t`
+    this.pins = `${base}p`
+    this.channel = `${driverPrefix}${base}c`
+    this.#lease = `${base}l:`
+    this.#driverPrefix = driverPrefix
+  }
+
+  /** String: the term that stands (`script.ts`). Absent: vacant. */
+  lease(name: string): string {
+    return this.#lease + name
+  }
+
+  /** The same, as the server sees it. */
+  fullLease(name: string): string {
+    return this.#driverPrefix + this.#lease + name
+  }
+}

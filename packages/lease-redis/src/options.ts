@@ -1,0 +1,59 @@
+/** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
+import { hasMethods, OptionChecks, type Clock, type SubstrateClientOptions } from 'lease-core'
+import type { RedisConnection, RedisListenConnection } from './driver.ts'
+
+/** What the substrate needs to know. */
+export interface RedisSubstrateOptions {
+  /**
+   * The connection: a `Redis` or `Cluster` of ioredis, or anything of that shape. It stays yours: close it after the
+   * client. Its `keyPrefix`, if it has one, is part of where the leases are.
+   */
+  readonly redis: RedisConnection
+  /**
+   * Leases of different namespaces know nothing of each other. At most 255 bytes, without `{` and `}`: it is the hash tag
+   * of all its keys, so that a namespace is in one slot of a Cluster. Spread over several for more throughput.
+   */
+  readonly namespace: string
+  /** Begins the name of every key, without `{` and `}`. @default 'lease' */
+  readonly prefix?: string | undefined
+  /**
+   * Makes the connection that hears of vacated leases: `() => redis.duplicate()`. It is used once and then closed.
+   * `false`: waiting works by timer alone. @default a connection made as `redis` was
+   */
+  readonly listen?: (() => RedisListenConnection) | false | undefined
+  /** @default the machine's clocks */
+  readonly clock?: Clock | undefined
+}
+
+/** What `redisClient` needs to know. */
+export interface RedisClientOptions
+  extends RedisSubstrateOptions, Omit<SubstrateClientOptions, 'substrate' | 'clock'> {}
+
+const own = ['redis', 'prefix', 'listen', 'clock']
+
+/** @throws ErrNotValid with every problem; `client` says whose options they are */
+export function checkOptions(options: RedisClientOptions, { client }: { readonly client: boolean }): void {
+  const checks = new OptionChecks(options, own, { client })
+  const { redis, namespace, prefix, listen } = options
+  const connection = hasMethods(redis, 'eval', 'evalsha')
+  checks.must('redis', connection, 'must be a connection (an object with eval and evalsha)')
+  if (connection) {
+    const driverPrefix: unknown = redis.options?.keyPrefix
+    checks.must(
+      'redis',
+      driverPrefix === undefined || typeof driverPrefix === 'string',
+      'must have a string as keyPrefix',
+    )
+  }
+  const tagged = typeof namespace !== 'string' || !/[{}]/.test(namespace)
+  checks.must('namespace', tagged, 'must not contain { or }: it is the hash tag of its keys')
+  const named = prefix === undefined || (typeof prefix === 'string' && prefix !== '' && !/\p{Cs}/u.test(prefix))
+  checks.must('prefix', named && !/[{}]/.test(prefix ?? ''), 'must be a string that is not empty, without { and }')
+  const listens = listen === undefined || listen === false || typeof listen === 'function'
+  checks.must('listen', listens, 'must be false or a function that makes a connection')
+  if (listen === undefined && connection) {
+    const tells = hasMethods(redis, 'duplicate') || hasMethods(redis, 'nodes')
+    checks.must('listen', tells, 'must be given, for this connection does not show how to make another')
+  }
+  checks.finish()
+}

@@ -1,0 +1,15 @@
+import { SubstrateClient, type Client } from 'lease-core'
+import { checkOptions, type RedisClientOptions } from './options.ts'
+import { RedisSubstrate } from './redis-substrate.ts'
+
+/**
+ * A client for the leases of one namespace in Redis. Nothing is sent before the first call.
+ *
+ * @throws ErrNotValid with every problem of the options
+ */
+export function redisClient(options: RedisClientOptions): Client {
+  checkOptions(options, { client: true })
+  const { events, requestTimeout, ...ofSubstrate } = options
+  const { clock } = ofSubstrate
+  return new SubstrateClient({ clock, events, requestTimeout, substrate: new RedisSubstrate(ofSubstrate) })
+}

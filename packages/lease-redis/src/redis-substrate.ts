@@ -1,0 +1,244 @@
+/**
+ * The substrate on Redis: a batch becomes one run of one script (`script.ts`), and each operation's part of the answer a
+ * verdict.
+ *
+ * - *Verdicts are facts of one atomic step* on the master, by its own clock. Operations fail one by one.
+ * - *Nothing is done too late.* ioredis sends again after a reconnection what had no answer, even a command whose caller
+ *   was told long ago that it timed out: a lease that nobody knows of would be held for its whole duration. So every
+ *   batch carries the server time after which it does nothing (`server-time.ts`).
+ * - *Only reads from the master count*; a replica may be behind.
+ */
+import {
+  granted,
+  HintStream,
+  refused,
+  systemClock,
+  unknown,
+  type Call,
+  type Clock,
+  type Holding,
+  type LeaseChange,
+  type Op,
+  type Substrate,
+  type SubstrateWarning,
+  type Trapdoor,
+  type Verdict,
+} from 'lease-core'
+import { evaluate, explained } from './connection.ts'
+import type { RedisConnection } from './driver.ts'
+import { redisTrapdoor } from './guard.ts'
+import { Keys } from './keys.ts'
+import { likeTheConnection, listenTo } from './listener.ts'
+import { checkOptions, type RedisSubstrateOptions } from './options.ts'
+import {
+  applyScript,
+  FAILED,
+  FIELDS,
+  GRANTED,
+  HELD,
+  inspectScript,
+  LATE,
+  PINNED,
+  pinnedScript,
+  readScript,
+  scanScript,
+  type Script,
+} from './script.ts'
+import { ServerTime } from './server-time.ts'
+import { inspectionWarnings } from './warnings.ts'
+
+/** While a script runs nobody else is served: a batch of this size takes the server half a millisecond. */
+const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4 }
+
+/** How many names of the index one step of a full read looks at: about a millisecond of the server's time. */
+const NAMES_PER_STEP = 500
+
+/** One lease, or one verdict, in an answer: FIELDS elements. */
+type Fields = readonly [
+  code: number | string,
+  token: string | null,
+  expiryMs: number | string,
+  holder: string | null,
+  value: string | null,
+]
+
+export class RedisSubstrate implements Substrate {
+  readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  readonly #redis: RedisConnection
+  readonly #keys: Keys
+  readonly #clock: Clock
+  readonly #serverTime: ServerTime
+  readonly #hints: HintStream | undefined
+
+  /** @throws ErrNotValid with every problem */
+  constructor(options: RedisSubstrateOptions) {
+    checkOptions(options, { client: false })
+    const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
+    this.#redis = redis
+    this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '')
+    this.#clock = clock
+    this.#serverTime = new ServerTime(clock)
+    if (listen !== false) {
+      const hints = new HintStream({
+        clock,
+        connect: listenTo(this.#keys.channel, listen ?? (() => likeTheConnection(redis))),
+      })
+      this.#hints = hints
+      this.watch = (listener) => hints.watch(listener)
+    }
+  }
+
+  get limits(): Substrate['limits'] {
+    return limits
+  }
+
+  async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    const deadlineMs = this.#clock.monotonic() + call.timeoutMs
+    const { index, tokens, pins, channel } = this.#keys
+    // Nothing to do: it tells the time of the very server that the operations will go to.
+    if (!this.#serverTime.known) await this.#timed(applyScript, [index, tokens, pins], ['0', channel])
+    const keys = [index, tokens, pins]
+    const args = ['', channel]
+    for (const op of ops) {
+      keys.push(this.#keys.lease(op.lease))
+      addArguments(args, op)
+    }
+    for (let attempt = 1; ; attempt++) {
+      args[0] = String(this.#serverTime.latestMicros(deadlineMs))
+      const answer = await this.#timed(applyScript, keys, args)
+      if (answer[1] !== LATE) return ops.map((op, position) => verdictOf(op, answer, 1 + position * FIELDS))
+      // In time by our clock, late by the server's: that one was set, or it is another server. Its answer told the time.
+      if (attempt === 2 || this.#clock.monotonic() >= deadlineMs) {
+        throw new Error('the request reached the server after its time, and nothing was done')
+      }
+    }
+  }
+
+  async read(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Holding>> {
+    const { index, tokens, pins } = this.#keys
+    const holdings = new Map<string, Holding>()
+    if (leases !== undefined) {
+      const keys = [tokens, pins, ...leases.map((lease) => this.#keys.lease(lease))]
+      const answer = await this.#timed(readScript, keys, [])
+      for (const [position, lease] of leases.entries()) {
+        const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0])
+        if (holding !== undefined) holdings.set(lease, holding)
+      }
+      return holdings
+    }
+    for (let cursor = '0'; ;) {
+      const answer = await this.#timed(scanScript, [tokens, pins, index], [cursor, NAMES_PER_STEP])
+      for (let at = 2; at < answer.length; at += 1 + FIELDS) {
+        const holding = holdingOf(fieldsAt(answer, at + 1), answer[0])
+        if (holding !== undefined) holdings.set(String(answer[at]), holding)
+      }
+      cursor = String(answer[1])
+      if (cursor === '0') return holdings
+    }
+  }
+
+  async pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
+    const { tokens, pins } = this.#keys
+    const answer = (await this.#run(pinnedScript, [tokens, pins], [])) as string[]
+    const pinned = new Map<string, readonly string[]>()
+    for (let at = 0; at < answer.length; at += 2) {
+      pinned.set(String(answer[at]), (JSON.parse(String(answer[at + 1])) as string[]).toSorted())
+    }
+    return pinned
+  }
+
+  async inspect(): Promise<readonly SubstrateWarning[]> {
+    const { tokens, channel } = this.#keys
+    return inspectionWarnings((await this.#run(inspectScript, [tokens], [channel])) as string[])
+  }
+
+  trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
+    return redisTrapdoor({ key: this.#keys.fullLease(lease), lease, holder, fencingToken })
+  }
+
+  async close(): Promise<void> {
+    await this.#hints?.close()
+  }
+
+  /** Runs a script whose answer begins with the server's time, and learns from that. */
+  async #timed(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown[]> {
+    const sentMs = this.#clock.monotonic()
+    const answer = (await this.#run(script, keys, args)) as unknown[]
+    this.#serverTime.learn(Number(answer[0]), sentMs)
+    return answer
+  }
+
+  async #run(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
+    try {
+      return await evaluate(this.#redis, script, keys, args)
+    } catch (error) {
+      throw explained(error)
+    }
+  }
+}
+
+/** The arguments of one operation, in the order that `applyScript` documents. */
+function addArguments(args: string[], op: Op): void {
+  switch (op.kind) {
+    case 'claim':
+      args.push('C', op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value))
+      break
+    case 'extend':
+      args.push('E', op.holder, String(op.fencingToken ?? ''), milliseconds(op.durationMs), optional(op.value))
+      break
+    case 'release':
+      args.push('R', op.holder, String(op.fencingToken ?? ''), op.nonce ?? '')
+      break
+    case 'expire':
+      args.push('X')
+      break
+    case 'pin':
+      args.push('P', op.entity)
+      break
+    case 'unpin':
+      args.push('U', op.entity)
+      break
+  }
+}
+
+/** Rounded up: never a shorter lease than asked for. */
+function milliseconds(durationMs: number): string {
+  return String(Math.ceil(durationMs))
+}
+
+function optional(value: string | undefined): string {
+  return value === undefined ? '' : `=${value}`
+}
+
+function verdictOf(op: Op, answer: readonly unknown[], at: number): Verdict {
+  const fields = fieldsAt(answer, at)
+  const code = Number(fields[0])
+  if (code === FAILED) return unknown(explained(new Error(String(fields[1]))))
+  const holding = holdingOf(fields, answer[0], 'holder' in op ? op.holder : undefined)
+  return (code & GRANTED) === 0 ? refused(holding) : granted(holding)
+}
+
+function fieldsAt(answer: readonly unknown[], at: number): Fields {
+  return answer.slice(at, at + FIELDS) as unknown as Fields
+}
+
+/** @param asked who holds it where the answer leaves that out */
+function holdingOf(
+  [code, token, expiryMs, holder, value]: Fields,
+  serverMicros: unknown,
+  asked?: string,
+): Holding | undefined {
+  if ((Number(code) & HELD) === 0) return undefined
+  const pinned = (Number(code) & PINNED) !== 0
+  // A key is gone a millisecond after the one it expires in.
+  let remainingMs = Number(expiryMs) + 1 - Number(serverMicros) / 1000
+  if (remainingMs <= 0 && !pinned) remainingMs = Number.MIN_VALUE
+  return {
+    holder: holder ?? asked ?? '',
+    fencingToken: BigInt(String(token)),
+    remainingMs,
+    value: value?.slice(1),
+    pinned,
+    version: undefined,
+  }
+}

@@ -1,0 +1,308 @@
+/**
+ * What runs inside the server: one script that applies operations in any mix, and three that read.
+ *
+ * A term is one string with PXAT = its expiry, without while it is pinned:
+ *
+ *     token|expiry in ms|nonce|length of the holder in bytes|holder        and, with a value, then =value
+ *
+ * That the key is gone *is* the verdict that the lease has lapsed: to the millisecond, and for WATCH as well. A key
+ * stands for the whole millisecond of its expiry and is gone with the next.
+ *
+ * Redis rolls nothing back. So nothing may fail half-way:
+ *
+ * - Before anything else the script asks for leave to write, by a write that writes nothing (SETRANGE of nothing): a
+ *   replica refuses it, and so does a server whose disk or whose replicas are missing; nothing is applied then, and
+ *   nothing read from a replica is taken for the truth. Where only memory is lacking, claims and pins are refused one by
+ *   one; whatever needs no more memory goes on (a server denies memory to a script that has written nothing yet only).
+ * - The operations of a batch fail each for itself, by `pcall`.
+ * - Within one, what may fail comes first, and what has come first is harmless alone: a token that nobody got, a name
+ *   in the index without a lease.
+ */
+import { createHash } from 'node:crypto'
+
+/** A script and the digest by which a server that knows it can be asked to run it. */
+export interface Script {
+  readonly text: string
+  readonly sha: string
+}
+
+export function script(text: string): Script {
+  return { text, sha: createHash('sha1').update(text).digest('hex') }
+}
+
+/**
+ * `us`: the server's clock in microseconds. `now`: in milliseconds, as the server looks at it when it lets keys expire.
+ * Numbers are doubles in Lua and are written out whole.
+ */
+const prelude = `
+local function fmt(n) return string.format('%.0f', n) end
+local function failed(reply) return type(reply) == 'table' and reply.err end
+local time = redis.call('TIME')
+local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now = math.floor(us / 1000)
+local base = string.sub(KEYS[1], 1, -2) .. 'l:'
+local function parse(stored)
+  local token, expiry, nonce, length, rest = string.match(stored, '^(%d+)|(%d+)|([^|]*)|(%d+)|(.*)$')
+  if not token then return nil end
+  length = tonumber(length)
+  return token, tonumber(expiry), nonce, string.sub(rest, 1, length), string.sub(rest, length + 1)
+end
+local function leave(key)
+  local refusal = failed(redis.pcall('SETRANGE', key, 0, ''))
+  return refusal and string.match(refusal, '^%S+'), refusal
+end
+`
+
+/** How many elements of an answer tell of one lease: code, token, expiry in ms, holder, value. */
+export const FIELDS = 5
+
+/**
+ * What the first of them means: bits. Below zero the operation failed, and the second is the error. `HELD`: there is a
+ * holding; its value, if any, begins with `=`.
+ */
+export const GRANTED = 1
+export const PINNED = 2
+export const HELD = 4
+export const FAILED = -1
+
+/** The second element of the answer to a batch that came after its time; nothing was done. */
+export const LATE = 'late'
+
+/**
+ * KEYS: index, tokens, pins, then one lease for each operation. ARGV: the server time in microseconds after which
+ * nothing is to be done (0: whenever), the channel, then for each operation its kind and
+ *
+ *     C claim    holder, nonce, milliseconds, value        E extend   holder, token, milliseconds, value
+ *     R release  holder, token, nonce                      X expire
+ *     P pin      entity                                    U unpin    entity
+ *
+ * where a value is '' or begins with '=', and an empty token or nonce matches any. Answers { server time in
+ * microseconds, then FIELDS for each operation }; to a claim or extension that is granted, without the holder.
+ */
+export const applyScript: Script = script(`${prelude}
+if ARGV[1] ~= '0' and us > tonumber(ARGV[1]) then return { us, '${LATE}' } end
+local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
+local code, refusal = leave(tokens)
+local full = code == 'OOM' and refusal
+if code and not full and code ~= 'WRONGTYPE' then return redis.error_reply(refusal) end
+local anyPinned = redis.pcall('HLEN', pins)
+if failed(anyPinned) then return anyPinned end
+anyPinned = anyPinned > 0
+
+-- Above every token so far and above the clock: rising when the counter is lost, and when the clock has gone back.
+local token, reserved = 0, 0
+local function nextToken(left)
+  if token == reserved then
+    local stored = redis.pcall('GET', tokens)
+    if failed(stored) then return nil, stored.err end
+    local high = tonumber(stored or '0')
+    if not high then return nil, 'ERR the counter of the fencing tokens is not a number' end
+    if high > 9007199254740000 then -- no longer exact as a double
+      local reply = redis.pcall('INCR', tokens)
+      if failed(reply) then return nil, reply.err end
+      return redis.call('GET', tokens)
+    end
+    high = math.max(high, us - 1)
+    local reply = redis.pcall('SET', tokens, fmt(high + left))
+    if failed(reply) then return nil, reply.err end
+    token, reserved = high, high + left
+  end
+  token = token + 1
+  return fmt(token)
+end
+
+-- Each new name looks at two others: the index stays within about twice the leases that stand.
+local function tidy()
+  local sample = redis.pcall('SRANDMEMBER', index, 2)
+  for _, other in ipairs(sample) do
+    if redis.pcall('EXISTS', base .. other) == 0 then redis.pcall('SREM', index, other) end
+  end
+end
+
+local vacated = {}
+local out, at = { us }, 2
+local function tell(outcome, token, expiry, holder, value)
+  out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = outcome, token, expiry, holder, value
+  at = at + 5
+end
+
+local function perform(op, key, left, x, y, z, newValue)
+  local name = string.sub(key, #base + 1)
+  local stored = redis.pcall('GET', key)
+  if failed(stored) then return stored.err end
+  local pinned = anyPinned and redis.call('HEXISTS', pins, name) == 1
+  local token, expiry, nonce, holder, value
+  if stored then
+    token, expiry, nonce, holder, value = parse(stored)
+    if not token then return 'ERR what is stored under the key of the lease is not a lease' end
+    if now > expiry and not pinned then token = nil end -- its pins were lost
+  end
+
+  local function state(granted)
+    local outcome = granted + (pinned and ${PINNED} or 0)
+    if not token then return tell(outcome, false, false, false, false) end
+    local asked = granted == ${GRANTED} and (op == 'C' or op == 'E')
+    tell(outcome + ${HELD}, token, expiry, not asked and holder, value ~= '' and value)
+  end
+  local function write()
+    local content = token .. '|' .. fmt(expiry) .. '|' .. nonce .. '|' .. #holder .. '|' .. holder .. value
+    if pinned then return failed(redis.pcall('SET', key, content)) end
+    return failed(redis.pcall('SET', key, content, 'PXAT', fmt(expiry)))
+  end
+  local function prolong(ms)
+    local wanted = math.max(expiry, now + ms)
+    if wanted > expiry or (newValue ~= '' and newValue ~= value) then
+      expiry = wanted
+      if newValue ~= '' then value = newValue end
+      if full then redis.pcall('SREM', index, '') end -- a script that has begun to write is not denied memory
+      local problem = write()
+      if problem then return problem end
+    end
+    state(${GRANTED})
+  end
+  local function vacate()
+    if stored then
+      local reply = redis.pcall('DEL', key)
+      if failed(reply) then return reply.err end
+    end
+    if redis.pcall('SREM', index, name) == 1 or stored then vacated[#vacated + 1] = name end
+    token = nil
+  end
+
+  if op == 'C' then
+    if token then
+      if holder == x and nonce == y then return prolong(tonumber(z)) end
+      return state(0)
+    end
+    if full then return full end
+    local fresh, problem = nextToken(left)
+    if problem then return problem end
+    local added = redis.pcall('SADD', index, name)
+    if failed(added) then return added.err end
+    token, expiry, nonce, holder, value = fresh, now + tonumber(z), y, x, newValue
+    problem = write()
+    if problem then return problem end
+    if added == 1 then tidy() end
+    return state(${GRANTED})
+  elseif op == 'E' then
+    if token and holder == x and (y == '' or y == token) then return prolong(tonumber(z)) end
+    return state(0)
+  elseif op == 'R' or op == 'X' then
+    if token and not (op == 'R' and holder == x and (y == '' or y == token) and (z == '' or z == nonce)) then
+      return state(0)
+    end
+    local problem = vacate()
+    if problem then return problem end
+    return state(${GRANTED})
+  end
+
+  local known = pinned and cjson.decode(redis.call('HGET', pins, name)) or {}
+  local others, here = {}, false
+  for _, entity in ipairs(known) do
+    if entity == x then here = true else others[#others + 1] = entity end
+  end
+  if op == 'P' then
+    if full and not here then return full end
+    if stored and not token then vacate() end -- a pin must not make a lapsed term stand again
+    if not here then
+      others[#others + 1] = x
+      local reply = redis.pcall('HSET', pins, name, cjson.encode(others))
+      if failed(reply) then return reply.err end
+    end
+    if token and not pinned then redis.call('PERSIST', key) end
+    pinned = true
+  elseif here then
+    redis.call('HDEL', pins, name)
+    if #others > 0 then
+      redis.call('HSET', pins, name, cjson.encode(others))
+    else
+      pinned = false
+      if token and now > expiry then vacate()
+      elseif token then redis.call('PEXPIREAT', key, fmt(expiry)) end
+    end
+  end
+  return state(${GRANTED})
+end
+
+local arity = { C = 4, E = 4, R = 3, X = 0, P = 1, U = 1 }
+local a = 3
+for n = 4, #KEYS do
+  local op = ARGV[a]
+  local problem = perform(op, KEYS[n], #KEYS - n + 1, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4])
+  if problem then tell(${FAILED}, problem, false, false, false) end
+  a = a + 1 + arity[op]
+end
+if #vacated > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode(vacated)) end
+return out
+`)
+
+/** A replica may be behind: it would call a lease held that another holds by now. */
+const fromTheMaster = `
+local code, refusal = leave(KEYS[1])
+if code == 'READONLY' then return redis.error_reply(refusal) end
+`
+
+/** Appends what is stored under the key of a lease, if it stands. Needs `out`, and the pins as KEYS[2]. */
+const reading = `
+local anyPinned = redis.call('HLEN', KEYS[2]) > 0
+local function standing(name, stored)
+  if not stored then return nil end
+  local token, expiry, nonce, holder, value = parse(stored)
+  if not token then return nil end
+  local pinned = anyPinned and redis.call('HEXISTS', KEYS[2], name) == 1
+  if now > expiry and not pinned then return nil end
+  return pinned and ${PINNED + HELD} or ${HELD}, token, expiry, holder, value ~= '' and value
+end
+`
+
+/** KEYS: tokens, pins, then leases. Answers { microseconds, FIELDS for each lease }. */
+export const readScript: Script = script(`${prelude}${fromTheMaster}${reading}
+local out = { us }
+if #KEYS == 2 then return out end
+local found = redis.call('MGET', unpack(KEYS, 3))
+for n = 1, #found do
+  local code, token, expiry, holder, value = standing(string.sub(KEYS[n + 2], #base + 1), found[n])
+  local at = 2 + (n - 1) * 5
+  if code then out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = code, token, expiry, holder, value
+  else out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = 0, false, false, false, false end
+end
+return out
+`)
+
+/**
+ * KEYS: tokens, pins, index. ARGV: cursor, how many at about. Answers { microseconds, next cursor, then for each lease
+ * that stands its name and FIELDS }, and takes names out of the index whose lease has lapsed.
+ */
+export const scanScript: Script = script(`${prelude}${fromTheMaster}${reading}
+local page = redis.call('SSCAN', KEYS[3], ARGV[1], 'COUNT', ARGV[2])
+local out, at = { us, page[1] }, 3
+for _, name in ipairs(page[2]) do
+  local stored = redis.pcall('GET', base .. name)
+  if stored == false then redis.pcall('SREM', KEYS[3], name)
+  elseif not failed(stored) then
+    local code, token, expiry, holder, value = standing(name, stored)
+    if code then
+      out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = name, code, token, expiry, holder, value
+      at = at + 6
+    end
+  end
+end
+return out
+`)
+
+/** KEYS: tokens, pins. Answers { lease, JSON array of entities, lease, … }. */
+export const pinnedScript: Script = script(`${prelude}${fromTheMaster}
+return redis.call('HGETALL', KEYS[2])
+`)
+
+/**
+ * KEYS: tokens. ARGV: channel. Answers { why writing is refused, why announcing is refused, INFO memory, INFO
+ * persistence }, each '' where there is nothing to tell.
+ */
+export const inspectScript: Script = script(`${prelude}
+local code, refusal = leave(KEYS[1])
+local silence = failed(redis.pcall('PUBLISH', ARGV[1], '[]'))
+local memory = redis.pcall('INFO', 'memory')
+local persistence = redis.pcall('INFO', 'persistence')
+return { refusal or '', silence or '', failed(memory) and '' or memory, failed(persistence) and '' or persistence }
+`)
