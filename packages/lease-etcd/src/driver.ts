@@ -1,0 +1,133 @@
+/**
+ * The shape of the driver: only the methods that are called. An `Etcd3` of the package etcd3 fits as it is; another
+ * driver can be wrapped. Numbers of 64 bits travel as decimal strings.
+ */
+
+/** When a call is over, answered or not: milliseconds since the epoch. */
+export interface EtcdCallOptions {
+  readonly deadline: number
+}
+
+/** One key of the store. */
+export interface EtcdKeyValue {
+  readonly key: Buffer
+  readonly value: Buffer
+  readonly create_revision: string
+  readonly mod_revision: string
+  /** The etcd lease that the key hangs on; `0` for none. */
+  readonly lease: string
+}
+
+export interface EtcdRange {
+  readonly key: Buffer
+  readonly range_end?: Buffer
+  readonly limit?: number
+  readonly revision?: string
+}
+
+export interface EtcdRangeAnswer {
+  readonly header: { readonly revision: string }
+  readonly kvs: readonly EtcdKeyValue[]
+  readonly more: boolean
+}
+
+/** One condition of a transaction. The numbers are those of etcd's own enumerations (`EQUAL`, `GREATER`, …). */
+export interface EtcdCompare {
+  readonly key: Buffer
+  readonly result: number
+  readonly target: number
+  readonly version?: string
+  readonly create_revision?: string
+  readonly mod_revision?: string
+}
+
+/** One request inside a transaction; exactly one field is there. */
+export interface EtcdRequest {
+  readonly request_range?: EtcdRange
+  readonly request_put?: {
+    readonly key: Buffer
+    readonly value?: Buffer
+    readonly lease?: string
+    readonly ignore_value?: boolean
+  }
+  readonly request_delete_range?: { readonly key: Buffer }
+  readonly request_txn?: EtcdTxn
+}
+
+export interface EtcdTxn {
+  compare?: EtcdCompare[]
+  success?: EtcdRequest[]
+  failure?: EtcdRequest[]
+}
+
+/** The answer to one request inside a transaction; one field is there. */
+export interface EtcdAnswer {
+  readonly response_range: { readonly kvs: readonly EtcdKeyValue[] }
+  readonly response_txn: { readonly succeeded: boolean; readonly responses: readonly EtcdAnswer[] }
+}
+
+export interface EtcdTxnAnswer {
+  readonly header: { readonly revision: string }
+  readonly succeeded: boolean
+  readonly responses: readonly EtcdAnswer[]
+}
+
+/** What a watch has to say. */
+export interface EtcdWatchAnswer {
+  readonly created: boolean
+  readonly canceled: boolean
+  readonly cancel_reason?: string
+  readonly events: readonly { readonly kv: { readonly key: Buffer } }[]
+}
+
+/** One stream of watches. */
+export interface EtcdWatchStream {
+  on(event: 'data', listener: (answer: EtcdWatchAnswer) => void): unknown
+  on(event: 'error', listener: (error: Error) => void): unknown
+  on(event: 'end', listener: () => void): unknown
+  write(request: {
+    create_request?: { key: Buffer; range_end: Buffer; filters: number[] }
+    progress_request?: object
+  }): unknown
+  end(): unknown
+  cancel(): unknown
+}
+
+/** What the substrate needs of an `Etcd3`. */
+export interface EtcdDriver {
+  /** The prefix that its own methods put in front of every key; it must be empty. */
+  readonly prefix: Buffer
+  readonly kv: {
+    range(request: EtcdRange, options: EtcdCallOptions): Promise<EtcdRangeAnswer>
+    txn(request: EtcdTxn, options: EtcdCallOptions): Promise<EtcdTxnAnswer>
+  }
+  readonly leaseClient: {
+    leaseGrant(
+      request: { TTL: number },
+      options: EtcdCallOptions,
+    ): Promise<{ readonly ID: string; readonly TTL: string }>
+  }
+  readonly watchClient: {
+    watch(): Promise<EtcdWatchStream>
+  }
+  readonly maintenance: {
+    status(options: EtcdCallOptions): Promise<{ readonly version: string }>
+    alarm(request: { action: 0 }, options: EtcdCallOptions): Promise<{ readonly alarms: readonly EtcdAlarm[] }>
+  }
+}
+
+export interface EtcdAlarm {
+  /** `NOSPACE` or `CORRUPT`; typings and answers spell it differently. */
+  readonly alarm: string
+}
+
+/** A client to start a transaction from. An `Etcd3` fits; one of its `namespace()`s does not. */
+export interface EtcdTransactions<Builder> {
+  readonly prefix: Buffer
+  if(key: string, column: 'Create', cmp: '==', value: string): Builder
+}
+
+/** A transaction under construction. etcd3's `ComparatorBuilder` fits. */
+export interface EtcdComparisons {
+  and(key: string, column: 'Create', cmp: '==', value: string): unknown
+}

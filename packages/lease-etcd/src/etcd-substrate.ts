@@ -1,0 +1,177 @@
+/**
+ * The substrate on etcd: a batch becomes one transaction that holds a small transaction for each operation, with
+ * conditions of its own, so one fsync carries them all and each has its own verdict (`steps.ts`). What the answers leave
+ * open goes into the next round, and so on a few times; then it is `contended`.
+ *
+ * - *No clocks.* Leases lapse by observation; the etcd leases that the keys hang on are a backstop (`buckets.ts`).
+ * - *Every request may be sent twice*, so what failed on the way to the server, or back, is sent again a few times.
+ * - *Reads are linearizable*, always: a member that is behind, or cut off, does not answer.
+ * - *Every request carries a deadline*, that of the call: whatever the driver's own options say, none hangs.
+ */
+import {
+  contended,
+  HintStream,
+  systemClock,
+  unknown,
+  type Call,
+  type Clock,
+  type Holding,
+  type LeaseChange,
+  type Op,
+  type Substrate,
+  type SubstrateWarning,
+  type Trapdoor,
+  type Verdict,
+} from 'lease-core'
+import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
+import { failureOf } from './explain.ts'
+import { etcdTrapdoor } from './guard.ts'
+import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
+import { watchLeases } from './listener.ts'
+import { checkOptions, type EtcdSubstrateOptions } from './options.ts'
+import { Requests, type Outcome, type Patience } from './requests.ts'
+import { firstStep, type Step } from './steps.ts'
+import { get, together } from './txn.ts'
+import { alarmWarnings, versionWarnings } from './warnings.ts'
+
+/** The server takes 128 operations in a transaction, those of the longest branch inside included. */
+const limits: Substrate['limits'] = { maxOps: 120, maxInFlight: 4 }
+/** Keys in one answer; fewer where they are so large that the driver does not accept it. */
+const LARGEST_PAGE = 1_000
+/** How many requests one operation may take before it counts as contended. */
+const MAX_ROUNDS = 6
+
+/** An operation that has no verdict yet. */
+interface Open {
+  readonly index: number
+  readonly step: Step
+}
+
+export class EtcdSubstrate implements Substrate {
+  readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  readonly #etcd: EtcdDriver
+  readonly #layout: Layout
+  readonly #clock: Clock
+  readonly #requests: Requests
+  readonly #hints: HintStream | undefined
+
+  /** @throws ErrNotValid with every problem */
+  constructor(options: EtcdSubstrateOptions) {
+    checkOptions(options, { client: false })
+    const { etcd, namespace, prefix = 'lease/', watch = true, clock = systemClock } = options
+    this.#etcd = etcd
+    this.#layout = new Layout(prefix, namespace)
+    this.#clock = clock
+    this.#requests = new Requests(etcd, clock)
+    if (watch) {
+      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout) })
+      this.#hints = hints
+      this.watch = (listener) => hints.watch(listener)
+    }
+  }
+
+  get limits(): Substrate['limits'] {
+    return limits
+  }
+
+  async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    const patience = this.#requests.patience(call)
+    const verdicts = Array.from<Verdict>({ length: ops.length }).fill(contended)
+    let open: Open[] = ops.map((op, index) => ({ index, step: firstStep(op, this.#layout) }))
+    for (let round = 1; open.length > 0 && round <= MAX_ROUNDS; round++) {
+      const outcomes = await this.#requests.round(
+        open.map(({ step }) => step),
+        patience,
+      )
+      const next: Open[] = []
+      for (const [position, { index, step }] of open.entries()) {
+        const after = nextOf(step, outcomes[position] as Outcome)
+        if ('outcome' in after) verdicts[index] = after
+        else next.push({ index, step: after })
+      }
+      open = next
+    }
+    return verdicts
+  }
+
+  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+    const holdings = new Map<string, Holding>()
+    const patience = this.#requests.patience(call)
+    const kvs = await (leases === undefined ? this.#all(this.#layout.leases, patience) : this.#named(leases, patience))
+    for (const kv of kvs) holdings.set(this.#layout.nameOf(kv.key), foundIn(kv).holding)
+    return holdings
+  }
+
+  async pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>> {
+    const pinned = new Map<string, readonly string[]>()
+    for (const kv of await this.#all(this.#layout.pins, this.#requests.patience(call))) {
+      pinned.set(this.#layout.nameOf(kv.key), pinsIn(kv).toSorted())
+    }
+    return pinned
+  }
+
+  async inspect(call: Call): Promise<readonly SubstrateWarning[]> {
+    const { maintenance } = this.#etcd
+    const deadline = this.#clock.now() + call.timeoutMs
+    const [status, alarms] = await Promise.allSettled([
+      maintenance.status({ deadline }),
+      maintenance.alarm({ action: 0 }, { deadline }),
+    ])
+    return [
+      ...(status.status === 'fulfilled' ? versionWarnings(status.value.version) : []),
+      ...(alarms.status === 'fulfilled' ? alarmWarnings(alarms.value.alarms.map(({ alarm }) => alarm)) : []),
+    ]
+  }
+
+  trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
+    return etcdTrapdoor({ key: this.#layout.lease(lease).toString(), lease, holder, fencingToken })
+  }
+
+  async close(): Promise<void> {
+    await this.#hints?.close()
+  }
+
+  /** These leases, as they are at one revision if there are not too many. */
+  async #named(leases: readonly string[], patience: Patience): Promise<EtcdKeyValue[]> {
+    const parts: EtcdRequest[][] = []
+    const requests = leases.map((lease) => get(this.#layout.lease(lease)))
+    for (let from = 0; from < requests.length; from += limits.maxOps) {
+      parts.push(requests.slice(from, from + limits.maxOps))
+    }
+    const answers = await Promise.all(parts.map((part) => this.#requests.txn(together(part), patience)))
+    return answers.flatMap(({ responses }) => responses.flatMap(({ response_range }) => response_range.kvs))
+  }
+
+  /** All keys that begin so, as they are at one revision. */
+  async #all(prefix: Buffer, patience: Patience): Promise<EtcdKeyValue[]> {
+    const found: EtcdKeyValue[] = []
+    let page = { key: prefix, range_end: endOf(prefix), limit: LARGEST_PAGE, revision: '0' }
+    for (;;) {
+      try {
+        const { kvs, more, header } = await this.#requests.range(page, patience)
+        found.push(...kvs)
+        const last = kvs.at(-1)
+        if (!more || last === undefined) return found
+        page = { ...page, key: after(last.key), revision: page.revision === '0' ? header.revision : page.revision }
+      } catch (error) {
+        if (failureOf(error) !== 'too-large' || page.limit === 1) throw error
+        page = { ...page, limit: Math.ceil(page.limit / 4) }
+      }
+    }
+  }
+}
+
+/** What follows from the answer: a verdict, or the step after. */
+function nextOf(step: Step, outcome: Outcome): Verdict | Step {
+  if ('error' in outcome) return unknown(outcome.error)
+  try {
+    return step.next(outcome.answer, outcome.revision)
+  } catch (error) {
+    return unknown(error)
+  }
+}
+
+/** The first key after this one. */
+function after(key: Buffer): Buffer {
+  return Buffer.concat([key, Buffer.alloc(1)])
+}

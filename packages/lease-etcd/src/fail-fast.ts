@@ -1,0 +1,43 @@
+/** How an `Etcd3` should treat failures. */
+import type { IOptions } from 'etcd3'
+import { systemClock } from 'lease-core'
+
+export interface FailFastOptions {
+  /** How long a call of your own may take, in milliseconds, where it does not say so itself. @default 5000 */
+  readonly callTimeoutMs?: number | undefined
+}
+
+type Policy = NonNullable<NonNullable<IOptions['faultHandling']>['global']>
+
+/** Runs what it is given, once. */
+const once: Policy = {
+  _altReturn: undefined as never,
+  onSuccess: () => nothingToUndo,
+  onFailure: () => nothingToUndo,
+  execute: async (body, signal = new AbortController().signal) => body({ signal }),
+}
+const nothingToUndo = { dispose: (): void => {} }
+
+/**
+ * Options for `new Etcd3({ hosts, ...failFast() })`: a call that fails is told of at once, none hangs, and none is sent
+ * twice behind one's back.
+ *
+ * - No circuit breaker: etcd3's own keeps failing calls for five seconds after a short outage is over.
+ * - No hidden retries: etcd3 repeats every call, also transactions that must not be; this library retries by itself.
+ * - A connection that has gone silent is noticed after six seconds, also by watches.
+ * - Calls that carry no deadline get one; by default etcd3 waits for ever.
+ */
+export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Required<
+  Pick<IOptions, 'faultHandling' | 'grpcOptions' | 'defaultCallOptions'>
+> {
+  return {
+    faultHandling: { global: once, host: () => once },
+    // Not more often: a server closes connections that ping every few seconds.
+    grpcOptions: {
+      'grpc.keepalive_time_ms': 5_000,
+      'grpc.keepalive_timeout_ms': 1_000,
+      'grpc.keepalive_permit_without_calls': 1,
+    },
+    defaultCallOptions: ({ isStream }) => (isStream ? {} : { deadline: systemClock.now() + callTimeoutMs }),
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * How leases lie in the store.
+ *
+ *     <prefix><namespace>/l/<lease>   {"h": holder, "d": milliseconds, "n": nonce, "v": value}
+ *     <prefix><namespace>/p/<lease>   ["entity", …]
+ *
+ * The fencing token is the key's `create_revision`, its version the `mod_revision`: the store keeps both by itself, and
+ * a revision is never given twice. So every term begins with the creation of the key, never with a put over it.
+ *
+ * A key has no etcd lease exactly while it is pinned. So its record alone says all there is to know about a lease.
+ */
+import type { Holding } from 'lease-core'
+import type { EtcdKeyValue } from './driver.ts'
+
+/** What is written for a lease that is held. */
+export interface Body {
+  readonly holder: string
+  /** The longest duration granted in this term. */
+  readonly durationMs: number
+  /** Of the claim that opened the term. */
+  readonly nonce: string
+  readonly value: string | undefined
+}
+
+/** A lease that is held, as the store has it. */
+export interface Found {
+  readonly body: Body
+  readonly holding: Holding
+}
+
+/** The keys of one namespace. */
+export class Layout {
+  readonly leases: Buffer
+  readonly pins: Buffer
+
+  constructor(prefix: string, namespace: string) {
+    const root = `${prefix}${encodeURIComponent(namespace)}`
+    this.leases = Buffer.from(`${root}/l/`)
+    this.pins = Buffer.from(`${root}/p/`)
+  }
+
+  lease(name: string): Buffer {
+    return Buffer.concat([this.leases, Buffer.from(name)])
+  }
+
+  pin(name: string): Buffer {
+    return Buffer.concat([this.pins, Buffer.from(name)])
+  }
+
+  /** The name of the lease that a key of `lease()` or `pin()` is about. */
+  nameOf(key: Buffer): string {
+    return key.toString('utf8', this.leases.length)
+  }
+}
+
+/** The end of the range of all keys that begin with this one, whose last byte is a slash. */
+export function endOf(prefix: Buffer): Buffer {
+  const end = Buffer.from(prefix)
+  end[end.length - 1] = (end.at(-1) ?? 0) + 1
+  return end
+}
+
+export function bodyOf({ holder, durationMs, nonce, value }: Body): Buffer {
+  return Buffer.from(JSON.stringify({ h: holder, d: durationMs, n: nonce, v: value }))
+}
+
+/** @throws when the key was not written by this library */
+export function foundIn({ key, value, create_revision, mod_revision, lease }: EtcdKeyValue): Found {
+  const { h, d, n, v } = parsed(key, value) as { h?: unknown; d?: unknown; n?: unknown; v?: unknown }
+  if (typeof h !== 'string' || typeof d !== 'number' || typeof n !== 'string') throw foreign(key)
+  if (v !== undefined && typeof v !== 'string') throw foreign(key)
+  return {
+    body: { holder: h, durationMs: d, nonce: n, value: v },
+    holding: {
+      holder: h,
+      fencingToken: BigInt(create_revision),
+      remainingMs: d,
+      value: v,
+      pinned: lease === '0',
+      version: mod_revision,
+    },
+  }
+}
+
+export function pinsOf(entities: readonly string[]): Buffer {
+  return Buffer.from(JSON.stringify(entities))
+}
+
+/** @throws when the key was not written by this library */
+export function pinsIn({ key, value }: EtcdKeyValue): readonly string[] {
+  const entities = parsed(key, value)
+  if (!Array.isArray(entities) || !entities.every((entity) => typeof entity === 'string')) throw foreign(key)
+  return entities
+}
+
+function parsed(key: Buffer, value: Buffer): object {
+  try {
+    const content: unknown = JSON.parse(value.toString())
+    if (typeof content === 'object' && content !== null) return content
+  } catch {
+    // not JSON
+  }
+  throw foreign(key)
+}
+
+function foreign(key: Buffer): Error {
+  return new Error(`the key ${JSON.stringify(key.toString())} was written by somebody else: is the prefix shared?`)
+}

@@ -1,0 +1,62 @@
+/**
+ * Hints by a watch of the namespace's leases, on a stream of its own: releases, expiries, takeovers, and keys that went
+ * with their etcd lease. Claims and extensions are not told: every renewal of every holder would be sent to everyone.
+ *
+ * The stream is the bare one. etcd3's own watcher reconnects behind one's back, and forgets what happened meanwhile.
+ */
+import type { OpenHintConnection } from 'lease-core'
+import type { EtcdDriver, EtcdWatchAnswer } from './driver.ts'
+import { endOf, type Layout } from './layout.ts'
+
+/** etcd's own number for "no puts". */
+const NO_PUTS = 0
+
+/** Watches all leases of this namespace. */
+export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnection {
+  return async (tell, signal) => {
+    const stream = await etcd.watchClient.watch()
+    let end = (): void => {}
+    const ended = new Promise<void>((resolve) => (end = resolve))
+    let heard = (): void => {}
+    // Half-closed first: etcd3 takes a stream cut off while it can be written to for a broken server, and drops its
+    // other connections.
+    const close = (): void => {
+      stream.end()
+      stream.cancel()
+    }
+    return await new Promise((resolve, reject) => {
+      const fail = (error: Error): void => {
+        end()
+        reject(error)
+      }
+      stream.on('error', fail)
+      stream.on('end', () => fail(new Error('the watch ended')))
+      stream.on('data', (answer: EtcdWatchAnswer) => {
+        heard()
+        if (answer.canceled) {
+          fail(new Error(`the watch was cancelled: ${answer.cancel_reason ?? ''}`))
+          close()
+        } else if (answer.created) {
+          resolve({
+            ended,
+            ping: () => {
+              const answered = new Promise<void>((alive) => (heard = alive))
+              stream.write({ progress_request: {} })
+              return answered
+            },
+            close,
+          })
+        } else for (const { kv } of answer.events) tell({ kind: 'vacated', lease: layout.nameOf(kv.key) })
+      })
+      const abandon = (): void => {
+        close()
+        fail(signal.reason as Error)
+      }
+      if (signal.aborted) abandon()
+      else {
+        signal.addEventListener('abort', abandon, { once: true })
+        stream.write({ create_request: { key: layout.leases, range_end: endOf(layout.leases), filters: [NO_PUTS] } })
+      }
+    })
+  }
+}

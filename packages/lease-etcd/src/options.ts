@@ -1,0 +1,49 @@
+/** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
+import { hasMethods, OptionChecks, type Clock, type SubstrateClientOptions } from 'lease-core'
+import type { EtcdDriver } from './driver.ts'
+
+/** What the substrate needs to know. */
+export interface EtcdSubstrateOptions {
+  /** The way to the servers: `new Etcd3({ hosts, ...failFast() })`. It stays yours: close it after the client. */
+  readonly etcd: EtcdDriver
+  /** Leases of different namespaces know nothing of each other. At most 255 bytes. */
+  readonly namespace: string
+  /** What the keys in the store begin with; ends with a slash. At most 255 bytes. @default "lease/" */
+  readonly prefix?: string | undefined
+  /** Whether vacated leases are heard of by a watch; `false`: waiting works by timer alone. @default true */
+  readonly watch?: boolean | undefined
+  /** @default the machine's clocks */
+  readonly clock?: Clock | undefined
+}
+
+/** What `etcdClient` needs to know. */
+export interface EtcdOptions extends EtcdSubstrateOptions, Omit<SubstrateClientOptions, 'substrate' | 'clock'> {}
+
+/** @throws ErrNotValid with every problem; `client` says whose options they are */
+export function checkOptions(options: EtcdOptions, { client }: { readonly client: boolean }): void {
+  const checks = new OptionChecks(options, ['etcd', 'prefix', 'watch'], { client })
+  const { etcd, prefix, watch } = options
+  checks.must('etcd', isDriver(etcd), 'must be an Etcd3')
+  const isRoot = !isDriver(etcd) || etcd.prefix.length === 0
+  checks.must('etcd', isRoot, 'must be the Etcd3 itself, not a namespace() of it: use the option prefix instead')
+  const rule = prefix === undefined ? undefined : brokenPrefixRule(prefix)
+  checks.must('prefix', rule === undefined, rule ?? '')
+  checks.must('watch', watch === undefined || typeof watch === 'boolean', 'must be true or false')
+  checks.finish()
+}
+
+function isDriver(etcd: Partial<EtcdDriver> | undefined | null): etcd is EtcdDriver {
+  return (
+    hasMethods(etcd?.kv, 'txn', 'range') &&
+    hasMethods(etcd?.leaseClient, 'leaseGrant') &&
+    hasMethods(etcd?.watchClient, 'watch') &&
+    Buffer.isBuffer(etcd?.prefix)
+  )
+}
+
+function brokenPrefixRule(prefix: unknown): string | undefined {
+  if (typeof prefix !== 'string') return 'must be a string'
+  if (!prefix.endsWith('/')) return 'must end with a slash'
+  if (prefix.includes('\0') || /\p{Cs}/u.test(prefix)) return 'must be well-formed Unicode without NUL'
+  return Buffer.byteLength(prefix) > 255 ? 'must be at most 255 bytes' : undefined
+}

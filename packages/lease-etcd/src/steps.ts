@@ -1,0 +1,247 @@
+/**
+ * What each kind of operation sends, and what it makes of the answer: a verdict, or one more step.
+ *
+ * One idea serves all. The first step is optimistic: it does what should be possible, on conditions that the store
+ * checks, and where they are not met it reads the key instead, so that the answer brings the truth. Where the truth
+ * still allows the operation, the next step does it on the condition that nothing has changed since (`isUnchanged`).
+ *
+ * Every step may be sent twice: what was done already is found by its nonce, its term, or its absence.
+ */
+import {
+  granted,
+  refused,
+  type ClaimOp,
+  type ExtendOp,
+  type Holding,
+  type Op,
+  type PinOp,
+  type Verdict,
+} from 'lease-core'
+import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
+import { bodyOf, foundIn, pinsIn, pinsOf, type Body, type Found, type Layout } from './layout.ts'
+import { foundBy, get, isAbsent, isOfTerm, isUnchanged, put, remove, touch, when } from './txn.ts'
+
+/** One request of one operation. */
+export interface Step {
+  /** For how long, from the moment it is sent, the key it writes must not vanish; undefined: it needs no etcd lease. */
+  readonly coverMs: number | undefined
+  /** Whether it may put something, which a store that is full refuses. */
+  readonly puts: boolean
+  /** @param lease the etcd lease that covers `coverMs` */
+  request(lease: string): EtcdRequest
+  /** @param revision that of the whole transaction: what it has put has this `mod_revision` */
+  next(answer: EtcdAnswer, revision: string): Verdict | Step
+}
+
+/** The two keys of one lease. */
+interface Keys {
+  readonly key: Buffer
+  readonly pin: Buffer
+}
+
+const NO_LEASE = '0'
+
+/** The first step of the operation. */
+export function firstStep(op: Op, layout: Layout): Step {
+  const keys: Keys = { key: layout.lease(op.lease), pin: layout.pin(op.lease) }
+  const { key } = keys
+  switch (op.kind) {
+    case 'claim':
+      return op.lapsed === undefined ? open(op, keys) : takeOver(op, keys, op.lapsed)
+    case 'extend':
+      return extend(op, key)
+    case 'release': {
+      const { holder, fencingToken, nonce } = op
+      const mine = ({ body, holding }: Found): boolean =>
+        isOf(holding, holder, fencingToken) && (nonce === undefined || body.nonce === nonce)
+      if (fencingToken === undefined || nonce !== undefined) return read(key, (kv) => vacate(kv, key, mine))
+      return removal([isOfTerm(key, fencingToken)], key, (kv) => vacate(kv, key, mine))
+    }
+    case 'expire': {
+      const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(kv, key, () => false)
+      return op.lapsed === undefined ? read(key, decide) : removal(lapsed(keys, op.lapsed), key, decide)
+    }
+    case 'pin':
+    case 'unpin':
+      break
+  }
+  const both = [get(key), get(keys.pin)]
+  return {
+    coverMs: undefined,
+    puts: false,
+    request: () => when([], both, []),
+    next: (answer) => repin(op, keys, answer.response_txn.responses),
+  }
+}
+
+/** Creates the key: on an etcd lease where nobody pins the lease, and without one where somebody does. */
+function open(op: ClaimOp, { key, pin }: Keys): Step {
+  const body = ofClaim(op)
+  const bytes = bodyOf(body)
+  return {
+    coverMs: op.durationMs,
+    puts: true,
+    request: (lease) =>
+      when(
+        [isAbsent(key), isAbsent(pin)],
+        [put(key, bytes, lease)],
+        [when([isAbsent(key)], [put(key, bytes, NO_LEASE)], [get(key)])],
+      ),
+    next: (answer, revision) => {
+      const unpinned = answer.response_txn
+      if (unpinned.succeeded) return granted(holdingOf(body, revision, { since: revision, pinned: false }))
+      const pinned = unpinned.responses[0]?.response_txn
+      if (pinned?.succeeded === true) return granted(holdingOf(body, revision, { since: revision, pinned: true }))
+      return contend(op, { key, pin }, foundBy(pinned?.responses ?? []))
+    },
+  }
+}
+
+/** Ends the term that has lapsed; then the lease is open to whoever comes first. */
+function takeOver(op: ClaimOp, keys: Keys, version: string): Step {
+  const { key } = keys
+  return {
+    coverMs: undefined,
+    puts: false,
+    request: () => when(lapsed(keys, version), [remove(key)], [get(key)]),
+    next: ({ response_txn: { succeeded, responses } }) =>
+      succeeded ? open(op, keys) : contend(op, keys, foundBy(responses)),
+  }
+}
+
+/**
+ * What a claim makes of the key it found. Its own key needs no write: it was put on an etcd lease that covers the
+ * duration from an instant after the claim began, and observers count from when they saw it.
+ */
+function contend(op: ClaimOp, keys: Keys, kv: EtcdKeyValue | undefined): Verdict | Step {
+  if (kv === undefined) return open(op, keys)
+  const found = foundIn(kv)
+  const { body, holding } = found
+  if (body.holder !== op.holder || body.nonce !== op.nonce) return refused(holding)
+  const asItIs = body.durationMs >= op.durationMs && (op.value === undefined || op.value === body.value)
+  return asItIs ? granted(holding) : rewrite(op, keys.key, found, (after) => contend(op, keys, after))
+}
+
+/** A term that is as it was seen is put on another etcd lease, unread. */
+function extend(op: ExtendOp, key: Buffer): Step {
+  const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => {
+    if (kv === undefined) return refused(undefined)
+    const found = foundIn(kv)
+    return isOf(found.holding, op.holder, op.fencingToken) ? rewrite(op, key, found, decide) : refused(found.holding)
+  }
+  const { seen } = op
+  const version = seen?.version
+  if (seen === undefined || version === undefined || !isOf(seen, op.holder, op.fencingToken)) return read(key, decide)
+  if (op.value !== undefined || op.durationMs > seen.remainingMs) return read(key, decide)
+  return {
+    coverMs: seen.pinned ? undefined : seen.remainingMs,
+    puts: true,
+    request: (lease) => when([isUnchanged(key, version)], [touch(key, seen.pinned ? NO_LEASE : lease)], [get(key)]),
+    next: ({ response_txn: { succeeded, responses } }, revision) =>
+      succeeded
+        ? granted({ ...termOf(seen), remainingMs: seen.remainingMs, version: revision })
+        : decide(foundBy(responses)),
+  }
+}
+
+/** Writes the term with a duration that is no shorter, if it is still as it was found. */
+function rewrite(
+  { durationMs, value }: ClaimOp | ExtendOp,
+  key: Buffer,
+  { body, holding }: Found,
+  otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step,
+): Step {
+  const { pinned, fencingToken, version = '' } = holding
+  const next: Body = { ...body, durationMs: Math.max(body.durationMs, durationMs), value: value ?? body.value }
+  const bytes = bodyOf(next)
+  return {
+    coverMs: pinned ? undefined : next.durationMs,
+    puts: true,
+    request: (lease) => when([isUnchanged(key, version)], [put(key, bytes, pinned ? NO_LEASE : lease)], [get(key)]),
+    next: ({ response_txn: { succeeded, responses } }, revision) =>
+      succeeded ? granted(holdingOf(next, revision, { since: fencingToken, pinned })) : otherwise(foundBy(responses)),
+  }
+}
+
+/** What a release or expiry makes of the key it found. */
+function vacate(kv: EtcdKeyValue | undefined, key: Buffer, may: (found: Found) => boolean): Verdict | Step {
+  if (kv === undefined) return granted(undefined)
+  const found = foundIn(kv)
+  if (!may(found)) return refused(found.holding)
+  return removal([isUnchanged(key, kv.mod_revision)], key, (after) => vacate(after, key, may))
+}
+
+/** The pins with one more or one less; the lease's key comes off its etcd lease with the first, and back with the last. */
+function repin(op: PinOp, { key, pin }: Keys, answers: readonly EtcdAnswer[]): Verdict | Step {
+  const kv = foundBy(answers, 0)
+  const pinKv = foundBy(answers, 1)
+  const holding = kv === undefined ? undefined : foundIn(kv).holding
+  const before = pinKv === undefined ? [] : pinsIn(pinKv)
+  const others = before.filter((entity) => entity !== op.entity)
+  const after = op.kind === 'pin' ? [...others, op.entity] : others
+  if (after.length === before.length) return granted(holding)
+
+  const pinned = after.length > 0
+  const moves = holding !== undefined && holding.pinned !== pinned
+  return {
+    coverMs: moves && !pinned ? holding.remainingMs : undefined,
+    puts: pinned || moves,
+    request: (lease) =>
+      when(
+        [isUnchanged(key, kv?.mod_revision ?? '0'), isUnchanged(pin, pinKv?.mod_revision ?? '0')],
+        [
+          pinned ? put(pin, pinsOf(after), NO_LEASE) : remove(pin),
+          ...(moves ? [touch(key, pinned ? NO_LEASE : lease)] : []),
+        ],
+        [get(key), get(pin)],
+      ),
+    next: ({ response_txn: { succeeded, responses } }, revision) => {
+      if (!succeeded) return repin(op, { key, pin }, responses)
+      return granted(moves ? { ...holding, pinned, version: revision } : holding)
+    },
+  }
+}
+
+function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Step): Step {
+  return { coverMs: undefined, puts: false, request: () => get(key), next: (answer) => next(foundBy([answer])) }
+}
+
+function removal(
+  conditions: EtcdCompare[],
+  key: Buffer,
+  otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step,
+): Step {
+  return {
+    coverMs: undefined,
+    puts: false,
+    request: () => when(conditions, [remove(key)], [get(key)]),
+    next: ({ response_txn: { succeeded, responses } }) =>
+      succeeded ? granted(undefined) : otherwise(foundBy(responses)),
+  }
+}
+
+/** Whether this version, observed to have lapsed, still stands unpinned. */
+function lapsed({ key, pin }: Keys, version: string): EtcdCompare[] {
+  return [isUnchanged(key, version), isAbsent(pin)]
+}
+
+function isOf({ holder, fencingToken }: Holding, wanted: string, term: bigint | undefined): boolean {
+  return holder === wanted && (term === undefined || fencingToken === term)
+}
+
+function ofClaim({ holder, durationMs, nonce, value }: ClaimOp): Body {
+  return { holder, durationMs, nonce, value }
+}
+
+/** Only the fields of a holding: `seen` may carry more. */
+function termOf({ holder, fencingToken, value, pinned }: Holding): Omit<Holding, 'remainingMs' | 'version'> {
+  return { holder, fencingToken, value, pinned }
+}
+
+function holdingOf(
+  { holder, durationMs, value }: Body,
+  version: string,
+  { since, pinned }: { readonly since: string | bigint; readonly pinned: boolean },
+): Holding {
+  return { holder, fencingToken: BigInt(since), remainingMs: durationMs, value, pinned, version }
+}

@@ -1,0 +1,67 @@
+/** Transactions in few words: what etcd calls compare, request and response. */
+import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest, EtcdTxn } from './driver.ts'
+
+const EQUAL = 0
+const VERSION = 0
+const CREATE = 1
+const MOD = 2
+
+export function isAbsent(key: Buffer): EtcdCompare {
+  return { key, result: EQUAL, target: VERSION, version: '0' }
+}
+
+/** Whether the key was created at this revision and has stood since. */
+export function isOfTerm(key: Buffer, fencingToken: bigint): EtcdCompare {
+  return { key, result: EQUAL, target: CREATE, create_revision: fencingToken.toString() }
+}
+
+/** Whether the key is as it was at this `mod_revision`; that of an absent key is `0`. */
+export function isUnchanged(key: Buffer, modRevision: string): EtcdCompare {
+  return { key, result: EQUAL, target: MOD, mod_revision: modRevision }
+}
+
+/** Writes the key anew, on this etcd lease; `0` for none. */
+export function put(key: Buffer, value: Buffer, lease: string): EtcdRequest {
+  return { request_put: { key, value, lease } }
+}
+
+/** Writes the key with the value it has, on this etcd lease. The whole transaction fails where the key is absent. */
+export function touch(key: Buffer, lease: string): EtcdRequest {
+  return { request_put: { key, ignore_value: true, lease } }
+}
+
+export function remove(key: Buffer): EtcdRequest {
+  return { request_delete_range: { key } }
+}
+
+export function get(key: Buffer): EtcdRequest {
+  return { request_range: { key } }
+}
+
+/** A transaction inside another, with conditions of its own: `compare ? success : failure`. */
+export function when(compare: EtcdCompare[], success: EtcdRequest[], failure: EtcdRequest[]): EtcdRequest {
+  return { request_txn: { compare, success, failure } }
+}
+
+/** All of these side by side, each with its own conditions. */
+export function together(requests: EtcdRequest[]): EtcdTxn {
+  return { compare: [], success: requests, failure: [] }
+}
+
+/** What the nth of these answers, one to `get`, has found. */
+export function foundBy(answers: readonly EtcdAnswer[], index: number = 0): EtcdKeyValue | undefined {
+  return answers[index]?.response_range.kvs[0]
+}
+
+/** About how many bytes the request takes on the wire. */
+export function sizeOf({ request_put, request_range, request_delete_range, request_txn }: EtcdRequest): number {
+  let size = 16
+  if (request_put !== undefined) size += request_put.key.length + (request_put.value?.length ?? 0)
+  size += (request_range?.key.length ?? 0) + (request_delete_range?.key.length ?? 0)
+  if (request_txn !== undefined) {
+    for (const { key } of request_txn.compare ?? []) size += 16 + key.length
+    for (const request of request_txn.success ?? []) size += sizeOf(request)
+    for (const request of request_txn.failure ?? []) size += sizeOf(request)
+  }
+  return size
+}

@@ -1,0 +1,63 @@
+import { SubstrateClient } from 'lease-core'
+import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
+import { FaultySubstrate } from 'lease-core/testing'
+import { etcdClient, EtcdGuard, EtcdSubstrate } from 'lease-etcd'
+import { startEtcd, type Etcd } from 'lease-servers'
+import { after, before, describe, it } from 'mocha'
+import { openSetting, sleep, unique, type Setting } from './setting.ts'
+
+for (const nodes of [1, 3] as const) declare(nodes)
+
+function declare(nodes: 1 | 3): void {
+  const name = nodes === 1 ? 'etcd, one node' : 'etcd, three nodes'
+  describe(`lease-etcd on ${name}`, () => {
+    // A server of its own, where there is a choice: the kit restarts it.
+    const given = process.env['ETCD_ENDPOINTS']?.split(',')
+    let server: Etcd | undefined
+    let setting: Setting
+    before(async function () {
+      this.timeout(60_000)
+      if (given === undefined) server = await startEtcd({ nodes })
+      setting = openSetting({ endpoints: server?.endpoints ?? given ?? [] })
+    })
+    after(async () => {
+      await setting[Symbol.asyncDispose]()
+      await server?.stop()
+    })
+
+    const unitMs = 250
+    const harness: Harness = {
+      name,
+      supports: { notifications: true, serverClock: false },
+      unitMs,
+      sleep,
+      open: async (namespace) => etcdClient({ etcd: setting.newEtcd(), namespace }),
+      openFaulty: async (namespace) => {
+        const substrate = new FaultySubstrate(new EtcdSubstrate({ etcd: setting.newEtcd(), namespace }))
+        return { client: new SubstrateClient({ substrate, requestTimeout: 2 * unitMs }), faults: faultsOf(substrate) }
+      },
+      guard: guard(() => setting),
+      ...(given === undefined ? { restart: async () => server?.restart() } : {}),
+    }
+    conformance({ describe, it, before, after }, harness)
+  })
+}
+
+/** Transactions gated by the guard's comparison and by its builder, in turn. */
+function guard(setting: () => Setting): Guard {
+  const prefix = `${unique('written')}/`
+  let turn = 0
+  return {
+    async write(trapdoor, text) {
+      const { etcd } = setting()
+      const guard = new EtcdGuard()
+      await trapdoor(guard)
+      const transaction = turn++ % 2 === 0 ? etcd.if(...guard.comparison) : guard.if(etcd)
+      const key = `${prefix}${String(turn).padStart(6, '0')}`
+      guard.assertHeld(await transaction.then(etcd.put(key).value(text)).commit())
+    },
+    async written() {
+      return Object.values(await setting().etcd.getAll().prefix(prefix).strings())
+    },
+  }
+}
