@@ -1,0 +1,64 @@
+/** The checks that every recipe makes of its options: once, all problems together, no coercion, nothing ignored. */
+import { checkRequest, ErrNotValid, notValid, type Problem } from 'lease-core'
+import { Duration, type DurationLike } from 'luxon'
+
+/**
+ * Collects what is wrong with the options of a recipe:
+ *
+ *     const checks = new Checks(options, ['lease', 'ttl'])
+ *     checks.name('lease', options.lease)
+ *     const ttlMs = checks.duration('ttl', options.ttl)
+ *     checks.finish()
+ */
+export class Checks {
+  readonly #problems: Problem[] = []
+
+  /** @throws ErrNotValid these are no options at all */
+  constructor(options: unknown, known: readonly string[]) {
+    if (typeof options !== 'object' || options === null) {
+      throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
+    }
+    for (const [name, value] of Object.entries(options))
+      this.must(name, known.includes(name), 'is not an option', value)
+  }
+
+  /** Notes a problem unless the option is `sound`. */
+  must(option: string, sound: boolean, rule: string, value: unknown): void {
+    if (!sound) this.#problems.push({ argument: option, rule, value })
+  }
+
+  /** A name of a lease or a holder, by core's own rules. */
+  name(option: string, value: unknown): void {
+    this.#core(option, value, 'holder', { holder: value as string, duration: 1 })
+  }
+
+  /** What may travel with a lease, by core's own rules. */
+  value(option: string, value: unknown): void {
+    if (value !== undefined) this.#core(option, value, 'value', { holder: 'a', duration: 1, value: value as string })
+  }
+
+  /** A duration in whole milliseconds; NaN when it breaks core's rules, and any comparison with it is false. */
+  duration(option: string, value: unknown): number {
+    const duration = value as DurationLike
+    if (this.#core(option, value, 'duration', { holder: 'a', duration })) return Number.NaN
+    return Math.ceil(typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis())
+  }
+
+  /** @throws ErrNotValid with every problem, if there is one */
+  finish(): void {
+    if (this.#problems.length > 0) throw notValid(this.#problems)
+  }
+
+  /** Asks core about one argument of a request; whether it broke a rule. */
+  #core(option: string, value: unknown, argument: string, request: Parameters<typeof checkRequest>[1]): boolean {
+    try {
+      checkRequest('a', request)
+    } catch (error) {
+      if (!(error instanceof ErrNotValid)) throw error
+      const broken = error.problems.filter((problem) => problem.argument === argument)
+      this.#problems.push(...broken.map(({ rule }) => ({ argument: option, rule, value })))
+      return broken.length > 0
+    }
+    return false
+  }
+}
