@@ -4,6 +4,8 @@ import type { Ledger, Site, Venue } from './ledger.ts'
 // Each is loaded only where it is played on: drivers are large.
 const venues = {
   postgres: async (): Promise<Venue> => (await import('./postgres-ledger.ts')).postgres,
+  redis: async (): Promise<Venue> => (await import('./redis-ledger.ts')).redis,
+  etcd: async (): Promise<Venue> => (await import('./etcd-ledger.ts')).etcd,
 }
 
 export type VenueName = keyof typeof venues
