@@ -1,0 +1,440 @@
+import { expect } from 'chai'
+import { redisTargets } from 'lease-servers'
+import type { RedisSubstrate } from 'lease-redis'
+import {
+  claim,
+  expire,
+  extend,
+  grant,
+  newCall,
+  openSetting,
+  pin,
+  readOne,
+  release,
+  settle,
+  sleep,
+  unique,
+  unpin,
+  type Setting,
+} from './setting.ts'
+
+for (const target of redisTargets('server')) {
+  describe(`the operations, on ${target.name}`, () => {
+    let setting: Setting
+    let substrate: RedisSubstrate
+    let name: string
+    const namespace = unique('operations')
+    const base = `lease:{${namespace}}:`
+    const key = (): string => `${base}l:${name}`
+    const vacant = { outcome: 'granted', holding: undefined, cause: undefined }
+    const refusedAsVacant = { outcome: 'refused', holding: undefined, cause: undefined }
+    before(() => {
+      setting = openSetting(target.url)
+      substrate = setting.substrate({ namespace })
+    })
+    after(() => setting[Symbol.asyncDispose]())
+    beforeEach(() => (name = unique('lease')))
+
+    /** What is announced while the body runs, and shortly after. */
+    async function announced(body: () => Promise<unknown>): Promise<string[][]> {
+      const listener = setting.connect()
+      const heard: string[][] = []
+      await listener.subscribe(`${base}c`)
+      listener.on('message', (_, message) => heard.push(JSON.parse(message) as string[]))
+      await body()
+      await setting.redis.publish(`${base}c`, '["end"]')
+      while (heard.at(-1)?.[0] !== 'end') await sleep(1)
+      listener.disconnect()
+      return heard.slice(0, -1)
+    }
+
+    describe('claim', () => {
+      it('grants an unknown lease for the whole duration, with a token near the microseconds of the clock', async () => {
+        const holding = await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
+        expect(holding).to.include({ holder: 'a', value: 'v', pinned: false, version: undefined })
+        expect(holding.remainingMs).to.be.within(10_000, 10_001)
+        expect(Number(holding.fencingToken) / 1000).to.be.closeTo(Date.now(), 60_000)
+        expect(await readOne(substrate, name)).to.include({ holder: 'a', fencingToken: holding.fencingToken, value: 'v' })
+      })
+
+      it('lets the key go when the lease lapses, not before, and leaves nothing but its name behind', async () => {
+        const [seconds = '', micros = ''] = (await setting.redis.time()).map(String)
+        await grant(substrate, claim(name, 'a', 60))
+        expect(Number(await setting.redis.pexpiretime(key()))).to.be.at.least(
+          Number(seconds) * 1000 + Number(micros) / 1000 + 59,
+        )
+        await sleep(70)
+        expect(await setting.redis.exists(key())).to.equal(0)
+        expect(await setting.redis.sismember(`${base}i`, name)).to.equal(1)
+      })
+
+      it('rounds a duration up', async () => {
+        expect((await grant(substrate, claim(name, 'a', 0.25))).remainingMs).to.be.within(0.25, 2)
+      })
+
+      it('refuses a live lease and brings who holds it', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
+        const { outcome, holding } = await settle(substrate, claim(name, 'b', 10_000))
+        expect(outcome).to.equal('refused')
+        expect(holding).to.include({ holder: 'a', fencingToken, value: 'v', pinned: false })
+        expect(holding?.remainingMs).to.be.within(9_000, 10_001)
+      })
+
+      it('refuses the holder of a live lease, whose nonce is another', async () => {
+        await grant(substrate, claim(name, 'a', 10_000))
+        expect(await settle(substrate, claim(name, 'a', 10_000))).to.have.property('outcome', 'refused')
+      })
+
+      it('refuses another holder with the same nonce', async () => {
+        const op = claim(name, 'a', 10_000)
+        await grant(substrate, op)
+        expect(await settle(substrate, { ...op, holder: 'b' })).to.have.property('outcome', 'refused')
+      })
+
+      it('answers its replay with the same token, and prolongs but never shortens', async () => {
+        const op = claim(name, 'a', 10_000, { value: 'v' })
+        const first = await grant(substrate, op)
+        const shorter = await grant(substrate, { ...op, durationMs: 1_000 })
+        expect(shorter).to.include({ fencingToken: first.fencingToken, holder: 'a', value: 'v' })
+        expect(shorter.remainingMs).to.be.greaterThan(9_000)
+        const longer = await grant(substrate, { ...op, durationMs: 20_000 })
+        expect(longer.fencingToken).to.equal(first.fencingToken)
+        expect(longer.remainingMs).to.be.greaterThan(19_000)
+        expect(await setting.redis.pttl(key())).to.be.greaterThan(19_000)
+      })
+
+      it('opens a new term when its replay comes after the lapse', async () => {
+        const op = claim(name, 'a', 20)
+        const first = await grant(substrate, op)
+        await sleep(30)
+        expect((await grant(substrate, op)).fencingToken > first.fencingToken).to.equal(true)
+      })
+
+      it('takes over a lapsed lease in one step with a higher token and without the old value', async () => {
+        const first = await grant(substrate, claim(name, 'a', 20, { value: 'old' }))
+        await sleep(30)
+        const second = await grant(substrate, claim(name, 'b', 10_000))
+        expect(second).to.include({ holder: 'b', value: undefined })
+        expect(second.fencingToken > first.fencingToken).to.equal(true)
+      })
+
+      it('keeps any holder and any value apart', async () => {
+        for (const [holder, value] of [
+          ['a|b|3|=', '=|1|2|\n'],
+          ['ü🦉', ''],
+          ['=', '='],
+          ['1|2', undefined],
+        ] as const) {
+          name = unique('lease')
+          const granted = await grant(substrate, claim(name, holder, 10_000, { value }))
+          expect(granted).to.include({ holder, value })
+          expect(await readOne(substrate, name)).to.include({ holder, value, fencingToken: granted.fencingToken })
+          expect((await settle(substrate, claim(name, 'x', 1_000))).holding).to.include({ holder, value })
+          expect(await grant(substrate, extend(name, holder, 20_000))).to.include({ holder, value })
+        }
+      })
+    })
+
+    describe('fencing tokens', () => {
+      const counter = `${base}t`
+
+      it('rise one by one past a counter that is ahead of the clock', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+        const far = fencingToken + 10n ** 12n
+        await setting.redis.set(counter, String(far))
+        await settle(substrate, release(name, 'a'))
+        expect((await grant(substrate, claim(name, 'b', 10_000))).fencingToken).to.equal(far + 1n)
+        await setting.redis.del(counter)
+      })
+
+      it('rise when the counter is lost, by the clock', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+        await settle(substrate, release(name, 'a'))
+        await setting.redis.del(counter)
+        expect((await grant(substrate, claim(name, 'b', 10_000))).fencingToken > fencingToken).to.equal(true)
+      })
+
+      it('are all different within a batch, and rise over batches', async () => {
+        const before = await grant(substrate, claim(name, 'a', 10_000))
+        const batch = Array.from({ length: 128 }, () => claim(unique('lease'), 'a', 10_000))
+        const tokens = (await substrate.apply(batch, newCall())).map(({ holding }) => holding?.fencingToken ?? 0n)
+        expect(new Set(tokens).size).to.equal(128)
+        expect(tokens.every((token) => token > before.fencingToken)).to.equal(true)
+        const after = await grant(substrate, claim(unique('lease'), 'a', 10_000))
+        expect(tokens.every((token) => token < after.fencingToken)).to.equal(true)
+      })
+
+      it('are exact beyond what a double can count', async () => {
+        const far = 2n ** 53n + 1n
+        await setting.redis.set(counter, String(far))
+        const batch = ['x', 'y', 'z'].map((word) => claim(unique(word), 'a', 10_000))
+        const tokens = (await substrate.apply(batch, newCall())).map(({ holding }) => holding?.fencingToken)
+        expect(tokens).to.deep.equal([far + 1n, far + 2n, far + 3n])
+        await setting.redis.del(counter)
+      })
+
+      it('that have run out, or a counter that is none, fail the claim and nothing else', async () => {
+        await grant(substrate, claim(name, 'a', 10_000))
+        for (const broken of ['9223372036854775807', 'not a number']) {
+          await setting.redis.set(counter, broken)
+          const fresh = unique('lease')
+          const verdicts = await substrate.apply([claim(fresh, 'a', 1_000), extend(name, 'a', 10_000)], newCall())
+          expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['unknown', 'granted'])
+          expect(await readOne(substrate, fresh)).to.equal(undefined)
+        }
+        await setting.redis.del(counter)
+      })
+    })
+
+    describe('extend', () => {
+      it('moves the expiry to now plus the duration, never back, and keeps token and value', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 1_000, { value: 'v' }))
+        const longer = await grant(substrate, extend(name, 'a', 10_000, { fencingToken }))
+        expect(longer).to.include({ fencingToken, value: 'v', holder: 'a' })
+        expect(longer.remainingMs).to.be.within(9_000, 10_001)
+        expect(await setting.redis.pttl(key())).to.be.within(9_000, 10_001)
+        expect((await grant(substrate, extend(name, 'a', 1_000))).remainingMs).to.be.greaterThan(9_000)
+      })
+
+      it('takes a new value, the empty one too, even when it moves nothing', async () => {
+        await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
+        expect(await grant(substrate, extend(name, 'a', 1_000, { value: '' }))).to.have.property('value', '')
+        expect(await readOne(substrate, name)).to.have.property('value', '')
+      })
+
+      it('is refused with the holding that forbids it: another holder, another term', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+        for (const op of [extend(name, 'b', 1_000), extend(name, 'a', 1_000, { fencingToken: fencingToken - 1n })]) {
+          const { outcome, holding } = await settle(substrate, op)
+          expect(outcome).to.equal('refused')
+          expect(holding).to.include({ holder: 'a', fencingToken })
+        }
+      })
+
+      it('is refused with nothing when the lease is vacant, lapsed or unknown', async () => {
+        expect(await settle(substrate, extend(name, 'a', 1_000))).to.deep.equal(refusedAsVacant)
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 20))
+        await sleep(30)
+        expect(await settle(substrate, extend(name, 'a', 1_000, { fencingToken }))).to.deep.equal(refusedAsVacant)
+        await settle(substrate, release(name, 'a'))
+        expect(await settle(substrate, extend(name, 'a', 1_000))).to.deep.equal(refusedAsVacant)
+      })
+    })
+
+    describe('release', () => {
+      it('vacates for the holder, by token and nonce if given, and announces it once', async () => {
+        const op = claim(name, 'a', 10_000)
+        const { fencingToken } = await grant(substrate, op)
+        for (const other of [
+          release(name, 'b'),
+          release(name, 'a', { fencingToken: fencingToken + 1n }),
+          release(name, 'a', { nonce: 'another' }),
+          release(name, 'b', { nonce: op.nonce }),
+        ]) {
+          const { outcome, holding } = await settle(substrate, other)
+          expect(outcome).to.equal('refused')
+          expect(holding).to.include({ holder: 'a', fencingToken })
+        }
+        const heard = await announced(async () => {
+          expect(await settle(substrate, release(name, 'a', { fencingToken, nonce: op.nonce }))).to.deep.equal(vacant)
+          expect(await settle(substrate, release(name, 'a', { fencingToken }))).to.deep.equal(vacant)
+        })
+        expect(heard).to.deep.equal([[name]])
+        expect(await setting.redis.keys(`${base}l:${name}`)).to.deep.equal([])
+        expect(await setting.redis.sismember(`${base}i`, name)).to.equal(0)
+      })
+
+      it('announces a batch at once', async () => {
+        const names = ['one', 'two', 'three "quoted" ü'].map((word) => unique(word))
+        await substrate.apply(
+          names.map((lease) => claim(lease, 'a', 10_000)),
+          newCall(),
+        )
+        const heard = await announced(() =>
+          substrate.apply(
+            names.map((lease) => release(lease, 'a')),
+            newCall(),
+          ),
+        )
+        expect(heard).to.deep.equal([names])
+      })
+    })
+
+    describe('expire', () => {
+      it('is refused while the lease is live, and granted and announced once it has lapsed', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 40))
+        const live = await settle(substrate, expire(name))
+        expect(live.outcome).to.equal('refused')
+        expect(live.holding).to.include({ holder: 'a', fencingToken })
+        await sleep(50)
+        const heard = await announced(async () => {
+          expect(await settle(substrate, expire(name))).to.deep.equal(vacant)
+          expect(await settle(substrate, expire(name))).to.deep.equal(vacant)
+        })
+        expect(heard).to.deep.equal([[name]])
+      })
+    })
+
+    describe('pins', () => {
+      it('keep a lease past its expiry, for every operation', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 30, { value: 'v' }))
+        expect((await settle(substrate, pin(name, 'e'))).holding).to.include({ holder: 'a', pinned: true })
+        expect(await setting.redis.pttl(key())).to.equal(-1)
+        await sleep(40)
+        for (const op of [claim(name, 'b', 1_000), expire(name)]) {
+          const { outcome, holding } = await settle(substrate, op)
+          expect(outcome).to.equal('refused')
+          expect(holding).to.include({ holder: 'a', pinned: true, value: 'v' })
+          expect(holding?.remainingMs).to.be.lessThan(0)
+        }
+        expect(await readOne(substrate, name)).to.include({ holder: 'a', pinned: true })
+        const extended = await grant(substrate, extend(name, 'a', 10_000, { fencingToken }))
+        expect(extended).to.include({ pinned: true, fencingToken })
+        expect(await setting.redis.pttl(key())).to.equal(-1)
+        expect(await settle(substrate, release(name, 'a'))).to.have.property('outcome', 'granted')
+        expect(await readOne(substrate, name)).to.equal(undefined)
+      })
+
+      it('of a vacant lease protect its next holder', async () => {
+        expect(await settle(substrate, pin(name, 'e'))).to.deep.equal(vacant)
+        expect(await grant(substrate, claim(name, 'a', 10))).to.have.property('pinned', true)
+        await sleep(20)
+        expect(await settle(substrate, claim(name, 'b', 10))).to.have.property('outcome', 'refused')
+      })
+
+      it('do not bring a lapsed holder back', async () => {
+        await grant(substrate, claim(name, 'a', 10))
+        await sleep(20)
+        expect(await settle(substrate, pin(name, 'e'))).to.deep.equal(vacant)
+        expect(await readOne(substrate, name)).to.equal(undefined)
+      })
+
+      it('end one by one; the last gives the expiry back', async () => {
+        await grant(substrate, claim(name, 'a', 10_000))
+        for (const entity of ['e', 'f', 'e']) await settle(substrate, pin(name, entity))
+        expect((await substrate.pinned()).get(name)).to.deep.equal(['e', 'f'])
+        expect((await settle(substrate, unpin(name, 'e'))).holding).to.have.property('pinned', true)
+        expect(await setting.redis.pttl(key())).to.equal(-1)
+        expect((await settle(substrate, unpin(name, 'unknown'))).holding).to.have.property('pinned', true)
+        expect((await settle(substrate, unpin(name, 'f'))).holding).to.include({ pinned: false, holder: 'a' })
+        expect(await setting.redis.pttl(key())).to.be.within(5_000, 10_001)
+        expect((await substrate.pinned()).has(name)).to.equal(false)
+      })
+
+      it('end past the expiry with the lease, which is announced', async () => {
+        await grant(substrate, claim(name, 'a', 10))
+        await settle(substrate, pin(name, 'e'))
+        await sleep(20)
+        const heard = await announced(async () => {
+          expect(await settle(substrate, unpin(name, 'e'))).to.deep.equal(vacant)
+        })
+        expect(heard).to.deep.equal([[name]])
+        expect(await setting.redis.exists(key())).to.equal(0)
+      })
+
+      it('that were lost do not keep a lapsed lease for ever', async () => {
+        await grant(substrate, claim(name, 'a', 10))
+        await settle(substrate, pin(name, 'e'))
+        await sleep(20)
+        await setting.redis.hdel(`${base}p`, name)
+        expect(await readOne(substrate, name)).to.equal(undefined)
+        expect(await settle(substrate, extend(name, 'a', 10))).to.deep.equal(refusedAsVacant)
+        expect(await grant(substrate, claim(name, 'b', 10_000))).to.include({ holder: 'b' })
+      })
+
+      it('cost nothing once they are gone: the hash is removed', async () => {
+        for (const [lease, entities] of await substrate.pinned()) {
+          for (const entity of entities) await settle(substrate, unpin(lease, entity))
+        }
+        expect(await setting.redis.exists(`${base}p`)).to.equal(0)
+      })
+    })
+
+    describe('a batch', () => {
+      it('of all kinds is answered in order', async () => {
+        const names = Array.from({ length: 7 }, () => unique('mix')) as [string, ...string[]]
+        const [held, gone, mine, lapsed, fresh, pinned, bare] = names as [string, string, string, string, string, string, string]
+        for (const lease of [held, mine, pinned]) await grant(substrate, claim(lease, 'a', 10_000, { value: lease }))
+        await grant(substrate, claim(lapsed, 'a', 1))
+        await settle(substrate, pin(pinned, 'e'))
+        await sleep(5)
+        const verdicts = await substrate.apply(
+          [
+            claim(held, 'b', 1_000),
+            release(gone, 'a'),
+            extend(mine, 'a', 20_000, { value: 'new' }),
+            expire(lapsed),
+            claim(fresh, 'b', 1_000, { value: 'E' }),
+            unpin(pinned, 'e'),
+            pin(bare, 'E'),
+          ],
+          newCall(),
+        )
+        expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['refused', ...Array<string>(6).fill('granted')])
+        expect(verdicts[0]?.holding).to.include({ holder: 'a', value: held })
+        expect(verdicts[2]?.holding).to.include({ holder: 'a', value: 'new' })
+        expect(verdicts[4]?.holding).to.include({ holder: 'b', value: 'E' })
+        expect(verdicts[5]?.holding).to.include({ holder: 'a', value: pinned, pinned: false })
+        expect([verdicts[1], verdicts[3], verdicts[6]]).to.deep.equal([vacant, vacant, vacant])
+        await settle(substrate, unpin(bare, 'E'))
+      })
+    })
+
+    describe('reading', () => {
+      it('the whole namespace brings what stands, over many steps, and forgets what has lapsed', async () => {
+        const own = unique('reading')
+        const reader = setting.substrate({ namespace: own })
+        const names = Array.from({ length: 2_000 }, (_, index) => `l${index}-ü`)
+        for (let from = 0; from < names.length; from += 100) {
+          const part = names.slice(from, from + 100)
+          await reader.apply(
+            part.map((lease, index) => claim(lease, 'a', index % 2 === 0 ? 1 : 60_000, { value: lease })),
+            newCall(),
+          )
+        }
+        await sleep(5)
+        const all = await reader.read(undefined)
+        expect(all.size).to.equal(1_000)
+        expect(all.get('l1-ü')).to.include({ holder: 'a', value: 'l1-ü' })
+        expect(await setting.redis.scard(`lease:{${own}}:i`)).to.equal(1_000)
+        expect((await reader.read(['l0-ü', 'l1-ü', 'nobody'])).size).to.equal(1)
+        expect((await reader.read([])).size).to.equal(0)
+      })
+
+      it('the index does not grow for ever with names that lapse and never come back', async () => {
+        const own = unique('index')
+        const client = setting.substrate({ namespace: own })
+        await grant(client, claim('stays', 'a', 600_000))
+        for (let round = 0; round < 60; round++) {
+          const ops = Array.from({ length: 100 }, (_, index) => claim(`once-${round}-${index}`, 'a', 1))
+          await client.apply(ops, newCall())
+          await sleep(3)
+        }
+        expect(await setting.redis.scard(`lease:{${own}}:i`)).to.be.lessThan(1_000)
+        expect(await setting.redis.sismember(`lease:{${own}}:i`, 'stays')).to.equal(1)
+      })
+
+      it('of one namespace knows nothing of another, nor of another prefix', async () => {
+        await grant(substrate, claim(name, 'a', 10_000))
+        const others = [setting.substrate(), setting.substrate({ namespace, prefix: 'other' })]
+        for (const other of others) expect(await other.read(undefined)).to.have.property('size', 0)
+      })
+    })
+
+    it('the keyPrefix of the connection is part of where the leases are, and waiters hear through it', async () => {
+      const redis = setting.connect({ keyPrefix: 'app:' })
+      const prefixed = setting.substrate({ redis, namespace })
+      await grant(prefixed, claim(name, 'a', 10_000))
+      expect(await setting.redis.exists(`app:${key()}`)).to.equal(1)
+      expect(await readOne(substrate, name)).to.equal(undefined)
+      expect((await prefixed.read(undefined)).size).to.equal(1)
+      const heard: string[] = []
+      const stop = prefixed.watch?.((change) => heard.push(change.kind === 'resync' ? 'resync' : change.lease))
+      while (heard.length === 0) await sleep(1)
+      await settle(prefixed, release(name, 'a'))
+      while (heard.length === 1) await sleep(1)
+      expect(heard).to.deep.equal(['resync', name])
+      stop?.()
+    })
+  })
+}
