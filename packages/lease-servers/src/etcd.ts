@@ -33,7 +33,7 @@ export interface Etcd extends AsyncDisposable {
   pause(): void
   /** Ends the pause of every member. */
   resume(): void
-  /** Restarts every member, those that run and those that do not. */
+  /** SIGKILL to every member that runs, then starts all of them together with their data, as after a power cut. */
   restart(): Promise<void>
   /** SIGKILL to every member. */
   kill(): Promise<void>
@@ -138,6 +138,8 @@ class Cluster implements Etcd {
   }
 
   async restart(): Promise<void> {
+    // In an orderly end of all, the last leader waits five seconds for a successor, and those who are back wait for it.
+    await this.kill()
     await Promise.all(this.members.map(async (member) => member.restart()))
   }
 

@@ -2,21 +2,10 @@
  * A TCP proxy that fails on command: the faults that a network has and a mock has not.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net'
-
-/** How the proxy tells requests and complete replies from bytes. */
-export interface Protocol {
-  /** Whether these bytes, the first since the last complete reply, begin a request worth counting. */
-  isRequest(bytes: Buffer): boolean
-  /** Whether a reply that ends with these bytes is complete, so that the server has done what was asked. */
-  isReplyEnd(bytes: Buffer): boolean
-}
-
-/** PostgreSQL: the start-up, passwords and the farewell are no requests; a reply ends with ReadyForQuery. */
-export const postgresProtocol: Protocol = {
-  isRequest: (bytes) => bytes[0] !== 0 && bytes[0] !== 0x70 && bytes[0] !== 0x58,
-  isReplyEnd: (bytes) => bytes.length >= 6 && bytes.subarray(-6, -1).equals(readyForQuery),
-}
-const readyForQuery = Buffer.from([0x5a, 0, 0, 0, 5])
+import { etcdProtocol } from './etcd-protocol.ts'
+import { postgresProtocol } from './postgres-protocol.ts'
+import type { Conversation, Protocol, Request } from './protocol.ts'
+import { redisProtocol } from './redis-protocol.ts'
 
 /** What has gone through a proxy since it was started. */
 export interface ProxyCounters {
@@ -56,10 +45,25 @@ export interface Proxy extends AsyncDisposable {
   close(): Promise<void>
 }
 
-/** Starts a proxy in front of a port of 127.0.0.1 or of the server that a URL names. */
-export async function startProxy(target: number | string, protocol: Protocol = postgresProtocol): Promise<Proxy> {
+const schemes: Readonly<Record<string, { readonly protocol: Protocol; readonly port: number }>> = {
+  'postgres:': { protocol: postgresProtocol, port: 5432 },
+  'postgresql:': { protocol: postgresProtocol, port: 5432 },
+  'redis:': { protocol: redisProtocol, port: 6379 },
+  'http:': { protocol: etcdProtocol, port: 2379 },
+}
+
+/**
+ * Starts a proxy in front of the server that a URL names (`postgres:`, `redis:` or, for etcd, `http:`), or of a port of 127.0.0.1,
+ * whose protocol has to be given.
+ */
+export async function startProxy(target: string): Promise<Proxy>
+export async function startProxy(target: number | string, protocol: Protocol): Promise<Proxy>
+export async function startProxy(target: number | string, given?: Protocol): Promise<Proxy> {
   const url = typeof target === 'string' ? new URL(target) : undefined
-  const port = url ? Number(url.port || 5432) : Number(target)
+  const scheme = schemes[url?.protocol ?? '']
+  const protocol = given ?? scheme?.protocol
+  const port = Number(url ? url.port || scheme?.port : target)
+  if (!protocol || !port) throw new Error(`no protocol or port known for ${target}`)
   const proxy = new FaultyProxy(url?.hostname ?? '127.0.0.1', port, protocol)
   await proxy.accept()
   return proxy
@@ -75,12 +79,10 @@ interface Trap {
 interface Link {
   readonly client: Socket
   readonly server: Socket
-  /** No request is under way. */
-  idle: boolean
-  /** The reply under way leads to a cut. */
-  doomed: Trap | undefined
+  readonly conversation: Conversation
+  /** Requests whose reply leads to a cut. */
+  readonly doomed: Map<Request, Trap>
   lost: boolean
-  tail: Buffer
 }
 
 class FaultyProxy implements Proxy {
@@ -104,7 +106,7 @@ class FaultyProxy implements Proxy {
     const url = new URL(base)
     url.hostname = '127.0.0.1'
     url.port = String(this.port)
-    return url.href
+    return base.endsWith('/') ? url.href : url.href.replace(/\/$/, '')
   }
 
   async cutAfterRequest(nth = 1, matching?: RegExp): Promise<void> {
@@ -157,9 +159,9 @@ class FaultyProxy implements Proxy {
   }
 
   async close(): Promise<void> {
+    await this.refuse()
     for (const trap of this.#traps) trap.sprung()
     this.#traps.clear()
-    await this.refuse()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -174,7 +176,7 @@ class FaultyProxy implements Proxy {
     this.counters.connections++
     const server = connect({ host: this.#host, port: this.#targetPort, noDelay: true })
     client.setNoDelay(true)
-    const link: Link = { client, server, idle: true, doomed: undefined, lost: false, tail: Buffer.alloc(0) }
+    const link: Link = { client, server, conversation: this.#protocol(), doomed: new Map(), lost: false }
     this.#links.add(link)
     client.on('data', (bytes: Buffer) => this.#toServer(link, bytes))
     server.on('data', (bytes: Buffer) => this.#toClient(link, bytes))
@@ -198,20 +200,19 @@ class FaultyProxy implements Proxy {
       link.lost = true
       return
     }
-    if (link.idle && this.#protocol.isRequest(bytes)) {
-      link.idle = false
-      link.tail = Buffer.alloc(0)
-      this.counters.requests++
-      const trap = this.#spring(bytes)
+    const passed: Buffer[] = []
+    for (const { bytes: unit, request } of link.conversation.fromClient(bytes)) {
+      const trap = request && this.#spring(request)
       if (trap?.when === 'before') {
+        this.#send(link.server, passed, 'bytesToServer')
         this.#cutLink(link)
         trap.sprung()
         return
       }
-      link.doomed = trap
+      if (trap) link.doomed.set(request, trap)
+      passed.push(unit)
     }
-    this.counters.bytesToServer += bytes.length
-    link.server.write(bytes)
+    this.#send(link.server, passed, 'bytesToServer')
   }
 
   #toClient(link: Link, bytes: Buffer): void {
@@ -219,24 +220,33 @@ class FaultyProxy implements Proxy {
       link.lost = true
       return
     }
-    link.tail = Buffer.concat([link.tail, bytes]).subarray(-64)
-    if (this.#protocol.isReplyEnd(link.tail)) {
-      link.idle = true
-      if (link.doomed) {
+    const passed: Buffer[] = []
+    for (const { bytes: unit, answers, ends } of link.conversation.fromServer(bytes)) {
+      const trap = answers && link.doomed.get(answers)
+      if (!trap) passed.push(unit)
+      else if (ends) {
+        link.doomed.delete(answers)
+        this.#send(link.client, passed, 'bytesToClient')
         this.#cutLink(link)
-        link.doomed.sprung()
+        trap.sprung()
         return
       }
     }
-    if (link.doomed) return
-    this.counters.bytesToClient += bytes.length
-    link.client.write(bytes)
+    this.#send(link.client, passed, 'bytesToClient')
+  }
+
+  #send(to: Socket, units: readonly Buffer[], counter: 'bytesToServer' | 'bytesToClient'): void {
+    if (units.length === 0) return
+    const bytes = Buffer.concat(units)
+    this.counters[counter] += bytes.length
+    to.write(bytes)
   }
 
   /** Counts this request against each trap; the first that is due springs. */
-  #spring(bytes: Buffer): Trap | undefined {
+  #spring({ payload }: Request): Trap | undefined {
+    this.counters.requests++
     for (const trap of this.#traps) {
-      if (trap.matching && !trap.matching.test(bytes.toString('latin1'))) continue
+      if (trap.matching && !trap.matching.test(payload.toString('latin1'))) continue
       if (--trap.left > 0) continue
       this.#traps.delete(trap)
       return trap
@@ -257,6 +267,8 @@ class FaultyProxy implements Proxy {
 
   #drop(link: Link): void {
     this.#links.delete(link)
+    // Those that were not answered in time have not happened: they wait for the next request.
+    for (const trap of link.doomed.values()) this.#traps.add({ ...trap, left: 1 })
     link.client.destroy()
     link.server.destroy()
   }

@@ -56,23 +56,31 @@ export async function startRedisCluster(options: RedisClusterOptions = {}): Prom
 }
 
 function settingsOf(bus: number, options: RedisClusterOptions): Readonly<Record<string, string>> {
-  return { 'cluster-enabled': 'yes', 'cluster-port': String(bus), 'cluster-node-timeout': '2000', ...options.settings }
+  return {
+    'cluster-enabled': 'yes',
+    'cluster-port': String(bus),
+    'cluster-announce-ip': '127.0.0.1',
+    'cluster-node-timeout': '5000',
+    ...options.settings,
+  }
 }
 
 /** Gives each node its slots and introduces it to the first. */
 async function join(places: readonly (Address & { readonly bus: number })[]): Promise<void> {
   const [first] = places
   if (!first) return
+  const edge = (index: number): number => Math.ceil((index * slots) / places.length)
   await Promise.all(
-    places.map(async (place, index) => {
-      const from = Math.ceil((index * slots) / places.length)
-      const to = Math.ceil(((index + 1) * slots) / places.length) - 1
-      await redisCommands(place, [
+    places.map(async (place, index) =>
+      redisCommands(place, [
         ['CLUSTER', 'SET-CONFIG-EPOCH', index + 1],
-        ['CLUSTER', 'ADDSLOTSRANGE', from, to],
-        ['CLUSTER', 'MEET', first.host, first.port, first.bus],
-      ])
-    }),
+        ['CLUSTER', 'ADDSLOTSRANGE', edge(index), edge(index + 1) - 1],
+      ]),
+    ),
+  )
+  // Only now: a node that knows another takes no epoch any more.
+  await Promise.all(
+    places.slice(1).map(async (place) => redisCommand(place, 'CLUSTER', 'MEET', first.host, first.port, first.bus)),
   )
   const whole = await eventually(async () => {
     const states = await Promise.all(places.map(async (place) => redisCommand(place, 'CLUSTER', 'INFO').catch(String)))
