@@ -108,7 +108,8 @@ export interface EtcdDriver {
     ): Promise<{ readonly ID: string; readonly TTL: string }>
   }
   readonly watchClient: {
-    watch(): Promise<EtcdWatchStream>
+    // oxlint-disable-next-line typescript/no-explicit-any -- grpc-js's own type
+    watch(options: { interceptors: any[] }): Promise<EtcdWatchStream>
   }
   readonly maintenance: {
     status(options: EtcdCallOptions): Promise<{ readonly version: string }>

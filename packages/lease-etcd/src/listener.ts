@@ -11,10 +11,31 @@ import { endOf, type Layout } from './layout.ts'
 /** etcd's own number for "no puts". */
 const NO_PUTS = 0
 
+/** A call of grpc-js before it is sent, and how to make one. */
+interface GrpcCall {
+  start(metadata: GrpcMetadata, listener: unknown): void
+}
+interface GrpcMetadata {
+  clone(): GrpcMetadata
+  set(key: string, value: string): void
+}
+
+/** A member that is cut off from its leader ends the stream instead of falling silent. */
+function requireLeader(options: never, next: (options: never) => GrpcCall): GrpcCall {
+  const call = next(options)
+  const start = call.start.bind(call)
+  call.start = (metadata, listener) => {
+    const own = metadata.clone() // the driver keeps one for all calls, with the user's token
+    own.set('hasleader', 'true')
+    start(own, listener)
+  }
+  return call
+}
+
 /** Watches all leases of this namespace. */
 export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnection {
   return async (tell, signal) => {
-    const stream = await etcd.watchClient.watch()
+    const stream = await etcd.watchClient.watch({ interceptors: [requireLeader] })
     let end = (): void => {}
     const ended = new Promise<void>((resolve) => (end = resolve))
     let heard = (): void => {}
