@@ -48,6 +48,7 @@ export type {
   ClaimOptions,
   HoldOptions,
   ManagerConfig,
+  ObserveOptions,
   Pinner,
   Reader,
   Releaser,

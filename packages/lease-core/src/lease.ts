@@ -10,6 +10,11 @@ export interface Request {
   readonly duration: DurationLike
   /** Travels with the lease for everyone to read; at most 4 KiB. An extension without it keeps the old one. */
   readonly value?: string | undefined
+  /**
+   * Whether those who observe the lease are told at once of the new term, or of the new value of an extension; it costs
+   * the store a message. Without it they find out when they next read. @default false
+   */
+  readonly announce?: boolean | undefined
 }
 
 /**
@@ -67,14 +72,15 @@ export function validateString(value: string, argument: string = 'string'): void
  * @throws ErrNotValid with every problem
  */
 export function checkRequest(lease: string, request: Request): number {
-  const { holder, duration, value } = request
+  const { holder, duration, value, announce } = request
   const durationMs = toMillis(duration)
   const sound =
     brokenNameRule(lease) === undefined &&
     brokenNameRule(holder) === undefined &&
     durationMs > 0 &&
     durationMs <= MAX_DURATION_MS &&
-    (value === undefined || brokenValueRule(value) === undefined)
+    (value === undefined || brokenValueRule(value) === undefined) &&
+    (announce === undefined || typeof announce === 'boolean')
   if (sound) return Math.ceil(durationMs)
 
   const problems: Problem[] = []
@@ -82,6 +88,9 @@ export function checkRequest(lease: string, request: Request): number {
   addProblem(problems, 'holder', brokenNameRule(holder), holder)
   addProblem(problems, 'duration', brokenDurationRule(duration), duration)
   if (value !== undefined) addProblem(problems, 'value', brokenValueRule(value), value)
+  if (announce !== undefined && typeof announce !== 'boolean') {
+    addProblem(problems, 'announce', 'must be true or false', announce)
+  }
   throw notValid(problems, { lease, holder })
 }
 

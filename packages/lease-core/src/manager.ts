@@ -35,7 +35,7 @@ import { LeaseEvents } from './events.ts'
 import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.ts'
 import { Lanes } from './lanes.ts'
 import { brokenNames, brokenValueRule, checkNames, checkRequest, type Info, type LapseAware } from './lease.ts'
-import { parseHoldOptions, parseManagerConfig, type ParsedHoldOptions } from './options.ts'
+import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
 import { instant } from './skew.ts'
 import { LeaseToken, type Token } from './token.ts'
 import { WaitingRoom } from './waiting-room.ts'
@@ -55,6 +55,8 @@ export interface ClaimOptions {
   readonly signal?: AbortSignal | undefined
   /** Travels with the lease; at most 4 KiB. */
   readonly value?: string | undefined
+  /** Whether those who `observe` the lease are told at once. @default false */
+  readonly announce?: boolean | undefined
 }
 
 export interface HoldOptions {
@@ -69,8 +71,17 @@ export interface HoldOptions {
   readonly signal?: AbortSignal | undefined
   /** Travels with the lease; at most 4 KiB. */
   readonly value?: string | undefined
+  /** Whether those who `observe` the lease are told at once of this term; of `update` they always are. @default false */
+  readonly announce?: boolean | undefined
   /** How long after a grant the next renewal is sent. @default a third of `duration` */
   readonly renewEvery?: DurationLike | undefined
+}
+
+export interface ObserveOptions {
+  /** Ends the iteration with its reason. */
+  readonly signal?: AbortSignal | undefined
+  /** Whether a renewal that is noticed counts as a change. None is read for: it costs nothing more. @default false */
+  readonly renewals?: boolean | undefined
 }
 
 export interface WaitOptions {
@@ -122,8 +133,17 @@ export interface Pinner {
   pinned(): Promise<ReadonlyMap<string, readonly string[]>>
 }
 
-/** Looks at the whole namespace. */
+/** Looks at leases of others. */
 export interface Reader {
+  /**
+   * Yields who holds the lease, at once, and again whenever holder, term, value or pin has changed; undefined: nobody
+   * does. The latest state counts: one that was over before it was asked for is passed over. Changes are told at once
+   * where the holder announces them (`announce`, `update`) and when the lease is given up; otherwise they are noticed at
+   * the known expiry, and at the latest after `maxSleep`. Between these nothing is sent.
+   *
+   * @throws ErrNotValid, ErrStopped, or the reason of the signal, from `next()`
+   */
+  observe(lease: string, options?: ObserveOptions): AsyncGenerator<Info | undefined, never, void>
   /** Every lease held now, freshly read. A copy: it does not change afterwards. */
   leases(): Promise<ReadonlyMap<string, Info>>
 }
@@ -171,11 +191,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<void> {
-    const { signal, value } = options
+    const { signal, value, announce } = options
     return this.#call(signal, () => {
-      const durationMs = checkRequest(lease, { holder, duration, value })
+      const durationMs = checkRequest(lease, { holder, duration, value, announce })
       return this.#inLane(lease, signal, async () => {
-        await this.#claim(lease, { holder, durationMs, value, signal })
+        await this.#claim(lease, { holder, durationMs, value, announce, signal })
       })
     })
   }
@@ -238,6 +258,45 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       for (const [lease, info] of this.#client.leases()) if (!this.#hasLapsed(info)) held.set(lease, info)
       return held
     })
+  }
+
+  async *observe(lease: string, options: ObserveOptions = {}): AsyncGenerator<Info | undefined, never, void> {
+    const { signal, renewals } = parseObserveOptions(options, brokenNames({ lease }))
+    let latest: { readonly info: Info | undefined } | undefined
+    let failed: { readonly error: unknown } | undefined
+    let wake = (): void => {}
+    const news = (): Promise<void> =>
+      new Promise((resolve) => {
+        wake = resolve
+        if (latest !== undefined || failed !== undefined) resolve()
+      })
+    await this.#call(signal, () => Promise.resolve())
+    this.#subscribe()
+    const leave = this.#waitingRoom.observe(
+      lease,
+      (info) => {
+        latest = { info }
+        wake()
+      },
+      (error) => {
+        failed = { error }
+        wake()
+      },
+    )
+    try {
+      let told: { readonly info: Info | undefined } | undefined
+      for (;;) {
+        await this.#call(signal, news)
+        if (failed !== undefined) throw failed.error
+        const found: typeof told = latest
+        latest = undefined
+        if (found === undefined || (told !== undefined && !differs(told.info, found.info, renewals))) continue
+        told = found
+        yield found.info
+      }
+    } finally {
+      leave()
+    }
   }
 
   /**
@@ -353,7 +412,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   /** In the lane: claims or extends, whichever the latest state asks for. */
   async #claim(lease: string, request: ClaimRequest): Promise<Belief> {
-    const { holder, durationMs, value, signal } = request
+    const { holder, durationMs, value, announce, signal } = request
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       // A state that changed under the first attempt is tried again at once; then others deserve their turn.
       if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
@@ -362,7 +421,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       const own = known !== undefined && known.holder === holder && !this.#hasLapsed(known)
       const sent = instant(this.#clock)
       try {
-        const asked = { holder, duration: durationMs, value }
+        const asked = { holder, duration: durationMs, value, announce }
         const options = signal === undefined ? undefined : { signal }
         if (own) await this.#client.extendLease(lease, asked, options)
         else await this.#client.claimLease(lease, asked, options)
@@ -396,6 +455,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       belief = new Belief(holder, fencingToken, sent, durationMs)
       this.#beliefs.set(lease, belief)
       if (this.#beliefs.size > this.#sweepAt) this.#sweep()
+      this.#waitingRoom.lookForObservers(lease)
     }
     if (this.events.heard('claimed')) this.events.emit({ type: 'claimed', lease, holder, fencingToken, renewed })
     return belief
@@ -549,9 +609,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     options: ParsedHoldOptions,
     signal: AbortSignal | undefined,
   ): Promise<Hold> {
-    const { durationMs, renewEveryMs, value } = options
+    const { durationMs, renewEveryMs, ...asked } = options
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      const belief = await this.#inLane(lease, signal, () => this.#claim(lease, { holder, durationMs, value, signal }))
+      const belief = await this.#inLane(lease, signal, () =>
+        this.#claim(lease, { ...asked, holder, durationMs, signal }),
+      )
       this.#stopping.signal.throwIfAborted()
       if (signal?.aborted === true) {
         await this.#release(lease, holder, belief.fencingToken).catch(() => {}) // it lapses by itself
@@ -624,7 +686,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const sent = instant(this.#clock)
     const { doubts } = belief
     try {
-      await this.#client.extendLease(lease, { holder, duration: durationMs, value })
+      await this.#client.extendLease(lease, { holder, duration: durationMs, value, announce: value !== undefined })
     } catch (error) {
       if (!(error instanceof ErrInvalid)) throw error
       const loss = this.#lossOf(hold)
@@ -715,7 +777,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     } else if (change.kind === 'vacated') {
       this.#beliefs.get(change.lease)?.doubt()
       this.#vacated(change.lease)
-    }
+    } else this.#waitingRoom.lookForObservers(change.lease)
   }
 
   /** The lease may be free: whoever waits for it looks, and whoever holds it here makes sure. */
@@ -735,6 +797,18 @@ interface Ending<T> {
   readonly unwanted?: (value: T) => void
 }
 
+/** Whether an observer is to be told. */
+function differs(before: Info | undefined, after: Info | undefined, renewals: boolean): boolean {
+  if (before === undefined || after === undefined) return before !== after
+  return (
+    before.fencingToken !== after.fencingToken ||
+    before.holder !== after.holder ||
+    before.value !== after.value ||
+    before.pinned !== after.pinned ||
+    (renewals && after.expiry.toMillis() > before.expiry.toMillis())
+  )
+}
+
 function giveBack(hold: Hold): void {
   hold.release().catch(() => {}) // it lapses by itself
 }
@@ -743,5 +817,6 @@ interface ClaimRequest {
   readonly holder: string
   readonly durationMs: number
   readonly value: string | undefined
+  readonly announce: boolean | undefined
   readonly signal: AbortSignal | undefined
 }

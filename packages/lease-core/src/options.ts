@@ -66,7 +66,13 @@ const holdOptions = z.strictObject({
       if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
     })
     .optional(),
+  announce: z.boolean({ error: 'must be true or false' }).optional(),
   renewEvery: duration.optional(),
+})
+
+const observeOptions = z.strictObject({
+  signal: z.instanceof(AbortSignal, { error: 'must be an AbortSignal' }).optional(),
+  renewals: z.boolean({ error: 'must be true or false' }).default(false),
 })
 
 export interface ParsedSubstrateClientOptions {
@@ -101,6 +107,7 @@ export interface ParsedHoldOptions {
   readonly waitMs: number
   readonly signal: AbortSignal | undefined
   readonly value: string | undefined
+  readonly announce: boolean | undefined
   readonly renewEveryMs: number
 }
 
@@ -111,10 +118,22 @@ export function parseHoldOptions(options: unknown, others: readonly Problem[] = 
     wait,
     signal,
     value,
+    announce,
     renewEvery,
   } = parse(holdOptions, options, 'options', [...others, ...lateRenewal(options)])
   const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
-  return { durationMs, waitMs, signal, value, renewEveryMs: renewEvery ?? durationMs / 3 }
+  return { durationMs, waitMs, signal, value, announce, renewEveryMs: renewEvery ?? durationMs / 3 }
+}
+
+export interface ParsedObserveOptions {
+  readonly signal: AbortSignal | undefined
+  readonly renewals: boolean
+}
+
+/** @throws ErrNotValid with every problem, those of the other arguments first */
+export function parseObserveOptions(options: unknown, others: readonly Problem[]): ParsedObserveOptions {
+  const { signal, renewals } = parse(observeOptions, options, 'options', others)
+  return { signal, renewals }
 }
 
 /** A renewal must be sent before its lease is over; told beside whatever else is wrong. */

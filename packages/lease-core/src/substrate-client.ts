@@ -92,12 +92,12 @@ export class SubstrateClient implements Client {
   claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void> {
     return this.#start(options, (signal) => {
       const durationMs = checkRequest(lease, request)
-      const { holder, value } = request
+      const { holder, value, announce } = request
       const nonce = `${this.#noncePrefix}${(this.#nonces++).toString(36)}`
       return new Promise((resolve, reject) => {
         void this.#inLane(lease, async () => {
           const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
-          const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed }
+          const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed, announce }
           // The caller is answered from inside the lane: tidying up after a claim given up goes on without him.
           try {
             const verdict = await this.#settle(op, signal)
@@ -116,12 +116,13 @@ export class SubstrateClient implements Client {
   extendLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void> {
     return this.#start(options, (signal) => {
       const durationMs = checkRequest(lease, request)
-      const { holder, value } = request
+      const { holder, value, announce } = request
       return this.#inLane(lease, () => {
         const known = this.#sightings.get(lease)
         const own = known?.holder === holder ? known : undefined
         const seen = own?.version === undefined ? undefined : own
-        const op: Op = { kind: 'extend', lease, holder, fencingToken: own?.fencingToken, durationMs, value, seen }
+        const fencingToken = own?.fencingToken
+        const op: Op = { kind: 'extend', lease, holder, fencingToken, durationMs, value, seen, announce }
         // A store without a clock cannot tell that the lease has lapsed; whoever observed it can, and must.
         if (known?.lapsedVersion(instant(this.#clock)) !== undefined) return Promise.reject(invalid(op, undefined))
         return this.#demand(op, signal)

@@ -37,6 +37,8 @@ export interface ClaimOp {
   readonly value: string | undefined
   /** Stores without a clock: the version that core has observed to be lapsed, if any; it may be taken over. */
   readonly lapsed: string | undefined
+  /** Whether watchers are to be told (`changed`) when this opens a term. A store that tells anyway may ignore it. */
+  readonly announce?: boolean | undefined
 }
 
 /** Moves the expiry to now + durationMs unless it is later already; granted to the holder of a lease not lapsed. */
@@ -51,6 +53,8 @@ export interface ExtendOp {
   readonly value: string | undefined
   /** Stores without a clock: this very term as core last saw it, so that one unchanged since can be extended unread. */
   readonly seen: Holding | undefined
+  /** Whether watchers are to be told (`changed`) when this changes the value, as in `ClaimOp`. */
+  readonly announce?: boolean | undefined
 }
 
 /** Vacates; granted to the holder, and when vacant or lapsed already. The lease's fencing token is not forgotten. */

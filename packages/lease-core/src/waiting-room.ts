@@ -1,8 +1,8 @@
 /**
- * Those who wait for a lease: some only want to see it vacant, others want to hold it.
+ * Those who wait for a lease: some want to see it vacant, some want to see whatever becomes of it, others want to hold it.
  *
  * - Each awaited lease is looked at when a hint comes, when somebody joins, at its known expiry, and at the latest after
- *   `maxSleep`. To look is to read it for those who only wait, and to claim it for the first who wants it.
+ *   `maxSleep`. To look is to read it for those who only watch, and to claim it for the first who wants it.
  * - Those who want to hold it are served first come, first served, and only the first of them contends in the substrate.
  * - A look that fails is repeated with growing pauses; nobody is told until his own time runs out.
  * - Whoever leaves leaves nothing behind: no timer, no claim, no entry.
@@ -63,6 +63,21 @@ export class WaitingRoom {
     return { outcome, leave }
   }
 
+  /**
+   * Tells what every look finds, beginning with one that is sent from now on: an Info, or undefined for vacant. What
+   * `fail` is told ends it: no later look would do better. Returns how to leave.
+   */
+  observe(lease: string, tell: (info: Info | undefined) => void, fail: (error: unknown) => void): () => void {
+    const awaited = this.#await(lease)
+    const observer: Observer = { tell, fail }
+    awaited.observers.push(observer)
+    void this.#look(awaited)
+    return () => {
+      remove(awaited.observers, observer)
+      this.#rest(awaited)
+    }
+  }
+
   /** Resolves with a Hold when its turn has come and the lease was granted; rejects when `waitMs` is over. */
   contend(lease: string, holder: string, options: ParsedHoldOptions): Waiting<Hold> {
     const { clock, agenda } = this.#keeper
@@ -90,6 +105,12 @@ export class WaitingRoom {
   look(lease: string): void {
     const awaited = this.#awaited.get(lease)
     if (awaited !== undefined) void this.#look(awaited)
+  }
+
+  /** Something about the lease is different: finds out for those who observe it. */
+  lookForObservers(lease: string): void {
+    const awaited = this.#awaited.get(lease)
+    if (awaited !== undefined && awaited.observers.length > 0) void this.#look(awaited)
   }
 
   /** Hints may have been lost: finds out about everything that is awaited. */
@@ -127,7 +148,9 @@ export class WaitingRoom {
       awaited.lookAgain = false
       // Those who only wait look first: they are to see the vacancy that the contender is about to end.
       const failures = [
-        awaited.waiters.length > 0 ? await this.#failureOf('read', this.#wakeIfVacant(awaited), awaited) : false,
+        awaited.waiters.length + awaited.observers.length > 0
+          ? await this.#failureOf('read', this.#read(awaited), awaited)
+          : false,
         awaited.contenders[0] !== undefined
           ? await this.#failureOf('claim', this.#tryFor(awaited, awaited.contenders[0]), awaited)
           : false,
@@ -148,17 +171,23 @@ export class WaitingRoom {
     }
   }
 
-  async #wakeIfVacant(awaited: Awaited): Promise<void> {
-    const waiting = [...awaited.waiters] // those who come while the read is out want one of their own
+  /** Wakes those who wait for a vacancy, if it is one, and tells the observers. */
+  async #read(awaited: Awaited): Promise<void> {
+    // Those who come while the read is out want one of their own.
+    const waiting = [...awaited.waiters]
+    const observing = [...awaited.observers]
     try {
       await this.#keeper.read(awaited.lease)
     } catch (error) {
       if (error instanceof ErrUnknown) throw error
       for (const waiter of waiting) if (remove(awaited.waiters, waiter)) waiter.reject(error as Error)
+      for (const observer of observing) if (remove(awaited.observers, observer)) observer.fail(error)
       return
     }
-    const info = this.#keeper.known(awaited.lease)
-    if (info !== undefined && !this.#keeper.hasLapsed(info)) return
+    const known = this.#keeper.known(awaited.lease)
+    const info = known === undefined || this.#keeper.hasLapsed(known) ? undefined : known
+    for (const observer of observing) if (awaited.observers.includes(observer)) observer.tell(info)
+    if (info !== undefined) return
     for (const waiter of waiting) if (remove(awaited.waiters, waiter)) waiter.resolve()
   }
 
@@ -200,7 +229,7 @@ export class WaitingRoom {
   #rest(awaited: Awaited): void {
     const { clock, agenda, maxSleepMs } = this.#keeper
     if (awaited.looking || this.#closed) return
-    if (awaited.waiters.length === 0 && awaited.contenders.length === 0) {
+    if (awaited.waiters.length + awaited.contenders.length + awaited.observers.length === 0) {
       agenda.off(awaited)
       if (this.#awaited.get(awaited.lease) === awaited) this.#awaited.delete(awaited.lease)
       return
@@ -208,8 +237,10 @@ export class WaitingRoom {
     let delayMs = maxSleepMs
     const info = this.#keeper.known(awaited.lease)
     if (awaited.failures > 0) delayMs = 1 + backoffMs(awaited.failures, maxSleepMs)
-    else if (info === undefined) delayMs = Math.min(delayMs, 1 + backoffMs(1))
-    else {
+    else if (info === undefined) {
+      // Vacant, and yet somebody waits: it was another's when he asked for it. Observers are content.
+      if (awaited.waiters.length + awaited.contenders.length > 0) delayMs = Math.min(delayMs, 1 + backoffMs(1))
+    } else {
       // One millisecond past the latest instant: the boundary itself still belongs to the holder.
       const leftMs = info.expiry.toMillis() + 1 - clock.now()
       if (leftMs > 0) delayMs = Math.min(delayMs, leftMs)
@@ -222,6 +253,11 @@ export class WaitingRoom {
 interface Waiter {
   readonly resolve: () => void
   readonly reject: (error: Error) => void
+}
+
+interface Observer {
+  readonly tell: (info: Info | undefined) => void
+  readonly fail: (error: unknown) => void
 }
 
 /** One who wants to hold the lease and waits for it. */
@@ -244,6 +280,7 @@ class Awaited implements Task {
   readonly lease: string
   readonly waiters: Waiter[] = []
   readonly contenders: Contender[] = []
+  readonly observers: Observer[] = []
   /** A read or a claim is out; `lookAgain`: something happened since it was sent. */
   looking = false
   lookAgain = false

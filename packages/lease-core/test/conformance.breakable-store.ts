@@ -207,6 +207,7 @@ export class BreakableStore {
     if (term !== undefined && !this.mayClaim(term, op)) return this.refuse(term)
     const fresh = this.newTerm(op, term)
     this.terms.set(op.lease, fresh)
+    if (op.announce === true) this.tell({ kind: 'changed', lease: op.lease })
     return granted(this.holding(fresh))
   }
 
@@ -218,7 +219,9 @@ export class BreakableStore {
     if (!this.mayExtend(term, op)) return this.refuse(term)
     if (term === undefined) return granted(undefined)
     this.prolong(term, op)
+    const { value } = term
     this.setValue(term, op)
+    if (op.announce === true && term.value !== value) this.tell({ kind: 'changed', lease: op.lease })
     return granted(this.holding(term))
   }
 

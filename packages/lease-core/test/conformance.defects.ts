@@ -645,6 +645,23 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
 
+  'nobody is told of a new term': {
+    manager: ['an observer sees who holds the lease at once, and then every change that is announced'],
+    store: class extends BreakableStore {
+      override claim(op: ClaimOp, term: Term | undefined): Verdict {
+        return super.claim({ ...op, announce: false }, term)
+      }
+    },
+  },
+  'nobody is told of a new value': {
+    manager: ['an observer sees who holds the lease at once, and then every change that is announced'],
+    store: class extends BreakableStore {
+      override extend(op: ExtendOp, term: Term | undefined): Verdict {
+        return super.extend({ ...op, announce: false }, term)
+      }
+    },
+  },
+
   // ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   'names are cut at 63 bytes': { store: renaming((name) => name.slice(0, 63)) },

@@ -31,12 +31,17 @@ export function listenTo(channel: string, open: OpenListenClient): OpenHintConne
   }
 }
 
-/** A payload is a JSON array of the names vacated; anything else is not ours to understand, so all may have changed. */
+/**
+ * A payload is a JSON array of the names vacated, or an object with those `changed`; anything else is not ours to
+ * understand, so all may have changed.
+ */
 function changesIn(payload: string | undefined): LeaseChange[] {
   try {
-    const names: unknown = JSON.parse(payload ?? '')
+    const message = JSON.parse(payload ?? '') as { readonly changed?: unknown } | null
+    const kind = Array.isArray(message) ? 'vacated' : 'changed'
+    const names: unknown = kind === 'vacated' ? message : message?.changed
     if (Array.isArray(names) && names.every((name) => typeof name === 'string')) {
-      return names.map((lease) => ({ kind: 'vacated', lease }))
+      return names.map((lease) => ({ kind, lease }))
     }
   } catch {
     // not JSON

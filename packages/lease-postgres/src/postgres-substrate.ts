@@ -154,7 +154,9 @@ export class PostgresSubstrate implements Substrate {
   async #applyKind(kind: Op['kind'], ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const verdicts = Array.from<Verdict>({ length: ops.length })
     try {
-      const rows = await this.#patiently(() => this.#query(this.#statements[kind], this.#values(kind, ops), call), call)
+      const statement = announces(kind, ops) ? (`${kind}Announced` as const) : kind
+      const values = this.#values(statement, ops)
+      const rows = await this.#patiently(() => this.#query(this.#statements[statement], values, call), call)
       for (const row of rows as OpRow[]) verdicts[row.n - 1] = verdictOf(kind, row)
     } catch (error) {
       verdicts.fill(isConflict(error) ? contended : unknown(error))
@@ -163,8 +165,8 @@ export class PostgresSubstrate implements Substrate {
   }
 
   /** The parameters in the order that `sql.ts` documents: one array per field of the operations. */
-  #values(kind: Op['kind'], ops: readonly Op[]): unknown[] {
-    const { fields, announces } = parameters[kind]
+  #values(statement: OpStatement, ops: readonly Op[]): unknown[] {
+    const { fields, announces } = parameters[statement]
     const columns = fields.map((field) => ops.map((op) => parameter((op as unknown as Record<string, unknown>)[field])))
     return announces ? [this.#namespace, ...columns, this.#channel] : [this.#namespace, ...columns]
   }
@@ -192,10 +194,22 @@ export class PostgresSubstrate implements Substrate {
   }
 }
 
+type OpStatement = Op['kind'] | 'claimAnnounced' | 'extendAnnounced'
+
+/** Whether watchers are to be told of any of these. */
+function announces(kind: Op['kind'], ops: readonly Op[]): kind is 'claim' | 'extend' {
+  return (kind === 'claim' || kind === 'extend') && ops.some((op) => 'announce' in op && op.announce === true)
+}
+
+const claimFields = ['lease', 'holder', 'nonce', 'durationMs', 'value']
+const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs', 'value']
+
 /** Which fields of an operation its statement takes, and whether the channel follows. */
-const parameters: Readonly<Record<Op['kind'], { readonly fields: readonly string[]; readonly announces: boolean }>> = {
-  claim: { fields: ['lease', 'holder', 'nonce', 'durationMs', 'value'], announces: false },
-  extend: { fields: ['lease', 'holder', 'fencingToken', 'durationMs', 'value'], announces: false },
+const parameters: Readonly<Record<OpStatement, { readonly fields: readonly string[]; readonly announces: boolean }>> = {
+  claim: { fields: claimFields, announces: false },
+  claimAnnounced: { fields: [...claimFields, 'announce'], announces: true },
+  extend: { fields: extendFields, announces: false },
+  extendAnnounced: { fields: [...extendFields, 'announce'], announces: true },
   release: { fields: ['lease', 'holder', 'fencingToken', 'nonce'], announces: true },
   expire: { fields: ['lease'], announces: true },
   pin: { fields: ['lease', 'entity'], announces: false },

@@ -25,7 +25,10 @@ import type { Tables } from './schema.ts'
 /** All statements over one pair of tables. */
 export interface Statements {
   readonly claim: string
+  /** Tells watchers as well. Most claims and extensions do without, and their statements are the shorter for it. */
+  readonly claimAnnounced: string
   readonly extend: string
+  readonly extendAnnounced: string
   readonly release: string
   readonly expire: string
   readonly pin: string
@@ -38,8 +41,10 @@ export interface Statements {
 
 export function statements(tables: Tables): Statements {
   return {
-    claim: claimSql(tables),
-    extend: extendSql(tables),
+    claim: claimSql(tables, { announced: false }),
+    claimAnnounced: claimSql(tables, { announced: true }),
+    extend: extendSql(tables, { announced: false }),
+    extendAnnounced: extendSql(tables, { announced: true }),
     release: releaseSql(tables),
     expire: expireSql(tables),
     pin: pinSql(tables),
@@ -91,15 +96,24 @@ const locked = ({ lease }: Tables, condition: string, lock: string, columns = ''
 /** Joined on two columns although one would do: the planner then expects few rows and looks each up by its key. */
 const lockedRows = 'lk JOIN req r ON r.n = lk.n AND r.name = lk.name'
 
-/** One message per 7 kB of names: the server takes less than 8000 bytes, and a name is at most 513 in JSON. */
-const notify = (channel: string): string => `note AS MATERIALIZED (
-  SELECT pg_notify(${channel}, json_agg(part.name)::text)
-  FROM (SELECT name, sum(octet_length(to_json(name)::text) + 2) OVER (ORDER BY name) / 7000 AS nth FROM gone) part
+/**
+ * Tells of the names in `gone` or `news`, in the words of listener.ts. One message per 7 kB of names: the server takes
+ * less than 8000 bytes, and a name is at most 513 in JSON.
+ */
+const notify = (channel: string, names: 'gone' | 'news' = 'gone'): string => {
+  const list = 'json_agg(part.name)'
+  const payload = names === 'gone' ? list : `json_build_object('changed', ${list})`
+  return `note AS MATERIALIZED (
+  SELECT pg_notify(${channel}, ${payload}::text)
+  FROM (SELECT name, sum(octet_length(to_json(name)::text) + 2) OVER (ORDER BY name) / 7000 AS nth FROM ${names}) part
   WHERE ${channel}::text IS NOT NULL GROUP BY part.nth
 )`
+}
+const notes = '(SELECT count(*) FROM note) AS notes'
 
 /**
- * $1 namespace, $2 names, $3 holders, $4 nonces, $5 milliseconds, $6 values.
+ * $1 namespace, $2 names, $3 holders, $4 nonces, $5 milliseconds, $6 values; announced: $7 whether to tell, $8 channel or
+ * null.
  *
  * `INSERT .. ON CONFLICT DO UPDATE .. WHERE` would be shorter, but it locks the row before it looks at the condition:
  * a contender for a live lease would hang behind the holder's guarded transaction.
@@ -107,11 +121,12 @@ const notify = (channel: string): string => `note AS MATERIALIZED (
  * A replay (same holder and nonce, still live) needs no write: its term began after the call did, with the duration
  * that the call asked for. `mine` tells it.
  */
-function claimSql(tables: Tables): string {
+function claimSql(tables: Tables, { announced }: { readonly announced: boolean }): string {
   const { lease } = tables
+  const news = `, news AS (SELECT r.name FROM won JOIN req r USING (n) WHERE r.announce), ${notify('$8', 'news')}`
   return `WITH req AS MATERIALIZED (
-  SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::float8[], $6::text[])
-    WITH ORDINALITY AS t(name, holder, nonce, ms, value, n) ORDER BY name COLLATE "C"
+  SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::float8[], $6::text[]${announced ? ', $7::boolean[]' : ''})
+    WITH ORDINALITY AS t(name, holder, nonce, ms, value${announced ? ', announce' : ''}, n) ORDER BY name COLLATE "C"
 ), ${current(tables)}, ${locked(tables, `l.holder IS NULL OR ${lapsed}`, 'FOR UPDATE SKIP LOCKED')}, up AS (
   UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
     token = greatest(l.token + 1, ${micros})
@@ -125,26 +140,32 @@ function claimSql(tables: Tables): string {
   RETURNING l.name, ${returning}
 ), won AS (
   SELECT r.n, w.* FROM (SELECT * FROM up UNION ALL SELECT * FROM ins) w JOIN req r USING (name)
-)
+)${announced ? news : ''}
 SELECT r.n::int, won.n IS NOT NULL AS done, ${state('won', 'cur')},
-  won.n IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce AS mine
+  won.n IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce AS mine${announced ? `, ${notes}` : ''}
 FROM req r LEFT JOIN won USING (n) LEFT JOIN cur USING (n)`
 }
 
-/** $1 namespace, $2 names, $3 holders, $4 tokens or null, $5 milliseconds, $6 values or null. */
-function extendSql(tables: Tables): string {
+/**
+ * $1 namespace, $2 names, $3 holders, $4 tokens or null, $5 milliseconds, $6 values or null; announced: $7 whether to
+ * tell, $8 channel or null.
+ */
+function extendSql(tables: Tables, { announced }: { readonly announced: boolean }): string {
   const { lease } = tables
+  const news = `, news AS (
+  SELECT r.name FROM up JOIN req r USING (n) JOIN cur USING (n) WHERE r.announce AND up.value IS DISTINCT FROM cur.value
+), ${notify('$8', 'news')}`
   const matches = `l.holder = r.holder AND (r.token IS NULL OR l.token = r.token) AND ${live}`
   return `WITH req AS MATERIALIZED (
-  SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::float8[], $6::text[])
-    WITH ORDINALITY AS t(name, holder, token, ms, value, n) ORDER BY name COLLATE "C"
+  SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::float8[], $6::text[]${announced ? ', $7::boolean[]' : ''})
+    WITH ORDINALITY AS t(name, holder, token, ms, value${announced ? ', announce' : ''}, n) ORDER BY name COLLATE "C"
 ), ${current(tables)}, ${locked(tables, matches, 'FOR NO KEY UPDATE')}, up AS (
   UPDATE ${lease} l SET expiry = greatest(l.expiry, ${granted}), value = coalesce(r.value, l.value)
   FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name AND ${matches}
   RETURNING r.n, ${returning}
-)
+)${announced ? news : ''}
 SELECT r.n::int, up.n IS NOT NULL AS done, ${state('up', 'cur')},
-  up.n IS NULL AND cur.holder = r.holder AND (r.token IS NULL OR cur.token = r.token) AS mine
+  up.n IS NULL AND cur.holder = r.holder AND (r.token IS NULL OR cur.token = r.token) AS mine${announced ? `, ${notes}` : ''}
 FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n)`
 }
 
@@ -167,7 +188,7 @@ function releaseSql(tables: Tables): string {
 ), ${notify('$6')}
 SELECT r.n::int, gone.n IS NOT NULL AS done, ${state('cur')},
   gone.n IS NULL AND cur.holder = r.holder AND (r.token IS NULL OR cur.token = r.token)
-    AND (r.nonce IS NULL OR cur.nonce = r.nonce) AS mine, (SELECT count(*) FROM note) AS notes
+    AND (r.nonce IS NULL OR cur.nonce = r.nonce) AS mine, ${notes}
 FROM req r LEFT JOIN gone USING (n) LEFT JOIN cur USING (n)`
 }
 
@@ -181,7 +202,7 @@ function expireSql(tables: Tables): string {
   RETURNING lk.n, l.name
 ), ${notify('$3')}
 SELECT r.n::int, gone.n IS NOT NULL AS done, ${state('cur')},
-  (SELECT count(*) FROM note) AS notes
+  ${notes}
 FROM req r LEFT JOIN gone USING (n) LEFT JOIN cur USING (n)`
 }
 
@@ -222,7 +243,7 @@ function unpinSql(tables: Tables): string {
 ), gone AS (
   SELECT up.name FROM up JOIN cur USING (n) WHERE cur.holder IS NOT NULL AND up.holder IS NULL
 ), ${notify('$4')}
-SELECT r.n::int, up.n IS NOT NULL AS done, ${state('up', 'cur')}, (SELECT count(*) FROM note) AS notes
+SELECT r.n::int, up.n IS NOT NULL AS done, ${state('up', 'cur')}, ${notes}
 FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n)`
 }
 

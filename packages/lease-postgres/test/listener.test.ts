@@ -5,6 +5,7 @@ import { Client } from 'pg'
 import {
   claim,
   eventually,
+  extend,
   grant,
   newCall,
   openSetting,
@@ -63,6 +64,24 @@ for (const target of postgresTargets()) {
       await eventually(() => changes.length >= 3)
       await sleep(50)
       expect(changes).to.deep.equal([lease, 'expired', 'unpinned'].map((name) => ({ kind: 'vacated', lease: name })))
+      stop()
+    })
+
+    it('tell of new terms and new values where that is asked for', async () => {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      const { changes, stop } = await watched(setting.substrate({ namespace }).watch)
+      const announce = true
+      await substrate.apply([claim('told', 'a', 60_000, { announce }), claim('silent', 'a', 60_000)], newCall())
+      await settle(substrate, claim('told', 'b', 60_000, { announce }))
+      await grant(substrate, extend('silent', 'a', 60_000, { value: 'v' }))
+      await grant(substrate, extend('told', 'a', 90_000, { announce }))
+      for (let twice = 0; twice < 2; twice++) {
+        await grant(substrate, extend('told', 'a', 60_000, { value: 'v', announce }))
+      }
+      await eventually(() => changes.length >= 2)
+      await sleep(50)
+      expect(changes).to.deep.equal([1, 2].map(() => ({ kind: 'changed', lease: 'told' })))
       stop()
     })
 

@@ -274,6 +274,54 @@ export const manager: Chapter = {
       await assert.rejects(scene.settle(wait), (error) => error === reason)
     })
 
+    clause(
+      'an observer sees who holds the lease at once, and then every change that is announced',
+      async (scene) => {
+        const { a, b, lease, longMs } = scene
+        const worker = scene.manage(a)
+        await worker.claim(lease, ALICE, longMs, { value: 'first' })
+        const seen: string[] = []
+        const controller = new AbortController()
+        const watching = later(
+          (async () => {
+            for await (const info of scene.manage(b).observe(lease, { signal: controller.signal })) {
+              seen.push(info === undefined ? 'vacant' : `${info.holder}: ${info.value}`)
+            }
+          })(),
+        )
+        const next = (what: string): Promise<void> => scene.until(what, () => seen.at(-1) === what)
+        await next('alice: first')
+        await scene.pass(scene.unitMs) // the subscription is in force
+        await worker.claim(lease, ALICE, longMs, { value: 'second', announce: true })
+        await next('alice: second')
+        await worker.release(lease, ALICE)
+        await next('vacant')
+        const hold = await worker.hold(lease, BOB, { duration: longMs, value: 'third', announce: true })
+        await next('bob: third')
+        await hold.update('fourth')
+        await next('bob: fourth')
+        const reason = new Error('enough')
+        controller.abort(reason)
+        await assert.rejects(scene.settle(watching), (error) => error === reason)
+        await hold.release()
+        same(seen, ['alice: first', 'alice: second', 'vacant', 'bob: third', 'bob: fourth'], 'what was seen')
+      },
+      'notifications',
+    )
+
+    clause('without any hint an observer sees a takeover after the expiry that it knows', async (scene) => {
+      const { a, b, lease, unitMs, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
+      const observing = scene.manage(deaf(b)).observe(lease)
+      same((await scene.settle(observing.next())).value?.holder, ALICE, 'the holder')
+      await a.extendLease(lease, { holder: ALICE, duration: unitMs * 3 })
+      const second = later(observing.next())
+      await a.releaseLease(lease, ALICE)
+      await a.claimLease(lease, { holder: BOB, duration: longMs })
+      same((await scene.settle(second)).value?.holder, BOB, 'the holder')
+      await scene.settle(observing.return(undefined as never))
+    })
+
     // ── hold ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     clause(

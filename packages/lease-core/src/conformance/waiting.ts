@@ -102,6 +102,28 @@ export const waiting: Chapter = {
       'notifications',
     )
 
+    clause(
+      'a claim that is announced is heard of, and so is a new value',
+      async (scene) => {
+        const { a, b, lease, longMs } = scene
+        const heard = scene.listen(b)
+        // More than once, for a subscription needs a moment to be in force.
+        await scene.until('word of a claim', async () => {
+          await a.releaseLease(lease, ALICE)
+          await a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'old', announce: true })
+          await scene.pass(scene.unitMs / 10)
+          return tellsOf(heard, lease, 'changed')
+        })
+        await scene.pass(scene.unitMs)
+        const before = heard.length
+        await a.extendLease(lease, { holder: ALICE, duration: longMs, value: 'new', announce: true })
+        await scene.until('word of a value', () => tellsOf(heard.slice(before), lease, 'changed'))
+        await b.refresh([lease])
+        same(known(b, lease).value, 'new', 'the value')
+      },
+      'notifications',
+    )
+
     clause('a late observer sees the current holder at once', async (scene) => {
       const { a, lease, longMs } = scene
       await a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'here' })
@@ -148,6 +170,6 @@ async function hears(
   }
 }
 
-function tellsOf(heard: readonly LeaseChange[], lease: string): boolean {
-  return heard.some((change) => change.kind === 'vacated' && change.lease === lease)
+function tellsOf(heard: readonly LeaseChange[], lease: string, kind: 'vacated' | 'changed' = 'vacated'): boolean {
+  return heard.some((change) => change.kind === kind && change.lease === lease)
 }

@@ -1,0 +1,187 @@
+import { expect } from 'chai'
+import { ErrNotValid, ErrStopped } from '../src/errors.ts'
+import type { Info } from '../src/lease.ts'
+import type { Manager, ObserveOptions } from '../src/manager.ts'
+import { track } from '../src/testing/index.ts'
+import { Bench, rejection } from './manager.bench.ts'
+
+/** Everything an observer sees, in short. */
+function watch(manager: Manager, options: ObserveOptions = {}): { seen: string[]; end: Promise<void> } {
+  const seen: string[] = []
+  const show = (info: Info | undefined): string =>
+    info === undefined ? 'vacant' : `${info.holder} ${info.value ?? ''}`
+  const end = (async () => {
+    for await (const info of manager.observe('db', options)) seen.push(show(info).trim())
+  })()
+  end.catch(() => {})
+  return { seen, end }
+}
+
+describe('Manager.observe: what becomes of a lease', () => {
+  it('tells at once who holds it, late comers too, or that nobody does', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    const early = watch(bench.manager)
+    await bench.clock.settle()
+    expect(early.seen).to.deep.equal(['vacant'])
+    await other.manager.claim('db', 'a', 60_000, { value: 'v', announce: true })
+    await bench.clock.settle()
+    const late = watch(bench.manager)
+    await bench.clock.settle()
+    expect(early.seen).to.deep.equal(['vacant', 'a v'])
+    expect(late.seen).to.deep.equal(['a v'])
+    await bench.manager.stop()
+  })
+
+  it('tells each change of holder, term, value and pin, and nothing twice', async () => {
+    const bench = new Bench()
+    const { manager } = bench.other()
+    const { seen } = watch(bench.manager)
+    const steps: (() => Promise<unknown>)[] = [
+      () => manager.claim('db', 'a', 60_000, { announce: true }),
+      () => manager.claim('db', 'a', 60_000, { value: 'v', announce: true }),
+      () => manager.claim('db', 'a', 90_000, { announce: true }),
+      () => manager.pin('db', 'operator'),
+      () => manager.unpin('db', 'operator'),
+      () => manager.release('db', 'a'),
+      () => manager.claim('db', 'a', 60_000, { announce: true }),
+      () => manager.release('db', 'a'),
+    ]
+    await bench.clock.settle()
+    for (const step of steps) {
+      await step()
+      await bench.clock.settle()
+    }
+    expect(seen).to.deep.equal(['vacant', 'a', 'a v', 'a v', 'a v', 'vacant', 'a', 'vacant'])
+    await bench.manager.stop()
+  })
+
+  it('tells of what this very manager does, announced or not', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const { seen } = watch(bench.manager)
+    await bench.clock.settle()
+    await bench.manager.claim('db', 'a', 60_000)
+    await bench.clock.settle()
+    await bench.manager.release('db', 'a')
+    await bench.clock.settle()
+    expect(seen).to.deep.equal(['vacant', 'a', 'vacant'])
+    await bench.manager.stop()
+  })
+
+  it('passes over a state that was over before it was asked for', async () => {
+    const bench = new Bench()
+    const { manager } = bench.other()
+    const observing = bench.manager.observe('db')
+    expect((await observing.next()).value).to.equal(undefined)
+    for (const holder of ['a', 'b', 'c']) {
+      await manager.claim('db', holder, 60_000, { announce: true })
+      await bench.clock.settle()
+      if (holder !== 'c') await manager.release('db', holder)
+      await bench.clock.settle()
+    }
+    expect((await observing.next()).value?.holder).to.equal('c')
+    await bench.manager.stop()
+  })
+
+  it('without hints notices a lapse at the known expiry, and a claim after maxSleep', async () => {
+    const bench = new Bench({ wire: { watch: false }, maxSleep: 60_000 })
+    const { manager } = bench.other()
+    await manager.claim('db', 'a', 10_000)
+    const { seen } = watch(bench.manager)
+    await bench.clock.advance(10_012)
+    expect(seen).to.deep.equal(['a', 'vacant'])
+    await manager.claim('db', 'b', 3_600_000)
+    await bench.clock.advance(59_900)
+    expect(seen).to.have.length(2)
+    await bench.clock.advance(200)
+    expect(seen).to.deep.equal(['a', 'vacant', 'b'])
+    await bench.manager.stop()
+  })
+
+  it('reads nothing while nothing happens: once per known expiry, and once per maxSleep when vacant', async () => {
+    const bench = new Bench({ maxSleep: 60_000 })
+    const { manager } = bench.other()
+    const hold = await manager.hold('db', 'a', { duration: 30_000 })
+    const { seen } = watch(bench.manager)
+    await bench.clock.settle()
+    bench.wire.resetCounts()
+    await bench.clock.advance(600_000)
+    expect(bench.wire.counts.read).to.be.within(18, 30)
+    await hold.release()
+    await bench.clock.settle()
+    bench.wire.resetCounts()
+    await bench.clock.advance(600_000)
+    expect(bench.wire.counts.read).to.be.within(9, 11)
+    expect(seen).to.deep.equal(['a', 'vacant'])
+    await bench.manager.stop()
+  })
+
+  it('tells of renewals when asked to', async () => {
+    const bench = new Bench()
+    const hold = await bench.other().manager.hold('db', 'a', { duration: 30_000 })
+    const { seen } = watch(bench.manager, { renewals: true })
+    await bench.clock.advance(120_000)
+    expect(seen.length).to.be.within(4, 7)
+    expect(new Set(seen)).to.deep.equal(new Set(['a']))
+    await hold.release()
+    await bench.manager.stop()
+  })
+
+  it('goes on when the store was away', async () => {
+    const bench = new Bench({ maxSleep: 60_000 })
+    const { manager } = bench.other()
+    const { seen } = watch(bench.manager)
+    await bench.clock.settle()
+    const away = bench.wire.reject(new Error('away'))
+    await manager.claim('db', 'a', 60_000, { announce: true })
+    await bench.clock.advance(5_000)
+    away.heal()
+    await bench.clock.advance(60_000)
+    expect(seen).to.include('a')
+    await bench.manager.stop()
+  })
+
+  it('ends with the reason of the signal, and leaves nothing behind', async () => {
+    const bench = new Bench()
+    const controller = new AbortController()
+    const { end } = watch(bench.manager, { signal: controller.signal })
+    await bench.clock.settle()
+    const reason = new Error('enough')
+    controller.abort(reason)
+    expect(await rejection(end, Error)).to.equal(reason)
+    expect(bench.clock.pending).to.equal(0)
+    expect(await rejection(watch(bench.manager, { signal: controller.signal }).end, Error)).to.equal(reason)
+  })
+
+  it('ends when the loop is left, and leaves nothing behind', async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('db', 'a', 60_000)
+    for await (const info of bench.manager.observe('db')) {
+      expect(info?.holder).to.equal('a')
+      break
+    }
+    await bench.clock.settle()
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('ends with ErrStopped when the manager stops', async () => {
+    const bench = new Bench()
+    const { end } = watch(bench.manager)
+    await bench.clock.settle()
+    await bench.manager.stop()
+    await rejection(end, ErrStopped)
+    await rejection(watch(bench.manager).end, ErrStopped)
+    expect(bench.clock.pending).to.equal(0)
+  })
+
+  it('refuses bad names and options, all at once, and sends nothing', async () => {
+    const bench = new Bench()
+    const bad = { renewals: 'yes', signal: 1, typo: true } as unknown as ObserveOptions
+    const error = await rejection(bench.manager.observe('', bad).next(), ErrNotValid)
+    expect(error.problems.map(({ argument }) => argument)).to.have.members(['lease', 'renewals', 'signal', 'typo'])
+    expect(bench.wire.counts.read).to.equal(0)
+    const claim = track(bench.manager.claim('db', 'a', 1000, { announce: 'yes' as unknown as boolean }))
+    await bench.clock.settle()
+    expect(claim.state).to.equal('rejected')
+  })
+})
