@@ -46,6 +46,13 @@ export interface Hold extends AsyncDisposable {
    */
   update(value: string): Promise<void>
   /**
+   * Renews this term now, whether or not the Hold also does so by itself.
+   *
+   * @throws ErrLost    the Hold is over
+   * @throws ErrUnknown it may have happened
+   */
+  renew(): Promise<void>
+  /**
    * Gives the lease up; waits for a renewal in flight. The Hold is over either way, and a second release sends nothing.
    *
    * @throws ErrNotHeld  another has it already
@@ -70,7 +77,7 @@ export interface HoldKeeper {
   /** Extends this very term. */
   extend(hold: ManagedHold, value: string | undefined): Extension
   /** Extends this very term with a new value, as a call of the caller's own. */
-  update(hold: ManagedHold, value: string): Promise<LossReason | undefined>
+  update(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why it is lost, or undefined when the term still stands. */
   reread(hold: ManagedHold): Promise<LossReason | undefined>
   release(hold: ManagedHold): Promise<void>
@@ -99,6 +106,8 @@ export class ManagedHold implements Hold, Task {
   /** The renewal that is out, if any, and when to leave it behind. */
   #renewal: Extension | undefined
   #renewalEndsAtMs = 0
+  /** Calls of `renew` and `update` that are out. */
+  #asked = 0
   #failures = 0
   #failedReads = 0
 
@@ -156,9 +165,26 @@ export class ManagedHold implements Hold, Task {
 
   async update(value: string): Promise<void> {
     this.#keeper.checkValue(value)
+    return this.#renewNow(value)
+  }
+
+  renew(): Promise<void> {
+    return this.#renewNow(undefined)
+  }
+
+  async #renewNow(value: string | undefined): Promise<void> {
     this.assertHeld()
-    const loss = await this.#keeper.update(this, value)
-    if (loss !== undefined) this.lose(loss)
+    this.#asked++
+    try {
+      const loss = await this.#keeper.update(this, value)
+      this.#failures = 0
+      if (loss !== undefined) this.lose(loss)
+    } catch (error) {
+      this.#failures++
+      throw error
+    } finally {
+      this.#asked--
+    }
     this.assertHeld()
   }
 
@@ -220,7 +246,7 @@ export class ManagedHold implements Hold, Task {
   }
 
   #windowEnded(): void {
-    this.lose(this.#renewal !== undefined || this.#failures > 0 ? 'unreachable' : 'expired')
+    this.lose(this.#renewal !== undefined || this.#asked > 0 || this.#failures > 0 ? 'unreachable' : 'expired')
   }
 
   #renew(nowMs: number): void {
@@ -266,6 +292,7 @@ export class ManagedHold implements Hold, Task {
 
   /** Rounded down, so that renewals due in the same eighth of the interval travel together. */
   #nextRenewal(nowMs: number): number {
+    if (this.#renewEveryMs === Number.POSITIVE_INFINITY) return this.#renewEveryMs
     const grainMs = 2 ** Math.max(0, Math.floor(Math.log2(this.#renewEveryMs / 8)))
     const dueMs = nowMs + this.#renewEveryMs
     return Math.max(Math.ceil(nowMs) + 1, Math.floor(dueMs / grainMs) * grainMs)

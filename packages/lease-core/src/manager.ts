@@ -73,8 +73,8 @@ export interface HoldOptions {
   readonly value?: string | undefined
   /** Whether those who `observe` the lease are told at once of this term; of `update` they always are. @default false */
   readonly announce?: boolean | undefined
-  /** How long after a grant the next renewal is sent. @default a third of `duration` */
-  readonly renewEvery?: DurationLike | undefined
+  /** How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. @default a third of `duration` */
+  readonly renewEvery?: DurationLike | false | undefined
 }
 
 export interface ObserveOptions {
@@ -701,7 +701,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return loss
   }
 
-  async #update(hold: ManagedHold, value: string): Promise<LossReason | undefined> {
+  async #update(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
     const { lease, holder } = hold
     try {
       return await this.#extend(hold, value).outcome

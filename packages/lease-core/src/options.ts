@@ -9,12 +9,18 @@ import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
 import type { Substrate } from './substrate.ts'
 
 /** A duration option: what `brokenDurationRule` accepts, in milliseconds. */
-const duration: z.ZodType<number> = z.unknown().transform((value, context) => {
+const duration: z.ZodType<number> = z.unknown().transform(millisOf)
+/** The same, or `false`, which is never: Infinity. */
+const durationOrNever: z.ZodType<number> = z
+  .unknown()
+  .transform((value, context) => (value === false ? Number.POSITIVE_INFINITY : millisOf(value, context)))
+
+function millisOf(value: unknown, context: z.RefinementCtx): number {
   const rule = brokenDurationRule(value)
   if (rule === undefined) return Math.ceil(toMillis(value as DurationLike))
   context.addIssue({ code: 'custom', message: rule })
   return z.NEVER
-})
+}
 
 /** An object of which these methods are called. */
 function having<T>(what: string, methods: readonly (keyof T & string)[]): z.ZodType<T> {
@@ -67,7 +73,7 @@ const holdOptions = z.strictObject({
     })
     .optional(),
   announce: z.boolean({ error: 'must be true or false' }).optional(),
-  renewEvery: duration.optional(),
+  renewEvery: durationOrNever.optional(),
 })
 
 const observeOptions = z.strictObject({

@@ -44,6 +44,57 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
+  it('with `renewEvery: false` it renews when told to, and only then', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false, value: 'kept' })
+    const { signal } = hold
+    for (let turn = 0; turn < 5; turn++) {
+      await bench.clock.advance(20_000)
+      expect(bench.wire.counts.extend).to.equal(turn)
+      await hold.renew()
+      expect(hold.held).to.equal(true)
+    }
+    expect(bench.fencingToken(), 'one term').to.equal(hold.fencingToken)
+    expect((await hold.token.check()).value).to.equal('kept')
+    await bench.clock.advance(29_960)
+    expect(lossOf(signal)).to.equal('held')
+    await bench.clock.advance(10)
+    expect(lossOf(signal)).to.equal('expired')
+    expect(bench.wire.counts.extend).to.equal(5)
+    expect(await rejection(hold.renew(), ErrLost)).to.equal(signal.reason)
+    expect(bench.wire.counts.extend, 'nothing is sent for a hold that is over').to.equal(5)
+    expect(bench.clock.pending).to.equal(0)
+    await bench.manager.stop()
+  })
+
+  it('a renewal that was told to, and failed or hangs to the end of the window, is why: unreachable', async () => {
+    for (const fails of [true, false]) {
+      const bench = new Bench()
+      const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
+      const { signal } = hold
+      if (fails) bench.wire.reject(new Error('away'), { kind: 'extend' })
+      else bench.wire.hang({ kind: 'extend' })
+      await bench.clock.advance(20_000)
+      const renewal = track(hold.renew())
+      await bench.clock.advance(9_970)
+      expect(lossOf(signal)).to.equal('unreachable')
+      await bench.clock.advance(30_000)
+      expect(renewal.state).to.equal('rejected')
+      await bench.manager.stop()
+    }
+  })
+
+  it('a renewal finds out that the term is over: the hold is lost before it rejects', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const other = bench.other()
+    const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
+    await other.manager.revoke('db')
+    const { reason } = await rejection(hold.renew(), ErrLost)
+    expect(reason).to.equal('revoked')
+    expect(lossOf(hold.signal)).to.equal('revoked')
+    await bench.manager.stop()
+  })
+
   it('decision 10: renewals that fail are tried again until one succeeds', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
