@@ -21,7 +21,7 @@ export interface EtcdOptions extends EtcdSubstrateOptions, Omit<SubstrateClientO
 
 /** @throws ErrNotValid with every problem; `client` says whose options they are */
 export function checkOptions(options: EtcdOptions, { client }: { readonly client: boolean }): void {
-  const checks = new OptionChecks(options, ['etcd', 'prefix', 'watch'], { client })
+  const checks = new OptionChecks(options, ['etcd', 'prefix', 'watch', 'clock'], { client })
   const { etcd, prefix, watch } = options
   checks.must('etcd', isDriver(etcd), 'must be an Etcd3')
   const isRoot = !isDriver(etcd) || etcd.prefix.length === 0
