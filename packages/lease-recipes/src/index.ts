@@ -1,2 +1,25 @@
 /** What people build on leases, each from the public API of lease-core only. */
-export {}
+export { FailClosedLock, FailOpenLock } from './fenced-lock.ts'
+export type {
+  AcquireLockOptions,
+  FailClosedLockOptions,
+  FailOpenLockOptions,
+  FencedLock,
+  FencedLockEvents,
+  FencedLockOptions,
+  LockInfo,
+} from './fenced-lock.ts'
+export type { LockId, LockIdPart } from './lock-id.ts'
+export { using } from './using.ts'
+export type { Usable, UsingOptions, UsingScope } from './using.ts'
+export { ErrFenced, FencingGate, MemoryFencingStore, PostgresFencingStore, RedisFencingStore } from './fencing-gate.ts'
+export type {
+  AdmitOptions,
+  Fence,
+  FencingEvaluator,
+  FencingGateOptions,
+  FencingQueryable,
+  FencingStore,
+  PostgresFencingStoreOptions,
+  RedisFencingStoreOptions,
+} from './fencing-gate.ts'

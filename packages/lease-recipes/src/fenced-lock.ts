@@ -1,0 +1,473 @@
+/**
+ * Fenced locks in two modes, after dynamodb-lock-client:
+ *
+ * - `FailOpenLock`: a lock is a lease. When its holder crashes, it opens by itself once the lease has run out.
+ * - `FailClosedLock`: a lock is a pinned lease (`pinned-hold.ts`). When its holder crashes, it stays closed until a
+ *   person has looked at what the holder left behind, and calls `forceRelease`.
+ *
+ * Both modes share their locks: an id that is locked in one is locked in the other. Every acquisition has a
+ * `fencingToken` higher than all before it, and a holder's name of its own: two acquisitions never pass for one another,
+ * even if they have the same `owner`, which is for people to read.
+ *
+ * After `close()` a fail-open lock that was still held is released; a fail-closed one stays closed.
+ */
+import { randomBytes } from 'node:crypto'
+import { hostname, userInfo } from 'node:os'
+import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, MAX_NAME_BYTES, systemClock } from 'lease-core'
+import type { Clock, Hold, Manager, Token } from 'lease-core'
+import { Duration, type DateTime, type DurationLike } from 'luxon'
+import { Checks } from './checks.ts'
+import { Emitter } from './emitter.ts'
+import { brokenLockIdRule, decodeLockId, encodeLockId, encodeText, type LockId } from './lock-id.ts'
+import { LinkedSignal, orAborted } from './or-aborted.ts'
+import { holdPinned, type PinnedHold } from './pinned-hold.ts'
+import { Terms } from './term.ts'
+
+/** What both modes want to know. */
+export interface FencedLockOptions {
+  readonly manager: Manager
+  /** The family of locks: those of two tables have nothing to do with each other. @default 'locks' */
+  readonly lockTable?: string | undefined
+  /** Who asks, for people: travels with the lease and begins the holder's name. @default user@host */
+  readonly owner?: string | undefined
+  /** The manager's. @default the machine's clocks */
+  readonly clock?: Clock | undefined
+}
+
+export interface FailOpenLockOptions extends FencedLockOptions {
+  /** How long a lock outlives the crash of its holder at most. */
+  readonly leaseDuration: DurationLike
+  /** How often the lease is renewed; less than `leaseDuration`. Without it a lock ends when its lease does. */
+  readonly heartbeatPeriod?: DurationLike | undefined
+}
+
+export interface FailClosedLockOptions extends FencedLockOptions {
+  /**
+   * How long the claim lasts that precedes the pin; a crash between the two costs others so much time. Thrice in it the
+   * holder makes sure that nobody freed the lock.
+   *
+   * @default 1 minute
+   */
+  readonly leaseDuration?: DurationLike | undefined
+}
+
+export interface AcquireLockOptions {
+  /** false: another's lock is refused at once. A duration bounds the wait; true waits as long as `signal` allows. @default false */
+  readonly wait?: DurationLike | boolean | undefined
+  /** Ends the acquisition, not the lock. What was granted after all is released again if possible. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** What a `FencedLock` tells. */
+export interface FencedLockEvents {
+  /** Something went wrong and is tried again: the lock is still held. Nobody needs to listen. */
+  readonly error: readonly [cause: unknown]
+  /** The lock ended unasked. Once, and the last event. */
+  readonly lost: readonly [loss: ErrLost]
+}
+
+/** Somebody's lock, for an operator. */
+export interface LockInfo {
+  readonly id: LockId
+  readonly lease: string
+  readonly holder: string
+  readonly owner: string | undefined
+  readonly fencingToken: bigint
+  /** Whether only a release or a person opens it: a fail-closed lock. */
+  readonly pinned: boolean
+  /** When it opens by itself at the latest, unless it is renewed or pinned. */
+  readonly expiry: DateTime
+}
+
+/** What a lock stands on: a Hold, a Term or a PinnedHold. */
+interface Tenure {
+  readonly fencingToken: bigint
+  readonly token: Token
+  readonly held: boolean
+  readonly signal: AbortSignal
+  release(): Promise<void>
+}
+
+/** Where trouble of one acquisition is told; the lock takes it over when there is one. */
+interface Trouble {
+  tell: (cause: unknown) => void
+}
+
+interface Acquired {
+  readonly id: LockId
+  readonly lease: string
+  readonly holder: string
+  readonly owner: string
+  readonly trouble: Trouble
+  readonly tenure: Tenure
+}
+
+/** A lock that was acquired. It is released or lost exactly once, and never held again. */
+export class FencedLock extends Emitter<FencedLockEvents> implements AsyncDisposable {
+  readonly id: LockId
+  readonly lease: string
+  /** Of this acquisition alone. */
+  readonly holder: string
+  readonly owner: string
+  readonly #tenure: Tenure
+  #releasing: Promise<void> | undefined
+
+  /** `acquireLock` makes it. */
+  constructor({ id, lease, holder, owner, trouble, tenure }: Acquired) {
+    super()
+    this.id = id
+    this.lease = lease
+    this.holder = holder
+    this.owner = owner
+    this.#tenure = tenure
+    const { signal } = tenure
+    trouble.tell = (cause) => {
+      if (!signal.aborted) this.emit('error', cause)
+    }
+    const ended = (): void => {
+      if (signal.reason instanceof ErrLost) this.emit('lost', signal.reason)
+    }
+    if (signal.aborted) ended()
+    else signal.addEventListener('abort', ended, { once: true })
+  }
+
+  /** Higher than that of every earlier acquisition of this id, in either mode; unchanged by heartbeats. */
+  get fencingToken(): bigint {
+    return this.#tenure.fencingToken
+  }
+
+  /** For `token.check(key)` before a guarded write, or to ask the store. */
+  get token(): Token {
+    return this.#tenure.token
+  }
+
+  /**
+   * Whether the holder may rely on it now. Fail-open: reads the clock. Fail-closed: true until it is released, or this
+   * process learns that a person freed it; `token.check()` asks.
+   */
+  get held(): boolean {
+    return this.#tenure.held
+  }
+
+  /**
+   * Aborts with an `ErrLost` when the lock is lost: a fail-open one before another can have it. At the beginning of a
+   * release it aborts with a plain AbortError.
+   */
+  get signal(): AbortSignal {
+    return this.#tenure.signal
+  }
+
+  /** @throws ErrLost when the lock is not held any more, by loss or by release */
+  assertHeld(): void {
+    if (this.held) return
+    const { lease, holder } = this
+    const reason: unknown = this.signal.reason
+    if (reason instanceof ErrLost) throw reason
+    const message = `lease "${lease}" of "${holder}" is not held any more: released`
+    throw new ErrLost(message, { lease, holder, reason: 'expired', cause: reason })
+  }
+
+  /**
+   * Gives the lock up, after a heartbeat in flight: when it resolves, another can have it at once. A second release sends
+   * nothing, except after one of a fail-closed lock that rejected: that is tried again.
+   *
+   * Fail-open: resolves as well when the lock was lost or is another's by now. Fail-closed: that is an `ErrNotHeld`.
+   *
+   * @throws ErrNotHeld a person freed the fail-closed lock while this holder believed to have it
+   * @throws ErrUnknown it may have happened. A fail-open lock opens by itself; a fail-closed one may stay closed
+   */
+  release(): Promise<void> {
+    this.#releasing ??= this.#tenure.release().catch((error: unknown) => {
+      this.#releasing = undefined
+      throw error
+    })
+    return this.#releasing
+  }
+
+  /** Never rejects: the work's own outcome must not be masked. A release that fails becomes a warning of the process. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release().catch(warnOfRelease)
+  }
+}
+
+interface Acquisition {
+  readonly lease: string
+  readonly holder: string
+  readonly owner: string
+  readonly wait: DurationLike | boolean
+  readonly signal: AbortSignal
+  readonly trouble: Trouble
+}
+
+/** What the two modes have in common. */
+abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
+  protected readonly manager: Manager
+  protected readonly clock: Clock
+  readonly #prefix: string
+  readonly #owner: string
+  /** Those held, by lease. */
+  readonly #held = new Map<string, { readonly tenure: T; readonly trouble: Trouble }>()
+  readonly #acquiring = new Set<LinkedSignal>()
+  #closed = false
+  #unsubscribe: (() => void) | undefined
+
+  protected constructor({ manager, lockTable = 'locks', owner = whoIsThis(), clock = systemClock }: FencedLockOptions) {
+    this.manager = manager
+    this.clock = clock
+    this.#prefix = `${encodeText(lockTable).replaceAll(':', '%3A')}:`
+    this.#owner = owner
+  }
+
+  /**
+   * Resolves with the lock when it is held.
+   *
+   * @throws ErrClaimDenied another has it, or still had when `wait` ran out
+   * @throws ErrNotValid    nothing was sent
+   * @throws ErrUnknown     it may have happened
+   * @throws ErrStopped     this was closed, or the manager stopped
+   */
+  async acquireLock(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
+    const checks = new Checks(options, ['wait', 'signal'])
+    const lease = this.#leaseOf(id, checks)
+    const { signal, wait = false } = options
+    if (typeof wait !== 'boolean') checks.duration('wait', wait)
+    checkSignal(checks, signal)
+    checks.finish()
+    signal?.throwIfAborted()
+    if (this.#closed) throw closed()
+    const until = new LinkedSignal(signal)
+    this.#acquiring.add(until)
+    const owner = this.#owner
+    const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
+    const trouble: Trouble = { tell: () => {} }
+    const acquiring = this.acquire({ lease, holder, owner, wait, signal: until.signal, trouble })
+    try {
+      const tenure = await orAborted(acquiring, until.signal)
+      const lock = new FencedLock({ id, lease, holder, owner, trouble, tenure })
+      this.#keep(lease, tenure, trouble)
+      return lock
+    } catch (error) {
+      acquiring.then((late) => late.release()).catch(() => {}) // nobody is here any more to take it
+      throw error
+    } finally {
+      this.#acquiring.delete(until)
+      until.letGo()
+    }
+  }
+
+  /**
+   * A person frees the lock, whoever has it and in whichever mode. Its holder, if he lives, is told by `lost`; he may be at
+   * work until then, and only the fencing token keeps him out. Nobody has it: resolves.
+   *
+   * @throws ErrUnknown it may have happened
+   */
+  async forceRelease(id: LockId, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
+    const checks = new Checks(options, ['signal'])
+    const lease = this.#leaseOf(id, checks)
+    checkSignal(checks, options.signal)
+    checks.finish()
+    options.signal?.throwIfAborted()
+    await orAborted(this.#free(lease), options.signal)
+  }
+
+  /** Every lock of the table that is held now, in either mode, freshly read with all leases of the namespace. */
+  async list(): Promise<readonly LockInfo[]> {
+    const locks: LockInfo[] = []
+    for (const [lease, { holder, value, fencingToken, pinned, expiry }] of await this.manager.leases()) {
+      const id = lease.startsWith(this.#prefix) ? decodeLockId(lease.slice(this.#prefix.length)) : undefined
+      if (id !== undefined) locks.push({ id, lease, holder, owner: value, fencingToken, pinned, expiry })
+    }
+    return locks
+  }
+
+  /**
+   * Ends what this object does by itself; acquisitions under way reject with `ErrStopped`, and so does every later one.
+   * Fail-open locks that are still held are released; fail-closed ones stay closed, for nobody knows how far the work of
+   * their holders is. The manager stays as it is. Never rejects; idempotent.
+   */
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const acquiring of this.#acquiring) acquiring.abort(closed())
+    await Promise.all(Array.from(this.#held.values(), ({ tenure }) => this.leave(tenure)))
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  protected abstract acquire(acquisition: Acquisition): Promise<T>
+  protected abstract leave(tenure: T): Promise<void>
+
+  #leaseOf(id: LockId, checks: Checks): string {
+    const rule = brokenLockIdRule(id)
+    checks.must('id', rule === undefined, rule ?? '', id)
+    const lease = rule === undefined ? `${this.#prefix}${encodeLockId(id)}` : ''
+    checks.must('id', Buffer.byteLength(lease) <= MAX_NAME_BYTES, `must be shorter (as "${lease}" it is too long)`, id)
+    return lease
+  }
+
+  /**
+   * The pins that our holders put on are withdrawn first, and then exactly those holders' terms ended: a crash in between
+   * leaves a lease that lapses, and whoever has acquired the lock meanwhile keeps it.
+   */
+  async #free(lease: string): Promise<void> {
+    const entities = (await this.manager.pinned()).get(lease) ?? []
+    const holders = entities.filter((entity) => HOLDER.test(entity))
+    if (holders.length === 0) await this.manager.revoke(lease)
+    for (const holder of holders) {
+      await this.manager.unpin(lease, holder)
+      await this.manager.release(lease, holder).catch(unlessNotHeld)
+    }
+  }
+
+  #keep(lease: string, tenure: T, trouble: Trouble): void {
+    const kept = { tenure, trouble }
+    const ended = (): void => {
+      if (this.#held.get(lease) === kept) this.#held.delete(lease)
+      if (this.#held.size > 0) return
+      this.#unsubscribe?.()
+      this.#unsubscribe = undefined
+    }
+    if (tenure.signal.aborted) return
+    this.#held.set(lease, kept)
+    tenure.signal.addEventListener('abort', ended, { once: true })
+    this.#unsubscribe ??= this.manager.events.subscribe((event) => {
+      if (event.type === 'retrying' && event.doing === 'renewal') this.#held.get(event.lease)?.trouble.tell(event.cause)
+    })
+  }
+}
+
+/** Locks that open by themselves when their holder does not renew them: see `FailOpenLockOptions`. */
+export class FailOpenLock extends FencedLocks<Tenure> {
+  readonly #durationMs: number
+  readonly #heartbeatMs: number | undefined
+  readonly #terms: Terms
+
+  /** @throws ErrNotValid with every problem */
+  constructor(options: FailOpenLockOptions) {
+    const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration', 'heartbeatPeriod'])
+    checkCommon(checks, options)
+    const durationMs = checks.duration('leaseDuration', options.leaseDuration)
+    const { heartbeatPeriod } = options
+    const heartbeatMs = heartbeatPeriod === undefined ? undefined : checks.duration('heartbeatPeriod', heartbeatPeriod)
+    const late = heartbeatMs !== undefined && heartbeatMs >= durationMs
+    checks.must('heartbeatPeriod', !late, `must be less than leaseDuration (${durationMs} ms)`, heartbeatPeriod)
+    checks.finish()
+    super(options)
+    this.#durationMs = durationMs
+    this.#heartbeatMs = heartbeatMs
+    this.#terms = new Terms(this.manager, this.clock)
+  }
+
+  protected override async acquire({ lease, holder, owner, wait, signal }: Acquisition): Promise<Tenure> {
+    if (this.#heartbeatMs === undefined) {
+      const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : millis(wait)
+      return this.#terms.open({ lease, holder, durationMs: this.#durationMs, value: owner, waitMs, signal })
+    }
+    const options = { duration: this.#durationMs, renewEvery: this.#heartbeatMs, value: owner, wait, signal }
+    return openEnded(await this.manager.hold(lease, holder, options))
+  }
+
+  protected override async leave(tenure: Tenure): Promise<void> {
+    await tenure.release().catch(() => {}) // it lapses by itself
+  }
+}
+
+/** Locks that stay closed until they are released, or freed by a person: see `FailClosedLockOptions`. */
+export class FailClosedLock extends FencedLocks<PinnedHold> {
+  readonly #durationMs: number
+
+  /** @throws ErrNotValid with every problem */
+  constructor(options: FailClosedLockOptions) {
+    const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration'])
+    checkCommon(checks, options)
+    const durationMs = checks.duration('leaseDuration', options.leaseDuration ?? 60_000)
+    checks.finish()
+    super(options)
+    this.#durationMs = durationMs
+  }
+
+  protected override acquire({ lease, holder, owner, wait, signal, trouble }: Acquisition): Promise<PinnedHold> {
+    const options = { duration: this.#durationMs, value: owner, wait, signal }
+    const { manager, clock } = this
+    return holdPinned({ manager, clock, lease, holder, options, troubled: (cause) => trouble.tell(cause) })
+  }
+
+  protected override async leave(tenure: PinnedHold): Promise<void> {
+    tenure.forget(closed())
+  }
+}
+
+const COMMON_OPTIONS = ['manager', 'lockTable', 'owner', 'clock']
+/** What `readable` and 16 random bytes make. */
+const HOLDER = /~[\w-]{22}$/
+
+function checkCommon(checks: Checks, { manager, lockTable, owner, clock }: FencedLockOptions): void {
+  const methods = [
+    'hold',
+    'claim',
+    'token',
+    'waitUntilExpired',
+    'release',
+    'revoke',
+    'pin',
+    'unpin',
+    'pinned',
+    'leases',
+  ]
+  checks.must('manager', hasMethods(manager, ...methods), 'must be a Manager', manager)
+  if (lockTable !== undefined) checks.name('lockTable', lockTable)
+  checks.must('owner', owner !== '', 'must not be empty', owner)
+  checks.value('owner', owner)
+  const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
+  checks.must('clock', isClock, 'must be a Clock', clock)
+}
+
+function checkSignal(checks: Checks, signal: unknown): void {
+  checks.must('signal', signal === undefined || signal instanceof AbortSignal, 'must be an AbortSignal', signal)
+}
+
+/** A Hold whose release does not mind that the lease is another's by now. */
+function openEnded(hold: Hold): Tenure {
+  return {
+    fencingToken: hold.fencingToken,
+    token: hold.token,
+    signal: hold.signal,
+    get held() {
+      return hold.held
+    },
+    release: () => hold.release().catch(unlessNotHeld),
+  }
+}
+
+function unlessNotHeld(error: unknown): void {
+  if (!(error instanceof ErrNotHeld)) throw error
+}
+
+function warnOfRelease(error: unknown): void {
+  process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseReleaseWarning' })
+}
+
+function closed(): ErrStopped {
+  return new ErrStopped('the locks were closed')
+}
+
+function millis(duration: DurationLike): number {
+  return Math.ceil(typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis())
+}
+
+/** user@host, as far as this machine tells. */
+function whoIsThis(): string {
+  let user = 'unknown'
+  try {
+    user = userInfo().username
+  } catch {} // an id without an entry, as in many a container
+  return `${user}@${hostname()}`
+}
+
+/** As much of the owner as fits into a name. */
+function readable(owner: string): string {
+  return Array.from(owner.replace(/[^\p{L}\p{N}_@-]+/gu, '-'))
+    .slice(0, 40)
+    .join('')
+}

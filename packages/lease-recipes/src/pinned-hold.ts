@@ -1,0 +1,192 @@
+/**
+ * A Hold that does not end when its holder does: the lease is pinned, so that only its release or a person frees it.
+ *
+ *     claim ──▶ pin, by an entity of this term's own ──▶ handed over
+ *       │ crash: it lapses    │ crash, or nobody knows: it stays closed until a person frees it
+ *
+ *     unpin ──▶ release
+ *       │ crash: it lapses, or has lapsed
+ *
+ * The claim comes first: a lease is pinned only by one who holds it, so nobody who merely tried, or crashed while he
+ * tried, keeps another's lease from lapsing or leaves a pin on a vacant one. It is handed over only if the very term that
+ * was claimed still stood when the pin had been put on. The pin is withdrawn first, for the same reason. It bears the name
+ * of the holder, of which there is one for each term: nobody's withdrawal opens another's lock.
+ *
+ * While it lives it renews like any Hold, and thereby finds out what became of it. When it cannot (the store is out of
+ * reach, this process was asleep) it is *not* lost, for the pin keeps it: it asks until it knows.
+ */
+import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, sleep } from 'lease-core'
+import type { Clock, Hold, HoldOptions, LossReason, Manager, Token } from 'lease-core'
+
+export interface PinnedHoldRequest {
+  readonly manager: Manager
+  readonly clock: Clock
+  readonly lease: string
+  readonly holder: string
+  readonly options: HoldOptions
+  /** Told of what went wrong while the lock stays closed. */
+  readonly troubled: (cause: unknown) => void
+}
+
+/**
+ * Claims the lease and pins it.
+ *
+ * @throws ErrClaimDenied another holds it, or still did when the wait ran out
+ * @throws ErrUnknown     it may have happened, and then the lease stays held until a person frees it
+ */
+export async function holdPinned(request: PinnedHoldRequest): Promise<PinnedHold> {
+  const { manager, lease, holder, options } = request
+  const hold = await manager.hold(lease, holder, options)
+  try {
+    await manager.pin(lease, holder)
+    options.signal?.throwIfAborted()
+    if (hold.held) return new PinnedHold(request, hold)
+    // The pin may have come after the term, and then protects a vacant lease or another's.
+    const loss: unknown = hold.signal.reason
+    if (loss instanceof ErrLost && isCertain(loss)) {
+      throw new ErrClaimDenied(`lease "${lease}" was taken from "${holder}" before it was pinned`, {
+        lease,
+        holder,
+        cause: loss,
+      })
+    }
+    throw new ErrUnknown(`lease "${lease}" was claimed, but it took too long to pin it`, { lease, holder, cause: loss })
+  } catch (error) {
+    await manager.unpin(lease, holder).catch(() => {}) // nobody can tell, then, and it may stay closed
+    await vacate(request, hold).catch(() => {})
+    throw error
+  }
+}
+
+/** Ends the term whether or not its Hold still lives. */
+function vacate({ manager, lease, holder }: PinnedHoldRequest, hold: Hold): Promise<void> {
+  return hold.held ? hold.release() : manager.release(lease, holder)
+}
+
+export class PinnedHold {
+  readonly fencingToken: bigint
+  readonly token: Token
+  readonly #request: PinnedHoldRequest
+  readonly #controller = new AbortController()
+  #hold: Hold
+  /** How far a release has come. */
+  #release: 'not begun' | 'unpinned' | 'done' = 'not begun'
+
+  constructor(request: PinnedHoldRequest, hold: Hold) {
+    this.#request = request
+    this.#hold = hold
+    this.fencingToken = hold.fencingToken
+    this.token = hold.token
+    this.#watch(hold)
+  }
+
+  /** Until it is released, or this process learns that a person freed it. */
+  get held(): boolean {
+    return !this.signal.aborted
+  }
+
+  /** Aborts with an `ErrLost` when a person freed it, with a plain AbortError when its release begins. */
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  /**
+   * Vacates the lease. When it rejects with `ErrUnknown`, call it again: until it resolves, the lock may stay closed.
+   *
+   * @throws ErrNotHeld a person freed it, or another has it by now
+   * @throws ErrUnknown it may have happened
+   */
+  async release(): Promise<void> {
+    if (this.#release === 'done') return
+    this.#refuseIfFreed()
+    this.#controller.abort(new DOMException('the lock was released', 'AbortError'))
+    const { manager, lease, holder } = this.#request
+    if (this.#release === 'not begun') {
+      if (!this.#hold.held) await this.token.check()
+      await manager.unpin(lease, holder)
+      this.#release = 'unpinned'
+    }
+    // From here on the lease may lapse and be another's, and nothing has gone wrong, unless the Hold kept it.
+    const kept = this.#hold.held
+    try {
+      await vacate(this.#request, this.#hold)
+    } catch (error) {
+      if (kept || !(error instanceof ErrNotHeld)) throw error
+    }
+    this.#release = 'done'
+  }
+
+  #refuseIfFreed(): void {
+    const loss: unknown = this.signal.reason
+    if (!(loss instanceof ErrLost && isCertain(loss))) return
+    const { lease, holder } = this.#request
+    const message = `"${holder}" cannot release lease "${lease}": ${loss.message}`
+    throw new ErrNotHeld(message, { lease, holder, reason: loss.reason, cause: loss })
+  }
+
+  /** Nothing is asked any more. The lease stays pinned; a Hold under way goes on until the manager stops. */
+  forget(reason: Error): void {
+    this.#controller.abort(reason)
+  }
+
+  #watch(hold: Hold): void {
+    const ended = (): void => this.#ended(hold.signal.reason)
+    if (hold.signal.aborted) ended()
+    else hold.signal.addEventListener('abort', ended, { once: true })
+  }
+
+  #ended(loss: unknown): void {
+    if (this.signal.aborted || !(loss instanceof ErrLost)) return
+    if (isCertain(loss) || loss.cause instanceof ErrStopped) this.#controller.abort(loss)
+    else {
+      this.#request.troubled(loss)
+      void this.#ask()
+    }
+  }
+
+  /** Asks until it is known whether the term stands; if so, it is renewed from then on as before. */
+  async #ask(): Promise<void> {
+    const { manager, clock, lease, holder, options, troubled } = this.#request
+    for (let failures = 1; this.held; failures++) {
+      try {
+        await this.token.check()
+        if (!this.held) return
+        const hold = await manager.hold(lease, holder, { ...options, wait: false, signal: this.signal })
+        if (hold.fencingToken === this.fencingToken) {
+          this.#hold = hold
+          this.#watch(hold)
+          return
+        }
+        await hold.release().catch(() => {}) // it was freed since the check, and this is another term
+        this.#lose('revoked')
+      } catch (error) {
+        if (!this.held) return
+        if (error instanceof ErrNotHeld) this.#lose(error.reason === 'vacant' ? 'revoked' : 'taken', error)
+        else if (error instanceof ErrClaimDenied) this.#lose('taken', error)
+        else if (error instanceof ErrStopped) this.#lose('unreachable', error)
+        else {
+          troubled(error)
+          await sleep(clock, Math.random() * Math.min(30_000, 100 * 2 ** failures), this.signal).catch(() => {})
+        }
+      }
+    }
+  }
+
+  #lose(reason: LossReason, cause?: unknown): void {
+    const { lease, holder } = this.#request
+    const message = `lease "${lease}" of "${holder}" is not held any more: ${words[reason]}`
+    this.#controller.abort(new ErrLost(message, { lease, holder, reason, cause }))
+  }
+}
+
+/** Whether the store has said so; otherwise the pin keeps the lease, as far as anybody knows. */
+function isCertain({ reason }: ErrLost): boolean {
+  return reason === 'revoked' || reason === 'taken'
+}
+
+const words: Readonly<Record<LossReason, string>> = {
+  expired: 'its time ran out',
+  taken: 'it was freed, and another holds it',
+  revoked: 'it was freed',
+  unreachable: 'nobody asks any more whether it is',
+}

@@ -1,0 +1,105 @@
+/**
+ * Work under a lock, whose own outcome is what the caller gets: a release that fails masks neither result nor error.
+ *
+ * After node-redlock's `using(resources, duration, routine)`.
+ */
+import { hasMethods, notValid, type Problem } from 'lease-core'
+import { LinkedSignal } from './or-aborted.ts'
+
+/** What can be worked under: a `Hold`, a `FencedLock`, and anything like them. */
+export interface Usable {
+  readonly fencingToken: bigint
+  /** Aborts when it is lost. */
+  readonly signal: AbortSignal
+  /** @throws when it is not held */
+  assertHeld(): void
+  release(): Promise<unknown>
+}
+
+/** What the work is given. */
+export interface UsingScope<L extends Usable> {
+  /** Aborts when the lock is lost, when the work is over, and with `options.signal`. */
+  readonly signal: AbortSignal
+  /** For every write to what the lock protects. */
+  readonly fencingToken: bigint
+  readonly lock: L
+}
+
+export interface UsingOptions {
+  /** Aborts the work's signal: it is for the work to end, and the lock is released when it has. */
+  readonly signal?: AbortSignal | undefined
+  /** Told of a release that failed. @default a warning of the process */
+  readonly releaseFailed?: ((error: unknown) => void) | undefined
+}
+
+/**
+ * Does the work while the lock is held, releases it whatever happens, and settles as the work did.
+ *
+ * A work whose signal has aborted is waited for all the same: a lock is given up only when nobody works under it. That the
+ * lock was lost does not undo what a work returns; one that must not count then ends with `lock.assertHeld()`.
+ *
+ * @throws ErrLost the lock was over before the work began
+ */
+export async function using<L extends Usable, T>(
+  lock: L,
+  work: (scope: UsingScope<L>) => T | PromiseLike<T>,
+  options: UsingOptions = {},
+): Promise<Awaited<T>> {
+  const problems = problemsOf(lock, work, options)
+  if (problems.length > 0) {
+    // It is ours from the moment of the call; left alone it would stay held.
+    if (hasMethods(lock, 'release')) await lock.release().catch(() => {})
+    throw notValid(problems)
+  }
+  const { signal, releaseFailed = warn } = options
+  const until = new LinkedSignal(signal)
+  const onEnd = (): void => until.abort(lock.signal.reason)
+  lock.signal.addEventListener('abort', onEnd, { once: true })
+  try {
+    lock.assertHeld()
+    signal?.throwIfAborted()
+    return await work({ signal: until.signal, fencingToken: lock.fencingToken, lock })
+  } finally {
+    until.letGo()
+    try {
+      await lock.release()
+    } catch (error) {
+      tell(releaseFailed, error)
+    }
+    lock.signal.removeEventListener('abort', onEnd)
+  }
+}
+
+function problemsOf(lock: unknown, work: unknown, options: unknown): readonly Problem[] {
+  const problems: Problem[] = []
+  const must = (argument: string, sound: boolean, rule: string, value: unknown): void => {
+    if (!sound) problems.push({ argument, rule, value })
+  }
+  const { signal: ofLock } = Object(lock) as { signal?: unknown }
+  const usable = hasMethods(lock, 'assertHeld', 'release') && ofLock instanceof AbortSignal
+  must('lock', usable, 'must be a lock that was acquired (await it), or a Hold', lock)
+  must('work', typeof work === 'function', 'must be a function', work)
+  must('options', typeof options === 'object' && options !== null, 'must be an object', options)
+  const { signal, releaseFailed, ...others } = Object(options) as Record<string, unknown>
+  must('signal', signal === undefined || signal instanceof AbortSignal, 'must be an AbortSignal', signal)
+  must(
+    'releaseFailed',
+    releaseFailed === undefined || typeof releaseFailed === 'function',
+    'must be a function',
+    releaseFailed,
+  )
+  for (const [name, value] of Object.entries(others)) must(name, false, 'is not an option', value)
+  return problems
+}
+
+function tell(releaseFailed: (error: unknown) => void, error: unknown): void {
+  try {
+    releaseFailed(error)
+  } catch (thrown) {
+    warn(thrown)
+  }
+}
+
+function warn(error: unknown): void {
+  process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseReleaseWarning' })
+}
