@@ -138,7 +138,7 @@ export class Den implements AsyncDisposable {
     child?.ref()
     await this.#childGone
     this.#guardian.stdin?.write('pid\n')
-    if (child?.exitCode !== 0) throw new Error(`${command} failed:\n${tail(this.log)}`)
+    if (child?.exitCode !== 0) throw new Error(`${command} failed:\n${excerpt(this.log)}`)
   }
 
   /** Freezes the process and all its descendants, as a stopped machine would. */
@@ -181,9 +181,10 @@ export class Den implements AsyncDisposable {
   }
 }
 
-/** The last lines of a log, for an error message. */
-export function tail(log: string, lines = 15): string {
-  return log.trimEnd().split('\n').slice(-lines).join('\n')
+/** The first and the last lines of a log, for an error message: the reason is among them. */
+export function excerpt(log: string): string {
+  const lines = log.trimEnd().split('\n')
+  return (lines.length <= 20 ? lines : [...lines.slice(0, 5), '…', ...lines.slice(-15)]).join('\n')
 }
 
 /** TCP ports of 127.0.0.1 that were free a moment ago; another process may take one first, so retry on a failed bind. */

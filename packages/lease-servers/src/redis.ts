@@ -11,7 +11,7 @@ import { type Command, onFreePorts, ServerProcess } from './server.ts'
 export interface RedisOptions {
   /** Keeps an append-only file, so that data survives a restart. Without it a restart begins empty. @default false */
   readonly appendonly?: boolean
-  /** Further lines of redis.conf: `name value`. They win over ours, which are few: no snapshots, fsync once a second. */
+  /** Further lines of redis.conf: `name value`. They win over ours: no snapshots, fsync once a second. */
   readonly settings?: Readonly<Record<string, string>>
   /** What clients have to say first; it is part of `url`. */
   readonly password?: string
@@ -73,7 +73,7 @@ export async function launchRedis(
 /** The binary of Redis 7 or later. @throws when there is none. */
 export async function findRedis(): Promise<Found<RedisOrigin>> {
   return await findBinaries({
-    title: 'Redis 7',
+    title: 'Redis 7 or later',
     program: 'redis-server',
     suits: (answer) => Number(versionIn(answer).split('.')[0]) >= 7,
     origins: {
@@ -117,9 +117,6 @@ export class RedisProcess extends ServerProcess implements Redis {
     this.#password = options.password
     this.#mode = mode
     const settings: Record<string, string> = {
-      bind: '127.0.0.1',
-      port: String(port),
-      dir: den.dir,
       ...(mode === 'server' && {
         save: '""',
         appendonly: options.appendonly ? 'yes' : 'no',
@@ -127,6 +124,9 @@ export class RedisProcess extends ServerProcess implements Redis {
         ...(options.password !== undefined && { requirepass: JSON.stringify(options.password) }),
       }),
       ...options.settings,
+      bind: '127.0.0.1',
+      port: String(port),
+      dir: den.dir,
     }
     // A file, and the server's own, because sentinels and CONFIG REWRITE write to it.
     den.write(

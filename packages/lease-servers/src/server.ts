@@ -1,8 +1,7 @@
 /**
  * What all servers of our own have in common: a process in a den, on ports that nobody else has.
  */
-import { eventually, freePorts, tail } from './process.ts'
-import type { Den } from './process.ts'
+import { type Den, eventually, excerpt, freePorts } from './process.ts'
 
 /** How to run one. */
 export interface Command {
@@ -36,9 +35,9 @@ export abstract class ServerProcess implements AsyncDisposable {
     let ready = false
     await eventually(async () => this.pid === undefined || (ready = await this.ready()), 30_000)
     if (ready && this.pid !== undefined) return
-    const log = tail(this.den.log)
+    const { log } = this.den
     await this.den.end('SIGKILL', true)
-    throw new (this.portTaken.test(log) ? PortTakenError : Error)(`${this.title} does not start:\n${log}`)
+    throw new (this.portTaken.test(log) ? PortTakenError : Error)(`${this.title} does not start:\n${excerpt(log)}`)
   }
 
   pause(): void {
