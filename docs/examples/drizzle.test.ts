@@ -2,8 +2,9 @@ import { expect } from 'chai'
 import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres'
 import { ErrNotHeld } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
-import { failure, openBank, type Bank } from './bank.ts'
+import { openBank, type Bank } from './bank.ts'
 import { transfer, withdraw } from './drizzle.ts'
+import { failure } from './rivals.ts'
 
 for (const target of postgresTargets()) {
   describe(`example: Drizzle, on ${target.name}`, () => {

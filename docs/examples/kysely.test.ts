@@ -2,8 +2,9 @@ import { expect } from 'chai'
 import { Kysely, PostgresDialect } from 'kysely'
 import { ErrNotHeld } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
-import { failure, openBank, type Bank } from './bank.ts'
+import { openBank, type Bank } from './bank.ts'
 import { keyOf, transfer, withdraw, type Tables } from './kysely.ts'
+import { failure } from './rivals.ts'
 
 for (const target of postgresTargets()) {
   describe(`example: Kysely, on ${target.name}`, () => {

@@ -1,8 +1,9 @@
 import { expect } from 'chai'
 import { ErrNotHeld } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
-import { failure, openBank, type Bank } from './bank.ts'
+import { openBank, type Bank } from './bank.ts'
 import { inTransaction, transfer, withdraw, withdrawIfThere } from './plain-pg.ts'
+import { failure } from './rivals.ts'
 
 for (const target of postgresTargets()) {
   describe(`example: plain pg, on ${target.name}`, () => {

@@ -1,0 +1,50 @@
+/** Guarded transactions in etcd: the lease is one more condition of your own transaction. */
+import type { Etcd3 } from 'etcd3'
+import type { Token } from 'lease-core'
+import { EtcdGuard } from 'lease-etcd'
+
+/** The key is a guard that becomes a comparison: what `then` puts was committed while the lease was held. */
+export async function setBalance(etcd: Etcd3, token: Token, account: string, balance: number): Promise<void> {
+  const guard = new EtcdGuard()
+  await token.check(guard)
+  const result = await etcd
+    .if(...guard.comparison)
+    .then(etcd.put(account).value(balance))
+    .commit()
+  guard.assertHeld(result) // ErrNotHeld: lost it, and nothing was put
+}
+
+/** Checked with several tokens, a guard demands that all of their terms stand. */
+export async function setUnderBoth(
+  etcd: Etcd3,
+  tokens: readonly Token[],
+  account: string,
+  balance: number,
+): Promise<void> {
+  const guard = new EtcdGuard()
+  for (const token of tokens) await token.check(guard)
+  const result = await guard.if(etcd).then(etcd.put(account).value(balance)).commit()
+  guard.assertHeld(result)
+}
+
+/**
+ * With a condition of your own beside it: takes only from the balance that was read. When the answer is no, `else` tells
+ * which condition failed.
+ */
+export async function withdraw(etcd: Etcd3, token: Token, account: string, amount: number): Promise<boolean> {
+  const before = (await etcd.get(account).exec()).kvs[0]
+  if (before === undefined) return false
+  const guard = new EtcdGuard()
+  await token.check(guard)
+  const balance = Number(before.value) - amount
+  const result = await guard
+    .if(etcd)
+    .and(account, 'Mod', '==', before.mod_revision)
+    .then(etcd.put(account).value(balance))
+    .else(etcd.get(account))
+    .commit()
+  if (result.succeeded) return true
+  const now = result.responses[0]?.response_range.kvs[0]
+  if (now?.mod_revision === before.mod_revision) guard.assertHeld(result) // nobody touched the account: it was the lease
+  return false // another changed the account meanwhile
+}
