@@ -60,7 +60,10 @@ const driverAdvice: readonly (readonly [RegExp, string])[] = [
   [/^Connection is closed/, 'the connection is closed, and does not reconnect by itself'],
   [/^Stream isn't writeable/, 'the connection is not established, and its offline queue is turned off'],
   [/^Reached the max retries per request/, 'the server cannot be reached: is it running, at this address?'],
-  [/^Failed to refresh slots cache/, 'no node of the Cluster can be reached: are they running, at these addresses?'],
+  [
+    /^(Failed to refresh slots cache|None of startup nodes)/,
+    'no node of the Cluster can be reached: are they running, at these addresses?',
+  ],
   [/^All sentinels are unreachable/, 'no Sentinel can be reached, or none knows a master of this name'],
   [/can't run this command|has no permissions/, advice['NOPERM'] ?? ''],
   [/is not a lease$|is not a number$|is not an integer/, advice['WRONGTYPE'] ?? ''],

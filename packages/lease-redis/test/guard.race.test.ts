@@ -1,0 +1,143 @@
+import { expect } from 'chai'
+import type { Redis } from 'ioredis'
+import { ErrNotHeld } from 'lease-core'
+import { redisTargets } from 'lease-servers'
+import { RedisGuard, type RedisSubstrate } from 'lease-redis'
+import { claim, extend, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+
+/** One attempt of a holder to write its token down. */
+interface Attempt {
+  readonly substrate: RedisSubstrate
+  /** Of this worker alone. */
+  readonly connection: Redis
+  readonly lease: string
+  readonly holder: string
+  readonly token: bigint
+  /** What was written last, and all that happened in order. */
+  readonly keys: [account: string, log: string]
+}
+
+/** In one step, so that the order of the log is the order of the writes. */
+const write = `redis.call('SET', KEYS[1], ARGV[1]) return redis.call('RPUSH', KEYS[2], 'write ' .. ARGV[1])`
+
+async function armed({ substrate, lease, holder, token }: Attempt): Promise<RedisGuard> {
+  const guard = new RedisGuard()
+  await substrate.trapdoor(lease, holder, token)(guard)
+  return guard
+}
+
+const writes: Record<string, (attempt: Attempt) => Promise<unknown>> = {
+  'run()': async (attempt) => {
+    const guard = await armed(attempt)
+    await pause()
+    await guard.run(attempt.connection, write, attempt.keys, [String(attempt.token)])
+  },
+  'transaction()': async (attempt) => {
+    const { connection, keys, token } = attempt
+    const guard = await armed(attempt)
+    await pause()
+    await guard.transaction(connection, async (multi) => {
+      await pause()
+      multi.set(keys[0], String(token)).rpush(keys[1], `write ${token}`)
+    })
+  },
+  'a connection as key': async ({ substrate, lease, holder, token, connection, keys }) => {
+    for (let results: unknown = null; results === null;) {
+      await substrate.trapdoor(lease, holder, token)(connection)
+      await pause()
+      results = await connection.multi().set(keys[0], String(token)).rpush(keys[1], `write ${token}`).exec()
+    }
+  },
+  'a check before the write instead': async ({ substrate, lease, holder, token, connection, keys }) => {
+    const held = (await substrate.read([lease])).get(lease)
+    if (held?.holder !== holder || held.fencingToken !== token) throw new ErrNotHeld('not held')
+    await pause()
+    await connection.eval(write, 2, ...keys, String(token))
+  },
+}
+
+for (const target of redisTargets('server')) {
+  describe(`stale holders in a race, on ${target.name}`, function () {
+    this.timeout(120_000)
+    let setting: Setting
+    before(() => (setting = openSetting(target.url)))
+    after(() => setting[Symbol.asyncDispose]())
+
+    interface Outcome {
+      readonly written: number
+      readonly refused: number
+      /** Writes that came after a newer grant was noted, or after a newer write. */
+      readonly regressions: number
+      /** How often a lease changed hands. */
+      readonly changes: number
+    }
+
+    /** Workers claim for a few milliseconds, dawdle, and write; some renew or release, most just stop. */
+    async function race(way: string, grants: number): Promise<Outcome> {
+      const attemptToWrite = writes[way] ?? expect.fail()
+      const namespace = unique('race')
+      const leases = Array.from({ length: 12 }, () => unique('lease'))
+      let granted = 0
+      let written = 0
+      let refused = 0
+      const worker = async (holder: string): Promise<void> => {
+        const connection = setting.connect({ retryStrategy: null })
+        const substrate = setting.substrate({ namespace, redis: setting.connect() })
+        for (let turn = 0; granted < grants; turn++) {
+          const lease = leases[turn % leases.length] ?? ''
+          const keys: Attempt['keys'] = [`${namespace}:${lease}:account`, `${namespace}:${lease}:log`]
+          const [verdict] = await substrate.apply([claim(lease, holder, 15)], newCall())
+          const token = verdict?.outcome === 'granted' ? verdict.holding?.fencingToken : undefined
+          if (token === undefined) continue
+          granted++
+          await setting.redis.rpush(keys[1], `grant ${token}`)
+          if (Math.random() < 0.3)
+            await substrate.apply([extend(lease, holder, 15, { fencingToken: token })], newCall())
+          try {
+            await attemptToWrite({ substrate, connection, lease, holder, token, keys })
+            written++
+          } catch (error) {
+            if (!(error instanceof ErrNotHeld)) throw error
+            refused++
+          }
+          if (Math.random() < 0.3) await settle(substrate, release(lease, holder, { fencingToken: token }))
+        }
+      }
+      await Promise.all(Array.from({ length: 16 }, (_, index) => worker(`w${index}`)))
+      let regressions = 0
+      let changes = 0
+      for (const lease of leases) {
+        const log = await setting.redis.lrange(`${namespace}:${lease}:log`, 0, -1)
+        let newest = 0n
+        for (const line of log) {
+          const [what, digits = ''] = line.split(' ')
+          const token = BigInt(digits)
+          if (what === 'write' && token < newest) regressions++
+          if (what === 'grant' && token > newest) changes++
+          if (token > newest) newest = token
+        }
+      }
+      return { written, refused, regressions, changes }
+    }
+
+    for (const way of ['run()', 'transaction()', 'a connection as key']) {
+      it(`by ${way} never write after a newer grant, over 2000 grants`, async () => {
+        const { written, refused, regressions, changes } = await race(way, 2_000)
+        expect(changes).to.be.greaterThan(1_000)
+        expect(written).to.be.greaterThan(100)
+        expect(refused).to.be.greaterThan(20)
+        expect(regressions).to.equal(0)
+      })
+    }
+
+    it('do so without a guard: this race would show it', async () => {
+      const { regressions } = await race('a check before the write instead', 500)
+      expect(regressions).to.be.greaterThan(0)
+    })
+  })
+}
+
+/** Shorter or longer than the lease. */
+function pause(): Promise<void> {
+  return sleep(Math.random() * 12)
+}

@@ -1,0 +1,579 @@
+import { expect } from 'chai'
+import { Cluster } from 'ioredis'
+import { redisTargets, startProxy, startRedis, type Redis as Server } from 'lease-servers'
+import { RedisSubstrate } from 'lease-redis'
+import { systemClock, type Op, type Verdict } from 'lease-core'
+import {
+  caught,
+  claim,
+  eventually,
+  expire,
+  extend,
+  grant,
+  newCall,
+  openSetting,
+  pin,
+  readOne,
+  release,
+  settle,
+  sleep,
+  unique,
+  unpin,
+  type RedisOptions,
+  type Setting,
+} from './setting.ts'
+
+const unhandled: unknown[] = []
+const onUnhandled = (error: unknown): void => void unhandled.push(error)
+before(() => process.on('unhandledRejection', onUnhandled))
+after(() => {
+  process.off('unhandledRejection', onUnhandled)
+  expect(unhandled).to.deep.equal([])
+})
+
+async function verdictOf(substrate: RedisSubstrate, op: Op = claim(unique('l'), 'a', 1_000)): Promise<Verdict> {
+  return (await substrate.apply([op], newCall()))[0] ?? expect.fail()
+}
+
+/** Why one operation is unknown, or the whole batch. */
+async function causeOf(substrate: RedisSubstrate, op?: Op): Promise<Error> {
+  try {
+    const { outcome, cause } = await verdictOf(substrate, op)
+    expect(outcome).to.equal('unknown')
+    return cause as Error
+  } catch (error) {
+    return error as Error
+  }
+}
+
+for (const target of redisTargets('server')) {
+  describe(`failures, on ${target.name}`, () => {
+    let setting: Setting
+    before(() => (setting = openSetting(target.url)))
+    after(() => setting[Symbol.asyncDispose]())
+
+    it('a server that forgot the scripts is sent them again', async () => {
+      const substrate = setting.substrate()
+      await grant(substrate, claim('l', 'a', 60_000))
+      for (let round = 0; round < 3; round++) {
+        await setting.redis.script('FLUSH')
+        expect(await grant(substrate, extend('l', 'a', 60_000))).to.include({ holder: 'a' })
+        await setting.redis.script('FLUSH')
+        expect(await readOne(substrate, 'l')).to.include({ holder: 'a' })
+        expect(await substrate.read(undefined)).to.have.property('size', 1)
+        expect(await substrate.pinned()).to.have.property('size', 0)
+      }
+    })
+
+    describe('a connection that breaks', () => {
+      it('after a claim was carried out: the driver sends it again, and it finds its own term', async () => {
+        await using proxy = await startProxy(setting.url)
+        const redis = setting.connect({}, proxy.url(setting.url))
+        const namespace = unique('ns')
+        const substrate = setting.substrate({ redis, namespace })
+        await grant(substrate, claim('warm', 'a', 1_000))
+        const cut = proxy.cutAfterRequest(1, /evalsha/i)
+        const pending = grant(substrate, claim('l', 'a', 60_000))
+        await cut
+        const stored = await setting.redis.get(`lease:{${namespace}}:l:l`)
+        expect(stored?.split('|')[0]).to.equal(String((await pending).fencingToken))
+      })
+
+      it('and is not sent again: unknown, and the same claim finds its own term', async () => {
+        await using proxy = await startProxy(setting.url)
+        const redis = setting.connect({ maxRetriesPerRequest: 0 }, proxy.url(setting.url))
+        const substrate = setting.substrate({ redis })
+        await grant(substrate, claim('warm', 'a', 1_000))
+        const op = claim('l', 'a', 60_000)
+        const cut = proxy.cutAfterRequest(1, /evalsha/i)
+        const error = await causeOf(substrate, op)
+        await cut
+        expect(error.message).to.match(/server cannot be reached/)
+        expect(error.cause).to.have.property('name', 'MaxRetriesPerRequestError')
+        const again = await grant(substrate, op)
+        expect(again.fencingToken).to.equal((await readOne(substrate, 'l'))?.fencingToken)
+        expect(await settle(substrate, claim('l', 'a', 60_000))).to.have.property('outcome', 'refused')
+      })
+
+      /** A claim that its caller was told timed out, and that the driver sends all the same once it is connected again. */
+      async function zombie(timeoutMs: number): Promise<string | null> {
+        await using proxy = await startProxy(setting.url)
+        const redis = setting.connect({ commandTimeout: 150, retryStrategy: () => 50 }, proxy.url(setting.url))
+        const namespace = unique('ns')
+        const substrate = setting.substrate({ redis, namespace })
+        await grant(substrate, claim('warm', 'a', 1_000))
+        proxy.pause()
+        const op = claim('zombie', 'a', 600_000)
+        const error = await caught(substrate.apply([op], newCall(timeoutMs)))
+        expect(error.message).to.equal('Command timed out')
+        await sleep(300)
+        const requests = proxy.counters.requests
+        proxy.resume()
+        // What it sends again comes before what it is asked now.
+        await eventually(() =>
+          redis.ping().then(
+            () => true,
+            () => false,
+          ),
+        )
+        expect(proxy.counters.requests).to.be.greaterThan(requests + 1)
+        return await setting.redis.get(`lease:{${namespace}}:l:zombie`)
+      }
+
+      it('a claim that timed out and is sent again much later holds nothing', async () => {
+        expect(await zombie(150)).to.equal(null)
+      })
+
+      it('which it would, without the time after which it does nothing', async () => {
+        expect(await zombie(600_000)).to.match(/\|a$/)
+      })
+    })
+
+    describe('clocks', () => {
+      it('that part by a leap cost one more round trip, not the request', async () => {
+        let leapMs = 0
+        const clock = { ...systemClock, monotonic: () => systemClock.monotonic() + leapMs }
+        const redis = setting.connect()
+        let sent = 0
+        const counted = Object.assign(Object.create(redis) as typeof redis, {
+          evalsha: (...args: Parameters<typeof redis.evalsha>) => {
+            sent++
+            return redis.evalsha(...args)
+          },
+        })
+        const substrate = setting.substrate({ redis: counted, clock })
+        await grant(substrate, claim('l', 'a', 60_000))
+        expect(sent).to.equal(2) // the first asks for the time
+        for (const leap of [-3_600_000, 3_600_000, 20_000, -20_000]) {
+          leapMs += leap
+          sent = 0
+          expect((await grant(substrate, extend('l', 'a', 60_000))).holder).to.equal('a')
+          expect(sent).to.equal(leap < 0 ? 2 : 1) // a server that seems to have leapt forward finds it late
+        }
+        sent = 0
+        await grant(substrate, extend('l', 'a', 60_000))
+        expect(sent).to.equal(1)
+      })
+
+      it('a request that is late by the clock of both does nothing and is not tried again', async () => {
+        let nowMs = 0
+        const clock = { ...systemClock, monotonic: () => nowMs }
+        const redis = setting.connect()
+        const slow = Object.assign(Object.create(redis) as typeof redis, {
+          evalsha: async (...args: Parameters<typeof redis.evalsha>) => {
+            await sleep(80)
+            nowMs += 80
+            return redis.evalsha(...args)
+          },
+        })
+        const substrate = setting.substrate({ redis: slow, clock })
+        const error = await caught(substrate.apply([claim('l', 'a', 60_000)], newCall(10)))
+        expect(error.message).to.match(/after its time, and nothing was done/)
+        expect(await setting.substrate().read(['l'])).to.have.property('size', 0)
+      })
+    })
+
+    describe('what is not ours under our names', () => {
+      const cases: Record<string, { key: string; fails: Op['kind'][] }> = {
+        'the lease': { key: 'l:l', fails: ['claim', 'extend', 'release', 'expire', 'pin', 'unpin'] },
+        'the index': { key: 'i', fails: ['claim'] },
+        'the counter of the tokens': { key: 't', fails: ['claim'] },
+        'the pins': { key: 'p', fails: ['claim', 'extend', 'release', 'expire', 'pin', 'unpin'] },
+      }
+      for (const [what, { key, fails }] of Object.entries(cases)) {
+        it(`in place of ${what}, it is told so and left as it was`, async () => {
+          const namespace = unique('ns')
+          const substrate = setting.substrate({ namespace })
+          const base = `lease:{${namespace}}:`
+          await setting.redis.rpush(`${base}${key}`, 'not ours')
+          const ops: Op[] = [
+            claim('l', 'a', 1_000),
+            extend('l', 'a', 1_000),
+            release('l', 'a'),
+            expire('l'),
+            pin('l', 'e'),
+            unpin('l', 'e'),
+          ]
+          for (const op of ops) {
+            if (!fails.includes(op.kind)) {
+              expect(['granted', 'refused'], op.kind).to.include((await verdictOf(substrate, op)).outcome)
+              continue
+            }
+            const cause = await causeOf(substrate, op)
+            expect(cause.message, op.kind).to.match(/used for something else/)
+            expect((cause.cause as Error).message).to.match(/WRONGTYPE/)
+          }
+          expect(await setting.redis.lrange(`${base}${key}`, 0, -1)).to.deep.equal(['not ours'])
+          expect(await setting.redis.exists(`${base}l:l`)).to.equal(what === 'the lease' ? 1 : 0)
+          await setting.redis.del(`${base}${key}`)
+          expect(await grant(substrate, claim('l', 'a', 1_000))).to.include({ holder: 'a' })
+        })
+      }
+
+      it('one such lease fails alone: the others of its batch, and readers, go on', async () => {
+        const namespace = unique('ns')
+        const substrate = setting.substrate({ namespace })
+        await setting.redis.set(`lease:{${namespace}}:l:text`, 'some text')
+        await setting.redis.rpush(`lease:{${namespace}}:l:list`, 'x')
+        const verdicts = await substrate.apply(
+          ['first', 'text', 'list', 'last'].map((lease) => claim(lease, 'a', 60_000)),
+          newCall(),
+        )
+        expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['granted', 'unknown', 'unknown', 'granted'])
+        expect([...(await substrate.read(['first', 'text', 'list', 'last'])).keys()]).to.deep.equal(['first', 'last'])
+        expect((await substrate.read(undefined)).size).to.equal(2)
+        expect(await setting.redis.get(`lease:{${namespace}}:l:text`)).to.equal('some text')
+      })
+    })
+
+    describe('bad connections', () => {
+      const dead = (options: RedisOptions = {}): RedisSubstrate =>
+        setting.substrate({ redis: setting.connect({ maxRetriesPerRequest: 1, ...options }, 'redis://127.0.0.1:1') })
+
+      it('nothing listens there: each call says so', async () => {
+        for (const error of [
+          await causeOf(dead()),
+          await caught(dead().read(undefined)),
+          await caught(dead().pinned()),
+        ]) {
+          expect(error.message).to.match(/cannot be reached: is it running/)
+          expect(error.cause).to.have.property('name', 'MaxRetriesPerRequestError')
+        }
+      })
+
+      it('a connection that was closed, or has no queue', async () => {
+        const closed = setting.connect()
+        await closed.ping()
+        await closed.quit()
+        const error = await causeOf(setting.substrate({ redis: closed }))
+        expect(error.message).to.match(/connection is closed/)
+        expect(error.cause).to.have.property('message', 'Connection is closed.')
+        const bare = dead({ enableOfflineQueue: false })
+        expect((await causeOf(bare)).message).to.match(/not established/)
+      })
+    })
+
+    describe('the connection that listens', () => {
+      it('comes back with a resync when it is killed, and hears again', async () => {
+        const namespace = unique('ns')
+        const redis = setting.connect({ connectionName: unique('listener') })
+        const substrate = setting.substrate({ namespace, redis })
+        const heard: string[] = []
+        substrate.watch?.((change) => heard.push(change.kind === 'resync' ? 'resync' : change.lease))
+        await eventually(() => heard.length === 1)
+        for (let round = 1; round <= 2; round++) {
+          expect(await setting.redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub')).to.be.at.least(1)
+          await eventually(() => heard.length === 1 + round)
+        }
+        await grant(substrate, claim('l', 'a', 60_000))
+        await settle(substrate, release('l', 'a'))
+        await eventually(() => heard.length === 4)
+        expect(heard).to.deep.equal(['resync', 'resync', 'resync', 'l'])
+      })
+
+      it('is gone when nobody watches any more, and when the substrate is closed', async () => {
+        const namespace = unique('ns')
+        const substrate = setting.substrate({ namespace })
+        const listeners = async (): Promise<unknown> => {
+          const [, count] = (await setting.redis.pubsub('NUMSUB', `lease:{${namespace}}:c`)) as [string, number]
+          return count
+        }
+        const stop = substrate.watch?.(() => {})
+        await eventually(async () => (await listeners()) === 1)
+        stop?.()
+        await eventually(async () => (await listeners()) === 0)
+        substrate.watch?.(() => {})
+        await eventually(async () => (await listeners()) === 1)
+        await substrate.close()
+        await eventually(async () => (await listeners()) === 0)
+        expect(await setting.redis.ping()).to.equal('PONG') // the caller's own is still his
+      })
+
+      it('one that the caller makes is used instead, and closed', async () => {
+        const made: ReturnType<Setting['connect']>[] = []
+        const substrate = setting.substrate({
+          listen: () => {
+            const connection = setting.connect()
+            made.push(connection)
+            return connection
+          },
+        })
+        const heard: string[] = []
+        const stop = substrate.watch?.((change) => heard.push(change.kind))
+        await eventually(() => heard.length === 1)
+        made[0]?.disconnect(true)
+        await eventually(() => heard.length === 2)
+        stop?.()
+        await eventually(() => made.every(({ status }) => status !== 'ready'))
+        await sleep(300)
+        expect(made.map(({ status }) => status)).to.not.include('ready') // none has connected again by itself
+        expect(made.length).to.equal(2)
+      })
+
+      it('one that cannot be made does not disturb the rest', async () => {
+        const substrate = setting.substrate({
+          listen: () => {
+            throw new Error('no')
+          },
+        })
+        substrate.watch?.(() => {})
+        expect(await grant(substrate, claim('l', 'a', 1_000))).to.include({ holder: 'a' })
+        await substrate.close()
+      })
+
+      it('a message that is not ours makes everybody look again', async () => {
+        const namespace = unique('ns')
+        const substrate = setting.substrate({ namespace })
+        const heard: string[] = []
+        substrate.watch?.((change) => heard.push(change.kind))
+        await eventually(() => heard.length === 1)
+        for (const message of ['', '{}', '[1]']) await setting.redis.publish(`lease:{${namespace}}:c`, message)
+        await eventually(() => heard.length === 4)
+        expect(new Set(heard)).to.deep.equal(new Set(['resync']))
+      })
+    })
+  })
+}
+
+describe('a server of our own', () => {
+  let server: Server
+  let setting: Setting
+  before(async () => {
+    server = await startRedis({ appendonly: true, settings: { appendfsync: 'always' } })
+    setting = openSetting(server.url)
+  })
+  after(async () => {
+    await setting[Symbol.asyncDispose]()
+    await server.stop()
+  })
+
+  /** Runs the body with a setting of the server changed. */
+  async function withSetting(name: string, value: string, body: () => Promise<void>): Promise<void> {
+    const before = String((await setting.redis.config('GET', name))[1])
+    await setting.redis.config('SET', name, value)
+    try {
+      await body()
+    } finally {
+      await setting.redis.config('SET', name, before)
+    }
+  }
+
+  it('with its memory full refuses what needs more, says so, and does nothing by halves', async () => {
+    const namespace = unique('ns')
+    const substrate = setting.substrate({ namespace })
+    const base = `lease:{${namespace}}:`
+    for (const lease of ['held', 'pinned', 'gone']) await grant(substrate, claim(lease, 'a', 60_000, { value: 'v' }))
+    for (const entity of ['e', 'f']) await settle(substrate, pin('pinned', entity))
+    const counter = await setting.redis.get(`${base}t`)
+    await withSetting('maxmemory', '1', async () => {
+      for (const batch of [
+        [
+          release('gone', 'a'),
+          claim('new', 'a', 60_000),
+          pin('held', 'e'),
+          unpin('pinned', 'e'),
+          extend('held', 'a', 90_000),
+        ],
+        [
+          claim('new', 'a', 60_000),
+          pin('held', 'e'),
+          unpin('pinned', 'e'),
+          extend('held', 'a', 99_000, { value: 'w' }),
+        ],
+      ]) {
+        const verdicts = await substrate.apply(batch, newCall())
+        for (const [index, { outcome, cause }] of verdicts.entries()) {
+          const { kind } = batch[index] as Op
+          expect(outcome, kind).to.equal(kind === 'claim' || kind === 'pin' ? 'unknown' : 'granted')
+          if (outcome !== 'unknown') continue
+          expect((cause as Error).message).to.match(/memory is full/)
+          expect(((cause as Error).cause as Error).message).to.match(/^OOM/)
+        }
+      }
+      expect(await verdictOf(substrate, claim('held', 'b', 1_000))).to.have.property('outcome', 'refused')
+      expect(await readOne(substrate, 'held')).to.include({ value: 'w', pinned: false })
+    })
+    expect((await readOne(substrate, 'held'))?.remainingMs).to.be.greaterThan(91_000)
+    expect(await setting.redis.get(`${base}t`)).to.equal(counter)
+    expect((await setting.redis.smembers(`${base}i`)).toSorted()).to.deep.equal(['held', 'pinned'])
+    expect(await substrate.pinned()).to.deep.equal(new Map([['pinned', ['f']]]))
+    expect(await grant(substrate, claim('new', 'a', 60_000))).to.include({ holder: 'a' })
+  })
+
+  it('that lacks the replicas it wants refuses everything but reading, and says so', async () => {
+    const substrate = setting.substrate()
+    await grant(substrate, claim('held', 'a', 60_000))
+    await withSetting('min-replicas-to-write', '1', async () => {
+      for (const op of [claim('l', 'a', 1_000), claim('held', 'b', 1_000), release('held', 'a')]) {
+        expect((await causeOf(substrate, op)).message).to.match(/fewer replicas/)
+      }
+      expect(await readOne(substrate, 'held')).to.include({ holder: 'a' })
+      expect((await substrate.inspect()).map(({ warning }) => warning)).to.deep.equal(['no-writes'])
+    })
+  })
+
+  it('as a replica grants nothing, refuses nothing, and tells nothing that may be old', async () => {
+    const master = await startRedis()
+    const old = openSetting(master.url)
+    try {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      await grant(old.substrate({ namespace }), claim('held', 'a', 60_000))
+      await setting.redis.replicaof('127.0.0.1', master.port)
+      await eventually(async () => (await setting.redis.exists(`lease:{${namespace}}:l:held`)) === 1)
+      for (const op of [claim('l', 'a', 1_000), claim('held', 'b', 1_000), extend('held', 'a', 1), release('l', 'a')]) {
+        const error = await causeOf(substrate, op)
+        expect(error.message, op.kind).to.match(/is a replica.*connect to the master.*READONLY/)
+      }
+      for (const call of [() => substrate.read(['held']), () => substrate.read(undefined), () => substrate.pinned()]) {
+        expect((await caught(call())).message).to.match(/is a replica/)
+      }
+      expect((await substrate.inspect()).map(({ warning }) => warning)).to.deep.equal(['replica'])
+    } finally {
+      await setting.redis.replicaof('NO', 'ONE')
+      await old[Symbol.asyncDispose]()
+      await master.stop()
+    }
+  })
+
+  describe('with users', () => {
+    const url = (user: string): string => `redis://${user}:secret@127.0.0.1:${server.port}`
+    const as = (user: string, namespace: string = unique('ns')): RedisSubstrate =>
+      setting.substrate({ redis: setting.connect({ maxRetriesPerRequest: 1 }, url(user)), namespace })
+    const user = (name: string, ...rules: string[]): Promise<unknown> =>
+      setting.redis.acl('SETUSER', name, 'on', '>secret', 'allkeys', 'allchannels', 'allcommands', ...rules)
+
+    it('a wrong password is told as such, and so is a missing one', async () => {
+      await user('known')
+      const wrong = setting.connect({ maxRetriesPerRequest: 1 }, url('known').replace('secret', 'wrong'))
+      const error = await causeOf(setting.substrate({ redis: wrong }))
+      expect(error.message).to.match(/refused the credentials/)
+      expect((error.cause as Error).message).to.match(/^WRONGPASS/)
+      await withSetting('requirepass', 'hidden', async () => {
+        const none = setting.connect({ maxRetriesPerRequest: 1 })
+        expect((await causeOf(setting.substrate({ redis: none }))).message).to.match(/wants a password/)
+        await setting.redis.auth('hidden')
+      })
+    })
+
+    it('a right that lacks is told as such, and nothing is done by halves', async () => {
+      await user('nokeys', 'resetkeys', '~other:*')
+      await user('noeval', '-eval', '-evalsha')
+      await user('noset', '-set')
+      await user('nosadd', '-sadd')
+      for (const name of ['nokeys', 'noeval', 'noset', 'nosadd']) {
+        const namespace = unique('ns')
+        const error = await causeOf(as(name, namespace), claim('l', 'a', 60_000))
+        expect(error.message, name).to.match(/lacks a right/)
+        expect(error.cause).to.be.instanceOf(Error)
+        expect(await setting.redis.keys(`lease:{${namespace}}:l:*`)).to.deep.equal([])
+      }
+    })
+
+    it('one who may not announce is served, and warned', async () => {
+      await user('silent', 'resetchannels')
+      const substrate = as('silent')
+      await grant(substrate, claim('l', 'a', 60_000))
+      expect(await verdictOf(substrate, release('l', 'a'))).to.have.property('outcome', 'granted')
+      expect((await substrate.inspect()).map(({ warning }) => warning)).to.deep.equal(['publish-forbidden'])
+    })
+
+    it('one who may not look at the settings is served, and warned', async () => {
+      await user('blind', '-info')
+      const redis = setting.connect({ enableReadyCheck: false }, url('blind'))
+      const substrate = setting.substrate({ redis })
+      await grant(substrate, claim('l', 'a', 60_000))
+      expect((await substrate.inspect()).map(({ warning }) => warning)).to.deep.equal(['settings-unreadable'])
+    })
+  })
+
+  it('is inspected for what weakens a grant, and for nothing else', async () => {
+    const substrate = setting.substrate()
+    const warnings = async (): Promise<string[]> => (await substrate.inspect()).map(({ warning }) => warning)
+    expect(await warnings()).to.deep.equal([])
+    await withSetting('maxmemory-policy', 'volatile-lru', async () => {
+      expect(await warnings()).to.deep.equal(['eviction'])
+    })
+    await withSetting('appendonly', 'no', async () => {
+      expect(await warnings()).to.deep.equal(['no-append-only-file'])
+    })
+  })
+
+  it('that is killed and comes back finds leases, tokens and listeners where they were', async () => {
+    const redis = setting.connect({ maxRetriesPerRequest: 1, retryStrategy: () => 50 })
+    const substrate = setting.substrate({ redis })
+    let resyncs = 0
+    let vacated = 0
+    substrate.watch?.((change) => (change.kind === 'resync' ? resyncs++ : vacated++))
+    await eventually(() => resyncs === 1)
+    const { fencingToken } = await grant(substrate, claim('l', 'a', 600_000))
+    await server.kill()
+    expect((await causeOf(substrate, claim('m', 'a', 1_000))).message).to.match(/cannot be reached/)
+    await server.restart()
+    await eventually(() => resyncs === 2, 9_000)
+    expect(await readOne(substrate, 'l')).to.include({ holder: 'a', fencingToken })
+    await settle(substrate, release('l', 'a'))
+    await eventually(() => vacated === 1)
+    expect((await grant(substrate, claim('l', 'b', 1_000))).fencingToken > fencingToken).to.equal(true)
+  }).timeout(20_000)
+})
+
+for (const target of redisTargets('cluster')) {
+  describe(`failures, on ${target.name}`, () => {
+    let cluster: Cluster
+    before(() => (cluster = new Cluster([...target.nodes])))
+    after(() => cluster.disconnect())
+
+    it('a single connection to a node says that the server is part of a Cluster', async () => {
+      const node = target.nodes[0] ?? expect.fail()
+      const setting = openSetting(`redis://${node.host}:${node.port}`)
+      try {
+        const errors = await Promise.all(
+          Array.from({ length: 12 }, (_, index) =>
+            setting
+              .substrate({ namespace: `slot-${index}` })
+              .apply([claim('l', 'a', 1)], newCall())
+              .catch(String),
+          ),
+        )
+        expect(
+          errors.filter((error) => typeof error === 'string' && /pass a Cluster of ioredis.*MOVED/.test(error)).length,
+        ).to.be.within(1, 11)
+      } finally {
+        await setting[Symbol.asyncDispose]()
+      }
+    })
+
+    it('no node in reach says so', async () => {
+      const nowhere = new Cluster([{ host: '127.0.0.1', port: 1 }], {
+        clusterRetryStrategy: () => null,
+        lazyConnect: true,
+      })
+      nowhere.on('error', () => {})
+      const substrate = new RedisSubstrate({ redis: nowhere, namespace: 'n' })
+      const error = await causeOf(substrate)
+      expect(error.message).to.match(/no node of the Cluster can be reached|connection is closed/)
+      await substrate.close()
+      nowhere.disconnect()
+    })
+
+    it('is inspected where the leases are', async () => {
+      const substrate = new RedisSubstrate({ redis: cluster, namespace: unique('ns') })
+      expect((await substrate.inspect()).map(({ warning }) => warning)).to.deep.equal(['no-append-only-file'])
+      await substrate.close()
+    })
+
+    it('waiters hear of a release through any node', async () => {
+      for (let round = 0; round < 5; round++) {
+        const substrate = new RedisSubstrate({ redis: cluster, namespace: unique('ns') })
+        const heard: string[] = []
+        substrate.watch?.((change) => heard.push(change.kind))
+        await eventually(() => heard.length === 1)
+        await grant(substrate, claim('l', 'a', 60_000))
+        await settle(substrate, release('l', 'a'))
+        await eventually(() => heard.length === 2)
+        await substrate.close()
+      }
+    })
+  })
+}
