@@ -37,6 +37,11 @@ export class Checks {
     if (value !== undefined) this.#core(option, value, 'value', { holder: 'a', duration: 1, value: value as string })
   }
 
+  /** A signal, or none. */
+  signal(option: string, value: unknown): void {
+    this.must(option, value === undefined || value instanceof AbortSignal, 'must be an AbortSignal', value)
+  }
+
   /** A duration in whole milliseconds; NaN when it breaks core's rules, and any comparison with it is false. */
   duration(option: string, value: unknown): number {
     const duration = value as DurationLike

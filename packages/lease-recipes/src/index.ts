@@ -1,4 +1,14 @@
 /** What people build on leases, each from the public API of lease-core only. */
+export { Authority } from './authority.ts'
+export type {
+  AuthorityCallOptions,
+  AuthorityEvents,
+  AuthorityLoss,
+  AuthorityOptions,
+  ReadyOptions,
+} from './authority.ts'
+export { Emitter } from './emitter.ts'
+export type { EventMap, Listener } from './emitter.ts'
 export { FailClosedLock, FailOpenLock } from './fenced-lock.ts'
 export type {
   AcquireLockOptions,

@@ -1,0 +1,78 @@
+import { expect } from 'chai'
+import { Emitter } from '../src/emitter.ts'
+
+interface Events {
+  step: [number]
+  error: [unknown]
+}
+
+class Steps extends Emitter<Events> {
+  take(step: number): void {
+    this.emit('step', step)
+  }
+
+  fail(error: unknown): void {
+    this.emit('error', error)
+  }
+}
+
+const delivered = (): Promise<void> => Promise.resolve()
+
+describe('Emitter', () => {
+  it('tells in order, all of it, after the transition is complete', async () => {
+    const steps = new Steps()
+    const told: number[] = []
+    steps.on('step', (step) => {
+      if (step === 1) steps.take(4) // from within a listener: its turn comes after the others'
+      told.push(step)
+    })
+    steps.take(1)
+    steps.take(2)
+    steps.take(3)
+    expect(told).to.deep.equal([])
+    await delivered()
+    await delivered()
+    expect(told).to.deep.equal([1, 2, 3, 4])
+  })
+
+  it('once is once, also when the listener causes the next', async () => {
+    const steps = new Steps()
+    const told: number[] = []
+    steps.once('step', (step) => {
+      told.push(step)
+      steps.take(step + 1)
+    })
+    steps.take(1)
+    steps.take(5)
+    await delivered()
+    await delivered()
+    expect(told).to.deep.equal([1])
+  })
+
+  it('whoever was taken off is not called any more, not even for what was on its way', async () => {
+    const steps = new Steps()
+    const told: string[] = []
+    const second = (step: number): number => told.push(`second ${step}`)
+    steps.on('step', (step) => {
+      told.push(`first ${step}`)
+      steps.off('step', second)
+    })
+    steps.on('step', second).on('step', second)
+    steps.take(1)
+    steps.take(2)
+    await delivered()
+    expect(told).to.deep.equal(['first 1', 'second 1', 'first 2'])
+    steps.off('step', () => {}).off('error', () => {})
+  })
+
+  it('an error that nobody listens to ends nothing', async () => {
+    const steps = new Steps()
+    steps.fail(new Error('unheard'))
+    await delivered()
+    const heard: unknown[] = []
+    steps.on('error', (error) => heard.push(error))
+    steps.fail('now')
+    await delivered()
+    expect(heard).to.deep.equal(['now'])
+  })
+})
