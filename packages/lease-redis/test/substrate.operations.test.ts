@@ -1,4 +1,5 @@
 import { expect } from 'chai'
+import { Redis } from 'ioredis'
 import { redisTargets } from 'lease-servers'
 import type { RedisSubstrate } from 'lease-redis'
 import {
@@ -447,6 +448,32 @@ for (const target of redisTargets('server')) {
       while (heard.length === 1) await sleep(1)
       expect(heard).to.deep.equal(['resync', name])
       stop?.()
+    })
+
+    it('whatever shape the connection gives to answers', async () => {
+      const shapes: Redis[] = [
+        new Redis(target.url, { replyMapping: 'resp3' }),
+        new Redis(target.url, { protocol: 2 }),
+        new Redis(target.url, { stringNumbers: true }),
+        new Redis(target.url, { enableAutoPipelining: true }),
+        new Redis(target.url, { showFriendlyErrorStack: true }),
+      ] as Redis[]
+      for (const redis of shapes) {
+        const own = unique('shape')
+        const shaped = setting.substrate({ redis, namespace: own })
+        const held = await grant(shaped, claim(name, 'a', 10_000, { value: 'v' }))
+        expect((await settle(shaped, pin(name, 'e'))).holding).to.include({ holder: 'a', pinned: true })
+        expect(await readOne(shaped, name)).to.include({ holder: 'a', value: 'v', fencingToken: held.fencingToken })
+        expect((await shaped.read(undefined)).get(name)).to.include({ holder: 'a', value: 'v' })
+        expect(await shaped.pinned()).to.deep.equal(new Map([[name, ['e']]]))
+        expect(await shaped.inspect()).to.be.an('array')
+        const heard: string[] = []
+        shaped.watch?.((change) => heard.push(change.kind))
+        while (heard.length === 0) await sleep(1)
+        await settle(shaped, release(name, 'a'))
+        while (heard.length === 1) await sleep(1)
+        redis.disconnect()
+      }
     })
   })
 }
