@@ -4,8 +4,6 @@
 export type Failure =
   /** A bucket is gone; nothing of the transaction was applied. */
   | 'lease-gone'
-  /** The store is full; nothing of the transaction was applied. */
-  | 'full'
   /** The driver's circuit breaker kept the request from being sent. */
   | 'breaker'
   /** The server cannot be reached, or has nobody to lead it: the request may have been applied. */
@@ -28,9 +26,8 @@ const explanations: readonly Explanation[] = [
   },
   {
     pattern: /database space exceeded/,
-    failure: 'full',
     words:
-      'the database of etcd is full, so nothing can be claimed or extended, only released: compact, defragment and disarm the NOSPACE alarm (etcdctl compact, defrag, alarm disarm), or raise --quota-backend-bytes',
+      'the database of etcd is full and takes nothing more: compact, defragment and disarm the NOSPACE alarm (etcdctl compact, defrag, alarm disarm), or raise --quota-backend-bytes; until then leases that are held lapse',
   },
   {
     pattern: /BrokenCircuitError|circuit breaker is open/,

@@ -2,8 +2,7 @@
  * Requests that are sent until they are answered, or it is no use: the one place that knows which failures to sit out.
  *
  * All requests of this package may be sent twice, so what was not answered is simply sent again, to another member if
- * there are several. A transaction whose bucket is gone was not applied, and goes out again with a new one; of one that
- * a full store refuses, the part that only removes and reads goes out alone.
+ * there are several. A transaction whose bucket is gone was not applied, and goes out again with a new one.
  */
 import { sleep, type Call, type Clock } from 'lease-core'
 import { Buckets } from './buckets.ts'
@@ -108,13 +107,10 @@ export class Requests {
             outcomes[index] = { answer: responses[position] as EtcdAnswer, revision: header.revision }
           }
         } catch (error) {
-          const failure = failureOf(error)
-          if (failure === 'lease-gone') this.#buckets.forget(new Set(pack.map(({ lease }) => lease)))
-          for (const parcel of pack) {
-            const worthIt = failure === 'lease-gone' || (failure === 'full' && !parcel.step.puts)
-            if (worthIt && attempt < MAX_ATTEMPTS) again.push(parcel)
-            else outcomes[parcel.index] = { error }
-          }
+          const isGone = failureOf(error) === 'lease-gone'
+          if (isGone) this.#buckets.forget(new Set(pack.map(({ lease }) => lease)))
+          if (isGone && attempt < MAX_ATTEMPTS) again.push(...pack)
+          else for (const { index } of pack) outcomes[index] = { error }
         }
       }),
     )

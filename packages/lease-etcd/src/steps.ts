@@ -25,8 +25,6 @@ import { foundBy, get, isAbsent, isOfTerm, isUnchanged, put, remove, touch, when
 export interface Step {
   /** For how long, from the moment it is sent, the key it writes must not vanish; undefined: it needs no etcd lease. */
   readonly coverMs: number | undefined
-  /** Whether it may put something, which a store that is full refuses. */
-  readonly puts: boolean
   /** @param lease the etcd lease that covers `coverMs` */
   request(lease: string): EtcdRequest
   /** @param revision that of the whole transaction: what it has put has this `mod_revision` */
@@ -68,7 +66,6 @@ export function firstStep(op: Op, layout: Layout): Step {
   const both = [get(key), get(keys.pin)]
   return {
     coverMs: undefined,
-    puts: false,
     request: () => when([], both, []),
     next: (answer) => repin(op, keys, answer.response_txn.responses),
   }
@@ -80,7 +77,6 @@ function open(op: ClaimOp, { key, pin }: Keys): Step {
   const bytes = bodyOf(body)
   return {
     coverMs: op.durationMs,
-    puts: true,
     request: (lease) =>
       when(
         [isAbsent(key), isAbsent(pin)],
@@ -102,7 +98,6 @@ function takeOver(op: ClaimOp, keys: Keys, version: string): Step {
   const { key } = keys
   return {
     coverMs: undefined,
-    puts: false,
     request: () => when(lapsed(keys, version), [remove(key)], [get(key)]),
     next: ({ response_txn: { succeeded, responses } }) =>
       succeeded ? open(op, keys) : contend(op, keys, foundBy(responses)),
@@ -135,7 +130,6 @@ function extend(op: ExtendOp, key: Buffer): Step {
   if (op.value !== undefined || op.durationMs > seen.remainingMs) return read(key, decide)
   return {
     coverMs: seen.pinned ? undefined : seen.remainingMs,
-    puts: true,
     request: (lease) => when([isUnchanged(key, version)], [touch(key, seen.pinned ? NO_LEASE : lease)], [get(key)]),
     next: ({ response_txn: { succeeded, responses } }, revision) =>
       succeeded
@@ -156,7 +150,6 @@ function rewrite(
   const bytes = bodyOf(next)
   return {
     coverMs: pinned ? undefined : next.durationMs,
-    puts: true,
     request: (lease) => when([isUnchanged(key, version)], [put(key, bytes, pinned ? NO_LEASE : lease)], [get(key)]),
     next: ({ response_txn: { succeeded, responses } }, revision) =>
       succeeded ? granted(holdingOf(next, revision, { since: fencingToken, pinned })) : otherwise(foundBy(responses)),
@@ -185,7 +178,6 @@ function repin(op: PinOp, { key, pin }: Keys, answers: readonly EtcdAnswer[]): V
   const moves = holding !== undefined && holding.pinned !== pinned
   return {
     coverMs: moves && !pinned ? holding.remainingMs : undefined,
-    puts: pinned || moves,
     request: (lease) =>
       when(
         [isUnchanged(key, kv?.mod_revision ?? '0'), isUnchanged(pin, pinKv?.mod_revision ?? '0')],
@@ -203,7 +195,7 @@ function repin(op: PinOp, { key, pin }: Keys, answers: readonly EtcdAnswer[]): V
 }
 
 function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Step): Step {
-  return { coverMs: undefined, puts: false, request: () => get(key), next: (answer) => next(foundBy([answer])) }
+  return { coverMs: undefined, request: () => get(key), next: (answer) => next(foundBy([answer])) }
 }
 
 function removal(
@@ -213,7 +205,6 @@ function removal(
 ): Step {
   return {
     coverMs: undefined,
-    puts: false,
     request: () => when(conditions, [remove(key)], [get(key)]),
     next: ({ response_txn: { succeeded, responses } }) =>
       succeeded ? granted(undefined) : otherwise(foundBy(responses)),

@@ -21,6 +21,12 @@ const fixes: readonly Fix[] = [
     message:
       'a member of this etcd that was paused may answer one read with what was true before (fixed in 3.4.42, 3.5.28 and 3.6.9). Claims and guards are transactions and not affected; check() without a guard, and leases(), may be told of a term that has ended.',
   },
+  {
+    fixedIn: { 4: 44, 5: 30, 6: 11 },
+    warning: 'rights-unchecked',
+    message:
+      'this etcd does not check rights inside nested transactions (fixed in 3.4.44, 3.5.30 and 3.6.11): where authentication is on, whoever can reach it may claim and release leases, and write any other key.',
+  },
 ]
 
 /** What this version is known for. */
@@ -43,7 +49,7 @@ export function alarmWarnings(alarms: readonly string[]): SubstrateWarning[] {
     warnings.push({
       warning: 'no-space',
       message:
-        'the database of etcd is full (alarm NOSPACE): nothing can be claimed or extended, only released. Compact, defragment and disarm the alarm, or raise --quota-backend-bytes.',
+        'the database of etcd is full (alarm NOSPACE): leases can soon neither be claimed nor extended. Compact, defragment and disarm the alarm, or raise --quota-backend-bytes.',
     })
   }
   if (raised.has('CORRUPT')) {
