@@ -13,6 +13,10 @@ export interface Place {
   readonly about: string
   /** Where it can be reached; empty when it is in this process. */
   readonly url: string
+  /** Commands that clients have sent to the server so far, by its own count, less those that the counting takes. */
+  commands(): Promise<number>
+  /** The least that the driver can ask the server, over a connection that stays open. */
+  roundTrip(): Promise<void>
   close(): Promise<void>
 }
 
@@ -22,7 +26,7 @@ export interface Substrate {
   open(): Promise<Place>
 }
 
-export type SubstrateName = 'memory' | 'postgres'
+export type SubstrateName = 'memory' | 'postgres' | 'redis' | 'etcd'
 
 /** `library`: ours. `raw`: the same done by hand, the limit to measure against. `peer`: somebody else's library. */
 export type Role = 'library' | 'raw' | 'peer'
@@ -44,20 +48,40 @@ export interface Contestant {
     claim(lease: string): Promise<void>
     release(lease: string): Promise<void>
   }
-  /** Many leases in one request. */
+  /** Many leases at a time, in as few requests as the substrate allows. */
   readonly many?: {
     /** Requests out at once that it is made for. */
     readonly inFlight: number
     claim(leases: readonly string[]): Promise<void>
+    /** Of leases that were claimed here. */
+    extend(leases: readonly string[]): Promise<void>
     release(leases: readonly string[]): Promise<void>
   }
   /** Leases that are kept alive. */
   readonly keep?: {
-    hold(lease: string): Promise<unknown>
+    /** Renewed every third of the duration; without one it is so long that nothing is renewed. */
+    hold(lease: string, durationMs?: number): Promise<Kept>
+    /** Renewals that the substrate has granted so far. */
+    renewals(): number
     /** Timers that wait now. */
     timers(): number
   }
+  /** Leases that are waited for. */
+  readonly queue?: {
+    /** Waits for the lease as long as it takes. */
+    hold(lease: string): Promise<Kept>
+    /** How often the substrate has said so far that another holds the lease. */
+    denials(): number
+    /** One more who is after the same leases, with connections of his own. */
+    another(): Promise<Contestant>
+  }
   close(): Promise<void>
+}
+
+/** A lease that is kept alive. */
+export interface Kept {
+  readonly held: boolean
+  release(): Promise<void>
 }
 
 /** What a workload measures. */
@@ -96,13 +120,17 @@ export interface Workload {
   groups(setting: Setting): AsyncGenerator<Group, void, void>
 }
 
-export type WorkloadName = 'W1' | 'W2' | 'W6' | 'W8'
+export type WorkloadName = 'W1' | 'W2' | 'W3' | 'W4' | 'W6' | 'W8'
 
 export interface Setting {
   readonly place: Place
   readonly adapters: readonly Adapter[]
   /** Concurrent callers. */
   readonly callers: readonly number[]
-  /** Leases that are held, or in the namespace. */
-  readonly sizes: readonly number[]
+  /** Leases that are held, or in the namespace; undefined: as the workload thinks best. */
+  readonly sizes: readonly number[] | undefined
+  /** How long a lease lasts that is renewed every third of that. */
+  readonly durationMs: number
+  /** Those who wait for one lease. */
+  readonly waiters: readonly number[]
 }

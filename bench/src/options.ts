@@ -10,7 +10,10 @@ export interface BenchOptions {
   /** Adapters by name; undefined: all. */
   readonly only: readonly string[] | undefined
   readonly callers: readonly number[]
-  readonly sizes: readonly number[]
+  /** undefined: each workload's own. */
+  readonly sizes: readonly number[] | undefined
+  readonly durationMs: number
+  readonly waiters: readonly number[]
   /** Where to write the results as JSON. */
   readonly json: string | undefined
 }
@@ -29,7 +32,9 @@ interface Flags {
   readonly repetitions: number
   readonly only?: readonly string[]
   readonly callers: readonly number[]
-  readonly sizes: readonly number[]
+  readonly sizes?: readonly number[]
+  readonly duration: number
+  readonly waiters: readonly number[]
   readonly json?: string
 }
 
@@ -46,11 +51,16 @@ export function parseOptions(argv: readonly string[], choices: Choices): BenchOp
     .addOption(flag('--only <names>', 'adapters to run', oneOrMore(adapters)))
     .addOption(flag('--callers <counts>', 'W2: concurrent callers', integers).default([64, 256], '64,256'))
     .addOption(
-      flag('--sizes <counts>', 'W6: leases held; W8: leases in the namespace', integers).default(
-        [1_000, 10_000, 100_000],
-        '1000,10000,100000',
+      flag(
+        '--sizes <counts>',
+        'W3, W6: leases held; W8: leases in the namespace (default: 1000,10000; W6, W8: 100000 too)',
+        integers,
       ),
     )
+    .addOption(
+      flag('--duration <ms>', 'W3: of a lease; a third of it is between renewals', positiveInteger).default(3_000),
+    )
+    .addOption(flag('--waiters <counts>', 'W4: those who wait for one lease', integers).default([1, 16, 64], '1,16,64'))
     .option('--json <file>', 'write the results there as well')
     .addHelpText(
       'after',
@@ -60,8 +70,8 @@ export function parseOptions(argv: readonly string[], choices: Choices): BenchOp
     .addHelpText('after', '\nPostgres: a server of its own with fsync on, or the one that DATABASE_URL names.')
     .allowExcessArguments(false)
     .parse(argv, { from: 'user' })
-  const { substrate, workload, only, json, ...numbers } = command.opts<Flags>()
-  return { substrates: substrate, workloads: workload, only, json, ...numbers }
+  const { substrate, workload, only, json, sizes, duration, ...numbers } = command.opts<Flags>()
+  return { substrates: substrate, workloads: workload, only, json, sizes, durationMs: duration, ...numbers }
 }
 
 function flag(flags: string, about: string, parse: (text: string) => unknown): Option {

@@ -50,7 +50,8 @@ export async function run(
     const place = await substrate.open()
     try {
       for (const workload of workloads) {
-        const setting: Setting = { place, adapters, callers: options.callers, sizes: options.sizes }
+        const { callers, sizes, durationMs, waiters } = options
+        const setting: Setting = { place, adapters, callers, sizes, durationMs, waiters }
         for await (const group of workload.groups(setting)) {
           try {
             if (group.arms.length === 0) continue

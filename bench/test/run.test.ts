@@ -10,9 +10,12 @@ const options: BenchOptions = {
   repetitions: 3,
   only: undefined,
   callers: [1],
-  sizes: [1],
+  sizes: undefined,
+  durationMs: 1,
+  waiters: [1],
   json: undefined,
 }
+const place = { about: '', url: '', commands: async () => 0, roundTrip: async () => {} }
 const silent = { begin: () => {}, measured: () => {}, end: () => {} }
 
 describe('bench: run', () => {
@@ -67,7 +70,7 @@ function runWith(workload: Workload, closed: string[]): ReturnType<typeof run> {
     open: () => Promise.reject(new Error('not opened')),
   } as const
   const close = async (): Promise<void> => void closed.push('place')
-  const substrate = { name: 'memory', adapters: [adapter], open: async () => ({ about: '', url: '', close }) } as const
+  const substrate = { name: 'memory', adapters: [adapter], open: async () => ({ ...place, close }) } as const
   return run([substrate], [workload], options, silent)
 }
 

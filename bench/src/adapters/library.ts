@@ -1,30 +1,71 @@
 /** The library itself, over any client. */
-import { Manager, type Client, type Clock } from 'lease-core'
+import { Manager, type Client, type Clock, type Hold } from 'lease-core'
 import type { Contestant } from '../bench.ts'
 import { countingClock, type CountingClock } from '../counting-clock.ts'
+import { LONG_MS } from './by-hand.ts'
 
-/** Long enough that nothing lapses and nothing is renewed while it is measured. */
-const duration = { hours: 2 }
-const holder = 'bench'
+export interface LibraryOptions {
+  /** Makes the client with the given clock. */
+  readonly connect: (clock: Clock) => Client
+  /** Lets go of what the client was made with. */
+  readonly atEnd: () => Promise<void>
+  /** Opens one more on the same leases. */
+  readonly another: () => Promise<Contestant>
+}
 
-/** A manager over the client that `connect` makes with the given clock. */
-export function libraryContestant(connect: (clock: Clock) => Client, atEnd: () => Promise<void>): Contestant {
+/** A manager over a client of its own, asking under a name of its own. */
+export function libraryContestant({ connect, atEnd, another }: LibraryOptions): Contestant {
   const clock: CountingClock = countingClock()
+  const holder = `bench-${holders++}`
   const client = connect(clock)
   const manager = new Manager({ client, clock })
+  let denials = 0
+  let renewals: (() => number) | undefined
+  let unsubscribe: (() => void) | undefined
   return {
     one: {
-      claim: (lease) => manager.claim(lease, holder, duration),
+      claim: (lease) => manager.claim(lease, holder, LONG_MS),
       release: (lease) => manager.release(lease, holder),
     },
     keep: {
-      hold: (lease) => manager.hold(lease, holder, { duration }),
+      hold: (lease, durationMs = LONG_MS): Promise<Hold> => {
+        if (durationMs !== LONG_MS) renewals ??= countExtensions(client)
+        return manager.hold(lease, holder, { duration: durationMs })
+      },
+      renewals: () => renewals?.() ?? 0,
       timers: () => clock.timers(),
     },
+    queue: {
+      hold(lease): Promise<Hold> {
+        unsubscribe ??= manager.events.subscribe(({ type }) => {
+          if (type === 'denied') denials++
+        })
+        return manager.hold(lease, holder, { duration: LONG_MS, wait: true })
+      },
+      denials: () => denials,
+      another,
+    },
     async close() {
+      unsubscribe?.()
       await manager.stop()
       await client.close()
       await atEnd()
     },
   }
+}
+
+/** Two managers under the same name would extend each other's leases. */
+let holders = 0
+
+/** Counts what the substrate granted: every extension that the client resolves. */
+function countExtensions(client: Client): () => number {
+  let granted = 0
+  const count = (): void => void granted++
+  const extend = client.extendLease.bind(client)
+  client.extendLease = (lease, request, options) => {
+    const extension = extend(lease, request, options)
+    extension.then(count, () => {})
+    return extension
+  }
+  return () => granted
 }

@@ -1,6 +1,16 @@
 /** On the memory substrate. */
-import { memoryClient, MemoryStore, MemorySubstrate, type Call, type Op } from 'lease-core'
-import type { Adapter } from '../bench.ts'
+import {
+  MemoryStore,
+  MemorySubstrate,
+  SubstrateClient,
+  type Call,
+  type Holding,
+  type Op,
+  type Substrate,
+  type Verdict,
+} from 'lease-core'
+import type { Adapter, Contestant } from '../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from './by-hand.ts'
 import { libraryContestant } from './library.ts'
 
 const namespace = 'bench'
@@ -9,13 +19,15 @@ export const memoryLibrary: Adapter = {
   name: 'ours',
   role: 'library',
   about: 'the Manager over the memory substrate',
-  async open() {
-    const store = new MemoryStore()
-    return libraryContestant(
-      (clock) => memoryClient({ store, namespace, clock }),
-      async () => {},
-    )
-  },
+  open: () => openLibrary(new MemoryStore()),
+}
+
+async function openLibrary(store: MemoryStore): Promise<Contestant> {
+  return libraryContestant({
+    connect: (clock) => new SubstrateClient({ clock, substrate: new CountedSubstrate(store) }),
+    atEnd: async () => {},
+    another: () => openLibrary(store),
+  })
 }
 
 /** What the store costs by itself. */
@@ -24,26 +36,77 @@ export const memoryStore: Adapter = {
   role: 'raw',
   about: 'the memory substrate called by hand',
   async open() {
-    const substrate = new MemorySubstrate({ store: new MemoryStore(), namespace })
-    const call: Call = { signal: new AbortController().signal, timeoutMs: 1_000 }
-    let nonces = 0
-    const claim = async (lease: string): Promise<void> => {
-      const nonce = `n${nonces++}`
-      const op = { kind: 'claim', lease, holder: 'bench', durationMs: 7_200_000, nonce } as const
-      await apply({ ...op, value: undefined, lapsed: undefined })
-    }
-    const apply = async (op: Op): Promise<void> => {
-      const [verdict] = await substrate.apply([op], call)
-      if (verdict?.outcome !== 'granted') throw new Error(`${op.kind} of ${op.lease}: ${verdict?.outcome}`)
-    }
+    const hand = byHand()
     return {
-      one: {
-        claim,
-        release: (lease) =>
-          apply({ kind: 'release', lease, holder: 'bench', fencingToken: undefined, nonce: undefined }),
+      ...oneByOne(hand),
+      keep: {
+        async hold(lease) {
+          await hand.claim([lease])
+          return { held: true, release: () => hand.release([lease]) }
+        },
+        renewals: () => 0,
+        timers: () => 0,
       },
-      keep: { hold: claim, timers: () => 0 },
-      close: () => substrate.close(),
     }
   },
+}
+
+/** One call for the leases of all callers. */
+export const memoryStoreBatch: Adapter = {
+  name: batchName('store', 1),
+  role: 'raw',
+  about: `the memory substrate called by hand, ${batches(1)}`,
+  open: async () => inBatches(byHand(), 1),
+}
+
+/** Calls of the substrates of this process, which is the server as well. */
+export function memoryCommands(): number {
+  return calls
+}
+
+/** What a round trip is where there is none. */
+export async function memoryRoundTrip(): Promise<void> {
+  await nobody.read([], call)
+}
+
+const call: Call = { signal: new AbortController().signal, timeoutMs: 1_000 }
+const nobody: Substrate = new MemorySubstrate()
+let calls = 0
+
+class CountedSubstrate extends MemorySubstrate {
+  constructor(store: MemoryStore) {
+    super({ store, namespace })
+  }
+
+  override apply(ops: readonly Op[], options: Call): Promise<readonly Verdict[]> {
+    calls++
+    return super.apply(ops, options)
+  }
+
+  override read(leases: readonly string[] | undefined, options: Call): Promise<ReadonlyMap<string, Holding>> {
+    calls++
+    return super.read(leases, options)
+  }
+}
+
+function byHand(): ByHand {
+  const substrate = new CountedSubstrate(new MemoryStore())
+  const [holder, durationMs] = ['bench', LONG_MS]
+  const [fencingToken, value, lapsed, seen] = [undefined, undefined, undefined, undefined]
+  let nonces = 0
+  const apply = async (ops: readonly Op[]): Promise<void> => {
+    const verdicts = await substrate.apply(ops, call)
+    for (const { outcome } of verdicts) if (outcome !== 'granted') throw new Error(`${ops[0]?.kind}: ${outcome}`)
+  }
+  return {
+    claim: (leases) =>
+      apply(
+        leases.map((lease) => ({ kind: 'claim', lease, holder, durationMs, nonce: `n${nonces++}`, value, lapsed })),
+      ),
+    extend: (leases) =>
+      apply(leases.map((lease) => ({ kind: 'extend', lease, holder, fencingToken, durationMs, value, seen }))),
+    release: (leases) =>
+      apply(leases.map((lease) => ({ kind: 'release', lease, holder, fencingToken, nonce: undefined }))),
+    close: () => substrate.close(),
+  }
 }

@@ -3,7 +3,8 @@
  * statements, and with fewer promises: no lasting fencing token, no nonce, no refusal that says who has it, no guard.
  */
 import { randomUUID } from 'node:crypto'
-import type { Adapter, Contestant } from '../bench.ts'
+import type { Adapter } from '../bench.ts'
+import { batches, batchName, inBatches } from './by-hand.ts'
 import { HAND_POOL, openPool } from './postgres-pool.ts'
 
 export const rowTableSql = `CREATE TABLE bench_row (
@@ -19,6 +20,8 @@ const columns = `nextval('bench_token'), clock_timestamp() + interval '2 hours'`
 
 const claimOne = `INSERT INTO bench_row VALUES ($1, $2, $3, ${columns}) ${conflict} RETURNING token::text`
 const releaseOne = `DELETE FROM bench_row WHERE ns = $1 AND name = $2 AND holder = $3`
+const extendMany = `UPDATE bench_row SET expiry = clock_timestamp() + interval '2 hours'
+  WHERE ns = $1 AND name = ANY($2::text[]) AND holder = $3 AND expiry > clock_timestamp()`
 const claimMany = `INSERT INTO bench_row SELECT $1, name, $3, ${columns} FROM unnest($2::text[]) AS name ORDER BY name
   ${conflict} RETURNING name, token::text`
 const releaseMany = `DELETE FROM bench_row WHERE ns = $1 AND name = ANY($2::text[]) AND holder = $3`
@@ -28,14 +31,14 @@ export const postgresRow: Adapter = {
   name: 'row',
   role: 'raw',
   about: 'single-row insert and delete, prepared',
-  async open({ url }): Promise<Contestant> {
-    const hand = connected(url)
+  async open({ url }) {
+    const { send, close } = connected(url)
     return {
       one: {
-        claim: (lease) => hand.send('row_claim', claimOne, lease, 1),
-        release: (lease) => hand.send('row_release', releaseOne, lease, 1),
+        claim: (lease) => send('row_claim', claimOne, lease, 1),
+        release: (lease) => send('row_release', releaseOne, lease, 1),
       },
-      close: () => hand.close(),
+      close,
     }
   },
 }
@@ -43,27 +46,30 @@ export const postgresRow: Adapter = {
 /** One `unnest` statement for the claims of all callers. */
 export function postgresRowBatch({ inFlight }: { readonly inFlight: number }): Adapter {
   return {
-    name: inFlight === 1 ? 'row-batch' : `row-batch-${inFlight}`,
+    name: batchName('row', inFlight),
     role: 'raw',
-    about: `unnest insert and delete, ${inFlight} batch${inFlight === 1 ? '' : 'es'} in flight`,
-    async open({ url }): Promise<Contestant> {
-      const hand = connected(url)
-      return {
-        many: {
-          inFlight,
-          claim: (leases) => hand.send('rows_claim', claimMany, leases, leases.length),
-          release: (leases) => hand.send('rows_release', releaseMany, leases, leases.length),
+    about: `unnest insert, update and delete, ${batches(inFlight)}`,
+    async open({ url }) {
+      const { send, close } = connected(url)
+      return inBatches(
+        {
+          claim: (leases) => send('rows_claim', claimMany, leases, leases.length),
+          extend: (leases) => send('rows_extend', extendMany, leases, leases.length),
+          release: (leases) => send('rows_release', releaseMany, leases, leases.length),
+          close,
         },
-        close: () => hand.close(),
-      }
+        inFlight,
+      )
     },
   }
 }
 
-function connected(url: string): {
-  send(name: string, text: string, what: string | readonly string[], rows: number): Promise<void>
-  close(): Promise<void>
-} {
+interface Connected {
+  readonly send: (name: string, text: string, what: string | readonly string[], rows: number) => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+function connected(url: string): Connected {
   const pool = openPool(url, HAND_POOL)
   const namespace = randomUUID()
   return {

@@ -5,8 +5,10 @@
 import { randomUUID } from 'node:crypto'
 import { PostgresSubstrate, type PostgresQuery } from 'lease-postgres'
 import type { Pool } from 'pg'
-import type { Adapter, Contestant } from '../bench.ts'
+import type { Adapter } from '../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from './by-hand.ts'
 import { HAND_POOL, openPool } from './postgres-pool.ts'
+import { record, type Kind } from './recorded.ts'
 
 /** One statement per claim, over a pool. */
 export function postgresStatement({ prepare }: { readonly prepare: boolean }): Adapter {
@@ -14,46 +16,28 @@ export function postgresStatement({ prepare }: { readonly prepare: boolean }): A
     name: prepare ? 'statement-prepared' : 'statement',
     role: 'raw',
     about: `the library's statements by hand, one per claim${prepare ? ', prepared' : ''}`,
-    async open({ url }): Promise<Contestant> {
-      const hand = await byHand(url, prepare)
-      return {
-        one: { claim: (lease) => hand.claim([lease]), release: (lease) => hand.release([lease]) },
-        close: () => hand.close(),
-      }
-    },
+    open: async ({ url }) => oneByOne(await byHand(url, prepare)),
   }
 }
 
 /** One statement for the claims of all callers. */
 export function postgresStatementBatch({ inFlight }: { readonly inFlight: number }): Adapter {
   return {
-    name: inFlight === 1 ? 'statement-batch' : `statement-batch-${inFlight}`,
+    name: batchName('statement', inFlight),
     role: 'raw',
-    about: `the library's statements by hand, ${inFlight} batch${inFlight === 1 ? '' : 'es'} in flight`,
-    async open({ url }): Promise<Contestant> {
-      const hand = await byHand(url, true)
-      return {
-        many: { inFlight, claim: (leases) => hand.claim(leases), release: (leases) => hand.release(leases) },
-        close: () => hand.close(),
-      }
-    },
+    about: `the library's statements by hand, ${batches(inFlight)}`,
+    open: async ({ url }) => inBatches(await byHand(url, true), inFlight),
   }
-}
-
-interface ByHand {
-  claim(leases: readonly string[]): Promise<void>
-  release(leases: readonly string[]): Promise<void>
-  close(): Promise<void>
 }
 
 async function byHand(url: string, prepare: boolean): Promise<ByHand> {
   const pool = openPool(url, HAND_POOL)
   const namespace = randomUUID()
-  const templates = await recorded(pool, namespace)
+  const templates = await record<PostgresQuery>((sent) => recording(pool, namespace, sent), LONG_MS)
   const tokens = new Map<string, string>()
   let nonces = 0
-  const send = async (kind: 'claim' | 'release', columns: readonly unknown[][]): Promise<{ token: string }[]> => {
-    const { text, values = [] } = templates[kind]
+  const send = async (kind: Kind, columns: readonly unknown[][]): Promise<{ token: string }[]> => {
+    const { text, values = [] } = templates[kind].request
     // namespace, one array per field, and what follows (the channel of announcements)
     const all = [namespace, ...columns, ...values.slice(1 + columns.length)]
     const query = prepare ? { text, values: all, name: `by_hand_${kind}` } : { text, values: all }
@@ -61,31 +45,29 @@ async function byHand(url: string, prepare: boolean): Promise<ByHand> {
     if (rows.length !== columns[0]?.length || !rows.every(({ done }) => done)) throw new Error(`${kind}: not granted`)
     return rows.toSorted((a, b) => a.n - b.n)
   }
+  const nothing = (leases: readonly string[]): null[] => leases.map(() => null)
+  const holders = (leases: readonly string[]): string[] => leases.map(() => 'bench')
+  const durations = (leases: readonly string[]): number[] => leases.map(() => LONG_MS)
+  const held = (leases: readonly string[]): string[] => leases.map((lease) => tokens.get(lease) ?? '')
   return {
     async claim(leases) {
-      const each = <T>(value: () => T): T[] => leases.map(value)
-      const nonce = (): string => `n${nonces++}`
-      const rows = await send('claim', [
-        [...leases],
-        each(() => 'bench'),
-        each(nonce),
-        each(() => 7_200_000),
-        each(() => null),
-      ])
+      const fresh = leases.map(() => `n${nonces++}`)
+      const rows = await send('claim', [[...leases], holders(leases), fresh, durations(leases), nothing(leases)])
       leases.forEach((lease, index) => tokens.set(lease, rows[index]?.token ?? ''))
     },
+    async extend(leases) {
+      await send('extend', [[...leases], holders(leases), held(leases), durations(leases), nothing(leases)])
+    },
     async release(leases) {
-      const held = leases.map((lease) => tokens.get(lease) ?? null)
-      await send('release', [[...leases], leases.map(() => 'bench'), held, leases.map(() => null)])
+      await send('release', [[...leases], holders(leases), held(leases), nothing(leases)])
     },
     close: () => pool.end(),
   }
 }
 
-/** What the adapter sends for a claim and for a release. */
-async function recorded(pool: Pool, namespace: string): Promise<Record<'claim' | 'release', PostgresQuery>> {
-  const sent: PostgresQuery[] = []
-  const substrate = new PostgresSubstrate({
+/** An adapter that puts the statements it sends into the list. */
+function recording(pool: Pool, namespace: string, sent: PostgresQuery[]): PostgresSubstrate {
+  return new PostgresSubstrate({
     namespace,
     listen: false,
     pool: {
@@ -101,14 +83,4 @@ async function recorded(pool: Pool, namespace: string): Promise<Record<'claim' |
       },
     },
   })
-  const call = { signal: new AbortController().signal, timeoutMs: 5_000 }
-  const same = { lease: 'recorded', holder: 'bench', nonce: 'n' } as const
-  await substrate.apply([{ kind: 'claim', ...same, durationMs: 60_000, value: undefined, lapsed: undefined }], call)
-  await substrate.apply([{ kind: 'release', ...same, fencingToken: undefined }], call)
-  await substrate.close()
-  const [claim, release] = sent
-  if (claim === undefined || release === undefined || sent.length !== 2) {
-    throw new Error(`a claim and a release took ${sent.length} statements, not two`)
-  }
-  return { claim, release }
 }

@@ -1,7 +1,8 @@
 import { freshDatabase, startPostgres } from 'lease-servers'
 import { migrate } from 'lease-postgres'
+import type { Pool } from 'pg'
 import { postgresLibrary } from '../adapters/postgres-library.ts'
-import { openPool } from '../adapters/postgres-pool.ts'
+import { openPool, tellStatistics } from '../adapters/postgres-pool.ts'
 import { postgresRow, postgresRowBatch, rowTableSql } from '../adapters/postgres-row.ts'
 import { postgresStatement, postgresStatementBatch } from '../adapters/postgres-statement.ts'
 import type { Place, Substrate } from '../bench.ts'
@@ -25,9 +26,14 @@ export const postgres: Substrate = {
 
 async function open(): Promise<Place> {
   const given = process.env['DATABASE_URL']
-  const server = given ? undefined : await startPostgres({ version: 18, durable: true })
-  const database = await freshDatabase({ url: server?.url ?? given ?? '' })
+  // Each of those who wait for a lease has connections of his own.
+  const settings = { max_connections: '500' }
+  const server = given ? undefined : await startPostgres({ version: 18, durable: true, settings })
+  const home = server?.url ?? given ?? ''
+  const database = await freshDatabase({ url: home })
+  const beside = openPool(home, 1) // in another database, so that it is not counted
   const close = async (): Promise<void> => {
+    await beside.end()
     await database.drop()
     await server?.stop()
   }
@@ -43,6 +49,10 @@ async function open(): Promise<Place> {
     return {
       about: `PostgreSQL ${version.split(' ')[0]} (fsync ${fsync}, synchronous_commit ${commit})`,
       url: database.url,
+      commands: countedIn(database.url, beside),
+      async roundTrip() {
+        await beside.query('SELECT 1')
+      },
       close,
     }
   } catch (error) {
@@ -50,5 +60,19 @@ async function open(): Promise<Place> {
     throw error
   } finally {
     await pool.end()
+  }
+}
+
+/** Every statement of the library is a transaction. Now and then an autovacuum adds some of its own. */
+function countedIn(url: string, beside: Pool): () => Promise<number> {
+  const database = new URL(url).pathname.slice(1)
+  let own = 0
+  return async () => {
+    own += await tellStatistics(url)
+    const { rows } = await beside.query<{ transactions: number }>(
+      'SELECT (xact_commit + xact_rollback)::float8 AS transactions FROM pg_stat_database WHERE datname = $1',
+      [database],
+    )
+    return (rows[0]?.transactions ?? Number.NaN) - own
   }
 }

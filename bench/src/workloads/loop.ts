@@ -2,6 +2,9 @@
 import type { Adapter, Contestant, Metric, Place, Sample } from '../bench.ts'
 import { quantile } from '../statistics.ts'
 
+/** Leases in a workload whose costs should not grow with them. */
+export const growingSizes: readonly number[] = [1_000, 10_000, 100_000]
+
 /** What `pairs` measures. */
 export const pairMetrics: readonly [Metric, ...Metric[]] = [
   { name: 'pairs/s', better: 'more' },
@@ -100,4 +103,14 @@ export async function openAll(
     throw error
   }
   return { able: opened.filter(([, contestant]) => can(contestant)), close }
+}
+
+/** Claims out at once while many leases are taken. */
+const WINDOW = 2_000
+
+/** Does it for each index below the count, some thousands at a time. */
+export async function inWindows(count: number, body: (index: number) => Promise<void>): Promise<void> {
+  for (let from = 0; from < count; from += WINDOW) {
+    await Promise.all(Array.from({ length: Math.min(WINDOW, count - from) }, (_, index) => body(from + index)))
+  }
 }

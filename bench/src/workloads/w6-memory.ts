@@ -1,14 +1,12 @@
 import type { Adapter, Place, Sample, Workload } from '../bench.ts'
 import { heapBytes } from '../heap.ts'
-
-/** Claims out at once while the leases are taken. */
-const WINDOW = 2_000
+import { growingSizes, inWindows } from './loop.ts'
 
 /** What a lease that is kept alive costs this process while nothing happens: its name, its Hold, what is known of it. */
 export const w6Memory: Workload = {
   name: 'W6',
   about: 'memory and timers of leases that are kept alive',
-  async *groups({ place, adapters, sizes }) {
+  async *groups({ place, adapters, sizes = growingSizes }) {
     for (const size of sizes) {
       const able: Adapter[] = []
       for (const adapter of adapters) {
@@ -45,14 +43,9 @@ async function keepAlive(adapter: Adapter, place: Place, size: number): Promise<
     const kept: unknown[] = Array.from({ length: size })
     const before = await heapBytes()
     const startMs = performance.now()
-    for (let from = 0; from < size; from += WINDOW) {
-      const count = Math.min(WINDOW, size - from)
-      await Promise.all(
-        Array.from({ length: count }, async (_, index) => {
-          kept[from + index] = await keep.hold(`lease-${from + index}`)
-        }),
-      )
-    }
+    await inWindows(size, async (index) => {
+      kept[index] = await keep.hold(`lease-${index}`)
+    })
     const tookMs = performance.now() - startMs
     const bytes = ((await heapBytes()) - before) / size
     const timers = keep.timers()

@@ -1,23 +1,22 @@
 import type { Adapter, Contestant, Group, Workload } from '../bench.ts'
-import { pairs } from './loop.ts'
+import { growingSizes, inWindows, pairs } from './loop.ts'
 
 /** Enough that batches form: a single caller on a real server would only measure its disk. */
 const CALLERS = 64
-/** Claims out at once while the namespace is filled. */
-const WINDOW = 2_000
 
 /** What a claim costs while others are in the namespace, all of them held by this very process. */
 export const w8Growth: Workload = {
   name: 'W8',
   about: 'cost of a claim as the namespace grows',
-  async *groups({ place, adapters, sizes }) {
+  async *groups({ place, adapters, sizes = growingSizes }) {
     for (const adapter of adapters.filter(({ role }) => role !== 'raw')) {
       const filled = new Map<number, Contestant>()
       try {
         for (const size of new Set(sizes)) {
           const contestant = await adapter.open(place)
           filled.set(size, contestant)
-          if (contestant.one !== undefined) await fill(contestant.one, size)
+          const { one } = contestant
+          if (one !== undefined) await inWindows(size, (index) => one.claim(`other-${index}`))
         }
         yield group(adapter, filled, { freshNames: false })
         yield group(adapter, filled, { freshNames: true })
@@ -55,12 +54,5 @@ function group(
     references: arms.slice(0, 1).map(({ label }) => label),
     arms,
     close: async () => {},
-  }
-}
-
-async function fill(one: NonNullable<Contestant['one']>, size: number): Promise<void> {
-  for (let from = 0; from < size; from += WINDOW) {
-    const count = Math.min(WINDOW, size - from)
-    await Promise.all(Array.from({ length: count }, (_, index) => one.claim(`other-${from + index}`)))
   }
 }

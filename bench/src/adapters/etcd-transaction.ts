@@ -1,0 +1,127 @@
+/** The library's own transactions, sent by hand: one lease at a time, or many. */
+import { randomUUID } from 'node:crypto'
+import type { Etcd3 } from 'etcd3'
+import { EtcdSubstrate, type EtcdDriver, type EtcdRequest, type EtcdTxn } from 'lease-etcd'
+import type { Adapter } from '../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from './by-hand.ts'
+import { openEtcd } from './etcd-connection.ts'
+import { record, specimen, type Kind, type Recorded } from './recorded.ts'
+
+/** One transaction per claim. */
+export const etcdTransaction: Adapter = {
+  name: 'transaction',
+  role: 'raw',
+  about: `the library's transactions by hand, one per claim`,
+  open: async ({ url }) => oneByOne(await byHand(url)),
+}
+
+/** One transaction for the claims of as many callers as the library would put into it. */
+export function etcdTransactionBatch({ inFlight }: { readonly inFlight: number }): Adapter {
+  return {
+    name: batchName('transaction', inFlight),
+    role: 'raw',
+    about: `the library's transactions by hand, ${batches(inFlight)}`,
+    open: async ({ url }) => inBatches(await byHand(url), inFlight),
+  }
+}
+
+/** What stands in a request for the lease that it is about. */
+interface Term {
+  readonly lease: string
+  readonly nonce: string
+  fencingToken: string
+  version: string
+}
+
+async function byHand(url: string): Promise<ByHand> {
+  const etcd = openEtcd(url)
+  let atMost = 0
+  const templates = await record<EtcdTxn>((sent) => {
+    const substrate = new EtcdSubstrate({ etcd: recording(etcd, sent), namespace: randomUUID(), watch: false })
+    atMost = substrate.limits.maxOps
+    return substrate
+  }, LONG_MS)
+  const fill = { claim: filler(templates.claim), extend: filler(templates.extend), release: filler(templates.release) }
+  const terms = new Map<string, Term>()
+  let nonces = 0
+  const send = async (kind: Kind, leases: readonly string[]): Promise<void> => {
+    const about = leases.map((lease): Term => {
+      if (kind === 'claim') return { lease, nonce: `n${nonces++}`, fencingToken: '', version: '' }
+      const term = terms.get(lease)
+      if (term === undefined) throw new Error(`${kind} of ${lease}: it was never claimed`)
+      return term
+    })
+    const { responses, header } = await etcd.kv.txn({
+      compare: [],
+      success: about.map(fill[kind]),
+      failure: [],
+    })
+    about.forEach((term, index) => {
+      if (responses[index]?.response_txn?.succeeded !== true) throw new Error(`${kind} of ${term.lease}: not granted`)
+      if (kind === 'claim') term.fencingToken = header.revision
+      term.version = header.revision
+      terms.set(term.lease, term)
+    })
+  }
+  return {
+    atMost,
+    claim: (leases) => send('claim', leases),
+    extend: (leases) => send('extend', leases),
+    release: (leases) => send('release', leases),
+    close: async () => etcd.close(),
+  }
+}
+
+/** Makes the recorded request one about another lease. */
+function filler({ request, fencingToken, version }: Recorded<EtcdTxn>): (term: Term) => EtcdRequest {
+  const [template, ...others] = request.success ?? []
+  if (template === undefined || others.length > 0) throw new Error('a batch of one is not one request')
+  const fill = fillerOf(template, { fencingToken, version })
+  return (term) => fill(term) as EtcdRequest
+}
+
+type Fill = (term: Term) => unknown
+
+/** Each place of the template is looked at once; what has nothing to do with the lease stays as it is. */
+function fillerOf(template: unknown, known: { readonly fencingToken: string; readonly version: string }): Fill {
+  if (Buffer.isBuffer(template)) {
+    const text = template.toString()
+    if (!text.includes(specimen.lease) && !text.includes(specimen.nonce)) return () => template
+    return ({ lease, nonce }) => Buffer.from(text.replace(specimen.lease, lease).replace(specimen.nonce, nonce))
+  }
+  if (typeof template === 'string' && template !== '') {
+    if (template === known.version) return ({ version }) => version
+    if (template === known.fencingToken) return ({ fencingToken }) => fencingToken
+  }
+  if (Array.isArray(template)) {
+    const fills = template.map((item) => fillerOf(item, known))
+    return (term) => fills.map((fill) => fill(term))
+  }
+  if (typeof template === 'object' && template !== null) {
+    const fills = Object.entries(template).map(([name, item]) => [name, fillerOf(item, known)] as const)
+    return (term) => {
+      const filled: Record<string, unknown> = {}
+      for (const [name, fill] of fills) filled[name] = fill(term)
+      return filled
+    }
+  }
+  return () => template
+}
+
+/** A driver that puts the transactions it sends into the list. */
+function recording(etcd: Etcd3, sent: EtcdTxn[]): EtcdDriver {
+  const driver: EtcdDriver = etcd
+  return {
+    prefix: driver.prefix,
+    leaseClient: driver.leaseClient,
+    watchClient: driver.watchClient,
+    maintenance: driver.maintenance,
+    kv: {
+      range: (request, options) => driver.kv.range(request, options),
+      txn(request, options) {
+        sent.push(request)
+        return driver.kv.txn(request, options)
+      },
+    },
+  }
+}

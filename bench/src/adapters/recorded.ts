@@ -1,0 +1,62 @@
+/** What an adapter of the library sends: so that who sends the same by hand never falls behind it. */
+import type { Holding, Op, Substrate } from 'lease-core'
+
+/** The one lease of the recording. */
+export const specimen = { lease: 'a-lease', holder: 'a-holder', nonce: 'a-nonce' } as const
+
+export type Kind = 'claim' | 'extend' | 'release'
+
+/** The last request of one operation, and the term that it was about. */
+export interface Recorded<Request> {
+  readonly request: Request
+  /** '' before there is a term. */
+  readonly fencingToken: string
+  /** '' where the store has a clock. */
+  readonly version: string
+}
+
+/**
+ * Has a substrate claim, extend and release one lease. `make` makes it, so that it puts each request into the list. The
+ * lease is extended twice: only then is the version another than the fencing token, where there is one.
+ *
+ * @throws Error when one of them is not granted
+ */
+export async function record<Request>(
+  make: (sent: Request[]) => Substrate,
+  durationMs: number,
+): Promise<Record<Kind, Recorded<Request>>> {
+  const sent: Request[] = []
+  const substrate = make(sent)
+  const call = { signal: new AbortController().signal, timeoutMs: 5_000 }
+  let seen: Holding | undefined
+  const apply = async (op: Op): Promise<Recorded<Request>> => {
+    const before = { fencingToken: String(seen?.fencingToken ?? ''), version: seen?.version ?? '' }
+    const [verdict] = await substrate.apply([op], call)
+    const request = sent.at(-1)
+    sent.length = 0
+    if (verdict?.outcome !== 'granted' || request === undefined) throw new Error(`${op.kind}: ${verdict?.outcome}`)
+    seen = verdict.holding
+    return { request, ...before }
+  }
+  const { lease, holder, nonce } = specimen
+  const value = undefined
+  const extend = (): Promise<Recorded<Request>> =>
+    apply({ kind: 'extend', lease, holder, fencingToken: seen?.fencingToken, durationMs, value, seen })
+  try {
+    const claim = await apply({ kind: 'claim', lease, holder, durationMs, nonce, value, lapsed: undefined })
+    await extend()
+    return {
+      claim,
+      extend: await extend(),
+      release: await apply({
+        kind: 'release',
+        lease,
+        holder,
+        fencingToken: seen?.fencingToken,
+        nonce: undefined,
+      }),
+    }
+  } finally {
+    await substrate.close()
+  }
+}

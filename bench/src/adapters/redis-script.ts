@@ -1,0 +1,97 @@
+/** The library's own script, run by hand: one lease at a time, or many. */
+import { randomUUID } from 'node:crypto'
+import type { Redis } from 'ioredis'
+import { RedisSubstrate } from 'lease-redis'
+import type { Adapter } from '../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from './by-hand.ts'
+import { record, specimen, type Kind } from './recorded.ts'
+import { openRedis } from './redis-connection.ts'
+
+/** One run of the script per claim. */
+export const redisScript: Adapter = {
+  name: 'script',
+  role: 'raw',
+  about: `the library's script by hand, one run per claim`,
+  open: async ({ url }) => oneByOne(await byHand(url)),
+}
+
+/** One run of the script for the claims of as many callers as the library would put into it. */
+export function redisScriptBatch({ inFlight }: { readonly inFlight: number }): Adapter {
+  return {
+    name: batchName('script', inFlight),
+    role: 'raw',
+    about: `the library's script by hand, ${batches(inFlight)}`,
+    open: async ({ url }) => inBatches(await byHand(url), inFlight),
+  }
+}
+
+/** EVALSHA as it was sent: index, tokens and pins, one key per operation; a time limit, the channel, the operation's own. */
+interface Sent {
+  readonly sha: string
+  readonly keys: readonly string[]
+  readonly args: readonly string[]
+}
+const SHARED_KEYS = 3
+const SHARED_ARGS = 2
+/** In the answer: one for all, then for each operation five, of which the second is the fencing token. */
+const SHARED_ANSWERS = 1
+const ANSWERS = 5
+const GRANTED = 1
+
+async function byHand(url: string): Promise<ByHand> {
+  const redis = await openRedis(url)
+  const namespace = randomUUID()
+  let atMost = 0
+  const templates = await record<Sent>((sent) => {
+    const substrate = recording(redis, namespace, sent)
+    atMost = substrate.limits.maxOps
+    return substrate
+  }, LONG_MS)
+  const tokens = new Map<string, string>()
+  let nonces = 0
+  const send = async (kind: Kind, leases: readonly string[]): Promise<void> => {
+    const { request, fencingToken } = templates[kind]
+    const keys = request.keys.slice(0, SHARED_KEYS)
+    const args = ['0', ...request.args.slice(1, SHARED_ARGS)]
+    const [own = ''] = request.keys.slice(SHARED_KEYS)
+    const prefix = own.slice(0, -specimen.lease.length)
+    for (const lease of leases) {
+      keys.push(prefix + lease)
+      for (const arg of request.args.slice(SHARED_ARGS)) {
+        if (arg === specimen.nonce) args.push(`n${nonces++}`)
+        else if (arg === fencingToken && arg !== '') args.push(tokens.get(lease) ?? '')
+        else args.push(arg)
+      }
+    }
+    const answer = (await redis.evalsha(request.sha, keys.length, ...keys, ...args)) as unknown[]
+    leases.forEach((lease, index) => {
+      const at = SHARED_ANSWERS + index * ANSWERS
+      if ((Number(answer[at]) & GRANTED) === 0) throw new Error(`${kind} of ${lease}: not granted`)
+      if (kind === 'claim') tokens.set(lease, String(answer[at + 1]))
+    })
+  }
+  return {
+    atMost,
+    claim: (leases) => send('claim', leases),
+    extend: (leases) => send('extend', leases),
+    release: (leases) => send('release', leases),
+    close: async () => redis.disconnect(),
+  }
+}
+
+/** An adapter that puts what it sends into the list. */
+function recording(redis: Redis, namespace: string, sent: Sent[]): RedisSubstrate {
+  return new RedisSubstrate({
+    namespace,
+    listen: false,
+    redis: {
+      eval: (...request) => redis.eval(...request),
+      evalsha(sha, count, ...rest) {
+        const words = rest.map(String)
+        sent.push({ sha, keys: words.slice(0, count), args: words.slice(count) })
+        return redis.evalsha(sha, count, ...rest)
+      },
+      duplicate: () => redis.duplicate(),
+    },
+  })
+}

@@ -1,0 +1,148 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Adapter, Contestant, Kept, Place, Sample, Workload } from '../bench.ts'
+import { inWindows } from './loop.ts'
+
+/** How often the delay of the event loop is looked at. */
+const RESOLUTION_MS = 5
+
+/** So long nothing is done, some times, to learn what this process takes meanwhile; the least counts. */
+const IDLE_MS = 50
+const IDLE_TIMES = 5
+
+/**
+ * Leases that renew themselves, each every third of its duration: what that costs this process and the server. The same
+ * by hand as fast as it goes is the limit.
+ */
+export const w3Renewals: Workload = {
+  name: 'W3',
+  about: 'renewals of leases that are kept alive',
+  async *groups({ place, adapters, sizes = [1_000, 10_000], durationMs }) {
+    for (const size of sizes) {
+      const able: Adapter[] = []
+      for (const adapter of adapters) {
+        const contestant = await adapter.open(place)
+        if (adapter.role === 'raw' ? contestant.many : contestant.keep) able.push(adapter)
+        await contestant.close()
+      }
+      yield {
+        title: `${size.toLocaleString('en-US')} leases of ${durationMs} ms kept alive; by hand as fast as it goes`,
+        metrics: [
+          { name: 'CPU µs/renewal', better: 'less' },
+          { name: 'renewals/s', better: 'more' },
+          { name: 'commands/renewal', better: 'less' },
+          { name: 'loop delay p99 ms', better: 'less' },
+          { name: 'timers', better: 'less' },
+          { name: 'lost', better: 'less' },
+        ],
+        references: able.filter(({ role }) => role !== 'library').map(({ name }) => name),
+        arms: able.map((adapter) => ({
+          label: adapter.name,
+          role: adapter.role,
+          about: adapter.about,
+          measure: async (seconds) => {
+            const contestant = await adapter.open(place)
+            try {
+              return adapter.role === 'raw'
+                ? await byHand(contestant, place, size, seconds * 1000)
+                : await keptAlive(contestant, place, size, { durationMs, leastMs: seconds * 1000 })
+            } finally {
+              await contestant.close()
+            }
+          },
+        })),
+        close: async () => {},
+      }
+    }
+  },
+}
+
+/** Measures for at least three renewals of each, once all are held and the first have been renewed. */
+async function keptAlive(
+  { keep }: Contestant,
+  place: Place,
+  size: number,
+  { durationMs, leastMs }: { readonly durationMs: number; readonly leastMs: number },
+): Promise<Sample> {
+  if (keep === undefined) throw new Error('it keeps nothing alive')
+  await (await keep.hold('warm-up')).release()
+  const meter = await startMeter(place)
+  const kept: Kept[] = []
+  await inWindows(size, async (index) => void kept.push(await keep.hold(`lease-${index}`, durationMs)))
+  await pause(durationMs / 3)
+  const sample = await meter.measure(
+    () => keep.renewals(),
+    () => pause(Math.max(leastMs, durationMs)),
+  )
+  const timers = keep.timers()
+  const standing = kept.filter(({ held }) => held)
+  await inWindows(standing.length, (index) => standing[index]?.release() ?? Promise.resolve())
+  return { ...sample, timers, lost: size - standing.length }
+}
+
+async function byHand({ many }: Contestant, place: Place, size: number, leastMs: number): Promise<Sample> {
+  if (many === undefined) throw new Error('it does not renew many at once')
+  const meter = await startMeter(place)
+  const lanes = Array.from({ length: many.inFlight }, (_, lane) =>
+    Array.from({ length: Math.floor((size + lane) / many.inFlight) }, (_, index) => `lane-${lane}-${index}`),
+  ).filter((leases) => leases.length > 0)
+  await Promise.all(lanes.map((leases) => many.claim(leases)))
+  let renewed = 0
+  const sample = await meter.measure(
+    () => renewed,
+    async () => {
+      const endMs = performance.now() + leastMs
+      await Promise.all(
+        lanes.map(async (leases) => {
+          do {
+            await many.extend(leases)
+            renewed += leases.length
+          } while (performance.now() < endMs)
+        }),
+      )
+    },
+  )
+  await Promise.all(lanes.map((leases) => many.release(leases)))
+  return sample
+}
+
+interface Meter {
+  /** What it took to renew as often as `renewals` tells meanwhile, beyond what this process takes when idle. */
+  measure(renewals: () => number, work: () => Promise<void>): Promise<Sample>
+}
+
+/** Learns what this process takes when idle. */
+async function startMeter(place: Place): Promise<Meter> {
+  const delays = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
+  delays.enable()
+  let idleMicrosPerMs = Number.POSITIVE_INFINITY
+  for (let times = 0; times < IDLE_TIMES; times++) {
+    const { cpuMicros, elapsedMs } = await cpuOf(() => pause(IDLE_MS))
+    idleMicrosPerMs = Math.min(idleMicrosPerMs, cpuMicros / elapsedMs)
+  }
+  return {
+    async measure(renewals, work) {
+      const commandsBefore = await place.commands()
+      const before = renewals()
+      delays.reset()
+      const { cpuMicros, elapsedMs } = await cpuOf(work)
+      delays.disable()
+      const done = renewals() - before
+      const commands = (await place.commands()) - commandsBefore
+      return {
+        'CPU µs/renewal': Math.max(0, cpuMicros - idleMicrosPerMs * elapsedMs) / done,
+        'renewals/s': (done / elapsedMs) * 1000,
+        'commands/renewal': commands / done,
+        'loop delay p99 ms': Math.max(0, delays.percentile(99) / 1e6 - RESOLUTION_MS),
+      }
+    },
+  }
+}
+
+async function cpuOf(work: () => Promise<void>): Promise<{ cpuMicros: number; elapsedMs: number }> {
+  const startMs = performance.now()
+  const cpu = process.cpuUsage()
+  await work()
+  const { user, system } = process.cpuUsage(cpu)
+  return { cpuMicros: user + system, elapsedMs: performance.now() - startMs }
+}
