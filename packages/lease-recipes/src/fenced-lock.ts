@@ -178,7 +178,7 @@ export class FencedLock extends Emitter<FencedLockEvents> implements AsyncDispos
    */
   release(): Promise<void> {
     this.#releasing ??= this.#tenure.release().catch((error: unknown) => {
-      this.#releasing = undefined
+      if (!(error instanceof ErrNotHeld)) this.#releasing = undefined
       throw error
     })
     return this.#releasing

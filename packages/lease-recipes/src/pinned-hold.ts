@@ -107,12 +107,10 @@ export class PinnedHold {
       this.#release = 'unpinned'
     }
     // From here on the lease may lapse and be another's, and nothing has gone wrong, unless the Hold kept it.
-    const kept = this.#hold.held
-    try {
-      await vacate(this.#request, this.#hold)
-    } catch (error) {
-      if (kept || !(error instanceof ErrNotHeld)) throw error
-    }
+    if (this.#hold.held) await this.token.check()
+    await vacate(this.#request, this.#hold).catch((error: unknown) => {
+      if (!(error instanceof ErrNotHeld)) throw error
+    })
     this.#release = 'done'
   }
 
