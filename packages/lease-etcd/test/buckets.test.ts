@@ -1,0 +1,140 @@
+import { expect } from 'chai'
+import { TestClock } from 'lease-core/testing'
+import { etcdTargets } from 'lease-servers'
+import { claim, extend, grant, newCall, openSetting, sleep, unique, type Setting } from './setting.ts'
+import { Buckets } from '../src/buckets.ts'
+
+describe('buckets', () => {
+  /** A server that says how often it was asked, and for what. */
+  function counted(clock: TestClock, more: { readonly longer?: number } = {}) {
+    const asked: number[] = []
+    const buckets = new Buckets(clock)
+    const grant = async (ttlSeconds: number) => {
+      asked.push(ttlSeconds)
+      return { id: String(asked.length), ttlSeconds: ttlSeconds + (more.longer ?? 0) }
+    }
+    return { asked, buckets, cover: (durationMs: number) => buckets.cover(durationMs, grant) }
+  }
+
+  it('are shared for as long as they cover the duration, and not a moment longer', async () => {
+    const clock = new TestClock()
+    const { asked, cover } = counted(clock)
+    expect(await cover(30_000)).to.equal('1')
+    expect(asked).to.deep.equal([38]) // a quarter more, in whole seconds
+    await clock.advance(8_000)
+    expect(await cover(30_000)).to.equal('1')
+    await clock.advance(1)
+    expect(await cover(30_000)).to.equal('2')
+  })
+
+  it('are asked for once by many at the same time, and by none after a failure', async () => {
+    const clock = new TestClock()
+    const { asked, buckets, cover } = counted(clock)
+    const failing = () => Promise.reject(new Error('no'))
+    const outcomes = await Promise.allSettled([buckets.cover(1_000, failing), buckets.cover(1_000, failing)])
+    expect(outcomes.map(({ status }) => status)).to.deep.equal(['rejected', 'rejected'])
+    expect(await Promise.all(Array.from({ length: 9 }, () => cover(1_000)))).to.deep.equal(Array(9).fill('1'))
+    expect(asked).to.deep.equal([2])
+  })
+
+  it('count from sending, by the clock that says more has passed', async () => {
+    const clock = new TestClock()
+    const { cover } = counted(clock)
+    await cover(1_500)
+    await clock.suspend(1_400) // suspended: only the wall clock went on
+    expect(await cover(1_500)).to.equal('1')
+    await clock.suspend(200)
+    expect(await cover(1_500)).to.equal('2')
+    await clock.jumpWall(-3_600_000)
+    await clock.advance(1_501)
+    expect(await cover(1_500)).to.equal('3')
+  })
+
+  it('last as long as the server says, if that is longer', async () => {
+    const clock = new TestClock()
+    const { cover } = counted(clock, { longer: 5 })
+    await cover(1_000)
+    await clock.advance(6_000)
+    expect(await cover(1_000)).to.equal('1')
+    await clock.advance(1)
+    expect(await cover(1_000)).to.equal('2')
+  })
+
+  it('that are forgotten are not used again', async () => {
+    const { buckets, cover } = counted(new TestClock())
+    await Promise.all([cover(1_000), cover(60_000)])
+    buckets.forget(new Set(['1', '0', '77']))
+    expect(await cover(1_000)).to.equal('3')
+    expect(await cover(60_000)).to.equal('2')
+  })
+
+  it('shorter than asked for are an error', async () => {
+    const { cover } = counted(new TestClock(), { longer: -1 })
+    expect(await cover(1_000).catch((error: Error) => error.message)).to.match(/granted a lease of 1 seconds/)
+  })
+})
+
+for (const target of etcdTargets()) {
+  describe(`keys that vanish, on ${target.name}`, () => {
+    let setting: Setting
+    before(() => {
+      setting = openSetting(target)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+
+    it('do so after the moment that was promised, and soon enough; an extension moves it, a shorter one not back', async () => {
+      const substrate = setting.substrate()
+      const promised = new Map<string, number>()
+      const vanished = new Map<string, number>()
+      let resynced = false
+      substrate.watch?.((change) => {
+        if (change.kind === 'resync') resynced = true
+        else vanished.set(change.lease, performance.now())
+      })
+      while (!resynced) await sleep(5)
+      const startedMs = performance.now()
+      for (let round = 0; round < 60; round++) {
+        const lease = `l${round}`
+        const durationMs = 200 + Math.random() * 1_500
+        let atMs = performance.now()
+        const seen = await grant(substrate, claim(lease, 'a', durationMs))
+        let endMs = atMs + durationMs
+        if (round % 3 > 0) {
+          const nextMs = round % 3 === 1 ? durationMs / 2 : durationMs * 1.5
+          await sleep(5)
+          atMs = performance.now()
+          await grant(substrate, extend(lease, 'a', nextMs, { seen }))
+          endMs = Math.max(endMs, atMs + nextMs)
+        }
+        promised.set(lease, endMs)
+        await sleep(20)
+      }
+      while (vanished.size < promised.size && performance.now() - startedMs < 25_000) await sleep(20)
+      const early = [...promised].filter(([lease, endMs]) => (vanished.get(lease) ?? Infinity) < endMs)
+      expect(early).to.deep.equal([])
+      expect(vanished.size).to.equal(promised.size)
+    }).timeout(40_000)
+
+    it('share few etcd leases', async () => {
+      const before = (await setting.etcd.leaseClient.leaseLeases()).leases.length
+      const substrate = setting.substrate()
+      for (let round = 0; round < 20; round++) {
+        const ops = Array.from({ length: 20 }, () => claim(unique('l'), 'a', 60_000))
+        await substrate.apply(ops, newCall())
+      }
+      const after = (await setting.etcd.leaseClient.leaseLeases()).leases.length
+      expect(after - before).to.be.lessThan(3)
+    })
+
+    it('do not, while they are pinned', async () => {
+      const substrate = setting.substrate()
+      await substrate.apply([{ kind: 'pin', lease: 'l', entity: 'e' }], newCall())
+      const held = await grant(substrate, claim('l', 'a', 50))
+      await grant(substrate, claim('m', 'a', 50))
+      const isGone = async (lease: string): Promise<boolean> => !(await substrate.read([lease], newCall())).has(lease)
+      for (const deadline = Date.now() + 20_000; !(await isGone('m')) && Date.now() < deadline;) await sleep(50)
+      expect(await isGone('m')).to.equal(true)
+      expect(await substrate.read(undefined, newCall())).to.deep.equal(new Map([['l', held]]))
+    }).timeout(30_000)
+  })
+}
