@@ -7,7 +7,14 @@ const root = new URL('../../', import.meta.url)
 /** `<!-- docs/examples/kysely.ts -->`, then a block of code: each of its paragraphs is in that file, in that order. */
 const quotes = /(?:<!-- docs\/examples\/(?<file>\S+) -->\n+)?```ts\n(?<code>.*?)```/gs
 
-for (const page of ['README.md', 'docs/concepts.md', 'docs/guarantees.md']) {
+const recipes = await readdir(new URL('docs/recipes/', root))
+
+for (const page of [
+  'README.md',
+  'docs/concepts.md',
+  'docs/guarantees.md',
+  ...recipes.map((name) => `docs/recipes/${name}`),
+]) {
   describe(`the code in ${page}`, () => {
     it('is quoted from examples that are run', async () => {
       const text = await readFile(new URL(page, root), 'utf8')
