@@ -12,7 +12,7 @@ const [postgres] = postgresTargets()
 const [redis] = redisTargets('server')
 const [etcd] = etcdTargets(1)
 const workloads = ['W1', 'W2', 'W3', 'W4', 'W6', 'W8']
-const quick = ['--seconds', '0.05', '--callers', '8', '--sizes', '20,40', '--duration', '300', '--waiters', '2']
+const quick = ['--seconds', '0.05', '--callers', '8', '--sizes', '20', '--duration', '150', '--waiters', '2']
 
 /** What may well be zero. */
 const mayBeZero = ['CPU µs/renewal', 'loop delay p99 ms', 'lost', 'commands/s waiting']

@@ -7,8 +7,8 @@ import { inWindows } from './loop.ts'
 const RESOLUTION_MS = 5
 
 /** So long nothing is done, some times, to learn what this process takes meanwhile; the least counts. */
-const IDLE_MS = 50
-const IDLE_TIMES = 5
+const IDLE_MS = 30
+const IDLE_TIMES = 4
 
 /**
  * Leases that renew themselves, each every third of its duration: what that costs this process and the server. The same

@@ -8,7 +8,7 @@ const LEASE = 'handed-on'
 const QUIET_MS = 5
 
 /** The same at the beginning, where each still opens its connections, and looks again once it hears of changes. */
-const SETTLING_MS = 300
+const SETTLING_MS = 200
 
 /** A hand-off that takes longer has failed. */
 const LIMIT_MS = 30_000
@@ -200,34 +200,33 @@ class Line {
 
   async #nextGrant(): Promise<void> {
     const granted = new Promise<void>((resolve) => (this.#granted = resolve))
-    await this.#inTime(granted, 'nobody got the lease')
+    await this.#inTime('nobody got the lease', () => granted)
   }
 
   /** Until these wait as well, and all whom the hand-off woke in vain wait again. */
   async #wait(queues: readonly Queue[], quietMs: number): Promise<void> {
     const before = new Map(queues.map((queue) => [queue, queue.denials()]))
     for (const queue of queues) this.#join(queue)
-    const settled = async (): Promise<void> => {
-      for (let seen = -1; ;) {
+    await this.#inTime('those who are to wait do not', async (over) => {
+      for (let seen = -1; !over.aborted;) {
         const denials = this.#queues.reduce((sum, queue) => sum + queue.denials(), 0)
         if (denials === seen && queues.every((queue) => queue.denials() > (before.get(queue) ?? 0))) return
         seen = denials
         await pause(quietMs)
       }
-    }
-    await this.#inTime(settled(), 'those who are to wait do not')
+    })
   }
 
-  async #inTime(promise: Promise<void>, otherwise: string): Promise<void> {
+  async #inTime(otherwise: string, work: (over: AbortSignal) => Promise<void>): Promise<void> {
     const over = new AbortController()
     const limit = pause(LIMIT_MS, undefined, { signal: over.signal }).then(() => {
       throw new Error(`${otherwise} within ${LIMIT_MS} ms`)
     })
+    limit.catch(() => {}) // it is cut short
     try {
-      await Promise.race([promise, limit, this.#failure])
+      await Promise.race([work(over.signal), limit, this.#failure])
     } finally {
       over.abort()
-      limit.catch(() => {})
     }
   }
 }
