@@ -48,7 +48,7 @@ export class Town {
 export function heard(lock: FencedLock): string[] {
   const told: string[] = []
   const names: (keyof FencedLockEvents)[] = ['error', 'lost']
-  for (const name of names) lock.on(name, (cause) => told.push(`${name}: ${String((cause as Error).message)}`))
+  for (const name of names) lock.on(name, (cause) => told.push(`${name}: ${(cause as Error).message}`))
   return told
 }
 

@@ -1,0 +1,101 @@
+import { expect } from 'chai'
+import { ErrNotValid, Manager, memoryClient } from 'lease-core'
+import { TestClock } from 'lease-core/testing'
+import { FailClosedLock, FailOpenLock } from 'lease-recipes'
+import * as recipes from 'lease-recipes'
+import { errorOf } from './fenced-lock.fixture.ts'
+
+describe('the options of fenced locks', () => {
+  const clock = new TestClock()
+  const manager = new Manager({ client: memoryClient({ clock }), clock })
+  after(() => manager.stop())
+
+  /** What is wrong with these options, by name. */
+  function wrong(make: () => unknown): Record<string, string> {
+    try {
+      make()
+    } catch (error) {
+      expect(error).to.be.instanceOf(ErrNotValid)
+      return Object.fromEntries((error as ErrNotValid).problems.map(({ argument, rule }) => [argument, rule]))
+    }
+    return {}
+  }
+
+  const open = (options: object): unknown => new FailOpenLock(options as never)
+  const closed = (options: object): unknown => new FailClosedLock(options as never)
+
+  it('DT-2: fail-closed locks need a manager only; the old client’s options are refused by name', () => {
+    expect(wrong(() => closed({ manager }))).to.deep.equal({})
+    expect(wrong(() => closed({ manager, lockTable: 'x', owner: 'me', clock, leaseDuration: 100 }))).to.deep.equal({})
+    const old = { dynamodb: {}, lockTable: 'x', partitionKey: 'id', acquirePeriodMs: 1e4, retryCount: 2, owner: 'me' }
+    expect(Object.keys(wrong(() => closed(old)))).to.have.members([
+      'manager',
+      'dynamodb',
+      'partitionKey',
+      'acquirePeriodMs',
+      'retryCount',
+    ])
+  })
+
+  it('DT-4: fail-open locks need a manager and a duration, in any form that luxon knows', () => {
+    for (const leaseDuration of [10_000, { seconds: 10 }, { minutes: 1, seconds: 5 }]) {
+      expect(wrong(() => open({ manager, leaseDuration, heartbeatPeriod: { seconds: 3 } }))).to.deep.equal({})
+    }
+    expect(wrong(() => open({ manager }))).to.have.keys('leaseDuration')
+  })
+
+  it('DT-5: every problem is told at once, by name, rule and value; nothing is coerced, and unknown options are refused', () => {
+    const bad = {
+      manager: {},
+      lockTable: '',
+      owner: '',
+      clock: 5,
+      leaseDuration: '5',
+      heartbeatPeriod: -1,
+      trustLocalTime: true,
+    }
+    expect(Object.keys(wrong(() => open(bad)))).to.have.members(Object.keys(bad))
+    expect(wrong(() => open({ manager, leaseDuration: '5' }))['leaseDuration']).to.match(/^must be a luxon Duration/)
+    expect(wrong(() => open(undefined as never))).to.deep.equal({ options: 'must be an object' })
+    expect(() => open({ manager, leaseDuration: 0 })).to.throw('leaseDuration must be greater than zero (got 0)')
+    for (const owner of [5, 'x'.repeat(5000), 'a\0b', '\ud800'])
+      expect(wrong(() => closed({ manager, owner }))).to.have.keys('owner')
+    for (const lockTable of [5, 'a b', 'a.b', 'x'.repeat(300)]) {
+      expect(wrong(() => closed({ manager, lockTable }))).to.have.keys('lockTable')
+    }
+  })
+
+  it('DT-6: a heartbeat must be shorter than the lease, and longer than nothing', () => {
+    const beat = (heartbeatPeriod: unknown): unknown =>
+      wrong(() => open({ manager, leaseDuration: 1000, heartbeatPeriod }))
+    expect(beat(1000)).to.deep.equal({ heartbeatPeriod: 'must be less than leaseDuration (1000 ms)' })
+    expect(beat({ hours: 1 })).to.have.keys('heartbeatPeriod')
+    expect(beat(0)).to.deep.equal({ heartbeatPeriod: 'must be greater than zero' })
+    expect(beat(999)).to.deep.equal({})
+  })
+
+  it('DT-5: a wait out of range is refused, and so is what is no signal', async () => {
+    const locks = new FailOpenLock({ manager, clock, leaseDuration: 1000 })
+    for (const wait of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, '5', null, { parsecs: 1 }]) {
+      const error = (await errorOf(locks.acquireLock('db', { wait: wait as number }))) as ErrNotValid
+      expect(error.problems.map(({ argument }) => argument)).to.deep.equal(['wait'])
+    }
+    for (const make of [
+      () => locks.acquireLock('db', null as never),
+      () => locks.forceRelease('db', { signal: {} } as never),
+    ]) {
+      expect(await errorOf(make())).to.be.instanceOf(ErrNotValid)
+    }
+    expect(await errorOf(locks.forceRelease('x'.repeat(255)))).to.be.instanceOf(ErrNotValid)
+  })
+
+  it('DT-24: both modes are exported, and what is wrong with their options is data', () => {
+    expect(recipes.FailOpenLock).to.be.a('function')
+    expect(recipes.FailClosedLock).to.be.a('function')
+    try {
+      closed({ manager, owner: 5 })
+    } catch (error) {
+      expect((error as ErrNotValid).problems).to.deep.equal([{ argument: 'owner', rule: 'must be a string', value: 5 }])
+    }
+  })
+})
