@@ -1,8 +1,12 @@
 import { expect } from 'chai'
-import { freshDatabase, postgresTargets } from 'lease-servers'
+import { Etcd3 } from 'etcd3'
+import { Redis } from 'ioredis'
+import { freshDatabase, postgresTargets, startEtcd, startRedis } from 'lease-servers'
 import { Client } from 'pg'
+import { etcdQuickStart } from './etcd-quick-start.ts'
 import { withdrawInMemory } from './in-memory.ts'
 import { quickStart } from './quick-start.ts'
+import { redisQuickStart } from './redis-quick-start.ts'
 
 describe('example: quick start', () => {
   for (const target of postgresTargets()) {
@@ -18,6 +22,25 @@ describe('example: quick start', () => {
       await client.end()
     })
   }
+
+  // On servers of their own: the names in these examples may mean something on another.
+  it('withdraws once, on Redis', async () => {
+    await using server = await startRedis()
+    const redis = new Redis(server.url)
+    await redis.hset('{billing}:account-42', 'balance', 100)
+    await redisQuickStart(server.url)
+    expect(await redis.hget('{billing}:account-42', 'balance')).to.equal('90')
+    expect(await redis.keys('lease:{billing}:l:*')).to.deep.equal([])
+    redis.disconnect()
+  })
+
+  it('withdraws once, on etcd', async () => {
+    await using server = await startEtcd()
+    await etcdQuickStart([...server.endpoints])
+    const etcd = new Etcd3({ hosts: [...server.endpoints] })
+    expect(await etcd.getAll().strings()).to.deep.equal({ 'balance/42': '90' })
+    etcd.close()
+  })
 
   it('withdraws once, in memory', async () => {
     const accounts = new Map([[42, 100]])

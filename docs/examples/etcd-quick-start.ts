@@ -1,0 +1,24 @@
+/** The quick start on etcd. */
+import { Etcd3 } from 'etcd3'
+import { Manager } from 'lease-core'
+import { etcdClient, EtcdGuard, failFast } from 'lease-etcd'
+
+export async function etcdQuickStart(endpoints: string[]): Promise<void> {
+  const etcd = new Etcd3({ hosts: endpoints, ...failFast() })
+  const client = etcdClient({ etcd, namespace: 'billing' })
+  const manager = new Manager({ client })
+
+  await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
+  const guard = new EtcdGuard()
+  await manager.token('account-42', 'worker-1').check(guard) // ErrNotHeld: worker-1 does not hold it
+  const result = await etcd
+    .if(...guard.comparison)
+    .then(etcd.put('balance/42').value(90))
+    .commit()
+  guard.assertHeld(result) // ErrNotHeld: lost it in between, and nothing was put
+  await manager.release('account-42', 'worker-1')
+
+  await manager.stop()
+  await client.close() // the client first, then the Etcd3
+  etcd.close()
+}

@@ -1,0 +1,21 @@
+/** The quick start on Redis. */
+import { Redis } from 'ioredis'
+import { Manager } from 'lease-core'
+import { redisClient, RedisGuard } from 'lease-redis'
+
+export async function redisQuickStart(url: string): Promise<void> {
+  const redis = new Redis(url) // or new Cluster(nodes)
+  const client = redisClient({ redis, namespace: 'billing' })
+  const manager = new Manager({ client })
+
+  await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
+  const guard = new RedisGuard()
+  await manager.token('account-42', 'worker-1').check(guard) // ErrNotHeld: worker-1 does not hold it
+  const withdraw = `return redis.call('HINCRBY', KEYS[1], 'balance', -ARGV[1])`
+  await guard.run(redis, withdraw, ['{billing}:account-42'], [10]) // ErrNotHeld: lost it in between, and nothing was run
+  await manager.release('account-42', 'worker-1')
+
+  await manager.stop()
+  await client.close() // the client first, then the connection
+  redis.disconnect()
+}
