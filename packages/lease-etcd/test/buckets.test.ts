@@ -86,12 +86,12 @@ for (const target of etcdTargets()) {
       const substrate = setting.substrate()
       const promised = new Map<string, number>()
       const vanished = new Map<string, number>()
-      let resynced = false
+      const resyncs: unknown[] = []
       substrate.watch?.((change) => {
-        if (change.kind === 'resync') resynced = true
+        if (change.kind === 'resync') resyncs.push(change)
         else vanished.set(change.lease, performance.now())
       })
-      while (!resynced) await sleep(5)
+      while (resyncs.length === 0) await sleep(5)
       const startedMs = performance.now()
       for (let round = 0; round < 60; round++) {
         const lease = `l${round}`

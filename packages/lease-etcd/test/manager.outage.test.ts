@@ -223,11 +223,11 @@ describe('a manager of three nodes whose leader is killed', () => {
     await overAccident(server, async (here) => {
       const last = new Map<string, bigint>()
       const granted: Record<string, number> = { before: 0, after: 0 }
-      let phase = 'before'
+      const now = { phase: 'before' }
       let unknown = 0
       const owners = new Map<string, string>()
       const worker = async (holder: string): Promise<void> => {
-        for (let turn = 0; phase !== 'over'; turn++) {
+        for (let turn = 0; now.phase !== 'over'; turn++) {
           const lease = `l${turn % 5}`
           try {
             await here.claim(lease, holder, 60_000)
@@ -250,9 +250,9 @@ describe('a manager of three nodes whose leader is killed', () => {
             expect(fencingToken > (last.get(lease) ?? 0n)).to.equal(true)
             last.set(lease, fencingToken)
           }
-          granted[phase] = (granted[phase] ?? 0) + 1
+          granted[now.phase] = (granted[now.phase] ?? 0) + 1
           owners.delete(lease)
-          for (let done = false; !done && phase !== 'over';) {
+          for (let done = false; !done && now.phase !== 'over';) {
             done = await here.release(lease, holder).then(
               () => true,
               () => false,
@@ -264,9 +264,9 @@ describe('a manager of three nodes whose leader is killed', () => {
       await sleep(1_500)
       killed = await server.leader()
       await killed.kill()
-      phase = 'after'
+      now.phase = 'after'
       await eventually(() => (granted['after'] ?? 0) > 50, 20_000)
-      phase = 'over'
+      now.phase = 'over'
       await Promise.all(workers)
       expect(granted['before']).to.be.greaterThan(10)
       if (process.env['LEASE_TEST_FIGURES']) console.log({ ...granted, unknown })

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import type { Op, Verdict } from 'lease-core'
 import { etcdTargets, startEtcd, startProxy, type Etcd } from 'lease-servers'
-import { EtcdSubstrate, failFast } from 'lease-etcd'
+import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import { Etcd3, type IOptions } from 'etcd3'
 import {
   claim,
@@ -165,7 +165,9 @@ for (const target of etcdTargets(1)) {
       await setting.etcd.put(`lease/${namespace}/l/foreign`).value('mine')
       const verdicts = await substrate.apply([claim('foreign', 'a', 1_000), claim('own', 'a', 1_000)], newCall())
       expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['unknown', 'granted'])
-      expect((verdicts[0]?.cause as Error).message).to.match(/foreign.*somebody else/)
+      expect(verdicts[0]?.cause)
+        .to.have.property('message')
+        .that.matches(/foreign.*somebody else/)
     })
 
     it('a bucket that was revoked is replaced, and what hung on it is vacant', async () => {
