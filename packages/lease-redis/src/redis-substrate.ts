@@ -47,7 +47,7 @@ import {
 import { ServerTime } from './server-time.ts'
 import { inspectionWarnings } from './warnings.ts'
 
-/** While a script runs nobody else is served: a batch of this size takes the server half a millisecond. */
+/** While a script runs nobody else is served: a batch of this size takes the server a millisecond or two. */
 const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4 }
 
 /** How many names of the index one step of a full read looks at: about a millisecond of the server's time. */

@@ -90,9 +90,9 @@ if failed(anyPinned) then return anyPinned end
 anyPinned = anyPinned > 0
 
 -- Above every token so far and above the clock: rising when the counter is lost, and when the clock has gone back.
-local token, reserved = 0, 0
+local last, reserved = 0, 0
 local function nextToken(left)
-  if token == reserved then
+  if last == reserved then
     local stored = redis.pcall('GET', tokens)
     if failed(stored) then return nil, stored.err end
     local high = tonumber(stored or '0')
@@ -105,132 +105,159 @@ local function nextToken(left)
     high = math.max(high, us - 1)
     local reply = redis.pcall('SET', tokens, fmt(high + left))
     if failed(reply) then return nil, reply.err end
-    token, reserved = high, high + left
+    last, reserved = high, high + left
   end
-  token = token + 1
-  return fmt(token)
+  last = last + 1
+  return fmt(last)
 end
 
--- Each new name looks at two others: the index stays within about twice the leases that stand.
-local function tidy()
-  local sample = redis.pcall('SRANDMEMBER', index, 2)
-  for _, other in ipairs(sample) do
-    if redis.pcall('EXISTS', base .. other) == 0 then redis.pcall('SREM', index, other) end
-  end
-end
-
-local vacated = {}
+-- The operation at hand, and the lease it is about: one set of locals for all, for closures are dear.
+local op, key, left, x, y, z, newValue
+local name, stored, pinned, token, expiry, nonce, holder, value
+local vacated, added = {}, 0
 local out, at = { us }, 2
+
 local function tell(outcome, token, expiry, holder, value)
   out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = outcome, token, expiry, holder, value
   at = at + 5
 end
-
-local function perform(op, key, left, x, y, z, newValue)
-  local name = string.sub(key, #base + 1)
-  local stored = redis.pcall('GET', key)
-  if failed(stored) then return stored.err end
-  local pinned = anyPinned and redis.call('HEXISTS', pins, name) == 1
-  local token, expiry, nonce, holder, value
+local function state(granted)
+  local outcome = granted + (pinned and ${PINNED} or 0)
+  if not token then return tell(outcome, false, false, false, false) end
+  local asked = granted == ${GRANTED} and (op == 'C' or op == 'E')
+  tell(outcome + ${HELD}, token, expiry, not asked and holder, value ~= '' and value)
+end
+local function write()
+  local content = token .. '|' .. fmt(expiry) .. '|' .. nonce .. '|' .. #holder .. '|' .. holder .. value
+  if pinned then return failed(redis.pcall('SET', key, content)) end
+  return failed(redis.pcall('SET', key, content, 'PXAT', fmt(expiry)))
+end
+local function prolong()
+  local wanted = math.max(expiry, now + tonumber(z))
+  if wanted > expiry or (newValue ~= '' and newValue ~= value) then
+    expiry = wanted
+    if newValue ~= '' then value = newValue end
+    if full then redis.pcall('SREM', index, '') end -- a script that has begun to write is not denied memory
+    local problem = write()
+    if problem then return problem end
+  end
+  state(${GRANTED})
+end
+local function vacate()
   if stored then
-    token, expiry, nonce, holder, value = parse(stored)
-    if not token then return 'ERR what is stored under the key of the lease is not a lease' end
-    if now > expiry and not pinned then token = nil end -- its pins were lost
+    local reply = redis.pcall('DEL', key)
+    if failed(reply) then return reply.err end
   end
+  if redis.pcall('SREM', index, name) == 1 or stored then vacated[#vacated + 1] = name end
+  token = nil
+end
 
-  local function state(granted)
-    local outcome = granted + (pinned and ${PINNED} or 0)
-    if not token then return tell(outcome, false, false, false, false) end
-    local asked = granted == ${GRANTED} and (op == 'C' or op == 'E')
-    tell(outcome + ${HELD}, token, expiry, not asked and holder, value ~= '' and value)
-  end
-  local function write()
-    local content = token .. '|' .. fmt(expiry) .. '|' .. nonce .. '|' .. #holder .. '|' .. holder .. value
-    if pinned then return failed(redis.pcall('SET', key, content)) end
-    return failed(redis.pcall('SET', key, content, 'PXAT', fmt(expiry)))
-  end
-  local function prolong(ms)
-    local wanted = math.max(expiry, now + ms)
-    if wanted > expiry or (newValue ~= '' and newValue ~= value) then
-      expiry = wanted
-      if newValue ~= '' then value = newValue end
-      if full then redis.pcall('SREM', index, '') end -- a script that has begun to write is not denied memory
-      local problem = write()
-      if problem then return problem end
-    end
-    state(${GRANTED})
-  end
-  local function vacate()
-    if stored then
-      local reply = redis.pcall('DEL', key)
-      if failed(reply) then return reply.err end
-    end
-    if redis.pcall('SREM', index, name) == 1 or stored then vacated[#vacated + 1] = name end
-    token = nil
-  end
-
-  if op == 'C' then
-    if token then
-      if holder == x and nonce == y then return prolong(tonumber(z)) end
-      return state(0)
-    end
-    if full then return full end
-    local fresh, problem = nextToken(left)
-    if problem then return problem end
-    local added = redis.pcall('SADD', index, name)
-    if failed(added) then return added.err end
-    token, expiry, nonce, holder, value = fresh, now + tonumber(z), y, x, newValue
-    problem = write()
-    if problem then return problem end
-    if added == 1 then tidy() end
-    return state(${GRANTED})
-  elseif op == 'E' then
-    if token and holder == x and (y == '' or y == token) then return prolong(tonumber(z)) end
+local function claim()
+  if token then
+    if holder == x and nonce == y then return prolong() end
     return state(0)
-  elseif op == 'R' or op == 'X' then
-    if token and not (op == 'R' and holder == x and (y == '' or y == token) and (z == '' or z == nonce)) then
-      return state(0)
-    end
-    local problem = vacate()
-    if problem then return problem end
-    return state(${GRANTED})
   end
+  if full then return full end
+  local fresh, problem = nextToken(left)
+  if problem then return problem end
+  local reply = redis.pcall('SADD', index, name)
+  if failed(reply) then return reply.err end
+  added = added + reply
+  token, expiry, nonce, holder, value = fresh, now + tonumber(z), y, x, newValue
+  problem = write()
+  if problem then return problem end
+  state(${GRANTED})
+end
+local function extend()
+  if token and holder == x and (y == '' or y == token) then return prolong() end
+  state(0)
+end
+local function release()
+  if token and not (holder == x and (y == '' or y == token) and (z == '' or z == nonce)) then return state(0) end
+  local problem = vacate()
+  if problem then return problem end
+  state(${GRANTED})
+end
+local function expire()
+  if token then return state(0) end
+  local problem = vacate()
+  if problem then return problem end
+  state(${GRANTED})
+end
 
+-- The others that pin this lease, and whether x does.
+local function others()
   local known = pinned and cjson.decode(redis.call('HGET', pins, name)) or {}
-  local others, here = {}, false
+  local rest, here = {}, false
   for _, entity in ipairs(known) do
-    if entity == x then here = true else others[#others + 1] = entity end
+    if entity == x then here = true else rest[#rest + 1] = entity end
   end
-  if op == 'P' then
-    if full and not here then return full end
-    if stored and not token then vacate() end -- a pin must not make a lapsed term stand again
-    if not here then
-      others[#others + 1] = x
-      local reply = redis.pcall('HSET', pins, name, cjson.encode(others))
-      if failed(reply) then return reply.err end
-    end
-    if token and not pinned then redis.call('PERSIST', key) end
-    pinned = true
-  elseif here then
+  return rest, here
+end
+local function pin()
+  local entities, here = others()
+  if full and not here then return full end
+  if stored and not token then vacate() end -- a pin must not make a lapsed term stand again
+  if not here then
+    entities[#entities + 1] = x
+    local reply = redis.pcall('HSET', pins, name, cjson.encode(entities))
+    if failed(reply) then return reply.err end
+  end
+  if token and not pinned then redis.call('PERSIST', key) end
+  pinned = true
+  state(${GRANTED})
+end
+local function unpin()
+  local entities, here = others()
+  if here then
     redis.call('HDEL', pins, name)
-    if #others > 0 then
-      redis.call('HSET', pins, name, cjson.encode(others))
+    if #entities > 0 then
+      redis.call('HSET', pins, name, cjson.encode(entities))
     else
       pinned = false
       if token and now > expiry then vacate()
       elseif token then redis.call('PEXPIREAT', key, fmt(expiry)) end
     end
   end
-  return state(${GRANTED})
+  state(${GRANTED})
 end
 
+local perform = { C = claim, E = extend, R = release, X = expire, P = pin, U = unpin }
 local arity = { C = 4, E = 4, R = 3, X = 0, P = 1, U = 1 }
 local a = 3
 for n = 4, #KEYS do
-  local op = ARGV[a]
-  local problem = perform(op, KEYS[n], #KEYS - n + 1, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4])
-  if problem then tell(${FAILED}, problem, false, false, false) end
+  op, x, y, z, newValue = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
   a = a + 1 + arity[op]
+  key, left = KEYS[n], #KEYS - n + 1
+  name = string.sub(key, #base + 1)
+  stored = redis.pcall('GET', key)
+  local problem = failed(stored)
+  if not problem then
+    pinned = anyPinned and redis.call('HEXISTS', pins, name) == 1
+    token = nil
+    if stored then
+      token, expiry, nonce, holder, value = parse(stored)
+      if not token then problem = 'ERR what is stored under the key of the lease is not a lease'
+      elseif now > expiry and not pinned then token = nil end -- its pins were lost
+    end
+    problem = problem or perform[op]()
+  end
+  if problem then tell(${FAILED}, problem, false, false, false) end
+end
+
+-- Each new name has a few others looked at: the index stays within about twice the leases that stand. From a place in it
+-- that the clock chooses; what is stored small comes whole, wherever one begins.
+if added > 0 then
+  local many = 2 * added + 1
+  local page = redis.pcall('SSCAN', index, fmt(us % 4294967296), 'COUNT', many)
+  local names = not failed(page) and page[2] or {}
+  local keys, from = {}, us % math.max(1, #names - many + 1)
+  for n = 1, math.min(many, #names) do keys[n] = base .. names[from + n] end
+  if #keys > 0 and redis.pcall('EXISTS', unpack(keys)) ~= #keys then
+    for _, key in ipairs(keys) do
+      if redis.pcall('EXISTS', key) == 0 then redis.pcall('SREM', index, string.sub(key, #base + 1)) end
+    end
+  end
 end
 if #vacated > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode(vacated)) end
 return out

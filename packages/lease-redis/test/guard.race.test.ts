@@ -37,7 +37,7 @@ const writes: Record<string, (attempt: Attempt) => Promise<unknown>> = {
     const guard = await armed(attempt)
     await pause()
     await guard.transaction(connection, async (multi) => {
-      await pause()
+      await sleep(Math.random() * 3)
       multi.set(keys[0], String(token)).rpush(keys[1], `write ${token}`)
     })
   },
@@ -124,7 +124,7 @@ for (const target of redisTargets('server')) {
       it(`by ${way} never write after a newer grant, over 2000 grants`, async () => {
         const { written, refused, regressions, changes } = await race(way, 2_000)
         expect(changes).to.be.greaterThan(1_000)
-        expect(written).to.be.greaterThan(100)
+        expect(written).to.be.greaterThan(20)
         expect(refused).to.be.greaterThan(20)
         expect(regressions).to.equal(0)
       })

@@ -497,6 +497,10 @@ describe('a server of our own', () => {
     await withSetting('appendonly', 'no', async () => {
       expect(await warnings()).to.deep.equal(['no-append-only-file'])
     })
+    // Turned on again the file is written anew, and holds nothing before that is done.
+    await eventually(async () =>
+      /aof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0/.test(await setting.redis.info('persistence')),
+    )
   })
 
   it('that is killed and comes back finds leases, tokens and listeners where they were', async () => {
