@@ -6,7 +6,7 @@ const layers = [
   ['errors', 'lease', 'churn-map'],
   ['clock', 'skew', 'observer', 'backoff', 'client', 'substrate'],
   ['events', 'options'],
-  ['coalescer', 'lanes', 'agenda', 'belief', 'token', 'hint-stream', 'option-checks'],
+  ['coalescer', 'lanes', 'agenda', 'belief', 'token', 'roles', 'hint-stream', 'option-checks', 'observation'],
   ['substrate-client', 'hold'],
   ['waiting-room'],
   ['manager'],

@@ -33,6 +33,13 @@ export interface Client {
    */
   claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void>
   /**
+   * Opens a term on any one of these leases and resolves with its name; as `claimLease` otherwise. All of them held, or
+   * one of them by this holder already → `ErrInvalid`. At most 128. Absent where the store cannot do it in one step.
+   */
+  readonly claimAnyLease?:
+    | ((leases: readonly string[], request: Request, options?: ClientCallOptions) => Promise<string>)
+    | undefined
+  /**
    * Moves the expiry of a held lease to at least `duration` from the start of the call, never back.
    * Not held by this holder, or lapsed → `ErrInvalid`.
    */

@@ -12,7 +12,7 @@ export {
   notValid,
 } from './errors.ts'
 export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './errors.ts'
-export { checkRequest, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
+export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { lockedTrapdoor } from './client.ts'
 export type { Client, ClientCallOptions, LeaseChange } from './client.ts'
@@ -25,7 +25,9 @@ export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener } from './events.ts'
 export { contended, granted, refused, unknown } from './substrate.ts'
 export type {
+  AnyVerdict,
   Call,
+  ClaimAnyOp,
   ClaimOp,
   ExpireOp,
   ExtendOp,
@@ -42,17 +44,17 @@ export type { SubstrateClientOptions } from './substrate-client.ts'
 export type { Token } from './token.ts'
 export type { Hold } from './hold.ts'
 export { Manager } from './manager.ts'
+export type { ManagerConfig } from './manager.ts'
 export type {
   Checker,
   Claimer,
   ClaimOptions,
   HoldOptions,
-  ManagerConfig,
   ObserveOptions,
   Pinner,
   Reader,
   Releaser,
   WaitOptions,
-} from './manager.ts'
+} from './roles.ts'
 export { memoryClient, MemoryGuard, MemoryStore, MemorySubstrate } from './memory/index.ts'
 export type { MemoryClientOptions, MemoryStoreOptions, MemorySubstrateOptions } from './memory/index.ts'

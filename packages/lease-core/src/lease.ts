@@ -51,6 +51,8 @@ export interface LapseAware {
 export const MAX_NAME_BYTES = 255
 /** Longest `value`, in UTF-8 bytes. */
 export const MAX_VALUE_BYTES = 4096
+/** How many leases one claim of any of them may name. */
+export const MAX_ANY = 128
 /** Longest duration: 100 years of 365.25 days, in milliseconds. Later instants do not fit every substrate's clock. */
 export const MAX_DURATION_MS = 3_155_760_000_000
 
@@ -92,6 +94,23 @@ export function checkRequest(lease: string, request: Request): number {
     addProblem(problems, 'announce', 'must be true or false', announce)
   }
   throw notValid(problems, { lease, holder })
+}
+
+/** What is wrong with a list of leases of which any will do. */
+export function brokenLeases(leases: unknown): readonly Problem[] {
+  if (!Array.isArray(leases)) return [{ argument: 'leases', rule: 'must be an array of names', value: leases }]
+  const names: readonly unknown[] = leases
+  const problems: Problem[] = names.flatMap((value, index) => {
+    const rule = brokenNameRule(value)
+    return rule === undefined ? [] : [{ argument: `leases[${index}]`, rule, value }]
+  })
+  if (names.length === 0 || names.length > MAX_ANY) {
+    problems.push({ argument: 'leases', rule: `must be 1 to ${MAX_ANY} names`, value: names.length })
+  }
+  if (new Set(names).size < names.length) {
+    problems.push({ argument: 'leases', rule: 'must be different names', value: leases })
+  }
+  return problems
 }
 
 /**

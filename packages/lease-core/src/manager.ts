@@ -27,18 +27,31 @@ import { Agenda, type Task } from './agenda.ts'
 import { backoffMs } from './backoff.ts'
 import { Belief } from './belief.ts'
 import { ChurnMap } from './churn-map.ts'
-import type { Client, LeaseChange } from './client.ts'
+import type { Client, ClientCallOptions, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LeaseErrorDetails, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.ts'
 import { Lanes } from './lanes.ts'
-import { brokenNames, brokenValueRule, checkNames, checkRequest, type Info, type LapseAware } from './lease.ts'
+import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
+import type { Info, LapseAware, Request } from './lease.ts'
+import { observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
 import { instant } from './skew.ts'
+import type {
+  Checker,
+  Claimer,
+  ClaimOptions,
+  HoldOptions,
+  ObserveOptions,
+  Pinner,
+  Reader,
+  Releaser,
+  WaitOptions,
+} from './roles.ts'
 import { LeaseToken, type Token } from './token.ts'
-import { WaitingRoom } from './waiting-room.ts'
+import { WaitingRoom, type Contention } from './waiting-room.ts'
 
 export interface ManagerConfig {
   readonly client: Client
@@ -48,104 +61,6 @@ export interface ManagerConfig {
   readonly events?: LeaseEvents | undefined
   /** At least this often everything awaited or held is read again. @default 1 minute */
   readonly maxSleep?: DurationLike | undefined
-}
-
-export interface ClaimOptions {
-  /** Rejects the claim with its reason. A claim granted after all is released again if possible, else it lapses. */
-  readonly signal?: AbortSignal | undefined
-  /** Travels with the lease; at most 4 KiB. */
-  readonly value?: string | undefined
-  /** Whether those who `observe` the lease are told at once. @default false */
-  readonly announce?: boolean | undefined
-}
-
-export interface HoldOptions {
-  /** How long each grant lasts. The Hold renews it. */
-  readonly duration: DurationLike
-  /**
-   * false: another's lease is `ErrClaimDenied` at once. A duration bounds the wait; true waits as long as `signal`
-   * allows. Those of one manager are served first come, first served. @default false
-   */
-  readonly wait?: DurationLike | boolean | undefined
-  /** Ends the waiting; it does not end the Hold. */
-  readonly signal?: AbortSignal | undefined
-  /** Travels with the lease; at most 4 KiB. */
-  readonly value?: string | undefined
-  /** Whether those who `observe` the lease are told at once of this term; of `update` they always are. @default false */
-  readonly announce?: boolean | undefined
-  /** How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. @default a third of `duration` */
-  readonly renewEvery?: DurationLike | false | undefined
-}
-
-export interface ObserveOptions {
-  /** Ends the iteration with its reason. */
-  readonly signal?: AbortSignal | undefined
-  /** Whether a renewal that is noticed counts as a change. None is read for: it costs nothing more. @default false */
-  readonly renewals?: boolean | undefined
-}
-
-export interface WaitOptions {
-  /** Rejects the wait with its reason; nothing stays behind. */
-  readonly signal?: AbortSignal | undefined
-}
-
-/** Acquires leases, and tells when one is free. */
-export interface Claimer {
-  /**
-   * Opens a term for this holder, or extends its own. When it resolves, the holder has the lease for at least
-   * `duration` from the start of the call.
-   *
-   * @throws ErrClaimDenied another holds it: surely not held by this holder
-   * @throws ErrNotValid    nothing was sent
-   * @throws ErrUnknown     it may have happened
-   */
-  claim(lease: string, holder: string, duration: DurationLike, options?: ClaimOptions): Promise<void>
-  /** Resolves when nobody holds the lease; at once when it is vacant. One holder after another keeps it waiting. */
-  waitUntilExpired(lease: string, options?: WaitOptions): Promise<void>
-}
-
-/** Makes checkable statements. */
-export interface Checker {
-  /** No I/O and no validation here: `check()` does both. */
-  token(lease: string, holder: string): Token
-}
-
-/** Ends terms. */
-export interface Releaser {
-  /**
-   * The holder gives the lease up; vacant already → resolves.
-   *
-   * @throws ErrNotHeld another holds it
-   * @throws ErrUnknown it may have happened
-   */
-  release(lease: string, holder: string): Promise<void>
-  /** An operator takes the lease from whoever holds it, pinned or not. Vacant already → resolves. */
-  revoke(lease: string): Promise<void>
-}
-
-/** Keeps leases from lapsing. */
-export interface Pinner {
-  /** The lease, or its next holding, does not lapse while `entity` pins it. Idempotent. */
-  pin(lease: string, entity: string): Promise<void>
-  /** Withdraws the pin. Idempotent. */
-  unpin(lease: string, entity: string): Promise<void>
-  /** Every pinned lease of the namespace with the entities that pin it. */
-  pinned(): Promise<ReadonlyMap<string, readonly string[]>>
-}
-
-/** Looks at leases of others. */
-export interface Reader {
-  /**
-   * Yields who holds the lease, at once, and again whenever holder, term, value or pin has changed; undefined: nobody
-   * does. The latest state counts: one that was over before it was asked for is passed over. Changes are told at once
-   * where the holder announces them (`announce`, `update`) and when the lease is given up; otherwise they are noticed at
-   * the known expiry, and at the latest after `maxSleep`. Between these nothing is sent.
-   *
-   * @throws ErrNotValid, ErrStopped, or the reason of the signal, from `next()`
-   */
-  observe(lease: string, options?: ObserveOptions): AsyncGenerator<Info | undefined, never, void>
-  /** Every lease held now, freshly read. A copy: it does not change afterwards. */
-  leases(): Promise<ReadonlyMap<string, Info>>
 }
 
 /** Attempts of one claim, release or revocation that keeps meeting another state. */
@@ -260,43 +175,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     })
   }
 
-  async *observe(lease: string, options: ObserveOptions = {}): AsyncGenerator<Info | undefined, never, void> {
-    const { signal, renewals } = parseObserveOptions(options, brokenNames({ lease }))
-    let latest: { readonly info: Info | undefined } | undefined
-    let failed: { readonly error: unknown } | undefined
-    let wake = (): void => {}
-    const news = (): Promise<void> =>
-      new Promise((resolve) => {
-        wake = resolve
-        if (latest !== undefined || failed !== undefined) resolve()
-      })
-    await this.#call(signal, () => Promise.resolve())
-    this.#subscribe()
-    const leave = this.#waitingRoom.observe(
-      lease,
-      (info) => {
-        latest = { info }
-        wake()
+  observe(lease: string, options: ObserveOptions = {}): AsyncGenerator<Info | undefined, never, void> {
+    return observation({
+      check: () => parseObserveOptions(options, brokenNames({ lease })),
+      call: (signal, body) => this.#call(signal, body),
+      enter: (tell, fail) => {
+        this.#subscribe()
+        return this.#waitingRoom.observe(lease, tell, fail)
       },
-      (error) => {
-        failed = { error }
-        wake()
-      },
-    )
-    try {
-      let told: { readonly info: Info | undefined } | undefined
-      for (;;) {
-        await this.#call(signal, news)
-        if (failed !== undefined) throw failed.error
-        const found: typeof told = latest
-        latest = undefined
-        if (found === undefined || (told !== undefined && !differs(told.info, found.info, renewals))) continue
-        told = found
-        yield found.info
-      }
-    } finally {
-      leave()
-    }
+    })
   }
 
   /**
@@ -313,18 +200,36 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     } catch (error) {
       return Promise.reject(error)
     }
-    const { signal, waitMs } = parsed
-    if (waitMs > 0) return this.#contend(lease, holder, parsed)
-    return this.#call(signal, () => this.#acquire(lease, holder, parsed, signal), { unwanted: giveBack })
+    return this.#holdOne({ leases: [lease], holder, options: parsed })
   }
 
-  #contend(lease: string, holder: string, options: ParsedHoldOptions): Promise<Hold> {
+  /**
+   * Claims any one of these leases, at most 128, and keeps it alive; `hold.lease` says which. One that this holder has
+   * already is extended instead, and no second one taken. Otherwise as `hold`.
+   *
+   * @throws ErrClaimDenied others hold all of them, or still did when `wait` ran out
+   * @throws ErrNotValid    nothing was sent
+   * @throws ErrUnknown     it may have happened
+   */
+  holdAny(leases: readonly string[], holder: string, options: HoldOptions): Promise<Hold> {
+    let parsed: ParsedHoldOptions
+    try {
+      parsed = parseHoldOptions(options, [...brokenLeases(leases), ...brokenNames({ holder })])
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    return this.#holdOne({ leases: [...leases], holder, options: parsed })
+  }
+
+  #holdOne(contention: Contention): Promise<Hold> {
+    const { signal, waitMs } = contention.options
+    if (waitMs === 0) return this.#call(signal, () => this.#acquire(contention, signal), { unwanted: giveBack })
     let leave: ((error: unknown) => void) | undefined
     return this.#call(
-      options.signal,
+      signal,
       () => {
         this.#subscribe()
-        const waiting = this.#waitingRoom.contend(lease, holder, options)
+        const waiting = this.#waitingRoom.contend(contention)
         leave = waiting.leave
         return waiting.outcome
       },
@@ -435,6 +340,70 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       return this.#believe(lease, holder, sent, durationMs, own)
     }
     throw this.#exhausted('claim', lease, { holder })
+  }
+
+  /** Extends the one that this holder has, or claims one that is free. */
+  #claimAny(leases: readonly string[], request: ClaimRequest): Promise<readonly [lease: string, belief: Belief]> {
+    const { holder, durationMs, signal, ...more } = request
+    const asked = { holder, duration: durationMs, ...more }
+    const mine = (lease: string): boolean => this.#holderOf(lease) === holder
+    // Two calls for one holder come one after another: the second extends what the first has got.
+    return this.#inLane(`${holder} ${leases[0]}`, signal, async () => {
+      for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+        if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
+        signal?.throwIfAborted()
+        const own = leases.find(mine)
+        try {
+          if (own !== undefined) return [own, await this.#inLane(own, signal, () => this.#claim(own, request))]
+          const sent = instant(this.#clock)
+          const lease = await this.#claimFreeOne(leases, asked, signal === undefined ? undefined : { signal })
+          return [lease, this.#believe(lease, holder, sent, durationMs, false)]
+        } catch (error) {
+          if (!(error instanceof ErrInvalid || error instanceof ErrClaimDenied)) throw error
+          const others = leases.every((lease) => this.#holderOf(lease) !== undefined) && !leases.some(mine)
+          if (others) throw this.#deniedAny(leases, holder)
+        }
+      }
+      throw this.#exhausted('claim one of several, among them', leases[0] as string, { holder })
+    })
+  }
+
+  /** In no fixed order: those who come at once are not to meet at the first. */
+  async #claimFreeOne(
+    leases: readonly string[],
+    request: Request,
+    options: ClientCallOptions | undefined,
+  ): Promise<string> {
+    const from = Math.floor(Math.random() * leases.length)
+    const order = [...leases.slice(from), ...leases.slice(0, from)]
+    if (this.#client.claimAnyLease !== undefined) return this.#client.claimAnyLease(order, request, options)
+    await this.#client.refresh(leases)
+    const free = order.find((lease) => this.#holderOf(lease) === undefined)
+    if (free === undefined || leases.some((lease) => this.#holderOf(lease) === request.holder)) {
+      throw new ErrInvalid('nothing to claim: all of them are held, or one by this holder', { holder: request.holder })
+    }
+    await this.#client.claimLease(free, request, options)
+    return free
+  }
+
+  /** By what the client knows; undefined: vacant, or lapsed. */
+  #holderOf(lease: string): string | undefined {
+    const info = this.#client.leases().get(lease)
+    return info === undefined || this.#hasLapsed(info) ? undefined : info.holder
+  }
+
+  #deniedAny(leases: readonly string[], holder: string): ErrClaimDenied {
+    let first: readonly [lease: string, info: Info] | undefined
+    for (const lease of leases) {
+      const info = this.#client.leases().get(lease)
+      if (info !== undefined && (first === undefined || info.expiry < first[1].expiry)) first = [lease, info]
+    }
+    const [lease, info] = first ?? [leases[0] as string]
+    if (this.events.heard('denied')) {
+      this.events.emit({ type: 'denied', lease, holder, currentHolder: info?.holder })
+    }
+    const message = `all of ${leases.length} leases are held by others`
+    return new ErrClaimDenied(message, { holder, expiry: info?.expiry })
   }
 
   #believe(
@@ -603,17 +572,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   // ── holds ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
-  async #acquire(
-    lease: string,
-    holder: string,
-    options: ParsedHoldOptions,
-    signal: AbortSignal | undefined,
-  ): Promise<Hold> {
-    const { durationMs, renewEveryMs, ...asked } = options
+  async #acquire({ leases, holder, options }: Contention, signal: AbortSignal | undefined): Promise<Hold> {
+    const { durationMs, renewEveryMs, value, announce } = options
+    const request: ClaimRequest = { holder, durationMs, value, announce, signal }
+    const only = leases[0] as string
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      const belief = await this.#inLane(lease, signal, () =>
-        this.#claim(lease, { ...asked, holder, durationMs, signal }),
-      )
+      const [lease, belief] =
+        leases.length > 1
+          ? await this.#claimAny(leases, request)
+          : [only, await this.#inLane(only, signal, () => this.#claim(only, request))]
       this.#stopping.signal.throwIfAborted()
       if (signal?.aborted === true) {
         await this.#release(lease, holder, belief.fencingToken).catch(() => {}) // it lapses by itself
@@ -629,8 +596,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       return hold
     }
     throw new ErrUnknown(
-      `could not hold lease "${lease}": each of ${MAX_ATTEMPTS} grants took longer to arrive than its ${durationMs} ms`,
-      { lease, holder, reason: 'retries exhausted' },
+      `could not hold lease "${only}": each of ${MAX_ATTEMPTS} grants took longer to arrive than its ${durationMs} ms`,
+      { lease: only, holder, reason: 'retries exhausted' },
     )
   }
 
@@ -758,8 +725,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       read: (lease) => this.#read(lease),
       isHeldHere: (lease, butNotBy) =>
         this.#holds.get(lease)?.some((hold) => hold.held && hold.holder !== butNotBy) === true,
-      acquire: (lease, holder, options, signal) => this.#acquire(lease, holder, options, signal),
-      denied: (lease, holder, info) => this.#denied(lease, holder, info),
+      acquire: (contention, signal) => this.#acquire(contention, signal),
+      denied: ({ leases, holder }) => {
+        if (leases.length > 1) return this.#deniedAny(leases, holder)
+        const lease = leases[0] as string
+        const info = this.#client.leases().get(lease)
+        return this.#denied(lease, holder, info?.holder === holder ? undefined : info)
+      },
       retrying: (lease, doing, cause) => this.events.emit({ type: 'retrying', lease, doing, cause }),
     })
   }
@@ -795,18 +767,6 @@ interface Ending<T> {
   readonly atEnd?: (error?: unknown) => void
   /** Takes a result that came after the caller had gone. */
   readonly unwanted?: (value: T) => void
-}
-
-/** Whether an observer is to be told. */
-function differs(before: Info | undefined, after: Info | undefined, renewals: boolean): boolean {
-  if (before === undefined || after === undefined) return before !== after
-  return (
-    before.fencingToken !== after.fencingToken ||
-    before.holder !== after.holder ||
-    before.value !== after.value ||
-    before.pinned !== after.pinned ||
-    (renewals && after.expiry.toMillis() > before.expiry.toMillis())
-  )
 }
 
 function giveBack(hold: Hold): void {

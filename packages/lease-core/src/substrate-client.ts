@@ -24,14 +24,32 @@ import { ChurnMap } from './churn-map.ts'
 import type { Client, ClientCallOptions, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { Coalescer } from './coalescer.ts'
-import { ErrInvalid, ErrUnknown } from './errors.ts'
+import { ErrInvalid, ErrUnknown, notValid } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { Lanes } from './lanes.ts'
-import { checkNames, checkRequest, type Info, type LapseAware, type Request, type Trapdoor } from './lease.ts'
+import {
+  brokenLeases,
+  checkNames,
+  checkRequest,
+  type Info,
+  type LapseAware,
+  type Request,
+  type Trapdoor,
+} from './lease.ts'
 import { inViewSince } from './observer.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { elapsedForObserver, instant, lapseWindowMs, type Instant } from './skew.ts'
-import { unknown, type Call, type ClaimOp, type Holding, type Op, type Substrate, type Verdict } from './substrate.ts'
+import {
+  unknown,
+  type AnyVerdict,
+  type Call,
+  type ClaimAnyOp,
+  type ClaimOp,
+  type Holding,
+  type Op,
+  type Substrate,
+  type Verdict,
+} from './substrate.ts'
 
 export interface SubstrateClientOptions {
   readonly substrate: Substrate
@@ -58,6 +76,7 @@ const SWEEP_FLOOR = 1024
 export class SubstrateClient implements Client {
   /** Warnings about the substrate's set-up. */
   readonly events: LeaseEvents
+  readonly claimAnyLease: Client['claimAnyLease']
   readonly #substrate: Substrate
   readonly #clock: Clock
   readonly #world: World
@@ -87,13 +106,15 @@ export class SubstrateClient implements Client {
     const limits = { maxItems: substrate.limits.maxOps, maxInFlight: substrate.limits.maxInFlight }
     this.#ops = new Coalescer(limits, (ops) => this.#apply(ops))
     this.#reads = new Coalescer(limits, (names) => this.#readNames(names))
+    const claimAny = substrate.claimAny?.bind(substrate)
+    this.claimAnyLease = claimAny && ((leases, request, options) => this.#claimAny(claimAny, leases, request, options))
   }
 
   claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void> {
     return this.#start(options, (signal) => {
       const durationMs = checkRequest(lease, request)
       const { holder, value, announce } = request
-      const nonce = `${this.#noncePrefix}${(this.#nonces++).toString(36)}`
+      const nonce = this.#newNonce()
       return new Promise((resolve, reject) => {
         void this.#inLane(lease, async () => {
           const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
@@ -111,6 +132,84 @@ export class SubstrateClient implements Client {
         })
       })
     })
+  }
+
+  /** Needs no lane: its answers are merged as those of a read are, whatever else happens to these leases meanwhile. */
+  #claimAny(
+    send: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>,
+    leases: readonly string[],
+    request: Request,
+    options: ClientCallOptions | undefined,
+  ): Promise<string> {
+    return this.#start(options, async (signal) => {
+      const problems = brokenLeases(leases)
+      if (problems.length > 0) throw notValid(problems)
+      const durationMs = checkRequest(leases[0] as string, request)
+      const { holder, value, announce } = request
+      const asked = { leases, holder, durationMs, nonce: this.#newNonce(), value, announce }
+      let lease: string
+      try {
+        lease = await this.#settleAny(asked, send, signal)
+      } catch (error) {
+        if (!(error instanceof ErrInvalid)) this.#abandonAny(asked)
+        throw error
+      }
+      if (signal?.aborted === true) this.#abandonAny(asked)
+      return lease
+    })
+  }
+
+  /** Sends the claim until one is granted or all are refused, or no more can be learned about it. */
+  async #settleAny(
+    asked: Omit<ClaimAnyOp, 'lapsed'>,
+    send: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>,
+    signal: AbortSignal | undefined,
+  ): Promise<string> {
+    const { leases, holder } = asked
+    const startedMs = this.#clock.monotonic()
+    for (let tries = 1, failures = 0; ; tries++) {
+      signal?.throwIfAborted()
+      const now = instant(this.#clock)
+      const lapsed = new Map<string, string>()
+      for (const lease of leases) {
+        const version = this.#sightings.get(lease)?.lapsedVersion(now)
+        if (version !== undefined) lapsed.set(lease, version)
+      }
+      const touched = new Map<string, bigint>()
+      this.#readsOut.add(touched)
+      let delayMs: number
+      try {
+        const op = { ...asked, lapsed }
+        const { outcome, lease, holdings } = await this.#roundTrip((call) => send(op, call), this.#timeoutFor([op]))
+        if (outcome !== 'contended') {
+          this.#readsOut.delete(touched)
+          const unclear = this.#merge(outcome === 'granted' ? holdings.keys() : leases, holdings, touched)
+          if (unclear.length > 0) await this.#readAndMerge(unclear)
+          if (outcome === 'granted' && lease !== undefined) return lease
+          const reason = lease === undefined ? 'all are held' : `"${holder}" has "${lease}" already`
+          throw new ErrInvalid(`cannot claim any of ${leases.length} leases: ${reason}`, { lease, holder, reason })
+        }
+        if (this.#clock.monotonic() - startedMs > this.#timeoutMs) {
+          throw unsettledAny(asked, 'somebody was always at it')
+        }
+        delayMs = 1 + Math.random() * Math.min(50, 4 * tries)
+      } catch (error) {
+        if (error instanceof ErrInvalid || error instanceof ErrUnknown) throw error
+        this.#closing.signal.throwIfAborted()
+        if (++failures >= MAX_ATTEMPTS) throw unsettledAny(asked, reasonOf(error), error)
+        delayMs = failures === 1 ? 0 : backoffMs(failures - 1)
+      } finally {
+        this.#readsOut.delete(touched)
+      }
+      if (delayMs > 0) await sleep(this.#clock, delayMs, this.#closing.signal)
+    }
+  }
+
+  /** Best effort, as `#abandon`: nobody knows which of them it was, if any. */
+  #abandonAny({ leases, ...asked }: Omit<ClaimAnyOp, 'lapsed'>): void {
+    for (const lease of leases) {
+      void this.#inLane(lease, () => this.#abandon({ kind: 'claim', lease, lapsed: undefined, ...asked }))
+    }
   }
 
   extendLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void> {
@@ -229,6 +328,10 @@ export class SubstrateClient implements Client {
     } catch (error) {
       return Promise.reject(error)
     }
+  }
+
+  #newNonce(): string {
+    return `${this.#noncePrefix}${(this.#nonces++).toString(36)}`
   }
 
   async #inLane(lease: string, body: () => Promise<void>): Promise<void> {
@@ -376,7 +479,7 @@ export class SubstrateClient implements Client {
   }
 
   /** A lost answer must leave time to ask again before the shortest lease in the batch is over. */
-  #timeoutFor(ops: readonly Op[]): number {
+  #timeoutFor(ops: readonly (Op | ClaimAnyOp)[]): number {
     let shortestMs = Number.POSITIVE_INFINITY
     for (const op of ops) if ('durationMs' in op && op.durationMs < shortestMs) shortestMs = op.durationMs
     return Math.min(this.#timeoutMs, Math.max(MIN_TIMEOUT_MS, Math.ceil(shortestMs / 3)))
@@ -409,7 +512,7 @@ export class SubstrateClient implements Client {
    * than it: fencing tokens order the terms. Where they cannot, the lease is returned, to be read again.
    */
   #merge(
-    asked: readonly string[] | undefined,
+    asked: Iterable<string> | undefined,
     holdings: ReadonlyMap<string, Holding>,
     touched: ReadonlyMap<string, bigint>,
   ): readonly string[] {
@@ -559,6 +662,11 @@ function unsettled(op: Op, reason: string, cause?: unknown): ErrUnknown {
     reason,
     cause,
   })
+}
+
+function unsettledAny({ leases, holder }: Omit<ClaimAnyOp, 'lapsed'>, reason: string, cause?: unknown): ErrUnknown {
+  const message = `could not claim any of ${leases.length} leases, it may have happened: ${reason}`
+  return new ErrUnknown(message, { holder, reason, cause })
 }
 
 function reasonOf(cause: unknown): string {

@@ -113,6 +113,32 @@ export function unknown(cause: unknown): Verdict {
 
 export const contended: Verdict = { outcome: 'contended', holding: undefined, cause: undefined }
 
+/**
+ * Opens a term on any one of these leases, the first that is vacant; refused when all are held, or when this holder has
+ * one of them already (by another nonce): then that one comes back as `lease`.
+ */
+export interface ClaimAnyOp {
+  /** At least one, all different, in the order in which they are to be tried. */
+  readonly leases: readonly string[]
+  readonly holder: string
+  readonly durationMs: number
+  /** As in `ClaimOp`. */
+  readonly nonce: string
+  readonly value: string | undefined
+  /** Stores without a clock: of each lease that core has observed to be lapsed, the version. */
+  readonly lapsed: ReadonlyMap<string, string>
+  readonly announce?: boolean | undefined
+}
+
+/** What became of a `ClaimAnyOp`. */
+export interface AnyVerdict {
+  readonly outcome: 'granted' | 'refused' | 'contended'
+  /** Granted: which one. Refused: the one that this holder has already, if that is why. */
+  readonly lease: string | undefined
+  /** Those of the leases that are held, as far as the store has looked; after a refusal all that are. */
+  readonly holdings: ReadonlyMap<string, Holding>
+}
+
 /** What core tells an adapter about one call. */
 export interface Call {
   /** Aborts when core has given the call up: free the connection, the answer will be thrown away. */
@@ -137,6 +163,11 @@ export interface Substrate {
    * A rejection means `unknown` for all of them.
    */
   apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]>
+  /**
+   * Claims one of several leases in one round trip. A rejection means unknown. Absent: core reads them and then claims one.
+   * At most 128 leases.
+   */
+  claimAny?(op: ClaimAnyOp, call: Call): Promise<AnyVerdict>
   /** The holdings of these leases, or of the whole namespace. A lease that is not in the answer is vacant. */
   read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>>
   /** Every pinned lease of the namespace with the entities that pin it. */

@@ -15,6 +15,13 @@ import type { Hold } from './hold.ts'
 import type { Info } from './lease.ts'
 import type { ParsedHoldOptions } from './options.ts'
 
+/** What a contender asks for: any one of these leases will do. */
+export interface Contention {
+  readonly leases: readonly string[]
+  readonly holder: string
+  readonly options: ParsedHoldOptions
+}
+
 /** What the manager does for the waiting room. */
 export interface WaitingRoomKeeper {
   readonly clock: Clock
@@ -26,8 +33,9 @@ export interface WaitingRoomKeeper {
   read(lease: string): Promise<void>
   /** Whether a holder of this very process has it, other than this one: its end will be told by `look`. */
   isHeldHere(lease: string, butNotBy: string): boolean
-  acquire(lease: string, holder: string, options: ParsedHoldOptions, signal: AbortSignal): Promise<Hold>
-  denied(lease: string, holder: string, info: Info | undefined): ErrClaimDenied
+  acquire(contention: Contention, signal: AbortSignal): Promise<Hold>
+  /** How to tell a contender that his time was over and another had it, by what is known. */
+  denied(contention: Contention): ErrClaimDenied
   retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
 }
 
@@ -40,7 +48,10 @@ export interface Waiting<T> {
 
 export class WaitingRoom {
   readonly #keeper: WaitingRoomKeeper
+  /** By the lease, or by all the leases of which any will do. */
   readonly #awaited = new Map<string, Awaited>()
+  /** Where several will do: who waits for this one among others. */
+  readonly #groups = new Map<string, Set<Awaited>>()
   #closed = false
 
   constructor(keeper: WaitingRoomKeeper) {
@@ -49,7 +60,7 @@ export class WaitingRoom {
 
   /** Resolves when a read shows the lease vacant. */
   wait(lease: string): Waiting<void> {
-    const awaited = this.#await(lease)
+    const awaited = this.#await([lease])
     let leave = (): void => {}
     const outcome = new Promise<void>((resolve, reject) => {
       const waiter: Waiter = { resolve, reject }
@@ -68,7 +79,7 @@ export class WaitingRoom {
    * `fail` is told ends it: no later look would do better. Returns how to leave.
    */
   observe(lease: string, tell: (info: Info | undefined) => void, fail: (error: unknown) => void): () => void {
-    const awaited = this.#await(lease)
+    const awaited = this.#await([lease])
     const observer: Observer = { tell, fail }
     awaited.observers.push(observer)
     void this.#look(awaited)
@@ -79,14 +90,15 @@ export class WaitingRoom {
   }
 
   /** Resolves with a Hold when its turn has come and the lease was granted; rejects when `waitMs` is over. */
-  contend(lease: string, holder: string, options: ParsedHoldOptions): Waiting<Hold> {
+  contend(contention: Contention): Waiting<Hold> {
     const { clock, agenda } = this.#keeper
-    const awaited = this.#await(lease)
+    const { waitMs } = contention.options
+    const awaited = this.#await(contention.leases)
     let leave = (_reason?: unknown): void => {}
     const outcome = new Promise<Hold>((resolve, reject) => {
       const giveUp = new AbortController()
-      const contender: Contender = { holder, options, giveUp, failure: undefined, asking: false, resolve, reject }
-      const deadline: Task = { wakeAtMs: -1, wake: () => reject(this.#inVain(lease, contender)) }
+      const contender: Contender = { contention, giveUp, failure: undefined, asking: false, resolve, reject }
+      const deadline: Task = { wakeAtMs: -1, wake: () => reject(this.#inVain(contender)) }
       leave = (reason) => {
         agenda.off(deadline)
         giveUp.abort(reason)
@@ -94,7 +106,7 @@ export class WaitingRoom {
         if (awaited.contenders.length > 0) void this.#look(awaited) // the next one's turn
         else this.#rest(awaited)
       }
-      if (Number.isFinite(options.waitMs)) agenda.at(deadline, Math.ceil(clock.monotonic() + options.waitMs))
+      if (Number.isFinite(waitMs)) agenda.at(deadline, Math.ceil(clock.monotonic() + waitMs))
       awaited.contenders.push(contender)
     })
     if (awaited.contenders.length === 1 || awaited.waiters.length > 0) void this.#look(awaited)
@@ -105,6 +117,8 @@ export class WaitingRoom {
   look(lease: string): void {
     const awaited = this.#awaited.get(lease)
     if (awaited !== undefined) void this.#look(awaited)
+    const groups = this.#groups.get(lease)
+    if (groups !== undefined) for (const group of groups) void this.#look(group)
   }
 
   /** Something about the lease is different: finds out for those who observe it. */
@@ -125,15 +139,34 @@ export class WaitingRoom {
       for (const contender of contenders) contender.giveUp.abort(reason)
     }
     this.#awaited.clear()
+    this.#groups.clear()
   }
 
-  #await(lease: string): Awaited {
-    let awaited = this.#awaited.get(lease)
+  #await(leases: readonly string[]): Awaited {
+    const name = leases.join(' ') // no lease has a space in its name
+    let awaited = this.#awaited.get(name)
     if (awaited === undefined) {
-      awaited = new Awaited(lease, (woken) => void this.#look(woken))
-      this.#awaited.set(lease, awaited)
+      awaited = new Awaited(name, leases, (woken) => void this.#look(woken))
+      this.#awaited.set(name, awaited)
+      if (leases.length > 1) for (const lease of leases) this.#groupsOf(lease).add(awaited)
     }
     return awaited
+  }
+
+  #groupsOf(lease: string): Set<Awaited> {
+    let groups = this.#groups.get(lease)
+    if (groups === undefined) this.#groups.set(lease, (groups = new Set()))
+    return groups
+  }
+
+  #forget(awaited: Awaited): void {
+    if (this.#awaited.get(awaited.name) === awaited) this.#awaited.delete(awaited.name)
+    if (awaited.leases.length === 1) return
+    for (const lease of awaited.leases) {
+      const groups = this.#groupsOf(lease)
+      groups.delete(awaited)
+      if (groups.size === 0) this.#groups.delete(lease)
+    }
   }
 
   /** One look at a time: whoever asks for another meanwhile gets one that is sent after he asked. */
@@ -161,30 +194,31 @@ export class WaitingRoom {
     this.#rest(awaited)
   }
 
-  async #failureOf(doing: 'read' | 'claim', look: Promise<void>, { lease }: Awaited): Promise<boolean> {
+  async #failureOf(doing: 'read' | 'claim', look: Promise<void>, { leases }: Awaited): Promise<boolean> {
     try {
       await look
       return false
     } catch (error) {
-      if (!this.#closed) this.#keeper.retrying(lease, doing, error)
+      if (!this.#closed) this.#keeper.retrying(leases[0] as string, doing, error)
       return true
     }
   }
 
-  /** Wakes those who wait for a vacancy, if it is one, and tells the observers. */
+  /** Wakes those who wait for a vacancy, if it is one, and tells the observers. They wait for one lease. */
   async #read(awaited: Awaited): Promise<void> {
     // Those who come while the read is out want one of their own.
     const waiting = [...awaited.waiters]
     const observing = [...awaited.observers]
+    const lease = awaited.leases[0] as string
     try {
-      await this.#keeper.read(awaited.lease)
+      await this.#keeper.read(lease)
     } catch (error) {
       if (error instanceof ErrUnknown) throw error
       for (const waiter of waiting) if (remove(awaited.waiters, waiter)) waiter.reject(error as Error)
       for (const observer of observing) if (remove(awaited.observers, observer)) observer.fail(error)
       return
     }
-    const known = this.#keeper.known(awaited.lease)
+    const known = this.#keeper.known(lease)
     const info = known === undefined || this.#keeper.hasLapsed(known) ? undefined : known
     for (const observer of observing) if (awaited.observers.includes(observer)) observer.tell(info)
     if (info !== undefined) return
@@ -192,12 +226,11 @@ export class WaitingRoom {
   }
 
   async #tryFor(awaited: Awaited, contender: Contender): Promise<void> {
-    const { lease } = awaited
-    const { holder, options, giveUp } = contender
-    if (this.#keeper.isHeldHere(lease, holder)) return
+    const { contention, giveUp } = contender
+    if (awaited.leases.every((lease) => this.#keeper.isHeldHere(lease, contention.holder))) return
     try {
       contender.asking = true
-      const hold = await this.#keeper.acquire(lease, holder, options, giveUp.signal)
+      const hold = await this.#keeper.acquire(contention, giveUp.signal)
       if (giveUp.signal.aborted) await hold.release().catch(() => {})
       else {
         remove(awaited.contenders, contender)
@@ -215,14 +248,13 @@ export class WaitingRoom {
   }
 
   /** What to tell a contender whose time is over. */
-  #inVain(lease: string, { holder, failure, asking }: Contender): Error {
+  #inVain({ contention, failure, asking }: Contender): Error {
     if (failure !== undefined) return failure
-    if (asking) {
-      const message = `no answer to a claim of lease "${lease}" before the wait ran out`
-      return new ErrUnknown(message, { lease, holder, reason: 'no answer' })
-    }
-    const info = this.#keeper.known(lease)
-    return this.#keeper.denied(lease, holder, info?.holder === holder ? undefined : info)
+    if (!asking) return this.#keeper.denied(contention)
+    const { leases, holder } = contention
+    const what = leases.length === 1 ? `lease "${leases[0]}"` : `any of ${leases.length} leases`
+    const message = `no answer to a claim of ${what} before the wait ran out`
+    return new ErrUnknown(message, { lease: leases[0], holder, reason: 'no answer' })
   }
 
   /** Nobody waits: forget it. Otherwise wake when the lease may have lapsed, and at the latest after `maxSleep`. */
@@ -231,22 +263,26 @@ export class WaitingRoom {
     if (awaited.looking || this.#closed) return
     if (awaited.waiters.length + awaited.contenders.length + awaited.observers.length === 0) {
       agenda.off(awaited)
-      if (this.#awaited.get(awaited.lease) === awaited) this.#awaited.delete(awaited.lease)
+      this.#forget(awaited)
       return
     }
     let delayMs = maxSleepMs
-    const info = this.#keeper.known(awaited.lease)
     if (awaited.failures > 0) delayMs = 1 + backoffMs(awaited.failures, maxSleepMs)
-    else if (info === undefined) {
-      // Vacant, and yet somebody waits: it was another's when he asked for it. Observers are content.
-      if (awaited.waiters.length + awaited.contenders.length > 0) delayMs = Math.min(delayMs, 1 + backoffMs(1))
-    } else {
-      // One millisecond past the latest instant: the boundary itself still belongs to the holder.
-      const leftMs = info.expiry.toMillis() + 1 - clock.now()
-      if (leftMs > 0) delayMs = Math.min(delayMs, leftMs)
-      else if (!info.pinned) delayMs = Math.min(delayMs, 1)
-    }
+    else for (const lease of awaited.leases) delayMs = Math.min(delayMs, this.#untilNextLookMs(lease, awaited))
     agenda.at(awaited, Math.ceil(clock.monotonic() + delayMs))
+  }
+
+  /** After how long a look at this lease may bring something new, if nobody tells. */
+  #untilNextLookMs(lease: string, { waiters, contenders }: Awaited): number {
+    const info = this.#keeper.known(lease)
+    if (info === undefined) {
+      // Vacant, and yet somebody waits: it was another's when he asked for it. Observers are content.
+      return waiters.length + contenders.length > 0 ? 1 + backoffMs(1) : Number.POSITIVE_INFINITY
+    }
+    // One millisecond past the latest instant: the boundary itself still belongs to the holder.
+    const leftMs = info.expiry.toMillis() + 1 - this.#keeper.clock.now()
+    if (leftMs > 0) return leftMs
+    return info.pinned ? Number.POSITIVE_INFINITY : 1
   }
 }
 
@@ -262,8 +298,7 @@ interface Observer {
 
 /** One who wants to hold the lease and waits for it. */
 interface Contender {
-  readonly holder: string
-  readonly options: ParsedHoldOptions
+  readonly contention: Contention
   /** Aborts when he stops waiting: a claim of his that is out is given up. */
   readonly giveUp: AbortController
   /** What his last attempt met, when that was neither a grant nor a denial. */
@@ -274,10 +309,11 @@ interface Contender {
   readonly reject: (error: Error) => void
 }
 
-/** A lease that somebody waits for. */
+/** A lease that somebody waits for, or several of which any will do. */
 class Awaited implements Task {
   wakeAtMs = -1
-  readonly lease: string
+  readonly name: string
+  readonly leases: readonly string[]
   readonly waiters: Waiter[] = []
   readonly contenders: Contender[] = []
   readonly observers: Observer[] = []
@@ -287,8 +323,9 @@ class Awaited implements Task {
   failures = 0
   readonly #look: (self: Awaited) => void
 
-  constructor(lease: string, look: (self: Awaited) => void) {
-    this.lease = lease
+  constructor(name: string, leases: readonly string[], look: (self: Awaited) => void) {
+    this.name = name
+    this.leases = leases
     this.#look = look
   }
 

@@ -11,6 +11,8 @@ import {
   granted,
   refused,
   type Call,
+  type AnyVerdict,
+  type ClaimAnyOp,
   type ClaimOp,
   type ExtendOp,
   type Holding,
@@ -225,6 +227,23 @@ export class BreakableStore {
     return granted(this.holding(term))
   }
 
+  async claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
+    const standing = op.leases.filter((lease) => this.isTaken(this.terms.get(lease)))
+    const own = standing.find((lease) => this.terms.get(lease)?.holder === op.holder)
+    const lease = own ?? op.leases.find((one) => !standing.includes(one))
+    if (lease === undefined) return { outcome: 'refused', lease, holdings: this.read(standing) }
+    const { outcome } = await this.apply({ kind: 'claim', ...op, lease, lapsed: undefined })
+    return {
+      outcome: outcome === 'granted' ? outcome : 'refused',
+      lease,
+      holdings: this.read(outcome === 'granted' ? [lease] : op.leases),
+    }
+  }
+
+  isTaken(term: Term | undefined): boolean {
+    return term !== undefined && this.stands(term)
+  }
+
   read(leases: readonly string[] | undefined): Map<string, Holding> {
     const holdings = new Map<string, Holding>()
     for (const lease of leases ?? this.terms.keys()) {
@@ -252,6 +271,10 @@ export class BreakableSubstrate implements Substrate {
 
   apply(ops: readonly Op[], _call: Call): Promise<readonly Verdict[]> {
     return this.#store.applyAll(ops)
+  }
+
+  claimAny(op: ClaimAnyOp, _call: Call): Promise<AnyVerdict> {
+    return this.#store.claimAny(op)
   }
 
   async read(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Holding>> {

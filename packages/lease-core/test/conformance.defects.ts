@@ -6,6 +6,8 @@ import type { Info } from '../src/lease.ts'
 import {
   granted,
   refused,
+  type AnyVerdict,
+  type ClaimAnyOp,
   type ClaimOp,
   type ExtendOp,
   type Holding,
@@ -658,6 +660,42 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined): Verdict {
         return super.extend({ ...op, announce: false }, term)
+      }
+    },
+  },
+
+  // ── any of several ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  'of several leases a holder gets another each time he asks': {
+    store: class extends BreakableStore {
+      override async claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
+        const lease = op.leases.find((one) => !this.isTaken(this.terms.get(one)))
+        if (lease === undefined) return { outcome: 'refused', lease, holdings: this.read(op.leases) }
+        await this.apply({ kind: 'claim', ...op, lease, lapsed: undefined })
+        return { outcome: 'granted', lease, holdings: this.read([lease]) }
+      }
+    },
+  },
+  'of several leases one that is held is granted': {
+    store: class extends BreakableStore {
+      override async claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
+        const [lease] = op.leases as [string]
+        this.terms.delete(lease)
+        return super.claimAny(op)
+      }
+    },
+  },
+  'of several leases only the first is looked at': {
+    store: class extends BreakableStore {
+      override claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
+        return super.claimAny({ ...op, leases: op.leases.slice(0, 1) })
+      }
+    },
+  },
+  'of several leases one that has lapsed stays taken': {
+    store: class extends BreakableStore {
+      override isTaken(term: Term | undefined): boolean {
+        return term !== undefined
       }
     },
   },

@@ -1,7 +1,8 @@
 import { expect } from 'chai'
 import { ErrNotValid, ErrStopped } from '../src/errors.ts'
 import type { Info } from '../src/lease.ts'
-import type { Manager, ObserveOptions } from '../src/manager.ts'
+import type { Manager } from '../src/manager.ts'
+import type { ObserveOptions } from '../src/roles.ts'
 import { track } from '../src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 

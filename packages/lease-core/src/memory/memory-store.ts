@@ -23,7 +23,15 @@ import { ChurnMap } from '../churn-map.ts'
 import type { LeaseChange } from '../client.ts'
 import { systemClock, type Clock } from '../clock.ts'
 import { notValid, type Problem } from '../errors.ts'
-import { granted, refused, type Holding, type Op, type Verdict } from '../substrate.ts'
+import {
+  granted,
+  refused,
+  type AnyVerdict,
+  type ClaimAnyOp,
+  type Holding,
+  type Op,
+  type Verdict,
+} from '../substrate.ts'
 
 export interface MemoryStoreOptions {
   /** Its monotonic reading is the store's time. @default the machine's clocks */
@@ -142,6 +150,26 @@ export class MemoryNamespace {
         break
     }
     return op.kind === 'pin' ? this.#pin(op.lease, op.entity, nowMs) : this.#unpin(op.lease, op.entity, nowMs)
+  }
+
+  claimAny(op: ClaimAnyOp): AnyVerdict {
+    const nowMs = this.#now?.() ?? 0
+    const holdings = new Map<string, Holding>()
+    let free: string | undefined
+    let own: string | undefined
+    for (const lease of op.leases) {
+      const term = this.#standing(lease, nowMs)
+      if (term === undefined || this.#mayTakeOver(lease, term, op.lapsed.get(lease))) free ??= lease
+      else {
+        if (term.holder === op.holder) own ??= lease
+        holdings.set(lease, this.#holding(lease, term, nowMs))
+      }
+    }
+    const lease = own ?? free
+    if (lease === undefined) return { outcome: 'refused', lease, holdings }
+    const { outcome, holding } = this.apply({ kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) })
+    if (holding !== undefined) holdings.set(lease, holding)
+    return { outcome: outcome === 'granted' ? outcome : 'refused', lease, holdings }
   }
 
   /** The holdings that stand, of these leases or of all. */

@@ -5,7 +5,7 @@ import { ErrNotHeld, ErrTrapdoor, notValid, type Problem } from '../errors.ts'
 import type { LeaseEvents } from '../events.ts'
 import { brokenNameRule, type Trapdoor } from '../lease.ts'
 import { SubstrateClient, type SubstrateClientOptions } from '../substrate-client.ts'
-import type { Call, Holding, Op, Substrate, Verdict } from '../substrate.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Substrate, Verdict } from '../substrate.ts'
 import { MemoryGuard } from './memory-guard.ts'
 import { MemoryStore, type MemoryNamespace } from './memory-store.ts'
 
@@ -33,6 +33,11 @@ export class MemorySubstrate implements Substrate {
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     this.#open(call)
     return ops.map((op) => this.#leases.apply(op))
+  }
+
+  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
+    this.#open(call)
+    return this.#leases.claimAny(op)
   }
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {

@@ -26,7 +26,9 @@ import { toMillis, type Trapdoor } from '../lease.ts'
 import {
   contended,
   unknown,
+  type AnyVerdict,
   type Call,
+  type ClaimAnyOp,
   type Holding,
   type Op,
   type Substrate,
@@ -35,7 +37,7 @@ import {
 } from '../substrate.ts'
 
 /** What a call or operation does, for filters and counts. */
-export type CallKind = Op['kind'] | 'read' | 'pinned' | 'inspect'
+export type CallKind = Op['kind'] | 'claimAny' | 'read' | 'pinned' | 'inspect'
 
 /** Which calls a fault befalls; all conditions must hold. */
 export interface FaultFilter {
@@ -166,6 +168,8 @@ export interface FaultySubstrateOptions {
   readonly limits?: Partial<Substrate['limits']> | undefined
   /** Whether it tells of changes, if the substrate does; false: as a store that cannot. @default true */
   readonly watch?: boolean | undefined
+  /** Whether it claims one of several leases in one step, if the substrate does. @default true */
+  readonly claimAny?: boolean | undefined
 }
 
 /** Passes everything on, except what is injected. */
@@ -173,6 +177,7 @@ export class FaultySubstrate implements Substrate {
   readonly limits: Substrate['limits']
   declare readonly watch?: (listener: (change: LeaseChange) => void) => () => void
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
+  declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
   readonly #inner: Substrate
   readonly #clock: Clock
   readonly #faults = new Set<Fault>()
@@ -187,6 +192,9 @@ export class FaultySubstrate implements Substrate {
     this.#clock = options.clock ?? systemClock
     this.limits = { ...inner.limits, ...options.limits }
     if (inner.watch !== undefined && options.watch !== false) this.watch = (listener) => this.#watch(listener)
+    if (inner.claimAny !== undefined && options.claimAny !== false) {
+      this.claimAny = (op, call) => this.#claimAny(op, call)
+    }
     if (inner.inspect !== undefined) {
       this.inspect = (call) =>
         this.#roundTrip(
@@ -312,6 +320,19 @@ export class FaultySubstrate implements Substrate {
     return this.#roundTrip(targets, call, (inward) => this.#execute(ops, targets, inward))
   }
 
+  #claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
+    const targets: Target[] = [{ kind: 'claimAny', leases: op.leases }]
+    return this.#roundTrip(targets, call, async (inward) => {
+      const struck = this.#striking(isOfOneOp, targets, 1)[0]?.name
+      if (struck === 'contended') return { outcome: 'contended', lease: undefined, holdings: new Map() }
+      const verdict = await this.#inner.claimAny?.(op, inward)
+      if (verdict === undefined || struck === 'fail-after-commit') {
+        throw new InjectedFault('fail-after-commit', 'it failed after the commit')
+      }
+      return verdict
+    })
+  }
+
   read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
     return this.#roundTrip([{ kind: 'read', leases: leases ?? 'all' }], call, (inward) =>
       this.#inner.read(leases, inward),
@@ -430,8 +451,9 @@ export interface Counts extends Record<CallKind, number> {
 }
 
 function noCounts(): Counts {
-  const kinds = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0, read: 0, pinned: 0, inspect: 0 }
-  return { ...kinds, roundTrips: 0, largestBatch: 0, peakInFlight: 0 }
+  const ops = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0 }
+  const calls = { claimAny: 0, read: 0, pinned: 0, inspect: 0 }
+  return { ...ops, ...calls, roundTrips: 0, largestBatch: 0, peakInFlight: 0 }
 }
 
 function soundHints(): { drop: (change: LeaseChange) => boolean; copies: number; delayMs: number; connected: boolean } {

@@ -1,0 +1,102 @@
+/** What a Manager does, by role: code that should do only one of these receives only that interface. */
+import type { DurationLike } from 'luxon'
+import type { Info } from './lease.ts'
+import type { Token } from './token.ts'
+
+export interface ClaimOptions {
+  /** Rejects the claim with its reason. A claim granted after all is released again if possible, else it lapses. */
+  readonly signal?: AbortSignal | undefined
+  /** Travels with the lease; at most 4 KiB. */
+  readonly value?: string | undefined
+  /** Whether those who `observe` the lease are told at once. @default false */
+  readonly announce?: boolean | undefined
+}
+
+export interface HoldOptions {
+  /** How long each grant lasts. The Hold renews it. */
+  readonly duration: DurationLike
+  /**
+   * false: another's lease is `ErrClaimDenied` at once. A duration bounds the wait; true waits as long as `signal`
+   * allows. Those of one manager are served first come, first served. @default false
+   */
+  readonly wait?: DurationLike | boolean | undefined
+  /** Ends the waiting; it does not end the Hold. */
+  readonly signal?: AbortSignal | undefined
+  /** Travels with the lease; at most 4 KiB. */
+  readonly value?: string | undefined
+  /** Whether those who `observe` the lease are told at once of this term; of `update` they always are. @default false */
+  readonly announce?: boolean | undefined
+  /** How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. @default a third of `duration` */
+  readonly renewEvery?: DurationLike | false | undefined
+}
+
+export interface ObserveOptions {
+  /** Ends the iteration with its reason. */
+  readonly signal?: AbortSignal | undefined
+  /** Whether a renewal that is noticed counts as a change. None is read for: it costs nothing more. @default false */
+  readonly renewals?: boolean | undefined
+}
+
+export interface WaitOptions {
+  /** Rejects the wait with its reason; nothing stays behind. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Acquires leases, and tells when one is free. */
+export interface Claimer {
+  /**
+   * Opens a term for this holder, or extends its own. When it resolves, the holder has the lease for at least
+   * `duration` from the start of the call.
+   *
+   * @throws ErrClaimDenied another holds it: surely not held by this holder
+   * @throws ErrNotValid    nothing was sent
+   * @throws ErrUnknown     it may have happened
+   */
+  claim(lease: string, holder: string, duration: DurationLike, options?: ClaimOptions): Promise<void>
+  /** Resolves when nobody holds the lease; at once when it is vacant. One holder after another keeps it waiting. */
+  waitUntilExpired(lease: string, options?: WaitOptions): Promise<void>
+}
+
+/** Makes checkable statements. */
+export interface Checker {
+  /** No I/O and no validation here: `check()` does both. */
+  token(lease: string, holder: string): Token
+}
+
+/** Ends terms. */
+export interface Releaser {
+  /**
+   * The holder gives the lease up; vacant already → resolves.
+   *
+   * @throws ErrNotHeld another holds it
+   * @throws ErrUnknown it may have happened
+   */
+  release(lease: string, holder: string): Promise<void>
+  /** An operator takes the lease from whoever holds it, pinned or not. Vacant already → resolves. */
+  revoke(lease: string): Promise<void>
+}
+
+/** Keeps leases from lapsing. */
+export interface Pinner {
+  /** The lease, or its next holding, does not lapse while `entity` pins it. Idempotent. */
+  pin(lease: string, entity: string): Promise<void>
+  /** Withdraws the pin. Idempotent. */
+  unpin(lease: string, entity: string): Promise<void>
+  /** Every pinned lease of the namespace with the entities that pin it. */
+  pinned(): Promise<ReadonlyMap<string, readonly string[]>>
+}
+
+/** Looks at leases of others. */
+export interface Reader {
+  /**
+   * Yields who holds the lease, at once, and again whenever holder, term, value or pin has changed; undefined: nobody
+   * does. The latest state counts: one that was over before it was asked for is passed over. Changes are told at once
+   * where the holder announces them (`announce`, `update`) and when the lease is given up; otherwise they are noticed at
+   * the known expiry, and at the latest after `maxSleep`. Between these nothing is sent.
+   *
+   * @throws ErrNotValid, ErrStopped, or the reason of the signal, from `next()`
+   */
+  observe(lease: string, options?: ObserveOptions): AsyncGenerator<Info | undefined, never, void>
+  /** Every lease held now, freshly read. A copy: it does not change afterwards. */
+  leases(): Promise<ReadonlyMap<string, Info>>
+}
