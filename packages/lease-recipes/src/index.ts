@@ -7,6 +7,17 @@ export type {
   AuthorityOptions,
   ReadyOptions,
 } from './authority.ts'
+export { election, ElectionNode } from './election.ts'
+export type {
+  DeselectReason,
+  ElectionCallOptions,
+  ElectionOptions,
+  Leader,
+  Leadership,
+  NodeEvents,
+  NodeFactory,
+  NodeOptions,
+} from './election.ts'
 export { Emitter } from './emitter.ts'
 export type { EventMap, Listener } from './emitter.ts'
 export { FailClosedLock, FailOpenLock } from './fenced-lock.ts'

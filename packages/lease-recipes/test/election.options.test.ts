@@ -1,0 +1,160 @@
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { expect } from 'chai'
+import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
+import { TestClock } from 'lease-core/testing'
+import { election, type ElectionNode, type NodeOptions } from '../src/election.ts'
+import { rejection } from './bench.ts'
+
+describe('Election: options and small print', () => {
+  let clock: TestClock
+  let manager: Manager
+
+  beforeEach(() => {
+    clock = new TestClock()
+    const store = new MemoryStore({ clock })
+    manager = new Manager({ client: memoryClient({ store, clock }), clock })
+  })
+  afterEach(() => manager.stop())
+
+  function node(options: Partial<Record<keyof NodeOptions, unknown>> = {}): ElectionNode {
+    return election({ manager, clock })({ path: '/master', value: '10', ...options } as NodeOptions)
+  }
+
+  function problems(create: () => unknown): string[] {
+    try {
+      create()
+    } catch (error) {
+      if (!(error instanceof ErrNotValid)) throw error
+      return error.problems.map(({ argument, rule }) => `${argument} ${rule}`)
+    }
+    throw new Error('accepted')
+  }
+
+  it('LO-1: hosts are no manager, in whichever form', () => {
+    expect(problems(() => election('127.0.0.1:4001' as never))).to.deep.equal(['options must be an object'])
+    expect(problems(() => election(['127.0.0.1:4001'] as never))).to.include('manager must be a Manager')
+    expect(problems(() => election({ manager: {}, clock: Date, hosts: 'localhost' } as never))).to.deep.equal([
+      'hosts is not an option',
+      'manager must be a Manager',
+      'clock must be a Clock',
+    ])
+  })
+
+  it('LO-3: what is missing or wrong is told, all at once', () => {
+    const locker = election({ manager, clock })
+    expect(problems(() => locker({} as NodeOptions))).to.deep.equal([
+      'path must be a string',
+      'value must be given, unless candidate is false',
+    ])
+    expect(problems(() => locker('/a b', { value: 10, id: '', ttl: 0, refresh: 5 } as never))).to.deep.equal([
+      'refresh is not an option',
+      'path must not contain white space or control characters',
+      'value must be a string',
+      'id must not be empty',
+      'ttl must be greater than zero',
+    ])
+    expect(problems(() => locker({ path: '/x', value: 'v', candidate: false }))).to.deep.equal([
+      'value is not for a node that only watches',
+    ])
+    expect(problems(() => locker(undefined as never))).to.deep.equal(['options must be an object'])
+    expect(problems(() => node({ candidate: 'no' }))).to.deep.equal(['candidate must be true or false'])
+  })
+
+  it('LO-3: an empty value is a value', async () => {
+    const one = node({ value: '' })
+    await one.start()
+    expect([one.isSelected(), one.value()]).to.deep.equal([true, ''])
+    await one.stop()
+  })
+
+  it('LO-4: the ttl is ten seconds', async () => {
+    const one = node()
+    await one.start()
+    const { expiry } = await one.token.check()
+    expect(expiry.toMillis() - clock.now()).to.be.within(10_000, 10_050)
+    await one.stop()
+  })
+
+  it('LO-17: a refresh is one; the lease is renewed long before it runs out', async () => {
+    const one = node()
+    let refreshed = 0
+    one.on('refresh', () => refreshed++)
+    await one.start()
+    const { fencingToken } = one
+    await clock.advance({ minutes: 10 })
+    expect(one.fencingToken).to.equal(fencingToken)
+    expect(refreshed).to.be.at.least(59)
+    await one.stop()
+  })
+
+  it('calls with bad options reject, and nothing is sent', async () => {
+    const one = node()
+    await rejection(one.start({ done: () => {} } as object), ErrNotValid)
+    await rejection(one.resign({ signal: 5 as unknown as AbortSignal }), ErrNotValid)
+    for (const value of [undefined, 10, 'v'.repeat(5000)]) await rejection(one.update(value as string), ErrNotValid)
+    await rejection(one.observe({ signals: 5 } as object).next(), ErrNotValid)
+    expect([one.started, one.localValue]).to.deep.equal([false, '10'])
+  })
+
+  it('a listener that throws harms nobody, and may call the node', async () => {
+    const warnings: string[] = []
+    const listener = (warning: Error): void => void warnings.push(warning.message)
+    process.on('warning', listener)
+    try {
+      const one = node()
+      const told: string[] = []
+      one.on('select', () => {
+        throw new Error('from a listener')
+      })
+      one.on('select', () => one.stop())
+      one.on('deselect', ({ reason }) => told.push(reason))
+      await one.start()
+      await clock.settle()
+      expect(told).to.deep.equal(['stopped'])
+      expect(warnings).to.deep.equal(['from a listener'])
+    } finally {
+      process.off('warning', listener)
+    }
+  })
+
+  it('when all are stopped, no timer is left', async () => {
+    const nodes = [node({ id: 'a' }), node({ id: 'b' }), node({ value: undefined, candidate: false })]
+    for (const one of nodes) await one.start()
+    await nodes[0]?.resign()
+    await clock.advance(1)
+    expect(clock.pending).to.be.greaterThan(0)
+    for (const one of nodes) await one.stop()
+    await clock.settle()
+    expect(clock.pending).to.equal(0)
+  })
+
+  it('LO-19: a process whose nodes are stopped ends by itself', async () => {
+    const script = fileURLToPath(new URL('election.exits.ts', import.meta.url))
+    const command = ['--import', 'tsx', '--conditions', 'lease-source', script]
+    const { stdout } = await promisify(execFile)(process.execPath, command, { timeout: 60_000 })
+    expect(stdout).to.equal('a leads\n')
+  }).timeout(70_000)
+
+  it('`await using` stops the node', async () => {
+    {
+      await using one = node()
+      await one.start()
+      expect((await manager.leases()).size).to.equal(1)
+    }
+    expect((await manager.leases()).size).to.equal(0)
+  })
+
+  it('the answer to an update is lost: the node tells its true value when it sees it', async () => {
+    const one = node()
+    const changes: unknown[] = []
+    await one.start()
+    one.on('change', (value) => changes.push(value))
+    await manager.claim('/master', one.localId, { seconds: 10 }, { value: 'written after all', announce: true })
+    await clock.advance({ seconds: 11 })
+    expect(one.value()).to.equal('written after all')
+    expect(changes).to.deep.equal(['written after all'])
+    await one.stop()
+  })
+})
