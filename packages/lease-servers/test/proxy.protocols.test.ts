@@ -81,7 +81,12 @@ describe('what a proxy reads of Redis, however its bytes are cut', () => {
         client(command('SUBSCRIBE', 'one', 'two')),
         server('>3\r\n+subscribe\r\n+one\r\n:1\r\n'),
         client(command('GET', '<a>')),
-        server('>3\r\n+subscribe\r\n+two\r\n:2\r\n', '>3\r\n+message\r\n+one\r\n+hello\r\n', '+x\r\n'),
+        server(
+          '>3\r\n+subscribe\r\n+two\r\n:2\r\n',
+          '>2\r\n+invalidate\r\n_\r\n',
+          '>3\r\n+message\r\n+one\r\n+hello\r\n',
+          '+x\r\n',
+        ),
       ],
       ['asks a', 'answers a'],
     )
