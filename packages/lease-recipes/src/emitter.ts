@@ -8,7 +8,7 @@
  */
 
 /** What is called for an event. One that returns a promise is not waited for. */
-export type Listener<Args extends readonly unknown[]> = (...args: Args) => unknown
+export type Listener<Args extends readonly unknown[]> = (...args: [...Args]) => unknown
 
 /** Event names with the arguments of their listeners. */
 export type EventMap<Events> = { readonly [Name in keyof Events]: readonly unknown[] }
