@@ -85,10 +85,12 @@ describe('what a proxy reads of Redis, however its bytes are cut', () => {
           '>3\r\n+subscribe\r\n+two\r\n:2\r\n',
           '>2\r\n+invalidate\r\n_\r\n',
           '>3\r\n+message\r\n+one\r\n+hello\r\n',
-          '+x\r\n',
+          '>1\r\n+other\r\n',
         ),
+        client(command('GET', '<b>')),
+        server('+x\r\n', '+y\r\n'),
       ],
-      ['asks a', 'answers a'],
+      ['asks a', 'asks b', 'answers a', 'answers b'],
     )
     const resp2 = '*3\r\n$7\r\nmessage\r\n$3\r\none\r\n$5\r\nhello\r\n'
     check(
