@@ -257,7 +257,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
 
   /**
    * A person frees the lock, whoever has it and in whichever mode. Its holder, if he lives, is told by `lost`; he may be at
-   * work until then, and only the fencing token keeps him out. Nobody has it: resolves.
+   * work until then, and only the fencing token keeps him out. Nobody has it: resolves. Reads the namespace.
    *
    * @throws ErrUnknown it may have happened
    */
@@ -307,17 +307,14 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
   }
 
   /**
-   * The pins that our holders put on are withdrawn first, and then exactly those holders' terms ended: a crash in between
-   * leaves a lease that lapses, and whoever has acquired the lock meanwhile keeps it.
+   * The pins that our holders put on are withdrawn first, and then exactly the term that was found is ended: a crash in
+   * between leaves a lease that lapses, and whoever acquires the lock meanwhile keeps it.
    */
   async #free(lease: string): Promise<void> {
-    const entities = (await this.manager.pinned()).get(lease) ?? []
-    const holders = entities.filter((entity) => HOLDER.test(entity))
-    if (holders.length === 0) await this.manager.revoke(lease)
-    for (const holder of holders) {
-      await this.manager.unpin(lease, holder)
-      await this.manager.release(lease, holder).catch(unlessNotHeld)
-    }
+    const [pinned, leases] = await Promise.all([this.manager.pinned(), this.manager.leases()])
+    const holder = leases.get(lease)?.holder
+    for (const entity of pinned.get(lease) ?? []) if (HOLDER.test(entity)) await this.manager.unpin(lease, entity)
+    if (holder !== undefined) await this.manager.release(lease, holder).catch(unlessNotHeld)
   }
 
   #keep(lease: string, tenure: T, trouble: Trouble): void {

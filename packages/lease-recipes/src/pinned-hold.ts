@@ -39,7 +39,6 @@ export async function holdPinned(request: PinnedHoldRequest): Promise<PinnedHold
   const hold = await manager.hold(lease, holder, options)
   try {
     await manager.pin(lease, holder)
-    options.signal?.throwIfAborted()
     if (hold.held) return new PinnedHold(request, hold)
     // The pin may have come after the term, and then protects a vacant lease or another's.
     const loss: unknown = hold.signal.reason
@@ -98,12 +97,12 @@ export class PinnedHold {
    */
   async release(): Promise<void> {
     if (this.#release === 'done') return
-    this.#refuseIfFreed()
     this.#controller.abort(new DOMException('the lock was released', 'AbortError'))
     const { manager, lease, holder } = this.#request
     if (this.#release === 'not begun') {
-      if (!this.#hold.held) await this.token.check()
+      const freed = this.#hold.held ? undefined : await this.#refusal()
       await manager.unpin(lease, holder)
+      if (freed !== undefined) throw freed
       this.#release = 'unpinned'
     }
     // From here on the lease may lapse and be another's, and nothing has gone wrong, unless the Hold kept it.
@@ -114,17 +113,20 @@ export class PinnedHold {
     this.#release = 'done'
   }
 
-  #refuseIfFreed(): void {
-    const loss: unknown = this.signal.reason
-    if (!(loss instanceof ErrLost && isCertain(loss))) return
-    const { lease, holder } = this.#request
-    const message = `"${holder}" cannot release lease "${lease}": ${loss.message}`
-    throw new ErrNotHeld(message, { lease, holder, reason: loss.reason, cause: loss })
-  }
-
   /** Nothing is asked any more. The lease stays pinned; a Hold under way goes on until the manager stops. */
   forget(reason: Error): void {
     this.#controller.abort(reason)
+  }
+
+  /** What the store says against our term; undefined when it stands. */
+  async #refusal(): Promise<ErrNotHeld | undefined> {
+    try {
+      await this.token.check()
+      return undefined
+    } catch (error) {
+      if (error instanceof ErrNotHeld) return error
+      throw error
+    }
   }
 
   #watch(hold: Hold): void {
@@ -135,7 +137,7 @@ export class PinnedHold {
 
   #ended(loss: unknown): void {
     if (this.signal.aborted || !(loss instanceof ErrLost)) return
-    if (isCertain(loss) || loss.cause instanceof ErrStopped) this.#controller.abort(loss)
+    if (isCertain(loss) || loss.cause instanceof ErrStopped) this.#lost(loss)
     else {
       this.#request.troubled(loss)
       void this.#ask()
@@ -173,7 +175,14 @@ export class PinnedHold {
   #lose(reason: LossReason, cause?: unknown): void {
     const { lease, holder } = this.#request
     const message = `lease "${lease}" of "${holder}" is not held any more: ${words[reason]}`
-    this.#controller.abort(new ErrLost(message, { lease, holder, reason, cause }))
+    this.#lost(new ErrLost(message, { lease, holder, reason, cause }))
+  }
+
+  #lost(loss: ErrLost): void {
+    const { manager, lease, holder } = this.#request
+    this.#controller.abort(loss)
+    // Whoever freed it may have left our pin on it, and it would keep the next one's lease from lapsing.
+    if (isCertain(loss)) manager.unpin(lease, holder).catch(() => {})
   }
 }
 

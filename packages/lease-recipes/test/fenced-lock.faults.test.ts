@@ -1,6 +1,14 @@
 /** What goes wrong between a lock and its store: on memory, behind a network that the test breaks. */
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrUnknown, Manager, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import {
+  ErrClaimDenied,
+  ErrNotHeld,
+  ErrUnknown,
+  Manager,
+  MemoryStore,
+  MemorySubstrate,
+  SubstrateClient,
+} from 'lease-core'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { FailClosedLock, FailOpenLock, type FencedLock } from 'lease-recipes'
 import { errorOf, heard } from './fenced-lock.fixture.ts'
@@ -387,6 +395,20 @@ describe('fenced locks when things go wrong', () => {
       })
     }
 
+    for (const taken of [true, false]) {
+      it(`DT-22: a lock that was freed ${taken ? 'and taken ' : ''}unheard of cannot be released`, async () => {
+        const lock = await a.failClosed.acquireLock('db')
+        a.network.dropHints()
+        await b.failClosed.forceRelease('db')
+        const next = taken ? await b.failClosed.acquireLock('db') : undefined
+        expect(lock.held).to.equal(true)
+        expect(await errorOf(lock.release())).to.be.instanceOf(ErrNotHeld)
+        expect(await errorOf(lock.release())).to.be.instanceOf(ErrNotHeld)
+        await next?.token.check()
+        expect(await pins()).to.deep.equal(next === undefined ? [] : [next.holder])
+      })
+    }
+
     it('a release during an outage is of no use, and after it of full use', async () => {
       const lock = await a.failClosed.acquireLock('db')
       const fault = a.network.reject(away)
@@ -422,6 +444,29 @@ describe('fenced locks when things go wrong', () => {
       expect((lock.signal.reason as { reason: string }).reason).to.equal('unreachable')
       await clock.advance(10 * LEASE_MS)
       expect(await errorOf(b.failClosed.acquireLock('db'))).to.be.instanceOf(ErrClaimDenied)
+    })
+
+    it('a lock that was revoked without a thought of its pin: its holder withdraws it', async () => {
+      const [one, two] = [await a.failClosed.acquireLock(1), await a.failClosed.acquireLock(2)]
+      await b.manager.revoke(one.lease)
+      await clock.advance(100)
+      expect(one.held).to.equal(false)
+      a.network.dropHints()
+      await b.manager.revoke(two.lease)
+      await clock.advance(LEASE_MS)
+      expect(two.held).to.equal(false)
+      expect(await pins()).to.deep.equal([])
+    })
+
+    it('a pin that a crash has left behind is withdrawn by the person who frees the lock of the next one', async () => {
+      const lock = await a.failClosed.acquireLock('db')
+      await a.manager.stop()
+      await b.manager.revoke(lock.lease)
+      const next = await b.failOpen.acquireLock('db')
+      await machine().failClosed.forceRelease('db')
+      await clock.advance(100)
+      expect(next.held).to.equal(false)
+      expect(await pins()).to.deep.equal([])
     })
 
     it('a person frees it even if an operator has taken the pin off, and leaves pins of others alone', async () => {
