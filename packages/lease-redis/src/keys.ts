@@ -6,7 +6,7 @@ export class Keys {
   readonly tokens: string
   /** Hash: lease → JSON array of the entities that pin it. */
   readonly pins: string
-  /** Where vacated leases are announced: a JSON array of names. */
+  /** Where leases are announced that were vacated, or have news (`listener.ts`). */
   readonly channel: string
   readonly #lease: string
   readonly #driverPrefix: string

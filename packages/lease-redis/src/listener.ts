@@ -51,12 +51,17 @@ export function listenTo(channel: string, open: OpenListenConnection): OpenHintC
   }
 }
 
-/** A message is a JSON array of the names vacated; anything else is not ours to understand, so all may have changed. */
-function changesIn(message: string): LeaseChange[] {
+/**
+ * A message is a JSON array of the names vacated, or an object with those `changed`; anything else is not ours to
+ * understand, so all may have changed.
+ */
+function changesIn(text: string): LeaseChange[] {
   try {
-    const names: unknown = JSON.parse(message)
+    const message = JSON.parse(text) as { readonly changed?: unknown } | null
+    const kind = Array.isArray(message) ? 'vacated' : 'changed'
+    const names: unknown = kind === 'vacated' ? message : message?.changed
     if (Array.isArray(names) && names.every((name) => typeof name === 'string')) {
-      return names.map((lease) => ({ kind: 'vacated', lease }))
+      return names.map((lease) => ({ kind, lease }))
     }
   } catch {
     // not JSON

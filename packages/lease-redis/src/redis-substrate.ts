@@ -14,7 +14,9 @@ import {
   refused,
   systemClock,
   unknown,
+  type AnyVerdict,
   type Call,
+  type ClaimAnyOp,
   type Clock,
   type Holding,
   type LeaseChange,
@@ -32,6 +34,7 @@ import { likeTheConnection, listenTo } from './listener.ts'
 import { checkOptions, type RedisSubstrateOptions } from './options.ts'
 import {
   applyScript,
+  claimAnyScript,
   FAILED,
   FIELDS,
   GRANTED,
@@ -93,25 +96,27 @@ export class RedisSubstrate implements Substrate {
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    const deadlineMs = this.#clock.monotonic() + call.timeoutMs
-    const { index, tokens, pins, channel } = this.#keys
-    // Nothing to do: it tells the time of the very server that the operations will go to.
-    if (!this.#serverTime.known) await this.#timed(applyScript, [index, tokens, pins], ['0', channel])
-    const keys = [index, tokens, pins]
-    const args = ['', channel]
-    for (const op of ops) {
-      keys.push(this.#keys.lease(op.lease))
-      addArguments(args, op)
+    const args: string[] = []
+    for (const op of ops) addArguments(args, op)
+    const leases = ops.map(({ lease }) => lease)
+    const answer = await this.#inTime(applyScript, leases, args, call)
+    return ops.map((op, position) => verdictOf(op, answer, 1 + position * FIELDS))
+  }
+
+  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
+    const { leases, holder } = op
+    const args: string[] = []
+    addArguments(args, { kind: 'claim', ...op, lease: '', lapsed: undefined })
+    const answer = await this.#inTime(claimAnyScript, leases, args, call)
+    const holdings = new Map<string, Holding>()
+    for (const [position, lease] of leases.entries()) {
+      const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0], holder)
+      if (holding !== undefined) holdings.set(lease, holding)
     }
-    for (let attempt = 1; ; attempt++) {
-      args[0] = String(this.#serverTime.latestMicros(deadlineMs))
-      const answer = await this.#timed(applyScript, keys, args)
-      if (answer[1] !== LATE) return ops.map((op, position) => verdictOf(op, answer, 1 + position * FIELDS))
-      // In time by our clock, late by the server's: that one was set, or it is another server. Its answer told the time.
-      if (attempt === 2 || this.#clock.monotonic() >= deadlineMs) {
-        throw new Error('the request reached the server after its time, and nothing was done')
-      }
-    }
+    const chosen = Number(answer.at(-1))
+    const code = Number(answer[1 + chosen * FIELDS])
+    const outcome = chosen >= 0 && (code & GRANTED) !== 0 ? 'granted' : 'refused'
+    return { outcome, lease: leases[chosen], holdings }
   }
 
   async read(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Holding>> {
@@ -160,6 +165,25 @@ export class RedisSubstrate implements Substrate {
     await this.#hints?.close()
   }
 
+  /** Runs a script that changes something, unless it comes too late. */
+  async #inTime(script: Script, leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
+    const deadlineMs = this.#clock.monotonic() + call.timeoutMs
+    const { index, tokens, pins, channel } = this.#keys
+    // Nothing to do: it tells the time of the very server that the operations will go to.
+    if (!this.#serverTime.known) await this.#timed(applyScript, [index, tokens, pins], ['0', channel])
+    const keys = [index, tokens, pins]
+    for (const lease of leases) keys.push(this.#keys.lease(lease))
+    for (let attempt = 1; ; attempt++) {
+      const notAfter = String(this.#serverTime.latestMicros(deadlineMs))
+      const answer = await this.#timed(script, keys, [notAfter, channel, ...args])
+      if (answer[1] !== LATE) return answer
+      // In time by our clock, late by the server's: that one was set, or it is another server. Its answer told the time.
+      if (attempt === 2 || this.#clock.monotonic() >= deadlineMs) {
+        throw new Error('the request reached the server after its time, and nothing was done')
+      }
+    }
+  }
+
   /** Runs a script whose answer begins with the server's time, and learns from that. */
   async #timed(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown[]> {
     const sentMs = this.#clock.monotonic()
@@ -181,10 +205,16 @@ export class RedisSubstrate implements Substrate {
 function addArguments(args: string[], op: Op): void {
   switch (op.kind) {
     case 'claim':
-      args.push('C', op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value))
+      args.push(op.announce === true ? 'c' : 'C', op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value))
       break
     case 'extend':
-      args.push('E', op.holder, String(op.fencingToken ?? ''), milliseconds(op.durationMs), optional(op.value))
+      args.push(
+        op.announce === true ? 'e' : 'E',
+        op.holder,
+        String(op.fencingToken ?? ''),
+        milliseconds(op.durationMs),
+        optional(op.value),
+      )
       break
     case 'release':
       args.push('R', op.holder, String(op.fencingToken ?? ''), op.nonce ?? '')

@@ -68,18 +68,8 @@ export const FAILED = -1
 /** The second element of the answer to a batch that came after its time; nothing was done. */
 export const LATE = 'late'
 
-/**
- * KEYS: index, tokens, pins, then one lease for each operation. ARGV: the server time in microseconds after which
- * nothing is to be done (0: whenever), the channel, then for each operation its kind and
- *
- *     C claim    holder, nonce, milliseconds, value        E extend   holder, token, milliseconds, value
- *     R release  holder, token, nonce                      X expire
- *     P pin      entity                                    U unpin    entity
- *
- * where a value is '' or begins with '=', and an empty token or nonce matches any. Answers { server time in
- * microseconds, then FIELDS for each operation }; to a claim or extension that is granted, without the holder.
- */
-export const applyScript: Script = script(`${prelude}
+/** What may be done to a lease. ARGV begins with the time after which nothing is to be done, and the channel. */
+const operations = `
 if ARGV[1] ~= '0' and us > tonumber(ARGV[1]) then return { us, '${LATE}' } end
 local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
 local code, refusal = leave(tokens)
@@ -112,10 +102,24 @@ local function nextToken(left)
 end
 
 -- The operation at hand, and the lease it is about: one set of locals for all, for closures are dear.
-local op, key, left, x, y, z, newValue
+local op, key, left, x, y, z, newValue, announces
 local name, stored, pinned, token, expiry, nonce, holder, value
-local vacated, added = {}, 0
+local vacated, changed, added = {}, {}, 0
 local out, at = { us }, 2
+
+-- What is stored under this key becomes what is at hand.
+local function look(at)
+  key = at
+  name = string.sub(key, #base + 1)
+  stored = redis.pcall('GET', key)
+  if failed(stored) then return stored.err end
+  pinned = anyPinned and redis.call('HEXISTS', pins, name) == 1
+  token = nil
+  if not stored then return nil end
+  token, expiry, nonce, holder, value = parse(stored)
+  if not token then return 'ERR what is stored under the key of the lease is not a lease' end
+  if now > expiry and not pinned then token = nil end -- its pins were lost
+end
 
 local function tell(outcome, token, expiry, holder, value)
   out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = outcome, token, expiry, holder, value
@@ -136,10 +140,12 @@ local function prolong()
   local wanted = math.max(expiry, now + tonumber(z))
   if wanted > expiry or (newValue ~= '' and newValue ~= value) then
     expiry = wanted
+    local news = announces and newValue ~= '' and newValue ~= value
     if newValue ~= '' then value = newValue end
     if full then redis.pcall('SREM', index, '') end -- a script that has begun to write is not denied memory
     local problem = write()
     if problem then return problem end
+    if news then changed[#changed + 1] = name end
   end
   state(${GRANTED})
 end
@@ -166,6 +172,7 @@ local function claim()
   token, expiry, nonce, holder, value = fresh, now + tonumber(z), y, x, newValue
   problem = write()
   if problem then return problem end
+  if announces then changed[#changed + 1] = name end
   state(${GRANTED})
 end
 local function extend()
@@ -222,37 +229,23 @@ local function unpin()
   state(${GRANTED})
 end
 
-local perform = { C = claim, E = extend, R = release, X = expire, P = pin, U = unpin }
-local arity = { C = 4, E = 4, R = 3, X = 0, P = 1, U = 1 }
-local a = 3
-for n = 4, #KEYS do
-  op, x, y, z, newValue = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
-  a = a + 1 + arity[op]
-  key, left = KEYS[n], #KEYS - n + 1
-  name = string.sub(key, #base + 1)
-  stored = redis.pcall('GET', key)
-  local problem = failed(stored)
-  if not problem then
-    pinned = anyPinned and redis.call('HEXISTS', pins, name) == 1
-    token = nil
-    if stored then
-      token, expiry, nonce, holder, value = parse(stored)
-      if not token then problem = 'ERR what is stored under the key of the lease is not a lease'
-      elseif now > expiry and not pinned then token = nil end -- its pins were lost
-    end
-    problem = problem or perform[op]()
-  end
-  if problem then tell(${FAILED}, problem, false, false, false) end
-end
+`
 
--- Each new name has a few others looked at: the index stays within about twice the leases that stand. From a place in it
--- that the clock chooses; what is stored small comes whole, wherever one begins.
+/** Comes after the operations. */
+const conclusion = `
+-- Each new name has two others looked at: the index stays within about twice the leases that stand. From a place in it
+-- that the clock chooses, and at its end from the beginning on; what is stored small comes whole.
 if added > 0 then
-  local many = 2 * added + 1
-  local page = redis.pcall('SSCAN', index, fmt(us % 4294967296), 'COUNT', many)
-  local names = not failed(page) and page[2] or {}
-  local keys, from = {}, us % math.max(1, #names - many + 1)
-  for n = 1, math.min(many, #names) do keys[n] = base .. names[from + n] end
+  local many, keys, place = 2 * added + 1, {}, fmt(us % 4294967296)
+  for _ = 1, 2 do
+    local page = redis.pcall('SSCAN', index, place, 'COUNT', many - #keys)
+    if failed(page) then break end
+    local names = page[2]
+    local from = us % math.max(1, #names - many + 1)
+    for n = 1, math.min(many - #keys, #names) do keys[#keys + 1] = base .. names[from + n] end
+    if #keys == many then break end
+    place = '0'
+  end
   if #keys > 0 and redis.pcall('EXISTS', unpack(keys)) ~= #keys then
     for _, key in ipairs(keys) do
       if redis.pcall('EXISTS', key) == 0 then redis.pcall('SREM', index, string.sub(key, #base + 1)) end
@@ -260,8 +253,65 @@ if added > 0 then
   end
 end
 if #vacated > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode(vacated)) end
+if #changed > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode({ changed = changed })) end
 return out
-`)
+`
+
+/**
+ * KEYS: index, tokens, pins, then one lease for each operation. ARGV: the server time in microseconds after which
+ * nothing is to be done (0: whenever), the channel, then for each operation its kind and
+ *
+ *     C claim    holder, nonce, milliseconds, value        E extend   holder, token, milliseconds, value
+ *     R release  holder, token, nonce                      X expire
+ *     P pin      entity                                    U unpin    entity
+ *
+ * where a value is '' or begins with '=', an empty token or nonce matches any, and of c and e news is announced. Answers { server time in
+ * microseconds, then FIELDS for each operation }; to a claim or extension that is granted, without the holder.
+ */
+export const applyScript: Script = script(`${prelude}${operations}
+local perform = { C = claim, E = extend, R = release, X = expire, P = pin, U = unpin }
+local arity = { C = 4, E = 4, R = 3, X = 0, P = 1, U = 1 }
+local a = 3
+for n = 4, #KEYS do
+  op = string.upper(ARGV[a])
+  announces = op ~= ARGV[a]
+  x, y, z, newValue = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  a = a + 1 + arity[op]
+  left = #KEYS - n + 1
+  local problem = look(KEYS[n]) or perform[op]()
+  if problem then tell(${FAILED}, problem, false, false, false) end
+end
+${conclusion}`)
+
+/**
+ * A claim of the first of these leases that is vacant, or of the one that this holder has. KEYS and ARGV as for one claim
+ * by `applyScript`, but with all leases. Answers { microseconds, FIELDS for each lease, which one it was about or -1 }.
+ */
+export const claimAnyScript: Script = script(`${prelude}${operations}
+op, left = string.upper(ARGV[3]), 1
+announces = op ~= ARGV[3]
+x, y, z, newValue = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local free, own, broken
+for n = 4, #KEYS do
+  local problem = look(KEYS[n])
+  if problem then
+    broken = problem
+    tell(0, false, false, false, false)
+  else
+    if not token then free = free or n elseif holder == x then own = own or n end
+    state(0)
+  end
+end
+local chosen = own or free
+if not chosen and broken then return redis.error_reply(broken) end
+local last = at
+if chosen then
+  at = 2 + (chosen - 4) * 5
+  local problem = look(KEYS[chosen]) or claim()
+  if problem then return redis.error_reply(problem) end
+end
+out[last] = chosen and chosen - 4 or -1
+${conclusion}`)
 
 /** A replica may be behind: it would call a lease held that another holds by now. */
 const fromTheMaster = `
