@@ -18,7 +18,9 @@ import {
   sleep,
   systemClock,
   unknown,
+  type AnyVerdict,
   type Call,
+  type ClaimAnyOp,
   type Clock,
   type Holding,
   type LeaseChange,
@@ -59,6 +61,12 @@ interface OpRow extends Row {
   readonly done: boolean
   /** Nothing was done although the snapshot shows the very term that the operation is about. */
   readonly mine?: boolean | null
+}
+
+/** One of the leases of which any would have done. */
+interface AnyRow extends OpRow {
+  /** This is the one that the holder has already, by this very claim or not; null for all others. */
+  readonly replay: boolean | null
 }
 
 export class PostgresSubstrate implements Substrate {
@@ -112,6 +120,19 @@ export class PostgresSubstrate implements Substrate {
       }),
     )
     return verdicts
+  }
+
+  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
+    const { leases, holder, nonce, durationMs, value, announce } = op
+    const channel = announce === true ? this.#channel : null
+    const values = [this.#namespace, leases, holder, nonce, durationMs, value ?? null, channel]
+    try {
+      const send = (): Promise<unknown[]> => this.#query(this.#statements.claimAny, values, call)
+      return anyVerdictOf(leases, (await this.#patiently(send, call)) as AnyRow[])
+    } catch (error) {
+      if (!isConflict(error)) throw error
+      return { outcome: 'contended', lease: undefined, holdings: new Map() }
+    }
   }
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
@@ -243,6 +264,21 @@ function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
       break
   }
   return granted(holding)
+}
+
+function anyVerdictOf(leases: readonly string[], rows: readonly AnyRow[]): AnyVerdict {
+  const holdings = new Map<string, Holding>()
+  let outcome: AnyVerdict['outcome'] = rows.every(isLive) ? 'refused' : 'contended'
+  let lease: string | undefined
+  for (const row of rows) {
+    const name = leases[row.n - 1] as string
+    const holding = isLive(row) ? holdingOf(row) : undefined
+    if (holding !== undefined) holdings.set(name, holding)
+    if (!row.done && row.mine !== true) continue
+    lease = name
+    outcome = row.done || row.replay === true ? 'granted' : 'refused'
+  }
+  return { outcome, lease, holdings }
 }
 
 function isLive({ holder, remaining, pinned }: Row): boolean {

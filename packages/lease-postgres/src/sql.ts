@@ -27,6 +27,7 @@ export interface Statements {
   readonly claim: string
   /** Tells watchers as well. Most claims and extensions do without, and their statements are the shorter for it. */
   readonly claimAnnounced: string
+  readonly claimAny: string
   readonly extend: string
   readonly extendAnnounced: string
   readonly release: string
@@ -43,6 +44,7 @@ export function statements(tables: Tables): Statements {
   return {
     claim: claimSql(tables, { announced: false }),
     claimAnnounced: claimSql(tables, { announced: true }),
+    claimAny: claimAnySql(tables),
     extend: extendSql(tables, { announced: false }),
     extendAnnounced: extendSql(tables, { announced: true }),
     release: releaseSql(tables),
@@ -144,6 +146,44 @@ function claimSql(tables: Tables, { announced }: { readonly announced: boolean }
 SELECT r.n::int, won.n IS NOT NULL AS done, ${state('won', 'cur')},
   won.n IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce AS mine${announced ? `, ${notes}` : ''}
 FROM req r LEFT JOIN won USING (n) LEFT JOIN cur USING (n)`
+}
+
+/**
+ * $1 namespace, $2 names, $3 holder, $4 nonce, $5 milliseconds, $6 value, $7 channel or null.
+ *
+ * One row is locked and taken, the first that is vacant or lapsed and that nobody else is at; where there is none, one of
+ * the names without a row gets its own. Nothing is taken where this holder has one already: `mine`, and `replay` if it is
+ * by this very claim.
+ */
+function claimAnySql(tables: Tables): string {
+  const { lease } = tables
+  const free = `l.holder IS NULL OR ${lapsed}`
+  return `WITH req AS MATERIALIZED (
+  SELECT * FROM unnest($2::text[]) WITH ORDINALITY AS t(name, n)
+), ${current(tables)}, own AS MATERIALIZED (
+  SELECT l.n, l.nonce = $4 AS replay FROM cur l WHERE l.holder = $3 AND ${live} ORDER BY l.n LIMIT 1
+), lk AS MATERIALIZED (
+  SELECT r.n, l.name FROM req r CROSS JOIN LATERAL (
+    SELECT l.name FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND (${free}) FOR UPDATE SKIP LOCKED
+  ) l WHERE NOT EXISTS (SELECT FROM own) LIMIT 1
+), up AS (
+  UPDATE ${lease} l SET holder = $3, nonce = $4, value = $6,
+    expiry = clock_timestamp() + $5::float8 * interval '1 millisecond', token = greatest(l.token + 1, ${micros})
+  FROM lk WHERE l.ns = $1 AND l.name = lk.name
+  RETURNING l.name, ${returning}
+), ins AS (
+  INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
+  SELECT $1, r.name, $3, $4, $6, clock_timestamp() + $5::float8 * interval '1 millisecond', ${firstToken(tables)}
+  FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n)
+    AND NOT EXISTS (SELECT FROM lk) AND NOT EXISTS (SELECT FROM own) ORDER BY r.n LIMIT 1
+  ON CONFLICT (ns, name) DO NOTHING
+  RETURNING l.name, ${returning}
+), won AS (
+  SELECT r.n, w.* FROM (SELECT * FROM up UNION ALL SELECT * FROM ins) w JOIN req r USING (name)
+), news AS (SELECT won.name FROM won), ${notify('$7', 'news')}
+SELECT r.n::int, won.n IS NOT NULL AS done, ${state('won', 'cur')}, own.n IS NOT NULL AS mine,
+  own.replay, ${notes}
+FROM req r LEFT JOIN won USING (n) LEFT JOIN cur USING (n) LEFT JOIN own USING (n)`
 }
 
 /**
