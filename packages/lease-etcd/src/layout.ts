@@ -3,6 +3,7 @@
  *
  *     <prefix><namespace>/l/<lease>   {"h": holder, "d": milliseconds, "n": nonce, "v": value}
  *     <prefix><namespace>/p/<lease>   ["entity", …]
+ *     <prefix><namespace>/a/<lease>   empty: put anew whenever a claim or a new value is to be announced
  *
  * The fencing token is the key's `create_revision`, its version the `mod_revision`: the store keeps both by itself, and
  * a revision is never given twice. So every term begins with the creation of the key, never with a put over it.
@@ -32,11 +33,13 @@ export interface Found {
 export class Layout {
   readonly leases: Buffer
   readonly pins: Buffer
+  readonly news: Buffer
 
   constructor(prefix: string, namespace: string) {
     const root = `${prefix}${encodeURIComponent(namespace)}`
     this.leases = Buffer.from(`${root}/l/`)
     this.pins = Buffer.from(`${root}/p/`)
+    this.news = Buffer.from(`${root}/a/`)
   }
 
   lease(name: string): Buffer {
@@ -47,7 +50,12 @@ export class Layout {
     return Buffer.concat([this.pins, Buffer.from(name)])
   }
 
-  /** The name of the lease that a key of `lease()` or `pin()` is about. */
+  /** The key to put when there is news of this lease. */
+  newsOf(name: string): Buffer {
+    return Buffer.concat([this.news, Buffer.from(name)])
+  }
+
+  /** The name of the lease that any of these keys is about. */
   nameOf(key: Buffer): string {
     return key.toString('utf8', this.leases.length)
   }

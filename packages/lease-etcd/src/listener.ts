@@ -1,6 +1,7 @@
 /**
  * Hints by a watch of the namespace's leases, on a stream of its own: releases, expiries, takeovers, and keys that went
- * with their etcd lease. Claims and extensions are not told: every renewal of every holder would be sent to everyone.
+ * with their etcd lease. Of claims and new values only those are told that are to be announced, by a key of their own:
+ * otherwise every renewal of every holder would be sent to everyone.
  *
  * The stream is the bare one. etcd3's own watcher reconnects behind one's back, and forgets what happened meanwhile.
  */
@@ -8,8 +9,9 @@ import type { OpenHintConnection } from 'lease-core'
 import type { EtcdDriver, EtcdWatchAnswer } from './driver.ts'
 import { endOf, type Layout } from './layout.ts'
 
-/** etcd's own number for "no puts". */
+/** etcd's own numbers. */
 const NO_PUTS = 0
+const NO_DELETES = 1
 
 /** A call of grpc-js before it is sent, and how to make one. */
 interface GrpcCall {
@@ -34,11 +36,16 @@ function requireLeader(options: never, next: (options: never) => GrpcCall): Grpc
 
 /** Watches all leases of this namespace. */
 export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnection {
+  const watched = [
+    { key: layout.leases, range_end: endOf(layout.leases), filters: [NO_PUTS] },
+    { key: layout.news, range_end: endOf(layout.news), filters: [NO_DELETES] },
+  ]
   return async (tell, signal) => {
     const stream = await etcd.watchClient.watch({ interceptors: [requireLeader] })
     let end = (): void => {}
     const ended = new Promise<void>((resolve) => (end = resolve))
     let heard = (): void => {}
+    let created = 0
     // Half-closed first: etcd3 takes a stream cut off while it can be written to for a broken server, and drops its
     // other connections.
     const close = (): void => {
@@ -58,6 +65,7 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
           fail(new Error(`the watch was cancelled: ${answer.cancel_reason ?? ''}`))
           close()
         } else if (answer.created) {
+          if (++created < watched.length) return
           resolve({
             ended,
             ping: () => {
@@ -67,7 +75,12 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
             },
             close,
           })
-        } else for (const { kv } of answer.events) tell({ kind: 'vacated', lease: layout.nameOf(kv.key) })
+        } else {
+          for (const { kv } of answer.events) {
+            const kind = kv.key.subarray(0, layout.news.length).equals(layout.news) ? 'changed' : 'vacated'
+            tell({ kind, lease: layout.nameOf(kv.key) })
+          }
+        }
       })
       const abandon = (): void => {
         close()
@@ -76,7 +89,7 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
       if (signal.aborted) abandon()
       else {
         signal.addEventListener('abort', abandon, { once: true })
-        stream.write({ create_request: { key: layout.leases, range_end: endOf(layout.leases), filters: [NO_PUTS] } })
+        for (const create_request of watched) stream.write({ create_request })
       }
     })
   }

@@ -31,23 +31,28 @@ export interface Step {
   next(answer: EtcdAnswer, revision: string): Verdict | Step
 }
 
-/** The two keys of one lease. */
+/** The keys of one lease. */
 interface Keys {
   readonly key: Buffer
   readonly pin: Buffer
+  readonly news: Buffer
 }
 
 const NO_LEASE = '0'
 
 /** The first step of the operation. */
 export function firstStep(op: Op, layout: Layout): Step {
-  const keys: Keys = { key: layout.lease(op.lease), pin: layout.pin(op.lease) }
+  const keys: Keys = {
+    key: layout.lease(op.lease),
+    pin: layout.pin(op.lease),
+    news: layout.newsOf(op.lease),
+  }
   const { key } = keys
   switch (op.kind) {
     case 'claim':
       return op.lapsed === undefined ? open(op, keys) : takeOver(op, keys, op.lapsed)
     case 'extend':
-      return extend(op, key)
+      return extend(op, keys)
     case 'release': {
       const { holder, fencingToken, nonce } = op
       const mine = ({ body, holding }: Found): boolean =>
@@ -72,23 +77,25 @@ export function firstStep(op: Op, layout: Layout): Step {
 }
 
 /** Creates the key: on an etcd lease where nobody pins the lease, and without one where somebody does. */
-function open(op: ClaimOp, { key, pin }: Keys): Step {
+function open(op: ClaimOp, keys: Keys): Step {
+  const { key, pin } = keys
   const body = ofClaim(op)
   const bytes = bodyOf(body)
+  const news = (lease: string): EtcdRequest[] => (op.announce === true ? announcement(keys, lease) : [])
   return {
     coverMs: op.durationMs,
     request: (lease) =>
       when(
         [isAbsent(key), isAbsent(pin)],
-        [put(key, bytes, lease)],
-        [when([isAbsent(key)], [put(key, bytes, NO_LEASE)], [get(key)])],
+        [put(key, bytes, lease), ...news(lease)],
+        [when([isAbsent(key)], [put(key, bytes, NO_LEASE), ...news(lease)], [get(key)])],
       ),
     next: (answer, revision) => {
       const unpinned = answer.response_txn
       if (unpinned.succeeded) return granted(holdingOf(body, revision, { since: revision, pinned: false }))
       const pinned = unpinned.responses[0]?.response_txn
       if (pinned?.succeeded === true) return granted(holdingOf(body, revision, { since: revision, pinned: true }))
-      return contend(op, { key, pin }, foundBy(pinned?.responses ?? []))
+      return contend(op, keys, foundBy(pinned?.responses ?? []))
     },
   }
 }
@@ -114,15 +121,16 @@ function contend(op: ClaimOp, keys: Keys, kv: EtcdKeyValue | undefined): Verdict
   const { body, holding } = found
   if (body.holder !== op.holder || body.nonce !== op.nonce) return refused(holding)
   const asItIs = body.durationMs >= op.durationMs && (op.value === undefined || op.value === body.value)
-  return asItIs ? granted(holding) : rewrite(op, keys.key, found, (after) => contend(op, keys, after))
+  return asItIs ? granted(holding) : rewrite(op, keys, found, (after) => contend(op, keys, after))
 }
 
 /** A term that is as it was seen is put on another etcd lease, unread. */
-function extend(op: ExtendOp, key: Buffer): Step {
+function extend(op: ExtendOp, keys: Keys): Step {
+  const { key } = keys
   const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => {
     if (kv === undefined) return refused(undefined)
     const found = foundIn(kv)
-    return isOf(found.holding, op.holder, op.fencingToken) ? rewrite(op, key, found, decide) : refused(found.holding)
+    return isOf(found.holding, op.holder, op.fencingToken) ? rewrite(op, keys, found, decide) : refused(found.holding)
   }
   const { seen } = op
   const version = seen?.version
@@ -140,17 +148,24 @@ function extend(op: ExtendOp, key: Buffer): Step {
 
 /** Writes the term with a duration that is no shorter, if it is still as it was found. */
 function rewrite(
-  { durationMs, value }: ClaimOp | ExtendOp,
-  key: Buffer,
+  { durationMs, value, announce }: ClaimOp | ExtendOp,
+  keys: Keys,
   { body, holding }: Found,
   otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step,
 ): Step {
   const { pinned, fencingToken, version = '' } = holding
   const next: Body = { ...body, durationMs: Math.max(body.durationMs, durationMs), value: value ?? body.value }
   const bytes = bodyOf(next)
+  const { key } = keys
+  const tells = announce === true && next.value !== body.value
   return {
-    coverMs: pinned ? undefined : next.durationMs,
-    request: (lease) => when([isUnchanged(key, version)], [put(key, bytes, pinned ? NO_LEASE : lease)], [get(key)]),
+    coverMs: pinned && !tells ? undefined : next.durationMs,
+    request: (lease) =>
+      when(
+        [isUnchanged(key, version)],
+        [put(key, bytes, pinned ? NO_LEASE : lease), ...(tells ? announcement(keys, lease) : [])],
+        [get(key)],
+      ),
     next: ({ response_txn: { succeeded, responses } }, revision) =>
       succeeded ? granted(holdingOf(next, revision, { since: fencingToken, pinned })) : otherwise(foundBy(responses)),
   }
@@ -165,7 +180,8 @@ function vacate(kv: EtcdKeyValue | undefined, key: Buffer, may: (found: Found) =
 }
 
 /** The pins with one more or one less; the lease's key comes off its etcd lease with the first, and back with the last. */
-function repin(op: PinOp, { key, pin }: Keys, answers: readonly EtcdAnswer[]): Verdict | Step {
+function repin(op: PinOp, keys: Keys, answers: readonly EtcdAnswer[]): Verdict | Step {
+  const { key, pin } = keys
   const kv = foundBy(answers, 0)
   const pinKv = foundBy(answers, 1)
   const holding = kv === undefined ? undefined : foundIn(kv).holding
@@ -188,7 +204,7 @@ function repin(op: PinOp, { key, pin }: Keys, answers: readonly EtcdAnswer[]): V
         [get(key), get(pin)],
       ),
     next: ({ response_txn: { succeeded, responses } }, revision) => {
-      if (!succeeded) return repin(op, { key, pin }, responses)
+      if (!succeeded) return repin(op, keys, responses)
       return granted(moves ? { ...holding, pinned, version: revision } : holding)
     },
   }
@@ -209,6 +225,11 @@ function removal(
     next: ({ response_txn: { succeeded, responses } }) =>
       succeeded ? granted(undefined) : otherwise(foundBy(responses)),
   }
+}
+
+/** Tells those who watch; the key itself goes with its etcd lease. */
+function announcement({ news }: Keys, lease: string): EtcdRequest[] {
+  return [put(news, Buffer.alloc(0), lease)]
 }
 
 /** Whether this version, observed to have lapsed, still stands unpinned. */

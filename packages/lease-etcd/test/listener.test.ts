@@ -53,6 +53,26 @@ for (const target of etcdTargets(1)) {
       expect(heard.slice(1)).to.deep.equal(['ä', 'e', 't', 'v'].map((lease) => ({ kind: 'vacated', lease })))
     }).timeout(30_000)
 
+    it('tell of the claims and new values that are announced, of pinned leases too, and once of each', async () => {
+      const namespace = unique('ns')
+      const heard = await listen(setting.substrate({ namespace }))
+      const substrate = setting.substrate({ namespace })
+      for (const lease of ['l', 'p']) {
+        if (lease === 'p') await settle(substrate, { kind: 'pin', lease, entity: 'e' })
+        await grant(substrate, claim(lease, 'a', 60_000, { announce: true }))
+        await grant(substrate, extend(lease, 'a', 60_000, { announce: true }))
+        await grant(substrate, extend(lease, 'a', 60_000, { announce: true, value: 'v' }))
+        await grant(substrate, extend(lease, 'a', 60_000, { announce: true, value: 'v' }))
+        await grant(substrate, extend(lease, 'a', 60_000, { value: 'w' }))
+        await settle(substrate, claim(lease, 'b', 60_000, { announce: true }))
+      }
+      await eventually(() => heard.length === 5)
+      await sleep(100)
+      expect(heard.slice(1)).to.deep.equal(['l', 'l', 'p', 'p'].map((lease) => ({ kind: 'changed', lease })))
+      const { kvs } = await setting.etcd.getAll().prefix(`lease/${namespace}/a/`).exec()
+      expect(kvs.map(({ lease }) => lease)).not.to.include('0') // they go by themselves
+    })
+
     it('a connection that is cut is made anew, with a resync', async () => {
       const url = target.endpoints[0] ?? ''
       await using proxy = await startProxy(url)
