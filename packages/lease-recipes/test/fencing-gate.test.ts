@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrUnknown, Manager, memoryClient } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { freshDatabase, postgresTargets, redisTargets } from 'lease-servers'
+import { freshDatabase, postgresTargets, redisTargets, type RedisServerTarget } from 'lease-servers'
 import { Client, Pool } from 'pg'
 import {
   ErrFenced,
@@ -48,7 +48,7 @@ function inPostgres(target: ReturnType<typeof postgresTargets>[number]): Place &
   }
 }
 
-function inRedis(target: ReturnType<typeof redisTargets<'server'>>[number]): Place {
+function inRedis(target: RedisServerTarget): Place {
   let redis: Redis
   const prefix = `${unique('gate')}:`
   return {

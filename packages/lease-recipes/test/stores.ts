@@ -6,8 +6,21 @@
  */
 import { systemClock, type Client, type Clock, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
+import { etcdClient, failFast } from 'lease-etcd'
 import { migrate, postgresClient } from 'lease-postgres'
-import { freshDatabase, postgresTargets, type FreshDatabase, type PostgresTarget } from 'lease-servers'
+import { redisClient } from 'lease-redis'
+import {
+  etcdTargets,
+  freshDatabase,
+  postgresTargets,
+  redisTargets,
+  type EtcdTarget,
+  type FreshDatabase,
+  type PostgresTarget,
+  type RedisServerTarget,
+} from 'lease-servers'
+import { Etcd3 } from 'etcd3'
+import { Redis } from 'ioredis'
 import { Pool } from 'pg'
 
 export interface Store {
@@ -32,8 +45,14 @@ export interface Store {
 
 /** Every store; call it while the test file is loaded. */
 export function stores(): readonly Store[] {
-  const [postgres] = postgresTargets()
-  return [new InMemory(), ...(postgres === undefined ? [] : [new OnPostgres(postgres)])]
+  return [
+    new InMemory(),
+    ...redisTargets('server').map((target) => new OnRedis(target)),
+    ...postgresTargets()
+      .slice(0, 1)
+      .map((target) => new OnPostgres(target)),
+    ...etcdTargets(1).map((target) => new OnEtcd(target)),
+  ]
 }
 
 let count = 0
@@ -128,5 +147,51 @@ class OnPostgres extends AnyStore {
     pool.on('error', () => {}) // the database is dropped before the last connection is closed
     this.atEnd(() => pool.end())
     return pool
+  }
+}
+
+class OnRedis extends AnyStore {
+  readonly name: string
+  readonly serverClock = true
+  readonly unitMs = 250
+  readonly #target: RedisServerTarget
+
+  constructor(target: RedisServerTarget) {
+    super()
+    this.name = target.name
+    this.#target = target
+  }
+
+  async open(): Promise<void> {}
+
+  client(namespace: string): Client {
+    const redis = new Redis(this.#target.url)
+    this.atEnd(async () => redis.disconnect())
+    const client = redisClient({ redis, namespace })
+    this.atEnd(() => client.close())
+    return client
+  }
+}
+
+class OnEtcd extends AnyStore {
+  readonly name: string
+  readonly serverClock = false
+  readonly unitMs = 300
+  readonly #target: EtcdTarget
+
+  constructor(target: EtcdTarget) {
+    super()
+    this.name = target.name
+    this.#target = target
+  }
+
+  async open(): Promise<void> {}
+
+  client(namespace: string): Client {
+    const etcd = new Etcd3({ hosts: [...this.#target.endpoints], ...failFast() })
+    this.atEnd(async () => etcd.close())
+    const client = etcdClient({ etcd, namespace })
+    this.atEnd(() => client.close())
+    return client
   }
 }
