@@ -13,7 +13,9 @@ import {
   HintStream,
   systemClock,
   unknown,
+  type AnyVerdict,
   type Call,
+  type ClaimAnyOp,
   type Clock,
   type Holding,
   type LeaseChange,
@@ -23,6 +25,7 @@ import {
   type Trapdoor,
   type Verdict,
 } from 'lease-core'
+import { claimAny } from './claim-any.ts'
 import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { failureOf } from './explain.ts'
 import { etcdTrapdoor } from './guard.ts'
@@ -92,6 +95,11 @@ export class EtcdSubstrate implements Substrate {
       open = next
     }
     return verdicts
+  }
+
+  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
+    const requests = this.#requests
+    return await claimAny(op, this.#layout, { requests, patience: requests.patience(call) })
   }
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {

@@ -24,7 +24,8 @@ const nothingToUndo = { dispose: (): void => {} }
  *
  * - No circuit breaker: etcd3's own keeps failing calls for five seconds after a short outage is over.
  * - No hidden retries: etcd3 repeats every call, also transactions that must not be; this library retries by itself.
- * - A connection that has gone silent is noticed after six seconds, also by watches.
+ * - A connection that has gone silent is noticed after seven seconds while a call or a watch is open on it, and by the
+ *   next call at once.
  * - Calls that carry no deadline get one; by default etcd3 waits for ever.
  */
 export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Required<
@@ -32,11 +33,11 @@ export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Requi
 > {
   return {
     faultHandling: { global: once, host: () => once },
-    // Not more often: a server closes connections that ping every few seconds.
+    // A server closes connections that ping more often than every five seconds, or while no call is open.
     grpcOptions: {
-      'grpc.keepalive_time_ms': 5_000,
+      'grpc.keepalive_time_ms': 6_000,
       'grpc.keepalive_timeout_ms': 1_000,
-      'grpc.keepalive_permit_without_calls': 1,
+      'grpc.keepalive_permit_without_calls': 0,
     },
     defaultCallOptions: ({ isStream }) => (isStream ? {} : { deadline: systemClock.now() + callTimeoutMs }),
   }

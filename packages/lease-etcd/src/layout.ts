@@ -4,6 +4,7 @@
  *     <prefix><namespace>/l/<lease>   {"h": holder, "d": milliseconds, "n": nonce, "v": value}
  *     <prefix><namespace>/p/<lease>   ["entity", …]
  *     <prefix><namespace>/a/<lease>   empty: put anew whenever a claim or a new value is to be announced
+ *     <prefix><namespace>/m/<holder>  empty: put anew by each claim of any of several leases (`claim-any.ts`)
  *
  * The fencing token is the key's `create_revision`, its version the `mod_revision`: the store keeps both by itself, and
  * a revision is never given twice. So every term begins with the creation of the key, never with a put over it.
@@ -34,12 +35,14 @@ export class Layout {
   readonly leases: Buffer
   readonly pins: Buffer
   readonly news: Buffer
+  readonly #marks: Buffer
 
   constructor(prefix: string, namespace: string) {
     const root = `${prefix}${encodeURIComponent(namespace)}`
     this.leases = Buffer.from(`${root}/l/`)
     this.pins = Buffer.from(`${root}/p/`)
     this.news = Buffer.from(`${root}/a/`)
+    this.#marks = Buffer.from(`${root}/m/`)
   }
 
   lease(name: string): Buffer {
@@ -55,7 +58,12 @@ export class Layout {
     return Buffer.concat([this.news, Buffer.from(name)])
   }
 
-  /** The name of the lease that any of these keys is about. */
+  /** The mark of a holder. */
+  markOf(holder: string): Buffer {
+    return Buffer.concat([this.#marks, Buffer.from(holder)])
+  }
+
+  /** The name of the lease that any of these keys but a mark is about. */
   nameOf(key: Buffer): string {
     return key.toString('utf8', this.leases.length)
   }

@@ -1,0 +1,100 @@
+/**
+ * One claim of any of several leases: read them all, then create the first that is vacant, if that can still be done.
+ *
+ * That a holder gets no second one is the work of a mark, a key of this holder in this namespace that every such claim
+ * puts: of two that have read the same mark only one finds it unchanged. Rivals meet only where they want the same
+ * lease. The mark lies on the same etcd lease as the lease's key and goes by itself.
+ */
+import type { AnyVerdict, ClaimAnyOp, Holding } from 'lease-core'
+import { bodyOf, foundIn, type Layout } from './layout.ts'
+import type { Patience, Requests } from './requests.ts'
+import type { Step } from './steps.ts'
+import { foundBy, get, isAbsent, isUnchanged, put, remove, together, when } from './txn.ts'
+
+const NO_LEASE = '0'
+/** How many leases are read in one transaction, beside the mark. */
+const PART = 120
+const MAX_ROUNDS = 6
+
+/** @throws what the driver throws, explained: then the outcome is unknown */
+export async function claimAny(
+  op: ClaimAnyOp,
+  layout: Layout,
+  { requests, patience }: { readonly requests: Requests; readonly patience: Patience },
+): Promise<AnyVerdict> {
+  const { leases, holder, durationMs, nonce, value, lapsed } = op
+  const mark = layout.markOf(holder)
+  for (let round = 1; round <= MAX_ROUNDS; round++) {
+    // 1. The mark is read first: whoever puts it later is noticed.
+    const holdings = new Map<string, Holding>()
+    let markRevision = '0'
+    let mine: { readonly lease: string; readonly nonce: string } | undefined
+    for (let from = 0; from < leases.length; from += PART) {
+      const part = leases.slice(from, from + PART)
+      const { responses } = await requests.txn(
+        together([get(mark), ...part.map((lease) => get(layout.lease(lease)))]),
+        patience,
+      )
+      if (from === 0) markRevision = foundBy(responses)?.mod_revision ?? '0'
+      for (const [index, lease] of part.entries()) {
+        const kv = foundBy(responses, index + 1)
+        if (kv === undefined) continue
+        const { body, holding } = foundIn(kv)
+        holdings.set(lease, holding)
+        const over = !holding.pinned && holding.version === lapsed.get(lease)
+        if (holding.holder === holder && !over) mine ??= { lease, nonce: body.nonce }
+      }
+    }
+    if (mine !== undefined) {
+      return { outcome: mine.nonce === nonce ? 'granted' : 'refused', lease: mine.lease, holdings }
+    }
+
+    // 2. The first that is free; one that has lapsed is vacated first.
+    const lease = leases.find((one) => {
+      const held = holdings.get(one)
+      return held === undefined || (!held.pinned && held.version === lapsed.get(one))
+    })
+    if (lease === undefined) return { outcome: 'refused', lease: undefined, holdings }
+    const key = layout.lease(lease)
+    const pin = layout.pin(lease)
+    const version = holdings.get(lease)?.version
+    const step: Pick<Step, 'coverMs' | 'request'> =
+      version === undefined
+        ? {
+            coverMs: durationMs,
+            request: (bucket) => {
+              const body = bodyOf({ holder, durationMs, nonce, value })
+              const beside = [put(mark, Buffer.alloc(0), bucket)]
+              if (op.announce === true) beside.push(put(layout.newsOf(lease), Buffer.alloc(0), bucket))
+              return when(
+                [isAbsent(key), isUnchanged(mark, markRevision)],
+                [...beside, when([isAbsent(pin)], [put(key, body, bucket)], [put(key, body, NO_LEASE)])],
+                [],
+              )
+            },
+          }
+        : { coverMs: undefined, request: () => when([isUnchanged(key, version), isAbsent(pin)], [remove(key)], []) }
+
+    // 3. Only what is sent here changes anything; where it did not, all is read anew.
+    const [outcome] = await requests.round([{ ...step, next: neverAsked }], patience)
+    if (outcome === undefined || 'error' in outcome) throw outcome?.error
+    const { succeeded, responses } = outcome.answer.response_txn
+    if (!succeeded || version !== undefined) continue
+    const pinned = responses.at(-1)?.response_txn.succeeded === false
+    const { revision } = outcome
+    const holding = {
+      holder,
+      fencingToken: BigInt(revision),
+      remainingMs: durationMs,
+      value,
+      pinned,
+      version: revision,
+    }
+    return { outcome: 'granted', lease, holdings: holdings.set(lease, holding) }
+  }
+  return { outcome: 'contended', lease: undefined, holdings: new Map() }
+}
+
+function neverAsked(): never {
+  throw new Error('the answer is read by whoever sent the step')
+}
