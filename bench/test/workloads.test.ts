@@ -13,9 +13,9 @@ describe('bench: what workloads measure', function () {
   })
 
   it('renewals are counted as often as the leases are due, and travel together', async () => {
-    const sample = await sampleOf(w3Renewals, 'ours', { sizes: [50], durationMs: 300 })
-    // Due every 100 ms, less the grain by which renewals travel together.
-    expect(sample['renewals/s']).to.be.within(1, (50 / 0.1) * 1.5)
+    const sample = await sampleOf(w3Renewals, 'ours', { sizes: [50], durationMs: 900 })
+    // Due every 300 ms, less the grain by which renewals travel together.
+    expect(sample['renewals/s']).to.be.within(1, (50 / 0.3) * 1.5)
     expect(sample['commands/renewal']).to.be.within(1e-6, 0.99)
     expect(sample['timers']).to.be.at.least(1)
     expect(sample['lost']).to.equal(0)
@@ -30,13 +30,10 @@ describe('bench: what workloads measure', function () {
   })
 
   it('he who is served last of all is not forgotten in how long each waits', async () => {
-    // Whoever has just given the lease up gets it next but one: of three, one waits for ever.
-    const unfair = await sampleOf(w4HandOff, 'scripted', {
-      waiters: [2],
-      adapters: [scripted((waiting) => (waiting.length > 1 ? 1 : 0))],
-    })
-    const fair = await sampleOf(w4HandOff, 'scripted', { waiters: [2], adapters: [scripted(() => 0)] })
-    expect(unfair['waited p99 ÷ p50']).to.be.above(2 * (fair['waited p99 ÷ p50'] ?? Number.NaN))
+    // Whoever has just given the lease up gets it next but one: of three, one waits for as long as it is measured.
+    const adapters = [scripted((waiting) => (waiting.length > 1 ? 1 : 0))]
+    const sample = await sampleOf(w4HandOff, 'scripted', { waiters: [2], adapters })
+    expect(sample['waited p99 ÷ p50']).to.be.above(2)
   })
 
   it('somebody who cannot wait ends the measurement with his reason', async () => {
