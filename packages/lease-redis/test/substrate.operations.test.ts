@@ -205,7 +205,10 @@ for (const target of redisTargets('server')) {
       it('takes a new value, the empty one too, even when it moves nothing', async () => {
         await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
         expect(await grant(substrate, extend(name, 'a', 1_000, { value: '' }))).to.have.property('value', '')
-        expect(await readOne(substrate, name)).to.have.property('value', '')
+        const stored = await readOne(substrate, name)
+        expect(stored).to.have.property('value', '')
+        expect(stored?.remainingMs).to.be.greaterThan(9_000)
+        expect(await setting.redis.pttl(key())).to.be.greaterThan(9_000)
       })
 
       it('is refused with the holding that forbids it: another holder, another term', async () => {
