@@ -53,10 +53,10 @@ for (const target of redisTargets('server')) {
         await settle(substrate, release(name, 'a'))
         await grant(substrate, claim(name, 'a', 10_000))
       },
-      'lapsed by time alone': () => sleep(60),
+      'lapsed by time alone': () => sleep(320),
       'lost its last pin past its expiry': async () => {
         await settle(substrate, pin(name, 'e'))
-        await sleep(60)
+        await sleep(320)
         await settle(substrate, unpin(name, 'e'))
       },
     }
@@ -66,10 +66,10 @@ for (const target of redisTargets('server')) {
       'got a new value': () => grant(substrate, extend(name, 'a', 10_000, { value: 'new' })),
       'is pinned, past its expiry': async () => {
         await settle(substrate, pin(name, 'e'))
-        await sleep(60)
+        await sleep(320)
       },
     }
-    const short = (): Promise<Holding> => grant(substrate, claim(name, 'a', 50))
+    const short = (): Promise<Holding> => grant(substrate, claim(name, 'a', 300))
 
     describe('for scripts', () => {
       for (const [what, end] of Object.entries(lasting)) {
