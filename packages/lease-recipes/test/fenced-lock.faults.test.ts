@@ -389,6 +389,7 @@ describe('fenced locks when things go wrong', () => {
         await clock.advance(60_000)
         expect(lock.held).to.equal(false)
         expect((lock.signal.reason as { reason: string }).reason).to.equal(taken ? 'taken' : 'revoked')
+        expect(a.network.counts.claim).to.equal(1) // it asked, and did not try to have it anew
         expect(await pins()).to.deep.equal(next === undefined ? [] : [next.holder])
         await next?.token.check()
         if (next === undefined) expect(await b.manager.leases()).to.have.property('size', 0)

@@ -63,7 +63,8 @@ const postgres = postgresTargets().map(inPostgres)
 const redis = redisTargets('server').map(inRedis)
 
 for (const place of [inMemory, ...postgres, ...redis]) {
-  describe(`the fencing gate in ${place.name}`, () => {
+  describe(`the fencing gate in ${place.name}`, function () {
+    this.timeout(60_000) // what is real takes as long as the machine is busy
     let gate: FencingGate
     let name: string
 
@@ -214,7 +215,8 @@ for (const place of [inMemory, ...postgres, ...redis]) {
 }
 
 for (const place of postgres) {
-  describe(`the fencing gate within a transaction of ${place.name}`, () => {
+  describe(`the fencing gate within a transaction of ${place.name}`, function () {
+    this.timeout(60_000)
     before(() => place.open())
     after(() => place.close())
 

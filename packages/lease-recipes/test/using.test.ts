@@ -6,7 +6,8 @@ import { errorOf, Town } from './fenced-lock.fixture.ts'
 import { stores } from './stores.ts'
 
 for (const store of stores()) {
-  describe(`using a lock on ${store.name}`, () => {
+  describe(`using a lock on ${store.name}`, function () {
+    this.timeout(60_000) // what is real takes as long as the machine is busy
     let town: Town
 
     before(() => store.open())
