@@ -141,14 +141,12 @@ describe('a failover to a replica that has everything', () => {
     expect(await here.redis.wait(1, patienceMs)).to.equal(1)
 
     await fleet.sentinel.master.kill()
-    let promoted: Redis | undefined
-    const promotion = fleet.promoted().then((redis) => (promoted = redis))
+    const promotion = fleet.promoted()
     const meanwhile: Promise<unknown>[] = []
-    while (promoted === undefined) {
+    do {
       const party = meanwhile.length % 2 === 0 ? here : there
       meanwhile.push(grantedTo(party, `meanwhile-${meanwhile.length}`).catch((error: unknown) => error))
-      await sleep(200)
-    }
+    } while ((await Promise.race([promotion, sleep(200)])) === undefined)
     const master = await promotion
     for (const outcome of await Promise.all(meanwhile)) if (outcome !== undefined) causeOf(outcome)
     for (const [name, party] of Object.entries({ here, there })) {
