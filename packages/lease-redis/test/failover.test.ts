@@ -13,7 +13,7 @@ import { caught, eventually, sleep, type RedisOptions } from './setting.ts'
 const namespace = 'failover'
 /** Sentinels that were kept waiting by a busy machine do nothing for half a minute. */
 const patienceMs = 90_000
-/** Longer than any test: what is lost here was forgotten, and has not lapsed. */
+/** Longer than any test: what is lost here was forgotten, and has not lapsed, and nobody wakes just because time passes. */
 const longMs = 600_000
 
 /** What a process has of its own. */
@@ -75,7 +75,7 @@ class Fleet implements AsyncDisposable {
   #party(options: RedisOptions): Party {
     const redis = this.#connect(options)
     const client = redisClient({ redis, namespace, requestTimeout: 1_000 })
-    const manager = new Manager({ client })
+    const manager = new Manager({ client, maxSleep: longMs })
     this.#ends.push(async () => {
       await manager.stop()
       await client.close()
