@@ -337,7 +337,6 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   #lose(candidacy: AbortController, hold: Hold, error: ErrLost): void {
     if (this.#hold !== hold) return
     this.#hold = undefined
-    this.#cancelBeat() // it spoke for work done before
     const { reason } = error
     this.emit('lost', { reason, expired: reason === 'expired', fencingToken: hold.fencingToken, error })
     if (reason === 'expired') this.#endCandidacy(candidacy)
@@ -391,9 +390,9 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
         this.#leader = info
         const { holder } = before ?? {}
         const ended = holder !== undefined && info?.fencingToken !== before?.fencingToken
-        if (ended && holder !== this.holder && this.#clock.now() >= (before?.expiry.toMillis() ?? 0)) {
-          this.emit('expired', { holder })
-        }
+        const leftMs = (before?.expiry.toMillis() ?? 0) - this.#clock.now()
+        // The expiry that is known is a latest instant: a lease may have lapsed a round trip before it.
+        if (ended && holder !== this.holder && leftMs < this.#ttlMs / 10) this.emit('expired', { holder })
         if (info === undefined) this.#takenBy = undefined
         else if (info.holder !== this.holder) this.#tellTaken(info.holder)
         before = info

@@ -183,17 +183,18 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
 
   /** Who leads, with value and term; undefined: nobody, or not known because this node is not started. */
   get leader(): Leader | undefined {
+    this.isSelected() // a term that is over by the clock is so before any timer says it
     return this.#leader
   }
 
   /** Who leads. */
   id(): string | undefined {
-    return this.#leader?.id
+    return this.leader?.id
   }
 
   /** The value of the one who leads. */
   value(): string | undefined {
-    return this.#leader?.value
+    return this.leader?.value
   }
 
   /** Whether this node leads and may rely on it. Reads the clock; never trusts a timer. */

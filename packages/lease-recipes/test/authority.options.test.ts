@@ -160,6 +160,31 @@ describe('Authority: options and small print', () => {
     expect(stdout).to.equal('held and closed\n')
   }).timeout(70_000)
 
+  it('AU-10: what is granted although it was released meanwhile is given back', async () => {
+    let grant = (): void => {}
+    let givenBack = 0
+    const granted = manager.hold('l', 'a', { duration: 1000 }).then(async (hold) => {
+      await new Promise<void>((resolve) => (grant = resolve))
+      const release = async (): Promise<void> => void givenBack++
+      return new Proxy(hold, {
+        get: (target, name) => (name === 'release' ? release : Reflect.get(target, name, target)),
+      })
+    })
+    const deaf = {
+      hold: () => granted,
+      observe: manager.observe.bind(manager),
+      token: manager.token.bind(manager),
+    }
+    const authority = create({ manager: deaf })
+    const ready = authority.ready()
+    await clock.settle()
+    const released = authority.release()
+    grant()
+    expect(await ready).to.equal(false)
+    await released
+    expect([authority.held, givenBack]).to.deep.equal([false, 1])
+  })
+
   it('AU-17: a trailing heartbeat is not sent for a term that was lost meanwhile', async () => {
     const authority = create({ ttl: 1000, heartbeatInterval: 900 })
     await authority.ready()

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect } from 'chai'
 import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
-import { TestClock } from 'lease-core/testing'
+import { TestClock, track } from 'lease-core/testing'
 import { election, type ElectionNode, type NodeOptions } from '../src/election.ts'
 import { rejection } from './bench.ts'
 
@@ -86,6 +86,30 @@ describe('Election: options and small print', () => {
     await clock.advance({ minutes: 10 })
     expect(one.fencingToken).to.equal(fencingToken)
     expect(refreshed).to.be.at.least(59)
+    await one.stop()
+  })
+
+  it('LO-7: that nobody leads is not yet the leader, for one who competes', async () => {
+    const observe = manager.observe.bind(manager)
+    const token = manager.token.bind(manager)
+    const hold: Manager['hold'] = (_lease, _holder, { signal }) =>
+      new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason as Error)))
+    const one = election({ manager: { hold, observe, token }, clock })('/master', { value: '10' })
+    const started = track(one.start())
+    await clock.advance(1000)
+    expect(started.state).to.equal('pending')
+    await manager.claim('/master', 'other', { seconds: 10 }, { announce: true })
+    await started.promise
+    expect(one.id()).to.equal('other')
+    await one.stop()
+  })
+
+  it('LO-12: after a pause nobody takes its past leadership for a present one, before any timer has fired', async () => {
+    const one = node()
+    await one.start()
+    await clock.advance(1)
+    await clock.suspend(20_000)
+    expect([one.id(), one.value(), one.isSelected()]).to.deep.equal([undefined, undefined, false])
     await one.stop()
   })
 
