@@ -6,11 +6,14 @@
  * keeps the gate, and so decides when the pause comes.
  */
 import { readSync } from 'node:fs'
-import { ErrClaimDenied, ErrNotHeld, Manager, type Hold } from 'lease-core'
+import { ErrClaimDenied, ErrNotHeld, ErrUnknown, Manager, type Hold, type HoldOptions } from 'lease-core'
 import type { Ledger } from './ledger.ts'
 import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
 import { transfer, type Order } from './transfer.ts'
 import { ledgerAt } from './venues.ts'
+
+/** How often a claim is made that gets no answer, as on a machine with too much to do. */
+const ATTEMPTS = 10
 
 type Engagement = Extract<ToWorker, { kind: 'start' }>
 
@@ -72,12 +75,17 @@ class Worker {
   }
 
   async #hold(account: string): Promise<Hold> {
-    try {
-      return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs })
-    } catch (error) {
-      if (!(error instanceof ErrClaimDenied)) throw error
-      await tell({ kind: 'denied', account, by: error.currentHolder })
-      return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs, wait: { seconds: 10 } })
+    let wait: HoldOptions['wait'] = false
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs, wait })
+      } catch (error) {
+        if (error instanceof ErrClaimDenied && wait === false) {
+          await tell({ kind: 'denied', account, by: error.currentHolder })
+          wait = { seconds: 10 }
+        } else if (!(error instanceof ErrUnknown) || attempt === ATTEMPTS) throw error
+        // Unknown: no answer in time. Claimed again, a lease that was granted after all is simply renewed.
+      }
     }
   }
 }
