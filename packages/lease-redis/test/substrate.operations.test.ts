@@ -20,6 +20,9 @@ import {
   type Setting,
 } from './setting.ts'
 
+/** Outlived in each test, and long enough for a busy machine to do something before. */
+const SHORT_MS = 300
+
 for (const target of redisTargets('server')) {
   describe(`the operations, on ${target.name}`, () => {
     let setting: Setting
@@ -65,11 +68,11 @@ for (const target of redisTargets('server')) {
 
       it('lets the key go when the lease lapses, not before, and leaves nothing but its name behind', async () => {
         const [seconds = '', micros = ''] = (await setting.redis.time()).map(String)
-        await grant(substrate, claim(name, 'a', 60))
+        await grant(substrate, claim(name, 'a', SHORT_MS))
         expect(await setting.redis.pexpiretime(key())).to.be.at.least(
-          Number(seconds) * 1000 + Number(micros) / 1000 + 59,
+          Number(seconds) * 1000 + Number(micros) / 1000 + SHORT_MS - 1,
         )
-        await sleep(70)
+        await sleep(SHORT_MS + 10)
         expect(await setting.redis.exists(key())).to.equal(0)
         expect(await setting.redis.sismember(`${base}i`, name)).to.equal(1)
       })
@@ -271,11 +274,11 @@ for (const target of redisTargets('server')) {
 
     describe('expire', () => {
       it('is refused while the lease is live, and granted and announced once it has lapsed', async () => {
-        const { fencingToken } = await grant(substrate, claim(name, 'a', 40))
+        const { fencingToken } = await grant(substrate, claim(name, 'a', SHORT_MS))
         const live = await settle(substrate, expire(name))
         expect(live.outcome).to.equal('refused')
         expect(live.holding).to.include({ holder: 'a', fencingToken })
-        await sleep(50)
+        await sleep(SHORT_MS + 10)
         const heard = await announced(async () => {
           expect(await settle(substrate, expire(name))).to.deep.equal(vacant)
           expect(await settle(substrate, expire(name))).to.deep.equal(vacant)
@@ -286,10 +289,10 @@ for (const target of redisTargets('server')) {
 
     describe('pins', () => {
       it('keep a lease past its expiry, for every operation', async () => {
-        const { fencingToken } = await grant(substrate, claim(name, 'a', 30, { value: 'v' }))
+        const { fencingToken } = await grant(substrate, claim(name, 'a', SHORT_MS, { value: 'v' }))
         expect((await settle(substrate, pin(name, 'e'))).holding).to.include({ holder: 'a', pinned: true })
         expect(await setting.redis.pttl(key())).to.equal(-1)
-        await sleep(40)
+        await sleep(SHORT_MS + 10)
         for (const op of [claim(name, 'b', 1_000), expire(name)]) {
           const { outcome, holding } = await settle(substrate, op)
           expect(outcome).to.equal('refused')
@@ -331,9 +334,9 @@ for (const target of redisTargets('server')) {
       })
 
       it('end past the expiry with the lease, which is announced', async () => {
-        await grant(substrate, claim(name, 'a', 10))
+        await grant(substrate, claim(name, 'a', SHORT_MS))
         await settle(substrate, pin(name, 'e'))
-        await sleep(20)
+        await sleep(SHORT_MS + 10)
         const heard = await announced(async () => {
           expect(await settle(substrate, unpin(name, 'e'))).to.deep.equal(vacant)
         })
@@ -342,9 +345,9 @@ for (const target of redisTargets('server')) {
       })
 
       it('that were lost do not keep a lapsed lease for ever', async () => {
-        await grant(substrate, claim(name, 'a', 10))
+        await grant(substrate, claim(name, 'a', SHORT_MS))
         await settle(substrate, pin(name, 'e'))
-        await sleep(20)
+        await sleep(SHORT_MS + 10)
         await setting.redis.hdel(`${base}p`, name)
         expect(await readOne(substrate, name)).to.equal(undefined)
         expect(await settle(substrate, extend(name, 'a', 10))).to.deep.equal(refusedAsVacant)
