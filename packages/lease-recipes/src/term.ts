@@ -96,13 +96,11 @@ export class Terms {
       const token = this.#manager.token(lease, holder)
       try {
         const { fencingToken } = await token.check()
-        signal?.throwIfAborted()
         const term = new Term({ manager: this.#manager, clock: this.#clock, token, fencingToken, sent, durationMs })
         if (term.held) return term
       } catch (error) {
-        if (error instanceof ErrNotHeld) continue // it lapsed, or was taken away, on its way here
-        this.#manager.release(lease, holder).catch(() => {}) // it lapses by itself
-        throw error
+        if (!(error instanceof ErrNotHeld)) throw error // it lapses by itself
+        // It has lapsed, or was taken away, on its way here.
       }
     }
     const message = `could not hold lease "${lease}": each of ${MAX_ATTEMPTS} grants took longer than its ${durationMs} ms`

@@ -215,12 +215,39 @@ describe('fenced locks when things go wrong', () => {
       expect(second.error).to.have.property('message', 'home')
       expect(late.error).to.be.instanceOf(ErrClaimDenied)
       expect([first.state, third.state]).to.deep.equal(['pending', 'pending'])
+      expect(b.network.counts.claim).to.equal(1)
       await lock.release()
       await clock.advance(100)
       expect([first.state, third.state]).to.deep.equal(['fulfilled', 'pending'])
       await (first.value as FencedLock).release()
       await clock.advance(100)
       expect(third.state).to.equal('fulfilled')
+    })
+
+    it('DT-20: a lock that is another’s by now, unheard of, is released without an error', async () => {
+      for (const locks of [a.failOpen, a.brief]) {
+        const lock = await locks.acquireLock('db')
+        a.network.dropHints()
+        await b.failOpen.forceRelease('db')
+        const next = await b.failOpen.acquireLock('db')
+        expect(lock.held).to.equal(true)
+        await lock.release()
+        await next.token.check()
+        await next.release()
+      }
+    })
+
+    it('a lease without heartbeats that was over when its grant arrived is asked for again', async () => {
+      const own = new TestClock()
+      const sleeper = machine(store, own)
+      const slow = sleeper.network.hang({ kind: 'claim', at: 'reply', times: 1 })
+      const acquiring = track(sleeper.brief.acquireLock('db'))
+      await own.settle()
+      expect(sleeper.network.inFlight).to.equal(1)
+      await own.pause(LEASE_MS)
+      slow.heal()
+      await own.advance(100)
+      expect(acquiring.value?.held).to.equal(true)
     })
 
     it('a lease without heartbeats whose grants take longer than it lasts is not handed out', async () => {
@@ -523,6 +550,8 @@ describe('fenced locks when things go wrong', () => {
     track(a.failClosed.acquireLock('3', { wait: 1000 * LEASE_MS }))
     await clock.advance(2 * LEASE_MS)
     fault.heal()
+    await (await a.brief.acquireLock('4', { wait: 1000 * LEASE_MS })).release()
+    await a.brief.acquireLock('5')
     for (const locks of [a.failOpen, a.brief, a.failClosed]) await locks.close()
     await a.manager.stop()
     await b.manager.stop()
