@@ -1,6 +1,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Adapter, Contestant, Kept, Place, Sample, Workload } from '../bench.ts'
+import { settled } from '../heap.ts'
 import { inWindows } from './loop.ts'
 
 /** How often the delay of the event loop is looked at. */
@@ -115,6 +116,7 @@ interface Meter {
 async function startMeter(place: Place): Promise<Meter> {
   const delays = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
   delays.enable()
+  await settled()
   let idleMicrosPerMs = Number.POSITIVE_INFINITY
   for (let times = 0; times < IDLE_TIMES; times++) {
     const { cpuMicros, elapsedMs } = await cpuOf(() => pause(IDLE_MS))
