@@ -14,7 +14,7 @@
  * - After `stop()` no timer, wait or subscription of it is left.
  *
  * What a node that leads knows of itself counts for more than what it reads: a read that was sent before it was selected
- * may arrive after it, and one that shows its own past term is no news.
+ * may arrive after it, and what it reads about itself while it does not lead is its past, or is about to be granted.
  *
  * Failure. Attempts and reads that fail are repeated with growing pauses for as long as the node runs. What cannot be
  * repeated (the manager was stopped) stops the node: `error`.
@@ -144,8 +144,6 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   #leader: Leader | undefined
   /** What was seen last, whether or not it counted. */
   #seen: Info | undefined
-  /** The last term of this node that is over: seen again, it is no news. */
-  #pastTerm = -1n
   /** Ends the pause after resign(), when another leads. */
   #rival: (() => void) | undefined
 
@@ -317,7 +315,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
       for await (const info of this.#manager.observe(this.path, { signal, renewals: true })) {
         if (signal.aborted) return
         this.#see(info)
-        if (info !== undefined || !this.candidate) run.know()
+        if (!this.candidate || this.#news(info) !== undefined) run.know()
       }
     } catch (error) {
       this.#fail(run, error)
@@ -327,7 +325,6 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   async #compete(run: Run): Promise<void> {
     const { signal } = run
     try {
-      await this.#stopping
       while (!signal.aborted) {
         const value = this.#localValue ?? ''
         const hold = await this.#manager.hold(this.path, this.localId, {
@@ -375,7 +372,6 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
         const reason =
           signal.reason instanceof ErrLost ? signal.reason.reason : run.signal.aborted ? 'stopped' : 'resigned'
         this.#hold = undefined
-        this.#pastTerm = fencingToken
         const told = (): void => this.emit('deselect', { reason })
         if (reason === 'stopped') told()
         else this.#tell(this.#news(this.#seen), told)
@@ -435,9 +431,9 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     }
   }
 
-  /** Who leads by this; a past term of this node is nobody's. */
+  /** Who leads by this, while this node does not: a lease in its own name is one that it had, or is about to have. */
   #news(info: Info | undefined): Leader | undefined {
-    return info !== undefined && info.fencingToken > this.#pastTerm ? leaderOf(info) : undefined
+    return this.candidate && info?.holder === this.localId ? undefined : leaderOf(info)
   }
 
   /** Tells what has changed, if anything, and that there is a leader, if there is. */
@@ -467,7 +463,6 @@ class Run {
       this.know = resolve
       this.#giveUp = reject
     })
-    this.known.catch(() => {})
   }
 
   get signal(): AbortSignal {

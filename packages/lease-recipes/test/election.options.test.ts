@@ -104,6 +104,28 @@ describe('Election: options and small print', () => {
     await one.stop()
   })
 
+  it('LO-9: what was read before the election and arrives after it is no news', async () => {
+    const before = (await manager.leases()).get('/master')
+    let late = (): void => {}
+    const observe = async function* (): AsyncGenerator<undefined, never, void> {
+      yield before as undefined
+      await new Promise<void>((resolve) => (late = resolve))
+      yield before as undefined
+      return await new Promise<never>(() => {})
+    }
+    const stale = { hold: manager.hold.bind(manager), observe, token: manager.token.bind(manager) }
+    const one = election({ manager: stale, clock })('/master', { id: 'a', value: '10' })
+    const changes: unknown[] = []
+    one.on('change', (value) => changes.push(value))
+    await one.start()
+    late()
+    await clock.settle()
+    expect([one.isSelected(), one.value(), changes]).to.deep.equal([true, '10', ['10']])
+    void one.stop()
+    await clock.settle()
+    expect(one.isSelected()).to.equal(false)
+  })
+
   it('LO-12: after a pause nobody takes its past leadership for a present one, before any timer has fired', async () => {
     const one = node()
     await one.start()
