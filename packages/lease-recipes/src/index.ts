@@ -44,3 +44,13 @@ export type {
   PostgresFencingStoreOptions,
   RedisFencingStoreOptions,
 } from './fencing-gate.ts'
+export { ErrLimitMismatch, ErrNoSemaphore, Permit, Semaphores } from './semaphore.ts'
+export type {
+  PermitInfo,
+  PostOptions,
+  ResizeOptions,
+  SemaphoreCallOptions,
+  SemaphoreInfo,
+  SemaphoresEvents,
+  SemaphoresOptions,
+} from './semaphore.ts'

@@ -6,6 +6,7 @@ import { unique, type Store } from './stores.ts'
 /** The calls of a `Client` that go to the store. */
 const sent = new Set<PropertyKey>([
   'claimLease',
+  'claimAnyLease',
   'extendLease',
   'expireLease',
   'releaseLease',

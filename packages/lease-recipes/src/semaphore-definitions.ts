@@ -1,0 +1,187 @@
+/**
+ * What is known of the definitions of semaphores, so that to take a permit costs one round trip.
+ *
+ * A definition is a pinned lease whose value says how many permits there are. One that was asked for is observed from then
+ * on; what is known of it counts for `FRESH_MS` from before the read that confirmed it was sent, however long this process
+ * sleeps in between, and not at all once a change was heard of. Administrators keep slots that they take away out of
+ * reach for longer than that.
+ */
+import { setMaxListeners } from 'node:events'
+import { ErrStopped, MAX_ANY, type Clock, type Info, type Manager } from 'lease-core'
+import { orAborted } from './or-aborted.ts'
+
+/** For how long a definition is relied on without a read. */
+export const FRESH_MS = 30_000
+/** Definitions observed at once; beyond it, the one that was not asked for the longest is forgotten. */
+const MAX_OBSERVED = 1000
+
+/** How many permits there are, by which term of the definition. */
+export interface Definition {
+  readonly n: number
+  readonly holder: string
+  /** Fencing token of the definition's lease: another for each creation, the same whatever the size. */
+  readonly generation: bigint
+}
+
+/** A definition that may be relied on while `fresh`. */
+export interface KnownDefinition extends Definition {
+  /** Aborts when a change of the definition was heard of, or nobody observes it any more. */
+  readonly changed: AbortSignal
+  /** Whether it was so at some moment less than `FRESH_MS` ago. */
+  readonly fresh: boolean
+}
+
+/** Reads one lease, waiting for a store that is out of reach as long as the signal allows. */
+export async function readLease(
+  manager: Pick<Manager, 'observe'>,
+  lease: string,
+  signal: AbortSignal,
+): Promise<Info | undefined> {
+  for await (const info of manager.observe(lease, { signal })) return info
+  return undefined // an observation has a first state, or throws
+}
+
+/** What the value of a definition's lease says; undefined: this is no definition. */
+export function parseDefinition(info: Info | undefined): Definition | undefined {
+  if (info?.value === undefined) return undefined
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(info.value)
+  } catch {
+    return undefined
+  }
+  const n: unknown = (parsed as { readonly n?: unknown } | null)?.n
+  return isLimit(n) ? { n, holder: info.holder, generation: info.fencingToken } : undefined
+}
+
+/** Whether so many permits are possible. */
+export function isLimit(n: unknown): n is number {
+  return typeof n === 'number' && Number.isInteger(n) && n >= 1 && n <= MAX_ANY
+}
+
+/** The definitions that one process knows. */
+export class Definitions {
+  readonly #manager: Pick<Manager, 'observe'>
+  readonly #clock: Clock
+  readonly #observed = new Map<string, Observed>()
+  #closed = false
+
+  constructor(manager: Pick<Manager, 'observe'>, clock: Clock) {
+    this.#manager = manager
+    this.#clock = clock
+  }
+
+  /** The definition, fresh: without a read if it is known, else after one. undefined: there is none. */
+  async current(lease: string, signal: AbortSignal): Promise<KnownDefinition | undefined> {
+    for (;;) {
+      if (this.#closed) throw new ErrStopped('nothing is observed any more', { lease })
+      const observed = this.#observed.get(lease) ?? this.#observe(lease)
+      const known = await orAborted(observed.known, signal)
+      if (known === 'ended') continue
+      if (known === undefined) return undefined
+      if (known.fresh || (await this.confirm(lease, known, signal))) return known
+    }
+  }
+
+  /** Makes sure that the definition is what it was, by a read; if not, it is forgotten. */
+  async confirm(lease: string, known: KnownDefinition, signal: AbortSignal): Promise<boolean> {
+    const asked = new Instant(this.#clock)
+    const found = parseDefinition(await readLease(this.#manager, lease, signal))
+    const observed = this.#observed.get(lease)
+    if (observed === undefined || known.changed.aborted || !isSame(known, found)) {
+      observed?.end()
+      return false
+    }
+    observed.confirmed = asked
+    return true
+  }
+
+  /** Nothing is observed any more. */
+  close(): void {
+    this.#closed = true
+    for (const observed of [...this.#observed.values()]) observed.end()
+  }
+
+  #observe(lease: string): Observed {
+    const controller = new AbortController()
+    setMaxListeners(0, controller.signal)
+    const observed: Observed = {
+      confirmed: new Instant(this.#clock),
+      known: Promise.resolve(undefined),
+      end: () => {
+        if (this.#observed.get(lease) === observed) this.#observed.delete(lease)
+        controller.abort(new DOMException('the definition has changed', 'AbortError'))
+      },
+    }
+    observed.known = this.#follow(lease, observed, controller.signal)
+    observed.known.catch(() => {}) // told to those who asked
+    this.#observed.set(lease, observed)
+    if (this.#observed.size > MAX_OBSERVED) this.#observed.values().next().value?.end()
+    return observed
+  }
+
+  async #follow(
+    lease: string,
+    observed: Observed,
+    changed: AbortSignal,
+  ): Promise<KnownDefinition | 'ended' | undefined> {
+    const states = this.#manager.observe(lease, { signal: changed })
+    try {
+      const definition = parseDefinition((await states.next()).value)
+      if (definition === undefined) {
+        observed.end()
+        return undefined
+      }
+      void endWithChange(states, definition).finally(observed.end)
+      return {
+        ...definition,
+        changed,
+        get fresh() {
+          return !changed.aborted && observed.confirmed.elapsedMs < FRESH_MS
+        },
+      }
+    } catch (error) {
+      if (changed.aborted) return 'ended'
+      observed.end()
+      throw error
+    }
+  }
+}
+
+/** A local instant, by both clocks. */
+export class Instant {
+  readonly #clock: Clock
+  readonly #monotonicMs: number
+  readonly #wallMs: number
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+    this.#monotonicMs = clock.monotonic()
+    this.#wallMs = clock.now()
+  }
+
+  /** Time that may have passed at most: the monotonic clock stands still in a suspend, the wall clock is set. */
+  get elapsedMs(): number {
+    return Math.max(this.#clock.monotonic() - this.#monotonicMs, this.#clock.now() - this.#wallMs)
+  }
+}
+
+interface Observed {
+  /** Before the latest read that showed it unchanged. */
+  confirmed: Instant
+  known: Promise<KnownDefinition | 'ended' | undefined>
+  readonly end: () => void
+}
+
+/** Resolves when the observation shows something else, or ends. */
+async function endWithChange(states: AsyncGenerator<Info | undefined>, definition: Definition): Promise<void> {
+  try {
+    for await (const info of states) if (!isSame(definition, parseDefinition(info))) return
+  } catch {
+    // The manager was stopped, or nobody is interested any more.
+  }
+}
+
+function isSame(a: Definition, b: Definition | undefined): boolean {
+  return a.n === b?.n && a.generation === b.generation && a.holder === b.holder
+}
