@@ -250,6 +250,19 @@ describe('fenced locks when things go wrong', () => {
       expect(acquiring.value?.held).to.equal(true)
     })
 
+    it('a lease without heartbeats that lapsed while its grant was on its way is claimed anew', async () => {
+      const own = new TestClock()
+      const sleeper = machine(store, own)
+      const slow = sleeper.network.hang({ kind: 'claim', at: 'reply', times: 1 })
+      const acquiring = track(sleeper.brief.acquireLock('db'))
+      await own.settle()
+      slow.heal()
+      await Promise.all([own.pause(LEASE_MS + 100), clock.pause(LEASE_MS + 100)]) // the reply is read afterwards
+      await own.advance(100)
+      expect(acquiring.value?.held).to.equal(true)
+      expect(sleeper.network.counts.claim).to.equal(2)
+    })
+
     it('a lease without heartbeats whose grants take longer than it lasts is not handed out', async () => {
       a.network.delay(LEASE_MS, { kind: 'claim', at: 'reply' })
       const client = new SubstrateClient({ substrate: a.network, clock, requestTimeout: 60_000 })
