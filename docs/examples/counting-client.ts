@@ -4,10 +4,19 @@ import type { Client } from 'lease-core'
 export class CountingClient implements Client {
   /** Calls so far, by method. */
   readonly calls = new Map<string, number>()
+  /** Only where the client has it: not every store can do it in one step. */
+  readonly claimAnyLease: Client['claimAnyLease']
   readonly #client: Client
 
   constructor(client: Client) {
     this.#client = client
+    const claimAny = client.claimAnyLease?.bind(client)
+    this.claimAnyLease =
+      claimAny &&
+      ((...args) => {
+        this.#counted('claimAnyLease')
+        return claimAny(...args)
+      })
   }
 
   claimLease: Client['claimLease'] = (...args) => this.#counted('claimLease').claimLease(...args)
