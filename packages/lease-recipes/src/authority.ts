@@ -104,6 +104,8 @@ export interface AuthorityEvents {
 
 const TTL_MS = 15_000
 const HEARTBEAT_MS = 2_000
+/** The expiry that is known is a latest instant; a lease may have lapsed about so long before it. For logs only. */
+const ROUND_TRIP_MS = 50
 
 export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposable {
   readonly lease: string
@@ -391,8 +393,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
         const { holder } = before ?? {}
         const ended = holder !== undefined && info?.fencingToken !== before?.fencingToken
         const leftMs = (before?.expiry.toMillis() ?? 0) - this.#clock.now()
-        // The expiry that is known is a latest instant: a lease may have lapsed a round trip before it.
-        if (ended && holder !== this.holder && leftMs < this.#ttlMs / 10) this.emit('expired', { holder })
+        if (ended && holder !== this.holder && leftMs < ROUND_TRIP_MS) this.emit('expired', { holder })
         if (info === undefined) this.#takenBy = undefined
         else if (info.holder !== this.holder) this.#tellTaken(info.holder)
         before = info
