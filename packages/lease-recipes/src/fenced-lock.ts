@@ -58,6 +58,11 @@ export interface AcquireLockOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+export interface LockCallOptions {
+  /** Rejects the call with its reason; what was sent is not undone. */
+  readonly signal?: AbortSignal | undefined
+}
+
 /** What a `FencedLock` tells. */
 export interface FencedLockEvents {
   /** Something went wrong and is tried again: the lock is still held. Nobody needs to listen. */
@@ -243,6 +248,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     const acquiring = this.acquire({ lease, holder, owner, wait, signal: until.signal, trouble })
     try {
       const tenure = await orAborted(acquiring, until.signal)
+      until.signal.throwIfAborted() // at the last moment
       const lock = new FencedLock({ id, lease, holder, owner, trouble, tenure })
       this.#keep(lease, tenure, trouble)
       return lock
@@ -261,7 +267,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
    *
    * @throws ErrUnknown it may have happened
    */
-  async forceRelease(id: LockId, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
+  async forceRelease(id: LockId, options: LockCallOptions = {}): Promise<void> {
     const checks = new Checks(options, ['signal'])
     const lease = this.#leaseOf(id, checks)
     checkSignal(checks, options.signal)
@@ -271,9 +277,14 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
   }
 
   /** Every lock of the table that is held now, in either mode, freshly read with all leases of the namespace. */
-  async list(): Promise<readonly LockInfo[]> {
+  async list(options: LockCallOptions = {}): Promise<readonly LockInfo[]> {
+    const checks = new Checks(options, ['signal'])
+    checkSignal(checks, options.signal)
+    checks.finish()
+    options.signal?.throwIfAborted()
     const locks: LockInfo[] = []
-    for (const [lease, { holder, value, fencingToken, pinned, expiry }] of await this.manager.leases()) {
+    const leases = await orAborted(this.manager.leases(), options.signal)
+    for (const [lease, { holder, value, fencingToken, pinned, expiry }] of leases) {
       const id = lease.startsWith(this.#prefix) ? decodeLockId(lease.slice(this.#prefix.length)) : undefined
       if (id !== undefined) locks.push({ id, lease, holder, owner: value, fencingToken, pinned, expiry })
     }

@@ -28,6 +28,7 @@ export type {
   FencedLock,
   FencedLockEvents,
   FencedLockOptions,
+  LockCallOptions,
   LockInfo,
 } from './fenced-lock.ts'
 export type { LockId, LockIdPart } from './lock-id.ts'

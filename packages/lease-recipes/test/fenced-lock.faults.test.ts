@@ -554,6 +554,26 @@ describe('fenced locks when things go wrong', () => {
     expect(open.held).to.equal(true)
   })
 
+  it('whenever close() comes, an acquisition is rejected or its lock released: nothing is left behind', async () => {
+    for (const mode of ['failOpen', 'brief', 'failClosed'] as const) {
+      const rejected = new Set<boolean>()
+      for (let turns = 0; turns < 60; turns++) {
+        const [by, id] = [machine(), `${mode} ${turns}`]
+        const acquiring = track(by[mode].acquireLock(id))
+        for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+        await by[mode].close()
+        await clock.advance(LEASE_MS + 1000) // at the very worst it lapses
+        rejected.add(acquiring.state === 'rejected')
+        if (acquiring.state === 'rejected') expect(acquiring.error).to.have.property('name', 'ErrStopped')
+        else expect(acquiring.value?.signal.aborted).to.equal(true)
+        const left = (await b.manager.leases()).has(`locks:${mode}%20${turns}`)
+        expect(left, id).to.equal(mode === 'failClosed' && acquiring.state === 'fulfilled')
+        await by.manager.stop()
+      }
+      expect([...rejected], mode).to.have.members([true, false])
+    }
+  })
+
   it('after close() and stop() nothing is left that keeps a process alive', async () => {
     const fault = a.network.reject(away, { kind: 'extend' })
     await a.failOpen.acquireLock('1')

@@ -83,6 +83,7 @@ describe('the options of fenced locks', () => {
     for (const make of [
       () => locks.acquireLock('db', null as never),
       () => locks.forceRelease('db', { signal: {} } as never),
+      () => locks.list({ all: true } as never),
     ]) {
       expect(await errorOf(make())).to.be.instanceOf(ErrNotValid)
     }

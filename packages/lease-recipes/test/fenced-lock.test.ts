@@ -184,6 +184,9 @@ for (const store of stores()) {
           const { [mode]: locks } = town.process()
           const reason = new Error('too late')
           expect(await errorOf(locks.acquireLock('db', { signal: AbortSignal.abort(reason) }))).to.equal(reason)
+          const signal = AbortSignal.abort(reason)
+          expect(await errorOf(locks.forceRelease('db', { signal }))).to.equal(reason)
+          expect(await errorOf(locks.list({ signal }))).to.equal(reason)
           expect(await locks.list()).to.deep.equal([])
         })
 
