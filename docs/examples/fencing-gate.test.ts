@@ -26,6 +26,8 @@ describe('example: writers that were overtaken', () => {
   before(async () => {
     database = await freshDatabase(target)
     pool = new Pool({ connectionString: database.url })
+    pool.on('error', () => {}) // the database is dropped before the last connection is closed
+    pool.on('connect', (client) => client.on('error', () => {}))
     await new PostgresFencingStore({ client: pool }).migrate()
     await pool.query('CREATE TABLE report (text text)')
     const clock = new TestClock()

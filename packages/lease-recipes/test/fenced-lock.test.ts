@@ -167,7 +167,7 @@ for (const store of stores()) {
         it('DT-25: a wait ends in time, or with its signal, and leaves nothing behind', async () => {
           const [a, b] = [town.process(), town.process()]
           const lock = await a[mode].acquireLock('db')
-          const bounded = track(b[mode].acquireLock('db', { wait: 8 * store.unitMs }))
+          const bounded = track(b[mode].acquireLock('db', { wait: town.leaseMs / 2 }))
           const abort = new AbortController()
           const aborted = track(b[mode].acquireLock('db', { wait: true, signal: abort.signal }))
           await store.pass(store.unitMs)

@@ -38,6 +38,8 @@ function inPostgres(target: ReturnType<typeof postgresTargets>[number]): Place &
     async open() {
       database = await freshDatabase(target)
       pool = new Pool({ connectionString: database.url, max: 8 })
+      pool.on('error', () => {}) // the database is dropped before the last connection is closed
+      pool.on('connect', (client) => client.on('error', () => {}))
       await new PostgresFencingStore({ client: pool }).migrate()
     },
     store: () => new PostgresFencingStore({ client: pool }),
@@ -266,6 +268,7 @@ for (const place of postgres) {
 
     it('without its table nothing is let in', async () => {
       const client = new Client(place.pool().options)
+      client.on('error', () => {})
       await client.connect()
       const gate = new FencingGate({ store: new PostgresFencingStore({ client, table: 'nowhere' }) })
       const error = await errorOf(gate.admit('a', { fencingToken: 1n, holder: 'a' }))
