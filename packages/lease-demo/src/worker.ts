@@ -12,8 +12,8 @@ import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
 import { transfer, type Order } from './transfer.ts'
 import { ledgerAt } from './venues.ts'
 
-/** How often a claim is made that gets no answer, as on a machine with too much to do. */
-const ATTEMPTS = 10
+/** For how long a claim that gets no answer is made again: a machine with too much to do is slow, a server is gone. */
+const PATIENCE_MS = 5000
 
 type Engagement = Extract<ToWorker, { kind: 'start' }>
 
@@ -76,14 +76,15 @@ class Worker {
 
   async #hold(account: string): Promise<Hold> {
     let wait: HoldOptions['wait'] = false
-    for (let attempt = 1; ; attempt++) {
+    const beganMs = performance.now()
+    for (;;) {
       try {
         return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs, wait })
       } catch (error) {
         if (error instanceof ErrClaimDenied && wait === false) {
           await tell({ kind: 'denied', account, by: error.currentHolder })
           wait = { seconds: 10 }
-        } else if (!(error instanceof ErrUnknown) || attempt === ATTEMPTS) throw error
+        } else if (!(error instanceof ErrUnknown) || performance.now() - beganMs > PATIENCE_MS) throw error
         // Unknown: no answer in time. Claimed again, a lease that was granted after all is simply renewed.
       }
     }
