@@ -55,3 +55,11 @@ export type {
   SemaphoresEvents,
   SemaphoresOptions,
 } from './semaphore.ts'
+export { Lock, ReadWriteLock } from './read-write-lock.ts'
+export type {
+  LockMode,
+  LockOptions,
+  ReadWriteLockEvents,
+  ReadWriteLockOptions,
+  UnlockOptions,
+} from './read-write-lock.ts'

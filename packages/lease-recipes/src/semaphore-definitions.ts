@@ -8,7 +8,9 @@
  */
 import { setMaxListeners } from 'node:events'
 import { ErrStopped, MAX_ANY, type Clock, type Info, type Manager } from 'lease-core'
+import { Instant } from './instant.ts'
 import { orAborted } from './or-aborted.ts'
+import { readLease } from './read-lease.ts'
 
 /** For how long a definition is relied on without a read. */
 export const FRESH_MS = 30_000
@@ -29,16 +31,6 @@ export interface KnownDefinition extends Definition {
   readonly changed: AbortSignal
   /** Whether it was so at some moment less than `FRESH_MS` ago. */
   readonly fresh: boolean
-}
-
-/** Reads one lease, waiting for a store that is out of reach as long as the signal allows. */
-export async function readLease(
-  manager: Pick<Manager, 'observe'>,
-  lease: string,
-  signal: AbortSignal,
-): Promise<Info | undefined> {
-  for await (const info of manager.observe(lease, { signal })) return info
-  return undefined // an observation has a first state, or throws
 }
 
 /** What the value of a definition's lease says; undefined: this is no definition. */
@@ -145,24 +137,6 @@ export class Definitions {
       observed.end()
       throw error
     }
-  }
-}
-
-/** A local instant, by both clocks. */
-export class Instant {
-  readonly #clock: Clock
-  readonly #monotonicMs: number
-  readonly #wallMs: number
-
-  constructor(clock: Clock) {
-    this.#clock = clock
-    this.#monotonicMs = clock.monotonic()
-    this.#wallMs = clock.now()
-  }
-
-  /** Time that may have passed at most: the monotonic clock stands still in a suspend, the wall clock is set. */
-  get elapsedMs(): number {
-    return Math.max(this.#clock.monotonic() - this.#monotonicMs, this.#clock.now() - this.#wallMs)
   }
 }
 

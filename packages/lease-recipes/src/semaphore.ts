@@ -21,15 +21,18 @@
  * After clusterluck's DSMServer, whose names it keeps.
  */
 import { randomUUID } from 'node:crypto'
-import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, hasMethods, MAX_ANY } from 'lease-core'
+import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrUnknown, hasMethods, MAX_ANY } from 'lease-core'
 import { MAX_DURATION_MS, MAX_NAME_BYTES, sleep, systemClock } from 'lease-core'
 import type { Clock, Hold, HoldOptions, Info, Manager, Token } from 'lease-core'
 import type { DateTime, DurationLike } from 'luxon'
+import { Calls } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { brokenLockIdRule, encodeText } from './lock-id.ts'
-import { LinkedSignal, orAborted } from './or-aborted.ts'
-import { Definitions, FRESH_MS, Instant, isLimit, parseDefinition, readLease } from './semaphore-definitions.ts'
+import { Instant } from './instant.ts'
+import { LinkedSignal } from './or-aborted.ts'
+import { readLease } from './read-lease.ts'
+import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { Definitions, FRESH_MS, isLimit, parseDefinition } from './semaphore-definitions.ts'
 import type { Definition, KnownDefinition } from './semaphore-definitions.ts'
 
 export interface SemaphoresOptions {
@@ -221,7 +224,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   readonly #definitions: Definitions
   /** Those posted here and not over, by definition and holder. */
   readonly #permits = new Map<string, Permit>()
-  readonly #calls = new Map<LinkedSignal, Promise<unknown>>()
+  readonly #calls: Calls
   #stopping: Promise<void> | undefined
 
   /** @throws ErrNotValid with every problem */
@@ -243,7 +246,8 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.finish()
     this.#manager = manager
     this.#clock = clock ?? systemClock
-    this.#prefix = encode(prefix)
+    this.#prefix = encodeSegment(prefix)
+    this.#calls = new Calls(this.#clock, 'the semaphores are')
     this.#definitions = new Definitions(manager, this.#clock)
   }
 
@@ -408,10 +412,9 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   async #stop(): Promise<void> {
-    const calls = [...this.#calls]
-    for (const [until] of calls) until.abort(stopped())
+    const ended = this.#calls.stop()
     this.#definitions.close()
-    await Promise.allSettled(calls.map(([, call]) => call))
+    await ended
     await Promise.allSettled(Array.from(this.#permits.values(), (permit) => permit.close()))
   }
 
@@ -639,9 +642,9 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #namesOf(id: string, checks: Checks): Names {
-    const rule = typeof id !== 'string' ? 'must be a string' : id === '' ? 'must not be empty' : brokenLockIdRule(id)
+    const rule = brokenSegmentRule(id)
     checks.must('id', rule === undefined, rule ?? '', id)
-    const definition = rule === undefined ? `${this.#prefix}/${encode(id)}` : ''
+    const definition = rule === undefined ? `${this.#prefix}/${encodeSegment(id)}` : ''
     const admin = `${definition}/admin`
     checks.must('id', Buffer.byteLength(admin) <= MAX_NAME_BYTES, `must be shorter (as "${admin}" it is too long)`, id)
     return { id, definition, admin }
@@ -658,24 +661,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.signal('signal', signal)
     const requestMs = requestTimeout === undefined ? this.#requestMs : checks.duration('requestTimeout', requestTimeout)
     checks.finish()
-    if (this.#stopping !== undefined) throw stopped()
-    signal?.throwIfAborted()
-    const until = new LinkedSignal(signal)
-    const limitMs = waitMs + tries * requestMs
-    const timeIsUp = (): void => until.abort(new ErrUnknown(`no answer within ${limitMs} ms`, { reason: 'no answer' }))
-    const timer = limitMs < MAX_DURATION_MS ? this.#clock.setTimer(limitMs, timeIsUp) : undefined
-    const call = body(until.signal)
-    this.#calls.set(until, call)
-    try {
-      return await orAborted(call, until.signal)
-    } finally {
-      timer?.cancel()
-      const forget = (): void => {
-        this.#calls.delete(until)
-        until.letGo()
-      }
-      call.then(forget, forget)
-    }
+    return this.#calls.run({ signal, limitMs: waitMs + tries * requestMs }, body)
   }
 }
 
@@ -721,11 +707,6 @@ interface Admin {
   assertHeld(): void
 }
 
-/** With a slash between them, parts that were encoded are told apart. */
-function encode(part: string): string {
-  return encodeText(part).replaceAll('/', '%2F')
-}
-
 function slotsOf({ definition }: Names, from: number, to: number): string[] {
   return Array.from({ length: Math.max(0, to - from) }, (_, index) => `${definition}/${from + index}`)
 }
@@ -748,8 +729,4 @@ function sameLimit({ id, definition }: Names, { n }: Definition, asked: number):
 
 function unlessNotHeld(error: unknown): void {
   if (!(error instanceof ErrNotHeld)) throw error
-}
-
-function stopped(): ErrStopped {
-  return new ErrStopped('the semaphores are stopped')
 }

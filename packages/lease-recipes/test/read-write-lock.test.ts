@@ -1,0 +1,336 @@
+import { expect } from 'chai'
+import { ErrClaimDenied, ErrLost, ErrStopped, ErrUnknown } from 'lease-core'
+import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '../src/read-write-lock.ts'
+import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
+import { stores } from './stores.ts'
+
+for (const store of stores()) {
+  describe(`Read-write lock on ${store.name}`, () => {
+    const duration = 8 * store.unitMs
+    const wait = false
+    let bench: Bench
+    let here: Process
+    let there: Process
+    let a: ReadWriteLock
+    let b: ReadWriteLock
+
+    before(() => store.open())
+    after(() => store.close())
+    beforeEach(() => {
+      bench = new Bench(store)
+      here = bench.process()
+      there = bench.process()
+      a = lockOf(here)
+      b = lockOf(there)
+    })
+    afterEach(() => bench.close())
+
+    function lockOf(process: Process, options: Partial<ReadWriteLockOptions> = {}): ReadWriteLock {
+      const { manager } = process
+      return bench.own(
+        new ReadWriteLock({ manager, name: 'orders', maxReaders: 4, duration, clock: store.clock, ...options }),
+      )
+    }
+
+    /** Its outcome, letting time pass until it is there. */
+    async function within<T>(work: Promise<T>): Promise<T> {
+      let done = false
+      const mark = (): void => void (done = true)
+      work.then(mark, mark)
+      await store.until('an outcome', () => done)
+      return work
+    }
+
+    /** Whether it has an outcome when a while is over. */
+    async function isPending(work: Promise<unknown>, ms: number): Promise<boolean> {
+      let done = false
+      const mark = (): void => void (done = true)
+      work.then(mark, mark)
+      await store.pass(ms)
+      return !done
+    }
+
+    it('DLM-1: readers lock together, a writer alone, from any process', async () => {
+      const readers = [await within(a.rlock('x', { wait })), await within(b.rlock('y', { wait }))]
+      expect(readers.map((lock) => [lock.mode, lock.held])).to.deep.equal([
+        ['read', true],
+        ['read', true],
+      ])
+      for (const reader of readers) await reader.unlock()
+      const writer = await within(b.wlock('w', { wait }))
+      expect([writer.mode, writer.holder, writer.held]).to.deep.equal(['write', 'w', true])
+      await writer.token.check()
+      await within(writer.unlock())
+      expect(writer.held).to.equal(false)
+      const next = await within(a.wlock('v', { wait }))
+      expect(next.fencingToken > writer.fencingToken).to.equal(true)
+    })
+
+    it('DLM-2: a lock whose grants came too late to be relied on is not handed over', async () => {
+      here.pause()
+      const locking = a.wlock('w')
+      await store.pass(3 * duration)
+      here.resume()
+      const lock = await within(locking)
+      expect(lock.held).to.equal(true)
+      await store.pass(duration / 2)
+      expect(lock.held).to.equal(true)
+      await rejection(within(b.rlock('x', { wait })), ErrClaimDenied)
+    })
+
+    it('DLM-3: a single try is refused at once, a bounded wait at its end, and an endless one ends with its signal', async () => {
+      await within(a.wlock('w'))
+      await rejection(within(b.rlock('x', { wait })), ErrClaimDenied)
+      await rejection(within(b.wlock('y', { wait })), ErrClaimDenied)
+      const begunMs = store.clock.monotonic()
+      await rejection(within(b.rlock('x', { wait: 2 * store.unitMs })), ErrClaimDenied)
+      await rejection(within(b.wlock('y', { wait: 2 * store.unitMs })), ErrClaimDenied)
+      expect(store.clock.monotonic() - begunMs).to.be.at.least(4 * store.unitMs - 1)
+      const impatient = new AbortController()
+      const waits = [b.rlock('x', { signal: impatient.signal }), b.wlock('y', { signal: impatient.signal })].map(
+        (call) => rejection(call, Error),
+      )
+      await store.pass(store.unitMs)
+      impatient.abort(new Error('no patience'))
+      for (const error of await within(Promise.all(waits))) expect(error.message).to.equal('no patience')
+    })
+
+    it('DLM-3: whoever waits is woken when the lock is free, and has sent nothing meanwhile', async () => {
+      const writer = await within(a.wlock('w'))
+      const others = lockOf(bench.process(), { prefix: 'others' })
+      await within(others.rlock('z')) // to see that it goes on beside
+      const waiting = [b.rlock('x'), b.rlock('y')]
+      await store.pass(4 * store.unitMs)
+      const before = there.sent
+      await store.pass(10 * store.unitMs)
+      expect(there.sent - before, 'sent while they waited').to.be.at.most(there.client.claimAnyLease ? 3 : 6)
+      await writer.unlock()
+      const readers = await within(Promise.all(waiting))
+      expect(readers.every(({ held }) => held)).to.equal(true)
+    })
+
+    it('DLM-4: no writer while anybody reads, no reader while anybody writes, no two writers', async () => {
+      const reader = await within(a.rlock('x'))
+      await rejection(within(b.wlock('w', { wait })), ErrClaimDenied)
+      await within(b.rlock('y', { wait: duration })) // the attempt has left nothing behind
+      const waiting = b.wlock('w')
+      expect(await isPending(waiting, 2 * store.unitMs)).to.equal(true)
+      await within(reader.unlock())
+      expect(await isPending(waiting, 2 * store.unitMs)).to.equal(true)
+      await within(a.runlock('y'))
+      const writer = await within(waiting)
+      await rejection(within(a.rlock('x', { wait })), ErrClaimDenied)
+      await rejection(within(a.wlock('v', { wait })), ErrClaimDenied)
+      expect(writer.held).to.equal(true)
+    })
+
+    it('DLM-4: a waiting writer is not starved by readers who keep coming', async () => {
+      const stop = new AbortController()
+      const reading = [a, b].flatMap((lock, process) =>
+        [0, 1].map(async (index) => {
+          const holder = `r${process}${index}`
+          for (let round = 0; !stop.signal.aborted; round++) {
+            const reader = await lock.rlock(`${holder}-${round}`, { signal: stop.signal })
+            await store.pass(store.unitMs / 2)
+            await reader.unlock()
+          }
+        }),
+      )
+      await store.pass(store.unitMs)
+      const writers = lockOf(bench.process())
+      for (let round = 0; round < 3; round++) await (await within(writers.wlock(`w${round}`))).unlock()
+      stop.abort()
+      await within(Promise.allSettled(reading))
+    })
+
+    it('DLM-4: maxReaders read at once, and the next one waits', async () => {
+      const readers = await within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
+      await rejection(within(b.rlock('t', { wait })), ErrClaimDenied)
+      const waiting = b.rlock('t')
+      await store.pass(store.unitMs)
+      await readers[2]?.unlock()
+      expect((await within(waiting)).held).to.equal(true)
+    })
+
+    it('DLM-5: a reader who locks again has the same lock, refreshed', async () => {
+      const timeout = duration
+      const first = await within(a.rlock('x', { timeout }))
+      await store.pass(0.7 * timeout)
+      const again = await within(a.rlock('x', { timeout }))
+      expect(again).to.equal(first)
+      await store.pass(0.6 * timeout)
+      expect(first.held).to.equal(true)
+      const elsewhere = await within(b.rlock('x', { wait }))
+      expect(elsewhere.fencingToken).to.equal(first.fencingToken)
+      await within(again.unlock())
+      expect(first.held).to.equal(false)
+      await store.until('the end of the other', () => !elsewhere.held)
+      await within(a.wlock('w', { wait: duration }))
+    })
+
+    it('DLM-6: a writer who locks again has the same lock, and a failed attempt frees nothing', async () => {
+      const writer = await within(a.wlock('w', { wait }))
+      expect(await within(a.wlock('w', { wait }))).to.equal(writer)
+      const elsewhere = await within(b.wlock('w', { wait }))
+      expect(elsewhere.fencingToken).to.equal(writer.fencingToken)
+      const impatient = AbortSignal.abort(new Error('no patience'))
+      await rejection(a.wlock('w', { signal: impatient }), Error)
+      there.cut = true
+      const late = lockOf(there, { requestTimeout: store.unitMs })
+      await rejection(within(late.wlock('w', { wait })), ErrUnknown)
+      there.cut = false
+      await store.pass(2 * duration)
+      expect(writer.held).to.equal(true)
+      await rejection(within(b.rlock('x', { wait })), ErrClaimDenied)
+    })
+
+    it('DLM-6: two calls for one holder at once are one lock', async () => {
+      const locks = await within(Promise.all([a.wlock('w'), a.wlock('w'), a.wlock('w')]))
+      expect(new Set(locks).size).to.equal(1)
+      const impatient = new AbortController()
+      const blocked = [b.wlock('v', { signal: impatient.signal }), b.wlock('v')]
+      blocked.forEach((call) => call.catch(() => {}))
+      await store.pass(store.unitMs)
+      impatient.abort(new Error('no patience'))
+      await locks[0]?.unlock()
+      expect((await within(blocked[1] as Promise<Lock>)).held).to.equal(true)
+    })
+
+    it('DLM-6: a reader who wants to write is refused and goes on reading; and the other way round', async () => {
+      const reader = await within(a.rlock('x'))
+      for (const lock of [a, b]) await rejection(within(lock.wlock('x')), ErrClaimDenied)
+      expect(reader.held).to.equal(true)
+      await within(reader.unlock())
+      const writer = await within(a.wlock('x', { wait: duration }))
+      await rejection(within(a.rlock('x')), ErrClaimDenied)
+      expect(writer.held).to.equal(true)
+    })
+
+    it('DLM-7: a call without an answer ends in time, and what it took lapses', async () => {
+      const hasty = lockOf(there, { requestTimeout: store.unitMs })
+      there.cut = true
+      await rejection(within(hasty.wlock('w', { wait })), ErrUnknown)
+      await rejection(within(hasty.rlock('x', { wait })), ErrUnknown)
+      await rejection(within(hasty.runlock('x')), ErrUnknown)
+      there.cut = false
+      const writer = await within(a.wlock('v', { wait: 10 * duration }))
+      expect(writer.held).to.equal(true)
+    })
+
+    it('DLM-7: a writer who is interrupted halfway gives back what he has', async () => {
+      const reader = await within(a.rlock('x'))
+      const interrupted = new AbortController()
+      const waiting = rejection(b.wlock('w', { signal: interrupted.signal }), Error)
+      await store.pass(2 * store.unitMs)
+      interrupted.abort(new Error('interrupted'))
+      await within(waiting)
+      const more = await within(Promise.all(['p', 'q', 'r'].map((holder) => a.rlock(holder, { wait: duration }))))
+      expect([reader, ...more].every(({ held }) => held)).to.equal(true)
+    })
+
+    it('DLM-8: a lock lives while its process does, ends with its timeout, and lapses after a crash', async () => {
+      const writer = await within(a.wlock('w'))
+      await store.pass(2 * duration)
+      expect(writer.held).to.equal(true)
+      await within(writer.unlock())
+
+      const timed = await within(a.rlock('x', { timeout: duration / 2 }))
+      await store.until('its end', () => timed.signal.aborted)
+      expect((timed.signal.reason as ErrLost).reason).to.equal('expired')
+      expect(() => timed.assertHeld()).to.throw(ErrLost)
+      await rejection(timed.refresh(), ErrLost)
+
+      const crashed = await within(a.wlock('w', { wait: duration }))
+      await here.manager.stop()
+      expect(crashed.held).to.equal(false)
+      expect((await within(b.rlock('x'))).held).to.equal(true)
+    })
+
+    it('DLM-9: to unlock what is not locked is no error; anybody who knows the holder can unlock', async () => {
+      for (const lock of [a, b]) {
+        await within(lock.runlock('x'))
+        await within(lock.wunlock('x'))
+      }
+      const reader = await within(a.rlock('x'))
+      await within(a.wunlock('x'))
+      await within(b.runlock('y'))
+      expect(reader.held).to.equal(true)
+      await within(b.runlock('x'))
+      await store.until('its end', () => !reader.held)
+      const writer = await within(a.wlock('w', { wait: duration }))
+      await within(b.wunlock('w'))
+      await store.until('its end', () => writer.signal.aborted)
+      expect((writer.signal.reason as ErrLost).reason).to.be.oneOf(['revoked', 'taken'])
+      await within(b.wlock('v', { wait: duration }))
+    })
+
+    it('DLM-10: runlockAsync and wunlockAsync harm nobody, and tell what fails', async () => {
+      const told: unknown[] = []
+      a.on('error', (error) => told.push(error))
+      const unhandled = await unhandledDuring(async () => {
+        const reader = await within(a.rlock('x'))
+        a.runlockAsync('x')
+        await store.until('its end', () => !reader.held)
+        const writer = await within(b.wlock('w', { wait: duration }))
+        b.wunlockAsync('w')
+        await store.until('its end', () => !writer.held)
+        a.wunlockAsync('a b')
+        await store.until('the first', () => told.length === 1)
+        await a.stop()
+        a.runlockAsync('x')
+        await store.until('the second', () => told.length === 2)
+        b.runlockAsync('a b') // nobody listens
+        await store.pass(1)
+      })
+      expect(told[1]).to.be.instanceOf(ErrStopped)
+      expect(unhandled).to.deep.equal([])
+    })
+
+    it('DLM-11: a process that joins or leaves lets no second writer in', async () => {
+      const writer = await within(a.wlock('w'))
+      for (let round = 0; round < 3; round++) {
+        const joined = bench.process()
+        const lock = lockOf(joined)
+        await rejection(within(lock.wlock(`v${round}`, { wait })), ErrClaimDenied)
+        await rejection(within(lock.rlock(`x${round}`, { wait })), ErrClaimDenied)
+        await lock.stop()
+      }
+      expect(writer.held).to.equal(true)
+      await writer.token.check()
+    })
+
+    it('DLM-12: what a former lock of the same holder left undone does not end the present one', async () => {
+      const first = await within(a.wlock('w', { timeout: duration }))
+      await within(first.unlock())
+      const second = await within(a.wlock('w'))
+      await within(first.unlock())
+      await rejection(first.refresh(), ErrLost)
+      await store.pass(1.5 * duration)
+      expect([first.held, second.held]).to.deep.equal([false, true])
+      expect(second.fencingToken > first.fencingToken).to.equal(true)
+    })
+
+    it('a lock that is lost in part is lost as a whole, and the rest is free', async () => {
+      const writer = await within(a.wlock('w'))
+      await within(there.manager.revoke('rwlocks/orders/2'))
+      await store.until('the loss', () => writer.signal.aborted)
+      expect(writer.held).to.equal(false)
+      expect(writer.signal.reason).to.be.instanceOf(ErrLost)
+      await within(b.wlock('v', { wait: duration }))
+    })
+
+    it('CL-4: stop ends calls under way and unlocks what is locked here', async () => {
+      const writer = await within(a.wlock('w'))
+      const unhandled = await unhandledDuring(async () => {
+        const waits = [a.rlock('x'), a.wlock('y')].map((call) => rejection(call, ErrStopped))
+        await store.pass(store.unitMs)
+        await within(Promise.all([a.stop(), a.stop()]))
+        await within(Promise.all(waits))
+      })
+      expect(unhandled).to.deep.equal([])
+      expect(writer.held).to.equal(false)
+      for (const call of [a.rlock('x'), a.wlock('x'), a.runlock('x'), a.wunlock('x')]) await rejection(call, ErrStopped)
+      await within(b.wlock('v', { wait: duration }))
+    })
+  })
+}
