@@ -1,8 +1,8 @@
 import { expect } from 'chai'
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrUnknown, Manager, memoryClient } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { freshDatabase, postgresTargets, redisTargets, type RedisServerTarget } from 'lease-servers'
+import { freshDatabase, postgresTargets, redisTargets } from 'lease-servers'
 import { Client, Pool } from 'pg'
 import {
   ErrFenced,
@@ -50,19 +50,19 @@ function inPostgres(target: ReturnType<typeof postgresTargets>[number]): Place &
   }
 }
 
-function inRedis(target: RedisServerTarget): Place {
-  let redis: Redis
+function inRedis(target: RedisTarget): Place {
+  let redis: Redis | Cluster
   const prefix = `${unique('gate')}:`
   return {
     name: target.name,
-    open: async () => void (redis = new Redis(target.url)),
+    open: async () => void (redis = target.kind === 'server' ? new Redis(target.url) : new Cluster([...target.nodes])),
     store: () => new RedisFencingStore({ client: redis, prefix }),
     close: async () => redis.disconnect(),
   }
 }
 
 const postgres = postgresTargets().map(inPostgres)
-const redis = redisTargets('server').map(inRedis)
+const redis = redisTargets().map(inRedis)
 
 for (const place of [inMemory, ...postgres, ...redis]) {
   describe(`the fencing gate in ${place.name}`, function () {
