@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { Cluster, Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrUnknown, Manager, memoryClient } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { freshDatabase, postgresTargets, redisTargets } from 'lease-servers'
+import { freshDatabase, postgresTargets, redisTargets, type RedisTarget } from 'lease-servers'
 import { Client, Pool } from 'pg'
 import {
   ErrFenced,
