@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrLost, ErrStopped, ErrUnknown } from 'lease-core'
+import { ErrClaimDenied, ErrLost, ErrStopped, ErrUnknown, sleep } from 'lease-core'
 import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '../src/read-write-lock.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
@@ -128,19 +128,23 @@ for (const store of stores()) {
       const stop = new AbortController()
       const reading = [a, b].flatMap((lock, process) =>
         [0, 1].map(async (index) => {
-          const holder = `r${process}${index}`
           for (let round = 0; !stop.signal.aborted; round++) {
-            const reader = await lock.rlock(`${holder}-${round}`, { signal: stop.signal })
-            await store.pass(store.unitMs / 2)
+            const reader = await lock.rlock(`r${process}${index}-${round}`, { signal: stop.signal })
+            await sleep(store.clock, store.unitMs / 2)
             await reader.unlock()
           }
         }),
       )
+      const over = Promise.allSettled(reading)
       await store.pass(store.unitMs)
       const writers = lockOf(bench.process())
-      for (let round = 0; round < 3; round++) await (await within(writers.wlock(`w${round}`))).unlock()
+      for (let round = 0; round < 3; round++) {
+        const writer = await within(writers.wlock(`w${round}`))
+        await within(writer.unlock())
+        await store.pass(store.unitMs / 4)
+      }
       stop.abort()
-      await within(Promise.allSettled(reading))
+      await within(over)
     })
 
     it('DLM-4: maxReaders read at once, and the next one waits', async () => {

@@ -1,0 +1,154 @@
+import { expect } from 'chai'
+import { ErrClaimDenied, ErrStopped, ErrUnknown, sleep } from 'lease-core'
+import { Semaphores, type Permit } from '../src/semaphore.ts'
+import { Bench, type Process } from './bench.ts'
+import { stores } from './stores.ts'
+
+const GRANTS = 400
+
+for (const store of stores()) {
+  describe(`Semaphore, a crowd, on ${store.name}`, () => {
+    let bench: Bench
+
+    before(() => store.open())
+    after(() => store.close())
+    beforeEach(() => (bench = new Bench(store)))
+    afterEach(() => bench.close())
+
+    /** Lets time pass until it is over. */
+    async function over(work: Promise<unknown>): Promise<void> {
+      let done = false
+      const mark = (): void => void (done = true)
+      work.then(mark, mark)
+      while (!done) await store.pass(store.unitMs / 20)
+      await work
+    }
+
+    interface Member {
+      process: Process
+      semaphores: Semaphores
+    }
+
+    function member(): Member {
+      const process = bench.process()
+      return { process, semaphores: new Semaphores({ manager: process.manager, clock: store.clock }) }
+    }
+
+    /** Those who rely on a permit, and what has been seen. */
+    class Register {
+      limit: number
+      grants = 0
+      most = 0
+      readonly wrong: string[] = []
+      readonly #permits = new Set<Permit>()
+      readonly #tokens = new Map<string, bigint>()
+
+      constructor(limit: number) {
+        this.limit = limit
+      }
+
+      /** Relied on from now on, until it is not `held` any more. */
+      enter(permit: Permit): void {
+        if (!permit.held) return
+        this.grants++
+        this.#permits.add(permit)
+        for (const one of this.#permits) if (!one.held) this.#permits.delete(one)
+        this.most = Math.max(this.most, this.#permits.size)
+        if (this.#permits.size > this.limit) this.wrong.push(`${this.#permits.size} of ${this.limit} at once`)
+        const before = this.#tokens.get(permit.lease) ?? 0n
+        if (permit.fencingToken <= before) this.wrong.push(`${permit.lease}: ${permit.fencingToken} after ${before}`)
+        this.#tokens.set(permit.lease, permit.fencingToken)
+      }
+    }
+
+    /** One who takes permits again and again, and forgets some. */
+    async function work(one: Member, register: Register, name: string): Promise<void> {
+      for (let round = 0; register.grants < GRANTS; round++) {
+        const { semaphores } = one
+        try {
+          const timeout = store.unitMs * (0.5 + Math.random())
+          const keepAlive = Math.random() < 0.3
+          const permit = await semaphores.post('pool', `${name}-${round}`, timeout, { keepAlive })
+          register.enter(permit)
+          await sleep(store.clock, Math.random() * store.unitMs * 0.05)
+          const fate = Math.random()
+          if (fate < 0.05 && !keepAlive) continue // it ends when its time is over
+          if (fate < 0.2) semaphores.closeAsync('pool', permit.holder)
+          else await permit.close()
+        } catch (error) {
+          if (!(error instanceof ErrUnknown || error instanceof ErrStopped || error instanceof ErrClaimDenied))
+            throw error
+        }
+      }
+    }
+
+    /** Pauses one now and then, and lets one crash. */
+    async function trouble(members: readonly Member[], register: Register): Promise<void> {
+      while (register.grants < GRANTS) {
+        const one = members[Math.floor(Math.random() * members.length)] as Member
+        if (Math.random() < 0.5) {
+          one.process.pause()
+          await sleep(store.clock, Math.random() * 2 * store.unitMs)
+          one.process.resume()
+        } else {
+          await one.process.manager.stop()
+          Object.assign(one, member())
+        }
+        await sleep(store.clock, store.unitMs / 2)
+      }
+    }
+
+    it(`DSM-5: never more than n hold a permit, in ${GRANTS} grants to processes that forget, stall and crash`, async function () {
+      this.timeout(180_000)
+      const register = new Register(3)
+      const members = [member(), member(), member(), member(), member()]
+      await over((members[0] as Member).semaphores.create('pool', 3))
+      await over(
+        Promise.all([
+          ...members.flatMap((one, index) => [0, 1].map((twin) => work(one, register, `m${index}${twin}`))),
+          trouble(members, register),
+        ]),
+      )
+      expect(register.wrong).to.deep.equal([])
+      expect([register.grants >= GRANTS, register.most]).to.deep.equal([true, 3])
+    })
+
+    it(`DSM-2: nor while the limit changes and the semaphore is made anew, in ${GRANTS} grants`, async function () {
+      this.timeout(180_000)
+      const register = new Register(4)
+      const members = [member(), member(), member(), member()]
+      const administrator = member().semaphores
+      await over(administrator.create('pool', 4))
+      const resize = async (): Promise<void> => {
+        while (register.grants < GRANTS) {
+          const n = 1 + Math.floor(Math.random() * 6)
+          if (n > register.limit) register.limit = n
+          await administrator.resize('pool', n)
+          register.limit = n
+          await sleep(store.clock, Math.random() * store.unitMs)
+          if (Math.random() < 0.2) {
+            await administrator.destroy('pool')
+            register.limit = 2 + n // those whose signal has not aborted yet have been revoked, and are not told at once
+            await administrator.create('pool', 2)
+            await sleep(store.clock, 2 * store.unitMs)
+            register.limit = 2
+          }
+        }
+      }
+      const tireless = async (one: Member, name: string): Promise<void> => {
+        while (register.grants < GRANTS) {
+          try {
+            await work(one, register, name)
+          } catch (error) {
+            if ((error as { code?: string }).code !== 'LEASE_NOT_HELD') throw error // it was just being made anew
+            await sleep(store.clock, store.unitMs / 20)
+          }
+          name += 'i'
+        }
+      }
+      await over(Promise.all([...members.map((one, index) => tireless(one, `m${index}`)), resize()]))
+      expect(register.wrong).to.deep.equal([])
+      expect(register.grants >= GRANTS).to.equal(true)
+    })
+  })
+}
