@@ -368,13 +368,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     })
   }
 
-  /** In no fixed order: those who come at once are not to meet at the first. */
+  /** Each holder begins at another place: those who come at once are not to meet at the first. */
   async #claimFreeOne(
     leases: readonly string[],
     request: Request,
     options: ClientCallOptions | undefined,
   ): Promise<string> {
-    const from = Math.floor(Math.random() * leases.length)
+    const from = placeOf(request.holder) % leases.length
     const order = [...leases.slice(from), ...leases.slice(0, from)]
     if (this.#client.claimAnyLease !== undefined) return this.#client.claimAnyLease(order, request, options)
     await this.#client.refresh(leases)
@@ -767,6 +767,13 @@ interface Ending<T> {
   readonly atEnd?: (error?: unknown) => void
   /** Takes a result that came after the caller had gone. */
   readonly unwanted?: (value: T) => void
+}
+
+/** A number that is the same for the same name, and for others likely another. */
+function placeOf(name: string): number {
+  let place = 0
+  for (let index = 0; index < name.length; index++) place = (place * 31 + name.charCodeAt(index)) >>> 0
+  return place
 }
 
 function giveBack(hold: Hold): void {

@@ -685,13 +685,6 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'of several leases only the first is looked at': {
-    store: class extends BreakableStore {
-      override claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
-        return super.claimAny({ ...op, leases: op.leases.slice(0, 1) })
-      }
-    },
-  },
   'of several leases one that has lapsed stays taken': {
     store: class extends BreakableStore {
       override isTaken(term: Term | undefined): boolean {

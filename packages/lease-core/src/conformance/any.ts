@@ -12,9 +12,9 @@ export const any: Chapter = {
       const leases = scene.leases(3)
       const [first, second] = [scene.manage(a), scene.manage(b)]
       const holds = [
-        await first.holdAny(leases, ALICE, { duration: longMs }),
-        await second.holdAny(leases, BOB, { duration: longMs }),
-        await first.holdAny(leases, CAROL, { duration: longMs, value: 'here' }),
+        await scene.settle(first.holdAny(leases, ALICE, { duration: longMs })),
+        await scene.settle(second.holdAny(leases, BOB, { duration: longMs })),
+        await scene.settle(first.holdAny(leases, CAROL, { duration: longMs, value: 'here' })),
       ]
       same(holds.map(({ lease }) => lease).toSorted(), leases.toSorted(), 'the leases granted')
       for (const hold of holds) same((await scene.holding(b, hold.lease))?.holder, hold.holder, 'the holder')
@@ -28,7 +28,7 @@ export const any: Chapter = {
       await a.claimLease(leases[1] as string, { holder: BOB, duration: longMs })
       const denied = await rejects(
         'LEASE_CLAIM_DENIED',
-        scene.manage(b).holdAny(leases, CAROL, { duration: longMs }),
+        scene.settle(scene.manage(b).holdAny(leases, CAROL, { duration: longMs })),
         'a claim of leases that are all held',
       )
       const { expiry } = denied as { expiry?: { toMillis(): number } }
@@ -40,15 +40,16 @@ export const any: Chapter = {
     clause('a holder that has one already gets the same again, and no second one', async (scene) => {
       const { a, b, longMs } = scene
       const leases = scene.leases(4)
-      const hold = await scene.manage(a).holdAny(leases, ALICE, { duration: longMs })
+      const hold = await scene.settle(scene.manage(a).holdAny(leases, ALICE, { duration: longMs }))
       const before = known(a, hold.lease)
-      const again = await scene.manage(b).holdAny(leases, ALICE, { duration: longMs * 2 })
+      const again = await scene.settle(scene.manage(b).holdAny(leases, ALICE, { duration: longMs * 2 }))
       same(again.lease, hold.lease, 'the lease')
       same(again.fencingToken, hold.fencingToken, 'the fencing token')
       await scene.stillHeld(b, before, hold.lease)
       assert(known(b, hold.lease).expiry > before.expiry, 'the second grant did not refresh the time')
       same(await heldBy(scene, leases, ALICE), 1, 'how many leases the holder has')
-      const both = await Promise.all([1, 2].map(() => scene.manage(a).holdAny(leases, BOB, { duration: longMs })))
+      const manager = scene.manage(b)
+      const both = await scene.settle(Promise.all([1, 2].map(() => manager.holdAny(leases, BOB, { duration: longMs }))))
       same(both[0]?.lease, both[1]?.lease, 'the lease of two calls at once')
     })
 
@@ -61,11 +62,11 @@ export const any: Chapter = {
       const before = [known(a, short).fencingToken, known(a, long).fencingToken] as const
       await scene.lapse(short, unitMs, a, b)
       const manager = scene.manage(b)
-      const taken = await manager.holdAny(leases, CAROL, { duration: longMs })
+      const taken = await scene.settle(manager.holdAny(leases, CAROL, { duration: longMs }))
       same(taken.lease, short, 'the lease')
       rises(before[0], taken.fencingToken)
       await a.releaseLease(long, BOB)
-      const next = await manager.holdAny(leases, ALICE, { duration: longMs })
+      const next = await scene.settle(manager.holdAny(leases, ALICE, { duration: longMs }))
       same(next.lease, long, 'the lease')
       rises(before[1], next.fencingToken)
     })
@@ -77,7 +78,7 @@ export const any: Chapter = {
       await a.pinLease(lease, 'operator')
       for (const one of leases) await scene.lapse(one, unitMs, b)
       const manager = scene.manage(b)
-      same((await manager.holdAny(leases, BOB, { duration: longMs })).lease, leases[1], 'the lease')
+      same((await scene.settle(manager.holdAny(leases, BOB, { duration: longMs }))).lease, leases[1], 'the lease')
       await rejects(
         'LEASE_CLAIM_DENIED',
         manager.holdAny(leases, CAROL, { duration: longMs }),
@@ -90,11 +91,10 @@ export const any: Chapter = {
       const { a, b, longMs } = scene
       const leases = scene.leases(5)
       const managers = [scene.manage(a), scene.manage(b)]
-      const outcomes = await Promise.allSettled(
-        Array.from({ length: 20 }, (_, index) =>
-          (managers[index % 2] as Manager).holdAny(leases, `holder-${index}`, { duration: longMs }),
-        ),
+      const claims = Array.from({ length: 20 }, (_, index) =>
+        (managers[index % 2] as Manager).holdAny(leases, `holder-${index}`, { duration: longMs }),
       )
+      const outcomes = await scene.settle(Promise.allSettled(claims))
       const granted = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
       same(granted.length, leases.length, 'how many were granted')
       same(granted.map(({ lease }: Hold) => lease).toSorted(), leases.toSorted(), 'the leases granted')
