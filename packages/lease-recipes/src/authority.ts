@@ -39,7 +39,7 @@ import {
   type Token,
 } from 'lease-core'
 import type { DurationLike } from 'luxon'
-import { Checks } from './checks.ts'
+import { checkedSignal, Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { orAborted } from './or-aborted.ts'
 
@@ -290,8 +290,6 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   async #tryOnce(candidacy: AbortController): Promise<boolean> {
     const { signal } = candidacy
     try {
-      await this.#releasing?.catch(() => {})
-      signal.throwIfAborted()
       return await this.#take(candidacy, this.#acquire(signal, false))
     } catch (error) {
       if (signal.aborted) return false
@@ -460,14 +458,6 @@ class Acquisition {
     this.resolve = resolve
     this.reject = reject
   })
-}
-
-function checkedSignal(options: AuthorityCallOptions): AbortSignal | undefined {
-  const checks = new Checks(options, ['signal'])
-  checks.signal('signal', options.signal)
-  checks.finish()
-  options.signal?.throwIfAborted()
-  return options.signal
 }
 
 async function giveUp(hold: Hold | undefined, attempt: Promise<boolean> | undefined): Promise<void> {

@@ -67,3 +67,16 @@ export class Checks {
     return false
   }
 }
+
+/**
+ * The signal of a call that takes nothing else.
+ *
+ * @throws ErrNotValid, or the signal's reason when it has aborted already
+ */
+export function checkedSignal(options: { readonly signal?: AbortSignal | undefined }): AbortSignal | undefined {
+  const checks = new Checks(options, ['signal'])
+  checks.signal('signal', options.signal)
+  checks.finish()
+  options.signal?.throwIfAborted()
+  return options.signal
+}

@@ -39,7 +39,7 @@ import {
   type Token,
 } from 'lease-core'
 import type { DurationLike } from 'luxon'
-import { Checks } from './checks.ts'
+import { checkedSignal, Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { orAborted } from './or-aborted.ts'
 
@@ -481,12 +481,4 @@ function leaderOf(info: Info | undefined): Leader | undefined {
 
 function isSame(a: Leader | undefined, b: Leader | undefined): boolean {
   return a?.id === b?.id && a?.value === b?.value && a?.fencingToken === b?.fencingToken
-}
-
-function checkedSignal(options: ElectionCallOptions): AbortSignal | undefined {
-  const checks = new Checks(options, ['signal'])
-  checks.signal('signal', options.signal)
-  checks.finish()
-  options.signal?.throwIfAborted()
-  return options.signal
 }
