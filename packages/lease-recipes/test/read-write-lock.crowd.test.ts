@@ -1,5 +1,6 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrStopped, ErrUnknown, sleep } from 'lease-core'
+import { track } from 'lease-core/testing'
 import { ReadWriteLock, type Lock } from '../src/read-write-lock.ts'
 import { Bench, type Process } from './bench.ts'
 import { stores } from './stores.ts'
@@ -90,13 +91,12 @@ for (const store of stores()) {
       }
 
       const members = [member(), member(), member(), member()]
-      let done = false
       const crowd = Promise.all([
         ...members.flatMap((one, index) => [0, 1].map((twin) => work(one, `m${index}${twin}`))),
         trouble(members),
-      ]).finally(() => (done = true))
-      crowd.catch(() => {})
-      while (!done) await store.pass(store.unitMs / 20)
+      ])
+      const tracked = track(crowd)
+      while (tracked.state === 'pending') await store.pass(store.unitMs / 20)
       await crowd
       expect(wrong).to.deep.equal([])
       expect([together > 1, isDone()]).to.deep.equal([true, true])

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrStopped, ErrUnknown, sleep } from 'lease-core'
+import { track } from 'lease-core/testing'
 import { Semaphores, type Permit } from '../src/semaphore.ts'
 import { Bench, type Process } from './bench.ts'
 import { stores } from './stores.ts'
@@ -17,10 +18,8 @@ for (const store of stores()) {
 
     /** Lets time pass until it is over. */
     async function over(work: Promise<unknown>): Promise<void> {
-      let done = false
-      const mark = (): void => void (done = true)
-      work.then(mark, mark)
-      while (!done) await store.pass(store.unitMs / 20)
+      const tracked = track(work)
+      while (tracked.state === 'pending') await store.pass(store.unitMs / 20)
       await work
     }
 

@@ -1,0 +1,102 @@
+import { expect } from 'chai'
+import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
+import { TestClock } from 'lease-core/testing'
+import { ReadWriteLock, type ReadWriteLockOptions } from '../src/read-write-lock.ts'
+import { rejection } from './bench.ts'
+
+describe('Read-write lock: options and small print', () => {
+  let clock: TestClock
+  let manager: Manager
+
+  beforeEach(() => {
+    clock = new TestClock()
+    manager = new Manager({ client: memoryClient({ store: new MemoryStore({ clock }), clock }), clock })
+  })
+  afterEach(() => manager.stop())
+
+  function lockOf(options: Partial<Record<keyof ReadWriteLockOptions, unknown>> = {}): ReadWriteLock {
+    return new ReadWriteLock({ manager, clock, name: 'orders', ...options } as ReadWriteLockOptions)
+  }
+
+  function problemsOf(error: unknown): string[] {
+    if (!(error instanceof ErrNotValid)) throw error
+    return error.problems.map(({ argument, rule }) => `${argument} ${rule}`)
+  }
+
+  function problems(create: () => unknown): string[] {
+    try {
+      create()
+    } catch (error) {
+      return problemsOf(error)
+    }
+    throw new Error('accepted')
+  }
+
+  it('CL-8: what is wrong with the options is told, all at once', () => {
+    expect(problems(() => new ReadWriteLock(null as never))).to.deep.equal(['options must be an object'])
+    const options = { manager: 1, name: '', maxReaders: 1.5, duration: -1, prefix: '', requestTimeout: 0, clock: {} }
+    expect(problems(() => lockOf({ ...options, rquorum: 0.5 } as never))).to.deep.equal([
+      'rquorum is not an option',
+      'manager must be a Manager',
+      'name must not be empty',
+      'maxReaders must be a whole number from 1 to 128',
+      'duration must be greater than zero',
+      'prefix must not be empty',
+      'requestTimeout must be greater than zero',
+      'clock must be a Clock',
+    ])
+    for (const maxReaders of [0, -1, 129, '4']) expect(problems(() => lockOf({ maxReaders }))).to.have.length(1)
+    expect(problems(() => lockOf({ name: 'x'.repeat(250) }))).to.have.length(1)
+    expect(problems(() => lockOf({ prefix: 5 }))).to.deep.equal(['prefix must be a string'])
+  })
+
+  it('CL-8: arguments that make no sense are refused at once, and nothing is sent', async () => {
+    const lock = lockOf()
+    for (const call of [
+      lock.rlock('a b', { wait: -1, timeout: 0, signal: 1, retries: 3 } as never),
+      lock.wlock('a b', { wait: -1, timeout: 0, signal: 1, retries: 3 } as never),
+    ]) {
+      expect(problemsOf(await rejection(call, ErrNotValid))).to.deep.equal([
+        'retries is not an option',
+        'holder must not contain white space or control characters',
+        'wait must be greater than zero',
+        'timeout must be greater than zero',
+        'signal must be an AbortSignal',
+      ])
+    }
+    await rejection(lock.rlock('x'.repeat(253)), ErrNotValid)
+    await rejection(lock.runlock(5 as never), ErrNotValid)
+    await rejection(lock.wunlock('x', { wait: true } as never), ErrNotValid)
+    expect((await manager.leases()).size).to.equal(0)
+    const reader = await lock.rlock('x')
+    await rejection(reader.refresh(-1), ErrNotValid)
+    expect(reader.held).to.equal(true)
+  })
+
+  it('names are told apart, whatever is in them', async () => {
+    const names = ['a', 'a/0', 'a%2F0', 'a b', 'ä', '0']
+    const locks = names.map((name) => lockOf({ name }))
+    for (const lock of locks) await lock.wlock('w', { wait: false })
+  })
+
+  it('one reader at most: then it is a lock like any other', async () => {
+    const lock = lockOf({ maxReaders: 1 })
+    const reader = await lock.rlock('x', { wait: false })
+    await rejection(lock.rlock('y', { wait: false }), Error)
+    await reader.unlock()
+    await lock.wlock('w', { wait: false })
+  })
+
+  it('nothing keeps the clock busy after stop()', async () => {
+    const lock = lockOf()
+    await lock.rlock('x', { timeout: 60_000 })
+    const waiting = lock.wlock('y', { wait: 5000 }).catch(() => {})
+    await clock.advance(10)
+    const late = lock.rlock('z', { wait: 5000 }).catch(() => {})
+    await clock.advance(10)
+    await lock.stop()
+    await Promise.all([waiting, late])
+    await manager.stop()
+    expect(clock.pending).to.equal(0)
+  })
+})

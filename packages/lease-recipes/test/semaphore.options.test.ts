@@ -1,0 +1,175 @@
+import { expect } from 'chai'
+import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
+import { TestClock } from 'lease-core/testing'
+import { Semaphores, type SemaphoresOptions } from '../src/semaphore.ts'
+import { Process, rejection } from './bench.ts'
+import type { Store } from './stores.ts'
+
+describe('Semaphore: options and small print', () => {
+  let clock: TestClock
+  let store: MemoryStore
+  let manager: Manager
+
+  beforeEach(() => {
+    clock = new TestClock()
+    store = new MemoryStore({ clock })
+    manager = another()
+  })
+  afterEach(() => manager.stop())
+
+  function another(): Manager {
+    return new Manager({ client: memoryClient({ store, clock }), clock })
+  }
+
+  function semaphores(options: Partial<Record<keyof SemaphoresOptions, unknown>> = {}): Semaphores {
+    return new Semaphores({ manager, clock, ...options } as SemaphoresOptions)
+  }
+
+  function problemsOf(error: unknown): string[] {
+    if (!(error instanceof ErrNotValid)) throw error
+    return error.problems.map(({ argument, rule }) => `${argument} ${rule}`)
+  }
+
+  function problems(create: () => unknown): string[] {
+    try {
+      create()
+    } catch (error) {
+      return problemsOf(error)
+    }
+    throw new Error('accepted')
+  }
+
+  it('CL-8: what is wrong with the options is told, all at once', () => {
+    expect(problems(() => new Semaphores(undefined as never))).to.deep.equal(['options must be an object'])
+    const options = { manager: {}, prefix: 'a b', minWaitTimeout: 20, maxWaitTimeout: 10, requestTimeout: 0, clock: 1 }
+    expect(problems(() => semaphores({ ...options, disk: true } as never))).to.deep.equal([
+      'disk is not an option',
+      'manager must be a Manager',
+      'prefix must not contain white space or control characters',
+      'maxWaitTimeout must be at least minWaitTimeout (20 ms)',
+      'requestTimeout must be greater than zero',
+      'clock must be a Clock',
+    ])
+  })
+
+  it('DSM-2: a limit is a whole number of permits from 1 to 128', async () => {
+    const one = semaphores()
+    for (const n of [1.5, 0, -1, 129, Number.NaN, Number.POSITIVE_INFINITY, '3', undefined]) {
+      for (const call of [one.create('pool', n as number), one.resize('pool', n as number)]) {
+        const error = await rejection(call, ErrNotValid)
+        expect(problemsOf(error)).to.deep.equal(['n must be a whole number from 1 to 128'])
+      }
+    }
+    await one.create('pool', 128)
+    expect((await one.read('pool')).n).to.equal(128)
+  })
+
+  it('CL-8: arguments that make no sense are refused at once, all of them, and nothing is sent', async () => {
+    const one = semaphores()
+    const post = one.post('', 'a b', -1, { retries: 0.5, keepAlive: 1, requestTimeout: 0, signal: 5, cb: 1 } as never)
+    expect(problemsOf(await rejection(post, ErrNotValid))).to.deep.equal([
+      'cb is not an option',
+      'id must not be empty',
+      'holder must not contain white space or control characters',
+      'timeout must be greater than zero',
+      'retries must be a whole number, 0 or more, or Infinity',
+      'keepAlive must be true or false',
+      'signal must be an AbortSignal',
+      'requestTimeout must be greater than zero',
+    ])
+    for (const retries of [-1, Number.NaN, '3']) {
+      await rejection(one.post('pool', 'x', 5, { retries: retries as number }), ErrNotValid)
+    }
+    await rejection(one.read(5 as never), ErrNotValid)
+    await rejection(one.read('\uD800'), ErrNotValid)
+    await rejection(one.read('x'.repeat(300)), ErrNotValid)
+    await rejection(one.close('pool', ''), ErrNotValid)
+    await rejection(one.destroy('pool', { retries: 1 } as never), ErrNotValid)
+    await rejection(one.read('pool', null as never), ErrNotValid)
+    expect((await manager.leases()).size).to.equal(0)
+  })
+
+  it('CL-8: a signal that has aborted already ends every call with its reason', async () => {
+    const one = semaphores()
+    await one.create('pool', 1)
+    const signal = AbortSignal.abort(new Error('no patience'))
+    const calls = [one.create('other', 1, { signal }), one.read('pool', { signal }), one.destroy('pool', { signal })]
+    calls.push(one.resize('pool', 2, { signal }), one.post('pool', 'x', 5, { signal }) as Promise<never>)
+    for (const call of [...calls, one.close('pool', 'x', { signal })]) {
+      expect((await rejection(call as Promise<unknown>, Error)).message).to.equal('no patience')
+    }
+    expect(await one.read('pool')).to.deep.equal({ n: 1, active: 0, holders: [] })
+  })
+
+  it('DSM-1: a lease of another kind by that name is neither taken for a semaphore nor overwritten', async () => {
+    const one = semaphores()
+    for (const value of [undefined, 'x', '{"n":1.5}', 'null']) {
+      await manager.claim('semaphores/pool', 'somebody', 60_000, value === undefined ? {} : { value })
+      await rejection(one.read('pool'), Error)
+      await rejection(one.create('pool', 1), Error)
+      expect((await manager.leases()).get('semaphores/pool')?.holder).to.equal('somebody')
+      await manager.release('semaphores/pool', 'somebody')
+    }
+  })
+
+  it('DSM-10: an administrator who crashes while he waits leaves the limit as it was, and no slot out of use', async () => {
+    const one = semaphores()
+    await one.create('pool', 3)
+    await one.post('pool', 'x', { hours: 1 })
+    await one.post('pool', 'y', { hours: 1 })
+    const resizing = one.resize('pool', 1).catch(() => {})
+    await clock.advance(1000)
+    await manager.stop() // both the administrator and the holders
+    await resizing
+    manager = another()
+    const other = semaphores()
+    expect((await other.read('pool')).n).to.equal(3)
+    await clock.advance(130_000)
+    await other.post('pool', 'z', { hours: 1 }, { retries: 0 })
+    expect((await other.read('pool')).active).to.equal(3)
+  })
+
+  it('DSM-4: a post that was under way while the semaphore was made anew, and long after, is one of the new ones or none', async () => {
+    const slow = new Process({ client: () => memoryClient({ store, clock }), clock } as unknown as Store, 'any')
+    const [one, other] = [semaphores(), semaphores({ manager: slow.manager })]
+    await one.create('pool', 5)
+    await (await other.post('pool', 'x', { hours: 1 })).close()
+    slow.pause()
+    const options = { retries: 0, requestTimeout: { hours: 1 } }
+    const posts = ['p', 'q', 'r', 's', 't'].map((holder) => other.post('pool', holder, { hours: 1 }, options))
+    const outcomes = Promise.allSettled(posts)
+    await one.destroy('pool')
+    await one.create('pool', 1)
+    await clock.advance({ minutes: 5 })
+    slow.resume()
+    const granted = (await outcomes).filter(({ status }) => status === 'fulfilled')
+    expect(granted).to.have.length(1)
+    const held = [...(await manager.leases()).values()].filter(({ holder }) => /^[p-t]$/.test(holder))
+    expect(held).to.have.length(1)
+    await slow.manager.stop()
+  })
+
+  it('DSM-5: a permit granted after a long wait is one of those that there are by then', async () => {
+    const one = semaphores()
+    await one.create('pool', 2)
+    await one.post('pool', 'x', { minutes: 10 })
+    await one.post('pool', 'y', { minutes: 20 })
+    const waiting = one.post('pool', 'z', { minutes: 1 })
+    await clock.advance(601_000)
+    const permit = await waiting
+    expect([permit.held, (await one.read('pool')).active]).to.deep.equal([true, 2])
+  })
+
+  it('nothing keeps the clock busy after stop()', async () => {
+    const one = semaphores()
+    await one.create('pool', 1)
+    await one.post('pool', 'x', 1000, { keepAlive: true })
+    const waiting = one.post('pool', 'y', 1000, { retries: 5 }).catch(() => {})
+    const resizing = one.resize('pool', 2)
+    await resizing
+    await one.stop()
+    await waiting
+    await manager.stop()
+    expect(clock.pending).to.equal(0)
+  })
+})
