@@ -100,7 +100,7 @@ export class EtcdGuard {
     }
     if (result.succeeded) return
     const [{ lease, holder, fencingToken }, ...others] = terms
-    const also = others.length === 0 ? '' : `, or one of ${others.length} other terms does not stand`
+    const also = others.length === 0 ? '' : `, or another of the ${terms.length} terms does not stand`
     throw new ErrNotHeld(`"${holder}" does not hold lease "${lease}" with fencing token ${fencingToken}${also}`, {
       lease,
       holder,

@@ -205,25 +205,38 @@ local function pin()
   local entities, here = others()
   if full and not here then return full end
   if stored and not token then vacate() end -- a pin must not make a lapsed term stand again
+  -- First: a key without expiry, and without pins, counts as lapsed once it is.
+  if token and not pinned then
+    local problem = failed(redis.pcall('PERSIST', key))
+    if problem then return problem end
+  end
   if not here then
     entities[#entities + 1] = x
-    local reply = redis.pcall('HSET', pins, name, cjson.encode(entities))
-    if failed(reply) then return reply.err end
+    local problem = failed(redis.pcall('HSET', pins, name, cjson.encode(entities)))
+    if problem then return problem end
   end
-  if token and not pinned then redis.call('PERSIST', key) end
   pinned = true
   state(${GRANTED})
 end
 local function unpin()
   local entities, here = others()
-  if here then
-    redis.call('HDEL', pins, name)
-    if #entities > 0 then
-      redis.call('HSET', pins, name, cjson.encode(entities))
-    else
-      pinned = false
-      if token and now > expiry then vacate()
-      elseif token then redis.call('PEXPIREAT', key, fmt(expiry)) end
+  if here and #entities > 0 then
+    if full then redis.pcall('SREM', index, '') end -- a script that has begun to write is not denied memory
+    local problem = failed(redis.pcall('HSET', pins, name, cjson.encode(entities)))
+    if problem then return problem end
+  elseif here then
+    local stands = token and now <= expiry
+    local problem = stands and failed(redis.pcall('PEXPIREAT', key, fmt(expiry)))
+    if problem then return problem end
+    problem = failed(redis.pcall('HDEL', pins, name))
+    if problem then
+      if stands then redis.pcall('PERSIST', key) end
+      return problem
+    end
+    pinned = false
+    if token and not stands then
+      problem = vacate()
+      if problem then return problem end
     end
   end
   state(${GRANTED})

@@ -470,6 +470,27 @@ describe('a server of our own', () => {
       }
     })
 
+    it('a pin that cannot be set, or withdrawn, changes nothing, however often it is tried', async () => {
+      await user('nopersist', '-persist')
+      await user('nopexpireat', '-pexpireat')
+      await user('nohdel', '-hdel')
+      for (const name of ['nopersist', 'nopexpireat', 'nohdel']) {
+        const namespace = unique('ns')
+        const able = setting.substrate({ namespace })
+        const held = await grant(able, claim('l', 'a', 60_000))
+        const pins = name !== 'nopersist'
+        if (pins) await settle(able, pin('l', 'e'))
+        for (let twice = 0; twice < 2; twice++) {
+          const error = await causeOf(as(name, namespace), pins ? unpin('l', 'e') : pin('l', 'e'))
+          expect(error.message, name).to.match(/lacks a right/)
+        }
+        expect(await readOne(able, 'l'), name).to.include({ fencingToken: held.fencingToken, pinned: pins })
+        expect((await able.pinned()).has('l'), name).to.equal(pins)
+        const leftMs = await setting.redis.pttl(`lease:{${namespace}}:l:l`)
+        expect(leftMs > 0, name).to.equal(!pins)
+      }
+    })
+
     it('one who may not announce is served, and warned', async () => {
       await user('silent', 'resetchannels')
       const substrate = as('silent')
