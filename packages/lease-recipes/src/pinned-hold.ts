@@ -105,8 +105,10 @@ export class PinnedHold {
       if (freed !== undefined) throw freed
       this.#release = 'unpinned'
     }
-    // From here on the lease may lapse and be another's, and nothing has gone wrong, unless the Hold kept it.
-    if (this.#hold.held) await this.token.check()
+    // A person may have freed it meanwhile; the news of that may have come, or not.
+    const freed = this.#hold.held ? await this.#refusal() : this.#refusalHeard()
+    if (freed !== undefined) throw freed
+    // Otherwise the lease may have lapsed since it was unpinned and be another's, and nothing has gone wrong.
     await vacate(this.#request, this.#hold).catch((error: unknown) => {
       if (!(error instanceof ErrNotHeld)) throw error
     })
@@ -127,6 +129,15 @@ export class PinnedHold {
       if (error instanceof ErrNotHeld) return error
       throw error
     }
+  }
+
+  /** What the Hold has been told against our term; undefined when nobody knows anything. */
+  #refusalHeard(): ErrNotHeld | undefined {
+    const loss: unknown = this.#hold.signal.reason
+    if (!(loss instanceof ErrLost && isCertain(loss))) return undefined
+    const { lease, holder } = this.#request
+    const message = `"${holder}" cannot release lease "${lease}": ${loss.message}`
+    return new ErrNotHeld(message, { lease, holder, reason: loss.reason, cause: loss })
   }
 
   #watch(hold: Hold): void {

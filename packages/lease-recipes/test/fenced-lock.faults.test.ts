@@ -466,6 +466,21 @@ describe('fenced locks when things go wrong', () => {
       })
     }
 
+    for (const taken of [true, false]) {
+      it(`DT-22: a lock that was freed ${taken ? 'and taken ' : ''}while it is released: an error that says so`, async () => {
+        const lock = await a.failClosed.acquireLock('db')
+        a.network.delayHints(500)
+        await b.failClosed.forceRelease('db')
+        const next = taken ? await b.failClosed.acquireLock('db') : undefined
+        a.network.delay(900, { kind: 'unpin' })
+        const releasing = track(lock.release())
+        await clock.advance(2000)
+        expect(releasing.error).to.be.instanceOf(ErrNotHeld)
+        await next?.token.check()
+        expect(await pins()).to.deep.equal(next === undefined ? [] : [next.holder])
+      })
+    }
+
     it('a release during an outage is of no use, and after it of full use', async () => {
       const lock = await a.failClosed.acquireLock('db')
       const fault = a.network.reject(away)
