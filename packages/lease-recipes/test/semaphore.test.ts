@@ -225,6 +225,18 @@ for (const store of stores()) {
       expect((await within(a.read('pool'))).active).to.equal(1)
     })
 
+    it('DSM-6: a second post does not queue behind those who wait for a permit', async () => {
+      const a = semaphores(here)
+      await within(a.create('pool', 1))
+      const first = await within(a.post('pool', 'x', long))
+      const waiting = a.post('pool', 'y', long)
+      await store.pass(store.unitMs)
+      const again = await within(a.post('pool', 'x', long))
+      expect(again.fencingToken).to.equal(first.fencingToken)
+      await again.close()
+      expect((await within(waiting)).held).to.equal(true)
+    })
+
     it('DSM-6: a second post that is given up does not give the permit back', async () => {
       const a = semaphores(here)
       await within(a.create('pool', 1))
@@ -435,18 +447,18 @@ for (const store of stores()) {
 
     it('resize: given up, it leaves the semaphore as it was', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 2))
+      await within(a.create('pool', 4))
       const permits = [await within(a.post('pool', 'x', long)), await within(a.post('pool', 'y', long))]
       const giveUp = new AbortController()
       const resizing = rejection(a.resize('pool', 1, { signal: giveUp.signal }), Error)
       await store.pass(2 * store.unitMs)
       giveUp.abort(new Error('never mind'))
       expect((await within(resizing)).message).to.equal('never mind')
-      for (const permit of permits) await permit.close()
       await store.pass(2 * store.unitMs)
-      for (const holder of ['x', 'y']) await within(a.post('pool', holder, long, { retries: 100 }))
+      expect(permits.every(({ held }) => held)).to.equal(true)
+      for (const holder of ['y', 'z', 'zz']) await within(a.post('pool', holder, long, { retries: 20 }))
       const { n, active } = await within(a.read('pool'))
-      expect([n, active]).to.deep.equal([2, 2])
+      expect([n, active]).to.deep.equal([4, 4])
     })
 
     it('resize: several at once leave the limit of one of them, and no slot out of use', async () => {
