@@ -1,16 +1,18 @@
 import { expect } from 'chai'
-import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
+import { ErrNotValid, ErrUnknown, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import { ReadWriteLock, type ReadWriteLockOptions } from '../src/read-write-lock.ts'
 import { rejection } from './bench.ts'
 
 describe('Read-write lock: options and small print', () => {
   let clock: TestClock
+  let store: MemoryStore
   let manager: Manager
 
   beforeEach(() => {
     clock = new TestClock()
-    manager = new Manager({ client: memoryClient({ store: new MemoryStore({ clock }), clock }), clock })
+    store = new MemoryStore({ clock })
+    manager = new Manager({ client: memoryClient({ store, clock }), clock })
   })
   afterEach(() => manager.stop())
 
@@ -77,6 +79,23 @@ describe('Read-write lock: options and small print', () => {
     const names = ['a', 'a/0', 'a%2F0', 'a b', 'ä', '0']
     const locks = names.map((name) => lockOf({ name }))
     for (const lock of locks) await lock.wlock('w', { wait: false })
+  })
+
+  it('DLM-6: a writer whose second attempt, by another process, fails halfway keeps what it had', async () => {
+    const writer = await lockOf().wlock('w')
+    const other = new Manager({ client: memoryClient({ store, clock }), clock })
+    const faulty = {
+      hold: (...call: Parameters<Manager['hold']>) =>
+        call[0].endsWith('/2') ? Promise.reject(new ErrUnknown('no answer')) : other.hold(...call),
+      holdAny: other.holdAny.bind(other),
+      observe: other.observe.bind(other),
+      release: other.release.bind(other),
+    }
+    const again = lockOf({ manager: faulty })
+    await rejection(again.wlock('w', { wait: false }), ErrUnknown)
+    await clock.advance({ minutes: 5 })
+    expect(writer.held).to.equal(true)
+    await other.stop()
   })
 
   it('one reader at most: then it is a lock like any other', async () => {

@@ -147,6 +147,33 @@ for (const store of stores()) {
       await within(over)
     })
 
+    it('DLM-4: readers who wait for a slot let a waiting writer go first', async () => {
+      const readers = await within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
+      const others = [lockOf(bench.process()), lockOf(bench.process())]
+      const order: string[] = []
+      const waiting = others.flatMap((lock, process) =>
+        [0, 1].map(async (index) => {
+          const reader = await lock.rlock(`t${process}${index}`)
+          order.push('reader')
+          await reader.unlock()
+        }),
+      )
+      await store.pass(2 * store.unitMs)
+      const writing = b.wlock('w').then((writer) => {
+        order.push('writer')
+        return writer
+      })
+      await store.pass(2 * store.unitMs) // until all have heard of it
+      for (const reader of readers) {
+        await reader.unlock()
+        await store.pass(store.unitMs / 2)
+      }
+      const writer = await within(writing)
+      await writer.unlock()
+      await within(Promise.all(waiting))
+      expect(order).to.deep.equal(['writer', 'reader', 'reader', 'reader', 'reader'])
+    })
+
     it('DLM-4: maxReaders read at once, and the next one waits', async () => {
       const readers = await within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
       await rejection(within(b.rlock('t', { wait })), ErrClaimDenied)
