@@ -359,7 +359,12 @@ for (const store of stores()) {
       })
       expect(unhandled).to.deep.equal([])
       expect(permit.held).to.equal(false)
-      const calls = [a.create('pool', 1), a.read('pool'), a.post('pool', 'x', 5), a.close('pool', 'x')]
+      const calls: Promise<unknown>[] = [
+        a.create('pool', 1),
+        a.read('pool'),
+        a.post('pool', 'x', 5),
+        a.close('pool', 'x'),
+      ]
       for (const call of [...calls, a.destroy('pool'), a.resize('pool', 1)]) await rejection(call, ErrStopped)
       expect(await within(b.read('pool'))).to.deep.equal({ n: 1, active: 0, holders: [] })
     })
