@@ -111,27 +111,36 @@ export class SubstrateClient implements Client {
   }
 
   claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void> {
-    return this.#start(options, (signal) => {
+    const body = (signal: AbortSignal | undefined): Promise<void> => {
       const durationMs = checkRequest(lease, request)
       const { holder, value, announce } = request
       const nonce = this.#newNonce()
       return new Promise((resolve, reject) => {
+        let aborted = false
+        // Here and nowhere else it is decided whether the caller learns of the grant or of the abort.
+        const unheed = heed(signal, () => {
+          aborted = true
+          reject(signal?.reason as Error)
+        })
         void this.#inLane(lease, async () => {
           const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
           const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed, announce }
           // The caller is answered from inside the lane: tidying up after a claim given up goes on without him.
           try {
             const verdict = await this.#settle(op, signal)
-            if (verdict.outcome === 'granted') resolve()
-            else reject(invalid(op, verdict.holding))
-            if (verdict.outcome === 'granted' && signal?.aborted === true) await this.#abandon(op)
+            unheed()
+            if (verdict.outcome !== 'granted') reject(invalid(op, verdict.holding))
+            else if (aborted) await this.#abandon(op)
+            else resolve()
           } catch (error) {
+            unheed()
             reject(error)
             if (!(error instanceof NeverSent)) await this.#abandon(op)
           }
         })
       })
-    })
+    }
+    return this.#start(options, body, { heedsSignal: true })
   }
 
   /** Needs no lane: its answers are merged as those of a read are, whatever else happens to these leases meanwhile. */
@@ -141,22 +150,22 @@ export class SubstrateClient implements Client {
     request: Request,
     options: ClientCallOptions | undefined,
   ): Promise<string> {
-    return this.#start(options, async (signal) => {
+    let abandon = (): void => {}
+    const body = async (signal: AbortSignal | undefined): Promise<string> => {
       const problems = brokenLeases(leases)
       if (problems.length > 0) throw notValid(problems)
       const durationMs = checkRequest(leases[0] as string, request)
       const { holder, value, announce } = request
       const asked = { leases, holder, durationMs, nonce: this.#newNonce(), value, announce }
-      let lease: string
+      abandon = () => this.#abandonAny(asked)
       try {
-        lease = await this.#settleAny(asked, send, signal)
+        return await this.#settleAny(asked, send, signal)
       } catch (error) {
-        if (!(error instanceof ErrInvalid)) this.#abandonAny(asked)
+        if (!(error instanceof ErrInvalid)) abandon()
         throw error
       }
-      if (signal?.aborted === true) this.#abandonAny(asked)
-      return lease
-    })
+    }
+    return this.#start(options, body, { unwanted: () => abandon() })
   }
 
   /** Sends the claim until one is granted or all are refused, or no more can be learned about it. */
@@ -318,13 +327,17 @@ export class SubstrateClient implements Client {
   // ── one call ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** What every call shares: it never throws synchronously, refuses after close, and rejects when its signal aborts. */
-  #start<T>(options: ClientCallOptions | undefined, body: (signal: AbortSignal | undefined) => Promise<T>): Promise<T> {
+  #start<T>(
+    options: ClientCallOptions | undefined,
+    body: (signal: AbortSignal | undefined) => Promise<T>,
+    { heedsSignal = false, unwanted }: Manners<T> = {},
+  ): Promise<T> {
     const signal = options?.signal
     try {
       this.#closing.signal.throwIfAborted()
       signal?.throwIfAborted()
       if (!this.#inspected) this.#inspect()
-      return signal === undefined ? body(undefined) : abortable(body(signal), signal)
+      return signal === undefined || heedsSignal ? body(signal) : abortable(body(signal), signal, unwanted)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -673,12 +686,30 @@ function reasonOf(cause: unknown): string {
   return cause instanceof Error ? cause.message || cause.name : String(cause)
 }
 
+/** How a call takes an aborted signal. */
+interface Manners<T> {
+  /** It rejects by itself when the signal aborts. */
+  readonly heedsSignal?: boolean
+  /** Takes a result that came when the caller had already been told of the abort. */
+  readonly unwanted?: (value: T) => void
+}
+
 /** The promise's outcome, or the signal's reason if that comes first. */
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+function abortable<T>(promise: Promise<T>, signal: AbortSignal, unwanted?: (value: T) => void): Promise<T> {
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason as Error)
-    setMaxListeners(0, signal) // one signal may end a thousand calls
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    let aborted = false
+    const unheed = heed(signal, () => {
+      aborted = true
+      reject(signal.reason as Error)
+    })
+    promise.then((value) => (aborted ? unwanted?.(value) : resolve(value)), reject).finally(unheed)
   })
+}
+
+/** Calls back when the signal aborts; returns how to stop that. */
+function heed(signal: AbortSignal | undefined, onAbort: () => void): () => void {
+  if (signal === undefined) return () => {}
+  setMaxListeners(0, signal) // one signal may end a thousand calls
+  signal.addEventListener('abort', onAbort, { once: true })
+  return () => signal.removeEventListener('abort', onAbort)
 }

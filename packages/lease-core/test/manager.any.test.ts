@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrLost, ErrNotValid, ErrUnknown } from '../src/errors.ts'
+import { ErrClaimDenied, ErrNotValid, ErrUnknown, type ErrLost } from '../src/errors.ts'
 import type { HoldOptions } from '../src/roles.ts'
 import { track } from '../src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
@@ -166,6 +166,33 @@ describe('Manager.holdAny: what is left open', () => {
     expect(claim.state).to.equal('rejected')
     expect(leases.map((lease) => bench.holder(lease))).to.deep.equal([undefined, undefined, undefined])
     await bench.manager.stop()
+  })
+
+  it('a claim aborted at whatever moment is either granted and told so, or not held', async () => {
+    for (let microtasks = 0; microtasks < 40; microtasks++) {
+      const bench = new Bench()
+      const { manager, client } = bench
+      const controller = new AbortController()
+      const { signal } = controller
+      const works: Record<string, Promise<unknown>> = {
+        's/0': client.claimLease('s/0', { holder: 'a', duration: 1000 }, { signal }),
+        's/1': client.claimAnyLease?.(['s/1'], { holder: 'a', duration: 1000 }, { signal }) ?? expect.fail(),
+        's/2': manager.hold('s/2', 'a', { ...options, signal }),
+        's/3': manager.hold('s/3', 'a', { ...options, signal, wait: true }),
+        's/4': manager.holdAny(['s/4', 's/5'], 'e', { ...options, signal }),
+        's/6': manager.holdAny(['s/6', 's/7'], 'e', { ...options, signal, wait: true }),
+      }
+      const tracked = Object.entries(works).map(([lease, work]) => [lease, track(work)] as const)
+      for (let turn = 0; turn < microtasks; turn++) await Promise.resolve()
+      controller.abort(new Error('enough'))
+      await bench.clock.settle()
+      for (const [lease, { state }] of tracked) {
+        const place = lease === 's/4' ? ['s/4', 's/5'] : lease === 's/6' ? ['s/6', 's/7'] : [lease]
+        const held = place.some((one) => bench.holder(one) !== undefined)
+        expect(held, `${lease}, aborted after ${microtasks} microtasks`).to.equal(state === 'fulfilled')
+      }
+      await manager.stop()
+    }
   })
 
   it('somebody else at it at the same moment is asked again', async () => {
