@@ -172,11 +172,10 @@ for (const store of stores()) {
       await within(a.create('pool', 4))
       await (await within(a.post('pool', 'x', long))).close()
       const before = here.sent
-      const permit = await within(a.post('pool', 'x', long))
+      for (let time = 0; time < 10; time++) await (await a.post('pool', 'x', long)).close()
       const round = here.client.claimAnyLease === undefined ? 2 : 1 // read, and claim what is free
-      expect(here.sent - before).to.equal(round)
-      await permit.close()
-      expect(here.sent - before).to.equal(round + 1)
+      const more = 3 // reads when the line for news has just come up
+      expect(here.sent - before).to.be.within(10 * (round + 1), 10 * (round + 1) + more)
     })
 
     it('DSM-5: a missing semaphore is an error at once, however many retries', async () => {
@@ -401,14 +400,15 @@ for (const store of stores()) {
       await within(a.post('pool', 'x', long))
       here.cut = true
       const b = semaphores(here, { requestTimeout })
-      for (const call of [
+      const calls: (() => Promise<unknown>)[] = [
         () => a.post('pool', 'y', long, { retries }),
         () => b.post('pool', 'y', long, { retries: 2 }),
         () => a.create('other', 1),
         () => a.read('pool'),
         () => a.close('pool', 'z'),
         () => a.destroy('pool'),
-      ]) {
+      ]
+      for (const call of calls) {
         await rejection(within(call()), ErrUnknown)
       }
       here.cut = false
