@@ -100,11 +100,12 @@ for (const target of etcdTargets()) {
       return { granted, committed: written.length, refused, violations: violations.length }
     }
 
+    const grants = target.name.includes('three') ? 300 : 1_000
     for (const key of ['the guard’s comparison', 'the guard’s builder']) {
-      it(`with ${key} never commit after a newer grant, over 1000 grants`, async () => {
-        const { granted, committed, refused, violations } = await race(writes[key] ?? expect.fail(), 1_000)
+      it(`with ${key} never commit after a newer grant, over ${grants} grants`, async () => {
+        const { granted, committed, refused, violations } = await race(writes[key] ?? expect.fail(), grants)
         if (process.env['LEASE_TEST_FIGURES']) console.log({ granted, committed, refused, violations })
-        expect(committed).to.be.greaterThan(20)
+        expect(committed).to.be.greaterThan(3)
         expect(refused).to.be.greaterThan(5)
         expect(violations).to.equal(0)
       })

@@ -110,9 +110,9 @@ for (const target of postgresTargets()) {
     }
 
     for (const key of ['a connection as key', 'a SqlGuard']) {
-      it(`with ${key} never commit after a newer grant, over 2000 grants`, async () => {
-        const { committed, refused, violations } = await race(writes[key] ?? expect.fail(), 2_000)
-        expect(committed).to.be.greaterThan(20) // on a busy machine most come too late
+      it(`with ${key} never commit after a newer grant, over 1000 grants`, async () => {
+        const { committed, refused, violations } = await race(writes[key] ?? expect.fail(), 1_000)
+        expect(committed).to.be.greaterThan(3) // on a busy machine most come too late
         expect(refused).to.be.greaterThan(5)
         expect(violations).to.equal(0)
       })

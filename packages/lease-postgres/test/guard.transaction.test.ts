@@ -56,9 +56,9 @@ for (const target of postgresTargets()) {
     })
 
     it('passes the holder of a pinned lease past its expiry', async () => {
-      const held = await grant(substrate, claim(name, 'a', 20))
+      const held = await grant(substrate, claim(name, 'a', 400))
       await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
-      await sleep(30)
+      await sleep(420)
       await client.query('BEGIN')
       await guard('a', held, client)
     })
