@@ -179,33 +179,45 @@ export class WaitingRoom {
     awaited.looking = true
     do {
       awaited.lookAgain = false
-      // Those who only wait look first: they are to see the vacancy that the contender is about to end.
-      const failures = [
-        awaited.waiters.length + awaited.observers.length > 0
-          ? await this.#failureOf('read', this.#read(awaited), awaited)
-          : false,
-        awaited.contenders[0] !== undefined
-          ? await this.#failureOf('claim', this.#tryFor(awaited, awaited.contenders[0]), awaited)
-          : false,
-      ]
-      awaited.failures = failures.includes(true) ? awaited.failures + 1 : 0
+      const looks = await this.#lookOnce(awaited)
+      awaited.failures = looks.includes('failed') ? awaited.failures + 1 : 0
     } while (awaited.lookAgain && !this.#closed)
     awaited.looking = false
     this.#rest(awaited)
   }
 
-  async #failureOf(doing: 'read' | 'claim', look: Promise<void>, { leases }: Awaited): Promise<boolean> {
+  /**
+   * Those who only wait look first: they are to see the vacancy that the contender is about to end. Observers are told
+   * what was found by whichever look was sent; only when there was none, or it met nothing, they have one of their own.
+   */
+  async #lookOnce(awaited: Awaited): Promise<readonly Look[]> {
+    const looks: Look[] = []
+    if (awaited.waiters.length > 0) looks.push(await this.#outcome('read', this.#read(awaited), awaited))
+    const first = awaited.contenders[0]
+    if (first !== undefined && !this.#isHeldHere(awaited, first)) {
+      looks.push(await this.#outcome('claim', this.#tryFor(awaited, first), awaited))
+    }
+    if (awaited.observers.length > 0 && !looks.includes('seen')) {
+      looks.push(await this.#outcome('read', this.#read(awaited), awaited))
+    }
+    return looks
+  }
+
+  #isHeldHere({ leases }: Awaited, { contention }: Contender): boolean {
+    return leases.every((lease) => this.#keeper.isHeldHere(lease, contention.holder))
+  }
+
+  async #outcome(doing: 'read' | 'claim', look: Promise<Look>, { leases }: Awaited): Promise<Look> {
     try {
-      await look
-      return false
+      return await look
     } catch (error) {
       if (!this.#closed) this.#keeper.retrying(leases[0] as string, doing, error)
-      return true
+      return 'failed'
     }
   }
 
   /** Wakes those who wait for a vacancy, if it is one, and tells the observers. They wait for one lease. */
-  async #read(awaited: Awaited): Promise<void> {
+  async #read(awaited: Awaited): Promise<Look> {
     // Those who come while the read is out want one of their own.
     const waiting = [...awaited.waiters]
     const observing = [...awaited.observers]
@@ -216,35 +228,48 @@ export class WaitingRoom {
       if (error instanceof ErrUnknown) throw error
       for (const waiter of waiting) if (remove(awaited.waiters, waiter)) waiter.reject(error as Error)
       for (const observer of observing) if (remove(awaited.observers, observer)) observer.fail(error)
-      return
+      return 'unseen'
     }
-    const known = this.#keeper.known(lease)
-    const info = known === undefined || this.#keeper.hasLapsed(known) ? undefined : known
-    for (const observer of observing) if (awaited.observers.includes(observer)) observer.tell(info)
-    if (info !== undefined) return
-    for (const waiter of waiting) if (remove(awaited.waiters, waiter)) waiter.resolve()
+    if (this.#tell(awaited, observing) === undefined) {
+      for (const waiter of waiting) if (remove(awaited.waiters, waiter)) waiter.resolve()
+    }
+    return 'seen'
   }
 
-  async #tryFor(awaited: Awaited, contender: Contender): Promise<void> {
+  /** Tells these observers what is known now, and returns it. */
+  #tell({ leases, observers }: Awaited, observing: readonly Observer[]): Info | undefined {
+    const known = this.#keeper.known(leases[0] as string)
+    const info = known === undefined || this.#keeper.hasLapsed(known) ? undefined : known
+    for (const observer of observing) if (observers.includes(observer)) observer.tell(info)
+    return info
+  }
+
+  async #tryFor(awaited: Awaited, contender: Contender): Promise<Look> {
     const { contention, giveUp } = contender
-    if (awaited.leases.every((lease) => this.#keeper.isHeldHere(lease, contention.holder))) return
+    const observing = [...awaited.observers]
     try {
       contender.asking = true
       const hold = await this.#keeper.acquire(contention, giveUp.signal)
-      if (giveUp.signal.aborted) await hold.release().catch(() => {})
-      else {
-        remove(awaited.contenders, contender)
-        contender.resolve(hold)
+      if (giveUp.signal.aborted) {
+        await hold.release().catch(() => {})
+        return 'unseen'
       }
+      remove(awaited.contenders, contender)
+      contender.resolve(hold)
     } catch (error) {
-      if (giveUp.signal.aborted) return
+      if (giveUp.signal.aborted) return 'unseen'
       contender.failure = error instanceof ErrUnknown ? error : undefined
-      if (error instanceof ErrClaimDenied) return
       if (error instanceof ErrUnknown) throw error
-      contender.reject(error as Error)
+      if (!(error instanceof ErrClaimDenied)) {
+        remove(awaited.contenders, contender)
+        contender.reject(error as Error)
+        return 'unseen'
+      }
     } finally {
       contender.asking = false
     }
+    this.#tell(awaited, observing)
+    return 'seen'
   }
 
   /** What to tell a contender whose time is over. */
@@ -285,6 +310,9 @@ export class WaitingRoom {
     return info.pinned ? Number.POSITIVE_INFINITY : 1
   }
 }
+
+/** What came of it: the state was seen and told; nothing was met; or it is not known and is to be tried again. */
+type Look = 'seen' | 'unseen' | 'failed'
 
 interface Waiter {
   readonly resolve: () => void

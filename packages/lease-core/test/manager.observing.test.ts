@@ -142,6 +142,61 @@ describe('Manager.observe: what becomes of a lease', () => {
     await bench.manager.stop()
   })
 
+  it('beside one who wants to hold it costs no reads: what his claim is told is told', async () => {
+    const bench = new Bench()
+    const { manager } = bench.other()
+    await manager.claim('db', 'a', 60_000)
+    const { seen } = watch(bench.manager)
+    await bench.clock.settle()
+    const waiting = bench.manager.hold('db', 'c', { duration: 60_000, wait: true })
+    await bench.clock.settle()
+    bench.wire.resetCounts()
+    await manager.claim('db', 'a', 60_000, { value: 'v', announce: true })
+    await bench.clock.settle()
+    await manager.release('db', 'a')
+    const hold = await waiting
+    await bench.clock.settle()
+    expect(seen).to.deep.equal(['a', 'a v', 'c'])
+    expect(bench.wire.counts.read).to.be.at.most(1) // the new Hold's own, at the hint of the release
+    await hold.release()
+    await bench.manager.stop()
+  })
+
+  it('is told what can be read while claims beside it fail', async () => {
+    const bench = new Bench()
+    const { manager } = bench.other()
+    const { seen } = watch(bench.manager)
+    await manager.claim('db', 'a', 60_000, { announce: true })
+    const waiting = bench.manager.hold('db', 'c', { duration: 60_000, wait: true })
+    await bench.clock.settle()
+    bench.wire.reject(new Error('read only'), { kind: 'claim' })
+    await manager.release('db', 'a')
+    await bench.clock.advance(15_000) // a claim is tried for ten seconds before it is given up
+    expect(seen.at(-1)).to.equal('vacant')
+    await bench.manager.stop()
+    await rejection(waiting, ErrStopped)
+  })
+
+  it('is told what there is when the one beside it gives up', async () => {
+    const bench = new Bench()
+    const { manager } = bench.other()
+    const { seen } = watch(bench.manager)
+    await manager.claim('db', 'a', 60_000, { announce: true })
+    const patience = new AbortController()
+    const waiting = bench.manager.hold('db', 'c', { duration: 60_000, wait: true, signal: patience.signal })
+    await bench.clock.settle()
+    bench.wire.hang({ kind: 'claim' })
+    await manager.release('db', 'a')
+    await manager.claim('db', 'b', 60_000, { announce: true })
+    await bench.clock.settle()
+    expect(seen.at(-1)).to.equal('a')
+    patience.abort(new Error('no patience'))
+    await rejection(waiting, Error)
+    await bench.clock.settle()
+    expect(seen.at(-1)).to.equal('b')
+    await bench.manager.stop()
+  })
+
   it('ends with the reason of the signal, and leaves nothing behind', async () => {
     const bench = new Bench()
     const controller = new AbortController()

@@ -144,6 +144,8 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   #leader: Leader | undefined
   /** What was seen last, whether or not it counted. */
   #seen: Info | undefined
+  /** The fencing token of this node's latest term: who had a lower one led before it, whenever that comes to be seen. */
+  #latestTerm = -1n
   /** Ends the pause after resign(), when another leads. */
   #rival: (() => void) | undefined
 
@@ -364,6 +366,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   #lead(run: Run, hold: Hold): Promise<DeselectReason> {
     this.#hold = hold
     const { fencingToken, signal, token } = hold
+    this.#latestTerm = fencingToken
     const leader = { id: this.localId, value: this.#localValue ?? '', fencingToken }
     this.#tell(leader, () => this.emit('select', leader.value, leader.id, { fencingToken, signal, token }))
     run.know()
@@ -433,7 +436,8 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
 
   /** Who leads by this, while this node does not: a lease in its own name is one that it had, or is about to have. */
   #news(info: Info | undefined): Leader | undefined {
-    return this.candidate && info?.holder === this.localId ? undefined : leaderOf(info)
+    if (info === undefined || info.fencingToken < this.#latestTerm) return undefined
+    return this.candidate && info.holder === this.localId ? undefined : leaderOf(info)
   }
 
   /** Tells what has changed, if anything, and that there is a leader, if there is. */

@@ -386,6 +386,24 @@ for (const store of stores()) {
       expect(events).to.deep.equal(['select value of a a', 'deselect resigned', 'select value of a a'])
     })
 
+    it('resign() at once when selected: who led before it is not taken for one who leads now', async () => {
+      const [a, b] = [node(here, { ttl: 1000 * ttl }), node(there, { id: 'b', ttl: 1000 * ttl })]
+      const changes = told(b, 'ping', 'refresh')
+      await a.start()
+      await b.start()
+      b.once('select', () => void b.resign())
+      await a.resign()
+      await store.until('the other to have led', () => changes.includes('deselect resigned'))
+      await a.stop()
+      expect(changes.slice(0, 5)).to.deep.equal([
+        'change value of a a',
+        'change value of b b',
+        'select value of b b',
+        'change undefined undefined',
+        'deselect resigned',
+      ])
+    })
+
     it('resign() when nobody else wants to: it leads again after a ttl', async () => {
       const a = node(here)
       await a.start()
