@@ -17,9 +17,15 @@ export const FRESH_MS = 30_000
 /** Definitions observed at once; beyond it, the one that was not asked for the longest is forgotten. */
 const MAX_OBSERVED = 1000
 
-/** How many permits there are, by which term of the definition. */
-export interface Definition {
+/** What the value of a definition's lease says. */
+export interface DefinitionContent {
   readonly n: number
+  /** It is being destroyed: for all but administrators there is no such semaphore. */
+  readonly closed: boolean
+}
+
+/** How many permits there are, by which term of the definition. */
+export interface Definition extends DefinitionContent {
   readonly holder: string
   /** Fencing token of the definition's lease: another for each creation, the same whatever the size. */
   readonly generation: bigint
@@ -36,14 +42,20 @@ export interface KnownDefinition extends Definition {
 /** What the value of a definition's lease says; undefined: this is no definition. */
 export function parseDefinition(info: Info | undefined): Definition | undefined {
   if (info?.value === undefined) return undefined
-  let parsed: unknown
+  let parsed: { readonly n?: unknown; readonly closed?: unknown } | null
   try {
-    parsed = JSON.parse(info.value)
+    parsed = JSON.parse(info.value) as typeof parsed
   } catch {
     return undefined
   }
-  const n: unknown = (parsed as { readonly n?: unknown } | null)?.n
-  return isLimit(n) ? { n, holder: info.holder, generation: info.fencingToken } : undefined
+  const n = parsed?.n
+  if (!isLimit(n)) return undefined
+  return { n, closed: parsed?.closed === true, holder: info.holder, generation: info.fencingToken }
+}
+
+/** What `parseDefinition` reads. */
+export function formatDefinition({ n, closed }: DefinitionContent): string {
+  return JSON.stringify(closed ? { n, closed } : { n })
 }
 
 /** Whether so many permits are possible. */
@@ -63,7 +75,7 @@ export class Definitions {
     this.#clock = clock
   }
 
-  /** The definition, fresh: without a read if it is known, else after one. undefined: there is none. */
+  /** The definition, fresh: without a read if it is known, else after one. undefined: there is none that is open. */
   async current(lease: string, signal: AbortSignal): Promise<KnownDefinition | undefined> {
     for (;;) {
       if (this.#closed) throw new ErrStopped('nothing is observed any more', { lease })
@@ -120,7 +132,7 @@ export class Definitions {
     const states = this.#manager.observe(lease, { signal: changed })
     try {
       const definition = parseDefinition((await states.next()).value)
-      if (definition === undefined) {
+      if (definition === undefined || definition.closed) {
         observed.end()
         return undefined
       }
@@ -157,5 +169,5 @@ async function endWithChange(states: AsyncGenerator<Info | undefined>, definitio
 }
 
 function isSame(a: Definition, b: Definition | undefined): boolean {
-  return a.n === b?.n && a.generation === b.generation && a.holder === b.holder
+  return a.n === b?.n && a.closed === b.closed && a.generation === b.generation && a.holder === b.holder
 }

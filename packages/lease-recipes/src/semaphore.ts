@@ -7,7 +7,11 @@
  *
  * Promises.
  * - Never more than n holders, whatever the mix of timeouts, pauses and crashes: each permit is a lease of its own, so it
- *   expires on its own, has a fencing token of its own, and is lost by itself.
+ *   expires on its own, has a fencing token of its own, and is lost by itself. n is the limit that `resize` last resolved
+ *   with; until one that makes it smaller resolves, it is the one before. Nobody is made to give a permit back for it.
+ * - Only `destroy` takes permits away. Whoever lost one may not have heard of it yet: until then, at most until the permit's
+ *   time would have been over, he may be at work beside those of a semaphore created anew. What was his is not given to
+ *   anybody before `destroy` has resolved.
  * - To take a permit costs one round trip while the definition is known (`semaphore-definitions.ts`). Whoever waits is
  *   woken when a permit is closed or lapses; nobody polls.
  * - A slot is out of use when it is *retired*: held, with the value `retired`, by an administrator. n is made smaller, and a
@@ -15,8 +19,14 @@
  *   what he knew of the definition before. n is made larger before retired slots are freed. So a poster whose knowledge is
  *   old meets a retired slot, and is never one too many.
  *
- * A crash of an administrator, in the order of the steps: while he waits for permits to end, n is as before, and the slots
- * that he retired are free again after `RETIRED_MS`; after n was changed, the same. To call again completes it.
+ * - To destroy is to close first: the definition says so, and whoever reads it takes the semaphore for missing. Then the
+ *   permits are revoked. Between that and the retirement a slot is vacant, and a poster who has not heard may be granted
+ *   it; so the slot is pinned before, and whoever is granted a pinned one reads the definition before he relies on it.
+ *
+ * A crash of an administrator, in the order of the steps. Who resizes: while he waits for permits to end, n is as before,
+ * and the slots that he retired are free again after `RETIRED_MS`; after n was changed, the same. Who destroys: once it is
+ * closed there is no such semaphore, and permits that were not revoked yet go on for their time; `create` revokes them
+ * before it makes another. To call again completes it.
  *
  * After clusterluck's DSMServer, whose names it keeps.
  */
@@ -32,8 +42,8 @@ import { Instant } from './instant.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
-import { Definitions, FRESH_MS, isLimit, parseDefinition } from './semaphore-definitions.ts'
-import type { Definition, KnownDefinition } from './semaphore-definitions.ts'
+import { Definitions, FRESH_MS, formatDefinition, isLimit, parseDefinition } from './semaphore-definitions.ts'
+import type { Definition, DefinitionContent, KnownDefinition } from './semaphore-definitions.ts'
 
 export interface SemaphoresOptions {
   /** It stays yours to stop. */
@@ -210,6 +220,7 @@ const ADMIN_MS = 10_000
 /** The lease of a definition is pinned: its own time means nothing. */
 const DEFINITION_MS = 60_000
 const RETIRED = 'retired'
+/** Pins a slot while it is taken away from its holder. */
 const PIN = 'semaphore'
 const KNOWN_OPTIONS = ['manager', 'prefix', 'minWaitTimeout', 'maxWaitTimeout', 'requestTimeout', 'clock']
 
@@ -263,16 +274,18 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checkLimit(checks, n)
     await this.#call(options, checks, async (signal) => {
       const found = await this.#read(names, signal)
-      if (found !== undefined) return sameLimit(names, found, n)
+      if (found !== undefined && !found.closed) return sameLimit(names, found, n)
       await this.#administer(names, signal, async (admin) => {
         const meanwhile = await this.#read(names, admin.signal)
-        if (meanwhile !== undefined) return sameLimit(names, meanwhile, n)
-        // A pin on a vacant lease harms nobody: the definition never exists without it.
-        await this.#manager.pin(names.definition, PIN)
+        if (meanwhile !== undefined && !meanwhile.closed) return sameLimit(names, meanwhile, n)
+        if (meanwhile !== undefined) await this.#destroy(names, meanwhile, admin)
+        const holder = `semaphore-${randomUUID()}`
+        // A pin on a vacant lease harms nobody: the definition never exists without it. It has a name of its own, so that
+        // an administrator of the one before who is late does not withdraw it.
+        await this.#manager.pin(names.definition, holder)
         admin.assertHeld()
-        const value = JSON.stringify({ n })
-        const more = { value, announce: true, signal: admin.signal }
-        await this.#manager.claim(names.definition, `semaphore-${randomUUID()}`, DEFINITION_MS, more)
+        const more = { value: formatDefinition({ n, closed: false }), announce: true, signal: admin.signal }
+        await this.#manager.claim(names.definition, holder, DEFINITION_MS, more)
         await this.#free(slotsOf(names, 0, n), admin.signal)
       })
     })
@@ -323,7 +336,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         }
         if (definition.n !== n) {
           await this.#whileRetired({ slots: surplus, by, evict: false, admin }, () =>
-            this.#setLimit(names, definition, n, signal),
+            this.#redefine(names, definition, { n, closed: false }, signal),
           )
         }
         await this.#free(slotsOf(names, 0, n), signal)
@@ -332,7 +345,8 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   /**
-   * The semaphore is no more, and every permit of it is revoked: their signals abort. Missing already: resolves.
+   * The semaphore is no more, and every permit of it is revoked: their signals abort when their processes hear of it, and
+   * at the latest when the time of the permit is over. Missing already: resolves.
    *
    * @throws ErrUnknown it may have happened; to destroy it again tells
    */
@@ -343,11 +357,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
       if ((await this.#read(names, outer)) === undefined) return
       await this.#administer(names, outer, async (admin) => {
         const definition = await this.#read(names, admin.signal)
-        if (definition === undefined) return
-        const slots = slotsOf(names, 0, definition.n)
-        const by = `${RETIRED}-${randomUUID()}`
-        await this.#whileRetired({ slots, by, evict: true, admin }, () => this.#manager.revoke(names.definition))
-        await this.#manager.unpin(names.definition, PIN)
+        if (definition !== undefined) await this.#destroy(names, definition, admin)
       })
     })
   }
@@ -431,7 +441,8 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         (await this.#again(request, known)) ??
         (await this.#take(request, known, Math.max(0, request.waitMs - begun.elapsedMs), signal))
       if (hold === undefined) continue // the definition has changed
-      if (known.fresh || (await this.#isStill(known, hold, names, signal))) {
+      const certain = known.fresh && !(await isPinned(hold))
+      if (certain || (await this.#isStill(known, hold, names, signal))) {
         if (!signal.aborted || before?.held === true) return this.#keep(names, hold)
       }
       await hold.release().catch(() => {}) // it lapses by itself
@@ -489,8 +500,8 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     try {
       if (await this.#definitions.confirm(names.definition, known, signal)) return hold.held
       const found = await this.#read(names, signal)
-      const isOne = found?.generation === known.generation && slotsOf(names, 0, found.n).includes(hold.lease)
-      return isOne && hold.held
+      if (found === undefined || found.closed || found.generation !== known.generation) return false
+      return slotsOf(names, 0, found.n).includes(hold.lease) && hold.held
     } catch (error) {
       hold.release().catch(() => {}) // it lapses by itself
       throw error
@@ -537,7 +548,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
       await body({ signal: until.signal, assertHeld })
       assertHeld()
     } catch (error) {
-      if (error instanceof ErrLost) assertHeld()
+      if (error instanceof ErrLost || error instanceof ErrClaimDenied) assertHeld()
       throw error
     } finally {
       hold.signal.removeEventListener('abort', onEnd)
@@ -577,11 +588,27 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
       }
       const info = await readLease(this.#manager, slot, signal)
       if (info === undefined || info.holder === by) continue
-      // Another administrator's: he is through with it, or has crashed.
-      if (info.value === RETIRED) await this.#manager.release(slot, info.holder).catch(unlessNotHeld)
-      else if (evict) await this.#manager.revoke(slot)
-      else await this.#manager.waitUntilExpired(slot, { signal })
+      if (evict) {
+        await this.#manager.pin(slot, PIN)
+        await this.#manager.revoke(slot)
+      } else if (info.value === RETIRED) {
+        // Another administrator's: he is through with it, or has crashed.
+        await this.#manager.release(slot, info.holder).catch(unlessNotHeld)
+      } else await this.#manager.waitUntilExpired(slot, { signal })
     }
+  }
+
+  /** Closes it if it is open, and goes on from wherever somebody else stopped. */
+  async #destroy(names: Names, definition: Definition, admin: Admin): Promise<void> {
+    const { n, holder } = definition
+    const slots = slotsOf(names, 0, n)
+    if (!definition.closed) await this.#redefine(names, definition, { n, closed: true }, admin.signal)
+    await this.#whileRetired({ slots, by: `${RETIRED}-${randomUUID()}`, evict: true, admin }, async () => {
+      await Promise.all(slots.map((slot) => this.#manager.unpin(slot, PIN)))
+      admin.assertHeld()
+      await this.#manager.release(names.definition, holder).catch(unlessNotHeld) // of this one, not of a later one
+    })
+    await this.#manager.unpin(names.definition, holder)
   }
 
   /** Changes the definition so that these slots surely outlast, retired, what anybody knew of it before. */
@@ -603,9 +630,14 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     }
   }
 
-  async #setLimit(names: Names, { holder, generation }: Definition, n: number, signal: AbortSignal): Promise<void> {
+  async #redefine(
+    names: Names,
+    { holder, generation }: Definition,
+    content: DefinitionContent,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { definition: lease, id } = names
-    const value = JSON.stringify({ n })
+    const value = formatDefinition(content)
     await this.#manager.claim(lease, holder, DEFINITION_MS, { value, announce: true, signal })
     const { fencingToken } = await this.#manager.token(lease, holder).check()
     if (fencingToken === generation) return
@@ -613,9 +645,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     throw new ErrNoSemaphore(id, lease)
   }
 
-  /** Retired slots among these are in use again. */
+  /** Retired slots among these are in use again, and none is pinned by an administrator who was late. */
   async #free(slots: readonly string[], signal: AbortSignal): Promise<void> {
-    for (const [slot, { holder, value }] of await this.#held(slots, signal)) {
+    for (const [slot, { holder, value, pinned }] of await this.#held(slots, signal)) {
+      if (pinned) await this.#manager.unpin(slot, PIN)
       if (value === RETIRED) await this.#manager.release(slot, holder).catch(unlessNotHeld)
     }
   }
@@ -626,7 +659,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   async #existing(names: Names, signal: AbortSignal): Promise<Definition> {
     const definition = await this.#read(names, signal)
-    if (definition === undefined) throw new ErrNoSemaphore(names.id, names.definition)
+    if (definition === undefined || definition.closed) throw new ErrNoSemaphore(names.id, names.definition)
     return definition
   }
 
@@ -713,6 +746,15 @@ function slotsOf({ definition }: Names, from: number, to: number): string[] {
 
 function grantOptions(duration: number, keepAlive: boolean): HoldOptions {
   return keepAlive ? { duration } : { duration, renewEvery: false }
+}
+
+/** Whether the slot was being taken away when it was granted: costs nothing right after the grant. */
+async function isPinned(hold: Hold): Promise<boolean> {
+  try {
+    return (await hold.token.check()).pinned
+  } catch {
+    return true // it is over, or nobody knows: to be found out
+  }
 }
 
 function keyOf({ definition }: Names, holder: string): string {
