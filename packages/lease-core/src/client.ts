@@ -4,10 +4,13 @@
  */
 import { ErrTrapdoor } from './errors.ts'
 import type { Info, Request, Trapdoor } from './lease.ts'
+import type { Turn } from './line.ts'
 
 /** Something happened to a lease. Only a hint: it may be late, doubled or lost, and it may tell of one's own doing. */
 export type LeaseChange =
   | { readonly kind: 'vacated' | 'changed'; readonly lease: string }
+  /** One who waited in line at this place was granted the lease for so long. */
+  | { readonly kind: 'taken'; readonly lease: string; readonly place: number; readonly durationMs: number }
   /** Hints may have been lost (a connection was made anew): re-read what matters. */
   | { readonly kind: 'resync' }
 
@@ -18,6 +21,12 @@ export interface ClientCallOptions {
    * released again when that can be done; otherwise it lapses.
    */
   readonly signal?: AbortSignal | undefined
+  /**
+   * For `claimLease` by one who waits: its place in line goes in, and comes out changed when the claim is refused. The
+   * claim of one without a place is refused while others are in line, even if the lease is vacant. Ignored by clients
+   * whose store keeps no lines.
+   */
+  readonly turn?: Turn | undefined
 }
 
 /**

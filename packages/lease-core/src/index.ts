@@ -16,6 +16,7 @@ export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { lockedTrapdoor } from './client.ts'
 export type { Client, ClientCallOptions, LeaseChange } from './client.ts'
+export type { Turn } from './line.ts'
 export { sleep, systemClock } from './clock.ts'
 export type { Clock, Timer } from './clock.ts'
 export { HintStream } from './hint-stream.ts'

@@ -36,6 +36,7 @@ import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.
 import { Lanes } from './lanes.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, LapseAware, Request } from './lease.ts'
+import type { Turn } from './line.ts'
 import { observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
 import { instant } from './skew.ts'
@@ -317,17 +318,18 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   /** In the lane: claims or extends, whichever the latest state asks for. */
   async #claim(lease: string, request: ClaimRequest): Promise<Belief> {
-    const { holder, durationMs, value, announce, signal } = request
+    const { holder, durationMs, value, announce, signal, turn } = request
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       // A state that changed under the first attempt is tried again at once; then others deserve their turn.
       if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
       signal?.throwIfAborted()
       const known = this.#client.leases().get(lease)
       const own = known !== undefined && known.holder === holder && !this.#hasLapsed(known)
+      const placeless = turn?.place === 0
       const sent = instant(this.#clock)
       try {
         const asked = { holder, duration: durationMs, value, announce }
-        const options = signal === undefined ? undefined : { signal }
+        const options = signal === undefined && turn === undefined ? undefined : { signal, turn }
         if (own) await this.#client.extendLease(lease, asked, options)
         else await this.#client.claimLease(lease, asked, options)
       } catch (error) {
@@ -335,6 +337,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         const found = this.#client.leases().get(lease)
         if (found !== undefined && found.holder !== holder && !this.#hasLapsed(found))
           throw this.#denied(lease, holder, found)
+        if (placeless && turn.place > 0) throw this.#denied(lease, holder, undefined) // vacant, and others were first
         continue
       }
       return this.#believe(lease, holder, sent, durationMs, own)
@@ -344,8 +347,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   /** Extends the one that this holder has, or claims one that is free. */
   #claimAny(leases: readonly string[], request: ClaimRequest): Promise<readonly [lease: string, belief: Belief]> {
-    const { holder, durationMs, signal, ...more } = request
-    const asked = { holder, duration: durationMs, ...more }
+    const { holder, durationMs, value, announce, signal } = request
+    const asked = { holder, duration: durationMs, value, announce }
     const mine = (lease: string): boolean => this.#holderOf(lease) === holder
     // Two calls for one holder come one after another: the second extends what the first has got.
     return this.#inLane(`${holder} ${leases[0]}`, signal, async () => {
@@ -572,9 +575,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   // ── holds ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
-  async #acquire({ leases, holder, options }: Contention, signal: AbortSignal | undefined): Promise<Hold> {
+  async #acquire(contention: Contention, signal: AbortSignal | undefined, turn?: Turn): Promise<Hold> {
+    const { leases, holder, options } = contention
     const { durationMs, renewEveryMs, value, announce } = options
-    const request: ClaimRequest = { holder, durationMs, value, announce, signal }
+    const request: ClaimRequest = { holder, durationMs, value, announce, signal, turn }
     const only = leases[0] as string
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       const [lease, belief] =
@@ -725,7 +729,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       read: (lease) => this.#read(lease),
       isHeldHere: (lease, butNotBy) =>
         this.#holds.get(lease)?.some((hold) => hold.held && hold.holder !== butNotBy) === true,
-      acquire: (contention, signal) => this.#acquire(contention, signal),
+      acquire: (contention, signal, turn) => this.#acquire(contention, signal, turn),
       denied: ({ leases, holder }) => {
         if (leases.length > 1) return this.#deniedAny(leases, holder)
         const lease = leases[0] as string
@@ -749,7 +753,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     } else if (change.kind === 'vacated') {
       this.#beliefs.get(change.lease)?.doubt()
       this.#vacated(change.lease)
-    } else this.#waitingRoom.lookForObservers(change.lease)
+    } else if (change.kind === 'taken') this.#waitingRoom.taken(change)
+    else this.#waitingRoom.lookForObservers(change.lease)
   }
 
   /** The lease may be free: whoever waits for it looks, and whoever holds it here makes sure. */
@@ -786,4 +791,6 @@ interface ClaimRequest {
   readonly value: string | undefined
   readonly announce: boolean | undefined
   readonly signal: AbortSignal | undefined
+  /** Of one who waits in line. */
+  readonly turn?: Turn | undefined
 }

@@ -36,6 +36,7 @@ import {
   type Request,
   type Trapdoor,
 } from './lease.ts'
+import { learnTurn } from './line.ts'
 import { inViewSince } from './observer.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { elapsedForObserver, instant, lapseWindowMs, type Instant } from './skew.ts'
@@ -124,11 +125,14 @@ export class SubstrateClient implements Client {
         })
         void this.#inLane(lease, async () => {
           const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
-          const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed, announce }
+          const turn = options?.turn
+          const place = turn?.place
+          const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed, announce, place }
           // The caller is answered from inside the lane: tidying up after a claim given up goes on without him.
           try {
             const verdict = await this.#settle(op, signal)
             unheed()
+            if (turn !== undefined && verdict.line !== undefined) learnTurn(turn, verdict.line)
             if (verdict.outcome !== 'granted') reject(invalid(op, verdict.holding))
             else if (aborted) await this.#abandon(op)
             else resolve()

@@ -39,6 +39,12 @@ export interface ClaimOp {
   readonly lapsed: string | undefined
   /** Whether watchers are to be told (`changed`) when this opens a term. A store that tells anyway may ignore it. */
   readonly announce?: boolean | undefined
+  /**
+   * The claimer waits in line (`line.ts`), at this place; 0: it has none yet. Without one it is refused while others are
+   * in line, vacant or not, and every refusal gives it the last place. With one it is granted whenever the lease is
+   * vacant, and watchers are told (`taken`). A store that keeps no lines may ignore it.
+   */
+  readonly place?: number | undefined
 }
 
 /** Moves the expiry to now + durationMs unless it is later already; granted to the holder of a lease not lapsed. */
@@ -97,6 +103,8 @@ export interface Verdict {
   readonly outcome: 'granted' | 'refused' | 'contended' | 'unknown'
   readonly holding: Holding | undefined
   readonly cause: unknown
+  /** Of a claim in line that was refused: its place, and the last one served. */
+  readonly line?: { readonly place: number; readonly served: number } | undefined
 }
 
 export function granted(holding: Holding | undefined): Verdict {

@@ -3,7 +3,8 @@
  *
  * - Each awaited lease is looked at when a hint comes, when somebody joins, at its known expiry, and at the latest after
  *   `maxSleep`. To look is to read it for those who only watch, and to claim it for the first who wants it.
- * - Those who want to hold it are served first come, first served, and only the first of them contends in the substrate.
+ * - Those who want to hold it are served first come, first served, and only the first of them contends in the substrate,
+ *   where it stands in line with those of other processes (`line.ts`): when the lease is vacated it claims in its turn.
  * - A look that fails is repeated with growing pauses; nobody is told until his own time runs out.
  * - Whoever leaves leaves nothing behind: no timer, no claim, no entry.
  */
@@ -13,7 +14,9 @@ import type { Clock } from './clock.ts'
 import { ErrClaimDenied, ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
 import type { Info } from './lease.ts'
+import { untilTurnMs, type Turn } from './line.ts'
 import type { ParsedHoldOptions } from './options.ts'
+import { lapseWindowMs } from './skew.ts'
 
 /** What a contender asks for: any one of these leases will do. */
 export interface Contention {
@@ -33,7 +36,7 @@ export interface WaitingRoomKeeper {
   read(lease: string): Promise<void>
   /** Whether a holder of this very process has it, other than this one: its end will be told by `look`. */
   isHeldHere(lease: string, butNotBy: string): boolean
-  acquire(contention: Contention, signal: AbortSignal): Promise<Hold>
+  acquire(contention: Contention, signal: AbortSignal, turn: Turn): Promise<Hold>
   /** How to tell a contender that his time was over and another had it, by what is known. */
   denied(contention: Contention): ErrClaimDenied
   retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
@@ -97,12 +100,21 @@ export class WaitingRoom {
     let leave = (_reason?: unknown): void => {}
     const outcome = new Promise<Hold>((resolve, reject) => {
       const giveUp = new AbortController()
-      const contender: Contender = { contention, giveUp, failure: undefined, asking: false, resolve, reject }
+      const contender: Contender = {
+        contention,
+        giveUp,
+        turn: { place: 0, served: 0 },
+        failure: undefined,
+        asking: false,
+        resolve,
+        reject,
+      }
       const deadline: Task = { wakeAtMs: -1, wake: () => reject(this.#inVain(contender)) }
       leave = (reason) => {
         agenda.off(deadline)
         giveUp.abort(reason)
         remove(awaited.contenders, contender)
+        awaited.askAtMs = ANY_TIME
         if (awaited.contenders.length > 0) void this.#look(awaited) // the next one's turn
         else this.#rest(awaited)
       }
@@ -113,12 +125,35 @@ export class WaitingRoom {
     return { outcome, leave }
   }
 
-  /** The lease may be free: finds out, if anybody waits for it. */
+  /** The lease may be free: finds out, if anybody waits for it; who wants to hold it, in his turn. */
   look(lease: string): void {
     const awaited = this.#awaited.get(lease)
-    if (awaited !== undefined) void this.#look(awaited)
+    if (awaited !== undefined) {
+      this.#waitForTurn(awaited)
+      void this.#look(awaited)
+    }
     const groups = this.#groups.get(lease)
     if (groups !== undefined) for (const group of groups) void this.#look(group)
+  }
+
+  /** Another waiter has it, whose turn it was: there is nothing to claim before his time is over. */
+  taken({
+    lease,
+    place,
+    durationMs,
+  }: {
+    readonly lease: string
+    readonly place: number
+    readonly durationMs: number
+  }): void {
+    const awaited = this.#awaited.get(lease)
+    const turn = awaited?.contenders[0]?.turn
+    if (awaited === undefined || turn === undefined || turn.place === 0) return
+    turn.served = Math.max(turn.served, place)
+    const { clock, maxSleepMs } = this.#keeper
+    const lapsedMs = 1 + lapseWindowMs(durationMs) + untilTurnMs(turn)
+    awaited.askAtMs = clock.monotonic() + Math.min(maxSleepMs, lapsedMs)
+    this.#rest(awaited)
   }
 
   /** Something about the lease is different: finds out for those who observe it. */
@@ -129,7 +164,10 @@ export class WaitingRoom {
 
   /** Hints may have been lost: finds out about everything that is awaited. */
   lookAtAll(): void {
-    for (const awaited of this.#awaited.values()) void this.#look(awaited)
+    for (const awaited of this.#awaited.values()) {
+      awaited.askAtMs = ANY_TIME
+      void this.#look(awaited)
+    }
   }
 
   /** Sends everybody home: claims that are out are given up, and nothing is looked at any more. */
@@ -194,13 +232,26 @@ export class WaitingRoom {
     const looks: Look[] = []
     if (awaited.waiters.length > 0) looks.push(await this.#outcome('read', this.#read(awaited), awaited))
     const first = awaited.contenders[0]
-    if (first !== undefined && !this.#isHeldHere(awaited, first)) {
+    if (first !== undefined && this.#mayAsk(awaited) && !this.#isHeldHere(awaited, first)) {
       looks.push(await this.#outcome('claim', this.#tryFor(awaited, first), awaited))
     }
     if (awaited.observers.length > 0 && !looks.includes('seen')) {
       looks.push(await this.#outcome('read', this.#read(awaited), awaited))
     }
     return looks
+  }
+
+  /** From when on the first contender claims: his turn after the vacancy of this moment, unless it comes sooner. */
+  #waitForTurn(awaited: Awaited): void {
+    const turn = awaited.contenders[0]?.turn
+    if (turn === undefined) return
+    const nowMs = this.#keeper.clock.monotonic()
+    const turnMs = nowMs + untilTurnMs(turn)
+    awaited.askAtMs = awaited.askAtMs > nowMs ? Math.min(awaited.askAtMs, turnMs) : turnMs
+  }
+
+  #mayAsk({ askAtMs }: Awaited): boolean {
+    return askAtMs <= this.#keeper.clock.monotonic()
   }
 
   #isHeldHere({ leases }: Awaited, { contention }: Contender): boolean {
@@ -245,11 +296,12 @@ export class WaitingRoom {
   }
 
   async #tryFor(awaited: Awaited, contender: Contender): Promise<Look> {
-    const { contention, giveUp } = contender
+    const { contention, giveUp, turn } = contender
     const observing = [...awaited.observers]
     try {
       contender.asking = true
-      const hold = await this.#keeper.acquire(contention, giveUp.signal)
+      awaited.askAtMs = ANY_TIME
+      const hold = await this.#keeper.acquire(contention, giveUp.signal, turn)
       if (giveUp.signal.aborted) {
         await hold.release().catch(() => {})
         return 'unseen'
@@ -291,25 +343,39 @@ export class WaitingRoom {
       this.#forget(awaited)
       return
     }
+    const nowMs = clock.monotonic()
     let delayMs = maxSleepMs
     if (awaited.failures > 0) delayMs = 1 + backoffMs(awaited.failures, maxSleepMs)
-    else for (const lease of awaited.leases) delayMs = Math.min(delayMs, this.#untilNextLookMs(lease, awaited))
-    agenda.at(awaited, Math.ceil(clock.monotonic() + delayMs))
+    else {
+      const [first] = awaited.contenders
+      const untilTurn = awaited.askAtMs - nowMs
+      if (first !== undefined && untilTurn > 0) delayMs = Math.min(delayMs, untilTurn)
+      for (const lease of awaited.leases) {
+        const untilLapse = this.#untilLapseMs(lease)
+        if (awaited.waiters.length > 0) delayMs = Math.min(delayMs, untilLapse ?? 1 + backoffMs(1))
+        if (awaited.observers.length > 0) delayMs = Math.min(delayMs, untilLapse ?? delayMs)
+        if (first !== undefined && untilTurn <= 0) {
+          // Vacant, and yet it was refused: others were ahead in line, or it was another's at that moment.
+          const untilVacant = untilLapse ?? (first.turn.place > 0 ? 1 : 1 + backoffMs(1))
+          delayMs = Math.min(delayMs, untilVacant + untilTurnMs(first.turn))
+        }
+      }
+    }
+    agenda.at(awaited, Math.ceil(nowMs + delayMs))
   }
 
-  /** After how long a look at this lease may bring something new, if nobody tells. */
-  #untilNextLookMs(lease: string, { waiters, contenders }: Awaited): number {
+  /** After how long what is known of this lease is over for certain; undefined: it is vacant. */
+  #untilLapseMs(lease: string): number | undefined {
     const info = this.#keeper.known(lease)
-    if (info === undefined) {
-      // Vacant, and yet somebody waits: it was another's when he asked for it. Observers are content.
-      return waiters.length + contenders.length > 0 ? 1 + backoffMs(1) : Number.POSITIVE_INFINITY
-    }
+    if (info === undefined) return undefined
     // One millisecond past the latest instant: the boundary itself still belongs to the holder.
     const leftMs = info.expiry.toMillis() + 1 - this.#keeper.clock.now()
     if (leftMs > 0) return leftMs
     return info.pinned ? Number.POSITIVE_INFINITY : 1
   }
 }
+
+const ANY_TIME = Number.NEGATIVE_INFINITY
 
 /** What came of it: the state was seen and told; nothing was met; or it is not known and is to be tried again. */
 type Look = 'seen' | 'unseen' | 'failed'
@@ -329,6 +395,7 @@ interface Contender {
   readonly contention: Contention
   /** Aborts when he stops waiting: a claim of his that is out is given up. */
   readonly giveUp: AbortController
+  readonly turn: Turn
   /** What his last attempt met, when that was neither a grant nor a denial. */
   failure: ErrUnknown | undefined
   /** A claim of his is out. */
@@ -349,6 +416,8 @@ class Awaited implements Task {
   looking = false
   lookAgain = false
   failures = 0
+  /** Before this instant the first contender does not claim. */
+  askAtMs = ANY_TIME
   readonly #look: (self: Awaited) => void
 
   constructor(name: string, leases: readonly string[], look: (self: Awaited) => void) {

@@ -28,6 +28,7 @@ import {
   refused,
   type AnyVerdict,
   type ClaimAnyOp,
+  type ClaimOp,
   type Holding,
   type Op,
   type Verdict,
@@ -102,6 +103,8 @@ export class MemoryNamespace {
   readonly #terms = new ChurnMap<Term>()
   readonly #pins = new Map<string, Set<string>>()
   readonly #watchers = new Set<Watcher>()
+  /** Of each lease that somebody waits for: the last place given, and the last one served. */
+  readonly #lines = new Map<string, { last: number; served: number }>()
   #sweepAt = SWEEP_FLOOR
 
   constructor(now: (() => number) | undefined, sequence: Sequence) {
@@ -120,8 +123,12 @@ export class MemoryNamespace {
         const term = this.#standing(op.lease, nowMs)
         if (term !== undefined) {
           if (term.holder === op.holder && term.nonce === op.nonce) return this.#prolong(op.lease, term, op, nowMs)
-          if (!this.#mayTakeOver(op.lease, term, op.lapsed)) return this.#refuse(op.lease, term, nowMs)
+          if (!this.#mayTakeOver(op.lease, term, op.lapsed)) {
+            return this.#inLine(op, this.#refuse(op.lease, term, nowMs))
+          }
         }
+        if (op.place === 0 && this.#lines.has(op.lease)) return this.#inLine(op, refused(undefined))
+        if (op.place !== undefined && op.place > 0) this.#serve(op.lease, op.place, op.durationMs)
         return this.#open(op.lease, op, nowMs)
       }
       case 'extend': {
@@ -219,6 +226,28 @@ export class MemoryNamespace {
     return this.#now === undefined && String(term.version) === lapsed && !this.#pins.has(lease)
   }
 
+  /** The refusal, with the place in line of a claimer who waits. */
+  #inLine({ lease, place }: ClaimOp, refusal: Verdict): Verdict {
+    if (place === undefined) return refusal
+    let line = this.#lines.get(lease)
+    if (place === 0) {
+      if (line === undefined) this.#lines.set(lease, (line = { last: 0, served: 0 }))
+      line.last++
+      return { ...refusal, line: { place: line.last, served: line.served } }
+    }
+    return { ...refusal, line: { place, served: line?.served ?? place } }
+  }
+
+  /** Whoever is granted in line is told of; the line ends with its last place. */
+  #serve(lease: string, place: number, durationMs: number): void {
+    const line = this.#lines.get(lease)
+    if (line !== undefined) {
+      line.served = Math.max(line.served, place)
+      if (line.served >= line.last) this.#lines.delete(lease)
+    }
+    this.#tell({ kind: 'taken', lease, place, durationMs })
+  }
+
   #open(lease: string, claim: Asked & { readonly holder: string; readonly nonce: string }, nowMs: number): Verdict {
     const term: Term = {
       holder: claim.holder,
@@ -231,7 +260,7 @@ export class MemoryNamespace {
     }
     this.#terms.set(lease, term)
     if (this.#terms.size > this.#sweepAt) this.#sweep(nowMs)
-    this.#tell('changed', lease)
+    this.#tell({ kind: 'changed', lease })
     return granted(this.#holding(lease, term, nowMs))
   }
 
@@ -242,13 +271,13 @@ export class MemoryNamespace {
     if (this.#now === undefined) term.version = this.#sequence.nextVersion()
     if (value !== undefined && value !== term.value) {
       term.value = value
-      this.#tell('changed', lease)
+      this.#tell({ kind: 'changed', lease })
     }
     return granted(this.#holding(lease, term, nowMs))
   }
 
   #vacate(lease: string): Verdict {
-    if (this.#terms.delete(lease)) this.#tell('vacated', lease)
+    if (this.#terms.delete(lease)) this.#tell({ kind: 'vacated', lease })
     return granted(undefined)
   }
 
@@ -259,7 +288,7 @@ export class MemoryNamespace {
     if (entities === undefined) this.#pins.set(lease, (entities = new Set()))
     if (!entities.has(entity)) {
       entities.add(entity)
-      this.#tell('changed', lease)
+      this.#tell({ kind: 'changed', lease })
     }
     return this.#grantAsIs(lease, nowMs)
   }
@@ -270,7 +299,7 @@ export class MemoryNamespace {
       if (entities.size === 0) this.#pins.delete(lease)
       // The last pin may have been all that kept the term standing.
       if (this.#terms.has(lease) && this.#standing(lease, nowMs) === undefined) return this.#vacate(lease)
-      this.#tell('changed', lease)
+      this.#tell({ kind: 'changed', lease })
     }
     return this.#grantAsIs(lease, nowMs)
   }
@@ -301,12 +330,11 @@ export class MemoryNamespace {
     for (const lease of this.#terms.keys()) {
       if (this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
     }
+    for (const lease of this.#lines.keys()) if (!this.#terms.has(lease)) this.#lines.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
   }
 
-  #tell(kind: 'vacated' | 'changed', lease: string): void {
-    if (this.#watchers.size === 0) return
-    const change: LeaseChange = { kind, lease }
+  #tell(change: LeaseChange): void {
     for (const watcher of this.#watchers) watcher.tell(change)
   }
 }

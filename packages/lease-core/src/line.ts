@@ -1,0 +1,39 @@
+/**
+ * Those who wait for one lease in different processes, in a line that the store keeps by two numbers: the last place
+ * that it gave, and the last one served.
+ *
+ *     claim, waiting ──refused──▶ place 7, 4 served ──"vacated"──▶ two are ahead: claim after two slots,
+ *                                                        └─"taken by place 5"──▶ one is ahead; wait for the next vacancy
+ *
+ * Only the first claims when the lease is vacated, so a hand-off costs the same however many wait; the others do so when
+ * it did not, each a slot later than the one ahead of it. A place is worth nothing but the moment at which its owner
+ * asks: it grants nothing, so a wrong, doubled or forgotten one costs fairness or a few milliseconds, never safety. One
+ * who has died in the line delays those behind it by a slot, once.
+ *
+ * After the ticket lock, whose "now serving" is a hint here.
+ */
+
+/** Where a claimer stands in line, as far as the store has told: the client writes it, at each refusal. */
+export interface Turn {
+  /** From 1 on; 0: it has none yet. */
+  place: number
+  /** The last place served, as far as this claimer has heard. */
+  served: number
+}
+
+/** Longer than a claim takes to be answered and announced; what one who has died in the line costs those behind it. */
+const SLOT_MS = 20
+/** However many are ahead: nobody asks later than this after a vacancy. */
+const LONGEST_MS = 250
+
+/** How long after a vacancy it is this claimer's turn, if nobody who is ahead of it takes the lease. */
+export function untilTurnMs({ place, served }: Turn): number {
+  const ahead = place === 0 ? 0 : Math.max(0, place - served - 1)
+  return Math.min(LONGEST_MS, ahead * SLOT_MS)
+}
+
+/** Takes over what a refusal tells; a hint may have told of later ones served. */
+export function learnTurn(turn: Turn, { place, served }: Turn): void {
+  turn.served = place === turn.place ? Math.max(turn.served, served) : served
+  turn.place = place
+}
