@@ -17,23 +17,31 @@
 export interface Turn {
   /** From 1 on; 0: it has none yet. */
   place: number
-  /** The last place served, as far as this claimer has heard. */
+  /** The last place served ahead of this one. */
   served: number
 }
 
-/** Longer than a claim takes to be answered and announced; what one who has died in the line costs those behind it. */
-const SLOT_MS = 20
-/** However many are ahead: nobody asks later than this after a vacancy. */
-const LONGEST_MS = 250
+/** What one who has died in the line costs those behind it; longer than a claim takes to be answered and announced. */
+const SHORTEST_SLOT_MS = 20
+const LONGEST_SLOT_MS = 100
+/** However many are ahead, nobody asks later than so many slots after a vacancy. */
+const MOST_SLOTS = 12
 
 /** How long after a vacancy it is this claimer's turn, if nobody who is ahead of it takes the lease. */
-export function untilTurnMs({ place, served }: Turn): number {
+export function untilTurnMs({ place, served }: Turn, claimTookMs: number): number {
   const ahead = place === 0 ? 0 : Math.max(0, place - served - 1)
-  return Math.min(LONGEST_MS, ahead * SLOT_MS)
+  const slotMs = Math.min(LONGEST_SLOT_MS, Math.max(SHORTEST_SLOT_MS, 3 * claimTookMs))
+  return Math.min(MOST_SLOTS, ahead) * slotMs
 }
 
-/** Takes over what a refusal tells; a hint may have told of later ones served. */
+/** Takes over what a refusal tells. */
 export function learnTurn(turn: Turn, { place, served }: Turn): void {
-  turn.served = place === turn.place ? Math.max(turn.served, served) : served
+  if (place !== turn.place) turn.served = served
   turn.place = place
+  noteServed(turn, served)
+}
+
+/** A place behind this one that was served is none of its business: those who were overtaken keep their order. */
+export function noteServed(turn: Turn, served: number): void {
+  if (served < turn.place) turn.served = Math.max(turn.served, served)
 }

@@ -14,7 +14,7 @@ import type { Clock } from './clock.ts'
 import { ErrClaimDenied, ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
 import type { Info } from './lease.ts'
-import { untilTurnMs, type Turn } from './line.ts'
+import { noteServed, untilTurnMs, type Turn } from './line.ts'
 import type { ParsedHoldOptions } from './options.ts'
 import { lapseWindowMs } from './skew.ts'
 
@@ -104,6 +104,7 @@ export class WaitingRoom {
         contention,
         giveUp,
         turn: { place: 0, served: 0 },
+        tookMs: 0,
         failure: undefined,
         asking: false,
         resolve,
@@ -147,11 +148,11 @@ export class WaitingRoom {
     readonly durationMs: number
   }): void {
     const awaited = this.#awaited.get(lease)
-    const turn = awaited?.contenders[0]?.turn
-    if (awaited === undefined || turn === undefined || turn.place === 0) return
-    turn.served = Math.max(turn.served, place)
+    const first = awaited?.contenders[0]
+    if (awaited === undefined || first === undefined || first.turn.place === 0) return
+    noteServed(first.turn, place)
     const { clock, maxSleepMs } = this.#keeper
-    const lapsedMs = 1 + lapseWindowMs(durationMs) + untilTurnMs(turn)
+    const lapsedMs = 1 + lapseWindowMs(durationMs) + untilTurnMs(first.turn, first.tookMs)
     awaited.askAtMs = clock.monotonic() + Math.min(maxSleepMs, lapsedMs)
     this.#rest(awaited)
   }
@@ -243,10 +244,10 @@ export class WaitingRoom {
 
   /** From when on the first contender claims: his turn after the vacancy of this moment, unless it comes sooner. */
   #waitForTurn(awaited: Awaited): void {
-    const turn = awaited.contenders[0]?.turn
-    if (turn === undefined) return
+    const first = awaited.contenders[0]
+    if (first === undefined) return
     const nowMs = this.#keeper.clock.monotonic()
-    const turnMs = nowMs + untilTurnMs(turn)
+    const turnMs = nowMs + untilTurnMs(first.turn, first.tookMs)
     awaited.askAtMs = awaited.askAtMs > nowMs ? Math.min(awaited.askAtMs, turnMs) : turnMs
   }
 
@@ -298,6 +299,7 @@ export class WaitingRoom {
   async #tryFor(awaited: Awaited, contender: Contender): Promise<Look> {
     const { contention, giveUp, turn } = contender
     const observing = [...awaited.observers]
+    const sentMs = this.#keeper.clock.monotonic()
     try {
       contender.asking = true
       awaited.askAtMs = ANY_TIME
@@ -317,8 +319,12 @@ export class WaitingRoom {
         contender.reject(error as Error)
         return 'unseen'
       }
+      if (awaited.lookAgain) {
+        awaited.askAtMs = this.#keeper.clock.monotonic() + untilTurnMs(contender.turn, contender.tookMs)
+      }
     } finally {
       contender.asking = false
+      contender.tookMs = this.#keeper.clock.monotonic() - sentMs
     }
     this.#tell(awaited, observing)
     return 'seen'
@@ -357,7 +363,7 @@ export class WaitingRoom {
         if (first !== undefined && untilTurn <= 0) {
           // Vacant, and yet it was refused: others were ahead in line, or it was another's at that moment.
           const untilVacant = untilLapse ?? (first.turn.place > 0 ? 1 : 1 + backoffMs(1))
-          delayMs = Math.min(delayMs, untilVacant + untilTurnMs(first.turn))
+          delayMs = Math.min(delayMs, untilVacant + untilTurnMs(first.turn, first.tookMs))
         }
       }
     }
@@ -396,6 +402,8 @@ interface Contender {
   /** Aborts when he stops waiting: a claim of his that is out is given up. */
   readonly giveUp: AbortController
   readonly turn: Turn
+  /** How long his last claim was out. */
+  tookMs: number
   /** What his last attempt met, when that was neither a grant nor a denial. */
   failure: ErrUnknown | undefined
   /** A claim of his is out. */

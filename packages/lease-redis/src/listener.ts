@@ -52,12 +52,16 @@ export function listenTo(channel: string, open: OpenListenConnection): OpenHintC
 }
 
 /**
- * A message is a JSON array of the names vacated, or an object with those `changed`; anything else is not ours to
- * understand, so all may have changed.
+ * A message is a JSON array of the names vacated, or an object with those `changed` or `taken` (name, place,
+ * milliseconds); anything else is not ours to understand, so all may have changed.
  */
 function changesIn(text: string): LeaseChange[] {
   try {
-    const message = JSON.parse(text) as { readonly changed?: unknown } | null
+    const message = JSON.parse(text) as { readonly changed?: unknown; readonly taken?: unknown } | null
+    const taken = message?.taken
+    if (Array.isArray(taken) && taken.every(isTaken)) {
+      return taken.map(([lease, place, durationMs]) => ({ kind: 'taken', lease, place, durationMs }))
+    }
     const kind = Array.isArray(message) ? 'vacated' : 'changed'
     const names: unknown = kind === 'vacated' ? message : message?.changed
     if (Array.isArray(names) && names.every((name) => typeof name === 'string')) {
@@ -67,6 +71,11 @@ function changesIn(text: string): LeaseChange[] {
     // not JSON
   }
   return [{ kind: 'resync' }]
+}
+
+function isTaken(entry: unknown): entry is [lease: string, place: number, durationMs: number] {
+  if (!Array.isArray(entry)) return false
+  return typeof entry[0] === 'string' && typeof entry[1] === 'number' && typeof entry[2] === 'number'
 }
 
 function ignore(): void {}

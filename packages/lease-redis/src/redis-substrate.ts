@@ -17,6 +17,7 @@ import {
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
+  type ClaimOp,
   type Clock,
   type Holding,
   type LeaseChange,
@@ -100,7 +101,13 @@ export class RedisSubstrate implements Substrate {
     for (const op of ops) addArguments(args, op)
     const leases = ops.map(({ lease }) => lease)
     const answer = await this.#inTime(applyScript, leases, args, call)
-    return ops.map((op, position) => verdictOf(op, answer, 1 + position * FIELDS))
+    const verdicts = ops.map((op, position) => verdictOf(op, answer, 1 + position * FIELDS))
+    for (let at = 1 + ops.length * FIELDS; at < answer.length; at += 3) {
+      const position = Number(answer[at])
+      const line = { place: Number(answer[at + 1]), served: Number(answer[at + 2]) }
+      verdicts[position] = { ...(verdicts[position] as Verdict), line }
+    }
+    return verdicts
   }
 
   async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
@@ -205,7 +212,8 @@ export class RedisSubstrate implements Substrate {
 function addArguments(args: string[], op: Op): void {
   switch (op.kind) {
     case 'claim':
-      args.push(op.announce === true ? 'c' : 'C', op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value))
+      args.push(claimOf(op), op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value))
+      if (op.place !== undefined) args.push(String(op.place))
       break
     case 'extend':
       args.push(
@@ -229,6 +237,11 @@ function addArguments(args: string[], op: Op): void {
       args.push('U', op.entity)
       break
   }
+}
+
+function claimOf({ place, announce }: ClaimOp): string {
+  const kind = place === undefined ? 'C' : 'W'
+  return announce === true ? kind.toLowerCase() : kind
 }
 
 /** Rounded up: never a shorter lease than asked for. */

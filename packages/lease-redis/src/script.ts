@@ -41,6 +41,7 @@ local time = redis.call('TIME')
 local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(us / 1000)
 local base = string.sub(KEYS[1], 1, -2) .. 'l:'
+local lines = string.sub(KEYS[1], 1, -2) .. 'w:'
 local function parse(stored)
   local token, expiry, nonce, length, rest = string.match(stored, '^(%d+)|(%d+)|([^|]*)|(%d+)|(.*)$')
   if not token then return nil end
@@ -52,6 +53,9 @@ local function leave(key)
   return refusal and string.match(refusal, '^%S+'), refusal
 end
 `
+
+/** How long a line is remembered in which nobody is given a place. */
+const LINE_MS = 600_000
 
 /** How many elements of an answer tell of one lease: code, token, expiry in ms, holder, value. */
 export const FIELDS = 5
@@ -102,10 +106,11 @@ local function nextToken(left)
 end
 
 -- The operation at hand, and the lease it is about: one set of locals for all, for closures are dear.
-local op, key, left, x, y, z, newValue, announces
+local op, key, left, x, y, z, newValue, announces, place
 local name, stored, pinned, token, expiry, nonce, holder, value
-local vacated, changed, added = {}, {}, 0
+local vacated, changed, taken, added = {}, {}, {}, 0
 local out, at = { us }, 2
+local inLine = {}
 
 -- What is stored under this key becomes what is at hand.
 local function look(at)
@@ -128,7 +133,7 @@ end
 local function state(granted)
   local outcome = granted + (pinned and ${PINNED} or 0)
   if not token then return tell(outcome, false, false, false, false) end
-  local asked = granted == ${GRANTED} and (op == 'C' or op == 'E')
+  local asked = granted == ${GRANTED} and (op == 'C' or op == 'W' or op == 'E')
   tell(outcome + ${HELD}, token, expiry, not asked and holder, value ~= '' and value)
 end
 local function write()
@@ -158,12 +163,40 @@ local function vacate()
   token = nil
 end
 
+-- Those who wait for a lease stand in line: the last place given, and the last one served. It only helps: what fails
+-- here changes no verdict.
+local function refuse()
+  if place then
+    local line = redis.pcall('HMGET', lines .. name, 'last', 'served')
+    if failed(line) then return state(0) end
+    local mine, served = place, tonumber(line[2] or 0)
+    if place == 0 then
+      mine = tonumber(line[1] or 0) + 1
+      if failed(redis.pcall('HSET', lines .. name, 'last', fmt(mine), 'served', fmt(served))) then return state(0) end
+      redis.pcall('PEXPIRE', lines .. name, ${LINE_MS})
+    elseif not line[1] then
+      served = mine
+    end
+    inLine[#inLine + 1] = { (at - 2) / ${FIELDS}, mine, served }
+  end
+  state(0)
+end
+local function serve()
+  local last = redis.pcall('HGET', lines .. name, 'last')
+  if type(last) == 'string' then
+    if tonumber(last) <= place then redis.pcall('DEL', lines .. name)
+    else redis.pcall('HSET', lines .. name, 'served', fmt(place)) end
+  end
+  taken[#taken + 1] = { name, place, tonumber(z) }
+end
+
 local function claim()
   if token then
     if holder == x and nonce == y then return prolong() end
-    return state(0)
+    return refuse()
   end
   if full then return full end
+  if place == 0 and redis.pcall('EXISTS', lines .. name) == 1 then return refuse() end
   local fresh, problem = nextToken(left)
   if problem then return problem end
   local reply = redis.pcall('SADD', index, name)
@@ -173,6 +206,7 @@ local function claim()
   problem = write()
   if problem then return problem end
   if announces then changed[#changed + 1] = name end
+  if place and place > 0 then serve() end
   state(${GRANTED})
 end
 local function extend()
@@ -267,6 +301,7 @@ if added > 0 then
 end
 if #vacated > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode(vacated)) end
 if #changed > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode({ changed = changed })) end
+if #taken > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode({ taken = taken })) end
 return out
 `
 
@@ -277,22 +312,29 @@ return out
  *     C claim    holder, nonce, milliseconds, value        E extend   holder, token, milliseconds, value
  *     R release  holder, token, nonce                      X expire
  *     P pin      entity                                    U unpin    entity
+ *     W claim of one who waits: as C, then his place in line, 0 for none
  *
- * where a value is '' or begins with '=', an empty token or nonce matches any, and of c and e news is announced. Answers { server time in
- * microseconds, then FIELDS for each operation }; to a claim or extension that is granted, without the holder.
+ * where a value is '' or begins with '=', an empty token or nonce matches any, and of c, w and e news is announced.
+ * Answers { server time in microseconds, then FIELDS for each operation }; to a claim or extension that is granted,
+ * without the holder. After these come three for each W that was refused: which operation it was, its place, and the
+ * last one served.
  */
 export const applyScript: Script = script(`${prelude}${operations}
-local perform = { C = claim, E = extend, R = release, X = expire, P = pin, U = unpin }
-local arity = { C = 4, E = 4, R = 3, X = 0, P = 1, U = 1 }
+local perform = { C = claim, W = claim, E = extend, R = release, X = expire, P = pin, U = unpin }
+local arity = { C = 4, W = 5, E = 4, R = 3, X = 0, P = 1, U = 1 }
 local a = 3
 for n = 4, #KEYS do
   op = string.upper(ARGV[a])
   announces = op ~= ARGV[a]
   x, y, z, newValue = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  place = op == 'W' and tonumber(ARGV[a + 5])
   a = a + 1 + arity[op]
   left = #KEYS - n + 1
   local problem = look(KEYS[n]) or perform[op]()
   if problem then tell(${FAILED}, problem, false, false, false) end
+end
+for _, told in ipairs(inLine) do
+  for n = 1, 3 do out[at], at = told[n], at + 1 end
 end
 ${conclusion}`)
 
