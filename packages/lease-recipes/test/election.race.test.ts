@@ -1,0 +1,146 @@
+import { expect } from 'chai'
+import { Manager } from 'lease-core'
+import { conflicts, pass, racecourses, Racers, Stalls, type OpenRacecourse, type Racer } from './racecourse.ts'
+import { nowMs, openClient, type OpenClient, type Report } from './racer.ts'
+import { unique } from './stores.ts'
+
+const TTL_MS = 1500
+const PROCESSES = 4
+const TROUBLES = ['resign', 'kill', 'pause', 'resign', 'kill', 'pause', 'resign'] as const
+
+for (const course of racecourses()) {
+  describe(`Election, a race of processes, on ${course.name}`, () => {
+    let opened: OpenRacecourse
+    let judge: OpenClient
+    let manager: Manager
+    let racers: Racers
+    let stalls: Stalls
+
+    before(async () => {
+      opened = await course.open(unique('race'))
+      judge = openClient(opened.entry)
+      manager = new Manager({ client: judge.client })
+      racers = new Racers('election.racer.ts', { ...opened.entry, leaseMs: TTL_MS })
+      stalls = new Stalls(manager)
+    })
+    after(async () => {
+      await racers.kill()
+      await stalls.stop()
+      await manager.stop()
+      await judge.close()
+      await opened.close()
+    })
+
+    interface Selection {
+      readonly racer: Racer
+      readonly token: bigint
+      readonly atMs: number
+    }
+
+    /** Who was selected last, if later than in that term. */
+    function selected(after = -1n): Selection | undefined {
+      const selections = racers.all.flatMap((racer) => {
+        const { token, atMs } = racer.latest('selected') ?? {}
+        return token === undefined || atMs === undefined ? [] : [{ racer, token: BigInt(token), atMs }]
+      })
+      const latest = selections.toSorted((a, b) => Number(b.token - a.token))[0]
+      return latest !== undefined && latest.token > after ? latest : undefined
+    }
+
+    async function next(after?: bigint): Promise<Selection> {
+      await racers.until('new leader', () => selected(after) !== undefined)
+      return selected(after) as Selection
+    }
+
+    /** A running leader, as far as has been heard. */
+    async function leading(): Promise<Selection> {
+      let leader = await next()
+      while (!leader.racer.running || hasLost(leader)) {
+        await pass(10)
+        leader = await next()
+      }
+      return leader
+    }
+
+    function hasLost({ racer, atMs }: Selection): boolean {
+      return (racer.latest('deselected')?.atMs ?? 0) > atMs
+    }
+
+    /** How long it took, and may have taken. */
+    interface Handover {
+      readonly tookMs: number
+      readonly atMostMs: number
+    }
+
+    function handover(fromMs: number, toMs: number, withinMs: number): Handover {
+      return { tookMs: toMs - fromMs, atMostMs: withinMs + stalls.lostMs(fromMs, toMs) }
+    }
+
+    async function start(): Promise<Racer> {
+      const racer = racers.start()
+      await racers.until('start', () => racer.latest('started') !== undefined)
+      return racer
+    }
+
+    /** undefined: it did not lead any more. */
+    async function resign(): Promise<Handover | undefined> {
+      const { racer, token } = await leading()
+      racer.tell()
+      const successor = await next(token)
+      const resigning = racer.latest('resigning')
+      if (resigning?.token !== String(token)) return undefined
+      expect(successor.racer.name).not.to.equal(racer.name)
+      return handover(resigning.atMs, successor.atMs, TTL_MS / 2)
+    }
+
+    /** undefined: it did not lead any more. */
+    async function kill(): Promise<Handover | undefined> {
+      const { racer, token } = await leading()
+      const atMs = nowMs()
+      racer.kill()
+      const replaced = start()
+      const successor = await next(token)
+      await replaced
+      return successor.atMs < atMs ? undefined : handover(atMs, successor.atMs, TTL_MS + 1000)
+    }
+
+    /** Leader and another stand still until there is a new leader, and then find out. */
+    async function pause(): Promise<Report> {
+      const { racer, token, atMs } = await leading()
+      const another = racers.running.find((one) => one !== racer) as Racer
+      const paused = [racer, another]
+      for (const one of paused) one.pause()
+      await next(token)
+      await pass(TTL_MS / 4)
+      for (const one of paused) one.resume()
+      await racers.until('end of its belief', () => (racer.latest('deselected')?.atMs ?? 0) > atMs)
+      const knows = ({ reports }: Racer): boolean =>
+        reports.findLast(({ what }) => what === 'leader')?.detail === selected()?.racer.name
+      await racers.until('knowledge of who leads', () => paused.every(knows))
+      return racer.latest('deselected') as Report
+    }
+
+    it('LO-12, LO-17, LO-19, LO-20: at most one believes that it leads, and the next does in time, among processes that resign, stand still and are killed', async function () {
+      this.timeout(180_000)
+      await Promise.all(Array.from({ length: PROCESSES }, start))
+      const handovers: Handover[] = []
+      for (const trouble of TROUBLES) {
+        await pass(Math.random() * (TTL_MS / 3)) // at any time between two renewals
+        if (trouble === 'pause') {
+          expect((await pause()).detail).to.be.oneOf(['expired', 'taken', 'unreachable'])
+          continue
+        }
+        let measured: Handover | undefined
+        while (measured === undefined) measured = await (trouble === 'kill' ? kill() : resign())
+        handovers.push(measured)
+      }
+      await racers.kill()
+
+      const windows = racers.windows()
+      expect(conflicts(windows)).to.deep.equal([])
+      expect(windows.length).to.be.greaterThan(TROUBLES.length)
+      expect(handovers.filter(({ tookMs, atMostMs }) => tookMs > atMostMs)).to.deep.equal([])
+      expect(handovers).to.have.length(TROUBLES.filter((trouble) => trouble !== 'pause').length)
+    })
+  })
+}

@@ -1,0 +1,93 @@
+/** What the programs of the races have in common: each is one process at a store that others use as well. */
+import { writeSync } from 'node:fs'
+import type { Client } from 'lease-core'
+import { etcdClient, failFast } from 'lease-etcd'
+import { postgresClient } from 'lease-postgres'
+import { redisClient } from 'lease-redis'
+import { Etcd3 } from 'etcd3'
+import { Redis } from 'ioredis'
+import { Pool } from 'pg'
+
+/** How a store is reached by any process. */
+export interface Entry {
+  readonly kind: 'redis' | 'postgres' | 'etcd'
+  readonly url: string
+  readonly namespace: string
+}
+
+/** How a program of a race is called. */
+export interface RacerEntry extends Entry {
+  /** Of this process alone. */
+  readonly name: string
+  /** How long its leases last. */
+  readonly leaseMs: number
+}
+
+/** How this process was called. */
+export function racerEntry(): RacerEntry {
+  return JSON.parse(process.argv[2] ?? '') as RacerEntry
+}
+
+export interface OpenClient {
+  readonly client: Client
+  close(): Promise<void>
+}
+
+/** A client of this process. */
+export function openClient({ kind, url, namespace }: Entry): OpenClient {
+  switch (kind) {
+    case 'redis': {
+      const redis = new Redis(url)
+      return closing(redisClient({ redis, namespace }), () => redis.disconnect())
+    }
+    case 'postgres': {
+      const pool = new Pool({ connectionString: url, max: 3 })
+      return closing(postgresClient({ pool, namespace }), () => pool.end())
+    }
+    case 'etcd': {
+      const etcd = new Etcd3({ hosts: url.split(','), ...failFast() })
+      return closing(etcdClient({ etcd, namespace }), () => etcd.close())
+    }
+  }
+}
+
+function closing(client: Client, disconnect: () => unknown): OpenClient {
+  const close = async (): Promise<void> => {
+    await client.close()
+    await disconnect()
+  }
+  return { client, close }
+}
+
+/** The monotonic clock of the machine: all processes read the same. */
+export function nowMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6
+}
+
+/** Has left this process when it returns, and survives its end. */
+export function report(line: Report): void {
+  writeSync(1, `${JSON.stringify(line)}\n`)
+}
+
+/** A line of one process to the judge of the race. */
+export interface Report {
+  /** What happened. */
+  readonly what: string
+  readonly atMs: number
+  /** The fencing token of the term it is about. */
+  readonly token?: string
+  /** Whatever else there is to say. */
+  readonly detail?: string
+}
+
+/**
+ * Reports, until it is over, how long a term is relied on. `relied()` must never be true again once it was false: what is
+ * true after an instant was true at that instant.
+ */
+export async function reportReliance(fencingToken: bigint, relied: () => boolean): Promise<void> {
+  const token = String(fencingToken)
+  for (let atMs = nowMs(); relied(); atMs = nowMs()) {
+    report({ what: 'relied', token, atMs })
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
