@@ -1,19 +1,30 @@
 /**
  * The words of the bench. A *substrate* gives a place to run in; an *adapter* is one library, or one way to do the same
- * by hand, on one substrate; a *workload* makes *groups* of *arms* from the adapters that can do what it asks.
+ * by hand, on one substrate; a *workload* makes *tables* of *arms* from the adapters that can do what it asks. Each arm
+ * is measured in a process of its own, where the workload starts a *trial* with what the adapter opens.
  *
- *      substrate ──place──▶ adapter.open() ──contestant──▶ workload.groups() ──arms──▶ run.ts (round-robin) ──▶ report.ts
+ *      workload.tables() ──arms──▶ run.ts (round-robin) ──▶ report.ts
+ *                                    │ measure!   ▲ sample
+ *                 a process per arm: ▼            │
+ *      substrate.reach() ──ground──▶ adapter.open() ──contestant──▶ workload.start() ──trial
  *
- * Rates of different runs say little; ratios within one group of one run do. So all arms of a group take turns.
+ * Rates of different runs say little; ratios within one table of one run do. So all arms of a table take turns.
  */
+import type { Manager } from 'lease-core'
 
 /** A server, or what stands for it, for the length of a run. */
 export interface Place {
   /** For the report: `PostgreSQL 18.1, fsync on`. */
   readonly about: string
-  /** Where it can be reached; empty when it is in this process. */
+  /** Where it can be reached; empty when it is in each process. */
   readonly url: string
-  /** Commands that clients have sent to the server so far, by its own count, less those that the counting takes. */
+  close(): Promise<void>
+}
+
+/** The same as one process sees it. */
+export interface Ground {
+  readonly url: string
+  /** Commands that clients have sent to the server so far. */
   commands(): Promise<number>
   /** The least that the driver can ask the server, over a connection that stays open. */
   roundTrip(): Promise<void>
@@ -23,7 +34,10 @@ export interface Place {
 export interface Substrate {
   readonly name: SubstrateName
   readonly adapters: readonly Adapter[]
-  open(): Promise<Place>
+  /** @param url of the server; by default the environment names one, or one is started */
+  open(url?: string): Promise<Place>
+  /** In the process of an arm, before anything else talks to the server. */
+  reach(url: string): Promise<Ground>
 }
 
 export type SubstrateName = 'memory' | 'postgres' | 'redis' | 'etcd'
@@ -37,11 +51,20 @@ export interface Adapter {
   readonly role: Role
   /** What it does, in half a line. */
   readonly about: string
-  /** Opens one that shares nothing with earlier ones but the place. */
-  open(place: Place): Promise<Contestant>
+  /** What it can do: the members that its contestants have. */
+  readonly can: readonly Ability[]
+  /** Leases that it can hold at the same time, where that is not as many as one likes. */
+  readonly atMost?: number
+  /** Kinds of transactions that it can guard. */
+  readonly guards?: readonly string[]
+  /** Opens one that shares nothing with earlier ones but the ground. */
+  open(ground: Ground): Promise<Contestant>
 }
 
-/** What an adapter can do; a workload takes those that can do what it asks. */
+/** What a workload can ask of an adapter. */
+export type Ability = Exclude<keyof Contestant, 'close'>
+
+/** What an adapter opens. */
 export interface Contestant {
   /** One lease at a time. */
   readonly one?: {
@@ -61,20 +84,30 @@ export interface Contestant {
   readonly keep?: {
     /** Renewed every third of the duration; without one it is so long that nothing is renewed. */
     hold(lease: string, durationMs?: number): Promise<Kept>
-    /** Renewals that the substrate has granted so far. */
+    /** Renewals that the substrate has granted so far, of leases with a duration. */
     renewals(): number
-    /** Timers that wait now. */
+    /** Timers that wait now, where that is known. */
     timers(): number
   }
   /** Leases that are waited for. */
   readonly queue?: {
     /** Waits for the lease as long as it takes. */
     hold(lease: string): Promise<Kept>
-    /** How often the substrate has said so far that another holds the lease. */
+    /** How often it has surely been found so far that another holds the lease. */
     denials(): number
     /** One more who is after the same leases, with connections of his own. */
     another(): Promise<Contestant>
   }
+  /** Takes the lease; what it returns says at once whether it is still held. */
+  readonly knows?: (lease: string) => Promise<() => boolean>
+  /** Takes the lease; what it returns says in a promise whether it is still held. */
+  readonly asks?: (lease: string) => Promise<() => Promise<unknown>>
+  /** Writes that are guarded by a lease, and the same without a guard. Each lane has a lease of its own. */
+  readonly guard?: (kind: string, lane: number) => Promise<GuardedWrites>
+  /** For recipes: ours. */
+  readonly manager?: Manager
+  /** Nothing but the way to the server and back. */
+  readonly roundTrip?: () => Promise<void>
   close(): Promise<void>
 }
 
@@ -82,6 +115,11 @@ export interface Contestant {
 export interface Kept {
   readonly held: boolean
   release(): Promise<void>
+}
+
+export interface GuardedWrites {
+  readonly guarded: () => Promise<void>
+  readonly plain: () => Promise<void>
 }
 
 /** What a workload measures. */
@@ -93,37 +131,48 @@ export interface Metric {
 /** Measurements by the name of their metric. */
 export type Sample = Readonly<Record<string, number>>
 
-/** One row of a table. */
-export interface Arm {
-  readonly label: string
-  readonly role: Role
-  readonly about: string
-  /** One measurement of about `seconds`. */
-  measure(seconds: number): Promise<Sample>
-}
-
 /** Arms that are compared with each other. */
-export interface Group {
+export interface Table<Task = unknown> {
   readonly title: string
   /** The first is the one that ratios are made of. */
   readonly metrics: readonly [Metric, ...Metric[]]
   /** Labels of the arms that the others are set in proportion to. */
   readonly references: readonly string[]
-  readonly arms: readonly Arm[]
+  readonly arms: readonly Arm<Task>[]
+}
+
+/** One row of a table. */
+export interface Arm<Task = unknown> {
+  readonly label: string
+  readonly role: Role
+  readonly about: string
+  readonly adapter: string
+  /** What the workload is to do, as data: it travels to another process. */
+  readonly task: Task
+}
+
+/** What runs in the process of an arm. */
+export interface Trial {
+  /** One measurement of about `seconds`. */
+  measure(seconds: number): Promise<Sample>
   close(): Promise<void>
 }
 
-export interface Workload {
+export interface Workload<Task = unknown> {
   readonly name: WorkloadName
   readonly about: string
-  /** Opens its groups one after another, so that no more is alive than what is measured. */
-  groups(setting: Setting): AsyncGenerator<Group, void, void>
+  /** Where more repetitions tell nothing new. */
+  readonly repetitions?: number
+  /** false: it opens everything anew each time, and what it measures does not depend on compiled code. */
+  readonly warmsUp?: false
+  tables(setting: Setting): readonly Table<Task>[]
+  /** In the process of an arm. */
+  start(adapter: Adapter, ground: Ground, task: Task): Promise<Trial>
 }
 
-export type WorkloadName = 'W1' | 'W2' | 'W3' | 'W4' | 'W6' | 'W8'
+export type WorkloadName = 'W1' | 'W2' | 'W3' | 'W4' | 'W5' | 'W6' | 'W7' | 'W8' | 'idle'
 
 export interface Setting {
-  readonly place: Place
   readonly adapters: readonly Adapter[]
   /** Concurrent callers. */
   readonly callers: readonly number[]
@@ -133,4 +182,27 @@ export interface Setting {
   readonly durationMs: number
   /** Those who wait for one lease. */
   readonly waiters: readonly number[]
+}
+
+/** The arms that can do it, each with the same task; all but the library's own are references. */
+export function armsOf<Task>(
+  adapters: readonly Adapter[],
+  can: (adapter: Adapter) => boolean,
+  task: Task,
+): Pick<Table<Task>, 'arms' | 'references'> {
+  const arms = adapters
+    .filter(can)
+    .map(({ name, role, about }): Arm<Task> => ({ label: name, adapter: name, role, about, task }))
+  return { arms, references: arms.filter(({ role }) => role !== 'library').map(({ label }) => label) }
+}
+
+/** @throws Error the adapter promised what its contestant does not have */
+export function ableTo<Name extends Ability>(
+  adapter: Adapter,
+  contestant: Contestant,
+  ability: Name,
+): NonNullable<Contestant[Name]> {
+  const member = contestant[ability]
+  if (member === undefined) throw new Error(`${adapter.name} has no "${ability}"`)
+  return member
 }

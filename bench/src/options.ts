@@ -1,5 +1,5 @@
 /** The command line, checked once. */
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, InvalidArgumentError, Option, type OutputConfiguration } from 'commander'
 import type { SubstrateName, WorkloadName } from './bench.ts'
 
 export interface BenchOptions {
@@ -16,6 +16,10 @@ export interface BenchOptions {
   readonly waiters: readonly number[]
   /** Where to write the results as JSON. */
   readonly json: string | undefined
+  /** Where to draw them. */
+  readonly svg: string | undefined
+  /** The document whose tables are to be these. */
+  readonly markdown: string | undefined
 }
 
 /** What can be chosen from. */
@@ -36,20 +40,34 @@ interface Flags {
   readonly duration: number
   readonly waiters: readonly number[]
   readonly json?: string
+  readonly svg?: string
+  readonly markdown?: string
 }
 
-/** Prints help, or what is wrong, and ends the process for those two. */
-export function parseOptions(argv: readonly string[], choices: Choices): BenchOptions {
+/**
+ * Prints help, or what is wrong.
+ *
+ * @throws CommanderError after that, with the code to end with
+ */
+export function parseOptions(
+  argv: readonly string[],
+  choices: Choices,
+  output: OutputConfiguration = {},
+): BenchOptions {
   const { substrates, adapters } = choices
   const workloads = choices.workloads.map(({ name }) => name)
   const command = new Command('bench')
+    .exitOverride()
+    .configureOutput(output)
     .description('Figures of the lease library as ratios within one run, beside the same done by hand.')
     .addOption(flag('--substrate <names>', 'where to run', oneOrMore(substrates)).default(substrates, 'all'))
     .addOption(flag('--workload <names>', 'what to run', oneOrMore(workloads)).default(workloads, 'all'))
     .addOption(flag('--seconds <n>', 'length of one measurement', positive).default(1))
     .addOption(flag('--repetitions <n>', 'measurements of each', positiveInteger).default(5))
     .addOption(flag('--only <names>', 'adapters to run', oneOrMore(adapters)))
-    .addOption(flag('--callers <counts>', 'W2: concurrent callers', integers).default([64, 256], '64,256'))
+    .addOption(
+      flag('--callers <counts>', 'W2: concurrent callers', integers).default([16, 64, 256, 2_000], '16,64,256,2000'),
+    )
     .addOption(
       flag(
         '--sizes <counts>',
@@ -60,18 +78,24 @@ export function parseOptions(argv: readonly string[], choices: Choices): BenchOp
     .addOption(
       flag('--duration <ms>', 'W3: of a lease; a third of it is between renewals', positiveInteger).default(3_000),
     )
-    .addOption(flag('--waiters <counts>', 'W4: those who wait for one lease', integers).default([1, 16, 64], '1,16,64'))
+    .addOption(flag('--waiters <counts>', 'W4: those who wait for one lease', integers).default([2, 16, 64], '2,16,64'))
     .option('--json <file>', 'write the results there as well')
+    .option('--svg <file>', 'draw the results there as a chart')
+    .option('--markdown <file>', 'write the tables into the places for them in that document')
     .addHelpText(
       'after',
-      `\nWorkloads:\n${choices.workloads.map(({ name, about }) => `  ${name}  ${about}`).join('\n')}`,
+      `\nWorkloads:\n${choices.workloads.map(({ name, about }) => `  ${name.padEnd(4)}  ${about}`).join('\n')}`,
     )
     .addHelpText('after', `\nAdapters: ${adapters.join(', ')}`)
-    .addHelpText('after', '\nPostgres: a server of its own with fsync on, or the one that DATABASE_URL names.')
+    .addHelpText(
+      'after',
+      '\nServers of its own, as durable as in production, or those that DATABASE_URL, REDIS_URL and ETCD_ENDPOINTS name.',
+    )
     .allowExcessArguments(false)
     .parse(argv, { from: 'user' })
-  const { substrate, workload, only, json, sizes, duration, ...numbers } = command.opts<Flags>()
-  return { substrates: substrate, workloads: workload, only, json, sizes, durationMs: duration, ...numbers }
+  const { substrate, workload, only, json, svg, markdown, sizes, duration, ...numbers } = command.opts<Flags>()
+  const files = { json, svg, markdown }
+  return { substrates: substrate, workloads: workload, only, ...files, sizes, durationMs: duration, ...numbers }
 }
 
 function flag(flags: string, about: string, parse: (text: string) => unknown): Option {

@@ -23,6 +23,9 @@ export function progressOn(stream: NodeJS.WriteStream): Progress {
     measured(label) {
       if (stream.isTTY) bar.increment(1, { label })
     },
+    failed({ label, reason }) {
+      stream.write(`${stream.isTTY ? '\n' : ''}${label} is left out: ${reason}\n`)
+    },
     end() {
       bar.stop()
     },

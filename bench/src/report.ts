@@ -2,7 +2,7 @@
 import { cpus, totalmem } from 'node:os'
 import Table from 'cli-table3'
 import type { BenchOptions } from './options.ts'
-import type { GroupResult, Row } from './run.ts'
+import type { Row, TableResult } from './run.ts'
 import type { Summary } from './statistics.ts'
 
 /** What was run, on what, and what came out. */
@@ -11,10 +11,10 @@ export interface Report {
   readonly machine: string
   readonly node: string
   readonly options: BenchOptions
-  readonly results: readonly GroupResult[]
+  readonly results: readonly TableResult[]
 }
 
-export function reportOf(options: BenchOptions, results: readonly GroupResult[]): Report {
+export function reportOf(options: BenchOptions, results: readonly TableResult[]): Report {
   const processors = cpus()
   return {
     date: new Date().toISOString(),
@@ -34,11 +34,31 @@ export function tables({ date, machine, node, options, results }: Report): strin
   return parts.join('\n')
 }
 
+function tableOf(result: TableResult): string {
+  const { head, rows } = cellsOf(result)
+  const [, ...figures] = head
+  const table = new Table({
+    head: [...head],
+    style: { head: [], border: [], compact: true },
+    colAligns: ['left', ...figures.map(() => 'right' as const)],
+  })
+  table.push(...rows.map((row) => [...row]))
+  const legend = result.rows.filter(({ about }) => about !== '').map(({ label, about }) => `  ${label}: ${about}`)
+  const missing = result.failures.map(({ label, reason }) => `  left out: ${label}: ${reason}`)
+  return [table.toString(), ...legend, ...missing].join('\n')
+}
+
+/** A table as it is shown, on a terminal or in a document. */
+export interface Cells {
+  readonly head: readonly string[]
+  readonly rows: readonly (readonly string[])[]
+}
+
 /**
  * Where the library is compared with others, each row says how many times as fast (or as large) the library is; where
  * it is compared with itself, how many times the row is the reference.
  */
-function tableOf({ metrics, references, rows }: GroupResult): string {
+export function cellsOf({ metrics, references, rows }: TableResult): Cells {
   const compared = rows.filter(({ label, role }) => role === 'library' && !references.includes(label))
   const toOthers = references.every((reference) =>
     rows.some(({ label, role }) => label === reference && role !== 'library'),
@@ -53,26 +73,20 @@ function tableOf({ metrics, references, rows }: GroupResult): string {
         of: ({ label, ratios }: Row) => (label === reference ? '1' : shown(ratios[reference], false)),
       }))
   const shownRatios = references.length === 0 ? [] : ratios
-  const table = new Table({
+  return {
     head: ['', ...metrics.map(({ name }) => name), ...shownRatios.map(({ head }) => head)],
-    style: { head: [], border: [], compact: true },
-    colAligns: ['left', ...[...metrics, ...shownRatios].map(() => 'right' as const)],
-  })
-  for (const row of rows) {
-    table.push([
+    rows: rows.map((row) => [
       row.label,
       ...metrics.map(({ name }, index) => shown(row.measured[name], index === 0)),
       ...shownRatios.map(({ of }) => of(row)),
-    ])
+    ]),
   }
-  const legend = rows.filter(({ about }) => about !== '').map(({ label, about }) => `  ${label}: ${about}`)
-  return [table.toString(), ...legend].join('\n')
 }
 
 function shown(summary: Summary | undefined, withSpread: boolean): string {
   if (summary === undefined) return ''
   const { median, min, max } = summary
-  return withSpread ? `${figure(median)} [${figure(min)}–${figure(max)}]` : figure(median)
+  return withSpread && min !== max ? `${figure(median)} [${figure(min)}–${figure(max)}]` : figure(median)
 }
 
 /** Three digits, or the whole number where that has more. */

@@ -1,5 +1,5 @@
-/** Runs the workloads: all arms of a group take turns, round by round, each round beginning with another of them. */
-import type { Group, Metric, Role, Sample, Setting, Substrate, Workload } from './bench.ts'
+/** Runs the workloads: all arms of a table take turns, round by round, each round beginning with another of them. */
+import type { Arm, Metric, Role, Sample, Substrate, Table, Trial, Workload } from './bench.ts'
 import type { BenchOptions } from './options.ts'
 import { pairedRatio, summarize, type Summary } from './statistics.ts'
 
@@ -10,62 +10,95 @@ export interface Row {
   readonly about: string
   /** By metric. */
   readonly measured: Readonly<Record<string, Summary>>
-  /** Of the group's first metric, by the label of the reference: this row ÷ that row. */
+  /** Of the table's first metric, by the label of the reference: this row ÷ that row. */
   readonly ratios: Readonly<Record<string, Summary>>
 }
 
+/** An arm that could not be measured. */
+export interface Failure {
+  readonly label: string
+  readonly reason: string
+}
+
 /** One table. */
-export interface GroupResult {
+export interface TableResult {
   readonly substrate: string
   readonly place: string
   readonly workload: string
   readonly title: string
+  readonly repetitions: number
   readonly metrics: readonly Metric[]
   readonly references: readonly string[]
   readonly rows: readonly Row[]
+  /** Those that are missing among the rows. */
+  readonly failures: readonly Failure[]
 }
 
 /** Told while it runs. */
 export interface Progress {
-  /** Another group begins, with that many measurements. */
+  /** Another table begins, with that many measurements. */
   begin(what: string, measurements: number): void
   measured(label: string): void
+  failed(failure: Failure): void
   end(): void
 }
 
-/** Warming up: code is compiled, connections are open, statements are prepared. */
-const WARM_UP_SECONDS = 0.3
+/** What a process of its own is told to do. */
+export interface Job {
+  readonly substrate: string
+  readonly url: string
+  readonly adapter: string
+  readonly workload: string
+  readonly task: unknown
+}
 
-/** @throws Error when nothing is left to measure */
+/** Starts the trial of a job; rejects with what went wrong there. */
+export type Launch = (job: Job) => Promise<Trial>
+
+/** Warming up: code is compiled, connections are open, statements are prepared. */
+const WARM_UP_SECONDS = 1
+
+/**
+ * An arm that fails is left out from then on, and told of in the result: what the others take hours for is not lost.
+ *
+ * @throws Error when nothing is left to measure
+ */
 export async function run(
   substrates: readonly Substrate[],
   workloads: readonly Workload[],
   options: BenchOptions,
   progress: Progress,
-): Promise<readonly GroupResult[]> {
-  const results: GroupResult[] = []
+  launch: Launch,
+): Promise<readonly TableResult[]> {
+  const results: TableResult[] = []
   for (const substrate of substrates) {
     const adapters = substrate.adapters.filter(({ name }) => options.only?.includes(name) ?? true)
-    if (adapters.length === 0) continue
+    const planned = workloads.flatMap((workload) =>
+      workload
+        .tables({ ...options, adapters })
+        .filter(({ arms }) => arms.length > 0)
+        .map((table) => ({ workload, table })),
+    )
+    if (planned.length === 0) continue
     const place = await substrate.open()
     try {
-      for (const workload of workloads) {
-        const { callers, sizes, durationMs, waiters } = options
-        const setting: Setting = { place, adapters, callers, sizes, durationMs, waiters }
-        for await (const group of workload.groups(setting)) {
-          try {
-            if (group.arms.length === 0) continue
-            progress.begin(`${substrate.name} ${workload.name} ${group.title}`, group.arms.length * options.repetitions)
-            const rows = await measure(group, options, progress)
-            const { title, metrics } = group
-            const references = group.references.filter((label) => rows.some((row) => row.label === label))
-            const where = { substrate: substrate.name, place: place.about, workload: workload.name }
-            results.push({ ...where, title, metrics, references, rows })
-          } finally {
-            progress.end()
-            await group.close()
-          }
-        }
+      for (const { workload, table } of planned) {
+        const repetitions = Math.min(options.repetitions, workload.repetitions ?? Number.POSITIVE_INFINITY)
+        const start = ({ adapter, task }: Arm): Promise<Trial> =>
+          launch({ substrate: substrate.name, url: place.url, adapter, workload: workload.name, task })
+        progress.begin(`${substrate.name} ${workload.name} ${table.title}`, table.arms.length * repetitions)
+        const { seconds } = options
+        const warmUpSeconds = workload.warmsUp === false ? 0 : Math.min(seconds, WARM_UP_SECONDS)
+        const { rows, failures } = await new Contest(table, start, progress).run({
+          repetitions,
+          seconds,
+          warmUpSeconds,
+        })
+        progress.end()
+        const { title, metrics } = table
+        const references = table.references.filter((label) => rows.some((row) => row.label === label))
+        const where = { substrate: substrate.name, place: place.about, workload: workload.name }
+        results.push({ ...where, title, repetitions, metrics, references, rows, failures })
       }
     } finally {
       await place.close()
@@ -75,30 +108,85 @@ export async function run(
   return results
 }
 
-async function measure(group: Group, options: BenchOptions, progress: Progress): Promise<readonly Row[]> {
-  const { arms } = group
-  const samples = new Map<string, Sample[]>(arms.map(({ label }) => [label, []]))
-  for (const arm of arms) await arm.measure(Math.min(options.seconds, WARM_UP_SECONDS))
-  for (let round = 0; round < options.repetitions; round++) {
-    for (let turn = 0; turn < arms.length; turn++) {
-      const arm = arms[(turn + round) % arms.length]
-      if (arm === undefined) continue
-      samples.get(arm.label)?.push(await arm.measure(options.seconds))
-      progress.measured(arm.label)
+interface Length {
+  readonly repetitions: number
+  readonly seconds: number
+  /** 0: no warming up. */
+  readonly warmUpSeconds: number
+}
+
+/** One table while it is measured. */
+class Contest {
+  readonly #table: Table
+  readonly #start: (arm: Arm) => Promise<Trial>
+  readonly #progress: Progress
+  /** Of those that have not failed. */
+  readonly #trials = new Map<Arm, Trial>()
+  readonly #failures: Failure[] = []
+
+  constructor(table: Table, start: (arm: Arm) => Promise<Trial>, progress: Progress) {
+    this.#table = table
+    this.#start = start
+    this.#progress = progress
+  }
+
+  async run({ repetitions, seconds, warmUpSeconds }: Length): Promise<Pick<TableResult, 'rows' | 'failures'>> {
+    const { arms } = this.#table
+    const samples = new Map<Arm, Sample[]>(arms.map((arm) => [arm, []]))
+    try {
+      for (const arm of arms) {
+        await this.#attempt(arm, async () => void this.#trials.set(arm, await this.#start(arm)))
+      }
+      for (const arm of warmUpSeconds > 0 ? arms : []) {
+        await this.#attempt(arm, async () => void (await this.#trials.get(arm)?.measure(warmUpSeconds)))
+      }
+      for (let round = 0; round < repetitions; round++) {
+        for (let turn = 0; turn < arms.length; turn++) {
+          const arm = arms[(turn + round) % arms.length] as Arm
+          const trial = this.#trials.get(arm)
+          if (trial !== undefined) {
+            await this.#attempt(arm, async () => void samples.get(arm)?.push(await trial.measure(seconds)))
+          }
+          this.#progress.measured(arm.label)
+        }
+      }
+      return { rows: this.#rows(samples), failures: this.#failures }
+    } finally {
+      await Promise.all(
+        [...this.#trials.keys()].map((arm) => this.#attempt(arm, async () => this.#trials.get(arm)?.close())),
+      )
     }
   }
-  const valuesOf = (label: string, metric: string): number[] =>
-    (samples.get(label) ?? []).map((sample) => sample[metric] ?? Number.NaN)
-  const main = group.metrics[0].name
-  return arms.map(({ label, role, about }) => ({
-    label,
-    role,
-    about,
-    measured: Object.fromEntries(group.metrics.map(({ name }) => [name, summarize(valuesOf(label, name))])),
-    ratios: Object.fromEntries(
-      group.references
-        .filter((reference) => samples.has(reference))
-        .map((reference) => [reference, pairedRatio(valuesOf(label, main), valuesOf(reference, main))]),
-    ),
-  }))
+
+  async #attempt(arm: Arm, work: () => Promise<void>): Promise<void> {
+    try {
+      await work()
+    } catch (error) {
+      const failure = { label: arm.label, reason: error instanceof Error ? error.message : String(error) }
+      this.#failures.push(failure)
+      this.#progress.failed(failure)
+      const trial = this.#trials.get(arm)
+      this.#trials.delete(arm)
+      await trial?.close().catch(() => {}) // it has failed already
+    }
+  }
+
+  #rows(samples: ReadonlyMap<Arm, readonly Sample[]>): readonly Row[] {
+    const { metrics, references } = this.#table
+    const arms = [...this.#trials.keys()].toSorted((a, b) => this.#table.arms.indexOf(a) - this.#table.arms.indexOf(b))
+    const valuesOf = (arm: Arm, metric: string): number[] =>
+      (samples.get(arm) ?? []).map((sample) => sample[metric] ?? Number.NaN)
+    const main = metrics[0].name
+    return arms.map((arm) => ({
+      label: arm.label,
+      role: arm.role,
+      about: arm.about,
+      measured: Object.fromEntries(metrics.map(({ name }) => [name, summarize(valuesOf(arm, name))])),
+      ratios: Object.fromEntries(
+        arms
+          .filter(({ label }) => references.includes(label))
+          .map((reference) => [reference.label, pairedRatio(valuesOf(arm, main), valuesOf(reference, main))]),
+      ),
+    }))
+  }
 }

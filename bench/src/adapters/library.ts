@@ -1,6 +1,6 @@
 /** The library itself, over any client. */
-import { Manager, type Client, type Clock, type Hold } from 'lease-core'
-import type { Contestant } from '../bench.ts'
+import { Manager, type Client, type Clock, type Hold, type Token } from 'lease-core'
+import type { Ability, Contestant, GuardedWrites } from '../bench.ts'
 import { countingClock, type CountingClock } from '../counting-clock.ts'
 import { LONG_MS } from './by-hand.ts'
 
@@ -11,10 +11,15 @@ export interface LibraryOptions {
   readonly atEnd: () => Promise<void>
   /** Opens one more on the same leases. */
   readonly another: () => Promise<Contestant>
+  /** Writes under the token's lease. */
+  readonly guard?: (kind: string, token: Token, lane: number) => Promise<GuardedWrites>
 }
 
+/** What it can do on every substrate; `guard` besides where there is a trapdoor. */
+export const libraryCan: readonly Ability[] = ['one', 'keep', 'queue', 'knows', 'asks', 'manager']
+
 /** A manager over a client of its own, asking under a name of its own. */
-export function libraryContestant({ connect, atEnd, another }: LibraryOptions): Contestant {
+export function libraryContestant({ connect, atEnd, another, guard }: LibraryOptions): Contestant {
   const clock: CountingClock = countingClock()
   const holder = `bench-${holders++}`
   const client = connect(clock)
@@ -22,13 +27,14 @@ export function libraryContestant({ connect, atEnd, another }: LibraryOptions): 
   let denials = 0
   let renewals: (() => number) | undefined
   let unsubscribe: (() => void) | undefined
+  const hold = (lease: string): Promise<Hold> => manager.hold(lease, holder, { duration: LONG_MS })
   return {
     one: {
       claim: (lease) => manager.claim(lease, holder, LONG_MS),
       release: (lease) => manager.release(lease, holder),
     },
     keep: {
-      hold: (lease, durationMs = LONG_MS): Promise<Hold> => {
+      hold(lease, durationMs = LONG_MS): Promise<Hold> {
         if (durationMs !== LONG_MS) renewals ??= countExtensions(client)
         return manager.hold(lease, holder, { duration: durationMs })
       },
@@ -45,6 +51,18 @@ export function libraryContestant({ connect, atEnd, another }: LibraryOptions): 
       denials: () => denials,
       another,
     },
+    async knows(lease) {
+      const held = await hold(lease)
+      return () => held.held
+    },
+    async asks(lease) {
+      const { token } = await hold(lease)
+      return () => token.check()
+    },
+    ...(guard === undefined
+      ? {}
+      : { guard: async (kind, lane) => guard(kind, (await hold(`guarded-${lane}`)).token, lane) }),
+    manager,
     async close() {
       unsubscribe?.()
       await manager.stop()

@@ -1,8 +1,11 @@
 import { startEtcd } from 'lease-servers'
-import { openEtcd } from '../adapters/etcd-connection.ts'
-import { etcdKey } from '../adapters/etcd-key.ts'
-import { etcdLibrary } from '../adapters/etcd-library.ts'
-import { etcdTransaction, etcdTransactionBatch } from '../adapters/etcd-transaction.ts'
+import { openEtcd } from '../adapters/etcd/connection.ts'
+import { etcd3Election } from '../adapters/etcd/election.ts'
+import { etcdKey } from '../adapters/etcd/key.ts'
+import { etcdLibrary } from '../adapters/etcd/library.ts'
+import { etcd3Lock } from '../adapters/etcd/lock.ts'
+import { etcdTransaction, etcdTransactionBatch } from '../adapters/etcd/transaction.ts'
+import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
 
 /** One node that flushes every commit, or those that ETCD_ENDPOINTS names. */
@@ -15,39 +18,46 @@ export const etcd: Substrate = {
     etcdTransactionBatch({ inFlight: 1 }),
     etcdTransactionBatch({ inFlight: 2 }),
     etcdTransactionBatch({ inFlight: 4 }),
+    etcd3Lock,
+    etcd3Election,
+    roundTrip,
   ],
   open,
-}
-
-async function open(): Promise<Place> {
-  const given = process.env['ETCD_ENDPOINTS']
-  const server = given ? undefined : await startEtcd({ nodes: 1, durable: true })
-  const endpoints = server?.endpoints ?? (given ?? '').split(',').map((one) => one.trim())
-  const url = endpoints.join(',')
-  const beside = openEtcd(url)
-  const close = async (): Promise<void> => {
-    beside.close()
-    await server?.stop()
-  }
-  try {
-    const { version } = await beside.maintenance.status()
-    const nodes = `${endpoints.length} node${endpoints.length === 1 ? '' : 's'}`
+  async reach(url) {
+    const beside = openEtcd(url)
     const key = Buffer.from('nobody')
     return {
-      about: `etcd ${version} (${nodes}${server === undefined ? '' : ', fsync on'})`,
       url,
       async commands() {
-        const received = await Promise.all(endpoints.map(messagesTo))
+        const received = await Promise.all(url.split(',').map(messagesTo))
         return received.reduce((sum, count) => sum + count, 0)
       },
       async roundTrip() {
         await beside.kv.range({ key })
       },
-      close,
+      close: async () => beside.close(),
+    }
+  },
+}
+
+async function open(given: string | undefined = process.env['ETCD_ENDPOINTS']): Promise<Place> {
+  const server = given ? undefined : await startEtcd({ nodes: 1, durable: true })
+  const endpoints = server?.endpoints ?? (given ?? '').split(',').map((one) => one.trim())
+  const url = endpoints.join(',')
+  const beside = openEtcd(url)
+  try {
+    const { version } = await beside.maintenance.status()
+    const nodes = `${endpoints.length} node${endpoints.length === 1 ? '' : 's'}`
+    return {
+      about: `etcd ${version} (${nodes}${server === undefined ? '' : ', fsync on'})`,
+      url,
+      close: async () => server?.stop(),
     }
   } catch (error) {
-    await close()
+    await server?.stop()
     throw error
+  } finally {
+    beside.close()
   }
 }
 

@@ -1,8 +1,21 @@
-import type { Substrate } from '../bench.ts'
-import { etcd } from './etcd.ts'
-import { memory } from './memory.ts'
-import { postgres } from './postgres.ts'
-import { redis } from './redis.ts'
+import type { Substrate, SubstrateName } from '../bench.ts'
 
-/** In the order in which they run. */
-export const substrates: readonly Substrate[] = [memory, postgres, redis, etcd]
+/** One at a time: whoever needs one does not load the drivers of the others. */
+const loaders: Readonly<Record<SubstrateName, () => Promise<Substrate>>> = {
+  memory: async () => (await import('./memory.ts')).memory,
+  postgres: async () => (await import('./postgres.ts')).postgres,
+  redis: async () => (await import('./redis.ts')).redis,
+  etcd: async () => (await import('./etcd.ts')).etcd,
+}
+
+/** @throws Error there is none of that name */
+export async function substrateNamed(name: string): Promise<Substrate> {
+  const load = new Map(Object.entries(loaders)).get(name)
+  if (load === undefined) throw new Error(`there is no substrate "${name}"`)
+  return load()
+}
+
+/** All, in the order in which they run. */
+export async function allSubstrates(): Promise<readonly Substrate[]> {
+  return Promise.all(Object.values(loaders).map((load) => load()))
+}

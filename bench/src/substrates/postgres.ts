@@ -1,11 +1,16 @@
-import { freshDatabase, startPostgres } from 'lease-servers'
 import { migrate } from 'lease-postgres'
-import type { Pool } from 'pg'
-import { postgresLibrary } from '../adapters/postgres-library.ts'
-import { openPool, tellStatistics } from '../adapters/postgres-pool.ts'
-import { postgresRow, postgresRowBatch, rowTableSql } from '../adapters/postgres-row.ts'
-import { postgresStatement, postgresStatementBatch } from '../adapters/postgres-statement.ts'
+import { freshDatabase, startPostgres } from 'lease-servers'
+import { Client } from 'pg'
+import { advisoryLock } from '../adapters/postgres/advisory-lock.ts'
+import { advisoryByHand } from '../adapters/postgres/advisory.ts'
+import { ledgerTableSql, postgresLibrary } from '../adapters/postgres/library.ts'
+import { openPool } from '../adapters/postgres/pool.ts'
+import { postgresRow, postgresRowBatch, rowTableSql } from '../adapters/postgres/row.ts'
+import { postgresStatement, postgresStatementBatch } from '../adapters/postgres/statement.ts'
+import { verrouKysely, verrouTableSql } from '../adapters/postgres/verrou.ts'
+import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
+import { countedCalls } from '../counted-calls.ts'
 
 /** A server as in production (fsync, full_page_writes and synchronous_commit on), or the one that DATABASE_URL names. */
 export const postgres: Substrate = {
@@ -20,20 +25,33 @@ export const postgres: Substrate = {
     postgresStatementBatch({ inFlight: 2 }),
     postgresRowBatch({ inFlight: 1 }),
     postgresRowBatch({ inFlight: 2 }),
+    verrouKysely,
+    advisoryLock,
+    advisoryByHand,
+    roundTrip,
   ],
   open,
+  async reach(url) {
+    const commands = countedCalls(Client.prototype, 'query')
+    const beside = openPool(url, 1)
+    return {
+      url,
+      commands: async () => commands(),
+      async roundTrip() {
+        await beside.query('SELECT 1')
+      },
+      close: () => beside.end(),
+    }
+  },
 }
 
-async function open(): Promise<Place> {
-  const given = process.env['DATABASE_URL']
-  // Each of those who wait for a lease has connections of his own.
+async function open(given: string | undefined = process.env['DATABASE_URL']): Promise<Place> {
+  // Each of those who wait for a lease has connections of his own, and each who holds an advisory lock needs one.
   const settings = { max_connections: '500' }
   const server = given ? undefined : await startPostgres({ version: 18, durable: true, settings })
   const home = server?.url ?? given ?? ''
   const database = await freshDatabase({ url: home })
-  const beside = openPool(home, 1) // in another database, so that it is not counted
   const close = async (): Promise<void> => {
-    await beside.end()
     await database.drop()
     await server?.stop()
   }
@@ -41,6 +59,8 @@ async function open(): Promise<Place> {
   try {
     await migrate(pool)
     await pool.query(rowTableSql)
+    await pool.query(ledgerTableSql)
+    await pool.query(verrouTableSql)
     const { rows } = await pool.query<{ version: string; fsync: string; commit: string }>(
       `SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,
         current_setting('synchronous_commit') AS commit`,
@@ -49,10 +69,6 @@ async function open(): Promise<Place> {
     return {
       about: `PostgreSQL ${version.split(' ')[0]} (fsync ${fsync}, synchronous_commit ${commit})`,
       url: database.url,
-      commands: countedIn(database.url, beside),
-      async roundTrip() {
-        await beside.query('SELECT 1')
-      },
       close,
     }
   } catch (error) {
@@ -60,19 +76,5 @@ async function open(): Promise<Place> {
     throw error
   } finally {
     await pool.end()
-  }
-}
-
-/** Every statement of the library is a transaction. Now and then an autovacuum adds some of its own. */
-function countedIn(url: string, beside: Pool): () => Promise<number> {
-  const database = new URL(url).pathname.slice(1)
-  let own = 0
-  return async () => {
-    own += await tellStatistics(url)
-    const { rows } = await beside.query<{ transactions: number }>(
-      'SELECT (xact_commit + xact_rollback)::float8 AS transactions FROM pg_stat_database WHERE datname = $1',
-      [database],
-    )
-    return (rows[0]?.transactions ?? Number.NaN) - own
   }
 }

@@ -1,5 +1,5 @@
 /** What several workloads do: callers that claim and release until the time is over. */
-import type { Adapter, Contestant, Metric, Place, Sample } from '../bench.ts'
+import type { Contestant, Metric, Sample } from '../bench.ts'
 import { quantile } from '../statistics.ts'
 
 /** Leases in a workload whose costs should not grow with them. */
@@ -85,25 +85,6 @@ export async function pairs(
 
 /** Never twice the same, in whatever namespace. */
 let freshlyNamed = 0
-
-/** Opens those that can do what is asked; closes all of them when one fails. */
-export async function openAll(
-  adapters: readonly Adapter[],
-  place: Place,
-  can: (contestant: Contestant) => boolean,
-): Promise<{ readonly able: readonly (readonly [Adapter, Contestant])[]; close(): Promise<void> }> {
-  const opened: (readonly [Adapter, Contestant])[] = []
-  const close = async (): Promise<void> => {
-    await Promise.all(opened.map(([, contestant]) => contestant.close()))
-  }
-  try {
-    for (const adapter of adapters) opened.push([adapter, await adapter.open(place)])
-  } catch (error) {
-    await close()
-    throw error
-  }
-  return { able: opened.filter(([, contestant]) => can(contestant)), close }
-}
 
 /** Claims out at once while many leases are taken. */
 const WINDOW = 2_000

@@ -1,23 +1,16 @@
-import type { Workload } from '../bench.ts'
-import { openAll, pairMetrics, pairs } from './loop.ts'
+import { armsOf, type Workload } from '../bench.ts'
+import { pairMetrics, pairs } from './loop.ts'
 
 /** One caller: what the library adds to a round trip. */
-export const w1Sequential: Workload = {
+export const w1Sequential: Workload<null> = {
   name: 'W1',
   about: 'claim and release, one after the other',
-  async *groups({ place, adapters }) {
-    const opened = await openAll(adapters, place, ({ one }) => one !== undefined)
-    yield {
-      title: 'claim + release, one caller',
-      metrics: pairMetrics,
-      references: opened.able.filter(([{ role }]) => role !== 'library').map(([{ name }]) => name),
-      arms: opened.able.map(([{ name, role, about }, contestant]) => ({
-        label: name,
-        role,
-        about,
-        measure: (seconds) => pairs(contestant, 1, seconds),
-      })),
-      close: () => opened.close(),
-    }
+  tables({ adapters }) {
+    const arms = armsOf(adapters, ({ can }) => can.includes('one'), null)
+    return [{ title: 'claim + release, one caller', metrics: pairMetrics, ...arms }]
+  },
+  async start(adapter, ground) {
+    const contestant = await adapter.open(ground)
+    return { measure: (seconds) => pairs(contestant, 1, seconds), close: () => contestant.close() }
   },
 }

@@ -1,6 +1,6 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Adapter, Contestant, Kept, Place, Sample, Workload } from '../bench.ts'
+import { ableTo, armsOf, type Contestant, type Ground, type Kept, type Sample, type Workload } from '../bench.ts'
 import { settled } from '../heap.ts'
 import { inWindows } from './loop.ts'
 
@@ -11,63 +11,61 @@ const RESOLUTION_MS = 5
 const IDLE_MS = 30
 const IDLE_TIMES = 4
 
+interface Task {
+  readonly size: number
+  readonly durationMs: number
+}
+
 /**
- * Leases that renew themselves, each every third of its duration: what that costs this process and the server. The same
- * by hand as fast as it goes is the limit.
+ * Leases that are renewed every third of their duration, by the library itself where it does that: what that costs its
+ * process and the server. The same by hand as fast as it goes is the limit.
  */
-export const w3Renewals: Workload = {
+export const w3Renewals: Workload<Task> = {
   name: 'W3',
   about: 'renewals of leases that are kept alive',
-  async *groups({ place, adapters, sizes = [1_000, 10_000], durationMs }) {
-    for (const size of sizes) {
-      const able: Adapter[] = []
-      for (const adapter of adapters) {
-        const contestant = await adapter.open(place)
-        if (adapter.role === 'raw' ? contestant.many : contestant.keep) able.push(adapter)
-        await contestant.close()
-      }
-      yield {
-        title: `${size.toLocaleString('en-US')} leases of ${durationMs} ms kept alive; by hand as fast as it goes`,
-        metrics: [
-          { name: 'CPU µs/renewal', better: 'less' },
-          { name: 'renewals/s', better: 'more' },
-          { name: 'commands/renewal', better: 'less' },
-          { name: 'loop delay p99 ms', better: 'less' },
-          { name: 'timers', better: 'less' },
-          { name: 'lost', better: 'less' },
-        ],
-        references: able.filter(({ role }) => role !== 'library').map(({ name }) => name),
-        arms: able.map((adapter) => ({
-          label: adapter.name,
-          role: adapter.role,
-          about: adapter.about,
-          measure: async (seconds) => {
-            const contestant = await adapter.open(place)
-            try {
-              return adapter.role === 'raw'
-                ? await byHand(contestant, place, size, seconds * 1000)
-                : await keptAlive(contestant, place, size, { durationMs, leastMs: seconds * 1000 })
-            } finally {
-              await contestant.close()
-            }
-          },
-        })),
-        close: async () => {},
-      }
+  tables({ adapters, sizes = [1_000, 10_000], durationMs }) {
+    return sizes.map((size) => ({
+      title: `${size.toLocaleString('en-US')} leases of ${durationMs} ms kept alive; by hand as fast as it goes`,
+      metrics: [
+        { name: 'CPU µs/renewal', better: 'less' },
+        { name: 'renewals/s', better: 'more' },
+        { name: 'commands/renewal', better: 'less' },
+        { name: 'loop delay p99 ms', better: 'less' },
+        { name: 'timers', better: 'less' },
+        { name: 'lost', better: 'less' },
+      ],
+      ...armsOf(adapters, ({ role, can }) => can.includes(role === 'raw' ? 'many' : 'keep'), { size, durationMs }),
+    }))
+  },
+  async start(adapter, ground, { size, durationMs }) {
+    return {
+      async measure(seconds) {
+        const contestant = await adapter.open(ground)
+        try {
+          return adapter.role === 'raw'
+            ? await byHand(ableTo(adapter, contestant, 'many'), ground, size, seconds * 1000)
+            : await keptAlive(ableTo(adapter, contestant, 'keep'), ground, size, {
+                durationMs,
+                leastMs: seconds * 1000,
+              })
+        } finally {
+          await contestant.close()
+        }
+      },
+      close: async () => {},
     }
   },
 }
 
 /** Measures for at least three renewals of each, once all are held and the first have been renewed. */
 async function keptAlive(
-  { keep }: Contestant,
-  place: Place,
+  keep: NonNullable<Contestant['keep']>,
+  ground: Ground,
   size: number,
   { durationMs, leastMs }: { readonly durationMs: number; readonly leastMs: number },
 ): Promise<Sample> {
-  if (keep === undefined) throw new Error('it keeps nothing alive')
   await (await keep.hold('warm-up')).release()
-  const meter = await startMeter(place)
+  const meter = await startMeter(ground)
   const kept: Kept[] = []
   await inWindows(size, async (index) => void kept.push(await keep.hold(`lease-${index}`, durationMs)))
   await pause(durationMs / 3)
@@ -81,9 +79,13 @@ async function keptAlive(
   return { ...sample, timers, lost: size - standing.length }
 }
 
-async function byHand({ many }: Contestant, place: Place, size: number, leastMs: number): Promise<Sample> {
-  if (many === undefined) throw new Error('it does not renew many at once')
-  const meter = await startMeter(place)
+async function byHand(
+  many: NonNullable<Contestant['many']>,
+  ground: Ground,
+  size: number,
+  leastMs: number,
+): Promise<Sample> {
+  const meter = await startMeter(ground)
   const lanes = Array.from({ length: many.inFlight }, (_, lane) =>
     Array.from({ length: Math.floor((size + lane) / many.inFlight) }, (_, index) => `lane-${lane}-${index}`),
   ).filter((leases) => leases.length > 0)
@@ -113,7 +115,7 @@ interface Meter {
 }
 
 /** Learns what this process takes when idle. */
-async function startMeter(place: Place): Promise<Meter> {
+async function startMeter(ground: Ground): Promise<Meter> {
   const delays = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
   delays.enable()
   await settled()
@@ -124,13 +126,13 @@ async function startMeter(place: Place): Promise<Meter> {
   }
   return {
     async measure(renewals, work) {
-      const commandsBefore = await place.commands()
+      const commandsBefore = await ground.commands()
       const before = renewals()
       delays.reset()
       const { cpuMicros, elapsedMs } = await cpuOf(work)
       delays.disable()
       const done = renewals() - before
-      const commands = (await place.commands()) - commandsBefore
+      const commands = (await ground.commands()) - commandsBefore
       return {
         'CPU µs/renewal': Math.max(0, cpuMicros - idleMicrosPerMs * elapsedMs) / done,
         'renewals/s': (done / elapsedMs) * 1000,

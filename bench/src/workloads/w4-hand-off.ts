@@ -1,5 +1,15 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Adapter, Contestant, Kept, Metric, Place, Sample, Workload } from '../bench.ts'
+import {
+  ableTo,
+  armsOf,
+  type Adapter,
+  type Contestant,
+  type Ground,
+  type Kept,
+  type Metric,
+  type Sample,
+  type Workload,
+} from '../bench.ts'
 import { quantile } from '../statistics.ts'
 
 const LEASE = 'handed-on'
@@ -25,56 +35,40 @@ const metrics: readonly [Metric, ...Metric[]] = [
 ]
 
 /** From the release of a lease to the grant of the next who waits for it, each in a client of his own. */
-export const w4HandOff: Workload = {
+export const w4HandOff: Workload<{ readonly waiters: number }> = {
   name: 'W4',
   about: 'hand-off of a lease to one of those who wait for it',
-  async *groups({ place, adapters, waiters }) {
-    const able: Adapter[] = []
-    for (const adapter of adapters) {
-      const contestant = await adapter.open(place)
-      if (contestant.queue !== undefined) able.push(adapter)
-      await contestant.close()
+  tables({ adapters, waiters }) {
+    // A round trip alone is not worth a table.
+    if (!adapters.some(({ can }) => can.includes('queue'))) return []
+    return waiters.map((count) => {
+      const can = ({ can }: Adapter): boolean => can.includes('queue') || can.includes('roundTrip')
+      const title = `release to next grant, ${count} waiting in as many clients`
+      return { title, metrics, ...armsOf(adapters, can, { waiters: count }) }
+    })
+  },
+  async start(adapter, ground, { waiters }) {
+    if (adapter.can.includes('queue')) {
+      return { measure: (seconds) => handOffs(adapter, ground, waiters, seconds), close: async () => {} }
     }
-    if (able.length === 0) return
-    for (const count of waiters) {
-      yield {
-        title: `release to next grant, ${count} waiting in as many clients`,
-        metrics,
-        references: [roundTrip],
-        arms: [
-          ...able.map((adapter) => ({
-            label: adapter.name,
-            role: adapter.role,
-            about: adapter.about,
-            measure: (seconds: number) => handOffs(adapter, place, count, seconds),
-          })),
-          {
-            label: roundTrip,
-            role: 'raw' as const,
-            about: 'the least that the same driver can ask, one after the other',
-            measure: (seconds: number) => roundTrips(place, seconds),
-          },
-        ],
-        close: async () => {},
-      }
-    }
+    const contestant = await adapter.open(ground)
+    const go = ableTo(adapter, contestant, 'roundTrip')
+    return { measure: (seconds) => roundTrips(go, seconds), close: () => contestant.close() }
   },
 }
 
-const roundTrip = 'round trip'
-
-async function handOffs(adapter: Adapter, place: Place, count: number, seconds: number): Promise<Sample> {
-  const line = await Line.open(adapter, place, count)
+async function handOffs(adapter: Adapter, ground: Ground, count: number, seconds: number): Promise<Sample> {
+  const line = await Line.open(adapter, ground, count)
   try {
     const idleSeconds = Math.min(2, 2 * seconds)
-    const atRest = await place.commands()
+    const atRest = await ground.commands()
     await pause(idleSeconds * 1000)
-    const begun = await place.commands()
+    const begun = await ground.commands()
     line.beginAnew()
     const tookMs: number[] = []
     const endMs = performance.now() + seconds * 1000
     while (performance.now() < endMs || tookMs.length < ROUNDS * count) tookMs.push(await line.handOn())
-    const commands = (await place.commands()) - begun
+    const commands = (await ground.commands()) - begun
     const waitedMs = line.waitedMs()
     return {
       'p50 ms': quantile(tookMs, 0.5),
@@ -88,11 +82,11 @@ async function handOffs(adapter: Adapter, place: Place, count: number, seconds: 
   }
 }
 
-async function roundTrips(place: Place, seconds: number): Promise<Sample> {
+async function roundTrips(go: () => Promise<void>, seconds: number): Promise<Sample> {
   const tookMs: number[] = []
   const endMs = performance.now() + seconds * 1000
   for (let beganMs = performance.now(); beganMs < endMs;) {
-    await place.roundTrip()
+    await go()
     const nowMs = performance.now()
     tookMs.push(nowMs - beganMs)
     beganMs = nowMs
@@ -128,8 +122,8 @@ class Line {
   }
 
   /** Resolves once the first holds the lease and that many wait for it. */
-  static async open(adapter: Adapter, place: Place, count: number): Promise<Line> {
-    const everyone = [await adapter.open(place)]
+  static async open(adapter: Adapter, ground: Ground, count: number): Promise<Line> {
+    const everyone = [await adapter.open(ground)]
     try {
       const first = everyone[0]?.queue
       if (first === undefined) throw new Error(`${adapter.name} cannot wait`)

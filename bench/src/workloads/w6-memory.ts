@@ -1,44 +1,33 @@
-import type { Adapter, Place, Sample, Workload } from '../bench.ts'
+import { ableTo, armsOf, type Adapter, type Ground, type Sample, type Workload } from '../bench.ts'
 import { heapBytes } from '../heap.ts'
 import { growingSizes, inWindows } from './loop.ts'
 
-/** What a lease that is kept alive costs this process while nothing happens: its name, its Hold, what is known of it. */
-export const w6Memory: Workload = {
+/** What a lease that is kept alive costs its process while nothing happens: its name, its Hold, what is known of it. */
+export const w6Memory: Workload<{ readonly size: number }> = {
   name: 'W6',
   about: 'memory and timers of leases that are kept alive',
-  async *groups({ place, adapters, sizes = growingSizes }) {
-    for (const size of sizes) {
-      const able: Adapter[] = []
-      for (const adapter of adapters) {
-        const contestant = await adapter.open(place)
-        if (contestant.keep !== undefined) able.push(adapter)
-        await contestant.close()
-      }
-      yield {
-        title: `${size.toLocaleString('en-US')} leases kept alive by one process`,
-        metrics: [
-          { name: 'bytes/lease', better: 'less' },
-          { name: 'timers', better: 'less' },
-          { name: 'µs/lease to take', better: 'less' },
-        ],
-        references: able.filter(({ role }) => role !== 'library').map(({ name }) => name),
-        arms: able.map((adapter) => ({
-          label: adapter.name,
-          role: adapter.role,
-          about: adapter.about,
-          measure: () => keepAlive(adapter, place, size),
-        })),
-        close: async () => {},
-      }
-    }
+  repetitions: 3,
+  warmsUp: false,
+  tables({ adapters, sizes = growingSizes }) {
+    return sizes.map((size) => ({
+      title: `${size.toLocaleString('en-US')} leases kept alive by one process`,
+      metrics: [
+        { name: 'bytes/lease', better: 'less' },
+        { name: 'timers', better: 'less' },
+        { name: 'µs/lease to take', better: 'less' },
+      ],
+      ...armsOf(adapters, ({ can }) => can.includes('keep'), { size }),
+    }))
+  },
+  async start(adapter, ground, { size }) {
+    return { measure: () => keepAlive(adapter, ground, size), close: async () => {} }
   },
 }
 
-async function keepAlive(adapter: Adapter, place: Place, size: number): Promise<Sample> {
-  const contestant = await adapter.open(place)
+async function keepAlive(adapter: Adapter, ground: Ground, size: number): Promise<Sample> {
+  const contestant = await adapter.open(ground)
   try {
-    const { keep } = contestant
-    if (keep === undefined) throw new Error(`${adapter.name} keeps nothing alive`)
+    const keep = ableTo(adapter, contestant, 'keep')
     await keep.hold('warm-up') // connections, compiled code
     const kept: unknown[] = Array.from({ length: size })
     const before = await heapBytes()

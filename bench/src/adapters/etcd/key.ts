@@ -3,15 +3,16 @@
  * deletes it while it is still the same. No lost reply that resolves to "it was mine", no duration in milliseconds.
  */
 import { randomUUID } from 'node:crypto'
-import type { Adapter } from '../bench.ts'
-import { LONG_MS } from './by-hand.ts'
-import { openEtcd } from './etcd-connection.ts'
+import type { Adapter } from '../../bench.ts'
+import { LONG_MS } from '../by-hand.ts'
+import { openEtcd } from './connection.ts'
 
 /** One transaction per claim. */
 export const etcdKey: Adapter = {
   name: 'key',
   role: 'raw',
   about: 'one transaction to create and one to delete, on an etcd lease granted beforehand',
+  can: ['one'],
   async open({ url }) {
     const etcd = openEtcd(url)
     const { ID: lease } = await etcd.leaseClient.leaseGrant({ TTL: LONG_MS / 1000 })

@@ -1,22 +1,41 @@
 import { randomUUID } from 'node:crypto'
-import { etcdClient } from 'lease-etcd'
-import type { Adapter, Contestant, Place } from '../bench.ts'
-import { openEtcd } from './etcd-connection.ts'
-import { libraryContestant } from './library.ts'
+import type { Etcd3 } from 'etcd3'
+import type { Token } from 'lease-core'
+import { etcdClient, EtcdGuard } from 'lease-etcd'
+import type { Adapter, Contestant, Ground, GuardedWrites } from '../../bench.ts'
+import { libraryCan, libraryContestant } from '../library.ts'
+import { openEtcd } from './connection.ts'
 
 /** As an application would set it up. */
 export const etcdLibrary: Adapter = {
   name: 'ours',
   role: 'library',
   about: 'the Manager, default options',
-  open: (place) => open(place, randomUUID()),
+  can: [...libraryCan, 'guard'],
+  guards: ['transaction'],
+  open: (ground) => open(ground, randomUUID()),
 }
 
-async function open(place: Place, namespace: string): Promise<Contestant> {
-  const etcd = openEtcd(place.url)
+async function open(ground: Ground, namespace: string): Promise<Contestant> {
+  const etcd = openEtcd(ground.url)
   return libraryContestant({
     connect: (clock) => etcdClient({ etcd, namespace, clock }),
     atEnd: async () => etcd.close(),
-    another: () => open(place, namespace),
+    another: () => open(ground, namespace),
+    guard: async (_kind, token, lane) => transaction(etcd, token, `${namespace}/ledger-${lane}`),
   })
+}
+
+function transaction(etcd: Etcd3, token: Token, key: string): GuardedWrites {
+  const put = { request_put: { key: Buffer.from(key), value: Buffer.from('1') } }
+  return {
+    async guarded() {
+      const guard = new EtcdGuard()
+      await token.check(guard)
+      guard.assertHeld(await guard.if(etcd).then(etcd.put(key).value('1')).commit())
+    },
+    async plain() {
+      await etcd.kv.txn({ compare: [], success: [put], failure: [] })
+    },
+  }
 }

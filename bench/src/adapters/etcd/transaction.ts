@@ -2,16 +2,17 @@
 import { randomUUID } from 'node:crypto'
 import type { Etcd3 } from 'etcd3'
 import { EtcdSubstrate, type EtcdDriver, type EtcdRequest, type EtcdTxn } from 'lease-etcd'
-import type { Adapter } from '../bench.ts'
-import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from './by-hand.ts'
-import { openEtcd } from './etcd-connection.ts'
-import { record, specimen, type Kind, type Recorded } from './recorded.ts'
+import type { Adapter } from '../../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
+import { openEtcd } from './connection.ts'
+import { record, specimen, type Kind, type Recorded } from '../recorded.ts'
 
 /** One transaction per claim. */
 export const etcdTransaction: Adapter = {
   name: 'transaction',
   role: 'raw',
   about: `the library's transactions by hand, one per claim`,
+  can: ['one'],
   open: async ({ url }) => oneByOne(await byHand(url)),
 }
 
@@ -21,6 +22,7 @@ export function etcdTransactionBatch({ inFlight }: { readonly inFlight: number }
     name: batchName('transaction', inFlight),
     role: 'raw',
     about: `the library's transactions by hand, ${batches(inFlight)}`,
+    can: ['many'],
     open: async ({ url }) => inBatches(await byHand(url), inFlight),
   }
 }

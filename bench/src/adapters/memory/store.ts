@@ -9,9 +9,9 @@ import {
   type Substrate,
   type Verdict,
 } from 'lease-core'
-import type { Adapter, Contestant } from '../bench.ts'
-import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from './by-hand.ts'
-import { libraryContestant } from './library.ts'
+import type { Adapter, Contestant } from '../../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
+import { libraryCan, libraryContestant } from '../library.ts'
 
 const namespace = 'bench'
 
@@ -19,6 +19,7 @@ export const memoryLibrary: Adapter = {
   name: 'ours',
   role: 'library',
   about: 'the Manager over the memory substrate',
+  can: libraryCan,
   open: () => openLibrary(new MemoryStore()),
 }
 
@@ -35,6 +36,7 @@ export const memoryStore: Adapter = {
   name: 'store',
   role: 'raw',
   about: 'the memory substrate called by hand',
+  can: ['one', 'keep'],
   async open() {
     const hand = byHand()
     return {
@@ -56,6 +58,7 @@ export const memoryStoreBatch: Adapter = {
   name: batchName('store', 1),
   role: 'raw',
   about: `the memory substrate called by hand, ${batches(1)}`,
+  can: ['many'],
   open: async () => inBatches(byHand(), 1),
 }
 

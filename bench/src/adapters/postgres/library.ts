@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { postgresClient } from 'lease-postgres'
-import type { Adapter, Contestant, Place } from '../bench.ts'
-import { libraryContestant } from './library.ts'
-import { openPool } from './postgres-pool.ts'
+import type { Token } from 'lease-core'
+import { postgresClient, SqlGuard } from 'lease-postgres'
+import type { Pool } from 'pg'
+import type { Adapter, Contestant, Ground, GuardedWrites } from '../../bench.ts'
+import { libraryCan, libraryContestant } from '../library.ts'
+import { openPool } from './pool.ts'
 
 interface Options {
   readonly prepare: boolean
@@ -14,15 +16,54 @@ export function postgresLibrary(options: Options): Adapter {
     name: options.prepare ? 'ours-prepared' : 'ours',
     role: 'library',
     about: options.prepare ? 'the Manager, with `prepare`' : 'the Manager, default options',
-    open: (place) => open(place, randomUUID(), options),
+    can: [...libraryCan, 'guard'],
+    guards: options.prepare ? [] : ['BEGIN, check, UPDATE, COMMIT', 'UPDATE with a predicate'],
+    open: (ground) => open(ground, randomUUID(), options),
   }
 }
 
-async function open(place: Place, namespace: string, options: Options): Promise<Contestant> {
-  const pool = openPool(place.url)
+async function open(ground: Ground, namespace: string, options: Options): Promise<Contestant> {
+  const pool = openPool(ground.url)
   return libraryContestant({
     connect: (clock) => postgresClient({ pool, namespace, clock, ...options }),
     atEnd: () => pool.end(),
-    another: () => open(place, namespace, options),
+    another: () => open(ground, namespace, options),
+    guard: (kind, token, lane) =>
+      kind.startsWith('BEGIN') ? transaction(pool, token, lane) : predicate(pool, token, lane),
   })
+}
+
+/** What is written under leases: a row for each lane. */
+export const ledgerTableSql = `CREATE TABLE bench_ledger (id int PRIMARY KEY, n bigint NOT NULL);
+INSERT INTO bench_ledger SELECT id, 0 FROM generate_series(0, 99) AS id`
+
+const write = 'UPDATE bench_ledger SET n = n + 1 WHERE id = $1'
+
+async function transaction(pool: Pool, token: Token, lane: number): Promise<GuardedWrites> {
+  const run = async (guarded: boolean): Promise<void> => {
+    const connection = await pool.connect()
+    try {
+      await connection.query('BEGIN')
+      if (guarded) await token.check(connection)
+      await connection.query(write, [lane])
+      await connection.query('COMMIT')
+    } finally {
+      connection.release()
+    }
+  }
+  return { guarded: () => run(true), plain: () => run(false) }
+}
+
+async function predicate(pool: Pool, token: Token, lane: number): Promise<GuardedWrites> {
+  return {
+    async guarded() {
+      const guard = new SqlGuard(2)
+      await token.check(guard)
+      const { rowCount } = await pool.query(`${write} AND ${guard.text}`, [lane, ...guard.values])
+      guard.assertHeld(rowCount)
+    },
+    async plain() {
+      await pool.query(write, [lane])
+    },
+  }
 }

@@ -3,9 +3,9 @@
  * statements, and with fewer promises: no lasting fencing token, no nonce, no refusal that says who has it, no guard.
  */
 import { randomUUID } from 'node:crypto'
-import type { Adapter } from '../bench.ts'
-import { batches, batchName, inBatches } from './by-hand.ts'
-import { HAND_POOL, openPool } from './postgres-pool.ts'
+import type { Adapter } from '../../bench.ts'
+import { batches, batchName, inBatches } from '../by-hand.ts'
+import { HAND_POOL, openPool } from './pool.ts'
 
 export const rowTableSql = `CREATE TABLE bench_row (
   ns text COLLATE "C", name text COLLATE "C", holder text NOT NULL, token bigint NOT NULL, expiry timestamptz NOT NULL,
@@ -31,6 +31,7 @@ export const postgresRow: Adapter = {
   name: 'row',
   role: 'raw',
   about: 'single-row insert and delete, prepared',
+  can: ['one'],
   async open({ url }) {
     const { send, close } = connected(url)
     return {
@@ -49,6 +50,7 @@ export function postgresRowBatch({ inFlight }: { readonly inFlight: number }): A
     name: batchName('row', inFlight),
     role: 'raw',
     about: `unnest insert, update and delete, ${batches(inFlight)}`,
+    can: ['many'],
     async open({ url }) {
       const { send, close } = connected(url)
       return inBatches(

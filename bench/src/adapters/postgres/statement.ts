@@ -5,10 +5,10 @@
 import { randomUUID } from 'node:crypto'
 import { PostgresSubstrate, type PostgresQuery } from 'lease-postgres'
 import type { Pool } from 'pg'
-import type { Adapter } from '../bench.ts'
-import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from './by-hand.ts'
-import { HAND_POOL, openPool } from './postgres-pool.ts'
-import { record, type Kind } from './recorded.ts'
+import type { Adapter } from '../../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
+import { HAND_POOL, openPool } from './pool.ts'
+import { record, type Kind } from '../recorded.ts'
 
 /** One statement per claim, over a pool. */
 export function postgresStatement({ prepare }: { readonly prepare: boolean }): Adapter {
@@ -16,6 +16,7 @@ export function postgresStatement({ prepare }: { readonly prepare: boolean }): A
     name: prepare ? 'statement-prepared' : 'statement',
     role: 'raw',
     about: `the library's statements by hand, one per claim${prepare ? ', prepared' : ''}`,
+    can: ['one'],
     open: async ({ url }) => oneByOne(await byHand(url, prepare)),
   }
 }
@@ -26,6 +27,7 @@ export function postgresStatementBatch({ inFlight }: { readonly inFlight: number
     name: batchName('statement', inFlight),
     role: 'raw',
     about: `the library's statements by hand, ${batches(inFlight)}`,
+    can: ['many'],
     open: async ({ url }) => inBatches(await byHand(url, true), inFlight),
   }
 }

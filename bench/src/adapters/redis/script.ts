@@ -2,16 +2,17 @@
 import { randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
 import { RedisSubstrate } from 'lease-redis'
-import type { Adapter } from '../bench.ts'
-import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from './by-hand.ts'
-import { record, specimen, type Kind } from './recorded.ts'
-import { openRedis } from './redis-connection.ts'
+import type { Adapter } from '../../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
+import { record, specimen, type Kind } from '../recorded.ts'
+import { openRedis } from './connection.ts'
 
 /** One run of the script per claim. */
 export const redisScript: Adapter = {
   name: 'script',
   role: 'raw',
   about: `the library's script by hand, one run per claim`,
+  can: ['one'],
   open: async ({ url }) => oneByOne(await byHand(url)),
 }
 
@@ -21,6 +22,7 @@ export function redisScriptBatch({ inFlight }: { readonly inFlight: number }): A
     name: batchName('script', inFlight),
     role: 'raw',
     about: `the library's script by hand, ${batches(inFlight)}`,
+    can: ['many'],
     open: async ({ url }) => inBatches(await byHand(url), inFlight),
   }
 }

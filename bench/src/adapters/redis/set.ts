@@ -4,9 +4,9 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { ChainableCommander, Redis } from 'ioredis'
-import type { Adapter } from '../bench.ts'
-import { batches, batchName, inBatches, LONG_MS, type ByHand } from './by-hand.ts'
-import { openRedis } from './redis-connection.ts'
+import type { Adapter } from '../../bench.ts'
+import { batches, batchName, inBatches, LONG_MS, type ByHand } from '../by-hand.ts'
+import { openRedis } from './connection.ts'
 
 const ifMine = (command: string): string =>
   `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call(${command}) else return 0 end`
@@ -25,6 +25,7 @@ export const redisSet: Adapter = {
   name: 'set',
   role: 'raw',
   about: 'SET NX PX, and a script that compares and deletes',
+  can: ['one'],
   async open({ url }) {
     const { redis, keyOf, close } = await connected(url)
     return {
@@ -42,6 +43,7 @@ export const redisSetBatch: Adapter = {
   name: batchName('set', 1),
   role: 'raw',
   about: `the same commands in pipelines, ${batches(1)}`,
+  can: ['many'],
   open: async ({ url }) => inBatches(pipelined(await connected(url)), 1),
 }
 
