@@ -36,13 +36,13 @@ for (const course of racecourses()) {
 
     /** A person at the store, who leaves when the work is done. */
     async function person<T>(work: (locks: FailClosedLock) => Promise<T>): Promise<T> {
-      const { client, close } = openClient(opened.entry)
-      const manager = new Manager({ client })
+      const visit = openClient(opened.entry)
+      const manager = new Manager({ client: visit.client })
       try {
         return await work(new FailClosedLock({ manager, leaseDuration: LEASE_MS }))
       } finally {
         await manager.stop()
-        await close()
+        await visit.close()
       }
     }
 

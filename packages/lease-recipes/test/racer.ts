@@ -35,20 +35,16 @@ export interface OpenClient {
 
 /** A client of this process. */
 export function openClient({ kind, url, namespace }: Entry): OpenClient {
-  switch (kind) {
-    case 'redis': {
-      const redis = new Redis(url)
-      return closing(redisClient({ redis, namespace }), () => redis.disconnect())
-    }
-    case 'postgres': {
-      const pool = new Pool({ connectionString: url, max: 3 })
-      return closing(postgresClient({ pool, namespace }), () => pool.end())
-    }
-    case 'etcd': {
-      const etcd = new Etcd3({ hosts: url.split(','), ...failFast() })
-      return closing(etcdClient({ etcd, namespace }), () => etcd.close())
-    }
+  if (kind === 'redis') {
+    const redis = new Redis(url)
+    return closing(redisClient({ redis, namespace }), () => redis.disconnect())
   }
+  if (kind === 'postgres') {
+    const pool = new Pool({ connectionString: url, max: 3 })
+    return closing(postgresClient({ pool, namespace }), () => pool.end())
+  }
+  const etcd = new Etcd3({ hosts: url.split(','), ...failFast() })
+  return closing(etcdClient({ etcd, namespace }), () => etcd.close())
 }
 
 function closing(client: Client, disconnect: () => unknown): OpenClient {
