@@ -103,8 +103,6 @@ export class WaitingRoom {
       const contender: Contender = {
         contention,
         giveUp,
-        turn: { place: 0, served: 0 },
-        tookMs: 0,
         failure: undefined,
         asking: false,
         resolve,
@@ -114,10 +112,15 @@ export class WaitingRoom {
       leave = (reason) => {
         agenda.off(deadline)
         giveUp.abort(reason)
+        const wasNext = awaited.contenders[0] === contender
         remove(awaited.contenders, contender)
-        awaited.askAtMs = ANY_TIME
-        if (awaited.contenders.length > 0) void this.#look(awaited) // the next one's turn
-        else this.#rest(awaited)
+        if (awaited.contenders.length === 0) {
+          awaited.turn = { place: 0, served: 0 }
+          this.#rest(awaited)
+        } else if (wasNext) {
+          awaited.askAtMs = ANY_TIME
+          void this.#look(awaited)
+        }
       }
       if (Number.isFinite(waitMs)) agenda.at(deadline, Math.ceil(clock.monotonic() + waitMs))
       awaited.contenders.push(contender)
@@ -148,11 +151,10 @@ export class WaitingRoom {
     readonly durationMs: number
   }): void {
     const awaited = this.#awaited.get(lease)
-    const first = awaited?.contenders[0]
-    if (awaited === undefined || first === undefined || first.turn.place === 0) return
-    noteServed(first.turn, place)
+    if (awaited === undefined || awaited.turn.place === 0) return
+    noteServed(awaited.turn, place)
     const { clock, maxSleepMs } = this.#keeper
-    const lapsedMs = 1 + lapseWindowMs(durationMs) + untilTurnMs(first.turn, first.tookMs)
+    const lapsedMs = 1 + lapseWindowMs(durationMs) + untilTurnMs(awaited.turn, awaited.tookMs)
     awaited.askAtMs = clock.monotonic() + Math.min(maxSleepMs, lapsedMs)
     this.#rest(awaited)
   }
@@ -244,10 +246,8 @@ export class WaitingRoom {
 
   /** From when on the first contender claims: his turn after the vacancy of this moment, unless it comes sooner. */
   #waitForTurn(awaited: Awaited): void {
-    const first = awaited.contenders[0]
-    if (first === undefined) return
     const nowMs = this.#keeper.clock.monotonic()
-    const turnMs = nowMs + untilTurnMs(first.turn, first.tookMs)
+    const turnMs = nowMs + untilTurnMs(awaited.turn, awaited.tookMs)
     awaited.askAtMs = awaited.askAtMs > nowMs ? Math.min(awaited.askAtMs, turnMs) : turnMs
   }
 
@@ -297,18 +297,19 @@ export class WaitingRoom {
   }
 
   async #tryFor(awaited: Awaited, contender: Contender): Promise<Look> {
-    const { contention, giveUp, turn } = contender
+    const { contention, giveUp } = contender
     const observing = [...awaited.observers]
     const sentMs = this.#keeper.clock.monotonic()
     try {
       contender.asking = true
       awaited.askAtMs = ANY_TIME
-      const hold = await this.#keeper.acquire(contention, giveUp.signal, turn)
+      const hold = await this.#keeper.acquire(contention, giveUp.signal, awaited.turn)
       if (giveUp.signal.aborted) {
         await hold.release().catch(() => {})
         return 'unseen'
       }
       remove(awaited.contenders, contender)
+      awaited.turn = { place: 0, served: 0 }
       contender.resolve(hold)
     } catch (error) {
       if (giveUp.signal.aborted) return 'unseen'
@@ -320,11 +321,11 @@ export class WaitingRoom {
         return 'unseen'
       }
       if (awaited.lookAgain) {
-        awaited.askAtMs = this.#keeper.clock.monotonic() + untilTurnMs(contender.turn, contender.tookMs)
+        awaited.askAtMs = this.#keeper.clock.monotonic() + untilTurnMs(awaited.turn, awaited.tookMs)
       }
     } finally {
       contender.asking = false
-      contender.tookMs = this.#keeper.clock.monotonic() - sentMs
+      awaited.tookMs = this.#keeper.clock.monotonic() - sentMs
     }
     this.#tell(awaited, observing)
     return 'seen'
@@ -362,8 +363,8 @@ export class WaitingRoom {
         if (awaited.observers.length > 0) delayMs = Math.min(delayMs, untilLapse ?? delayMs)
         if (first !== undefined && untilTurn <= 0) {
           // Vacant, and yet it was refused: others were ahead in line, or it was another's at that moment.
-          const untilVacant = untilLapse ?? (first.turn.place > 0 ? 1 : 1 + backoffMs(1))
-          delayMs = Math.min(delayMs, untilVacant + untilTurnMs(first.turn, first.tookMs))
+          const untilVacant = untilLapse ?? (awaited.turn.place > 0 ? 1 : 1 + backoffMs(1))
+          delayMs = Math.min(delayMs, untilVacant + untilTurnMs(awaited.turn, awaited.tookMs))
         }
       }
     }
@@ -401,9 +402,6 @@ interface Contender {
   readonly contention: Contention
   /** Aborts when he stops waiting: a claim of his that is out is given up. */
   readonly giveUp: AbortController
-  readonly turn: Turn
-  /** How long his last claim was out. */
-  tookMs: number
   /** What his last attempt met, when that was neither a grant nor a denial. */
   failure: ErrUnknown | undefined
   /** A claim of his is out. */
@@ -426,6 +424,10 @@ class Awaited implements Task {
   failures = 0
   /** Before this instant the first contender does not claim. */
   askAtMs = ANY_TIME
+  /** The place in line of whoever is the first contender: those of one process stand behind each other. */
+  turn: Turn = { place: 0, served: 0 }
+  /** How long the last claim was out. */
+  tookMs = 0
   readonly #look: (self: Awaited) => void
 
   constructor(name: string, leases: readonly string[], look: (self: Awaited) => void) {

@@ -1,5 +1,5 @@
 /** Hints by LISTEN, on a connection of its own. */
-import type { LeaseChange, OpenHintConnection } from 'lease-core'
+import { changesIn, type OpenHintConnection } from 'lease-core'
 import type { PostgresListenClient } from './driver.ts'
 import { quoteIdentifier } from './schema.ts'
 
@@ -15,7 +15,7 @@ export function listenTo(channel: string, open: OpenListenClient): OpenHintConne
     // A connection that breaks emits `error`, sometimes twice, and then `end`.
     client.on('error', end)
     client.on('end', end)
-    client.on('notification', ({ payload }) => changesIn(payload).forEach(tell))
+    client.on('notification', ({ payload }) => changesIn(payload ?? '').forEach(tell))
     const abandon = (): void => void client.end().catch(() => {}) // one that hangs says no farewell
     signal.addEventListener('abort', abandon, { once: true })
     try {
@@ -29,22 +29,4 @@ export function listenTo(channel: string, open: OpenListenClient): OpenHintConne
     }
     return { ended, ping: () => client.query({ text: 'SELECT 1' }), close: () => client.end() }
   }
-}
-
-/**
- * A payload is a JSON array of the names vacated, or an object with those `changed`; anything else is not ours to
- * understand, so all may have changed.
- */
-function changesIn(payload: string | undefined): LeaseChange[] {
-  try {
-    const message = JSON.parse(payload ?? '') as { readonly changed?: unknown } | null
-    const kind = Array.isArray(message) ? 'vacated' : 'changed'
-    const names: unknown = kind === 'vacated' ? message : message?.changed
-    if (Array.isArray(names) && names.every((name) => typeof name === 'string')) {
-      return names.map((lease) => ({ kind, lease }))
-    }
-  } catch {
-    // not JSON
-  }
-  return [{ kind: 'resync' }]
 }

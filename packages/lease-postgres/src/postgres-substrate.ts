@@ -61,6 +61,9 @@ interface OpRow extends Row {
   readonly done: boolean
   /** Nothing was done although the snapshot shows the very term that the operation is about. */
   readonly mine?: boolean | null
+  /** Of a claim in line that was refused. */
+  readonly place?: number | null
+  readonly served?: number | null
 }
 
 /** One of the leases of which any would have done. */
@@ -175,7 +178,7 @@ export class PostgresSubstrate implements Substrate {
   async #applyKind(kind: Op['kind'], ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const verdicts = Array.from<Verdict>({ length: ops.length })
     try {
-      const statement = announces(kind, ops) ? (`${kind}Announced` as const) : kind
+      const statement = statementFor(kind, ops)
       const values = this.#values(statement, ops)
       const rows = await this.#patiently(() => this.#query(this.#statements[statement], values, call), call)
       for (const row of rows as OpRow[]) verdicts[row.n - 1] = verdictOf(kind, row)
@@ -215,11 +218,13 @@ export class PostgresSubstrate implements Substrate {
   }
 }
 
-type OpStatement = Op['kind'] | 'claimAnnounced' | 'extendAnnounced'
+type OpStatement = Op['kind'] | 'claimAnnounced' | 'claimInLine' | 'extendAnnounced'
 
-/** Whether watchers are to be told of any of these. */
-function announces(kind: Op['kind'], ops: readonly Op[]): kind is 'claim' | 'extend' {
-  return (kind === 'claim' || kind === 'extend') && ops.some((op) => 'announce' in op && op.announce === true)
+/** The shortest that does all that any of these asks for. */
+function statementFor(kind: Op['kind'], ops: readonly Op[]): OpStatement {
+  if (kind !== 'claim' && kind !== 'extend') return kind
+  if (kind === 'claim' && ops.some((op) => 'place' in op && op.place !== undefined)) return 'claimInLine'
+  return ops.some((op) => 'announce' in op && op.announce === true) ? `${kind}Announced` : kind
 }
 
 const claimFields = ['lease', 'holder', 'nonce', 'durationMs', 'value']
@@ -229,6 +234,7 @@ const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs', 'value']
 const parameters: Readonly<Record<OpStatement, { readonly fields: readonly string[]; readonly announces: boolean }>> = {
   claim: { fields: claimFields, announces: false },
   claimAnnounced: { fields: [...claimFields, 'announce'], announces: true },
+  claimInLine: { fields: [...claimFields, 'announce', 'place'], announces: true },
   extend: { fields: extendFields, announces: false },
   extendAnnounced: { fields: [...extendFields, 'announce'], announces: true },
   release: { fields: ['lease', 'holder', 'fencingToken', 'nonce'], announces: true },
@@ -248,8 +254,8 @@ function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
     case 'claim':
       // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there meanwhile.
       if (row.done) return granted(holdingOf(row))
-      if (holding === undefined) return contended
-      return row.mine === true ? granted(holding) : refused(holding)
+      if (holding === undefined && lineOf(row) === undefined) return contended
+      return row.mine === true ? granted(holding) : { ...refused(holding), line: lineOf(row) }
     case 'extend':
       if (row.done) return granted(holdingOf(row))
       return holding !== undefined && row.mine === true ? contended : refused(holding)
@@ -264,6 +270,10 @@ function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
       break
   }
   return granted(holding)
+}
+
+function lineOf({ place, served }: OpRow): Verdict['line'] {
+  return typeof place === 'number' && typeof served === 'number' ? { place, served } : undefined
 }
 
 function anyVerdictOf(leases: readonly string[], rows: readonly AnyRow[]): AnyVerdict {

@@ -2,7 +2,8 @@
  * The tables, how they are named and how they come to be.
  *
  * One row per lease name ever claimed or pinned. A vacated lease keeps its row, for the row keeps the fencing token;
- * `collect` removes old ones and remembers the highest token removed in the second table, the floor.
+ * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third keeps the
+ * lines of those who wait (`line.ts` of lease-core).
  */
 import { notValid, type Problem } from 'lease-core'
 import { onConnection } from './connection.ts'
@@ -12,7 +13,7 @@ import type { PostgresPool } from './driver.ts'
 export interface TableOptions {
   /** @default the first schema of the connection's search_path */
   readonly schema?: string | undefined
-  /** The table of the leases; `<table>_floor` and the index `<table>_pinned` are named after it. @default 'lease' */
+  /** The table of the leases; `<table>_floor`, `<table>_line` and the index `<table>_pinned` are named after it. @default 'lease' */
   readonly table?: string | undefined
 }
 
@@ -20,6 +21,7 @@ export interface TableOptions {
 export interface Tables {
   readonly lease: string
   readonly floor: string
+  readonly line: string
 }
 
 /** PostgreSQL cuts longer identifiers silently, and then two tables would be one. */
@@ -32,7 +34,8 @@ export function tablesOf(options: TableOptions): Tables {
   if (problems.length > 0) throw notValid(problems)
   const { schema, table = 'lease' } = options
   const prefix = schema === undefined ? '' : `${quoteIdentifier(schema)}.`
-  return { lease: prefix + quoteIdentifier(table), floor: prefix + quoteIdentifier(`${table}_floor`) }
+  const named = (suffix: string): string => prefix + quoteIdentifier(table + suffix)
+  return { lease: named(''), floor: named('_floor'), line: named('_line') }
 }
 
 export function tableProblems({ schema, table }: TableOptions): Problem[] {
@@ -70,7 +73,7 @@ export async function migrate(pool: PostgresPool, options: TableOptions = {}): P
  * @throws ErrNotValid the options break a rule
  */
 export function migrationSql(options: TableOptions = {}): string {
-  const { lease, floor } = tablesOf(options)
+  const { lease, floor, line } = tablesOf(options)
   const { schema, table = 'lease' } = options
   return `-- one at a time: CREATE .. IF NOT EXISTS alone fails when two run it at once
 SELECT pg_advisory_xact_lock(${MIGRATION_LOCK});
@@ -94,6 +97,16 @@ CREATE TABLE IF NOT EXISTS ${floor} (
   ns text COLLATE "C" PRIMARY KEY,
   token bigint NOT NULL               -- no lease unknown to the other table ever had a higher one
 );
+
+-- Who is next, of those who wait for a lease. No promise hangs on it, so it is not logged.
+CREATE UNLOGGED TABLE IF NOT EXISTS ${line} (
+  ns text COLLATE "C" NOT NULL,
+  name text COLLATE "C" NOT NULL,
+  last int NOT NULL,                  -- the last place given
+  served int NOT NULL,                -- the last place whose owner was granted the lease
+  at timestamptz NOT NULL,            -- when the last place was given
+  PRIMARY KEY (ns, name)
+) WITH (fillfactor = 50);
 `
 }
 

@@ -27,6 +27,8 @@ export interface Statements {
   readonly claim: string
   /** Tells watchers as well. Most claims and extensions do without, and their statements are the shorter for it. */
   readonly claimAnnounced: string
+  /** For those who wait, and stand in line meanwhile. */
+  readonly claimInLine: string
   readonly claimAny: string
   readonly extend: string
   readonly extendAnnounced: string
@@ -44,6 +46,7 @@ export function statements(tables: Tables): Statements {
   return {
     claim: claimSql(tables, { announced: false }),
     claimAnnounced: claimSql(tables, { announced: true }),
+    claimInLine: claimInLineSql(tables),
     claimAny: claimAnySql(tables),
     extend: extendSql(tables, { announced: false }),
     extendAnnounced: extendSql(tables, { announced: true }),
@@ -98,19 +101,23 @@ const locked = ({ lease }: Tables, condition: string, lock: string, columns = ''
 /** Joined on two columns although one would do: the planner then expects few rows and looks each up by its key. */
 const lockedRows = 'lk JOIN req r ON r.n = lk.n AND r.name = lk.name'
 
+/** What is told of each name in these, in the words of listener.ts. */
+const payloads = {
+  gone: 'json_agg(part.name)',
+  news: `json_build_object('changed', json_agg(part.name))`,
+  passed: `json_build_object('taken', json_agg(json_build_array(part.name, part.place, ceil(part.ms))))`,
+}
+
 /**
- * Tells of the names in `gone` or `news`, in the words of listener.ts. One message per 7 kB of names: the server takes
- * less than 8000 bytes, and a name is at most 513 in JSON.
+ * Tells of the names in `gone`, `news` or `passed`. One message per 6 kB of names: the server takes less than 8000 bytes,
+ * a name is at most 513 in JSON, and what comes with it 30.
  */
-const notify = (channel: string, names: 'gone' | 'news' = 'gone'): string => {
-  const list = 'json_agg(part.name)'
-  const payload = names === 'gone' ? list : `json_build_object('changed', ${list})`
-  return `note AS MATERIALIZED (
-  SELECT pg_notify(${channel}, ${payload}::text)
-  FROM (SELECT name, sum(octet_length(to_json(name)::text) + 2) OVER (ORDER BY name) / 7000 AS nth FROM ${names}) part
+const notify = (channel: string, names: keyof typeof payloads = 'gone', as: string = 'note'): string =>
+  `${as} AS MATERIALIZED (
+  SELECT pg_notify(${channel}, ${payloads[names]}::text)
+  FROM (SELECT *, sum(octet_length(to_json(name)::text) + 32) OVER (ORDER BY name) / 6000 AS nth FROM ${names}) part
   WHERE ${channel}::text IS NOT NULL GROUP BY part.nth
 )`
-}
 const notes = '(SELECT count(*) FROM note) AS notes'
 
 /**
@@ -146,6 +153,67 @@ function claimSql(tables: Tables, { announced }: { readonly announced: boolean }
 SELECT r.n::int, won.n IS NOT NULL AS done, ${state('won', 'cur')},
   won.n IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce AS mine${announced ? `, ${notes}` : ''}
 FROM req r LEFT JOIN won USING (n) LEFT JOIN cur USING (n)`
+}
+
+/**
+ * Parameters as of an announced claim, with the places ahead of the channel: $8 places, 0 for none, $9 channel or null.
+ *
+ * Who has no place does not get past those who have one: `barred`. He gets one with every refusal, but not when somebody
+ * is just at the row (`contended`), for then he asks again. Leases are locked before lines, by everyone.
+ */
+function claimInLineSql(tables: Tables): string {
+  const { lease, line } = tables
+  const free = `(l.holder IS NULL OR ${lapsed}) AND NOT EXISTS (SELECT FROM barred WHERE barred.n = r.n)`
+  const forgotten = (q: string): string => `${q}.at < clock_timestamp() - interval '10 minutes'`
+  return `WITH req AS MATERIALIZED (
+  SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::float8[], $6::text[], $7::boolean[], $8::int[])
+    WITH ORDINALITY AS t(name, holder, nonce, ms, value, announce, place, n) ORDER BY name COLLATE "C"
+), stand AS MATERIALIZED (
+  SELECT r.n, q.last, q.served FROM req r CROSS JOIN LATERAL (
+    SELECT q.last, q.served FROM ${line} q WHERE q.ns = $1 AND q.name = r.name AND NOT ${forgotten('q')} OFFSET 0
+  ) q
+), barred AS MATERIALIZED (
+  SELECT r.n FROM req r JOIN stand USING (n) WHERE r.place = 0 AND stand.served < stand.last
+), ${current(tables)}, ${locked(tables, free, 'FOR UPDATE SKIP LOCKED')}, up AS (
+  UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
+    token = greatest(l.token + 1, ${micros})
+  FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name
+  RETURNING l.name, ${returning}
+), ins AS (
+  INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
+  SELECT $1, r.name, r.holder, r.nonce, r.value, ${granted}, ${firstToken(tables)}
+  FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n) AND NOT EXISTS (SELECT FROM barred WHERE barred.n = r.n)
+  ORDER BY r.name COLLATE "C"
+  ON CONFLICT (ns, name) DO NOTHING
+  RETURNING l.name, ${returning}
+), won AS (
+  SELECT r.n, w.* FROM (SELECT * FROM up UNION ALL SELECT * FROM ins) w JOIN req r USING (name)
+), lined AS (
+  INSERT INTO ${line} AS q (ns, name, last, served, at)
+  SELECT $1, r.name, 1, 0, clock_timestamp() FROM req r LEFT JOIN cur l USING (n)
+  WHERE r.place = 0 AND NOT EXISTS (SELECT FROM won WHERE won.n = r.n)
+    AND (${live} AND NOT (l.holder = r.holder AND l.nonce = r.nonce) OR EXISTS (SELECT FROM barred WHERE barred.n = r.n))
+  ORDER BY r.name COLLATE "C"
+  ON CONFLICT (ns, name) DO UPDATE SET at = excluded.at,
+    last = CASE WHEN ${forgotten('q')} THEN 1 ELSE q.last + 1 END,
+    served = CASE WHEN ${forgotten('q')} THEN 0 ELSE q.served END
+  RETURNING q.name, q.last, q.served
+), passed AS (
+  SELECT r.n, r.name, r.place, r.ms FROM won JOIN req r USING (n) WHERE r.place > 0
+), served AS (
+  UPDATE ${line} q SET served = greatest(q.served, p.place) FROM passed p JOIN stand USING (n)
+  WHERE q.ns = $1 AND q.name = p.name AND stand.last > p.place
+), ended AS (
+  DELETE FROM ${line} q USING passed p JOIN stand USING (n)
+  WHERE q.ns = $1 AND q.name = p.name AND stand.last <= p.place AND q.last <= p.place
+), news AS (SELECT r.name FROM won JOIN req r USING (n) WHERE r.announce
+), ${notify('$9', 'news')}, ${notify('$9', 'passed', 'note_passed')}
+SELECT r.n::int, won.n IS NOT NULL AS done, ${state('won', 'cur')},
+  won.n IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce AS mine,
+  CASE WHEN r.place = 0 THEN lined.last WHEN ${live.replaceAll('l.', 'cur.')} THEN r.place END AS place,
+  CASE WHEN r.place = 0 THEN lined.served ELSE coalesce(stand.served, r.place) END AS served,
+  (SELECT count(*) FROM note_passed) AS notes_passed, ${notes}
+FROM req r LEFT JOIN won USING (n) LEFT JOIN cur USING (n) LEFT JOIN stand USING (n) LEFT JOIN lined ON lined.name = r.name`
 }
 
 /**
@@ -341,7 +409,7 @@ export function collectLockSql({ lease }: Tables): string {
 }
 
 /** $1 namespace, $2 retention in milliseconds, $3 how many rows at most. */
-export function collectSql({ lease, floor }: Tables): string {
+export function collectSql({ lease, floor, line }: Tables): string {
   return `WITH old AS MATERIALIZED (
   SELECT l.name FROM ${lease} l WHERE l.ns = $1 AND l.pins = '{}' AND NOT ${live}
     AND l.expiry < clock_timestamp() - $2::float8 * interval '1 millisecond'
@@ -351,6 +419,8 @@ export function collectSql({ lease, floor }: Tables): string {
 ), up AS (
   INSERT INTO ${floor} AS f (ns, token) SELECT $1, max(token) FROM d HAVING count(*) > 0
   ON CONFLICT (ns) DO UPDATE SET token = greatest(f.token, excluded.token)
+), lines AS (
+  DELETE FROM ${line} q WHERE q.ns = $1 AND q.at < clock_timestamp() - $2::float8 * interval '1 millisecond'
 )
 SELECT count(*)::int AS collected FROM d`
 }

@@ -44,7 +44,7 @@ for (const target of postgresTargets()) {
         await Promise.all(Array.from({ length: 20 }, () => migrate(pool, { schema })))
         await migrate(pool, { schema })
       }
-      expect(await relations()).to.have.length(25)
+      expect(await relations()).to.have.length(35)
     })
 
     it('keeps what is in the tables', async () => {
@@ -60,7 +60,7 @@ for (const target of postgresTargets()) {
       await migrate(pool, { table: 'by_call' })
       expect(await relations()).to.deep.equal(
         ['by_call', 'by_hand'].flatMap((table) =>
-          ['', '_floor', '_floor_pkey', '_pinned', '_pkey'].map((suffix) => `public/${table}${suffix}`),
+          ['', '_floor', '_floor_pkey', '_line', '_line_pkey', '_pinned', '_pkey'].map((suffix) => `public/${table}${suffix}`),
         ),
       )
     })
@@ -88,7 +88,7 @@ for (const target of postgresTargets()) {
         expect(names).to.include(`${where.schema ?? 'public'}/${where.table}`)
         expect(names).to.include(`${where.schema ?? 'public'}/${where.table}_floor`)
       }
-      expect(await relations()).to.have.length(20)
+      expect(await relations()).to.have.length(28)
     })
 
     it('needs no right to create schemas where the schema is there', async () => {

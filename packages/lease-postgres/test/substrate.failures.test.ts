@@ -101,7 +101,7 @@ for (const target of postgresTargets()) {
     })
 
     it('one kind of operation failing leaves the verdicts of the others', async () => {
-      await setting.pool.query('CREATE ROLE keeper; GRANT SELECT, UPDATE ON lease, lease_floor TO keeper')
+      await setting.pool.query('CREATE ROLE keeper; GRANT SELECT, UPDATE ON lease, lease_floor, lease_line TO keeper')
       try {
         const substrate = setting.substrate({ pool: setting.newPool({ options: '-c role=keeper' }) })
         const verdicts = await substrate.apply([claim('x', 'a', 1_000), release('y', 'a')], newCall())

@@ -1,5 +1,5 @@
 /** Hints by SUBSCRIBE, on a connection of its own. */
-import type { LeaseChange, OpenHintConnection } from 'lease-core'
+import { changesIn, type OpenHintConnection } from 'lease-core'
 import type { RedisConnection, RedisDuplicable, RedisListenConnection, RedisListenOverrides } from './driver.ts'
 
 /** Makes a connection of its own, connected or not. */
@@ -49,33 +49,6 @@ export function listenTo(channel: string, open: OpenListenConnection): OpenHintC
     }
     return { ended, ping: () => connection.ping(), close: abandon }
   }
-}
-
-/**
- * A message is a JSON array of the names vacated, or an object with those `changed` or `taken` (name, place,
- * milliseconds); anything else is not ours to understand, so all may have changed.
- */
-function changesIn(text: string): LeaseChange[] {
-  try {
-    const message = JSON.parse(text) as { readonly changed?: unknown; readonly taken?: unknown } | null
-    const taken = message?.taken
-    if (Array.isArray(taken) && taken.every(isTaken)) {
-      return taken.map(([lease, place, durationMs]) => ({ kind: 'taken', lease, place, durationMs }))
-    }
-    const kind = Array.isArray(message) ? 'vacated' : 'changed'
-    const names: unknown = kind === 'vacated' ? message : message?.changed
-    if (Array.isArray(names) && names.every((name) => typeof name === 'string')) {
-      return names.map((lease) => ({ kind, lease }))
-    }
-  } catch {
-    // not JSON
-  }
-  return [{ kind: 'resync' }]
-}
-
-function isTaken(entry: unknown): entry is [lease: string, place: number, durationMs: number] {
-  if (!Array.isArray(entry)) return false
-  return typeof entry[0] === 'string' && typeof entry[1] === 'number' && typeof entry[2] === 'number'
 }
 
 function ignore(): void {}
