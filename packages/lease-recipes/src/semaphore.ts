@@ -7,8 +7,8 @@
  *
  * Promises.
  * - Never more than n holders, whatever the mix of timeouts, pauses and crashes: each permit is a lease of its own, so it
- *   expires on its own, has a fencing token of its own, and is lost by itself. n is the limit that `resize` last resolved
- *   with; until one that makes it smaller resolves, it is the one before. Nobody is made to give a permit back for it.
+ *   expires on its own, has a fencing token of its own, and is lost by itself. n is the limit of the last `create` or
+ *   `resize`; while a `resize` is under way, the larger of the two. Nobody is made to give a permit back for it.
  * - Only `destroy` takes permits away. Whoever lost one may not have heard of it yet: until then, at most until the permit's
  *   time would have been over, he may be at work beside those of a semaphore created anew. What was his is not given to
  *   anybody before `destroy` has resolved.
@@ -18,7 +18,6 @@
  *   semaphore destroyed, only while every slot that goes is retired, and it stays so for longer than anybody may rely on
  *   what he knew of the definition before. n is made larger before retired slots are freed. So a poster whose knowledge is
  *   old meets a retired slot, and is never one too many.
- *
  * - To destroy is to close first: the definition says so, and whoever reads it takes the semaphore for missing. Then the
  *   permits are revoked. Between that and the retirement a slot is vacant, and a poster who has not heard may be granted
  *   it; so the slot is pinned before, and whoever is granted a pinned one reads the definition before he relies on it.

@@ -14,8 +14,10 @@ import { Semaphores } from '../src/semaphore.ts'
 import { unique } from './stores.ts'
 
 const GRANTS = 2000
-const LIMIT = 4
-const PROCESSES = 4
+const LIMIT = 3
+const PROCESSES = 3
+/** A process is dear to start, so no more are killed than it takes; in between, one after another is stopped. */
+const KILLS = 3
 
 interface Grant {
   readonly lease: string
@@ -127,13 +129,16 @@ for (const course of courses) {
       const semaphores = new Semaphores({ manager })
       await semaphores.create('race', LIMIT)
       for (let index = 0; index < PROCESSES; index++) start()
-      for (let troubles = 0; (grants.length < GRANTS || troubles < 12) && crashes.length === 0; troubles++) {
-        await pass(300 + Math.random() * 700)
+      let kills = 0
+      for (let stops = 0; (grants.length < GRANTS || kills < KILLS || stops < 3) && crashes.length === 0;) {
+        await pass(Math.random() * 700)
         const racer = [...racers][Math.floor(Math.random() * racers.size)] as ChildProcess
-        if (troubles % 4 === 3) {
+        if (kills < KILLS && grants.length >= ((kills + 0.5) * GRANTS) / KILLS) {
+          kills++
           racer.kill('SIGKILL')
           start()
         } else {
+          stops++
           racer.kill('SIGSTOP')
           await pass(100 + Math.random() * 2000) // longer than some permits
           racer.kill('SIGCONT')

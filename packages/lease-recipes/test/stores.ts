@@ -34,8 +34,10 @@ export interface Store {
   readonly clock: Clock
   /** Starts what it needs; call it in `before`. */
   open(): Promise<void>
-  /** A new client, as if in another process; closed with the store. */
+  /** A new client, as if in another process. */
   client(namespace: string): Client
+  /** At the end of a test: closes them, and their connections, of which a server has not many for all test files. */
+  closeClients(): Promise<void>
   /** Lets time pass: really waits, or advances the test clock. */
   pass(ms: number): Promise<void>
   /** Lets time pass until the condition holds. @throws after thirty units */
@@ -46,15 +48,15 @@ export interface Store {
 /** Whether `LEASE_RECIPES_STORES=all` asks for what takes too long for every run. */
 export const onAllStores: boolean = process.env['LEASE_RECIPES_STORES'] === 'all'
 
-/** Memory, Redis and PostgreSQL, and etcd if all are asked for; call it while the test file is loaded. */
-export function stores(): readonly Store[] {
+/** Memory, Redis and PostgreSQL, and etcd if the suite or the caller asks for it; call it while the test file is loaded. */
+export function stores({ etcd = true }: { readonly etcd?: boolean } = {}): readonly Store[] {
   return [
     new InMemory(),
     ...redisTargets('server').map((target) => new OnRedis(target)),
     ...postgresTargets()
       .slice(0, 1)
       .map((target) => new OnPostgres(target)),
-    ...(onAllStores ? etcdTargets(1).map((target) => new OnEtcd(target)) : []),
+    ...(etcd ? etcdTargets(1).map((target) => new OnEtcd(target)) : []),
   ]
 }
 
@@ -70,14 +72,14 @@ abstract class AnyStore implements Store {
   abstract readonly serverClock: boolean
   abstract readonly unitMs: number
   readonly clock: Clock = systemClock
-  readonly #opened: (() => Promise<unknown>)[] = []
+  readonly #clients: (() => Promise<unknown>)[] = []
 
   abstract open(): Promise<void>
   abstract client(namespace: string): Client
 
-  /** Closes it with the store, the latest first. */
-  protected atEnd(close: () => Promise<unknown>): void {
-    this.#opened.push(close)
+  /** Is done when the clients are closed, the latest first. */
+  protected whenClosing(close: () => Promise<unknown>): void {
+    this.#clients.push(close)
   }
 
   async pass(ms: number): Promise<void> {
@@ -93,8 +95,12 @@ abstract class AnyStore implements Store {
     }
   }
 
+  async closeClients(): Promise<void> {
+    for (const close of this.#clients.splice(0).toReversed()) await close()
+  }
+
   async close(): Promise<void> {
-    for (const close of this.#opened.splice(0).toReversed()) await close()
+    await this.closeClients()
   }
 }
 
@@ -109,7 +115,7 @@ class InMemory extends AnyStore {
 
   client(namespace: string): Client {
     const client = memoryClient({ store: this.#store, namespace, clock: this.clock })
-    this.atEnd(() => client.close())
+    this.whenClosing(() => client.close())
     return client
   }
 
@@ -134,21 +140,25 @@ class OnPostgres extends AnyStore {
   async open(): Promise<void> {
     const database = await freshDatabase(this.#target)
     this.#database = database
-    this.atEnd(() => database.drop())
-    const pool = this.#pool()
-    await migrate(pool)
+    await migrate(this.#pool())
+    await this.closeClients()
+  }
+
+  override async close(): Promise<void> {
+    await super.close()
+    await this.#database?.drop()
   }
 
   client(namespace: string): Client {
     const client = postgresClient({ pool: this.#pool(), namespace })
-    this.atEnd(() => client.close())
+    this.whenClosing(() => client.close())
     return client
   }
 
   #pool(): Pool {
     const pool = new Pool({ connectionString: this.#database?.url, max: 3 })
     pool.on('error', () => {}) // the database is dropped before the last connection is closed
-    this.atEnd(() => pool.end())
+    this.whenClosing(() => pool.end())
     return pool
   }
 }
@@ -169,9 +179,9 @@ class OnRedis extends AnyStore {
 
   client(namespace: string): Client {
     const redis = new Redis(this.#target.url)
-    this.atEnd(async () => redis.disconnect())
+    this.whenClosing(async () => redis.disconnect())
     const client = redisClient({ redis, namespace })
-    this.atEnd(() => client.close())
+    this.whenClosing(() => client.close())
     return client
   }
 }
@@ -192,9 +202,9 @@ class OnEtcd extends AnyStore {
 
   client(namespace: string): Client {
     const etcd = new Etcd3({ hosts: [...this.#target.endpoints], ...failFast() })
-    this.atEnd(async () => etcd.close())
+    this.whenClosing(async () => etcd.close())
     const client = etcdClient({ etcd, namespace })
-    this.atEnd(() => client.close())
+    this.whenClosing(() => client.close())
     return client
   }
 }
