@@ -9,7 +9,7 @@ import type { AnyVerdict, ClaimAnyOp, Holding } from 'lease-core'
 import { bodyOf, foundIn, type Layout } from './layout.ts'
 import type { Patience, Requests } from './requests.ts'
 import type { Step } from './steps.ts'
-import { foundBy, get, isAbsent, isUnchanged, put, remove, together, when } from './txn.ts'
+import { foundBy, get, isAbsent, isUnchanged, ping, put, remove, together, when } from './txn.ts'
 
 const NO_LEASE = '0'
 /** How many leases are read in one transaction, beside the mark. */
@@ -64,8 +64,8 @@ export async function claimAny(
             coverMs: durationMs,
             request: (bucket) => {
               const body = bodyOf({ holder, durationMs, nonce, value })
-              const beside = [put(mark, Buffer.alloc(0), bucket)]
-              if (op.announce === true) beside.push(put(layout.newsOf(lease), Buffer.alloc(0), bucket))
+              const beside = [ping(mark, bucket)]
+              if (op.announce === true) beside.push(ping(layout.newsOf(lease), bucket))
               return when(
                 [isAbsent(key), isUnchanged(mark, markRevision)],
                 [...beside, when([isAbsent(pin)], [put(key, body, bucket)], [put(key, body, NO_LEASE)])],

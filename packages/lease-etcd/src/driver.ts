@@ -14,6 +14,8 @@ export interface EtcdKeyValue {
   readonly value: Buffer
   readonly create_revision: string
   readonly mod_revision: string
+  /** How often it was put since it was created. */
+  readonly version: string
   /** The etcd lease that the key hangs on; `0` for none. */
   readonly lease: string
 }
@@ -77,7 +79,7 @@ export interface EtcdWatchAnswer {
   readonly created: boolean
   readonly canceled: boolean
   readonly cancel_reason?: string
-  readonly events: readonly { readonly kv: { readonly key: Buffer } }[]
+  readonly events: readonly { readonly kv: { readonly key: Buffer; readonly value: Buffer } }[]
 }
 
 /** One stream of watches. */

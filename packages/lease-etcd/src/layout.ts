@@ -4,6 +4,8 @@
  *     <prefix><namespace>/l/<lease>   {"h": holder, "d": milliseconds, "n": nonce, "v": value}
  *     <prefix><namespace>/p/<lease>   ["entity", …]
  *     <prefix><namespace>/a/<lease>   empty: put anew whenever a claim or a new value is to be announced
+ *     <prefix><namespace>/w/<lease>   empty: put anew by everyone who gets in line for it (`waiting.ts`)
+ *     <prefix><namespace>/s/<lease>   {"taken": [[lease, place, milliseconds]]}: who in line was granted it last
  *     <prefix><namespace>/m/<holder>  empty: put anew by each claim of any of several leases (`claim-any.ts`)
  *
  * The fencing token is the key's `create_revision`, its version the `mod_revision`: the store keeps both by itself, and
@@ -35,6 +37,8 @@ export class Layout {
   readonly leases: Buffer
   readonly pins: Buffer
   readonly news: Buffer
+  readonly lines: Buffer
+  readonly served: Buffer
   readonly #marks: Buffer
 
   constructor(prefix: string, namespace: string) {
@@ -42,6 +46,8 @@ export class Layout {
     this.leases = Buffer.from(`${root}/l/`)
     this.pins = Buffer.from(`${root}/p/`)
     this.news = Buffer.from(`${root}/a/`)
+    this.lines = Buffer.from(`${root}/w/`)
+    this.served = Buffer.from(`${root}/s/`)
     this.#marks = Buffer.from(`${root}/m/`)
   }
 
@@ -56,6 +62,16 @@ export class Layout {
   /** The key to put when there is news of this lease. */
   newsOf(name: string): Buffer {
     return Buffer.concat([this.news, Buffer.from(name)])
+  }
+
+  /** The key to put when one gets in line for this lease. */
+  lineOf(name: string): Buffer {
+    return Buffer.concat([this.lines, Buffer.from(name)])
+  }
+
+  /** The key that tells who in this line was granted the lease. */
+  servedOf(name: string): Buffer {
+    return Buffer.concat([this.served, Buffer.from(name)])
   }
 
   /** The mark of a holder. */
@@ -96,6 +112,15 @@ export function foundIn({ key, value, create_revision, mod_revision, lease }: Et
       version: mod_revision,
     },
   }
+}
+
+/** A term that was just written. */
+export function holdingOf(
+  { holder, durationMs, value }: Body,
+  version: string,
+  { since, pinned }: { readonly since: string | bigint; readonly pinned: boolean },
+): Holding {
+  return { holder, fencingToken: BigInt(since), remainingMs: durationMs, value, pinned, version }
 }
 
 export function pinsOf(entities: readonly string[]): Buffer {

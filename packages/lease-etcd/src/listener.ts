@@ -1,11 +1,11 @@
 /**
  * Hints by a watch of the namespace's leases, on a stream of its own: releases, expiries, takeovers, and keys that went
- * with their etcd lease. Of claims and new values only those are told that are to be announced, by a key of their own:
+ * with their etcd lease, and who in line was granted one. Of claims and new values only those are told that are to be announced, by a key of their own:
  * otherwise every renewal of every holder would be sent to everyone.
  *
  * The stream is the bare one. etcd3's own watcher reconnects behind one's back, and forgets what happened meanwhile.
  */
-import type { OpenHintConnection } from 'lease-core'
+import { changesIn, type OpenHintConnection } from 'lease-core'
 import type { EtcdDriver, EtcdWatchAnswer } from './driver.ts'
 import { endOf, type Layout } from './layout.ts'
 
@@ -39,6 +39,7 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
   const watched = [
     { key: layout.leases, range_end: endOf(layout.leases), filters: [NO_PUTS] },
     { key: layout.news, range_end: endOf(layout.news), filters: [NO_DELETES] },
+    { key: layout.served, range_end: endOf(layout.served), filters: [NO_DELETES] },
   ]
   return async (tell, signal) => {
     const stream = await etcd.watchClient.watch({ interceptors: [requireLeader] })
@@ -77,8 +78,9 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
           })
         } else {
           for (const { kv } of answer.events) {
-            const kind = kv.key.subarray(0, layout.news.length).equals(layout.news) ? 'changed' : 'vacated'
-            tell({ kind, lease: layout.nameOf(kv.key) })
+            const isIn = (prefix: Buffer): boolean => kv.key.subarray(0, prefix.length).equals(prefix)
+            if (isIn(layout.served)) changesIn(kv.value.toString()).forEach(tell)
+            else tell({ kind: isIn(layout.news) ? 'changed' : 'vacated', lease: layout.nameOf(kv.key) })
           }
         }
       })

@@ -18,8 +18,9 @@ import {
   type Verdict,
 } from 'lease-core'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
-import { bodyOf, foundIn, pinsIn, pinsOf, type Body, type Found, type Layout } from './layout.ts'
-import { foundBy, get, isAbsent, isOfTerm, isUnchanged, put, remove, touch, when } from './txn.ts'
+import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Layout } from './layout.ts'
+import { openInTurn, openOrQueue } from './waiting.ts'
+import { foundBy, get, isAbsent, isOfTerm, isUnchanged, ping, put, remove, touch, when } from './txn.ts'
 
 /** One request of one operation. */
 export interface Step {
@@ -32,10 +33,12 @@ export interface Step {
 }
 
 /** The keys of one lease. */
-interface Keys {
+export interface Keys {
   readonly key: Buffer
   readonly pin: Buffer
   readonly news: Buffer
+  readonly line: Buffer
+  readonly served: Buffer
 }
 
 const NO_LEASE = '0'
@@ -46,6 +49,8 @@ export function firstStep(op: Op, layout: Layout): Step {
     key: layout.lease(op.lease),
     pin: layout.pin(op.lease),
     news: layout.newsOf(op.lease),
+    line: layout.lineOf(op.lease),
+    served: layout.servedOf(op.lease),
   }
   const { key } = keys
   switch (op.kind) {
@@ -79,9 +84,13 @@ export function firstStep(op: Op, layout: Layout): Step {
 /** Creates the key: on an etcd lease where nobody pins the lease, and without one where somebody does. */
 function open(op: ClaimOp, keys: Keys): Step {
   const { key, pin } = keys
-  const body = ofClaim(op)
-  const bytes = bodyOf(body)
-  const news = (lease: string): EtcdRequest[] => (op.announce === true ? announcement(keys, lease) : [])
+  const { place } = op
+  if (place !== undefined) {
+    const otherwise = (kv: EtcdKeyValue | undefined): Verdict | Step => contend(op, keys, kv)
+    return place === 0 ? openOrQueue(op, keys, otherwise) : openInTurn({ ...op, place }, keys, otherwise)
+  }
+  const bytes = bodyOf(op)
+  const news = (lease: string): EtcdRequest[] => (op.announce === true ? [ping(keys.news, lease)] : [])
   return {
     coverMs: op.durationMs,
     request: (lease) =>
@@ -92,9 +101,9 @@ function open(op: ClaimOp, keys: Keys): Step {
       ),
     next: (answer, revision) => {
       const unpinned = answer.response_txn
-      if (unpinned.succeeded) return granted(holdingOf(body, revision, { since: revision, pinned: false }))
+      if (unpinned.succeeded) return granted(holdingOf(op, revision, { since: revision, pinned: false }))
       const pinned = unpinned.responses[0]?.response_txn
-      if (pinned?.succeeded === true) return granted(holdingOf(body, revision, { since: revision, pinned: true }))
+      if (pinned?.succeeded === true) return granted(holdingOf(op, revision, { since: revision, pinned: true }))
       return contend(op, keys, foundBy(pinned?.responses ?? []))
     },
   }
@@ -163,7 +172,7 @@ function rewrite(
     request: (lease) =>
       when(
         [isUnchanged(key, version)],
-        [put(key, bytes, pinned ? NO_LEASE : lease), ...(tells ? announcement(keys, lease) : [])],
+        [put(key, bytes, pinned ? NO_LEASE : lease), ...(tells ? [ping(keys.news, lease)] : [])],
         [get(key)],
       ),
     next: ({ response_txn: { succeeded, responses } }, revision) =>
@@ -227,11 +236,6 @@ function removal(
   }
 }
 
-/** Tells those who watch; the key itself goes with its etcd lease. */
-function announcement({ news }: Keys, lease: string): EtcdRequest[] {
-  return [put(news, Buffer.alloc(0), lease)]
-}
-
 /** Whether this version, observed to have lapsed, still stands unpinned. */
 function lapsed({ key, pin }: Keys, version: string): EtcdCompare[] {
   return [isUnchanged(key, version), isAbsent(pin)]
@@ -241,19 +245,7 @@ function isOf({ holder, fencingToken }: Holding, wanted: string, term: bigint | 
   return holder === wanted && (term === undefined || fencingToken === term)
 }
 
-function ofClaim({ holder, durationMs, nonce, value }: ClaimOp): Body {
-  return { holder, durationMs, nonce, value }
-}
-
 /** Only the fields of a holding: `seen` may carry more. */
 function termOf({ holder, fencingToken, value, pinned }: Holding): Omit<Holding, 'remainingMs' | 'version'> {
   return { holder, fencingToken, value, pinned }
-}
-
-function holdingOf(
-  { holder, durationMs, value }: Body,
-  version: string,
-  { since, pinned }: { readonly since: string | bigint; readonly pinned: boolean },
-): Holding {
-  return { holder, fencingToken: BigInt(since), remainingMs: durationMs, value, pinned, version }
 }

@@ -15,6 +15,11 @@ export function isOfTerm(key: Buffer, fencingToken: bigint): EtcdCompare {
   return { key, result: EQUAL, target: CREATE, create_revision: fencingToken.toString() }
 }
 
+/** Whether the key has been put so often since it was created. */
+export function isAtVersion(key: Buffer, version: number): EtcdCompare {
+  return { key, result: EQUAL, target: VERSION, version: String(version) }
+}
+
 /** Whether the key is as it was at this `mod_revision`; that of an absent key is `0`. */
 export function isUnchanged(key: Buffer, modRevision: string): EtcdCompare {
   return { key, result: EQUAL, target: MOD, mod_revision: modRevision }
@@ -23,6 +28,11 @@ export function isUnchanged(key: Buffer, modRevision: string): EtcdCompare {
 /** Writes the key anew, on this etcd lease; `0` for none. */
 export function put(key: Buffer, value: Buffer, lease: string): EtcdRequest {
   return { request_put: { key, value, lease } }
+}
+
+/** Puts an empty key: that it was put is all it tells, and it goes with its etcd lease. */
+export function ping(key: Buffer, lease: string): EtcdRequest {
+  return put(key, Buffer.alloc(0), lease)
 }
 
 /** Writes the key with the value it has, on this etcd lease. The whole transaction fails where the key is absent. */

@@ -1,0 +1,97 @@
+/**
+ * Claims of those who wait in line (`line.ts` of lease-core). The store counts by itself: the line is a key that everyone
+ * who gets in line puts anew, its `version` is his place, and a line that was forgotten begins with a new
+ * `create_revision`.
+ *
+ * One transaction each: who has no place gets in, the line is empty and the lease vacant, or gets in line; who has one
+ * takes a vacant lease, tells of it, and ends the line if he was the last in it.
+ */
+import { granted, refused, type ClaimOp, type Verdict } from 'lease-core'
+import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
+import { bodyOf, holdingOf } from './layout.ts'
+import type { Keys, Step } from './steps.ts'
+import { foundBy, get, isAbsent, isAtVersion, isOfTerm, ping, put, remove, when } from './txn.ts'
+
+/** The etcd lease under the line lives at least as long: an idle line is forgotten after that. */
+const LINE_MS = 60_000
+
+/** A place as one number: lines of the same lease come one after the other, and so do the places in each. */
+const PLACES = 2 ** 20
+
+/** What the step makes of the key that keeps others out. */
+type Contend = (kv: EtcdKeyValue | undefined) => Verdict | Step
+
+/** For one without a place. Also where the lease is pinned and vacant he gets in line first; that is rare. */
+export function openOrQueue(op: ClaimOp, keys: Keys, contend: Contend): Step {
+  const { key, pin, news, line, served } = keys
+  const bytes = bodyOf(op)
+  return {
+    coverMs: Math.max(LINE_MS, op.durationMs),
+    request: (lease) =>
+      when(
+        [isAbsent(line), isAbsent(key), isAbsent(pin)],
+        [put(key, bytes, lease), ...(op.announce === true ? [ping(news, lease)] : [])],
+        [ping(line, lease), get(line), get(served), get(key)],
+      ),
+    next: ({ response_txn: { succeeded, responses } }, revision) => {
+      if (succeeded) return granted(holdingOf(op, revision, { since: revision, pinned: false }))
+      const verdict = verdictOn(op, foundBy(responses, 3), contend)
+      const begun = foundBy(responses, 1)
+      if (!('outcome' in verdict) || verdict.outcome !== 'refused' || begun === undefined) return verdict
+      const base = Number(begun.create_revision) * PLACES
+      const last = placeServed(foundBy(responses, 2))
+      return { ...verdict, line: { place: base + Number(begun.version), served: Math.max(base, last) } }
+    },
+  }
+}
+
+/** For one with a place. */
+export function openInTurn(op: ClaimOp & { readonly place: number }, keys: Keys, contend: Contend): Step {
+  const { place, durationMs, announce } = op
+  const { key, pin, news, line, served } = keys
+  const bytes = bodyOf(op)
+  const tidings = Buffer.from(JSON.stringify({ taken: [[op.lease, place, durationMs]] }))
+  const lineEnds = when(
+    [isOfTerm(line, BigInt(Math.floor(place / PLACES))), isAtVersion(line, place % PLACES)],
+    [remove(line)],
+    [],
+  )
+  const open = (lease: string, own: string): EtcdRequest[] => [
+    put(key, bytes, own),
+    put(served, tidings, lease),
+    ...(announce === true ? [ping(news, lease)] : []),
+  ]
+  return {
+    coverMs: Math.max(LINE_MS, durationMs),
+    request: (lease) =>
+      when(
+        [isAbsent(key), isAbsent(pin)],
+        [...open(lease, lease), lineEnds],
+        [when([isAbsent(key)], open(lease, NO_LEASE), [get(key), get(served)])],
+      ),
+    next: (answer: EtcdAnswer, revision) => {
+      const unpinned = answer.response_txn
+      const pinned = unpinned.succeeded ? undefined : unpinned.responses[0]?.response_txn
+      if (unpinned.succeeded || pinned?.succeeded === true) {
+        return granted(holdingOf(op, revision, { since: revision, pinned: !unpinned.succeeded }))
+      }
+      const verdict = verdictOn(op, foundBy(pinned?.responses ?? []), contend)
+      if (!('outcome' in verdict) || verdict.outcome !== 'refused') return verdict
+      return { ...verdict, line: { place, served: placeServed(foundBy(pinned?.responses ?? [], 1)) } }
+    },
+  }
+}
+
+const NO_LEASE = '0'
+
+/** Vacant, and yet nothing was put: others are in line. */
+function verdictOn(op: ClaimOp, kv: EtcdKeyValue | undefined, contend: Contend): Verdict | Step {
+  return kv === undefined && op.place === 0 ? refused(undefined) : contend(kv)
+}
+
+/** @throws when the key was not written by this library */
+function placeServed(kv: EtcdKeyValue | undefined): number {
+  if (kv === undefined) return 0
+  const { taken } = JSON.parse(kv.value.toString()) as { taken?: readonly (readonly unknown[])[] }
+  return Number(taken?.[0]?.[1] ?? 0)
+}
