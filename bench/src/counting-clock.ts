@@ -9,8 +9,7 @@ export interface CountingClock extends Clock {
 export function countingClock(): CountingClock {
   const waiting = new Set<object>()
   return {
-    now: () => systemClock.now(),
-    monotonic: () => systemClock.monotonic(),
+    ...systemClock, // reading it costs what it does without the counting
     setTimer(delayMs, wake) {
       const mark = {}
       waiting.add(mark)

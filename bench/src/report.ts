@@ -44,7 +44,7 @@ function tableOf(result: TableResult): string {
   })
   table.push(...rows.map((row) => [...row]))
   const legend = result.rows.filter(({ about }) => about !== '').map(({ label, about }) => `  ${label}: ${about}`)
-  const missing = result.failures.map(({ label, reason }) => `  left out: ${label}: ${reason}`)
+  const missing = result.failures.map(({ label, reason }) => `  left out: ${label}: ${reason.split('\n')[0]}`)
   return [table.toString(), ...legend, ...missing].join('\n')
 }
 

@@ -68,7 +68,7 @@ async function keptAlive(
   const meter = await startMeter(ground)
   const kept: Kept[] = []
   await inWindows(size, async (index) => void kept.push(await keep.hold(`lease-${index}`, durationMs)))
-  await pause(durationMs / 3)
+  await pause(durationMs / 2) // halfway between the first renewals and the second, where most came at the same time
   const sample = await meter.measure(
     () => keep.renewals(),
     () => pause(Math.max(leastMs, durationMs)),

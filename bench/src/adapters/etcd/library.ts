@@ -4,7 +4,7 @@ import type { Token } from 'lease-core'
 import { etcdClient, EtcdGuard } from 'lease-etcd'
 import type { Adapter, Contestant, Ground, GuardedWrites } from '../../bench.ts'
 import { libraryCan, libraryContestant } from '../library.ts'
-import { openEtcd } from './connection.ts'
+import { openEtcdToFailFast } from './connection.ts'
 
 /** As an application would set it up. */
 export const etcdLibrary: Adapter = {
@@ -17,7 +17,7 @@ export const etcdLibrary: Adapter = {
 }
 
 async function open(ground: Ground, namespace: string): Promise<Contestant> {
-  const etcd = openEtcd(ground.url)
+  const etcd = openEtcdToFailFast(ground.url)
   return libraryContestant({
     connect: (clock) => etcdClient({ etcd, namespace, clock }),
     atEnd: async () => etcd.close(),
