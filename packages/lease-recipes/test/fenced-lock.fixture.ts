@@ -24,7 +24,7 @@ export class Town {
   }
 
   get leaseMs(): number {
-    return 8 * this.#store.unitMs
+    return 5 * this.#store.unitMs
   }
 
   /** @param options `heartbeat: false`: its fail-open locks are not renewed */
@@ -41,6 +41,7 @@ export class Town {
 
   async close(): Promise<void> {
     for (const manager of this.#managers.splice(0)) await manager.stop()
+    await this.#store.closeClients()
   }
 }
 

@@ -1,6 +1,6 @@
 /** One process of the race: waits for a fail-closed lock and keeps it. It releases it when it is told anything. */
-import { Manager } from 'lease-core'
-import { FailClosedLock } from '../src/fenced-lock.ts'
+import { ErrUnknown, Manager } from 'lease-core'
+import { FailClosedLock, type FencedLock } from '../src/fenced-lock.ts'
 import { nowMs, openClient, racerEntry, report, reportReliance } from './racer.ts'
 
 const entry = racerEntry()
@@ -9,7 +9,19 @@ const manager = new Manager({ client })
 const locks = new FailClosedLock({ manager, owner: entry.name, leaseDuration: entry.leaseMs })
 
 report({ what: 'started', atMs: nowMs() })
-const lock = await locks.acquireLock('race', { wait: true })
+
+/** A grant that came too late to be pinned is given back: this process was slow, and tries again. */
+async function acquire(): Promise<FencedLock> {
+  for (;;) {
+    try {
+      return await locks.acquireLock('race', { wait: true })
+    } catch (error) {
+      if (!(error instanceof ErrUnknown)) throw error
+    }
+  }
+}
+
+const lock = await acquire()
 report({ what: 'locked', token: String(lock.fencingToken), atMs: nowMs() })
 process.on('message', () => {
   report({ what: 'releasing', token: String(lock.fencingToken), atMs: nowMs() })

@@ -130,7 +130,7 @@ export class Racers {
   }
 
   /** @throws when one ended by itself, or at the end of the patience */
-  async until(what: string, condition: () => boolean, patienceMs = 60_000): Promise<void> {
+  async until(what: string, condition: () => boolean, patienceMs = 150_000): Promise<void> {
     for (const fromMs = nowMs(); !condition(); await pass(10)) {
       if (this.crashes.length > 0) throw new Error(this.crashes.join(', '))
       if (nowMs() - fromMs > patienceMs) throw new Error(`no ${what} within ${patienceMs} ms`)

@@ -6,7 +6,7 @@ import { stores } from './stores.ts'
 
 for (const store of stores()) {
   describe(`Read-write lock on ${store.name}`, () => {
-    const duration = 8 * store.unitMs
+    const duration = 5 * store.unitMs
     const wait = false
     let bench: Bench
     let here: Process
@@ -69,7 +69,7 @@ for (const store of stores()) {
     it('DLM-2: a lock whose grants came too late to be relied on is not handed over', async () => {
       here.pause()
       const locking = a.wlock('w')
-      await store.pass(3 * duration)
+      await store.pass(1.5 * duration)
       here.resume()
       const lock = await within(locking)
       expect(lock.held).to.equal(true)
@@ -100,9 +100,9 @@ for (const store of stores()) {
       const others = lockOf(bench.process(), { prefix: 'others' })
       await within(others.rlock('z')) // to see that it goes on beside
       const waiting = [b.rlock('x'), b.rlock('y')]
-      await store.pass(4 * store.unitMs)
+      await store.pass(2 * store.unitMs)
       const before = there.sent
-      await store.pass(10 * store.unitMs)
+      await store.pass(5 * store.unitMs)
       expect(there.sent - before, 'sent while they waited').to.be.at.most(there.client.claimAnyLease ? 3 : 6)
       await writer.unlock()
       const readers = await within(Promise.all(waiting))
@@ -184,7 +184,7 @@ for (const store of stores()) {
     })
 
     it('DLM-5: a reader who locks again has the same lock, refreshed', async () => {
-      const timeout = duration
+      const timeout = 8 * store.unitMs
       const first = await within(a.rlock('x', { timeout }))
       await store.pass(0.7 * timeout)
       const again = await within(a.rlock('x', { timeout }))
@@ -210,7 +210,7 @@ for (const store of stores()) {
       const late = lockOf(there, { requestTimeout: store.unitMs })
       await rejection(within(late.wlock('w', { wait })), ErrUnknown)
       there.cut = false
-      await store.pass(2 * duration)
+      await store.pass(1.2 * duration)
       expect(writer.held).to.equal(true)
       await rejection(within(b.rlock('x', { wait })), ErrClaimDenied)
     })
@@ -261,7 +261,7 @@ for (const store of stores()) {
 
     it('DLM-8: a lock lives while its process does, ends with its timeout, and lapses after a crash', async () => {
       const writer = await within(a.wlock('w'))
-      await store.pass(2 * duration)
+      await store.pass(1.5 * duration)
       expect(writer.held).to.equal(true)
       await within(writer.unlock())
 
@@ -331,12 +331,12 @@ for (const store of stores()) {
     })
 
     it('DLM-12: what a former lock of the same holder left undone does not end the present one', async () => {
-      const first = await within(a.wlock('w', { timeout: duration }))
+      const first = await within(a.wlock('w', { timeout: duration / 2 }))
       await within(first.unlock())
       const second = await within(a.wlock('w'))
       await within(first.unlock())
       await rejection(first.refresh(), ErrLost)
-      await store.pass(1.5 * duration)
+      await store.pass(0.8 * duration)
       expect([first.held, second.held]).to.deep.equal([false, true])
       expect(second.fencingToken > first.fencingToken).to.equal(true)
     })

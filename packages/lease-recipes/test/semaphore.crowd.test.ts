@@ -7,7 +7,7 @@ import { stores } from './stores.ts'
 
 const GRANTS = 400
 
-for (const store of stores({ etcd: true })) {
+for (const store of stores()) {
   describe(`Semaphore, a crowd, on ${store.name}`, () => {
     let bench: Bench
 

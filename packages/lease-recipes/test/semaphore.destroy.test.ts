@@ -4,7 +4,7 @@ import { ErrNoSemaphore, Semaphores } from '../src/semaphore.ts'
 import { Bench, rejection, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ etcd: true })) {
+for (const store of stores()) {
   describe(`Semaphore, being destroyed, on ${store.name}`, () => {
     const long = 8000 * store.unitMs
     const retries = 0

@@ -4,7 +4,7 @@ import { ErrLimitMismatch, ErrNoSemaphore, Semaphores, type SemaphoresOptions } 
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ etcd: true })) {
+for (const store of stores()) {
   describe(`Semaphore on ${store.name}`, () => {
     const timeout = 8 * store.unitMs
     const long = 1000 * timeout

@@ -45,18 +45,15 @@ export interface Store {
   close(): Promise<void>
 }
 
-/** Whether `LEASE_RECIPES_STORES=all` asks for what takes too long for every run. */
-export const onAllStores: boolean = process.env['LEASE_RECIPES_STORES'] === 'all'
-
-/** Memory, Redis and PostgreSQL, and etcd if the suite or the caller asks for it; call it while the test file is loaded. */
-export function stores({ etcd = true }: { readonly etcd?: boolean } = {}): readonly Store[] {
+/** Memory, Redis, PostgreSQL and etcd; call it while the test file is loaded. */
+export function stores(): readonly Store[] {
   return [
     new InMemory(),
     ...redisTargets('server').map((target) => new OnRedis(target)),
     ...postgresTargets()
       .slice(0, 1)
       .map((target) => new OnPostgres(target)),
-    ...(etcd ? etcdTargets(1).map((target) => new OnEtcd(target)) : []),
+    ...etcdTargets(1).map((target) => new OnEtcd(target)),
   ]
 }
 
