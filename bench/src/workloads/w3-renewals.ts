@@ -67,7 +67,15 @@ async function keptAlive(
   await (await keep.hold('warm-up')).release()
   const meter = await startMeter(ground)
   const kept: Kept[] = []
-  await inWindows(size, async (index) => void kept.push(await keep.hold(`lease-${index}`, durationMs)))
+  let failure: unknown
+  await inWindows(size, async (index) => {
+    try {
+      kept.push(await keep.hold(`lease-${index}`, durationMs))
+    } catch (error) {
+      failure ??= error // lost before it was there: some are slower than the lease lasts
+    }
+  })
+  if (kept.length === 0) throw new Error('none could be held', { cause: failure })
   await pause(durationMs / 2) // halfway between the first renewals and the second, where most came at the same time
   const sample = await meter.measure(
     () => keep.renewals(),
@@ -75,7 +83,8 @@ async function keptAlive(
   )
   const timers = keep.timers()
   const standing = kept.filter(({ held }) => held)
-  await inWindows(standing.length, (index) => standing[index]?.release() ?? Promise.resolve())
+  // What was lost meanwhile cannot be released.
+  await inWindows(standing.length, async (index) => standing[index]?.release().catch(() => {}))
   return { ...sample, timers, lost: size - standing.length }
 }
 
