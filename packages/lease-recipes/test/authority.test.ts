@@ -8,6 +8,8 @@ import { stores } from './stores.ts'
 for (const store of stores()) {
   describe(`Authority on ${store.name}`, () => {
     const ttl = 4 * store.unitMs
+    /** Of candidates whose leases are not to lapse, however slow the machine. */
+    const lasting = 1000 * ttl
     let bench: Bench
     let here: Process
     let there: Process
@@ -27,7 +29,7 @@ for (const store of stores()) {
         new Authority({
           manager: process.manager,
           lease: 'l',
-          ttl,
+          ttl: lasting,
           heartbeatInterval: store.unitMs / 2,
           clock: store.clock,
           ...options,
@@ -74,8 +76,8 @@ for (const store of stores()) {
     })
 
     it('AU-5: nothing begins before ready(), and nothing goes on after close()', async () => {
-      const a = candidate(here)
-      const b = candidate(there)
+      const a = candidate(here, { ttl })
+      const b = candidate(there, { ttl })
       await store.pass(store.unitMs)
       expect(here.sent).to.equal(0)
       await a.ready()
@@ -117,8 +119,8 @@ for (const store of stores()) {
     })
 
     it('AU-8: the next is granted it when it is released, long before it would lapse', async () => {
-      const a = candidate(here, { ttl: 1000 * ttl })
-      const b = candidate(there, { ttl: 1000 * ttl })
+      const a = candidate(here)
+      const b = candidate(there)
       await a.ready()
       await b.ready()
       await store.pass(store.unitMs)
@@ -127,7 +129,7 @@ for (const store of stores()) {
     })
 
     it('AU-8: the next is granted it when it lapses', async () => {
-      const [a, b] = [candidate(here), candidate(there)]
+      const [a, b] = [candidate(here, { ttl }), candidate(there, { ttl })]
       await a.ready()
       await b.ready()
       here.pause() // for ever
@@ -137,8 +139,8 @@ for (const store of stores()) {
     })
 
     it('AU-8: it is free again when it is deleted, and whoever had it is a candidate like the others', async () => {
-      const a = candidate(here, { ttl: 1000 * ttl })
-      const b = candidate(there, { ttl: 1000 * ttl })
+      const a = candidate(here)
+      const b = candidate(there)
       await a.ready()
       await b.ready()
       const { fencingToken: first = 0n } = a
@@ -149,10 +151,10 @@ for (const store of stores()) {
     })
 
     it('AU-8: of many who wait, one at a time has it, and an idle one sends next to nothing', async () => {
-      const a = candidate(here, { ttl: 1000 * ttl })
+      const a = candidate(here)
       await a.ready()
       const waiting = [there, bench.process(), bench.process(), bench.process()]
-      const others = waiting.map((process) => candidate(process, { ttl: 1000 * ttl }))
+      const others = waiting.map((process) => candidate(process))
       for (const one of others) expect(await one.ready()).to.equal(false)
       await store.pass(store.unitMs)
       const before = waiting.map(({ sent }) => sent)
@@ -280,7 +282,7 @@ for (const store of stores()) {
     })
 
     it('AU-12: extend() after a loss stands again', async () => {
-      const a = candidate(here)
+      const a = candidate(here, { ttl })
       await a.ready()
       await store.until('the lease to lapse', () => !a.held)
       expect(a.standing).to.equal(false)
@@ -296,7 +298,7 @@ for (const store of stores()) {
     })
 
     it('AU-14: extend() keeps the lease, in one term, with its value', async () => {
-      const a = candidate(here, { value: 'v' })
+      const a = candidate(here, { ttl, value: 'v' })
       const events = told(a)
       await a.ready()
       const { fencingToken } = a
@@ -340,7 +342,7 @@ for (const store of stores()) {
     })
 
     it('AU-17: heartbeats keep the lease, at most one extension in each interval, the last after the last call', async () => {
-      const a = candidate(here, { heartbeatInterval: store.unitMs })
+      const a = candidate(here, { ttl, heartbeatInterval: store.unitMs })
       await a.ready()
       const startedMs = store.clock.monotonic()
       const before = here.counts['extendLease'] ?? 0
@@ -373,7 +375,7 @@ for (const store of stores()) {
     })
 
     it('AU-17: who stops working loses it, and whoever works on does not', async () => {
-      const a = candidate(here)
+      const a = candidate(here, { ttl })
       const events = told(a)
       await a.ready()
       await store.until('the loss', () => events.includes('lost expired'))
@@ -381,7 +383,7 @@ for (const store of stores()) {
     })
 
     it('AU-17: work that goes on after a loss stands again; after a release it does not', async () => {
-      const a = candidate(here)
+      const a = candidate(here, { ttl })
       await a.ready()
       await store.until('the loss', () => !a.held)
       expect(await a.heartbeat()).to.equal(true)
@@ -417,7 +419,7 @@ for (const store of stores()) {
     })
 
     it('AU-19: a lease that ran out is told as expired, and not tried for again', async () => {
-      const a = candidate(here)
+      const a = candidate(here, { ttl })
       const losses: unknown[] = []
       a.on('lost', (loss) => losses.push(loss))
       await a.ready()
@@ -440,7 +442,7 @@ for (const store of stores()) {
     })
 
     it('AU-19: a store that is out of reach is told as unreachable, and tried for again when it is back', async () => {
-      const a = candidate(here)
+      const a = candidate(here, { ttl })
       const events = told(a)
       await a.ready()
       here.cut = true
@@ -469,8 +471,8 @@ for (const store of stores()) {
       const events: string[] = []
       await store.until('it to be told', async () => {
         // The answers of a store that is slow may be too old to tell a lapse from a release; not all of them are.
-        const a = candidate(here, { holder: 'a' })
-        const b = candidate(there, { holder: 'b' })
+        const a = candidate(here, { ttl, holder: 'a' })
+        const b = candidate(there, { ttl, holder: 'b' })
         events.splice(0)
         b.on('ready', () => events.push('ready'))
           .on('taken', ({ holder }) => events.push(`taken ${holder}`))
@@ -486,8 +488,8 @@ for (const store of stores()) {
     })
 
     it("AU-21: another's release is not told as expired", async () => {
-      const a = candidate(here, { holder: 'a' })
-      const b = candidate(there, { holder: 'b' })
+      const a = candidate(here, { ttl, holder: 'a' })
+      const b = candidate(there, { ttl, holder: 'b' })
       const events = told(b)
       await a.ready()
       await b.ready()
@@ -642,7 +644,7 @@ for (const store of stores()) {
         await using a = new Authority({
           manager: here.manager,
           lease: 'l',
-          ttl,
+          ttl: lasting,
           heartbeatInterval: 1,
           clock: store.clock,
         })

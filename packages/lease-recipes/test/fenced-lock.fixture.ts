@@ -23,13 +23,14 @@ export class Town {
     this.#store = store
   }
 
+  /** Of locks that are to lapse, or to be renewed, in the course of a test; others last, however slow the machine. */
   get leaseMs(): number {
     return 5 * this.#store.unitMs
   }
 
   /** @param options `heartbeat: false`: its fail-open locks are not renewed */
   process(options: { heartbeat?: boolean; owner?: string; leaseMs?: number } = {}): Process {
-    const { heartbeat = true, owner, leaseMs = this.leaseMs } = options
+    const { heartbeat = true, owner, leaseMs = 1000 * this.leaseMs } = options
     const { clock } = this.#store
     const manager = new Manager({ client: this.#store.client(this.namespace), clock })
     this.#managers.push(manager)

@@ -71,10 +71,11 @@ for (const store of stores()) {
         })
 
         it('DT-8: two of the same owner are two holders, and heartbeats change neither', async () => {
-          const [a, b] = [town.process({ owner: 'twin' }), town.process({ owner: 'twin' })]
+          const { leaseMs } = town
+          const [a, b] = [town.process({ leaseMs, owner: 'twin' }), town.process({ leaseMs, owner: 'twin' })]
           const lock = await a[mode].acquireLock('db')
           expect(await errorOf(b[mode].acquireLock('db'))).to.be.instanceOf(ErrClaimDenied)
-          await store.pass(town.leaseMs)
+          await store.pass(leaseMs)
           const info = await b.manager.token(lock.lease, lock.holder).check()
           expect(info.fencingToken).to.equal(lock.fencingToken)
         })
@@ -114,14 +115,15 @@ for (const store of stores()) {
         })
 
         it('DT-15: the fencing token rises with every acquisition, survives release, and no heartbeat changes it', async () => {
-          const [a, b] = [town.process(), town.process()]
+          const { leaseMs } = town
+          const [a, b] = [town.process({ leaseMs }), town.process({ leaseMs })]
           let last = 0n
           for (const [index, process] of [a, b, a, a, b].entries()) {
             const lock = await process[mode].acquireLock('db')
             expect(lock.fencingToken > last).to.equal(true)
             last = lock.fencingToken
             if (index === 1) {
-              await store.pass(town.leaseMs)
+              await store.pass(leaseMs)
               expect(lock.fencingToken).to.equal(last)
               expect((await a.manager.token(lock.lease, lock.holder).check()).fencingToken).to.equal(last)
             }
@@ -191,7 +193,8 @@ for (const store of stores()) {
         })
 
         it('DT-25: a person frees a lock: its holder is told that it is lost, and another can have it', async () => {
-          const [a, b] = [town.process(), town.process()]
+          const { leaseMs } = town
+          const [a, b] = [town.process({ leaseMs }), town.process({ leaseMs })]
           const lock = await a[mode].acquireLock('db')
           const told = heard(lock)
           await b[mode].forceRelease('db')
@@ -202,7 +205,7 @@ for (const store of stores()) {
           expect(told.filter((one) => one.startsWith('lost'))).to.have.length(1)
           expect(lock.held).to.equal(false)
           expect(next.fencingToken > lock.fencingToken).to.equal(true)
-          await store.pass(town.leaseMs)
+          await store.pass(leaseMs)
           await next.token.check()
         })
 
@@ -239,7 +242,8 @@ for (const store of stores()) {
     }
 
     it('DT-1: after a crash the fail-open lock opens by itself, the fail-closed one when a person says so', async () => {
-      const [a, b] = [town.process(), town.process()]
+      const { leaseMs } = town
+      const [a, b] = [town.process({ leaseMs }), town.process({ leaseMs })]
       await a.failOpen.acquireLock('open')
       const closed = await a.failClosed.acquireLock('closed')
       await a.crash()
@@ -250,7 +254,7 @@ for (const store of stores()) {
       expect(await errorOf(b.failClosed.acquireLock('closed'))).to.be.instanceOf(ErrClaimDenied)
       await b.crash()
 
-      const person = town.process()
+      const person = town.process({ leaseMs })
       expect((await person.failClosed.list()).find(({ id }) => id === 'closed')?.holder).to.equal(closed.holder)
       await person.failClosed.forceRelease('closed')
       expect((await person.manager.pinned()).size).to.equal(0)
@@ -259,7 +263,8 @@ for (const store of stores()) {
     })
 
     it('DT-11: a fail-closed lock has a fencing token, and whoever waits for it has it when it is released', async () => {
-      const [a, b] = [town.process(), town.process()]
+      const { leaseMs } = town
+      const [a, b] = [town.process({ leaseMs }), town.process({ leaseMs })]
       const lock = await a.failClosed.acquireLock('db')
       const waiting = track(b.failClosed.acquireLock('db', { wait: true }))
       await lapsed()
@@ -280,8 +285,9 @@ for (const store of stores()) {
     })
 
     it('DT-14: where the store has a clock, a stale lock is taken as soon as its lease is over', async () => {
+      const { leaseMs } = town
       if (!store.serverClock) return
-      const [a, b] = [town.process({ heartbeat: false }), town.process()]
+      const [a, b] = [town.process({ leaseMs, heartbeat: false }), town.process({ leaseMs })]
       const lock = await a.failOpen.acquireLock('db')
       await lapsed() // b has never looked at it
       const next = await b.failOpen.acquireLock('db')
@@ -289,7 +295,8 @@ for (const store of stores()) {
     })
 
     it('DT-16: an id is one lock in both modes, its tokens rise through both, and each ends as its own mode says', async () => {
-      const [a, b] = [town.process(), town.process()]
+      const { leaseMs } = town
+      const [a, b] = [town.process({ leaseMs }), town.process({ leaseMs })]
       let last = 0n
       for (const [first, second] of [
         ['failOpen', 'failClosed'],
@@ -315,22 +322,24 @@ for (const store of stores()) {
     })
 
     it('DT-18: heartbeats keep a fail-open lock for as long as its holder lives', async () => {
-      const [a, b] = [town.process(), town.process()]
+      const { leaseMs } = town
+      const [a, b] = [town.process({ leaseMs }), town.process({ leaseMs })]
       const lock = await a.failOpen.acquireLock('db')
       for (let times = 0; times < 2; times++) {
-        await store.pass(0.8 * town.leaseMs)
+        await store.pass(0.8 * leaseMs)
         expect(lock.held).to.equal(true)
         expect(await errorOf(b.failOpen.acquireLock('db'))).to.be.instanceOf(ErrClaimDenied)
       }
     })
 
     it('DT-18: without heartbeats a lock is lost when its lease is over, and its holder is told before another has it', async () => {
-      const [a, b] = [town.process({ heartbeat: false }), town.process({ heartbeat: false })]
+      const { leaseMs } = town
+      const [a, b] = [town.process({ leaseMs, heartbeat: false }), town.process({ leaseMs, heartbeat: false })]
       const lock = await a.failOpen.acquireLock('db')
       const told = heard(lock)
       const next = track(b.failOpen.acquireLock('db', { wait: true }))
       void next.promise.then(() => told.push('next'))
-      await store.pass(town.leaseMs / 4)
+      await store.pass(leaseMs / 4)
       expect(lock.held).to.equal(true)
       await store.until('the end', () => next.state !== 'pending')
       expect(told.map((one) => one.split(':')[0])).to.deep.equal(['lost', 'next'])

@@ -106,6 +106,10 @@ describe('Read-write lock: options and small print', () => {
     await lock.wlock('w', { wait: false })
   })
 
+  it('DLM-13: what only tests would use is not there', () => {
+    expect(Object.getOwnPropertyNames(ReadWriteLock).toSorted()).to.deep.equal(['length', 'name', 'prototype'])
+  })
+
   it('nothing keeps the clock busy after stop()', async () => {
     const lock = lockOf()
     await lock.rlock('x', { timeout: 60_000 })
