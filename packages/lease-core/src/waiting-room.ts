@@ -318,6 +318,7 @@ export class WaitingRoom {
       if (!(error instanceof ErrClaimDenied)) {
         remove(awaited.contenders, contender)
         contender.reject(error as Error)
+        awaited.lookAgain = true // the next one's turn
         return 'unseen'
       }
       if (awaited.lookAgain) {

@@ -45,6 +45,8 @@ export class BreakableStore {
   terms: Map<string, Term> = new Map()
   tokens: Map<string, bigint> = new Map()
   readonly pins = new Map<string, Set<string>>()
+  /** Of each lease: the last place given, and the last one served. */
+  readonly lines = new Map<string, { last: number; served: number }>()
   readonly written: string[]
   readonly watchers = new Set<(change: LeaseChange) => void>()
 
@@ -145,6 +147,21 @@ export class BreakableStore {
     })
   }
 
+  isBarred(lease: string): boolean {
+    const line = this.lines.get(lease)
+    return line !== undefined && line.served < line.last
+  }
+
+  placeOf(place: number, line: { last: number }): number {
+    return place === 0 ? ++line.last : place
+  }
+
+  serve(lease: string, place: number, durationMs: number): void {
+    const line = this.lines.get(lease)
+    if (line !== undefined) line.served = Math.max(line.served, place)
+    this.tell({ kind: 'taken', lease, place, durationMs })
+  }
+
   refuse(term: Term | undefined): Verdict {
     return refused(this.holding(term))
   }
@@ -206,11 +223,21 @@ export class BreakableStore {
       this.replay(term, op)
       return granted(this.holding(term))
     }
-    if (term !== undefined && !this.mayClaim(term, op)) return this.refuse(term)
+    if (term !== undefined && !this.mayClaim(term, op)) return this.inLine(op, this.refuse(term))
+    if (op.place === 0 && this.isBarred(op.lease)) return this.inLine(op, refused(undefined))
     const fresh = this.newTerm(op, term)
     this.terms.set(op.lease, fresh)
     if (op.announce === true) this.tell({ kind: 'changed', lease: op.lease })
+    if (op.place !== undefined && op.place > 0) this.serve(op.lease, op.place, op.durationMs)
     return granted(this.holding(fresh))
+  }
+
+  /** The refusal, with the place of one who waits. */
+  inLine(op: ClaimOp, refusal: Verdict): Verdict {
+    if (op.place === undefined) return refusal
+    const line = this.lines.get(op.lease) ?? { last: 0, served: 0 }
+    this.lines.set(op.lease, line)
+    return { ...refusal, line: { place: this.placeOf(op.place, line), served: line.served } }
   }
 
   replay(term: Term, op: ClaimOp): void {

@@ -52,6 +52,7 @@ describe('the conformance kit', () => {
       new Set([
         'the substrate has no notifications',
         'the store has no clock of its own',
+        'the client keeps no lines of those who wait',
         'the harness has no openFaulty',
         'the harness has no restart',
         'the substrate has no trapdoor',
@@ -109,7 +110,7 @@ function harnessOf({ store: Store = BreakableStore, client: wrap = (client) => c
   const requestTimeout = 200
   return {
     name: 'a breakable store',
-    supports: { notifications: true, serverClock: true, exactClock: true },
+    supports: { notifications: true, lines: true, serverClock: true, exactClock: true },
     clock,
     unitMs: 100,
     sleep: (delayMs) => clock.advance(delayMs),

@@ -629,6 +629,59 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'everyone in line gets the first place': {
+    manager: [],
+    store: class extends BreakableStore {
+      override placeOf(place: number): number {
+        return place === 0 ? 1 : place
+      }
+    },
+  },
+  'a place changes with each refusal': {
+    manager: [],
+    store: class extends BreakableStore {
+      override placeOf(_place: number, line: { last: number }): number {
+        return ++line.last
+      }
+    },
+  },
+  'who comes last is served first': {
+    manager: ['those who wait in different processes are served in the order in which they came'],
+    store: class extends BreakableStore {
+      override placeOf(place: number): number {
+        return place === 0 ? 10 - 2 * this.count++ : place
+      }
+      count = 0
+    },
+  },
+  'nobody in line keeps others out': {
+    store: class extends BreakableStore {
+      override isBarred(): boolean {
+        return false
+      }
+    },
+  },
+  'a line never ends': {
+    store: class extends BreakableStore {
+      override isBarred(lease: string): boolean {
+        return this.lines.has(lease)
+      }
+    },
+  },
+  'a grant in line is not told of': {
+    store: class extends BreakableStore {
+      override tell(change: LeaseChange): void {
+        if (change.kind !== 'taken') super.tell(change)
+      }
+    },
+  },
+  'the line does not know who was served': {
+    store: class extends BreakableStore {
+      override serve(lease: string, place: number, durationMs: number): void {
+        this.tell({ kind: 'taken', lease, place, durationMs })
+      }
+    },
+  },
   'a watcher hears only of leases claimed after it began': {
     manager: ['a wait ends when another releases the lease, also one that began after the claim'],
     store: class extends BreakableStore {

@@ -1,9 +1,10 @@
 import { getEventListeners, setMaxListeners } from 'node:events'
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrInvalid, ErrNotValid, ErrUnknown } from '../src/errors.ts'
+import type { Hold } from '../src/hold.ts'
 import { Manager } from '../src/manager.ts'
-import { infoOf, ScriptedClient, TestClock, track } from '../src/testing/index.ts'
-import { Bench, rejection } from './manager.bench.ts'
+import { infoOf, ScriptedClient, TestClock, track, type Tracked } from '../src/testing/index.ts'
+import { Bench, rejection, type Process } from './manager.bench.ts'
 
 describe('Manager.waitUntilExpired, decision 8', () => {
   it('decision 8: vacant → at once, after one read', async () => {
@@ -544,5 +545,113 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     const hold = await clock.drive(manager.hold('db', 'a', { duration: 30_000, wait: true }))
     expect(hold.held).to.equal(true)
     await manager.stop()
+  })
+})
+
+describe('Manager.hold with wait: in line with other processes', () => {
+  const options = { duration: 30_000, wait: true }
+
+  /** One who holds the lease, and so many in as many processes who wait for it, in this order. */
+  async function queue(bench: Bench, count: number): Promise<{ line: Process[]; waits: Tracked<Hold>[] }> {
+    await bench.manager.claim('db', 'x', 600_000)
+    const line: Process[] = []
+    const waits: Tracked<Hold>[] = []
+    for (let place = 0; place < count; place++) {
+      const process = bench.other()
+      line.push(process)
+      waits.push(track(process.manager.hold('db', `p-${place}`, options)))
+      await bench.clock.settle()
+    }
+    for (const { wire } of [bench, ...line]) wire.resetCounts()
+    return { line, waits }
+  }
+
+  const states = (waits: readonly Tracked<Hold>[]): string[] => waits.map(({ state }) => state)
+  const claims = (line: readonly Process[]): number[] => line.map(({ wire }) => wire.counts.claim)
+
+  it('a hand-off costs one claim, however many wait', async () => {
+    const bench = new Bench()
+    const { line, waits } = await queue(bench, 10)
+    await bench.manager.release('db', 'x')
+    await bench.clock.advance(5_000)
+    expect(states(waits)).to.deep.equal(['fulfilled', ...Array.from({ length: 9 }, () => 'pending')])
+    expect(claims(line)).to.deep.equal([1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    await waits[0]?.value?.release()
+    await bench.clock.advance(5_000)
+    expect(waits[1]?.state).to.equal('fulfilled')
+    expect(claims(line)).to.deep.equal([1, 1, 0, 0, 0, 0, 0, 0, 0, 0])
+    for (const { manager } of line) await manager.stop()
+  })
+
+  it('one who does not take it delays the next by a slot, and keeps his place', async () => {
+    const bench = new Bench()
+    const { line, waits } = await queue(bench, 3)
+    const hang = line[0]?.wire.hang({ kind: 'claim' })
+    await bench.manager.release('db', 'x')
+    await bench.clock.advance(19)
+    expect(states(waits)).to.deep.equal(['pending', 'pending', 'pending'])
+    await bench.clock.advance(1)
+    expect(states(waits)).to.deep.equal(['pending', 'fulfilled', 'pending'])
+    await bench.clock.advance(200)
+    hang?.heal()
+    await bench.clock.settle()
+    await waits[1]?.value?.release()
+    await bench.clock.settle()
+    expect(states(waits)).to.deep.equal(['fulfilled', 'fulfilled', 'pending'])
+    for (const { manager } of line) await manager.stop()
+  })
+
+  it('whoever gives it up and wants it again is the last', async () => {
+    const bench = new Bench()
+    const { line, waits } = await queue(bench, 2)
+    await bench.manager.release('db', 'x')
+    const again = track(bench.manager.hold('db', 'x', options))
+    await bench.clock.settle()
+    await waits[0]?.value?.release()
+    await bench.clock.settle()
+    expect([...states(waits), again.state]).to.deep.equal(['fulfilled', 'fulfilled', 'pending'])
+    await waits[1]?.value?.release()
+    await bench.clock.settle()
+    expect(again.state).to.equal('fulfilled')
+    for (const { manager } of [bench, ...line]) await manager.stop()
+  })
+
+  it('when the holder dies, they claim one after the other, and only the first is granted it', async () => {
+    const bench = new Bench()
+    const { line, waits } = await queue(bench, 5)
+    await bench.clock.advance(605_000)
+    expect(states(waits)).to.deep.equal(['fulfilled', ...Array.from({ length: 4 }, () => 'pending')])
+    expect(
+      claims(line)
+        .slice(1)
+        .every((count) => count <= 11),
+    ).to.equal(true) // the re-reads of ten minutes
+    for (const { manager } of line) await manager.stop()
+  })
+
+  it('all who are ahead have gone: nobody waits longer for his turn than twelve slots', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', 600_000)
+    for (let gone = 0; gone < 40; gone++) {
+      const controller = new AbortController()
+      const { manager } = bench.other()
+      const wait = track(manager.hold('db', `gone-${gone}`, { ...options, signal: controller.signal }))
+      await bench.clock.settle()
+      controller.abort(new Error('gone'))
+      await bench.clock.settle()
+      expect(wait.state).to.equal('rejected')
+      await manager.stop()
+    }
+    const { manager } = bench.other()
+    const last = track(manager.hold('db', 'last', options))
+    await bench.clock.settle()
+    await bench.manager.release('db', 'x')
+    await bench.clock.advance(12 * 20)
+    expect(last.state).to.equal('fulfilled')
+    await last.value?.release()
+    const next = track(bench.manager.hold('db', 'y', options))
+    await bench.clock.settle()
+    expect(next.state).to.equal('fulfilled')
+    for (const one of [bench.manager, manager]) await one.stop()
   })
 })

@@ -8,7 +8,7 @@
 import type { AnyVerdict, ClaimAnyOp, Holding } from 'lease-core'
 import { bodyOf, foundIn, type Layout } from './layout.ts'
 import type { Patience, Requests } from './requests.ts'
-import type { Step } from './steps.ts'
+import type { Step } from './requests.ts'
 import { foundBy, get, isAbsent, isUnchanged, ping, put, remove, together, when } from './txn.ts'
 
 const NO_LEASE = '0'

@@ -32,6 +32,18 @@ export interface Found {
   readonly holding: Holding
 }
 
+/** The keys of one lease. */
+export interface Keys {
+  readonly key: Buffer
+  readonly pin: Buffer
+  /** Put when there is news. */
+  readonly news: Buffer
+  /** Put by whoever gets in line. */
+  readonly line: Buffer
+  /** Who in line was granted the lease last. */
+  readonly served: Buffer
+}
+
 /** The keys of one namespace. */
 export class Layout {
   readonly leases: Buffer
@@ -64,19 +76,21 @@ export class Layout {
     return Buffer.concat([this.news, Buffer.from(name)])
   }
 
-  /** The key to put when one gets in line for this lease. */
-  lineOf(name: string): Buffer {
-    return Buffer.concat([this.lines, Buffer.from(name)])
-  }
-
-  /** The key that tells who in this line was granted the lease. */
-  servedOf(name: string): Buffer {
-    return Buffer.concat([this.served, Buffer.from(name)])
-  }
-
   /** The mark of a holder. */
   markOf(holder: string): Buffer {
     return Buffer.concat([this.#marks, Buffer.from(holder)])
+  }
+
+  /** All that there may be about one lease. */
+  keysOf(name: string): Keys {
+    const at = (prefix: Buffer): Buffer => Buffer.concat([prefix, Buffer.from(name)])
+    return {
+      key: at(this.leases),
+      pin: at(this.pins),
+      news: at(this.news),
+      line: at(this.lines),
+      served: at(this.served),
+    }
   }
 
   /** The name of the lease that any of these keys but a mark is about. */

@@ -4,7 +4,7 @@
  * All requests of this package may be sent twice, so what was not answered is simply sent again, to another member if
  * there are several. A transaction whose bucket is gone was not applied, and goes out again with a new one.
  */
-import { sleep, type Call, type Clock } from 'lease-core'
+import { sleep, type Call, type Clock, type Verdict } from 'lease-core'
 import { Buckets } from './buckets.ts'
 import type {
   EtcdAnswer,
@@ -17,7 +17,6 @@ import type {
   EtcdTxnAnswer,
 } from './driver.ts'
 import { explained, failureOf } from './explain.ts'
-import type { Step } from './steps.ts'
 import { sizeOf, together } from './txn.ts'
 
 /** The server takes requests of 1.5 MiB. */
@@ -28,6 +27,16 @@ const PAUSE_MS = 20
 /** A circuit breaker lets a request through every few seconds; waiting for it is worth this share of the call's time. */
 const BREAKER_PAUSE_MS = 250
 const BREAKER_SHARE = 0.8
+
+/** One request of one operation. */
+export interface Step {
+  /** For how long, from the moment it is sent, the key it writes must not vanish; undefined: it needs no etcd lease. */
+  readonly coverMs: number | undefined
+  /** @param lease the etcd lease that covers `coverMs` */
+  request(lease: string): EtcdRequest
+  /** @param revision that of the whole transaction: what it has put has this `mod_revision` */
+  next(answer: EtcdAnswer, revision: string): Verdict | Step
+}
 
 /** For how long a call may go on. */
 export interface Patience extends EtcdCallOptions {

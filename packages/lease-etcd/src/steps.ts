@@ -18,40 +18,16 @@ import {
   type Verdict,
 } from 'lease-core'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
-import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Layout } from './layout.ts'
+import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys, type Layout } from './layout.ts'
+import type { Step } from './requests.ts'
 import { openInTurn, openOrQueue } from './waiting.ts'
 import { foundBy, get, isAbsent, isOfTerm, isUnchanged, ping, put, remove, touch, when } from './txn.ts'
-
-/** One request of one operation. */
-export interface Step {
-  /** For how long, from the moment it is sent, the key it writes must not vanish; undefined: it needs no etcd lease. */
-  readonly coverMs: number | undefined
-  /** @param lease the etcd lease that covers `coverMs` */
-  request(lease: string): EtcdRequest
-  /** @param revision that of the whole transaction: what it has put has this `mod_revision` */
-  next(answer: EtcdAnswer, revision: string): Verdict | Step
-}
-
-/** The keys of one lease. */
-export interface Keys {
-  readonly key: Buffer
-  readonly pin: Buffer
-  readonly news: Buffer
-  readonly line: Buffer
-  readonly served: Buffer
-}
 
 const NO_LEASE = '0'
 
 /** The first step of the operation. */
 export function firstStep(op: Op, layout: Layout): Step {
-  const keys: Keys = {
-    key: layout.lease(op.lease),
-    pin: layout.pin(op.lease),
-    news: layout.newsOf(op.lease),
-    line: layout.lineOf(op.lease),
-    served: layout.servedOf(op.lease),
-  }
+  const keys = layout.keysOf(op.lease)
   const { key } = keys
   switch (op.kind) {
     case 'claim':

@@ -8,8 +8,8 @@
  */
 import { granted, refused, type ClaimOp, type Verdict } from 'lease-core'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
-import { bodyOf, holdingOf } from './layout.ts'
-import type { Keys, Step } from './steps.ts'
+import { bodyOf, holdingOf, type Keys } from './layout.ts'
+import type { Step } from './requests.ts'
 import { foundBy, get, isAbsent, isAtVersion, isOfTerm, ping, put, remove, when } from './txn.ts'
 
 /** The etcd lease under the line lives at least as long: an idle line is forgotten after that. */

@@ -28,7 +28,7 @@ function declare(nodes: 1 | 3): void {
     const unitMs = 250
     const harness: Harness = {
       name,
-      supports: { notifications: true, serverClock: false },
+      supports: { notifications: true, lines: true, serverClock: false },
       unitMs,
       sleep,
       open: async (namespace) => etcdClient({ etcd: setting.newEtcd(), namespace }),

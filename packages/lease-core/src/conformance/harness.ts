@@ -24,6 +24,8 @@ export interface TestFunction {
 export interface Supports {
   /** `subscribe` hears of what other clients do. */
   readonly notifications: boolean
+  /** Claims of those who wait stand in line (`ClientCallOptions.turn`). */
+  readonly lines?: boolean | undefined
   /**
    * The store measures time itself, so anybody may take over a lapsed lease at once. Otherwise a client must have
    * watched the lease for its whole duration first.

@@ -23,6 +23,7 @@ import { fencing } from './fencing.ts'
 import type { Harness, Runner } from './harness.ts'
 import { declare, type Chapter } from './kit.ts'
 import { limits } from './limits.ts'
+import { line } from './line.ts'
 import { manager } from './manager.ts'
 import { pins } from './pins.ts'
 import { refusals } from './refusals.ts'
@@ -46,6 +47,7 @@ const CHAPTERS: readonly Chapter[] = [
   trapdoor,
   refusals,
   waiting,
+  line,
   limits,
   badInput,
   scale,

@@ -16,7 +16,7 @@ import { Manager } from '../manager.ts'
 import type { FaultyClient, Guard, Harness, Runner } from './harness.ts'
 
 /** What a clause may need beyond the two clients. */
-export type Need = 'notifications' | 'serverClock' | 'exactClock' | 'faults' | 'restart' | 'guard' | 'noGuard'
+export type Need = 'notifications' | 'lines' | 'serverClock' | 'exactClock' | 'faults' | 'restart' | 'guard' | 'noGuard'
 
 export const ALICE = 'alice'
 export const BOB = 'bob'
@@ -71,6 +71,7 @@ function skip(runner: Runner, title: string, test: () => Promise<void>): void {
 function whyNot(need: Need, { supports, openFaulty, restart, guard }: Harness): string | undefined {
   const needs: Readonly<Record<Need, readonly [boolean, string]>> = {
     notifications: [supports.notifications, 'the substrate has no notifications'],
+    lines: [supports.lines === true, 'the client keeps no lines of those who wait'],
     serverClock: [supports.serverClock, 'the store has no clock of its own'],
     exactClock: [supports.exactClock === true, 'exact instants cannot be met on a real clock'],
     faults: [openFaulty !== undefined, 'the harness has no openFaulty'],

@@ -377,6 +377,32 @@ export const manager: Chapter = {
       'notifications',
     )
 
+    clause(
+      'those who wait in different processes are served in the order in which they came',
+      async (scene) => {
+        const { a, lease, longMs, unitMs } = scene
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const holders = ['first', 'second', 'third']
+        const order: string[] = []
+        const holds = []
+        for (const holder of holders) {
+          const manager = scene.manage(await scene.open())
+          const hold = manager.hold(lease, holder, { duration: longMs, wait: true }).then(async (granted) => {
+            order.push(holder)
+            await granted.release()
+            await manager.stop()
+          })
+          holds.push(later(hold))
+          await scene.pass(unitMs)
+        }
+        await a.releaseLease(lease, ALICE)
+        await scene.settle(Promise.all(holds), 'the holds')
+        same(order, holders, 'the order')
+      },
+      'lines',
+      'notifications',
+    )
+
     clause('a hold that waits gets the lease when it lapses, by the clock alone', async (scene) => {
       const { a, b, lease, unitMs, longMs } = scene
       await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
