@@ -4,12 +4,14 @@
  * them fall into a few buckets and travel in the same batches.
  */
 import type { Clock, Timer } from './clock.ts'
+import { instant, type Instant } from './skew.ts'
 
 /** Something that wants to be woken. It is on the agenda at most once. */
 export interface Task {
   /** Monotonic millisecond at which it is due; written by the agenda only. -1: not on it. */
   wakeAtMs: number
-  wake(): void
+  /** @param now read once for all who are woken together: shortly before, never after */
+  wake(now: Instant): void
 }
 
 /** Tasks woken in one turn of the event loop: about a millisecond of work, then others have their turn. */
@@ -78,7 +80,8 @@ export class Agenda {
   #fire(): void {
     this.#timer = undefined
     this.#timerAtMs = Number.NEGATIVE_INFINITY // whatever is added meanwhile is armed below
-    const nowMs = this.#clock.monotonic()
+    const now = instant(this.#clock)
+    const nowMs = now.monotonicMs
     let woken = 0
     for (
       let timeMs = this.#times[0];
@@ -93,7 +96,7 @@ export class Agenda {
         task.wakeAtMs = -1
         this.#waiting--
         woken++
-        task.wake()
+        task.wake(now)
       }
       // It may have been replaced meanwhile, when the last of those who waited was taken off and another came.
       if (bucket.length === 0 && this.#times[0] === timeMs && this.#buckets.get(timeMs) === bucket) {

@@ -3,7 +3,7 @@
  * window is counted from the instant *before* that request was sent, on both clocks (`skew.ts`).
  */
 import type { Clock } from './clock.ts'
-import { elapsedForHolder, instant, trustWindowMs, type Instant } from './skew.ts'
+import { elapsedForHolder, trustWindowMs, type Instant } from './skew.ts'
 
 export class Belief {
   readonly holder: string
@@ -11,13 +11,14 @@ export class Belief {
   /** How often the substrate has hinted, unrefuted, that the lease was vacated: above zero, ask before relying on it. */
   #doubts = 0
   #sent: Instant
-  #windowMs: number
+  /** Of the last grant, not of its window: a whole number takes no memory of its own. */
+  #durationMs: number
 
   constructor(holder: string, fencingToken: bigint, sent: Instant, durationMs: number) {
     this.holder = holder
     this.fencingToken = fencingToken
     this.#sent = sent
-    this.#windowMs = trustWindowMs(durationMs)
+    this.#durationMs = durationMs
   }
 
   get doubts(): number {
@@ -36,26 +37,25 @@ export class Belief {
 
   /** A later grant of the same term; never moves the end of the window back. */
   extend(sent: Instant, durationMs: number): void {
-    const windowMs = trustWindowMs(durationMs)
-    if (sent.monotonicMs + windowMs <= this.endsAtMs) return
+    if (sent.monotonicMs + trustWindowMs(durationMs) <= this.endsAtMs) return
     this.#sent = sent
-    this.#windowMs = windowMs
+    this.#durationMs = durationMs
   }
 
   /** Milliseconds of trust left; zero or less: none. */
-  leftMs(clock: Clock): number {
-    return this.#windowMs - elapsedForHolder(this.#sent, instant(clock))
+  leftMs(now: Instant): number {
+    return trustWindowMs(this.#durationMs) - elapsedForHolder(this.#sent, now)
   }
 
   /** Whether the holder may rely on it now. Reads both clocks; trusts no timer. */
   trusted(clock: Clock): boolean {
     const sent = this.#sent
-    const windowMs = this.#windowMs
+    const windowMs = trustWindowMs(this.#durationMs)
     return clock.monotonic() - sent.monotonicMs < windowMs && clock.now() - sent.wallMs < windowMs
   }
 
   /** Monotonic instant at which the window ends, if the wall clock does not end it sooner. */
   get endsAtMs(): number {
-    return this.#sent.monotonicMs + this.#windowMs
+    return this.#sent.monotonicMs + trustWindowMs(this.#durationMs)
   }
 }

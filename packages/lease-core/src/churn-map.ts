@@ -30,8 +30,17 @@ export class ChurnMap<V extends object> implements ReadonlyMap<string, V> {
     if (this.#entries.get(key) === undefined) return false
     this.#entries.set(key, undefined)
     this.#size--
-    if (this.#entries.size > 2 * this.#size + SPARE) this.#entries = new Map(this)
+    if (this.#entries.size > 2 * this.#size + SPARE) this.#rebuild()
     return true
+  }
+
+  /** By `forEach`: iterators would make an array of each entry. */
+  #rebuild(): void {
+    const entries = new Map<string, V>()
+    this.#entries.forEach((value, key) => {
+      if (value !== undefined) entries.set(key, value)
+    })
+    this.#entries = entries
   }
 
   clear(): void {

@@ -29,6 +29,20 @@ export interface ClientCallOptions {
   readonly turn?: Turn | undefined
 }
 
+/** A renewal of one term, as a Manager asks for it, and its way back: one object, for there are thousands at once. */
+export interface Renewal {
+  readonly lease: string
+  readonly holder: string
+  /** Of the term: no other is extended. */
+  readonly fencingToken: bigint
+  /** Whole milliseconds, as the term was granted for. */
+  readonly durationMs: number
+  /** It was done, to this very term, and `leases()` shows it. */
+  granted(): void
+  /** With that with which `extendLease` would have rejected. */
+  failed(error: unknown): void
+}
+
 /**
  * Manipulates the leases of one namespace directly. Safe to call concurrently.
  *
@@ -53,6 +67,11 @@ export interface Client {
    * Not held by this holder, or lapsed → `ErrInvalid`.
    */
   extendLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void>
+  /**
+   * `extendLease` for those who keep thousands of leases alive: no promise, no check of arguments that a claim has passed.
+   * Calls back exactly once, never before it has returned; what it calls does not throw. Absent: `extendLease` does it.
+   */
+  renewLease?(renewal: Renewal): void
   /** Records that a lapsed lease is vacant. Vacant already → resolves; not certainly past its expiry → `ErrInvalid`. */
   expireLease(lease: string, options?: ClientCallOptions): Promise<void>
   /** The holder gives the lease up. Vacant already → resolves; held by another → `ErrInvalid`. */

@@ -16,10 +16,12 @@ export interface CoalescerLimits {
   readonly maxInFlight: number
 }
 
-interface Waiting<Item, Answer> {
+/** An item, and who is told its answer. */
+export interface Waiting<Item, Answer> {
   readonly item: Item
   readonly signal: AbortSignal | undefined
-  readonly settle: (answer: Answer | undefined) => void
+  /** Called once with the answer; with undefined when the signal aborted before it was sent: then it never is. Must not throw. */
+  settle(answer: Answer | undefined): void
 }
 
 export class Coalescer<Item, Answer> {
@@ -36,10 +38,13 @@ export class Coalescer<Item, Answer> {
 
   /** The answer to this item; undefined when the signal aborted before it was sent: then it never is. */
   submit(item: Item, signal?: AbortSignal): Promise<Answer | undefined> {
-    return new Promise((settle) => {
-      this.#queue.push({ item, signal, settle })
-      this.#pumpSoon()
-    })
+    return new Promise((settle) => this.enqueue({ item, signal, settle }))
+  }
+
+  /** The same for those who are many and need no promise. */
+  enqueue(waiting: Waiting<Item, Answer>): void {
+    this.#queue.push(waiting)
+    this.#pumpSoon()
   }
 
   #pumpSoon(): void {

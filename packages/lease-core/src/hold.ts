@@ -18,6 +18,9 @@ import { backoffMs } from './backoff.ts'
 import type { Belief } from './belief.ts'
 import type { Clock } from './clock.ts'
 import { ErrLost, type LossReason } from './errors.ts'
+import { Extension, type ExtensionListener, type HeldTerm } from './extension.ts'
+import type { Renewable } from './renewals.ts'
+import type { Instant } from './skew.ts'
 import type { Token } from './token.ts'
 
 /** A claim kept alive until it is released or lost. */
@@ -61,21 +64,17 @@ export interface Hold extends AsyncDisposable {
   release(): Promise<void>
 }
 
-/** An extension under way. */
-export interface Extension {
-  /** Why the term is lost, or undefined when it was extended. Rejects when neither is known. */
-  readonly outcome: Promise<LossReason | undefined>
-  /** Stops standing in the way of the next operation on the lease. The answer may still come, and then counts. */
-  leaveBehind(): void
-}
-
 /** What the manager does for its Holds. */
 export interface HoldKeeper {
   readonly clock: Clock
   readonly agenda: Agenda
   readonly maxSleepMs: number
-  /** Extends this very term. */
-  extend(hold: ManagedHold, value: string | undefined): Extension
+  /** Calls `renewNow` when it is the Hold's turn. */
+  due(hold: ManagedHold, now: Instant): void
+  /** Begins to extend this very term; the Hold is told the outcome. */
+  extend(hold: ManagedHold, now: Instant): Extension
+  /** Now, read once for many. */
+  now(): Instant
   /** Extends this very term with a new value, as a call of the caller's own. */
   update(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why it is lost, or undefined when the term still stands. */
@@ -90,7 +89,7 @@ export interface HoldKeeper {
 /** So long before the end of the window the signal aborts: timers are late, and whoever hears it needs a moment. */
 const EARLY_MS = 2
 
-export class ManagedHold implements Hold, Task {
+export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable, Task {
   wakeAtMs = -1
   readonly token: Token
   readonly belief: Belief
@@ -104,7 +103,7 @@ export class ManagedHold implements Hold, Task {
   #renewAtMs: number
   #rereadAtMs: number
   /** The renewal that is out, if any, and when to leave it behind. */
-  #renewal: Extension | undefined
+  #renewal: Extension | 'due' | undefined
   #renewalEndsAtMs = 0
   /** Calls of `renew` and `update` that are out. */
   #asked = 0
@@ -117,10 +116,10 @@ export class ManagedHold implements Hold, Task {
     this.belief = belief
     this.durationMs = durationMs
     this.#renewEveryMs = renewEveryMs
-    const nowMs = keeper.clock.monotonic()
-    this.#renewAtMs = this.#nextRenewal(nowMs)
-    this.#rereadAtMs = nowMs + keeper.maxSleepMs
-    this.#schedule(nowMs)
+    const now = keeper.now()
+    this.#renewAtMs = this.#nextRenewal(now.monotonicMs)
+    this.#rereadAtMs = Math.ceil(now.monotonicMs + keeper.maxSleepMs)
+    this.#schedule(now)
   }
 
   get lease(): string {
@@ -210,9 +209,9 @@ export class ManagedHold implements Hold, Task {
       (error: unknown) => {
         if (this.#over !== undefined) return
         this.#keeper.retrying(this, error)
-        const nowMs = this.#keeper.clock.monotonic()
-        this.#rereadAtMs = nowMs + 1 + backoffMs(++this.#failedReads, this.#renewEveryMs)
-        this.#schedule(nowMs)
+        const now = this.#keeper.now()
+        this.#rereadAtMs = Math.ceil(now.monotonicMs + 1 + backoffMs(++this.#failedReads, this.#renewEveryMs))
+        this.#schedule(now)
       },
     )
   }
@@ -222,60 +221,62 @@ export class ManagedHold implements Hold, Task {
     if (this.#over === undefined) this.#end(this.#lossOf(reason, detail, cause))
   }
 
-  wake(): void {
+  wake(now: Instant): void {
     if (this.#over !== undefined) return
-    const { clock } = this.#keeper
-    const nowMs = clock.monotonic()
-    if (this.belief.leftMs(clock) <= EARLY_MS + 1) {
+    const nowMs = now.monotonicMs
+    if (this.belief.leftMs(now) <= EARLY_MS + 1) {
       this.#windowEnded()
       return
     }
-    if (this.#renewal !== undefined && nowMs >= this.#renewalEndsAtMs) {
+    if (this.#renewal instanceof Extension && nowMs >= this.#renewalEndsAtMs) {
       this.#renewal.leaveBehind()
       this.#failed(nowMs, new Error('no answer to a renewal in time'))
       this.#renewAtMs = nowMs
     }
     if (this.#renewal === undefined) {
-      if (nowMs >= this.#renewAtMs) this.#renew(nowMs)
-      else if (nowMs >= this.#rereadAtMs) {
-        this.#rereadAtMs = nowMs + this.#keeper.maxSleepMs
+      if (nowMs >= this.#renewAtMs) {
+        this.#renewal = 'due'
+        this.#keeper.due(this, now)
+      } else if (nowMs >= this.#rereadAtMs) {
+        this.#rereadAtMs = Math.ceil(nowMs + this.#keeper.maxSleepMs)
         this.suspect()
       }
     }
-    this.#schedule(nowMs)
+    this.#schedule(now)
   }
 
   #windowEnded(): void {
     this.lose(this.#renewal !== undefined || this.#asked > 0 || this.#failures > 0 ? 'unreachable' : 'expired')
   }
 
-  #renew(nowMs: number): void {
-    const renewal = this.#keeper.extend(this, undefined)
-    this.#renewal = renewal
-    this.#renewalEndsAtMs = Math.ceil(nowMs + this.#renewalLimitMs(nowMs))
-    renewal.outcome.then(
-      (loss) => {
-        if (this.#over !== undefined) return
-        if (loss !== undefined) this.lose(loss)
-        else this.#renewed(renewal)
-      },
-      (error: unknown) => {
-        if (this.#over !== undefined || this.#renewal !== renewal) return
-        const failedMs = this.#keeper.clock.monotonic()
-        this.#failed(failedMs, error)
-        this.#schedule(failedMs)
-      },
-    )
+  renewNow(now: Instant): boolean {
+    if (this.#over !== undefined || this.#renewal !== 'due') return false
+    this.#renewal = this.#keeper.extend(this, now)
+    this.#renewalEndsAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now.monotonicMs))
+    this.#schedule(now)
+    return true
   }
 
-  /** The late answer of a renewal left behind counts as well: it moved the window. */
-  #renewed(renewal: Extension): void {
-    const nowMs = this.#keeper.clock.monotonic()
+  /** A renewal has its answer. The late one of a renewal left behind counts as well: it moved the window. */
+  extended(renewal: Extension, loss: LossReason | undefined): void {
+    if (this.#over !== undefined) return
+    if (loss !== undefined) {
+      this.lose(loss)
+      return
+    }
+    const now = this.#keeper.now()
     if (this.#renewal === renewal) this.#renewal = undefined
     this.#failures = 0
-    this.#renewAtMs = this.#nextRenewal(nowMs)
-    this.#rereadAtMs = nowMs + this.#keeper.maxSleepMs
-    this.#schedule(nowMs)
+    this.#renewAtMs = this.#nextRenewal(now.monotonicMs)
+    this.#rereadAtMs = Math.ceil(now.monotonicMs + this.#keeper.maxSleepMs)
+    this.#schedule(now)
+  }
+
+  failed(renewal: Extension, error: unknown): void {
+    if (this.#over !== undefined || this.#renewal !== renewal) return
+    const now = this.#keeper.now()
+    this.#failed(now.monotonicMs, error)
+    this.#schedule(now)
   }
 
   #failed(nowMs: number, cause: unknown): void {
@@ -298,12 +299,11 @@ export class ManagedHold implements Hold, Task {
     return Math.max(Math.ceil(nowMs) + 1, Math.floor(dueMs / grainMs) * grainMs)
   }
 
-  #schedule(nowMs: number): void {
-    const nextMs = Math.min(
-      Math.floor(nowMs + this.belief.leftMs(this.#keeper.clock) - EARLY_MS),
-      this.#renewal !== undefined ? this.#renewalEndsAtMs : Math.min(this.#renewAtMs, Math.ceil(this.#rereadAtMs)),
-    )
-    this.#keeper.agenda.at(this, Math.max(nextMs, Math.ceil(nowMs)))
+  #schedule(now: Instant): void {
+    let nextMs = Math.floor(now.monotonicMs + this.belief.leftMs(now) - EARLY_MS)
+    if (this.#renewal === undefined) nextMs = Math.min(nextMs, this.#renewAtMs, this.#rereadAtMs)
+    else if (this.#renewal !== 'due') nextMs = Math.min(nextMs, this.#renewalEndsAtMs)
+    this.#keeper.agenda.at(this, Math.max(nextMs, Math.ceil(now.monotonicMs)))
   }
 
   #end(loss: ErrLost | undefined): void {

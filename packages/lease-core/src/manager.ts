@@ -32,14 +32,16 @@ import { sleep, systemClock, type Clock } from './clock.ts'
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LeaseErrorDetails, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
-import { ManagedHold, type Extension, type Hold, type HoldKeeper } from './hold.ts'
+import { Extension, type ExtensionDesk, type HeldTerm } from './extension.ts'
+import { ManagedHold, type Hold, type HoldKeeper } from './hold.ts'
 import { Lanes } from './lanes.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, LapseAware, Request } from './lease.ts'
 import type { Turn } from './line.ts'
 import { observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
-import { instant } from './skew.ts'
+import { instant, type Instant } from './skew.ts'
+import { Renewals } from './renewals.ts'
 import type {
   Checker,
   Claimer,
@@ -79,6 +81,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #maxSleepMs: number
   readonly #agenda: Agenda
   readonly #keeper: HoldKeeper
+  readonly #desk: ExtensionDesk
+  readonly #renewals = new Renewals(() => this.#now())
   readonly #lanes = new Lanes()
   readonly #beliefs = new ChurnMap<Belief>()
   readonly #holds = new ChurnMap<ManagedHold[]>()
@@ -91,6 +95,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** A machine that was suspended, or whose wall clock was set, finds out here: timers count only the monotonic clock. */
   readonly #vigil: Task = { wakeAtMs: -1, wake: () => this.#compareClocks() }
   #clocksApartMs = 0
+  #sharedNow: Instant | undefined
   #unsubscribe: (() => void) | undefined
   #sweepAt = SWEEP_FLOOR
 
@@ -102,6 +107,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#maxSleepMs = maxSleepMs
     this.#agenda = new Agenda(this.#clock)
     this.#keeper = this.#makeKeeper()
+    this.#desk = {
+      client,
+      lanes: this.#lanes,
+      stopping: this.#stopping.signal,
+      now: () => this.#now(),
+      lossOf: (hold) => this.#lossOf(hold),
+    }
     this.#waitingRoom = this.#makeWaitingRoom()
     setMaxListeners(0, this.#stopping.signal) // every claim that pauses listens to it
   }
@@ -300,6 +312,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         fail(error)
       }
     })
+  }
+
+  /** Now, read once for all that one answer sets going: reading two clocks for each of a thousand takes its time. */
+  #now(): Instant {
+    if (this.#sharedNow === undefined) {
+      this.#sharedNow = instant(this.#clock)
+      queueMicrotask(() => (this.#sharedNow = undefined))
+    }
+    return this.#sharedNow
   }
 
   async #inLane<T>(lease: string, signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
@@ -610,7 +631,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       clock: this.#clock,
       agenda: this.#agenda,
       maxSleepMs: this.#maxSleepMs,
-      extend: (hold, value) => this.#extend(hold, value),
+      now: () => this.#now(),
+      due: (hold, now) => this.#renewals.due(hold, now),
+      extend: (hold, now) => {
+        const extension = new Extension(this.#desk, hold, undefined, hold, this.#renewals.done)
+        extension.begin(now)
+        return extension
+      },
       reread: async (hold) => {
         await this.#read(hold.lease)
         return this.#lossOf(hold)
@@ -626,56 +653,16 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     }
   }
 
-  /** A renewal has its turn like any other operation on the lease, but one that hangs can be passed. */
-  #extend(hold: ManagedHold, value: string | undefined): Extension {
-    const { lease } = hold
-    let place: 'queued' | 'in the lane' | 'gone' = 'queued'
-    const leaveBehind = (): void => {
-      if (place === 'in the lane') this.#lanes.leave(lease)
-      place = 'gone'
-    }
-    const extend = async (): Promise<LossReason | undefined> => {
-      const turn = this.#lanes.enter(lease)
-      if (turn !== undefined) await turn
-      const passed = place === 'gone'
-      place = 'in the lane'
-      try {
-        this.#stopping.signal.throwIfAborted()
-        if (passed || hold.over) throw new Error('there is no use for it any more')
-        return await this.#extendOnce(hold, value)
-      } finally {
-        leaveBehind()
-      }
-    }
-    return { outcome: extend(), leaveBehind }
-  }
-
-  async #extendOnce(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
-    const { lease, holder, durationMs, fencingToken, belief } = hold
-    const known = this.#client.leases().get(lease)
-    if (known !== undefined && known.fencingToken > fencingToken) return 'taken' // tokens rise: this term is over
-    const sent = instant(this.#clock)
-    const { doubts } = belief
-    try {
-      await this.#client.extendLease(lease, { holder, duration: durationMs, value, announce: value !== undefined })
-    } catch (error) {
-      if (!(error instanceof ErrInvalid)) throw error
-      const loss = this.#lossOf(hold)
-      if (loss === undefined) throw error // refused, yet the term stands: ask again
-      return loss
-    }
-    const loss = this.#lossOf(hold)
-    if (loss === undefined && !hold.over) {
-      belief.settle(doubts)
-      belief.extend(sent, durationMs)
-    }
-    return loss
-  }
-
   async #update(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
     const { lease, holder } = hold
     try {
-      return await this.#extend(hold, value).outcome
+      return await new Promise((resolve, reject) => {
+        const listener = {
+          extended: (_: Extension, loss?: LossReason) => resolve(loss),
+          failed: (_: Extension, error: unknown) => reject(error),
+        }
+        new Extension(this.#desk, hold, value, listener).begin()
+      })
     } catch (error) {
       if (!(error instanceof ErrInvalid)) throw error
       throw new ErrUnknown(`could not update lease "${lease}": it was refused although the term stands`, {
@@ -687,10 +674,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   /** Why this term is over by what the client knows, or undefined when it stands. */
-  #lossOf({ lease, holder, fencingToken, belief }: ManagedHold): LossReason | undefined {
+  #lossOf({ lease, holder, belief }: HeldTerm): LossReason | undefined {
     const info = this.#client.leases().get(lease)
     if (info === undefined || this.#hasLapsed(info)) return belief.trusted(this.#clock) ? 'revoked' : 'expired'
-    return info.holder === holder && info.fencingToken === fencingToken ? undefined : 'taken'
+    return info.holder === holder && info.fencingToken === belief.fencingToken ? undefined : 'taken'
   }
 
   #ended(hold: ManagedHold, loss: ErrLost | undefined): void {
@@ -716,7 +703,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const before = this.#clocksApartMs
     this.#keepVigil()
     if (this.#clocksApartMs - before <= 1) return
-    for (const holds of [...this.#holds.values()]) for (const hold of [...holds]) hold.wake()
+    const now = instant(this.#clock)
+    for (const holds of [...this.#holds.values()]) for (const hold of [...holds]) hold.wake(now)
   }
 
   #makeWaitingRoom(): WaitingRoom {

@@ -21,7 +21,7 @@ import { setMaxListeners } from 'node:events'
 import { DateTime, type DurationLike } from 'luxon'
 import { backoffMs } from './backoff.ts'
 import { ChurnMap } from './churn-map.ts'
-import type { Client, ClientCallOptions, LeaseChange } from './client.ts'
+import type { Client, ClientCallOptions, LeaseChange, Renewal } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { Coalescer } from './coalescer.ts'
 import { ErrInvalid, ErrUnknown, notValid } from './errors.ts'
@@ -39,8 +39,10 @@ import {
 import { learnTurn } from './line.ts'
 import { inViewSince } from './observer.ts'
 import { parseSubstrateClientOptions } from './options.ts'
+import { RenewalOp } from './renewal-op.ts'
 import { elapsedForObserver, instant, lapseWindowMs, type Instant } from './skew.ts'
 import {
+  refused,
   unknown,
   type AnyVerdict,
   type Call,
@@ -229,25 +231,65 @@ export class SubstrateClient implements Client {
     return this.#start(options, (signal) => {
       const durationMs = checkRequest(lease, request)
       const { holder, value, announce } = request
-      return this.#inLane(lease, () => {
+      return this.#demand(lease, signal, () => {
         const known = this.#sightings.get(lease)
         const own = known?.holder === holder ? known : undefined
         const seen = own?.version === undefined ? undefined : own
         const fencingToken = own?.fencingToken
         const op: Op = { kind: 'extend', lease, holder, fencingToken, durationMs, value, seen, announce }
         // A store without a clock cannot tell that the lease has lapsed; whoever observed it can, and must.
-        if (known?.lapsedVersion(instant(this.#clock)) !== undefined) return Promise.reject(invalid(op, undefined))
-        return this.#demand(op, signal)
+        if (known?.version !== undefined && known.isLapsed(instant(this.#clock))) throw invalid(op, undefined)
+        return op
       })
     })
+  }
+
+  renewLease(renewal: Renewal): void {
+    const { aborted, reason } = this.#closing.signal as { aborted: boolean; reason: unknown }
+    if (aborted) return queueMicrotask(() => renewal.failed(reason))
+    if (!this.#inspected) this.#inspect()
+    const turn = this.#lanes.enter(renewal.lease)
+    if (turn === undefined) this.#renew(renewal)
+    else void turn.then(() => this.#renew(renewal))
+  }
+
+  #renew(renewal: Renewal): void {
+    const known = this.#sightings.get(renewal.lease)
+    const own = known?.fencingToken === renewal.fencingToken && known.holder === renewal.holder
+    const op = new RenewalOp(renewal, own && known.version !== undefined ? known : undefined, this.#renewed)
+    // Tokens rise: a later one says that this term is over. And of a store without a clock, observers must say it.
+    if (known !== undefined && known.fencingToken > renewal.fencingToken) {
+      queueMicrotask(() => this.#endRenewal(op, refused(known)))
+    } else if (known?.version !== undefined && known.isLapsed(instant(this.#clock))) {
+      queueMicrotask(() => this.#endRenewal(op, refused(undefined)))
+    } else this.#ops.enqueue(op)
+  }
+
+  readonly #renewed = (op: RenewalOp, verdict: Verdict | undefined): void => {
+    if (isSettled(verdict)) this.#endRenewal(op, verdict)
+    else {
+      this.#settle(op, undefined, { first: verdict }).then(
+        (last) => this.#endRenewal(op, last),
+        (error: unknown) => {
+          this.#lanes.leave(op.lease)
+          op.renewal.failed(error)
+        },
+      )
+    }
+  }
+
+  #endRenewal(op: RenewalOp, { outcome, holding }: Verdict): void {
+    this.#lanes.leave(op.lease)
+    if (outcome === 'granted') op.renewal.granted()
+    else op.renewal.failed(invalid(op, holding))
   }
 
   expireLease(lease: string, options?: ClientCallOptions): Promise<void> {
     return this.#start(options, (signal) => {
       checkNames({ lease })
-      return this.#inLane(lease, () => {
+      return this.#demand(lease, signal, () => {
         const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
-        return this.#demand({ kind: 'expire', lease, lapsed }, signal)
+        return { kind: 'expire', lease, lapsed }
       })
     })
   }
@@ -255,9 +297,9 @@ export class SubstrateClient implements Client {
   releaseLease(lease: string, holder: string, options?: ClientCallOptions): Promise<void> {
     return this.#start(options, (signal) => {
       checkNames({ lease, holder })
-      return this.#inLane(lease, () => {
+      return this.#demand(lease, signal, () => {
         const fencingToken = this.#tokenOf(lease, holder)
-        return this.#demand({ kind: 'release', lease, holder, fencingToken, nonce: undefined }, signal)
+        return { kind: 'release', lease, holder, fencingToken, nonce: undefined }
       })
     })
   }
@@ -273,7 +315,7 @@ export class SubstrateClient implements Client {
   #pin(kind: 'pin' | 'unpin', lease: string, entity: string): Promise<void> {
     return this.#start(undefined, () => {
       checkNames({ lease, entity })
-      return this.#inLane(lease, () => this.#demand({ kind, lease, entity }, undefined))
+      return this.#demand(lease, undefined, () => ({ kind, lease, entity }))
     })
   }
 
@@ -361,20 +403,57 @@ export class SubstrateClient implements Client {
     }
   }
 
-  /** Settles the operation; refused is `ErrInvalid`. */
-  async #demand(op: Op, signal: AbortSignal | undefined): Promise<void> {
-    const verdict = await this.#settle(op, signal)
-    if (verdict.outcome !== 'granted') throw invalid(op, verdict.holding)
+  /**
+   * Settles an operation in the lease's lane; refused is `ErrInvalid`. Where all goes well, as it nearly always does, it
+   * takes one promise: thousands of these are under way at once.
+   *
+   * @param make makes the operation when its turn has come, of what is known then; what it throws is the outcome
+   */
+  #demand(lease: string, signal: AbortSignal | undefined, make: () => Op): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const fail = (error: unknown): void => {
+        this.#lanes.leave(lease)
+        reject(error)
+      }
+      const finish = (op: Op, { outcome, holding }: Verdict): void => {
+        if (outcome !== 'granted') return fail(invalid(op, holding))
+        this.#lanes.leave(lease)
+        resolve()
+      }
+      const send = (): void => {
+        try {
+          const item = make()
+          const settle = (verdict: Verdict | undefined): void => {
+            if (isSettled(verdict)) finish(item, verdict)
+            else this.#settle(item, signal, { first: verdict }).then((last) => finish(item, last), fail)
+          }
+          this.#ops.enqueue({ item, signal, settle })
+        } catch (error) {
+          fail(error)
+        }
+      }
+      const turn = this.#lanes.enter(lease)
+      if (turn === undefined) send()
+      else void turn.then(send)
+    })
   }
 
-  /** Sends the operation until it is granted or refused, or no more can be learned about it. */
-  async #settle(op: Op, signal: AbortSignal | undefined): Promise<Verdict> {
+  /**
+   * Sends the operation until it is granted or refused, or no more can be learned about it.
+   *
+   * @param sent what became of it if it was sent once already; undefined: it never was, for the signal aborted
+   */
+  async #settle(
+    op: Op,
+    signal: AbortSignal | undefined,
+    sent?: { readonly first: Verdict | undefined },
+  ): Promise<Verdict> {
     const startedMs = this.#clock.monotonic()
     let attempts = 0
     for (let tries = 1; ; tries++) {
-      const verdict = await this.#ops.submit(op, signal)
+      const verdict = tries === 1 && sent !== undefined ? sent.first : await this.#ops.submit(op, signal)
       if (verdict === undefined) throw attempts === 0 ? new NeverSent() : signal?.reason
-      if (verdict.outcome === 'granted' || verdict.outcome === 'refused') return verdict
+      if (isSettled(verdict)) return verdict
 
       let delayMs: number
       if (verdict.outcome === 'contended') {
@@ -396,7 +475,7 @@ export class SubstrateClient implements Client {
     const op: Op = { kind: 'release', lease, holder, fencingToken: undefined, nonce }
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       const verdict = await this.#ops.submit(op)
-      if (verdict?.outcome === 'granted' || verdict?.outcome === 'refused') return
+      if (isSettled(verdict)) return
       if (this.#lanes.contended(lease)) return // the one who waits may find this very term his own
       try {
         await sleep(this.#clock, backoffMs(attempt), this.#closing.signal)
@@ -424,7 +503,7 @@ export class SubstrateClient implements Client {
     for (let index = 0; index < ops.length; index++) {
       const op = ops[index] as Op
       const verdict = verdicts[index] as Verdict
-      if (verdict.outcome === 'granted' || verdict.outcome === 'refused') this.#learn(op.lease, verdict.holding, now)
+      if (isSettled(verdict)) this.#learn(op.lease, verdict.holding, now)
     }
     return verdicts
   }
@@ -660,6 +739,11 @@ interface ReadAnswer {
 
 /** Aborted while it was still queued: there is nothing to tidy up. The caller has been told the signal's own reason. */
 class NeverSent extends Error {}
+
+/** Granted or refused: what became of it is known. */
+function isSettled(verdict: Verdict | undefined): verdict is Verdict & { readonly outcome: 'granted' | 'refused' } {
+  return verdict?.outcome === 'granted' || verdict?.outcome === 'refused'
+}
 
 function isVacant({ remainingMs, pinned, version }: Holding): boolean {
   return remainingMs <= 0 && !pinned && version === undefined

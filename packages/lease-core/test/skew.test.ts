@@ -44,6 +44,6 @@ describe('Skew: the arithmetic of trust (decision 1)', () => {
     expect(belief.trusted(clock)).to.equal(true)
     await clock.advance(1)
     expect(belief.trusted(clock)).to.equal(false)
-    expect(belief.leftMs(clock)).to.equal(0)
+    expect(belief.leftMs(instant(clock))).to.equal(0)
   })
 })

@@ -27,7 +27,7 @@ function declare(target: PostgresTarget): void {
     const unitMs = 250
     const harness: Harness = {
       name: target.name,
-      supports: { notifications: true, serverClock: true },
+      supports: { notifications: true, lines: true, serverClock: true },
       unitMs,
       sleep,
       open: async (namespace) => postgresClient({ pool: setting.newPool({ max: 6 }), namespace }),

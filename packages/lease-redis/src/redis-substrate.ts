@@ -19,6 +19,7 @@ import {
   type ClaimAnyOp,
   type ClaimOp,
   type Clock,
+  type ExtendOp,
   type Holding,
   type LeaseChange,
   type Op,
@@ -29,6 +30,7 @@ import {
 } from 'lease-core'
 import { evaluate, explained } from './connection.ts'
 import type { RedisConnection } from './driver.ts'
+import { extendScript } from './extend-script.ts'
 import { redisTrapdoor } from './guard.ts'
 import { Keys } from './keys.ts'
 import { likeTheConnection, listenTo } from './listener.ts'
@@ -97,6 +99,7 @@ export class RedisSubstrate implements Substrate {
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    if (ops.length > 1 && ops.every(isPlainExtension)) return await this.#extend(ops, call)
     const args: string[] = []
     for (const op of ops) addArguments(args, op)
     const leases = ops.map(({ lease }) => lease)
@@ -108,6 +111,29 @@ export class RedisSubstrate implements Substrate {
       verdicts[position] = { ...(verdicts[position] as Verdict), line }
     }
     return verdicts
+  }
+
+  /** The answer names what differs from the request: most verdicts are made of the operation itself. */
+  async #extend(ops: readonly ExtendOp[], call: Call): Promise<readonly Verdict[]> {
+    const leases = ops.map(({ lease }) => lease)
+    let lines = ''
+    let last = ops[0] as ExtendOp
+    let rest = restOfLine(last)
+    for (const op of ops) {
+      // Most are of one holder and one duration.
+      if (op.holder !== last.holder || op.durationMs !== last.durationMs) rest = restOfLine((last = op))
+      lines += (op.fencingToken === undefined ? '*' : op.fencingToken.toString()) + rest
+    }
+    const answer = await this.#inTime(extendScript, leases, [lines], call)
+    const expiries = String(answer[1]).split(' ')
+    let at = 2
+    return ops.map((op, position) => {
+      const expiryMs = expiries[position] as string
+      if (expiryMs !== '') return granted(extendedTerm(op, remaining(expiryMs, answer[0])))
+      const verdict = verdictOf(op, answer, at)
+      at += FIELDS
+      return verdict
+    })
   }
 
   async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
@@ -176,13 +202,14 @@ export class RedisSubstrate implements Substrate {
   async #inTime(script: Script, leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
     const deadlineMs = this.#clock.monotonic() + call.timeoutMs
     const { index, tokens, pins, channel } = this.#keys
+    const said = script === extendScript ? args : [channel, ...args]
     // Nothing to do: it tells the time of the very server that the operations will go to.
     if (!this.#serverTime.known) await this.#timed(applyScript, [index, tokens, pins], ['0', channel])
     const keys = [index, tokens, pins]
     for (const lease of leases) keys.push(this.#keys.lease(lease))
     for (let attempt = 1; ; attempt++) {
       const notAfter = String(this.#serverTime.latestMicros(deadlineMs))
-      const answer = await this.#timed(script, keys, [notAfter, channel, ...args])
+      const answer = await this.#timed(script, keys, [notAfter, ...said])
       if (answer[1] !== LATE) return answer
       // In time by our clock, late by the server's: that one was set, or it is another server. Its answer told the time.
       if (attempt === 2 || this.#clock.monotonic() >= deadlineMs) {
@@ -206,6 +233,21 @@ export class RedisSubstrate implements Substrate {
       throw explained(error)
     }
   }
+}
+
+/** Whether `extendScript` can do it. */
+function isPlainExtension(op: Op): op is ExtendOp {
+  return op.kind === 'extend' && op.value === undefined
+}
+
+/** What comes after the token in a line for `extendScript`. */
+function restOfLine({ durationMs, holder }: ExtendOp): string {
+  return ` ${milliseconds(durationMs)} ${holder}\n`
+}
+
+/** A term that was extended, unpinned and without a value, as most are. */
+function extendedTerm({ holder, fencingToken = 0n }: ExtendOp, remainingMs: number): Holding {
+  return { holder, fencingToken, remainingMs, value: undefined, pinned: false, version: undefined }
 }
 
 /** The arguments of one operation, in the order that `applyScript` documents. */
@@ -265,6 +307,11 @@ function fieldsAt(answer: readonly unknown[], at: number): Fields {
   return answer.slice(at, at + FIELDS) as unknown as Fields
 }
 
+/** A key is gone a millisecond after the one it expires in. */
+function remaining(expiryMs: unknown, serverMicros: unknown): number {
+  return Number(expiryMs) + 1 - Number(serverMicros) / 1000
+}
+
 /** @param asked who holds it where the answer leaves that out */
 function holdingOf(
   [code, token, expiryMs, holder, value]: Fields,
@@ -273,8 +320,7 @@ function holdingOf(
 ): Holding | undefined {
   if ((Number(code) & HELD) === 0) return undefined
   const pinned = (Number(code) & PINNED) !== 0
-  // A key is gone a millisecond after the one it expires in.
-  let remainingMs = Number(expiryMs) + 1 - Number(serverMicros) / 1000
+  let remainingMs = remaining(expiryMs, serverMicros)
   if (remainingMs <= 0 && !pinned) remainingMs = Number.MIN_VALUE
   return {
     holder: holder ?? asked ?? '',

@@ -34,7 +34,7 @@ export function script(text: string): Script {
  * `us`: the server's clock in microseconds. `now`: in milliseconds, as the server looks at it when it lets keys expire.
  * Numbers are doubles in Lua and are written out whole.
  */
-const prelude = `
+export const prelude: string = `
 local function fmt(n) return string.format('%.0f', n) end
 local function failed(reply) return type(reply) == 'table' and reply.err end
 local time = redis.call('TIME')
@@ -73,7 +73,7 @@ export const FAILED = -1
 export const LATE = 'late'
 
 /** What may be done to a lease. ARGV begins with the time after which nothing is to be done, and the channel. */
-const operations = `
+export const operations: string = `
 if ARGV[1] ~= '0' and us > tonumber(ARGV[1]) then return { us, '${LATE}' } end
 local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
 local code, refusal = leave(tokens)

@@ -17,7 +17,7 @@ function harnessOf(
 ): Omit<Harness, 'guard' | 'restart'> {
   return {
     name,
-    supports: { notifications: true, serverClock: true },
+    supports: { notifications: true, lines: true, serverClock: true },
     unitMs,
     sleep,
     open: async (namespace) => {

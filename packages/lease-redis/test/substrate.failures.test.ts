@@ -380,6 +380,7 @@ describe('a server of our own', () => {
           unpin('pinned', 'e'),
           extend('held', 'a', 99_000, { value: 'w' }),
         ],
+        [extend('held', 'a', 99_500), extend('pinned', 'a', 99_500)],
       ]) {
         const verdicts = await substrate.apply(batch, newCall())
         for (const [index, { outcome, cause }] of verdicts.entries()) {

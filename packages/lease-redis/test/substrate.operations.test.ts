@@ -20,6 +20,8 @@ import {
   type Setting,
 } from './setting.ts'
 
+type Five = [string, string, string, string, string]
+
 /** Outlived in each test, and long enough for a busy machine to do something before. */
 const SHORT_MS = 300
 
@@ -478,6 +480,80 @@ for (const target of redisTargets('server')) {
         expect(verdicts[5]?.holding).to.include({ holder: 'a', value: pinned, pinned: false })
         expect([verdicts[1], verdicts[3], verdicts[6]]).to.deep.equal([vacant, vacant, vacant])
         await settle(substrate, unpin(bare, 'E'))
+      })
+    })
+
+    describe('a batch of extensions, which travel in few words', () => {
+      it('says of each what it says when it comes alone', async () => {
+        const [plain, valued, pinned, foreign, older] = ['plain', 'valued', 'pinned', 'foreign', 'older'].map(
+          unique,
+        ) as Five
+        const [lapsed, vacant, broken, list, any] = ['lapsed', 'vacant', 'broken', 'list', 'any'].map(unique) as Five
+        const tokens = new Map<string, bigint>()
+        for (const lease of [plain, pinned, foreign, older, any]) {
+          tokens.set(lease, (await grant(substrate, claim(lease, 'ä|b=c', 10_000))).fencingToken)
+        }
+        tokens.set(valued, (await grant(substrate, claim(valued, 'ä|b=c', 10_000, { value: 'v|=' }))).fencingToken)
+        tokens.set(lapsed, (await grant(substrate, claim(lapsed, 'ä|b=c', 1))).fencingToken)
+        await setting.redis.set(`${base}l:${broken}`, 'not a lease')
+        await setting.redis.rpush(`${base}l:${list}`, 'not a lease')
+        await sleep(5)
+        const ops = [
+          extend(plain, 'ä|b=c', 20_000, { fencingToken: tokens.get(plain) }),
+          extend(valued, 'ä|b=c', 20_000, { fencingToken: tokens.get(valued) }),
+          extend(pinned, 'ä|b=c', 20_000, { fencingToken: tokens.get(pinned) }),
+          extend(foreign, 'b', 20_000, { fencingToken: tokens.get(foreign) }),
+          extend(older, 'ä|b=c', 20_000, { fencingToken: (tokens.get(older) ?? 0n) - 1n }),
+          extend(lapsed, 'ä|b=c', 20_000, { fencingToken: tokens.get(lapsed) }),
+          extend(vacant, 'ä|b=c', 20_000, { fencingToken: 7n }),
+          extend(broken, 'ä|b=c', 20_000, { fencingToken: 7n }),
+          extend(list, 'ä|b=c', 20_000, { fencingToken: 7n }),
+          extend(any, 'ä|b=c', 5),
+        ]
+        const check = async (): Promise<void> => {
+          const together = await substrate.apply(ops, newCall())
+          const apart = (await Promise.all(ops.map((op) => substrate.apply([op], newCall())))).flat()
+          expect(together.map(({ outcome }) => outcome)).to.deep.equal(apart.map(({ outcome }) => outcome))
+          for (const [index, { holding }] of together.entries()) {
+            const { remainingMs = 0, ...rest } = apart[index]?.holding ?? {}
+            const { remainingMs: left = 0, ...same } = holding ?? {}
+            expect(same, ops[index]?.lease).to.deep.equal(rest)
+            expect(left).to.be.within(remainingMs - 1, remainingMs + 2_000)
+          }
+          expect(together.slice(7, 9).map(({ cause }) => String(cause))).to.deep.equal(
+            apart.slice(7, 9).map(({ cause }) => String(cause)),
+          )
+        }
+        await check()
+        expect((await setting.redis.get(`${base}l:${plain}`))?.split('|').length).to.equal(6)
+        await settle(substrate, pin(pinned, 'e'))
+        try {
+          await check()
+        } finally {
+          await settle(substrate, unpin(pinned, 'e'))
+          await setting.redis.del(`${base}l:${broken}`, `${base}l:${list}`)
+        }
+      })
+
+      it('moves expiries to now plus the duration, never back, each by its own', async () => {
+        const leases = Array.from({ length: 5 }, () => unique('own'))
+        const ops = []
+        for (const [index, lease] of leases.entries()) {
+          const { fencingToken } = await grant(substrate, claim(lease, `h${index % 2}`, 1_000))
+          ops.push(extend(lease, `h${index % 2}`, 10_000 * (index + 1), { fencingToken }))
+        }
+        for (const shorter of [1, 100]) {
+          const verdicts = await substrate.apply(
+            ops.map((op) => ({ ...op, durationMs: op.durationMs / shorter })),
+            newCall(),
+          )
+          for (const [index, { outcome, holding }] of verdicts.entries()) {
+            expect(outcome).to.equal('granted')
+            const wholeMs = 10_000 * (index + 1)
+            expect(holding?.remainingMs).to.be.within(wholeMs - 9_000, wholeMs + 1)
+            expect(await setting.redis.pttl(`${base}l:${leases[index]}`)).to.be.within(wholeMs - 9_000, wholeMs + 1)
+          }
+        }
       })
     })
 
