@@ -12,8 +12,8 @@
  *   tells that it is free, and otherwise when it lapses; nobody polls.
  * - Nothing extends the lease but `extend()` and `heartbeat()`: who stops working loses it after `ttl`. Whoever lost it
  *   so (`expired`) does not stand again until told to; every other loss leaves the candidate standing.
- * - Every loss is told, once, by `lost` and by `signal`, no later than the lease can be another's. To give it up by
- *   `release()` or `close()` is no loss.
+ * - Every loss is told, once, by `lost` and by `signal`, no later than the lease can be another's, unless an
+ *   operator revoked it: then as soon as the news has come. To give it up by `release()` or `close()` is no loss.
  * - After `close()` no timer, wait or subscription of it is left.
  *
  * Failure. An attempt in the background that fails is repeated with growing pauses for as long as this stands; the

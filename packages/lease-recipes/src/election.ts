@@ -10,7 +10,8 @@
  *   next is selected as soon as the substrate tells so, or when the lease lapses.
  * - Every node, one that joined late and one that only watches too, knows the leader and its value when `start()`
  *   resolves, and hears of every later change. Nobody polls.
- * - `select` and `deselect` alternate, and each is told: `deselect` no later than another can be selected.
+ * - `select` and `deselect` alternate, and each is told: `deselect` no later than another can be selected. An operator's
+ *   revocation is the exception to both: until the news has come, the revoked node may believe that it leads.
  * - After `stop()` no timer, wait or subscription of it is left.
  *
  * What a node that leads knows of itself counts for more than what it reads: a read that was sent before it was selected
