@@ -16,7 +16,7 @@
 import { ErrNotHeld, ErrTrapdoor, hasMethods, notValid, type Trapdoor } from 'lease-core'
 import { evaluate, explained } from './connection.ts'
 import type { RedisPrivateConnection, RedisScripting, RedisTransactional } from './driver.ts'
-import { script } from './script.ts'
+import { script, type Script } from './script.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
@@ -86,7 +86,7 @@ export class RedisGuard {
     const watched = terms.map((term) => keyFor(redis, term))
     const tokens = terms.map(({ fencingToken }) => String(fencingToken))
     try {
-      return await evaluate(redis, script(guarded(lua)), [...watched, ...keys], [terms.length, ...tokens, ...args])
+      return await evaluate(redis, guarded(lua), [...watched, ...keys], [terms.length, ...tokens, ...args])
     } catch (error) {
       const { message } = error as { message?: unknown }
       const lost = typeof message === 'string' ? /^LEASELOST (\d+)$/.exec(message)?.[1] : undefined
@@ -155,23 +155,33 @@ export class RedisGuard {
 /** Connections on which a transaction of ours is under way. */
 const busy = new WeakSet<object>()
 
+/** Scripts made lately, by the caller's text: its digest is dearer than all else that `run` does here. */
+const made = new Map<string, Script>()
+const MOST_MADE = 256
+
 /**
  * KEYS: leases, then the caller's. ARGV: how many leases, their tokens, then the caller's. All of ours is on the first
  * line: what the server says about lines of the script is true of the caller's own.
  */
-function guarded(lua: string): string {
+function guarded(lua: string): Script {
+  const known = made.get(lua)
+  if (known !== undefined) return known
   const check = `local n = tonumber(ARGV[1]) for i = 1, n do local stored, begin = redis.call('GET', KEYS[i]), ARGV[i + 1] .. '|' if not stored or string.sub(stored, 1, #begin) ~= begin then return redis.error_reply('LEASELOST ' .. i) end end`
-  const shift = `local function from(list, first) local rest = {} for i = first, #list do rest[#rest + 1] = list[i] end return rest end`
-  return `${check} ${shift} return (function(KEYS, ARGV) ${lua}\nend)(from(KEYS, n + 1), from(ARGV, n + 2))`
+  const shift = `local function from(list, first) if #list < 4000 then return { unpack(list, first) } end local rest = {} for i = first, #list do rest[#rest + 1] = list[i] end return rest end`
+  const text = `${check} ${shift} return (function(KEYS, ARGV) ${lua}\nend)(from(KEYS, n + 1), from(ARGV, n + 2))`
+  if (made.size >= MOST_MADE) made.clear()
+  const fresh = script(text)
+  made.set(lua, fresh)
+  return fresh
 }
 
 async function watch(connection: RedisPrivateConnection, terms: readonly GuardedTerm[]): Promise<void> {
   checkWatchable(connection, terms)
   const keys = terms.map((term) => keyFor(connection, term))
-  await connection.watch(...keys)
+  // Sent together: one connection answers in the order in which it was asked, so the looks come after WATCH.
+  const [, ...looks] = await Promise.all([connection.watch(...keys), ...keys.map((key) => connection.get(key))])
   for (const [index, term] of terms.entries()) {
-    const stored = await connection.get(keys[index] as string)
-    if (stored?.startsWith(`${term.fencingToken}|`) === true) continue
+    if (looks[index]?.startsWith(`${term.fencingToken}|`) === true) continue
     await connection.unwatch()
     throw notHeld(term)
   }
