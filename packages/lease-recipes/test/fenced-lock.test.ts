@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrNotValid } from 'lease-core'
+import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrNotValid, ErrUnknown } from 'lease-core'
 import { track } from 'lease-core/testing'
 import { FailClosedLock, FailOpenLock, type FencedLock } from 'lease-recipes'
 import { hostname, userInfo } from 'node:os'
@@ -176,7 +176,8 @@ for (const store of stores()) {
           abort.abort(new Error('no more'))
           expect((await errorOf(aborted.promise)).message).to.equal('no more')
           await store.until('the end of the wait', () => bounded.state !== 'pending')
-          expect(bounded.error).to.be.instanceOf(ErrClaimDenied)
+          const { error } = bounded // unknown: a claim was out, and the store was slow
+          expect(error instanceof ErrClaimDenied || error instanceof ErrUnknown).to.equal(true)
           await lock.release()
           await store.pass(store.unitMs)
           expect(await a[mode].list()).to.deep.equal([])
