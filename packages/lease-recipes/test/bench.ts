@@ -1,5 +1,5 @@
 /** What the suites of the standing recipes share: processes at one store whose line can be cut, and a record of events. */
-import { ErrUnknown, Manager, type Client } from 'lease-core'
+import { ErrUnknown, Manager, type Client, type Renewal } from 'lease-core'
 import type { Emitter, EventMap } from '../src/emitter.ts'
 import { unique, type Store } from './stores.ts'
 
@@ -33,6 +33,8 @@ export class Process {
         const member: unknown = Reflect.get(target, name)
         if (typeof member !== 'function') return member
         const method = member as (...args: unknown[]) => unknown
+        if (name === 'renewLease')
+          return (renewal: Renewal) => void this.#renew(renewal, () => method.call(target, renewal))
         return sent.has(name)
           ? (...args: unknown[]) => this.#send(String(name), () => method.apply(target, args))
           : method.bind(target)
@@ -55,6 +57,15 @@ export class Process {
   resume(): void {
     this.#held?.open()
     this.#held = undefined
+  }
+
+  /** Which calls back instead of a promise; counted as what it is. */
+  async #renew(renewal: Renewal, call: () => unknown): Promise<void> {
+    try {
+      await this.#send('extendLease', call)
+    } catch (error) {
+      renewal.failed(error)
+    }
   }
 
   async #send(name: string, call: () => unknown): Promise<unknown> {
