@@ -88,8 +88,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #waitingRoom: WaitingRoom
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
-  /** How to reject each call in flight. */
-  readonly #calls = new Set<(error: Error) => void>()
+  /** An array, and not a Set, whose tables would keep each other and the calls of long ago alive (`lanes.ts`). */
+  readonly #calls: CallInFlight[] = []
   readonly #stopping = new AbortController()
   /** A machine that was suspended, or whose wall clock was set, finds out here: timers count only the monotonic clock. */
   readonly #vigil: Task = { wakeAtMs: -1, wake: () => this.#compareClocks() }
@@ -264,8 +264,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       for (const hold of [...holds]) hold.lose('unreachable', 'the manager was stopped', stopped)
     }
     this.#waitingRoom.close(stopped)
-    for (const reject of [...this.#calls]) reject(stopped)
-    this.#calls.clear()
+    for (const call of [...this.#calls]) call.fail(stopped)
     this.#beliefs.clear()
     this.#agenda.clear()
     return Promise.resolve()
@@ -284,23 +283,24 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (signal?.aborted === true) return reject(signal.reason as Error)
       const onAbort = (): void => fail(signal?.reason)
       const end = (): void => {
-        this.#calls.delete(fail)
+        this.#forgetCall(call)
         signal?.removeEventListener('abort', onAbort)
       }
       const fail = (error: unknown): void => {
-        if (!this.#calls.has(fail)) return
+        if (call.place === OVER) return
         end()
         reject(error)
         ending.atEnd?.(error)
       }
-      this.#calls.add(fail)
+      const call: CallInFlight = { place: this.#calls.length, fail }
+      this.#calls.push(call)
       if (signal !== undefined) {
         setMaxListeners(0, signal) // one signal may end a thousand calls
         signal.addEventListener('abort', onAbort, { once: true })
       }
       try {
         body().then((value) => {
-          if (!this.#calls.has(fail)) ending.unwanted?.(value) // the caller has gone
+          if (call.place === OVER) ending.unwanted?.(value) // the caller has gone
           else {
             end()
             resolve(value)
@@ -311,6 +311,16 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         fail(error)
       }
     })
+  }
+
+  /** The last one takes its place. */
+  #forgetCall(call: CallInFlight): void {
+    const last = this.#calls.pop()
+    if (last !== undefined && last !== call) {
+      this.#calls[call.place] = last
+      last.place = call.place
+    }
+    call.place = OVER
   }
 
   /** Now, read once for all that one answer sets going: reading two clocks for each of a thousand takes its time. */
@@ -748,6 +758,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     if (holds !== undefined) for (const hold of holds) hold.suspect()
   }
 }
+
+/** A call whose promise is pending, and how to reject it. */
+interface CallInFlight {
+  /** In the array of all of them. */
+  place: number
+  readonly fail: (error: unknown) => void
+}
+
+const OVER = -1
 
 /** What else belongs to the end of a call. */
 interface Ending<T> {
