@@ -34,6 +34,7 @@ import type { ErrLost, LeaseErrorDetails, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { Extension, type ExtensionDesk, type HeldTerm } from './extension.ts'
 import { ManagedHold, type Hold, type HoldKeeper } from './hold.ts'
+import { Holds } from './holds.ts'
 import { Lanes } from './lanes.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, LapseAware, Request } from './lease.ts'
@@ -84,7 +85,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #renewals = new Renewals(() => this.#now())
   readonly #lanes = new Lanes()
   readonly #beliefs = new ChurnMap<Belief>()
-  readonly #holds = new ChurnMap<ManagedHold[]>()
+  readonly #holds = new Holds<ManagedHold>()
   readonly #waitingRoom: WaitingRoom
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
@@ -260,9 +261,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#stopping.abort(stopped)
     this.#unsubscribe?.()
     this.#unsubscribe = undefined
-    for (const holds of [...this.#holds.values()]) {
-      for (const hold of [...holds]) hold.lose('unreachable', 'the manager was stopped', stopped)
-    }
+    for (const hold of this.#holds.all()) hold.lose('unreachable', 'the manager was stopped', stopped)
     this.#waitingRoom.close(stopped)
     for (const call of [...this.#calls]) call.fail(stopped)
     this.#beliefs.clear()
@@ -355,7 +354,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       signal?.throwIfAborted()
       const known = this.#client.leases().get(lease)
       const own = known !== undefined && known.holder === holder && !this.#hasLapsed(known)
-      const sent = instant(this.#clock)
+      const sent = this.#now()
       try {
         const asked = { holder, duration: durationMs, value, announce }
         const options = signal === undefined ? undefined : { signal }
@@ -451,7 +450,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     if (belief !== undefined && belief.holder === holder && belief.fencingToken === fencingToken) {
       belief.extend(sent, durationMs)
     } else {
-      for (const hold of [...(this.#holds.get(lease) ?? [])]) if (hold.fencingToken !== fencingToken) hold.lose('taken')
+      for (const hold of this.#holds.of(lease)) if (hold.fencingToken !== fencingToken) hold.lose('taken')
       belief = new Belief(holder, fencingToken, sent, durationMs)
       this.#beliefs.set(lease, belief)
       if (this.#beliefs.size > this.#sweepAt) this.#sweep()
@@ -543,7 +542,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (term !== undefined && known !== undefined && known.fencingToken > term) return // a later term is not ours to end
       // Whatever becomes of the request: from the moment it is sent, the lease may be another's.
       if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
-      for (const hold of [...(this.#holds.get(lease) ?? [])])
+      for (const hold of this.#holds.of(lease))
         if (hold.holder === holder) hold.lose('revoked', 'its holder released the lease')
       try {
         for (let attempt = 1; ; attempt++) {
@@ -581,7 +580,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (info === undefined || this.#hasLapsed(info)) return
       const { holder } = info
       if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
-      for (const hold of [...(this.#holds.get(lease) ?? [])]) hold.lose('revoked')
+      for (const hold of this.#holds.of(lease)) hold.lose('revoked')
       try {
         await this.#client.releaseLease(lease, holder)
       } catch (error) {
@@ -619,10 +618,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       }
       if (!belief.trusted(this.#clock) || belief.fencingToken < 0n) continue
       this.#subscribe() // a hold wants to hear at once that it was revoked
-      const hold = new ManagedHold(this.#keeper, this.token(lease, holder), belief, durationMs, renewEveryMs)
-      const holds = this.#holds.get(lease)
-      if (holds === undefined) this.#holds.set(lease, [hold])
-      else holds.push(hold)
+      const hold = new ManagedHold(this.#keeper, lease, belief, { durationMs, renewEveryMs })
+      this.#holds.add(hold)
       if (this.#vigil.wakeAtMs === -1) this.#keepVigil()
       return hold
     }
@@ -637,6 +634,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       clock: this.#clock,
       agenda: this.#agenda,
       maxSleepMs: this.#maxSleepMs,
+      token: (lease, holder) => this.token(lease, holder),
       now: () => this.#now(),
       due: (hold, now) => this.#renewals.due(hold, now),
       extend: (hold, now) => {
@@ -688,12 +686,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   #ended(hold: ManagedHold, loss: ErrLost | undefined): void {
     const { lease, holder, fencingToken, belief } = hold
-    const holds = this.#holds.get(lease)
-    if (holds !== undefined) {
-      holds.splice(holds.indexOf(hold), 1)
-      if (holds.length === 0) this.#holds.delete(lease)
-      if (this.#holds.size === 0) this.#agenda.off(this.#vigil)
-    }
+    this.#holds.remove(hold)
+    if (this.#holds.size === 0) this.#agenda.off(this.#vigil)
     if (this.#beliefs.get(lease) === belief) this.#beliefs.delete(lease)
     if (loss === undefined) return
     this.events.emit({ type: 'lost', lease, holder, fencingToken, reason: loss.reason })
@@ -710,7 +704,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#keepVigil()
     if (this.#clocksApartMs - before <= 1) return
     const now = instant(this.#clock)
-    for (const holds of [...this.#holds.values()]) for (const hold of [...holds]) hold.wake(now)
+    for (const hold of this.#holds.all()) hold.wake(now)
   }
 
   #makeWaitingRoom(): WaitingRoom {
@@ -721,8 +715,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       known: (lease) => this.#client.leases().get(lease),
       hasLapsed: (info) => this.#hasLapsed(info),
       read: (lease) => this.#read(lease),
-      isHeldHere: (lease, butNotBy) =>
-        this.#holds.get(lease)?.some((hold) => hold.held && hold.holder !== butNotBy) === true,
+      isHeldHere: (lease, butNotBy) => this.#holds.of(lease).some((hold) => hold.held && hold.holder !== butNotBy),
       acquire: (contention, signal) => this.#acquire(contention, signal),
       denied: ({ leases, holder }) => {
         if (leases.length > 1) return this.#deniedAny(leases, holder)
@@ -743,7 +736,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #hinted(change: LeaseChange): void {
     if (change.kind === 'resync') {
       this.#waitingRoom.lookAtAll()
-      for (const holds of this.#holds.values()) for (const hold of holds) hold.suspect()
+      for (const hold of this.#holds.all()) hold.suspect()
     } else if (change.kind === 'vacated') {
       this.#beliefs.get(change.lease)?.doubt()
       this.#vacated(change.lease)
@@ -754,8 +747,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #vacated(lease: string): void {
     if (this.#stopping.signal.aborted) return
     this.#waitingRoom.look(lease)
-    const holds = this.#holds.get(lease)
-    if (holds !== undefined) for (const hold of holds) hold.suspect()
+    for (const hold of this.#holds.of(lease)) hold.suspect()
   }
 }
 
