@@ -40,6 +40,8 @@ export interface ExtensionDesk {
 }
 
 export class Extension implements Renewal {
+  /** For whoever waits for it: the monotonic instant at which he leaves it behind. */
+  leaveAtMs = 0
   readonly #desk: ExtensionDesk
   readonly #term: HeldTerm
   readonly #value: string | undefined

@@ -19,6 +19,7 @@ import type { Belief } from './belief.ts'
 import type { Clock } from './clock.ts'
 import { ErrLost, type LossReason } from './errors.ts'
 import { Extension, type ExtensionListener, type HeldTerm } from './extension.ts'
+import type { Chained } from './holds.ts'
 import type { Renewable } from './renewals.ts'
 import type { Instant } from './skew.ts'
 import type { Token } from './token.ts'
@@ -69,6 +70,7 @@ export interface HoldKeeper {
   readonly clock: Clock
   readonly agenda: Agenda
   readonly maxSleepMs: number
+  token(lease: string, holder: string): Token
   /** Calls `renewNow` when it is the Hold's turn. */
   due(hold: ManagedHold, now: Instant): void
   /** Begins to extend this very term; the Hold is told the outcome. */
@@ -89,30 +91,35 @@ export interface HoldKeeper {
 /** So long before the end of the window the signal aborts: timers are late, and whoever hears it needs a moment. */
 const EARLY_MS = 2
 
-export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable, Task {
+export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable, Chained<ManagedHold>, Task {
   wakeAtMs = -1
-  readonly token: Token
+  next: ManagedHold | undefined
+  readonly lease: string
   readonly belief: Belief
   readonly durationMs: number
   readonly #renewEveryMs: number
   readonly #keeper: HoldKeeper
+  #token: Token | undefined
   #controller: AbortController | undefined
   /** undefined while it lives. */
-  #over: { readonly reason: unknown } | undefined
-  #releasing: Promise<void> | undefined
+  #over: { readonly reason: unknown; releasing?: Promise<void> } | undefined
   #renewAtMs: number
   #rereadAtMs: number
-  /** The renewal that is out, if any, and when to leave it behind. */
+  /** The renewal that is out or due, if any. */
   #renewal: Extension | 'due' | undefined
-  #renewalEndsAtMs = 0
   /** Calls of `renew` and `update` that are out. */
   #asked = 0
   #failures = 0
   #failedReads = 0
 
-  constructor(keeper: HoldKeeper, token: Token, belief: Belief, durationMs: number, renewEveryMs: number) {
+  constructor(
+    keeper: HoldKeeper,
+    lease: string,
+    belief: Belief,
+    { durationMs, renewEveryMs }: { readonly durationMs: number; readonly renewEveryMs: number },
+  ) {
     this.#keeper = keeper
-    this.token = token
+    this.lease = lease
     this.belief = belief
     this.durationMs = durationMs
     this.#renewEveryMs = renewEveryMs
@@ -122,12 +129,13 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
     this.#schedule(now)
   }
 
-  get lease(): string {
-    return this.token.lease
+  get holder(): string {
+    return this.belief.holder
   }
 
-  get holder(): string {
-    return this.token.holder
+  /** Made when somebody asks for it, as the signal is: many leases are kept alive by name alone. */
+  get token(): Token {
+    return (this.#token ??= this.#keeper.token(this.lease, this.holder))
   }
 
   get fencingToken(): bigint {
@@ -188,10 +196,9 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
   }
 
   release(): Promise<void> {
-    if (this.#releasing !== undefined) return this.#releasing
-    if (this.#over !== undefined) return Promise.resolve()
-    this.#end(undefined)
-    return (this.#releasing = this.#keeper.release(this))
+    if (this.#over !== undefined) return this.#over.releasing ?? Promise.resolve()
+    const over = this.#end(undefined)
+    return (over.releasing = this.#keeper.release(this))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -228,7 +235,7 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
       this.#windowEnded()
       return
     }
-    if (this.#renewal instanceof Extension && nowMs >= this.#renewalEndsAtMs) {
+    if (this.#renewal instanceof Extension && nowMs >= this.#renewal.leaveAtMs) {
       this.#renewal.leaveBehind()
       this.#failed(nowMs, new Error('no answer to a renewal in time'))
       this.#renewAtMs = nowMs
@@ -252,7 +259,7 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
   renewNow(now: Instant): boolean {
     if (this.#over !== undefined || this.#renewal !== 'due') return false
     this.#renewal = this.#keeper.extend(this, now)
-    this.#renewalEndsAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now.monotonicMs))
+    this.#renewal.leaveAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now.monotonicMs))
     this.#schedule(now)
     return true
   }
@@ -302,15 +309,17 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
   #schedule(now: Instant): void {
     let nextMs = Math.floor(now.monotonicMs + this.belief.leftMs(now) - EARLY_MS)
     if (this.#renewal === undefined) nextMs = Math.min(nextMs, this.#renewAtMs, this.#rereadAtMs)
-    else if (this.#renewal !== 'due') nextMs = Math.min(nextMs, this.#renewalEndsAtMs)
+    else if (this.#renewal !== 'due') nextMs = Math.min(nextMs, this.#renewal.leaveAtMs)
     this.#keeper.agenda.at(this, Math.max(nextMs, Math.ceil(now.monotonicMs)))
   }
 
-  #end(loss: ErrLost | undefined): void {
-    this.#over = { reason: loss ?? new DOMException('the lease was released', 'AbortError') }
+  #end(loss: ErrLost | undefined): { releasing?: Promise<void> } {
+    const over: { readonly reason: unknown; releasing?: Promise<void> } = { reason: loss ?? new DOMException('the lease was released', 'AbortError') }
+    this.#over = over
     this.#keeper.agenda.off(this)
     this.#keeper.ended(this, loss)
-    this.#controller?.abort(this.#over.reason)
+    this.#controller?.abort(over.reason)
+    return over
   }
 
   #lossOf(reason: LossReason, detail?: string, cause?: unknown): ErrLost {

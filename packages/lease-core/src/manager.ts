@@ -34,6 +34,7 @@ import type { ErrLost, LeaseErrorDetails, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { Extension, type ExtensionDesk, type HeldTerm } from './extension.ts'
 import { ManagedHold, type Hold, type HoldKeeper } from './hold.ts'
+import { Holds } from './holds.ts'
 import { Lanes } from './lanes.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, LapseAware, Request } from './lease.ts'
@@ -85,12 +86,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #renewals = new Renewals(() => this.#now())
   readonly #lanes = new Lanes()
   readonly #beliefs = new ChurnMap<Belief>()
-  readonly #holds = new ChurnMap<ManagedHold[]>()
+  readonly #holds = new Holds<ManagedHold>()
   readonly #waitingRoom: WaitingRoom
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
-  /** How to reject each call in flight. */
-  readonly #calls = new Set<(error: Error) => void>()
+  /** An array, and not a Set, whose tables would keep each other and the calls of long ago alive (`lanes.ts`). */
+  readonly #calls: CallInFlight[] = []
   readonly #stopping = new AbortController()
   /** A machine that was suspended, or whose wall clock was set, finds out here: timers count only the monotonic clock. */
   readonly #vigil: Task = { wakeAtMs: -1, wake: () => this.#compareClocks() }
@@ -261,12 +262,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#stopping.abort(stopped)
     this.#unsubscribe?.()
     this.#unsubscribe = undefined
-    for (const holds of [...this.#holds.values()]) {
-      for (const hold of [...holds]) hold.lose('unreachable', 'the manager was stopped', stopped)
-    }
+    for (const hold of this.#holds.all()) hold.lose('unreachable', 'the manager was stopped', stopped)
     this.#waitingRoom.close(stopped)
-    for (const reject of [...this.#calls]) reject(stopped)
-    this.#calls.clear()
+    for (const call of [...this.#calls]) call.fail(stopped)
     this.#beliefs.clear()
     this.#agenda.clear()
     return Promise.resolve()
@@ -285,23 +283,24 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (signal?.aborted === true) return reject(signal.reason as Error)
       const onAbort = (): void => fail(signal?.reason)
       const end = (): void => {
-        this.#calls.delete(fail)
+        this.#forgetCall(call)
         signal?.removeEventListener('abort', onAbort)
       }
       const fail = (error: unknown): void => {
-        if (!this.#calls.has(fail)) return
+        if (call.place === OVER) return
         end()
         reject(error)
         ending.atEnd?.(error)
       }
-      this.#calls.add(fail)
+      const call: CallInFlight = { place: this.#calls.length, fail }
+      this.#calls.push(call)
       if (signal !== undefined) {
         setMaxListeners(0, signal) // one signal may end a thousand calls
         signal.addEventListener('abort', onAbort, { once: true })
       }
       try {
         body().then((value) => {
-          if (!this.#calls.has(fail)) ending.unwanted?.(value) // the caller has gone
+          if (call.place === OVER) ending.unwanted?.(value) // the caller has gone
           else {
             end()
             resolve(value)
@@ -312,6 +311,16 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         fail(error)
       }
     })
+  }
+
+  /** The last one takes its place. */
+  #forgetCall(call: CallInFlight): void {
+    const last = this.#calls.pop()
+    if (last !== undefined && last !== call) {
+      this.#calls[call.place] = last
+      last.place = call.place
+    }
+    call.place = OVER
   }
 
   /** Now, read once for all that one answer sets going: reading two clocks for each of a thousand takes its time. */
@@ -347,7 +356,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       const known = this.#client.leases().get(lease)
       const own = known !== undefined && known.holder === holder && !this.#hasLapsed(known)
       const placeless = turn?.place === 0
-      const sent = instant(this.#clock)
+      const sent = this.#now()
       try {
         const asked = { holder, duration: durationMs, value, announce }
         const options = signal === undefined && turn === undefined ? undefined : { signal, turn }
@@ -444,7 +453,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     if (belief !== undefined && belief.holder === holder && belief.fencingToken === fencingToken) {
       belief.extend(sent, durationMs)
     } else {
-      for (const hold of [...(this.#holds.get(lease) ?? [])]) if (hold.fencingToken !== fencingToken) hold.lose('taken')
+      for (const hold of this.#holds.of(lease)) if (hold.fencingToken !== fencingToken) hold.lose('taken')
       belief = new Belief(holder, fencingToken, sent, durationMs)
       this.#beliefs.set(lease, belief)
       if (this.#beliefs.size > this.#sweepAt) this.#sweep()
@@ -536,7 +545,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (term !== undefined && known !== undefined && known.fencingToken > term) return // a later term is not ours to end
       // Whatever becomes of the request: from the moment it is sent, the lease may be another's.
       if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
-      for (const hold of [...(this.#holds.get(lease) ?? [])])
+      for (const hold of this.#holds.of(lease))
         if (hold.holder === holder) hold.lose('revoked', 'its holder released the lease')
       try {
         for (let attempt = 1; ; attempt++) {
@@ -574,7 +583,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (info === undefined || this.#hasLapsed(info)) return
       const { holder } = info
       if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
-      for (const hold of [...(this.#holds.get(lease) ?? [])]) hold.lose('revoked')
+      for (const hold of this.#holds.of(lease)) hold.lose('revoked')
       try {
         await this.#client.releaseLease(lease, holder)
       } catch (error) {
@@ -613,10 +622,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       }
       if (!belief.trusted(this.#clock) || belief.fencingToken < 0n) continue
       this.#subscribe() // a hold wants to hear at once that it was revoked
-      const hold = new ManagedHold(this.#keeper, this.token(lease, holder), belief, durationMs, renewEveryMs)
-      const holds = this.#holds.get(lease)
-      if (holds === undefined) this.#holds.set(lease, [hold])
-      else holds.push(hold)
+      const hold = new ManagedHold(this.#keeper, lease, belief, { durationMs, renewEveryMs })
+      this.#holds.add(hold)
       if (this.#vigil.wakeAtMs === -1) this.#keepVigil()
       return hold
     }
@@ -631,6 +638,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       clock: this.#clock,
       agenda: this.#agenda,
       maxSleepMs: this.#maxSleepMs,
+      token: (lease, holder) => this.token(lease, holder),
       now: () => this.#now(),
       due: (hold, now) => this.#renewals.due(hold, now),
       extend: (hold, now) => {
@@ -682,12 +690,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   #ended(hold: ManagedHold, loss: ErrLost | undefined): void {
     const { lease, holder, fencingToken, belief } = hold
-    const holds = this.#holds.get(lease)
-    if (holds !== undefined) {
-      holds.splice(holds.indexOf(hold), 1)
-      if (holds.length === 0) this.#holds.delete(lease)
-      if (this.#holds.size === 0) this.#agenda.off(this.#vigil)
-    }
+    this.#holds.remove(hold)
+    if (this.#holds.size === 0) this.#agenda.off(this.#vigil)
     if (this.#beliefs.get(lease) === belief) this.#beliefs.delete(lease)
     if (loss === undefined) return
     this.events.emit({ type: 'lost', lease, holder, fencingToken, reason: loss.reason })
@@ -704,7 +708,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#keepVigil()
     if (this.#clocksApartMs - before <= 1) return
     const now = instant(this.#clock)
-    for (const holds of [...this.#holds.values()]) for (const hold of [...holds]) hold.wake(now)
+    for (const hold of this.#holds.all()) hold.wake(now)
   }
 
   #makeWaitingRoom(): WaitingRoom {
@@ -715,8 +719,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       known: (lease) => this.#client.leases().get(lease),
       hasLapsed: (info) => this.#hasLapsed(info),
       read: (lease) => this.#read(lease),
-      isHeldHere: (lease, butNotBy) =>
-        this.#holds.get(lease)?.some((hold) => hold.held && hold.holder !== butNotBy) === true,
+      isHeldHere: (lease, butNotBy) => this.#holds.of(lease).some((hold) => hold.held && hold.holder !== butNotBy),
       acquire: (contention, signal, turn) => this.#acquire(contention, signal, turn),
       denied: ({ leases, holder }) => {
         if (leases.length > 1) return this.#deniedAny(leases, holder)
@@ -737,7 +740,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #hinted(change: LeaseChange): void {
     if (change.kind === 'resync') {
       this.#waitingRoom.lookAtAll()
-      for (const holds of this.#holds.values()) for (const hold of holds) hold.suspect()
+      for (const hold of this.#holds.all()) hold.suspect()
     } else if (change.kind === 'vacated') {
       this.#beliefs.get(change.lease)?.doubt()
       this.#vacated(change.lease)
@@ -749,10 +752,18 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #vacated(lease: string): void {
     if (this.#stopping.signal.aborted) return
     this.#waitingRoom.look(lease)
-    const holds = this.#holds.get(lease)
-    if (holds !== undefined) for (const hold of holds) hold.suspect()
+    for (const hold of this.#holds.of(lease)) hold.suspect()
   }
 }
+
+/** A call whose promise is pending, and how to reject it. */
+interface CallInFlight {
+  /** In the array of all of them. */
+  place: number
+  readonly fail: (error: unknown) => void
+}
+
+const OVER = -1
 
 /** What else belongs to the end of a call. */
 interface Ending<T> {

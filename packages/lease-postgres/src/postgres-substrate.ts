@@ -78,7 +78,7 @@ export class PostgresSubstrate implements Substrate {
   readonly #namespace: string
   readonly #tables: Tables
   readonly #statements: Statements
-  readonly #statementNames: ReadonlyMap<string, string> | undefined
+  #statementNames: ReadonlyMap<string, string> | undefined
   readonly #clock: Clock
   /** null: nothing is announced. */
   readonly #channel: string | null
@@ -91,7 +91,7 @@ export class PostgresSubstrate implements Substrate {
     this.#pool = pool
     this.#namespace = namespace
     this.#tables = tablesOf(options)
-    this.#statements = statements(this.#tables)
+    this.#statements = statements(this.#tables, { prepared: prepare })
     this.#statementNames = prepare ? namesOf(this.#statements) : undefined
     this.#clock = clock
     const channel = channelOf(options)
@@ -201,7 +201,10 @@ export class PostgresSubstrate implements Substrate {
     try {
       return await onConnection(this.#pool, call.signal, async (client) => (await client.query(query)).rows)
     } catch (error) {
-      throw explained(error)
+      if (name === undefined || !isNameAmiss(error)) throw explained(error)
+      // Something between us and the server hands out its connections anew for each transaction. Nothing was executed.
+      this.#statementNames = undefined
+      return await this.#query(text, values, call)
     }
   }
 
@@ -310,6 +313,12 @@ function holdingOf({ holder, token, remaining, value, pinned }: Row): Holding | 
 function isConflict(error: unknown): boolean {
   const code = codeOf(error)
   return code === '40001' || code === '40P01'
+}
+
+/** The server does not know a statement by this name that the driver has prepared, or knows one that it has not. */
+function isNameAmiss(error: unknown): boolean {
+  const code = codeOf(error)
+  return code === '26000' || code === '42P05'
 }
 
 /** The same text must have the same name on a connection that several clients share. */

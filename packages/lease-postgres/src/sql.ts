@@ -42,8 +42,9 @@ export interface Statements {
   readonly inspect: string
 }
 
-export function statements(tables: Tables): Statements {
-  return {
+/** @param prepared whether they are to be prepared: then they are written so that the server keeps their plans */
+export function statements(tables: Tables, { prepared }: { readonly prepared: boolean }): Statements {
+  const all: Statements = {
     claim: claimSql(tables, { announced: false }),
     claimAnnounced: claimSql(tables, { announced: true }),
     claimInLine: claimInLineSql(tables),
@@ -59,6 +60,20 @@ export function statements(tables: Tables): Statements {
     pinned: pinnedSql(tables),
     inspect: inspectSql(tables),
   }
+  if (!prepared) return all
+  return Object.fromEntries(Object.entries(all).map(([kind, text]) => [kind, withLastingPlan(text)])) as never
+}
+
+/**
+ * A prepared statement is planned anew, each time and for longer than it runs, as long as a plan made for the parameters
+ * at hand looks cheaper than one for any. It always would: an array of one is expected to bring one row, an array not
+ * known yet ten. Behind a subquery no array is known, both plans cost the same, and after five times the server keeps one.
+ */
+function withLastingPlan(text: string): string {
+  return text.replaceAll(/\bunnest\(([^()]+)\)/g, (_, arrays: string) => {
+    const hidden = arrays.split(', ').map((array) => `(SELECT ${array})`)
+    return `unnest(${hidden.join(', ')})`
+  })
 }
 
 const live = `(l.holder IS NOT NULL AND (l.pins <> '{}' OR l.expiry > clock_timestamp()))`
