@@ -60,7 +60,9 @@ for (const target of postgresTargets()) {
       await migrate(pool, { table: 'by_call' })
       expect(await relations()).to.deep.equal(
         ['by_call', 'by_hand'].flatMap((table) =>
-          ['', '_floor', '_floor_pkey', '_line', '_line_pkey', '_pinned', '_pkey'].map((suffix) => `public/${table}${suffix}`),
+          ['', '_floor', '_floor_pkey', '_line', '_line_pkey', '_pinned', '_pkey'].map(
+            (suffix) => `public/${table}${suffix}`,
+          ),
         ),
       )
     })
