@@ -7,6 +7,7 @@ const layers = [
   ['clock', 'skew', 'observer', 'backoff', 'line', 'client', 'substrate'],
   ['events', 'options'],
   ['coalescer', 'lanes', 'agenda', 'belief', 'token', 'roles', 'hint-stream', 'option-checks', 'observation'],
+  ['renewal-op', 'renewals', 'extension', 'holds'],
   ['substrate-client', 'hold'],
   ['waiting-room'],
   ['manager'],
