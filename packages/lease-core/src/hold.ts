@@ -314,7 +314,9 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
   }
 
   #end(loss: ErrLost | undefined): { releasing?: Promise<void> } {
-    const over: { readonly reason: unknown; releasing?: Promise<void> } = { reason: loss ?? new DOMException('the lease was released', 'AbortError') }
+    const over: { readonly reason: unknown; releasing?: Promise<void> } = {
+      reason: loss ?? new DOMException('the lease was released', 'AbortError'),
+    }
     this.#over = over
     this.#keeper.agenda.off(this)
     this.#keeper.ended(this, loss)
