@@ -4,8 +4,8 @@
  * no promise.
  *
  * A lane that is empty keeps its entry for a while, for the same reason as in `churn-map.ts`, and for one more: V8 gives a
- * Map whose entries come and go a new table again and again, each old table keeps the next one alive until the next full
- * collection, and with it whatever was young at the time: leases kept alive made ten times the garbage.
+ * Map whose entries come and go a new table again and again, and each old table that has become old garbage keeps the
+ * next one alive until the next full collection, as if it were in use.
  */
 
 /** Somebody is in the lane and nobody waits. */
