@@ -75,7 +75,7 @@ export function libraryContestant({ connect, atEnd, another, guard }: LibraryOpt
 /** Two managers under the same name would extend each other's leases. */
 let holders = 0
 
-/** Counts what the substrate granted: every extension that the client resolves. */
+/** Counts what the substrate granted: every renewal and every other extension that the client tells of. */
 function countExtensions(client: Client): () => number {
   let granted = 0
   const count = (): void => void granted++
@@ -84,6 +84,17 @@ function countExtensions(client: Client): () => number {
     const extension = extend(lease, request, options)
     extension.then(count, () => {})
     return extension
+  }
+  const renew = client.renewLease?.bind(client)
+  if (renew !== undefined) {
+    client.renewLease = (renewal) => {
+      const tell = renewal.granted.bind(renewal)
+      renewal.granted = () => {
+        granted++
+        tell()
+      }
+      renew(renewal)
+    }
   }
   return () => granted
 }

@@ -99,10 +99,10 @@ for (const target of postgresTargets()) {
     })
 
     it('held past the expiry keeps takeover and expiry away without making them wait, until the COMMIT', async () => {
-      const held = await grant(substrate, claim(name, 'a', 50))
+      const held = await grant(substrate, claim(name, 'a', 400))
       await client.query('BEGIN')
       await guard('a', held, client)
-      await sleep(60)
+      await sleep(420)
       const before = performance.now()
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
       expect(await outcomeOf({ kind: 'expire', lease: name, lapsed: undefined })).to.equal('contended')
@@ -131,11 +131,11 @@ for (const target of postgresTargets()) {
     })
 
     it('is dropped by ROLLBACK TO SAVEPOINT', async () => {
-      const held = await grant(substrate, claim(name, 'a', 20))
+      const held = await grant(substrate, claim(name, 'a', 400))
       await client.query('BEGIN')
       await client.query('SAVEPOINT s')
       await guard('a', held, client)
-      await sleep(30)
+      await sleep(450)
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
       await client.query('ROLLBACK TO SAVEPOINT s')
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('granted')
@@ -146,14 +146,14 @@ for (const target of postgresTargets()) {
     // FOR UPDATE first does the guard see that the row it finds is no longer the one.
     for (const renewed of [false, true]) {
       it(`with a snapshot older than the takeover says no in READ COMMITTED${renewed ? ', over a renewal too' : ''}`, async () => {
-        const held = await grant(substrate, claim(name, 'a', 40))
+        const held = await grant(substrate, claim(name, 'a', 300))
         // The guard's own statement takes its snapshot, then sleeps, then looks at the row.
         const parked: PostgresTransaction = {
           query: async (text, values) =>
             client.query(
               text.replace(
                 'FROM "lease" l WHERE',
-                'FROM (SELECT pg_sleep(0.3)) nap, "lease" l WHERE nap IS NOT NULL AND',
+                'FROM (SELECT pg_sleep(1)) nap, "lease" l WHERE nap IS NOT NULL AND',
               ),
               values,
             ),
@@ -163,7 +163,7 @@ for (const target of postgresTargets()) {
         // Past its expiry for us, but not in the guard's eyes: the row it finds says pinned.
         await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
         const pending = caught(guard('a', held, parked))
-        await sleep(100)
+        await sleep(350)
         if (renewed) await grant(substrate, extend(name, 'a', 40))
         await sleep(50)
         await settle(substrate, { kind: 'unpin', lease: name, entity: 'e' })
