@@ -380,20 +380,21 @@ export const manager: Chapter = {
     clause(
       'those who wait in different processes are served in the order in which they came',
       async (scene) => {
-        const { a, lease, longMs, unitMs } = scene
+        const { a, lease, longMs } = scene
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         const holders = ['first', 'second', 'third']
         const order: string[] = []
         const holds = []
         for (const holder of holders) {
-          const manager = scene.manage(await scene.open())
+          const { client, refused } = refusing(await scene.open())
+          const manager = scene.manage(client)
           const hold = manager.hold(lease, holder, { duration: longMs, wait: true }).then(async (granted) => {
             order.push(holder)
             await granted.release()
             await manager.stop()
           })
           holds.push(later(hold))
-          await scene.pass(unitMs)
+          await scene.until('place in line', refused)
         }
         await a.releaseLease(lease, ALICE)
         await scene.settle(Promise.all(holds), 'the holds')
@@ -602,6 +603,20 @@ async function lost(scene: Scene, signal: AbortSignal, ...reasons: readonly ErrL
 /** The client without notifications: only the clock is left. */
 function deaf(client: Client): Client {
   return { ...bound(client), subscribe: () => () => {} }
+}
+
+/** The client, and whether a claim of it was refused. */
+function refusing(client: Client): { readonly client: Client; readonly refused: () => boolean } {
+  let refused = false
+  const claimLease: Client['claimLease'] = async (...args) => {
+    try {
+      await client.claimLease(...args)
+    } catch (error) {
+      refused = true
+      throw error
+    }
+  }
+  return { client: { ...bound(client), claimLease }, refused: () => refused }
 }
 
 /** The client, and how many reads it has been asked for. */
