@@ -113,6 +113,7 @@ function harnessOf({ store: Store = BreakableStore, client: wrap = (client) => c
     supports: { notifications: true, lines: true, serverClock: true, exactClock: true },
     clock,
     unitMs: 100,
+    thousands: 250, // batches enough; there are a hundred defects to notice
     sleep: (delayMs) => clock.advance(delayMs),
     open: async (namespace) => wrap(new SubstrateClient({ substrate: substrateOf(namespace), clock, requestTimeout })),
     openFaulty: async (namespace) => {

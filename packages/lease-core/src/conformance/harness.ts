@@ -48,6 +48,8 @@ export interface Harness {
   readonly unitMs: number
   /** How much later than its expiry the store may notice that a lease has lapsed. @default 0 */
   readonly lateMs?: number | undefined
+  /** How many leases the clauses about thousands claim at once. @default 3000 */
+  readonly thousands?: number | undefined
   /** A new client, as if in another process. The kit closes it. */
   open(namespace: string): Promise<Client>
   /**

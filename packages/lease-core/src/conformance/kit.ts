@@ -97,6 +97,8 @@ export class Scene {
   readonly longMs: number
   /** How long anything may take before it counts as not happening. */
   readonly patienceMs: number
+  /** How many thousands are. */
+  readonly thousands: number
   readonly #harness: Harness
   readonly #namespace: string
   readonly #opened: { close(): Promise<void> }[] = []
@@ -111,6 +113,7 @@ export class Scene {
     this.unitMs = harness.unitMs
     this.longMs = harness.unitMs * 1000
     this.patienceMs = harness.unitMs * 30
+    this.thousands = harness.thousands ?? 3000
   }
 
   get serverClock(): boolean {

@@ -2,15 +2,13 @@ import assert from 'node:assert/strict'
 import type { Chapter } from './kit.ts'
 import { ALICE, BOB, grants, same } from './kit.ts'
 
-const THOUSANDS = 3000
-
 /** Thousands of calls at once are all answered, each with the answer of its own lease. */
 export const scale: Chapter = {
   title: 'thousands at once',
   state(clause) {
     clause('thousands of claims at once are all granted, each to its own holder', async (scene) => {
       const { a, b, longMs } = scene
-      const names = scene.leases(THOUSANDS)
+      const names = scene.leases(scene.thousands)
       await Promise.all(
         names.map((lease) => a.claimLease(lease, { holder: `of-${lease}`, duration: longMs, value: `v-${lease}` })),
       )
@@ -26,7 +24,7 @@ export const scale: Chapter = {
 
     clause('thousands of claims, some on held leases: exactly those are refused', async (scene) => {
       const { a, b, longMs } = scene
-      const names = scene.leases(THOUSANDS)
+      const names = scene.leases(scene.thousands)
       const taken = names.filter((_, index) => index % 3 === 1)
       await Promise.all(taken.map((lease) => b.claimLease(lease, { holder: BOB, duration: longMs })))
       const { granted, refused } = await grants(
@@ -42,7 +40,7 @@ export const scale: Chapter = {
 
     clause('thousands of different operations at once each get their own answer', async (scene) => {
       const { a, b, longMs } = scene
-      const names = scene.leases(THOUSANDS)
+      const names = scene.leases(scene.thousands)
       const mine = names.filter((_, index) => index % 2 === 0)
       await Promise.all(mine.map((lease) => a.claimLease(lease, { holder: ALICE, duration: longMs })))
       // In turn: extension of one's own, claim of a vacant one, release of one's own, extension of a vacant one.
@@ -71,7 +69,7 @@ export const scale: Chapter = {
 
     clause('two clients at once for thousands of leases: each lease has exactly one holder', async (scene) => {
       const { a, b, longMs } = scene
-      const names = scene.leases(THOUSANDS)
+      const names = scene.leases(scene.thousands)
       const calls = names.flatMap((lease, index): readonly (readonly [string, Promise<void>])[] => {
         const claims = [
           () => a.claimLease(lease, { holder: ALICE, duration: longMs }),
