@@ -135,6 +135,25 @@ const notify = (channel: string, names: keyof typeof payloads = 'gone', as: stri
 )`
 const notes = '(SELECT count(*) FROM note) AS notes'
 
+/** Opens a term on each lease of `req` that is vacant or lapsed and meets the condition: `won`. Needs `cur`. */
+const takenWhere = (
+  tables: Tables,
+  condition: string,
+): string => `${locked(tables, `(l.holder IS NULL OR ${lapsed}) AND ${condition}`, 'FOR UPDATE SKIP LOCKED')}, up AS (
+  UPDATE ${tables.lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
+    token = greatest(l.token + 1, ${micros})
+  FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name
+  RETURNING l.name, ${returning}
+), ins AS (
+  INSERT INTO ${tables.lease} AS l (ns, name, holder, nonce, value, expiry, token)
+  SELECT $1, r.name, r.holder, r.nonce, r.value, ${granted}, ${firstToken(tables)}
+  FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n) AND ${condition} ORDER BY r.name COLLATE "C"
+  ON CONFLICT (ns, name) DO NOTHING
+  RETURNING l.name, ${returning}
+), won AS (
+  SELECT r.n, w.* FROM (SELECT * FROM up UNION ALL SELECT * FROM ins) w JOIN req r USING (name)
+)`
+
 /**
  * $1 namespace, $2 names, $3 holders, $4 nonces, $5 milliseconds, $6 values; announced: $7 whether to tell, $8 channel or
  * null.
@@ -146,25 +165,11 @@ const notes = '(SELECT count(*) FROM note) AS notes'
  * that the call asked for. `mine` tells it.
  */
 function claimSql(tables: Tables, { announced }: { readonly announced: boolean }): string {
-  const { lease } = tables
   const news = `, news AS (SELECT r.name FROM won JOIN req r USING (n) WHERE r.announce), ${notify('$8', 'news')}`
   return `WITH req AS MATERIALIZED (
   SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::float8[], $6::text[]${announced ? ', $7::boolean[]' : ''})
     WITH ORDINALITY AS t(name, holder, nonce, ms, value${announced ? ', announce' : ''}, n) ORDER BY name COLLATE "C"
-), ${current(tables)}, ${locked(tables, `l.holder IS NULL OR ${lapsed}`, 'FOR UPDATE SKIP LOCKED')}, up AS (
-  UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
-    token = greatest(l.token + 1, ${micros})
-  FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name
-  RETURNING l.name, ${returning}
-), ins AS (
-  INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
-  SELECT $1, r.name, r.holder, r.nonce, r.value, ${granted}, ${firstToken(tables)}
-  FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n) ORDER BY r.name COLLATE "C"
-  ON CONFLICT (ns, name) DO NOTHING
-  RETURNING l.name, ${returning}
-), won AS (
-  SELECT r.n, w.* FROM (SELECT * FROM up UNION ALL SELECT * FROM ins) w JOIN req r USING (name)
-)${announced ? news : ''}
+), ${current(tables)}, ${takenWhere(tables, 'true')}${announced ? news : ''}
 SELECT r.n::int, won.n IS NOT NULL AS done, ${state('won', 'cur')},
   won.n IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce AS mine${announced ? `, ${notes}` : ''}
 FROM req r LEFT JOIN won USING (n) LEFT JOIN cur USING (n)`
@@ -177,8 +182,7 @@ FROM req r LEFT JOIN won USING (n) LEFT JOIN cur USING (n)`
  * is just at the row (`contended`), for then he asks again. Leases are locked before lines, by everyone.
  */
 function claimInLineSql(tables: Tables): string {
-  const { lease, line } = tables
-  const free = `(l.holder IS NULL OR ${lapsed}) AND NOT EXISTS (SELECT FROM barred WHERE barred.n = r.n)`
+  const { line } = tables
   const forgotten = (q: string): string => `${q}.at < clock_timestamp() - interval '10 minutes'`
   return `WITH req AS MATERIALIZED (
   SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::float8[], $6::text[], $7::boolean[], $8::int[])
@@ -189,21 +193,7 @@ function claimInLineSql(tables: Tables): string {
   ) q
 ), barred AS MATERIALIZED (
   SELECT r.n FROM req r JOIN stand USING (n) WHERE r.place = 0 AND stand.served < stand.last
-), ${current(tables)}, ${locked(tables, free, 'FOR UPDATE SKIP LOCKED')}, up AS (
-  UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
-    token = greatest(l.token + 1, ${micros})
-  FROM ${lockedRows} WHERE l.ns = $1 AND l.name = lk.name
-  RETURNING l.name, ${returning}
-), ins AS (
-  INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
-  SELECT $1, r.name, r.holder, r.nonce, r.value, ${granted}, ${firstToken(tables)}
-  FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n) AND NOT EXISTS (SELECT FROM barred WHERE barred.n = r.n)
-  ORDER BY r.name COLLATE "C"
-  ON CONFLICT (ns, name) DO NOTHING
-  RETURNING l.name, ${returning}
-), won AS (
-  SELECT r.n, w.* FROM (SELECT * FROM up UNION ALL SELECT * FROM ins) w JOIN req r USING (name)
-), lined AS (
+), ${current(tables)}, ${takenWhere(tables, 'NOT EXISTS (SELECT FROM barred WHERE barred.n = r.n)')}, lined AS (
   INSERT INTO ${line} AS q (ns, name, last, served, at)
   SELECT $1, r.name, 1, 0, clock_timestamp() FROM req r LEFT JOIN cur l USING (n)
   WHERE r.place = 0 AND NOT EXISTS (SELECT FROM won WHERE won.n = r.n)
