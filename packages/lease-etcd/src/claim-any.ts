@@ -9,9 +9,8 @@ import type { AnyVerdict, ClaimAnyOp, Holding } from 'lease-core'
 import { bodyOf, foundIn, type Layout } from './layout.ts'
 import type { Patience, Requests } from './requests.ts'
 import type { Step } from './requests.ts'
-import { foundBy, get, isAbsent, isUnchanged, ping, put, remove, together, when } from './txn.ts'
+import { foundBy, get, isAbsent, isUnchanged, NO_LEASE, ping, put, remove, together, when } from './txn.ts'
 
-const NO_LEASE = '0'
 /** How many leases are read in one transaction, beside the mark. */
 const PART = 120
 const MAX_ROUNDS = 6
@@ -55,8 +54,7 @@ export async function claimAny(
       return held === undefined || (!held.pinned && held.version === lapsed.get(one))
     })
     if (lease === undefined) return { outcome: 'refused', lease: undefined, holdings }
-    const key = layout.lease(lease)
-    const pin = layout.pin(lease)
+    const { key, pin, news } = layout.keysOf(lease)
     const version = holdings.get(lease)?.version
     const step: Pick<Step, 'coverMs' | 'request'> =
       version === undefined
@@ -65,7 +63,7 @@ export async function claimAny(
             request: (bucket) => {
               const body = bodyOf({ holder, durationMs, nonce, value })
               const beside = [ping(mark, bucket)]
-              if (op.announce === true) beside.push(ping(layout.newsOf(lease), bucket))
+              if (op.announce === true) beside.push(ping(news, bucket))
               return when(
                 [isAbsent(key), isUnchanged(mark, markRevision)],
                 [...beside, when([isAbsent(pin)], [put(key, body, bucket)], [put(key, body, NO_LEASE)])],

@@ -67,15 +67,6 @@ export class Layout {
     return Buffer.concat([this.leases, Buffer.from(name)])
   }
 
-  pin(name: string): Buffer {
-    return Buffer.concat([this.pins, Buffer.from(name)])
-  }
-
-  /** The key to put when there is news of this lease. */
-  newsOf(name: string): Buffer {
-    return Buffer.concat([this.news, Buffer.from(name)])
-  }
-
   /** The mark of a holder. */
   markOf(holder: string): Buffer {
     return Buffer.concat([this.#marks, Buffer.from(holder)])

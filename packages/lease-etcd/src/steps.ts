@@ -21,9 +21,7 @@ import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './drive
 import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys, type Layout } from './layout.ts'
 import type { Step } from './requests.ts'
 import { openInTurn, openOrQueue } from './waiting.ts'
-import { foundBy, get, isAbsent, isOfTerm, isUnchanged, ping, put, remove, touch, when } from './txn.ts'
-
-const NO_LEASE = '0'
+import { foundBy, get, isAbsent, isOfTerm, isUnchanged, NO_LEASE, ping, put, remove, touch, when } from './txn.ts'
 
 /** The first step of the operation. */
 export function firstStep(op: Op, layout: Layout): Step {

@@ -25,7 +25,10 @@ export function isUnchanged(key: Buffer, modRevision: string): EtcdCompare {
   return { key, result: EQUAL, target: MOD, mod_revision: modRevision }
 }
 
-/** Writes the key anew, on this etcd lease; `0` for none. */
+/** In the place of an etcd lease: none. */
+export const NO_LEASE = '0'
+
+/** Writes the key anew, on this etcd lease; `NO_LEASE` for none. */
 export function put(key: Buffer, value: Buffer, lease: string): EtcdRequest {
   return { request_put: { key, value, lease } }
 }

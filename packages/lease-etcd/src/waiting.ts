@@ -10,7 +10,7 @@ import { granted, refused, type ClaimOp, type Verdict } from 'lease-core'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { bodyOf, holdingOf, type Keys } from './layout.ts'
 import type { Step } from './requests.ts'
-import { foundBy, get, isAbsent, isAtVersion, isOfTerm, ping, put, remove, when } from './txn.ts'
+import { foundBy, get, isAbsent, isAtVersion, isOfTerm, NO_LEASE, ping, put, remove, when } from './txn.ts'
 
 /** The etcd lease under the line lives at least as long: an idle line is forgotten after that. */
 const LINE_MS = 60_000
@@ -35,7 +35,9 @@ export function openOrQueue(op: ClaimOp, keys: Keys, contend: Contend): Step {
       ),
     next: ({ response_txn: { succeeded, responses } }, revision) => {
       if (succeeded) return granted(holdingOf(op, revision, { since: revision, pinned: false }))
-      const verdict = verdictOn(op, foundBy(responses, 3), contend)
+      const held = foundBy(responses, 3)
+      // Vacant, and yet nothing was put: others are in line.
+      const verdict = held === undefined ? refused(undefined) : contend(held)
       const begun = foundBy(responses, 1)
       if (!('outcome' in verdict) || verdict.outcome !== 'refused' || begun === undefined) return verdict
       const base = Number(begun.create_revision) * PLACES
@@ -75,18 +77,11 @@ export function openInTurn(op: ClaimOp & { readonly place: number }, keys: Keys,
       if (unpinned.succeeded || pinned?.succeeded === true) {
         return granted(holdingOf(op, revision, { since: revision, pinned: !unpinned.succeeded }))
       }
-      const verdict = verdictOn(op, foundBy(pinned?.responses ?? []), contend)
+      const verdict = contend(foundBy(pinned?.responses ?? []))
       if (!('outcome' in verdict) || verdict.outcome !== 'refused') return verdict
       return { ...verdict, line: { place, served: placeServed(foundBy(pinned?.responses ?? [], 1)) } }
     },
   }
-}
-
-const NO_LEASE = '0'
-
-/** Vacant, and yet nothing was put: others are in line. */
-function verdictOn(op: ClaimOp, kv: EtcdKeyValue | undefined, contend: Contend): Verdict | Step {
-  return kv === undefined && op.place === 0 ? refused(undefined) : contend(kv)
 }
 
 /** @throws when the key was not written by this library */
