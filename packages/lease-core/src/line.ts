@@ -21,6 +21,11 @@ export interface Turn {
   served: number
 }
 
+/** Of one who is not in line yet. */
+export function noTurn(): Turn {
+  return { place: 0, served: 0 }
+}
+
 /** What one who has died in the line costs those behind it; longer than a claim takes to be answered and announced. */
 const SHORTEST_SLOT_MS = 20
 const LONGEST_SLOT_MS = 100

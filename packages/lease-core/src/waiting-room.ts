@@ -10,11 +10,12 @@
  */
 import type { Agenda, Task } from './agenda.ts'
 import { backoffMs } from './backoff.ts'
+import type { LeaseChange } from './client.ts'
 import type { Clock } from './clock.ts'
 import { ErrClaimDenied, ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
 import type { Info } from './lease.ts'
-import { noteServed, untilTurnMs, type Turn } from './line.ts'
+import { noteServed, noTurn, untilTurnMs, type Turn } from './line.ts'
 import type { ParsedHoldOptions } from './options.ts'
 import { lapseWindowMs } from './skew.ts'
 
@@ -115,7 +116,7 @@ export class WaitingRoom {
         const wasNext = awaited.contenders[0] === contender
         remove(awaited.contenders, contender)
         if (awaited.contenders.length === 0) {
-          awaited.turn = { place: 0, served: 0 }
+          awaited.turn = noTurn()
           this.#rest(awaited)
         } else if (wasNext) {
           awaited.askAtMs = ANY_TIME
@@ -141,15 +142,7 @@ export class WaitingRoom {
   }
 
   /** Another waiter has it, whose turn it was: there is nothing to claim before his time is over. */
-  taken({
-    lease,
-    place,
-    durationMs,
-  }: {
-    readonly lease: string
-    readonly place: number
-    readonly durationMs: number
-  }): void {
+  taken({ lease, place, durationMs }: Extract<LeaseChange, { kind: 'taken' }>): void {
     const awaited = this.#awaited.get(lease)
     if (awaited === undefined || awaited.turn.place === 0) return
     noteServed(awaited.turn, place)
@@ -309,7 +302,7 @@ export class WaitingRoom {
         return 'unseen'
       }
       remove(awaited.contenders, contender)
-      awaited.turn = { place: 0, served: 0 }
+      awaited.turn = noTurn()
       contender.resolve(hold)
     } catch (error) {
       if (giveUp.signal.aborted) return 'unseen'
@@ -426,7 +419,7 @@ class Awaited implements Task {
   /** Before this instant the first contender does not claim. */
   askAtMs = ANY_TIME
   /** The place in line of whoever is the first contender: those of one process stand behind each other. */
-  turn: Turn = { place: 0, served: 0 }
+  turn: Turn = noTurn()
   /** How long the last claim was out. */
   tookMs = 0
   readonly #look: (self: Awaited) => void
