@@ -1,5 +1,5 @@
 /**
- * The substrate on Redis: a batch becomes one run of one script (`script.ts`), and each operation's part of the answer a
+ * The substrate on Redis: a batch becomes one run of one script (`apply-script.ts`), and each operation's part of the answer a
  * verdict.
  *
  * - *Verdicts are facts of one atomic step* on the master, by its own clock. Operations fail one by one.
@@ -19,7 +19,6 @@ import {
   type ClaimAnyOp,
   type ClaimOp,
   type Clock,
-  type ExtendOp,
   type Holding,
   type LeaseChange,
   type Op,
@@ -28,22 +27,19 @@ import {
   type Trapdoor,
   type Verdict,
 } from 'lease-core'
+import { applyScript, claimAnyScript, LATE } from './apply-script.ts'
 import { evaluate, explained } from './connection.ts'
 import type { RedisConnection } from './driver.ts'
-import { extendScript } from './extend-script.ts'
 import { redisTrapdoor } from './guard.ts'
 import { Keys } from './keys.ts'
 import { likeTheConnection, listenTo } from './listener.ts'
 import { checkOptions, type RedisSubstrateOptions } from './options.ts'
 import {
-  applyScript,
-  claimAnyScript,
   FAILED,
   FIELDS,
   GRANTED,
   HELD,
   inspectScript,
-  LATE,
   PINNED,
   pinnedScript,
   readScript,
@@ -99,13 +95,18 @@ export class RedisSubstrate implements Substrate {
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    if (ops.length > 1 && ops.every(isPlainExtension)) return await this.#extend(ops, call)
-    const args: string[] = []
-    for (const op of ops) addArguments(args, op)
     const leases = ops.map(({ lease }) => lease)
-    const answer = await this.#inTime(applyScript, leases, args, call)
-    const verdicts = ops.map((op, position) => verdictOf(op, answer, 1 + position * FIELDS))
-    for (let at = 1 + ops.length * FIELDS; at < answer.length; at += 3) {
+    const answer = await this.#inTime(applyScript, leases, argumentsOf(ops), call)
+    const words = String(answer[1]).split(' ')
+    let at = 2
+    const verdicts = ops.map((op, position) => {
+      const word = words[position] as string
+      if (word !== '') return asUsual(op, word, answer[0])
+      const verdict = verdictOf(op, answer, at)
+      at += FIELDS
+      return verdict
+    })
+    for (; at < answer.length; at += 3) {
       const position = Number(answer[at])
       const line = { place: Number(answer[at + 1]), served: Number(answer[at + 2]) }
       verdicts[position] = { ...(verdicts[position] as Verdict), line }
@@ -113,33 +114,9 @@ export class RedisSubstrate implements Substrate {
     return verdicts
   }
 
-  /** The answer names what differs from the request: most verdicts are made of the operation itself. */
-  async #extend(ops: readonly ExtendOp[], call: Call): Promise<readonly Verdict[]> {
-    const leases = ops.map(({ lease }) => lease)
-    let lines = ''
-    let last = ops[0] as ExtendOp
-    let rest = restOfLine(last)
-    for (const op of ops) {
-      // Most are of one holder and one duration.
-      if (op.holder !== last.holder || op.durationMs !== last.durationMs) rest = restOfLine((last = op))
-      lines += (op.fencingToken === undefined ? '*' : op.fencingToken.toString()) + rest
-    }
-    const answer = await this.#inTime(extendScript, leases, [lines], call)
-    const expiries = String(answer[1]).split(' ')
-    let at = 2
-    return ops.map((op, position) => {
-      const expiryMs = expiries[position] as string
-      if (expiryMs !== '') return granted(extendedTerm(op, remaining(expiryMs, answer[0])))
-      const verdict = verdictOf(op, answer, at)
-      at += FIELDS
-      return verdict
-    })
-  }
-
   async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
     const { leases, holder } = op
-    const args: string[] = []
-    addArguments(args, { kind: 'claim', ...op, lease: '', lapsed: undefined })
+    const args = atLength({ kind: 'claim', ...op, lease: '', lapsed: undefined })
     const answer = await this.#inTime(claimAnyScript, leases, args, call)
     const holdings = new Map<string, Holding>()
     for (const [position, lease] of leases.entries()) {
@@ -202,14 +179,13 @@ export class RedisSubstrate implements Substrate {
   async #inTime(script: Script, leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
     const deadlineMs = this.#clock.monotonic() + call.timeoutMs
     const { index, tokens, pins, channel } = this.#keys
-    const said = script === extendScript ? args : [channel, ...args]
     // Nothing to do: it tells the time of the very server that the operations will go to.
-    if (!this.#serverTime.known) await this.#timed(applyScript, [index, tokens, pins], ['0', channel])
+    if (!this.#serverTime.known) await this.#timed(applyScript, [index, tokens, pins], ['0', channel, ''])
     const keys = [index, tokens, pins]
     for (const lease of leases) keys.push(this.#keys.lease(lease))
     for (let attempt = 1; ; attempt++) {
       const notAfter = String(this.#serverTime.latestMicros(deadlineMs))
-      const answer = await this.#timed(script, keys, [notAfter, ...said])
+      const answer = await this.#timed(script, keys, [notAfter, channel, ...args])
       if (answer[1] !== LATE) return answer
       // In time by our clock, late by the server's: that one was set, or it is another server. Its answer told the time.
       if (attempt === 2 || this.#clock.monotonic() >= deadlineMs) {
@@ -235,49 +211,76 @@ export class RedisSubstrate implements Substrate {
   }
 }
 
-/** Whether `extendScript` can do it. */
-function isPlainExtension(op: Op): op is ExtendOp {
-  return op.kind === 'extend' && op.value === undefined
+/** A line for each operation, then those that need more words: as `applyScript` documents. */
+function argumentsOf(ops: readonly Op[]): string[] {
+  const args = ['']
+  let lines = ''
+  for (const op of ops) {
+    const line = lineOf(op)
+    lines += line ?? 'L * * *\n'
+    if (line === undefined) args.push(...atLength(op))
+  }
+  args[0] = lines
+  return args
 }
 
-/** What comes after the token in a line for `extendScript`. */
-function restOfLine({ durationMs, holder }: ExtendOp): string {
-  return ` ${milliseconds(durationMs)} ${holder}\n`
+/** Undefined: it needs more words. */
+function lineOf(op: Op): string | undefined {
+  switch (op.kind) {
+    case 'claim':
+      if (op.value !== undefined || op.place !== undefined || op.announce === true) return undefined
+      return `C ${milliseconds(op.durationMs)} ${op.nonce} ${op.holder}\n`
+    case 'extend':
+      if (op.value !== undefined) return undefined
+      return `E ${op.fencingToken ?? '*'} ${milliseconds(op.durationMs)} ${op.holder}\n`
+    case 'release':
+      return `R ${op.fencingToken ?? '*'} ${op.nonce ?? '*'} ${op.holder}\n`
+    default:
+      return undefined
+  }
 }
 
-/** A term that was extended, unpinned and without a value, as most are. */
-function extendedTerm({ holder, fencingToken = 0n }: ExtendOp, remainingMs: number): Holding {
+/** What became of an operation whose line was answered by one word. */
+function asUsual(op: Op, word: string, serverMicros: unknown): Verdict {
+  if (op.kind === 'claim') {
+    const expiryMs = Math.floor(Number(serverMicros) / 1000) + Math.ceil(op.durationMs)
+    return granted(plainTerm(op.holder, BigInt(word), remaining(expiryMs, serverMicros)))
+  }
+  if (op.kind === 'extend')
+    return granted(plainTerm(op.holder, op.fencingToken as bigint, remaining(word, serverMicros)))
+  return vacated
+}
+
+const vacated = granted(undefined)
+
+/** Unpinned and without a value, as most are. */
+function plainTerm(holder: string, fencingToken: bigint, remainingMs: number): Holding {
   return { holder, fencingToken, remainingMs, value: undefined, pinned: false, version: undefined }
 }
 
-/** The arguments of one operation, in the order that `applyScript` documents. */
-function addArguments(args: string[], op: Op): void {
+/** The words of an operation that is told at length, in the order that `applyScript` documents. */
+function atLength(op: Op): string[] {
   switch (op.kind) {
-    case 'claim':
-      args.push(claimOf(op), op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value))
-      if (op.place !== undefined) args.push(String(op.place))
-      break
+    case 'claim': {
+      const words = [claimOf(op), op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value)]
+      return op.place === undefined ? words : [...words, String(op.place)]
+    }
     case 'extend':
-      args.push(
+      return [
         op.announce === true ? 'e' : 'E',
         op.holder,
         String(op.fencingToken ?? ''),
         milliseconds(op.durationMs),
         optional(op.value),
-      )
-      break
+      ]
     case 'release':
-      args.push('R', op.holder, String(op.fencingToken ?? ''), op.nonce ?? '')
-      break
+      return ['R', op.holder, String(op.fencingToken ?? ''), op.nonce ?? '']
     case 'expire':
-      args.push('X')
-      break
+      return ['X']
     case 'pin':
-      args.push('P', op.entity)
-      break
+      return ['P', op.entity]
     case 'unpin':
-      args.push('U', op.entity)
-      break
+      return ['U', op.entity]
   }
 }
 

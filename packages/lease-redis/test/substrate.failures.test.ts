@@ -125,7 +125,7 @@ for (const target of redisTargets('server')) {
       })
 
       it('which it would, without the time after which it does nothing', async () => {
-        expect(await zombie(600_000)).to.match(/\|a$/)
+        expect(await zombie(600_000)).to.match(/^\d+\|1\|a\|/)
       })
     })
 

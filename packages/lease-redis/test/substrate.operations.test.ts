@@ -525,7 +525,7 @@ for (const target of redisTargets('server')) {
           )
         }
         await check()
-        expect((await setting.redis.get(`${base}l:${plain}`))?.split('|').length).to.equal(6)
+        expect((await setting.redis.get(`${base}l:${plain}`))?.split('|').length).to.equal(7)
         await settle(substrate, pin(pinned, 'e'))
         try {
           await check()
