@@ -32,7 +32,7 @@ export interface ClaimOp {
   readonly lease: string
   readonly holder: string
   readonly durationMs: number
-  /** Unique per logical claim, the same over its retries: tells a lost reply from another's holding. No `|` in it. */
+  /** Unique per logical claim, the same over its retries: tells a lost reply from another's holding. No `|` and no white space in it. */
   readonly nonce: string
   readonly value: string | undefined
   /** Stores without a clock: the version that core has observed to be lapsed, if any; it may be taken over. */

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { Redis } from 'ioredis'
 import { redisTargets } from 'lease-servers'
-import type { AnyVerdict, ClaimAnyOp } from 'lease-core'
+import type { AnyVerdict, ClaimAnyOp, Verdict } from 'lease-core'
 import type { RedisSubstrate } from 'lease-redis'
 import {
   claim,
@@ -483,8 +483,100 @@ for (const target of redisTargets('server')) {
       })
     })
 
-    describe('a batch of extensions, which travel in few words', () => {
-      it('says of each what it says when it comes alone', async () => {
+    describe('a batch of plain operations, which is done in bulk', () => {
+      it('claims what is vacant, by rising tokens, and says of the others why not', async () => {
+        const [vacantOne, another, foreign, mine, other] = ['v', 'w', 'foreign', 'mine', 'other'].map(unique) as Five
+        const [list, broken, lapsed, pinned, value] = ['list', 'broken', 'lapsed', 'pinned', 'value'].map(
+          unique,
+        ) as Five
+        await grant(substrate, claim(foreign, 'b', 10_000, { value: 'v|1|a|9|' }))
+        const own = claim(mine, 'a', 10_000)
+        const { fencingToken } = await grant(substrate, own)
+        await grant(substrate, claim(other, 'a', 10_000))
+        await setting.redis.rpush(`${base}l:${list}`, 'not a lease')
+        await setting.redis.set(`${base}l:${broken}`, 'not a lease')
+        await setting.redis.set(`${base}l:${lapsed}`, '7|1|b|8|nonce|')
+        await settle(substrate, pin(pinned, 'e'))
+        const before = await setting.redis.get(`${base}t`)
+        const verdicts = await substrate.apply(
+          [
+            claim(vacantOne, 'a', 10_000),
+            claim(foreign, 'a', 10_000),
+            own,
+            claim(other, 'a', 10_000),
+            claim(list, 'a', 10_000),
+            claim(broken, 'a', 10_000),
+            claim(lapsed, 'a', 10_000),
+            claim(pinned, 'ä|b=c', 10_000),
+            claim(value, 'ä|b=c', 10_000, { value: 'v' }),
+            claim(another, 'ä|b=c', 20_000.5),
+          ],
+          newCall(),
+        )
+        expect(verdicts.map(({ outcome }) => outcome).join(' ')).to.equal(
+          'granted refused granted refused unknown unknown granted granted granted granted',
+        )
+        expect(verdicts[1]?.holding).to.include({ holder: 'b', value: 'v|1|a|9|' })
+        expect(verdicts[2]?.holding).to.include({ holder: 'a', fencingToken })
+        expect(verdicts[3]?.holding).to.include({ holder: 'a' })
+        const opened = [0, 6, 7, 8, 9].map((index) => verdicts[index]?.holding)
+        expect(new Set([...opened.map((holding) => holding?.fencingToken), BigInt(before ?? 0)]).size).to.equal(6)
+        for (const [index, lease] of [vacantOne, lapsed, pinned, value, another].entries()) {
+          const stored = await readOne(substrate, lease)
+          const { remainingMs = 0, ...rest } = stored ?? {}
+          const { remainingMs: told = 0, ...same } = opened[index] ?? {}
+          expect(same).to.deep.equal(rest)
+          expect(told).to.be.within(remainingMs, remainingMs + 5_000)
+          expect(opened[index]?.fencingToken).to.satisfy((token: bigint) => token > BigInt(before ?? 0))
+          expect(await setting.redis.sismember(`${base}i`, lease)).to.equal(1)
+        }
+        expect(opened[4]?.remainingMs).to.be.within(20_000, 20_002)
+        await settle(substrate, unpin(pinned, 'e'))
+        await setting.redis.del(`${base}l:${list}`, `${base}l:${broken}`)
+      })
+
+      it('releases the very terms that are meant, and announces these and no others', async () => {
+        const [plain, foreign, older, empty, valued] = ['plain', 'foreign', 'older', 'empty', 'valued'].map(
+          unique,
+        ) as Five
+        const [lapsed, pinned, nonce, any, list] = ['lapsed', 'pinned', 'nonce', 'any', 'list'].map(unique) as Five
+        const tokens = new Map<string, bigint>()
+        for (const lease of [plain, foreign, older, pinned, nonce, any]) {
+          tokens.set(lease, (await grant(substrate, claim(lease, 'ä|b=c', 10_000))).fencingToken)
+        }
+        tokens.set(valued, (await grant(substrate, claim(valued, 'ä|b=c', 10_000, { value: '|' }))).fencingToken)
+        await setting.redis.set(`${base}l:${lapsed}`, '7|1|a|8|nonce|')
+        await setting.redis.rpush(`${base}l:${list}`, 'not a lease')
+        await settle(substrate, pin(pinned, 'e'))
+        const term = (lease: string): { fencingToken: bigint } => ({ fencingToken: tokens.get(lease) ?? 0n })
+        const ops = [
+          release(plain, 'ä|b=c', term(plain)),
+          release(foreign, 'b', term(foreign)),
+          release(older, 'ä|b=c', { fencingToken: term(older).fencingToken - 1n }),
+          release(empty, 'ä|b=c', { fencingToken: 7n }),
+          release(valued, 'ä|b=c', term(valued)),
+          release(lapsed, 'b', { fencingToken: 7n }),
+          release(pinned, 'ä|b=c', term(pinned)),
+          release(nonce, 'ä|b=c', { ...term(nonce), nonce: 'of another claim' }),
+          release(any, 'ä|b=c'),
+          release(list, 'ä|b=c', { fencingToken: 7n }),
+        ]
+        let verdicts: readonly Verdict[] = []
+        const heard = await announced(async () => void (verdicts = await substrate.apply(ops, newCall())))
+        expect(verdicts.map(({ outcome }) => outcome).join(' ')).to.equal(
+          'granted refused refused granted granted granted granted refused granted unknown',
+        )
+        expect(heard.flat()).to.have.members([plain, valued, lapsed, pinned, any])
+        for (const lease of [plain, empty, valued, lapsed, pinned, any]) {
+          expect(await readOne(substrate, lease)).to.equal(undefined)
+          expect(await setting.redis.sismember(`${base}i`, lease)).to.equal(0)
+        }
+        for (const lease of [foreign, older, nonce]) expect(await readOne(substrate, lease)).to.include(term(lease))
+        await settle(substrate, unpin(pinned, 'e'))
+        await setting.redis.del(`${base}l:${list}`)
+      })
+
+      it('extends what stands, and says of each what it says when it comes alone', async () => {
         const [plain, valued, pinned, foreign, older] = ['plain', 'valued', 'pinned', 'foreign', 'older'].map(
           unique,
         ) as Five
@@ -512,6 +604,9 @@ for (const target of redisTargets('server')) {
         ]
         const check = async (): Promise<void> => {
           const together = await substrate.apply(ops, newCall())
+          expect(together.map(({ outcome }) => outcome).join(' ')).to.equal(
+            'granted granted granted refused refused refused refused unknown unknown granted',
+          )
           const apart = (await Promise.all(ops.map((op) => substrate.apply([op], newCall())))).flat()
           expect(together.map(({ outcome }) => outcome)).to.deep.equal(apart.map(({ outcome }) => outcome))
           for (const [index, { holding }] of together.entries()) {

@@ -27,18 +27,16 @@ export function redisScriptBatch({ inFlight }: { readonly inFlight: number }): A
   }
 }
 
-/** EVALSHA as it was sent: index, tokens and pins, one key per operation; a time limit, the channel, the operation's own. */
+/** EVALSHA as it was sent: index, tokens and pins, one key per operation; a time limit, the channel, a line for each. */
 interface Sent {
   readonly sha: string
   readonly keys: readonly string[]
   readonly args: readonly string[]
 }
 const SHARED_KEYS = 3
-const SHARED_ARGS = 2
-/** In the answer: one for all, then for each operation five, of which the second is the fencing token. */
-const SHARED_ANSWERS = 1
-const ANSWERS = 5
-const GRANTED = 1
+const LINES = 2
+/** In the answer: the words by which each operation is answered, of a claim its fencing token. */
+const WORDS = 1
 
 async function byHand(url: string): Promise<ByHand> {
   const redis = await openRedis(url)
@@ -54,22 +52,23 @@ async function byHand(url: string): Promise<ByHand> {
   const send = async (kind: Kind, leases: readonly string[]): Promise<void> => {
     const { request, fencingToken } = templates[kind]
     const keys = request.keys.slice(0, SHARED_KEYS)
-    const args = ['0', ...request.args.slice(1, SHARED_ARGS)]
     const [own = ''] = request.keys.slice(SHARED_KEYS)
     const prefix = own.slice(0, -specimen.lease.length)
+    const line = (request.args[LINES] ?? '').split(' ')
+    const varying = line.indexOf(kind === 'claim' ? specimen.nonce : fencingToken)
+    let lines = ''
     for (const lease of leases) {
       keys.push(prefix + lease)
-      for (const arg of request.args.slice(SHARED_ARGS)) {
-        if (arg === specimen.nonce) args.push(`n${nonces++}`)
-        else if (arg === fencingToken && arg !== '') args.push(tokens.get(lease) ?? '')
-        else args.push(arg)
-      }
+      line[varying] = kind === 'claim' ? `n${nonces++}` : (tokens.get(lease) ?? '*')
+      lines += line.join(' ')
     }
+    const args = ['0', ...request.args.slice(1, LINES), lines]
     const answer = (await redis.evalsha(request.sha, keys.length, ...keys, ...args)) as unknown[]
+    const words = String(answer[WORDS]).split(' ')
     leases.forEach((lease, index) => {
-      const at = SHARED_ANSWERS + index * ANSWERS
-      if ((Number(answer[at]) & GRANTED) === 0) throw new Error(`${kind} of ${lease}: not granted`)
-      if (kind === 'claim') tokens.set(lease, String(answer[at + 1]))
+      const word = words[index]
+      if (word === undefined || word === '') throw new Error(`${kind} of ${lease}: not granted`)
+      if (kind === 'claim') tokens.set(lease, word)
     })
   }
   return {
