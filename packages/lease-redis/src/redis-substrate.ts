@@ -226,18 +226,15 @@ function argumentsOf(ops: readonly Op[]): string[] {
 
 /** Undefined: it needs more words. */
 function lineOf(op: Op): string | undefined {
-  switch (op.kind) {
-    case 'claim':
-      if (op.value !== undefined || op.place !== undefined || op.announce === true) return undefined
-      return `C ${milliseconds(op.durationMs)} ${op.nonce} ${op.holder}\n`
-    case 'extend':
-      if (op.value !== undefined) return undefined
-      return `E ${op.fencingToken ?? '*'} ${milliseconds(op.durationMs)} ${op.holder}\n`
-    case 'release':
-      return `R ${op.fencingToken ?? '*'} ${op.nonce ?? '*'} ${op.holder}\n`
-    default:
-      return undefined
+  if (op.kind === 'claim') {
+    if (op.value !== undefined || op.place !== undefined || op.announce === true) return undefined
+    return `C ${milliseconds(op.durationMs)} ${op.nonce} ${op.holder}\n`
   }
+  if (op.kind === 'extend' && op.value === undefined) {
+    return `E ${op.fencingToken ?? '*'} ${milliseconds(op.durationMs)} ${op.holder}\n`
+  }
+  if (op.kind === 'release') return `R ${op.fencingToken ?? '*'} ${op.nonce ?? '*'} ${op.holder}\n`
+  return undefined
 }
 
 /** What became of an operation whose line was answered by one word. */
@@ -278,10 +275,10 @@ function atLength(op: Op): string[] {
     case 'expire':
       return ['X']
     case 'pin':
-      return ['P', op.entity]
     case 'unpin':
-      return ['U', op.entity]
+      break
   }
+  return [op.kind === 'pin' ? 'P' : 'U', op.entity]
 }
 
 function claimOf({ place, announce }: ClaimOp): string {
