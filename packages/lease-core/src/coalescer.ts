@@ -14,6 +14,8 @@ export interface CoalescerLimits {
   readonly maxItems: number
   /** Batches out at once. */
   readonly maxInFlight: number
+  /** A batch of so many is worth its round trip: more are divided among the slots that are free. @default never */
+  readonly enough?: number | undefined
 }
 
 /** An item, and who is told its answer. */
@@ -58,13 +60,15 @@ export class Coalescer<Item, Answer> {
 
   /** The next batch, in order, without those whose callers have gone. */
   #take(): Waiting<Item, Answer>[] {
-    const { maxItems } = this.#limits
+    const { maxItems, maxInFlight, enough = maxItems } = this.#limits
+    const share = Math.ceil(this.#queue.length / (maxInFlight - this.#inFlight))
+    const size = Math.min(maxItems, Math.max(enough, share))
     let batch: Waiting<Item, Answer>[]
-    if (this.#queue.length <= maxItems) {
+    if (this.#queue.length <= size) {
       batch = this.#queue
       this.#queue = []
     } else {
-      batch = this.#queue.splice(0, maxItems)
+      batch = this.#queue.splice(0, size)
     }
     if (!batch.some(isGone)) return batch
     for (const waiting of batch) if (isGone(waiting)) waiting.settle(undefined)

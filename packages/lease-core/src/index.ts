@@ -37,6 +37,7 @@ export type {
   PinOp,
   ReleaseOp,
   Substrate,
+  SubstrateLimits,
   SubstrateWarning,
   Verdict,
 } from './substrate.ts'

@@ -123,9 +123,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const { signal, value, announce } = options
     return this.#call(signal, () => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
-      return this.#inLane(lease, signal, async () => {
-        await this.#claim(lease, { holder, durationMs, value, announce, signal })
-      })
+      return this.#claim(lease, { holder, durationMs, value, announce, signal }).then(nothing)
     })
   }
 
@@ -346,33 +344,46 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** In the lane: claims or extends, whichever the latest state asks for. */
+  /** In its lane: claims or extends, whichever the latest state asks for. */
   async #claim(lease: string, request: ClaimRequest): Promise<Belief> {
-    const { holder, durationMs, value, announce, signal, turn } = request
-    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      // A state that changed under the first attempt is tried again at once; then others deserve their turn.
-      if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
-      signal?.throwIfAborted()
-      const known = this.#client.leases().get(lease)
-      const own = known !== undefined && known.holder === holder && !this.#hasLapsed(known)
-      const placeless = turn?.place === 0
-      const sent = this.#now()
-      try {
-        const asked = { holder, duration: durationMs, value, announce }
-        const options = signal === undefined && turn === undefined ? undefined : { signal, turn }
-        if (own) await this.#client.extendLease(lease, asked, options)
-        else await this.#client.claimLease(lease, asked, options)
-      } catch (error) {
-        if (!(error instanceof ErrInvalid)) throw error
-        const found = this.#client.leases().get(lease)
-        if (found !== undefined && found.holder !== holder && !this.#hasLapsed(found))
-          throw this.#denied(lease, holder, found)
-        if (placeless && turn.place > 0) throw this.#denied(lease, holder, undefined) // vacant, and others were first
-        continue
+    const turnInLane = this.#lanes.enter(lease)
+    if (turnInLane !== undefined) await turnInLane
+    try {
+      for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+        // A state that changed under the first attempt is tried again at once; then others deserve their turn.
+        if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
+        this.#stopping.signal.throwIfAborted()
+        request.signal?.throwIfAborted()
+        const known = this.#client.leases().get(lease)
+        const own = known !== undefined && known.holder === request.holder && !this.#hasLapsed(known)
+        const placeless = request.turn?.place === 0
+        const sent = this.#now()
+        try {
+          await this.#ask(lease, request, own)
+        } catch (error) {
+          if (!(error instanceof ErrInvalid)) throw error
+          const found = this.#client.leases().get(lease)
+          if (found !== undefined && found.holder !== request.holder && !this.#hasLapsed(found))
+            throw this.#denied(lease, request.holder, found)
+          if (placeless && request.turn.place > 0) throw this.#denied(lease, request.holder, undefined) // vacant, and others were first
+          continue
+        }
+        return this.#believe(lease, request.holder, sent, request.durationMs, own)
       }
-      return this.#believe(lease, holder, sent, durationMs, own)
+    } finally {
+      this.#lanes.leave(lease)
     }
-    throw this.#exhausted('claim', lease, { holder })
+    throw this.#exhausted('claim', lease, { holder: request.holder })
+  }
+
+  #ask(
+    lease: string,
+    { holder, durationMs, value, announce, signal, turn }: ClaimRequest,
+    own: boolean,
+  ): Promise<void> {
+    const asked = { holder, duration: durationMs, value, announce }
+    const options = signal === undefined && turn === undefined ? undefined : { signal, turn }
+    return own ? this.#client.extendLease(lease, asked, options) : this.#client.claimLease(lease, asked, options)
   }
 
   /** Extends the one that this holder has, or claims one that is free. */
@@ -387,7 +398,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         signal?.throwIfAborted()
         const own = leases.find(mine)
         try {
-          if (own !== undefined) return [own, await this.#inLane(own, signal, () => this.#claim(own, request))]
+          if (own !== undefined) return [own, await this.#claim(own, request)]
           const sent = instant(this.#clock)
           const lease = await this.#claimFreeOne(leases, asked, signal === undefined ? undefined : { signal })
           return [lease, this.#believe(lease, holder, sent, durationMs, false)]
@@ -539,8 +550,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   // ── release, revoke ───────────────────────────────────────────────────────────────────────────────────────────
 
-  #release(lease: string, holder: string, term?: bigint): Promise<void> {
-    return this.#inLane(lease, undefined, async () => {
+  async #release(lease: string, holder: string, term?: bigint): Promise<void> {
+    const turn = this.#lanes.enter(lease)
+    if (turn !== undefined) await turn
+    try {
+      this.#stopping.signal.throwIfAborted()
       const known = this.#client.leases().get(lease)
       if (term !== undefined && known !== undefined && known.fencingToken > term) return // a later term is not ours to end
       // Whatever becomes of the request: from the moment it is sent, the lease may be another's.
@@ -548,31 +562,37 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       for (const hold of this.#holds.of(lease))
         if (hold.holder === holder) hold.lose('revoked', 'its holder released the lease')
       try {
-        for (let attempt = 1; ; attempt++) {
-          if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
-          try {
-            await this.#client.releaseLease(lease, holder)
-            break
-          } catch (error) {
-            if (!(error instanceof ErrInvalid)) throw error
-            const info = this.#client.leases().get(lease)
-            if (info === undefined || this.#hasLapsed(info)) break
-            if (info.holder !== holder) {
-              const reason = `held by "${info.holder}"`
-              throw new ErrNotHeld(`"${holder}" cannot release lease "${lease}": it is ${reason}`, {
-                lease,
-                holder,
-                reason,
-              })
-            }
-            if (attempt >= MAX_ATTEMPTS) throw this.#exhausted('release', lease, { cause: error })
-          }
-        }
+        await this.#vacate(lease, holder)
         this.events.emit({ type: 'released', lease, holder })
       } finally {
         this.#vacated(lease) // those who wait in this process need no hint from outside
       }
-    })
+    } finally {
+      this.#lanes.leave(lease)
+    }
+  }
+
+  async #vacate(lease: string, holder: string): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
+      try {
+        await this.#client.releaseLease(lease, holder)
+        return
+      } catch (error) {
+        if (!(error instanceof ErrInvalid)) throw error
+        const info = this.#client.leases().get(lease)
+        if (info === undefined || this.#hasLapsed(info)) return
+        if (info.holder !== holder) {
+          const reason = `held by "${info.holder}"`
+          throw new ErrNotHeld(`"${holder}" cannot release lease "${lease}": it is ${reason}`, {
+            lease,
+            holder,
+            reason,
+          })
+        }
+        if (attempt >= MAX_ATTEMPTS) throw this.#exhausted('release', lease, { cause: error })
+      }
+    }
   }
 
   async #revoke(lease: string): Promise<void> {
@@ -612,9 +632,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const only = leases[0] as string
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       const [lease, belief] =
-        leases.length > 1
-          ? await this.#claimAny(leases, request)
-          : [only, await this.#inLane(only, signal, () => this.#claim(only, request))]
+        leases.length > 1 ? await this.#claimAny(leases, request) : [only, await this.#claim(only, request)]
       this.#stopping.signal.throwIfAborted()
       if (signal?.aborted === true) {
         await this.#release(lease, holder, belief.fencingToken).catch(() => {}) // it lapses by itself
@@ -779,6 +797,8 @@ function placeOf(name: string): number {
   for (let index = 0; index < name.length; index++) place = (place * 31 + name.charCodeAt(index)) >>> 0
   return place
 }
+
+function nothing(): void {}
 
 function giveBack(hold: Hold): void {
   hold.release().catch(() => {}) // it lapses by itself

@@ -106,7 +106,8 @@ export class SubstrateClient implements Client {
     this.events = events ?? new LeaseEvents()
     this.#timeoutMs = requestTimeoutMs
     setMaxListeners(0, this.#closing.signal) // every operation that pauses listens to it
-    const limits = { maxItems: substrate.limits.maxOps, maxInFlight: substrate.limits.maxInFlight }
+    const { maxOps: maxItems, maxInFlight, enoughOps: enough } = substrate.limits
+    const limits = { maxItems, maxInFlight, enough }
     this.#ops = new Coalescer(limits, (ops) => this.#apply(ops))
     this.#reads = new Coalescer(limits, (names) => this.#readNames(names))
     const claimAny = substrate.claimAny?.bind(substrate)
@@ -125,24 +126,36 @@ export class SubstrateClient implements Client {
           aborted = true
           reject(signal?.reason as Error)
         })
-        void this.#inLane(lease, async () => {
+        const turn = options?.turn
+        this.#inLane(lease, () => {
           const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
-          const turn = options?.turn
-          const place = turn?.place
-          const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed, announce, place }
-          // The caller is answered from inside the lane: tidying up after a claim given up goes on without him.
-          try {
-            const verdict = await this.#settle(op, signal)
-            unheed()
-            if (turn !== undefined && verdict.line !== undefined) learnTurn(turn, verdict.line)
-            if (verdict.outcome !== 'granted') reject(invalid(op, verdict.holding))
-            else if (aborted) await this.#abandon(op)
-            else resolve()
-          } catch (error) {
-            unheed()
-            reject(error)
-            if (!(error instanceof NeverSent)) await this.#abandon(op)
+          const op: ClaimOp = {
+            kind: 'claim',
+            lease,
+            holder,
+            durationMs,
+            nonce,
+            value,
+            lapsed,
+            announce,
+            place: turn?.place,
           }
+          // The caller is answered while the lane is still his: tidying up after a claim given up goes on without him.
+          const finish = ({ outcome, holding, line }: Verdict): void => {
+            unheed()
+            if (turn !== undefined && line !== undefined) learnTurn(turn, line)
+            if (outcome === 'granted' && aborted) return this.#abandon(op)
+            this.#lanes.leave(lease)
+            if (outcome === 'granted') resolve()
+            else reject(invalid(op, holding))
+          }
+          const fail = (error: unknown): void => {
+            unheed()
+            reject(error as Error)
+            if (error instanceof NeverSent) this.#lanes.leave(lease)
+            else this.#abandon(op)
+          }
+          this.#send(op, signal, finish, fail)
         })
       })
     }
@@ -223,7 +236,7 @@ export class SubstrateClient implements Client {
   /** Best effort, as `#abandon`: nobody knows which of them it was, if any. */
   #abandonAny({ leases, ...asked }: Omit<ClaimAnyOp, 'lapsed'>): void {
     for (const lease of leases) {
-      void this.#inLane(lease, () => this.#abandon({ kind: 'claim', lease, lapsed: undefined, ...asked }))
+      this.#inLane(lease, () => this.#abandon({ kind: 'claim', lease, lapsed: undefined, ...asked }))
     }
   }
 
@@ -393,14 +406,11 @@ export class SubstrateClient implements Client {
     return `${this.#noncePrefix}${(this.#nonces++).toString(36)}`
   }
 
-  async #inLane(lease: string, body: () => Promise<void>): Promise<void> {
+  /** Calls the body when the lane is its own, at once if nobody is in it. It must not throw, and leaves the lane at its end. */
+  #inLane(lease: string, body: () => void): void {
     const turn = this.#lanes.enter(lease)
-    if (turn !== undefined) await turn
-    try {
-      await body()
-    } finally {
-      this.#lanes.leave(lease)
-    }
+    if (turn === undefined) body()
+    else void turn.then(body)
   }
 
   /**
@@ -413,45 +423,52 @@ export class SubstrateClient implements Client {
     return new Promise((resolve, reject) => {
       const fail = (error: unknown): void => {
         this.#lanes.leave(lease)
-        reject(error)
+        reject(error as Error)
       }
-      const finish = (op: Op, { outcome, holding }: Verdict): void => {
-        if (outcome !== 'granted') return fail(invalid(op, holding))
-        this.#lanes.leave(lease)
-        resolve()
-      }
-      const send = (): void => {
+      this.#inLane(lease, () => {
         try {
-          const item = make()
-          const settle = (verdict: Verdict | undefined): void => {
-            if (isSettled(verdict)) finish(item, verdict)
-            else this.#settle(item, signal, { first: verdict }).then((last) => finish(item, last), fail)
+          const op = make()
+          const finish = ({ outcome, holding }: Verdict): void => {
+            if (outcome !== 'granted') return fail(invalid(op, holding))
+            this.#lanes.leave(lease)
+            resolve()
           }
-          this.#ops.enqueue({ item, signal, settle })
+          this.#send(op, signal, finish, fail)
         } catch (error) {
           fail(error)
         }
-      }
-      const turn = this.#lanes.enter(lease)
-      if (turn === undefined) send()
-      else void turn.then(send)
+      })
     })
+  }
+
+  /** Sends the operation until it is granted or refused, then calls `finish`; `fail` if no more can be learned about it. */
+  #send(
+    item: Op,
+    signal: AbortSignal | undefined,
+    finish: (verdict: Verdict) => void,
+    fail: (error: unknown) => void,
+  ): void {
+    const settle = (verdict: Verdict | undefined): void => {
+      if (isSettled(verdict)) finish(verdict)
+      else this.#settle(item, signal, { first: verdict }).then(finish, fail)
+    }
+    this.#ops.enqueue({ item, signal, settle })
   }
 
   /**
    * Sends the operation until it is granted or refused, or no more can be learned about it.
    *
-   * @param sent what became of it if it was sent once already; undefined: it never was, for the signal aborted
+   * @param first what became of it when it was sent first; undefined: it never was, for the signal aborted
    */
   async #settle(
     op: Op,
     signal: AbortSignal | undefined,
-    sent?: { readonly first: Verdict | undefined },
+    { first }: { readonly first: Verdict | undefined },
   ): Promise<Verdict> {
     const startedMs = this.#clock.monotonic()
     let attempts = 0
     for (let tries = 1; ; tries++) {
-      const verdict = tries === 1 && sent !== undefined ? sent.first : await this.#ops.submit(op, signal)
+      const verdict = tries === 1 ? first : await this.#ops.submit(op, signal)
       if (verdict === undefined) throw attempts === 0 ? new NeverSent() : signal?.reason
       if (isSettled(verdict)) return verdict
 
@@ -470,8 +487,12 @@ export class SubstrateClient implements Client {
     }
   }
 
-  /** Best effort: a claim that nobody will use should not keep others out for its whole duration. */
-  async #abandon({ lease, holder, nonce }: ClaimOp): Promise<void> {
+  /** Leaves the lane when it is done. Best effort: a claim that nobody will use should not keep others out. */
+  #abandon(op: ClaimOp): void {
+    void this.#vacateClaim(op).finally(() => this.#lanes.leave(op.lease))
+  }
+
+  async #vacateClaim({ lease, holder, nonce }: ClaimOp): Promise<void> {
     const op: Op = { kind: 'release', lease, holder, fencingToken: undefined, nonce }
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       const verdict = await this.#ops.submit(op)

@@ -163,9 +163,21 @@ export interface SubstrateWarning {
   readonly message: string
 }
 
+/** How core may batch. */
+export interface SubstrateLimits {
+  /** Operations in one `apply`, and names in one `read`. */
+  readonly maxOps: number
+  /** Calls out at once. */
+  readonly maxInFlight: number
+  /**
+   * A batch of so many costs hardly more for each than a larger one: where more wait they go as several at once, so that
+   * the store works on one while this process is at another. Absent: as few as can be, where each batch is a commit.
+   */
+  readonly enoughOps?: number | undefined
+}
+
 export interface Substrate {
-  /** How core may batch: operations in one `apply` (and names in one `read`), and calls out at once. */
-  readonly limits: { readonly maxOps: number; readonly maxInFlight: number }
+  readonly limits: SubstrateLimits
   /**
    * Applies the operations, one verdict each in the same order. Not atomic as a whole; no two name the same lease.
    * A rejection means `unknown` for all of them.

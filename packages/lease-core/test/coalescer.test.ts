@@ -7,8 +7,8 @@ class Bench {
   readonly answers: (() => void)[] = []
   readonly coalescer: Coalescer<number, string>
 
-  constructor(maxItems: number, maxInFlight: number) {
-    this.coalescer = new Coalescer({ maxItems, maxInFlight }, (batch) => {
+  constructor(maxItems: number, maxInFlight: number, enough?: number) {
+    this.coalescer = new Coalescer({ maxItems, maxInFlight, enough }, (batch) => {
       this.batches.push(batch)
       return new Promise((resolve) => this.answers.push(() => resolve(batch.map((item) => `#${item}`))))
     })
@@ -50,6 +50,23 @@ describe('Coalescer: many concurrent calls, few round trips (decision 9)', () =>
     bench.answers[0]?.()
     await settle()
     expect(bench.batches.map(({ length }) => length)).to.deep.equal([1, 40])
+  })
+
+  it('what is more than enough for one is divided among the free slots', async () => {
+    const bench = new Bench(100, 4, 10)
+    void bench.submit(15)
+    await settle()
+    void bench.submit(30)
+    await settle()
+    expect(bench.batches.map(({ length }) => length)).to.deep.equal([10, 5, 15, 15])
+    void bench.submit(300)
+    await settle()
+    bench.answers[0]?.()
+    await settle()
+    expect(bench.batches.at(-1)?.length).to.equal(100)
+    for (const [index, answer] of bench.answers.entries()) if (index > 0) answer()
+    await settle()
+    expect(bench.batches.slice(-4).map(({ length }) => length)).to.deep.equal([50, 50, 50, 50])
   })
 
   it('a batch that hangs does not delay the next while a slot is free', async () => {
