@@ -578,7 +578,7 @@ for (const store of stores()) {
       patience.abort(new Error('no patience'))
       expect((await rejection(inVain, Error)).message).to.equal('no patience')
       await a.release()
-      expect(await within(waiting)).to.equal(true)
+      expect(await bench.within(waiting)).to.equal(true)
       const third = candidate(here)
       const ended = third.ready({ wait: true })
       await store.pass(store.unitMs)
@@ -653,14 +653,5 @@ for (const store of stores()) {
       }
       expect((await there.manager.leases()).size).to.equal(0)
     })
-
-    /** Its outcome, letting time pass until it is there. */
-    async function within<T>(work: Promise<T>): Promise<T> {
-      let done = false
-      const mark = (): void => void (done = true)
-      work.then(mark, mark)
-      await store.until('an outcome', () => done)
-      return work
-    }
   })
 }

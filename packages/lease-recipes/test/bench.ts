@@ -99,6 +99,15 @@ export class Bench {
     return recipe
   }
 
+  /** Its outcome, letting time pass until it is there. */
+  async within<T>(work: Promise<T>): Promise<T> {
+    let done = false
+    const mark = (): void => void (done = true)
+    work.then(mark, mark)
+    await this.#store.until('an outcome', () => done)
+    return work
+  }
+
   async close(): Promise<void> {
     for (const process of this.#processes) {
       process.resume()

@@ -48,15 +48,6 @@ for (const store of stores()) {
       return record<NodeEvents>(one, all)
     }
 
-    /** Its outcome, letting time pass until it is there. */
-    async function within<T>(work: Promise<T>): Promise<T> {
-      let done = false
-      const mark = (): void => void (done = true)
-      work.then(mark, mark)
-      await store.until('an outcome', () => done)
-      return work
-    }
-
     it('LO-2: both documented ways to make a node compete for the same', async () => {
       const locker = election({ manager: here.manager, clock: store.clock })
       const a = bench.own(locker({ path: '/master', value: '10', id: 'a', ttl }))
@@ -123,7 +114,7 @@ for (const store of stores()) {
       await store.pass(store.unitMs)
       expect(a.id()).to.equal(undefined)
       here.cut = false
-      await within(start)
+      await bench.within(start)
       expect(a.isSelected()).to.equal(true)
 
       const b = node(there, { id: 'b' })
@@ -275,7 +266,7 @@ for (const store of stores()) {
         const start = b.start()
         await store.pass(2 * store.unitMs)
         there.cut = false
-        await within(start)
+        await bench.within(start)
         there.cut = true
         await a.stop()
         await store.pass(2 * store.unitMs)
@@ -335,7 +326,7 @@ for (const store of stores()) {
         await a.start()
         void a.stop()
       }
-      await within(a.start())
+      await bench.within(a.start())
       await store.until('it to lead', () => a.isSelected())
       expect(events.filter((one) => one.startsWith('select'))).to.have.length(
         events.filter((one) => one.startsWith('deselect')).length + 1,
@@ -346,7 +337,7 @@ for (const store of stores()) {
       const a = node(here, { ttl })
       await a.start()
       here.cut = true
-      await within(a.stop())
+      await bench.within(a.stop())
       await store.until('it to lapse', async () => (await there.manager.leases()).size === 0)
     })
 
@@ -525,7 +516,7 @@ for (const store of stores()) {
       for (const one of nodes) {
         one.on('select', () => (most = Math.max(most, nodes.filter((other) => other.isSelected()).length)))
       }
-      await within(Promise.all(nodes.map((one) => one.start())))
+      await bench.within(Promise.all(nodes.map((one) => one.start())))
       for (let turn = 0; turn < 6; turn++) {
         await store.until('one to lead', () => nodes.some((one) => one.isSelected()))
         const leader = nodes.find((one) => one.isSelected())

@@ -42,15 +42,6 @@ for (const store of stores()) {
       )
     }
 
-    /** Its outcome, letting time pass until it is there. */
-    async function within<T>(work: Promise<T>): Promise<T> {
-      let done = false
-      const mark = (): void => void (done = true)
-      work.then(mark, mark)
-      await store.until('an outcome', () => done)
-      return work
-    }
-
     /** Whether it has an outcome when a while is over. */
     async function isPending(work: Promise<unknown>, ms: number): Promise<boolean> {
       let done = false
@@ -61,18 +52,18 @@ for (const store of stores()) {
     }
 
     it('DLM-1: readers lock together, a writer alone, from any process', async () => {
-      const readers = [await within(a.rlock('x', { wait })), await within(b.rlock('y', { wait }))]
+      const readers = [await bench.within(a.rlock('x', { wait })), await bench.within(b.rlock('y', { wait }))]
       expect(readers.map((lock) => [lock.mode, lock.held])).to.deep.equal([
         ['read', true],
         ['read', true],
       ])
       for (const reader of readers) await reader.unlock()
-      const writer = await within(b.wlock('w', { wait }))
+      const writer = await bench.within(b.wlock('w', { wait }))
       expect([writer.mode, writer.holder, writer.held]).to.deep.equal(['write', 'w', true])
       await writer.token.check()
-      await within(writer.unlock())
+      await bench.within(writer.unlock())
       expect(writer.held).to.equal(false)
-      const next = await within(a.wlock('v', { wait }))
+      const next = await bench.within(a.wlock('v', { wait }))
       expect(next.fencingToken > writer.fencingToken).to.equal(true)
     })
 
@@ -82,20 +73,20 @@ for (const store of stores()) {
       const locking = a.wlock('w')
       await store.pass(1.5 * duration)
       here.resume()
-      const lock = await within(locking)
+      const lock = await bench.within(locking)
       expect(lock.held).to.equal(true)
       await store.pass(duration / 2)
       expect(lock.held).to.equal(true)
-      await rejection(within(b.rlock('x', { wait })), ErrClaimDenied)
+      await rejection(bench.within(b.rlock('x', { wait })), ErrClaimDenied)
     })
 
     it('DLM-3: a single try is refused at once, a bounded wait at its end, and an endless one ends with its signal', async () => {
-      await within(a.wlock('w'))
-      await rejection(within(b.rlock('x', { wait })), ErrClaimDenied)
-      await rejection(within(b.wlock('y', { wait })), ErrClaimDenied)
+      await bench.within(a.wlock('w'))
+      await rejection(bench.within(b.rlock('x', { wait })), ErrClaimDenied)
+      await rejection(bench.within(b.wlock('y', { wait })), ErrClaimDenied)
       const begunMs = store.clock.monotonic()
-      await rejection(within(b.rlock('x', { wait: 2 * store.unitMs })), ErrClaimDenied)
-      await rejection(within(b.wlock('y', { wait: 2 * store.unitMs })), ErrClaimDenied)
+      await rejection(bench.within(b.rlock('x', { wait: 2 * store.unitMs })), ErrClaimDenied)
+      await rejection(bench.within(b.wlock('y', { wait: 2 * store.unitMs })), ErrClaimDenied)
       expect(store.clock.monotonic() - begunMs).to.be.at.least(4 * store.unitMs - 1)
       const impatient = new AbortController()
       const waits = [b.rlock('x', { signal: impatient.signal }), b.wlock('y', { signal: impatient.signal })].map(
@@ -103,35 +94,35 @@ for (const store of stores()) {
       )
       await store.pass(store.unitMs)
       impatient.abort(new Error('no patience'))
-      for (const error of await within(Promise.all(waits))) expect(error.message).to.equal('no patience')
+      for (const error of await bench.within(Promise.all(waits))) expect(error.message).to.equal('no patience')
     })
 
     it('DLM-3: whoever waits is woken when the lock is free, and has sent nothing meanwhile', async () => {
-      const writer = await within(a.wlock('w'))
+      const writer = await bench.within(a.wlock('w'))
       const others = lockOf(bench.process(), { prefix: 'others' })
-      await within(others.rlock('z')) // to see that it goes on beside
+      await bench.within(others.rlock('z')) // to see that it goes on beside
       const waiting = [b.rlock('x'), b.rlock('y')]
       await store.pass(2 * store.unitMs)
       const before = there.sent
       await store.pass(5 * store.unitMs)
       expect(there.sent - before, 'sent while they waited').to.be.at.most(there.client.claimAnyLease ? 3 : 6)
       await writer.unlock()
-      const readers = await within(Promise.all(waiting))
+      const readers = await bench.within(Promise.all(waiting))
       expect(readers.every(({ held }) => held)).to.equal(true)
     })
 
     it('DLM-4: no writer while anybody reads, no reader while anybody writes, no two writers', async () => {
-      const reader = await within(a.rlock('x'))
-      await rejection(within(b.wlock('w', { wait })), ErrClaimDenied)
-      await within(b.rlock('y', { wait: lasting })) // the attempt has left nothing behind
+      const reader = await bench.within(a.rlock('x'))
+      await rejection(bench.within(b.wlock('w', { wait })), ErrClaimDenied)
+      await bench.within(b.rlock('y', { wait: lasting })) // the attempt has left nothing behind
       const waiting = b.wlock('w')
       expect(await isPending(waiting, 2 * store.unitMs)).to.equal(true)
-      await within(reader.unlock())
+      await bench.within(reader.unlock())
       expect(await isPending(waiting, 2 * store.unitMs)).to.equal(true)
-      await within(a.runlock('y'))
-      const writer = await within(waiting)
-      await rejection(within(a.rlock('x', { wait })), ErrClaimDenied)
-      await rejection(within(a.wlock('v', { wait })), ErrClaimDenied)
+      await bench.within(a.runlock('y'))
+      const writer = await bench.within(waiting)
+      await rejection(bench.within(a.rlock('x', { wait })), ErrClaimDenied)
+      await rejection(bench.within(a.wlock('v', { wait })), ErrClaimDenied)
       expect(writer.held).to.equal(true)
     })
 
@@ -150,16 +141,16 @@ for (const store of stores()) {
       await store.pass(store.unitMs)
       const writers = lockOf(bench.process())
       for (let round = 0; round < 3; round++) {
-        const writer = await within(writers.wlock(`w${round}`))
-        await within(writer.unlock())
+        const writer = await bench.within(writers.wlock(`w${round}`))
+        await bench.within(writer.unlock())
         await store.pass(store.unitMs / 4)
       }
       stop.abort()
-      await within(over)
+      await bench.within(over)
     })
 
     it('DLM-4: readers who wait for a slot let a waiting writer go first', async () => {
-      const readers = await within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
+      const readers = await bench.within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
       const others = [lockOf(bench.process()), lockOf(bench.process())]
       const order: string[] = []
       const waiting = others.flatMap((lock, process) =>
@@ -179,55 +170,55 @@ for (const store of stores()) {
         await reader.unlock()
         await store.pass(store.unitMs / 2)
       }
-      const writer = await within(writing)
+      const writer = await bench.within(writing)
       await writer.unlock()
-      await within(Promise.all(waiting))
+      await bench.within(Promise.all(waiting))
       expect(order).to.deep.equal(['writer', 'reader', 'reader', 'reader', 'reader'])
     })
 
     it('DLM-4: maxReaders read at once, and the next one waits', async () => {
-      const readers = await within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
-      await rejection(within(b.rlock('t', { wait })), ErrClaimDenied)
+      const readers = await bench.within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
+      await rejection(bench.within(b.rlock('t', { wait })), ErrClaimDenied)
       const waiting = b.rlock('t')
       await store.pass(store.unitMs)
       await readers[2]?.unlock()
-      expect((await within(waiting)).held).to.equal(true)
+      expect((await bench.within(waiting)).held).to.equal(true)
     })
 
     it('DLM-5: a reader who locks again has the same lock, refreshed', async () => {
       const timeout = 8 * store.unitMs
-      const first = await within(a.rlock('x', { timeout }))
+      const first = await bench.within(a.rlock('x', { timeout }))
       await store.pass(0.7 * timeout)
-      const again = await within(a.rlock('x', { timeout }))
+      const again = await bench.within(a.rlock('x', { timeout }))
       expect(again).to.equal(first)
       await store.pass(0.6 * timeout)
       expect(first.held).to.equal(true)
-      const elsewhere = await within(b.rlock('x', { wait }))
+      const elsewhere = await bench.within(b.rlock('x', { wait }))
       expect(elsewhere.fencingToken).to.equal(first.fencingToken)
-      await within(again.unlock())
+      await bench.within(again.unlock())
       expect(first.held).to.equal(false)
       await store.until('the end of the other', () => !elsewhere.held)
-      await within(a.wlock('w', { wait: lasting }))
+      await bench.within(a.wlock('w', { wait: lasting }))
     })
 
     it('DLM-6: a writer who locks again has the same lock, and a failed attempt frees nothing', async () => {
-      const writer = await within(a.wlock('w', { wait }))
-      expect(await within(a.wlock('w', { wait }))).to.equal(writer)
-      const elsewhere = await within(b.wlock('w', { wait }))
+      const writer = await bench.within(a.wlock('w', { wait }))
+      expect(await bench.within(a.wlock('w', { wait }))).to.equal(writer)
+      const elsewhere = await bench.within(b.wlock('w', { wait }))
       expect(elsewhere.fencingToken).to.equal(writer.fencingToken)
       const impatient = AbortSignal.abort(new Error('no patience'))
       await rejection(a.wlock('w', { signal: impatient }), Error)
       there.cut = true
       const late = lockOf(there, { requestTimeout: store.unitMs })
-      await rejection(within(late.wlock('w', { wait })), ErrUnknown)
+      await rejection(bench.within(late.wlock('w', { wait })), ErrUnknown)
       there.cut = false
       await store.pass(store.unitMs)
       expect(writer.held).to.equal(true)
-      await rejection(within(b.rlock('x', { wait })), ErrClaimDenied)
+      await rejection(bench.within(b.rlock('x', { wait })), ErrClaimDenied)
     })
 
     it('DLM-6: two calls for one holder at once are one lock', async () => {
-      const locks = await within(Promise.all([a.wlock('w'), a.wlock('w'), a.wlock('w')]))
+      const locks = await bench.within(Promise.all([a.wlock('w'), a.wlock('w'), a.wlock('w')]))
       expect(new Set(locks).size).to.equal(1)
       const impatient = new AbortController()
       const blocked = [b.wlock('v', { signal: impatient.signal }), b.wlock('v')]
@@ -235,86 +226,86 @@ for (const store of stores()) {
       await store.pass(store.unitMs)
       impatient.abort(new Error('no patience'))
       await locks[0]?.unlock()
-      expect((await within(blocked[1] as Promise<Lock>)).held).to.equal(true)
+      expect((await bench.within(blocked[1] as Promise<Lock>)).held).to.equal(true)
     })
 
     it('DLM-6: a reader who wants to write is refused and goes on reading; and the other way round', async () => {
-      const reader = await within(a.rlock('x'))
-      for (const lock of [a, b]) await rejection(within(lock.wlock('x')), ErrClaimDenied)
+      const reader = await bench.within(a.rlock('x'))
+      for (const lock of [a, b]) await rejection(bench.within(lock.wlock('x')), ErrClaimDenied)
       expect(reader.held).to.equal(true)
-      await within(reader.unlock())
-      const writer = await within(a.wlock('x', { wait: lasting }))
-      await rejection(within(a.rlock('x')), ErrClaimDenied)
+      await bench.within(reader.unlock())
+      const writer = await bench.within(a.wlock('x', { wait: lasting }))
+      await rejection(bench.within(a.rlock('x')), ErrClaimDenied)
       expect(writer.held).to.equal(true)
     })
 
     it('DLM-7: a call without an answer ends in time, and what it took lapses', async () => {
       const hasty = lockOf(there, { duration, requestTimeout: store.unitMs })
       there.cut = true
-      await rejection(within(hasty.wlock('w', { wait })), ErrUnknown)
-      await rejection(within(hasty.rlock('x', { wait })), ErrUnknown)
-      await rejection(within(hasty.runlock('x')), ErrUnknown)
+      await rejection(bench.within(hasty.wlock('w', { wait })), ErrUnknown)
+      await rejection(bench.within(hasty.rlock('x', { wait })), ErrUnknown)
+      await rejection(bench.within(hasty.runlock('x')), ErrUnknown)
       there.cut = false
-      const writer = await within(a.wlock('v', { wait: lasting }))
+      const writer = await bench.within(a.wlock('v', { wait: lasting }))
       expect(writer.held).to.equal(true)
     })
 
     it('DLM-7: a writer who is interrupted halfway gives back what he has', async () => {
-      const reader = await within(a.rlock('x'))
+      const reader = await bench.within(a.rlock('x'))
       const interrupted = new AbortController()
       const waiting = rejection(b.wlock('w', { signal: interrupted.signal }), Error)
       await store.pass(2 * store.unitMs)
       interrupted.abort(new Error('interrupted'))
-      await within(waiting)
-      const more = await within(Promise.all(['p', 'q', 'r'].map((holder) => a.rlock(holder, { wait: lasting }))))
+      await bench.within(waiting)
+      const more = await bench.within(Promise.all(['p', 'q', 'r'].map((holder) => a.rlock(holder, { wait: lasting }))))
       expect([reader, ...more].every(({ held }) => held)).to.equal(true)
     })
 
     it('DLM-8: a lock lives while its process does, ends with its timeout, and lapses after a crash', async () => {
       a = lockOf(here, { duration })
-      const writer = await within(a.wlock('w'))
+      const writer = await bench.within(a.wlock('w'))
       await store.pass(1.5 * duration)
       expect(writer.held).to.equal(true)
-      await within(writer.unlock())
+      await bench.within(writer.unlock())
 
-      const timed = await within(a.rlock('x', { timeout: duration / 2 }))
+      const timed = await bench.within(a.rlock('x', { timeout: duration / 2 }))
       await store.until('its end', () => timed.signal.aborted)
       expect((timed.signal.reason as ErrLost).reason).to.equal('expired')
       expect(() => timed.assertHeld()).to.throw(ErrLost)
       await rejection(timed.refresh(), ErrLost)
 
-      const crashed = await within(a.wlock('w', { wait: lasting }))
+      const crashed = await bench.within(a.wlock('w', { wait: lasting }))
       await here.manager.stop()
       expect(crashed.held).to.equal(false)
-      expect((await within(b.rlock('x'))).held).to.equal(true)
+      expect((await bench.within(b.rlock('x'))).held).to.equal(true)
     })
 
     it('DLM-9: to unlock what is not locked is no error; anybody who knows the holder can unlock', async () => {
       for (const lock of [a, b]) {
-        await within(lock.runlock('x'))
-        await within(lock.wunlock('x'))
+        await bench.within(lock.runlock('x'))
+        await bench.within(lock.wunlock('x'))
       }
-      const reader = await within(a.rlock('x'))
-      await within(a.wunlock('x'))
-      await within(b.runlock('y'))
+      const reader = await bench.within(a.rlock('x'))
+      await bench.within(a.wunlock('x'))
+      await bench.within(b.runlock('y'))
       expect(reader.held).to.equal(true)
-      await within(b.runlock('x'))
+      await bench.within(b.runlock('x'))
       await store.until('its end', () => !reader.held)
-      const writer = await within(a.wlock('w', { wait: lasting }))
-      await within(b.wunlock('w'))
+      const writer = await bench.within(a.wlock('w', { wait: lasting }))
+      await bench.within(b.wunlock('w'))
       await store.until('its end', () => writer.signal.aborted)
       expect((writer.signal.reason as ErrLost).reason).to.be.oneOf(['revoked', 'taken'])
-      await within(b.wlock('v', { wait: lasting }))
+      await bench.within(b.wlock('v', { wait: lasting }))
     })
 
     it('DLM-10: runlockAsync and wunlockAsync harm nobody, and tell what fails', async () => {
       const told: unknown[] = []
       a.on('error', (error) => told.push(error))
       const unhandled = await unhandledDuring(async () => {
-        const reader = await within(a.rlock('x'))
+        const reader = await bench.within(a.rlock('x'))
         a.runlockAsync('x')
         await store.until('its end', () => !reader.held)
-        const writer = await within(b.wlock('w', { wait: lasting }))
+        const writer = await bench.within(b.wlock('w', { wait: lasting }))
         b.wunlockAsync('w')
         await store.until('its end', () => !writer.held)
         a.wunlockAsync('a b')
@@ -330,12 +321,12 @@ for (const store of stores()) {
     })
 
     it('DLM-11: a process that joins or leaves lets no second writer in', async () => {
-      const writer = await within(a.wlock('w'))
+      const writer = await bench.within(a.wlock('w'))
       for (let round = 0; round < 3; round++) {
         const joined = bench.process()
         const lock = lockOf(joined)
-        await rejection(within(lock.wlock(`v${round}`, { wait })), ErrClaimDenied)
-        await rejection(within(lock.rlock(`x${round}`, { wait })), ErrClaimDenied)
+        await rejection(bench.within(lock.wlock(`v${round}`, { wait })), ErrClaimDenied)
+        await rejection(bench.within(lock.rlock(`x${round}`, { wait })), ErrClaimDenied)
         await lock.stop()
       }
       expect(writer.held).to.equal(true)
@@ -343,10 +334,10 @@ for (const store of stores()) {
     })
 
     it('DLM-12: what a former lock of the same holder left undone does not end the present one', async () => {
-      const first = await within(a.wlock('w', { timeout: duration / 2 }))
-      await within(first.unlock())
-      const second = await within(a.wlock('w'))
-      await within(first.unlock())
+      const first = await bench.within(a.wlock('w', { timeout: duration / 2 }))
+      await bench.within(first.unlock())
+      const second = await bench.within(a.wlock('w'))
+      await bench.within(first.unlock())
       await rejection(first.refresh(), ErrLost)
       await store.pass(0.8 * duration)
       expect([first.held, second.held]).to.deep.equal([false, true])
@@ -354,26 +345,26 @@ for (const store of stores()) {
     })
 
     it('a lock that is lost in part is lost as a whole, and the rest is free', async () => {
-      const writer = await within(a.wlock('w'))
-      await within(there.manager.revoke('rwlocks/orders/2'))
+      const writer = await bench.within(a.wlock('w'))
+      await bench.within(there.manager.revoke('rwlocks/orders/2'))
       await store.until('the loss', () => writer.signal.aborted)
       expect(writer.held).to.equal(false)
       expect(writer.signal.reason).to.be.instanceOf(ErrLost)
-      await within(b.wlock('v', { wait: lasting }))
+      await bench.within(b.wlock('v', { wait: lasting }))
     })
 
     it('CL-4: stop ends calls under way and unlocks what is locked here', async () => {
-      const writer = await within(a.wlock('w'))
+      const writer = await bench.within(a.wlock('w'))
       const unhandled = await unhandledDuring(async () => {
         const waits = [a.rlock('x'), a.wlock('y')].map((call) => rejection(call, ErrStopped))
         await store.pass(store.unitMs)
-        await within(Promise.all([a.stop(), a.stop()]))
-        await within(Promise.all(waits))
+        await bench.within(Promise.all([a.stop(), a.stop()]))
+        await bench.within(Promise.all(waits))
       })
       expect(unhandled).to.deep.equal([])
       expect(writer.held).to.equal(false)
       for (const call of [a.rlock('x'), a.wlock('x'), a.runlock('x'), a.wunlock('x')]) await rejection(call, ErrStopped)
-      await within(b.wlock('v', { wait: lasting }))
+      await bench.within(b.wlock('v', { wait: lasting }))
     })
   })
 }

@@ -27,15 +27,6 @@ for (const store of stores()) {
       return bench.own(new Semaphores({ manager, clock: store.clock }))
     }
 
-    /** Its outcome, letting time pass until it is there. */
-    async function within<T>(work: Promise<T>): Promise<T> {
-      let done = false
-      const mark = (): void => void (done = true)
-      work.then(mark, mark)
-      await store.until('an outcome', () => done)
-      return work
-    }
-
     /** Whoever administers by this manager goes on after each such call when the test lets him. */
     function between(
       manager: Manager,
@@ -68,7 +59,7 @@ for (const store of stores()) {
     }
 
     async function pinned(): Promise<string[]> {
-      return [...(await within(elsewhere.manager.pinned())).keys()]
+      return [...(await bench.within(elsewhere.manager.pinned())).keys()]
     }
 
     it('DSM-4: what is taken from one who has not heard is given to nobody else meanwhile, heard or not', async () => {
@@ -80,15 +71,15 @@ for (const store of stores()) {
         await rejection(semaphores(elsewhere.manager).post('pool', 'new', long, { retries }), ErrNoSemaphore)
       }
       const administrator = semaphores(between(elsewhere.manager, 'revoke', 'semaphores/pool/0', meanwhile))
-      await within(administrator.create('pool', 1))
-      await (await within(late.post('pool', 'before', long, { retries }))).close()
-      const permit = await within(semaphores(here.manager).post('pool', 'x', long, { retries }))
+      await bench.within(administrator.create('pool', 1))
+      await (await bench.within(late.post('pool', 'before', long, { retries }))).close()
+      const permit = await bench.within(semaphores(here.manager).post('pool', 'x', long, { retries }))
       here.pause() // it does not find out
-      await within(administrator.destroy('pool'))
+      await bench.within(administrator.destroy('pool'))
       expect([permit.held, posts]).to.deep.equal([true, 1])
       expect(await pinned()).to.deep.equal([])
-      await within(administrator.create('pool', 1))
-      await within(late.post('pool', 'after', long, { retries }))
+      await bench.within(administrator.create('pool', 1))
+      await bench.within(late.post('pool', 'after', long, { retries }))
     })
 
     it('DSM-4: once it is being destroyed there is no such semaphore; given up, it is completed by the next creation', async () => {
@@ -96,25 +87,25 @@ for (const store of stores()) {
       const stop = async (): Promise<void> => giveUp.abort(new Error('never mind'))
       const hasty = semaphores(between(there.manager, 'revoke', 'semaphores/pool/0', stop))
       const a = semaphores(here.manager)
-      await within(a.create('pool', 3))
-      const permits = await within(
+      await bench.within(a.create('pool', 3))
+      const permits = await bench.within(
         Promise.all(['x', 'y', 'z'].map((holder) => a.post('pool', holder, long, { retries, keepAlive: true }))),
       )
       const waiting = rejection(a.post('pool', 'w', long), ErrNoSemaphore)
       const given = rejection(hasty.destroy('pool', { signal: giveUp.signal }), Error)
-      expect((await within(given)).message).to.equal('never mind')
-      await within(waiting)
+      expect((await bench.within(given)).message).to.equal('never mind')
+      await bench.within(waiting)
       const b = semaphores(elsewhere.manager)
       for (const one of [a, b]) {
-        await rejection(within(one.read('pool')), ErrNoSemaphore)
-        await rejection(within(one.post('pool', 'v', long)), ErrNoSemaphore)
-        await rejection(within(one.resize('pool', 2)), ErrNoSemaphore)
+        await rejection(bench.within(one.read('pool')), ErrNoSemaphore)
+        await rejection(bench.within(one.post('pool', 'v', long)), ErrNoSemaphore)
+        await rejection(bench.within(one.resize('pool', 2)), ErrNoSemaphore)
       }
-      await within(b.create('pool', 1))
+      await bench.within(b.create('pool', 1))
       await store.until('every loss', () => permits.every(({ held }) => !held))
-      expect(await within(b.read('pool'))).to.deep.equal({ n: 1, active: 0, holders: [] })
+      expect(await bench.within(b.read('pool'))).to.deep.equal({ n: 1, active: 0, holders: [] })
       expect(await pinned()).to.deep.equal(['semaphores/pool'])
-      await within(a.post('pool', 'x', long, { retries }))
+      await bench.within(a.post('pool', 'x', long, { retries }))
     })
 
     it('DSM-4: … or by the next destruction', async () => {
@@ -122,22 +113,22 @@ for (const store of stores()) {
       const stop = async (): Promise<void> => giveUp.abort(new Error('never mind'))
       const hasty = semaphores(between(there.manager, 'revoke', 'semaphores/pool/0', stop))
       const a = semaphores(here.manager)
-      await within(a.create('pool', 2))
-      const permit = await within(a.post('pool', 'x', long, { retries, keepAlive: true }))
-      const other = await within(a.post('pool', 'y', long, { retries, keepAlive: true }))
-      await rejection(within(hasty.destroy('pool', { signal: giveUp.signal })), Error)
-      await within(a.destroy('pool'))
+      await bench.within(a.create('pool', 2))
+      const permit = await bench.within(a.post('pool', 'x', long, { retries, keepAlive: true }))
+      const other = await bench.within(a.post('pool', 'y', long, { retries, keepAlive: true }))
+      await rejection(bench.within(hasty.destroy('pool', { signal: giveUp.signal })), Error)
+      await bench.within(a.destroy('pool'))
       await store.until('every loss', () => !permit.held && !other.held)
       expect(await pinned()).to.deep.equal([])
     })
 
     it('a slot that was left pinned by an administrator who was late is set right by the next one', async () => {
       const a = semaphores(here.manager)
-      await within(a.create('pool', 2))
-      const permit = await within(a.post('pool', 'x', long, { retries }))
-      await within(there.manager.pin(permit.lease, 'semaphore'))
-      await within(a.post('pool', 'y', long, { retries })) // nor does it keep anybody from a permit
-      await within(a.resize('pool', 3))
+      await bench.within(a.create('pool', 2))
+      const permit = await bench.within(a.post('pool', 'x', long, { retries }))
+      await bench.within(there.manager.pin(permit.lease, 'semaphore'))
+      await bench.within(a.post('pool', 'y', long, { retries })) // nor does it keep anybody from a permit
+      await bench.within(a.resize('pool', 3))
       expect(await pinned()).to.deep.equal(['semaphores/pool'])
     })
 
@@ -146,14 +137,14 @@ for (const store of stores()) {
       const pause = async (): Promise<void> => there.pause()
       const slow = semaphores(between(there.manager, 'unpin', 'semaphores/pool/0', pause))
       const a = semaphores(here.manager)
-      await within(a.create('pool', 1))
+      await bench.within(a.create('pool', 1))
       const destroyed = rejection(slow.destroy('pool'), ErrUnknown)
       await store.pass(12_000)
-      await within(a.create('pool', 1))
+      await bench.within(a.create('pool', 1))
       there.resume()
-      await within(destroyed)
+      await bench.within(destroyed)
       await store.pass(120_000)
-      const permit = await within(a.post('pool', 'x', long, { retries }))
+      const permit = await bench.within(a.post('pool', 'x', long, { retries }))
       expect(permit.held).to.equal(true)
     })
   })

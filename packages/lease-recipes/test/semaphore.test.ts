@@ -25,34 +25,25 @@ for (const store of stores()) {
       return bench.own(new Semaphores({ manager: process.manager, clock: store.clock, ...options }))
     }
 
-    /** Its outcome, letting time pass until it is there. */
-    async function within<T>(work: Promise<T>): Promise<T> {
-      let done = false
-      const mark = (): void => void (done = true)
-      work.then(mark, mark)
-      await store.until('an outcome', () => done)
-      return work
-    }
-
     const retries = 0
 
     it('DSM-1: a semaphore is created once, and again with the same limit; with another it is refused', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 3))
-      await within(a.create('pool', 3))
-      await within(b.create('pool', 3))
-      const error = await rejection(within(b.create('pool', 4)), ErrLimitMismatch)
+      await bench.within(a.create('pool', 3))
+      await bench.within(a.create('pool', 3))
+      await bench.within(b.create('pool', 3))
+      const error = await rejection(bench.within(b.create('pool', 4)), ErrLimitMismatch)
       expect(error).to.include({ id: 'pool', n: 3, asked: 4, code: 'LEASE_CLAIM_DENIED' })
       expect(error).to.be.instanceOf(ErrClaimDenied)
-      expect((await within(b.read('pool'))).n).to.equal(3)
+      expect((await bench.within(b.read('pool'))).n).to.equal(3)
     })
 
     it('DSM-1: of many who create one at once, those of one limit succeed and the others are refused', async () => {
       const creators = [semaphores(here), semaphores(there), semaphores(bench.process())]
-      const outcomes = await within(
+      const outcomes = await bench.within(
         Promise.allSettled([2, 5, 2, 5, 2, 5].map((n, index) => (creators[index % 3] as Semaphores).create('pool', n))),
       )
-      const { n } = await within(semaphores(here).read('pool'))
+      const { n } = await bench.within(semaphores(here).read('pool'))
       for (const [index, outcome] of outcomes.entries()) {
         expect(outcome.status).to.equal([2, 5, 2, 5, 2, 5][index] === n ? 'fulfilled' : 'rejected')
         if (outcome.status === 'rejected') expect(outcome.reason).to.be.instanceOf(ErrLimitMismatch)
@@ -62,24 +53,24 @@ for (const store of stores()) {
     it('DSM-1: ids are told apart, whatever is in them', async () => {
       const a = semaphores(here)
       const ids = ['a', 'a/0', 'a/admin', 'a%2F0', 'a b', 'a.b#c$', 'ä', '0']
-      for (const [index, id] of ids.entries()) await within(a.create(id, index + 1))
-      for (const id of ids) await within(a.post(id, `of-${ids.indexOf(id)}`, long, { retries }))
+      for (const [index, id] of ids.entries()) await bench.within(a.create(id, index + 1))
+      for (const id of ids) await bench.within(a.post(id, `of-${ids.indexOf(id)}`, long, { retries }))
       for (const [index, id] of ids.entries()) {
-        const { n, holders } = await within(a.read(id))
+        const { n, holders } = await bench.within(a.read(id))
         expect([n, holders.map(({ holder }) => holder)]).to.deep.equal([index + 1, [`of-${index}`]])
       }
     })
 
     it('DSM-3: how many permits there are and who has them can be read; of a missing one nothing', async () => {
       const a = semaphores(here)
-      const error = await rejection(within(a.read('pool')), ErrNoSemaphore)
+      const error = await rejection(bench.within(a.read('pool')), ErrNoSemaphore)
       expect(error).to.include({ id: 'pool', code: 'LEASE_NOT_HELD' })
       expect(error).to.be.instanceOf(ErrNotHeld)
-      await within(a.create('pool', 3))
-      expect(await within(a.read('pool'))).to.deep.equal({ n: 3, active: 0, holders: [] })
-      const permit = await within(a.post('pool', 'x', long, { retries }))
-      await within(a.post('pool', 'y', long, { retries }))
-      const { n, active, holders } = await within(semaphores(there).read('pool'))
+      await bench.within(a.create('pool', 3))
+      expect(await bench.within(a.read('pool'))).to.deep.equal({ n: 3, active: 0, holders: [] })
+      const permit = await bench.within(a.post('pool', 'x', long, { retries }))
+      await bench.within(a.post('pool', 'y', long, { retries }))
+      const { n, active, holders } = await bench.within(semaphores(there).read('pool'))
       expect([n, active]).to.deep.equal([3, 2])
       expect(holders.map(({ holder }) => holder).toSorted()).to.deep.equal(['x', 'y'])
       const { fencingToken, lease } = permit
@@ -88,57 +79,57 @@ for (const store of stores()) {
 
     it('DSM-4: a destroyed semaphore is gone with all permits; destroyed again is fine; created again is empty', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 2))
-      const permit = await within(b.post('pool', 'x', long, { retries }))
+      await bench.within(a.create('pool', 2))
+      const permit = await bench.within(b.post('pool', 'x', long, { retries }))
       const waiting = [1, 2].map((index) => b.post('pool', `w${index}`, long))
       const refused = rejection(waiting[1] as Promise<unknown>, ErrNoSemaphore)
-      await within(waiting[0] as Promise<unknown>)
-      await within(a.destroy('pool'))
+      await bench.within(waiting[0] as Promise<unknown>)
+      await bench.within(a.destroy('pool'))
       await store.until('the loss', () => permit.signal.aborted)
       expect(permit.held).to.equal(false)
       expect((permit.signal.reason as ErrLost).reason).to.be.oneOf(['revoked', 'taken'])
-      await within(refused)
+      await bench.within(refused)
       for (const one of [a, b]) {
-        await rejection(within(one.read('pool')), ErrNoSemaphore)
-        await rejection(within(one.post('pool', 'x', long)), ErrNoSemaphore)
-        await within(one.destroy('pool'))
+        await rejection(bench.within(one.read('pool')), ErrNoSemaphore)
+        await rejection(bench.within(one.post('pool', 'x', long)), ErrNoSemaphore)
+        await bench.within(one.destroy('pool'))
       }
-      await within(a.create('pool', 1))
-      expect(await within(b.read('pool'))).to.deep.equal({ n: 1, active: 0, holders: [] })
-      await within(b.post('pool', 'z', long, { retries }))
-      await rejection(within(a.post('pool', 'y', long, { retries })), ErrClaimDenied)
+      await bench.within(a.create('pool', 1))
+      expect(await bench.within(b.read('pool'))).to.deep.equal({ n: 1, active: 0, holders: [] })
+      await bench.within(b.post('pool', 'z', long, { retries }))
+      await rejection(bench.within(a.post('pool', 'y', long, { retries })), ErrClaimDenied)
     })
 
     it('DSM-4: those who did not hear of the destruction do not exceed the limit of its successor', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 5))
-      await within(b.post('pool', 'x', long, { retries }))
+      await bench.within(a.create('pool', 5))
+      await bench.within(b.post('pool', 'x', long, { retries }))
       there.pause() // what is sent now comes when the semaphore is another
       const posts = Array.from({ length: 5 }, (_, index) => b.post('pool', `late${index}`, long, { retries }))
       const outcomes = Promise.allSettled(posts)
-      await within(a.destroy('pool'))
-      await within(a.create('pool', 1))
+      await bench.within(a.destroy('pool'))
+      await bench.within(a.create('pool', 1))
       there.resume()
-      const granted = (await within(outcomes)).filter(({ status }) => status === 'fulfilled')
+      const granted = (await bench.within(outcomes)).filter(({ status }) => status === 'fulfilled')
       expect(granted.length).to.be.at.most(1)
-      const { active, n } = await within(a.read('pool'))
+      const { active, n } = await bench.within(a.read('pool'))
       expect([active <= 1, n]).to.deep.equal([true, 1])
-      const leases = [...(await within(here.manager.leases())).values()]
+      const leases = [...(await bench.within(here.manager.leases())).values()]
       const permits = leases.filter(({ holder, value }) => /^(late|x)/.test(holder) && value !== 'retired')
       expect(permits.length).to.be.at.most(1)
     })
 
     it('DSM-5: n have a permit, no more; a single try is refused at once, and a permit closed is another’s', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 2))
-      const x = await within(a.post('pool', 'x', long, { retries }))
-      const y = await within(b.post('pool', 'y', long, { retries }))
+      await bench.within(a.create('pool', 2))
+      const x = await bench.within(a.post('pool', 'x', long, { retries }))
+      const y = await bench.within(b.post('pool', 'y', long, { retries }))
       expect([x.held, y.held, x.lease === y.lease]).to.deep.equal([true, true, false])
-      const error = await rejection(within(b.post('pool', 'z', long, { retries })), ErrClaimDenied)
+      const error = await rejection(bench.within(b.post('pool', 'z', long, { retries })), ErrClaimDenied)
       expect(error.message).to.contain('"pool"').and.to.contain('"z"')
       await x.close()
       expect(x.held).to.equal(false)
-      const z = await within(b.post('pool', 'z', long, { retries }))
+      const z = await bench.within(b.post('pool', 'z', long, { retries }))
       expect(z.lease).to.equal(x.lease)
       expect(z.fencingToken > x.fencingToken).to.equal(true)
       await z.token.check()
@@ -146,31 +137,31 @@ for (const store of stores()) {
 
     it('DSM-5: retries are counted in waits, and are over after them', async () => {
       const a = semaphores(here, { minWaitTimeout: store.unitMs, maxWaitTimeout: 2 * store.unitMs })
-      await within(a.create('pool', 1))
-      await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 1))
+      await bench.within(a.post('pool', 'x', long))
       const begunMs = store.clock.monotonic()
-      await rejection(within(a.post('pool', 'y', long, { retries: 3 })), ErrClaimDenied)
+      await rejection(bench.within(a.post('pool', 'y', long, { retries: 3 })), ErrClaimDenied)
       expect(store.clock.monotonic() - begunMs).to.be.at.least(3 * store.unitMs)
     })
 
     it('DSM-5: whoever waits is woken at once, and has sent nothing meanwhile', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 1))
-      const x = await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 1))
+      const x = await bench.within(a.post('pool', 'x', long))
       const waiting = b.post('pool', 'y', long)
       await store.pass(2 * store.unitMs) // until it waits
       const before = there.sent
       await store.pass(4 * store.unitMs)
       expect(there.sent - before, 'sent while it waited').to.be.at.most(3) // once, when the line for news comes up late
       await x.close()
-      const y = await within(waiting)
+      const y = await bench.within(waiting)
       expect(y.held).to.equal(true)
     })
 
     it('DSM-5: on a semaphore that is known, a permit costs one round trip, and its end another', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 4))
-      await (await within(a.post('pool', 'x', long))).close()
+      await bench.within(a.create('pool', 4))
+      await (await bench.within(a.post('pool', 'x', long))).close()
       const before = here.sent
       for (let time = 0; time < 10; time++) await (await a.post('pool', 'x', long)).close()
       const round = here.client.claimAnyLease === undefined ? 2 : 1 // read, and claim what is free
@@ -180,66 +171,66 @@ for (const store of stores()) {
 
     it('DSM-5: a missing semaphore is an error at once, however many retries', async () => {
       const a = semaphores(here)
-      await rejection(within(a.post('pool', 'x', long)), ErrNoSemaphore)
+      await rejection(bench.within(a.post('pool', 'x', long)), ErrNoSemaphore)
       expect(here.sent, 'one read, and one when the line for news is up').to.be.at.most(2)
-      await within(semaphores(there).create('pool', 1))
-      await within(a.post('pool', 'x', long)) // and nothing is remembered of that
+      await bench.within(semaphores(there).create('pool', 1))
+      await bench.within(a.post('pool', 'x', long)) // and nothing is remembered of that
     })
 
     it('DSM-5: a wait ends with its signal, and the permit that comes too late is given back', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 1))
-      const x = await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 1))
+      const x = await bench.within(a.post('pool', 'x', long))
       const impatient = new AbortController()
       const waiting = rejection(b.post('pool', 'y', long, { signal: impatient.signal }), Error)
       await store.pass(store.unitMs)
       impatient.abort(new Error('no patience'))
-      expect((await within(waiting)).message).to.equal('no patience')
+      expect((await bench.within(waiting)).message).to.equal('no patience')
       await x.close()
       await store.pass(store.unitMs)
-      expect((await within(a.read('pool'))).active).to.equal(0)
-      await within(b.post('pool', 'z', long, { retries }))
+      expect((await bench.within(a.read('pool'))).active).to.equal(0)
+      await bench.within(b.post('pool', 'z', long, { retries }))
     })
 
     it('DSM-6: the same holder again has the same permit, with its full time, and no second one', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 2))
-      const first = await within(a.post('pool', 'x', timeout, { retries }))
+      await bench.within(a.create('pool', 2))
+      const first = await bench.within(a.post('pool', 'x', timeout, { retries }))
       await store.pass(timeout * 0.7)
-      const again = await within(a.post('pool', 'x', timeout, { retries }))
+      const again = await bench.within(a.post('pool', 'x', timeout, { retries }))
       expect([again.lease, again.fencingToken]).to.deep.equal([first.lease, first.fencingToken])
       await store.pass(timeout * 0.6)
       expect([first.held, again.held], 'its time is counted from the second').to.deep.equal([true, true])
-      expect((await within(a.read('pool'))).active).to.equal(1)
+      expect((await bench.within(a.read('pool'))).active).to.equal(1)
       await first.close()
       expect([first.held, again.held]).to.deep.equal([false, false])
     })
 
     it('DSM-6: the same holder in another process has the same permit', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 2))
-      const first = await within(a.post('pool', 'x', long, { retries }))
-      const again = await within(b.post('pool', 'x', long, { retries }))
+      await bench.within(a.create('pool', 2))
+      const first = await bench.within(a.post('pool', 'x', long, { retries }))
+      const again = await bench.within(b.post('pool', 'x', long, { retries }))
       expect([again.lease, again.fencingToken]).to.deep.equal([first.lease, first.fencingToken])
-      expect((await within(a.read('pool'))).active).to.equal(1)
+      expect((await bench.within(a.read('pool'))).active).to.equal(1)
     })
 
     it('DSM-6: a second post does not queue behind those who wait for a permit', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 1))
-      const first = await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 1))
+      const first = await bench.within(a.post('pool', 'x', long))
       const waiting = a.post('pool', 'y', long)
       await store.pass(store.unitMs)
-      const again = await within(a.post('pool', 'x', long))
+      const again = await bench.within(a.post('pool', 'x', long))
       expect(again.fencingToken).to.equal(first.fencingToken)
       await again.close()
-      expect((await within(waiting)).held).to.equal(true)
+      expect((await bench.within(waiting)).held).to.equal(true)
     })
 
     it('DSM-6: a second post that is given up does not give the permit back', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 1))
-      const permit = await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 1))
+      const permit = await bench.within(a.post('pool', 'x', long))
       here.pause()
       const impatient = new AbortController()
       const second = rejection(a.post('pool', 'x', long, { signal: impatient.signal }), Error)
@@ -249,18 +240,18 @@ for (const store of stores()) {
       here.resume()
       await store.pass(2 * store.unitMs)
       expect(permit.held).to.equal(true)
-      expect((await within(a.read('pool'))).active).to.equal(1)
+      expect((await bench.within(a.read('pool'))).active).to.equal(1)
     })
 
     it('DSM-7: permits end one by one, each at its own time', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 2))
-      const short = await within(a.post('pool', 'short', timeout))
-      const other = await within(a.post('pool', 'long', 10 * timeout))
+      await bench.within(a.create('pool', 2))
+      const short = await bench.within(a.post('pool', 'short', timeout))
+      const other = await bench.within(a.post('pool', 'long', 10 * timeout))
       const waiting = b.post('pool', 'next', long)
       await store.until('the end of the short one', () => short.signal.aborted)
       expect((short.signal.reason as ErrLost).reason).to.equal('expired')
-      const next = await within(waiting)
+      const next = await bench.within(waiting)
       expect([short.held, other.held, next.held]).to.deep.equal([false, true, true])
       expect(next.lease).to.equal(short.lease)
       expect(next.fencingToken > short.fencingToken).to.equal(true)
@@ -268,9 +259,9 @@ for (const store of stores()) {
 
     it('DSM-7: a permit that is kept alive outlives its time, and a refresh gives one its full time', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 2))
-      const alive = await within(a.post('pool', 'alive', timeout, { keepAlive: true }))
-      const refreshed = await within(a.post('pool', 'refreshed', timeout))
+      await bench.within(a.create('pool', 2))
+      const alive = await bench.within(a.post('pool', 'alive', timeout, { keepAlive: true }))
+      const refreshed = await bench.within(a.post('pool', 'refreshed', timeout))
       for (let round = 0; round < 3; round++) {
         await store.pass(timeout / 2)
         await refreshed.refresh()
@@ -284,27 +275,27 @@ for (const store of stores()) {
 
     it('DSM-8: close gives the permit back, here or elsewhere; who has none is no error, a missing semaphore is', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await rejection(within(a.close('pool', 'x')), ErrNoSemaphore)
-      await within(a.create('pool', 3))
-      await within(a.close('pool', 'x'))
+      await rejection(bench.within(a.close('pool', 'x')), ErrNoSemaphore)
+      await bench.within(a.create('pool', 3))
+      await bench.within(a.close('pool', 'x'))
       for (const closer of [a, b]) {
-        const permit = await within(a.post('pool', 'x', long))
-        await within(a.post('pool', 'y', long))
-        await within(closer.close('pool', 'x'))
+        const permit = await bench.within(a.post('pool', 'x', long))
+        await bench.within(a.post('pool', 'y', long))
+        await bench.within(closer.close('pool', 'x'))
         await store.until('its end', () => permit.signal.aborted)
-        const { holders } = await within(a.read('pool'))
+        const { holders } = await bench.within(a.read('pool'))
         expect(holders.map(({ holder }) => holder)).to.deep.equal(['y'])
       }
     })
 
     it('DSM-8: a permit is closed at the end of its scope', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 1))
+      await bench.within(a.create('pool', 1))
       {
-        await using permit = await within(a.post('pool', 'x', long))
+        await using permit = await bench.within(a.post('pool', 'x', long))
         expect(permit.held).to.equal(true)
       }
-      expect((await within(a.read('pool'))).active).to.equal(0)
+      expect((await bench.within(a.read('pool'))).active).to.equal(0)
     })
 
     it('DSM-9: closeAsync of a missing semaphore, or without a line, harms nobody and is told', async () => {
@@ -327,33 +318,33 @@ for (const store of stores()) {
 
     it('DSM-9: closeAsync gives the permit back, and without a listener harms nobody either', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 1))
-      const permit = await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 1))
+      const permit = await bench.within(a.post('pool', 'x', long))
       const unhandled = await unhandledDuring(async () => {
         a.closeAsync('pool', 'x')
         a.closeAsync('missing', 'x')
         await store.until('its end', () => permit.signal.aborted)
-        await within(semaphores(there).post('pool', 'y', long))
+        await bench.within(semaphores(there).post('pool', 'y', long))
       })
       expect(unhandled).to.deep.equal([])
     })
 
     it('DSM-10: a semaphore outlives every process that used it', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 2))
-      await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 2))
+      await bench.within(a.post('pool', 'x', long))
       await here.manager.stop() // a crash: nothing is given back
-      expect((await within(semaphores(there).read('pool'))).active).to.equal(1)
+      expect((await bench.within(semaphores(there).read('pool'))).active).to.equal(1)
     })
 
     it('CL-4: stop ends calls under way, gives permits back and leaves the semaphore', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 1))
-      const permit = await within(a.post('pool', 'x', long, { keepAlive: true }))
+      await bench.within(a.create('pool', 1))
+      const permit = await bench.within(a.post('pool', 'x', long, { keepAlive: true }))
       const unhandled = await unhandledDuring(async () => {
         const waiting = rejection(a.post('pool', 'y', long), ErrStopped)
         await store.pass(store.unitMs)
-        await within(Promise.all([a.stop(), a.stop()]))
+        await bench.within(Promise.all([a.stop(), a.stop()]))
         await waiting
       })
       expect(unhandled).to.deep.equal([])
@@ -365,39 +356,39 @@ for (const store of stores()) {
         a.close('pool', 'x'),
       ]
       for (const call of [...calls, a.destroy('pool'), a.resize('pool', 1)]) await rejection(call, ErrStopped)
-      expect(await within(b.read('pool'))).to.deep.equal({ n: 1, active: 0, holders: [] })
+      expect(await bench.within(b.read('pool'))).to.deep.equal({ n: 1, active: 0, holders: [] })
     })
 
     it('CL-6: after a restart, permits have what is left of their time', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 1))
-      const x = await within(a.post('pool', 'x', timeout))
+      await bench.within(a.create('pool', 1))
+      const x = await bench.within(a.post('pool', 'x', timeout))
       await store.pass(timeout / 4)
       await here.manager.stop()
       const b = semaphores(there)
-      await rejection(within(b.post('pool', 'y', long, { retries })), ErrClaimDenied)
-      const [found] = (await within(b.read('pool'))).holders
+      await rejection(bench.within(b.post('pool', 'y', long, { retries })), ErrClaimDenied)
+      const [found] = (await bench.within(b.read('pool'))).holders
       expect(found).to.include({ holder: 'x', fencingToken: x.fencingToken })
       const begunMs = store.clock.monotonic()
-      await within(b.post('pool', 'y', long))
+      await bench.within(b.post('pool', 'y', long))
       const most = store.serverClock ? 0.75 : 1 // where no clock says since when, it is watched for its whole time
       expect(store.clock.monotonic() - begunMs).to.be.at.most(most * timeout + 8 * store.unitMs)
     })
 
     it('CL-7: after a restart, the same holder goes on with its permit', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 1))
-      const before = await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 1))
+      const before = await bench.within(a.post('pool', 'x', long))
       await here.manager.stop()
-      const after = await within(semaphores(there).post('pool', 'x', long, { retries }))
+      const after = await bench.within(semaphores(there).post('pool', 'x', long, { retries }))
       expect([after.lease, after.fencingToken]).to.deep.equal([before.lease, before.fencingToken])
     })
 
     it('CL-8: a store out of reach is an ErrUnknown in time, and nobody hangs', async () => {
       const requestTimeout = 2 * store.unitMs
       const a = semaphores(here, { requestTimeout })
-      await within(a.create('pool', 1))
-      await within(a.post('pool', 'x', long))
+      await bench.within(a.create('pool', 1))
+      await bench.within(a.post('pool', 'x', long))
       here.cut = true
       const b = semaphores(here, { requestTimeout })
       const calls: (() => Promise<unknown>)[] = [
@@ -408,87 +399,93 @@ for (const store of stores()) {
         () => a.close('pool', 'z'),
         () => a.destroy('pool'),
       ]
-      await within(Promise.all(calls.map((call) => rejection(call(), ErrUnknown))))
+      await bench.within(Promise.all(calls.map((call) => rejection(call(), ErrUnknown))))
       here.cut = false
-      expect((await within(a.read('pool'))).active).to.equal(1)
+      expect((await bench.within(a.read('pool'))).active).to.equal(1)
     })
 
     it('resize: larger at once, and those who wait are served', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await rejection(within(a.resize('pool', 2)), ErrNoSemaphore)
-      await within(a.create('pool', 1))
-      await within(a.post('pool', 'x', long))
+      await rejection(bench.within(a.resize('pool', 2)), ErrNoSemaphore)
+      await bench.within(a.create('pool', 1))
+      await bench.within(a.post('pool', 'x', long))
       const waiting = b.post('pool', 'y', long)
       await store.pass(store.unitMs)
-      await within(a.resize('pool', 2))
-      expect((await within(waiting)).held).to.equal(true)
-      expect((await within(b.read('pool'))).n).to.equal(2)
-      await rejection(within(b.create('pool', 1)), ErrLimitMismatch)
-      await within(b.create('pool', 2))
+      await bench.within(a.resize('pool', 2))
+      expect((await bench.within(waiting)).held).to.equal(true)
+      expect((await bench.within(b.read('pool'))).n).to.equal(2)
+      await rejection(bench.within(b.create('pool', 1)), ErrLimitMismatch)
+      await bench.within(b.create('pool', 2))
     })
 
     it('resize: smaller when the permits that are too many have ended, and larger again', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 4))
-      const permits = await within(Promise.all(['p', 'q', 'r', 's'].map((holder) => b.post('pool', holder, long))))
+      await bench.within(a.create('pool', 4))
+      const permits = await bench.within(
+        Promise.all(['p', 'q', 'r', 's'].map((holder) => b.post('pool', holder, long))),
+      )
       let done = false
       const resized = a.resize('pool', 2).then(() => (done = true))
       await store.pass(2 * store.unitMs)
       expect(done).to.equal(false)
-      expect((await within(a.read('pool'))).n).to.equal(4)
+      expect((await bench.within(a.read('pool'))).n).to.equal(4)
       const goes = permits.filter(({ lease }) => /\/[23]$/.test(lease))
       for (const permit of goes) await permit.close()
-      await within(resized)
-      const { n, active } = await within(b.read('pool'))
+      await bench.within(resized)
+      const { n, active } = await bench.within(b.read('pool'))
       expect([n, active]).to.deep.equal([2, 2])
-      await rejection(within(b.post('pool', 't', long, { retries })), ErrClaimDenied)
-      await within(b.resize('pool', 3))
-      await within(a.post('pool', 't', long, { retries: 100 }))
-      await rejection(within(b.post('pool', 'u', long, { retries })), ErrClaimDenied)
-      expect((await within(a.read('pool'))).active).to.equal(3)
+      await rejection(bench.within(b.post('pool', 't', long, { retries })), ErrClaimDenied)
+      await bench.within(b.resize('pool', 3))
+      await bench.within(a.post('pool', 't', long, { retries: 100 }))
+      await rejection(bench.within(b.post('pool', 'u', long, { retries })), ErrClaimDenied)
+      expect((await bench.within(a.read('pool'))).active).to.equal(3)
     })
 
     it('resize: given up, it leaves the semaphore as it was', async () => {
       const a = semaphores(here)
-      await within(a.create('pool', 4))
-      const permits = [await within(a.post('pool', 'x', long)), await within(a.post('pool', 'y', long))]
+      await bench.within(a.create('pool', 4))
+      const permits = [await bench.within(a.post('pool', 'x', long)), await bench.within(a.post('pool', 'y', long))]
       const giveUp = new AbortController()
       const resizing = rejection(a.resize('pool', 1, { signal: giveUp.signal }), Error)
       await store.pass(2 * store.unitMs)
       giveUp.abort(new Error('never mind'))
-      expect((await within(resizing)).message).to.equal('never mind')
+      expect((await bench.within(resizing)).message).to.equal('never mind')
       await store.pass(2 * store.unitMs)
       expect(permits.every(({ held }) => held)).to.equal(true)
-      for (const holder of ['y', 'z', 'zz']) await within(a.post('pool', holder, long, { retries: 20 }))
-      const { n, active } = await within(a.read('pool'))
+      for (const holder of ['y', 'z', 'zz']) await bench.within(a.post('pool', holder, long, { retries: 20 }))
+      const { n, active } = await bench.within(a.read('pool'))
       expect([n, active]).to.deep.equal([4, 4])
     })
 
     it('resize: several at once leave the limit of one of them, and no slot out of use', async () => {
       const administrators = [semaphores(here), semaphores(there), semaphores(bench.process())]
-      await within(semaphores(here).create('pool', 4))
+      await bench.within(semaphores(here).create('pool', 4))
       const limits = [2, 6, 3, 5, 1, 4]
-      await within(Promise.all(limits.map((n, index) => (administrators[index % 3] as Semaphores).resize('pool', n))))
-      const { n } = await within(semaphores(here).read('pool'))
+      await bench.within(
+        Promise.all(limits.map((n, index) => (administrators[index % 3] as Semaphores).resize('pool', n))),
+      )
+      const { n } = await bench.within(semaphores(here).read('pool'))
       expect(limits).to.include(n)
       const a = semaphores(there)
-      for (let index = 0; index < n; index++) await within(a.post('pool', `h${index}`, long, { retries }))
-      await rejection(within(a.post('pool', 'one-too-many', long, { retries })), ErrClaimDenied)
+      for (let index = 0; index < n; index++) await bench.within(a.post('pool', `h${index}`, long, { retries }))
+      await rejection(bench.within(a.post('pool', 'one-too-many', long, { retries })), ErrClaimDenied)
     })
 
     it('resize: one who did not hear of it does not exceed the new limit', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
-      await within(a.create('pool', 5))
-      await (await within(b.post('pool', 'x', long))).close()
+      await bench.within(a.create('pool', 5))
+      await (await bench.within(b.post('pool', 'x', long))).close()
       there.pause()
       const posts = Promise.allSettled(
         Array.from({ length: 5 }, (_, index) => b.post('pool', `late${index}`, long, { retries })),
       )
-      await within(a.resize('pool', 2))
+      await bench.within(a.resize('pool', 2))
       there.resume()
-      const granted = (await within(posts)).filter(({ status }) => status === 'fulfilled')
+      const granted = (await bench.within(posts)).filter(({ status }) => status === 'fulfilled')
       expect(granted.length).to.be.at.most(2)
-      const held = [...(await within(here.manager.leases())).values()].filter(({ holder }) => holder.startsWith('late'))
+      const held = [...(await bench.within(here.manager.leases())).values()].filter(({ holder }) =>
+        holder.startsWith('late'),
+      )
       expect(held.length).to.be.at.most(2)
     })
   })
