@@ -69,7 +69,7 @@ local words, found = {}, {}
 local function nameOf(n) return string.sub(KEYS[n + 3], #base + 1) end
 if #KEYS > 3 and not full then
   found = redis.pcall('MGET', unpack(KEYS, 4))
-  if anyPinned then
+  if anyPinned and #found > 0 then
     local names = {}
     for n = 1, #found do names[n] = nameOf(n) end
     for n, entities in ipairs(redis.call('HMGET', pins, unpack(names))) do if entities then found[n] = nil end end
@@ -94,7 +94,8 @@ for kind, x, y, holder in string.gmatch(ARGV[3], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)
   if kind == 'C' then
     if stored == false then
       local place = #claims + 1
-      claims[place], claimed[place], contents[place], expiries[place] = n, nameOf(n), ofHolder .. expiry .. '|' .. y .. '|', expiry
+      claims[place], claimed[place], expiries[place] = n, nameOf(n), expiry
+      contents[place] = ofHolder .. expiry .. '|' .. y .. '|'
     end
   elseif stored and kind ~= 'L' then
     local term = x .. ofHolder
@@ -105,7 +106,10 @@ for kind, x, y, holder in string.gmatch(ARGV[3], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)
       local before, nonce = string.match(stored, '^(%d+)(|[^|]*|)$', #term + 1)
       if before and now <= tonumber(before) then
         if till <= tonumber(before) then words[n] = before
-        elseif not failed(redis.pcall('SET', KEYS[n + 3], term .. expiry .. nonce, 'PXAT', expiry)) then words[n] = expiry end
+        else
+          local reply = redis.pcall('SET', KEYS[n + 3], term .. expiry .. nonce, 'PXAT', expiry)
+          if not failed(reply) then words[n] = expiry end
+        end
       end
     end
   end

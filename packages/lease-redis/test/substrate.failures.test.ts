@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { expect } from 'chai'
 import { Cluster } from 'ioredis'
 import { redisTargets, startProxy, startRedis, type Redis as Server } from 'lease-servers'
@@ -462,6 +463,7 @@ describe('a server of our own', () => {
       await user('noeval', '-eval', '-evalsha')
       await user('noset', '-set')
       await user('nosadd', '-sadd')
+      await user('nodel', '-del')
       for (const name of ['nokeys', 'noeval', 'noset', 'nosadd']) {
         const namespace = unique('ns')
         const error = await causeOf(as(name, namespace), claim('l', 'a', 60_000))
@@ -469,6 +471,60 @@ describe('a server of our own', () => {
         expect(error.cause).to.be.instanceOf(Error)
         expect(await setting.redis.keys(`lease:{${namespace}}:l:*`)).to.deep.equal([])
       }
+      const able = setting.substrate({ namespace: 'kept' })
+      const term = await grant(able, claim('l', 'a', 60_000))
+      const released = await causeOf(as('nodel', 'kept'), release('l', 'a', { fencingToken: term.fencingToken }))
+      expect(released.message).to.match(/lacks a right/)
+      expect(await readOne(able, 'l')).to.include({ holder: 'a', fencingToken: term.fencingToken })
+    })
+
+    it('the rights that the documentation names are enough for everything', async () => {
+      const docs = await readFile(new URL('../../../docs/substrates/redis.md', import.meta.url), 'utf8')
+      const words =
+        /ACL SETUSER app [^`]+/
+          .exec(docs)?.[0]
+          .split(/\s+/)
+          .filter((word) => word !== '') ?? []
+      await setting.redis.acl('SETUSER', 'app', ...words.slice(3).map((word) => word.replace('{billing}', '{rights}')))
+      await setting.redis.acl('LOG', 'RESET')
+      const client = as('app', 'rights')
+      let heard = 0
+      const unwatch = client.watch?.(() => heard++)
+      await eventually(() => Promise.resolve(heard > 0))
+      await grant(client, claim('held', 'a', 60_000, { value: 'v', announce: true }))
+      const [refusal] = await client.apply([claim('held', 'b', 60_000, { place: 0 })], newCall())
+      expect(refusal).to.have.property('outcome', 'refused')
+      expect(refusal?.line).to.deep.equal({ place: 1, served: 0 })
+      await client.apply([claim('held', 'c', 60_000, { place: 0 })], newCall())
+      for (const op of [extend('held', 'a', 90_000), pin('held', 'e'), pin('held', 'f'), unpin('held', 'f')]) {
+        await settle(client, op)
+      }
+      const batch = [claim('plain', 'a', 60_000), claim('brief', 'a', 1)]
+      expect((await client.apply(batch, newCall())).map(({ outcome }) => outcome)).to.deep.equal(['granted', 'granted'])
+      await sleep(5)
+      for (const op of [unpin('held', 'e'), release('held', 'a'), release('plain', 'a'), expire('brief')]) {
+        await settle(client, op)
+      }
+      await grant(client, claim('held', 'b', 60_000, { place: 1 }))
+      await settle(client, release('held', 'b'))
+      await grant(client, claim('held', 'c', 60_000, { place: 2 }))
+      const any = {
+        leases: ['x', 'y'],
+        holder: 'a',
+        durationMs: 60_000,
+        nonce: 'n',
+        value: undefined,
+        lapsed: new Map(),
+      }
+      expect(await client.claimAny(any, newCall())).to.include({ outcome: 'granted', lease: 'x' })
+      expect((await client.read(undefined)).size).to.equal(2)
+      expect((await client.read(['x'])).size).to.equal(1)
+      expect((await client.pinned()).size).to.equal(0)
+      expect(await client.inspect()).to.deep.equal([])
+      await setting.redis.set('lease:{rights}:t', '9007199254740990')
+      await grant(client, claim('late', 'a', 60_000))
+      unwatch?.()
+      expect(await setting.redis.acl('LOG')).to.deep.equal([])
     })
 
     it('a pin that cannot be set, or withdrawn, changes nothing, however often it is tried', async () => {
