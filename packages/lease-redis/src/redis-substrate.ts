@@ -50,7 +50,7 @@ import { ServerTime } from './server-time.ts'
 import { inspectionWarnings } from './warnings.ts'
 
 /** While a script runs nobody else is served: a batch of this size takes the server a millisecond or two. */
-const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4, enoughOps: Number(process.env['EN'] ?? 32) }
+const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4, enoughOps: 32 }
 
 /** How many names of the index one step of a full read looks at: about a millisecond of the server's time. */
 const NAMES_PER_STEP = 500
