@@ -74,7 +74,7 @@ export async function claimAny(
         : { coverMs: undefined, request: () => when([isUnchanged(key, version), isAbsent(pin)], [remove(key)], []) }
 
     // 3. Only what is sent here changes anything; where it did not, all is read anew.
-    const [outcome] = await requests.round([{ ...step, next: neverAsked }], patience)
+    const [outcome] = await requests.round([{ index: 0, step: { ...step, next: neverAsked } }], patience)
     if (outcome === undefined || 'error' in outcome) throw outcome?.error
     const { succeeded, responses } = outcome.answer.response_txn
     if (!succeeded || version !== undefined) continue

@@ -32,7 +32,7 @@ import { etcdTrapdoor } from './guard.ts'
 import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
 import { watchLeases } from './listener.ts'
 import { checkOptions, type EtcdSubstrateOptions } from './options.ts'
-import { Requests, type Outcome, type Patience, type Step } from './requests.ts'
+import { Requests, type Errand, type Outcome, type Patience, type Step } from './requests.ts'
 import { firstStep } from './steps.ts'
 import { get, together } from './txn.ts'
 import { alarmWarnings, versionWarnings } from './warnings.ts'
@@ -43,12 +43,6 @@ const limits: Substrate['limits'] = { maxOps: 120, maxInFlight: 4 }
 const LARGEST_PAGE = 1_000
 /** How many requests one operation may take before it counts as contended. */
 const MAX_ROUNDS = 6
-
-/** An operation that has no verdict yet. */
-interface Open {
-  readonly index: number
-  readonly step: Step
-}
 
 export class EtcdSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void) => () => void
@@ -80,15 +74,12 @@ export class EtcdSubstrate implements Substrate {
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const patience = this.#requests.patience(call)
     const verdicts = Array.from<Verdict>({ length: ops.length }).fill(contended)
-    let open: Open[] = ops.map((op, index) => ({ index, step: firstStep(op, this.#layout) }))
+    let open: Errand[] = ops.map((op, index) => ({ index, step: firstStep(op, this.#layout) }))
     for (let round = 1; open.length > 0 && round <= MAX_ROUNDS; round++) {
-      const outcomes = await this.#requests.round(
-        open.map(({ step }) => step),
-        patience,
-      )
-      const next: Open[] = []
-      for (const [position, { index, step }] of open.entries()) {
-        const after = nextOf(step, outcomes[position] as Outcome)
+      const outcomes = await this.#requests.round(open, patience)
+      const next: Errand[] = []
+      for (const { index, step } of open) {
+        const after = nextOf(step, outcomes[index] as Outcome)
         if ('outcome' in after) verdicts[index] = after
         else next.push({ index, step: after })
       }

@@ -9,12 +9,14 @@ export interface FailFastOptions {
 
 type Policy = NonNullable<NonNullable<IOptions['faultHandling']>['global']>
 
+/** Nobody aborts it, and nobody listens: one serves all calls. */
+const never = new AbortController().signal
 /** Runs what it is given, once. */
 const once: Policy = {
   _altReturn: undefined as never,
   onSuccess: () => nothingToUndo,
   onFailure: () => nothingToUndo,
-  execute: async (body, signal = new AbortController().signal) => body({ signal }),
+  execute: async (body, signal = never) => body({ signal }),
 }
 const nothingToUndo = { dispose: (): void => {} }
 

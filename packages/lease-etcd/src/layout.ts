@@ -32,16 +32,38 @@ export interface Found {
   readonly holding: Holding
 }
 
-/** The keys of one lease. */
-export interface Keys {
-  readonly key: Buffer
-  readonly pin: Buffer
+/** The keys of one lease, each made when it is asked for: most operations need one or two. */
+export class Keys {
+  readonly #root: string
+  readonly #name: string
+
+  constructor(root: string, name: string) {
+    this.#root = root
+    this.#name = name
+  }
+
+  get key(): Buffer {
+    return Buffer.from(`${this.#root}/l/${this.#name}`)
+  }
+
+  get pin(): Buffer {
+    return Buffer.from(`${this.#root}/p/${this.#name}`)
+  }
+
   /** Put when there is news. */
-  readonly news: Buffer
+  get news(): Buffer {
+    return Buffer.from(`${this.#root}/a/${this.#name}`)
+  }
+
   /** Put by whoever gets in line. */
-  readonly line: Buffer
+  get line(): Buffer {
+    return Buffer.from(`${this.#root}/w/${this.#name}`)
+  }
+
   /** Who in line was granted the lease last. */
-  readonly served: Buffer
+  get served(): Buffer {
+    return Buffer.from(`${this.#root}/s/${this.#name}`)
+  }
 }
 
 /** The keys of one namespace. */
@@ -49,39 +71,30 @@ export class Layout {
   readonly leases: Buffer
   readonly pins: Buffer
   readonly news: Buffer
-  readonly lines: Buffer
   readonly served: Buffer
-  readonly #marks: Buffer
+  readonly #root: string
 
   constructor(prefix: string, namespace: string) {
     const root = `${prefix}${encodeURIComponent(namespace)}`
+    this.#root = root
     this.leases = Buffer.from(`${root}/l/`)
     this.pins = Buffer.from(`${root}/p/`)
     this.news = Buffer.from(`${root}/a/`)
-    this.lines = Buffer.from(`${root}/w/`)
     this.served = Buffer.from(`${root}/s/`)
-    this.#marks = Buffer.from(`${root}/m/`)
   }
 
   lease(name: string): Buffer {
-    return Buffer.concat([this.leases, Buffer.from(name)])
+    return this.keysOf(name).key
   }
 
   /** The mark of a holder. */
   markOf(holder: string): Buffer {
-    return Buffer.concat([this.#marks, Buffer.from(holder)])
+    return Buffer.from(`${this.#root}/m/${holder}`)
   }
 
   /** All that there may be about one lease. */
   keysOf(name: string): Keys {
-    const at = (prefix: Buffer): Buffer => Buffer.concat([prefix, Buffer.from(name)])
-    return {
-      key: at(this.leases),
-      pin: at(this.pins),
-      news: at(this.news),
-      line: at(this.lines),
-      served: at(this.served),
-    }
+    return new Keys(this.#root, name)
   }
 
   /** The name of the lease that any of these keys but a mark is about. */

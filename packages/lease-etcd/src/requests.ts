@@ -16,8 +16,9 @@ import type {
   EtcdTxn,
   EtcdTxnAnswer,
 } from './driver.ts'
+import { bundle } from './bundle.ts'
 import { explained, failureOf } from './explain.ts'
-import { sizeOf, together } from './txn.ts'
+import { NO_LEASE, sizeOf } from './txn.ts'
 
 /** The server takes requests of 1.5 MiB. */
 const MAX_REQUEST_BYTES = 1_000_000
@@ -32,6 +33,8 @@ const BREAKER_SHARE = 0.8
 export interface Step {
   /** For how long, from the moment it is sent, the key it writes must not vanish; undefined: it needs no etcd lease. */
   readonly coverMs: number | undefined
+  /** The conditions of its request are most likely met, and where they are its answer says no more than that. */
+  readonly likely?: boolean
   /** @param lease the etcd lease that covers `coverMs` */
   request(lease: string): EtcdRequest
   /** @param revision that of the whole transaction: what it has put has this `mod_revision` */
@@ -47,13 +50,32 @@ export interface Patience extends EtcdCallOptions {
 /** What became of one step. */
 export type Outcome = { readonly answer: EtcdAnswer; readonly revision: string } | { readonly error: unknown }
 
-/** A step on its way, and where its outcome belongs. */
-interface Parcel {
+/** A step, and where its outcome belongs. */
+export interface Errand {
   readonly index: number
   readonly step: Step
+}
+
+/** A step on its way. */
+interface Parcel extends Errand {
+  readonly request: EtcdRequest
   /** The etcd lease that covers it. */
   readonly lease: string
-  readonly request: EtcdRequest
+}
+
+/** The etcd lease that a key may hang on, or why there is none. */
+interface Cover {
+  readonly lease: string | undefined
+  readonly error?: unknown
+}
+
+const uncovered: Cover = { lease: NO_LEASE }
+
+/** How steps are sent that may have been sent before. */
+interface Manner {
+  readonly patience: Patience
+  readonly attempt: number
+  readonly merging: boolean
 }
 
 export class Requests {
@@ -73,10 +95,10 @@ export class Requests {
     return { signal, deadline: now + timeoutMs, breakerUntilMs: now + timeoutMs * BREAKER_SHARE }
   }
 
-  /** Sends these steps in as few transactions as they fit into: an outcome for each. Never rejects. */
-  async round(steps: readonly Step[], patience: Patience): Promise<readonly Outcome[]> {
-    const outcomes = Array.from<Outcome>({ length: steps.length })
-    await this.#deliver([...steps.entries()], outcomes, { patience, attempt: 1 })
+  /** Sends these steps in as few transactions as they fit into: an outcome for each, at its index. Never rejects. */
+  async round(errands: readonly Errand[], patience: Patience): Promise<readonly Outcome[]> {
+    const outcomes: Outcome[] = []
+    await this.#deliver(errands, outcomes, { patience, attempt: 1, merging: true })
     return outcomes
   }
 
@@ -90,42 +112,54 @@ export class Requests {
     return await this.#send((options) => this.#etcd.kv.range(range, options), patience)
   }
 
-  async #deliver(
-    steps: readonly (readonly [number, Step])[],
-    outcomes: Outcome[],
-    { patience, attempt }: { readonly patience: Patience; readonly attempt: number },
-  ): Promise<void> {
+  async #deliver(errands: readonly Errand[], outcomes: Outcome[], manner: Manner): Promise<void> {
+    const { patience, attempt, merging } = manner
+    const covers = await this.#covers(errands, patience)
     const parcels: Parcel[] = []
-    await Promise.all(
-      steps.map(async ([index, step]) => {
-        try {
-          const lease = step.coverMs === undefined ? '0' : await this.#cover(step.coverMs, patience)
-          parcels.push({ index, step, lease, request: step.request(lease) })
-        } catch (error) {
-          outcomes[index] = { error }
-        }
-      }),
-    )
-    const again: Parcel[] = []
+    for (const { index, step } of errands) {
+      const { coverMs } = step
+      const cover = coverMs === undefined ? uncovered : covers.get(coverMs)
+      if (cover?.lease === undefined) outcomes[index] = { error: cover?.error }
+      else parcels.push({ index, step, lease: cover.lease, request: step.request(cover.lease) })
+    }
     await Promise.all(
       packed(parcels).map(async (pack) => {
         try {
-          const txn = together(pack.map(({ request }) => request))
-          const { header, responses } = await this.txn(txn, patience)
-          for (const [position, { index }] of pack.entries()) {
-            outcomes[index] = { answer: responses[position] as EtcdAnswer, revision: header.revision }
+          const { txn, answersIn } = bundle(pack, { merging })
+          const answer = await this.txn(txn, patience)
+          const answers = answersIn(answer)
+          if (answers === undefined) return await this.#deliver(pack, outcomes, { ...manner, merging: false })
+          const { revision } = answer.header
+          for (let position = 0; position < pack.length; position++) {
+            outcomes[(pack[position] as Parcel).index] = { answer: answers[position] as EtcdAnswer, revision }
           }
         } catch (error) {
           const isGone = failureOf(error) === 'lease-gone'
           if (isGone) this.#buckets.forget(new Set(pack.map(({ lease }) => lease)))
-          if (isGone && attempt < MAX_ATTEMPTS) again.push(...pack)
-          else for (const { index } of pack) outcomes[index] = { error }
+          if (isGone && attempt < MAX_ATTEMPTS) {
+            await this.#deliver(pack, outcomes, { ...manner, attempt: attempt + 1 })
+          } else for (const { index } of pack) outcomes[index] = { error }
         }
       }),
     )
-    if (again.length === 0) return
-    const unsettled = again.map(({ index, step }) => [index, step] as const)
-    await this.#deliver(unsettled, outcomes, { patience, attempt: attempt + 1 })
+  }
+
+  /** An etcd lease for each time that is to be covered. Never rejects. */
+  async #covers(errands: readonly Errand[], patience: Patience): Promise<ReadonlyMap<number, Cover>> {
+    const covers = new Map<number, Cover>()
+    for (const { step } of errands) if (step.coverMs !== undefined) covers.set(step.coverMs, uncovered)
+    await Promise.all(
+      [...covers.keys()].map(async (coverMs) => {
+        covers.set(
+          coverMs,
+          await this.#cover(coverMs, patience).then(
+            (lease) => ({ lease }),
+            (error: unknown) => ({ lease: undefined, error }),
+          ),
+        )
+      }),
+    )
+    return covers
   }
 
   #cover(durationMs: number, patience: Patience): Promise<string> {

@@ -37,7 +37,7 @@ export function firstStep(op: Op, layout: Layout): Step {
       const mine = ({ body, holding }: Found): boolean =>
         isOf(holding, holder, fencingToken) && (nonce === undefined || body.nonce === nonce)
       if (fencingToken === undefined || nonce !== undefined) return read(key, (kv) => vacate(kv, key, mine))
-      return removal([isOfTerm(key, fencingToken)], key, (kv) => vacate(kv, key, mine))
+      return { ...removal([isOfTerm(key, fencingToken)], key, (kv) => vacate(kv, key, mine)), likely: true }
     }
     case 'expire': {
       const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(kv, key, () => false)
@@ -109,23 +109,47 @@ function contend(op: ClaimOp, keys: Keys, kv: EtcdKeyValue | undefined): Verdict
 
 /** A term that is as it was seen is put on another etcd lease, unread. */
 function extend(op: ExtendOp, keys: Keys): Step {
-  const { key } = keys
-  const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => {
-    if (kv === undefined) return refused(undefined)
-    const found = foundIn(kv)
-    return isOf(found.holding, op.holder, op.fencingToken) ? rewrite(op, keys, found, decide) : refused(found.holding)
+  const { seen, value, durationMs } = op
+  const isKnown = seen?.version !== undefined && isOf(seen, op.holder, op.fencingToken)
+  if (isKnown && value === undefined && durationMs <= seen.remainingMs) return new Renewal(op, keys, seen)
+  return read(keys.key, (kv) => extended(op, keys, kv))
+}
+
+/** What an extension makes of the key it found. */
+function extended(op: ExtendOp, keys: Keys, kv: EtcdKeyValue | undefined): Verdict | Step {
+  if (kv === undefined) return refused(undefined)
+  const found = foundIn(kv)
+  if (!isOf(found.holding, op.holder, op.fencingToken)) return refused(found.holding)
+  return rewrite(op, keys, found, (after) => extended(op, keys, after))
+}
+
+/** Ten thousand of them may be due at once: one object for each. */
+class Renewal implements Step {
+  readonly likely = true
+  readonly #op: ExtendOp
+  readonly #keys: Keys
+  readonly #seen: Holding
+
+  constructor(op: ExtendOp, keys: Keys, seen: Holding) {
+    this.#op = op
+    this.#keys = keys
+    this.#seen = seen
   }
-  const { seen } = op
-  const version = seen?.version
-  if (seen === undefined || version === undefined || !isOf(seen, op.holder, op.fencingToken)) return read(key, decide)
-  if (op.value !== undefined || op.durationMs > seen.remainingMs) return read(key, decide)
-  return {
-    coverMs: seen.pinned ? undefined : seen.remainingMs,
-    request: (lease) => when([isUnchanged(key, version)], [touch(key, seen.pinned ? NO_LEASE : lease)], [get(key)]),
-    next: ({ response_txn: { succeeded, responses } }, revision) =>
-      succeeded
-        ? granted({ ...termOf(seen), remainingMs: seen.remainingMs, version: revision })
-        : decide(foundBy(responses)),
+
+  get coverMs(): number | undefined {
+    return this.#seen.pinned ? undefined : this.#seen.remainingMs
+  }
+
+  request(lease: string): EtcdRequest {
+    const { key } = this.#keys
+    const { pinned, version = '' } = this.#seen
+    return when([isUnchanged(key, version)], [touch(key, pinned ? NO_LEASE : lease)], [get(key)])
+  }
+
+  next({ response_txn: { succeeded, responses } }: EtcdAnswer, revision: string): Verdict | Step {
+    if (!succeeded) return extended(this.#op, this.#keys, foundBy(responses))
+    const { holder, fencingToken, remainingMs, value, pinned } = this.#seen
+    return granted({ holder, fencingToken, remainingMs, value, pinned, version: revision })
   }
 }
 
@@ -217,9 +241,4 @@ function lapsed({ key, pin }: Keys, version: string): EtcdCompare[] {
 
 function isOf({ holder, fencingToken }: Holding, wanted: string, term: bigint | undefined): boolean {
   return holder === wanted && (term === undefined || fencingToken === term)
-}
-
-/** Only the fields of a holding: `seen` may carry more. */
-function termOf({ holder, fencingToken, value, pinned }: Holding): Omit<Holding, 'remainingMs' | 'version'> {
-  return { holder, fencingToken, value, pinned }
 }

@@ -1,0 +1,65 @@
+/**
+ * How the requests of many operations travel in one transaction, and which answer is whose.
+ *
+ *     alone     if its conditions: what it does · else: what it reads instead
+ *     merged    if all conditions of all that are likely: what each of these does, and the others as below · else: nothing
+ *     nested    each a transaction inside, with conditions of its own
+ *
+ * Nested is what always brings a verdict for each, and dear: twice the messages to encode, and to decode. Renewals and
+ * releases mostly find what they expect, so they are merged at first; where a single one of them does not, nothing at all
+ * was done, and the same goes out again nested.
+ */
+import type { EtcdAnswer, EtcdCompare, EtcdRequest, EtcdTxn, EtcdTxnAnswer } from './driver.ts'
+import { together } from './txn.ts'
+
+/** A request on its way. */
+export interface Bundled {
+  readonly request: EtcdRequest
+  /** Where `likely`, its conditions are most likely met: it may share its fate with others. */
+  readonly step: { readonly likely?: boolean }
+}
+
+export interface Bundle {
+  readonly txn: EtcdTxn
+  /** The answer to each request, in order; undefined: nothing was done, and it is to be sent nested. */
+  answersIn(answer: EtcdTxnAnswer): readonly EtcdAnswer[] | undefined
+}
+
+/** These requests in one transaction; `merging` where likely ones may share their fate. */
+export function bundle(requests: readonly Bundled[], { merging }: { readonly merging: boolean }): Bundle {
+  const alone = requests.length === 1 ? requests[0]?.request.request_txn : undefined
+  if (alone !== undefined) return { txn: alone, answersIn: (answer) => [inside(answer)] }
+  if (merging && requests.some(({ step }) => step.likely)) return merged(requests)
+  return { txn: together(requests.map(({ request }) => request)), answersIn: ({ responses }) => responses }
+}
+
+/** What a merged request is told: what it has written is known from the revision of the whole. */
+const done = inside({ succeeded: true, responses: [] })
+
+function merged(requests: readonly Bundled[]): Bundle {
+  const compare: EtcdCompare[] = []
+  const success: EtcdRequest[] = []
+  /** Where in the answers that of each request is; -1: it was merged. */
+  const places: number[] = []
+  for (const { request, step } of requests) {
+    const { request_txn } = request
+    if (step.likely === true && request_txn !== undefined) {
+      for (const condition of request_txn.compare ?? []) compare.push(condition)
+      for (const one of request_txn.success ?? []) success.push(one)
+      places.push(-1)
+    } else places.push(success.push(request) - 1)
+  }
+  return {
+    txn: { compare, success, failure: [] },
+    answersIn({ succeeded, responses }) {
+      if (!succeeded) return undefined
+      return places.map((place) => (place === -1 ? done : (responses[place] as EtcdAnswer)))
+    },
+  }
+}
+
+/** The answer as if its transaction had been one inside another. */
+function inside(answer: EtcdAnswer['response_txn']): EtcdAnswer {
+  const part: Partial<EtcdAnswer> = { response_txn: answer }
+  return part as EtcdAnswer
+}
