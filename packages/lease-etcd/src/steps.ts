@@ -21,7 +21,20 @@ import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './drive
 import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys, type Layout } from './layout.ts'
 import type { Step } from './requests.ts'
 import { openInTurn, openOrQueue } from './waiting.ts'
-import { foundBy, get, isAbsent, isOfTerm, isUnchanged, NO_LEASE, ping, put, remove, touch, when } from './txn.ts'
+import {
+  foundBy,
+  get,
+  isAbsent,
+  isOfTerm,
+  isPresent,
+  isUnchanged,
+  NO_LEASE,
+  ping,
+  put,
+  remove,
+  touch,
+  when,
+} from './txn.ts'
 
 /** The first step of the operation. */
 export function firstStep(op: Op, layout: Layout): Step {
@@ -55,8 +68,11 @@ export function firstStep(op: Op, layout: Layout): Step {
   }
 }
 
-/** Creates the key: on an etcd lease where nobody pins the lease, and without one where somebody does. */
-function open(op: ClaimOp, keys: Keys): Step {
+/**
+ * Creates the key, on an etcd lease: nobody pins the lease, or so it seems until the store says that there is no key and
+ * that it may not be created all the same. `pinned`: then without one.
+ */
+function open(op: ClaimOp, keys: Keys, { pinned }: { readonly pinned: boolean } = { pinned: false }): Step {
   const { key, pin } = keys
   const { place } = op
   if (place !== undefined) {
@@ -64,21 +80,19 @@ function open(op: ClaimOp, keys: Keys): Step {
     return place === 0 ? openOrQueue(op, keys, otherwise) : openInTurn({ ...op, place }, keys, otherwise)
   }
   const bytes = bodyOf(op)
-  const news = (lease: string): EtcdRequest[] => (op.announce === true ? [ping(keys.news, lease)] : [])
+  const tells = op.announce === true
   return {
-    coverMs: op.durationMs,
+    coverMs: pinned && !tells ? undefined : op.durationMs,
     request: (lease) =>
       when(
-        [isAbsent(key), isAbsent(pin)],
-        [put(key, bytes, lease), ...news(lease)],
-        [when([isAbsent(key)], [put(key, bytes, NO_LEASE), ...news(lease)], [get(key)])],
+        [isAbsent(key), pinned ? isPresent(pin) : isAbsent(pin)],
+        [put(key, bytes, pinned ? NO_LEASE : lease), ...(tells ? [ping(keys.news, lease)] : [])],
+        [get(key)],
       ),
-    next: (answer, revision) => {
-      const unpinned = answer.response_txn
-      if (unpinned.succeeded) return granted(holdingOf(op, revision, { since: revision, pinned: false }))
-      const pinned = unpinned.responses[0]?.response_txn
-      if (pinned?.succeeded === true) return granted(holdingOf(op, revision, { since: revision, pinned: true }))
-      return contend(op, keys, foundBy(pinned?.responses ?? []))
+    next: ({ response_txn: { succeeded, responses } }, revision) => {
+      if (succeeded) return granted(holdingOf(op, revision, { since: revision, pinned }))
+      const kv = foundBy(responses)
+      return kv === undefined && !pinned ? open(op, keys, { pinned: true }) : contend(op, keys, kv)
     },
   }
 }

@@ -2,12 +2,17 @@
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest, EtcdTxn } from './driver.ts'
 
 const EQUAL = 0
+const GREATER = 1
 const VERSION = 0
 const CREATE = 1
 const MOD = 2
 
 export function isAbsent(key: Buffer): EtcdCompare {
   return { key, result: EQUAL, target: VERSION, version: '0' }
+}
+
+export function isPresent(key: Buffer): EtcdCompare {
+  return { key, result: GREATER, target: VERSION, version: '0' }
 }
 
 /** Whether the key was created at this revision and has stood since. */

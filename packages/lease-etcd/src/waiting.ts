@@ -7,10 +7,10 @@
  * takes a vacant lease, tells of it, and ends the line if he was the last in it.
  */
 import { granted, refused, type ClaimOp, type Verdict } from 'lease-core'
-import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
+import type { EtcdKeyValue } from './driver.ts'
 import { bodyOf, holdingOf, type Keys } from './layout.ts'
 import type { Step } from './requests.ts'
-import { foundBy, get, isAbsent, isAtVersion, isOfTerm, NO_LEASE, ping, put, remove, when } from './txn.ts'
+import { foundBy, get, isAbsent, isAtVersion, isOfTerm, isPresent, NO_LEASE, ping, put, remove, when } from './txn.ts'
 
 /** The etcd lease under the line lives at least as long: an idle line is forgotten after that. */
 const LINE_MS = 60_000
@@ -47,8 +47,13 @@ export function openOrQueue(op: ClaimOp, keys: Keys, contend: Contend): Step {
   }
 }
 
-/** For one with a place. */
-export function openInTurn(op: ClaimOp & { readonly place: number }, keys: Keys, contend: Contend): Step {
+/** For one with a place. `pinned`: for a lease that is, and has no key. */
+export function openInTurn(
+  op: ClaimOp & { readonly place: number },
+  keys: Keys,
+  contend: Contend,
+  { pinned }: { readonly pinned: boolean } = { pinned: false },
+): Step {
   const { place, durationMs, announce } = op
   const { key, pin, news, line, served } = keys
   const bytes = bodyOf(op)
@@ -58,28 +63,26 @@ export function openInTurn(op: ClaimOp & { readonly place: number }, keys: Keys,
     [remove(line)],
     [],
   )
-  const open = (lease: string, own: string): EtcdRequest[] => [
-    put(key, bytes, own),
-    put(served, tidings, lease),
-    ...(announce === true ? [ping(news, lease)] : []),
-  ]
   return {
     coverMs: Math.max(LINE_MS, durationMs),
     request: (lease) =>
       when(
-        [isAbsent(key), isAbsent(pin)],
-        [...open(lease, lease), lineEnds],
-        [when([isAbsent(key)], open(lease, NO_LEASE), [get(key), get(served)])],
+        [isAbsent(key), pinned ? isPresent(pin) : isAbsent(pin)],
+        [
+          put(key, bytes, pinned ? NO_LEASE : lease),
+          put(served, tidings, lease),
+          ...(announce === true ? [ping(news, lease)] : []),
+          lineEnds,
+        ],
+        [get(key), get(served)],
       ),
-    next: (answer: EtcdAnswer, revision) => {
-      const unpinned = answer.response_txn
-      const pinned = unpinned.succeeded ? undefined : unpinned.responses[0]?.response_txn
-      if (unpinned.succeeded || pinned?.succeeded === true) {
-        return granted(holdingOf(op, revision, { since: revision, pinned: !unpinned.succeeded }))
-      }
-      const verdict = contend(foundBy(pinned?.responses ?? []))
+    next: ({ response_txn: { succeeded, responses } }, revision) => {
+      if (succeeded) return granted(holdingOf(op, revision, { since: revision, pinned }))
+      const kv = foundBy(responses)
+      if (kv === undefined && !pinned) return openInTurn(op, keys, contend, { pinned: true })
+      const verdict = contend(kv)
       if (!('outcome' in verdict) || verdict.outcome !== 'refused') return verdict
-      return { ...verdict, line: { place, served: placeServed(foundBy(pinned?.responses ?? [], 1)) } }
+      return { ...verdict, line: { place, served: placeServed(foundBy(responses, 1)) } }
     },
   }
 }

@@ -1,7 +1,7 @@
 /** The library's own transactions, sent by hand: one lease at a time, or many. */
 import { randomUUID } from 'node:crypto'
 import type { Etcd3 } from 'etcd3'
-import { EtcdSubstrate, type EtcdDriver, type EtcdRequest, type EtcdTxn } from 'lease-etcd'
+import { EtcdSubstrate, type EtcdDriver, type EtcdTxn } from 'lease-etcd'
 import type { Adapter } from '../../bench.ts'
 import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
 import { openEtcd } from './connection.ts'
@@ -53,13 +53,10 @@ async function byHand(url: string): Promise<ByHand> {
       if (term === undefined) throw new Error(`${kind} of ${lease}: it was never claimed`)
       return term
     })
-    const { responses, header } = await etcd.kv.txn({
-      compare: [],
-      success: about.map(fill[kind]),
-      failure: [],
-    })
+    const { responses, succeeded, header } = await etcd.kv.txn(together(kind, about.map(fill[kind])))
     about.forEach((term, index) => {
-      if (responses[index]?.response_txn?.succeeded !== true) throw new Error(`${kind} of ${term.lease}: not granted`)
+      const granted = succeeded && (kind !== 'claim' || about.length === 1 || responses[index]?.response_txn?.succeeded)
+      if (granted !== true) throw new Error(`${kind} of ${term.lease}: not granted`)
       if (kind === 'claim') term.fencingToken = header.revision
       term.version = header.revision
       terms.set(term.lease, term)
@@ -74,12 +71,22 @@ async function byHand(url: string): Promise<ByHand> {
   }
 }
 
+/** As the library sends them: a claim may well be refused and must not take others with it. */
+function together(kind: Kind, txns: readonly EtcdTxn[]): EtcdTxn {
+  const [first] = txns
+  if (first !== undefined && txns.length === 1) return first
+  if (kind === 'claim') return { compare: [], success: txns.map((txn) => ({ request_txn: txn })), failure: [] }
+  return {
+    compare: txns.flatMap(({ compare }) => compare ?? []),
+    success: txns.flatMap(({ success }) => success ?? []),
+    failure: [],
+  }
+}
+
 /** Makes the recorded request one about another lease. */
-function filler({ request, fencingToken, version }: Recorded<EtcdTxn>): (term: Term) => EtcdRequest {
-  const [template, ...others] = request.success ?? []
-  if (template === undefined || others.length > 0) throw new Error('a batch of one is not one request')
-  const fill = fillerOf(template, { fencingToken, version })
-  return (term) => fill(term) as EtcdRequest
+function filler({ request, fencingToken, version }: Recorded<EtcdTxn>): (term: Term) => EtcdTxn {
+  const fill = fillerOf(request, { fencingToken, version })
+  return (term) => fill(term) as EtcdTxn
 }
 
 type Fill = (term: Term) => unknown
