@@ -21,8 +21,10 @@ export interface Bundled {
 
 export interface Bundle {
   readonly txn: EtcdTxn
+  /** Nothing but renewals, merged: of the answer only the whole is looked at. */
+  readonly onlyRenewals?: boolean
   /** The answer to each request, in order; undefined: nothing was done, and it is to be sent nested. */
-  answersIn(answer: EtcdTxnAnswer): readonly EtcdAnswer[] | undefined
+  readonly answersIn: (answer: EtcdTxnAnswer) => readonly EtcdAnswer[] | undefined
 }
 
 /** These requests in one transaction; `merging` where likely ones may share their fate. */
@@ -51,6 +53,7 @@ function merged(requests: readonly Bundled[]): Bundle {
   }
   return {
     txn: { compare, success, failure: [] },
+    onlyRenewals: success.every(({ request_put }) => request_put?.ignore_value === true),
     answersIn({ succeeded, responses }) {
       if (!succeeded) return undefined
       return places.map((place) => (place === -1 ? done : (responses[place] as EtcdAnswer)))

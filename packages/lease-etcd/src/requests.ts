@@ -18,6 +18,7 @@ import type {
 } from './driver.ts'
 import { bundle } from './bundle.ts'
 import { explained, failureOf } from './explain.ts'
+import { mayBeSwift, swiftly } from './renewal-codec.ts'
 import { NO_LEASE, sizeOf } from './txn.ts'
 
 /** The server takes requests of 1.5 MiB. */
@@ -82,9 +83,11 @@ export class Requests {
   readonly #etcd: EtcdDriver
   readonly #clock: Clock
   readonly #buckets: Buckets
+  readonly #maySwift: boolean
 
   constructor(etcd: EtcdDriver, clock: Clock) {
     this.#etcd = etcd
+    this.#maySwift = mayBeSwift(etcd)
     this.#clock = clock
     this.#buckets = new Buckets(clock)
   }
@@ -125,8 +128,9 @@ export class Requests {
     await Promise.all(
       packed(parcels).map(async (pack) => {
         try {
-          const { txn, answersIn } = bundle(pack, { merging })
-          const answer = await this.txn(txn, patience)
+          const { txn, answersIn, onlyRenewals } = bundle(pack, { merging })
+          const more = onlyRenewals === true && this.#maySwift ? swiftly : {}
+          const answer = await this.#send((options) => this.#etcd.kv.txn(txn, { ...options, ...more }), patience)
           const answers = answersIn(answer)
           if (answers === undefined) return await this.#deliver(pack, outcomes, { ...manner, merging: false })
           const { revision } = answer.header

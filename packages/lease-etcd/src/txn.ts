@@ -5,7 +5,8 @@ const EQUAL = 0
 const GREATER = 1
 const VERSION = 0
 const CREATE = 1
-const MOD = 2
+/** What a comparison of `mod_revision` is called. */
+export const MOD = 2
 
 export function isAbsent(key: Buffer): EtcdCompare {
   return { key, result: EQUAL, target: VERSION, version: '0' }
