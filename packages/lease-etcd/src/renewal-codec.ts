@@ -84,34 +84,37 @@ export function encoded({ compare = [], success = [], failure = [] }: EtcdTxn): 
 
 /** What the answer says of the whole; undefined where that is not to be understood. */
 export function decoded(bytes: Buffer): EtcdTxnAnswer | undefined {
-  let at = 0
-  const number = (): number => {
-    for (let value = 0, weight = 1; ; weight *= 128) {
-      const part = bytes[at++]
-      if (part === undefined) return Number.NaN
-      value += (part & 0x7f) * weight
-      if (part < 0x80) return value
-    }
-  }
+  const cursor = { at: 0 }
   let revision = 0
   let succeeded = false
-  while (at < bytes.length) {
-    const tag = number()
-    const value = number()
+  while (cursor.at < bytes.length) {
+    const tag = numberAt(bytes, cursor)
+    const value = numberAt(bytes, cursor)
     if (tag === 0x10) succeeded = value === 1
     else if (tag === 0x0a) {
-      const end = at + value
-      while (at < end) {
-        const inside = number()
-        const field = number()
+      const end = cursor.at + value
+      if (!(end <= bytes.length)) return undefined
+      while (cursor.at < end) {
+        const inside = numberAt(bytes, cursor)
+        const field = numberAt(bytes, cursor)
         if (inside === 0x18) revision = field
         else if ((inside & 7) !== 0) return undefined
       }
-    } else if (tag === 0x1a) at += value
+    } else if (tag === 0x1a) cursor.at += value
     else return undefined
   }
-  if (at !== bytes.length || !Number.isSafeInteger(revision) || revision === 0) return undefined
+  if (cursor.at !== bytes.length || !Number.isSafeInteger(revision) || revision === 0) return undefined
   return { header: { revision: String(revision) }, succeeded, responses: [] }
+}
+
+/** The number that stands here; NaN past the end. */
+function numberAt(bytes: Buffer, cursor: { at: number }): number {
+  for (let value = 0, weight = 1; ; weight *= 0x80) {
+    const part = bytes[cursor.at++]
+    if (part === undefined) return Number.NaN
+    value += (part & 0x7f) * weight
+    if (part < 0x80) return value
+  }
 }
 
 function keyed(bytes: Buffer, at: number, key: Buffer): number {

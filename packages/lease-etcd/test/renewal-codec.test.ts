@@ -93,6 +93,7 @@ for (const target of etcdTargets(1)) {
       const tooLarge = driver.responseSerialize({ header: { revision: String(2n ** 53n) }, succeeded: true })
       expect(decoded(tooLarge)).to.equal(undefined)
       expect(decoded(Buffer.from([0x22, 0]))).to.equal(undefined)
+      expect(decoded(Buffer.from([0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x18, 1]))).to.equal(undefined)
       expect(decoded(Buffer.alloc(0))).to.equal(undefined)
     })
 
