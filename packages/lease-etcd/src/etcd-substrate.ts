@@ -1,7 +1,7 @@
 /**
- * The substrate on etcd: a batch becomes one transaction that holds a small transaction for each operation, with
- * conditions of its own, so one fsync carries them all and each has its own verdict (`steps.ts`). What the answers leave
- * open goes into the next round, and so on a few times; then it is `contended`.
+ * The substrate on etcd: a batch becomes one transaction (`bundle.ts`), so one fsync carries all its operations, and each
+ * has its own verdict (`steps.ts`). What the answers leave open goes into the next round, and so on a few times; then it
+ * is `contended`.
  *
  * - *No clocks.* Leases lapse by observation; the etcd leases that the keys hang on are a backstop (`buckets.ts`).
  * - *Every request may be sent twice*, so what failed on the way to the server, or back, is sent again a few times.

@@ -41,6 +41,8 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
     { key: layout.news, range_end: endOf(layout.news), filters: [NO_DELETES] },
     { key: layout.served, range_end: endOf(layout.served), filters: [NO_DELETES] },
   ]
+  /** The letter that says what a key is about: `<root>/l/`. */
+  const kindAt = layout.leases.length - 2
   return async (tell, signal) => {
     const stream = await etcd.watchClient.watch({ interceptors: [requireLeader] })
     let end = (): void => {}
@@ -78,9 +80,9 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
           })
         } else {
           for (const { kv } of answer.events) {
-            const isIn = (prefix: Buffer): boolean => kv.key.subarray(0, prefix.length).equals(prefix)
-            if (isIn(layout.served)) changesIn(kv.value.toString()).forEach(tell)
-            else tell({ kind: isIn(layout.news) ? 'changed' : 'vacated', lease: layout.nameOf(kv.key) })
+            const kind = kv.key[kindAt]
+            if (kind === layout.served[kindAt]) changesIn(kv.value.toString()).forEach(tell)
+            else tell({ kind: kind === layout.news[kindAt] ? 'changed' : 'vacated', lease: layout.nameOf(kv.key) })
           }
         }
       })
