@@ -33,6 +33,9 @@ const nothingToUndo = { dispose: (): void => {} }
 export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Required<
   Pick<IOptions, 'faultHandling' | 'grpcOptions' | 'defaultCallOptions'>
 > {
+  const defaultCallOptions: NonNullable<IOptions['defaultCallOptions']> = ({ isStream }) =>
+    isStream ? {} : { deadline: systemClock.now() + callTimeoutMs }
+  made.add(defaultCallOptions)
   return {
     faultHandling: { global: once, host: () => once },
     // A server closes connections that ping more often than every five seconds, or while no call is open.
@@ -41,6 +44,14 @@ export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Requi
       'grpc.keepalive_timeout_ms': 1_000,
       'grpc.keepalive_permit_without_calls': 0,
     },
-    defaultCallOptions: ({ isStream }) => (isStream ? {} : { deadline: systemClock.now() + callTimeoutMs }),
+    defaultCallOptions,
   }
+}
+
+/** What was made here. */
+const made = new WeakSet<object>()
+
+/** Whether these default options of calls are those of `failFast`, which set a deadline and nothing else. */
+export function isFailFast(defaultCallOptions: unknown): boolean {
+  return typeof defaultCallOptions === 'function' && made.has(defaultCallOptions)
 }

@@ -7,6 +7,7 @@
  * they do not know is left to the driver's own way, and so is everything where the driver is not as it is known to be.
  */
 import type { EtcdCallOptions, EtcdTxn, EtcdTxnAnswer } from './driver.ts'
+import { isFailFast } from './fail-fast.ts'
 import { MOD } from './txn.ts'
 
 /** A call of grpc-js before it is sent. */
@@ -33,17 +34,16 @@ function shortCut(options: never, next: (options: never) => GrpcCall): GrpcCall 
   return call
 }
 
-/** Whether calls carry no interceptors of the user's own: those of a call take the place of all others. */
+/**
+ * Whether calls carry no interceptors of the user's own: those of a call take the place of all others. A function of the
+ * user that makes options for each call might bring some; it is not asked.
+ */
 export function mayBeSwift(etcd: object): boolean {
-  const { options } = etcd as { options?: { grpcOptions?: object; defaultCallOptions?: (context: object) => object } }
+  const { options } = etcd as { options?: { grpcOptions?: object; defaultCallOptions?: unknown } }
   if (options === undefined) return false
-  try {
-    const ofCalls = options.defaultCallOptions?.({ service: 'KV', method: 'txn', params: {}, isStream: false })
-    const all = { ...options.grpcOptions, ...ofCalls }
-    return !('interceptors' in all) && !('interceptor_providers' in all)
-  } catch {
-    return false // it is made for the user's own calls
-  }
+  const { grpcOptions = {}, defaultCallOptions } = options
+  if (defaultCallOptions !== undefined && !isFailFast(defaultCallOptions)) return false
+  return !('interceptors' in grpcOptions) && !('interceptor_providers' in grpcOptions)
 }
 
 /** Bytes that a comparison or a put takes besides the key, at most. */
