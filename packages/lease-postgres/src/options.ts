@@ -29,12 +29,6 @@ export interface PostgresSubstrateOptions extends TableOptions {
    * alone. @default a connection made as the pool makes its own, and not counted by it
    */
   readonly listen?: (() => PostgresListenClient) | false | undefined
-  /**
-   * Whether statements are prepared, once per connection, and their plans kept: saves half of a single claim's time and
-   * more. A pooler that does not know of prepared statements (pgbouncer before 1.21 in transaction mode) is noticed by the
-   * first error, and nothing is prepared any more; RDS Proxy pins connections on which something is. @default false
-   */
-  readonly prepare?: boolean | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
@@ -43,12 +37,12 @@ export interface PostgresSubstrateOptions extends TableOptions {
 export interface PostgresOptions
   extends PostgresSubstrateOptions, Omit<SubstrateClientOptions, 'substrate' | 'clock'> {}
 
-const own = ['pool', 'schema', 'table', 'notify', 'listen', 'prepare', 'clock']
+const own = ['pool', 'schema', 'table', 'notify', 'listen', 'clock']
 
 /** @throws ErrNotValid with every problem; `client` says whose options they are */
 export function checkOptions(options: PostgresOptions, { client }: { readonly client: boolean }): void {
   const checks = new OptionChecks(options, own, { client })
-  const { pool, notify, listen, prepare } = options
+  const { pool, notify, listen } = options
   checks.must('pool', hasMethods(pool, 'connect'), 'must be a pool (an object with connect)')
   checks.add(tableProblems(options))
   checks.must('notify', notify === undefined || typeof notify === 'boolean', 'must be true or false')
@@ -58,7 +52,6 @@ export function checkOptions(options: PostgresOptions, { client }: { readonly cl
     const tells = typeof pool.Client === 'function' && typeof pool.options === 'object'
     checks.must('listen', tells, 'must be given, for this pool does not show how it makes connections')
   }
-  checks.must('prepare', prepare === undefined || typeof prepare === 'boolean', 'must be true or false')
   checks.finish()
 }
 

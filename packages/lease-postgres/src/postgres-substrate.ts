@@ -1,11 +1,11 @@
 /**
- * The substrate on PostgreSQL: a batch becomes one statement per kind of operation, the statements run side by side,
+ * The substrate on PostgreSQL: a batch becomes one call of a function per kind of operation, the calls run side by side,
  * each on a connection of its own, and each row of the answers becomes a verdict.
  *
- * - *Verdicts are facts of one statement.* A refusal carries the row as that statement's snapshot has it. Where what the
+ * - *Verdicts are facts of one statement.* A refusal carries the row as a statement's snapshot has it. Where what the
  *   snapshot shows does not explain why nothing was done, somebody was at the row at that moment: `contended`.
- * - *Statements fail one by one.* What goes wrong with one kind leaves the verdicts of the others as they are.
- * - *Serialization failures and deadlocks* (40001, 40P01) were certainly not executed, and every statement may be
+ * - *Calls fail one by one.* What goes wrong with one kind leaves the verdicts of the others as they are.
+ * - *Serialization failures and deadlocks* (40001, 40P01) were certainly not executed, and every call may be
  *   repeated: a few times here, then it is `contended`.
  * - *Time is the server's* (`clock_timestamp()`), and only what remains is told.
  */
@@ -30,8 +30,10 @@ import {
   type Trapdoor,
   type Verdict,
 } from 'lease-core'
+import { arrayOf } from './array.ts'
 import { codeOf, explained, onConnection } from './connection.ts'
 import type { PostgresPool } from './driver.ts'
+import { functionsOf, type Functions } from './functions.ts'
 import { postgresTrapdoor } from './guard.ts'
 import { listenTo, type OpenListenClient } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
@@ -77,8 +79,8 @@ export class PostgresSubstrate implements Substrate {
   readonly #pool: PostgresPool
   readonly #namespace: string
   readonly #tables: Tables
+  readonly #functions: Functions
   readonly #statements: Statements
-  #statementNames: ReadonlyMap<string, string> | undefined
   readonly #clock: Clock
   /** null: nothing is announced. */
   readonly #channel: string | null
@@ -87,12 +89,12 @@ export class PostgresSubstrate implements Substrate {
   /** @throws ErrNotValid with every problem */
   constructor(options: PostgresSubstrateOptions) {
     checkOptions(options, { client: false })
-    const { pool, namespace, notify = true, prepare = false, clock = systemClock } = options
+    const { pool, namespace, notify = true, clock = systemClock } = options
     this.#pool = pool
     this.#namespace = namespace
     this.#tables = tablesOf(options)
-    this.#statements = statements(this.#tables, { prepared: prepare })
-    this.#statementNames = prepare ? namesOf(this.#statements) : undefined
+    this.#functions = functionsOf(this.#tables)
+    this.#statements = statements(this.#tables)
     this.#clock = clock
     const channel = channelOf(options)
     this.#channel = notify ? channel : null
@@ -128,10 +130,9 @@ export class PostgresSubstrate implements Substrate {
   async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
     const { leases, holder, nonce, durationMs, value, announce } = op
     const channel = announce === true ? this.#channel : null
-    const values = [this.#namespace, leases, holder, nonce, durationMs, value ?? null, channel]
+    const values = [this.#namespace, arrayOf(leases), holder, nonce, durationMs, value ?? null, channel]
     try {
-      const send = (): Promise<unknown[]> => this.#query(this.#statements.claimAny, values, call)
-      return anyVerdictOf(leases, (await this.#patiently(send, call)) as AnyRow[])
+      return anyVerdictOf(leases, (await this.#call('claimAny', values, call)) as AnyRow[])
     } catch (error) {
       if (!isConflict(error)) throw error
       return { outcome: 'contended', lease: undefined, holdings: new Map() }
@@ -142,7 +143,10 @@ export class PostgresSubstrate implements Substrate {
     const namespace = this.#namespace
     const rows = (await (leases === undefined
       ? this.#query(this.#statements.readAll, [namespace], call)
-      : this.#query(this.#statements.read, [namespace, leases], call))) as (Row & { name: string; standby: boolean })[]
+      : this.#query(this.#statements.read, [namespace, arrayOf(leases)], call))) as (Row & {
+      name: string
+      standby: boolean
+    })[]
     // A standby may be behind: it would call a lease held that another holds by now.
     if (rows[0]?.standby !== false) throw new Error('the server is a standby: leases are only read from the primary')
     const holdings = new Map<string, Holding>()
@@ -174,13 +178,13 @@ export class PostgresSubstrate implements Substrate {
     await this.#hints?.close()
   }
 
-  /** One statement for operations of one kind. Never rejects. */
+  /** One call for operations of one kind. Never rejects. */
   async #applyKind(kind: Op['kind'], ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const verdicts = Array.from<Verdict>({ length: ops.length })
     try {
-      const statement = statementFor(kind, ops)
-      const values = this.#values(statement, ops)
-      const rows = await this.#patiently(() => this.#query(this.#statements[statement], values, call), call)
+      const inLine = kind === 'claim' && ops.some((op) => 'place' in op && op.place !== undefined)
+      const name = inLine ? 'claimInLine' : kind
+      const rows = await this.#call(name, this.#values(name, ops), call)
       for (const row of rows as OpRow[]) verdicts[row.n - 1] = verdictOf(kind, row)
     } catch (error) {
       verdicts.fill(isConflict(error) ? contended : unknown(error))
@@ -188,23 +192,29 @@ export class PostgresSubstrate implements Substrate {
     return verdicts
   }
 
-  /** The parameters in the order that `sql.ts` documents: one array per field of the operations. */
-  #values(statement: OpStatement, ops: readonly Op[]): unknown[] {
-    const { fields, announces } = parameters[statement]
-    const columns = fields.map((field) => ops.map((op) => parameter((op as unknown as Record<string, unknown>)[field])))
+  /** The parameters in the order that `functions.ts` documents: one array per field of the operations. */
+  #values(name: OpFunction, ops: readonly Op[]): unknown[] {
+    const { fields, announces } = parameters[name]
+    const columns = fields.map((field) =>
+      arrayOf(
+        ops.map((op) => (op as unknown as Record<string, string | number | bigint | boolean | undefined>)[field]),
+      ),
+    )
     return announces ? [this.#namespace, ...columns, this.#channel] : [this.#namespace, ...columns]
   }
 
+  /** The rows that the function answers. */
+  async #call(name: keyof Functions, values: unknown[], call: Call): Promise<unknown[]> {
+    const send = (): Promise<unknown[]> => this.#query(this.#functions[name].call, values, call)
+    const [row] = (await this.#patiently(send, call)) as { answer: string }[]
+    return (JSON.parse(row?.answer ?? '[]') as unknown[][]).flat()
+  }
+
   async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
-    const name = this.#statementNames?.get(text)
-    const query = name === undefined ? { text, values } : { text, values, name }
     try {
-      return await onConnection(this.#pool, call.signal, async (client) => (await client.query(query)).rows)
+      return await onConnection(this.#pool, call.signal, async (client) => (await client.query({ text, values })).rows)
     } catch (error) {
-      if (name === undefined || !isNameAmiss(error)) throw explained(error)
-      // Something between us and the server hands out its connections anew for each transaction. Nothing was executed.
-      this.#statementNames = undefined
-      return await this.#query(text, values, call)
+      throw explained(error)
     }
   }
 
@@ -221,34 +231,19 @@ export class PostgresSubstrate implements Substrate {
   }
 }
 
-type OpStatement = Op['kind'] | 'claimAnnounced' | 'claimInLine' | 'extendAnnounced'
+type OpFunction = Op['kind'] | 'claimInLine'
 
-/** The shortest that does all that any of these asks for. */
-function statementFor(kind: Op['kind'], ops: readonly Op[]): OpStatement {
-  if (kind !== 'claim' && kind !== 'extend') return kind
-  if (kind === 'claim' && ops.some((op) => 'place' in op && op.place !== undefined)) return 'claimInLine'
-  return ops.some((op) => 'announce' in op && op.announce === true) ? `${kind}Announced` : kind
-}
+const claimFields = ['lease', 'holder', 'nonce', 'durationMs', 'value', 'announce']
 
-const claimFields = ['lease', 'holder', 'nonce', 'durationMs', 'value']
-const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs', 'value']
-
-/** Which fields of an operation its statement takes, and whether the channel follows. */
-const parameters: Readonly<Record<OpStatement, { readonly fields: readonly string[]; readonly announces: boolean }>> = {
-  claim: { fields: claimFields, announces: false },
-  claimAnnounced: { fields: [...claimFields, 'announce'], announces: true },
-  claimInLine: { fields: [...claimFields, 'announce', 'place'], announces: true },
-  extend: { fields: extendFields, announces: false },
-  extendAnnounced: { fields: [...extendFields, 'announce'], announces: true },
+/** Which fields of an operation its function takes, and whether the channel follows. */
+const parameters: Readonly<Record<OpFunction, { readonly fields: readonly string[]; readonly announces: boolean }>> = {
+  claim: { fields: claimFields, announces: true },
+  claimInLine: { fields: [...claimFields, 'place'], announces: true },
+  extend: { fields: ['lease', 'holder', 'fencingToken', 'durationMs', 'value', 'announce'], announces: true },
   release: { fields: ['lease', 'holder', 'fencingToken', 'nonce'], announces: true },
   expire: { fields: ['lease'], announces: true },
   pin: { fields: ['lease', 'entity'], announces: false },
   unpin: { fields: ['lease', 'entity'], announces: true },
-}
-
-/** Tokens travel as decimal strings; not every driver takes a bigint. */
-function parameter(value: unknown): unknown {
-  return typeof value === 'bigint' ? value.toString() : (value ?? null)
 }
 
 function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
@@ -313,17 +308,6 @@ function holdingOf({ holder, token, remaining, value, pinned }: Row): Holding | 
 function isConflict(error: unknown): boolean {
   const code = codeOf(error)
   return code === '40001' || code === '40P01'
-}
-
-/** The server does not know a statement by this name that the driver has prepared, or knows one that it has not. */
-function isNameAmiss(error: unknown): boolean {
-  const code = codeOf(error)
-  return code === '26000' || code === '42P05'
-}
-
-/** The same text must have the same name on a connection that several clients share. */
-function namesOf(all: Statements): ReadonlyMap<string, string> {
-  return new Map(Object.entries(all).map(([kind, text]) => [text, `lease_${kind}_${digest(text).slice(0, 16)}`]))
 }
 
 /** Channel names are cut at 63 bytes, so it is a digest. Without the schema, which may come from the search_path. */

@@ -31,7 +31,6 @@ describe('the options of lease-postgres', () => {
       table: 't'.repeat(57),
       notify: 1,
       listen: true,
-      prepare: 'yes',
       clock: {},
       events: {},
       requestTimeout: -1,

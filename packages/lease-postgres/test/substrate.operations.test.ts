@@ -361,56 +361,5 @@ for (const target of postgresTargets()) {
       expect([...(await other.read(undefined, newCall())).keys()]).to.deep.equal([name])
       expect((await other.pinned(newCall())).size).to.equal(0)
     })
-
-    it('prepared statements keep their plans: the server plans each a few times and then no more', async () => {
-      const pool = setting.newPool({ max: 1 })
-      const prepared = setting.substrate({ pool, prepare: true })
-      for (let times = 0; times < 10; times++) {
-        const { fencingToken } = await grant(prepared, claim(name, 'a', 10_000))
-        await grant(prepared, extend(name, 'a', 20_000, { fencingToken }))
-        await settle(prepared, release(name, 'a', { fencingToken }))
-      }
-      const { rows } = await pool.query<{ kind: string; generic: number }>(
-        `SELECT split_part(name, '_', 2) AS kind, generic_plans::int AS generic FROM pg_prepared_statements ORDER BY 1`,
-      )
-      expect(rows.map(({ kind }) => kind)).to.deep.equal(['claim', 'extend', 'release'])
-      for (const { kind, generic } of rows) expect(generic, kind).to.be.greaterThan(3)
-    })
-
-    it('behind a pooler that mixes up prepared statements nothing is prepared any more, and nothing fails', async () => {
-      for (const amiss of ['forgotten', 'another']) {
-        const pool = setting.newPool({ max: 1 })
-        const prepared = setting.substrate({ pool, prepare: true })
-        if (amiss === 'forgotten') {
-          await settle(prepared, release(name, 'a'))
-          await pool.query('DEALLOCATE ALL')
-          await settle(prepared, release(name, 'a'))
-        } else {
-          const other = setting.newPool({ max: 1 })
-          await settle(setting.substrate({ pool: other, prepare: true }), release(name, 'a'))
-          const { rows } = await other.query<{ name: string }>('SELECT name FROM pg_prepared_statements')
-          await pool.query(`PREPARE ${rows[0]?.name} AS SELECT 1`)
-          await settle(prepared, release(name, 'a'))
-          await pool.query('DEALLOCATE ALL')
-        }
-        const { fencingToken } = await grant(prepared, claim(name, 'a', 10_000))
-        await settle(prepared, release(name, 'a', { fencingToken }))
-        const { rows } = await pool.query('SELECT FROM pg_prepared_statements')
-        expect(rows, amiss).to.have.length(0)
-      }
-    })
-
-    it('prepared statements give the same answers', async () => {
-      const prepared = setting.substrate({ prepare: true })
-      for (let round = 0; round < 8; round++) {
-        const { fencingToken } = await grant(prepared, claim(name, 'a', 10_000))
-        await grant(prepared, extend(name, 'a', 20_000, { fencingToken }))
-        expect(await settle(prepared, claim(name, 'b', 10_000))).to.have.property('outcome', 'refused')
-        expect(await readOne(prepared, name)).to.include({ holder: 'a', fencingToken })
-        await settle(prepared, release(name, 'a', { fencingToken }))
-      }
-      const { rows } = await setting.pool.query(`SELECT FROM pg_prepared_statements WHERE name LIKE 'lease\\_%'`)
-      expect(rows).not.to.have.length(0)
-    })
   })
 }

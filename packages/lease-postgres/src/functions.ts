@@ -1,0 +1,435 @@
+/**
+ * Every operation, as a function of the database. To plan the statements of one takes longer than to run them; the plans
+ * inside a function are kept by each session of the server, whatever pooler sits in front. A call takes a batch, is one
+ * autocommitted transaction, and costs one round trip and one fsync.
+ *
+ * Rules they share, and why:
+ *
+ * - *`clock_timestamp()`, never `now()`*, which stands still in a transaction: a lease would be granted partly used.
+ * - *Takeover locks with FOR UPDATE first* (claim, expire, collect). A guard holds FOR KEY SHARE until its transaction
+ *   ends; a plain UPDATE would pass it, and a guard with an older snapshot would still say yes to a displaced holder.
+ * - *Whoever takes over never waits* (SKIP LOCKED): a row locked by a guard or a rival makes `contended`, and one
+ *   guarded lease does not delay the rest of the batch.
+ * - *Extension, release and pins wait*, and lock FOR NO KEY UPDATE, which passes guards. Rivals lock a row only for
+ *   the length of a call; a release that skipped would be lost. Locks are taken in the order of names, so that
+ *   overlapping batches do not deadlock.
+ * - *Vacating by a plain UPDATE is safe*: it is the next claim that must get past the guards.
+ * - *What is expected comes first*: claim, extend and release begin with a statement that does just that. Only when it
+ *   left an operation undone, a second one looks at the leases of those, and a claim creates the rows that are missing.
+ * - *All that is told of a lease comes from one statement*, and is a state that was true. The second one has a snapshot
+ *   of its own: where it shows nothing that would have kept the first one from its work, somebody was at the row in
+ *   between, and that is `contended`.
+ * - *Rows are looked up one by one by their key* (LATERAL, and joins that the planner thinks small), also by a plan that
+ *   was made when the table was. It would rather scan the namespace as long as the table has never been analyzed.
+ *
+ * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
+ * the pins and the claim all look at, and lock, this one row.
+ */
+import { createHash } from 'node:crypto'
+import type { Tables } from './schema.ts'
+import { lapsed, live } from './sql.ts'
+
+/** A function of the database. */
+export interface DatabaseFunction {
+  /** Without the schema; it needs no quotes. Its end depends on all of the text: another version is another function. */
+  readonly name: string
+  /** `CREATE FUNCTION ..` */
+  readonly definition: string
+  /** The statement that calls it. It answers with one row of one column, `answer`: JSON, lists of one object for each operation. */
+  readonly call: string
+}
+
+/** All functions over these tables. */
+export interface Functions {
+  readonly claim: DatabaseFunction
+  /** For those who wait, and stand in line meanwhile. */
+  readonly claimInLine: DatabaseFunction
+  readonly claimAny: DatabaseFunction
+  readonly extend: DatabaseFunction
+  readonly release: DatabaseFunction
+  readonly expire: DatabaseFunction
+  readonly pin: DatabaseFunction
+  readonly unpin: DatabaseFunction
+}
+
+export function functionsOf(tables: Tables): Functions {
+  return {
+    claim: claim(tables),
+    claimInLine: claimInLine(tables),
+    claimAny: claimAny(tables),
+    extend: extend(tables),
+    release: release(tables),
+    expire: expire(tables),
+    pin: pin(tables),
+    unpin: unpin(tables),
+  }
+}
+
+/**
+ * The settings end with the call. Plans are for any parameters from the first call on: one for the arrays at hand would
+ * expect one row of them and always look cheaper than one that lasts.
+ */
+function define({ prefix }: Tables, name: string, parameters: readonly string[], lines: string): DatabaseFunction {
+  const text = `(${parameters.join(', ')}) RETURNS text LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $function$
+DECLARE
+  met bigint[];   -- the operations that the first statement has done
+  done json;      -- its answers
+  others json;    -- the answers to the other operations
+  gone json[];    -- what is to be told of: vacated,
+  news json[];    -- held by another or with another value,
+  passed json[];  -- taken by one who stood in line
+BEGIN
+${lines}
+  RETURN concat('[', concat_ws(',', done, others), ']');
+END
+$function$`
+  const digest = createHash('sha256')
+    .update(prefix + text)
+    .digest('hex')
+    .slice(0, 16)
+  const full = `lease_${name}_${digest}`
+  const numbers = parameters.map((_, index) => `$${index + 1}`)
+  return {
+    name: full,
+    definition: `CREATE FUNCTION ${prefix}${full}${text.replaceAll('$function$', () => `$_${digest}$`)}`,
+    call: `SELECT ${prefix}${full}(${numbers.join(', ')}) AS answer`,
+  }
+}
+
+const granted = `clock_timestamp() + r.ms * interval '1 millisecond'`
+const micros = `floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
+const vacated = `holder = NULL, nonce = NULL, value = NULL`
+const returning = 'l.holder, l.token, l.expiry, l.value, l.pins'
+
+/** A token for a row that is not there: above the server's clock of all earlier rows, and above the floor. */
+const firstToken = ({ floor }: Tables): string =>
+  `greatest(${micros}, (SELECT f.token + 1 FROM ${floor} f WHERE f.ns = $1))`
+
+/** The operations: one row each, from arrays. `ns` is there for `lockedRow`. */
+const operations = (arrays: string, columns: string): string =>
+  `SELECT $1 AS ns, t.* FROM unnest(${arrays}) WITH ORDINALITY AS t(${columns}, n)`
+const inOrder = 'ORDER BY t.name COLLATE "C"'
+
+/** The operations that the first statement left undone. */
+const undone = 't.n NOT IN (SELECT unnest(met))'
+const anyUndone = 'met IS NULL OR cardinality(met) < cardinality($2)'
+
+/** The rows that meet the condition, locked one by one in the order of the operations in `from`. */
+const locked = ({ lease }: Tables, from: string, condition: string, lock: string, columns = ''): string =>
+  `lk AS MATERIALIZED (
+    SELECT r.*${columns === '' ? '' : ', l.*'} FROM ${from} r CROSS JOIN LATERAL (
+      SELECT ${columns} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND (${condition}) ${lock}
+    ) l
+  )`
+
+/** Joins the row to `lk r`. The namespace is compared twice: the planner then expects one row and looks it up by its key. */
+const lockedRow = 'r.ns = $1 AND l.ns = $1 AND l.name = r.name'
+
+/** What a refusal tells: the row as this statement's snapshot has it. OFFSET 0 keeps the planner from joining otherwise. */
+const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
+    SELECT r.n, l.* FROM req r CROSS JOIN LATERAL (
+      SELECT ${returning}, l.nonce FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name OFFSET 0
+    ) l
+  )`
+
+/** One answer (`OpRow` in postgres-substrate.ts). */
+const answer = (columns: Readonly<Record<string, string>>): string =>
+  `json_build_object(${Object.entries(columns)
+    .map(([name, value]) => `'${name}', ${value}`)
+    .join(', ')})`
+
+/** How each list is told, in the words of listener.ts. */
+const payloads = {
+  gone: 'json_agg(part.told)',
+  news: `json_build_object('changed', json_agg(part.told))`,
+  passed: `json_build_object('taken', json_agg(part.told))`,
+}
+
+/**
+ * Tells of what is in the list. One message per 6 kB: the server takes less than 8000 bytes, and one name is at most 513
+ * in JSON.
+ */
+const tell = (channel: string, list: keyof typeof payloads): string => `
+  IF ${channel} IS NOT NULL AND cardinality(${list}) > 0 THEN
+    PERFORM pg_notify(${channel}, ${payloads[list]}::text) FROM (
+      SELECT told, sum(octet_length(told::text) + 2) OVER (ROWS UNBOUNDED PRECEDING) / 6000 AS nth FROM unnest(${list}) AS told
+    ) part GROUP BY part.nth;
+  END IF;`
+
+/** What is known of a lease, from its row. */
+const stateOf = (row: string): Readonly<Record<string, string>> => ({
+  holder: `${row}.holder`,
+  token: `${row}.token::text`,
+  remaining: `date_part('epoch', ${row}.expiry - clock_timestamp()) * 1000`,
+  value: `${row}.value`,
+  pinned: `${row}.pins <> '{}'`,
+})
+
+const claimArrays = '$2, $3, $4, $5, $6, $7'
+const claimColumns = 'name, holder, nonce, ms, value, announce'
+const claimParameters = ['text', 'text[]', 'text[]', 'text[]', 'float8[]', 'text[]', 'boolean[]']
+
+/** Opens a term on each lease of `lk`: `up`. */
+const takenOver = ({ lease }: Tables, columns: string): string => `up AS (
+    UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
+      token = greatest(l.token + 1, ${micros})
+    FROM lk r WHERE ${lockedRow}
+    RETURNING ${columns}, ${returning}
+  )`
+
+/** Opens a term on each lease of `req` that has no row yet and meets the condition: `ins`. Needs `cur`. */
+const inserted = (tables: Tables, condition: string): string => `ins AS (
+    INSERT INTO ${tables.lease} AS l (ns, name, holder, nonce, value, expiry, token)
+    SELECT $1, r.name, r.holder, r.nonce, r.value, ${granted}, ${firstToken(tables)}
+    FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n) AND ${condition} ORDER BY r.name COLLATE "C"
+    ON CONFLICT (ns, name) DO NOTHING
+    RETURNING l.name, ${returning}
+  )`
+
+/** Of a claim that `ins` may have granted. A replay (same holder and nonce) needs no write: its term is no shorter than asked. */
+const insertedOr = (more: Readonly<Record<string, string>> = {}): string => `CASE WHEN ins.name IS NULL
+      THEN ${answer({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: 'cur.holder = r.holder AND cur.nonce = r.nonce', ...more })}
+      ELSE ${answer({ n: 'r.n', done: 'true', ...stateOf('ins') })} END`
+
+/**
+ * $1 namespace, $2 names, $3 holders, $4 nonces, $5 milliseconds, $6 values, $7 whether to tell, $8 channel or null.
+ *
+ * `INSERT .. ON CONFLICT DO UPDATE .. WHERE` would be shorter, but it locks the row before it looks at the condition:
+ * a contender for a live lease would hang behind the holder's guarded transaction.
+ */
+function claim(tables: Tables): DatabaseFunction {
+  const requests = operations(claimArrays, claimColumns)
+  return define(
+    tables,
+    'claim',
+    [...claimParameters, 'text'],
+    `  WITH ${locked(tables, `(${requests} ${inOrder})`, `l.holder IS NULL OR ${lapsed}`, 'FOR UPDATE SKIP LOCKED')}, ${takenOver(tables, 'r.n, r.name, r.announce')}
+  SELECT json_agg(${answer({ n: 'up.n', done: 'true', ...stateOf('up') })}), array_agg(up.n),
+    array_agg(to_json(up.name)) FILTER (WHERE up.announce)
+  INTO done, met, news FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ${inserted(tables, 'true')}
+    SELECT json_agg(${insertedOr()}),
+      news || array_agg(to_json(r.name)) FILTER (WHERE ins.name IS NOT NULL AND r.announce)
+    INTO others, news FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
+  END IF;${tell('$8', 'news')}`,
+  )
+}
+
+/**
+ * Parameters as of a claim, with the places ahead of the channel: $8 places, 0 for none, $9 channel or null.
+ *
+ * Who has no place does not get past those who have one: `barred`. He gets one with every refusal, but not when somebody
+ * is just at the row (`contended`), for then he asks again. Leases are locked before lines, by everyone.
+ */
+function claimInLine(tables: Tables): DatabaseFunction {
+  const { line } = tables
+  const forgotten = "q.at < clock_timestamp() - interval '10 minutes'"
+  const requests = (condition: string): string => `(
+    SELECT t.*, q.served, coalesce(t.place = 0 AND q.served < q.last, false) AS barred
+    FROM (${operations(`${claimArrays}, $8`, `${claimColumns}, place`)}) t LEFT JOIN LATERAL (
+      SELECT q.last, q.served FROM ${line} q WHERE q.ns = $1 AND q.name = t.name AND NOT ${forgotten} OFFSET 0
+    ) q ON true WHERE ${condition} ${inOrder}
+  )`
+  const passed = (from: string): string => `array_agg(json_build_array(${from}.name, ${from}.place, ceil(${from}.ms)))`
+  return define(
+    tables,
+    'claim_in_line',
+    [...claimParameters, 'int[]', 'text'],
+    `  WITH ${locked(tables, requests('true'), `(l.holder IS NULL OR ${lapsed}) AND NOT r.barred`, 'FOR UPDATE SKIP LOCKED')}, ${takenOver(tables, 'r.n, r.name, r.announce, r.place, r.ms')}
+  SELECT json_agg(${answer({ n: 'up.n', done: 'true', ...stateOf('up') })}), array_agg(up.n),
+    array_agg(to_json(up.name)) FILTER (WHERE up.announce), ${passed('up')} FILTER (WHERE up.place > 0)
+  INTO done, met, news, passed FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED ${requests(undone)}, ${current(tables)}, ${inserted(tables, 'NOT r.barred')}, lined AS (
+      INSERT INTO ${line} AS q (ns, name, last, served, at)
+      SELECT $1, r.name, 1, 0, clock_timestamp() FROM req r LEFT JOIN cur l USING (n)
+      WHERE r.place = 0 AND NOT EXISTS (SELECT FROM ins WHERE ins.name = r.name)
+        AND (${live} AND NOT (l.holder = r.holder AND l.nonce = r.nonce) OR r.barred)
+      ORDER BY r.name COLLATE "C"
+      ON CONFLICT (ns, name) DO UPDATE SET at = excluded.at,
+        last = CASE WHEN ${forgotten} THEN 1 ELSE q.last + 1 END,
+        served = CASE WHEN ${forgotten} THEN 0 ELSE q.served END
+      RETURNING q.name, q.last, q.served
+    )
+    SELECT json_agg(${insertedOr({
+      place: `CASE WHEN r.place = 0 THEN lined.last WHEN ${live.replaceAll('l.', 'cur.')} THEN r.place END`,
+      served: 'CASE WHEN r.place = 0 THEN lined.served ELSE coalesce(r.served, r.place) END',
+    })}),
+      news || array_agg(to_json(r.name)) FILTER (WHERE ins.name IS NOT NULL AND r.announce),
+      passed || ${passed('r')} FILTER (WHERE ins.name IS NOT NULL AND r.place > 0)
+    INTO others, news, passed
+    FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n) LEFT JOIN lined USING (name);
+  END IF;
+  FOR one IN 1 .. coalesce(cardinality(passed), 0) LOOP
+    DELETE FROM ${line} q WHERE q.ns = $1 AND q.name = passed[one]->>0 AND q.last <= (passed[one]->>1)::int;
+    IF NOT FOUND THEN
+      UPDATE ${line} q SET served = greatest(q.served, (passed[one]->>1)::int) WHERE q.ns = $1 AND q.name = passed[one]->>0;
+    END IF;
+  END LOOP;${tell('$9', 'news')}${tell('$9', 'passed')}`,
+  )
+}
+
+/**
+ * $1 namespace, $2 names, $3 holder, $4 nonce, $5 milliseconds, $6 value, $7 channel or null.
+ *
+ * One row is locked and taken, the first that is vacant or lapsed and that nobody else is at; where there is none, one of
+ * the names without a row gets its own. Nothing is taken where this holder has one already: `mine`, and `replay` if it is
+ * by this very claim.
+ */
+function claimAny(tables: Tables): DatabaseFunction {
+  const { lease } = tables
+  const until = "clock_timestamp() + $5 * interval '1 millisecond'"
+  return define(
+    tables,
+    'claim_any',
+    ['text', 'text[]', 'text', 'text', 'float8', 'text', 'text'],
+    `  WITH req AS MATERIALIZED (${operations('$2', 'name')}), ${current(tables)}, own AS MATERIALIZED (
+    SELECT l.n, l.nonce = $4 AS replay FROM cur l WHERE l.holder = $3 AND ${live} ORDER BY l.n LIMIT 1
+  ), lk AS MATERIALIZED (
+    SELECT r.* FROM req r CROSS JOIN LATERAL (
+      SELECT FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND (l.holder IS NULL OR ${lapsed}) FOR UPDATE SKIP LOCKED
+    ) l WHERE NOT EXISTS (SELECT FROM own) LIMIT 1
+  ), up AS (
+    UPDATE ${lease} l SET holder = $3, nonce = $4, value = $6, expiry = ${until}, token = greatest(l.token + 1, ${micros})
+    FROM lk r WHERE ${lockedRow}
+    RETURNING l.name, ${returning}
+  ), ins AS (
+    INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
+    SELECT $1, r.name, $3, $4, $6, ${until}, ${firstToken(tables)}
+    FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n)
+      AND NOT EXISTS (SELECT FROM lk) AND NOT EXISTS (SELECT FROM own) ORDER BY r.n LIMIT 1
+    ON CONFLICT (ns, name) DO NOTHING
+    RETURNING l.name, ${returning}
+  ), won AS (
+    SELECT * FROM up UNION ALL SELECT * FROM ins
+  )
+  SELECT json_agg(CASE WHEN won.name IS NULL
+      THEN ${answer({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: 'own.n IS NOT NULL', replay: 'own.replay' })}
+      ELSE ${answer({ n: 'r.n', done: 'true', ...stateOf('won') })} END),
+    array_agg(to_json(won.name)) FILTER (WHERE won.name IS NOT NULL)
+  INTO others, news FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${tell('$7', 'news')}`,
+  )
+}
+
+/**
+ * $1 namespace, $2 names, $3 holders, $4 tokens or null, $5 milliseconds, $6 values or null, $7 whether to tell, $8 channel
+ * or null.
+ */
+function extend(tables: Tables): DatabaseFunction {
+  const requests = operations('$2, $3, $4, $5, $6, $7', 'name, holder, token, ms, value, announce')
+  const matches = `l.holder = r.holder AND (r.token IS NULL OR l.token = r.token) AND ${live}`
+  return define(
+    tables,
+    'extend',
+    ['text', 'text[]', 'text[]', 'bigint[]', 'float8[]', 'text[]', 'boolean[]', 'text'],
+    `  WITH ${locked(tables, `(${requests} ${inOrder})`, matches, 'FOR NO KEY UPDATE', 'l.value AS before')}, up AS (
+    UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${granted}), value = coalesce(r.value, l.value)
+    FROM lk r WHERE ${lockedRow} AND ${live}
+    RETURNING r.n, r.name, r.announce AND l.value IS DISTINCT FROM r.before AS changed, ${returning}
+  )
+  SELECT json_agg(${answer({ n: 'up.n', done: 'true', ...stateOf('up') })}), array_agg(up.n),
+    array_agg(to_json(up.name)) FILTER (WHERE up.changed)
+  INTO done, met, news FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
+    SELECT json_agg(${answer({
+      n: 'r.n',
+      done: 'false',
+      ...stateOf('cur'),
+      mine: 'cur.holder = r.holder AND (r.token IS NULL OR cur.token = r.token)',
+    })})
+    INTO others FROM req r LEFT JOIN cur USING (n);
+  END IF;${tell('$8', 'news')}`,
+  )
+}
+
+/**
+ * $1 namespace, $2 names, $3 holders, $4 tokens or null, $5 nonces or null, $6 channel or null.
+ *
+ * With a nonce the row is locked whatever this snapshot shows in it: the claim given up may be about to commit. `hit`
+ * is then computed from the row as it was locked; a condition in the UPDATE would look at the snapshot first.
+ */
+function release(tables: Tables): DatabaseFunction {
+  const requests = operations('$2, $3, $4, $5', 'name, holder, token, nonce')
+  const matches = (row: string): string =>
+    `${row}.holder = r.holder AND (r.token IS NULL OR ${row}.token = r.token) AND (r.nonce IS NULL OR ${row}.nonce = r.nonce)`
+  return define(
+    tables,
+    'release',
+    ['text', 'text[]', 'text[]', 'bigint[]', 'text[]', 'text'],
+    `  WITH ${locked(tables, `(${requests} ${inOrder})`, `r.nonce IS NOT NULL OR (${matches('l')})`, 'FOR NO KEY UPDATE', `(${matches('l')}) AS hit`)}, up AS (
+    UPDATE ${tables.lease} l SET ${vacated}, expiry = least(l.expiry, clock_timestamp())
+    FROM lk r WHERE r.hit AND ${lockedRow}
+    RETURNING r.n, r.name
+  )
+  SELECT json_agg(${answer({ n: 'up.n', done: 'true' })}), array_agg(up.n), array_agg(to_json(up.name))
+  INTO done, met, gone FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
+    SELECT json_agg(${answer({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur') })})
+    INTO others FROM req r LEFT JOIN cur USING (n);
+  END IF;${tell('$6', 'gone')}`,
+  )
+}
+
+/** $1 namespace, $2 names, $3 channel or null. */
+function expire(tables: Tables): DatabaseFunction {
+  return define(
+    tables,
+    'expire',
+    ['text', 'text[]', 'text'],
+    `  WITH req AS MATERIALIZED (${operations('$2', 'name')} ${inOrder}), ${current(tables)}, ${locked(tables, 'req', lapsed, 'FOR UPDATE SKIP LOCKED')}, up AS (
+    UPDATE ${tables.lease} l SET ${vacated} FROM lk r WHERE ${lockedRow}
+    RETURNING r.n, r.name
+  )
+  SELECT json_agg(${answer({ n: 'r.n', done: 'up.n IS NOT NULL', ...stateOf('cur') })}),
+    array_agg(to_json(up.name)) FILTER (WHERE up.n IS NOT NULL)
+  INTO others, gone FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${tell('$3', 'gone')}`,
+  )
+}
+
+/**
+ * $1 namespace, $2 names, $3 entities. A lapsed lease is vacant, and a pin must not bring its holder back: the row is
+ * vacated in the same step.
+ */
+function pin(tables: Tables): DatabaseFunction {
+  const unlessLapsed = (column: string): string => `${column} = CASE WHEN ${lapsed} THEN NULL ELSE l.${column} END`
+  return define(
+    tables,
+    'pin',
+    ['text', 'text[]', 'text[]'],
+    `  WITH req AS MATERIALIZED (${operations('$2, $3', 'name, entity')} ${inOrder}), up AS (
+    INSERT INTO ${tables.lease} AS l (ns, name, token, expiry, pins)
+    SELECT $1, r.name, ${firstToken(tables)}, clock_timestamp(), ARRAY[r.entity] FROM req r ORDER BY r.name COLLATE "C"
+    ON CONFLICT (ns, name) DO UPDATE SET
+      ${unlessLapsed('holder')}, ${unlessLapsed('nonce')}, ${unlessLapsed('value')},
+      pins = CASE WHEN excluded.pins <@ l.pins THEN l.pins ELSE l.pins || excluded.pins END
+    RETURNING l.name, ${returning}
+  )
+  SELECT json_agg(${answer({ n: 'r.n', done: 'true', ...stateOf('up') })}) INTO done FROM req r LEFT JOIN up USING (name);`,
+  )
+}
+
+/** $1 namespace, $2 names, $3 entities, $4 channel or null. The last pin gone past the expiry: vacated. */
+function unpin(tables: Tables): DatabaseFunction {
+  const freed = `(array_remove(l.pins, r.entity) = '{}' AND l.expiry <= clock_timestamp())`
+  const unlessFreed = (column: string): string => `${column} = CASE WHEN ${freed} THEN NULL ELSE l.${column} END`
+  return define(
+    tables,
+    'unpin',
+    ['text', 'text[]', 'text[]', 'text'],
+    `  WITH req AS MATERIALIZED (${operations('$2, $3', 'name, entity')} ${inOrder}), ${current(tables)}, ${locked(tables, 'req', 'r.entity = ANY(l.pins)', 'FOR NO KEY UPDATE')}, up AS (
+    UPDATE ${tables.lease} l SET pins = array_remove(l.pins, r.entity),
+      ${unlessFreed('holder')}, ${unlessFreed('nonce')}, ${unlessFreed('value')}
+    FROM lk r WHERE ${lockedRow}
+    RETURNING r.n, l.name, ${returning}
+  )
+  SELECT json_agg(CASE WHEN up.n IS NULL
+      THEN ${answer({ n: 'r.n', done: 'false', ...stateOf('cur') })}
+      ELSE ${answer({ n: 'r.n', done: 'true', ...stateOf('up') })} END),
+    array_agg(to_json(up.name)) FILTER (WHERE cur.holder IS NOT NULL AND up.holder IS NULL AND up.n IS NOT NULL)
+  INTO others, gone FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${tell('$4', 'gone')}`,
+  )
+}
