@@ -35,7 +35,7 @@ export interface DatabaseFunction {
   readonly name: string
   /** `CREATE FUNCTION ..` */
   readonly definition: string
-  /** The statement that calls it. It answers with one row of one column, `answer`: JSON, lists of one object for each operation. */
+  /** The statement that calls it. It answers with one row of one column, `answer`: JSON, a list of `Answers`. */
   readonly call: string
 }
 
@@ -123,8 +123,11 @@ const locked = ({ lease }: Tables, from: string, condition: string, lock: string
     ) l
   )`
 
-/** Joins the row to `lk r`. The namespace is compared twice: the planner then expects one row and looks it up by its key. */
-const lockedRow = 'r.ns = $1 AND l.ns = $1 AND l.name = r.name'
+/**
+ * Joins the row to `lk r`. The planner must neither scan the namespace, which it takes for no dearer than one row as long as
+ * the table is small, so it is not told which one; nor the table, so it is made to expect one operation: the bounds do that.
+ */
+const lockedRow = 'l.ns = r.ns AND l.name = r.name AND r.n BETWEEN 1 AND 2147483647'
 
 /** What a refusal tells: the row as this statement's snapshot has it. OFFSET 0 keeps the planner from joining otherwise. */
 const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
@@ -133,11 +136,11 @@ const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
     ) l
   )`
 
-/** One answer (`OpRow` in postgres-substrate.ts). */
-const answer = (columns: Readonly<Record<string, string>>): string =>
-  `json_build_object(${Object.entries(columns)
-    .map(([name, value]) => `'${name}', ${value}`)
-    .join(', ')})`
+/** The answers (`OpRow` in postgres-substrate.ts), one array for each of their fields: an object for each takes far longer. */
+const answers = (fields: Readonly<Record<string, string>>): string => {
+  const columns = Object.entries(fields).map(([name, value]) => `'${name}', array_agg(${value})`)
+  return `json_build_object(${columns.join(', ')})`
+}
 
 /** How each list is told, in the words of listener.ts. */
 const payloads = {
@@ -157,14 +160,20 @@ const tell = (channel: string, list: keyof typeof payloads): string => `
     ) part GROUP BY part.nth;
   END IF;`
 
-/** What is known of a lease, from its row. */
-const stateOf = (row: string): Readonly<Record<string, string>> => ({
-  holder: `${row}.holder`,
-  token: `${row}.token::text`,
-  remaining: `date_part('epoch', ${row}.expiry - clock_timestamp()) * 1000`,
-  value: `${row}.value`,
-  pinned: `${row}.pins <> '{}'`,
-})
+/** What is known of a lease: from the row `first` if there is one, else from `second`. */
+const stateOf = (first: string, second?: string): Readonly<Record<string, string>> => {
+  const column = (name: string): string =>
+    second === undefined
+      ? `${first}.${name}`
+      : `CASE WHEN ${first}.name IS NULL THEN ${second}.${name} ELSE ${first}.${name} END`
+  return {
+    holder: column('holder'),
+    token: `(${column('token')})::text`,
+    remaining: `date_part('epoch', ${column('expiry')} - clock_timestamp()) * 1000`,
+    value: column('value'),
+    pinned: `${column('pins')} <> '{}'`,
+  }
+}
 
 const claimArrays = '$2, $3, $4, $5, $6, $7'
 const claimColumns = 'name, holder, nonce, ms, value, announce'
@@ -187,10 +196,13 @@ const inserted = (tables: Tables, condition: string): string => `ins AS (
     RETURNING l.name, ${returning}
   )`
 
-/** Of a claim that `ins` may have granted. A replay (same holder and nonce) needs no write: its term is no shorter than asked. */
-const insertedOr = (more: Readonly<Record<string, string>> = {}): string => `CASE WHEN ins.name IS NULL
-      THEN ${answer({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: 'cur.holder = r.holder AND cur.nonce = r.nonce', ...more })}
-      ELSE ${answer({ n: 'r.n', done: 'true', ...stateOf('ins') })} END`
+/** Of claims that `ins` may have granted. A replay (same holder and nonce) needs no write: its term is no shorter than asked. */
+const inserts = {
+  n: 'r.n',
+  done: 'ins.name IS NOT NULL',
+  ...stateOf('ins', 'cur'),
+  mine: 'ins.name IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce',
+}
 
 /**
  * $1 namespace, $2 names, $3 holders, $4 nonces, $5 milliseconds, $6 values, $7 whether to tell, $8 channel or null.
@@ -205,12 +217,12 @@ function claim(tables: Tables): DatabaseFunction {
     'claim',
     [...claimParameters, 'text'],
     `  WITH ${locked(tables, `(${requests} ${inOrder})`, `l.holder IS NULL OR ${lapsed}`, 'FOR UPDATE SKIP LOCKED')}, ${takenOver(tables, 'r.n, r.name, r.announce')}
-  SELECT json_agg(${answer({ n: 'up.n', done: 'true', ...stateOf('up') })}), array_agg(up.n),
+  SELECT ${answers({ n: 'up.n', done: 'true', ...stateOf('up') })}, array_agg(up.n),
     array_agg(to_json(up.name)) FILTER (WHERE up.announce)
   INTO done, met, news FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ${inserted(tables, 'true')}
-    SELECT json_agg(${insertedOr()}),
+    SELECT ${answers(inserts)},
       news || array_agg(to_json(r.name)) FILTER (WHERE ins.name IS NOT NULL AND r.announce)
     INTO others, news FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
   END IF;${tell('$8', 'news')}`,
@@ -238,7 +250,7 @@ function claimInLine(tables: Tables): DatabaseFunction {
     'claim_in_line',
     [...claimParameters, 'int[]', 'text'],
     `  WITH ${locked(tables, requests('true'), `(l.holder IS NULL OR ${lapsed}) AND NOT r.barred`, 'FOR UPDATE SKIP LOCKED')}, ${takenOver(tables, 'r.n, r.name, r.announce, r.place, r.ms')}
-  SELECT json_agg(${answer({ n: 'up.n', done: 'true', ...stateOf('up') })}), array_agg(up.n),
+  SELECT ${answers({ n: 'up.n', done: 'true', ...stateOf('up') })}, array_agg(up.n),
     array_agg(to_json(up.name)) FILTER (WHERE up.announce), ${passed('up')} FILTER (WHERE up.place > 0)
   INTO done, met, news, passed FROM up;
   IF ${anyUndone} THEN
@@ -253,10 +265,11 @@ function claimInLine(tables: Tables): DatabaseFunction {
         served = CASE WHEN ${forgotten} THEN 0 ELSE q.served END
       RETURNING q.name, q.last, q.served
     )
-    SELECT json_agg(${insertedOr({
+    SELECT ${answers({
+      ...inserts,
       place: `CASE WHEN r.place = 0 THEN lined.last WHEN ${live.replaceAll('l.', 'cur.')} THEN r.place END`,
       served: 'CASE WHEN r.place = 0 THEN lined.served ELSE coalesce(r.served, r.place) END',
-    })}),
+    })},
       news || array_agg(to_json(r.name)) FILTER (WHERE ins.name IS NOT NULL AND r.announce),
       passed || ${passed('r')} FILTER (WHERE ins.name IS NOT NULL AND r.place > 0)
     INTO others, news, passed
@@ -305,9 +318,13 @@ function claimAny(tables: Tables): DatabaseFunction {
   ), won AS (
     SELECT * FROM up UNION ALL SELECT * FROM ins
   )
-  SELECT json_agg(CASE WHEN won.name IS NULL
-      THEN ${answer({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: 'own.n IS NOT NULL', replay: 'own.replay' })}
-      ELSE ${answer({ n: 'r.n', done: 'true', ...stateOf('won') })} END),
+  SELECT ${answers({
+    n: 'r.n',
+    done: 'won.name IS NOT NULL',
+    ...stateOf('won', 'cur'),
+    mine: 'own.n IS NOT NULL',
+    replay: 'own.replay',
+  })},
     array_agg(to_json(won.name)) FILTER (WHERE won.name IS NOT NULL)
   INTO others, news FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${tell('$7', 'news')}`,
   )
@@ -329,17 +346,17 @@ function extend(tables: Tables): DatabaseFunction {
     FROM lk r WHERE ${lockedRow} AND ${live}
     RETURNING r.n, r.name, r.announce AND l.value IS DISTINCT FROM r.before AS changed, ${returning}
   )
-  SELECT json_agg(${answer({ n: 'up.n', done: 'true', ...stateOf('up') })}), array_agg(up.n),
+  SELECT ${answers({ n: 'up.n', done: 'true', ...stateOf('up') })}, array_agg(up.n),
     array_agg(to_json(up.name)) FILTER (WHERE up.changed)
   INTO done, met, news FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
-    SELECT json_agg(${answer({
+    SELECT ${answers({
       n: 'r.n',
       done: 'false',
       ...stateOf('cur'),
       mine: 'cur.holder = r.holder AND (r.token IS NULL OR cur.token = r.token)',
-    })})
+    })}
     INTO others FROM req r LEFT JOIN cur USING (n);
   END IF;${tell('$8', 'news')}`,
   )
@@ -364,11 +381,11 @@ function release(tables: Tables): DatabaseFunction {
     FROM lk r WHERE r.hit AND ${lockedRow}
     RETURNING r.n, r.name
   )
-  SELECT json_agg(${answer({ n: 'up.n', done: 'true' })}), array_agg(up.n), array_agg(to_json(up.name))
+  SELECT ${answers({ n: 'up.n', done: 'true' })}, array_agg(up.n), array_agg(to_json(up.name))
   INTO done, met, gone FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
-    SELECT json_agg(${answer({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur') })})
+    SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur') })}
     INTO others FROM req r LEFT JOIN cur USING (n);
   END IF;${tell('$6', 'gone')}`,
   )
@@ -384,7 +401,7 @@ function expire(tables: Tables): DatabaseFunction {
     UPDATE ${tables.lease} l SET ${vacated} FROM lk r WHERE ${lockedRow}
     RETURNING r.n, r.name
   )
-  SELECT json_agg(${answer({ n: 'r.n', done: 'up.n IS NOT NULL', ...stateOf('cur') })}),
+  SELECT ${answers({ n: 'r.n', done: 'up.n IS NOT NULL', ...stateOf('cur') })},
     array_agg(to_json(up.name)) FILTER (WHERE up.n IS NOT NULL)
   INTO others, gone FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${tell('$3', 'gone')}`,
   )
@@ -408,7 +425,7 @@ function pin(tables: Tables): DatabaseFunction {
       pins = CASE WHEN excluded.pins <@ l.pins THEN l.pins ELSE l.pins || excluded.pins END
     RETURNING l.name, ${returning}
   )
-  SELECT json_agg(${answer({ n: 'r.n', done: 'true', ...stateOf('up') })}) INTO done FROM req r LEFT JOIN up USING (name);`,
+  SELECT ${answers({ n: 'r.n', done: 'true', ...stateOf('up') })} INTO done FROM req r LEFT JOIN up USING (name);`,
   )
 }
 
@@ -426,9 +443,7 @@ function unpin(tables: Tables): DatabaseFunction {
     FROM lk r WHERE ${lockedRow}
     RETURNING r.n, l.name, ${returning}
   )
-  SELECT json_agg(CASE WHEN up.n IS NULL
-      THEN ${answer({ n: 'r.n', done: 'false', ...stateOf('cur') })}
-      ELSE ${answer({ n: 'r.n', done: 'true', ...stateOf('up') })} END),
+  SELECT ${answers({ n: 'r.n', done: 'up.name IS NOT NULL', ...stateOf('up', 'cur') })},
     array_agg(to_json(up.name)) FILTER (WHERE cur.holder IS NOT NULL AND up.holder IS NULL AND up.n IS NOT NULL)
   INTO others, gone FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${tell('$4', 'gone')}`,
   )

@@ -56,6 +56,9 @@ interface Row {
   readonly pinned: boolean | null
 }
 
+/** Answers as the functions give them: an array for each field, or null if there are none. */
+type Columns = Readonly<Record<string, readonly unknown[] | null>>
+
 /** The answer to one operation. */
 interface OpRow extends Row {
   /** Position of the operation in the statement's arrays, from 1. */
@@ -207,7 +210,7 @@ export class PostgresSubstrate implements Substrate {
   async #call(name: keyof Functions, values: unknown[], call: Call): Promise<unknown[]> {
     const send = (): Promise<unknown[]> => this.#query(this.#functions[name].call, values, call)
     const [row] = (await this.#patiently(send, call)) as { answer: string }[]
-    return (JSON.parse(row?.answer ?? '[]') as unknown[][]).flat()
+    return (JSON.parse(row?.answer ?? '[]') as Columns[]).flatMap(rowsOf)
   }
 
   async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
@@ -244,6 +247,15 @@ const parameters: Readonly<Record<OpFunction, { readonly fields: readonly string
   expire: { fields: ['lease'], announces: true },
   pin: { fields: ['lease', 'entity'], announces: false },
   unpin: { fields: ['lease', 'entity'], announces: true },
+}
+
+function rowsOf(columns: Columns): unknown[] {
+  const fields = Object.entries(columns)
+  return (columns['n'] ?? []).map((_, index) => {
+    const row: Record<string, unknown> = {}
+    for (const [name, values] of fields) row[name] = values?.[index]
+    return row
+  })
 }
 
 function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
