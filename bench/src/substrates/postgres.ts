@@ -16,8 +16,7 @@ import { countedCalls } from '../counted-calls.ts'
 export const postgres: Substrate = {
   name: 'postgres',
   adapters: [
-    postgresLibrary({ prepare: false }),
-    postgresLibrary({ prepare: true }),
+    postgresLibrary,
     postgresStatement({ prepare: false }),
     postgresStatement({ prepare: true }),
     postgresRow,

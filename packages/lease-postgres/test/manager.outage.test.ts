@@ -60,7 +60,7 @@ for (const target of postgresTargets()) {
       managed(async (manager, _, namespace) => {
         await manager.claim('warm', 'up', 60_000)
         let committed: string | undefined
-        const cut = proxy.cutAfterRequest(1, /INSERT INTO/).then(async () => {
+        const cut = proxy.cutAfterRequest(1, /lease_claim_/).then(async () => {
           committed = (await row(namespace, 'l'))?.token
         })
         await manager.claim('l', 'a', 60_000)
@@ -74,7 +74,7 @@ for (const target of postgresTargets()) {
       managed(async (manager, _, namespace) => {
         await manager.claim('warm', 'up', 60_000)
         const controller = new AbortController()
-        const cut = proxy.cutAfterRequest(1, /INSERT INTO/).then(() => controller.abort(new Error('enough')))
+        const cut = proxy.cutAfterRequest(1, /lease_claim_/).then(() => controller.abort(new Error('enough')))
         const outcome = await manager.claim('l', 'a', 60_000, { signal: controller.signal }).then(
           () => 'granted',
           (error: unknown) => error,

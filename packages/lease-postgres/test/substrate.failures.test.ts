@@ -44,15 +44,35 @@ for (const target of postgresTargets()) {
       return cause as Error
     }
 
-    it('a missing table says what to run, and is forgotten once it is there', async () => {
+    it('a missing function says what to run, a missing table too, and is forgotten once it is there', async () => {
       const substrate = setting.substrate({ table: 'later' })
       const cause = await causeOf(substrate)
-      expect(cause.message).to.match(/migrate\(\).*migrationSql\(\).*relation "later" does not exist/)
-      expect(cause.cause).to.have.property('code', '42P01')
+      expect(cause.message).to.match(/migrate\(\).*migrationSql\(\).*function lease_claim_\w+\(.*\) does not exist/)
+      expect(cause.cause).to.have.property('code', '42883')
+      const reading = await substrate.read(undefined, newCall()).catch((error: unknown) => error)
+      expect((reading as Error).message).to.match(/migrate\(\).*migrationSql\(\).*relation "later" does not exist/)
+      expect((reading as Error).cause).to.have.property('code', '42P01')
       const inspection = await substrate.inspect(newCall())
       expect(inspection).to.be.an('array')
       await migrate(setting.pool, { table: 'later' })
       expect(await verdictOf(substrate)).to.have.property('outcome', 'granted')
+    })
+
+    it('tables of an earlier version get their functions from migrate', async () => {
+      await migrate(setting.pool, { table: 'grown' })
+      const substrate = setting.substrate({ table: 'grown' })
+      const op = claim('l', 'a', 60_000)
+      const { fencingToken } = await grant(substrate, op)
+      const { rows } = await setting.pool.query<{ name: string }>(
+        `SELECT oid::regprocedure::text AS name FROM pg_proc WHERE proname LIKE 'lease\\_%' AND prosrc LIKE '%"grown"%'`,
+      )
+      expect(rows).to.have.length(8)
+      for (const { name } of rows) await setting.pool.query(`DROP FUNCTION ${name}`)
+      expect((await verdictOf(substrate)).cause)
+        .to.have.property('message')
+        .that.matches(/functions are missing.*migrate/)
+      await migrate(setting.pool, { table: 'grown' })
+      expect(await grant(substrate, op)).to.include({ holder: 'a', fencingToken })
     })
 
     it('a missing schema says the same', async () => {

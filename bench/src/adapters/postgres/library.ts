@@ -6,28 +6,22 @@ import type { Adapter, Contestant, Ground, GuardedWrites } from '../../bench.ts'
 import { libraryCan, libraryContestant } from '../library.ts'
 import { openPool } from './pool.ts'
 
-interface Options {
-  readonly prepare: boolean
+/** As an application would set it up. */
+export const postgresLibrary: Adapter = {
+  name: 'ours',
+  role: 'library',
+  about: 'the Manager, default options',
+  can: [...libraryCan, 'guard'],
+  guards: ['BEGIN, check, UPDATE, COMMIT', 'UPDATE with a predicate'],
+  open: (ground) => open(ground, randomUUID()),
 }
 
-/** As an application would set it up; `prepare` is its option. */
-export function postgresLibrary(options: Options): Adapter {
-  return {
-    name: options.prepare ? 'ours-prepared' : 'ours',
-    role: 'library',
-    about: options.prepare ? 'the Manager, with `prepare`' : 'the Manager, default options',
-    can: [...libraryCan, 'guard'],
-    guards: options.prepare ? [] : ['BEGIN, check, UPDATE, COMMIT', 'UPDATE with a predicate'],
-    open: (ground) => open(ground, randomUUID(), options),
-  }
-}
-
-async function open(ground: Ground, namespace: string, options: Options): Promise<Contestant> {
+async function open(ground: Ground, namespace: string): Promise<Contestant> {
   const pool = openPool(ground.url)
   return libraryContestant({
-    connect: (clock) => postgresClient({ pool, namespace, clock, ...options }),
+    connect: (clock) => postgresClient({ pool, namespace, clock }),
     atEnd: () => pool.end(),
-    another: () => open(ground, namespace, options),
+    another: () => open(ground, namespace),
     guard: (kind, token, lane) =>
       kind.startsWith('BEGIN') ? transaction(pool, token, lane) : predicate(pool, token, lane),
   })

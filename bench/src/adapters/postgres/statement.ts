@@ -1,5 +1,5 @@
 /**
- * The library's own statements, run by hand: what is left is what the library adds to them (one at a time), or what it
+ * The library's own calls, sent by hand: what is left is what the library adds to them (one at a time), or what it
  * could save at best (batch). They are taken from the adapter as it sends them, so that they never fall behind it.
  */
 import { randomUUID } from 'node:crypto'
@@ -15,7 +15,7 @@ export function postgresStatement({ prepare }: { readonly prepare: boolean }): A
   return {
     name: prepare ? 'statement-prepared' : 'statement',
     role: 'raw',
-    about: `the library's statements by hand, one per claim${prepare ? ', prepared' : ''}`,
+    about: `the library's calls by hand, one per claim${prepare ? ', prepared' : ''}`,
     can: ['one'],
     open: async ({ url }) => oneByOne(await byHand(url, prepare)),
   }
@@ -26,10 +26,17 @@ export function postgresStatementBatch({ inFlight }: { readonly inFlight: number
   return {
     name: batchName('statement', inFlight),
     role: 'raw',
-    about: `the library's statements by hand, ${batches(inFlight)}`,
+    about: `the library's calls by hand, ${batches(inFlight)}`,
     can: ['many'],
-    open: async ({ url }) => inBatches(await byHand(url, true), inFlight),
+    open: async ({ url }) => inBatches(await byHand(url, false), inFlight),
   }
+}
+
+/** What the functions answer: an array for each field. */
+interface Answers {
+  readonly n: readonly number[] | null
+  readonly done: readonly boolean[]
+  readonly token?: readonly string[]
 }
 
 async function byHand(url: string, prepare: boolean): Promise<ByHand> {
@@ -38,27 +45,36 @@ async function byHand(url: string, prepare: boolean): Promise<ByHand> {
   const templates = await record<PostgresQuery>((sent) => recording(pool, namespace, sent), LONG_MS)
   const tokens = new Map<string, string>()
   let nonces = 0
-  const send = async (kind: Kind, columns: readonly unknown[][]): Promise<{ token: string }[]> => {
+  /** The tokens by the numbers of the operations, from 1. */
+  const send = async (kind: Kind, columns: readonly unknown[][]): Promise<ReadonlyMap<number, string>> => {
     const { text, values = [] } = templates[kind].request
     // namespace, one array per field, and what follows (the channel of announcements)
-    const all = [namespace, ...columns, ...values.slice(1 + columns.length)]
+    const arrays = columns.map((column) => `{${JSON.stringify(column).slice(1, -1)}}`)
+    const all = [namespace, ...arrays, ...values.slice(1 + columns.length)]
     const query = prepare ? { text, values: all, name: `by_hand_${kind}` } : { text, values: all }
-    const { rows } = await pool.query<{ n: number; done: boolean; token: string }>(query)
-    if (rows.length !== columns[0]?.length || !rows.every(({ done }) => done)) throw new Error(`${kind}: not granted`)
-    return rows.toSorted((a, b) => a.n - b.n)
+    const { rows } = await pool.query<{ answer: string }>(query)
+    const granted = new Map<number, string>()
+    for (const { n, done, token = [] } of JSON.parse(rows[0]?.answer ?? '[]') as Answers[]) {
+      for (const [index, number] of (n ?? []).entries()) if (done[index]) granted.set(number, token[index] ?? '')
+    }
+    if (granted.size !== columns[0]?.length) throw new Error(`${kind}: not granted`)
+    return granted
   }
   const nothing = (leases: readonly string[]): null[] => leases.map(() => null)
   const holders = (leases: readonly string[]): string[] => leases.map(() => 'bench')
   const durations = (leases: readonly string[]): number[] => leases.map(() => LONG_MS)
+  const silently = (leases: readonly string[]): boolean[] => leases.map(() => false)
   const held = (leases: readonly string[]): string[] => leases.map((lease) => tokens.get(lease) ?? '')
   return {
     async claim(leases) {
       const fresh = leases.map(() => `n${nonces++}`)
-      const rows = await send('claim', [[...leases], holders(leases), fresh, durations(leases), nothing(leases)])
-      leases.forEach((lease, index) => tokens.set(lease, rows[index]?.token ?? ''))
+      const fields = [[...leases], holders(leases), fresh, durations(leases), nothing(leases), silently(leases)]
+      const granted = await send('claim', fields)
+      leases.forEach((lease, index) => tokens.set(lease, granted.get(index + 1) ?? ''))
     },
     async extend(leases) {
-      await send('extend', [[...leases], holders(leases), held(leases), durations(leases), nothing(leases)])
+      const fields = [[...leases], holders(leases), held(leases), durations(leases), nothing(leases), silently(leases)]
+      await send('extend', fields)
     },
     async release(leases) {
       await send('release', [[...leases], holders(leases), held(leases), nothing(leases)])
