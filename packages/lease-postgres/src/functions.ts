@@ -35,7 +35,9 @@ export interface DatabaseFunction {
   readonly name: string
   /** `CREATE FUNCTION ..` */
   readonly definition: string
-  /** The statement that calls it. It answers with one row of one column, `answer`: JSON, a list of `Answers`. */
+  /** An expression that calls it with these parameters. */
+  readonly with: (parameters: readonly string[]) => string
+  /** The statement that calls it. The answer is one row of one column, `answer`: of operations, a list of `Columns` in JSON. */
   readonly call: string
 }
 
@@ -50,6 +52,7 @@ export interface Functions {
   readonly expire: DatabaseFunction
   readonly pin: DatabaseFunction
   readonly unpin: DatabaseFunction
+  readonly guard: DatabaseFunction
 }
 
 export function functionsOf(tables: Tables): Functions {
@@ -62,17 +65,24 @@ export function functionsOf(tables: Tables): Functions {
     expire: expire(tables),
     pin: pin(tables),
     unpin: unpin(tables),
+    guard: guard(tables),
   }
 }
 
 /**
- * The settings end with the call. Plans are for any parameters from the first call on: one for the arrays at hand would
- * expect one row of them and always look cheaper than one that lasts.
+ * They end with the call. Plans are for any parameters from the first call on: one for the arrays at hand would expect one
+ * row of them and always look cheaper than one that lasts. Rows are looked up by their key, and the estimates of many rows
+ * that go with `lockedRow` are not worth a compiler.
  */
-function define({ prefix }: Tables, name: string, parameters: readonly string[], lines: string): DatabaseFunction {
-  const text = `(${parameters.join(', ')}) RETURNS text LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $function$
-DECLARE
+const settings = `SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off`
+
+function define(tables: Tables, name: string, parameters: readonly string[], lines: string): DatabaseFunction {
+  return defineText(
+    tables,
+    name,
+    parameters,
+    `DECLARE
   met bigint[];   -- the operations that the first statement has done
   done json;      -- its answers
   others json;    -- the answers to the other operations
@@ -82,18 +92,23 @@ DECLARE
 BEGIN
 ${lines}
   RETURN concat('[', concat_ws(',', done, others), ']');
-END
-$function$`
+END`,
+  )
+}
+
+function defineText({ prefix }: Tables, name: string, parameters: readonly string[], body: string): DatabaseFunction {
+  const head = `(${parameters.join(', ')}) RETURNS text LANGUAGE plpgsql\n${settings}`
   const digest = createHash('sha256')
-    .update(prefix + text)
+    .update(prefix + head + body)
     .digest('hex')
     .slice(0, 16)
   const full = `lease_${name}_${digest}`
-  const numbers = parameters.map((_, index) => `$${index + 1}`)
+  const callWith = (values: readonly string[]): string => `${prefix}${full}(${values.join(', ')})`
   return {
     name: full,
-    definition: `CREATE FUNCTION ${prefix}${full}${text.replaceAll('$function$', () => `$_${digest}$`)}`,
-    call: `SELECT ${prefix}${full}(${numbers.join(', ')}) AS answer`,
+    definition: `CREATE FUNCTION ${prefix}${full}${head} AS $_${digest}$\n${body}\n$_${digest}$`,
+    with: callWith,
+    call: `SELECT ${callWith(parameters.map((_, index) => `$${index + 1}`))} AS answer`,
   }
 }
 
@@ -124,10 +139,10 @@ const locked = ({ lease }: Tables, from: string, condition: string, lock: string
   )`
 
 /**
- * Joins the row to `lk r`. The planner must neither scan the namespace, which it takes for no dearer than one row as long as
- * the table is small, so it is not told which one; nor the table, so it is made to expect one operation: the bounds do that.
+ * Joins the row to `lk r`. Written with `=`, the planner could as well read the whole namespace and sort or hash it, and
+ * takes that for no dearer as long as the table is small. This way there is only the lookup by the key.
  */
-const lockedRow = 'l.ns = r.ns AND l.name = r.name AND r.n BETWEEN 1 AND 2147483647'
+const lockedRow = '(l.ns, l.name) >= (r.ns, r.name) AND (l.ns, l.name) <= (r.ns, r.name)'
 
 /** What a refusal tells: the row as this statement's snapshot has it. OFFSET 0 keeps the planner from joining otherwise. */
 const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
@@ -446,5 +461,24 @@ function unpin(tables: Tables): DatabaseFunction {
   SELECT ${answers({ n: 'r.n', done: 'up.name IS NOT NULL', ...stateOf('up', 'cur') })},
     array_agg(to_json(up.name)) FILTER (WHERE cur.holder IS NOT NULL AND up.holder IS NULL AND up.n IS NOT NULL)
   INTO others, gone FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${tell('$4', 'gone')}`,
+  )
+}
+
+/**
+ * Whether exactly this term is live, locked against takeover: the number of the transaction, or null. $1 namespace, $2 name,
+ * $3 holder, $4 token.
+ *
+ * In READ COMMITTED its statement sees all that was committed before it, also what the statement that calls it does not.
+ */
+function guard(tables: Tables): DatabaseFunction {
+  return defineText(
+    tables,
+    'guard',
+    ['text', 'text', 'text', 'bigint'],
+    `BEGIN
+  PERFORM FROM ${tables.lease} l
+  WHERE l.ns = $1 AND l.name = $2 AND l.holder = $3 AND l.token = $4 AND ${live} FOR KEY SHARE OF l;
+  RETURN CASE WHEN FOUND THEN pg_current_xact_id() END;
+END`,
   )
 }

@@ -9,12 +9,11 @@
  */
 import { ErrNotHeld, ErrTrapdoor, notValid, type Trapdoor } from 'lease-core'
 import type { PostgresTransaction } from './driver.ts'
-import type { Tables } from './schema.ts'
-import { guardSql } from './sql.ts'
+import type { DatabaseFunction } from './functions.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
-  readonly tables: Tables
+  readonly guard: DatabaseFunction
   readonly namespace: string
   readonly lease: string
   readonly holder: string
@@ -56,13 +55,12 @@ function isQueryable(key: unknown): key is PostgresTransaction {
  */
 async function guardTransaction(client: PostgresTransaction, term: GuardedTerm): Promise<void> {
   const { lease, holder } = term
-  const text = guardSql(term.tables, 'pg_current_xact_id()::text AS xid', ['$1', '$2', '$3', '$4'])
-  const xid = xidOf(await client.query(text, parametersOf(term)), term)
-  if (xid === undefined) throw notHeld(term)
+  const xid = answerOf(await client.query(term.guard.call, parametersOf(term)), term)
+  if (xid === null) throw notHeld(term)
   const status = client.getTransactionStatus?.() ?? undefined
   const inTransaction =
     status === undefined
-      ? xidOf(await client.query('SELECT pg_current_xact_id_if_assigned()::text AS xid', []), term) === xid
+      ? answerOf(await client.query('SELECT pg_current_xact_id_if_assigned()::text AS answer', []), term) === xid
       : status === 'T'
   if (!inTransaction) {
     throw new ErrTrapdoor(
@@ -72,11 +70,11 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
   }
 }
 
-function xidOf(result: { readonly rows: readonly unknown[] } | undefined, { lease, holder }: GuardedTerm): unknown {
+function answerOf(result: { readonly rows: readonly unknown[] } | undefined, { lease, holder }: GuardedTerm): unknown {
   if (!Array.isArray(result?.rows)) {
     throw new ErrTrapdoor('query(text, values) of this key does not answer with { rows }', { lease, holder })
   }
-  return (result.rows[0] as { xid?: unknown } | undefined)?.xid
+  return (result.rows[0] as { answer?: unknown } | undefined)?.answer ?? null
 }
 
 function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
@@ -125,7 +123,7 @@ export class SqlGuard {
   }
 
   /**
-   * `EXISTS (SELECT .. FOR KEY SHARE)`, with numbered parameters.
+   * `(SELECT <function> IS NOT NULL)`, with numbered parameters.
    *
    * @throws ErrTrapdoor before the check
    */
@@ -172,7 +170,7 @@ export class SqlGuard {
   }
 
   #predicate(parameters: readonly [string, string, string, string]): string {
-    return `EXISTS (${guardSql(this.#checked().tables, '1', parameters)})`
+    return `(SELECT ${this.#checked().guard.with(parameters)} IS NOT NULL)`
   }
 
   #checked(): GuardedTerm {

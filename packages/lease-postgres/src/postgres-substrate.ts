@@ -174,7 +174,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return postgresTrapdoor({ tables: this.#tables, namespace: this.#namespace, lease, holder, fencingToken })
+    return postgresTrapdoor({ guard: this.#functions.guard, namespace: this.#namespace, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {

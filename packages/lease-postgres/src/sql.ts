@@ -1,5 +1,5 @@
 /**
- * The statements that are no functions (functions.ts): what only reads, the guard, and what is done once in a while.
+ * The statements that are no functions (functions.ts): what only reads, and what is done once in a while.
  */
 import type { Tables } from './schema.ts'
 
@@ -56,16 +56,6 @@ function inspectSql({ lease }: Tables): string {
 
 function literal(text: string): string {
   return `'${text.replaceAll("'", "''")}'`
-}
-
-/** Whether exactly this term is live, locked against takeover. Parameters: namespace, name, holder, token. */
-export function guardSql(
-  { lease }: Tables,
-  columns: string,
-  parameters: readonly [string, string, string, string],
-): string {
-  const [namespace, name, holder, token] = parameters
-  return `SELECT ${columns} FROM ${lease} l WHERE l.ns = ${namespace} AND l.name = ${name} AND l.holder = ${holder} AND l.token = ${token} AND ${live} FOR KEY SHARE OF l`
 }
 
 /** Ahead of `collectSql` in its transaction: waits for running claims, whose tokens are not in a row yet; passes guards. */

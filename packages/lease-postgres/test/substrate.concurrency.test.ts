@@ -218,11 +218,11 @@ for (const target of postgresTargets()) {
     it('does not wait for a guard, and skips the lease it guards', async () => {
       const namespace = unique('ns')
       const substrate = setting.substrate({ namespace })
-      const { fencingToken } = await grant(substrate, claim('l', 'a', 20))
+      const { fencingToken } = await grant(substrate, claim('l', 'a', 300))
       const client = await setting.pool.connect()
       await client.query('BEGIN')
       await substrate.trapdoor('l', 'a', fencingToken)(client)
-      await sleep(30)
+      await sleep(310)
       expect(await collect(setting.pool, { namespace, retention: 1 })).to.equal(0)
       await client.query('COMMIT')
       client.release()
