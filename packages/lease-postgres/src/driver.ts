@@ -2,12 +2,11 @@
  * The shape of the driver: only the methods that are called. `pg` fits as it is; another driver can be wrapped.
  */
 
-/** One statement. With `name` the driver may prepare it once per connection. */
+/** One statement. */
 export interface PostgresQuery {
   readonly text: string
   // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
   readonly values?: any[]
-  readonly name?: string
 }
 
 /** What a statement brought. */

@@ -159,21 +159,25 @@ const answers = (fields: Readonly<Record<string, string>>): string => {
 
 /** How each list is told, in the words of listener.ts. */
 const payloads = {
-  gone: 'json_agg(part.told)',
-  news: `json_build_object('changed', json_agg(part.told))`,
-  passed: `json_build_object('taken', json_agg(part.told))`,
+  gone: (list: string): string => list,
+  news: (list: string): string => `json_build_object('changed', ${list})`,
+  passed: (list: string): string => `json_build_object('taken', ${list})`,
 }
 
-/**
- * Tells of what is in the list. One message per 6 kB: the server takes less than 8000 bytes, and one name is at most 513
- * in JSON.
- */
-const tell = (channel: string, list: keyof typeof payloads): string => `
+/** Tells of what is in the list. The server takes less than 8000 bytes at once; one name is at most 513 in JSON. */
+const tell = (channel: string, list: keyof typeof payloads): string => {
+  const payload = payloads[list]
+  return `
   IF ${channel} IS NOT NULL AND cardinality(${list}) > 0 THEN
-    PERFORM pg_notify(${channel}, ${payloads[list]}::text) FROM (
-      SELECT told, sum(octet_length(told::text) + 2) OVER (ROWS UNBOUNDED PRECEDING) / 6000 AS nth FROM unnest(${list}) AS told
-    ) part GROUP BY part.nth;
+    IF octet_length(to_json(${list})::text) < 7000 THEN
+      PERFORM pg_notify(${channel}, ${payload(`to_json(${list})`)}::text);
+    ELSE
+      PERFORM pg_notify(${channel}, ${payload('json_agg(part.told)')}::text) FROM (
+        SELECT told, sum(octet_length(told::text) + 2) OVER (ROWS UNBOUNDED PRECEDING) / 6000 AS nth FROM unnest(${list}) AS told
+      ) part GROUP BY part.nth;
+    END IF;
   END IF;`
+}
 
 /** What is known of a lease: from the row `first` if there is one, else from `second`. */
 const stateOf = (first: string, second?: string): Readonly<Record<string, string>> => {

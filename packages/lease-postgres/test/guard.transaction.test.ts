@@ -147,16 +147,17 @@ for (const target of postgresTargets()) {
     for (const renewed of [false, true]) {
       it(`with a snapshot older than the takeover says no in READ COMMITTED${renewed ? ', over a renewal too' : ''}`, async () => {
         const held = await grant(substrate, claim(name, 'a', 300))
-        // The guard's own statement takes its snapshot, then sleeps, then looks at the row.
+        // The statement inside of the guard takes its snapshot, then sleeps, then looks at the row.
+        const { rows } = await client.query<{ prosrc: string }>(
+          `SELECT prosrc FROM pg_proc WHERE proname LIKE 'lease\\_guard\\_%'`,
+        )
+        const nap = 'FROM (SELECT pg_sleep(1)) nap, "lease" l WHERE nap IS NOT NULL AND'
+        const body = rows[0]?.prosrc.replace(/FROM "lease" l\s+WHERE/, nap) ?? ''
+        expect(body).to.include(nap)
+        await client.query(`CREATE OR REPLACE FUNCTION parked(text, text, text, bigint) RETURNS text
+          LANGUAGE plpgsql AS $parked$${body}$parked$`)
         const parked: PostgresTransaction = {
-          query: async (text, values) =>
-            client.query(
-              text.replace(
-                'FROM "lease" l WHERE',
-                'FROM (SELECT pg_sleep(1)) nap, "lease" l WHERE nap IS NOT NULL AND',
-              ),
-              values,
-            ),
+          query: async (text, values) => client.query(text.replace(/lease_guard_\w+/, 'parked'), values),
           getTransactionStatus: () => 'T',
         }
         await client.query('BEGIN')
