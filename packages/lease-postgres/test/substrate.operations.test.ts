@@ -353,6 +353,37 @@ for (const target of postgresTargets()) {
       })
     })
 
+    it('names, holders and values of any characters come back as they went', async () => {
+      const odd = [
+        'NULL',
+        '{}',
+        'a,b',
+        '"',
+        '\\',
+        '\\"',
+        '\\n',
+        '\n\t\u0001',
+        "it's",
+        'ü 🐘',
+        '\u2028',
+        ' ',
+        '$1',
+        '[1]',
+        'true',
+      ]
+      const leases = odd.map((text) => name + text)
+      const verdicts = await substrate.apply(
+        odd.map((text, index) => claim(leases[index] ?? '', text, 60_000, { value: text })),
+        newCall(),
+      )
+      const seen = await substrate.read(leases, newCall())
+      for (const [index, text] of odd.entries()) {
+        expect(verdicts[index], text).to.have.property('outcome', 'granted')
+        expect(verdicts[index]?.holding, text).to.include({ holder: text, value: text })
+        expect(seen.get(leases[index] ?? ''), text).to.include({ holder: text, value: text })
+      }
+    })
+
     it('a namespace sees only its own', async () => {
       const other = setting.substrate()
       await grant(substrate, claim(name, 'a', 10_000))
