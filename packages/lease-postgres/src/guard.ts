@@ -9,7 +9,7 @@
  */
 import { ErrNotHeld, ErrTrapdoor, notValid, type Trapdoor } from 'lease-core'
 import type { PostgresTransaction } from './driver.ts'
-import type { DatabaseFunction } from './functions.ts'
+import type { DatabaseFunction } from './function-text.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {

@@ -1,7 +1,8 @@
 /** How tables and functions come to be. */
 import { onConnection } from './connection.ts'
 import type { PostgresPool } from './driver.ts'
-import { functionsOf, type DatabaseFunction } from './functions.ts'
+import type { DatabaseFunction } from './function-text.ts'
+import { functionsOf } from './functions.ts'
 import { quoteIdentifier, quoteLiteral, tablesOf, type TableOptions } from './schema.ts'
 
 /**
