@@ -141,14 +141,12 @@ export class WaitingRoom {
     if (groups !== undefined) for (const group of groups) void this.#look(group)
   }
 
-  /** Another waiter has it, whose turn it was: there is nothing to claim before his time is over. */
-  taken({ lease, place, durationMs }: Extract<LeaseChange, { kind: 'taken' }>): void {
-    const awaited = this.#awaited.get(lease)
-    if (awaited === undefined || awaited.turn.place === 0) return
-    noteServed(awaited.turn, place)
-    const { clock, maxSleepMs } = this.#keeper
-    const lapsedMs = 1 + lapseWindowMs(durationMs) + untilTurnMs(awaited.turn, awaited.tookMs)
-    awaited.askAtMs = clock.monotonic() + Math.min(maxSleepMs, lapsedMs)
+  /** Another waiter has it, whose turn it was. */
+  taken(taken: Taken): void {
+    const awaited = this.#awaited.get(taken.lease)
+    if (awaited === undefined) return
+    awaited.taken = taken
+    if (awaited.turn.place > 0) this.#waitForLapse(awaited, taken)
     this.#rest(awaited)
   }
 
@@ -237,10 +235,19 @@ export class WaitingRoom {
     return looks
   }
 
+  /** There is nothing to claim before his time is over who has taken it. */
+  #waitForLapse(awaited: Awaited, { place, durationMs }: Taken): void {
+    noteServed(awaited.turn, place)
+    const { clock, maxSleepMs } = this.#keeper
+    const lapsedMs = 1 + lapseWindowMs(durationMs) + untilTurnMs(awaited.turn, awaited.tookMs)
+    awaited.askAtMs = clock.monotonic() + Math.min(maxSleepMs, lapsedMs)
+  }
+
   /** From when on the first contender claims: his turn after the vacancy of this moment, unless it comes sooner. */
   #waitForTurn(awaited: Awaited): void {
     const nowMs = this.#keeper.clock.monotonic()
     const turnMs = nowMs + untilTurnMs(awaited.turn, awaited.tookMs)
+    awaited.taken = undefined
     awaited.askAtMs = awaited.askAtMs > nowMs ? Math.min(awaited.askAtMs, turnMs) : turnMs
   }
 
@@ -296,6 +303,7 @@ export class WaitingRoom {
     try {
       contender.asking = true
       awaited.askAtMs = ANY_TIME
+      awaited.taken = undefined
       const hold = await this.#keeper.acquire(contention, giveUp.signal, awaited.turn)
       if (giveUp.signal.aborted) {
         await hold.release().catch(() => {})
@@ -314,7 +322,9 @@ export class WaitingRoom {
         awaited.lookAgain = true // the next one's turn
         return 'unseen'
       }
-      if (awaited.lookAgain) {
+      // News may have overtaken the refusal, which told him of his place.
+      if (awaited.taken !== undefined) this.#waitForLapse(awaited, awaited.taken)
+      else if (awaited.lookAgain) {
         awaited.askAtMs = this.#keeper.clock.monotonic() + untilTurnMs(awaited.turn, awaited.tookMs)
       }
     } finally {
@@ -378,6 +388,8 @@ export class WaitingRoom {
 
 const ANY_TIME = Number.NEGATIVE_INFINITY
 
+type Taken = Extract<LeaseChange, { kind: 'taken' }>
+
 /** What came of it: the state was seen and told; nothing was met; or it is not known and is to be tried again. */
 type Look = 'seen' | 'unseen' | 'failed'
 
@@ -422,6 +434,8 @@ class Awaited implements Task {
   turn: Turn = noTurn()
   /** How long the last claim was out. */
   tookMs = 0
+  /** What was heard of last, since the last vacancy and the last claim. */
+  taken: Taken | undefined
   readonly #look: (self: Awaited) => void
 
   constructor(name: string, leases: readonly string[], look: (self: Awaited) => void) {

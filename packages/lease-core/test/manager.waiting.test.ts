@@ -601,6 +601,22 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const { manager } of line) await manager.stop()
   })
 
+  it('news that overtakes the refusal, of which one learns his place, counts all the same', async () => {
+    const bench = new Bench()
+    const { line, waits } = await queue(bench, 1)
+    const next = bench.other()
+    next.wire.delay(50, { kind: 'claim', at: 'reply', times: 1 })
+    const wait = track(next.manager.hold('db', 'next', options))
+    await bench.clock.settle()
+    await bench.manager.release('db', 'x')
+    await bench.clock.advance(50)
+    expect([...states(waits), wait.state, next.wire.counts.claim]).to.deep.equal(['fulfilled', 'pending', 1])
+    await waits[0]?.value?.release()
+    await bench.clock.settle()
+    expect([wait.state, next.wire.counts.claim]).to.deep.equal(['fulfilled', 2])
+    for (const { manager } of [...line, next]) await manager.stop()
+  })
+
   it('whoever gives it up and wants it again is the last', async () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 2)
