@@ -151,7 +151,7 @@ export class SubstrateClient implements Client {
           }
           const fail = (error: unknown): void => {
             unheed()
-            reject(error as Error)
+            reject(error)
             if (error instanceof NeverSent) this.#lanes.leave(lease)
             else this.#abandon(op)
           }
@@ -423,7 +423,7 @@ export class SubstrateClient implements Client {
     return new Promise((resolve, reject) => {
       const fail = (error: unknown): void => {
         this.#lanes.leave(lease)
-        reject(error as Error)
+        reject(error)
       }
       this.#inLane(lease, () => {
         try {
