@@ -95,7 +95,7 @@ interface Stored {
 async function stored(redis: Redis, lease: string): Promise<Stored | undefined> {
   const text = await redis.get(`lease:{${namespace}}:l:${lease}`)
   if (text === null) return undefined
-  const [token, expiryMs, , , holder] = text.split('|')
+  const [token, , holder, expiryMs] = text.split('|')
   return { holder, token, expiryMs: Number(expiryMs) }
 }
 

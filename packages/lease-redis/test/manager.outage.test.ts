@@ -68,7 +68,7 @@ for (const target of redisTargets('server')) {
     async function row(namespace: string, lease: string): Promise<{ holder: string; token: string } | undefined> {
       const stored = await setting.redis.get(`lease:{${namespace}}:l:${lease}`)
       if (stored === null) return undefined
-      const [token = '', , , , holder = ''] = stored.split('|')
+      const [token = '', , holder = ''] = stored.split('|')
       return { holder, token }
     }
 
@@ -76,7 +76,7 @@ for (const target of redisTargets('server')) {
       managed(async (manager, _, namespace) => {
         await manager.claim('warm', 'up', 60_000)
         let carriedOut: string | undefined
-        const cut = proxy.cutAfterRequest(1, /\nC\r\n/).then(async () => {
+        const cut = proxy.cutAfterRequest(1, /\nC \d+ /).then(async () => {
           carriedOut = (await row(namespace, 'l'))?.token
         })
         await manager.claim('l', 'a', 60_000)
@@ -90,7 +90,7 @@ for (const target of redisTargets('server')) {
       managed(async (manager, _, namespace) => {
         await manager.claim('warm', 'up', 60_000)
         const controller = new AbortController()
-        const cut = proxy.cutAfterRequest(1, /\nC\r\n/).then(() => controller.abort(new Error('enough')))
+        const cut = proxy.cutAfterRequest(1, /\nC \d+ /).then(() => controller.abort(new Error('enough')))
         const outcome = await manager.claim('l', 'a', 60_000, { signal: controller.signal }).then(
           () => 'granted',
           (error: unknown) => error,
