@@ -22,6 +22,8 @@ export interface CoalescerLimits {
 export interface Waiting<Item, Answer> {
   readonly item: Item
   readonly signal: AbortSignal | undefined
+  /** Nobody waits for it: cheap is better than soon, so it is not divided among slots. */
+  readonly patient?: boolean | undefined
   /** Called once with the answer; with undefined when the signal aborted before it was sent: then it never is. Must not throw. */
   settle(answer: Answer | undefined): void
 }
@@ -62,7 +64,7 @@ export class Coalescer<Item, Answer> {
   #take(): Waiting<Item, Answer>[] {
     const { maxItems, maxInFlight, enough = maxItems } = this.#limits
     const share = Math.ceil(this.#queue.length / (maxInFlight - this.#inFlight))
-    const size = Math.min(maxItems, Math.max(enough, share))
+    const size = this.#queue[0]?.patient === true ? maxItems : Math.min(maxItems, Math.max(enough, share))
     let batch: Waiting<Item, Answer>[]
     if (this.#queue.length <= size) {
       batch = this.#queue

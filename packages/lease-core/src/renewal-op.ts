@@ -40,6 +40,10 @@ export class RenewalOp implements ExtendOp, Waiting<Op, Verdict> {
     return undefined
   }
 
+  get patient(): true {
+    return true
+  }
+
   settle(verdict: Verdict | undefined): void {
     this.#settled(this, verdict)
   }

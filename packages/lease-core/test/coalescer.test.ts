@@ -69,6 +69,16 @@ describe('Coalescer: many concurrent calls, few round trips (decision 9)', () =>
     expect(bench.batches.slice(-4).map(({ length }) => length)).to.deep.equal([50, 50, 50, 50])
   })
 
+  it('what nobody waits for is not divided', async () => {
+    const bench = new Bench(100, 4, 10)
+    const heard = (): void => {}
+    for (let item = 0; item < 150; item++) {
+      bench.coalescer.enqueue({ item, signal: undefined, patient: true, settle: heard })
+    }
+    await settle()
+    expect(bench.batches.map(({ length }) => length)).to.deep.equal([100, 50])
+  })
+
   it('a batch that hangs does not delay the next while a slot is free', async () => {
     const bench = new Bench(10, 2)
     void bench.submit(1)
