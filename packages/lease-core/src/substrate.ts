@@ -171,7 +171,7 @@ export interface SubstrateLimits {
   readonly maxInFlight: number
   /**
    * A batch of so many costs hardly more for each than a larger one: where more wait they go as several at once, so that
-   * the store works on one while this process is at another. Absent: as few as can be, where each batch is a commit.
+   * the store works on one while this process is at another. Absent: as few as can be.
    */
   readonly enoughOps?: number | undefined
 }

@@ -41,8 +41,8 @@ import { tablesOf, type Tables } from './schema.ts'
 import { statements, type Statements } from './sql.ts'
 import { inspectionWarnings } from './warnings.ts'
 
-/** A batch costs one fsync, whatever its size; beyond this the answers of the last wait for those of the first. */
-const limits: Substrate['limits'] = { maxOps: 500, maxInFlight: 2 }
+/** A batch costs one fsync, whatever its size, and two at once may share it; beyond this the last wait for the first. */
+const limits: Substrate['limits'] = { maxOps: 500, maxInFlight: 2, enoughOps: 32 }
 
 /** How often a statement that lost to a concurrent one is sent in all. */
 const MAX_ATTEMPTS = 4
