@@ -1,5 +1,5 @@
 /**
- * What changes leases: one script that applies operations in any mix, and one that claims any of several.
+ * What changes leases: one script that applies operations in any mix.
  *
  * Redis rolls nothing back. So nothing may fail half-way:
  *
@@ -24,10 +24,10 @@ const LINE_MS = 600_000
 export const LATE = 'late'
 
 /**
- * What both begin with: leave, and what is known of the namespace. ARGV begins with the time after which nothing is to be
+ * What a script that changes leases begins with: leave, and what is known of the namespace. ARGV begins with the time after which nothing is to be
  * done, and the channel.
  */
-const beginning = `
+export const beginning: string = `
 if ARGV[1] ~= '0' and us > tonumber(ARGV[1]) then return { us, '${LATE}' } end
 local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
 local code, refusal = leave(tokens)
@@ -132,7 +132,7 @@ end
 `
 
 /** Does operations one by one: `perform` by kind. */
-const oneByOne = `
+export const oneByOne: string = `
 -- The operation at hand, and the lease it is about: one set of locals for all, for closures are dear.
 local op, key, nth, x, y, z, newValue, announces, place
 local name, stored, pinned, token, expiry, nonce, holder, value
@@ -306,7 +306,7 @@ end
 `
 
 /** Comes after the operations. */
-const conclusion = `
+export const conclusion: string = `
 -- Each new name has two others looked at, if the first few are not all in use: the index stays within about twice the
 -- leases that stand. Eight at a time, for one costs as much. From a place in it that the clock chooses, and at its end from
 -- the beginning on; what is stored small comes whole.
@@ -387,34 +387,4 @@ ${oneByOne}
     for n = 1, 3 do out[at], at = told[n], at + 1 end
   end
 end
-${conclusion}`)
-
-/**
- * A claim of the first of these leases that is vacant, or of the one that this holder has. KEYS and ARGV as for one claim
- * by `applyScript`, but with all leases. Answers { microseconds, FIELDS for each lease, which one it was about or -1 }.
- */
-export const claimAnyScript: Script = script(`${prelude}${beginning}local left = 1${oneByOne}
-op = string.upper(ARGV[3])
-announces = op ~= ARGV[3]
-x, y, z, newValue = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local free, own, broken
-for n = 4, #KEYS do
-  local problem = look(KEYS[n])
-  if problem then
-    broken = problem
-    tell(0, false, false, false, false)
-  else
-    if not token then free = free or n elseif holder == x then own = own or n end
-    state(0)
-  end
-end
-local chosen = own or free
-if not chosen and broken then return redis.error_reply(broken) end
-local last = at
-if chosen then
-  at = 2 + (chosen - 4) * 5
-  local problem = look(KEYS[chosen]) or claim()
-  if problem then return redis.error_reply(problem) end
-end
-out[last] = chosen and chosen - 4 or -1
 ${conclusion}`)

@@ -27,7 +27,8 @@ import {
   type Trapdoor,
   type Verdict,
 } from 'lease-core'
-import { applyScript, claimAnyScript, LATE } from './apply-script.ts'
+import { applyScript, LATE } from './apply-script.ts'
+import { claimAnyScript } from './claim-any-script.ts'
 import { evaluate, explained } from './connection.ts'
 import type { RedisConnection } from './driver.ts'
 import { redisTrapdoor } from './guard.ts'
