@@ -309,9 +309,9 @@ end
 export const conclusion: string = `
 -- Each new name has two others looked at, if the first few are not all in use: the index stays within about twice the
 -- leases that stand. Eight at a time, for one costs as much. From a place in it that the clock chooses, and at its end from
--- the beginning on; what is stored small comes whole.
+-- the beginning on; what is stored small comes whole. (Its last three bits chose the moment: they cannot choose the place.)
 if added > 0 and added < 8 then added = us % 8 < added and 8 or 0 end
-local many, place = added > 0 and 2 * added + 1 or 0, fmt(us % 4294967296)
+local many, place = added > 0 and 2 * added + 1 or 0, fmt(math.floor(us / 8) % 4294967296)
 local few = math.min(many, 4)
 while many > 0 do
   local page = redis.pcall('SSCAN', index, place, 'COUNT', few)
