@@ -1,7 +1,7 @@
 /**
  * The statements that are no functions (functions.ts): what only reads, and what is done once in a while.
  */
-import type { Tables } from './schema.ts'
+import { quoteLiteral, type Tables } from './schema.ts'
 
 /** What only reads. */
 export interface Statements {
@@ -51,11 +51,7 @@ function inspectSql({ lease }: Tables): string {
   return `SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
   current_setting('synchronous_standby_names') AS standbys, current_setting('transaction_read_only') AS read_only,
   pg_is_in_recovery() AS standby, current_setting('server_encoding') AS encoding,
-  (SELECT relpersistence::text FROM pg_catalog.pg_class WHERE oid = to_regclass(${literal(lease)})) AS persistence`
-}
-
-function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`
+  (SELECT relpersistence::text FROM pg_catalog.pg_class WHERE oid = to_regclass(${quoteLiteral(lease)})) AS persistence`
 }
 
 /** Ahead of `collectSql` in its transaction: waits for running claims, whose tokens are not in a row yet; passes guards. */
