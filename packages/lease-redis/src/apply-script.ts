@@ -63,6 +63,9 @@ local vacated, changed, taken, added = {}, {}, {}, 0
 local out = { us }
 `
 
+/** One line of `applyScript` after the other, in four words. */
+const linesToRead = `string.gmatch(ARGV[3], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)')`
+
 /** Does what can be done in bulk, and leaves `words`: of each operation the word of its answer, '' where it is not done. */
 const inBulk = `
 local words, found = {}, {}
@@ -81,7 +84,7 @@ local ofHolder, whose, expiry, till, lasting = nil, nil, nil, nil, nil
 local claims, claimed, contents, expiries = {}, {}, {}, {}
 local freed, released = {}, {}
 local n = 0
-for kind, x, y, holder in string.gmatch(ARGV[3], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)') do
+for kind, x, y, holder in ${linesToRead} do
   n = n + 1
   words[n] = ''
   local stored = found[n]
@@ -366,7 +369,7 @@ ${oneByOne}
   local arity = { C = 4, W = 5, E = 4, R = 3, X = 0, P = 1, U = 1 }
   local a = 4
   nth = -1
-  for kind, p, q, who in string.gmatch(ARGV[3], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)') do
+  for kind, p, q, who in ${linesToRead} do
     nth = nth + 1
     if words[nth + 1] == '' then
       announces, place = false, nil
