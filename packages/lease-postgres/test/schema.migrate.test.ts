@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { ErrNotValid, type Op } from 'lease-core'
 import { freshDatabase, postgresTargets, type FreshDatabase } from 'lease-servers'
 import { migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
-import { Pool } from 'pg'
+import { Pool, type PoolConfig } from 'pg'
 import {
   claim,
   extend,
@@ -14,6 +14,7 @@ import {
   release,
   settle,
   sleep,
+  unique,
   type Setting,
 } from './setting.ts'
 
@@ -131,7 +132,7 @@ for (const target of postgresTargets()) {
         await apply((lease) => ({ kind: 'unpin', lease, entity: 'e' }))
         await substrate.read(leases, newCall())
       }
-      const pool = new Pool({ connectionString: setting.url, max: 1 })
+      const pool = countedPool(setting, { max: 1 })
       const experienced = new PostgresSubstrate({ pool, namespace: 'n', listen: false })
       for (const statistics of ['SELECT 1', 'ANALYZE lease', 'VACUUM ANALYZE lease']) {
         await setting.pool.query(statistics)
@@ -199,12 +200,20 @@ async function noOlderTransaction(pool: Setting['pool']): Promise<void> {
   })
 }
 
-/** By how much the statistics of the table grow by what the body does. A connection sends its own when it ends. */
+/** A pool whose connections are told apart from all others by their name. */
+function countedPool(setting: Setting, config: PoolConfig = {}): Pool {
+  return new Pool({ ...config, connectionString: setting.url, application_name: unique('counted') })
+}
+
+/**
+ * By how much the statistics of the table grow by what the body does. A connection sends its own now and then, and the
+ * rest when it ends, just before it is no longer listed.
+ */
 async function counted(
   setting: Setting,
   column: string,
   body: (substrate: PostgresSubstrate) => Promise<void>,
-  pool: Pool = new Pool({ connectionString: setting.url }),
+  pool: Pool = countedPool(setting),
 ): Promise<number> {
   const count = async (): Promise<number> => {
     const { rows } = await setting.pool.query(
@@ -217,6 +226,9 @@ async function counted(
   const before = await count()
   await body(new PostgresSubstrate({ pool, namespace: 'n', listen: false }))
   await pool.end()
-  await eventually(async () => (await count()) > before)
+  await eventually(async () => {
+    const listed = 'SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1'
+    return (await setting.pool.query(listed, [pool.options.application_name])).rowCount === 0
+  })
   return (await count()) - before
 }
