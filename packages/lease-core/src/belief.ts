@@ -2,7 +2,6 @@
  * What a holder may believe without asking: "I hold this lease", until the trust window of the last grant ends. The
  * window is counted from the instant *before* that request was sent, on both clocks (`skew.ts`).
  */
-import type { Clock } from './clock.ts'
 import { elapsedForHolder, trustWindowMs, type Instant } from './skew.ts'
 
 export class Belief {
@@ -47,11 +46,9 @@ export class Belief {
     return trustWindowMs(this.#durationMs) - elapsedForHolder(this.#sent, now)
   }
 
-  /** Whether the holder may rely on it now. Reads both clocks; trusts no timer. */
-  trusted(clock: Clock): boolean {
-    const sent = this.#sent
-    const windowMs = trustWindowMs(this.#durationMs)
-    return clock.monotonic() - sent.monotonicMs < windowMs && clock.now() - sent.wallMs < windowMs
+  /** Whether the holder may rely on it now. */
+  trusted(now: Instant): boolean {
+    return this.leftMs(now) > 0
   }
 
   /** Monotonic instant at which the window ends, if the wall clock does not end it sooner. */

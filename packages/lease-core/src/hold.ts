@@ -16,12 +16,11 @@
 import type { Agenda, Task } from './agenda.ts'
 import { backoffMs } from './backoff.ts'
 import type { Belief } from './belief.ts'
-import type { Clock } from './clock.ts'
 import { ErrLost, type LossReason } from './errors.ts'
 import { Extension, type ExtensionListener, type HeldTerm } from './extension.ts'
 import type { Chained } from './holds.ts'
 import type { Renewable } from './renewals.ts'
-import type { Instant } from './skew.ts'
+import type { Glance, Instant } from './skew.ts'
 import type { Token } from './token.ts'
 
 /** A claim kept alive until it is released or lost. */
@@ -32,7 +31,7 @@ export interface Hold extends AsyncDisposable {
   readonly fencingToken: bigint
   /** For `token.check(key)` before a guarded write. */
   readonly token: Token
-  /** Whether the holder may rely on the lease now. Reads the clock; never trusts a timer. */
+  /** Whether the holder may rely on the lease now. Reads the clocks; never trusts a timer. */
   readonly held: boolean
   /**
    * Aborts no later than the trust window ends; the reason is an `ErrLost`. After a release it aborts with a plain
@@ -67,7 +66,7 @@ export interface Hold extends AsyncDisposable {
 
 /** What the manager does for its Holds. */
 export interface HoldKeeper {
-  readonly clock: Clock
+  readonly glance: Glance
   readonly agenda: Agenda
   readonly maxSleepMs: number
   token(lease: string, holder: string): Token
@@ -144,7 +143,7 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
 
   get held(): boolean {
     if (this.#over !== undefined) return false
-    if (this.belief.trusted(this.#keeper.clock)) return true
+    if (this.belief.trusted(this.#keeper.glance.take())) return true
     this.#windowEnded() // what has been called lost once is never held again
     return false
   }

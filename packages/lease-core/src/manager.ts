@@ -41,7 +41,7 @@ import type { Info, LapseAware, Request } from './lease.ts'
 import type { Turn } from './line.ts'
 import { observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
-import { instant, type Instant } from './skew.ts'
+import { Glance, instant, type Instant } from './skew.ts'
 import { Renewals } from './renewals.ts'
 import type {
   Checker,
@@ -79,6 +79,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly events: LeaseEvents
   readonly #client: Client
   readonly #clock: Clock
+  readonly #glance: Glance
   readonly #maxSleepMs: number
   readonly #agenda: Agenda
   readonly #keeper: HoldKeeper
@@ -104,6 +105,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const { client, clock, events, maxSleepMs } = parseManagerConfig(config)
     this.#client = client
     this.#clock = clock ?? systemClock
+    this.#glance = new Glance(this.#clock)
     this.events = events ?? new LeaseEvents()
     this.#maxSleepMs = maxSleepMs
     this.#agenda = new Agenda(this.#clock)
@@ -487,7 +489,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #sweep(): void {
-    for (const [lease, belief] of this.#beliefs) if (!belief.trusted(this.#clock)) this.#beliefs.delete(lease)
+    for (const [lease, belief] of this.#beliefs) if (!belief.trusted(this.#glance.take())) this.#beliefs.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#beliefs.size)
   }
 
@@ -520,7 +522,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** What is known of a lease that this process may rely on, granted here; undefined: ask. */
   #believedInfo(lease: string, holder: string): Info | undefined {
     const belief = this.#beliefs.get(lease)
-    if (belief === undefined || belief.holder !== holder || belief.doubts > 0 || !belief.trusted(this.#clock))
+    if (belief === undefined || belief.holder !== holder || belief.doubts > 0 || !belief.trusted(this.#glance.take()))
       return undefined
     const info = this.#client.leases().get(lease)
     return info !== undefined && info.holder === holder && info.fencingToken === belief.fencingToken ? info : undefined
@@ -638,7 +640,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         await this.#release(lease, holder, belief.fencingToken).catch(() => {}) // it lapses by itself
         throw signal.reason
       }
-      if (!belief.trusted(this.#clock) || belief.fencingToken < 0n) continue
+      if (!belief.trusted(this.#glance.take()) || belief.fencingToken < 0n) continue
       this.#subscribe() // a hold wants to hear at once that it was revoked
       const hold = new ManagedHold(this.#keeper, lease, belief, { durationMs, renewEveryMs })
       this.#holds.add(hold)
@@ -653,7 +655,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   #makeKeeper(): HoldKeeper {
     return {
-      clock: this.#clock,
+      glance: this.#glance,
       agenda: this.#agenda,
       maxSleepMs: this.#maxSleepMs,
       token: (lease, holder) => this.token(lease, holder),
@@ -702,7 +704,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** Why this term is over by what the client knows, or undefined when it stands. */
   #lossOf({ lease, holder, belief }: HeldTerm): LossReason | undefined {
     const info = this.#client.leases().get(lease)
-    if (info === undefined || this.#hasLapsed(info)) return belief.trusted(this.#clock) ? 'revoked' : 'expired'
+    if (info === undefined || this.#hasLapsed(info)) return belief.trusted(this.#glance.take()) ? 'revoked' : 'expired'
     return info.holder === holder && info.fencingToken === belief.fencingToken ? undefined : 'taken'
   }
 

@@ -31,6 +31,37 @@ export function instant(clock: Clock): Instant {
   return { monotonicMs: clock.monotonic(), wallMs: clock.now() }
 }
 
+/**
+ * Both clocks for little more than the price of one, for a holder who asks over and over: within one millisecond of the
+ * wall clock the monotonic one is read once, and taken for a millisecond later from then on. A pause, a suspend or a
+ * clock that was set shows at the next glance. A clock that is set back into the very millisecond of the last one does
+ * not, for what is left of it.
+ */
+export class Glance implements Instant {
+  /** Of the last glance: the true one, or up to a millisecond more. */
+  monotonicMs = 0
+  wallMs: number = Number.NaN
+  readonly #clock: Clock
+  #endsAtMs = 0
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** Itself, as of now; the next glance changes it. */
+  take(): Instant {
+    const wallMs = this.#clock.now()
+    if (wallMs === this.wallMs) {
+      this.monotonicMs = this.#endsAtMs
+    } else {
+      this.wallMs = wallMs
+      this.monotonicMs = this.#clock.monotonic()
+      this.#endsAtMs = this.monotonicMs + 1
+    }
+    return this
+  }
+}
+
 /** Time that may have passed at most: the larger of the two clocks. For a holder. */
 export function elapsedForHolder(since: Instant, now: Instant): number {
   return Math.max(now.monotonicMs - since.monotonicMs, now.wallMs - since.wallMs)

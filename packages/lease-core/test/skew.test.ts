@@ -1,7 +1,8 @@
 import { expect } from 'chai'
 import { Belief } from '../src/belief.ts'
+import { systemClock } from '../src/clock.ts'
 import { inViewSince } from '../src/observer.ts'
-import { elapsedForHolder, elapsedForObserver, instant, lapseWindowMs, trustWindowMs } from '../src/skew.ts'
+import { elapsedForHolder, elapsedForObserver, Glance, instant, lapseWindowMs, trustWindowMs } from '../src/skew.ts'
 import { TestClock } from '../src/testing/index.ts'
 
 const at = (monotonicMs: number, wallMs: number) => ({ monotonicMs, wallMs })
@@ -41,9 +42,40 @@ describe('Skew: the arithmetic of trust (decision 1)', () => {
     const belief = new Belief('a', 1n, instant(clock), 60_000)
     belief.extend(instant(clock), 1000)
     await clock.advance(59_938)
-    expect(belief.trusted(clock)).to.equal(true)
+    expect(belief.trusted(instant(clock))).to.equal(true)
     await clock.advance(1)
-    expect(belief.trusted(clock)).to.equal(false)
+    expect(belief.trusted(instant(clock))).to.equal(false)
     expect(belief.leftMs(instant(clock))).to.equal(0)
+  })
+
+  it('decision 23: a glance reads the monotonic clock once in a millisecond of the wall clock, and is never behind it', () => {
+    const reads: string[] = []
+    let [wallMs, monotonicMs] = [1_000, 500.7]
+    const clock = {
+      ...systemClock,
+      now: () => wallMs,
+      monotonic: () => {
+        reads.push('monotonic')
+        return monotonicMs
+      },
+    }
+    const glance = new Glance(clock)
+    expect(glance.take()).to.include({ wallMs: 1_000, monotonicMs: 500.7 })
+    for (monotonicMs = 500.8; monotonicMs < 501.7; monotonicMs += 0.1) {
+      const { monotonicMs: taken } = glance.take()
+      expect(taken).to.be.within(monotonicMs, 501.7)
+    }
+    expect(reads).to.have.length(1)
+  })
+
+  it('decision 23: a glance sees a suspend and a clock that was set at once', () => {
+    const clock = new TestClock()
+    const glance = new Glance(clock)
+    const before = { ...instant(clock), ...glance.take() }
+    clock.suspend(60_000)
+    expect(elapsedForHolder(before, glance.take())).to.equal(60_000)
+    clock.jumpWall(-90_000)
+    expect(elapsedForHolder(before, glance.take())).to.equal(0)
+    expect(glance.take().wallMs).to.equal(clock.now())
   })
 })
