@@ -51,7 +51,7 @@ function placesOf(report: Report): Places {
 }
 
 function where({ date, node, machine, options }: Report, { place, repetitions }: TableResult): string {
-  const length = `${repetitions} × ${options.seconds} s`
+  const length = `${repetitions} × ${options.seconds} s after ${options.warmUpSeconds} s to warm up`
   return `${place} · ${date.slice(0, 10)} · Node ${node.replace(/^v/, '')} · ${machine} · ${length}`
 }
 

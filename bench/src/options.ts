@@ -6,6 +6,8 @@ export interface BenchOptions {
   readonly substrates: readonly SubstrateName[]
   readonly workloads: readonly WorkloadName[]
   readonly seconds: number
+  /** Of the measurement before the first, which does not count; 0: none. */
+  readonly warmUpSeconds: number
   readonly repetitions: number
   /** Adapters by name; undefined: all. */
   readonly only: readonly string[] | undefined
@@ -33,6 +35,7 @@ interface Flags {
   readonly substrate: readonly SubstrateName[]
   readonly workload: readonly WorkloadName[]
   readonly seconds: number
+  readonly warmUp: number
   readonly repetitions: number
   readonly only?: readonly string[]
   readonly callers: readonly number[]
@@ -63,6 +66,9 @@ export function parseOptions(
     .addOption(flag('--substrate <names>', 'where to run', oneOrMore(substrates)).default(substrates, 'all'))
     .addOption(flag('--workload <names>', 'what to run', oneOrMore(workloads)).default(workloads, 'all'))
     .addOption(flag('--seconds <n>', 'length of one measurement', positive).default(1))
+    .addOption(
+      flag('--warm-up <n>', 'seconds that each runs beforehand, until its code is compiled', notNegative).default(3),
+    )
     .addOption(flag('--repetitions <n>', 'measurements of each', positiveInteger).default(5))
     .addOption(flag('--only <names>', 'adapters to run', oneOrMore(adapters)))
     .addOption(
@@ -93,9 +99,10 @@ export function parseOptions(
     )
     .allowExcessArguments(false)
     .parse(argv, { from: 'user' })
-  const { substrate, workload, only, json, svg, markdown, sizes, duration, ...numbers } = command.opts<Flags>()
+  const { substrate, workload, only, json, svg, markdown, sizes, duration, warmUp, ...numbers } = command.opts<Flags>()
   const files = { json, svg, markdown }
-  return { substrates: substrate, workloads: workload, only, ...files, sizes, durationMs: duration, ...numbers }
+  const renamed = { substrates: substrate, workloads: workload, durationMs: duration, warmUpSeconds: warmUp }
+  return { ...renamed, only, ...files, sizes, ...numbers }
 }
 
 function flag(flags: string, about: string, parse: (text: string) => unknown): Option {
@@ -111,12 +118,18 @@ function oneOrMore<Name extends string>(known: readonly Name[]): (text: string) 
     })
 }
 
-function positive(text: string): number {
-  const value = Number(text)
-  if (text.trim() === '' || !Number.isFinite(value) || value <= 0) {
-    throw new InvalidArgumentError('It must be a number above zero.')
+const notNegative = numberThat('be zero or a number above', (value) => value >= 0)
+
+const positive = numberThat('be a number above zero', (value) => value > 0)
+
+function numberThat(must: string, holds: (value: number) => boolean): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (text.trim() === '' || !Number.isFinite(value) || !holds(value)) {
+      throw new InvalidArgumentError(`It must ${must}.`)
+    }
+    return value
   }
-  return value
 }
 
 function positiveInteger(text: string): number {

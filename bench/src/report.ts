@@ -28,7 +28,7 @@ export function reportOf(options: BenchOptions, results: readonly TableResult[])
 export function tables({ date, machine, node, options, results }: Report): string {
   const parts = [
     `${date.slice(0, 10)} · node ${node} · ${machine}`,
-    `Medians of ${options.repetitions} × ${options.seconds} s, taken in turns; in brackets the lowest and the highest.`,
+    `Medians of ${options.repetitions} × ${options.seconds} s after ${options.warmUpSeconds} s to warm up, taken in turns; in brackets the lowest and the highest.`,
     ...results.map((result) => `\n${result.workload} on ${result.place}: ${result.title}\n${tableOf(result)}`),
   ]
   return parts.join('\n')

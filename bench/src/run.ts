@@ -55,9 +55,6 @@ export interface Job {
 /** Starts the trial of a job; rejects with what went wrong there. */
 export type Launch = (job: Job) => Promise<Trial>
 
-/** Warming up: code is compiled, connections are open, statements are prepared. */
-const WARM_UP_SECONDS = 1
-
 /**
  * An arm that fails is left out from then on, and told of in the result: what the others take hours for is not lost.
  *
@@ -88,7 +85,7 @@ export async function run(
           launch({ substrate: substrate.name, url: place.url, adapter, workload: workload.name, task })
         progress.begin(`${substrate.name} ${workload.name} ${table.title}`, table.arms.length * repetitions)
         const { seconds } = options
-        const warmUpSeconds = workload.warmsUp === false ? 0 : Math.min(seconds, WARM_UP_SECONDS)
+        const warmUpSeconds = workload.warmsUp === false ? 0 : options.warmUpSeconds
         const { rows, failures } = await new Contest(table, start, progress).run({
           repetitions,
           seconds,
@@ -111,7 +108,7 @@ export async function run(
 interface Length {
   readonly repetitions: number
   readonly seconds: number
-  /** 0: no warming up. */
+  /** Beforehand: code is compiled, connections are open, statements are prepared. 0: no warming up. */
   readonly warmUpSeconds: number
 }
 

@@ -11,7 +11,18 @@ import { reportOf, type Report } from '../src/report.ts'
 import { workloads } from '../src/workloads/index.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const quick = ['--substrate', 'memory', '--workload', 'W1,W5', '--seconds', '0.05', '--repetitions', '2']
+const quick = [
+  '--substrate',
+  'memory',
+  '--workload',
+  'W1,W5',
+  '--seconds',
+  '0.05',
+  '--warm-up',
+  '0',
+  '--repetitions',
+  '2',
+]
 
 describe('bench: the command', function () {
   this.timeout(120_000)
@@ -105,6 +116,7 @@ describe('bench: flags', () => {
     [['--substrate', 'oracle'], '"oracle" is none of memory, redis.'],
     [['--workload', 'W1,W99'], '"W99" is none of W1,'],
     [['--only', 'nobody'], '"nobody" is none of ours,'],
+    [['--warm-up', '-1'], "argument '-1' is invalid. It must be zero or a number above."],
     [['--seconds', '0'], "argument '0' is invalid. It must be a number above zero."],
     [['--repetitions', '1.5'], 'It must be a whole number above zero.'],
     [['--callers', '64,many'], 'It must be a number above zero.'],

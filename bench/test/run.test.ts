@@ -9,6 +9,7 @@ const options: BenchOptions = {
   substrates: ['memory'],
   workloads: ['W1'],
   seconds: 0.01,
+  warmUpSeconds: 0.01,
   repetitions: 3,
   only: undefined,
   callers: [1],
