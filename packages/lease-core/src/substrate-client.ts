@@ -734,6 +734,7 @@ interface World {
 class RoundTrip implements Call {
   readonly timeoutMs: number
   #controller: AbortController | undefined
+  #listeners: ((why: Error) => void)[] | undefined
   #givenUp: Error | undefined
 
   constructor(timeoutMs: number) {
@@ -748,9 +749,15 @@ class RoundTrip implements Call {
     return this.#controller.signal
   }
 
+  whenGivenUp(listener: (why: Error) => void): void {
+    if (this.#givenUp !== undefined) listener(this.#givenUp)
+    else (this.#listeners ??= []).push(listener)
+  }
+
   giveUp(error: Error): void {
     this.#givenUp = error
     this.#controller?.abort(error)
+    for (const listener of this.#listeners ?? []) listener(error)
   }
 }
 

@@ -151,6 +151,11 @@ export interface AnyVerdict {
 export interface Call {
   /** Aborts when core has given the call up: free the connection, the answer will be thrown away. */
   readonly signal: AbortSignal
+  /**
+   * Calls the listener with the signal's reason when it aborts, or at once if it has: for those who listen to every
+   * call, as an AbortSignal costs more than the rest of it. Absent: listen to the signal.
+   */
+  whenGivenUp?(listener: (why: Error) => void): void
   /** After how many milliseconds core gives up. */
   readonly timeoutMs: number
 }

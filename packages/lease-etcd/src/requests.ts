@@ -44,7 +44,7 @@ export interface Step {
 
 /** For how long a call may go on. */
 export interface Patience extends EtcdCallOptions {
-  readonly signal: AbortSignal
+  readonly call: Call
   readonly breakerUntilMs: number
 }
 
@@ -93,9 +93,9 @@ export class Requests {
   }
 
   /** For a call that begins now. */
-  patience({ signal, timeoutMs }: Call): Patience {
+  patience(call: Call): Patience {
     const now = this.#clock.now()
-    return { signal, deadline: now + timeoutMs, breakerUntilMs: now + timeoutMs * BREAKER_SHARE }
+    return { call, deadline: now + call.timeoutMs, breakerUntilMs: now + call.timeoutMs * BREAKER_SHARE }
   }
 
   /** Sends these steps in as few transactions as they fit into: an outcome for each, at its index. Never rejects. */
@@ -176,9 +176,8 @@ export class Requests {
   }
 
   async #send<T>(send: (options: EtcdCallOptions) => Promise<T>, patience: Patience): Promise<T> {
-    const { deadline, signal, breakerUntilMs } = patience
+    const { call, deadline, breakerUntilMs } = patience
     for (let attempt = 1; ; attempt++) {
-      signal.throwIfAborted()
       try {
         return await send({ deadline })
       } catch (error) {
@@ -189,7 +188,7 @@ export class Requests {
             ? this.#clock.now() + pauseMs < breakerUntilMs
             : failure === 'unavailable' && attempt < MAX_ATTEMPTS
         if (!worthIt) throw explained(error)
-        await sleep(this.#clock, pauseMs * (0.5 + Math.random() / 2), signal)
+        await sleep(this.#clock, pauseMs * (0.5 + Math.random() / 2), call.signal)
       }
     }
   }

@@ -37,14 +37,14 @@ export async function collect(pool: PostgresPool, options: CollectOptions): Prom
   for (;;) {
     const rows = await onConnection(pool, undefined, async (client) => {
       try {
-        await client.query({ text: 'BEGIN ISOLATION LEVEL READ COMMITTED' })
-        await client.query({ text: `SET LOCAL lock_timeout = ${LOCK_PATIENCE_MS}` })
-        await client.query({ text: collectLockSql(tables) })
-        const result = await client.query({ text: collectSql(tables), values: [namespace, retentionMs, ROWS_PER_LOCK] })
-        await client.query({ text: 'COMMIT' })
+        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
+        await client.query(`SET LOCAL lock_timeout = ${LOCK_PATIENCE_MS}`)
+        await client.query(collectLockSql(tables))
+        const result = await client.query(collectSql(tables), [namespace, retentionMs, ROWS_PER_LOCK])
+        await client.query('COMMIT')
         return Number(result.rows[0]?.collected)
       } catch (error) {
-        await client.query({ text: 'ROLLBACK' }).catch(() => {}) // what went wrong first is what the caller must learn
+        await client.query('ROLLBACK').catch(() => {}) // what went wrong first is what the caller must learn
         if (codeOf(error) === LOCK_NOT_AVAILABLE) return 0
         throw error
       }

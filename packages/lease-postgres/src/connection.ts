@@ -1,38 +1,45 @@
 /**
  * One connection of the pool for the length of one call, and what its failures mean.
  */
+import type { Call } from 'lease-core'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 
 /**
  * Runs the body on a connection of the pool. A connection is closed instead of given back when the call is given up
  * (its answer would reach whoever comes next) or when it broke; the pool itself is never harmed.
  *
- * @throws the signal's reason when it aborted before anything was sent; otherwise what the driver throws
+ * @throws why the call was given up when it was before anything was sent; otherwise what the driver throws
  */
 export async function onConnection<T>(
   pool: PostgresPool,
-  signal: AbortSignal | undefined,
+  call: Call | undefined,
   body: (client: PostgresPoolClient) => Promise<T>,
 ): Promise<T> {
-  signal?.throwIfAborted()
   tolerateIdleErrors(pool)
-  const client = await pool.connect()
-  let given = false
+  let givenUp: { readonly why: unknown } | undefined
+  const throwIfGivenUp = (): void => {
+    if (givenUp !== undefined) throw givenUp.why
+  }
+  let loan: PostgresPoolClient | undefined
   const giveBack = (destroy: boolean): void => {
-    if (given) return
-    given = true
+    const client = loan
+    if (client === undefined) return
+    loan = undefined
     client.release(destroy)
     client.removeListener?.('error', ignore)
   }
-  const giveUp = (): void => giveBack(true)
-  // A connection on loan that breaks emits `error`; whatever it was doing rejects as well, which is enough.
-  client.on?.('error', ignore)
-  signal?.addEventListener('abort', giveUp, { once: true })
+  const unheed = whenGivenUp(call, (why) => {
+    givenUp = { why }
+    giveBack(true)
+  })
   try {
-    if (signal?.aborted === true) {
-      giveBack(false)
-      signal.throwIfAborted()
-    }
+    throwIfGivenUp()
+    const client = await pool.connect()
+    loan = client
+    // A connection on loan that breaks emits `error`; whatever it was doing rejects as well, which is enough.
+    client.on?.('error', ignore)
+    if (givenUp !== undefined) giveBack(false)
+    throwIfGivenUp()
     const result = await body(client)
     giveBack(false)
     return result
@@ -40,8 +47,22 @@ export async function onConnection<T>(
     giveBack(!isAnswer(error))
     throw error
   } finally {
-    signal?.removeEventListener('abort', giveUp)
+    unheed?.()
   }
+}
+
+/** Returns how to stop listening, if there is anything to stop. */
+function whenGivenUp(call: Call | undefined, listener: (why: unknown) => void): (() => void) | undefined {
+  if (call === undefined) return undefined
+  if (call.whenGivenUp !== undefined) {
+    call.whenGivenUp(listener)
+    return undefined
+  }
+  const { signal } = call
+  const onAbort = (): void => listener(signal.reason)
+  if (signal.aborted) onAbort()
+  signal.addEventListener('abort', onAbort, { once: true })
+  return () => signal.removeEventListener('abort', onAbort)
 }
 
 const ignore = (): void => {}

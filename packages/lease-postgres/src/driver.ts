@@ -2,13 +2,6 @@
  * The shape of the driver: only the methods that are called. `pg` fits as it is; another driver can be wrapped.
  */
 
-/** One statement. */
-export interface PostgresQuery {
-  readonly text: string
-  // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
-  readonly values?: any[]
-}
-
 /** What a statement brought. */
 export interface PostgresResult {
   // oxlint-disable-next-line typescript/no-explicit-any -- every driver declares its rows as it likes
@@ -17,7 +10,8 @@ export interface PostgresResult {
 
 /** A connection on loan from the pool. `pg.PoolClient` fits. */
 export interface PostgresPoolClient {
-  query(query: PostgresQuery): Promise<PostgresResult>
+  // oxlint-disable-next-line typescript/no-explicit-any -- the driver's own type
+  query(text: string, values?: any[]): Promise<PostgresResult>
   /** Gives the connection back; `true` closes it, which also makes the query under way reject. */
   release(destroy?: boolean): void
   on?(event: 'error', listener: (error: Error) => void): unknown
@@ -36,7 +30,7 @@ export interface PostgresPool {
 /** A connection of its own, for LISTEN. `pg.Client` fits. */
 export interface PostgresListenClient {
   connect(): Promise<unknown>
-  query(query: PostgresQuery): Promise<unknown>
+  query(text: string): Promise<unknown>
   on(event: 'notification', listener: (message: { payload?: string | undefined }) => void): unknown
   on(event: 'error', listener: (error: Error) => void): unknown
   on(event: 'end', listener: () => void): unknown

@@ -10,7 +10,6 @@ export type {
   PostgresListenClient,
   PostgresPool,
   PostgresPoolClient,
-  PostgresQuery,
   PostgresResult,
   PostgresTransaction,
 } from './driver.ts'

@@ -20,13 +20,13 @@ export function listenTo(channel: string, open: OpenListenClient): OpenHintConne
     signal.addEventListener('abort', abandon, { once: true })
     try {
       await client.connect()
-      await client.query({ text: `LISTEN ${quoteIdentifier(channel)}` })
+      await client.query(`LISTEN ${quoteIdentifier(channel)}`)
     } catch (error) {
       abandon()
       throw error
     } finally {
       signal.removeEventListener('abort', abandon)
     }
-    return { ended, ping: () => client.query({ text: 'SELECT 1' }), close: () => client.end() }
+    return { ended, ping: () => client.query('SELECT 1'), close: () => client.end() }
   }
 }

@@ -14,7 +14,7 @@ import { quoteIdentifier, quoteLiteral, tablesOf, type TableOptions } from './sc
 export async function migrate(pool: PostgresPool, options: TableOptions = {}): Promise<void> {
   const text = migrationSql(options)
   // Without values, so that the statements travel as one message and are thereby one transaction.
-  await onConnection(pool, undefined, (client) => client.query({ text }))
+  await onConnection(pool, undefined, (client) => client.query(text))
 }
 
 /**

@@ -113,6 +113,8 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    const only = ops[0]?.kind
+    if (only !== undefined && ops.every(({ kind }) => kind === only)) return await this.#applyKind(only, ops, call)
     const verdicts = Array.from<Verdict>({ length: ops.length })
     const kinds = new Map<Op['kind'], number[]>()
     for (const [index, { kind }] of ops.entries()) {
@@ -206,30 +208,25 @@ export class PostgresSubstrate implements Substrate {
     return announces ? [this.#namespace, ...columns, this.#channel] : [this.#namespace, ...columns]
   }
 
-  /** The rows that the function answers. */
+  /** The rows that the function answers. What lost to a concurrent transaction is sent again. */
   async #call(name: keyof Functions, values: unknown[], call: Call): Promise<unknown[]> {
-    const send = (): Promise<unknown[]> => this.#query(this.#functions[name].call, values, call)
-    const [row] = (await this.#patiently(send, call)) as { answer: string }[]
-    return (JSON.parse(row?.answer ?? '[]') as Columns[]).flatMap(rowsOf)
-  }
-
-  async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
-    try {
-      return await onConnection(this.#pool, call.signal, async (client) => (await client.query({ text, values })).rows)
-    } catch (error) {
-      throw explained(error)
-    }
-  }
-
-  /** Sends again what lost to a concurrent transaction. */
-  async #patiently<T>(send: () => Promise<T>, call: Call): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await send()
+        const [row] = (await this.#query(this.#functions[name].call, values, call)) as { answer: string }[]
+        return (JSON.parse(row?.answer ?? '[]') as Columns[]).flatMap(rowsOf)
       } catch (error) {
         if (!isConflict(error) || attempt === MAX_ATTEMPTS) throw error
         await sleep(this.#clock, Math.random() * 5 * 2 ** attempt, call.signal)
       }
+    }
+  }
+
+  async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
+    try {
+      const { rows } = await onConnection(this.#pool, call, (client) => client.query(text, values))
+      return rows
+    } catch (error) {
+      throw explained(error)
     }
   }
 }

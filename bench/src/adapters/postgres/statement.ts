@@ -3,7 +3,7 @@
  * could save at best (batch). They are taken from the adapter as it sends them, so that they never fall behind it.
  */
 import { randomUUID } from 'node:crypto'
-import { PostgresSubstrate, type PostgresQuery } from 'lease-postgres'
+import { PostgresSubstrate } from 'lease-postgres'
 import type { Pool } from 'pg'
 import type { Adapter } from '../../bench.ts'
 import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
@@ -32,6 +32,15 @@ export function postgresStatementBatch({ inFlight }: { readonly inFlight: number
   }
 }
 
+interface Statement {
+  readonly text: string
+  readonly values: readonly unknown[]
+}
+
+interface Answer {
+  readonly answer: string
+}
+
 /** What the functions answer: an array for each field. */
 interface Answers {
   readonly n: readonly number[] | null
@@ -42,17 +51,18 @@ interface Answers {
 async function byHand(url: string, prepare: boolean): Promise<ByHand> {
   const pool = openPool(url, HAND_POOL)
   const namespace = randomUUID()
-  const templates = await record<PostgresQuery>((sent) => recording(pool, namespace, sent), LONG_MS)
+  const templates = await record<Statement>((sent) => recording(pool, namespace, sent), LONG_MS)
   const tokens = new Map<string, string>()
   let nonces = 0
   /** The tokens by the numbers of the operations, from 1. */
   const send = async (kind: Kind, columns: readonly unknown[][]): Promise<ReadonlyMap<number, string>> => {
-    const { text, values = [] } = templates[kind].request
+    const { text, values } = templates[kind].request
     // namespace, one array per field, and what follows (the channel of announcements)
     const arrays = columns.map((column) => `{${JSON.stringify(column).slice(1, -1)}}`)
     const all = [namespace, ...arrays, ...values.slice(1 + columns.length)]
-    const query = prepare ? { text, values: all, name: `by_hand_${kind}` } : { text, values: all }
-    const { rows } = await pool.query<{ answer: string }>(query)
+    const { rows } = await (prepare
+      ? pool.query<Answer>({ text, values: all, name: `by_hand_${kind}` })
+      : pool.query<Answer>(text, all))
     const granted = new Map<number, string>()
     for (const { n, done, token = [] } of JSON.parse(rows[0]?.answer ?? '[]') as Answers[]) {
       for (const [index, number] of (n ?? []).entries()) if (done[index]) granted.set(number, token[index] ?? '')
@@ -84,7 +94,7 @@ async function byHand(url: string, prepare: boolean): Promise<ByHand> {
 }
 
 /** An adapter that puts the statements it sends into the list. */
-function recording(pool: Pool, namespace: string, sent: PostgresQuery[]): PostgresSubstrate {
+function recording(pool: Pool, namespace: string, sent: Statement[]): PostgresSubstrate {
   return new PostgresSubstrate({
     namespace,
     listen: false,
@@ -92,9 +102,9 @@ function recording(pool: Pool, namespace: string, sent: PostgresQuery[]): Postgr
       async connect() {
         const client = await pool.connect()
         return {
-          query(query) {
-            sent.push(query)
-            return client.query(query)
+          query(text, values = []) {
+            sent.push({ text, values })
+            return client.query(text, values)
           },
           release: (destroy) => client.release(destroy),
         }
