@@ -2,6 +2,9 @@ import { ableTo, armsOf, type Adapter, type Ground, type Sample, type Workload }
 import { heapBytes } from '../heap.ts'
 import { growingSizes, inWindows } from './loop.ts'
 
+/** So many leases are held and released beforehand. */
+const WARM_UP = 2_000
+
 /** What a lease that is kept alive costs its process while nothing happens: its name, its Hold, what is known of it. */
 export const w6Memory: Workload<{ readonly size: number }> = {
   name: 'W6',
@@ -28,7 +31,8 @@ async function keepAlive(adapter: Adapter, ground: Ground, size: number): Promis
   const contestant = await adapter.open(ground)
   try {
     const keep = ableTo(adapter, contestant, 'keep')
-    await keep.hold('warm-up') // connections, compiled code
+    // What is there once, however many leases follow: connections, compiled code, tables that have grown to some size.
+    await inWindows(WARM_UP, async (index) => (await keep.hold(`warm-up-${index}`)).release())
     const kept: unknown[] = Array.from({ length: size })
     const before = await heapBytes()
     const startMs = performance.now()

@@ -88,10 +88,14 @@ export class HintStream {
       over.signal.addEventListener('abort', () => reject(over.signal.reason as Error), { once: true })
     })
     ended.catch(ignore)
-    const end = (): void => over.abort(new Error('the connection ended'))
+    let isOver = false // reading it off the signal would be the dearest step of passing on a hint
+    const end = (): void => {
+      isOver = true
+      over.abort(new Error('the connection ended'))
+    }
     signal.addEventListener('abort', end, { once: true })
     const tell = (change: LeaseChange): void => {
-      if (over.signal.aborted) return
+      if (isOver) return
       for (const listener of [...this.#listeners]) listener(change)
     }
     let connection: HintConnection | undefined

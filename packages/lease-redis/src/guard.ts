@@ -86,7 +86,7 @@ export class RedisGuard {
     const watched = terms.map((term) => keyFor(redis, term))
     const tokens = terms.map(({ fencingToken }) => String(fencingToken))
     try {
-      return await evaluate(redis, guarded(lua), [...watched, ...keys], [terms.length, ...tokens, ...args])
+      return await evaluate(redis, guarded(terms.length, lua), [...watched, ...keys], [...tokens, ...args])
     } catch (error) {
       const { message } = error as { message?: unknown }
       const lost = typeof message === 'string' ? /^LEASELOST (\d+)$/.exec(message)?.[1] : undefined
@@ -155,23 +155,23 @@ export class RedisGuard {
 /** Connections on which a transaction of ours is under way. */
 const busy = new WeakSet<object>()
 
-/** Scripts made lately, by the caller's text: its digest is dearer than all else that `run` does here. */
+/** Scripts made lately, by the number of terms and the caller's text: a digest is dearer than all else that `run` does here. */
 const made = new Map<string, Script>()
 const MOST_MADE = 256
 
 /**
- * KEYS: leases, then the caller's. ARGV: how many leases, their tokens, then the caller's. All of ours is on the first
- * line: what the server says about lines of the script is true of the caller's own.
+ * KEYS: leases, then the caller's. ARGV: their tokens, then the caller's. Ours are taken out before his script begins. All
+ * of ours is on the first line: what the server says about lines of the script is true of the caller's own.
  */
-function guarded(lua: string): Script {
-  const known = made.get(lua)
+function guarded(terms: number, lua: string): Script {
+  const name = `${terms} ${lua}`
+  const known = made.get(name)
   if (known !== undefined) return known
-  const check = `local n = tonumber(ARGV[1]) for i = 1, n do local stored, begin = redis.call('GET', KEYS[i]), ARGV[i + 1] .. '|' if not stored or string.sub(stored, 1, #begin) ~= begin then return redis.error_reply('LEASELOST ' .. i) end end`
-  const shift = `local function from(list, first) if #list < 4000 then return { unpack(list, first) } end local rest = {} for i = first, #list do rest[#rest + 1] = list[i] end return rest end`
-  const text = `${check} ${shift} return (function(KEYS, ARGV) ${lua}\nend)(from(KEYS, n + 1), from(ARGV, n + 2))`
+  const check = `local stored, begin = redis.call('GET', KEYS[i]), ARGV[i] .. '|' if not stored or string.sub(stored, 1, #begin) ~= begin then return redis.error_reply('LEASELOST ' .. i) end`
+  const shift = `table.remove(KEYS, 1) table.remove(ARGV, 1)`
+  const fresh = script(`for i = 1, ${terms} do ${check} end for i = 1, ${terms} do ${shift} end ${lua}`)
   if (made.size >= MOST_MADE) made.clear()
-  const fresh = script(text)
-  made.set(lua, fresh)
+  made.set(name, fresh)
   return fresh
 }
 
