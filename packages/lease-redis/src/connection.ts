@@ -10,18 +10,16 @@ import type { Script } from './script.ts'
  *
  * @throws what the driver throws
  */
-export async function evaluate(
+export function evaluate(
   redis: RedisScripting,
   { text, sha }: Script,
   keys: readonly string[],
   args: readonly (string | Buffer | number)[],
 ): Promise<unknown> {
-  try {
-    return await redis.evalsha(sha, keys.length, ...keys, ...args)
-  } catch (error) {
+  return redis.evalsha(sha, keys.length, ...keys, ...args).catch((error: unknown) => {
     if (wordOf(error) !== 'NOSCRIPT') throw error
     return redis.eval(text, keys.length, ...keys, ...args)
-  }
+  })
 }
 
 /** The word with which Redis begins its errors, or the code of a system call, or undefined. */

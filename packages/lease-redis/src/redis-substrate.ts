@@ -203,12 +203,10 @@ export class RedisSubstrate implements Substrate {
     return answer
   }
 
-  async #run(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
-    try {
-      return await evaluate(this.#redis, script, keys, args)
-    } catch (error) {
+  #run(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
+    return evaluate(this.#redis, script, keys, args).catch((error: unknown) => {
       throw explained(error)
-    }
+    })
   }
 }
 
