@@ -50,8 +50,11 @@ import {
 import { ServerTime } from './server-time.ts'
 import { inspectionWarnings } from './warnings.ts'
 
-/** While a script runs nobody else is served: a batch of this size takes the server a millisecond or two. */
-const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4, enoughOps: 32 }
+/**
+ * While a script runs nobody else is served: a batch of the largest size takes the server a millisecond. Few operations
+ * are worth a run of their own already, as the server is at one while this process is at another.
+ */
+const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4, enoughOps: 8 }
 
 /** How many names of the index one step of a full read looks at: about a millisecond of the server's time. */
 const NAMES_PER_STEP = 500
