@@ -2,7 +2,7 @@ import { getEventListeners } from 'node:events'
 import { expect } from 'chai'
 import { ErrInvalid, ErrNotValid, ErrUnknown } from '../src/errors.ts'
 import { MemoryStore, MemorySubstrate } from '../src/memory/index.ts'
-import type { ClaimOp } from '../src/substrate.ts'
+import type { Call, ClaimOp, Op } from '../src/substrate.ts'
 import { SubstrateClient } from '../src/substrate-client.ts'
 import { FaultySubstrate, TestClock, track } from '../src/testing/index.ts'
 import { rejection } from './manager.bench.ts'
@@ -76,6 +76,31 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(read.state).to.equal('pending')
     await clock.advance(1)
     expect(read.state).to.equal('fulfilled')
+  })
+
+  it('decision 24: a call that is given up tells those who listen, and whoever asks later at once, why the signal aborts', async () => {
+    const clock = new TestClock()
+    const calls: Call[] = []
+    const told: unknown[] = []
+    class Silent extends MemorySubstrate {
+      override apply(_ops: readonly Op[], call: Call): Promise<never> {
+        calls.push(call)
+        call.whenGivenUp?.((why) => told.push(why))
+        call.whenGivenUp?.((why) => told.push(why))
+        return new Promise(() => {})
+      }
+    }
+    const client = new SubstrateClient({ substrate: new Silent({ store: new MemoryStore({ clock }) }), clock })
+    const claim = track(client.claimLease('db', { holder: 'a', duration: 3000 }))
+    await clock.advance(999)
+    expect([calls.length, told]).to.deep.equal([1, []])
+    await clock.advance(1)
+    const [call] = calls
+    call?.whenGivenUp?.((why) => told.push(why))
+    expect(call?.signal.aborted).to.equal(true)
+    expect(told).to.deep.equal(Array.from({ length: 3 }, () => call?.signal.reason as Error))
+    await client.close()
+    await clock.drive(claim.promise.catch(() => {}))
   })
 
   it('contended: certainly not done, asked again soon, without using up attempts', async () => {

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Verdict } from 'lease-core'
+import type { Call, Verdict } from 'lease-core'
 import { postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
 import { migrate, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'
@@ -154,34 +154,36 @@ for (const target of postgresTargets()) {
       expect(await readOne(substrate, 'l')).to.equal(undefined)
     })
 
-    it('a call given up closes its connection, and its late answer reaches nobody', async () => {
-      await using proxy = await startProxy(setting.url)
-      const pool = setting.newPool({ connectionString: proxy.url(setting.url), max: 1 })
-      const substrate = setting.substrate({ pool })
-      await grant(substrate, claim('warm', 'a', 1_000))
-      proxy.hold()
-      const controller = new AbortController()
-      const pending = substrate.apply([claim('slow', 'a', 60_000)], newCall(controller.signal))
-      await sleep(30)
-      controller.abort(new Error('given up'))
-      expect((await pending)[0]).to.have.property('outcome', 'unknown')
-      proxy.resume()
-      expect(await grant(substrate, claim('next', 'b', 60_000))).to.include({ holder: 'b' })
-      expect(pool.totalCount).to.equal(1)
-    })
+    for (const how of ['by its signal', 'by calling back'] as const) {
+      it(`a call given up ${how} closes its connection, and its late answer reaches nobody`, async () => {
+        await using proxy = await startProxy(setting.url)
+        const pool = setting.newPool({ connectionString: proxy.url(setting.url), max: 1 })
+        const substrate = setting.substrate({ pool })
+        await grant(substrate, claim('warm', 'a', 1_000))
+        proxy.hold()
+        const { call, giveUp } = callToGiveUp(how)
+        const pending = substrate.apply([claim('slow', 'a', 60_000)], call)
+        await sleep(30)
+        giveUp(new Error('given up'))
+        expect((await pending)[0]).to.have.property('outcome', 'unknown')
+        proxy.resume()
+        expect(await grant(substrate, claim('next', 'b', 60_000))).to.include({ holder: 'b' })
+        expect(pool.totalCount).to.equal(1)
+      })
 
-    it('a call given up while it waits for a connection is never sent', async () => {
-      const pool = setting.newPool({ max: 1 })
-      const substrate = setting.substrate({ pool })
-      const busy = await pool.connect()
-      const controller = new AbortController()
-      const pending = substrate.apply([claim('never', 'a', 60_000)], newCall(controller.signal))
-      controller.abort(new Error('given up'))
-      busy.release()
-      expect((await pending)[0]).to.have.property('outcome', 'unknown')
-      expect(await readOne(substrate, 'never')).to.equal(undefined)
-      expect(pool.idleCount).to.equal(1)
-    })
+      it(`a call given up ${how} while it waits for a connection is never sent`, async () => {
+        const pool = setting.newPool({ max: 1 })
+        const substrate = setting.substrate({ pool })
+        const busy = await pool.connect()
+        const { call, giveUp } = callToGiveUp(how)
+        const pending = substrate.apply([claim('never', 'a', 60_000)], call)
+        giveUp(new Error('given up'))
+        busy.release()
+        expect((await pending)[0]).to.have.property('outcome', 'unknown')
+        expect(await readOne(substrate, 'never')).to.equal(undefined)
+        expect(pool.idleCount).to.equal(1)
+      })
+    }
 
     it('an idle connection that breaks does not end the process', async () => {
       const pool = new Pool({ connectionString: setting.url, application_name: 'victim' }) // nobody listens to its errors
@@ -244,3 +246,14 @@ describe('a server of our own', () => {
     await pool.end()
   })
 })
+
+/** A call, and how to give it up; whoever listens in the other way hears nothing. */
+function callToGiveUp(how: 'by its signal' | 'by calling back'): { call: Call; giveUp: (why: Error) => void } {
+  const controller = new AbortController()
+  if (how === 'by its signal') return { call: newCall(controller.signal), giveUp: (why) => controller.abort(why) }
+  const listeners: ((why: Error) => void)[] = []
+  return {
+    call: { ...newCall(), whenGivenUp: (listener) => void listeners.push(listener) },
+    giveUp: (why) => listeners.forEach((listener) => listener(why)),
+  }
+}
