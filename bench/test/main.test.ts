@@ -11,18 +11,7 @@ import { reportOf, type Report } from '../src/report.ts'
 import { workloads } from '../src/workloads/index.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const quick = [
-  '--substrate',
-  'memory',
-  '--workload',
-  'W1,W5',
-  '--seconds',
-  '0.05',
-  '--warm-up',
-  '0',
-  '--repetitions',
-  '2',
-]
+const quick = '--substrate memory --workload W1,W5 --seconds 0.05 --warm-up 0 --repetitions 2'.split(' ')
 
 describe('bench: the command', function () {
   this.timeout(120_000)

@@ -489,7 +489,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #sweep(): void {
-    for (const [lease, belief] of this.#beliefs) if (!belief.trusted(this.#glance.take())) this.#beliefs.delete(lease)
+    const now = this.#glance.take()
+    for (const [lease, belief] of this.#beliefs) if (!belief.trusted(now)) this.#beliefs.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#beliefs.size)
   }
 

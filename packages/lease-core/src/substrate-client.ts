@@ -743,8 +743,9 @@ class RoundTrip implements Call {
 
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
-      this.#controller = new AbortController()
-      if (this.#givenUp !== undefined) this.#controller.abort(this.#givenUp)
+      const controller = new AbortController()
+      this.#controller = controller
+      this.whenGivenUp((why) => controller.abort(why))
     }
     return this.#controller.signal
   }
@@ -756,7 +757,6 @@ class RoundTrip implements Call {
 
   giveUp(error: Error): void {
     this.#givenUp = error
-    this.#controller?.abort(error)
     for (const listener of this.#listeners ?? []) listener(error)
   }
 }

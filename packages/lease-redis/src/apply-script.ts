@@ -24,8 +24,8 @@ const LINE_MS = 600_000
 export const LATE = 'late'
 
 /**
- * What a script that changes leases begins with: leave, and what is known of the namespace. ARGV begins with the time after which nothing is to be
- * done, and the channel.
+ * What a script that changes leases begins with: leave, and what is known of the namespace. ARGV begins with the time
+ * after which nothing is to be done, and the channel.
  */
 export const beginning: string = `
 if ARGV[1] ~= '0' and us > tonumber(ARGV[1]) then return { us, '${LATE}' } end
