@@ -50,8 +50,9 @@ function placesOf(report: Report): Places {
   return places
 }
 
-function where({ date, node, machine, options }: Report, { place, repetitions }: TableResult): string {
-  const length = `${repetitions} × ${options.seconds} s after ${options.warmUpSeconds} s to warm up`
+function where({ date, node, machine, options }: Report, { place, repetitions, warmUpSeconds }: TableResult): string {
+  const warmUp = warmUpSeconds > 0 ? ` after ${warmUpSeconds} s to warm up` : ''
+  const length = `${repetitions} × ${options.seconds} s${warmUp}`
   return `${place} · ${date.slice(0, 10)} · Node ${node.replace(/^v/, '')} · ${machine} · ${length}`
 }
 

@@ -27,6 +27,8 @@ export interface TableResult {
   readonly workload: string
   readonly title: string
   readonly repetitions: number
+  /** 0: it did not warm up. */
+  readonly warmUpSeconds: number
   readonly metrics: readonly Metric[]
   readonly references: readonly string[]
   readonly rows: readonly Row[]
@@ -95,7 +97,7 @@ export async function run(
         const { title, metrics } = table
         const references = table.references.filter((label) => rows.some((row) => row.label === label))
         const where = { substrate: substrate.name, place: place.about, workload: workload.name }
-        results.push({ ...where, title, repetitions, metrics, references, rows, failures })
+        results.push({ ...where, title, repetitions, warmUpSeconds, metrics, references, rows, failures })
       }
     } finally {
       await place.close()

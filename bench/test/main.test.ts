@@ -74,6 +74,7 @@ describe('bench: the command', function () {
       workload: 'W1',
       title: 'A title',
       repetitions: 1,
+      warmUpSeconds: 0,
       metrics: [{ name: 'rate', better: 'more' }],
       references: [],
       rows: [],
