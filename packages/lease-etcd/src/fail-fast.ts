@@ -28,6 +28,7 @@ const nothingToUndo = { dispose: (): void => {} }
  * - No hidden retries: etcd3 repeats every call, also transactions that must not be; this library retries by itself.
  * - A connection that has gone silent is noticed after seven seconds while a call or a watch is open on it, and by the
  *   next call at once.
+ * - Servers that are back are found within a second or so; gRPC itself may let two minutes pass after a long outage.
  * - Calls that carry no deadline get one; by default etcd3 waits for ever.
  */
 export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Required<
@@ -43,6 +44,9 @@ export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Requi
       'grpc.keepalive_time_ms': 6_000,
       'grpc.keepalive_timeout_ms': 1_000,
       'grpc.keepalive_permit_without_calls': 0,
+      // Each attempt lets 1.6 times as much pass as the one before.
+      'grpc.initial_reconnect_backoff_ms': 100,
+      'grpc.max_reconnect_backoff_ms': 1_000,
     },
     defaultCallOptions,
   }
