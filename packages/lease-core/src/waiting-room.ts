@@ -112,9 +112,9 @@ export class WaitingRoom {
       const deadline: Task = { wakeAtMs: -1, wake: () => reject(this.#inVain(contender)) }
       leave = (reason) => {
         agenda.off(deadline)
-        giveUp.abort(reason)
         const wasNext = awaited.contenders[0] === contender
-        remove(awaited.contenders, contender)
+        // One who was granted it has left already; to abort without a reason would make an error, and its stack, for nobody.
+        if (remove(awaited.contenders, contender)) giveUp.abort(reason)
         if (awaited.contenders.length === 0) {
           awaited.turn = noTurn()
           this.#rest(awaited)
