@@ -1,7 +1,8 @@
 import { expect } from 'chai'
 import { TestClock } from 'lease-core/testing'
 import { etcdTargets } from 'lease-servers'
-import { claim, extend, grant, newCall, openSetting, sleep, unique, type Setting } from './setting.ts'
+import { claim, extend, grant, newCall, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 import { Buckets } from '../src/buckets.ts'
 
 describe('buckets', () => {

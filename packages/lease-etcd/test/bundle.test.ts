@@ -2,7 +2,8 @@ import { expect } from 'chai'
 import type { Holding, Verdict } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdDriver, EtcdSubstrate, EtcdTxn } from 'lease-etcd'
-import { claim, extend, grant, newCall, openSetting, pin, readOne, release, unique, type Setting } from './setting.ts'
+import { claim, extend, grant, newCall, pin, readOne, release, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 const outcomes = (verdicts: readonly Verdict[]): string[] => verdicts.map(({ outcome }) => outcome)
 

@@ -4,7 +4,8 @@ import { FaultySubstrate } from 'lease-core/testing'
 import { etcdClient, EtcdGuard, EtcdSubstrate } from 'lease-etcd'
 import { startEtcd, type Etcd } from 'lease-servers'
 import { after, before, describe, it } from 'mocha'
-import { openSetting, sleep, unique, type Setting } from './setting.ts'
+import { sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const nodes of [1, 3] as const) declare(nodes)
 

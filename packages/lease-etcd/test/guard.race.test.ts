@@ -3,7 +3,8 @@ import { ErrNotHeld } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import { EtcdGuard, type EtcdSubstrate } from 'lease-etcd'
 import type { Etcd3 } from 'etcd3'
-import { claim, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+import { claim, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 interface Term {
   readonly lease: string

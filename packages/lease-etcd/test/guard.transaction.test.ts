@@ -2,7 +2,8 @@ import { expect } from 'chai'
 import { ErrNotHeld, ErrTrapdoor, Manager } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import { etcdClient, EtcdGuard } from 'lease-etcd'
-import { openSetting, unique, type Setting } from './setting.ts'
+import { unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of etcdTargets(1)) {
   describe(`a guarded transaction, on ${target.name}`, () => {

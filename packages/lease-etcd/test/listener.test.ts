@@ -4,18 +4,8 @@ import { etcdTargets, startEtcd, startProxy, type Etcd } from 'lease-servers'
 import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import {
-  claim,
-  eventually,
-  extend,
-  grant,
-  openSetting,
-  release,
-  settle,
-  sleep,
-  unique,
-  type Setting,
-} from './setting.ts'
+import { claim, eventually, extend, grant, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 /** What this substrate hears, from the first `resync` on. */
 async function listen(substrate: EtcdSubstrate): Promise<LeaseChange[]> {

@@ -1,155 +1,46 @@
 /** What applications live through when the servers, or the way to them, fail: a Manager over real connections. */
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrUnknown, Manager, type ErrLost, type Hold, type LeaseEvent } from 'lease-core'
+import { ErrClaimDenied, ErrUnknown, Manager, type Client } from 'lease-core'
 import { etcdClient, failFast } from 'lease-etcd'
-import { etcdTargets, startEtcd, startProxy, type Etcd, type EtcdMember, type Proxy } from 'lease-servers'
+import { etcdTargets, startEtcd, startProxy, type Etcd, type EtcdMember } from 'lease-servers'
 import { Etcd3 } from 'etcd3'
-import { eventually, openSetting, sleep, unique, type Setting } from './setting.ts'
-
-const unheard: unknown[] = []
-const onUnheard = (reason: unknown): void => void unheard.push(reason)
-before(() => process.on('unhandledRejection', onUnheard))
-after(() => {
-  process.off('unhandledRejection', onUnheard)
-  expect(unheard).to.deep.equal([])
-})
-
-function succeeds(call: Promise<unknown>): Promise<boolean> {
-  return call.then(
-    () => true,
-    () => false,
-  )
-}
+import { eventually, managed, outages, overAccident, sleep, succeeds, unique, type Way } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of etcdTargets(1)) {
   describe(`a manager whose way to ${target.name} fails`, () => {
     let direct: Setting
-    let proxy: Proxy
+    let way: Way
     let etcd: Etcd3
 
     before(async () => {
       const url = target.endpoints[0] ?? ''
       direct = openSetting(target)
-      proxy = await startProxy(url)
+      const proxy = await startProxy(url)
       etcd = direct.newEtcd({ hosts: proxy.url(url) })
+      way = {
+        proxy,
+        open: (namespace) => ({
+          client: etcdClient({ etcd, namespace, requestTimeout: 1_000 }),
+          close: () => Promise.resolve(),
+        }),
+        claiming: /"h":"a"/,
+        async stored(namespace, lease) {
+          const [kv] = (await direct.etcd.get(`lease/${namespace}/l/${lease}`).exec()).kvs
+          return kv && { holder: (JSON.parse(kv.value.toString()) as { h: string }).h, token: kv.create_revision }
+        },
+      }
     })
     after(async () => {
       await direct[Symbol.asyncDispose]()
-      await proxy.close()
+      await way.proxy.close()
     })
 
-    /** A manager with its client, both gone in the end. */
-    async function managed(
-      body: (manager: Manager, events: LeaseEvent[], namespace: string) => Promise<void>,
-    ): Promise<void> {
-      const namespace = unique('outage')
-      const client = etcdClient({ etcd, namespace, requestTimeout: 1_000 })
-      const manager = new Manager({ client })
-      const events: LeaseEvent[] = []
-      manager.events.subscribe((event) => events.push(event))
-      try {
-        await body(manager, events, namespace)
-      } finally {
-        proxy.resume()
-        await manager.stop()
-        await client.close()
-      }
-    }
-
-    async function record(namespace: string, lease: string): Promise<{ holder: string; token: string } | undefined> {
-      const [kv] = (await direct.etcd.get(`lease/${namespace}/l/${lease}`).exec()).kvs
-      return kv && { holder: (JSON.parse(kv.value.toString()) as { h: string }).h, token: kv.create_revision }
-    }
-
-    it('a claim whose reply is lost is granted, in the term that the lost reply told of', () =>
-      managed(async (manager, _, namespace) => {
-        await manager.claim('warm', 'up', 60_000)
-        let committed: string | undefined
-        const cut = proxy.cutAfterRequest(1, /"h":"a"/).then(async () => {
-          committed = (await record(namespace, 'l'))?.token
-        })
-        await manager.claim('l', 'a', 60_000)
-        await cut
-        const { fencingToken } = await manager.token('l', 'a').check()
-        expect(committed).to.equal(String(fencingToken))
-        expect(await record(namespace, 'l')).to.deep.equal({ holder: 'a', token: committed })
-      }))
-
-    it('a claim given up while the way is down does not keep others out', () =>
-      managed(async (manager, _, namespace) => {
-        await manager.claim('warm', 'up', 60_000)
-        const controller = new AbortController()
-        const cut = proxy.cutAfterRequest(1, /"h":"a"/).then(() => controller.abort(new Error('enough')))
-        const outcome = await manager.claim('l', 'a', 60_000, { signal: controller.signal }).then(
-          () => 'granted',
-          (error: unknown) => error,
-        )
-        await cut
-        if (outcome === 'granted') return // the retry was faster than the abort: the claim is the caller's
-        expect(outcome).to.have.property('message', 'enough')
-        await eventually(async () => (await record(namespace, 'l')) === undefined)
-        await manager.claim('l', 'b', 60_000)
-      }))
-
-    it('a holder behind a half-open connection learns that it lost no later than its trust window ends', () =>
-      managed(async (manager) => {
-        await manager.claim('warm', 'up', 60_000)
-        const durationMs = 2_000
-        const startedMs = performance.now()
-        const hold = await manager.hold('l', 'a', { duration: durationMs })
-        let endedMs = Number.POSITIVE_INFINITY
-        hold.signal.addEventListener('abort', () => (endedMs = performance.now()))
-        await sleep(900) // one renewal has been answered
-        proxy.pause()
-        const pausedMs = performance.now()
-        await eventually(() => hold.signal.aborted)
-        expect(hold.held).to.equal(false)
-        expect((hold.signal.reason as ErrLost).reason).to.equal('unreachable')
-        expect(endedMs - startedMs).to.be.greaterThan(durationMs * 0.9)
-        expect(endedMs - pausedMs).to.be.lessThan(durationMs + 500) // timers of a busy machine are late
-        proxy.resume()
-        await eventually(() => succeeds(manager.claim('l', 'b', 1_000)), 20_000)
-      })).timeout(40_000)
-
-    it('renewals that fail for a while and then succeed keep the hold in its term', () =>
-      managed(async (manager, events) => {
-        const hold = await manager.hold('l', 'a', { duration: 6_000, renewEvery: 500 })
-        await proxy.refuse()
-        await eventually(() => events.some((event) => event.type === 'retrying'))
-        await proxy.accept()
-        await sleep(6_500)
-        expect(hold.held).to.equal(true)
-        expect((await manager.token('l', 'a').check()).fencingToken).to.equal(hold.fencingToken)
-        await hold.release()
-      })).timeout(30_000)
-
-    it('a server that cannot be reached is ErrUnknown with its cause, for every call, and then the manager goes on', () =>
-      managed(async (manager) => {
-        await manager.claim('l', 'a', 60_000)
-        await proxy.refuse()
-        const calls = {
-          claim: manager.claim('m', 'a', 1_000),
-          check: manager.token('m', 'a').check(),
-          release: manager.release('l', 'a'),
-          revoke: manager.revoke('l'),
-          pin: manager.pin('l', 'e'),
-          pinned: manager.pinned(),
-          leases: manager.leases(),
-          hold: manager.hold('n', 'a', { duration: 1_000 }),
-        }
-        const outcomes = await Promise.allSettled<unknown>(Object.values(calls))
-        for (const [index, call] of Object.keys(calls).entries()) {
-          const outcome = outcomes[index]
-          const error: unknown = outcome?.status === 'rejected' ? outcome.reason : undefined
-          expect(error, call).to.be.instanceOf(ErrUnknown)
-          expect(error, call).to.have.property('cause').that.is.instanceOf(Error)
-        }
-        await proxy.accept()
-        await eventually(() => succeeds(manager.claim('m', 'a', 1_000)))
-      })).timeout(30_000)
+    outages(() => way)
 
     it('servers that are back after an outage are found soon, however long it was', () =>
-      managed(async (manager) => {
+      managed(way, async (manager) => {
+        const { proxy } = way
         await proxy.refuse()
         const over = new AbortController()
         // While calls of the driver overlap, they share a connection, and the pauses between its attempts grow.
@@ -171,43 +62,10 @@ for (const target of etcdTargets(1)) {
   })
 }
 
-/** Two managers of two processes, with a hold here, and a wait and a contender there. */
-async function overAccident(server: Etcd, accident: (here: Manager) => Promise<void>): Promise<void> {
-  const setting = openSetting(server)
+/** Makes clients of one namespace, each with a driver of its own. */
+function opener(setting: Setting): () => Client {
   const namespace = unique('n')
-  const clients = [1, 2].map(() => etcdClient({ etcd: setting.newEtcd(), namespace, requestTimeout: 1_000 }))
-  const [here, there] = clients.map((client) => new Manager({ client, maxSleep: 2_000 })) as [Manager, Manager]
-  try {
-    const hold = await here.hold('kept', 'a', { duration: 20_000, renewEvery: 500 })
-    await here.claim('lapsing', 'a', 4_000)
-    const wait = there.waitUntilExpired('lapsing')
-    let contender: Hold | undefined
-    const contending = there
-      .hold('kept', 'b', { duration: 20_000, wait: true })
-      .then((granted) => (contender = granted))
-
-    await accident(here)
-
-    await wait
-    await eventually(async () => {
-      try {
-        return (await there.leases()).get('kept')?.holder === 'a'
-      } catch {
-        return false
-      }
-    }, 20_000)
-    expect(hold.held).to.equal(true)
-    expect(contender).to.equal(undefined)
-    await eventually(() => succeeds(hold.release()))
-    await contending
-    expect(contender?.held).to.equal(true)
-    expect(contender?.fencingToken).to.satisfy((token: bigint) => token > hold.fencingToken)
-  } finally {
-    await there.stop()
-    await here.stop()
-    for (const client of clients) await client.close()
-    await setting[Symbol.asyncDispose]()
-  }
+  return () => etcdClient({ etcd: setting.newEtcd(), namespace, requestTimeout: 1_000 })
 }
 
 describe('a manager whose server is killed and comes back', () => {
@@ -218,12 +76,14 @@ describe('a manager whose server is killed and comes back', () => {
   })
   after(() => server.stop())
 
-  it('holds, waiters and contenders recover by themselves, and nothing is rejected unheard', () =>
-    overAccident(server, async () => {
+  it('holds, waiters and contenders recover by themselves, and nothing is rejected unheard', async () => {
+    await using setting = openSetting(server)
+    await overAccident(opener(setting), async () => {
       await server.kill()
       await sleep(1_500)
       await server.restart()
-    })).timeout(60_000)
+    })
+  }).timeout(60_000)
 })
 
 describe('a manager of three nodes whose leader is killed', () => {
@@ -235,8 +95,9 @@ describe('a manager of three nodes whose leader is killed', () => {
   after(() => server.stop())
 
   it('holds, waiters and contenders go on; a lease that is held is never granted to another, and tokens rise', async () => {
+    await using setting = openSetting(server)
     let killed: EtcdMember | undefined
-    await overAccident(server, async (here) => {
+    await overAccident(opener(setting), async (here) => {
       const last = new Map<string, bigint>()
       const granted: Record<string, number> = { before: 0, after: 0 }
       const now = { phase: 'before' }

@@ -1,19 +1,8 @@
 import { expect } from 'chai'
 import type { Holding, Op } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
-import {
-  claim,
-  extend,
-  newCall,
-  openSetting,
-  pin,
-  release,
-  settle,
-  sleep,
-  unique,
-  unpin,
-  type Setting,
-} from './setting.ts'
+import { claim, extend, newCall, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of etcdTargets()) {
   describe(`many at once, on ${target.name}`, () => {
@@ -40,7 +29,7 @@ for (const target of etcdTargets()) {
               if (round % 6 === 3) return { kind: 'expire', lease, lapsed: found.get(lease)?.version }
               return index % 2 === 0 ? release(lease, holder) : unpin(lease, holder)
             })
-          for (const verdict of await substrate.apply(ops, newCall(undefined, 20_000))) {
+          for (const verdict of await substrate.apply(ops, newCall({ timeoutMs: 20_000 }))) {
             if (verdict.outcome === 'unknown') throw verdict.cause
             outcomes[verdict.outcome] = (outcomes[verdict.outcome] ?? 0) + 1
           }

@@ -3,19 +3,8 @@ import type { Op, Verdict } from 'lease-core'
 import { etcdTargets, startEtcd, startProxy, type Etcd } from 'lease-servers'
 import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import { Etcd3, type IOptions } from 'etcd3'
-import {
-  claim,
-  extend,
-  grant,
-  newCall,
-  openSetting,
-  readOne,
-  release,
-  settle,
-  sleep,
-  unique,
-  type Setting,
-} from './setting.ts'
+import { claim, extend, grant, newCall, readOne, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 const unhandled: unknown[] = []
 const onUnhandled = (error: unknown): void => void unhandled.push(error)
@@ -30,7 +19,7 @@ const verdictOf = async (
   op: Op = claim(unique('l'), 'a', 1_000),
   timeoutMs = 5_000,
 ): Promise<Verdict> => {
-  const [verdict] = await substrate.apply([op], newCall(undefined, timeoutMs))
+  const [verdict] = await substrate.apply([op], newCall({ timeoutMs }))
   return verdict ?? expect.fail()
 }
 
@@ -188,7 +177,7 @@ for (const target of etcdTargets(1)) {
     it('a call given up in a pause between two attempts sends no more', async () => {
       const controller = new AbortController()
       const substrate = setting.substrate({ etcd: through('http://127.0.0.1:1') })
-      const pending = substrate.apply([claim('l', 'a', 1_000)], newCall(controller.signal))
+      const pending = substrate.apply([claim('l', 'a', 1_000)], newCall({ signal: controller.signal }))
       await sleep(5)
       const reason = new Error('given up')
       controller.abort(reason)

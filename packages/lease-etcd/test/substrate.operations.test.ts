@@ -2,21 +2,8 @@ import { expect } from 'chai'
 import type { Op } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdSubstrate } from 'lease-etcd'
-import {
-  claim,
-  expire,
-  extend,
-  grant,
-  newCall,
-  openSetting,
-  pin,
-  readOne,
-  release,
-  settle,
-  unique,
-  unpin,
-  type Setting,
-} from './setting.ts'
+import { claim, expire, extend, grant, newCall, pin, readOne, release, settle, unique, unpin } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 const vacant = { outcome: 'granted', holding: undefined, cause: undefined }
 

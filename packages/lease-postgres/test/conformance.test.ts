@@ -4,7 +4,8 @@ import { FaultySubstrate } from 'lease-core/testing'
 import { postgresTargets, startPostgres, type Postgres, type PostgresTarget } from 'lease-servers'
 import { postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
 import { after, before, describe, it } from 'mocha'
-import { openSetting, sleep, type Setting } from './setting.ts'
+import { sleep } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) declare(target)
 

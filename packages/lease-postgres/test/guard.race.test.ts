@@ -3,7 +3,8 @@ import { ErrNotHeld } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
 import { SqlGuard, type PostgresSubstrate } from 'lease-postgres'
 import type { PoolClient } from 'pg'
-import { claim, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+import { claim, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 /** Writes the token to the account inside a transaction, if the guard lets it. */
 type Write = (

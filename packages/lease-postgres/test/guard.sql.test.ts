@@ -2,7 +2,8 @@ import { expect } from 'chai'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
 import { SqlGuard, type PostgresSubstrate } from 'lease-postgres'
-import { claim, grant, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+import { claim, grant, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`SqlGuard, on ${target.name}`, () => {

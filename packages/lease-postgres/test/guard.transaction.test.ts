@@ -3,7 +3,8 @@ import { ErrNotHeld, ErrTrapdoor, type Holding } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
 import type { PostgresSubstrate, PostgresTransaction } from 'lease-postgres'
 import type { PoolClient } from 'pg'
-import { claim, extend, grant, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+import { claim, extend, grant, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`a connection as trapdoor key, on ${target.name}`, () => {

@@ -2,19 +2,8 @@ import { expect } from 'chai'
 import type { LeaseChange } from 'lease-core'
 import { postgresTargets, startProxy } from 'lease-servers'
 import { Client } from 'pg'
-import {
-  claim,
-  eventually,
-  extend,
-  grant,
-  newCall,
-  openSetting,
-  release,
-  settle,
-  sleep,
-  unique,
-  type Setting,
-} from './setting.ts'
+import { claim, eventually, extend, grant, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`hints, on ${target.name}`, () => {

@@ -3,20 +3,8 @@ import { ErrNotValid, type Op } from 'lease-core'
 import { freshDatabase, postgresTargets, type FreshDatabase } from 'lease-servers'
 import { migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
 import { Pool, type PoolConfig } from 'pg'
-import {
-  claim,
-  extend,
-  grant,
-  newCall,
-  eventually,
-  openSetting,
-  readOne,
-  release,
-  settle,
-  sleep,
-  unique,
-  type Setting,
-} from './setting.ts'
+import { claim, extend, grant, newCall, eventually, readOne, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`migrate, on ${target.name}`, () => {

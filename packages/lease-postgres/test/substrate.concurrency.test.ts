@@ -3,7 +3,8 @@ import type { Op } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
 import { collect } from 'lease-postgres'
 import { Pool } from 'pg'
-import { claim, extend, grant, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+import { claim, extend, grant, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`many at once, on ${target.name}`, () => {

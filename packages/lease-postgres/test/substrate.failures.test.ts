@@ -3,19 +3,8 @@ import type { Call, Verdict } from 'lease-core'
 import { postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
 import { migrate, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'
-import {
-  claim,
-  eventually,
-  grant,
-  newCall,
-  openSetting,
-  readOne,
-  release,
-  settle,
-  sleep,
-  unique,
-  type Setting,
-} from './setting.ts'
+import { claim, eventually, grant, newCall, readOne, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`failures, on ${target.name}`, () => {
@@ -250,7 +239,8 @@ describe('a server of our own', () => {
 /** A call, and how to give it up; whoever listens in the other way hears nothing. */
 function callToGiveUp(how: 'by its signal' | 'by calling back'): { call: Call; giveUp: (why: Error) => void } {
   const controller = new AbortController()
-  if (how === 'by its signal') return { call: newCall(controller.signal), giveUp: (why) => controller.abort(why) }
+  if (how === 'by its signal')
+    return { call: newCall({ signal: controller.signal }), giveUp: (why) => controller.abort(why) }
   const listeners: ((why: Error) => void)[] = []
   return {
     call: { ...newCall(), whenGivenUp: (listener) => void listeners.push(listener) },

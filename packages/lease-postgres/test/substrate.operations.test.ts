@@ -1,19 +1,8 @@
 import { expect } from 'chai'
 import { postgresTargets } from 'lease-servers'
 import type { PostgresSubstrate } from 'lease-postgres'
-import {
-  claim,
-  extend,
-  grant,
-  newCall,
-  openSetting,
-  readOne,
-  release,
-  settle,
-  sleep,
-  unique,
-  type Setting,
-} from './setting.ts'
+import { claim, extend, grant, newCall, readOne, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`the operations, on ${target.name}`, () => {

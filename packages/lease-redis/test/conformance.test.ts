@@ -5,7 +5,7 @@ import { FaultySubstrate } from 'lease-core/testing'
 import { startRedis, startRedisCluster, type Redis as Server, type RedisCluster } from 'lease-servers'
 import { redisClient, RedisGuard, RedisSubstrate, type RedisConnection } from 'lease-redis'
 import { after, before, describe, it } from 'mocha'
-import { sleep } from './setting.ts'
+import { sleep } from 'lease-scenes'
 
 const unitMs = 250
 

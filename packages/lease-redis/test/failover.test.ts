@@ -8,7 +8,8 @@ import { ErrClaimDenied, ErrNotHeld, ErrUnknown, Manager, type ErrLost, type Hol
 import { RedisGuard, redisClient } from 'lease-redis'
 import { startRedisSentinel, type RedisSentinel, type RedisSentinelOptions } from 'lease-servers'
 import { describe, it } from 'mocha'
-import { caught, eventually, sleep, type RedisOptions } from './setting.ts'
+import { caught, eventually, sleep } from 'lease-scenes'
+import { type RedisOptions } from './setting.ts'
 
 const namespace = 'failover'
 /** Sentinels that were kept waiting by a busy machine do nothing for half a minute. */

@@ -3,7 +3,8 @@ import type { Redis } from 'ioredis'
 import { ErrNotHeld } from 'lease-core'
 import { redisTargets } from 'lease-servers'
 import { RedisGuard, type RedisSubstrate } from 'lease-redis'
-import { claim, extend, newCall, openSetting, release, settle, sleep, unique, type Setting } from './setting.ts'
+import { claim, extend, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 /** One attempt of a holder to write its token down. */
 interface Attempt {

@@ -3,20 +3,8 @@ import { Cluster, type Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor, type Holding } from 'lease-core'
 import { redisTargets, startProxy } from 'lease-servers'
 import { RedisGuard, RedisSubstrate } from 'lease-redis'
-import {
-  caught,
-  claim,
-  extend,
-  grant,
-  openSetting,
-  pin,
-  release,
-  settle,
-  sleep,
-  unique,
-  unpin,
-  type Setting,
-} from './setting.ts'
+import { caught, claim, extend, grant, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of redisTargets('server')) {
   describe(`guards, on ${target.name}`, () => {

@@ -1,20 +1,8 @@
 import { expect } from 'chai'
 import type { Op } from 'lease-core'
 import { redisTargets } from 'lease-servers'
-import {
-  claim,
-  expire,
-  extend,
-  newCall,
-  openSetting,
-  pin,
-  release,
-  settle,
-  sleep,
-  unique,
-  unpin,
-  type Setting,
-} from './setting.ts'
+import { claim, expire, extend, newCall, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 for (const target of redisTargets('server')) {
   describe(`many at once, on ${target.name}`, function () {

@@ -12,7 +12,6 @@ import {
   extend,
   grant,
   newCall,
-  openSetting,
   pin,
   readOne,
   release,
@@ -20,9 +19,8 @@ import {
   sleep,
   unique,
   unpin,
-  type RedisOptions,
-  type Setting,
-} from './setting.ts'
+} from 'lease-scenes'
+import { openSetting, type RedisOptions, type Setting } from './setting.ts'
 
 const unhandled: unknown[] = []
 const onUnhandled = (error: unknown): void => void unhandled.push(error)
@@ -105,7 +103,7 @@ for (const target of redisTargets('server')) {
         await grant(substrate, claim('warm', 'a', 1_000))
         proxy.pause()
         const op = claim('zombie', 'a', 600_000)
-        const error = await caught(substrate.apply([op], newCall(timeoutMs)))
+        const error = await caught(substrate.apply([op], newCall({ timeoutMs })))
         expect(error.message).to.equal('Command timed out')
         await sleep(300)
         const requests = proxy.counters.requests
@@ -168,7 +166,7 @@ for (const target of redisTargets('server')) {
           },
         })
         const substrate = setting.substrate({ redis: slow, clock })
-        const error = await caught(substrate.apply([claim('l', 'a', 60_000)], newCall(10)))
+        const error = await caught(substrate.apply([claim('l', 'a', 60_000)], newCall({ timeoutMs: 10 })))
         expect(error.message).to.match(/after its time, and nothing was done/)
         expect(await setting.substrate().read(['l'])).to.have.property('size', 0)
       })

@@ -9,7 +9,6 @@ import {
   extend,
   grant,
   newCall,
-  openSetting,
   pin,
   readOne,
   release,
@@ -17,8 +16,8 @@ import {
   sleep,
   unique,
   unpin,
-  type Setting,
-} from './setting.ts'
+} from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
 
 type Five = [string, string, string, string, string]
 

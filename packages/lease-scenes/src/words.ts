@@ -1,0 +1,110 @@
+/** Short words for operations on a substrate, for what becomes of them, and for waiting. */
+import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Substrate, Verdict } from 'lease-core'
+
+let count = 0
+
+/** A name that no other test uses. */
+export function unique(word: string): string {
+  return `${word}-${process.pid}-${++count}`
+}
+
+export function newCall(more: Partial<Call> = {}): Call {
+  return { signal: new AbortController().signal, timeoutMs: 5_000, ...more }
+}
+
+export function claim(lease: string, holder: string, durationMs: number, more: Partial<ClaimOp> = {}): ClaimOp {
+  return {
+    kind: 'claim',
+    lease,
+    holder,
+    durationMs,
+    nonce: unique('nonce'),
+    value: undefined,
+    lapsed: undefined,
+    ...more,
+  }
+}
+
+export function extend(lease: string, holder: string, durationMs: number, more: Partial<ExtendOp> = {}): ExtendOp {
+  return {
+    kind: 'extend',
+    lease,
+    holder,
+    durationMs,
+    fencingToken: undefined,
+    value: undefined,
+    seen: undefined,
+    ...more,
+  }
+}
+
+export function release(lease: string, holder: string, more: Partial<ReleaseOp> = {}): ReleaseOp {
+  return { kind: 'release', lease, holder, fencingToken: undefined, nonce: undefined, ...more }
+}
+
+export function expire(lease: string, lapsed?: string): ExpireOp {
+  return { kind: 'expire', lease, lapsed }
+}
+
+export function pin(lease: string, entity: string): PinOp {
+  return { kind: 'pin', lease, entity }
+}
+
+export function unpin(lease: string, entity: string): PinOp {
+  return { kind: 'unpin', lease, entity }
+}
+
+/** The verdict of one operation; `contended` is asked again, as core does. @throws what made it unknown */
+export async function settle(substrate: Substrate, op: Op): Promise<Verdict> {
+  for (;;) {
+    const [verdict] = await substrate.apply([op], newCall())
+    if (verdict === undefined) throw new Error('no verdict')
+    if (verdict.outcome === 'unknown') throw verdict.cause
+    if (verdict.outcome !== 'contended') return verdict
+    await sleep(1 + Math.random() * 5)
+  }
+}
+
+/** The holding that this granted operation left. */
+export async function grant(substrate: Substrate, op: Op): Promise<Holding> {
+  const { outcome, holding } = await settle(substrate, op)
+  if (outcome !== 'granted' || holding === undefined) throw new Error(`${op.kind} ${op.lease} was ${outcome}`)
+  return holding
+}
+
+export async function readOne(substrate: Substrate, lease: string): Promise<Holding | undefined> {
+  return (await substrate.read([lease], newCall())).get(lease)
+}
+
+/** What the call rejects with. */
+export async function caught(call: Promise<unknown>): Promise<Error> {
+  try {
+    await call
+  } catch (error) {
+    return error as Error
+  }
+  throw new Error('it did not reject')
+}
+
+/** Whether the call resolves. */
+export function succeeds(call: Promise<unknown>): Promise<boolean> {
+  return call.then(
+    () => true,
+    () => false,
+  )
+}
+
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}
+
+/** Resolves once the condition holds. @throws after `patienceMs`, or what the condition throws */
+export async function eventually(
+  condition: () => boolean | Promise<boolean>,
+  patienceMs: number = 8_000,
+): Promise<void> {
+  for (const deadline = Date.now() + patienceMs; !(await condition());) {
+    if (Date.now() > deadline) throw new Error('it never came true')
+    await sleep(5)
+  }
+}
