@@ -55,10 +55,14 @@ let arm: (guard: RedisGuard, term: GuardedTerm) => void
  * looks anew.
  */
 export class RedisGuard {
-  readonly #terms = new Map<string, GuardedTerm>()
+  /** One of each lease. Replaced, never changed: a run under way keeps those it began with. */
+  #terms: readonly GuardedTerm[] = []
 
   static {
-    arm = (guard, term) => void guard.#terms.set(term.key, term)
+    arm = (guard, term) => {
+      const others = guard.#terms.filter(({ key }) => key !== term.key)
+      guard.#terms = [...others, term]
+    }
   }
 
   /**
@@ -83,10 +87,10 @@ export class RedisGuard {
     if (typeof lua !== 'string' || lua.startsWith('#!')) {
       throw notValid([{ argument: 'lua', rule: 'must be a script without a #! line', value: lua }])
     }
-    const watched = terms.map((term) => keyFor(redis, term))
-    const tokens = terms.map(({ fencingToken }) => String(fencingToken))
+    const allKeys = [...terms.map((term) => keyFor(redis, term)), ...keys]
+    const allArgs = [...terms.map(beginningOf), ...args]
     try {
-      return await evaluate(redis, guarded(terms.length, lua), [...watched, ...keys], [...tokens, ...args])
+      return await evaluate(redis, guarded(terms.length, lua), allKeys, allArgs)
     } catch (error) {
       const { message } = error as { message?: unknown }
       const lost = typeof message === 'string' ? /^LEASELOST (\d+)$/.exec(message)?.[1] : undefined
@@ -146,32 +150,39 @@ export class RedisGuard {
   }
 
   #checked(): readonly GuardedTerm[] {
-    if (this.#terms.size === 0)
+    if (this.#terms.length === 0) {
       throw new ErrTrapdoor('nothing to guard yet: pass this RedisGuard to token.check() first')
-    return [...this.#terms.values()]
+    }
+    return this.#terms
   }
 }
 
 /** Connections on which a transaction of ours is under way. */
 const busy = new WeakSet<object>()
 
-/** Scripts made lately, by the number of terms and the caller's text: a digest is dearer than all else that `run` does here. */
-const made = new Map<string, Script>()
+/** With what begins what is stored of this term, and of no other (`script.ts`). */
+function beginningOf({ fencingToken }: GuardedTerm): string {
+  return `${fencingToken}|`
+}
+
+/** Scripts made lately, by the caller's text, for each number of terms: a digest is dearer than all else that `run` does here. */
+const made: Map<string, Script>[] = []
 const MOST_MADE = 256
 
 /**
- * KEYS: leases, then the caller's. ARGV: their tokens, then the caller's. Ours are taken out before his script begins. All
- * of ours is on the first line: what the server says about lines of the script is true of the caller's own.
+ * KEYS: leases, then the caller's. ARGV: how what is stored of each must begin, then the caller's. Ours are taken out before
+ * his script begins. All of ours is on the first line: what the server says about lines of the script is true of the caller's
+ * own.
  */
 function guarded(terms: number, lua: string): Script {
-  const name = `${terms} ${lua}`
-  const known = made.get(name)
+  const scripts = (made[terms] ??= new Map<string, Script>())
+  const known = scripts.get(lua)
   if (known !== undefined) return known
-  const check = `local stored, begin = redis.call('GET', KEYS[i]), ARGV[i] .. '|' if not stored or string.sub(stored, 1, #begin) ~= begin then return redis.error_reply('LEASELOST ' .. i) end`
+  const check = `local stored = redis.call('GET', KEYS[i]) if not stored or string.sub(stored, 1, #ARGV[i]) ~= ARGV[i] then return redis.error_reply('LEASELOST ' .. i) end`
   const shift = `table.remove(KEYS, 1) table.remove(ARGV, 1)`
   const fresh = script(`for i = 1, ${terms} do ${check} end for i = 1, ${terms} do ${shift} end ${lua}`)
-  if (made.size >= MOST_MADE) made.clear()
-  made.set(name, fresh)
+  if (scripts.size >= MOST_MADE) scripts.clear()
+  scripts.set(lua, fresh)
   return fresh
 }
 
@@ -181,7 +192,7 @@ async function watch(connection: RedisPrivateConnection, terms: readonly Guarded
   // Sent together: one connection answers in the order in which it was asked, so the looks come after WATCH.
   const [, ...looks] = await Promise.all([connection.watch(...keys), ...keys.map((key) => connection.get(key))])
   for (const [index, term] of terms.entries()) {
-    if (looks[index]?.startsWith(`${term.fencingToken}|`) === true) continue
+    if (looks[index]?.startsWith(beginningOf(term)) === true) continue
     await connection.unwatch()
     throw notHeld(term)
   }
