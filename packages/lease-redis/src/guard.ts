@@ -60,8 +60,8 @@ export class RedisGuard {
 
   static {
     arm = (guard, term) => {
-      const others = guard.#terms.filter(({ key }) => key !== term.key)
-      guard.#terms = [...others, term]
+      const terms = guard.#terms
+      guard.#terms = terms.length === 0 ? [term] : [...terms.filter(({ key }) => key !== term.key), term]
     }
   }
 
