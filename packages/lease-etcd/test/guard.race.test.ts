@@ -3,7 +3,7 @@ import { ErrNotHeld } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import { EtcdGuard, type EtcdSubstrate } from 'lease-etcd'
 import type { Etcd3 } from 'etcd3'
-import { claim, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { briefMs, claim, newCall, release, settle, sleep, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 interface Term {
@@ -47,10 +47,6 @@ const writes: Record<string, Write> = {
   },
 }
 
-const DURATION_MS = 15
-/** Of one in twenty: on a busy machine nobody is in time within the shorter one. */
-const LONGER_MS = 150
-
 for (const target of etcdTargets()) {
   describe(`stale holders in a race, on ${target.name}`, function () {
     this.timeout(120_000)
@@ -76,7 +72,7 @@ for (const target of etcdTargets()) {
         const substrate = setting.substrate({ namespace, etcd })
         while (granted < grants) {
           const lease = leases[Math.floor(Math.random() * leases.length)] ?? ''
-          const durationMs = Math.random() < 0.05 ? LONGER_MS : DURATION_MS
+          const durationMs = briefMs()
           let { outcome, holding } = await settle(substrate, claim(lease, holder, durationMs))
           if (outcome === 'refused') {
             const lapsed = holding?.version
@@ -125,5 +121,5 @@ for (const target of etcdTargets()) {
 
 /** Shorter or longer than the lease. */
 function pause(): Promise<void> {
-  return sleep(Math.random() * 4 * DURATION_MS)
+  return sleep(Math.random() * 60)
 }

@@ -4,8 +4,20 @@ import { ErrClaimDenied, ErrUnknown, Manager, type Client } from 'lease-core'
 import { etcdClient, failFast } from 'lease-etcd'
 import { etcdTargets, startEtcd, startProxy, type Etcd, type EtcdMember } from 'lease-servers'
 import { Etcd3 } from 'etcd3'
-import { eventually, managed, outages, overAccident, sleep, succeeds, unique, type Way } from 'lease-scenes'
+import {
+  eventually,
+  managed,
+  noneUnheard,
+  outages,
+  overAccident,
+  sleep,
+  succeeds,
+  unique,
+  type Way,
+} from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
+
+noneUnheard()
 
 for (const target of etcdTargets(1)) {
   describe(`a manager whose way to ${target.name} fails`, () => {
@@ -20,10 +32,7 @@ for (const target of etcdTargets(1)) {
       etcd = direct.newEtcd({ hosts: proxy.url(url) })
       way = {
         proxy,
-        open: (namespace) => ({
-          client: etcdClient({ etcd, namespace, requestTimeout: 1_000 }),
-          close: () => Promise.resolve(),
-        }),
+        open: (namespace) => etcdClient({ etcd, namespace, requestTimeout: 1_000 }),
         claiming: /"h":"a"/,
         async stored(namespace, lease) {
           const [kv] = (await direct.etcd.get(`lease/${namespace}/l/${lease}`).exec()).kvs

@@ -3,16 +3,10 @@ import type { Op, Verdict } from 'lease-core'
 import { etcdTargets, startEtcd, startProxy, type Etcd } from 'lease-servers'
 import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import { Etcd3, type IOptions } from 'etcd3'
-import { claim, extend, grant, newCall, readOne, release, settle, sleep, unique } from 'lease-scenes'
+import { noneUnheard, claim, extend, grant, newCall, readOne, release, settle, sleep, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
-const unhandled: unknown[] = []
-const onUnhandled = (error: unknown): void => void unhandled.push(error)
-before(() => process.on('unhandledRejection', onUnhandled))
-after(() => {
-  process.off('unhandledRejection', onUnhandled)
-  expect(unhandled).to.deep.equal([])
-})
+noneUnheard()
 
 const verdictOf = async (
   substrate: EtcdSubstrate,

@@ -3,7 +3,7 @@ import { ErrNotHeld } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
 import { SqlGuard, type PostgresSubstrate } from 'lease-postgres'
 import type { PoolClient } from 'pg'
-import { claim, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { briefMs, claim, newCall, release, settle, sleep, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 /** Writes the token to the account inside a transaction, if the guard lets it. */
@@ -75,7 +75,7 @@ for (const target of postgresTargets()) {
         const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 1 }) })
         for (let turn = 0; granted < grants; turn++) {
           const lease = leases[turn % leases.length] ?? ''
-          const durationMs = Math.random() < 0.05 ? 150 : 15 // on a busy machine nobody is in time within 15
+          const durationMs = briefMs()
           const [verdict] = await substrate.apply([claim(lease, holder, durationMs)], newCall())
           const token = verdict?.outcome === 'granted' ? verdict.holding?.fencingToken : undefined
           if (token === undefined) continue

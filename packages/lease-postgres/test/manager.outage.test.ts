@@ -23,10 +23,7 @@ for (const target of postgresTargets()) {
       pool = new Pool({ connectionString: proxy.url(database.url) })
       way = {
         proxy,
-        open: (namespace) => ({
-          client: postgresClient({ pool, namespace, requestTimeout: 1_000 }),
-          close: () => Promise.resolve(),
-        }),
+        open: (namespace) => postgresClient({ pool, namespace, requestTimeout: 1_000 }),
         claiming: /lease_claim_/,
         async stored(namespace, lease) {
           const text = 'SELECT holder, token::text FROM lease WHERE ns = $1 AND name = $2 AND holder IS NOT NULL'

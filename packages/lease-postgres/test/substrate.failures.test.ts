@@ -3,23 +3,18 @@ import type { Call, Verdict } from 'lease-core'
 import { postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
 import { migrate, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'
-import { claim, eventually, grant, newCall, readOne, release, settle, sleep, unique } from 'lease-scenes'
+import { claim, eventually, grant, newCall, noneUnheard, readOne, release, settle, sleep, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
+
+noneUnheard()
 
 for (const target of postgresTargets()) {
   describe(`failures, on ${target.name}`, () => {
     let setting: Setting
-    const unhandled: unknown[] = []
-    const onUnhandled = (error: unknown): void => void unhandled.push(error)
     before(async () => {
-      process.on('unhandledRejection', onUnhandled)
       setting = await openSetting(target)
     })
-    after(async () => {
-      await setting[Symbol.asyncDispose]()
-      process.off('unhandledRejection', onUnhandled)
-      expect(unhandled).to.deep.equal([])
-    })
+    after(() => setting[Symbol.asyncDispose]())
 
     const verdictOf = async (substrate: PostgresSubstrate, op = claim(unique('l'), 'a', 1_000)): Promise<Verdict> => {
       const [verdict] = await substrate.apply([op], newCall())
@@ -243,7 +238,7 @@ function callToGiveUp(how: 'by its signal' | 'by calling back'): { call: Call; g
     return { call: newCall({ signal: controller.signal }), giveUp: (why) => controller.abort(why) }
   const listeners: ((why: Error) => void)[] = []
   return {
-    call: { ...newCall(), whenGivenUp: (listener) => void listeners.push(listener) },
+    call: newCall({ whenGivenUp: (listener) => void listeners.push(listener) }),
     giveUp: (why) => listeners.forEach((listener) => listener(why)),
   }
 }

@@ -176,6 +176,10 @@ export function conflicts(windows: readonly Window[]): string[] {
   })
 }
 
+const PAUSE_MS = 50
+/** What a write may take: on a quiet machine it takes a tenth of it. */
+const WRITE_MS = 25
+
 /** How much time is lost because machine or server stall: a pause and a write, again and again, that take too long. */
 export class Stalls {
   readonly #manager: Manager
@@ -203,10 +207,10 @@ export class Stalls {
   async #run(): Promise<void> {
     while (!this.#stopped) {
       const fromMs = nowMs()
-      await pass(50)
+      await pass(PAUSE_MS)
       await this.#manager.claim('stalls', 'judge', 60_000).catch(() => {})
       const atMs = nowMs()
-      const lostMs = atMs - fromMs - 100
+      const lostMs = atMs - fromMs - PAUSE_MS - WRITE_MS
       if (lostMs > 0) this.#stalls.push({ atMs, lostMs })
     }
   }

@@ -8,8 +8,8 @@ import { ErrClaimDenied, ErrNotHeld, ErrUnknown, Manager, type ErrLost, type Hol
 import { RedisGuard, redisClient } from 'lease-redis'
 import { startRedisSentinel, type RedisSentinel, type RedisSentinelOptions } from 'lease-servers'
 import { describe, it } from 'mocha'
-import { caught, eventually, sleep } from 'lease-scenes'
-import { type RedisOptions } from './setting.ts'
+import { caught, eventually, hearUnheard, sleep } from 'lease-scenes'
+import type { RedisOptions } from './setting.ts'
 
 const namespace = 'failover'
 /** Sentinels that were kept waiting by a busy machine do nothing for half a minute. */
@@ -26,10 +26,8 @@ interface Party {
 /** Servers under Sentinels, and the parties that use them; all gone in the end. */
 class Fleet implements AsyncDisposable {
   readonly sentinel: RedisSentinel
-  /** Whatever was rejected and nobody heard. */
-  readonly unheard: unknown[] = []
+  readonly #unheard = hearUnheard()
   readonly #ends: (() => Promise<void>)[] = []
-  readonly #onUnheard = (reason: unknown): void => void this.unheard.push(reason)
 
   static async start(options: RedisSentinelOptions = {}): Promise<Fleet> {
     // No replica is promoted that was cut off for ten times as long: there must be time for what comes before.
@@ -38,7 +36,11 @@ class Fleet implements AsyncDisposable {
 
   private constructor(sentinel: RedisSentinel) {
     this.sentinel = sentinel
-    process.on('unhandledRejection', this.#onUnheard)
+  }
+
+  /** Whatever was rejected and nobody heard. */
+  get unheard(): readonly unknown[] {
+    return this.#unheard.reasons
   }
 
   /** A party that asks the Sentinels where the master is. */
@@ -64,7 +66,7 @@ class Fleet implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#ends.map((end) => end()))
     await this.sentinel.stop()
-    process.off('unhandledRejection', this.#onUnheard)
+    this.#unheard.stop()
   }
 
   #connect(options: RedisOptions): Redis {

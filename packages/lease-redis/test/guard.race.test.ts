@@ -3,7 +3,7 @@ import type { Redis } from 'ioredis'
 import { ErrNotHeld } from 'lease-core'
 import { redisTargets } from 'lease-servers'
 import { RedisGuard, type RedisSubstrate } from 'lease-redis'
-import { claim, extend, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { briefMs, claim, extend, newCall, release, settle, sleep, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 /** One attempt of a holder to write its token down. */
@@ -87,7 +87,7 @@ for (const target of redisTargets('server')) {
         for (let turn = 0; granted < grants; turn++) {
           const lease = leases[turn % leases.length] ?? ''
           const keys: Attempt['keys'] = [`${namespace}:${lease}:account`, `${namespace}:${lease}:log`]
-          const durationMs = Math.random() < 0.05 ? 150 : 15 // on a busy machine nobody is in time within 15
+          const durationMs = briefMs()
           const [verdict] = await substrate.apply([claim(lease, holder, durationMs)], newCall())
           const token = verdict?.outcome === 'granted' ? verdict.holding?.fencingToken : undefined
           if (token === undefined) continue

@@ -25,11 +25,8 @@ for (const target of redisTargets('server')) {
       const proxy = await startProxy(target.url)
       way = {
         proxy,
-        open(namespace) {
-          const redis = setting.connect({}, proxy.url(target.url))
-          const client = redisClient({ redis, namespace, requestTimeout: 1_000 })
-          return { client, close: () => Promise.resolve(redis.disconnect()) }
-        },
+        open: (namespace) =>
+          redisClient({ redis: setting.connect({}, proxy.url(target.url)), namespace, requestTimeout: 1_000 }),
         claiming: /\nC \d+ /,
         async stored(namespace, lease) {
           const stored = await setting.redis.get(`lease:{${namespace}}:l:${lease}`)

@@ -5,6 +5,7 @@ import { redisTargets, startProxy, startRedis, type Redis as Server } from 'leas
 import { RedisSubstrate } from 'lease-redis'
 import { systemClock, type Op, type Verdict } from 'lease-core'
 import {
+  noneUnheard,
   caught,
   claim,
   eventually,
@@ -22,13 +23,7 @@ import {
 } from 'lease-scenes'
 import { openSetting, type RedisOptions, type Setting } from './setting.ts'
 
-const unhandled: unknown[] = []
-const onUnhandled = (error: unknown): void => void unhandled.push(error)
-before(() => process.on('unhandledRejection', onUnhandled))
-after(() => {
-  process.off('unhandledRejection', onUnhandled)
-  expect(unhandled).to.deep.equal([])
-})
+noneUnheard()
 
 async function verdictOf(substrate: RedisSubstrate, op: Op = claim(unique('l'), 'a', 1_000)): Promise<Verdict> {
   return (await substrate.apply([op], newCall()))[0] ?? expect.fail()

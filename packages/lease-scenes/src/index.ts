@@ -1,5 +1,7 @@
-export { managed, outages, overAccident, unheard, type Way } from './outages.ts'
+export { managed, outages, overAccident, type Way } from './outages.ts'
+export { hearUnheard, noneUnheard, unheard } from './unheard.ts'
 export {
+  briefMs,
   caught,
   claim,
   eventually,

@@ -3,13 +3,14 @@ import { expect } from 'chai'
 import { ErrUnknown, Manager, type Client, type ErrLost, type Hold, type LeaseEvent } from 'lease-core'
 import type { Proxy } from 'lease-servers'
 import { it } from 'mocha'
+import { unheard } from './unheard.ts'
 import { eventually, sleep, succeeds, unique } from './words.ts'
 
 /** How a Manager reaches the server: past a proxy. */
 export interface Way {
   readonly proxy: Proxy
-  /** A client whose requests pass the proxy and take a second at most, and how to be rid of it. */
-  readonly open: (namespace: string) => { readonly client: Client; readonly close: () => Promise<void> }
+  /** A client whose requests pass the proxy and take a second at most. */
+  readonly open: (namespace: string) => Client
   /** What the request of a claim has on the wire, and no other. */
   readonly claiming: RegExp
   /** The stored term, seen past no proxy; undefined: vacant. */
@@ -19,27 +20,13 @@ export interface Way {
   ) => Promise<{ readonly holder: string; readonly token: string } | undefined>
 }
 
-/** Whatever is rejected unheard while the body runs. */
-export async function unheard(body: () => Promise<void>): Promise<unknown[]> {
-  const reasons: unknown[] = []
-  const onUnheard = (reason: unknown): void => void reasons.push(reason)
-  process.on('unhandledRejection', onUnheard)
-  try {
-    await body()
-    await sleep(10)
-  } finally {
-    process.off('unhandledRejection', onUnheard)
-  }
-  return reasons
-}
-
 /** A manager and all that it tells of, gone in the end; nothing may be rejected unheard. */
 export async function managed(
   way: Way,
   body: (manager: Manager, events: readonly LeaseEvent[], namespace: string) => Promise<void>,
 ): Promise<void> {
   const namespace = unique('outage')
-  const { client, close } = way.open(namespace)
+  const client = way.open(namespace)
   const manager = new Manager({ client })
   const events: LeaseEvent[] = []
   manager.events.subscribe((event) => events.push(event))
@@ -50,7 +37,6 @@ export async function managed(
     await way.proxy.accept()
     await manager.stop()
     await client.close()
-    await close()
   }
 }
 
