@@ -39,7 +39,7 @@ for (const target of etcdTargets(1)) {
       await grant(substrate, claim('t', 'b', 60_000, { lapsed: version }))
       await grant(substrate, claim('v', 'a', 50))
       await grant(setting.substrate(), claim('ä', 'a', 50)) // another namespace
-      await eventually(() => heard.length === 5, 20_000)
+      await eventually(() => heard.length === 5)
       expect(heard.slice(1)).to.deep.equal(['ä', 'e', 't', 'v'].map((lease) => ({ kind: 'vacated', lease })))
     }).timeout(30_000)
 
@@ -85,9 +85,9 @@ for (const target of etcdTargets(1)) {
       const heard = await listen(setting.substrate({ etcd: setting.newEtcd({ hosts: proxy.url(url) }) }))
       proxy.pause()
       const { connections } = proxy.counters
-      await eventually(() => proxy.counters.connections > connections, 20_000)
+      await eventually(() => proxy.counters.connections > connections)
       proxy.resume()
-      await eventually(() => resyncs(heard) === 2, 20_000)
+      await eventually(() => resyncs(heard) === 2)
     }).timeout(60_000)
 
     it('a server that was not there yet is found later', async () => {
@@ -169,9 +169,9 @@ describe('hints from a member that has lost its leader', () => {
     await eventually(() => resyncs(heard) === 1)
     const before = watches
     for (const member of server.members.slice(1)) member.pause()
-    await eventually(() => watches > before, 20_000)
+    await eventually(() => watches > before)
     expect(resyncs(heard)).to.equal(1)
     server.resume()
-    await eventually(() => resyncs(heard) > 1, 20_000)
+    await eventually(() => resyncs(heard) > 1)
   }).timeout(60_000)
 })

@@ -62,7 +62,7 @@ for (const target of etcdTargets(1)) {
         await sleep(10_000)
         await proxy.accept()
         const backMs = performance.now()
-        await eventually(() => succeeds(manager.claim('l', 'a', 1_000)), 20_000)
+        await eventually(() => succeeds(manager.claim('l', 'a', 1_000)))
         const foundMs = performance.now() - backMs
         over.abort()
         await Promise.all(callers)
@@ -148,7 +148,7 @@ describe('a manager of three nodes whose leader is killed', () => {
       killed = await server.leader()
       await killed.kill()
       now.phase = 'after'
-      await eventually(() => (granted['after'] ?? 0) > 50, 20_000)
+      await eventually(() => (granted['after'] ?? 0) > 50)
       now.phase = 'over'
       await Promise.all(workers)
       expect(granted['before']).to.be.greaterThan(10)
@@ -193,7 +193,7 @@ describe('a manager with an Etcd3 of its own defaults', () => {
       await server.kill()
       await sleep(1_500)
       await server.restart()
-      await eventually(() => succeeds(manager.claim('m', 'a', 60_000)), 20_000)
+      await eventually(() => succeeds(manager.claim('m', 'a', 60_000)))
       expect(hold.held).to.equal(true)
       await hold.release()
     } finally {

@@ -14,6 +14,7 @@ import {
   freshDatabase,
   postgresTargets,
   redisTargets,
+  until,
   type EtcdTarget,
   type FreshDatabase,
   type PostgresTarget,
@@ -40,7 +41,7 @@ export interface Store {
   closeClients(): Promise<void>
   /** Lets time pass: really waits, or advances the test clock. */
   pass(ms: number): Promise<void>
-  /** Lets time pass until the condition holds. @throws after thirty units */
+  /** Lets time pass until the condition holds. @throws after thirty units of the test clock; on real clocks mocha's limit is the only one */
   until(what: string, condition: () => boolean | Promise<boolean>): Promise<void>
   close(): Promise<void>
 }
@@ -84,12 +85,7 @@ abstract class AnyStore implements Store {
   }
 
   async until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-    const { clock, unitMs } = this
-    const startedMs = clock.monotonic()
-    for (let stepMs = 0; !(await condition()); stepMs = Math.min(unitMs / 10, stepMs * 2 + unitMs / 100)) {
-      if (clock.monotonic() - startedMs > 30 * unitMs) throw new Error(`no ${what} within ${30 * unitMs} ms`)
-      await this.pass(stepMs)
-    }
+    await until(what, condition)
   }
 
   async closeClients(): Promise<void> {
@@ -118,6 +114,15 @@ class InMemory extends AnyStore {
 
   override async pass(ms: number): Promise<void> {
     await this.clock.advance(ms)
+  }
+
+  override async until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+    const { clock, unitMs } = this
+    const startedMs = clock.monotonic()
+    for (let stepMs = 0; !(await condition()); stepMs = Math.min(unitMs / 10, stepMs * 2 + unitMs / 100)) {
+      if (clock.monotonic() - startedMs > 30 * unitMs) throw new Error(`no ${what} within ${30 * unitMs} ms`)
+      await this.pass(stepMs)
+    }
   }
 }
 

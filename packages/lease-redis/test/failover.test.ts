@@ -57,7 +57,7 @@ class Fleet implements AsyncDisposable {
   /** The replica that has been promoted, once it has. */
   async promoted(): Promise<Redis> {
     const { sentinel } = this
-    await eventually(async () => (await sentinel.masterPort()) !== sentinel.master.port, patienceMs)
+    await eventually(async () => (await sentinel.masterPort()) !== sentinel.master.port)
     const redis = this.#connect({ port: await sentinel.masterPort() })
     this.#ends.push(async () => redis.disconnect())
     return redis
@@ -142,7 +142,7 @@ describe('a failover to a replica that has everything', () => {
     const waiting = waitFor(there, 'held').then((theirs) => (next = theirs))
     await isDenied(there, 'held')
     for (let n = 0; n < 10; n++) await grantedTo(here, `before-${n}`)
-    await eventually(() => succeeds(hasty.redis.ping()), patienceMs)
+    await eventually(() => succeeds(hasty.redis.ping()))
     const highest = [...granted.values(), hold.fencingToken].reduce((one, other) => (one > other ? one : other))
     expect(await here.redis.wait(1, patienceMs)).to.equal(1)
 
@@ -158,7 +158,7 @@ describe('a failover to a replica that has everything', () => {
     expect(unclear).not.to.have.length(0)
     for (const outcome of unclear) causeOf(outcome)
     for (const [name, party] of Object.entries({ here, there, hasty })) {
-      await eventually(() => succeeds(grantedTo(party, `after-${name}`)), patienceMs)
+      await eventually(() => succeeds(grantedTo(party, `after-${name}`)))
     }
 
     for (const [lease, token] of granted) {
@@ -168,7 +168,7 @@ describe('a failover to a replica that has everything', () => {
     expect(hold.held).to.equal(true)
     const term = await stored(master, 'held')
     expect(term).to.include({ holder: 'a', token: String(hold.fencingToken) })
-    await eventually(async () => ((await stored(master, 'held'))?.expiryMs ?? 0) > Number(term?.expiryMs), patienceMs)
+    await eventually(async () => ((await stored(master, 'held'))?.expiryMs ?? 0) > Number(term?.expiryMs))
 
     expect(next).to.equal(undefined)
     await hold.release()
@@ -193,7 +193,7 @@ describe('a failover to a replica that was cut off', () => {
     await fleet.sentinel.master.kill()
     const master = await fleet.promoted()
     const next = await waiting
-    await eventually(() => hold.signal.aborted, patienceMs)
+    await eventually(() => hold.signal.aborted)
     expect(hold.held).to.equal(false)
     expect((hold.signal.reason as ErrLost).reason).to.be.oneOf(['revoked', 'taken'])
     expect(next.held).to.equal(true)
@@ -293,17 +293,14 @@ describe('two holders after a failover: a grant was forgotten, and the old maste
 
     await sentinel.mendReplication()
     const token = String(later.fencingToken)
-    await eventually(
-      async () => (await stored(straight.redis, 'l').catch(() => undefined))?.token === token,
-      patienceMs,
-    )
+    await eventually(async () => (await stored(straight.redis, 'l').catch(() => undefined))?.token === token)
     expect(causeOf(await caught(straight.manager.claim('m', 'c', longMs)))).to.match(/^the server is a replica/)
     expect(causeOf(await caught(straight.manager.token('l', 'b').check()))).to.match(/^the server is a replica/)
     expect(causeOf(await caught(straight.manager.leases()))).to.match(/^the server is a replica/)
     expect([...(await second.manager.leases()).keys()]).to.deep.equal(['l'])
     for (const lease of granted) expect(await stored(straight.redis, lease), lease).to.equal(undefined)
 
-    await eventually(() => earlier.signal.aborted, patienceMs)
+    await eventually(() => earlier.signal.aborted)
     expect((earlier.signal.reason as ErrLost).reason).to.equal('taken')
     expect(later.held).to.equal(true)
     expect((await second.manager.token('l', 'b').check(new RedisGuard())).fencingToken).to.equal(later.fencingToken)
@@ -323,8 +320,8 @@ describe('a master that has lost the replicas it must have (min-replicas-to-writ
     expect((await stored(redis, 'held'))?.expiryMs).to.equal(term?.expiryMs)
 
     await fleet.sentinel.mendReplication()
-    await eventually(() => succeeds(manager.claim('l', 'a', longMs)), patienceMs)
-    await eventually(async () => ((await stored(redis, 'held'))?.expiryMs ?? 0) > Number(term?.expiryMs), patienceMs)
+    await eventually(() => succeeds(manager.claim('l', 'a', longMs)))
+    await eventually(async () => ((await stored(redis, 'held'))?.expiryMs ?? 0) > Number(term?.expiryMs))
     expect(hold.held).to.equal(true)
     expect((await stored(redis, 'held'))?.token).to.equal(String(hold.fencingToken))
     expect(fleet.unheard).to.deep.equal([])

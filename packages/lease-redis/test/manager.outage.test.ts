@@ -147,7 +147,7 @@ async function failsOver(connect: () => RedisConnection, accident: () => Promise
     const next = await contending
     expect(hold.held).to.equal(false)
     expect(next.fencingToken > hold.fencingToken).to.equal(true)
-    await eventually(() => succeeds(here.claim('m', 'a', 1_000)), 30_000)
+    await eventually(() => succeeds(here.claim('m', 'a', 1_000)))
     expect((await there.leases()).get('l')?.fencingToken).to.equal(next.fencingToken)
     await next.release()
     await here.stop()

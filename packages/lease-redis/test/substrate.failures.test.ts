@@ -586,7 +586,7 @@ describe('a server of our own', () => {
     await server.kill()
     expect((await causeOf(substrate, claim('m', 'a', 1_000))).message).to.match(/cannot be reached/)
     await server.restart()
-    await eventually(() => resyncs === 2, 9_000)
+    await eventually(() => resyncs === 2)
     expect(await readOne(substrate, 'l')).to.include({ holder: 'a', fencingToken })
     await settle(substrate, release('l', 'a'))
     await eventually(() => vacated === 1)

@@ -92,7 +92,7 @@ export function outages(way: () => Way): void {
       expect(endedMs - startedMs).to.be.greaterThan(durationMs * 0.9)
       expect(endedMs - pausedMs).to.be.lessThan(durationMs + 500) // timers of a busy machine are late
       proxy.resume()
-      await eventually(() => succeeds(manager.claim('l', 'b', 1_000)), 20_000)
+      await eventually(() => succeeds(manager.claim('l', 'b', 1_000)))
     })).timeout(60_000)
 
   it('renewals that fail for a while and then succeed keep the hold in its term', () =>
@@ -131,7 +131,7 @@ export function outages(way: () => Way): void {
         expect(error, call).to.have.property('cause').that.is.instanceOf(Error)
       }
       await proxy.accept()
-      await eventually(() => succeeds(manager.claim('m', 'a', 1_000)), 20_000)
+      await eventually(() => succeeds(manager.claim('m', 'a', 1_000)))
     })).timeout(60_000)
 }
 
@@ -163,7 +163,7 @@ export async function overAccident(open: () => Client, accident: (here: Manager)
         } catch {
           return false
         }
-      }, 20_000)
+      })
       expect(hold.held).to.equal(true)
       expect(contender).to.equal(undefined)
       await eventually(() => succeeds(hold.release()))

@@ -1,5 +1,6 @@
 /** Short words for operations on a substrate, for what becomes of them, and for waiting. */
 import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Substrate, Verdict } from 'lease-core'
+import { until } from 'lease-servers'
 
 let count = 0
 
@@ -106,13 +107,10 @@ export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms))
 }
 
-/** Resolves once the condition holds. @throws after `patienceMs`, or what the condition throws */
+/** Resolves once the condition holds; mocha's limit is the only one, and its report then says `what` was awaited. */
 export async function eventually(
   condition: () => boolean | Promise<boolean>,
-  patienceMs: number = 8_000,
+  what: string = String(condition),
 ): Promise<void> {
-  for (const deadline = Date.now() + patienceMs; !(await condition());) {
-    if (Date.now() > deadline) throw new Error('it never came true')
-    await sleep(5)
-  }
+  await until(what, condition)
 }

@@ -1,3 +1,4 @@
+export { until, whatIsAwaited } from './awaited.ts'
 export { Den } from './process.ts'
 export { etcdProtocol } from './etcd-protocol.ts'
 export { type EtcdTarget, etcdTargets } from './etcd-targets.ts'

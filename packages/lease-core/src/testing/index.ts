@@ -21,3 +21,4 @@ export {
 } from './scripted-client.ts'
 export { TestClock, type TestClockOptions } from './test-clock.ts'
 export { track, type Tracked } from './track.ts'
+export { whileLive } from './while-live.ts'
