@@ -8,9 +8,9 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { after, describe, it } from 'mocha'
-import { conformance, faultsOf, type Harness } from '../src/conformance/index.ts'
-import { SubstrateClient } from '../src/substrate-client.ts'
-import { FaultySubstrate, TestClock } from '../src/testing/index.ts'
+import { conformance, faultsOf, type Harness } from '#src/conformance/index.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
 import { BreakableStore, BreakableSubstrate, WriteKey } from './conformance.breakable-store.ts'
 import { Collector, type Outcome } from './conformance.collector.ts'
 import { DEFECTS, type Defect } from './conformance.defects.ts'
@@ -19,7 +19,7 @@ import { DEFECTS, type Defect } from './conformance.defects.ts'
 type Expected = Record<string, Record<string, string>>
 
 const MANAGER = 'manager: '
-const file = new URL('./conformance.broken.json', import.meta.url)
+const file = new URL('../test/conformance.broken.json', import.meta.url)
 const updating = process.env['UPDATE_EXPECTED'] !== undefined
 const expected = updating ? {} : (JSON.parse(readFileSync(file, 'utf8')) as Expected)
 

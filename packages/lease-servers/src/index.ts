@@ -1,10 +1,12 @@
 export { until, whatIsAwaited } from './awaited.ts'
+export { enough } from './enough.ts'
 export { Den } from './process.ts'
 export { etcdProtocol } from './etcd-protocol.ts'
 export { type EtcdTarget, etcdTargets } from './etcd-targets.ts'
 export { type Etcd, type EtcdMember, type EtcdOptions, type EtcdOrigin, startEtcd } from './etcd.ts'
 export { type FreshDatabase, freshDatabase, type PostgresTarget, postgresTargets } from './postgres-targets.ts'
 export { postgresProtocol } from './postgres-protocol.ts'
+export { nodeOptions, programOf } from './program.ts'
 export { type Postgres, type PostgresOptions, type PostgresOrigin, startPostgres } from './postgres.ts'
 export {
   type ClientUnit,
@@ -21,3 +23,4 @@ export { type RedisSentinel, type RedisSentinelOptions, startRedisSentinel } fro
 export { type RedisClusterTarget, type RedisServerTarget, type RedisTarget, redisTargets } from './redis-targets.ts'
 export { type Redis, type RedisOptions, type RedisOrigin, startRedis } from './redis.ts'
 export { type Address } from './resp.ts'
+export { askedServers, provideTargets, Servers } from './targets.ts'

@@ -1,18 +1,23 @@
 import { etcdTargets } from './etcd-targets.ts'
 import { postgresTargets } from './postgres-targets.ts'
 import { redisTargets } from './redis-targets.ts'
-import { openTargets } from './targets.ts'
+import { askedServers, provideTargets, Servers } from './targets.ts'
 
-let close: (() => Promise<void>) | undefined
+const servers = new Servers()
 
 /** Starts the servers that the loaded test files asked for; a server that cannot be had fails the run. */
 export async function mochaGlobalSetup(): Promise<void> {
   // With --parallel the test files are loaded in processes of their own, after this: so all are started.
   if (process.argv.includes('--parallel')) for (const ask of [redisTargets, postgresTargets, etcdTargets]) ask()
-  close = await openTargets()
+  try {
+    provideTargets(await servers.targets(askedServers()))
+  } catch (error) {
+    await servers.stop()
+    throw error
+  }
 }
 
 /** Stops them. After Ctrl-C mocha does not call this; the servers then end with the process. */
 export async function mochaGlobalTeardown(): Promise<void> {
-  await close?.()
+  await servers.stop()
 }

@@ -34,23 +34,39 @@ export function shared<T>(name: string, open: () => Promise<Opened<T>>): Shared<
   }
 }
 
-/** Starts what test files have asked for and lets their targets find it. @throws with a hint when a server cannot be had. */
-export async function openTargets(): Promise<() => Promise<void>> {
-  const names = [...asked.keys()]
-  const opened = await Promise.allSettled([...asked.values()].map(async (open) => open()))
-  const close = async (): Promise<void> => {
+/** The names of the servers that have been asked for in this process. */
+export function askedServers(): readonly string[] {
+  return [...asked.keys()]
+}
+
+/** Lets the targets of this process find servers that another process has opened: the text of {@link Servers.targets}. */
+export function provideTargets(targets: string): void {
+  process.env[variable] = targets
+}
+
+/** Opens servers that have been asked for in this process, each once, and stops them in the end. */
+export class Servers {
+  readonly #opened = new Map<string, Promise<Opened<unknown>>>()
+
+  /** How to reach these, for {@link provideTargets}. @throws with a hint when one cannot be had */
+  async targets(names: readonly string[]): Promise<string> {
+    const reached = await Promise.all(names.map(async (name) => [name, (await this.#open(name)).reached] as const))
+    return JSON.stringify(Object.fromEntries(reached))
+  }
+
+  /** Stops all that were opened, also those that are still starting. */
+  async stop(): Promise<void> {
+    const opened = await Promise.allSettled(this.#opened.values())
     await Promise.all(opened.map(async (one) => (one.status === 'fulfilled' ? one.value.stop() : undefined)))
   }
-  const all: Record<string, unknown> = {}
-  for (const [index, one] of opened.entries()) {
-    if (one.status === 'fulfilled') all[names[index] ?? ''] = one.value.reached
-    else {
-      await close()
-      throw one.reason
-    }
+
+  async #open(name: string): Promise<Opened<unknown>> {
+    const open = asked.get(name)
+    if (open === undefined) throw new Error(`there is no server called ${name}`)
+    const opened = this.#opened.get(name) ?? open()
+    this.#opened.set(name, opened)
+    return await opened
   }
-  process.env[variable] = JSON.stringify(all)
-  return close
 }
 
 /** What to stop of a server that is not ours. */

@@ -1,0 +1,175 @@
+/** What a run checks besides the tests: types, lint, format, arrows, and the packages as npm would publish them. */
+import { spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { root } from './test-files.ts'
+
+/** One check: resolves to what is wrong, or to undefined. */
+export interface Check {
+  readonly title: string
+  run(signal: AbortSignal): Promise<string | undefined>
+}
+
+export interface CheckResult {
+  readonly title: string
+  readonly ms: number
+  readonly wrong: string | undefined
+}
+
+const cache = join(root, 'node_modules/.cache/lease-suite')
+
+/** Compiles everything, incrementally; two runs in one folder take turns. */
+export async function build(signal: AbortSignal): Promise<CheckResult> {
+  const unlock = await lock('build', signal)
+  try {
+    return await timed({ title: 'build', run: command('tsc', '-b', 'packages') }, signal)
+  } finally {
+    unlock()
+  }
+}
+
+/** Those that need the build, and can run beside tests. */
+export function checks(): readonly Check[] {
+  return [
+    { title: 'lint', run: command('oxlint', '--deny-warnings') },
+    { title: 'format', run: command('oxfmt', '--check') },
+    {
+      title: 'arrows',
+      run: command('depcruise', '--config', '.dependency-cruiser.mjs', 'packages', 'bench', 'docs/examples'),
+    },
+    ...publishedPackages().map((name) => ({ title: `package ${name}`, run: packageCheck(name) })),
+  ]
+}
+
+export async function timed(check: Check, signal: AbortSignal): Promise<CheckResult> {
+  const startedMs = performance.now()
+  const wrong = await check.run(signal)
+  return { title: check.title, ms: performance.now() - startedMs, wrong }
+}
+
+function command(name: string, ...args: string[]): Check['run'] {
+  return async (signal) => {
+    const { code, output } = await execute(join(root, 'node_modules/.bin', name), args, signal)
+    return code === 0 ? undefined : output || `${name} ended with ${code}`
+  }
+}
+
+function publishedPackages(): readonly string[] {
+  return readdirSync(join(root, 'packages')).filter((name) => {
+    const file = join(root, 'packages', name, 'package.json')
+    return existsSync(file) && (JSON.parse(readFileSync(file, 'utf8')) as { private?: boolean }).private !== true
+  })
+}
+
+/** Packs the package once and gives it to both tools; what they have passed before, to the letter, they pass again. */
+function packageCheck(name: string): Check['run'] {
+  const folder = join(root, 'packages', name)
+  return async (signal) => {
+    const passed = join(cache, `${name}.${contentsOf(folder)}.passed`)
+    if (existsSync(passed)) return undefined
+    const work = await mkdtemp(join(tmpdir(), 'lease-package-'))
+    try {
+      const packed = await execute(
+        'pnpm',
+        ['pack', '--pack-destination', work, '--config.ignore-scripts=true'],
+        signal,
+        folder,
+      )
+      const [tarball] = (await readdir(work)).filter((file) => file.endsWith('.tgz'))
+      if (packed.code !== 0 || tarball === undefined) return packed.output || 'pnpm pack made no package'
+      const file = join(work, tarball)
+      for (const [tool, ...args] of [
+        ['publint', 'run', file, '--strict'],
+        ['attw', file, '--profile', 'esm-only', '--quiet'],
+      ] as const) {
+        const wrong = await command(tool, ...args)(signal)
+        if (wrong !== undefined) return wrong
+      }
+    } finally {
+      await rm(work, { recursive: true, force: true })
+    }
+    mkdirSync(cache, { recursive: true })
+    writeFileSync(passed, '')
+    return undefined
+  }
+}
+
+/** A hash of everything that would be published. */
+function contentsOf(folder: string): string {
+  const hash = createHash('sha256')
+  for (const part of ['package.json', 'README.md', 'src', 'dist']) {
+    const path = join(folder, part)
+    if (!existsSync(path)) continue
+    const names = statSync(path).isDirectory()
+      ? readdirSync(path, { recursive: true, encoding: 'utf8' }).toSorted()
+      : ['']
+    for (const one of names) {
+      const file = join(path, one)
+      if (statSync(file).isFile() && !file.endsWith('.tsbuildinfo'))
+        hash.update(`${part}/${one}\0`).update(readFileSync(file))
+    }
+  }
+  return hash.digest('hex').slice(0, 24)
+}
+
+async function execute(
+  file: string,
+  args: readonly string[],
+  signal: AbortSignal,
+  cwd: string = root,
+): Promise<{ code: number | null; output: string }> {
+  return await new Promise((resolve) => {
+    const path = `${join(root, 'node_modules/.bin')}${delimiter}${process.env['PATH'] ?? ''}`
+    const child = spawn(file, [...args], {
+      cwd,
+      signal,
+      env: { ...process.env, PATH: path },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let output = ''
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8')
+      stream.on('data', (text: string) => (output += text))
+    }
+    child.on('error', (error) => resolve({ code: null, output: `${file}: ${error.message}` }))
+    child.on('close', (code) => resolve({ code, output: output.trim() }))
+  })
+}
+
+/** A file that only one process of this machine can make; one that a dead process has left is taken over. */
+async function lock(name: string, signal: AbortSignal): Promise<() => void> {
+  const file = join(cache, `${name}.lock`)
+  mkdirSync(cache, { recursive: true })
+  for (;;) {
+    signal.throwIfAborted()
+    try {
+      writeFileSync(file, String(process.pid), { flag: 'wx' })
+      return () => rmSync(file, { force: true })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
+    if (leftBehind(file)) rmSync(file, { force: true })
+    else await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+}
+
+function leftBehind(file: string): boolean {
+  try {
+    const pid = Number(readFileSync(file, 'utf8'))
+    return pid > 0 ? !runs(pid) : Date.now() - statSync(file).mtimeMs > 10_000
+  } catch {
+    return false // it has just been removed
+  }
+}
+
+function runs(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}

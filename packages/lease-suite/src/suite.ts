@@ -1,0 +1,90 @@
+/**
+ * One run: servers and build start together; then checks and test files run side by side, those that take longest first, each
+ * file in a process of its own. Everything is stopped when the run ends, however it ends.
+ */
+import { availableParallelism } from 'node:os'
+import { etcdTargets, postgresTargets, redisTargets, Servers } from 'lease-servers'
+import { build, type Check, type CheckResult, timed } from './checks.ts'
+import { runFile, type FileResult } from './file-run.ts'
+import type { TestFile } from './test-files.ts'
+
+export interface SuiteOptions {
+  readonly files: readonly TestFile[]
+  readonly checks: readonly Check[]
+  readonly grep?: RegExp | undefined
+  /** Starts all servers at once instead of each when the first file needs it. */
+  readonly allServers: boolean
+  /** How many processes run at a time. Tests wait more than they compute. @default three per core */
+  readonly jobs?: number | undefined
+  /** How long a test or hook may take. @default {@link TIMEOUT_MS} */
+  readonly timeoutMs?: number | undefined
+  /** Ends the run. */
+  readonly signal: AbortSignal
+  /** Hears of every check and file that is done. */
+  readonly onDone?: (done: CheckResult | FileResult) => void
+}
+
+export interface SuiteResult {
+  readonly ms: number
+  /** Until every server that was started at once was ready; they start beside the build. */
+  readonly serversMs: number
+  readonly checks: readonly CheckResult[]
+  readonly files: readonly FileResult[]
+}
+
+/** How long a test or hook may take. The only limit there is: on a machine at rest most need a thousandth of it. */
+export const TIMEOUT_MS = 60_000
+
+/** @throws when a server cannot be had, or the signal's reason */
+export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
+  const startedMs = performance.now()
+  const names = [...redisTargets(), ...postgresTargets(), ...etcdTargets()].map(({ name }) => name)
+  const servers = new Servers()
+  const ending = new AbortController()
+  const signal = AbortSignal.any([options.signal, ending.signal])
+  try {
+    let serversMs = 0
+    const ready = options.allServers
+      ? servers.targets(names).then(() => (serversMs = performance.now() - startedMs))
+      : Promise.resolve()
+    const [built] = await Promise.all([build(signal), ready])
+    options.signal.throwIfAborted()
+    options.onDone?.(built)
+    const results = { checks: [built], files: [] as FileResult[] }
+    if (built.wrong === undefined) {
+      const done = <T extends CheckResult | FileResult>(list: T[], one: T): void => {
+        list.push(one)
+        if (!signal.aborted) options.onDone?.(one)
+      }
+      const targets = async (wanted: readonly string[]): Promise<string> => servers.targets(wanted)
+      const { grep, timeoutMs = TIMEOUT_MS } = options
+      await inParallel(options.jobs ?? availableParallelism() * 3, [
+        ...options.checks.map((check) => async () => done(results.checks, await timed(check, signal))),
+        ...options.files.map((file) => async () => {
+          done(results.files, await runFile(file, { grep, timeoutMs, targets, signal }))
+        }),
+      ])
+      options.signal.throwIfAborted()
+    }
+    return { ms: performance.now() - startedMs, serversMs, ...results }
+  } finally {
+    ending.abort()
+    await servers.stop()
+  }
+}
+
+/** Starts them in this order, so many at a time. @throws what the first that fails has thrown; then no more are started */
+async function inParallel(count: number, works: readonly (() => Promise<void>)[]): Promise<void> {
+  const queue = [...works]
+  const lane = async (): Promise<void> => {
+    for (let work = queue.shift(); work !== undefined; work = queue.shift()) {
+      try {
+        await work()
+      } catch (error) {
+        queue.length = 0
+        throw error
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: count }, lane))
+}

@@ -1,0 +1,75 @@
+import { expect } from 'chai'
+import { execFile } from 'node:child_process'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { root } from '#src/test-files.ts'
+
+interface Ended {
+  readonly code: number
+  readonly output: string
+}
+
+/** Runs the test command as package.json does. */
+async function suite(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
+  const node = ['--import', 'tsx', '--conditions', 'lease-source', 'packages/lease-suite/src/main.ts', ...args]
+  return await new Promise((resolve) => {
+    execFile(process.execPath, node, { cwd: root, env: { ...process.env, ...env } }, (error, stdout, stderr) => {
+      resolve({
+        code: typeof error?.code === 'number' ? error.code : error === null ? 0 : -1,
+        output: `${stdout}${stderr}`,
+      })
+    })
+  })
+}
+
+const quick = 'packages/lease-core/test/testing.while-live.test.ts'
+
+describe('the test command', () => {
+  let folder: string
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'lease-suite-test-'))
+  })
+  after(async () => {
+    await rm(folder, { recursive: true, force: true })
+  })
+
+  it('runs one file, closes with the counts, and writes every outcome where it is told to', async () => {
+    const json = join(folder, 'outcomes.json')
+    const { code, output } = await suite(['file', quick, '--json', json])
+    expect(code, output).to.equal(0)
+    expect(output.trim().split('\n').at(-1)).to.match(/^\d+ passed, 0 failed$/)
+    const written = JSON.parse(await readFile(json, 'utf8')) as { passed: number; files: { tests: unknown[] }[] }
+    expect(written.files[0]?.tests).to.have.length(written.passed)
+  })
+
+  it('fails when no test matches', async () => {
+    const { code, output } = await suite(['file', quick, '-g', 'no test is called so'])
+    expect(code).to.equal(1)
+    expect(output).to.contain('no test matches no test is called so')
+  })
+
+  for (const [what, args, says] of [
+    ['a file that is no test', ['file', 'README.md'], 'README.md is no test file'],
+    ['an option it does not know', ['file', quick, '--fast'], "unknown option '--fast'"],
+    ['a count that is no number', ['soak', 'often'], 'It must be a whole number.'],
+    ['a count of zero', ['soak', '0'], 'It must be at least 1.'],
+    ['a grep that is no pattern', ['file', quick, '-g', '('], 'Invalid regular expression'],
+  ] as const) {
+    it(`refuses ${what} in one line`, async () => {
+      const { code, output } = await suite(args)
+      expect(code).to.equal(1)
+      expect(output.trim().split('\n')).to.have.length(1)
+      expect(output).to.contain(says)
+    })
+  }
+
+  it('says in one line that a server that was named does not answer, and leaves nothing behind', async () => {
+    const url = 'postgres://postgres@127.0.0.1:1/postgres'
+    const file = 'packages/lease-postgres/test/guard.sql.test.ts'
+    const { code, output } = await suite(['file', file], { DATABASE_URL: url, TMPDIR: folder })
+    expect(code).to.equal(1)
+    expect(output).to.match(/^the server that DATABASE_URL names cannot be reached \(.*\)$/m)
+    expect((await readdir(folder)).filter((name) => name.startsWith('lease-'))).to.deep.equal([])
+  })
+})
