@@ -5,7 +5,7 @@ import { whileLive } from 'lease-core/testing'
 import { redisTargets, startProxy, startRedis } from 'lease-servers'
 import { RedisGuard, RedisSubstrate } from 'lease-redis'
 import { caught, claim, extend, grant, pin, release, settle, unique, unpin } from 'lease-scenes'
-import { lapsed, LASTING_MS, openSetting, type Setting } from './setting.ts'
+import { untilLapsed, LASTING_MS, openSetting, type Setting } from './setting.ts'
 
 /** How a term goes on, or ends. */
 interface Course {
@@ -55,7 +55,7 @@ for (const target of redisTargets('server')) {
     }
 
     const keyOf = (lease: string): string => `lease:{${namespace}}:l:${lease}`
-    const past = (lease: string): Promise<void> => lapsed(setting.redis, keyOf(lease))
+    const past = (lease: string): Promise<void> => untilLapsed(setting.redis, keyOf(lease))
     const pinned = (lease: string): Promise<unknown> => settle(substrate, pin(lease, 'e'))
     const endings: Record<string, Course> = {
       'was released': { then: (lease) => settle(substrate, release(lease, 'a')) },

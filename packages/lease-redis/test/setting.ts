@@ -49,7 +49,7 @@ export function openSetting(url: string): Setting {
  * Resolves once the term stored under this key has lapsed by the server's clock, even if pins keep it. Its holder has no `|`
  * in its name.
  */
-export async function lapsed(redis: Redis, key: string): Promise<void> {
+export async function untilLapsed(redis: Redis, key: string): Promise<void> {
   await until(`the lapse of ${key}`, async () => {
     // One connection answers in order: the clock is read after the term.
     const [stored, [seconds, micros]] = await Promise.all([redis.get(key), redis.time()])
@@ -58,8 +58,8 @@ export async function lapsed(redis: Redis, key: string): Promise<void> {
   })
 }
 
-/** Returns how much is left, at least, of a lease of this duration that was asked for after this call. */
-export function countdown(durationMs: number): () => number {
+/** Returns how much time has passed since this call, at most, by a clock that may be a little faster than ours. */
+export function stopwatch(): () => number {
   const startedMs = performance.now()
-  return () => durationMs - (performance.now() - startedMs) * 1.001 - 1 // the server's clock may be a little faster
+  return () => (performance.now() - startedMs) * 1.001 + 1
 }
