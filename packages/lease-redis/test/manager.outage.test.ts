@@ -142,6 +142,8 @@ async function failsOver(connect: () => RedisConnection, accident: () => Promise
   const reasons = await unheard(async () => {
     const clients = [1, 2].map(() => redisClient({ redis: connect(), namespace: 'n' }))
     const [here, there] = clients.map((client) => new Manager({ client, maxSleep: 2_000 })) as [Manager, Manager]
+    // Should the counter of the tokens be forgotten, it has some way to go.
+    for (let n = 0; n < 20; n++) await here.claim(`earlier-${n}`, 'a', 60_000)
     const hold = await here.hold('l', 'a', { duration: 60_000, renewEvery: 500 })
     const contending = there.hold('l', 'b', { duration: 60_000, wait: true })
     await accident()
