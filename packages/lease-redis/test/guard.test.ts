@@ -14,7 +14,7 @@ interface Course {
   /** What must be done while a brief term is live. */
   readonly first?: (lease: string) => Promise<unknown>
   /** What is done after that, however late. */
-  readonly then?: (lease: string) => Promise<unknown>
+  readonly next?: (lease: string) => Promise<unknown>
 }
 
 /** A term of the holder `a`. */
@@ -58,24 +58,24 @@ for (const target of redisTargets('server')) {
     const past = (lease: string): Promise<void> => untilLapsed(setting.redis, keyOf(lease))
     const pinned = (lease: string): Promise<unknown> => settle(substrate, pin(lease, 'e'))
     const endings: Record<string, Course> = {
-      'was released': { then: (lease) => settle(substrate, release(lease, 'a')) },
+      'was released': { next: (lease) => settle(substrate, release(lease, 'a')) },
       'was taken by another': {
-        then: async (lease) => {
+        next: async (lease) => {
           await settle(substrate, release(lease, 'a'))
           await grant(substrate, claim(lease, 'b', LASTING_MS))
         },
       },
       'was claimed anew by the same holder': {
-        then: async (lease) => {
+        next: async (lease) => {
           await settle(substrate, release(lease, 'a'))
           await grant(substrate, claim(lease, 'a', LASTING_MS))
         },
       },
-      'lapsed by time alone': { brief: true, then: past },
+      'lapsed by time alone': { brief: true, next: past },
       'lost its last pin past its expiry': {
         brief: true,
         first: pinned,
-        then: async (lease) => {
+        next: async (lease) => {
           await past(lease)
           await settle(substrate, unpin(lease, 'e'))
         },
@@ -83,9 +83,9 @@ for (const target of redisTargets('server')) {
     }
     const continuations: Record<string, Course> = {
       'was left alone': {},
-      'was renewed': { then: (lease) => grant(substrate, extend(lease, 'a', 2 * LASTING_MS)) },
-      'got a new value': { then: (lease) => grant(substrate, extend(lease, 'a', LASTING_MS, { value: 'new' })) },
-      'is pinned, past its expiry': { brief: true, first: pinned, then: past },
+      'was renewed': { next: (lease) => grant(substrate, extend(lease, 'a', 2 * LASTING_MS)) },
+      'got a new value': { next: (lease) => grant(substrate, extend(lease, 'a', LASTING_MS, { value: 'new' })) },
+      'is pinned, past its expiry': { brief: true, first: pinned, next: past },
     }
 
     /** Opens a term and takes these steps while it is live. */
@@ -106,7 +106,7 @@ for (const target of redisTargets('server')) {
         await course.first?.(opened.lease)
         return opened
       })
-      await course.then?.(term.lease)
+      await course.next?.(term.lease)
       return term
     }
 
@@ -123,7 +123,7 @@ for (const target of redisTargets('server')) {
           if (++bodies === 1) {
             await course.first?.(lease)
             onFirst()
-            await course.then?.(lease)
+            await course.next?.(lease)
           }
           queue(multi, key)
         })
@@ -258,7 +258,7 @@ for (const target of redisTargets('server')) {
               await course.first?.(opened.lease)
               return opened
             })
-            await course.then?.(term.lease)
+            await course.next?.(term.lease)
             expect(await term.connection.multi().set(term.key, 'x').exec()).to.equal(null)
             expect(await setting.redis.exists(term.key)).to.equal(0)
           })
