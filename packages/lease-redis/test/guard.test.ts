@@ -1,10 +1,34 @@
 import { expect } from 'chai'
-import { Cluster, type Redis } from 'ioredis'
+import { Cluster, type ChainableCommander, type Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor, type Holding } from 'lease-core'
-import { redisTargets, startProxy } from 'lease-servers'
+import { whileLive } from 'lease-core/testing'
+import { redisTargets, startProxy, startRedis } from 'lease-servers'
 import { RedisGuard, RedisSubstrate } from 'lease-redis'
-import { caught, claim, extend, grant, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
-import { openSetting, type Setting } from './setting.ts'
+import { caught, claim, extend, grant, pin, release, settle, unique, unpin } from 'lease-scenes'
+import { untilLapsed, LASTING_MS, openSetting, type Setting } from './setting.ts'
+
+/** How a term goes on, or ends. */
+interface Course {
+  /** The term lapses on the way. */
+  readonly brief?: boolean
+  /** What must be done while a brief term is live. */
+  readonly first?: (lease: string) => Promise<unknown>
+  /** What is done after that, however late. */
+  readonly next?: (lease: string) => Promise<unknown>
+}
+
+/** A term of the holder `a`. */
+interface Term {
+  readonly lease: string
+  readonly held: Holding
+  readonly guard: RedisGuard
+  /** Of this term alone; it does not reconnect. */
+  readonly connection: Redis
+  /** What is written under guard. */
+  readonly key: string
+}
+
+const set = `return redis.call('SET', KEYS[1], ARGV[1])`
 
 for (const target of redisTargets('server')) {
   describe(`guards, on ${target.name}`, () => {
@@ -12,9 +36,10 @@ for (const target of redisTargets('server')) {
     let substrate: RedisSubstrate
     let name: string
     let own: string
+    const namespace = unique('guards')
     before(() => {
       setting = openSetting(target.url)
-      substrate = setting.substrate()
+      substrate = setting.substrate({ namespace })
     })
     after(() => setting[Symbol.asyncDispose]())
     beforeEach(() => {
@@ -28,44 +53,90 @@ for (const target of redisTargets('server')) {
       await substrate.trapdoor(lease, holder, fencingToken)(guard)
       return guard
     }
-    const set = `return redis.call('SET', KEYS[1], ARGV[1])`
 
-    /** Makes the term end, or not, in one way. */
-    const endings: Record<string, (holding: Holding) => Promise<unknown>> = {
-      'was released': () => settle(substrate, release(name, 'a')),
-      'was taken by another': async () => {
-        await settle(substrate, release(name, 'a'))
-        await grant(substrate, claim(name, 'b', 10_000))
+    const keyOf = (lease: string): string => `lease:{${namespace}}:l:${lease}`
+    const past = (lease: string): Promise<void> => untilLapsed(setting.redis, keyOf(lease))
+    const pinned = (lease: string): Promise<unknown> => settle(substrate, pin(lease, 'e'))
+    const endings: Record<string, Course> = {
+      'was released': { next: (lease) => settle(substrate, release(lease, 'a')) },
+      'was taken by another': {
+        next: async (lease) => {
+          await settle(substrate, release(lease, 'a'))
+          await grant(substrate, claim(lease, 'b', LASTING_MS))
+        },
       },
-      'was claimed anew by the same holder': async () => {
-        await settle(substrate, release(name, 'a'))
-        await grant(substrate, claim(name, 'a', 10_000))
+      'was claimed anew by the same holder': {
+        next: async (lease) => {
+          await settle(substrate, release(lease, 'a'))
+          await grant(substrate, claim(lease, 'a', LASTING_MS))
+        },
       },
-      'lapsed by time alone': () => sleep(320),
-      'lost its last pin past its expiry': async () => {
-        await settle(substrate, pin(name, 'e'))
-        await sleep(320)
-        await settle(substrate, unpin(name, 'e'))
+      'lapsed by time alone': { brief: true, next: past },
+      'lost its last pin past its expiry': {
+        brief: true,
+        first: pinned,
+        next: async (lease) => {
+          await past(lease)
+          await settle(substrate, unpin(lease, 'e'))
+        },
       },
     }
-    const lasting: Record<string, (holding: Holding) => Promise<unknown>> = {
-      'was left alone': async () => {},
-      'was renewed': () => grant(substrate, extend(name, 'a', 10_000)),
-      'got a new value': () => grant(substrate, extend(name, 'a', 10_000, { value: 'new' })),
-      'is pinned, past its expiry': async () => {
-        await settle(substrate, pin(name, 'e'))
-        await sleep(320)
-      },
+    const continuations: Record<string, Course> = {
+      'was left alone': {},
+      'was renewed': { next: (lease) => grant(substrate, extend(lease, 'a', 2 * LASTING_MS)) },
+      'got a new value': { next: (lease) => grant(substrate, extend(lease, 'a', LASTING_MS, { value: 'new' })) },
+      'is pinned, past its expiry': { brief: true, first: pinned, next: past },
     }
-    const short = (): Promise<Holding> => grant(substrate, claim(name, 'a', 300))
+
+    /** Opens a term and takes these steps while it is live. */
+    function live<T>({ brief = false }: Course, steps: (term: Term) => Promise<T>): Promise<T> {
+      const attempt = async (durationMs: number): Promise<T> => {
+        const lease = unique('lease')
+        const connection = setting.connect({ retryStrategy: null })
+        await connection.ping()
+        const held = await grant(substrate, claim(lease, 'a', durationMs))
+        return steps({ lease, held, guard: await guardOf(held, lease), connection, key: unique('own') })
+      }
+      return brief ? whileLive(50, attempt) : attempt(LASTING_MS)
+    }
+
+    /** Opens a term that takes its course before it resolves. */
+    async function ended(course: Course): Promise<Term> {
+      const term = await live(course, async (opened) => {
+        await course.first?.(opened.lease)
+        return opened
+      })
+      await course.next?.(term.lease)
+      return term
+    }
+
+    /** Runs one `transaction()` on a term that takes its course during the first call of the body. */
+    function transacted(
+      course: Course,
+      queue: (multi: ChainableCommander, key: string) => unknown,
+    ): Promise<{ readonly results: Promise<unknown>; readonly key: string; readonly bodies: () => number }> {
+      return live(course, async ({ lease, guard, connection, key }) => {
+        let bodies = 0
+        let onFirst = (): void => {}
+        const first = new Promise<void>((resolve) => (onFirst = resolve))
+        const results = guard.transaction(connection, async (multi) => {
+          if (++bodies === 1) {
+            await course.first?.(lease)
+            onFirst()
+            await course.next?.(lease)
+          }
+          queue(multi, key)
+        })
+        results.catch(() => {}) // whoever awaits them hears of it; nobody awaits those of a late attempt
+        await Promise.race([first, results])
+        return { results, key, bodies: () => bodies }
+      })
+    }
 
     describe('for scripts', () => {
-      for (const [what, end] of Object.entries(lasting)) {
+      for (const [what, course] of Object.entries(continuations)) {
         it(`run what the caller gave while the lease ${what}`, async () => {
-          const held =
-            what === 'is pinned, past its expiry' ? await short() : await grant(substrate, claim(name, 'a', 10_000))
-          const guard = await guardOf(held)
-          await end(held)
+          const { guard } = await ended(course)
           const answer = await guard.run(
             setting.redis,
             `return { KEYS, ARGV, #KEYS, #ARGV }`,
@@ -76,15 +147,13 @@ for (const target of redisTargets('server')) {
         })
       }
 
-      for (const [what, end] of Object.entries(endings)) {
+      for (const [what, course] of Object.entries(endings)) {
         it(`run nothing after the lease ${what}`, async () => {
-          const held = await short()
-          const guard = await guardOf(held)
-          await end(held)
-          const refusal = await caught(guard.run(setting.redis, set, [own], ['x']))
+          const { lease, guard, key } = await ended(course)
+          const refusal = await caught(guard.run(setting.redis, set, [key], ['x']))
           expect(refusal).to.be.instanceOf(ErrNotHeld)
-          expect(refusal).to.include({ lease: name, holder: 'a' })
-          expect(await setting.redis.exists(own)).to.equal(0)
+          expect(refusal).to.include({ lease, holder: 'a' })
+          expect(await setting.redis.exists(key)).to.equal(0)
         })
       }
 
@@ -92,7 +161,7 @@ for (const target of redisTargets('server')) {
         const guard = new RedisGuard()
         const names = ['one', 'two', 'three'].map((word) => unique(word))
         for (const lease of names) {
-          const { fencingToken } = await grant(substrate, claim(lease, 'a', 10_000))
+          const { fencingToken } = await grant(substrate, claim(lease, 'a', LASTING_MS))
           await substrate.trapdoor(lease, 'a', fencingToken)(guard)
         }
         expect(await guard.run(setting.redis, set, [own], ['x'])).to.equal('OK')
@@ -105,15 +174,15 @@ for (const target of redisTargets('server')) {
       })
 
       it('checked again after a new claim look at the new term', async () => {
-        const guard = await guardOf(await grant(substrate, claim(name, 'a', 10_000)))
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         await settle(substrate, release(name, 'a'))
-        const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+        const { fencingToken } = await grant(substrate, claim(name, 'a', LASTING_MS))
         await substrate.trapdoor(name, 'a', fencingToken)(guard)
         expect(await guard.run(setting.redis, set, [own], ['x'])).to.equal('OK')
       })
 
       it('pass the error of the script on as it is, with its line, and what it wrote before stays', async () => {
-        const guard = await guardOf(await grant(substrate, claim(name, 'a', 10_000)))
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         const lua = `redis.call('SET', KEYS[1], 'half')\nreturn redis.call('INCR', KEYS[1])`
         const error = await caught(guard.run(setting.redis, lua, [own]))
         expect(error.message).to.match(/^ERR value is not an integer.*:2/)
@@ -126,7 +195,7 @@ for (const target of redisTargets('server')) {
       })
 
       it('take scripts with a comment at the end, with locals, functions, and many arguments', async () => {
-        const guard = await guardOf(await grant(substrate, claim(name, 'a', 10_000)))
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         expect(await guard.run(setting.redis, `return 1 -- the end`)).to.equal(1)
         expect(
           await guard.run(setting.redis, `local function f() return ARGV[2] end return f()`, [], ['x', 'y']),
@@ -137,23 +206,16 @@ for (const target of redisTargets('server')) {
       })
 
       it('pass bytes through unharmed', async () => {
-        const guard = await guardOf(await grant(substrate, claim(name, 'a', 10_000)))
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         const bytes = Buffer.from([0, 255, 10, 128])
         await guard.run(setting.redis, set, [own], [bytes])
         expect(await setting.redis.getBuffer(own)).to.deep.equal(bytes)
       })
 
-      it('work when the server has forgotten the script', async () => {
-        const guard = await guardOf(await grant(substrate, claim(name, 'a', 10_000)))
-        await guard.run(setting.redis, 'return 1')
-        await setting.redis.script('FLUSH')
-        expect(await guard.run(setting.redis, 'return 1')).to.equal(1)
-      })
-
       it('mind the keyPrefix of either connection', async () => {
         const prefixed = setting.connect({ keyPrefix: 'app:' })
         const inside = setting.substrate({ redis: prefixed })
-        const { fencingToken } = await grant(inside, claim(name, 'a', 10_000))
+        const { fencingToken } = await grant(inside, claim(name, 'a', LASTING_MS))
         const guard = new RedisGuard()
         await inside.trapdoor(name, 'a', fencingToken)(guard)
         expect(await guard.run(prefixed, set, [own], ['x'])).to.equal('OK')
@@ -167,79 +229,67 @@ for (const target of redisTargets('server')) {
       it('refuse what they cannot gate', async () => {
         expect(await caught(new RedisGuard().run(setting.redis, set, [own], ['x']))).to.be.instanceOf(ErrTrapdoor)
         expect(await caught(new RedisGuard().watch(setting.redis))).to.be.instanceOf(ErrTrapdoor)
-        const guard = await guardOf(await grant(substrate, claim(name, 'a', 10_000)))
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         expect(await caught(guard.run(setting.redis, '#!lua\nreturn 1'))).to.be.instanceOf(ErrNotValid)
         expect(await caught(guard.run(setting.redis, 1 as unknown as string))).to.be.instanceOf(ErrNotValid)
       })
     })
 
     describe('for transactions', () => {
-      const ways: Record<string, (guard: RedisGuard, held: Holding, connection: Redis) => Promise<void>> = {
-        'watch()': (guard, _, connection) => guard.watch(connection),
-        'a connection as key': (_, { holder, fencingToken }, connection) =>
-          substrate.trapdoor(name, holder, fencingToken)(connection),
+      const ways: Record<string, (term: Term) => Promise<void>> = {
+        'watch()': ({ guard, connection }) => guard.watch(connection),
+        'a connection as key': ({ lease, held, connection }) =>
+          substrate.trapdoor(lease, held.holder, held.fencingToken)(connection),
       }
       let connection: Redis
       beforeEach(() => (connection = setting.connect({ retryStrategy: null })))
 
       for (const [way, watch] of Object.entries(ways)) {
         it(`${way}: EXEC writes while nothing has changed`, async () => {
-          const held = await grant(substrate, claim(name, 'a', 10_000))
-          await watch(await guardOf(held), held, connection)
-          expect(await connection.multi().set(own, 'x').exec()).to.deep.equal([[null, 'OK']])
+          const term = await ended({})
+          await watch(term)
+          expect(await term.connection.multi().set(term.key, 'x').exec()).to.deep.equal([[null, 'OK']])
         })
 
-        for (const [what, end] of Object.entries(endings)) {
+        for (const [what, course] of Object.entries(endings)) {
           it(`${way}: EXEC writes nothing after the lease ${what}`, async () => {
-            const held = await short()
-            await watch(await guardOf(held), held, connection)
-            await end(held)
-            expect(await connection.multi().set(own, 'x').exec()).to.equal(null)
-            expect(await setting.redis.exists(own)).to.equal(0)
+            const term = await live(course, async (opened) => {
+              await watch(opened)
+              await course.first?.(opened.lease)
+              return opened
+            })
+            await course.next?.(term.lease)
+            expect(await term.connection.multi().set(term.key, 'x').exec()).to.equal(null)
+            expect(await setting.redis.exists(term.key)).to.equal(0)
           })
 
           it(`${way}: is refused when the lease already ${what}, and leaves the connection unwatched`, async () => {
-            const held = await short()
-            const guard = await guardOf(held)
-            await end(held)
-            expect(await caught(watch(guard, held, connection))).to.be.instanceOf(ErrNotHeld)
-            await grant(substrate, claim(name, 'c', 10_000)).catch(() => {})
-            expect(await connection.multi().set(own, 'x').exec()).to.deep.equal([[null, 'OK']])
+            const term = await ended(course)
+            expect(await caught(watch(term))).to.be.instanceOf(ErrNotHeld)
+            await grant(substrate, claim(term.lease, 'c', LASTING_MS)).catch(() => {})
+            expect(await term.connection.multi().set(term.key, 'x').exec()).to.deep.equal([[null, 'OK']])
           })
         }
       }
 
-      for (const [what, end] of Object.entries(lasting)) {
+      for (const [what, course] of Object.entries(continuations)) {
         it(`transaction() writes, once, though the lease ${what} meanwhile`, async () => {
-          const held = await short()
-          const guard = await guardOf(held)
-          let bodies = 0
-          const results = await guard.transaction(connection, async (multi) => {
-            if (++bodies === 1) await end(held)
-            multi.incr(own)
-          })
-          expect(results).to.deep.equal([[null, 1]])
-          expect(bodies).to.be.within(1, 2)
+          const { results, bodies } = await transacted(course, (multi, key) => multi.incr(key))
+          expect(await results).to.deep.equal([[null, 1]])
+          expect(bodies()).to.be.within(1, 2)
         })
       }
 
-      for (const [what, end] of Object.entries(endings)) {
+      for (const [what, course] of Object.entries(endings)) {
         it(`transaction() writes nothing once the lease ${what}`, async () => {
-          const held = await short()
-          const guard = await guardOf(held)
-          const refusal = await caught(
-            guard.transaction(connection, async (multi) => {
-              await end(held)
-              multi.set(own, 'x')
-            }),
-          )
-          expect(refusal).to.be.instanceOf(ErrNotHeld)
-          expect(await setting.redis.exists(own)).to.equal(0)
+          const { results, key } = await transacted(course, (multi, own) => multi.set(own, 'x'))
+          expect(await caught(results)).to.be.instanceOf(ErrNotHeld)
+          expect(await setting.redis.exists(key)).to.equal(0)
         })
       }
 
       it('transaction() passes on what its body throws, and leaves the connection unwatched', async () => {
-        const guard = await guardOf(await grant(substrate, claim(name, 'a', 10_000)))
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         const refusal = await caught(
           guard.transaction(connection, () => {
             throw new Error('mine')
@@ -251,7 +301,7 @@ for (const target of redisTargets('server')) {
       })
 
       it('one transaction() at a time on a connection', async () => {
-        const guard = await guardOf(await grant(substrate, claim(name, 'a', 10_000)))
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         const first = guard.transaction(connection, (multi) => void multi.incr(own))
         expect(await caught(guard.transaction(connection, () => {}))).to.be.instanceOf(ErrTrapdoor)
         expect(await first).to.deep.equal([[null, 1]])
@@ -261,7 +311,7 @@ for (const target of redisTargets('server')) {
       it('a connection that breaks between WATCH and EXEC writes nothing', async () => {
         await using proxy = await startProxy(setting.url)
         const url = proxy.url(setting.url)
-        const held = await grant(substrate, claim(name, 'a', 10_000))
+        const held = await grant(substrate, claim(name, 'a', LASTING_MS))
         const guard = await guardOf(held)
         const breaking = setting.connect({ retryStrategy: null }, url)
         await guard.watch(breaking)
@@ -273,22 +323,33 @@ for (const target of redisTargets('server')) {
 
       it('a connection that reconnects by itself is refused: it would write all the same', async () => {
         await using proxy = await startProxy(setting.url)
-        const held = await grant(substrate, claim(name, 'a', 10_000))
-        const guard = await guardOf(held)
+        const term = await ended({})
         const forgetful = setting.connect({ retryStrategy: () => 1 }, proxy.url(setting.url))
-        expect(await caught(guard.watch(forgetful))).to.be.instanceOf(ErrTrapdoor)
-        expect(await caught(ways['a connection as key']?.(guard, held, forgetful) ?? expect.fail())).to.be.instanceOf(
-          ErrTrapdoor,
-        )
-        const key = (await setting.redis.keys(`*l:${name}`))[0] ?? ''
-        await forgetful.watch(key)
+        for (const watch of Object.values(ways)) {
+          expect(await caught(watch({ ...term, connection: forgetful }))).to.be.instanceOf(ErrTrapdoor)
+        }
+        await forgetful.watch(keyOf(term.lease))
         proxy.cut()
-        await settle(substrate, release(name, 'a'))
-        expect(await forgetful.multi().set(own, 'x').exec()).to.deep.equal([[null, 'OK']])
+        await settle(substrate, release(term.lease, 'a'))
+        expect(await forgetful.multi().set(term.key, 'x').exec()).to.deep.equal([[null, 'OK']])
       })
     })
   })
 }
+
+describe('guards, on a server of their own', () => {
+  it('work when the server has forgotten the script', async () => {
+    await using server = await startRedis()
+    await using setting = openSetting(server.url)
+    const substrate = setting.substrate()
+    const guard = new RedisGuard()
+    const { fencingToken } = await grant(substrate, claim('l', 'a', LASTING_MS))
+    await substrate.trapdoor('l', 'a', fencingToken)(guard)
+    await guard.run(setting.redis, 'return 1')
+    await setting.redis.script('FLUSH')
+    expect(await guard.run(setting.redis, 'return 1')).to.equal(1)
+  })
+})
 
 for (const target of redisTargets('cluster')) {
   describe(`guards, on ${target.name}`, () => {
@@ -305,7 +366,7 @@ for (const target of redisTargets('cluster')) {
     })
 
     it('run scripts on keys with the tag of the namespace, and say so of others', async () => {
-      const { fencingToken } = await grant(substrate, claim('l', 'a', 10_000))
+      const { fencingToken } = await grant(substrate, claim('l', 'a', LASTING_MS))
       const guard = new RedisGuard()
       await substrate.trapdoor('l', 'a', fencingToken)(guard)
       expect(await guard.run(cluster, `return redis.call('SET', KEYS[1], 'x')`, [`own:{${namespace}}`])).to.equal('OK')
@@ -315,7 +376,7 @@ for (const target of redisTargets('cluster')) {
     })
 
     it('do not watch a Cluster', async () => {
-      const { fencingToken } = await grant(substrate, claim('m', 'a', 10_000))
+      const { fencingToken } = await grant(substrate, claim('m', 'a', LASTING_MS))
       const guard = new RedisGuard()
       const trapdoor = substrate.trapdoor('m', 'a', fencingToken)
       await trapdoor(guard)

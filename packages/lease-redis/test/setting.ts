@@ -1,7 +1,11 @@
-/** Connections and substrates that are closed in the end. */
+/** Connections and substrates that are closed in the end, and what tests ask of time. */
 import { Redis, type RedisOptions as AnyRedisOptions } from 'ioredis'
 import { RedisSubstrate, type RedisSubstrateOptions } from 'lease-redis'
 import { unique } from 'lease-scenes'
+import { until } from 'lease-servers'
+
+/** For a lease that must outlive its test: as long as a test may take. */
+export const LASTING_MS = 60_000
 
 /** Those that do not change the shape of answers. */
 export type RedisOptions = Omit<AnyRedisOptions, 'replyMapping'>
@@ -39,4 +43,23 @@ export function openSetting(url: string): Setting {
       for (const connection of connections) connection.disconnect()
     },
   }
+}
+
+/**
+ * Resolves once the term stored under this key has lapsed by the server's clock, even if pins keep it. Its holder has no `|`
+ * in its name.
+ */
+export async function untilLapsed(redis: Redis, key: string): Promise<void> {
+  await until(`the lapse of ${key}`, async () => {
+    // One connection answers in order: the clock is read after the term.
+    const [stored, [seconds, micros]] = await Promise.all([redis.get(key), redis.time()])
+    const expiryMs = Number(stored?.split('|')[3])
+    return stored === null || Number(seconds) * 1000 + Math.floor(Number(micros) / 1000) > expiryMs
+  })
+}
+
+/** Returns how much time has passed since this call, at most, by a clock that may be a little faster than ours. */
+export function stopwatch(): () => number {
+  const startedMs = performance.now()
+  return () => (performance.now() - startedMs) * 1.001 + 1
 }

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { expect } from 'chai'
-import { Cluster } from 'ioredis'
-import { redisTargets, startProxy, startRedis, type Redis as Server } from 'lease-servers'
+import { Cluster, type Redis } from 'ioredis'
+import { redisTargets, startProxy, startRedis, until, type Redis as Server } from 'lease-servers'
 import { RedisSubstrate } from 'lease-redis'
 import { systemClock, type Op, type Verdict } from 'lease-core'
 import {
@@ -18,15 +18,25 @@ import {
   release,
   settle,
   sleep,
+  succeeds,
   unique,
   unpin,
 } from 'lease-scenes'
-import { openSetting, type RedisOptions, type Setting } from './setting.ts'
+import { LASTING_MS, openSetting, stopwatch, type RedisOptions, type Setting } from './setting.ts'
 
 noneUnheard()
 
 async function verdictOf(substrate: RedisSubstrate, op: Op = claim(unique('l'), 'a', 1_000)): Promise<Verdict> {
   return (await substrate.apply([op], newCall()))[0] ?? expect.fail()
+}
+
+/** What the server calls the only subscriber with this name: others share the server. */
+async function subscriberId(redis: Redis, connectionName: string): Promise<string> {
+  return until(`a subscriber named ${connectionName}`, async () => {
+    const list = String(await redis.call('CLIENT', 'LIST', 'TYPE', 'pubsub'))
+    const line = list.split('\n').find((entry) => entry.includes(` name=${connectionName} `))
+    return /^id=(\d+) /.exec(line ?? '')?.[1]
+  })
 }
 
 /** Why one operation is unknown, or the whole batch. */
@@ -46,19 +56,6 @@ for (const target of redisTargets('server')) {
     before(() => (setting = openSetting(target.url)))
     after(() => setting[Symbol.asyncDispose]())
 
-    it('a server that forgot the scripts is sent them again', async () => {
-      const substrate = setting.substrate()
-      await grant(substrate, claim('l', 'a', 60_000))
-      for (let round = 0; round < 3; round++) {
-        await setting.redis.script('FLUSH')
-        expect(await grant(substrate, extend('l', 'a', 60_000))).to.include({ holder: 'a' })
-        await setting.redis.script('FLUSH')
-        expect(await readOne(substrate, 'l')).to.include({ holder: 'a' })
-        expect(await substrate.read(undefined)).to.have.property('size', 1)
-        expect(await substrate.pinned()).to.have.property('size', 0)
-      }
-    })
-
     describe('a connection that breaks', () => {
       it('after a claim was carried out: the driver sends it again, and it finds its own term', async () => {
         await using proxy = await startProxy(setting.url)
@@ -67,7 +64,7 @@ for (const target of redisTargets('server')) {
         const substrate = setting.substrate({ redis, namespace })
         await grant(substrate, claim('warm', 'a', 1_000))
         const cut = proxy.cutAfterRequest(1, /evalsha/i)
-        const pending = grant(substrate, claim('l', 'a', 60_000))
+        const pending = grant(substrate, claim('l', 'a', LASTING_MS))
         await cut
         const stored = await setting.redis.get(`lease:{${namespace}}:l:l`)
         expect(stored?.split('|')[0]).to.equal(String((await pending).fencingToken))
@@ -78,7 +75,7 @@ for (const target of redisTargets('server')) {
         const redis = setting.connect({ maxRetriesPerRequest: 0 }, proxy.url(setting.url))
         const substrate = setting.substrate({ redis })
         await grant(substrate, claim('warm', 'a', 1_000))
-        const op = claim('l', 'a', 60_000)
+        const op = claim('l', 'a', LASTING_MS)
         const cut = proxy.cutAfterRequest(1, /evalsha/i)
         const error = await causeOf(substrate, op)
         await cut
@@ -86,36 +83,35 @@ for (const target of redisTargets('server')) {
         expect(error.cause).to.have.property('name', 'MaxRetriesPerRequestError')
         const again = await grant(substrate, op)
         expect(again.fencingToken).to.equal((await readOne(substrate, 'l'))?.fencingToken)
-        expect(await settle(substrate, claim('l', 'a', 60_000))).to.have.property('outcome', 'refused')
+        expect(await settle(substrate, claim('l', 'a', LASTING_MS))).to.have.property('outcome', 'refused')
       })
 
       /** A claim that its caller was told timed out, and that the driver sends all the same once it is connected again. */
       async function zombie(timeoutMs: number): Promise<string | null> {
         await using proxy = await startProxy(setting.url)
-        const redis = setting.connect({ commandTimeout: 150, retryStrategy: () => 50 }, proxy.url(setting.url))
+        const redis = setting.connect({ retryStrategy: () => 1 }, proxy.url(setting.url))
         const namespace = unique('ns')
         const substrate = setting.substrate({ redis, namespace })
-        await grant(substrate, claim('warm', 'a', 1_000))
+        await grant(substrate, claim('warm', 'a', LASTING_MS))
+        const askedMs = performance.now()
+        await readOne(substrate, 'warm')
+        const tripMs = performance.now() - askedMs // so well it knows the server's time
         proxy.pause()
+        redis.options.commandTimeout = 50 // for this claim alone: what comes before and after must succeed
         const op = claim('zombie', 'a', 600_000)
         const error = await caught(substrate.apply([op], newCall({ timeoutMs })))
+        delete redis.options.commandTimeout
         expect(error.message).to.equal('Command timed out')
-        await sleep(300)
+        await sleep(tripMs + 20)
         const requests = proxy.counters.requests
         proxy.resume()
-        // What it sends again comes before what it is asked now.
-        await eventually(() =>
-          redis.ping().then(
-            () => true,
-            () => false,
-          ),
-        )
+        await redis.ping() // what is sent again comes before
         expect(proxy.counters.requests).to.be.greaterThan(requests + 1)
         return await setting.redis.get(`lease:{${namespace}}:l:zombie`)
       }
 
       it('a claim that timed out and is sent again much later holds nothing', async () => {
-        expect(await zombie(150)).to.equal(null)
+        expect(await zombie(50)).to.equal(null)
       })
 
       it('which it would, without the time after which it does nothing', async () => {
@@ -136,34 +132,39 @@ for (const target of redisTargets('server')) {
           },
         })
         const substrate = setting.substrate({ redis: counted, clock })
-        await grant(substrate, claim('l', 'a', 60_000))
+        await grant(substrate, claim('l', 'a', LASTING_MS))
         expect(sent).to.equal(2) // the first asks for the time
         for (const leap of [-3_600_000, 3_600_000, 20_000, -20_000]) {
           leapMs += leap
           sent = 0
-          expect((await grant(substrate, extend('l', 'a', 60_000))).holder).to.equal('a')
+          expect((await grant(substrate, extend('l', 'a', LASTING_MS))).holder).to.equal('a')
           expect(sent).to.equal(leap < 0 ? 2 : 1) // a server that seems to have leapt forward finds it late
         }
         sent = 0
-        await grant(substrate, extend('l', 'a', 60_000))
+        await grant(substrate, extend('l', 'a', LASTING_MS))
         expect(sent).to.equal(1)
       })
 
       it('a request that is late by the clock of both does nothing and is not tried again', async () => {
-        let nowMs = 0
-        const clock = { ...systemClock, monotonic: () => nowMs }
+        const timeoutMs = 10
+        await grant(setting.substrate(), claim('l', 'a', LASTING_MS)) // the server knows the script
         const redis = setting.connect()
+        const tripsMs: number[] = []
         const slow = Object.assign(Object.create(redis) as typeof redis, {
           evalsha: async (...args: Parameters<typeof redis.evalsha>) => {
-            await sleep(80)
-            nowMs += 80
-            return redis.evalsha(...args)
+            const [firstMs] = tripsMs
+            if (firstMs !== undefined) await sleep(firstMs + timeoutMs + 5) // the first told the time to within its trip
+            const sentMs = performance.now()
+            const answer = await redis.evalsha(...args)
+            tripsMs.push(performance.now() - sentMs)
+            return answer
           },
         })
-        const substrate = setting.substrate({ redis: slow, clock })
-        const error = await caught(substrate.apply([claim('l', 'a', 60_000)], newCall({ timeoutMs: 10 })))
+        const substrate = setting.substrate({ redis: slow })
+        const error = await caught(substrate.apply([claim('l', 'a', LASTING_MS)], newCall({ timeoutMs })))
+        expect(tripsMs.length).to.equal(2) // the first asks for the time
         expect(error.message).to.match(/after its time, and nothing was done/)
-        expect(await setting.substrate().read(['l'])).to.have.property('size', 0)
+        expect(await substrate.read(['l'])).to.have.property('size', 0)
       })
     })
 
@@ -210,7 +211,7 @@ for (const target of redisTargets('server')) {
         await setting.redis.set(`lease:{${namespace}}:l:text`, 'some text')
         await setting.redis.rpush(`lease:{${namespace}}:l:list`, 'x')
         const verdicts = await substrate.apply(
-          ['first', 'text', 'list', 'last'].map((lease) => claim(lease, 'a', 60_000)),
+          ['first', 'text', 'list', 'last'].map((lease) => claim(lease, 'a', LASTING_MS)),
           newCall(),
         )
         expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['granted', 'unknown', 'unknown', 'granted'])
@@ -250,16 +251,17 @@ for (const target of redisTargets('server')) {
     describe('the connection that listens', () => {
       it('comes back with a resync when it is killed, and hears again', async () => {
         const namespace = unique('ns')
-        const redis = setting.connect({ connectionName: unique('listener') })
-        const substrate = setting.substrate({ namespace, redis })
+        const connectionName = unique('listener')
+        const substrate = setting.substrate({ namespace, redis: setting.connect({ connectionName }) })
         const heard: string[] = []
         substrate.watch?.((change) => heard.push(change.kind === 'resync' ? 'resync' : change.lease))
         await eventually(() => heard.length === 1)
         for (let round = 1; round <= 2; round++) {
-          expect(await setting.redis.call('CLIENT', 'KILL', 'TYPE', 'pubsub')).to.be.at.least(1)
+          const id = await subscriberId(setting.redis, connectionName)
+          expect(await setting.redis.call('CLIENT', 'KILL', 'ID', id)).to.equal(1)
           await eventually(() => heard.length === 1 + round)
         }
-        await grant(substrate, claim('l', 'a', 60_000))
+        await grant(substrate, claim('l', 'a', LASTING_MS))
         await settle(substrate, release('l', 'a'))
         await eventually(() => heard.length === 4)
         expect(heard).to.deep.equal(['resync', 'resync', 'resync', 'l'])
@@ -299,7 +301,7 @@ for (const target of redisTargets('server')) {
         await eventually(() => heard.length === 2)
         stop?.()
         await eventually(() => made.every(({ status }) => status !== 'ready'))
-        await sleep(300)
+        await sleep(100) // a driver's first attempt comes after 50 ms
         expect(made.map(({ status }) => status)).to.not.include('ready') // none has connected again by itself
         expect(made.length).to.equal(2)
       })
@@ -352,29 +354,44 @@ describe('a server of our own', () => {
     }
   }
 
+  it('that forgot the scripts is sent them again', async () => {
+    const substrate = setting.substrate()
+    await grant(substrate, claim('l', 'a', LASTING_MS))
+    for (let round = 0; round < 3; round++) {
+      await setting.redis.script('FLUSH')
+      expect(await grant(substrate, extend('l', 'a', LASTING_MS))).to.include({ holder: 'a' })
+      await setting.redis.script('FLUSH')
+      expect(await readOne(substrate, 'l')).to.include({ holder: 'a' })
+      expect(await substrate.read(undefined)).to.have.property('size', 1)
+      expect(await substrate.pinned()).to.have.property('size', 0)
+    }
+  })
+
   it('with its memory full refuses what needs more, says so, and does nothing by halves', async () => {
     const namespace = unique('ns')
     const substrate = setting.substrate({ namespace })
     const base = `lease:{${namespace}}:`
-    for (const lease of ['held', 'pinned', 'gone']) await grant(substrate, claim(lease, 'a', 60_000, { value: 'v' }))
+    for (const lease of ['held', 'pinned', 'gone'])
+      await grant(substrate, claim(lease, 'a', LASTING_MS, { value: 'v' }))
     for (const entity of ['e', 'f']) await settle(substrate, pin('pinned', entity))
     const counter = await setting.redis.get(`${base}t`)
+    const passedMs = stopwatch()
     await withSetting('maxmemory', '1', async () => {
       for (const batch of [
         [
           release('gone', 'a'),
-          claim('new', 'a', 60_000),
+          claim('new', 'a', LASTING_MS),
           pin('held', 'e'),
           unpin('pinned', 'e'),
-          extend('held', 'a', 90_000),
+          extend('held', 'a', 2 * LASTING_MS),
         ],
         [
-          claim('new', 'a', 60_000),
+          claim('new', 'a', LASTING_MS),
           pin('held', 'e'),
           unpin('pinned', 'e'),
-          extend('held', 'a', 99_000, { value: 'w' }),
+          extend('held', 'a', 3 * LASTING_MS, { value: 'w' }),
         ],
-        [extend('held', 'a', 99_500), extend('pinned', 'a', 99_500)],
+        [extend('held', 'a', 4 * LASTING_MS), extend('pinned', 'a', 4 * LASTING_MS)],
       ]) {
         const verdicts = await substrate.apply(batch, newCall())
         for (const [index, { outcome, cause }] of verdicts.entries()) {
@@ -388,16 +405,16 @@ describe('a server of our own', () => {
       expect(await verdictOf(substrate, claim('held', 'b', 1_000))).to.have.property('outcome', 'refused')
       expect(await readOne(substrate, 'held')).to.include({ value: 'w', pinned: false })
     })
-    expect((await readOne(substrate, 'held'))?.remainingMs).to.be.greaterThan(91_000)
+    expect((await readOne(substrate, 'held'))?.remainingMs).to.be.at.least(4 * LASTING_MS - passedMs())
     expect(await setting.redis.get(`${base}t`)).to.equal(counter)
     expect((await setting.redis.smembers(`${base}i`)).toSorted()).to.deep.equal(['held', 'pinned'])
     expect(await substrate.pinned()).to.deep.equal(new Map([['pinned', ['f']]]))
-    expect(await grant(substrate, claim('new', 'a', 60_000))).to.include({ holder: 'a' })
+    expect(await grant(substrate, claim('new', 'a', LASTING_MS))).to.include({ holder: 'a' })
   })
 
   it('that lacks the replicas it wants refuses everything but reading, and says so', async () => {
     const substrate = setting.substrate()
-    await grant(substrate, claim('held', 'a', 60_000))
+    await grant(substrate, claim('held', 'a', LASTING_MS))
     await withSetting('min-replicas-to-write', '1', async () => {
       for (const op of [claim('l', 'a', 1_000), claim('held', 'b', 1_000), release('held', 'a')]) {
         expect((await causeOf(substrate, op)).message).to.match(/fewer replicas/)
@@ -408,14 +425,15 @@ describe('a server of our own', () => {
   })
 
   it('as a replica grants nothing, refuses nothing, and tells nothing that may be old', async () => {
-    const master = await startRedis()
+    const master = await startRedis({ settings: { 'repl-diskless-sync-delay': '0' } }) // of five seconds
     const old = openSetting(master.url)
     try {
       const namespace = unique('ns')
       const substrate = setting.substrate({ namespace })
-      await grant(old.substrate({ namespace }), claim('held', 'a', 60_000))
+      await grant(old.substrate({ namespace }), claim('held', 'a', LASTING_MS))
       await setting.redis.replicaof('127.0.0.1', master.port)
-      await eventually(async () => (await setting.redis.exists(`lease:{${namespace}}:l:held`)) === 1)
+      const copied = (): Promise<number> => setting.redis.exists(`lease:{${namespace}}:l:held`).catch(() => 0) // it loads
+      await eventually(async () => (await copied()) === 1)
       for (const op of [claim('l', 'a', 1_000), claim('held', 'b', 1_000), extend('held', 'a', 1), release('l', 'a')]) {
         const error = await causeOf(substrate, op)
         expect(error.message, op.kind).to.match(/is a replica.*connect to the master.*READONLY/)
@@ -459,13 +477,13 @@ describe('a server of our own', () => {
       await user('nodel', '-del')
       for (const name of ['nokeys', 'noeval', 'noset', 'nosadd']) {
         const namespace = unique('ns')
-        const error = await causeOf(as(name, namespace), claim('l', 'a', 60_000))
+        const error = await causeOf(as(name, namespace), claim('l', 'a', LASTING_MS))
         expect(error.message, name).to.match(/lacks a right/)
         expect(error.cause).to.be.instanceOf(Error)
         expect(await setting.redis.keys(`lease:{${namespace}}:l:*`)).to.deep.equal([])
       }
       const able = setting.substrate({ namespace: 'kept' })
-      const term = await grant(able, claim('l', 'a', 60_000))
+      const term = await grant(able, claim('l', 'a', LASTING_MS))
       const released = await causeOf(as('nodel', 'kept'), release('l', 'a', { fencingToken: term.fencingToken }))
       expect(released.message).to.match(/lacks a right/)
       expect(await readOne(able, 'l')).to.include({ holder: 'a', fencingToken: term.fencingToken })
@@ -483,28 +501,28 @@ describe('a server of our own', () => {
       const client = as('app', 'rights')
       let heard = 0
       const unwatch = client.watch?.(() => heard++)
-      await eventually(() => Promise.resolve(heard > 0))
-      await grant(client, claim('held', 'a', 60_000, { value: 'v', announce: true }))
-      const [refusal] = await client.apply([claim('held', 'b', 60_000, { place: 0 })], newCall())
+      await eventually(() => heard > 0)
+      await grant(client, claim('held', 'a', LASTING_MS, { value: 'v', announce: true }))
+      const [refusal] = await client.apply([claim('held', 'b', LASTING_MS, { place: 0 })], newCall())
       expect(refusal).to.have.property('outcome', 'refused')
       expect(refusal?.line).to.deep.equal({ place: 1, served: 0 })
-      await client.apply([claim('held', 'c', 60_000, { place: 0 })], newCall())
-      for (const op of [extend('held', 'a', 90_000), pin('held', 'e'), pin('held', 'f'), unpin('held', 'f')]) {
+      await client.apply([claim('held', 'c', LASTING_MS, { place: 0 })], newCall())
+      for (const op of [extend('held', 'a', 2 * LASTING_MS), pin('held', 'e'), pin('held', 'f'), unpin('held', 'f')]) {
         await settle(client, op)
       }
-      const batch = [claim('plain', 'a', 60_000), claim('brief', 'a', 1)]
+      const batch = [claim('plain', 'a', LASTING_MS), claim('brief', 'a', 1)]
       expect((await client.apply(batch, newCall())).map(({ outcome }) => outcome)).to.deep.equal(['granted', 'granted'])
       await sleep(5)
       for (const op of [unpin('held', 'e'), release('held', 'a'), release('plain', 'a'), expire('brief')]) {
         await settle(client, op)
       }
-      await grant(client, claim('held', 'b', 60_000, { place: 1 }))
+      await grant(client, claim('held', 'b', LASTING_MS, { place: 1 }))
       await settle(client, release('held', 'b'))
-      await grant(client, claim('held', 'c', 60_000, { place: 2 }))
+      await grant(client, claim('held', 'c', LASTING_MS, { place: 2 }))
       const any = {
         leases: ['x', 'y'],
         holder: 'a',
-        durationMs: 60_000,
+        durationMs: LASTING_MS,
         nonce: 'n',
         value: undefined,
         lapsed: new Map(),
@@ -515,7 +533,7 @@ describe('a server of our own', () => {
       expect((await client.pinned()).size).to.equal(0)
       expect(await client.inspect()).to.deep.equal([])
       await setting.redis.set('lease:{rights}:t', '9007199254740990')
-      await grant(client, claim('late', 'a', 60_000))
+      await grant(client, claim('late', 'a', LASTING_MS))
       unwatch?.()
       const denied = ((await setting.redis.acl('LOG')) as unknown[][]).filter((entry) => entry.includes('app'))
       expect(denied).to.deep.equal([])
@@ -528,7 +546,7 @@ describe('a server of our own', () => {
       for (const name of ['nopersist', 'nopexpireat', 'nohdel']) {
         const namespace = unique('ns')
         const able = setting.substrate({ namespace })
-        const held = await grant(able, claim('l', 'a', 60_000))
+        const held = await grant(able, claim('l', 'a', LASTING_MS))
         const pins = name !== 'nopersist'
         if (pins) await settle(able, pin('l', 'e'))
         for (let twice = 0; twice < 2; twice++) {
@@ -545,7 +563,7 @@ describe('a server of our own', () => {
     it('one who may not announce is served, and warned', async () => {
       await user('silent', 'resetchannels')
       const substrate = as('silent')
-      await grant(substrate, claim('l', 'a', 60_000))
+      await grant(substrate, claim('l', 'a', LASTING_MS))
       expect(await verdictOf(substrate, release('l', 'a'))).to.have.property('outcome', 'granted')
       expect((await substrate.inspect()).map(({ warning }) => warning)).to.deep.equal(['publish-forbidden'])
     })
@@ -554,7 +572,7 @@ describe('a server of our own', () => {
       await user('blind', '-info')
       const redis = setting.connect({ enableReadyCheck: false }, url('blind'))
       const substrate = setting.substrate({ redis })
-      await grant(substrate, claim('l', 'a', 60_000))
+      await grant(substrate, claim('l', 'a', LASTING_MS))
       expect((await substrate.inspect()).map(({ warning }) => warning)).to.deep.equal(['settings-unreadable'])
     })
   })
@@ -587,11 +605,12 @@ describe('a server of our own', () => {
     expect((await causeOf(substrate, claim('m', 'a', 1_000))).message).to.match(/cannot be reached/)
     await server.restart()
     await eventually(() => resyncs === 2)
+    await eventually(() => succeeds(redis.ping()))
     expect(await readOne(substrate, 'l')).to.include({ holder: 'a', fencingToken })
     await settle(substrate, release('l', 'a'))
     await eventually(() => vacated === 1)
     expect((await grant(substrate, claim('l', 'b', 1_000))).fencingToken > fencingToken).to.equal(true)
-  }).timeout(20_000)
+  })
 })
 
 for (const target of redisTargets('cluster')) {
@@ -645,7 +664,7 @@ for (const target of redisTargets('cluster')) {
         const heard: string[] = []
         substrate.watch?.((change) => heard.push(change.kind))
         await eventually(() => heard.length === 1)
-        await grant(substrate, claim('l', 'a', 60_000))
+        await grant(substrate, claim('l', 'a', LASTING_MS))
         await settle(substrate, release('l', 'a'))
         await eventually(() => heard.length === 2)
         await substrate.close()
