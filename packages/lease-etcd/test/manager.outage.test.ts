@@ -33,8 +33,7 @@ for (const target of etcdTargets(1)) {
       etcd = direct.newEtcd({ hosts: proxy.url(url) })
       way = {
         proxy,
-        open: (namespace, requestTimeoutMs = 1_000) =>
-          etcdClient({ etcd, namespace, requestTimeout: requestTimeoutMs }),
+        open: (namespace, requestTimeout = 1_000) => etcdClient({ etcd, namespace, requestTimeout }),
         claiming: /"h":"a"/,
         async stored(namespace, lease) {
           const [kv] = (await direct.etcd.get(`lease/${namespace}/l/${lease}`).exec()).kvs

@@ -174,30 +174,34 @@ export function outages(way: () => Way): void {
     ))
 
   it('a server that cannot be reached is ErrUnknown with its cause, for every call, and then the manager goes on', () =>
-    managed(way(), async (manager) => {
-      const { proxy } = way()
-      await eventually(() => succeeds(manager.claim('l', 'a', 60_000)))
-      await proxy.refuse()
-      const calls = {
-        claim: manager.claim('m', 'a', 1_000),
-        check: manager.token('m', 'a').check(),
-        release: manager.release('l', 'a'),
-        revoke: manager.revoke('l'),
-        pin: manager.pin('l', 'e'),
-        pinned: manager.pinned(),
-        leases: manager.leases(),
-        hold: manager.hold('n', 'a', { duration: 1_000 }),
-      }
-      const outcomes = await Promise.allSettled<unknown>(Object.values(calls))
-      for (const [index, call] of Object.keys(calls).entries()) {
-        const outcome = outcomes[index]
-        const error: unknown = outcome?.status === 'rejected' ? outcome.reason : undefined
-        expect(error, call).to.be.instanceOf(ErrUnknown)
-        expect(error, call).to.have.property('cause').that.is.instanceOf(Error)
-      }
-      await proxy.accept()
-      await eventually(() => succeeds(manager.claim('m', 'a', 1_000)))
-    }))
+    managed(
+      way(),
+      async (manager) => {
+        const { proxy } = way()
+        await eventually(() => succeeds(manager.claim('l', 'a', 60_000)))
+        await proxy.refuse()
+        const calls = {
+          claim: manager.claim('m', 'a', 1_000),
+          check: manager.token('m', 'a').check(),
+          release: manager.release('l', 'a'),
+          revoke: manager.revoke('l'),
+          pin: manager.pin('l', 'e'),
+          pinned: manager.pinned(),
+          leases: manager.leases(),
+          hold: manager.hold('n', 'a', { duration: 1_000 }),
+        }
+        const outcomes = await Promise.allSettled<unknown>(Object.values(calls))
+        for (const [index, call] of Object.keys(calls).entries()) {
+          const outcome = outcomes[index]
+          const error: unknown = outcome?.status === 'rejected' ? outcome.reason : undefined
+          expect(error, call).to.be.instanceOf(ErrUnknown)
+          expect(error, call).to.have.property('cause').that.is.instanceOf(Error)
+        }
+        await proxy.accept()
+        await eventually(() => succeeds(manager.claim('m', 'a', 1_000)))
+      },
+      { requestTimeoutMs: 250 },
+    ))
 }
 
 /** Whether holds of this duration outlived their first renewals: only then the attempt proves anything. */
