@@ -6,6 +6,7 @@ import { etcdTargets, startEtcd, startProxy, until, type Etcd, type EtcdMember }
 import { Etcd3 } from 'etcd3'
 import { createServer, type AddressInfo } from 'node:net'
 import {
+  countRenewals,
   eventually,
   managed,
   noneUnheard,
@@ -151,6 +152,7 @@ describe('a manager whose server is killed and comes back', () => {
   it('goes on with an Etcd3 of its own defaults too', async () => {
     const etcd = new Etcd3({ hosts: [...server.endpoints] })
     const client = etcdClient({ etcd, namespace: unique('n'), requestTimeout: 2_000 })
+    const answered = countRenewals(client)
     const manager = new Manager({ client })
     let failures = 0
     manager.events.subscribe(({ type }) => {
@@ -163,6 +165,8 @@ describe('a manager whose server is killed and comes back', () => {
       const before = failures
       await eventually(() => failures > before)
       await server.restart()
+      const soFar = answered('l')
+      await eventually(() => answered('l') > soFar)
       await eventually(() => succeeds(manager.claim('m', 'a', 60_000)))
       expect(hold.held).to.equal(true)
       await hold.release()

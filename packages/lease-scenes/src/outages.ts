@@ -62,7 +62,7 @@ export async function managed(
 }
 
 /** Counts the answers on their way from the client to its Manager. */
-function countRenewals(client: Client): AnsweredRenewals {
+export function countRenewals(client: Client): AnsweredRenewals {
   const counts = new Map<string, number>()
   const renewLease = client.renewLease?.bind(client)
   if (renewLease === undefined) throw new Error('a client without renewLease')
@@ -262,7 +262,8 @@ export async function overAccident(
   open: () => Client,
   accident: (here: Manager, noticed: () => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  const clients = [open(), open()]
+  const clients = [open(), open()] as const
+  const answered = countRenewals(clients[0])
   const [here, there] = clients.map((client) => new Manager({ client, maxSleep: 2_000 })) as [Manager, Manager]
   let failures = 0
   here.events.subscribe((event) => {
@@ -285,6 +286,8 @@ export async function overAccident(
 
       await accident(here, noticed)
 
+      const before = answered('kept')
+      await eventually(() => answered('kept') > before)
       await wait
       await eventually(async () => {
         try {
