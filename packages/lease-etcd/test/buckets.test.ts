@@ -97,8 +97,8 @@ for (const target of etcdTargets()) {
           await until('the watch', () => resyncs > 0)
           const one = async (round: number): Promise<void> => {
             const lease = `l${round}`
-            const durationMs = 200 + Math.random() * 1_000
-            await sleep(Math.random() * 1_000)
+            const durationMs = 200 + Math.random() * 800
+            await sleep(Math.random() * 2_000) // longer than an etcd lease is shared
             let atMs = performance.now()
             const seen = await grant(substrate, claim(lease, 'a', durationMs))
             let endMs = atMs + durationMs
