@@ -98,7 +98,7 @@ for (const target of etcdTargets()) {
           const one = async (round: number): Promise<void> => {
             const lease = `l${round}`
             const durationMs = 200 + Math.random() * 800
-            await sleep(Math.random() * 2_000) // longer than an etcd lease is shared
+            await sleep(Math.random() * 2_500) // longer than an etcd lease is shared
             let atMs = performance.now()
             const seen = await grant(substrate, claim(lease, 'a', durationMs))
             let endMs = atMs + durationMs
@@ -112,7 +112,7 @@ for (const target of etcdTargets()) {
             }
             promised.set(lease, endMs)
           }
-          await Promise.all(Array.from({ length: 60 }, (_, round) => one(round)))
+          await Promise.all(Array.from({ length: 120 }, (_, round) => one(round)))
           await until(
             'all keys to vanish',
             async () => {
