@@ -80,11 +80,11 @@ for (const target of etcdTargets()) {
           tokens.get(lease)?.some((later) => token < later && later < revision),
         ).length
       }
-      let isOver = false
+      const over = new AbortController()
       const worker = async (holder: string): Promise<void> => {
         const etcd = setting.newEtcd()
         const substrate = setting.substrate({ namespace, etcd })
-        while (!isOver) {
+        while (!over.signal.aborted) {
           const lease = leases[Math.floor(Math.random() * leases.length)] ?? ''
           const durationMs = briefMs()
           let { outcome, holding } = await settle(substrate, claim(lease, holder, durationMs))
@@ -112,14 +112,14 @@ for (const target of etcdTargets()) {
         'enough grants, commits, refusals, violations',
         () => {
           count()
-          return isOver || isEnough(tally) ? tally : undefined
+          return over.signal.aborted || isEnough(tally) ? tally : undefined
         },
         50,
       )
       try {
         await Promise.race([enough, workers])
       } finally {
-        isOver = true
+        over.abort()
       }
       await workers
       count() // a grant may have been recorded after the write that it makes a violation

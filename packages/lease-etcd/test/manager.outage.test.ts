@@ -56,10 +56,10 @@ for (const target of etcdTargets(1)) {
         const { proxy } = way
         await proxy.refuse()
         let failures = 0
-        let isOver = false
+        const over = new AbortController()
         // While calls of the driver overlap, they share a connection, and the pauses between its attempts grow.
         const callers = Array.from({ length: 30 }, async (_, caller) => {
-          while (!isOver) {
+          while (!over.signal.aborted) {
             const call = caller % 2 === 0 ? etcd.get('x').exec() : etcd.leaseClient.leaseGrant({ TTL: '5' })
             if (!(await succeeds(call))) failures++
             await sleep(Math.random() * 200)
@@ -70,7 +70,7 @@ for (const target of etcdTargets(1)) {
           await proxy.accept()
           await eventually(() => succeeds(manager.claim('l', 'a', 60_000)))
         } finally {
-          isOver = true
+          over.abort()
           await Promise.all(callers)
         }
       }))

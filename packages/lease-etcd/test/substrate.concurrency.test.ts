@@ -49,11 +49,11 @@ for (const target of etcdTargets()) {
     it('a release is never lost among contenders, and no two ever hold', async () => {
       const namespace = unique('ns')
       const releases: Record<string, number> = { a: 0, b: 0, c: 0, d: 0 }
-      let isOver = false
+      const over = new AbortController()
       let owner: string | undefined
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, etcd: setting.newEtcd() })
-        while (!isOver) {
+        while (!over.signal.aborted) {
           const { outcome, holding } = await settle(substrate, claim('hot', holder, 600_000))
           if (outcome !== 'granted') continue
           expect(owner).to.equal(undefined)
@@ -70,9 +70,9 @@ for (const target of etcdTargets()) {
       const enough = until('many releases, and three of each', () => {
         const counts = Object.values(releases)
         const total = counts.reduce((sum, count) => sum + count, 0)
-        return isOver || (total >= 60 && Math.min(...counts) >= 3) || undefined
+        return over.signal.aborted || (total >= 60 && Math.min(...counts) >= 3) || undefined
       })
-      await raced(Object.keys(releases).map(worker), enough, () => (isOver = true))
+      await raced(Object.keys(releases).map(worker), enough, () => over.abort())
     })
 
     it('extensions and releases that read first never undo what came between', async () => {
@@ -95,10 +95,10 @@ for (const target of etcdTargets()) {
     it('the windows in which two rivals each believe to hold never overlap', async () => {
       const namespace = unique('ns')
       const windows: { lease: string; from: number; to: number; token: bigint }[] = []
-      let isOver = false
+      const over = new AbortController()
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, etcd: setting.newEtcd() })
-        while (!isOver) {
+        while (!over.signal.aborted) {
           const lease = `l${Math.floor(Math.random() * 2)}`
           // Sometimes so long that even a slow machine brings answers in time.
           const durationMs = Math.random() < 0.1 ? 300 : 60
@@ -127,8 +127,8 @@ for (const target of etcdTargets()) {
         }
       }
       const live = (): number => windows.filter(({ from, to }) => from < to).length
-      const enough = until('30 windows in which somebody held', () => isOver || live() >= 30 || undefined)
-      await raced(['a', 'b', 'c', 'd'].map(worker), enough, () => (isOver = true))
+      const enough = until('30 windows in which somebody held', () => over.signal.aborted || live() >= 30 || undefined)
+      await raced(['a', 'b', 'c', 'd'].map(worker), enough, () => over.abort())
       for (const lease of ['l0', 'l1']) {
         const own = windows.filter((window) => window.lease === lease).toSorted((x, y) => Number(x.token - y.token))
         expect(new Set(own.map(({ token }) => token)).size).to.equal(own.length)
