@@ -1,10 +1,10 @@
 import { expect } from 'chai'
 import type { LeaseChange } from 'lease-core'
-import { etcdTargets, startEtcd, startProxy, type Etcd } from 'lease-servers'
+import { etcdTargets, startEtcd, startProxy } from 'lease-servers'
 import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { claim, eventually, extend, grant, release, settle, sleep, unique } from 'lease-scenes'
+import { claim, eventually, extend, grant, release, settle, sleep, together, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 /** What this substrate hears, from the first `resync` on. */
@@ -16,6 +16,9 @@ async function listen(substrate: EtcdSubstrate): Promise<LeaseChange[]> {
   return heard
 }
 
+/** Without keepalive: a stall of this process must not end the connection, and cause another `resync`. */
+const unhurried = { grpcOptions: {} }
+
 const resyncs = (heard: readonly LeaseChange[]): number => heard.filter(({ kind }) => kind === 'resync').length
 
 for (const target of etcdTargets(1)) {
@@ -26,97 +29,126 @@ for (const target of etcdTargets(1)) {
     })
     after(() => setting[Symbol.asyncDispose]())
 
-    it('tell of releases, expiries, takeovers and keys that vanish, and of no claim or extension', async () => {
-      const namespace = unique('ns')
-      const heard = await listen(setting.substrate({ namespace }))
-      const substrate = setting.substrate({ namespace })
-      await grant(substrate, claim('ä', 'a', 60_000))
-      await grant(substrate, extend('ä', 'a', 60_000))
-      await settle(substrate, release('ä', 'a'))
-      let { version } = await grant(substrate, claim('e', 'a', 60_000))
-      await settle(substrate, { kind: 'expire', lease: 'e', lapsed: version })
-      ;({ version } = await grant(substrate, claim('t', 'a', 60_000)))
-      await grant(substrate, claim('t', 'b', 60_000, { lapsed: version }))
-      await grant(substrate, claim('v', 'a', 50))
-      await grant(setting.substrate(), claim('ä', 'a', 50)) // another namespace
-      await eventually(() => heard.length === 5)
-      expect(heard.slice(1)).to.deep.equal(['ä', 'e', 't', 'v'].map((lease) => ({ kind: 'vacated', lease })))
-    }).timeout(30_000)
+    together({
+      'tell of releases, expiries, takeovers and keys that vanish, and of no claim or extension': async () => {
+        const namespace = unique('ns')
+        const heard = await listen(setting.substrate({ namespace, etcd: setting.newEtcd(unhurried) }))
+        const substrate = setting.substrate({ namespace })
+        await grant(substrate, claim('ä', 'a', 60_000))
+        await grant(substrate, extend('ä', 'a', 60_000))
+        await settle(substrate, release('ä', 'a'))
+        let { version } = await grant(substrate, claim('e', 'a', 60_000))
+        await settle(substrate, { kind: 'expire', lease: 'e', lapsed: version })
+        ;({ version } = await grant(substrate, claim('t', 'a', 60_000)))
+        await grant(substrate, claim('t', 'b', 60_000, { lapsed: version }))
+        await grant(substrate, claim('v', 'a', 50))
+        await grant(setting.substrate(), claim('ä', 'a', 50)) // another namespace
+        await eventually(() => heard.length >= 5)
+        expect(heard.slice(1)).to.deep.equal(['ä', 'e', 't', 'v'].map((lease) => ({ kind: 'vacated', lease })))
+      },
 
-    it('tell of the claims and new values that are announced, of pinned leases too, and once of each', async () => {
-      const namespace = unique('ns')
-      const heard = await listen(setting.substrate({ namespace }))
-      const substrate = setting.substrate({ namespace })
-      for (const lease of ['l', 'p']) {
-        if (lease === 'p') await settle(substrate, { kind: 'pin', lease, entity: 'e' })
-        await grant(substrate, claim(lease, 'a', 60_000, { announce: true }))
-        await grant(substrate, extend(lease, 'a', 60_000, { announce: true }))
-        await grant(substrate, extend(lease, 'a', 60_000, { announce: true, value: 'v' }))
-        await grant(substrate, extend(lease, 'a', 60_000, { announce: true, value: 'v' }))
-        await grant(substrate, extend(lease, 'a', 60_000, { value: 'w' }))
-        await settle(substrate, claim(lease, 'b', 60_000, { announce: true }))
-      }
-      await eventually(() => heard.length === 5)
-      await sleep(100)
-      expect(heard.slice(1)).to.deep.equal(['l', 'l', 'p', 'p'].map((lease) => ({ kind: 'changed', lease })))
-      const { kvs } = await setting.etcd.getAll().prefix(`lease/${namespace}/a/`).exec()
-      expect(kvs.map(({ lease }) => lease)).not.to.include('0') // they go by themselves
-    })
+      'tell of the claims and new values that are announced, of pinned leases too, and once of each': async () => {
+        const namespace = unique('ns')
+        const heard = await listen(setting.substrate({ namespace, etcd: setting.newEtcd(unhurried) }))
+        const substrate = setting.substrate({ namespace })
+        for (const lease of ['l', 'p']) {
+          if (lease === 'p') await settle(substrate, { kind: 'pin', lease, entity: 'e' })
+          await grant(substrate, claim(lease, 'a', 60_000, { announce: true }))
+          await grant(substrate, extend(lease, 'a', 60_000, { announce: true }))
+          await grant(substrate, extend(lease, 'a', 60_000, { announce: true, value: 'v' }))
+          await grant(substrate, extend(lease, 'a', 60_000, { announce: true, value: 'v' }))
+          await grant(substrate, extend(lease, 'a', 60_000, { value: 'w' }))
+          await settle(substrate, claim(lease, 'b', 60_000, { announce: true }))
+        }
+        await eventually(() => heard.length >= 5)
+        await sleep(100)
+        expect(heard.slice(1)).to.deep.equal(['l', 'l', 'p', 'p'].map((lease) => ({ kind: 'changed', lease })))
+        const { kvs } = await setting.etcd.getAll().prefix(`lease/${namespace}/a/`).exec()
+        expect(kvs.map(({ lease }) => lease)).not.to.include('0') // they go by themselves
+      },
 
-    it('a connection that is cut is made anew, with a resync', async () => {
-      const url = target.endpoints[0] ?? ''
-      await using proxy = await startProxy(url)
-      const namespace = unique('ns')
-      const heard = await listen(setting.substrate({ namespace, etcd: setting.newEtcd({ hosts: proxy.url(url) }) }))
-      for (let cuts = 1; cuts <= 3; cuts++) {
-        proxy.cut()
-        await eventually(() => resyncs(heard) === cuts + 1)
-      }
-      const substrate = setting.substrate({ namespace })
-      await grant(substrate, claim('l', 'a', 60_000))
-      await settle(substrate, release('l', 'a'))
-      await eventually(() => heard.at(-1)?.kind === 'vacated')
-      expect(heard.filter(({ kind }) => kind === 'vacated')).to.have.length(1)
-    })
-
-    it('a connection that falls silent is noticed and made anew', async () => {
-      const url = target.endpoints[0] ?? ''
-      await using proxy = await startProxy(url)
-      const heard = await listen(setting.substrate({ etcd: setting.newEtcd({ hosts: proxy.url(url) }) }))
-      proxy.pause()
-      const { connections } = proxy.counters
-      await eventually(() => proxy.counters.connections > connections)
-      proxy.resume()
-      await eventually(() => resyncs(heard) === 2)
-    }).timeout(60_000)
-
-    it('a server that was not there yet is found later', async () => {
-      const url = target.endpoints[0] ?? ''
-      await using proxy = await startProxy(url)
-      await proxy.refuse()
-      const heard: LeaseChange[] = []
-      const substrate = setting.substrate({ etcd: setting.newEtcd({ hosts: proxy.url(url) }) })
-      substrate.watch?.((change) => heard.push(change))
-      await sleep(300)
-      expect(heard).to.deep.equal([])
-      await proxy.accept()
-      await eventually(() => resyncs(heard) === 1)
-    })
-
-    it('end with the last listener, harm no other call, and may begin again', async () => {
-      const etcd = setting.newEtcd()
-      const substrate = setting.substrate({ etcd })
-      for (let round = 0; round < 5; round++) {
-        const heard: LeaseChange[] = []
-        const stop = substrate.watch?.((change) => heard.push(change))
-        await eventually(() => resyncs(heard) === 1)
-        const pending = Array.from({ length: 50 }, () => settle(substrate, claim(unique('l'), 'a', 60_000)))
-        stop?.()
-        await Promise.all(pending)
+      'a connection that is cut is made anew, with a resync': async () => {
+        const url = target.endpoints[0] ?? ''
+        await using proxy = await startProxy(url)
+        const namespace = unique('ns')
+        const heard = await listen(setting.substrate({ namespace, etcd: setting.newEtcd({ hosts: proxy.url(url) }) }))
+        for (let cuts = 1; cuts <= 3; cuts++) {
+          const before = resyncs(heard)
+          proxy.cut()
+          await eventually(() => resyncs(heard) > before)
+        }
+        const substrate = setting.substrate({ namespace })
         await grant(substrate, claim('l', 'a', 60_000))
         await settle(substrate, release('l', 'a'))
-        expect(heard).to.deep.equal([{ kind: 'resync' }])
-      }
+        await eventually(() => heard.at(-1)?.kind === 'vacated')
+        expect(heard.filter(({ kind }) => kind === 'vacated')).to.have.length(1)
+      },
+
+      'a connection that falls silent is noticed and made anew': async () => {
+        const url = target.endpoints[0] ?? ''
+        await using proxy = await startProxy(url)
+        const heard = await listen(setting.substrate({ etcd: setting.newEtcd({ hosts: proxy.url(url) }) }))
+        proxy.pause()
+        const { connections } = proxy.counters
+        await eventually(() => proxy.counters.connections > connections)
+        proxy.resume()
+        await eventually(() => resyncs(heard) > 1)
+      },
+
+      'a server that was not there yet is found later': async () => {
+        const url = target.endpoints[0] ?? ''
+        await using proxy = await startProxy(url)
+        await proxy.refuse()
+        const heard: LeaseChange[] = []
+        const substrate = setting.substrate({ etcd: setting.newEtcd({ hosts: proxy.url(url) }) })
+        substrate.watch?.((change) => heard.push(change))
+        await sleep(300)
+        expect(heard).to.deep.equal([])
+        await proxy.accept()
+        await eventually(() => resyncs(heard) > 0)
+      },
+
+      'end with the last listener, harm no other call, and may begin again': async () => {
+        const etcd = setting.newEtcd()
+        const substrate = setting.substrate({ etcd })
+        for (let round = 0; round < 5; round++) {
+          const heard: LeaseChange[] = []
+          const stop = substrate.watch?.((change) => heard.push(change))
+          await eventually(() => resyncs(heard) === 1)
+          const pending = Array.from({ length: 50 }, () => settle(substrate, claim(unique('l'), 'a', 60_000)))
+          stop?.()
+          await Promise.all(pending)
+          await grant(substrate, claim('l', 'a', 60_000))
+          await settle(substrate, release('l', 'a'))
+          expect(heard).to.deep.equal([{ kind: 'resync' }])
+        }
+      },
+
+      'of a member that has lost its leader end at once instead of falling silent, and begin again when there is one':
+        async () => {
+          await using server = await startEtcd({ nodes: 3 })
+          await using member = openSetting({ endpoints: [server.members[0]?.endpoint ?? ''] })
+          const heard: LeaseChange[] = []
+          let watches = 0
+          const etcd = member.newEtcd({
+            ...failFast(),
+            defaultCallOptions: ({ isStream }) => {
+              if (isStream) watches++
+              return {}
+            },
+          })
+          member.substrate({ etcd }).watch?.((change) => heard.push(change))
+          await eventually(() => resyncs(heard) > 0)
+          const before = { watches, resyncs: resyncs(heard) }
+          for (const other of server.members.slice(1)) other.pause()
+          try {
+            await eventually(() => watches > before.watches)
+            expect(resyncs(heard)).to.equal(before.resyncs)
+          } finally {
+            server.resume()
+          }
+          await eventually(() => resyncs(heard) > before.resyncs)
+        },
     })
 
     it('a process whose client and Etcd3 are closed ends', async () => {
@@ -139,39 +171,3 @@ for (const target of etcdTargets(1)) {
     }).timeout(40_000)
   })
 }
-
-describe('hints from a member that has lost its leader', () => {
-  let server: Etcd
-  let setting: Setting
-  before(async function () {
-    this.timeout(60_000)
-    server = await startEtcd({ nodes: 3 })
-    setting = openSetting({ endpoints: [server.members[0]?.endpoint ?? ''] })
-  })
-  after(async () => {
-    server.resume()
-    await setting[Symbol.asyncDispose]()
-    await server.stop()
-  })
-
-  it('end at once instead of falling silent, and begin again when there is one', async () => {
-    const heard: LeaseChange[] = []
-    let watches = 0
-    const etcd = setting.newEtcd({
-      ...failFast(),
-      defaultCallOptions: ({ isStream }) => {
-        if (isStream) watches++
-        return {}
-      },
-    })
-    const substrate = setting.substrate({ etcd })
-    substrate.watch?.((change) => heard.push(change))
-    await eventually(() => resyncs(heard) === 1)
-    const before = watches
-    for (const member of server.members.slice(1)) member.pause()
-    await eventually(() => watches > before)
-    expect(resyncs(heard)).to.equal(1)
-    server.resume()
-    await eventually(() => resyncs(heard) > 1)
-  }).timeout(60_000)
-})

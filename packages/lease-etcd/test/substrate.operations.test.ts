@@ -31,12 +31,12 @@ for (const target of etcdTargets()) {
 
     describe('claim', () => {
       it('grants a vacant lease: the token is the revision of its creation, the version that of its change', async () => {
-        const holding = await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
+        const holding = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
         const kv = await record()
         expect(holding).to.deep.equal({
           holder: 'a',
           fencingToken: BigInt(kv?.create_revision ?? 0),
-          remainingMs: 10_000,
+          remainingMs: 60_000,
           value: 'v',
           pinned: false,
           version: kv?.mod_revision,
@@ -46,9 +46,9 @@ for (const target of etcdTargets()) {
       })
 
       it('refuses a held lease and brings who holds it', async () => {
-        const held = await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
+        const held = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
         for (const holder of ['a', 'b']) {
-          expect(await settle(substrate, claim(name, holder, 10_000))).to.deep.equal({
+          expect(await settle(substrate, claim(name, holder, 60_000))).to.deep.equal({
             outcome: 'refused',
             holding: held,
             cause: undefined,
@@ -57,48 +57,48 @@ for (const target of etcdTargets()) {
       })
 
       it('finds its own term again, and writes only where more is asked for than was granted', async () => {
-        const op = claim(name, 'a', 10_000)
+        const op = claim(name, 'a', 60_000)
         const first = await grant(substrate, op)
         expect(await grant(substrate, op)).to.deep.equal(first)
         expect(await grant(substrate, { ...op, durationMs: 1_000 })).to.deep.equal(first)
-        const longer = await grant(substrate, { ...op, durationMs: 20_000, value: 'late' })
-        expect(longer).to.include({ fencingToken: first.fencingToken, remainingMs: 20_000, value: 'late' })
+        const longer = await grant(substrate, { ...op, durationMs: 120_000, value: 'late' })
+        expect(longer).to.include({ fencingToken: first.fencingToken, remainingMs: 120_000, value: 'late' })
         expect(longer.version).not.to.equal(first.version)
       })
 
       it('takes over the version that was observed to have lapsed, and no other', async () => {
-        const first = await grant(substrate, claim(name, 'a', 10_000, { value: 'old' }))
-        const extended = await grant(substrate, extend(name, 'a', 10_000))
-        expect(await settle(substrate, claim(name, 'b', 10_000, { lapsed: first.version }))).to.deep.include({
+        const first = await grant(substrate, claim(name, 'a', 60_000, { value: 'old' }))
+        const extended = await grant(substrate, extend(name, 'a', 60_000))
+        expect(await settle(substrate, claim(name, 'b', 60_000, { lapsed: first.version }))).to.deep.include({
           outcome: 'refused',
           holding: extended,
         })
-        const next = await grant(substrate, claim(name, 'b', 10_000, { lapsed: extended.version }))
+        const next = await grant(substrate, claim(name, 'b', 60_000, { lapsed: extended.version }))
         expect(next).to.include({ holder: 'b', value: undefined })
         expect(next.fencingToken > first.fencingToken).to.equal(true)
         expect(next.fencingToken).to.equal(BigInt((await record())?.create_revision ?? 0))
       })
 
       it('of many that take over the same lapsed version exactly one is granted', async () => {
-        const { version: lapsed } = await grant(substrate, claim(name, 'z', 10_000))
+        const { version: lapsed } = await grant(substrate, claim(name, 'z', 60_000))
         const verdicts = await Promise.all(
-          Array.from({ length: 8 }, (_, index) => settle(substrate, claim(name, `h${index}`, 10_000, { lapsed }))),
+          Array.from({ length: 8 }, (_, index) => settle(substrate, claim(name, `h${index}`, 60_000, { lapsed }))),
         )
         expect(verdicts.filter(({ outcome }) => outcome === 'granted')).to.have.length(1)
         expect(new Set(verdicts.map(({ holding }) => holding?.fencingToken)).size).to.equal(1)
       })
 
       it('takes over what vanished meanwhile, and does not take over what is pinned', async () => {
-        const { version: lapsed } = await grant(substrate, claim(name, 'a', 10_000))
+        const { version: lapsed } = await grant(substrate, claim(name, 'a', 60_000))
         await settle(substrate, release(name, 'a'))
-        const { version } = await grant(substrate, claim(name, 'b', 10_000, { lapsed }))
+        const { version } = await grant(substrate, claim(name, 'b', 60_000, { lapsed }))
         await settle(substrate, pin(name, 'e'))
-        expect(await settle(substrate, claim(name, 'c', 10_000, { lapsed: version }))).to.have.property(
+        expect(await settle(substrate, claim(name, 'c', 60_000, { lapsed: version }))).to.have.property(
           'outcome',
           'refused',
         )
         const pinned = await readOne(substrate, name)
-        for (const op of [claim(name, 'c', 10_000, { lapsed: pinned?.version }), expire(name, pinned?.version)]) {
+        for (const op of [claim(name, 'c', 60_000, { lapsed: pinned?.version }), expire(name, pinned?.version)]) {
           expect(await settle(substrate, op)).to.deep.equal({ outcome: 'refused', holding: pinned, cause: undefined })
         }
         await settle(substrate, unpin(name, 'e'))
@@ -107,7 +107,7 @@ for (const target of etcdTargets()) {
 
     describe('extend', () => {
       it('an unchanged term is written anew without being read: one request, another version, the same content', async () => {
-        const seen = await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
+        const seen = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
         const before = await record()
         const counting = countedRequests(setting)
         const next = await grant(
@@ -123,23 +123,23 @@ for (const target of etcdTargets()) {
       })
 
       it('what was seen and is seen no more is read, and extended all the same', async () => {
-        const seen = await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
-        await grant(substrate, extend(name, 'a', 30_000, { value: 'w' }))
-        const next = await grant(substrate, extend(name, 'a', 10_000, { seen, fencingToken: seen.fencingToken }))
-        expect(next).to.include({ fencingToken: seen.fencingToken, remainingMs: 30_000, value: 'w' })
+        const seen = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
+        await grant(substrate, extend(name, 'a', 180_000, { value: 'w' }))
+        const next = await grant(substrate, extend(name, 'a', 60_000, { seen, fencingToken: seen.fencingToken }))
+        expect(next).to.include({ fencingToken: seen.fencingToken, remainingMs: 180_000, value: 'w' })
       })
 
       it('never lowers the duration that observers have to wait, and keeps the nonce', async () => {
-        const op = claim(name, 'a', 10_000)
+        const op = claim(name, 'a', 60_000)
         const first = await grant(substrate, op)
-        expect(await grant(substrate, extend(name, 'a', 1_000))).to.include({ remainingMs: 10_000 })
-        expect(await grant(substrate, extend(name, 'a', 20_000))).to.include({ remainingMs: 20_000 })
-        expect(await grant(substrate, op)).to.include({ fencingToken: first.fencingToken, remainingMs: 20_000 })
+        expect(await grant(substrate, extend(name, 'a', 1_000))).to.include({ remainingMs: 60_000 })
+        expect(await grant(substrate, extend(name, 'a', 120_000))).to.include({ remainingMs: 120_000 })
+        expect(await grant(substrate, op)).to.include({ fencingToken: first.fencingToken, remainingMs: 120_000 })
       })
 
       it('takes a new value, the empty one too', async () => {
-        await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
-        expect(await grant(substrate, extend(name, 'a', 10_000, { value: '' }))).to.have.property('value', '')
+        await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
+        expect(await grant(substrate, extend(name, 'a', 60_000, { value: '' }))).to.have.property('value', '')
         expect(await readOne(substrate, name)).to.have.property('value', '')
       })
 
@@ -148,7 +148,7 @@ for (const target of etcdTargets()) {
           outcome: 'refused',
           holding: undefined,
         })
-        const seen = await grant(substrate, claim(name, 'a', 10_000))
+        const seen = await grant(substrate, claim(name, 'a', 60_000))
         for (const op of [
           extend(name, 'b', 1_000),
           extend(name, 'b', 1_000, { seen }),
@@ -165,7 +165,7 @@ for (const target of etcdTargets()) {
 
     describe('release and expire', () => {
       it('vacate the very term that is meant, by token, by nonce, by holder', async () => {
-        const op = claim(name, 'a', 10_000)
+        const op = claim(name, 'a', 60_000)
         for (const more of [(token: bigint) => ({ fencingToken: token }), () => ({ nonce: op.nonce }), () => ({})]) {
           const { fencingToken } = await grant(substrate, op)
           expect(await settle(substrate, release(name, 'a', more(fencingToken)))).to.deep.equal(vacant)
@@ -175,7 +175,7 @@ for (const target of etcdTargets()) {
       })
 
       it('leave any other term alone', async () => {
-        const held = await grant(substrate, claim(name, 'a', 10_000))
+        const held = await grant(substrate, claim(name, 'a', 60_000))
         for (const op of [
           release(name, 'b'),
           release(name, 'a', { fencingToken: held.fencingToken - 1n }),
@@ -192,7 +192,7 @@ for (const target of etcdTargets()) {
       it('an expiry ends the version that was observed to have lapsed', async () => {
         expect(await settle(substrate, expire(name, undefined))).to.deep.equal(vacant)
         expect(await settle(substrate, expire(name, '1'))).to.deep.equal(vacant)
-        const { version } = await grant(substrate, claim(name, 'a', 10_000))
+        const { version } = await grant(substrate, claim(name, 'a', 60_000))
         expect(await settle(substrate, expire(name, version))).to.deep.equal(vacant)
         expect(await record()).to.equal(undefined)
       })
@@ -200,14 +200,14 @@ for (const target of etcdTargets()) {
 
     describe('pins', () => {
       it('take the key off its etcd lease with the first, and put it back with the last', async () => {
-        const held = await grant(substrate, claim(name, 'a', 10_000, { value: 'v' }))
+        const held = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
         const pinned = await grant(substrate, pin(name, 'e'))
         expect(pinned).to.deep.equal({ ...held, pinned: true, version: pinned.version })
         expect((await record())?.lease).to.equal('0')
         expect(await grant(substrate, pin(name, 'e'))).to.deep.equal(pinned)
         expect(await grant(substrate, pin(name, 'f'))).to.deep.equal(pinned)
         expect(await grant(substrate, extend(name, 'a', 1_000, { seen: pinned }))).to.include({ pinned: true })
-        expect(await grant(substrate, extend(name, 'a', 20_000))).to.include({ pinned: true, remainingMs: 20_000 })
+        expect(await grant(substrate, extend(name, 'a', 120_000))).to.include({ pinned: true, remainingMs: 120_000 })
         expect((await record())?.lease).to.equal('0')
         expect(await grant(substrate, unpin(name, 'e'))).to.include({ pinned: true })
         expect((await substrate.pinned(newCall())).get(name)).to.deep.equal(['f'])
@@ -227,7 +227,7 @@ for (const target of etcdTargets()) {
       })
 
       it('of many at once are all kept', async () => {
-        await grant(substrate, claim(name, 'a', 10_000))
+        await grant(substrate, claim(name, 'a', 60_000))
         const entities = Array.from({ length: 12 }, (_, index) => `e${index}`)
         await Promise.all(entities.map((entity) => settle(substrate, pin(name, entity))))
         expect((await substrate.pinned(newCall())).get(name)).to.deep.equal(entities.toSorted())
@@ -246,15 +246,15 @@ for (const target of etcdTargets()) {
           (await own.apply(names.map(op), newCall())).map(({ outcome }) => outcome)
         const expected = names.map(() => 'granted')
         expect(await all((lease) => pin(lease, 'e'))).to.deep.equal(expected)
-        expect(await all((lease) => claim(lease, 'a', 10_000))).to.deep.equal(expected)
+        expect(await all((lease) => claim(lease, 'a', 60_000))).to.deep.equal(expected)
         expect(await all((lease) => unpin(lease, 'e'))).to.deep.equal(expected)
-        expect(await all((lease) => extend(lease, 'a', 10_000, { value: lease }))).to.deep.equal(expected)
+        expect(await all((lease) => extend(lease, 'a', 60_000, { value: lease }))).to.deep.equal(expected)
         const found = await own.read(undefined, newCall())
         expect([...found].map(([lease, { value }]) => lease === value)).to.deep.equal(names.map(() => true))
         const mixed = await all((lease, index) => {
-          if (index % 4 === 0) return claim(lease, 'b', 10_000)
+          if (index % 4 === 0) return claim(lease, 'b', 60_000)
           if (index % 4 === 1) return release(lease, 'a')
-          return index % 4 === 2 ? expire(lease, found.get(lease)?.version) : claim(`x${lease}`, 'b', 10_000)
+          return index % 4 === 2 ? expire(lease, found.get(lease)?.version) : claim(`x${lease}`, 'b', 60_000)
         })
         expect(mixed).to.deep.equal(names.map((_, index) => (index % 4 === 0 ? 'refused' : 'granted')))
       })
@@ -275,7 +275,7 @@ for (const target of etcdTargets()) {
           expect(found.size).to.equal(240)
           expect([...found.values()].every((holding) => holding.value === value)).to.equal(true)
         }
-      }).timeout(30_000)
+      })
 
       it('a namespace larger than a page is read whole, as it was at one moment', async () => {
         const own = setting.substrate()
@@ -287,7 +287,7 @@ for (const target of etcdTargets()) {
           )
         }
         expect([...(await own.read(undefined, newCall())).keys()].toSorted()).to.deep.equal(names.toSorted())
-      }).timeout(30_000)
+      })
     })
 
     it('namespaces and prefixes have nothing to do with each other', async () => {
@@ -295,10 +295,10 @@ for (const target of etcdTargets()) {
         setting.substrate({ namespace: `${namespace}/l` }),
         setting.substrate({ namespace, prefix: 'p/' }),
       ]
-      await grant(substrate, claim(name, 'a', 10_000))
+      await grant(substrate, claim(name, 'a', 60_000))
       for (const other of others) {
         expect((await other.read(undefined, newCall())).size).to.equal(0)
-        await grant(other, claim(name, 'b', 10_000))
+        await grant(other, claim(name, 'b', 60_000))
       }
       expect(await readOne(substrate, name)).to.include({ holder: 'a' })
     })

@@ -1,4 +1,13 @@
-export { managed, outages, overAccident, type Way } from './outages.ts'
+export {
+  countRenewals,
+  managed,
+  outages,
+  overAccident,
+  type AnsweredRenewals,
+  type ManagedOptions,
+  type Way,
+} from './outages.ts'
+export { together } from './together.ts'
 export { hearUnheard, noneUnheard, unheard } from './unheard.ts'
 export {
   briefMs,

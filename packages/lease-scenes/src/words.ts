@@ -2,6 +2,9 @@
 import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Substrate, Verdict } from 'lease-core'
 import { until } from 'lease-servers'
 
+/** How long an operation may take that must succeed: longer than any machine stalls. */
+const PATIENT_MS = 60_000
+
 let count = 0
 
 /** A name that no other test uses. */
@@ -58,7 +61,7 @@ export function unpin(lease: string, entity: string): PinOp {
 /** The verdict of one operation; `contended` is asked again, as core does. @throws what made it unknown */
 export async function settle(substrate: Substrate, op: Op): Promise<Verdict> {
   for (;;) {
-    const [verdict] = await substrate.apply([op], newCall())
+    const [verdict] = await substrate.apply([op], newCall({ timeoutMs: PATIENT_MS }))
     if (verdict === undefined) throw new Error('no verdict')
     if (verdict.outcome === 'unknown') throw verdict.cause
     if (verdict.outcome !== 'contended') return verdict
@@ -74,7 +77,7 @@ export async function grant(substrate: Substrate, op: Op): Promise<Holding> {
 }
 
 export async function readOne(substrate: Substrate, lease: string): Promise<Holding | undefined> {
-  return (await substrate.read([lease], newCall())).get(lease)
+  return (await substrate.read([lease], newCall({ timeoutMs: PATIENT_MS }))).get(lease)
 }
 
 /**
