@@ -26,16 +26,21 @@ function declare(target: PostgresTarget): void {
     })
 
     const unitMs = 250
+    // A server that is slow, or has just started, has not lost the request.
+    const requestTimeout = 30_000
     const harness: Harness = {
       name: target.name,
       supports: { notifications: true, lines: true, serverClock: true },
       unitMs,
       sleep,
-      open: async (namespace) => postgresClient({ pool: setting.newPool({ max: 6 }), namespace }),
-      openFaulty: async (namespace) => {
+      open: async (namespace) => postgresClient({ pool: setting.newPool({ max: 6 }), namespace, requestTimeout }),
+      openFaulty: async (namespace, requestTimeoutMs) => {
         const postgres = new PostgresSubstrate({ pool: setting.newPool({ max: 6 }), namespace })
         const substrate = new FaultySubstrate(postgres)
-        return { client: new SubstrateClient({ substrate, requestTimeout: 2 * unitMs }), faults: faultsOf(substrate) }
+        return {
+          client: new SubstrateClient({ substrate, requestTimeout: requestTimeoutMs }),
+          faults: faultsOf(substrate),
+        }
       },
       guard: guard(() => setting),
       ...(restarts ? { restart: async () => server?.restart() } : {}),
