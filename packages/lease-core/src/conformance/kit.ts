@@ -319,7 +319,7 @@ export class Scene {
       if (seen === true) return
       const waitedMs = this.clock.monotonic() - startedMs
       if (waitedMs > this.patienceMs) {
-        const last = seen === false ? '' : `; last seen: ${shown(seen)}`
+        const last = seen === false ? '' : `; last seen: ${shown(seen).replaceAll(/\s+/g, ' ')}`
         assert.fail(`no ${what} within ${Math.round(waitedMs)} ms${last}`)
       }
       await this.pass(stepMs)
