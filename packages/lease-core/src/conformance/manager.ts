@@ -707,14 +707,14 @@ function renewing(scene: Scene, client: Client): Renewing {
     },
     inFlight: () => extending > 0,
     async whileHeld(hold, durationMs, steps) {
-      let endedMs: number | undefined
-      hold.signal.addEventListener('abort', () => (endedMs = clock.monotonic()), { once: true })
+      const isLate = (): boolean => clock.monotonic() >= reliedOnFromMs + trustWindowMs(durationMs) * 0.99 - 5
+      let endedLate: boolean | undefined // judged at its end: an answer that comes later makes it no better
+      hold.signal.addEventListener('abort', () => (endedLate = isLate()), { once: true })
       try {
         await steps()
       } catch (error) {
         const lost = !hold.held && (hold.signal.reason === undefined || codeOf(hold.signal.reason) === 'LEASE_LOST')
-        const trustedUntilMs = reliedOnFromMs + trustWindowMs(durationMs) * 0.99 - 5
-        if (!realTime || !lost || (endedMs ?? clock.monotonic()) < trustedUntilMs) throw error
+        if (!realTime || !lost || !(endedLate ?? isLate())) throw error
         throw new TooSlow({ message: `no renewal came in time: ${describeError(error)}` })
       }
     },
