@@ -40,7 +40,7 @@ export const release: Chapter = {
     clause(
       'a release by anybody of a lease that has lapsed resolves: it is vacant',
       async (scene) => {
-        const { a, b } = scene
+        const { b } = scene
         const { lease, durationMs } = await scene.brief()
         await scene.lapse(lease, durationMs, b)
         await b.releaseLease(lease, BOB)
