@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { after, describe, it } from 'mocha'
-import { conformance } from '../src/conformance/index.ts'
+import { conformance } from '#src/conformance/index.ts'
 import { Collector, type Outcome } from './conformance.collector.ts'
 import { DEFECTS, type Defect } from './conformance.defects.ts'
 import { harnessOf } from './conformance.harness.ts'

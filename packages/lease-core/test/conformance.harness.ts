@@ -1,9 +1,9 @@
 /** The harness for the breakable store: on a test clock, or on the machine's clocks with a store that stalls. */
-import { faultsOf, type Harness } from '../src/conformance/index.ts'
-import { sleep, systemClock } from '../src/clock.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Substrate, Verdict } from '../src/substrate.ts'
-import { SubstrateClient } from '../src/substrate-client.ts'
-import { FaultySubstrate, TestClock } from '../src/testing/index.ts'
+import { faultsOf, type Harness } from '#src/conformance/index.ts'
+import { sleep, systemClock } from '#src/clock.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Substrate, Verdict } from '#src/substrate.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
 import { BreakableStore, BreakableSubstrate, WriteKey } from './conformance.breakable-store.ts'
 import type { Defect } from './conformance.defects.ts'
 

@@ -4,9 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'mocha'
-import type { Client } from '../src/client.ts'
-import { ClauseQueue } from '../src/conformance/clause-queue.ts'
-import { conformance } from '../src/conformance/index.ts'
+import type { Client } from '#src/client.ts'
+import { ClauseQueue } from '#src/conformance/clause-queue.ts'
+import { conformance } from '#src/conformance/index.ts'
 import { Collector, type Outcome } from './conformance.collector.ts'
 import { DEFECTS, type Defect } from './conformance.defects.ts'
 import { stallingHarnessOf } from './conformance.harness.ts'
