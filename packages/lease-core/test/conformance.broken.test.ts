@@ -8,12 +8,10 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { after, describe, it } from 'mocha'
-import { conformance, faultsOf, type Harness } from '#src/conformance/index.ts'
-import { SubstrateClient } from '#src/substrate-client.ts'
-import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
-import { BreakableStore, BreakableSubstrate, WriteKey } from './conformance.breakable-store.ts'
+import { conformance } from '#src/conformance/index.ts'
 import { Collector, type Outcome } from './conformance.collector.ts'
 import { DEFECTS, type Defect } from './conformance.defects.ts'
+import { harnessOf } from './conformance.harness.ts'
 
 /** For each defect the clauses that are red, and why. */
 type Expected = Record<string, Record<string, string>>
@@ -68,7 +66,7 @@ describe('the conformance kit', () => {
       assert.notDeepEqual(found, {}, 'the defect goes unnoticed')
       assert.deepEqual(found, expected[name])
       for (const title of defect.manager ?? []) assert(`${MANAGER}${title}` in all, `not red: ${title}`)
-    }).timeout(30_000)
+    })
   }
 
   it('has been tried with every defect that is expected', () => {
@@ -96,36 +94,4 @@ function reasonOf(error: unknown): string {
   const [line = ''] = (error instanceof Error ? error.message : String(error)).split('\n')
   const text = line.replaceAll(/\d+(\.\d+)?/g, '#')
   return text.length > 120 ? `${text.slice(0, 119)}…` : text
-}
-
-function harnessOf({ store: Store = BreakableStore, client: wrap = (client) => client }: Defect): Harness {
-  const clock = new TestClock()
-  const stores = new Map<string, BreakableStore>()
-  const written: string[] = []
-  const substrateOf = (namespace: string): BreakableSubstrate => {
-    const store = stores.get(namespace) ?? new Store(clock, written)
-    stores.set(namespace, store)
-    return new BreakableSubstrate(store)
-  }
-  const requestTimeout = 200
-  return {
-    name: 'a breakable store',
-    supports: { notifications: true, lines: true, serverClock: true, exactClock: true },
-    clock,
-    unitMs: 100,
-    thousands: 250, // batches enough; there are a hundred defects to notice
-    sleep: (delayMs) => clock.advance(delayMs),
-    open: async (namespace) => wrap(new SubstrateClient({ substrate: substrateOf(namespace), clock, requestTimeout })),
-    openFaulty: async (namespace) => {
-      const substrate = new FaultySubstrate(substrateOf(namespace), { clock })
-      return { client: wrap(new SubstrateClient({ substrate, clock, requestTimeout })), faults: faultsOf(substrate) }
-    },
-    restart: async () => {
-      for (const store of stores.values()) store.restart()
-    },
-    guard: {
-      write: (trapdoor, text) => trapdoor(new WriteKey(text)),
-      written: async () => written,
-    },
-  }
 }

@@ -41,11 +41,14 @@ export class Collector implements Runner {
     return this.#suites.flatMap((suite) => suite.tests.map(({ title }) => `${suite.title}: ${title}`))
   }
 
-  async run(): Promise<readonly Outcome[]> {
+  /** @param titles of the tests to run, as a runner with a filter does. @default all */
+  async run(titles: readonly string[] = this.titles): Promise<readonly Outcome[]> {
     const outcomes: Outcome[] = []
     for (const suite of this.#suites) {
+      const wanted = suite.tests.filter(({ title }) => titles.includes(`${suite.title}: ${title}`))
+      if (wanted.length === 0) continue
       for (const hook of suite.before) await hook()
-      for (const { title, body } of suite.tests) outcomes.push(await outcomeOf(`${suite.title}: ${title}`, body))
+      for (const { title, body } of wanted) outcomes.push(await outcomeOf(`${suite.title}: ${title}`, body))
       for (const hook of suite.after) await hook()
     }
     return outcomes

@@ -16,8 +16,7 @@ function declare(nodes: 1 | 3): void {
     const given = process.env['ETCD_ENDPOINTS']?.split(',')
     let server: Etcd | undefined
     let setting: Setting
-    before(async function () {
-      this.timeout(60_000)
+    before(async () => {
       if (given === undefined) server = await startEtcd({ nodes })
       setting = openSetting({ endpoints: server?.endpoints ?? given ?? [] })
     })
@@ -27,15 +26,20 @@ function declare(nodes: 1 | 3): void {
     })
 
     const unitMs = 250
+    // A server that is slow, or has just started, has not lost the request.
+    const requestTimeout = 30_000
     const harness: Harness = {
       name,
       supports: { notifications: true, lines: true, serverClock: false },
       unitMs,
       sleep,
-      open: async (namespace) => etcdClient({ etcd: setting.newEtcd(), namespace }),
-      openFaulty: async (namespace) => {
+      open: async (namespace) => etcdClient({ etcd: setting.newEtcd(), namespace, requestTimeout }),
+      openFaulty: async (namespace, requestTimeoutMs) => {
         const substrate = new FaultySubstrate(new EtcdSubstrate({ etcd: setting.newEtcd(), namespace }))
-        return { client: new SubstrateClient({ substrate, requestTimeout: 2 * unitMs }), faults: faultsOf(substrate) }
+        return {
+          client: new SubstrateClient({ substrate, requestTimeout: requestTimeoutMs }),
+          faults: faultsOf(substrate),
+        }
       },
       guard: guard(() => setting),
       ...(given === undefined ? { restart: async () => server?.restart() } : {}),

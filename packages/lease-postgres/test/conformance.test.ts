@@ -1,11 +1,15 @@
-import { SubstrateClient } from 'lease-core'
+import { SubstrateClient, type Client } from 'lease-core'
 import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
 import { postgresTargets, startPostgres, type Postgres, type PostgresTarget } from 'lease-servers'
 import { postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
 import { after, before, describe, it } from 'mocha'
+import { Pool } from 'pg'
 import { sleep } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
+
+/** Connections of one client: some forty clients may be open at once, and the server allows 200. */
+const POOL = 4
 
 for (const target of postgresTargets()) declare(target)
 
@@ -15,27 +19,50 @@ function declare(target: PostgresTarget): void {
     const restarts = !process.env['DATABASE_URL']
     let server: Postgres | undefined
     let setting: Setting
+    const ended: Promise<void>[] = []
     before(async () => {
       if (restarts) server = await startPostgres({ version: target.version === 15 ? 15 : 18 })
       setting = await openSetting(server ?? target)
       await setting.pool.query('CREATE TABLE written (at serial, text text)')
     })
     after(async () => {
+      await Promise.all(ended)
       await setting[Symbol.asyncDispose]()
       await server?.stop()
     })
 
+    const newPool = (): Pool => {
+      const pool = new Pool({ connectionString: setting.url, max: POOL })
+      pool.on('error', () => {}) // the kit restarts the server
+      return pool
+    }
+    /** The client, whose pool ends with it: the connections of all chapters together would be too many for the server. */
+    const ending = (client: Client, pool: Pool): Client => {
+      const close = client.close.bind(client)
+      client.close = async () => {
+        await close()
+        if (!pool.ending) ended.push(pool.end())
+      }
+      return client
+    }
+
     const unitMs = 250
+    // A server that is slow, or has just started, has not lost the request.
+    const requestTimeout = 30_000
     const harness: Harness = {
       name: target.name,
       supports: { notifications: true, lines: true, serverClock: true },
       unitMs,
       sleep,
-      open: async (namespace) => postgresClient({ pool: setting.newPool({ max: 6 }), namespace }),
-      openFaulty: async (namespace) => {
-        const postgres = new PostgresSubstrate({ pool: setting.newPool({ max: 6 }), namespace })
-        const substrate = new FaultySubstrate(postgres)
-        return { client: new SubstrateClient({ substrate, requestTimeout: 2 * unitMs }), faults: faultsOf(substrate) }
+      open: async (namespace) => {
+        const pool = newPool()
+        return ending(postgresClient({ pool, namespace, requestTimeout }), pool)
+      },
+      openFaulty: async (namespace, requestTimeoutMs) => {
+        const pool = newPool()
+        const substrate = new FaultySubstrate(new PostgresSubstrate({ pool, namespace }))
+        const client = new SubstrateClient({ substrate, requestTimeout: requestTimeoutMs })
+        return { client: ending(client, pool), faults: faultsOf(substrate) }
       },
       guard: guard(() => setting),
       ...(restarts ? { restart: async () => server?.restart() } : {}),

@@ -8,6 +8,8 @@ import { after, before, describe, it } from 'mocha'
 import { sleep } from 'lease-scenes'
 
 const unitMs = 250
+/** A server that is slow, or has just started, has not lost the request. */
+const requestTimeout = 30_000
 
 /** Everything but the way to the server; `opened` hears of every namespace. */
 function harnessOf(
@@ -22,11 +24,14 @@ function harnessOf(
     sleep,
     open: async (namespace) => {
       opened(namespace)
-      return redisClient({ redis: connect(), namespace })
+      return redisClient({ redis: connect(), namespace, requestTimeout })
     },
-    openFaulty: async (namespace) => {
+    openFaulty: async (namespace, requestTimeoutMs) => {
       const substrate = new FaultySubstrate(new RedisSubstrate({ redis: connect(), namespace }))
-      return { client: new SubstrateClient({ substrate, requestTimeout: 2 * unitMs }), faults: faultsOf(substrate) }
+      return {
+        client: new SubstrateClient({ substrate, requestTimeout: requestTimeoutMs }),
+        faults: faultsOf(substrate),
+      }
     },
   }
 }
@@ -96,8 +101,7 @@ describe('lease-redis on a Cluster', () => {
     connections.push(connection)
     return connection
   }
-  before(async function () {
-    this.timeout(60_000)
+  before(async () => {
     cluster = await startRedisCluster()
   })
   after(async () => {
@@ -105,7 +109,7 @@ describe('lease-redis on a Cluster', () => {
     await cluster.stop()
   })
 
-  // What is gated has to be in the slot of the namespace; chapters run one after the other.
+  // What is gated has to be in the slot of the namespace. Chapters have one namespace each, and run one after the other.
   let tag = ''
   const opened = (namespace: string): void => {
     if (!namespace.endsWith('-elsewhere')) tag = namespace

@@ -18,7 +18,8 @@ export async function until<T>(
     for (;;) {
       last = await condition()
       if (last) return last as Exclude<T, false | undefined | null | 0 | ''>
-      await new Promise((resolve) => setTimeout(resolve, everyMs))
+      // A wait whose test has failed must not keep the process alive.
+      await new Promise((resolve) => setTimeout(resolve, everyMs).unref())
     }
   } finally {
     awaited.delete(entry)

@@ -54,13 +54,13 @@ export const any: Chapter = {
     })
 
     clause('one that has lapsed, or was released, is free, in a later term', async (scene) => {
-      const { a, b, unitMs, longMs } = scene
-      const leases = scene.leases(2)
-      const [short, long] = leases as [string, string]
-      await a.claimLease(short, { holder: ALICE, duration: unitMs })
+      const { a, b, longMs } = scene
+      const { lease: short, durationMs } = await scene.brief()
+      const long = `${short}-long`
+      const leases = [short, long]
       await a.claimLease(long, { holder: BOB, duration: longMs })
       const before = [known(a, short).fencingToken, known(a, long).fencingToken] as const
-      await scene.lapse(short, unitMs, a, b)
+      await scene.lapse(short, durationMs, a, b)
       const manager = scene.manage(b)
       const taken = await scene.settle(manager.holdAny(leases, CAROL, { duration: longMs }))
       same(taken.lease, short, 'the lease')
@@ -72,11 +72,18 @@ export const any: Chapter = {
     })
 
     clause('a pinned one is not free, lapsed or not', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      const leases = [lease, `${lease}-2`]
-      for (const one of leases) await a.claimLease(one, { holder: ALICE, duration: unitMs })
-      await a.pinLease(lease, 'operator')
-      for (const one of leases) await scene.lapse(one, unitMs, b)
+      const { a, b, unitMs, longMs } = scene
+      const {
+        lease,
+        durationMs,
+        outcome: leases,
+      } = await scene.whileLive(unitMs, async (lease, duration) => {
+        const leases = [lease, `${lease}-2`]
+        for (const one of leases) await a.claimLease(one, { holder: ALICE, duration })
+        await a.pinLease(lease, 'operator')
+        return leases
+      })
+      for (const one of leases) await scene.lapse(one, durationMs, b)
       const manager = scene.manage(b)
       same((await scene.settle(manager.holdAny(leases, BOB, { duration: longMs }))).lease, leases[1], 'the lease')
       await rejects(
@@ -118,9 +125,9 @@ export const any: Chapter = {
     )
 
     clause('who waits gets the first that lapses, by the clock alone', async (scene) => {
-      const { a, b, unitMs, longMs } = scene
-      const [short, long] = scene.leases(2) as [string, string]
-      await a.claimLease(short, { holder: ALICE, duration: unitMs * 2 })
+      const { a, b, longMs } = scene
+      const { lease: short } = await scene.brief()
+      const long = `${short}-long`
       await a.claimLease(long, { holder: ALICE, duration: longMs })
       const waiting = scene.manage(b).holdAny([short, long], BOB, { duration: longMs, wait: true })
       same((await scene.settle(waiting, 'the wait')).lease, short, 'the lease')

@@ -57,9 +57,9 @@ export const claims: Chapter = {
     })
 
     clause('a lapsed lease is taken over in one step, and the new holder is the holder', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await scene.lapse(lease, unitMs, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs } = await scene.brief()
+      await scene.lapse(lease, durationMs, b)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
       same(known(b, lease).holder, BOB, 'the holder')
       const seen = await scene.holding(a)
@@ -69,10 +69,10 @@ export const claims: Chapter = {
     })
 
     clause('a lapsed lease is granted anew to its last holder', async (scene) => {
-      const { a, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+      const { a, longMs } = scene
+      const { lease, durationMs } = await scene.brief()
       const before = known(a, lease)
-      await scene.lapse(lease, unitMs, a)
+      await scene.lapse(lease, durationMs, a)
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       rises(before.fencingToken, known(a, lease).fencingToken)
     })
@@ -115,10 +115,10 @@ export const claims: Chapter = {
     })
 
     clause('of two who take over a lapsed lease at once exactly one is granted', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
+      const { a, b, longMs } = scene
       const c = await scene.open()
-      await c.claimLease(lease, { holder: 'late', duration: unitMs })
-      await scene.lapse(lease, unitMs, a, b)
+      const { lease, durationMs } = await scene.brief(c, { holder: 'late' })
+      await scene.lapse(lease, durationMs, a, b)
       const { granted } = await grants([
         [ALICE, a.claimLease(lease, { holder: ALICE, duration: longMs })],
         [BOB, b.claimLease(lease, { holder: BOB, duration: longMs })],

@@ -7,22 +7,34 @@ export const expiry: Chapter = {
   title: 'expiry',
   state(clause) {
     clause('a claim lasts at least its duration from the start of the call, then another gets it', async (scene) => {
-      const { a, b, lease, unitMs, longMs, clock } = scene
-      const durationMs = unitMs * 1.6
-      const sentMs = clock.monotonic()
-      await a.claimLease(lease, { holder: ALICE, duration: durationMs })
+      const { a, b, unitMs, longMs, clock } = scene
+      const {
+        lease,
+        durationMs,
+        outcome: sentMs,
+      } = await scene.whileLive(unitMs * 1.6, async (lease, duration) => {
+        const sentMs = clock.monotonic()
+        await a.claimLease(lease, { holder: ALICE, duration })
+        return sentMs
+      })
       await scene.claimSoon(b, lease, BOB, longMs)
       const afterMs = clock.monotonic() - sentMs
       assert(afterMs >= durationMs * 0.999 - 1, `granted to another after ${afterMs} ms of ${durationMs}`)
     })
 
     clause('an extension lasts at least its duration from the start of the call', async (scene) => {
-      const { a, b, lease, unitMs, longMs, clock } = scene
-      const durationMs = unitMs * 2.4
-      await a.claimLease(lease, { holder: ALICE, duration: durationMs })
-      await scene.pass(unitMs * 0.4)
-      const sentMs = clock.monotonic()
-      await a.extendLease(lease, { holder: ALICE, duration: durationMs })
+      const { a, b, unitMs, longMs, clock } = scene
+      const {
+        lease,
+        durationMs,
+        outcome: sentMs,
+      } = await scene.whileLive(unitMs * 2.4, async (lease, duration) => {
+        await a.claimLease(lease, { holder: ALICE, duration })
+        await scene.pass(duration / 6)
+        const sentMs = clock.monotonic()
+        await a.extendLease(lease, { holder: ALICE, duration })
+        return sentMs
+      })
       await scene.claimSoon(b, lease, BOB, longMs)
       const afterMs = clock.monotonic() - sentMs
       assert(afterMs >= durationMs * 0.999 - 1, `granted to another after ${afterMs} ms of ${durationMs}`)
@@ -55,9 +67,9 @@ export const expiry: Chapter = {
     })
 
     clause('a lapsed lease is expired, and then it is vacant for everyone', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await scene.lapse(lease, unitMs, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs } = await scene.brief()
+      await scene.lapse(lease, durationMs, b)
       await b.expireLease(lease)
       await b.expireLease(lease)
       assert.equal(b.leases().get(lease), undefined, 'the one who expired it still shows it')
@@ -71,9 +83,9 @@ export const expiry: Chapter = {
     clause(
       'a lapsed lease is gone from a fresh read, though nobody expired it',
       async (scene) => {
-        const { a, b, lease, unitMs } = scene
-        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-        await scene.lapse(lease, unitMs)
+        const { a, b } = scene
+        const { lease, durationMs } = await scene.brief()
+        await scene.lapse(lease, durationMs)
         same(await scene.holding(b), undefined, 'the holding')
         await a.refresh()
         same(a.leases().get(lease), undefined, 'the holding known')

@@ -7,30 +7,44 @@ export const extension: Chapter = {
   title: 'extension',
   state(clause) {
     clause('an extended lease outlives its first expiry', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
-      const before = known(a, lease)
-      const sentMs = scene.clock.now()
-      await a.extendLease(lease, { holder: ALICE, duration: longMs })
-      const expiryMs = known(a, lease).expiry.toMillis()
-      assert(expiryMs >= sentMs + longMs, 'the expiry is earlier than the start of the call + duration')
-      await scene.lapse(lease, unitMs * 2, b)
-      await invalid(b.claimLease(lease, { holder: BOB, duration: unitMs }), 'a claim past the first expiry')
+      const { a, b, unitMs, longMs } = scene
+      const {
+        lease,
+        durationMs,
+        outcome: before,
+      } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+        await a.claimLease(lease, { holder: ALICE, duration })
+        const before = known(a, lease)
+        const sentMs = scene.clock.now()
+        await a.extendLease(lease, { holder: ALICE, duration: longMs })
+        const expiryMs = known(a, lease).expiry.toMillis()
+        assert(expiryMs >= sentMs + longMs, 'the expiry is earlier than the start of the call + duration')
+        return before
+      })
+      await scene.lapse(lease, durationMs, b)
+      await invalid(b.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim past the first expiry')
       await scene.stillHeld(b, before)
     })
 
     clause('an extension never shortens', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: longMs })
-      const before = known(a, lease)
-      await a.extendLease(lease, { holder: ALICE, duration: unitMs })
+      const { a, b, unitMs, longMs } = scene
+      const {
+        lease,
+        durationMs,
+        outcome: before,
+      } = await scene.whileLive(unitMs, async (lease, duration) => {
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const before = known(a, lease)
+        await a.extendLease(lease, { holder: ALICE, duration })
+        return before
+      })
       const fresh = await scene.open()
       const after = await scene.holding(fresh)
       same(after?.holder, ALICE, 'the holder')
       const lostMs = before.expiry.toMillis() - (after?.expiry.toMillis() ?? 0)
       assert(lostMs < longMs / 10, `the expiry went back by ${lostMs} ms`)
-      await scene.lapse(lease, unitMs, a, b)
-      await invalid(b.claimLease(lease, { holder: BOB, duration: unitMs }), 'a claim before the first expiry')
+      await scene.lapse(lease, durationMs, a, b)
+      await invalid(b.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim before the first expiry')
     })
 
     clause('an extension keeps the holder and the fencing token', async (scene) => {
@@ -64,12 +78,14 @@ export const extension: Chapter = {
     })
 
     clause("another's lease is not extended", async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2 })
-      const expiryMs = known(a, lease).expiry.toMillis()
-      await invalid(b.extendLease(lease, { holder: BOB, duration: longMs }), "an extension of another's lease")
-      await invalid(a.extendLease(lease, { holder: BOB, duration: longMs }), 'the same through the same client')
-      assert(known(a, lease).expiry.toMillis() < expiryMs + longMs / 2, 'it was extended all the same')
+      const { a, b, unitMs, longMs } = scene
+      const { lease } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+        await a.claimLease(lease, { holder: ALICE, duration })
+        const expiryMs = known(a, lease).expiry.toMillis()
+        await invalid(b.extendLease(lease, { holder: BOB, duration: longMs }), "an extension of another's lease")
+        await invalid(a.extendLease(lease, { holder: BOB, duration: longMs }), 'the same through the same client')
+        assert(known(a, lease).expiry.toMillis() < expiryMs + longMs / 2, 'it was extended all the same')
+      })
       await scene.claimSoon(b, lease, BOB, longMs)
     })
 
@@ -86,10 +102,10 @@ export const extension: Chapter = {
     clause(
       'a lapsed lease is not extended, though nobody else has claimed it: it must be claimed anew',
       async (scene) => {
-        const { a, b, lease, unitMs, longMs } = scene
-        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+        const { a, b, longMs } = scene
+        const { lease, durationMs } = await scene.brief()
         const before = known(a, lease)
-        await scene.lapse(lease, unitMs, a, b)
+        await scene.lapse(lease, durationMs, a, b)
         await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension of a lapsed lease')
         assert.equal(await scene.holding(a), undefined, 'it is held again')
         await b.claimLease(lease, { holder: BOB, duration: longMs })
@@ -98,9 +114,9 @@ export const extension: Chapter = {
     )
 
     clause('a stale holder cannot extend, and the new holder keeps the lease', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await scene.lapse(lease, unitMs, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs } = await scene.brief()
+      await scene.lapse(lease, durationMs, b)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
       const now = known(b, lease)
       await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension by a stale holder')

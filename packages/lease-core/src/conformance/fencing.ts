@@ -46,18 +46,18 @@ export const fencing: Chapter = {
     })
 
     clause('a token rises when a lapsed lease is taken over', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await scene.lapse(lease, unitMs, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs } = await scene.brief()
+      await scene.lapse(lease, durationMs, b)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
       rises(known(a, lease).fencingToken, known(b, lease).fencingToken)
     })
 
     clause('a token rises after a lapsed lease was expired', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+      const { a, b, longMs } = scene
+      const { lease, durationMs } = await scene.brief()
       const { fencingToken } = known(a, lease)
-      await scene.lapse(lease, unitMs, b)
+      await scene.lapse(lease, durationMs, b)
       await b.expireLease(lease)
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       rises(fencingToken, known(a, lease).fencingToken)
@@ -66,20 +66,23 @@ export const fencing: Chapter = {
     clause(
       'a token rises over a restart of the store',
       async (scene) => {
-        const { lease, unitMs, longMs } = scene
-        const names = [`${lease}-held`, `${lease}-released`, `${lease}-lapsed`] as const
+        const { unitMs, longMs } = scene
         const before = await scene.open()
-        const tokens = new Map<string, bigint>()
-        for (const name of names) {
-          await before.claimLease(name, { holder: ALICE, duration: unitMs * 4 })
-          tokens.set(name, known(before, name).fencingToken)
-        }
-        await before.releaseLease(names[1], ALICE)
+        const { outcome: tokens } = await scene.whileLive(unitMs * 4, async (lease, duration) => {
+          const [held, released, lapsed] = [`${lease}-held`, `${lease}-released`, `${lease}-lapsed`]
+          const tokens = new Map<string, bigint>()
+          for (const name of [held, released, lapsed]) {
+            await before.claimLease(name, { holder: ALICE, duration })
+            tokens.set(name, known(before, name).fencingToken)
+          }
+          await before.releaseLease(released, ALICE)
+          return tokens
+        })
         await scene.restart()
         const after = await scene.open()
-        for (const name of names) {
+        for (const [name, token] of tokens) {
           await scene.claimSoon(after, name, BOB, longMs)
-          rises(tokens.get(name) ?? -1n, known(after, name).fencingToken)
+          rises(token, known(after, name).fencingToken)
         }
       },
       'restart',

@@ -5,7 +5,13 @@ import type { Trapdoor } from '../lease.ts'
 
 /**
  * The four functions that mocha, node:test, vitest and jest (`before: beforeAll, after: afterAll`) have in common.
- * Allow each test ten seconds on a real server.
+ * Allow each test a minute on a real server, however fast it is: the kit waits for up to 55 seconds before it reports what
+ * has not happened, and has no other limit.
+ *
+ * With a real clock the first test of a chapter that runs starts all clauses of the chapter, eight at once, and each test
+ * awaits the outcome of its own clause. So a filter for one title also runs the rest of its chapter, the first tests seem to
+ * take the time of all, and tests of one chapter must run in the same process. Clauses that need the store for themselves
+ * (restarts, races, thousands of leases) run alone, after the others.
  */
 export interface Runner {
   describe(title: string, body: () => void): unknown
@@ -40,23 +46,33 @@ export interface Harness {
   /** Heads the report. */
   readonly name: string
   readonly supports: Supports
-  /** The clock that the clients run on. @default the machine's clocks */
+  /**
+   * The test clock that the clients run on. Its time is shared, so clauses run one after the other, and their bounds are exact.
+   *
+   * @default the machine's clocks: clauses run side by side, and pass however late anything comes
+   */
   readonly clock?: Clock | undefined
   /** Lets this much time pass: really waits, or advances a test clock and lets everything woken come to rest. */
   sleep(delayMs: number): Promise<void>
-  /** The shortest comfortable lease: well above a round trip on a busy machine (100 on a test clock, 250 on a network). */
+  /**
+   * The shortest comfortable lease: well above a usual round trip (100 on a test clock, 250 on a network). Where the store
+   * was too slow for it the kit tries again with twice the time, so a large unit only makes the kit slower.
+   */
   readonly unitMs: number
   /** How much later than its expiry the store may notice that a lease has lapsed. @default 0 */
   readonly lateMs?: number | undefined
   /** How many leases the clauses about thousands claim at once. @default 3000 */
   readonly thousands?: number | undefined
-  /** A new client, as if in another process. The kit closes it. */
+  /**
+   * A new client, as if in another process. The kit closes it. Up to forty are open at once on a real clock, usually twenty:
+   * mind the server's limit of connections.
+   */
   open(namespace: string): Promise<Client>
   /**
-   * A client whose way to the store can be broken. Its own request time-out should be two units, so that a store that
-   * hangs is noticed within the test.
+   * A client whose way to the store can be broken. The kit says how long a request of this client may take: two units where
+   * the store is to hang, and on a test clock; otherwise so long that a slow store is never taken for a broken one.
    */
-  openFaulty?: ((namespace: string) => Promise<FaultyClient>) | undefined
+  openFaulty?: ((namespace: string, requestTimeoutMs: number) => Promise<FaultyClient>) | undefined
   /** Stops the store and starts it again with what it has kept. Open clients may lose their connections. */
   restart?: (() => Promise<void>) | undefined
   /** How to use the trapdoor of this substrate. Absent: it has none (`lockedTrapdoor`). */
@@ -91,6 +107,6 @@ export interface Guard {
    * Resolves once it is committed; rejects with what the trapdoor rejected with, and then nothing is recorded.
    */
   write(trapdoor: Trapdoor, text: string): Promise<void>
-  /** Every text that was committed. */
+  /** Every text that was committed; texts of clauses that run meanwhile may be among them. */
   written(): Promise<readonly string[]>
 }

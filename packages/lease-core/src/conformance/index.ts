@@ -8,6 +8,10 @@
  * conformance({ describe, it, before, after }, harness)
  * ```
  *
+ * Give each test of a real store a minute. On a real clock the clauses of a chapter run side by side, and a slow store makes
+ * the kit slower, never red: steps that came too late are repeated with longer leases. On a test clock clauses run one after
+ * the other, with exact bounds. `harness.ts` says more.
+ *
  * One file per chapter; each title is a promise. What a substrate does not have by its nature, or what its harness
  * cannot do, is reported as skipped with the reason. That the kit notices broken clients is proved by its own tests,
  * which run it against substrates with one defect each.

@@ -1,22 +1,41 @@
 /**
- * The stage on which the clauses play: two clients per chapter, a lease of its own for each clause, time that passes
- * through the harness only, and the few assertions that nearly every clause needs.
+ * What the clauses work with: two clients, a lease of its own for each clause, time that passes through the harness only,
+ * and the few assertions that nearly every clause needs.
  *
- * Time bounds are one-sided: a clause may demand that something has not happened *before* an instant (the contract),
- * and that it happens at all within `patienceMs` (any machine manages that); never that something is fast.
+ * A clause passes however slow a real store is. Time bounds are one-sided: a clause may demand that something has not
+ * happened *before* an instant (the contract), and that it happens at all within `patienceMs`; never that something is fast.
+ * Steps that need a live lease go through `whileLive`, and a hold that must survive through `undisturbed`: both repeat what a
+ * slow machine has spoilt, with twice the duration. On a test clock nothing is late, and nothing is repeated.
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { inspect, isDeepStrictEqual } from 'node:util'
 import type { Client, LeaseChange } from '../client.ts'
-import { systemClock, type Clock } from '../clock.ts'
+import { sleep, systemClock, type Clock } from '../clock.ts'
 import type { LeaseError, LeaseErrorCode } from '../errors.ts'
 import type { Info } from '../lease.ts'
 import { Manager } from '../manager.ts'
+import { trustWindowMs } from '../skew.ts'
+import { whileLive } from '../testing/while-live.ts'
+import { ClauseQueue, type Pair } from './clause-queue.ts'
 import type { FaultyClient, Guard, Harness, Runner } from './harness.ts'
 
-/** What a clause may need beyond the two clients. */
-export type Need = 'notifications' | 'lines' | 'serverClock' | 'exactClock' | 'faults' | 'restart' | 'guard' | 'noGuard'
+/** What a clause may need beyond the two clients. `alone`: no other clause runs meanwhile; implied by `restart`. */
+export type Need =
+  | 'alone'
+  | 'notifications'
+  | 'lines'
+  | 'serverClock'
+  | 'exactClock'
+  | 'faults'
+  | 'restart'
+  | 'guard'
+  | 'noGuard'
+
+/** How long a wait may take on a real clock: a little less than a test may take, so that its own report comes first. */
+const REAL_PATIENCE_MS = 55_000
+/** The same on a test clock, in units. */
+const TEST_PATIENCE_UNITS = 30
 
 export const ALICE = 'alice'
 export const BOB = 'bob'
@@ -35,19 +54,14 @@ export type Clause = (title: string, body: (scene: Scene) => Promise<void>, ...n
 export function declare(runner: Runner, harness: Harness, { title, state }: Chapter): void {
   runner.describe(title, () => {
     const namespace = `conformance-${title.replaceAll(' ', '-')}-${randomBytes(6).toString('hex')}`
-    let pair: readonly [Client, Client] | undefined
-    runner.before(async () => {
-      pair = [await harness.open(namespace), await harness.open(namespace)]
-    })
-    runner.after(async () => {
-      for (const client of pair ?? []) await client.close()
-    })
+    const queue = new ClauseQueue(() => harness.open(namespace), { together: harness.clock === undefined })
+    runner.before(() => queue.open())
+    runner.after(() => queue.close())
 
     let clauses = 0
     state((promise, body, ...needs) => {
       const lease = `${title.replaceAll(' ', '-')}-${++clauses}`
-      const test = async (): Promise<void> => {
-        assert(pair !== undefined, 'the harness opened no clients')
+      const run = async (pair: Pair): Promise<void> => {
         const scene = new Scene(harness, namespace, lease, pair)
         try {
           await body(scene)
@@ -56,20 +70,22 @@ export function declare(runner: Runner, harness: Harness, { title, state }: Chap
         }
       }
       const lacking = needs.map((need) => whyNot(need, harness)).find((reason) => reason !== undefined)
-      if (lacking === undefined) runner.it(promise, test)
-      else skip(runner, `${promise} (skipped: ${lacking})`, test)
+      const alone = needs.includes('alone') || needs.includes('restart')
+      if (lacking === undefined) runner.it(promise, queue.add(run, { alone }))
+      else skip(runner, `${promise} (skipped: ${lacking})`)
     })
   })
 }
 
-function skip(runner: Runner, title: string, test: () => Promise<void>): void {
-  if (runner.it.skip !== undefined) runner.it.skip(title, test)
+function skip(runner: Runner, title: string): void {
+  if (runner.it.skip !== undefined) runner.it.skip(title, async () => {})
   else (runner.it as (title: string) => unknown)(title)
 }
 
 /** Why the harness does not meet the need, or undefined. */
 function whyNot(need: Need, { supports, openFaulty, restart, guard }: Harness): string | undefined {
   const needs: Readonly<Record<Need, readonly [boolean, string]>> = {
+    alone: [true, ''],
     notifications: [supports.notifications, 'the substrate has no notifications'],
     lines: [supports.lines === true, 'the client keeps no lines of those who wait'],
     serverClock: [supports.serverClock, 'the store has no clock of its own'],
@@ -83,14 +99,26 @@ function whyNot(need: Need, { supports, openFaulty, restart, guard }: Harness): 
   return met ? undefined : reason
 }
 
+/** The machine was too slow for an attempt to prove anything. */
+export class TooSlow extends assert.AssertionError {}
+
+/** Steps that were taken in time, and the lease and duration that they were taken with. */
+export interface Live<T> {
+  readonly lease: string
+  readonly durationMs: number
+  readonly outcome: T
+}
+
 /** What one clause has at hand. */
 export class Scene {
   /** Two clients of the same namespace, as if in two processes. */
   readonly a: Client
   readonly b: Client
-  /** A lease that no other clause uses. */
-  readonly lease: string
+  /** A lease that no other clause uses; each attempt of `whileLive` and `undisturbed` replaces it. */
+  lease: string
   readonly clock: Clock
+  /** Whether time passes by itself: anything may come late. */
+  readonly realTime: boolean
   /** A short lease: one that the clause means to outlive. */
   readonly unitMs: number
   /** A lease that certainly does not lapse while the clause runs. */
@@ -103,7 +131,7 @@ export class Scene {
   readonly #namespace: string
   readonly #opened: { close(): Promise<void> }[] = []
 
-  constructor(harness: Harness, namespace: string, lease: string, [a, b]: readonly [Client, Client]) {
+  constructor(harness: Harness, namespace: string, lease: string, [a, b]: Pair) {
     this.#harness = harness
     this.#namespace = namespace
     this.lease = lease
@@ -112,7 +140,8 @@ export class Scene {
     this.clock = harness.clock ?? systemClock
     this.unitMs = harness.unitMs
     this.longMs = harness.unitMs * 1000
-    this.patienceMs = harness.unitMs * 30
+    this.realTime = harness.clock === undefined
+    this.patienceMs = this.realTime ? REAL_PATIENCE_MS : harness.unitMs * TEST_PATIENCE_UNITS
     this.thousands = harness.thousands ?? 3000
   }
 
@@ -142,9 +171,12 @@ export class Scene {
     return this.open(`${this.#namespace}-elsewhere`)
   }
 
-  async openFaulty(): Promise<FaultyClient> {
+  /** @param requestTimeoutMs short only if the store is to hang: whatever else is slow must not count as lost */
+  async openFaulty(
+    requestTimeoutMs: number = this.realTime ? this.patienceMs / 2 : this.unitMs * 2,
+  ): Promise<FaultyClient> {
     assert(this.#harness.openFaulty !== undefined)
-    const faulty = await this.#harness.openFaulty(this.#namespace)
+    const faulty = await this.#harness.openFaulty(this.#namespace, requestTimeoutMs)
     this.#opened.push({
       close: () => {
         faulty.faults.heal()
@@ -166,6 +198,84 @@ export class Scene {
     await this.#harness.restart?.()
   }
 
+  /**
+   * Takes steps whose outcome means something only while a lease is live. They use the lease that they are given, and claim it
+   * for the duration that they are given.
+   *
+   * @see whileLive of lease-core/testing
+   */
+  async whileLive<T>(
+    firstDurationMs: number,
+    attempt: (lease: string, durationMs: number) => Promise<T>,
+  ): Promise<Live<T>> {
+    let attempts = 0
+    const once = async (durationMs: number): Promise<Live<T>> => {
+      const lease = this.#leaseOf(++attempts)
+      return { lease, durationMs, outcome: await attempt(lease, durationMs) }
+    }
+    return this.realTime ? whileLive(firstDurationMs, once, this.clock) : once(firstDurationMs)
+  }
+
+  /** Claims a short lease, which is still live when the client knows of it. */
+  brief(
+    client: Client = this.a,
+    request: { readonly holder?: string; readonly value?: string } = {},
+  ): Promise<Live<Info>> {
+    return this.whileLive(this.unitMs, async (lease, duration) => {
+      await client.claimLease(lease, { holder: ALICE, duration, ...request })
+      return known(client, lease)
+    })
+  }
+
+  /** Repeats an attempt with another lease and twice the duration for as long as it throws `TooSlow`. */
+  async undisturbed(
+    firstDurationMs: number,
+    attempt: (lease: string, durationMs: number) => Promise<void>,
+  ): Promise<void> {
+    const startedMs = this.clock.monotonic()
+    for (let attempts = 1, durationMs = firstDurationMs; ; attempts++, durationMs *= 2) {
+      try {
+        return await attempt(this.#leaseOf(attempts), durationMs)
+      } catch (error) {
+        const patient = this.realTime && this.clock.monotonic() - startedMs < this.patienceMs
+        if (!patient || !(error instanceof TooSlow)) throw error
+      }
+    }
+  }
+
+  /** The outcome of a call that needs a lease of this duration, which the call itself claims. @throws TooSlow */
+  async inTime<T>(durationMs: number, call: () => Promise<T>): Promise<T> {
+    const startedMs = this.clock.monotonic()
+    const [outcome] = await Promise.allSettled([call()])
+    const tookMs = this.clock.monotonic() - startedMs
+    if (this.realTime && tookMs >= trustWindowMs(durationMs)) {
+      throw new TooSlow({ message: `the steps took ${tookMs} ms, the lease was for ${durationMs}` })
+    }
+    if (outcome.status === 'rejected') throw outcome.reason
+    return outcome.value
+  }
+
+  /** The holding that a claim has opened whose answer does not come. @throws TooSlow when the lease may have lapsed unseen */
+  async sightOf(what: string, lease: string, durationMs: number): Promise<Info> {
+    const startedMs = this.clock.monotonic()
+    let seen: Info | undefined
+    await this.until(`sight of ${what}`, async () => {
+      seen = await this.holding(this.b, lease)
+      if (seen === undefined && this.realTime && this.clock.monotonic() - startedMs > durationMs) {
+        throw new TooSlow({ message: `no sight of ${what} within the ${durationMs} ms that it was for` })
+      }
+      return seen !== undefined
+    })
+    assert(seen !== undefined)
+    return seen
+  }
+
+  /** Each attempt has a lease of its own. */
+  #leaseOf(attempt: number): string {
+    if (attempt > 1) this.lease = `${this.lease}-again`
+    return this.lease
+  }
+
   /** Lets time pass. Never twice at once: on a test clock the two would add up. */
   pass(delayMs: number): Promise<void> {
     return this.#harness.sleep(delayMs)
@@ -179,19 +289,39 @@ export class Scene {
 
   /** The outcome of a call that needs time to pass. */
   async settle<T>(call: Promise<T>, what: string = 'the call'): Promise<T> {
+    if (this.realTime) return this.#answer(call, what)
     let settled = false
     void Promise.allSettled([call]).then(() => (settled = true))
     await this.until(`answer to ${what}`, () => settled)
     return call
   }
 
-  /** Lets time pass until the condition holds. */
-  async until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  /** Time passes by itself: nothing to poll for. */
+  async #answer<T>(call: Promise<T>, what: string): Promise<T> {
+    const answered = new AbortController()
+    const patience = sleep(this.clock, this.patienceMs, answered.signal).then(() =>
+      assert.fail(`no answer to ${what} within ${this.patienceMs} ms`),
+    )
+    try {
+      return await Promise.race([call, patience])
+    } finally {
+      patience.catch(() => {})
+      answered.abort()
+    }
+  }
+
+  /** Lets time pass until the condition is true; anything else that it returns is what a failure reports as last seen. */
+  async until(what: string, condition: () => unknown): Promise<void> {
     const startedMs = this.clock.monotonic()
     // The first steps are short: what needs no time but a round trip should not cost more.
-    for (let stepMs = 0; !(await condition()); stepMs = Math.min(this.unitMs / 10, stepMs * 2 + this.unitMs / 100)) {
+    for (let stepMs = 0; ; stepMs = Math.min(this.unitMs / 10, stepMs * 2 + this.unitMs / 100)) {
+      const seen = await condition()
+      if (seen === true) return
       const waitedMs = this.clock.monotonic() - startedMs
-      if (waitedMs > this.patienceMs) assert.fail(`no ${what} within ${Math.round(waitedMs)} ms`)
+      if (waitedMs > this.patienceMs) {
+        const last = seen === false ? '' : `; last seen: ${shown(seen).replaceAll(/\s+/g, ' ')}`
+        assert.fail(`no ${what} within ${Math.round(waitedMs)} ms${last}`)
+      }
       await this.pass(stepMs)
     }
   }
@@ -204,7 +334,7 @@ export class Scene {
         await client.claimLease(lease, { holder, duration: durationMs })
         return true
       } catch (error) {
-        if (codeOf(error) === 'LEASE_INVALID') return false
+        if (codeOf(error) === 'LEASE_INVALID') return `held by ${client.leases().get(lease)?.holder ?? 'nobody'}`
         throw error
       }
     })

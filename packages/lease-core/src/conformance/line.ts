@@ -105,13 +105,15 @@ export const line: Chapter = {
     clause(
       'a lapsed lease is taken in line as well, in a later term',
       async (scene) => {
-        const { a, b, lease, unitMs } = scene
-        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-        const { fencingToken } = known(a, lease)
-        const bob = await queue(scene, BOB)
-        await scene.lapse(lease, unitMs, b)
-        await claim(scene, BOB, bob)
-        assert(known(b, lease).fencingToken > fencingToken, 'the fencing token did not rise')
+        const { a, b, unitMs } = scene
+        const { lease, durationMs, outcome } = await scene.whileLive(unitMs, async (lease, duration) => {
+          await a.claimLease(lease, { holder: ALICE, duration })
+          const { fencingToken } = known(a, lease)
+          return { fencingToken, bob: await queue(scene, BOB) }
+        })
+        await scene.lapse(lease, durationMs, b)
+        await claim(scene, BOB, outcome.bob)
+        assert(known(b, lease).fencingToken > outcome.fencingToken, 'the fencing token did not rise')
       },
       'lines',
     )
@@ -130,15 +132,18 @@ export const line: Chapter = {
           await a.releaseLease(lease, ALICE)
           await claim(scene, BOB, turn)
           await scene.pass(scene.unitMs / 10)
-          return heard.some((change) => isTaken(change) && change.lease === lease)
+          return heard.some((change) => isTaken(change) && change.lease === lease) || heard
         })
-        const grants = heard.filter(isTaken)
+        const grants = heard.filter(isTaken).filter((grant) => grant.lease === lease)
         same(
           grants.every(({ durationMs }) => durationMs === longMs),
           true,
           'the duration told',
         )
-        await scene.until('word of the last grant', () => heard.some((it) => isTaken(it) && it.place === turn.place))
+        await scene.until(
+          'word of the last grant',
+          () => heard.some((it) => isTaken(it) && it.lease === lease && it.place === turn.place) || heard,
+        )
       },
       'lines',
       'notifications',

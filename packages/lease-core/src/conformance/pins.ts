@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
-import type { Chapter } from './kit.ts'
+import type { Client } from '../client.ts'
+import type { Info } from '../lease.ts'
+import type { Chapter, Live, Scene } from './kit.ts'
 import { ALICE, BOB, invalid, known, rises, same } from './kit.ts'
 
 /** A pinned lease does not lapse while any entity pins it. */
@@ -7,35 +9,31 @@ export const pins: Chapter = {
   title: 'pins',
   state(clause) {
     clause('a pinned lease past its expiry is not granted to another', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await b.pinLease(lease, 'operator')
-      await scene.lapse(lease, unitMs, a, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs } = await pinned(scene, b)
+      await scene.lapse(lease, durationMs, a, b)
       await invalid(b.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim of a pinned lease')
-      const seen = await scene.holding(b)
+      const seen = await scene.holding(b, lease)
       same(seen?.holder, ALICE, 'the holder')
       same(seen?.pinned, true, 'whether it shows as pinned')
       same(seen?.fencingToken, known(a, lease).fencingToken, 'the fencing token')
     })
 
     clause('a pinned lease past its expiry is not expired', async (scene) => {
-      const { a, b, lease, unitMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await a.pinLease(lease, 'operator')
-      await scene.lapse(lease, unitMs, a, b)
+      const { a, b } = scene
+      const { lease, durationMs } = await pinned(scene, a)
+      await scene.lapse(lease, durationMs, a, b)
       await invalid(b.expireLease(lease), 'an expiry of a pinned lease')
-      same((await scene.holding(b))?.holder, ALICE, 'the holder')
+      same((await scene.holding(b, lease))?.holder, ALICE, 'the holder')
     })
 
     clause('a pinned lease past its expiry is still its holder’s, to extend and to release', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      const before = known(a, lease)
-      await a.pinLease(lease, 'operator')
-      await scene.lapse(lease, unitMs, a, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs, outcome: before } = await pinned(scene, a)
+      await scene.lapse(lease, durationMs, a, b)
       await a.extendLease(lease, { holder: ALICE, duration: longMs })
       await a.unpinLease(lease, 'operator')
-      await scene.stillHeld(b, before)
+      await scene.stillHeld(b, before, lease)
       await invalid(b.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim of the extended lease')
       await a.pinLease(lease, 'operator')
       await a.releaseLease(lease, ALICE)
@@ -44,13 +42,11 @@ export const pins: Chapter = {
     })
 
     clause('unpinned past its expiry a lease has lapsed', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      const before = known(a, lease)
-      await a.pinLease(lease, 'operator')
-      await scene.lapse(lease, unitMs, a, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs, outcome: before } = await pinned(scene, a)
+      await scene.lapse(lease, durationMs, a, b)
       await b.unpinLease(lease, 'operator')
-      if (!scene.serverClock) await scene.lapse(lease, unitMs, b)
+      if (!scene.serverClock) await scene.lapse(lease, durationMs, b)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
       rises(before.fencingToken, known(b, lease).fencingToken)
     })
@@ -67,35 +63,41 @@ export const pins: Chapter = {
     })
 
     clause('a pin on a vacant lease leaves it vacant, and protects its next holder', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await b.pinLease(lease, 'operator')
-      assert.equal(await scene.holding(b), undefined, 'the pin made it held')
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      assert.equal(known(a, lease).pinned, true, 'the claim does not show the pin')
-      await scene.lapse(lease, unitMs, a, b)
+      const { a, b, unitMs, longMs } = scene
+      const { lease, durationMs } = await scene.whileLive(unitMs, async (lease, duration) => {
+        await b.pinLease(lease, 'operator')
+        assert.equal(await scene.holding(b, lease), undefined, 'the pin made it held')
+        await a.claimLease(lease, { holder: ALICE, duration })
+        assert.equal(known(a, lease).pinned, true, 'the claim does not show the pin')
+      })
+      await scene.lapse(lease, durationMs, a, b)
       await invalid(b.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim of a pinned lease')
       await b.unpinLease(lease, 'operator')
     })
 
     clause('a pin outlives the holding: it protects the one after, too', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.pinLease(lease, 'operator')
-      await a.claimLease(lease, { holder: ALICE, duration: longMs })
-      await a.releaseLease(lease, ALICE)
-      await b.claimLease(lease, { holder: BOB, duration: unitMs })
-      await scene.lapse(lease, unitMs, a, b)
+      const { a, b, unitMs, longMs } = scene
+      const { lease, durationMs } = await scene.whileLive(unitMs, async (lease, duration) => {
+        await a.pinLease(lease, 'operator')
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        await a.releaseLease(lease, ALICE)
+        await b.claimLease(lease, { holder: BOB, duration })
+      })
+      await scene.lapse(lease, durationMs, a, b)
       await invalid(a.claimLease(lease, { holder: ALICE, duration: longMs }), 'a claim of a pinned lease')
       await a.unpinLease(lease, 'operator')
     })
 
     clause('while any entity pins it a lease does not lapse', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await Promise.all([a.pinLease(lease, 'one'), b.pinLease(lease, 'two'), a.pinLease(lease, 'three')])
+      const { a, b, unitMs, longMs } = scene
+      const { lease, durationMs } = await scene.whileLive(unitMs, async (lease, duration) => {
+        await a.claimLease(lease, { holder: ALICE, duration })
+        await Promise.all([a.pinLease(lease, 'one'), b.pinLease(lease, 'two'), a.pinLease(lease, 'three')])
+      })
       same((await b.pinned()).get(lease), ['one', 'three', 'two'], 'the pins')
       await b.unpinLease(lease, 'one')
       await a.unpinLease(lease, 'three')
-      await scene.lapse(lease, unitMs, a, b)
+      await scene.lapse(lease, durationMs, a, b)
       await invalid(b.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim with one pin left')
       same((await a.pinned()).get(lease), ['two'], 'the pins')
       await a.unpinLease(lease, 'two')
@@ -140,4 +142,14 @@ export const pins: Chapter = {
       await scene.stillHeld(b, before)
     })
   },
+}
+
+/** A short lease of Alice's that this client has pinned in time. */
+function pinned(scene: Scene, by: Client): Promise<Live<Info>> {
+  return scene.whileLive(scene.unitMs, async (lease, duration) => {
+    await scene.a.claimLease(lease, { holder: ALICE, duration })
+    const before = known(scene.a, lease)
+    await by.pinLease(lease, 'operator')
+    return before
+  })
 }

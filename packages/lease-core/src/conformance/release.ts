@@ -30,9 +30,9 @@ export const release: Chapter = {
     })
 
     clause('a release by its last holder of a lease that has lapsed resolves', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await scene.lapse(lease, unitMs, a, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs } = await scene.brief()
+      await scene.lapse(lease, durationMs, a, b)
       await a.releaseLease(lease, ALICE)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
     })
@@ -40,9 +40,9 @@ export const release: Chapter = {
     clause(
       'a release by anybody of a lease that has lapsed resolves: it is vacant',
       async (scene) => {
-        const { a, b, lease, unitMs } = scene
-        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-        await scene.lapse(lease, unitMs, b)
+        const { b } = scene
+        const { lease, durationMs } = await scene.brief()
+        await scene.lapse(lease, durationMs, b)
         await b.releaseLease(lease, BOB)
       },
       'serverClock',
@@ -59,9 +59,9 @@ export const release: Chapter = {
     })
 
     clause('a stale holder cannot release, and the new holder keeps the lease', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-      await scene.lapse(lease, unitMs, b)
+      const { a, b, longMs } = scene
+      const { lease, durationMs } = await scene.brief()
+      await scene.lapse(lease, durationMs, b)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
       const now = known(b, lease)
       await invalid(a.releaseLease(lease, ALICE), 'a release by a stale holder')

@@ -66,12 +66,19 @@ export const trapdoor: Chapter = {
     clause(
       'an extension does not close the trapdoor: it is the same term',
       async (scene) => {
-        const { a, lease, unitMs, longMs } = scene
-        await a.claimLease(lease, { holder: ALICE, duration: unitMs * 2, value: 'old' })
-        const before = known(a, lease)
-        await a.extendLease(lease, { holder: ALICE, duration: longMs, value: 'new' })
+        const { a, unitMs, longMs } = scene
+        const {
+          lease,
+          durationMs,
+          outcome: before,
+        } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+          await a.claimLease(lease, { holder: ALICE, duration, value: 'old' })
+          const before = known(a, lease)
+          await a.extendLease(lease, { holder: ALICE, duration: longMs, value: 'new' })
+          return before
+        })
         await opens(scene, before)
-        await scene.lapse(lease, unitMs * 2, a)
+        await scene.lapse(lease, durationMs, a)
         await opens(scene, before)
         await opens(scene, known(a, lease))
       },
@@ -107,10 +114,10 @@ export const trapdoor: Chapter = {
     clause(
       'after a takeover of the lapsed lease nothing is written',
       async (scene) => {
-        const { a, b, lease, unitMs, longMs } = scene
-        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+        const { a, b, longMs } = scene
+        const { lease, durationMs } = await scene.brief()
         const before = known(a, lease)
-        await scene.lapse(lease, unitMs, b)
+        await scene.lapse(lease, durationMs, b)
         await b.claimLease(lease, { holder: BOB, duration: longMs })
         await shut(scene, before)
         await opens(scene, known(b, lease))
@@ -135,10 +142,10 @@ export const trapdoor: Chapter = {
     clause(
       'past its expiry nothing is written, though nobody has claimed the lease',
       async (scene) => {
-        const { a, lease, unitMs } = scene
-        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
+        const { a } = scene
+        const { lease, durationMs } = await scene.brief()
         const before = known(a, lease)
-        await scene.lapse(lease, unitMs, a)
+        await scene.lapse(lease, durationMs, a)
         await shut(scene, before)
       },
       'guard',
@@ -148,11 +155,17 @@ export const trapdoor: Chapter = {
     clause(
       'past the expiry of a pinned lease its holder still writes',
       async (scene) => {
-        const { a, lease, unitMs } = scene
-        await a.claimLease(lease, { holder: ALICE, duration: unitMs })
-        await a.pinLease(lease, 'operator')
-        const held = known(a, lease)
-        await scene.lapse(lease, unitMs, a)
+        const { a, unitMs } = scene
+        const {
+          lease,
+          durationMs,
+          outcome: held,
+        } = await scene.whileLive(unitMs, async (lease, duration) => {
+          await a.claimLease(lease, { holder: ALICE, duration })
+          await a.pinLease(lease, 'operator')
+          return known(a, lease)
+        })
+        await scene.lapse(lease, durationMs, a)
         await opens(scene, held)
         await a.releaseLease(lease, ALICE)
         await shut(scene, held)

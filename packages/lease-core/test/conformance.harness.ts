@@ -1,0 +1,98 @@
+/** The harness for the breakable store: on a test clock, or on the machine's clocks with a store that stalls. */
+import { faultsOf, type Harness } from '#src/conformance/index.ts'
+import { sleep, systemClock } from '#src/clock.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Substrate, Verdict } from '#src/substrate.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
+import { BreakableStore, BreakableSubstrate, WriteKey } from './conformance.breakable-store.ts'
+import type { Defect } from './conformance.defects.ts'
+
+/** Time passes only when the kit lets it. */
+export function harnessOf(defect: Defect): Harness {
+  const clock = new TestClock()
+  const harness = harnessOn(defect, { clock, substrateOf: (store) => new BreakableSubstrate(store) })
+  return {
+    ...harness,
+    supports: { ...harness.supports, exactClock: true },
+    clock,
+    unitMs: 100,
+    sleep: (delayMs) => clock.advance(delayMs),
+  }
+}
+
+/** Time passes by itself, and of a hundred round trips some three take up to four units longer. */
+export function stallingHarnessOf(defect: Defect): Harness {
+  const unitMs = 20
+  const stall = (): Promise<void> => sleep(systemClock, Math.random() < 0.015 ? Math.random() * unitMs * 4 : 0)
+  const substrateOf = (store: BreakableStore): Substrate => new StallingSubstrate(store, stall)
+  const harness = harnessOn(defect, { clock: systemClock, substrateOf })
+  return { ...harness, unitMs, sleep: (delayMs) => sleep(systemClock, delayMs) }
+}
+
+interface Surroundings {
+  readonly clock: typeof systemClock
+  readonly substrateOf: (store: BreakableStore) => Substrate
+}
+
+function harnessOn(
+  { store: Store = BreakableStore, client: wrap = (client) => client }: Defect,
+  { clock, substrateOf }: Surroundings,
+): Omit<Harness, 'unitMs' | 'sleep'> {
+  const stores = new Map<string, BreakableStore>()
+  const written: string[] = []
+  const open = (namespace: string): Substrate => {
+    const store = stores.get(namespace) ?? new Store(clock, written)
+    stores.set(namespace, store)
+    return substrateOf(store)
+  }
+  return {
+    name: 'a breakable store',
+    supports: { notifications: true, lines: true, serverClock: true },
+    thousands: 250, // batches enough; there are a hundred defects to notice
+    open: async (namespace) => wrap(new SubstrateClient({ substrate: open(namespace), clock, requestTimeout: 200 })),
+    openFaulty: async (namespace, requestTimeout) => {
+      const substrate = new FaultySubstrate(open(namespace), { clock })
+      return { client: wrap(new SubstrateClient({ substrate, clock, requestTimeout })), faults: faultsOf(substrate) }
+    },
+    restart: async () => {
+      for (const store of stores.values()) store.restart()
+    },
+    guard: {
+      write: (trapdoor, text) => trapdoor(new WriteKey(text)),
+      written: async () => written,
+    },
+  }
+}
+
+/** Pauses before and after it does anything. */
+class StallingSubstrate extends BreakableSubstrate {
+  readonly #stall: () => Promise<void>
+
+  constructor(store: BreakableStore, stall: () => Promise<void>) {
+    super(store)
+    this.#stall = stall
+  }
+
+  override apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    return this.#slowly(() => super.apply(ops, call))
+  }
+
+  override claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
+    return this.#slowly(() => super.claimAny(op, call))
+  }
+
+  override read(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Holding>> {
+    return this.#slowly(() => super.read(leases))
+  }
+
+  override pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
+    return this.#slowly(() => super.pinned())
+  }
+
+  async #slowly<T>(call: () => Promise<T>): Promise<T> {
+    await this.#stall()
+    const answer = await call()
+    await this.#stall()
+    return answer
+  }
+}
