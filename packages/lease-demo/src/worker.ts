@@ -95,9 +95,9 @@ class Worker {
       try {
         return await this.#manager.hold(account, this.#name, { duration: leaseMs, wait })
       } catch (error) {
-        if (error instanceof ErrClaimDenied && wait === false) {
-          await tell({ kind: 'denied', account, by: error.currentHolder })
-          wait = true
+        if (error instanceof ErrClaimDenied) {
+          if (wait === false) await tell({ kind: 'denied', account, by: error.currentHolder })
+          wait = { milliseconds: 2 * leaseMs } // not without an end: then nobody would say that the server is gone
           unansweredSinceMs = undefined
           continue
         }
