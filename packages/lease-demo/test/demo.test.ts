@@ -169,7 +169,9 @@ describe('the demo', function () {
   }
 
   it('says how it is used; an option that it does not know is exit code 2', async () => {
-    const [help, wrong] = await Promise.all([['--help'], ['--unguarded=yes']].map(async (args) => end(startProgram(args))))
+    const [help, wrong] = await Promise.all(
+      [['--help'], ['--unguarded=yes']].map(async (args) => end(startProgram(args))),
+    )
     expect(help?.exitCode).to.equal(0)
     expect(help?.stdout).to.include('Usage: pnpm demo')
     expect(wrong?.exitCode).to.equal(2)

@@ -2,7 +2,9 @@
  * A TCP proxy that fails on command: the faults that a network has and a mock has not.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net'
+import { until } from './awaited.ts'
 import { etcdProtocol } from './etcd-protocol.ts'
+import { releasePorts, reservePorts } from './ports.ts'
 import { postgresProtocol } from './postgres-protocol.ts'
 import type { Conversation, Protocol, Request } from './protocol.ts'
 import { redisProtocol } from './redis-protocol.ts'
@@ -39,7 +41,7 @@ export interface Proxy extends AsyncDisposable {
   cut(): void
   /** Cuts all connections and refuses new ones, as a server that is down. */
   refuse(): Promise<void>
-  /** Ends `refuse`, on the same port. */
+  /** Ends `refuse`, on the same port; waits for as long as another process has it. */
   accept(): Promise<void>
   /** Resolves once no connection is left. Idempotent. */
   close(): Promise<void>
@@ -150,16 +152,24 @@ class FaultyProxy implements Proxy {
     if (this.#listener) return
     const listener = createServer((client) => this.#open(client))
     this.#listener = listener
-    await new Promise<void>((resolve, reject) => {
-      listener.once('error', reject)
-      listener.listen(this.port, '127.0.0.1', () => resolve())
-    })
-    const address = listener.address()
-    if (address !== null && typeof address === 'object') this.port = address.port
+    const isOver = (): boolean => this.#listener !== listener // refused again meanwhile
+    if (this.port !== 0) {
+      const { port } = this
+      await until(`port ${port} is free for a proxy`, async () => isOver() || (await listens(listener, port)), 20)
+    } else {
+      while (!isOver()) {
+        const [port = 0] = await reservePorts(1)
+        this.port = port
+        if (await listens(listener, port)) break
+        releasePorts([port])
+      }
+    }
+    if (isOver()) listener.close()
   }
 
   async close(): Promise<void> {
     await this.refuse()
+    releasePorts([this.port])
     for (const trap of this.#traps) trap.sprung()
     this.#traps.clear()
   }
@@ -272,4 +282,19 @@ class FaultyProxy implements Proxy {
     link.client.destroy()
     link.server.destroy()
   }
+}
+
+/** False when another process has the port. */
+async function listens(listener: Server, port: number): Promise<boolean> {
+  return await new Promise((resolve, reject) => {
+    const fail = (error: NodeJS.ErrnoException): void => {
+      if (error.code === 'EADDRINUSE') resolve(false)
+      else reject(error)
+    }
+    listener.once('error', fail)
+    listener.listen({ port, host: '127.0.0.1', exclusive: true }, () => {
+      listener.off('error', fail)
+      resolve(true)
+    })
+  })
 }
