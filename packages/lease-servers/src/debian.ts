@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Den, installed, output } from './process.ts'
 
-const cache = join(dirname(fileURLToPath(import.meta.url)), '..', 'node_modules', '.cache', 'debian')
+const defaultCache = join(dirname(fileURLToPath(import.meta.url)), '..', 'node_modules', '.cache', 'debian')
 
 /** Large libraries that the servers load only for features no test uses. */
 const needless = /^lib(llvm|z3|perl|python|tcl|json|c6|c-bin)/
@@ -19,15 +19,16 @@ const needless = /^lib(llvm|z3|perl|python|tcl|json|c6|c-bin)/
  */
 export async function unpackDebian(
   names: readonly [string, ...string[]],
+  cache: string = defaultCache,
 ): Promise<{ root: string; libraryPath: string }> {
   const root = join(cache, names[0])
-  if (!existsSync(root)) await fetchInto(root, names)
+  if (!existsSync(root)) await fetchInto(root, cache, names)
   const libraries = join(root, 'usr', 'lib')
   const triplets = (await readdir(libraries).catch(() => [])).filter((entry) => entry.includes('-linux-'))
   return { root, libraryPath: triplets.map((triplet) => join(libraries, triplet)).join(':') }
 }
 
-async function fetchInto(root: string, names: readonly [string, ...string[]]): Promise<void> {
+async function fetchInto(root: string, cache: string, names: readonly [string, ...string[]]): Promise<void> {
   for (const tool of ['apt-get', 'dpkg-deb']) {
     if (!(await installed(tool))) throw new Error(`${tool} is not on this machine`)
   }

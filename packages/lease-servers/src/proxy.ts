@@ -16,6 +16,8 @@ export interface ProxyCounters {
   readonly cuts: number
   readonly bytesToServer: number
   readonly bytesToClient: number
+  /** Either way, while paused. */
+  readonly bytesSwallowed: number
 }
 
 /** A proxy on a port of 127.0.0.1. Every fault ends with its counterpart or by itself; several may be on at once. */
@@ -89,7 +91,7 @@ interface Link {
 
 class FaultyProxy implements Proxy {
   port = 0
-  readonly counters = { connections: 0, requests: 0, cuts: 0, bytesToServer: 0, bytesToClient: 0 }
+  readonly counters = { connections: 0, requests: 0, cuts: 0, bytesToServer: 0, bytesToClient: 0, bytesSwallowed: 0 }
   readonly #host: string
   readonly #targetPort: number
   readonly #protocol: Protocol
@@ -208,6 +210,7 @@ class FaultyProxy implements Proxy {
   #toServer(link: Link, bytes: Buffer): void {
     if (this.#mode === 'paused') {
       link.lost = true
+      this.counters.bytesSwallowed += bytes.length
       return
     }
     const passed: Buffer[] = []
@@ -228,6 +231,7 @@ class FaultyProxy implements Proxy {
   #toClient(link: Link, bytes: Buffer): void {
     if (this.#mode === 'paused') {
       link.lost = true
+      this.counters.bytesSwallowed += bytes.length
       return
     }
     const passed: Buffer[] = []
