@@ -98,6 +98,7 @@ class FaultyProxy implements Proxy {
   readonly #links = new Set<Link>()
   readonly #traps = new Set<Trap>()
   #listener: Server | undefined
+  #accepting: Promise<void> = Promise.resolve()
   #mode: 'open' | 'paused' | 'held' = 'open'
 
   constructor(host: string, targetPort: number, protocol: Protocol) {
@@ -147,13 +148,20 @@ class FaultyProxy implements Proxy {
     const listener = this.#listener
     this.#listener = undefined
     this.cut()
-    if (listener) await new Promise<void>((resolve) => listener.close(() => resolve()))
+    await this.#accepting.catch(() => undefined) // told to who called accept
+    if (listener?.listening) await new Promise<void>((resolve) => listener.close(() => resolve()))
   }
 
   async accept(): Promise<void> {
     if (this.#listener) return
     const listener = createServer((client) => this.#open(client))
     this.#listener = listener
+    this.#accepting = this.#listen(listener)
+    await this.#accepting
+  }
+
+  /** Resolves once it listens, or the proxy refuses again. */
+  async #listen(listener: Server): Promise<void> {
     const isOver = (): boolean => this.#listener !== listener // refused again meanwhile
     if (this.port !== 0) {
       const { port } = this
@@ -166,7 +174,6 @@ class FaultyProxy implements Proxy {
         releasePorts([port])
       }
     }
-    if (isOver()) listener.close()
   }
 
   async close(): Promise<void> {
