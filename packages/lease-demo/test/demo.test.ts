@@ -73,6 +73,16 @@ class Runs {
   }
 }
 
+/** The story on a server that goes away in the middle. */
+async function playCutOff(): Promise<Ended> {
+  let cut: Promise<void> | undefined
+  const ended = await end(startProgram([], doomed.env), (soFar) => {
+    if (soFar.includes(cyanIsFrozen)) cut ??= doomed.close()
+  })
+  await cut
+  return ended
+}
+
 /** What `stopped` runs with, whether it is coloured then, and what that shows. */
 const colors = {
   postgres: [{ FORCE_COLOR: '1' }, true, 'on demand'],
@@ -93,11 +103,7 @@ describe('the demo', function () {
   before(async () => {
     await Promise.all([...grounds, doomed].map(async (ground) => ground.open()))
     for (const ground of grounds) runs.set(ground, new Runs(ground, colors[ground.name][0]))
-    let cut: Promise<void> | undefined
-    const ended = end(startProgram([], doomed.env), (soFar) => {
-      if (soFar.includes(cyanIsFrozen)) cut ??= doomed.close()
-    })
-    cutOff = later(ended.finally(async () => cut))
+    cutOff = later(playCutOff())
   })
 
   after(async () => {

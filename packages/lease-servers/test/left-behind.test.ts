@@ -26,7 +26,7 @@ function programOf(chosen: readonly Kind[]): string {
   return `
     import { startEtcd, startPostgres, startRedis, startRedisSentinel } from 'lease-servers'
     const word = process.env.WORD
-    const servers = await Promise.all([${starts}].map(async ([kind, start]) => [kind, await start]))
+    const servers = await Promise.all([${starts.join(', ')}].map(async ([kind, start]) => [kind, await start]))
     if (word === 'paused') for (const [, processes] of servers) for (const one of processes) one.pause()
     const pids = servers.map(([kind, processes]) => [kind, processes.map(({ pid }) => pid)])
     console.log(JSON.stringify(Object.fromEntries(pids)))
