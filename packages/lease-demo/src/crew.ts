@@ -65,7 +65,9 @@ export class CrewMember {
     this.#ties = ties
     this.#child = startWorker()
     this.#gone = once(this.#child, 'exit').catch(() => undefined)
-    process.once('exit', () => this.#child.kill('SIGKILL')) // a frozen process would never notice that we are gone
+    const killChild = (): void => void this.#child.kill('SIGKILL')
+    process.once('exit', killChild) // a frozen process would never notice that we are gone
+    this.#child.once('exit', () => process.off('exit', killChild))
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text))
     this.#gate.on('error', () => {}) // nobody is left to go through it
     this.#child.on('message', (event) => this.#hear(event as FromWorker))
