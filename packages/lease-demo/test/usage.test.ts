@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { parse } from '../src/usage.ts'
+import { parse } from '#src/usage.ts'
 
 describe('the command line of the demo', () => {
   it('says how the demo is used', () => {

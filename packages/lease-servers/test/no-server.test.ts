@@ -4,12 +4,12 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startEtcd, startPostgres, startRedis, startRedisCluster } from 'lease-servers'
-import { findBinaries } from '../src/binaries.ts'
-import { unpackDebian } from '../src/debian.ts'
-import { failure } from '../src/failures.ts'
-import { givenEtcd } from '../src/etcd-targets.ts'
-import { givenPostgres } from '../src/postgres-targets.ts'
-import { givenRedis } from '../src/redis-targets.ts'
+import { findBinaries } from '#src/binaries.ts'
+import { unpackDebian } from '#src/debian.ts'
+import { failure } from '#src/failures.ts'
+import { givenEtcd } from '#src/etcd-targets.ts'
+import { givenPostgres } from '#src/postgres-targets.ts'
+import { givenRedis } from '#src/redis-targets.ts'
 
 /** The message of what it rejects with, which has one line. */
 async function messageOf(work: Promise<unknown>): Promise<string> {

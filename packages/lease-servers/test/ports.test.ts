@@ -1,8 +1,8 @@
 import { expect } from 'chai'
 import { createServer, type Server } from 'node:net'
-import { clientPorts, releasePorts, reservePorts } from '../src/ports.ts'
-import { onFreePorts, PortTakenError } from '../src/server.ts'
-import { findRedis, launchRedis } from '../src/redis.ts'
+import { clientPorts, releasePorts, reservePorts } from '#src/ports.ts'
+import { onFreePorts, PortTakenError } from '#src/server.ts'
+import { findRedis, launchRedis } from '#src/redis.ts'
 import { startProxy } from 'lease-servers'
 
 async function strangerOn(port: number): Promise<Server> {
