@@ -19,8 +19,7 @@ const printed = [
   'leases left: 0',
 ]
 
-describe('example: the same program on every substrate', function () {
-  this.timeout(60_000)
+describe('example: the same program on every substrate', () => {
   const namespace = `same-program-${process.pid}`
 
   async function prints(newClient: () => Client): Promise<string[]> {

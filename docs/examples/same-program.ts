@@ -27,12 +27,12 @@ export async function sameProgram(newClient: () => Client, print: (line: string)
   await ann.release('newsletter', 'ann')
 
   // A value travels with the lease for everyone to read.
-  const leader = await ann.hold('leader', 'ann', { duration: { seconds: 2 }, value: 'http://ann' })
+  const leader = await ann.hold('leader', 'ann', { duration: { seconds: 30 }, value: 'http://ann' })
   const seen = (await ben.leases()).get('leader')
   print(`ben sees: the leader is ${seen?.holder} at ${seen?.value}`)
 
   // Who waits gets it when it is free.
-  const waiting = ben.hold('leader', 'ben', { duration: { seconds: 2 }, wait: { seconds: 30 } })
+  const waiting = ben.hold('leader', 'ben', { duration: { seconds: 30 }, wait: { seconds: 30 } })
   await leader.release()
   const successor = await waiting
   print(`ben leads: the fencing token ${successor.fencingToken > leader.fencingToken ? 'rises' : 'DOES NOT RISE'}`)
@@ -44,7 +44,7 @@ export async function sameProgram(newClient: () => Client, print: (line: string)
 
   // A holder falls silent: when its lease has lapsed, another takes over.
   await ann.claim('newsletter', 'ann', { milliseconds: 400 })
-  const heir = await ben.hold('newsletter', 'ben', { duration: { seconds: 2 }, wait: { seconds: 30 } })
+  const heir = await ben.hold('newsletter', 'ben', { duration: { seconds: 30 }, wait: { seconds: 30 } })
   print(`ben takes over: the fencing token ${heir.fencingToken > first ? 'rises' : 'DOES NOT RISE'}`)
   print(`ann checks: ${await codeOf(ann.token('newsletter', 'ann').check())}`)
   await heir.release()

@@ -2,6 +2,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { Writable } from 'node:stream'
+import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
 import type { WorkerName } from './timeline.ts'
@@ -24,11 +25,18 @@ export class Crew implements AsyncDisposable {
   hire(name: WorkerName): CrewMember {
     const member = new CrewMember(name, {
       signal: this.signal,
-      heard: (event) => this.#listener(member, event),
-      failed: (error) => this.#failure.abort(error),
+      heard: (event) => {
+        if (!this.signal.aborted) this.#listener(member, event)
+      },
+      failed: (error) => this.abort(error),
     })
     this.#members.push(member)
     return member
+  }
+
+  /** Aborts the signal with this reason; no event is reported afterwards. */
+  abort(reason: Error): void {
+    this.#failure.abort(reason)
   }
 
   /** Resolves once every process is gone. */
@@ -55,13 +63,11 @@ export class CrewMember {
   constructor(name: WorkerName, ties: Ties) {
     this.name = name
     this.#ties = ties
-    // Same node, same flags (fork hands on execArgv); bigint travels by structured clone; the last is the gate.
-    this.#child = fork(fileURLToPath(new URL('./worker.ts', import.meta.url)), [], {
-      stdio: ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'],
-      serialization: 'advanced',
-    })
+    this.#child = startWorker()
     this.#gone = once(this.#child, 'exit').catch(() => undefined)
-    process.once('exit', () => this.#child.kill('SIGKILL')) // a frozen process would never notice that we are gone
+    const killChild = (): void => void this.#child.kill('SIGKILL')
+    process.once('exit', killChild) // a frozen process would never notice that we are gone
+    this.#child.once('exit', () => process.off('exit', killChild))
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text))
     this.#gate.on('error', () => {}) // nobody is left to go through it
     this.#child.on('message', (event) => this.#hear(event as FromWorker))
@@ -142,4 +148,14 @@ export class CrewMember {
     this.#ties.heard(event)
     for (const awaited of this.#awaited) awaited(event)
   }
+}
+
+/** The same Node with the same flags: a built program starts built workers, a source file starts source files. */
+function startWorker(): ChildProcess {
+  const program = fileURLToPath(new URL(`./worker${extname(import.meta.url)}`, import.meta.url))
+  return fork(program, [], {
+    execArgv: process.execArgv,
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'], // the last is the gate
+    serialization: 'advanced', // bigint travels by structured clone
+  })
 }

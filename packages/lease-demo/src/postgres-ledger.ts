@@ -28,7 +28,7 @@ class PostgresLedger implements LedgerOffice {
   readonly #schema: string
 
   constructor({ url, scope }: Site) {
-    this.#pool = new Pool({ connectionString: url, connectionTimeoutMillis: 10_000, query_timeout: 10_000, max: 8 })
+    this.#pool = new Pool({ connectionString: url, connectionTimeoutMillis: 30_000, query_timeout: 30_000, max: 8 })
     this.#pool.on('error', () => {}) // an idle connection broke: the next query tells
     this.#scope = scope
     this.#schema = escapeIdentifier(scope)

@@ -40,7 +40,7 @@ class RedisLedger implements LedgerOffice {
   #trouble: Error | undefined
 
   constructor({ url, scope }: Site) {
-    this.#redis = new Redis(url, { lazyConnect: true, connectTimeout: 5000, maxRetriesPerRequest: 3 })
+    this.#redis = new Redis(url, { lazyConnect: true, connectTimeout: 30_000, maxRetriesPerRequest: 3 })
     this.#redis.on('error', (error) => (this.#trouble = error))
     this.#tag = `{${scope}}`
     this.#balances = `${this.#tag}:balances`

@@ -2,10 +2,12 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Books } from './books.ts'
-import type { Balances, LedgerOffice, StartedServer } from './ledger.ts'
+import type { Balances, LedgerOffice, StartedServer, Venue } from './ledger.ts'
 import { type Place, type VenueName, venueNamed } from './venues.ts'
 
 const FAREWELL_MS = 3000
+/** A server that has not answered by then hangs. */
+const ANSWER_MS = 30_000
 
 export interface StageOptions {
   readonly on: VenueName
@@ -16,52 +18,69 @@ export interface StageOptions {
 }
 
 interface Set {
-  readonly place: Place
-  readonly description: string
-  readonly office: LedgerOffice
+  readonly on: VenueName
+  readonly venue: Venue
+  readonly url: string
   readonly opening: Balances
   readonly server: StartedServer | undefined
 }
 
 export class Stage implements AsyncDisposable {
-  readonly place: Place
-  /** For the reader. */
-  readonly description: string
-  readonly #office: LedgerOffice
-  readonly #opening: Balances
-  readonly #server: StartedServer | undefined
+  readonly #set: Set
+  #place: Place
+  #office: LedgerOffice
 
-  private constructor({ place, description, office, opening, server }: Set) {
-    this.place = place
-    this.description = description
-    this.#office = office
-    this.#opening = opening
-    this.#server = server
+  private constructor(set: Set) {
+    this.#set = set
+    this.#place = placeOn(set)
+    this.#office = set.venue.officeAt(this.#place)
   }
 
   /** @throws when there is no server or it refuses; nothing is left behind. */
   static async set({ on, opening, env, starting }: StageOptions): Promise<Stage> {
     const venue = await venueNamed(on)
-    const scope = `lease_demo_${process.pid}_${randomBytes(4).toString('hex')}`
     const given = env[venue.variable] || undefined
     if (given === undefined) starting(venue.title)
     const server = given === undefined ? await venue.start() : undefined
-    const place = { on, url: given ?? server?.url ?? '', scope }
-    const description =
-      server?.description ?? `the server of ${venue.variable}, in ${venue.apart} of its own (${scope})`
-    const stage = new Stage({ place, description, office: venue.officeAt(place), opening, server })
+    const stage = new Stage({ on, venue, url: given ?? server?.url ?? '', opening, server })
     try {
-      await stage.#office.open(opening)
+      await stage.#open()
       return stage
-    } catch (error) {
-      await stage[Symbol.asyncDispose]().catch(() => {}) // the first error is the one to tell
-      throw error
+    } catch (cause) {
+      const left = stage[Symbol.asyncDispose]().catch(() => {}) // the first error is the one to tell
+      if (server !== undefined) {
+        await left
+        throw cause
+      }
+      await Promise.race([left, sleep(2 * FAREWELL_MS, undefined, { ref: false })])
+      const { variable } = venue
+      const remedy = `name one that runs in ${variable}, or unset ${variable} to have one started`
+      throw new Error(`the server that ${variable} names cannot be used (${remedy})`, { cause })
     }
   }
 
+  get place(): Place {
+    return this.#place
+  }
+
+  /** For the reader. */
+  get description(): string {
+    const { venue, server } = this.#set
+    return server?.description ?? `the server of ${venue.variable}, in ${venue.apart} of its own (${this.#place.scope})`
+  }
+
+  /** Removes what has been played here, and sets the same accounts in a new place. */
+  async clear(): Promise<void> {
+    await this.#office.drop()
+    await this.#closeOffice()
+    this.#place = placeOn(this.#set)
+    this.#office = this.#set.venue.officeAt(this.#place)
+    await this.#open()
+  }
+
   async books(): Promise<Books> {
-    const balances = await this.#office.balances(Object.keys(this.#opening))
-    const accounts = Object.entries(this.#opening).map(([name, opening]) => {
+    const balances = await this.#office.balances(Object.keys(this.#set.opening))
+    const accounts = Object.entries(this.#set.opening).map(([name, opening]) => {
       return { name, opening, balance: balances[name] ?? 0 }
     })
     return { accounts, entries: await this.#office.entries() }
@@ -70,11 +89,31 @@ export class Stage implements AsyncDisposable {
   /** Removes what is the demo's own, or the server with all its data. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      if (this.#server === undefined) await this.#office.drop()
+      if (this.#set.server === undefined) await this.#office.drop()
     } finally {
-      // A server that hangs would never let a connection end.
-      await Promise.race([this.#office[Symbol.asyncDispose](), sleep(FAREWELL_MS)])
-      await this.#server?.[Symbol.asyncDispose]()
+      await this.#closeOffice()
+      await this.#set.server?.[Symbol.asyncDispose]()
     }
   }
+
+  async #open(): Promise<void> {
+    await answered(this.#office.open(this.#set.opening))
+  }
+
+  /** A server that hangs would never let a connection end. */
+  async #closeOffice(): Promise<void> {
+    await Promise.race([this.#office[Symbol.asyncDispose](), sleep(FAREWELL_MS, undefined, { ref: false })])
+  }
+}
+
+function placeOn({ on, url }: Set): Place {
+  return { on, url, scope: `lease_demo_${process.pid}_${randomBytes(4).toString('hex')}` }
+}
+
+async function answered(opening: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${ANSWER_MS / 1000} seconds`)), ANSWER_MS)
+  })
+  await Promise.race([opening, late]).finally(() => clearTimeout(timer))
 }

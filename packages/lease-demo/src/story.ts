@@ -14,15 +14,31 @@ import type { Place } from './venues.ts'
 
 export const OPENING: Balances = { alice: 100, bob: 100, carol: 100, dave: 100 }
 
-const LEASE_MS = 2000
+/** On a machine with nothing else to do; see {@link leaseFor}. */
+export const SHORTEST_LEASE_MS = 2000
 /** How long a worker on an ordinary day is between its last check and its write. */
 const GATE_MS = 150
+/** For how long, besides a lease, no worker may say anything: then a server or a worker hangs. */
+const SILENCE_MS = 60_000
 
 export interface StoryOptions {
   readonly place: Place
   readonly guarded: boolean
   readonly timeline: Timeline
   readonly signal: AbortSignal
+  /** Leases last at least this long. */
+  readonly leaseMs: number
+}
+
+/** A lease lapsed before the first accident, because the machine was too slow: what was arranged would mean nothing. */
+export class Disturbed extends Error {
+  /** How long leases lasted. */
+  readonly leaseMs: number
+
+  constructor(message: string, leaseMs: number) {
+    super(message)
+    this.leaseMs = leaseMs
+  }
 }
 
 /** What happened, as far as the books do not tell. */
@@ -33,7 +49,7 @@ export interface Outcome {
   readonly takeovers: readonly string[]
 }
 
-/** @throws when a worker fails, or with the reason of the signal; no worker is left in either case. */
+/** @throws Disturbed; when a worker fails; or with the reason of the signal. No worker is left in any case. */
 export async function tell(options: StoryOptions): Promise<Outcome> {
   await using story = new Story(options)
   await story.hire()
@@ -59,9 +75,19 @@ class Story implements AsyncDisposable {
   readonly #overtaken = new Set<CrewMember>()
   readonly #refusals: WorkerName[] = []
   readonly #takeovers: string[] = []
+  /** Who has been denied a lease or stands before its write. Nobody writes before all four have met: so all contend. */
+  readonly #met = new Set<CrewMember>()
+  readonly #allMet: Promise<void>
+  #whenAllMet = (): void => {}
+  #leaseMs: number
+  /** The first accident has happened: from now on leases may lapse. */
+  #accident = false
+  #silence: NodeJS.Timeout | undefined
 
   constructor(options: StoryOptions) {
     this.#options = options
+    this.#leaseMs = options.leaseMs
+    this.#allMet = new Promise((resolve) => (this.#whenAllMet = resolve))
     this.#timeline = options.timeline
     this.#crew = new Crew(options.signal, (worker, event) => this.#heard(worker, event))
     this.#cyan = this.#crew.hire('cyan')
@@ -77,13 +103,27 @@ class Story implements AsyncDisposable {
   async hire(): Promise<void> {
     const { place, guarded } = this.#options
     const crew = [this.#cyan, this.#magenta, this.#blue, this.#green]
+    this.#listen()
     await Promise.all(
       crew.map(async (member) => {
         const ready = member.next('ready')
-        member.send({ kind: 'start', name: member.name, place, guarded, leaseMs: LEASE_MS })
+        member.send({ kind: 'start', name: member.name, place, guarded })
         await ready
       }),
     )
+    const beganMs = performance.now()
+    await Promise.all(
+      crew.map(async (member) => {
+        const rehearsed = member.next('rehearsed')
+        member.send({ kind: 'rehearse' })
+        await rehearsed
+      }),
+    )
+    const answerMs = performance.now() - beganMs
+    const wantedMs = leaseFor(answerMs)
+    const busy = wantedMs > this.#leaseMs ? ` (this machine is busy: an answer took ${seconds(answerMs)})` : ''
+    this.#leaseMs = Math.max(this.#leaseMs, wantedMs)
+    this.#timeline.note(`Leases last ${seconds(this.#leaseMs)} and are renewed while held${busy}.`)
   }
 
   async ordinaryDay(): Promise<void> {
@@ -100,6 +140,7 @@ class Story implements AsyncDisposable {
     this.#timeline.title('2. A pause: a worker is frozen between its check and its write')
     const order: Order = { from: 'alice', to: 'bob', amount: 30 }
     const stale = await this.#detain(this.#cyan, order)
+    this.#accident = true
     this.#cyan.freeze()
     this.#timeline.act('SIGSTOP: cyan is frozen in the middle of its write and renews nothing')
 
@@ -123,13 +164,14 @@ class Story implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#silence)
     await this.#crew[Symbol.asyncDispose]()
   }
 
   /** Resolves when the order is carried out. */
   async #order(worker: CrewMember, order: Order): Promise<void> {
     const idle = worker.next('idle')
-    worker.send({ kind: 'transfer', order })
+    worker.send({ kind: 'transfer', order, leaseMs: this.#leaseMs })
     await idle
   }
 
@@ -137,21 +179,24 @@ class Story implements AsyncDisposable {
   async #detain(worker: CrewMember, order: Order): Promise<Balances> {
     this.#detained.add(worker)
     const writing = worker.next('writing')
-    worker.send({ kind: 'transfer', order })
+    worker.send({ kind: 'transfer', order, leaseMs: this.#leaseMs })
     return (await writing).next
   }
 
   #heard(worker: CrewMember, event: FromWorker): void {
     const timeline = this.#timeline
     const { name } = worker
+    this.#listen()
     switch (event.kind) {
       case 'denied':
+        this.#meets(worker)
         timeline.did(name, `is denied ${event.account}: ${event.by ?? 'another'} holds it; waits`, 'warn')
         break
       case 'held':
         this.#held(worker, event)
         break
       case 'writing':
+        this.#meets(worker)
         if (this.#detained.has(worker)) {
           timeline.did(name, `has read, has checked its leases, and is about to write ${amounts(event.next)}`)
         } else void this.#openSoon(worker)
@@ -162,6 +207,13 @@ class Story implements AsyncDisposable {
           timeline.did(name, text, 'bad')
         } else timeline.did(name, `moved ${describe(event.order)}: ${amounts(event.next)}`, 'good')
         this.#done(worker)
+        if (event.late) this.#disturbed(worker)
+        break
+      case 'lapsed':
+        timeline.did(name, `a lease lapsed before it was checked (${event.message}): starts over`, 'warn')
+        this.#overtaken.delete(worker)
+        this.#done(worker)
+        this.#disturbed(worker)
         break
       case 'refused':
         this.#refusals.push(name)
@@ -169,11 +221,14 @@ class Story implements AsyncDisposable {
         timeline.did(name, `its stale write is REFUSED (ErrNotHeld): ${event.message}`, 'bad')
         timeline.did(name, 'wrote nothing, and starts over')
         this.#done(worker)
+        this.#disturbed(worker)
         break
       case 'lost':
         timeline.did(name, `learns that it lost ${event.account} (${event.reason})`, 'warn')
+        this.#disturbed(worker)
         break
       case 'ready':
+      case 'rehearsed':
       case 'idle':
       case 'failed': // ends the story, see crew.ts
         break
@@ -201,11 +256,39 @@ class Story implements AsyncDisposable {
     for (const [account, holder] of this.#holders) if (holder === worker) this.#holders.delete(account)
   }
 
+  #meets(worker: CrewMember): void {
+    this.#met.add(worker)
+    if (this.#met.size === 4) this.#whenAllMet()
+  }
+
+  /** A worker lost a lease: before the first accident none should. */
+  #disturbed({ name }: CrewMember): void {
+    if (this.#accident) return
+    const text = `a lease of ${seconds(this.#leaseMs)} lapsed while ${name} worked, which was not planned`
+    this.#crew.abort(new Disturbed(text, this.#leaseMs))
+  }
+
+  /** Ends the story when nothing is heard for too long. */
+  #listen(): void {
+    clearTimeout(this.#silence)
+    const limitMs = SILENCE_MS + this.#leaseMs
+    const end = (): void => this.#crew.abort(new Error(`no worker has said anything for ${seconds(limitMs)}`))
+    this.#silence = setTimeout(end, limitMs)
+  }
+
   async #openSoon(worker: CrewMember): Promise<void> {
+    await this.#allMet
     await sleep(GATE_MS)
     worker.openGate()
   }
 }
+
+/** How long leases must last where four answers at once take that long: several answers and a pause must fit. */
+function leaseFor(answerMs: number): number {
+  return Math.max(SHORTEST_LEASE_MS, Math.ceil((8 * answerMs) / 500) * 500)
+}
+
+const seconds = (ms: number): string => `${Number((ms / 1000).toFixed(2))} s`
 
 const describe = ({ from, to, amount }: Order): string => `${amount} from ${from} to ${to}`
 

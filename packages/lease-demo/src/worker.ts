@@ -12,21 +12,26 @@ import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
 import { transfer, type Order } from './transfer.ts'
 import { ledgerAt } from './venues.ts'
 
-/** For how long a claim that gets no answer is made again: a machine with too much to do is slow, a server is gone. */
-const PATIENCE_MS = 5000
+/**
+ * For how many lease durations a claim that gets no answer is made again: a machine with too much to do is slow, a server is
+ * gone.
+ */
+const PATIENCE = 2.5
+
+const REHEARSAL_MS = 2000
 
 type Engagement = Extract<ToWorker, { kind: 'start' }>
 
 class Worker {
   readonly #name: string
-  readonly #leaseMs: number
   readonly #guarded: boolean
   readonly #ledger: Ledger
   readonly #manager: Manager
+  /** The leases are checked; what fails from now on is the write. */
+  #checked = false
 
-  constructor({ name, leaseMs, guarded }: Engagement, ledger: Ledger) {
+  constructor({ name, guarded }: Engagement, ledger: Ledger) {
     this.#name = name
-    this.#leaseMs = leaseMs
     this.#guarded = guarded
     this.#ledger = ledger
     this.#manager = new Manager({ client: ledger.client })
@@ -35,26 +40,33 @@ class Worker {
     })
   }
 
+  /** Claims and releases a lease of its own, as a transfer does. */
+  async rehearse(): Promise<void> {
+    const hold = await this.#hold(`rehearsal-${this.#name}`, REHEARSAL_MS)
+    await hold[Symbol.asyncDispose]()
+  }
+
   /** Until it is done: a refused write was not done, and everything is read anew under new leases. */
-  async perform(order: Order): Promise<void> {
+  async perform(order: Order, leaseMs: number): Promise<void> {
     for (let done = false; !done;) {
+      this.#checked = false
       try {
-        await this.#transfer(order)
+        await this.#transfer(order, leaseMs)
         done = true
       } catch (error) {
         if (!(error instanceof ErrNotHeld)) throw error
-        await tell({ kind: 'refused', order, message: error.message })
+        await tell({ kind: this.#checked ? 'refused' : 'lapsed', order, message: error.message })
       }
     }
     await tell({ kind: 'idle' })
   }
 
-  async #transfer(order: Order): Promise<void> {
+  async #transfer(order: Order, leaseMs: number): Promise<void> {
     const holds = new Map<string, Hold>()
     try {
       // Everyone takes the leases in the same order, so nobody waits in a circle.
       for (const account of [order.from, order.to].toSorted()) {
-        const hold = await this.#hold(account)
+        const hold = await this.#hold(account, leaseMs)
         holds.set(account, hold)
         await tell({ kind: 'held', account, fencingToken: hold.fencingToken })
       }
@@ -64,27 +76,34 @@ class Worker {
         guarded: this.#guarded,
         beforeWrite: async (balances) => {
           next = balances
+          this.#checked = true
           await tell({ kind: 'writing', order, next })
           waitAtGate()
         },
       })
-      await tell({ kind: 'moved', order, next })
+      const late = [...holds.values()].some((hold) => !hold.held)
+      await tell({ kind: 'moved', order, next, late })
     } finally {
       for (const hold of holds.values()) await hold[Symbol.asyncDispose]()
     }
   }
 
-  async #hold(account: string): Promise<Hold> {
+  async #hold(account: string, leaseMs: number): Promise<Hold> {
     let wait: HoldOptions['wait'] = false
-    const beganMs = performance.now()
+    let unansweredSinceMs: number | undefined
     for (;;) {
       try {
-        return await this.#manager.hold(account, this.#name, { duration: this.#leaseMs, wait })
+        return await this.#manager.hold(account, this.#name, { duration: leaseMs, wait })
       } catch (error) {
-        if (error instanceof ErrClaimDenied && wait === false) {
-          await tell({ kind: 'denied', account, by: error.currentHolder })
-          wait = { seconds: 10 }
-        } else if (!(error instanceof ErrUnknown) || performance.now() - beganMs > PATIENCE_MS) throw error
+        if (error instanceof ErrClaimDenied) {
+          if (wait === false) await tell({ kind: 'denied', account, by: error.currentHolder })
+          wait = { milliseconds: 2 * leaseMs } // not without an end: then nobody would say that the server is gone
+          unansweredSinceMs = undefined
+          continue
+        }
+        unansweredSinceMs ??= performance.now()
+        const patienceIsOver = performance.now() - unansweredSinceMs > PATIENCE * leaseMs
+        if (!(error instanceof ErrUnknown) || patienceIsOver) throw error
         // Unknown: no answer in time. Claimed again, a lease that was granted after all is simply renewed.
       }
     }
@@ -112,8 +131,12 @@ let worker: Worker | undefined
 async function obey(message: ToWorker): Promise<void> {
   if (message.kind === 'start') {
     worker = new Worker(message, await ledgerAt(message.place))
+    await worker.rehearse() // the first request also connects
     await tell({ kind: 'ready' })
-  } else await worker?.perform(message.order)
+  } else if (message.kind === 'rehearse') {
+    await worker?.rehearse()
+    await tell({ kind: 'rehearsed' })
+  } else await worker?.perform(message.order, message.leaseMs)
 }
 
 process.on('SIGINT', () => {}) // Ctrl-C reaches everybody; the story ends its workers itself

@@ -1,7 +1,7 @@
 /** What the tests know of the servers on which the demo plays. */
 import { Etcd3 } from 'etcd3'
 import { Redis } from 'ioredis'
-import { etcdTargets, type FreshDatabase, freshDatabase, postgresTargets, redisTargets } from 'lease-servers'
+import { etcdTargets, type FreshDatabase, freshDatabase, postgresTargets, redisTargets, until } from 'lease-servers'
 import { Client } from 'pg'
 
 export interface Ground {
@@ -13,8 +13,8 @@ export interface Ground {
   readonly nowhere: Record<string, string>
   open(): Promise<void>
   close(): Promise<void>
-  /** What the demo has made and not removed. */
-  leftovers(): Promise<readonly string[]>
+  /** What the demo that was this process has made and not removed. */
+  leftovers(pid: number): Promise<readonly string[]>
 }
 
 export class PostgresGround implements Ground {
@@ -42,16 +42,14 @@ export class PostgresGround implements Ground {
     return rows.map((row) => row.nspname)
   }
 
-  /** Sessions on the database besides the one that asks; those of killed processes end a moment later. */
-  async connections(): Promise<number> {
-    for (let attempt = 0; ; attempt++) {
-      const [row] = await this.#ask<{ count: number }>(
-        `SELECT count(*)::int AS count FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`,
+  /** Resolves once nobody else is connected to the database; sessions of killed processes end a moment later. */
+  async noConnections(): Promise<void> {
+    await until('no other session on the database', async () => {
+      const [row] = await this.#ask<{ nobody: boolean }>(
+        `SELECT count(*) = 0 AS nobody FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`,
       )
-      const count = row?.count ?? 0
-      if (count === 0 || attempt === 50) return count
-      await new Promise((resolve) => setTimeout(resolve, 100))
-    }
+      return row?.nobody
+    })
   }
 
   async #ask<Row extends object>(sql: string): Promise<Row[]> {
@@ -85,9 +83,9 @@ export class RedisGround implements Ground {
     await this.#redis?.quit()
   }
 
-  async leftovers(): Promise<readonly string[]> {
+  async leftovers(pid: number): Promise<readonly string[]> {
     const found: string[] = []
-    const keys = this.#redis?.scanStream({ match: '*lease_demo_*', count: 1000 })
+    const keys = this.#redis?.scanStream({ match: `*lease_demo_${pid}_*`, count: 1000 })
     for await (const page of keys ?? []) found.push(...(page as string[]))
     return found
   }
@@ -113,7 +111,7 @@ export class EtcdGround implements Ground {
     this.#etcd?.close()
   }
 
-  async leftovers(): Promise<readonly string[]> {
-    return (await this.#etcd?.getAll().prefix('lease_demo_').keys()) ?? []
+  async leftovers(pid: number): Promise<readonly string[]> {
+    return (await this.#etcd?.getAll().prefix(`lease_demo_${pid}_`).keys()) ?? []
   }
 }

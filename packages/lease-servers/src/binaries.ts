@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { cp } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import { unpackDebian } from './debian.ts'
+import { reasonIn } from './failures.ts'
 import { Den, output, serverAccount } from './process.ts'
 
 /** `system`: PATH and the usual folders. `embedded`: npm package. `debian`: unpacked package. */
@@ -41,14 +42,25 @@ export interface Found<O extends Origin> {
   readonly answer: string
 }
 
+const searches = new Map<string, Promise<Found<Origin>>>()
+
 /**
  * The first candidate that suits, runnable by the account of servers. The environment variable `LEASE_SERVERS_ORIGINS`
- * (for example `embedded,debian`) restricts the search.
- * @throws with one line per origin when none suits.
+ * (for example `embedded,debian`) restricts the search. What has been found once is not looked for again.
+ * @throws with a message of one line that says what to do when none suits.
  */
 export async function findBinaries<O extends Origin>(wanted: Wanted<O>): Promise<Found<O>> {
+  const key = JSON.stringify([wanted.title, process.env['LEASE_SERVERS_ORIGINS'], process.env['PATH']])
+  const search = searches.get(key) ?? searchFor(wanted)
+  searches.set(key, search)
+  search.catch(() => searches.delete(key)) // next time there may be a network
+  return (await search) as Found<O>
+}
+
+async function searchFor<O extends Origin>(wanted: Wanted<O>): Promise<Found<O>> {
   const allowed = process.env['LEASE_SERVERS_ORIGINS']?.split(',').map((word) => word.trim())
   const failures: string[] = []
+  const causes: unknown[] = []
   for (const origin of Object.keys(wanted.origins) as O[]) {
     if (allowed !== undefined && !allowed.includes(origin)) continue
     try {
@@ -56,15 +68,17 @@ export async function findBinaries<O extends Origin>(wanted: Wanted<O>): Promise
         const binaries = { origin, ...candidate }
         if (!existsSync(join(binaries.bin, wanted.program))) continue
         const answer = await versionOf(binaries, wanted.program)
-        if (!wanted.suits(answer)) failures.push(`  ${origin}: ${binaries.bin} has ${answer.split('\n')[0] ?? ''}`)
+        if (!wanted.suits(answer)) failures.push(`${origin}: ${binaries.bin} has ${answer.split('\n')[0] ?? ''}`)
         else return { binaries: await runnable(binaries, wanted.program), answer }
       }
-      failures.push(`  ${origin}: nothing that suits`)
+      failures.push(`${origin}: nothing that suits`)
     } catch (error) {
-      failures.push(`  ${origin}: ${error instanceof Error ? error.message : String(error)}`)
+      failures.push(`${origin}: ${reasonIn(error instanceof Error ? error.message : String(error))}`)
+      causes.push(error)
     }
   }
-  throw new Error(`no ${wanted.title} on this machine:\n${failures.join('\n')}\n${wanted.hint}`)
+  const cause = new AggregateError(causes, failures.join('; '))
+  throw new Error(`no ${wanted.title} on this machine: ${wanted.hint} (${failures.join('; ')})`, { cause })
 }
 
 /** Candidates on PATH and in these folders. */

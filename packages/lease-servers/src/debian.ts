@@ -2,12 +2,12 @@
  * Debian packages without installing them: no root, no service that starts by itself, nothing outside a cache folder.
  */
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { installed, output } from './process.ts'
+import { Den, installed, output } from './process.ts'
 
-const cache = join(dirname(fileURLToPath(import.meta.url)), '..', 'node_modules', '.cache', 'debian')
+const defaultCache = join(dirname(fileURLToPath(import.meta.url)), '..', 'node_modules', '.cache', 'debian')
 
 /** Large libraries that the servers load only for features no test uses. */
 const needless = /^lib(llvm|z3|perl|python|tcl|json|c6|c-bin)/
@@ -19,33 +19,32 @@ const needless = /^lib(llvm|z3|perl|python|tcl|json|c6|c-bin)/
  */
 export async function unpackDebian(
   names: readonly [string, ...string[]],
+  cache: string = defaultCache,
 ): Promise<{ root: string; libraryPath: string }> {
   const root = join(cache, names[0])
-  if (!existsSync(root)) await fetchInto(root, names)
+  if (!existsSync(root)) await fetchInto(root, cache, names)
   const libraries = join(root, 'usr', 'lib')
   const triplets = (await readdir(libraries).catch(() => [])).filter((entry) => entry.includes('-linux-'))
   return { root, libraryPath: triplets.map((triplet) => join(libraries, triplet)).join(':') }
 }
 
-async function fetchInto(root: string, names: readonly [string, ...string[]]): Promise<void> {
+async function fetchInto(root: string, cache: string, names: readonly [string, ...string[]]): Promise<void> {
   for (const tool of ['apt-get', 'dpkg-deb']) {
     if (!(await installed(tool))) throw new Error(`${tool} is not on this machine`)
   }
   await mkdir(cache, { recursive: true })
-  const work = await mkdtemp(join(cache, `${names[0]}-`))
-  try {
-    if (!(await known(names[0])) && process.getuid?.() === 0) await output('apt-get', ['-q', 'update'])
-    if (!(await known(names[0]))) throw new Error(`apt knows no package ${names[0]} (apt-get update may help)`)
-    await output('apt-get', ['-q', 'download', ...names, ...(await missingLibraries(names))], { cwd: work })
-    for (const file of await readdir(work)) {
-      if (file.endsWith('.deb')) await output('dpkg-deb', ['-x', file, 'root'], { cwd: work })
-    }
-    await rename(join(work, 'root'), root).catch((error: unknown) => {
-      if (!existsSync(root)) throw error // else another process was first
-    })
-  } finally {
-    await rm(work, { recursive: true, force: true })
+  // A den, so that a run that is killed leaves nothing half unpacked; in the cache, so that a rename is all that is left to do.
+  await using den = new Den(names[0], 'KILL', cache)
+  const work = den.dir
+  if (!(await known(names[0])) && process.getuid?.() === 0) await output('apt-get', ['-q', 'update'])
+  if (!(await known(names[0]))) throw new Error(`apt knows no package ${names[0]} (apt-get update may help)`)
+  await output('apt-get', ['-q', 'download', ...names, ...(await missingLibraries(names))], { cwd: work })
+  for (const file of await readdir(work)) {
+    if (file.endsWith('.deb')) await output('dpkg-deb', ['-x', file, 'root'], { cwd: work })
   }
+  await rename(join(work, 'root'), root).catch((error: unknown) => {
+    if (!existsSync(root)) throw error // else another process was first
+  })
 }
 
 async function known(name: string): Promise<boolean> {

@@ -3,7 +3,7 @@
  * one of three are started.
  */
 import { postJson, startEtcd } from './etcd.ts'
-import { nothing, type Opened, reasonOf, shared } from './targets.ts'
+import { ANSWER_MS, nothing, type Opened, shared, unreachable } from './targets.ts'
 
 /**
  * What to test against. `name` is known at once; the rest from the first `before` hook on. Test files share it and nothing is
@@ -25,7 +25,7 @@ interface Reached {
  */
 export function etcdTargets(nodes?: 1 | 3): readonly EtcdTarget[] {
   const outside = process.env['ETCD_ENDPOINTS']
-  if (outside) return [target('etcd (ETCD_ENDPOINTS)', async () => given(outside.split(',').map((one) => one.trim())))]
+  if (outside) return [target('etcd (ETCD_ENDPOINTS)', async () => givenEtcd(outside))]
   const one = nodes === 3 ? [] : [target('etcd, one node', async () => started(1))]
   const three = nodes === 1 ? [] : [target('etcd, three nodes', async () => started(3))]
   return [...one, ...three]
@@ -47,12 +47,14 @@ async function started(nodes: 1 | 3): Promise<Opened<Reached>> {
   return { reached: { endpoints: server.endpoints }, stop: async () => server.stop() }
 }
 
-async function given(endpoints: readonly string[]): Promise<Opened<Reached>> {
+/** The servers that ETCD_ENDPOINTS names. @throws with a message of one line when none answers within `withinMs` */
+export async function givenEtcd(text: string, withinMs: number = ANSWER_MS): Promise<Opened<Reached>> {
+  const endpoints = text.split(',').map((one) => one.trim())
   try {
-    await Promise.any(endpoints.map(async (one) => postJson(`${one}/v3/maintenance/status`)))
+    await Promise.any(endpoints.map(async (one) => postJson(`${one}/v3/maintenance/status`, withinMs)))
     return { reached: { endpoints }, stop: nothing }
   } catch (cause) {
     const [first]: unknown[] = cause instanceof AggregateError ? cause.errors : [cause]
-    throw new Error(`the servers that ETCD_ENDPOINTS names cannot be reached (${reasonOf(first)})`, { cause })
+    throw unreachable('ETCD_ENDPOINTS', first)
   }
 }

@@ -4,8 +4,9 @@
 import { randomBytes } from 'node:crypto'
 import { request } from 'node:http'
 import { join } from 'node:path'
+import { until } from './awaited.ts'
 import { debianFolder, environment, findBinaries, type Found, systemFolders } from './binaries.ts'
-import { Den, eventually } from './process.ts'
+import { Den } from './process.ts'
 import { type Command, onFreePorts, ServerProcess, stopAll } from './server.ts'
 
 /** What to start. */
@@ -27,7 +28,7 @@ export interface Etcd extends AsyncDisposable {
   readonly version: string
   /** Where the binary came from. */
   readonly origin: EtcdOrigin
-  /** The member that leads now, once there is one. @throws when none has come to lead within ten seconds. */
+  /** Resolves to the member that leads, once there is one. */
   leader(): Promise<EtcdMember>
   /** Freezes every member. */
   pause(): void
@@ -77,12 +78,18 @@ export async function startEtcd(options: EtcdOptions = {}): Promise<Etcd> {
       peer: `http://127.0.0.1:${ports[2 * index + 1]}`,
     }))
     const initial = places.map(({ name, peer }) => `${name}=${peer}`).join(',')
-    const members = places.map((place) => new Member(new Den('etcd'), found, place, { cluster, initial }, options))
-    const started = await Promise.allSettled(members.map(async (member) => member.start()))
-    const failure = started.find((one) => one.status === 'rejected')
-    if (failure === undefined) return new Cluster(found, members)
-    await stopAll(members)
-    throw failure.reason
+    const members: Member[] = []
+    try {
+      for (const place of places) {
+        members.push(new Member(new Den('etcd'), found, place, { cluster, initial }, options))
+      }
+      const started = await Promise.allSettled(members.map(async (member) => member.start()))
+      for (const one of started) if (one.status === 'rejected') throw one.reason
+      return new Cluster(found, members)
+    } catch (error) {
+      await stopAll(members)
+      throw error
+    }
   })
 }
 
@@ -95,7 +102,7 @@ async function findEtcd(): Promise<Found<EtcdOrigin>> {
       system: async () => systemFolders('/usr/local/bin', '/opt/homebrew/bin'),
       debian: async () => debianFolder('usr/bin', 'etcd-server'),
     },
-    hint: 'Install it (for example apt-get install etcd-server) or set ETCD_ENDPOINTS to servers that may be used for tests.',
+    hint: 'install it (for example apt-get install etcd-server) or set ETCD_ENDPOINTS to servers that may be used for tests',
   })
 }
 
@@ -117,16 +124,12 @@ class Cluster implements Etcd {
   }
 
   async leader(): Promise<EtcdMember> {
-    let leader: Member | undefined
-    await eventually(async () => {
+    return await until('a member of etcd that leads', async () => {
       const statuses = await Promise.all(this.members.map(async (member) => member.status()))
       const terms = statuses.map((status) => (status && status.leader === status.id ? status.term : -1))
       const newest = Math.max(...terms)
-      if (newest >= 0) leader = this.members[terms.indexOf(newest)]
-      return leader !== undefined
-    }, 10_000)
-    if (leader === undefined) throw new Error('no member of etcd leads')
-    return leader
+      return newest < 0 ? undefined : this.members[terms.indexOf(newest)]
+    })
   }
 
   pause(): void {
@@ -161,6 +164,7 @@ class Member extends ServerProcess implements EtcdMember {
   protected readonly title: string
   protected readonly quit = 'SIGTERM'
   protected readonly portTaken: RegExp = /address already in use/
+  protected readonly ports: readonly number[]
   readonly #command: Command
 
   constructor(
@@ -172,6 +176,7 @@ class Member extends ServerProcess implements EtcdMember {
   ) {
     super(den)
     this.endpoint = place.client
+    this.ports = [place.client, place.peer].map((url) => Number(new URL(url).port))
     this.title = `etcd ${versionIn(answer)}`
     const flags: Record<string, string> = {
       name: place.name,
@@ -216,14 +221,17 @@ class Member extends ServerProcess implements EtcdMember {
   }
 }
 
-/** Asks the gateway of etcd, which speaks JSON. @throws when there is no answer within a second. */
-export async function postJson(url: string): Promise<unknown> {
+/** Asks the gateway of etcd, which speaks JSON. @throws when there is no answer within `withinMs`. */
+export async function postJson(url: string, withinMs = 1000): Promise<unknown> {
+  const signal = AbortSignal.timeout(withinMs)
   return await new Promise((resolve, reject) => {
-    const call = request(url, { method: 'POST', agent: false, timeout: 1000 }, (response) => {
+    const call = request(url, { method: 'POST', agent: false, signal }, (response) => {
       let text = ''
       response.setEncoding('utf8')
       response.on('data', (more: string) => (text += more))
-      response.on('error', reject)
+      response.on('error', (error) =>
+        reject(signal.aborted ? new Error(`no answer within ${withinMs / 1000} s`) : error),
+      )
       response.on('end', () => {
         try {
           resolve(JSON.parse(text))
@@ -232,8 +240,7 @@ export async function postJson(url: string): Promise<unknown> {
         }
       })
     })
-    call.on('timeout', () => call.destroy(new Error(`no answer from ${url}`)))
-    call.on('error', reject)
+    call.on('error', (error) => reject(signal.aborted ? new Error(`no answer within ${withinMs / 1000} s`) : error))
     call.end('{}')
   })
 }

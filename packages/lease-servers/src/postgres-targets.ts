@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import { Client } from 'pg'
 import { startPostgres } from './postgres.ts'
-import { nothing, type Opened, reasonOf, shared } from './targets.ts'
+import { ANSWER_MS, nothing, type Opened, shared, unreachable } from './targets.ts'
 
 /** A server to test against. `name` is known at once; the rest from the first `before` hook on. */
 export interface PostgresTarget {
@@ -35,7 +35,7 @@ interface Reached {
  */
 export function postgresTargets(): readonly PostgresTarget[] {
   const url = process.env['DATABASE_URL']
-  if (url) return [target('postgres (DATABASE_URL)', async () => given(url))]
+  if (url) return [target('postgres (DATABASE_URL)', async () => givenPostgres(url))]
   return ([18, 15] as const).map((version) => target(`postgres ${version}`, async () => started(version)))
 }
 
@@ -62,16 +62,19 @@ async function started(major: 18 | 15): Promise<Opened<Reached>> {
   return { reached: { url, version, passwordUrl }, stop: async () => server.stop() }
 }
 
-async function given(url: string): Promise<Opened<Reached>> {
-  const client = new Client({ connectionString: url })
+/** The server that DATABASE_URL names. @throws with a message of one line when it does not answer within `withinMs` */
+export async function givenPostgres(url: string, withinMs: number = ANSWER_MS): Promise<Opened<Reached>> {
+  let client: Client | undefined
   try {
+    client = new Client({ connectionString: url, connectionTimeoutMillis: withinMs, query_timeout: withinMs })
+    client.on('error', () => undefined)
     await client.connect()
     const { rows } = await client.query<{ version: string }>(`SELECT current_setting('server_version_num') AS version`)
     return { reached: { url, version: Math.floor(Number(rows[0]?.version) / 10_000) }, stop: nothing }
   } catch (cause) {
-    throw new Error(`the server that DATABASE_URL names cannot be reached (${reasonOf(cause)})`, { cause })
+    throw unreachable('DATABASE_URL', cause)
   } finally {
-    await client.end().catch(() => undefined)
+    client?.end().catch(() => undefined) // one that hangs would not let it end
   }
 }
 

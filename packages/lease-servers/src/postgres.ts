@@ -104,6 +104,10 @@ class Server extends ServerProcess implements Postgres {
     }
   }
 
+  protected get ports(): readonly number[] {
+    return [this.port]
+  }
+
   get url(): string {
     return `postgres://postgres@127.0.0.1:${this.port}/postgres`
   }
@@ -156,7 +160,7 @@ async function findPostgres(version: number): Promise<Binaries<PostgresOrigin>> 
       embedded: async () => embedded(),
       debian: async () => debianFolder(`usr/lib/postgresql/${version}/bin`, `postgresql-${version}`),
     },
-    hint: `Install it (for example apt-get install postgresql-${version}) or set DATABASE_URL to a server that may be used for tests.`,
+    hint: `install it (for example apt-get install postgresql-${version}) or set DATABASE_URL to a server that may be used for tests`,
   })
   return binaries
 }

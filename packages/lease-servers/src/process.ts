@@ -19,10 +19,11 @@ import {
   readFileSync,
   writeFileSync,
 } from 'node:fs'
-import { connect, createServer, type Server, Socket } from 'node:net'
+import { connect, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import { failure, inFolder, reasonIn } from './failures.ts'
 
 /** A user that may run servers: most refuse to run as root. */
 export interface Account {
@@ -33,6 +34,7 @@ export interface Account {
 const guardianScript = `
 dir=$1 farewell=$2
 pid= stopped=
+PATH=\${PATH:+$PATH:}/usr/bin:/bin # whatever our own has, for rm and sleep
 trap '' HUP INT TERM
 while read -r word value; do
   case $word in
@@ -65,11 +67,12 @@ export class Den implements AsyncDisposable {
 
   /**
    * Makes the folder and its guardian, which ends the process with the signal `farewell`; one whose traces are all in the
-   * folder needs no gentler one than KILL. @throws when the machine has no account to run a server with.
+   * folder needs no gentler one than KILL. The folder is made in `parent`.
+   * @throws when the machine has no account to run a server with, or the folder cannot be made.
    */
-  constructor(kind: string, farewell: 'KILL' | 'QUIT' = 'KILL') {
+  constructor(kind: string, farewell: 'KILL' | 'QUIT' = 'KILL', parent: string = tmpdir()) {
     this.account = serverAccount()
-    this.dir = mkdtempSync(join(tmpdir(), `lease-${kind}-`))
+    this.dir = inFolder(parent, () => mkdtempSync(join(parent, `lease-${kind}-`)))
     this.#guardian = spawn('/bin/sh', ['-c', guardianScript, 'guardian', this.dir, farewell], {
       stdio: ['pipe', 'ignore', 'ignore'],
       detached: true,
@@ -105,13 +108,13 @@ export class Den implements AsyncDisposable {
   /** Writes a file that belongs to the den's account. */
   write(name: string, text: string): void {
     const path = join(this.dir, name)
-    writeFileSync(path, text)
+    inFolder(dirname(this.dir), () => writeFileSync(path, text))
     if (this.account) chownSync(path, this.account.uid, this.account.gid)
   }
 
   /** Starts a process as the den's account, in a session of its own, with its output in the den's log. */
   start(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): void {
-    const log = openSync(join(this.dir, 'log'), 'a')
+    const log = inFolder(dirname(this.dir), () => openSync(join(this.dir, 'log'), 'a'))
     this.#logStart = fstatSync(log).size
     const options: SpawnOptions = {
       ...this.account,
@@ -138,7 +141,7 @@ export class Den implements AsyncDisposable {
     child?.ref()
     await this.#childGone
     this.#guardian.stdin?.write('pid\n')
-    if (child?.exitCode !== 0) throw new Error(`${command} failed:\n${excerpt(this.log)}`)
+    if (child?.exitCode !== 0) throw failure(`${basename(command)} failed`, this.log, this.dir)
   }
 
   /** Freezes the process and all its descendants, as a stopped machine would. */
@@ -181,31 +184,6 @@ export class Den implements AsyncDisposable {
   }
 }
 
-/** The first and the last lines of a log, for an error message: the reason is among them. */
-export function excerpt(log: string): string {
-  const lines = log.trimEnd().split('\n')
-  return (lines.length <= 20 ? lines : [...lines.slice(0, 5), '…', ...lines.slice(-15)]).join('\n')
-}
-
-/** TCP ports of 127.0.0.1 that were free a moment ago; another process may take one first, so retry on a failed bind. */
-export async function freePorts(count: number): Promise<readonly number[]> {
-  const servers = await Promise.all(Array.from({ length: count }, listening))
-  const ports = servers.map((server) => {
-    const address = server.address()
-    return address !== null && typeof address === 'object' ? address.port : 0
-  })
-  await Promise.all(servers.map(async (server) => new Promise((resolve) => server.close(resolve))))
-  return ports
-}
-
-async function listening(): Promise<Server> {
-  return await new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => resolve(server))
-  })
-}
-
 /** Whether something accepts TCP connections there now. */
 export async function accepts(port: number, host = '127.0.0.1'): Promise<boolean> {
   return await new Promise((resolve) => {
@@ -219,30 +197,25 @@ export async function accepts(port: number, host = '127.0.0.1'): Promise<boolean
   })
 }
 
-/** Polls until the answer is yes. Resolves to false when time runs out. */
-export async function eventually(ask: () => boolean | Promise<boolean>, withinMs: number): Promise<boolean> {
-  const start = performance.now()
-  while (performance.now() - start < withinMs) {
-    if (await ask()) return true
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-  return false
-}
-
-/** Runs a command to its end and resolves to its output. `account` runs it as that user. */
+/** Runs a command to its end and resolves to its output. `account` runs it as that user. @throws with a message of one line */
 export async function output(
   command: string,
   args: readonly string[],
   options: { readonly account?: Account | undefined; readonly cwd?: string; readonly env?: NodeJS.ProcessEnv } = {},
 ): Promise<string> {
-  const { stdout } = await promisify(execFile)(command, [...args], {
-    ...options.account,
-    cwd: options.cwd ?? '/',
-    env: { ...process.env, LC_ALL: 'C', ...options.env },
-    timeout: 300_000,
-    maxBuffer: 64 * 1024 * 1024,
-  })
-  return stdout
+  try {
+    const { stdout } = await promisify(execFile)(command, [...args], {
+      ...options.account,
+      cwd: options.cwd ?? '/',
+      env: { ...process.env, LC_ALL: 'C', ...options.env },
+      timeout: 300_000,
+      maxBuffer: 64 * 1024 * 1024,
+    })
+    return stdout
+  } catch (cause) {
+    const { stderr, message } = cause as Error & { readonly stderr?: string }
+    throw new Error(`${basename(command)} failed: ${reasonIn(stderr?.trim() || message)}`, { cause })
+  }
 }
 
 /** Whether this command is installed. */

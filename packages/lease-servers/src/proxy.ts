@@ -2,7 +2,9 @@
  * A TCP proxy that fails on command: the faults that a network has and a mock has not.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net'
+import { until } from './awaited.ts'
 import { etcdProtocol } from './etcd-protocol.ts'
+import { releasePorts, reservePorts } from './ports.ts'
 import { postgresProtocol } from './postgres-protocol.ts'
 import type { Conversation, Protocol, Request } from './protocol.ts'
 import { redisProtocol } from './redis-protocol.ts'
@@ -14,6 +16,8 @@ export interface ProxyCounters {
   readonly cuts: number
   readonly bytesToServer: number
   readonly bytesToClient: number
+  /** Either way, while paused. */
+  readonly bytesSwallowed: number
 }
 
 /** A proxy on a port of 127.0.0.1. Every fault ends with its counterpart or by itself; several may be on at once. */
@@ -39,7 +43,7 @@ export interface Proxy extends AsyncDisposable {
   cut(): void
   /** Cuts all connections and refuses new ones, as a server that is down. */
   refuse(): Promise<void>
-  /** Ends `refuse`, on the same port. */
+  /** Ends `refuse`, on the same port; waits for as long as another process has it. */
   accept(): Promise<void>
   /** Resolves once no connection is left. Idempotent. */
   close(): Promise<void>
@@ -87,13 +91,14 @@ interface Link {
 
 class FaultyProxy implements Proxy {
   port = 0
-  readonly counters = { connections: 0, requests: 0, cuts: 0, bytesToServer: 0, bytesToClient: 0 }
+  readonly counters = { connections: 0, requests: 0, cuts: 0, bytesToServer: 0, bytesToClient: 0, bytesSwallowed: 0 }
   readonly #host: string
   readonly #targetPort: number
   readonly #protocol: Protocol
   readonly #links = new Set<Link>()
   readonly #traps = new Set<Trap>()
   #listener: Server | undefined
+  #accepting: Promise<void> = Promise.resolve()
   #mode: 'open' | 'paused' | 'held' = 'open'
 
   constructor(host: string, targetPort: number, protocol: Protocol) {
@@ -143,23 +148,37 @@ class FaultyProxy implements Proxy {
     const listener = this.#listener
     this.#listener = undefined
     this.cut()
-    if (listener) await new Promise<void>((resolve) => listener.close(() => resolve()))
+    await this.#accepting.catch(() => undefined) // told to who called accept
+    if (listener?.listening) await new Promise<void>((resolve) => listener.close(() => resolve()))
   }
 
   async accept(): Promise<void> {
     if (this.#listener) return
     const listener = createServer((client) => this.#open(client))
     this.#listener = listener
-    await new Promise<void>((resolve, reject) => {
-      listener.once('error', reject)
-      listener.listen(this.port, '127.0.0.1', () => resolve())
-    })
-    const address = listener.address()
-    if (address !== null && typeof address === 'object') this.port = address.port
+    this.#accepting = this.#listen(listener)
+    await this.#accepting
+  }
+
+  /** Resolves once it listens, or the proxy refuses again. */
+  async #listen(listener: Server): Promise<void> {
+    const isOver = (): boolean => this.#listener !== listener // refused again meanwhile
+    if (this.port !== 0) {
+      const { port } = this
+      await until(`port ${port} is free for a proxy`, async () => isOver() || (await listens(listener, port)), 20)
+    } else {
+      while (!isOver()) {
+        const [port = 0] = await reservePorts(1)
+        this.port = port
+        if (await listens(listener, port)) break
+        releasePorts([port])
+      }
+    }
   }
 
   async close(): Promise<void> {
     await this.refuse()
+    releasePorts([this.port])
     for (const trap of this.#traps) trap.sprung()
     this.#traps.clear()
   }
@@ -198,6 +217,7 @@ class FaultyProxy implements Proxy {
   #toServer(link: Link, bytes: Buffer): void {
     if (this.#mode === 'paused') {
       link.lost = true
+      this.counters.bytesSwallowed += bytes.length
       return
     }
     const passed: Buffer[] = []
@@ -218,6 +238,7 @@ class FaultyProxy implements Proxy {
   #toClient(link: Link, bytes: Buffer): void {
     if (this.#mode === 'paused') {
       link.lost = true
+      this.counters.bytesSwallowed += bytes.length
       return
     }
     const passed: Buffer[] = []
@@ -272,4 +293,19 @@ class FaultyProxy implements Proxy {
     link.client.destroy()
     link.server.destroy()
   }
+}
+
+/** False when another process has the port. */
+async function listens(listener: Server, port: number): Promise<boolean> {
+  return await new Promise((resolve, reject) => {
+    const fail = (error: NodeJS.ErrnoException): void => {
+      if (error.code === 'EADDRINUSE') resolve(false)
+      else reject(error)
+    }
+    listener.once('error', fail)
+    listener.listen({ port, host: '127.0.0.1', exclusive: true }, () => {
+      listener.off('error', fail)
+      resolve(true)
+    })
+  })
 }

@@ -1,7 +1,8 @@
 /**
  * A real Redis Cluster of our own: masters only, each with its share of the slots.
  */
-import { eventually } from './process.ts'
+import { until } from './awaited.ts'
+import { releasePorts } from './ports.ts'
 import { findRedis, launchRedis, type Redis } from './redis.ts'
 import { type Address, redisCommand, redisCommands } from './resp.ts'
 import { onFreePorts, stopAll } from './server.ts'
@@ -43,7 +44,10 @@ export async function startRedisCluster(options: RedisClusterOptions = {}): Prom
       places.map(async ({ port, bus }) => launchRedis(found, port, { settings: settingsOf(bus, options) })),
     )
     const servers = launched.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
-    const stop = async (): Promise<void> => stopAll(servers)
+    const stop = async (): Promise<void> => {
+      await stopAll(servers)
+      releasePorts(ports)
+    }
     try {
       for (const one of launched) if (one.status === 'rejected') throw one.reason
       await join(places)
@@ -82,10 +86,15 @@ async function join(places: readonly (Address & { readonly bus: number })[]): Pr
   await Promise.all(
     places.slice(1).map(async (place) => redisCommand(place, 'CLUSTER', 'MEET', first.host, first.port, first.bus)),
   )
-  const whole = await eventually(async () => {
-    const states = await Promise.all(places.map(async (place) => redisCommand(place, 'CLUSTER', 'INFO').catch(String)))
-    const seesAll = `cluster_known_nodes:${places.length}\r\n`
-    return states.every((state) => String(state).includes('cluster_state:ok') && String(state).includes(seesAll))
-  }, 30_000)
-  if (!whole) throw new Error('the nodes of the Redis Cluster do not find together')
+  await until(
+    'the nodes of a Redis Cluster find together',
+    async () => {
+      const states = await Promise.all(
+        places.map(async (place) => redisCommand(place, 'CLUSTER', 'INFO').catch(String)),
+      )
+      const seesAll = `cluster_known_nodes:${places.length}\r\n`
+      return states.every((state) => String(state).includes('cluster_state:ok') && String(state).includes(seesAll))
+    },
+    10,
+  )
 }

@@ -3,7 +3,7 @@
  * so a failover may forget what the master has acknowledged.
  */
 import { randomBytes } from 'node:crypto'
-import { eventually } from './process.ts'
+import { until } from './awaited.ts'
 import { findRedis, launchRedis, type Redis, type RedisProcess } from './redis.ts'
 import { type Address, redisCommand, redisCommands, type RespValue } from './resp.ts'
 import { onFreePorts, stopAll } from './server.ts'
@@ -188,8 +188,7 @@ class Watched implements RedisSentinel {
   }
 
   async #until(what: string, ask: () => Promise<boolean>): Promise<void> {
-    const done = await eventually(async () => ask().catch(() => false), 30_000)
-    if (!done) throw new Error(`the servers that sentinels watch do not ${what}`)
+    await until(`the servers that sentinels watch ${what}`, async () => ask().catch(() => false), 10)
   }
 }
 

@@ -4,7 +4,7 @@
 import { startRedisCluster } from './redis-cluster.ts'
 import { startRedis } from './redis.ts'
 import { type Address, redisCommands } from './resp.ts'
-import { nothing, type Opened, reasonOf, shared } from './targets.ts'
+import { ANSWER_MS, nothing, type Opened, shared, unreachable } from './targets.ts'
 
 /**
  * What to test against: a server by its URL, or the nodes of a cluster. `name` and `kind` are known at once; the rest from the
@@ -44,7 +44,7 @@ export function redisTargets(kind?: RedisTarget['kind']): readonly RedisTarget[]
 
 function serverTarget(outside: string | undefined): RedisServerTarget {
   const name = outside ? 'redis (REDIS_URL)' : 'redis'
-  const server = shared<{ url: string }>(name, async () => (outside ? given(outside) : startedServer()))
+  const server = shared<{ url: string }>(name, async () => (outside ? givenRedis(outside) : startedServer()))
   server.ask()
   return {
     kind: 'server',
@@ -78,14 +78,15 @@ async function startedCluster(): Promise<Opened<{ nodes: readonly Address[] }>> 
   return { reached: { nodes: cluster.nodes }, stop: async () => cluster.stop() }
 }
 
-async function given(url: string): Promise<Opened<{ url: string }>> {
+/** The server that REDIS_URL names. @throws with a message of one line when it does not answer within `withinMs` */
+export async function givenRedis(url: string, withinMs: number = ANSWER_MS): Promise<Opened<{ url: string }>> {
   try {
     const { hostname, port, username, password } = new URL(url)
     const words = [username, password].filter((word) => word !== '').map(decodeURIComponent)
     const greeting = words.length === 0 ? [] : [['AUTH', ...words]]
-    await redisCommands({ host: hostname, port: Number(port || 6379) }, [...greeting, ['PING']])
+    await redisCommands({ host: hostname, port: Number(port || 6379) }, [...greeting, ['PING']], withinMs)
     return { reached: { url }, stop: nothing }
   } catch (cause) {
-    throw new Error(`the server that REDIS_URL names cannot be reached (${reasonOf(cause)})`, { cause })
+    throw unreachable('REDIS_URL', cause)
   }
 }

@@ -81,7 +81,7 @@ export async function findRedis(): Promise<Found<RedisOrigin>> {
       // In some releases the server is a link into the package of tools.
       debian: async () => debianFolder('usr/bin', 'redis-server', 'redis-tools'),
     },
-    hint: 'Install it (for example apt-get install redis-server) or set REDIS_URL to a server that may be used for tests.',
+    hint: 'install it (for example apt-get install redis-server) or set REDIS_URL to a server that may be used for tests',
   })
 }
 
@@ -97,6 +97,7 @@ export class RedisProcess extends ServerProcess implements Redis {
   protected readonly title: string
   protected readonly quit = 'SIGTERM'
   protected readonly portTaken: RegExp = /Address already in use/
+  protected readonly ports: readonly number[]
   readonly #binaries: Binaries
   readonly #password: string | undefined
   readonly #mode: 'server' | 'sentinel'
@@ -112,6 +113,7 @@ export class RedisProcess extends ServerProcess implements Redis {
     this.version = versionIn(found.answer)
     this.origin = found.binaries.origin
     this.port = port
+    this.ports = [port]
     this.title = `Redis ${this.version}`
     this.#binaries = found.binaries
     this.#password = options.password

@@ -69,7 +69,7 @@ export interface Address {
 export async function redisCommands(
   { host, port }: Address,
   commands: readonly (readonly (string | number)[])[],
-  withinMs = 5000,
+  withinMs = 60_000,
 ): Promise<RespValue> {
   return await new Promise((resolve, reject) => {
     const socket = connect({ host, port, noDelay: true })
@@ -81,7 +81,7 @@ export async function redisCommands(
       act()
     }
     const fail = (error: Error): void => finish(() => reject(error))
-    const timer = setTimeout(() => fail(new Error(`no answer from ${host}:${port}`)), withinMs)
+    const timer = setTimeout(() => fail(new Error(`no answer within ${withinMs / 1000} s`)), withinMs)
     socket.on('error', fail)
     socket.on('close', () => fail(new Error(`${host}:${port} hung up`)))
     socket.on('data', (more) => {

@@ -1,7 +1,13 @@
 /**
  * What all servers of our own have in common: a process in a den, on ports that nobody else has.
  */
-import { type Den, eventually, excerpt, freePorts } from './process.ts'
+import { until } from './awaited.ts'
+import { failure } from './failures.ts'
+import { releasePorts, reservePorts } from './ports.ts'
+import type { Den } from './process.ts'
+
+/** A server that is not ready by then, though its process runs, hangs. Tests have a shorter limit: mocha's. */
+const START_MS = 300_000
 
 /** How to run one. */
 export interface Command {
@@ -19,6 +25,8 @@ export abstract class ServerProcess implements AsyncDisposable {
   protected abstract readonly quit: NodeJS.Signals
   /** What its log says when another process has its port. */
   protected abstract readonly portTaken: RegExp
+  /** Its own, released when it is stopped. */
+  protected abstract readonly ports: readonly number[]
 
   constructor(den: Den) {
     this.den = den
@@ -28,16 +36,26 @@ export abstract class ServerProcess implements AsyncDisposable {
     return this.den.pid
   }
 
-  /** Resolves once it is ready. @throws {@link PortTakenError}, or another error with the end of its log. */
+  /** Resolves once it is ready. @throws {@link PortTakenError}, or an error that says why and has its log as the cause */
   async start(): Promise<void> {
     const { file, args, env } = this.command()
     this.den.start(file, args, env)
+    const beganMs = performance.now()
+    const hangs = (): boolean => performance.now() - beganMs > START_MS
     let ready = false
-    await eventually(async () => this.pid === undefined || (ready = await this.ready()), 30_000)
+    await until(
+      `${this.title} is ready`,
+      async () => {
+        ready = this.pid !== undefined && (await this.ready())
+        return ready || this.pid === undefined || hangs()
+      },
+      10,
+    )
     if (ready && this.pid !== undefined) return
     const { log } = this.den
     await this.den.end('SIGKILL', true)
-    throw new (this.portTaken.test(log) ? PortTakenError : Error)(`${this.title} does not start:\n${excerpt(log)}`)
+    if (this.portTaken.test(log)) throw new PortTakenError(`${this.title} does not start: its port is in use`)
+    throw failure(`${this.title} does not start`, log, this.den.dir)
   }
 
   pause(): void {
@@ -48,16 +66,10 @@ export abstract class ServerProcess implements AsyncDisposable {
     this.den.resume()
   }
 
+  /** Waits for as long as another process has one of its ports. */
   async restart(): Promise<void> {
     await this.den.end(this.quit)
-    await retried(10, async () => {
-      try {
-        await this.start()
-      } catch (error) {
-        if (error instanceof PortTakenError) await eventually(() => false, 200)
-        throw error
-      }
-    })
+    await until(`port ${this.ports.join(' or ')} is free for ${this.title}`, async () => starts(this), 100)
   }
 
   async kill(): Promise<void> {
@@ -66,6 +78,7 @@ export abstract class ServerProcess implements AsyncDisposable {
 
   async stop(): Promise<void> {
     await this.den.close()
+    releasePorts(this.ports)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -82,18 +95,27 @@ export abstract class ServerProcess implements AsyncDisposable {
 /** Another process has one of the ports. */
 export class PortTakenError extends Error {}
 
-/** Does something with free ports, and again with others as long as it throws {@link PortTakenError}. */
+/** Does something with free ports of its own, and again with others as long as it throws {@link PortTakenError}. */
 export async function onFreePorts<T>(count: number, use: (ports: readonly number[]) => Promise<T>): Promise<T> {
-  return await retried(10, async () => use(await freePorts(count)))
+  for (;;) {
+    const ports = await reservePorts(count)
+    try {
+      return await use(ports)
+    } catch (error) {
+      releasePorts(ports)
+      if (!(error instanceof PortTakenError)) throw error
+    }
+  }
 }
 
-async function retried<T>(times: number, attempt: () => Promise<T>): Promise<T> {
-  for (let left = times - 1; ; left--) {
-    try {
-      return await attempt()
-    } catch (error) {
-      if (left === 0 || !(error instanceof PortTakenError)) throw error
-    }
+/** False when another process has one of the ports. */
+async function starts(server: ServerProcess): Promise<boolean> {
+  try {
+    await server.start()
+    return true
+  } catch (error) {
+    if (error instanceof PortTakenError) return false
+    throw error
   }
 }
 

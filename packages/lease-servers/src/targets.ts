@@ -69,13 +69,22 @@ export class Servers {
   }
 }
 
+/** By then a server that an environment variable names has answered, or the run ends. */
+export const ANSWER_MS = 20_000
+
+/** Why a server that an environment variable names cannot be used, and what to do about it. */
+export function unreachable(variable: string, cause: unknown): Error {
+  const remedy = `start it, correct ${variable}, or unset ${variable} to have servers started`
+  return new Error(`what ${variable} names cannot be reached (${reasonOf(cause)}): ${remedy}`, { cause })
+}
+
 /** What to stop of a server that is not ours. */
 export async function nothing(): Promise<void> {
   await Promise.resolve()
 }
 
 /** Node reports a refused connection by its code, and without a message when it has tried several addresses. */
-export function reasonOf(error: unknown): string {
+function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  return 'code' in error && error.message === '' ? String(error.code) : error.message
+  return 'code' in error && error.message === '' ? String(error.code) : (error.message.split('\n')[0] ?? '')
 }

@@ -1,104 +1,167 @@
 import { expect } from 'chai'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { until } from 'lease-servers'
 
-/** How a program starts a server, which it calls `server`, and all processes of it. */
+/** How a program starts a server, and all processes of it. */
 const kinds = {
-  PostgreSQL: ['const server = await startPostgres()', '[server]'],
-  Redis: ['const server = await startRedis({ appendonly: true })', '[server]'],
-  'Redis under sentinels': [
-    'const server = await startRedisSentinel()',
-    '[server.master, ...server.replicas, ...server.sentinelServers]',
-  ],
-  etcd: ['const server = await startEtcd({ nodes: 3 })', 'server.members'],
+  PostgreSQL: ['startPostgres()', '[server]'],
+  Redis: ['startRedis({ appendonly: true })', '[server]'],
+  'Redis under sentinels': ['startRedisSentinel()', '[server.master, ...server.replicas, ...server.sentinelServers]'],
+  etcd: ['startEtcd({ nodes: 3 })', 'server.members'],
 } as const
 
-function program(kind: keyof typeof kinds): string {
-  const [start, processes] = kinds[kind]
+type Kind = keyof typeof kinds
+
+const all = Object.keys(kinds) as readonly Kind[]
+
+/** Starts these servers at once, prints their processes by kind, and then does what its word says. */
+function programOf(chosen: readonly Kind[]): string {
+  const starts = chosen.map((kind) => {
+    const [start, processes] = kinds[kind]
+    return `['${kind}', ${start}.then((server) => ${processes})]`
+  })
   return `
     import { startEtcd, startPostgres, startRedis, startRedisSentinel } from 'lease-servers'
-    ${start}
-    const processes = ${processes}
-    if (process.argv.includes('paused')) for (const one of processes) one.pause()
-    console.log(JSON.stringify(processes.map(({ pid }) => pid)))
-    if (process.argv.includes('throw')) throw new Error('on purpose')
-    if (!process.argv.includes('return')) setInterval(() => undefined, 1000)
+    const word = process.env.WORD
+    const servers = await Promise.all([${starts.join(', ')}].map(async ([kind, start]) => [kind, await start]))
+    if (word === 'paused') for (const [, processes] of servers) for (const one of processes) one.pause()
+    const pids = servers.map(([kind, processes]) => [kind, processes.map(({ pid }) => pid)])
+    console.log(JSON.stringify(Object.fromEntries(pids)))
+    if (word === 'throw') throw new Error('on purpose')
+    if (word !== 'return') setInterval(() => undefined, 1000)
   `
 }
 
-describe('a server whose starter has ended', function () {
-  this.timeout(60_000) // processes are slow to start and to end on a busy machine
-  let folder: string
-  let child: ChildProcess | undefined
-
-  beforeEach(() => {
-    folder = mkdtempSync(join(tmpdir(), 'left-behind-'))
-    chmodSync(folder, 0o755) // servers may run as somebody else
-  })
-
-  afterEach(() => {
-    child?.kill('SIGKILL')
-    rmSync(folder, { recursive: true, force: true })
-  })
-
-  async function startIn(kind: keyof typeof kinds, word: string): Promise<readonly number[]> {
-    const node = ['--import', 'tsx', '--conditions', 'lease-source', '--input-type=module', '-e', program(kind), word]
-    const started = spawn(process.execPath, node, {
+function startProgram(text: string, env: NodeJS.ProcessEnv): ChildProcess {
+  return spawn(
+    process.execPath,
+    ['--import', 'tsx', '--conditions', 'lease-source', '--input-type=module', '-e', text],
+    {
       cwd: import.meta.dirname,
-      stdio: ['ignore', 'pipe', 'ignore'],
-      env: { ...process.env, NODE_OPTIONS: '', TMPDIR: folder },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, NODE_OPTIONS: '', ...env },
+    },
+  )
+}
+
+/** A program that has started servers, in a folder of its own for their folders. */
+class Starter {
+  readonly #folder = mkdtempSync(join(tmpdir(), 'left-behind-'))
+  readonly #child: ChildProcess
+  readonly #pids: Promise<Readonly<Record<string, readonly number[]>>>
+
+  constructor(chosen: readonly Kind[], word: string) {
+    chmodSync(this.#folder, 0o755) // servers may run as somebody else
+    this.#child = startProgram(programOf(chosen), { TMPDIR: this.#folder, WORD: word })
+    this.#pids = this.#heard()
+    this.#pids.catch(() => undefined) // reported by the tests that wait for it
+  }
+
+  /** The processes of its servers, once they run. */
+  async pids(kind: Kind): Promise<readonly number[]> {
+    return (await this.#pids)[kind] ?? []
+  }
+
+  kill(name: NodeJS.Signals): void {
+    this.#child.kill(name)
+  }
+
+  folders(): readonly string[] {
+    return readdirSync(this.#folder).filter((name) => name.startsWith('lease-'))
+  }
+
+  remove(): void {
+    this.#child.kill('SIGKILL')
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  async #heard(): Promise<Readonly<Record<string, readonly number[]>>> {
+    let [output, errors] = ['', '']
+    this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => (errors += text))
+    return await new Promise((resolve, reject) => {
+      this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+        output += text
+        if (output.endsWith('\n')) resolve(JSON.parse(output) as Record<string, number[]>)
+      })
+      this.#child.once('close', () => reject(new Error(`it has ended without servers: ${errors}`)))
     })
-    child = started
-    const [line] = (await once(started.stdout, 'data')) as [Buffer]
-    return JSON.parse(String(line)) as number[]
+  }
+}
+
+function runs(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+describe('a server whose starter has ended', () => {
+  const starters: Record<string, Starter> = {}
+
+  before(() => {
+    starters['running'] = new Starter(all, 'running')
+    starters['paused'] = new Starter(all, 'paused')
+    starters['interrupted'] = new Starter(['PostgreSQL'], 'running')
+    for (const word of ['return', 'throw']) starters[word] = new Starter(['PostgreSQL', 'Redis'], word)
+  })
+
+  after(() => {
+    for (const starter of Object.values(starters)) starter.remove()
+  })
+
+  function starter(name: string): Starter {
+    const one = starters[name]
+    if (one === undefined) throw new Error(`no starter ${name}`)
+    return one
   }
 
-  async function gone(pids: readonly number[]): Promise<void> {
-    for (let left = 2_000; left > 0 && (remains().length > 0 || pids.some(runs)); left--) {
-      await new Promise((resolve) => setTimeout(resolve, 10))
-    }
-    expect(pids.filter(runs), 'processes that run').to.deep.equal([])
-    expect(remains(), 'folders that exist').to.deep.equal([])
+  /** Resolves once no process of these runs and no folder of the starter is left. */
+  async function gone(pids: readonly number[], of: Starter): Promise<void> {
+    await until(`no process of ${pids.join(', ')} runs`, () => !pids.some(runs), 10)
+    await until('no folder is left', () => of.folders().length === 0, 10)
   }
 
-  function remains(): readonly string[] {
-    return readdirSync(folder).filter((name) => name.startsWith('lease-'))
-  }
+  for (const state of ['running', 'paused']) {
+    const killed = new Map<Kind, readonly number[]>()
 
-  function runs(pid: number): boolean {
-    try {
-      process.kill(pid, 0)
-      return true
-    } catch {
-      return false
-    }
-  }
-
-  for (const kind of Object.keys(kinds) as (keyof typeof kinds)[]) {
-    for (const state of ['running', 'paused']) {
-      it(`is gone with its folder after SIGKILL: ${kind}, ${state}`, async () => {
-        const pids = await startIn(kind, state)
+    it(`runs, in a folder of its own, until its starter is killed: ${state}`, async () => {
+      const one = starter(state)
+      for (const kind of all) {
+        const pids = await one.pids(kind)
+        expect(pids).not.to.deep.equal([])
         expect(pids.filter(runs)).to.deep.equal(pids)
-        expect(remains()).not.to.deep.equal([])
-        child?.kill('SIGKILL')
-        await gone(pids)
+        killed.set(kind, pids)
+      }
+      const pids = [...killed.values()].flat()
+      expect(one.folders()).to.have.length(pids.length)
+      one.kill('SIGKILL')
+    })
+
+    for (const kind of all) {
+      it(`is gone with its folder after SIGKILL: ${kind}, ${state}`, async () => {
+        const pids = killed.get(kind) ?? []
+        expect(pids).not.to.deep.equal([])
+        await gone(pids, starter(state))
       })
     }
   }
 
   it('is gone with its folder after SIGINT', async () => {
-    const pids = await startIn('PostgreSQL', 'running')
-    child?.kill('SIGINT')
-    await gone(pids)
+    const one = starter('interrupted')
+    const pids = await one.pids('PostgreSQL')
+    one.kill('SIGINT')
+    await gone(pids, one)
   })
 
   for (const end of ['return', 'throw']) {
     it(`is gone with its folder after a ${end} without stop`, async () => {
-      await gone(await startIn('PostgreSQL', end))
-      await gone(await startIn('Redis', end))
+      const one = starter(end)
+      await gone([...(await one.pids('PostgreSQL')), ...(await one.pids('Redis'))], one)
     })
   }
 })

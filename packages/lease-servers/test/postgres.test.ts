@@ -4,7 +4,7 @@ import { Client } from 'pg'
 import { freshDatabase, type Postgres, postgresTargets, startPostgres } from 'lease-servers'
 
 async function ask(url: string, text: string): Promise<unknown> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 5000 })
+  const client = new Client({ connectionString: url })
   client.on('error', () => undefined)
   await client.connect()
   try {
@@ -51,11 +51,11 @@ for (const target of postgresTargets()) {
 describe('a server of one’s own', () => {
   let server: Postgres
 
-  beforeEach(async () => {
+  before(async () => {
     server = await startPostgres()
   })
 
-  afterEach(async () => {
+  after(async () => {
     await server.stop()
   })
 

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Etcd3 } from 'etcd3'
-import { type EtcdTarget, etcdTargets, type Proxy, startProxy } from 'lease-servers'
+import { type EtcdTarget, etcdTargets, type Proxy, startProxy, until } from 'lease-servers'
 
 const [target] = etcdTargets(1)
 
@@ -121,10 +121,11 @@ describe('a proxy in front of etcd', () => {
       await direct.put(`${prefix}a`).value(`direct ${value}`)
       await client.put(`${prefix}a`).value(value)
     }
+    await until('the watch has heard of all writes', () => heard.length === 4)
     expect(await failureOf(client.put(`${prefix}a`).value('3').exec())).to.be.instanceOf(Error)
     await cut
     expect(await direct.get(`${prefix}a`).string()).to.equal('3')
-    expect(heard.slice(0, 3)).to.deep.equal(['direct 1', '1', 'direct 2'])
+    expect(heard.slice(0, 4)).to.deep.equal(['direct 1', '1', 'direct 2', '2'])
     await reconnected // a watch that is cancelled earlier goes on to connect for ever
     await watcher.cancel()
   })
@@ -135,6 +136,7 @@ describe('a proxy in front of etcd', () => {
     proxy.pause()
     let settled = false
     const lost = failureOf(client.put(`${prefix}a`).value('2').exec()).finally(() => (settled = true))
+    await until('the proxy has swallowed the request', () => proxy.counters.bytesSwallowed > 0)
     await new Promise((resolve) => setTimeout(resolve, 50))
     expect(settled).to.equal(false)
     proxy.resume()

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Client } from 'pg'
-import { freshDatabase, type FreshDatabase, postgresTargets, type Proxy, startProxy } from 'lease-servers'
+import { freshDatabase, type FreshDatabase, postgresTargets, type Proxy, startProxy, until } from 'lease-servers'
 
 const [target] = postgresTargets()
 
@@ -111,6 +111,7 @@ describe('a proxy in front of PostgreSQL', () => {
       .query('INSERT INTO notes VALUES (1)')
       .catch((error: unknown) => error)
       .finally(() => (settled = true))
+    await until('the proxy has swallowed the request', () => proxy.counters.bytesSwallowed > 0)
     await new Promise((resolve) => setTimeout(resolve, 50))
     expect(settled).to.equal(false)
     proxy.resume()
