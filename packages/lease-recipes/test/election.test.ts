@@ -158,7 +158,8 @@ for (const store of stores()) {
     it('LO-9: who wins at once is told of its own election, and of its end', async () => {
       for (let round = 0; round < 5; round++) {
         const a = node(here, { id: `a${round}`, value: 'v' })
-        const events = told(a, 'ping', 'refresh')
+        // A second read shows the same lease, and on a server perhaps a later expiry.
+        const events = store.exact ? told(a, 'ping') : told(a, 'ping', 'refresh')
         await a.start()
         await a.stop()
         expect(events).to.deep.equal([`change v a${round}`, `select v a${round}`, 'deselect stopped'])
