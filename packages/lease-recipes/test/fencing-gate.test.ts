@@ -65,8 +65,7 @@ const postgres = postgresTargets().map(inPostgres)
 const redis = redisTargets().map(inRedis)
 
 for (const place of [inMemory, ...postgres, ...redis]) {
-  describe(`the fencing gate in ${place.name}`, function () {
-    this.timeout(60_000) // what is real takes as long as the machine is busy
+  describe(`the fencing gate in ${place.name}`, () => {
     let gate: FencingGate
     let name: string
 
@@ -217,8 +216,7 @@ for (const place of [inMemory, ...postgres, ...redis]) {
 }
 
 for (const place of postgres) {
-  describe(`the fencing gate within a transaction of ${place.name}`, function () {
-    this.timeout(60_000)
+  describe(`the fencing gate within a transaction of ${place.name}`, () => {
     before(() => place.open())
     after(() => place.close())
 
@@ -232,7 +230,7 @@ for (const place of postgres) {
           holder: 'a',
         })
         const later = track(new FencingGate({ store: place.store() }).admit(name, { fencingToken: 2n, holder: 'b' }))
-        await new Promise((resolve) => setTimeout(resolve, 200))
+        await new Promise((resolve) => setTimeout(resolve, 100))
         expect(later.state).to.equal('pending')
         await session.query('COMMIT')
         await later.promise

@@ -4,9 +4,9 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { Manager } from 'lease-core'
 import { migrate } from 'lease-postgres'
-import { etcdTargets, freshDatabase, postgresTargets, redisTargets, type PostgresTarget } from 'lease-servers'
+import { etcdTargets, freshDatabase, postgresTargets, redisTargets, until, type PostgresTarget } from 'lease-servers'
 import { Pool } from 'pg'
-import { nowMs, type Entry, type RacerEntry, type Report } from './racer.ts'
+import { measureStalls, nowMs, type Entry, type RacerEntry, type Report, type Stall } from './racer.ts'
 
 export interface Racecourse {
   /** For titles. */
@@ -129,12 +129,12 @@ export class Racers {
     return racer
   }
 
-  /** @throws when one ended by itself, or at the end of the patience */
-  async until(what: string, condition: () => boolean, patienceMs = 150_000): Promise<void> {
-    for (const fromMs = nowMs(); !condition(); await pass(10)) {
+  /** @throws when one ended by itself */
+  async until(what: string, condition: () => boolean): Promise<void> {
+    await until(what, () => {
       if (this.crashes.length > 0) throw new Error(this.crashes.join(', '))
-      if (nowMs() - fromMs > patienceMs) throw new Error(`no ${what} within ${patienceMs} ms`)
-    }
+      return condition()
+    })
   }
 
   /** Resolves when all are gone and everything that they had reported is here. */
@@ -176,27 +176,41 @@ export function conflicts(windows: readonly Window[]): string[] {
   })
 }
 
-const PAUSE_MS = 50
-/** What a write may take: on a quiet machine it takes a tenth of it. */
-const WRITE_MS = 25
-
-/** How much time is lost because machine or server stall: a pause and a write, again and again, that take too long. */
+/** How much time was lost because the machine or the server stalled, in the process of the judge or in one of the racers. */
 export class Stalls {
-  readonly #manager: Manager
-  readonly #stalls: { readonly atMs: number; readonly lostMs: number }[] = []
+  readonly #racers: Racers | undefined
+  readonly #stalls: Stall[] = []
   readonly #running: Promise<void>
   #stopped = false
 
-  constructor(manager: Manager) {
-    this.#manager = manager
-    this.#running = this.#run()
+  /** @param racers those that report what they have `measured`; without them only the judge measures */
+  constructor(manager: Manager, racers?: Racers) {
+    this.#racers = racers
+    const tell = (stall: Stall): void => void this.#stalls.push(stall)
+    this.#running = measureStalls(manager, 'judge', tell, () => this.#stopped)
   }
 
-  /** Within these instants, or begun before the first of them. */
+  /** Between these instants; several processes that stalled at once count as one. */
   lostMs(fromMs: number, toMs: number): number {
-    return this.#stalls
-      .filter(({ atMs, lostMs }) => atMs > fromMs && atMs - lostMs < toMs)
-      .reduce((sum, { lostMs }) => sum + lostMs, 0)
+    const lost = [...this.#stalls, ...this.#reported()]
+      .map(({ atMs, lostMs }) => ({ fromMs: Math.max(fromMs, atMs - lostMs), toMs: Math.min(toMs, atMs) }))
+      .toSorted((a, b) => a.fromMs - b.fromMs)
+    let sumMs = 0
+    let countedMs = fromMs
+    for (const stall of lost) {
+      sumMs += Math.max(0, stall.toMs - Math.max(countedMs, stall.fromMs))
+      countedMs = Math.max(countedMs, stall.toMs)
+    }
+    return sumMs
+  }
+
+  /** Resolves when all processes that run have measured up to now: what stalls has not reported it yet. */
+  async complete(): Promise<void> {
+    const atMs = nowMs()
+    const isComplete = (): boolean =>
+      (this.#stalls.at(-1)?.atMs ?? 0) > atMs &&
+      (this.#racers?.running ?? []).every((racer) => (racer.latest('measured')?.atMs ?? 0) > atMs)
+    while (!isComplete()) await pass(10)
   }
 
   async stop(): Promise<void> {
@@ -204,14 +218,9 @@ export class Stalls {
     await this.#running
   }
 
-  async #run(): Promise<void> {
-    while (!this.#stopped) {
-      const fromMs = nowMs()
-      await pass(PAUSE_MS)
-      await this.#manager.claim('stalls', 'judge', 60_000).catch(() => {})
-      const atMs = nowMs()
-      const lostMs = atMs - fromMs - PAUSE_MS - WRITE_MS
-      if (lostMs > 0) this.#stalls.push({ atMs, lostMs })
-    }
+  #reported(): readonly Stall[] {
+    return (this.#racers?.all ?? []).flatMap(({ reports }) =>
+      reports.flatMap(({ what, atMs, lostMs = 0 }) => (what === 'measured' ? [{ atMs, lostMs }] : [])),
+    )
   }
 }

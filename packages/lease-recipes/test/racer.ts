@@ -1,6 +1,6 @@
 /** What the programs of the races have in common: each is one process at a store that others use as well. */
 import { writeSync } from 'node:fs'
-import type { Client } from 'lease-core'
+import type { Client, Manager } from 'lease-core'
 import { etcdClient, failFast } from 'lease-etcd'
 import { postgresClient } from 'lease-postgres'
 import { redisClient } from 'lease-redis'
@@ -74,6 +74,37 @@ export interface Report {
   readonly token?: string
   /** Whatever else there is to say. */
   readonly detail?: string
+  /** Of `measured`: how much time was lost until then. */
+  readonly lostMs?: number
+}
+
+const PAUSE_MS = 50
+/** What a write may take: on a quiet machine it takes a tenth of it. */
+const WRITE_MS = 25
+
+/** Time that a process lost, at the end of it. */
+export interface Stall {
+  readonly atMs: number
+  readonly lostMs: number
+}
+
+/**
+ * Measures how much time is lost because this process or the server stalls: a pause and a write, again and again, that take
+ * too long. Tells the outcome of each until it is stopped.
+ */
+export async function measureStalls(
+  manager: Manager,
+  name: string,
+  tell: (stall: Stall) => void,
+  isStopped: () => boolean = () => false,
+): Promise<void> {
+  while (!isStopped()) {
+    const fromMs = nowMs()
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+    await manager.claim(`stalls-of-${name}`, 'measure', 60_000).catch(() => {})
+    const atMs = nowMs()
+    tell({ atMs, lostMs: Math.max(0, atMs - fromMs - PAUSE_MS - WRITE_MS) })
+  }
 }
 
 /**

@@ -31,6 +31,15 @@ export interface Store {
   readonly serverClock: boolean
   /** The shortest comfortable lease. */
   readonly unitMs: number
+  /**
+   * Whether the test owns the time: then nothing stalls, and counts, order and whole lists are exact. A real server may be
+   * slow at any moment, so a test asserts only what is true however slow it is.
+   */
+  readonly exact: boolean
+  /** How long a lease lasts that lapses in the course of a test. */
+  readonly briefMs: number
+  /** How long a test waits before it says that nothing has happened. */
+  readonly momentMs: number
   /** The clock of clients, managers and recipes. */
   readonly clock: Clock
   /** Starts what it needs; call it in `before`. */
@@ -69,6 +78,9 @@ abstract class AnyStore implements Store {
   abstract readonly name: string
   abstract readonly serverClock: boolean
   abstract readonly unitMs: number
+  readonly exact: boolean = false
+  readonly briefMs: number = 400
+  readonly momentMs: number = 60
   readonly clock: Clock = systemClock
   readonly #clients: (() => Promise<unknown>)[] = []
 
@@ -101,6 +113,8 @@ class InMemory extends AnyStore {
   readonly name = 'memory'
   readonly serverClock = true
   readonly unitMs = 100
+  override readonly exact = true
+  override readonly momentMs = 600
   override readonly clock = new TestClock()
   readonly #store = new MemoryStore({ clock: this.clock })
 
