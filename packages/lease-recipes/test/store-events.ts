@@ -36,16 +36,19 @@ export function renewingEvery(manager: Manager, renewEvery: number): Manager {
   })
 }
 
-/** Resolves when the store has renewed the lease three times: its expiry has advanced as often. @throws when it is vacant */
-export async function renewedThrice(store: Store, reader: Manager, lease: string): Promise<void> {
-  let latestMs: number | undefined
-  let seen = 0
-  await store.until(`third renewal of "${lease}"`, async () => {
-    const expiryMs = (await reader.leases()).get(lease)?.expiry.toMillis()
-    if (expiryMs === undefined) throw new Error(`"${lease}" is vacant`)
-    // One expiry read twice may differ by a little, because clocks are compared on the way.
-    if (latestMs !== undefined && expiryMs < latestMs + store.unitMs / 10) return false
-    latestMs = expiryMs
-    return ++seen > 3
+/** Resolves when the store has renewed each of these three times: its expiry has advanced as often. @throws when one is vacant */
+export async function renewedThrice(store: Store, reader: Manager, ...leases: readonly string[]): Promise<void> {
+  const seen = leases.map((lease) => ({ lease, expiryMs: Number.NEGATIVE_INFINITY, renewals: -1 }))
+  await store.until('three renewals', async () => {
+    const held = await reader.leases()
+    for (const one of seen) {
+      const expiryMs = held.get(one.lease)?.expiry.toMillis()
+      if (expiryMs === undefined) throw new Error(`"${one.lease}" is vacant`)
+      // One expiry read twice may differ by a little, because clocks are compared on the way.
+      if (expiryMs < one.expiryMs + store.unitMs / 10) continue
+      one.expiryMs = expiryMs
+      one.renewals++
+    }
+    return seen.every(({ renewals }) => renewals >= 3)
   })
 }
