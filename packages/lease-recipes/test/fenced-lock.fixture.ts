@@ -1,7 +1,8 @@
 /** Processes that lock things, on one store. */
-import { Manager } from 'lease-core'
+import { ErrUnknown, Manager } from 'lease-core'
 import { track } from 'lease-core/testing'
-import { FailClosedLock, FailOpenLock, type FencedLock, type FencedLockEvents } from 'lease-recipes'
+import { FailClosedLock, FailOpenLock, type FencedLock, type FencedLockEvents, type LockId } from 'lease-recipes'
+import { renewingEvery } from './store-events.ts'
 import { type Store, unique } from './stores.ts'
 
 /** As if a process: a manager of its own, and both kinds of locks on it. */
@@ -23,20 +24,29 @@ export class Town {
     this.#store = store
   }
 
-  /** Of locks that are to lapse, or to be renewed, in the course of a test; others last, however slow the machine. */
+  /** Of locks that are to lapse in the course of a test; others last, however slow the machine. */
   get leaseMs(): number {
-    return 5 * this.#store.unitMs
+    return 3 * this.#store.unitMs
   }
 
-  /** @param options `heartbeat: false`: its fail-open locks are not renewed */
-  process(options: { heartbeat?: boolean; owner?: string; leaseMs?: number } = {}): Process {
-    const { heartbeat = true, owner, leaseMs = 1000 * this.leaseMs } = options
+  /** How often locks are renewed whose heartbeats a test waits for. */
+  get heartbeatMs(): number {
+    return this.#store.unitMs / 2
+  }
+
+  /** @param options `heartbeatMs: false`: its fail-open locks are not renewed */
+  process(options: { heartbeatMs?: number | false; owner?: string; leaseMs?: number } = {}): Process {
+    const { heartbeatMs, owner, leaseMs = 1000 * this.leaseMs } = options
     const { clock } = this.#store
     const manager = new Manager({ client: this.#store.client(this.namespace), clock })
     this.#managers.push(manager)
-    const common = { manager, clock, owner, leaseDuration: leaseMs }
-    const failClosed = new FailClosedLock(common)
-    const failOpen = new FailOpenLock({ ...common, heartbeatPeriod: heartbeat ? leaseMs / 4 : undefined })
+    const common = { clock, owner, leaseDuration: leaseMs }
+    const failClosed = new FailClosedLock({
+      ...common,
+      manager: typeof heartbeatMs === 'number' ? renewingEvery(manager, heartbeatMs) : manager,
+    })
+    const heartbeatPeriod = heartbeatMs === false ? undefined : (heartbeatMs ?? leaseMs / 4)
+    const failOpen = new FailOpenLock({ ...common, manager, heartbeatPeriod })
     return { manager, failOpen, failClosed, crash: () => manager.stop() }
   }
 
@@ -60,4 +70,15 @@ export async function errorOf(promise: Promise<unknown>): Promise<Error> {
   await promise.catch(() => {})
   if (tracked.state !== 'rejected') throw new Error('it did not reject')
   return tracked.error as Error
+}
+
+/** The fail-closed lock of a brief lease. A grant that came too late to be pinned is given back: then it is tried again. */
+export async function acquireInTime(locks: FailClosedLock, id: LockId): Promise<FencedLock> {
+  for (;;) {
+    try {
+      return await locks.acquireLock(id, { wait: true })
+    } catch (error) {
+      if (!(error instanceof ErrUnknown)) throw error
+    }
+  }
 }
