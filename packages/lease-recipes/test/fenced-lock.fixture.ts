@@ -18,7 +18,7 @@ export interface Process {
 export class Town {
   readonly namespace: string = unique('town')
   readonly #store: Store
-  readonly #managers: Manager[] = []
+  readonly #processes: Process[] = []
 
   constructor(store: Store) {
     this.#store = store
@@ -39,7 +39,6 @@ export class Town {
     const { heartbeatMs, owner, leaseMs = 1000 * this.leaseMs } = options
     const { clock } = this.#store
     const manager = new Manager({ client: this.#store.client(this.namespace), clock })
-    this.#managers.push(manager)
     const common = { clock, owner, leaseDuration: leaseMs }
     const failClosed = new FailClosedLock({
       ...common,
@@ -47,11 +46,16 @@ export class Town {
     })
     const heartbeatPeriod = heartbeatMs === false ? undefined : (heartbeatMs ?? leaseMs / 4)
     const failOpen = new FailOpenLock({ ...common, manager, heartbeatPeriod })
-    return { manager, failOpen, failClosed, crash: () => manager.stop() }
+    const process = { manager, failOpen, failClosed, crash: () => manager.stop() }
+    this.#processes.push(process)
+    return process
   }
 
   async close(): Promise<void> {
-    for (const manager of this.#managers.splice(0)) await manager.stop()
+    for (const { manager, failOpen } of this.#processes.splice(0)) {
+      await failOpen.close() // what is not renewed keeps this process from ending until its time is over
+      await manager.stop()
+    }
     await this.#store.closeClients()
   }
 }
