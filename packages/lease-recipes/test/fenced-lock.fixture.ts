@@ -34,17 +34,17 @@ export class Town {
     return this.#store.unitMs / 2
   }
 
-  /** @param options `heartbeatMs: false`: its fail-open locks are not renewed */
-  process(options: { heartbeatMs?: number | false; owner?: string; leaseMs?: number } = {}): Process {
-    const { heartbeatMs, owner, leaseMs = 1000 * this.leaseMs } = options
+  /** @param options `heartbeat: false`: its fail-open locks are not renewed */
+  process(options: { heartbeat?: boolean; heartbeatMs?: number; owner?: string; leaseMs?: number } = {}): Process {
+    const { heartbeat = true, heartbeatMs, owner, leaseMs = 1000 * this.leaseMs } = options
     const { clock } = this.#store
     const manager = new Manager({ client: this.#store.client(this.namespace), clock })
     const common = { clock, owner, leaseDuration: leaseMs }
     const failClosed = new FailClosedLock({
       ...common,
-      manager: typeof heartbeatMs === 'number' ? renewingEvery(manager, heartbeatMs) : manager,
+      manager: heartbeatMs === undefined ? manager : renewingEvery(manager, heartbeatMs),
     })
-    const heartbeatPeriod = heartbeatMs === false ? undefined : (heartbeatMs ?? leaseMs / 4)
+    const heartbeatPeriod = heartbeat ? (heartbeatMs ?? leaseMs / 4) : undefined
     const failOpen = new FailOpenLock({ ...common, manager, heartbeatPeriod })
     const process = { manager, failOpen, failClosed, crash: () => manager.stop() }
     this.#processes.push(process)

@@ -291,7 +291,7 @@ for (const store of stores()) {
     it('DT-14: where the store has a clock, a stale lock is taken as soon as its lease is over', async () => {
       const { leaseMs } = town
       if (!store.serverClock) return
-      const [a, b] = [town.process({ leaseMs, heartbeatMs: false }), town.process()]
+      const [a, b] = [town.process({ leaseMs, heartbeat: false }), town.process()]
       const lock = await a.failOpen.acquireLock('db')
       await lapsed() // b has never looked at it
       const next = await b.failOpen.acquireLock('db')
@@ -340,7 +340,7 @@ for (const store of stores()) {
 
     it('DT-18: without heartbeats a lock is lost when its lease is over, and its holder is told before another has it', async () => {
       const { leaseMs } = town
-      const [a, b] = [town.process({ leaseMs, heartbeatMs: false }), town.process({ heartbeatMs: false })]
+      const [a, b] = [town.process({ leaseMs, heartbeat: false }), town.process({ heartbeat: false })]
       const sentMs = store.clock.monotonic()
       const lock = await a.failOpen.acquireLock('db')
       const told = heard(lock)

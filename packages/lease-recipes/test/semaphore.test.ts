@@ -174,21 +174,21 @@ for (const store of stores()) {
       const a = semaphores(here)
       await bench.within(a.create('pool', 4))
       await (await bench.within(a.post('pool', 'x', long))).close()
-      const before = { sent: here.sent, ...here.counts }
+      const before = { ...here.counts }
+      const sentBefore = here.sent
       for (let time = 0; time < 10; time++) await (await a.post('pool', 'x', long)).close()
       const claim = here.client.claimAnyLease === undefined ? 'claimLease' : 'claimAnyLease'
       const sentOf = (call: string): number => (here.counts[call] ?? 0) - (before[call] ?? 0)
       expect([sentOf(claim), sentOf('releaseLease')]).to.deep.equal([10, 10])
       // On a server there are more reads, when the line for news comes up late.
-      if (exact) expect(here.sent - before.sent).to.equal(20)
+      if (exact) expect(here.sent - sentBefore).to.equal(20)
     })
 
     it('DSM-5: a missing semaphore is an error at once, however many retries', async () => {
       const a = semaphores(here)
       await rejection(bench.within(a.post('pool', 'x', long)), ErrNoSemaphore)
       if (exact) expect(here.sent, 'one read, and one when the line for news is up').to.be.at.most(2)
-      const claims = here.counts.claimAnyLease ?? here.counts.claimLease
-      expect(claims, 'claims').to.equal(undefined)
+      expect(here.counts).not.to.have.any.keys('claimAnyLease', 'claimLease')
       await bench.within(semaphores(there).create('pool', 1))
       await bench.within(a.post('pool', 'x', long)) // and nothing is remembered of that
     })
@@ -253,7 +253,7 @@ for (const store of stores()) {
       here.pause()
       const impatient = new AbortController()
       const second = rejection(a.post('pool', 'x', 2 * long, { signal: impatient.signal }), Error)
-      await store.until('the call', () => here.counts.extendLease === 1)
+      await store.until('the call', () => here.counts['extendLease'] === 1)
       impatient.abort(new Error('no patience'))
       await second
       here.resume()
