@@ -28,11 +28,11 @@ for (const course of racecourses()) {
     })
 
     async function create(): Promise<void> {
-      const { client, close } = openClient(opened.entry)
-      const manager = new Manager({ client })
+      const visit = openClient(opened.entry)
+      const manager = new Manager({ client: visit.client })
       await new Semaphores({ manager }).create('race', LIMIT)
       await manager.stop()
-      await close()
+      await visit.close()
     }
 
     /** It stands still for longer than some permits last. */
