@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrLost, ErrStopped, ErrUnknown, LeaseError, sleep } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
-import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '../src/read-write-lock.ts'
+import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
 import { stores } from './stores.ts'

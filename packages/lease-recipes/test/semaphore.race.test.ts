@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Manager } from 'lease-core'
-import { Semaphores } from '../src/semaphore.ts'
+import { Semaphores } from '#src/semaphore.ts'
 import { conflicts, pass, racecourses, Racers, type OpenRacecourse, type Racer, type Window } from './racecourse.ts'
 import { openClient } from './racer.ts'
 import { unique } from './stores.ts'

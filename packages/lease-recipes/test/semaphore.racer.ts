@@ -1,6 +1,6 @@
 /** One process of the race: takes permits again and again, and reports on which it relied, and when. */
 import { ErrClaimDenied, ErrUnknown, Manager } from 'lease-core'
-import { Semaphores, type Permit } from '../src/semaphore.ts'
+import { Semaphores, type Permit } from '#src/semaphore.ts'
 import { nowMs, openClient, racerEntry, report } from './racer.ts'
 
 const entry = racerEntry()

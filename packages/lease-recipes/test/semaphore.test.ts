@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
-import { ErrLimitMismatch, ErrNoSemaphore, Semaphores, type SemaphoresOptions } from '../src/semaphore.ts'
+import { ErrLimitMismatch, ErrNoSemaphore, Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
 import { stores } from './stores.ts'
