@@ -1,7 +1,8 @@
 /** Processes that lock things, on one store. */
-import { Manager } from 'lease-core'
+import { ErrUnknown, Manager } from 'lease-core'
 import { track } from 'lease-core/testing'
-import { FailClosedLock, FailOpenLock, type FencedLock, type FencedLockEvents } from 'lease-recipes'
+import { FailClosedLock, FailOpenLock, type FencedLock, type FencedLockEvents, type LockId } from 'lease-recipes'
+import { renewingEvery } from './store-events.ts'
 import { type Store, unique } from './stores.ts'
 
 /** As if a process: a manager of its own, and both kinds of locks on it. */
@@ -17,31 +18,44 @@ export interface Process {
 export class Town {
   readonly namespace: string = unique('town')
   readonly #store: Store
-  readonly #managers: Manager[] = []
+  readonly #processes: Process[] = []
 
   constructor(store: Store) {
     this.#store = store
   }
 
-  /** Of locks that are to lapse, or to be renewed, in the course of a test; others last, however slow the machine. */
+  /** Of locks that are to lapse in the course of a test; others last, however slow the machine. */
   get leaseMs(): number {
-    return 5 * this.#store.unitMs
+    return 3 * this.#store.unitMs
+  }
+
+  /** How often locks are renewed whose heartbeats a test waits for. */
+  get heartbeatMs(): number {
+    return this.#store.unitMs / 2
   }
 
   /** @param options `heartbeat: false`: its fail-open locks are not renewed */
-  process(options: { heartbeat?: boolean; owner?: string; leaseMs?: number } = {}): Process {
-    const { heartbeat = true, owner, leaseMs = 1000 * this.leaseMs } = options
+  process(options: { heartbeat?: boolean; heartbeatMs?: number; owner?: string; leaseMs?: number } = {}): Process {
+    const { heartbeat = true, heartbeatMs, owner, leaseMs = 1000 * this.leaseMs } = options
     const { clock } = this.#store
     const manager = new Manager({ client: this.#store.client(this.namespace), clock })
-    this.#managers.push(manager)
-    const common = { manager, clock, owner, leaseDuration: leaseMs }
-    const failClosed = new FailClosedLock(common)
-    const failOpen = new FailOpenLock({ ...common, heartbeatPeriod: heartbeat ? leaseMs / 4 : undefined })
-    return { manager, failOpen, failClosed, crash: () => manager.stop() }
+    const common = { clock, owner, leaseDuration: leaseMs }
+    const failClosed = new FailClosedLock({
+      ...common,
+      manager: heartbeatMs === undefined ? manager : renewingEvery(manager, heartbeatMs),
+    })
+    const heartbeatPeriod = heartbeat ? (heartbeatMs ?? leaseMs / 4) : undefined
+    const failOpen = new FailOpenLock({ ...common, manager, heartbeatPeriod })
+    const process = { manager, failOpen, failClosed, crash: () => manager.stop() }
+    this.#processes.push(process)
+    return process
   }
 
   async close(): Promise<void> {
-    for (const manager of this.#managers.splice(0)) await manager.stop()
+    for (const { manager, failOpen } of this.#processes.splice(0)) {
+      await failOpen.close() // what is not renewed keeps this process from ending until its time is over
+      await manager.stop()
+    }
     await this.#store.closeClients()
   }
 }
@@ -60,4 +74,15 @@ export async function errorOf(promise: Promise<unknown>): Promise<Error> {
   await promise.catch(() => {})
   if (tracked.state !== 'rejected') throw new Error('it did not reject')
   return tracked.error as Error
+}
+
+/** The fail-closed lock of a brief lease. A grant that came too late to be pinned is given back: then it is tried again. */
+export async function acquireInTime(locks: FailClosedLock, id: LockId): Promise<FencedLock> {
+  for (;;) {
+    try {
+      return await locks.acquireLock(id, { wait: true })
+    } catch (error) {
+      if (!(error instanceof ErrUnknown)) throw error
+    }
+  }
 }

@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import { ErrUnknown, type Info, type Manager } from 'lease-core'
 import { ErrNoSemaphore, Semaphores } from '#src/semaphore.ts'
 import { Bench, rejection, type Process } from './bench.ts'
+import { replaced } from './store-events.ts'
 import { stores } from './stores.ts'
 
 for (const store of stores()) {
@@ -147,15 +148,5 @@ for (const store of stores()) {
       const permit = await bench.within(a.post('pool', 'x', long, { retries }))
       expect(permit.held).to.equal(true)
     })
-  })
-}
-
-/** The manager with other methods. */
-function replaced(manager: Manager, methods: object): Manager {
-  return new Proxy(manager, {
-    get: (target, name) => {
-      const member: unknown = Reflect.get(name in methods ? methods : target, name)
-      return typeof member === 'function' ? (member as (...args: unknown[]) => unknown).bind(target) : member
-    },
   })
 }
