@@ -82,13 +82,16 @@ const abilities: Readonly<Record<Ability, (adapter: Adapter, contestant: Contest
     await whileLive(KEPT_MS, async (durationMs) => {
       const before = keep.renewals()
       const kept = await keep.hold(`kept-${durationMs}`, durationMs)
-      const startedMs = performance.now()
-      if (adapter.role !== 'raw') {
-        await until('a renewal', () => keep.renewals() > before || performance.now() - startedMs > durationMs)
-        expect(keep.renewals()).to.be.above(before)
+      try {
+        const startedMs = performance.now()
+        if (adapter.role !== 'raw') {
+          await until('a renewal', () => keep.renewals() > before || performance.now() - startedMs > durationMs)
+          expect(keep.renewals()).to.be.above(before)
+        }
+        expect(kept.held).to.equal(true)
+      } finally {
+        await kept.release() // or a late attempt would go on renewing
       }
-      expect(kept.held).to.equal(true)
-      await kept.release()
     })
   },
   async queue(adapter, contestant) {
