@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
-import { checkoutAt } from '../src/checkout.ts'
+import { checkoutAt } from '#src/checkout.ts'
 
 describe('bench: the folder of another checkout', () => {
   let folder: string

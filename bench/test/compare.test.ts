@@ -1,7 +1,7 @@
 import { expect } from 'chai'
-import type { Arm, Place, Sample, Substrate, Workload } from '../src/bench.ts'
-import { compare, type Comparisons, type Side } from '../src/compare.ts'
-import type { Failure } from '../src/run.ts'
+import type { Arm, Place, Sample, Substrate, Workload } from '#src/bench.ts'
+import { compare, type Comparisons, type Side } from '#src/compare.ts'
+import type { Failure } from '#src/run.ts'
 
 describe('bench: the comparison with another checkout', () => {
   it('both sides take turns, the order alternates, and what was measured while warming up is dropped', async () => {

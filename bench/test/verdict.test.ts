@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { judge, verdictLine, type Pair } from '../src/verdict.ts'
+import { judge, verdictLine, type Pair } from '#src/verdict.ts'
 
 const rate = { name: 'pairs/s', better: 'more' } as const
 
