@@ -20,16 +20,26 @@ const ANSWER_MS = 300_000
 /** So long it may take to close; then it is killed. */
 const CLOSING_MS = 15_000
 
-/** As it is here: `.ts` from source, `.js` compiled. */
-const armMain = fileURLToPath(import.meta.url).replace(/arm-process(\.[jt]s)$/, 'arm-main$1')
+/** The program for an arm of this checkout, as it is here: `.ts` from source, `.js` compiled. */
+export const armMain: string = besideThis('arm-main')
+
+/** Starts the job as `launchProcess` does, in a program that also counts commands and runs that `arm-main`. */
+export function launchCounted(job: Job, armMain: string): Promise<Trial> {
+  return launchProcess(job, besideThis('counted-arm'), [armMain])
+}
 
 /**
  * Starts the job in a process of its own.
  *
+ * @param words further arguments of the program
  * @throws Error naming adapter and workload: it reported a failure, or its process ended
  */
-export async function launchProcess(job: Job, program: string = armMain): Promise<Trial> {
-  const child = fork(program, [JSON.stringify(job)], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
+export async function launchProcess(
+  job: Job,
+  program: string = armMain,
+  words: readonly string[] = [],
+): Promise<Trial> {
+  const child = fork(program, [JSON.stringify(job), ...words], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
   const ask = asking(child, `${job.adapter} (${job.workload} on ${job.substrate})`)
   const close = async (): Promise<void> => {
     if (child.exitCode !== null || child.signalCode !== null) return
@@ -85,4 +95,8 @@ function asking(child: ChildProcess, who: string): (order?: Order) => Promise<An
       child.once('message', answered).once('close', ended)
       if (order !== undefined) child.send(order, () => {}) // where it is gone already, `ended` knows
     })
+}
+
+function besideThis(name: string): string {
+  return fileURLToPath(import.meta.url).replace(/arm-process(\.[jt]s)$/, `${name}$1`)
 }

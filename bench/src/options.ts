@@ -16,6 +16,11 @@ export interface BenchOptions {
   readonly sizes: readonly number[] | undefined
   readonly durationMs: number
   readonly waiters: readonly number[]
+  /** The folder of the checkout to compare this one with; undefined: other libraries are. */
+  readonly against: string | undefined
+  /** Of measurements here and there. */
+  readonly pairs: number
+  readonly failIfWorse: boolean
   /** Where to write the results as JSON. */
   readonly json: string | undefined
   /** Where to draw them. */
@@ -42,6 +47,9 @@ interface Flags {
   readonly sizes?: readonly number[]
   readonly duration: number
   readonly waiters: readonly number[]
+  readonly against?: string
+  readonly pairs: number
+  readonly failIfWorse?: true
   readonly json?: string
   readonly svg?: string
   readonly markdown?: string
@@ -85,6 +93,13 @@ export function parseOptions(
       flag('--duration <ms>', 'W3: of a lease; a third of it is between renewals', positiveInteger).default(3_000),
     )
     .addOption(flag('--waiters <counts>', 'W4: those who wait for one lease', integers).default([2, 16, 64], '2,16,64'))
+    .addOption(
+      new Option('--against <folder>', 'compare with another checkout of this project, which has been built').conflicts(
+        ['repetitions', 'svg', 'markdown'],
+      ),
+    )
+    .addOption(flag('--pairs <n>', '--against: pairs of measurements, here and there', positiveInteger).default(11))
+    .option('--fail-if-worse', '--against: end with 2 when a verdict is "worse"')
     .option('--json <file>', 'write the results there as well')
     .option('--svg <file>', 'draw the results there as a chart')
     .option('--markdown <file>', 'write the tables into the places for them in that document')
@@ -99,10 +114,16 @@ export function parseOptions(
     )
     .allowExcessArguments(false)
     .parse(argv, { from: 'user' })
-  const { substrate, workload, only, json, svg, markdown, sizes, duration, warmUp, ...numbers } = command.opts<Flags>()
+  const { substrate, workload, only, json, svg, markdown, sizes, duration, warmUp, against, failIfWorse, ...numbers } =
+    command.opts<Flags>()
+  for (const [name, flag] of Object.entries({ pairs: '--pairs <n>', failIfWorse: '--fail-if-worse' })) {
+    if (against === undefined && command.getOptionValueSource(name) === 'cli') {
+      command.error(`error: option '${flag}' needs '--against <folder>'`)
+    }
+  }
   const files = { json, svg, markdown }
   const renamed = { substrates: substrate, workloads: workload, durationMs: duration, warmUpSeconds: warmUp }
-  return { ...renamed, only, ...files, sizes, ...numbers }
+  return { ...renamed, only, ...files, sizes, against, failIfWorse: failIfWorse ?? false, ...numbers }
 }
 
 function flag(flags: string, about: string, parse: (text: string) => unknown): Option {

@@ -71,13 +71,7 @@ export async function run(
 ): Promise<readonly TableResult[]> {
   const results: TableResult[] = []
   for (const substrate of substrates) {
-    const adapters = substrate.adapters.filter(({ name }) => options.only?.includes(name) ?? true)
-    const planned = workloads.flatMap((workload) =>
-      workload
-        .tables({ ...options, adapters })
-        .filter(({ arms }) => arms.length > 0)
-        .map((table) => ({ workload, table })),
-    )
+    const planned = tablesOf(substrate, workloads, options)
     if (planned.length === 0) continue
     const place = await substrate.open()
     try {
@@ -105,6 +99,21 @@ export async function run(
   }
   if (results.length === 0) throw new Error('no adapter can do any of these workloads: nothing was measured')
   return results
+}
+
+/** The tables of these workloads that have arms. */
+export function tablesOf(
+  substrate: Substrate,
+  workloads: readonly Workload[],
+  { only, ...setting }: Pick<BenchOptions, 'only' | 'callers' | 'sizes' | 'durationMs' | 'waiters'>,
+): readonly { readonly workload: Workload; readonly table: Table }[] {
+  const adapters = substrate.adapters.filter(({ name }) => only?.includes(name) ?? true)
+  return workloads.flatMap((workload) =>
+    workload
+      .tables({ ...setting, adapters })
+      .filter(({ arms }) => arms.length > 0)
+      .map((table) => ({ workload, table })),
+  )
 }
 
 interface Length {

@@ -5,8 +5,7 @@ import { testServers } from './servers.ts'
 
 // In memory only what the library sends is counted: see what the workloads measure.
 for (const [name, url] of Object.entries(testServers()).filter(([name]) => name !== 'memory')) {
-  describe(`bench: commands counted on ${name}`, function () {
-    this.timeout(60_000)
+  describe(`bench: commands counted on ${name}`, () => {
     let ground: Ground
 
     before(async () => {

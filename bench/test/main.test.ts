@@ -1,20 +1,20 @@
-import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { dirname, join } from 'node:path'
 import { expect } from 'chai'
 import { CommanderError } from 'commander'
+import type { Sample } from '#src/bench.ts'
 import { fillDocument } from '#src/markdown.ts'
+import type { ComparisonReport } from '#src/comparison-report.ts'
 import { parseOptions } from '#src/options.ts'
 import { reportOf, type Report } from '#src/report.ts'
 import { workloads } from '#src/workloads/index.ts'
+import { runBench } from './programs.ts'
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
 const quick = '--substrate memory --workload W1,W5 --seconds 0.05 --warm-up 0 --repetitions 2'.split(' ')
 
 describe('bench: the command', function () {
-  this.timeout(120_000)
+  this.timeout(120_000) // it compiles itself and four arms, each in a process of its own
   let folder: string
 
   before(async () => {
@@ -30,7 +30,7 @@ describe('bench: the command', function () {
       string,
     ]
     const files = ['--json', json, '--svg', svg, '--markdown', markdown]
-    const { code, stdout, stderr } = await bench(...quick, '--only', 'ours,store', ...files)
+    const { code, stdout, stderr } = await runBench(...quick, '--only', 'ours,store', ...files)
     expect(code, stderr).to.equal(0)
     expect(stdout).to.contain('claim + release, one caller').and.contain('ours ÷ this')
     expect(stderr).to.contain('measurements') // progress is not mixed with the tables
@@ -59,7 +59,7 @@ describe('bench: the command', function () {
   })
 
   it('refuses what it does not know before it starts anything', async () => {
-    const { code, stdout, stderr } = await bench('--only', 'nobody')
+    const { code, stdout, stderr } = await runBench('--only', 'nobody')
     expect(code).to.equal(1)
     expect(stderr).to.contain('"nobody" is none of ours, ').and.contain('redlock5, ')
     expect(stdout).to.equal('')
@@ -92,6 +92,38 @@ describe('bench: the command', function () {
   })
 })
 
+describe('bench: the command with --against', () => {
+  let folder: string
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'lease-bench-'))
+  })
+
+  after(() => rm(folder, { recursive: true }))
+
+  it('reports that this checkout is worse than a far faster one, and ends with 2 when asked to', async () => {
+    const there = join(folder, 'faster')
+    await fakeCheckout(there, { 'pairs/s': 1e12, 'p50 ms': 1e-9, 'p99 ms': 1e-9, 'CPU µs/pair': 1e-6 })
+    const json = join(folder, 'comparison.json')
+    const only = '--substrate memory --workload W1 --seconds 0.01 --warm-up 0 --fail-if-worse'.split(' ')
+    const { code, stdout, stderr } = await runBench('--against', there, ...only, '--json', json)
+    expect(code, stderr).to.equal(2)
+    expect(stdout)
+      .to.contain('W1 on memory: claim + release, one caller: ours\n  pairs: 0.00 ')
+      .and.match(/\n {2}worse\n$/)
+    expect(stderr).to.contain('22 measurements')
+    const { compared, failures } = JSON.parse(await readFile(json, 'utf8')) as ComparisonReport
+    expect(failures).to.deep.equal([])
+    expect(compared).to.have.length(1)
+    const [{ verdict, pairs, cpu } = expect.fail()] = compared
+    expect(verdict).to.equal('worse')
+    expect(pairs.map(({ first }) => first).slice(0, 3)).to.deep.equal(['here', 'there', 'here'])
+    expect(pairs).to.have.length(11)
+    for (const { here } of pairs) expect(here['commands/pair']).to.equal(2)
+    expect(cpu?.median).to.be.above(1)
+  })
+})
+
 describe('bench: flags', () => {
   it('narrow it to what was asked for, in any case', () => {
     const options = optionsOf('--substrate', 'Redis', '--workload', 'w1,IDLE', '--only', 'ours', '--waiters', '2,3')
@@ -114,6 +146,10 @@ describe('bench: flags', () => {
     [['--waiters', '0'], 'It must be a number above zero.'],
     [['--duration', '0.5'], 'It must be a whole number above zero.'],
     [['--svg'], "option '--svg <file>' argument missing"],
+    [['--pairs', '11'], "option '--pairs <n>' needs '--against <folder>'"],
+    [['--fail-if-worse'], "option '--fail-if-worse' needs '--against <folder>'"],
+    [['--against', '.', '--repetitions', '3'], "cannot be used with option '--repetitions <n>'"],
+    [['--against', '.', '--svg', 'chart.svg'], "cannot be used with option '--svg <file>'"],
     [['--fast'], "unknown option '--fast'"],
     [['W1'], 'too many arguments'],
   ]
@@ -129,11 +165,22 @@ function optionsOf(...flags: readonly string[]): ReturnType<typeof parseOptions>
   return parseOptions(flags, choices, { writeErr: () => {} })
 }
 
-function bench(...flags: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const node = ['--import', 'tsx', '--conditions', 'lease-source', '--expose-gc', 'bench/src/main.ts']
-  return new Promise((resolve) => {
-    execFile(process.execPath, [...node, ...flags], { cwd: root }, (error, stdout, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr })
+/** A checkout as far as it can be seen from outside, which measures the same each time. */
+async function fakeCheckout(folder: string, sample: Sample): Promise<void> {
+  const programs = join(folder, 'bench', 'dist')
+  const memory = "{ adapters: [], open: async () => ({ about: '', url: '', close: async () => {} }) }"
+  const files = {
+    '../package.json': '{ "name": "lease-bench", "type": "module" }',
+    'substrates/index.js': `export const substrateNamed = async () => ({ ...${memory}, reach: async () => {} })`,
+    'workloads/index.js': 'export const workloads = []',
+    'arm-main.js': `process.on('message', (order) => {
+      if (order === 'close') process.exit()
+      process.send({ sample: ${JSON.stringify(sample)} })
     })
-  })
+    process.send({ ready: true })`,
+  }
+  for (const [name, text] of Object.entries(files)) {
+    await mkdir(dirname(join(programs, name)), { recursive: true })
+    await writeFile(join(programs, name), text)
+  }
 }

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
-import { launchProcess } from '#src/arm-process.ts'
+import { armMain, launchCounted, launchProcess } from '#src/arm-process.ts'
 import type { Adapter, Arm, Sample, Workload } from '#src/bench.ts'
 import type { BenchOptions } from '#src/options.ts'
 import { run, type Failure, type Job, type Launch, type TableResult } from '#src/run.ts'
@@ -16,6 +16,9 @@ const options: BenchOptions = {
   sizes: undefined,
   durationMs: 1,
   waiters: [1],
+  against: undefined,
+  pairs: 1,
+  failIfWorse: false,
   json: undefined,
   svg: undefined,
   markdown: undefined,
@@ -67,8 +70,7 @@ describe('bench: run', () => {
   })
 })
 
-describe('bench: the process of an arm', function () {
-  this.timeout(60_000)
+describe('bench: the process of an arm', () => {
   const job: Job = { substrate: 'memory', url: '', adapter: 'store', workload: 'W1', task: null }
 
   it('measures as often as it is told', async () => {
@@ -76,6 +78,13 @@ describe('bench: the process of an arm', function () {
     const samples = [await trial.measure(0.01), await trial.measure(0.01)]
     await trial.close()
     for (const sample of samples) expect(sample['pairs/s']).to.be.above(0)
+  })
+
+  it('counts the commands of each operation, where it is to be compared', async () => {
+    const trial = await launchCounted({ ...job, adapter: 'ours' }, armMain)
+    const { 'commands/pair': commands } = await trial.measure(0.01)
+    await trial.close()
+    expect(commands).to.equal(2)
   })
 
   it('what fails there is told of by the name of the library and the workload', async () => {

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { figure } from '#src/report.ts'
-import { pairedRatio, quantile, summarize } from '#src/statistics.ts'
+import { medianInterval, pairedRatio, quantile, summarize } from '#src/statistics.ts'
 
 describe('bench: statistics', () => {
   it('a summary is the median with the lowest and the highest', () => {
@@ -22,6 +22,24 @@ describe('bench: statistics', () => {
   it('a quantile is interpolated between the closest ranks', () => {
     expect(quantile([10, 0], 0.25)).to.equal(2.5)
     expect(quantile([7], 0.99)).to.equal(7)
+  })
+
+  it('an interval of the median goes from one order statistic to another, as the binomial distribution has it', () => {
+    const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index + 1).toReversed()
+    // Known from tables of the sign test: samples, rank of the lower end, probability.
+    for (const [count, rank, coverage] of [
+      [6, 1, 1 - 2 / 2 ** 6],
+      [9, 2, 1 - (2 * (1 + 9)) / 2 ** 9],
+      [11, 2, 1 - (2 * (1 + 11)) / 2 ** 11],
+      [12, 3, 1 - (2 * (1 + 12 + 66)) / 2 ** 12],
+      [20, 6, 0.9586105],
+    ] as const) {
+      const interval = medianInterval(upTo(count))
+      expect(interval, `${count} samples`).to.include({ low: rank, high: count + 1 - rank })
+      expect(interval?.coverage, `${count} samples`).to.be.closeTo(coverage, 1e-6)
+    }
+    expect(medianInterval(upTo(5)), 'five samples').to.equal(undefined)
+    expect(medianInterval(upTo(5), 0.9)).to.include({ low: 1, high: 5 })
   })
 
   it('figures have three digits, or all of a whole number', () => {
