@@ -2,27 +2,34 @@ import { expect } from 'chai'
 import { ErrLost, ErrNotHeld, ErrStopped, ErrUnknown } from 'lease-core'
 import { DateTime } from 'luxon'
 import { Authority, type AuthorityEvents, type AuthorityOptions } from '#src/authority.ts'
-import { Bench, record, rejection, unhandledDuring, type Process } from './bench.ts'
+import { Bench, record, rejection, undisturbed, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
 for (const store of stores()) {
-  describe(`Authority on ${store.name}`, function () {
-    this.timeout(60_000) // what is real takes as long as the machine is busy
-    const ttl = 4 * store.unitMs
-    /** Of candidates whose leases are not to lapse, however slow the machine. */
-    const lasting = 1000 * ttl
+  describe(`Authority on ${store.name}`, () => {
+    /** Of leases that lapse in the course of a test. */
+    const brief = store.briefMs
+    /** Of leases that do not lapse, however slow the machine. */
+    const lasting = 1000 * brief
+    /** Of leases that do not lapse either. With the time in the hand of the test they are brief, so that more is tried. */
+    const kept = store.exact ? brief : lasting
     let bench: Bench
     let here: Process
     let there: Process
 
     before(() => store.open())
     after(() => store.close())
-    beforeEach(() => {
+    beforeEach(begin)
+    afterEach(() => bench.close())
+
+    /** Opens a bench, with two processes at it. */
+    async function begin(): Promise<Bench> {
+      await bench?.close()
       bench = new Bench(store)
       here = bench.process()
       there = bench.process()
-    })
-    afterEach(() => bench.close())
+      return bench
+    }
 
     /** A candidate for the lease `l`. */
     function candidate(process: Process, options: Partial<AuthorityOptions> = {}): Authority {
@@ -31,7 +38,7 @@ for (const store of stores()) {
           manager: process.manager,
           lease: 'l',
           ttl: lasting,
-          heartbeatInterval: store.unitMs / 2,
+          heartbeatInterval: store.momentMs / 12,
           clock: store.clock,
           ...options,
         }),
@@ -49,13 +56,12 @@ for (const store of stores()) {
       })
     }
 
-    /** Another gets the lease in the middle of the holder's time, as if it had been overwritten. */
-    async function steal(from: Authority, of: Process): Promise<void> {
+    /** Another gets the lease in the middle of the holder's time, as if it had been overwritten. The holder hears of it on `resume()`. */
+    async function steal(of: Process, ttl = lasting): Promise<void> {
+      await bench.settled(of) // a read in flight might see that the lease was revoked, before the thief has it
       of.pause()
       await there.manager.revoke('l')
-      await there.manager.claim('l', 'thief', 2 * ttl)
-      of.resume()
-      await store.until('notice of the theft', () => !from.held)
+      await there.manager.claim('l', 'thief', ttl)
     }
 
     it('AU-2: without a name, two candidates are two holders, by random UUIDs', async () => {
@@ -77,17 +83,18 @@ for (const store of stores()) {
     })
 
     it('AU-5: nothing begins before ready(), and nothing goes on after close()', async () => {
-      const a = candidate(here, { ttl })
-      const b = candidate(there, { ttl })
-      await store.pass(store.unitMs)
+      const a = candidate(here, { ttl: kept })
+      const b = candidate(there, { ttl: kept })
+      await store.pass(store.momentMs)
       expect(here.sent).to.equal(0)
       await a.ready()
       await b.ready()
       await a.heartbeat()
       void a.heartbeat() // which sets a timer
       await Promise.all([a.close(), b.close()])
+      await bench.settled()
       const sent = here.sent + there.sent
-      await store.pass(1.5 * ttl)
+      await store.pass(store.momentMs)
       expect(here.sent + there.sent).to.equal(sent)
       expect((await there.manager.leases()).size).to.equal(0)
     })
@@ -124,14 +131,14 @@ for (const store of stores()) {
       const b = candidate(there)
       await a.ready()
       await b.ready()
-      await store.pass(store.unitMs)
+      await bench.settled(there)
       await a.release()
       await store.until('hand-over', () => b.held)
     })
 
     it('AU-8: the next is granted it when it lapses', async () => {
-      const [a, b] = [candidate(here, { ttl }), candidate(there, { ttl })]
-      await a.ready()
+      const [a, b] = [candidate(here, { ttl: brief }), candidate(there)]
+      await a.ready({ wait: true })
       await b.ready()
       here.pause() // for ever
       await store.until('hand-over', () => b.held)
@@ -157,15 +164,11 @@ for (const store of stores()) {
       const waiting = [there, bench.process(), bench.process(), bench.process()]
       const others = waiting.map((process) => candidate(process))
       for (const one of others) expect(await one.ready()).to.equal(false)
-      await store.pass(store.unitMs)
-      const before = waiting.map(({ sent }) => sent)
-      await store.pass(5 * store.unitMs)
-      const idle = waiting.map(({ sent }, index) => sent - (before[index] ?? 0))
-      // A lease of minutes: what may be sent now is what subscribing has caused.
-      expect(Math.max(...idle)).to.be.at.most(2)
+      expect(await bench.unprompted(waiting), 'a lease of minutes: nothing to ask for').to.deep.equal([])
       await a.release()
       await store.until('hand-over', () => others.some((one) => one.held))
       expect(others.filter((one) => one.held)).to.have.length(1)
+      if (!store.exact) return // those who are refused because they are not the next ask again until the next was not too slow
       const attempts = waiting.map(({ counts }) => counts['claimLease'] ?? 0)
       expect(Math.max(...attempts), 'no herd: each tries a few times at the most').to.be.at.most(8)
     })
@@ -185,9 +188,7 @@ for (const store of stores()) {
     it('AU-9: to release what another has by now is no error', async () => {
       const a = candidate(here)
       await a.ready()
-      here.pause()
-      await there.manager.revoke('l')
-      await there.manager.claim('l', 'thief', ttl)
+      await steal(here)
       const released = a.release()
       here.resume()
       await released
@@ -209,7 +210,7 @@ for (const store of stores()) {
       await b.ready()
       await b.release()
       await a.release()
-      await store.pass(2 * store.unitMs)
+      await store.pass(store.momentMs)
       expect(b.held).to.equal(false)
       expect((await there.manager.leases()).size).to.equal(0)
     })
@@ -253,7 +254,7 @@ for (const store of stores()) {
       here.resume()
       await released
       expect(await ready).to.equal(true)
-      await store.pass(store.unitMs)
+      await store.pass(store.momentMs)
       expect((a.fencingToken ?? 0n) > fencingToken).to.equal(true)
       expect(events).to.deep.equal(['ready', 'acquired', 'ready', 'acquired'])
     })
@@ -264,7 +265,7 @@ for (const store of stores()) {
       await a.ready()
       const { signal } = a
       await a.release()
-      await store.pass(store.unitMs)
+      await store.pass(store.momentMs)
       expect(events).to.deep.equal(['ready', 'acquired'])
       expect(signal.aborted).to.equal(true)
       expect(signal.reason).not.to.be.instanceOf(ErrLost)
@@ -283,8 +284,8 @@ for (const store of stores()) {
     })
 
     it('AU-12: extend() after a loss stands again', async () => {
-      const a = candidate(here, { ttl })
-      await a.ready()
+      const a = candidate(here, { ttl: brief })
+      await a.ready({ wait: true })
       await store.until('the lease to lapse', () => !a.held)
       expect(a.standing).to.equal(false)
       expect(await a.extend()).to.equal(true)
@@ -299,13 +300,18 @@ for (const store of stores()) {
     })
 
     it('AU-14: extend() keeps the lease, in one term, with its value', async () => {
-      const a = candidate(here, { ttl, value: 'v' })
+      const a = candidate(here, { ttl: kept, value: 'v' })
       const events = told(a)
       await a.ready()
       const { fencingToken } = a
+      const expiryMs = async (): Promise<number> => (await there.manager.leases()).get('l')?.expiry.toMillis() ?? 0
       for (let step = 0; step < 4; step++) {
-        await store.pass(ttl / 3)
-        expect(await a.extend()).to.equal(true)
+        const beforeMs = await expiryMs()
+        await store.pass(store.exact ? brief / 3 : 1)
+        await store.until('a later expiry', async () => {
+          expect(await a.extend()).to.equal(true)
+          return (await expiryMs()) > beforeMs
+        })
       }
       expect(a.fencingToken).to.equal(fencingToken)
       expect((await there.manager.leases()).get('l')).to.include({ holder: a.holder, value: 'v', fencingToken })
@@ -317,6 +323,7 @@ for (const store of stores()) {
       const events = told(a)
       await a.ready()
       const { fencingToken = 0n } = a
+      await bench.settled(here)
       here.pause()
       await there.manager.revoke('l')
       const extended = a.extend()
@@ -330,9 +337,7 @@ for (const store of stores()) {
       const a = candidate(here)
       const events = told(a)
       await a.ready()
-      here.pause()
-      await there.manager.revoke('l')
-      await there.manager.claim('l', 'thief', ttl)
+      await steal(here)
       const extended = a.extend()
       here.resume()
       expect(await extended).to.equal(false)
@@ -343,55 +348,63 @@ for (const store of stores()) {
     })
 
     it('AU-17: heartbeats keep the lease, at most one extension in each interval, the last after the last call', async () => {
-      const a = candidate(here, { ttl, heartbeatInterval: store.unitMs })
+      const intervalMs = store.exact ? brief / 4 : store.momentMs
+      const a = candidate(here, { ttl: kept, heartbeatInterval: intervalMs })
+      const extensions = (): number => here.counts['extendLease'] ?? 0
       await a.ready()
       const startedMs = store.clock.monotonic()
-      const before = here.counts['extendLease'] ?? 0
-      for (let step = 0; step < 25; step++) {
-        void a.heartbeat()
-        void a.heartbeat()
-        await store.pass(store.unitMs / 5)
-      }
-      const intervals = (store.clock.monotonic() - startedMs) / store.unitMs
-      const extensions = (here.counts['extendLease'] ?? 0) - before
+      const inTime = (): number => Math.ceil((store.clock.monotonic() - startedMs) / intervalMs) + 1
+      await store.until('extensions beyond the first ttl', async () => {
+        for (let step = 0; step < 5; step++) {
+          void a.heartbeat()
+          void a.heartbeat()
+          await store.pass(intervalMs / 5)
+        }
+        expect(extensions()).to.be.at.most(inTime())
+        return extensions() >= 5
+      })
       expect(a.held).to.equal(true)
-      expect(extensions).to.be.within(2, Math.ceil(intervals) + 1)
+      const sent = extensions()
       void a.heartbeat()
-      await store.pass(2 * store.unitMs)
-      const after = here.counts['extendLease'] ?? 0
-      expect(after - before, 'trailing').to.be.within(extensions, extensions + 2)
-      await store.pass(1.5 * store.unitMs)
-      expect(here.counts['extendLease'], 'no timer of its own').to.equal(after)
+      await store.until('the last one', () => extensions() > sent)
+      await store.pass(2 * intervalMs)
+      await bench.settled(here)
+      const after = extensions()
+      expect(after).to.be.at.most(store.exact ? sent + 2 : inTime())
+      await store.pass(2 * intervalMs)
+      expect(extensions(), 'no timer of its own').to.equal(after)
     })
 
     it('AU-17: the first heartbeat extends at once, and all in between share the outcome of the latest', async () => {
-      const a = candidate(here, { heartbeatInterval: 2 * store.unitMs })
+      const a = candidate(here, { heartbeatInterval: 2 * store.momentMs })
       await a.ready()
       const first = a.heartbeat()
       expect(a.heartbeat()).to.equal(first)
       expect(await first).to.equal(true)
-      expect(here.counts['extendLease']).to.equal(1)
+      expect(here.counts['extendLease']).to.be.oneOf(store.exact ? [1] : [1, 2]) // after a slow answer the next is due
       await store.until('the trailing one', () => here.counts['extendLease'] === 2)
       expect(a.heartbeat()).not.to.equal(first)
     })
 
     it('AU-17: who stops working loses it, and whoever works on does not', async () => {
-      const a = candidate(here, { ttl })
+      const a = candidate(here, { ttl: brief })
       const events = told(a)
-      await a.ready()
+      await a.ready({ wait: true })
+      const extensions = here.counts['extendLease'] // a grant that arrived too late was claimed once more, which extends it
+      if (store.exact) expect(extensions).to.equal(undefined)
       await store.until('the loss', () => events.includes('lost expired'))
-      expect(here.counts['extendLease'] ?? 0).to.equal(0)
+      expect(here.counts['extendLease']).to.equal(extensions)
     })
 
     it('AU-17: work that goes on after a loss stands again; after a release it does not', async () => {
-      const a = candidate(here, { ttl })
-      await a.ready()
+      const a = candidate(here, { ttl: brief })
+      await a.ready({ wait: true })
       await store.until('the loss', () => !a.held)
       expect(await a.heartbeat()).to.equal(true)
       void a.heartbeat()
       await a.release()
       expect(await a.heartbeat()).to.equal(false)
-      await store.pass(2 * store.unitMs)
+      await store.pass(store.momentMs)
       expect([a.standing, a.held]).to.deep.equal([false, false])
     })
 
@@ -402,7 +415,7 @@ for (const store of stores()) {
       const unhandled = await unhandledDuring(async () => {
         void a.heartbeat()
         void a.heartbeat()
-        await store.pass(store.unitMs)
+        await store.pass(store.momentMs)
         await a.close()
         void a.heartbeat()
       })
@@ -420,16 +433,16 @@ for (const store of stores()) {
     })
 
     it('AU-19: a lease that ran out is told as expired, and not tried for again', async () => {
-      const a = candidate(here, { ttl })
+      const a = candidate(here, { ttl: brief })
       const losses: unknown[] = []
       a.on('lost', (loss) => losses.push(loss))
-      await a.ready()
+      await a.ready({ wait: true })
       const { signal, fencingToken } = a
       await store.until('the loss', () => losses.length > 0)
       expect(losses[0]).to.include({ reason: 'expired', expired: true, fencingToken })
       expect(signal.reason).to.be.instanceOf(ErrLost)
       await store.until('it to lapse', async () => (await there.manager.leases()).size === 0)
-      await store.pass(store.unitMs)
+      await store.pass(store.momentMs)
       expect([a.standing, a.held, losses.length]).to.deep.equal([false, false, 1])
     })
 
@@ -442,43 +455,47 @@ for (const store of stores()) {
       expect(events).to.deep.equal(['ready', 'acquired', 'lost revoked', 'acquired'])
     })
 
-    it('AU-19: a store that is out of reach is told as unreachable, and tried for again when it is back', async () => {
-      const a = candidate(here, { ttl })
-      const events = told(a)
-      await a.ready()
-      here.cut = true
-      const beating = async (): Promise<boolean> => {
-        await a.heartbeat().catch(() => {})
-        return events.some((one) => one.startsWith('lost'))
-      }
-      await store.until('the loss', beating)
-      expect(events).to.deep.equal(['ready', 'acquired', 'lost unreachable'])
-      expect(a.standing).to.equal(true)
-      here.cut = false
-      await store.until('it to get it back', () => a.held)
-    })
+    it('AU-19: a store that is out of reach is told as unreachable, and tried for again when it is back', () =>
+      undisturbed(brief, begin, async (ttl) => {
+        const a = candidate(here, { ttl })
+        const events = told(a)
+        await a.ready()
+        here.cut = true
+        const beating = async (): Promise<boolean> => {
+          await a.heartbeat().catch(() => {})
+          return events.some((one) => one.startsWith('lost'))
+        }
+        await store.until('the loss', beating)
+        expect(events).to.deep.equal(['ready', 'acquired', 'lost unreachable'])
+        expect(a.standing).to.equal(true)
+        const before = events.length
+        here.cut = false
+        await store.until('it to get it back', () => events.slice(before).includes('acquired'))
+      }))
 
     it('AU-20: a theft is told, and the candidate is back when the thief lets go', async () => {
       const a = candidate(here)
       const events = told(a)
       await a.ready()
-      await steal(a, here)
+      await steal(here, kept)
+      here.resume()
       await store.until('it to be told', () => events.includes('taken thief'))
       expect(events).to.deep.equal(['ready', 'acquired', 'lost taken', 'taken thief'])
-      await store.until('the lease of the thief to lapse', () => a.held)
+      if (!store.exact) await there.manager.release('l', 'thief') // a test that owns the time lets it lapse
+      await store.until('its turn to come again', () => a.held)
     })
 
     it("AU-21: logs can tell when it stands, when another has it, and when another's lease lapsed", async () => {
       const events: string[] = []
       await store.until('it to be told', async () => {
         // The answers of a store that is slow may be too old to tell a lapse from a release; not all of them are.
-        const a = candidate(here, { ttl, holder: 'a' })
-        const b = candidate(there, { ttl, holder: 'b' })
+        const a = candidate(here, { ttl: brief, holder: 'a' })
+        const b = candidate(there, { holder: 'b' })
         events.splice(0)
         b.on('ready', () => events.push('ready'))
           .on('taken', ({ holder }) => events.push(`taken ${holder}`))
           .on('expired', ({ holder }) => events.push(`expired ${holder}`))
-        await a.ready()
+        await a.ready({ wait: true })
         await b.ready()
         await store.until('hand-over', () => b.held)
         await store.until('b to see itself', () => b.leader?.holder !== 'a')
@@ -488,23 +505,24 @@ for (const store of stores()) {
       expect(events).to.deep.equal(['ready', 'taken a', 'expired a'])
     })
 
-    it("AU-21: another's release is not told as expired", async () => {
-      const a = candidate(here, { ttl, holder: 'a' })
-      const b = candidate(there, { ttl, holder: 'b' })
-      const events = told(b)
-      await a.ready()
-      await b.ready()
-      await store.until('b to see a', () => b.leader !== undefined)
-      const first = b.leader?.expiry ?? DateTime.now()
-      await store.until('its first expiry to be past, and the known one far away', async () => {
-        await a.extend()
-        const { expiry = first } = b.leader ?? {}
-        return expiry > first && expiry.toMillis() - store.clock.now() > ttl / 2
-      })
-      await a.release()
-      await store.until('b to see itself', () => b.leader?.holder === 'b')
-      expect(events).to.deep.equal(['ready', 'taken a', 'acquired'])
-    })
+    it("AU-21: another's release is not told as expired", () =>
+      undisturbed(brief, begin, async (ttl) => {
+        const a = candidate(here, { ttl, holder: 'a' })
+        const b = candidate(there, { holder: 'b' })
+        const events = told(b)
+        await a.ready()
+        await b.ready()
+        await store.until('b to see a', () => b.leader !== undefined)
+        const first = b.leader?.expiry ?? DateTime.now()
+        await store.until('its first expiry to be past, and the known one far away', async () => {
+          expect(await a.extend()).to.equal(true)
+          const { holder, expiry = first } = b.leader ?? {}
+          return holder === 'a' && expiry > first && expiry.toMillis() - store.clock.now() > ttl / 2
+        })
+        await a.release()
+        await store.until('b to see itself', () => b.leader?.holder === 'b')
+        expect(events).to.deep.equal(['ready', 'taken a', 'acquired'])
+      }))
 
     it('AU-22: its state can be read at any time', async () => {
       const a = candidate(here, { holder: 'a' })
@@ -524,14 +542,14 @@ for (const store of stores()) {
       const [a, b] = [candidate(here), candidate(there)]
       await a.ready()
       await b.ready()
-      await store.pass(store.unitMs) // what it sent first must not be in flight when the lease is released
+      await bench.settled(there) // what it sent first must not be in flight when the lease is released
       const unhandled = await unhandledDuring(async () => {
         there.cut = true
         await a.release()
-        await store.pass(4 * store.unitMs)
+        await store.until('attempts that failed', () => there.failures >= 3)
+        if (store.exact) await store.pass(store.momentMs)
         expect(b.standing).to.equal(true)
-        const tries = there.sent
-        expect(tries).to.be.lessThan(60)
+        if (store.exact) expect(there.sent, 'with pauses').to.be.lessThan(60)
         there.cut = false
         await store.until('it to be granted', () => b.held)
       })
@@ -574,14 +592,14 @@ for (const store of stores()) {
       const patience = new AbortController()
       const inVain = b.ready({ wait: true, signal: patience.signal })
       const waiting = b.ready({ wait: true })
-      await store.pass(store.unitMs)
+      await store.pass(store.momentMs)
       patience.abort(new Error('no patience'))
       expect((await rejection(inVain, Error)).message).to.equal('no patience')
       await a.release()
       expect(await bench.within(waiting)).to.equal(true)
       const third = candidate(here)
       const ended = third.ready({ wait: true })
-      await store.pass(store.unitMs)
+      await store.pass(store.momentMs)
       await third.release()
       expect(await ended).to.equal(false)
     })
@@ -610,7 +628,7 @@ for (const store of stores()) {
 
     it('of many that come and go, at most one is held at any instant', async () => {
       const processes = [here, there, bench.process(), bench.process()]
-      const candidates = processes.map((process) => candidate(process, { ttl: 2 * ttl }))
+      const candidates = processes.map((process) => candidate(process, { ttl: store.exact ? 2 * brief : lasting }))
       let most = 0
       const tokens: bigint[] = []
       for (const one of candidates) {

@@ -1,5 +1,5 @@
 /** What the suites of the standing recipes share: processes at one store whose line can be cut, and a record of events. */
-import { ErrUnknown, Manager, type Client, type Renewal } from 'lease-core'
+import { ErrUnknown, Manager, systemClock, type Client, type Clock, type LeaseChange, type Renewal } from 'lease-core'
 import type { Emitter, EventMap } from '#src/emitter.ts'
 import { unique, type Store } from './stores.ts'
 
@@ -22,19 +22,36 @@ export class Process {
   readonly manager: Manager
   /** How many calls of each kind were sent. */
   readonly counts: Record<string, number> = {}
+  /** How often it heard that hints may have been lost: once when it has subscribed, then whenever a connection was made anew. */
+  resyncs = 0
+  /** How many calls were rejected with `ErrUnknown`. */
+  failures = 0
+  /** How long the slowest call took, without the time for which `pause()` held it up. */
+  slowestMs = 0
   /** Every call from now on is `ErrUnknown`. */
   cut = false
+  #inFlight = 0
+  readonly #clock: Clock
   #held: { readonly opened: Promise<void>; readonly open: () => void } | undefined
 
   constructor(store: Store, namespace: string) {
     const client = store.client(namespace)
+    this.#clock = store.clock
     this.client = new Proxy(client, {
       get: (target, name) => {
         const member: unknown = Reflect.get(target, name)
         if (typeof member !== 'function') return member
         const method = member as (...args: unknown[]) => unknown
-        if (name === 'renewLease')
-          return (renewal: Renewal) => void this.#renew(renewal, () => method.call(target, renewal))
+        if (name === 'renewLease') {
+          return (renewal: Renewal) => void this.#renew(renewal, (own) => method.call(target, own))
+        }
+        if (name === 'subscribe') {
+          return (listener: (change: LeaseChange) => void) =>
+            method.call(target, (change: LeaseChange) => {
+              if (change.kind === 'resync') this.resyncs++
+              listener(change)
+            })
+        }
         return sent.has(name)
           ? (...args: unknown[]) => this.#send(String(name), () => method.apply(target, args))
           : method.bind(target)
@@ -45,6 +62,11 @@ export class Process {
 
   get sent(): number {
     return Object.values(this.counts).reduce((sum, count) => sum + count, 0)
+  }
+
+  /** Whether it has subscribed, and none of its calls is in flight. */
+  get settled(): boolean {
+    return this.resyncs > 0 && this.#inFlight === 0
   }
 
   /** No call gets through until `resume()`. */
@@ -60,19 +82,34 @@ export class Process {
   }
 
   /** Which calls back instead of a promise; counted as what it is. */
-  async #renew(renewal: Renewal, call: () => unknown): Promise<void> {
-    try {
-      await this.#send('extendLease', call)
-    } catch (error) {
-      renewal.failed(error)
-    }
+  async #renew(renewal: Renewal, call: (renewal: Renewal) => unknown): Promise<void> {
+    const { lease, holder, fencingToken, durationMs } = renewal
+    const answered = (): Promise<void> =>
+      new Promise((granted, failed) => void call({ lease, holder, fencingToken, durationMs, granted, failed }))
+    await this.#send('extendLease', answered).then(
+      () => renewal.granted(),
+      (error: unknown) => renewal.failed(error),
+    )
   }
 
   async #send(name: string, call: () => unknown): Promise<unknown> {
     this.counts[name] = (this.counts[name] ?? 0) + 1
-    await this.#held?.opened
-    if (this.cut) throw new ErrUnknown('the line is cut')
-    return call()
+    this.#inFlight++
+    try {
+      await this.#held?.opened
+      if (this.cut) throw new ErrUnknown('the line is cut')
+      const sentMs = this.#clock.monotonic()
+      try {
+        return await call()
+      } finally {
+        this.slowestMs = Math.max(this.slowestMs, this.#clock.monotonic() - sentMs)
+      }
+    } catch (error) {
+      if (error instanceof ErrUnknown) this.failures++
+      throw error
+    } finally {
+      this.#inFlight--
+    }
   }
 }
 
@@ -91,6 +128,36 @@ export class Bench {
     const process = new Process(this.#store, this.namespace)
     this.#processes.push(process)
     return process
+  }
+
+  /** Whether its store's time is exact. */
+  get exact(): boolean {
+    return this.#store.exact
+  }
+
+  /** The longest time that the store took to answer. */
+  get slowestMs(): number {
+    return Math.max(...this.#processes.map(({ slowestMs }) => slowestMs))
+  }
+
+  /** Lets time pass until these processes have subscribed and wait for what comes; without names, all of them. */
+  async settled(...processes: readonly Process[]): Promise<void> {
+    const all = processes.length > 0 ? processes : this.#processes
+    await this.#store.until('processes that wait for news', () => all.every(({ settled }) => settled))
+  }
+
+  /**
+   * How many messages these processes sent while there was nothing to ask for, those that sent some. Up to two are not
+   * counted for each time that a process heard that hints may have been lost (as when it subscribed), or that a call failed.
+   */
+  async unprompted(processes: readonly Process[]): Promise<number[]> {
+    await this.settled(...processes)
+    const before = processes.map(({ sent }) => sent)
+    await this.#store.pass(5 * this.#store.momentMs)
+    const counts = processes.map(({ sent, resyncs, failures }, index) => {
+      return sent - (before[index] ?? 0) - 2 * (resyncs + failures)
+    })
+    return counts.filter((count) => count > 0)
   }
 
   /** Closed at the end of the test. */
@@ -113,11 +180,61 @@ export class Bench {
       process.resume()
       process.cut = false
     }
-    for (const recipe of this.#recipes) await recipe[Symbol.asyncDispose]()
-    for (const { manager } of this.#processes) await manager.stop()
+    await Promise.all(this.#recipes.splice(0).map((recipe) => recipe[Symbol.asyncDispose]()))
+    await Promise.all(this.#processes.splice(0).map(({ manager }) => manager.stop()))
     await this.#store.closeClients()
   }
 }
+
+/**
+ * Runs a scene in which short leases must survive on renewals, or end for one reason and no other. A scene that failed while
+ * the machine or the store stalled has proved nothing: it is repeated with leases twice as long, at most `DOUBLINGS` times.
+ *
+ * @param begin opens a bench for each attempt, on which the scene takes place
+ * @throws what the first undisturbed scene threw, or the last one
+ */
+export async function undisturbed(
+  firstTtlMs: number,
+  begin: () => Promise<Bench>,
+  scene: (ttlMs: number) => Promise<void>,
+): Promise<void> {
+  for (let doublings = 0; ; doublings++) {
+    const ttlMs = firstTtlMs * 2 ** doublings
+    const bench = await begin()
+    const lateness = new Lateness()
+    try {
+      await scene(ttlMs)
+      return
+    } catch (error) {
+      const stalledMs = bench.exact ? 0 : Math.max(bench.slowestMs, lateness.mostMs)
+      if (stalledMs < ttlMs / 10 || doublings === DOUBLINGS) throw error
+    } finally {
+      lateness.stop()
+    }
+  }
+}
+
+/** How late the timers of this process are. */
+class Lateness {
+  #mostMs = 0
+  #lastMs = systemClock.monotonic()
+  readonly #timer = setInterval(() => void this.mostMs, TICK_MS)
+
+  get mostMs(): number {
+    const nowMs = systemClock.monotonic()
+    this.#mostMs = Math.max(this.#mostMs, nowMs - this.#lastMs - TICK_MS)
+    this.#lastMs = nowMs
+    return this.#mostMs
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+}
+
+const TICK_MS = 5
+/** With the longest leases a scene takes some ten seconds, and a stall must last for seconds to disturb it. */
+const DOUBLINGS = 4
 
 /** Notes every such event as `name` or `name detail`. */
 export function record<Events extends EventMap<Events>>(

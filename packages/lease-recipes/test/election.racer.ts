@@ -1,7 +1,7 @@
 /** One process of the race: a node of an election that says when it leads. It resigns when it is told anything. */
 import { Manager } from 'lease-core'
 import { election } from '#src/election.ts'
-import { nowMs, openClient, racerEntry, report, reportReliance } from './racer.ts'
+import { measureStalls, nowMs, openClient, racerEntry, report, reportReliance } from './racer.ts'
 
 const entry = racerEntry()
 const { client } = openClient(entry)
@@ -25,5 +25,6 @@ process.on('message', () => {
   node.resign().catch(() => {}) // it lapses by itself
 })
 
+void measureStalls(manager, entry.name, (stall) => report({ what: 'measured', ...stall }))
 await node.start()
 report({ what: 'started', detail: node.id() ?? '', atMs: nowMs() })

@@ -1,13 +1,17 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrLost, ErrStopped, ErrUnknown, sleep } from 'lease-core'
+import { ErrClaimDenied, ErrLost, ErrStopped, ErrUnknown, LeaseError, sleep } from 'lease-core'
+import { TestClock } from 'lease-core/testing'
 import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
+import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
 import { stores } from './stores.ts'
 
 for (const store of stores()) {
-  describe(`Read-write lock on ${store.name}`, function () {
-    this.timeout(60_000) // what is real takes as long as the machine is busy
-    const duration = 5 * store.unitMs
+  describe(`Read-write lock on ${store.name}`, () => {
+    /** Where time and messages can be counted; servers and their machine may be slow. */
+    const exact = store.clock instanceof TestClock
+    /** Of locks that are to lapse in the course of a test. */
+    const duration = 3 * store.unitMs
     /** Of locks that are not to lapse, however slow the machine. */
     const lasting = 1000 * duration
     const wait = false
@@ -51,6 +55,11 @@ for (const store of stores()) {
       return !done
     }
 
+    /** Resolves when this process has heard that a writer is at the gate. */
+    async function hearOfWriter({ manager }: Process): Promise<void> {
+      for await (const writer of manager.observe('rwlocks/orders')) if (writer !== undefined) return
+    }
+
     it('DLM-1: readers lock together, a writer alone, from any process', async () => {
       const readers = [await bench.within(a.rlock('x', { wait })), await bench.within(b.rlock('y', { wait }))]
       expect(readers.map((lock) => [lock.mode, lock.held])).to.deep.equal([
@@ -67,32 +76,55 @@ for (const store of stores()) {
       expect(next.fencingToken > writer.fencingToken).to.equal(true)
     })
 
-    it('DLM-2: a lock whose grants came too late to be relied on is not handed over', async () => {
-      a = lockOf(here, { duration })
-      here.pause()
-      const locking = a.wlock('w')
-      await store.pass(1.5 * duration)
-      here.resume()
-      const lock = await bench.within(locking)
-      expect(lock.held).to.equal(true)
-      await store.pass(duration / 2)
-      expect(lock.held).to.equal(true)
-      await rejection(bench.within(b.rlock('x', { wait })), ErrClaimDenied)
-    })
+    if (exact) {
+      it('DLM-2: a lock whose grants came too late to be relied on is not handed over', async () => {
+        a = lockOf(here, { duration })
+        here.pause()
+        const locking = a.wlock('w')
+        await store.pass(1.5 * duration)
+        here.resume()
+        const lock = await bench.within(locking)
+        expect(lock.held).to.equal(true)
+        await store.pass(duration / 2)
+        expect(lock.held).to.equal(true)
+        await rejection(bench.within(b.rlock('x', { wait })), ErrClaimDenied)
+      })
+    } else {
+      it('DLM-2: a lock whose grants came too late to be relied on is not handed over', async () => {
+        for (let durationMs = duration, inTime = false; !inTime; durationMs *= 2) {
+          const name = `orders-${durationMs}`
+          const slow = lockOf(here, { name, duration: durationMs })
+          here.pause()
+          const locking = slow.wlock('w')
+          await store.pass(1.2 * durationMs)
+          const resumedMs = store.clock.monotonic()
+          here.resume()
+          const { held } = await bench.within(locking)
+          const attempt = await Promise.allSettled([lockOf(there, { name }).rlock('x', { wait })])
+          // What was granted since may have lapsed if the machine was as slow as that: then nothing is proved.
+          inTime = store.clock.monotonic() - resumedMs < durationMs * 0.999 - 1
+          if (!inTime) continue
+          expect(held).to.equal(true)
+          expect(attempt[0].status === 'rejected' && attempt[0].reason).to.be.instanceOf(ErrClaimDenied)
+        }
+      })
+    }
 
     it('DLM-3: a single try is refused at once, a bounded wait at its end, and an endless one ends with its signal', async () => {
       await bench.within(a.wlock('w'))
       await rejection(bench.within(b.rlock('x', { wait })), ErrClaimDenied)
       await rejection(bench.within(b.wlock('y', { wait })), ErrClaimDenied)
       const begunMs = store.clock.monotonic()
-      await rejection(bench.within(b.rlock('x', { wait: 2 * store.unitMs })), ErrClaimDenied)
-      await rejection(bench.within(b.wlock('y', { wait: 2 * store.unitMs })), ErrClaimDenied)
-      expect(store.clock.monotonic() - begunMs).to.be.at.least(4 * store.unitMs - 1)
+      await rejection(bench.within(b.rlock('x', { wait: store.unitMs })), ErrClaimDenied)
+      const error = await rejection(bench.within(b.wlock('y', { wait: store.unitMs })), LeaseError)
+      // On a slow server the answer to a claim may be missing when the wait is over.
+      if (exact || !(error instanceof ErrUnknown)) expect(error).to.be.instanceOf(ErrClaimDenied)
+      expect(store.clock.monotonic() - begunMs).to.be.at.least(2 * store.unitMs - 2)
       const impatient = new AbortController()
       const waits = [b.rlock('x', { signal: impatient.signal }), b.wlock('y', { signal: impatient.signal })].map(
         (call) => rejection(call, Error),
       )
-      await store.pass(store.unitMs)
+      await store.pass(store.unitMs / 2)
       impatient.abort(new Error('no patience'))
       for (const error of await bench.within(Promise.all(waits))) expect(error.message).to.equal('no patience')
     })
@@ -102,10 +134,13 @@ for (const store of stores()) {
       const others = lockOf(bench.process(), { prefix: 'others' })
       await bench.within(others.rlock('z')) // to see that it goes on beside
       const waiting = [b.rlock('x'), b.rlock('y')]
-      await store.pass(2 * store.unitMs)
-      const before = there.sent
-      await store.pass(5 * store.unitMs)
-      expect(there.sent - before, 'sent while they waited').to.be.at.most(there.client.claimAnyLease ? 3 : 6)
+      await store.pass(store.unitMs)
+      if (exact) {
+        // On a server this would count what is sent when the line for news comes up late.
+        const before = there.sent
+        await store.pass(5 * store.unitMs)
+        expect(there.sent - before, 'sent while they waited').to.equal(0)
+      }
       await writer.unlock()
       const readers = await bench.within(Promise.all(waiting))
       expect(readers.every(({ held }) => held)).to.equal(true)
@@ -116,9 +151,9 @@ for (const store of stores()) {
       await rejection(bench.within(b.wlock('w', { wait })), ErrClaimDenied)
       await bench.within(b.rlock('y', { wait: lasting })) // the attempt has left nothing behind
       const waiting = b.wlock('w')
-      expect(await isPending(waiting, 2 * store.unitMs)).to.equal(true)
+      expect(await isPending(waiting, store.unitMs)).to.equal(true)
       await bench.within(reader.unlock())
-      expect(await isPending(waiting, 2 * store.unitMs)).to.equal(true)
+      expect(await isPending(waiting, store.unitMs)).to.equal(true)
       await bench.within(a.runlock('y'))
       const writer = await bench.within(waiting)
       await rejection(bench.within(a.rlock('x', { wait })), ErrClaimDenied)
@@ -151,24 +186,25 @@ for (const store of stores()) {
 
     it('DLM-4: readers who wait for a slot let a waiting writer go first', async () => {
       const readers = await bench.within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
-      const others = [lockOf(bench.process()), lockOf(bench.process())]
+      const others = [bench.process(), bench.process()]
       const order: string[] = []
-      const waiting = others.flatMap((lock, process) =>
-        [0, 1].map(async (index) => {
-          const reader = await lock.rlock(`t${process}${index}`)
+      const waiting = others.flatMap((process, index) => {
+        const lock = lockOf(process)
+        return [0, 1].map(async (twin) => {
+          const reader = await lock.rlock(`t${index}${twin}`)
           order.push('reader')
           await reader.unlock()
-        }),
-      )
-      await store.pass(2 * store.unitMs)
+        })
+      })
+      await bench.within(Promise.all(others.map(({ manager }) => refusal(manager))))
       const writing = b.wlock('w').then((writer) => {
         order.push('writer')
         return writer
       })
-      await store.pass(2 * store.unitMs) // until all have heard of it
+      await bench.within(Promise.all(others.map((process) => hearOfWriter(process))))
       for (const reader of readers) {
         await reader.unlock()
-        await store.pass(store.unitMs / 2)
+        if (exact) await store.pass(store.unitMs / 2)
       }
       const writer = await bench.within(writing)
       await writer.unlock()
@@ -179,19 +215,20 @@ for (const store of stores()) {
     it('DLM-4: maxReaders read at once, and the next one waits', async () => {
       const readers = await bench.within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
       await rejection(bench.within(b.rlock('t', { wait })), ErrClaimDenied)
+      const refused = refusal(there.manager)
       const waiting = b.rlock('t')
-      await store.pass(store.unitMs)
+      await bench.within(refused)
       await readers[2]?.unlock()
       expect((await bench.within(waiting)).held).to.equal(true)
     })
 
     it('DLM-5: a reader who locks again has the same lock, refreshed', async () => {
-      const timeout = 8 * store.unitMs
+      const timeout = exact ? 8 * store.unitMs : lasting
       const first = await bench.within(a.rlock('x', { timeout }))
-      await store.pass(0.7 * timeout)
+      if (exact) await store.pass(0.7 * timeout)
       const again = await bench.within(a.rlock('x', { timeout }))
       expect(again).to.equal(first)
-      await store.pass(0.6 * timeout)
+      if (exact) await store.pass(0.6 * timeout)
       expect(first.held).to.equal(true)
       const elsewhere = await bench.within(b.rlock('x', { wait }))
       expect(elsewhere.fencingToken).to.equal(first.fencingToken)
@@ -209,10 +246,10 @@ for (const store of stores()) {
       const impatient = AbortSignal.abort(new Error('no patience'))
       await rejection(a.wlock('w', { signal: impatient }), Error)
       there.cut = true
-      const late = lockOf(there, { requestTimeout: store.unitMs })
+      const late = lockOf(there, { requestTimeout: store.unitMs / 2 })
       await rejection(bench.within(late.wlock('w', { wait })), ErrUnknown)
       there.cut = false
-      await store.pass(store.unitMs)
+      await store.pass(store.unitMs / 2)
       expect(writer.held).to.equal(true)
       await rejection(bench.within(b.rlock('x', { wait })), ErrClaimDenied)
     })
@@ -222,8 +259,9 @@ for (const store of stores()) {
       expect(new Set(locks).size).to.equal(1)
       const impatient = new AbortController()
       const blocked = [b.wlock('v', { signal: impatient.signal }), b.wlock('v')]
+      const refused = refusal(there.manager)
       for (const call of blocked) call.catch(() => {})
-      await store.pass(store.unitMs)
+      await bench.within(refused)
       impatient.abort(new Error('no patience'))
       await locks[0]?.unlock()
       expect((await bench.within(blocked[1] as Promise<Lock>)).held).to.equal(true)
@@ -240,7 +278,7 @@ for (const store of stores()) {
     })
 
     it('DLM-7: a call without an answer ends in time, and what it took lapses', async () => {
-      const hasty = lockOf(there, { duration, requestTimeout: store.unitMs })
+      const hasty = lockOf(there, { duration, requestTimeout: store.unitMs / 2 })
       there.cut = true
       await rejection(bench.within(hasty.wlock('w', { wait })), ErrUnknown)
       await rejection(bench.within(hasty.rlock('x', { wait })), ErrUnknown)
@@ -254,7 +292,11 @@ for (const store of stores()) {
       const reader = await bench.within(a.rlock('x'))
       const interrupted = new AbortController()
       const waiting = rejection(b.wlock('w', { signal: interrupted.signal }), Error)
-      await store.pass(2 * store.unitMs)
+      const reading = bench.process().manager
+      await store.until('the gate and three slots', async () => {
+        const leases = [...(await bench.within(reading.leases())).values()]
+        return leases.filter(({ holder }) => holder === 'write:w').length === 4
+      })
       interrupted.abort(new Error('interrupted'))
       await bench.within(waiting)
       const more = await bench.within(Promise.all(['p', 'q', 'r'].map((holder) => a.rlock(holder, { wait: lasting }))))
@@ -262,19 +304,26 @@ for (const store of stores()) {
     })
 
     it('DLM-8: a lock lives while its process does, ends with its timeout, and lapses after a crash', async () => {
-      a = lockOf(here, { duration })
-      const writer = await bench.within(a.wlock('w'))
-      await store.pass(1.5 * duration)
+      if (exact) {
+        const writer = await bench.within(lockOf(here, { duration }).wlock('w'))
+        await store.pass(1.5 * duration)
+        expect(writer.held).to.equal(true)
+        await bench.within(writer.unlock())
+      }
+      const living = lockOf(here, { manager: renewingEvery(here.manager, store.unitMs / 2) })
+      const writer = await bench.within(living.wlock('w', { wait: lasting }))
+      const leases = ['rwlocks/orders', ...[0, 1, 2, 3].map((slot) => `rwlocks/orders/${slot}`)]
+      await renewedThrice(store, there.manager, ...leases)
       expect(writer.held).to.equal(true)
       await bench.within(writer.unlock())
 
-      const timed = await bench.within(a.rlock('x', { timeout: duration / 2 }))
+      const timed = await bench.within(a.rlock('x', { timeout: store.unitMs }))
       await store.until('its end', () => timed.signal.aborted)
       expect((timed.signal.reason as ErrLost).reason).to.equal('expired')
       expect(() => timed.assertHeld()).to.throw(ErrLost)
       await rejection(timed.refresh(), ErrLost)
 
-      const crashed = await bench.within(a.wlock('w', { wait: lasting }))
+      const crashed = await bench.within(lockOf(here, { duration }).wlock('w', { wait: lasting }))
       await here.manager.stop()
       expect(crashed.held).to.equal(false)
       expect((await bench.within(b.rlock('x'))).held).to.equal(true)
@@ -334,12 +383,12 @@ for (const store of stores()) {
     })
 
     it('DLM-12: what a former lock of the same holder left undone does not end the present one', async () => {
-      const first = await bench.within(a.wlock('w', { timeout: duration / 2 }))
+      const first = await bench.within(a.wlock('w', { timeout: 2 * store.unitMs }))
       await bench.within(first.unlock())
       const second = await bench.within(a.wlock('w'))
       await bench.within(first.unlock())
       await rejection(first.refresh(), ErrLost)
-      await store.pass(0.8 * duration)
+      await store.pass(2.5 * store.unitMs)
       expect([first.held, second.held]).to.deep.equal([false, true])
       expect(second.fencingToken > first.fencingToken).to.equal(true)
     })
@@ -357,7 +406,7 @@ for (const store of stores()) {
       const writer = await bench.within(a.wlock('w'))
       const unhandled = await unhandledDuring(async () => {
         const waits = [a.rlock('x'), a.wlock('y')].map((call) => rejection(call, ErrStopped))
-        await store.pass(store.unitMs)
+        await store.pass(store.unitMs / 2)
         await bench.within(Promise.all([a.stop(), a.stop()]))
         await bench.within(Promise.all(waits))
       })
