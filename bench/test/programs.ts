@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { programOf } from 'lease-servers'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -11,7 +12,7 @@ export interface Ended {
 
 /** Runs the command `bench` to its end. The only place that says how the tests start a program. */
 export function runBench(...flags: readonly string[]): Promise<Ended> {
-  const node = ['--import', 'tsx', '--conditions', 'lease-source', '--expose-gc', 'bench/src/main.ts']
+  const node = ['--expose-gc', ...programOf('../src/main.ts', import.meta.url)]
   return new Promise((resolve) => {
     execFile(process.execPath, [...node, ...flags], { cwd: root }, (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr })

@@ -1,5 +1,5 @@
-import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
+import { programOf } from 'lease-servers'
 import { armMain, launchCounted, launchProcess } from '#src/arm-process.ts'
 import type { Adapter, Arm, Sample, Workload } from '#src/bench.ts'
 import type { BenchOptions } from '#src/options.ts'
@@ -93,7 +93,7 @@ describe('bench: the process of an arm', () => {
   })
 
   it('a process that ends is told of with its last words', async () => {
-    const dying = fileURLToPath(new URL('dying-arm.ts', import.meta.url))
+    const dying = String(programOf('./dying-arm.ts', import.meta.url).at(-1))
     const trial = await launchProcess(job, dying)
     const error = await trial.measure(1).catch((error: unknown) => error)
     expect(String(error)).to.contain('store (W1 on memory): its process ended with code 3\nmy last words')

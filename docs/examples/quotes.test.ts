@@ -1,9 +1,9 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { expect } from 'chai'
 
-const root = new URL('../../', import.meta.url)
+const root = pathToFileURL(`${process.cwd()}/`)
 /** `<!-- docs/examples/kysely.ts -->`, then a block of code: each of its paragraphs is in that file, in that order. */
 const quotes = /(?:<!-- docs\/examples\/(?<file>\S+) -->\n+)?```ts\n(?<code>.*?)```/gs
 

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
+import { programOf } from 'lease-servers'
 import { EtcdGround, type Ground, PostgresGround, RedisGround } from './grounds.ts'
 
 interface Ended {
@@ -16,8 +16,7 @@ interface Played extends Ended {
 }
 
 function startProgram(args: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
-  const main = fileURLToPath(new URL('../src/main.ts', import.meta.url))
-  return spawn(process.execPath, ['--import', 'tsx', '--conditions', 'lease-source', main, ...args], {
+  return spawn(process.execPath, [...programOf('../src/main.ts', import.meta.url), ...args], {
     env: { ...process.env, NO_COLOR: '', FORCE_COLOR: undefined, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import type { LeaseChange } from 'lease-core'
-import { etcdTargets, startEtcd, startProxy } from 'lease-servers'
+import { etcdTargets, nodeOptions, startEtcd, startProxy } from 'lease-servers'
 import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
@@ -162,12 +162,9 @@ for (const target of etcdTargets(1)) {
         await client.close()
         etcd.close()
         console.log('closed')`
-      const args = ['--import', 'tsx', '--conditions', 'lease-source', '--input-type', 'module', '--eval', script]
-      const { stdout } = await promisify(execFile)(process.execPath, args, {
-        cwd: import.meta.dirname,
-        timeout: 30_000,
-      })
+      const args = [...nodeOptions(import.meta.url), '--input-type', 'module', '--eval', script]
+      const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: import.meta.dirname })
       expect(stdout).to.equal('closed\n')
-    }).timeout(40_000)
+    })
   })
 }

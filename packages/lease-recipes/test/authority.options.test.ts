@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect } from 'chai'
 import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import { Authority, type AuthorityOptions } from '#src/authority.ts'
+import { programOf } from 'lease-servers'
 import { rejection } from './bench.ts'
 
 describe('Authority: options and small print', () => {
@@ -160,10 +160,9 @@ describe('Authority: options and small print', () => {
   })
 
   it('AU-5: a process whose authority is closed ends by itself', async () => {
-    const script = fileURLToPath(new URL('authority.exits.ts', import.meta.url))
-    const command = ['--import', 'tsx', '--conditions', 'lease-source', script]
     const { signal } = abort
-    const { stdout } = await promisify(execFile)(process.execPath, command, { signal })
+    const program = programOf('./authority.exits.ts', import.meta.url)
+    const { stdout } = await promisify(execFile)(process.execPath, program, { signal })
     expect(stdout).to.equal('held and closed\n')
   })
 

@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect } from 'chai'
 import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
 import { election, type ElectionNode, type NodeOptions } from '#src/election.ts'
+import { programOf } from 'lease-servers'
 import { rejection } from './bench.ts'
 
 describe('Election: options and small print', () => {
@@ -183,10 +183,9 @@ describe('Election: options and small print', () => {
   })
 
   it('LO-19: a process whose nodes are stopped ends by itself', async () => {
-    const script = fileURLToPath(new URL('election.exits.ts', import.meta.url))
-    const command = ['--import', 'tsx', '--conditions', 'lease-source', script]
     const { signal } = abort
-    const { stdout } = await promisify(execFile)(process.execPath, command, { signal })
+    const program = programOf('./election.exits.ts', import.meta.url)
+    const { stdout } = await promisify(execFile)(process.execPath, program, { signal })
     expect(stdout).to.equal('a leads\n')
   })
 

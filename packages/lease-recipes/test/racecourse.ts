@@ -1,10 +1,17 @@
 /** Where races of several processes are run: real servers, the processes, and the judge's eye on them. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import type { Manager } from 'lease-core'
 import { migrate } from 'lease-postgres'
-import { etcdTargets, freshDatabase, postgresTargets, redisTargets, until, type PostgresTarget } from 'lease-servers'
+import {
+  etcdTargets,
+  freshDatabase,
+  postgresTargets,
+  programOf,
+  redisTargets,
+  until,
+  type PostgresTarget,
+} from 'lease-servers'
 import { Pool } from 'pg'
 import { measureStalls, nowMs, type Entry, type RacerEntry, type Report, type Stall } from './racer.ts'
 
@@ -60,9 +67,7 @@ export class Racer {
 
   constructor(program: string, entry: RacerEntry, ended: (racer: Racer, code: number | null) => void) {
     this.name = entry.name
-    const file = fileURLToPath(new URL(program, import.meta.url))
-    const options = ['--import=tsx', '--conditions=lease-source']
-    this.#process = spawn(process.execPath, [...options, file, JSON.stringify(entry)], {
+    this.#process = spawn(process.execPath, [...programOf(program, import.meta.url), JSON.stringify(entry)], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
     })
     const { stdout } = this.#process

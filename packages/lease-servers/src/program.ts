@@ -8,6 +8,6 @@ export function nodeOptions(from: string): readonly string[] {
 
 /** Node's options and the file of a program. `name` is its source relative to the caller, whose `import.meta.url` is `from`. */
 export function programOf(name: string, from: string): readonly string[] {
-  const file = fileURLToPath(new URL(name, from))
-  return [...nodeOptions(from), from.endsWith('.ts') ? file : file.replace(/\.ts$/, '.js')]
+  const built = name.replace('/src/', '/dist/').replace(/\.ts$/, '.js')
+  return [...nodeOptions(from), fileURLToPath(new URL(from.endsWith('.ts') ? name : built, from))]
 }

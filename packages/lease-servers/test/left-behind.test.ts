@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { until } from 'lease-servers'
+import { nodeOptions, until } from 'lease-servers'
 
 /** How a program starts a server, and all processes of it. */
 const kinds = {
@@ -36,15 +36,11 @@ function programOf(chosen: readonly Kind[]): string {
 }
 
 function startProgram(text: string, env: NodeJS.ProcessEnv): ChildProcess {
-  return spawn(
-    process.execPath,
-    ['--import', 'tsx', '--conditions', 'lease-source', '--input-type=module', '-e', text],
-    {
-      cwd: import.meta.dirname,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, NODE_OPTIONS: '', ...env },
-    },
-  )
+  return spawn(process.execPath, [...nodeOptions(import.meta.url), '--input-type=module', '-e', text], {
+    cwd: import.meta.dirname,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NODE_OPTIONS: '', ...env },
+  })
 }
 
 /** A program that has started servers, in a folder of its own for their folders. */
