@@ -52,7 +52,9 @@ export async function openSetting(target: { readonly url: string }): Promise<Set
       return substrate
     },
     async lapse(...leases) {
-      const { rowCount } = await pool.query('UPDATE lease SET expiry = clock_timestamp() WHERE name = ANY($1)', [leases])
+      const { rowCount } = await pool.query('UPDATE lease SET expiry = clock_timestamp() WHERE name = ANY($1)', [
+        leases,
+      ])
       if (rowCount !== leases.length) throw new Error(`${rowCount} rows for ${leases.length} leases`)
     },
     async lapsed(leases, byMs = 0) {

@@ -174,10 +174,9 @@ for (const target of postgresTargets()) {
       const pool = new Pool({ connectionString: setting.url, application_name: application }) // nobody listens to its errors
       const substrate = setting.substrate({ pool })
       await grant(substrate, claim('l', 'a', 60_000))
-      await setting.pool.query(
-        'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1',
-        [application],
-      )
+      await setting.pool.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1', [
+        application,
+      ])
       await eventually(() => pool.totalCount === 0)
       expect(await readOne(substrate, 'l')).to.include({ holder: 'a' })
       await pool.end()
