@@ -89,10 +89,10 @@ for (const target of postgresTargets()) {
       await setting.pool.query('INSERT INTO account SELECT unnest($1::text[]), 0', [leases])
       const pool = setting.newPool({ max: 24 })
       const course = { granted: 0, committed: 0, refused: 0, violations: 0 }
-      let over = false
+      const end = new AbortController()
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 1 }) })
-        for (let turn = 0; !over; turn++) {
+        for (let turn = 0; !end.signal.aborted; turn++) {
           const lease = leases[turn % leases.length] ?? ''
           const durationMs = briefMs()
           const [verdict] = await substrate.apply([claim(lease, holder, durationMs)], newCall())
@@ -119,15 +119,15 @@ for (const target of postgresTargets()) {
       const referee = async (): Promise<void> => {
         const look = async (): Promise<boolean> => {
           course.violations = await violationsOn(leases)
-          return over || isEnough(course)
+          return end.signal.aborted || isEnough(course)
         }
         await until('enough has happened in the race', look, 100)
-        over = true
+        end.abort()
       }
       try {
         await Promise.all([referee(), ...Array.from({ length: 16 }, (_, index) => worker(`w${index}`))])
       } finally {
-        over = true
+        end.abort()
       }
       return { ...course, violations: await violationsOn(leases) }
     }

@@ -111,8 +111,8 @@ for (const target of postgresTargets()) {
       await filler.pool.query('ALTER TABLE lease SET (autovacuum_enabled = off)')
       const allKinds = async (substrate: PostgresSubstrate, leases: readonly string[]): Promise<void> => {
         const apply = (op: (lease: string) => Op): Promise<unknown> => substrate.apply(leases.map(op), newCall())
-        await apply((lease) => extend(lease, 'a', 90_000))
-        await apply((lease) => claim(lease, 'b', 90_000))
+        await apply((lease) => extend(lease, 'a', 900_000))
+        await apply((lease) => claim(lease, 'b', 900_000))
         await apply((lease) => release(lease, 'a'))
         await apply((lease) => claim(lease, 'b', 1, { place: 0 }))
         await sleep(5)
@@ -130,7 +130,7 @@ for (const target of postgresTargets()) {
       const names = Array.from({ length: 10_000 }, (_, index) => `l${index}`)
       for (let from = 0; from < names.length; from += 2_500) {
         const verdicts = await filler.substrate.apply(
-          names.slice(from, from + 2_500).map((name) => claim(name, 'a', 60_000)),
+          names.slice(from, from + 2_500).map((name) => claim(name, 'a', 600_000)),
           newCall(),
         )
         expect(verdicts.every(({ outcome }) => outcome === 'granted')).to.equal(true)
