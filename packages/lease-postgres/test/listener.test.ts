@@ -179,7 +179,7 @@ for (const target of postgresTargets()) {
       await using proxy = await startProxy(setting.url)
       const substrate = setting.substrate({ listen: () => new Client({ connectionString: proxy.url(setting.url) }) })
       await watched(substrate.watch)
-      proxy.pause() // whatever waits for an answer waits forever
+      proxy.hold() // no answer, and nobody reads that we hang up
       await substrate.close()
     })
 

@@ -203,7 +203,10 @@ for (const target of postgresTargets()) {
       }
       const collector = async (): Promise<void> => {
         const pool = setting.newPool({ max: 1 })
-        while (!isEnough()) collected += await collect(pool, { namespace, retention: 0.001 })
+        while (!isEnough()) {
+          const count = await collect(pool, { namespace, retention: 0.001 })
+          collected += count // not in one expression: the other collector adds meanwhile
+        }
       }
       await Promise.all([...['a', 'b', 'c', 'd'].map(worker), collector(), collector()])
     })
