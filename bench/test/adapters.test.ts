@@ -8,12 +8,12 @@ import {
   type Ground,
   type Place,
   type Substrate,
-} from '../src/bench.ts'
-import { etcd } from '../src/substrates/etcd.ts'
-import { memory } from '../src/substrates/memory.ts'
-import { postgres } from '../src/substrates/postgres.ts'
-import { redis } from '../src/substrates/redis.ts'
-import { workloads } from '../src/workloads/index.ts'
+} from '#src/bench.ts'
+import { etcd } from '#src/substrates/etcd.ts'
+import { memory } from '#src/substrates/memory.ts'
+import { postgres } from '#src/substrates/postgres.ts'
+import { redis } from '#src/substrates/redis.ts'
+import { workloads } from '#src/workloads/index.ts'
 import { testServers } from './servers.ts'
 
 const servers = testServers()

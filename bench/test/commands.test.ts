@@ -1,6 +1,6 @@
 import { expect } from 'chai'
-import type { Ground } from '../src/bench.ts'
-import { substrateNamed } from '../src/substrates/index.ts'
+import type { Ground } from '#src/bench.ts'
+import { substrateNamed } from '#src/substrates/index.ts'
 import { testServers } from './servers.ts'
 
 // In memory only what the library sends is counted: see what the workloads measure.

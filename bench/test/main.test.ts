@@ -5,10 +5,10 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
 import { CommanderError } from 'commander'
-import { fillDocument } from '../src/markdown.ts'
-import { parseOptions } from '../src/options.ts'
-import { reportOf, type Report } from '../src/report.ts'
-import { workloads } from '../src/workloads/index.ts'
+import { fillDocument } from '#src/markdown.ts'
+import { parseOptions } from '#src/options.ts'
+import { reportOf, type Report } from '#src/report.ts'
+import { workloads } from '#src/workloads/index.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const quick = '--substrate memory --workload W1,W5 --seconds 0.05 --warm-up 0 --repetitions 2'.split(' ')

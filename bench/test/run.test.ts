@@ -1,9 +1,9 @@
 import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
-import { launchProcess } from '../src/arm-process.ts'
-import type { Adapter, Arm, Sample, Workload } from '../src/bench.ts'
-import type { BenchOptions } from '../src/options.ts'
-import { run, type Failure, type Job, type Launch, type TableResult } from '../src/run.ts'
+import { launchProcess } from '#src/arm-process.ts'
+import type { Adapter, Arm, Sample, Workload } from '#src/bench.ts'
+import type { BenchOptions } from '#src/options.ts'
+import { run, type Failure, type Job, type Launch, type TableResult } from '#src/run.ts'
 
 const options: BenchOptions = {
   substrates: ['memory'],

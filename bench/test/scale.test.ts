@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Manager, memoryClient, MemoryStore, type Hold } from 'lease-core'
-import { countingClock } from '../src/counting-clock.ts'
+import { countingClock } from '#src/counting-clock.ts'
 
 describe('bench: scale', function () {
   this.timeout(180_000)

@@ -1,5 +1,5 @@
 import { etcdTargets, postgresTargets, redisTargets } from 'lease-servers'
-import type { SubstrateName } from '../src/bench.ts'
+import type { SubstrateName } from '#src/bench.ts'
 
 /** The servers of the tests; call it while the test file is loaded. Each is known from the first `before` hook on. */
 export function testServers(): Readonly<Record<SubstrateName, () => string>> {

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
-import { figure } from '../src/report.ts'
-import { pairedRatio, quantile, summarize } from '../src/statistics.ts'
+import { figure } from '#src/report.ts'
+import { pairedRatio, quantile, summarize } from '#src/statistics.ts'
 
 describe('bench: statistics', () => {
   it('a summary is the median with the lowest and the highest', () => {

@@ -1,8 +1,8 @@
 import { expect } from 'chai'
-import type { Adapter, Contestant, Ground, Kept, Sample, Setting, Workload } from '../src/bench.ts'
-import { memory } from '../src/substrates/memory.ts'
-import { w3Renewals } from '../src/workloads/w3-renewals.ts'
-import { w4HandOff } from '../src/workloads/w4-hand-off.ts'
+import type { Adapter, Contestant, Ground, Kept, Sample, Setting, Workload } from '#src/bench.ts'
+import { memory } from '#src/substrates/memory.ts'
+import { w3Renewals } from '#src/workloads/w3-renewals.ts'
+import { w4HandOff } from '#src/workloads/w4-hand-off.ts'
 
 describe('bench: what workloads measure', function () {
   this.timeout(30_000)

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
-import { Agenda, type Task } from '../src/agenda.ts'
-import { TestClock } from '../src/testing/index.ts'
+import { Agenda, type Task } from '#src/agenda.ts'
+import { TestClock } from '#src/testing/index.ts'
 
 function task(wake: () => void): Task {
   return { wakeAtMs: -1, wake }

@@ -1,8 +1,8 @@
 import { getEventListeners } from 'node:events'
 import { expect } from 'chai'
 import { spy, useFakeTimers, type SinonFakeTimers } from 'sinon'
-import { sleep, systemClock } from '../src/clock.ts'
-import { TestClock, track } from '../src/testing/index.ts'
+import { sleep, systemClock } from '#src/clock.ts'
+import { TestClock, track } from '#src/testing/index.ts'
 import { rejection } from './manager.bench.ts'
 
 describe("systemClock: the machine's clocks", () => {

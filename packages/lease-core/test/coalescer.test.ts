@@ -1,6 +1,6 @@
 import { expect } from 'chai'
-import { Coalescer } from '../src/coalescer.ts'
-import { TestClock } from '../src/testing/index.ts'
+import { Coalescer } from '#src/coalescer.ts'
+import { TestClock } from '#src/testing/index.ts'
 
 class Bench {
   readonly batches: (readonly number[])[] = []

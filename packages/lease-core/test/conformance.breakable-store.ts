@@ -3,10 +3,10 @@
  * overrides with one defect. Unbroken, it keeps the whole contract, which also shows that the kit does not merely
  * describe the memory substrate.
  */
-import type { LeaseChange } from '../src/client.ts'
-import type { Clock } from '../src/clock.ts'
-import { ErrNotHeld, ErrTrapdoor } from '../src/errors.ts'
-import type { Trapdoor } from '../src/lease.ts'
+import type { LeaseChange } from '#src/client.ts'
+import type { Clock } from '#src/clock.ts'
+import { ErrNotHeld, ErrTrapdoor } from '#src/errors.ts'
+import type { Trapdoor } from '#src/lease.ts'
 import {
   granted,
   refused,
@@ -20,7 +20,7 @@ import {
   type ReleaseOp,
   type Substrate,
   type Verdict,
-} from '../src/substrate.ts'
+} from '#src/substrate.ts'
 
 export interface Term {
   readonly lease: string

@@ -1,5 +1,5 @@
 /** A test runner in miniature: runs the kit and keeps the outcome of every clause. */
-import type { Runner, TestFunction } from '../src/conformance/index.ts'
+import type { Runner, TestFunction } from '#src/conformance/index.ts'
 
 export interface Outcome {
   /** Chapter and clause. */

@@ -1,8 +1,8 @@
 /** Stores and clients with one defect each: bugs that lock libraries have had, or that an adapter may easily have. */
-import { bound } from '../src/conformance/manager.ts'
-import type { Client, LeaseChange } from '../src/client.ts'
-import { ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '../src/errors.ts'
-import type { Info } from '../src/lease.ts'
+import { bound } from '#src/conformance/manager.ts'
+import type { Client, LeaseChange } from '#src/client.ts'
+import { ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import type { Info } from '#src/lease.ts'
 import {
   granted,
   refused,
@@ -14,7 +14,7 @@ import {
   type Op,
   type ReleaseOp,
   type Verdict,
-} from '../src/substrate.ts'
+} from '#src/substrate.ts'
 import { BreakableStore, type Term } from './conformance.breakable-store.ts'
 
 export interface Defect {

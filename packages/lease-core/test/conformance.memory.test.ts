@@ -1,9 +1,9 @@
 import { after, before, describe, it } from 'mocha'
-import { conformance, faultsOf, type Guard, type Harness } from '../src/conformance/index.ts'
-import type { Trapdoor } from '../src/lease.ts'
-import { MemoryGuard, memoryClient, MemoryStore, MemorySubstrate } from '../src/memory/index.ts'
-import { SubstrateClient } from '../src/substrate-client.ts'
-import { FaultySubstrate, TestClock } from '../src/testing/index.ts'
+import { conformance, faultsOf, type Guard, type Harness } from '#src/conformance/index.ts'
+import type { Trapdoor } from '#src/lease.ts'
+import { MemoryGuard, memoryClient, MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
 
 for (const serverClock of [true, false]) {
   conformance({ describe, it, before, after }, memoryHarness(serverClock))

@@ -10,7 +10,7 @@ import {
   ErrUnknown,
   LeaseError,
   notValid,
-} from '../src/errors.ts'
+} from '#src/errors.ts'
 
 const classes = [
   [ErrClaimDenied, 'ErrClaimDenied', 'LEASE_CLAIM_DENIED'],

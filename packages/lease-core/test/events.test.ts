@@ -1,7 +1,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { expect } from 'chai'
-import { LeaseEvents, type LeaseEvent } from '../src/events.ts'
-import { TestClock } from '../src/testing/index.ts'
+import { LeaseEvents, type LeaseEvent } from '#src/events.ts'
+import { TestClock } from '#src/testing/index.ts'
 
 const released = (lease: string): LeaseEvent => ({ type: 'released', lease, holder: 'a' })
 const settle = (): Promise<void> => new TestClock().settle()

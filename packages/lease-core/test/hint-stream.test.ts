@@ -1,7 +1,7 @@
 import { expect } from 'chai'
-import type { LeaseChange } from '../src/client.ts'
-import { HintStream } from '../src/hint-stream.ts'
-import { TestClock } from '../src/testing/index.ts'
+import type { LeaseChange } from '#src/client.ts'
+import { HintStream } from '#src/hint-stream.ts'
+import { TestClock } from '#src/testing/index.ts'
 
 /** One connection as the test plays it. */
 class Line {

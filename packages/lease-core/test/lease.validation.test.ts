@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { Duration } from 'luxon'
-import { ErrNotValid } from '../src/errors.ts'
-import { brokenDurationRule, checkNames, checkRequest, MAX_DURATION_MS, validateString } from '../src/lease.ts'
+import { ErrNotValid } from '#src/errors.ts'
+import { brokenDurationRule, checkNames, checkRequest, MAX_DURATION_MS, validateString } from '#src/lease.ts'
 
 describe('validateString: what may name a lease or a holder', () => {
   for (const name of ['a', 'worker-1', 'a/b:c@d', 'ÄÖÜ-日本', '👩‍🚀', 'x'.repeat(255), 'ä'.repeat(127)]) {

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrNotValid, ErrUnknown, type ErrLost } from '../src/errors.ts'
-import type { HoldOptions } from '../src/roles.ts'
-import { track } from '../src/testing/index.ts'
+import { ErrClaimDenied, ErrNotValid, ErrUnknown, type ErrLost } from '#src/errors.ts'
+import type { HoldOptions } from '#src/roles.ts'
+import { track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const leases = ['s/0', 's/1', 's/2']

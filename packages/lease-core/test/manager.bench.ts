@@ -1,9 +1,9 @@
 /** What the tests of the Manager share: a store, a wire on which everything can go wrong, time that stands still. */
 import { expect } from 'chai'
-import { Manager, type ManagerConfig } from '../src/manager.ts'
-import { MemoryStore, MemorySubstrate } from '../src/memory/index.ts'
-import { SubstrateClient } from '../src/substrate-client.ts'
-import { FaultySubstrate, TestClock, type FaultySubstrateOptions, type TestClockOptions } from '../src/testing/index.ts'
+import { Manager, type ManagerConfig } from '#src/manager.ts'
+import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { FaultySubstrate, TestClock, type FaultySubstrateOptions, type TestClockOptions } from '#src/testing/index.ts'
 
 export interface BenchOptions {
   readonly wire?: FaultySubstrateOptions

@@ -1,8 +1,8 @@
 import { expect } from 'chai'
-import { ErrNotHeld, ErrNotValid, ErrTrapdoor, ErrUnknown } from '../src/errors.ts'
-import { Manager } from '../src/manager.ts'
-import { MemoryGuard } from '../src/memory/index.ts'
-import { infoOf, ScriptedClient, TestClock, track } from '../src/testing/index.ts'
+import { ErrNotHeld, ErrNotValid, ErrTrapdoor, ErrUnknown } from '#src/errors.ts'
+import { Manager } from '#src/manager.ts'
+import { MemoryGuard } from '#src/memory/index.ts'
+import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 describe('Token.check, decision 7: within the early bound no I/O, otherwise exactly one read', () => {

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, ErrUnknown } from '../src/errors.ts'
-import { Manager } from '../src/manager.ts'
-import { infoOf, ScriptedClient, TestClock, track } from '../src/testing/index.ts'
+import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import { Manager } from '#src/manager.ts'
+import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const options = { duration: 30_000 }

@@ -1,9 +1,9 @@
 import { expect } from 'chai'
-import { ErrNotValid, ErrStopped } from '../src/errors.ts'
-import type { Info } from '../src/lease.ts'
-import type { Manager } from '../src/manager.ts'
-import type { ObserveOptions } from '../src/roles.ts'
-import { track } from '../src/testing/index.ts'
+import { ErrNotValid, ErrStopped } from '#src/errors.ts'
+import type { Info } from '#src/lease.ts'
+import type { Manager } from '#src/manager.ts'
+import type { ObserveOptions } from '#src/roles.ts'
+import { track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 /** Everything an observer sees, in short. */

@@ -1,7 +1,7 @@
 /** Sentences of decision 20 that have no better place; the others are in the files of the methods they belong to. */
 import { expect } from 'chai'
-import { ErrInvalid } from '../src/errors.ts'
-import { track } from '../src/testing/index.ts'
+import { ErrInvalid } from '#src/errors.ts'
+import { track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 describe('Small print, decision 20', () => {

@@ -1,8 +1,8 @@
 import { getEventListeners } from 'node:events'
 import { expect } from 'chai'
-import { ErrLost, ErrStopped } from '../src/errors.ts'
-import { Manager } from '../src/manager.ts'
-import { infoOf, ScriptedClient, TestClock, track } from '../src/testing/index.ts'
+import { ErrLost, ErrStopped } from '#src/errors.ts'
+import { Manager } from '#src/manager.ts'
+import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const options = { duration: 30_000 }

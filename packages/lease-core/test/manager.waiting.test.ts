@@ -1,9 +1,9 @@
 import { getEventListeners, setMaxListeners } from 'node:events'
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrInvalid, ErrNotValid, ErrUnknown } from '../src/errors.ts'
-import type { Hold } from '../src/hold.ts'
-import { Manager } from '../src/manager.ts'
-import { infoOf, ScriptedClient, TestClock, track, type Tracked } from '../src/testing/index.ts'
+import { ErrClaimDenied, ErrInvalid, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import type { Hold } from '#src/hold.ts'
+import { Manager } from '#src/manager.ts'
+import { infoOf, ScriptedClient, TestClock, track, type Tracked } from '#src/testing/index.ts'
 import { Bench, rejection, type Process } from './manager.bench.ts'
 
 describe('Manager.waitUntilExpired, decision 8', () => {

@@ -1,8 +1,8 @@
 import { expect } from 'chai'
-import type { Client } from '../src/client.ts'
-import { ErrInvalid } from '../src/errors.ts'
-import { memoryClient, MemoryGuard, MemoryStore } from '../src/memory/index.ts'
-import { TestClock } from '../src/testing/index.ts'
+import type { Client } from '#src/client.ts'
+import { ErrInvalid } from '#src/errors.ts'
+import { memoryClient, MemoryGuard, MemoryStore } from '#src/memory/index.ts'
+import { TestClock } from '#src/testing/index.ts'
 
 async function invalid(work: Promise<void>): Promise<void> {
   let error: unknown

@@ -1,9 +1,9 @@
 import { expect } from 'chai'
-import type { LeaseChange } from '../src/client.ts'
-import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from '../src/errors.ts'
-import { MemoryGuard, MemoryStore, MemorySubstrate } from '../src/memory/index.ts'
-import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Verdict } from '../src/substrate.ts'
-import { TestClock } from '../src/testing/index.ts'
+import type { LeaseChange } from '#src/client.ts'
+import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from '#src/errors.ts'
+import { MemoryGuard, MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
+import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Verdict } from '#src/substrate.ts'
+import { TestClock } from '#src/testing/index.ts'
 
 const call: Call = { signal: new AbortController().signal, timeoutMs: 1000 }
 

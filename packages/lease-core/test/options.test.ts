@@ -1,11 +1,11 @@
 import { expect } from 'chai'
-import { ErrNotValid } from '../src/errors.ts'
-import { LeaseEvents } from '../src/events.ts'
-import { Manager } from '../src/manager.ts'
-import { MemorySubstrate } from '../src/memory/index.ts'
-import { parseHoldOptions, parseManagerConfig, parseSubstrateClientOptions } from '../src/options.ts'
-import { SubstrateClient } from '../src/substrate-client.ts'
-import { ScriptedClient, TestClock } from '../src/testing/index.ts'
+import { ErrNotValid } from '#src/errors.ts'
+import { LeaseEvents } from '#src/events.ts'
+import { Manager } from '#src/manager.ts'
+import { MemorySubstrate } from '#src/memory/index.ts'
+import { parseHoldOptions, parseManagerConfig, parseSubstrateClientOptions } from '#src/options.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { ScriptedClient, TestClock } from '#src/testing/index.ts'
 
 function problemsOf(parse: () => unknown): string[] {
   try {

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { Renewals, type Renewable } from '../src/renewals.ts'
+import { Renewals, type Renewable } from '#src/renewals.ts'
 
 const now = { monotonicMs: 0, wallMs: 0 }
 

@@ -1,9 +1,9 @@
 import { expect } from 'chai'
-import { Belief } from '../src/belief.ts'
-import { systemClock } from '../src/clock.ts'
-import { inViewSince } from '../src/observer.ts'
-import { elapsedForHolder, elapsedForObserver, Glance, instant, lapseWindowMs, trustWindowMs } from '../src/skew.ts'
-import { TestClock } from '../src/testing/index.ts'
+import { Belief } from '#src/belief.ts'
+import { systemClock } from '#src/clock.ts'
+import { inViewSince } from '#src/observer.ts'
+import { elapsedForHolder, elapsedForObserver, Glance, instant, lapseWindowMs, trustWindowMs } from '#src/skew.ts'
+import { TestClock } from '#src/testing/index.ts'
 
 const at = (monotonicMs: number, wallMs: number) => ({ monotonicMs, wallMs })
 

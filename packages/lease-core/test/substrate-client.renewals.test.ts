@@ -1,9 +1,9 @@
 import { expect } from 'chai'
-import type { Renewal } from '../src/client.ts'
-import { ErrInvalid, ErrUnknown } from '../src/errors.ts'
-import { MemoryStore, MemorySubstrate } from '../src/memory/index.ts'
-import { SubstrateClient } from '../src/substrate-client.ts'
-import { FaultySubstrate, TestClock } from '../src/testing/index.ts'
+import type { Renewal } from '#src/client.ts'
+import { ErrInvalid, ErrUnknown } from '#src/errors.ts'
+import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
 
 const request = { holder: 'a', duration: 30_000 }
 

@@ -1,10 +1,10 @@
 import { getEventListeners } from 'node:events'
 import { expect } from 'chai'
-import { ErrInvalid, ErrNotValid, ErrUnknown } from '../src/errors.ts'
-import { MemoryStore, MemorySubstrate } from '../src/memory/index.ts'
-import type { Call, ClaimOp, Op } from '../src/substrate.ts'
-import { SubstrateClient } from '../src/substrate-client.ts'
-import { FaultySubstrate, TestClock, track } from '../src/testing/index.ts'
+import { ErrInvalid, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
+import type { Call, ClaimOp, Op } from '#src/substrate.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { FaultySubstrate, TestClock, track } from '#src/testing/index.ts'
 import { rejection } from './manager.bench.ts'
 
 class Bench {

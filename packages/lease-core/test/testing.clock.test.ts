@@ -1,6 +1,6 @@
 import { expect } from 'chai'
-import { sleep, systemClock } from '../src/clock.ts'
-import { TestClock, track } from '../src/testing/index.ts'
+import { sleep, systemClock } from '#src/clock.ts'
+import { TestClock, track } from '#src/testing/index.ts'
 
 describe('TestClock: time stands still until the test moves it', () => {
   it('shows the same readings however long the test takes', async () => {

@@ -1,8 +1,8 @@
 import { expect } from 'chai'
-import type { LeaseChange } from '../src/client.ts'
-import { MemoryStore, MemorySubstrate } from '../src/memory/index.ts'
-import type { Call, ClaimOp, Op, Verdict } from '../src/substrate.ts'
-import { FaultySubstrate, InjectedFault, TestClock, track, type FaultySubstrateOptions } from '../src/testing/index.ts'
+import type { LeaseChange } from '#src/client.ts'
+import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
+import type { Call, ClaimOp, Op, Verdict } from '#src/substrate.ts'
+import { FaultySubstrate, InjectedFault, TestClock, track, type FaultySubstrateOptions } from '#src/testing/index.ts'
 
 function claim(lease: string, holder = 'a'): ClaimOp {
   const nonce = `${holder}-1`

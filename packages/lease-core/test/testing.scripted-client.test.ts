@@ -1,9 +1,9 @@
 import { expect } from 'chai'
 import { Duration } from 'luxon'
-import type { LeaseChange } from '../src/client.ts'
-import { sleep } from '../src/clock.ts'
-import { ErrInvalid } from '../src/errors.ts'
-import { infoOf, ScriptedClient, TestClock, track } from '../src/testing/index.ts'
+import type { LeaseChange } from '#src/client.ts'
+import { sleep } from '#src/clock.ts'
+import { ErrInvalid } from '#src/errors.ts'
+import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 
 async function thrown(work: Promise<unknown>): Promise<unknown> {
   return work.then(

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { describe, it } from 'mocha'
-import { TestClock, whileLive } from '../src/testing/index.ts'
+import { TestClock, whileLive } from '#src/testing/index.ts'
 
 describe('whileLive', () => {
   it('gives the outcome of an attempt that was in time', async () => {

@@ -3,7 +3,7 @@ import { TestClock } from 'lease-core/testing'
 import { etcdTargets } from 'lease-servers'
 import { claim, extend, grant, newCall, sleep, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
-import { Buckets } from '../src/buckets.ts'
+import { Buckets } from '#src/buckets.ts'
 
 describe('buckets', () => {
   /** A server that says how often it was asked, and for what. */

@@ -5,8 +5,8 @@ import { etcdTargets } from 'lease-servers'
 import type { EtcdTxn, EtcdTxnAnswer } from 'lease-etcd'
 import { claim, extend, newCall, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
-import { decoded, encoded } from '../src/renewal-codec.ts'
-import { get, isAbsent, isOfTerm, isUnchanged, NO_LEASE, put, touch, when } from '../src/txn.ts'
+import { decoded, encoded } from '#src/renewal-codec.ts'
+import { get, isAbsent, isOfTerm, isUnchanged, NO_LEASE, put, touch, when } from '#src/txn.ts'
 
 /** The driver's own ways to bytes and back. */
 interface Definition {

@@ -1,6 +1,6 @@
 /** A program that stands, works, and closes; nothing but the authority could keep it alive. Its manager is not stopped. */
 import { Manager, memoryClient, MemoryStore } from 'lease-core'
-import { Authority } from '../src/authority.ts'
+import { Authority } from '#src/authority.ts'
 
 const store = new MemoryStore()
 const [a, b] = ['a', 'b'].map(

@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import { expect } from 'chai'
 import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
-import { Authority, type AuthorityOptions } from '../src/authority.ts'
+import { Authority, type AuthorityOptions } from '#src/authority.ts'
 import { rejection } from './bench.ts'
 
 describe('Authority: options and small print', () => {

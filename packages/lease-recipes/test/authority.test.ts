@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrLost, ErrNotHeld, ErrStopped, ErrUnknown } from 'lease-core'
 import { DateTime } from 'luxon'
-import { Authority, type AuthorityEvents, type AuthorityOptions } from '../src/authority.ts'
+import { Authority, type AuthorityEvents, type AuthorityOptions } from '#src/authority.ts'
 import { Bench, record, rejection, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 

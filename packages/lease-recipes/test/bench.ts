@@ -1,6 +1,6 @@
 /** What the suites of the standing recipes share: processes at one store whose line can be cut, and a record of events. */
 import { ErrUnknown, Manager, type Client, type Renewal } from 'lease-core'
-import type { Emitter, EventMap } from '../src/emitter.ts'
+import type { Emitter, EventMap } from '#src/emitter.ts'
 import { unique, type Store } from './stores.ts'
 
 /** The calls of a `Client` that go to the store. */

@@ -1,6 +1,6 @@
 /** A program with nodes that are stopped; nothing but these could keep it alive. Their managers are not stopped. */
 import { Manager, memoryClient, MemoryStore } from 'lease-core'
-import { election, type ElectionNode } from '../src/election.ts'
+import { election, type ElectionNode } from '#src/election.ts'
 
 const store = new MemoryStore()
 const [a, b] = ['a', 'b'].map((id) => {

@@ -4,7 +4,7 @@ import { promisify } from 'node:util'
 import { expect } from 'chai'
 import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { election, type ElectionNode, type NodeOptions } from '../src/election.ts'
+import { election, type ElectionNode, type NodeOptions } from '#src/election.ts'
 import { rejection } from './bench.ts'
 
 describe('Election: options and small print', () => {

@@ -1,6 +1,6 @@
 /** One process of the race: a node of an election that says when it leads. It resigns when it is told anything. */
 import { Manager } from 'lease-core'
-import { election } from '../src/election.ts'
+import { election } from '#src/election.ts'
 import { nowMs, openClient, racerEntry, report, reportReliance } from './racer.ts'
 
 const entry = racerEntry()

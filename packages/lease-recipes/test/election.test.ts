@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { ErrLost, ErrNotHeld, ErrNotValid, ErrStopped, ErrUnknown } from 'lease-core'
-import { election, type ElectionNode, type Leader, type NodeEvents, type NodeOptions } from '../src/election.ts'
+import { election, type ElectionNode, type Leader, type NodeEvents, type NodeOptions } from '#src/election.ts'
 import { Bench, record, rejection, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { Emitter } from '../src/emitter.ts'
+import { Emitter } from '#src/emitter.ts'
 
 interface Events {
   step: [number]

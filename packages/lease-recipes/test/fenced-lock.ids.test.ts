@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { validateString } from 'lease-core'
-import { brokenLockIdRule, decodeLockId, encodeLockId, type LockId } from '../src/lock-id.ts'
+import { brokenLockIdRule, decodeLockId, encodeLockId, type LockId } from '#src/lock-id.ts'
 
 /** Ids that must not meet, with what has been confused elsewhere side by side. */
 const ids: readonly LockId[] = [

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, Manager } from 'lease-core'
-import { FailClosedLock } from '../src/fenced-lock.ts'
+import { FailClosedLock } from '#src/fenced-lock.ts'
 import { conflicts, pass, racecourses, Racers, type OpenRacecourse, type Racer } from './racecourse.ts'
 import { openClient } from './racer.ts'
 import { unique } from './stores.ts'

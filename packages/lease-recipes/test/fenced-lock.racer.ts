@@ -1,6 +1,6 @@
 /** One process of the race: waits for a fail-closed lock and keeps it. It releases it when it is told anything. */
 import { ErrUnknown, Manager } from 'lease-core'
-import { FailClosedLock, type FencedLock } from '../src/fenced-lock.ts'
+import { FailClosedLock, type FencedLock } from '#src/fenced-lock.ts'
 import { nowMs, openClient, racerEntry, report, reportReliance } from './racer.ts'
 
 const entry = racerEntry()

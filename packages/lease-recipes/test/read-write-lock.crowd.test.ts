@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrStopped, ErrUnknown, sleep } from 'lease-core'
 import { track } from 'lease-core/testing'
-import { ReadWriteLock, type Lock } from '../src/read-write-lock.ts'
+import { ReadWriteLock, type Lock } from '#src/read-write-lock.ts'
 import { Bench, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrNotValid, ErrUnknown, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
-import { ReadWriteLock, type ReadWriteLockOptions } from '../src/read-write-lock.ts'
+import { ReadWriteLock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { rejection } from './bench.ts'
 
 describe('Read-write lock: options and small print', () => {

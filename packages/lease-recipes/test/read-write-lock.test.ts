@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrLost, ErrStopped, ErrUnknown, sleep } from 'lease-core'
-import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '../src/read-write-lock.ts'
+import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { ErrUnknown, type Info, type Manager } from 'lease-core'
-import { ErrNoSemaphore, Semaphores } from '../src/semaphore.ts'
+import { ErrNoSemaphore, Semaphores } from '#src/semaphore.ts'
 import { Bench, rejection, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 

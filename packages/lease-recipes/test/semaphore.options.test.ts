@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
-import { Semaphores, type SemaphoresOptions } from '../src/semaphore.ts'
+import { Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
 import { Process, rejection } from './bench.ts'
 import type { Store } from './stores.ts'
 

@@ -10,7 +10,7 @@ import { etcdTargets, freshDatabase, postgresTargets, redisTargets } from 'lease
 import { Etcd3 } from 'etcd3'
 import { Redis } from 'ioredis'
 import { Pool } from 'pg'
-import { Semaphores } from '../src/semaphore.ts'
+import { Semaphores } from '#src/semaphore.ts'
 import { unique } from './stores.ts'
 
 const GRANTS = 2000

@@ -1,7 +1,7 @@
 /** One process of the race: takes permits again and again, and says on which it relied, and when. */
 import { writeSync } from 'node:fs'
 import { ErrClaimDenied, ErrUnknown, Manager, type Client } from 'lease-core'
-import { Semaphores } from '../src/semaphore.ts'
+import { Semaphores } from '#src/semaphore.ts'
 
 const [kind = '', url = '', namespace = '', name = ''] = process.argv.slice(2)
 

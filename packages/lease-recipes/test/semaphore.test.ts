@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown } from 'lease-core'
-import { ErrLimitMismatch, ErrNoSemaphore, Semaphores, type SemaphoresOptions } from '../src/semaphore.ts'
+import { ErrLimitMismatch, ErrNoSemaphore, Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 

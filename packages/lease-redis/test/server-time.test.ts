@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { systemClock } from 'lease-core'
-import { ServerTime } from '../src/server-time.ts'
+import { ServerTime } from '#src/server-time.ts'
 
 describe('the time of the server', () => {
   const setUp = () => {
