@@ -1,8 +1,9 @@
 import { expect } from 'chai'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from 'lease-core'
+import { whileLive } from 'lease-core/testing'
 import { postgresTargets } from 'lease-servers'
 import { SqlGuard, type PostgresSubstrate } from 'lease-postgres'
-import { claim, grant, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { claim, grant, newCall, release, settle, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
@@ -17,7 +18,8 @@ for (const target of postgresTargets()) {
       await setting.pool.query(`INSERT INTO account VALUES ('alice', 'h', 7, 100)`)
     })
     after(() => setting[Symbol.asyncDispose]())
-    beforeEach(() => (name = unique(`l'"$x`.replace('$', ''))))
+    const rename = (): void => void (name = unique(`l'"$x`.replace('$', '')))
+    beforeEach(rename)
 
     async function checked(from: number | undefined, holder: string, fencingToken: bigint): Promise<SqlGuard> {
       const guard = new SqlGuard(from)
@@ -27,7 +29,7 @@ for (const target of postgresTargets()) {
     const write = 'UPDATE account l SET balance = balance + $1 WHERE l.id = $2 AND'
 
     it('is a predicate for any WHERE, numbered from where the caller says', async () => {
-      const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+      const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
       const guard = await checked(3, 'a', fencingToken)
       const { rowCount } = await setting.pool.query(`${write} ${guard.text}`, [1, 'alice', ...guard.values])
       expect(rowCount).to.equal(1)
@@ -40,7 +42,7 @@ for (const target of postgresTargets()) {
     })
 
     it('can be asked alone, which tells "not held" from "no such row"', async () => {
-      const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+      const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
       const guard = await checked(undefined, 'a', fencingToken)
       const held = async (): Promise<unknown> =>
         (await setting.pool.query(`SELECT ${guard.text} AS held`, guard.values)).rows[0].held
@@ -50,7 +52,7 @@ for (const target of postgresTargets()) {
     })
 
     it('gives a sql tag its strings and values', async () => {
-      const { fencingToken } = await grant(substrate, claim(name, 'a', 10_000))
+      const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
       const guard = await checked(undefined, 'a', fencingToken)
       const { strings, values } = guard.with((strings, ...values) => ({ strings, values }))
       expect(values).to.deep.equal(guard.values)
@@ -60,28 +62,33 @@ for (const target of postgresTargets()) {
     })
 
     it('keeps takeovers away until the transaction of its statement ends', async () => {
-      const { fencingToken } = await grant(substrate, claim(name, 'a', 30))
-      const guard = await checked(3, 'a', fencingToken)
       const client = await setting.pool.connect()
       try {
-        await client.query('BEGIN')
-        const { rowCount } = await client.query(`${write} ${guard.text}`, [1, 'alice', ...guard.values])
-        guard.assertHeld(rowCount)
-        await sleep(40)
+        // The lease lapses by itself: to write its expiry would make another row of the one that the guard has locked.
+        await whileLive(50, async (durationMs) => {
+          rename()
+          const { fencingToken } = await grant(substrate, claim(name, 'a', durationMs))
+          const guard = await checked(3, 'a', fencingToken)
+          await client.query('ROLLBACK')
+          await client.query('BEGIN')
+          const { rowCount } = await client.query(`${write} ${guard.text}`, [1, 'alice', ...guard.values])
+          guard.assertHeld(rowCount)
+        })
+        await setting.lapsed(name)
         const [verdict] = await substrate.apply([claim(name, 'b', 1_000)], newCall())
         expect(verdict?.outcome).to.equal('contended')
         await client.query('COMMIT')
       } finally {
-        client.release()
+        client.release(true)
       }
       expect(await grant(substrate, claim(name, 'b', 1_000))).to.include({ holder: 'b' })
     })
 
     it('checked anew guards the new term', async () => {
-      const first = await grant(substrate, claim(name, 'a', 10_000))
+      const first = await grant(substrate, claim(name, 'a', 60_000))
       const guard = await checked(1, 'a', first.fencingToken)
       await settle(substrate, release(name, 'a'))
-      const second = await grant(substrate, claim(name, 'b', 10_000))
+      const second = await grant(substrate, claim(name, 'b', 60_000))
       await substrate.trapdoor(name, 'b', second.fencingToken)(guard)
       expect(guard.values.slice(1)).to.deep.equal([name, 'b', String(second.fencingToken)])
     })

@@ -1,9 +1,10 @@
 import { expect } from 'chai'
 import { ErrNotHeld, ErrTrapdoor, type Holding } from 'lease-core'
+import { whileLive } from 'lease-core/testing'
 import { postgresTargets } from 'lease-servers'
 import type { PostgresSubstrate, PostgresTransaction } from 'lease-postgres'
 import type { PoolClient } from 'pg'
-import { claim, extend, grant, newCall, release, settle, sleep, unique } from 'lease-scenes'
+import { claim, extend, grant, newCall, release, settle, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
@@ -28,11 +29,26 @@ for (const target of postgresTargets()) {
 
     const guard = (holder: string, { fencingToken }: Holding, key: unknown): Promise<void> =>
       substrate.trapdoor(name, holder, fencingToken)(key)
+    /**
+     * A transaction begun by these statements was guarded in time, and the lease has lapsed since. Nobody has written to its
+     * row: that would make another row of the one that the guard has locked.
+     */
+    const guardedAndLapsed = async (...statements: readonly string[]): Promise<Holding> => {
+      const held = await whileLive(50, async (durationMs) => {
+        name = unique('lease')
+        const held = await grant(substrate, claim(name, 'a', durationMs))
+        for (const statement of ['ROLLBACK', ...statements]) await client.query(statement)
+        await guard('a', held, client)
+        return held
+      })
+      await setting.lapsed(name)
+      return held
+    }
     const outcomeOf = async (op: Parameters<PostgresSubstrate['apply']>[0][number]): Promise<string | undefined> =>
       (await substrate.apply([op], newCall()))[0]?.outcome
 
     it('passes the holder inside a transaction', async () => {
-      const held = await grant(substrate, claim(name, 'a', 10_000))
+      const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN')
       await guard('a', held, client)
       await client.query('COMMIT')
@@ -40,15 +56,15 @@ for (const target of postgresTargets()) {
 
     it('refuses a term that is gone: released, lapsed, another holder, another token, unheard of', async () => {
       const gone: [string, Holding][] = []
-      const first = await grant(substrate, claim(name, 'a', 10_000))
+      const first = await grant(substrate, claim(name, 'a', 60_000))
       gone.push(['b', first], ['a', { ...first, fencingToken: first.fencingToken + 1n }])
       await client.query('BEGIN')
       for (const [holder, holding] of gone)
         expect(await caught(guard(holder, holding, client))).to.be.instanceOf(ErrNotHeld)
       await settle(substrate, release(name, 'a'))
       expect(await caught(guard('a', first, client))).to.be.instanceOf(ErrNotHeld)
-      const second = await grant(substrate, claim(name, 'a', 20))
-      await sleep(30)
+      const second = await grant(substrate, claim(name, 'a', 1))
+      await setting.lapsed(name)
       const refusal = await caught(guard('a', second, client))
       expect(refusal).to.be.instanceOf(ErrNotHeld)
       expect(refusal).to.include({ lease: name, holder: 'a' })
@@ -57,15 +73,15 @@ for (const target of postgresTargets()) {
     })
 
     it('passes the holder of a pinned lease past its expiry', async () => {
-      const held = await grant(substrate, claim(name, 'a', 400))
+      const held = await grant(substrate, claim(name, 'a', 60_000))
       await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
-      await sleep(420)
+      await setting.lapse(name)
       await client.query('BEGIN')
       await guard('a', held, client)
     })
 
     it('does not understand a connection outside of a transaction, nor a pool, whether the driver tells or not', async () => {
-      const held = await grant(substrate, claim(name, 'a', 10_000))
+      const held = await grant(substrate, claim(name, 'a', 60_000))
       const silent: PostgresTransaction = { query: (text, values) => client.query(text, values) }
       const unsure: PostgresTransaction = { ...silent, getTransactionStatus: () => null }
       for (const key of [client, setting.pool, silent, unsure]) {
@@ -77,7 +93,7 @@ for (const target of postgresTargets()) {
     })
 
     it('does not understand anything else, and undefined is no key', async () => {
-      const held = await grant(substrate, claim(name, 'a', 10_000))
+      const held = await grant(substrate, claim(name, 'a', 60_000))
       for (const key of [null, 0, '', 'key', true, {}, [], () => client, { query: 1 }, { query: async () => 5 }]) {
         expect(await caught(guard('a', held, key))).to.be.instanceOf(ErrTrapdoor)
       }
@@ -85,35 +101,31 @@ for (const target of postgresTargets()) {
     })
 
     it('hands what the driver throws to the caller as it is', async () => {
-      const held = await grant(substrate, claim(name, 'a', 10_000))
+      const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN READ ONLY')
       expect(await caught(guard('a', held, client))).to.have.property('code', '25006')
       expect(await caught(guard('a', held, client))).to.have.property('code', '25P02')
     })
 
     it('lets a renewal pass at once', async () => {
-      const held = await grant(substrate, claim(name, 'a', 10_000))
+      const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN')
       await guard('a', held, client)
-      expect((await grant(substrate, extend(name, 'a', 60_000))).remainingMs).to.be.greaterThan(50_000)
+      expect((await grant(substrate, extend(name, 'a', 600_000))).remainingMs).to.be.greaterThan(60_000)
       await client.query('COMMIT')
     })
 
     it('held past the expiry keeps takeover and expiry away without making them wait, until the COMMIT', async () => {
-      const held = await grant(substrate, claim(name, 'a', 400))
-      await client.query('BEGIN')
-      await guard('a', held, client)
-      await sleep(420)
-      const before = performance.now()
+      await guardedAndLapsed('BEGIN')
+      // Whichever waited for the guard would wait forever: the COMMIT is sent after their answers.
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
       expect(await outcomeOf({ kind: 'expire', lease: name, lapsed: undefined })).to.equal('contended')
-      expect(performance.now() - before).to.be.lessThan(500)
       await client.query('COMMIT')
       expect(await grant(substrate, claim(name, 'b', 1_000))).to.include({ holder: 'b' })
     })
 
     it('keeps a takeover away also after the holder released the lease', async () => {
-      const held = await grant(substrate, claim(name, 'a', 10_000))
+      const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN')
       await guard('a', held, client)
       await settle(substrate, release(name, 'a'))
@@ -123,20 +135,16 @@ for (const target of postgresTargets()) {
     })
 
     it('keeps a takeover away also when the guarded version of the row was renewed meanwhile', async () => {
-      const held = await grant(substrate, claim(name, 'a', 10_000))
+      const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN')
       await guard('a', held, client)
-      await grant(substrate, extend(name, 'a', 20_000))
+      await grant(substrate, extend(name, 'a', 90_000))
       await settle(substrate, release(name, 'a'))
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
     })
 
     it('is dropped by ROLLBACK TO SAVEPOINT', async () => {
-      const held = await grant(substrate, claim(name, 'a', 400))
-      await client.query('BEGIN')
-      await client.query('SAVEPOINT s')
-      await guard('a', held, client)
-      await sleep(450)
+      const held = await guardedAndLapsed('BEGIN', 'SAVEPOINT s')
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
       await client.query('ROLLBACK TO SAVEPOINT s')
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('granted')
@@ -147,39 +155,50 @@ for (const target of postgresTargets()) {
     // FOR UPDATE first does the guard see that the row it finds is no longer the one.
     for (const renewed of [false, true]) {
       it(`with a snapshot older than the takeover says no in READ COMMITTED${renewed ? ', over a renewal too' : ''}`, async () => {
-        const held = await grant(substrate, claim(name, 'a', 300))
-        // The statement inside of the guard takes its snapshot, then sleeps, then looks at the row.
+        const held = await grant(substrate, claim(name, 'a', 60_000))
+        // Past its expiry for us, but not in the guard's eyes: the row it finds says pinned.
+        await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
+        await setting.lapse(name)
+        // The statement inside of the guard takes its snapshot, then waits for the gate, then looks at the row.
         const { rows } = await client.query<{ prosrc: string }>(
           `SELECT prosrc FROM pg_proc WHERE proname LIKE 'lease\\_guard\\_%'`,
         )
-        const nap = 'FROM (SELECT pg_sleep(1)) nap, "lease" l WHERE nap IS NOT NULL AND'
-        const body = rows[0]?.prosrc.replace(/FROM "lease" l\s+WHERE/, nap) ?? ''
-        expect(body).to.include(nap)
+        const wait = 'FROM (SELECT pg_advisory_xact_lock(1)) gate, "lease" l WHERE gate IS NOT NULL AND'
+        const body = rows[0]?.prosrc.replace(/FROM "lease" l\s+WHERE/, wait) ?? ''
+        expect(body).to.include(wait)
         await client.query(`CREATE OR REPLACE FUNCTION parked(text, text, text, bigint) RETURNS text
           LANGUAGE plpgsql AS $parked$${body}$parked$`)
         const parked: PostgresTransaction = {
           query: async (text, values) => client.query(text.replace(/lease_guard_\w+/, 'parked'), values),
           getTransactionStatus: () => 'T',
         }
-        await client.query('BEGIN')
-        // Past its expiry for us, but not in the guard's eyes: the row it finds says pinned.
-        await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
-        const pending = caught(guard('a', held, parked))
-        await sleep(350)
-        if (renewed) await grant(substrate, extend(name, 'a', 40))
-        await sleep(50)
-        await settle(substrate, { kind: 'unpin', lease: name, entity: 'e' })
-        expect(await grant(substrate, claim(name, 'b', 10_000))).to.include({ holder: 'b' })
-        expect(await pending).to.be.instanceOf(ErrNotHeld)
+        const gate = await setting.pool.connect()
+        try {
+          await gate.query('BEGIN')
+          await gate.query('SELECT pg_advisory_xact_lock(1)')
+          await client.query('BEGIN')
+          const pending = caught(guard('a', held, parked))
+          await setting.waitedFor(gate)
+          if (renewed) {
+            await grant(substrate, extend(name, 'a', 1))
+            await setting.lapsed(name)
+          }
+          await settle(substrate, { kind: 'unpin', lease: name, entity: 'e' })
+          expect(await grant(substrate, claim(name, 'b', 60_000))).to.include({ holder: 'b' })
+          await gate.query('COMMIT')
+          expect(await pending).to.be.instanceOf(ErrNotHeld)
+        } finally {
+          gate.release(true)
+        }
       })
 
       it(`with a snapshot older than the takeover fails in REPEATABLE READ${renewed ? ', over a renewal too' : ''}`, async () => {
-        const held = await grant(substrate, claim(name, 'a', 10_000))
+        const held = await grant(substrate, claim(name, 'a', 60_000))
         await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ')
         await client.query('SELECT 1 FROM lease LIMIT 1') // the snapshot
-        if (renewed) await grant(substrate, extend(name, 'a', 20_000))
+        if (renewed) await grant(substrate, extend(name, 'a', 90_000))
         await settle(substrate, release(name, 'a'))
-        await grant(substrate, claim(name, 'b', 10_000))
+        await grant(substrate, claim(name, 'b', 60_000))
         expect(await caught(guard('a', held, client))).to.have.property('code', '40001')
       })
     }

@@ -1,8 +1,8 @@
 /** What applications live through when the server, or the way to it, fails: a Manager over real connections. */
-import type { Client } from 'lease-core'
+import type { Client, LeaseEvent } from 'lease-core'
 import { migrate, postgresClient } from 'lease-postgres'
-import { outages, overAccident, sleep, type Way } from 'lease-scenes'
-import { freshDatabase, postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
+import { outages, overAccident, type Way } from 'lease-scenes'
+import { freshDatabase, postgresTargets, startPostgres, startProxy, until, type Postgres } from 'lease-servers'
 import { after, before, describe, it } from 'mocha'
 import { Pool } from 'pg'
 
@@ -23,7 +23,7 @@ for (const target of postgresTargets()) {
       pool = new Pool({ connectionString: proxy.url(database.url) })
       way = {
         proxy,
-        open: (namespace) => postgresClient({ pool, namespace, requestTimeout: 1_000 }),
+        open: (namespace) => postgresClient({ pool, namespace }),
         claiming: /lease_claim_/,
         async stored(namespace, lease) {
           const text = 'SELECT holder, token::text FROM lease WHERE ns = $1 AND name = $2 AND holder IS NOT NULL'
@@ -44,8 +44,7 @@ for (const target of postgresTargets()) {
 
 describe('a manager whose server is killed and comes back', () => {
   let server: Postgres
-  before(async function () {
-    this.timeout(60_000)
+  before(async () => {
     server = await startPostgres({ version: 18, durable: true })
   })
   after(() => server.stop())
@@ -58,12 +57,14 @@ describe('a manager whose server is killed and comes back', () => {
       return pool
     }
     await migrate(newPool())
-    const open = (): Client => postgresClient({ pool: newPool(), namespace: 'n', requestTimeout: 1_000 })
-    await overAccident(open, async () => {
+    const open = (): Client => postgresClient({ pool: newPool(), namespace: 'n' })
+    await overAccident(open, async (here) => {
+      const events: LeaseEvent[] = []
+      here.events.subscribe((event) => events.push(event))
       await server.kill()
-      await sleep(1_500)
+      await until('a renewal has failed', () => events.some(({ type }) => type === 'retrying'))
       await server.restart()
     })
     for (const pool of pools) await pool.end()
-  }).timeout(60_000)
+  })
 })

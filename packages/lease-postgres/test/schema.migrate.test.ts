@@ -1,9 +1,9 @@
 import { expect } from 'chai'
 import { ErrNotValid, type Op } from 'lease-core'
-import { freshDatabase, postgresTargets, type FreshDatabase } from 'lease-servers'
+import { freshDatabase, postgresTargets, startPostgres, type FreshDatabase, type Postgres } from 'lease-servers'
 import { migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
-import { Pool, type PoolConfig } from 'pg'
-import { claim, extend, grant, newCall, eventually, readOne, release, settle, sleep, unique } from 'lease-scenes'
+import { Pool } from 'pg'
+import { claim, extend, grant, newCall, eventually, readOne, release, settle, sleep } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
@@ -107,11 +107,12 @@ for (const target of postgresTargets()) {
   describe(`the table, on ${target.name}`, () => {
     it('is read by key: an operation touches a few rows, however many the namespace has and whatever the planner knew', async () => {
       await using setting = await openSetting(target)
-      await setting.pool.query('ALTER TABLE lease SET (autovacuum_enabled = off)')
+      const filler = oneConnection(setting)
+      await filler.pool.query('ALTER TABLE lease SET (autovacuum_enabled = off)')
       const allKinds = async (substrate: PostgresSubstrate, leases: readonly string[]): Promise<void> => {
         const apply = (op: (lease: string) => Op): Promise<unknown> => substrate.apply(leases.map(op), newCall())
-        await apply((lease) => extend(lease, 'a', 90_000))
-        await apply((lease) => claim(lease, 'b', 90_000))
+        await apply((lease) => extend(lease, 'a', 900_000))
+        await apply((lease) => claim(lease, 'b', 900_000))
         await apply((lease) => release(lease, 'a'))
         await apply((lease) => claim(lease, 'b', 1, { place: 0 }))
         await sleep(5)
@@ -120,66 +121,76 @@ for (const target of postgresTargets()) {
         await apply((lease) => ({ kind: 'unpin', lease, entity: 'e' }))
         await substrate.read(leases, newCall())
       }
-      const pool = countedPool(setting, { max: 1 })
-      const experienced = new PostgresSubstrate({ pool, namespace: 'n', listen: false })
+      const experienced = oneConnection(setting)
       for (const statistics of ['SELECT 1', 'ANALYZE lease', 'VACUUM ANALYZE lease']) {
-        await setting.pool.query(statistics)
-        await grant(experienced, claim('only', 'a', 60_000))
-        await allKinds(experienced, ['only'])
+        await filler.pool.query(statistics)
+        await grant(experienced.substrate, claim('only', 'a', 60_000))
+        await allKinds(experienced.substrate, ['only'])
       }
       const names = Array.from({ length: 10_000 }, (_, index) => `l${index}`)
-      const fill = setting.substrate({ namespace: 'n' })
       for (let from = 0; from < names.length; from += 2_500) {
-        const verdicts = await fill.apply(
-          names.slice(from, from + 2_500).map((name) => claim(name, 'a', 60_000)),
+        const verdicts = await filler.substrate.apply(
+          names.slice(from, from + 2_500).map((name) => claim(name, 'a', 600_000)),
           newCall(),
         )
         expect(verdicts.every(({ outcome }) => outcome === 'granted')).to.equal(true)
       }
       const some = names.filter((_, index) => index % 200 === 0)
       const others = names.filter((_, index) => index % 200 === 100)
-      for (const [leases, used] of [
-        [some, undefined],
-        [others, pool],
+      for (const [leases, connection] of [
+        [some, oneConnection(setting)],
+        [others, experienced],
       ] as const) {
-        const touched = await counted(
-          setting,
-          'seq_tup_read + idx_tup_fetch',
-          (substrate) => allKinds(substrate, leases),
-          used,
-        )
+        await filler.sendStatistics()
+        const before = await connection.statistic('seq_tup_read + idx_tup_fetch')
+        await allKinds(connection.substrate, leases)
+        const touched = (await connection.statistic('seq_tup_read + idx_tup_fetch')) - before
         expect(touched).to.be.within(8 * leases.length, 8 * 5 * leases.length)
       }
-    })
-
-    it('keeps renewals within their page (HOT), beside pinned leases too', async () => {
-      await using setting = await openSetting(target)
-      const fill = setting.substrate({ namespace: 'n' })
-      const names = Array.from({ length: 200 }, (_, index) => `l${index}`)
-      await fill.apply(
-        names.map((name) => claim(name, 'a', 60_000)),
-        newCall(),
-      )
-      for (const lease of names.slice(0, 20)) await settle(fill, { kind: 'pin', lease, entity: 'e' })
-      const hot = await counted(setting, 'n_tup_hot_upd', async (substrate) => {
-        for (let round = 1; round <= 20; round++) {
-          const verdicts = await substrate.apply(
-            names.map((name) => extend(name, 'a', 60_000 + round * 1_000)),
-            newCall(),
-          )
-          expect(verdicts.every(({ outcome }) => outcome === 'granted')).to.equal(true)
-          await noOlderTransaction(setting.pool)
-        }
-      })
-      expect(hot / (20 * names.length)).to.be.greaterThan(0.9)
     })
   })
 }
 
-/**
- * Waits for the transactions that run now, other databases' too: a snapshot reaches back to the oldest of the whole
- * server, and no row that a snapshot could see is pruned. Tests beside this one hold transactions open on purpose.
- */
+// A server of their own: a snapshot reaches back to the oldest transaction of the whole server, and no row that a snapshot
+// could see is pruned.
+describe('renewals, on a server of their own', () => {
+  const servers = new Map<number, Postgres>()
+  before(async () => {
+    await Promise.all(
+      ([18, 15] as const).map(async (version) => servers.set(version, await startPostgres({ version }))),
+    )
+  })
+  after(() => Promise.all([...servers.values()].map((server) => server.stop())))
+
+  for (const version of [18, 15]) {
+    it(`stay within their page (HOT) on postgres ${version}, beside pinned leases too`, async () => {
+      await using setting = await openSetting(servers.get(version) ?? expect.fail())
+      const { substrate, statistic } = oneConnection(setting)
+      const names = Array.from({ length: 200 }, (_, index) => `l${index}`)
+      await substrate.apply(
+        names.map((name) => claim(name, 'a', 60_000)),
+        newCall(),
+      )
+      await substrate.apply(
+        names.slice(0, 20).map((lease) => ({ kind: 'pin', lease, entity: 'e' })),
+        newCall(),
+      )
+      const before = await statistic('n_tup_hot_upd')
+      for (let round = 1; round <= 20; round++) {
+        const verdicts = await substrate.apply(
+          names.map((name) => extend(name, 'a', 60_000 + round * 1_000)),
+          newCall(),
+        )
+        expect(verdicts.every(({ outcome }) => outcome === 'granted')).to.equal(true)
+        await noOlderTransaction(setting.pool)
+      }
+      const hot = (await statistic('n_tup_hot_upd')) - before
+      expect(hot / (20 * names.length)).to.be.greaterThan(0.9)
+    })
+  }
+})
+
+/** Waits for the transactions that run now: an autovacuum may be one. */
 async function noOlderTransaction(pool: Setting['pool']): Promise<void> {
   const { rows } = await pool.query('SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next')
   await eventually(async () => {
@@ -188,35 +199,26 @@ async function noOlderTransaction(pool: Setting['pool']): Promise<void> {
   })
 }
 
-/** A pool whose connections are told apart from all others by their name. */
-function countedPool(setting: Setting, config: PoolConfig = {}): Pool {
-  return new Pool({ ...config, connectionString: setting.url, application_name: unique('counted') })
-}
-
-/**
- * By how much the statistics of the table grow by what the body does. A connection sends its own now and then, and the
- * rest when it ends, just before it is no longer listed.
- */
-async function counted(
-  setting: Setting,
-  column: string,
-  body: (substrate: PostgresSubstrate) => Promise<void>,
-  pool: Pool = countedPool(setting),
-): Promise<number> {
-  const count = async (): Promise<number> => {
-    const { rows } = await setting.pool.query(
-      `SELECT (${column})::int AS count FROM pg_stat_user_tables WHERE relname = 'lease'`,
-    )
-    return rows[0].count
+/** A substrate on one connection, and the statistics of the table, with all that this connection has added to them. */
+function oneConnection(setting: Setting): {
+  readonly pool: Pool
+  readonly substrate: PostgresSubstrate
+  readonly sendStatistics: () => Promise<void>
+  readonly statistic: (column: string) => Promise<number>
+} {
+  const pool = setting.newPool({ max: 1 })
+  // A connection sends its own now and then; after this, before it answers.
+  const sendStatistics = async (): Promise<void> => void (await pool.query('SELECT pg_stat_force_next_flush()'))
+  return {
+    pool,
+    substrate: setting.substrate({ pool, namespace: 'n', listen: false }),
+    sendStatistics,
+    async statistic(column) {
+      await sendStatistics()
+      const { rows } = await pool.query(
+        `SELECT (${column})::int AS count FROM pg_stat_user_tables WHERE relname = 'lease'`,
+      )
+      return rows[0].count
+    },
   }
-  await setting.pool.query('SELECT pg_stat_force_next_flush()')
-  await sleep(1_100) // whatever other connections have not sent yet
-  const before = await count()
-  await body(new PostgresSubstrate({ pool, namespace: 'n', listen: false }))
-  await pool.end()
-  await eventually(async () => {
-    const listed = 'SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1'
-    return (await setting.pool.query(listed, [pool.options.application_name])).rowCount === 0
-  })
-  return (await count()) - before
 }

@@ -1,7 +1,7 @@
-/** A database of one’s own, and pools and substrates that are closed in the end. */
-import { freshDatabase } from 'lease-servers'
+/** A database of one’s own, with pools and substrates that are closed in the end, and what a test does behind their backs. */
+import { freshDatabase, until } from 'lease-servers'
 import { migrate, PostgresSubstrate, type PostgresSubstrateOptions } from 'lease-postgres'
-import { Pool, type PoolConfig } from 'pg'
+import { Pool, type PoolClient, type PoolConfig } from 'pg'
 import { unique } from 'lease-scenes'
 
 export interface Setting extends AsyncDisposable {
@@ -11,6 +11,14 @@ export interface Setting extends AsyncDisposable {
   substrate(options?: Partial<PostgresSubstrateOptions>): PostgresSubstrate
   /** A further pool, ended in the end. */
   newPool(config?: PoolConfig): Pool
+  /** Moves the expiry of these leases to now. A lease can thus be long for as long as it must live. Writes to the rows. */
+  lapse(...leases: readonly string[]): Promise<void>
+  /** Resolves once these leases are past their expiry by `byMs`. Leaves the rows as they are. */
+  lapsed(leases: string | readonly string[], byMs?: number): Promise<void>
+  /** Whether another connection waits for a lock that this one has. */
+  isWaitedFor(client: PoolClient): Promise<boolean>
+  /** Resolves once another connection waits for a lock that this one has. */
+  waitedFor(client: PoolClient): Promise<void>
 }
 
 export async function openSetting(target: { readonly url: string }): Promise<Setting> {
@@ -25,6 +33,15 @@ export async function openSetting(target: { readonly url: string }): Promise<Set
   }
   const pool = newPool()
   await migrate(pool)
+  const isWaitedFor = async (client: PoolClient): Promise<boolean> => {
+    const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+    const { rowCount } = await pool.query(
+      `SELECT FROM pg_stat_activity
+       WHERE datname = current_database() AND wait_event_type = 'Lock' AND $1 = ANY(pg_blocking_pids(pid))`,
+      [rows[0]?.pid],
+    )
+    return rowCount !== null && rowCount > 0
+  }
   return {
     url: database.url,
     pool,
@@ -33,6 +50,27 @@ export async function openSetting(target: { readonly url: string }): Promise<Set
       const substrate = new PostgresSubstrate({ pool, namespace: unique('ns'), ...options })
       substrates.push(substrate)
       return substrate
+    },
+    async lapse(...leases) {
+      const { rowCount } = await pool.query('UPDATE lease SET expiry = clock_timestamp() WHERE name = ANY($1)', [
+        leases,
+      ])
+      if (rowCount !== leases.length) throw new Error(`${rowCount} rows for ${leases.length} leases`)
+    },
+    async lapsed(leases, byMs = 0) {
+      const names = typeof leases === 'string' ? [leases] : leases
+      await until(`${names.length} leases have lapsed`, async () => {
+        const { rows } = await pool.query(
+          `SELECT bool_and(expiry <= clock_timestamp() - $2::float8 * interval '1 millisecond') AS lapsed
+           FROM lease WHERE name = ANY($1)`,
+          [names, byMs],
+        )
+        return rows[0].lapsed === true
+      })
+    },
+    isWaitedFor,
+    async waitedFor(client) {
+      await until('a connection waits for the lock of another', () => isWaitedFor(client))
     },
     async [Symbol.asyncDispose]() {
       await Promise.all(substrates.map((substrate) => substrate.close()))

@@ -3,7 +3,7 @@ import type { Call, Verdict } from 'lease-core'
 import { postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
 import { migrate, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'
-import { claim, eventually, grant, newCall, noneUnheard, readOne, release, settle, sleep, unique } from 'lease-scenes'
+import { claim, eventually, grant, newCall, noneUnheard, readOne, release, settle, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
@@ -119,7 +119,7 @@ for (const target of postgresTargets()) {
       await using proxy = await startProxy(setting.url)
       const pool = setting.newPool({ connectionString: proxy.url(setting.url) })
       const substrate = setting.substrate({ pool })
-      await grant(substrate, claim('warm', 'a', 1_000))
+      await grant(substrate, claim('warm', 'a', 60_000))
       const op = claim('l', 'a', 60_000)
       const cut = proxy.cutAfterRequest()
       expect(await verdictOf(substrate, op)).to.have.property('outcome', 'unknown')
@@ -143,11 +143,11 @@ for (const target of postgresTargets()) {
         await using proxy = await startProxy(setting.url)
         const pool = setting.newPool({ connectionString: proxy.url(setting.url), max: 1 })
         const substrate = setting.substrate({ pool })
-        await grant(substrate, claim('warm', 'a', 1_000))
+        await grant(substrate, claim('warm', 'a', 60_000))
         proxy.hold()
         const { call, giveUp } = callToGiveUp(how)
         const pending = substrate.apply([claim('slow', 'a', 60_000)], call)
-        await sleep(30)
+        await eventually(() => pool.idleCount === 0) // the statement is on its way
         giveUp(new Error('given up'))
         expect((await pending)[0]).to.have.property('outcome', 'unknown')
         proxy.resume()
@@ -170,27 +170,31 @@ for (const target of postgresTargets()) {
     }
 
     it('an idle connection that breaks does not end the process', async () => {
-      const pool = new Pool({ connectionString: setting.url, application_name: 'victim' }) // nobody listens to its errors
+      const application = unique('victim')
+      const pool = new Pool({ connectionString: setting.url, application_name: application }) // nobody listens to its errors
       const substrate = setting.substrate({ pool })
       await grant(substrate, claim('l', 'a', 60_000))
-      await setting.pool.query(
-        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'`,
-      )
+      await setting.pool.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1', [
+        application,
+      ])
       await eventually(() => pool.totalCount === 0)
       expect(await readOne(substrate, 'l')).to.include({ holder: 'a' })
       await pool.end()
     })
 
     it('a connection that breaks in the middle of a statement makes it unknown and ends nothing', async () => {
-      const pool = setting.newPool({ application_name: 'victim2' })
+      const application = unique('victim')
+      const pool = setting.newPool({ application_name: application })
       const substrate = setting.substrate({ pool })
       await grant(substrate, claim('l', 'a', 60_000))
       const rival = await setting.pool.connect()
       await rival.query('BEGIN')
       await rival.query('SELECT FROM lease FOR UPDATE')
       const pending = substrate.apply([release('l', 'a')], newCall())
-      await sleep(50)
-      await rival.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim2'`)
+      await setting.waitedFor(rival)
+      await rival.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1', [
+        application,
+      ])
       expect((await pending)[0]).to.have.property('outcome', 'unknown')
       await rival.query('ROLLBACK')
       rival.release()
@@ -201,14 +205,12 @@ for (const target of postgresTargets()) {
 
 describe('a server of our own', () => {
   let server: Postgres
-  before(async function () {
-    this.timeout(60_000)
+  before(async () => {
     server = await startPostgres({ version: 15, durable: true })
   })
   after(() => server.stop())
 
-  it('that is killed and comes back finds leases, tokens and listeners where they were', async function () {
-    this.timeout(60_000)
+  it('that is killed and comes back finds leases, tokens and listeners where they were', async () => {
     const pool = new Pool({ connectionString: server.url })
     await migrate(pool)
     const substrate = new PostgresSubstrate({ pool, namespace: 'n' })
