@@ -23,7 +23,7 @@ for (const target of postgresTargets()) {
       pool = new Pool({ connectionString: proxy.url(database.url) })
       way = {
         proxy,
-        open: (namespace) => postgresClient({ pool, namespace }),
+        open: (namespace, requestTimeout = 5_000) => postgresClient({ pool, namespace, requestTimeout }),
         claiming: /lease_claim_/,
         async stored(namespace, lease) {
           const text = 'SELECT holder, token::text FROM lease WHERE ns = $1 AND name = $2 AND holder IS NOT NULL'
@@ -58,11 +58,9 @@ describe('a manager whose server is killed and comes back', () => {
     }
     await migrate(newPool())
     const open = (): Client => postgresClient({ pool: newPool(), namespace: 'n' })
-    await overAccident(open, async (here) => {
-      const events: LeaseEvent[] = []
-      here.events.subscribe((event) => events.push(event))
+    await overAccident(open, async (_, noticed) => {
       await server.kill()
-      await until('a renewal has failed', () => events.some(({ type }) => type === 'retrying'))
+      await noticed()
       await server.restart()
     })
     for (const pool of pools) await pool.end()

@@ -82,11 +82,9 @@ describe('a manager whose server', () => {
     await Promise.all(connections.map((connection) => connection.ping()))
     let opened = 0
     const open = (): Client => redisClient({ redis: connections[opened++] ?? expect.fail(), namespace: 'killed' })
-    await overAccident(open, async (here) => {
-      let failures = 0
-      here.events.subscribe(({ type }) => type === 'retrying' && failures++)
+    await overAccident(open, async (_, noticed) => {
       await server.kill()
-      await eventually(() => failures > 0, 'a renewal that fails')
+      await noticed()
       await server.restart()
     })
     for (const connection of connections) connection.disconnect()
