@@ -1,8 +1,8 @@
 /** What applications live through when the server, or the way to it, fails: a Manager over real connections. */
-import type { Client, LeaseEvent } from 'lease-core'
+import type { Client } from 'lease-core'
 import { migrate, postgresClient } from 'lease-postgres'
 import { outages, overAccident, type Way } from 'lease-scenes'
-import { freshDatabase, postgresTargets, startPostgres, startProxy, until, type Postgres } from 'lease-servers'
+import { freshDatabase, postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
 import { after, before, describe, it } from 'mocha'
 import { Pool } from 'pg'
 

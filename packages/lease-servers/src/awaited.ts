@@ -18,8 +18,7 @@ export async function until<T>(
     for (;;) {
       last = await condition()
       if (last) return last as Exclude<T, false | undefined | null | 0 | ''>
-      // A wait whose test has failed must not keep the process alive.
-      await new Promise((resolve) => setTimeout(resolve, everyMs).unref())
+      await new Promise((resolve) => setTimeout(resolve, everyMs))
     }
   } finally {
     awaited.delete(entry)

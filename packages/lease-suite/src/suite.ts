@@ -2,6 +2,7 @@
  * One run: servers and build start together; then checks and test files run side by side, those that take longest first, each
  * file in a process of its own. Everything is stopped when the run ends, however it ends.
  */
+import { setMaxListeners } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { etcdTargets, postgresTargets, redisTargets, Servers } from 'lease-servers'
 import { build, type Check, type CheckResult, timed } from './checks.ts'
@@ -42,6 +43,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   const servers = new Servers()
   const ending = new AbortController()
   const signal = AbortSignal.any([options.signal, ending.signal])
+  setMaxListeners(0, signal)
   try {
     let serversMs = 0
     const ready = options.allServers

@@ -69,7 +69,7 @@ describe('the test command', () => {
     const file = 'packages/lease-postgres/test/guard.sql.test.ts'
     const { code, output } = await suite(['file', file], { DATABASE_URL: url, TMPDIR: folder })
     expect(code).to.equal(1)
-    expect(output).to.match(/^the server that DATABASE_URL names cannot be reached \(.*\)$/m)
+    expect(output).to.match(/^what DATABASE_URL names cannot be reached \(.*\): start it.*$/m)
     expect((await readdir(folder)).filter((name) => name.startsWith('lease-'))).to.deep.equal([])
   })
 })
