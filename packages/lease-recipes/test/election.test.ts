@@ -408,9 +408,11 @@ for (const store of stores()) {
       const changes = told(b, 'ping', 'refresh')
       await a.start()
       await b.start()
-      b.once('select', () => void b.resign())
+      let resigned: Promise<void> | undefined
+      b.once('select', () => (resigned = b.resign()))
       await a.resign()
       await store.until('the other to have led', () => changes.includes('deselect resigned'))
+      await resigned
       await a.stop()
       expect(changes.slice(0, 5)).to.deep.equal([
         'change value of a a',
