@@ -312,6 +312,8 @@ export class WaitingRoom {
       remove(awaited.contenders, contender)
       awaited.turn = noTurn()
       contender.resolve(hold)
+      // Of several leases another may be free as well, whatever was known of it before.
+      if (awaited.leases.length > 1 && awaited.contenders.length > 0) awaited.lookAgain = true
     } catch (error) {
       if (giveUp.signal.aborted) return 'unseen'
       contender.failure = error instanceof ErrUnknown ? error : undefined

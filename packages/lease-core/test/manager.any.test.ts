@@ -69,6 +69,20 @@ for (const claimAny of [true, false]) {
       await bench.manager.stop()
     })
 
+    it('serves everybody who waits at once when several were free all along, whatever it knew of them before', async () => {
+      const bench = new Bench({ wire })
+      const other = bench.other()
+      for (const lease of leases) await other.manager.claim(lease, 'a', 3_600_000)
+      await bench.manager.leases() // all are held, as far as this manager knows
+      for (const lease of leases) await other.manager.release(lease, 'a')
+      const waiting = ['b', 'c', 'd'].map((holder) =>
+        track(bench.manager.holdAny(leases, holder, { ...options, wait: true })),
+      )
+      await bench.clock.advance(1_000)
+      expect(waiting.map(({ state }) => state)).to.deep.equal(['fulfilled', 'fulfilled', 'fulfilled'])
+      await bench.manager.stop()
+    })
+
     it('without hints takes the first that lapses', async () => {
       const bench = new Bench({ wire: { ...wire, watch: false } })
       const other = bench.other()
