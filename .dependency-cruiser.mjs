@@ -4,7 +4,7 @@
  */
 const layers = [
   ['errors', 'lease', 'churn-map'],
-  ['clock', 'skew', 'observer', 'backoff', 'line', 'client', 'substrate'],
+  ['clock', 'skew', 'elapsed-time', 'observer', 'backoff', 'line', 'client', 'substrate'],
   ['events', 'options'],
   ['coalescer', 'lanes', 'agenda', 'belief', 'token', 'roles', 'hint-stream', 'option-checks', 'observation'],
   ['renewal-op', 'renewals', 'extension', 'holds'],

@@ -4,14 +4,14 @@
  * them fall into a few buckets and travel in the same batches.
  */
 import type { Clock, Timer } from './clock.ts'
-import { instant, type Instant } from './skew.ts'
+import { elapsedTimeOf, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
 
 /** Something that wants to be woken. It is on the agenda at most once. */
 export interface Task {
   /** Monotonic millisecond at which it is due; written by the agenda only. -1: not on it. */
   wakeAtMs: number
   /** @param now read once for all who are woken together: shortly before, never after */
-  wake(now: Instant): void
+  wake(now: ClockReading): void
 }
 
 /** Tasks woken in one turn of the event loop: about a millisecond of work, then others have their turn. */
@@ -21,6 +21,7 @@ const SWEEP_FLOOR = 1024
 
 export class Agenda {
   readonly #clock: Clock
+  readonly #time: ElapsedTime
   readonly #buckets = new Map<number, Task[]>()
   /** Binary heap of the buckets' times, earliest first. */
   #times: number[] = []
@@ -32,6 +33,7 @@ export class Agenda {
 
   constructor(clock: Clock) {
     this.#clock = clock
+    this.#time = elapsedTimeOf(clock)
   }
 
   /** Wakes the task at this monotonic time, rounded to a whole millisecond by the caller; replaces its earlier time. */
@@ -80,7 +82,7 @@ export class Agenda {
   #fire(): void {
     this.#timer = undefined
     this.#timerAtMs = Number.NEGATIVE_INFINITY // whatever is added meanwhile is armed below
-    const now = instant(this.#clock)
+    const now = this.#time.read()
     const nowMs = now.monotonicMs
     let woken = 0
     for (

@@ -1,19 +1,20 @@
 /**
  * What a holder may believe without asking: "I hold this lease", until the trust window of the last grant ends. The
- * window is counted from the instant *before* that request was sent, on both clocks (`skew.ts`).
+ * window is counted from the instant *before* that request was sent (`elapsed-time.ts`, `skew.ts`).
  */
-import { elapsedForHolder, trustWindowMs, type Instant } from './skew.ts'
+import { elapsedForHolder, type ClockReading } from './elapsed-time.ts'
+import { trustWindowMs } from './skew.ts'
 
 export class Belief {
   readonly holder: string
   readonly fencingToken: bigint
   /** How often the substrate has hinted, unrefuted, that the lease was vacated: above zero, ask before relying on it. */
   #doubts = 0
-  #sent: Instant
+  #sent: ClockReading
   /** Of the last grant, not of its window: a whole number takes no memory of its own. */
   #durationMs: number
 
-  constructor(holder: string, fencingToken: bigint, sent: Instant, durationMs: number) {
+  constructor(holder: string, fencingToken: bigint, sent: ClockReading, durationMs: number) {
     this.holder = holder
     this.fencingToken = fencingToken
     this.#sent = sent
@@ -35,24 +36,19 @@ export class Belief {
   }
 
   /** A later grant of the same term; never moves the end of the window back. */
-  extend(sent: Instant, durationMs: number): void {
-    if (sent.monotonicMs + trustWindowMs(durationMs) <= this.endsAtMs) return
+  extend(sent: ClockReading, durationMs: number): void {
+    if (sent.atMostMs + trustWindowMs(durationMs) <= this.#sent.atMostMs + trustWindowMs(this.#durationMs)) return
     this.#sent = sent
     this.#durationMs = durationMs
   }
 
   /** Milliseconds of trust left; zero or less: none. */
-  leftMs(now: Instant): number {
+  leftMs(now: ClockReading): number {
     return trustWindowMs(this.#durationMs) - elapsedForHolder(this.#sent, now)
   }
 
   /** Whether the holder may rely on it now. */
-  trusted(now: Instant): boolean {
+  trusted(now: ClockReading): boolean {
     return this.leftMs(now) > 0
-  }
-
-  /** Monotonic instant at which the window ends, if the wall clock does not end it sooner. */
-  get endsAtMs(): number {
-    return this.#sent.monotonicMs + trustWindowMs(this.#durationMs)
   }
 }

@@ -8,7 +8,7 @@ import type { Belief } from './belief.ts'
 import type { Client, Renewal } from './client.ts'
 import { ErrInvalid, type LossReason } from './errors.ts'
 import type { Lanes } from './lanes.ts'
-import type { Instant } from './skew.ts'
+import type { ClockReading } from './elapsed-time.ts'
 
 /** What is extended. */
 export interface HeldTerm {
@@ -34,7 +34,7 @@ export interface ExtensionDesk {
   readonly lanes: Lanes
   readonly stopping: AbortSignal
   /** An instant before whatever is sent from now on. */
-  readonly now: () => Instant
+  readonly now: () => ClockReading
   /** Why this term is over by what the client knows, or undefined when it stands. */
   readonly lossOf: (term: HeldTerm) => LossReason | undefined
 }
@@ -48,7 +48,7 @@ export class Extension implements Renewal {
   readonly #listener: ExtensionListener
   readonly #atGone: (() => void) | undefined
   #place: 'waiting' | 'in the lane' | 'gone' = 'waiting'
-  #sent: Instant | undefined
+  #sent: ClockReading | undefined
   #doubts = 0
 
   /**
@@ -70,7 +70,7 @@ export class Extension implements Renewal {
   }
 
   /** It has its turn like any other operation on the lease. @param now an instant before, where it is known */
-  begin(now?: Instant): void {
+  begin(now?: ClockReading): void {
     const turn = this.#desk.lanes.enter(this.#term.lease)
     if (turn === undefined) this.#send(now)
     else void turn.then(() => this.#send())
@@ -84,7 +84,7 @@ export class Extension implements Renewal {
     this.#atGone?.()
   }
 
-  #send(now?: Instant): void {
+  #send(now?: ClockReading): void {
     const { client, lanes, stopping } = this.#desk
     const { lease, holder, durationMs, belief, over } = this.#term
     const passed = this.#place === 'gone'

@@ -20,7 +20,7 @@ import { ErrLost, type LossReason } from './errors.ts'
 import { Extension, type ExtensionListener, type HeldTerm } from './extension.ts'
 import type { Chained } from './holds.ts'
 import type { Renewable } from './renewals.ts'
-import type { Glance, Instant } from './skew.ts'
+import type { ClockReading, RecentReading } from './elapsed-time.ts'
 import type { Token } from './token.ts'
 
 /** A claim kept alive until it is released or lost. */
@@ -66,16 +66,16 @@ export interface Hold extends AsyncDisposable {
 
 /** What the manager does for its Holds. */
 export interface HoldKeeper {
-  readonly glance: Glance
+  readonly recent: RecentReading
   readonly agenda: Agenda
   readonly maxSleepMs: number
   token(lease: string, holder: string): Token
   /** Calls `renewNow` when it is the Hold's turn. */
-  due(hold: ManagedHold, now: Instant): void
+  due(hold: ManagedHold, now: ClockReading): void
   /** Begins to extend this very term; the Hold is told the outcome. */
-  extend(hold: ManagedHold, now: Instant): Extension
+  extend(hold: ManagedHold, now: ClockReading): Extension
   /** Now, read once for many. */
-  now(): Instant
+  now(): ClockReading
   /** Extends this very term with a new value, as a call of the caller's own. */
   update(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why it is lost, or undefined when the term still stands. */
@@ -143,7 +143,7 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
 
   get held(): boolean {
     if (this.#over !== undefined) return false
-    if (this.belief.trusted(this.#keeper.glance.take())) return true
+    if (this.belief.trusted(this.#keeper.recent.take())) return true
     this.#windowEnded() // what has been called lost once is never held again
     return false
   }
@@ -227,7 +227,7 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
     if (this.#over === undefined) this.#end(this.#lossOf(reason, detail, cause))
   }
 
-  wake(now: Instant): void {
+  wake(now: ClockReading): void {
     if (this.#over !== undefined) return
     const nowMs = now.monotonicMs
     if (this.belief.leftMs(now) <= EARLY_MS + 1) {
@@ -255,10 +255,10 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
     this.lose(this.#renewal !== undefined || this.#asked > 0 || this.#failures > 0 ? 'unreachable' : 'expired')
   }
 
-  renewNow(now: Instant): boolean {
+  renewNow(now: ClockReading): boolean {
     if (this.#over !== undefined || this.#renewal !== 'due') return false
     this.#renewal = this.#keeper.extend(this, now)
-    this.#renewal.leaveAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now.monotonicMs))
+    this.#renewal.leaveAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now))
     this.#schedule(now)
     return true
   }
@@ -293,8 +293,8 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
   }
 
   /** How long one renewal may take: until half of what is left, so that there is time for another. */
-  #renewalLimitMs(nowMs: number): number {
-    return Math.max(1, Math.min(this.#renewEveryMs, (this.belief.endsAtMs - nowMs) / 2))
+  #renewalLimitMs(now: ClockReading): number {
+    return Math.max(1, Math.min(this.#renewEveryMs, this.belief.leftMs(now) / 2))
   }
 
   /** Rounded down, so that renewals due in the same eighth of the interval travel together. */
@@ -305,7 +305,7 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
     return Math.max(Math.ceil(nowMs) + 1, Math.floor(dueMs / grainMs) * grainMs)
   }
 
-  #schedule(now: Instant): void {
+  #schedule(now: ClockReading): void {
     let nextMs = Math.floor(now.monotonicMs + this.belief.leftMs(now) - EARLY_MS)
     if (this.#renewal === undefined) nextMs = Math.min(nextMs, this.#renewAtMs, this.#rereadAtMs)
     else if (this.#renewal !== 'due') nextMs = Math.min(nextMs, this.#renewal.leaveAtMs)

@@ -19,6 +19,8 @@ export type { Client, ClientCallOptions, LeaseChange, Renewal } from './client.t
 export type { Turn } from './line.ts'
 export { sleep, systemClock } from './clock.ts'
 export type { Clock, Timer } from './clock.ts'
+export { Stopwatch } from './elapsed-time.ts'
+export { trustWindowMs } from './skew.ts'
 export { changesIn, HintStream } from './hint-stream.ts'
 export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hint-stream.ts'
 export { brokenNamespaceRule, hasMethods, OptionChecks } from './option-checks.ts'

@@ -42,9 +42,9 @@ export interface Info {
   readonly trapdoor: Trapdoor
 }
 
-/** An Info that can tell whether its lease has lapsed, by both clocks and without making a `DateTime`. */
+/** An Info that can tell whether its lease has lapsed for certain, as an observer counts time, and without making a `DateTime`. */
 export interface LapseAware {
-  isLapsed(now: { readonly monotonicMs: number; readonly wallMs: number }): boolean
+  isLapsed(): boolean
 }
 
 /** Longest name of a lease, a holder or a pinning entity, in UTF-8 bytes. */

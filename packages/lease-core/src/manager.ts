@@ -41,7 +41,7 @@ import type { Info, LapseAware, Request } from './lease.ts'
 import type { Turn } from './line.ts'
 import { observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
-import { Glance, instant, type Instant } from './skew.ts'
+import { elapsedTimeOf, RecentReading, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
 import { Renewals } from './renewals.ts'
 import type {
   Checker,
@@ -79,7 +79,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly events: LeaseEvents
   readonly #client: Client
   readonly #clock: Clock
-  readonly #glance: Glance
+  readonly #time: ElapsedTime
+  readonly #recent: RecentReading
   readonly #maxSleepMs: number
   readonly #agenda: Agenda
   readonly #keeper: HoldKeeper
@@ -97,7 +98,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** A machine that was suspended, or whose wall clock was set, finds out here: timers count only the monotonic clock. */
   readonly #vigil: Task = { wakeAtMs: -1, wake: () => this.#compareClocks() }
   #clocksApartMs = 0
-  #sharedNow: Instant | undefined
+  #sharedNow: ClockReading | undefined
   #unsubscribe: (() => void) | undefined
   #sweepAt = SWEEP_FLOOR
 
@@ -105,7 +106,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const { client, clock, events, maxSleepMs } = parseManagerConfig(config)
     this.#client = client
     this.#clock = clock ?? systemClock
-    this.#glance = new Glance(this.#clock)
+    this.#time = elapsedTimeOf(this.#clock)
+    this.#recent = new RecentReading(this.#clock)
     this.events = events ?? new LeaseEvents()
     this.#maxSleepMs = maxSleepMs
     this.#agenda = new Agenda(this.#clock)
@@ -324,9 +326,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   /** Now, read once for all that one answer sets going: reading two clocks for each of a thousand takes its time. */
-  #now(): Instant {
+  #now(): ClockReading {
     if (this.#sharedNow === undefined) {
-      this.#sharedNow = instant(this.#clock)
+      this.#sharedNow = this.#time.read()
       queueMicrotask(() => (this.#sharedNow = undefined))
     }
     return this.#sharedNow
@@ -401,7 +403,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         const own = leases.find(mine)
         try {
           if (own !== undefined) return [own, await this.#claim(own, request)]
-          const sent = instant(this.#clock)
+          const sent = this.#time.read()
           const lease = await this.#claimFreeOne(leases, asked, signal === undefined ? undefined : { signal })
           return [lease, this.#believe(lease, holder, sent, durationMs, false)]
         } catch (error) {
@@ -455,7 +457,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #believe(
     lease: string,
     holder: string,
-    sent: { monotonicMs: number; wallMs: number },
+    sent: ClockReading,
     durationMs: number,
     renewed: boolean,
   ): Belief {
@@ -489,7 +491,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #sweep(): void {
-    const now = this.#glance.take()
+    const now = this.#recent.take()
     for (const [lease, belief] of this.#beliefs) if (!belief.trusted(now)) this.#beliefs.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#beliefs.size)
   }
@@ -523,7 +525,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** What is known of a lease that this process may rely on, granted here; undefined: ask. */
   #believedInfo(lease: string, holder: string): Info | undefined {
     const belief = this.#beliefs.get(lease)
-    if (belief === undefined || belief.holder !== holder || belief.doubts > 0 || !belief.trusted(this.#glance.take()))
+    if (belief === undefined || belief.holder !== holder || belief.doubts > 0 || !belief.trusted(this.#recent.take()))
       return undefined
     const info = this.#client.leases().get(lease)
     return info !== undefined && info.holder === holder && info.fencingToken === belief.fencingToken ? info : undefined
@@ -547,7 +549,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   /** Whether the lease is certainly not valid any more: strictly after its latest instant. */
   #hasLapsed(info: Info & Partial<LapseAware>): boolean {
-    if (info.isLapsed !== undefined) return info.isLapsed(instant(this.#clock))
+    if (info.isLapsed !== undefined) return info.isLapsed()
     return !info.pinned && this.#clock.now() > info.expiry.toMillis()
   }
 
@@ -641,7 +643,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         await this.#release(lease, holder, belief.fencingToken).catch(() => {}) // it lapses by itself
         throw signal.reason
       }
-      if (!belief.trusted(this.#glance.take()) || belief.fencingToken < 0n) continue
+      if (!belief.trusted(this.#recent.take()) || belief.fencingToken < 0n) continue
       this.#subscribe() // a hold wants to hear at once that it was revoked
       const hold = new ManagedHold(this.#keeper, lease, belief, { durationMs, renewEveryMs })
       this.#holds.add(hold)
@@ -656,7 +658,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   #makeKeeper(): HoldKeeper {
     return {
-      glance: this.#glance,
+      recent: this.#recent,
       agenda: this.#agenda,
       maxSleepMs: this.#maxSleepMs,
       token: (lease, holder) => this.token(lease, holder),
@@ -705,7 +707,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** Why this term is over by what the client knows, or undefined when it stands. */
   #lossOf({ lease, holder, belief }: HeldTerm): LossReason | undefined {
     const info = this.#client.leases().get(lease)
-    if (info === undefined || this.#hasLapsed(info)) return belief.trusted(this.#glance.take()) ? 'revoked' : 'expired'
+    if (info === undefined || this.#hasLapsed(info)) return belief.trusted(this.#recent.take()) ? 'revoked' : 'expired'
     return info.holder === holder && info.fencingToken === belief.fencingToken ? undefined : 'taken'
   }
 
@@ -720,15 +722,16 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #keepVigil(): void {
-    this.#clocksApartMs = this.#clock.now() - this.#clock.monotonic()
-    this.#agenda.at(this.#vigil, Math.ceil(this.#clock.monotonic() + VIGIL_MS))
+    const { monotonicMs, atMostMs } = this.#time.read()
+    this.#clocksApartMs = atMostMs - monotonicMs
+    this.#agenda.at(this.#vigil, Math.ceil(monotonicMs + VIGIL_MS))
   }
 
   #compareClocks(): void {
     const before = this.#clocksApartMs
     this.#keepVigil()
     if (this.#clocksApartMs - before <= 1) return
-    const now = instant(this.#clock)
+    const now = this.#time.read()
     for (const hold of this.#holds.all()) hold.wake(now)
   }
 

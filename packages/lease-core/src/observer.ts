@@ -6,15 +6,15 @@
  * lapsed: its holder has been counting for longer, from an earlier instant. No two clocks are compared; only their
  * rates have to agree (`skew.ts` allows for 0.1 %). The price: a fresh observer watches for one whole duration.
  */
-import type { Instant } from './skew.ts'
+import type { ClockReading } from './elapsed-time.ts'
 
 /** A version and the instant at which a read that returned it had completed. */
 export interface Observed {
   readonly version: string | undefined
-  readonly seen: Instant
+  readonly seen: ClockReading
 }
 
 /** Since when this version has been in view: the instant it was first seen, not the latest. */
-export function inViewSince(previous: Observed | undefined, version: string | undefined, now: Instant): Instant {
+export function inViewSince(previous: Observed | undefined, version: string | undefined, now: ClockReading): ClockReading {
   return version !== undefined && previous?.version === version ? previous.seen : now
 }

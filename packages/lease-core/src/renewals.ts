@@ -3,31 +3,31 @@
  * Ten thousand leases fall due together; were all of them sent at once, each would keep its objects for as long as the
  * whole crowd takes, and a caller's own claim would wait behind all of them.
  */
-import type { Instant } from './skew.ts'
+import type { ClockReading } from './elapsed-time.ts'
 
 /** Something that is to be renewed. */
 export interface Renewable {
   /** Its turn has come. Returns whether anything was begun; then `done` is called once, at the end. */
-  renewNow(now: Instant): boolean
+  renewNow(now: ClockReading): boolean
 }
 
 /** Twice what an adapter has out at once: there is always a batch to send when an answer comes. */
 const WINDOW = 1024
 
 export class Renewals {
-  readonly #now: () => Instant
+  readonly #now: () => ClockReading
   #queue: Renewable[] = []
   /** How many of the queue have had their turn. */
   #served = 0
   #underWay = 0
   #serving = false
 
-  constructor(now: () => Instant) {
+  constructor(now: () => ClockReading) {
     this.#now = now
   }
 
   /** Renews it now, or when its turn comes. */
-  due(renewable: Renewable, now: Instant): void {
+  due(renewable: Renewable, now: ClockReading): void {
     if (this.#underWay < WINDOW && this.#queue.length === 0) this.#begin(renewable, now)
     else this.#queue.push(renewable)
   }
@@ -51,7 +51,7 @@ export class Renewals {
     }
   }
 
-  #begin(renewable: Renewable, now: Instant): void {
+  #begin(renewable: Renewable, now: ClockReading): void {
     if (renewable.renewNow(now)) this.#underWay++
   }
 }

@@ -40,7 +40,8 @@ import { learnTurn } from './line.ts'
 import { inViewSince } from './observer.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { RenewalOp } from './renewal-op.ts'
-import { elapsedForObserver, instant, lapseWindowMs, type Instant } from './skew.ts'
+import { elapsedForObserver, elapsedTimeOf, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
+import { lapseWindowMs } from './skew.ts'
 import {
   refused,
   unknown,
@@ -82,6 +83,7 @@ export class SubstrateClient implements Client {
   readonly claimAnyLease: Client['claimAnyLease']
   readonly #substrate: Substrate
   readonly #clock: Clock
+  readonly #time: ElapsedTime
   readonly #world: World
   readonly #timeoutMs: number
   readonly #lanes = new Lanes()
@@ -102,7 +104,8 @@ export class SubstrateClient implements Client {
     const { substrate, clock, events, requestTimeoutMs } = parseSubstrateClientOptions(options)
     this.#substrate = substrate
     this.#clock = clock ?? systemClock
-    this.#world = { substrate, clock: this.#clock }
+    this.#time = elapsedTimeOf(this.#clock)
+    this.#world = { substrate, time: this.#time }
     this.events = events ?? new LeaseEvents()
     this.#timeoutMs = requestTimeoutMs
     setMaxListeners(0, this.#closing.signal) // every operation that pauses listens to it
@@ -128,7 +131,7 @@ export class SubstrateClient implements Client {
         })
         const turn = options?.turn
         this.#inLane(lease, () => {
-          const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
+          const lapsed = this.#sightings.get(lease)?.lapsedVersion(this.#time.read())
           const op: ClaimOp = {
             kind: 'claim',
             lease,
@@ -197,7 +200,7 @@ export class SubstrateClient implements Client {
     const startedMs = this.#clock.monotonic()
     for (let tries = 1, failures = 0; ; tries++) {
       signal?.throwIfAborted()
-      const now = instant(this.#clock)
+      const now = this.#time.read()
       const lapsed = new Map<string, string>()
       for (const lease of leases) {
         const version = this.#sightings.get(lease)?.lapsedVersion(now)
@@ -251,7 +254,7 @@ export class SubstrateClient implements Client {
         const fencingToken = own?.fencingToken
         const op: Op = { kind: 'extend', lease, holder, fencingToken, durationMs, value, seen, announce }
         // A store without a clock cannot tell that the lease has lapsed; whoever observed it can, and must.
-        if (known?.version !== undefined && known.isLapsed(instant(this.#clock))) throw invalid(op, undefined)
+        if (known?.version !== undefined && known.isLapsed(this.#time.read())) throw invalid(op, undefined)
         return op
       })
     })
@@ -273,7 +276,7 @@ export class SubstrateClient implements Client {
     // Tokens rise: a later one says that this term is over. And of a store without a clock, observers must say it.
     if (known !== undefined && known.fencingToken > renewal.fencingToken) {
       queueMicrotask(() => this.#endRenewal(op, refused(known)))
-    } else if (known?.version !== undefined && known.isLapsed(instant(this.#clock))) {
+    } else if (known?.version !== undefined && known.isLapsed(this.#time.read())) {
       queueMicrotask(() => this.#endRenewal(op, refused(undefined)))
     } else this.#ops.enqueue(op)
   }
@@ -301,7 +304,7 @@ export class SubstrateClient implements Client {
     return this.#start(options, (signal) => {
       checkNames({ lease })
       return this.#demand(lease, signal, () => {
-        const lapsed = this.#sightings.get(lease)?.lapsedVersion(instant(this.#clock))
+        const lapsed = this.#sightings.get(lease)?.lapsedVersion(this.#time.read())
         return { kind: 'expire', lease, lapsed }
       })
     })
@@ -520,7 +523,7 @@ export class SubstrateClient implements Client {
       const verdict = unknown(new Error(`the substrate gave no verdict for each of ${ops.length} operations`))
       return ops.map(() => verdict)
     }
-    const now = instant(this.#clock)
+    const now = this.#time.read()
     for (let index = 0; index < ops.length; index++) {
       const op = ops[index] as Op
       const verdict = verdicts[index] as Verdict
@@ -613,7 +616,7 @@ export class SubstrateClient implements Client {
 
   // ── the snapshot ──────────────────────────────────────────────────────────────────────────────────────────────
 
-  #learn(lease: string, holding: Holding | undefined, now: Instant): void {
+  #learn(lease: string, holding: Holding | undefined, now: ClockReading): void {
     const known = this.#sightings.get(lease)
     for (const touched of this.#readsOut) touched.set(lease, known?.fencingToken ?? touched.get(lease) ?? UNSEEN)
     if (holding === undefined || isVacant(holding)) {
@@ -633,7 +636,7 @@ export class SubstrateClient implements Client {
     holdings: ReadonlyMap<string, Holding>,
     touched: ReadonlyMap<string, bigint>,
   ): readonly string[] {
-    const now = instant(this.#clock)
+    const now = this.#time.read()
     const again: string[] = []
     for (const lease of asked ?? new Set([...this.#sightings.keys(), ...holdings.keys()])) {
       const holding = holdings.get(lease)
@@ -655,7 +658,7 @@ export class SubstrateClient implements Client {
     return again
   }
 
-  #sweep(now: Instant): void {
+  #sweep(now: ClockReading): void {
     for (const [lease, sighting] of this.#sightings) if (sighting.isForgettable(now)) this.#sightings.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#sightings.size)
   }
@@ -676,13 +679,13 @@ class Sighting implements Info, Holding, LapseAware {
   readonly pinned: boolean
   /** For `observer.ts`. */
   readonly version: string | undefined
-  readonly seen: Instant
+  readonly seen: ClockReading
   /** When it was seen. */
   readonly remainingMs: number
   readonly #lease: string
   readonly #world: World
 
-  constructor(world: World, lease: string, holding: Holding, previous: Sighting | undefined, now: Instant) {
+  constructor(world: World, lease: string, holding: Holding, previous: Sighting | undefined, now: ClockReading) {
     this.holder = holding.holder
     this.fencingToken = holding.fencingToken
     this.value = holding.value
@@ -696,7 +699,7 @@ class Sighting implements Info, Holding, LapseAware {
 
   /** Follows a wall clock that was set forward since; less than a few milliseconds apart is the grain of the clocks. */
   get expiry(): DateTime {
-    const now = instant(this.#world.clock)
+    const now = this.#world.time.read()
     const setForwardMs = now.wallMs - this.seen.wallMs - (now.monotonicMs - this.seen.monotonicMs)
     return DateTime.fromMillis(
       Math.ceil(this.seen.wallMs + lapseWindowMs(this.remainingMs) + (setForwardMs > GRAIN_MS ? setForwardMs : 0)),
@@ -708,18 +711,18 @@ class Sighting implements Info, Holding, LapseAware {
   }
 
   /** Whether the lease has lapsed for certain, by this machine's clocks: strictly after the late bound. */
-  isLapsed(now: Instant): boolean {
+  isLapsed(now: ClockReading = this.#world.time.read()): boolean {
     return !this.pinned && elapsedForObserver(this.seen, now) > lapseWindowMs(this.remainingMs)
   }
 
   /** Lapsed; an observation that allows a takeover is kept for as long again. */
-  isForgettable(now: Instant): boolean {
+  isForgettable(now: ClockReading): boolean {
     if (this.version === undefined) return this.isLapsed(now)
     return !this.pinned && elapsedForObserver(this.seen, now) > 2 * lapseWindowMs(this.remainingMs)
   }
 
   /** The version that may be taken over, on a store without a clock. */
-  lapsedVersion(now: Instant): string | undefined {
+  lapsedVersion(now: ClockReading): string | undefined {
     return this.version !== undefined && this.isLapsed(now) ? this.version : undefined
   }
 }
@@ -727,7 +730,7 @@ class Sighting implements Info, Holding, LapseAware {
 /** What every sighting of one client shares. */
 interface World {
   readonly substrate: Substrate
-  readonly clock: Clock
+  readonly time: ElapsedTime
 }
 
 /** One call of the substrate. Its signal is made when somebody asks for it: an AbortController is dear. */

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { Renewals, type Renewable } from '#src/renewals.ts'
 
-const now = { monotonicMs: 0, wallMs: 0 }
+const now = { monotonicMs: 0, wallMs: 0, atMostMs: 0, atLeastMs: 0 }
 
 function many(count: number, begun: number[], useless: (index: number) => boolean = () => false): Renewable[] {
   return Array.from({ length: count }, (_, index) => ({

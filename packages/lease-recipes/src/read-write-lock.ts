@@ -17,13 +17,12 @@
  * After clusterluck's DLMServer, whose names it keeps. Its quorum of nodes is the store's business here.
  */
 import { ErrClaimDenied, ErrLost, ErrNotHeld, hasMethods, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES } from 'lease-core'
-import { sleep, systemClock } from 'lease-core'
+import { sleep, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Hold, Info, Manager, Timer, Token } from 'lease-core'
 import type { DurationLike } from 'luxon'
 import { Calls } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { Instant } from './instant.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
@@ -74,7 +73,7 @@ export class Lock implements AsyncDisposable {
   readonly #clock: Clock
   readonly #controller = new AbortController()
   #timeoutMs: number
-  #since: Instant
+  #since: Stopwatch
   #timer: Timer | undefined
   #unlocking: Promise<void> | undefined
 
@@ -85,7 +84,7 @@ export class Lock implements AsyncDisposable {
     this.#holds = holds
     this.#clock = clock
     this.#timeoutMs = timeoutMs
-    this.#since = new Instant(clock)
+    this.#since = new Stopwatch(clock)
     for (const { signal } of holds) {
       if (signal.aborted) this.#end(signal.reason)
       else signal.addEventListener('abort', () => this.#end(signal.reason), { once: true })
@@ -133,7 +132,7 @@ export class Lock implements AsyncDisposable {
    */
   async refresh(timeout?: DurationLike): Promise<void> {
     this.assertHeld()
-    const since = new Instant(this.#clock)
+    const since = new Stopwatch(this.#clock)
     const timeoutMs = timeout === undefined ? this.#timeoutMs : timeoutMsOf(timeout)
     await Promise.all(this.#holds.map((hold) => hold.renew()))
     this.assertHeld()
@@ -370,7 +369,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   /** A slot, as soon as no writer is at the gate. */
   async #enter({ holder, waitMs }: LockRequest, signal: AbortSignal): Promise<Holds> {
-    const begun = new Instant(this.#clock)
+    const begun = new Stopwatch(this.#clock)
     for (;;) {
       const gate = await this.#atGate(signal)
       const { writer } = gate
@@ -458,7 +457,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   /** The gate, and then every slot as its reader leaves. */
   async #takeAll(request: LockRequest, signal: AbortSignal): Promise<Holds> {
-    const begun = new Instant(this.#clock)
+    const begun = new Stopwatch(this.#clock)
     for (;;) {
       const own = await this.#again(request, signal)
       if (own !== undefined) return own
@@ -472,7 +471,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     }
   }
 
-  async #collect({ holder, waitMs }: LockRequest, begun: Instant, signal: AbortSignal): Promise<Holds> {
+  async #collect({ holder, waitMs }: LockRequest, begun: Stopwatch, signal: AbortSignal): Promise<Holds> {
     const asHolder = leaseHolder('write', holder)
     const until = new LinkedSignal(signal)
     const got: Hold[] = []

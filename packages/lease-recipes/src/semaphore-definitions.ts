@@ -7,8 +7,7 @@
  * reach for longer than that.
  */
 import { setMaxListeners } from 'node:events'
-import { ErrStopped, MAX_ANY, type Clock, type Info, type Manager } from 'lease-core'
-import { Instant } from './instant.ts'
+import { ErrStopped, MAX_ANY, Stopwatch, type Clock, type Info, type Manager } from 'lease-core'
 import { orAborted } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 
@@ -89,7 +88,7 @@ export class Definitions {
 
   /** Makes sure that the definition is what it was, by a read; if not, it is forgotten. */
   async confirm(lease: string, known: KnownDefinition, signal: AbortSignal): Promise<boolean> {
-    const asked = new Instant(this.#clock)
+    const asked = new Stopwatch(this.#clock)
     const found = parseDefinition(await readLease(this.#manager, lease, signal))
     const observed = this.#observed.get(lease)
     if (observed === undefined || known.changed.aborted || !isSame(known, found)) {
@@ -110,7 +109,7 @@ export class Definitions {
     const controller = new AbortController()
     setMaxListeners(0, controller.signal)
     const observed: Observed = {
-      confirmed: new Instant(this.#clock),
+      confirmed: new Stopwatch(this.#clock),
       known: Promise.resolve(undefined),
       end: () => {
         if (this.#observed.get(lease) === observed) this.#observed.delete(lease)
@@ -154,7 +153,7 @@ export class Definitions {
 
 interface Observed {
   /** Before the latest read that showed it unchanged. */
-  confirmed: Instant
+  confirmed: Stopwatch
   known: Promise<KnownDefinition | 'ended' | undefined>
   readonly end: () => void
 }

@@ -31,13 +31,12 @@
  */
 import { randomUUID } from 'node:crypto'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrUnknown, hasMethods, MAX_ANY } from 'lease-core'
-import { MAX_DURATION_MS, MAX_NAME_BYTES, sleep, systemClock } from 'lease-core'
+import { MAX_DURATION_MS, MAX_NAME_BYTES, sleep, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Hold, HoldOptions, Info, Manager, Token } from 'lease-core'
 import type { DateTime, DurationLike } from 'luxon'
 import { Calls } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { Instant } from './instant.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
@@ -431,7 +430,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   async #post(request: PostRequest, signal: AbortSignal): Promise<Permit> {
     const { names } = request
-    const begun = new Instant(this.#clock)
+    const begun = new Stopwatch(this.#clock)
     const before = this.#permits.get(keyOf(names, request.holder))
     for (;;) {
       const known = await this.#definitions.current(names.definition, signal)
@@ -621,7 +620,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     change: () => Promise<void>,
   ): Promise<void> {
     for (;;) {
-      const begun = new Instant(this.#clock)
+      const begun = new Stopwatch(this.#clock)
       await Promise.all(slots.map((slot) => this.#retire({ slot, by, evict }, admin.signal)))
       admin.assertHeld()
       await change()

@@ -14,6 +14,8 @@ import {
   type Clock,
   type Manager,
   type Token,
+  Stopwatch,
+  trustWindowMs,
 } from 'lease-core'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 
@@ -91,7 +93,7 @@ export class Terms {
     const { lease, holder, durationMs, value } = request
     const options = signal === undefined ? { value } : { value, signal }
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      const sent = { monotonicMs: this.#clock.monotonic(), wallMs: this.#clock.now() }
+      const sent = new Stopwatch(this.#clock)
       await this.#manager.claim(lease, holder, durationMs, options)
       const token = this.#manager.token(lease, holder)
       try {
@@ -135,7 +137,8 @@ interface TermParts {
   readonly clock: Clock
   readonly token: Token
   readonly fencingToken: bigint
-  readonly sent: { readonly monotonicMs: number; readonly wallMs: number }
+  /** Since before the claim was sent. */
+  readonly sent: Stopwatch
   readonly durationMs: number
 }
 
@@ -186,9 +189,8 @@ export class Term {
   }
 
   #leftMs(): number {
-    const { clock, sent, durationMs } = this.#parts
-    const elapsedMs = Math.max(clock.monotonic() - sent.monotonicMs, clock.now() - sent.wallMs)
-    return durationMs - durationMs * 0.001 - 1 - elapsedMs
+    const { sent, durationMs } = this.#parts
+    return trustWindowMs(durationMs) - sent.elapsedMs
   }
 
   #keepTime(): void {

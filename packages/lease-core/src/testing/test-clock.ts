@@ -14,11 +14,12 @@
  *
  * How the two clocks of a machine move:
  *
- *     |          | wall | monotonic | timers                            | stands for                         |
- *     | advance  |  +   |     +     | fire at their instants            | time passes                        |
- *     | pause    |  +   |     +     | the overdue fire afterwards, late | SIGSTOP, a long garbage collection |
- *     | suspend  |  +   |           | do not move                       | the lid was closed                 |
- *     | jumpWall |  ±   |           | do not move                       | the clock was set                  |
+ *     |            | wall | monotonic | boot | timers                            | stands for                         |
+ *     | advance    |  +   |     +     |  +   | fire at their instants            | time passes                        |
+ *     | pause      |  +   |     +     |  +   | the overdue fire afterwards, late | SIGSTOP, a long garbage collection |
+ *     | suspend    |  +   |           |  +   | do not move                       | the lid was closed                 |
+ *     | jumpWall   |  ±   |           |      | do not move                       | the clock was set                  |
+ *     | freezeWall | stops|           |      | do not move                       | a test of the application's own    |
  *
  * "Finished" means that promises, zero-delay timers and turns of the event loop that follow from each other have run
  * out (`settle`). Sockets are beyond it: with a real server, await the promise of what you started.
@@ -40,6 +41,8 @@ export interface TestClockOptions {
    * @default 0
    */
   readonly timersLateMs?: number | undefined
+  /** Without it nothing tells the time since the machine started, as on a platform that does not know it. @default true */
+  readonly boot?: boolean | undefined
 }
 
 const NEW_YEAR_2024_MS = 1_704_067_200_000
@@ -57,6 +60,9 @@ export class TestClock implements Clock {
   #monotonicMs: number
   /** The wall clock is so far ahead of the monotonic one. */
   #wallAheadMs: number
+  #frozenWallMs: number | undefined
+  #suspendedMs = 0
+  readonly boot?: () => number
   #fired = 0
   #moving = false
   #settling = 0
@@ -70,10 +76,11 @@ export class TestClock implements Clock {
     this.#monotonicMs = options.monotonicMs ?? 5000
     this.#wallAheadMs = (options.wallMs ?? NEW_YEAR_2024_MS) - this.#monotonicMs
     this.#timersLateMs = options.timersLateMs ?? 0
+    if (options.boot ?? true) this.boot = () => this.#monotonicMs + this.#suspendedMs
   }
 
   now(): number {
-    return this.#monotonicMs + this.#wallAheadMs
+    return this.#frozenWallMs ?? this.#monotonicMs + this.#wallAheadMs
   }
 
   monotonic(): number {
@@ -159,9 +166,19 @@ export class TestClock implements Clock {
     await this.advance(0)
   }
 
-  /** The machine sleeps: only the wall clock moves, and timers are as far away as before. */
+  /** The machine sleeps: only wall clock and boot time move, and timers are as far away as before. */
   async suspend(duration: DurationLike): Promise<void> {
-    await this.jumpWall(forward(duration))
+    this.#suspendedMs += exact(forward(duration))
+    await this.jumpWall(duration)
+  }
+
+  /** The wall clock stands still until it is thawed; then it shows what it would have shown. */
+  freezeWall(): void {
+    this.#frozenWallMs = this.now()
+  }
+
+  thawWall(): void {
+    this.#frozenWallMs = undefined
   }
 
   /** The wall clock is set, forward or back. */
