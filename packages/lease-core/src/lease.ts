@@ -45,6 +45,8 @@ export interface Info {
 /** An Info that can tell whether its lease has lapsed for certain, as an observer counts time, and without making a `DateTime`. */
 export interface LapseAware {
   isLapsed(): boolean
+  /** In so many milliseconds it may have, by what is known now; a pin keeps it for longer. */
+  lapsesInMs(): number
 }
 
 /** Longest name of a lease, a holder or a pinning entity, in UTF-8 bytes. */

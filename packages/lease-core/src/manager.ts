@@ -454,13 +454,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return new ErrClaimDenied(message, { holder, expiry: info?.expiry })
   }
 
-  #believe(
-    lease: string,
-    holder: string,
-    sent: ClockReading,
-    durationMs: number,
-    renewed: boolean,
-  ): Belief {
+  #believe(lease: string, holder: string, sent: ClockReading, durationMs: number, renewed: boolean): Belief {
     // Another client's read may have replaced our entry since: then this term is over, and its token unknown (-1n).
     const info = this.#client.leases().get(lease)
     const fencingToken = info?.holder === holder ? info.fencingToken : -1n

@@ -15,6 +15,10 @@ export interface Observed {
 }
 
 /** Since when this version has been in view: the instant it was first seen, not the latest. */
-export function inViewSince(previous: Observed | undefined, version: string | undefined, now: ClockReading): ClockReading {
+export function inViewSince(
+  previous: Observed | undefined,
+  version: string | undefined,
+  now: ClockReading,
+): ClockReading {
   return version !== undefined && previous?.version === version ? previous.seen : now
 }

@@ -715,6 +715,10 @@ class Sighting implements Info, Holding, LapseAware {
     return !this.pinned && elapsedForObserver(this.seen, now) > lapseWindowMs(this.remainingMs)
   }
 
+  lapsesInMs(): number {
+    return lapseWindowMs(this.remainingMs) - elapsedForObserver(this.seen, this.#world.time.read())
+  }
+
   /** Lapsed; an observation that allows a takeover is kept for as long again. */
   isForgettable(now: ClockReading): boolean {
     if (this.version === undefined) return this.isLapsed(now)

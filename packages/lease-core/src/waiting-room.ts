@@ -14,7 +14,7 @@ import type { LeaseChange } from './client.ts'
 import type { Clock } from './clock.ts'
 import { ErrClaimDenied, ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
-import type { Info } from './lease.ts'
+import type { Info, LapseAware } from './lease.ts'
 import { noteServed, noTurn, untilTurnMs, type Turn } from './line.ts'
 import type { ParsedHoldOptions } from './options.ts'
 import { lapseWindowMs } from './skew.ts'
@@ -32,7 +32,7 @@ export interface WaitingRoomKeeper {
   readonly agenda: Agenda
   readonly maxSleepMs: number
   /** What the client knows of the lease, without a read. */
-  known(lease: string): Info | undefined
+  known(lease: string): (Info & Partial<LapseAware>) | undefined
   hasLapsed(info: Info): boolean
   read(lease: string): Promise<void>
   /** Whether a holder of this very process has it, other than this one: its end will be told by `look`. */
@@ -382,7 +382,7 @@ export class WaitingRoom {
     const info = this.#keeper.known(lease)
     if (info === undefined) return undefined
     // One millisecond past the latest instant: the boundary itself still belongs to the holder.
-    const leftMs = info.expiry.toMillis() + 1 - this.#keeper.clock.now()
+    const leftMs = 1 + (info.lapsesInMs?.() ?? info.expiry.toMillis() - this.#keeper.clock.now())
     if (leftMs > 0) return leftMs
     return info.pinned ? Number.POSITIVE_INFINITY : 1
   }

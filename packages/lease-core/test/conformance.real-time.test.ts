@@ -1,6 +1,7 @@
 /**
  * The kit on the machine's clocks: clauses run side by side, pass on a store that stalls, and are still red for a defect.
- * The clauses that the kit states otherwise on a real clock than on a test clock each have a defect here.
+ * The clauses that the kit states otherwise on a real clock than on a test clock each have a defect here, but for the order of
+ * those who wait: on a busy machine a wrong order looks right by chance now and then. The test clock finds that defect.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'mocha'
@@ -14,7 +15,6 @@ import { stallingHarnessOf } from './conformance.harness.ts'
 const OUTLIVES = 'manager: a hold outlives its duration many times over in one term, and its release frees the lease'
 const RECOVERS = 'manager: renewals that fail and recover before the deadline keep the hold'
 const REVOKED = 'manager: a holder whose lease was revoked learns it, and does not claim it again'
-const IN_ORDER = 'manager: those who wait in different processes are served in the order in which they came'
 const LONGER = 'extension: an extended lease outlives its first expiry'
 const PINNED = 'pins: a pinned lease past its expiry is not granted to another'
 const REPLAYED = 'faults: a lost reply: the retried claim is granted in the same term'
@@ -26,7 +26,6 @@ const WHOLE_KIT_MS = 300_000
 const RED: Readonly<Record<string, readonly string[]>> = {
   'an extension is acknowledged and not done': [LONGER, OUTLIVES, RECOVERS],
   'an extension creates the lease if it is vacant': [REVOKED],
-  'who comes last is served first': [IN_ORDER],
   'a claim ignores pins': [PINNED],
   'a claim is not replayed by its nonce': [REPLAYED],
   'the client asks the store before it looks at its input': [HANGING],

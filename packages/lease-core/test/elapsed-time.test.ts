@@ -1,6 +1,13 @@
 import { expect } from 'chai'
 import { systemClock } from '#src/clock.ts'
-import { elapsedForHolder, elapsedForObserver, ElapsedTime, elapsedTimeOf, RecentReading, Stopwatch } from '#src/elapsed-time.ts'
+import {
+  elapsedForHolder,
+  elapsedForObserver,
+  ElapsedTime,
+  elapsedTimeOf,
+  RecentReading,
+  Stopwatch,
+} from '#src/elapsed-time.ts'
 import { TestClock } from '#src/testing/index.ts'
 
 /** What a process counts from its first reading to its last; it takes one with each `after`, as timers do each second. */
