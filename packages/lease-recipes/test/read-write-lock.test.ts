@@ -182,7 +182,7 @@ for (const store of stores()) {
       }
       stop.abort()
       await bench.within(over)
-    })
+    }).timeout(300_000) // where a hint is lost, a wait goes on for `maxSleep`, a minute
 
     it('DLM-4: readers who wait for a slot let a waiting writer go first', async () => {
       const readers = await bench.within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))

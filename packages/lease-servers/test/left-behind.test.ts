@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -87,6 +87,15 @@ class Starter {
   }
 }
 
+/** These processes and all their descendants. */
+function family(pids: readonly number[]): readonly number[] {
+  const table = execFileSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' })
+  const all = Array.from(table.matchAll(/(\d+)\s+(\d+)/g), ([, pid, parent]) => [Number(pid), Number(parent)] as const)
+  const found = [...pids]
+  for (const one of found) found.push(...all.flatMap(([pid, parent]) => (parent === one ? [pid] : []))) // grows while it is walked
+  return found
+}
+
 function runs(pid: number): boolean {
   try {
     process.kill(pid, 0)
@@ -127,14 +136,15 @@ describe('a server whose starter has ended', () => {
 
     it(`runs, in a folder of its own, until its starter is killed: ${state}`, async () => {
       const one = starter(state)
+      let servers = 0
       for (const kind of all) {
         const pids = await one.pids(kind)
         expect(pids).not.to.deep.equal([])
         expect(pids.filter(runs)).to.deep.equal(pids)
-        killed.set(kind, pids)
+        killed.set(kind, family(pids))
+        servers += pids.length
       }
-      const pids = [...killed.values()].flat()
-      expect(one.folders()).to.have.length(pids.length)
+      expect(one.folders()).to.have.length(servers)
       one.kill('SIGKILL')
     })
 

@@ -1,4 +1,5 @@
 /** The test command: `npx -y pnpm@10 test`, and its relatives for some files, for the daily loop and for many runs. */
+import { writeFileSync } from 'node:fs'
 import { Command, InvalidArgumentError } from 'commander'
 import { checks } from './checks.ts'
 import { NODES, nodeOf, writeReliability } from './matrix.ts'
@@ -79,7 +80,8 @@ shared(
       times,
       busy: flags.busy,
       fresh: flags.fresh === true,
-      subject: JSON.stringify([paths, flags.grep, flags.busy]),
+      subject: JSON.stringify([paths, flags.grep, flags.busy, flags.jobs]),
+      json: flags.json,
       run: async () => {
         const result = await runSuite({ ...selection, ...common(flags), onDone: quietly })
         if (!matched(result)) throw new Error(`no test matches ${flags.grep}`)
@@ -103,7 +105,7 @@ process.exit()
 function shared(command: Command): Command {
   return command
     .option('--jobs <n>', 'processes at a time (default: three per core)', positive)
-    .option('--json <file>', 'write all outcomes there as well')
+    .option('--json <file>', 'write all outcomes there as well', writable)
 }
 
 async function tested(
@@ -116,7 +118,8 @@ async function tested(
   printSummary(result)
   const { failed, passed } = totals(result)
   if (!matched(result)) throw new Error(`no test matches ${flags.grep}`)
-  if (failed > 0 || passed === 0) process.exitCode = 1
+  if (failed === 0 && passed === 0) throw new Error('no test has run: all were skipped')
+  if (failed > 0) process.exitCode = 1
   return result
 }
 
@@ -135,7 +138,12 @@ function matched({ files }: SuiteResult): boolean {
 }
 
 function grepOf({ grep }: Flags): RegExp | undefined {
-  return grep === undefined ? undefined : new RegExp(grep)
+  if (grep === undefined) return undefined
+  try {
+    return new RegExp(grep)
+  } catch (error) {
+    throw new Error(`-g must be a regular expression: ${(error as Error).message}`, { cause: error })
+  }
 }
 
 /** Parts of one file come back in any order. */
@@ -147,6 +155,16 @@ function recordDurations({ files }: SuiteResult): void {
     took.set(file.path, all)
   }
   record(took)
+}
+
+/** Found out before the run, not after it. */
+function writable(file: string): string {
+  try {
+    writeFileSync(file, '')
+  } catch (error) {
+    throw new InvalidArgumentError(`It must be a file that can be written (${(error as Error).message}).`)
+  }
+  return file
 }
 
 function positive(text: string): number {

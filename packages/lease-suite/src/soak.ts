@@ -1,8 +1,8 @@
 /** Runs tests again and again beside busy loops, and counts what fails: a test that needs a fast machine is found so. */
 import { execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { failedTitles, seconds, totals } from './report.ts'
 import type { SuiteResult } from './suite.ts'
 import { root } from './test-files.ts'
@@ -15,6 +15,8 @@ export interface SoakOptions {
   readonly fresh: boolean
   /** What is soaked; another subject, or another state of the sources, begins anew. */
   readonly subject: string
+  /** Where every run is written in the end. */
+  readonly json?: string | undefined
   run(): Promise<SuiteResult>
 }
 
@@ -29,12 +31,14 @@ interface State {
   readonly runs: Run[]
 }
 
-const file = join(root, 'node_modules/.cache/lease-suite/soak.json')
+const folder = join(root, 'node_modules/.cache/lease-suite')
 
 /** Resolves to whether every run was green. What was run before an interruption counts, if nothing has changed since. */
 export async function soak(options: SoakOptions): Promise<boolean> {
-  const key = createHash('sha256').update(`${options.subject}\0${sources()}`).digest('hex')
-  const { runs } = options.fresh ? { runs: new Array<Run>() } : resumed(key)
+  const subject = hashOf(process.version, options.subject, String(options.times))
+  const key = hashOf(subject, sources())
+  const file = join(folder, `soak.${subject}.json`)
+  const { runs } = options.fresh ? { runs: new Array<Run>() } : resumed(file, key)
   if (runs.length > 0) console.log(`goes on after ${runs.length} of ${options.times} runs`)
   const quiet = busyLoops(options.busy)
   try {
@@ -42,8 +46,9 @@ export async function soak(options: SoakOptions): Promise<boolean> {
       const result = await options.run()
       const run = { ms: Math.round(result.ms), passed: totals(result).passed, failed: failedTitles(result) }
       runs.push(run)
-      mkdirSync(dirname(file), { recursive: true })
-      writeFileSync(file, JSON.stringify({ key, runs } satisfies State))
+      mkdirSync(folder, { recursive: true })
+      writeFileSync(`${file}.new`, JSON.stringify({ key, runs } satisfies State))
+      renameSync(`${file}.new`, file)
       const words = run.failed.length === 0 ? 'green' : `${run.failed.length} failed`
       console.log(`run ${runs.length} of ${options.times}: ${words}, ${run.passed} passed, ${seconds(run.ms).trim()}`)
       for (const title of run.failed) console.log(`  ${title}`)
@@ -51,7 +56,9 @@ export async function soak(options: SoakOptions): Promise<boolean> {
   } finally {
     quiet()
   }
+  rmSync(file, { force: true }) // the next soak begins anew
   summarize(runs)
+  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(runs, undefined, 2)}\n`)
   return runs.every(({ failed }) => failed.length === 0)
 }
 
@@ -69,17 +76,23 @@ function summarize(runs: readonly Run[]): void {
   console.log(`${green} passed, ${runs.length - green} failed`)
 }
 
-function resumed(key: string): State {
+function resumed(file: string, key: string): State {
   const state = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as State) : undefined
   return state?.key === key ? state : { key, runs: [] }
 }
 
-/** What tells one state of the sources from another; empty where there is no git. */
+function hashOf(...parts: readonly string[]): string {
+  return createHash('sha256').update(parts.join('\0')).digest('hex').slice(0, 24)
+}
+
+/** What tells one state of the sources from another, new files included; empty where there is no git. */
 function sources(): string {
   const git = (...args: string[]): string =>
     execFileSync('git', args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 })
   try {
-    return `${git('rev-parse', 'HEAD')}${git('diff', 'HEAD')}${git('status', '--porcelain')}`
+    const added = git('ls-files', '--others', '--exclude-standard', '-z').split('\0').filter(Boolean)
+    const contents = added.map((name) => readFileSync(join(root, name), 'base64'))
+    return hashOf(git('rev-parse', 'HEAD'), git('diff', 'HEAD'), ...added, ...contents)
   } catch {
     return ''
   }

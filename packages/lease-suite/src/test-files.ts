@@ -39,10 +39,9 @@ export function allTests(): readonly TestFile[] {
   return inParts(files)
 }
 
-const core = /^packages\/lease-core\/test\//
+const core = /^packages\/lease-core\/test\/(?!conformance\.(broken|real-time))/
 const recipes = /^packages\/lease-recipes\/test\/(?!.*\.(race|crowd)\.)/
-const adapters =
-  /^packages\/lease-(postgres|redis|etcd)\/test\/(?!.*(race|outage|failover|migrate|concurrency|failures))/
+const adapters = /^packages\/lease-(postgres|redis|etcd)\/test\/(conformance|options)\./
 /** Titles of suites on a server, and of those on a second server of one kind. */
 const onServer = / (on|in|of) (redis|postgres|etcd)/i
 const onSecond = /postgres 15|Cluster|three nodes/
@@ -63,13 +62,13 @@ export function testsOn(version: string, execPath: string): readonly TestFile[] 
 /** These files, whole. @throws when one is not a test file of the workspace */
 export function namedTests(paths: readonly string[]): readonly TestFile[] {
   const all = [...new Set(allTests().map(({ path }) => path))]
-  return paths.flatMap((given) => {
+  const named = paths.flatMap((given) => {
     const path = relative(root, resolve(given))
     const found = all.filter((one) => one === path || one.startsWith(`${path}/`))
-    if (found.length === 0)
-      throw new Error(`${given} is no test file, and no folder with test files, of this workspace`)
-    return found.map(whole)
+    if (found.length > 0) return found
+    throw new Error(`${given} is no test file, and no folder with test files, of this workspace`)
   })
+  return [...new Set(named)].map(whole)
 }
 
 /** Notes how long the top-level suites of each file took, for the order of later runs. */

@@ -43,6 +43,19 @@ describe('the test command', () => {
     expect(written.files[0]?.tests).to.have.length(written.passed)
   })
 
+  it('soaks: counts the runs, writes them where it is told to, and begins anew once it is done', async () => {
+    const json = join(folder, 'runs.json')
+    const args = ['soak', '2', quick, '-g', 'in time', '--busy', '1', '--json', json]
+    for (const _ of [1, 2]) {
+      const { code, output } = await suite(args)
+      expect(code, output).to.equal(0)
+      expect(output).not.to.contain('goes on after')
+      expect(output.trim().split('\n').at(-1)).to.equal('2 passed, 0 failed')
+    }
+    const runs = JSON.parse(await readFile(json, 'utf8')) as { failed: unknown[] }[]
+    expect(runs.map(({ failed }) => failed)).to.deep.equal([[], []])
+  })
+
   it('fails when no test matches', async () => {
     const { code, output } = await suite(['file', quick, '-g', 'no test is called so'])
     expect(code).to.equal(1)
@@ -54,7 +67,7 @@ describe('the test command', () => {
     ['an option it does not know', ['file', quick, '--fast'], "unknown option '--fast'"],
     ['a count that is no number', ['soak', 'often'], 'It must be a whole number.'],
     ['a count of zero', ['soak', '0'], 'It must be at least 1.'],
-    ['a grep that is no pattern', ['file', quick, '-g', '('], 'Invalid regular expression'],
+    ['a grep that is no pattern', ['file', quick, '-g', '('], '-g must be a regular expression'],
   ] as const) {
     it(`refuses ${what} in one line`, async () => {
       const { code, output } = await suite(args)
