@@ -519,7 +519,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** What is known of a lease that this process may rely on, granted here; undefined: ask. */
   #believedInfo(lease: string, holder: string): Info | undefined {
     const belief = this.#beliefs.get(lease)
-    if (belief === undefined || belief.holder !== holder || belief.doubts > 0 || !belief.trusted(this.#recent.take()))
+    if (belief === undefined || belief.holder !== holder || belief.doubts > 0 || !belief.trusted(this.#time.read()))
       return undefined
     const info = this.#client.leases().get(lease)
     return info !== undefined && info.holder === holder && info.fencingToken === belief.fencingToken ? info : undefined
