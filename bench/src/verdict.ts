@@ -1,7 +1,7 @@
 /**
  * Whether one checkout is slower than another, by pairs of measurements taken one after the other. "No worse" means no
  * worse by more than 5 %: over eleven pairs or more, the median of the ratios is 0.95 or more. Where the machine is too
- * noisy for that, CPU and commands per operation count: they can show that it is worse, and are told where they do not.
+ * noisy for that, CPU and commands per operation count: they can show that it is worse; otherwise the verdict prints them.
  */
 import type { Metric, Sample } from './bench.ts'
 import { medianInterval, quantile, type MedianInterval } from './statistics.ts'

@@ -74,7 +74,7 @@ describe('bench: what workloads measure', () => {
   }
 })
 
-/** Does the work; `stalledMs` is the longest time by which a timer of this process was late meanwhile. */
+/** Does the work. `stalledMs` is how late the latest timer of this process fired during the work. */
 async function withStalls(
   work: () => Promise<Sample>,
 ): Promise<{ readonly sample: Sample; readonly stalledMs: number }> {

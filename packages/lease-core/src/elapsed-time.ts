@@ -87,8 +87,8 @@ export class ElapsedTime {
 const USES = 1_000
 
 /**
- * A holder's reading for little more than the price of one clock, for those who ask over and over: it is used again while the
- * wall clock shows the same millisecond and no promise has been continued since, and counts as a millisecond later then.
+ * A holder's reading, cached for callers that ask again and again; a cached answer costs one reading of the wall clock. The cache
+ * holds until the wall clock shows another millisecond or a promise continues. A cached reading counts as a millisecond later.
  */
 export class RecentReading {
   readonly #clock: Clock

@@ -715,17 +715,16 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#vacated(lease)
   }
 
-  #keepVigil(): void {
-    const { monotonicMs, atMostMs } = this.#time.read()
-    this.#clocksApartMs = atMostMs - monotonicMs
-    this.#agenda.at(this.#vigil, Math.ceil(monotonicMs + VIGIL_MS))
+  #keepVigil(now: ClockReading = this.#time.read()): void {
+    this.#clocksApartMs = now.atMostMs - now.monotonicMs
+    this.#agenda.at(this.#vigil, Math.ceil(now.monotonicMs + VIGIL_MS))
   }
 
   #compareClocks(): void {
     const before = this.#clocksApartMs
-    this.#keepVigil()
-    if (this.#clocksApartMs - before <= 1) return
     const now = this.#time.read()
+    this.#keepVigil(now)
+    if (this.#clocksApartMs - before <= 1) return
     for (const hold of this.#holds.all()) hold.wake(now)
   }
 

@@ -1,7 +1,7 @@
 /**
  * The kit on the machine's clocks: clauses run side by side, pass on a store that stalls, and are still red for a defect.
  * The clauses that the kit states otherwise on a real clock than on a test clock each have a defect here, but for the order of
- * those who wait: on a busy machine a wrong order looks right by chance now and then. The test clock finds that defect.
+ * those who wait: on a busy machine a wrong order sometimes looks right by chance. The test clock finds that defect.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'mocha'

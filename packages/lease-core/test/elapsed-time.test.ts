@@ -154,7 +154,7 @@ describe('elapsed time', () => {
 })
 
 describe('a recent reading', () => {
-  /** A clock of which the test counts the readings. */
+  /** A clock that counts its readings. */
   function counted() {
     const reads = { monotonic: 0 }
     const at = { monotonicMs: 500.7, wallMs: 1_000 }

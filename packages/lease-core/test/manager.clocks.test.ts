@@ -1,4 +1,4 @@
-/** Clocks that are set, stand still or sleep: two holders never believe at once, and nobody waits much longer than he must. */
+/** Clocks that are set, stand still or sleep: two holders never rely on one lease at once, and a waiter waits little longer than it must. */
 import { expect } from 'chai'
 import { ErrNotHeld } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'

@@ -7,7 +7,7 @@ import { Timeline, wantsColor } from './timeline.ts'
 import { parse, type Wishes } from './usage.ts'
 import { venueNames } from './venues.ts'
 
-/** How often a story that was disturbed is told again, each time with leases that last twice as long. */
+/** How often the demo repeats a disturbed story; each repetition doubles the leases. */
 const RETRIES = 5
 
 const signals = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const

@@ -31,7 +31,7 @@ async function end(demo: ChildProcess, onOutput: (soFar: string) => void = () =>
   return { exitCode, stdout, stderr }
 }
 
-/** What was told after the last disturbance: a slow machine may make the demo start again. */
+/** The output after the last disturbance: on a slow machine the demo may start again. */
 function lastStory(stdout: string): string {
   return stdout.slice(stdout.lastIndexOf('The story starts again') + 1)
 }

@@ -117,7 +117,7 @@ for (const target of etcdTargets()) {
             'all keys to vanish',
             async () => {
               const found = await substrate.read(undefined, newCall({ timeoutMs: 60_000 }))
-              // A watch that had to begin anew has missed some, and nobody knows when these went.
+              // A watch that started again has missed some events, so the times of these are unknown.
               if (resyncs > 1) {
                 for (const lease of promised.keys()) {
                   if (!found.has(lease) && !vanished.has(lease)) vanished.set(lease, Number.POSITIVE_INFINITY)

@@ -168,7 +168,7 @@ for (const store of stores()) {
       await a.release()
       await store.until('hand-over', () => others.some((one) => one.held))
       expect(others.filter((one) => one.held)).to.have.length(1)
-      if (!store.exact) return // those who are refused because they are not the next ask again until the next was not too slow
+      if (!store.exact) return // a refused waiter that is not next in the queue asks again while the next one is slow
       const attempts = waiting.map(({ counts }) => counts['claimLease'] ?? 0)
       expect(Math.max(...attempts), 'no herd: each tries a few times at the most').to.be.at.most(8)
     })

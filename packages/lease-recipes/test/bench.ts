@@ -22,7 +22,7 @@ export class Process {
   readonly manager: Manager
   /** How many calls of each kind were sent. */
   readonly counts: Record<string, number> = {}
-  /** How often it heard that hints may have been lost: once when it has subscribed, then whenever a connection was made anew. */
+  /** How many `resync` hints came: one after the subscription, then one for each new connection. */
   resyncs = 0
   /** How many calls were rejected with `ErrUnknown`. */
   failures = 0

@@ -16,7 +16,7 @@ interface Race {
   readonly beliefs: Belief[]
   /** A lease lasts for several round trips. Doubled when an answer took longer than the lease. */
   durationMs: number
-  /** Whoever lost patience by then reports it. */
+  /** The race ends then, with however many leases have changed hands. */
   readonly endsAtMs: number
 }
 

@@ -53,7 +53,7 @@ export const scale: Chapter = {
         const names = scene.leases(scene.thousands)
         const mine = names.filter((_, index) => index % 2 === 0)
         await Promise.all(mine.map((lease) => a.claimLease(lease, { holder: ALICE, duration: longMs })))
-        // In turn: extension of one's own, claim of a vacant one, release of one's own, extension of a vacant one.
+        // Four cases in turn: extend a held lease, claim a vacant one, release a held one, extend a vacant one.
         const calls = names.map((lease, index): readonly [string, Promise<void>] => {
           const request = { holder: ALICE, duration: longMs }
           switch (index % 4) {

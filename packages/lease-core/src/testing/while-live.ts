@@ -1,4 +1,5 @@
 import { systemClock, type Clock } from '../clock.ts'
+import { trustWindowMs } from '../skew.ts'
 
 /** How often the duration is doubled before the last outcome counts: from 30 ms to two minutes. */
 const DOUBLINGS = 12
@@ -22,7 +23,7 @@ export async function whileLive<T>(
     const durationMs = firstDurationMs * 2 ** doublings
     const startedMs = clock.monotonic()
     const [outcome] = await Promise.allSettled([attempt(durationMs)])
-    const inTime = clock.monotonic() - startedMs < durationMs * 0.999 - 1
+    const inTime = clock.monotonic() - startedMs < trustWindowMs(durationMs)
     if (!inTime && doublings < DOUBLINGS) continue
     if (outcome.status === 'rejected') throw outcome.reason
     if (!inTime) throw new Error(`no attempt was in time, not even one with a lease of ${durationMs} ms`)
