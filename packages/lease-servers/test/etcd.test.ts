@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import { Etcd3 } from 'etcd3'
 import { type Etcd, etcdTargets, startEtcd, until } from 'lease-servers'
+import { runs } from './runs.ts'
 
 async function withClient<T>(
   endpoints: readonly string[],
@@ -38,15 +39,6 @@ async function whenLed<T>(call: () => Promise<T>): Promise<T> {
     }
   })
   return answer
-}
-
-function runs(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 for (const target of etcdTargets()) {

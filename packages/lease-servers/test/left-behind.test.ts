@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { nodeOptions, until } from 'lease-servers'
+import { runs } from './runs.ts'
 
 /** How a program starts a server, and all processes of it. */
 const kinds = {
@@ -94,15 +95,6 @@ function family(pids: readonly number[]): readonly number[] {
   const found = [...pids]
   for (const one of found) found.push(...all.flatMap(([pid, parent]) => (parent === one ? [pid] : []))) // grows while it is walked
   return found
-}
-
-function runs(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 describe('a server whose starter has ended', () => {
