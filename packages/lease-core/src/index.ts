@@ -26,7 +26,7 @@ export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hi
 export { brokenNamespaceRule, hasMethods, OptionChecks } from './option-checks.ts'
 export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener } from './events.ts'
-export { contended, granted, refused, unknown } from './substrate.ts'
+export { contended, granted, late, LONGEST_DEADLINE_MS, refused, unknown } from './substrate.ts'
 export type {
   AnyVerdict,
   Call,
@@ -37,10 +37,12 @@ export type {
   Holding,
   Op,
   PinOp,
+  Pins,
   ReleaseOp,
   Substrate,
   SubstrateLimits,
   SubstrateWarning,
+  UnpinOp,
   Verdict,
 } from './substrate.ts'
 export { SubstrateClient } from './substrate-client.ts'

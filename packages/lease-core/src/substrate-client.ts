@@ -752,12 +752,12 @@ class RoundTrip implements Call {
     if (this.#controller === undefined) {
       const controller = new AbortController()
       this.#controller = controller
-      this.whenGivenUp((why) => controller.abort(why))
+      this.onAbort((why) => controller.abort(why))
     }
     return this.#controller.signal
   }
 
-  whenGivenUp(listener: (why: Error) => void): void {
+  onAbort(listener: (why: Error) => void): void {
     if (this.#givenUp !== undefined) listener(this.#givenUp)
     else (this.#listeners ??= []).push(listener)
   }

@@ -3,20 +3,39 @@
  *
  * Core owns everything that is the same on every store: validation, nonces, retries, time-outs, coalescing, bounds,
  * the snapshot and the words of the errors. A substrate trusts its arguments and answers with facts.
+ *
+ * A request may execute at any time after it was sent, also when core has given it up, and a driver may send it twice. So each
+ * operation names what it changes, and the store refuses what has come too late:
+ *
+ * - An operation that ends or changes a term names the term: fencing token, nonce, or both. `unpin` names a generation.
+ * - A store with a clock executes nothing after `call.notAfterMs`. It opens no term by a claim, and sets no pin, that was sent
+ *   (`call.sentMs`) before the latest term of the lease was opened, or the latest pin withdrawn; and no nonce opens two terms.
+ *   It remembers that for `LONGEST_DEADLINE_MS`, also of a lease that is vacant.
+ * - A store without a clock compares the version that it has read, and `call.epoch`: it opens no term and sets no pin by a
+ *   request of an earlier epoch than the highest that it has seen of that client.
+ *
+ * What is refused for one of these reasons is `late`: certainly not done, and core asks again.
  */
 import type { LeaseChange } from './client.ts'
 import type { Trapdoor } from './lease.ts'
 
+/** No request takes effect later than so long after it was sent, whatever the time-out of its call. */
+export const LONGEST_DEADLINE_MS = 10_000
+
 /** What the store knows about one lease that is held, at the moment of its answer. */
 export interface Holding {
   readonly holder: string
-  /** Strictly larger for every new term of this lease; the same for a replayed claim and for an extension. */
+  /** Strictly larger for every new term of this lease; the same for a replayed claim, an extension and an adoption. */
   readonly fencingToken: bigint
+  /** Of the claim that opened the term, or of the adoption that was the last. undefined: the store does not keep it. */
+  readonly nonce?: string | undefined
   /**
    * Milliseconds until it lapses by the store's own clock, fractions allowed. At or below zero the lease has lapsed,
    * unless it is pinned. A store without a clock (`version` given) says the full duration last granted.
    */
   readonly remainingMs: number
+  /** Milliseconds since the term was opened, by the store's own clock. undefined: the store does not know. */
+  readonly ageMs?: number | undefined
   readonly value: string | undefined
   readonly pinned: boolean
   /**
@@ -47,13 +66,17 @@ export interface ClaimOp {
   readonly place?: number | undefined
 }
 
-/** Moves the expiry to now + durationMs unless it is later already; granted to the holder of a lease not lapsed. */
+/** Moves the expiry to now + durationMs unless it is later already; granted while this very term stands and has not lapsed. */
 export interface ExtendOp {
   readonly kind: 'extend'
   readonly lease: string
   readonly holder: string
-  /** The term to extend, when known; undefined matches whichever term this holder has. */
-  readonly fencingToken: bigint | undefined
+  readonly fencingToken: bigint
+  /**
+   * Adopts the term as well: `nonce` takes the place of `from`, in the same step. Refused where another nonce than these two
+   * stands. `from` is undefined where the store keeps none.
+   */
+  readonly adoption?: { readonly from: string | undefined; readonly nonce: string } | undefined
   readonly durationMs: number
   /** undefined keeps the old value. */
   readonly value: string | undefined
@@ -63,15 +86,18 @@ export interface ExtendOp {
   readonly announce?: boolean | undefined
 }
 
-/** Vacates; granted to the holder, and when vacant or lapsed already. The lease's fencing token is not forgotten. */
+/**
+ * Vacates; granted when the term that it names stands, and when the lease is vacant or lapsed already. At least one of fencing
+ * token and nonce is given, and each that is given must match. The lease's fencing token is not forgotten.
+ */
 export interface ReleaseOp {
   readonly kind: 'release'
   readonly lease: string
   readonly holder: string
-  /** The term to release, when known. */
   readonly fencingToken: bigint | undefined
-  /** The claim whose term to release, for a claim given up before its reply came. */
   readonly nonce: string | undefined
+  /** Stores without a clock: as in `ExtendOp`. */
+  readonly seen?: Holding | undefined
 }
 
 /** Vacates a lapsed lease; granted when vacant already. */
@@ -82,25 +108,39 @@ export interface ExpireOp {
   readonly lapsed: string | undefined
 }
 
-/** Adds or removes a pin; always granted, held or not. */
+/** Adds a pin, or gives the one of this entity a new generation; granted, held or not, unless it is late. */
 export interface PinOp {
-  readonly kind: 'pin' | 'unpin'
+  readonly kind: 'pin'
   readonly lease: string
   readonly entity: string
+  /** Unique per logical call. No `|` and no white space in it. */
+  readonly generation: string
 }
 
-export type Op = ClaimOp | ExtendOp | ReleaseOp | ExpireOp | PinOp
+/** Removes the pin of this entity if it is of this generation; granted in any case. */
+export interface UnpinOp {
+  readonly kind: 'unpin'
+  readonly lease: string
+  readonly entity: string
+  readonly generation: string
+}
+
+export type Op = ClaimOp | ExtendOp | ReleaseOp | ExpireOp | PinOp | UnpinOp
+
+/** The entities that pin a lease, each with the generation of its pin. */
+export type Pins = ReadonlyMap<string, string>
 
 /**
- * What became of one operation: three outcomes, and "not executed".
+ * What became of one operation: three outcomes, and two kinds of "not executed".
  *
  * - `granted`: done, durably by the store's own rules; `holding` is the state after it, undefined = vacant
  * - `refused`: certainly not done; `holding` is the state that forbids it
- * - `contended`: certainly not done, and nothing is known: somebody else was at the same row; core tries again shortly
+ * - `contended`: certainly not done, and nothing is known: another request was at the same row; core tries again shortly
+ * - `late`: certainly not done, and nothing is known: the request has come too late (see above); core makes a new one
  * - `unknown`: it may have been done; `cause` says what went wrong
  */
 export interface Verdict {
-  readonly outcome: 'granted' | 'refused' | 'contended' | 'unknown'
+  readonly outcome: 'granted' | 'refused' | 'contended' | 'late' | 'unknown'
   readonly holding: Holding | undefined
   readonly cause: unknown
   /** Of a claim in line that was refused: its place, and the last one served. */
@@ -121,6 +161,8 @@ export function unknown(cause: unknown): Verdict {
 
 export const contended: Verdict = { outcome: 'contended', holding: undefined, cause: undefined }
 
+export const late: Verdict = { outcome: 'late', holding: undefined, cause: undefined }
+
 /**
  * Opens a term on any one of these leases, the first that is vacant; refused when all are held, or when this holder has
  * one of them already (by another nonce): then that one comes back as `lease`.
@@ -140,7 +182,7 @@ export interface ClaimAnyOp {
 
 /** What became of a `ClaimAnyOp`. */
 export interface AnyVerdict {
-  readonly outcome: 'granted' | 'refused' | 'contended'
+  readonly outcome: 'granted' | 'refused' | 'contended' | 'late'
   /** Granted: which one. Refused: the one that this holder has already, if that is why. */
   readonly lease: string | undefined
   /** Those of the leases that are held, as far as the store has looked; after a refusal all that are. */
@@ -155,9 +197,22 @@ export interface Call {
    * Calls the listener with the signal's reason when it aborts, or at once if it has: for those who listen to every
    * call, as an AbortSignal costs more than the rest of it. Absent: listen to the signal.
    */
-  whenGivenUp?(listener: (why: Error) => void): void
+  onAbort?(listener: (why: Error) => void): void
   /** After how many milliseconds core gives up. */
   readonly timeoutMs: number
+  /** Names this client among all that ever use the store. No `|` and no white space in it. */
+  readonly client: string
+  /**
+   * Rises with each request of this client whose outcome core does not know: what was sent in an earlier epoch must not open
+   * a term or set a pin once the store has seen a later one. Stores with a clock may ignore it.
+   */
+  readonly epoch: number
+  /** The store's clock showed at least this when the request was sent. undefined: core does not know the store's clock. */
+  readonly sentMs: number | undefined
+  /** The store must not execute the request when its clock shows more than this. undefined: as above. */
+  readonly notAfterMs: number | undefined
+  /** To be called with what the store's clock showed while it worked on this request, also when that was `late`. */
+  answered?(storeMs: number): void
 }
 
 /** Something about the store's set-up that weakens what the library promises. A warning, never a refusal. */
@@ -184,6 +239,11 @@ export interface SubstrateLimits {
 export interface Substrate {
   readonly limits: SubstrateLimits
   /**
+   * Reads the store's clock, in milliseconds since any instant. Core asks before the first write, and learns more from
+   * `call.answered`. Absent: the store has no clock. A rejection means that the store cannot be used now: its reason is reported.
+   */
+  time?(call: Call): Promise<number>
+  /**
    * Applies the operations, one verdict each in the same order. Not atomic as a whole; no two name the same lease.
    * A rejection means `unknown` for all of them.
    */
@@ -195,8 +255,8 @@ export interface Substrate {
   claimAny?(op: ClaimAnyOp, call: Call): Promise<AnyVerdict>
   /** The holdings of these leases, or of the whole namespace. A lease that is not in the answer is vacant. */
   read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>>
-  /** Every pinned lease of the namespace with the entities that pin it. */
-  pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>>
+  /** Every pinned lease, of these or of the whole namespace, with its pins. */
+  pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>>
   /** Starts telling of changes; `resync` after every (re)connection. Absent where the store cannot tell. */
   watch?(listener: (change: LeaseChange) => void): () => void
   /** What the set-up weakens. Asked once, at the first use of the client. */

@@ -85,8 +85,8 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     class Silent extends MemorySubstrate {
       override apply(_ops: readonly Op[], call: Call): Promise<never> {
         calls.push(call)
-        call.whenGivenUp?.((why) => told.push(why))
-        call.whenGivenUp?.((why) => told.push(why))
+        call.onAbort?.((why) => told.push(why))
+        call.onAbort?.((why) => told.push(why))
         return new Promise(() => {})
       }
     }
@@ -96,7 +96,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect([calls.length, told]).to.deep.equal([1, []])
     await clock.advance(1)
     const [call] = calls
-    call?.whenGivenUp?.((why) => told.push(why))
+    call?.onAbort?.((why) => told.push(why))
     expect(call?.signal.aborted).to.equal(true)
     expect(told).to.deep.equal(Array.from({ length: 3 }, () => call?.signal.reason as Error))
     await client.close()

@@ -28,7 +28,7 @@ export async function onConnection<T>(
     client.release(destroy)
     client.removeListener?.('error', ignore)
   }
-  const unheed = whenGivenUp(call, (why) => {
+  const unheed = onAbort(call, (why) => {
     givenUp = { why }
     giveBack(true)
   })
@@ -52,10 +52,10 @@ export async function onConnection<T>(
 }
 
 /** Returns how to stop listening, if there is anything to stop. */
-function whenGivenUp(call: Call | undefined, listener: (why: unknown) => void): (() => void) | undefined {
+function onAbort(call: Call | undefined, listener: (why: unknown) => void): (() => void) | undefined {
   if (call === undefined) return undefined
-  if (call.whenGivenUp !== undefined) {
-    call.whenGivenUp(listener)
+  if (call.onAbort !== undefined) {
+    call.onAbort(listener)
     return undefined
   }
   const { signal } = call

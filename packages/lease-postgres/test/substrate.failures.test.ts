@@ -241,7 +241,7 @@ function callToGiveUp(how: 'by its signal' | 'by calling back'): { call: Call; g
     return { call: newCall({ signal: controller.signal }), giveUp: (why) => controller.abort(why) }
   const listeners: ((why: Error) => void)[] = []
   return {
-    call: newCall({ whenGivenUp: (listener) => void listeners.push(listener) }),
+    call: newCall({ onAbort: (listener) => void listeners.push(listener) }),
     giveUp: (why) => listeners.forEach((listener) => listener(why)),
   }
 }
