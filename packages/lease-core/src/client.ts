@@ -14,6 +14,13 @@ export type LeaseChange =
   /** Hints may have been lost (a connection was made anew): re-read what matters. */
   | { readonly kind: 'resync' }
 
+/** One term of one lease, as its client names it. */
+export interface TermId {
+  readonly fencingToken: bigint
+  /** Of the claim that opened the term, or of the adoption that was the last. undefined: not known. */
+  readonly nonce: string | undefined
+}
+
 /** Options of a Client operation. */
 export interface ClientCallOptions {
   /**
@@ -27,6 +34,11 @@ export interface ClientCallOptions {
    * whose store keeps no lines.
    */
   readonly turn?: Turn | undefined
+  /**
+   * For `releaseLease`: ends this term and no other; another one of the same holder → `ErrInvalid`. Ignored by clients that do
+   * not know terms.
+   */
+  readonly term?: TermId | undefined
 }
 
 /** A renewal of one term, as a Manager asks for it, and its way back: one object, for there are thousands at once. */
@@ -77,9 +89,9 @@ export interface Client {
   /** The holder gives the lease up. Vacant already → resolves; held by another → `ErrInvalid`. */
   releaseLease(lease: string, holder: string, options?: ClientCallOptions): Promise<void>
   /** The lease, or its next holding when it is vacant, does not lapse while `entity` pins it. Idempotent. */
-  pinLease(lease: string, entity: string): Promise<void>
+  pinLease(lease: string, entity: string, options?: ClientCallOptions): Promise<void>
   /** Withdraws the pin. Past its expiry, and with no other pin, the lease has then lapsed. Idempotent. */
-  unpinLease(lease: string, entity: string): Promise<void>
+  unpinLease(lease: string, entity: string, options?: ClientCallOptions): Promise<void>
   /** Every pinned lease of the namespace with the entities that pin it, sorted. */
   pinned(): Promise<ReadonlyMap<string, readonly string[]>>
   /** What this client knows; no I/O. A live view: entries are immutable, the map changes with every answer. */
@@ -88,7 +100,10 @@ export interface Client {
   refresh(leases?: Iterable<string>): Promise<void>
   /** Calls the listener on every change that the substrate tells of. Returns how to stop. */
   subscribe(listener: (change: LeaseChange) => void): () => void
-  /** Lets go of connections that the client itself opened. Calls in flight may reject with `ErrUnknown`. Idempotent. */
+  /**
+   * Lets go of connections that the client itself opened. Calls in flight and later ones reject with `ErrUnknown`; its reason is
+   * `closed`, which is final: callers that try again must not. Idempotent.
+   */
   close(): Promise<void>
 }
 

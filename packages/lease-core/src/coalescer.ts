@@ -3,7 +3,7 @@
  * next turn of the microtask queue if a slot is free; while all slots are out, calls gather and travel together.
  *
  * So one caller alone pays one round trip, and a thousand callers pay a few: the busier the store, the larger the
- * batches. Items keep their order. Whoever submits sees to it that items of one batch do not conflict (`lanes.ts`).
+ * batches. Items keep their order. Whoever submits sees to it that items of one batch do not conflict (`keyed-mutex.ts`).
  */
 
 /** Sends one batch; must settle, must not reject, and answers every item in order. */

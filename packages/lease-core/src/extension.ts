@@ -7,7 +7,7 @@
 import type { Belief } from './belief.ts'
 import type { Client, Renewal } from './client.ts'
 import { ErrInvalid, type LossReason } from './errors.ts'
-import type { Lanes } from './lanes.ts'
+import type { KeyedMutex } from './keyed-mutex.ts'
 import type { ClockReading } from './elapsed-time.ts'
 
 /** What is extended. */
@@ -31,7 +31,7 @@ export interface ExtensionListener {
 /** What all extensions of one manager share. */
 export interface ExtensionDesk {
   readonly client: Client
-  readonly lanes: Lanes
+  readonly lanes: KeyedMutex
   readonly stopping: AbortSignal
   /** An instant before whatever is sent from now on. */
   readonly now: () => ClockReading

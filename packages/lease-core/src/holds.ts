@@ -2,7 +2,7 @@
  * The Holds of one process by lease. Nearly always one for each, so that those of the same lease are a chain from one to
  * the next, and no array is kept for each.
  */
-import { ChurnMap } from './churn-map.ts'
+import { CompactingMap } from './compacting-map.ts'
 
 /** A Hold in the chain of its lease. */
 export interface Chained<Self> {
@@ -12,7 +12,7 @@ export interface Chained<Self> {
 }
 
 export class Holds<Hold extends Chained<Hold>> {
-  readonly #first = new ChurnMap<Hold>()
+  readonly #first = new CompactingMap<Hold>()
 
   /** How many leases are held. */
   get size(): number {

@@ -15,7 +15,7 @@ export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './e
 export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { lockedTrapdoor } from './client.ts'
-export type { Client, ClientCallOptions, LeaseChange, Renewal } from './client.ts'
+export type { Client, ClientCallOptions, LeaseChange, Renewal, TermId } from './client.ts'
 export type { Turn } from './line.ts'
 export { sleep, systemClock } from './clock.ts'
 export type { Clock, Timer } from './clock.ts'

@@ -38,14 +38,22 @@ export interface Info {
   readonly value: string | undefined
   /** Whether any entity pins the lease, so that it does not lapse. */
   readonly pinned: boolean
+  /**
+   * When the term was opened, by the local wall clock: the store said how long ago that was. Absent where the store does not
+   * know (etcd).
+   */
+  readonly since?: DateTime | undefined
   /** Puts the check of exactly this holding into the caller's own transaction. */
   readonly trapdoor: Trapdoor
 }
 
-/** An Info that can tell whether its lease has lapsed for certain, as an observer counts time, and without making a `DateTime`. */
-export interface LapseAware {
+/** What an Info knows beyond what applications see. Clients of third parties need not have it. */
+export interface TermAware {
+  /** The nonce of the claim that opened the term, or of the adoption that was the last. */
+  readonly nonce: string | undefined
+  /** Whether the lease had lapsed when the store answered: a store without a clock leaves it to the client to observe that. */
   isLapsed(): boolean
-  /** In so many milliseconds it may have, by what is known now; a pin keeps it for longer. */
+  /** In so many milliseconds the lease may lapse, as an observer counts time, by what is known now; a pin keeps it for longer. */
   lapsesInMs(): number
 }
 

@@ -26,7 +26,7 @@ import type { DurationLike } from 'luxon'
 import { Agenda, type Task } from './agenda.ts'
 import { backoffMs } from './backoff.ts'
 import { Belief } from './belief.ts'
-import { ChurnMap } from './churn-map.ts'
+import { CompactingMap } from './compacting-map.ts'
 import type { Client, ClientCallOptions, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
@@ -35,9 +35,9 @@ import { LeaseEvents } from './events.ts'
 import { Extension, type ExtensionDesk, type HeldTerm } from './extension.ts'
 import { ManagedHold, type Hold, type HoldKeeper } from './hold.ts'
 import { Holds } from './holds.ts'
-import { Lanes } from './lanes.ts'
+import { KeyedMutex } from './keyed-mutex.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
-import type { Info, LapseAware, Request } from './lease.ts'
+import type { Info, TermAware, Request } from './lease.ts'
 import type { Turn } from './line.ts'
 import { observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
@@ -86,13 +86,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #keeper: HoldKeeper
   readonly #desk: ExtensionDesk
   readonly #renewals = new Renewals(() => this.#now())
-  readonly #lanes = new Lanes()
-  readonly #beliefs = new ChurnMap<Belief>()
+  readonly #lanes = new KeyedMutex()
+  readonly #beliefs = new CompactingMap<Belief>()
   readonly #holds = new Holds<ManagedHold>()
   readonly #waitingRoom: WaitingRoom
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
-  /** An array, and not a Set, whose tables would keep each other and the calls of long ago alive (`lanes.ts`). */
+  /** An array, and not a Set, whose tables would keep each other and the calls of long ago alive (`keyed-mutex.ts`). */
   readonly #calls: CallInFlight[] = []
   readonly #stopping = new AbortController()
   /** A machine that was suspended, or whose wall clock was set, finds out here: timers count only the monotonic clock. */
@@ -542,7 +542,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   /** Whether the lease is certainly not valid any more: strictly after its latest instant. */
-  #hasLapsed(info: Info & Partial<LapseAware>): boolean {
+  #hasLapsed(info: Info & Partial<TermAware>): boolean {
     if (info.isLapsed !== undefined) return info.isLapsed()
     return !info.pinned && this.#clock.now() > info.expiry.toMillis()
   }

@@ -14,7 +14,7 @@ import type { LeaseChange } from './client.ts'
 import type { Clock } from './clock.ts'
 import { ErrClaimDenied, ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
-import type { Info, LapseAware } from './lease.ts'
+import type { Info, TermAware } from './lease.ts'
 import { noteServed, noTurn, untilTurnMs, type Turn } from './line.ts'
 import type { ParsedHoldOptions } from './options.ts'
 import { lapseWindowMs } from './skew.ts'
@@ -32,7 +32,7 @@ export interface WaitingRoomKeeper {
   readonly agenda: Agenda
   readonly maxSleepMs: number
   /** What the client knows of the lease, without a read. */
-  known(lease: string): (Info & Partial<LapseAware>) | undefined
+  known(lease: string): (Info & Partial<TermAware>) | undefined
   hasLapsed(info: Info): boolean
   read(lease: string): Promise<void>
   /** Whether a holder of this very process has it, other than this one: its end will be told by `look`. */

@@ -4,7 +4,8 @@
  * Promises: every operation is atomic (JavaScript runs one at a time); a claim, extension, release, expiry or pin
  * costs the same however many leases there are; a lease costs one small record while it is held, and nothing but the
  * shared counter afterwards. Fencing tokens come from one counter of the store, so they rise with every term of a
- * lease for as long as the store lives, and need no memory of leases that are vacant.
+ * lease for as long as the store lives, and need no memory of leases that are vacant. For a few seconds the store remembers the
+ * claim that opened a term that is over, so that a late copy of it opens no other.
  *
  *     vacant ──claim──▶ held ──release, expire──▶ vacant
  *                        │ now > expiry, no pin
@@ -19,18 +20,25 @@
  * taken over or expired (compare and swap). It exists so that core's rule for such stores (`observer.ts`) can be
  * tried without one.
  */
-import { ChurnMap } from '../churn-map.ts'
+import { CompactingMap } from '../compacting-map.ts'
 import type { LeaseChange } from '../client.ts'
 import { systemClock, type Clock } from '../clock.ts'
 import { notValid, type Problem } from '../errors.ts'
 import {
   granted,
+  late,
+  LONGEST_DEADLINE_MS,
   refused,
   type AnyVerdict,
+  type Call,
   type ClaimAnyOp,
   type ClaimOp,
+  type ExtendOp,
   type Holding,
   type Op,
+  type PinOp,
+  type Pins,
+  type UnpinOp,
   type Verdict,
 } from '../substrate.ts'
 
@@ -75,11 +83,18 @@ export class MemoryStore {
   }
 }
 
+/** When a request was sent, as `Call` says it. */
+export type Stamp = Pick<Call, 'client' | 'epoch' | 'sentMs' | 'notAfterMs'>
+
+/** Says nothing. */
+const NO_STAMP: Stamp = { client: '', epoch: 0, sentMs: undefined, notAfterMs: undefined }
+
 /** One term. `version` is zero where the store has a clock. */
 interface Term {
   holder: string
   nonce: string
   fencingToken: bigint
+  openedMs: number
   /** Where the store has a clock: the last instant at which it stands. */
   expiryMs: number
   /** Where it has none: the longest duration granted in this term, which an observer has to wait. */
@@ -93,15 +108,27 @@ interface Sequence {
   readonly nextVersion: () => number
 }
 
+/** A term that is over, as long as a late copy of its claim might come. */
+type Ended = Pick<Term, 'nonce' | 'openedMs'>
+
 /** Below this many records lapsed ones are not looked for. */
 const SWEEP_FLOOR = 1024
+/** How many terms that are over a store without a clock remembers: nothing tells it when it may forget. */
+const ENDED_WITHOUT_CLOCK = 1024
+/** What is remembered and lies further in the future was written before the clock was set back: it says nothing. */
+const SET_BACK_MS = 1_000
 
 /** What one namespace of a `MemoryStore` holds. Its methods are synchronous, hence atomic. */
 export class MemoryNamespace {
   readonly #now: (() => number) | undefined
   readonly #sequence: Sequence
-  readonly #terms = new ChurnMap<Term>()
-  readonly #pins = new Map<string, Set<string>>()
+  readonly #terms = new CompactingMap<Term>()
+  readonly #pins = new Map<string, Map<string, string>>()
+  /** In the order of time, as are the two below. */
+  readonly #ended = new Map<string, Ended>()
+  readonly #unpinned = new Map<string, number>()
+  /** Of each client that once did not know an outcome, the highest epoch seen. */
+  readonly #epochs = new Map<string, number>()
   readonly #watchers = new Set<Watcher>()
   /** Of each lease that somebody waits for: the last place given, and the last one served. */
   readonly #lines = new Map<string, { last: number; served: number }>()
@@ -116,8 +143,19 @@ export class MemoryNamespace {
     return this.#terms.size
   }
 
-  apply(op: Op): Verdict {
-    const nowMs = this.#now?.() ?? 0
+  /** Whether the store decides by its clock what has lapsed. */
+  get hasClock(): boolean {
+    return this.#now !== undefined
+  }
+
+  /** Its clock now, in milliseconds; 0 where it has none. */
+  time(): number {
+    return this.#now?.() ?? 0
+  }
+
+  apply(op: Op, stamp: Stamp = NO_STAMP): Verdict {
+    const nowMs = this.time()
+    if (this.#isTooLate(stamp, nowMs)) return late
     switch (op.kind) {
       case 'claim': {
         const term = this.#standing(op.lease, nowMs)
@@ -127,40 +165,35 @@ export class MemoryNamespace {
             return this.#inLine(op, this.#refuse(op.lease, term, nowMs))
           }
         }
+        if (this.#isStale(op.lease, op.nonce, stamp, nowMs)) return late
         if (op.place === 0 && this.#lines.has(op.lease)) return this.#inLine(op, refused(undefined))
         if (op.place !== undefined && op.place > 0) this.#serve(op.lease, op.place, op.durationMs)
         return this.#open(op.lease, op, nowMs)
       }
-      case 'extend': {
-        const term = this.#standing(op.lease, nowMs)
-        if (term === undefined || !isOf(term, op.holder, op.fencingToken, undefined)) {
-          return this.#refuse(op.lease, term, nowMs)
-        }
-        return this.#prolong(op.lease, term, op, nowMs)
-      }
+      case 'extend':
+        return this.#extend(op, nowMs)
       case 'release': {
         const term = this.#standing(op.lease, nowMs)
-        if (term !== undefined && !isOf(term, op.holder, op.fencingToken, op.nonce)) {
-          return this.#refuse(op.lease, term, nowMs)
-        }
-        return this.#vacate(op.lease)
+        if (term !== undefined && !isOf(term, op)) return this.#refuse(op.lease, term, nowMs)
+        return this.#vacate(op.lease, nowMs)
       }
       case 'expire': {
         const term = this.#standing(op.lease, nowMs)
         if (term !== undefined && !this.#mayTakeOver(op.lease, term, op.lapsed)) {
           return this.#refuse(op.lease, term, nowMs)
         }
-        return this.#vacate(op.lease)
+        return this.#vacate(op.lease, nowMs)
       }
       case 'pin':
       case 'unpin':
         break
     }
-    return op.kind === 'pin' ? this.#pin(op.lease, op.entity, nowMs) : this.#unpin(op.lease, op.entity, nowMs)
+    return op.kind === 'pin' ? this.#pin(op, stamp, nowMs) : this.#unpin(op, nowMs)
   }
 
-  claimAny(op: ClaimAnyOp): AnyVerdict {
-    const nowMs = this.#now?.() ?? 0
+  claimAny(op: ClaimAnyOp, stamp: Stamp = NO_STAMP): AnyVerdict {
+    const nowMs = this.time()
+    if (this.#isTooLate(stamp, nowMs)) return { outcome: 'late', lease: undefined, holdings: new Map() }
     const holdings = new Map<string, Holding>()
     let free: string | undefined
     let own: string | undefined
@@ -174,14 +207,15 @@ export class MemoryNamespace {
     }
     const lease = own ?? free
     if (lease === undefined) return { outcome: 'refused', lease, holdings }
-    const { outcome, holding } = this.apply({ kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) })
+    const { outcome, holding } = this.apply({ kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) }, stamp)
+    if (outcome === 'late') return { outcome, lease: undefined, holdings: new Map() }
     if (holding !== undefined) holdings.set(lease, holding)
     return { outcome: outcome === 'granted' ? outcome : 'refused', lease, holdings }
   }
 
   /** The holdings that stand, of these leases or of all. */
   read(leases: readonly string[] | undefined): Map<string, Holding> {
-    const nowMs = this.#now?.() ?? 0
+    const nowMs = this.time()
     const holdings = new Map<string, Holding>()
     for (const lease of leases ?? this.#terms.keys()) {
       const term = this.#standing(lease, nowMs)
@@ -192,14 +226,17 @@ export class MemoryNamespace {
 
   /** Whether exactly this term stands now. */
   stands(lease: string, holder: string, fencingToken: bigint): boolean {
-    const term = this.#standing(lease, this.#now?.() ?? 0)
-    return term !== undefined && isOf(term, holder, fencingToken, undefined)
+    const term = this.#standing(lease, this.time())
+    return term !== undefined && isOf(term, { holder, fencingToken })
   }
 
-  /** The pinned leases, each with its entities in order. */
-  pinned(): Map<string, readonly string[]> {
-    const pinned = new Map<string, readonly string[]>()
-    for (const [lease, entities] of this.#pins) pinned.set(lease, [...entities].toSorted())
+  /** The pinned leases, of these or of all, each with its pins. */
+  pinned(leases?: readonly string[]): Map<string, Pins> {
+    const pinned = new Map<string, Pins>()
+    for (const lease of leases ?? this.#pins.keys()) {
+      const pins = this.#pins.get(lease)
+      if (pins !== undefined) pinned.set(lease, new Map(pins))
+    }
     return pinned
   }
 
@@ -219,6 +256,32 @@ export class MemoryNamespace {
     const term = this.#terms.get(lease)
     if (term === undefined || this.#now === undefined) return term
     return nowMs <= term.expiryMs || this.#pins.has(lease) ? term : undefined
+  }
+
+  /** The request must not be executed any more. */
+  #isTooLate({ client, epoch, notAfterMs }: Stamp, nowMs: number): boolean {
+    if (this.#now !== undefined) return notAfterMs !== undefined && nowMs > notAfterMs
+    if (epoch > (this.#epochs.get(client) ?? 0)) this.#epochs.set(client, epoch)
+    return false
+  }
+
+  /** The claim must not open a term: it was sent before the latest one was opened, or opened one already. */
+  #isStale(lease: string, nonce: string, { client, epoch, sentMs }: Stamp, nowMs: number): boolean {
+    const latest = this.#terms.get(lease) ?? this.#ended.get(lease)
+    if (latest?.nonce === nonce) return true
+    if (this.#now === undefined) return epoch < (this.#epochs.get(client) ?? 0)
+    return latest !== undefined && sentMs !== undefined && isSince(sentMs, latest.openedMs, nowMs)
+  }
+
+  #extend(op: ExtendOp, nowMs: number): Verdict {
+    const { lease, adoption } = op
+    const term = this.#standing(lease, nowMs)
+    if (term === undefined || !isOf(term, op)) return this.#refuse(lease, term, nowMs)
+    if (adoption !== undefined) {
+      if (term.nonce !== adoption.from && term.nonce !== adoption.nonce) return this.#refuse(lease, term, nowMs)
+      term.nonce = adoption.nonce
+    }
+    return this.#prolong(lease, term, op, nowMs)
   }
 
   /** Stores without a clock: whether this version is the one that the caller saw lapse. */
@@ -253,6 +316,7 @@ export class MemoryNamespace {
       holder: claim.holder,
       nonce: claim.nonce,
       fencingToken: this.#sequence.nextToken(),
+      openedMs: nowMs,
       expiryMs: nowMs + claim.durationMs,
       durationMs: claim.durationMs,
       value: claim.value,
@@ -260,46 +324,71 @@ export class MemoryNamespace {
     }
     this.#terms.set(lease, term)
     if (this.#terms.size > this.#sweepAt) this.#sweep(nowMs)
-    this.#tell({ kind: 'changed', lease })
+    if (claim.announce === true) this.#tell({ kind: 'changed', lease })
     return granted(this.#holding(lease, term, nowMs))
   }
 
   /** Moves the end of the term, never back: without a clock, by never lowering the time that observers have to wait. */
-  #prolong(lease: string, term: Term, { durationMs, value }: Asked, nowMs: number): Verdict {
+  #prolong(lease: string, term: Term, { durationMs, value, announce }: Asked, nowMs: number): Verdict {
     term.expiryMs = Math.max(term.expiryMs, nowMs + durationMs)
     term.durationMs = Math.max(term.durationMs, durationMs)
     if (this.#now === undefined) term.version = this.#sequence.nextVersion()
     if (value !== undefined && value !== term.value) {
       term.value = value
-      this.#tell({ kind: 'changed', lease })
+      if (announce === true) this.#tell({ kind: 'changed', lease })
     }
     return granted(this.#holding(lease, term, nowMs))
   }
 
-  #vacate(lease: string): Verdict {
-    if (this.#terms.delete(lease)) this.#tell({ kind: 'vacated', lease })
+  #vacate(lease: string, nowMs: number): Verdict {
+    const term = this.#terms.get(lease)
+    if (term === undefined) return granted(undefined)
+    this.#terms.delete(lease)
+    if (this.#now === undefined || nowMs - term.openedMs < LONGEST_DEADLINE_MS) {
+      this.#ended.delete(lease)
+      this.#ended.set(lease, term)
+      this.#forget(nowMs)
+    }
+    this.#tell({ kind: 'vacated', lease })
     return granted(undefined)
   }
 
-  #pin(lease: string, entity: string, nowMs: number): Verdict {
-    // First: a pin must not make a lapsed term stand again.
-    if (this.#standing(lease, nowMs) === undefined) this.#vacate(lease)
-    let entities = this.#pins.get(lease)
-    if (entities === undefined) this.#pins.set(lease, (entities = new Set()))
-    if (!entities.has(entity)) {
-      entities.add(entity)
-      this.#tell({ kind: 'changed', lease })
+  /** Forgets the first of those that are of no use any more: more go than come. */
+  #forget(nowMs: number): void {
+    let left = 2
+    for (const [lease, { openedMs }] of this.#ended) {
+      const old = this.#now === undefined ? this.#ended.size > ENDED_WITHOUT_CLOCK : nowMs - openedMs > LONGEST_DEADLINE_MS
+      if (!old || left-- === 0) return
+      this.#ended.delete(lease)
     }
+  }
+
+  #pin({ lease, entity, generation }: PinOp, { client, epoch, sentMs }: Stamp, nowMs: number): Verdict {
+    const withdrawnMs = this.#unpinned.get(lease)
+    if (this.#now === undefined ? epoch < (this.#epochs.get(client) ?? 0) : isSince(sentMs, withdrawnMs, nowMs)) return late
+    // First: a pin must not make a lapsed term stand again.
+    if (this.#standing(lease, nowMs) === undefined) this.#vacate(lease, nowMs)
+    const pins = this.#pins.get(lease)
+    if (pins === undefined) this.#pins.set(lease, new Map([[entity, generation]]))
+    else pins.set(entity, generation)
     return this.#grantAsIs(lease, nowMs)
   }
 
-  #unpin(lease: string, entity: string, nowMs: number): Verdict {
-    const entities = this.#pins.get(lease)
-    if (entities?.delete(entity) === true) {
-      if (entities.size === 0) this.#pins.delete(lease)
+  #unpin({ lease, entity, generation }: UnpinOp, nowMs: number): Verdict {
+    if (this.#now !== undefined) {
+      this.#unpinned.delete(lease)
+      this.#unpinned.set(lease, nowMs)
+      for (const [other, atMs] of this.#unpinned) {
+        if (nowMs - atMs <= LONGEST_DEADLINE_MS) break
+        this.#unpinned.delete(other)
+      }
+    }
+    const pins = this.#pins.get(lease)
+    if (pins?.get(entity) === generation) {
+      pins.delete(entity)
+      if (pins.size === 0) this.#pins.delete(lease)
       // The last pin may have been all that kept the term standing.
-      if (this.#terms.has(lease) && this.#standing(lease, nowMs) === undefined) return this.#vacate(lease)
-      this.#tell({ kind: 'changed', lease })
+      if (this.#terms.has(lease) && this.#standing(lease, nowMs) === undefined) return this.#vacate(lease, nowMs)
     }
     return this.#grantAsIs(lease, nowMs)
   }
@@ -314,21 +403,24 @@ export class MemoryNamespace {
   }
 
   #holding(lease: string, term: Term, nowMs: number): Holding {
-    const { holder, fencingToken, value } = term
+    const { holder, nonce, fencingToken, value } = term
     const pinned = this.#pins.has(lease)
     if (this.#now === undefined) {
-      return { holder, fencingToken, remainingMs: term.durationMs, value, pinned, version: String(term.version) }
+      const { durationMs: remainingMs, version } = term
+      return { holder, fencingToken, nonce, remainingMs, ageMs: undefined, value, pinned, version: String(version) }
     }
     let remainingMs = term.expiryMs - nowMs
     // At its very expiry it still stands, and zero would say that it has lapsed.
     if (remainingMs === 0) remainingMs = Number.MIN_VALUE
-    return { holder, fencingToken, remainingMs, value, pinned, version: undefined }
+    return { holder, fencingToken, nonce, remainingMs, ageMs: nowMs - term.openedMs, value, pinned, version: undefined }
   }
 
   /** Forgets lapsed records when there are twice as many as last time: names that never come back leave no trace. */
   #sweep(nowMs: number): void {
     for (const lease of this.#terms.keys()) {
-      if (this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
+      const term = this.#terms.get(lease)
+      const old = term !== undefined && nowMs - term.openedMs > LONGEST_DEADLINE_MS
+      if (old && this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
     }
     for (const lease of this.#lines.keys()) if (!this.#terms.has(lease)) this.#lines.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
@@ -342,6 +434,7 @@ export class MemoryNamespace {
 interface Asked {
   readonly durationMs: number
   readonly value: string | undefined
+  readonly announce?: boolean | undefined
 }
 
 /** Hands the changes to one listener, in order, after the operation that made them. */
@@ -376,12 +469,23 @@ class Watcher {
   }
 }
 
-function isOf(term: Term, holder: string, fencingToken: bigint | undefined, nonce: string | undefined): boolean {
+/** Whether the term is the one that is named: whatever is given matches. */
+function isOf(
+  term: Term,
+  named: { readonly holder: string; readonly fencingToken: bigint | undefined; readonly nonce?: string | undefined },
+): boolean {
+  const { holder, fencingToken, nonce } = named
   return (
     term.holder === holder &&
     (fencingToken === undefined || term.fencingToken === fencingToken) &&
     (nonce === undefined || term.nonce === nonce)
   )
+}
+
+/** Whether that happened after the request was sent. */
+function isSince(sentMs: number | undefined, happenedMs: number | undefined, nowMs: number): boolean {
+  if (sentMs === undefined || happenedMs === undefined) return false
+  return sentMs < happenedMs && happenedMs <= nowMs + SET_BACK_MS && nowMs - happenedMs <= LONGEST_DEADLINE_MS
 }
 
 function checkOptions({ clock, serverClock, ...others }: MemoryStoreOptions): void {

@@ -5,7 +5,7 @@ import { ErrNotHeld, ErrTrapdoor, notValid, type Problem } from '../errors.ts'
 import type { LeaseEvents } from '../events.ts'
 import { brokenNameRule, type Trapdoor } from '../lease.ts'
 import { SubstrateClient, type SubstrateClientOptions } from '../substrate-client.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Substrate, Verdict } from '../substrate.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Pins, Substrate, Verdict } from '../substrate.ts'
 import { MemoryGuard } from './memory-guard.ts'
 import { MemoryStore, type MemoryNamespace } from './memory-store.ts'
 
@@ -19,6 +19,8 @@ export interface MemorySubstrateOptions {
 /** Trapdoor key: `MemoryGuard`. Hints are complete and in order. */
 export class MemorySubstrate implements Substrate {
   readonly limits: Substrate['limits'] = { maxOps: 1000, maxInFlight: 4 }
+  /** Absent where the store has no clock. */
+  declare readonly time?: (call: Call) => Promise<number>
   readonly #leases: MemoryNamespace
   readonly #unwatch = new Set<() => void>()
   #closed = false
@@ -27,17 +29,24 @@ export class MemorySubstrate implements Substrate {
   constructor(options: MemorySubstrateOptions = {}) {
     checkOptions(options)
     const { store = new MemoryStore(), namespace = 'default' } = options
-    this.#leases = store.namespace(namespace)
+    const leases = store.namespace(namespace)
+    this.#leases = leases
+    if (leases.hasClock) {
+      this.time = async (call) => {
+        this.#open(call)
+        return leases.time()
+      }
+    }
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     this.#open(call)
-    return ops.map((op) => this.#leases.apply(op))
+    return ops.map((op) => this.#leases.apply(op, call))
   }
 
   async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
     this.#open(call)
-    return this.#leases.claimAny(op)
+    return this.#leases.claimAny(op, call)
   }
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
@@ -45,9 +54,9 @@ export class MemorySubstrate implements Substrate {
     return this.#leases.read(leases)
   }
 
-  async pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>> {
+  async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
     this.#open(call)
-    return this.#leases.pinned()
+    return this.#leases.pinned(leases)
   }
 
   watch(listener: (change: LeaseChange) => void): () => void {
@@ -84,6 +93,7 @@ export class MemorySubstrate implements Substrate {
   #open(call: Call): void {
     if (this.#closed) throw new Error('the memory substrate was closed')
     call.signal.throwIfAborted()
+    if (this.#leases.hasClock) call.answered?.(this.#leases.time())
   }
 }
 

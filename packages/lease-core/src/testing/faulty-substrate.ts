@@ -31,13 +31,14 @@ import {
   type ClaimAnyOp,
   type Holding,
   type Op,
+  type Pins,
   type Substrate,
   type SubstrateWarning,
   type Verdict,
 } from '../substrate.ts'
 
 /** What a call or operation does, for filters and counts. */
-export type CallKind = Op['kind'] | 'claimAny' | 'read' | 'pinned' | 'inspect'
+export type CallKind = Op['kind'] | 'claimAny' | 'read' | 'pinned' | 'inspect' | 'time'
 
 /** Which calls a fault befalls; all conditions must hold. */
 export interface FaultFilter {
@@ -177,6 +178,7 @@ export class FaultySubstrate implements Substrate {
   readonly limits: Substrate['limits']
   declare readonly watch?: (listener: (change: LeaseChange) => void) => () => void
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
+  declare readonly time?: (call: Call) => Promise<number>
   declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
   readonly #inner: Substrate
   readonly #clock: Clock
@@ -194,6 +196,11 @@ export class FaultySubstrate implements Substrate {
     if (inner.watch !== undefined && options.watch !== false) this.watch = (listener) => this.#watch(listener)
     if (inner.claimAny !== undefined && options.claimAny !== false) {
       this.claimAny = (op, call) => this.#claimAny(op, call)
+    }
+    const { time } = inner
+    if (time !== undefined) {
+      this.time = (call) =>
+        this.#roundTrip([{ kind: 'time', leases: [] }], call, (inward) => time.call(inner, inward))
     }
     if (inner.inspect !== undefined) {
       this.inspect = (call) =>
@@ -339,8 +346,8 @@ export class FaultySubstrate implements Substrate {
     )
   }
 
-  pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>> {
-    return this.#roundTrip([{ kind: 'pinned', leases: 'all' }], call, (inward) => this.#inner.pinned(inward))
+  pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
+    return this.#roundTrip([{ kind: 'pinned', leases: leases ?? 'all' }], call, (inward) => this.#inner.pinned(inward, leases))
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
@@ -358,7 +365,7 @@ export class FaultySubstrate implements Substrate {
 
   async #roundTrip<T>(targets: readonly Target[], call: Call, execute: (call: Call) => Promise<T>): Promise<T> {
     const counts = this.#counts
-    counts.roundTrips++
+    if (targets[0]?.kind !== 'time') counts.roundTrips++
     for (const { kind } of targets) counts[kind]++
     this.#inFlight++
     counts.peakInFlight = Math.max(counts.peakInFlight, this.#inFlight)
@@ -383,7 +390,7 @@ export class FaultySubstrate implements Substrate {
     if (fault?.name === 'lose-request') throw new InjectedFault('lose-request', 'the connection broke: request lost')
     if (fault?.name === 'reject') throw fault.error
     // What is on its way arrives: the store does not learn that core has given it up.
-    const answer = await execute({ ...call, signal: new AbortController().signal })
+    const answer = await execute(beyondRecall(call))
     if (fault?.name === 'hang' && fault.place === 'reply') await fault.hold(call.signal)
     await this.#delayed(delays, 'reply')
     if (fault?.name === 'lose-reply') throw new InjectedFault('lose-reply', 'the connection broke: reply lost')
@@ -441,8 +448,16 @@ export class FaultySubstrate implements Substrate {
   }
 }
 
+/** The same call for a store that does not hear of its end. */
+function beyondRecall(call: Call): Call {
+  const { timeoutMs, client, epoch, sentMs, notAfterMs } = call
+  const answered = (storeMs: number): void => call.answered?.(storeMs)
+  return { timeoutMs, client, epoch, sentMs, notAfterMs, answered, signal: new AbortController().signal }
+}
+
 /** Operations and calls by kind, and what they tell of coalescing. */
 export interface Counts extends Record<CallKind, number> {
+  /** All but those of kind `time`, which belong to setting up a connection. */
   roundTrips: number
   /** Operations in one round trip, at most so far. */
   largestBatch: number
@@ -452,7 +467,7 @@ export interface Counts extends Record<CallKind, number> {
 
 function noCounts(): Counts {
   const ops = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0 }
-  const calls = { claimAny: 0, read: 0, pinned: 0, inspect: 0 }
+  const calls = { claimAny: 0, read: 0, pinned: 0, inspect: 0, time: 0 }
   return { ...ops, ...calls, roundTrips: 0, largestBatch: 0, peakInFlight: 0 }
 }
 

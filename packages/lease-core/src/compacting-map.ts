@@ -4,7 +4,7 @@
  * thousand others cost a hundred times what they should. Here a deleted key keeps its entry, without a value, and the
  * entry is used again; the map is rebuilt when such entries outnumber the others.
  */
-export class ChurnMap<V extends object> implements ReadonlyMap<string, V> {
+export class CompactingMap<V extends object> implements ReadonlyMap<string, V> {
   #entries = new Map<string, V | undefined>()
   #size = 0
 

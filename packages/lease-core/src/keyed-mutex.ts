@@ -3,7 +3,7 @@
  * different leases do not know of each other. Entering an empty lane and leaving it costs two steps in a map each, and
  * no promise.
  *
- * A lane that is empty keeps its entry for a while, for the same reason as in `churn-map.ts`, and for one more: V8 gives a
+ * A lane that is empty keeps its entry for a while, for the same reason as in `compacting-map.ts`, and for one more: V8 gives a
  * Map whose entries come and go a new table again and again, and each old table that has become old garbage keeps the
  * next one alive until the next full collection, as if it were in use.
  */
@@ -16,38 +16,38 @@ const SPARE = 1024
 /** Those who wait; undefined: empty. */
 type Lane = (() => void)[] | typeof taken | undefined
 
-export class Lanes {
+export class KeyedMutex {
   #lanes = new Map<string, Lane>()
   #occupied = 0
 
   /** Occupies the lane. Undefined: it is yours now; otherwise it is yours when the promise resolves. */
-  enter(lease: string): Promise<void> | undefined {
-    const waiting = this.#lanes.get(lease)
+  enter(key: string): Promise<void> | undefined {
+    const waiting = this.#lanes.get(key)
     if (waiting === undefined) {
-      this.#lanes.set(lease, taken)
+      this.#lanes.set(key, taken)
       this.#occupied++
       return undefined
     }
     return new Promise((resolve) => {
-      if (waiting === taken) this.#lanes.set(lease, [resolve])
+      if (waiting === taken) this.#lanes.set(key, [resolve])
       else waiting.push(resolve)
     })
   }
 
   /** Hands the lane to whoever waited longest. */
-  leave(lease: string): void {
-    const waiting = this.#lanes.get(lease)
+  leave(key: string): void {
+    const waiting = this.#lanes.get(key)
     if (waiting === undefined) return
     const next = waiting === taken ? undefined : waiting.shift()
     if (next !== undefined) return next()
-    this.#lanes.set(lease, undefined)
+    this.#lanes.set(key, undefined)
     this.#occupied--
     if (this.#lanes.size > 2 * this.#occupied + SPARE) this.#forgetEmpty()
   }
 
   /** Whether somebody waits behind the one who is in the lane. */
-  contended(lease: string): boolean {
-    const waiting = this.#lanes.get(lease)
+  contended(key: string): boolean {
+    const waiting = this.#lanes.get(key)
     return waiting !== undefined && waiting !== taken && waiting.length > 0
   }
 

@@ -1,0 +1,146 @@
+/**
+ * The way to the store: one call at a time from the outside, and what all calls share.
+ *
+ * - *Time-outs*: each call is given up after its own.
+ * - *Deadlines*: each call says what the store's clock showed at least when it was sent, and until when the store may execute it
+ *   (`store-clock.ts`). Before its first call a client reads the store's clock.
+ * - *Epochs*: a store without a clock is told in which epoch a call was sent; a new one begins whenever an outcome is unknown.
+ * - *The end*: `close` gives up all calls in flight, and every later one.
+ */
+import { randomBytes } from 'node:crypto'
+import { sleep, type Clock } from './clock.ts'
+import type { ErrUnknown } from './errors.ts'
+import { StoreCall } from './store-call.ts'
+import { StoreClock } from './store-clock.ts'
+import { LONGEST_DEADLINE_MS, type Call, type Substrate } from './substrate.ts'
+
+/** Until when a call whose outcome is unknown may still be executed. */
+export interface InDoubt {
+  /** By the store's clock; undefined: the store has none, and epochs end it. */
+  readonly notAfterMs: number | undefined
+}
+
+/** Why a call has no answer, and what may still become of it; `sent` is false where the store certainly never saw it. */
+export class LostCall extends Error implements InDoubt {
+  readonly sent: boolean
+  readonly notAfterMs: number | undefined
+
+  constructor(cause: unknown, { sent, notAfterMs }: InDoubt & { readonly sent: boolean }) {
+    const limit = Error.stackTraceLimit
+    Error.stackTraceLimit = 0
+    super(reasonOf(cause), { cause })
+    Error.stackTraceLimit = limit
+    this.sent = sent
+    this.notAfterMs = notAfterMs
+  }
+}
+
+export class StoreLink {
+  /** Names this client in the store. */
+  readonly client: string = randomBytes(9).toString('base64url')
+  readonly #substrate: Substrate
+  readonly #clock: Clock
+  readonly #timeoutMs: number
+  readonly #storeClock: StoreClock
+  readonly #inFlight = new Set<StoreCall>()
+  readonly #closing = new AbortController()
+  #epoch = 0
+  #knowing: Promise<void> | undefined
+
+  constructor({ substrate, clock, timeoutMs }: { readonly substrate: Substrate; readonly clock: Clock; readonly timeoutMs: number }) {
+    this.#substrate = substrate
+    this.#clock = clock
+    this.#timeoutMs = timeoutMs
+    this.#storeClock = new StoreClock(clock)
+  }
+
+  /** Aborts when the client is closed; the reason is the error of every later call. */
+  get closing(): AbortSignal {
+    return this.#closing.signal
+  }
+
+  /**
+   * One call of the substrate.
+   *
+   * @throws LostCall
+   */
+  call<T>(send: (call: Call) => Promise<T>, timeoutMs: number = this.#timeoutMs): Promise<T> {
+    if (this.#substrate.time === undefined || this.#storeClock.known) return this.#call(send, timeoutMs)
+    return this.#readClock().then(() => this.#call(send, timeoutMs))
+  }
+
+  /** The outcome of a call is unknown: what was sent until now must not open a term once the store has seen what is sent from now on. */
+  beginEpoch(): void {
+    this.#epoch++
+  }
+
+  /** Resolves when a call in doubt can certainly not be executed any more, or as soon as the next call is (`Call.epoch`). */
+  async untilOver({ notAfterMs }: InDoubt): Promise<void> {
+    for (;;) {
+      const leftMs = notAfterMs === undefined ? -1 : notAfterMs - this.#storeClock.earliestMs(this.#clock.monotonic())
+      if (leftMs < 0) return
+      await sleep(this.#clock, Math.ceil(leftMs) + 1, this.closing)
+    }
+  }
+
+  /** Gives up all calls in flight. Idempotent. */
+  close(reason: ErrUnknown): void {
+    if (this.closing.aborted) return
+    this.#closing.abort(reason)
+    for (const call of this.#inFlight) call.abort(reason)
+    this.#inFlight.clear()
+  }
+
+  /** Those who come meanwhile share it. */
+  #readClock(): Promise<void> {
+    this.#knowing ??= this.#call((call) => this.#substrate.time?.(call) ?? Promise.resolve(0), this.#timeoutMs, {
+      onAnswer: (storeMs, sentMs) => this.#storeClock.learn(storeMs, sentMs),
+    })
+      .then(
+        () => {},
+        (error: unknown) => {
+          const cause = error instanceof LostCall ? error.cause : error
+          throw new LostCall(cause, { sent: false, notAfterMs: undefined })
+        },
+      )
+      .finally(() => (this.#knowing = undefined))
+    return this.#knowing
+  }
+
+  #call<T>(
+    send: (call: Call) => Promise<T>,
+    timeoutMs: number,
+    { onAnswer }: { readonly onAnswer?: (answer: T, sentMs: number) => void } = {},
+  ): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const sentMs = this.#clock.monotonic()
+      const clock = this.#storeClock.known ? this.#storeClock : undefined
+      const notAfterMs = clock?.latestMs(sentMs + Math.min(timeoutMs, LONGEST_DEADLINE_MS))
+      const stamp = { client: this.client, epoch: this.#epoch, sentMs: clock?.earliestMs(sentMs), notAfterMs }
+      const call = new StoreCall(timeoutMs, stamp, (storeMs) => this.#storeClock.learn(storeMs, sentMs))
+      const fail = (cause: unknown): void => {
+        timer.cancel()
+        this.#inFlight.delete(call)
+        reject(new LostCall(cause, { sent: true, notAfterMs }))
+      }
+      const timer = this.#clock.setTimer(timeoutMs, () => call.abort(new Error(`no answer within ${timeoutMs} ms`)))
+      call.onAbort(fail)
+      if (this.closing.aborted) return call.abort(this.closing.reason as Error)
+      this.#inFlight.add(call)
+      try {
+        send(call).then((answer) => {
+          timer.cancel()
+          this.#inFlight.delete(call)
+          onAnswer?.(answer, sentMs)
+          resolve(answer)
+        }, fail)
+      } catch (error) {
+        fail(error)
+      }
+    })
+  }
+}
+
+export function reasonOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message || cause.name : String(cause)
+}
