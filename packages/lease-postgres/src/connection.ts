@@ -26,7 +26,8 @@ export async function onConnection<T>(
     if (client === undefined) return
     loan = undefined
     client.release(destroy)
-    client.removeListener?.('error', ignore)
+    // One that is destroyed may break once more before it is gone.
+    if (!destroy) client.removeListener?.('error', ignore)
   }
   const unheed = onAbort(call, (why) => {
     givenUp = { why }
