@@ -35,8 +35,8 @@ export interface ClientCallOptions {
    */
   readonly turn?: Turn | undefined
   /**
-   * For `releaseLease`: ends this term and no other; another one of the same holder → `ErrInvalid`. Ignored by clients that do
-   * not know terms.
+   * For `releaseLease` and `extendLease`: ends or extends this term and no other; another one of the same holder → `ErrInvalid`.
+   * Ignored by clients that do not know terms.
    */
   readonly term?: TermId | undefined
 }

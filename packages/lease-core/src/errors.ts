@@ -2,10 +2,15 @@
  * The eight things that can go wrong, one class and one stable `code` each.
  *
  * What matters about an error here is what it lets the caller *infer*: a refusal is certain, everything that is not
- * certain is `ErrUnknown`. Test the class (`instanceof ErrNotHeld`) or the code (`error.code === 'LEASE_NOT_HELD'`);
- * the code also works across two copies of this package.
+ * certain is `ErrUnknown`. Test the class (`instanceof ErrNotHeld`) or the code (`error.code === 'LEASE_NOT_HELD'`).
+ *
+ * Two copies of this package may meet in one process, and so may two releases. Errors therefore carry a registered symbol,
+ * and `instanceof` goes by that symbol and the code: an `ErrNotHeld` of one copy is an instance of the `ErrNotHeld` of the other.
  */
 import type { DateTime } from 'luxon'
+
+/** On every error of every copy of this package. */
+const LEASE_ERROR = Symbol.for('lease-core.error')
 
 /** The stable code of each error class. */
 export type LeaseErrorCode =
@@ -45,13 +50,23 @@ export interface Problem {
 
 /** Base of every error that this library throws on purpose. */
 export abstract class LeaseError extends Error {
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    if (!isLeaseError(value)) return false
+    const code = codes.get(this)
+    // A class that somebody derived from one of ours has no code of its own, and counts as classes do.
+    return code === undefined ? this === LeaseError || isDerived(value, this) : value.code === code
+  }
+
   abstract readonly code: LeaseErrorCode
   readonly lease: string | undefined
   readonly holder: string | undefined
   readonly reason: string | undefined
 
-  constructor(message: string, details: LeaseErrorDetails = {}) {
+  constructor(message: string, details: LeaseErrorDetails = {}, { stack = true }: { readonly stack?: boolean } = {}) {
+    const limit = Error.stackTraceLimit
+    if (!stack) Error.stackTraceLimit = 0
     super(message, 'cause' in details ? { cause: details.cause } : undefined)
+    Error.stackTraceLimit = limit
     this.lease = details.lease
     this.holder = details.holder
     this.reason = details.reason
@@ -91,10 +106,7 @@ export class ErrInvalid extends LeaseError {
   readonly code = 'LEASE_INVALID'
 
   constructor(message: string, details: LeaseErrorDetails = {}) {
-    const limit = Error.stackTraceLimit
-    Error.stackTraceLimit = 0
-    super(message, details)
-    Error.stackTraceLimit = limit
+    super(message, details, { stack: false })
   }
 }
 
@@ -124,6 +136,8 @@ export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable'
  * A Hold ended unasked: the lease is no longer held, or can no longer be proved to be. `reason` is
  * `expired` (this process slept past its trust window), `taken` (another term holds it), `revoked` (vacated before its
  * time) or `unreachable` (renewals failed or hung until the trust window ended).
+ *
+ * Carries no stack trace: thousands of Holds may end at once, and none of them where it was made.
  */
 export class ErrLost extends LeaseError {
   override readonly name = 'ErrLost'
@@ -131,7 +145,7 @@ export class ErrLost extends LeaseError {
   declare readonly reason: LossReason
 
   constructor(message: string, details: LeaseErrorDetails & { readonly reason: LossReason }) {
-    super(message, details)
+    super(message, details, { stack: false })
   }
 }
 
@@ -169,4 +183,26 @@ function show(value: unknown): string {
     }
   } else text = String(value)
   return text.length > 80 ? `${text.slice(0, 79)}…` : text
+}
+
+Object.defineProperty(LeaseError.prototype, LEASE_ERROR, { value: true })
+
+/** The classes that stand for a code. */
+const codes = new Map<unknown, LeaseErrorCode>([
+  [ErrClaimDenied, 'LEASE_CLAIM_DENIED'],
+  [ErrNotHeld, 'LEASE_NOT_HELD'],
+  [ErrInvalid, 'LEASE_INVALID'],
+  [ErrNotValid, 'LEASE_NOT_VALID'],
+  [ErrUnknown, 'LEASE_UNKNOWN'],
+  [ErrLost, 'LEASE_LOST'],
+  [ErrTrapdoor, 'LEASE_TRAPDOOR'],
+  [ErrStopped, 'LEASE_STOPPED'],
+])
+
+function isLeaseError(value: unknown): value is LeaseError {
+  return typeof value === 'object' && value !== null && LEASE_ERROR in value
+}
+
+function isDerived(value: object, type: { readonly prototype: object }): boolean {
+  return Object.prototype.isPrototypeOf.call(type.prototype, value)
 }

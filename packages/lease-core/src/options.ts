@@ -1,10 +1,11 @@
 /** Configuration, parsed once at the edge: every problem at once, relations included, no coercion, nothing ignored. */
 import type { DurationLike } from 'luxon'
 import { z } from 'zod'
+import { brokenSignalRule } from './abort-signal.ts'
 import type { Client } from './client.ts'
 import type { Clock } from './clock.ts'
 import { notValid, type Problem } from './errors.ts'
-import { LeaseEvents } from './events.ts'
+import type { LeaseEvents } from './events.ts'
 import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
 import type { Substrate } from './substrate.ts'
 
@@ -33,8 +34,9 @@ function having<T>(what: string, methods: readonly (keyof T & string)[]): z.ZodT
   )
 }
 
+const abortSignal = z.custom<AbortSignal>((value) => brokenSignalRule(value) === undefined, 'must be an AbortSignal')
 const clock = having<Clock>('a Clock', ['now', 'monotonic', 'setTimer'])
-const events = z.instanceof(LeaseEvents, { error: 'must be a LeaseEvents' })
+const events = having<LeaseEvents>('a LeaseEvents', ['subscribe', 'emit', 'heard'])
 
 const substrateClientOptions = z.strictObject({
   substrate: having<Substrate>('a Substrate', ['apply', 'read', 'pinned', 'trapdoor', 'close']),
@@ -64,7 +66,7 @@ const managerConfig = z.strictObject({
 const holdOptions = z.strictObject({
   duration,
   wait: z.union([z.boolean(), duration], { error: 'must be true, false or a duration' }).default(false),
-  signal: z.instanceof(AbortSignal, { error: 'must be an AbortSignal' }).optional(),
+  signal: abortSignal.optional(),
   value: z
     .custom<string>()
     .superRefine((value, context) => {
@@ -73,11 +75,12 @@ const holdOptions = z.strictObject({
     })
     .optional(),
   announce: z.boolean({ error: 'must be true or false' }).optional(),
+  shared: z.boolean({ error: 'must be true or false' }).default(false),
   renewEvery: durationOrNever.optional(),
 })
 
 const observeOptions = z.strictObject({
-  signal: z.instanceof(AbortSignal, { error: 'must be an AbortSignal' }).optional(),
+  signal: abortSignal.optional(),
   renewals: z.boolean({ error: 'must be true or false' }).default(false),
 })
 
@@ -114,6 +117,8 @@ export interface ParsedHoldOptions {
   readonly signal: AbortSignal | undefined
   readonly value: string | undefined
   readonly announce: boolean | undefined
+  /** Whether this process may hold the same term more than once. */
+  readonly shared: boolean
   readonly renewEveryMs: number
 }
 
@@ -125,10 +130,11 @@ export function parseHoldOptions(options: unknown, others: readonly Problem[] = 
     signal,
     value,
     announce,
+    shared,
     renewEvery,
   } = parse(holdOptions, options, 'options', [...others, ...lateRenewal(options)])
   const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
-  return { durationMs, waitMs, signal, value, announce, renewEveryMs: renewEvery ?? durationMs / 3 }
+  return { durationMs, waitMs, signal, value, announce, shared, renewEveryMs: renewEvery ?? durationMs / 3 }
 }
 
 export interface ParsedObserveOptions {

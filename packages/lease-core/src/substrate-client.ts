@@ -19,6 +19,7 @@
  */
 import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
+import { checkSignal, onAbort } from './abort-signal.ts'
 import { backoffMs } from './backoff.ts'
 import type { Client, ClientCallOptions, LeaseChange, Renewal, TermId } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
@@ -179,7 +180,7 @@ export class SubstrateClient implements Client {
     return this.#start(options, body, {
       onOrphanedResult: (lease) => {
         const { holder, nonce } = claimed as ClaimAnyAttempt
-        this.#inTurn(lease, () => void this.#withdraw({ lease, holder, nonce }).finally(() => this.#mutex.leave(lease)))
+        this.#withdrawInTurn({ lease, holder, nonce })
       },
     })
   }
@@ -193,7 +194,7 @@ export class SubstrateClient implements Client {
     const { leases, holder, durationMs, value, announce } = claim
     const startedMs = this.#clock.monotonic()
     for (let tries = 1, failures = 0, lates = 0; ; tries++) {
-      signal?.throwIfAborted()
+      throwIfAborted(signal)
       this.#link.closing.throwIfAborted()
       const now = this.#time.read()
       const lapsed = new Map<string, string>()
@@ -245,6 +246,17 @@ export class SubstrateClient implements Client {
     return this.#start(options, (signal) => {
       const durationMs = checkRequest(lease, request)
       const { holder, value, announce } = request
+      const { term } = options ?? {}
+      if (term !== undefined) {
+        const { fencingToken } = term
+        return this.#demand(lease, signal, () => {
+          const known = this.#states.get(lease)
+          const seen = known?.version !== undefined && known.fencingToken === fencingToken ? known : undefined
+          const op: ExtendOp = { kind: 'extend', lease, holder, fencingToken, durationMs, value, seen, announce }
+          if (seen?.lapsedVersion(this.#time.read()) !== undefined) throw invalid(op, undefined)
+          return op
+        })
+      }
       const make = (): ExtendOp | undefined => {
         const known = this.#states.get(lease)
         if (known === undefined || known.holder !== holder) return undefined
@@ -335,7 +347,7 @@ export class SubstrateClient implements Client {
     if (turn !== undefined) await turn
     try {
       for (let attempt = 1; ; attempt++) {
-        signal?.throwIfAborted()
+        throwIfAborted(signal)
         let op = make()
         if (op === undefined) {
           await this.#readNow(lease)
@@ -346,8 +358,8 @@ export class SubstrateClient implements Client {
             throw invalid({ kind, lease, holder }, known)
           }
         }
-        const { verdict } = await this.#sent(op, signal)
-        if (verdict.outcome === 'granted') return
+        const { verdict, doubt } = await this.#sent(op, signal)
+        if (verdict.outcome === 'granted' || isDone(op, verdict, doubt)) return
         if (verdict.holding?.holder !== holder || attempt >= MAX_ATTEMPTS) throw invalid(op, verdict.holding)
       }
     } finally {
@@ -370,9 +382,9 @@ export class SubstrateClient implements Client {
       const turn = this.#mutex.enter(lease)
       if (turn !== undefined) await turn
       try {
-        signal?.throwIfAborted()
+        throwIfAborted(signal)
         const pinned = await this.#reading(`the pins of lease "${lease}"`, (call) => this.#substrate.pinned(call, [lease]))
-        signal?.throwIfAborted()
+        throwIfAborted(signal)
         // Also where there is none: a pin of this entity that is still under way must not come after its withdrawal.
         const generation = pinned.get(lease)?.get(entity) ?? NO_GENERATION
         await this.#sent({ kind: 'unpin', lease, entity, generation }, signal)
@@ -506,7 +518,8 @@ export class SubstrateClient implements Client {
     const signal = options?.signal
     try {
       this.#link.closing.throwIfAborted()
-      signal?.throwIfAborted()
+      checkSignal(signal)
+      throwIfAborted(signal)
       this.#inspectOnce()
       return signal === undefined || heedsSignal ? body(signal) : abortable(body(signal), signal, onOrphanedResult)
     } catch (error) {
@@ -545,8 +558,8 @@ export class SubstrateClient implements Client {
       this.#inTurn(lease, () => {
         try {
           const op = make()
-          const finish = ({ outcome, holding }: Verdict): void => {
-            if (outcome !== 'granted') return fail(invalid(op, holding))
+          const finish = (verdict: Verdict, _sent: Op, doubt: InDoubt | undefined): void => {
+            if (verdict.outcome !== 'granted' && !isDone(op, verdict, doubt)) return fail(invalid(op, verdict.holding))
             this.#mutex.leave(lease)
             resolve()
           }
@@ -641,13 +654,20 @@ export class SubstrateClient implements Client {
     claim.doubt = this.#doubtOf(claim.doubt, lost)
   }
 
-  /** The claim is given up, and nothing stays of it that an attempt in doubt has done or will do. */
-  #cleanUp({ lease, holder, nonce }: Claimed & { readonly lease: string }, doubt: InDoubt | undefined): void {
+  /** The claim is given up: undoes at once what an attempt in doubt has done, and in the end what it may still do. */
+  #cleanUp(claimed: Claimed & { readonly lease: string }, doubt: InDoubt | undefined): void {
     if (doubt === undefined) return
+    this.#withdrawInTurn(claimed)
+    if (doubt.notAfterMs === undefined) return // the store knows the new epoch by now
     this.#link.untilOver(doubt).then(
-      () => this.#inTurn(lease, () => void this.#withdraw({ lease, holder, nonce }).finally(() => this.#mutex.leave(lease))),
+      () => this.#withdrawInTurn(claimed),
       () => {}, // closed
     )
+  }
+
+  #withdrawInTurn(claimed: Claimed & { readonly lease: string }): void {
+    const { lease } = claimed
+    this.#inTurn(lease, () => void this.#withdraw(claimed).finally(() => this.#mutex.leave(lease)))
   }
 
   #cleanUpAny({ leases, holder, nonce, doubt }: ClaimAnyAttempt): void {
@@ -758,6 +778,12 @@ function isSettled(verdict: Verdict | undefined): verdict is Verdict & { readonl
   return verdict?.outcome === 'granted' || verdict?.outcome === 'refused'
 }
 
+/** A release that was refused for a later term, after an attempt whose answer was lost: its own term is over, and by that attempt for all that is known. */
+function isDone(op: Op, { holding }: Verdict, doubt: InDoubt | undefined): boolean {
+  if (op.kind !== 'release' || op.fencingToken === undefined || doubt === undefined) return false
+  return holding !== undefined && holding.fencingToken > op.fencingToken
+}
+
 function invalid(
   op: { readonly kind: string; readonly lease: string; readonly holder?: string | undefined },
   holding: Holding | undefined,
@@ -802,10 +828,7 @@ function abortable<T>(promise: Promise<T>, signal: AbortSignal, onOrphanedResult
   })
 }
 
-/** Calls back when the signal aborts; returns how to stop that. */
-function onAbort(signal: AbortSignal | undefined, listener: () => void): () => void {
-  if (signal === undefined) return () => {}
-  setMaxListeners(0, signal) // one signal may end a thousand calls
-  signal.addEventListener('abort', listener, { once: true })
-  return () => signal.removeEventListener('abort', listener)
+/** Signals of a polyfill may lack the method of this name. */
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw signal.reason
 }

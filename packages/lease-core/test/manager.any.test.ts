@@ -169,7 +169,7 @@ describe('Manager.holdAny: what is left open', () => {
     const lost = bench.wire.loseReply({ kind: 'claimAny' })
     await rejection(bench.clock.drive(bench.manager.holdAny(leases, 'a', options)), ErrUnknown)
     lost.heal()
-    await bench.clock.settle()
+    await bench.clock.advance(10_000)
     expect(leases.map((lease) => bench.holder(lease))).to.deep.equal([undefined, undefined, undefined])
     const controller = new AbortController()
     bench.wire.delay(1_000, { kind: 'claimAny', at: 'reply' })
