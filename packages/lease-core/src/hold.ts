@@ -5,22 +5,20 @@
  *          ├──── renewEvery ────────┤ try ── retry ── retry ──────────────────────────────┤ signal aborts
  *          └─────────────── duration − 0.1 % − 1 ms ──────────────────────────────────────┘
  *
- *   held ──renewed──▶ held        every answer moves the window on, counted from before its request was sent
- *   held ──release()─▶ over       the signal aborts with a plain AbortError: work in the background should stop
- *   held ──vacant────▶ lost: revoked      ──another term──▶ lost: taken
- *   held ──window ends▶ lost: unreachable (renewals failed or hung) or expired (this process slept)
+ *   held ──renewed──▶ held            every answer moves the window on (`term.ts`)
+ *   held ──release()─▶ over           the signal aborts with a plain AbortError: work in the background should stop
+ *   held ──the term is over──▶ lost   the signal aborts with an ErrLost
  *
- * A renewal that hangs is left behind after a while and another is sent; a late answer still counts. The Hold sits on
- * the manager's agenda exactly once, at the earliest instant at which anything can be due.
+ * A renewal that hangs is given up after a while and another is sent; a late answer still counts.
  */
+import { DateTime, Duration } from 'luxon'
 import type { Agenda, Task } from './agenda.ts'
 import { backoffMs } from './backoff.ts'
-import type { Belief } from './belief.ts'
-import { ErrLost, type LossReason } from './errors.ts'
-import { Extension, type ExtensionListener, type HeldTerm } from './extension.ts'
-import type { Chained } from './holds.ts'
-import type { Renewable } from './renewals.ts'
 import type { ClockReading, RecentReading } from './elapsed-time.ts'
+import type { ErrLost, LossReason } from './errors.ts'
+import type { Renewable } from './renewals.ts'
+import { EARLY_MS, type Term, type TermEnd, type TermHold } from './term.ts'
+import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
 import type { Token } from './token.ts'
 
 /** A claim kept alive until it is released or lost. */
@@ -29,10 +27,17 @@ export interface Hold extends AsyncDisposable {
   readonly holder: string
   /** Of this term: unchanged for as long as the Hold lives. */
   readonly fencingToken: bigint
-  /** For `token.check(key)` before a guarded write. */
+  /** For `token.check(key)` before a guarded write. It is of this term: in a later one of the same holder it does not pass. */
   readonly token: Token
   /** Whether the holder may rely on the lease now. Reads the clocks; never trusts a timer. */
   readonly held: boolean
+  /**
+   * Until when the lease may be relied on unless it is renewed, by the wall clock as it is set now. For people and for plans: ask
+   * `held` or `remaining()` before relying on it.
+   */
+  readonly trustedUntil: DateTime
+  /** How long the lease may be relied on from now on, unless it is renewed; zero when the Hold is over. */
+  remaining(): Duration
   /**
    * Aborts no later than the trust window ends; the reason is an `ErrLost`. After a release it aborts with a plain
    * AbortError.
@@ -56,121 +61,133 @@ export interface Hold extends AsyncDisposable {
    */
   renew(): Promise<void>
   /**
-   * Gives the lease up; waits for a renewal in flight. The Hold is over either way, and a second release sends nothing.
+   * Gives the lease up, and this term only. The Hold is over either way, and a second release sends nothing; nor does one of
+   * several Holds that share the term, but for the last.
    *
-   * @throws ErrNotHeld  another has it already
+   * @throws ErrNotHeld  another has it already, or another process of this name has adopted it (reason `adopted`)
    * @throws ErrUnknown  it may have happened; if not, the lease lapses by itself
    */
   release(): Promise<void>
 }
 
 /** What the manager does for its Holds. */
-export interface HoldKeeper {
+export interface HoldHost {
   readonly recent: RecentReading
-  readonly agenda: Agenda
+  readonly timers: Agenda
   readonly maxSleepMs: number
-  token(lease: string, holder: string): Token
+  tokenOf(term: Term): Token
   /** Calls `renewNow` when it is the Hold's turn. */
   due(hold: ManagedHold, now: ClockReading): void
-  /** Begins to extend this very term; the Hold is told the outcome. */
-  extend(hold: ManagedHold, now: ClockReading): Extension
+  /** Begins to extend the term; the Hold is notified of the outcome. */
+  extend(hold: ManagedHold, now: ClockReading): TermRenewal
   /** Now, read once for many. */
   now(): ClockReading
-  /** Extends this very term with a new value, as a call of the caller's own. */
-  update(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
-  /** Reads the lease; resolves with why it is lost, or undefined when the term still stands. */
+  /** Extends the term, with a new value if there is one, as a call of the caller's own. */
+  renew(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
+  /** Reads the lease; resolves with why the term is over, or undefined when it stands. */
   reread(hold: ManagedHold): Promise<LossReason | undefined>
+  /** Ends the term, if no other Hold relies on it. */
   release(hold: ManagedHold): Promise<void>
-  /** The Hold is over: forget it. `loss` is undefined after a release. */
+  lose(term: Term, end: TermEnd): void
+  /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void
   retrying(hold: ManagedHold, cause: unknown): void
   checkValue(value: string): void
 }
 
-/** So long before the end of the window the signal aborts: timers are late, and whoever hears it needs a moment. */
-const EARLY_MS = 2
-
-export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable, Chained<ManagedHold>, Task {
+export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, Task {
   wakeAtMs = -1
-  next: ManagedHold | undefined
-  readonly lease: string
-  readonly belief: Belief
+  next: TermHold | undefined
+  readonly term: Term
+  readonly shared: boolean
   readonly durationMs: number
+  readonly host: HoldHost
   readonly #renewEveryMs: number
-  readonly #keeper: HoldKeeper
   #token: Token | undefined
   #controller: AbortController | undefined
   /** undefined while it lives. */
-  #over: { readonly reason: unknown; releasing?: Promise<void> } | undefined
+  #over: { readonly loss: ErrLost | undefined; releasing?: Promise<void> } | undefined
   #renewAtMs: number
   #rereadAtMs: number
-  /** The renewal that is out or due, if any. */
-  #renewal: Extension | 'due' | undefined
-  /** Calls of `renew` and `update` that are out. */
+  /** The renewal that is in flight or due, if any. */
+  #renewal: TermRenewal | 'due' | undefined
+  /** Calls of `renew` and `update` in flight. */
   #asked = 0
   #failures = 0
   #failedReads = 0
 
   constructor(
-    keeper: HoldKeeper,
-    lease: string,
-    belief: Belief,
-    { durationMs, renewEveryMs }: { readonly durationMs: number; readonly renewEveryMs: number },
+    host: HoldHost,
+    term: Term,
+    {
+      durationMs,
+      renewEveryMs,
+      shared,
+    }: { readonly durationMs: number; readonly renewEveryMs: number; readonly shared: boolean },
   ) {
-    this.#keeper = keeper
-    this.lease = lease
-    this.belief = belief
+    this.host = host
+    this.term = term
+    this.shared = shared
     this.durationMs = durationMs
     this.#renewEveryMs = renewEveryMs
-    const now = keeper.now()
+    const now = host.now()
     this.#renewAtMs = this.#nextRenewal(now.monotonicMs)
-    this.#rereadAtMs = Math.ceil(now.monotonicMs + keeper.maxSleepMs)
+    this.#rereadAtMs = Math.ceil(now.monotonicMs + host.maxSleepMs)
     this.#schedule(now)
   }
 
+  get lease(): string {
+    return this.term.lease
+  }
+
   get holder(): string {
-    return this.belief.holder
+    return this.term.holder
+  }
+
+  get fencingToken(): bigint {
+    return this.term.fencingToken
   }
 
   /** Made when somebody asks for it, as the signal is: many leases are kept alive by name alone. */
   get token(): Token {
-    return (this.#token ??= this.#keeper.token(this.lease, this.holder))
-  }
-
-  get fencingToken(): bigint {
-    return this.belief.fencingToken
+    return (this.#token ??= this.host.tokenOf(this.term))
   }
 
   get held(): boolean {
     if (this.#over !== undefined) return false
-    if (this.belief.trusted(this.#keeper.recent.take())) return true
-    this.#windowEnded() // what has been called lost once is never held again
+    if (this.term.isTrusted(this.host.recent.take())) return true
+    this.term.endWindow() // what was called lost once is never held again
     return false
   }
 
-  /** Released or lost. */
-  get over(): boolean {
-    return this.#over !== undefined
+  get isInTrouble(): boolean {
+    return this.#renewal !== undefined || this.#asked > 0 || this.#failures > 0
+  }
+
+  get trustedUntil(): DateTime {
+    const now = this.host.now()
+    return DateTime.fromMillis(Math.floor(now.wallMs + this.#leftMs(now)))
+  }
+
+  remaining(): Duration {
+    return Duration.fromMillis(Math.floor(Math.max(0, this.#leftMs(this.host.now()))))
   }
 
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
-      if (this.#over !== undefined) this.#controller.abort(this.#over.reason)
+      if (this.#over !== undefined) this.#controller.abort(reasonOf(this.#over.loss))
     }
     return this.#controller.signal
   }
 
   assertHeld(): void {
     if (this.held) return
-    const reason = this.#over?.reason
-    throw reason instanceof ErrLost
-      ? reason
-      : this.#lossOf('expired', this.#over === undefined ? undefined : 'released')
+    throw this.#over?.loss ?? lossError({ ...this.#names, ended: { reason: 'released' } })
   }
 
   async update(value: string): Promise<void> {
-    this.#keeper.checkValue(value)
+    this.host.checkValue(value)
     return this.#renewNow(value)
   }
 
@@ -182,9 +199,9 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
     this.assertHeld()
     this.#asked++
     try {
-      const loss = await this.#keeper.update(this, value)
+      const loss = await this.host.renew(this, value)
       this.#failures = 0
-      if (loss !== undefined) this.lose(loss)
+      if (loss !== undefined) this.host.lose(this.term, { reason: loss })
     } catch (error) {
       this.#failures++
       throw error
@@ -197,7 +214,7 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
   release(): Promise<void> {
     if (this.#over !== undefined) return this.#over.releasing ?? Promise.resolve()
     const over = this.#end(undefined)
-    return (over.releasing = this.#keeper.release(this))
+    return (over.releasing = this.host.release(this))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -207,80 +224,82 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
   /** The lease may have been vacated: ask. */
   suspect(): void {
     if (this.#over !== undefined) return
-    this.#keeper.reread(this).then(
+    this.host.reread(this).then(
       (loss) => {
         this.#failedReads = 0
-        if (loss !== undefined) this.lose(loss)
+        if (loss !== undefined) this.host.lose(this.term, { reason: loss })
       },
       (error: unknown) => {
         if (this.#over !== undefined) return
-        this.#keeper.retrying(this, error)
-        const now = this.#keeper.now()
+        this.host.retrying(this, error)
+        const now = this.host.now()
         this.#rereadAtMs = Math.ceil(now.monotonicMs + 1 + backoffMs(++this.#failedReads, this.#renewEveryMs))
         this.#schedule(now)
       },
     )
   }
 
-  /** The Hold ends unasked. */
-  lose(reason: LossReason, detail?: string, cause?: unknown): void {
-    if (this.#over === undefined) this.#end(this.#lossOf(reason, detail, cause))
+  termEnded(end: TermEnd): void {
+    if (this.#over !== undefined) return
+    // A release that this Hold did not ask for is a loss to it.
+    const ended: TermEnd = end.reason === 'released' ? { ...end, reason: 'revoked', detail: 'its holder released the lease' } : end
+    this.#end(lossError({ ...this.#names, ended }))
   }
+
+  get #names(): { readonly lease: string; readonly holder: string } {
+    return { lease: this.lease, holder: this.holder }
+  }
+
+  #leftMs(now: ClockReading): number {
+    return this.#over === undefined ? this.term.leftMs(now) : 0
+  }
+
+  // ── renewal ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   wake(now: ClockReading): void {
     if (this.#over !== undefined) return
+    if (this.term.leftMs(now) <= EARLY_MS) return this.term.endWindow() // there is nothing to renew any more
     const nowMs = now.monotonicMs
-    if (this.belief.leftMs(now) <= EARLY_MS + 1) {
-      this.#windowEnded()
-      return
-    }
-    if (this.#renewal instanceof Extension && nowMs >= this.#renewal.leaveAtMs) {
-      this.#renewal.leaveBehind()
+    if (this.#renewal instanceof TermRenewal && nowMs >= this.#renewal.giveUpAtMs) {
+      this.#renewal.giveUp()
       this.#failed(nowMs, new Error('no answer to a renewal in time'))
       this.#renewAtMs = nowMs
     }
     if (this.#renewal === undefined) {
       if (nowMs >= this.#renewAtMs) {
         this.#renewal = 'due'
-        this.#keeper.due(this, now)
+        this.host.due(this, now)
       } else if (nowMs >= this.#rereadAtMs) {
-        this.#rereadAtMs = Math.ceil(nowMs + this.#keeper.maxSleepMs)
+        this.#rereadAtMs = Math.ceil(nowMs + this.host.maxSleepMs)
         this.suspect()
       }
     }
     this.#schedule(now)
   }
 
-  #windowEnded(): void {
-    this.lose(this.#renewal !== undefined || this.#asked > 0 || this.#failures > 0 ? 'unreachable' : 'expired')
-  }
-
   renewNow(now: ClockReading): boolean {
     if (this.#over !== undefined || this.#renewal !== 'due') return false
-    this.#renewal = this.#keeper.extend(this, now)
-    this.#renewal.leaveAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now))
+    this.#renewal = this.host.extend(this, now)
+    this.#renewal.giveUpAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now))
     this.#schedule(now)
     return true
   }
 
-  /** A renewal has its answer. The late one of a renewal left behind counts as well: it moved the window. */
-  extended(renewal: Extension, loss: LossReason | undefined): void {
+  /** A renewal has its answer. The late one of a renewal that was given up counts as well: it moved the window. */
+  extended(renewal: TermRenewal, loss: LossReason | undefined): void {
     if (this.#over !== undefined) return
-    if (loss !== undefined) {
-      this.lose(loss)
-      return
-    }
-    const now = this.#keeper.now()
+    if (loss !== undefined) return this.host.lose(this.term, { reason: loss })
+    const now = this.host.now()
     if (this.#renewal === renewal) this.#renewal = undefined
     this.#failures = 0
     this.#renewAtMs = this.#nextRenewal(now.monotonicMs)
-    this.#rereadAtMs = Math.ceil(now.monotonicMs + this.#keeper.maxSleepMs)
+    this.#rereadAtMs = Math.ceil(now.monotonicMs + this.host.maxSleepMs)
     this.#schedule(now)
   }
 
-  failed(renewal: Extension, error: unknown): void {
+  failed(renewal: TermRenewal, error: unknown): void {
     if (this.#over !== undefined || this.#renewal !== renewal) return
-    const now = this.#keeper.now()
+    const now = this.host.now()
     this.#failed(now.monotonicMs, error)
     this.#schedule(now)
   }
@@ -289,12 +308,12 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
     this.#renewal = undefined
     this.#failures++
     this.#renewAtMs = Math.ceil(nowMs + 1 + backoffMs(this.#failures, this.#renewEveryMs / 2))
-    this.#keeper.retrying(this, cause)
+    this.host.retrying(this, cause)
   }
 
   /** How long one renewal may take: until half of what is left, so that there is time for another. */
   #renewalLimitMs(now: ClockReading): number {
-    return Math.max(1, Math.min(this.#renewEveryMs, this.belief.leftMs(now) / 2))
+    return Math.max(1, Math.min(this.#renewEveryMs, this.term.leftMs(now) / 2))
   }
 
   /** Rounded down, so that renewals due in the same eighth of the interval travel together. */
@@ -306,37 +325,26 @@ export class ManagedHold implements Hold, HeldTerm, ExtensionListener, Renewable
   }
 
   #schedule(now: ClockReading): void {
-    let nextMs = Math.floor(now.monotonicMs + this.belief.leftMs(now) - EARLY_MS)
-    if (this.#renewal === undefined) nextMs = Math.min(nextMs, this.#renewAtMs, this.#rereadAtMs)
-    else if (this.#renewal !== 'due') nextMs = Math.min(nextMs, this.#renewal.leaveAtMs)
-    this.#keeper.agenda.at(this, Math.max(nextMs, Math.ceil(now.monotonicMs)))
+    let nextMs: number
+    if (this.#renewal === undefined) nextMs = Math.min(this.#renewAtMs, this.#rereadAtMs)
+    else if (this.#renewal === 'due') return this.host.timers.off(this)
+    else nextMs = this.#renewal.giveUpAtMs
+    this.host.timers.at(this, Math.max(nextMs, Math.ceil(now.monotonicMs)))
   }
 
   #end(loss: ErrLost | undefined): { releasing?: Promise<void> } {
-    const over: { readonly reason: unknown; releasing?: Promise<void> } = {
-      reason: loss ?? new DOMException('the lease was released', 'AbortError'),
-    }
+    const over: { readonly loss: ErrLost | undefined; releasing?: Promise<void> } = { loss }
     this.#over = over
-    this.#keeper.agenda.off(this)
-    this.#keeper.ended(this, loss)
-    this.#controller?.abort(over.reason)
+    if (this.#renewal instanceof TermRenewal) this.#renewal.giveUp()
+    this.#renewal = undefined
+    this.host.timers.off(this)
+    this.host.ended(this, loss)
+    this.#controller?.abort(reasonOf(loss))
     return over
-  }
-
-  #lossOf(reason: LossReason, detail?: string, cause?: unknown): ErrLost {
-    const message = `lease "${this.lease}" of "${this.holder}" is not held any more: ${detail ?? words[reason]}`
-    return new ErrLost(message, {
-      lease: this.lease,
-      holder: this.holder,
-      reason,
-      ...(cause === undefined ? {} : { cause }),
-    })
   }
 }
 
-const words: Readonly<Record<LossReason, string>> = {
-  expired: 'its time ran out before this process could renew it',
-  taken: 'another term holds it',
-  revoked: 'it was vacated before its time',
-  unreachable: 'it could not be renewed in time',
+/** Made when somebody listens: its stack costs more than the rest of a release. */
+function reasonOf(loss: ErrLost | undefined): Error {
+  return loss ?? new DOMException('the lease was released', 'AbortError')
 }

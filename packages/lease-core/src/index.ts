@@ -57,9 +57,11 @@ export type {
   ClaimOptions,
   HoldOptions,
   ObserveOptions,
+  OperationOptions,
   Pinner,
   Reader,
   Releaser,
+  RevokeOptions,
   WaitOptions,
 } from './roles.ts'
 export { memoryClient, MemoryGuard, MemoryStore, MemorySubstrate } from './memory/index.ts'

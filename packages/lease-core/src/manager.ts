@@ -7,41 +7,38 @@
  * Promises.
  * - A claim that resolves holds for at least `duration` from the start of the call. A denial is the substrate's own
  *   answer, never a stale snapshot. What is neither is `ErrUnknown`.
+ * - What relies on a lease relies on one term of it (`term.ts`). A term that was released, revoked or lost never counts again.
  * - A check inside the trust window of a grant made here costs no I/O; any other costs exactly one read.
- * - A Hold's signal aborts no later than its trust window ends (`hold.ts`).
- * - Operations on one lease run one after another; on different leases they neither wait for nor fail with each other.
+ * - A Hold's signal aborts no later than its trust window ends.
+ * - What opens or ends a term of a lease runs one after another; operations on different leases neither wait for nor fail with
+ *   each other, and renewals wait for nothing.
  * - Waiters wake by the substrate's hint *and* by a timer at the known expiry; whoever waits is re-read after every
  *   (re)subscription and at least every `maxSleep`. Hints are never believed: they only cause a read.
  *
- * State, all of it by lease and none of it by namespace: `#beliefs` (what was granted here and for how long it may be
- * relied on), `#holds`, `#waitingRoom` (those who wait, in order), `#lanes` (operations in flight). One timer: `#agenda`.
+ * State, all of it by lease and none of it by namespace: the terms of this process (`terms.ts`), its Holds (`hold.ts`), those who
+ * wait (`waiting-room.ts`), and the calls in flight (`calls.ts`).
  *
  * Failure. An unexpected error rejects that call and no other. In the background (renewals, waits) everything is tried
- * again until it succeeds or its time is over; each failure is told as a `retrying` event.
+ * again until it succeeds or its time is over; each failure is reported as a `retrying` event.
  *
  * After juju `worker/lease` (claims, tokens, one loop), with renewal and waiting taken in.
  */
 import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
-import { Agenda, type Task } from './agenda.ts'
 import { backoffMs } from './backoff.ts'
-import { Belief } from './belief.ts'
-import { CompactingMap } from './compacting-map.ts'
-import type { Client, ClientCallOptions, LeaseChange } from './client.ts'
+import { Calls } from './calls.ts'
+import { Claims, exhausted, hasLapsed, MAX_ATTEMPTS, type ClaimRequest } from './claims.ts'
+import type { Client, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
-import type { ErrLost, LeaseErrorDetails, LossReason } from './errors.ts'
+import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
-import { Extension, type ExtensionDesk, type HeldTerm } from './extension.ts'
-import { ManagedHold, type Hold, type HoldKeeper } from './hold.ts'
-import { Holds } from './holds.ts'
-import { KeyedMutex } from './keyed-mutex.ts'
+import { ManagedHold, type Hold, type HoldHost } from './hold.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
-import type { Info, TermAware, Request } from './lease.ts'
+import type { Info, TermAware } from './lease.ts'
 import type { Turn } from './line.ts'
 import { observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
-import { elapsedTimeOf, RecentReading, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
 import { Renewals } from './renewals.ts'
 import type {
   Checker,
@@ -49,15 +46,21 @@ import type {
   ClaimOptions,
   HoldOptions,
   ObserveOptions,
+  OperationOptions,
   Pinner,
   Reader,
   Releaser,
+  RevokeOptions,
   WaitOptions,
 } from './roles.ts'
-import { LeaseToken, type Token } from './token.ts'
+import { TermRenewal, type RenewalHost } from './term-renewal.ts'
+import type { Term } from './term.ts'
+import { Terms } from './terms.ts'
+import { LeaseToken, type Token, type TokenChecker } from './token.ts'
 import { WaitingRoom, type Contention } from './waiting-room.ts'
 
 export interface ManagerConfig {
+  /** Managers over one client share the terms of this process. */
   readonly client: Client
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
@@ -67,77 +70,66 @@ export interface ManagerConfig {
   readonly maxSleep?: DurationLike | undefined
 }
 
-/** Attempts of one claim, release or revocation that keeps meeting another state. */
-const MAX_ATTEMPTS = 10
-/** How often the two clocks are compared while anything is held here. */
-const VIGIL_MS = 1_000
-/** Below this many entries the beliefs are not swept. */
-const SWEEP_FLOOR = 1024
-
 export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, AsyncDisposable {
   /** What happened, for logs and metrics. */
   readonly events: LeaseEvents
   readonly #client: Client
   readonly #clock: Clock
-  readonly #time: ElapsedTime
-  readonly #recent: RecentReading
   readonly #maxSleepMs: number
-  readonly #agenda: Agenda
-  readonly #keeper: HoldKeeper
-  readonly #desk: ExtensionDesk
-  readonly #renewals = new Renewals(() => this.#now())
-  readonly #lanes = new KeyedMutex()
-  readonly #beliefs = new CompactingMap<Belief>()
-  readonly #holds = new Holds<ManagedHold>()
+  readonly #terms: Terms
+  readonly #claims: Claims
+  readonly #renewals: Renewals
+  readonly #holdHost: HoldHost
+  readonly #renewalHost: RenewalHost
   readonly #waitingRoom: WaitingRoom
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
-  /** An array, and not a Set, whose tables would keep each other and the calls of long ago alive (`keyed-mutex.ts`). */
-  readonly #calls: CallInFlight[] = []
   readonly #stopping = new AbortController()
-  /** A machine that was suspended, or whose wall clock was set, finds out here: timers count only the monotonic clock. */
-  readonly #vigil: Task = { wakeAtMs: -1, wake: () => this.#compareClocks() }
-  #clocksApartMs = 0
-  #sharedNow: ClockReading | undefined
+  readonly #calls = new Calls(this.#stopping.signal)
   #unsubscribe: (() => void) | undefined
-  #sweepAt = SWEEP_FLOOR
 
   constructor(config: ManagerConfig) {
     const { client, clock, events, maxSleepMs } = parseManagerConfig(config)
     this.#client = client
     this.#clock = clock ?? systemClock
-    this.#time = elapsedTimeOf(this.#clock)
-    this.#recent = new RecentReading(this.#clock)
     this.events = events ?? new LeaseEvents()
     this.#maxSleepMs = maxSleepMs
-    this.#agenda = new Agenda(this.#clock)
-    this.#keeper = this.#makeKeeper()
-    this.#desk = {
+    this.#terms = Terms.of(client, this.#clock)
+    this.#renewals = new Renewals(() => this.#terms.now())
+    this.#claims = new Claims({
       client,
-      lanes: this.#lanes,
+      clock: this.#clock,
+      events: this.events,
       stopping: this.#stopping.signal,
-      now: () => this.#now(),
-      lossOf: (hold) => this.#lossOf(hold),
-    }
+      terms: this.#terms,
+      opened: ({ lease }) => this.#waitingRoom.lookForObservers(lease),
+    })
+    this.#renewalHost = { client, stopping: this.#stopping.signal, lossOf: (term) => this.#lossOf(term) }
+    this.#holdHost = this.#makeHoldHost()
     this.#waitingRoom = this.#makeWaitingRoom()
     setMaxListeners(0, this.#stopping.signal) // every claim that pauses listens to it
   }
 
-  claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<void> {
+  claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<Token> {
     const { signal, value, announce } = options
-    return this.#call(signal, () => {
+    return this.#calls.start(signal, () => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
-      return this.#claim(lease, { holder, durationMs, value, announce, signal }).then(nothing)
+      const request = { holder, durationMs, value, announce, signal }
+      return this.#claims.one(lease, request, (term) => this.#tokenOf(term))
     })
   }
 
   token(lease: string, holder: string): Token {
-    return new LeaseToken(lease, holder, this.#checker)
+    return new LeaseToken({ lease, holder }, this.#checker)
+  }
+
+  #tokenOf(term: Term): Token {
+    return new LeaseToken(term, this.#checker, term)
   }
 
   waitUntilExpired(lease: string, options: WaitOptions = {}): Promise<void> {
     let leave = (): void => {}
-    return this.#call(
+    return this.#calls.start(
       options.signal,
       () => {
         checkNames({ lease })
@@ -150,43 +142,53 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     )
   }
 
-  release(lease: string, holder: string): Promise<void> {
-    return this.#call(undefined, () => {
+  release(lease: string, holder: string, { signal }: OperationOptions = {}): Promise<void> {
+    return this.#calls.start(signal, () => {
       checkNames({ lease, holder })
-      return this.#release(lease, holder)
+      return this.#inTurn(lease, signal, () => this.#release(lease, holder, signal))
     })
   }
 
-  revoke(lease: string): Promise<void> {
-    return this.#call(undefined, () => {
+  revoke(lease: string, { signal, fencingToken }: RevokeOptions = {}): Promise<void> {
+    return this.#calls.start(signal, () => {
       checkNames({ lease })
-      return this.#inLane(lease, undefined, () => this.#revoke(lease))
+      checkFencingToken(fencingToken)
+      return this.#inTurn(lease, signal, () => this.#revoke(lease, fencingToken, signal))
     })
   }
 
-  pin(lease: string, entity: string): Promise<void> {
-    return this.#call(undefined, () => {
+  pin(lease: string, entity: string, { signal }: OperationOptions = {}): Promise<void> {
+    return this.#calls.start(signal, () => {
       checkNames({ lease, entity })
-      return this.#inLane(lease, undefined, () => this.#client.pinLease(lease, entity))
+      return this.#inTurn(lease, signal, () => this.#client.pinLease(lease, entity, { signal }))
     })
   }
 
-  unpin(lease: string, entity: string): Promise<void> {
-    return this.#call(undefined, () => {
+  unpin(lease: string, entity: string, { signal }: OperationOptions = {}): Promise<void> {
+    return this.#calls.start(signal, () => {
       checkNames({ lease, entity })
-      return this.#inLane(lease, undefined, () => this.#client.unpinLease(lease, entity))
+      return this.#inTurn(lease, signal, () => this.#client.unpinLease(lease, entity, { signal }))
     })
   }
 
   pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
-    return this.#call(undefined, () => this.#client.pinned())
+    return this.#calls.start(undefined, () => this.#client.pinned())
+  }
+
+  find(lease: string, { signal }: OperationOptions = {}): Promise<Info | undefined> {
+    return this.#calls.start(signal, async () => {
+      checkNames({ lease })
+      await this.#read(lease)
+      const info = this.#client.leases().get(lease)
+      return info === undefined || hasLapsed(info, this.#clock) ? undefined : info
+    })
   }
 
   leases(): Promise<ReadonlyMap<string, Info>> {
-    return this.#call(undefined, async () => {
+    return this.#calls.start(undefined, async () => {
       await this.#client.refresh()
       const held = new Map<string, Info>()
-      for (const [lease, info] of this.#client.leases()) if (!this.#hasLapsed(info)) held.set(lease, info)
+      for (const [lease, info] of this.#client.leases()) if (!hasLapsed(info, this.#clock)) held.set(lease, info)
       return held
     })
   }
@@ -194,7 +196,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   observe(lease: string, options: ObserveOptions = {}): AsyncGenerator<Info | undefined, never, void> {
     return observation({
       check: () => parseObserveOptions(options, brokenNames({ lease })),
-      call: (signal, body) => this.#call(signal, body),
+      call: (signal, body) => this.#calls.start(signal, body),
       enter: (tell, fail) => {
         this.#subscribe()
         return this.#waitingRoom.observe(lease, tell, fail)
@@ -205,7 +207,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /**
    * Claims the lease and keeps it alive until it is released or lost. `hold(…, { wait })` tries until it is granted.
    *
-   * @throws ErrClaimDenied another holds it, or still did when `wait` ran out
+   * @throws ErrClaimDenied another holds it, or still did when `wait` ran out; or this process holds it already for this holder,
+   *                        and not both Holds are `shared`
    * @throws ErrNotValid    nothing was sent
    * @throws ErrUnknown     it may have happened
    */
@@ -223,7 +226,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
    * Claims any one of these leases, at most 128, and keeps it alive; `hold.lease` says which. One that this holder has
    * already is extended instead, and no second one taken. Otherwise as `hold`.
    *
-   * @throws ErrClaimDenied others hold all of them, or still did when `wait` ran out
+   * @throws ErrClaimDenied others hold all of them, or still did when `wait` ran out; or as of `hold`
    * @throws ErrNotValid    nothing was sent
    * @throws ErrUnknown     it may have happened
    */
@@ -239,9 +242,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   #holdOne(contention: Contention): Promise<Hold> {
     const { signal, waitMs } = contention.options
-    if (waitMs === 0) return this.#call(signal, () => this.#acquire(contention, signal), { unwanted: giveBack })
+    if (waitMs === 0) {
+      return this.#calls.start(signal, () => this.#acquire(contention, signal), { onOrphanedResult: giveBack })
+    }
     let leave: ((error: unknown) => void) | undefined
-    return this.#call(
+    return this.#calls.start(
       signal,
       () => {
         this.#subscribe()
@@ -249,7 +254,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         leave = waiting.leave
         return waiting.outcome
       },
-      { atEnd: (error) => leave?.(error), unwanted: giveBack },
+      { atEnd: (error) => leave?.(error), onOrphanedResult: giveBack },
     )
   }
 
@@ -264,11 +269,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#stopping.abort(stopped)
     this.#unsubscribe?.()
     this.#unsubscribe = undefined
-    for (const hold of this.#holds.all()) hold.lose('unreachable', 'the manager was stopped', stopped)
+    const end = { reason: 'unreachable', detail: 'the manager was stopped', cause: stopped } as const
+    for (const term of [...this.#terms.held()]) {
+      for (const hold of this.#holdsOf(term)) hold.termEnded(end)
+      if (!term.isHeld) this.#terms.end(term, end)
+    }
     this.#waitingRoom.close(stopped)
-    for (const call of [...this.#calls]) call.fail(stopped)
-    this.#beliefs.clear()
-    this.#agenda.clear()
+    this.#calls.failAll(stopped)
     return Promise.resolve()
   }
 
@@ -276,258 +283,70 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return this.stop()
   }
 
-  // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** What every call shares: it never throws synchronously, and rejects when its signal aborts or the manager stops. */
-  #call<T>(signal: AbortSignal | undefined, body: () => Promise<T>, ending: Ending<T> = {}): Promise<T> {
-    return new Promise((resolve, reject) => {
-      if (this.#stopping.signal.aborted) return reject(new ErrStopped('the manager is stopped'))
-      if (signal?.aborted === true) return reject(signal.reason as Error)
-      const onAbort = (): void => fail(signal?.reason)
-      const end = (): void => {
-        this.#forgetCall(call)
-        signal?.removeEventListener('abort', onAbort)
-      }
-      const fail = (error: unknown): void => {
-        if (call.place === OVER) return
-        end()
-        reject(error)
-        ending.atEnd?.(error)
-      }
-      const call: CallInFlight = { place: this.#calls.length, fail }
-      this.#calls.push(call)
-      if (signal !== undefined) {
-        setMaxListeners(0, signal) // one signal may end a thousand calls
-        signal.addEventListener('abort', onAbort, { once: true })
-      }
-      try {
-        body().then((value) => {
-          if (call.place === OVER) ending.unwanted?.(value) // the caller has gone
-          else {
-            end()
-            resolve(value)
-            ending.atEnd?.()
-          }
-        }, fail)
-      } catch (error) {
-        fail(error)
-      }
-    })
-  }
-
-  /** The last one takes its place. */
-  #forgetCall(call: CallInFlight): void {
-    const last = this.#calls.pop()
-    if (last !== undefined && last !== call) {
-      this.#calls[call.place] = last
-      last.place = call.place
-    }
-    call.place = OVER
-  }
-
-  /** Now, read once for all that one answer sets going: reading two clocks for each of a thousand takes its time. */
-  #now(): ClockReading {
-    if (this.#sharedNow === undefined) {
-      this.#sharedNow = this.#time.read()
-      queueMicrotask(() => (this.#sharedNow = undefined))
-    }
-    return this.#sharedNow
-  }
-
-  async #inLane<T>(lease: string, signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
-    const turn = this.#lanes.enter(lease)
+  /** Runs the body when it is its turn on the lease. */
+  async #inTurn<T>(lease: string, signal: AbortSignal | undefined, body: () => Promise<T>): Promise<T> {
+    const turn = this.#terms.enter(lease)
     if (turn !== undefined) await turn
     try {
       this.#stopping.signal.throwIfAborted()
-      signal?.throwIfAborted()
+      if (signal?.aborted === true) throw signal.reason
       return await body()
     } finally {
-      this.#lanes.leave(lease)
+      this.#terms.leave(lease)
     }
-  }
-
-  // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** In its lane: claims or extends, whichever the latest state asks for. */
-  async #claim(lease: string, request: ClaimRequest): Promise<Belief> {
-    const turnInLane = this.#lanes.enter(lease)
-    if (turnInLane !== undefined) await turnInLane
-    try {
-      for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-        // A state that changed under the first attempt is tried again at once; then others deserve their turn.
-        if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
-        this.#stopping.signal.throwIfAborted()
-        request.signal?.throwIfAborted()
-        const known = this.#client.leases().get(lease)
-        const own = known !== undefined && known.holder === request.holder && !this.#hasLapsed(known)
-        const placeless = request.turn?.place === 0
-        const sent = this.#now()
-        try {
-          await this.#ask(lease, request, own)
-        } catch (error) {
-          if (!(error instanceof ErrInvalid)) throw error
-          const found = this.#client.leases().get(lease)
-          if (found !== undefined && found.holder !== request.holder && !this.#hasLapsed(found))
-            throw this.#denied(lease, request.holder, found)
-          if (placeless && request.turn.place > 0) throw this.#denied(lease, request.holder, undefined) // vacant, and others were first
-          continue
-        }
-        return this.#believe(lease, request.holder, sent, request.durationMs, own)
-      }
-    } finally {
-      this.#lanes.leave(lease)
-    }
-    throw this.#exhausted('claim', lease, { holder: request.holder })
-  }
-
-  #ask(
-    lease: string,
-    { holder, durationMs, value, announce, signal, turn }: ClaimRequest,
-    own: boolean,
-  ): Promise<void> {
-    const asked = { holder, duration: durationMs, value, announce }
-    const options = signal === undefined && turn === undefined ? undefined : { signal, turn }
-    return own ? this.#client.extendLease(lease, asked, options) : this.#client.claimLease(lease, asked, options)
-  }
-
-  /** Extends the one that this holder has, or claims one that is free. */
-  #claimAny(leases: readonly string[], request: ClaimRequest): Promise<readonly [lease: string, belief: Belief]> {
-    const { holder, durationMs, value, announce, signal } = request
-    const asked = { holder, duration: durationMs, value, announce }
-    const mine = (lease: string): boolean => this.#holderOf(lease) === holder
-    // Two calls for one holder come one after another: the second extends what the first has got.
-    return this.#inLane(`${holder} ${leases[0]}`, signal, async () => {
-      for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-        if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
-        signal?.throwIfAborted()
-        const own = leases.find(mine)
-        try {
-          if (own !== undefined) return [own, await this.#claim(own, request)]
-          const sent = this.#time.read()
-          const lease = await this.#claimFreeOne(leases, asked, signal === undefined ? undefined : { signal })
-          return [lease, this.#believe(lease, holder, sent, durationMs, false)]
-        } catch (error) {
-          if (!(error instanceof ErrInvalid || error instanceof ErrClaimDenied)) throw error
-          const others = leases.every((lease) => this.#holderOf(lease) !== undefined) && !leases.some(mine)
-          if (others) throw this.#deniedAny(leases, holder)
-        }
-      }
-      throw this.#exhausted('claim one of several, among them', leases[0] as string, { holder })
-    })
-  }
-
-  /** Each holder begins at another place: those who come at once are not to meet at the first. */
-  async #claimFreeOne(
-    leases: readonly string[],
-    request: Request,
-    options: ClientCallOptions | undefined,
-  ): Promise<string> {
-    const from = placeOf(request.holder) % leases.length
-    const order = [...leases.slice(from), ...leases.slice(0, from)]
-    if (this.#client.claimAnyLease !== undefined) return this.#client.claimAnyLease(order, request, options)
-    await this.#client.refresh(leases)
-    const free = order.find((lease) => this.#holderOf(lease) === undefined)
-    if (free === undefined || leases.some((lease) => this.#holderOf(lease) === request.holder)) {
-      throw new ErrInvalid('nothing to claim: all of them are held, or one by this holder', { holder: request.holder })
-    }
-    await this.#client.claimLease(free, request, options)
-    return free
-  }
-
-  /** By what the client knows; undefined: vacant, or lapsed. */
-  #holderOf(lease: string): string | undefined {
-    const info = this.#client.leases().get(lease)
-    return info === undefined || this.#hasLapsed(info) ? undefined : info.holder
-  }
-
-  #deniedAny(leases: readonly string[], holder: string): ErrClaimDenied {
-    let first: readonly [lease: string, info: Info] | undefined
-    for (const lease of leases) {
-      const info = this.#client.leases().get(lease)
-      if (info !== undefined && (first === undefined || info.expiry < first[1].expiry)) first = [lease, info]
-    }
-    const [lease, info] = first ?? [leases[0] as string]
-    if (this.events.heard('denied')) {
-      this.events.emit({ type: 'denied', lease, holder, currentHolder: info?.holder })
-    }
-    const message = `all of ${leases.length} leases are held by others`
-    return new ErrClaimDenied(message, { holder, expiry: info?.expiry })
-  }
-
-  #believe(lease: string, holder: string, sent: ClockReading, durationMs: number, renewed: boolean): Belief {
-    // Another client's read may have replaced our entry since: then this term is over, and its token unknown (-1n).
-    const info = this.#client.leases().get(lease)
-    const fencingToken = info?.holder === holder ? info.fencingToken : -1n
-    let belief = this.#beliefs.get(lease)
-    if (belief !== undefined && belief.holder === holder && belief.fencingToken === fencingToken) {
-      belief.extend(sent, durationMs)
-    } else {
-      for (const hold of this.#holds.of(lease)) if (hold.fencingToken !== fencingToken) hold.lose('taken')
-      belief = new Belief(holder, fencingToken, sent, durationMs)
-      this.#beliefs.set(lease, belief)
-      if (this.#beliefs.size > this.#sweepAt) this.#sweep()
-      this.#waitingRoom.lookForObservers(lease)
-    }
-    if (this.events.heard('claimed')) this.events.emit({ type: 'claimed', lease, holder, fencingToken, renewed })
-    return belief
-  }
-
-  #denied(lease: string, holder: string, info: Info | undefined): ErrClaimDenied {
-    const currentHolder = info?.holder
-    if (this.events.heard('denied')) this.events.emit({ type: 'denied', lease, holder, currentHolder })
-    const by = currentHolder === undefined ? 'another' : `"${currentHolder}"`
-    return new ErrClaimDenied(`lease "${lease}" is held by ${by}`, {
-      lease,
-      holder,
-      currentHolder,
-      expiry: info?.expiry,
-    })
-  }
-
-  #sweep(): void {
-    const now = this.#recent.take()
-    for (const [lease, belief] of this.#beliefs) if (!belief.trusted(now)) this.#beliefs.delete(lease)
-    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#beliefs.size)
   }
 
   // ── check ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  readonly #checker = {
-    check: async (lease: string, holder: string, trapdoorKey: unknown): Promise<Info> => {
-      const believed = this.#believedInfo(lease, holder)
-      if (believed !== undefined && !this.#stopping.signal.aborted) {
-        if (trapdoorKey !== undefined) await believed.trapdoor(trapdoorKey)
-        return believed
+  readonly #checker: TokenChecker = {
+    check: async ({ lease, holder }, term, trapdoorKey) => {
+      const trusted = this.#trustedInfo(lease, holder, term)
+      if (trusted !== undefined && !this.#stopping.signal.aborted) {
+        if (trapdoorKey !== undefined) await this.#pass(lease, trusted, trapdoorKey)
+        return trusted
       }
-      return this.#call(undefined, async () => {
+      return this.#calls.start(undefined, async () => {
         checkNames({ lease, holder })
-        const doubts = this.#beliefs.get(lease)?.doubts ?? 0
+        if (term?.ended !== undefined) throw notHeld(lease, holder, 'its term is over')
+        const suspicions = this.#terms.get(lease)?.suspicions ?? 0
         await this.#read(lease)
-        const info = this.#client.leases().get(lease)
-        if (info === undefined || info.holder !== holder || this.#hasLapsed(info)) {
-          const reason = info === undefined || this.#hasLapsed(info) ? 'vacant' : `held by "${info.holder}"`
-          throw new ErrNotHeld(`"${holder}" does not hold lease "${lease}": it is ${reason}`, { lease, holder, reason })
+        const info: (Info & Partial<TermAware>) | undefined = this.#client.leases().get(lease)
+        if (info === undefined || hasLapsed(info, this.#clock)) throw notHeld(lease, holder, 'it is vacant')
+        if (info.holder !== holder) throw notHeld(lease, holder, `it is held by "${info.holder}"`)
+        const latest = this.#terms.latest(lease)
+        const isOver = latest?.ended !== undefined && isOf(info, latest)
+        if (isOver || term?.ended !== undefined || (term !== undefined && term.fencingToken !== info.fencingToken)) {
+          throw notHeld(lease, holder, 'its term is over')
         }
-        const belief = this.#beliefs.get(lease)
-        if (belief?.fencingToken === info.fencingToken) belief.settle(doubts)
-        if (trapdoorKey !== undefined) await info.trapdoor(trapdoorKey)
+        if (latest?.fencingToken === info.fencingToken) latest.confirm(suspicions)
+        if (trapdoorKey !== undefined) await this.#pass(lease, info, trapdoorKey)
         return info
       })
     },
   }
 
   /** What is known of a lease that this process may rely on, granted here; undefined: ask. */
-  #believedInfo(lease: string, holder: string): Info | undefined {
-    const belief = this.#beliefs.get(lease)
-    if (belief === undefined || belief.holder !== holder || belief.doubts > 0 || !belief.trusted(this.#time.read()))
-      return undefined
+  #trustedInfo(lease: string, holder: string, named: Term | undefined): Info | undefined {
+    const term = this.#terms.get(lease)
+    if (term === undefined || term.holder !== holder || (named !== undefined && named !== term)) return undefined
+    if (term.suspicions > 0 || !term.isTrusted(this.#terms.now())) return undefined
     const info = this.#client.leases().get(lease)
-    return info !== undefined && info.holder === holder && info.fencingToken === belief.fencingToken ? info : undefined
+    return info !== undefined && info.holder === holder && info.fencingToken === term.fencingToken ? info : undefined
+  }
+
+  /** Calls the trapdoor. A guard that finds the term gone says so to whoever relies on it here as well. */
+  async #pass(lease: string, info: Info, trapdoorKey: unknown): Promise<void> {
+    try {
+      await info.trapdoor(trapdoorKey)
+    } catch (error) {
+      if (error instanceof ErrNotHeld) this.#suspect(lease)
+      throw error
+    }
   }
 
   /**
    * Reads the lease. Those who ask before the read is sent share it; nobody is answered by a read that was sent before
-   * he asked. Each lease is read by itself, so that none waits for or fails with another; the client coalesces.
+   * they asked. Each lease is read by itself, so that none waits for or fails with another; the client coalesces.
    */
   #read(lease: string): Promise<void> {
     let read = this.#nextReads.get(lease)
@@ -541,70 +360,68 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return read
   }
 
-  /** Whether the lease is certainly not valid any more: strictly after its latest instant. */
-  #hasLapsed(info: Info & Partial<TermAware>): boolean {
-    if (info.isLapsed !== undefined) return info.isLapsed()
-    return !info.pinned && this.#clock.now() > info.expiry.toMillis()
-  }
-
   // ── release, revoke ───────────────────────────────────────────────────────────────────────────────────────────
 
-  async #release(lease: string, holder: string, term?: bigint): Promise<void> {
-    const turn = this.#lanes.enter(lease)
-    if (turn !== undefined) await turn
-    try {
-      this.#stopping.signal.throwIfAborted()
-      const known = this.#client.leases().get(lease)
-      if (term !== undefined && known !== undefined && known.fencingToken > term) return // a later term is not ours to end
-      // Whatever becomes of the request: from the moment it is sent, the lease may be another's.
-      if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
-      for (const hold of this.#holds.of(lease))
-        if (hold.holder === holder) hold.lose('revoked', 'its holder released the lease')
-      try {
-        await this.#vacate(lease, holder)
-        this.events.emit({ type: 'released', lease, holder })
-      } finally {
-        this.#vacated(lease) // those who wait in this process need no hint from outside
-      }
-    } finally {
-      this.#lanes.leave(lease)
-    }
-  }
-
-  async #vacate(lease: string, holder: string): Promise<void> {
+  /** By name: the term that lives here, or else the one that the store shows. */
+  async #release(lease: string, holder: string, signal: AbortSignal | undefined): Promise<void> {
+    const term = this.#terms.get(lease)
+    if (term?.holder === holder) return this.#releaseTerm(term, signal)
     for (let attempt = 1; ; attempt++) {
       if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
       try {
-        await this.#client.releaseLease(lease, holder)
-        return
+        await this.#client.releaseLease(lease, holder, { signal })
+        break
       } catch (error) {
         if (!(error instanceof ErrInvalid)) throw error
         const info = this.#client.leases().get(lease)
-        if (info === undefined || this.#hasLapsed(info)) return
-        if (info.holder !== holder) {
-          const reason = `held by "${info.holder}"`
-          throw new ErrNotHeld(`"${holder}" cannot release lease "${lease}": it is ${reason}`, {
-            lease,
-            holder,
-            reason,
-          })
-        }
-        if (attempt >= MAX_ATTEMPTS) throw this.#exhausted('release', lease, { cause: error })
+        if (info === undefined || hasLapsed(info, this.#clock)) break
+        if (info.holder !== holder) throw notReleased(lease, holder, info.holder)
+        if (attempt >= MAX_ATTEMPTS) throw exhausted('release', lease, { cause: error })
       }
+    }
+    this.events.emit({ type: 'released', lease, holder })
+    this.#vacated(lease)
+  }
+
+  /** From the moment the request is sent the lease may be another's, whatever becomes of the request. */
+  async #releaseTerm(term: Term, signal?: AbortSignal): Promise<void> {
+    const { lease, holder, fencingToken, nonce } = term
+    this.#terms.end(term, { reason: 'released' })
+    try {
+      try {
+        await this.#client.releaseLease(lease, holder, { term: { fencingToken, nonce }, signal })
+      } catch (error) {
+        if (!(error instanceof ErrInvalid)) throw error
+        const info = this.#client.leases().get(lease)
+        this.#terms.forget(term)
+        if (info !== undefined && !hasLapsed(info, this.#clock)) {
+          const isSame = info.holder === holder && info.fencingToken === fencingToken
+          throw notReleased(lease, holder, isSame ? undefined : info.holder)
+        }
+      }
+      this.#terms.forget(term)
+      this.events.emit({ type: 'released', lease, holder })
+    } finally {
+      this.#vacated(lease) // those who wait in this process need no hint from outside
     }
   }
 
-  async #revoke(lease: string): Promise<void> {
+  async #revoke(lease: string, fencingToken: bigint | undefined, signal: AbortSignal | undefined): Promise<void> {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
       await this.#read(lease)
+      if (signal?.aborted === true) throw signal.reason
       const info = this.#client.leases().get(lease)
-      if (info === undefined || this.#hasLapsed(info)) return
+      if (info === undefined || hasLapsed(info, this.#clock)) return
+      if (fencingToken !== undefined && info.fencingToken !== fencingToken) return // that term is over
       const { holder } = info
-      if (this.#beliefs.get(lease)?.holder === holder) this.#beliefs.delete(lease)
-      for (const hold of this.#holds.of(lease)) hold.lose('revoked')
+      const term = this.#terms.get(lease)
+      if (term?.fencingToken === info.fencingToken) this.#terms.end(term, { reason: 'revoked' })
       try {
-        await this.#client.releaseLease(lease, holder)
+        await this.#client.releaseLease(lease, holder, {
+          term: { fencingToken: info.fencingToken, nonce: undefined },
+          signal,
+        })
       } catch (error) {
         if (error instanceof ErrInvalid) continue // it changed hands since the read
         throw error
@@ -613,12 +430,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       this.#vacated(lease)
       return
     }
-    throw this.#exhausted('revoke', lease)
-  }
-
-  #exhausted(doing: string, lease: string, more: LeaseErrorDetails = {}): ErrUnknown {
-    const message = `could not ${doing} lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`
-    return new ErrUnknown(message, { lease, reason: 'retries exhausted', ...more })
+    throw exhausted('revoke', lease)
   }
 
   // ── holds ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -626,23 +438,19 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
   async #acquire(contention: Contention, signal: AbortSignal | undefined, turn?: Turn): Promise<Hold> {
     const { leases, holder, options } = contention
-    const { durationMs, renewEveryMs, value, announce } = options
-    const request: ClaimRequest = { holder, durationMs, value, announce, signal, turn }
+    const { durationMs, value, announce, shared } = options
+    const admit = (lease: string): void => this.#admit(lease, holder, shared)
+    const request: ClaimRequest = { holder, durationMs, value, announce, signal, turn, admit }
     const only = leases[0] as string
+    const granted = (term: Term): Hold | undefined => this.#held(term, options, signal)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      const [lease, belief] =
-        leases.length > 1 ? await this.#claimAny(leases, request) : [only, await this.#claim(only, request)]
+      const hold =
+        leases.length > 1
+          ? await this.#claims.any(leases, request, granted)
+          : await this.#claims.one(only, request, granted)
+      if (hold !== undefined) return hold
       this.#stopping.signal.throwIfAborted()
-      if (signal?.aborted === true) {
-        await this.#release(lease, holder, belief.fencingToken).catch(() => {}) // it lapses by itself
-        throw signal.reason
-      }
-      if (!belief.trusted(this.#recent.take()) || belief.fencingToken < 0n) continue
-      this.#subscribe() // a hold wants to hear at once that it was revoked
-      const hold = new ManagedHold(this.#keeper, lease, belief, { durationMs, renewEveryMs })
-      this.#holds.add(hold)
-      if (this.#vigil.wakeAtMs === -1) this.#keepVigil()
-      return hold
+      if (signal?.aborted === true) throw signal.reason
     }
     throw new ErrUnknown(
       `could not hold lease "${only}": each of ${MAX_ATTEMPTS} grants took longer to arrive than its ${durationMs} ms`,
@@ -650,25 +458,66 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     )
   }
 
-  #makeKeeper(): HoldKeeper {
+  /** One process holds a term once, unless all who hold it agree to share it. */
+  #admit(lease: string, holder: string, shared: boolean): void {
+    const term = this.#terms.get(lease)
+    if (term === undefined || term.holder !== holder || !term.isHeld) return
+    if (shared && term.holds().every((hold) => hold.shared)) return
+    throw this.#claims.denied(lease, holder, this.#client.leases().get(lease))
+  }
+
+  /** Within the turn of the claim. undefined: the grant is of no use. */
+  #held(term: Term, options: ParsedHoldOptions, signal: AbortSignal | undefined): Hold | undefined {
+    if (!term.isTrusted(this.#terms.recent.take())) return undefined
+    if (this.#stopping.signal.aborted) return undefined
+    if (signal?.aborted === true) {
+      // Granted, and nobody wants it. A term that others rely on stands.
+      if (!term.isHeld) void this.#inTurnOf(term, () => this.#releaseTerm(term)).catch(() => {})
+      return undefined
+    }
+    this.#subscribe() // a hold wants to hear at once that it was revoked
+    const hold = new ManagedHold(this.#holdHost, term, options)
+    this.#terms.addHold(term, hold, this.#terms.now())
+    return hold
+  }
+
+  /** Runs the body when it is the term's turn, if the term is not over by then and nothing holds it. */
+  async #inTurnOf(term: Term, body: () => Promise<void>): Promise<void> {
+    const { lease } = term
+    const turn = this.#terms.enter(lease)
+    if (turn !== undefined) await turn
+    try {
+      if (term.ended === undefined && !term.isHeld) await body()
+    } finally {
+      this.#terms.leave(lease)
+    }
+  }
+
+  #makeHoldHost(): HoldHost {
     return {
-      recent: this.#recent,
-      agenda: this.#agenda,
+      recent: this.#terms.recent,
+      timers: this.#terms.timers,
       maxSleepMs: this.#maxSleepMs,
-      token: (lease, holder) => this.token(lease, holder),
-      now: () => this.#now(),
+      tokenOf: (term) => this.#tokenOf(term),
+      now: () => this.#terms.now(),
       due: (hold, now) => this.#renewals.due(hold, now),
       extend: (hold, now) => {
-        const extension = new Extension(this.#desk, hold, undefined, hold, this.#renewals.done)
-        extension.begin(now)
-        return extension
+        const { term, durationMs } = hold
+        const asked = { durationMs, value: undefined }
+        const renewal = new TermRenewal(this.#renewalHost, term, asked, hold, this.#renewals.done)
+        renewal.send(now)
+        return renewal
       },
       reread: async (hold) => {
+        const suspicions = hold.term.suspicions
         await this.#read(hold.lease)
-        return this.#lossOf(hold)
+        const loss = this.#lossOf(hold.term)
+        if (loss === undefined) hold.term.confirm(suspicions)
+        return loss
       },
-      release: (hold) => this.#call(undefined, () => this.#release(hold.lease, hold.holder, hold.fencingToken)),
-      update: (hold, value) => this.#call(undefined, () => this.#update(hold, value)),
+      release: ({ term }) => this.#calls.start(undefined, () => this.#inTurnOf(term, () => this.#releaseTerm(term))),
+      renew: (hold, value) => this.#calls.start(undefined, () => this.#renew(hold, value)),
+      lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
       retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
       checkValue: (value) => {
@@ -678,15 +527,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     }
   }
 
-  async #update(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
-    const { lease, holder } = hold
+  async #renew({ term, durationMs }: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
+    const { lease, holder } = term
     try {
       return await new Promise((resolve, reject) => {
         const listener = {
-          extended: (_: Extension, loss?: LossReason) => resolve(loss),
-          failed: (_: Extension, error: unknown) => reject(error),
+          extended: (_: TermRenewal, loss?: LossReason) => resolve(loss),
+          failed: (_: TermRenewal, error: unknown) => reject(error),
         }
-        new Extension(this.#desk, hold, value, listener).begin()
+        new TermRenewal(this.#renewalHost, term, { durationMs, value }, listener).send(this.#terms.now())
       })
     } catch (error) {
       if (!(error instanceof ErrInvalid)) throw error
@@ -699,50 +548,45 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   /** Why this term is over by what the client knows, or undefined when it stands. */
-  #lossOf({ lease, holder, belief }: HeldTerm): LossReason | undefined {
-    const info = this.#client.leases().get(lease)
-    if (info === undefined || this.#hasLapsed(info)) return belief.trusted(this.#recent.take()) ? 'revoked' : 'expired'
-    return info.holder === holder && info.fencingToken === belief.fencingToken ? undefined : 'taken'
+  #lossOf(term: Term): LossReason | undefined {
+    const info = this.#client.leases().get(term.lease)
+    if (info === undefined || this.#claims.mayHaveLapsed(info)) {
+      return term.isTrusted(this.#terms.recent.take()) ? 'revoked' : 'expired'
+    }
+    return info.holder === term.holder && info.fencingToken === term.fencingToken ? undefined : 'taken'
   }
 
   #ended(hold: ManagedHold, loss: ErrLost | undefined): void {
-    const { lease, holder, fencingToken, belief } = hold
-    this.#holds.remove(hold)
-    if (this.#holds.size === 0) this.#agenda.off(this.#vigil)
-    if (this.#beliefs.get(lease) === belief) this.#beliefs.delete(lease)
+    const { term, lease, holder, fencingToken } = hold
+    this.#terms.removeHold(term, hold)
     if (loss === undefined) return
     this.events.emit({ type: 'lost', lease, holder, fencingToken, reason: loss.reason })
     this.#vacated(lease)
   }
 
-  #keepVigil(now: ClockReading = this.#time.read()): void {
-    this.#clocksApartMs = now.atMostMs - now.monotonicMs
-    this.#agenda.at(this.#vigil, Math.ceil(now.monotonicMs + VIGIL_MS))
-  }
-
-  #compareClocks(): void {
-    const before = this.#clocksApartMs
-    const now = this.#time.read()
-    this.#keepVigil(now)
-    if (this.#clocksApartMs - before <= 1) return
-    for (const hold of this.#holds.all()) hold.wake(now)
+  /** The Holds of this manager. */
+  #holdsOf(term: Term): ManagedHold[] {
+    return term.holds().filter((hold) => hold instanceof ManagedHold && hold.host === this.#holdHost) as ManagedHold[]
   }
 
   #makeWaitingRoom(): WaitingRoom {
     return new WaitingRoom({
       clock: this.#clock,
-      agenda: this.#agenda,
+      agenda: this.#terms.timers,
       maxSleepMs: this.#maxSleepMs,
       known: (lease) => this.#client.leases().get(lease),
-      hasLapsed: (info) => this.#hasLapsed(info),
+      hasLapsed: (info) => hasLapsed(info, this.#clock),
       read: (lease) => this.#read(lease),
-      isHeldHere: (lease, butNotBy) => this.#holds.of(lease).some((hold) => hold.held && hold.holder !== butNotBy),
+      isHeldHere: (lease, butNotBy) => {
+        const term = this.#terms.get(lease)
+        return term !== undefined && term.isHeld && term.holder !== butNotBy && term.isTrusted(this.#terms.recent.take())
+      },
       acquire: (contention, signal, turn) => this.#acquire(contention, signal, turn),
       denied: ({ leases, holder }) => {
-        if (leases.length > 1) return this.#deniedAny(leases, holder)
+        if (leases.length > 1) return this.#claims.deniedAny(leases, holder)
         const lease = leases[0] as string
         const info = this.#client.leases().get(lease)
-        return this.#denied(lease, holder, info?.holder === holder ? undefined : info)
+        return this.#claims.denied(lease, holder, info?.holder === holder ? undefined : info)
       },
       retrying: (lease, doing, cause) => this.events.emit({ type: 'retrying', lease, doing, cause }),
     })
@@ -757,58 +601,49 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #hinted(change: LeaseChange): void {
     if (change.kind === 'resync') {
       this.#waitingRoom.lookAtAll()
-      for (const hold of this.#holds.all()) hold.suspect()
+      for (const term of this.#terms.held()) this.#holdsOf(term)[0]?.suspect()
     } else if (change.kind === 'vacated') {
-      this.#beliefs.get(change.lease)?.doubt()
-      this.#vacated(change.lease)
+      this.#suspect(change.lease)
+      this.#waitingRoom.look(change.lease)
     } else if (change.kind === 'taken') this.#waitingRoom.taken(change)
     else this.#waitingRoom.lookForObservers(change.lease)
   }
 
-  /** The lease may be free: whoever waits for it looks, and whoever holds it here makes sure. */
+  /** The term that lives here may be gone: its next check asks, and its Holds make sure now. */
+  #suspect(lease: string): void {
+    const term = this.#terms.get(lease)
+    if (term === undefined) return
+    term.suspect()
+    this.#holdsOf(term)[0]?.suspect()
+  }
+
+  /** The lease may be free: whoever waits for it looks. */
   #vacated(lease: string): void {
-    if (this.#stopping.signal.aborted) return
-    this.#waitingRoom.look(lease)
-    for (const hold of this.#holds.of(lease)) hold.suspect()
+    if (!this.#stopping.signal.aborted) this.#waitingRoom.look(lease)
   }
 }
 
-/** A call whose promise is pending, and how to reject it. */
-interface CallInFlight {
-  /** In the array of all of them. */
-  place: number
-  readonly fail: (error: unknown) => void
+function isOf({ fencingToken, nonce }: Info & Partial<TermAware>, term: Term): boolean {
+  return term.fencingToken === fencingToken && (term.nonce === undefined || nonce === undefined || term.nonce === nonce)
 }
 
-const OVER = -1
-
-/** What else belongs to the end of a call. */
-interface Ending<T> {
-  /** Tidies up, whatever the end; with the error if that is what it was. */
-  readonly atEnd?: (error?: unknown) => void
-  /** Takes a result that came after the caller had gone. */
-  readonly unwanted?: (value: T) => void
+function notHeld(lease: string, holder: string, why: string): ErrNotHeld {
+  const reason = why.replace(/^it is /, '')
+  return new ErrNotHeld(`"${holder}" does not hold lease "${lease}": ${why}`, { lease, holder, reason })
 }
 
-/** A number that is the same for the same name, and for others likely another. */
-function placeOf(name: string): number {
-  let place = 0
-  for (let index = 0; index < name.length; index++) place = (place * 31 + name.charCodeAt(index)) >>> 0
-  return place
+/** @param by who has the lease; undefined: another process that has adopted this very term */
+function notReleased(lease: string, holder: string, by: string | undefined): ErrNotHeld {
+  const reason = by === undefined ? 'adopted' : `held by "${by}"`
+  const why = by === undefined ? 'another process of this name has adopted it' : `it is ${reason}`
+  return new ErrNotHeld(`"${holder}" cannot release lease "${lease}": ${why}`, { lease, holder, reason })
 }
 
-function nothing(): void {}
+function checkFencingToken(fencingToken: unknown): void {
+  if (fencingToken === undefined || typeof fencingToken === 'bigint') return
+  throw notValid([{ argument: 'fencingToken', rule: 'must be a bigint', value: fencingToken }])
+}
 
 function giveBack(hold: Hold): void {
   hold.release().catch(() => {}) // it lapses by itself
-}
-
-interface ClaimRequest {
-  readonly holder: string
-  readonly durationMs: number
-  readonly value: string | undefined
-  readonly announce: boolean | undefined
-  readonly signal: AbortSignal | undefined
-  /** Of one who waits in line. */
-  readonly turn?: Turn | undefined
 }

@@ -26,6 +26,11 @@ export interface HoldOptions {
   readonly value?: string | undefined
   /** Whether those who `observe` the lease are told at once of this term; of `update` they always are. @default false */
   readonly announce?: boolean | undefined
+  /**
+   * Whether other Holds of this process may stand on the same term: those of the same lease and holder that say so too. The last
+   * one that is released gives the lease up. @default false: a second one is `ErrClaimDenied`
+   */
+  readonly shared?: boolean | undefined
   /** How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. @default a third of `duration` */
   readonly renewEvery?: DurationLike | false | undefined
 }
@@ -37,6 +42,17 @@ export interface ObserveOptions {
   readonly renewals?: boolean | undefined
 }
 
+/** Options of an operation that is sent once. */
+export interface OperationOptions {
+  /** Rejects the call with its reason; what was sent is not undone. */
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface RevokeOptions extends OperationOptions {
+  /** Ends this term and no other: over already → resolves. @default the term that a read shows */
+  readonly fencingToken?: bigint | undefined
+}
+
 export interface WaitOptions {
   /** Rejects the wait with its reason; nothing stays behind. */
   readonly signal?: AbortSignal | undefined
@@ -46,13 +62,13 @@ export interface WaitOptions {
 export interface Claimer {
   /**
    * Opens a term for this holder, or extends its own. When it resolves, the holder has the lease for at least
-   * `duration` from the start of the call.
+   * `duration` from the start of the call. The token is of this very term.
    *
    * @throws ErrClaimDenied another holds it: surely not held by this holder
    * @throws ErrNotValid    nothing was sent
    * @throws ErrUnknown     it may have happened
    */
-  claim(lease: string, holder: string, duration: DurationLike, options?: ClaimOptions): Promise<void>
+  claim(lease: string, holder: string, duration: DurationLike, options?: ClaimOptions): Promise<Token>
   /** Resolves when nobody holds the lease; at once when it is vacant. One holder after another keeps it waiting. */
   waitUntilExpired(lease: string, options?: WaitOptions): Promise<void>
 }
@@ -66,22 +82,27 @@ export interface Checker {
 /** Ends terms. */
 export interface Releaser {
   /**
-   * The holder gives the lease up; vacant already → resolves.
+   * The holder gives the lease up; vacant already → resolves. Where this process was granted no term of it, the store is read
+   * first, and the term that it shows is ended.
    *
    * @throws ErrNotHeld another holds it
    * @throws ErrUnknown it may have happened
    */
-  release(lease: string, holder: string): Promise<void>
-  /** An operator takes the lease from whoever holds it, pinned or not. Vacant already → resolves. */
-  revoke(lease: string): Promise<void>
+  release(lease: string, holder: string, options?: OperationOptions): Promise<void>
+  /**
+   * An operator takes the lease from the present holder, pinned or not. Vacant already → resolves.
+   *
+   * @throws ErrUnknown it may have happened
+   */
+  revoke(lease: string, options?: RevokeOptions): Promise<void>
 }
 
 /** Keeps leases from lapsing. */
 export interface Pinner {
   /** The lease, or its next holding, does not lapse while `entity` pins it. Idempotent. */
-  pin(lease: string, entity: string): Promise<void>
+  pin(lease: string, entity: string, options?: OperationOptions): Promise<void>
   /** Withdraws the pin. Idempotent. */
-  unpin(lease: string, entity: string): Promise<void>
+  unpin(lease: string, entity: string, options?: OperationOptions): Promise<void>
   /** Every pinned lease of the namespace with the entities that pin it. */
   pinned(): Promise<ReadonlyMap<string, readonly string[]>>
 }
@@ -97,6 +118,8 @@ export interface Reader {
    * @throws ErrNotValid, ErrStopped, or the reason of the signal, from `next()`
    */
   observe(lease: string, options?: ObserveOptions): AsyncGenerator<Info | undefined, never, void>
+  /** Reads one lease: what is known of it if it is held, else undefined. Nothing is subscribed, and nothing stays behind. */
+  find(lease: string, options?: OperationOptions): Promise<Info | undefined>
   /** Every lease held now, freshly read. A copy: it does not change afterwards. */
   leases(): Promise<ReadonlyMap<string, Info>>
 }

@@ -1,5 +1,6 @@
 /** A checkable statement "this holder has this lease", perhaps no longer true. */
 import type { Info } from './lease.ts'
+import type { Term } from './term.ts'
 
 /**
  * A statement about a lease. Making one says nothing; checking it does.
@@ -7,6 +8,8 @@ import type { Info } from './lease.ts'
 export interface Token {
   readonly lease: string
   readonly holder: string
+  /** Of the term that this token is about. undefined: any term of this holder will do (`manager.token`). */
+  readonly fencingToken?: bigint | undefined
   /**
    * Resolves with what is known of the lease if the holder has it: without any I/O while this process relies on a grant
    * of its own, else after exactly one read (concurrent checks share it).
@@ -24,21 +27,37 @@ export interface Token {
 
 /** How a token asks. */
 export interface TokenChecker {
-  check(lease: string, holder: string, trapdoorKey: unknown): Promise<Info>
+  /** @param term the only one that will do; undefined: any of this holder */
+  check(
+    named: { readonly lease: string; readonly holder: string },
+    term: Term | undefined,
+    trapdoorKey: unknown,
+  ): Promise<Info>
 }
 
 export class LeaseToken implements Token {
   readonly lease: string
   readonly holder: string
   readonly #checker: TokenChecker
+  readonly #term: Term | undefined
 
-  constructor(lease: string, holder: string, checker: TokenChecker) {
+  constructor(
+    { lease, holder }: { readonly lease: string; readonly holder: string },
+    checker: TokenChecker,
+    term?: Term,
+  ) {
     this.lease = lease
     this.holder = holder
     this.#checker = checker
+    this.#term = term
+  }
+
+  /** Of the term, if the token is of one. */
+  get fencingToken(): bigint | undefined {
+    return this.#term?.fencingToken
   }
 
   check(trapdoorKey?: unknown): Promise<Info> {
-    return this.#checker.check(this.lease, this.holder, trapdoorKey)
+    return this.#checker.check(this, this.#term, trapdoorKey)
   }
 }

@@ -167,8 +167,9 @@ export class WaitingRoom {
   /** Sends everybody home: claims that are out are given up, and nothing is looked at any more. */
   close(reason: Error): void {
     this.#closed = true
-    for (const { contenders } of this.#awaited.values()) {
-      for (const contender of contenders) contender.giveUp.abort(reason)
+    for (const awaited of this.#awaited.values()) {
+      this.#keeper.agenda.off(awaited)
+      for (const contender of awaited.contenders) contender.giveUp.abort(reason)
     }
     this.#awaited.clear()
     this.#groups.clear()

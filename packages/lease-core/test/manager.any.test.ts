@@ -23,7 +23,7 @@ for (const claimAny of [true, false]) {
     })
 
     it('asks once', async () => {
-      const bench = new Bench({ wire })
+      const bench = new Bench({ wire: { ...wire, watch: false } })
       await bench.manager.holdAny(leases, 'a', options)
       const { counts } = bench.wire
       expect(counts.roundTrips).to.equal(claimAny ? 1 : 2)
@@ -42,11 +42,13 @@ for (const claimAny of [true, false]) {
       await bench.manager.stop()
     })
 
-    it('gives a holder the one that he has, also when he asks twice at once', async () => {
+    it('gives a holder the one that it has, also when it asks twice at once, if both share it', async () => {
       const bench = new Bench({ wire })
-      const [one, two] = await Promise.all([1, 2].map(() => bench.manager.holdAny(leases, 'a', options)))
+      const shared = { ...options, shared: true }
+      const [one, two] = await Promise.all([1, 2].map(() => bench.manager.holdAny(leases, 'a', shared)))
       expect(one?.lease).to.equal(two?.lease)
       expect(one?.fencingToken).to.equal(two?.fencingToken)
+      expect(await rejection(bench.manager.holdAny(leases, 'a', options), ErrClaimDenied)).to.include({ currentHolder: 'a' })
       await bench.manager.stop()
     })
 

@@ -422,7 +422,7 @@ describe('Manager, decisions 14 and 19: scale', () => {
 
   it('decision 19: what ten thousand claims leave behind is no timer', async () => {
     const { clock, manager } = new Bench()
-    const claims: Promise<void>[] = []
+    const claims: Promise<unknown>[] = []
     for (let index = 0; index < 10_000; index++) claims.push(manager.claim(`l-${index}`, 'a', 60_000))
     await Promise.all(claims)
     expect(clock.pending).to.equal(0)

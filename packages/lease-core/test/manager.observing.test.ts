@@ -42,8 +42,8 @@ describe('Manager.observe: what becomes of a lease', () => {
       () => manager.claim('db', 'a', 60_000, { announce: true }),
       () => manager.claim('db', 'a', 60_000, { value: 'v', announce: true }),
       () => manager.claim('db', 'a', 90_000, { announce: true }),
-      () => manager.pin('db', 'operator'),
-      () => manager.unpin('db', 'operator'),
+      () => manager.pin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'w', announce: true })),
+      () => manager.unpin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'x', announce: true })),
       () => manager.release('db', 'a'),
       () => manager.claim('db', 'a', 60_000, { announce: true }),
       () => manager.release('db', 'a'),
@@ -53,7 +53,7 @@ describe('Manager.observe: what becomes of a lease', () => {
       await step()
       await bench.clock.settle()
     }
-    expect(seen).to.deep.equal(['vacant', 'a', 'a v', 'a v', 'a v', 'vacant', 'a', 'vacant'])
+    expect(seen).to.deep.equal(['vacant', 'a', 'a v', 'a w', 'a x', 'vacant', 'a', 'vacant'])
     await bench.manager.stop()
   })
 

@@ -67,7 +67,7 @@ export const manager: Chapter = {
     clause('a claim takes over a lapsed lease, from a holder that is then told so', async (scene) => {
       const { a, b, unitMs, longMs } = scene
       const [first, second] = [scene.manage(a), scene.manage(b)]
-      const claim = (lease: string, duration: number): Promise<void> => first.claim(lease, ALICE, duration)
+      const claim = (lease: string, duration: number): Promise<unknown> => first.claim(lease, ALICE, duration)
       const { lease, durationMs } = await scene.whileLive(unitMs, claim)
       await scene.lapse(lease, durationMs, b)
       await scene.settle(second.claim(lease, BOB, longMs))

@@ -1,0 +1,238 @@
+/**
+ * Claims of one manager: each opens a term, or goes on with the one that its holder has, whichever the latest state asks for.
+ *
+ * A claim has its turn on the lease, and one of any of several leases on all of them, in the order of their names. What the grant
+ * leads to is done within the turn: nothing comes between the answer and whoever relies on it.
+ */
+import { backoffMs } from './backoff.ts'
+import type { Client, ClientCallOptions } from './client.ts'
+import { sleep, type Clock } from './clock.ts'
+import type { ClockReading } from './elapsed-time.ts'
+import { ErrClaimDenied, ErrInvalid, ErrUnknown } from './errors.ts'
+import type { LeaseEvents } from './events.ts'
+import type { Info, Request, TermAware } from './lease.ts'
+import type { Turn } from './line.ts'
+import type { Term } from './term.ts'
+import type { Terms } from './terms.ts'
+
+/** Attempts of one claim, release or revocation that keeps meeting another state. */
+export const MAX_ATTEMPTS = 10
+
+export interface ClaimRequest {
+  readonly holder: string
+  readonly durationMs: number
+  readonly value: string | undefined
+  readonly announce: boolean | undefined
+  readonly signal: AbortSignal | undefined
+  /** Of one who waits in line. */
+  readonly turn?: Turn | undefined
+  /** Throws where this process must not ask for the lease: called when it is the claim's turn, before anything is sent. */
+  readonly admit?: ((lease: string) => void) | undefined
+}
+
+export interface ClaimsHost {
+  readonly client: Client
+  readonly clock: Clock
+  readonly events: LeaseEvents
+  readonly stopping: AbortSignal
+  readonly terms: Terms
+  /** A claim opened a term here. */
+  opened(term: Term): void
+}
+
+export class Claims {
+  readonly #host: ClaimsHost
+
+  constructor(host: ClaimsHost) {
+    this.#host = host
+  }
+
+  /** Claims or extends, and calls back within the turn. */
+  async one<T>(lease: string, request: ClaimRequest, granted: (term: Term) => T): Promise<T> {
+    const { terms } = this.#host
+    const turn = terms.enter(lease)
+    if (turn !== undefined) await turn
+    try {
+      return granted(await this.#claim(lease, request))
+    } finally {
+      terms.leave(lease)
+    }
+  }
+
+  /** The same for any of these leases: extends the one that this holder has, or claims one that is free. */
+  async any<T>(leases: readonly string[], request: ClaimRequest, granted: (term: Term) => T): Promise<T> {
+    const { terms } = this.#host
+    const entered: string[] = []
+    try {
+      for (const lease of leases.toSorted()) {
+        const turn = terms.enter(lease)
+        entered.push(lease)
+        if (turn !== undefined) await turn
+      }
+      return granted(await this.#claimAny(leases, request))
+    } finally {
+      for (const lease of entered) terms.leave(lease)
+    }
+  }
+
+  async #claim(lease: string, request: ClaimRequest): Promise<Term> {
+    const { client, terms } = this.#host
+    const { holder, durationMs, turn } = request
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      await this.#pause(attempt, request.signal)
+      request.admit?.(lease)
+      const known = client.leases().get(lease)
+      const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known)
+      const placeless = turn?.place === 0
+      const sent = terms.now()
+      try {
+        await this.#ask(lease, request, own)
+      } catch (error) {
+        if (!(error instanceof ErrInvalid)) throw error
+        const found = client.leases().get(lease)
+        if (found !== undefined && found.holder !== holder && !hasLapsed(found, this.#host.clock)) {
+          throw this.denied(lease, holder, found)
+        }
+        if (placeless && turn.place > 0) throw this.denied(lease, holder, undefined) // vacant, and others were first
+        continue
+      }
+      return this.#granted(lease, { holder, sent, durationMs, renewed: own })
+    }
+    throw exhausted('claim', lease, { holder })
+  }
+
+  #ask(lease: string, request: ClaimRequest, own: boolean): Promise<void> {
+    const { client } = this.#host
+    const { holder, durationMs, value, announce, signal, turn } = request
+    const asked = { holder, duration: durationMs, value, announce }
+    const options = signal === undefined && turn === undefined ? undefined : { signal, turn }
+    return own ? client.extendLease(lease, asked, options) : client.claimLease(lease, asked, options)
+  }
+
+  async #claimAny(leases: readonly string[], request: ClaimRequest): Promise<Term> {
+    const { terms } = this.#host
+    const { holder, durationMs, value, announce, signal } = request
+    const asked = { holder, duration: durationMs, value, announce }
+    const mine = (lease: string): boolean => this.#holderOf(lease) === holder
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      await this.#pause(attempt, signal)
+      const own = leases.find(mine)
+      try {
+        if (own !== undefined) return await this.#claim(own, request)
+        for (const lease of leases) request.admit?.(lease)
+        const sent = terms.now()
+        const lease = await this.#claimFreeOne(leases, asked, signal === undefined ? undefined : { signal })
+        return this.#granted(lease, { holder, sent, durationMs, renewed: false })
+      } catch (error) {
+        if (!(error instanceof ErrInvalid || (error instanceof ErrClaimDenied && error.currentHolder !== holder))) throw error
+        const others = leases.every((lease) => this.#holderOf(lease) !== undefined) && !leases.some(mine)
+        if (others) throw this.deniedAny(leases, holder)
+      }
+    }
+    throw exhausted('claim one of several, among them', leases[0] as string, { holder })
+  }
+
+  /** Each holder begins at another place: those who come at once are not to meet at the first. */
+  async #claimFreeOne(
+    leases: readonly string[],
+    request: Request,
+    options: ClientCallOptions | undefined,
+  ): Promise<string> {
+    const { client } = this.#host
+    const from = placeOf(request.holder) % leases.length
+    const order = [...leases.slice(from), ...leases.slice(0, from)]
+    if (client.claimAnyLease !== undefined) return client.claimAnyLease(order, request, options)
+    await client.refresh(leases)
+    const free = order.find((lease) => this.#holderOf(lease) === undefined)
+    if (free === undefined || leases.some((lease) => this.#holderOf(lease) === request.holder)) {
+      throw new ErrInvalid('nothing to claim: all of them are held, or one by this holder', { holder: request.holder })
+    }
+    await client.claimLease(free, request, options)
+    return free
+  }
+
+  #granted(
+    lease: string,
+    grant: { readonly holder: string; readonly sent: ClockReading; readonly durationMs: number; readonly renewed: boolean },
+  ): Term {
+    const { client, terms, events } = this.#host
+    const { holder, renewed } = grant
+    const info: (Info & Partial<TermAware>) | undefined = client.leases().get(lease)
+    // Another answer may have replaced our entry since: then this term is over, and its fencing token unknown.
+    const isOver = info?.holder !== holder
+    const named = { holder, fencingToken: isOver ? UNKNOWN_TOKEN : info.fencingToken, nonce: isOver ? undefined : info.nonce }
+    const { term, isNew } = terms.granted(lease, named, grant)
+    if (isOver) terms.end(term, { reason: 'taken' })
+    if (isNew) this.#host.opened(term)
+    if (events.heard('claimed')) {
+      events.emit({ type: 'claimed', lease, holder, fencingToken: term.fencingToken, renewed })
+    }
+    return term
+  }
+
+  /** A state that changed under the first attempt is tried again at once; then others deserve their turn. */
+  async #pause(attempt: number, signal: AbortSignal | undefined): Promise<void> {
+    const { clock, stopping } = this.#host
+    if (attempt > 2) await sleep(clock, backoffMs(attempt - 2), stopping)
+    stopping.throwIfAborted()
+    if (signal?.aborted === true) throw signal.reason
+  }
+
+  // ── denials ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  denied(lease: string, holder: string, info: Info | undefined): ErrClaimDenied {
+    const { events } = this.#host
+    const currentHolder = info?.holder
+    if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder })
+    const by = currentHolder === undefined ? 'another' : `"${currentHolder}"`
+    return new ErrClaimDenied(`lease "${lease}" is held by ${by}`, { lease, holder, currentHolder, expiry: info?.expiry })
+  }
+
+  deniedAny(leases: readonly string[], holder: string): ErrClaimDenied {
+    const { client, events } = this.#host
+    let first: readonly [lease: string, info: Info] | undefined
+    for (const lease of leases) {
+      const info = client.leases().get(lease)
+      if (info !== undefined && (first === undefined || info.expiry < first[1].expiry)) first = [lease, info]
+    }
+    const [lease, info] = first ?? [leases[0] as string]
+    if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder: info?.holder })
+    const message = `all of ${leases.length} leases are held by others`
+    return new ErrClaimDenied(message, { holder, expiry: info?.expiry })
+  }
+
+  // ── what is known ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** By what the client knows; undefined: vacant, or perhaps lapsed. */
+  #holderOf(lease: string): string | undefined {
+    const info = this.#host.client.leases().get(lease)
+    return info === undefined || this.mayHaveLapsed(info) ? undefined : info.holder
+  }
+
+  /** Whether this was seen too long ago to be relied on. */
+  mayHaveLapsed(info: Info & Partial<TermAware>): boolean {
+    if (hasLapsed(info, this.#host.clock)) return true
+    return !info.pinned && (info.lapsesInMs?.() ?? 1) < 0
+  }
+}
+
+/** Whether the lease had certainly lapsed when the store was asked. A client that does not say so goes by its `expiry`. */
+export function hasLapsed(info: Info & Partial<TermAware>, clock: Clock): boolean {
+  if (info.isLapsed !== undefined) return info.isLapsed()
+  return !info.pinned && clock.now() > info.expiry.toMillis()
+}
+
+export function exhausted(operation: string, lease: string, more: { readonly holder?: string; readonly cause?: unknown } = {}): ErrUnknown {
+  const message = `could not ${operation} lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`
+  return new ErrUnknown(message, { lease, reason: 'retries exhausted', ...more })
+}
+
+/** Of a term that was over before anybody saw it. */
+const UNKNOWN_TOKEN = -1n
+
+/** A number that is the same for the same name, and for others likely another. */
+function placeOf(name: string): number {
+  let place = 0
+  for (let index = 0; index < name.length; index++) place = (place * 31 + name.charCodeAt(index)) >>> 0
+  return place
+}

@@ -1,0 +1,158 @@
+/**
+ * The terms of one process: the one place that decides which term a grant belongs to. All managers over one client share it, and
+ * with it the queue of each lease: what opens or ends a term waits for its turn there, so an answer never meets a request that was
+ * sent after it.
+ *
+ * While anything is held, the clocks are compared once a second: timers count the monotonic clock only, and a machine that was
+ * suspended, or whose wall clock was set, finds out here.
+ */
+import { Agenda, type Task } from './agenda.ts'
+import type { Client, TermId } from './client.ts'
+import type { Clock } from './clock.ts'
+import { CompactingMap } from './compacting-map.ts'
+import { elapsedTimeOf, RecentReading, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
+import { KeyedMutex } from './keyed-mutex.ts'
+import { Term, type Grant, type TermEnd, type TermHold, type TermHost } from './term.ts'
+
+/** How often the clocks are compared while anything is held. */
+const WATCH_MS = 1_000
+/** Below this many entries terms that are over are not looked for. */
+const SWEEP_FLOOR = 1024
+
+const registries = new WeakMap<Client, Map<Clock, Terms>>()
+
+export class Terms {
+  readonly recent: RecentReading
+  /** One turn after the other, by lease. */
+  readonly #mutex = new KeyedMutex()
+  /** For everything that managers over this client wait for: one timer for all. */
+  readonly timers: Agenda
+  readonly #time: ElapsedTime
+  /** Of each lease the latest term, also when it is over and the store may not know. */
+  readonly #terms = new CompactingMap<Term>()
+  readonly #host: TermHost = {
+    at: (term, timeMs) => this.timers.at(term, timeMs),
+    off: (term) => this.timers.off(term),
+    end: (term, end) => this.end(term, end),
+  }
+  readonly #watch: Task = { wakeAtMs: -1, wake: () => this.#compareClocks() }
+  /** How many terms have Holds. */
+  #held = 0
+  #apartMs = 0
+  #sharedNow: ClockReading | undefined
+  #sweepAt = SWEEP_FLOOR
+
+  constructor(clock: Clock) {
+    this.#time = elapsedTimeOf(clock)
+    this.recent = new RecentReading(clock)
+    this.timers = new Agenda(clock)
+  }
+
+  /** Those of this client, as far as they are measured by this clock. */
+  static of(client: Client, clock: Clock): Terms {
+    let byClock = registries.get(client)
+    if (byClock === undefined) registries.set(client, (byClock = new Map()))
+    let terms = byClock.get(clock)
+    if (terms === undefined) byClock.set(clock, (terms = new Terms(clock)))
+    return terms
+  }
+
+  /** Now, read once for all that one answer sets going: reading two clocks for each of a thousand takes its time. */
+  now(): ClockReading {
+    if (this.#sharedNow === undefined) {
+      this.#sharedNow = this.#time.read()
+      queueMicrotask(() => (this.#sharedNow = undefined))
+    }
+    return this.#sharedNow
+  }
+
+  /** The term that lives here. */
+  get(lease: string): Term | undefined {
+    const term = this.#terms.get(lease)
+    return term?.ended === undefined ? term : undefined
+  }
+
+  /** The latest term, also one that is over. */
+  latest(lease: string): Term | undefined {
+    return this.#terms.get(lease)
+  }
+
+  /** The terms that have Holds. */
+  *held(): Generator<Term> {
+    for (const term of this.#terms.values()) if (term.isHeld) yield term
+  }
+
+  /** A claim was granted: it goes on with the term that lives here, if it is the same, and otherwise ends that one. */
+  granted(lease: string, named: TermId & { readonly holder: string }, grant: Grant): { readonly term: Term; readonly isNew: boolean } {
+    const known = this.get(lease)
+    if (known !== undefined && known.holder === named.holder && known.fencingToken === named.fencingToken) {
+      known.extend(grant, named.nonce)
+      return { term: known, isNew: false }
+    }
+    if (known !== undefined) this.end(known, { reason: 'taken' })
+    const term = new Term(this.#host, { lease, ...named }, grant)
+    this.#terms.set(lease, term)
+    if (this.#terms.size > this.#sweepAt) this.#sweep()
+    return { term, isNew: true }
+  }
+
+  /** The term is over. Unless the store is known to have ended it, it is remembered, so that no read revives it. */
+  end(term: Term, end: TermEnd): void {
+    if (term.ended !== undefined) return
+    if (term.isHeld) this.#unheld()
+    term.end(end)
+    if (end.reason !== 'released') this.forget(term)
+  }
+
+  /** The store has ended the term. */
+  forget(term: Term): void {
+    if (this.#terms.get(term.lease) === term) this.#terms.delete(term.lease)
+  }
+
+  addHold(term: Term, hold: TermHold, now: ClockReading): void {
+    if (!term.isHeld && this.#held++ === 0) this.#watchClocks(this.#time.read())
+    term.addHold(hold, now)
+  }
+
+  removeHold(term: Term, hold: TermHold): void {
+    if (!term.isHeld) return
+    term.removeHold(hold)
+    if (!term.isHeld) this.#unheld()
+  }
+
+  // ── turns ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Begins a turn on this lease. Undefined: now; otherwise when the promise resolves. `leave` ends it. */
+  enter(lease: string): Promise<void> | undefined {
+    return this.#mutex.enter(lease)
+  }
+
+  leave(lease: string): void {
+    this.#mutex.leave(lease)
+  }
+
+  // ── clocks ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #unheld(): void {
+    if (--this.#held === 0) this.timers.off(this.#watch)
+  }
+
+  #watchClocks(now: ClockReading): void {
+    this.#apartMs = now.atMostMs - now.monotonicMs
+    this.timers.at(this.#watch, Math.ceil(now.monotonicMs + WATCH_MS))
+  }
+
+  #compareClocks(): void {
+    const before = this.#apartMs
+    const now = this.#time.read()
+    this.#watchClocks(now)
+    if (this.#apartMs - before <= 1) return
+    for (const term of [...this.held()]) term.wake(now)
+  }
+
+  #sweep(): void {
+    const now = this.recent.take()
+    for (const [lease, term] of this.#terms) if (!term.isHeld && term.leftMs(now) <= 0) this.#terms.delete(lease)
+    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
+  }
+}
