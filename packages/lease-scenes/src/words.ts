@@ -1,5 +1,5 @@
 /** Short words for operations on a substrate, for what becomes of them, and for waiting. */
-import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Substrate, Verdict } from 'lease-core'
+import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Substrate, UnpinOp, Verdict } from 'lease-core'
 import { until } from 'lease-servers'
 
 /** How long an operation may take that must succeed: longer than any machine stalls. */
@@ -13,7 +13,15 @@ export function unique(word: string): string {
 }
 
 export function newCall(more: Partial<Call> = {}): Call {
-  return { signal: new AbortController().signal, timeoutMs: 5_000, ...more }
+  return {
+    signal: new AbortController().signal,
+    timeoutMs: 5_000,
+    client: 'test',
+    epoch: 0,
+    sentMs: undefined,
+    notAfterMs: undefined,
+    ...more,
+  }
 }
 
 export function claim(lease: string, holder: string, durationMs: number, more: Partial<ClaimOp> = {}): ClaimOp {
@@ -29,13 +37,14 @@ export function claim(lease: string, holder: string, durationMs: number, more: P
   }
 }
 
+/** Of the term that is `seen`, unless `more` names another. */
 export function extend(lease: string, holder: string, durationMs: number, more: Partial<ExtendOp> = {}): ExtendOp {
   return {
     kind: 'extend',
     lease,
     holder,
     durationMs,
-    fencingToken: undefined,
+    fencingToken: more.seen?.fencingToken ?? 0n,
     value: undefined,
     seen: undefined,
     ...more,
@@ -50,12 +59,12 @@ export function expire(lease: string, lapsed?: string): ExpireOp {
   return { kind: 'expire', lease, lapsed }
 }
 
-export function pin(lease: string, entity: string): PinOp {
-  return { kind: 'pin', lease, entity }
+export function pin(lease: string, entity: string, generation: string = unique('pin')): PinOp {
+  return { kind: 'pin', lease, entity, generation }
 }
 
-export function unpin(lease: string, entity: string): PinOp {
-  return { kind: 'unpin', lease, entity }
+export function unpin(lease: string, entity: string, generation: string): UnpinOp {
+  return { kind: 'unpin', lease, entity, generation }
 }
 
 /** The verdict of one operation; `contended` is asked again, as core does. @throws what made it unknown */
