@@ -2,10 +2,21 @@ import { expect } from 'chai'
 import type { LeaseChange } from '#src/client.ts'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from '#src/errors.ts'
 import { MemoryGuard, MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
-import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Verdict } from '#src/substrate.ts'
+import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, UnpinOp, Verdict } from '#src/substrate.ts'
 import { TestClock } from '#src/testing/index.ts'
 
-const call: Call = { signal: new AbortController().signal, timeoutMs: 1000 }
+const call: Call = {
+  signal: new AbortController().signal,
+  timeoutMs: 1000,
+  client: 'c',
+  epoch: 0,
+  sentMs: undefined,
+  notAfterMs: undefined,
+}
+
+/** Stands for the fencing token of the present term. */
+const PRESENT = -7n
+let nonces = 0
 
 function claim(holder: string, over: Partial<ClaimOp> = {}): ClaimOp {
   const nonce = `${holder}-1`
@@ -16,7 +27,7 @@ function extend(holder: string, over: Partial<ExtendOp> = {}): ExtendOp {
     kind: 'extend',
     lease: 'db',
     holder,
-    fencingToken: undefined,
+    fencingToken: PRESENT,
     durationMs: 1000,
     value: undefined,
     seen: undefined,
@@ -24,13 +35,20 @@ function extend(holder: string, over: Partial<ExtendOp> = {}): ExtendOp {
   }
 }
 function release(holder: string, over: Partial<ReleaseOp> = {}): ReleaseOp {
-  return { kind: 'release', lease: 'db', holder, fencingToken: undefined, nonce: undefined, ...over }
+  return { kind: 'release', lease: 'db', holder, fencingToken: PRESENT, nonce: undefined, ...over }
 }
 function expire(lapsed?: string): ExpireOp {
   return { kind: 'expire', lease: 'db', lapsed }
 }
-function pin(kind: PinOp['kind'], entity = 'e'): PinOp {
-  return { kind, lease: 'db', entity }
+function pin(entity = 'e', generation = 'g'): PinOp {
+  return { kind: 'pin', lease: 'db', entity, generation }
+}
+function unpin(entity = 'e', generation = 'g'): UnpinOp {
+  return { kind: 'unpin', lease: 'db', entity, generation }
+}
+/** Another claim of the same holder. */
+function fresh(holder: string, over: Partial<ClaimOp> = {}): ClaimOp {
+  return claim(holder, { nonce: `${holder}-fresh-${nonces++}`, ...over })
 }
 
 class Bench {
@@ -43,10 +61,15 @@ class Bench {
     this.substrate = new MemorySubstrate({ store: this.store })
   }
 
-  async do(op: Op): Promise<Verdict> {
-    const [verdict] = await this.substrate.apply([op], call)
+  async do(op: Op, over: Partial<Call> = {}): Promise<Verdict> {
+    const named = 'fencingToken' in op && op.fencingToken === PRESENT ? { ...op, fencingToken: this.present(op.lease) } : op
+    const [verdict] = await this.substrate.apply([named], { ...call, ...over })
     if (verdict === undefined) throw new Error('no verdict')
     return verdict
+  }
+
+  present(lease: string): bigint {
+    return this.store.namespace('default').read([lease]).get(lease)?.fencingToken ?? -1n
   }
 
   /** The operation must be granted; the holding after it. */
@@ -75,13 +98,15 @@ describe('MemorySubstrate: claims and extensions', () => {
     expect(holding).to.deep.equal({
       holder: 'a',
       fencingToken: 1n,
+      nonce: 'a-1',
       remainingMs: 1000,
+      ageMs: 0,
       value: 'here',
       pinned: false,
       version: undefined,
     })
     await bench.clock.advance(400)
-    expect(await bench.read()).to.deep.equal({ ...holding, remainingMs: 600 })
+    expect(await bench.read()).to.deep.equal({ ...holding, remainingMs: 600, ageMs: 400 })
   })
 
   it('a claim on a held lease is refused, and brings the holding along', async () => {
@@ -120,16 +145,19 @@ describe('MemorySubstrate: claims and extensions', () => {
     const first = await bench.granted(claim('a'))
     await bench.clock.advance(300)
     const again = await bench.granted(claim('a'))
-    expect(again).to.deep.equal(first)
+    expect(again).to.deep.equal({ ...first, ageMs: 300 })
     const shorter = await bench.granted(claim('a', { durationMs: 10 }))
     expect(shorter?.remainingMs).to.equal(1000)
   })
 
-  it('the same claim again after its lapse opens a new term', async () => {
+  it('the same claim again after its lapse is late, and opens no second term', async () => {
     const bench = new Bench()
-    const first = await bench.granted(claim('a'))
+    await bench.granted(claim('a'))
     await bench.clock.advance(1001)
-    expect((await bench.granted(claim('a')))?.fencingToken).to.not.equal(first?.fencingToken)
+    expect((await bench.do(claim('a'))).outcome).to.equal('late')
+    await bench.granted(fresh('a'))
+    await bench.granted(release('a'))
+    expect(await bench.read()).to.equal(undefined)
   })
 
   it('an extension moves the end to now + duration, never back, and keeps the token', async () => {
@@ -148,8 +176,8 @@ describe('MemorySubstrate: claims and extensions', () => {
     expect(await bench.refused(extend('b'))).to.equal('a')
     await bench.granted(release('a'))
     const second = await bench.granted(claim('a', { nonce: 'a-2' }))
-    expect(await bench.refused(extend('a', { fencingToken: first?.fencingToken }))).to.equal('a')
-    await bench.granted(extend('a', { fencingToken: second?.fencingToken }))
+    expect(await bench.refused(extend('a', { fencingToken: first?.fencingToken ?? 0n }))).to.equal('a')
+    await bench.granted(extend('a', { fencingToken: second?.fencingToken ?? 0n }))
     await bench.clock.advance(1001)
     expect(await bench.refused(extend('a'))).to.equal(undefined)
   })
@@ -180,12 +208,12 @@ describe('MemorySubstrate: claims and extensions', () => {
 })
 
 describe('MemorySubstrate: release and expiry', () => {
-  it('release vacates for the holder, by token or nonce or neither', async () => {
+  it('release vacates for the holder, by token or nonce or both', async () => {
     const bench = new Bench()
-    for (const by of ['token', 'nonce', 'neither']) {
-      const holding = await bench.granted(claim('a'))
-      const over = by === 'token' ? { fencingToken: holding?.fencingToken } : by === 'nonce' ? { nonce: 'a-1' } : {}
-      expect(await bench.granted(release('a', over))).to.equal(undefined)
+    for (const by of ['token', 'nonce', 'both']) {
+      const { fencingToken, nonce } = (await bench.granted(fresh('a'))) as Holding
+      const named = { fencingToken: by === 'nonce' ? undefined : fencingToken, nonce: by === 'token' ? undefined : nonce }
+      expect(await bench.granted(release('a', named))).to.equal(undefined)
       expect(await bench.read(), by).to.equal(undefined)
     }
   })
@@ -221,7 +249,7 @@ describe('MemorySubstrate: pins', () => {
   it('a pinned lease does not lapse: it can be extended, and not be taken or expired', async () => {
     const bench = new Bench()
     await bench.granted(claim('a'))
-    await bench.granted(pin('pin'))
+    await bench.granted(pin())
     await bench.clock.advance(5000)
     expect(await bench.read()).to.include({ holder: 'a', pinned: true, remainingMs: -4000 })
     expect(await bench.refused(claim('b'))).to.equal('a')
@@ -232,23 +260,23 @@ describe('MemorySubstrate: pins', () => {
   it('past its expiry it lapses with the last pin', async () => {
     const bench = new Bench()
     await bench.granted(claim('a'))
-    for (const entity of ['x', 'y']) await bench.granted(pin('pin', entity))
+    for (const entity of ['x', 'y']) await bench.granted(pin(entity))
     await bench.clock.advance(1001)
-    expect(await bench.granted(pin('unpin', 'x'))).to.include({ holder: 'a', pinned: true })
-    expect(await bench.granted(pin('unpin', 'y'))).to.equal(undefined)
+    expect(await bench.granted(unpin('x'))).to.include({ holder: 'a', pinned: true })
+    expect(await bench.granted(unpin('y'))).to.equal(undefined)
     await bench.granted(claim('b'))
   })
 
   it('before its expiry the last unpin leaves it held', async () => {
     const bench = new Bench()
     await bench.granted(claim('a'))
-    await bench.granted(pin('pin'))
-    expect(await bench.granted(pin('unpin'))).to.include({ holder: 'a', pinned: false, remainingMs: 1000 })
+    await bench.granted(pin())
+    expect(await bench.granted(unpin())).to.include({ holder: 'a', pinned: false, remainingMs: 1000 })
   })
 
   it('a pin on a vacant lease waits for its next holder', async () => {
     const bench = new Bench()
-    expect(await bench.granted(pin('pin'))).to.equal(undefined)
+    expect(await bench.granted(pin())).to.equal(undefined)
     expect(await bench.granted(claim('a'))).to.include({ pinned: true })
     await bench.clock.advance(1001)
     expect(await bench.refused(claim('b'))).to.equal('a')
@@ -258,30 +286,144 @@ describe('MemorySubstrate: pins', () => {
     const bench = new Bench()
     await bench.granted(claim('a'))
     await bench.clock.advance(1001)
-    expect(await bench.granted(pin('pin'))).to.equal(undefined)
+    expect(await bench.granted(pin())).to.equal(undefined)
     expect(await bench.read()).to.equal(undefined)
     expect(await bench.granted(claim('b'))).to.include({ holder: 'b', pinned: true })
   })
 
   it('a pin outlives release', async () => {
     const bench = new Bench()
-    await bench.granted(pin('pin'))
+    await bench.granted(pin())
     await bench.granted(claim('a'))
     await bench.granted(release('a'))
     expect(await bench.granted(claim('b'))).to.include({ pinned: true })
   })
 
-  it('pinned() shows every pinned lease with its entities in order, held or not', async () => {
+  it('pinned() shows every pinned lease with its pins, held or not', async () => {
     const bench = new Bench()
-    for (const entity of ['y', 'x', 'y']) await bench.granted(pin('pin', entity))
-    await bench.granted({ ...pin('pin'), lease: 'vacant' })
-    await bench.granted({ ...pin('unpin'), lease: 'never' })
-    expect([...(await bench.substrate.pinned(call))]).to.deep.equal([
+    for (const entity of ['y', 'x', 'y']) await bench.granted(pin(entity))
+    await bench.granted({ ...pin(), lease: 'vacant' })
+    await bench.granted({ ...unpin(), lease: 'never' })
+    const pinned = [...(await bench.substrate.pinned(call))]
+    expect(pinned.map(([lease, pins]) => [lease, [...pins.keys()].toSorted()])).to.deep.equal([
       ['db', ['x', 'y']],
       ['vacant', ['e']],
     ])
-    for (const entity of ['x', 'y']) await bench.granted(pin('unpin', entity))
+    expect([...(await bench.substrate.pinned(call, ['vacant', 'free'])).keys()]).to.deep.equal(['vacant'])
+    for (const entity of ['x', 'y']) await bench.granted(unpin(entity))
     expect([...(await bench.substrate.pinned(call)).keys()]).to.deep.equal(['vacant'])
+  })
+})
+
+describe('MemorySubstrate: what comes late does nothing', () => {
+  const startMs = new TestClock().monotonic()
+  const sentAt = (ms: number): Partial<Call> => ({ sentMs: startMs + ms, notAfterMs: startMs + ms + 5_000 })
+
+  it('a request is not executed after its deadline, whatever it is', async () => {
+    const bench = new Bench()
+    const { fencingToken } = (await bench.granted(claim('a', { durationMs: 60_000 }))) as Holding
+    await bench.granted(pin('e', 'g'))
+    await bench.clock.advance(5_001)
+    const ops = [fresh('b', { lease: 'free' }), release('a', { fencingToken }), extend('a'), pin('f'), unpin('e', 'g'), expire()]
+    for (const op of ops) expect((await bench.do(op, sentAt(0))).outcome, op.kind).to.equal('late')
+    const any = { leases: ['free'], holder: 'b', durationMs: 1000, nonce: 'n', value: undefined, lapsed: new Map() }
+    expect((await bench.substrate.claimAny(any, { ...call, ...sentAt(0) })).outcome).to.equal('late')
+    expect(await bench.read()).to.include({ fencingToken, pinned: true, ageMs: 5_001 })
+    expect(await bench.read('free')).to.equal(undefined)
+  })
+
+  it('a claim that was sent before the latest term was opened opens none, not even after that one is over', async () => {
+    const bench = new Bench()
+    await bench.clock.advance(100)
+    for (const holder of ['a', 'b']) {
+      await bench.granted(fresh(holder))
+      await bench.granted(release(holder))
+      await bench.clock.advance(100)
+    }
+    expect((await bench.do(fresh('a'), sentAt(199))).outcome).to.equal('late')
+    expect((await bench.do(fresh('a', { place: 0 }), sentAt(199))).outcome).to.equal('late')
+    await bench.granted(fresh('a', { lease: 'other' }))
+    expect((await bench.do(fresh('a'), sentAt(200))).outcome).to.equal('granted')
+  })
+
+  it('nor does it after a term that has lapsed', async () => {
+    const bench = new Bench()
+    await bench.clock.advance(100)
+    await bench.granted(claim('b'))
+    await bench.clock.advance(2_000)
+    expect((await bench.do(fresh('a'), sentAt(99))).outcome).to.equal('late')
+    expect((await bench.do(fresh('a'), sentAt(100))).outcome).to.equal('granted')
+  })
+
+  it('no nonce opens two terms', async () => {
+    for (const serverClock of [true, false]) {
+      const bench = new Bench(serverClock)
+      await bench.granted(claim('a'))
+      await bench.granted(release('a'))
+      expect((await bench.do(claim('a'))).outcome).to.equal('late')
+      await bench.granted(fresh('a'))
+    }
+  })
+
+  it('an adoption takes the place of the nonce that it names, and a release by the old one does nothing any more', async () => {
+    const bench = new Bench()
+    const { fencingToken } = (await bench.granted(claim('a'))) as Holding
+    const adopt = (from: string, nonce: string): ExtendOp => extend('a', { fencingToken, adoption: { from, nonce } })
+    expect(await bench.granted(adopt('a-1', 'a-2'))).to.include({ fencingToken, nonce: 'a-2' })
+    expect(await bench.granted(adopt('a-1', 'a-2'))).to.include({ fencingToken, nonce: 'a-2' })
+    expect(await bench.refused(release('a', { fencingToken, nonce: 'a-1' }))).to.equal('a')
+    await bench.granted(adopt('a-2', 'a-3'))
+    expect(await bench.refused(adopt('a-1', 'a-2'))).to.equal('a')
+    await bench.granted(extend('a'))
+    expect(await bench.read()).to.include({ nonce: 'a-3' })
+    await bench.granted(release('a', { fencingToken, nonce: 'a-3' }))
+  })
+
+  it('an unpin removes the pin of its generation only, and no pin comes that was sent before the latest unpin', async () => {
+    const bench = new Bench()
+    await bench.granted(pin('e', 'g1'))
+    await bench.clock.advance(100)
+    await bench.granted(unpin('e', 'g1'))
+    await bench.granted(pin('e', 'g2'))
+    await bench.granted(unpin('e', 'g1'))
+    expect((await bench.do(pin('e', 'g1'), sentAt(99))).outcome).to.equal('late')
+    expect([...(await bench.substrate.pinned(call)).get('db') ?? []]).to.deep.equal([['e', 'g2']])
+    await bench.granted(unpin('e', 'none'))
+    expect((await bench.do(pin('f', 'g3'), sentAt(100))).outcome).to.equal('granted')
+  })
+
+  it('without a clock, nothing opens a term or sets a pin in an epoch below the highest of its client', async () => {
+    const bench = new Bench(false)
+    await bench.do(release('a', { lease: 'any', fencingToken: 1n }), { epoch: 2 })
+    expect((await bench.do(fresh('a'), { epoch: 1 })).outcome).to.equal('late')
+    expect((await bench.do(pin(), { epoch: 1 })).outcome).to.equal('late')
+    expect((await bench.do(fresh('a'), { epoch: 1, client: 'd' })).outcome).to.equal('granted')
+    expect((await bench.do(fresh('a', { lease: 'free' }), { epoch: 2 })).outcome).to.equal('granted')
+  })
+
+  it('a memory of the future says nothing: a store whose clock was set back goes on', async () => {
+    const clock = new TestClock()
+    let behindMs = 0
+    const setBack = { ...clock, now: () => clock.now(), setTimer: () => ({ cancel() {} }), monotonic: () => clock.monotonic() - behindMs }
+    const substrate = new MemorySubstrate({ store: new MemoryStore({ clock: setBack }) })
+    await clock.advance(3_600_000)
+    const apply = async (op: Op): Promise<Verdict | undefined> => (await substrate.apply([op], { ...call, sentMs: setBack.monotonic() }))[0]
+    const verdict = await apply(fresh('a', { durationMs: 10 }))
+    await apply(release('a', { fencingToken: verdict?.holding?.fencingToken }))
+    behindMs = 3_600_000
+    expect((await apply(fresh('b')))?.outcome).to.equal('granted')
+  })
+
+  it('what it remembers of vacant leases goes after a few seconds', async () => {
+    const bench = new Bench()
+    for (let round = 0; round < 20; round++) {
+      for (let index = 0; index < 100; index++) {
+        await bench.granted(fresh('a', { lease: `l${round}-${index}` }))
+        await bench.granted(release('a', { lease: `l${round}-${index}` }))
+      }
+      await bench.clock.advance(5_000)
+    }
+    expect(bench.store.remembered).to.be.below(500)
   })
 })
 
@@ -319,7 +461,7 @@ describe('MemorySubstrate: reading, sharing, closing', () => {
 
   it('a call that core has given up is not executed; nothing is after close', async () => {
     const bench = new Bench()
-    const gone = { signal: AbortSignal.abort(new Error('gone')), timeoutMs: 1 }
+    const gone = { ...call, signal: AbortSignal.abort(new Error('gone')) }
     let error: unknown
     await bench.substrate.apply([claim('a')], gone).catch((thrown: unknown) => (error = thrown))
     expect(error).to.have.property('message', 'gone')
@@ -333,12 +475,12 @@ describe('MemorySubstrate: reading, sharing, closing', () => {
   it('names that lapse and never come back leave no trace, those that stand stay', async () => {
     const bench = new Bench()
     await bench.granted(claim('a', { lease: 'stays', durationMs: 1e9 }))
-    await bench.granted(pin('pin'))
+    await bench.granted(pin())
     await bench.granted(claim('a'))
     for (let round = 0; round < 20; round++) {
       const ops = Array.from({ length: 500 }, (_, index) => claim('a', { lease: `l${round}-${index}` }))
       await bench.substrate.apply(ops, call)
-      await bench.clock.advance(1001)
+      await bench.clock.advance(11_000) // a late copy of their claims cannot come any more
     }
     const kept = await bench.substrate.read(undefined, call)
     expect([...kept.keys()]).to.have.members(['stays', 'db'])
@@ -382,27 +524,28 @@ describe('MemorySubstrate: hints', () => {
   const changed: LeaseChange = { kind: 'changed', lease: 'db' }
   const vacated: LeaseChange = { kind: 'vacated', lease: 'db' }
 
-  it('a watch begins with a resync; then terms, values, pins and vacancies are told in order', async () => {
+  it('a watch begins with a resync; then announced terms and values, and vacancies, in order', async () => {
     const bench = new Bench()
-    const ops = [claim('a'), extend('a', { value: 'v' }), pin('pin'), pin('unpin'), release('a')]
-    expect(await hintsOf(bench, ...ops)).to.deep.equal([changed, changed, changed, changed, vacated])
+    const news = { announce: true }
+    const ops = [claim('a', news), extend('a', { value: 'v', ...news }), pin(), unpin(), release('a')]
+    expect(await hintsOf(bench, ...ops)).to.deep.equal([changed, changed, vacated])
   })
 
-  it('what changes nothing is not told: a plain extension, a second pin, the release of a vacant lease', async () => {
+  it('what nobody announces is not told, nor what changes nothing: a plain extension, a pin, the release of a vacant lease', async () => {
     const bench = new Bench()
-    await bench.granted(pin('pin'))
-    const idle = [claim('a'), claim('a'), extend('a'), pin('pin'), pin('unpin', 'nobody')]
-    expect(await hintsOf(bench, ...idle)).to.deep.equal([changed])
+    await bench.granted(pin())
+    const idle = [claim('a'), claim('a'), extend('a'), pin(), unpin('nobody')]
+    expect(await hintsOf(bench, ...idle)).to.deep.equal([])
     expect(await hintsOf(bench, release('a'), release('a'), expire())).to.deep.equal([vacated])
   })
 
   it('the unpin that lets a lease lapse, and the expiry of a lapsed one, are vacancies', async () => {
     const bench = new Bench()
     await bench.granted(claim('a'))
-    await bench.granted(pin('pin'))
+    await bench.granted(pin())
     await bench.clock.advance(1001)
-    expect(await hintsOf(bench, pin('unpin'))).to.deep.equal([vacated])
-    await bench.granted(claim('a'))
+    expect(await hintsOf(bench, unpin())).to.deep.equal([vacated])
+    await bench.granted(fresh('a'))
     await bench.clock.advance(1001)
     expect(await hintsOf(bench, expire())).to.deep.equal([vacated])
   })
@@ -427,7 +570,7 @@ describe('MemorySubstrate: hints', () => {
     other.watch(() => seen.push('closed'))
     bench.substrate.watch(() => seen.push('open'))
     await other.close()
-    await bench.granted(claim('a'))
+    await bench.granted(claim('a', { announce: true }))
     await bench.clock.settle()
     expect(seen).to.deep.equal(['open', 'open'])
   })
@@ -444,7 +587,7 @@ describe('MemorySubstrate: hints', () => {
       throw new Error('bad listener')
     })
     bench.substrate.watch((change) => seen.push(change))
-    await bench.granted(claim('a'))
+    await bench.granted(claim('a', { announce: true }))
     await bench.clock.settle()
     process.off('warning', onWarning)
     expect([calls, seen.length]).to.deep.equal([2, 2])
@@ -524,10 +667,10 @@ describe('MemorySubstrate without a server clock', () => {
     const bench = new Bench(false)
     const seen: (string | undefined)[] = []
     for (const op of [claim('a'), claim('a'), extend('a'), release('a')]) seen.push((await bench.granted(op))?.version)
-    seen.push((await bench.granted(claim('a')))?.version)
+    seen.push((await bench.granted(fresh('a')))?.version)
     expect(seen.splice(3, 1)).to.deep.equal([undefined])
     expect(new Set(seen).size).to.equal(4)
-    expect((await bench.granted(pin('pin')))?.version).to.equal(seen[3])
+    expect((await bench.granted(pin()))?.version).to.equal(seen[3])
     expect((await bench.read())?.version).to.equal(seen[3])
   })
 
@@ -546,10 +689,10 @@ describe('MemorySubstrate without a server clock', () => {
   it('a pinned lease is not taken over, whatever was observed', async () => {
     const bench = new Bench(false)
     const observed = (await bench.granted(claim('a')))?.version
-    await bench.granted(pin('pin'))
+    await bench.granted(pin())
     expect(await bench.refused(claim('b', { lapsed: observed }))).to.equal('a')
     expect(await bench.refused(expire(observed))).to.equal('a')
-    await bench.granted(pin('unpin'))
+    await bench.granted(unpin())
     await bench.granted(expire(observed))
   })
 

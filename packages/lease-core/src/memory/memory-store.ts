@@ -71,6 +71,13 @@ export class MemoryStore {
     return size
   }
 
+  /** How many vacant leases are remembered, so that late requests do nothing to them. */
+  get remembered(): number {
+    let remembered = 0
+    for (const namespace of this.#namespaces.values()) remembered += namespace.remembered
+    return remembered
+  }
+
   /** The leases of one namespace; the same object for the same name. For `MemorySubstrate`. */
   namespace(name: string): MemoryNamespace {
     let known = this.#namespaces.get(name)
@@ -141,6 +148,10 @@ export class MemoryNamespace {
 
   get size(): number {
     return this.#terms.size
+  }
+
+  get remembered(): number {
+    return this.#ended.size + this.#unpinned.size
   }
 
   /** Whether the store decides by its clock what has lapsed. */
