@@ -162,7 +162,7 @@ function isVacant({ remainingMs, pinned, version }: Holding): boolean {
 /** The clocks of a machine agree to this. */
 const GRAIN_MS = 5
 
-/** What this client knows about one held lease. Immutable but for `releaseSent`; the costly parts are made when they are read. */
+/** What this client knows about one held lease. Immutable but for `isSure`; the costly parts are made when they are read. */
 export class LeaseState implements Info, Holding, TermAware {
   readonly holder: string
   readonly fencingToken: bigint
@@ -176,8 +176,11 @@ export class LeaseState implements Info, Holding, TermAware {
   readonly remainingMs: number
   readonly ageMs: number | undefined
   readonly learnedAt: number
-  /** Whether a release of it was sent by this client: it may end at any time, and must be adopted before it is relied on again. */
-  releaseSent: boolean
+  /**
+   * Whether this client opened or adopted the term for a caller that knows of it, and sent nothing since that ends it. Of any
+   * other term a release may be under way: it must be adopted before anybody relies on it.
+   */
+  isSure: boolean
   readonly #lapsed: boolean
   readonly #lease: string
   readonly #context: StateContext
@@ -209,7 +212,7 @@ export class LeaseState implements Info, Holding, TermAware {
     this.remainingMs = holding.remainingMs
     this.ageMs = holding.ageMs
     this.learnedAt = learnedAt
-    this.releaseSent = sameTerm && previous.releaseSent && previous.nonce === this.nonce
+    this.isSure = sameTerm && previous.isSure && previous.nonce === this.nonce
     this.#lapsed =
       holding.version !== undefined && !holding.pinned && elapsedForObserver(this.seen, now) > lapseWindowMs(holding.remainingMs)
     this.#lease = lease

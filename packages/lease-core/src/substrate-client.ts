@@ -28,7 +28,7 @@ import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
 import { ErrInvalid, ErrUnknown, notValid } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
-import { LeaseStates, type LeaseState } from './lease-states.ts'
+import { LeaseStates } from './lease-states.ts'
 import { brokenLeases, checkNames, checkRequest, type Info, type Request } from './lease.ts'
 import { learnTurn } from './line.ts'
 import { parseSubstrateClientOptions } from './options.ts'
@@ -138,6 +138,7 @@ export class SubstrateClient implements Client {
                 void this.#withdraw(sent as ClaimOp).finally(() => this.#mutex.leave(lease))
                 return
               }
+              if (outcome === 'granted') this.#assure(lease, (sent as ClaimOp).nonce)
               this.#mutex.leave(lease)
               if (outcome === 'granted') return resolve()
               this.#cleanUp(sent as ClaimOp, doubt)
@@ -214,7 +215,10 @@ export class SubstrateClient implements Client {
             const granted = outcome === 'granted' && one === lease
             if (!this.#states.learn(one, holdings.get(one), { question, now: answered, granted })) unclear.push(one)
           }
-          if (outcome === 'granted' && lease !== undefined) return lease
+          if (outcome === 'granted' && lease !== undefined) {
+            this.#assure(lease, claim.nonce)
+            return lease
+          }
           if (unclear.length > 0) await this.#readAndLearn(unclear)
           const reason = lease === undefined ? 'all are held' : `"${holder}" has "${lease}" already`
           throw new ErrInvalid(`cannot claim any of ${leases.length} leases: ${reason}`, { lease, holder, reason })
@@ -261,7 +265,7 @@ export class SubstrateClient implements Client {
         const known = this.#states.get(lease)
         if (known === undefined || known.holder !== holder) return undefined
         const { fencingToken, version } = known
-        const adoption = this.#isSure(known) ? undefined : { from: known.nonce, nonce: this.#newNonce() }
+        const adoption = known.isSure ? undefined : { from: known.nonce, nonce: this.#newNonce() }
         const seen = version === undefined ? undefined : known
         const op: ExtendOp = { kind: 'extend', lease, holder, fencingToken, adoption, durationMs, value, seen, announce }
         // A store without a clock cannot tell that the lease has lapsed; a client that observed it can, and must.
@@ -329,7 +333,7 @@ export class SubstrateClient implements Client {
   #releaseOf(lease: string, holder: string, { fencingToken, nonce }: TermId): Op {
     const known = this.#states.get(lease)
     const own = known?.fencingToken === fencingToken ? known : undefined
-    if (own !== undefined) own.releaseSent = true
+    if (own !== undefined) own.isSure = false
     const seen = own?.version === undefined || (nonce !== undefined && own.nonce !== nonce) ? undefined : own
     return { kind: 'release', lease, holder, fencingToken, nonce, seen }
   }
@@ -359,6 +363,9 @@ export class SubstrateClient implements Client {
           }
         }
         const { verdict, doubt } = await this.#sent(op, signal)
+        if (verdict.outcome === 'granted' && 'adoption' in op && op.adoption !== undefined) {
+          this.#assure(lease, op.adoption.nonce)
+        }
         if (verdict.outcome === 'granted' || isDone(op, verdict, doubt)) return
         if (verdict.holding?.holder !== holder || attempt >= MAX_ATTEMPTS) throw invalid(op, verdict.holding)
       }
@@ -531,9 +538,10 @@ export class SubstrateClient implements Client {
     return `${this.#link.client}${(this.#nonces++).toString(36)}`
   }
 
-  /** Whether this client opened or adopted the term, and has not begun to end it. */
-  #isSure({ nonce, releaseSent }: LeaseState): boolean {
-    return !releaseSent && nonce?.startsWith(this.#link.client) === true
+  /** The caller learns that this nonce is the one of its term. */
+  #assure(lease: string, nonce: string): void {
+    const known = this.#states.get(lease)
+    if (known?.nonce === nonce) known.isSure = true
   }
 
   /** Calls the body when it is its turn on this lease, at once if nothing else is. It must not throw, and leaves the mutex at its end. */
@@ -676,6 +684,8 @@ export class SubstrateClient implements Client {
 
   /** Ends the term that this nonce opened, if it stands. Best effort: a claim that nobody will use should not keep others out. */
   async #withdraw({ lease, holder, nonce }: Claimed & { readonly lease: string }): Promise<void> {
+    const known = this.#states.get(lease)
+    if (known?.nonce === nonce) known.isSure = false
     const op: Op = { kind: 'release', lease, holder, fencingToken: undefined, nonce }
     await this.#sent(op, undefined).catch(() => {})
   }
