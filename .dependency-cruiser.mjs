@@ -3,10 +3,10 @@
  * file is given its place here.
  */
 const layers = [
-  ['errors', 'lease', 'churn-map'],
+  ['errors', 'lease', 'compacting-map'],
   ['clock', 'skew', 'elapsed-time', 'observer', 'backoff', 'line', 'client', 'substrate'],
   ['events', 'options'],
-  ['coalescer', 'lanes', 'agenda', 'belief', 'token', 'roles', 'hint-stream', 'option-checks', 'observation'],
+  ['coalescer', 'keyed-mutex', 'timer-queue', 'belief', 'token', 'roles', 'hint-stream', 'option-checks', 'observation'],
   ['renewal-op', 'renewals', 'extension', 'holds'],
   ['substrate-client', 'hold'],
   ['waiting-room'],

@@ -21,7 +21,11 @@ export class Calls {
   }
 
   /** What every call shares: it never throws synchronously, and rejects when its signal aborts or the manager stops. */
-  start<T>(signal: AbortSignal | undefined, body: () => Promise<T>, { atEnd, onOrphanedResult }: CallEnd<T> = {}): Promise<T> {
+  start<T>(
+    signal: AbortSignal | undefined,
+    body: () => Promise<T>,
+    { atEnd, onOrphanedResult }: CallEnd<T> = {},
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#stopping.aborted) return reject(new ErrStopped('the manager is stopped'))
       let stopListening = (): void => {}

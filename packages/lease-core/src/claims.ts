@@ -124,7 +124,8 @@ export class Claims {
         const lease = await this.#claimFreeOne(leases, asked, signal === undefined ? undefined : { signal })
         return this.#granted(lease, { holder, sent, durationMs, renewed: false })
       } catch (error) {
-        if (!(error instanceof ErrInvalid || (error instanceof ErrClaimDenied && error.currentHolder !== holder))) throw error
+        if (!(error instanceof ErrInvalid || (error instanceof ErrClaimDenied && error.currentHolder !== holder)))
+          throw error
         const others = leases.every((lease) => this.#holderOf(lease) !== undefined) && !leases.some(mine)
         if (others) throw this.deniedAny(leases, holder)
       }
@@ -153,14 +154,23 @@ export class Claims {
 
   #granted(
     lease: string,
-    grant: { readonly holder: string; readonly sent: ClockReading; readonly durationMs: number; readonly renewed: boolean },
+    grant: {
+      readonly holder: string
+      readonly sent: ClockReading
+      readonly durationMs: number
+      readonly renewed: boolean
+    },
   ): Term {
     const { client, terms, events } = this.#host
     const { holder, renewed } = grant
     const info: (Info & Partial<TermAware>) | undefined = client.leases().get(lease)
     // Another answer may have replaced our entry since: then this term is over, and its fencing token unknown.
     const isOver = info?.holder !== holder
-    const named = { holder, fencingToken: isOver ? UNKNOWN_TOKEN : info.fencingToken, nonce: isOver ? undefined : info.nonce }
+    const named = {
+      holder,
+      fencingToken: isOver ? UNKNOWN_TOKEN : info.fencingToken,
+      nonce: isOver ? undefined : info.nonce,
+    }
     const { term, isNew } = terms.granted(lease, named, grant)
     if (isOver) terms.end(term, { reason: 'taken' })
     if (isNew) this.#host.opened(term)
@@ -185,7 +195,12 @@ export class Claims {
     const currentHolder = info?.holder
     if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder })
     const by = currentHolder === undefined ? 'another' : `"${currentHolder}"`
-    return new ErrClaimDenied(`lease "${lease}" is held by ${by}`, { lease, holder, currentHolder, expiry: info?.expiry })
+    return new ErrClaimDenied(`lease "${lease}" is held by ${by}`, {
+      lease,
+      holder,
+      currentHolder,
+      expiry: info?.expiry,
+    })
   }
 
   deniedAny(leases: readonly string[], holder: string): ErrClaimDenied {
@@ -222,7 +237,11 @@ export function hasLapsed(info: Info & Partial<TermAware>, clock: Clock): boolea
   return !info.pinned && clock.now() > info.expiry.toMillis()
 }
 
-export function exhausted(operation: string, lease: string, more: { readonly holder?: string; readonly cause?: unknown } = {}): ErrUnknown {
+export function exhausted(
+  operation: string,
+  lease: string,
+  more: { readonly holder?: string; readonly cause?: unknown } = {},
+): ErrUnknown {
   const message = `could not ${operation} lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`
   return new ErrUnknown(message, { lease, reason: 'retries exhausted', ...more })
 }

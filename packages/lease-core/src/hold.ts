@@ -12,7 +12,7 @@
  * A renewal that hangs is given up after a while and another is sent; a late answer still counts.
  */
 import { DateTime, Duration } from 'luxon'
-import type { Agenda, Task } from './agenda.ts'
+import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs } from './backoff.ts'
 import type { ClockReading, RecentReading } from './elapsed-time.ts'
 import type { ErrLost, LossReason } from './errors.ts'
@@ -73,7 +73,7 @@ export interface Hold extends AsyncDisposable {
 /** What the manager does for its Holds. */
 export interface HoldHost {
   readonly recent: RecentReading
-  readonly timers: Agenda
+  readonly timers: TimerQueue
   readonly maxSleepMs: number
   tokenOf(term: Term): Token
   /** Calls `renewNow` when it is the Hold's turn. */
@@ -95,7 +95,7 @@ export interface HoldHost {
   checkValue(value: string): void
 }
 
-export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, Task {
+export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, Deadline {
   wakeAtMs = -1
   next: TermHold | undefined
   readonly term: Term
@@ -242,7 +242,8 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   termEnded(end: TermEnd): void {
     if (this.#over !== undefined) return
     // A release that this Hold did not ask for is a loss to it.
-    const ended: TermEnd = end.reason === 'released' ? { ...end, reason: 'revoked', detail: 'its holder released the lease' } : end
+    const ended: TermEnd =
+      end.reason === 'released' ? { ...end, reason: 'revoked', detail: 'its holder released the lease' } : end
     this.#end(lossError({ ...this.#names, ended }))
   }
 

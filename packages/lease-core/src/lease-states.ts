@@ -97,11 +97,7 @@ export class LeaseStates {
    * Takes over what an answer says. Returns whether that is in order; false: unclear.
    *
    */
-  learn(
-    lease: string,
-    holding: Holding | undefined,
-    { question, now, ended, granted = false }: Answer,
-  ): boolean {
+  learn(lease: string, holding: Holding | undefined, { question, now, ended, granted = false }: Answer): boolean {
     const known = this.#states.get(lease)
     const vacated = this.#vacated.get(lease)
     const changedAt = Math.max(known?.learnedAt ?? 0, vacated?.at ?? 0)
@@ -140,7 +136,8 @@ export class LeaseStates {
   }
 
   #isLater(holding: Holding, known: LeaseState, now: ClockReading): boolean {
-    if (holding.version !== undefined) return holding.version !== known.version && isGreater(holding.version, known.version)
+    if (holding.version !== undefined)
+      return holding.version !== known.version && isGreater(holding.version, known.version)
     return lapseWindowMs(holding.remainingMs) > known.lapsesInMs(now)
   }
 
@@ -214,7 +211,9 @@ export class LeaseState implements Info, Holding, TermAware {
     this.learnedAt = learnedAt
     this.isSure = sameTerm && previous.isSure && previous.nonce === this.nonce
     this.#lapsed =
-      holding.version !== undefined && !holding.pinned && elapsedForObserver(this.seen, now) > lapseWindowMs(holding.remainingMs)
+      holding.version !== undefined &&
+      !holding.pinned &&
+      elapsedForObserver(this.seen, now) > lapseWindowMs(holding.remainingMs)
     this.#lease = lease
     this.#context = context
   }

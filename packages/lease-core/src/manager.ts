@@ -572,14 +572,16 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #makeWaitingRoom(): WaitingRoom {
     return new WaitingRoom({
       clock: this.#clock,
-      agenda: this.#terms.timers,
+      timers: this.#terms.timers,
       maxSleepMs: this.#maxSleepMs,
       known: (lease) => this.#client.leases().get(lease),
       hasLapsed: (info) => hasLapsed(info, this.#clock),
       read: (lease) => this.#read(lease),
       isHeldHere: (lease, butNotBy) => {
         const term = this.#terms.get(lease)
-        return term !== undefined && term.isHeld && term.holder !== butNotBy && term.isTrusted(this.#terms.recent.take())
+        return (
+          term !== undefined && term.isHeld && term.holder !== butNotBy && term.isTrusted(this.#terms.recent.take())
+        )
       },
       acquire: (contention, signal, turn) => this.#acquire(contention, signal, turn),
       denied: ({ leases, holder }) => {

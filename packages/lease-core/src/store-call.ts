@@ -21,7 +21,11 @@ export class StoreCall implements Call {
   #listeners: ((why: Error) => void)[] | undefined
   #aborted: Error | undefined
 
-  constructor(timeoutMs: number, { client, epoch, sentMs, notAfterMs }: CallStamp, answered: (storeMs: number) => void) {
+  constructor(
+    timeoutMs: number,
+    { client, epoch, sentMs, notAfterMs }: CallStamp,
+    answered: (storeMs: number) => void,
+  ) {
     this.timeoutMs = timeoutMs
     this.client = client
     this.epoch = epoch

@@ -47,7 +47,15 @@ export class StoreLink {
   #epoch = 0
   #knowing: Promise<void> | undefined
 
-  constructor({ substrate, clock, timeoutMs }: { readonly substrate: Substrate; readonly clock: Clock; readonly timeoutMs: number }) {
+  constructor({
+    substrate,
+    clock,
+    timeoutMs,
+  }: {
+    readonly substrate: Substrate
+    readonly clock: Clock
+    readonly timeoutMs: number
+  }) {
     this.#substrate = substrate
     this.#clock = clock
     this.#timeoutMs = timeoutMs

@@ -267,7 +267,17 @@ export class SubstrateClient implements Client {
         const { fencingToken, version } = known
         const adoption = known.isSure ? undefined : { from: known.nonce, nonce: this.#newNonce() }
         const seen = version === undefined ? undefined : known
-        const op: ExtendOp = { kind: 'extend', lease, holder, fencingToken, adoption, durationMs, value, seen, announce }
+        const op: ExtendOp = {
+          kind: 'extend',
+          lease,
+          holder,
+          fencingToken,
+          adoption,
+          durationMs,
+          value,
+          seen,
+          announce,
+        }
         // A store without a clock cannot tell that the lease has lapsed; a client that observed it can, and must.
         if (known.lapsedVersion(this.#time.read()) !== undefined) throw invalid(op, undefined)
         return op
@@ -344,7 +354,11 @@ export class SubstrateClient implements Client {
    */
   async #onTerm(
     kind: 'extend' | 'release',
-    { lease, holder, signal }: { readonly lease: string; readonly holder: string; readonly signal: AbortSignal | undefined },
+    {
+      lease,
+      holder,
+      signal,
+    }: { readonly lease: string; readonly holder: string; readonly signal: AbortSignal | undefined },
     make: () => Op | undefined,
   ): Promise<void> {
     const turn = this.#mutex.enter(lease)
@@ -390,7 +404,9 @@ export class SubstrateClient implements Client {
       if (turn !== undefined) await turn
       try {
         throwIfAborted(signal)
-        const pinned = await this.#reading(`the pins of lease "${lease}"`, (call) => this.#substrate.pinned(call, [lease]))
+        const pinned = await this.#reading(`the pins of lease "${lease}"`, (call) =>
+          this.#substrate.pinned(call, [lease]),
+        )
         throwIfAborted(signal)
         // Also where there is none: a pin of this entity that is still under way must not come after its withdrawal.
         const generation = pinned.get(lease)?.get(entity) ?? NO_GENERATION
@@ -403,7 +419,9 @@ export class SubstrateClient implements Client {
 
   pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
     return this.#start(undefined, async () => {
-      const pinned = await this.#reading<ReadonlyMap<string, Pins>>('the pinned leases', (call) => this.#substrate.pinned(call))
+      const pinned = await this.#reading<ReadonlyMap<string, Pins>>('the pinned leases', (call) =>
+        this.#substrate.pinned(call),
+      )
       const entities = new Map<string, readonly string[]>()
       for (const [lease, pins] of pinned) entities.set(lease, [...pins.keys()].toSorted())
       return entities

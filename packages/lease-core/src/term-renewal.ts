@@ -87,7 +87,8 @@ export class TermRenewal implements Renewal {
     const { client } = this.#host
     const { lease, holder, fencingToken, nonce } = this.#term
     // Tokens rise: this term is over, and a client that goes by names must not extend the later one.
-    if ((client.leases().get(lease)?.fencingToken ?? 0n) > fencingToken) return queueMicrotask(() => this.#over('taken'))
+    if ((client.leases().get(lease)?.fencingToken ?? 0n) > fencingToken)
+      return queueMicrotask(() => this.#over('taken'))
     const request = { holder, duration: this.durationMs, value: this.#value, announce: this.#value !== undefined }
     client.extendLease(lease, request, { term: { fencingToken, nonce } }).then(
       () => {

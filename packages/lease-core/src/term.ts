@@ -8,7 +8,7 @@
  *
  * Whoever relies on it reads the clock at that moment: a term without a Hold has no timer, and its window ends by itself.
  */
-import type { Task } from './agenda.ts'
+import type { Deadline } from './timer-queue.ts'
 import type { TermId } from './client.ts'
 import { elapsedForHolder, type ClockReading } from './elapsed-time.ts'
 import type { LossReason } from './errors.ts'
@@ -42,7 +42,7 @@ export interface Grant {
 /** So long before the end of the window Holds are notified: timers are late, and listeners need a moment. */
 export const EARLY_MS = 2
 
-export class Term implements TermId, Task {
+export class Term implements TermId, Deadline {
   wakeAtMs = -1
   readonly lease: string
   readonly holder: string

@@ -6,7 +6,7 @@
  * While anything is held, the clocks are compared once a second: timers count the monotonic clock only, and a machine that was
  * suspended, or whose wall clock was set, finds out here.
  */
-import { Agenda, type Task } from './agenda.ts'
+import { TimerQueue, type Deadline } from './timer-queue.ts'
 import type { Client, TermId } from './client.ts'
 import type { Clock } from './clock.ts'
 import { CompactingMap } from './compacting-map.ts'
@@ -26,7 +26,7 @@ export class Terms {
   /** One turn after the other, by lease. */
   readonly #mutex = new KeyedMutex()
   /** For everything that managers over this client wait for: one timer for all. */
-  readonly timers: Agenda
+  readonly timers: TimerQueue
   readonly #time: ElapsedTime
   /** Of each lease the latest term, also when it is over and the store may not know. */
   readonly #terms = new CompactingMap<Term>()
@@ -35,7 +35,7 @@ export class Terms {
     off: (term) => this.timers.off(term),
     end: (term, end) => this.end(term, end),
   }
-  readonly #watch: Task = { wakeAtMs: -1, wake: () => this.#compareClocks() }
+  readonly #watch: Deadline = { wakeAtMs: -1, wake: () => this.#compareClocks() }
   /** How many terms have Holds. */
   #held = 0
   #apartMs = 0
@@ -45,7 +45,7 @@ export class Terms {
   constructor(clock: Clock) {
     this.#time = elapsedTimeOf(clock)
     this.recent = new RecentReading(clock)
-    this.timers = new Agenda(clock)
+    this.timers = new TimerQueue(clock)
   }
 
   /** Those of this client, as far as they are measured by this clock. */
@@ -83,7 +83,11 @@ export class Terms {
   }
 
   /** A claim was granted: it goes on with the term that lives here, if it is the same, and otherwise ends that one. */
-  granted(lease: string, named: TermId & { readonly holder: string }, grant: Grant): { readonly term: Term; readonly isNew: boolean } {
+  granted(
+    lease: string,
+    named: TermId & { readonly holder: string },
+    grant: Grant,
+  ): { readonly term: Term; readonly isNew: boolean } {
     const known = this.get(lease)
     if (known !== undefined && known.holder === named.holder && known.fencingToken === named.fencingToken) {
       known.extend(grant, named.nonce)

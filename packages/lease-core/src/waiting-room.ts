@@ -8,7 +8,7 @@
  * - A look that fails is repeated with growing pauses; nobody is told until his own time runs out.
  * - Whoever leaves leaves nothing behind: no timer, no claim, no entry.
  */
-import type { Agenda, Task } from './agenda.ts'
+import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs } from './backoff.ts'
 import type { LeaseChange } from './client.ts'
 import type { Clock } from './clock.ts'
@@ -29,7 +29,7 @@ export interface Contention {
 /** What the manager does for the waiting room. */
 export interface WaitingRoomKeeper {
   readonly clock: Clock
-  readonly agenda: Agenda
+  readonly timers: TimerQueue
   readonly maxSleepMs: number
   /** What the client knows of the lease, without a read. */
   known(lease: string): (Info & Partial<TermAware>) | undefined
@@ -95,7 +95,7 @@ export class WaitingRoom {
 
   /** Resolves with a Hold when its turn has come and the lease was granted; rejects when `waitMs` is over. */
   contend(contention: Contention): Waiting<Hold> {
-    const { clock, agenda } = this.#keeper
+    const { clock, timers } = this.#keeper
     const { waitMs } = contention.options
     const awaited = this.#await(contention.leases)
     let leave = (_reason?: unknown): void => {}
@@ -109,9 +109,9 @@ export class WaitingRoom {
         resolve,
         reject,
       }
-      const deadline: Task = { wakeAtMs: -1, wake: () => reject(this.#inVain(contender)) }
+      const deadline: Deadline = { wakeAtMs: -1, wake: () => reject(this.#inVain(contender)) }
       leave = (reason) => {
-        agenda.off(deadline)
+        timers.off(deadline)
         const wasNext = awaited.contenders[0] === contender
         // One who was granted it has left already; to abort without a reason would make an error, and its stack, for nobody.
         if (remove(awaited.contenders, contender)) giveUp.abort(reason)
@@ -123,7 +123,7 @@ export class WaitingRoom {
           void this.#look(awaited)
         }
       }
-      if (Number.isFinite(waitMs)) agenda.at(deadline, Math.ceil(clock.monotonic() + waitMs))
+      if (Number.isFinite(waitMs)) timers.at(deadline, Math.ceil(clock.monotonic() + waitMs))
       awaited.contenders.push(contender)
     })
     if (awaited.contenders.length === 1 || awaited.waiters.length > 0) void this.#look(awaited)
@@ -168,7 +168,7 @@ export class WaitingRoom {
   close(reason: Error): void {
     this.#closed = true
     for (const awaited of this.#awaited.values()) {
-      this.#keeper.agenda.off(awaited)
+      this.#keeper.timers.off(awaited)
       for (const contender of awaited.contenders) contender.giveUp.abort(reason)
     }
     this.#awaited.clear()
@@ -350,10 +350,10 @@ export class WaitingRoom {
 
   /** Nobody waits: forget it. Otherwise wake when the lease may have lapsed, and at the latest after `maxSleep`. */
   #rest(awaited: Awaited): void {
-    const { clock, agenda, maxSleepMs } = this.#keeper
+    const { clock, timers, maxSleepMs } = this.#keeper
     if (awaited.looking || this.#closed) return
     if (awaited.waiters.length + awaited.contenders.length + awaited.observers.length === 0) {
-      agenda.off(awaited)
+      timers.off(awaited)
       this.#forget(awaited)
       return
     }
@@ -375,7 +375,7 @@ export class WaitingRoom {
         }
       }
     }
-    agenda.at(awaited, Math.ceil(nowMs + delayMs))
+    timers.at(awaited, Math.ceil(nowMs + delayMs))
   }
 
   /** After how long what is known of this lease is over for certain; undefined: it is vacant. */
@@ -420,7 +420,7 @@ interface Contender {
 }
 
 /** A lease that somebody waits for, or several of which any will do. */
-class Awaited implements Task {
+class Awaited implements Deadline {
   wakeAtMs = -1
   readonly name: string
   readonly leases: readonly string[]

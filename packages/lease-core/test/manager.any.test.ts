@@ -48,7 +48,9 @@ for (const claimAny of [true, false]) {
       const [one, two] = await Promise.all([1, 2].map(() => bench.manager.holdAny(leases, 'a', shared)))
       expect(one?.lease).to.equal(two?.lease)
       expect(one?.fencingToken).to.equal(two?.fencingToken)
-      expect(await rejection(bench.manager.holdAny(leases, 'a', options), ErrClaimDenied)).to.include({ currentHolder: 'a' })
+      expect(await rejection(bench.manager.holdAny(leases, 'a', options), ErrClaimDenied)).to.include({
+        currentHolder: 'a',
+      })
       await bench.manager.stop()
     })
 

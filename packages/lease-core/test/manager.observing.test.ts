@@ -43,7 +43,8 @@ describe('Manager.observe: what becomes of a lease', () => {
       () => manager.claim('db', 'a', 60_000, { value: 'v', announce: true }),
       () => manager.claim('db', 'a', 90_000, { announce: true }),
       () => manager.pin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'w', announce: true })),
-      () => manager.unpin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'x', announce: true })),
+      () =>
+        manager.unpin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'x', announce: true })),
       () => manager.release('db', 'a'),
       () => manager.claim('db', 'a', 60_000, { announce: true }),
       () => manager.release('db', 'a'),

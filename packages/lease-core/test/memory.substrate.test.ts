@@ -2,7 +2,18 @@ import { expect } from 'chai'
 import type { LeaseChange } from '#src/client.ts'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from '#src/errors.ts'
 import { MemoryGuard, MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
-import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, UnpinOp, Verdict } from '#src/substrate.ts'
+import type {
+  Call,
+  ClaimOp,
+  ExpireOp,
+  ExtendOp,
+  Holding,
+  Op,
+  PinOp,
+  ReleaseOp,
+  UnpinOp,
+  Verdict,
+} from '#src/substrate.ts'
 import { TestClock } from '#src/testing/index.ts'
 
 const call: Call = {
@@ -62,7 +73,8 @@ class Bench {
   }
 
   async do(op: Op, over: Partial<Call> = {}): Promise<Verdict> {
-    const named = 'fencingToken' in op && op.fencingToken === PRESENT ? { ...op, fencingToken: this.present(op.lease) } : op
+    const named =
+      'fencingToken' in op && op.fencingToken === PRESENT ? { ...op, fencingToken: this.present(op.lease) } : op
     const [verdict] = await this.substrate.apply([named], { ...call, ...over })
     if (verdict === undefined) throw new Error('no verdict')
     return verdict
@@ -212,7 +224,10 @@ describe('MemorySubstrate: release and expiry', () => {
     const bench = new Bench()
     for (const by of ['token', 'nonce', 'both']) {
       const { fencingToken, nonce } = (await bench.granted(fresh('a'))) as Holding
-      const named = { fencingToken: by === 'nonce' ? undefined : fencingToken, nonce: by === 'token' ? undefined : nonce }
+      const named = {
+        fencingToken: by === 'nonce' ? undefined : fencingToken,
+        nonce: by === 'token' ? undefined : nonce,
+      }
       expect(await bench.granted(release('a', named))).to.equal(undefined)
       expect(await bench.read(), by).to.equal(undefined)
     }
@@ -324,7 +339,14 @@ describe('MemorySubstrate: what comes late does nothing', () => {
     const { fencingToken } = (await bench.granted(claim('a', { durationMs: 60_000 }))) as Holding
     await bench.granted(pin('e', 'g'))
     await bench.clock.advance(5_001)
-    const ops = [fresh('b', { lease: 'free' }), release('a', { fencingToken }), extend('a'), pin('f'), unpin('e', 'g'), expire()]
+    const ops = [
+      fresh('b', { lease: 'free' }),
+      release('a', { fencingToken }),
+      extend('a'),
+      pin('f'),
+      unpin('e', 'g'),
+      expire(),
+    ]
     for (const op of ops) expect((await bench.do(op, sentAt(0))).outcome, op.kind).to.equal('late')
     const any = { leases: ['free'], holder: 'b', durationMs: 1000, nonce: 'n', value: undefined, lapsed: new Map() }
     expect((await bench.substrate.claimAny(any, { ...call, ...sentAt(0) })).outcome).to.equal('late')
@@ -387,7 +409,7 @@ describe('MemorySubstrate: what comes late does nothing', () => {
     await bench.granted(pin('e', 'g2'))
     await bench.granted(unpin('e', 'g1'))
     expect((await bench.do(pin('e', 'g1'), sentAt(99))).outcome).to.equal('late')
-    expect([...(await bench.substrate.pinned(call)).get('db') ?? []]).to.deep.equal([['e', 'g2']])
+    expect([...((await bench.substrate.pinned(call)).get('db') ?? [])]).to.deep.equal([['e', 'g2']])
     await bench.granted(unpin('e', 'none'))
     expect((await bench.do(pin('f', 'g3'), sentAt(100))).outcome).to.equal('granted')
   })
@@ -404,10 +426,16 @@ describe('MemorySubstrate: what comes late does nothing', () => {
   it('a memory of the future says nothing: a store whose clock was set back goes on', async () => {
     const clock = new TestClock()
     let behindMs = 0
-    const setBack = { ...clock, now: () => clock.now(), setTimer: () => ({ cancel() {} }), monotonic: () => clock.monotonic() - behindMs }
+    const setBack = {
+      ...clock,
+      now: () => clock.now(),
+      setTimer: () => ({ cancel() {} }),
+      monotonic: () => clock.monotonic() - behindMs,
+    }
     const substrate = new MemorySubstrate({ store: new MemoryStore({ clock: setBack }) })
     await clock.advance(3_600_000)
-    const apply = async (op: Op): Promise<Verdict | undefined> => (await substrate.apply([op], { ...call, sentMs: setBack.monotonic() }))[0]
+    const apply = async (op: Op): Promise<Verdict | undefined> =>
+      (await substrate.apply([op], { ...call, sentMs: setBack.monotonic() }))[0]
     const verdict = await apply(fresh('a', { durationMs: 10 }))
     await apply(release('a', { fencingToken: verdict?.holding?.fencingToken }))
     behindMs = 3_600_000

@@ -368,7 +368,8 @@ export class MemoryNamespace {
   #forget(nowMs: number): void {
     let left = 2
     for (const [lease, { openedMs }] of this.#ended) {
-      const old = this.#now === undefined ? this.#ended.size > ENDED_WITHOUT_CLOCK : nowMs - openedMs > LONGEST_DEADLINE_MS
+      const old =
+        this.#now === undefined ? this.#ended.size > ENDED_WITHOUT_CLOCK : nowMs - openedMs > LONGEST_DEADLINE_MS
       if (!old || left-- === 0) return
       this.#ended.delete(lease)
     }
@@ -376,7 +377,8 @@ export class MemoryNamespace {
 
   #pin({ lease, entity, generation }: PinOp, { client, epoch, sentMs }: Stamp, nowMs: number): Verdict {
     const withdrawnMs = this.#unpinned.get(lease)
-    if (this.#now === undefined ? epoch < (this.#epochs.get(client) ?? 0) : isSince(sentMs, withdrawnMs, nowMs)) return late
+    if (this.#now === undefined ? epoch < (this.#epochs.get(client) ?? 0) : isSince(sentMs, withdrawnMs, nowMs))
+      return late
     // First: a pin must not make a lapsed term stand again.
     if (this.#standing(lease, nowMs) === undefined) this.#vacate(lease, nowMs)
     const pins = this.#pins.get(lease)

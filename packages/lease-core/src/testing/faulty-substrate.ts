@@ -199,8 +199,7 @@ export class FaultySubstrate implements Substrate {
     }
     const { time } = inner
     if (time !== undefined) {
-      this.time = (call) =>
-        this.#roundTrip([{ kind: 'time', leases: [] }], call, (inward) => time.call(inner, inward))
+      this.time = (call) => this.#roundTrip([{ kind: 'time', leases: [] }], call, (inward) => time.call(inner, inward))
     }
     if (inner.inspect !== undefined) {
       this.inspect = (call) =>
@@ -347,7 +346,9 @@ export class FaultySubstrate implements Substrate {
   }
 
   pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
-    return this.#roundTrip([{ kind: 'pinned', leases: leases ?? 'all' }], call, (inward) => this.#inner.pinned(inward, leases))
+    return this.#roundTrip([{ kind: 'pinned', leases: leases ?? 'all' }], call, (inward) =>
+      this.#inner.pinned(inward, leases),
+    )
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {

@@ -1,31 +1,31 @@
 /**
- * Many wake-ups, one timer. Tasks that are due in the same millisecond share a bucket; the buckets' times form a heap;
+ * Many wake-ups, one timer. Deadlines that are due in the same millisecond share a bucket; the buckets' times form a heap;
  * the earliest of them has the only timer. Renewals round their time down (`hold.ts`), so that a hundred thousand of
  * them fall into a few buckets and travel in the same batches.
  */
 import type { Clock, Timer } from './clock.ts'
 import { elapsedTimeOf, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
 
-/** Something that wants to be woken. It is on the agenda at most once. */
-export interface Task {
-  /** Monotonic millisecond at which it is due; written by the agenda only. -1: not on it. */
+/** Something that wants to be woken. It is in the queue at most once. */
+export interface Deadline {
+  /** Monotonic millisecond at which it is due; written by the queue only. -1: not in it. */
   wakeAtMs: number
   /** @param now read once for all who are woken together: shortly before, never after */
   wake(now: ClockReading): void
 }
 
-/** Tasks woken in one turn of the event loop: about a millisecond of work, then others have their turn. */
+/** Deadlines woken in one turn of the event loop: about a millisecond of work, then others have their turn. */
 const TURN = 256
-/** Below this many entries nobody looks for those whose tasks were taken off or moved. */
+/** Below this many entries nobody looks for those whose deadlines were taken off or moved. */
 const SWEEP_FLOOR = 1024
 
-export class Agenda {
+export class TimerQueue {
   readonly #clock: Clock
   readonly #time: ElapsedTime
-  readonly #buckets = new Map<number, Task[]>()
+  readonly #buckets = new Map<number, Deadline[]>()
   /** Binary heap of the buckets' times, earliest first. */
   #times: number[] = []
-  /** Tasks that wait, and places in buckets: a task that was taken off or moved leaves its place until a sweep. */
+  /** Deadlines that wait, and places in buckets: a deadline that was taken off or moved leaves its place until a sweep. */
   #waiting = 0
   #places = 0
   #timer: Timer | undefined
@@ -36,32 +36,32 @@ export class Agenda {
     this.#time = elapsedTimeOf(clock)
   }
 
-  /** Wakes the task at this monotonic time, rounded to a whole millisecond by the caller; replaces its earlier time. */
-  at(task: Task, timeMs: number): void {
-    if (task.wakeAtMs === timeMs) return
-    if (task.wakeAtMs === -1) this.#waiting++
-    task.wakeAtMs = timeMs
+  /** Wakes the deadline at this monotonic time, rounded to a whole millisecond by the caller; replaces its earlier time. */
+  at(deadline: Deadline, timeMs: number): void {
+    if (deadline.wakeAtMs === timeMs) return
+    if (deadline.wakeAtMs === -1) this.#waiting++
+    deadline.wakeAtMs = timeMs
     this.#places++
     const bucket = this.#buckets.get(timeMs)
     if (bucket === undefined) {
-      this.#buckets.set(timeMs, [task])
+      this.#buckets.set(timeMs, [deadline])
       this.#push(timeMs)
-    } else bucket.push(task)
+    } else bucket.push(deadline)
     if (timeMs < this.#timerAtMs) this.#arm(timeMs)
   }
 
-  /** The task is not woken. When nobody waits any more, no timer is left either. */
-  off(task: Task): void {
-    if (task.wakeAtMs === -1) return
-    task.wakeAtMs = -1
+  /** The deadline is not woken. When nobody waits any more, no timer is left either. */
+  off(deadline: Deadline): void {
+    if (deadline.wakeAtMs === -1) return
+    deadline.wakeAtMs = -1
     this.#waiting--
     if (this.#waiting === 0) this.clear()
     else if (this.#places > Math.max(SWEEP_FLOOR, 2 * this.#waiting)) this.#sweep()
   }
 
-  /** Forgets every task and leaves no timer. */
+  /** Forgets every deadline and leaves no timer. */
   clear(): void {
-    for (const bucket of this.#buckets.values()) for (const task of bucket) task.wakeAtMs = -1
+    for (const bucket of this.#buckets.values()) for (const deadline of bucket) deadline.wakeAtMs = -1
     this.#buckets.clear()
     this.#times.length = 0
     this.#waiting = 0
@@ -92,13 +92,13 @@ export class Agenda {
     ) {
       const bucket = this.#buckets.get(timeMs) ?? []
       while (bucket.length > 0 && woken < TURN) {
-        const task = bucket.pop() as Task
+        const deadline = bucket.pop() as Deadline
         this.#places--
-        if (task.wakeAtMs !== timeMs) continue // moved or taken off since
-        task.wakeAtMs = -1
+        if (deadline.wakeAtMs !== timeMs) continue // moved or taken off since
+        deadline.wakeAtMs = -1
         this.#waiting--
         woken++
-        task.wake(now)
+        deadline.wake(now)
       }
       // It may have been replaced meanwhile, when the last of those who waited was taken off and another came.
       if (bucket.length === 0 && this.#times[0] === timeMs && this.#buckets.get(timeMs) === bucket) {
@@ -112,12 +112,12 @@ export class Agenda {
     else if (next !== undefined) this.#arm(next)
   }
 
-  /** Forgets the places that tasks have left: what was taken off early is not referenced until its time. */
+  /** Forgets the places that deadlines have left: what was taken off early is not referenced until its time. */
   #sweep(): void {
     if (this.#timerAtMs === Number.NEGATIVE_INFINITY) return // a bucket is being emptied right now
     this.#places = 0
     for (const [timeMs, bucket] of this.#buckets) {
-      const left = bucket.filter((task) => task.wakeAtMs === timeMs)
+      const left = bucket.filter((deadline) => deadline.wakeAtMs === timeMs)
       this.#places += left.length
       if (left.length === 0) this.#buckets.delete(timeMs)
       else this.#buckets.set(timeMs, left)

@@ -1,19 +1,19 @@
 import { expect } from 'chai'
-import { Agenda, type Task } from '#src/agenda.ts'
+import { TimerQueue, type Deadline } from '#src/timer-queue.ts'
 import { TestClock } from '#src/testing/index.ts'
 
-function task(wake: () => void): Task {
+function deadline(wake: () => void): Deadline {
   return { wakeAtMs: -1, wake }
 }
 
-describe('Agenda: many wake-ups, one timer (decision 19)', () => {
+describe('TimerQueue: many wake-ups, one timer (decision 19)', () => {
   it('wakes each at its time, in the order of their times, with one timer', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
-    const agenda = new Agenda(clock)
+    const timers = new TimerQueue(clock)
     const woken: string[] = []
     for (const ms of [300, 100, 500, 200, 400]) {
-      agenda.at(
-        task(() => woken.push(`${ms}@${clock.monotonic()}`)),
+      timers.at(
+        deadline(() => woken.push(`${ms}@${clock.monotonic()}`)),
         ms,
       )
     }
@@ -25,12 +25,12 @@ describe('Agenda: many wake-ups, one timer (decision 19)', () => {
 
   it('keeps ten thousand in order, those moved and taken off included', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
-    const agenda = new Agenda(clock)
+    const timers = new TimerQueue(clock)
     let lastMs = 0
     let wrong = 0
     let woken = 0
-    const tasks = Array.from({ length: 10_000 }, () => {
-      const own: Task & { dueMs: number } = {
+    const deadlines = Array.from({ length: 10_000 }, () => {
+      const own: Deadline & { dueMs: number } = {
         wakeAtMs: -1,
         dueMs: 0,
         wake: () => {
@@ -42,50 +42,50 @@ describe('Agenda: many wake-ups, one timer (decision 19)', () => {
       return own
     })
     for (let round = 1; round <= 3; round++) {
-      for (const [index, own] of tasks.entries()) agenda.at(own, (own.dueMs = 1 + ((index * 7919 * round) % 997)))
+      for (const [index, own] of deadlines.entries()) timers.at(own, (own.dueMs = 1 + ((index * 7919 * round) % 997)))
     }
-    for (const own of tasks.slice(0, 5000)) agenda.off(own)
+    for (const own of deadlines.slice(0, 5000)) timers.off(own)
     await clock.advance(1000)
     expect({ woken, wrong, pending: clock.pending }).to.deep.equal({ woken: 5000, wrong: 0, pending: 0 })
   })
 
   it('decision 8: when the last is taken off no timer is left', async () => {
     const clock = new TestClock()
-    const agenda = new Agenda(clock)
-    const [a, b] = [task(() => {}), task(() => {})]
-    agenda.at(a, 9000)
-    agenda.at(b, 8000)
-    agenda.off(b)
-    agenda.off(b)
+    const timers = new TimerQueue(clock)
+    const [a, b] = [deadline(() => {}), deadline(() => {})]
+    timers.at(a, 9000)
+    timers.at(b, 8000)
+    timers.off(b)
+    timers.off(b)
     expect(clock.pending).to.equal(1)
-    agenda.off(a)
+    timers.off(a)
     expect(clock.pending).to.equal(0)
   })
 
-  it('moving a task replaces its time; the earlier one is not woken', async () => {
+  it('moving a deadline replaces its time; the earlier one is not woken', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
-    const agenda = new Agenda(clock)
+    const timers = new TimerQueue(clock)
     const woken: number[] = []
-    const moved = task(() => woken.push(clock.monotonic()))
-    agenda.at(moved, 100)
-    agenda.at(moved, 300)
-    agenda.at(moved, 200)
+    const moved = deadline(() => woken.push(clock.monotonic()))
+    timers.at(moved, 100)
+    timers.at(moved, 300)
+    timers.at(moved, 200)
     await clock.advance(1000)
     expect(woken).to.deep.equal([200])
   })
 
-  it('a task that is taken off and put on again while others are woken is woken', async () => {
+  it('a deadline that is taken off and put on again while others are woken is woken', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
-    const agenda = new Agenda(clock)
+    const timers = new TimerQueue(clock)
     const woken: string[] = []
-    const other = task(() => woken.push('other'))
-    const first = task(() => {
+    const other = deadline(() => woken.push('other'))
+    const first = deadline(() => {
       woken.push('first')
-      agenda.off(other)
-      agenda.at(other, 100)
+      timers.off(other)
+      timers.at(other, 100)
     })
-    agenda.at(first, 100)
-    agenda.at(other, 5000)
+    timers.at(first, 100)
+    timers.at(other, 5000)
     await clock.advance(200)
     expect(woken).to.deep.equal(['first', 'other'])
     expect(clock.pending).to.equal(0)
@@ -93,10 +93,10 @@ describe('Agenda: many wake-ups, one timer (decision 19)', () => {
 
   it('decision 3: a timer that fires early arms again and never spins', async () => {
     const clock = new TestClock({ monotonicMs: 0, timersLateMs: -0.5 })
-    const agenda = new Agenda(clock)
+    const timers = new TimerQueue(clock)
     const woken: number[] = []
-    agenda.at(
-      task(() => woken.push(clock.monotonic())),
+    timers.at(
+      deadline(() => woken.push(clock.monotonic())),
       1000,
     )
     await clock.advance(2000)
@@ -107,10 +107,10 @@ describe('Agenda: many wake-ups, one timer (decision 19)', () => {
 
   it('decision 3: a time further away than 2³¹ − 1 ms is kept', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
-    const agenda = new Agenda(clock)
+    const timers = new TimerQueue(clock)
     let woken = 0
-    agenda.at(
-      task(() => woken++),
+    timers.at(
+      deadline(() => woken++),
       2 ** 33,
     )
     await clock.advance(2 ** 33 - 1)
@@ -121,11 +121,11 @@ describe('Agenda: many wake-ups, one timer (decision 19)', () => {
 
   it('thousands due at once are woken over several turns, all of them', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
-    const agenda = new Agenda(clock)
+    const timers = new TimerQueue(clock)
     let woken = 0
     for (let index = 0; index < 3000; index++)
-      agenda.at(
-        task(() => woken++),
+      timers.at(
+        deadline(() => woken++),
         100,
       )
     await clock.advance(100)
@@ -135,10 +135,10 @@ describe('Agenda: many wake-ups, one timer (decision 19)', () => {
 
   it('clear() wakes nobody and leaves no timer', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
-    const agenda = new Agenda(clock)
-    const own = task(() => expect.fail('woken'))
-    agenda.at(own, 100)
-    agenda.clear()
+    const timers = new TimerQueue(clock)
+    const own = deadline(() => expect.fail('woken'))
+    timers.at(own, 100)
+    timers.clear()
     expect([clock.pending, own.wakeAtMs]).to.deep.equal([0, -1])
     await clock.advance(1000)
   })
