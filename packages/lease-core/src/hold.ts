@@ -67,7 +67,12 @@ export interface Hold extends AsyncDisposable {
    * @throws ErrNotHeld  another has it already, or another process of this name has adopted it (reason `adopted`)
    * @throws ErrUnknown  it may have happened; if not, the lease lapses by itself
    */
-  release(): Promise<void>
+  release(options?: ReleaseOptions): Promise<void>
+}
+
+export interface ReleaseOptions {
+  /** Ends the term also where other Holds share it: to them it is `revoked`. @default false: the last one ends it */
+  readonly all?: boolean | undefined
 }
 
 /** What the manager does for its Holds. */
@@ -86,8 +91,8 @@ export interface HoldHost {
   renew(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why the term is over, or undefined when it stands. */
   reread(hold: ManagedHold): Promise<LossReason | undefined>
-  /** Ends the term, if no other Hold relies on it. */
-  release(hold: ManagedHold): Promise<void>
+  /** Ends the term, if no other Hold relies on it or all are meant. */
+  release(hold: ManagedHold, options: ReleaseOptions | undefined): Promise<void>
   lose(term: Term, end: TermEnd): void
   /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void
@@ -211,10 +216,10 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.assertHeld()
   }
 
-  release(): Promise<void> {
+  release(options?: ReleaseOptions): Promise<void> {
     if (this.#over !== undefined) return this.#over.releasing ?? Promise.resolve()
     const over = this.#end(undefined)
-    return (over.releasing = this.host.release(this))
+    return (over.releasing = this.host.release(this, options))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -33,7 +33,7 @@ import { sleep, systemClock, type Clock } from './clock.ts'
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
-import { ManagedHold, type Hold, type HoldHost } from './hold.ts'
+import { ManagedHold, type Hold, type HoldHost, type ReleaseOptions } from './hold.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { Turn } from './line.ts'
@@ -307,15 +307,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       }
       return this.#calls.start(undefined, async () => {
         checkNames({ lease, holder })
-        if (term?.ended !== undefined) throw notHeld(lease, holder, 'its term is over')
+        if (isOver(term)) throw notHeld(lease, holder, 'its term is over')
         const suspicions = this.#terms.get(lease)?.suspicions ?? 0
         await this.#read(lease)
         const info: (Info & Partial<TermAware>) | undefined = this.#client.leases().get(lease)
         if (info === undefined || hasLapsed(info, this.#clock)) throw notHeld(lease, holder, 'it is vacant')
         if (info.holder !== holder) throw notHeld(lease, holder, `it is held by "${info.holder}"`)
         const latest = this.#terms.latest(lease)
-        const isOver = latest?.ended !== undefined && isOf(info, latest)
-        if (isOver || term?.ended !== undefined || (term !== undefined && term.fencingToken !== info.fencingToken)) {
+        const isOther = term !== undefined && term.fencingToken !== info.fencingToken
+        if (isOther || isOver(term) || (latest !== undefined && isOver(latest) && isOf(info, latest))) {
           throw notHeld(lease, holder, 'its term is over')
         }
         if (latest?.fencingToken === info.fencingToken) latest.confirm(suspicions)
@@ -472,7 +472,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     if (this.#stopping.signal.aborted) return undefined
     if (signal?.aborted === true) {
       // Granted, and nobody wants it. A term that others rely on stands.
-      if (!term.isHeld) void this.#inTurnOf(term, () => this.#releaseTerm(term)).catch(() => {})
+      if (!term.isHeld) void this.#leaveTerm(term).catch(() => {})
       return undefined
     }
     this.#subscribe() // a hold wants to hear at once that it was revoked
@@ -481,13 +481,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return hold
   }
 
-  /** Runs the body when it is the term's turn, if the term is not over by then and nothing holds it. */
-  async #inTurnOf(term: Term, body: () => Promise<void>): Promise<void> {
+  /** Ends the term when it is its turn, if it is not over by then; unless something else holds it. */
+  async #leaveTerm(term: Term, { all = false }: ReleaseOptions = {}): Promise<void> {
     const { lease } = term
     const turn = this.#terms.enter(lease)
     if (turn !== undefined) await turn
     try {
-      if (term.ended === undefined && !term.isHeld) await body()
+      if (term.ended === undefined && (all || !term.isHeld)) await this.#releaseTerm(term)
     } finally {
       this.#terms.leave(lease)
     }
@@ -515,7 +515,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         if (loss === undefined) hold.term.confirm(suspicions)
         return loss
       },
-      release: ({ term }) => this.#calls.start(undefined, () => this.#inTurnOf(term, () => this.#releaseTerm(term))),
+      release: ({ term }, options) => this.#calls.start(undefined, () => this.#leaveTerm(term, options)),
       renew: (hold, value) => this.#calls.start(undefined, () => this.#renew(hold, value)),
       lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
@@ -623,6 +623,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #vacated(lease: string): void {
     if (!this.#stopping.signal.aborted) this.#waitingRoom.look(lease)
   }
+}
+
+/** Certainly over. A term whose window has ended may still stand in the store. */
+function isOver(term: Term | undefined): boolean {
+  const reason = term?.ended?.reason
+  return reason === 'released' || reason === 'revoked' || reason === 'taken'
 }
 
 function isOf({ fencingToken, nonce }: Info & Partial<TermAware>, term: Term): boolean {

@@ -49,7 +49,7 @@ export interface OperationOptions {
 }
 
 export interface RevokeOptions extends OperationOptions {
-  /** Ends this term and no other: over already → resolves. @default the term that a read shows */
+  /** Ends this term and no other: over already → resolves. @default the present term */
   readonly fencingToken?: bigint | undefined
 }
 
@@ -83,7 +83,7 @@ export interface Checker {
 export interface Releaser {
   /**
    * The holder gives the lease up; vacant already → resolves. Where this process was granted no term of it, the store is read
-   * first, and the term that it shows is ended.
+   * first, and the term that it shows is ended. All Holds of the term end with it.
    *
    * @throws ErrNotHeld another holds it
    * @throws ErrUnknown it may have happened

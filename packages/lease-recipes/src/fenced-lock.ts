@@ -15,13 +15,12 @@ import { randomBytes } from 'node:crypto'
 import { hostname, userInfo } from 'node:os'
 import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, MAX_NAME_BYTES, systemClock } from 'lease-core'
 import type { Clock, Hold, Manager, Token } from 'lease-core'
-import { Duration, type DateTime, type DurationLike } from 'luxon'
+import type { DateTime, DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { brokenLockIdRule, decodeLockId, encodeLockId, encodeText, type LockId } from './lock-id.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
-import { Terms } from './term.ts'
 
 /** What both modes want to know. */
 export interface FencedLockOptions {
@@ -84,7 +83,7 @@ export interface LockInfo {
   readonly expiry: DateTime
 }
 
-/** What a lock stands on: a Hold, a Term or a PinnedHold. */
+/** What a lock stands on: a Hold or a PinnedHold. */
 interface Tenure {
   readonly fencingToken: bigint
   readonly token: Token
@@ -349,7 +348,6 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
 export class FailOpenLock extends FencedLocks<Tenure> {
   readonly #durationMs: number
   readonly #heartbeatMs: number | undefined
-  readonly #terms: Terms
 
   /** @throws ErrNotValid with every problem */
   constructor(options: FailOpenLockOptions) {
@@ -364,15 +362,11 @@ export class FailOpenLock extends FencedLocks<Tenure> {
     super(options)
     this.#durationMs = durationMs
     this.#heartbeatMs = heartbeatMs
-    this.#terms = new Terms(this.manager, this.clock)
   }
 
   protected override async acquire({ lease, holder, owner, wait, signal }: Acquisition): Promise<Tenure> {
-    if (this.#heartbeatMs === undefined) {
-      const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : millis(wait)
-      return this.#terms.open({ lease, holder, durationMs: this.#durationMs, value: owner, waitMs, signal })
-    }
-    const options = { duration: this.#durationMs, renewEvery: this.#heartbeatMs, value: owner, wait, signal }
+    const renewEvery: number | false = this.#heartbeatMs ?? false
+    const options = { duration: this.#durationMs, renewEvery, value: owner, wait, signal }
     return openEnded(await this.manager.hold(lease, holder, options))
   }
 
@@ -458,10 +452,6 @@ function warnOfRelease(error: unknown): void {
 
 function closed(): ErrStopped {
   return new ErrStopped('the locks were closed')
-}
-
-function millis(duration: DurationLike): number {
-  return Math.ceil(typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis())
 }
 
 /** user@host, as far as this machine tells. */

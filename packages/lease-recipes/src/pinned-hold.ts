@@ -64,7 +64,6 @@ function vacate({ manager, lease, holder }: PinnedHoldRequest, hold: Hold): Prom
 
 export class PinnedHold {
   readonly fencingToken: bigint
-  readonly token: Token
   readonly #request: PinnedHoldRequest
   readonly #controller = new AbortController()
   #hold: Hold
@@ -75,8 +74,11 @@ export class PinnedHold {
     this.#request = request
     this.#hold = hold
     this.fencingToken = hold.fencingToken
-    this.token = hold.token
     this.#watch(hold)
+  }
+
+  get token(): Token {
+    return this.#hold.token
   }
 
   /** Until it is released, or this process learns that a person freed it. */

@@ -18,7 +18,7 @@
  */
 import { ErrClaimDenied, ErrLost, ErrNotHeld, hasMethods, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES } from 'lease-core'
 import { sleep, Stopwatch, systemClock } from 'lease-core'
-import type { Clock, Hold, Info, Manager, Timer, Token } from 'lease-core'
+import type { Clock, Hold, Info, Manager, ReleaseOptions, Timer, Token } from 'lease-core'
 import type { DurationLike } from 'luxon'
 import { Calls } from './calls.ts'
 import { Checks } from './checks.ts'
@@ -172,7 +172,7 @@ export class Lock implements AsyncDisposable {
     if (this.#controller.signal.aborted) return
     this.#timer?.cancel()
     this.#controller.abort(reason)
-    this.#unlocking = giveBack(this.#holds)
+    this.#unlocking = giveBack(this.#holds, { all: true })
     this.#unlocking.catch(() => {}) // told to whoever unlocks
   }
 
@@ -393,6 +393,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     try {
       return await this.#manager.holdAny(this.#slots, leaseHolder('read', holder), {
         duration: this.#durationMs,
+        shared: true,
         wait: waitOf(leftMs),
         signal: until.signal,
       })
@@ -476,7 +477,8 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const until = new LinkedSignal(signal)
     const got: Hold[] = []
     const take = async (lease: string): Promise<Hold> => {
-      const options = { duration: this.#durationMs, announce: lease === this.#gate, signal: until.signal }
+      const announce = lease === this.#gate
+      const options = { duration: this.#durationMs, shared: true, announce, signal: until.signal }
       const hold = await this.#manager.hold(lease, asHolder, options).catch((error: unknown) => {
         if (!(error instanceof ErrClaimDenied)) throw error
         if (error.currentHolder === leaseHolder('read', holder)) {
@@ -512,7 +514,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const { writer } = await this.#atGate(signal)
     if (writer?.holder !== asHolder) return undefined
     const hold = async (renewing: { readonly renewEvery?: false }): Promise<Holds> => {
-      const options = { duration: this.#durationMs, ...renewing }
+      const options = { duration: this.#durationMs, shared: true, ...renewing }
       const leases = [this.#gate, ...this.#slots]
       const holds = await allOf(
         leases.map((lease) => this.#manager.hold(lease, asHolder, options)),
@@ -603,8 +605,8 @@ async function refreshed(lock: Lock, timeout: DurationLike | undefined): Promise
 }
 
 /** Every one of them is given back, even if some cannot be. @throws the first of the errors, at the end */
-async function giveBack(holds: readonly Hold[]): Promise<void> {
-  const outcomes = await Promise.allSettled(holds.map((hold) => hold.release().catch(unlessNotHeld)))
+async function giveBack(holds: readonly Hold[], options?: ReleaseOptions): Promise<void> {
+  const outcomes = await Promise.allSettled(holds.map((hold) => hold.release(options).catch(unlessNotHeld)))
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
 }
 

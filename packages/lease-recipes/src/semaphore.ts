@@ -202,7 +202,7 @@ export class Permit implements AsyncDisposable {
    * @throws ErrUnknown it may have happened; if not, it ends when its time is over
    */
   close(): Promise<void> {
-    return this.#hold.release().catch(unlessNotHeld)
+    return this.#hold.release({ all: true }).catch(unlessNotHeld)
   }
 
   /** Never rejects: the work's own outcome must not be masked, and the permit ends by itself. */
@@ -580,7 +580,8 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   async #retire({ slot, by, evict }: Retirement, signal: AbortSignal): Promise<void> {
     for (;;) {
       try {
-        return await this.#manager.claim(slot, by, RETIRED_MS, { value: RETIRED, signal })
+        await this.#manager.claim(slot, by, RETIRED_MS, { value: RETIRED, signal })
+        return
       } catch (error) {
         if (!(error instanceof ErrClaimDenied)) throw error
       }
@@ -743,7 +744,7 @@ function slotsOf({ definition }: Names, from: number, to: number): string[] {
 }
 
 function grantOptions(duration: number, keepAlive: boolean): HoldOptions {
-  return keepAlive ? { duration } : { duration, renewEvery: false }
+  return keepAlive ? { duration, shared: true } : { duration, shared: true, renewEvery: false }
 }
 
 /** Whether the slot was being taken away when it was granted: costs nothing right after the grant. */
