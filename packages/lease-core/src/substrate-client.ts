@@ -46,6 +46,7 @@ import {
   type Op,
   type PinOp,
   type Pins,
+  type ReleaseOp,
   type Substrate,
   type Verdict,
 } from './substrate.ts'
@@ -653,7 +654,9 @@ export class SubstrateClient implements Client {
         const lost = verdict.cause instanceof LostCall ? verdict.cause : undefined
         if (lost?.sent !== false) doubt = this.#doubtOf(doubt, lost)
         const cause = lost === undefined ? verdict.cause : lost.cause
-        if (++failures >= MAX_ATTEMPTS) throw unsettledBy(unsettled(op, reasonOf(cause), cause))
+        // A lease that has lapsed meanwhile needs no release.
+        const isOver = op.kind === 'release' && this.#leftMs(op) <= 0
+        if (++failures >= MAX_ATTEMPTS || isOver) throw unsettledBy(unsettled(op, reasonOf(cause), cause))
         delayMs = failures === 1 ? 0 : backoffMs(failures - 1)
       }
       if (delayMs > 0) await sleep(this.#clock, delayMs, this.#link.closing).catch(() => {})
@@ -739,8 +742,17 @@ export class SubstrateClient implements Client {
   /** A lost answer must leave time to ask again before the shortest lease in the batch is over. */
   #timeoutFor(ops: readonly (Op | ClaimAnyOp)[]): number {
     let shortestMs = Number.POSITIVE_INFINITY
-    for (const op of ops) if ('durationMs' in op && op.durationMs < shortestMs) shortestMs = op.durationMs
+    for (const op of ops) {
+      if ('durationMs' in op) shortestMs = Math.min(shortestMs, op.durationMs)
+      else if (op.kind === 'release') shortestMs = Math.min(shortestMs, this.#leftMs(op))
+    }
     return Math.min(this.#timeoutMs, Math.max(MIN_TIMEOUT_MS, Math.ceil(shortestMs / 3)))
+  }
+
+  /** How long the term of this release may still last, as far as is known. */
+  #leftMs({ lease, fencingToken }: ReleaseOp): number {
+    const known = this.#states.get(lease)
+    return known === undefined || known.pinned || known.fencingToken !== fencingToken ? Infinity : known.lapsesInMs()
   }
 
   /** Asks once what the set-up weakens. A store that could not be asked is asked again, each time after twice as many calls. */

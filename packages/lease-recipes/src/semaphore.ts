@@ -599,13 +599,13 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   /** Closes it if it is open, and goes on from wherever somebody else stopped. */
   async #destroy(names: Names, definition: Definition, admin: Admin): Promise<void> {
-    const { n, holder } = definition
+    const { n, holder, generation } = definition
     const slots = slotsOf(names, 0, n)
     if (!definition.closed) await this.#redefine(names, definition, { n, closed: true }, admin.signal)
     await this.#whileRetired({ slots, by: `${RETIRED}-${randomUUID()}`, evict: true, admin }, async () => {
       await Promise.all(slots.map((slot) => this.#manager.unpin(slot, PIN)))
       admin.assertHeld()
-      await this.#manager.release(names.definition, holder).catch(unlessNotHeld) // of this one, not of a later one
+      await this.#manager.revoke(names.definition, { fencingToken: generation }) // of this one, not of a later one
     })
     await this.#manager.unpin(names.definition, holder)
   }
@@ -640,7 +640,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     await this.#manager.claim(lease, holder, DEFINITION_MS, { value, announce: true, signal })
     const { fencingToken } = await this.#manager.token(lease, holder).check()
     if (fencingToken === generation) return
-    await this.#manager.release(lease, holder).catch(unlessNotHeld) // it was destroyed, and this claim made another
+    await this.#manager.revoke(lease, { fencingToken }) // it was destroyed, and this claim made another
     throw new ErrNoSemaphore(id, lease)
   }
 
