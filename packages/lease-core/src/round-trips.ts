@@ -1,0 +1,156 @@
+/**
+ * The round trips of one client: many operations in each, and what their answers teach. Operations and renewals travel apart, so
+ * that a renewal always finds a slot, and never shares a batch with a claim of the same lease.
+ */
+import { backoffMs } from './backoff.ts'
+import { sleep, type Clock } from './clock.ts'
+import { Coalescer } from './coalescer.ts'
+import type { ElapsedTime } from './elapsed-time.ts'
+import { ErrUnknown } from './errors.ts'
+import type { LeaseStates } from './lease-states.ts'
+import { LostCall, type StoreLink } from './store-link.ts'
+import { unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
+
+/** How often a request whose outcome is unknown is sent in all. */
+export const MAX_ATTEMPTS = 4
+/** A third of a short lease may be less than an honest round trip takes; nothing is given up sooner than this. */
+const MIN_TIMEOUT_MS = 250
+
+export interface RoundTripParts {
+  readonly substrate: Substrate
+  readonly clock: Clock
+  readonly time: ElapsedTime
+  readonly link: StoreLink
+  readonly states: LeaseStates
+  readonly timeoutMs: number
+}
+
+export class RoundTrips {
+  readonly operations: Coalescer<Op, Verdict>
+  readonly renewals: Coalescer<Op, Verdict>
+  readonly #reads: Coalescer<string, ReadAnswer>
+  readonly #parts: RoundTripParts
+
+  constructor(parts: RoundTripParts) {
+    this.#parts = parts
+    const { maxOps: maxItems, maxInFlight, enoughOps: enough } = parts.substrate.limits
+    const limits = { maxItems, maxInFlight, enough }
+    this.operations = new Coalescer(limits, (ops) => this.#apply(ops))
+    this.renewals = new Coalescer(limits, (ops) => this.#apply(ops))
+    this.#reads = new Coalescer(limits, (names) => this.#readNames(names))
+  }
+
+  /** Reads one lease by a request that is sent from now on. */
+  async read(lease: string): Promise<void> {
+    const answer = await this.#reads.submit(lease)
+    if (answer?.error !== undefined) throw answer.error
+  }
+
+  /** Reads these leases, or all, and those again whose answer is unclear. */
+  async readAll(names: readonly string[] | undefined): Promise<void> {
+    const { substrate, states, time } = this.#parts
+    for (let open = names; ;) {
+      const question = states.open()
+      try {
+        const what =
+          open === undefined ? 'the namespace' : open.length === 1 ? `lease "${open[0]}"` : `${open.length} leases`
+        const asked = open
+        const holdings = await this.ask(what, (call) => substrate.read(asked, call))
+        const now = time.read()
+        const unclear: string[] = []
+        for (const lease of asked ?? new Set([...states.view.keys(), ...holdings.keys()])) {
+          if (!states.learn(lease, holdings.get(lease), { question, now })) unclear.push(lease)
+        }
+        if (unclear.length === 0) return
+        open = unclear
+      } finally {
+        states.close(question)
+      }
+    }
+  }
+
+  /**
+   * Asks what changes nothing, and again while there is no answer.
+   *
+   * @throws ErrUnknown
+   */
+  async ask<T>(what: string, read: (call: Call) => Promise<T>): Promise<T> {
+    const { clock, link } = this.#parts
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await link.call(read)
+      } catch (error) {
+        link.closing.throwIfAborted()
+        if (!(error instanceof LostCall)) throw error
+        if (attempt >= MAX_ATTEMPTS) {
+          const reason = error.message
+          throw new ErrUnknown(`could not read ${what}: ${reason}`, { reason, cause: error.cause })
+        }
+        if (attempt > 1) await sleep(clock, backoffMs(attempt - 1), link.closing)
+      }
+    }
+  }
+
+  /** A lost answer must leave time to ask again before the shortest lease in the batch is over. */
+  timeoutMsFor(ops: readonly (Op | { readonly durationMs: number })[]): number {
+    let shortestMs = Number.POSITIVE_INFINITY
+    for (const op of ops) {
+      if ('durationMs' in op) shortestMs = Math.min(shortestMs, op.durationMs)
+      else if (op.kind === 'release') shortestMs = Math.min(shortestMs, this.leftMs(op))
+    }
+    return Math.min(this.#parts.timeoutMs, Math.max(MIN_TIMEOUT_MS, Math.ceil(shortestMs / 3)))
+  }
+
+  /** How long the term of this release may still last, as far as is known. */
+  leftMs({ lease, fencingToken }: ReleaseOp): number {
+    const known = this.#parts.states.get(lease)
+    return known === undefined || known.pinned || known.fencingToken !== fencingToken ? Infinity : known.lapsesInMs()
+  }
+
+  async #apply(ops: readonly Op[]): Promise<readonly Verdict[]> {
+    const { substrate, states, link, time } = this.#parts
+    const question = states.open()
+    try {
+      const verdicts = await link.call((call) => substrate.apply(ops, call), this.timeoutMsFor(ops))
+      if (!Array.isArray(verdicts) || verdicts.length !== ops.length) {
+        const verdict = unknown(new Error(`the substrate gave no verdict for each of ${ops.length} operations`))
+        return ops.map(() => verdict)
+      }
+      const now = time.read()
+      for (let index = 0; index < ops.length; index++) {
+        const op = ops[index] as Op
+        const verdict = verdicts[index] as Verdict
+        if (!isSettled(verdict)) continue
+        const granted = verdict.outcome === 'granted'
+        const ended = 'fencingToken' in op ? op.fencingToken : undefined
+        states.learn(op.lease, verdict.holding, { question, now, ended, granted })
+      }
+      return verdicts
+    } catch (error) {
+      const verdict = unknown(error)
+      return ops.map(() => verdict)
+    } finally {
+      states.close(question)
+    }
+  }
+
+  async #readNames(names: readonly string[]): Promise<readonly ReadAnswer[]> {
+    try {
+      await this.readAll([...new Set(names)])
+      return names.map(() => ({ error: undefined }))
+    } catch (error) {
+      return names.map(() => ({ error: error as Error }))
+    }
+  }
+}
+
+interface ReadAnswer {
+  readonly error: Error | undefined
+}
+
+/** Granted or refused: what became of it is known. */
+export function isSettled(
+  verdict: Verdict | undefined,
+): verdict is Verdict & { readonly outcome: 'granted' | 'refused' } {
+  return verdict?.outcome === 'granted' || verdict?.outcome === 'refused'
+}

@@ -1,0 +1,211 @@
+/**
+ * What becomes of each operation: it is sent until it is granted or refused, or until no more can be learned about it.
+ *
+ *     granted, refused ──▶ settled
+ *     contended ──────────▶ certainly not done: again shortly, for as long as one round trip may take
+ *     late ───────────────▶ certainly not done: again, as a request of its own, with a new nonce
+ *     unknown ────────────▶ in doubt: again with the same nonce, a few times, then ErrUnknown
+ *
+ * Clean-up: a claim that is given up (refused or unknown after an attempt in doubt) may still open a term. Its nonce is released at
+ * once, for an attempt that was executed, and once more when no attempt can be executed any more. A term that was adopted
+ * meanwhile has another nonce and stands.
+ */
+import { backoffMs } from './backoff.ts'
+import { sleep, type Clock } from './clock.ts'
+import type { Coalescer } from './coalescer.ts'
+import { ErrInvalid, ErrUnknown } from './errors.ts'
+import type { KeyedMutex } from './keyed-mutex.ts'
+import type { LeaseStates } from './lease-states.ts'
+import { isSettled, MAX_ATTEMPTS, type RoundTrips } from './round-trips.ts'
+import { LostCall, reasonOf, type InDoubt, type StoreLink } from './store-link.ts'
+import type { ClaimOp, Holding, Op, PinOp, Verdict } from './substrate.ts'
+
+/** Granted or refused; `sent` is the operation that it was at last, and `doubt` says whether an earlier attempt may still be executed. */
+export interface Settled {
+  readonly verdict: Verdict
+  readonly sent: Op
+  readonly doubt: InDoubt | undefined
+}
+
+/** Why no more is learned about an operation. `doubt` is undefined where the store certainly never saw it. */
+export interface Unsettled {
+  readonly error: unknown
+  readonly sent: Op
+  readonly doubt: InDoubt | undefined
+}
+
+export interface SettlementListener {
+  readonly finish: (verdict: Verdict, sent: Op, doubt: InDoubt | undefined) => void
+  readonly fail: (error: unknown, sent: Op, doubt: InDoubt | undefined) => void
+}
+
+/** A claim by what it did: enough to undo it. */
+export interface Claimed {
+  readonly lease: string
+  readonly holder: string
+  readonly nonce: string
+}
+
+export interface SettlementParts {
+  readonly clock: Clock
+  readonly link: StoreLink
+  readonly states: LeaseStates
+  readonly trips: RoundTrips
+  readonly mutex: KeyedMutex
+  /** How long an operation may meet others at the same row. */
+  readonly timeoutMs: number
+}
+
+export const CONTENDED = 'another request was always at it'
+export const TOO_LATE = 'it always reached the store too late'
+
+export class Settlement {
+  readonly #parts: SettlementParts
+  #nonces = 0
+
+  constructor(parts: SettlementParts) {
+    this.#parts = parts
+  }
+
+  newNonce(): string {
+    return `${this.#parts.link.client}${(this.#nonces++).toString(36)}`
+  }
+
+  /** Where all goes well, as it nearly always does, this makes no promise: thousands of these are under way at once. */
+  send(item: Op, signal: AbortSignal | undefined, { finish, fail }: SettlementListener): void {
+    const settle = (verdict: Verdict | undefined): void => {
+      if (isSettled(verdict)) finish(verdict, item, undefined)
+      else {
+        this.goOn(item, signal, verdict).then(
+          (settled) => finish(settled.verdict, settled.sent, settled.doubt),
+          ({ error, sent, doubt }: Unsettled) => fail(error, sent, doubt),
+        )
+      }
+    }
+    this.#parts.trips.operations.enqueue({ item, signal, settle })
+  }
+
+  /** @throws what `fail` is called with */
+  sent(op: Op, signal: AbortSignal | undefined): Promise<Settled> {
+    return new Promise((resolve, reject) => {
+      this.send(op, signal, { finish: (verdict, sent, doubt) => resolve({ verdict, sent, doubt }), fail: reject })
+    })
+  }
+
+  /**
+   * Goes on from the first verdict.
+   *
+   * @param first undefined: it was never sent, for the signal aborted
+   * @throws Unsettled
+   */
+  async goOn(
+    op: Op,
+    signal: AbortSignal | undefined,
+    first: Verdict | undefined,
+    through: Coalescer<Op, Verdict> = this.#parts.trips.operations,
+  ): Promise<Settled> {
+    const { clock, link, trips, timeoutMs } = this.#parts
+    const startedMs = clock.monotonic()
+    let sent = op
+    let doubt: InDoubt | undefined
+    const unsettledBy = (error: unknown): Unsettled => ({ error, sent, doubt })
+    let failures = 0
+    let lates = 0
+    for (let tries = 1; ; tries++) {
+      const verdict = tries === 1 ? first : await through.submit(sent, signal)
+      if (verdict === undefined) throw unsettledBy(signal?.reason)
+      if (isSettled(verdict)) return { verdict, sent, doubt }
+      if (link.closing.aborted) throw unsettledBy(link.closing.reason)
+
+      let delayMs: number
+      if (verdict.outcome === 'contended') {
+        // Another request holds the row for the length of one statement: ask again soon, by jitter apart.
+        if (clock.monotonic() - startedMs > timeoutMs) throw unsettledBy(unsettled(op, CONTENDED))
+        delayMs = 1 + Math.random() * Math.min(50, 4 * tries)
+      } else if (verdict.outcome === 'late') {
+        if (++lates >= MAX_ATTEMPTS) throw unsettledBy(unsettled(op, TOO_LATE))
+        sent = this.#afresh(sent)
+        delayMs = 0
+      } else {
+        const lost = verdict.cause instanceof LostCall ? verdict.cause : undefined
+        if (lost?.sent !== false) doubt = this.doubtOf(doubt, lost)
+        const cause = lost === undefined ? verdict.cause : lost.cause
+        // A lease that has lapsed meanwhile needs no release.
+        const isOver = op.kind === 'release' && trips.leftMs(op) <= 0
+        if (++failures >= MAX_ATTEMPTS || isOver) throw unsettledBy(unsettled(op, reasonOf(cause), cause))
+        delayMs = failures === 1 ? 0 : backoffMs(failures - 1)
+      }
+      if (delayMs > 0) await sleep(clock, delayMs, link.closing).catch(() => {})
+      if (link.closing.aborted) throw unsettledBy(link.closing.reason)
+    }
+  }
+
+  /** The same once more, as a request of its own. */
+  #afresh(op: Op): Op {
+    if (op.kind === 'claim') return { ...op, nonce: this.newNonce() } satisfies ClaimOp
+    if (op.kind === 'pin') return { ...op, generation: this.newNonce() } satisfies PinOp
+    return op
+  }
+
+  // ── doubt ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The doubt of an operation, with that of one more attempt. */
+  doubtOf(before: InDoubt | undefined, lost: InDoubt | undefined): InDoubt {
+    this.#parts.link.beginEpoch()
+    const ends = [before?.notAfterMs, lost?.notAfterMs].filter((endMs) => endMs !== undefined)
+    return { notAfterMs: ends.length === 0 ? undefined : Math.max(...ends) }
+  }
+
+  /** The claim is given up: undoes at once what an attempt in doubt has done, and in the end what it may still do. */
+  cleanUp(claimed: Claimed, doubt: InDoubt | undefined): void {
+    if (doubt === undefined) return
+    this.withdrawInTurn(claimed)
+    if (doubt.notAfterMs === undefined) return // the store knows the new epoch by now
+    this.#parts.link.untilOver(doubt).then(
+      () => this.withdrawInTurn(claimed),
+      () => {}, // closed
+    )
+  }
+
+  withdrawInTurn(claimed: Claimed): void {
+    const { mutex } = this.#parts
+    const { lease } = claimed
+    const body = (): void => void this.withdraw(claimed).finally(() => mutex.leave(lease))
+    const turn = mutex.enter(lease)
+    if (turn === undefined) body()
+    else void turn.then(body)
+  }
+
+  /** Ends the term that this nonce opened, if it stands. Best effort: a claim that nobody will use should not keep others out. */
+  async withdraw({ lease, holder, nonce }: Claimed): Promise<void> {
+    const known = this.#parts.states.get(lease)
+    if (known?.nonce === nonce) known.isSure = false
+    const op: Op = { kind: 'release', lease, holder, fencingToken: undefined, nonce }
+    await this.sent(op, undefined).catch(() => {})
+  }
+}
+
+/** A release that was refused for a later term, after an attempt whose answer was lost: its own term is over, and by that attempt for all that is known. */
+export function isDone(op: Op, { holding }: Verdict, doubt: InDoubt | undefined): boolean {
+  if (op.kind !== 'release' || op.fencingToken === undefined || doubt === undefined) return false
+  return holding !== undefined && holding.fencingToken > op.fencingToken
+}
+
+export function invalid(
+  op: { readonly kind: string; readonly lease: string; readonly holder?: string | undefined },
+  holding: Holding | undefined,
+): ErrInvalid {
+  const { kind, lease, holder } = op
+  const reason = holding === undefined ? 'vacant' : `held by "${holding.holder}"`
+  return new ErrInvalid(`cannot ${kind} lease "${lease}": it is ${reason}`, { lease, holder, reason })
+}
+
+function unsettled(op: Op, reason: string, cause?: unknown): ErrUnknown {
+  const holder = 'holder' in op ? op.holder : undefined
+  return new ErrUnknown(`could not ${op.kind} lease "${op.lease}", it may have happened: ${reason}`, {
+    lease: op.lease,
+    holder,
+    reason,
+    cause,
+  })
+}
