@@ -7,7 +7,7 @@ const layers = [
   ['clock', 'skew', 'elapsed-time', 'observer', 'backoff', 'line', 'client', 'substrate'],
   ['events', 'options'],
   ['coalescer', 'keyed-mutex', 'timer-queue', 'belief', 'token', 'roles', 'hint-stream', 'option-checks', 'observation'],
-  ['renewal-op', 'renewals', 'extension', 'holds'],
+  ['renewal-op', 'renewals', 'shared-reads', 'extension', 'holds'],
   ['substrate-client', 'hold'],
   ['waiting-room'],
   ['manager'],

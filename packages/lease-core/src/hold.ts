@@ -102,6 +102,7 @@ export interface HoldHost {
 
 export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, Deadline {
   wakeAtMs = -1
+  slot = 0
   next: TermHold | undefined
   readonly term: Term
   readonly shared: boolean

@@ -36,6 +36,10 @@ export class RenewalOp implements ExtendOp, Waiting<Op, Verdict> {
     return this
   }
 
+  get key(): string {
+    return this.lease
+  }
+
   get signal(): undefined {
     return undefined
   }

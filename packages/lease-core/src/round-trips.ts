@@ -8,6 +8,7 @@ import { Coalescer } from './coalescer.ts'
 import type { ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown } from './errors.ts'
 import type { LeaseStates } from './lease-states.ts'
+import { SharedReads } from './shared-reads.ts'
 import { LostCall, type StoreLink } from './store-link.ts'
 import { unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
 
@@ -28,22 +29,22 @@ export interface RoundTripParts {
 export class RoundTrips {
   readonly operations: Coalescer<Op, Verdict>
   readonly renewals: Coalescer<Op, Verdict>
-  readonly #reads: Coalescer<string, ReadAnswer>
+  readonly #reads: SharedReads
   readonly #parts: RoundTripParts
 
   constructor(parts: RoundTripParts) {
     this.#parts = parts
     const { maxOps: maxItems, maxInFlight, enoughOps: enough } = parts.substrate.limits
     const limits = { maxItems, maxInFlight, enough }
-    this.operations = new Coalescer(limits, (ops) => this.#apply(ops))
-    this.renewals = new Coalescer(limits, (ops) => this.#apply(ops))
-    this.#reads = new Coalescer(limits, (names) => this.#readNames(names))
+    const ofOps = { ...limits, timeoutOf: (op: Op) => this.timeoutMsOf(op) }
+    this.operations = new Coalescer(parts.clock, ofOps, (ops) => this.#apply(ops))
+    this.renewals = new Coalescer(parts.clock, ofOps, (ops) => this.#apply(ops))
+    this.#reads = new SharedReads(parts.clock, limits, (names) => this.readAll(names))
   }
 
   /** Reads one lease by a request that is sent from now on. */
-  async read(lease: string): Promise<void> {
-    const answer = await this.#reads.submit(lease)
-    if (answer?.error !== undefined) throw answer.error
+  read(lease: string): Promise<void> {
+    return this.#reads.read(lease)
   }
 
   /** Reads these leases, or all, and those again whose answer is unclear. */
@@ -91,14 +92,10 @@ export class RoundTrips {
     }
   }
 
-  /** A lost answer must leave time to ask again before the shortest lease in the batch is over. */
-  timeoutMsFor(ops: readonly (Op | { readonly durationMs: number })[]): number {
-    let shortestMs = Number.POSITIVE_INFINITY
-    for (const op of ops) {
-      if ('durationMs' in op) shortestMs = Math.min(shortestMs, op.durationMs)
-      else if (op.kind === 'release') shortestMs = Math.min(shortestMs, this.leftMs(op))
-    }
-    return Math.min(this.#parts.timeoutMs, Math.max(MIN_TIMEOUT_MS, Math.ceil(shortestMs / 3)))
+  /** A lost answer must leave time to ask again before the lease is over. */
+  timeoutMsOf(op: Op | { readonly durationMs: number }): number {
+    const leaseMs = 'durationMs' in op ? op.durationMs : op.kind === 'release' ? this.leftMs(op) : Infinity
+    return Math.min(this.#parts.timeoutMs, Math.max(MIN_TIMEOUT_MS, Math.ceil(leaseMs / 3)))
   }
 
   /** How long the term of this release may still last, as far as is known. */
@@ -111,7 +108,9 @@ export class RoundTrips {
     const { substrate, states, link, time } = this.#parts
     const question = states.open()
     try {
-      const verdicts = await link.call((call) => substrate.apply(ops, call), this.timeoutMsFor(ops))
+      let timeoutMs = Number.POSITIVE_INFINITY
+      for (const op of ops) timeoutMs = Math.min(timeoutMs, this.timeoutMsOf(op))
+      const verdicts = await link.call((call) => substrate.apply(ops, call), timeoutMs)
       if (!Array.isArray(verdicts) || verdicts.length !== ops.length) {
         const verdict = unknown(new Error(`the substrate gave no verdict for each of ${ops.length} operations`))
         return ops.map(() => verdict)
@@ -133,19 +132,6 @@ export class RoundTrips {
       states.close(question)
     }
   }
-
-  async #readNames(names: readonly string[]): Promise<readonly ReadAnswer[]> {
-    try {
-      await this.readAll([...new Set(names)])
-      return names.map(() => ({ error: undefined }))
-    } catch (error) {
-      return names.map(() => ({ error: error as Error }))
-    }
-  }
-}
-
-interface ReadAnswer {
-  readonly error: Error | undefined
 }
 
 /** Granted or refused: what became of it is known. */

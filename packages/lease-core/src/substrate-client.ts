@@ -192,7 +192,7 @@ export class SubstrateClient implements Client {
       let delayMs: number
       try {
         const op = { leases, holder, durationMs, value, announce, nonce: claim.nonce, lapsed }
-        const { outcome, lease, holdings } = await this.#link.call((call) => send(op, call), this.#trips.timeoutMsFor([op]))
+        const { outcome, lease, holdings } = await this.#link.call((call) => send(op, call), this.#trips.timeoutMsOf(op))
         if (outcome === 'granted' || outcome === 'refused') {
           const answered = this.#time.read()
           const unclear: string[] = []

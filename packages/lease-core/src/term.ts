@@ -44,6 +44,7 @@ export const EARLY_MS = 2
 
 export class Term implements TermId, Deadline {
   wakeAtMs = -1
+  slot = 0
   readonly lease: string
   readonly holder: string
   readonly fencingToken: bigint
@@ -150,6 +151,11 @@ export class Term implements TermId, Deadline {
     }
     hold.next = undefined
     if (this.#holds === undefined) this.#host.off(this)
+  }
+
+  /** Ends of windows are woken before everything else. */
+  get urgent(): true {
+    return true
   }
 
   /** The window may be over. It moves with each grant, and its timer follows when it fires. */

@@ -35,7 +35,7 @@ export class Terms {
     off: (term) => this.timers.off(term),
     end: (term, end) => this.end(term, end),
   }
-  readonly #watch: Deadline = { wakeAtMs: -1, wake: () => this.#compareClocks() }
+  readonly #watch: Deadline = { wakeAtMs: -1, slot: 0, urgent: true, wake: () => this.#compareClocks() }
   /** How many terms have Holds. */
   #held = 0
   #apartMs = 0

@@ -109,7 +109,7 @@ export class WaitingRoom {
         resolve,
         reject,
       }
-      const deadline: Deadline = { wakeAtMs: -1, wake: () => reject(this.#inVain(contender)) }
+      const deadline: Deadline = { wakeAtMs: -1, slot: 0, wake: () => reject(this.#inVain(contender)) }
       leave = (reason) => {
         timers.off(deadline)
         const wasNext = awaited.contenders[0] === contender
@@ -422,6 +422,7 @@ interface Contender {
 /** A lease that somebody waits for, or several of which any will do. */
 class Awaited implements Deadline {
   wakeAtMs = -1
+  slot = 0
   readonly name: string
   readonly leases: readonly string[]
   readonly waiters: Waiter[] = []
