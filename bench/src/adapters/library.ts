@@ -30,7 +30,7 @@ export function libraryContestant({ connect, atEnd, another, guard }: LibraryOpt
   const hold = (lease: string): Promise<Hold> => manager.hold(lease, holder, { duration: LONG_MS })
   return {
     one: {
-      claim: (lease) => manager.claim(lease, holder, LONG_MS),
+      claim: async (lease) => void (await manager.claim(lease, holder, LONG_MS)),
       release: (lease) => manager.release(lease, holder),
     },
     keep: {

@@ -1,5 +1,15 @@
 /** What an adapter of the library sends: so that who sends the same by hand never falls behind it. */
-import type { Holding, Op, Substrate } from 'lease-core'
+import type { Call, Holding, Op, Substrate } from 'lease-core'
+
+/** A call that says nothing about time: the store executes it whenever it comes. */
+export const timelessCall: Call = {
+  signal: new AbortController().signal,
+  timeoutMs: 5_000,
+  client: 'bench',
+  epoch: 0,
+  sentMs: undefined,
+  notAfterMs: undefined,
+}
 
 /** The one lease of the recording. */
 export const specimen = { lease: 'a-lease', holder: 'a-holder', nonce: 'a-nonce' } as const
@@ -27,11 +37,10 @@ export async function record<Request>(
 ): Promise<Record<Kind, Recorded<Request>>> {
   const sent: Request[] = []
   const substrate = make(sent)
-  const call = { signal: new AbortController().signal, timeoutMs: 5_000 }
   let seen: Holding | undefined
   const apply = async (op: Op): Promise<Recorded<Request>> => {
     const before = { fencingToken: String(seen?.fencingToken ?? ''), version: seen?.version ?? '' }
-    const [verdict] = await substrate.apply([op], call)
+    const [verdict] = await substrate.apply([op], timelessCall)
     const request = sent.at(-1)
     sent.length = 0
     if (verdict?.outcome !== 'granted' || request === undefined) throw new Error(`${op.kind}: ${verdict?.outcome}`)
@@ -41,7 +50,7 @@ export async function record<Request>(
   const { lease, holder, nonce } = specimen
   const value = undefined
   const extend = (): Promise<Recorded<Request>> =>
-    apply({ kind: 'extend', lease, holder, fencingToken: seen?.fencingToken, durationMs, value, seen })
+    apply({ kind: 'extend', lease, holder, fencingToken: seen?.fencingToken ?? 0n, durationMs, value, seen })
   try {
     const claim = await apply({ kind: 'claim', lease, holder, durationMs, nonce, value, lapsed: undefined })
     await extend()
@@ -53,7 +62,8 @@ export async function record<Request>(
         lease,
         holder,
         fencingToken: seen?.fencingToken,
-        nonce: undefined,
+        nonce,
+        seen,
       }),
     }
   } finally {

@@ -12,6 +12,7 @@ import {
 import type { Adapter, Contestant } from '../../bench.ts'
 import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
 import { libraryCan, libraryContestant } from '../library.ts'
+import { timelessCall } from '../recorded.ts'
 
 const namespace = 'bench'
 
@@ -69,10 +70,9 @@ export function memoryCommands(): number {
 
 /** What a round trip is where there is none. */
 export async function memoryRoundTrip(): Promise<void> {
-  await nobody.read([], call)
+  await nobody.read([], timelessCall)
 }
 
-const call: Call = { signal: new AbortController().signal, timeoutMs: 1_000 }
 const nobody: Substrate = new MemorySubstrate()
 let calls = 0
 
@@ -95,11 +95,22 @@ class CountedSubstrate extends MemorySubstrate {
 function byHand(): ByHand {
   const substrate = new CountedSubstrate(new MemoryStore())
   const [holder, durationMs] = ['bench', LONG_MS]
-  const [fencingToken, value, lapsed, seen] = [undefined, undefined, undefined, undefined]
+  const [value, lapsed, seen] = [undefined, undefined, undefined]
+  const terms = new Map<string, Holding>()
   let nonces = 0
   const apply = async (ops: readonly Op[]): Promise<void> => {
-    const verdicts = await substrate.apply(ops, call)
-    for (const { outcome } of verdicts) if (outcome !== 'granted') throw new Error(`${ops[0]?.kind}: ${outcome}`)
+    const verdicts = await substrate.apply(ops, timelessCall)
+    for (const [index, { outcome, holding }] of verdicts.entries()) {
+      const { kind, lease } = ops[index] as Op
+      if (outcome !== 'granted') throw new Error(`${kind}: ${outcome}`)
+      if (holding === undefined) terms.delete(lease)
+      else terms.set(lease, holding)
+    }
+  }
+  const termOf = (lease: string): Holding => {
+    const term = terms.get(lease)
+    if (term === undefined) throw new Error(`"${lease}" is not held`)
+    return term
   }
   return {
     claim: (leases) =>
@@ -107,9 +118,19 @@ function byHand(): ByHand {
         leases.map((lease) => ({ kind: 'claim', lease, holder, durationMs, nonce: `n${nonces++}`, value, lapsed })),
       ),
     extend: (leases) =>
-      apply(leases.map((lease) => ({ kind: 'extend', lease, holder, fencingToken, durationMs, value, seen }))),
+      apply(
+        leases.map((lease) => {
+          const { fencingToken } = termOf(lease)
+          return { kind: 'extend', lease, holder, fencingToken, durationMs, value, seen }
+        }),
+      ),
     release: (leases) =>
-      apply(leases.map((lease) => ({ kind: 'release', lease, holder, fencingToken, nonce: undefined }))),
+      apply(
+        leases.map((lease) => {
+          const { fencingToken, nonce } = termOf(lease)
+          return { kind: 'release', lease, holder, fencingToken, nonce }
+        }),
+      ),
     close: () => substrate.close(),
   }
 }
