@@ -30,6 +30,16 @@ export interface ClaimRequest {
   readonly admit?: ((lease: string) => void) | undefined
 }
 
+/** What a claim knew when it was sent. */
+interface Asked {
+  /** The holder has the lease, and the claim extends it. */
+  readonly own: boolean
+  /** It waited and had no place in line yet. */
+  readonly placeless: boolean
+  /** An instant before. */
+  readonly sent: ClockReading
+}
+
 export interface ClaimsHost {
   readonly client: Client
   readonly clock: Clock
@@ -53,7 +63,19 @@ export class Claims {
     const turn = terms.enter(lease)
     if (turn !== undefined) await turn
     try {
-      return granted(await this.#claim(lease, request))
+      for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+        // A state that changed under the first attempt is tried again at once; then others deserve their turn.
+        if (attempt > 2) await this.#pause(attempt)
+        const asked = this.#begin(lease, request)
+        try {
+          await this.#ask(lease, request, asked.own)
+        } catch (error) {
+          this.#refused(lease, request, asked, error)
+          continue
+        }
+        return granted(this.#granted(lease, request, asked))
+      }
+      throw exhausted('claim', lease, request)
     } finally {
       terms.leave(lease)
     }
@@ -75,30 +97,23 @@ export class Claims {
     }
   }
 
-  async #claim(lease: string, request: ClaimRequest): Promise<Term> {
-    const { client, terms } = this.#host
-    const { holder, durationMs, turn } = request
-    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      await this.#pause(attempt, request.signal)
-      request.admit?.(lease)
-      const known = client.leases().get(lease)
-      const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known)
-      const placeless = turn?.place === 0
-      const sent = terms.now()
-      try {
-        await this.#ask(lease, request, own)
-      } catch (error) {
-        if (!(error instanceof ErrInvalid)) throw error
-        const found = client.leases().get(lease)
-        if (found !== undefined && found.holder !== holder && !hasLapsed(found, this.#host.clock)) {
-          throw this.denied(lease, holder, found)
-        }
-        if (placeless && turn.place > 0) throw this.denied(lease, holder, undefined) // vacant, and others were first
-        continue
-      }
-      return this.#granted(lease, { holder, sent, durationMs, renewed: own })
+  /** What is known when the request is about to be sent. */
+  #begin(lease: string, { holder, signal, turn, admit }: ClaimRequest): Asked {
+    this.#throwIfEnded(signal)
+    admit?.(lease)
+    const known = this.#host.client.leases().get(lease)
+    const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known)
+    return { own, placeless: turn?.place === 0, sent: this.#host.terms.now() }
+  }
+
+  /** Throws unless the claim may be tried again. */
+  #refused(lease: string, { holder, turn }: ClaimRequest, { placeless }: Asked, error: unknown): void {
+    if (!(error instanceof ErrInvalid)) throw error
+    const found = this.#host.client.leases().get(lease)
+    if (found !== undefined && found.holder !== holder && !hasLapsed(found, this.#host.clock)) {
+      throw this.denied(lease, holder, found)
     }
-    throw exhausted('claim', lease, { holder })
+    if (placeless && turn !== undefined && turn.place > 0) throw this.denied(lease, holder, undefined) // vacant, and others were first
   }
 
   #ask(lease: string, request: ClaimRequest, own: boolean): Promise<void> {
@@ -115,14 +130,19 @@ export class Claims {
     const asked = { holder, duration: durationMs, value, announce }
     const mine = (lease: string): boolean => this.#holderOf(lease) === holder
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      await this.#pause(attempt, signal)
+      if (attempt > 2) await this.#pause(attempt)
+      this.#throwIfEnded(signal)
       const own = leases.find(mine)
       try {
-        if (own !== undefined) return await this.#claim(own, request)
+        if (own !== undefined) {
+          const extended = this.#begin(own, request)
+          await this.#ask(own, request, extended.own)
+          return this.#granted(own, request, extended)
+        }
         for (const lease of leases) request.admit?.(lease)
         const sent = terms.now()
         const lease = await this.#claimFreeOne(leases, asked, signal === undefined ? undefined : { signal })
-        return this.#granted(lease, { holder, sent, durationMs, renewed: false })
+        return this.#granted(lease, request, { own: false, placeless: false, sent })
       } catch (error) {
         if (!(error instanceof ErrInvalid || (error instanceof ErrClaimDenied && error.currentHolder !== holder)))
           throw error
@@ -152,39 +172,33 @@ export class Claims {
     return free
   }
 
-  #granted(
-    lease: string,
-    grant: {
-      readonly holder: string
-      readonly sent: ClockReading
-      readonly durationMs: number
-      readonly renewed: boolean
-    },
-  ): Term {
+  #granted(lease: string, { holder, durationMs }: ClaimRequest, { own, sent }: Asked): Term {
     const { client, terms, events } = this.#host
-    const { holder, renewed } = grant
     const info: (Info & Partial<TermAware>) | undefined = client.leases().get(lease)
     // Another answer may have replaced our entry since: then this term is over, and its fencing token unknown.
     const isOver = info?.holder !== holder
-    const named = {
+    const before = terms.get(lease)
+    const term = terms.granted(lease, {
       holder,
       fencingToken: isOver ? UNKNOWN_TOKEN : info.fencingToken,
       nonce: isOver ? undefined : info.nonce,
-    }
-    const { term, isNew } = terms.granted(lease, named, grant)
+      sent,
+      durationMs,
+    })
     if (isOver) terms.end(term, { reason: 'taken' })
-    if (isNew) this.#host.opened(term)
+    if (term !== before) this.#host.opened(term)
     if (events.heard('claimed')) {
-      events.emit({ type: 'claimed', lease, holder, fencingToken: term.fencingToken, renewed })
+      events.emit({ type: 'claimed', lease, holder, fencingToken: term.fencingToken, renewed: own })
     }
     return term
   }
 
-  /** A state that changed under the first attempt is tried again at once; then others deserve their turn. */
-  async #pause(attempt: number, signal: AbortSignal | undefined): Promise<void> {
-    const { clock, stopping } = this.#host
-    if (attempt > 2) await sleep(clock, backoffMs(attempt - 2), stopping)
-    stopping.throwIfAborted()
+  #pause(attempt: number): Promise<void> {
+    return sleep(this.#host.clock, backoffMs(attempt - 2), this.#host.stopping)
+  }
+
+  #throwIfEnded(signal: AbortSignal | undefined): void {
+    this.#host.stopping.throwIfAborted()
     if (signal?.aborted === true) throw signal.reason
   }
 
@@ -240,10 +254,10 @@ export function hasLapsed(info: Info & Partial<TermAware>, clock: Clock): boolea
 export function exhausted(
   operation: string,
   lease: string,
-  more: { readonly holder?: string; readonly cause?: unknown } = {},
+  { holder, cause }: { readonly holder?: string; readonly cause?: unknown } = {},
 ): ErrUnknown {
   const message = `could not ${operation} lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`
-  return new ErrUnknown(message, { lease, reason: 'retries exhausted', ...more })
+  return new ErrUnknown(message, { lease, holder, reason: 'retries exhausted', ...(cause === undefined ? {} : { cause }) })
 }
 
 /** Of a term that was over before anybody saw it. */

@@ -28,6 +28,8 @@ export interface StateContext {
 /** A request in flight, by its place in the order of all that this client sent and received. */
 export interface Question {
   readonly sentAt: number
+  /** In the array of all that are in flight. */
+  index: number
 }
 
 /** When something was answered, and what it was. */
@@ -54,7 +56,8 @@ export class LeaseStates {
   readonly #context: StateContext
   readonly #states = new CompactingMap<LeaseState>()
   readonly #vacated = new Map<string, Vacated>()
-  readonly #questions = new Set<Question>()
+  /** An array, and not a Set, whose tables would keep each other alive (`keyed-mutex.ts`). */
+  readonly #questions: Question[] = []
   #count = 0
   #sweepAt = SWEEP_FLOOR
 
@@ -73,15 +76,19 @@ export class LeaseStates {
 
   /** A request is being sent. `close` it, whatever becomes of it. */
   open(): Question {
-    const question = { sentAt: this.#count }
-    this.#questions.add(question)
+    const question = { sentAt: this.#count, index: this.#questions.length }
+    this.#questions.push(question)
     return question
   }
 
   close(question: Question): void {
-    this.#questions.delete(question)
+    const last = this.#questions.pop()
+    if (last !== undefined && last !== question) {
+      this.#questions[question.index] = last
+      last.index = question.index
+    }
     if (this.#vacated.size === 0) return
-    if (this.#questions.size === 0) {
+    if (this.#questions.length === 0) {
       this.#vacated.clear()
       return
     }
@@ -124,8 +131,9 @@ export class LeaseStates {
   #vacate(lease: string, fencingToken: bigint | undefined): void {
     this.#states.delete(lease)
     const at = ++this.#count
+    if (this.#questions.length <= 1) return // nothing in flight was sent before
     this.#vacated.delete(lease) // so that entries stay in the order of time
-    if (this.#questions.size > 1) this.#vacated.set(lease, { at, fencingToken })
+    this.#vacated.set(lease, { at, fencingToken })
   }
 
   #set(lease: string, holding: Holding, known: LeaseState | undefined, now: ClockReading): void {

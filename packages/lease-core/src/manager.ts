@@ -54,7 +54,7 @@ import type {
   WaitOptions,
 } from './roles.ts'
 import { TermRenewal, type RenewalHost } from './term-renewal.ts'
-import type { Term } from './term.ts'
+import type { Term, TermEnd } from './term.ts'
 import { Terms } from './terms.ts'
 import { LeaseToken, type Token, type TokenChecker } from './token.ts'
 import { WaitingRoom, type Contention } from './waiting-room.ts'
@@ -329,7 +329,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #trustedInfo(lease: string, holder: string, named: Term | undefined): Info | undefined {
     const term = this.#terms.get(lease)
     if (term === undefined || term.holder !== holder || (named !== undefined && named !== term)) return undefined
-    if (term.suspicions > 0 || !term.isTrusted(this.#terms.now())) return undefined
+    if (term.suspicions > 0 || !term.isTrusted(this.#terms.readClock())) return undefined
     const info = this.#client.leases().get(lease)
     return info !== undefined && info.holder === holder && info.fencingToken === term.fencingToken ? info : undefined
   }
@@ -385,11 +385,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   /** From the moment the request is sent the lease may be another's, whatever becomes of the request. */
   async #releaseTerm(term: Term, signal?: AbortSignal): Promise<void> {
-    const { lease, holder, fencingToken, nonce } = term
-    this.#terms.end(term, { reason: 'released' })
+    const { lease, holder, fencingToken } = term
+    this.#terms.end(term, RELEASED)
     try {
       try {
-        await this.#client.releaseLease(lease, holder, { term: { fencingToken, nonce }, signal })
+        await this.#client.releaseLease(lease, holder, { term, signal })
       } catch (error) {
         if (!(error instanceof ErrInvalid)) throw error
         const info = this.#client.leases().get(lease)
@@ -630,6 +630,8 @@ function isOver(term: Term | undefined): boolean {
   const reason = term?.ended?.reason
   return reason === 'released' || reason === 'revoked' || reason === 'taken'
 }
+
+const RELEASED: TermEnd = { reason: 'released' }
 
 function isOf({ fencingToken, nonce }: Info & Partial<TermAware>, term: Term): boolean {
   return term.fencingToken === fencingToken && (term.nonce === undefined || nonce === undefined || term.nonce === nonce)

@@ -1,13 +1,6 @@
 /** One call of the substrate: what core says about it, and how it is given up. */
+import type { StoreClock } from './store-clock.ts'
 import type { Call } from './substrate.ts'
-
-/** What a call carries besides its limit of time. */
-export interface CallStamp {
-  readonly client: string
-  readonly epoch: number
-  readonly sentMs: number | undefined
-  readonly notAfterMs: number | undefined
-}
 
 /** Its signal is made when somebody asks for it: an AbortController costs more than the rest of the call. */
 export class StoreCall implements Call {
@@ -16,22 +9,23 @@ export class StoreCall implements Call {
   readonly epoch: number
   readonly sentMs: number | undefined
   readonly notAfterMs: number | undefined
-  readonly #answered: (storeMs: number) => void
+  /** In the array of all that are in flight. */
+  index = -1
+  readonly #storeClock: StoreClock
+  readonly #sentMs: number
   #controller: AbortController | undefined
   #listeners: ((why: Error) => void)[] | undefined
   #aborted: Error | undefined
 
-  constructor(
-    timeoutMs: number,
-    { client, epoch, sentMs, notAfterMs }: CallStamp,
-    answered: (storeMs: number) => void,
-  ) {
-    this.timeoutMs = timeoutMs
-    this.client = client
-    this.epoch = epoch
-    this.sentMs = sentMs
-    this.notAfterMs = notAfterMs
-    this.#answered = answered
+  /** @param localMs when it was sent, by the monotonic clock of this process */
+  constructor(stamp: Stamp, storeClock: StoreClock, localMs: number) {
+    this.timeoutMs = stamp.timeoutMs
+    this.client = stamp.client
+    this.epoch = stamp.epoch
+    this.sentMs = stamp.sentMs
+    this.notAfterMs = stamp.notAfterMs
+    this.#storeClock = storeClock
+    this.#sentMs = localMs
   }
 
   get signal(): AbortSignal {
@@ -50,7 +44,7 @@ export class StoreCall implements Call {
 
   /** A late answer shows the store's time as well; an answer of nonsense is not believed. */
   answered(storeMs: number): void {
-    if (Number.isFinite(storeMs)) this.#answered(storeMs)
+    if (Number.isFinite(storeMs)) this.#storeClock.learn(storeMs, this.#sentMs)
   }
 
   /** Core does not wait any more. */
@@ -60,3 +54,6 @@ export class StoreCall implements Call {
     for (const listener of this.#listeners ?? []) listener(error)
   }
 }
+
+/** What a call says about itself. */
+type Stamp = Pick<Call, 'timeoutMs' | 'client' | 'epoch' | 'sentMs' | 'notAfterMs'>

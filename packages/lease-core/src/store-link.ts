@@ -42,7 +42,8 @@ export class StoreLink {
   readonly #clock: Clock
   readonly #timeoutMs: number
   readonly #storeClock: StoreClock
-  readonly #inFlight = new Set<StoreCall>()
+  /** An array, and not a Set, whose tables would keep each other alive (`keyed-mutex.ts`). */
+  readonly #inFlight: StoreCall[] = []
   readonly #closing = new AbortController()
   #epoch = 0
   #knowing: Promise<void> | undefined
@@ -95,8 +96,7 @@ export class StoreLink {
   close(reason: ErrUnknown): void {
     if (this.closing.aborted) return
     this.#closing.abort(reason)
-    for (const call of this.#inFlight) call.abort(reason)
-    this.#inFlight.clear()
+    for (const call of [...this.#inFlight]) call.abort(reason)
   }
 
   /** Those who come meanwhile share it. */
@@ -124,21 +124,22 @@ export class StoreLink {
       const sentMs = this.#clock.monotonic()
       const clock = this.#storeClock.known ? this.#storeClock : undefined
       const notAfterMs = clock?.latestMs(sentMs + Math.min(timeoutMs, LONGEST_DEADLINE_MS))
-      const stamp = { client: this.client, epoch: this.#epoch, sentMs: clock?.earliestMs(sentMs), notAfterMs }
-      const call = new StoreCall(timeoutMs, stamp, (storeMs) => this.#storeClock.learn(storeMs, sentMs))
+      const { client } = this
+      const stamp = { timeoutMs, client, epoch: this.#epoch, sentMs: clock?.earliestMs(sentMs), notAfterMs }
+      const call = new StoreCall(stamp, this.#storeClock, sentMs)
       const fail = (cause: unknown): void => {
         timer.cancel()
-        this.#inFlight.delete(call)
+        this.#forget(call)
         reject(new LostCall(cause, { sent: true, notAfterMs }))
       }
       const timer = this.#clock.setTimer(timeoutMs, () => call.abort(new Error(`no answer within ${timeoutMs} ms`)))
       call.onAbort(fail)
       if (this.closing.aborted) return call.abort(this.closing.reason as Error)
-      this.#inFlight.add(call)
+      call.index = this.#inFlight.push(call) - 1
       try {
         send(call).then((answer) => {
           timer.cancel()
-          this.#inFlight.delete(call)
+          this.#forget(call)
           onAnswer?.(answer, sentMs)
           resolve(answer)
         }, fail)
@@ -146,6 +147,17 @@ export class StoreLink {
         fail(error)
       }
     })
+  }
+
+  /** The last one takes its place. */
+  #forget(call: StoreCall): void {
+    if (call.index < 0) return
+    const last = this.#inFlight.pop()
+    if (last !== undefined && last !== call) {
+      this.#inFlight[call.index] = last
+      last.index = call.index
+    }
+    call.index = -1
   }
 }
 

@@ -58,18 +58,14 @@ export class Term implements TermId, Deadline {
   #holds: TermHold | undefined
   readonly #host: TermHost
 
-  constructor(
-    host: TermHost,
-    { lease, holder, fencingToken, nonce }: TermId & { readonly lease: string; readonly holder: string },
-    { sent, durationMs }: Grant,
-  ) {
+  constructor(host: TermHost, lease: string, grant: TermId & Grant & { readonly holder: string }) {
     this.#host = host
     this.lease = lease
-    this.holder = holder
-    this.fencingToken = fencingToken
-    this.#nonce = nonce
-    this.#sent = sent
-    this.#durationMs = durationMs
+    this.holder = grant.holder
+    this.fencingToken = grant.fencingToken
+    this.#nonce = grant.nonce
+    this.#sent = grant.sent
+    this.#durationMs = grant.durationMs
   }
 
   get nonce(): string | undefined {

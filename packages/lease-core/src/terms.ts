@@ -57,6 +57,11 @@ export class Terms {
     return terms
   }
 
+  /** Now. */
+  readClock(): ClockReading {
+    return this.#time.read()
+  }
+
   /** Now, read once for all that one answer sets going: reading two clocks for each of a thousand takes its time. */
   now(): ClockReading {
     if (this.#sharedNow === undefined) {
@@ -83,21 +88,17 @@ export class Terms {
   }
 
   /** A claim was granted: it goes on with the term that lives here, if it is the same, and otherwise ends that one. */
-  granted(
-    lease: string,
-    named: TermId & { readonly holder: string },
-    grant: Grant,
-  ): { readonly term: Term; readonly isNew: boolean } {
+  granted(lease: string, grant: TermId & Grant & { readonly holder: string }): Term {
     const known = this.get(lease)
-    if (known !== undefined && known.holder === named.holder && known.fencingToken === named.fencingToken) {
-      known.extend(grant, named.nonce)
-      return { term: known, isNew: false }
+    if (known !== undefined && known.holder === grant.holder && known.fencingToken === grant.fencingToken) {
+      known.extend(grant, grant.nonce)
+      return known
     }
     if (known !== undefined) this.end(known, { reason: 'taken' })
-    const term = new Term(this.#host, { lease, ...named }, grant)
+    const term = new Term(this.#host, lease, grant)
     this.#terms.set(lease, term)
     if (this.#terms.size > this.#sweepAt) this.#sweep()
-    return { term, isNew: true }
+    return term
   }
 
   /** The term is over. Unless the store is known to have ended it, it is remembered, so that no read revives it. */

@@ -92,7 +92,7 @@ export class MemorySubstrate implements Substrate {
 
   #open(call: Call): void {
     if (this.#closed) throw new Error('the memory substrate was closed')
-    call.signal.throwIfAborted()
+    throwIfAborted(call)
     if (this.#leases.hasClock) call.answered?.(this.#leases.time())
   }
 }
@@ -114,6 +114,14 @@ export interface MemoryClientOptions extends MemorySubstrateOptions {
 export function memoryClient(options: MemoryClientOptions = {}): SubstrateClient {
   const { store = new MemoryStore({ clock: options.clock }), namespace, ...rest } = options
   return new SubstrateClient({ ...rest, substrate: new MemorySubstrate({ store, namespace }) })
+}
+
+/** Without the signal where that would have to be made. */
+function throwIfAborted(call: Call): void {
+  if (call.onAbort === undefined) return call.signal.throwIfAborted()
+  let aborted: Error | undefined
+  call.onAbort((why) => (aborted = why))
+  if (aborted !== undefined) throw aborted
 }
 
 function checkOptions({ store, namespace, ...others }: MemorySubstrateOptions): void {
