@@ -16,7 +16,7 @@ import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs } from './backoff.ts'
 import type { ClockReading, RecentReading } from './elapsed-time.ts'
 import type { ErrLost, LossReason } from './errors.ts'
-import type { Renewable } from './renewals.ts'
+import type { Renewable, Renewals } from './renewals.ts'
 import { EARLY_MS, type Term, type TermEnd, type TermHold } from './term.ts'
 import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
 import type { Token } from './token.ts'
@@ -81,10 +81,9 @@ export interface HoldHost {
   readonly timers: TimerQueue
   readonly maxSleepMs: number
   tokenOf(term: Term): Token
-  /** Calls `renewNow` when it is the Hold's turn. */
-  due(hold: ManagedHold, now: ClockReading): void
-  /** Begins to extend the term; the Hold is notified of the outcome. */
-  extend(hold: ManagedHold, now: ClockReading): TermRenewal
+  readonly renewals: Renewals
+  /** Begins to extend the term; the Hold is notified of the outcome. @param done called when it does not count any more */
+  extend(hold: ManagedHold, now: ClockReading, done: () => void): TermRenewal
   /** Now, read once for many. */
   now(): ClockReading
   /** Extends the term, with a new value if there is one, as a call of the caller's own. */
@@ -103,6 +102,7 @@ export interface HoldHost {
 export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, Deadline {
   wakeAtMs = -1
   slot = 0
+  renewalIndex = -1
   next: TermHold | undefined
   readonly term: Term
   readonly shared: boolean
@@ -275,7 +275,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     if (this.#renewal === undefined) {
       if (nowMs >= this.#renewAtMs) {
         this.#renewal = 'due'
-        this.host.due(this, now)
+        this.host.renewals.due(this, now)
       } else if (nowMs >= this.#rereadAtMs) {
         this.#rereadAtMs = Math.ceil(nowMs + this.host.maxSleepMs)
         this.suspect()
@@ -284,9 +284,9 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.#schedule(now)
   }
 
-  renewNow(now: ClockReading): boolean {
+  renewNow(now: ClockReading, done: () => void): boolean {
     if (this.#over !== undefined || this.#renewal !== 'due') return false
-    this.#renewal = this.host.extend(this, now)
+    this.#renewal = this.host.extend(this, now, done)
     this.#renewal.giveUpAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now))
     this.#schedule(now)
     return true
@@ -345,6 +345,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     if (this.#renewal instanceof TermRenewal) this.#renewal.giveUp()
     this.#renewal = undefined
     this.host.timers.off(this)
+    this.host.renewals.withdraw(this)
     this.host.ended(this, loss)
     this.#controller?.abort(reasonOf(loss))
     return over

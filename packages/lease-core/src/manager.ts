@@ -95,7 +95,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.events = events ?? new LeaseEvents()
     this.#maxSleepMs = maxSleepMs
     this.#terms = Terms.of(client, this.#clock)
-    this.#renewals = new Renewals(() => this.#terms.now())
+    this.#renewals = new Renewals(this.#terms.timers, () => this.#terms.now())
     this.#claims = new Claims({
       client,
       clock: this.#clock,
@@ -500,11 +500,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       maxSleepMs: this.#maxSleepMs,
       tokenOf: (term) => this.#tokenOf(term),
       now: () => this.#terms.now(),
-      due: (hold, now) => this.#renewals.due(hold, now),
-      extend: (hold, now) => {
+      renewals: this.#renewals,
+      extend: (hold, now, done) => {
         const { term, durationMs } = hold
         const asked = { durationMs, value: undefined }
-        const renewal = new TermRenewal(this.#renewalHost, term, asked, hold, this.#renewals.done)
+        const renewal = new TermRenewal(this.#renewalHost, term, asked, hold, done)
         renewal.send(now)
         return renewal
       },

@@ -237,6 +237,7 @@ class Buckets {
   }
 }
 
-function warn(error: unknown): void {
+/** Reports an error for which nobody is there. */
+export function warn(error: unknown): void {
   process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseTimerWarning' })
 }

@@ -182,7 +182,7 @@ describe('TimerQueue: many deadlines, one timer (decision 19)', () => {
     const reported: unknown[] = []
     const timers = new TimerQueue(clock, (error) => reported.push(error))
     const woken: string[] = []
-    const thrown = [new Error('urgent'), new Error('other')]
+    const thrown = [new Error('urgent'), new Error('other')] as const
     for (const [make, error] of [
       [urgent, thrown[0]],
       [deadline, thrown[1]],
