@@ -3,6 +3,9 @@
  *
  *     connect ──resync──▶ listening ──ended, or no sign of life──▶ pause ──▶ connect …
  *
+ * The pause doubles each time, up to five seconds, until a connection has lasted. A connection that is accepted and dropped,
+ * again and again, costs no more than one that is refused: each `resync` makes all listeners read anew.
+ *
  * No store replays what it announced while nobody listened, so every new connection begins with `resync`. A silent
  * connection is asked for a sign of life, because what lies between (NAT, load balancer, a vanished host) forgets idle
  * connections without a word. Hints are all that depends on it: without them waiting works by timer.
@@ -33,6 +36,8 @@ export interface HintStreamOptions {
 
 /** How long a connection may be silent, and how long connecting may take. */
 const HEARTBEAT_MS = 20_000
+/** A connection that ends sooner counts as one that failed. */
+const LASTING_MS = 20_000
 const FIRST_DELAY_MS = 100
 const LONGEST_DELAY_MS = 5_000
 /** How long `close` waits for a farewell. */
@@ -75,13 +80,15 @@ export class HintStream {
   /** One connection after the other. Never rejects. */
   async #run(signal: AbortSignal): Promise<void> {
     for (let failures = 0; !signal.aborted;) {
-      failures = (await this.#listenOnce(signal)) ? 1 : failures + 1
+      const lasted = await this.#listenOnce(signal)
+      if (signal.aborted) return
+      failures = lasted ? 1 : failures + 1
       const delayMs = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
       await sleep(this.#clock, delayMs, signal).catch(ignore)
     }
   }
 
-  /** Listens until the connection ends; returns whether it ever listened. Never rejects. */
+  /** Listens until the connection ends; returns whether it lasted. Never rejects. */
   async #listenOnce(signal: AbortSignal): Promise<boolean> {
     const over = new AbortController()
     const ended = new Promise<never>((_resolve, reject) => {
@@ -100,6 +107,7 @@ export class HintStream {
     }
     let connection: HintConnection | undefined
     let finished = false
+    let sinceMs = Number.POSITIVE_INFINITY
     try {
       const opening = this.#connect(tell, over.signal)
       // Ready too late for anybody to want it: closed as soon as it is there.
@@ -107,9 +115,10 @@ export class HintStream {
         if (finished) void close(opened)
         else connection = opened
       }, ignore)
-      if (!(await Promise.race([this.#within(HEARTBEAT_MS, opening), ended]))) throw new Error('no sign of life')
+      if (!(await this.#within(HEARTBEAT_MS, opening, over.signal))) throw new Error('no sign of life')
       const opened = await Promise.race([opening, ended])
       opened.ended.then(end, end)
+      sinceMs = this.#clock.monotonic()
       tell({ kind: 'resync' })
       await Promise.race([this.#heartbeat(opened, over.signal), ended])
     } catch {
@@ -118,28 +127,33 @@ export class HintStream {
     signal.removeEventListener('abort', end)
     end()
     finished = true
-    if (connection === undefined) return false
-    await this.#within(FAREWELL_MS, close(connection))
-    return true
+    const lasted = this.#clock.monotonic() - sinceMs >= LASTING_MS
+    if (connection !== undefined) await this.#within(FAREWELL_MS, close(connection))
+    return lasted
   }
 
   /** Rejects when the connection ends, or gives no sign of life for as long as a heartbeat. */
   async #heartbeat(connection: HintConnection, over: AbortSignal): Promise<never> {
     for (;;) {
       await sleep(this.#clock, HEARTBEAT_MS, over)
-      if (!(await this.#within(HEARTBEAT_MS, connection.ping()))) throw new Error('no sign of life')
+      if (!(await this.#within(HEARTBEAT_MS, connection.ping(), over))) throw new Error('no sign of life')
     }
   }
 
-  /** Whether the promise settled within the time. */
-  #within(ms: number, promise: Promise<unknown>): Promise<boolean> {
+  /** Whether the promise settled within the time, and before the signal aborted. No timer is left behind. */
+  #within(ms: number, promise: Promise<unknown>, over?: AbortSignal): Promise<boolean> {
     return new Promise((resolve) => {
-      const timer = this.#clock.setTimer(ms, () => resolve(false))
-      const settled = (): void => {
+      const settle = (inTime: boolean): void => {
         timer.cancel()
-        resolve(true)
+        over?.removeEventListener('abort', onAbort)
+        resolve(inTime)
       }
-      promise.then(settled, settled)
+      const onAbort = (): void => settle(false)
+      const timer = this.#clock.setTimer(ms, onAbort)
+      over?.addEventListener('abort', onAbort)
+      if (over?.aborted === true) onAbort()
+      const onSettled = (): void => settle(true)
+      promise.then(onSettled, onSettled)
     })
   }
 }

@@ -50,3 +50,12 @@ export function learnTurn(turn: Turn, { place, served }: Turn): void {
 export function noteServed(turn: Turn, served: number): void {
   if (served < turn.place) turn.served = Math.max(turn.served, served)
 }
+
+/**
+ * The claimer has waited for its turn, none of those ahead of it took the lease, and yet its claim was refused: half of them count
+ * as gone. So those who have left do not delay the rest at one vacancy after the other, and those who have not stay ahead.
+ */
+export function passOver(turn: Turn): void {
+  const ahead = Math.max(0, turn.place - turn.served - 1)
+  turn.served += Math.ceil(ahead / 2)
+}

@@ -16,7 +16,7 @@
  *   (re)subscription and at least every `maxSleep`. Hints are never believed: they only cause a read.
  *
  * State, all of it by lease and none of it by namespace: the terms of this process (`terms.ts`), its Holds (`hold.ts`), those who
- * wait (`waiting-room.ts`), and the calls in flight (`calls.ts`).
+ * wait (`wait-queue.ts`), and the calls in flight (`calls.ts`).
  *
  * Failure. An unexpected error rejects that call and no other. In the background (renewals, waits) everything is tried
  * again until it succeeds or its time is over; each failure is reported as a `retrying` event.
@@ -37,9 +37,10 @@ import { ManagedHold, type Hold, type HoldHost, type ReleaseOptions } from './ho
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { Turn } from './line.ts'
-import { observation } from './observation.ts'
+import { Observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
 import { Renewals } from './renewals.ts'
+import { Resyncs } from './resyncs.ts'
 import type {
   Checker,
   Claimer,
@@ -57,7 +58,7 @@ import { TermRenewal, type RenewalHost } from './term-renewal.ts'
 import type { Term, TermEnd } from './term.ts'
 import { Terms } from './terms.ts'
 import { LeaseToken, type Token, type TokenChecker } from './token.ts'
-import { WaitingRoom, type Contention } from './waiting-room.ts'
+import { WaitQueue, type WaitRequest } from './wait-queue.ts'
 
 export interface ManagerConfig {
   /** Managers over one client share the terms of this process. */
@@ -81,7 +82,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #renewals: Renewals
   readonly #holdHost: HoldHost
   readonly #renewalHost: RenewalHost
-  readonly #waitingRoom: WaitingRoom
+  readonly #waitQueue: WaitQueue
+  readonly #resyncs: Resyncs
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
   readonly #stopping = new AbortController()
@@ -102,11 +104,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       events: this.events,
       stopping: this.#stopping.signal,
       terms: this.#terms,
-      opened: ({ lease }) => this.#waitingRoom.lookForObservers(lease),
+      opened: ({ lease }) => this.#waitQueue.changed(lease),
     })
     this.#renewalHost = { client, stopping: this.#stopping.signal, lossOf: (term) => this.#lossOf(term) }
     this.#holdHost = this.#makeHoldHost()
-    this.#waitingRoom = this.#makeWaitingRoom()
+    this.#waitQueue = this.#makeWaitQueue()
+    this.#resyncs = new Resyncs(this.#clock, this.#terms.timers, () => {
+      this.#waitQueue.lookAtAll()
+      for (const term of this.#terms.held()) this.#holdsOf(term)[0]?.suspect()
+    })
     setMaxListeners(0, this.#stopping.signal) // every claim that pauses listens to it
   }
 
@@ -134,7 +140,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       () => {
         checkNames({ lease })
         this.#subscribe()
-        const waiting = this.#waitingRoom.wait(lease)
+        const waiting = this.#waitQueue.wait(lease)
         leave = waiting.leave
         return waiting.outcome
       },
@@ -194,12 +200,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   observe(lease: string, options: ObserveOptions = {}): AsyncGenerator<Info | undefined, never, void> {
-    return observation({
+    return new Observation({
+      clock: this.#clock,
       check: () => parseObserveOptions(options, brokenNames({ lease })),
       call: (signal, body) => this.#calls.start(signal, body),
-      enter: (tell, fail) => {
+      enter: (report, fail) => {
         this.#subscribe()
-        return this.#waitingRoom.observe(lease, tell, fail)
+        return this.#waitQueue.observe(lease, report, fail)
       },
     })
   }
@@ -240,17 +247,17 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return this.#holdOne({ leases: [...leases], holder, options: parsed })
   }
 
-  #holdOne(contention: Contention): Promise<Hold> {
-    const { signal, waitMs } = contention.options
+  #holdOne(request: WaitRequest): Promise<Hold> {
+    const { signal, waitMs } = request.options
     if (waitMs === 0) {
-      return this.#calls.start(signal, () => this.#acquire(contention, signal), { onOrphanedResult: giveBack })
+      return this.#calls.start(signal, () => this.#acquire(request, signal), { onOrphanedResult: giveBack })
     }
     let leave: ((error: unknown) => void) | undefined
     return this.#calls.start(
       signal,
       () => {
         this.#subscribe()
-        const waiting = this.#waitingRoom.contend(contention)
+        const waiting = this.#waitQueue.contend(request)
         leave = waiting.leave
         return waiting.outcome
       },
@@ -274,7 +281,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       for (const hold of this.#holdsOf(term)) hold.termEnded(end)
       if (!term.isHeld) this.#terms.end(term, end)
     }
-    this.#waitingRoom.close(stopped)
+    this.#waitQueue.close(stopped)
+    this.#terms.timers.off(this.#resyncs)
     this.#calls.failAll(stopped)
     return Promise.resolve()
   }
@@ -355,6 +363,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         this.#nextReads.delete(lease)
         return this.#client.refresh([lease])
       })
+      void read.then(() => this.#waitQueue.known(lease), nothing)
       this.#nextReads.set(lease, read)
     }
     return read
@@ -436,18 +445,18 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   // ── holds ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
-  async #acquire(contention: Contention, signal: AbortSignal | undefined, turn?: Turn): Promise<Hold> {
-    const { leases, holder, options } = contention
+  async #acquire(request: WaitRequest, signal: AbortSignal | undefined, turn?: Turn): Promise<Hold> {
+    const { leases, holder, options } = request
     const { durationMs, value, announce, shared } = options
     const admit = (lease: string): void => this.#admit(lease, holder, shared)
-    const request: ClaimRequest = { holder, durationMs, value, announce, signal, turn, admit }
+    const claim: ClaimRequest = { holder, durationMs, value, announce, signal, turn, admit }
     const only = leases[0] as string
     const granted = (term: Term): Hold | undefined => this.#held(term, options, signal)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       const hold =
         leases.length > 1
-          ? await this.#claims.any(leases, request, granted)
-          : await this.#claims.one(only, request, granted)
+          ? await this.#claims.any(leases, claim, granted)
+          : await this.#claims.one(only, claim, granted)
       if (hold !== undefined) return hold
       this.#stopping.signal.throwIfAborted()
       if (signal?.aborted === true) throw signal.reason
@@ -478,6 +487,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#subscribe() // a hold wants to hear at once that it was revoked
     const hold = new ManagedHold(this.#holdHost, term, options)
     this.#terms.addHold(term, hold, this.#terms.now())
+    this.#waitQueue.acquired(term.lease, term.holder)
     return hold
   }
 
@@ -569,19 +579,17 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return term.holds().filter((hold) => hold instanceof ManagedHold && hold.host === this.#holdHost) as ManagedHold[]
   }
 
-  #makeWaitingRoom(): WaitingRoom {
-    return new WaitingRoom({
+  #makeWaitQueue(): WaitQueue {
+    return new WaitQueue({
       clock: this.#clock,
       timers: this.#terms.timers,
       maxSleepMs: this.#maxSleepMs,
       known: (lease) => this.#client.leases().get(lease),
       hasLapsed: (info) => hasLapsed(info, this.#clock),
       read: (lease) => this.#read(lease),
-      isHeldHere: (lease, butNotBy) => {
+      holderHere: (lease) => {
         const term = this.#terms.get(lease)
-        return (
-          term !== undefined && term.isHeld && term.holder !== butNotBy && term.isTrusted(this.#terms.recent.take())
-        )
+        return term?.isHeld === true && term.isTrusted(this.#terms.recent.take()) ? term.holder : undefined
       },
       acquire: (contention, signal, turn) => this.#acquire(contention, signal, turn),
       denied: ({ leases, holder }) => {
@@ -601,14 +609,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #hinted(change: LeaseChange): void {
-    if (change.kind === 'resync') {
-      this.#waitingRoom.lookAtAll()
-      for (const term of this.#terms.held()) this.#holdsOf(term)[0]?.suspect()
-    } else if (change.kind === 'vacated') {
-      this.#suspect(change.lease)
-      this.#waitingRoom.look(change.lease)
-    } else if (change.kind === 'taken') this.#waitingRoom.taken(change)
-    else this.#waitingRoom.lookForObservers(change.lease)
+    if (change.kind === 'resync') return this.#resyncs.request()
+    if (change.kind === 'vacated') this.#suspect(change.lease)
+    this.#waitQueue.hinted(change)
   }
 
   /** The term that lives here may be gone: its next check asks, and its Holds make sure now. */
@@ -621,7 +624,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   /** The lease may be free: whoever waits for it looks. */
   #vacated(lease: string): void {
-    if (!this.#stopping.signal.aborted) this.#waitingRoom.look(lease)
+    if (!this.#stopping.signal.aborted) this.#waitQueue.released(lease)
   }
 }
 
@@ -653,6 +656,8 @@ function checkFencingToken(fencingToken: unknown): void {
   if (fencingToken === undefined || typeof fencingToken === 'bigint') return
   throw notValid([{ argument: 'fencingToken', rule: 'must be a bigint', value: fencingToken }])
 }
+
+function nothing(): void {}
 
 function giveBack(hold: Hold): void {
   hold.release().catch(() => {}) // it lapses by itself

@@ -454,6 +454,7 @@ export class SubstrateClient implements Client {
   async close(): Promise<void> {
     if (this.#link.closing.aborted) return
     this.#link.close(new ErrUnknown('the client was closed', { reason: 'closed' }))
+    for (const notify of [...this.#listeners]) notify({ kind: 'resync' }) // who waits learns that it is in vain
     this.#stopWatching()
     this.#listeners.clear()
     await this.#substrate.close()

@@ -126,10 +126,36 @@ describe('HintStream: hints over one connection after the other', () => {
       await bench.clock.advance(longestMs / 2 + 1)
     }
     bench.line.open()
-    await bench.clock.settle()
+    await bench.clock.advance(20_000)
     bench.line.end()
     await bench.clock.advance(100)
     expect(bench.lines).to.have.length(12)
+    await bench.stream.close()
+  })
+
+  it('waits longer after each connection that did not last, and begins anew after one that did', async () => {
+    const bench = new Bench()
+    bench.watch()
+    const flap = async (lastsMs: number): Promise<void> => {
+      bench.line.open()
+      await bench.clock.advance(lastsMs)
+      bench.line.end()
+      await bench.clock.settle()
+    }
+    for (const lastsMs of [0, 1, 10_000, 19_999, 0, 0, 0]) {
+      await flap(lastsMs)
+      await bench.clock.advanceToNext()
+    }
+    const before = bench.heard.length
+    for (let ms = 0; ms < 60_000;) {
+      await flap(0)
+      ms += await bench.clock.advanceToNext()
+    }
+    expect(bench.heard.length - before).to.be.within(60_000 / 5_000, 60_000 / 2_500 + 1)
+    await flap(20_000)
+    const { length } = bench.lines
+    await bench.clock.advance(100)
+    expect(bench.lines).to.have.length(length + 1)
     await bench.stream.close()
   })
 
@@ -167,6 +193,7 @@ describe('HintStream: hints over one connection after the other', () => {
     connecting.watch()
     await connecting.stream.close()
     expect(connecting.line.signal.aborted).to.equal(true)
+    expect(connecting.clock.pending).to.equal(0)
     connecting.line.open()
     await connecting.clock.settle()
     expect(connecting.line.closed).to.equal(1)
@@ -179,6 +206,16 @@ describe('HintStream: hints over one connection after the other', () => {
     await waiting.stream.close()
     await waiting.stream.close()
     expect(waiting.clock.pending).to.equal(0)
+  })
+
+  it('leaves no timer when it is closed while a sign of life is awaited', async () => {
+    const bench = new Bench()
+    await bench.listening()
+    bench.line.answersPings = false
+    await bench.clock.advance(20_000)
+    expect(bench.line.pings).to.equal(1)
+    await bench.stream.close()
+    expect(bench.clock.pending).to.equal(0)
   })
 
   it('does not wait for a farewell for longer than half a second', async () => {

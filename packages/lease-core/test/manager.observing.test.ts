@@ -1,9 +1,11 @@
 import { expect } from 'chai'
-import { ErrNotValid, ErrStopped } from '#src/errors.ts'
+import { ErrInvalid, ErrNotValid, ErrStopped } from '#src/errors.ts'
 import type { Info } from '#src/lease.ts'
-import type { Manager } from '#src/manager.ts'
+import { Manager } from '#src/manager.ts'
+import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
 import type { ObserveOptions } from '#src/roles.ts'
-import { track } from '#src/testing/index.ts'
+import { SubstrateClient } from '#src/substrate-client.ts'
+import { FaultySubstrate, infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 /** Everything an observer sees, in short. */
@@ -43,8 +45,7 @@ describe('Manager.observe: what becomes of a lease', () => {
       () => manager.claim('db', 'a', 60_000, { value: 'v', announce: true }),
       () => manager.claim('db', 'a', 90_000, { announce: true }),
       () => manager.pin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'w', announce: true })),
-      () =>
-        manager.unpin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'x', announce: true })),
+      () => manager.unpin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'x', announce: true })),
       () => manager.release('db', 'a'),
       () => manager.claim('db', 'a', 60_000, { announce: true }),
       () => manager.release('db', 'a'),
@@ -143,7 +144,7 @@ describe('Manager.observe: what becomes of a lease', () => {
     await bench.manager.stop()
   })
 
-  it('beside one who wants to hold it costs no reads: what his claim is told is told', async () => {
+  it('is told what the claim of a waiter beside it finds, and costs no read for that', async () => {
     const bench = new Bench()
     const { manager } = bench.other()
     await manager.claim('db', 'a', 60_000)
@@ -158,7 +159,7 @@ describe('Manager.observe: what becomes of a lease', () => {
     const hold = await waiting
     await bench.clock.settle()
     expect(seen).to.deep.equal(['a', 'a v', 'c'])
-    expect(bench.wire.counts.read).to.be.at.most(1) // the new Hold's own, at the hint of the release
+    expect(bench.wire.counts.read).to.be.at.most(2) // of the new value, and the new Hold's own at the hint of the release
     await hold.release()
     await bench.manager.stop()
   })
@@ -240,5 +241,149 @@ describe('Manager.observe: what becomes of a lease', () => {
     const claim = track(bench.manager.claim('db', 'a', 1000, { announce: 'yes' as unknown as boolean }))
     await bench.clock.settle()
     expect(claim.state).to.equal('rejected')
+  })
+})
+
+describe('Manager.observe: what an observation leaves behind', () => {
+  it('return ends it while next waits: both are done, and nothing is read any more', async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('db', 'a', 3_600_000)
+    for (const end of ['return', 'dispose', 'throw'] as const) {
+      const observing = bench.manager.observe('db')
+      await observing.next()
+      const waiting = [track(observing.next()), track(observing.next())]
+      await bench.clock.settle()
+      if (end === 'return') expect(await observing.return(undefined as never)).to.deep.equal({ done: true, value: undefined })
+      else if (end === 'dispose') await observing[Symbol.asyncDispose]()
+      else expect(await rejection(observing.throw(new RangeError('mine')), RangeError)).to.include({ message: 'mine' })
+      await bench.clock.settle()
+      expect(waiting.map(({ value }) => value?.done)).to.deep.equal([true, true])
+      expect((await observing.next()).done).to.equal(true)
+      expect(bench.clock.pending, end).to.equal(0)
+    }
+    bench.wire.resetCounts()
+    await bench.clock.advance({ hours: 1 })
+    expect(bench.wire.counts.roundTrips).to.equal(0)
+  })
+
+  it('one that is dropped leaves nothing: no timer, no read', async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('job7', 'a', 30_000)
+    for (let index = 0; index < 100; index++) {
+      const { value } = await bench.manager.observe(`job${index}`).next()
+      expect(value?.holder).to.equal(index === 7 ? 'a' : undefined)
+    }
+    await bench.clock.settle()
+    expect(bench.clock.pending).to.equal(0)
+    bench.wire.resetCounts()
+    await bench.clock.advance({ hours: 1 })
+    expect(bench.wire.counts.roundTrips).to.equal(0)
+    expect(bench.wire.counts.read).to.equal(0)
+    await bench.manager.stop()
+  })
+
+  it('one that was never asked has done nothing', async () => {
+    const bench = new Bench()
+    bench.manager.observe('db')
+    await bench.manager.observe('db').return(undefined as never)
+    await bench.clock.settle()
+    expect([bench.wire.watchers, bench.wire.counts.read, bench.clock.pending]).to.deep.equal([0, 0, 0])
+  })
+
+  it('reads at once when it is asked after a pause, and yields only what differs', async () => {
+    const bench = new Bench()
+    const { manager } = bench.other()
+    const observing = bench.manager.observe('db')
+    expect((await observing.next()).value).to.equal(undefined)
+    await bench.clock.advance(10_000)
+    await manager.claim('db', 'a', 3_600_000) // not announced, and heard of by nobody
+    await bench.clock.advance(10_000)
+    bench.wire.resetCounts()
+    expect((await observing.next()).value?.holder).to.equal('a')
+    expect(bench.wire.counts.read).to.equal(1)
+    await bench.clock.advance(10_000)
+    const next = track(observing.next())
+    await bench.clock.settle()
+    expect([next.state, bench.wire.counts.read]).to.deep.equal(['pending', 2])
+    await manager.release('db', 'a')
+    await bench.clock.settle()
+    expect(next.value?.value).to.equal(undefined)
+    await bench.manager.stop()
+  })
+
+  it('a loop that asks again at once costs one read for each change', async () => {
+    const bench = new Bench()
+    const { manager } = bench.other()
+    const { seen } = watch(bench.manager)
+    await bench.clock.settle()
+    bench.wire.resetCounts()
+    for (const value of ['1', '2', '3', '4']) {
+      await manager.claim('db', 'a', 3_600_000, { value, announce: true })
+      await bench.clock.settle()
+    }
+    expect(seen).to.deep.equal(['vacant', 'a 1', 'a 2', 'a 3', 'a 4'])
+    expect(bench.wire.counts.read).to.equal(4)
+    await bench.manager.stop()
+  })
+
+  it('calls of next that come together are answered one after another', async () => {
+    const bench = new Bench()
+    const { manager } = bench.other()
+    const observing = bench.manager.observe('db')
+    const steps = [1, 2, 3].map(() => track(observing.next()))
+    await bench.clock.settle()
+    await manager.claim('db', 'a', 60_000, { announce: true })
+    await bench.clock.settle()
+    await manager.release('db', 'a')
+    await bench.clock.settle()
+    expect(steps.map(({ value }) => value?.value?.holder)).to.deep.equal([undefined, 'a', undefined])
+    expect(steps.map(({ state }) => state)).to.deep.equal(['fulfilled', 'fulfilled', 'fulfilled'])
+    await bench.manager.stop()
+  })
+})
+
+describe('Manager.observe: a lease that has lapsed and is still there', () => {
+  it('is told as vacant once, and read once per maxSleep after that', async () => {
+    const clock = new TestClock()
+    const store = new MemoryStore({ clock, serverClock: false })
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock })
+    const manager = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    const other = new Manager({ client: new SubstrateClient({ substrate: new MemorySubstrate({ store }), clock }), clock })
+    for (const pinned of [false, true]) {
+      await other.claim('db', 'dead', 1_000)
+      if (pinned) await other.pin('db', 'operator')
+      const { seen, end } = watch(manager)
+      await clock.advance(1_100)
+      wire.resetCounts()
+      await clock.advance({ minutes: 10 })
+      expect(seen).to.deep.equal(pinned ? ['dead'] : ['dead', 'vacant'])
+      expect(wire.counts.read).to.be.within(9, 11)
+      await other.revoke('db')
+      void end
+    }
+    await manager.stop()
+    await other.stop()
+  })
+
+  it('is read seldom for those who wait for it while a clock stands still and it seems about to lapse for ever', async () => {
+    const clock = new TestClock()
+    const almost = { ...infoOf({ holder: 'a', expiry: clock.in(1_000) }), isLapsed: () => false, lapsesInMs: () => 0.5 }
+    const starts: ((manager: Manager) => Promise<unknown>)[] = [
+      (manager) => manager.waitUntilExpired('db'),
+      (manager) => manager.hold('db', 'b', { duration: 1_000, wait: true }),
+      (manager) => watch(manager).end,
+    ]
+    for (const start of starts) {
+      const leases = { db: almost }
+      const denied = { call: 'claimLease', times: Number.POSITIVE_INFINITY, throws: new ErrInvalid('held'), leases } as const
+      const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases }, denied])
+      const manager = new Manager({ client, clock })
+      const waiting = track(start(manager))
+      await clock.advance(60_000)
+      expect(client.calls.length).to.be.lessThan(90)
+      await manager.stop()
+      await clock.settle()
+      expect(waiting.state).to.equal('rejected')
+    }
   })
 })

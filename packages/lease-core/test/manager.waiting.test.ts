@@ -1,6 +1,6 @@
 import { getEventListeners, setMaxListeners } from 'node:events'
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrInvalid, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
 import { infoOf, ScriptedClient, TestClock, track, type Tracked } from '#src/testing/index.ts'
@@ -69,7 +69,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     const other = bench.other()
     await other.manager.claim('db', 'a', 10_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < 4; round++) {
       await bench.clock.advance(8000)
       await other.manager.claim('db', 'a', 10_000)
     }
@@ -605,6 +605,8 @@ describe('Manager.hold with wait: in line with other processes', () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 1)
     const next = bench.other()
+    await next.manager.hold('another', 'next', options) // it listens: no resync comes
+    next.wire.resetCounts()
     next.wire.delay(50, { kind: 'claim', at: 'reply', times: 1 })
     const wait = track(next.manager.hold('db', 'next', options))
     await bench.clock.settle()
@@ -671,3 +673,337 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const one of [bench.manager, manager]) await one.stop()
   })
 })
+
+describe('Manager.hold with wait: what hints may do', () => {
+  const options = { duration: 30_000, wait: true }
+
+  /** One that waits behind one other, who is dead, for a lease that is held for so long. */
+  async function secondInQueue(durationMs: number): Promise<{ bench: Bench; process: Process; wait: Tracked<Hold> }> {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', durationMs)
+    const dead = bench.other()
+    void dead.manager.hold('db', 'dead', options).catch(() => {})
+    await bench.clock.settle()
+    await dead.manager.stop()
+    const process = bench.other()
+    const wait = track(process.manager.hold('db', 'second', options))
+    await bench.clock.settle()
+    process.wire.resetCounts()
+    return { bench, process, wait }
+  }
+
+  it('a "taken" that is false does not delay the claim at the known expiry', async () => {
+    for (const place of [1, 2, 3, 1_000_000]) {
+      const { bench, process, wait } = await secondInQueue(5_000)
+      await bench.clock.advance(1_000)
+      process.wire.emit({ kind: 'taken', lease: 'db', place, durationMs: 3_600_000 })
+      await bench.clock.advance(4_000 + 30)
+      expect(wait.state, `place ${place}`).to.equal('fulfilled')
+      await process.manager.stop()
+    }
+  })
+
+  it('a "taken" that is false takes a "vacated" back, and the waiter claims after maxSleep at the latest', async () => {
+    const { bench, process, wait } = await secondInQueue(3_600_000)
+    await bench.clock.advance(10_000)
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    process.wire.emit({ kind: 'taken', lease: 'db', place: 1, durationMs: 3_600_000 })
+    await bench.clock.advance(49_999)
+    expect([wait.state, process.wire.counts.claim]).to.deep.equal(['pending', 0])
+    await bench.clock.advance(1)
+    expect(wait.state, 'a minute after its last claim').to.equal('fulfilled')
+    await process.manager.stop()
+  })
+
+  it('a "taken" of the hand-off before, overtaken by the "vacated" after it, does not cost the wake-up', async () => {
+    const { bench, process, wait } = await secondInQueue(3_600_000)
+    process.wire.dropHints()
+    await bench.manager.release('db', 'x')
+    for (const kind of ['vacated', 'vacated'] as const) process.wire.emit({ kind, lease: 'db' })
+    process.wire.emit({ kind: 'taken', lease: 'db', place: 1, durationMs: 3_600_000 })
+    await bench.clock.advance(20)
+    expect(wait.state).to.equal('fulfilled')
+    await process.manager.stop()
+  })
+
+  it('a "taken" that arrives twice takes one "vacated" back', async () => {
+    const { bench, process, wait } = await secondInQueue(3_600_000)
+    process.wire.dropHints()
+    const taken = { kind: 'taken', lease: 'db', place: 1, durationMs: 3_600_000 } as const
+    process.wire.emit({ kind: 'vacated', lease: 'db' })
+    process.wire.emit(taken)
+    await bench.manager.release('db', 'x')
+    process.wire.emit({ kind: 'vacated', lease: 'db' })
+    process.wire.emit(taken)
+    await bench.clock.advance(20)
+    expect(wait.state).to.equal('fulfilled')
+    await process.manager.stop()
+  })
+
+  it('a "taken" for a short time brings the claim forward: the taker may die', async () => {
+    const { bench, process, wait } = await secondInQueue(3_600_000)
+    process.wire.dropHints((change) => change.kind === 'vacated')
+    await bench.manager.release('db', 'x')
+    await bench.manager.claim('db', 'dies', 5_000)
+    process.wire.emit({ kind: 'taken', lease: 'db', place: 1, durationMs: 5_000 })
+    await bench.clock.advance(5_030)
+    expect(wait.state).to.equal('fulfilled')
+    await process.manager.stop()
+  })
+
+  it('one that came after all others had left claims at once', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', 3_600_000)
+    const { manager, wire } = bench.other()
+    void track(manager.waitUntilExpired('other')) // it listens
+    const observing = manager.observe('db')
+    await observing.next()
+    void track(observing.next())
+    const ahead = bench.other()
+    void track(ahead.manager.hold('db', 'ahead', options))
+    await bench.clock.settle()
+    const patience = new AbortController()
+    const first = track(manager.hold('db', 'first', { ...options, signal: patience.signal }))
+    await bench.clock.settle()
+    await ahead.manager.stop()
+    wire.dropHints()
+    wire.emit({ kind: 'taken', lease: 'db', place: 1, durationMs: 3_600_000 })
+    patience.abort(new Error('no patience'))
+    await bench.manager.release('db', 'x')
+    const second = track(manager.hold('db', 'second', options))
+    await bench.clock.advance(300)
+    expect([first.state, second.state]).to.deep.equal(['rejected', 'fulfilled'])
+    await manager.stop()
+  })
+
+  it('a read that shows the vacancy wakes the waiter whose hint was lost', async () => {
+    const { bench, process, wait } = await secondInQueue(3_600_000)
+    process.wire.dropHints()
+    await bench.manager.release('db', 'x')
+    await bench.clock.advance(1_000)
+    expect(wait.state).to.equal('pending')
+    await rejection(process.manager.token('db', 'somebody').check(), ErrNotHeld)
+    await bench.clock.advance(50)
+    expect(wait.state).to.equal('fulfilled')
+    await process.manager.stop()
+  })
+
+  it('a vacancy that another waits to see wakes the waiter whose hint was lost', async () => {
+    const { bench, process, wait } = await secondInQueue(3_600_000)
+    process.wire.dropHints()
+    await bench.manager.release('db', 'x')
+    await process.manager.waitUntilExpired('db')
+    await bench.clock.advance(50)
+    expect(wait.state).to.equal('fulfilled')
+    await process.manager.stop()
+  })
+
+  it('tickets of those who left do not deny a vacant lease to one whose wait is short', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', 600_000)
+    for (let gone = 0; gone < 12; gone++) {
+      const { manager } = bench.other()
+      void manager.hold('db', `gone-${gone}`, options).catch(() => {})
+      await bench.clock.settle()
+      await manager.stop()
+    }
+    await bench.manager.release('db', 'x')
+    const { manager } = bench.other()
+    const wait = track(manager.hold('db', 'short', { ...options, wait: 40 }))
+    await bench.clock.advance(40)
+    expect(wait.state).to.equal('fulfilled')
+    await manager.stop()
+  })
+
+  it('tickets of those who left are forgotten after ten minutes: whoever comes then is granted a vacant lease at once', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', 600_000)
+    const { manager } = bench.other()
+    void manager.hold('db', 'gone', options).catch(() => {})
+    await bench.clock.settle()
+    await manager.stop()
+    await bench.clock.advance(600_000)
+    await bench.manager.release('db', 'x')
+    const wait = track(bench.manager.hold('db', 'late', options))
+    await bench.clock.settle()
+    expect(wait.state).to.equal('fulfilled')
+    await bench.manager.stop()
+  })
+
+  it('tickets of those who left delay the rest less with each vacancy that others snatch', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', 3_600_000)
+    for (let gone = 0; gone < 8; gone++) {
+      const { manager } = bench.other()
+      void manager.hold('db', `gone-${gone}`, options).catch(() => {})
+      await bench.clock.settle()
+      await manager.stop()
+    }
+    const { manager, wire } = bench.other()
+    const wait = track(manager.hold('db', 'last', options))
+    await bench.clock.settle()
+    const waitedMs: number[] = []
+    for (let round = 0; round < 4; round++) {
+      await bench.manager.release('db', 'x')
+      await bench.manager.claim('db', 'x', 3_600_000) // knows nothing of the queue
+      wire.resetCounts()
+      let ms = 0
+      for (; wire.counts.claim === 0; ms += 10) await bench.clock.advance(10)
+      waitedMs.push(ms)
+      await bench.clock.advance(1_000)
+    }
+    expect(waitedMs).to.deep.equal([160, 80, 40, 20])
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(wait.state).to.equal('fulfilled')
+    await manager.stop()
+  })
+})
+
+describe('Manager.hold with wait: what a wait that runs out is told', () => {
+  const options = { duration: 30_000, wait: 10_000 }
+
+  it('is ErrUnknown with the cause when the store was away, for everyone who waited', async () => {
+    const bench = new Bench()
+    const away = new Error('ECONNREFUSED')
+    bench.wire.reject(away)
+    const waits = ['a', 'b', 'c'].map((holder) => track(bench.manager.hold('db', holder, options)))
+    const any = ['d', 'e'].map((holder) => track(bench.manager.holdAny(['s/1', 's/2'], holder, options)))
+    await bench.clock.advance(10_001)
+    for (const { error } of [...waits, ...any]) {
+      expect(error).to.be.instanceOf(ErrUnknown)
+      expect(causes(error as Error)).to.include(away)
+    }
+    await bench.manager.stop()
+  })
+
+  it('is denied when the store said, since the waiter came, that another holds it; the store is asked once for that', async () => {
+    for (const leases of [['db'], ['db', 'db2']]) {
+      const bench = new Bench()
+      for (const lease of leases) await bench.other().manager.claim(lease, 'x', 3_600_000)
+      const first = track(bench.manager.holdAny(leases, 'a', { duration: 30_000, wait: true }))
+      await bench.clock.advance(5_000)
+      const second = track(bench.manager.holdAny(leases, 'b', options))
+      await bench.clock.settle()
+      bench.wire.resetCounts()
+      await bench.clock.advance(10_000)
+      expect([first.state, second.state]).to.deep.equal(['pending', 'rejected'])
+      expect(second.error).to.be.instanceOf(ErrClaimDenied)
+      expect(bench.wire.counts.roundTrips).to.equal(1)
+      await bench.manager.stop()
+    }
+  })
+
+  it('is ErrUnknown when the store has not answered since the waiter came, whatever it said before', async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('db', 'x', 3_600_000)
+    const first = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: true }))
+    await bench.clock.advance(5_000)
+    bench.wire.reject(new Error('away'))
+    const second = track(bench.manager.hold('db', 'b', options))
+    await bench.clock.advance(10_000)
+    expect(second.error).to.be.instanceOf(ErrUnknown)
+    await bench.manager.stop()
+    expect(first.state).to.equal('rejected')
+  })
+
+  it('is denied without a question while another holder of this process has it', async () => {
+    const bench = new Bench()
+    await bench.manager.hold('db', 'a', { duration: 3_600_000 })
+    await bench.clock.settle()
+    bench.wire.resetCounts()
+    const wait = track(bench.manager.hold('db', 'b', options))
+    await bench.clock.advance(10_000)
+    expect(wait.error).to.include({ code: 'LEASE_CLAIM_DENIED', currentHolder: 'a' })
+    expect(bench.wire.counts.claim + bench.wire.counts.read).to.equal(0)
+    await bench.manager.stop()
+  })
+})
+
+describe('A client that was closed', () => {
+  it('ends every wait with its error, at once, and leaves no timer', async () => {
+    const bench = new Bench()
+    const { manager, client, clock } = bench
+    await bench.other().manager.claim('db', 'x', 3_600_000)
+    await bench.other().manager.claim('s/1', 'x', 3_600_000)
+    const observing = manager.observe('db')
+    await observing.next()
+    const options = { duration: 30_000, wait: true }
+    const waits: Tracked<unknown>[] = [
+      track(manager.hold('db', 'a', options)),
+      track(manager.hold('db', 'b', options)),
+      track(manager.holdAny(['db', 's/1'], 'c', { ...options, wait: { hours: 5 } })),
+      track(manager.waitUntilExpired('db')),
+      track(observing.next()),
+    ]
+    await clock.settle()
+    await client.close()
+    await clock.settle()
+    for (const { error } of waits) expect(error).to.include({ code: 'LEASE_UNKNOWN', reason: 'closed' })
+    const late = track(manager.hold('db', 'd', options))
+    await clock.settle()
+    expect(late.error).to.include({ code: 'LEASE_UNKNOWN', reason: 'closed' })
+    expect(clock.pending).to.equal(0)
+    await manager.stop()
+  })
+
+  it('ends the waits whose claims are in flight', async () => {
+    const bench = new Bench()
+    bench.wire.hang({ kind: 'claim' })
+    const wait = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: true }))
+    await bench.clock.settle()
+    await bench.client.close()
+    await bench.clock.advance(10_000)
+    expect(wait.error).to.include({ code: 'LEASE_UNKNOWN', reason: 'closed' })
+    await bench.manager.stop()
+  })
+})
+
+describe('Manager.hold with wait, twice for one holder', () => {
+  const options = { duration: 30_000, wait: true }
+
+  it('the second is decided when the first is granted, however many others are ahead', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', 600_000)
+    const first = track(bench.manager.hold('db', 'w', options))
+    const between = track(bench.manager.hold('db', 'between', options))
+    const second = track(bench.manager.hold('db', 'w', options))
+    await bench.clock.settle()
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(first.state).to.equal('fulfilled')
+    expect([between.state, second.state === 'pending']).to.deep.equal(['pending', false])
+    await bench.manager.stop()
+  })
+
+  it('one that waits behind others is decided when its holder gets the lease by another call', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    for (const lease of ['db', 'taken']) await other.manager.claim(lease, 'x', 600_000)
+    const ahead = track(bench.manager.hold('db', 'ahead', options))
+    const wait = track(bench.manager.hold('db', 'w', options))
+    const any = track(bench.manager.holdAny(['db', 'taken'], 'w', options))
+    await bench.clock.settle()
+    bench.wire.dropHints()
+    await other.manager.release('db', 'x')
+    await bench.manager.hold('db', 'w', { duration: 30_000 })
+    await bench.clock.settle()
+    expect([ahead.state, wait.state === 'pending', any.state === 'pending']).to.deep.equal(['pending', false, false])
+    await bench.manager.stop()
+  })
+
+  it('one that comes when its holder has the lease already is decided at once, though others are ahead', async () => {
+    const bench = new Bench()
+    await bench.manager.hold('db', 'w', { duration: 30_000 })
+    const ahead = track(bench.manager.hold('db', 'ahead', options))
+    const wait = track(bench.manager.hold('db', 'w', options))
+    await bench.clock.settle()
+    expect([ahead.state, wait.state === 'pending']).to.deep.equal(['pending', false])
+    await bench.manager.stop()
+  })
+})
+
+function causes(error: Error): unknown[] {
+  return error.cause instanceof Error ? [error.cause, ...causes(error.cause)] : [error.cause]
+}

@@ -389,6 +389,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   async #takeSlot(holder: string, gate: GateState, leftMs: number, signal: AbortSignal): Promise<Hold | undefined> {
     const until = new LinkedSignal(signal)
     const onChange = (): void => until.abort(gate.over.reason)
+    if (gate.over.aborted) onChange() // a writer came between the look at the gate and this one
     gate.over.addEventListener('abort', onChange, { once: true })
     try {
       return await this.#manager.holdAny(this.#slots, leaseHolder('read', holder), {

@@ -352,8 +352,8 @@ export const manager: Chapter = {
         await a.claimLease(lease, { holder: ALICE, duration })
         const observing = manager.observe(lease)
         same((await scene.settle(observing.next())).value?.holder, ALICE, 'the holder')
-        await a.extendLease(lease, { holder: ALICE, duration: duration * 1.5 })
         const second = later(observing.next())
+        await a.extendLease(lease, { holder: ALICE, duration: duration * 1.5 })
         await a.releaseLease(lease, ALICE)
         await a.claimLease(lease, { holder: BOB, duration: longMs })
         return { observing, second }

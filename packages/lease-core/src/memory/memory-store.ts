@@ -83,7 +83,11 @@ export class MemoryStore {
     let known = this.#namespaces.get(name)
     if (known === undefined) {
       const now = this.#serverClock ? () => this.#clock.monotonic() : undefined
-      known = new MemoryNamespace(now, { nextToken: () => ++this.#terms, nextVersion: () => ++this.#versions })
+      known = new MemoryNamespace(now, {
+        nextToken: () => ++this.#terms,
+        nextVersion: () => ++this.#versions,
+        nowMs: () => this.#clock.monotonic(),
+      })
       this.#namespaces.set(name, known)
     }
     return known
@@ -113,10 +117,15 @@ interface Term {
 interface Sequence {
   readonly nextToken: () => bigint
   readonly nextVersion: () => number
+  /** Nothing but queues is forgotten by it: they decide nothing. */
+  readonly nowMs: () => number
 }
 
 /** A term that is over, as long as a late copy of its claim might come. */
 type Ended = Pick<Term, 'nonce' | 'openedMs'>
+
+/** How long the queue of those who wait is remembered after the last of them has joined: tickets of those who left delay the rest. */
+const QUEUE_MS = 600_000
 
 /** Below this many records lapsed ones are not looked for. */
 const SWEEP_FLOOR = 1024
@@ -138,7 +147,7 @@ export class MemoryNamespace {
   readonly #epochs = new Map<string, number>()
   readonly #watchers = new Set<Watcher>()
   /** Of each lease that somebody waits for: the last place given, and the last one served. */
-  readonly #lines = new Map<string, { last: number; served: number }>()
+  readonly #lines = new Map<string, { last: number; served: number; joinedMs: number }>()
   #sweepAt = SWEEP_FLOOR
 
   constructor(now: (() => number) | undefined, sequence: Sequence) {
@@ -177,7 +186,7 @@ export class MemoryNamespace {
           }
         }
         if (this.#isStale(op.lease, op.nonce, stamp, nowMs)) return late
-        if (op.place === 0 && this.#lines.has(op.lease)) return this.#inLine(op, refused(undefined))
+        if (op.place === 0 && this.#lineOf(op.lease) !== undefined) return this.#inLine(op, refused(undefined))
         if (op.place !== undefined && op.place > 0) this.#serve(op.lease, op.place, op.durationMs)
         return this.#open(op.lease, op, nowMs)
       }
@@ -303,13 +312,22 @@ export class MemoryNamespace {
   /** The refusal, with the place in line of a claimer who waits. */
   #inLine({ lease, place }: ClaimOp, refusal: Verdict): Verdict {
     if (place === undefined) return refusal
-    let line = this.#lines.get(lease)
+    let line = this.#lineOf(lease)
     if (place === 0) {
-      if (line === undefined) this.#lines.set(lease, (line = { last: 0, served: 0 }))
+      const joinedMs = this.#sequence.nowMs()
+      if (line === undefined) this.#lines.set(lease, (line = { last: 0, served: 0, joinedMs }))
+      line.joinedMs = joinedMs
       line.last++
       return { ...refusal, line: { place: line.last, served: line.served } }
     }
     return { ...refusal, line: { place, served: line?.served ?? place } }
+  }
+
+  #lineOf(lease: string): { last: number; served: number; joinedMs: number } | undefined {
+    const line = this.#lines.get(lease)
+    if (line === undefined || this.#sequence.nowMs() - line.joinedMs < QUEUE_MS) return line
+    this.#lines.delete(lease)
+    return undefined
   }
 
   /** Whoever is granted in line is told of; the line ends with its last place. */
@@ -435,7 +453,7 @@ export class MemoryNamespace {
       const old = term !== undefined && nowMs - term.openedMs > LONGEST_DEADLINE_MS
       if (old && this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
     }
-    for (const lease of this.#lines.keys()) if (!this.#terms.has(lease)) this.#lines.delete(lease)
+    for (const lease of this.#lines.keys()) if (this.#lineOf(lease) !== undefined && !this.#terms.has(lease)) this.#lines.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
   }
 

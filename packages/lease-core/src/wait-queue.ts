@@ -1,0 +1,704 @@
+/**
+ * The queue of those who wait for a lease: some want to see it vacant (`wait`), some want to see every state of it (`observe`),
+ * others want to hold it (`contend`).
+ *
+ * Two kinds of looks: a *read* for those who watch, a *claim* for the first of those who want to hold the lease. For each
+ * lease one look is in flight at a time, and each kind has the time at which it is due:
+ *
+ *     at once            somebody joins, the first waiter leaves, hints may have been lost (`lookAtAll`)
+ *     turn               after "vacated": at once for a read, when the waiter's ticket says so for a claim (`line.ts`)
+ *     lapse (+ turn)     when what the last look found lapses
+ *     retry              after a look that failed, with growing pauses
+ *     maxSleep           after the last look, whatever was heard since
+ *
+ * - A hint changes nothing of what is known. It makes a look due earlier. The one exception: "taken" takes one "vacated" back
+ *   while the waiter is not due yet, for its claim would be refused. Lapse, retry and maxSleep stay.
+ * - "Vacated" and "taken" are counted, because they may overtake each other. What is heard while a claim is in flight is
+ *   handled after its answer, which tells the ticket and who was served.
+ * - So a lease that was vacated is claimed by one of its waiters within the delay of the hint, `MOST_SLOTS` slots and one
+ *   claim. Without the hint: when the known holding lapses, or after maxSleep.
+ * - Waiters are served first come, first served. Only the first of them claims, and only while no other holder of this process
+ *   has the lease. Exception: a waiter whose own holder got the lease in this process is decided at once.
+ * - A wait that runs out is denied only if the store said, since that waiter joined, that another holds the lease. So the store
+ *   is asked once for a waiter that is never the first.
+ * - Who leaves leaves nothing behind: no timer, no claim, no entry.
+ */
+import type { TimerQueue, Deadline } from './timer-queue.ts'
+import { backoffMs } from './backoff.ts'
+import type { LeaseChange } from './client.ts'
+import type { Clock } from './clock.ts'
+import { ErrClaimDenied, ErrUnknown } from './errors.ts'
+import type { Hold } from './hold.ts'
+import type { Info, TermAware } from './lease.ts'
+import { noteServed, noTurn, passOver, untilTurnMs, type Turn } from './line.ts'
+import type { ParsedHoldOptions } from './options.ts'
+import { lapseWindowMs } from './skew.ts'
+
+/** What a waiter asks for: any one of these leases will do. */
+export interface WaitRequest {
+  readonly leases: readonly string[]
+  readonly holder: string
+  readonly options: ParsedHoldOptions
+}
+
+/** What the manager does for the queue. */
+export interface WaitQueueHost {
+  readonly clock: Clock
+  readonly timers: TimerQueue
+  readonly maxSleepMs: number
+  /** What the client knows of the lease, without a read. */
+  known(lease: string): (Info & Partial<TermAware>) | undefined
+  hasLapsed(info: Info): boolean
+  /** An `ErrUnknown` with the reason "closed" is final: it ends every wait. */
+  read(lease: string): Promise<void>
+  /** Which holder has a live Hold of the lease in this process. The end of such a Hold must be reported by `vacated`. */
+  holderHere(lease: string): string | undefined
+  /** Rejects with `ErrClaimDenied` when another has the lease; if the waiter's own holder has it, that ends the wait. */
+  acquire(request: WaitRequest, signal: AbortSignal, ticket: Turn): Promise<Hold>
+  /** The error for a waiter whose time ran out while another had the lease, from what is known. */
+  denied(request: WaitRequest): ErrClaimDenied
+  retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
+}
+
+/** Somebody in the queue. */
+export interface Waiting<T> {
+  readonly outcome: Promise<T>
+  /** To be called once, whatever the outcome: leaves the queue. */
+  readonly leave: (reason?: unknown) => void
+}
+
+export class WaitQueue {
+  readonly #host: WaitQueueHost
+  /** By the lease, or by all the leases of which any will do. */
+  readonly #queues = new Map<string, LeaseWaiters>()
+  /** By the lease: the queues for which it is one of several. */
+  readonly #groups = new Map<string, Set<LeaseWaiters>>()
+  #closed = false
+
+  constructor(host: WaitQueueHost) {
+    this.#host = host
+  }
+
+  /** Resolves when a read shows the lease vacant. */
+  wait(lease: string): Waiting<void> {
+    const queue = this.#enter([lease])
+    let leave = (): void => {}
+    const outcome = new Promise<void>((resolve, reject) => {
+      const watcher: VacancyWatcher = { resolve, reject }
+      leave = () => {
+        remove(queue.watchers, watcher)
+        this.#rest(queue)
+      }
+      queue.watchers.push(watcher)
+    })
+    this.#lookNow(queue, queue.read)
+    return { outcome, leave }
+  }
+
+  /**
+   * Reports what every look finds, beginning with one that is sent from now on: an Info, or undefined for vacant. After
+   * `fail` nothing is reported any more. Returns how to leave.
+   */
+  observe(lease: string, report: (info: Info | undefined) => void, fail: (error: unknown) => void): () => void {
+    const queue = this.#enter([lease])
+    const observer: Observer = { report, fail }
+    queue.observers.push(observer)
+    this.#lookNow(queue, queue.read)
+    return () => {
+      remove(queue.observers, observer)
+      this.#rest(queue)
+    }
+  }
+
+  /** Resolves with a Hold when it is the waiter's turn and the lease was granted; rejects when `waitMs` is over. */
+  contend(request: WaitRequest): Waiting<Hold> {
+    const { clock, timers } = this.#host
+    const { waitMs } = request.options
+    const queue = this.#enter(request.leases)
+    let leave = (_reason?: unknown): void => {}
+    const outcome = new Promise<Hold>((resolve, reject) => {
+      const joinedMs = clock.monotonic()
+      const endMs = joinedMs + waitMs
+      const giveUp = new AbortController()
+      const waiter: Waiter = { request, joinedMs, endMs, giveUp, failure: undefined, claiming: false, resolve, reject }
+      const timer: Deadline = {
+        wakeAtMs: -1,
+        slot: 0,
+        wake: () => {
+          if (clock.monotonic() >= endMs) return reject(this.#inVain(queue, waiter))
+          this.#askFor(queue, waiter)
+          timers.at(timer, Math.ceil(endMs))
+        },
+      }
+      leave = (reason) => {
+        timers.off(timer)
+        const wasFirst = queue.waiters[0] === waiter
+        // A waiter that was granted the lease has left already: an abort without a reason would make an error, with its stack.
+        if (remove(queue.waiters, waiter)) giveUp.abort(reason)
+        if (queue.waiters.length === 0) queue.forgetTurn()
+        else if (wasFirst) return this.#lookNow(queue, queue.claim)
+        this.#rest(queue)
+      }
+      // Halfway it is seen to that the store is asked, if it was not yet.
+      if (Number.isFinite(waitMs)) timers.at(timer, Math.ceil(joinedMs + waitMs / 2))
+      queue.waiters.push(waiter)
+      if (queue.waiters.length === 1 || this.#isOwnHere(waiter)) this.#lookNow(queue, queue.claim)
+    })
+    return { outcome, leave }
+  }
+
+  /** A hint of the store. */
+  hinted(change: LeaseHint): void {
+    for (const queue of this.#queuesOf(change.lease)) {
+      if (change.kind === 'changed') {
+        if (queue.observers.length === 0) continue
+        queue.read.dueMs = AT_ONCE
+      } else {
+        if (change.kind === 'vacated') queue.read.dueMs = AT_ONCE
+        const heard = { change, atMs: this.#host.clock.monotonic() }
+        if (queue.heard === undefined) this.#hear(queue, heard)
+        else queue.heard.push(heard)
+      }
+      void this.#look(queue)
+    }
+  }
+
+  /** A Hold of this process ended, or is about to. The store's hint of it counts by itself. */
+  released(lease: string): void {
+    for (const queue of this.#queuesOf(lease)) {
+      queue.read.dueMs = AT_ONCE
+      queue.releasedMs = this.#host.clock.monotonic()
+      void this.#look(queue)
+    }
+  }
+
+  /** This process has done something to the lease: finds out for those who observe it. */
+  changed(lease: string): void {
+    this.hinted({ kind: 'changed', lease })
+  }
+
+  /** This process got the lease for this holder: whoever waits for it as the same holder is decided now. */
+  acquired(lease: string, holder: string): void {
+    for (const queue of this.#queuesOf(lease)) {
+      if (queue.waiters.some(({ request }) => request.holder === holder)) this.#lookNow(queue, queue.claim)
+    }
+  }
+
+  /** Something else has read the lease: what is known now may call for an earlier look. */
+  known(lease: string): void {
+    for (const queue of this.#queuesOf(lease)) {
+      if (queue.looking) continue
+      queue.read.dueMs = Math.min(queue.read.dueMs, this.#readRestMs(queue))
+      queue.claim.dueMs = Math.min(queue.claim.dueMs, this.#claimRestMs(queue))
+      this.#rest(queue)
+    }
+  }
+
+  /** Hints may have been lost: finds out about everything that is awaited. */
+  lookAtAll(): void {
+    for (const queue of this.#queues.values()) {
+      queue.read.dueMs = AT_ONCE
+      this.#lookNow(queue, queue.claim)
+    }
+  }
+
+  /** Ends the queue: claims in flight are given up, and nothing is looked at any more. The waits do not settle. */
+  close(reason: Error): void {
+    this.#closed = true
+    for (const queue of this.#queues.values()) {
+      this.#host.timers.off(queue)
+      for (const waiter of queue.waiters) waiter.giveUp.abort(reason)
+    }
+    this.#queues.clear()
+    this.#groups.clear()
+  }
+
+  // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #enter(leases: readonly string[]): LeaseWaiters {
+    const name = leases.join(' ') // no lease has a space in its name
+    let queue = this.#queues.get(name)
+    if (queue === undefined) {
+      queue = new LeaseWaiters(name, leases, (woken) => void this.#look(woken))
+      this.#queues.set(name, queue)
+      if (leases.length > 1) {
+        for (const lease of leases) {
+          const groups = this.#groups.get(lease)
+          if (groups === undefined) this.#groups.set(lease, new Set([queue]))
+          else groups.add(queue)
+        }
+      }
+    }
+    return queue
+  }
+
+  #queuesOf(lease: string): readonly LeaseWaiters[] {
+    const queue = this.#queues.get(lease)
+    const groups = this.#groups.get(lease)
+    if (groups === undefined) return queue === undefined ? NONE : [queue]
+    return queue === undefined ? [...groups] : [queue, ...groups]
+  }
+
+  #forget(queue: LeaseWaiters): void {
+    if (this.#queues.get(queue.name) !== queue) return
+    this.#queues.delete(queue.name)
+    if (queue.leases.length === 1) return
+    for (const lease of queue.leases) {
+      const groups = this.#groups.get(lease)
+      groups?.delete(queue)
+      if (groups?.size === 0) this.#groups.delete(lease)
+    }
+  }
+
+  /** Nobody waits: forget it. Otherwise wake when a look is due. */
+  #rest(queue: LeaseWaiters): void {
+    if (queue.looking || this.#closed) return
+    const { timers, clock, maxSleepMs } = this.#host
+    if (queue.isEmpty) {
+      timers.off(queue)
+      this.#forget(queue)
+      return
+    }
+    let dueMs = clock.monotonic() + maxSleepMs
+    if (queue.isRead) dueMs = Math.min(dueMs, queue.read.dueMs)
+    if (queue.waiters.length > 0) dueMs = Math.min(dueMs, this.#claimDueMs(queue))
+    timers.at(queue, Math.ceil(Math.max(dueMs, clock.monotonic())))
+  }
+
+  // ── looks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #lookNow(queue: LeaseWaiters, look: Look): void {
+    look.dueMs = AT_ONCE
+    void this.#look(queue)
+  }
+
+  /** One look at a time. What becomes due while a look is in flight may be news to it: then another is sent. */
+  async #look(queue: LeaseWaiters): Promise<void> {
+    if (queue.looking || this.#closed) return
+    queue.looking = true
+    try {
+      while (!this.#closed && (await this.#lookOnce(queue)));
+    } finally {
+      queue.looking = false
+      this.#rest(queue)
+    }
+  }
+
+  /**
+   * Sends what is due, and returns whether anything was. Those who watch for a vacancy are served first: they are to see the
+   * one that a claim is about to end. Observers are told what the claim finds; only if there was none, or it found nothing, are
+   * they read for.
+   */
+  async #lookOnce(queue: LeaseWaiters): Promise<boolean> {
+    const { clock, maxSleepMs } = this.#host
+    const isDue = (dueMs: number): boolean => dueMs <= clock.monotonic()
+    let looked = false
+    const claims = queue.waiters.length > 0 && isDue(this.#claimDueMs(queue))
+    if ((queue.watchers.length > 0 && (claims || isDue(queue.read.dueMs))) || queue.isAsked) {
+      looked = true
+      await this.#attempt(queue, 'read', () => this.#read(queue))
+    }
+    if (claims) {
+      const next = this.#next(queue)
+      if (next === undefined) queue.waitForHold(clock.monotonic() + maxSleepMs)
+      else {
+        looked = true
+        await this.#attempt(queue, 'claim', () => this.#claim(queue, next))
+      }
+    }
+    if (queue.observers.length > 0 && isDue(queue.read.dueMs)) {
+      looked = true
+      await this.#attempt(queue, 'read', () => this.#read(queue))
+    }
+    return looked
+  }
+
+  async #attempt(queue: LeaseWaiters, doing: 'read' | 'claim', send: () => Promise<void>): Promise<void> {
+    const look = queue[doing]
+    try {
+      await send()
+      look.failures = 0
+    } catch (error) {
+      if (this.#closed) return
+      if (isFinal(error)) return queue.end(error)
+      queue.failure = error
+      look.failures++
+      const pauseMs = 1 + backoffMs(look.failures, this.#host.maxSleepMs)
+      look.dueMs = Math.min(look.dueMs, this.#host.clock.monotonic() + pauseMs)
+      this.#host.retrying(queue.leases[0] as string, doing, error)
+    }
+  }
+
+  /** For those who were there when it was sent: who comes later wants a read of their own. */
+  async #read(queue: LeaseWaiters): Promise<void> {
+    const { read, leases } = queue
+    const watching = [...queue.watchers]
+    const observing = [...queue.observers]
+    read.begin(this.#host.clock.monotonic())
+    queue.isAsked = false
+    try {
+      if (leases.length === 1) await this.#host.read(leases[0] as string)
+      else await Promise.all(leases.map((lease) => this.#host.read(lease)))
+    } catch (error) {
+      if (error instanceof ErrUnknown) throw error
+      for (const watcher of watching) if (remove(queue.watchers, watcher)) watcher.reject(error)
+      for (const observer of observing) if (remove(queue.observers, observer)) observer.fail(error)
+      return
+    }
+    if (this.#found(queue, read, observing) === undefined) {
+      for (const watcher of watching) if (remove(queue.watchers, watcher)) watcher.resolve()
+      // It is news to a waiter that sleeps until an expiry: its hint was lost.
+      if (queue.waiters.length > 0) queue.claim.dueMs = Math.min(queue.claim.dueMs, this.#claimRestMs(queue))
+    }
+    read.dueMs = Math.min(read.dueMs, this.#readRestMs(queue))
+  }
+
+  async #claim(queue: LeaseWaiters, waiter: Waiter): Promise<void> {
+    const { clock } = this.#host
+    const { claim, read, ticket } = queue
+    const { request, giveUp } = waiter
+    const observing = [...queue.observers]
+    const nowMs = clock.monotonic()
+    const turnMs = untilTurnMs(ticket, queue.tookMs)
+    const waitedTurn = turnMs > 0 && nowMs >= queue.vacantMs + turnMs
+    const { served } = ticket
+    const readDueMs = read.dueMs
+    claim.begin(nowMs)
+    if (observing.length > 0) read.dueMs = NEVER
+    queue.forgetVacancy()
+    const heard: Heard[] = []
+    queue.heard = heard
+    waiter.claiming = true
+    let found = false
+    try {
+      const hold = await this.#host.acquire(request, giveUp.signal, ticket)
+      if (giveUp.signal.aborted) return void hold.release().catch(() => {}) // it lapses by itself
+      remove(queue.waiters, waiter)
+      queue.forgetTurn()
+      // The next one finds out for itself whether there is anything to claim.
+      claim.dueMs = AT_ONCE
+      waiter.resolve(hold)
+      found = true
+    } catch (error) {
+      if (giveUp.signal.aborted) return
+      waiter.failure = error instanceof ErrUnknown ? error : undefined
+      if (error instanceof ErrUnknown) throw error
+      if (!(error instanceof ErrClaimDenied) || error.currentHolder === request.holder) {
+        remove(queue.waiters, waiter)
+        claim.dueMs = AT_ONCE
+        waiter.reject(error)
+        return
+      }
+      found = true
+      if (waitedTurn && ticket.served === served) passOver(ticket)
+      queue.misses = request.leases.every((lease) => this.#held(lease) !== undefined) ? 0 : queue.misses + 1
+    } finally {
+      waiter.claiming = false
+      queue.tookMs = clock.monotonic() - nowMs
+      if (!found && observing.length > 0) read.dueMs = Math.min(read.dueMs, readDueMs)
+      queue.heard = undefined
+      for (const hint of heard) this.#hear(queue, hint, served)
+    }
+    this.#found(queue, claim, observing)
+    if (observing.length > 0) {
+      read.sentMs = nowMs
+      read.dueMs = Math.min(read.dueMs, this.#readRestMs(queue))
+    }
+    claim.dueMs = Math.min(claim.dueMs, this.#claimRestMs(queue))
+  }
+
+  /** Whose claim is next; undefined while other holders of this process have all of the leases. */
+  #next({ waiters, leases }: LeaseWaiters): Waiter | undefined {
+    let free = false
+    for (const lease of leases) {
+      const here = this.#host.holderHere(lease)
+      if (here === undefined) free = true
+      else {
+        const own = waiters.find(({ request }) => request.holder === here)
+        if (own !== undefined) return own
+      }
+    }
+    return free ? waiters[0] : undefined
+  }
+
+  #isOwnHere({ request: { leases, holder } }: Waiter): boolean {
+    return leases.some((lease) => this.#host.holderHere(lease) === holder)
+  }
+
+  /** Takes note of what the look found, and reports it. Returns who holds the lease, or undefined if one of them is vacant. */
+  #found(queue: LeaseWaiters, { sentMs }: Look, observing: readonly Observer[]): Info | undefined {
+    let info: Info | undefined
+    let held = true
+    for (const lease of queue.leases) {
+      info = this.#held(lease)
+      if (info === undefined) held = false
+    }
+    if (held) queue.heldMs = sentMs
+    for (const observer of observing) if (queue.observers.includes(observer)) observer.report(info)
+    return held ? info : undefined
+  }
+
+  /** By what is known: who holds the lease; undefined: it is vacant or has lapsed. */
+  #held(lease: string): (Info & Partial<TermAware>) | undefined {
+    const info = this.#host.known(lease)
+    return info === undefined || this.#host.hasLapsed(info) ? undefined : info
+  }
+
+  // ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** @param served as it was when the last claim was sent: what was taken before its answer is news that belongs to a vacancy before it */
+  #hear(queue: LeaseWaiters, { change, atMs }: Heard, served: number = queue.ticket.served): void {
+    if (change.kind === 'vacated') {
+      queue.openings++
+      queue.openedMs = atMs
+      return
+    }
+    const { ticket, claim } = queue
+    const { place, durationMs } = change
+    // Other tickets are old news, or not the business of this waiter.
+    if (place <= served || place >= ticket.place) return
+    noteServed(ticket, place)
+    queue.openings = Math.max(0, queue.openings - 1)
+    queue.releasedMs = NEVER
+    claim.dueMs = Math.min(claim.dueMs, atMs + 1 + lapseWindowMs(durationMs) + this.#turnMs(queue))
+  }
+
+  // ── times ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #claimDueMs(queue: LeaseWaiters): number {
+    const { claim, vacantMs } = queue
+    return vacantMs === NEVER ? claim.dueMs : Math.min(claim.dueMs, vacantMs + this.#turnMs(queue))
+  }
+
+  /** How long after a vacancy the first waiter claims. One whose time is short uses half of it: better out of turn than never. */
+  #turnMs({ ticket, tookMs, waiters }: LeaseWaiters): number {
+    const turnMs = untilTurnMs(ticket, tookMs)
+    const [first] = waiters
+    if (turnMs === 0 || first === undefined) return turnMs
+    return Math.max(0, Math.min(turnMs, (first.endMs - this.#host.clock.monotonic()) / 2))
+  }
+
+  /** When the first waiter claims if nothing is heard. */
+  #claimRestMs(queue: LeaseWaiters): number {
+    const { clock, maxSleepMs } = this.#host
+    const nowMs = clock.monotonic()
+    let delayMs = maxSleepMs
+    for (const lease of queue.leases) {
+      // Vacant, and yet refused: others were ahead in the queue, or it was another's at that moment.
+      const pauseMs = queue.ticket.place > 0 && queue.misses <= 1 ? 1 : 1 + backoffMs(Math.max(1, queue.misses), maxSleepMs)
+      delayMs = Math.min(delayMs, (this.#untilLapseMs(lease, queue.claim) ?? pauseMs) + this.#turnMs(queue))
+    }
+    return Math.min(nowMs + delayMs, queue.claim.sentMs + maxSleepMs)
+  }
+
+  /** When those who watch are read for if nothing is heard. What has lapsed tells nothing new by itself. */
+  #readRestMs(queue: LeaseWaiters): number {
+    const { clock, maxSleepMs } = this.#host
+    if (queue.watchers.length + queue.observers.length === 0) return NEVER
+    const delayMs = this.#untilLapseMs(queue.leases[0] as string, queue.read) ?? (queue.watchers.length > 0 ? 1 + backoffMs(1) : NEVER)
+    return Math.min(clock.monotonic() + delayMs, queue.read.sentMs + maxSleepMs)
+  }
+
+  /** After how long what is known of this lease is over for certain; undefined: it is vacant, or has lapsed. */
+  #untilLapseMs(lease: string, { pauseMs }: Look): number | undefined {
+    const info = this.#held(lease)
+    if (info === undefined) return undefined
+    // One millisecond past the latest instant: the boundary itself still belongs to the holder.
+    const leftMs = 1 + (info.lapsesInMs?.() ?? info.expiry.toMillis() - this.#host.clock.now())
+    if (leftMs <= 0 && info.pinned) return NEVER
+    return Math.max(1, leftMs, pauseMs)
+  }
+
+  // ── a wait that runs out ──────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whether the store, or a Hold of this process, says that another has the lease. */
+  #isDenied({ heldMs }: LeaseWaiters, { joinedMs, request: { leases, holder } }: Waiter): boolean {
+    if (heldMs >= joinedMs) return true
+    return leases.every((lease) => {
+      const here = this.#host.holderHere(lease)
+      return here !== undefined && here !== holder
+    })
+  }
+
+  /** Half of the waiter's time is over: the store is asked, unless it has said something or is being asked again and again. */
+  #askFor(queue: LeaseWaiters, waiter: Waiter): void {
+    const { claim, read } = queue
+    if (waiter.claiming || claim.failures + read.failures > 0 || this.#isDenied(queue, waiter)) return
+    queue.isAsked = true
+    void this.#look(queue)
+  }
+
+  #inVain(queue: LeaseWaiters, waiter: Waiter): Error {
+    const { request, failure, claiming } = waiter
+    if (failure !== undefined) return failure
+    if (!claiming && this.#isDenied(queue, waiter)) return this.#host.denied(request)
+    const { leases, holder } = request
+    const what = leases.length === 1 ? `lease "${leases[0]}"` : `any of ${leases.length} leases`
+    const message = `no answer to a claim of ${what} before the wait ran out`
+    return new ErrUnknown(message, { lease: leases[0], holder, reason: 'no answer', cause: queue.failure })
+  }
+}
+
+const AT_ONCE = Number.NEGATIVE_INFINITY
+const NEVER = Number.POSITIVE_INFINITY
+const NONE: readonly LeaseWaiters[] = []
+/** So many looks in a row, each so soon after the one before, are a loop. */
+const CROWD = 5
+const CROWDED_MS = 10
+const LONGEST_PAUSE_MS = 1_000
+
+/** A hint about one lease. */
+export type LeaseHint =
+  | { readonly kind: 'changed'; readonly lease: string }
+  | { readonly kind: 'vacated'; readonly lease: string }
+  | Extract<LeaseChange, { readonly kind: 'taken' }>
+
+/** Wants to see the lease vacant. */
+interface VacancyWatcher {
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
+}
+
+interface Observer {
+  readonly report: (info: Info | undefined) => void
+  readonly fail: (error: unknown) => void
+}
+
+/** Wants to hold the lease. */
+interface Waiter {
+  readonly request: WaitRequest
+  readonly joinedMs: number
+  readonly endMs: number
+  /** Aborts when it stops waiting: a claim in flight is given up. */
+  readonly giveUp: AbortController
+  /** What its last claim met, when that was neither a grant nor a denial. */
+  failure: ErrUnknown | undefined
+  /** A claim of this waiter is in flight. */
+  claiming: boolean
+  readonly resolve: (hold: Hold) => void
+  readonly reject: (error: unknown) => void
+}
+
+/** One of the two kinds of looks of one queue. */
+class Look {
+  dueMs = NEVER
+  /** When the last one was sent. */
+  sentMs = AT_ONCE
+  /** In a row. */
+  failures = 0
+  /** Looks in a row that came on the heels of the one before. */
+  #crowded = 0
+
+  /** What becomes due from now on is due after this look. */
+  begin(nowMs: number): void {
+    this.#crowded = nowMs - this.sentMs < Math.max(CROWDED_MS, 2 * this.pauseMs) ? this.#crowded + 1 : 0
+    this.dueMs = NEVER
+    this.sentMs = nowMs
+  }
+
+  /** Before the next look for a lapse: a clock that stands still, here or in the store, promises one in a moment for ever. */
+  get pauseMs(): number {
+    return this.#crowded < CROWD ? 0 : Math.min(LONGEST_PAUSE_MS, 2 ** (this.#crowded - CROWD))
+  }
+}
+
+/** Those who wait for one lease, or for any of several. */
+class LeaseWaiters implements Deadline {
+  wakeAtMs = -1
+  slot = 0
+  readonly name: string
+  readonly leases: readonly string[]
+  readonly watchers: VacancyWatcher[] = []
+  readonly observers: Observer[] = []
+  readonly waiters: Waiter[] = []
+  readonly read = new Look()
+  readonly claim = new Look()
+  looking = false
+  /** A waiter needs an answer of the store. */
+  isAsked = false
+  /** The ticket of the first waiter; the next one inherits it. */
+  ticket: Turn = noTurn()
+  /** How long the last claim took. */
+  tookMs = 0
+  /** Vacancies heard of since the last claim was sent, less those taken; the last of them was heard of at `openedMs`. */
+  openings = 0
+  openedMs = NEVER
+  /** When a Hold of this process ended, since the last claim was sent. */
+  releasedMs = NEVER
+  /** What is heard while a claim is in flight; undefined: none is. */
+  heard: Heard[] | undefined
+  /** When the last look was sent that found all of the leases held. */
+  heldMs = AT_ONCE
+  /** Claims in a row that were refused though one of them is vacant. */
+  misses = 0
+  /** What the last look met that failed. */
+  failure: unknown
+  readonly #look: (self: LeaseWaiters) => void
+
+  constructor(name: string, leases: readonly string[], look: (self: LeaseWaiters) => void) {
+    this.name = name
+    this.leases = leases
+    this.#look = look
+  }
+
+  get isEmpty(): boolean {
+    return this.watchers.length + this.observers.length + this.waiters.length === 0
+  }
+
+  /** Since when the lease is said to be vacant; NEVER: it is not. */
+  get vacantMs(): number {
+    return this.openings === 0 ? this.releasedMs : Math.min(this.openedMs, this.releasedMs)
+  }
+
+  /** Whether anybody waits for a read. */
+  get isRead(): boolean {
+    return this.watchers.length + this.observers.length > 0
+  }
+
+  wake(): void {
+    this.#look(this)
+  }
+
+  /** The next waiter starts anew, without a ticket. */
+  forgetTurn(): void {
+    this.ticket = noTurn()
+    this.forgetVacancy()
+    this.misses = 0
+    this.claim.dueMs = NEVER
+    this.claim.failures = 0
+  }
+
+  /** A Hold of this process has the lease: its end is reported. */
+  waitForHold(untilMs: number): void {
+    this.forgetVacancy()
+    this.claim.dueMs = untilMs
+  }
+
+  forgetVacancy(): void {
+    this.openings = 0
+    this.releasedMs = NEVER
+  }
+
+  /** Ends all waits. */
+  end(error: unknown): void {
+    for (const watcher of this.watchers.splice(0)) watcher.reject(error)
+    for (const observer of this.observers.splice(0)) observer.fail(error)
+    for (const waiter of this.waiters.splice(0)) waiter.reject(error)
+  }
+}
+
+interface Heard {
+  readonly change: Exclude<LeaseHint, { readonly kind: 'changed' }>
+  readonly atMs: number
+}
+
+/** No later look will do better. */
+function isFinal(error: unknown): boolean {
+  return error instanceof ErrUnknown && error.reason === 'closed'
+}
+
+function remove<T>(list: T[], item: T): boolean {
+  const index = list.indexOf(item)
+  if (index >= 0) list.splice(index, 1)
+  return index >= 0
+}

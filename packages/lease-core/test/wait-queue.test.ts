@@ -1,0 +1,88 @@
+import { expect } from 'chai'
+import { TimerQueue } from '#src/timer-queue.ts'
+import { ErrClaimDenied } from '#src/errors.ts'
+import type { Hold } from '#src/hold.ts'
+import { noTurn, passOver, untilTurnMs } from '#src/line.ts'
+import { parseHoldOptions } from '#src/options.ts'
+import { TestClock, track } from '#src/testing/index.ts'
+import { WaitQueue, type WaitQueueHost, type WaitRequest } from '#src/wait-queue.ts'
+
+/** A queue whose host holds nothing, knows nothing, and answers claims as the test says. */
+function queueOf(claim: (request: WaitRequest) => Promise<Hold>, host: Partial<WaitQueueHost> = {}): { clock: TestClock; queue: WaitQueue; claims: string[] } {
+  const clock = new TestClock()
+  const claims: string[] = []
+  const queue = new WaitQueue({
+    clock,
+    timers: new TimerQueue(clock),
+    maxSleepMs: 60_000,
+    known: () => undefined,
+    hasLapsed: () => false,
+    read: () => Promise.resolve(),
+    holderHere: () => undefined,
+    acquire: (request) => {
+      claims.push(request.holder)
+      return claim(request)
+    },
+    denied: ({ holder }) => new ErrClaimDenied('denied', { holder }),
+    retrying: () => {},
+    ...host,
+  })
+  return { clock, queue, claims }
+}
+
+function request(holder: string, wait: number | boolean = true): WaitRequest {
+  return { leases: ['db'], holder, options: parseHoldOptions({ duration: 30_000, wait }, []) }
+}
+
+describe('WaitQueue', () => {
+  it('ends the wait of one whose own holder is refused the lease because it has it, and of no other', async () => {
+    const { clock, queue, claims } = queueOf(({ holder }) =>
+      Promise.reject(new ErrClaimDenied('held', { holder, currentHolder: 'a' })),
+    )
+    const [other, own, next] = ['b', 'a', 'c'].map((holder) => track(queue.contend(request(holder)).outcome))
+    await clock.settle()
+    expect([other?.state, own?.state, next?.state, claims[0]]).to.deep.equal(['pending', 'pending', 'pending', 'b'])
+    queue.close(new Error('over'))
+
+    const alone = queueOf(({ holder }) => Promise.reject(new ErrClaimDenied('held', { holder, currentHolder: 'a' })))
+    const wait = track(alone.queue.contend(request('a')).outcome)
+    await alone.clock.settle()
+    expect(wait.error).to.be.instanceOf(ErrClaimDenied)
+  })
+
+  it('pauses longer and longer while a store refuses what seems vacant', async () => {
+    const { clock, queue, claims } = queueOf(({ holder }) => Promise.reject(new ErrClaimDenied('no', { holder })))
+    const { leave } = queue.contend(request('a'))
+    await clock.advance(60_000)
+    expect(claims.length).to.be.lessThan(60)
+    leave(new Error('enough'))
+    expect(clock.pending).to.equal(0)
+  })
+
+  it('asks for the next waiter when the claim of the first met an unexpected error', async () => {
+    let fails = true
+    const { clock, queue, claims } = queueOf(() => (fails ? Promise.reject(new Error('a bug')) : new Promise(() => {})))
+    const first = track(queue.contend(request('a')).outcome)
+    await clock.settle()
+    fails = false
+    void queue.contend(request('b'))
+    await clock.settle()
+    expect([first.state, claims]).to.deep.equal(['rejected', ['a', 'b']])
+    queue.close(new Error('over'))
+  })
+})
+
+describe('passOver', () => {
+  it('halves those who are thought to be ahead, until nobody is', () => {
+    const turn = { place: 11, served: 0 }
+    const delays: number[] = []
+    for (let round = 0; round < 6; round++) {
+      delays.push(untilTurnMs(turn, 0))
+      passOver(turn)
+    }
+    expect(delays).to.deep.equal([200, 100, 40, 20, 0, 0])
+    const none = noTurn()
+    passOver(none)
+    expect(none).to.deep.equal({ place: 0, served: 0 })
+  })
+})
