@@ -414,6 +414,8 @@ for (const store of stores()) {
       await store.until('the other to have led', () => changes.includes('deselect resigned'))
       await resigned
       await a.stop()
+      // Between the two nobody led, and an observer may have seen that.
+      if (changes[1] === 'change undefined undefined') changes.splice(1, 1)
       expect(changes.slice(0, 5)).to.deep.equal([
         'change value of a a',
         'change value of b b',
