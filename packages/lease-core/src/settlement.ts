@@ -28,10 +28,20 @@ export interface Settled {
 }
 
 /** Why no more is learned about an operation. `doubt` is undefined where the store certainly never saw it. */
-export interface Unsettled {
+export class Unsettled extends Error {
   readonly error: unknown
   readonly sent: Op
   readonly doubt: InDoubt | undefined
+
+  constructor(error: unknown, sent: Op, doubt: InDoubt | undefined) {
+    const limit = Error.stackTraceLimit
+    Error.stackTraceLimit = 0
+    super('unsettled')
+    Error.stackTraceLimit = limit
+    this.error = error
+    this.sent = sent
+    this.doubt = doubt
+  }
 }
 
 export interface SettlementListener {
@@ -108,7 +118,7 @@ export class Settlement {
     const startedMs = clock.monotonic()
     let sent = op
     let doubt: InDoubt | undefined
-    const unsettledBy = (error: unknown): Unsettled => ({ error, sent, doubt })
+    const unsettledBy = (error: unknown): Unsettled => new Unsettled(error, sent, doubt)
     let failures = 0
     let lates = 0
     for (let tries = 1; ; tries++) {

@@ -530,10 +530,9 @@ export class SubstrateClient implements Client {
   #inspectOnce(): void {
     if (this.#inspectAfter === Number.POSITIVE_INFINITY || this.#inspectAfter-- > 0) return
     this.#inspectAfter = Number.POSITIVE_INFINITY
-    const { inspect } = this.#substrate
-    if (inspect === undefined) return
+    if (this.#substrate.inspect === undefined) return
     this.#link
-      .call((call) => inspect.call(this.#substrate, call))
+      .call((call) => this.#substrate.inspect?.(call) ?? Promise.resolve([]))
       .then(
         (warnings) => warnings.forEach((warning) => this.events.emit({ type: 'warning', ...warning })),
         () => {

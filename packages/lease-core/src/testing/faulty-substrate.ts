@@ -197,9 +197,8 @@ export class FaultySubstrate implements Substrate {
     if (inner.claimAny !== undefined && options.claimAny !== false) {
       this.claimAny = (op, call) => this.#claimAny(op, call)
     }
-    const { time } = inner
-    if (time !== undefined) {
-      this.time = (call) => this.#roundTrip([{ kind: 'time', leases: [] }], call, (inward) => time.call(inner, inward))
+    if (inner.time !== undefined) {
+      this.time = (call) => this.#roundTrip([{ kind: 'time', leases: [] }], call, async (inward) => (await inner.time?.(inward)) ?? 0)
     }
     if (inner.inspect !== undefined) {
       this.inspect = (call) =>
