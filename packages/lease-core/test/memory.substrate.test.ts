@@ -427,7 +427,7 @@ describe('MemorySubstrate: what comes late does nothing', () => {
     const clock = new TestClock()
     let behindMs = 0
     const setBack = {
-      boot: () => clock.boot(),
+
       now: () => clock.now(),
       setTimer: () => ({ cancel() {} }),
       monotonic: () => clock.monotonic() - behindMs,
