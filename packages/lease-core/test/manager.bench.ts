@@ -9,6 +9,8 @@ export interface BenchOptions {
   readonly wire?: FaultySubstrateOptions
   readonly time?: TestClockOptions
   readonly maxSleep?: ManagerConfig['maxSleep']
+  /** Whether the store has a clock. @default true */
+  readonly serverClock?: boolean
 }
 
 /** One process: a manager with a client of its own. */
@@ -30,7 +32,7 @@ export class Bench implements Process {
   constructor(options: BenchOptions = {}) {
     this.#options = options
     this.clock = new TestClock(options.time)
-    this.store = new MemoryStore({ clock: this.clock })
+    this.store = new MemoryStore({ clock: this.clock, serverClock: options.serverClock ?? true })
     const { wire, client, manager } = this.other()
     this.wire = wire
     this.client = client

@@ -1,0 +1,218 @@
+/** Requests that arrive when nobody waits for them any more, on stores with a clock and without. */
+import { expect } from 'chai'
+import { ErrInvalid, ErrUnknown } from '#src/errors.ts'
+import type { Info, TermAware } from '#src/lease.ts'
+import { track } from '#src/testing/index.ts'
+import { Bench, rejection } from './manager.bench.ts'
+
+const request = { holder: 'a', duration: 60_000 }
+
+for (const serverClock of [true, false]) {
+  describe(`SubstrateClient: late requests, on a store ${serverClock ? 'with' : 'without'} a clock`, () => {
+    const open = (): Bench => new Bench({ serverClock })
+
+    it('a claim that was given up opens no term when it arrives, after one that was granted and released', async () => {
+      const bench = open()
+      bench.wire.delay(8_000, { kind: 'claim', times: 1 })
+      await bench.clock.drive(bench.client.claimLease('db', request)) // at the second attempt
+      await bench.client.releaseLease('db', 'a')
+      await bench.clock.advance(20_000)
+      expect(bench.holder()).to.equal(undefined)
+    })
+
+    it('a claim that was refused after an attempt in doubt leaves no term behind', async () => {
+      const bench = open()
+      const other = bench.other()
+      await other.client.claimLease('db', { ...request, holder: 'b' })
+      bench.wire.loseRequest({ kind: 'claim', times: 1 }) // in doubt at once
+      bench.wire.delay(3_000, { kind: 'claim', times: 1 }) // and on its way
+      const claim = track(bench.client.claimLease('db', request))
+      await bench.clock.settle()
+      await other.client.releaseLease('db', 'b')
+      await bench.clock.advance(20_000)
+      if (claim.state === 'fulfilled') expect(bench.holder()).to.equal('a')
+      else expect(bench.holder()).to.equal(undefined)
+    })
+
+    it('a claim that ended in doubt is withdrawn, when it was executed and when it is executed in the end', async () => {
+      const bench = open()
+      const lost = bench.wire.loseReply({ kind: 'claim' })
+      await rejection(bench.clock.drive(bench.client.claimLease('db', request)), ErrUnknown)
+      lost.heal()
+      await bench.clock.advance(20_000)
+      expect(bench.holder()).to.equal(undefined)
+    })
+
+    it('a withdrawal leaves the term alone that the same holder has claimed since', async () => {
+      const bench = open()
+      const lost = bench.wire.loseReply({ kind: ['claim', 'release'] })
+      await rejection(bench.clock.drive(bench.manager.claim('db', 'a', 60_000)), ErrUnknown)
+      lost.heal()
+      const hold = await bench.clock.drive(bench.manager.hold('db', 'a', { duration: 60_000 }))
+      await bench.clock.advance(20_000)
+      expect([hold.held, bench.holder()]).to.deep.equal([true, 'a'])
+      await bench.manager.stop()
+    })
+
+    it('a late release ends no later term of its holder, by name or by term', async () => {
+      const bench = open()
+      for (const known of [false, true]) {
+        if (known) await bench.client.claimLease('db', request)
+        else await bench.other().client.claimLease('db', request)
+        bench.wire.delay(8_000, { kind: 'release', times: 1 })
+        await bench.clock.drive(bench.client.releaseLease('db', 'a'))
+        await bench.client.claimLease('db', request)
+        const fencingToken = bench.fencingToken()
+        await bench.clock.advance(20_000)
+        expect(bench.fencingToken()).to.equal(fencingToken)
+        await bench.client.releaseLease('db', 'a')
+      }
+    })
+
+    it('a late unpin removes no later pin, and a late pin does not come back', async () => {
+      const bench = open()
+      await bench.client.pinLease('db', 'e')
+      bench.wire.delay(8_000, { kind: 'unpin', times: 1 })
+      await bench.clock.drive(bench.client.unpinLease('db', 'e'))
+      await bench.client.pinLease('db', 'e')
+      await bench.clock.advance(20_000)
+      expect([...(await bench.client.pinned()).keys()]).to.deep.equal(['db'])
+      bench.wire.delay(8_000, { kind: 'pin', times: 1 })
+      await bench.clock.drive(bench.client.pinLease('other', 'e'))
+      await bench.client.unpinLease('other', 'e')
+      await bench.clock.advance(20_000)
+      expect([...(await bench.client.pinned()).keys()]).to.deep.equal(['db'])
+    })
+
+    it('a pin of unknown outcome does not come after its withdrawal', async () => {
+      const bench = open()
+      bench.wire.delay(3_000, { kind: 'pin', times: 4 })
+      const controller = new AbortController()
+      const pinned = track(bench.client.pinLease('db', 'e', { signal: controller.signal }))
+      await bench.clock.settle()
+      bench.wire.loseReply({ kind: 'pin' })
+      controller.abort(new Error('enough'))
+      await bench.clock.drive(bench.client.unpinLease('db', 'e'))
+      await bench.clock.advance(20_000)
+      expect(pinned.state).to.equal('rejected')
+      expect((await bench.client.pinned()).size).to.equal(0)
+    })
+
+    it('an extension of a term that another client opened adopts it; one of its own does not', async () => {
+      const bench = open()
+      const other = bench.other()
+      const nonce = (): string | undefined => (bench.client.leases().get('db') as Info & TermAware).nonce
+      await other.client.claimLease('db', request)
+      await bench.client.extendLease('db', request)
+      const adopted = nonce()
+      await bench.client.extendLease('db', request)
+      expect(nonce()).to.equal(adopted)
+      const { fencingToken } = other.client.leases().get('db') as Info
+      const mine = (other.client.leases().get('db') as Info & TermAware).nonce
+      expect(mine).not.to.equal(adopted)
+      await rejection(other.client.releaseLease('db', 'a', { term: { fencingToken, nonce: mine } }), ErrInvalid)
+      expect(bench.holder()).to.equal('a')
+    })
+  })
+}
+
+describe('SubstrateClient: deadlines', () => {
+  it('an operation that always comes too late is ErrUnknown', async () => {
+    const bench = new Bench()
+    await bench.client.claimLease('db', request)
+    bench.wire.delay(6_000, { kind: 'extend' })
+    await rejection(bench.clock.drive(bench.client.extendLease('db', request)), ErrUnknown)
+  })
+
+  it('a store whose clock was set forward is asked again with its new time', async () => {
+    const bench = new Bench()
+    await bench.client.claimLease('db', request)
+    await bench.clock.advance(60_000)
+    await bench.client.claimLease('db', request)
+    expect(bench.holder()).to.equal('a')
+  })
+})
+
+describe('SubstrateClient: an answer counts from its request', () => {
+  it('a refusal that was overtaken by a newer answer does not hide it', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.client.claimLease('db', { holder: 'b', duration: 60_000 })
+    bench.wire.delay(100, { kind: 'claim', at: 'reply' })
+    const claim = track(bench.client.claimLease('db', request))
+    await bench.clock.settle()
+    await other.client.releaseLease('db', 'b')
+    await other.client.claimLease('db', { holder: 'c', duration: 60_000 })
+    await bench.client.refresh(['db'])
+    await bench.clock.advance(100)
+    expect(claim.error).to.be.instanceOf(ErrInvalid)
+    expect(bench.client.leases().get('db')?.holder).to.equal('c')
+  })
+
+  it('a read that was sent before a release was answered does not bring its term back', async () => {
+    const bench = new Bench()
+    await bench.client.claimLease('db', request)
+    bench.wire.delay(100, { kind: 'read', at: 'reply' })
+    const read = track(bench.client.refresh())
+    await bench.clock.settle()
+    await bench.client.releaseLease('db', 'a')
+    await bench.clock.advance(100)
+    expect(read.state).to.equal('fulfilled')
+    expect(bench.client.leases().size).to.equal(0)
+  })
+
+  it('a renewal that was answered after the release of its term does not bring it back', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', { duration: 30_000 })
+    bench.wire.delay(100, { kind: 'extend', at: 'reply' })
+    await bench.clock.advance(10_000)
+    await hold.release()
+    await bench.clock.advance(1_000)
+    expect(bench.client.leases().size).to.equal(0)
+    await bench.manager.stop()
+  })
+
+  it('within a term the end that is known does not go back', async () => {
+    const bench = new Bench()
+    await bench.client.claimLease('db', { holder: 'a', duration: 10_000 })
+    bench.wire.delay(100, { kind: 'read', at: 'reply' })
+    const read = track(bench.client.refresh(['db']))
+    await bench.clock.settle()
+    await bench.client.extendLease('db', { holder: 'a', duration: 60_000, value: 'v' })
+    const { expiry } = bench.client.leases().get('db') as Info
+    await bench.clock.advance(100)
+    expect(read.state).to.equal('fulfilled')
+    expect(bench.client.leases().get('db')?.value).to.equal('v')
+    expect(bench.client.leases().get('db')?.expiry.toMillis()).to.equal(expiry.toMillis())
+  })
+
+  it('a lease whose holding was about to lapse when the store answered was not vacant', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const other = bench.other()
+    const hold = await other.manager.hold('db', 'b', { duration: 1_000 })
+    bench.wire.delay(1_500, { kind: 'read', at: 'reply' })
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.advance(20_000)
+    expect([hold.held, waiting.state]).to.deep.equal([true, 'pending'])
+    await Promise.all([bench.manager.stop(), other.manager.stop()])
+  })
+})
+
+describe('SubstrateClient.close', () => {
+  it('gives up every call in flight, and leaves no timer; the reason is closed', async () => {
+    const bench = new Bench()
+    const hang = bench.wire.hang()
+    const calls = [
+      track(bench.client.claimLease('one', request)),
+      track(bench.client.refresh()),
+      track(bench.client.pinLease('two', 'e')),
+      track(bench.client.pinned()),
+    ]
+    await bench.clock.settle()
+    await bench.client.close()
+    await bench.clock.settle()
+    for (const { error } of calls) expect(error).to.be.instanceOf(ErrUnknown).and.include({ reason: 'closed' })
+    expect([bench.clock.pending, bench.wire.inFlight]).to.deep.equal([0, 0])
+    hang.heal()
+  })
+})
