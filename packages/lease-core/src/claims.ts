@@ -257,7 +257,12 @@ export function exhausted(
   { holder, cause }: { readonly holder?: string; readonly cause?: unknown } = {},
 ): ErrUnknown {
   const message = `could not ${operation} lease "${lease}": its state changed under each of ${MAX_ATTEMPTS} attempts`
-  return new ErrUnknown(message, { lease, holder, reason: 'retries exhausted', ...(cause === undefined ? {} : { cause }) })
+  return new ErrUnknown(message, {
+    lease,
+    holder,
+    reason: 'retries exhausted',
+    ...(cause === undefined ? {} : { cause }),
+  })
 }
 
 /** Of a term that was over before anybody saw it. */

@@ -192,7 +192,10 @@ export class SubstrateClient implements Client {
       let delayMs: number
       try {
         const op = { leases, holder, durationMs, value, announce, nonce: claim.nonce, lapsed }
-        const { outcome, lease, holdings } = await this.#link.call((call) => send(op, call), this.#trips.timeoutMsOf(op))
+        const { outcome, lease, holdings } = await this.#link.call(
+          (call) => send(op, call),
+          this.#trips.timeoutMsOf(op),
+        )
         if (outcome === 'granted' || outcome === 'refused') {
           const answered = this.#time.read()
           const unclear: string[] = []
@@ -378,7 +381,12 @@ export class SubstrateClient implements Client {
   pinLease(lease: string, entity: string, options?: ClientCallOptions): Promise<void> {
     return this.#start(options, (signal) => {
       checkNames({ lease, entity })
-      return this.#demand(lease, signal, () => ({ kind: 'pin', lease, entity, generation: this.#settlement.newNonce() }))
+      return this.#demand(lease, signal, () => ({
+        kind: 'pin',
+        lease,
+        entity,
+        generation: this.#settlement.newNonce(),
+      }))
     })
   }
 

@@ -485,7 +485,8 @@ export class WaitQueue {
     let delayMs = maxSleepMs
     for (const lease of queue.leases) {
       // Vacant, and yet refused: others were ahead in the queue, or it was another's at that moment.
-      const pauseMs = queue.ticket.place > 0 && queue.misses <= 1 ? 1 : 1 + backoffMs(Math.max(1, queue.misses), maxSleepMs)
+      const pauseMs =
+        queue.ticket.place > 0 && queue.misses <= 1 ? 1 : 1 + backoffMs(Math.max(1, queue.misses), maxSleepMs)
       delayMs = Math.min(delayMs, (this.#untilLapseMs(lease, queue.claim) ?? pauseMs) + this.#turnMs(queue))
     }
     return Math.min(nowMs + delayMs, queue.claim.sentMs + maxSleepMs)
@@ -495,7 +496,9 @@ export class WaitQueue {
   #readRestMs(queue: LeaseWaiters): number {
     const { clock, maxSleepMs } = this.#host
     if (queue.watchers.length + queue.observers.length === 0) return NEVER
-    const delayMs = this.#untilLapseMs(queue.leases[0] as string, queue.read) ?? (queue.watchers.length > 0 ? 1 + backoffMs(1) : NEVER)
+    const delayMs =
+      this.#untilLapseMs(queue.leases[0] as string, queue.read) ??
+      (queue.watchers.length > 0 ? 1 + backoffMs(1) : NEVER)
     return Math.min(clock.monotonic() + delayMs, queue.read.sentMs + maxSleepMs)
   }
 

@@ -45,7 +45,8 @@ describe('Manager.observe: what becomes of a lease', () => {
       () => manager.claim('db', 'a', 60_000, { value: 'v', announce: true }),
       () => manager.claim('db', 'a', 90_000, { announce: true }),
       () => manager.pin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'w', announce: true })),
-      () => manager.unpin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'x', announce: true })),
+      () =>
+        manager.unpin('db', 'operator').then(() => manager.claim('db', 'a', 90_000, { value: 'x', announce: true })),
       () => manager.release('db', 'a'),
       () => manager.claim('db', 'a', 60_000, { announce: true }),
       () => manager.release('db', 'a'),
@@ -253,7 +254,8 @@ describe('Manager.observe: what an observation leaves behind', () => {
       await observing.next()
       const waiting = [track(observing.next()), track(observing.next())]
       await bench.clock.settle()
-      if (end === 'return') expect(await observing.return(undefined as never)).to.deep.equal({ done: true, value: undefined })
+      if (end === 'return')
+        expect(await observing.return(undefined as never)).to.deep.equal({ done: true, value: undefined })
       else if (end === 'dispose') await observing[Symbol.asyncDispose]()
       else expect(await rejection(observing.throw(new RangeError('mine')), RangeError)).to.include({ message: 'mine' })
       await bench.clock.settle()
@@ -348,7 +350,10 @@ describe('Manager.observe: a lease that has lapsed and is still there', () => {
     const store = new MemoryStore({ clock, serverClock: false })
     const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock })
     const manager = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
-    const other = new Manager({ client: new SubstrateClient({ substrate: new MemorySubstrate({ store }), clock }), clock })
+    const other = new Manager({
+      client: new SubstrateClient({ substrate: new MemorySubstrate({ store }), clock }),
+      clock,
+    })
     for (const pinned of [false, true]) {
       await other.claim('db', 'dead', 1_000)
       if (pinned) await other.pin('db', 'operator')
@@ -375,7 +380,12 @@ describe('Manager.observe: a lease that has lapsed and is still there', () => {
     ]
     for (const start of starts) {
       const leases = { db: almost }
-      const denied = { call: 'claimLease', times: Number.POSITIVE_INFINITY, throws: new ErrInvalid('held'), leases } as const
+      const denied = {
+        call: 'claimLease',
+        times: Number.POSITIVE_INFINITY,
+        throws: new ErrInvalid('held'),
+        leases,
+      } as const
       const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases }, denied])
       const manager = new Manager({ client, clock })
       const waiting = track(start(manager))

@@ -427,7 +427,6 @@ describe('MemorySubstrate: what comes late does nothing', () => {
     const clock = new TestClock()
     let behindMs = 0
     const setBack = {
-
       now: () => clock.now(),
       setTimer: () => ({ cancel() {} }),
       monotonic: () => clock.monotonic() - behindMs,

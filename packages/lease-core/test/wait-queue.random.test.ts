@@ -116,7 +116,11 @@ class Life {
     this.#faults = faults
     this.#managers = Array.from({ length: 4 }, () => {
       const substrate = new SlowSubstrate(this.#store, this.#clock, random, faults)
-      return new Manager({ client: new SubstrateClient({ substrate, clock: this.#clock }), clock: this.#clock, maxSleep: { hours: 1 } })
+      return new Manager({
+        client: new SubstrateClient({ substrate, clock: this.#clock }),
+        clock: this.#clock,
+        maxSleep: { hours: 1 },
+      })
     })
   }
 
@@ -138,12 +142,15 @@ class Life {
           const waitedMs = this.#clock.monotonic() - sinceMs
           this.longestMs = Math.max(this.longestMs, waitedMs)
           if (waitedMs > BOUND_MS) {
-            throw new Error(`${waiter.what} waits for "${lease}", vacant for ${waitedMs} ms: ${JSON.stringify(this.#faults)}\n${this.#log.slice(-60).join('\n')}`)
+            throw new Error(
+              `${waiter.what} waits for "${lease}", vacant for ${waitedMs} ms: ${JSON.stringify(this.#faults)}\n${this.#log.slice(-60).join('\n')}`,
+            )
           }
         }
       }
     }
-    for (const controller of [...this.#observing, ...[...this.#waiting].map((waiting) => waiting.controller)]) controller.abort(new Error('over'))
+    for (const controller of [...this.#observing, ...[...this.#waiting].map((waiting) => waiting.controller)])
+      controller.abort(new Error('over'))
     await this.#clock.advance(2_000)
     for (const manager of this.#managers) await manager.stop()
     await Promise.all(this.#work)
@@ -181,7 +188,9 @@ class Life {
       }
       this.#waiting.add(waiting)
       if (kind === 'see') return await manager.waitUntilExpired(lease, { signal })
-      const hold = await (kind === 'any' ? manager.holdAny(LEASES, holder, options) : manager.hold(lease, holder, options))
+      const hold = await (kind === 'any'
+        ? manager.holdAny(LEASES, holder, options)
+        : manager.hold(lease, holder, options))
       this.grants++
       this.#waiting.delete(waiting)
       this.#say(`${waiting.what} got ${hold.lease}`)

@@ -8,7 +8,10 @@ import { TestClock, track } from '#src/testing/index.ts'
 import { WaitQueue, type WaitQueueHost, type WaitRequest } from '#src/wait-queue.ts'
 
 /** A queue whose host holds nothing, knows nothing, and answers claims as the test says. */
-function queueOf(claim: (request: WaitRequest) => Promise<Hold>, host: Partial<WaitQueueHost> = {}): { clock: TestClock; queue: WaitQueue; claims: string[] } {
+function queueOf(
+  claim: (request: WaitRequest) => Promise<Hold>,
+  host: Partial<WaitQueueHost> = {},
+): { clock: TestClock; queue: WaitQueue; claims: string[] } {
   const clock = new TestClock()
   const claims: string[] = []
   const queue = new WaitQueue({

@@ -1,5 +1,17 @@
 /** Short words for operations on a substrate, for what becomes of them, and for waiting. */
-import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Substrate, UnpinOp, Verdict } from 'lease-core'
+import type {
+  Call,
+  ClaimOp,
+  ExpireOp,
+  ExtendOp,
+  Holding,
+  Op,
+  PinOp,
+  ReleaseOp,
+  Substrate,
+  UnpinOp,
+  Verdict,
+} from 'lease-core'
 import { until } from 'lease-servers'
 
 /** How long an operation may take that must succeed: longer than any machine stalls. */

@@ -453,7 +453,8 @@ export class MemoryNamespace {
       const old = term !== undefined && nowMs - term.openedMs > LONGEST_DEADLINE_MS
       if (old && this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
     }
-    for (const lease of this.#lines.keys()) if (this.#lineOf(lease) !== undefined && !this.#terms.has(lease)) this.#lines.delete(lease)
+    for (const lease of this.#lines.keys())
+      if (this.#lineOf(lease) !== undefined && !this.#terms.has(lease)) this.#lines.delete(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
   }
 

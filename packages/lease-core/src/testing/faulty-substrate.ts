@@ -198,7 +198,8 @@ export class FaultySubstrate implements Substrate {
       this.claimAny = (op, call) => this.#claimAny(op, call)
     }
     if (inner.time !== undefined) {
-      this.time = (call) => this.#roundTrip([{ kind: 'time', leases: [] }], call, async (inward) => (await inner.time?.(inward)) ?? 0)
+      this.time = (call) =>
+        this.#roundTrip([{ kind: 'time', leases: [] }], call, async (inward) => (await inner.time?.(inward)) ?? 0)
     }
     if (inner.inspect !== undefined) {
       this.inspect = (call) =>
