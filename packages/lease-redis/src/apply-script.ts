@@ -53,25 +53,32 @@ anyPinned = anyPinned > 0
 
 -- Above every token so far and above the clock: rising when the counter is lost, and when the clock has gone back. Then what
 -- the stamp has to say of the time: nothing where the token is that, but for the length of a batch.
-local micros, last, reserved = fmt(us), 0, 0
+local last, reserved = 0, 0
 local function nextToken(left)
   if last == reserved then
-    local stored = redis.pcall('GET', tokens)
-    if failed(stored) then return nil, stored.err end
-    local high = tonumber(stored or '0')
-    if not high then return nil, 'ERR the counter of the fencing tokens is not a number' end
-    if high > 9007199254740000 then -- no longer exact as a double
-      local reply = redis.pcall('INCR', tokens)
-      if failed(reply) then return nil, reply.err end
-      return redis.call('GET', tokens), ' ' .. micros
+    last, reserved = us - 1, us - 1 + left
+    -- In one command, as the counter is hardly ever ahead of the clock.
+    local stored = redis.pcall('SET', tokens, fmt(reserved), 'GET')
+    if failed(stored) then
+      last = reserved
+      return nil, stored.err
     end
-    high = math.max(high, us - 1)
-    local reply = redis.pcall('SET', tokens, fmt(high + left))
-    if failed(reply) then return nil, reply.err end
-    last, reserved = high, high + left
+    local high = tonumber(stored or '0')
+    if not high or high > last then
+      last, reserved = high, high and high + left
+      local exact = high and high <= 9007199254740000 -- as a double
+      local reply = redis.pcall('SET', tokens, exact and fmt(reserved) or stored)
+      if not exact then
+        last, reserved = 0, 0
+        if not high then return nil, 'ERR the counter of the fencing tokens is not a number' end
+        reply = redis.pcall('INCR', tokens)
+        if failed(reply) then return nil, reply.err end
+        return redis.call('GET', tokens), ' ' .. fmt(us)
+      end
+    end
   end
   last = last + 1
-  return fmt(last), last - us < 128 and '' or ' ' .. micros
+  return fmt(last), last - us < 128 and '' or ' ' .. fmt(us)
 end
 
 -- Whether that happened after this request was sent. What lies in the future was written before the clock was set back.
@@ -85,7 +92,9 @@ local function isStale(remembered, nonce)
   local at, before = string.match(remembered, '^(%d+) (.*)$')
   return before == nonce or isSince(at)
 end
-local function remember(key, at, nonce) return failed(redis.pcall('SET', key, at .. ' ' .. nonce, 'PX', '${LONGEST_DEADLINE_MS}')) end
+local function remember(key, at, nonce)
+  return failed(redis.pcall('SET', key, at .. ' ' .. nonce, 'PX', '${LONGEST_DEADLINE_MS}'))
+end
 
 local vacated, changed, taken, added = {}, {}, {}, 0
 local out = { us }
@@ -96,20 +105,20 @@ const linesToRead = `string.gmatch(ARGV[4], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)')`
 
 /** Does what can be done in bulk, and leaves `words`: of each operation the word of its answer, '' where it is not done. */
 const inBulk = `
-local words, found = {}, {}
-local function nameOf(n) return string.sub(KEYS[n + 3], #base + 1) end
-if #KEYS > 3 and not full then
-  found = redis.pcall('MGET', unpack(KEYS, 4))
+local words, found, names, count = {}, {}, {}, #KEYS - 3
+if count > 0 and not full then
+  local keys = { unpack(KEYS, 4) }
+  for n = 1, count do names[n] = string.sub(KEYS[n + 3], #base + 1) end
+  if string.find(ARGV[4], 'C ', 1, true) then for n = 1, count do keys[count + n] = openings .. names[n] end end
+  found = redis.pcall('MGET', unpack(keys))
   if anyPinned and #found > 0 then
-    local names = {}
-    for n = 1, #found do names[n] = nameOf(n) end
     for n, entities in ipairs(redis.call('HMGET', pins, unpack(names))) do if entities then found[n] = nil end end
   end
 end
 
 -- Most are of one holder and one duration: what is the same for all is made once.
 local ofHolder, whose, expiry, till, lasting = nil, nil, nil, nil, nil
-local claims, claimed, opened, contents, nonces, expiries, brief = {}, {}, {}, {}, {}, {}, {}
+local claims, claimed, contents, expiries, brief = {}, {}, {}, {}, {}
 local freed, released, young = {}, {}, us - ${LONGEST_DEADLINE_MS}000
 local n = 0
 for kind, x, y, holder in ${linesToRead} do
@@ -123,11 +132,11 @@ for kind, x, y, holder in ${linesToRead} do
     expiry = fmt(till)
   end
   if kind == 'C' then
-    if stored == false then
-      local place, name = #claims + 1, nameOf(n)
-      claims[place], claimed[place], opened[place] = n, name, openings .. name
-      contents[place], nonces[place], expiries[place] = ofHolder .. expiry .. '|' .. y, y, expiry
-      brief[place] = till < now + ${LONGEST_DEADLINE_MS}
+    if stored == false and not isStale(found[count + n], y) then
+      local place = #claims + 1
+      claims[place], claimed[place], expiries[place] = n, names[n], expiry
+      contents[place] = ofHolder .. expiry .. '|' .. y
+      brief[place] = till < now + ${LONGEST_DEADLINE_MS} and y
     end
   elseif stored and kind ~= 'L' then
     local term = x .. ofHolder
@@ -135,10 +144,9 @@ for kind, x, y, holder in ${linesToRead} do
     elseif kind == 'R' then
       local nonce = string.match(stored, '^%d+|([^| ]*)|', #term + 1)
       if nonce and (y == '*' or y == nonce) then
-        local name = nameOf(n)
-        if tonumber(x) < young or not remember(openings .. name, x, nonce) then
+        if tonumber(x) < young or not remember(openings .. names[n], x, nonce) then
           local place = #freed + 1
-          freed[place], released[place], vacated[place] = KEYS[n + 3], n, name
+          freed[place], released[place], vacated[place] = KEYS[n + 3], n, names[n]
         end
       end
     else
@@ -155,19 +163,16 @@ for kind, x, y, holder in ${linesToRead} do
 end
 
 local indexed = #claims > 0 and redis.pcall('SADD', index, unpack(claimed))
-local latest = indexed and redis.pcall('MGET', unpack(opened))
-if indexed and not failed(indexed) and not failed(latest) then
+if indexed and not failed(indexed) then
   added = indexed
   for place, n in ipairs(claims) do
-    if not isStale(latest[place], nonces[place]) then
-      local token, stamp = nextToken(#claims - place + 1)
-      if not token then break end
-      local content = token .. contents[place] .. stamp .. '|'
-      local reply = redis.pcall('SET', KEYS[n + 3], content, 'NX', 'PXAT', expiries[place])
-      if reply and not failed(reply) then
-        words[n] = token
-        if brief[place] then remember(opened[place], micros, nonces[place]) end
-      end
+    local token, stamp = nextToken(#claims - place + 1)
+    if not token then break end
+    local content = token .. contents[place] .. stamp .. '|'
+    local reply = redis.pcall('SET', KEYS[n + 3], content, 'NX', 'PXAT', expiries[place])
+    if reply and not failed(reply) then
+      words[n] = token
+      if brief[place] then remember(openings .. names[n], fmt(us), brief[place]) end
     end
   end
 end
@@ -280,7 +285,7 @@ local function claim()
   local problem = write()
   if problem then return problem end
   -- This one lapses before the last copy of its claim can come.
-  if expiry < now + ${LONGEST_DEADLINE_MS} then remember(openings .. name, micros, y) end
+  if expiry < now + ${LONGEST_DEADLINE_MS} then remember(openings .. name, fmt(us), y) end
   if announces then changed[#changed + 1] = name end
   if place and place > 0 then serve() end
   state(${GRANTED})
@@ -293,7 +298,7 @@ local function extend()
   if newValue ~= '' or into or wanted > expiry then
     expiry = math.max(expiry, wanted)
     stamp = (into or nonce) .. string.sub(stamp, #nonce + 1)
-    if newValue ~= '' then value, stamp = newValue, (into or nonce) .. ' ' .. opened .. ' ' .. micros end
+    if newValue ~= '' then value, stamp = newValue, (into or nonce) .. ' ' .. opened .. ' ' .. fmt(us) end
     local problem = write()
     if problem then return problem end
     if news and announces then changed[#changed + 1] = name end
@@ -342,7 +347,7 @@ local function pin()
   -- First: a key without expiry, and without pins, counts as lapsed once it is.
   local problem = token and not pinned and failed(redis.pcall('PERSIST', key))
   if problem then return problem end
-  rest[#rest + 1], left[x] = x, y .. ' ' .. micros
+  rest[#rest + 1], left[x] = x, y .. ' ' .. fmt(us)
   problem = failed(redis.pcall('HSET', generations, name, cjson.encode(left)))
     or not own and failed(redis.pcall('HSET', pins, name, cjson.encode(rest)))
   if problem then return problem end
@@ -352,7 +357,7 @@ end
 local function unpin()
   local rest, left, own = pinsHere()
   if not rest then return left end
-  local problem = remember(unpins .. name, micros, y)
+  local problem = remember(unpins .. name, fmt(us), y)
   if problem then return problem end
   if not own or string.match(own, '^[^ ]*') ~= y then return state(${GRANTED}) end
   if #rest > 0 then
