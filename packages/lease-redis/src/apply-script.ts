@@ -306,7 +306,8 @@ local function extend()
   state(${GRANTED})
 end
 local function release()
-  if token and not (holder == x and (y == '' or y == token) and (z == '' or z == nonce)) then return state(0) end
+  local named = y ~= '' and y == token and (z == '' or z == nonce) or y == '' and z ~= '' and z == nonce
+  if token and not (named and holder == x) then return state(0) end
   local problem = vacate()
   if problem then return problem end
   state(${GRANTED})
