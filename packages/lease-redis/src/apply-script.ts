@@ -3,60 +3,97 @@
  *
  * Redis rolls nothing back. So nothing may fail half-way:
  *
- * - Before anything else the script asks for leave to write, by a write that writes nothing (SETRANGE of nothing): a
- *   replica refuses it, and so does a server whose disk or whose replicas are missing; nothing is applied then, and
- *   nothing read from a replica is taken for the truth. Where only memory is lacking, claims and pins are refused one by
- *   one; whatever needs no more memory goes on (a server denies memory to a script that has written nothing yet only).
+ * - The first command of the script asks for the version of the layout, and sets it where there is none (SET NX GET). It is a
+ *   write: a replica refuses it, and so does a server whose disk or whose replicas are missing. Nothing is applied then, and
+ *   nothing that a replica says counts. Where only memory is lacking, claims and pins are refused one by one; whatever
+ *   needs hardly more memory goes on (a server denies memory only to a script that has written nothing yet).
  * - The operations of a batch fail each for itself, by `pcall`.
  * - Within one, what may fail comes first, and what has come first is harmless alone: a token that nobody got, a name
- *   in the index without a lease.
+ *   in the index without a lease, a remembered claim whose term stands.
  *
- * What most operations are (claims of vacant leases, extensions and releases of the very term that stands, all of them
- * without a value) is done *in bulk*: one MGET for all, one SADD, one DEL. Whatever is out of the ordinary, or fails on
- * the way, is done *one by one* afterwards in the same run; nothing of it has changed by then.
+ * Most operations (claims of vacant leases, extensions and releases of the very term that stands, all of them without a
+ * value) are done *in bulk*: one MGET for all, one SADD, one DEL. What is out of the ordinary, or fails on the way, is done
+ * *one by one* afterwards in the same run; nothing of it has changed by then.
+ *
+ * A request may arrive at any time after it was sent, and twice (`substrate.ts` of lease-core). Under `o:<name>` the script
+ * remembers the claim that opened the latest term, once the term is over or where its key may be gone too soon: a claim that was
+ * sent before that opening, or by that nonce, opens nothing. Under `u:<name>` it remembers the last unpin, in the same way.
  */
-import { FAILED, GRANTED, HELD, PINNED, prelude, script, type Script } from './script.ts'
+import { LONGEST_DEADLINE_MS } from 'lease-core'
+import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, prelude, script, type Script } from './script.ts'
 
-/** How long a line is remembered in which nobody is given a place. */
-const LINE_MS = 600_000
+/** How long a queue is remembered in which nobody is given a place. */
+const QUEUE_MS = 600_000
 
 /** The second element of the answer to a batch that came after its time; nothing was done. */
-export const LATE = 'late'
+export const TOO_LATE = 'late'
 
 /**
- * What a script that changes leases begins with: leave, and what is known of the namespace. ARGV begins with the time
- * after which nothing is to be done, and the channel.
+ * What a script that changes leases begins with. KEYS begins with the index, the tokens and the pins; ARGV begins with the
+ * time after which nothing is to be done and the time at which the request was sent, both in microseconds of the server's clock
+ * (0: unknown), and the channel.
  */
 export const beginning: string = `
-if ARGV[1] ~= '0' and us > tonumber(ARGV[1]) then return { us, '${LATE}' } end
+local deadline, sent = tonumber(ARGV[1]) or 0, tonumber(ARGV[2]) or 0
+if deadline ~= 0 and us > deadline then return { us, '${TOO_LATE}' } end
 local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
-local code, refusal = leave(tokens)
-local full = code == 'OOM' and refusal
-if code and not full and code ~= 'WRONGTYPE' then return redis.error_reply(refusal) end
+local openings = root .. 'o:'
+local layout = redis.pcall('SET', root .. 'v', '${LAYOUT}', 'NX', 'GET')
+local full = failed(layout)
+if full then
+  if string.find(full, 'OOM', 1, true) ~= 1 then return redis.error_reply(full) end
+  layout = redis.call('GET', root .. 'v')
+  redis.pcall('SREM', index, '') -- a script that has begun to write is not denied memory
+end
+local problem = unreadable(layout)
+if problem then return redis.error_reply(problem) end
 local anyPinned = redis.pcall('HLEN', pins)
 if failed(anyPinned) then return anyPinned end
 anyPinned = anyPinned > 0
 
--- Above every token so far and above the clock: rising when the counter is lost, and when the clock has gone back.
+-- Above every token so far and above the clock: rising when the counter is lost, and when the clock has gone back. Then what
+-- the stamp has to say of the time: nothing where the token is that, but for the length of a batch.
 local last, reserved = 0, 0
 local function nextToken(left)
   if last == reserved then
-    local stored = redis.pcall('GET', tokens)
-    if failed(stored) then return nil, stored.err end
-    local high = tonumber(stored or '0')
-    if not high then return nil, 'ERR the counter of the fencing tokens is not a number' end
-    if high > 9007199254740000 then -- no longer exact as a double
-      local reply = redis.pcall('INCR', tokens)
-      if failed(reply) then return nil, reply.err end
-      return redis.call('GET', tokens)
+    last, reserved = us - 1, us - 1 + left
+    -- In one command, as the counter is hardly ever ahead of the clock.
+    local stored = redis.pcall('SET', tokens, fmt(reserved), 'GET')
+    if failed(stored) then
+      last = reserved
+      return nil, stored.err
     end
-    high = math.max(high, us - 1)
-    local reply = redis.pcall('SET', tokens, fmt(high + left))
-    if failed(reply) then return nil, reply.err end
-    last, reserved = high, high + left
+    local high = tonumber(stored or '0')
+    if not high or high > last then
+      last, reserved = high, high and high + left
+      local exact = high and high <= 9007199254740000 -- as a double
+      local reply = redis.pcall('SET', tokens, exact and fmt(reserved) or stored)
+      if not exact then
+        last, reserved = 0, 0
+        if not high then return nil, 'ERR the counter of the fencing tokens is not a number' end
+        reply = redis.pcall('INCR', tokens)
+        if failed(reply) then return nil, reply.err end
+        return redis.call('GET', tokens), ' ' .. fmt(us)
+      end
+    end
   end
   last = last + 1
-  return fmt(last)
+  return fmt(last), last - us < 128 and '' or ' ' .. fmt(us)
+end
+
+-- Whether that happened after this request was sent. What lies in the future was written before the clock was set back.
+local function isSince(at)
+  at = sent ~= 0 and tonumber(at or '')
+  return at and sent < at and at <= us + 1000000
+end
+-- Whether a request with this nonce comes too late, by what is remembered: a microsecond and a nonce.
+local function isStale(remembered, nonce)
+  if not remembered then return false end
+  local at, before = string.match(remembered, '^(%d+) (.*)$')
+  return before == nonce or isSince(at)
+end
+local function remember(key, at, nonce)
+  return failed(redis.pcall('SET', key, at .. ' ' .. nonce, 'PX', '${LONGEST_DEADLINE_MS}'))
 end
 
 local vacated, changed, taken, added = {}, {}, {}, 0
@@ -64,25 +101,25 @@ local out = { us }
 `
 
 /** One line of `applyScript` after the other, in four words. */
-const linesToRead = `string.gmatch(ARGV[3], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)')`
+const linesToRead = `string.gmatch(ARGV[4], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)')`
 
 /** Does what can be done in bulk, and leaves `words`: of each operation the word of its answer, '' where it is not done. */
 const inBulk = `
-local words, found = {}, {}
-local function nameOf(n) return string.sub(KEYS[n + 3], #base + 1) end
-if #KEYS > 3 and not full then
-  found = redis.pcall('MGET', unpack(KEYS, 4))
+local words, found, names, count = {}, {}, {}, #KEYS - 3
+if count > 0 and not full then
+  local keys = { unpack(KEYS, 4) }
+  for n = 1, count do names[n] = string.sub(KEYS[n + 3], #base + 1) end
+  if string.find(ARGV[4], 'C ', 1, true) then for n = 1, count do keys[count + n] = openings .. names[n] end end
+  found = redis.pcall('MGET', unpack(keys))
   if anyPinned and #found > 0 then
-    local names = {}
-    for n = 1, #found do names[n] = nameOf(n) end
     for n, entities in ipairs(redis.call('HMGET', pins, unpack(names))) do if entities then found[n] = nil end end
   end
 end
 
 -- Most are of one holder and one duration: what is the same for all is made once.
 local ofHolder, whose, expiry, till, lasting = nil, nil, nil, nil, nil
-local claims, claimed, contents, expiries = {}, {}, {}, {}
-local freed, released = {}, {}
+local claims, claimed, contents, expiries, brief = {}, {}, {}, {}, {}
+local freed, released, young = {}, {}, us - ${LONGEST_DEADLINE_MS}000
 local n = 0
 for kind, x, y, holder in ${linesToRead} do
   n = n + 1
@@ -95,23 +132,30 @@ for kind, x, y, holder in ${linesToRead} do
     expiry = fmt(till)
   end
   if kind == 'C' then
-    if stored == false then
+    if stored == false and not isStale(found[count + n], y) then
       local place = #claims + 1
-      claims[place], claimed[place], expiries[place] = n, nameOf(n), expiry
-      contents[place] = ofHolder .. expiry .. '|' .. y .. '|'
+      claims[place], claimed[place], expiries[place] = n, names[n], expiry
+      contents[place] = ofHolder .. expiry .. '|' .. y
+      brief[place] = till < now + ${LONGEST_DEADLINE_MS} and y
     end
   elseif stored and kind ~= 'L' then
     local term = x .. ofHolder
-    if string.find(stored, term, 1, true) ~= 1 then -- another holds it, or whichever is meant
+    if string.find(stored, term, 1, true) ~= 1 then -- another term stands, or only the nonce is named
     elseif kind == 'R' then
-      if y == '*' then freed[#freed + 1], released[#released + 1] = KEYS[n + 3], n end
+      local nonce = string.match(stored, '^%d+|([^| ]*)|', #term + 1)
+      if nonce and (y == '*' or y == nonce) then
+        if tonumber(x) < young or not remember(openings .. names[n], x, nonce) then
+          local place = #freed + 1
+          freed[place], released[place], vacated[place] = KEYS[n + 3], n, names[n]
+        end
+      end
     else
-      local before, nonce = string.match(stored, '^(%d+)(|[^|]*|)$', #term + 1)
+      local before, nonce = string.match(stored, '^(%d+)(|[^| ]*|)$', #term + 1)
       if before and now <= tonumber(before) then
-        if till <= tonumber(before) then words[n] = before
+        if till <= tonumber(before) then words[n] = before .. nonce
         else
           local reply = redis.pcall('SET', KEYS[n + 3], term .. expiry .. nonce, 'PXAT', expiry)
-          if not failed(reply) then words[n] = expiry end
+          if not failed(reply) then words[n] = expiry .. nonce end
         end
       end
     end
@@ -122,25 +166,32 @@ local indexed = #claims > 0 and redis.pcall('SADD', index, unpack(claimed))
 if indexed and not failed(indexed) then
   added = indexed
   for place, n in ipairs(claims) do
-    local token = nextToken(#claims - place + 1)
+    local token, stamp = nextToken(#claims - place + 1)
     if not token then break end
-    local reply = redis.pcall('SET', KEYS[n + 3], token .. contents[place], 'NX', 'PXAT', expiries[place])
-    if reply and not failed(reply) then words[n] = token end
+    local content = token .. contents[place] .. stamp .. '|'
+    local reply = redis.pcall('SET', KEYS[n + 3], content, 'NX', 'PXAT', expiries[place])
+    if reply and not failed(reply) then
+      words[n] = token
+      if brief[place] then remember(openings .. names[n], fmt(us), brief[place]) end
+    end
   end
 end
-if #freed > 0 and not failed(redis.pcall('DEL', unpack(freed))) then
-  for place, n in ipairs(released) do words[n], vacated[place] = '1', nameOf(n) end
-  redis.pcall('SREM', index, unpack(vacated))
+if #freed > 0 then
+  if failed(redis.pcall('DEL', unpack(freed))) then vacated = {}
+  else
+    for _, n in ipairs(released) do words[n] = '1' end
+    redis.pcall('SREM', index, unpack(vacated))
+  end
 end
 `
 
 /** Does operations one by one: `perform` by kind. */
 export const oneByOne: string = `
--- The operation at hand, and the lease it is about: one set of locals for all, for closures are dear.
-local op, key, nth, x, y, z, newValue, announces, place
-local name, stored, pinned, token, expiry, nonce, holder, value
-local at, inLine = #out + 1, {}
-local lines = string.sub(index, 1, -2) .. 'w:'
+-- The operation at hand, and the lease it is about: one set of locals for all, as closures cost more.
+local op, key, nth, x, y, z, newValue, from, into, announces, place
+local name, stored, pinned, token, expiry, stamp, nonce, opened, holder, value
+local at, inQueue = #out + 1, {}
+local queues, unpins, generations = root .. 'w:', root .. 'u:', root .. 'g'
 
 -- What is stored under this key becomes what is at hand.
 local function look(at)
@@ -151,100 +202,112 @@ local function look(at)
   pinned = anyPinned and redis.call('HEXISTS', pins, name) == 1
   token = nil
   if not stored then return nil end
-  token, expiry, nonce, holder, value = parse(stored)
+  token, expiry, stamp, holder, value = parse(stored)
   if not token then return 'ERR what is stored under the key of the lease is not a lease' end
+  nonce, opened = string.match(stamp, '^([^ ]*) ?(%d*)')
+  if opened == '' then opened = token end
   if now > expiry and not pinned then token = nil end -- its pins were lost
 end
 
-local function tell(outcome, token, expiry, holder, value)
-  out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = outcome, token, expiry, holder, value
-  at = at + 5
+local function answer(outcome, token, expiry, stamp, holder, value)
+  out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = outcome, token, expiry, stamp, holder, value
+  at = at + 6
 end
+local function fail(outcome, problem) answer(outcome, problem or false, false, false, false, false) end
 local function state(granted)
   local outcome = granted + (pinned and ${PINNED} or 0)
-  if not token then return tell(outcome, false, false, false, false) end
-  local asked = granted == ${GRANTED} and (op == 'C' or op == 'W' or op == 'E')
-  tell(outcome + ${HELD}, token, expiry, not asked and holder, value ~= '' and value)
+  if not token then return fail(outcome) end
+  local asked = granted == ${GRANTED} and (op == 'C' or op == 'W' or op == 'E' or op == 'A')
+  answer(outcome + ${HELD}, token, expiry, stamp, not asked and holder, value ~= '' and value)
 end
 local function write()
-  local content = token .. '|' .. #holder .. '|' .. holder .. '|' .. fmt(expiry) .. '|' .. nonce .. '|' .. value
+  local content = token .. '|' .. #holder .. '|' .. holder .. '|' .. fmt(expiry) .. '|' .. stamp .. '|' .. value
   if pinned then return failed(redis.pcall('SET', key, content)) end
   return failed(redis.pcall('SET', key, content, 'PXAT', fmt(expiry)))
 end
-local function prolong()
-  local wanted = math.max(expiry, now + tonumber(z))
-  if wanted > expiry or (newValue ~= '' and newValue ~= value) then
-    expiry = wanted
-    local news = announces and newValue ~= '' and newValue ~= value
-    if newValue ~= '' then value = newValue end
-    if full then redis.pcall('SREM', index, '') end -- a script that has begun to write is not denied memory
-    local problem = write()
-    if problem then return problem end
-    if news then changed[#changed + 1] = name end
-  end
-  state(${GRANTED})
-end
 local function vacate()
   if stored then
-    local reply = redis.pcall('DEL', key)
-    if failed(reply) then return reply.err end
+    local young = tonumber(opened) > us - ${LONGEST_DEADLINE_MS}000
+    local problem = young and remember(openings .. name, opened, nonce) or failed(redis.pcall('DEL', key))
+    if problem then return problem end
   end
   if redis.pcall('SREM', index, name) == 1 or stored then vacated[#vacated + 1] = name end
   token = nil
 end
 
--- Those who wait for a lease stand in line: the last place given, and the last one served. It only helps: what fails
+-- Those who wait for a lease stand in a queue: the last place given, and the last one served. It only helps: what fails
 -- here changes no verdict.
 local function refuse()
   if place then
-    local line = redis.pcall('HMGET', lines .. name, 'last', 'served')
-    if failed(line) then return state(0) end
-    local mine, served = place, tonumber(line[2] or 0)
+    local queue = redis.pcall('HMGET', queues .. name, 'last', 'served')
+    if failed(queue) then return state(0) end
+    local mine, served = place, tonumber(queue[2] or 0)
     if place == 0 then
-      mine = tonumber(line[1] or 0) + 1
-      if failed(redis.pcall('HSET', lines .. name, 'last', fmt(mine), 'served', fmt(served))) then return state(0) end
-      redis.pcall('PEXPIRE', lines .. name, ${LINE_MS})
-    elseif not line[1] then
+      mine = tonumber(queue[1] or 0) + 1
+      if failed(redis.pcall('HSET', queues .. name, 'last', fmt(mine), 'served', fmt(served))) then return state(0) end
+      redis.pcall('PEXPIRE', queues .. name, ${QUEUE_MS})
+    elseif not queue[1] then
       served = mine
     end
-    inLine[#inLine + 1] = { nth, mine, served }
+    inQueue[#inQueue + 1] = { nth, mine, served }
   end
   state(0)
 end
 local function serve()
-  local last = redis.pcall('HGET', lines .. name, 'last')
+  local last = redis.pcall('HGET', queues .. name, 'last')
   if type(last) == 'string' then
-    if tonumber(last) <= place then redis.pcall('DEL', lines .. name)
-    else redis.pcall('HSET', lines .. name, 'served', fmt(place)) end
+    if tonumber(last) <= place then redis.pcall('DEL', queues .. name)
+    else redis.pcall('HSET', queues .. name, 'served', fmt(place)) end
   end
   taken[#taken + 1] = { name, place, tonumber(z) }
 end
 
 local function claim()
   if token then
-    if holder == x and nonce == y then return prolong() end
-    return refuse()
+    if holder ~= x or nonce ~= y then return refuse() end
+    -- Written once more: whoever waits until this write is safe (WAIT) waits for the first one as well.
+    expiry = math.max(expiry, now + tonumber(z))
+    local problem = write()
+    if problem then return problem end
+    return state(${GRANTED})
   end
+  local latest = stored and opened .. ' ' .. nonce or redis.pcall('GET', openings .. name)
+  if failed(latest) then return latest.err end
+  if isStale(latest, y) then return fail(${LATE}) end
   if full then return full end
-  if place == 0 and redis.pcall('EXISTS', lines .. name) == 1 then return refuse() end
-  local fresh, problem = nextToken(left)
-  if problem then return problem end
+  if place == 0 and redis.pcall('EXISTS', queues .. name) == 1 then return refuse() end
+  local fresh, more = nextToken(left)
+  if not fresh then return more end
   local reply = redis.pcall('SADD', index, name)
   if failed(reply) then return reply.err end
   added = added + reply
-  token, expiry, nonce, holder, value = fresh, now + tonumber(z), y, x, newValue
-  problem = write()
+  token, expiry, stamp, holder, value = fresh, now + tonumber(z), y .. more, x, newValue
+  local problem = write()
   if problem then return problem end
+  -- This one lapses before the last copy of its claim can come.
+  if expiry < now + ${LONGEST_DEADLINE_MS} then remember(openings .. name, fmt(us), y) end
   if announces then changed[#changed + 1] = name end
   if place and place > 0 then serve() end
   state(${GRANTED})
 end
 local function extend()
-  if token and holder == x and (y == '' or y == token) then return prolong() end
-  state(0)
+  if not token or holder ~= x or token ~= y then return state(0) end
+  if into and nonce ~= from and nonce ~= into then return state(0) end
+  local news, wanted = newValue ~= '' and newValue ~= value, now + tonumber(z)
+  if news and isSince(string.match(stamp, ' %d+ (%d+)$')) then return fail(${LATE}) end
+  if newValue ~= '' or into or wanted > expiry then
+    expiry = math.max(expiry, wanted)
+    stamp = (into or nonce) .. string.sub(stamp, #nonce + 1)
+    if newValue ~= '' then value, stamp = newValue, (into or nonce) .. ' ' .. opened .. ' ' .. fmt(us) end
+    local problem = write()
+    if problem then return problem end
+    if news and announces then changed[#changed + 1] = name end
+  end
+  state(${GRANTED})
 end
 local function release()
-  if token and not (holder == x and (y == '' or y == token) and (z == '' or z == nonce)) then return state(0) end
+  local named = y ~= '' and y == token and (z == '' or z == nonce) or y == '' and z ~= '' and z == nonce
+  if token and not (named and holder == x) then return state(0) end
   local problem = vacate()
   if problem then return problem end
   state(${GRANTED})
@@ -256,53 +319,66 @@ local function expire()
   state(${GRANTED})
 end
 
--- The others that pin this lease, and whether x does.
-local function others()
+-- The others that pin this lease; their generations and when each was set; and the same of x, if it does. Pins of layout 1
+-- have no generation.
+local function pinsHere()
   local known = pinned and cjson.decode(redis.call('HGET', pins, name)) or {}
-  local rest, here = {}, false
+  local stamps = pinned and redis.pcall('HGET', generations, name)
+  if failed(stamps) then return nil, stamps.err end
+  stamps = stamps and cjson.decode(stamps) or {}
+  local rest, left, own = {}, {}, nil
   for _, entity in ipairs(known) do
-    if entity == x then here = true else rest[#rest + 1] = entity end
+    if entity == x then own = stamps[x] or '- 0'
+    else rest[#rest + 1], left[entity] = entity, stamps[entity] end
   end
-  return rest, here
+  return rest, left, own
 end
 local function pin()
-  local entities, here = others()
-  if full and not here then return full end
-  if stored and not token then vacate() end -- a pin must not make a lapsed term stand again
+  local rest, left, own = pinsHere()
+  if not rest then return left end
+  if own and string.match(own, '^[^ ]*') == y then return state(${GRANTED}) end
+  local withdrawn = redis.pcall('GET', unpins .. name)
+  if failed(withdrawn) then return withdrawn.err end
+  if isStale(withdrawn, y) or isSince(own and string.match(own, '%d+$')) then return fail(${LATE}) end
+  if full then return full end
+  if stored and not token then -- a pin must not make a lapsed term stand again
+    local problem = vacate()
+    if problem then return problem end
+  end
   -- First: a key without expiry, and without pins, counts as lapsed once it is.
-  if token and not pinned then
-    local problem = failed(redis.pcall('PERSIST', key))
-    if problem then return problem end
-  end
-  if not here then
-    entities[#entities + 1] = x
-    local problem = failed(redis.pcall('HSET', pins, name, cjson.encode(entities)))
-    if problem then return problem end
-  end
+  local problem = token and not pinned and failed(redis.pcall('PERSIST', key))
+  if problem then return problem end
+  rest[#rest + 1], left[x] = x, y .. ' ' .. fmt(us)
+  problem = failed(redis.pcall('HSET', generations, name, cjson.encode(left)))
+    or not own and failed(redis.pcall('HSET', pins, name, cjson.encode(rest)))
+  if problem then return problem end
   pinned = true
   state(${GRANTED})
 end
 local function unpin()
-  local entities, here = others()
-  if here and #entities > 0 then
-    if full then redis.pcall('SREM', index, '') end -- a script that has begun to write is not denied memory
-    local problem = failed(redis.pcall('HSET', pins, name, cjson.encode(entities)))
+  local rest, left, own = pinsHere()
+  if not rest then return left end
+  local problem = remember(unpins .. name, fmt(us), y)
+  if problem then return problem end
+  if not own or string.match(own, '^[^ ]*') ~= y then return state(${GRANTED}) end
+  if #rest > 0 then
+    problem = failed(redis.pcall('HSET', pins, name, cjson.encode(rest)))
+      or failed(redis.pcall('HSET', generations, name, cjson.encode(left)))
     if problem then return problem end
-  elseif here then
-    local stands = token and now <= expiry
-    local problem = stands and failed(redis.pcall('PEXPIREAT', key, fmt(expiry)))
-    if problem then return problem end
-    problem = failed(redis.pcall('HDEL', pins, name))
-    if problem then
-      if stands then redis.pcall('PERSIST', key) end
-      return problem
-    end
-    pinned = false
-    if token and not stands then
-      problem = vacate()
-      if problem then return problem end
-    end
+    return state(${GRANTED})
   end
+  local stands = token and now <= expiry
+  problem = stands and failed(redis.pcall('PEXPIREAT', key, fmt(expiry)))
+  if problem then return problem end
+  problem = failed(redis.pcall('HDEL', pins, name))
+  if problem then
+    if stands then redis.pcall('PERSIST', key) end
+    return problem
+  end
+  redis.pcall('HDEL', generations, name)
+  pinned = false
+  problem = token and not stands and vacate()
+  if problem then return problem end
   state(${GRANTED})
 end
 
@@ -332,32 +408,31 @@ while many > 0 do
   end
   place, few = page[1], many
 end
-if #vacated > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode(vacated)) end
-if #changed > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode({ changed = changed })) end
-if #taken > 0 then redis.pcall('PUBLISH', ARGV[2], cjson.encode({ taken = taken })) end
+if #vacated > 0 then redis.pcall('PUBLISH', ARGV[3], cjson.encode(vacated)) end
+if #changed > 0 then redis.pcall('PUBLISH', ARGV[3], cjson.encode({ changed = changed })) end
+if #taken > 0 then redis.pcall('PUBLISH', ARGV[3], cjson.encode({ taken = taken })) end
 return out
 `
 
 /**
- * KEYS: index, tokens, pins, then one lease for each operation. ARGV: the server time in microseconds after which
- * nothing is to be done (0: whenever), the channel, and a line of four words for each operation, none of which has white
- * space in it, and of which * is any:
+ * KEYS: index, tokens, pins, then one lease for each operation. ARGV: as `beginning` has it, then a line of four words for each
+ * operation, none of which has white space in it:
  *
  *     C milliseconds nonce holder        E token milliseconds holder        R token nonce holder        L * * *
  *
- * Then, for each L, its kind and
+ * where * in an R is a token or a nonce that is not named. Then, for each L, its kind and
  *
- *     C claim    holder, nonce, milliseconds, value        E extend   holder, token, milliseconds, value
+ *     C claim    holder, nonce, milliseconds, value        W claim of a waiter: as C, then its place in the queue, 0 for none
+ *     E extend   holder, token, milliseconds, value        A adopt: as E, then the nonce that is replaced, and the new one
  *     R release  holder, token, nonce                      X expire
- *     P pin      entity                                    U unpin    entity
- *     W claim of one who waits: as C, then his place in line, 0 for none
+ *     P pin      entity, generation                        U unpin    entity, generation
  *
- * where a value is '' or begins with '=', an empty token or nonce matches any, and of c, w and e news is announced.
+ * where a value is '' or begins with '=', an empty token or nonce of R is not named, and the news of c, w, e and a is announced.
  *
  * Answers { server time in microseconds, words parted by blanks, then FIELDS for each operation without a word }. The word
- * of C: its new token, of E: the expiry in milliseconds, of R: 1. FIELDS of a claim or extension that is granted come
- * without the holder. After these come three for each W that was refused: which operation it was, its place, and the last
- * one served.
+ * of C: its new token, of E: the expiry in milliseconds, and the nonce between bars, of R: 1. FIELDS of a claim or extension
+ * that is granted come without the holder. After these come three for each W that was refused: which operation it was, its
+ * place, and the last one served.
  */
 export const applyScript: Script = script(`${prelude}${beginning}${inBulk}
 local left = 0
@@ -365,29 +440,30 @@ for _, word in ipairs(words) do if word == '' then left = left + 1 end end
 out[2] = table.concat(words, ' ')
 if left > 0 then
 ${oneByOne}
-  local perform = { C = claim, W = claim, E = extend, R = release, X = expire, P = pin, U = unpin }
-  local arity = { C = 4, W = 5, E = 4, R = 3, X = 0, P = 1, U = 1 }
-  local a = 4
+  local perform = { C = claim, W = claim, E = extend, A = extend, R = release, X = expire, P = pin, U = unpin }
+  local arity = { C = 4, W = 5, E = 4, A = 6, R = 3, X = 0, P = 2, U = 2 }
+  local a = 5
   nth = -1
   for kind, p, q, who in ${linesToRead} do
     nth = nth + 1
     if words[nth + 1] == '' then
-      announces, place = false, nil
+      announces, place, from, into = false, nil, nil, nil
       if kind == 'L' then
         op = string.upper(ARGV[a])
         announces = op ~= ARGV[a]
         x, y, z, newValue = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
-        place = op == 'W' and tonumber(ARGV[a + 5])
+        if op == 'W' then place = tonumber(ARGV[a + 5]) end
+        if op == 'A' then from, into = ARGV[a + 5], ARGV[a + 6] end
         a = a + 1 + arity[op]
       elseif kind == 'C' then op, x, y, z, newValue = kind, who, q, p, ''
       else op, x, y, z, newValue = kind, who, p ~= '*' and p or '', q ~= '*' and q or '', '' end
       local problem = look(KEYS[nth + 4]) or perform[op]()
-      if problem then tell(${FAILED}, problem, false, false, false) end
+      if problem then fail(${FAILED}, problem) end
       left = left - 1
     end
   end
-  for _, told in ipairs(inLine) do
-    for n = 1, 3 do out[at], at = told[n], at + 1 end
+  for _, ticket in ipairs(inQueue) do
+    for n = 1, 3 do out[at], at = ticket[n], at + 1 end
   end
 end
 ${conclusion}`)

@@ -40,6 +40,8 @@ const advice: Readonly<Record<string, string>> = {
     'these keys are in different slots of the Cluster: keys of yours need the hash tag of the namespace, {namespace}',
   WRONGTYPE:
     'a key of the leases has been used for something else: choose another prefix or namespace, or remove that key',
+  LAYOUT:
+    'a newer release of lease-redis has written this namespace, in a layout that this release does not understand: upgrade lease-redis in this process, or use another namespace',
   LOADING: 'the server is starting up and loads its data',
   MASTERDOWN: 'the server is a replica that has lost its master: connect to the master',
   NOREPLICAS: 'the server has fewer replicas in reach than it wants (min-replicas-to-write)',

@@ -1,4 +1,7 @@
-/** Where things are. All keys of a namespace carry one hash tag: in a Cluster they live in one slot, as scripts need it. */
+/**
+ * Where things are. All keys of a namespace carry one hash tag: in a Cluster they live in one slot, as scripts need it. From the
+ * first key that they are given scripts make the others, which docs/substrates/redis.md lists.
+ */
 export class Keys {
   /** Set: the names that were claimed and not vacated since; some of them may have lapsed. */
   readonly index: string

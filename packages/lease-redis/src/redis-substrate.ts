@@ -3,14 +3,16 @@
  * verdict.
  *
  * - *Verdicts are facts of one atomic step* on the master, by its own clock. Operations fail one by one.
- * - *Nothing is done too late.* ioredis sends again after a reconnection what had no answer, even a command whose caller
- *   was told long ago that it timed out: a lease that nobody knows of would be held for its whole duration. So every
- *   batch carries the server time after which it does nothing (`server-time.ts`).
+ * - *Nothing is done too late, or twice.* ioredis sends again after a reconnection what had no answer, even a command whose
+ *   caller heard long ago that it timed out, and the first copy may arrive last. So every batch carries the server time after
+ *   which it does nothing, and the server time at which it was sent, with which the script compares what it remembers.
  * - *Only reads from the master count*; a replica may be behind.
  */
 import {
   granted,
   HintStream,
+  late,
+  LONGEST_DEADLINE_MS,
   refused,
   systemClock,
   unknown,
@@ -18,16 +20,16 @@ import {
   type Call,
   type ClaimAnyOp,
   type ClaimOp,
-  type Clock,
   type Holding,
   type LeaseChange,
   type Op,
+  type Pins,
   type Substrate,
   type SubstrateWarning,
   type Trapdoor,
   type Verdict,
 } from 'lease-core'
-import { applyScript, LATE } from './apply-script.ts'
+import { applyScript, TOO_LATE } from './apply-script.ts'
 import { claimAnyScript } from './claim-any-script.ts'
 import { evaluate, explained } from './connection.ts'
 import type { RedisConnection } from './driver.ts'
@@ -41,13 +43,13 @@ import {
   GRANTED,
   HELD,
   inspectScript,
+  LATE,
   PINNED,
   pinnedScript,
   readScript,
   scanScript,
   type Script,
 } from './script.ts'
-import { ServerTime } from './server-time.ts'
 import { inspectionWarnings } from './warnings.ts'
 
 /**
@@ -64,6 +66,7 @@ type Fields = readonly [
   code: number | string,
   token: string | null,
   expiryMs: number | string,
+  stamp: string | null,
   holder: string | null,
   value: string | null,
 ]
@@ -72,8 +75,6 @@ export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void) => () => void
   readonly #redis: RedisConnection
   readonly #keys: Keys
-  readonly #clock: Clock
-  readonly #serverTime: ServerTime
   readonly #hints: HintStream | undefined
 
   /** @throws ErrNotValid with every problem */
@@ -82,8 +83,6 @@ export class RedisSubstrate implements Substrate {
     const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
     this.#redis = redis
     this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '')
-    this.#clock = clock
-    this.#serverTime = new ServerTime(clock)
     if (listen !== false) {
       const hints = new HintStream({
         clock,
@@ -98,9 +97,16 @@ export class RedisSubstrate implements Substrate {
     return limits
   }
 
+  /** Asks the very master that the scripts go to, and for the right to write there. Fails where a newer layout is stored. */
+  async time(call: Call): Promise<number> {
+    const [serverMicros] = await this.#change(applyScript, [], [''], call)
+    return Number(serverMicros) / 1000
+  }
+
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const leases = ops.map(({ lease }) => lease)
-    const answer = await this.#inTime(applyScript, leases, argumentsOf(ops), call)
+    const answer = await this.#change(applyScript, leases, argumentsOf(ops), call)
+    if (answer[1] === TOO_LATE) return ops.map(() => late)
     const words = String(answer[1]).split(' ')
     let at = 2
     const verdicts = ops.map((op, position) => {
@@ -121,8 +127,9 @@ export class RedisSubstrate implements Substrate {
   async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
     const { leases, holder } = op
     const args = atLength({ kind: 'claim', ...op, lease: '', lapsed: undefined })
-    const answer = await this.#inTime(claimAnyScript, leases, args, call)
+    const answer = await this.#change(claimAnyScript, leases, args, call)
     const holdings = new Map<string, Holding>()
+    if (answer[1] === TOO_LATE) return { outcome: 'late', lease: undefined, holdings }
     for (const [position, lease] of leases.entries()) {
       const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0], holder)
       if (holding !== undefined) holdings.set(lease, holding)
@@ -133,12 +140,12 @@ export class RedisSubstrate implements Substrate {
     return { outcome, lease: leases[chosen], holdings }
   }
 
-  async read(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Holding>> {
+  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
     const { index, tokens, pins } = this.#keys
     const holdings = new Map<string, Holding>()
     if (leases !== undefined) {
       const keys = [tokens, pins, ...leases.map((lease) => this.#keys.lease(lease))]
-      const answer = await this.#timed(readScript, keys, [])
+      const answer = await this.#run(readScript, keys, [], call)
       for (const [position, lease] of leases.entries()) {
         const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0])
         if (holding !== undefined) holdings.set(lease, holding)
@@ -146,7 +153,7 @@ export class RedisSubstrate implements Substrate {
       return holdings
     }
     for (let cursor = '0'; ;) {
-      const answer = await this.#timed(scanScript, [tokens, pins, index], [cursor, NAMES_PER_STEP])
+      const answer = await this.#run(scanScript, [tokens, pins, index], [cursor, NAMES_PER_STEP], call)
       for (let at = 2; at < answer.length; at += 1 + FIELDS) {
         const holding = holdingOf(fieldsAt(answer, at + 1), answer[0])
         if (holding !== undefined) holdings.set(String(answer[at]), holding)
@@ -156,19 +163,19 @@ export class RedisSubstrate implements Substrate {
     }
   }
 
-  async pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
+  async pinned(call: Call, leases: readonly string[] = []): Promise<ReadonlyMap<string, Pins>> {
     const { tokens, pins } = this.#keys
-    const answer = (await this.#run(pinnedScript, [tokens, pins], [])) as string[]
-    const pinned = new Map<string, readonly string[]>()
-    for (let at = 0; at < answer.length; at += 2) {
-      pinned.set(String(answer[at]), (JSON.parse(String(answer[at + 1])) as string[]).toSorted())
+    const answer = await this.#run(pinnedScript, [tokens, pins], leases, call)
+    const pinned = new Map<string, Pins>()
+    for (let at = 1; at < answer.length; at += 3) {
+      pinned.set(String(answer[at]), pinsOf(String(answer[at + 1]), answer[at + 2] as string | null))
     }
     return pinned
   }
 
   async inspect(): Promise<readonly SubstrateWarning[]> {
     const { tokens, channel } = this.#keys
-    return inspectionWarnings((await this.#run(inspectScript, [tokens], [channel])) as string[])
+    return inspectionWarnings((await this.#evaluate(inspectScript, [tokens], [channel])) as string[])
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
@@ -179,38 +186,42 @@ export class RedisSubstrate implements Substrate {
     await this.#hints?.close()
   }
 
-  /** Runs a script that changes something, unless it comes too late. */
-  async #inTime(script: Script, leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
-    const deadlineMs = this.#clock.monotonic() + call.timeoutMs
+  /** Runs a script that changes something, if the server's clock does not forbid that. */
+  #change(script: Script, leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
     const { index, tokens, pins, channel } = this.#keys
-    // Nothing to do: it tells the time of the very server that the operations will go to.
-    if (!this.#serverTime.known) await this.#timed(applyScript, [index, tokens, pins], ['0', channel, ''])
     const keys = [index, tokens, pins]
     for (const lease of leases) keys.push(this.#keys.lease(lease))
-    for (let attempt = 1; ; attempt++) {
-      const notAfter = String(this.#serverTime.latestMicros(deadlineMs))
-      const answer = await this.#timed(script, keys, [notAfter, channel, ...args])
-      if (answer[1] !== LATE) return answer
-      // In time by our clock, late by the server's: that one was set, or it is another server. Its answer told the time.
-      if (attempt === 2 || this.#clock.monotonic() >= deadlineMs) {
-        throw new Error('the request reached the server after its time, and nothing was done')
-      }
-    }
+    return this.#run(script, keys, [deadlineOf(call), micros(call.sentMs), channel, ...args], call)
   }
 
-  /** Runs a script whose answer begins with the server's time, and learns from that. */
-  async #timed(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown[]> {
-    const sentMs = this.#clock.monotonic()
-    const answer = (await this.#run(script, keys, args)) as unknown[]
-    this.#serverTime.learn(Number(answer[0]), sentMs)
+  /** Runs a script whose answer begins with the server's time. */
+  async #run(
+    script: Script,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+    call: Call,
+  ): Promise<unknown[]> {
+    const answer = (await this.#evaluate(script, keys, args)) as unknown[]
+    call.answered?.(Number(answer[0]) / 1000)
     return answer
   }
 
-  #run(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
+  #evaluate(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
     return evaluate(this.#redis, script, keys, args).catch((error: unknown) => {
       throw explained(error)
     })
   }
+}
+
+/** What the server remembers, it remembers for so long after the request was sent. */
+function deadlineOf({ sentMs = Number.POSITIVE_INFINITY, notAfterMs = Number.POSITIVE_INFINITY }: Call): string {
+  const deadlineMs = Math.min(notAfterMs, sentMs + LONGEST_DEADLINE_MS)
+  return micros(Number.isFinite(deadlineMs) ? deadlineMs : undefined)
+}
+
+/** Whole ones; 0: unknown. */
+function micros(ms: number | undefined): string {
+  return ms === undefined ? '0' : String(Math.floor(ms * 1000))
 }
 
 /** A line for each operation, then those that need more words: as `applyScript` documents. */
@@ -232,8 +243,8 @@ function lineOf(op: Op): string | undefined {
     if (op.value !== undefined || op.place !== undefined || op.announce === true) return undefined
     return `C ${milliseconds(op.durationMs)} ${op.nonce} ${op.holder}\n`
   }
-  if (op.kind === 'extend' && op.value === undefined) {
-    return `E ${op.fencingToken ?? '*'} ${milliseconds(op.durationMs)} ${op.holder}\n`
+  if (op.kind === 'extend' && op.value === undefined && op.adoption === undefined) {
+    return `E ${op.fencingToken} ${milliseconds(op.durationMs)} ${op.holder}\n`
   }
   if (op.kind === 'release') return `R ${op.fencingToken ?? '*'} ${op.nonce ?? '*'} ${op.holder}\n`
   return undefined
@@ -243,35 +254,48 @@ function lineOf(op: Op): string | undefined {
 function asUsual(op: Op, word: string, serverMicros: unknown): Verdict {
   if (op.kind === 'claim') {
     const expiryMs = Math.floor(Number(serverMicros) / 1000) + Math.ceil(op.durationMs)
-    return granted(plainTerm(op.holder, BigInt(word), remaining(expiryMs, serverMicros)))
+    return granted(plainTerm(op.holder, BigInt(word), op.nonce, remaining(expiryMs, serverMicros), 0))
   }
-  if (op.kind === 'extend')
-    return granted(plainTerm(op.holder, op.fencingToken as bigint, remaining(word, serverMicros)))
+  if (op.kind === 'extend') {
+    const bar = word.indexOf('|')
+    const remainingMs = remaining(word.slice(0, bar), serverMicros)
+    const ageMs = age(op.fencingToken, serverMicros)
+    return granted(plainTerm(op.holder, op.fencingToken, word.slice(bar + 1, -1), remainingMs, ageMs))
+  }
   return vacated
 }
 
 const vacated = granted(undefined)
 
 /** Unpinned and without a value, as most are. */
-function plainTerm(holder: string, fencingToken: bigint, remainingMs: number): Holding {
-  return { holder, fencingToken, remainingMs, value: undefined, pinned: false, version: undefined }
+function plainTerm(
+  holder: string,
+  fencingToken: bigint,
+  nonce: string,
+  remainingMs: number,
+  ageMs: number,
+): Holding {
+  return { holder, fencingToken, nonce, remainingMs, ageMs, value: undefined, pinned: false, version: undefined }
 }
 
-/** The words of an operation that is told at length, in the order that `applyScript` documents. */
+/** The words of an operation at length, in the order that `applyScript` documents. */
 function atLength(op: Op): string[] {
   switch (op.kind) {
     case 'claim': {
       const words = [claimOf(op), op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value)]
       return op.place === undefined ? words : [...words, String(op.place)]
     }
-    case 'extend':
-      return [
-        op.announce === true ? 'e' : 'E',
+    case 'extend': {
+      const kind = op.adoption === undefined ? 'E' : 'A'
+      const words = [
+        op.announce === true ? kind.toLowerCase() : kind,
         op.holder,
-        String(op.fencingToken ?? ''),
+        String(op.fencingToken),
         milliseconds(op.durationMs),
         optional(op.value),
       ]
+      return op.adoption === undefined ? words : [...words, op.adoption.from ?? '', op.adoption.nonce]
+    }
     case 'release':
       return ['R', op.holder, String(op.fencingToken ?? ''), op.nonce ?? '']
     case 'expire':
@@ -280,7 +304,7 @@ function atLength(op: Op): string[] {
     case 'unpin':
       break
   }
-  return [op.kind === 'pin' ? 'P' : 'U', op.entity]
+  return [op.kind === 'pin' ? 'P' : 'U', op.entity, op.generation]
 }
 
 function claimOf({ place, announce }: ClaimOp): string {
@@ -300,6 +324,7 @@ function optional(value: string | undefined): string {
 function verdictOf(op: Op, answer: readonly unknown[], at: number): Verdict {
   const fields = fieldsAt(answer, at)
   const code = Number(fields[0])
+  if (code === LATE) return late
   if (code === FAILED) return unknown(explained(new Error(String(fields[1]))))
   const holding = holdingOf(fields, answer[0], 'holder' in op ? op.holder : undefined)
   return (code & GRANTED) === 0 ? refused(holding) : granted(holding)
@@ -314,9 +339,14 @@ function remaining(expiryMs: unknown, serverMicros: unknown): number {
   return Number(expiryMs) + 1 - Number(serverMicros) / 1000
 }
 
+/** Milliseconds since this microsecond, as near as a double is to it. A batch opens its terms within one, by tokens that rise. */
+function age(openedMicros: unknown, serverMicros: unknown): number {
+  return Math.max(0, (Number(serverMicros) - Number(openedMicros)) / 1000)
+}
+
 /** @param asked who holds it where the answer leaves that out */
 function holdingOf(
-  [code, token, expiryMs, holder, value]: Fields,
+  [code, token, expiryMs, stamp, holder, value]: Fields,
   serverMicros: unknown,
   asked?: string,
 ): Holding | undefined {
@@ -324,12 +354,22 @@ function holdingOf(
   const pinned = (Number(code) & PINNED) !== 0
   let remainingMs = remaining(expiryMs, serverMicros)
   if (remainingMs <= 0 && !pinned) remainingMs = Number.MIN_VALUE
+  const [nonce, openedMicros = token] = String(stamp).split(' ')
   return {
     holder: holder ?? asked ?? '',
     fencingToken: BigInt(String(token)),
+    nonce,
     remainingMs,
+    ageMs: age(openedMicros, serverMicros),
     value: value?.slice(1),
     pinned,
     version: undefined,
   }
+}
+
+/** The entities in order, each with its generation: the one that `unpin` has to name. */
+function pinsOf(entities: string, stamps: string | null): Pins {
+  const stampOf = new Map(stamps === null ? [] : Object.entries(JSON.parse(stamps) as Record<string, string>))
+  const sorted = (JSON.parse(entities) as string[]).toSorted()
+  return new Map(sorted.map((entity) => [entity, stampOf.get(entity)?.split(' ')[0] ?? '-']))
 }

@@ -3,10 +3,14 @@
  *
  * A term is one string with PXAT = its expiry, without while it is pinned:
  *
- *     token|length of the holder in bytes|holder|expiry in ms|nonce|        and, with a value, then =value
+ *     token|length of the holder in bytes|holder|expiry in ms|stamp|        and, with a value, then =value
  *
  * That the key is gone *is* the verdict that the lease has lapsed: to the millisecond, and for WATCH as well. A key
  * stands for the whole millisecond of its expiry and is gone with the next.
+ *
+ * The stamp is the nonce of the claim or of the last adoption, where need be followed by a blank and the microsecond at
+ * which the term was opened, and by another blank and the microsecond at which its value was set last. Without the first the
+ * fencing token is the time of the opening: it is, unless the counter of the tokens is ahead of the clock.
  */
 import { createHash } from 'node:crypto'
 
@@ -21,8 +25,14 @@ export function script(text: string): Script {
 }
 
 /**
+ * The version of what is stored. It rises when an older release would misread what a newer one has written; then `prelude`
+ * makes the older one fail. Version 1 had no key that says so; its terms and pins are read, and it reads those of version 2.
+ */
+export const LAYOUT = 2
+
+/**
  * `us`: the server's clock in microseconds. `now`: in milliseconds, as the server looks at it when it lets keys expire.
- * Numbers are doubles in Lua and are written out whole.
+ * Numbers are doubles in Lua and are written out whole. All keys begin with `root`, as the first of KEYS does.
  */
 export const prelude: string = `
 local whole = string.format('%d', 2^53) == '9007199254740992' and '%d' or '%.0f' -- three times as fast, but for 32 bits
@@ -31,37 +41,47 @@ local function failed(reply) return type(reply) == 'table' and reply.err end
 local time = redis.call('TIME')
 local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(us / 1000)
-local base = string.sub(KEYS[1], 1, -2) .. 'l:'
+local root = string.sub(KEYS[1], 1, -2)
+local base = root .. 'l:'
 local function parse(stored)
   local token, length, from = string.match(stored, '^(%d+)|(%d+)|()')
   if not token then return nil end
   local to = from + tonumber(length)
-  local expiry, nonce, value = string.match(stored, '^|(%d+)|([^|]*)|(.*)$', to)
+  local expiry, stamp, value = string.match(stored, '^|(%d+)|([^|]*)|(.*)$', to)
   if not expiry then return nil end
-  return token, tonumber(expiry), nonce, string.sub(stored, from, to - 1), value
+  return token, tonumber(expiry), stamp, string.sub(stored, from, to - 1), value
 end
-local function leave(key)
-  local refusal = failed(redis.pcall('SETRANGE', key, 0, ''))
-  return refusal and string.match(refusal, '^%S+'), refusal
+-- Why this release must not touch what is stored in this layout, if so.
+local function unreadable(layout)
+  if not layout or layout == '${LAYOUT}' then return nil end
+  local version = tonumber(layout)
+  if not version then return 'ERR the version of the layout is not a number' end
+  if version > ${LAYOUT} then return 'LAYOUT ' .. layout .. ' is above ${LAYOUT}' end
 end
 `
 
-/** How many elements of an answer tell of one lease: code, token, expiry in ms, holder, value. */
-export const FIELDS = 5
+/** How many elements of an answer describe one lease: code, token, expiry in ms, stamp, holder, value. */
+export const FIELDS = 6
 
 /**
- * What the first of them means: bits. Below zero the operation failed, and the second is the error. `HELD`: there is a
- * holding; its value, if any, begins with `=`.
+ * What the first of them means: bits. Below zero the operation was not executed: it failed, and the second is the error, or it
+ * came too late. `HELD`: there is a holding; its value, if any, begins with `=`.
  */
 export const GRANTED = 1
 export const PINNED = 2
 export const HELD = 4
 export const FAILED = -1
+export const LATE = -2
 
 /** A replica may be behind: it would call a lease held that another holds by now. */
 const fromTheMaster = `
-local code, refusal = leave(KEYS[1])
-if code == 'READONLY' then return redis.error_reply(refusal) end
+local refusal = failed(redis.pcall('SETRANGE', KEYS[1], 0, ''))
+if refusal and string.find(refusal, 'READONLY', 1, true) == 1 then return redis.error_reply(refusal) end
+`
+
+const layoutChecked = `
+local problem = unreadable(redis.call('GET', root .. 'v'))
+if problem then return redis.error_reply(problem) end
 `
 
 /** Appends what is stored under the key of a lease, if it stands. Needs `out`, and the pins as KEYS[2]. */
@@ -69,24 +89,28 @@ const reading = `
 local anyPinned = redis.call('HLEN', KEYS[2]) > 0
 local function standing(name, stored)
   if not stored then return nil end
-  local token, expiry, nonce, holder, value = parse(stored)
+  local token, expiry, stamp, holder, value = parse(stored)
   if not token then return nil end
   local pinned = anyPinned and redis.call('HEXISTS', KEYS[2], name) == 1
   if now > expiry and not pinned then return nil end
-  return pinned and ${PINNED + HELD} or ${HELD}, token, expiry, holder, value ~= '' and value
+  return pinned and ${PINNED + HELD} or ${HELD}, token, expiry, stamp, holder, value ~= '' and value
 end
 `
 
 /** KEYS: tokens, pins, then leases. Answers { microseconds, FIELDS for each lease }. */
 export const readScript: Script = script(`${prelude}${fromTheMaster}${reading}
 local out = { us }
-if #KEYS == 2 then return out end
-local found = redis.call('MGET', unpack(KEYS, 3))
-for n = 1, #found do
-  local code, token, expiry, holder, value = standing(string.sub(KEYS[n + 2], #base + 1), found[n])
-  local at = 2 + (n - 1) * 5
-  if code then out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = code, token, expiry, holder, value
-  else out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = 0, false, false, false, false end
+local found = redis.call('MGET', root .. 'v', unpack(KEYS, 3))
+local problem = unreadable(found[1])
+if problem then return redis.error_reply(problem) end
+for n = 2, #found do
+  local at = 2 + (n - 2) * ${FIELDS}
+  local code, token, expiry, stamp, holder, value = standing(string.sub(KEYS[n + 1], #base + 1), found[n])
+  if code then
+    out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = code, token, expiry, stamp, holder, value
+  else
+    out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = 0, false, false, false, false, false
+  end
 end
 return out
 `)
@@ -95,34 +119,50 @@ return out
  * KEYS: tokens, pins, index. ARGV: cursor, how many at about. Answers { microseconds, next cursor, then for each lease
  * that stands its name and FIELDS }, and takes names out of the index whose lease has lapsed.
  */
-export const scanScript: Script = script(`${prelude}${fromTheMaster}${reading}
+export const scanScript: Script = script(`${prelude}${fromTheMaster}${layoutChecked}${reading}
 local page = redis.call('SSCAN', KEYS[3], ARGV[1], 'COUNT', ARGV[2])
 local out, at = { us, page[1] }, 3
 for _, name in ipairs(page[2]) do
   local stored = redis.pcall('GET', base .. name)
   if stored == false then redis.pcall('SREM', KEYS[3], name)
   elseif not failed(stored) then
-    local code, token, expiry, holder, value = standing(name, stored)
+    local code, token, expiry, stamp, holder, value = standing(name, stored)
     if code then
-      out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = name, code, token, expiry, holder, value
-      at = at + 6
+      out[at], out[at + 1], out[at + 2], out[at + 3] = name, code, token, expiry
+      out[at + 4], out[at + 5], out[at + 6] = stamp, holder, value
+      at = at + 7
     end
   end
 end
 return out
 `)
 
-/** KEYS: tokens, pins. Answers { lease, JSON array of entities, lease, … }. */
-export const pinnedScript: Script = script(`${prelude}${fromTheMaster}
-return redis.call('HGETALL', KEYS[2])
+/**
+ * KEYS: tokens, pins. ARGV: leases, none for all. Answers { microseconds, then of each pinned lease its name, the JSON array of
+ * the entities, and the JSON object of their generations, if there is one }.
+ */
+export const pinnedScript: Script = script(`${prelude}${fromTheMaster}${layoutChecked}
+local out, at = { us }, 2
+local function append(name, entities)
+  if not entities then return end
+  out[at], out[at + 1], out[at + 2] = name, entities, redis.call('HGET', root .. 'g', name)
+  at = at + 3
+end
+if #ARGV > 0 then
+  for n, entities in ipairs(redis.call('HMGET', KEYS[2], unpack(ARGV))) do append(ARGV[n], entities) end
+else
+  local all = redis.call('HGETALL', KEYS[2])
+  for n = 1, #all, 2 do append(all[n], all[n + 1]) end
+end
+return out
 `)
 
 /**
  * KEYS: tokens. ARGV: channel. Answers { why writing is refused, why announcing is refused, INFO memory, INFO
- * persistence }, each '' where there is nothing to tell.
+ * persistence }, each '' where there is nothing to report.
  */
 export const inspectScript: Script = script(`${prelude}
-local code, refusal = leave(KEYS[1])
+local refusal = failed(redis.pcall('SETRANGE', KEYS[1], 0, ''))
 local silence = failed(redis.pcall('PUBLISH', ARGV[1], '[]'))
 local memory = redis.pcall('INFO', 'memory')
 local persistence = redis.pcall('INFO', 'persistence')

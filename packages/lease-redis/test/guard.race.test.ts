@@ -50,7 +50,7 @@ const writes: Record<string, (attempt: Attempt) => Promise<unknown>> = {
     }
   },
   'a check before the write instead': async ({ substrate, lease, holder, token, connection, keys }) => {
-    const held = (await substrate.read([lease])).get(lease)
+    const held = (await substrate.read([lease], newCall())).get(lease)
     if (held?.holder !== holder || held.fencingToken !== token) throw new ErrNotHeld('not held')
     await pause()
     await connection.eval(write, 2, ...keys, String(token))

@@ -4,8 +4,16 @@ import { ErrNotHeld, ErrNotValid, ErrTrapdoor, type Holding } from 'lease-core'
 import { whileLive } from 'lease-core/testing'
 import { redisTargets, startProxy, startRedis } from 'lease-servers'
 import { RedisGuard, RedisSubstrate } from 'lease-redis'
-import { caught, claim, extend, grant, pin, release, settle, unique, unpin } from 'lease-scenes'
-import { untilLapsed, LASTING_MS, openSetting, type Setting } from './setting.ts'
+import { caught, claim, grant, pin, settle, unique } from 'lease-scenes'
+import {
+  extendOf,
+  LASTING_MS,
+  openSetting,
+  releaseOf,
+  unpinOf,
+  untilLapsed,
+  type Setting,
+} from './setting.ts'
 
 /** How a term goes on, or ends. */
 interface Course {
@@ -58,16 +66,16 @@ for (const target of redisTargets('server')) {
     const past = (lease: string): Promise<void> => untilLapsed(setting.redis, keyOf(lease))
     const pinned = (lease: string): Promise<unknown> => settle(substrate, pin(lease, 'e'))
     const endings: Record<string, Course> = {
-      'was released': { next: (lease) => settle(substrate, release(lease, 'a')) },
+      'was released': { next: async (lease) => settle(substrate, await releaseOf(substrate, lease, 'a')) },
       'was taken by another': {
         next: async (lease) => {
-          await settle(substrate, release(lease, 'a'))
+          await settle(substrate, await releaseOf(substrate, lease, 'a'))
           await grant(substrate, claim(lease, 'b', LASTING_MS))
         },
       },
       'was claimed anew by the same holder': {
         next: async (lease) => {
-          await settle(substrate, release(lease, 'a'))
+          await settle(substrate, await releaseOf(substrate, lease, 'a'))
           await grant(substrate, claim(lease, 'a', LASTING_MS))
         },
       },
@@ -77,14 +85,16 @@ for (const target of redisTargets('server')) {
         first: pinned,
         next: async (lease) => {
           await past(lease)
-          await settle(substrate, unpin(lease, 'e'))
+          await settle(substrate, await unpinOf(substrate, lease, 'e'))
         },
       },
     }
     const continuations: Record<string, Course> = {
       'was left alone': {},
-      'was renewed': { next: (lease) => grant(substrate, extend(lease, 'a', 2 * LASTING_MS)) },
-      'got a new value': { next: (lease) => grant(substrate, extend(lease, 'a', LASTING_MS, { value: 'new' })) },
+      'was renewed': { next: async (lease) => grant(substrate, await extendOf(substrate, lease, 'a', 2 * LASTING_MS)) },
+      'got a new value': {
+        next: async (lease) => grant(substrate, await extendOf(substrate, lease, 'a', LASTING_MS, { value: 'new' })),
+      },
       'is pinned, past its expiry': { brief: true, first: pinned, next: past },
     }
 
@@ -165,7 +175,7 @@ for (const target of redisTargets('server')) {
           await substrate.trapdoor(lease, 'a', fencingToken)(guard)
         }
         expect(await guard.run(setting.redis, set, [own], ['x'])).to.equal('OK')
-        await settle(substrate, release(names[1] ?? '', 'a'))
+        await settle(substrate, await releaseOf(substrate, names[1] ?? '', 'a'))
         expect(await caught(guard.run(setting.redis, set, [own], ['y']))).to.include({
           lease: names[1],
           code: 'LEASE_NOT_HELD',
@@ -175,7 +185,7 @@ for (const target of redisTargets('server')) {
 
       it('checked again after a new claim look at the new term', async () => {
         const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
-        await settle(substrate, release(name, 'a'))
+        await settle(substrate, await releaseOf(substrate, name, 'a'))
         const { fencingToken } = await grant(substrate, claim(name, 'a', LASTING_MS))
         await substrate.trapdoor(name, 'a', fencingToken)(guard)
         expect(await guard.run(setting.redis, set, [own], ['x'])).to.equal('OK')
@@ -296,7 +306,7 @@ for (const target of redisTargets('server')) {
           }),
         )
         expect(refusal.message).to.equal('mine')
-        await settle(substrate, release(name, 'a'))
+        await settle(substrate, await releaseOf(substrate, name, 'a'))
         expect(await connection.multi().set(own, 'x').exec()).to.deep.equal([[null, 'OK']])
       })
 
@@ -316,7 +326,7 @@ for (const target of redisTargets('server')) {
         const breaking = setting.connect({ retryStrategy: null }, url)
         await guard.watch(breaking)
         proxy.cut()
-        await settle(substrate, release(name, 'a'))
+        await settle(substrate, await releaseOf(substrate, name, 'a'))
         expect(await caught(breaking.multi().set(own, 'x').exec())).to.be.instanceOf(Error)
         expect(await setting.redis.exists(own)).to.equal(0)
       })
@@ -330,7 +340,7 @@ for (const target of redisTargets('server')) {
         }
         await forgetful.watch(keyOf(term.lease))
         proxy.cut()
-        await settle(substrate, release(term.lease, 'a'))
+        await settle(substrate, await releaseOf(substrate, term.lease, 'a'))
         expect(await forgetful.multi().set(term.key, 'x').exec()).to.deep.equal([[null, 'OK']])
       })
     })

@@ -1,7 +1,8 @@
 /** Connections and substrates that are closed in the end, and what tests ask of time. */
 import { Redis, type RedisOptions as AnyRedisOptions } from 'ioredis'
+import type { ExtendOp, ReleaseOp, Substrate, UnpinOp } from 'lease-core'
 import { RedisSubstrate, type RedisSubstrateOptions } from 'lease-redis'
-import { unique } from 'lease-scenes'
+import { extend, newCall, readOne, release, unique, unpin } from 'lease-scenes'
 import { until } from 'lease-servers'
 
 /** For a lease that must outlive its test: as long as a test may take. */
@@ -43,6 +44,30 @@ export function openSetting(url: string): Setting {
       for (const connection of connections) connection.disconnect()
     },
   }
+}
+
+/** A release of the term that stands now. */
+export async function releaseOf(substrate: Substrate, lease: string, holder: string): Promise<ReleaseOp> {
+  const seen = await readOne(substrate, lease)
+  return release(lease, holder, { fencingToken: seen?.fencingToken ?? 0n, nonce: seen?.nonce })
+}
+
+/** An extension of the term that stands now. */
+export async function extendOf(
+  substrate: Substrate,
+  lease: string,
+  holder: string,
+  durationMs: number,
+  more: Partial<ExtendOp> = {},
+): Promise<ExtendOp> {
+  const seen = await readOne(substrate, lease)
+  return extend(lease, holder, durationMs, { fencingToken: seen?.fencingToken ?? 0n, ...more })
+}
+
+/** The withdrawal of the pin that this entity has now. */
+export async function unpinOf(substrate: Substrate, lease: string, entity: string): Promise<UnpinOp> {
+  const pins = (await substrate.pinned(newCall(), [lease])).get(lease)
+  return unpin(lease, entity, pins?.get(entity) ?? 'none')
 }
 
 /**

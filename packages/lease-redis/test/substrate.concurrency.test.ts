@@ -76,16 +76,20 @@ for (const target of redisTargets('server')) {
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, redis: setting.connect() })
         for (let round = 0; round < 100; round++) {
+          const seen = await substrate.read(names, newCall())
+          const pins = await substrate.pinned(newCall(), names)
           const ops = names
             .filter(() => Math.random() < 0.5)
             .map((lease): Op => {
+              const { fencingToken = 0n, nonce = 'none' } = seen.get(lease) ?? {}
+              const adoption = Math.random() < 0.5 ? { from: nonce, nonce: unique('nonce') } : undefined
               const kinds = [
                 claim(lease, holder, 5 + Math.random() * 20),
-                extend(lease, holder, 10),
-                release(lease, holder),
+                extend(lease, holder, 10, { fencingToken, adoption }),
+                release(lease, holder, { fencingToken, nonce }),
                 expire(lease),
                 pin(lease, holder),
-                unpin(lease, holder),
+                unpin(lease, holder, pins.get(lease)?.get(holder) ?? 'none'),
               ]
               return kinds[Math.floor(Math.random() * kinds.length)] ?? expect.fail()
             })
@@ -94,8 +98,9 @@ for (const target of redisTargets('server')) {
             outcomes[verdict.outcome] = (outcomes[verdict.outcome] ?? 0) + 1
           }
         }
+        const left = await substrate.pinned(newCall())
         await substrate.apply(
-          names.map((lease) => unpin(lease, holder)),
+          [...left].map(([lease, own]) => unpin(lease, holder, own.get(holder) ?? 'none')),
           newCall(),
         )
       }
@@ -104,9 +109,11 @@ for (const target of redisTargets('server')) {
       expect(outcomes['refused']).to.be.greaterThan(500)
       await sleep(40)
       const substrate = setting.substrate({ namespace })
-      expect(await substrate.pinned()).to.have.property('size', 0)
-      expect(await substrate.read(undefined)).to.have.property('size', 0)
-      expect(await setting.redis.keys(`${base}*`)).to.deep.equal([`${base}t`])
+      expect(await substrate.pinned(newCall())).to.have.property('size', 0)
+      expect(await substrate.read(undefined, newCall())).to.have.property('size', 0)
+      // What is remembered of claims and unpins goes by itself.
+      const kept = (await setting.redis.keys(`${base}*`)).filter((key) => !/:[ou]:/.test(key))
+      expect(kept.toSorted()).to.deep.equal([`${base}t`, `${base}v`])
     })
   })
 }

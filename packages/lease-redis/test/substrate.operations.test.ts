@@ -19,7 +19,16 @@ import {
   unique,
   unpin,
 } from 'lease-scenes'
-import { LASTING_MS, openSetting, stopwatch, untilLapsed, type Setting } from './setting.ts'
+import {
+  extendOf,
+  LASTING_MS,
+  openSetting,
+  releaseOf,
+  stopwatch,
+  unpinOf,
+  untilLapsed,
+  type Setting,
+} from './setting.ts'
 
 type Five = [string, string, string, string, string]
 
@@ -128,11 +137,12 @@ for (const target of redisTargets('server')) {
         expect(await setting.redis.pttl(key())).to.be.at.least(2 * LASTING_MS - passedMs())
       })
 
-      it('opens a new term when its replay comes after the lapse', async () => {
+      it('opens no second term when its replay comes after the lapse', async () => {
         const op = claim(name, 'a', 20)
-        const first = await grant(substrate, op)
+        await grant(substrate, op)
         await untilLapsed(setting.redis, key())
-        expect((await grant(substrate, op)).fencingToken > first.fencingToken).to.equal(true)
+        expect(await settle(substrate, op)).to.have.property('outcome', 'late')
+        expect(await readOne(substrate, name)).to.equal(undefined)
       })
 
       it('takes over a lapsed lease in one step with a higher token and without the old value', async () => {
@@ -155,7 +165,7 @@ for (const target of redisTargets('server')) {
           expect(granted).to.include({ holder, value })
           expect(await readOne(substrate, name)).to.include({ holder, value, fencingToken: granted.fencingToken })
           expect((await settle(substrate, claim(name, 'x', 1_000))).holding).to.include({ holder, value })
-          expect(await grant(substrate, extend(name, holder, 2 * LASTING_MS))).to.include({ holder, value })
+          expect(await grant(substrate, await extendOf(substrate, name, holder, 2 * LASTING_MS))).to.include({ holder, value })
         }
       })
     })
@@ -167,14 +177,14 @@ for (const target of redisTargets('server')) {
         const { fencingToken } = await grant(substrate, claim(name, 'a', LASTING_MS))
         const far = fencingToken + 10n ** 12n
         await setting.redis.set(counter, String(far))
-        await settle(substrate, release(name, 'a'))
+        await settle(substrate, await releaseOf(substrate, name, 'a'))
         expect((await grant(substrate, claim(name, 'b', LASTING_MS))).fencingToken).to.equal(far + 1n)
         await setting.redis.del(counter)
       })
 
       it('rise when the counter is lost, by the clock', async () => {
         const { fencingToken } = await grant(substrate, claim(name, 'a', LASTING_MS))
-        await settle(substrate, release(name, 'a'))
+        await settle(substrate, await releaseOf(substrate, name, 'a'))
         await setting.redis.del(counter)
         expect((await grant(substrate, claim(name, 'b', LASTING_MS))).fencingToken > fencingToken).to.equal(true)
       })
@@ -199,13 +209,14 @@ for (const target of redisTargets('server')) {
       })
 
       it('that have run out, or a counter that is none, fail the claim and nothing else', async () => {
-        await grant(substrate, claim(name, 'a', LASTING_MS))
+        const { fencingToken } = await grant(substrate, claim(name, 'a', LASTING_MS))
         for (const broken of ['9223372036854775807', 'not a number']) {
           await setting.redis.set(counter, broken)
           const fresh = unique('lease')
-          const verdicts = await substrate.apply([claim(fresh, 'a', 1_000), extend(name, 'a', LASTING_MS)], newCall())
+          const verdicts = await substrate.apply([claim(fresh, 'a', 1_000), extend(name, 'a', LASTING_MS, { fencingToken })], newCall())
           expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['unknown', 'granted'])
           expect(await readOne(substrate, fresh)).to.equal(undefined)
+          expect(await setting.redis.get(counter)).to.equal(broken)
         }
         await setting.redis.del(counter)
       })
@@ -219,7 +230,7 @@ for (const target of redisTargets('server')) {
         expect(longer).to.include({ fencingToken, value: 'v', holder: 'a' })
         expect(longer.remainingMs).to.be.within(2 * LASTING_MS - passedMs(), 2 * LASTING_MS + 1)
         expect(await setting.redis.pttl(key())).to.be.within(2 * LASTING_MS - passedMs(), 2 * LASTING_MS + 1)
-        expect((await grant(substrate, extend(name, 'a', 1_000))).remainingMs).to.be.at.least(
+        expect((await grant(substrate, await extendOf(substrate, name, 'a', 1_000))).remainingMs).to.be.at.least(
           2 * LASTING_MS - passedMs(),
         )
       })
@@ -227,7 +238,7 @@ for (const target of redisTargets('server')) {
       it('takes a new value, the empty one too, even when it moves nothing', async () => {
         const passedMs = stopwatch()
         await grant(substrate, claim(name, 'a', LASTING_MS, { value: 'v' }))
-        expect(await grant(substrate, extend(name, 'a', 1_000, { value: '' }))).to.have.property('value', '')
+        expect(await grant(substrate, await extendOf(substrate, name, 'a', 1_000, { value: '' }))).to.have.property('value', '')
         const stored = await readOne(substrate, name)
         expect(stored).to.have.property('value', '')
         expect(stored?.remainingMs).to.be.at.least(LASTING_MS - passedMs())
@@ -244,12 +255,12 @@ for (const target of redisTargets('server')) {
       })
 
       it('is refused with nothing when the lease is vacant, lapsed or unknown', async () => {
-        expect(await settle(substrate, extend(name, 'a', 1_000))).to.deep.equal(refusedAsVacant)
+        expect(await settle(substrate, await extendOf(substrate, name, 'a', 1_000))).to.deep.equal(refusedAsVacant)
         const { fencingToken } = await grant(substrate, claim(name, 'a', 20))
         await untilLapsed(setting.redis, key())
         expect(await settle(substrate, extend(name, 'a', 1_000, { fencingToken }))).to.deep.equal(refusedAsVacant)
-        await settle(substrate, release(name, 'a'))
-        expect(await settle(substrate, extend(name, 'a', 1_000))).to.deep.equal(refusedAsVacant)
+        await settle(substrate, await releaseOf(substrate, name, 'a'))
+        expect(await settle(substrate, await extendOf(substrate, name, 'a', 1_000))).to.deep.equal(refusedAsVacant)
       })
     })
 
@@ -258,8 +269,10 @@ for (const target of redisTargets('server')) {
         const op = claim(name, 'a', LASTING_MS)
         const { fencingToken } = await grant(substrate, op)
         for (const other of [
-          release(name, 'b'),
+          release(name, 'b', { fencingToken }),
           release(name, 'a', { fencingToken: fencingToken + 1n }),
+          release(name, 'a', { fencingToken: fencingToken + 1n, nonce: op.nonce }),
+          release(name, 'a', { fencingToken, nonce: 'another' }),
           release(name, 'a', { nonce: 'another' }),
           release(name, 'b', { nonce: op.nonce }),
         ]) {
@@ -282,12 +295,8 @@ for (const target of redisTargets('server')) {
           names.map((lease) => claim(lease, 'a', LASTING_MS)),
           newCall(),
         )
-        const heard = await announced(() =>
-          substrate.apply(
-            names.map((lease) => release(lease, 'a')),
-            newCall(),
-          ),
-        )
+        const releases = await Promise.all(names.map((lease) => releaseOf(substrate, lease, 'a')))
+        const heard = await announced(() => substrate.apply(releases, newCall()))
         expect(heard).to.deep.equal([names])
       })
     })
@@ -324,7 +333,7 @@ for (const target of redisTargets('server')) {
         const extended = await grant(substrate, extend(name, 'a', LASTING_MS, { fencingToken }))
         expect(extended).to.include({ pinned: true, fencingToken })
         expect(await setting.redis.pttl(key())).to.equal(-1)
-        expect(await settle(substrate, release(name, 'a'))).to.have.property('outcome', 'granted')
+        expect(await settle(substrate, await releaseOf(substrate, name, 'a'))).to.have.property('outcome', 'granted')
         expect(await readOne(substrate, name)).to.equal(undefined)
       })
 
@@ -346,37 +355,40 @@ for (const target of redisTargets('server')) {
         const passedMs = stopwatch()
         await grant(substrate, claim(name, 'a', LASTING_MS))
         for (const entity of ['e', 'f', 'e']) await settle(substrate, pin(name, entity))
-        expect((await substrate.pinned()).get(name)).to.deep.equal(['e', 'f'])
-        expect((await settle(substrate, unpin(name, 'e'))).holding).to.have.property('pinned', true)
+        expect([...((await substrate.pinned(newCall())).get(name)?.keys() ?? [])]).to.deep.equal(['e', 'f'])
+        expect((await settle(substrate, await unpinOf(substrate, name, 'e'))).holding).to.have.property('pinned', true)
         expect(await setting.redis.pttl(key())).to.equal(-1)
-        expect((await settle(substrate, unpin(name, 'unknown'))).holding).to.have.property('pinned', true)
-        expect((await settle(substrate, unpin(name, 'f'))).holding).to.include({ pinned: false, holder: 'a' })
+        expect((await settle(substrate, await unpinOf(substrate, name, 'unknown'))).holding).to.have.property('pinned', true)
+        expect((await settle(substrate, await unpinOf(substrate, name, 'f'))).holding).to.include({ pinned: false, holder: 'a' })
         expect(await setting.redis.pttl(key())).to.be.within(LASTING_MS - passedMs(), LASTING_MS + 1)
-        expect((await substrate.pinned()).has(name)).to.equal(false)
+        expect((await substrate.pinned(newCall())).has(name)).to.equal(false)
       })
 
       it('end past the expiry with the lease, which is announced', async () => {
         await lapsing(undefined, () => settle(substrate, pin(name, 'e')))
         const heard = await announced(async () => {
-          expect(await settle(substrate, unpin(name, 'e'))).to.deep.equal(vacant)
+          expect(await settle(substrate, await unpinOf(substrate, name, 'e'))).to.deep.equal(vacant)
         })
         expect(heard).to.deep.equal([[name]])
         expect(await setting.redis.exists(key())).to.equal(0)
       })
 
       it('that were lost do not keep a lapsed lease for ever', async () => {
-        await lapsing(undefined, () => settle(substrate, pin(name, 'e')))
-        await setting.redis.hdel(`${base}p`, name)
+        const fencingToken = await lapsing(undefined, async (held) => {
+          await settle(substrate, pin(name, 'e'))
+          return held.fencingToken
+        })
+        for (const hash of ['p', 'g']) await setting.redis.hdel(base + hash, name)
         expect(await readOne(substrate, name)).to.equal(undefined)
-        expect(await settle(substrate, extend(name, 'a', 10))).to.deep.equal(refusedAsVacant)
+        expect(await settle(substrate, extend(name, 'a', 10, { fencingToken }))).to.deep.equal(refusedAsVacant)
         expect(await grant(substrate, claim(name, 'b', LASTING_MS))).to.include({ holder: 'b' })
       })
 
       it('cost nothing once they are gone: the hash is removed', async () => {
-        for (const [lease, entities] of await substrate.pinned()) {
-          for (const entity of entities) await settle(substrate, unpin(lease, entity))
+        for (const [lease, pins] of await substrate.pinned(newCall())) {
+          for (const [entity, generation] of pins) await settle(substrate, unpin(lease, entity, generation))
         }
-        expect(await setting.redis.exists(`${base}p`)).to.equal(0)
+        expect(await setting.redis.exists(`${base}p`, `${base}g`)).to.equal(0)
       })
     })
 
@@ -388,9 +400,9 @@ for (const target of redisTargets('server')) {
           await grant(substrate, { ...op, durationMs: 2 * LASTING_MS })
           await settle(substrate, { ...op, holder: 'b' })
           for (const value of ['v', 'w', undefined]) {
-            await grant(substrate, extend(name, 'a', 3 * LASTING_MS, { value, announce: true }))
+            await grant(substrate, await extendOf(substrate, name, 'a', 3 * LASTING_MS, { value, announce: true }))
           }
-          await grant(substrate, extend(name, 'a', 4 * LASTING_MS, { value: 'x' }))
+          await grant(substrate, await extendOf(substrate, name, 'a', 4 * LASTING_MS, { value: 'x' }))
           await grant(substrate, claim(unique('lease'), 'a', LASTING_MS))
         })
         expect(heard).to.deep.equal([{ changed: [name] }, { changed: [name] }])
@@ -434,7 +446,7 @@ for (const target of redisTargets('server')) {
         await grant(substrate, claim(x, 'a', LASTING_MS))
         const nonce = unique('nonce')
         const first = await any(leases, 'b', { nonce })
-        await settle(substrate, release(x, 'a')) // one before it is free by now
+        await settle(substrate, await releaseOf(substrate, x, 'a')) // one before it is free by now
         const passedMs = stopwatch()
         const again = await any(leases, 'b', { nonce, durationMs: 2 * LASTING_MS })
         expect(again).to.include({ outcome: 'granted', lease: y })
@@ -482,11 +494,11 @@ for (const target of redisTargets('server')) {
         const verdicts = await substrate.apply(
           [
             claim(held, 'b', 1_000),
-            release(gone, 'a'),
-            extend(mine, 'a', 2 * LASTING_MS, { value: 'new' }),
+            release(gone, 'a', { fencingToken: 7n }),
+            await extendOf(substrate, mine, 'a', 2 * LASTING_MS, { value: 'new' }),
             expire(lapsed),
             claim(fresh, 'b', 1_000, { value: 'E' }),
-            unpin(pinned, 'e'),
+            await unpinOf(substrate, pinned, 'e'),
             pin(bare, 'E'),
           ],
           newCall(),
@@ -497,7 +509,7 @@ for (const target of redisTargets('server')) {
         expect(verdicts[4]?.holding).to.include({ holder: 'b', value: 'E' })
         expect(verdicts[5]?.holding).to.include({ holder: 'a', value: pinned, pinned: false })
         expect([verdicts[1], verdicts[3], verdicts[6]]).to.deep.equal([vacant, vacant, vacant])
-        await settle(substrate, unpin(bare, 'E'))
+        await settle(substrate, await unpinOf(substrate, bare, 'E'))
       })
     })
 
@@ -542,15 +554,17 @@ for (const target of redisTargets('server')) {
         expect(new Set([...opened.map((holding) => holding?.fencingToken), BigInt(before ?? 0)]).size).to.equal(6)
         for (const [index, lease] of [vacantOne, lapsed, pinned, value, another].entries()) {
           const stored = await readOne(substrate, lease)
-          const { remainingMs = 0, ...rest } = stored ?? {}
-          const { remainingMs: told = 0, ...same } = opened[index] ?? {}
+          const { remainingMs = 0, ageMs = 0, ...rest } = stored ?? {}
+          const { remainingMs: earlierMs = 0, ageMs: atFirstMs, ...same } = opened[index] ?? {}
           expect(same).to.deep.equal(rest)
-          expect(told).to.be.within(remainingMs, remainingMs + passedMs())
+          expect(earlierMs).to.be.within(remainingMs, remainingMs + passedMs())
+          expect(atFirstMs).to.equal(0)
+          expect(ageMs).to.be.within(0, passedMs())
           expect(opened[index]?.fencingToken).to.satisfy((token: bigint) => token > BigInt(before ?? 0))
           expect(await setting.redis.sismember(`${base}i`, lease)).to.equal(1)
         }
         expect(opened[4]?.remainingMs).to.be.within(2 * LASTING_MS, 2 * LASTING_MS + 2)
-        await settle(substrate, unpin(pinned, 'e'))
+        await settle(substrate, await unpinOf(substrate, pinned, 'e'))
         await setting.redis.del(`${base}l:${list}`, `${base}l:${broken}`)
       })
 
@@ -560,8 +574,11 @@ for (const target of redisTargets('server')) {
         ) as Five
         const [lapsed, pinned, nonce, any, list] = ['lapsed', 'pinned', 'nonce', 'any', 'list'].map(unique) as Five
         const tokens = new Map<string, bigint>()
+        const nonces = new Map<string, string>()
         for (const lease of [plain, foreign, older, pinned, nonce, any]) {
-          tokens.set(lease, (await grant(substrate, claim(lease, 'ä|b=c', LASTING_MS))).fencingToken)
+          const op = claim(lease, 'ä|b=c', LASTING_MS)
+          tokens.set(lease, (await grant(substrate, op)).fencingToken)
+          nonces.set(lease, op.nonce)
         }
         tokens.set(valued, (await grant(substrate, claim(valued, 'ä|b=c', LASTING_MS, { value: '|' }))).fencingToken)
         await setting.redis.set(`${base}l:${lapsed}`, '7|1|a|8|nonce|')
@@ -577,7 +594,7 @@ for (const target of redisTargets('server')) {
           release(lapsed, 'b', { fencingToken: 7n }),
           release(pinned, 'ä|b=c', term(pinned)),
           release(nonce, 'ä|b=c', { ...term(nonce), nonce: 'of another claim' }),
-          release(any, 'ä|b=c'),
+          release(any, 'ä|b=c', { nonce: nonces.get(any) }),
           release(list, 'ä|b=c', { fencingToken: 7n }),
         ]
         let verdicts: readonly Verdict[] = []
@@ -591,7 +608,7 @@ for (const target of redisTargets('server')) {
           expect(await setting.redis.sismember(`${base}i`, lease)).to.equal(0)
         }
         for (const lease of [foreign, older, nonce]) expect(await readOne(substrate, lease)).to.include(term(lease))
-        await settle(substrate, unpin(pinned, 'e'))
+        await settle(substrate, await unpinOf(substrate, pinned, 'e'))
         await setting.redis.del(`${base}l:${list}`)
       })
 
@@ -619,7 +636,7 @@ for (const target of redisTargets('server')) {
           extend(vacant, 'ä|b=c', 2 * LASTING_MS, { fencingToken: 7n }),
           extend(broken, 'ä|b=c', 2 * LASTING_MS, { fencingToken: 7n }),
           extend(list, 'ä|b=c', 2 * LASTING_MS, { fencingToken: 7n }),
-          extend(any, 'ä|b=c', 5),
+          extend(any, 'ä|b=c', 5, { fencingToken: tokens.get(any) ?? 0n }),
         ]
         const check = async (): Promise<void> => {
           const passedMs = stopwatch()
@@ -630,9 +647,10 @@ for (const target of redisTargets('server')) {
           const apart = (await Promise.all(ops.map((op) => substrate.apply([op], newCall())))).flat()
           expect(together.map(({ outcome }) => outcome)).to.deep.equal(apart.map(({ outcome }) => outcome))
           for (const [index, { holding }] of together.entries()) {
-            const { remainingMs = 0, ...rest } = apart[index]?.holding ?? {}
-            const { remainingMs: earlierMs = 0, ...same } = holding ?? {}
+            const { remainingMs = 0, ageMs = 0, ...rest } = apart[index]?.holding ?? {}
+            const { remainingMs: earlierMs = 0, ageMs: youngerMs, ...same } = holding ?? {}
             expect(same, ops[index]?.lease).to.deep.equal(rest)
+            if (youngerMs !== undefined) expect(youngerMs).to.be.within(0, ageMs + 0.128)
             expect(earlierMs).to.be.within(remainingMs - 1, remainingMs + passedMs())
           }
           expect(together.slice(7, 9).map(({ cause }) => String(cause))).to.deep.equal(
@@ -645,7 +663,7 @@ for (const target of redisTargets('server')) {
         try {
           await check()
         } finally {
-          await settle(substrate, unpin(pinned, 'e'))
+          await settle(substrate, await unpinOf(substrate, pinned, 'e'))
           await setting.redis.del(`${base}l:${broken}`, `${base}l:${list}`)
         }
       })
@@ -687,12 +705,12 @@ for (const target of redisTargets('server')) {
           )
         }
         await sleep(5)
-        const all = await reader.read(undefined)
+        const all = await reader.read(undefined, newCall())
         expect(all.size).to.equal(1_000)
         expect(all.get('l1-ü')).to.include({ holder: 'a', value: 'l1-ü' })
         expect(await setting.redis.scard(`lease:{${own}}:i`)).to.equal(1_000)
-        expect((await reader.read(['l0-ü', 'l1-ü', 'nobody'])).size).to.equal(1)
-        expect((await reader.read([])).size).to.equal(0)
+        expect((await reader.read(['l0-ü', 'l1-ü', 'nobody'], newCall())).size).to.equal(1)
+        expect((await reader.read([], newCall())).size).to.equal(0)
       })
 
       for (const [together, rounds] of [
@@ -718,7 +736,7 @@ for (const target of redisTargets('server')) {
       it('of one namespace knows nothing of another, nor of another prefix', async () => {
         await grant(substrate, claim(name, 'a', LASTING_MS))
         const others = [setting.substrate(), setting.substrate({ namespace, prefix: 'other' })]
-        for (const other of others) expect(await other.read(undefined)).to.have.property('size', 0)
+        for (const other of others) expect(await other.read(undefined, newCall())).to.have.property('size', 0)
       })
     })
 
@@ -728,11 +746,11 @@ for (const target of redisTargets('server')) {
       await grant(prefixed, claim(name, 'a', LASTING_MS))
       expect(await setting.redis.exists(`app:${key()}`)).to.equal(1)
       expect(await readOne(substrate, name)).to.equal(undefined)
-      expect((await prefixed.read(undefined)).size).to.equal(1)
+      expect((await prefixed.read(undefined, newCall())).size).to.equal(1)
       const heard: string[] = []
       const stop = prefixed.watch?.((change) => heard.push(change.kind === 'resync' ? 'resync' : change.lease))
       await eventually(() => heard.length === 1)
-      await settle(prefixed, release(name, 'a'))
+      await settle(prefixed, await releaseOf(prefixed, name, 'a'))
       await eventually(() => heard.length === 2)
       expect(heard).to.deep.equal(['resync', name])
       stop?.()
@@ -750,15 +768,15 @@ for (const target of redisTargets('server')) {
         const own = unique('shape')
         const shaped = setting.substrate({ redis, namespace: own })
         const held = await grant(shaped, claim(name, 'a', LASTING_MS, { value: 'v' }))
-        expect((await settle(shaped, pin(name, 'e'))).holding).to.include({ holder: 'a', pinned: true })
+        expect((await settle(shaped, pin(name, 'e', 'generation'))).holding).to.include({ holder: 'a', pinned: true })
         expect(await readOne(shaped, name)).to.include({ holder: 'a', value: 'v', fencingToken: held.fencingToken })
-        expect((await shaped.read(undefined)).get(name)).to.include({ holder: 'a', value: 'v' })
-        expect(await shaped.pinned()).to.deep.equal(new Map([[name, ['e']]]))
+        expect((await shaped.read(undefined, newCall())).get(name)).to.include({ holder: 'a', value: 'v' })
+        expect(await shaped.pinned(newCall())).to.deep.equal(new Map([[name, new Map([['e', 'generation']])]]))
         expect(await shaped.inspect()).to.be.an('array')
         const heard: string[] = []
         shaped.watch?.((change) => heard.push(change.kind))
         await eventually(() => heard.length === 1)
-        await settle(shaped, release(name, 'a'))
+        await settle(shaped, await releaseOf(shaped, name, 'a'))
         await eventually(() => heard.length === 2)
         redis.disconnect()
       }
