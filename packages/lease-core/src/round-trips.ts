@@ -16,6 +16,8 @@ import { unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdi
 export const MAX_ATTEMPTS = 4
 /** A third of a short lease may be less than an honest round trip takes; nothing is given up sooner than this. */
 const MIN_TIMEOUT_MS = 250
+/** How much longer than its lease a release may take. */
+const LAST_MS = 1_000
 
 export interface RoundTripParts {
   readonly substrate: Substrate
@@ -94,8 +96,11 @@ export class RoundTrips {
 
   /** A lost answer must leave time to ask again before the lease is over. */
   timeoutMsOf(op: Op | { readonly durationMs: number }): number {
-    const leaseMs = 'durationMs' in op ? op.durationMs : op.kind === 'release' ? this.leftMs(op) : Infinity
-    return Math.min(this.#parts.timeoutMs, Math.max(MIN_TIMEOUT_MS, Math.ceil(leaseMs / 3)))
+    let limitMs = Number.POSITIVE_INFINITY
+    if ('durationMs' in op) limitMs = Math.max(MIN_TIMEOUT_MS, Math.ceil(op.durationMs / 3))
+    // A release of a lease that is about to lapse is worth one attempt.
+    else if (op.kind === 'release') limitMs = Math.ceil(Math.max(0, this.leftMs(op))) + LAST_MS
+    return Math.min(this.#parts.timeoutMs, limitMs)
   }
 
   /** How long the term of this release may still last, as far as is known. */

@@ -268,13 +268,7 @@ function asUsual(op: Op, word: string, serverMicros: unknown): Verdict {
 const vacated = granted(undefined)
 
 /** Unpinned and without a value, as most are. */
-function plainTerm(
-  holder: string,
-  fencingToken: bigint,
-  nonce: string,
-  remainingMs: number,
-  ageMs: number,
-): Holding {
+function plainTerm(holder: string, fencingToken: bigint, nonce: string, remainingMs: number, ageMs: number): Holding {
   return { holder, fencingToken, nonce, remainingMs, ageMs, value: undefined, pinned: false, version: undefined }
 }
 

@@ -370,7 +370,10 @@ describe('under Sentinels', function () {
         'five refusals of the old master',
         async () => {
           const lease = `old-${granted.length}-${refused}`
-          const error = await straight.manager.claim(lease, 'c', longMs).catch((reason: unknown) => reason)
+          const error: unknown = await straight.manager.claim(lease, 'c', longMs).then(
+            () => undefined,
+            (reason: unknown) => reason,
+          )
           if (error === undefined) {
             expect(refused).to.equal(0)
             granted.push(lease)

@@ -5,15 +5,7 @@ import { whileLive } from 'lease-core/testing'
 import { redisTargets, startProxy, startRedis } from 'lease-servers'
 import { RedisGuard, RedisSubstrate } from 'lease-redis'
 import { caught, claim, grant, pin, settle, unique } from 'lease-scenes'
-import {
-  extendOf,
-  LASTING_MS,
-  openSetting,
-  releaseOf,
-  unpinOf,
-  untilLapsed,
-  type Setting,
-} from './setting.ts'
+import { extendOf, LASTING_MS, openSetting, releaseOf, unpinOf, untilLapsed, type Setting } from './setting.ts'
 
 /** How a term goes on, or ends. */
 interface Course {

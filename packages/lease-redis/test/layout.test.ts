@@ -87,7 +87,12 @@ for (const target of redisTargets('server')) {
         const all = await substrate.read(undefined, newCall())
         expect([...all.keys()].toSorted()).to.deep.equal(['pinned', 'plain', 'valued'])
         expect(all.get('valued')).to.include({ holder: 'ä|b=c', value: 'v|=', nonce: 'nonce-2', ...valued })
-        expect(await readOne(substrate, 'plain')).to.include({ holder: 'a', value: undefined, nonce: 'nonce-1', ...plain })
+        expect(await readOne(substrate, 'plain')).to.include({
+          holder: 'a',
+          value: undefined,
+          nonce: 'nonce-1',
+          ...plain,
+        })
         for (const lease of ['plain', 'valued', 'pinned']) {
           expect(await settle(substrate, claim(lease, 'b', LASTING_MS))).to.have.property('outcome', 'refused')
         }

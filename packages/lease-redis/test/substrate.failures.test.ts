@@ -174,7 +174,10 @@ for (const target of redisTargets('server')) {
           newCall(),
         )
         expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['granted', 'unknown', 'unknown', 'granted'])
-        expect([...(await substrate.read(['first', 'text', 'list', 'last'], newCall())).keys()]).to.deep.equal(['first', 'last'])
+        expect([...(await substrate.read(['first', 'text', 'list', 'last'], newCall())).keys()]).to.deep.equal([
+          'first',
+          'last',
+        ])
         expect((await substrate.read(undefined, newCall())).size).to.equal(2)
         expect(await setting.redis.get(`lease:{${namespace}}:l:text`)).to.equal('some text')
       })

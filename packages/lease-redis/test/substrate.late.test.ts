@@ -126,7 +126,11 @@ for (const target of redisTargets('server')) {
         'is released in a batch with others': async (fencingToken, nonce) => {
           const other = unique('other')
           const held = await grant(substrate, claim(other, 'a', LASTING_MS))
-          const batch = [release(other, 'a', held), release(name, 'a', { fencingToken, nonce }), expire(unique('vacant'))]
+          const batch = [
+            release(other, 'a', held),
+            release(name, 'a', { fencingToken, nonce }),
+            expire(unique('vacant')),
+          ]
           await substrate.apply(batch, newCall())
         },
         'is released while it is pinned': async () => {
@@ -204,7 +208,9 @@ for (const target of redisTargets('server')) {
       it('is remembered for no longer than it may take, and not at all once it is old', async () => {
         await grant(substrate, claim(name, 'a', LASTING_MS))
         await vacate()
-        expect(await setting.redis.pttl(`${base}o:${name}`)).to.be.at.most(LONGEST_DEADLINE_MS).and.not.equal(-1)
+        expect(await setting.redis.pttl(`${base}o:${name}`))
+          .to.be.at.most(LONGEST_DEADLINE_MS)
+          .and.not.equal(-1)
         const old = [unique('old'), unique('old')]
         const token = String(Math.floor(((await now()) - LONGEST_DEADLINE_MS) * 1000) - 1)
         const expiry = String(Math.floor((await now()) + LASTING_MS))
@@ -394,7 +400,9 @@ for (const target of redisTargets('server')) {
         expect(await outcomeOf(op, copy)).to.equal('late')
         expect(await outcomeOf(pin(name, 'e'), { sentMs })).to.equal('late')
         expect(await pins()).to.deep.equal({})
-        expect(await setting.redis.pttl(`${base}u:${name}`)).to.be.at.most(LONGEST_DEADLINE_MS).and.not.equal(-1)
+        expect(await setting.redis.pttl(`${base}u:${name}`))
+          .to.be.at.most(LONGEST_DEADLINE_MS)
+          .and.not.equal(-1)
       })
 
       it('is replaced by a newer one of its entity, which its copy does not undo', async () => {
@@ -506,7 +514,10 @@ describe('a driver that sends twice', () => {
   it('takes no term back by an adoption that arrives after another', async () => {
     const op = claim(name, 'a', LASTING_MS)
     const { fencingToken } = await grant(direct, op)
-    const [first, second] = [{ from: op.nonce, nonce: 'first' }, { from: 'first', nonce: 'second' }]
+    const [first, second] = [
+      { from: op.nonce, nonce: 'first' },
+      { from: 'first', nonce: 'second' },
+    ]
     const adopt = (adoption: typeof first): Op => extend(name, 'a', LASTING_MS, { fencingToken, adoption })
     await sentTwice(sends(adopt(first)), () => grant(direct, adopt(second)))
     expect(await readOne(direct, name)).to.include({ fencingToken, nonce: 'second' })

@@ -165,7 +165,10 @@ for (const target of redisTargets('server')) {
           expect(granted).to.include({ holder, value })
           expect(await readOne(substrate, name)).to.include({ holder, value, fencingToken: granted.fencingToken })
           expect((await settle(substrate, claim(name, 'x', 1_000))).holding).to.include({ holder, value })
-          expect(await grant(substrate, await extendOf(substrate, name, holder, 2 * LASTING_MS))).to.include({ holder, value })
+          expect(await grant(substrate, await extendOf(substrate, name, holder, 2 * LASTING_MS))).to.include({
+            holder,
+            value,
+          })
         }
       })
     })
@@ -213,7 +216,10 @@ for (const target of redisTargets('server')) {
         for (const broken of ['9223372036854775807', 'not a number']) {
           await setting.redis.set(counter, broken)
           const fresh = unique('lease')
-          const verdicts = await substrate.apply([claim(fresh, 'a', 1_000), extend(name, 'a', LASTING_MS, { fencingToken })], newCall())
+          const verdicts = await substrate.apply(
+            [claim(fresh, 'a', 1_000), extend(name, 'a', LASTING_MS, { fencingToken })],
+            newCall(),
+          )
           expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['unknown', 'granted'])
           expect(await readOne(substrate, fresh)).to.equal(undefined)
           expect(await setting.redis.get(counter)).to.equal(broken)
@@ -238,7 +244,10 @@ for (const target of redisTargets('server')) {
       it('takes a new value, the empty one too, even when it moves nothing', async () => {
         const passedMs = stopwatch()
         await grant(substrate, claim(name, 'a', LASTING_MS, { value: 'v' }))
-        expect(await grant(substrate, await extendOf(substrate, name, 'a', 1_000, { value: '' }))).to.have.property('value', '')
+        expect(await grant(substrate, await extendOf(substrate, name, 'a', 1_000, { value: '' }))).to.have.property(
+          'value',
+          '',
+        )
         const stored = await readOne(substrate, name)
         expect(stored).to.have.property('value', '')
         expect(stored?.remainingMs).to.be.at.least(LASTING_MS - passedMs())
@@ -330,7 +339,7 @@ for (const target of redisTargets('server')) {
           expect(holding?.remainingMs).to.be.lessThan(0)
         }
         expect(await readOne(substrate, name)).to.include({ holder: 'a', pinned: true })
-        const extended = await grant(substrate, extend(name, 'a', LASTING_MS, { fencingToken }))
+        const extended = await grant(substrate, extend(name, 'a', LASTING_MS, { fencingToken: fencingToken ?? 0n }))
         expect(extended).to.include({ pinned: true, fencingToken })
         expect(await setting.redis.pttl(key())).to.equal(-1)
         expect(await settle(substrate, await releaseOf(substrate, name, 'a'))).to.have.property('outcome', 'granted')
@@ -358,8 +367,14 @@ for (const target of redisTargets('server')) {
         expect([...((await substrate.pinned(newCall())).get(name)?.keys() ?? [])]).to.deep.equal(['e', 'f'])
         expect((await settle(substrate, await unpinOf(substrate, name, 'e'))).holding).to.have.property('pinned', true)
         expect(await setting.redis.pttl(key())).to.equal(-1)
-        expect((await settle(substrate, await unpinOf(substrate, name, 'unknown'))).holding).to.have.property('pinned', true)
-        expect((await settle(substrate, await unpinOf(substrate, name, 'f'))).holding).to.include({ pinned: false, holder: 'a' })
+        expect((await settle(substrate, await unpinOf(substrate, name, 'unknown'))).holding).to.have.property(
+          'pinned',
+          true,
+        )
+        expect((await settle(substrate, await unpinOf(substrate, name, 'f'))).holding).to.include({
+          pinned: false,
+          holder: 'a',
+        })
         expect(await setting.redis.pttl(key())).to.be.within(LASTING_MS - passedMs(), LASTING_MS + 1)
         expect((await substrate.pinned(newCall())).has(name)).to.equal(false)
       })
@@ -380,7 +395,9 @@ for (const target of redisTargets('server')) {
         })
         for (const hash of ['p', 'g']) await setting.redis.hdel(base + hash, name)
         expect(await readOne(substrate, name)).to.equal(undefined)
-        expect(await settle(substrate, extend(name, 'a', 10, { fencingToken }))).to.deep.equal(refusedAsVacant)
+        expect(await settle(substrate, extend(name, 'a', 10, { fencingToken: fencingToken ?? 0n }))).to.deep.equal(
+          refusedAsVacant,
+        )
         expect(await grant(substrate, claim(name, 'b', LASTING_MS))).to.include({ holder: 'b' })
       })
 
@@ -627,12 +644,12 @@ for (const target of redisTargets('server')) {
         await setting.redis.rpush(`${base}l:${list}`, 'not a lease')
         await sleep(5)
         const ops = [
-          extend(plain, 'ä|b=c', 2 * LASTING_MS, { fencingToken: tokens.get(plain) }),
-          extend(valued, 'ä|b=c', 2 * LASTING_MS, { fencingToken: tokens.get(valued) }),
-          extend(pinned, 'ä|b=c', 2 * LASTING_MS, { fencingToken: tokens.get(pinned) }),
-          extend(foreign, 'b', 2 * LASTING_MS, { fencingToken: tokens.get(foreign) }),
+          extend(plain, 'ä|b=c', 2 * LASTING_MS, { fencingToken: tokens.get(plain) ?? 0n }),
+          extend(valued, 'ä|b=c', 2 * LASTING_MS, { fencingToken: tokens.get(valued) ?? 0n }),
+          extend(pinned, 'ä|b=c', 2 * LASTING_MS, { fencingToken: tokens.get(pinned) ?? 0n }),
+          extend(foreign, 'b', 2 * LASTING_MS, { fencingToken: tokens.get(foreign) ?? 0n }),
           extend(older, 'ä|b=c', 2 * LASTING_MS, { fencingToken: (tokens.get(older) ?? 0n) - 1n }),
-          extend(lapsed, 'ä|b=c', 2 * LASTING_MS, { fencingToken: tokens.get(lapsed) }),
+          extend(lapsed, 'ä|b=c', 2 * LASTING_MS, { fencingToken: tokens.get(lapsed) ?? 0n }),
           extend(vacant, 'ä|b=c', 2 * LASTING_MS, { fencingToken: 7n }),
           extend(broken, 'ä|b=c', 2 * LASTING_MS, { fencingToken: 7n }),
           extend(list, 'ä|b=c', 2 * LASTING_MS, { fencingToken: 7n }),
