@@ -59,8 +59,8 @@ export class Coalescer<Item, Answer> {
   /** The time-outs in the queue lie between these. */
   #shortestMs = Number.POSITIVE_INFINITY
   #longestMs = 0
-  /** When each batch in flight was sent, in this order: the first ones are slow. */
-  readonly #flights: { readonly sentMs: number }[] = []
+  /** Batches in flight, in the order in which they were sent: the first ones are slow. */
+  readonly #flights: Flight[] = []
   #slow = 0
   #pumpQueued = false
   /** Something waits for a slot. */
@@ -116,7 +116,7 @@ export class Coalescer<Item, Answer> {
     const inFlight = this.#flights.length
     if (inFlight - this.#slow >= maxInFlight) {
       const slowSinceMs = this.#clock.monotonic() - SLOW_MS
-      while (this.#slow < inFlight && (this.#flights[this.#slow]?.sentMs as number) <= slowSinceMs) this.#slow++
+      while (this.#slow < inFlight && (this.#flights[this.#slow] as Flight).sentMs <= slowSinceMs) this.#slow++
     }
     return Math.min(maxInFlight - (inFlight - this.#slow), HARD_CAP * maxInFlight - inFlight)
   }
@@ -131,7 +131,7 @@ export class Coalescer<Item, Answer> {
     const full = this.#flights.length >= HARD_CAP * this.#limits.maxInFlight
     if (full && !this.#queue.some(({ signal }) => signal !== undefined)) return
     const nowMs = this.#clock.monotonic()
-    const slowAtMs = (this.#flights[this.#slow]?.sentMs ?? nowMs) + SLOW_MS
+    const slowAtMs = Math.min(this.#flights[this.#slow]?.sentMs ?? nowMs, nowMs) + SLOW_MS
     this.#timer = this.#clock.setTimer(Math.max(1, Math.ceil(slowAtMs - nowMs)), () => {
       this.#timer = undefined
       if (!this.#blocked) return
@@ -184,14 +184,30 @@ export class Coalescer<Item, Answer> {
     for (const { item } of queue) this.#noteTimeout(item)
   }
 
-  async #dispatch(batch: readonly Waiting<Item, Answer>[]): Promise<void> {
-    const flight = { sentMs: this.#clock.monotonic() }
-    this.#flights.push(flight)
-    const answers = await this.#send(batch.map(({ item }) => item))
+  /** The last free slot is taken: from now on it matters how long each has been in flight. */
+  #stamp(): void {
+    const nowMs = this.#clock.monotonic()
+    for (let index = this.#flights.length - 1; index >= this.#slow; index--) {
+      const flight = this.#flights[index] as Flight
+      if (flight.sentMs !== Number.POSITIVE_INFINITY) return
+      flight.sentMs = nowMs
+    }
+  }
+
+  #landed(flight: Flight): void {
     const index = this.#flights.indexOf(flight)
-    this.#flights.splice(index, 1)
+    if (index === 0) this.#flights.shift()
+    else this.#flights.splice(index, 1)
     if (index < this.#slow) this.#slow--
     this.#blocked = false
+  }
+
+  async #dispatch(batch: readonly Waiting<Item, Answer>[]): Promise<void> {
+    const flight: Flight = { sentMs: Number.POSITIVE_INFINITY }
+    this.#flights.push(flight)
+    if (this.#flights.length - this.#slow >= this.#limits.maxInFlight) this.#stamp()
+    const answers = await this.#send(batch.map(({ item }) => item))
+    this.#landed(flight)
     for (let at = 0; at < batch.length; at++) batch[at]?.settle(answers[at])
     if (this.#queue.length > 0) this.#pumpSoon()
     else if (this.#flights.length === 0) {
@@ -199,6 +215,12 @@ export class Coalescer<Item, Answer> {
       this.#timer = undefined
     }
   }
+}
+
+/** A batch in flight. */
+interface Flight {
+  /** Not before it was sent; infinite while slots are free, since nobody asks: reading the clock is not free. */
+  sentMs: number
 }
 
 /** Whether two of the first items have the same key. */

@@ -214,10 +214,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /**
    * Claims the lease and keeps it alive until it is released or lost. `hold(…, { wait })` tries until it is granted.
    *
-   * @throws ErrClaimDenied another holds it, or still did when `wait` ran out; or this process holds it already for this holder,
-   *                        and not both Holds are `shared`
+   * @throws ErrClaimDenied another holds it; with `wait`: the store said so since the call, and nothing is in flight. Or this
+   *                        process holds it already for this holder, and not both Holds are `shared`
    * @throws ErrNotValid    nothing was sent
-   * @throws ErrUnknown     it may have happened
+   * @throws ErrUnknown     it may have happened, or the store said nothing before `wait` ran out
    */
   hold(lease: string, holder: string, options: HoldOptions): Promise<Hold> {
     let parsed: ParsedHoldOptions

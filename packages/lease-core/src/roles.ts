@@ -115,7 +115,9 @@ export interface Reader {
    * where the holder announces them (`announce`, `update`) and when the lease is given up; otherwise they are noticed at
    * the known expiry, and at the latest after `maxSleep`. Between these nothing is sent.
    *
-   * @throws ErrNotValid, ErrStopped, or the reason of the signal, from `next()`
+   * Reads and keeps the process alive only while `next()` waits. `return()` ends it at once, also while `next()` waits.
+   *
+   * @throws ErrNotValid, ErrStopped, ErrUnknown with the reason "closed", or the reason of the signal, from `next()`
    */
   observe(lease: string, options?: ObserveOptions): AsyncGenerator<Info | undefined, never, void>
   /** Reads one lease: what is known of it if it is held, else undefined. Nothing is subscribed, and nothing stays behind. */

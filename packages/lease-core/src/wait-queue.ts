@@ -14,7 +14,7 @@
  * - A hint changes nothing of what is known. It makes a look due earlier. The one exception: "taken" takes one "vacated" back
  *   while the waiter is not due yet, for its claim would be refused. Lapse, retry and maxSleep stay.
  * - "Vacated" and "taken" are counted, because they may overtake each other. What is heard while a claim is in flight is
- *   handled after its answer, which tells the ticket and who was served.
+ *   handled after its answer, which tells the ticket and who was served; there each "taken" counts.
  * - So a lease that was vacated is claimed by one of its waiters within the delay of the hint, `MOST_SLOTS` slots and one
  *   claim. Without the hint: when the known holding lapses, or after maxSleep.
  * - Waiters are served first come, first served. Only the first of them claims, and only while no other holder of this process
@@ -156,7 +156,7 @@ export class WaitQueue {
       } else {
         if (change.kind === 'vacated') queue.read.dueMs = AT_ONCE
         const heard = { change, atMs: this.#host.clock.monotonic() }
-        if (queue.heard === undefined) this.#hear(queue, heard)
+        if (queue.heard === undefined) this.#hear(queue, heard, { inFlight: false })
         else queue.heard.push(heard)
       }
       void this.#look(queue)
@@ -291,10 +291,11 @@ export class WaitQueue {
    */
   async #lookOnce(queue: LeaseWaiters): Promise<boolean> {
     const { clock, maxSleepMs } = this.#host
-    const isDue = (dueMs: number): boolean => dueMs <= clock.monotonic()
+    const isReadDue = (): boolean => queue.read.dueMs <= clock.monotonic()
+    const isClaimDue = (): boolean => queue.waiters.length > 0 && this.#claimDueMs(queue) <= clock.monotonic()
     let looked = false
-    const claims = queue.waiters.length > 0 && isDue(this.#claimDueMs(queue))
-    if ((queue.watchers.length > 0 && (claims || isDue(queue.read.dueMs))) || queue.isAsked) {
+    const claims = isClaimDue()
+    if ((queue.watchers.length > 0 && (claims || isReadDue())) || queue.isAsked) {
       looked = true
       await this.#attempt(queue, 'read', () => this.#read(queue))
     }
@@ -306,7 +307,7 @@ export class WaitQueue {
         await this.#attempt(queue, 'claim', () => this.#claim(queue, next))
       }
     }
-    if (queue.observers.length > 0 && isDue(queue.read.dueMs)) {
+    if (queue.observers.length > 0 && isReadDue() && !isClaimDue()) {
       looked = true
       await this.#attempt(queue, 'read', () => this.#read(queue))
     }
@@ -397,7 +398,7 @@ export class WaitQueue {
       queue.tookMs = clock.monotonic() - nowMs
       if (!found && observing.length > 0) read.dueMs = Math.min(read.dueMs, readDueMs)
       queue.heard = undefined
-      for (const hint of heard) this.#hear(queue, hint, served)
+      for (const hint of heard) this.#hear(queue, hint, { inFlight: true })
     }
     this.#found(queue, claim, observing)
     if (observing.length > 0) {
@@ -446,8 +447,11 @@ export class WaitQueue {
 
   // ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** @param served as it was when the last claim was sent: what was taken before its answer is news that belongs to a vacancy before it */
-  #hear(queue: LeaseWaiters, { change, atMs }: Heard, served: number = queue.ticket.served): void {
+  /**
+   * @param inFlight heard while a claim was in flight. Then the ticket says nothing about the one who took the lease: the queue may
+   *   have begun anew meanwhile. Otherwise tickets that are not ahead are old news, or not the business of this waiter.
+   */
+  #hear(queue: LeaseWaiters, { change, atMs }: Heard, { inFlight }: { readonly inFlight: boolean }): void {
     if (change.kind === 'vacated') {
       queue.openings++
       queue.openedMs = atMs
@@ -455,9 +459,9 @@ export class WaitQueue {
     }
     const { ticket, claim } = queue
     const { place, durationMs } = change
-    // Other tickets are old news, or not the business of this waiter.
-    if (place <= served || place >= ticket.place) return
-    noteServed(ticket, place)
+    const isAhead = place > ticket.served && place < ticket.place
+    if (isAhead) noteServed(ticket, place)
+    else if (!inFlight) return
     queue.openings = Math.max(0, queue.openings - 1)
     queue.releasedMs = NEVER
     claim.dueMs = Math.min(claim.dueMs, atMs + 1 + lapseWindowMs(durationMs) + this.#turnMs(queue))

@@ -227,6 +227,23 @@ describe('Coalescer: one slow thing does not delay the others', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
+  it('one whose signal aborts is settled also while the total is the limit and slots are free', async () => {
+    const bench = new Bench(1, 3)
+    void bench.submit(24)
+    await bench.clock.advance(10_000)
+    bench.answers[0]?.()
+    await settle()
+    void bench.submit(1)
+    await settle()
+    expect(bench.batches.length).to.equal(25)
+    const controller = new AbortController()
+    const gone = bench.coalescer.submit(100, controller.signal)
+    await settle()
+    controller.abort()
+    await bench.clock.advance(100)
+    expect(await gone).to.equal(undefined)
+  })
+
   it('a short time-out and a long one do not share a batch, in any order', async () => {
     const bench = new Bench(10, 3, undefined, (item) => item)
     for (const item of [5_000, 250, 4_000, 300, 1_000, 2_500, 400]) void bench.coalescer.submit(item)

@@ -619,6 +619,35 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const { manager } of [...line, next]) await manager.stop()
   })
 
+  it('news of a hand-off that was over before the claim arrived costs no second claim', async () => {
+    const bench = new Bench()
+    const { line, waits } = await queue(bench, 1)
+    const next = bench.other()
+    await next.manager.hold('another', 'next', options) // it listens: no resync comes
+    next.wire.resetCounts()
+    next.wire.delay(50, { kind: 'claim', at: 'request', times: 1 })
+    const wait = track(next.manager.hold('db', 'next', options))
+    await bench.clock.settle()
+    await bench.manager.release('db', 'x')
+    await bench.clock.advance(1_000)
+    expect([...states(waits), wait.state, next.wire.counts.claim]).to.deep.equal(['fulfilled', 'pending', 1])
+    for (const { manager } of [...line, next]) await manager.stop()
+  })
+
+  it('without hints the next one of this process claims when a Hold of it ends', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const first = await bench.manager.hold('db', 'a', options)
+    const waits = ['b', 'c'].map((holder) => track(bench.manager.hold('db', holder, options)))
+    await bench.clock.settle()
+    await first.release()
+    await bench.clock.settle()
+    expect(states(waits)).to.deep.equal(['fulfilled', 'pending'])
+    await waits[0]?.value?.release()
+    await bench.clock.settle()
+    expect(states(waits)).to.deep.equal(['fulfilled', 'fulfilled'])
+    await bench.manager.stop()
+  })
+
   it('whoever gives it up and wants it again is the last', async () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 2)
@@ -677,14 +706,19 @@ describe('Manager.hold with wait: in line with other processes', () => {
 describe('Manager.hold with wait: what hints may do', () => {
   const options = { duration: 30_000, wait: true }
 
-  /** One that waits behind one other, who is dead, for a lease that is held for so long. */
-  async function secondInQueue(durationMs: number): Promise<{ bench: Bench; process: Process; wait: Tracked<Hold> }> {
+  /** One that waits behind others, who are dead, for a lease that is held for so long. */
+  async function secondInQueue(
+    durationMs: number,
+    ahead = 1,
+  ): Promise<{ bench: Bench; process: Process; wait: Tracked<Hold> }> {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', durationMs)
-    const dead = bench.other()
-    void dead.manager.hold('db', 'dead', options).catch(() => {})
-    await bench.clock.settle()
-    await dead.manager.stop()
+    for (let index = 0; index < ahead; index++) {
+      const dead = bench.other()
+      void dead.manager.hold('db', `dead-${index}`, options).catch(() => {})
+      await bench.clock.settle()
+      await dead.manager.stop()
+    }
     const process = bench.other()
     const wait = track(process.manager.hold('db', 'second', options))
     await bench.clock.settle()
@@ -728,7 +762,7 @@ describe('Manager.hold with wait: what hints may do', () => {
   })
 
   it('a "taken" that arrives twice takes one "vacated" back', async () => {
-    const { bench, process, wait } = await secondInQueue(3_600_000)
+    const { bench, process, wait } = await secondInQueue(3_600_000, 2)
     process.wire.dropHints()
     const taken = { kind: 'taken', lease: 'db', place: 1, durationMs: 3_600_000 } as const
     process.wire.emit({ kind: 'vacated', lease: 'db' })
@@ -810,6 +844,8 @@ describe('Manager.hold with wait: what hints may do', () => {
     }
     await bench.manager.release('db', 'x')
     const { manager } = bench.other()
+    await manager.hold('another', 'short', options) // it listens: no resync comes to the rescue
+    await bench.clock.settle()
     const wait = track(manager.hold('db', 'short', { ...options, wait: 40 }))
     await bench.clock.advance(40)
     expect(wait.state).to.equal('fulfilled')
@@ -823,6 +859,7 @@ describe('Manager.hold with wait: what hints may do', () => {
     void manager.hold('db', 'gone', options).catch(() => {})
     await bench.clock.settle()
     await manager.stop()
+    await bench.manager.hold('another', 'late', options) // it listens: no resync comes to the rescue
     await bench.clock.advance(600_000)
     await bench.manager.release('db', 'x')
     const wait = track(bench.manager.hold('db', 'late', options))
@@ -997,6 +1034,7 @@ describe('Manager.hold with wait, twice for one holder', () => {
     const bench = new Bench()
     await bench.manager.hold('db', 'w', { duration: 30_000 })
     const ahead = track(bench.manager.hold('db', 'ahead', options))
+    await bench.clock.settle()
     const wait = track(bench.manager.hold('db', 'w', options))
     await bench.clock.settle()
     expect([ahead.state, wait.state === 'pending']).to.deep.equal(['pending', false])
