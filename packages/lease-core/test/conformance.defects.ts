@@ -15,12 +15,14 @@ import {
   type ReleaseOp,
   type Verdict,
 } from '#src/substrate.ts'
-import { BreakableStore, type Term } from './conformance.breakable-store.ts'
+import { BreakableStore, type Stamp, type Term } from './conformance.breakable-store.ts'
 
 export interface Defect {
   /** Clauses of the manager's chapter that are red at least. What else is depends on how the Manager tries again. */
   readonly manager?: readonly string[]
   readonly store?: typeof BreakableStore
+  /** Whether the store has a clock. @default true */
+  readonly serverClock?: boolean
   readonly client?: (client: Client) => Client
 }
 
@@ -74,11 +76,11 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'a claim reads, then writes': {
     manager: ['of two holders that claim at once exactly one is granted, and the other is denied'],
     store: class extends BreakableStore {
-      override async apply(op: Op): Promise<Verdict> {
-        if (op.kind !== 'claim') return super.apply(op)
+      override async apply(op: Op, stamp: Stamp): Promise<Verdict> {
+        if (op.kind !== 'claim') return super.apply(op, stamp)
         const term = this.terms.get(op.lease)
         for (let turn = 0; turn < 5; turn++) await Promise.resolve()
-        return this.claim(op, term)
+        return this.claim(op, term, stamp)
       }
     },
   },
@@ -147,7 +149,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined): Verdict {
         if (term !== undefined && this.stands(term)) return super.extend(op, term)
-        return this.claim({ ...op, kind: 'claim', nonce: 'none', lapsed: undefined }, term)
+        return this.claim({ ...op, kind: 'claim', nonce: 'none', lapsed: undefined }, term, NO_STAMP)
       }
     },
   },
@@ -171,8 +173,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     manager: ['a holder that claims again renews its own term, from anywhere'],
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined): Verdict {
-        if (term !== undefined && this.mayExtend(term, op)) term.fencingToken = this.newToken(op.lease)
-        return super.extend({ ...op, fencingToken: undefined }, term)
+        if (term === undefined || !this.mayExtend(term, op)) return super.extend(op, term)
+        term.fencingToken = this.newToken(op.lease)
+        return super.extend({ ...op, fencingToken: term.fencingToken }, term)
       }
     },
   },
@@ -361,8 +364,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'a pin drops the value': {
     store: class extends BreakableStore {
-      override pin(lease: string, entity: string): void {
-        super.pin(lease, entity)
+      override pin(lease: string, entity: string, generation: string): void {
+        super.pin(lease, entity, generation)
         const term = this.terms.get(lease)
         if (term !== undefined) term.value = undefined
       }
@@ -378,9 +381,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'pins are counted, not named': {
     store: class extends BreakableStore {
       #pins = 0
-      override pin(lease: string, entity: string): void {
-        const entities = this.pins.get(lease) ?? new Set()
-        this.pins.set(lease, entities.add(entities.has(entity) ? `${entity}-${++this.#pins}` : entity))
+      override pin(lease: string, entity: string, generation: string): void {
+        const isThere = this.pins.get(lease)?.has(entity) === true
+        super.pin(lease, isThere ? `${entity}-${++this.#pins}` : entity, generation)
       }
     },
   },
@@ -394,17 +397,16 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'a vacant lease cannot be pinned': {
     store: class extends BreakableStore {
-      override pin(lease: string, entity: string): void {
-        if (this.terms.has(lease)) super.pin(lease, entity)
+      override pin(lease: string, entity: string, generation: string): void {
+        if (this.terms.has(lease)) super.pin(lease, entity, generation)
       }
     },
   },
   'pins are listed in any order': {
-    store: class extends BreakableStore {
-      override listPins(): Map<string, readonly string[]> {
-        return new Map([...super.listPins()].map(([lease, entities]) => [lease, entities.toReversed()]))
-      }
-    },
+    client: (client) => ({
+      ...bound(client),
+      pinned: async () => new Map([...(await client.pinned())].map(([lease, pins]) => [lease, pins.toReversed()])),
+    }),
   },
 
   // ── values ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -451,9 +453,10 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'the values of a batch get mixed up': {
     store: class extends BreakableStore {
-      override applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
+      override applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
         const values = ops.map((op) => ('value' in op ? op.value : undefined)).toReversed()
-        return super.applyAll(ops.map((op, index) => ('value' in op ? { ...op, value: values[index] } : op)))
+        const mixed = ops.map((op, index) => ('value' in op ? { ...op, value: values[index] } : op))
+        return super.applyAll(mixed, stamp)
       }
     },
   },
@@ -555,8 +558,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'verdicts come in the order of their outcome': {
     store: class extends BreakableStore {
-      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
-        const verdicts = await super.applyAll(ops)
+      override async applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
+        const verdicts = await super.applyAll(ops, stamp)
         return verdicts.toSorted((one, other) =>
           one.outcome === other.outcome ? 0 : one.outcome < other.outcome ? -1 : 1,
         )
@@ -565,8 +568,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'verdicts come in the order of the names': {
     store: class extends BreakableStore {
-      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
-        const verdicts = await super.applyAll(ops)
+      override async applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
+        const verdicts = await super.applyAll(ops, stamp)
         const order = [...ops.keys()].toSorted((one, other) => (ops[one]!.lease < ops[other]!.lease ? -1 : 1))
         return order.map((index) => verdicts[index]!)
       }
@@ -574,9 +577,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'the last operation of a full batch is dropped, and acknowledged': {
     store: class extends BreakableStore {
-      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
-        if (ops.length < 100) return super.applyAll(ops)
-        return [...(await super.applyAll(ops.slice(0, -1))), granted(undefined)]
+      override async applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
+        if (ops.length < 100) return super.applyAll(ops, stamp)
+        return [...(await super.applyAll(ops.slice(0, -1), stamp)), granted(undefined)]
       }
     },
   },
@@ -703,8 +706,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'nobody is told of a new term': {
     manager: ['an observer sees who holds the lease at once, and then every change that is announced'],
     store: class extends BreakableStore {
-      override claim(op: ClaimOp, term: Term | undefined): Verdict {
-        return super.claim({ ...op, announce: false }, term)
+      override claim(op: ClaimOp, term: Term | undefined, stamp: Stamp): Verdict {
+        return super.claim({ ...op, announce: false }, term, stamp)
       }
     },
   },
@@ -721,20 +724,20 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
 
   'of several leases a holder gets another each time he asks': {
     store: class extends BreakableStore {
-      override async claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
-        const lease = op.leases.find((one) => !this.isTaken(this.terms.get(one)))
+      override async claimAny(op: ClaimAnyOp, stamp: Stamp): Promise<AnyVerdict> {
+        const lease = op.leases.find((one) => !this.isTaken(this.terms.get(one), undefined))
         if (lease === undefined) return { outcome: 'refused', lease, holdings: this.read(op.leases) }
-        await this.apply({ kind: 'claim', ...op, lease, lapsed: undefined })
+        await this.apply({ kind: 'claim', ...op, lease, lapsed: undefined }, stamp)
         return { outcome: 'granted', lease, holdings: this.read([lease]) }
       }
     },
   },
   'of several leases one that is held is granted': {
     store: class extends BreakableStore {
-      override async claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
+      override async claimAny(op: ClaimAnyOp, stamp: Stamp): Promise<AnyVerdict> {
         const [lease] = op.leases as [string]
         this.terms.delete(lease)
-        return super.claimAny(op)
+        return super.claimAny(op, stamp)
       }
     },
   },
@@ -864,9 +867,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
 /** A store that mangles names. */
 function renaming(mangle: (name: string) => string): typeof BreakableStore {
   return class extends BreakableStore {
-    override apply(op: Op): Promise<Verdict> {
+    override apply(op: Op, stamp: Stamp): Promise<Verdict> {
       const entity = 'entity' in op ? { entity: mangle(op.entity) } : {}
-      return super.apply({ ...op, lease: mangle(op.lease), ...entity })
+      return super.apply({ ...op, lease: mangle(op.lease), ...entity }, stamp)
     }
 
     override read(leases: readonly string[] | undefined): Map<string, Holding> {
@@ -881,6 +884,9 @@ function renaming(mangle: (name: string) => string): typeof BreakableStore {
     }
   }
 }
+
+/** Says nothing about when a request was sent. */
+const NO_STAMP: Stamp = { client: '', epoch: 0, sentMs: undefined, notAfterMs: undefined }
 
 function coerced(name: unknown): string {
   return typeof name === 'symbol' ? 'symbol' : [name].join('')

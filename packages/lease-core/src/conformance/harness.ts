@@ -37,6 +37,11 @@ export interface Supports {
    * watched the lease for its whole duration first.
    */
   readonly serverClock: boolean
+  /**
+   * Whether `Faults.repeat` copies claims and pins as a network does: below whatever the adapter does to tell copies apart. A
+   * `FaultySubstrate` does where each call of the port is one request to the store. @default `serverClock`
+   */
+  readonly repeats?: boolean | undefined
   /** Store and harness share one clock that stands still between two calls of `sleep`: exact instants can be met. */
   readonly exactClock?: boolean | undefined
 }
@@ -96,7 +101,23 @@ export interface Faults {
   delayReplies(delayMs: number): void
   /** From now on requests neither reach the store nor fail, until `heal`; those given up by then are lost. */
   hang(): void
-  /** Ends all of the above. */
+  /**
+   * From now on the next `count` requests that would change something stand still on their way; reads pass. Nobody can call them
+   * back: they stay on their way when the client gives them up.
+   *
+   * @returns lets them go on, once: all of them reach the store, in order. Resolves when the store has worked on the last.
+   * Requests that were not sent by then pass. @default all, until then
+   */
+  holdBack(count?: number): () => Promise<void>
+  /**
+   * Each of the next `count` requests that would change something reaches the store at once, and its reply is the answer. A copy
+   * of it stays on its way, as if a driver had sent it twice and the first one had been delayed.
+   *
+   * @returns lets the copies go on, once: all of them reach the store, in order. Resolves when the store has worked on the last;
+   * nobody hears the replies. Requests that were not sent by then are not copied. @default all, until then
+   */
+  repeat(count?: number): () => Promise<void>
+  /** Ends all of the above, but for what is on its way already. */
   heal(): void
 }
 
@@ -109,4 +130,9 @@ export interface Guard {
   write(trapdoor: Trapdoor, text: string): Promise<void>
   /** Every text that was committed; texts of clauses that run meanwhile may be among them. */
   written(): Promise<readonly string[]>
+  /**
+   * Takes a key that needs a transaction to the trapdoor while none is open, such as a plain connection. Absent: this substrate has
+   * no such key.
+   */
+  outside?(trapdoor: Trapdoor): Promise<void>
 }

@@ -28,8 +28,10 @@ export type Need =
   | 'serverClock'
   | 'exactClock'
   | 'faults'
+  | 'repeats'
   | 'restart'
   | 'guard'
+  | 'keyOutside'
   | 'noGuard'
 
 /** How long a wait may take on a real clock: a little less than a test may take, so that its own report comes first. */
@@ -91,8 +93,10 @@ function whyNot(need: Need, { supports, openFaulty, restart, guard }: Harness): 
     serverClock: [supports.serverClock, 'the store has no clock of its own'],
     exactClock: [supports.exactClock === true, 'exact instants cannot be met on a real clock'],
     faults: [openFaulty !== undefined, 'the harness has no openFaulty'],
+    repeats: [supports.repeats ?? supports.serverClock, 'its requests cannot be copied above the adapter'],
     restart: [restart !== undefined, 'the harness has no restart'],
     guard: [guard !== undefined, 'the substrate has no trapdoor'],
+    keyOutside: [guard?.outside !== undefined, 'no key of the substrate needs a transaction'],
     noGuard: [guard === undefined, 'the substrate has a trapdoor'],
   }
   const [met, reason] = needs[need]
