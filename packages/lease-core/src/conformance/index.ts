@@ -26,6 +26,7 @@ import { faults } from './faults.ts'
 import { fencing } from './fencing.ts'
 import type { Harness, Runner } from './harness.ts'
 import { declare, type Chapter } from './kit.ts'
+import { late } from './late.ts'
 import { limits } from './limits.ts'
 import { line } from './line.ts'
 import { manager } from './manager.ts'
@@ -57,6 +58,7 @@ const CHAPTERS: readonly Chapter[] = [
   scale,
   exclusion,
   faults,
+  late,
   manager,
   any,
 ]

@@ -10,10 +10,10 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { inspect, isDeepStrictEqual } from 'node:util'
-import type { Client, LeaseChange } from '../client.ts'
+import type { Client, LeaseChange, TermId } from '../client.ts'
 import { sleep, systemClock, type Clock } from '../clock.ts'
 import type { LeaseError, LeaseErrorCode } from '../errors.ts'
-import type { Info } from '../lease.ts'
+import type { Info, TermAware } from '../lease.ts'
 import { Manager } from '../manager.ts'
 import { trustWindowMs } from '../skew.ts'
 import { whileLive } from '../testing/while-live.ts'
@@ -413,6 +413,11 @@ function shown(value: unknown): string {
 /** Asserts that a later term has the larger fencing token. */
 export function rises(before: bigint, after: bigint): void {
   assert(after > before, `the fencing token does not rise: ${after} after ${before}`)
+}
+
+/** This very term, for operations that name one. */
+export function termOf(info: Info & Partial<TermAware>): TermId {
+  return { fencingToken: info.fencingToken, nonce: info.nonce }
 }
 
 /** A call whose outcome is looked at later. */
