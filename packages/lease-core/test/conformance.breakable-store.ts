@@ -110,9 +110,7 @@ export class BreakableStore {
   /** The claim must not open a term, though the lease is vacant. */
   isStaleClaim(op: ClaimOp, stamp: Stamp): boolean {
     const opened = this.opened.get(op.lease)
-    return (
-      opened?.nonce === op.nonce || this.wasSentBefore(stamp, opened?.atMs) || this.isOfEarlierEpoch(stamp)
-    )
+    return opened?.nonce === op.nonce || this.wasSentBefore(stamp, opened?.atMs) || this.isOfEarlierEpoch(stamp)
   }
 
   isStalePin(op: PinOp, stamp: Stamp): boolean {

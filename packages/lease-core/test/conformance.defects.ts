@@ -9,6 +9,7 @@ import {
   type AnyVerdict,
   type ClaimAnyOp,
   type ClaimOp,
+  type ExpireOp,
   type ExtendOp,
   type Holding,
   type Op,
@@ -254,7 +255,6 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   // ── release ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   'anybody can release': {
-    manager: ['a release frees the lease; twice, or when it is vacant, it resolves'],
     store: class extends BreakableStore {
       override mayRelease(): boolean {
         return true
@@ -745,6 +745,200 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override isTaken(term: Term | undefined): boolean {
         return term !== undefined
+      }
+    },
+  },
+
+  // ── late packets ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'a late packet takes effect': {
+    store: class extends BreakableStore {
+      override isPast(): boolean {
+        return false
+      }
+
+      override isStaleClaim(): boolean {
+        return false
+      }
+
+      override isStalePin(): boolean {
+        return false
+      }
+    },
+  },
+  'deadlines are ignored': {
+    store: class extends BreakableStore {
+      override isPast(): boolean {
+        return false
+      }
+    },
+  },
+  'the nonce that opened the latest term is forgotten when the term is over': {
+    store: class extends BreakableStore {
+      override vacate(lease: string): void {
+        super.vacate(lease)
+        const opened = this.opened.get(lease)
+        if (opened !== undefined) this.opened.set(lease, { nonce: '', atMs: opened.atMs })
+      }
+    },
+  },
+  'the nonce that opened the latest term is forgotten, and there is no clock': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override vacate(lease: string): void {
+        super.vacate(lease)
+        this.opened.delete(lease)
+      }
+    },
+  },
+  'nobody knows when the latest term was opened': {
+    store: class extends BreakableStore {
+      override isStaleClaim({ lease, nonce }: ClaimOp): boolean {
+        return this.opened.get(lease)?.nonce === nonce
+      }
+    },
+  },
+  'epochs are ignored': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override isOfEarlierEpoch(): boolean {
+        return false
+      }
+    },
+  },
+  'an epoch is seen only by what opens a term': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override async apply(op: Op, stamp: Stamp): Promise<Verdict> {
+        return super.apply(op, op.kind === 'claim' ? stamp : { ...stamp, epoch: 0 })
+      }
+    },
+  },
+  'a claim whose term is over is granted once more': {
+    store: class extends BreakableStore {
+      override refuseStale(op: ClaimOp): Verdict {
+        return this.opened.get(op.lease)?.nonce === op.nonce ? granted(undefined) : super.refuseStale(op)
+      }
+    },
+  },
+  'a release by name ends any term of the holder': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op) || term?.holder === op.holder
+      }
+    },
+  },
+  'a release with a fencing token is not asked for its nonce': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op.fencingToken === undefined ? op : { ...op, nonce: undefined })
+      }
+    },
+  },
+  'a release with a nonce is not asked for its fencing token': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op) || (term?.holder === op.holder && op.nonce !== undefined)
+      }
+    },
+  },
+  'a release by nonce ends any term of the holder': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op) || (term?.holder === op.holder && op.fencingToken === undefined)
+      }
+    },
+  },
+  'each of those who adopted a term may release it': {
+    store: class extends BreakableStore {
+      readonly former: Set<string> = new Set()
+      override adopt(term: Term, adoption: NonNullable<ExtendOp['adoption']>): void {
+        this.former.add(term.nonce)
+        super.adopt(term, adoption)
+      }
+
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        const adopted = op.nonce !== undefined && this.former.has(op.nonce)
+        return super.mayRelease(term, adopted ? { ...op, nonce: undefined } : op)
+      }
+    },
+  },
+  'an adoption takes the term from any adopter': {
+    store: class extends BreakableStore {
+      override mayAdopt(): boolean {
+        return true
+      }
+    },
+  },
+  'an adoption needs no term': {
+    store: class extends BreakableStore {
+      override extend(op: ExtendOp, term: Term | undefined): Verdict {
+        const { adoption } = op
+        if (adoption === undefined || (term !== undefined && this.stands(term))) return super.extend(op, term)
+        return this.claim({ ...op, kind: 'claim', nonce: adoption.nonce, lapsed: undefined }, term, NO_STAMP)
+      }
+    },
+  },
+  'an extension ignores the fencing token': {
+    store: class extends BreakableStore {
+      override mayExtend(term: Term | undefined, op: ExtendOp): boolean {
+        return term !== undefined && super.mayExtend(term, { ...op, fencingToken: term.fencingToken })
+      }
+    },
+  },
+  'an unpin ignores the generation': {
+    store: class extends BreakableStore {
+      override mayUnpin(): boolean {
+        return true
+      }
+    },
+  },
+  'a pin comes back after its unpin': {
+    store: class extends BreakableStore {
+      override isStalePin(): boolean {
+        return false
+      }
+    },
+  },
+  'a pin comes back after its unpin, and there is no clock': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override isStalePin(): boolean {
+        return false
+      }
+    },
+  },
+  'an expiry that was granted once is granted again': {
+    store: class extends BreakableStore {
+      readonly expired: Set<string> = new Set()
+      override mayExpire(term: Term, op: ExpireOp): boolean {
+        if (super.mayExpire(term, op)) this.expired.add(term.lease)
+        return this.expired.has(term.lease)
+      }
+    },
+  },
+  'what a replay confirms is lost in a restart': {
+    store: class extends BreakableStore {
+      override replay(term: Term, op: ClaimOp): void {
+        super.replay(term, op)
+        this.lost.add(term.lease)
+      }
+
+      override restart(): void {
+        for (const lease of this.lost) this.terms.delete(lease)
+      }
+      readonly lost: Set<string> = new Set()
+    },
+  },
+  'a pin on a lapsed lease brings its holder back': {
+    store: class extends BreakableStore {
+      override vacateForPin(): void {}
+    },
+  },
+  'the trapdoor accepts a key outside a transaction': {
+    store: class extends BreakableStore {
+      override mayGuard(): boolean {
+        return true
       }
     },
   },

@@ -89,7 +89,10 @@ export interface FaultyClient {
   readonly faults: Faults
 }
 
-/** Breaks the way between a client and its store. Nothing is broken until it is told so. */
+/**
+ * Breaks the way between a client and its store. Nothing is broken until it is told so. Of several faults that a request might meet
+ * it meets the one that was asked for first, and delays with any.
+ */
 export interface Faults {
   /** The next `count` operations or reads never reach the store; the client learns that the connection broke. @default all, until `heal` */
   loseRequests(count?: number): void

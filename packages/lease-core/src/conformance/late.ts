@@ -144,7 +144,7 @@ export const late: Chapter = {
           await scene.pass(scene.unitMs / 10)
           await b.releaseLease(lease, BOB)
           const hold = await scene.settle(waiting, 'the wait')
-          await hold.release()
+          await scene.settle(hold.release(), 'the release')
           await arrived(scene, arrive)
           await vacant(scene, lease)
         }),
@@ -182,13 +182,30 @@ export const late: Chapter = {
           const hold = await scene.settle(
             scene.manage(client).holdAny(leases, ALICE, { duration: scene.longMs, renewEvery: false }),
           )
-          await hold.release()
+          await scene.settle(hold.release(), 'the release')
           await scene.b.claimLease(hold.lease, { holder: BOB, duration: scene.longMs })
           await arrived(scene, arrive)
           for (const one of leases) {
             same((await scene.holding(scene.b, one))?.holder, one === hold.lease ? BOB : undefined, 'the holder')
           }
         }),
+      'faults',
+    )
+
+    clause(
+      'a claim that was sent again after its term was revoked is granted a term that stands',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        faults.loseReplies(1)
+        const arrive = faults.holdBack(1)
+        const claim = later(client.claimLease(lease, { holder: ALICE, duration: longMs }))
+        await scene.until('sight of the first packet', async () => (await scene.holding(b)) !== undefined)
+        await scene.settle(scene.manage(b).revoke(lease), 'the revocation')
+        await arrived(scene, arrive)
+        await scene.settle(claim, 'the claim')
+        await scene.stillHeld(b, known(client, lease))
+      },
       'faults',
     )
 
@@ -236,7 +253,7 @@ export const late: Chapter = {
         const arrive = faults.repeat(1)
         await client.claimLease(lease, { holder: ALICE, duration: longMs })
         await scene.pass(unitMs / 100)
-        await scene.manage(b).revoke(lease)
+        await scene.settle(scene.manage(b).revoke(lease), 'the revocation')
         await arrived(scene, arrive)
         await vacant(scene, lease)
       },
@@ -257,7 +274,7 @@ export const late: Chapter = {
         await b.releaseLease(lease, BOB)
         const hold = await scene.settle(waiting, 'the wait')
         await scene.pass(unitMs / 100)
-        await hold.release()
+        await scene.settle(hold.release(), 'the release')
         await arrived(scene, arrive)
         await vacant(scene, lease)
       },
@@ -276,7 +293,7 @@ export const late: Chapter = {
           scene.manage(client).holdAny(leases, ALICE, { duration: longMs, renewEvery: false }),
         )
         await scene.pass(unitMs / 100)
-        await hold.release()
+        await scene.settle(hold.release(), 'the release')
         await arrived(scene, arrive)
         for (const lease of leases) await vacant(scene, lease)
       },
@@ -311,7 +328,7 @@ export const late: Chapter = {
         const options = { duration: longMs, renewEvery: false } as const
         const first = await scene.settle(manager.hold(lease, ALICE, options))
         const arrive = faults.repeat(1)
-        await first.release()
+        await scene.settle(first.release(), 'the release')
         const second = await scene.settle(manager.hold(lease, ALICE, options))
         await arrived(scene, arrive)
         await scene.stillHeld(b, known(client, lease))
@@ -327,7 +344,7 @@ export const late: Chapter = {
         const { client, faults } = await scene.openFaulty()
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         const arrive = faults.repeat(1)
-        await scene.manage(client).revoke(lease)
+        await scene.settle(scene.manage(client).revoke(lease), 'the revocation')
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         await arrived(scene, arrive)
         await scene.stillHeld(b, known(a, lease))
@@ -595,7 +612,7 @@ interface Way {
   readonly lease: string
   readonly timeoutMs: number
   /** Lets time pass until the store must not execute anything any more that was sent before. */
-  pastDeadline(): Promise<void>
+  readonly pastDeadline: () => Promise<void>
 }
 
 /** A request that stands still should not cost much time. Where the store is slower than that, everything is tried again. */

@@ -104,6 +104,15 @@ export const release: Chapter = {
       await scene.stillHeld(b, before)
     })
 
+    clause('a release that names a term resolves once the lease is vacant', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const term = termOf(known(a, lease))
+      for (const client of [a, a, b]) await client.releaseLease(lease, ALICE, { term })
+      same(await scene.holding(b), undefined, 'the holding')
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+    })
+
     clause('a release does not end the term that another process of this name has adopted', async (scene) => {
       const { a, b, lease, longMs } = scene
       const manager = scene.manage(a)
