@@ -1,5 +1,5 @@
 import type { Fault, FaultySubstrate } from '../testing/faulty-substrate.ts'
-import type { Faults } from './harness.ts'
+import type { Faults, Packets } from './harness.ts'
 
 const WRITES = ['claim', 'claimAny', 'extend', 'release', 'expire', 'pin', 'unpin'] as const
 /** All calls but those that look at the store's set-up and its clock, which no clause waits for. */
@@ -13,12 +13,17 @@ export function faultsOf(faulty: FaultySubstrate): Faults {
     delayRequests: (delayMs) => void faulty.delay(delayMs, { at: 'request' }),
     delayReplies: (delayMs) => void faulty.delay(delayMs, { at: 'reply' }),
     hang: () => void faulty.hang(),
-    holdBack: (times) => arrival(faulty.holdBack({ kind: WRITES, times })),
-    repeat: (times) => arrival(faulty.repeat({ kind: WRITES, times })),
+    holdBack: (times) => packetsOf(faulty.holdBack({ kind: WRITES, times })),
+    repeat: (times) => packetsOf(faulty.repeat({ kind: WRITES, times })),
     heal: () => faulty.heal(),
   }
 }
 
-function arrival(fault: Fault): () => Promise<void> {
-  return () => fault.letGo()
+function packetsOf(fault: Fault): Packets {
+  return {
+    get count() {
+      return fault.hanging
+    },
+    letGo: () => fault.letGo(),
+  }
 }

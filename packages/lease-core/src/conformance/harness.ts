@@ -106,22 +106,27 @@ export interface Faults {
   hang(): void
   /**
    * From now on the next `count` requests that would change something stand still on their way; reads pass. Nobody can call them
-   * back: they stay on their way when the client gives them up.
-   *
-   * @returns lets them go on, once: all of them reach the store, in order. Resolves when the store has worked on the last.
-   * Requests that were not sent by then pass. @default all, until then
+   * back: they stay on their way when the client gives them up. @default all, until they are let go
    */
-  holdBack(count?: number): () => Promise<void>
+  holdBack(count?: number): Packets
   /**
    * Each of the next `count` requests that would change something reaches the store at once, and its reply is the answer. A copy
-   * of it stays on its way, as if a driver had sent it twice and the first one had been delayed.
-   *
-   * @returns lets the copies go on, once: all of them reach the store, in order. Resolves when the store has worked on the last;
-   * nobody hears the replies. Requests that were not sent by then are not copied. @default all, until then
+   * of it stays on its way, as if a driver had sent it twice and the first one had been delayed. @default all, until they are let go
    */
-  repeat(count?: number): () => Promise<void>
+  repeat(count?: number): Packets
   /** Ends all of the above, but for what is on its way already. */
   heal(): void
+}
+
+/** Requests, or copies of requests, on their way to the store. */
+export interface Packets {
+  /** How many there are now. */
+  readonly count: number
+  /**
+   * They go on: all of them reach the store, in order. Resolves when the store has worked on the last one. Whatever the client sends
+   * from now on passes. Nobody hears the reply to a copy, nor to what was given up.
+   */
+  letGo(): Promise<void>
 }
 
 /** A transaction of the caller's own, gated by a trapdoor. */

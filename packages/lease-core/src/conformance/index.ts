@@ -39,7 +39,7 @@ import { values } from './values.ts'
 import { waiting } from './waiting.ts'
 
 export { faultsOf } from './faults-of.ts'
-export type { Faults, FaultyClient, Guard, Harness, Runner, Supports, TestFunction } from './harness.ts'
+export type { Faults, FaultyClient, Guard, Harness, Packets, Runner, Supports, TestFunction } from './harness.ts'
 
 const CHAPTERS: readonly Chapter[] = [
   claims,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Client } from '../client.ts'
 import type { Info } from '../lease.ts'
-import type { Faults } from './harness.ts'
+import type { Faults, Packets } from './harness.ts'
 import type { Chapter, Scene } from './kit.ts'
 import { ALICE, BOB, CAROL, codeOf, describeError, invalid, known, later, rejects, same, TooSlow } from './kit.ts'
 
@@ -18,10 +18,10 @@ export const late: Chapter = {
       'a claim that was sent again opens no term when its first packet comes after the release',
       (scene) =>
         hasty(scene, async ({ client, faults, lease }) => {
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           await scene.settle(client.claimLease(lease, { holder: ALICE, duration: scene.longMs }), 'the second packet')
           await client.releaseLease(lease, ALICE)
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await vacant(scene, lease)
         }),
       'faults',
@@ -32,14 +32,14 @@ export const late: Chapter = {
       (scene) =>
         hasty(scene, async ({ client, faults, lease }) => {
           const { b, longMs } = scene
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           await scene.settle(client.claimLease(lease, { holder: ALICE, duration: longMs }), 'the second packet')
           await client.releaseLease(lease, ALICE)
           for (const holder of [BOB, ALICE]) {
             await b.claimLease(lease, { holder, duration: longMs })
             await b.releaseLease(lease, holder)
           }
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await vacant(scene, lease)
         }),
       'faults',
@@ -50,12 +50,13 @@ export const late: Chapter = {
       (scene) =>
         hasty(scene, async ({ client, faults, lease }) => {
           const { b, longMs } = scene
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           const claim = later(client.claimLease(lease, { holder: ALICE, duration: longMs }))
+          await underWay(scene, packets)
           await b.claimLease(lease, { holder: BOB, duration: longMs })
           await invalid(scene.settle(claim, 'the second packet'), 'the claim')
           await b.releaseLease(lease, BOB)
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await vacant(scene, lease)
         }),
       'faults',
@@ -65,13 +66,13 @@ export const late: Chapter = {
       'a claim whose outcome stayed unknown leaves no term behind when its packet comes last',
       (scene) =>
         hasty(scene, async ({ client, faults, lease, pastDeadline }) => {
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           faults.loseRequests()
           const claim = client.claimLease(lease, { holder: ALICE, duration: scene.longMs })
           await scene.settle(rejects('LEASE_UNKNOWN', claim, 'a claim without any reply'))
           faults.heal()
           await pastDeadline()
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await scene.claimSoon(scene.b, lease, BOB, scene.longMs)
         }),
       'faults',
@@ -81,12 +82,12 @@ export const late: Chapter = {
       'a claim whose outcome stayed unknown leaves no term behind when its packet comes at once',
       (scene) =>
         hasty(scene, async ({ client, faults, lease }) => {
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           faults.loseRequests()
           const claim = client.claimLease(lease, { holder: ALICE, duration: scene.longMs })
           await scene.settle(rejects('LEASE_UNKNOWN', claim, 'a claim without any reply'))
           faults.heal()
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await scene.claimSoon(scene.b, lease, BOB, scene.longMs)
         }),
       'faults',
@@ -96,15 +97,15 @@ export const late: Chapter = {
       'an aborted claim leaves no term behind when its packet comes last',
       (scene) =>
         hasty(scene, async ({ client, faults, lease, pastDeadline }) => {
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           const controller = new AbortController()
           const { signal } = controller
           const claim = later(client.claimLease(lease, { holder: ALICE, duration: scene.longMs }, { signal }))
-          await scene.pass(scene.unitMs / 10)
+          await underWay(scene, packets)
           controller.abort()
           await assert.rejects(scene.settle(claim), (error) => error === signal.reason)
           await pastDeadline()
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await scene.claimSoon(scene.b, lease, BOB, scene.longMs)
         }),
       'faults',
@@ -114,18 +115,18 @@ export const late: Chapter = {
       'what cleans up after an aborted claim ends no later term of the same holder',
       (scene) =>
         hasty(scene, async ({ client, faults, lease, pastDeadline }) => {
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           const controller = new AbortController()
           const { signal } = controller
           const request = { holder: ALICE, duration: scene.longMs }
           const aborted = later(client.claimLease(lease, request, { signal }))
-          await scene.pass(scene.unitMs / 10)
+          await underWay(scene, packets)
           controller.abort()
           await scene.settle(client.claimLease(lease, request), 'the next claim')
           const term = known(client, lease)
           await assert.rejects(aborted, (error) => error === signal.reason)
           await pastDeadline()
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await pastDeadline()
           await scene.stillHeld(scene.b, term, lease)
         }),
@@ -138,14 +139,15 @@ export const late: Chapter = {
         hasty(scene, async ({ client, faults, lease, timeoutMs }) => {
           const { b, longMs } = scene
           await b.claimLease(lease, { holder: BOB, duration: longMs })
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           const manager = scene.manage(client, { maxSleep: timeoutMs })
           const waiting = later(manager.hold(lease, ALICE, { duration: longMs, wait: true, renewEvery: false }))
-          await scene.pass(scene.unitMs / 10)
+          await underWay(scene, packets)
+          await scene.pass(timeoutMs * 1.5) // the second packet is refused
           await b.releaseLease(lease, BOB)
           const hold = await scene.settle(waiting, 'the wait')
           await scene.settle(hold.release(), 'the release')
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await vacant(scene, lease)
         }),
       'faults',
@@ -157,17 +159,17 @@ export const late: Chapter = {
         hasty(scene, async ({ client, faults, lease, timeoutMs, pastDeadline }) => {
           const { b, longMs } = scene
           await b.claimLease(lease, { holder: BOB, duration: longMs })
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           const controller = new AbortController()
           const { signal } = controller
           const manager = scene.manage(client, { maxSleep: timeoutMs })
           const waiting = later(manager.hold(lease, ALICE, { duration: longMs, wait: true, signal }))
-          await scene.pass(scene.unitMs / 10)
+          await underWay(scene, packets)
           controller.abort()
           await assert.rejects(scene.settle(waiting), (error) => error === signal.reason)
           await b.releaseLease(lease, BOB)
           await pastDeadline()
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await scene.claimSoon(b, lease, CAROL, longMs)
         }),
       'faults',
@@ -176,15 +178,16 @@ export const late: Chapter = {
     clause(
       'a claim of any of several leases opens no term when its first packet comes after the release',
       (scene) =>
-        hasty(scene, async ({ client, faults, lease }) => {
+        hasty(scene, async ({ client, faults, lease, pastDeadline }) => {
           const leases = [lease, `${lease}-2`, `${lease}-3`]
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           const hold = await scene.settle(
             scene.manage(client).holdAny(leases, ALICE, { duration: scene.longMs, renewEvery: false }),
           )
           await scene.settle(hold.release(), 'the release')
           await scene.b.claimLease(hold.lease, { holder: BOB, duration: scene.longMs })
-          await arrived(scene, arrive)
+          await pastDeadline()
+          await arrive(scene, packets)
           for (const one of leases) {
             same((await scene.holding(scene.b, one))?.holder, one === hold.lease ? BOB : undefined, 'the holder')
           }
@@ -198,11 +201,11 @@ export const late: Chapter = {
         const { b, lease, longMs } = scene
         const { client, faults } = await scene.openFaulty()
         faults.loseReplies(1)
-        const arrive = faults.holdBack(1)
+        const packets = faults.holdBack(1)
         const claim = later(client.claimLease(lease, { holder: ALICE, duration: longMs }))
         await scene.until('sight of the first packet', async () => (await scene.holding(b)) !== undefined)
         await scene.settle(scene.manage(b).revoke(lease), 'the revocation')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await scene.settle(claim, 'the claim')
         await scene.stillHeld(b, known(client, lease))
       },
@@ -214,11 +217,11 @@ export const late: Chapter = {
       async (scene) => {
         const { b, lease, unitMs, longMs } = scene
         const { client, faults } = await scene.openFaulty()
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.claimLease(lease, { holder: ALICE, duration: longMs })
         await scene.pass(unitMs / 100)
         await client.releaseLease(lease, ALICE)
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await vacant(scene, lease)
         await b.claimLease(lease, { holder: BOB, duration: longMs })
       },
@@ -231,13 +234,13 @@ export const late: Chapter = {
       async (scene) => {
         const { b, lease, unitMs, longMs } = scene
         const { client, faults } = await scene.openFaulty()
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.claimLease(lease, { holder: ALICE, duration: longMs })
         await scene.pass(unitMs / 100)
         await client.releaseLease(lease, ALICE)
         await b.claimLease(lease, { holder: BOB, duration: longMs })
         await b.releaseLease(lease, BOB)
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await vacant(scene, lease)
       },
       'serverClock',
@@ -250,11 +253,11 @@ export const late: Chapter = {
       async (scene) => {
         const { b, lease, unitMs, longMs } = scene
         const { client, faults } = await scene.openFaulty()
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.claimLease(lease, { holder: ALICE, duration: longMs })
         await scene.pass(unitMs / 100)
         await scene.settle(scene.manage(b).revoke(lease), 'the revocation')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await vacant(scene, lease)
       },
       'repeats',
@@ -270,12 +273,12 @@ export const late: Chapter = {
         const manager = scene.manage(client, { maxSleep: unitMs })
         const waiting = later(manager.hold(lease, ALICE, { duration: longMs, wait: true, renewEvery: false }))
         await scene.pass(unitMs / 10)
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await b.releaseLease(lease, BOB)
         const hold = await scene.settle(waiting, 'the wait')
         await scene.pass(unitMs / 100)
         await scene.settle(hold.release(), 'the release')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await vacant(scene, lease)
       },
       'repeats',
@@ -288,13 +291,13 @@ export const late: Chapter = {
         const { unitMs, longMs } = scene
         const leases = scene.leases(3)
         const { client, faults } = await scene.openFaulty()
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         const hold = await scene.settle(
           scene.manage(client).holdAny(leases, ALICE, { duration: longMs, renewEvery: false }),
         )
         await scene.pass(unitMs / 100)
         await scene.settle(hold.release(), 'the release')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         for (const lease of leases) await vacant(scene, lease)
       },
       'repeats',
@@ -309,11 +312,11 @@ export const late: Chapter = {
         const { b, lease, longMs } = scene
         const { client, faults } = await scene.openFaulty()
         await client.claimLease(lease, { holder: ALICE, duration: longMs })
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.releaseLease(lease, ALICE)
         await b.claimLease(lease, { holder: ALICE, duration: longMs })
         const term = known(b, lease)
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await scene.stillHeld(scene.a, term)
       },
       'faults',
@@ -327,10 +330,10 @@ export const late: Chapter = {
         const manager = scene.manage(client)
         const options = { duration: longMs, renewEvery: false } as const
         const first = await scene.settle(manager.hold(lease, ALICE, options))
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await scene.settle(first.release(), 'the release')
         const second = await scene.settle(manager.hold(lease, ALICE, options))
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await scene.stillHeld(b, known(client, lease))
         same(second.held, true, 'whether the later hold is held')
       },
@@ -343,10 +346,10 @@ export const late: Chapter = {
         const { a, b, lease, longMs } = scene
         const { client, faults } = await scene.openFaulty()
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await scene.settle(scene.manage(client).revoke(lease), 'the revocation')
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await scene.stillHeld(b, known(a, lease))
       },
       'faults',
@@ -360,13 +363,13 @@ export const late: Chapter = {
         const hold = await scene.settle(
           scene.manage(client).hold(lease, ALICE, { duration: longMs, renewEvery: false }),
         )
-        const arrive = faults.holdBack(1)
+        const packets = faults.holdBack(1)
         const releasing = later(hold.release())
-        await scene.pass(scene.unitMs / 100)
+        await underWay(scene, packets)
         await scene.settle(scene.manage(b).claim(lease, ALICE, longMs), 'the adoption')
         const term = known(b, lease)
         same(term.fencingToken, hold.fencingToken, 'the fencing token')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         const error = await scene.settle(rejects('LEASE_NOT_HELD', releasing, 'the release'))
         same(error.reason, 'adopted', 'the reason')
         await scene.stillHeld(scene.a, term)
@@ -382,10 +385,10 @@ export const late: Chapter = {
         const { b, lease, longMs } = scene
         const { client, faults } = await scene.openFaulty()
         await client.claimLease(lease, { holder: ALICE, duration: longMs })
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.extendLease(lease, { holder: ALICE, duration: longMs })
         await client.releaseLease(lease, ALICE)
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await vacant(scene, lease)
         await b.claimLease(lease, { holder: BOB, duration: longMs })
       },
@@ -399,12 +402,12 @@ export const late: Chapter = {
         const { client, faults } = await scene.openFaulty()
         const { lease } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
           await client.claimLease(lease, { holder: ALICE, duration: longMs })
-          const arrive = faults.repeat(1)
+          const packets = faults.repeat(1)
           await client.extendLease(lease, { holder: ALICE, duration: longMs, value: 'of the earlier term' })
           await client.releaseLease(lease, ALICE)
           await client.claimLease(lease, { holder: ALICE, duration })
           const term = known(client, lease)
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           await scene.stillHeld(b, term, lease)
           const gainMs = known(b, lease).expiry.toMillis() - term.expiry.toMillis()
           assert(gainMs < longMs / 2, `the later term was prolonged by ${gainMs} ms`)
@@ -422,11 +425,11 @@ export const late: Chapter = {
         const hold = await scene.settle(
           scene.manage(client).hold(lease, ALICE, { duration: longMs, renewEvery: false }),
         )
-        const arrive = faults.holdBack(1)
+        const packets = faults.holdBack(1)
         const renewal = later(hold.renew())
-        await scene.pass(scene.unitMs / 100)
+        await underWay(scene, packets)
         await scene.settle(hold.release(), 'the release')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await vacant(scene, lease)
         await rejects('LEASE_LOST', scene.settle(renewal), 'the renewal')
       },
@@ -439,12 +442,12 @@ export const late: Chapter = {
         hasty(scene, async ({ client, faults, lease, pastDeadline }) => {
           const { b, longMs } = scene
           await client.claimLease(lease, { holder: ALICE, duration: longMs, value: 'first' })
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           const second = client.extendLease(lease, { holder: ALICE, duration: longMs, value: 'second' })
           await scene.settle(second, 'the second packet')
           await client.extendLease(lease, { holder: ALICE, duration: longMs, value: 'third' })
           await pastDeadline()
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           same((await scene.holding(b, lease))?.value, 'third', 'the value')
         }),
       'serverClock',
@@ -457,11 +460,11 @@ export const late: Chapter = {
         const { a, b, lease, longMs } = scene
         const { client, faults } = await scene.openFaulty()
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.extendLease(lease, { holder: ALICE, duration: longMs })
         const later = scene.manage(b)
         const hold = await scene.settle(later.hold(lease, ALICE, { duration: longMs, renewEvery: false }))
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await scene.settle(hold.release(), 'the release of the later adopter')
         await vacant(scene, lease)
       },
@@ -474,10 +477,10 @@ export const late: Chapter = {
         const { a, lease, longMs } = scene
         const { client, faults } = await scene.openFaulty()
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.extendLease(lease, { holder: ALICE, duration: longMs })
         await client.releaseLease(lease, ALICE)
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await vacant(scene, lease)
       },
       'faults',
@@ -491,10 +494,10 @@ export const late: Chapter = {
         const { a, b, lease } = scene
         const { client, faults } = await scene.openFaulty()
         await a.pinLease(lease, 'operator')
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.unpinLease(lease, 'operator')
         await a.pinLease(lease, 'operator')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         same((await b.pinned()).get(lease), ['operator'], 'the pins')
       },
       'faults',
@@ -506,11 +509,11 @@ export const late: Chapter = {
         const { a, b, lease } = scene
         const { client, faults } = await scene.openFaulty()
         await a.pinLease(lease, 'operator')
-        const arrive = faults.holdBack(1)
+        const packets = faults.holdBack(1)
         const unpin = later(client.unpinLease(lease, 'operator'))
-        await scene.pass(scene.unitMs / 10)
+        await underWay(scene, packets)
         await a.pinLease(lease, 'operator')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await scene.settle(unpin, 'the unpin')
         same((await b.pinned()).get(lease), ['operator'], 'the pins')
       },
@@ -521,10 +524,10 @@ export const late: Chapter = {
       'a pin that was sent again does not come back when its first packet comes after the unpin',
       (scene) =>
         hasty(scene, async ({ client, faults, lease }) => {
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           await scene.settle(client.pinLease(lease, 'operator'), 'the second packet')
           await client.unpinLease(lease, 'operator')
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           same((await scene.b.pinned()).get(lease), undefined, 'the pins')
         }),
       'faults',
@@ -534,12 +537,12 @@ export const late: Chapter = {
       'a pin whose outcome stayed unknown does not come after the unpin',
       (scene) =>
         hasty(scene, async ({ client, faults, lease }) => {
-          const arrive = faults.holdBack(1)
+          const packets = faults.holdBack(1)
           faults.loseRequests()
           await scene.settle(rejects('LEASE_UNKNOWN', client.pinLease(lease, 'operator'), 'a pin without any reply'))
           faults.heal()
           await client.unpinLease(lease, 'operator')
-          await arrived(scene, arrive)
+          await arrive(scene, packets)
           same((await scene.b.pinned()).get(lease), undefined, 'the pins')
         }),
       'faults',
@@ -550,11 +553,11 @@ export const late: Chapter = {
       async (scene) => {
         const { b, lease, unitMs } = scene
         const { client, faults } = await scene.openFaulty()
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.pinLease(lease, 'operator')
         await scene.pass(unitMs / 100)
         await b.unpinLease(lease, 'operator')
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         same((await b.pinned()).get(lease), undefined, 'the pins')
       },
       'serverClock',
@@ -571,11 +574,11 @@ export const late: Chapter = {
         const { client, faults } = await scene.openFaulty()
         const { lease, durationMs } = await scene.brief()
         await scene.lapse(lease, durationMs, client)
-        const arrive = faults.repeat(1)
+        const packets = faults.repeat(1)
         await client.expireLease(lease)
         await b.claimLease(lease, { holder: ALICE, duration: longMs })
         const term = known(b, lease)
-        await arrived(scene, arrive)
+        await arrive(scene, packets)
         await scene.stillHeld(scene.a, term, lease)
       },
       'faults',
@@ -633,8 +636,14 @@ async function hasty(scene: Scene, attempt: (way: Way) => Promise<void>): Promis
   })
 }
 
-function arrived(scene: Scene, arrive: () => Promise<void>): Promise<void> {
-  return scene.settle(arrive(), 'the late packet')
+/** A request has been sent, and stands still. */
+function underWay(scene: Scene, packets: Packets): Promise<void> {
+  return scene.until('request on its way', () => packets.count > 0)
+}
+
+/** It reaches the store. */
+function arrive(scene: Scene, packets: Packets): Promise<void> {
+  return scene.settle(packets.letGo(), 'the late packet')
 }
 
 /** Nobody has it, by a fresh read. */
