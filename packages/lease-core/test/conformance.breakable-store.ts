@@ -1,7 +1,7 @@
 /**
  * A second, naive implementation of the store, made to be broken: every decision is a method of its own that a test
- * overrides with one defect. Unbroken, it keeps the whole contract, which also shows that the kit does not merely
- * describe the memory substrate.
+ * overrides with one defect. Unbroken, it keeps the whole contract, with a clock and without, which also shows that the
+ * kit does not merely describe the memory substrate. It forgets nothing.
  */
 import type { LeaseChange } from '#src/client.ts'
 import type { Clock } from '#src/clock.ts'
@@ -9,16 +9,21 @@ import { ErrNotHeld, ErrTrapdoor } from '#src/errors.ts'
 import type { Trapdoor } from '#src/lease.ts'
 import {
   granted,
+  late,
   refused,
-  type Call,
   type AnyVerdict,
+  type Call,
   type ClaimAnyOp,
   type ClaimOp,
+  type ExpireOp,
   type ExtendOp,
   type Holding,
   type Op,
+  type PinOp,
+  type Pins,
   type ReleaseOp,
   type Substrate,
+  type UnpinOp,
   type Verdict,
 } from '#src/substrate.ts'
 
@@ -27,31 +32,59 @@ export interface Term {
   holder: string
   nonce: string
   fencingToken: bigint
+  openedMs: number
   expiryMs: number
+  /** The longest granted in this term. */
+  durationMs: number
+  /** Another one after each claim and extension. */
+  version: number
   value: string | undefined
+}
+
+/** When a request was sent, and by whom. */
+export type Stamp = Pick<Call, 'client' | 'epoch' | 'sentMs' | 'notAfterMs'>
+
+export interface BreakableStoreOptions {
+  readonly clock: Clock
+  /** false: it decides as a store without a clock has to. */
+  readonly serverClock: boolean
+  /** Where guarded writes go. */
+  readonly written: string[]
 }
 
 /** The trapdoor key of this store: what is to be written. */
 export class WriteKey {
   readonly text: string
-  constructor(text: string) {
+  readonly inTransaction: boolean
+  constructor(text: string, { inTransaction = true }: { readonly inTransaction?: boolean } = {}) {
     this.text = text
+    this.inTransaction = inTransaction
   }
 }
 
 /** One namespace. */
 export class BreakableStore {
   readonly clock: Clock
+  readonly serverClock: boolean
   terms: Map<string, Term> = new Map()
   tokens: Map<string, bigint> = new Map()
-  readonly pins = new Map<string, Set<string>>()
+  /** Of each lease that is pinned: the entities, and the generations of their pins. */
+  readonly pins = new Map<string, Map<string, string>>()
+  /** Of each lease the claim that opened the latest term, over or not. */
+  readonly opened = new Map<string, { readonly nonce: string; readonly atMs: number }>()
+  /** Of each lease when a pin was last withdrawn, and all generations that were. */
+  readonly unpinned = new Map<string, { atMs: number; readonly generations: Set<string> }>()
+  /** Of each client the highest epoch seen. */
+  readonly epochs = new Map<string, number>()
+  versions = 0
   /** Of each lease: the last place given, and the last one served. */
   readonly lines = new Map<string, { last: number; served: number }>()
   readonly written: string[]
   readonly watchers = new Set<(change: LeaseChange) => void>()
 
-  constructor(clock: Clock, written: string[]) {
+  constructor({ clock, serverClock, written }: BreakableStoreOptions) {
     this.clock = clock
+    this.serverClock = serverClock
     this.written = written
   }
 
@@ -61,8 +94,36 @@ export class BreakableStore {
     return this.clock.monotonic()
   }
 
+  /** Without a clock nothing lapses here: the clients observe it. */
   hasLapsed(term: Term): boolean {
-    return this.nowMs() > term.expiryMs
+    return this.serverClock && this.nowMs() > term.expiryMs
+  }
+
+  isPast({ notAfterMs }: Stamp): boolean {
+    return this.serverClock && notAfterMs !== undefined && this.nowMs() > notAfterMs
+  }
+
+  isOfEarlierEpoch({ client, epoch }: Stamp): boolean {
+    return !this.serverClock && epoch < (this.epochs.get(client) ?? 0)
+  }
+
+  /** The claim must not open a term, though the lease is vacant. */
+  isStaleClaim(op: ClaimOp, stamp: Stamp): boolean {
+    const opened = this.opened.get(op.lease)
+    return opened?.nonce === op.nonce || this.wasSentBefore(stamp, opened?.atMs) || this.isOfEarlierEpoch(stamp)
+  }
+
+  isStalePin(op: PinOp, stamp: Stamp): boolean {
+    const unpinned = this.unpinned.get(op.lease)
+    return (
+      unpinned?.generations.has(op.generation) === true ||
+      this.wasSentBefore(stamp, unpinned?.atMs) ||
+      this.isOfEarlierEpoch(stamp)
+    )
+  }
+
+  wasSentBefore({ sentMs }: Stamp, atMs: number | undefined): boolean {
+    return this.serverClock && sentMs !== undefined && atMs !== undefined && sentMs < atMs
   }
 
   isPinned(lease: string): boolean {
@@ -73,16 +134,29 @@ export class BreakableStore {
     return term.holder === op.holder && term.nonce === op.nonce
   }
 
-  mayClaim(term: Term, _op: ClaimOp): boolean {
-    return this.hasLapsed(term) && !this.isPinned(term.lease)
+  /** Whether this is what the caller has observed to be lapsed. */
+  isObserved(term: Term, lapsed: string | undefined): boolean {
+    return !this.serverClock && String(term.version) === lapsed
   }
 
-  mayExpire(term: Term): boolean {
-    return this.hasLapsed(term) && !this.isPinned(term.lease)
+  mayClaim(term: Term, op: ClaimOp): boolean {
+    return (this.hasLapsed(term) || this.isObserved(term, op.lapsed)) && !this.isPinned(term.lease)
+  }
+
+  mayExpire(term: Term, op: ExpireOp): boolean {
+    return (this.hasLapsed(term) || this.isObserved(term, op.lapsed)) && !this.isPinned(term.lease)
   }
 
   mayExtend(term: Term | undefined, op: ExtendOp): boolean {
     return term !== undefined && this.stands(term) && isOf(term, op)
+  }
+
+  mayAdopt(term: Term, { from, nonce }: Adoption): boolean {
+    return term.nonce === from || term.nonce === nonce
+  }
+
+  adopt(term: Term, { nonce }: Adoption): void {
+    term.nonce = nonce
   }
 
   mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
@@ -101,11 +175,23 @@ export class BreakableStore {
 
   newTerm(op: ClaimOp, _before: Term | undefined): Term {
     const { lease, holder, nonce, value, durationMs } = op
-    return { lease, holder, nonce, value, fencingToken: this.newToken(lease), expiryMs: this.newExpiryMs(durationMs) }
+    return {
+      lease,
+      holder,
+      nonce,
+      value,
+      durationMs,
+      fencingToken: this.newToken(lease),
+      openedMs: this.nowMs(),
+      expiryMs: this.newExpiryMs(durationMs),
+      version: ++this.versions,
+    }
   }
 
   prolong(term: Term, { durationMs }: { readonly durationMs: number }): void {
     term.expiryMs = Math.max(term.expiryMs, this.newExpiryMs(durationMs))
+    term.durationMs = Math.max(term.durationMs, durationMs)
+    term.version = ++this.versions
   }
 
   setValue(term: Term, op: ExtendOp): void {
@@ -121,9 +207,13 @@ export class BreakableStore {
     return term?.holder === holder && term.fencingToken === fencingToken && this.stands(term)
   }
 
-  pin(lease: string, entity: string): void {
-    const entities = this.pins.get(lease) ?? new Set()
-    this.pins.set(lease, entities.add(entity))
+  pin(lease: string, entity: string, generation: string): void {
+    const entities = this.pins.get(lease) ?? new Map<string, string>()
+    this.pins.set(lease, entities.set(entity, generation))
+  }
+
+  mayUnpin(generation: string | undefined, op: UnpinOp): boolean {
+    return generation === op.generation
   }
 
   unpin(lease: string, entity: string): void {
@@ -131,8 +221,17 @@ export class BreakableStore {
     if (entities?.delete(entity) === true && entities.size === 0) this.pins.delete(lease)
   }
 
-  listPins(): Map<string, readonly string[]> {
-    return new Map([...this.pins].map(([lease, entities]) => [lease, [...entities].toSorted()]))
+  listPins(leases: readonly string[] | undefined): Map<string, Pins> {
+    const pinned = [...this.pins].filter(([lease]) => leases === undefined || leases.includes(lease))
+    return new Map(pinned.map(([lease, entities]) => [lease, new Map(entities)]))
+  }
+
+  /** A pin that is withdrawn, or was not there. */
+  rememberUnpin({ lease, generation }: UnpinOp): void {
+    const unpinned = this.unpinned.get(lease) ?? { atMs: 0, generations: new Set() }
+    unpinned.atMs = this.nowMs()
+    unpinned.generations.add(generation)
+    this.unpinned.set(lease, unpinned)
   }
 
   watch(listener: (change: LeaseChange) => void): () => void {
@@ -180,10 +279,11 @@ export class BreakableStore {
     return {
       holder: term.holder,
       fencingToken: term.fencingToken,
-      remainingMs: this.remainingMs(term),
+      nonce: term.nonce,
+      remainingMs: this.serverClock ? this.remainingMs(term) : term.durationMs,
       value: term.value,
       pinned: this.isPinned(term.lease),
-      version: undefined,
+      version: this.serverClock ? undefined : String(term.version),
     }
   }
 
@@ -191,13 +291,15 @@ export class BreakableStore {
     return term.expiryMs - this.nowMs() || Number.MIN_VALUE
   }
 
-  async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
-    return Promise.all(ops.map((op) => this.apply(op)))
+  async applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
+    return Promise.all(ops.map((op) => this.apply(op, stamp)))
   }
 
-  async apply(op: Op): Promise<Verdict> {
+  async apply(op: Op, stamp: Stamp): Promise<Verdict> {
+    if (this.isPast(stamp)) return late
+    this.see(stamp)
     const term = this.terms.get(op.lease)
-    if (op.kind === 'claim') return this.claim(op, term)
+    if (op.kind === 'claim') return this.claim(op, term, stamp)
     if (op.kind === 'extend') return this.extend(op, term)
     if (op.kind === 'release') {
       if (!this.mayRelease(term, op)) return this.refuse(term)
@@ -205,31 +307,48 @@ export class BreakableStore {
       return granted(undefined)
     }
     if (op.kind === 'expire') {
-      if (term !== undefined && !this.mayExpire(term)) return this.refuse(term)
+      if (term !== undefined && !this.mayExpire(term, op)) return this.refuse(term)
       this.vacate(op.lease)
       return granted(undefined)
     }
     if (op.kind === 'pin') {
-      if (term !== undefined && !this.stands(term)) this.vacate(op.lease)
-      this.pin(op.lease, op.entity)
+      if (this.isStalePin(op, stamp)) return late
+      if (term !== undefined && !this.stands(term)) this.vacateForPin(term)
+      this.pin(op.lease, op.entity, op.generation)
     } else {
-      this.unpin(op.lease, op.entity)
+      this.rememberUnpin(op)
+      if (this.mayUnpin(this.pins.get(op.lease)?.get(op.entity), op)) this.unpin(op.lease, op.entity)
     }
     return granted(this.holding(this.terms.get(op.lease)))
   }
 
-  claim(op: ClaimOp, term: Term | undefined): Verdict {
+  see({ client, epoch }: Stamp): void {
+    this.epochs.set(client, Math.max(epoch, this.epochs.get(client) ?? 0))
+  }
+
+  /** A pin must not make a lapsed term stand again. */
+  vacateForPin({ lease }: Term): void {
+    this.vacate(lease)
+  }
+
+  claim(op: ClaimOp, term: Term | undefined, stamp: Stamp): Verdict {
     if (term !== undefined && this.isReplay(term, op) && this.stands(term)) {
       this.replay(term, op)
       return granted(this.holding(term))
     }
     if (term !== undefined && !this.mayClaim(term, op)) return this.inLine(op, this.refuse(term))
+    if (this.isStaleClaim(op, stamp)) return this.refuseStale(op)
     if (op.place === 0 && this.isBarred(op.lease)) return this.inLine(op, refused(undefined))
     const fresh = this.newTerm(op, term)
     this.terms.set(op.lease, fresh)
+    this.opened.set(op.lease, { nonce: op.nonce, atMs: fresh.openedMs })
     if (op.announce === true) this.tell({ kind: 'changed', lease: op.lease })
     if (op.place !== undefined && op.place > 0) this.serve(op.lease, op.place, op.durationMs)
     return granted(this.holding(fresh))
+  }
+
+  refuseStale(_op: ClaimOp): Verdict {
+    return late
   }
 
   /** The refusal, with the place of one who waits. */
@@ -247,6 +366,10 @@ export class BreakableStore {
   extend(op: ExtendOp, term: Term | undefined): Verdict {
     if (!this.mayExtend(term, op)) return this.refuse(term)
     if (term === undefined) return granted(undefined)
+    if (op.adoption !== undefined) {
+      if (!this.mayAdopt(term, op.adoption)) return this.refuse(term)
+      this.adopt(term, op.adoption)
+    }
     this.prolong(term, op)
     const { value } = term
     this.setValue(term, op)
@@ -254,12 +377,14 @@ export class BreakableStore {
     return granted(this.holding(term))
   }
 
-  async claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
-    const standing = op.leases.filter((lease) => this.isTaken(this.terms.get(lease)))
+  async claimAny(op: ClaimAnyOp, stamp: Stamp): Promise<AnyVerdict> {
+    const standing = op.leases.filter((lease) => this.isTaken(this.terms.get(lease), op.lapsed.get(lease)))
     const own = standing.find((lease) => this.terms.get(lease)?.holder === op.holder)
     const lease = own ?? op.leases.find((one) => !standing.includes(one))
     if (lease === undefined) return { outcome: 'refused', lease, holdings: this.read(standing) }
-    const { outcome } = await this.apply({ kind: 'claim', ...op, lease, lapsed: undefined })
+    const claim: ClaimOp = { kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) }
+    const { outcome } = await this.apply(claim, stamp)
+    if (outcome === 'late') return { outcome, lease: undefined, holdings: new Map() }
     return {
       outcome: outcome === 'granted' ? outcome : 'refused',
       lease,
@@ -267,8 +392,9 @@ export class BreakableStore {
     }
   }
 
-  isTaken(term: Term | undefined): boolean {
-    return term !== undefined && this.stands(term)
+  isTaken(term: Term | undefined, lapsed: string | undefined): boolean {
+    if (term === undefined || !this.stands(term)) return false
+    return !this.isObserved(term, lapsed) || this.isPinned(term.lease)
   }
 
   read(leases: readonly string[] | undefined): Map<string, Holding> {
@@ -280,36 +406,49 @@ export class BreakableStore {
     return holdings
   }
 
+  mayGuard(key: WriteKey): boolean {
+    return key.inTransaction
+  }
+
   async spring(lease: string, holder: string, fencingToken: bigint, key: unknown): Promise<void> {
     if (key === undefined) return
     if (!(key instanceof WriteKey)) throw new ErrTrapdoor('not a WriteKey', { lease, holder })
+    if (!this.mayGuard(key)) throw new ErrTrapdoor('no transaction is open', { lease, holder })
     if (!this.opens(lease, holder, fencingToken)) throw new ErrNotHeld('not held', { lease, holder })
     this.written.push(key.text)
   }
 }
 
+/** One client's way to it. */
 export class BreakableSubstrate implements Substrate {
   readonly limits: Substrate['limits'] = { maxOps: 100, maxInFlight: 3 }
+  /** Absent where the store has no clock. */
+  declare readonly time?: (call: Call) => Promise<number>
   readonly #store: BreakableStore
 
   constructor(store: BreakableStore) {
     this.#store = store
+    if (store.serverClock) this.time = async (call) => this.#told(call)
   }
 
-  apply(ops: readonly Op[], _call: Call): Promise<readonly Verdict[]> {
-    return this.#store.applyAll(ops)
+  apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    this.#told(call)
+    return this.#store.applyAll(ops, call)
   }
 
-  claimAny(op: ClaimAnyOp, _call: Call): Promise<AnyVerdict> {
-    return this.#store.claimAny(op)
+  claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
+    this.#told(call)
+    return this.#store.claimAny(op, call)
   }
 
-  async read(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Holding>> {
+  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+    this.#told(call)
     return this.#store.read(leases)
   }
 
-  async pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
-    return this.#store.listPins()
+  async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
+    this.#told(call)
+    return this.#store.listPins(leases)
   }
 
   watch(listener: (change: LeaseChange) => void): () => void {
@@ -321,7 +460,16 @@ export class BreakableSubstrate implements Substrate {
   }
 
   async close(): Promise<void> {}
+
+  /** The store's clock. */
+  #told(call: Call): number {
+    const nowMs = this.#store.nowMs()
+    if (this.#store.serverClock) call.answered?.(nowMs)
+    return nowMs
+  }
 }
+
+type Adoption = NonNullable<ExtendOp['adoption']>
 
 function isOf(term: Term, op: ExtendOp | ReleaseOp): boolean {
   if (term.holder !== op.holder) return false

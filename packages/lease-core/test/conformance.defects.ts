@@ -9,18 +9,21 @@ import {
   type AnyVerdict,
   type ClaimAnyOp,
   type ClaimOp,
+  type ExpireOp,
   type ExtendOp,
   type Holding,
   type Op,
   type ReleaseOp,
   type Verdict,
 } from '#src/substrate.ts'
-import { BreakableStore, type Term } from './conformance.breakable-store.ts'
+import { BreakableStore, type Stamp, type Term } from './conformance.breakable-store.ts'
 
 export interface Defect {
   /** Clauses of the manager's chapter that are red at least. What else is depends on how the Manager tries again. */
   readonly manager?: readonly string[]
   readonly store?: typeof BreakableStore
+  /** Whether the store has a clock. @default true */
+  readonly serverClock?: boolean
   readonly client?: (client: Client) => Client
 }
 
@@ -74,11 +77,11 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'a claim reads, then writes': {
     manager: ['of two holders that claim at once exactly one is granted, and the other is denied'],
     store: class extends BreakableStore {
-      override async apply(op: Op): Promise<Verdict> {
-        if (op.kind !== 'claim') return super.apply(op)
+      override async apply(op: Op, stamp: Stamp): Promise<Verdict> {
+        if (op.kind !== 'claim') return super.apply(op, stamp)
         const term = this.terms.get(op.lease)
         for (let turn = 0; turn < 5; turn++) await Promise.resolve()
-        return this.claim(op, term)
+        return this.claim(op, term, stamp)
       }
     },
   },
@@ -147,7 +150,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined): Verdict {
         if (term !== undefined && this.stands(term)) return super.extend(op, term)
-        return this.claim({ ...op, kind: 'claim', nonce: 'none', lapsed: undefined }, term)
+        return this.claim({ ...op, kind: 'claim', nonce: 'none', lapsed: undefined }, term, NO_STAMP)
       }
     },
   },
@@ -171,8 +174,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     manager: ['a holder that claims again renews its own term, from anywhere'],
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined): Verdict {
-        if (term !== undefined && this.mayExtend(term, op)) term.fencingToken = this.newToken(op.lease)
-        return super.extend({ ...op, fencingToken: undefined }, term)
+        if (term === undefined || !this.mayExtend(term, op)) return super.extend(op, term)
+        term.fencingToken = this.newToken(op.lease)
+        return super.extend({ ...op, fencingToken: term.fencingToken }, term)
       }
     },
   },
@@ -251,7 +255,6 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   // ── release ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   'anybody can release': {
-    manager: ['a release frees the lease; twice, or when it is vacant, it resolves'],
     store: class extends BreakableStore {
       override mayRelease(): boolean {
         return true
@@ -361,8 +364,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'a pin drops the value': {
     store: class extends BreakableStore {
-      override pin(lease: string, entity: string): void {
-        super.pin(lease, entity)
+      override pin(lease: string, entity: string, generation: string): void {
+        super.pin(lease, entity, generation)
         const term = this.terms.get(lease)
         if (term !== undefined) term.value = undefined
       }
@@ -378,9 +381,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'pins are counted, not named': {
     store: class extends BreakableStore {
       #pins = 0
-      override pin(lease: string, entity: string): void {
-        const entities = this.pins.get(lease) ?? new Set()
-        this.pins.set(lease, entities.add(entities.has(entity) ? `${entity}-${++this.#pins}` : entity))
+      override pin(lease: string, entity: string, generation: string): void {
+        const isThere = this.pins.get(lease)?.has(entity) === true
+        super.pin(lease, isThere ? `${entity}-${++this.#pins}` : entity, generation)
       }
     },
   },
@@ -394,17 +397,16 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'a vacant lease cannot be pinned': {
     store: class extends BreakableStore {
-      override pin(lease: string, entity: string): void {
-        if (this.terms.has(lease)) super.pin(lease, entity)
+      override pin(lease: string, entity: string, generation: string): void {
+        if (this.terms.has(lease)) super.pin(lease, entity, generation)
       }
     },
   },
   'pins are listed in any order': {
-    store: class extends BreakableStore {
-      override listPins(): Map<string, readonly string[]> {
-        return new Map([...super.listPins()].map(([lease, entities]) => [lease, entities.toReversed()]))
-      }
-    },
+    client: (client) => ({
+      ...bound(client),
+      pinned: async () => new Map([...(await client.pinned())].map(([lease, pins]) => [lease, pins.toReversed()])),
+    }),
   },
 
   // ── values ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -451,9 +453,10 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'the values of a batch get mixed up': {
     store: class extends BreakableStore {
-      override applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
+      override applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
         const values = ops.map((op) => ('value' in op ? op.value : undefined)).toReversed()
-        return super.applyAll(ops.map((op, index) => ('value' in op ? { ...op, value: values[index] } : op)))
+        const mixed = ops.map((op, index) => ('value' in op ? { ...op, value: values[index] } : op))
+        return super.applyAll(mixed, stamp)
       }
     },
   },
@@ -555,8 +558,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'verdicts come in the order of their outcome': {
     store: class extends BreakableStore {
-      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
-        const verdicts = await super.applyAll(ops)
+      override async applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
+        const verdicts = await super.applyAll(ops, stamp)
         return verdicts.toSorted((one, other) =>
           one.outcome === other.outcome ? 0 : one.outcome < other.outcome ? -1 : 1,
         )
@@ -565,8 +568,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'verdicts come in the order of the names': {
     store: class extends BreakableStore {
-      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
-        const verdicts = await super.applyAll(ops)
+      override async applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
+        const verdicts = await super.applyAll(ops, stamp)
         const order = [...ops.keys()].toSorted((one, other) => (ops[one]!.lease < ops[other]!.lease ? -1 : 1))
         return order.map((index) => verdicts[index]!)
       }
@@ -574,9 +577,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'the last operation of a full batch is dropped, and acknowledged': {
     store: class extends BreakableStore {
-      override async applyAll(ops: readonly Op[]): Promise<readonly Verdict[]> {
-        if (ops.length < 100) return super.applyAll(ops)
-        return [...(await super.applyAll(ops.slice(0, -1))), granted(undefined)]
+      override async applyAll(ops: readonly Op[], stamp: Stamp): Promise<readonly Verdict[]> {
+        if (ops.length < 100) return super.applyAll(ops, stamp)
+        return [...(await super.applyAll(ops.slice(0, -1), stamp)), granted(undefined)]
       }
     },
   },
@@ -703,8 +706,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'nobody is told of a new term': {
     manager: ['an observer sees who holds the lease at once, and then every change that is announced'],
     store: class extends BreakableStore {
-      override claim(op: ClaimOp, term: Term | undefined): Verdict {
-        return super.claim({ ...op, announce: false }, term)
+      override claim(op: ClaimOp, term: Term | undefined, stamp: Stamp): Verdict {
+        return super.claim({ ...op, announce: false }, term, stamp)
       }
     },
   },
@@ -721,20 +724,20 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
 
   'of several leases a holder gets another each time he asks': {
     store: class extends BreakableStore {
-      override async claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
-        const lease = op.leases.find((one) => !this.isTaken(this.terms.get(one)))
+      override async claimAny(op: ClaimAnyOp, stamp: Stamp): Promise<AnyVerdict> {
+        const lease = op.leases.find((one) => !this.isTaken(this.terms.get(one), undefined))
         if (lease === undefined) return { outcome: 'refused', lease, holdings: this.read(op.leases) }
-        await this.apply({ kind: 'claim', ...op, lease, lapsed: undefined })
+        await this.apply({ kind: 'claim', ...op, lease, lapsed: undefined }, stamp)
         return { outcome: 'granted', lease, holdings: this.read([lease]) }
       }
     },
   },
   'of several leases one that is held is granted': {
     store: class extends BreakableStore {
-      override async claimAny(op: ClaimAnyOp): Promise<AnyVerdict> {
+      override async claimAny(op: ClaimAnyOp, stamp: Stamp): Promise<AnyVerdict> {
         const [lease] = op.leases as [string]
         this.terms.delete(lease)
-        return super.claimAny(op)
+        return super.claimAny(op, stamp)
       }
     },
   },
@@ -742,6 +745,200 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override isTaken(term: Term | undefined): boolean {
         return term !== undefined
+      }
+    },
+  },
+
+  // ── late packets ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'a late packet takes effect': {
+    store: class extends BreakableStore {
+      override isPast(): boolean {
+        return false
+      }
+
+      override isStaleClaim(): boolean {
+        return false
+      }
+
+      override isStalePin(): boolean {
+        return false
+      }
+    },
+  },
+  'deadlines are ignored': {
+    store: class extends BreakableStore {
+      override isPast(): boolean {
+        return false
+      }
+    },
+  },
+  'the nonce that opened the latest term is forgotten when the term is over': {
+    store: class extends BreakableStore {
+      override vacate(lease: string): void {
+        super.vacate(lease)
+        const opened = this.opened.get(lease)
+        if (opened !== undefined) this.opened.set(lease, { nonce: '', atMs: opened.atMs })
+      }
+    },
+  },
+  'the nonce that opened the latest term is forgotten, and there is no clock': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override vacate(lease: string): void {
+        super.vacate(lease)
+        this.opened.delete(lease)
+      }
+    },
+  },
+  'nobody knows when the latest term was opened': {
+    store: class extends BreakableStore {
+      override isStaleClaim({ lease, nonce }: ClaimOp): boolean {
+        return this.opened.get(lease)?.nonce === nonce
+      }
+    },
+  },
+  'epochs are ignored': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override isOfEarlierEpoch(): boolean {
+        return false
+      }
+    },
+  },
+  'an epoch is seen only by what opens a term': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override async apply(op: Op, stamp: Stamp): Promise<Verdict> {
+        return super.apply(op, op.kind === 'claim' ? stamp : { ...stamp, epoch: 0 })
+      }
+    },
+  },
+  'a claim whose term is over is granted once more': {
+    store: class extends BreakableStore {
+      override refuseStale(op: ClaimOp): Verdict {
+        return this.opened.get(op.lease)?.nonce === op.nonce ? granted(undefined) : super.refuseStale(op)
+      }
+    },
+  },
+  'a release by name ends any term of the holder': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op) || term?.holder === op.holder
+      }
+    },
+  },
+  'a release with a fencing token is not asked for its nonce': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op.fencingToken === undefined ? op : { ...op, nonce: undefined })
+      }
+    },
+  },
+  'a release with a nonce is not asked for its fencing token': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op) || (term?.holder === op.holder && op.nonce !== undefined)
+      }
+    },
+  },
+  'a release by nonce ends any term of the holder': {
+    store: class extends BreakableStore {
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        return super.mayRelease(term, op) || (term?.holder === op.holder && op.fencingToken === undefined)
+      }
+    },
+  },
+  'each of those who adopted a term may release it': {
+    store: class extends BreakableStore {
+      readonly former: Set<string> = new Set()
+      override adopt(term: Term, adoption: NonNullable<ExtendOp['adoption']>): void {
+        this.former.add(term.nonce)
+        super.adopt(term, adoption)
+      }
+
+      override mayRelease(term: Term | undefined, op: ReleaseOp): boolean {
+        const adopted = op.nonce !== undefined && this.former.has(op.nonce)
+        return super.mayRelease(term, adopted ? { ...op, nonce: undefined } : op)
+      }
+    },
+  },
+  'an adoption takes the term from any adopter': {
+    store: class extends BreakableStore {
+      override mayAdopt(): boolean {
+        return true
+      }
+    },
+  },
+  'an adoption needs no term': {
+    store: class extends BreakableStore {
+      override extend(op: ExtendOp, term: Term | undefined): Verdict {
+        const { adoption } = op
+        if (adoption === undefined || (term !== undefined && this.stands(term))) return super.extend(op, term)
+        return this.claim({ ...op, kind: 'claim', nonce: adoption.nonce, lapsed: undefined }, term, NO_STAMP)
+      }
+    },
+  },
+  'an extension ignores the fencing token': {
+    store: class extends BreakableStore {
+      override mayExtend(term: Term | undefined, op: ExtendOp): boolean {
+        return term !== undefined && super.mayExtend(term, { ...op, fencingToken: term.fencingToken })
+      }
+    },
+  },
+  'an unpin ignores the generation': {
+    store: class extends BreakableStore {
+      override mayUnpin(): boolean {
+        return true
+      }
+    },
+  },
+  'a pin comes back after its unpin': {
+    store: class extends BreakableStore {
+      override isStalePin(): boolean {
+        return false
+      }
+    },
+  },
+  'a pin comes back after its unpin, and there is no clock': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override isStalePin(): boolean {
+        return false
+      }
+    },
+  },
+  'an expiry that was granted once is granted again': {
+    store: class extends BreakableStore {
+      readonly expired: Set<string> = new Set()
+      override mayExpire(term: Term, op: ExpireOp): boolean {
+        if (super.mayExpire(term, op)) this.expired.add(term.lease)
+        return this.expired.has(term.lease)
+      }
+    },
+  },
+  'what a replay confirms is lost in a restart': {
+    store: class extends BreakableStore {
+      override replay(term: Term, op: ClaimOp): void {
+        super.replay(term, op)
+        this.lost.add(term.lease)
+      }
+
+      override restart(): void {
+        for (const lease of this.lost) this.terms.delete(lease)
+      }
+      readonly lost: Set<string> = new Set()
+    },
+  },
+  'a pin on a lapsed lease brings its holder back': {
+    store: class extends BreakableStore {
+      override vacateForPin(): void {}
+    },
+  },
+  'the trapdoor accepts a key outside a transaction': {
+    store: class extends BreakableStore {
+      override mayGuard(): boolean {
+        return true
       }
     },
   },
@@ -864,9 +1061,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
 /** A store that mangles names. */
 function renaming(mangle: (name: string) => string): typeof BreakableStore {
   return class extends BreakableStore {
-    override apply(op: Op): Promise<Verdict> {
+    override apply(op: Op, stamp: Stamp): Promise<Verdict> {
       const entity = 'entity' in op ? { entity: mangle(op.entity) } : {}
-      return super.apply({ ...op, lease: mangle(op.lease), ...entity })
+      return super.apply({ ...op, lease: mangle(op.lease), ...entity }, stamp)
     }
 
     override read(leases: readonly string[] | undefined): Map<string, Holding> {
@@ -881,6 +1078,9 @@ function renaming(mangle: (name: string) => string): typeof BreakableStore {
     }
   }
 }
+
+/** Says nothing about when a request was sent. */
+const NO_STAMP: Stamp = { client: '', epoch: 0, sentMs: undefined, notAfterMs: undefined }
 
 function coerced(name: unknown): string {
   return typeof name === 'symbol' ? 'symbol' : [name].join('')

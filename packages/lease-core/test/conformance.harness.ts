@@ -1,7 +1,7 @@
 /** The harness for the breakable store: on a test clock, or on the machine's clocks with a store that stalls. */
 import { faultsOf, type Harness } from '#src/conformance/index.ts'
 import { sleep, systemClock } from '#src/clock.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Substrate, Verdict } from '#src/substrate.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
 import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
 import { BreakableStore, BreakableSubstrate, WriteKey } from './conformance.breakable-store.ts'
@@ -35,19 +35,19 @@ interface Surroundings {
 }
 
 function harnessOn(
-  { store: Store = BreakableStore, client: wrap = (client) => client }: Defect,
+  { store: Store = BreakableStore, serverClock = true, client: wrap = (client) => client }: Defect,
   { clock, substrateOf }: Surroundings,
 ): Omit<Harness, 'unitMs' | 'sleep'> {
   const stores = new Map<string, BreakableStore>()
   const written: string[] = []
   const open = (namespace: string): Substrate => {
-    const store = stores.get(namespace) ?? new Store(clock, written)
+    const store = stores.get(namespace) ?? new Store({ clock, serverClock, written })
     stores.set(namespace, store)
     return substrateOf(store)
   }
   return {
     name: 'a breakable store',
-    supports: { notifications: true, lines: true, serverClock: true },
+    supports: { notifications: true, lines: true, serverClock, repeats: true },
     thousands: 250, // batches enough; there are a hundred defects to notice
     open: async (namespace) => wrap(new SubstrateClient({ substrate: open(namespace), clock, requestTimeout: 200 })),
     openFaulty: async (namespace, requestTimeout) => {
@@ -59,6 +59,7 @@ function harnessOn(
     },
     guard: {
       write: (trapdoor, text) => trapdoor(new WriteKey(text)),
+      outside: (trapdoor) => trapdoor(new WriteKey('outside', { inTransaction: false })),
       written: async () => written,
     },
   }
@@ -81,12 +82,12 @@ class StallingSubstrate extends BreakableSubstrate {
     return this.#slowly(() => super.claimAny(op, call))
   }
 
-  override read(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Holding>> {
-    return this.#slowly(() => super.read(leases))
+  override read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+    return this.#slowly(() => super.read(leases, call))
   }
 
-  override pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
-    return this.#slowly(() => super.pinned())
+  override pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
+    return this.#slowly(() => super.pinned(call, leases))
   }
 
   async #slowly<T>(call: () => Promise<T>): Promise<T> {

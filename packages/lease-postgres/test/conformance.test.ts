@@ -97,6 +97,7 @@ function guard(setting: () => Setting): Guard {
         client.release()
       }
     },
+    outside: (trapdoor) => trapdoor(setting().pool),
     async written() {
       const { rows } = await setting().pool.query<{ text: string }>('SELECT text FROM written ORDER BY at')
       return rows.map(({ text }) => text)

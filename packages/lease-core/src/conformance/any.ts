@@ -49,8 +49,9 @@ export const any: Chapter = {
       assert(known(b, hold.lease).expiry > before.expiry, 'the second grant did not refresh the time')
       same(await heldBy(scene, leases, ALICE), 1, 'how many leases the holder has')
       const manager = scene.manage(b)
-      const shared = { duration: longMs, shared: true }
-      const both = await scene.settle(Promise.all([1, 2].map(() => manager.holdAny(leases, BOB, shared))))
+      const both = await scene.settle(
+        Promise.all([1, 2].map(() => manager.holdAny(leases, BOB, { duration: longMs, shared: true }))),
+      )
       same(both[0]?.lease, both[1]?.lease, 'the lease of two calls at once')
     })
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type { Chapter } from './kit.ts'
-import { ALICE, BOB, invalid, known, rises, same } from './kit.ts'
+import { ALICE, BOB, invalid, known, rises, same, termOf } from './kit.ts'
 
 /** An extension moves the expiry of a held lease forward, and changes nothing else. */
 export const extension: Chapter = {
@@ -64,6 +64,44 @@ export const extension: Chapter = {
       await stranger.extendLease(lease, { holder: ALICE, duration: longMs * 2 })
       same(known(stranger, lease).fencingToken, known(a, lease).fencingToken, 'the fencing token')
       await a.extendLease(lease, { holder: ALICE, duration: longMs * 3 })
+    })
+
+    clause('an extension that names a term prolongs no other term of the same holder', async (scene) => {
+      const { a, b, unitMs, longMs } = scene
+      const { lease } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const term = termOf(known(a, lease))
+        await a.releaseLease(lease, ALICE)
+        await a.claimLease(lease, { holder: ALICE, duration, value: 'of the later term' })
+        const now = known(a, lease)
+        for (const client of [a, b]) {
+          const request = { holder: ALICE, duration: longMs, value: 'of the earlier term' }
+          await invalid(client.extendLease(lease, request, { term }), 'an extension of the earlier term')
+        }
+        await scene.stillHeld(b, now, lease)
+      })
+      await scene.claimSoon(b, lease, BOB, longMs)
+    })
+
+    clause('an extension that names a term does not prolong it in the name of another holder', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const before = known(a, lease)
+      const request = { holder: BOB, duration: longMs, value: 'of another' }
+      await invalid(b.extendLease(lease, request, { term: termOf(before) }), "an extension of another's term")
+      await scene.stillHeld(b, before)
+    })
+
+    clause('an extension that names a term does not open it again once it is over', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const term = termOf(known(a, lease))
+      await a.releaseLease(lease, ALICE)
+      for (const client of [a, b]) {
+        const request = { holder: ALICE, duration: longMs }
+        await invalid(client.extendLease(lease, request, { term }), 'an extension of a term that is over')
+      }
+      same(await scene.holding(b), undefined, 'the holding')
     })
 
     clause('many extensions at once all succeed', async (scene) => {

@@ -1,8 +1,9 @@
-import type { FaultySubstrate } from '../testing/faulty-substrate.ts'
-import type { Faults } from './harness.ts'
+import type { Fault, FaultySubstrate } from '../testing/faulty-substrate.ts'
+import type { Faults, Packets } from './harness.ts'
 
-/** All calls but the one that looks at the store's set-up, which nobody waits for. */
-const KINDS = ['claim', 'extend', 'release', 'expire', 'pin', 'unpin', 'read', 'pinned'] as const
+const WRITES = ['claim', 'claimAny', 'extend', 'release', 'expire', 'pin', 'unpin'] as const
+/** All calls but those that look at the store's set-up and its clock, which no clause waits for. */
+const KINDS = [...WRITES, 'read', 'pinned'] as const
 
 /** The faults of a `FaultySubstrate` from `lease-core/testing`, as the kit asks for them. */
 export function faultsOf(faulty: FaultySubstrate): Faults {
@@ -12,6 +13,17 @@ export function faultsOf(faulty: FaultySubstrate): Faults {
     delayRequests: (delayMs) => void faulty.delay(delayMs, { at: 'request' }),
     delayReplies: (delayMs) => void faulty.delay(delayMs, { at: 'reply' }),
     hang: () => void faulty.hang(),
+    holdBack: (times) => packetsOf(faulty.holdBack({ kind: WRITES, times })),
+    repeat: (times) => packetsOf(faulty.repeat({ kind: WRITES, times })),
     heal: () => faulty.heal(),
+  }
+}
+
+function packetsOf(fault: Fault): Packets {
+  return {
+    get count() {
+      return fault.hanging
+    },
+    letGo: () => fault.letGo(),
   }
 }

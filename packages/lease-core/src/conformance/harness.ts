@@ -37,6 +37,11 @@ export interface Supports {
    * watched the lease for its whole duration first.
    */
   readonly serverClock: boolean
+  /**
+   * Whether `Faults.repeat` copies claims and pins as a network does: below whatever the adapter does to tell copies apart. A
+   * `FaultySubstrate` does where each call of the port is one request to the store. @default `serverClock`
+   */
+  readonly repeats?: boolean | undefined
   /** Store and harness share one clock that stands still between two calls of `sleep`: exact instants can be met. */
   readonly exactClock?: boolean | undefined
 }
@@ -84,7 +89,10 @@ export interface FaultyClient {
   readonly faults: Faults
 }
 
-/** Breaks the way between a client and its store. Nothing is broken until it is told so. */
+/**
+ * Breaks the way between a client and its store. Nothing is broken until it is told so. Of several faults that a request might meet
+ * it meets the one that was asked for first, and delays with any.
+ */
 export interface Faults {
   /** The next `count` operations or reads never reach the store; the client learns that the connection broke. @default all, until `heal` */
   loseRequests(count?: number): void
@@ -96,8 +104,29 @@ export interface Faults {
   delayReplies(delayMs: number): void
   /** From now on requests neither reach the store nor fail, until `heal`; those given up by then are lost. */
   hang(): void
-  /** Ends all of the above. */
+  /**
+   * From now on the next `count` requests that would change something stand still on their way; reads pass. Nobody can call them
+   * back: they stay on their way when the client gives them up. @default all, until they are let go
+   */
+  holdBack(count?: number): Packets
+  /**
+   * Each of the next `count` requests that would change something reaches the store at once, and its reply is the answer. A copy
+   * of it stays on its way, as if a driver had sent it twice and the first one had been delayed. @default all, until they are let go
+   */
+  repeat(count?: number): Packets
+  /** Ends all of the above, but for what is on its way already. */
   heal(): void
+}
+
+/** Requests, or copies of requests, on their way to the store. */
+export interface Packets {
+  /** How many there are now. */
+  readonly count: number
+  /**
+   * They go on: all of them reach the store, in order. Resolves when the store has worked on the last one. Whatever the client sends
+   * from now on passes. Nobody hears the reply to a copy, nor to what was given up.
+   */
+  letGo(): Promise<void>
 }
 
 /** A transaction of the caller's own, gated by a trapdoor. */
@@ -109,4 +138,9 @@ export interface Guard {
   write(trapdoor: Trapdoor, text: string): Promise<void>
   /** Every text that was committed; texts of clauses that run meanwhile may be among them. */
   written(): Promise<readonly string[]>
+  /**
+   * Takes a key that needs a transaction to the trapdoor while none is open, such as a plain connection. Absent: this substrate has
+   * no such key.
+   */
+  outside?(trapdoor: Trapdoor): Promise<void>
 }

@@ -26,6 +26,7 @@ import { faults } from './faults.ts'
 import { fencing } from './fencing.ts'
 import type { Harness, Runner } from './harness.ts'
 import { declare, type Chapter } from './kit.ts'
+import { late } from './late.ts'
 import { limits } from './limits.ts'
 import { line } from './line.ts'
 import { manager } from './manager.ts'
@@ -38,7 +39,7 @@ import { values } from './values.ts'
 import { waiting } from './waiting.ts'
 
 export { faultsOf } from './faults-of.ts'
-export type { Faults, FaultyClient, Guard, Harness, Runner, Supports, TestFunction } from './harness.ts'
+export type { Faults, FaultyClient, Guard, Harness, Packets, Runner, Supports, TestFunction } from './harness.ts'
 
 const CHAPTERS: readonly Chapter[] = [
   claims,
@@ -57,6 +58,7 @@ const CHAPTERS: readonly Chapter[] = [
   scale,
   exclusion,
   faults,
+  late,
   manager,
   any,
 ]

@@ -10,10 +10,10 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { inspect, isDeepStrictEqual } from 'node:util'
-import type { Client, LeaseChange } from '../client.ts'
+import type { Client, LeaseChange, TermId } from '../client.ts'
 import { sleep, systemClock, type Clock } from '../clock.ts'
 import type { LeaseError, LeaseErrorCode } from '../errors.ts'
-import type { Info } from '../lease.ts'
+import type { Info, TermAware } from '../lease.ts'
 import { Manager } from '../manager.ts'
 import { trustWindowMs } from '../skew.ts'
 import { whileLive } from '../testing/while-live.ts'
@@ -28,8 +28,10 @@ export type Need =
   | 'serverClock'
   | 'exactClock'
   | 'faults'
+  | 'repeats'
   | 'restart'
   | 'guard'
+  | 'keyOutside'
   | 'noGuard'
 
 /** How long a wait may take on a real clock: a little less than a test may take, so that its own report comes first. */
@@ -91,8 +93,10 @@ function whyNot(need: Need, { supports, openFaulty, restart, guard }: Harness): 
     serverClock: [supports.serverClock, 'the store has no clock of its own'],
     exactClock: [supports.exactClock === true, 'exact instants cannot be met on a real clock'],
     faults: [openFaulty !== undefined, 'the harness has no openFaulty'],
+    repeats: [supports.repeats ?? supports.serverClock, 'its requests cannot be copied above the adapter'],
     restart: [restart !== undefined, 'the harness has no restart'],
     guard: [guard !== undefined, 'the substrate has no trapdoor'],
+    keyOutside: [guard?.outside !== undefined, 'no key of the substrate needs a transaction'],
     noGuard: [guard === undefined, 'the substrate has a trapdoor'],
   }
   const [met, reason] = needs[need]
@@ -409,6 +413,11 @@ function shown(value: unknown): string {
 /** Asserts that a later term has the larger fencing token. */
 export function rises(before: bigint, after: bigint): void {
   assert(after > before, `the fencing token does not rise: ${after} after ${before}`)
+}
+
+/** This very term, for operations that name one. */
+export function termOf(info: Info & Partial<TermAware>): TermId {
+  return { fencingToken: info.fencingToken, nonce: info.nonce }
 }
 
 /** A call whose outcome is looked at later. */

@@ -41,6 +41,22 @@ export const pins: Chapter = {
       await b.unpinLease(lease, 'operator')
     })
 
+    clause(
+      'a pin on a lapsed lease does not bring its holder back',
+      async (scene) => {
+        const { a, b, longMs } = scene
+        const { lease, durationMs, outcome: before } = await scene.brief()
+        await scene.lapse(lease, durationMs)
+        await b.pinLease(lease, 'operator')
+        same(await scene.holding(b, lease), undefined, 'the holding')
+        await b.claimLease(lease, { holder: BOB, duration: longMs })
+        rises(before.fencingToken, known(b, lease).fencingToken)
+        await scene.stillHeld(a, known(b, lease), lease)
+        await b.unpinLease(lease, 'operator')
+      },
+      'serverClock',
+    )
+
     clause('unpinned past its expiry a lease has lapsed', async (scene) => {
       const { a, b, longMs } = scene
       const { lease, durationMs, outcome: before } = await pinned(scene, a)

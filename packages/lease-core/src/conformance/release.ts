@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type { Chapter } from './kit.ts'
-import { ALICE, BOB, CAROL, invalid, known, same } from './kit.ts'
+import { ALICE, BOB, CAROL, invalid, known, rejects, same, termOf } from './kit.ts'
 
 /** Only the holder gives a lease up early, and what is vacant already needs no giving up. */
 export const release: Chapter = {
@@ -76,6 +76,56 @@ export const release: Chapter = {
       await b.claimLease(lease, { holder: BOB, duration: longMs })
       await invalid(a.releaseLease(lease, ALICE), 'the second release, too late')
       await scene.stillHeld(a, known(b, lease))
+    })
+
+    clause('a release that names a term ends no other term of the same holder', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const term = termOf(known(a, lease))
+      await a.releaseLease(lease, ALICE)
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const now = known(a, lease)
+      for (const client of [a, b]) {
+        await invalid(client.releaseLease(lease, ALICE, { term }), 'a release of the earlier term')
+      }
+      await scene.stillHeld(b, now)
+      await b.releaseLease(lease, ALICE, { term: termOf(now) })
+      same(await scene.holding(a), undefined, 'the holding')
+    })
+
+    clause('a release that names a term does not end it in the name of another holder', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const before = known(a, lease)
+      const { fencingToken } = before
+      for (const term of [termOf(before), { fencingToken, nonce: undefined }]) {
+        await invalid(b.releaseLease(lease, BOB, { term }), "a release of another's term")
+      }
+      await scene.stillHeld(b, before)
+    })
+
+    clause('a release that names a term resolves once the lease is vacant', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      await a.claimLease(lease, { holder: ALICE, duration: longMs })
+      const term = termOf(known(a, lease))
+      for (const client of [a, a, b]) await client.releaseLease(lease, ALICE, { term })
+      same(await scene.holding(b), undefined, 'the holding')
+      await b.claimLease(lease, { holder: BOB, duration: longMs })
+    })
+
+    clause('a release does not end the term that another process of this name has adopted', async (scene) => {
+      const { a, b, lease, longMs } = scene
+      const manager = scene.manage(a)
+      const hold = await scene.settle(manager.hold(lease, ALICE, { duration: longMs, renewEvery: false }))
+      const adopter = scene.manage(b)
+      await scene.settle(adopter.claim(lease, ALICE, longMs))
+      const term = known(b, lease)
+      same(term.fencingToken, hold.fencingToken, 'the fencing token')
+      const error = await scene.settle(rejects('LEASE_NOT_HELD', hold.release(), 'the release of the earlier one'))
+      same(error.reason, 'adopted', 'the reason')
+      await scene.stillHeld(a, term)
+      await scene.settle(adopter.release(lease, ALICE))
+      same(await scene.holding(a), undefined, 'the holding')
     })
 
     clause('a lease can be released in the name of its holder by a process that knows nothing of it', async (scene) => {

@@ -43,6 +43,18 @@ export const trapdoor: Chapter = {
     })
 
     clause(
+      'a key that needs a transaction is refused while none is open',
+      async (scene) => {
+        const { a, lease, longMs, guard } = scene
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const { trapdoor } = known(a, lease)
+        await rejects('LEASE_TRAPDOOR', guard.outside?.(trapdoor) ?? Promise.resolve(), 'a key outside a transaction')
+        await opens(scene, known(a, lease))
+      },
+      'keyOutside',
+    )
+
+    clause(
       'the holder’s write is committed',
       async (scene) => {
         const { a, lease, longMs } = scene

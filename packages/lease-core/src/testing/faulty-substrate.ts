@@ -11,13 +11,14 @@
  *
  *     core ──▶ request ────────▶ executed ────────▶ reply ──▶ core
  *              delay, hang         contended          delay, hang
- *              loseRequest, reject (not executed)     failAfterCommit, loseReply
+ *              holdBack, repeat                       failAfterCommit, loseReply
+ *              loseRequest, reject (not executed)
  *
  * `contended` and `failAfterCommit` befall single operations. The others befall the whole round trip as soon as one of
  * its operations fits, as a network would: what travels together is lost together. Of several such faults that fit,
  * the one injected first is taken; delays add up, and go with any.
  *
- * What was delayed arrives, also when core has given the call up meanwhile: nobody can call a packet back.
+ * What was delayed or held back arrives, also when core has given the call up meanwhile: nobody can call a packet back.
  */
 import type { DurationLike } from 'luxon'
 import type { LeaseChange } from '../client.ts'
@@ -61,7 +62,16 @@ export interface PlacedFaultFilter extends FaultFilter {
 }
 
 /** What can go wrong: one for each method that injects a fault of a round trip. */
-export type FaultName = 'delay' | 'hang' | 'lose-request' | 'reject' | 'lose-reply' | 'fail-after-commit' | 'contended'
+export type FaultName =
+  | 'delay'
+  | 'hang'
+  | 'hold-back'
+  | 'repeat'
+  | 'lose-request'
+  | 'reject'
+  | 'lose-reply'
+  | 'fail-after-commit'
+  | 'contended'
 
 /** What `loseRequest`, `loseReply` and `failAfterCommit` fail with. */
 export class InjectedFault extends Error {
@@ -79,6 +89,8 @@ export class Fault {
   readonly #name: FaultName
   readonly #filter: PlacedFaultFilter
   readonly #held = new Set<() => void>()
+  /** For `holdBack` and `repeat`: those on their way, each until the store has worked on it. */
+  #packets: (() => Promise<void>)[] = []
   #spared = 0
   #hits = 0
   #healed = false
@@ -108,9 +120,9 @@ export class Fault {
     return this.#hits
   }
 
-  /** How many calls it holds back now. */
+  /** How many calls it holds back now, or copies of calls. */
   get hanging(): number {
-    return this.#held.size
+    return this.#held.size + this.#packets.length
   }
 
   /** It strikes no more, and the calls that it holds back go on. Idempotent. */
@@ -118,6 +130,21 @@ export class Fault {
     this.#healed = true
     for (const release of this.#held) release()
     this.#held.clear()
+  }
+
+  /** It strikes no more, and what it has on its way reaches the store, in order; resolves when the store has worked on the last. */
+  async letGo(): Promise<void> {
+    this.heal()
+    const packets = this.#packets
+    this.#packets = []
+    for (const arrive of packets) await arrive()
+  }
+
+  /** @internal keeps a request on its way until it is let go; resolves with the answer */
+  keep<T>(execute: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#packets.push(() => execute().then(resolve, reject))
+    })
   }
 
   /** @internal whether it strikes this one, which is then counted */
@@ -221,6 +248,16 @@ export class FaultySubstrate implements Substrate {
   /** It gets stuck, on the way there or back, until the fault is healed; given up by core meanwhile, it is gone. */
   hang(filter: PlacedFaultFilter = {}): Fault {
     return this.#inject(new Fault('hang', filter))
+  }
+
+  /** It stands still on the way there, beyond recall, until `letGo`: it arrives also when core has given it up by then. */
+  holdBack(filter: FaultFilter = {}): Fault {
+    return this.#inject(new Fault('hold-back', filter))
+  }
+
+  /** It arrives, is executed and answered; a copy of it arrives at `letGo`, as if a driver had sent it twice. */
+  repeat(filter: FaultFilter = {}): Fault {
+    return this.#inject(new Fault('repeat', filter))
   }
 
   /** It never arrives, and rejects: not executed, which nobody can know. */
@@ -390,6 +427,8 @@ export class FaultySubstrate implements Substrate {
     if (fault?.name === 'hang' && fault.place === 'request') await fault.hold(call.signal)
     if (fault?.name === 'lose-request') throw new InjectedFault('lose-request', 'the connection broke: request lost')
     if (fault?.name === 'reject') throw fault.error
+    if (fault?.name === 'hold-back') return fault.keep(() => execute(beyondRecall(call)))
+    if (fault?.name === 'repeat') fault.keep(() => execute(beyondRecall(call))).catch(() => {})
     // What is on its way arrives: the store does not learn that core has given it up.
     const answer = await execute(beyondRecall(call))
     if (fault?.name === 'hang' && fault.place === 'reply') await fault.hold(call.signal)
