@@ -36,6 +36,7 @@ import { LeaseEvents } from './events.ts'
 import { ManagedHold, type Hold, type HoldHost, type ReleaseOptions } from './hold.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
+import type { WaitRequest } from './lease-waiters.ts'
 import type { Turn } from './line.ts'
 import { Observation } from './observation.ts'
 import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
@@ -58,7 +59,7 @@ import { TermRenewal, type RenewalHost } from './term-renewal.ts'
 import type { Term, TermEnd } from './term.ts'
 import { Terms } from './terms.ts'
 import { LeaseToken, type Token, type TokenChecker } from './token.ts'
-import { WaitQueue, type WaitRequest } from './wait-queue.ts'
+import { WaitQueue } from './wait-queue.ts'
 
 export interface ManagerConfig {
   /** Managers over one client share the terms of this process. */

@@ -1,11 +1,12 @@
 import { expect } from 'chai'
-import { TimerQueue } from '#src/timer-queue.ts'
+import { Agenda } from '#src/timers.ts'
 import { ErrClaimDenied } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
+import type { WaitRequest } from '#src/lease-waiters.ts'
 import { noTurn, passOver, untilTurnMs } from '#src/line.ts'
 import { parseHoldOptions } from '#src/options.ts'
 import { TestClock, track } from '#src/testing/index.ts'
-import { WaitQueue, type WaitQueueHost, type WaitRequest } from '#src/wait-queue.ts'
+import { WaitQueue, type WaitQueueHost } from '#src/wait-queue.ts'
 
 /** A queue whose host holds nothing, knows nothing, and answers claims as the test says. */
 function queueOf(
@@ -16,7 +17,7 @@ function queueOf(
   const claims: string[] = []
   const queue = new WaitQueue({
     clock,
-    timers: new TimerQueue(clock),
+    timers: new Agenda(clock),
     maxSleepMs: 60_000,
     known: () => undefined,
     hasLapsed: () => false,

@@ -1,0 +1,170 @@
+/**
+ * What is known of those who wait for one lease, or for any of several: who they are, what was heard since the last claim, and when
+ * the next look of each kind is due. `WaitQueue` decides.
+ */
+import type { Deadline } from './timer-queue.ts'
+import type { LeaseChange } from './client.ts'
+import type { ErrUnknown } from './errors.ts'
+import type { Hold } from './hold.ts'
+import type { Info } from './lease.ts'
+import { noTurn, type Turn } from './line.ts'
+import type { ParsedHoldOptions } from './options.ts'
+
+/** What a waiter asks for: any one of these leases will do. */
+export interface WaitRequest {
+  readonly leases: readonly string[]
+  readonly holder: string
+  readonly options: ParsedHoldOptions
+}
+
+export const AT_ONCE: number = Number.NEGATIVE_INFINITY
+export const NEVER: number = Number.POSITIVE_INFINITY
+/** So many looks in a row, each so soon after the one before, are a loop. */
+const CROWD = 5
+const CROWDED_MS = 10
+const LONGEST_PAUSE_MS = 1_000
+
+/** A hint about one lease. */
+export type LeaseHint =
+  | { readonly kind: 'changed'; readonly lease: string }
+  | { readonly kind: 'vacated'; readonly lease: string }
+  | Extract<LeaseChange, { readonly kind: 'taken' }>
+
+/** Wants to see the lease vacant. */
+export interface VacancyWatcher {
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
+}
+
+export interface Observer {
+  readonly report: (info: Info | undefined) => void
+  readonly fail: (error: unknown) => void
+}
+
+/** Wants to hold the lease. */
+export interface Waiter {
+  readonly request: WaitRequest
+  readonly joinedMs: number
+  readonly endMs: number
+  /** Aborts when it stops waiting: a claim in flight is given up. */
+  readonly giveUp: AbortController
+  /** What its last claim met, when that was neither a grant nor a denial. */
+  failure: ErrUnknown | undefined
+  /** A claim of this waiter is in flight. */
+  claiming: boolean
+  readonly resolve: (hold: Hold) => void
+  readonly reject: (error: unknown) => void
+}
+
+/** One of the two kinds of looks of one queue. */
+export class Look {
+  dueMs: number = NEVER
+  /** When the last one was sent. */
+  sentMs: number = AT_ONCE
+  /** In a row. */
+  failures = 0
+  /** Looks in a row that came on the heels of the one before. */
+  #crowded = 0
+
+  /** What becomes due from now on is due after this look. */
+  begin(nowMs: number): void {
+    this.#crowded = nowMs - this.sentMs < Math.max(CROWDED_MS, 2 * this.pauseMs) ? this.#crowded + 1 : 0
+    this.dueMs = NEVER
+    this.sentMs = nowMs
+  }
+
+  /** Before the next look for a lapse: a clock that stands still, here or in the store, promises one in a moment for ever. */
+  get pauseMs(): number {
+    return this.#crowded < CROWD ? 0 : Math.min(LONGEST_PAUSE_MS, 2 ** (this.#crowded - CROWD))
+  }
+}
+
+/** Those who wait for one lease, or for any of several. */
+export class LeaseWaiters implements Deadline {
+  wakeAtMs = -1
+  slot = 0
+  readonly name: string
+  readonly leases: readonly string[]
+  readonly watchers: VacancyWatcher[] = []
+  readonly observers: Observer[] = []
+  readonly waiters: Waiter[] = []
+  readonly read: Look = new Look()
+  readonly claim: Look = new Look()
+  looking = false
+  /** A waiter needs an answer of the store. */
+  isAsked = false
+  /** The ticket of the first waiter; the next one inherits it. */
+  ticket: Turn = noTurn()
+  /** How long the last claim took. */
+  tookMs = 0
+  /** Vacancies heard of since the last claim was sent, less those taken; the last of them was heard of at `openedMs`. */
+  openings = 0
+  openedMs: number = NEVER
+  /** When a Hold of this process ended, since the last claim was sent. */
+  releasedMs: number = NEVER
+  /** What is heard while a claim is in flight; undefined: none is. */
+  heard: Heard[] | undefined
+  /** When the last look was sent that found all of the leases held. */
+  heldMs: number = AT_ONCE
+  /** Claims in a row that were refused though one of them is vacant. */
+  misses = 0
+  /** What the last look met that failed. */
+  failure: unknown
+  readonly #look: (self: LeaseWaiters) => void
+
+  constructor(name: string, leases: readonly string[], look: (self: LeaseWaiters) => void) {
+    this.name = name
+    this.leases = leases
+    this.#look = look
+  }
+
+  get isEmpty(): boolean {
+    return this.watchers.length + this.observers.length + this.waiters.length === 0
+  }
+
+  /** Since when the lease is said to be vacant; NEVER: it is not. */
+  get vacantMs(): number {
+    return this.openings === 0 ? this.releasedMs : Math.min(this.openedMs, this.releasedMs)
+  }
+
+  /** Whether anybody waits for a read. */
+  get isRead(): boolean {
+    return this.watchers.length + this.observers.length > 0
+  }
+
+  wake(): void {
+    this.#look(this)
+  }
+
+  /** The next waiter starts anew, without a ticket. */
+  forgetTurn(): void {
+    this.ticket = noTurn()
+    this.forgetVacancy()
+    this.misses = 0
+    this.claim.dueMs = NEVER
+    this.claim.failures = 0
+  }
+
+  /** A Hold of this process has the lease: its end is reported. */
+  waitForHold(untilMs: number): void {
+    this.forgetVacancy()
+    this.claim.dueMs = untilMs
+  }
+
+  forgetVacancy(): void {
+    this.openings = 0
+    this.releasedMs = NEVER
+  }
+
+  /** Ends all waits. */
+  end(error: unknown): void {
+    for (const watcher of this.watchers.splice(0)) watcher.reject(error)
+    for (const observer of this.observers.splice(0)) observer.fail(error)
+    for (const waiter of this.waiters.splice(0)) waiter.reject(error)
+  }
+}
+
+export interface Heard {
+  readonly change: Exclude<LeaseHint, { readonly kind: 'changed' }>
+  readonly atMs: number
+}
