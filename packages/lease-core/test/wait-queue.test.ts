@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { Agenda } from '#src/timers.ts'
+import { TimerQueue } from '#src/timer-queue.ts'
 import { ErrClaimDenied } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import type { WaitRequest } from '#src/lease-waiters.ts'
@@ -17,7 +17,7 @@ function queueOf(
   const claims: string[] = []
   const queue = new WaitQueue({
     clock,
-    timers: new Agenda(clock),
+    timers: new TimerQueue(clock),
     maxSleepMs: 60_000,
     known: () => undefined,
     hasLapsed: () => false,
