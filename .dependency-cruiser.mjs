@@ -3,23 +3,14 @@
  * file is given its place here.
  */
 const layers = [
-  ['errors', 'lease', 'compacting-map'],
-  ['clock', 'skew', 'elapsed-time', 'observer', 'backoff', 'line', 'client', 'substrate'],
+  ['errors', 'lease', 'compacting-map', 'abort-signal'],
+  ['clock', 'skew', 'elapsed-time', 'observer', 'backoff', 'line', 'client', 'substrate', 'store-clock', 'store-call'],
   ['events', 'options'],
-  [
-    'coalescer',
-    'keyed-mutex',
-    'timer-queue',
-    'belief',
-    'token',
-    'roles',
-    'hint-stream',
-    'option-checks',
-    'observation',
-  ],
-  ['renewal-op', 'renewals', 'shared-reads', 'extension', 'holds'],
-  ['substrate-client', 'hold'],
-  ['waiting-room'],
+  ['coalescer', 'keyed-mutex', 'timer-queue', 'hint-stream', 'option-checks', 'observation', 'calls'],
+  ['term', 'token', 'roles', 'renewal-op', 'renewals', 'resyncs', 'shared-reads', 'lease-states', 'store-link'],
+  ['terms', 'term-renewal', 'round-trips'],
+  ['settlement', 'claims', 'hold'],
+  ['substrate-client', 'lease-waiters', 'wait-queue'],
   ['manager'],
   ['index'],
 ]

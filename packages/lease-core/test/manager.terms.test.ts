@@ -1,6 +1,6 @@
 /** Everything that relies on a lease relies on one term of it. */
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown, type ErrLost } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { MemoryGuard } from '#src/memory/index.ts'
 import { track } from '#src/testing/index.ts'

@@ -1,8 +1,8 @@
 import { expect } from 'chai'
-import { Belief } from '#src/belief.ts'
 import { elapsedTimeOf } from '#src/elapsed-time.ts'
 import { inViewSince } from '#src/observer.ts'
 import { lapseWindowMs, trustWindowMs } from '#src/skew.ts'
+import { Term } from '#src/term.ts'
 import { TestClock } from '#src/testing/index.ts'
 
 const at = (ms: number) => ({ monotonicMs: ms, wallMs: ms, atMostMs: ms, atLeastMs: ms })
@@ -32,12 +32,14 @@ describe('Skew: the arithmetic of trust (decision 1)', () => {
   it('decision 2: a later grant never moves the end of trust back', async () => {
     const clock = new TestClock()
     const time = elapsedTimeOf(clock)
-    const belief = new Belief('a', 1n, time.read(), 60_000)
-    belief.extend(time.read(), 1000)
+    const host = { at: () => {}, off: () => {}, end: () => {} }
+    const grant = { holder: 'a', fencingToken: 1n, nonce: 'n', sent: time.read(), durationMs: 60_000 }
+    const term = new Term(host, 'db', grant)
+    term.extend({ sent: time.read(), durationMs: 1000 })
     await clock.advance(59_938)
-    expect(belief.trusted(time.read())).to.equal(true)
+    expect(term.isTrusted(time.read())).to.equal(true)
     await clock.advance(1)
-    expect(belief.trusted(time.read())).to.equal(false)
-    expect(belief.leftMs(time.read())).to.equal(0)
+    expect(term.isTrusted(time.read())).to.equal(false)
+    expect(term.leftMs(time.read())).to.equal(0)
   })
 })
