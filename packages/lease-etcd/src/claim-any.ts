@@ -7,7 +7,7 @@
  */
 import type { AnyVerdict, ClaimAnyOp, Holding } from 'lease-core'
 import { bodyOf, foundIn, type Layout } from './layout.ts'
-import type { Patience, Requests } from './requests.ts'
+import type { Deadline, Requests } from './requests.ts'
 import type { Step } from './requests.ts'
 import { foundBy, get, isAbsent, isUnchanged, NO_LEASE, ping, put, remove, together, when } from './txn.ts'
 
@@ -19,7 +19,7 @@ const MAX_ROUNDS = 6
 export async function claimAny(
   op: ClaimAnyOp,
   layout: Layout,
-  { requests, patience }: { readonly requests: Requests; readonly patience: Patience },
+  { requests, deadline }: { readonly requests: Requests; readonly deadline: Deadline },
 ): Promise<AnyVerdict> {
   const { leases, holder, durationMs, nonce, value, lapsed } = op
   const mark = layout.markOf(holder)
@@ -32,7 +32,7 @@ export async function claimAny(
       const part = leases.slice(from, from + PART)
       const { responses } = await requests.txn(
         together([get(mark), ...part.map((lease) => get(layout.lease(lease)))]),
-        patience,
+        deadline,
       )
       if (from === 0) markRevision = foundBy(responses)?.mod_revision ?? '0'
       for (const [index, lease] of part.entries()) {
@@ -60,13 +60,13 @@ export async function claimAny(
       version === undefined
         ? {
             coverMs: durationMs,
-            request: (bucket) => {
+            request: (etcdLease) => {
               const body = bodyOf({ holder, durationMs, nonce, value })
-              const beside = [ping(mark, bucket)]
-              if (op.announce === true) beside.push(ping(news, bucket))
+              const beside = [ping(mark, etcdLease)]
+              if (op.announce === true) beside.push(ping(news, etcdLease))
               return when(
                 [isAbsent(key), isUnchanged(mark, markRevision)],
-                [...beside, when([isAbsent(pin)], [put(key, body, bucket)], [put(key, body, NO_LEASE)])],
+                [...beside, when([isAbsent(pin)], [put(key, body, etcdLease)], [put(key, body, NO_LEASE)])],
                 [],
               )
             },
@@ -74,7 +74,7 @@ export async function claimAny(
         : { coverMs: undefined, request: () => when([isUnchanged(key, version), isAbsent(pin)], [remove(key)], []) }
 
     // 3. Only what is sent here changes anything; where it did not, all is read anew.
-    const [outcome] = await requests.round([{ index: 0, step: { ...step, next: neverAsked } }], patience)
+    const [outcome] = await requests.round([{ index: 0, step: { ...step, next: neverAsked } }], deadline)
     if (outcome === undefined || 'error' in outcome) throw outcome?.error
     const { succeeded, responses } = outcome.answer.response_txn
     if (!succeeded || version !== undefined) continue

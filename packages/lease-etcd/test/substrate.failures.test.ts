@@ -174,7 +174,7 @@ for (const target of etcdTargets(1)) {
         .that.matches(/foreign.*somebody else/)
     })
 
-    it('a bucket that was revoked is replaced, and what hung on it is vacant', async () => {
+    it('an etcd lease that was revoked is replaced, and the leases that hung on it are vacant', async () => {
       const { etcd } = setting
       const namespace = unique('ns')
       const substrate = setting.substrate({ namespace })
@@ -221,7 +221,7 @@ describe('a server that is full', () => {
       }
     })().catch((error: unknown) => error)
     expect(String(full)).to.match(/database space exceeded/)
-    // Whoever finds a bucket with room in it may still write: etcd does not count what nested transactions put.
+    // A claim that finds an etcd lease that lasts long enough may still write: etcd does not count what nested transactions put.
     const other = setting.substrate()
     const batch = [claim('n', 'a', 60_000), claim('o', 'a', 5_000)]
     for (const { outcome, cause } of await other.apply(batch, newCall())) {
