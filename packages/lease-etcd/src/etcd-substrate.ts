@@ -4,13 +4,16 @@
  * is `contended`.
  *
  * - *No clocks.* Leases lapse by observation; the etcd leases that the keys hang on are a backstop (`shared-etcd-leases.ts`).
- * - *Every request may be sent twice*, so what failed on the way to the server, or back, is sent again a few times.
+ * - *Every request may be executed twice, and late*: what changes or ends something demands the version on which that was
+ *   decided, and what opens a term or sets a pin the epoch of its client (`epochs.ts`). So what failed on the way to the
+ *   server, or back, is sent again a few times.
  * - *Reads are linearizable*, always: a member that is behind, or cut off, does not answer.
  * - *Every request carries a deadline*, that of the call: whatever the driver's own options say, none hangs.
  */
 import {
   contended,
   HintStream,
+  late,
   systemClock,
   unknown,
   type AnyVerdict,
@@ -20,6 +23,7 @@ import {
   type Holding,
   type LeaseChange,
   type Op,
+  type Pins,
   type Substrate,
   type SubstrateWarning,
   type Trapdoor,
@@ -59,7 +63,7 @@ export class EtcdSubstrate implements Substrate {
     this.#etcd = etcd
     this.#layout = new Layout(prefix, namespace)
     this.#clock = clock
-    this.#requests = new Requests(etcd, clock)
+    this.#requests = new Requests(etcd, this.#layout, clock)
     if (watch) {
       const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout) })
       this.#hints = hints
@@ -96,16 +100,20 @@ export class EtcdSubstrate implements Substrate {
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
     const holdings = new Map<string, Holding>()
     const deadline = this.#requests.deadline(call)
-    const kvs = await (leases === undefined ? this.#all(this.#layout.leases, deadline) : this.#named(leases, deadline))
+    const kvs = await (leases === undefined
+      ? this.#all(this.#layout.leases, deadline)
+      : this.#named(leases, (lease) => this.#layout.lease(lease), deadline))
     for (const kv of kvs) holdings.set(this.#layout.nameOf(kv.key), foundIn(kv).holding)
     return holdings
   }
 
-  async pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>> {
-    const pinned = new Map<string, readonly string[]>()
-    for (const kv of await this.#all(this.#layout.pins, this.#requests.deadline(call))) {
-      pinned.set(this.#layout.nameOf(kv.key), pinsIn(kv).toSorted())
-    }
+  async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
+    const pinned = new Map<string, Pins>()
+    const deadline = this.#requests.deadline(call)
+    const kvs = await (leases === undefined
+      ? this.#all(this.#layout.pins, deadline)
+      : this.#named(leases, (lease) => this.#layout.keysOf(lease).pin, deadline))
+    for (const kv of kvs) pinned.set(this.#layout.nameOf(kv.key), pinsIn(kv))
     return pinned
   }
 
@@ -130,10 +138,14 @@ export class EtcdSubstrate implements Substrate {
     await this.#hints?.close()
   }
 
-  /** These leases, as they are at one revision if there are not too many. */
-  async #named(leases: readonly string[], deadline: Deadline): Promise<EtcdKeyValue[]> {
+  /** A key of each of these leases, as they are at one revision if there are not too many. */
+  async #named(
+    leases: readonly string[],
+    keyOf: (lease: string) => Buffer,
+    deadline: Deadline,
+  ): Promise<EtcdKeyValue[]> {
     const parts: EtcdRequest[][] = []
-    const requests = leases.map((lease) => get(this.#layout.lease(lease)))
+    const requests = leases.map((lease) => get(keyOf(lease)))
     for (let from = 0; from < requests.length; from += limits.maxOps) {
       parts.push(requests.slice(from, from + limits.maxOps))
     }
@@ -163,6 +175,7 @@ export class EtcdSubstrate implements Substrate {
 /** What follows from the answer: a verdict, or the step after. */
 function nextOf(step: Step, outcome: Outcome): Verdict | Step {
   if ('error' in outcome) return unknown(outcome.error)
+  if ('late' in outcome) return late
   try {
     return step.next(outcome.answer, outcome.revision)
   } catch (error) {

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { TestClock } from 'lease-core/testing'
 import { etcdTargets, until } from 'lease-servers'
-import { claim, extend, grant, newCall, readOne, settle, sleep, together, unique } from 'lease-scenes'
+import { claim, extend, grant, newCall, pin, readOne, settle, sleep, together, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 import { SharedEtcdLeases } from '#src/shared-etcd-leases.ts'
 
@@ -157,7 +157,7 @@ for (const target of etcdTargets()) {
 
       'do not, while they are pinned': async () => {
         const substrate = setting.substrate()
-        await settle(substrate, { kind: 'pin', lease: 'l', entity: 'e' })
+        await settle(substrate, pin('l', 'e'))
         const held = await grant(substrate, claim('l', 'a', 50))
         await grant(substrate, claim('m', 'a', 50))
         await until('the other key to vanish', async () => (await readOne(substrate, 'm')) === undefined)
