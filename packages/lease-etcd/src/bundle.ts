@@ -5,12 +5,14 @@
  *     merged    if all conditions of all that are likely: what each of these does, and the others as below · else: nothing
  *     nested    each a transaction inside, with conditions of its own
  *
+ * Where one of them opens a term or sets a pin, the whole also looks at the epoch of the client (`epochs.ts`).
+ *
  * Nested is what always brings a verdict for each, and dear: twice the messages to encode, and to decode. Renewals and
  * releases mostly find what they expect, so they are merged at first; where a single one of them does not, nothing at all
  * was done, and the same goes out again nested.
  */
 import type { EtcdAnswer, EtcdCompare, EtcdRequest, EtcdTxn, EtcdTxnAnswer } from './driver.ts'
-import { together } from './txn.ts'
+import type { EpochCheck } from './epochs.ts'
 
 /** A request on its way. */
 export interface Bundled {
@@ -25,20 +27,52 @@ export interface Bundle {
   readonly onlyRenewals?: boolean
   /** The answer to each request, in order; undefined: nothing was done, and it is to be sent nested. */
   readonly answersIn: (answer: EtcdTxnAnswer) => readonly EtcdAnswer[] | undefined
+  /** The answers to what the check reads where the transaction was not executed; undefined: it was. */
+  readonly checkIn: (answer: EtcdTxnAnswer) => readonly EtcdAnswer[] | undefined
 }
 
-/** These requests in one transaction; `merging` where likely ones may share their fate. */
-export function bundle(requests: readonly Bundled[], { merging }: { readonly merging: boolean }): Bundle {
+export interface BundleOptions {
+  /** Likely ones may share their fate. */
+  readonly merging: boolean
+  /** What else the transaction demands. */
+  readonly check?: EpochCheck | undefined
+}
+
+/** These requests in one transaction. */
+export function bundle(requests: readonly Bundled[], { merging, check }: BundleOptions): Bundle {
   const alone = requests.length === 1 ? requests[0]?.request.request_txn : undefined
-  if (alone !== undefined) return { txn: alone, answersIn: (answer) => [inside(answer)] }
-  if (merging && requests.some(({ step }) => step.likely)) return merged(requests)
-  return { txn: together(requests.map(({ request }) => request)), answersIn: ({ responses }) => responses }
+  // What is too late must not write what it would write where its own conditions are not met; a level must rise all the same.
+  const writesElse = alone?.failure?.some(({ request_put }) => request_put !== undefined) === true
+  const mayBeAlone = check === undefined || !(check.raises || writesElse)
+  if (alone !== undefined && mayBeAlone) {
+    return {
+      txn: check === undefined ? alone : checked(alone, check),
+      answersIn: (answer) => [inside(answer)],
+      checkIn: ({ succeeded, responses }) => (succeeded ? undefined : responses.slice(-(check?.failure.length ?? 0))),
+    }
+  }
+  if (merging && requests.some(({ step }) => step.likely)) return merged(requests, check)
+  const nested: EtcdTxn = { compare: [], success: requests.map(({ request }) => request), failure: [] }
+  return {
+    txn: check === undefined ? nested : checked(nested, check),
+    answersIn: ({ responses }) => responses,
+    checkIn: ({ succeeded, responses }) => (succeeded ? undefined : responses),
+  }
+}
+
+/** What the check does and reads comes last. */
+function checked({ compare = [], success = [], failure = [] }: EtcdTxn, check: EpochCheck): EtcdTxn {
+  return {
+    compare: [...compare, ...check.compare],
+    success: [...success, ...check.success],
+    failure: [...failure, ...check.failure],
+  }
 }
 
 /** What a merged request is told: what it has written is known from the revision of the whole. */
 const done = inside({ succeeded: true, responses: [] })
 
-function merged(requests: readonly Bundled[]): Bundle {
+function merged(requests: readonly Bundled[], check: EpochCheck | undefined): Bundle {
   const compare: EtcdCompare[] = []
   const success: EtcdRequest[] = []
   /** Where in the answers that of each request is; -1: it was merged. */
@@ -51,9 +85,14 @@ function merged(requests: readonly Bundled[]): Bundle {
       places.push(-1)
     } else places.push(success.push(request) - 1)
   }
+  if (check !== undefined) {
+    compare.push(...check.compare)
+    success.push(...check.success)
+  }
   return {
-    txn: { compare, success, failure: [] },
+    txn: { compare, success, failure: check?.failure ?? [] },
     onlyRenewals: success.every(({ request_put }) => request_put?.ignore_value === true),
+    checkIn: ({ succeeded, responses }) => (succeeded ? undefined : responses),
     answersIn({ succeeded, responses }) {
       if (!succeeded) return undefined
       return places.map((place) => (place === -1 ? done : (responses[place] as EtcdAnswer)))

@@ -6,10 +6,10 @@
  * lease. The mark lies on the same etcd lease as the lease's key and goes by itself.
  */
 import type { AnyVerdict, ClaimAnyOp, Holding } from 'lease-core'
+import type { EtcdAnswer } from './driver.ts'
 import { bodyOf, foundIn, type Layout } from './layout.ts'
-import type { Patience, Requests } from './requests.ts'
-import type { Step } from './requests.ts'
-import { foundBy, get, isAbsent, isUnchanged, NO_LEASE, ping, put, remove, together, when } from './txn.ts'
+import type { Deadline, Outcome, Requests, Step } from './requests.ts'
+import { foundBy, get, isAbsent, isUnchanged, NO_LEASE, ping, put, remove, when } from './txn.ts'
 
 /** How many leases are read in one transaction, beside the mark. */
 const PART = 120
@@ -19,7 +19,7 @@ const MAX_ROUNDS = 6
 export async function claimAny(
   op: ClaimAnyOp,
   layout: Layout,
-  { requests, patience }: { readonly requests: Requests; readonly patience: Patience },
+  { requests, deadline }: { readonly requests: Requests; readonly deadline: Deadline },
 ): Promise<AnyVerdict> {
   const { leases, holder, durationMs, nonce, value, lapsed } = op
   const mark = layout.markOf(holder)
@@ -30,13 +30,15 @@ export async function claimAny(
     let mine: { readonly lease: string; readonly nonce: string } | undefined
     for (let from = 0; from < leases.length; from += PART) {
       const part = leases.slice(from, from + PART)
-      const { responses } = await requests.txn(
-        together([get(mark), ...part.map((lease) => get(layout.lease(lease)))]),
-        patience,
+      const keys = [mark, ...part.map((lease) => layout.lease(lease))]
+      const outcomes = await requests.round(
+        keys.map((key, index) => ({ index, step: reading(key) })),
+        deadline,
       )
-      if (from === 0) markRevision = foundBy(responses)?.mod_revision ?? '0'
+      const found = outcomes.map((outcome) => foundBy([answerOf(outcome)]))
+      if (from === 0) markRevision = found[0]?.mod_revision ?? '0'
       for (const [index, lease] of part.entries()) {
-        const kv = foundBy(responses, index + 1)
+        const kv = found[index + 1]
         if (kv === undefined) continue
         const { body, holding } = foundIn(kv)
         holdings.set(lease, holding)
@@ -56,17 +58,18 @@ export async function claimAny(
     if (lease === undefined) return { outcome: 'refused', lease: undefined, holdings }
     const { key, pin, news } = layout.keysOf(lease)
     const version = holdings.get(lease)?.version
-    const step: Pick<Step, 'coverMs' | 'request'> =
+    const step: Pick<Step, 'coverMs' | 'opens' | 'request'> =
       version === undefined
         ? {
             coverMs: durationMs,
-            request: (bucket) => {
+            opens: true,
+            request: (etcdLease) => {
               const body = bodyOf({ holder, durationMs, nonce, value })
-              const beside = [ping(mark, bucket)]
-              if (op.announce === true) beside.push(ping(news, bucket))
+              const beside = [ping(mark, etcdLease)]
+              if (op.announce === true) beside.push(ping(news, etcdLease))
               return when(
                 [isAbsent(key), isUnchanged(mark, markRevision)],
-                [...beside, when([isAbsent(pin)], [put(key, body, bucket)], [put(key, body, NO_LEASE)])],
+                [...beside, when([isAbsent(pin)], [put(key, body, etcdLease)], [put(key, body, NO_LEASE)])],
                 [],
               )
             },
@@ -74,15 +77,16 @@ export async function claimAny(
         : { coverMs: undefined, request: () => when([isUnchanged(key, version), isAbsent(pin)], [remove(key)], []) }
 
     // 3. Only what is sent here changes anything; where it did not, all is read anew.
-    const [outcome] = await requests.round([{ index: 0, step: { ...step, next: neverAsked } }], patience)
-    if (outcome === undefined || 'error' in outcome) throw outcome?.error
-    const { succeeded, responses } = outcome.answer.response_txn
+    const [outcome] = await requests.round([{ index: 0, step: { ...step, next: neverAsked } }], deadline)
+    if (outcome !== undefined && 'late' in outcome) return { outcome: 'late', lease: undefined, holdings: new Map() }
+    const { succeeded, responses } = answerOf(outcome).response_txn
     if (!succeeded || version !== undefined) continue
-    const pinned = responses.at(-1)?.response_txn.succeeded === false
-    const { revision } = outcome
+    const pinned = responses[op.announce === true ? 2 : 1]?.response_txn.succeeded === false
+    const { revision } = outcome as { readonly revision: string }
     const holding = {
       holder,
       fencingToken: BigInt(revision),
+      nonce,
       remainingMs: durationMs,
       value,
       pinned,
@@ -91,6 +95,16 @@ export async function claimAny(
     return { outcome: 'granted', lease, holdings: holdings.set(lease, holding) }
   }
   return { outcome: 'contended', lease: undefined, holdings: new Map() }
+}
+
+function reading(key: Buffer): Step {
+  return { coverMs: undefined, request: () => get(key), next: neverAsked }
+}
+
+function answerOf(outcome: Outcome | undefined): EtcdAnswer {
+  if (outcome === undefined || !('answer' in outcome))
+    throw (outcome as { readonly error?: unknown } | undefined)?.error
+  return outcome.answer
 }
 
 function neverAsked(): never {

@@ -44,6 +44,7 @@ export interface EtcdCompare {
   readonly version?: string
   readonly create_revision?: string
   readonly mod_revision?: string
+  readonly value?: Buffer
 }
 
 /** One request inside a transaction; exactly one field is there. */

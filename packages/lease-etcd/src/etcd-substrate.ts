@@ -3,14 +3,17 @@
  * has its own verdict (`steps.ts`). What the answers leave open goes into the next round, and so on a few times; then it
  * is `contended`.
  *
- * - *No clocks.* Leases lapse by observation; the etcd leases that the keys hang on are a backstop (`buckets.ts`).
- * - *Every request may be sent twice*, so what failed on the way to the server, or back, is sent again a few times.
+ * - *No clocks.* Leases lapse by observation; the etcd leases that the keys hang on are a backstop (`shared-etcd-leases.ts`).
+ * - *Every request may be executed twice, and late*: what changes or ends something demands the version on which that was
+ *   decided, and what opens a term or sets a pin the epoch of its client (`epochs.ts`). So what failed on the way to the
+ *   server, or back, is sent again a few times.
  * - *Reads are linearizable*, always: a member that is behind, or cut off, does not answer.
  * - *Every request carries a deadline*, that of the call: whatever the driver's own options say, none hangs.
  */
 import {
   contended,
   HintStream,
+  late,
   systemClock,
   unknown,
   type AnyVerdict,
@@ -20,6 +23,7 @@ import {
   type Holding,
   type LeaseChange,
   type Op,
+  type Pins,
   type Substrate,
   type SubstrateWarning,
   type Trapdoor,
@@ -32,7 +36,7 @@ import { etcdTrapdoor } from './guard.ts'
 import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
 import { watchLeases } from './listener.ts'
 import { checkOptions, type EtcdSubstrateOptions } from './options.ts'
-import { Requests, type Errand, type Outcome, type Patience, type Step } from './requests.ts'
+import { Requests, type IndexedStep, type Outcome, type Deadline, type Step } from './requests.ts'
 import { firstStep } from './steps.ts'
 import { get, together } from './txn.ts'
 import { alarmWarnings, versionWarnings } from './warnings.ts'
@@ -59,7 +63,7 @@ export class EtcdSubstrate implements Substrate {
     this.#etcd = etcd
     this.#layout = new Layout(prefix, namespace)
     this.#clock = clock
-    this.#requests = new Requests(etcd, clock)
+    this.#requests = new Requests(etcd, this.#layout, clock)
     if (watch) {
       const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout) })
       this.#hints = hints
@@ -72,12 +76,12 @@ export class EtcdSubstrate implements Substrate {
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    const patience = this.#requests.patience(call)
+    const deadline = this.#requests.deadline(call)
     const verdicts = Array.from<Verdict>({ length: ops.length }).fill(contended)
-    let open: Errand[] = ops.map((op, index) => ({ index, step: firstStep(op, this.#layout) }))
+    let open: IndexedStep[] = ops.map((op, index) => ({ index, step: firstStep(op, this.#layout) }))
     for (let round = 1; open.length > 0 && round <= MAX_ROUNDS; round++) {
-      const outcomes = await this.#requests.round(open, patience)
-      const next: Errand[] = []
+      const outcomes = await this.#requests.round(open, deadline)
+      const next: IndexedStep[] = []
       for (const { index, step } of open) {
         const after = nextOf(step, outcomes[index] as Outcome)
         if ('outcome' in after) verdicts[index] = after
@@ -90,22 +94,26 @@ export class EtcdSubstrate implements Substrate {
 
   async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
     const requests = this.#requests
-    return await claimAny(op, this.#layout, { requests, patience: requests.patience(call) })
+    return await claimAny(op, this.#layout, { requests, deadline: requests.deadline(call) })
   }
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
     const holdings = new Map<string, Holding>()
-    const patience = this.#requests.patience(call)
-    const kvs = await (leases === undefined ? this.#all(this.#layout.leases, patience) : this.#named(leases, patience))
+    const deadline = this.#requests.deadline(call)
+    const kvs = await (leases === undefined
+      ? this.#all(this.#layout.leases, deadline)
+      : this.#named(leases, (lease) => this.#layout.lease(lease), deadline))
     for (const kv of kvs) holdings.set(this.#layout.nameOf(kv.key), foundIn(kv).holding)
     return holdings
   }
 
-  async pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>> {
-    const pinned = new Map<string, readonly string[]>()
-    for (const kv of await this.#all(this.#layout.pins, this.#requests.patience(call))) {
-      pinned.set(this.#layout.nameOf(kv.key), pinsIn(kv).toSorted())
-    }
+  async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
+    const pinned = new Map<string, Pins>()
+    const deadline = this.#requests.deadline(call)
+    const kvs = await (leases === undefined
+      ? this.#all(this.#layout.pins, deadline)
+      : this.#named(leases, (lease) => this.#layout.keysOf(lease).pin, deadline))
+    for (const kv of kvs) pinned.set(this.#layout.nameOf(kv.key), pinsIn(kv))
     return pinned
   }
 
@@ -130,24 +138,28 @@ export class EtcdSubstrate implements Substrate {
     await this.#hints?.close()
   }
 
-  /** These leases, as they are at one revision if there are not too many. */
-  async #named(leases: readonly string[], patience: Patience): Promise<EtcdKeyValue[]> {
+  /** A key of each of these leases, as they are at one revision if there are not too many. */
+  async #named(
+    leases: readonly string[],
+    keyOf: (lease: string) => Buffer,
+    deadline: Deadline,
+  ): Promise<EtcdKeyValue[]> {
     const parts: EtcdRequest[][] = []
-    const requests = leases.map((lease) => get(this.#layout.lease(lease)))
+    const requests = leases.map((lease) => get(keyOf(lease)))
     for (let from = 0; from < requests.length; from += limits.maxOps) {
       parts.push(requests.slice(from, from + limits.maxOps))
     }
-    const answers = await Promise.all(parts.map((part) => this.#requests.txn(together(part), patience)))
+    const answers = await Promise.all(parts.map((part) => this.#requests.txn(together(part), deadline)))
     return answers.flatMap(({ responses }) => responses.flatMap(({ response_range }) => response_range.kvs))
   }
 
   /** All keys that begin so, as they are at one revision. */
-  async #all(prefix: Buffer, patience: Patience): Promise<EtcdKeyValue[]> {
+  async #all(prefix: Buffer, deadline: Deadline): Promise<EtcdKeyValue[]> {
     const found: EtcdKeyValue[] = []
     let page = { key: prefix, range_end: endOf(prefix), limit: LARGEST_PAGE, revision: '0' }
     for (;;) {
       try {
-        const { kvs, more, header } = await this.#requests.range(page, patience)
+        const { kvs, more, header } = await this.#requests.range(page, deadline)
         found.push(...kvs)
         const last = kvs.at(-1)
         if (!more || last === undefined) return found
@@ -163,6 +175,7 @@ export class EtcdSubstrate implements Substrate {
 /** What follows from the answer: a verdict, or the step after. */
 function nextOf(step: Step, outcome: Outcome): Verdict | Step {
   if ('error' in outcome) return unknown(outcome.error)
+  if ('late' in outcome) return late
   try {
     return step.next(outcome.answer, outcome.revision)
   } catch (error) {

@@ -2,7 +2,7 @@
 
 /** What went wrong, as far as it changes what this adapter does. */
 export type Failure =
-  /** A bucket is gone; nothing of the transaction was applied. */
+  /** The etcd lease is gone; nothing of the transaction was applied. */
   | 'lease-gone'
   /** The driver's circuit breaker kept the request from being sent. */
   | 'breaker'

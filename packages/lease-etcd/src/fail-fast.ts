@@ -55,6 +55,12 @@ export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Requi
 /** What was made here. */
 const made = new WeakSet<object>()
 
+/** Whether this is an `Etcd3` that sends each request once: neither it nor a wrapper around its calls repeats one by itself. */
+export function sendsOnce(etcd: object): boolean {
+  const { options, kv } = etcd as { options?: IOptions; kv?: object }
+  return options?.faultHandling?.global === once && kv?.constructor.name === 'KVClient' && !Object.hasOwn(kv, 'txn')
+}
+
 /** Whether these default options of calls are those of `failFast`, which set a deadline and nothing else. */
 export function isFailFast(defaultCallOptions: unknown): boolean {
   return typeof defaultCallOptions === 'function' && made.has(defaultCallOptions)

@@ -1,19 +1,24 @@
 /**
- * How leases lie in the store.
+ * How leases lie in the store: layout 2.
  *
  *     <prefix><namespace>/l/<lease>   {"h": holder, "d": milliseconds, "n": nonce, "v": value}
- *     <prefix><namespace>/p/<lease>   ["entity", …]
+ *     <prefix><namespace>/p/<lease>   {"entity": generation of its pin, …}
  *     <prefix><namespace>/a/<lease>   empty: put anew whenever a claim or a new value is to be announced
  *     <prefix><namespace>/w/<lease>   empty: put anew by everyone who gets in line for it (`waiting.ts`)
  *     <prefix><namespace>/s/<lease>   {"taken": [[lease, place, milliseconds]]}: who in line was granted it last
  *     <prefix><namespace>/m/<holder>  empty: put anew by each claim of any of several leases (`claim-any.ts`)
+ *     <prefix><namespace>/e/<client>  its epoch, after a request of it was lost (`epochs.ts`)
+ *     <prefix><namespace>/o/<client>/<number>  empty: put anew by each request that a driver might send twice (`epochs.ts`)
+ *     <prefix><namespace>/v           the number of the layout (`layout-check.ts`)
  *
  * The fencing token is the key's `create_revision`, its version the `mod_revision`: the store keeps both by itself, and
  * a revision is never given twice. So every term begins with the creation of the key, never with a put over it.
  *
  * A key has no etcd lease exactly while it is pinned. So its record alone says all there is to know about a lease.
+ *
+ * Layout 1 had neither of the last three keys, and its pins had no generations: ["entity", …].
  */
-import type { Holding } from 'lease-core'
+import type { Holding, Pins } from 'lease-core'
 import type { EtcdKeyValue } from './driver.ts'
 
 /** What is written for a lease that is held. */
@@ -21,7 +26,7 @@ export interface Body {
   readonly holder: string
   /** The longest duration granted in this term. */
   readonly durationMs: number
-  /** Of the claim that opened the term. */
+  /** Of the claim that opened the term, or of the last adoption. */
   readonly nonce: string
   readonly value: string | undefined
 }
@@ -72,6 +77,8 @@ export class Layout {
   readonly pins: Buffer
   readonly news: Buffer
   readonly served: Buffer
+  /** Says in which layout this namespace is. */
+  readonly version: Buffer
   readonly #root: string
 
   constructor(prefix: string, namespace: string) {
@@ -81,6 +88,7 @@ export class Layout {
     this.pins = Buffer.from(`${root}/p/`)
     this.news = Buffer.from(`${root}/a/`)
     this.served = Buffer.from(`${root}/s/`)
+    this.version = Buffer.from(`${root}/v`)
   }
 
   lease(name: string): Buffer {
@@ -92,12 +100,21 @@ export class Layout {
     return Buffer.from(`${this.#root}/m/${holder}`)
   }
 
+  epochOf(client: string): Buffer {
+    return Buffer.from(`${this.#root}/e/${client}`)
+  }
+
+  /** The nth of this client. */
+  onceOf(client: string, number: number): Buffer {
+    return Buffer.from(`${this.#root}/o/${client}/${number}`)
+  }
+
   /** All that there may be about one lease. */
   keysOf(name: string): Keys {
     return new Keys(this.#root, name)
   }
 
-  /** The name of the lease that any of these keys but a mark is about. */
+  /** The name of the lease that a key about a lease is about. */
   nameOf(key: Buffer): string {
     return key.toString('utf8', this.leases.length)
   }
@@ -124,6 +141,7 @@ export function foundIn({ key, value, create_revision, mod_revision, lease }: Et
     holding: {
       holder: h,
       fencingToken: BigInt(create_revision),
+      nonce: n,
       remainingMs: d,
       value: v,
       pinned: lease === '0',
@@ -134,22 +152,28 @@ export function foundIn({ key, value, create_revision, mod_revision, lease }: Et
 
 /** A term that was just written. */
 export function holdingOf(
-  { holder, durationMs, value }: Body,
+  { holder, durationMs, nonce, value }: Body,
   version: string,
   { since, pinned }: { readonly since: string | bigint; readonly pinned: boolean },
 ): Holding {
-  return { holder, fencingToken: BigInt(since), remainingMs: durationMs, value, pinned, version }
+  return { holder, fencingToken: BigInt(since), nonce, remainingMs: durationMs, value, pinned, version }
 }
 
-export function pinsOf(entities: readonly string[]): Buffer {
-  return Buffer.from(JSON.stringify(entities))
+/** Of pins in layout 1. */
+const GENERATION_OF_OLD = '0'
+
+export function pinsOf(pins: Pins): Buffer {
+  return Buffer.from(JSON.stringify(Object.fromEntries(pins)))
 }
 
 /** @throws when the key was not written by this library */
-export function pinsIn({ key, value }: EtcdKeyValue): readonly string[] {
-  const entities = parsed(key, value)
-  if (!Array.isArray(entities) || !entities.every((entity) => typeof entity === 'string')) throw foreign(key)
-  return entities
+export function pinsIn({ key, value }: EtcdKeyValue): Pins {
+  const content = parsed(key, value)
+  const pins: [string, unknown][] = Array.isArray(content)
+    ? content.map((entity) => [entity as string, GENERATION_OF_OLD])
+    : Object.entries(content)
+  if (!pins.every((pin): pin is [string, string] => pin.every((part) => typeof part === 'string'))) throw foreign(key)
+  return new Map(pins.toSorted(([one], [other]) => (one < other ? -1 : 1)))
 }
 
 function parsed(key: Buffer, value: Buffer): object {
@@ -162,6 +186,7 @@ function parsed(key: Buffer, value: Buffer): object {
   throw foreign(key)
 }
 
-function foreign(key: Buffer): Error {
+/** The key was not written by this library. */
+export function foreign(key: Buffer): Error {
   return new Error(`the key ${JSON.stringify(key.toString())} was written by somebody else: is the prefix shared?`)
 }

@@ -1,11 +1,12 @@
 /**
  * Requests that are sent until they are answered, or it is no use: the one place that knows which failures to sit out.
  *
- * All requests of this package may be sent twice, so what was not answered is simply sent again, to another member if
- * there are several. A transaction whose bucket is gone was not applied, and goes out again with a new one.
+ * All requests of this package may be executed twice, and late, so what was not answered is simply sent again, to another
+ * member if there are several; what opens a term or sets a pin at a higher level (`epochs.ts`). A transaction
+ * whose etcd lease is gone was not applied, and goes out again with a new one.
  */
 import { sleep, type Call, type Clock, type Verdict } from 'lease-core'
-import { Buckets } from './buckets.ts'
+import { SharedEtcdLeases } from './shared-etcd-leases.ts'
 import type {
   EtcdAnswer,
   EtcdCallOptions,
@@ -16,14 +17,18 @@ import type {
   EtcdTxn,
   EtcdTxnAnswer,
 } from './driver.ts'
-import { bundle } from './bundle.ts'
+import { bundle, type Bundle } from './bundle.ts'
+import { EpochOver, Epochs, REMEMBERED_MS, type EpochCheck } from './epochs.ts'
 import { explained, failureOf } from './explain.ts'
+import { sendsOnce } from './fail-fast.ts'
+import { checkLayout } from './layout-check.ts'
+import type { Layout } from './layout.ts'
 import { mayBeSwift, swiftly } from './renewal-codec.ts'
 import { NO_LEASE, sizeOf } from './txn.ts'
 
 /** The server takes requests of 1.5 MiB. */
 const MAX_REQUEST_BYTES = 1_000_000
-/** How often a request is sent in all whose server was not there, or whose bucket was not. */
+/** How often a request is sent in all whose server was not there, or whose etcd lease was not. */
 const MAX_ATTEMPTS = 4
 const PAUSE_MS = 20
 /** A circuit breaker lets a request through every few seconds; waiting for it is worth this share of the call's time. */
@@ -36,6 +41,8 @@ export interface Step {
   readonly coverMs: number | undefined
   /** The conditions of its request are most likely met, and where they are its answer says no more than that. */
   readonly likely?: boolean
+  /** It creates the key of a lease, or sets a pin: sent under the epoch of its call. */
+  readonly opens?: boolean
   /** @param lease the etcd lease that covers `coverMs` */
   request(lease: string): EtcdRequest
   /** @param revision that of the whole transaction: what it has put has this `mod_revision` */
@@ -43,120 +50,236 @@ export interface Step {
 }
 
 /** For how long a call may go on. */
-export interface Patience extends EtcdCallOptions {
+export interface Deadline {
   readonly call: Call
+  /** By the wall clock. */
+  readonly atMs: number
   readonly breakerUntilMs: number
 }
 
-/** What became of one step. */
-export type Outcome = { readonly answer: EtcdAnswer; readonly revision: string } | { readonly error: unknown }
+/** What became of one step; `late`: certainly not done, for the epoch of its call is over. */
+export type Outcome =
+  | { readonly answer: EtcdAnswer; readonly revision: string }
+  | { readonly error: unknown }
+  | { readonly late: true }
 
 /** A step, and where its outcome belongs. */
-export interface Errand {
+export interface IndexedStep {
   readonly index: number
   readonly step: Step
 }
 
 /** A step on its way. */
-interface Parcel extends Errand {
+interface PreparedStep extends IndexedStep {
   readonly request: EtcdRequest
   /** The etcd lease that covers it. */
   readonly lease: string
 }
 
 /** The etcd lease that a key may hang on, or why there is none. */
-interface Cover {
+interface LeaseCover {
   readonly lease: string | undefined
   readonly error?: unknown
 }
 
-const uncovered: Cover = { lease: NO_LEASE }
+const uncovered: LeaseCover = { lease: NO_LEASE }
 
 /** How steps are sent that may have been sent before. */
-interface Manner {
-  readonly patience: Patience
+interface SendOptions {
+  readonly deadline: Deadline
   readonly attempt: number
   readonly merging: boolean
+  /** The level of a copy that may have been executed, or may be yet. */
+  readonly before?: string | undefined
+}
+
+/** How a pack is sent. */
+interface PackOptions extends SendOptions {
+  readonly opens: boolean
+  readonly limit: EtcdCallOptions
+}
+
+/** What was sent last. */
+interface Sent {
+  check?: EpochCheck
+  bundle?: Bundle
 }
 
 export class Requests {
   readonly #etcd: EtcdDriver
   readonly #clock: Clock
-  readonly #buckets: Buckets
+  readonly #etcdLeases: SharedEtcdLeases
   readonly #maySwift: boolean
+  readonly #sendsOnce: boolean
+  readonly #layout: Layout
+  readonly #epochs = new Map<string, Epochs>()
+  /** Whether the namespace is known to be in a layout that this release understands. */
+  #isUnderstood = false
+  #checking: Promise<void> | undefined
 
-  constructor(etcd: EtcdDriver, clock: Clock) {
+  constructor(etcd: EtcdDriver, layout: Layout, clock: Clock) {
     this.#etcd = etcd
+    this.#layout = layout
     this.#maySwift = mayBeSwift(etcd)
+    this.#sendsOnce = sendsOnce(etcd)
     this.#clock = clock
-    this.#buckets = new Buckets(clock)
+    this.#etcdLeases = new SharedEtcdLeases(clock)
   }
 
   /** For a call that begins now. */
-  patience(call: Call): Patience {
+  deadline(call: Call): Deadline {
     const now = this.#clock.now()
-    return { call, deadline: now + call.timeoutMs, breakerUntilMs: now + call.timeoutMs * BREAKER_SHARE }
+    return { call, atMs: now + call.timeoutMs, breakerUntilMs: now + call.timeoutMs * BREAKER_SHARE }
   }
 
   /** Sends these steps in as few transactions as they fit into: an outcome for each, at its index. Never rejects. */
-  async round(errands: readonly Errand[], patience: Patience): Promise<readonly Outcome[]> {
+  async round(steps: readonly IndexedStep[], deadline: Deadline): Promise<readonly Outcome[]> {
     const outcomes: Outcome[] = []
-    await this.#deliver(errands, outcomes, { patience, attempt: 1, merging: true })
+    await this.#deliver(steps, outcomes, { deadline, attempt: 1, merging: true })
     return outcomes
   }
 
   /** @throws what the driver throws, explained */
-  async txn(txn: EtcdTxn, patience: Patience): Promise<EtcdTxnAnswer> {
-    return await this.#send((options) => this.#etcd.kv.txn(txn, options), patience)
+  async txn(txn: EtcdTxn, deadline: Deadline): Promise<EtcdTxnAnswer> {
+    if (!this.#isUnderstood) await this.#checkLayout(deadline)
+    return await this.#send((limit) => this.#etcd.kv.txn(txn, limit), { deadline })
   }
 
   /** @throws what the driver throws, explained */
-  async range(range: EtcdRange, patience: Patience): Promise<EtcdRangeAnswer> {
-    return await this.#send((options) => this.#etcd.kv.range(range, options), patience)
+  async range(range: EtcdRange, deadline: Deadline): Promise<EtcdRangeAnswer> {
+    if (!this.#isUnderstood) await this.#checkLayout(deadline)
+    return await this.#send((limit) => this.#etcd.kv.range(range, limit), { deadline })
   }
 
-  async #deliver(errands: readonly Errand[], outcomes: Outcome[], manner: Manner): Promise<void> {
-    const { patience, attempt, merging } = manner
-    const covers = await this.#covers(errands, patience)
-    const parcels: Parcel[] = []
-    for (const { index, step } of errands) {
+  async #deliver(steps: readonly IndexedStep[], outcomes: Outcome[], options: SendOptions): Promise<void> {
+    const { deadline } = options
+    const covering = this.#covers(steps, deadline)
+    if (!this.#isUnderstood) {
+      try {
+        await this.#checkLayout(deadline)
+      } catch (error) {
+        for (const { index } of steps) outcomes[index] = { error }
+        return
+      }
+    }
+    const covers = await covering
+    const prepared: PreparedStep[] = []
+    for (const { index, step } of steps) {
       const { coverMs } = step
       const cover = coverMs === undefined ? uncovered : covers.get(coverMs)
       if (cover?.lease === undefined) outcomes[index] = { error: cover?.error }
-      else parcels.push({ index, step, lease: cover.lease, request: step.request(cover.lease) })
+      else prepared.push({ index, step, lease: cover.lease, request: step.request(cover.lease) })
     }
-    await Promise.all(
-      packed(parcels).map(async (pack) => {
-        try {
-          const { txn, answersIn, onlyRenewals } = bundle(pack, { merging })
-          const more = onlyRenewals === true && this.#maySwift ? swiftly : {}
-          const answer = await this.#send((options) => this.#etcd.kv.txn(txn, { ...options, ...more }), patience)
-          const answers = answersIn(answer)
-          if (answers === undefined) return await this.#deliver(pack, outcomes, { ...manner, merging: false })
-          const { revision } = answer.header
-          for (let position = 0; position < pack.length; position++) {
-            outcomes[(pack[position] as Parcel).index] = { answer: answers[position] as EtcdAnswer, revision }
+    await Promise.all(packed(prepared).map((pack) => this.#deliverPack(pack, outcomes, options)))
+  }
+
+  async #deliverPack(pack: readonly PreparedStep[], outcomes: Outcome[], options: SendOptions): Promise<void> {
+    const { deadline, attempt } = options
+    const opens = pack.some(({ step }) => step.opens === true)
+    const sent: Sent = {}
+    let { before } = options
+    const again = (steps: readonly PreparedStep[], more?: Partial<SendOptions>): Promise<void> =>
+      this.#deliver(steps, outcomes, { ...options, before, ...(more ?? { attempt: attempt + 1 }) })
+    try {
+      // 1. Sent until it is answered; each copy of what opens something at a higher level than the one before.
+      const answer = await this.#send((limit) => this.#sendPack(pack, sent, { ...options, opens, before, limit }), {
+        deadline,
+        beforeAgain: () => {
+          if (opens) before = sent.check?.level ?? before
+        },
+      })
+      const { bundle: bundled, check } = sent as Sent & { readonly bundle: Bundle }
+      const { revision } = answer.header
+
+      // 2. Whether it was executed.
+      if (check !== undefined) {
+        const epochs = this.#epochsOf(deadline.call)
+        const checkAnswers = bundled.checkIn(answer)
+        if (checkAnswers === undefined) epochs.executed(check, revision)
+        else {
+          const found = epochs.found(check, checkAnswers, revision)
+          if (found === 'copied') before = check.level
+          if (found !== 'unmet') {
+            if (attempt >= MAX_ATTEMPTS) throw new EpochOver()
+            return await again(pack)
           }
-        } catch (error) {
-          const isGone = failureOf(error) === 'lease-gone'
-          if (isGone) this.#buckets.forget(new Set(pack.map(({ lease }) => lease)))
-          if (isGone && attempt < MAX_ATTEMPTS) {
-            await this.#deliver(pack, outcomes, { ...manner, attempt: attempt + 1 })
-          } else for (const { index } of pack) outcomes[index] = { error }
         }
-      }),
-    )
+      }
+      const answers = bundled.answersIn(answer)
+      if (answers === undefined) return await again(pack, { merging: false })
+
+      // 3. It was.
+      for (let position = 0; position < pack.length; position++) {
+        outcomes[(pack[position] as PreparedStep).index] = { answer: answers[position] as EtcdAnswer, revision }
+      }
+    } catch (error) {
+      if (error instanceof EpochOver) {
+        const outcome: Outcome = before === undefined ? { late: true } : { error }
+        for (const { index, step } of pack) if (step.opens === true) outcomes[index] = outcome
+        return await again(pack.filter(({ step }) => step.opens !== true))
+      }
+      const isGone = failureOf(error) === 'lease-gone'
+      if (isGone)
+        this.#etcdLeases.forget(new Set([...pack.map(({ lease }) => lease), sent.check?.etcdLease ?? NO_LEASE]))
+      if (isGone && attempt < MAX_ATTEMPTS) return await again(pack)
+      for (const { index } of pack) outcomes[index] = { error }
+    }
+  }
+
+  async #sendPack(
+    pack: readonly PreparedStep[],
+    sent: Sent,
+    { merging, deadline, opens, before, limit }: PackOptions,
+  ): Promise<EtcdTxnAnswer> {
+    const { epoch } = deadline.call
+    const epochs = opens || epoch > 0 ? this.#epochsOf(deadline.call) : undefined
+    // What is likely to find the version that it names needs no epoch, and renewals wait for nothing.
+    const needsNone = !opens && (epochs?.hasSeen(epoch) ?? true)
+    if (epochs === undefined || needsNone || pack.every(({ step }) => step.likely === true)) {
+      delete sent.check
+      sent.bundle = bundle(pack, { merging })
+    } else {
+      const once = opens && !this.#sendsOnce
+      let level = epochs.levelFor(epoch, before)
+      let etcdLease: string | undefined
+      if (once || epochs.raises(level)) {
+        etcdLease = await this.#cover(REMEMBERED_MS, deadline)
+        level = epochs.levelFor(epoch, before)
+      }
+      sent.check = epochs.check({ level, etcdLease, once })
+      sent.bundle = bundle(pack, { merging, check: sent.check })
+    }
+    const { txn, onlyRenewals } = sent.bundle
+    const more = onlyRenewals === true && this.#maySwift ? swiftly : {}
+    return await this.#etcd.kv.txn(txn, { ...limit, ...more })
+  }
+
+  #epochsOf({ client }: Call): Epochs {
+    let epochs = this.#epochs.get(client)
+    if (epochs === undefined) this.#epochs.set(client, (epochs = new Epochs(client, this.#layout)))
+    return epochs
+  }
+
+  /** Those who come first share it; after a failure the next call asks again. */
+  #checkLayout(deadline: Deadline): Promise<void> {
+    this.#checking ??= checkLayout(this.#layout, {
+      range: (range) => this.#send((limit) => this.#etcd.kv.range(range, limit), { deadline }),
+      txn: (txn) => this.#send((limit) => this.#etcd.kv.txn(txn, limit), { deadline }),
+    })
+      .then(() => void (this.#isUnderstood = true))
+      .finally(() => (this.#checking = undefined))
+    return this.#checking
   }
 
   /** An etcd lease for each time that is to be covered. Never rejects. */
-  async #covers(errands: readonly Errand[], patience: Patience): Promise<ReadonlyMap<number, Cover>> {
-    const covers = new Map<number, Cover>()
-    for (const { step } of errands) if (step.coverMs !== undefined) covers.set(step.coverMs, uncovered)
+  async #covers(steps: readonly IndexedStep[], deadline: Deadline): Promise<ReadonlyMap<number, LeaseCover>> {
+    const covers = new Map<number, LeaseCover>()
+    for (const { step } of steps) if (step.coverMs !== undefined) covers.set(step.coverMs, uncovered)
     await Promise.all(
       [...covers.keys()].map(async (coverMs) => {
         covers.set(
           coverMs,
-          await this.#cover(coverMs, patience).then(
+          await this.#cover(coverMs, deadline).then(
             (lease) => ({ lease }),
             (error: unknown) => ({ lease: undefined, error }),
           ),
@@ -166,20 +289,24 @@ export class Requests {
     return covers
   }
 
-  #cover(durationMs: number, patience: Patience): Promise<string> {
-    return this.#buckets.cover(durationMs, async (ttlSeconds) => {
-      const grant = (options: EtcdCallOptions): Promise<{ ID: string; TTL: string }> =>
-        this.#etcd.leaseClient.leaseGrant({ TTL: ttlSeconds }, options)
-      const { ID, TTL } = await this.#send(grant, patience)
+  #cover(durationMs: number, deadline: Deadline): Promise<string> {
+    return this.#etcdLeases.cover(durationMs, async (ttlSeconds) => {
+      const grant = (limit: EtcdCallOptions): Promise<{ ID: string; TTL: string }> =>
+        this.#etcd.leaseClient.leaseGrant({ TTL: ttlSeconds }, limit)
+      const { ID, TTL } = await this.#send(grant, { deadline })
       return { id: ID, ttlSeconds: Number(TTL) }
     })
   }
 
-  async #send<T>(send: (options: EtcdCallOptions) => Promise<T>, patience: Patience): Promise<T> {
-    const { call, deadline, breakerUntilMs } = patience
+  /** @param beforeAgain is called before anything is sent again that may have been executed */
+  async #send<T>(
+    send: (limit: EtcdCallOptions) => Promise<T>,
+    { deadline, beforeAgain }: { readonly deadline: Deadline; readonly beforeAgain?: () => void },
+  ): Promise<T> {
+    const { call, atMs, breakerUntilMs } = deadline
     for (let attempt = 1; ; attempt++) {
       try {
-        return await send({ deadline })
+        return await send({ deadline: atMs })
       } catch (error) {
         const failure = failureOf(error)
         const pauseMs = failure === 'breaker' ? BREAKER_PAUSE_MS : PAUSE_MS * attempt
@@ -188,6 +315,7 @@ export class Requests {
             ? this.#clock.now() + pauseMs < breakerUntilMs
             : failure === 'unavailable' && attempt < MAX_ATTEMPTS
         if (!worthIt) throw explained(error)
+        if (failure !== 'breaker') beforeAgain?.()
         await sleep(this.#clock, pauseMs * (0.5 + Math.random() / 2), call.signal)
       }
     }
@@ -195,16 +323,16 @@ export class Requests {
 }
 
 /** As many in each as the server accepts in one request. */
-function packed(parcels: readonly Parcel[]): readonly Parcel[][] {
-  const packs: Parcel[][] = []
+function packed(prepared: readonly PreparedStep[]): readonly PreparedStep[][] {
+  const packs: PreparedStep[][] = []
   let size = Number.POSITIVE_INFINITY
-  for (const parcel of parcels) {
-    size += sizeOf(parcel.request)
+  for (const step of prepared) {
+    size += sizeOf(step.request)
     if (size > MAX_REQUEST_BYTES) {
       packs.push([])
-      size = sizeOf(parcel.request)
+      size = sizeOf(step.request)
     }
-    packs.at(-1)?.push(parcel)
+    packs.at(-1)?.push(step)
   }
   return packs
 }

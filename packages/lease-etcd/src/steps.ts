@@ -5,7 +5,9 @@
  * checks, and where they are not met it reads the key instead, so that the answer brings the truth. Where the truth
  * still allows the operation, the next step does it on the condition that nothing has changed since (`isUnchanged`).
  *
- * Every step may be sent twice: what was done already is found by its nonce, its term, or its absence.
+ * Every step may be sent twice, and executed late: what was done already is found by its nonce, its term, or its absence; what
+ * changes or ends something demands the version on which that was decided, and versions never come again. What creates a key
+ * that is absent has no version to demand: such a step says that it `opens`, and is sent under the client's epoch (`epochs.ts`).
  */
 import {
   granted,
@@ -15,26 +17,15 @@ import {
   type Holding,
   type Op,
   type PinOp,
+  type ReleaseOp,
+  type UnpinOp,
   type Verdict,
 } from 'lease-core'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys, type Layout } from './layout.ts'
 import type { Step } from './requests.ts'
 import { openInTurn, openOrQueue } from './waiting.ts'
-import {
-  foundBy,
-  get,
-  isAbsent,
-  isOfTerm,
-  isPresent,
-  isUnchanged,
-  NO_LEASE,
-  ping,
-  put,
-  remove,
-  touch,
-  when,
-} from './txn.ts'
+import { foundBy, get, isAbsent, isPresent, isUnchanged, NO_LEASE, ping, put, remove, touch, when } from './txn.ts'
 
 /** The first step of the operation. */
 export function firstStep(op: Op, layout: Layout): Step {
@@ -45,13 +36,8 @@ export function firstStep(op: Op, layout: Layout): Step {
       return op.lapsed === undefined ? open(op, keys) : takeOver(op, keys, op.lapsed)
     case 'extend':
       return extend(op, keys)
-    case 'release': {
-      const { holder, fencingToken, nonce } = op
-      const mine = ({ body, holding }: Found): boolean =>
-        isOf(holding, holder, fencingToken) && (nonce === undefined || body.nonce === nonce)
-      if (fencingToken === undefined || nonce !== undefined) return read(key, (kv) => vacate(kv, key, mine))
-      return { ...removal([isOfTerm(key, fencingToken)], key, (kv) => vacate(kv, key, mine)), likely: true }
-    }
+    case 'release':
+      return release(op, key)
     case 'expire': {
       const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(kv, key, () => false)
       return op.lapsed === undefined ? read(key, decide) : removal(lapsed(keys, op.lapsed), key, decide)
@@ -60,7 +46,22 @@ export function firstStep(op: Op, layout: Layout): Step {
     case 'unpin':
       break
   }
-  const both = [get(key), get(keys.pin)]
+  return repinned(op, keys)
+}
+
+/** Ends the term unread where it is as it was seen. */
+function release(op: ReleaseOp, key: Buffer): Step {
+  const { seen } = op
+  const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(kv, key, (held) => isNamed(op, held))
+  if (seen?.version !== undefined && isNamed(op, seen)) {
+    return { ...removal([isUnchanged(key, seen.version)], key, decide), likely: true }
+  }
+  return read(key, decide)
+}
+
+/** Reads the pins, and the lease. */
+function repinned(op: PinOp | UnpinOp, keys: Keys): Step {
+  const both = [get(keys.key), get(keys.pin)]
   return {
     coverMs: undefined,
     request: () => when([], both, []),
@@ -83,6 +84,7 @@ function open(op: ClaimOp, keys: Keys, { pinned }: { readonly pinned: boolean } 
   const tells = op.announce === true
   return {
     coverMs: pinned && !tells ? undefined : op.durationMs,
+    opens: true,
     request: (lease) =>
       when(
         [isAbsent(key), pinned ? isPresent(pin) : isAbsent(pin)],
@@ -121,11 +123,16 @@ function contend(op: ClaimOp, keys: Keys, kv: EtcdKeyValue | undefined): Verdict
   return asItIs ? granted(holding) : rewrite(op, keys, found, (after) => contend(op, keys, after))
 }
 
-/** A term that is as it was seen is put on another etcd lease, unread. */
+/** A term that is as it was seen is written unread; where nothing changes but its end, it is only put on another etcd lease. */
 function extend(op: ExtendOp, keys: Keys): Step {
-  const { seen, value, durationMs } = op
-  const isKnown = seen?.version !== undefined && isOf(seen, op.holder, op.fencingToken)
-  if (isKnown && value === undefined && durationMs <= seen.remainingMs) return new Renewal(op, keys, seen)
+  const { seen, value, durationMs, adoption } = op
+  if (seen?.version !== undefined && seen.nonce !== undefined && mayExtend(op, seen)) {
+    const { holder, nonce, remainingMs } = seen
+    const changes = value !== undefined || durationMs > remainingMs || adoption !== undefined
+    if (!changes) return new Renewal(op, keys, seen)
+    const body = { holder, durationMs: remainingMs, nonce, value: seen.value }
+    return rewrite(op, keys, { body, holding: seen }, (kv) => extended(op, keys, kv))
+  }
   return read(keys.key, (kv) => extended(op, keys, kv))
 }
 
@@ -133,7 +140,7 @@ function extend(op: ExtendOp, keys: Keys): Step {
 function extended(op: ExtendOp, keys: Keys, kv: EtcdKeyValue | undefined): Verdict | Step {
   if (kv === undefined) return refused(undefined)
   const found = foundIn(kv)
-  if (!isOf(found.holding, op.holder, op.fencingToken)) return refused(found.holding)
+  if (!mayExtend(op, found.holding)) return refused(found.holding)
   return rewrite(op, keys, found, (after) => extended(op, keys, after))
 }
 
@@ -162,20 +169,26 @@ class Renewal implements Step {
 
   next({ response_txn: { succeeded, responses } }: EtcdAnswer, revision: string): Verdict | Step {
     if (!succeeded) return extended(this.#op, this.#keys, foundBy(responses))
-    const { holder, fencingToken, remainingMs, value, pinned } = this.#seen
-    return granted({ holder, fencingToken, remainingMs, value, pinned, version: revision })
+    const { holder, fencingToken, nonce, remainingMs, value, pinned } = this.#seen
+    return granted({ holder, fencingToken, nonce, remainingMs, value, pinned, version: revision })
   }
 }
 
-/** Writes the term with a duration that is no shorter, if it is still as it was found. */
+/** Writes the term with a duration that is no shorter, if it is still as it was found; an adoption replaces its nonce. */
 function rewrite(
-  { durationMs, value, announce }: ClaimOp | ExtendOp,
+  op: ClaimOp | ExtendOp,
   keys: Keys,
   { body, holding }: Found,
   otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step,
 ): Step {
+  const { durationMs, value, announce } = op
   const { pinned, fencingToken, version = '' } = holding
-  const next: Body = { ...body, durationMs: Math.max(body.durationMs, durationMs), value: value ?? body.value }
+  const next: Body = {
+    holder: body.holder,
+    durationMs: Math.max(body.durationMs, durationMs),
+    nonce: (op.kind === 'extend' ? op.adoption?.nonce : undefined) ?? body.nonce,
+    value: value ?? body.value,
+  }
   const bytes = bodyOf(next)
   const { key } = keys
   const tells = announce === true && next.value !== body.value
@@ -193,28 +206,30 @@ function rewrite(
 }
 
 /** What a release or expiry makes of the key it found. */
-function vacate(kv: EtcdKeyValue | undefined, key: Buffer, may: (found: Found) => boolean): Verdict | Step {
+function vacate(kv: EtcdKeyValue | undefined, key: Buffer, may: (held: Holding) => boolean): Verdict | Step {
   if (kv === undefined) return granted(undefined)
-  const found = foundIn(kv)
-  if (!may(found)) return refused(found.holding)
+  const { holding } = foundIn(kv)
+  if (!may(holding)) return refused(holding)
   return removal([isUnchanged(key, kv.mod_revision)], key, (after) => vacate(after, key, may))
 }
 
-/** The pins with one more or one less; the lease's key comes off its etcd lease with the first, and back with the last. */
-function repin(op: PinOp, keys: Keys, answers: readonly EtcdAnswer[]): Verdict | Step {
+/** The pins with another generation of one, or without it; the lease's key comes off its etcd lease with the first, and back with the last. */
+function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[]): Verdict | Step {
   const { key, pin } = keys
   const kv = foundBy(answers, 0)
   const pinKv = foundBy(answers, 1)
   const holding = kv === undefined ? undefined : foundIn(kv).holding
-  const before = pinKv === undefined ? [] : pinsIn(pinKv)
-  const others = before.filter((entity) => entity !== op.entity)
-  const after = op.kind === 'pin' ? [...others, op.entity] : others
-  if (after.length === before.length) return granted(holding)
+  const after = new Map(pinKv === undefined ? [] : pinsIn(pinKv))
+  const isThere = after.get(op.entity) === op.generation
+  if (isThere === (op.kind === 'pin')) return granted(holding)
+  if (op.kind === 'pin') after.set(op.entity, op.generation)
+  else after.delete(op.entity)
 
-  const pinned = after.length > 0
+  const pinned = after.size > 0
   const moves = holding !== undefined && holding.pinned !== pinned
   return {
     coverMs: moves && !pinned ? holding.remainingMs : undefined,
+    opens: op.kind === 'pin',
     request: (lease) =>
       when(
         [isUnchanged(key, kv?.mod_revision ?? '0'), isUnchanged(pin, pinKv?.mod_revision ?? '0')],
@@ -253,6 +268,12 @@ function lapsed({ key, pin }: Keys, version: string): EtcdCompare[] {
   return [isUnchanged(key, version), isAbsent(pin)]
 }
 
-function isOf({ holder, fencingToken }: Holding, wanted: string, term: bigint | undefined): boolean {
-  return holder === wanted && (term === undefined || fencingToken === term)
+function mayExtend({ holder, fencingToken, adoption }: ExtendOp, held: Holding): boolean {
+  if (held.holder !== holder || held.fencingToken !== fencingToken) return false
+  return adoption === undefined || held.nonce === adoption.from || held.nonce === adoption.nonce
+}
+
+function isNamed({ holder, fencingToken, nonce }: ReleaseOp, held: Holding): boolean {
+  if (held.holder !== holder || (fencingToken !== undefined && held.fencingToken !== fencingToken)) return false
+  return nonce === undefined || held.nonce === nonce
 }

@@ -3,10 +3,12 @@ import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest, EtcdTxn } from
 
 const EQUAL = 0
 const GREATER = 1
+const LESS = 2
 const VERSION = 0
 const CREATE = 1
 /** What a comparison of `mod_revision` is called. */
 export const MOD = 2
+const VALUE = 3
 
 export function isAbsent(key: Buffer): EtcdCompare {
   return { key, result: EQUAL, target: VERSION, version: '0' }
@@ -29,6 +31,11 @@ export function isAtVersion(key: Buffer, version: number): EtcdCompare {
 /** Whether the key is as it was at this `mod_revision`; that of an absent key is `0`. */
 export function isUnchanged(key: Buffer, modRevision: string): EtcdCompare {
   return { key, result: EQUAL, target: MOD, mod_revision: modRevision }
+}
+
+/** Whether the key is there, and its value is this one or sorts before it; for values of one length. */
+export function isAtMost(key: Buffer, value: string): EtcdCompare {
+  return { key, result: LESS, target: VALUE, value: Buffer.from(`${value}~`) }
 }
 
 /** In the place of an etcd lease: none. */

@@ -27,6 +27,7 @@ export function openOrQueue(op: ClaimOp, keys: Keys, contend: Contend): Step {
   const bytes = bodyOf(op)
   return {
     coverMs: Math.max(LINE_MS, op.durationMs),
+    opens: true,
     request: (lease) =>
       when(
         [isAbsent(line), isAbsent(key), isAbsent(pin)],
@@ -65,6 +66,7 @@ export function openInTurn(
   )
   return {
     coverMs: Math.max(LINE_MS, durationMs),
+    opens: true,
     request: (lease) =>
       when(
         [isAbsent(key), pinned ? isPresent(pin) : isAbsent(pin)],

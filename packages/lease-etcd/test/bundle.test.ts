@@ -50,7 +50,7 @@ for (const target of etcdTargets(1)) {
     }
     const renewal = (name: string, seen: Holding | undefined) => extend(name, 'a', 60_000, { seen })
     const letGo = (name: string, seen: Holding | undefined) =>
-      release(name, 'a', { fencingToken: seen?.fencingToken ?? 0n })
+      release(name, 'a', { fencingToken: seen?.fencingToken ?? 0n, seen })
 
     for (const [how, open] of [
       ['by way of a wrapped driver', () => substrate],
@@ -120,8 +120,8 @@ for (const target of etcdTargets(1)) {
 
     it('one operation alone needs no transaction inside another', async () => {
       const [seen] = await claimed(['x'])
-      await substrate.apply([renewal('x', seen)], newCall())
-      await substrate.apply([letGo('x', seen)], newCall())
+      const [renewed] = await substrate.apply([renewal('x', seen)], newCall())
+      await substrate.apply([letGo('x', renewed?.holding)], newCall())
       await substrate.apply([claim('x', 'b', 60_000)], newCall())
       expect(sent).to.have.lengthOf(3)
       expect(sent.some(({ success }) => success?.some(({ request_txn }) => request_txn))).to.equal(false)

@@ -4,7 +4,7 @@ import { etcdTargets, nodeOptions, startEtcd, startProxy } from 'lease-servers'
 import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { claim, eventually, extend, grant, release, settle, sleep, together, unique } from 'lease-scenes'
+import { claim, eventually, extend, grant, pin, release, settle, sleep, together, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 /** What this substrate hears, from the first `resync` on. */
@@ -34,8 +34,8 @@ for (const target of etcdTargets(1)) {
         const namespace = unique('ns')
         const heard = await listen(setting.substrate({ namespace, etcd: setting.newEtcd(unhurried) }))
         const substrate = setting.substrate({ namespace })
-        await grant(substrate, claim('ä', 'a', 60_000))
-        await grant(substrate, extend('ä', 'a', 60_000))
+        const seen = await grant(substrate, claim('ä', 'a', 60_000))
+        await grant(substrate, extend('ä', 'a', 60_000, { seen }))
         await settle(substrate, release('ä', 'a'))
         let { version } = await grant(substrate, claim('e', 'a', 60_000))
         await settle(substrate, { kind: 'expire', lease: 'e', lapsed: version })
@@ -52,12 +52,12 @@ for (const target of etcdTargets(1)) {
         const heard = await listen(setting.substrate({ namespace, etcd: setting.newEtcd(unhurried) }))
         const substrate = setting.substrate({ namespace })
         for (const lease of ['l', 'p']) {
-          if (lease === 'p') await settle(substrate, { kind: 'pin', lease, entity: 'e' })
-          await grant(substrate, claim(lease, 'a', 60_000, { announce: true }))
-          await grant(substrate, extend(lease, 'a', 60_000, { announce: true }))
-          await grant(substrate, extend(lease, 'a', 60_000, { announce: true, value: 'v' }))
-          await grant(substrate, extend(lease, 'a', 60_000, { announce: true, value: 'v' }))
-          await grant(substrate, extend(lease, 'a', 60_000, { value: 'w' }))
+          if (lease === 'p') await settle(substrate, pin(lease, 'e'))
+          const { fencingToken } = await grant(substrate, claim(lease, 'a', 60_000, { announce: true }))
+          await grant(substrate, extend(lease, 'a', 60_000, { fencingToken, announce: true }))
+          await grant(substrate, extend(lease, 'a', 60_000, { fencingToken, announce: true, value: 'v' }))
+          await grant(substrate, extend(lease, 'a', 60_000, { fencingToken, announce: true, value: 'v' }))
+          await grant(substrate, extend(lease, 'a', 60_000, { fencingToken, value: 'w' }))
           await settle(substrate, claim(lease, 'b', 60_000, { announce: true }))
         }
         await eventually(() => heard.length >= 5)

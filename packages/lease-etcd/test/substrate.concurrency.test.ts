@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import type { Holding, Op } from 'lease-core'
 import { etcdTargets, until } from 'lease-servers'
-import { claim, extend, newCall, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
+import { claim, extend, grant, newCall, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 for (const target of etcdTargets()) {
@@ -19,15 +19,19 @@ for (const target of etcdTargets()) {
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, etcd: setting.newEtcd() })
         for (let round = 0; round < 24; round++) {
-          const found = round % 6 === 3 ? await substrate.read(undefined, newCall()) : new Map<string, Holding>()
+          const found =
+            round % 6 === 1 || round % 6 === 3 ? await substrate.read(undefined, newCall()) : new Map<string, Holding>()
           const ops = shuffled(names)
             .slice(0, 120)
             .map((lease, index): Op => {
               if (round % 6 === 0) return claim(lease, holder, 60_000)
-              if (round % 6 === 1) return extend(lease, holder, 60_000 + round, { value: String(index) })
-              if (round % 6 === 2) return index % 2 === 0 ? pin(lease, holder) : unpin(lease, holder)
+              if (round % 6 === 1) {
+                const seen = found.get(lease)
+                return extend(lease, holder, 60_000 + round, { seen, value: String(index) })
+              }
+              if (round % 6 === 2) return index % 2 === 0 ? pin(lease, holder, 'g') : unpin(lease, holder, 'g')
               if (round % 6 === 3) return { kind: 'expire', lease, lapsed: found.get(lease)?.version }
-              return index % 2 === 0 ? release(lease, holder) : unpin(lease, holder)
+              return index % 2 === 0 ? release(lease, holder) : unpin(lease, holder, 'g')
             })
           for (const verdict of await substrate.apply(ops, newCall({ timeoutMs: 60_000 }))) {
             if (verdict.outcome === 'unknown') throw verdict.cause
@@ -79,9 +83,9 @@ for (const target of etcdTargets()) {
       const substrate = setting.substrate()
       for (let round = 0; round < 30; round++) {
         const lease = `l${round}`
-        await settle(substrate, claim(lease, 'a', 60_000))
+        const { fencingToken } = await grant(substrate, claim(lease, 'a', 60_000))
         const writes = Array.from({ length: 6 }, (_, index) =>
-          settle(substrate, extend(lease, 'a', 60_000 + index * 1_000, { value: `v${index}` })),
+          settle(substrate, extend(lease, 'a', 60_000 + index * 1_000, { fencingToken, value: `v${index}` })),
         )
         const taken = settle(substrate, release(lease, 'a')).then(() => settle(substrate, claim(lease, 'b', 60_000)))
         await Promise.all([...writes, settle(substrate, pin(lease, 'e'))])

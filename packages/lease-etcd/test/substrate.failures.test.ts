@@ -9,12 +9,14 @@ import {
   extend,
   grant,
   newCall,
+  pin,
   readOne,
   release,
   settle,
   sleep,
   together,
   unique,
+  unpin,
 } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -120,7 +122,7 @@ for (const target of etcdTargets(1)) {
               proxy.pause()
               // As late as this machine is, the call with more time ends later, although it began first.
               const long = verdictOf(substrate, claim('m', 'a', 60_000), 4_000)
-              const short = verdictOf(substrate, extend('l', 'a', 60_000), 400)
+              const short = verdictOf(substrate, extend('l', 'a', 60_000, { fencingToken: held.fencingToken }), 400)
               const first = await Promise.race([short.then(() => 'short'), long.then(() => 'long')])
               expect(first).to.equal('short')
               const silent = await short
@@ -129,7 +131,10 @@ for (const target of etcdTargets(1)) {
               proxy.resume()
               await long
               const again = await until('an answer', async () => {
-                const verdict = await verdictOf(substrate, extend('l', 'a', 60_000))
+                const verdict = await verdictOf(
+                  substrate,
+                  extend('l', 'a', 60_000, { fencingToken: held.fencingToken }),
+                )
                 return verdict.outcome === 'unknown' ? undefined : verdict
               })
               expect(again.holding).to.include({ fencingToken: held.fencingToken })
@@ -174,7 +179,7 @@ for (const target of etcdTargets(1)) {
         .that.matches(/foreign.*somebody else/)
     })
 
-    it('a bucket that was revoked is replaced, and what hung on it is vacant', async () => {
+    it('an etcd lease that was revoked is replaced, and the leases that hung on it are vacant', async () => {
       const { etcd } = setting
       const namespace = unique('ns')
       const substrate = setting.substrate({ namespace })
@@ -221,7 +226,7 @@ describe('a server that is full', () => {
       }
     })().catch((error: unknown) => error)
     expect(String(full)).to.match(/database space exceeded/)
-    // Whoever finds a bucket with room in it may still write: etcd does not count what nested transactions put.
+    // A claim that finds an etcd lease that lasts long enough may still write: etcd does not count what nested transactions put.
     const other = setting.substrate()
     const batch = [claim('n', 'a', 60_000), claim('o', 'a', 5_000)]
     for (const { outcome, cause } of await other.apply(batch, newCall())) {
@@ -280,8 +285,8 @@ describe('a server that asks who it is', () => {
     const heard: string[] = []
     substrate.watch?.((change) => heard.push(change.kind))
     await grant(substrate, claim('l', 'a', 60_000))
-    expect(await settle(substrate, { kind: 'pin', lease: 'l', entity: 'e' })).to.have.property('outcome', 'granted')
-    await settle(substrate, { kind: 'unpin', lease: 'l', entity: 'e' })
+    expect(await settle(substrate, pin('l', 'e', 'g'))).to.have.property('outcome', 'granted')
+    await settle(substrate, unpin('l', 'e', 'g'))
     await until('the watch', () => heard.includes('resync'))
     await settle(substrate, release('l', 'a'))
     await until('the release', () => heard.includes('vacated'))

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Op } from 'lease-core'
+import type { Holding, Op } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdSubstrate } from 'lease-etcd'
 import { claim, expire, extend, grant, newCall, pin, readOne, release, settle, unique, unpin } from 'lease-scenes'
@@ -31,11 +31,12 @@ for (const target of etcdTargets()) {
 
     describe('claim', () => {
       it('grants a vacant lease: the token is the revision of its creation, the version that of its change', async () => {
-        const holding = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
+        const holding = await grant(substrate, claim(name, 'a', 60_000, { value: 'v', nonce: 'once' }))
         const kv = await record()
         expect(holding).to.deep.equal({
           holder: 'a',
           fencingToken: BigInt(kv?.create_revision ?? 0),
+          nonce: 'once',
           remainingMs: 60_000,
           value: 'v',
           pinned: false,
@@ -68,7 +69,7 @@ for (const target of etcdTargets()) {
 
       it('takes over the version that was observed to have lapsed, and no other', async () => {
         const first = await grant(substrate, claim(name, 'a', 60_000, { value: 'old' }))
-        const extended = await grant(substrate, extend(name, 'a', 60_000))
+        const extended = await grant(substrate, extend(name, 'a', 60_000, { seen: first }))
         expect(await settle(substrate, claim(name, 'b', 60_000, { lapsed: first.version }))).to.deep.include({
           outcome: 'refused',
           holding: extended,
@@ -92,7 +93,7 @@ for (const target of etcdTargets()) {
         const { version: lapsed } = await grant(substrate, claim(name, 'a', 60_000))
         await settle(substrate, release(name, 'a'))
         const { version } = await grant(substrate, claim(name, 'b', 60_000, { lapsed }))
-        await settle(substrate, pin(name, 'e'))
+        await settle(substrate, pin(name, 'e', 'g'))
         expect(await settle(substrate, claim(name, 'c', 60_000, { lapsed: version }))).to.have.property(
           'outcome',
           'refused',
@@ -101,7 +102,7 @@ for (const target of etcdTargets()) {
         for (const op of [claim(name, 'c', 60_000, { lapsed: pinned?.version }), expire(name, pinned?.version)]) {
           expect(await settle(substrate, op)).to.deep.equal({ outcome: 'refused', holding: pinned, cause: undefined })
         }
-        await settle(substrate, unpin(name, 'e'))
+        await settle(substrate, unpin(name, 'e', 'g'))
       })
     })
 
@@ -124,22 +125,24 @@ for (const target of etcdTargets()) {
 
       it('what was seen and is seen no more is read, and extended all the same', async () => {
         const seen = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
-        await grant(substrate, extend(name, 'a', 180_000, { value: 'w' }))
-        const next = await grant(substrate, extend(name, 'a', 60_000, { seen, fencingToken: seen.fencingToken }))
+        await grant(substrate, extend(name, 'a', 180_000, { value: 'w', seen }))
+        const next = await grant(substrate, extend(name, 'a', 60_000, { seen }))
         expect(next).to.include({ fencingToken: seen.fencingToken, remainingMs: 180_000, value: 'w' })
       })
 
       it('never lowers the duration that observers have to wait, and keeps the nonce', async () => {
         const op = claim(name, 'a', 60_000)
         const first = await grant(substrate, op)
-        expect(await grant(substrate, extend(name, 'a', 1_000))).to.include({ remainingMs: 60_000 })
-        expect(await grant(substrate, extend(name, 'a', 120_000))).to.include({ remainingMs: 120_000 })
+        const { fencingToken } = first
+        expect(await grant(substrate, extend(name, 'a', 1_000, { fencingToken }))).to.include({ remainingMs: 60_000 })
+        const longer = await grant(substrate, extend(name, 'a', 120_000, { fencingToken }))
+        expect(longer).to.include({ remainingMs: 120_000, nonce: op.nonce })
         expect(await grant(substrate, op)).to.include({ fencingToken: first.fencingToken, remainingMs: 120_000 })
       })
 
       it('takes a new value, the empty one too', async () => {
-        await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
-        expect(await grant(substrate, extend(name, 'a', 60_000, { value: '' }))).to.have.property('value', '')
+        const seen = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
+        expect(await grant(substrate, extend(name, 'a', 60_000, { seen, value: '' }))).to.have.property('value', '')
         expect(await readOne(substrate, name)).to.have.property('value', '')
       })
 
@@ -150,7 +153,7 @@ for (const target of etcdTargets()) {
         })
         const seen = await grant(substrate, claim(name, 'a', 60_000))
         for (const op of [
-          extend(name, 'b', 1_000),
+          extend(name, 'b', 1_000, { fencingToken: seen.fencingToken }),
           extend(name, 'b', 1_000, { seen }),
           extend(name, 'a', 1_000, { fencingToken: seen.fencingToken - 1n }),
           extend(name, 'a', 1_000, { fencingToken: seen.fencingToken - 1n, seen }),
@@ -158,26 +161,34 @@ for (const target of etcdTargets()) {
           expect(await settle(substrate, op)).to.deep.include({ outcome: 'refused', holding: seen })
         }
         await settle(substrate, release(name, 'a'))
-        const late = extend(name, 'a', 1_000, { fencingToken: seen.fencingToken, seen })
+        const late = extend(name, 'a', 1_000, { seen })
         expect(await settle(substrate, late)).to.deep.include({ outcome: 'refused', holding: undefined })
       })
     })
 
     describe('release and expire', () => {
-      it('vacate the very term that is meant, by token, by nonce, by holder', async () => {
+      it('vacate the very term that is meant, by token, by nonce, by both, as it was seen', async () => {
         const op = claim(name, 'a', 60_000)
-        for (const more of [(token: bigint) => ({ fencingToken: token }), () => ({ nonce: op.nonce }), () => ({})]) {
-          const { fencingToken } = await grant(substrate, op)
-          expect(await settle(substrate, release(name, 'a', more(fencingToken)))).to.deep.equal(vacant)
+        const { nonce } = op
+        for (const more of [
+          ({ fencingToken }: Holding) => ({ fencingToken }),
+          () => ({ nonce }),
+          ({ fencingToken }: Holding) => ({ fencingToken, nonce }),
+          (seen: Holding) => ({ fencingToken: seen.fencingToken, nonce, seen }),
+        ]) {
+          const held = await grant(substrate, op)
+          expect(await settle(substrate, release(name, 'a', more(held)))).to.deep.equal(vacant)
           expect(await record()).to.equal(undefined)
-          expect(await settle(substrate, release(name, 'a', more(fencingToken)))).to.deep.equal(vacant)
+          expect(await settle(substrate, release(name, 'a', more(held)))).to.deep.equal(vacant)
         }
       })
 
       it('leave any other term alone', async () => {
         const held = await grant(substrate, claim(name, 'a', 60_000))
         for (const op of [
-          release(name, 'b'),
+          release(name, 'b', { nonce: held.nonce }),
+          release(name, 'b', { fencingToken: held.fencingToken }),
+          release(name, 'b', { fencingToken: held.fencingToken, seen: held }),
           release(name, 'a', { fencingToken: held.fencingToken - 1n }),
           release(name, 'a', { nonce: 'another' }),
           release(name, 'a', { fencingToken: held.fencingToken, nonce: 'another' }),
@@ -201,37 +212,40 @@ for (const target of etcdTargets()) {
     describe('pins', () => {
       it('take the key off its etcd lease with the first, and put it back with the last', async () => {
         const held = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
-        const pinned = await grant(substrate, pin(name, 'e'))
+        const pinned = await grant(substrate, pin(name, 'e', '1'))
         expect(pinned).to.deep.equal({ ...held, pinned: true, version: pinned.version })
         expect((await record())?.lease).to.equal('0')
-        expect(await grant(substrate, pin(name, 'e'))).to.deep.equal(pinned)
-        expect(await grant(substrate, pin(name, 'f'))).to.deep.equal(pinned)
+        expect(await grant(substrate, pin(name, 'e', '2'))).to.deep.equal(pinned)
+        expect(await grant(substrate, pin(name, 'f', '3'))).to.deep.equal(pinned)
         expect(await grant(substrate, extend(name, 'a', 1_000, { seen: pinned }))).to.include({ pinned: true })
-        expect(await grant(substrate, extend(name, 'a', 120_000))).to.include({ pinned: true, remainingMs: 120_000 })
+        const { fencingToken } = held
+        const longer = await grant(substrate, extend(name, 'a', 120_000, { fencingToken }))
+        expect(longer).to.include({ pinned: true, remainingMs: 120_000 })
         expect((await record())?.lease).to.equal('0')
-        expect(await grant(substrate, unpin(name, 'e'))).to.include({ pinned: true })
-        expect((await substrate.pinned(newCall())).get(name)).to.deep.equal(['f'])
-        const unpinned = await grant(substrate, unpin(name, 'f'))
+        expect(await grant(substrate, unpin(name, 'e', '2'))).to.include({ pinned: true })
+        expect((await substrate.pinned(newCall())).get(name)).to.deep.equal(new Map([['f', '3']]))
+        const unpinned = await grant(substrate, unpin(name, 'f', '3'))
         expect(unpinned).to.include({ pinned: false, fencingToken: held.fencingToken, value: 'v' })
         expect((await record())?.lease).not.to.equal('0')
         expect((await substrate.pinned(newCall())).has(name)).to.equal(false)
-        expect(await grant(substrate, unpin(name, 'f'))).to.deep.equal(unpinned)
+        expect(await grant(substrate, unpin(name, 'f', '3'))).to.deep.equal(unpinned)
       })
 
       it('of a vacant lease leave it vacant, and the next term has no etcd lease', async () => {
-        expect(await settle(substrate, pin(name, 'e'))).to.deep.equal(vacant)
+        expect(await settle(substrate, pin(name, 'e', 'g'))).to.deep.equal(vacant)
         expect(await grant(substrate, claim(name, 'a', 1_000))).to.include({ pinned: true })
         expect((await record())?.lease).to.equal('0')
         expect(await settle(substrate, release(name, 'a'))).to.deep.equal(vacant)
-        expect(await settle(substrate, unpin(name, 'e'))).to.deep.equal(vacant)
+        expect(await settle(substrate, unpin(name, 'e', 'g'))).to.deep.equal(vacant)
       })
 
       it('of many at once are all kept', async () => {
         await grant(substrate, claim(name, 'a', 60_000))
         const entities = Array.from({ length: 12 }, (_, index) => `e${index}`)
-        await Promise.all(entities.map((entity) => settle(substrate, pin(name, entity))))
-        expect((await substrate.pinned(newCall())).get(name)).to.deep.equal(entities.toSorted())
-        await Promise.all(entities.map((entity) => settle(substrate, unpin(name, entity))))
+        await Promise.all(entities.map((entity) => settle(substrate, pin(name, entity, `of ${entity}`))))
+        const pins = (await substrate.pinned(newCall(), [name])).get(name)
+        expect([...(pins ?? [])]).to.deep.equal(entities.toSorted().map((entity) => [entity, `of ${entity}`]))
+        await Promise.all(entities.map((entity) => settle(substrate, unpin(name, entity, `of ${entity}`))))
         expect((await substrate.pinned(newCall())).has(name)).to.equal(false)
         expect(await readOne(substrate, name)).to.include({ holder: 'a', pinned: false })
         expect((await record())?.lease).not.to.equal('0')
@@ -245,10 +259,13 @@ for (const target of etcdTargets()) {
         const all = async (op: (lease: string, index: number) => Op) =>
           (await own.apply(names.map(op), newCall())).map(({ outcome }) => outcome)
         const expected = names.map(() => 'granted')
-        expect(await all((lease) => pin(lease, 'e'))).to.deep.equal(expected)
+        expect(await all((lease) => pin(lease, 'e', 'g'))).to.deep.equal(expected)
         expect(await all((lease) => claim(lease, 'a', 60_000))).to.deep.equal(expected)
-        expect(await all((lease) => unpin(lease, 'e'))).to.deep.equal(expected)
-        expect(await all((lease) => extend(lease, 'a', 60_000, { value: lease }))).to.deep.equal(expected)
+        expect(await all((lease) => unpin(lease, 'e', 'g'))).to.deep.equal(expected)
+        const seen = await own.read(undefined, newCall())
+        expect(await all((lease) => extend(lease, 'a', 60_000, { seen: seen.get(lease), value: lease }))).to.deep.equal(
+          expected,
+        )
         const found = await own.read(undefined, newCall())
         expect([...found].map(([lease, { value }]) => lease === value)).to.deep.equal(names.map(() => true))
         const mixed = await all((lease, index) => {

@@ -1,20 +1,20 @@
 import { expect } from 'chai'
 import { TestClock } from 'lease-core/testing'
 import { etcdTargets, until } from 'lease-servers'
-import { claim, extend, grant, newCall, readOne, settle, sleep, together, unique } from 'lease-scenes'
+import { claim, extend, grant, newCall, pin, readOne, settle, sleep, together, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
-import { Buckets } from '#src/buckets.ts'
+import { SharedEtcdLeases } from '#src/shared-etcd-leases.ts'
 
-describe('buckets', () => {
+describe('shared etcd leases', () => {
   /** A server that says how often it was asked, and for what. */
   function counted(clock: TestClock, more: { readonly longer?: number } = {}) {
     const asked: number[] = []
-    const buckets = new Buckets(clock)
+    const leases = new SharedEtcdLeases(clock)
     const grant = async (ttlSeconds: number) => {
       asked.push(ttlSeconds)
       return { id: String(asked.length), ttlSeconds: ttlSeconds + (more.longer ?? 0) }
     }
-    return { asked, buckets, cover: (durationMs: number) => buckets.cover(durationMs, grant) }
+    return { asked, leases, cover: (durationMs: number) => leases.cover(durationMs, grant) }
   }
 
   it('are shared for as long as they cover the duration, and not a moment longer', async () => {
@@ -30,9 +30,9 @@ describe('buckets', () => {
 
   it('are asked for once by many at the same time, and by none after a failure', async () => {
     const clock = new TestClock()
-    const { asked, buckets, cover } = counted(clock)
+    const { asked, leases, cover } = counted(clock)
     const failing = () => Promise.reject(new Error('no'))
-    const outcomes = await Promise.allSettled([buckets.cover(1_000, failing), buckets.cover(1_000, failing)])
+    const outcomes = await Promise.allSettled([leases.cover(1_000, failing), leases.cover(1_000, failing)])
     expect(outcomes.map(({ status }) => status)).to.deep.equal(['rejected', 'rejected'])
     expect(await Promise.all(Array.from({ length: 9 }, () => cover(1_000)))).to.deep.equal(Array(9).fill('1'))
     expect(asked).to.deep.equal([2])
@@ -62,9 +62,9 @@ describe('buckets', () => {
   })
 
   it('that are forgotten are not used again', async () => {
-    const { buckets, cover } = counted(new TestClock())
+    const { leases, cover } = counted(new TestClock())
     await Promise.all([cover(1_000), cover(60_000)])
-    buckets.forget(new Set(['1', '0', '77']))
+    leases.forget(new Set(['1', '0', '77']))
     expect(await cover(1_000)).to.equal('3')
     expect(await cover(60_000)).to.equal('2')
   })
@@ -157,7 +157,7 @@ for (const target of etcdTargets()) {
 
       'do not, while they are pinned': async () => {
         const substrate = setting.substrate()
-        await settle(substrate, { kind: 'pin', lease: 'l', entity: 'e' })
+        await settle(substrate, pin('l', 'e'))
         const held = await grant(substrate, claim('l', 'a', 50))
         await grant(substrate, claim('m', 'a', 50))
         await until('the other key to vanish', async () => (await readOne(substrate, 'm')) === undefined)

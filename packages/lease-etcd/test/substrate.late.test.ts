@@ -1,0 +1,569 @@
+/** Requests that are executed late, twice or in another order: what they would open, change or end stays as it is. */
+import { expect } from 'chai'
+import type { Call, ClaimAnyOp, Op, Verdict } from 'lease-core'
+import { etcdTargets } from 'lease-servers'
+import type { EtcdDriver, EtcdSubstrate, EtcdTxn, EtcdTxnAnswer } from 'lease-etcd'
+import { GRPCUnavailableError } from 'etcd3'
+import { claim, expire, extend, grant, newCall, noneUnheard, pin, readOne, release, unique, unpin } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
+
+noneUnheard()
+
+/** Decides when a transaction is executed, how often, and what its sender learns. */
+type Way = (txn: EtcdTxn, execute: () => Promise<EtcdTxnAnswer>) => Promise<EtcdTxnAnswer>
+
+const straight: Way = (_txn, execute) => execute()
+
+/** Whether it may create the key of a lease, or set a pin. */
+function opensSomething(txn: EtcdTxn): boolean {
+  const written = (one: EtcdTxn): string[] =>
+    (one.success ?? []).flatMap(({ request_put, request_txn }) => [
+      ...(request_put?.value === undefined || request_put.value.length === 0 ? [] : [String(request_put.key)]),
+      ...(request_txn === undefined ? [] : written(request_txn)),
+    ])
+  return written(txn).some((key) => /\/[lp]\/[^/]*$/.test(key))
+}
+
+for (const target of etcdTargets(1)) {
+  describe(`requests that come late, on ${target.name}`, () => {
+    let setting: Setting
+    let namespace: string
+    let client: string
+    /** How the transactions of `substrate` go. */
+    let way: Way
+    let substrate: EtcdSubstrate
+    /** Looks at the same namespace, and is another client. */
+    let other: EtcdSubstrate
+    before(() => {
+      setting = openSetting(target)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+    beforeEach(() => {
+      namespace = unique('ns')
+      client = unique('client')
+      way = straight
+      const { kv, prefix, leaseClient, watchClient, maintenance }: EtcdDriver = setting.etcd
+      substrate = setting.substrate({
+        namespace,
+        etcd: {
+          prefix,
+          leaseClient,
+          watchClient,
+          maintenance,
+          kv: {
+            range: (range, options) => kv.range(range, options),
+            txn: (txn, options) => way(txn, () => kv.txn(txn, options)),
+          },
+        },
+      })
+      other = setting.substrate({ namespace })
+    })
+
+    const call = (epoch: number, more: Partial<Call> = {}): Call =>
+      newCall({ client, epoch, timeoutMs: 60_000, ...more })
+    const send = async (op: Op, epoch: number = 0, by: EtcdSubstrate = substrate): Promise<Verdict> =>
+      (await by.apply([op], call(epoch)))[0] ?? expect.fail()
+    const outcomeOf = async (op: Op, epoch: number = 0, by?: EtcdSubstrate): Promise<string> =>
+      (await send(op, epoch, by)).outcome
+    const any = (leases: readonly string[], more: Partial<ClaimAnyOp> = {}): ClaimAnyOp => ({
+      leases,
+      holder: 'a',
+      durationMs: 60_000,
+      nonce: unique('nonce'),
+      value: undefined,
+      lapsed: new Map(),
+      ...more,
+    })
+    const execute = (txn: EtcdTxn): Promise<unknown> => setting.etcd.kv.txn(txn)
+    const valueOf = async (key: string) => (await setting.etcd.get(`lease/${namespace}/${key}`).exec()).kvs[0]
+
+    /** Each way to open a term or to set a pin: how it is asked for, whether it is there, and how it ends. */
+    interface Opening {
+      readonly ask: (epoch: number) => Promise<string>
+      readonly isThere: () => Promise<boolean>
+      readonly end: (epoch: number) => Promise<string>
+    }
+    const openings: Record<string, () => Promise<Opening>> = {
+      'a claim': async () => claiming(claim('l', 'a', 60_000)),
+      'an announced claim': async () => claiming(claim('l', 'a', 60_000, { announce: true })),
+      'a claim without a place in line': async () => claiming(claim('l', 'a', 60_000, { place: 0 })),
+      'a claim in line': async () => {
+        await grant(other, claim('l', 'b', 60_000))
+        const { line } = await send(claim('l', 'a', 60_000, { place: 0 }))
+        await send(release('l', 'b', { nonce: (await readOne(other, 'l'))?.nonce }), 0, other)
+        return claiming(claim('l', 'a', 60_000, { place: line?.place ?? expect.fail() }))
+      },
+      'a claim of what is pinned': async () => {
+        await send(pin('l', 'e'), 0, other)
+        return claiming(claim('l', 'a', 60_000))
+      },
+      'a takeover': async () => {
+        const { version: lapsed } = await grant(other, claim('l', 'b', 60_000))
+        return claiming(claim('l', 'a', 60_000, { lapsed }))
+      },
+      'a claim of any': async () => {
+        const op = any(['l', 'm'])
+        return {
+          ask: async (epoch) => (await substrate.claimAny(op, call(epoch))).outcome,
+          isThere: async () => (await other.read(['l', 'm'], newCall())).size > 0,
+          end: (epoch) => outcomeOf(release('l', 'a', { nonce: op.nonce }), epoch),
+        }
+      },
+      'a pin': async () => {
+        const op = pin('l', 'e')
+        return {
+          ask: (epoch) => outcomeOf(op, epoch),
+          isThere: async () => (await other.pinned(newCall(), ['l'])).has('l'),
+          end: (epoch) => outcomeOf(unpin('l', 'e', op.generation), epoch),
+        }
+      },
+    }
+    const claiming = (op: Op & { readonly kind: 'claim' }): Opening => ({
+      ask: (epoch) => outcomeOf(op, epoch),
+      isThere: async () => (await readOne(other, 'l')) !== undefined,
+      end: (epoch) => outcomeOf(release('l', 'a', { nonce: op.nonce }), epoch),
+    })
+
+    for (const [what, prepare] of Object.entries(openings)) {
+      describe(what, () => {
+        let opening: Opening
+        beforeEach(async () => (opening = await prepare()))
+
+        it('opens nothing when the driver repeats it after its end', async () => {
+          const sent: EtcdTxn[] = []
+          way = (txn, go) => {
+            sent.push(txn)
+            return go()
+          }
+          expect(await opening.ask(0)).to.equal('granted')
+          way = straight
+          expect(await opening.end(0)).to.equal('granted')
+          expect(sent.some(opensSomething)).to.equal(true)
+          for (const txn of sent) await execute(txn)
+          expect(await opening.isThere()).to.equal(false)
+          expect(await opening.ask(0)).to.equal('granted')
+        })
+
+        it('opens one term when the driver repeats it at once, and the first answer is lost', async () => {
+          let copies = 0
+          way = async (txn, go) => {
+            if (opensSomething(txn) && ++copies === 1) await go()
+            return go()
+          }
+          expect(await opening.ask(0)).to.equal('granted')
+          expect(await opening.isThere()).to.equal(true)
+          way = straight
+          expect(await opening.end(0)).to.equal('granted')
+          expect(await opening.isThere()).to.equal(false)
+        })
+
+        it('opens nothing when it arrives after it was given up and undone in a later epoch', async () => {
+          const held = new Promise<EtcdTxn>((arrived) => {
+            way = (txn, go) => {
+              if (!opensSomething(txn)) return go()
+              arrived(txn)
+              return Promise.reject(new Error('no answer in time'))
+            }
+          })
+          const [outcome, txn] = await Promise.all([opening.ask(0).catch(() => 'unknown'), held])
+          expect(outcome).to.equal('unknown')
+          way = straight
+          expect(await opening.end(1)).to.equal('granted')
+          await execute(txn)
+          expect(await opening.isThere()).to.equal(false)
+          expect(await opening.ask(1)).to.equal('granted')
+        })
+
+        it('opens nothing when the first copy arrives after it was sent again, granted and ended', async () => {
+          const copies: EtcdTxn[] = []
+          way = (txn, go) => {
+            if (!opensSomething(txn)) return go()
+            copies.push(txn)
+            if (copies.length === 1) return Promise.reject(new GRPCUnavailableError('14 UNAVAILABLE: read ECONNRESET'))
+            return go()
+          }
+          expect(await opening.ask(0)).to.equal('granted')
+          way = straight
+          expect(copies.length).to.be.greaterThan(1)
+          expect(await opening.end(0)).to.equal('granted')
+          for (const txn of copies) await execute(txn)
+          expect(await opening.isThere()).to.equal(false)
+        })
+
+        it('finds its own term when the first copy was executed and its answer was lost', async () => {
+          let first = true
+          way = async (txn, go) => {
+            const answer = await go()
+            if (!first || !opensSomething(txn)) return answer
+            first = false
+            throw new GRPCUnavailableError('14 UNAVAILABLE: read ECONNRESET')
+          }
+          expect(await opening.ask(0)).to.equal('granted')
+          expect(first).to.equal(false)
+          expect(await opening.isThere()).to.equal(true)
+        })
+
+        it('is late where the store has seen a later epoch of the client, known here or not', async () => {
+          const elsewhere = setting.substrate({ namespace })
+          expect(await outcomeOf(claim('x', 'a', 60_000), 3, elsewhere)).to.equal('granted')
+          expect(await opening.ask(2)).to.equal('late')
+          let sent = 0
+          way = (txn, go) => {
+            if (opensSomething(txn)) sent++
+            return go()
+          }
+          expect(await opening.ask(2)).to.equal('late')
+          expect(sent).to.equal(0)
+          expect(await opening.isThere()).to.equal(false)
+          expect(await opening.ask(3)).to.equal('granted')
+        })
+
+        it('is unknown where its epoch ends between two copies of it', async () => {
+          const elsewhere = setting.substrate({ namespace })
+          way = async (txn, go) => {
+            if (!opensSomething(txn)) return go()
+            way = straight
+            await outcomeOf(claim('x', 'a', 60_000), 1, elsewhere)
+            throw new GRPCUnavailableError('14 UNAVAILABLE: read ECONNRESET')
+          }
+          expect(await opening.ask(0).catch(() => 'unknown')).to.equal('unknown')
+        })
+      })
+    }
+
+    describe('epochs', () => {
+      const epochKey = () => valueOf(`e/${client}`)
+
+      it('write nothing before the first loss, and add no request', async () => {
+        const txns: EtcdTxn[] = []
+        const etcd = setting.newEtcd({
+          defaultCallOptions: (context) => {
+            const { method, params } = context as typeof context & { readonly params: unknown }
+            if (method === 'txn') txns.push(params as EtcdTxn)
+            return {}
+          },
+        })
+        const by = setting.substrate({ namespace, etcd })
+        await by.read(['l'], call(0))
+        txns.length = 0
+        const seen = (await send(claim('l', 'a', 60_000), 0, by)).holding
+        const { fencingToken, nonce } = seen ?? expect.fail()
+        expect(await outcomeOf(release('l', 'a', { fencingToken, nonce, seen }), 0, by)).to.equal('granted')
+        expect(txns).to.have.lengthOf(2)
+        const written = txns.flatMap(({ success = [] }) => success.map(({ request_put }) => String(request_put?.key)))
+        expect(written).to.deep.equal([`lease/${namespace}/l/l`, 'undefined'])
+        const { kvs } = await setting.etcd.getAll().prefix(`lease/${namespace}/`).exec()
+        expect(kvs.map(({ key }) => String(key))).to.deep.equal([`lease/${namespace}/v`])
+      })
+
+      it('are put by the first requests of a later one themselves, on an etcd lease of an hour', async () => {
+        await grant(substrate, claim('l', 'a', 60_000))
+        await send(claim('other', 'a', 60_000), 1) // asks for the etcd lease
+        const txns: EtcdTxn[] = []
+        way = (txn, go) => {
+          txns.push(txn)
+          return go()
+        }
+        const ops = Array.from({ length: 8 }, (_, index) => claim(`l${index}`, 'a', 60_000))
+        const outcomes = await Promise.all(ops.map((op) => outcomeOf(op, 2)))
+        expect(new Set(outcomes)).to.deep.equal(new Set(['granted']))
+        expect(txns).to.have.lengthOf(8)
+        const kv = (await epochKey()) ?? expect.fail()
+        expect(String(kv.value)).to.equal('0000000000000002.00000000')
+        const { grantedTTL } = await setting.etcd.leaseClient.leaseTimeToLive({ ID: kv.lease })
+        expect(Number(grantedTTL)).to.be.at.least(3_600)
+        await send(claim('last', 'a', 60_000), 2)
+        expect((await epochKey())?.mod_revision).to.equal(kv.mod_revision)
+      })
+
+      it('are seen by the store with whatever else is asked of it, also what is refused', async () => {
+        const { fencingToken, nonce } = await grant(substrate, claim('held', 'a', 60_000))
+        const ops: Op[] = [
+          claim('held', 'b', 60_000),
+          release('l', 'a', { nonce: 'n' }),
+          release('held', 'a', { fencingToken: fencingToken + 1n, nonce }),
+          extend('held', 'a', 60_000, { fencingToken: fencingToken + 1n }),
+          extend('held', 'a', 60_000, { fencingToken }),
+          unpin('l', 'e', 'g'),
+          pin('l', 'e', 'g'),
+          expire('held'),
+        ]
+        for (const [index, op] of ops.entries()) {
+          await send(op, index + 1)
+          expect(Number.parseInt(String((await epochKey())?.value), 10), op.kind).to.equal(index + 1)
+        }
+        await send(release('held', 'a', { fencingToken }))
+        const free = any(['held', 'free'])
+        await grant(other, claim('held', 'b', 60_000))
+        await grant(other, claim('free', 'b', 60_000))
+        expect((await substrate.claimAny(free, call(20))).outcome).to.equal('refused')
+        expect(Number.parseInt(String((await epochKey())?.value), 10)).to.equal(20)
+      })
+
+      it('delay no renewal, and no release of a term as it was seen: these go without', async () => {
+        const names = ['x', 'y', 'z']
+        const seen = await Promise.all(names.map((name) => grant(substrate, claim(name, 'a', 60_000))))
+        const txns: EtcdTxn[] = []
+        way = (txn, go) => {
+          txns.push(txn)
+          return go()
+        }
+        const verdicts = await substrate.apply(
+          names.map((name, index) => extend(name, 'a', 60_000, { seen: seen[index] })),
+          call(1),
+        )
+        const held = verdicts[0]?.holding ?? expect.fail()
+        const { fencingToken, nonce } = held
+        expect(await outcomeOf(release('x', 'a', { fencingToken, nonce, seen: held }), 1)).to.equal('granted')
+        expect(txns).to.have.lengthOf(2)
+        expect(await epochKey()).to.equal(undefined)
+      })
+
+      it('leave extensions, releases and unpins of an earlier one alone', async () => {
+        const held = await grant(substrate, claim('l', 'a', 60_000))
+        await send(pin('l', 'e', 'g'))
+        await send(claim('x', 'a', 60_000), 5)
+        const { fencingToken, nonce } = held
+        expect(await outcomeOf(extend('l', 'a', 60_000, { fencingToken }), 4)).to.equal('granted')
+        expect(await outcomeOf(unpin('l', 'e', 'g'), 4)).to.equal('granted')
+        const batch = [claim('y', 'a', 60_000), release('l', 'a', { fencingToken, nonce })]
+        const verdicts = await substrate.apply(batch, call(4))
+        expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['late', 'granted'])
+      })
+
+      it('are put again when their key is gone, and what was sent under it opens nothing', async () => {
+        let lost: EtcdTxn | undefined
+        way = (txn, go) => {
+          if (!opensSomething(txn)) return go()
+          lost = txn
+          return Promise.reject(new Error('no answer in time'))
+        }
+        expect(await outcomeOf(claim('l', 'a', 60_000), 1)).to.equal('unknown')
+        way = straight
+        await setting.etcd.delete().key(`lease/${namespace}/e/${client}`).exec()
+        expect(await outcomeOf(claim('m', 'a', 60_000), 1)).to.equal('granted')
+        expect(String((await epochKey())?.value)).to.equal('0000000000000001.00000000')
+        await execute(lost ?? expect.fail())
+        expect(await readOne(other, 'l')).to.equal(undefined)
+      })
+
+      it('are seen also where a renewal of the batch was lost, and each operation has its own verdict', async () => {
+        const seen = await Promise.all(['x', 'y'].map((name) => grant(substrate, claim(name, 'a', 60_000))))
+        await grant(other, claim('y', 'b', 60_000, { lapsed: seen[1]?.version }))
+        const batch = [
+          extend('x', 'a', 60_000, { seen: seen[0] }),
+          extend('y', 'a', 60_000, { seen: seen[1] }),
+          claim('z', 'a', 60_000),
+        ]
+        const verdicts = await substrate.apply(batch, call(1))
+        expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['granted', 'refused', 'granted'])
+        expect(await outcomeOf(claim('l', 'a', 60_000), 0)).to.equal('late')
+      })
+
+      it('keep what came late from opening also after another has held the lease', async () => {
+        let lost: EtcdTxn | undefined
+        way = (txn, go) => {
+          if (!opensSomething(txn)) return go()
+          lost = txn
+          return Promise.reject(new Error('no answer in time'))
+        }
+        const op = claim('l', 'a', 60_000)
+        expect(await outcomeOf(op, 0)).to.equal('unknown')
+        way = straight
+        const { nonce } = await grant(other, claim('l', 'b', 60_000))
+        expect(await outcomeOf(op, 1)).to.equal('refused')
+        await send(release('l', 'b', { nonce }), 0, other)
+        await execute(lost ?? expect.fail())
+        expect(await readOne(other, 'l')).to.equal(undefined)
+      })
+    })
+
+    describe('a release', () => {
+      it('does not end a term that was adopted after it was sent', async () => {
+        const seen = await grant(substrate, claim('l', 'a', 60_000))
+        const { fencingToken, nonce } = seen
+        const releases = [
+          release('l', 'a', { fencingToken, nonce, seen }),
+          release('l', 'a', { fencingToken, nonce }),
+          release('l', 'a', { nonce }),
+        ]
+        const adopted = await grant(
+          other,
+          extend('l', 'a', 60_000, { seen, adoption: { from: nonce, nonce: 'adopter' } }),
+        )
+        expect(adopted).to.include({ fencingToken, nonce: 'adopter' })
+        for (const op of releases) {
+          expect(await send(op)).to.deep.equal({ outcome: 'refused', holding: adopted, cause: undefined })
+        }
+        expect(await readOne(other, 'l')).to.deep.equal(adopted)
+      })
+
+      it('that has read the term does not end it when it is adopted before the removal', async () => {
+        const { fencingToken, nonce } = await grant(substrate, claim('l', 'a', 60_000))
+        let steps = 0
+        way = async (_txn, go) => {
+          if (++steps === 2) {
+            const adoption = { from: nonce, nonce: 'adopter' }
+            await grant(other, extend('l', 'a', 60_000, { fencingToken, adoption }))
+          }
+          return go()
+        }
+        const { outcome, holding } = await send(release('l', 'a', { fencingToken, nonce }))
+        expect(steps).to.be.at.least(2)
+        expect(outcome).to.equal('refused')
+        expect(holding).to.include({ fencingToken, nonce: 'adopter' })
+        expect(await readOne(other, 'l')).to.deep.equal(holding)
+      })
+
+      it('ends its term although it was renewed meanwhile', async () => {
+        const seen = await grant(substrate, claim('l', 'a', 60_000))
+        const { fencingToken, nonce } = seen
+        await grant(substrate, extend('l', 'a', 60_000, { seen }))
+        expect(await outcomeOf(release('l', 'a', { fencingToken, nonce, seen }))).to.equal('granted')
+        expect(await readOne(other, 'l')).to.equal(undefined)
+      })
+
+      it('of which a copy arrives late does not end the next term of the same holder', async () => {
+        for (const naming of ['term', 'both', 'nonce', 'seen'] as const) {
+          const seen = await grant(substrate, claim('l', 'a', 60_000))
+          const { fencingToken, nonce } = seen
+          const sent: EtcdTxn[] = []
+          way = (txn, go) => {
+            sent.push(txn)
+            return go()
+          }
+          const named = {
+            term: { fencingToken },
+            both: { fencingToken, nonce },
+            nonce: { nonce },
+            seen: { fencingToken, nonce, seen },
+          }
+          expect(await outcomeOf(release('l', 'a', named[naming]))).to.equal('granted')
+          way = straight
+          const next = await grant(substrate, claim('l', 'a', 60_000))
+          for (const txn of sent) await execute(txn)
+          expect(await readOne(other, 'l'), naming).to.deep.equal(next)
+          await grant(other, claim('l', 'a', 60_000, { lapsed: next.version }))
+          await send(release('l', 'a', { nonce: (await readOne(other, 'l'))?.nonce }))
+        }
+      })
+    })
+
+    describe('an extension', () => {
+      it('adopts by one write without a read where the term is as it was seen, and by its nonce else', async () => {
+        const seen = await grant(substrate, claim('l', 'a', 60_000, { value: 'v' }))
+        const txns: EtcdTxn[] = []
+        way = (txn, go) => {
+          txns.push(txn)
+          return go()
+        }
+        const first = { from: seen.nonce, nonce: 'second' }
+        const adopted = await grant(substrate, extend('l', 'a', 1_000, { seen, adoption: first }))
+        expect(txns).to.have.lengthOf(1)
+        expect(adopted).to.deep.equal({ ...seen, nonce: 'second', version: adopted.version })
+        expect(await readOne(other, 'l')).to.deep.equal(adopted)
+        const { fencingToken } = seen
+        // Sent again after a lost answer it finds its own nonce; a later one is refused by it.
+        expect(await grant(substrate, extend('l', 'a', 1_000, { seen, adoption: first }))).to.include({
+          nonce: 'second',
+        })
+        const stale = extend('l', 'a', 1_000, { fencingToken, adoption: { from: seen.nonce, nonce: 'third' } })
+        expect(await send(stale)).to.deep.include({ outcome: 'refused', holding: await readOne(other, 'l') })
+      })
+
+      it('of which a copy arrives late does not give the term back to whom it was adopted from', async () => {
+        const seen = await grant(substrate, claim('l', 'a', 60_000))
+        const sent: EtcdTxn[] = []
+        way = (txn, go) => {
+          sent.push(txn)
+          return go()
+        }
+        await grant(substrate, extend('l', 'a', 60_000, { seen, adoption: { from: seen.nonce, nonce: 'second' } }))
+        await grant(substrate, extend('l', 'a', 60_000, { fencingToken: seen.fencingToken }))
+        way = straight
+        const { fencingToken } = seen
+        const last = await grant(
+          other,
+          extend('l', 'a', 60_000, { fencingToken, adoption: { from: 'second', nonce: 'third' } }),
+        )
+        for (const txn of sent) await execute(txn)
+        expect(await readOne(other, 'l')).to.deep.equal(last)
+      })
+
+      it('of which a copy arrives late does not bring back a term that is over', async () => {
+        const seen = await grant(substrate, claim('l', 'a', 60_000))
+        const sent: EtcdTxn[] = []
+        way = (txn, go) => {
+          sent.push(txn)
+          return go()
+        }
+        await grant(substrate, extend('l', 'a', 90_000, { seen, value: 'v' }))
+        await grant(substrate, extend('l', 'a', 60_000, { seen: await readOne(other, 'l') }))
+        way = straight
+        await send(release('l', 'a', { nonce: seen.nonce }))
+        const held = await grant(other, claim('l', 'b', 60_000))
+        for (const txn of sent) await execute(txn).catch(() => {})
+        expect(await readOne(other, 'l')).to.deep.equal(held)
+      })
+    })
+
+    it('an expiry and a takeover of which a copy arrives late do not end the term after', async () => {
+      const sent: EtcdTxn[] = []
+      way = (txn, go) => {
+        sent.push(txn)
+        return go()
+      }
+      const { version } = await grant(other, claim('l', 'b', 60_000))
+      expect(await outcomeOf(expire('l', version))).to.equal('granted')
+      const { version: lapsed } = await grant(other, claim('l', 'b', 60_000))
+      await grant(substrate, claim('l', 'a', 60_000, { lapsed }))
+      way = straight
+      await send(release('l', 'a', { fencingToken: (await readOne(other, 'l'))?.fencingToken }))
+      const next = await grant(other, claim('l', 'b', 60_000))
+      for (const txn of sent) await execute(txn)
+      expect(await readOne(other, 'l')).to.deep.equal(next)
+    })
+
+    it('an unpin of which a copy arrives late does not remove a later pin of the same entity', async () => {
+      const sent: EtcdTxn[] = []
+      await send(pin('l', 'e', 'first'))
+      way = (txn, go) => {
+        sent.push(txn)
+        return go()
+      }
+      await send(unpin('l', 'e', 'first'))
+      way = straight
+      await send(pin('l', 'e', 'second'))
+      for (const txn of sent) await execute(txn)
+      expect(await outcomeOf(unpin('l', 'e', 'first'))).to.equal('granted')
+      expect(await other.pinned(newCall())).to.deep.equal(new Map([['l', new Map([['e', 'second']])]]))
+    })
+
+    it('an unpin that has read the pins removes none that was set before its write', async () => {
+      await send(pin('l', 'e', 'first'))
+      let steps = 0
+      way = async (_txn, go) => {
+        if (++steps === 2) await send(pin('l', 'e', 'second'), 0, other)
+        return go()
+      }
+      expect(await outcomeOf(unpin('l', 'e', 'first'))).to.equal('granted')
+      expect(steps).to.be.at.least(2)
+      expect((await other.pinned(newCall())).get('l')).to.deep.equal(new Map([['e', 'second']]))
+    })
+
+    it('a waiting claim of which a copy arrives late opens no term and gets in line once', async () => {
+      await grant(other, claim('l', 'b', 60_000))
+      const sent: EtcdTxn[] = []
+      way = (txn, go) => {
+        sent.push(txn)
+        return go()
+      }
+      await send(claim('l', 'a', 60_000, { place: 0 }))
+      way = straight
+      await send(release('l', 'b', { nonce: (await readOne(other, 'l'))?.nonce }), 0, other)
+      for (const txn of sent) await execute(txn)
+      expect(await readOne(other, 'l')).to.equal(undefined)
+      expect((await valueOf('w/l'))?.version).to.equal('1')
+    })
+  })
+}
