@@ -1,5 +1,17 @@
 /** Short words for operations on a substrate, for what becomes of them, and for waiting. */
-import type { Call, ClaimOp, ExpireOp, ExtendOp, Holding, Op, PinOp, ReleaseOp, Substrate, Verdict } from 'lease-core'
+import type {
+  Call,
+  ClaimOp,
+  ExpireOp,
+  ExtendOp,
+  Holding,
+  Op,
+  PinOp,
+  ReleaseOp,
+  Substrate,
+  UnpinOp,
+  Verdict,
+} from 'lease-core'
 import { until } from 'lease-servers'
 
 /** How long an operation may take that must succeed: longer than any machine stalls. */
@@ -13,7 +25,15 @@ export function unique(word: string): string {
 }
 
 export function newCall(more: Partial<Call> = {}): Call {
-  return { signal: new AbortController().signal, timeoutMs: 5_000, ...more }
+  return {
+    signal: new AbortController().signal,
+    timeoutMs: 5_000,
+    client: 'test',
+    epoch: 0,
+    sentMs: undefined,
+    notAfterMs: undefined,
+    ...more,
+  }
 }
 
 export function claim(lease: string, holder: string, durationMs: number, more: Partial<ClaimOp> = {}): ClaimOp {
@@ -29,20 +49,28 @@ export function claim(lease: string, holder: string, durationMs: number, more: P
   }
 }
 
-export function extend(lease: string, holder: string, durationMs: number, more: Partial<ExtendOp> = {}): ExtendOp {
+export function extend(
+  lease: string,
+  holder: string,
+  durationMs: number,
+  more: Partial<ExtendOp> & Pick<ExtendOp, 'fencingToken'>,
+): ExtendOp {
   return {
     kind: 'extend',
     lease,
     holder,
     durationMs,
-    fencingToken: undefined,
     value: undefined,
     seen: undefined,
     ...more,
   }
 }
 
-export function release(lease: string, holder: string, more: Partial<ReleaseOp> = {}): ReleaseOp {
+export function release(
+  lease: string,
+  holder: string,
+  more: Partial<ReleaseOp> & (Pick<ReleaseOp, 'fencingToken'> | Pick<ReleaseOp, 'nonce'>),
+): ReleaseOp {
   return { kind: 'release', lease, holder, fencingToken: undefined, nonce: undefined, ...more }
 }
 
@@ -50,12 +78,12 @@ export function expire(lease: string, lapsed?: string): ExpireOp {
   return { kind: 'expire', lease, lapsed }
 }
 
-export function pin(lease: string, entity: string): PinOp {
-  return { kind: 'pin', lease, entity }
+export function pin(lease: string, entity: string, generation: string = unique('generation')): PinOp {
+  return { kind: 'pin', lease, entity, generation }
 }
 
-export function unpin(lease: string, entity: string): PinOp {
-  return { kind: 'unpin', lease, entity }
+export function unpin(lease: string, entity: string, generation: string): UnpinOp {
+  return { kind: 'unpin', lease, entity, generation }
 }
 
 /** The verdict of one operation; `contended` is asked again, as core does. @throws what made it unknown */
