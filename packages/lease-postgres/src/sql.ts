@@ -1,51 +1,81 @@
 /**
  * The statements that are no functions (functions.ts): what only reads, and what is done once in a while.
  */
+import { LONGEST_DEADLINE_MS } from 'lease-core'
 import { quoteLiteral, type Tables } from './schema.ts'
 
 /** What only reads. */
 export interface Statements {
+  readonly time: string
   readonly read: string
   readonly readAll: string
   readonly pinned: string
+  readonly pinnedAll: string
   readonly inspect: string
 }
 
 export function statements(tables: Tables): Statements {
-  return { read: readSql(tables), readAll: readAllSql(tables), pinned: pinnedSql(tables), inspect: inspectSql(tables) }
+  return {
+    time: timeSql(tables),
+    read: readSql(tables),
+    readAll: readAllSql(tables),
+    pinned: pinnedSql(tables),
+    pinnedAll: pinnedAllSql(tables),
+    inspect: inspectSql(tables),
+  }
 }
 
-/** Of the row `l`: somebody holds the lease. */
-export const live = `(l.holder IS NOT NULL AND (l.pins <> '{}' OR l.expiry > clock_timestamp()))`
-/** Of the row `l`: somebody is named that holds the lease no more. */
-export const lapsed = `(l.holder IS NOT NULL AND l.pins = '{}' AND l.expiry <= clock_timestamp())`
+/** The server's clock, in whole microseconds. */
+export const micros = `floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
 
-const columns = `l.name, l.holder, l.token, l.expiry, l.value, l.pins`
+/** Somebody holds the lease of this row. */
+export const live = (row: string): string =>
+  `(${row}.holder IS NOT NULL AND (${row}.pins <> '{}' OR ${row}.expiry > clock_timestamp()))`
+/** The row names a holder that holds the lease no more. */
+export const lapsed = (row: string): string =>
+  `(${row}.holder IS NOT NULL AND ${row}.pins = '{}' AND ${row}.expiry <= clock_timestamp())`
+
+function timeSql({ layout }: Tables): string {
+  return `SELECT pg_is_in_recovery() AS standby, ${micros}::text AS at, (SELECT max(version) FROM ${layout}) AS layout`
+}
+
+const held = `l.name, l.holder, l.token::text AS token,
+    extract(epoch FROM l.expiry - clock_timestamp())::float8 * 1000 AS remaining, l.value, l.pins <> '{}' AS pinned,
+    l.nonce, l.opened`
+const pins = `l.name, l.pins, l.generations::text AS generations`
 
 /** $1 namespace, $2 names. */
 function readSql({ lease }: Tables): string {
   return readingSql(`SELECT l.* FROM unnest($2::text[]) AS r(name) CROSS JOIN LATERAL (
-    SELECT ${columns} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${live} OFFSET 0
+    SELECT ${held} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${live('l')} OFFSET 0
   ) l`)
 }
 
 /** $1 namespace. */
 function readAllSql({ lease }: Tables): string {
-  return readingSql(`SELECT ${columns} FROM ${lease} l WHERE l.ns = $1 AND ${live}`)
+  return readingSql(`SELECT ${held} FROM ${lease} l WHERE l.ns = $1 AND ${live('l')}`)
 }
 
-/** Always one row at least: an answer from a standby, which may be behind, is known for what it is even when empty. */
-const readingSql = (rows: string): string =>
-  `SELECT s.standby, l.name, l.holder, l.token::text AS token,
-  extract(epoch FROM l.expiry - clock_timestamp())::float8 * 1000 AS remaining, l.value, l.pins <> '{}' AS pinned
-FROM (SELECT pg_is_in_recovery() AS standby) s LEFT JOIN (
-  ${rows}
-) l ON true`
+/** $1 namespace, $2 names. */
+function pinnedSql({ lease }: Tables): string {
+  return readingSql(`SELECT l.* FROM unnest($2::text[]) AS r(name) CROSS JOIN LATERAL (
+    SELECT ${pins} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND l.pins <> '{}' OFFSET 0
+  ) l`)
+}
 
 /** $1 namespace. */
-function pinnedSql({ lease }: Tables): string {
-  return `SELECT l.name, l.pins FROM ${lease} l WHERE l.ns = $1 AND l.pins <> '{}' ORDER BY l.name`
+function pinnedAllSql({ lease }: Tables): string {
+  return readingSql(`SELECT ${pins} FROM ${lease} l WHERE l.ns = $1 AND l.pins <> '{}' ORDER BY l.name`)
 }
+
+/**
+ * Always one row at least, with the server's clock: an answer from a standby, which may be behind, is known for what it is even
+ * when empty.
+ */
+const readingSql = (rows: string): string =>
+  `SELECT s.standby, s.at, l.* FROM (SELECT pg_is_in_recovery() AS standby, ${micros}::text AS at OFFSET 0) s LEFT JOIN (
+  ${rows}
+) l ON true`
 
 function inspectSql({ lease }: Tables): string {
   return `SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
@@ -59,11 +89,12 @@ export function collectLockSql({ lease }: Tables): string {
   return `LOCK TABLE ${lease} IN SHARE ROW EXCLUSIVE MODE`
 }
 
-/** $1 namespace, $2 retention in milliseconds, $3 how many rows at most. */
+/** $1 namespace, $2 retention in milliseconds, $3 how many rows at most. Rows that must be remembered stay in any case. */
 export function collectSql({ lease, floor, line }: Tables): string {
   return `WITH old AS MATERIALIZED (
-  SELECT l.name FROM ${lease} l WHERE l.ns = $1 AND l.pins = '{}' AND NOT ${live}
-    AND l.expiry < clock_timestamp() - $2::float8 * interval '1 millisecond'
+  SELECT l.name FROM ${lease} l WHERE l.ns = $1 AND l.pins = '{}' AND NOT ${live('l')}
+    AND l.expiry < clock_timestamp() - greatest($2::float8, ${LONGEST_DEADLINE_MS}) * interval '1 millisecond'
+    AND coalesce(l.unpinned, 0) < ${micros} - ${LONGEST_DEADLINE_MS * 1000}
   LIMIT $3 FOR UPDATE OF l SKIP LOCKED
 ), d AS (
   DELETE FROM ${lease} l USING old WHERE l.ns = $1 AND l.name = old.name RETURNING l.token
