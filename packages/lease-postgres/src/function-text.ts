@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { LONGEST_DEADLINE_MS } from 'lease-core'
 import type { Tables } from './schema.ts'
-import { live, micros } from './sql.ts'
+import { answers, live, micros } from './sql.ts'
 
 /** A function of the database. */
 export interface DatabaseFunction {
@@ -45,6 +45,8 @@ export function define(tables: Tables, name: string, parameters: readonly string
   met bigint[];           -- the operations that the first statement has done
   done json;              -- its answers
   others json;            -- the answers to the other operations
+  replayed boolean;       -- some of these are claims whose term stands
+  confirmed json;         -- the answers to these, which count instead
   locked_rows bigint[];   -- the operations whose row the first statement has locked in vain
   overdue_rows text[];    -- leases whose new row had to wait, until after the deadline
   vacated_leases json[];  -- the notifications: vacated,
@@ -52,7 +54,7 @@ export function define(tables: Tables, name: string, parameters: readonly string
   served_places json[];   -- taken by a waiter that stood in line
 BEGIN
 ${lines}
-  RETURN concat('[', concat_ws(',', ${micros}, done, others), ']');
+  RETURN concat('[', concat_ws(',', ${micros}, done, others, confirmed), ']');
 END`,
   )
 }
@@ -157,26 +159,25 @@ export const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
 export const noRow = 'NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n)'
 
 /**
- * `again`: the terms that these claims opened earlier. Each is locked, so that the answer is as durable as the first one:
- * the COMMIT waits for whatever that of the claim has to wait for.
+ * Confirms the terms that these claims opened earlier, where a statement has seen some. Each is locked, so that the answer is
+ * as durable as the first one: the COMMIT waits for whatever that of the claim has to wait for.
  */
-export const confirmed = (tables: Tables, from: string, holder: string, nonce: string): string => {
-  const mine = (row: string): string => `${row}.holder = ${holder} AND ${row}.nonce = ${nonce} AND ${live(row)}`
-  return `again AS MATERIALIZED (
-    ${locked(tables, {
-      from: `(SELECT r.* FROM ${from} r JOIN cur USING (n) WHERE ${mine('cur')})`,
-      where: `${mine('l')} AND ${inTime}`,
+export const confirmed = (tables: Tables, from: string, { holder, nonce }: Claimer): string => `
+  IF replayed THEN
+    WITH lk AS MATERIALIZED (${locked(tables, {
+      from,
+      where: `l.holder = ${holder} AND l.nonce = ${nonce} AND ${live('l')} AND ${inTime}`,
       lock: 'NO KEY UPDATE',
-      keep: 'r.name',
+      keep: 'r.n',
       read: returning,
-    })}
-  )`
-}
+    })})
+    SELECT ${answers({ n: 'lk.n', done: 'true', ...stateOf('lk') })} INTO confirmed FROM lk;
+  END IF;`
 
-/** The answers, one array for each of their fields: an object for each takes far longer. */
-export const answers = (fields: Readonly<Record<string, string>>): string => {
-  const columns = Object.entries(fields).map(([name, value]) => `'${name}', array_agg(${value})`)
-  return `json_build_object(${columns.join(', ')})`
+/** What a claim calls its holder and its nonce. */
+export interface Claimer {
+  readonly holder: string
+  readonly nonce: string
 }
 
 /** The payload of each kind of notification, as `changesIn` of lease-core reads it. */

@@ -29,7 +29,6 @@
  * the pins and the claim all look at, and lock, this one row.
  */
 import {
-  answers,
   anyUndone,
   confirmed,
   current,
@@ -54,10 +53,11 @@ import {
   tooLate,
   undone,
   vacated,
+  type Claimer,
   type DatabaseFunction,
 } from './function-text.ts'
 import type { Tables } from './schema.ts'
-import { lapsed, live } from './sql.ts'
+import { answers, lapsed, live } from './sql.ts'
 
 /** All functions over these tables. */
 export interface Functions {
@@ -119,17 +119,18 @@ const withoutOverdue = ({ lease }: Tables): string => `
   END IF;`
 const overdue = (row: string): string => `array_agg(${row}.name) FILTER (WHERE NOT ${row}.in_time)`
 
-/** The claims that were granted: `won`. `fresh` tells those that opened a term. Needs `ins` and `again`. */
-const won = `won AS (
-    SELECT ins.*, true AS fresh FROM ins UNION ALL SELECT again.*, true, false FROM again
-  )`
-/** Of claims that the second statement has worked on: `req r`, `won` and `cur`. */
-const wonOr = (nonce: string) => ({
+/** Of claims that the second statement has worked on: `req r`, what it has `won`, and `cur`. */
+const wonOr = (won: string, { holder, nonce }: Claimer) => ({
   n: 'r.n',
-  done: 'coalesce(won.in_time, false)',
-  ...stateOf('won', 'cur'),
+  done: `coalesce(${won}.in_time, false)`,
+  ...stateOf(won, 'cur'),
+  mine: `cur.holder = ${holder} AND cur.nonce = ${nonce}`,
   late: `NOT ${inTime} OR NOT coalesce(${live('cur')}, false) AND ${tooLate('cur', nonce)}`,
 })
+const claimer: Claimer = { holder: 'r.holder', nonce: 'r.nonce' }
+/** Some of the claims have a term that stands. */
+const replayed = ({ holder, nonce }: Claimer): string =>
+  `bool_or(cur.holder = ${holder} AND cur.nonce = ${nonce} AND ${live('cur')})`
 
 /**
  * $4 names, $5 holders, $6 nonces, $7 milliseconds, $8 values, $9 whether to notify, $10 channel or null.
@@ -148,11 +149,10 @@ function claim(tables: Tables): DatabaseFunction {
   SELECT ${grants}, array_agg(up.n), array_agg(to_json(up.name)) FILTER (WHERE up.announce)
   INTO done, met, changed_leases FROM up;
   IF ${anyUndone} THEN
-    WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)},
-    ${inserted(tables, 'true')}, ${confirmed(tables, 'req', 'r.holder', 'r.nonce')}, ${won}
-    SELECT ${answers({ ...wonOr('r.nonce'), mine: 'cur.holder = r.holder AND cur.nonce = r.nonce' })},
-      changed_leases || array_agg(to_json(r.name)) FILTER (WHERE won.fresh AND won.in_time AND r.announce), ${overdue('won')}
-    INTO others, changed_leases, overdue_rows FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n);${withoutOverdue(tables)}
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ${inserted(tables, 'true')}
+    SELECT ${answers(wonOr('ins', claimer))},
+      changed_leases || array_agg(to_json(r.name)) FILTER (WHERE ins.in_time AND r.announce), ${overdue('ins')}, ${replayed(claimer)}
+    INTO others, changed_leases, overdue_rows, replayed FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${requests} WHERE ${undone} ${inOrder})`, claimer)}
   END IF;${notify('$10', 'changed_leases')}`,
   )
 }
@@ -184,10 +184,10 @@ function claimInLine(tables: Tables): DatabaseFunction {
   INTO done, met, changed_leases, served_places FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED ${requests(undone)}, ${current(tables)},
-    ${inserted(tables, 'NOT r.barred')}, ${confirmed(tables, 'req', 'r.holder', 'r.nonce')}, ${won}, lined AS (
+    ${inserted(tables, 'NOT r.barred')}, lined AS (
       INSERT INTO ${line} AS q (ns, name, last, served, at)
       SELECT $1, r.name, 1, 0, clock_timestamp() FROM req r LEFT JOIN cur USING (n)
-      WHERE r.place = 0 AND NOT EXISTS (SELECT FROM won WHERE won.name = r.name) AND ${inTime}
+      WHERE r.place = 0 AND NOT EXISTS (SELECT FROM ins WHERE ins.name = r.name) AND ${inTime}
         AND (${live('cur')} AND NOT (cur.holder = r.holder AND cur.nonce = r.nonce)
           OR r.barred AND NOT ${tooLate('cur', 'r.nonce')})
       ORDER BY r.name COLLATE "C"
@@ -197,15 +197,14 @@ function claimInLine(tables: Tables): DatabaseFunction {
       RETURNING q.name, q.last, q.served
     )
     SELECT ${answers({
-      ...wonOr('r.nonce'),
-      mine: 'cur.holder = r.holder AND cur.nonce = r.nonce',
+      ...wonOr('ins', claimer),
       place: `CASE WHEN r.place = 0 THEN lined.last WHEN ${live('cur')} THEN r.place END`,
       served: 'CASE WHEN r.place = 0 THEN lined.served ELSE coalesce(r.served, r.place) END',
     })},
-      changed_leases || array_agg(to_json(r.name)) FILTER (WHERE won.fresh AND won.in_time AND r.announce),
-      served_places || ${served('r')} FILTER (WHERE won.fresh AND won.in_time AND r.place > 0), ${overdue('won')}
-    INTO others, changed_leases, served_places, overdue_rows
-    FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN lined USING (name);${withoutOverdue(tables)}
+      changed_leases || array_agg(to_json(r.name)) FILTER (WHERE ins.in_time AND r.announce),
+      served_places || ${served('r')} FILTER (WHERE ins.in_time AND r.place > 0), ${overdue('ins')}, ${replayed(claimer)}
+    INTO others, changed_leases, served_places, overdue_rows, replayed
+    FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n) LEFT JOIN lined USING (name);${withoutOverdue(tables)}${confirmed(tables, requests(undone), claimer)}
   END IF;
   FOR one IN 1 .. coalesce(cardinality(served_places), 0) LOOP
     DELETE FROM ${line} q WHERE q.ns = $1 AND q.name = served_places[one]->>0 AND q.last <= (served_places[one]->>1)::int;
@@ -228,7 +227,8 @@ function claimAny(tables: Tables): DatabaseFunction {
   const { lease } = tables
   const none = 'NOT EXISTS (SELECT FROM own) AND NOT EXISTS (SELECT FROM spent)'
   const free = `${vacant('l')} AND NOT ${tooLate('l', '$6')}`
-  const { late, ...known } = wonOr('$6')
+  const winner: Claimer = { holder: '$5', nonce: '$6' }
+  const { late, ...known } = wonOr('won', winner)
   return define(
     tables,
     'claim_any',
@@ -250,14 +250,13 @@ function claimAny(tables: Tables): DatabaseFunction {
     FROM req r WHERE ${noRow} AND NOT EXISTS (SELECT FROM lk) AND ${none} AND ${inTime} ORDER BY r.n LIMIT 1
     ON CONFLICT (ns, name) DO NOTHING
     RETURNING l.name, ${returning}, ${inTime} AS in_time
-  ), ${confirmed(tables, 'req', '$5', '$6')}, won AS (
-    SELECT up.*, true AS in_time, true AS fresh FROM up
-    UNION ALL SELECT ins.*, true FROM ins UNION ALL SELECT again.*, true, false FROM again
+  ), won AS (
+    SELECT up.*, true AS in_time FROM up UNION ALL SELECT * FROM ins
   )
   SELECT ${answers({ ...known, late: `${late} OR EXISTS (SELECT FROM spent)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
-    array_agg(to_json(won.name)) FILTER (WHERE won.fresh AND won.in_time), ${overdue('won')}
-  INTO others, changed_leases, overdue_rows
-  FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${notify('$9', 'changed_leases')}`,
+    array_agg(to_json(won.name)) FILTER (WHERE won.in_time), ${overdue('won')}, bool_or(own.replay)
+  INTO others, changed_leases, overdue_rows, replayed
+  FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${operations('$4', 'name')})`, winner)}${notify('$9', 'changed_leases')}`,
   )
 }
 

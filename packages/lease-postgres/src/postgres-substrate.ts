@@ -59,13 +59,13 @@ interface Row {
   readonly pinned: boolean | null
   readonly nonce?: string | null
   /** When the term was opened, in microseconds; null: the token tells. */
-  readonly opened?: number | string | null
+  readonly opened?: number | null
 }
 
 /** Answers as the functions give them: an array for each field, or null if there are none. */
 type Columns = Readonly<Record<string, readonly unknown[] | null>>
 
-/** The answer of a function. */
+/** The answer of a function, or of a statement that only reads. Of two rows about one operation the later one counts. */
 interface Answer<R> {
   readonly rows: readonly R[]
   /** What the server's clock showed after its decisions, in microseconds. */
@@ -94,12 +94,19 @@ interface AnyRow extends OpRow {
   readonly replay: boolean | null
 }
 
-/** What every row of a statement that only reads says. */
-interface Reading {
+interface TimeRow {
   readonly standby: boolean
   readonly at: string
-  /** null: there is nothing else in it. */
-  readonly name: string | null
+  /** null: the tables are of a release that wrote none. */
+  readonly layout: number | null
+}
+
+/** A lease that is pinned. */
+interface PinRow {
+  readonly name: string
+  readonly pins: readonly string[]
+  /** Of each entity: the generation of its pin, and when it was set. */
+  readonly generations: Readonly<Record<string, readonly [string, number]>> | null
 }
 
 export class PostgresSubstrate implements Substrate {
@@ -138,7 +145,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async time(call: Call): Promise<number> {
-    const [row] = (await this.#query(this.#statements.time, [], call)) as (Reading & { layout: number | null })[]
+    const [row] = (await this.#query(this.#statements.time, [], call)) as TimeRow[]
     if (row?.standby !== false) throw isStandby()
     if ((row.layout ?? 1) > LAYOUT) {
       throw new Error(
@@ -187,26 +194,23 @@ export class PostgresSubstrate implements Substrate {
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
     const { read, readAll } = this.#statements
-    const { rows, at } = await this.#read<Row & Reading>(leases === undefined ? readAll : read, leases, call)
+    const text = leases === undefined ? readAll : read
+    const { rows, at } = await this.#read<Row & { readonly name: string }>(text, leases, call)
     const holdings = new Map<string, Holding>()
     for (const row of rows) {
       const holding = holdingOf(row, at)
-      if (holding !== undefined) holdings.set(row.name as string, holding)
+      if (holding !== undefined) holdings.set(row.name, holding)
     }
     return holdings
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
     const { pinned, pinnedAll } = this.#statements
-    type Pinned = Reading & { readonly pins: readonly string[]; readonly generations: string | null }
-    const { rows } = await this.#read<Pinned>(leases === undefined ? pinnedAll : pinned, leases, call)
-    return new Map(
-      rows.map(({ name, pins, generations }) => {
-        const known = JSON.parse(generations ?? '{}') as Readonly<Record<string, readonly [string, number]>>
-        // A pin of an earlier release has no generation.
-        return [name as string, new Map(pins.toSorted().map((entity) => [entity, known[entity]?.[0] ?? '']))]
-      }),
-    )
+    const { rows } = await this.#read<PinRow>(leases === undefined ? pinnedAll : pinned, leases, call)
+    // A pin that was set by an earlier release has no generation.
+    const pinsOf = ({ pins, generations }: PinRow): Pins =>
+      new Map(pins.toSorted().map((entity) => [entity, generations?.[entity]?.[0] ?? '']))
+    return new Map(rows.map((row) => [row.name, pinsOf(row)]))
   }
 
   async inspect(call: Call): Promise<readonly SubstrateWarning[]> {
@@ -249,9 +253,7 @@ export class PostgresSubstrate implements Substrate {
     for (let attempt = 1; ; attempt++) {
       try {
         const [row] = (await this.#query(this.#functions[name].call, all, call)) as { answer: string }[]
-        const [at, ...columns] = JSON.parse(row?.answer ?? '[]') as [number, ...Columns[]]
-        call.answered?.(at / 1000)
-        return { rows: columns.flatMap(rowsOf) as R[], at }
+        return answerIn<R>(row?.answer, call)
       } catch (error) {
         if (!isConflict(error) || attempt === MAX_ATTEMPTS) throw error
         await sleep(this.#clock, Math.random() * 5 * 2 ** attempt, call.signal)
@@ -260,16 +262,13 @@ export class PostgresSubstrate implements Substrate {
   }
 
   /** The rows of a statement that only reads: of these leases, or of all. */
-  async #read<R extends Reading>(text: string, leases: readonly string[] | undefined, call: Call): Promise<Answer<R>> {
+  async #read<R>(text: string, leases: readonly string[] | undefined, call: Call): Promise<Answer<R>> {
     const namespace = this.#namespace
     const values = leases === undefined ? [namespace] : [namespace, arrayOf(leases)]
-    const rows = (await this.#query(text, values, call)) as R[]
-    const [first] = rows
+    const [row] = (await this.#query(text, values, call)) as { standby: boolean; answer: string }[]
     // A standby may be behind: it would call a lease held that another holds by now.
-    if (first?.standby !== false) throw isStandby()
-    const at = Number(first.at)
-    call.answered?.(at / 1000)
-    return { rows: rows.filter(({ name }) => name !== null), at }
+    if (row?.standby !== false) throw isStandby()
+    return answerIn<R>(row.answer, call)
   }
 
   async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
@@ -331,9 +330,16 @@ function columnOf(ops: readonly Op[], field: Field): string | null {
   return values.every((value) => value === undefined) ? null : arrayOf(values)
 }
 
+/** Reports the server's time that is in the answer. */
+function answerIn<R>(answer: string | undefined, call: Call): Answer<R> {
+  const [at, ...columns] = JSON.parse(answer ?? '[]') as [number, ...Columns[]]
+  call.answered?.(at / 1000)
+  return { rows: columns.flatMap(rowsOf) as R[], at }
+}
+
 function rowsOf(columns: Columns): unknown[] {
   const fields = Object.entries(columns)
-  return (columns['n'] ?? []).map((_, index) => {
+  return (fields[0]?.[1] ?? []).map((_, index) => {
     const row: Record<string, unknown> = {}
     for (const [name, values] of fields) row[name] = values?.[index]
     return row

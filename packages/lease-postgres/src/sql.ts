@@ -39,43 +39,51 @@ function timeSql({ layout }: Tables): string {
   return `SELECT pg_is_in_recovery() AS standby, ${micros}::text AS at, (SELECT max(version) FROM ${layout}) AS layout`
 }
 
-const held = `l.name, l.holder, l.token::text AS token,
-    extract(epoch FROM l.expiry - clock_timestamp())::float8 * 1000 AS remaining, l.value, l.pins <> '{}' AS pinned,
-    l.nonce, l.opened`
-const pins = `l.name, l.pins, l.generations::text AS generations`
-
 /** $1 namespace, $2 names. */
 function readSql({ lease }: Tables): string {
-  return readingSql(`SELECT l.* FROM unnest($2::text[]) AS r(name) CROSS JOIN LATERAL (
-    SELECT ${held} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${live('l')} OFFSET 0
-  ) l`)
+  return readingSql(heldFields, named(lease, live('l')))
 }
 
 /** $1 namespace. */
 function readAllSql({ lease }: Tables): string {
-  return readingSql(`SELECT ${held} FROM ${lease} l WHERE l.ns = $1 AND ${live('l')}`)
+  return readingSql(heldFields, `${lease} l WHERE l.ns = $1 AND ${live('l')}`)
 }
 
 /** $1 namespace, $2 names. */
 function pinnedSql({ lease }: Tables): string {
-  return readingSql(`SELECT l.* FROM unnest($2::text[]) AS r(name) CROSS JOIN LATERAL (
-    SELECT ${pins} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND l.pins <> '{}' OFFSET 0
-  ) l`)
+  return readingSql(pinFields, named(lease, "l.pins <> '{}'"))
 }
 
 /** $1 namespace. */
 function pinnedAllSql({ lease }: Tables): string {
-  return readingSql(`SELECT ${pins} FROM ${lease} l WHERE l.ns = $1 AND l.pins <> '{}' ORDER BY l.name`)
+  return readingSql(pinFields, `${lease} l WHERE l.ns = $1 AND l.pins <> '{}'`)
 }
 
-/**
- * Always one row at least, with the server's clock: an answer from a standby, which may be behind, is known for what it is even
- * when empty.
- */
-const readingSql = (rows: string): string =>
-  `SELECT s.standby, s.at, l.* FROM (SELECT pg_is_in_recovery() AS standby, ${micros}::text AS at OFFSET 0) s LEFT JOIN (
-  ${rows}
-) l ON true`
+const heldFields = {
+  name: 'l.name',
+  holder: 'l.holder',
+  token: 'l.token::text',
+  remaining: "date_part('epoch', l.expiry - clock_timestamp()) * 1000",
+  value: 'l.value',
+  pinned: "l.pins <> '{}'",
+  nonce: 'l.nonce',
+  opened: 'l.opened',
+}
+const pinFields = { name: 'l.name', pins: 'to_json(l.pins)', generations: 'l.generations' }
+
+const named = (lease: string, condition: string): string => `unnest($2::text[]) AS r(name) CROSS JOIN LATERAL (
+  SELECT l.* FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
+) l`
+
+/** The answers, one array for each of their fields: an object for each takes far longer. */
+export const answers = (fields: Readonly<Record<string, string>>): string => {
+  const columns = Object.entries(fields).map(([name, value]) => `'${name}', array_agg(${value})`)
+  return `json_build_object(${columns.join(', ')})`
+}
+
+/** Answers as the functions do. Whether it is a standby is always said: its answer may be behind, also when it is empty. */
+const readingSql = (fields: Readonly<Record<string, string>>, rows: string): string =>
+  `SELECT pg_is_in_recovery() AS standby, concat('[', ${micros}, ',', ${answers(fields)}, ']') AS answer FROM ${rows}`
 
 function inspectSql({ lease }: Tables): string {
   return `SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
