@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { LONGEST_DEADLINE_MS } from 'lease-core'
 import type { Tables } from './schema.ts'
-import { answers, live, micros } from './sql.ts'
+import { answers, live, micros, stateOf } from './sql.ts'
 
 /** A function of the database. */
 export interface DatabaseFunction {
@@ -47,7 +47,7 @@ export function define(tables: Tables, name: string, parameters: readonly string
   others json;            -- the answers to the other operations
   replayed boolean;       -- some of these are claims whose term stands
   confirmed json;         -- the answers to these, which count instead
-  locked_rows bigint[];   -- the operations whose row the first statement has locked in vain
+  missed bigint[];        -- the operations whose row the first statement has locked in vain
   overdue_rows text[];    -- leases whose new row had to wait, until after the deadline
   vacated_leases json[];  -- the notifications: vacated,
   changed_leases json[];  -- held by another or with another value,
@@ -60,7 +60,7 @@ END`,
 }
 
 export function defineText(
-  { prefix }: Tables,
+  { prefix }: Pick<Tables, 'prefix'>,
   name: string,
   parameters: readonly string[],
   body: string,
@@ -171,7 +171,7 @@ export const confirmed = (tables: Tables, from: string, { holder, nonce }: Claim
       keep: 'r.n',
       read: returning,
     })})
-    SELECT ${answers({ n: 'lk.n', done: 'true', ...stateOf('lk') })} INTO confirmed FROM lk;
+    SELECT ${answers({ n: 'lk.n', ...stateOf('lk') })} INTO confirmed FROM lk;
   END IF;`
 
 /** What a claim calls its holder and its nonce. */
@@ -202,25 +202,6 @@ export const notify = (channel: string, list: keyof typeof payloads): string => 
   END IF;`
 }
 
-/** What is known of a lease: from the row `first` if there is one, else from `second`. */
-export const stateOf = (first: string, second?: string): Readonly<Record<string, string>> => {
-  const column = (name: string): string =>
-    second === undefined
-      ? `${first}.${name}`
-      : `CASE WHEN ${first}.name IS NULL THEN ${second}.${name} ELSE ${first}.${name} END`
-  return {
-    holder: column('holder'),
-    token: `(${column('token')})::text`,
-    remaining: `date_part('epoch', ${column('expiry')} - clock_timestamp()) * 1000`,
-    value: column('value'),
-    pinned: `${column('pins')} <> '{}'`,
-    nonce: column('nonce'),
-    opened: column('opened'),
-  }
-}
-
-/** The fields of a state that the operation does not tell, where it was done. */
-export const pick = (
-  state: Readonly<Record<string, string>>,
-  ...fields: readonly string[]
-): Readonly<Record<string, string>> => Object.fromEntries(fields.map((field) => [field, state[field] ?? field]))
+/** The fields of the state that the operation does not tell, where it was done. */
+export const pick = (row: string, ...fields: readonly (keyof ReturnType<typeof stateOf>)[]) =>
+  Object.fromEntries(fields.map((field) => [field, stateOf(row)[field]]))

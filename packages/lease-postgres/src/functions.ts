@@ -49,7 +49,6 @@ import {
   overtaken,
   pick,
   returning,
-  stateOf,
   tooLate,
   undone,
   vacated,
@@ -57,7 +56,7 @@ import {
   type DatabaseFunction,
 } from './function-text.ts'
 import type { Tables } from './schema.ts'
-import { answers, lapsed, live } from './sql.ts'
+import { answers, lapsed, live, micros, named, remainingOf, stateOf } from './sql.ts'
 
 /** All functions over these tables. */
 export interface Functions {
@@ -66,10 +65,15 @@ export interface Functions {
   readonly claimInLine: DatabaseFunction
   readonly claimAny: DatabaseFunction
   readonly extend: DatabaseFunction
+  /** For extensions that adopt. */
+  readonly adopt: DatabaseFunction
   readonly release: DatabaseFunction
+  /** For releases that name no fencing token. */
+  readonly withdraw: DatabaseFunction
   readonly expire: DatabaseFunction
   readonly pin: DatabaseFunction
   readonly unpin: DatabaseFunction
+  readonly read: DatabaseFunction
   readonly guard: DatabaseFunction
 }
 
@@ -78,11 +82,14 @@ export function functionsOf(tables: Tables): Functions {
     claim: claim(tables),
     claimInLine: claimInLine(tables),
     claimAny: claimAny(tables),
-    extend: extend(tables),
+    extend: extend(tables, { adopts: false }),
+    adopt: extend(tables, { adopts: true }),
     release: release(tables),
+    withdraw: withdraw(tables),
     expire: expire(tables),
     pin: pin(tables),
     unpin: unpin(tables),
+    read: read(tables),
     guard: guard(tables),
   }
 }
@@ -97,11 +104,11 @@ const vacant = (row: string): string => `(${row}.holder IS NULL OR ${lapsed(row)
 const takenOver = ({ lease }: Tables, columns: string): string => `up AS (
     UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${expiryOf('r.ms')}, ${newTerm}
     FROM lk r WHERE ${lockedRow} AND ${inTime}
-    RETURNING ${columns}, ${returning}
+    RETURNING ${columns}, l.token, l.expiry, l.pins
   )`
 
 /** The answers to the claims that `up` has granted. */
-const grants = answers({ n: 'up.n', done: 'true', ...pick(stateOf('up'), 'token', 'remaining', 'pinned') })
+const grants = answers({ n: 'up.n', ...pick('up', 'token', 'remaining', 'pinned') })
 
 /** Opens a term on each lease of `req` that has no row yet and meets the condition: `ins`. Needs `cur`. */
 const inserted = (tables: Tables, condition: string): string => `ins AS (
@@ -109,7 +116,7 @@ const inserted = (tables: Tables, condition: string): string => `ins AS (
     SELECT $1, r.name, r.holder, r.nonce, r.value, ${expiryOf('r.ms')}, ${firstToken(tables)}
     FROM req r WHERE ${noRow} AND ${condition} AND ${inTime} ORDER BY r.name COLLATE "C"
     ON CONFLICT (ns, name) DO NOTHING
-    RETURNING l.name, ${returning}, ${inTime} AS in_time
+    RETURNING l.name, l.token, l.expiry, ${inTime} AS in_time
   )`
 
 /** Removes the rows in which a claim or pin took effect too late, as if they had never been. */
@@ -123,7 +130,9 @@ const overdue = (row: string): string => `array_agg(${row}.name) FILTER (WHERE N
 const wonOr = (won: string, { holder, nonce }: Claimer) => ({
   n: 'r.n',
   done: `coalesce(${won}.in_time, false)`,
-  ...stateOf(won, 'cur'),
+  ...stateOf('cur'),
+  token: `CASE WHEN ${won}.name IS NULL THEN cur.token ELSE ${won}.token END::text`,
+  remaining: remainingOf(`CASE WHEN ${won}.name IS NULL THEN cur.expiry ELSE ${won}.expiry END`),
   mine: `cur.holder = ${holder} AND cur.nonce = ${nonce}`,
   late: `NOT ${inTime} OR NOT coalesce(${live('cur')}, false) AND ${tooLate('cur', nonce)}`,
 })
@@ -229,6 +238,7 @@ function claimAny(tables: Tables): DatabaseFunction {
   const free = `${vacant('l')} AND NOT ${tooLate('l', '$6')}`
   const winner: Claimer = { holder: '$5', nonce: '$6' }
   const { late, ...known } = wonOr('won', winner)
+  const unlessWon = (column: string): string => `CASE WHEN won.name IS NULL THEN cur.${column} END`
   return define(
     tables,
     'claim_any',
@@ -243,17 +253,17 @@ function claimAny(tables: Tables): DatabaseFunction {
   ), up AS (
     UPDATE ${lease} l SET holder = $5, nonce = $6, value = $8, expiry = ${expiryOf('$7')}, ${newTerm}
     FROM lk r WHERE ${lockedRow} AND ${inTime}
-    RETURNING l.name, ${returning}
+    RETURNING l.name, l.token, l.expiry
   ), ins AS (
     INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
     SELECT $1, r.name, $5, $6, $8, ${expiryOf('$7')}, ${firstToken(tables)}
     FROM req r WHERE ${noRow} AND NOT EXISTS (SELECT FROM lk) AND ${none} AND ${inTime} ORDER BY r.n LIMIT 1
     ON CONFLICT (ns, name) DO NOTHING
-    RETURNING l.name, ${returning}, ${inTime} AS in_time
+    RETURNING l.name, l.token, l.expiry, ${inTime} AS in_time
   ), won AS (
     SELECT up.*, true AS in_time FROM up UNION ALL SELECT * FROM ins
   )
-  SELECT ${answers({ ...known, late: `${late} OR EXISTS (SELECT FROM spent)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
+  SELECT ${answers({ ...known, value: unlessWon('value'), opened: unlessWon('opened'), late: `${late} OR EXISTS (SELECT FROM spent)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
     array_agg(to_json(won.name)) FILTER (WHERE won.in_time), ${overdue('won')}, bool_or(own.replay)
   INTO others, changed_leases, overdue_rows, replayed
   FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${operations('$4', 'name')})`, winner)}${notify('$9', 'changed_leases')}`,
@@ -261,80 +271,102 @@ function claimAny(tables: Tables): DatabaseFunction {
 }
 
 /**
- * $4 names, $5 holders, $6 tokens, $7 milliseconds, $8 values or null, $9 whether to notify, $10 nonces to be replaced,
- * $11 nonces to take their place or null, $12 channel or null.
+ * $4 names, $5 holders, $6 tokens, $7 milliseconds, $8 values or null, $9 whether to notify; where it adopts, $10 nonces to be
+ * replaced and $11 nonces to take their place, or null; then channel or null.
  */
-function extend(tables: Tables): DatabaseFunction {
+function extend(tables: Tables, { adopts }: { readonly adopts: boolean }): DatabaseFunction {
   const requests = operations(
-    '$4, $5, $6, $7, $8, $9, $10, $11',
-    'name, holder, token, ms, value, announce, adopted, nonce',
+    `$4, $5, $6, $7, $8, $9${adopts ? ', $10, $11' : ''}`,
+    `name, holder, token, ms, value, announce${adopts ? ', adopted, nonce' : ''}`,
   )
-  const matches = (row: string): string => `${row}.holder = r.holder AND ${row}.token = r.token
-        AND (r.nonce IS NULL OR ${row}.nonce = r.nonce OR ${row}.nonce IS NOT DISTINCT FROM r.adopted)`
-  const found = `${matches('l')} AND ${live('l')}`
+  const adoptable = (row: string): string =>
+    `(r.nonce IS NULL OR ${row}.nonce = r.nonce OR ${row}.nonce IS NOT DISTINCT FROM r.adopted)`
+  const matches = (row: string): string =>
+    `${row}.holder = r.holder AND ${row}.token = r.token${adopts ? ` AND ${adoptable(row)}` : ''}`
+  const adopted = `opener = CASE WHEN l.nonce <> r.nonce THEN coalesce(l.opener, l.nonce) ELSE l.opener END,
+      nonce = coalesce(r.nonce, l.nonce)`
   return define(
     tables,
-    'extend',
-    ['text[]', 'text[]', 'bigint[]', 'float8[]', 'text[]', 'boolean[]', 'text[]', 'text[]', 'text'],
-    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: found, lock: 'NO KEY UPDATE', read: 'l.value AS before' })}), up AS (
-    UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')}), value = coalesce(r.value, l.value),
-      opener = CASE WHEN l.nonce <> r.nonce THEN coalesce(l.opener, l.nonce) ELSE l.opener END, nonce = coalesce(r.nonce, l.nonce)
+    adopts ? 'adopt' : 'extend',
+    ['text[]', 'text[]', 'bigint[]', 'float8[]', 'text[]', 'boolean[]', ...(adopts ? ['text[]', 'text[]'] : []), 'text'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${matches('l')} AND ${live('l')}`, lock: 'NO KEY UPDATE', read: 'l.value AS before' })}), up AS (
+    UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')}), value = coalesce(r.value, l.value)${adopts ? `,\n      ${adopted}` : ''}
     FROM lk r WHERE ${lockedRow} AND ${live('l')} AND ${inTime}
     RETURNING r.n, r.name, r.announce AND l.value IS DISTINCT FROM r.before AS changed, ${returning}
   )
-  SELECT ${answers({ n: 'up.n', done: 'true', ...pick(stateOf('up'), 'remaining', 'value', 'pinned', 'nonce', 'opened') })}, array_agg(up.n),
+  SELECT ${answers({ n: 'up.n', ...pick('up', 'remaining', 'value', 'pinned', 'nonce', 'opened') })}, array_agg(up.n),
     array_agg(to_json(up.name)) FILTER (WHERE up.changed)
   INTO done, met, changed_leases FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
     SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur'), late: `NOT ${inTime}` })}
     INTO others FROM req r LEFT JOIN cur USING (n);
-  END IF;${notify('$12', 'changed_leases')}`,
+  END IF;${notify(adopts ? '$12' : '$10', 'changed_leases')}`,
   )
 }
 
-/**
- * $4 names, $5 holders, $6 tokens or null, $7 nonces or null, $8 channel or null.
- *
- * A release by nonce alone cleans up after a claim that may be about to commit. Its row is locked whatever this snapshot
- * shows in it, and `hit` is then computed from the row as it was locked; a condition in the UPDATE would look at the snapshot
- * first. Where another transaction has the row locked, nothing is certain: `busy`. Where there is no row, one is inserted: that
- * waits for the claim if it is about to insert the same.
- */
+const vacatedNow = `${vacated}, expiry = least(l.expiry, clock_timestamp())`
+
+/** $4 names, $5 holders, $6 tokens, $7 nonces or null, $8 channel or null. */
 function release(tables: Tables): DatabaseFunction {
-  const { lease } = tables
   const requests = operations('$4, $5, $6, $7', 'name, holder, token, nonce')
   const matches = (row: string): string =>
-    `${row}.holder = r.holder AND (r.token IS NULL OR ${row}.token = r.token) AND (r.nonce IS NULL OR ${row}.nonce = r.nonce)`
-  const found = `r.token IS NULL OR ${matches('l')}`
+    `${row}.holder = r.holder AND ${row}.token = r.token AND (r.nonce IS NULL OR ${row}.nonce = r.nonce)`
   return define(
     tables,
     'release',
     ['text[]', 'text[]', 'bigint[]', 'text[]', 'text'],
-    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: found, lock: 'NO KEY UPDATE', read: `(${matches('l')}) AS hit` })}), up AS (
-    UPDATE ${lease} l SET ${vacated}, expiry = least(l.expiry, clock_timestamp())
-    FROM lk r WHERE r.hit AND ${lockedRow} AND ${inTime}
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: matches('l'), lock: 'NO KEY UPDATE' })}), up AS (
+    UPDATE ${tables.lease} l SET ${vacatedNow} FROM lk r WHERE ${lockedRow} AND ${inTime}
     RETURNING r.n, r.name
   )
-  SELECT ${answers({ n: 'up.n', done: 'true' })}, array_agg(up.n), array_agg(to_json(up.name)),
-    (SELECT array_agg(lk.n) FROM lk WHERE NOT coalesce(lk.hit, false))
-  INTO done, met, vacated_leases, locked_rows FROM up;
+  SELECT ${answers({ n: 'up.n' })}, array_agg(up.n), array_agg(to_json(up.name)) INTO done, met, vacated_leases FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
+    SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur'), late: `NOT ${inTime}` })}
+    INTO others FROM req r LEFT JOIN cur USING (n);
+  END IF;${notify('$8', 'vacated_leases')}`,
+  )
+}
+
+/**
+ * $4 names, $5 holders, $6 nonces, $7 channel or null.
+ *
+ * Cleans up after claims that may be about to commit. A row is locked whatever this snapshot shows in it, and `hit` is then
+ * computed from the row as it was locked; a condition in the UPDATE would look at the snapshot first. Where another transaction
+ * has the row locked, nothing is certain: `busy`. Where there is no row, one is inserted: that waits for the claim if it is
+ * about to insert the same.
+ */
+function withdraw(tables: Tables): DatabaseFunction {
+  const { lease } = tables
+  const requests = operations('$4, $5, $6', 'name, holder, nonce')
+  const hit = '(l.holder = r.holder AND l.nonce = r.nonce) AS hit'
+  return define(
+    tables,
+    'withdraw',
+    ['text[]', 'text[]', 'text[]', 'text'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: 'true', lock: 'NO KEY UPDATE', read: hit })}), up AS (
+    UPDATE ${lease} l SET ${vacatedNow} FROM lk r WHERE r.hit AND ${lockedRow} AND ${inTime}
+    RETURNING r.n, r.name
+  )
+  SELECT ${answers({ n: 'up.n' })}, array_agg(up.n), array_agg(to_json(up.name)),
+    (SELECT array_agg(lk.n) FROM lk WHERE lk.hit IS NOT TRUE)
+  INTO done, met, vacated_leases, missed FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ins AS (
       INSERT INTO ${lease} AS l (ns, name, token, expiry)
-      SELECT $1, r.name, ${noTermYet(tables)}, clock_timestamp() FROM req r WHERE r.token IS NULL AND ${noRow} AND ${inTime}
+      SELECT $1, r.name, ${noTermYet(tables)}, clock_timestamp() FROM req r WHERE ${noRow} AND ${inTime}
       ORDER BY r.name COLLATE "C" ON CONFLICT (ns, name) DO NOTHING RETURNING l.name
     )
     SELECT ${answers({
       n: 'r.n',
       done: 'ins.name IS NOT NULL',
       ...stateOf('cur'),
-      mine: matches('cur'),
-      busy: `r.token IS NULL AND r.n <> ALL(coalesce(locked_rows, '{}'))`,
+      busy: `r.n <> ALL(coalesce(missed, '{}'))`,
       late: `NOT ${inTime}`,
     })}
     INTO others FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
-  END IF;${notify('$8', 'vacated_leases')}`,
+  END IF;${notify('$7', 'vacated_leases')}`,
   )
 }
 
@@ -387,7 +419,7 @@ function pin(tables: Tables): DatabaseFunction {
     FROM lk r WHERE ${lockedRow} AND ${inTime}
     RETURNING r.n, l.name, ${returning}
   )
-  SELECT ${answers({ n: 'up.n', done: 'true', ...stateOf('up') })}, array_agg(up.n) INTO done, met FROM up;
+  SELECT ${answers({ n: 'up.n', ...stateOf('up') })}, array_agg(up.n) INTO done, met FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ins AS (
       INSERT INTO ${lease} AS l (ns, name, token, expiry, pins, generations)
@@ -425,7 +457,7 @@ function unpin(tables: Tables): DatabaseFunction {
     FROM lk r WHERE ${lockedRow} AND ${inTime}
     RETURNING r.n, l.name, r.before, ${returning}
   )
-  SELECT ${answers({ n: 'up.n', done: 'true', ...stateOf('up') })}, array_agg(up.n),
+  SELECT ${answers({ n: 'up.n', ...stateOf('up') })}, array_agg(up.n),
     array_agg(to_json(up.name)) FILTER (WHERE up.before IS NOT NULL AND up.holder IS NULL)
   INTO done, met, vacated_leases FROM up;
   IF ${anyUndone} THEN
@@ -437,6 +469,23 @@ function unpin(tables: Tables): DatabaseFunction {
     SELECT ${answers({ n: 'r.n', done: 'ins.name IS NOT NULL', ...stateOf('cur'), late: `NOT ${inTime}` })}
     INTO others FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
   END IF;${notify('$7', 'vacated_leases')}`,
+  )
+}
+
+/**
+ * The leases that are held, of those named: null on a standby, which may be behind. $1 namespace, $2 names. Answers as the
+ * operations do.
+ */
+function read({ prefix, lease }: Tables): DatabaseFunction {
+  const rows = named('$2', lease, live('l'))
+  return defineText(
+    { prefix },
+    'read',
+    ['text', 'text[]'],
+    `BEGIN
+  IF pg_is_in_recovery() THEN RETURN NULL; END IF;
+  RETURN concat('[', ${micros}, ',', (SELECT ${answers({ name: 'l.name', ...stateOf('l') })} FROM ${rows}), ']');
+END`,
   )
 }
 

@@ -23,6 +23,7 @@ import {
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
+  type ClaimOp,
   type Clock,
   type Holding,
   type LeaseChange,
@@ -76,7 +77,8 @@ interface Answer<R> {
 interface OpRow extends Row {
   /** Position of the operation in the statement's arrays, from 1. */
   readonly n: number
-  readonly done: boolean
+  /** Absent: it was done. */
+  readonly done?: boolean
   /** Nothing was done although the snapshot shows the very term that the operation is about. */
   readonly mine?: boolean | null
   /** Another transaction was at the row, and what the snapshot shows is not all that counts. */
@@ -161,19 +163,20 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    const only = ops[0]?.kind
-    if (only !== undefined && ops.every(({ kind }) => kind === only)) return await this.#applyKind(only, ops, call)
+    const only = ops[0] && functionFor(ops[0])
+    if (only !== undefined && ops.every((op) => functionFor(op) === only)) return await this.#applyBy(only, ops, call)
     const verdicts = Array.from<Verdict>({ length: ops.length })
-    const kinds = new Map<Op['kind'], number[]>()
-    for (const [index, { kind }] of ops.entries()) {
-      const indexes = kinds.get(kind)
-      if (indexes === undefined) kinds.set(kind, [index])
+    const groups = new Map<OpFunction, number[]>()
+    for (const [index, op] of ops.entries()) {
+      const name = functionFor(op)
+      const indexes = groups.get(name)
+      if (indexes === undefined) groups.set(name, [index])
       else indexes.push(index)
     }
     await Promise.all(
-      [...kinds].map(async ([kind, indexes]) => {
+      [...groups].map(async ([name, indexes]) => {
         const batch = indexes.map((index) => ops[index] as Op)
-        const answers = await this.#applyKind(kind, batch, call)
+        const answers = await this.#applyBy(name, batch, call)
         indexes.forEach((index, position) => (verdicts[index] = answers[position] as Verdict))
       }),
     )
@@ -185,7 +188,7 @@ export class PostgresSubstrate implements Substrate {
     const channel = announce === true ? this.#channel : null
     try {
       const values = [arrayOf(leases), holder, nonce, durationMs, value ?? null, channel]
-      return anyVerdictOf(leases, await this.#call<AnyRow>('claimAny', values, call))
+      return anyVerdictOf(op, await this.#call<AnyRow>('claimAny', values, call))
     } catch (error) {
       if (!isConflict(error)) throw error
       return { outcome: 'contended', lease: undefined, holdings: new Map() }
@@ -193,8 +196,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
-    const { read, readAll } = this.#statements
-    const text = leases === undefined ? readAll : read
+    const text = leases === undefined ? this.#statements.readAll : this.#functions.read.call
     const { rows, at } = await this.#read<Row & { readonly name: string }>(text, leases, call)
     const holdings = new Map<string, Holding>()
     for (const row of rows) {
@@ -226,12 +228,10 @@ export class PostgresSubstrate implements Substrate {
     await this.#hints?.close()
   }
 
-  /** One call for operations of one kind. Never rejects. */
-  async #applyKind(kind: Op['kind'], ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+  /** One call for operations of one function. Never rejects. */
+  async #applyBy(name: OpFunction, ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const verdicts = Array.from<Verdict>({ length: ops.length })
     try {
-      const inLine = kind === 'claim' && ops.some((op) => 'place' in op && op.place !== undefined)
-      const name = inLine ? 'claimInLine' : kind
       const { rows, at } = await this.#call<OpRow>(name, this.#values(name, ops), call)
       for (const row of rows) verdicts[row.n - 1] = verdictOf(ops[row.n - 1] as Op, row, at)
     } catch (error) {
@@ -265,9 +265,9 @@ export class PostgresSubstrate implements Substrate {
   async #read<R>(text: string, leases: readonly string[] | undefined, call: Call): Promise<Answer<R>> {
     const namespace = this.#namespace
     const values = leases === undefined ? [namespace] : [namespace, arrayOf(leases)]
-    const [row] = (await this.#query(text, values, call)) as { standby: boolean; answer: string }[]
+    const [row] = (await this.#query(text, values, call)) as { answer: string | null }[]
     // A standby may be behind: it would call a lease held that another holds by now.
-    if (row?.standby !== false) throw isStandby()
+    if (typeof row?.answer !== 'string') throw isStandby()
     return answerIn<R>(row.answer, call)
   }
 
@@ -287,7 +287,15 @@ const isStandby = (): Error => new Error('the server is a standby: connect to th
 const microsOf = (milliseconds: number | undefined): number | null =>
   milliseconds === undefined ? null : Math.floor(milliseconds * 1000)
 
-type OpFunction = Op['kind'] | 'claimInLine'
+type OpFunction = Exclude<keyof Functions, 'claimAny' | 'read' | 'guard'>
+
+/** Rare kinds have functions of their own, so that the others stay fast. */
+function functionFor(op: Op): OpFunction {
+  if (op.kind === 'claim') return op.place === undefined ? 'claim' : 'claimInLine'
+  if (op.kind === 'extend') return op.adoption === undefined ? 'extend' : 'adopt'
+  if (op.kind === 'release') return op.fencingToken === undefined ? 'withdraw' : 'release'
+  return op.kind
+}
 
 /** A field of an operation as a parameter. */
 type Field = (op: Op) => string | number | bigint | boolean | undefined
@@ -302,6 +310,7 @@ const adoptionOf =
     op.kind === 'extend' ? op.adoption?.[name] : undefined
 
 const claimFields = ['lease', 'holder', 'nonce', 'durationMs', 'value', 'announce']
+const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs', 'value', 'announce']
 const pinFields = ['lease', 'entity', 'generation']
 
 /** Which fields of an operation its function takes, and whether the channel follows. */
@@ -310,15 +319,10 @@ const parameters: Readonly<
 > = {
   claim: { fields: claimFields, announces: true },
   claimInLine: { fields: [...claimFields, 'place'], announces: true },
-  extend: {
-    fields: [
-      ...['lease', 'holder', 'fencingToken', 'durationMs', 'value', 'announce'],
-      adoptionOf('from'),
-      adoptionOf('nonce'),
-    ],
-    announces: true,
-  },
+  extend: { fields: extendFields, announces: true },
+  adopt: { fields: [...extendFields, adoptionOf('from'), adoptionOf('nonce')], announces: true },
   release: { fields: ['lease', 'holder', 'fencingToken', 'nonce'], announces: true },
+  withdraw: { fields: ['lease', 'holder', 'nonce'], announces: true },
   expire: { fields: ['lease'], announces: true },
   pin: { fields: pinFields, announces: false },
   unpin: { fields: pinFields, announces: true },
@@ -347,12 +351,12 @@ function rowsOf(columns: Columns): unknown[] {
 }
 
 function verdictOf(op: Op, row: OpRow, at: number): Verdict {
-  if (row.done) {
+  if (row.done !== false) {
     switch (op.kind) {
       case 'claim':
-        return granted(holdingOf({ ...op, ...row }, at))
+        return granted(claimed(op, row, at))
       case 'extend':
-        return granted(holdingOf({ token: String(op.fencingToken), holder: op.holder, ...row }, at))
+        return granted(holdingOf({ ...row, holder: op.holder, token: String(op.fencingToken) }, at))
       case 'pin':
       case 'unpin':
         return granted(isLive(row) ? holdingOf(row, at) : undefined)
@@ -384,21 +388,27 @@ function lineOf({ place, served }: OpRow): Verdict['line'] {
   return typeof place === 'number' && typeof served === 'number' ? { place, served } : undefined
 }
 
-function anyVerdictOf(leases: readonly string[], { rows, at }: Answer<AnyRow>): AnyVerdict {
+function anyVerdictOf(op: ClaimAnyOp, { rows, at }: Answer<AnyRow>): AnyVerdict {
   const holdings = new Map<string, Holding>()
   let outcome: AnyVerdict['outcome'] = rows.every(isLive) ? 'refused' : 'contended'
   if (rows.some((row) => row.late === true)) outcome = 'late'
   let lease: string | undefined
   for (const row of rows) {
-    const name = leases[row.n - 1] as string
-    const holding = isLive(row) ? holdingOf(row, at) : undefined
+    const done = row.done !== false
+    const name = op.leases[row.n - 1] as string
+    const holding = done ? claimed(op, row, at) : isLive(row) ? holdingOf(row, at) : undefined
     if (holding !== undefined) holdings.set(name, holding)
-    if (row.done) outcome = 'granted'
+    if (done) outcome = 'granted'
     else if (row.mine !== true || row.late === true) continue
     else outcome = row.replay === true ? 'contended' : 'refused'
     if (outcome !== 'contended') lease = name
   }
   return { outcome, lease, holdings }
+}
+
+/** The term that this claim has opened, now or earlier. */
+function claimed({ holder, nonce, value }: ClaimOp | ClaimAnyOp, row: OpRow, at: number): Holding | undefined {
+  return holdingOf({ ...row, holder, nonce, value: row.value ?? value ?? null }, at)
 }
 
 function isLive({ holder, remaining, pinned }: Row): boolean {
