@@ -56,7 +56,7 @@ import {
   type DatabaseFunction,
 } from './function-text.ts'
 import type { Tables } from './schema.ts'
-import { answers, lapsed, live, micros, named, remainingOf, stateOf } from './sql.ts'
+import { answers, lapsed, live, micros, pinsOf, remainingOf, stateOf } from './sql.ts'
 
 /** All functions over these tables. */
 export interface Functions {
@@ -74,6 +74,7 @@ export interface Functions {
   readonly pin: DatabaseFunction
   readonly unpin: DatabaseFunction
   readonly read: DatabaseFunction
+  readonly pinned: DatabaseFunction
   readonly guard: DatabaseFunction
 }
 
@@ -89,7 +90,9 @@ export function functionsOf(tables: Tables): Functions {
     expire: expire(tables),
     pin: pin(tables),
     unpin: unpin(tables),
-    read: read(tables),
+    read: reading(tables, 'read', stateOf('l'), live('l')),
+    // Not `<>`: the planner would scan all pinned leases of the namespace, by their index, for each name.
+    pinned: reading(tables, 'pinned', pinsOf('l'), 'cardinality(l.pins) > 0'),
     guard: guard(tables),
   }
 }
@@ -473,18 +476,26 @@ function unpin(tables: Tables): DatabaseFunction {
 }
 
 /**
- * The leases that are held, of those named: null on a standby, which may be behind. $1 namespace, $2 names. Answers as the
- * operations do.
+ * What is known of those of the named leases that meet the condition; null on a standby, which may be behind. $1 namespace,
+ * $2 names. Answers as the operations do.
  */
-function read({ prefix, lease }: Tables): DatabaseFunction {
-  const rows = named('$2', lease, live('l'))
+function reading(
+  { prefix, lease }: Tables,
+  name: string,
+  fields: Readonly<Record<string, string>>,
+  condition: string,
+): DatabaseFunction {
   return defineText(
     { prefix },
-    'read',
+    name,
     ['text', 'text[]'],
     `BEGIN
   IF pg_is_in_recovery() THEN RETURN NULL; END IF;
-  RETURN concat('[', ${micros}, ',', (SELECT ${answers({ name: 'l.name', ...stateOf('l') })} FROM ${rows}), ']');
+  RETURN concat('[', ${micros}, ',', (
+    SELECT ${answers({ name: 'l.name', ...fields })} FROM unnest($2) AS r(name) CROSS JOIN LATERAL (
+      SELECT l.* FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
+    ) l
+  ), ']');
 END`,
   )
 }

@@ -47,9 +47,6 @@ CREATE TABLE IF NOT EXISTS ${lease} (
   PRIMARY KEY (ns, name)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
--- No index on anything that a renewal writes: renewals then stay within their page (HOT).
-CREATE INDEX IF NOT EXISTS ${quoteIdentifier(`${table}_pinned`)} ON ${lease} (ns) WHERE pins <> '{}';
-
 CREATE TABLE IF NOT EXISTS ${floor} (
   ns text COLLATE "C" PRIMARY KEY,
   token bigint NOT NULL               -- no lease unknown to the other table ever had a higher one
@@ -66,7 +63,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS ${line} (
 ) WITH (fillfactor = 50);
 
 CREATE TABLE IF NOT EXISTS ${layout} (version int NOT NULL);
-${upgrade(tables)}
+${upgrade(tables, table)}
 
 -- Never replaced, and never dropped here: another text is another name, and older versions may still be running.
 ${Object.values(functionsOf(tables))
@@ -89,10 +86,11 @@ END`
 }
 
 /**
- * Writes down the layout, and adds the columns that an earlier one did not have. That locks the table for a moment. Those who
- * come meanwhile queue behind it while it waits for transactions in progress, so it waits for half a second at a time.
+ * Writes down the layout, and adds what an earlier one did not have. That locks the table for a moment. Others queue behind
+ * the lock while it waits for transactions in progress, so it waits for half a second at a time. Where the layout is known, no
+ * statement of the migration locks the table.
  */
-function upgrade({ lease, layout }: Tables): string {
+function upgrade({ lease, layout }: Tables, table: string): string {
   const body = `DECLARE
   found int := (SELECT max(version) FROM ${layout});
   patience text := current_setting('lock_timeout');
@@ -106,6 +104,8 @@ BEGIN
       BEGIN
         ALTER TABLE ${lease} ADD COLUMN IF NOT EXISTS opened bigint, ADD COLUMN IF NOT EXISTS opener text,
           ADD COLUMN IF NOT EXISTS generations jsonb, ADD COLUMN IF NOT EXISTS unpinned bigint;
+        -- No index on anything that a renewal writes: renewals then stay within their page (HOT).
+        CREATE INDEX IF NOT EXISTS ${quoteIdentifier(`${table}_pinned`)} ON ${lease} (ns) WHERE pins <> '{}';
         EXIT;
       EXCEPTION WHEN lock_not_available THEN
         IF attempt = ${UPGRADE_ATTEMPTS} THEN RAISE; END IF;

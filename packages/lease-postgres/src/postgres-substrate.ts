@@ -207,8 +207,8 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
-    const { pinned, pinnedAll } = this.#statements
-    const { rows } = await this.#read<PinRow>(leases === undefined ? pinnedAll : pinned, leases, call)
+    const text = leases === undefined ? this.#statements.pinnedAll : this.#functions.pinned.call
+    const { rows } = await this.#read<PinRow>(text, leases, call)
     // A pin that was set by an earlier release has no generation.
     const pinsOf = ({ pins, generations }: PinRow): Pins =>
       new Map(pins.toSorted().map((entity) => [entity, generations?.[entity]?.[0] ?? '']))
@@ -287,7 +287,7 @@ const isStandby = (): Error => new Error('the server is a standby: connect to th
 const microsOf = (milliseconds: number | undefined): number | null =>
   milliseconds === undefined ? null : Math.floor(milliseconds * 1000)
 
-type OpFunction = Exclude<keyof Functions, 'claimAny' | 'read' | 'guard'>
+type OpFunction = Exclude<keyof Functions, 'claimAny' | 'read' | 'pinned' | 'guard'>
 
 /** Rare kinds have functions of their own, so that the others stay fast. */
 function functionFor(op: Op): OpFunction {

@@ -8,7 +8,6 @@ import { quoteLiteral, type Tables } from './schema.ts'
 export interface Statements {
   readonly time: string
   readonly readAll: string
-  readonly pinned: string
   readonly pinnedAll: string
   readonly inspect: string
 }
@@ -17,7 +16,6 @@ export function statements(tables: Tables): Statements {
   return {
     time: timeSql(tables),
     readAll: readAllSql(tables),
-    pinned: pinnedSql(tables),
     pinnedAll: pinnedAllSql(tables),
     inspect: inspectSql(tables),
   }
@@ -39,26 +37,13 @@ function timeSql({ layout }: Tables): string {
 
 /** $1 namespace. */
 function readAllSql({ lease }: Tables): string {
-  return readingSql({ name: 'l.name', ...stateOf('l') }, `${lease} l WHERE l.ns = $1 AND ${live('l')}`)
-}
-
-/** $1 namespace, $2 names. */
-function pinnedSql({ lease }: Tables): string {
-  return readingSql(pinFields, named('$2', lease, "l.pins <> '{}'"))
+  return readingSql(stateOf('l'), `${lease} l WHERE l.ns = $1 AND ${live('l')}`)
 }
 
 /** $1 namespace. */
 function pinnedAllSql({ lease }: Tables): string {
-  return readingSql(pinFields, `${lease} l WHERE l.ns = $1 AND l.pins <> '{}'`)
+  return readingSql(pinsOf('l'), `${lease} l WHERE l.ns = $1 AND l.pins <> '{}'`)
 }
-
-const pinFields = { name: 'l.name', pins: 'to_json(l.pins)', generations: 'l.generations' }
-
-/** The rows `l` of these names. */
-export const named = (names: string, lease: string, condition: string): string =>
-  `unnest(${names}::text[]) AS r(name) CROSS JOIN LATERAL (
-  SELECT l.* FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
-) l`
 
 /** The answers, one array for each of their fields: an object for each takes far longer. */
 export const answers = (fields: Readonly<Record<string, string>>): string => {
@@ -77,11 +62,15 @@ export const stateOf = (row: string) => ({
   opened: `${row}.opened`,
 })
 
+/** The pins of a lease, by its row. */
+export const pinsOf = (row: string) => ({ pins: `to_json(${row}.pins)`, generations: `${row}.generations` })
+
 export const remainingOf = (expiry: string): string => `date_part('epoch', ${expiry} - clock_timestamp()) * 1000`
 
-/** Answers as `read` of the functions does. */
+/** Answers as the functions that read do. */
 const readingSql = (fields: Readonly<Record<string, string>>, rows: string): string =>
-  `SELECT CASE WHEN NOT pg_is_in_recovery() THEN concat('[', ${micros}, ',', ${answers(fields)}, ']') END AS answer FROM ${rows}`
+  `SELECT CASE WHEN NOT pg_is_in_recovery() THEN concat('[', ${micros}, ',', ${answers({ name: 'l.name', ...fields })}, ']') END AS answer
+FROM ${rows}`
 
 function inspectSql({ lease }: Tables): string {
   return `SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
