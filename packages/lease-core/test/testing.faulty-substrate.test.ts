@@ -9,12 +9,21 @@ function claim(lease: string, holder = 'a'): ClaimOp {
   return { kind: 'claim', lease, holder, durationMs: 10_000, nonce, value: undefined, lapsed: undefined }
 }
 
+const timeless: Call = {
+  signal: new AbortController().signal,
+  timeoutMs: 1000,
+  client: 'c',
+  epoch: 0,
+  sentMs: undefined,
+  notAfterMs: undefined,
+}
+
 class Bench {
   readonly clock = new TestClock()
   readonly store = new MemoryStore({ clock: this.clock })
   readonly faulty: FaultySubstrate
   readonly abort = new AbortController()
-  readonly call: Call = { signal: this.abort.signal, timeoutMs: 1000 }
+  readonly call: Call = { ...timeless, signal: this.abort.signal }
 
   constructor(options: FaultySubstrateOptions = {}) {
     this.faulty = new FaultySubstrate(new MemorySubstrate({ store: this.store }), { clock: this.clock, ...options })
@@ -27,7 +36,7 @@ class Bench {
   /** What the store itself knows, whatever is broken on the way to it. */
   async stored(): Promise<string[]> {
     const behind = new MemorySubstrate({ store: this.store })
-    return [...(await behind.read(undefined, { signal: new AbortController().signal, timeoutMs: 1 })).keys()]
+    return [...(await behind.read(undefined, timeless)).keys()]
   }
 
   /** The verdicts' outcomes, or the name of what was thrown. */
@@ -45,7 +54,7 @@ describe('FaultySubstrate: round trips', () => {
     const bench = new Bench()
     expect(await bench.outcome(claim('x'), claim('y'))).to.equal('granted,granted')
     expect([...(await bench.faulty.read(['x'], bench.call)).keys()]).to.deep.equal(['x'])
-    await bench.outcome({ kind: 'pin', lease: 'x', entity: 'e' })
+    await bench.outcome({ kind: 'pin', lease: 'x', entity: 'e', generation: 'g' })
     expect([...(await bench.faulty.pinned(bench.call)).keys()]).to.deep.equal(['x'])
     expect(bench.faulty.limits).to.deep.equal(new MemorySubstrate().limits)
   })

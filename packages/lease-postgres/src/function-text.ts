@@ -1,6 +1,8 @@
 /** What the functions of the database are made of (functions.ts): their frame, and the parts that several have in common. */
 import { createHash } from 'node:crypto'
+import { LONGEST_DEADLINE_MS } from 'lease-core'
 import type { Tables } from './schema.ts'
+import { answers, live, micros, stateOf } from './sql.ts'
 
 /** A function of the database. */
 export interface DatabaseFunction {
@@ -10,7 +12,7 @@ export interface DatabaseFunction {
   readonly definition: string
   /** An expression that calls it with these parameters. */
   readonly with: (parameters: readonly string[]) => string
-  /** The statement that calls it. The answer is one row of one column, `answer`: of operations, a list of `Columns` in JSON. */
+  /** The statement that calls it. Its answer is one row of one column, `answer`. */
   readonly call: string
 }
 
@@ -22,27 +24,43 @@ export interface DatabaseFunction {
 const settings = `SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off`
 
+/** How far the server's clock may have been set back before what is remembered does not count. */
+const SET_BACK_MICROS = 1_000_000
+
+/**
+ * The function of an operation. Its first parameters are $1 the namespace, $2 the microseconds that the server's clock
+ * showed at least when the request was sent, and $3 those after which nothing may be done; either may be null.
+ *
+ * It answers a list in JSON: the microseconds of the server's clock after its decisions, and the answers to the operations
+ * as `Columns` (postgres-substrate.ts).
+ */
 export function define(tables: Tables, name: string, parameters: readonly string[], lines: string): DatabaseFunction {
   return defineText(
     tables,
     name,
-    parameters,
+    ['text', 'bigint', 'bigint', ...parameters],
     `DECLARE
-  met bigint[];   -- the operations that the first statement has done
-  done json;      -- its answers
-  others json;    -- the answers to the other operations
-  gone json[];    -- what is to be told of: vacated,
-  news json[];    -- held by another or with another value,
-  passed json[];  -- taken by one who stood in line
+  asked bigint := ${micros};
+  deadline timestamptz := coalesce(timestamptz 'epoch' + $3 * interval '1 microsecond', 'infinity');
+  met bigint[];           -- the operations that the first statement has done
+  done json;              -- its answers
+  others json;            -- the answers to the other operations
+  replayed boolean;       -- some of these are claims whose term stands
+  confirmed json;         -- the answers to these, which count instead
+  missed bigint[];        -- the operations whose row the first statement has locked in vain
+  overdue_rows text[];    -- leases whose new row had to wait, until after the deadline
+  vacated_leases json[];  -- the notifications: vacated,
+  changed_leases json[];  -- held by another or with another value,
+  served_places json[];   -- taken by a waiter that stood in line
 BEGIN
 ${lines}
-  RETURN concat('[', concat_ws(',', done, others), ']');
+  RETURN concat('[', concat_ws(',', ${micros}, done, others, confirmed), ']');
 END`,
   )
 }
 
 export function defineText(
-  { prefix }: Tables,
+  { prefix }: Pick<Tables, 'prefix'>,
   name: string,
   parameters: readonly string[],
   body: string,
@@ -62,14 +80,39 @@ export function defineText(
   }
 }
 
-export const granted = `clock_timestamp() + r.ms * interval '1 millisecond'`
-export const micros = `floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
-export const vacated = `holder = NULL, nonce = NULL, value = NULL`
-export const returning = 'l.holder, l.token, l.expiry, l.value, l.pins'
+/** The deadline has not passed. Evaluated row by row, where the row is locked already. */
+export const inTime = 'clock_timestamp() <= deadline'
+export const expiryOf = (milliseconds: string): string =>
+  `clock_timestamp() + ${milliseconds} * interval '1 millisecond'`
+/** The nonce stays: the row remembers who opened the latest term. */
+export const vacated = `holder = NULL, value = NULL`
+export const returning = 'l.holder, l.token, l.expiry, l.value, l.pins, l.nonce, l.opened'
 
-/** A token for a row that is not there: above the server's clock of all earlier rows, and above the floor. */
+/** The term that begins in the row `l`: when, and its fencing token. */
+export const newTerm = `token = greatest(l.token + 1, asked), opened = CASE WHEN asked <= l.token THEN asked END, opener = NULL`
+/** The fencing token of the first term in a row that is not there: above all of earlier rows of this lease. */
 export const firstToken = ({ floor }: Tables): string =>
-  `greatest(${micros}, (SELECT f.token + 1 FROM ${floor} f WHERE f.ns = $1))`
+  `greatest(asked, (SELECT f.token + 1 FROM ${floor} f WHERE f.ns = $1))`
+/** The token of a row without a term. */
+export const noTermYet = ({ floor }: Tables): string =>
+  `coalesce((SELECT f.token FROM ${floor} f WHERE f.ns = $1), 0)`
+
+/** When the latest term of the row was opened, in microseconds. */
+export const openedOf = (row: string): string => `coalesce(${row}.opened, ${row}.token)`
+
+/**
+ * The request was sent before these microseconds, at which it was overtaken. That is remembered for as long as a request may be
+ * late; it does not count where the clock was set back since, or the lease could not be claimed for as long.
+ */
+export const overtaken = (at: string): string =>
+  `$2 < ${at} AND ${at} BETWEEN ${micros} - ${LONGEST_DEADLINE_MS * 1000} AND ${micros} + ${SET_BACK_MICROS}`
+
+/** This nonce opened the latest term of the row. */
+export const openedBy = (row: string, nonce: string): string => `(${row}.nonce = ${nonce} OR ${row}.opener = ${nonce})`
+
+/** A claim with this nonce must not open a term in the row. Never null. */
+export const tooLate = (row: string, nonce: string): string =>
+  `coalesce(${openedBy(row, nonce)} OR ${overtaken(openedOf(row))}, false)`
 
 /** The operations: one row each, from arrays. `ns` is there for `lockedRow`. */
 export const operations = (arrays: string, columns: string): string =>
@@ -78,15 +121,26 @@ export const inOrder = 'ORDER BY t.name COLLATE "C"'
 
 /** The operations that the first statement left undone. */
 export const undone = 't.n NOT IN (SELECT unnest(met))'
-export const anyUndone = 'met IS NULL OR cardinality(met) < cardinality($2)'
+export const anyUndone = 'met IS NULL OR cardinality(met) < cardinality($4)'
 
-/** The rows that meet the condition, locked one by one in the order of the operations in `from`. */
-export const locked = ({ lease }: Tables, from: string, condition: string, lock: string, columns = ''): string =>
-  `lk AS MATERIALIZED (
-    SELECT r.*${columns === '' ? '' : ', l.*'} FROM ${from} r CROSS JOIN LATERAL (
-      SELECT ${columns} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND (${condition}) ${lock}
-    ) l
-  )`
+/** Which rows to lock, and what to know of them. */
+export interface Locking {
+  /** The operations `r`, in the order in which their rows are to be locked. */
+  readonly from: string
+  /** Of the operation `r` and its row `l`. */
+  readonly where: string
+  readonly lock: 'UPDATE' | 'NO KEY UPDATE'
+  /** @default all of the operation */
+  readonly keep?: string
+  /** Columns of the row as it was locked, which the snapshot may show otherwise. @default none */
+  readonly read?: string
+}
+
+/** Selects the rows that meet the condition and that nobody else has locked, and locks them one by one. */
+export const locked = ({ lease }: Tables, { from, where, lock, keep = 'r.*', read }: Locking): string =>
+  `SELECT ${keep}${read === undefined ? '' : ', l.*'} FROM ${from} r CROSS JOIN LATERAL (
+      SELECT ${read ?? ''} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND (${where}) FOR ${lock} SKIP LOCKED
+    ) l`
 
 /**
  * Joins the row to `lk r`. Written with `=`, the planner could as well read the whole namespace and sort or hash it, and
@@ -94,52 +148,60 @@ export const locked = ({ lease }: Tables, from: string, condition: string, lock:
  */
 export const lockedRow = '(l.ns, l.name) >= (r.ns, r.name) AND (l.ns, l.name) <= (r.ns, r.name)'
 
-/** What a refusal tells: the row as this statement's snapshot has it. OFFSET 0 keeps the planner from joining otherwise. */
+/** `cur`: the rows as this statement's snapshot has them. OFFSET 0 keeps the planner from joining otherwise. */
 export const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
     SELECT r.n, l.* FROM req r CROSS JOIN LATERAL (
-      SELECT ${returning}, l.nonce FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name OFFSET 0
+      SELECT ${returning}, l.opener, l.generations, l.unpinned FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name OFFSET 0
     ) l
   )`
 
-/** The answers (`OpRow` in postgres-substrate.ts), one array for each of their fields: an object for each takes far longer. */
-export const answers = (fields: Readonly<Record<string, string>>): string => {
-  const columns = Object.entries(fields).map(([name, value]) => `'${name}', array_agg(${value})`)
-  return `json_build_object(${columns.join(', ')})`
+/** Of the operations `r` that a statement has found undone: nobody has a row for it. */
+export const noRow = 'NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n)'
+
+/**
+ * Confirms the terms that these claims opened earlier, where a statement has seen some. Each is locked, so that the answer is
+ * as durable as the first one: the COMMIT waits for whatever that of the claim has to wait for.
+ */
+export const confirmed = (tables: Tables, from: string, { holder, nonce }: Claimer): string => `
+  IF replayed THEN
+    WITH lk AS MATERIALIZED (${locked(tables, {
+      from,
+      where: `l.holder = ${holder} AND l.nonce = ${nonce} AND ${live('l')} AND ${inTime}`,
+      lock: 'NO KEY UPDATE',
+      keep: 'r.n',
+      read: returning,
+    })})
+    SELECT ${answers({ n: 'lk.n', ...stateOf('lk') })} INTO confirmed FROM lk;
+  END IF;`
+
+/** What a claim calls its holder and its nonce. */
+export interface Claimer {
+  readonly holder: string
+  readonly nonce: string
 }
 
-/** How each list is told, in the words of listener.ts. */
+/** The payload of each kind of notification, as `changesIn` of lease-core reads it. */
 const payloads = {
-  gone: (list: string): string => list,
-  news: (list: string): string => `json_build_object('changed', ${list})`,
-  passed: (list: string): string => `json_build_object('taken', ${list})`,
+  vacated_leases: (list: string): string => list,
+  changed_leases: (list: string): string => `json_build_object('changed', ${list})`,
+  served_places: (list: string): string => `json_build_object('taken', ${list})`,
 }
 
-/** Tells of what is in the list. The server takes less than 8000 bytes at once; one name is at most 513 in JSON. */
-export const tell = (channel: string, list: keyof typeof payloads): string => {
+/** Notifies of what is in the list. The server takes less than 8000 bytes at once; one name is at most 513 in JSON. */
+export const notify = (channel: string, list: keyof typeof payloads): string => {
   const payload = payloads[list]
   return `
   IF ${channel} IS NOT NULL AND cardinality(${list}) > 0 THEN
     IF octet_length(to_json(${list})::text) < 7000 THEN
       PERFORM pg_notify(${channel}, ${payload(`to_json(${list})`)}::text);
     ELSE
-      PERFORM pg_notify(${channel}, ${payload('json_agg(part.told)')}::text) FROM (
-        SELECT told, sum(octet_length(told::text) + 2) OVER (ROWS UNBOUNDED PRECEDING) / 6000 AS nth FROM unnest(${list}) AS told
+      PERFORM pg_notify(${channel}, ${payload('json_agg(part.entry)')}::text) FROM (
+        SELECT entry, sum(octet_length(entry::text) + 2) OVER (ROWS UNBOUNDED PRECEDING) / 6000 AS nth FROM unnest(${list}) AS entry
       ) part GROUP BY part.nth;
     END IF;
   END IF;`
 }
 
-/** What is known of a lease: from the row `first` if there is one, else from `second`. */
-export const stateOf = (first: string, second?: string): Readonly<Record<string, string>> => {
-  const column = (name: string): string =>
-    second === undefined
-      ? `${first}.${name}`
-      : `CASE WHEN ${first}.name IS NULL THEN ${second}.${name} ELSE ${first}.${name} END`
-  return {
-    holder: column('holder'),
-    token: `(${column('token')})::text`,
-    remaining: `date_part('epoch', ${column('expiry')} - clock_timestamp()) * 1000`,
-    value: column('value'),
-    pinned: `${column('pins')} <> '{}'`,
-  }
-}
+/** The fields of the state that the operation does not tell, where it was done. */
+export const pick = (row: string, ...fields: readonly (keyof ReturnType<typeof stateOf>)[]): Record<string, string> =>
+  Object.fromEntries(fields.map((field) => [field, stateOf(row)[field]]))

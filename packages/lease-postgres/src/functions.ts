@@ -8,17 +8,20 @@
  * - *`clock_timestamp()`, never `now()`*, which stands still in a transaction: a lease would be granted partly used.
  * - *Takeover locks with FOR UPDATE first* (claim, expire, collect). A guard holds FOR KEY SHARE until its transaction
  *   ends; a plain UPDATE would pass it, and a guard with an older snapshot would still say yes to a displaced holder.
- * - *Whoever takes over never waits* (SKIP LOCKED): a row locked by a guard or a rival makes `contended`, and one
- *   guarded lease does not delay the rest of the batch.
- * - *Extension, release and pins wait*, and lock FOR NO KEY UPDATE, which passes guards. Rivals lock a row only for
- *   the length of a call; a release that skipped would be lost. Locks are taken in the order of names, so that
- *   overlapping batches do not deadlock.
+ *   Everything else locks FOR NO KEY UPDATE, which passes guards.
+ * - *No operation waits for a row* (SKIP LOCKED): a row that a guard, a rival or a stranger has locked makes `contended`, and
+ *   does not delay the rest of the batch. Locks are taken in the order of names.
+ * - *A new row may have to wait*, for a transaction that is about to commit one for the same lease. Only the insertion can
+ *   find that out.
+ * - *The deadline is compared in the statement that writes*, where the row is locked (`inTime`). A row that was inserted
+ *   after a wait is compared again, and removed if the deadline has passed.
+ * - *A row remembers its latest term* after its end: the nonce that opened it, and when it was opened. A claim that is older
+ *   opens no term (`tooLate`). So it is with the latest `unpin`, and with pins.
  * - *Vacating by a plain UPDATE is safe*: it is the next claim that must get past the guards.
- * - *What is expected comes first*: claim, extend and release begin with a statement that does just that. Only when it
- *   left an operation undone, a second one looks at the leases of those, and a claim creates the rows that are missing.
- * - *All that is told of a lease comes from one statement*, and is a state that was true. The second one has a snapshot
- *   of its own: where it shows nothing that would have kept the first one from its work, somebody was at the row in
- *   between, and that is `contended`.
+ * - *What is expected comes first*: claim, extend, release and pin begin with a statement that does just that. Only when it
+ *   left an operation undone, a second one looks at the leases of those, and creates the rows that are missing.
+ * - *The state in an answer comes from one statement*, and was true. The second statement has a snapshot of its own: where it
+ *   shows nothing that would have kept the first one from its work, somebody was at the row in between: `contended`.
  * - *Rows are looked up one by one by their key* (LATERAL, and joins that the planner thinks small), also by a plan that
  *   was made when the table was. It would rather scan the namespace as long as the table has never been analyzed.
  *
@@ -26,39 +29,52 @@
  * the pins and the claim all look at, and lock, this one row.
  */
 import {
-  answers,
   anyUndone,
+  confirmed,
   current,
   define,
   defineText,
+  expiryOf,
   firstToken,
-  granted,
   inOrder,
+  inTime,
   locked,
   lockedRow,
-  micros,
+  newTerm,
+  noRow,
+  noTermYet,
+  notify,
+  openedBy,
   operations,
+  overtaken,
+  pick,
   returning,
-  stateOf,
-  tell,
+  tooLate,
   undone,
   vacated,
+  type Claimer,
   type DatabaseFunction,
 } from './function-text.ts'
 import type { Tables } from './schema.ts'
-import { lapsed, live } from './sql.ts'
+import { answers, lapsed, live, micros, pinsOf, remainingOf, stateOf } from './sql.ts'
 
 /** All functions over these tables. */
 export interface Functions {
   readonly claim: DatabaseFunction
-  /** For those who wait, and stand in line meanwhile. */
+  /** For claimers that stand in line. */
   readonly claimInLine: DatabaseFunction
   readonly claimAny: DatabaseFunction
   readonly extend: DatabaseFunction
+  /** For extensions that adopt. */
+  readonly adopt: DatabaseFunction
   readonly release: DatabaseFunction
+  /** For releases that name no fencing token. */
+  readonly withdraw: DatabaseFunction
   readonly expire: DatabaseFunction
   readonly pin: DatabaseFunction
   readonly unpin: DatabaseFunction
+  readonly read: DatabaseFunction
+  readonly pinned: DatabaseFunction
   readonly guard: DatabaseFunction
 }
 
@@ -67,99 +83,125 @@ export function functionsOf(tables: Tables): Functions {
     claim: claim(tables),
     claimInLine: claimInLine(tables),
     claimAny: claimAny(tables),
-    extend: extend(tables),
+    extend: extend(tables, { adopts: false }),
+    adopt: extend(tables, { adopts: true }),
     release: release(tables),
+    withdraw: withdraw(tables),
     expire: expire(tables),
     pin: pin(tables),
     unpin: unpin(tables),
+    read: reading(tables, 'read', stateOf('l'), live('l')),
+    // Not `<>`: the planner would scan all pinned leases of the namespace, by their index, for each name.
+    pinned: reading(tables, 'pinned', pinsOf('l'), 'cardinality(l.pins) > 0'),
     guard: guard(tables),
   }
 }
 
-const claimArrays = '$2, $3, $4, $5, $6, $7'
+const claimArrays = '$4, $5, $6, $7, $8, $9'
 const claimColumns = 'name, holder, nonce, ms, value, announce'
-const claimParameters = ['text', 'text[]', 'text[]', 'text[]', 'float8[]', 'text[]', 'boolean[]']
+const claimParameters = ['text[]', 'text[]', 'text[]', 'float8[]', 'text[]', 'boolean[]']
+
+const vacant = (row: string): string => `(${row}.holder IS NULL OR ${lapsed(row)})`
 
 /** Opens a term on each lease of `lk`: `up`. */
 const takenOver = ({ lease }: Tables, columns: string): string => `up AS (
-    UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${granted},
-      token = greatest(l.token + 1, ${micros})
-    FROM lk r WHERE ${lockedRow}
-    RETURNING ${columns}, ${returning}
+    UPDATE ${lease} l SET holder = r.holder, nonce = r.nonce, value = r.value, expiry = ${expiryOf('r.ms')}, ${newTerm}
+    FROM lk r WHERE ${lockedRow} AND ${inTime}
+    RETURNING ${columns}, l.token, l.expiry, l.pins
   )`
+
+/** The answers to the claims that `up` has granted. */
+const grants = answers({ n: 'up.n', ...pick('up', 'token', 'remaining', 'pinned') })
 
 /** Opens a term on each lease of `req` that has no row yet and meets the condition: `ins`. Needs `cur`. */
 const inserted = (tables: Tables, condition: string): string => `ins AS (
     INSERT INTO ${tables.lease} AS l (ns, name, holder, nonce, value, expiry, token)
-    SELECT $1, r.name, r.holder, r.nonce, r.value, ${granted}, ${firstToken(tables)}
-    FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n) AND ${condition} ORDER BY r.name COLLATE "C"
+    SELECT $1, r.name, r.holder, r.nonce, r.value, ${expiryOf('r.ms')}, ${firstToken(tables)}
+    FROM req r WHERE ${noRow} AND ${condition} AND ${inTime} ORDER BY r.name COLLATE "C"
     ON CONFLICT (ns, name) DO NOTHING
-    RETURNING l.name, ${returning}
+    RETURNING l.name, l.token, l.expiry, ${inTime} AS in_time
   )`
 
-/** Of claims that `ins` may have granted. A replay (same holder and nonce) needs no write: its term is no shorter than asked. */
-const inserts = {
+/** Removes the rows in which a claim or pin took effect too late, as if they had never been. */
+const withoutOverdue = ({ lease }: Tables): string => `
+  IF overdue_rows IS NOT NULL THEN
+    DELETE FROM ${lease} l WHERE l.ns = $1 AND l.name = ANY(overdue_rows);
+  END IF;`
+const overdue = (row: string): string => `array_agg(${row}.name) FILTER (WHERE NOT ${row}.in_time)`
+
+/** Of claims that the second statement has worked on: `req r`, what it has `won`, and `cur`. */
+const wonOr = (won: string, { holder, nonce }: Claimer) => ({
   n: 'r.n',
-  done: 'ins.name IS NOT NULL',
-  ...stateOf('ins', 'cur'),
-  mine: 'ins.name IS NULL AND cur.holder = r.holder AND cur.nonce = r.nonce',
-}
+  done: `coalesce(${won}.in_time, false)`,
+  ...stateOf('cur'),
+  token: `CASE WHEN ${won}.name IS NULL THEN cur.token ELSE ${won}.token END::text`,
+  remaining: remainingOf(`CASE WHEN ${won}.name IS NULL THEN cur.expiry ELSE ${won}.expiry END`),
+  mine: `cur.holder = ${holder} AND cur.nonce = ${nonce}`,
+  late: `NOT ${inTime} OR NOT coalesce(${live('cur')}, false) AND ${tooLate('cur', nonce)}`,
+})
+const claimer: Claimer = { holder: 'r.holder', nonce: 'r.nonce' }
+/** Some of the claims have a term that stands. */
+const replayed = ({ holder, nonce }: Claimer): string =>
+  `bool_or(cur.holder = ${holder} AND cur.nonce = ${nonce} AND ${live('cur')})`
 
 /**
- * $1 namespace, $2 names, $3 holders, $4 nonces, $5 milliseconds, $6 values, $7 whether to tell, $8 channel or null.
+ * $4 names, $5 holders, $6 nonces, $7 milliseconds, $8 values, $9 whether to notify, $10 channel or null.
  *
  * `INSERT .. ON CONFLICT DO UPDATE .. WHERE` would be shorter, but it locks the row before it looks at the condition:
  * a contender for a live lease would hang behind the holder's guarded transaction.
  */
 function claim(tables: Tables): DatabaseFunction {
   const requests = operations(claimArrays, claimColumns)
+  const free = `${vacant('l')} AND NOT ${tooLate('l', 'r.nonce')}`
   return define(
     tables,
     'claim',
     [...claimParameters, 'text'],
-    `  WITH ${locked(tables, `(${requests} ${inOrder})`, `l.holder IS NULL OR ${lapsed}`, 'FOR UPDATE SKIP LOCKED')}, ${takenOver(tables, 'r.n, r.name, r.announce')}
-  SELECT ${answers({ n: 'up.n', done: 'true', ...stateOf('up') })}, array_agg(up.n),
-    array_agg(to_json(up.name)) FILTER (WHERE up.announce)
-  INTO done, met, news FROM up;
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: free, lock: 'UPDATE' })}), ${takenOver(tables, 'r.n, r.name, r.announce')}
+  SELECT ${grants}, array_agg(up.n), array_agg(to_json(up.name)) FILTER (WHERE up.announce)
+  INTO done, met, changed_leases FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ${inserted(tables, 'true')}
-    SELECT ${answers(inserts)},
-      news || array_agg(to_json(r.name)) FILTER (WHERE ins.name IS NOT NULL AND r.announce)
-    INTO others, news FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
-  END IF;${tell('$8', 'news')}`,
+    SELECT ${answers(wonOr('ins', claimer))},
+      changed_leases || array_agg(to_json(r.name)) FILTER (WHERE ins.in_time AND r.announce), ${overdue('ins')}, ${replayed(claimer)}
+    INTO others, changed_leases, overdue_rows, replayed FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${requests} WHERE ${undone} ${inOrder})`, claimer)}
+  END IF;${notify('$10', 'changed_leases')}`,
   )
 }
 
 /**
- * Parameters as of a claim, with the places ahead of the channel: $8 places, 0 for none, $9 channel or null.
+ * Parameters as of a claim, with the places ahead of the channel: $10 places, 0 for none, $11 channel or null.
  *
- * Who has no place does not get past those who have one: `barred`. He gets one with every refusal, but not when somebody
- * is just at the row (`contended`), for then he asks again. Leases are locked before lines, by everyone.
+ * A claimer without a place does not get past those who have one: `barred`. It gets one with every refusal, but not when
+ * somebody is just at the row (`contended`), for then it asks again. Leases are locked before lines, by everyone.
  */
 function claimInLine(tables: Tables): DatabaseFunction {
   const { line } = tables
   const forgotten = "q.at < clock_timestamp() - interval '10 minutes'"
   const requests = (condition: string): string => `(
     SELECT t.*, q.served, coalesce(t.place = 0 AND q.served < q.last, false) AS barred
-    FROM (${operations(`${claimArrays}, $8`, `${claimColumns}, place`)}) t LEFT JOIN LATERAL (
+    FROM (${operations(`${claimArrays}, $10`, `${claimColumns}, place`)}) t LEFT JOIN LATERAL (
       SELECT q.last, q.served FROM ${line} q WHERE q.ns = $1 AND q.name = t.name AND NOT ${forgotten} OFFSET 0
     ) q ON true WHERE ${condition} ${inOrder}
   )`
-  const passed = (from: string): string => `array_agg(json_build_array(${from}.name, ${from}.place, ceil(${from}.ms)))`
+  const free = `${vacant('l')} AND NOT r.barred AND NOT ${tooLate('l', 'r.nonce')}`
+  const served = (from: string): string => `array_agg(json_build_array(${from}.name, ${from}.place, ceil(${from}.ms)))`
   return define(
     tables,
     'claim_in_line',
     [...claimParameters, 'int[]', 'text'],
-    `  WITH ${locked(tables, requests('true'), `(l.holder IS NULL OR ${lapsed}) AND NOT r.barred`, 'FOR UPDATE SKIP LOCKED')}, ${takenOver(tables, 'r.n, r.name, r.announce, r.place, r.ms')}
-  SELECT ${answers({ n: 'up.n', done: 'true', ...stateOf('up') })}, array_agg(up.n),
-    array_agg(to_json(up.name)) FILTER (WHERE up.announce), ${passed('up')} FILTER (WHERE up.place > 0)
-  INTO done, met, news, passed FROM up;
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: requests('true'), where: free, lock: 'UPDATE' })}), ${takenOver(tables, 'r.n, r.name, r.announce, r.place, r.ms')}
+  SELECT ${grants}, array_agg(up.n), array_agg(to_json(up.name)) FILTER (WHERE up.announce),
+    ${served('up')} FILTER (WHERE up.place > 0)
+  INTO done, met, changed_leases, served_places FROM up;
   IF ${anyUndone} THEN
-    WITH req AS MATERIALIZED ${requests(undone)}, ${current(tables)}, ${inserted(tables, 'NOT r.barred')}, lined AS (
+    WITH req AS MATERIALIZED ${requests(undone)}, ${current(tables)},
+    ${inserted(tables, 'NOT r.barred')}, lined AS (
       INSERT INTO ${line} AS q (ns, name, last, served, at)
-      SELECT $1, r.name, 1, 0, clock_timestamp() FROM req r LEFT JOIN cur l USING (n)
-      WHERE r.place = 0 AND NOT EXISTS (SELECT FROM ins WHERE ins.name = r.name)
-        AND (${live} AND NOT (l.holder = r.holder AND l.nonce = r.nonce) OR r.barred)
+      SELECT $1, r.name, 1, 0, clock_timestamp() FROM req r LEFT JOIN cur USING (n)
+      WHERE r.place = 0 AND NOT EXISTS (SELECT FROM ins WHERE ins.name = r.name) AND ${inTime}
+        AND (${live('cur')} AND NOT (cur.holder = r.holder AND cur.nonce = r.nonce)
+          OR r.barred AND NOT ${tooLate('cur', 'r.nonce')})
       ORDER BY r.name COLLATE "C"
       ON CONFLICT (ns, name) DO UPDATE SET at = excluded.at,
         last = CASE WHEN ${forgotten} THEN 1 ELSE q.last + 1 END,
@@ -167,186 +209,294 @@ function claimInLine(tables: Tables): DatabaseFunction {
       RETURNING q.name, q.last, q.served
     )
     SELECT ${answers({
-      ...inserts,
-      place: `CASE WHEN r.place = 0 THEN lined.last WHEN ${live.replaceAll('l.', 'cur.')} THEN r.place END`,
+      ...wonOr('ins', claimer),
+      place: `CASE WHEN r.place = 0 THEN lined.last WHEN ${live('cur')} THEN r.place END`,
       served: 'CASE WHEN r.place = 0 THEN lined.served ELSE coalesce(r.served, r.place) END',
     })},
-      news || array_agg(to_json(r.name)) FILTER (WHERE ins.name IS NOT NULL AND r.announce),
-      passed || ${passed('r')} FILTER (WHERE ins.name IS NOT NULL AND r.place > 0)
-    INTO others, news, passed
-    FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n) LEFT JOIN lined USING (name);
+      changed_leases || array_agg(to_json(r.name)) FILTER (WHERE ins.in_time AND r.announce),
+      served_places || ${served('r')} FILTER (WHERE ins.in_time AND r.place > 0), ${overdue('ins')}, ${replayed(claimer)}
+    INTO others, changed_leases, served_places, overdue_rows, replayed
+    FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n) LEFT JOIN lined USING (name);${withoutOverdue(tables)}${confirmed(tables, requests(undone), claimer)}
   END IF;
-  FOR one IN 1 .. coalesce(cardinality(passed), 0) LOOP
-    DELETE FROM ${line} q WHERE q.ns = $1 AND q.name = passed[one]->>0 AND q.last <= (passed[one]->>1)::int;
+  FOR one IN 1 .. coalesce(cardinality(served_places), 0) LOOP
+    DELETE FROM ${line} q WHERE q.ns = $1 AND q.name = served_places[one]->>0 AND q.last <= (served_places[one]->>1)::int;
     IF NOT FOUND THEN
-      UPDATE ${line} q SET served = greatest(q.served, (passed[one]->>1)::int) WHERE q.ns = $1 AND q.name = passed[one]->>0;
+      UPDATE ${line} q SET served = greatest(q.served, (served_places[one]->>1)::int)
+      WHERE q.ns = $1 AND q.name = served_places[one]->>0;
     END IF;
-  END LOOP;${tell('$9', 'news')}${tell('$9', 'passed')}`,
+  END LOOP;${notify('$11', 'changed_leases')}${notify('$11', 'served_places')}`,
   )
 }
 
 /**
- * $1 namespace, $2 names, $3 holder, $4 nonce, $5 milliseconds, $6 value, $7 channel or null.
+ * $4 names, $5 holder, $6 nonce, $7 milliseconds, $8 value, $9 channel or null.
  *
  * One row is locked and taken, the first that is vacant or lapsed and that nobody else is at; where there is none, one of
  * the names without a row gets its own. Nothing is taken where this holder has one already: `mine`, and `replay` if it is
- * by this very claim.
+ * by this very claim. Nothing either where this claim has opened a term that is over: `spent`.
  */
 function claimAny(tables: Tables): DatabaseFunction {
   const { lease } = tables
-  const until = "clock_timestamp() + $5 * interval '1 millisecond'"
+  const none = 'NOT EXISTS (SELECT FROM own) AND NOT EXISTS (SELECT FROM spent)'
+  const free = `${vacant('l')} AND NOT ${tooLate('l', '$6')}`
+  const winner: Claimer = { holder: '$5', nonce: '$6' }
+  const { late, ...known } = wonOr('won', winner)
+  const unlessWon = (column: string): string => `CASE WHEN won.name IS NULL THEN cur.${column} END`
   return define(
     tables,
     'claim_any',
-    ['text', 'text[]', 'text', 'text', 'float8', 'text', 'text'],
-    `  WITH req AS MATERIALIZED (${operations('$2', 'name')}), ${current(tables)}, own AS MATERIALIZED (
-    SELECT l.n, l.nonce = $4 AS replay FROM cur l WHERE l.holder = $3 AND ${live} ORDER BY l.n LIMIT 1
+    ['text[]', 'text', 'text', 'float8', 'text', 'text'],
+    `  WITH req AS MATERIALIZED (${operations('$4', 'name')}), ${current(tables)}, own AS MATERIALIZED (
+    SELECT cur.n, cur.nonce = $6 AS replay FROM cur WHERE cur.holder = $5 AND ${live('cur')}
+    ORDER BY cur.nonce = $6 DESC NULLS LAST, cur.n LIMIT 1
+  ), spent AS MATERIALIZED (
+    SELECT FROM cur WHERE ${openedBy('cur', '$6')} AND NOT ${live('cur')}
   ), lk AS MATERIALIZED (
-    SELECT r.* FROM req r CROSS JOIN LATERAL (
-      SELECT FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND (l.holder IS NULL OR ${lapsed}) FOR UPDATE SKIP LOCKED
-    ) l WHERE NOT EXISTS (SELECT FROM own) LIMIT 1
+    ${locked(tables, { from: 'req', where: free, lock: 'UPDATE' })} WHERE ${none} LIMIT 1
   ), up AS (
-    UPDATE ${lease} l SET holder = $3, nonce = $4, value = $6, expiry = ${until}, token = greatest(l.token + 1, ${micros})
-    FROM lk r WHERE ${lockedRow}
-    RETURNING l.name, ${returning}
+    UPDATE ${lease} l SET holder = $5, nonce = $6, value = $8, expiry = ${expiryOf('$7')}, ${newTerm}
+    FROM lk r WHERE ${lockedRow} AND ${inTime}
+    RETURNING l.name, l.token, l.expiry
   ), ins AS (
     INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
-    SELECT $1, r.name, $3, $4, $6, ${until}, ${firstToken(tables)}
-    FROM req r WHERE NOT EXISTS (SELECT FROM cur WHERE cur.n = r.n)
-      AND NOT EXISTS (SELECT FROM lk) AND NOT EXISTS (SELECT FROM own) ORDER BY r.n LIMIT 1
+    SELECT $1, r.name, $5, $6, $8, ${expiryOf('$7')}, ${firstToken(tables)}
+    FROM req r WHERE ${noRow} AND NOT EXISTS (SELECT FROM lk) AND ${none} AND ${inTime} ORDER BY r.n LIMIT 1
     ON CONFLICT (ns, name) DO NOTHING
-    RETURNING l.name, ${returning}
+    RETURNING l.name, l.token, l.expiry, ${inTime} AS in_time
   ), won AS (
-    SELECT * FROM up UNION ALL SELECT * FROM ins
+    SELECT up.*, true AS in_time FROM up UNION ALL SELECT * FROM ins
   )
-  SELECT ${answers({
-    n: 'r.n',
-    done: 'won.name IS NOT NULL',
-    ...stateOf('won', 'cur'),
-    mine: 'own.n IS NOT NULL',
-    replay: 'own.replay',
-  })},
-    array_agg(to_json(won.name)) FILTER (WHERE won.name IS NOT NULL)
-  INTO others, news FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${tell('$7', 'news')}`,
+  SELECT ${answers({ ...known, value: unlessWon('value'), opened: unlessWon('opened'), late: `${late} OR EXISTS (SELECT FROM spent)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
+    array_agg(to_json(won.name)) FILTER (WHERE won.in_time), ${overdue('won')}, bool_or(own.replay)
+  INTO others, changed_leases, overdue_rows, replayed
+  FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${operations('$4', 'name')})`, winner)}${notify('$9', 'changed_leases')}`,
   )
 }
 
 /**
- * $1 namespace, $2 names, $3 holders, $4 tokens or null, $5 milliseconds, $6 values or null, $7 whether to tell, $8 channel
- * or null.
+ * $4 names, $5 holders, $6 tokens, $7 milliseconds, $8 values or null, $9 whether to notify; where it adopts, $10 nonces to be
+ * replaced and $11 nonces to take their place, or null; then channel or null.
  */
-function extend(tables: Tables): DatabaseFunction {
-  const requests = operations('$2, $3, $4, $5, $6, $7', 'name, holder, token, ms, value, announce')
-  const matches = `l.holder = r.holder AND (r.token IS NULL OR l.token = r.token) AND ${live}`
+function extend(tables: Tables, { adopts }: { readonly adopts: boolean }): DatabaseFunction {
+  const requests = operations(
+    `$4, $5, $6, $7, $8, $9${adopts ? ', $10, $11' : ''}`,
+    `name, holder, token, ms, value, announce${adopts ? ', adopted, nonce' : ''}`,
+  )
+  const adoptable = (row: string): string =>
+    `(r.nonce IS NULL OR ${row}.nonce = r.nonce OR ${row}.nonce IS NOT DISTINCT FROM r.adopted)`
+  const matches = (row: string): string =>
+    `${row}.holder = r.holder AND ${row}.token = r.token${adopts ? ` AND ${adoptable(row)}` : ''}`
+  const adopted = `opener = CASE WHEN l.nonce <> r.nonce THEN coalesce(l.opener, l.nonce) ELSE l.opener END,
+      nonce = coalesce(r.nonce, l.nonce)`
   return define(
     tables,
-    'extend',
-    ['text', 'text[]', 'text[]', 'bigint[]', 'float8[]', 'text[]', 'boolean[]', 'text'],
-    `  WITH ${locked(tables, `(${requests} ${inOrder})`, matches, 'FOR NO KEY UPDATE', 'l.value AS before')}, up AS (
-    UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${granted}), value = coalesce(r.value, l.value)
-    FROM lk r WHERE ${lockedRow} AND ${live}
+    adopts ? 'adopt' : 'extend',
+    ['text[]', 'text[]', 'bigint[]', 'float8[]', 'text[]', 'boolean[]', ...(adopts ? ['text[]', 'text[]'] : []), 'text'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${matches('l')} AND ${live('l')}`, lock: 'NO KEY UPDATE', read: 'l.value AS before' })}), up AS (
+    UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')}), value = coalesce(r.value, l.value)${adopts ? `,\n      ${adopted}` : ''}
+    FROM lk r WHERE ${lockedRow} AND ${live('l')} AND ${inTime}
     RETURNING r.n, r.name, r.announce AND l.value IS DISTINCT FROM r.before AS changed, ${returning}
   )
-  SELECT ${answers({ n: 'up.n', done: 'true', ...stateOf('up') })}, array_agg(up.n),
+  SELECT ${answers({ n: 'up.n', ...pick('up', 'remaining', 'value', 'pinned', 'nonce', 'opened') })}, array_agg(up.n),
     array_agg(to_json(up.name)) FILTER (WHERE up.changed)
-  INTO done, met, news FROM up;
+  INTO done, met, changed_leases FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
-    SELECT ${answers({
-      n: 'r.n',
-      done: 'false',
-      ...stateOf('cur'),
-      mine: 'cur.holder = r.holder AND (r.token IS NULL OR cur.token = r.token)',
-    })}
+    SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur'), late: `NOT ${inTime}` })}
     INTO others FROM req r LEFT JOIN cur USING (n);
-  END IF;${tell('$8', 'news')}`,
+  END IF;${notify(adopts ? '$12' : '$10', 'changed_leases')}`,
   )
 }
 
-/**
- * $1 namespace, $2 names, $3 holders, $4 tokens or null, $5 nonces or null, $6 channel or null.
- *
- * With a nonce the row is locked whatever this snapshot shows in it: the claim given up may be about to commit. `hit`
- * is then computed from the row as it was locked; a condition in the UPDATE would look at the snapshot first.
- */
+const vacatedNow = `${vacated}, expiry = least(l.expiry, clock_timestamp())`
+
+/** $4 names, $5 holders, $6 tokens, $7 nonces or null, $8 channel or null. */
 function release(tables: Tables): DatabaseFunction {
-  const requests = operations('$2, $3, $4, $5', 'name, holder, token, nonce')
+  const requests = operations('$4, $5, $6, $7', 'name, holder, token, nonce')
   const matches = (row: string): string =>
-    `${row}.holder = r.holder AND (r.token IS NULL OR ${row}.token = r.token) AND (r.nonce IS NULL OR ${row}.nonce = r.nonce)`
+    `${row}.holder = r.holder AND ${row}.token = r.token AND (r.nonce IS NULL OR ${row}.nonce = r.nonce)`
   return define(
     tables,
     'release',
-    ['text', 'text[]', 'text[]', 'bigint[]', 'text[]', 'text'],
-    `  WITH ${locked(tables, `(${requests} ${inOrder})`, `r.nonce IS NOT NULL OR (${matches('l')})`, 'FOR NO KEY UPDATE', `(${matches('l')}) AS hit`)}, up AS (
-    UPDATE ${tables.lease} l SET ${vacated}, expiry = least(l.expiry, clock_timestamp())
-    FROM lk r WHERE r.hit AND ${lockedRow}
+    ['text[]', 'text[]', 'bigint[]', 'text[]', 'text'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: matches('l'), lock: 'NO KEY UPDATE' })}), up AS (
+    UPDATE ${tables.lease} l SET ${vacatedNow} FROM lk r WHERE ${lockedRow} AND ${inTime}
     RETURNING r.n, r.name
   )
-  SELECT ${answers({ n: 'up.n', done: 'true' })}, array_agg(up.n), array_agg(to_json(up.name))
-  INTO done, met, gone FROM up;
+  SELECT ${answers({ n: 'up.n' })}, array_agg(up.n), array_agg(to_json(up.name)) INTO done, met, vacated_leases FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
-    SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur') })}
+    SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur'), late: `NOT ${inTime}` })}
     INTO others FROM req r LEFT JOIN cur USING (n);
-  END IF;${tell('$6', 'gone')}`,
+  END IF;${notify('$8', 'vacated_leases')}`,
   )
 }
 
-/** $1 namespace, $2 names, $3 channel or null. */
+/**
+ * $4 names, $5 holders, $6 nonces, $7 channel or null.
+ *
+ * Cleans up after claims that may be about to commit. A row is locked whatever this snapshot shows in it, and `hit` is then
+ * computed from the row as it was locked; a condition in the UPDATE would look at the snapshot first. Where another transaction
+ * has the row locked, nothing is certain: `busy`. Where there is no row, one is inserted: that waits for the claim if it is
+ * about to insert the same.
+ */
+function withdraw(tables: Tables): DatabaseFunction {
+  const { lease } = tables
+  const requests = operations('$4, $5, $6', 'name, holder, nonce')
+  const hit = '(l.holder = r.holder AND l.nonce = r.nonce) AS hit'
+  return define(
+    tables,
+    'withdraw',
+    ['text[]', 'text[]', 'text[]', 'text'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: 'true', lock: 'NO KEY UPDATE', read: hit })}), up AS (
+    UPDATE ${lease} l SET ${vacatedNow} FROM lk r WHERE r.hit AND ${lockedRow} AND ${inTime}
+    RETURNING r.n, r.name
+  )
+  SELECT ${answers({ n: 'up.n' })}, array_agg(up.n), array_agg(to_json(up.name)),
+    (SELECT array_agg(lk.n) FROM lk WHERE lk.hit IS NOT TRUE)
+  INTO done, met, vacated_leases, missed FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ins AS (
+      INSERT INTO ${lease} AS l (ns, name, token, expiry)
+      SELECT $1, r.name, ${noTermYet(tables)}, clock_timestamp() FROM req r WHERE ${noRow} AND ${inTime}
+      ORDER BY r.name COLLATE "C" ON CONFLICT (ns, name) DO NOTHING RETURNING l.name
+    )
+    SELECT ${answers({
+      n: 'r.n',
+      done: 'ins.name IS NOT NULL',
+      ...stateOf('cur'),
+      busy: `r.n <> ALL(coalesce(missed, '{}'))`,
+      late: `NOT ${inTime}`,
+    })}
+    INTO others FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
+  END IF;${notify('$7', 'vacated_leases')}`,
+  )
+}
+
+/** $4 names, $5 channel or null. */
 function expire(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'expire',
-    ['text', 'text[]', 'text'],
-    `  WITH req AS MATERIALIZED (${operations('$2', 'name')} ${inOrder}), ${current(tables)}, ${locked(tables, 'req', lapsed, 'FOR UPDATE SKIP LOCKED')}, up AS (
-    UPDATE ${tables.lease} l SET ${vacated} FROM lk r WHERE ${lockedRow}
+    ['text[]', 'text'],
+    `  WITH req AS MATERIALIZED (${operations('$4', 'name')} ${inOrder}), ${current(tables)},
+  lk AS MATERIALIZED (${locked(tables, { from: 'req', where: lapsed('l'), lock: 'UPDATE' })}), up AS (
+    UPDATE ${tables.lease} l SET ${vacated} FROM lk r WHERE ${lockedRow} AND ${inTime}
     RETURNING r.n, r.name
   )
-  SELECT ${answers({ n: 'r.n', done: 'up.n IS NOT NULL', ...stateOf('cur') })},
+  SELECT ${answers({ n: 'r.n', done: 'up.n IS NOT NULL', ...stateOf('cur'), late: `NOT ${inTime}` })},
     array_agg(to_json(up.name)) FILTER (WHERE up.n IS NOT NULL)
-  INTO others, gone FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${tell('$3', 'gone')}`,
+  INTO others, vacated_leases FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${notify('$5', 'vacated_leases')}`,
+  )
+}
+
+const pinArrays = '$4, $5, $6'
+const pinColumns = 'name, entity, generation'
+const pinParameters = ['text[]', 'text[]', 'text[]']
+/** The generation of the pin by this entity. A release before the generations leaves them alone: it is the empty one then. */
+const generationOf = (row: string): string => `coalesce(${row}.generations->r.entity->>0, '')`
+/** Of each entity: the generation of its pin, and when it was set. */
+const newGeneration = 'jsonb_build_object(r.entity, jsonb_build_array(r.generation, asked))'
+
+/**
+ * $4 names, $5 entities, $6 generations.
+ *
+ * A lapsed lease is vacant, and a pin must not bring its holder back: the row is vacated in the same step.
+ */
+function pin(tables: Tables): DatabaseFunction {
+  const { lease } = tables
+  const requests = operations(pinArrays, pinColumns)
+  const pinned = (row: string): string => `r.entity = ANY(${row}.pins)`
+  const stands = (row: string): string => `${pinned(row)} AND ${generationOf(row)} = r.generation`
+  const pinTooLate = (row: string): string => `coalesce(NOT (${stands(row)}) AND (coalesce(${overtaken(`${row}.unpinned`)}, false)
+        OR ${pinned(row)} AND ${overtaken(`(${row}.generations->r.entity->>1)::bigint`)}), false)`
+  const unlessLapsed = (column: string): string => `${column} = CASE WHEN ${lapsed('l')} THEN NULL ELSE l.${column} END`
+  return define(
+    tables,
+    'pin',
+    pinParameters,
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `NOT ${pinTooLate('l')}`, lock: 'NO KEY UPDATE' })}), up AS (
+    UPDATE ${lease} l SET ${unlessLapsed('holder')}, ${unlessLapsed('value')},
+      pins = CASE WHEN ${pinned('l')} THEN l.pins ELSE l.pins || r.entity END,
+      generations = CASE WHEN ${stands('l')} THEN l.generations ELSE coalesce(l.generations, '{}') || ${newGeneration} END
+    FROM lk r WHERE ${lockedRow} AND ${inTime}
+    RETURNING r.n, l.name, ${returning}
+  )
+  SELECT ${answers({ n: 'up.n', ...stateOf('up') })}, array_agg(up.n) INTO done, met FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ins AS (
+      INSERT INTO ${lease} AS l (ns, name, token, expiry, pins, generations)
+      SELECT $1, r.name, ${noTermYet(tables)}, clock_timestamp(), ARRAY[r.entity], ${newGeneration}
+      FROM req r WHERE ${noRow} AND ${inTime} ORDER BY r.name COLLATE "C"
+      ON CONFLICT (ns, name) DO NOTHING
+      RETURNING l.name, ${inTime} AS in_time
+    )
+    SELECT ${answers({ n: 'r.n', done: 'coalesce(ins.in_time, false)', ...stateOf('cur'), late: `NOT ${inTime} OR ${pinTooLate('cur')}` })}, ${overdue('ins')}
+    INTO others, overdue_rows FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);${withoutOverdue(tables)}
+  END IF;`,
   )
 }
 
 /**
- * $1 namespace, $2 names, $3 entities. A lapsed lease is vacant, and a pin must not bring its holder back: the row is
- * vacated in the same step.
+ * $4 names, $5 entities, $6 generations, $7 channel or null. The last pin gone past the expiry: vacated.
+ *
+ * The time is kept also where there is no such pin, and a row made for it: the pin may have been given up, and still be on
+ * its way.
  */
-function pin(tables: Tables): DatabaseFunction {
-  const unlessLapsed = (column: string): string => `${column} = CASE WHEN ${lapsed} THEN NULL ELSE l.${column} END`
-  return define(
-    tables,
-    'pin',
-    ['text', 'text[]', 'text[]'],
-    `  WITH req AS MATERIALIZED (${operations('$2, $3', 'name, entity')} ${inOrder}), up AS (
-    INSERT INTO ${tables.lease} AS l (ns, name, token, expiry, pins)
-    SELECT $1, r.name, ${firstToken(tables)}, clock_timestamp(), ARRAY[r.entity] FROM req r ORDER BY r.name COLLATE "C"
-    ON CONFLICT (ns, name) DO UPDATE SET
-      ${unlessLapsed('holder')}, ${unlessLapsed('nonce')}, ${unlessLapsed('value')},
-      pins = CASE WHEN excluded.pins <@ l.pins THEN l.pins ELSE l.pins || excluded.pins END
-    RETURNING l.name, ${returning}
-  )
-  SELECT ${answers({ n: 'r.n', done: 'true', ...stateOf('up') })} INTO done FROM req r LEFT JOIN up USING (name);`,
-  )
-}
-
-/** $1 namespace, $2 names, $3 entities, $4 channel or null. The last pin gone past the expiry: vacated. */
 function unpin(tables: Tables): DatabaseFunction {
-  const freed = `(array_remove(l.pins, r.entity) = '{}' AND l.expiry <= clock_timestamp())`
+  const { lease } = tables
+  const requests = operations(pinArrays, pinColumns)
+  const hit = `(r.entity = ANY(l.pins) AND ${generationOf('l')} = r.generation)`
+  const left = `CASE WHEN ${hit} THEN array_remove(l.pins, r.entity) ELSE l.pins END`
+  const freed = `(${hit} AND array_remove(l.pins, r.entity) = '{}' AND l.expiry <= clock_timestamp())`
   const unlessFreed = (column: string): string => `${column} = CASE WHEN ${freed} THEN NULL ELSE l.${column} END`
   return define(
     tables,
     'unpin',
-    ['text', 'text[]', 'text[]', 'text'],
-    `  WITH req AS MATERIALIZED (${operations('$2, $3', 'name, entity')} ${inOrder}), ${current(tables)}, ${locked(tables, 'req', 'r.entity = ANY(l.pins)', 'FOR NO KEY UPDATE')}, up AS (
-    UPDATE ${tables.lease} l SET pins = array_remove(l.pins, r.entity),
-      ${unlessFreed('holder')}, ${unlessFreed('nonce')}, ${unlessFreed('value')}
-    FROM lk r WHERE ${lockedRow}
-    RETURNING r.n, l.name, ${returning}
+    [...pinParameters, 'text'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: 'true', lock: 'NO KEY UPDATE', read: 'l.holder AS before' })}), up AS (
+    UPDATE ${lease} l SET ${unlessFreed('holder')}, ${unlessFreed('value')}, pins = ${left}, unpinned = asked,
+      generations = CASE WHEN ${hit} THEN nullif(l.generations - r.entity, '{}') ELSE l.generations END
+    FROM lk r WHERE ${lockedRow} AND ${inTime}
+    RETURNING r.n, l.name, r.before, ${returning}
   )
-  SELECT ${answers({ n: 'r.n', done: 'up.name IS NOT NULL', ...stateOf('up', 'cur') })},
-    array_agg(to_json(up.name)) FILTER (WHERE cur.holder IS NOT NULL AND up.holder IS NULL AND up.n IS NOT NULL)
-  INTO others, gone FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${tell('$4', 'gone')}`,
+  SELECT ${answers({ n: 'up.n', ...stateOf('up') })}, array_agg(up.n),
+    array_agg(to_json(up.name)) FILTER (WHERE up.before IS NOT NULL AND up.holder IS NULL)
+  INTO done, met, vacated_leases FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ins AS (
+      INSERT INTO ${lease} AS l (ns, name, token, expiry, unpinned)
+      SELECT $1, r.name, ${noTermYet(tables)}, clock_timestamp(), asked FROM req r WHERE ${noRow} AND ${inTime}
+      ORDER BY r.name COLLATE "C" ON CONFLICT (ns, name) DO NOTHING RETURNING l.name
+    )
+    SELECT ${answers({ n: 'r.n', done: 'ins.name IS NOT NULL', ...stateOf('cur'), late: `NOT ${inTime}` })}
+    INTO others FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
+  END IF;${notify('$7', 'vacated_leases')}`,
+  )
+}
+
+/**
+ * What is known of those of the named leases that meet the condition; null on a standby, which may be behind. $1 namespace,
+ * $2 names. Answers as the operations do.
+ */
+function reading(
+  { prefix, lease }: Tables,
+  name: string,
+  fields: Readonly<Record<string, string>>,
+  condition: string,
+): DatabaseFunction {
+  return defineText(
+    { prefix },
+    name,
+    ['text', 'text[]'],
+    `BEGIN
+  IF pg_is_in_recovery() THEN RETURN NULL; END IF;
+  RETURN concat('[', ${micros}, ',', (
+    SELECT ${answers({ name: 'l.name', ...fields })} FROM unnest($2) AS r(name) CROSS JOIN LATERAL (
+      SELECT l.* FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
+    ) l
+  ), ']');
+END`,
   )
 }
 
@@ -363,7 +513,7 @@ function guard(tables: Tables): DatabaseFunction {
     ['text', 'text', 'text', 'bigint'],
     `BEGIN
   PERFORM FROM ${tables.lease} l
-  WHERE l.ns = $1 AND l.name = $2 AND l.holder = $3 AND l.token = $4 AND ${live} FOR KEY SHARE OF l;
+  WHERE l.ns = $1 AND l.name = $2 AND l.holder = $3 AND l.token = $4 AND ${live('l')} FOR KEY SHARE OF l;
   RETURN CASE WHEN FOUND THEN pg_current_xact_id() END;
 END`,
   )

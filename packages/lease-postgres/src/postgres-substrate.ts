@@ -7,13 +7,15 @@
  * - *Calls fail one by one.* What goes wrong with one kind leaves the verdicts of the others as they are.
  * - *Serialization failures and deadlocks* (40001, 40P01) were certainly not executed, and every call may be
  *   repeated: a few times here, then it is `contended`.
- * - *Time is the server's* (`clock_timestamp()`), and only what remains is told.
+ * - *Time is the server's* (`clock_timestamp()`). Every request says until when it may be executed, and every answer what the
+ *   clock shows: whole microseconds, which a number holds exactly for the next two centuries.
  */
 import { createHash } from 'node:crypto'
 import {
   contended,
   granted,
   HintStream,
+  late,
   refused,
   sleep,
   systemClock,
@@ -21,10 +23,12 @@ import {
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
+  type ClaimOp,
   type Clock,
   type Holding,
   type LeaseChange,
   type Op,
+  type Pins,
   type Substrate,
   type SubstrateWarning,
   type Trapdoor,
@@ -37,7 +41,7 @@ import { functionsOf, type Functions } from './functions.ts'
 import { postgresTrapdoor } from './guard.ts'
 import { listenTo, type OpenListenClient } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
-import { tablesOf, type Tables } from './schema.ts'
+import { LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { statements, type Statements } from './sql.ts'
 import { inspectionWarnings } from './warnings.ts'
 
@@ -47,25 +51,40 @@ const limits: Substrate['limits'] = { maxOps: 500, maxInFlight: 2, enoughOps: 32
 /** How often a statement that lost to a concurrent one is sent in all. */
 const MAX_ATTEMPTS = 4
 
-/** One lease in an answer; all null where there is no row. */
+/** One lease in an answer; all null where there is no row. What the operation tells is absent where it was done. */
 interface Row {
-  readonly holder: string | null
-  readonly token: string | null
+  readonly holder?: string | null
+  readonly token?: string | null
   readonly remaining: number | null
-  readonly value: string | null
+  readonly value?: string | null
   readonly pinned: boolean | null
+  readonly nonce?: string | null
+  /** When the term was opened, in microseconds; null: the token tells. */
+  readonly opened?: number | null
 }
 
 /** Answers as the functions give them: an array for each field, or null if there are none. */
 type Columns = Readonly<Record<string, readonly unknown[] | null>>
 
+/** The answer of a function, or of a statement that only reads. Of two rows about one operation the later one counts. */
+interface Answer<R> {
+  readonly rows: readonly R[]
+  /** What the server's clock showed after its decisions, in microseconds. */
+  readonly at: number
+}
+
 /** The answer to one operation. */
 interface OpRow extends Row {
   /** Position of the operation in the statement's arrays, from 1. */
   readonly n: number
-  readonly done: boolean
+  /** Absent: it was done. */
+  readonly done?: boolean
   /** Nothing was done although the snapshot shows the very term that the operation is about. */
   readonly mine?: boolean | null
+  /** Another transaction was at the row, and what the snapshot shows is not all that counts. */
+  readonly busy?: boolean | null
+  /** It is too late for the operation. */
+  readonly late?: boolean | null
   /** Of a claim in line that was refused. */
   readonly place?: number | null
   readonly served?: number | null
@@ -75,6 +94,21 @@ interface OpRow extends Row {
 interface AnyRow extends OpRow {
   /** This is the one that the holder has already, by this very claim or not; null for all others. */
   readonly replay: boolean | null
+}
+
+interface TimeRow {
+  readonly standby: boolean
+  readonly at: string
+  /** null: the tables are of a release that wrote none. */
+  readonly layout: number | null
+}
+
+/** A lease that is pinned. */
+interface PinRow {
+  readonly name: string
+  readonly pins: readonly string[]
+  /** Of each entity: the generation of its pin, and when it was set. */
+  readonly generations: Readonly<Record<string, readonly [string, number]>> | null
 }
 
 export class PostgresSubstrate implements Substrate {
@@ -112,20 +146,37 @@ export class PostgresSubstrate implements Substrate {
     return limits
   }
 
+  async time(call: Call): Promise<number> {
+    const [row] = (await this.#query(this.#statements.time, [], call)) as TimeRow[]
+    if (row?.standby !== false) throw isStandby()
+    if ((row.layout ?? 1) > LAYOUT) {
+      throw new Error(
+        `the tables have layout ${row.layout}, and this release of lease-postgres knows layouts up to ${LAYOUT}: update it in this process`,
+      )
+    }
+    if (row.layout !== LAYOUT) {
+      throw new Error(
+        'the tables have the layout of an earlier release: run migrate(), or the SQL of migrationSql(), with the same schema and table',
+      )
+    }
+    return Number(row.at) / 1000
+  }
+
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    const only = ops[0]?.kind
-    if (only !== undefined && ops.every(({ kind }) => kind === only)) return await this.#applyKind(only, ops, call)
+    const only = ops[0] && functionFor(ops[0])
+    if (only !== undefined && ops.every((op) => functionFor(op) === only)) return await this.#applyBy(only, ops, call)
     const verdicts = Array.from<Verdict>({ length: ops.length })
-    const kinds = new Map<Op['kind'], number[]>()
-    for (const [index, { kind }] of ops.entries()) {
-      const indexes = kinds.get(kind)
-      if (indexes === undefined) kinds.set(kind, [index])
+    const groups = new Map<OpFunction, number[]>()
+    for (const [index, op] of ops.entries()) {
+      const name = functionFor(op)
+      const indexes = groups.get(name)
+      if (indexes === undefined) groups.set(name, [index])
       else indexes.push(index)
     }
     await Promise.all(
-      [...kinds].map(async ([kind, indexes]) => {
+      [...groups].map(async ([name, indexes]) => {
         const batch = indexes.map((index) => ops[index] as Op)
-        const answers = await this.#applyKind(kind, batch, call)
+        const answers = await this.#applyBy(name, batch, call)
         indexes.forEach((index, position) => (verdicts[index] = answers[position] as Verdict))
       }),
     )
@@ -135,9 +186,9 @@ export class PostgresSubstrate implements Substrate {
   async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
     const { leases, holder, nonce, durationMs, value, announce } = op
     const channel = announce === true ? this.#channel : null
-    const values = [this.#namespace, arrayOf(leases), holder, nonce, durationMs, value ?? null, channel]
     try {
-      return anyVerdictOf(leases, (await this.#call('claimAny', values, call)) as AnyRow[])
+      const values = [arrayOf(leases), holder, nonce, durationMs, value ?? null, channel]
+      return anyVerdictOf(op, await this.#call<AnyRow>('claimAny', values, call))
     } catch (error) {
       if (!isConflict(error)) throw error
       return { outcome: 'contended', lease: undefined, holdings: new Map() }
@@ -145,29 +196,23 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
-    const namespace = this.#namespace
-    const rows = (await (leases === undefined
-      ? this.#query(this.#statements.readAll, [namespace], call)
-      : this.#query(this.#statements.read, [namespace, arrayOf(leases)], call))) as (Row & {
-      name: string
-      standby: boolean
-    })[]
-    // A standby may be behind: it would call a lease held that another holds by now.
-    if (rows[0]?.standby !== false) throw new Error('the server is a standby: leases are only read from the primary')
+    const text = leases === undefined ? this.#statements.readAll : this.#functions.read.call
+    const { rows, at } = await this.#read<Row & { readonly name: string }>(text, leases, call)
     const holdings = new Map<string, Holding>()
     for (const row of rows) {
-      const holding = holdingOf(row)
+      const holding = holdingOf(row, at)
       if (holding !== undefined) holdings.set(row.name, holding)
     }
     return holdings
   }
 
-  async pinned(call: Call): Promise<ReadonlyMap<string, readonly string[]>> {
-    const rows = (await this.#query(this.#statements.pinned, [this.#namespace], call)) as {
-      name: string
-      pins: string[]
-    }[]
-    return new Map(rows.map(({ name, pins }) => [name, pins.toSorted()]))
+  async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
+    const text = leases === undefined ? this.#statements.pinnedAll : this.#functions.pinned.call
+    const { rows } = await this.#read<PinRow>(text, leases, call)
+    // A pin that was set by an earlier release has no generation.
+    const pinsOf = ({ pins, generations }: PinRow): Pins =>
+      new Map(pins.toSorted().map((entity) => [entity, generations?.[entity]?.[0] ?? '']))
+    return new Map(rows.map((row) => [row.name, pinsOf(row)]))
   }
 
   async inspect(call: Call): Promise<readonly SubstrateWarning[]> {
@@ -183,14 +228,12 @@ export class PostgresSubstrate implements Substrate {
     await this.#hints?.close()
   }
 
-  /** One call for operations of one kind. Never rejects. */
-  async #applyKind(kind: Op['kind'], ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+  /** One call for operations of one function. Never rejects. */
+  async #applyBy(name: OpFunction, ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const verdicts = Array.from<Verdict>({ length: ops.length })
     try {
-      const inLine = kind === 'claim' && ops.some((op) => 'place' in op && op.place !== undefined)
-      const name = inLine ? 'claimInLine' : kind
-      const rows = await this.#call(name, this.#values(name, ops), call)
-      for (const row of rows as OpRow[]) verdicts[row.n - 1] = verdictOf(kind, row)
+      const { rows, at } = await this.#call<OpRow>(name, this.#values(name, ops), call)
+      for (const row of rows) verdicts[row.n - 1] = verdictOf(ops[row.n - 1] as Op, row, at)
     } catch (error) {
       verdicts.fill(isConflict(error) ? contended : unknown(error))
     }
@@ -200,25 +243,32 @@ export class PostgresSubstrate implements Substrate {
   /** The parameters in the order that `functions.ts` documents: one array per field of the operations. */
   #values(name: OpFunction, ops: readonly Op[]): unknown[] {
     const { fields, announces } = parameters[name]
-    const columns = fields.map((field) =>
-      arrayOf(
-        ops.map((op) => (op as unknown as Record<string, string | number | bigint | boolean | undefined>)[field]),
-      ),
-    )
-    return announces ? [this.#namespace, ...columns, this.#channel] : [this.#namespace, ...columns]
+    const columns = fields.map((field) => columnOf(ops, typeof field === 'string' ? fieldOf(field) : field))
+    return announces ? [...columns, this.#channel] : columns
   }
 
   /** The rows that the function answers. What lost to a concurrent transaction is sent again. */
-  async #call(name: keyof Functions, values: unknown[], call: Call): Promise<unknown[]> {
+  async #call<R>(name: keyof Functions, values: readonly unknown[], call: Call): Promise<Answer<R>> {
+    const all = [this.#namespace, microsOf(call.sentMs), microsOf(call.notAfterMs), ...values]
     for (let attempt = 1; ; attempt++) {
       try {
-        const [row] = (await this.#query(this.#functions[name].call, values, call)) as { answer: string }[]
-        return (JSON.parse(row?.answer ?? '[]') as Columns[]).flatMap(rowsOf)
+        const [row] = (await this.#query(this.#functions[name].call, all, call)) as { answer: string }[]
+        return answerIn<R>(row?.answer, call)
       } catch (error) {
         if (!isConflict(error) || attempt === MAX_ATTEMPTS) throw error
         await sleep(this.#clock, Math.random() * 5 * 2 ** attempt, call.signal)
       }
     }
+  }
+
+  /** The rows of a statement that only reads: of these leases, or of all. */
+  async #read<R>(text: string, leases: readonly string[] | undefined, call: Call): Promise<Answer<R>> {
+    const namespace = this.#namespace
+    const values = leases === undefined ? [namespace] : [namespace, arrayOf(leases)]
+    const [row] = (await this.#query(text, values, call)) as { answer: string | null }[]
+    // A standby may be behind: it would call a lease held that another holds by now.
+    if (typeof row?.answer !== 'string') throw isStandby()
+    return answerIn<R>(row.answer, call)
   }
 
   async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
@@ -231,83 +281,149 @@ export class PostgresSubstrate implements Substrate {
   }
 }
 
-type OpFunction = Op['kind'] | 'claimInLine'
+const isStandby = (): Error => new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
+
+/** null: no rule. */
+const microsOf = (milliseconds: number | undefined): number | null =>
+  milliseconds === undefined ? null : Math.floor(milliseconds * 1000)
+
+type OpFunction = Exclude<keyof Functions, 'claimAny' | 'read' | 'pinned' | 'guard'>
+
+/** Rare kinds have functions of their own, so that the others stay fast. */
+function functionFor(op: Op): OpFunction {
+  if (op.kind === 'claim') return op.place === undefined ? 'claim' : 'claimInLine'
+  if (op.kind === 'extend') return op.adoption === undefined ? 'extend' : 'adopt'
+  if (op.kind === 'release') return op.fencingToken === undefined ? 'withdraw' : 'release'
+  return op.kind
+}
+
+/** A field of an operation as a parameter. */
+type Field = (op: Op) => string | number | bigint | boolean | undefined
+
+const fieldOf =
+  (name: string): Field =>
+  (op) =>
+    (op as unknown as Record<string, ReturnType<Field>>)[name]
+const adoptionOf =
+  (name: 'from' | 'nonce'): Field =>
+  (op) =>
+    op.kind === 'extend' ? op.adoption?.[name] : undefined
 
 const claimFields = ['lease', 'holder', 'nonce', 'durationMs', 'value', 'announce']
+const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs', 'value', 'announce']
+const pinFields = ['lease', 'entity', 'generation']
 
 /** Which fields of an operation its function takes, and whether the channel follows. */
-const parameters: Readonly<Record<OpFunction, { readonly fields: readonly string[]; readonly announces: boolean }>> = {
+const parameters: Readonly<
+  Record<OpFunction, { readonly fields: readonly (string | Field)[]; readonly announces: boolean }>
+> = {
   claim: { fields: claimFields, announces: true },
   claimInLine: { fields: [...claimFields, 'place'], announces: true },
-  extend: { fields: ['lease', 'holder', 'fencingToken', 'durationMs', 'value', 'announce'], announces: true },
+  extend: { fields: extendFields, announces: true },
+  adopt: { fields: [...extendFields, adoptionOf('from'), adoptionOf('nonce')], announces: true },
   release: { fields: ['lease', 'holder', 'fencingToken', 'nonce'], announces: true },
+  withdraw: { fields: ['lease', 'holder', 'nonce'], announces: true },
   expire: { fields: ['lease'], announces: true },
-  pin: { fields: ['lease', 'entity'], announces: false },
-  unpin: { fields: ['lease', 'entity'], announces: true },
+  pin: { fields: pinFields, announces: false },
+  unpin: { fields: pinFields, announces: true },
+}
+
+/** One parameter for all operations: an array, or null where none has the field. */
+function columnOf(ops: readonly Op[], field: Field): string | null {
+  const values = ops.map(field)
+  return values.every((value) => value === undefined) ? null : arrayOf(values)
+}
+
+/** Reports the server's time that is in the answer. */
+function answerIn<R>(answer: string | undefined, call: Call): Answer<R> {
+  const [at, ...columns] = JSON.parse(answer ?? '[]') as [number, ...Columns[]]
+  call.answered?.(at / 1000)
+  return { rows: columns.flatMap(rowsOf) as R[], at }
 }
 
 function rowsOf(columns: Columns): unknown[] {
   const fields = Object.entries(columns)
-  return (columns['n'] ?? []).map((_, index) => {
+  return (fields[0]?.[1] ?? []).map((_, index) => {
     const row: Record<string, unknown> = {}
     for (const [name, values] of fields) row[name] = values?.[index]
     return row
   })
 }
 
-function verdictOf(kind: Op['kind'], row: OpRow): Verdict {
-  const holding = isLive(row) ? holdingOf(row) : undefined
-  switch (kind) {
+function verdictOf(op: Op, row: OpRow, at: number): Verdict {
+  if (row.done !== false) {
+    switch (op.kind) {
+      case 'claim':
+        return granted(claimed(op, row, at))
+      case 'extend':
+        return granted(holdingOf({ ...row, holder: op.holder, token: String(op.fencingToken) }, at))
+      case 'pin':
+      case 'unpin':
+        return granted(isLive(row) ? holdingOf(row, at) : undefined)
+      default:
+        return granted(undefined)
+    }
+  }
+  if (row.late === true) return late
+  const holding = isLive(row) ? holdingOf(row, at) : undefined
+  switch (op.kind) {
     case 'claim':
       // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there meanwhile.
-      if (row.done) return granted(holdingOf(row))
-      if (holding === undefined && lineOf(row) === undefined) return contended
-      return row.mine === true ? granted(holding) : { ...refused(holding), line: lineOf(row) }
+      if (holding === undefined ? lineOf(row) === undefined : row.mine === true) return contended
+      return { ...refused(holding), line: lineOf(row) }
     case 'extend':
-      if (row.done) return granted(holdingOf(row))
       return holding !== undefined && row.mine === true ? contended : refused(holding)
     case 'release':
-      if (row.done || holding === undefined) return granted(undefined)
-      return row.mine === true ? contended : refused(holding)
+      if (row.busy === true || (holding !== undefined && row.mine === true)) return contended
+      return holding === undefined ? granted(undefined) : refused(holding)
     case 'expire':
-      if (row.done || row.holder === null) return granted(undefined)
-      return holding === undefined ? contended : refused(holding)
-    case 'pin':
-    case 'unpin':
-      break
+      if (holding !== undefined) return refused(holding)
+      return row.holder === null ? granted(undefined) : contended
+    default:
+      return contended
   }
-  return granted(holding)
 }
 
 function lineOf({ place, served }: OpRow): Verdict['line'] {
   return typeof place === 'number' && typeof served === 'number' ? { place, served } : undefined
 }
 
-function anyVerdictOf(leases: readonly string[], rows: readonly AnyRow[]): AnyVerdict {
+function anyVerdictOf(op: ClaimAnyOp, { rows, at }: Answer<AnyRow>): AnyVerdict {
   const holdings = new Map<string, Holding>()
   let outcome: AnyVerdict['outcome'] = rows.every(isLive) ? 'refused' : 'contended'
+  if (rows.some((row) => row.late === true)) outcome = 'late'
   let lease: string | undefined
   for (const row of rows) {
-    const name = leases[row.n - 1] as string
-    const holding = isLive(row) ? holdingOf(row) : undefined
+    const done = row.done !== false
+    const name = op.leases[row.n - 1] as string
+    const holding = done ? claimed(op, row, at) : isLive(row) ? holdingOf(row, at) : undefined
     if (holding !== undefined) holdings.set(name, holding)
-    if (!row.done && row.mine !== true) continue
-    lease = name
-    outcome = row.done || row.replay === true ? 'granted' : 'refused'
+    if (done) outcome = 'granted'
+    else if (row.mine !== true || row.late === true) continue
+    else outcome = row.replay === true ? 'contended' : 'refused'
+    if (outcome !== 'contended') lease = name
   }
   return { outcome, lease, holdings }
 }
 
-function isLive({ holder, remaining, pinned }: Row): boolean {
-  return holder !== null && (pinned === true || Number(remaining) > 0)
+/** The term that this claim has opened, now or earlier. */
+function claimed({ holder, nonce, value }: ClaimOp | ClaimAnyOp, row: OpRow, at: number): Holding | undefined {
+  return holdingOf({ ...row, holder, nonce, value: row.value ?? value ?? null }, at)
 }
 
-function holdingOf({ holder, token, remaining, value, pinned }: Row): Holding | undefined {
-  if (holder === null || token === null) return undefined
+function isLive({ holder, remaining, pinned }: Row): boolean {
+  return typeof holder === 'string' && (pinned === true || Number(remaining) > 0)
+}
+
+/** @param at what the server's clock showed, in microseconds */
+function holdingOf({ holder, token, remaining, value, pinned, nonce, opened }: Row, at: number): Holding | undefined {
+  if (typeof holder !== 'string' || typeof token !== 'string') return undefined
   return {
     holder,
     fencingToken: BigInt(token),
+    nonce: nonce ?? undefined,
     remainingMs: Number(remaining),
+    ageMs: Math.max(0, (at - Number(opened ?? token)) / 1000),
     value: value ?? undefined,
     pinned: pinned === true,
     version: undefined,

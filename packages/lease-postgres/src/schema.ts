@@ -3,15 +3,21 @@
  *
  * One row per lease name ever claimed or pinned. A vacated lease keeps its row, for the row keeps the fencing token;
  * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third keeps the
- * lines of those who wait (`line.ts` of lease-core).
+ * lines of those who wait (`line.ts` of lease-core). The fourth says which layout the tables have.
  */
 import { notValid, type Problem } from 'lease-core'
+
+/**
+ * The layout that this release reads and writes. 1 had no version and no columns `opened`, `opener`, `generations` and `unpinned`.
+ * It rises when a release before could not go on beside this one, or this one cannot do without what `migrate` adds.
+ */
+export const LAYOUT = 2
 
 /** Where the tables are. */
 export interface TableOptions {
   /** @default the first schema of the connection's search_path */
   readonly schema?: string | undefined
-  /** The table of the leases; `<table>_floor`, `<table>_line` and the index `<table>_pinned` are named after it. @default 'lease' */
+  /** The table of the leases; `<table>_floor`, `<table>_line`, `<table>_layout` and the index `<table>_pinned` are named after it. @default 'lease' */
   readonly table?: string | undefined
 }
 
@@ -22,6 +28,7 @@ export interface Tables {
   readonly lease: string
   readonly floor: string
   readonly line: string
+  readonly layout: string
 }
 
 /** PostgreSQL cuts longer identifiers silently, and then two tables would be one. */
@@ -35,7 +42,7 @@ export function tablesOf(options: TableOptions): Tables {
   const { schema, table = 'lease' } = options
   const prefix = schema === undefined ? '' : `${quoteIdentifier(schema)}.`
   const named = (suffix: string): string => prefix + quoteIdentifier(table + suffix)
-  return { prefix, lease: named(''), floor: named('_floor'), line: named('_line') }
+  return { prefix, lease: named(''), floor: named('_floor'), line: named('_line'), layout: named('_layout') }
 }
 
 export function tableProblems({ schema, table }: TableOptions): Problem[] {

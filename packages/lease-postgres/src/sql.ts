@@ -1,51 +1,78 @@
 /**
  * The statements that are no functions (functions.ts): what only reads, and what is done once in a while.
  */
+import { LONGEST_DEADLINE_MS } from 'lease-core'
 import { quoteLiteral, type Tables } from './schema.ts'
 
 /** What only reads. */
 export interface Statements {
-  readonly read: string
+  readonly time: string
   readonly readAll: string
-  readonly pinned: string
+  readonly pinnedAll: string
   readonly inspect: string
 }
 
 export function statements(tables: Tables): Statements {
-  return { read: readSql(tables), readAll: readAllSql(tables), pinned: pinnedSql(tables), inspect: inspectSql(tables) }
+  return {
+    time: timeSql(tables),
+    readAll: readAllSql(tables),
+    pinnedAll: pinnedAllSql(tables),
+    inspect: inspectSql(tables),
+  }
 }
 
-/** Of the row `l`: somebody holds the lease. */
-export const live = `(l.holder IS NOT NULL AND (l.pins <> '{}' OR l.expiry > clock_timestamp()))`
-/** Of the row `l`: somebody is named that holds the lease no more. */
-export const lapsed = `(l.holder IS NOT NULL AND l.pins = '{}' AND l.expiry <= clock_timestamp())`
+/** The server's clock, in whole microseconds: a float holds them exactly for the next two centuries, and is faster than `numeric`. */
+export const micros = `(date_part('epoch', clock_timestamp()) * 1000000)::bigint`
 
-const columns = `l.name, l.holder, l.token, l.expiry, l.value, l.pins`
+/** Somebody holds the lease of this row. */
+export const live = (row: string): string =>
+  `(${row}.holder IS NOT NULL AND (${row}.pins <> '{}' OR ${row}.expiry > clock_timestamp()))`
+/** The row names a holder that holds the lease no more. */
+export const lapsed = (row: string): string =>
+  `(${row}.holder IS NOT NULL AND ${row}.pins = '{}' AND ${row}.expiry <= clock_timestamp())`
 
-/** $1 namespace, $2 names. */
-function readSql({ lease }: Tables): string {
-  return readingSql(`SELECT l.* FROM unnest($2::text[]) AS r(name) CROSS JOIN LATERAL (
-    SELECT ${columns} FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${live} OFFSET 0
-  ) l`)
+function timeSql({ layout }: Tables): string {
+  return `SELECT pg_is_in_recovery() AS standby, ${micros}::text AS at, (SELECT max(version) FROM ${layout}) AS layout`
 }
 
 /** $1 namespace. */
 function readAllSql({ lease }: Tables): string {
-  return readingSql(`SELECT ${columns} FROM ${lease} l WHERE l.ns = $1 AND ${live}`)
+  return readingSql(stateOf('l'), `${lease} l WHERE l.ns = $1 AND ${live('l')}`)
 }
-
-/** Always one row at least: an answer from a standby, which may be behind, is known for what it is even when empty. */
-const readingSql = (rows: string): string =>
-  `SELECT s.standby, l.name, l.holder, l.token::text AS token,
-  extract(epoch FROM l.expiry - clock_timestamp())::float8 * 1000 AS remaining, l.value, l.pins <> '{}' AS pinned
-FROM (SELECT pg_is_in_recovery() AS standby) s LEFT JOIN (
-  ${rows}
-) l ON true`
 
 /** $1 namespace. */
-function pinnedSql({ lease }: Tables): string {
-  return `SELECT l.name, l.pins FROM ${lease} l WHERE l.ns = $1 AND l.pins <> '{}' ORDER BY l.name`
+function pinnedAllSql({ lease }: Tables): string {
+  return readingSql(pinsOf('l'), `${lease} l WHERE l.ns = $1 AND l.pins <> '{}'`)
 }
+
+/** The answers, one array for each of their fields: an object for each takes far longer. */
+export const answers = (fields: Readonly<Record<string, string>>): string => {
+  const columns = Object.entries(fields).map(([name, value]) => `'${name}', array_agg(${value})`)
+  return `json_build_object(${columns.join(', ')})`
+}
+
+type StateField = 'holder' | 'token' | 'remaining' | 'value' | 'pinned' | 'nonce' | 'opened'
+
+/** What is known of a lease, by its row. */
+export const stateOf = (row: string): Readonly<Record<StateField, string>> => ({
+  holder: `${row}.holder`,
+  token: `${row}.token::text`,
+  remaining: remainingOf(`${row}.expiry`),
+  value: `${row}.value`,
+  pinned: `${row}.pins <> '{}'`,
+  nonce: `${row}.nonce`,
+  opened: `${row}.opened`,
+})
+
+/** The pins of a lease, by its row. */
+export const pinsOf = (row: string): Record<'pins' | 'generations', string> => ({ pins: `to_json(${row}.pins)`, generations: `${row}.generations` })
+
+export const remainingOf = (expiry: string): string => `date_part('epoch', ${expiry} - clock_timestamp()) * 1000`
+
+/** Answers as the functions that read do. */
+const readingSql = (fields: Readonly<Record<string, string>>, rows: string): string =>
+  `SELECT CASE WHEN NOT pg_is_in_recovery() THEN concat('[', ${micros}, ',', ${answers({ name: 'l.name', ...fields })}, ']') END AS answer
+FROM ${rows}`
 
 function inspectSql({ lease }: Tables): string {
   return `SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
@@ -59,11 +86,12 @@ export function collectLockSql({ lease }: Tables): string {
   return `LOCK TABLE ${lease} IN SHARE ROW EXCLUSIVE MODE`
 }
 
-/** $1 namespace, $2 retention in milliseconds, $3 how many rows at most. */
+/** $1 namespace, $2 retention in milliseconds, $3 how many rows at most. Rows that must be remembered stay in any case. */
 export function collectSql({ lease, floor, line }: Tables): string {
   return `WITH old AS MATERIALIZED (
-  SELECT l.name FROM ${lease} l WHERE l.ns = $1 AND l.pins = '{}' AND NOT ${live}
-    AND l.expiry < clock_timestamp() - $2::float8 * interval '1 millisecond'
+  SELECT l.name FROM ${lease} l WHERE l.ns = $1 AND l.pins = '{}' AND NOT ${live('l')}
+    AND l.expiry < clock_timestamp() - greatest($2::float8, ${LONGEST_DEADLINE_MS}) * interval '1 millisecond'
+    AND coalesce(l.unpinned, 0) < ${micros} - ${LONGEST_DEADLINE_MS * 1000}
   LIMIT $3 FOR UPDATE OF l SKIP LOCKED
 ), d AS (
   DELETE FROM ${lease} l USING old WHERE l.ns = $1 AND l.name = old.name RETURNING l.token

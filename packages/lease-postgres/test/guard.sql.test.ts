@@ -3,8 +3,8 @@ import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from 'lease-core'
 import { whileLive } from 'lease-core/testing'
 import { postgresTargets } from 'lease-servers'
 import { SqlGuard, type PostgresSubstrate } from 'lease-postgres'
-import { claim, grant, newCall, release, settle, unique } from 'lease-scenes'
-import { openSetting, type Setting } from './setting.ts'
+import { claim, grant, newCall, unique } from 'lease-scenes'
+import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`SqlGuard, on ${target.name}`, () => {
@@ -34,7 +34,7 @@ for (const target of postgresTargets()) {
       const { rowCount } = await setting.pool.query(`${write} ${guard.text}`, [1, 'alice', ...guard.values])
       expect(rowCount).to.equal(1)
       guard.assertHeld(rowCount)
-      await settle(substrate, release(name, 'a'))
+      await releaseHeld(substrate, name)
       const stale = await setting.pool.query(`${write} ${guard.text}`, [1, 'alice', ...guard.values])
       expect(stale.rowCount).to.equal(0)
       expect(() => guard.assertHeld(stale.rowCount)).to.throw(ErrNotHeld, name)
@@ -47,7 +47,7 @@ for (const target of postgresTargets()) {
       const held = async (): Promise<unknown> =>
         (await setting.pool.query(`SELECT ${guard.text} AS held`, guard.values)).rows[0].held
       expect(await held()).to.equal(true)
-      await settle(substrate, release(name, 'a'))
+      await releaseHeld(substrate, name)
       expect(await held()).to.equal(false)
     })
 
@@ -87,7 +87,7 @@ for (const target of postgresTargets()) {
     it('checked anew guards the new term', async () => {
       const first = await grant(substrate, claim(name, 'a', 60_000))
       const guard = await checked(1, 'a', first.fencingToken)
-      await settle(substrate, release(name, 'a'))
+      await releaseHeld(substrate, name)
       const second = await grant(substrate, claim(name, 'b', 60_000))
       await substrate.trapdoor(name, 'b', second.fencingToken)(guard)
       expect(guard.values.slice(1)).to.deep.equal([name, 'b', String(second.fencingToken)])

@@ -4,8 +4,8 @@ import { whileLive } from 'lease-core/testing'
 import { postgresTargets } from 'lease-servers'
 import type { PostgresSubstrate, PostgresTransaction } from 'lease-postgres'
 import type { PoolClient } from 'pg'
-import { claim, extend, grant, newCall, release, settle, unique } from 'lease-scenes'
-import { openSetting, type Setting } from './setting.ts'
+import { claim, expire, extend, grant, newCall, pin, settle, unique, unpin } from 'lease-scenes'
+import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`a connection as trapdoor key, on ${target.name}`, () => {
@@ -61,7 +61,7 @@ for (const target of postgresTargets()) {
       await client.query('BEGIN')
       for (const [holder, holding] of gone)
         expect(await caught(guard(holder, holding, client))).to.be.instanceOf(ErrNotHeld)
-      await settle(substrate, release(name, 'a'))
+      await releaseHeld(substrate, name)
       expect(await caught(guard('a', first, client))).to.be.instanceOf(ErrNotHeld)
       const second = await grant(substrate, claim(name, 'a', 1))
       await setting.lapsed(name)
@@ -74,7 +74,7 @@ for (const target of postgresTargets()) {
 
     it('passes the holder of a pinned lease past its expiry', async () => {
       const held = await grant(substrate, claim(name, 'a', 60_000))
-      await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
+      await settle(substrate, pin(name, 'e', 'g'))
       await setting.lapse(name)
       await client.query('BEGIN')
       await guard('a', held, client)
@@ -111,7 +111,7 @@ for (const target of postgresTargets()) {
       const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN')
       await guard('a', held, client)
-      expect((await grant(substrate, extend(name, 'a', 600_000))).remainingMs).to.be.greaterThan(60_000)
+      expect((await grant(substrate, extend(name, 'a', 600_000, { fencingToken: held.fencingToken }))).remainingMs).to.be.greaterThan(60_000)
       await client.query('COMMIT')
     })
 
@@ -119,7 +119,7 @@ for (const target of postgresTargets()) {
       await guardedAndLapsed('BEGIN')
       // Whichever waited for the guard would wait forever: the COMMIT is sent after their answers.
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
-      expect(await outcomeOf({ kind: 'expire', lease: name, lapsed: undefined })).to.equal('contended')
+      expect(await outcomeOf(expire(name))).to.equal('contended')
       await client.query('COMMIT')
       expect(await grant(substrate, claim(name, 'b', 1_000))).to.include({ holder: 'b' })
     })
@@ -128,7 +128,7 @@ for (const target of postgresTargets()) {
       const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN')
       await guard('a', held, client)
-      await settle(substrate, release(name, 'a'))
+      await releaseHeld(substrate, name)
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
       await client.query('COMMIT')
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('granted')
@@ -138,8 +138,8 @@ for (const target of postgresTargets()) {
       const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN')
       await guard('a', held, client)
-      await grant(substrate, extend(name, 'a', 90_000))
-      await settle(substrate, release(name, 'a'))
+      await grant(substrate, extend(name, 'a', 90_000, { fencingToken: held.fencingToken }))
+      await releaseHeld(substrate, name)
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
     })
 
@@ -157,7 +157,7 @@ for (const target of postgresTargets()) {
       it(`with a snapshot older than the takeover says no in READ COMMITTED${renewed ? ', over a renewal too' : ''}`, async () => {
         const held = await grant(substrate, claim(name, 'a', 60_000))
         // Past its expiry for us, but not in the guard's eyes: the row it finds says pinned.
-        await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
+        await settle(substrate, pin(name, 'e', 'g'))
         await setting.lapse(name)
         // The statement inside of the guard takes its snapshot, then waits for the gate, then looks at the row.
         const { rows } = await client.query<{ prosrc: string }>(
@@ -180,10 +180,10 @@ for (const target of postgresTargets()) {
           const pending = caught(guard('a', held, parked))
           await setting.waitedFor(gate)
           if (renewed) {
-            await grant(substrate, extend(name, 'a', 1))
+            await grant(substrate, extend(name, 'a', 1, { fencingToken: held.fencingToken }))
             await setting.lapsed(name)
           }
-          await settle(substrate, { kind: 'unpin', lease: name, entity: 'e' })
+          await settle(substrate, unpin(name, 'e', 'g'))
           expect(await grant(substrate, claim(name, 'b', 60_000))).to.include({ holder: 'b' })
           await gate.query('COMMIT')
           expect(await pending).to.be.instanceOf(ErrNotHeld)
@@ -196,8 +196,8 @@ for (const target of postgresTargets()) {
         const held = await grant(substrate, claim(name, 'a', 60_000))
         await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ')
         await client.query('SELECT 1 FROM lease LIMIT 1') // the snapshot
-        if (renewed) await grant(substrate, extend(name, 'a', 90_000))
-        await settle(substrate, release(name, 'a'))
+        if (renewed) await grant(substrate, extend(name, 'a', 90_000, { fencingToken: held.fencingToken }))
+        await releaseHeld(substrate, name)
         await grant(substrate, claim(name, 'b', 60_000))
         expect(await caught(guard('a', held, client))).to.have.property('code', '40001')
       })

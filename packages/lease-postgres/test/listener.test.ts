@@ -3,8 +3,8 @@ import type { LeaseChange } from 'lease-core'
 import { postgresTargets, startProxy } from 'lease-servers'
 import type { PostgresSubstrate } from 'lease-postgres'
 import { Client } from 'pg'
-import { claim, eventually, extend, grant, newCall, release, settle, unique } from 'lease-scenes'
-import { openSetting, type Setting } from './setting.ts'
+import { claim, eventually, expire, extend, grant, newCall, pin, release, settle, unique, unpin } from 'lease-scenes'
+import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`hints, on ${target.name}`, () => {
@@ -34,7 +34,7 @@ for (const target of postgresTargets()) {
     const upToNow = async (substrate: PostgresSubstrate, changes: readonly LeaseChange[]): Promise<LeaseChange[]> => {
       const last = unique('last')
       await grant(substrate, claim(last, 'a', 60_000))
-      await settle(substrate, release(last, 'a'))
+      await releaseHeld(substrate, last)
       const isLast = (change: LeaseChange): boolean => change.kind === 'vacated' && change.lease === last
       await eventually(() => changes.some(isLast))
       return changes.filter((change) => !isLast(change))
@@ -47,20 +47,19 @@ for (const target of postgresTargets()) {
       const { changes, stop } = await watched(setting.substrate({ namespace }).watch)
       const lease = `it's "quoted" \\ ü`.replaceAll(' ', '_')
       await grant(other, claim('other', 'a', 60_000))
-      await settle(other, release('other', 'a'))
+      await releaseHeld(other, 'other')
       await grant(substrate, claim(lease, 'a', 60_000))
-      await settle(substrate, release(lease, 'b'))
-      await settle(substrate, release(lease, 'a'))
+      await settle(substrate, release(lease, 'b', { fencingToken: 1n }))
+      await releaseHeld(substrate, lease)
       await grant(substrate, claim('expired', 'a', 1))
       await setting.lapsed('expired')
-      for (let twice = 0; twice < 2; twice++)
-        await settle(substrate, { kind: 'expire', lease: 'expired', lapsed: undefined })
+      for (let twice = 0; twice < 2; twice++) await settle(substrate, expire('expired'))
       await grant(substrate, claim('unpinned', 'a', 60_000))
-      await settle(substrate, { kind: 'pin', lease: 'unpinned', entity: 'e' })
+      await settle(substrate, pin('unpinned', 'e', 'g'))
       await grant(substrate, claim('kept', 'a', 60_000))
-      await settle(substrate, { kind: 'pin', lease: 'kept', entity: 'e' })
+      await settle(substrate, pin('kept', 'e', 'g'))
       await setting.lapse('unpinned')
-      for (const name of ['kept', 'unpinned']) await settle(substrate, { kind: 'unpin', lease: name, entity: 'e' })
+      for (const name of ['kept', 'unpinned']) await settle(substrate, unpin(name, 'e', 'g'))
       expect(await upToNow(substrate, changes)).to.deep.equal(
         [lease, 'expired', 'unpinned'].map((name) => ({ kind: 'vacated', lease: name })),
       )
@@ -72,12 +71,13 @@ for (const target of postgresTargets()) {
       const substrate = setting.substrate({ namespace })
       const { changes, stop } = await watched(setting.substrate({ namespace }).watch)
       const announce = true
-      await substrate.apply([claim('told', 'a', 60_000, { announce }), claim('silent', 'a', 60_000)], newCall())
+      const { fencingToken } = await grant(substrate, claim('told', 'a', 60_000, { announce }))
+      const silent = await grant(substrate, claim('silent', 'a', 60_000))
       await settle(substrate, claim('told', 'b', 60_000, { announce }))
-      await grant(substrate, extend('silent', 'a', 60_000, { value: 'v' }))
-      await grant(substrate, extend('told', 'a', 90_000, { announce }))
+      await grant(substrate, extend('silent', 'a', 60_000, { fencingToken: silent.fencingToken, value: 'v' }))
+      await grant(substrate, extend('told', 'a', 90_000, { fencingToken, announce }))
       for (let twice = 0; twice < 2; twice++) {
-        await grant(substrate, extend('told', 'a', 60_000, { value: 'v', announce }))
+        await grant(substrate, extend('told', 'a', 60_000, { fencingToken, value: 'v', announce }))
       }
       expect(await upToNow(substrate, changes)).to.deep.equal([1, 2].map(() => ({ kind: 'changed', lease: 'told' })))
       stop()
@@ -88,12 +88,10 @@ for (const target of postgresTargets()) {
       const substrate = setting.substrate({ namespace })
       const { changes, stop } = await watched(substrate.watch)
       const names = Array.from({ length: 2_000 }, (_, index) => `${'"\\ü'.repeat(60)}${index}`)
+      const claims = names.map((name) => claim(name, 'a', 60_000))
+      await substrate.apply(claims, newCall())
       await substrate.apply(
-        names.map((name) => claim(name, 'a', 60_000)),
-        newCall(),
-      )
-      await substrate.apply(
-        names.map((name) => release(name, 'a')),
+        claims.map(({ lease, nonce }) => release(lease, 'a', { nonce })),
         newCall(),
       )
       await eventually(() => changes.length >= names.length)
@@ -130,7 +128,7 @@ for (const target of postgresTargets()) {
         await eventually(() => changes.length === 1)
         expect(changes).to.deep.equal([{ kind: 'resync' }])
         await grant(substrate, claim('l', 'a', 60_000))
-        await settle(substrate, release('l', 'a'))
+        await releaseHeld(substrate, 'l')
         await eventually(() => changes.length === 2)
         expect(changes[1]).to.deep.equal({ kind: 'vacated', lease: 'l' })
         changes.length = 0
@@ -189,7 +187,7 @@ for (const target of postgresTargets()) {
       const silent = setting.substrate({ namespace, notify: false })
       const { changes, stop } = await watched(setting.substrate({ namespace }).watch)
       await grant(silent, claim('l', 'a', 60_000))
-      await settle(silent, release('l', 'a'))
+      await releaseHeld(silent, 'l')
       expect(await upToNow(setting.substrate({ namespace }), changes)).to.deep.equal([])
       stop()
     })

@@ -2,7 +2,8 @@
 import { freshDatabase, until } from 'lease-servers'
 import { migrate, PostgresSubstrate, type PostgresSubstrateOptions } from 'lease-postgres'
 import { Pool, type PoolClient, type PoolConfig } from 'pg'
-import { unique } from 'lease-scenes'
+import type { Substrate } from 'lease-core'
+import { readOne, release, settle, unique } from 'lease-scenes'
 
 export interface Setting extends AsyncDisposable {
   readonly url: string
@@ -15,6 +16,10 @@ export interface Setting extends AsyncDisposable {
   lapse(...leases: readonly string[]): Promise<void>
   /** Resolves once these leases are past their expiry by `byMs`. Leaves the rows as they are. */
   lapsed(leases: string | readonly string[], byMs?: number): Promise<void>
+  /** Makes these vacant leases, or all, look as if their rows had been written an hour ago. */
+  age(...leases: readonly string[]): Promise<void>
+  /** The row of this lease, with all its columns. */
+  row(lease: string): Promise<Record<string, unknown> | undefined>
   /** Whether another connection waits for a lock that this one has. */
   isWaitedFor(client: PoolClient): Promise<boolean>
   /** Resolves once another connection waits for a lock that this one has. */
@@ -68,6 +73,16 @@ export async function openSetting(target: { readonly url: string }): Promise<Set
         return rows[0].lapsed === true
       })
     },
+    async age(...leases) {
+      await pool.query(
+        `UPDATE lease SET expiry = expiry - interval '1 hour', unpinned = unpinned - 3600000000
+         WHERE holder IS NULL AND ($1 = '{}' OR name = ANY($1))`,
+        [leases],
+      )
+    },
+    async row(lease) {
+      return (await pool.query('SELECT * FROM lease WHERE name = $1', [lease])).rows[0]
+    },
     isWaitedFor,
     async waitedFor(client) {
       await until('a connection waits for the lock of another', () => isWaitedFor(client))
@@ -78,4 +93,13 @@ export async function openSetting(target: { readonly url: string }): Promise<Set
       await database.drop()
     },
   }
+}
+
+/** Releases the term that stands, as its holder does. @throws where none stands */
+export async function releaseHeld(substrate: Substrate, lease: string): Promise<void> {
+  const held = await readOne(substrate, lease)
+  if (held === undefined) throw new Error(`${lease} is not held`)
+  const { holder, fencingToken, nonce } = held
+  const { outcome } = await settle(substrate, release(lease, holder, { fencingToken, nonce }))
+  if (outcome !== 'granted') throw new Error(`the release of ${lease} was ${outcome}`)
 }

@@ -1,11 +1,10 @@
 import { expect } from 'chai'
 import type { Op } from 'lease-core'
-import { whileLive } from 'lease-core/testing'
 import { postgresTargets, until } from 'lease-servers'
 import { collect } from 'lease-postgres'
 import { Pool } from 'pg'
-import { briefMs, claim, eventually, extend, grant, newCall, release, settle, unique } from 'lease-scenes'
-import { openSetting, type Setting } from './setting.ts'
+import { briefMs, claim, eventually, extend, grant, newCall, pin, release, settle, unique, unpin } from 'lease-scenes'
+import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`many at once, on ${target.name}`, () => {
@@ -18,10 +17,11 @@ for (const target of postgresTargets()) {
     it('overlapping batches in any order and of all kinds never deadlock', async () => {
       const namespace = unique('ns')
       const names = Array.from({ length: 200 }, (_, index) => `l${index}`)
-      await setting.substrate({ namespace }).apply(
+      const granted = await setting.substrate({ namespace }).apply(
         names.map((lease) => claim(lease, 'a', 60_000)),
         newCall(),
       )
+      const tokens = new Map(granted.map(({ holding }, index) => [names[index] ?? '', holding?.fencingToken ?? 0n]))
       const outcomes: Record<string, number> = {}
       const pools: Pool[] = []
       const application = unique('batches')
@@ -37,7 +37,7 @@ for (const target of postgresTargets()) {
             .slice(0, 150)
             .map((lease, index): Op => {
               // Most lock rows that stay as they are, so that the batches keep meeting.
-              if (kind < 2) return extend(lease, 'a', 60_000 + round)
+              if (kind < 2) return extend(lease, 'a', 60_000 + round, { fencingToken: tokens.get(lease) ?? 0n })
               if (kind === 2) return release(lease, 'a', { nonce: 'another' })
               return index % 2 === 0 ? claim(lease, 'a', 60_000) : { kind: 'expire', lease, lapsed: undefined }
             })
@@ -68,9 +68,11 @@ for (const target of postgresTargets()) {
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 2 }) })
         while (releases < 100) {
-          const [verdict] = await substrate.apply([claim('hot', holder, 600_000)], newCall())
+          const op = claim('hot', holder, 600_000)
+          const [verdict] = await substrate.apply([op], newCall())
           if (verdict?.outcome !== 'granted') continue
-          expect(await settle(substrate, release('hot', holder))).to.have.property('outcome', 'granted')
+          const { nonce } = op
+          expect(await settle(substrate, release('hot', holder, { nonce }))).to.have.property('outcome', 'granted')
           releases++
         }
       }
@@ -89,14 +91,16 @@ for (const target of postgresTargets()) {
           const substrate = setting.substrate({ namespace, pool: setting.newPool({ options, max: 3 }) })
           while (grants < 60) {
             const lease = `l${Math.floor(Math.random() * 3)}`
-            const { outcome } = await settle(substrate, claim(lease, holder, 60_000))
-            if (outcome !== 'granted') continue
+            const { outcome, holding } = await settle(substrate, claim(lease, holder, 60_000))
+            if (outcome !== 'granted' || holding === undefined) continue
+            const { fencingToken } = holding
             expect(held.get(lease)).to.equal(undefined)
             held.set(lease, holder)
             grants++
-            await settle(substrate, extend(lease, holder, 90_000))
+            await settle(substrate, extend(lease, holder, 90_000, { fencingToken }))
             held.delete(lease)
-            expect(await settle(substrate, release(lease, holder))).to.have.property('outcome', 'granted')
+            const released = await settle(substrate, release(lease, holder, { fencingToken }))
+            expect(released).to.have.property('outcome', 'granted')
           }
         }
         await Promise.all(['a', 'b', 'c', 'd'].map(worker))
@@ -155,8 +159,8 @@ for (const target of postgresTargets()) {
       const other = setting.substrate()
       for (const lease of ['lapsed', 'pinned']) await grant(substrate, claim(lease, 'a', 1))
       for (const lease of ['released', 'held']) await grant(substrate, claim(lease, 'a', 60_000))
-      await settle(substrate, { kind: 'pin', lease: 'pinned', entity: 'e' })
-      await settle(substrate, release('released', 'a'))
+      await settle(substrate, pin('pinned', 'e'))
+      await releaseHeld(substrate, 'released')
       await settle(other, claim('other', 'a', 1))
       await setting.pool.query(`UPDATE lease SET expiry = expiry - interval '2 hours' WHERE name <> 'held'`)
       await settle(substrate, claim('recent', 'a', 1))
@@ -167,15 +171,30 @@ for (const target of postgresTargets()) {
       expect(await collect(setting.pool, { namespace, retention: 3_600_000 })).to.equal(0)
     })
 
+    it('leaves what a late request must not undo, however short the retention', async () => {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      const sentMs = await substrate.time(newCall())
+      const op = claim('released', 'a', 60_000)
+      await grant(substrate, op)
+      await releaseHeld(substrate, 'released')
+      await settle(substrate, unpin('unpinned', 'e', 'g'))
+      await setting.pool.query(`UPDATE lease SET expiry = expiry - interval '1 hour' WHERE name = 'unpinned'`)
+      await collect(setting.pool, { namespace, retention: 0.001 })
+      const late = await substrate.apply([op, pin('unpinned', 'e', 'g')], newCall({ sentMs }))
+      expect(late.map(({ outcome }) => outcome)).to.deep.equal(['late', 'late'])
+    })
+
     it('leaves the highest token behind: tokens rise even when the clock has gone back', async () => {
       const namespace = unique('ns')
       const substrate = setting.substrate({ namespace })
-      const { fencingToken } = await grant(substrate, claim('l', 'a', 1))
+      const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000))
       const far = fencingToken + 10n ** 15n
       await setting.pool.query('UPDATE lease SET token = $1 WHERE ns = $2', [String(far), namespace])
-      await setting.lapsed('l', 2)
+      await releaseHeld(substrate, 'l')
+      await setting.age('l')
       expect(await collect(setting.pool, { namespace, retention: 1 })).to.equal(1)
-      await settle(substrate, { kind: 'pin', lease: 'p', entity: 'e' })
+      await settle(substrate, pin('p', 'e'))
       expect((await grant(substrate, claim('l', 'a', 1))).fencingToken).to.equal(far + 1n)
       expect((await grant(substrate, claim('p', 'a', 1))).fencingToken > far).to.equal(true)
     })
@@ -197,13 +216,14 @@ for (const target of postgresTargets()) {
             grants++
             expect(holding.fencingToken > (last.get(lease) ?? 0n)).to.equal(true)
             last.set(lease, holding.fencingToken)
-            await settle(substrate, release(lease, holder))
+            await settle(substrate, release(lease, holder, { fencingToken: holding.fencingToken }))
           }
         }
       }
       const collector = async (): Promise<void> => {
         const pool = setting.newPool({ max: 1 })
         while (!isEnough()) {
+          await setting.age()
           const count = await collect(pool, { namespace, retention: 0.001 })
           collected += count // not in one expression: the other collector adds meanwhile
         }
@@ -213,8 +233,10 @@ for (const target of postgresTargets()) {
 
     it('waits for claims that are running, whose tokens are in no row yet', async () => {
       const namespace = unique('ns')
-      await grant(setting.substrate({ namespace }), claim('l', 'a', 1))
-      await setting.lapsed('l', 2)
+      const substrate = setting.substrate({ namespace })
+      await grant(substrate, claim('l', 'a', 60_000))
+      await releaseHeld(substrate, 'l')
+      await setting.age('l')
       const running = await setting.pool.connect()
       let collected: number | undefined
       try {
@@ -234,16 +256,13 @@ for (const target of postgresTargets()) {
     it('does not wait for a guard, and skips the lease it guards', async () => {
       const client = await setting.pool.connect()
       try {
-        // The lease lapses by itself: to write its expiry would make another row of the one that the guard has locked.
-        const namespace = await whileLive(50, async (durationMs) => {
-          const namespace = unique('ns')
-          const substrate = setting.substrate({ namespace })
-          const { fencingToken } = await grant(substrate, claim('guarded', 'a', durationMs))
-          for (const statement of ['ROLLBACK', 'BEGIN']) await client.query(statement)
-          await substrate.trapdoor('guarded', 'a', fencingToken)(client)
-          return namespace
-        })
-        await setting.lapsed('guarded', 2)
+        const namespace = unique('ns')
+        const substrate = setting.substrate({ namespace })
+        const { fencingToken } = await grant(substrate, claim('guarded', 'a', 60_000))
+        await client.query('BEGIN')
+        await substrate.trapdoor('guarded', 'a', fencingToken)(client)
+        await releaseHeld(substrate, 'guarded')
+        await setting.age('guarded')
         let collected: number | undefined
         const pending = collect(setting.pool, { namespace, retention: 1 }).then((count) => (collected = count))
         // One that waited would give up after two seconds and answer 0 as well.

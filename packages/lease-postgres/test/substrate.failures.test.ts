@@ -35,6 +35,8 @@ for (const target of postgresTargets()) {
       expect(cause.cause).to.have.property('code', '42883')
       const reading = await substrate.read(undefined, newCall()).catch((error: unknown) => error)
       expect((reading as Error).message).to.match(/migrate\(\).*migrationSql\(\).*relation "later" does not exist/)
+      const reason = await substrate.time(newCall()).catch((error: unknown) => error)
+      expect((reason as Error).message).to.match(/migrate\(\).*migrationSql\(\).*relation "later_layout" does not exist/)
       expect((reading as Error).cause).to.have.property('code', '42P01')
       const inspection = await substrate.inspect(newCall())
       expect(inspection).to.be.an('array')
@@ -50,7 +52,7 @@ for (const target of postgresTargets()) {
       const { rows } = await setting.pool.query<{ name: string }>(
         `SELECT oid::regprocedure::text AS name FROM pg_proc WHERE proname LIKE 'lease\\_%' AND prosrc LIKE '%"grown"%'`,
       )
-      expect(rows).to.have.length(9)
+      expect(rows).to.have.length(13)
       for (const { name } of rows) await setting.pool.query(`DROP FUNCTION ${name}`)
       expect((await verdictOf(substrate)).cause)
         .to.have.property('message')
@@ -108,7 +110,7 @@ for (const target of postgresTargets()) {
       await setting.pool.query('CREATE ROLE keeper; GRANT SELECT, UPDATE ON lease, lease_floor, lease_line TO keeper')
       try {
         const substrate = setting.substrate({ pool: setting.newPool({ options: '-c role=keeper' }) })
-        const verdicts = await substrate.apply([claim('x', 'a', 1_000), release('y', 'a')], newCall())
+        const verdicts = await substrate.apply([claim('x', 'a', 1_000), release('y', 'a', { fencingToken: 1n })], newCall())
         expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['unknown', 'granted'])
       } finally {
         await setting.pool.query('DROP OWNED BY keeper; DROP ROLE keeper')
@@ -187,11 +189,12 @@ for (const target of postgresTargets()) {
       const application = unique('victim')
       const pool = setting.newPool({ application_name: application })
       const substrate = setting.substrate({ pool })
-      await grant(substrate, claim('l', 'a', 60_000))
+      const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000))
       const rival = await setting.pool.connect()
       await rival.query('BEGIN')
-      await rival.query('SELECT FROM lease FOR UPDATE')
-      const pending = substrate.apply([release('l', 'a')], newCall())
+      await rival.query('LOCK TABLE lease IN ACCESS EXCLUSIVE MODE')
+      const op = release('l', 'a', { fencingToken })
+      const pending = substrate.apply([op], newCall())
       await setting.waitedFor(rival)
       await rival.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1', [
         application,
@@ -199,7 +202,7 @@ for (const target of postgresTargets()) {
       expect((await pending)[0]).to.have.property('outcome', 'unknown')
       await rival.query('ROLLBACK')
       rival.release()
-      expect(await settle(substrate, release('l', 'a'))).to.have.property('outcome', 'granted')
+      expect(await settle(substrate, op)).to.have.property('outcome', 'granted')
     })
   })
 }
@@ -226,7 +229,7 @@ describe('a server of our own', () => {
     await server.restart()
     await eventually(() => resyncs === 2)
     expect(await readOne(substrate, 'l')).to.include({ holder: 'a', fencingToken })
-    await settle(substrate, release('l', 'a'))
+    await settle(substrate, release('l', 'a', { fencingToken }))
     await eventually(() => vacated === 1)
     expect((await grant(substrate, claim('l', 'b', 1_000))).fencingToken > fencingToken).to.equal(true)
     await substrate.close()

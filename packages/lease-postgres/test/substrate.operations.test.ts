@@ -1,9 +1,9 @@
 import { expect } from 'chai'
-import type { Holding } from 'lease-core'
+import { contended, type Holding } from 'lease-core'
 import { postgresTargets } from 'lease-servers'
 import type { PostgresSubstrate } from 'lease-postgres'
-import { claim, extend, grant, newCall, readOne, release, settle, unique } from 'lease-scenes'
-import { openSetting, type Setting } from './setting.ts'
+import { claim, expire, extend, grant, newCall, pin, readOne, release, settle, unique, unpin } from 'lease-scenes'
+import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
   describe(`the operations, on ${target.name}`, () => {
@@ -49,13 +49,6 @@ for (const target of postgresTargets()) {
         const again = await grant(substrate, { ...op, durationMs: 1_000 })
         expect(again.fencingToken).to.equal(first.fencingToken)
         expectWhole(again, 60_000, startedMs)
-      })
-
-      it('opens a new term when its replay comes after the lapse', async () => {
-        const op = claim(name, 'a', 1)
-        const first = await grant(substrate, op)
-        await setting.lapsed(name)
-        expect((await grant(substrate, op)).fencingToken > first.fencingToken).to.equal(true)
       })
 
       it('takes over a lapsed lease in one step with a higher token', async () => {
@@ -106,6 +99,30 @@ for (const target of postgresTargets()) {
       })
     })
 
+    describe('claimAny', () => {
+      it('takes over a lapsed lease in a term of its own, of which nothing is left of the one before', async () => {
+        const before = await grant(substrate, claim(name, 'a', 1, { value: 'old' }))
+        await setting.pool.query('UPDATE lease SET opened = 1 WHERE name = $1', [name])
+        await setting.lapsed(name)
+        const nonce = unique('nonce')
+        const op = { leases: [name], holder: 'b', durationMs: 60_000, nonce, value: undefined, lapsed: new Map() }
+        const verdict = await substrate.claimAny(op, newCall())
+        expect(verdict).to.include({ outcome: 'granted', lease: name })
+        const holding = verdict.holdings.get(name)
+        expect(holding).to.include({ holder: 'b', nonce, value: undefined, pinned: false })
+        expect((holding?.fencingToken ?? 0n) > before.fencingToken).to.equal(true)
+        expect(holding?.ageMs).to.be.lessThan(60_000)
+        expect(await readOne(substrate, name)).to.include({ holder: 'b', nonce, value: undefined })
+      })
+
+      it('refuses a holder that has one already by another claim, and says which', async () => {
+        const leases = [unique('lease'), name]
+        await grant(substrate, claim(name, 'b', 60_000))
+        const op = { leases, holder: 'b', durationMs: 60_000, nonce: unique('nonce'), value: undefined, lapsed: new Map() }
+        expect(await substrate.claimAny(op, newCall())).to.include({ outcome: 'refused', lease: name })
+      })
+    })
+
     describe('extend', () => {
       it('moves the expiry to now plus the duration, never back, and keeps token and value', async () => {
         const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
@@ -113,17 +130,22 @@ for (const target of postgresTargets()) {
         const longer = await grant(substrate, extend(name, 'a', 600_000, { fencingToken }))
         expect(longer).to.include({ fencingToken, value: 'v' })
         expectWhole(longer, 600_000, startedMs)
-        expectWhole(await grant(substrate, extend(name, 'a', 1_000)), 600_000, startedMs)
+        expectWhole(await grant(substrate, extend(name, 'a', 1_000, { fencingToken })), 600_000, startedMs)
       })
 
       it('takes a new value, the empty one too', async () => {
-        await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
-        expect(await grant(substrate, extend(name, 'a', 60_000, { value: '' }))).to.have.property('value', '')
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
+        const extended = await grant(substrate, extend(name, 'a', 60_000, { fencingToken, value: '' }))
+        expect(extended).to.have.property('value', '')
       })
 
       it('is refused with the holding that forbids it: another holder, another term', async () => {
         const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
-        for (const op of [extend(name, 'b', 1_000), extend(name, 'a', 1_000, { fencingToken: fencingToken - 1n })]) {
+        const others = [
+          extend(name, 'b', 1_000, { fencingToken }),
+          extend(name, 'a', 1_000, { fencingToken: fencingToken - 1n }),
+        ]
+        for (const op of others) {
           const { outcome, holding } = await settle(substrate, op)
           expect(outcome).to.equal('refused')
           expect(holding).to.include({ holder: 'a', fencingToken })
@@ -131,29 +153,38 @@ for (const target of postgresTargets()) {
       })
 
       it('is refused with nothing when the lease is vacant, lapsed or unknown', async () => {
-        expect(await settle(substrate, extend(name, 'a', 1_000))).to.deep.include({
-          outcome: 'refused',
-          holding: undefined,
-        })
-        const { fencingToken } = await grant(substrate, claim(name, 'a', 1))
+        const nothing = { outcome: 'refused', holding: undefined }
+        expect(await settle(substrate, extend(name, 'a', 1_000, { fencingToken: 1n }))).to.deep.include(nothing)
+        const { fencingToken, nonce } = await grant(substrate, claim(name, 'a', 1))
         await setting.lapsed(name)
-        const lapsed = await settle(substrate, extend(name, 'a', 1_000, { fencingToken }))
-        expect(lapsed).to.deep.include({ outcome: 'refused', holding: undefined })
-        await settle(substrate, release(name, 'a'))
-        expect(await settle(substrate, extend(name, 'a', 1_000))).to.deep.include({
-          outcome: 'refused',
-          holding: undefined,
+        const again = extend(name, 'a', 1_000, { fencingToken })
+        expect(await settle(substrate, again)).to.deep.include(nothing)
+        await settle(substrate, release(name, 'a', { fencingToken, nonce }))
+        expect(await settle(substrate, again)).to.deep.include(nothing)
+      })
+
+      it('adopts by replacing the nonce it names, again when it is sent again, and no other', async () => {
+        const { fencingToken, nonce: from } = await grant(substrate, claim(name, 'a', 60_000))
+        const adopt = extend(name, 'a', 60_000, { fencingToken, adoption: { from, nonce: unique('nonce') } })
+        for (let times = 0; times < 2; times++) {
+          expect(await grant(substrate, adopt)).to.include({ fencingToken, nonce: adopt.adoption?.nonce })
+        }
+        const late = { ...adopt, adoption: { from, nonce: unique('nonce') } }
+        const { outcome, holding } = await settle(substrate, late)
+        expect(outcome).to.equal('refused')
+        expect(holding).to.include({ fencingToken, nonce: adopt.adoption?.nonce })
+        expect(await grant(substrate, extend(name, 'a', 60_000, { fencingToken }))).to.include({
+          nonce: adopt.adoption?.nonce,
         })
       })
     })
 
     describe('release', () => {
-      it('vacates, for its holder, by token, and by nonce', async () => {
-        const nonce = unique('nonce')
-        for (const pick of ['holder', 'token', 'nonce']) {
-          const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000, { nonce, value: 'v' }))
-          const more = pick === 'token' ? { fencingToken } : pick === 'nonce' ? { nonce } : {}
-          expect(await settle(substrate, release(name, 'a', more))).to.deep.include({
+      it('vacates by token, by nonce, and by both', async () => {
+        for (const names of ['token', 'nonce', 'both']) {
+          const { fencingToken, nonce } = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
+          const term = names === 'token' ? { fencingToken } : names === 'nonce' ? { nonce } : { fencingToken, nonce }
+          expect(await settle(substrate, release(name, 'a', term))).to.deep.include({
             outcome: 'granted',
             holding: undefined,
           })
@@ -162,16 +193,26 @@ for (const target of postgresTargets()) {
       })
 
       it('is granted when vacant, lapsed or unknown', async () => {
-        expect(await settle(substrate, release(name, 'a'))).to.have.property('outcome', 'granted')
+        const terms = [{ fencingToken: 1n }, { nonce: unique('nonce') }]
+        for (const term of terms) {
+          expect(await settle(substrate, release(unique('lease'), 'a', term))).to.have.property('outcome', 'granted')
+        }
         await grant(substrate, claim(name, 'b', 1))
         await setting.lapsed(name)
-        expect(await settle(substrate, release(name, 'a'))).to.deep.include({ outcome: 'granted', holding: undefined })
+        for (const term of terms) {
+          expect(await settle(substrate, release(name, 'a', term))).to.deep.include({
+            outcome: 'granted',
+            holding: undefined,
+          })
+        }
       })
 
       it('is refused with the holding when another term stands: of another, or its own holder by another claim', async () => {
-        const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
+        const { fencingToken, nonce } = await grant(substrate, claim(name, 'a', 60_000))
         const stale = [
-          release(name, 'b'),
+          release(name, 'b', { fencingToken, nonce }),
+          release(name, 'a', { fencingToken: fencingToken - 1n, nonce }),
+          release(name, 'a', { fencingToken, nonce: unique('nonce') }),
           release(name, 'a', { fencingToken: fencingToken - 1n }),
           release(name, 'a', { nonce: unique('nonce') }),
         ]
@@ -183,73 +224,71 @@ for (const target of postgresTargets()) {
         expect(await readOne(substrate, name)).to.include({ holder: 'a' })
       })
 
-      it('waits for whoever has the row locked instead of losing its way', async () => {
-        await grant(substrate, claim(name, 'a', 60_000))
-        const rival = await setting.pool.connect()
-        await rival.query('BEGIN')
-        await rival.query('SELECT FROM lease WHERE name = $1 FOR UPDATE', [name])
-        const pending = substrate.apply([release(name, 'a')], newCall())
-        await setting.waitedFor(rival)
-        await rival.query('ROLLBACK')
-        rival.release()
-        expect((await pending)[0]).to.deep.include({ outcome: 'granted' })
-        expect(await readOne(substrate, name)).to.equal(undefined)
-      })
-
-      it('by nonce finds the claim that is about to commit', async () => {
+      it('by nonce is contended while the claim is about to commit, and then ends its term', async () => {
         await grant(substrate, claim(name, 'z', 60_000))
-        await settle(substrate, release(name, 'z'))
-        const late = await setting.pool.connect() // a claim whose reply was given up
-        await late.query('BEGIN')
-        await late.query(
+        await releaseHeld(substrate, name)
+        const slow = await setting.pool.connect() // a claim whose reply was given up
+        await slow.query('BEGIN')
+        await slow.query(
           `UPDATE lease SET holder = 'a', nonce = 'n1', expiry = now() + interval '1 hour' WHERE name = $1`,
           [name],
         )
-        const pending = substrate.apply([release(name, 'a', { nonce: 'n1' })], newCall())
-        await setting.waitedFor(late)
-        await late.query('COMMIT')
-        late.release()
-        expect((await pending)[0]).to.deep.include({ outcome: 'granted' })
+        const op = release(name, 'a', { nonce: 'n1' })
+        expect(await substrate.apply([op], newCall())).to.deep.equal([contended])
+        await slow.query('COMMIT')
+        slow.release()
+        expect(await settle(substrate, op)).to.deep.include({ outcome: 'granted' })
+        expect(await readOne(substrate, name)).to.equal(undefined)
+      })
+
+      it('by nonce finds the claim that is about to insert the row', async () => {
+        const slow = await setting.pool.connect()
+        await slow.query('BEGIN')
+        await slow.query(
+          `INSERT INTO lease (ns, name, holder, token, expiry, nonce) VALUES ($1, $2, 'a', 1, now() + interval '1 hour', 'n1')`,
+          [namespace, name],
+        )
+        const pending = settle(substrate, release(name, 'a', { nonce: 'n1' }))
+        await setting.waitedFor(slow)
+        await slow.query('COMMIT')
+        slow.release()
+        expect(await pending).to.deep.include({ outcome: 'granted' })
         expect(await readOne(substrate, name)).to.equal(undefined)
       })
     })
 
     describe('expire', () => {
       it('is granted when lapsed, vacant or unknown, and refused with the holding when live', async () => {
-        expect(await settle(substrate, { kind: 'expire', lease: name, lapsed: undefined })).to.have.property(
+        expect(await settle(substrate, expire(name))).to.have.property(
           'outcome',
           'granted',
         )
         const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
-        const { outcome, holding } = await settle(substrate, { kind: 'expire', lease: name, lapsed: undefined })
+        const { outcome, holding } = await settle(substrate, expire(name))
         expect(outcome).to.equal('refused')
         expect(holding).to.include({ holder: 'a', fencingToken })
         await setting.lapse(name)
         for (let twice = 0; twice < 2; twice++) {
-          const verdict = await settle(substrate, { kind: 'expire', lease: name, lapsed: undefined })
+          const verdict = await settle(substrate, expire(name))
           expect(verdict).to.deep.include({ outcome: 'granted', holding: undefined })
         }
-        const { rows } = await setting.pool.query('SELECT holder, nonce, value FROM lease WHERE name = $1', [name])
-        expect(rows).to.deep.equal([{ holder: null, nonce: null, value: null }])
+        expect(await setting.row(name)).to.include({ holder: null, value: null })
       })
     })
 
     describe('pins', () => {
-      const pin = (entity: string) => ({ kind: 'pin', lease: name, entity }) as const
-      const unpin = (entity: string) => ({ kind: 'unpin', lease: name, entity }) as const
+      const pinsOf = async (lease: string): Promise<Record<string, string>> =>
+        Object.fromEntries((await substrate.pinned(newCall(), [lease])).get(lease) ?? [])
 
       it('keep a lease past its expiry: others are refused, its holder may extend it, nobody may expire it', async () => {
         const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
-        expect(await grant(substrate, pin('e'))).to.include({ holder: 'a', pinned: true })
+        expect(await grant(substrate, pin(name, 'e'))).to.include({ holder: 'a', pinned: true })
         await setting.lapse(name)
         const { outcome, holding } = await settle(substrate, claim(name, 'b', 1_000))
         expect(outcome).to.equal('refused')
         expect(holding).to.include({ holder: 'a', fencingToken, pinned: true })
         expect(holding?.remainingMs).to.be.at.most(0)
-        expect(await settle(substrate, { kind: 'expire', lease: name, lapsed: undefined })).to.have.property(
-          'outcome',
-          'refused',
-        )
+        expect(await settle(substrate, expire(name))).to.have.property('outcome', 'refused')
         expect(await readOne(substrate, name)).to.include({ holder: 'a', pinned: true })
         const startedMs = performance.now()
         const extended = await grant(substrate, extend(name, 'a', 60_000, { fencingToken }))
@@ -259,42 +298,68 @@ for (const target of postgresTargets()) {
 
       it('do not keep the holder from releasing, and stay for the next', async () => {
         await grant(substrate, claim(name, 'a', 60_000))
-        await settle(substrate, pin('e'))
-        await settle(substrate, release(name, 'a'))
+        await settle(substrate, pin(name, 'e'))
+        await releaseHeld(substrate, name)
         expect(await grant(substrate, claim(name, 'b', 60_000))).to.include({ holder: 'b', pinned: true })
       })
 
       it('can come before the lease does, and before its first claim the lease is vacant', async () => {
-        expect(await settle(substrate, pin('e'))).to.deep.include({ outcome: 'granted', holding: undefined })
+        const op = pin(name, 'e')
+        expect(await settle(substrate, op)).to.deep.include({ outcome: 'granted', holding: undefined })
         expect(await readOne(substrate, name)).to.equal(undefined)
-        expect((await substrate.pinned(newCall())).get(name)).to.deep.equal(['e'])
+        expect(await pinsOf(name)).to.deep.equal({ e: op.generation })
         expect(await grant(substrate, claim(name, 'a', 1_000))).to.include({ pinned: true })
       })
 
       it('do not bring a lapsed holder back', async () => {
-        await grant(substrate, claim(name, 'a', 1))
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 1))
         await setting.lapsed(name)
-        expect(await settle(substrate, pin('e'))).to.deep.include({ outcome: 'granted', holding: undefined })
+        expect(await settle(substrate, pin(name, 'e'))).to.deep.include({ outcome: 'granted', holding: undefined })
         expect(await readOne(substrate, name)).to.equal(undefined)
-        expect(await settle(substrate, extend(name, 'a', 1_000))).to.have.property('outcome', 'refused')
+        const late = await settle(substrate, extend(name, 'a', 1_000, { fencingToken }))
+        expect(late).to.have.property('outcome', 'refused')
       })
 
-      it('are a set, listed sorted, and the last one gone past the expiry vacates', async () => {
+      it('are one for each entity, of its last generation, and the last one gone past the expiry vacates', async () => {
         await grant(substrate, claim(name, 'a', 60_000))
-        for (const entity of ['z', 'b', 'z']) await settle(substrate, pin(entity))
-        expect((await substrate.pinned(newCall())).get(name)).to.deep.equal(['b', 'z'])
-        await settle(substrate, unpin('nobody'))
+        for (const op of [pin(name, 'z', 'z1'), pin(name, 'b', 'b1'), pin(name, 'z', 'z2')]) await grant(substrate, op)
+        expect(Object.entries(await pinsOf(name))).to.deep.equal([
+          ['b', 'b1'],
+          ['z', 'z2'],
+        ])
+        await settle(substrate, unpin(name, 'nobody', 'b1'))
         await setting.lapse(name)
-        expect(await grant(substrate, unpin('b'))).to.include({ holder: 'a', pinned: true })
-        expect(await settle(substrate, unpin('z'))).to.deep.include({ outcome: 'granted', holding: undefined })
-        expect((await substrate.pinned(newCall())).has(name)).to.equal(false)
+        expect(await grant(substrate, unpin(name, 'b', 'b1'))).to.include({ holder: 'a', pinned: true })
+        expect(await grant(substrate, unpin(name, 'z', 'z1'))).to.include({ holder: 'a', pinned: true })
+        expect(await settle(substrate, unpin(name, 'z', 'z2'))).to.deep.include({
+          outcome: 'granted',
+          holding: undefined,
+        })
+        expect(await pinsOf(name)).to.deep.equal({})
         expect(await grant(substrate, claim(name, 'b', 1_000))).to.include({ holder: 'b', pinned: false })
       })
 
       it('withdrawn before the expiry leave the lease as it was', async () => {
         await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))
-        await settle(substrate, pin('e'))
-        expect(await grant(substrate, unpin('e'))).to.include({ holder: 'a', pinned: false, value: 'v' })
+        await settle(substrate, pin(name, 'e', 'g'))
+        expect(await grant(substrate, unpin(name, 'e', 'g'))).to.include({ holder: 'a', pinned: false, value: 'v' })
+      })
+
+      it('of entities of any name come back as they went', async () => {
+        for (const entity of ['{"a":1}', '"', 'null', '__proto__', "it's", 'ü 🐘', '\\u0001', 'a,b']) {
+          const op = pin(name, entity)
+          await settle(substrate, op)
+          expect((await substrate.pinned(newCall(), [name])).get(name)?.get(entity), entity).to.equal(op.generation)
+          await settle(substrate, unpin(name, entity, op.generation))
+          expect(await pinsOf(name)).to.deep.equal({})
+        }
+      })
+
+      it('of the named leases are listed, or of all', async () => {
+        const other = unique('lease')
+        for (const lease of [name, other]) await settle(substrate, pin(lease, 'e'))
+        expect([...(await substrate.pinned(newCall(), [name, unique('unheard-of')])).keys()]).to.deep.equal([name])
+        expect([...(await substrate.pinned(newCall())).keys()]).to.include.members([name, other])
       })
     })
 
@@ -302,17 +367,19 @@ for (const target of postgresTargets()) {
       it('of all kinds gets one verdict each, in order', async () => {
         const names = Array.from({ length: 7 }, () => unique('lease'))
         const [a, b, c, d, e, f, g] = names as [string, string, string, string, string, string, string]
-        for (const lease of [b, c, d]) await grant(substrate, claim(lease, 'a', 60_000))
-        await settle(substrate, { kind: 'pin', lease: f, entity: 'e' })
+        await grant(substrate, claim(c, 'a', 60_000))
+        const { fencingToken } = await grant(substrate, claim(b, 'a', 60_000))
+        const { nonce } = await grant(substrate, claim(d, 'a', 60_000))
+        await settle(substrate, pin(f, 'e', 'g'))
         const verdicts = await substrate.apply(
           [
-            release(d, 'a'),
+            release(d, 'a', { nonce }),
             claim(a, 'a', 60_000),
-            { kind: 'unpin', lease: f, entity: 'e' },
-            extend(b, 'a', 90_000),
+            unpin(f, 'e', 'g'),
+            extend(b, 'a', 90_000, { fencingToken }),
             claim(c, 'b', 60_000),
-            { kind: 'expire', lease: e, lapsed: undefined },
-            { kind: 'pin', lease: g, entity: 'e' },
+            expire(e),
+            pin(g, 'e'),
           ],
           newCall(),
         )
@@ -383,7 +450,7 @@ for (const target of postgresTargets()) {
     it('a namespace sees only its own', async () => {
       const other = setting.substrate()
       await grant(substrate, claim(name, 'a', 60_000))
-      await settle(substrate, { kind: 'pin', lease: name, entity: 'e' })
+      await settle(substrate, pin(name, 'e'))
       expect(await grant(other, claim(name, 'b', 60_000))).to.include({ holder: 'b', pinned: false })
       expect([...(await other.read(undefined, newCall())).keys()]).to.deep.equal([name])
       expect((await other.pinned(newCall())).size).to.equal(0)
