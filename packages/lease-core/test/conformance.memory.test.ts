@@ -19,9 +19,9 @@ function memoryHarness(serverClock: boolean): Harness {
     unitMs: 100,
     sleep: (delayMs) => clock.advance(delayMs),
     open: async (namespace) => memoryClient({ store, namespace, clock }),
-    openFaulty: async (namespace) => {
+    openFaulty: async (namespace, requestTimeout) => {
       const substrate = new FaultySubstrate(new MemorySubstrate({ store, namespace }), { clock })
-      return { client: new SubstrateClient({ substrate, clock, requestTimeout: 200 }), faults: faultsOf(substrate) }
+      return { client: new SubstrateClient({ substrate, clock, requestTimeout }), faults: faultsOf(substrate) }
     },
     guard: memoryGuard(),
   }

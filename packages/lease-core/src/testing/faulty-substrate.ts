@@ -91,6 +91,7 @@ export class Fault {
   readonly #held = new Set<() => void>()
   /** For `holdBack` and `repeat`: those on their way, each until the store has worked on it. */
   #packets: (() => Promise<void>)[] = []
+  #isLetGo = false
   #spared = 0
   #hits = 0
   #healed = false
@@ -135,6 +136,7 @@ export class Fault {
   /** It strikes no more, and what it has on its way reaches the store, in order; resolves when the store has worked on the last. */
   async letGo(): Promise<void> {
     this.heal()
+    this.#isLetGo = true
     const packets = this.#packets
     this.#packets = []
     for (const arrive of packets) await arrive()
@@ -142,6 +144,7 @@ export class Fault {
 
   /** @internal keeps a request on its way until it is let go; resolves with the answer */
   keep<T>(execute: () => Promise<T>): Promise<T> {
+    if (this.#isLetGo) return execute() // it was delayed before it got here
     return new Promise((resolve, reject) => {
       this.#packets.push(() => execute().then(resolve, reject))
     })
