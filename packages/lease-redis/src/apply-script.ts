@@ -363,7 +363,8 @@ local function unpin()
   if not own or string.match(own, '^[^ ]*') ~= y then return state(${GRANTED}) end
   if #rest > 0 then
     problem = failed(redis.pcall('HSET', pins, name, cjson.encode(rest)))
-      or failed(redis.pcall('HSET', generations, name, cjson.encode(left)))
+      or failed(next(left) and redis.pcall('HSET', generations, name, cjson.encode(left))
+        or redis.pcall('HDEL', generations, name))
     if problem then return problem end
     return state(${GRANTED})
   end

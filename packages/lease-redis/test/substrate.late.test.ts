@@ -240,7 +240,9 @@ for (const target of redisTargets('server')) {
             const { fencingToken, nonce } = await grant(substrate, op)
             const sentMs = await now()
             const { ageMs = 0 } = (await readOne(substrate, name)) ?? {}
-            expect(ageMs).to.be.greaterThan(0).and.at.most((await now()) - earlyMs)
+            expect(ageMs)
+              .to.be.greaterThan(0)
+              .and.at.most((await now()) - earlyMs)
             const extended = await grant(substrate, extend(name, 'a', 2 * LASTING_MS, { fencingToken }))
             expect(extended).to.include({ nonce: op.nonce, fencingToken })
             expect(extended.ageMs).to.be.at.least(ageMs)
