@@ -294,11 +294,16 @@ local function extend()
   if not token or holder ~= x or token ~= y then return state(0) end
   if into and nonce ~= from and nonce ~= into then return state(0) end
   local news, wanted = newValue ~= '' and newValue ~= value, now + tonumber(z)
-  if news and isSince(string.match(stamp, ' %d+ (%d+)$')) then return fail(${LATE}) end
+  local set = tonumber(string.match(stamp, ' %d+ (%d+)$') or 0)
+  if news and isSince(set) then return fail(${LATE}) end
   if newValue ~= '' or into or wanted > expiry then
     expiry = math.max(expiry, wanted)
     stamp = (into or nonce) .. string.sub(stamp, #nonce + 1)
-    if newValue ~= '' then value, stamp = newValue, (into or nonce) .. ' ' .. opened .. ' ' .. fmt(us) end
+    if newValue ~= '' then
+      -- When the request was sent: its copy must not make the next one late.
+      set = math.max(set, sent ~= 0 and math.min(sent, us) or us)
+      value, stamp = newValue, (into or nonce) .. ' ' .. opened .. ' ' .. fmt(set)
+    end
     local problem = write()
     if problem then return problem end
     if news and announces then changed[#changed + 1] = name end
@@ -363,7 +368,8 @@ local function unpin()
   if not own or string.match(own, '^[^ ]*') ~= y then return state(${GRANTED}) end
   if #rest > 0 then
     problem = failed(redis.pcall('HSET', pins, name, cjson.encode(rest)))
-      or failed(redis.pcall('HSET', generations, name, cjson.encode(left)))
+      or failed(next(left) and redis.pcall('HSET', generations, name, cjson.encode(left))
+        or redis.pcall('HDEL', generations, name))
     if problem then return problem end
     return state(${GRANTED})
   end

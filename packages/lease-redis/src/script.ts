@@ -9,7 +9,7 @@
  * stands for the whole millisecond of its expiry and is gone with the next.
  *
  * The stamp is the nonce of the claim or of the last adoption, where need be followed by a blank and the microsecond at
- * which the term was opened, and by another blank and the microsecond at which its value was set last. Without the first the
+ * which the term was opened, and by another blank and the microsecond at which its value was last sent. Without the first the
  * fencing token is the time of the opening: it is, unless the counter of the tokens is ahead of the clock.
  */
 import { createHash } from 'node:crypto'
