@@ -59,6 +59,8 @@ export class LeaseStates {
   /** An array, and not a Set, whose tables would keep each other alive (`keyed-mutex.ts`). */
   readonly #questions: Question[] = []
   #count = 0
+  /** When everything was last read. */
+  #completeAt = 0
   #sweepAt = SWEEP_FLOOR
 
   constructor(context: StateContext) {
@@ -107,7 +109,7 @@ export class LeaseStates {
   learn(lease: string, holding: Holding | undefined, { question, now, ended, granted = false }: Answer): boolean {
     const known = this.#states.get(lease)
     const vacated = this.#vacated.get(lease)
-    const changedAt = Math.max(known?.learnedAt ?? 0, vacated?.at ?? 0)
+    const changedAt = known?.learnedAt ?? vacated?.at ?? this.#completeAt
     if (holding === undefined || isVacant(holding)) {
       if (known !== undefined && question.sentAt < changedAt && !(ended !== undefined && known.fencingToken <= ended)) {
         return ended !== undefined // a later term than the one that is over
@@ -119,13 +121,17 @@ export class LeaseStates {
       if (known !== undefined) {
         if (holding.fencingToken < known.fencingToken) return true
         if (holding.fencingToken === known.fencingToken && !this.#isLater(holding, known, now)) return true
-      } else if (vacated !== undefined) {
-        if (vacated.fencingToken === undefined && !granted) return false
-        if (vacated.fencingToken !== undefined && holding.fencingToken <= vacated.fencingToken) return true
-      }
+      } else if (vacated?.fencingToken === undefined) {
+        if (!granted) return false
+      } else if (holding.fencingToken <= vacated.fencingToken) return true
     }
     this.#set(lease, holding, known, now)
     return true
+  }
+
+  /** An answer about the whole namespace was learned: what is not known now was vacant. */
+  complete(): void {
+    this.#completeAt = ++this.#count
   }
 
   #vacate(lease: string, fencingToken: bigint | undefined): void {

@@ -64,6 +64,7 @@ export class RoundTrips {
         for (const lease of asked ?? new Set([...states.view.keys(), ...holdings.keys()])) {
           if (!states.learn(lease, holdings.get(lease), { question, now })) unclear.push(lease)
         }
+        if (asked === undefined) states.complete()
         if (unclear.length === 0) return
         open = unclear
       } finally {

@@ -54,6 +54,7 @@ export interface Claimed {
   readonly lease: string
   readonly holder: string
   readonly nonce: string
+  readonly durationMs: number
 }
 
 export interface SettlementParts {
@@ -65,6 +66,9 @@ export interface SettlementParts {
   /** How long an operation may meet others at the same row. */
   readonly timeoutMs: number
 }
+
+/** Between two attempts to withdraw a claim. */
+const LONGEST_PAUSE_MS = 5_000
 
 export const CONTENDED = 'another request was always at it'
 export const TOO_LATE = 'it always reached the store too late'
@@ -134,7 +138,11 @@ export class Settlement {
         delayMs = 1 + Math.random() * Math.min(50, 4 * tries)
       } else if (verdict.outcome === 'late') {
         if (++lates >= MAX_ATTEMPTS) throw unsettledBy(unsettled(op, TOO_LATE))
-        sent = this.#afresh(sent)
+        // An attempt in doubt may have been executed: the first answer to that is to look for its nonce once more.
+        if (doubt === undefined || lates > 1) {
+          if (sent.kind === 'claim') this.cleanUp(sent, doubt)
+          sent = this.#afresh(sent)
+        }
         delayMs = 0
       } else {
         const lost = verdict.cause instanceof LostCall ? verdict.cause : undefined
@@ -168,30 +176,45 @@ export class Settlement {
 
   /** The claim is given up: undoes at once what an attempt in doubt has done, and in the end what it may still do. */
   cleanUp(claimed: Claimed, doubt: InDoubt | undefined): void {
-    if (doubt === undefined) return
-    this.withdrawInTurn(claimed)
-    if (doubt.notAfterMs === undefined) return // the store knows the new epoch by now
-    this.#parts.link.untilOver(doubt).then(
-      () => this.withdrawInTurn(claimed),
-      () => {}, // closed
-    )
+    if (doubt !== undefined) this.#cleanUp(claimed, doubt).catch(() => {}) // closed
   }
 
-  withdrawInTurn(claimed: Claimed): void {
+  async #cleanUp(claimed: Claimed, doubt: InDoubt): Promise<void> {
+    const { link, clock } = this.#parts
+    let isDone = await this.withdrawInTurn(claimed)
+    if (doubt.notAfterMs !== undefined) {
+      await link.untilOver(doubt)
+      isDone = await this.withdrawInTurn(claimed)
+    }
+    // A store without a clock must hear of the new epoch; any store, of the withdrawal. After its duration the term lapses by itself.
+    const lapsesAtMs = clock.monotonic() + claimed.durationMs
+    for (let failures = 1; !isDone && clock.monotonic() < lapsesAtMs; failures++) {
+      await sleep(clock, 1 + backoffMs(failures, LONGEST_PAUSE_MS), link.closing)
+      isDone = await this.withdrawInTurn(claimed)
+    }
+  }
+
+  async withdrawInTurn(claimed: Claimed): Promise<boolean> {
     const { mutex } = this.#parts
     const { lease } = claimed
-    const body = (): void => void this.withdraw(claimed).finally(() => mutex.leave(lease))
     const turn = mutex.enter(lease)
-    if (turn === undefined) body()
-    else void turn.then(body)
+    if (turn !== undefined) await turn
+    try {
+      return await this.withdraw(claimed)
+    } finally {
+      mutex.leave(lease)
+    }
   }
 
-  /** Ends the term that this nonce opened, if it stands. Best effort: a claim that nobody will use should not keep others out. */
-  async withdraw({ lease, holder, nonce }: Claimed): Promise<void> {
+  /** Ends the term that this nonce opened, if it stands. Returns whether that is certain. */
+  async withdraw({ lease, holder, nonce }: Claimed): Promise<boolean> {
     const known = this.#parts.states.get(lease)
     if (known?.nonce === nonce) known.isSure = false
     const op: Op = { kind: 'release', lease, holder, fencingToken: undefined, nonce }
-    await this.sent(op, undefined).catch(() => {})
+    return this.sent(op, undefined).then(
+      () => true,
+      () => false,
+    )
   }
 }
 

@@ -165,8 +165,8 @@ export class SubstrateClient implements Client {
     }
     return this.#start(options, body, {
       onOrphanedResult: (lease) => {
-        const { holder, nonce } = claimed as ClaimAnyAttempt
-        this.#settlement.withdrawInTurn({ lease, holder, nonce })
+        const { holder, nonce, durationMs } = claimed as ClaimAnyAttempt
+        void this.#settlement.withdrawInTurn({ lease, holder, nonce, durationMs })
       },
     })
   }
