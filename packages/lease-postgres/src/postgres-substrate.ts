@@ -281,7 +281,8 @@ export class PostgresSubstrate implements Substrate {
   }
 }
 
-const isStandby = (): Error => new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
+const isStandby = (): Error =>
+  new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
 
 /** null: no rule. */
 const microsOf = (milliseconds: number | undefined): number | null =>
