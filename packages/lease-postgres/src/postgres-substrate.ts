@@ -361,7 +361,8 @@ function verdictOf(op: Op, row: OpRow, at: number): Verdict {
       case 'pin':
       case 'unpin':
         return granted(isLive(row) ? holdingOf(row, at) : undefined)
-      default:
+      case 'release':
+      case 'expire':
         return granted(undefined)
     }
   }
@@ -380,7 +381,8 @@ function verdictOf(op: Op, row: OpRow, at: number): Verdict {
     case 'expire':
       if (holding !== undefined) return refused(holding)
       return row.holder === null ? granted(undefined) : contended
-    default:
+    case 'pin':
+    case 'unpin':
       return contended
   }
 }

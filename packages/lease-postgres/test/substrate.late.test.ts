@@ -129,8 +129,9 @@ for (const target of postgresTargets()) {
             const notAfterMs = (await serverMs()) + 1_000
             const pending = apply(substrate, op as ClaimOp, newCall({ notAfterMs }))
             // On a machine so slow that it is late at once, it does not wait either.
-            const answered = pending.then(() => true)
-            await eventually(async () => (await setting.isWaitedFor(rival)) || (await Promise.race([answered, false])))
+            let answered = false
+            void pending.finally(() => (answered = true))
+            await eventually(async () => answered || (await setting.isWaitedFor(rival)))
             await eventually(async () => (await serverMs()) > notAfterMs)
             await rival.query('ROLLBACK')
             expect(await pending).to.have.property('outcome', 'late')
@@ -313,12 +314,13 @@ for (const target of postgresTargets()) {
       await eventually(async () => {
         const { fencingToken, nonce: from } = await grant(substrate, claim(name, 'a', 60_000))
         const adoption = { from, nonce: unique('nonce') }
-        const race = [
-          settle(substrate, extend(name, 'a', 60_000, { fencingToken, adoption })),
-          settle(substrate, release(name, 'a', { fencingToken, nonce: from })),
+        const race: Op[] = [
+          extend(name, 'a', 60_000, { fencingToken, adoption }),
+          release(name, 'a', { fencingToken, nonce: from }),
         ]
         if (Math.random() < 0.5) race.reverse()
-        const results = (await Promise.all(race)).map(({ outcome }) => outcome).toSorted()
+        const verdicts = await Promise.all(race.map((op) => settle(substrate, op)))
+        const results = verdicts.map(({ outcome }) => outcome).toSorted()
         expect(results).to.deep.equal(['granted', 'refused'])
         const left = await readOne(substrate, name)
         if (left !== undefined) {
