@@ -93,9 +93,11 @@ function isAnswer(error: unknown): boolean {
 
 /** Failures that say what to do about them. None of these was executed. */
 const advice: Readonly<Record<string, string>> = {
-  '42P01': 'tables are missing, or of an earlier release: run migrate(), or the SQL of migrationSql(), with the same schema and table',
+  '42P01':
+    'tables are missing, or of an earlier release: run migrate(), or the SQL of migrationSql(), with the same schema and table',
   '42883': 'the functions are missing: run migrate(), or the SQL of migrationSql(), with the same schema and table',
-  '42703': 'the tables are not as they should be: run migrate(), or the SQL of migrationSql(); if that does not help, on an empty name',
+  '42703':
+    'the tables are not as they should be: run migrate(), or the SQL of migrationSql(); if that does not help, on an empty name',
   '3F000': 'the schema is missing: run migrate(), or the SQL of migrationSql(), with the same schema and table',
   '42501':
     'this role lacks a right: it needs USAGE on the schema, EXECUTE on its functions, and SELECT, INSERT, UPDATE, DELETE on the tables',

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { LONGEST_DEADLINE_MS } from 'lease-core'
 import type { Tables } from './schema.ts'
-import { answers, live, micros, stateOf } from './sql.ts'
+import { answers, live, micros, stateOf, type StateField } from './sql.ts'
 
 /** A function of the database. */
 export interface DatabaseFunction {
@@ -94,8 +94,7 @@ export const newTerm = `token = greatest(l.token + 1, asked), opened = CASE WHEN
 export const firstToken = ({ floor }: Tables): string =>
   `greatest(asked, (SELECT f.token + 1 FROM ${floor} f WHERE f.ns = $1))`
 /** The token of a row without a term. */
-export const noTermYet = ({ floor }: Tables): string =>
-  `coalesce((SELECT f.token FROM ${floor} f WHERE f.ns = $1), 0)`
+export const noTermYet = ({ floor }: Tables): string => `coalesce((SELECT f.token FROM ${floor} f WHERE f.ns = $1), 0)`
 
 /** When the latest term of the row was opened, in microseconds. */
 export const openedOf = (row: string): string => `coalesce(${row}.opened, ${row}.token)`
@@ -203,5 +202,5 @@ export const notify = (channel: string, list: keyof typeof payloads): string => 
 }
 
 /** The fields of the state that the operation does not tell, where it was done. */
-export const pick = (row: string, ...fields: readonly (keyof ReturnType<typeof stateOf>)[]): Record<string, string> =>
+export const pick = (row: string, ...fields: readonly StateField[]): Readonly<Record<string, string>> =>
   Object.fromEntries(fields.map((field) => [field, stateOf(row)[field]]))

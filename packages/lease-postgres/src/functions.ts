@@ -291,7 +291,16 @@ function extend(tables: Tables, { adopts }: { readonly adopts: boolean }): Datab
   return define(
     tables,
     adopts ? 'adopt' : 'extend',
-    ['text[]', 'text[]', 'bigint[]', 'float8[]', 'text[]', 'boolean[]', ...(adopts ? ['text[]', 'text[]'] : []), 'text'],
+    [
+      'text[]',
+      'text[]',
+      'bigint[]',
+      'float8[]',
+      'text[]',
+      'boolean[]',
+      ...(adopts ? ['text[]', 'text[]'] : []),
+      'text',
+    ],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${matches('l')} AND ${live('l')}`, lock: 'NO KEY UPDATE', read: 'l.value AS before' })}), up AS (
     UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')}), value = coalesce(r.value, l.value)${adopts ? `,\n      ${adopted}` : ''}
     FROM lk r WHERE ${lockedRow} AND ${live('l')} AND ${inTime}
@@ -408,7 +417,9 @@ function pin(tables: Tables): DatabaseFunction {
   const requests = operations(pinArrays, pinColumns)
   const pinned = (row: string): string => `r.entity = ANY(${row}.pins)`
   const stands = (row: string): string => `${pinned(row)} AND ${generationOf(row)} = r.generation`
-  const pinTooLate = (row: string): string => `coalesce(NOT (${stands(row)}) AND (coalesce(${overtaken(`${row}.unpinned`)}, false)
+  const pinTooLate = (
+    row: string,
+  ): string => `coalesce(NOT (${stands(row)}) AND (coalesce(${overtaken(`${row}.unpinned`)}, false)
         OR ${pinned(row)} AND ${overtaken(`(${row}.generations->r.entity->>1)::bigint`)}), false)`
   const unlessLapsed = (column: string): string => `${column} = CASE WHEN ${lapsed('l')} THEN NULL ELSE l.${column} END`
   return define(

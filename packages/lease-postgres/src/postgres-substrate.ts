@@ -281,7 +281,8 @@ export class PostgresSubstrate implements Substrate {
   }
 }
 
-const isStandby = (): Error => new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
+const isStandby = (): Error =>
+  new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
 
 /** null: no rule. */
 const microsOf = (milliseconds: number | undefined): number | null =>
@@ -360,7 +361,8 @@ function verdictOf(op: Op, row: OpRow, at: number): Verdict {
       case 'pin':
       case 'unpin':
         return granted(isLive(row) ? holdingOf(row, at) : undefined)
-      default:
+      case 'release':
+      case 'expire':
         return granted(undefined)
     }
   }
@@ -379,7 +381,8 @@ function verdictOf(op: Op, row: OpRow, at: number): Verdict {
     case 'expire':
       if (holding !== undefined) return refused(holding)
       return row.holder === null ? granted(undefined) : contended
-    default:
+    case 'pin':
+    case 'unpin':
       return contended
   }
 }

@@ -46,15 +46,17 @@ function pinnedAllSql({ lease }: Tables): string {
 }
 
 /** The answers, one array for each of their fields: an object for each takes far longer. */
-export const answers = (fields: Readonly<Record<string, string>>): string => {
+export const answers = (fields: Fields<string>): string => {
   const columns = Object.entries(fields).map(([name, value]) => `'${name}', array_agg(${value})`)
   return `json_build_object(${columns.join(', ')})`
 }
 
-type StateField = 'holder' | 'token' | 'remaining' | 'value' | 'pinned' | 'nonce' | 'opened'
+/** A field of an answer, and the expression for it. */
+type Fields<Name extends string> = Readonly<Record<Name, string>>
+export type StateField = 'holder' | 'token' | 'remaining' | 'value' | 'pinned' | 'nonce' | 'opened'
 
 /** What is known of a lease, by its row. */
-export const stateOf = (row: string): Readonly<Record<StateField, string>> => ({
+export const stateOf = (row: string): Fields<StateField> => ({
   holder: `${row}.holder`,
   token: `${row}.token::text`,
   remaining: remainingOf(`${row}.expiry`),
@@ -65,12 +67,15 @@ export const stateOf = (row: string): Readonly<Record<StateField, string>> => ({
 })
 
 /** The pins of a lease, by its row. */
-export const pinsOf = (row: string): Record<'pins' | 'generations', string> => ({ pins: `to_json(${row}.pins)`, generations: `${row}.generations` })
+export const pinsOf = (row: string): Fields<'pins' | 'generations'> => ({
+  pins: `to_json(${row}.pins)`,
+  generations: `${row}.generations`,
+})
 
 export const remainingOf = (expiry: string): string => `date_part('epoch', ${expiry} - clock_timestamp()) * 1000`
 
 /** Answers as the functions that read do. */
-const readingSql = (fields: Readonly<Record<string, string>>, rows: string): string =>
+const readingSql = (fields: Fields<string>, rows: string): string =>
   `SELECT CASE WHEN NOT pg_is_in_recovery() THEN concat('[', ${micros}, ',', ${answers({ name: 'l.name', ...fields })}, ']') END AS answer
 FROM ${rows}`
 

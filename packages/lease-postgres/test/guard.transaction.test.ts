@@ -111,7 +111,9 @@ for (const target of postgresTargets()) {
       const held = await grant(substrate, claim(name, 'a', 60_000))
       await client.query('BEGIN')
       await guard('a', held, client)
-      expect((await grant(substrate, extend(name, 'a', 600_000, { fencingToken: held.fencingToken }))).remainingMs).to.be.greaterThan(60_000)
+      expect(
+        (await grant(substrate, extend(name, 'a', 600_000, { fencingToken: held.fencingToken }))).remainingMs,
+      ).to.be.greaterThan(60_000)
       await client.query('COMMIT')
     })
 

@@ -16,7 +16,7 @@ export interface Setting extends AsyncDisposable {
   lapse(...leases: readonly string[]): Promise<void>
   /** Resolves once these leases are past their expiry by `byMs`. Leaves the rows as they are. */
   lapsed(leases: string | readonly string[], byMs?: number): Promise<void>
-  /** Makes these vacant leases, or all, look as if their rows had been written an hour ago. */
+  /** Makes those of these leases that are vacant look as if their rows had been written an hour ago. */
   age(...leases: readonly string[]): Promise<void>
   /** The row of this lease, with all its columns. */
   row(lease: string): Promise<Record<string, unknown> | undefined>
@@ -76,7 +76,7 @@ export async function openSetting(target: { readonly url: string }): Promise<Set
     async age(...leases) {
       await pool.query(
         `UPDATE lease SET expiry = expiry - interval '1 hour', unpinned = unpinned - 3600000000
-         WHERE holder IS NULL AND ($1 = '{}' OR name = ANY($1))`,
+         WHERE holder IS NULL AND name = ANY($1)`,
         [leases],
       )
     },

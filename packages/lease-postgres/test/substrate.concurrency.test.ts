@@ -217,13 +217,13 @@ for (const target of postgresTargets()) {
             expect(holding.fencingToken > (last.get(lease) ?? 0n)).to.equal(true)
             last.set(lease, holding.fencingToken)
             await settle(substrate, release(lease, holder, { fencingToken: holding.fencingToken }))
+            await setting.age(lease)
           }
         }
       }
       const collector = async (): Promise<void> => {
         const pool = setting.newPool({ max: 1 })
         while (!isEnough()) {
-          await setting.age()
           const count = await collect(pool, { namespace, retention: 0.001 })
           collected += count // not in one expression: the other collector adds meanwhile
         }

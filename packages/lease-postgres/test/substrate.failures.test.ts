@@ -36,7 +36,9 @@ for (const target of postgresTargets()) {
       const reading = await substrate.read(undefined, newCall()).catch((error: unknown) => error)
       expect((reading as Error).message).to.match(/migrate\(\).*migrationSql\(\).*relation "later" does not exist/)
       const reason = await substrate.time(newCall()).catch((error: unknown) => error)
-      expect((reason as Error).message).to.match(/migrate\(\).*migrationSql\(\).*relation "later_layout" does not exist/)
+      expect((reason as Error).message).to.match(
+        /migrate\(\).*migrationSql\(\).*relation "later_layout" does not exist/,
+      )
       expect((reading as Error).cause).to.have.property('code', '42P01')
       const inspection = await substrate.inspect(newCall())
       expect(inspection).to.be.an('array')
@@ -110,7 +112,10 @@ for (const target of postgresTargets()) {
       await setting.pool.query('CREATE ROLE keeper; GRANT SELECT, UPDATE ON lease, lease_floor, lease_line TO keeper')
       try {
         const substrate = setting.substrate({ pool: setting.newPool({ options: '-c role=keeper' }) })
-        const verdicts = await substrate.apply([claim('x', 'a', 1_000), release('y', 'a', { fencingToken: 1n })], newCall())
+        const verdicts = await substrate.apply(
+          [claim('x', 'a', 1_000), release('y', 'a', { fencingToken: 1n })],
+          newCall(),
+        )
         expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['unknown', 'granted'])
       } finally {
         await setting.pool.query('DROP OWNED BY keeper; DROP ROLE keeper')

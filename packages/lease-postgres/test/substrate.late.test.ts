@@ -1,5 +1,15 @@
 import { expect } from 'chai'
-import { contended, late, LONGEST_DEADLINE_MS, type AnyVerdict, type Call, type ClaimOp, type Op, type Verdict } from 'lease-core'
+import {
+  contended,
+  late,
+  LONGEST_DEADLINE_MS,
+  type AnyVerdict,
+  type Call,
+  type ClaimOp,
+  type Holding,
+  type Op,
+  type Verdict,
+} from 'lease-core'
 import { postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
 import type { PostgresSubstrate } from 'lease-postgres'
 import {
@@ -104,17 +114,24 @@ for (const target of postgresTargets()) {
       })
 
       it('does nothing, if the deadline passed while it waited for a rival that inserts the row', async () => {
-        const ops = [...ways.map(({ apply }) => [claim(name, 'b', 60_000), apply] as const), [pin(name, 'e'), oneOf] as const]
+        const ops = [
+          ...ways.map(({ apply }) => [claim(name, 'b', 60_000), apply] as const),
+          [pin(name, 'e'), oneOf] as const,
+        ]
         for (const [op, apply] of ops) {
           const rival = await setting.pool.connect()
           try {
             await rival.query('BEGIN')
-            await rival.query('INSERT INTO lease (ns, name, token, expiry) VALUES ($1, $2, 1, now())', [namespace, name])
+            await rival.query('INSERT INTO lease (ns, name, token, expiry) VALUES ($1, $2, 1, now())', [
+              namespace,
+              name,
+            ])
             const notAfterMs = (await serverMs()) + 1_000
             const pending = apply(substrate, op as ClaimOp, newCall({ notAfterMs }))
             // On a machine so slow that it is late at once, it does not wait either.
-            const answered = pending.then(() => true)
-            await eventually(async () => (await setting.isWaitedFor(rival)) || (await Promise.race([answered, false])))
+            let answered = false
+            void pending.finally(() => (answered = true))
+            await eventually(async () => answered || (await setting.isWaitedFor(rival)))
             await eventually(async () => (await serverMs()) > notAfterMs)
             await rival.query('ROLLBACK')
             expect(await pending).to.have.property('outcome', 'late')
@@ -192,7 +209,14 @@ for (const target of postgresTargets()) {
 
     it('opens no term on another lease of the several that it named', async () => {
       const leases = [name, unique('lease')]
-      const op = { leases, holder: 'a', durationMs: 60_000, nonce: unique('nonce'), value: undefined, lapsed: new Map() }
+      const op = {
+        leases,
+        holder: 'a',
+        durationMs: 60_000,
+        nonce: unique('nonce'),
+        value: undefined,
+        lapsed: new Map(),
+      }
       expect(await substrate.claimAny(op, newCall())).to.include({ outcome: 'granted', lease: name })
       await releaseHeld(substrate, name)
       const again = await substrate.claimAny(op, newCall())
@@ -290,12 +314,13 @@ for (const target of postgresTargets()) {
       await eventually(async () => {
         const { fencingToken, nonce: from } = await grant(substrate, claim(name, 'a', 60_000))
         const adoption = { from, nonce: unique('nonce') }
-        const race = [
-          settle(substrate, extend(name, 'a', 60_000, { fencingToken, adoption })),
-          settle(substrate, release(name, 'a', { fencingToken, nonce: from })),
+        const race: Op[] = [
+          extend(name, 'a', 60_000, { fencingToken, adoption }),
+          release(name, 'a', { fencingToken, nonce: from }),
         ]
         if (Math.random() < 0.5) race.reverse()
-        const results = (await Promise.all(race)).map(({ outcome }) => outcome).toSorted()
+        const verdicts = await Promise.all(race.map((op) => settle(substrate, op)))
+        const results = verdicts.map(({ outcome }) => outcome).toSorted()
         expect(results).to.deep.equal(['granted', 'refused'])
         const left = await readOne(substrate, name)
         if (left !== undefined) {
@@ -322,7 +347,7 @@ for (const target of postgresTargets()) {
 
     it('a locked row is contended, and delays no other operation of the batch', async () => {
       const leases = Array.from({ length: 6 }, () => unique('lease'))
-      const terms = new Map<string, { readonly fencingToken: bigint; readonly nonce?: string | undefined }>()
+      const terms = new Map<string, Holding>()
       for (const lease of leases) {
         terms.set(lease, await grant(substrate, claim(lease, 'a', 60_000)))
         await settle(substrate, pin(lease, 'e', 'g'))
@@ -340,12 +365,19 @@ for (const target of postgresTargets()) {
       }
       const [locked = '', ...others] = leases
       for (const [kind, of] of Object.entries(kinds)) {
-        await whileLocked(async () => {
-          const [first, ...rest] = await substrate.apply([locked, ...others].map(of), newCall())
-          expect(first, kind).to.deep.equal(contended)
-          const expected = kind.startsWith('clean-up') ? 'refused' : 'granted'
-          expect(rest.map(({ outcome }) => outcome), kind).to.deep.equal(rest.map(() => expected))
-        }, 'UPDATE', locked)
+        await whileLocked(
+          async () => {
+            const [first, ...rest] = await substrate.apply([locked, ...others].map(of), newCall())
+            expect(first, kind).to.deep.equal(contended)
+            const expected = kind.startsWith('clean-up') ? 'refused' : 'granted'
+            expect(
+              rest.map(({ outcome }) => outcome),
+              kind,
+            ).to.deep.equal(rest.map(() => expected))
+          },
+          'UPDATE',
+          locked,
+        )
       }
     })
 

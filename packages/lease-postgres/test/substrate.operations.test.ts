@@ -118,7 +118,14 @@ for (const target of postgresTargets()) {
       it('refuses a holder that has one already by another claim, and says which', async () => {
         const leases = [unique('lease'), name]
         await grant(substrate, claim(name, 'b', 60_000))
-        const op = { leases, holder: 'b', durationMs: 60_000, nonce: unique('nonce'), value: undefined, lapsed: new Map() }
+        const op = {
+          leases,
+          holder: 'b',
+          durationMs: 60_000,
+          nonce: unique('nonce'),
+          value: undefined,
+          lapsed: new Map(),
+        }
         expect(await substrate.claimAny(op, newCall())).to.include({ outcome: 'refused', lease: name })
       })
     })
@@ -259,10 +266,7 @@ for (const target of postgresTargets()) {
 
     describe('expire', () => {
       it('is granted when lapsed, vacant or unknown, and refused with the holding when live', async () => {
-        expect(await settle(substrate, expire(name))).to.have.property(
-          'outcome',
-          'granted',
-        )
+        expect(await settle(substrate, expire(name))).to.have.property('outcome', 'granted')
         const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
         const { outcome, holding } = await settle(substrate, expire(name))
         expect(outcome).to.equal('refused')
