@@ -383,8 +383,9 @@ function verdictOf(op: Op, row: OpRow, at: number): Verdict {
       return row.holder === null ? granted(undefined) : contended
     case 'pin':
     case 'unpin':
-      return contended
+      break
   }
+  return contended
 }
 
 function lineOf({ place, served }: OpRow): Verdict['line'] {
