@@ -8,9 +8,9 @@ export async function etcdQuickStart(endpoints: string[]): Promise<void> {
   const client = etcdClient({ etcd, namespace: 'billing' })
   const manager = new Manager({ client })
 
-  await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
+  const token = await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
   const guard = new EtcdGuard()
-  await manager.token('account-42', 'worker-1').check(guard) // ErrNotHeld: worker-1 does not hold it
+  await token.check(guard) // ErrNotHeld: worker-1 does not hold it
   const result = await etcd
     .if(...guard.comparison)
     .then(etcd.put('balance/42').value(90))

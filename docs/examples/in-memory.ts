@@ -5,9 +5,9 @@ export async function withdrawInMemory(accounts: Map<number, number>): Promise<v
   const client = memoryClient()
   const manager = new Manager({ client })
 
-  await manager.claim('account-42', 'worker-1', { seconds: 30 })
+  const token = await manager.claim('account-42', 'worker-1', { seconds: 30 })
   const guard = new MemoryGuard(() => accounts.set(42, (accounts.get(42) ?? 0) - 10))
-  await manager.token('account-42', 'worker-1').check(guard) // runs the function only while worker-1 holds it
+  await token.check(guard) // runs the function only while worker-1 holds it
   await manager.release('account-42', 'worker-1')
 
   await manager.stop()

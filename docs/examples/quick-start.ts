@@ -9,9 +9,9 @@ export async function quickStart(url: string | undefined): Promise<void> {
   const client = postgresClient({ pool, namespace: 'billing' })
   const manager = new Manager({ client })
 
-  await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
+  const token = await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
   const guard = new SqlGuard(1) // a predicate with the parameters $1 to $4
-  await manager.token('account-42', 'worker-1').check(guard) // ErrNotHeld: worker-1 does not hold it
+  await token.check(guard) // ErrNotHeld: worker-1 does not hold it
   const update = `UPDATE account SET balance = balance - 10 WHERE id = 42 AND ${guard.text}`
   const { rowCount } = await pool.query(update, guard.values)
   guard.assertHeld(rowCount) // ErrNotHeld: lost it in between, and nothing was written

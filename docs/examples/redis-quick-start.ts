@@ -8,9 +8,9 @@ export async function redisQuickStart(url: string): Promise<void> {
   const client = redisClient({ redis, namespace: 'billing' })
   const manager = new Manager({ client })
 
-  await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
+  const token = await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
   const guard = new RedisGuard()
-  await manager.token('account-42', 'worker-1').check(guard) // ErrNotHeld: worker-1 does not hold it
+  await token.check(guard) // ErrNotHeld: worker-1 does not hold it
   const withdraw = `return redis.call('HINCRBY', KEYS[1], 'balance', -ARGV[1])`
   await guard.run(redis, withdraw, ['{billing}:account-42'], [10]) // ErrNotHeld: lost it in between, and nothing was run
   await manager.release('account-42', 'worker-1')
