@@ -135,13 +135,13 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     const clock = new TestClock()
     const client = new ScriptedClient([
       { call: 'claimLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(30_000) }) } },
-      { call: 'extendLease', times: Number.POSITIVE_INFINITY, hangs: true },
+      { call: 'renewLease', times: Number.POSITIVE_INFINITY, hangs: true },
     ])
     const manager = new Manager({ client, clock })
     const hold = await manager.hold('db', 'a', options)
     const { signal } = hold
     await clock.advance(29_900)
-    expect(client.calls.filter(({ call }) => call === 'extendLease').length).to.be.within(2, 20)
+    expect(client.calls.filter(({ call }) => call === 'renewLease').length).to.be.within(2, 20)
     expect(lossOf(signal)).to.equal('held')
     await clock.advance(70)
     expect(lossOf(signal)).to.equal('unreachable')
@@ -152,8 +152,8 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     const clock = new TestClock()
     const client = new ScriptedClient([
       { call: 'claimLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(30_000) }) } },
-      { call: 'extendLease', hangs: true },
-      { call: 'extendLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(60_000) }) } },
+      { call: 'renewLease', hangs: true },
+      { call: 'renewLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(60_000) }) } },
       { call: 'refresh', times: Number.POSITIVE_INFINITY },
     ])
     const manager = new Manager({ client, clock })

@@ -362,3 +362,92 @@ describe('FaultySubstrate: what was seen', () => {
     expect(error).to.be.instanceOf(InjectedFault)
   })
 })
+
+describe('FaultySubstrate: packets that nobody can call back', () => {
+  it('a duplicated request is answered once, and its first copy is executed late', async () => {
+    const bench = new Bench()
+    bench.faulty.duplicate(500, { times: 1 })
+    expect(await bench.outcome({ kind: 'pin', lease: 'x', entity: 'e', generation: '1' })).to.equal('granted')
+    await bench.outcome({ kind: 'unpin', lease: 'x', entity: 'e', generation: '1' })
+    await bench.clock.advance(499)
+    expect((await bench.faulty.pinned(bench.call)).size).to.equal(0)
+    await bench.clock.advance(1)
+    expect((await bench.faulty.pinned(bench.call)).size).to.equal(1)
+  })
+
+  it('the answer to the first copy of a duplicated request reaches nobody', async () => {
+    const bench = new Bench()
+    bench.faulty.duplicate(500)
+    const times: number[] = []
+    await bench.faulty.apply([claim('x')], { ...bench.call, answered: (storeMs) => times.push(storeMs) })
+    await bench.clock.advance(500)
+    expect(times).to.have.length(1)
+  })
+
+  it('a request whose connection broke rejects at once and is executed late', async () => {
+    const bench = new Bench()
+    bench.faulty.executeLate(500, { kind: 'claim' })
+    expect(await bench.outcome(claim('x'))).to.equal('execute-late')
+    await bench.clock.advance(499)
+    expect(await bench.stored()).to.deep.equal([])
+    await bench.clock.advance(1)
+    expect(await bench.stored()).to.deep.equal(['x'])
+  })
+
+  it('a delayed request is executed although core has given it up', async () => {
+    const bench = new Bench()
+    bench.faulty.delay(500)
+    const answer = track(bench.apply(claim('x')))
+    await bench.clock.advance(100)
+    bench.abort.abort(new Error('too slow'))
+    await bench.clock.settle()
+    expect(answer.error).to.have.property('message', 'too slow')
+    await bench.clock.advance(400)
+    expect(await bench.stored()).to.deep.equal(['x'])
+  })
+
+  it('with latency each way takes its time, and packets overtake each other', async () => {
+    const ways = [30, 1, 1, 5]
+    const bench = new Bench({ latency: () => ways.shift() ?? 0 })
+    const slow = track(bench.apply(claim('x', 'slow')))
+    const quick = track(bench.apply(claim('x', 'quick')))
+    await bench.clock.advance(2)
+    expect([slow.state, quick.state]).to.deep.equal(['pending', 'fulfilled'])
+    await bench.clock.advance(40)
+    expect(slow.value?.[0]?.outcome).to.equal('refused')
+  })
+
+  it('the whole call reaches the substrate, whatever befalls it', async () => {
+    const seen: Call[] = []
+    const inner = new MemorySubstrate()
+    inner.read = async (_, call) => {
+      seen.push(call)
+      return new Map()
+    }
+    const clock = new TestClock()
+    const faulty = new FaultySubstrate(inner, { clock })
+    const call = {
+      ...timeless,
+      client: 'me',
+      epoch: 3,
+      sentMs: 17,
+      notAfterMs: 40,
+      more: 'later',
+    }
+    await faulty.read(['x'], call)
+    faulty.delay(1)
+    await clock.drive(faulty.read(['x'], call))
+    expect(seen[0]).to.equal(call)
+    const { signal: _, ...rest } = call
+    expect(seen[1]).to.include(rest)
+  })
+
+  it('the clock of the store is asked like anything else, if it has one', async () => {
+    const bench = new Bench()
+    expect(await bench.faulty.time?.(bench.call)).to.equal(bench.clock.monotonic())
+    bench.faulty.reject(new Error('away'), { kind: 'time' })
+    expect(await bench.faulty.time?.(bench.call).catch((error: Error) => error.message)).to.equal('away')
+    const blind = new FaultySubstrate(new MemorySubstrate({ store: new MemoryStore({ serverClock: false }) }))
+    expect(blind.time).to.equal(undefined)
+  })
+})

@@ -157,6 +157,53 @@ describe('ScriptedClient: does what the script says', () => {
   })
 })
 
+describe('ScriptedClient: the methods that not every client has', () => {
+  const clock = new TestClock()
+  const held = infoOf({ holder: 'a', expiry: clock.in(30_000) })
+
+  it('claimAnyLease follows the script, and resolves with the lease that it names', async () => {
+    const client = new ScriptedClient([
+      { call: 'claimAnyLease', args: [['x', 'y']], claims: 'y', leases: { y: held } },
+      { call: 'claimAnyLease', throws: new ErrInvalid('all are held') },
+    ])
+    expect(await client.claimAnyLease?.(['x', 'y'], { holder: 'a', duration: 1 })).to.equal('y')
+    expect([...client.leases().keys()]).to.deep.equal(['y'])
+    expect(
+      await thrown(client.claimAnyLease?.(['x'], { holder: 'a', duration: 1 }) ?? Promise.resolve()),
+    ).to.be.instanceOf(ErrInvalid)
+    client.verify()
+  })
+
+  it('renewLease calls back what the script says, once, and not before it has returned', async () => {
+    const lost = new ErrInvalid('gone')
+    const client = new ScriptedClient([
+      { call: 'renewLease', args: ['db', { fencingToken: 1n, duration: 500 }], leases: { db: held } },
+      { call: 'renewLease', throws: lost },
+    ])
+    const heard: unknown[] = []
+    const renewal = {
+      lease: 'db',
+      holder: 'a',
+      fencingToken: 1n,
+      durationMs: 500,
+      granted: () => heard.push('granted'),
+      failed: (error: unknown) => heard.push(error),
+    }
+    client.renewLease?.(renewal)
+    expect(heard).to.deep.equal([])
+    await clock.settle()
+    client.renewLease?.(renewal)
+    await clock.settle()
+    expect(heard).to.deep.equal(['granted', lost])
+    client.verify()
+  })
+
+  it('are missing where the test says so', () => {
+    const client = new ScriptedClient([], { lacks: ['claimAnyLease', 'renewLease'] })
+    expect([client.claimAnyLease, client.renewLease]).to.deep.equal([undefined, undefined])
+  })
+})
+
 describe('infoOf: an Info with what a test does not care for filled in', () => {
   it('has a first fencing token, no value, no pin, and a trapdoor that is locked', async () => {
     const expiry = new TestClock().in(1000)

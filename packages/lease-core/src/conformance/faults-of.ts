@@ -1,4 +1,5 @@
-import type { Fault, FaultySubstrate } from '../testing/faulty-substrate.ts'
+import type { Fault } from '../testing/fault.ts'
+import type { FaultySubstrate } from '../testing/faulty-substrate.ts'
 import type { Faults, Packets } from './harness.ts'
 
 const WRITES = ['claim', 'claimAny', 'extend', 'release', 'expire', 'pin', 'unpin'] as const

@@ -10,16 +10,19 @@
  * A round trip and where each fault befalls it:
  *
  *     core ──▶ request ────────▶ executed ────────▶ reply ──▶ core
- *              delay, hang         contended          delay, hang
- *              holdBack, repeat                       failAfterCommit, loseReply
+ *              delay, hang         contended         delay, hang
+ *              holdBack, repeat    failAfterCommit   loseReply
+ *              duplicate, executeLate
  *              loseRequest, reject (not executed)
  *
  * `contended` and `failAfterCommit` befall single operations. The others befall the whole round trip as soon as one of
  * its operations fits, as a network would: what travels together is lost together. Of several such faults that fit,
  * the one injected first is taken; delays add up, and go with any.
  *
- * What was delayed or held back arrives, also when core has given the call up meanwhile: nobody can call a packet back.
+ * Nobody can call a packet back. What core has given up meanwhile is executed all the same, except by `hang` and what is never
+ * executed.
  */
+import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import type { LeaseChange } from '../client.ts'
 import { sleep, systemClock, type Clock } from '../clock.ts'
@@ -37,160 +40,17 @@ import {
   type SubstrateWarning,
   type Verdict,
 } from '../substrate.ts'
-
-/** What a call or operation does, for filters and counts. */
-export type CallKind = Op['kind'] | 'claimAny' | 'read' | 'pinned' | 'inspect' | 'time'
-
-/** Which calls a fault befalls; all conditions must hold. */
-export interface FaultFilter {
-  /** @default every kind */
-  readonly kind?: CallKind | readonly CallKind[] | undefined
-  /** Calls about one of these leases; a read of the whole namespace is about each. @default every lease */
-  readonly lease?: string | readonly string[] | undefined
-  /** Spares the first that would have been hit. @default 0 */
-  readonly skip?: number | undefined
-  /** How many are hit. @default all, until it is healed */
-  readonly times?: number | undefined
-}
-
-/** On the way there, before the store sees it; or on the way back, after it was executed. */
-export type FaultPlace = 'request' | 'reply'
-
-export interface PlacedFaultFilter extends FaultFilter {
-  /** @default 'request' */
-  readonly at?: FaultPlace | undefined
-}
-
-/** What can go wrong: one for each method that injects a fault of a round trip. */
-export type FaultName =
-  | 'delay'
-  | 'hang'
-  | 'hold-back'
-  | 'repeat'
-  | 'lose-request'
-  | 'reject'
-  | 'lose-reply'
-  | 'fail-after-commit'
-  | 'contended'
-
-/** What `loseRequest`, `loseReply` and `failAfterCommit` fail with. */
-export class InjectedFault extends Error {
-  override readonly name = 'InjectedFault'
-  readonly fault: string
-
-  constructor(fault: string, message: string) {
-    super(message)
-    this.fault = fault
-  }
-}
-
-/** An injected fault: watch it strike, and heal it. */
-export class Fault {
-  readonly #name: FaultName
-  readonly #filter: PlacedFaultFilter
-  readonly #held = new Set<() => void>()
-  /** For `holdBack` and `repeat`: those on their way, each until the store has worked on it. */
-  #packets: (() => Promise<void>)[] = []
-  #isLetGo = false
-  #spared = 0
-  #hits = 0
-  #healed = false
-  /** For `delay`. */
-  readonly delayMs: number
-  /** For `reject`. */
-  readonly error: unknown
-
-  /** @internal made by the methods of `FaultySubstrate` */
-  constructor(name: FaultName, filter: PlacedFaultFilter, details: { delayMs?: number; error?: unknown } = {}) {
-    this.#name = name
-    this.#filter = filter
-    this.delayMs = details.delayMs ?? 0
-    this.error = details.error
-  }
-
-  get name(): FaultName {
-    return this.#name
-  }
-
-  get place(): FaultPlace {
-    return this.#filter.at ?? 'request'
-  }
-
-  /** How often it has struck. */
-  get hits(): number {
-    return this.#hits
-  }
-
-  /** How many calls it holds back now, or copies of calls. */
-  get hanging(): number {
-    return this.#held.size + this.#packets.length
-  }
-
-  /** It strikes no more, and the calls that it holds back go on. Idempotent. */
-  heal(): void {
-    this.#healed = true
-    for (const release of this.#held) release()
-    this.#held.clear()
-  }
-
-  /** It strikes no more, and what it has on its way reaches the store, in order; resolves when the store has worked on the last. */
-  async letGo(): Promise<void> {
-    this.heal()
-    this.#isLetGo = true
-    const packets = this.#packets
-    this.#packets = []
-    for (const arrive of packets) await arrive()
-  }
-
-  /** @internal keeps a request on its way until it is let go; resolves with the answer */
-  keep<T>(execute: () => Promise<T>): Promise<T> {
-    if (this.#isLetGo) return execute() // it was delayed before it got here
-    return new Promise((resolve, reject) => {
-      this.#packets.push(() => execute().then(resolve, reject))
-    })
-  }
-
-  /** @internal whether it strikes this one, which is then counted */
-  strikes(targets: readonly Target[]): boolean {
-    const { skip = 0, times = Number.POSITIVE_INFINITY } = this.#filter
-    if (this.#healed || this.#hits >= times || !targets.some((target) => this.#fits(target))) return false
-    if (this.#spared < skip) {
-      this.#spared++
-      return false
-    }
-    this.#hits++
-    return true
-  }
-
-  /** @internal resolves when it is healed */
-  hold(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(signal.reason as Error)
-      if (this.#healed) return resolve()
-      const onAbort = (): void => {
-        this.#held.delete(release)
-        reject(signal.reason as Error)
-      }
-      const release = (): void => {
-        signal.removeEventListener('abort', onAbort)
-        resolve()
-      }
-      this.#held.add(release)
-      signal.addEventListener('abort', onAbort, { once: true })
-    })
-  }
-
-  #fits({ kind, leases }: Target): boolean {
-    const { kind: kinds, lease: names } = this.#filter
-    if (kinds !== undefined && ![kinds].flat().includes(kind)) return false
-    return names === undefined || leases === 'all' || [names].flat().some((name) => leases.includes(name))
-  }
-}
-
-interface Target {
-  readonly kind: CallKind
-  readonly leases: readonly string[] | 'all'
-}
+import {
+  Fault,
+  InjectedFault,
+  onGivenUp,
+  type CallKind,
+  type FaultFilter,
+  type FaultPlace,
+  type FaultTarget as Target,
+  type PlacedFaultFilter,
+} from './fault.ts'
+import type { TestClock } from './test-clock.ts'
 
 export interface FaultySubstrateOptions {
   /** Measures delays. @default the machine's clocks */
@@ -201,6 +61,10 @@ export interface FaultySubstrateOptions {
   readonly watch?: boolean | undefined
   /** Whether it claims one of several leases in one step, if the substrate does. @default true */
   readonly claimAny?: boolean | undefined
+  /** How long each way takes, and a hint; a function is asked anew each time, so that packets overtake each other. @default no time */
+  readonly latency?: DurationLike | (() => number) | undefined
+  /** The machine that asks: while its process is stalled, suspended or killed (`SimulatedTime`), nothing is handed to it. */
+  readonly receiver?: TestClock | undefined
 }
 
 /** Passes everything on, except what is injected. */
@@ -212,6 +76,8 @@ export class FaultySubstrate implements Substrate {
   declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
   readonly #inner: Substrate
   readonly #clock: Clock
+  readonly #latencyMs: (() => number) | undefined
+  readonly #receiver: TestClock | undefined
   readonly #faults = new Set<Fault>()
   readonly #listeners = new Set<(change: LeaseChange) => void>()
   #hints: { drop: (change: LeaseChange) => boolean; copies: number; delayMs: number; connected: boolean } = soundHints()
@@ -223,6 +89,9 @@ export class FaultySubstrate implements Substrate {
     this.#inner = inner
     this.#clock = options.clock ?? systemClock
     this.limits = { ...inner.limits, ...options.limits }
+    const { latency, receiver } = options
+    this.#latencyMs = latency === undefined || typeof latency === 'function' ? latency : () => toMillis(latency)
+    this.#receiver = receiver
     if (inner.watch !== undefined && options.watch !== false) this.watch = (listener) => this.#watch(listener)
     if (inner.claimAny !== undefined && options.claimAny !== false) {
       this.claimAny = (op, call) => this.#claimAny(op, call)
@@ -261,6 +130,16 @@ export class FaultySubstrate implements Substrate {
   /** It arrives, is executed and answered; a copy of it arrives at `letGo`, as if a driver had sent it twice. */
   repeat(filter: FaultFilter = {}): Fault {
     return this.#inject(new Fault('repeat', filter))
+  }
+
+  /** The same by the clock: the copy is answered, and the first arrives so much later. */
+  duplicate(duration: DurationLike, filter: FaultFilter = {}): Fault {
+    return this.#inject(new Fault('duplicate', filter, { delayMs: toMillis(duration) }))
+  }
+
+  /** It rejects at once, as when a connection breaks, and is executed so much later. */
+  executeLate(duration: DurationLike, filter: FaultFilter = {}): Fault {
+    return this.#inject(new Fault('execute-late', filter, { delayMs: toMillis(duration) }))
   }
 
   /** It never arrives, and rejects: not executed, which nobody can know. */
@@ -411,41 +290,63 @@ export class FaultySubstrate implements Substrate {
     this.#inFlight++
     counts.peakInFlight = Math.max(counts.peakInFlight, this.#inFlight)
     try {
-      const delays = this.#striking(isDelay, targets)
-      const [fault] = this.#striking(isOfTheWire, targets, 1)
-      if (delays.length === 0 && fault === undefined) return await execute(call)
-      return await orAborted(this.#suffer(delays, fault, call, execute), call.signal)
+      const delays = this.#faults.size === 0 ? NONE : this.#striking(isDelay, targets)
+      const fault = this.#faults.size === 0 ? undefined : this.#striking(isOfTheWire, targets, 1)[0]
+      const isDirect = this.#latencyMs === undefined && this.#receiver === undefined
+      if (isDirect && delays.length === 0 && fault === undefined) return await execute(call)
+      return await orGivenUp(this.#arrived(this.#travel(delays, fault, call, execute)), call)
     } finally {
       this.#inFlight--
     }
   }
 
-  async #suffer<T>(
+  async #travel<T>(
     delays: readonly Fault[],
     fault: Fault | undefined,
     call: Call,
     execute: (call: Call) => Promise<T>,
   ): Promise<T> {
-    await this.#delayed(delays, 'request')
-    if (fault?.name === 'hang' && fault.place === 'request') await fault.hold(call.signal)
-    if (fault?.name === 'lose-request') throw new InjectedFault('lose-request', 'the connection broke: request lost')
-    if (fault?.name === 'reject') throw fault.error
-    if (fault?.name === 'hold-back') return fault.keep(() => execute(beyondRecall(call)))
-    if (fault?.name === 'repeat') fault.keep(() => execute(beyondRecall(call))).catch(() => {})
+    const { name, place } = fault ?? {}
+    if (fault !== undefined && (name === 'duplicate' || name === 'execute-late')) {
+      const first = { ...beyondRecall(call), answered: () => {} } // nobody listens to its answer any more
+      this.#clock.setTimer(fault.delayMs, () => void execute(first).catch(() => {}))
+      if (name === 'execute-late') throw new InjectedFault(name, 'the connection broke: the request is still under way')
+    }
+    await this.#underWay(delays, 'request')
+    if (name === 'hang' && place === 'request') await fault?.hold(call)
+    if (name === 'lose-request') throw new InjectedFault(name, 'the connection broke: request lost')
+    if (name === 'reject') throw fault?.error
+    if (name === 'hold-back' || name === 'repeat') {
+      const kept = fault?.keep(() => execute(beyondRecall(call)))
+      if (kept !== undefined && name === 'hold-back') return kept
+      kept?.catch(() => {})
+    }
     // What is on its way arrives: the store does not learn that core has given it up.
     const answer = await execute(beyondRecall(call))
-    if (fault?.name === 'hang' && fault.place === 'reply') await fault.hold(call.signal)
-    await this.#delayed(delays, 'reply')
-    if (fault?.name === 'lose-reply') throw new InjectedFault('lose-reply', 'the connection broke: reply lost')
+    if (name === 'hang' && place === 'reply') await fault?.hold(call)
+    await this.#underWay(delays, 'reply')
+    if (name === 'lose-reply') throw new InjectedFault(name, 'the connection broke: reply lost')
     return answer
   }
 
-  async #delayed(delays: readonly Fault[], place: FaultPlace): Promise<void> {
-    const ms = delays.filter((delay) => delay.place === place).reduce((sum, { delayMs }) => sum + delayMs, 0)
-    if (ms > 0) await sleep(this.#clock, ms)
+  #underWay(delays: readonly Fault[], place: FaultPlace): Promise<void> | undefined {
+    let ms = this.#latencyMs?.() ?? 0
+    for (const delay of delays) if (delay.place === place) ms += delay.delayMs
+    return ms > 0 ? sleep(this.#clock, ms) : undefined
+  }
+
+  /** The same outcome, when the process runs. */
+  async #arrived<T>(outcome: Promise<T>): Promise<T> {
+    try {
+      return await outcome
+    } finally {
+      for (let wait = this.#receiver?.whenReceiving(); wait !== undefined; wait = this.#receiver?.whenReceiving())
+        await wait
+    }
   }
 
   async #execute(ops: readonly Op[], targets: readonly Target[], call: Call): Promise<readonly Verdict[]> {
+    if (this.#faults.size === 0) return this.#inner.apply(ops, call)
     const struck = targets.map((target) => this.#striking(isOfOneOp, [target], 1)[0]?.name)
     const passed = ops.filter((_, index) => struck[index] !== 'contended')
     const verdicts = passed.length === 0 ? [] : await this.#inner.apply(passed, call)
@@ -462,6 +363,7 @@ export class FaultySubstrate implements Substrate {
     const striking: Fault[] = []
     for (const fault of this.#faults) {
       if (striking.length < atMost && isKind(fault) && fault.strikes(targets)) striking.push(fault)
+      else if (fault.isOver) this.#faults.delete(fault)
     }
     return striking
   }
@@ -480,9 +382,12 @@ export class FaultySubstrate implements Substrate {
     const { connected, drop, copies, delayMs } = this.#hints
     if (!connected || drop(change)) return
     const deliver = (): void => {
+      const wait = this.#receiver?.whenReceiving()
+      if (wait !== undefined) return void wait.then(deliver)
       for (let copy = 0; copy < copies && this.#listeners.has(listener); copy++) listener(change)
     }
-    if (delayMs > 0) this.#clock.setTimer(delayMs, deliver)
+    const ms = delayMs + (this.#latencyMs?.() ?? 0)
+    if (ms > 0) this.#clock.setTimer(ms, deliver)
     else deliver()
   }
 
@@ -491,12 +396,21 @@ export class FaultySubstrate implements Substrate {
   }
 }
 
+const NONE: readonly Fault[] = []
+
+type Writable<T> = { -readonly [Name in keyof T]: T[Name] }
+
 /** The same call for a store that does not hear of its end. */
 function beyondRecall(call: Call): Call {
-  const { timeoutMs, client, epoch, sentMs, notAfterMs } = call
   const answered = (storeMs: number): void => call.answered?.(storeMs)
-  return { timeoutMs, client, epoch, sentMs, notAfterMs, answered, signal: new AbortController().signal }
+  const passedOn: Partial<Writable<Call>> = { ...call, answered, signal: NEVER }
+  delete passedOn.onAbort
+  return passedOn as Call
 }
+
+/** Does not abort. One for all: a signal costs more than the rest of a call. */
+const NEVER = new AbortController().signal
+setMaxListeners(0, NEVER)
 
 /** Operations and calls by kind, and what they tell of coalescing. */
 export interface Counts extends Record<CallKind, number> {
@@ -530,12 +444,10 @@ function isOfTheWire(fault: Fault): boolean {
   return !isDelay(fault) && !isOfOneOp(fault)
 }
 
-/** The promise's outcome, or the signal's reason if that comes first. */
-function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** The promise's outcome, or why core has given the call up if that comes first. */
+function orGivenUp<T>(promise: Promise<T>, call: Call): Promise<T> {
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason as Error)
-    if (signal.aborted) onAbort()
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    onGivenUp(call, reject)
+    promise.then(resolve, reject)
   })
 }

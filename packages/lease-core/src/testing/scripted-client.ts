@@ -13,13 +13,15 @@
  */
 import { inspect, isDeepStrictEqual } from 'node:util'
 import type { DurationLike } from 'luxon'
-import type { Client, ClientCallOptions, LeaseChange } from '../client.ts'
+import type { Client, ClientCallOptions, LeaseChange, Renewal } from '../client.ts'
 import { toMillis, type Info, type Request } from '../lease.ts'
 
 /** The methods that follow the script. */
 export type ScriptedMethod =
   | 'claimLease'
+  | 'claimAnyLease'
   | 'extendLease'
+  | 'renewLease'
   | 'expireLease'
   | 'releaseLease'
   | 'pinLease'
@@ -32,7 +34,8 @@ export interface ScriptStep {
   readonly call: ScriptedMethod
   /**
    * The arguments, or the first of them; without it any will do. Of an object only the keys given here are compared,
-   * durations by their length, and the leases of `refresh` in any order.
+   * durations by their length, and the leases of `refresh` in any order. `renewLease` shows the lease, and an object with
+   * `holder`, `fencingToken` and `duration`.
    */
   readonly args?: readonly unknown[] | undefined
   /** How many such calls are expected; `Infinity`: any number, also none, at any time. @default 1 */
@@ -49,7 +52,12 @@ export interface ScriptStep {
   readonly throws?: unknown
   /** What `pinned()` resolves to. @default nothing is pinned */
   readonly returns?: ReadonlyMap<string, readonly string[]> | undefined
+  /** What `claimAnyLease` resolves to. @default the first of the leases that it was asked for */
+  readonly claims?: string | undefined
 }
+
+/** The methods that not every client has. */
+export type OptionalMethod = 'claimAnyLease' | 'renewLease'
 
 /** A call as it came in; `refresh` shows its leases as an array. */
 export interface RecordedCall {
@@ -62,6 +70,8 @@ export interface ScriptedClientOptions {
   readonly leases?: Readonly<Record<string, Info>> | undefined
   /** Whether calls must come in the order of the script; false: in any. @default true */
   readonly inOrder?: boolean | undefined
+  /** The optional methods that it does not have, as a client of a third party. @default it has all */
+  readonly lacks?: readonly OptionalMethod[] | undefined
 }
 
 /** A `Client` that does what the script says; anything else rejects, and is remembered for `verify`. */
@@ -72,11 +82,19 @@ export class ScriptedClient implements Client {
   readonly #listeners = new Set<(change: LeaseChange) => void>()
   readonly #calls: RecordedCall[] = []
   readonly #unexpected: string[] = []
+  /** undefined if this client lacks it. */
+  declare readonly claimAnyLease: Client['claimAnyLease']
+  /** As the script says: it calls back with what `extendLease` would have come to. undefined if this client lacks it. */
+  declare readonly renewLease?: (renewal: Renewal) => void
   #inFlight = 0
   #closed = false
 
   constructor(script: readonly ScriptStep[] = [], options: ScriptedClientOptions = {}) {
     this.#inOrder = options.inOrder ?? true
+    const { lacks = [] } = options
+    if (!lacks.includes('claimAnyLease'))
+      this.claimAnyLease = (leases, request, call) => this.#claimAny(leases, request, call)
+    if (!lacks.includes('renewLease')) this.renewLease = (renewal) => this.#renew(renewal)
     this.expect(...script)
     this.show(options.leases ?? {})
   }
@@ -147,12 +165,12 @@ export class ScriptedClient implements Client {
     await this.#play('releaseLease', [lease, holder], options)
   }
 
-  async pinLease(lease: string, entity: string): Promise<void> {
-    await this.#play('pinLease', [lease, entity])
+  async pinLease(lease: string, entity: string, options?: ClientCallOptions): Promise<void> {
+    await this.#play('pinLease', [lease, entity], options)
   }
 
-  async unpinLease(lease: string, entity: string): Promise<void> {
-    await this.#play('unpinLease', [lease, entity])
+  async unpinLease(lease: string, entity: string, options?: ClientCallOptions): Promise<void> {
+    await this.#play('unpinLease', [lease, entity], options)
   }
 
   async pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
@@ -176,6 +194,19 @@ export class ScriptedClient implements Client {
 
   async close(): Promise<void> {
     this.#closed = true
+  }
+
+  async #claimAny(leases: readonly string[], request: Request, options?: ClientCallOptions): Promise<string> {
+    const { claims } = await this.#play('claimAnyLease', [leases, request], options)
+    return claims ?? (leases[0] as string)
+  }
+
+  #renew(renewal: Renewal): void {
+    const { lease, holder, fencingToken, durationMs } = renewal
+    this.#play('renewLease', [lease, { holder, fencingToken, duration: durationMs }]).then(
+      () => renewal.granted(),
+      (error: unknown) => renewal.failed(error),
+    )
   }
 
   async #play(call: ScriptedMethod, args: readonly unknown[], options?: ClientCallOptions): Promise<ScriptStep> {

@@ -12,6 +12,8 @@
  *     await world.advance(60_000)          // the others go on, and take over what has lapsed
  *     await frozen.pause(60_000)           // it wakes up: both its clocks have moved, its timers are late
  *
+ * Where several machines live at once and their order matters, `SimulatedTime` moves the clocks of all of them.
+ *
  * How the two clocks of a machine move:
  *
  *     |            | wall | monotonic | boot | timers                            | stands for                         |
@@ -43,6 +45,22 @@ export interface TestClockOptions {
   readonly timersLateMs?: number | undefined
   /** Without it nothing tells the time since the machine started, as on a platform that does not know it. @default true */
   readonly boot?: boolean | undefined
+  /** Resolution of the time since the machine started, in milliseconds (`os.uptime()`: 10). @default none */
+  readonly bootGrainMs?: number | undefined
+}
+
+/** @internal by what `SimulatedTime` moves a clock */
+export interface ClockMotor {
+  /** Moves the monotonic clock to this reading, and the others along; never back. Nothing fires. */
+  goTo(monotonicMs: number): void
+  /** Moves wall clock and boot time only. */
+  sleep(ms: number): void
+  /** When the first timer is due, by the monotonic clock; undefined: there is none. */
+  dueMs(): number | undefined
+  /** Fires the first timer. */
+  fire(): void
+  /** Whether anything reaches the process. */
+  receive(isReceiving: boolean): void
 }
 
 const NEW_YEAR_2024_MS = 1_704_067_200_000
@@ -71,12 +89,32 @@ export class TestClock implements Clock {
   #turnQueued = false
   #generation = { mark: 0, count: 0 }
   #spin: Error | undefined
+  readonly #isDriven: boolean
+  #receiving: { readonly promise: Promise<void>; readonly resolve: () => void } | undefined
 
-  constructor(options: TestClockOptions = {}) {
+  /** @param handOver internal: to whom the clock leaves its movement */
+  constructor(options: TestClockOptions = {}, handOver?: (motor: ClockMotor) => void) {
     this.#monotonicMs = options.monotonicMs ?? 5000
     this.#wallAheadMs = (options.wallMs ?? NEW_YEAR_2024_MS) - this.#monotonicMs
     this.#timersLateMs = options.timersLateMs ?? 0
-    if (options.boot ?? true) this.boot = () => this.#monotonicMs + this.#suspendedMs
+    const { boot = true, bootGrainMs = 0 } = options
+    if (boot) {
+      this.boot = () => {
+        const ms = this.#monotonicMs + this.#suspendedMs
+        return bootGrainMs === 0 ? ms : Math.floor(ms / bootGrainMs) * bootGrainMs
+      }
+    }
+    this.#isDriven = handOver !== undefined
+    handOver?.({
+      goTo: (monotonicMs) => this.#goTo(monotonicMs),
+      sleep: (ms) => this.#sleep(ms),
+      dueMs: () => this.#timers.peek()?.dueMs,
+      fire: () => {
+        const timer = this.#timers.take(Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY)
+        if (timer !== undefined) this.#fire(timer)
+      },
+      receive: (isReceiving) => this.#receive(isReceiving),
+    })
   }
 
   now(): number {
@@ -93,7 +131,7 @@ export class TestClock implements Clock {
     const lateMs = delayMs > Math.abs(this.#timersLateMs) ? this.#timersLateMs : 0
     const timer = this.#timers.add(exact(this.#monotonicMs + Math.max(0, delayMs + lateMs)), wake)
     this.#activity++
-    if (timer.dueMs <= this.#monotonicMs) this.#fireNextTurn()
+    if (timer.dueMs <= this.#monotonicMs && !this.#isDriven) this.#fireNextTurn()
     return {
       cancel: () => {
         if (!timer.done) this.#activity++
@@ -123,9 +161,18 @@ export class TestClock implements Clock {
     return DateTime.fromMillis(this.now() + millis(duration))
   }
 
+  /**
+   * When something that has reached the machine is handed to its process: at once (undefined), or when the process runs again.
+   * Only `SimulatedTime` stops a process for longer than an instant.
+   */
+  whenReceiving(): Promise<void> | undefined {
+    return this.#receiving?.promise
+  }
+
   /** Lets time pass: both clocks move from timer to timer, each fires at its own instant, and all comes to rest. */
   async advance(duration: DurationLike): Promise<void> {
     const ms = forward(duration)
+    this.#mustBeFree()
     if (this.#moving) throw new Error('the clock is being moved already: await one movement before the next')
     this.#moving = true
     try {
@@ -162,14 +209,16 @@ export class TestClock implements Clock {
    * way are read afterwards, and overdue timers fire then, all late.
    */
   async pause(duration: DurationLike): Promise<void> {
+    this.#mustBeFree()
     this.#goTo(exact(this.#monotonicMs + forward(duration)))
     await this.advance(0)
   }
 
   /** The machine sleeps: only wall clock and boot time move, and timers are as far away as before. */
   async suspend(duration: DurationLike): Promise<void> {
-    this.#suspendedMs += exact(forward(duration))
-    await this.jumpWall(duration)
+    this.#mustBeFree()
+    this.#sleep(exact(forward(duration)))
+    await this.settle()
   }
 
   /** The wall clock stands still until it is thawed; then it shows what it would have shown. */
@@ -184,7 +233,7 @@ export class TestClock implements Clock {
   /** The wall clock is set, forward or back. */
   async jumpWall(duration: DurationLike): Promise<void> {
     this.#wallAheadMs += exact(millis(duration))
-    await this.settle()
+    if (!this.#isDriven) await this.settle()
   }
 
   /**
@@ -233,6 +282,25 @@ export class TestClock implements Clock {
       if (next.dueMs > endMs) throw new Error(`the work is not done after ${millis(limit)} ms`)
       await this.advanceToNext()
     }
+  }
+
+  #mustBeFree(): void {
+    if (this.#isDriven) throw new Error('this clock belongs to a SimulatedTime, which moves it with all the others')
+  }
+
+  #sleep(ms: number): void {
+    this.#suspendedMs += ms
+    this.#wallAheadMs += ms
+  }
+
+  #receive(isReceiving: boolean): void {
+    if (!isReceiving) {
+      let resolve = (): void => {}
+      this.#receiving ??= { promise: new Promise((done) => (resolve = done)), resolve: () => resolve() }
+      return
+    }
+    this.#receiving?.resolve()
+    this.#receiving = undefined
   }
 
   /** Both clocks move on; never back. */
@@ -286,13 +354,14 @@ export class TestClock implements Clock {
   }
 }
 
-/** Resolves with the next turn of the event loop, when all promises that could run have run. */
-function turn(): Promise<void> {
+/** @internal resolves with the next turn of the event loop, when all promises that could run have run */
+export function turn(): Promise<void> {
   // oxlint-disable-next-line no-restricted-globals -- the event loop is what a test clock has to wait for
   return new Promise((resolve) => setImmediate(resolve))
 }
 
-function exact(ms: number): number {
+/** @internal rounds up to what all clocks can show without error */
+export function exact(ms: number): number {
   return Math.ceil(ms * STEPS_PER_MS) / STEPS_PER_MS
 }
 
