@@ -1,0 +1,61 @@
+/**
+ * The random tester: what must never be seen, whatever is called and whatever goes wrong. `simulation/simulation.ts` has the list,
+ * docs/reliability.md says how to run more of it.
+ */
+import { expect } from 'chai'
+import { run } from './simulation/run.ts'
+import { settingsOf } from './simulation/settings.ts'
+import { shrink } from './simulation/shrink.ts'
+
+/** CPU time for each set of seeds, in milliseconds: what a slow machine leaves out, another run makes up for. */
+const FIXED_MS = 5_000
+const FRESH_MS = 4_000
+
+/** Runs one seed after the other until the time is used up; the first that fails is shrunk and shown. */
+async function simulate(seeds: Iterable<number>, cpuMs: number): Promise<number> {
+  const before = process.cpuUsage()
+  let runs = 0
+  for (const seed of seeds) {
+    const settings = settingsOf(seed)
+    const { problems } = await run(settings)
+    const [problem] = problems
+    if (problem !== undefined) {
+      const { result } = await shrink(settings, problem.rule)
+      const again = `npx -y pnpm@10 simulate --seeds ${seed} --log`
+      expect.fail([`seed ${seed}: ${problem.rule}: ${problem.what}`, ...result.log.slice(-40), again].join('\n'))
+    }
+    runs++
+    const { user, system } = process.cpuUsage(before)
+    if ((user + system) / 1000 > cpuMs) break
+  }
+  return runs
+}
+
+function* from(seed: number): Generator<number> {
+  for (;;) yield seed++
+}
+
+describe('simulation', () => {
+  it('the promises hold for a fixed set of seeds', async () => {
+    expect(await simulate(from(1), FIXED_MS)).to.be.at.least(1)
+  })
+
+  it('the promises hold for seeds that nobody has tried', async function () {
+    const seed = 1 + Math.floor(Math.random() * 2 ** 30)
+    this.test!.title += ` (from ${seed} on)`
+    expect(await simulate(from(seed), FRESH_MS)).to.be.at.least(1)
+  })
+
+  it('a run repeats what its seed says, step by step', async () => {
+    const settings = settingsOf(42, ['late', 'twice', 'losses'])
+    const [first, second] = [await run(settings, { log: true }), await run(settings, { log: true })]
+    expect(second.log).to.deep.equal(first.log)
+    expect(first.calls).to.be.greaterThan(50)
+  })
+
+  it('a run leaves the random numbers of the process as they were', async () => {
+    const { random } = Math
+    await run(settingsOf(7, [], 20))
+    expect(Math.random).to.equal(random)
+  })
+})

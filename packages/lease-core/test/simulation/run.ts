@@ -1,0 +1,146 @@
+/** One run: random steps, then the faults end, and everything has to come to rest. */
+import { getEventListeners } from 'node:events'
+import { release, GivenUp, Steps, unpinOf } from './steps.ts'
+import { Random } from './random.ts'
+import { Simulation, type Problem } from './simulation.ts'
+import type { Settings } from './settings.ts'
+
+export interface RunOptions {
+  /** Steps that are left out. */
+  readonly without?: ReadonlySet<number> | undefined
+  readonly log?: boolean | undefined
+}
+
+export interface RunResult {
+  readonly problems: readonly Problem[]
+  readonly log: readonly string[]
+  readonly calls: number
+  /** Terms opened in the store. */
+  readonly terms: number
+  /** Claims and extensions granted by the store. */
+  readonly grants: number
+  readonly simulatedMs: number
+}
+
+/** Rejections that nobody handled: noticed by node after the turn. */
+const unhandled: unknown[] = []
+const onUnhandled = (error: unknown): void => void unhandled.push(error)
+
+export async function run(settings: Settings, { without, log = false }: RunOptions = {}): Promise<RunResult> {
+  const { random } = Math
+  const { stackTraceLimit } = Error
+  const chance = new Random(settings.seed ^ 0x1234_5678)
+  Math.random = () => chance.next()
+  if (!log) Error.stackTraceLimit = 0
+  process.on('unhandledRejection', onUnhandled)
+  unhandled.length = 0
+  const sim = new Simulation(settings, { log })
+  try {
+    const steps = new Steps(sim)
+    for (let step = 0; step < settings.steps && sim.problems.length === 0; step++) {
+      if (without?.has(step) === true) continue
+      await steps.take(step, new Random(Math.imul(settings.seed, 0x9e37_79b1) ^ Math.imul(step + 1, 0x85eb_ca6b)))
+    }
+    if (sim.problems.length === 0) await rest(sim, steps)
+    for (const error of unhandled) sim.problem('7 unhandled', String(error))
+  } catch (error) {
+    sim.problem('7 tester', error instanceof Error ? (error.stack ?? error.message) : String(error))
+  } finally {
+    process.off('unhandledRejection', onUnhandled)
+    Math.random = random
+    Error.stackTraceLimit = stackTraceLimit
+  }
+  return {
+    problems: sim.problems,
+    log: sim.log ?? [],
+    calls: sim.calls,
+    terms: sim.history.opened,
+    grants: sim.history.granted,
+    simulatedMs: sim.nowMs,
+  }
+}
+
+/** The longest lease of a run, as an observer counts it. */
+const LONGEST_MS = 30_100
+/** Longer than any packet is under way, and any request is repeated. */
+const CALM_MS = 40_000
+
+async function rest(sim: Simulation, steps: Steps): Promise<void> {
+  sim.note(undefined, 'the faults end')
+  for (const { faulty } of sim.lives) faulty.heal()
+  // Those who sleep wake up; what is under way arrives. What is renewed meanwhile teaches nothing.
+  for (let passedMs = 0; passedMs < CALM_MS; passedMs += 1_000) await releaseAll(sim, 1_000)
+  sim.lookAtAll()
+  await serveWaiters(sim)
+  if (sim.problems.length > 0) return
+
+  for (const { life, controller } of steps.aborting) {
+    if (!life.isOver) controller.abort(new GivenUp('the end'))
+  }
+  for (const life of sim.lives) {
+    for (const observation of life.observations) {
+      sim.call(life, 'return() of an observation at the end', () => observation.return(undefined as never))
+    }
+  }
+  await releaseAll(sim)
+  await sim.time.advance(CALM_MS)
+  sim.lookAtAll()
+  for (const { what, fromMs } of sim.pending) sim.problem('7 pending', `${what} of ${Math.round(fromMs)} never ended`)
+  for (const { life, controller } of steps.aborting) {
+    const listeners = getEventListeners(controller.signal, 'abort').length
+    if (!life.isOver && listeners > 0) sim.problem('7 listeners', `${listeners} listen to a signal that nobody needs`)
+  }
+  await sim.time.advance(LONGEST_MS)
+  leftovers(sim, 'before the managers stop')
+  for (const life of sim.lives) await Promise.all(life.managers.map((manager) => manager.stop()))
+  await sim.time.settle()
+  leftovers(sim, 'after the managers stopped')
+  for (const { faulty, name } of sim.lives)
+    if (faulty.watchers > 0) sim.problem('7 subscriptions', `p${name} still listens to the store`)
+  for (const { client } of sim.lives) await client.close()
+  await sim.time.settle()
+}
+
+function leftovers(sim: Simulation, when: string): void {
+  for (const { clock, name } of sim.lives) {
+    if (clock.pending > 0)
+      sim.problem('7 timers', `p${name} has ${clock.pending} timers ${when}, the next in ${clock.nextDelayMs} ms`)
+  }
+  if (!sim.isQuiet) sim.problem('7 timers', `packets are under way ${when}`)
+}
+
+/** Nothing is wrong any more: whoever waits for a lease gets it when those before it have given it up. */
+async function serveWaiters(sim: Simulation): Promise<void> {
+  const [first] = sim.lives
+  if (first === undefined) return
+  for (const lease of sim.settings.leases) {
+    for (const entity of ['e0', 'e1']) unpinOf({ sim, life: first }, lease, entity, first.managers[0] as never)
+  }
+  const boundMs = LONGEST_MS + sim.settings.maxSleepMs + 5_000
+  for (let round = 0; round < 100 && sim.problems.length === 0; round++) {
+    await releaseAll(sim)
+    const waiters = [...sim.pending].filter(({ what }) => /^(hold|holdAny|waitUntilExpired)\(/.test(what))
+    if (waiters.length === 0) return
+    const grants = sim.history.opened
+    const served = (): boolean => waiters.some((call) => !sim.pending.has(call))
+    for (let passedMs = 0; passedMs < boundMs && !served(); passedMs += 500) await releaseAll(sim)
+    sim.lookAtAll()
+    if (served()) continue
+    const { what, fromMs } = waiters[0] as { what: string; fromMs: number }
+    const terms = sim.settings.leases
+      .map((lease) => `${lease}: ${sim.history.standing(lease)?.holder ?? 'vacant'}`)
+      .join(', ')
+    sim.problem(
+      '6 waits',
+      `${what} of ${Math.round(fromMs)} was not served within ${boundMs} ms (${sim.history.opened - grants} terms opened meanwhile; ${terms})`,
+    )
+  }
+}
+
+async function releaseAll(sim: Simulation, ms = 500): Promise<void> {
+  for (const life of sim.lives) {
+    if (sim.runs(life)) for (const here of life.holds) if (here.hold.held) release({ sim, life }, here)
+  }
+  await sim.time.advance(ms)
+  sim.lookAtAll()
+}

@@ -1,0 +1,543 @@
+/**
+ * A small world in which everything goes wrong: a store, some processes, and a model of what the store did (`history.ts`).
+ *
+ * This file says what must never be seen, by the numbers of the list that it comes from:
+ *
+ * 1. Two terms of one lease are relied on at once.
+ * 2. A process relies on a term of which it knows that it is over.
+ * 3. A guarded write is not ordered; a fencing token does not rise.
+ * 4. A request that was given up undoes something acknowledged.
+ * 5. An answer was not true at any instant between the question and the answer.
+ * 6. A waiter waits too long, or out of order.
+ * 7. Something is left behind, or is not an error of ours.
+ */
+import { MemoryStore } from '#src/memory/index.ts'
+import type { ClaimAnyOp, Op } from '#src/substrate.ts'
+import { SimulatedTime, type TestClock } from '#src/testing/index.ts'
+import { History, type Sent, type StoredTerm } from './history.ts'
+import { Life, type HeldHere } from './life.ts'
+import { Random } from './random.ts'
+import type { Settings } from './settings.ts'
+
+export interface Problem {
+  /** The number and a word: what a shrunk run must show again. */
+  readonly rule: string
+  readonly what: string
+}
+
+/** A call that may end terms: with it, a release of this process is asked for. */
+interface Request {
+  readonly life: number
+  readonly lease: string
+  readonly fencingToken?: bigint | undefined
+  readonly holder?: string | undefined
+  readonly fromMs: number
+  toMs: number
+}
+
+/** A call that asks for a term. */
+interface Claiming {
+  readonly life: number
+  readonly leases: readonly string[]
+  readonly holder: string
+  readonly fromMs: number
+  toMs: number
+  /** It was told that it has surely nothing. */
+  isDenied: boolean
+}
+
+/** A call of `pin` or `unpin`. */
+export interface PinCall {
+  readonly life: number
+  readonly fromMs: number
+  toMs: number
+  isDone: boolean
+}
+
+/** A call of the public API. */
+export interface ApiCall {
+  readonly life: Life
+  readonly what: string
+  readonly fromMs: number
+}
+
+const ALWAYS_ALLOWED = new Set(['LEASE_UNKNOWN', 'LEASE_STOPPED'])
+/** By when a signal has followed `held`, by the clock of a process that runs. */
+const SIGNAL_MS = 1_500
+
+export class Simulation {
+  readonly settings: Settings
+  readonly time = new SimulatedTime()
+  readonly random: Random
+  readonly history: History
+  readonly problems: Problem[] = []
+  readonly pending = new Set<ApiCall>()
+  lives: Life[] = []
+  calls = 0
+  readonly log: string[] | undefined
+  readonly #server: TestClock
+  readonly #store: MemoryStore
+  readonly #weather: Random
+  readonly #ends: Request[] = []
+  readonly #claims: Claiming[] = []
+  /** Ends of terms that were acknowledged, by lease. */
+  readonly #released = new Map<string, { readonly life: number; readonly fromMs: number }[]>()
+  readonly #unpins = new Map<string, PinCall[]>()
+  readonly #pins = new Map<string, PinCall[]>()
+  readonly #updates = new Map<string, { readonly fromMs: number; toMs: number; isDone: boolean }>()
+  readonly #pinnedAtMs = new Map<string, number>()
+  readonly #guarded = new Map<string, bigint>()
+  #lives = 0
+
+  constructor(settings: Settings, { log = false }: { readonly log?: boolean } = {}) {
+    this.settings = settings
+    this.log = log ? [] : undefined
+    this.random = new Random(settings.seed)
+    this.#weather = new Random(settings.seed ^ 0x0a7e_51de)
+    this.#server = this.time.clock({ monotonicMs: 1_000_000 })
+    this.#store = new MemoryStore({ clock: this.#server, serverClock: !settings.clockless })
+    this.history = new History(() => this.nowMs, {
+      opened: (term, sent) => this.#opened(term, sent),
+      released: (term, op, sent) => this.#isAskedFor(term, op, sent),
+      executed: (op, sent) => this.#executed(op, sent),
+      pinned: (lease, entity, sent, isPinned) => this.#pinned(lease, entity, sent, isPinned),
+      valued: (term, value) => this.#valued(term, value),
+      problem: (rule, what) => this.problem(rule, what),
+    })
+    this.history.follow(this.#store.namespace('default'))
+    for (let name = 0; name < 3; name++) this.lives.push(this.#begin(name))
+  }
+
+  get nowMs(): number {
+    return this.time.nowMs
+  }
+
+  problem(rule: string, what: string): void {
+    this.log?.push(`  PROBLEM ${rule}: ${what}`)
+    this.problems.push({ rule, what: `${what} (at ${Math.round(this.nowMs)} ms)` })
+  }
+
+  note(life: Life | undefined, what: string): void {
+    this.log?.push(`${this.nowMs.toFixed(1).padStart(9)} ${life === undefined ? '  ' : `p${life.name}`} ${what}`)
+  }
+
+  runs(life: Life): boolean {
+    return !life.isOver && this.time.runs(life.clock)
+  }
+
+  /** Calls back in true time, whatever becomes of any process. */
+  later(ms: number, then: () => void): void {
+    this.#server.setTimer(ms, then)
+  }
+
+  /** Whether anything is still under way in the network. */
+  get isQuiet(): boolean {
+    return this.#server.pending === 0
+  }
+
+  // ── processes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A process starts; on the machine on which it lived before, if that still runs. */
+  #begin(name: number, machine?: TestClock): Life {
+    const { drift, fallback } = this.settings
+    const rate = drift ? this.random.pick([1, 1.0004, 0.9996]) : 1
+    const monotonicMs = 1_000 + this.random.int(100_000)
+    const clock = machine ?? this.time.clock({ rate, monotonicMs, bootGrainMs: 10 })
+    const life: Life = new Life({
+      id: this.#lives++,
+      name,
+      settings: this.settings,
+      store: this.#store,
+      server: this.#server,
+      clock,
+      latency: () => this.#latencyMs(),
+      managers: name === 0 ? 2 : 1,
+      lacksOptionalMethods: fallback && name === 2,
+      sending: (op) => this.#sending(life, op),
+    })
+    return life
+  }
+
+  #latencyMs(): number {
+    const random = this.#weather
+    if (this.settings.late && random.chance(0.01)) return random.int(12_000)
+    return random.chance(0.03) ? random.int(300) : 0.2 + random.next() * 5
+  }
+
+  /** The process ends in order, and comes back. */
+  async restart(life: Life): Promise<void> {
+    life.isOver = true
+    await Promise.all(life.managers.map((manager) => manager.stop()))
+    this.look(life)
+    await life.client.close()
+    this.#replace(life, life.clock)
+  }
+
+  /** The process ends at once; what it has sent is still executed. */
+  kill(life: Life): void {
+    life.isOver = true
+    this.time.kill(life.clock)
+    life.faulty.disconnectWatch()
+    for (const call of this.pending) if (call.life === life) this.pending.delete(call)
+    this.#replace(life)
+  }
+
+  #replace(life: Life, machine?: TestClock): void {
+    this.lives = this.lives.map((one) => (one === life ? this.#begin(life.name, machine) : one))
+  }
+
+  // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Makes a call, and judges how it ends. */
+  call<T>(
+    life: Life,
+    what: string,
+    run: () => Promise<T>,
+    {
+      codes = [],
+      signal,
+      done,
+      failed,
+    }: {
+      readonly codes?: readonly string[]
+      readonly signal?: AbortSignal | undefined
+      readonly done?: (value: T, fromMs: number) => void
+      readonly failed?: (
+        error: {
+          readonly code?: string
+          readonly currentHolder?: string
+          readonly reason?: string
+          readonly message?: string
+          readonly lease?: string
+        },
+        fromMs: number,
+      ) => void
+    } = {},
+  ): void {
+    this.calls++
+    this.note(life, what)
+    const fromMs = this.nowMs
+    const call: ApiCall = { life, what, fromMs }
+    this.pending.add(call)
+    const ended = (outcome: string): boolean => {
+      if (this.log !== undefined) this.note(life, `    ${outcome} ← ${what} of ${Math.round(fromMs)}`)
+      return this.pending.delete(call)
+    }
+    let promise: Promise<T>
+    try {
+      promise = run()
+    } catch (error) {
+      ended(String(error))
+      return this.problem('7 errors', `${what} threw synchronously: ${String(error)}`)
+    }
+    promise.then(
+      (value) => {
+        if (!ended('done')) return
+        const judge = done
+        judge?.(value, fromMs)
+      },
+      (error: { readonly code?: string; readonly message?: string }) => {
+        if (!ended(`${error?.code ?? 'error'}: ${error?.message}`)) return
+        const isOurs = error.code !== undefined && (codes.includes(error.code) || ALWAYS_ALLOWED.has(error.code))
+        if (!isOurs && !(signal?.aborted === true && error === signal.reason)) {
+          return this.problem('7 errors', `${what} rejected with ${error.code}: ${error.message}`)
+        }
+        if (error.code === 'LEASE_STOPPED' && !life.isOver)
+          this.problem('7 errors', `${what} rejected with ${error.code}: ${error.message}`)
+        if (error.code !== 'LEASE_UNKNOWN' && error.code !== 'LEASE_STOPPED') failed?.(error, fromMs)
+      },
+    )
+  }
+
+  /** From now on this process may end such terms; returns how to say that the call is over. */
+  mayEnd(request: Omit<Request, 'fromMs' | 'toMs'>): () => void {
+    const noted: Request = { ...request, fromMs: this.nowMs, toMs: Number.POSITIVE_INFINITY }
+    this.#ends.push(noted)
+    return () => (noted.toMs = this.nowMs)
+  }
+
+  /** From now on this process asks for one of these; returns how to say that the call is over. */
+  claiming(life: Life, leases: readonly string[], holder: string): (outcome: 'denied' | 'over') => void {
+    const claim = { life: life.id, leases, holder, fromMs: this.nowMs, toMs: Number.POSITIVE_INFINITY, isDenied: false }
+    this.#claims.push(claim)
+    return (outcome) => {
+      claim.toMs = this.nowMs
+      claim.isDenied = outcome === 'denied'
+    }
+  }
+
+  /** Whether this process has asked for a term of this holder since then. */
+  isAsking(life: Life, lease: string, holder: string, sinceMs: number): boolean {
+    return this.#claims.some(
+      (one) => one.life === life.id && one.holder === holder && one.toMs >= sinceMs && one.leases.includes(lease),
+    )
+  }
+
+  /** A caller was told that its release is done. */
+  released(life: Life, lease: string, fromMs: number): void {
+    push(this.#released, lease, { life: life.id, fromMs })
+  }
+
+  /** Whether this process has asked for the end of the term that stands, so that it need not count it as held. */
+  isEnding(life: Life, lease: string, holder: string, fromMs: number): boolean {
+    const { term } = this.history.latest(lease)
+    return this.#ends.some((request) => {
+      if (request.life !== life.id || request.lease !== lease || (request.holder ?? holder) !== holder) return false
+      return request.toMs >= fromMs || (term !== undefined && request.fromMs >= term.openedMs)
+    })
+  }
+
+  /** A caller was told that it has this term since it asked. */
+  acknowledge(
+    life: Life,
+    lease: string,
+    holder: string,
+    fencingToken: bigint,
+    durationMs: number,
+    fromMs: number,
+  ): void {
+    const term = this.history.term(lease, fencingToken)
+    const what = `${holder} was granted ${lease}, term ${fencingToken}`
+    if (term === undefined || term.holder !== holder) return this.problem('5 answers', `${what}, which never was`)
+    term.acknowledged.push({ life: life.id, fromMs })
+    if (term.end?.by === 'release' && !term.end.isAsked)
+      this.problem('4 late', `${what}, which was released though nobody had asked for it`)
+    const stood = this.history.wasTrue(lease, fromMs, this.nowMs, (one, { vacantFromMs }) => {
+      return one === term && vacantFromMs >= fromMs + durationMs * 0.999 - 1
+    })
+    if (!stood) this.problem('5 answers', `${what}, which did not stand since the call`)
+  }
+
+  /** Something is true by an answer of now to a question of then. */
+  mustHaveBeen(
+    lease: string,
+    fromMs: number,
+    what: string,
+    test: Parameters<History['wasTrue']>[3],
+    rule: string = '5 answers',
+  ): void {
+    if (!this.history.wasTrue(lease, fromMs, this.nowMs, test)) {
+      this.problem(rule, `${what}, asked at ${Math.round(fromMs)}: that was never so`)
+    }
+  }
+
+  /** For the body of a guard. @param fencingToken of the term that was meant; undefined: any of this holder */
+  guarded(lease: string, holder: string, fencingToken: bigint | undefined): void {
+    const term = this.history.standing(lease)
+    const what = `a guarded write of ${holder} on ${lease}`
+    if (term === undefined) return this.problem('3 guarded', `${what} passed while nobody held it`)
+    if (term.holder !== holder || (fencingToken !== undefined && term.fencingToken !== fencingToken)) {
+      this.problem(
+        '3 guarded',
+        `${what} for term ${fencingToken} passed in term ${term.fencingToken} of ${term.holder}`,
+      )
+    }
+    if (term.fencingToken < (this.#guarded.get(lease) ?? 0n))
+      this.problem('3 guarded', `${what} came after one of a later term`)
+    this.#guarded.set(lease, term.fencingToken)
+  }
+
+  // ── pins and values ───────────────────────────────────────────────────────────────────────────────────────────
+
+  pinning(life: Life, lease: string, entity: string): PinCall {
+    return begin(this.#pins, `${lease} ${entity}`, life.id, this.nowMs)
+  }
+
+  unpinning(life: Life, lease: string, entity: string): PinCall {
+    return begin(this.#unpins, `${lease} ${entity}`, life.id, this.nowMs)
+  }
+
+  /** Whether it was pinned anew since then: its withdrawal may have come just before, and nobody can tell. */
+  wasPinnedSince(lease: string, entity: string, fromMs: number): boolean {
+    return (this.#pinnedAtMs.get(`${lease} ${entity}`) ?? -1) >= fromMs
+  }
+
+  /** What was given up before does not undo what was acknowledged since. */
+  #pinned(lease: string, entity: string, sent: Sent | undefined, isPinned: boolean): void {
+    if (sent === undefined) return
+    const key = `${lease} ${entity}`
+    if (isPinned) this.#pinnedAtMs.set(key, this.nowMs)
+    const [same = [], opposite = []] = isPinned
+      ? [this.#pins.get(key), this.#unpins.get(key)]
+      : [this.#unpins.get(key), this.#pins.get(key)]
+    for (const { fromMs, isDone } of opposite) {
+      if (!isDone || fromMs <= sent.atMs) continue
+      if (same.some((one) => one.life === sent.life && one.fromMs <= sent.atMs && one.toMs >= fromMs)) continue // at the same time
+      const what = isPinned ? 'pin' : 'withdrawal of the pin'
+      return this.problem(
+        '4 pin',
+        `a ${what} of ${lease} by ${entity}, sent at ${Math.round(sent.atMs)}, undid what was done at ${Math.round(fromMs)}`,
+      )
+    }
+  }
+
+  updating(value: string): { readonly ended: (isDone: boolean) => void } {
+    const update = { fromMs: this.nowMs, toMs: Number.POSITIVE_INFINITY, isDone: false }
+    this.#updates.set(value, update)
+    return {
+      ended: (isDone) => {
+        update.toMs = this.nowMs
+        update.isDone = isDone
+      },
+    }
+  }
+
+  #valued(term: StoredTerm, value: string): void {
+    const update = this.#updates.get(value)
+    const previous = this.#values.get(term)
+    this.#values.set(term, value)
+    if (update === undefined || previous === undefined) return
+    const overwritten = this.#updates.get(previous)
+    if (this.settings.strict && overwritten?.isDone === true && update.toMs < overwritten.fromMs) {
+      this.problem('4 value', `the value ${value} of ${term.lease}, given up before, replaced the later ${previous}`)
+    }
+  }
+
+  readonly #values = new Map<StoredTerm, string>()
+
+  // ── who relies on what ────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Asks every hold of the processes that run. */
+  lookAtAll(): void {
+    for (const life of this.lives) if (this.runs(life)) this.look(life)
+  }
+
+  look(life: Life): void {
+    let someAreDead = false
+    for (const here of life.holds) {
+      if (!this.#judge(life, here)) someAreDead = true
+    }
+    if (someAreDead) {
+      for (const here of life.holds) if (here.deadMs !== undefined) life.dead.push(here)
+      life.holds = life.holds.filter(({ deadMs }) => deadMs === undefined)
+      if (life.dead.length > 12) life.dead.splice(0, life.dead.length - 12)
+    }
+    const nowMs = life.clock.monotonic()
+    for (const { hold, deadMs } of life.dead) {
+      if (hold.held) this.problem('1 revived', `a hold of ${hold.lease}, term ${hold.fencingToken}, is held again`)
+      if (nowMs - (deadMs ?? nowMs) > SIGNAL_MS && this.runs(life) && !hold.signal.aborted) {
+        this.problem('1 signal', `the signal of a lost hold of ${hold.lease} did not follow`)
+      }
+    }
+  }
+
+  /** Returns whether it is held. */
+  #judge(life: Life, here: HeldHere): boolean {
+    const { hold, lease, holder, fencingToken } = here
+    if (!hold.held) {
+      here.deadMs = life.clock.monotonic()
+      return false
+    }
+    const who = `p${life.name} ${holder} relies on ${lease}, term ${fencingToken}`
+    if (life.isOver) this.problem('2 stopped', `${who}, and was stopped`)
+    if (this.settings.strict && life.client.leases().get(lease)?.fencingToken !== fencingToken)
+      this.problem('2 told', `${who}, and its client knows that it is over`)
+    const { term, heldUntilMs } = this.history.latest(lease)
+    if (term?.fencingToken === fencingToken && this.nowMs <= heldUntilMs + life.graceMs) {
+      const leftMs = hold.remaining().toMillis() - life.graceMs
+      if (leftMs > (heldUntilMs - this.nowMs) * 1.001 + 1) {
+        this.problem('1 remaining', `${who}, for ${leftMs} ms more, and the store for ${heldUntilMs - this.nowMs}`)
+      }
+      return true
+    }
+    const end = this.history.term(lease, fencingToken)?.end
+    if (end?.by === 'release' && end.isAsked && end.sent?.life !== life.id) return true // another process ended it
+    if (end?.by === 'lapse' && this.nowMs <= end.atMs + life.graceMs) return true
+    this.problem(
+      end?.by === 'release' && end.sent?.life === life.id ? '2 ended' : '1 believes',
+      `${who}; the store has ${describe(term, this.nowMs <= heldUntilMs)}`,
+    )
+    return true
+  }
+
+  /** No request takes effect long after it was sent: by the clock of the store, as well as its client knows it. */
+  #executed({ kind, lease }: Op, sent: Sent | undefined): void {
+    if (sent === undefined || this.settings.clockless) return
+    const agoMs = this.nowMs - sent.atMs
+    if (agoMs > 2 * this.settings.requestTimeoutMs + 500) {
+      this.problem('4 deadline', `a ${kind} of ${lease} was executed ${Math.round(agoMs)} ms after it was sent`)
+    }
+  }
+
+  #opened(term: StoredTerm, sent: Sent | undefined): void {
+    if (sent !== undefined) this.#mustBeWanted(term, sent)
+    for (const life of this.lives) {
+      if (!this.runs(life)) continue
+      for (const here of life.holds) {
+        if (here.lease === term.lease && here.fencingToken !== term.fencingToken) this.#judge(life, here)
+      }
+    }
+  }
+
+  /** A claim that was given up must open no term after an end that was acknowledged later. */
+  #mustBeWanted(term: StoredTerm, sent: Sent): void {
+    const { lease, holder, fencingToken } = term
+    const callers = this.#claims.filter((one) => {
+      return one.life === sent.life && one.holder === holder && one.leases.includes(lease) && one.fromMs <= sent.atMs
+    })
+    const what = `a claim of ${holder}, sent at ${Math.round(sent.atMs)}, opened ${lease}, term ${fencingToken}`
+    for (const release of this.#released.get(lease) ?? []) {
+      if (release.fromMs <= sent.atMs) continue
+      const isGivenUp =
+        release.life === sent.life || (this.settings.strict && callers.every(({ toMs }) => toMs < release.fromMs))
+      if (isGivenUp) return this.problem('4 ghost', `${what}, after the release of ${Math.round(release.fromMs)}`)
+    }
+    if (
+      this.settings.strict &&
+      callers.length > 0 &&
+      callers.every(({ isDenied, toMs }) => isDenied && toMs < this.nowMs)
+    ) {
+      this.problem('4 denied', `${what}, though all who had asked for it were told that they have nothing`)
+    }
+  }
+
+  /** Returns whether somebody has asked for this. */
+  #isAskedFor(term: StoredTerm, op: Op, sent: Sent | undefined): boolean {
+    if (op.kind !== 'release' || sent === undefined) return true
+    const what = `a release that p${sent.life} sent at ${Math.round(sent.atMs)} ended ${term.lease}, term ${term.fencingToken} of ${term.holder}`
+    const asked = this.#ends.filter(({ life, lease, fencingToken, holder, fromMs, toMs }) => {
+      if (life !== sent.life || lease !== term.lease || fromMs > sent.atMs || term.openedMs > toMs) return false
+      return (fencingToken ?? term.fencingToken) === term.fencingToken && (holder ?? term.holder) === term.holder
+    })
+    const isAsked = asked.length > 0
+    if (!isAsked && term.acknowledged.length > 0) this.problem('4 late', `${what}, which nobody had asked for`)
+    const isRevocation = op.fencingToken !== undefined && op.nonce === undefined
+    if (isRevocation) return isAsked
+    for (const { life, fromMs } of term.acknowledged) {
+      // Within a process one comes after the other; between two, what goes on at once may come in any order.
+      const isOver = life === sent.life || asked.every(({ toMs }) => toMs < fromMs)
+      if (isOver && fromMs > sent.atMs) this.problem('4 late', `${what}, which was granted since`)
+    }
+    return isAsked
+  }
+
+  /** From the moment at which a process sends the end of a term it must not rely on it. */
+  #sending(life: Life, op: Op | ClaimAnyOp): void {
+    this.history.sending(op, { life: life.id, atMs: this.nowMs })
+    if (!('kind' in op) || op.kind !== 'release' || !this.runs(life)) return
+    for (const { hold, holder, lease, fencingToken } of life.holds) {
+      if (lease !== op.lease || holder !== op.holder) continue
+      if (op.fencingToken === undefined && op.nonce !== undefined) continue // the end of a claim that was given up
+      if ((op.fencingToken ?? fencingToken) === fencingToken && hold.held) {
+        this.problem('2 ended', `p${life.name} sends the release of ${lease}, term ${fencingToken}, and relies on it`)
+      }
+    }
+  }
+}
+
+function describe(term: StoredTerm | undefined, stands: boolean): string {
+  if (term === undefined) return 'nothing'
+  return `term ${term.fencingToken} of ${term.holder}${stands ? '' : ', lapsed'}`
+}
+
+function begin(calls: Map<string, PinCall[]>, key: string, life: number, fromMs: number): PinCall {
+  const call = { life, fromMs, toMs: Number.POSITIVE_INFINITY, isDone: false }
+  push(calls, key, call)
+  return call
+}
+
+function push<T>(map: Map<string, T[]>, key: string, item: T): void {
+  const list = map.get(key)
+  if (list === undefined) map.set(key, [item])
+  else list.push(item)
+}

@@ -1,0 +1,52 @@
+/** The end of the wire in a process: tells when each operation is sent. */
+import type { LeaseChange } from '#src/client.ts'
+import type { Trapdoor } from '#src/lease.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
+
+export class Wire implements Substrate {
+  readonly limits: Substrate['limits']
+  declare readonly time?: (call: Call) => Promise<number>
+  declare readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
+  readonly #inner: Substrate
+  readonly #sending: (op: Op | ClaimAnyOp) => void
+
+  constructor(inner: Substrate, sending: (op: Op | ClaimAnyOp) => void) {
+    this.#inner = inner
+    this.#sending = sending
+    this.limits = inner.limits
+    if (inner.time !== undefined) this.time = async (call) => (await inner.time?.(call)) ?? 0
+    if (inner.watch !== undefined) this.watch = (heard) => inner.watch?.(heard) ?? ((): void => {})
+    if (inner.claimAny !== undefined) this.claimAny = (op, call) => this.#claimAny(op, call)
+  }
+
+  async #claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
+    const copy = { ...op }
+    this.#sending(copy)
+    const verdict = await this.#inner.claimAny?.(copy, call)
+    return verdict ?? { outcome: 'refused', lease: undefined, holdings: new Map() }
+  }
+
+  apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
+    // A copy of each attempt, so that those of one operation can be told apart.
+    const copies = ops.map((op) => (Object.getPrototypeOf(op) === Object.prototype ? { ...op } : op))
+    for (const op of copies) this.#sending(op)
+    return this.#inner.apply(copies, call)
+  }
+
+  read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+    return this.#inner.read(leases, call)
+  }
+
+  pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
+    return this.#inner.pinned(call, leases)
+  }
+
+  trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
+    return this.#inner.trapdoor(lease, holder, fencingToken)
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close()
+  }
+}
