@@ -294,7 +294,8 @@ export class FaultySubstrate implements Substrate {
       const fault = this.#faults.size === 0 ? undefined : this.#striking(isOfTheWire, targets, 1)[0]
       const isDirect = this.#latencyMs === undefined && this.#receiver === undefined
       if (isDirect && delays.length === 0 && fault === undefined) return await execute(call)
-      return await orGivenUp(this.#arrived(this.#travel(delays, fault, call, execute)), call)
+      const outcome = this.#travel(delays, fault, call, execute)
+      return await orGivenUp(this.#receiver === undefined ? outcome : this.#arrived(outcome), call)
     } finally {
       this.#inFlight--
     }
