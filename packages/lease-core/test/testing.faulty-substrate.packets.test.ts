@@ -36,6 +36,7 @@ describe('FaultySubstrate: packets on their way', () => {
     expect(await stored()).to.deep.equal(['y'])
     expect([answer.state, fault.hanging]).to.deep.equal(['pending', 1])
     await fault.letGo()
+    await answer.promise
     expect(await stored()).to.deep.equal(['y', 'x'])
     expect([answer.state, fault.hanging]).to.deep.equal(['fulfilled', 0])
   })
