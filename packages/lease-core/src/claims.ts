@@ -5,7 +5,7 @@
  * leads to is done within the turn: nothing comes between the answer and whoever relies on it.
  */
 import { backoffMs } from './backoff.ts'
-import type { Client, ClientCallOptions } from './client.ts'
+import type { Client, ClientCallOptions, TermId } from './client.ts'
 import { sleep, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrClaimDenied, ErrInvalid, ErrUnknown } from './errors.ts'
@@ -30,14 +30,23 @@ export interface ClaimRequest {
   readonly admit?: ((lease: string) => void) | undefined
 }
 
-/** What a claim knew when it was sent. */
-interface Asked {
+/** What a claim knew when it was sent, and which term it was granted. */
+class Asked {
   /** The holder has the lease, and the claim extends it. */
   readonly own: boolean
   /** It waited and had no place in line yet. */
   readonly placeless: boolean
   /** An instant before. */
   readonly sent: ClockReading
+  /** undefined: the client does not say. */
+  granted: TermId | undefined
+  readonly onGranted = (term: TermId): void => void (this.granted = term)
+
+  constructor(own: boolean, placeless: boolean, sent: ClockReading) {
+    this.own = own
+    this.placeless = placeless
+    this.sent = sent
+  }
 }
 
 export interface ClaimsHost {
@@ -68,7 +77,7 @@ export class Claims {
         if (attempt > 2) await this.#pause(attempt)
         const asked = this.#begin(lease, request)
         try {
-          await this.#ask(lease, request, asked.own)
+          await this.#ask(lease, request, asked)
         } catch (error) {
           this.#refused(lease, request, asked, error)
           continue
@@ -103,7 +112,7 @@ export class Claims {
     admit?.(lease)
     const known = this.#host.client.leases().get(lease)
     const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known)
-    return { own, placeless: turn?.place === 0, sent: this.#host.terms.now() }
+    return new Asked(own, turn?.place === 0, this.#host.terms.now())
   }
 
   /** Throws unless the claim may be tried again. */
@@ -116,11 +125,11 @@ export class Claims {
     if (placeless && turn !== undefined && turn.place > 0) throw this.denied(lease, holder, undefined) // vacant, and others were first
   }
 
-  #ask(lease: string, request: ClaimRequest, own: boolean): Promise<void> {
+  #ask(lease: string, request: ClaimRequest, { own, onGranted }: Asked): Promise<void> {
     const { client } = this.#host
     const { holder, durationMs, value, announce, signal, turn } = request
     const asked = { holder, duration: durationMs, value, announce }
-    const options = signal === undefined && turn === undefined ? undefined : { signal, turn }
+    const options = { signal, turn, onGranted }
     return own ? client.extendLease(lease, asked, options) : client.claimLease(lease, asked, options)
   }
 
@@ -136,13 +145,13 @@ export class Claims {
       try {
         if (own !== undefined) {
           const extended = this.#begin(own, request)
-          await this.#ask(own, request, extended.own)
+          await this.#ask(own, request, extended)
           return this.#granted(own, request, extended)
         }
         for (const lease of leases) request.admit?.(lease)
-        const sent = terms.now()
-        const lease = await this.#claimFreeOne(leases, asked, signal === undefined ? undefined : { signal })
-        return this.#granted(lease, request, { own: false, placeless: false, sent })
+        const opened = new Asked(false, false, terms.now())
+        const lease = await this.#claimFreeOne(leases, asked, { signal, onGranted: opened.onGranted })
+        return this.#granted(lease, request, opened)
       } catch (error) {
         if (!(error instanceof ErrInvalid || (error instanceof ErrClaimDenied && error.currentHolder !== holder)))
           throw error
@@ -154,11 +163,7 @@ export class Claims {
   }
 
   /** Each holder begins at another place: those who come at once are not to meet at the first. */
-  async #claimFreeOne(
-    leases: readonly string[],
-    request: Request,
-    options: ClientCallOptions | undefined,
-  ): Promise<string> {
+  async #claimFreeOne(leases: readonly string[], request: Request, options: ClientCallOptions): Promise<string> {
     const { client } = this.#host
     const from = placeOf(request.holder) % leases.length
     const order = [...leases.slice(from), ...leases.slice(0, from)]
@@ -172,16 +177,18 @@ export class Claims {
     return free
   }
 
-  #granted(lease: string, { holder, durationMs }: ClaimRequest, { own, sent }: Asked): Term {
+  #granted(lease: string, { holder, durationMs }: ClaimRequest, { own, sent, granted }: Asked): Term {
     const { client, terms, events } = this.#host
     const info: (Info & Partial<TermAware>) | undefined = client.leases().get(lease)
-    // Another answer may have replaced our entry since: then this term is over, and its fencing token unknown.
-    const isOver = info?.holder !== holder
+    const shown = info?.holder === holder ? { fencingToken: info.fencingToken, nonce: info.nonce } : undefined
+    const { fencingToken, nonce } = granted ?? shown ?? UNKNOWN
+    // A later answer may be here already, of the same holder or of another: then this term is over.
+    const isOver = info === undefined ? granted === undefined : info.fencingToken > fencingToken
     const before = terms.get(lease)
     const term = terms.granted(lease, {
       holder,
-      fencingToken: isOver ? UNKNOWN_TOKEN : info.fencingToken,
-      nonce: isOver ? undefined : info.nonce,
+      fencingToken,
+      nonce,
       sent,
       durationMs,
     })
@@ -266,7 +273,7 @@ export function exhausted(
 }
 
 /** Of a term that was over before anybody saw it. */
-const UNKNOWN_TOKEN = -1n
+const UNKNOWN: TermId = { fencingToken: -1n, nonce: undefined }
 
 /** A number that is the same for the same name, and for others likely another. */
 function placeOf(name: string): number {

@@ -39,6 +39,11 @@ export interface ClientCallOptions {
    * Ignored by clients that do not know terms.
    */
   readonly term?: TermId | undefined
+  /**
+   * Of `claimLease`, `claimAnyLease` and `extendLease`: called with the term that was granted, before the call resolves. A client
+   * that knows terms should: `leases()` may show a later one by then. Otherwise the term is taken from there.
+   */
+  readonly onGranted?: ((term: TermId) => void) | undefined
 }
 
 /** A renewal of one term, as a Manager asks for it, and its way back: one object, for there are thousands at once. */

@@ -8,7 +8,7 @@
  *
  * A holder must not count too little, an observer not too much. Both count from anchor to anchor, and add up:
  *
- *     atMost   for a holder     += max(Δmonotonic, Δwall, Δboot − 10 ms)
+ *     atMost   for a holder     += max(Δmonotonic, Δwall, Δboot − 10 ms); Δboot + 10 ms for a suspend that no other clock shows
  *     atLeast  for an observer  += min(Δmonotonic, max(0, Δwall, Δboot))
  *
  * The difference of two readings that are far apart would not do: a wall clock that is set back hides the suspend that follows.
@@ -53,6 +53,8 @@ export class ElapsedTime {
   #monotonicMs: number
   #wallMs: number
   #bootMs: number | undefined
+  /** The last reading of the boot time at which the other clocks agreed: what it shows since is rounded once. */
+  #boot: { readonly ms: number; readonly atMostMs: number }
   #atMostMs = 0
   #atLeastMs = 0
 
@@ -61,6 +63,7 @@ export class ElapsedTime {
     this.#monotonicMs = clock.monotonic()
     this.#wallMs = clock.now()
     this.#bootMs = clock.boot?.()
+    this.#boot = { ms: this.#bootMs ?? 0, atMostMs: 0 }
   }
 
   read(): ClockReading {
@@ -74,7 +77,14 @@ export class ElapsedTime {
     }
     const bootMs = this.#clock.boot?.()
     const bootPassedMs = bootMs === undefined || this.#bootMs === undefined ? 0 : bootMs - this.#bootMs
-    this.#atMostMs += Math.max(passedMs, apart ? wallPassedMs : 0, bootPassedMs - BOOT_GRAIN_MS)
+    this.#atMostMs += Math.max(passedMs, apart ? wallPassedMs : 0)
+    if (bootMs !== undefined) {
+      // A suspend that no other clock shows is counted to its end; otherwise the grain of this clock counts for nothing.
+      const isHidden = bootPassedMs - BOOT_GRAIN_MS > Math.max(passedMs, wallPassedMs)
+      const grainMs = isHidden ? BOOT_GRAIN_MS : -BOOT_GRAIN_MS
+      this.#atMostMs = Math.max(this.#atMostMs, this.#boot.atMostMs + bootMs - this.#boot.ms + grainMs)
+      if (!apart) this.#boot = { ms: bootMs, atMostMs: this.#atMostMs }
+    }
     this.#atLeastMs += apart ? Math.min(passedMs, Math.max(0, wallPassedMs, bootPassedMs)) : passedMs
     this.#monotonicMs = monotonicMs
     this.#wallMs = wallMs

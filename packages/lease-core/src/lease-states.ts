@@ -28,6 +28,8 @@ export interface StateContext {
 /** A request in flight, by its place in the order of all that this client sent and received. */
 export interface Question {
   readonly sentAt: number
+  /** Of a store without a clock: until when a lease was unchanged for certain if the answer shows it so. */
+  readonly sent: ClockReading | undefined
   /** In the array of all that are in flight. */
   index: number
 }
@@ -78,7 +80,9 @@ export class LeaseStates {
 
   /** A request is being sent. `close` it, whatever becomes of it. */
   open(): Question {
-    const question = { sentAt: this.#count, index: this.#questions.length }
+    const { substrate, time } = this.#context
+    const sent = substrate.time === undefined ? time.read() : undefined
+    const question = { sentAt: this.#count, sent, index: this.#questions.length }
     this.#questions.push(question)
     return question
   }
@@ -125,7 +129,7 @@ export class LeaseStates {
         if (!granted) return false
       } else if (holding.fencingToken <= vacated.fencingToken) return true
     }
-    this.#set(lease, holding, known, now)
+    this.#set(lease, holding, known, { now, sent: question.sent ?? now })
     return true
   }
 
@@ -142,14 +146,26 @@ export class LeaseStates {
     this.#vacated.set(lease, { at, fencingToken })
   }
 
-  #set(lease: string, holding: Holding, known: LeaseState | undefined, now: ClockReading): void {
+  #set(
+    lease: string,
+    holding: Holding,
+    known: LeaseState | undefined,
+    { now, sent }: { readonly now: ClockReading; readonly sent: ClockReading },
+  ): void {
     if (this.#vacated.size > 0) this.#vacated.delete(lease)
     const at = ++this.#count
-    this.#states.set(lease, new LeaseState(this.#context, { lease, holding, previous: known, now, learnedAt: at }))
+    this.#states.set(
+      lease,
+      new LeaseState(this.#context, { lease, holding, previous: known, sent, now, learnedAt: at }),
+    )
     if (this.#states.size > this.#sweepAt) this.#sweep(now)
   }
 
   #isLater(holding: Holding, known: LeaseState, now: ClockReading): boolean {
+    // How old the term was by the store's clock orders the answers of a store that has one.
+    if (holding.ageMs !== undefined && known.ageMs !== undefined && holding.ageMs !== known.ageMs) {
+      return holding.ageMs > known.ageMs
+    }
     if (holding.version !== undefined)
       return holding.version !== known.version && isGreater(holding.version, known.version)
     return lapseWindowMs(holding.remainingMs) > known.lapsesInMs(now)
@@ -202,12 +218,15 @@ export class LeaseState implements Info, Holding, TermAware {
       lease,
       holding,
       previous,
+      sent,
       now,
       learnedAt,
     }: {
       readonly lease: string
       readonly holding: Holding
       readonly previous: LeaseState | undefined
+      /** When this was asked for, and when it was answered. */
+      readonly sent: ClockReading
       readonly now: ClockReading
       readonly learnedAt: number
     },
@@ -227,7 +246,7 @@ export class LeaseState implements Info, Holding, TermAware {
     this.#lapsed =
       holding.version !== undefined &&
       !holding.pinned &&
-      elapsedForObserver(this.seen, now) > lapseWindowMs(holding.remainingMs)
+      elapsedForObserver(this.seen, sent) > lapseWindowMs(holding.remainingMs)
     this.#lease = lease
     this.#context = context
   }

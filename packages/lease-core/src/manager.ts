@@ -194,6 +194,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   leases(): Promise<ReadonlyMap<string, Info>> {
     return this.#calls.start(undefined, async () => {
       await this.#client.refresh()
+      for (const term of [...this.#terms.held()]) this.#reconcile(term)
       const held = new Map<string, Info>()
       for (const [lease, info] of this.#client.leases()) if (!hasLapsed(info, this.#clock)) held.set(lease, info)
       return held
@@ -364,10 +365,22 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         this.#nextReads.delete(lease)
         return this.#client.refresh([lease])
       })
-      void read.then(() => this.#waitQueue.known(lease), nothing)
+      void read.then(() => this.#wasRead(lease), nothing)
       this.#nextReads.set(lease, read)
     }
     return read
+  }
+
+  /** What was found may end the term that lives here, or call for an earlier look of those who wait. */
+  #wasRead(lease: string): void {
+    const term = this.#terms.get(lease)
+    if (term?.isHeld === true) this.#reconcile(term)
+    this.#waitQueue.known(lease)
+  }
+
+  #reconcile(term: Term): void {
+    const loss = this.#lossOf(term)
+    if (loss !== undefined) this.#terms.end(term, { reason: loss })
   }
 
   // ── release, revoke ───────────────────────────────────────────────────────────────────────────────────────────

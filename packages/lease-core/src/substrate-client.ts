@@ -122,7 +122,11 @@ export class SubstrateClient implements Client {
                 void this.#settlement.withdraw(sent as ClaimOp).finally(() => this.#mutex.leave(lease))
                 return
               }
-              if (outcome === 'granted') this.#assure(lease, (sent as ClaimOp).nonce)
+              if (outcome === 'granted') {
+                const { nonce } = sent as ClaimOp
+                this.#assure(lease, nonce)
+                if (holding !== undefined) options?.onGranted?.({ fencingToken: holding.fencingToken, nonce })
+              }
               this.#mutex.leave(lease)
               if (outcome === 'granted') return resolve()
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
@@ -156,7 +160,7 @@ export class SubstrateClient implements Client {
       const { holder, value, announce } = request
       claimed = { leases, holder, durationMs, nonce: this.#settlement.newNonce(), value, announce, doubt: undefined }
       try {
-        return await this.#settleAny(claimed, send, signal)
+        return await this.#settleAny(claimed, send, signal, options?.onGranted)
       } catch (error) {
         const { doubt, ...asked } = claimed
         for (const lease of leases) this.#settlement.cleanUp({ ...asked, lease }, doubt)
@@ -176,6 +180,7 @@ export class SubstrateClient implements Client {
     claim: ClaimAnyAttempt,
     send: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>,
     signal: AbortSignal | undefined,
+    onGranted: ClientCallOptions['onGranted'],
   ): Promise<string> {
     const { leases, holder, durationMs, value, announce } = claim
     const startedMs = this.#clock.monotonic()
@@ -204,7 +209,10 @@ export class SubstrateClient implements Client {
             if (!this.#states.learn(one, holdings.get(one), { question, now: answered, granted })) unclear.push(one)
           }
           if (outcome === 'granted' && lease !== undefined) {
-            this.#assure(lease, claim.nonce)
+            const { nonce } = claim
+            this.#assure(lease, nonce)
+            const fencingToken = holdings.get(lease)?.fencingToken
+            if (fencingToken !== undefined) onGranted?.({ fencingToken, nonce })
             return lease
           }
           if (unclear.length > 0) await this.#trips.readAll(unclear)
@@ -270,7 +278,7 @@ export class SubstrateClient implements Client {
         if (known.lapsedVersion(this.#time.read()) !== undefined) throw invalid(op, undefined)
         return op
       }
-      return this.#onTerm('extend', { lease, holder, signal }, make)
+      return this.#onTerm('extend', { lease, holder, signal, onGranted: options?.onGranted }, make)
     })
   }
 
@@ -342,11 +350,7 @@ export class SubstrateClient implements Client {
    */
   async #onTerm(
     kind: 'extend' | 'release',
-    {
-      lease,
-      holder,
-      signal,
-    }: { readonly lease: string; readonly holder: string; readonly signal: AbortSignal | undefined },
+    { lease, holder, signal, onGranted }: ClientCallOptions & { readonly lease: string; readonly holder: string },
     make: () => Op | undefined,
   ): Promise<void> {
     const turn = this.#mutex.enter(lease)
@@ -365,8 +369,10 @@ export class SubstrateClient implements Client {
           }
         }
         const { verdict, doubt } = await this.#settlement.sent(op, signal)
-        if (verdict.outcome === 'granted' && 'adoption' in op && op.adoption !== undefined) {
-          this.#assure(lease, op.adoption.nonce)
+        if (verdict.outcome === 'granted' && op.kind === 'extend') {
+          const nonce = op.adoption?.nonce ?? verdict.holding?.nonce
+          if (op.adoption !== undefined) this.#assure(lease, op.adoption.nonce)
+          onGranted?.({ fencingToken: op.fencingToken, nonce })
         }
         if (verdict.outcome === 'granted' || isDone(op, verdict, doubt)) return
         if (verdict.holding?.holder !== holder || attempt >= MAX_ATTEMPTS) throw invalid(op, verdict.holding)
