@@ -200,8 +200,8 @@ export class PostgresSubstrate implements Substrate {
     const { rows, at } = await this.#read<Row & { readonly name: string }>(text, leases, call)
     const holdings = new Map<string, Holding>()
     for (const row of rows) {
-      const holding = holdingOf(row, at)
-      if (holding !== undefined) holdings.set(row.name, holding)
+      const held = heldIn(row, at)
+      if (held !== undefined) holdings.set(row.name, held)
     }
     return holdings
   }
@@ -352,34 +352,41 @@ function rowsOf(columns: Columns): unknown[] {
 }
 
 function verdictOf(op: Op, row: OpRow, at: number): Verdict {
-  if (row.done !== false) {
-    switch (op.kind) {
-      case 'claim':
-        return granted(claimed(op, row, at))
-      case 'extend':
-        return granted(holdingOf({ ...row, holder: op.holder, token: String(op.fencingToken) }, at))
-      case 'pin':
-      case 'unpin':
-        return granted(isLive(row) ? holdingOf(row, at) : undefined)
-      case 'release':
-      case 'expire':
-        return granted(undefined)
-    }
+  return row.done === false ? verdictUndone(op, row, at) : granted(holdingAfter(op, row, at))
+}
+
+/** What an operation that was done has left. */
+function holdingAfter(op: Op, row: OpRow, at: number): Holding | undefined {
+  switch (op.kind) {
+    case 'claim':
+      return claimed(op, row, at)
+    case 'extend':
+      return holding(op.holder, op.fencingToken, row.nonce, row, at)
+    case 'pin':
+    case 'unpin':
+      return heldIn(row, at)
+    case 'release':
+    case 'expire':
+      break
   }
+  return undefined
+}
+
+function verdictUndone(op: Op, row: OpRow, at: number): Verdict {
   if (row.late === true) return late
-  const holding = isLive(row) ? holdingOf(row, at) : undefined
+  const held = heldIn(row, at)
   switch (op.kind) {
     case 'claim':
       // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there meanwhile.
-      if (holding === undefined ? lineOf(row) === undefined : row.mine === true) return contended
-      return { ...refused(holding), line: lineOf(row) }
+      if (held === undefined ? lineOf(row) === undefined : row.mine === true) return contended
+      return { ...refused(held), line: lineOf(row) }
     case 'extend':
-      return holding !== undefined && row.mine === true ? contended : refused(holding)
+      return held !== undefined && row.mine === true ? contended : refused(held)
     case 'release':
-      if (row.busy === true || (holding !== undefined && row.mine === true)) return contended
-      return holding === undefined ? granted(undefined) : refused(holding)
+      if (row.busy === true || (held !== undefined && row.mine === true)) return contended
+      return held === undefined ? granted(undefined) : refused(held)
     case 'expire':
-      if (holding !== undefined) return refused(holding)
+      if (held !== undefined) return refused(held)
       return row.holder === null ? granted(undefined) : contended
     case 'pin':
     case 'unpin':
@@ -394,14 +401,14 @@ function lineOf({ place, served }: OpRow): Verdict['line'] {
 
 function anyVerdictOf(op: ClaimAnyOp, { rows, at }: Answer<AnyRow>): AnyVerdict {
   const holdings = new Map<string, Holding>()
-  let outcome: AnyVerdict['outcome'] = rows.every(isLive) ? 'refused' : 'contended'
+  let outcome: AnyVerdict['outcome'] = rows.every((row) => heldIn(row, at) !== undefined) ? 'refused' : 'contended'
   if (rows.some((row) => row.late === true)) outcome = 'late'
   let lease: string | undefined
   for (const row of rows) {
     const done = row.done !== false
     const name = op.leases[row.n - 1] as string
-    const holding = done ? claimed(op, row, at) : isLive(row) ? holdingOf(row, at) : undefined
-    if (holding !== undefined) holdings.set(name, holding)
+    const held = done ? claimed(op, row, at) : heldIn(row, at)
+    if (held !== undefined) holdings.set(name, held)
     if (done) outcome = 'granted'
     else if (row.mine !== true || row.late === true) continue
     else outcome = row.replay === true ? 'contended' : 'refused'
@@ -412,23 +419,33 @@ function anyVerdictOf(op: ClaimAnyOp, { rows, at }: Answer<AnyRow>): AnyVerdict 
 
 /** The term that this claim has opened, now or earlier. */
 function claimed({ holder, nonce, value }: ClaimOp | ClaimAnyOp, row: OpRow, at: number): Holding | undefined {
-  return holdingOf({ ...row, holder, nonce, value: row.value ?? value ?? null }, at)
+  if (typeof row.token !== 'string') return undefined
+  return holding(holder, BigInt(row.token), nonce, row, at, value)
 }
 
-function isLive({ holder, remaining, pinned }: Row): boolean {
-  return typeof holder === 'string' && (pinned === true || Number(remaining) > 0)
+/** The term that stands in the row, if one does. */
+function heldIn(row: Row, at: number): Holding | undefined {
+  const { holder, token, remaining, pinned, nonce } = row
+  if (typeof holder !== 'string' || typeof token !== 'string') return undefined
+  return pinned === true || Number(remaining) > 0 ? holding(holder, BigInt(token), nonce, row, at) : undefined
 }
 
 /** @param at what the server's clock showed, in microseconds */
-function holdingOf({ holder, token, remaining, value, pinned, nonce, opened }: Row, at: number): Holding | undefined {
-  if (typeof holder !== 'string' || typeof token !== 'string') return undefined
+function holding(
+  holder: string,
+  fencingToken: bigint,
+  nonce: string | null | undefined,
+  { remaining, value, pinned, opened }: Row,
+  at: number,
+  valueAsked?: string,
+): Holding {
   return {
     holder,
-    fencingToken: BigInt(token),
+    fencingToken,
     nonce: nonce ?? undefined,
     remainingMs: Number(remaining),
-    ageMs: Math.max(0, (at - Number(opened ?? token)) / 1000),
-    value: value ?? undefined,
+    ageMs: Math.max(0, (at - (opened ?? Number(fencingToken))) / 1000),
+    value: value ?? valueAsked,
     pinned: pinned === true,
     version: undefined,
   }
