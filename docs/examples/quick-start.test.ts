@@ -38,7 +38,7 @@ describe('example: quick start', () => {
     await using server = await startEtcd()
     await etcdQuickStart([...server.endpoints])
     const etcd = new Etcd3({ hosts: [...server.endpoints] })
-    expect(await etcd.getAll().strings()).to.deep.equal({ 'balance/42': '90' })
+    expect(await etcd.getAll().strings()).to.deep.equal({ 'balance/42': '90', 'lease/billing/v': '2' }) // the layout
     etcd.close()
   })
 

@@ -4,7 +4,7 @@ import type { Etcd3 } from 'etcd3'
 import { EtcdSubstrate, type EtcdDriver, type EtcdTxn } from 'lease-etcd'
 import type { Adapter } from '../../bench.ts'
 import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
-import { openEtcd } from './connection.ts'
+import { openEtcdToFailFast } from './connection.ts'
 import { record, specimen, type Kind, type Recorded } from '../recorded.ts'
 
 /** One transaction per claim. */
@@ -36,7 +36,7 @@ interface Term {
 }
 
 async function byHand(url: string): Promise<ByHand> {
-  const etcd = openEtcd(url)
+  const etcd = openEtcdToFailFast(url)
   let atMost = 0
   const templates = await record<EtcdTxn>((sent) => {
     const substrate = new EtcdSubstrate({ etcd: recording(etcd, sent), namespace: randomUUID(), watch: false })
@@ -120,17 +120,34 @@ function fillerOf(template: unknown, known: { readonly fencingToken: string; rea
 /** A driver that puts the transactions it sends into the list. */
 function recording(etcd: Etcd3, sent: EtcdTxn[]): EtcdDriver {
   const driver: EtcdDriver = etcd
-  return {
+  const { options } = etcd as unknown as { readonly options: unknown }
+  const recorded = {
     prefix: driver.prefix,
     leaseClient: driver.leaseClient,
     watchClient: driver.watchClient,
     maintenance: driver.maintenance,
-    kv: {
-      range: (request, options) => driver.kv.range(request, options),
-      txn(request, options) {
-        sent.push(request)
-        return driver.kv.txn(request, options)
-      },
-    },
+    options, // by which the adapter sees that no call is repeated
+    kv: new KVClient(driver, sent),
+  }
+  return recorded
+}
+
+/** Named as the driver's own, which it stands for: a wrapper might repeat calls, and this one does not. */
+class KVClient {
+  readonly #driver: EtcdDriver
+  readonly #sent: EtcdTxn[]
+
+  constructor(driver: EtcdDriver, sent: EtcdTxn[]) {
+    this.#driver = driver
+    this.#sent = sent
+  }
+
+  range(...request: Parameters<EtcdDriver['kv']['range']>): ReturnType<EtcdDriver['kv']['range']> {
+    return this.#driver.kv.range(...request)
+  }
+
+  txn(...request: Parameters<EtcdDriver['kv']['txn']>): ReturnType<EtcdDriver['kv']['txn']> {
+    this.#sent.push(request[0])
+    return this.#driver.kv.txn(...request)
   }
 }

@@ -41,31 +41,39 @@ interface Answer {
   readonly answer: string
 }
 
-/** What the functions answer: an array for each field. */
+/** What the functions answer, after the server's time: an array for each field. */
 interface Answers {
   readonly n: readonly number[] | null
-  readonly done: readonly boolean[]
+  /** Absent: all were. */
+  readonly done?: readonly boolean[]
   readonly token?: readonly string[]
 }
+
+/** The parameters before those of the operations: namespace, when it was sent, and until when it may be executed. */
+const SHARED = 3
 
 async function byHand(url: string, prepare: boolean): Promise<ByHand> {
   const pool = openPool(url, HAND_POOL)
   const namespace = randomUUID()
   const templates = await record<Statement>((sent) => recording(pool, namespace, sent), LONG_MS)
   const tokens = new Map<string, string>()
+  const nonceOf = new Map<string, string>()
   let nonces = 0
   /** The tokens by the numbers of the operations, from 1. */
   const send = async (kind: Kind, columns: readonly unknown[][]): Promise<ReadonlyMap<number, string>> => {
     const { text, values } = templates[kind].request
-    // namespace, one array per field, and what follows (the channel of announcements)
+    // one array per field, and what follows (the channel of announcements)
     const arrays = columns.map((column) => `{${JSON.stringify(column).slice(1, -1)}}`)
-    const all = [namespace, ...arrays, ...values.slice(1 + columns.length)]
+    const all = [namespace, ...values.slice(1, SHARED), ...arrays, ...values.slice(SHARED + columns.length)]
     const { rows } = await (prepare
       ? pool.query<Answer>({ text, values: all, name: `by_hand_${kind}` })
       : pool.query<Answer>(text, all))
     const granted = new Map<number, string>()
-    for (const { n, done, token = [] } of JSON.parse(rows[0]?.answer ?? '[]') as Answers[]) {
-      for (const [index, number] of (n ?? []).entries()) if (done[index]) granted.set(number, token[index] ?? '')
+    const [, ...answers] = JSON.parse(rows[0]?.answer ?? '[]') as [number, ...Answers[]]
+    for (const { n, done, token = [] } of answers) {
+      for (const [index, number] of (n ?? []).entries()) {
+        if (done?.[index] !== false) granted.set(number, token[index] ?? '')
+      }
     }
     if (granted.size !== columns[0]?.length) throw new Error(`${kind}: not granted`)
     return granted
@@ -80,14 +88,18 @@ async function byHand(url: string, prepare: boolean): Promise<ByHand> {
       const fresh = leases.map(() => `n${nonces++}`)
       const fields = [[...leases], holders(leases), fresh, durations(leases), nothing(leases), silently(leases)]
       const granted = await send('claim', fields)
-      leases.forEach((lease, index) => tokens.set(lease, granted.get(index + 1) ?? ''))
+      for (const [index, lease] of leases.entries()) {
+        tokens.set(lease, granted.get(index + 1) ?? '')
+        nonceOf.set(lease, fresh[index] ?? '')
+      }
     },
     async extend(leases) {
       const fields = [[...leases], holders(leases), held(leases), durations(leases), nothing(leases), silently(leases)]
       await send('extend', fields)
     },
     async release(leases) {
-      await send('release', [[...leases], holders(leases), held(leases), nothing(leases)])
+      const claimed = leases.map((lease) => nonceOf.get(lease) ?? '')
+      await send('release', [[...leases], holders(leases), held(leases), claimed])
     },
     close: () => pool.end(),
   }

@@ -27,14 +27,14 @@ export function redisScriptBatch({ inFlight }: { readonly inFlight: number }): A
   }
 }
 
-/** EVALSHA as it was sent: index, tokens and pins, one key per operation; a time limit, the channel, a line for each. */
+/** EVALSHA as it was sent: index, tokens and pins, one key per operation; two times, the channel, a line for each. */
 interface Sent {
   readonly sha: string
   readonly keys: readonly string[]
   readonly args: readonly string[]
 }
 const SHARED_KEYS = 3
-const LINES = 2
+const LINES = 3
 /** In the answer: the words by which each operation is answered, of a claim its fencing token. */
 const WORDS = 1
 
@@ -48,6 +48,7 @@ async function byHand(url: string): Promise<ByHand> {
     return substrate
   }, LONG_MS)
   const tokens = new Map<string, string>()
+  const nonceOf = new Map<string, string>()
   let nonces = 0
   const send = async (kind: Kind, leases: readonly string[]): Promise<void> => {
     const { request, fencingToken } = templates[kind]
@@ -55,14 +56,16 @@ async function byHand(url: string): Promise<ByHand> {
     const [own = ''] = request.keys.slice(SHARED_KEYS)
     const prefix = own.slice(0, -specimen.lease.length)
     const line = (request.args[LINES] ?? '').split(' ')
-    const varying = line.indexOf(kind === 'claim' ? specimen.nonce : fencingToken)
+    const [token, nonce] = [line.indexOf(fencingToken), line.indexOf(specimen.nonce)]
     let lines = ''
     for (const lease of leases) {
       keys.push(prefix + lease)
-      line[varying] = kind === 'claim' ? `n${nonces++}` : (tokens.get(lease) ?? '*')
+      if (kind === 'claim') nonceOf.set(lease, `n${nonces++}`)
+      else line[token] = tokens.get(lease) ?? ''
+      if (nonce >= 0) line[nonce] = nonceOf.get(lease) ?? ''
       lines += line.join(' ')
     }
-    const args = ['0', ...request.args.slice(1, LINES), lines]
+    const args = [...request.args.slice(0, LINES), lines]
     const answer = (await redis.evalsha(request.sha, keys.length, ...keys, ...args)) as unknown[]
     const words = String(answer[WORDS]).split(' ')
     leases.forEach((lease, index) => {
