@@ -10,9 +10,12 @@
  * - An operation that ends or changes a term names the term: fencing token, nonce, or both. `unpin` names a generation.
  * - A store with a clock executes nothing after `call.notAfterMs`. It opens no term by a claim, and sets no pin, that was sent
  *   (`call.sentMs`) before the latest term of the lease was opened, or the latest pin withdrawn; and no nonce opens two terms.
+ *   It replaces no pin by one that was sent before that was set, and no value by one that was sent before the present value.
  *   It remembers that for `LONGEST_DEADLINE_MS`, also of a lease that is vacant.
- * - A store without a clock compares the version that it has read, and `call.epoch`: it opens no term and sets no pin by a
- *   request of an earlier epoch than the highest that it has seen of that client.
+ * - A store without a clock compares the version that it has read, and `call.epoch`: it opens no term, sets no pin and changes no
+ *   value by a request of an earlier epoch than the highest that it has seen of that client.
+ * - A copy of a claim sets no value: the term keeps the value that it has. A copy of a claim of any of several leases opens no
+ *   term on another of them, although the lease that it was granted may have a new holder.
  *
  * What is refused for one of these reasons is `late`: certainly not done, and core asks again.
  */
@@ -53,6 +56,7 @@ export interface ClaimOp {
   readonly durationMs: number
   /** Unique per logical claim, the same over its retries: tells a lost reply from another's holding. No `|` and no white space in it. */
   readonly nonce: string
+  /** Of the term that this opens. A term that it opened earlier keeps the value that it has. */
   readonly value: string | undefined
   /** Stores without a clock: the version that core has observed to be lapsed, if any; it may be taken over. */
   readonly lapsed: string | undefined
@@ -78,7 +82,7 @@ export interface ExtendOp {
    */
   readonly adoption?: { readonly from: string | undefined; readonly nonce: string } | undefined
   readonly durationMs: number
-  /** undefined keeps the old value. */
+  /** undefined keeps the old value. Another value is `late` if it was sent before the present one. */
   readonly value: string | undefined
   /** Stores without a clock: this very term as core last saw it, so that one unchanged since can be extended unread. */
   readonly seen: Holding | undefined
@@ -165,7 +169,8 @@ export const late: Verdict = { outcome: 'late', holding: undefined, cause: undef
 
 /**
  * Opens a term on any one of these leases, the first that is vacant; refused when all are held, or when this holder has
- * one of them already (by another nonce): then that one comes back as `lease`.
+ * one of them already (by another nonce): then that one comes back as `lease`. `late` when this nonce has opened a term on one
+ * of them that is over.
  */
 export interface ClaimAnyOp {
   /** At least one, all different, in the order in which they are to be tried. */
@@ -204,7 +209,7 @@ export interface Call {
   readonly client: string
   /**
    * Rises with each request of this client whose outcome core does not know: what was sent in an earlier epoch must not open
-   * a term or set a pin once the store has seen a later one. Stores with a clock may ignore it.
+   * a term, set a pin or change a value once the store has seen a later one. Stores with a clock may ignore it.
    */
   readonly epoch: number
   /** The store's clock showed at least this when the request was sent. undefined: core does not know the store's clock. */

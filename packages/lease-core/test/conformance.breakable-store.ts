@@ -33,6 +33,8 @@ export interface Term {
   nonce: string
   fencingToken: bigint
   openedMs: number
+  /** When the value was set. */
+  valuedMs: number
   expiryMs: number
   /** The longest granted in this term. */
   durationMs: number
@@ -74,6 +76,10 @@ export class BreakableStore {
   readonly opened = new Map<string, { readonly nonce: string; readonly atMs: number }>()
   /** Of each lease when a pin was last withdrawn, and all generations that were. */
   readonly unpinned = new Map<string, { atMs: number; readonly generations: Set<string> }>()
+  /** When each pin was set, by generation. */
+  readonly pinned = new Map<string, number>()
+  /** The nonces of claims of any of several leases that were granted. */
+  readonly grantedAny = new Set<string>()
   /** Of each client the highest epoch seen. */
   readonly epochs = new Map<string, number>()
   versions = 0
@@ -118,8 +124,25 @@ export class BreakableStore {
     return (
       unpinned?.generations.has(op.generation) === true ||
       this.wasSentBefore(stamp, unpinned?.atMs) ||
+      this.wasSentBefore(stamp, this.otherPinMs(op)) ||
       this.isOfEarlierEpoch(stamp)
     )
+  }
+
+  /** When the pin was set that this one would replace. */
+  otherPinMs({ lease, entity, generation }: PinOp): number | undefined {
+    const there = this.pins.get(lease)?.get(entity)
+    return there === undefined || there === generation ? undefined : this.pinned.get(there)
+  }
+
+  /** The extension must not change the value. */
+  isStaleValue(term: Term, op: ExtendOp, stamp: Stamp): boolean {
+    if (op.value === undefined || op.value === term.value) return false
+    return this.wasSentBefore(stamp, term.valuedMs) || this.isOfEarlierEpoch(stamp)
+  }
+
+  isStaleClaimAny(op: ClaimAnyOp): boolean {
+    return this.grantedAny.has(op.nonce)
   }
 
   wasSentBefore({ sentMs }: Stamp, atMs: number | undefined): boolean {
@@ -183,6 +206,7 @@ export class BreakableStore {
       durationMs,
       fencingToken: this.newToken(lease),
       openedMs: this.nowMs(),
+      valuedMs: this.nowMs(),
       expiryMs: this.newExpiryMs(durationMs),
       version: ++this.versions,
     }
@@ -195,7 +219,9 @@ export class BreakableStore {
   }
 
   setValue(term: Term, op: ExtendOp): void {
-    if (op.value !== undefined) term.value = op.value
+    if (op.value === undefined) return
+    term.value = op.value
+    term.valuedMs = this.nowMs()
   }
 
   vacate(lease: string): void {
@@ -210,6 +236,7 @@ export class BreakableStore {
   pin(lease: string, entity: string, generation: string): void {
     const entities = this.pins.get(lease) ?? new Map<string, string>()
     this.pins.set(lease, entities.set(entity, generation))
+    this.pinned.set(generation, this.nowMs())
   }
 
   mayUnpin(generation: string | undefined, op: UnpinOp): boolean {
@@ -300,7 +327,7 @@ export class BreakableStore {
     this.see(stamp)
     const term = this.terms.get(op.lease)
     if (op.kind === 'claim') return this.claim(op, term, stamp)
-    if (op.kind === 'extend') return this.extend(op, term)
+    if (op.kind === 'extend') return this.extend(op, term, stamp)
     if (op.kind === 'release') {
       if (!this.mayRelease(term, op)) return this.refuse(term)
       this.vacate(op.lease)
@@ -363,9 +390,10 @@ export class BreakableStore {
     this.prolong(term, op)
   }
 
-  extend(op: ExtendOp, term: Term | undefined): Verdict {
+  extend(op: ExtendOp, term: Term | undefined, stamp: Stamp): Verdict {
     if (!this.mayExtend(term, op)) return this.refuse(term)
     if (term === undefined) return granted(undefined)
+    if (this.isStaleValue(term, op, stamp)) return late
     if (op.adoption !== undefined) {
       if (!this.mayAdopt(term, op.adoption)) return this.refuse(term)
       this.adopt(term, op.adoption)
@@ -382,9 +410,11 @@ export class BreakableStore {
     const own = standing.find((lease) => this.terms.get(lease)?.holder === op.holder)
     const lease = own ?? op.leases.find((one) => !standing.includes(one))
     if (lease === undefined) return { outcome: 'refused', lease, holdings: this.read(standing) }
+    if (own === undefined && this.isStaleClaimAny(op)) return { outcome: 'late', lease: undefined, holdings: new Map() }
     const claim: ClaimOp = { kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) }
     const { outcome } = await this.apply(claim, stamp)
     if (outcome === 'late') return { outcome, lease: undefined, holdings: new Map() }
+    if (outcome === 'granted') this.grantedAny.add(op.nonce)
     return {
       outcome: outcome === 'granted' ? outcome : 'refused',
       lease,

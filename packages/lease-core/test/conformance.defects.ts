@@ -148,8 +148,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'an extension creates the lease if it is vacant': {
     manager: ['a holder whose lease was revoked learns it, and does not claim it again'],
     store: class extends BreakableStore {
-      override extend(op: ExtendOp, term: Term | undefined): Verdict {
-        if (term !== undefined && this.stands(term)) return super.extend(op, term)
+      override extend(op: ExtendOp, term: Term | undefined, stamp: Stamp): Verdict {
+        if (term !== undefined && this.stands(term)) return super.extend(op, term, stamp)
         return this.claim({ ...op, kind: 'claim', nonce: 'none', lapsed: undefined }, term, NO_STAMP)
       }
     },
@@ -173,10 +173,10 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'an extension changes the fencing token': {
     manager: ['a holder that claims again renews its own term, from anywhere'],
     store: class extends BreakableStore {
-      override extend(op: ExtendOp, term: Term | undefined): Verdict {
-        if (term === undefined || !this.mayExtend(term, op)) return super.extend(op, term)
+      override extend(op: ExtendOp, term: Term | undefined, stamp: Stamp): Verdict {
+        if (term === undefined || !this.mayExtend(term, op)) return super.extend(op, term, stamp)
         term.fencingToken = this.newToken(op.lease)
-        return super.extend({ ...op, fencingToken: term.fencingToken }, term)
+        return super.extend({ ...op, fencingToken: term.fencingToken }, term, stamp)
       }
     },
   },
@@ -420,9 +420,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'an extension that does not lengthen drops its value': {
     store: class extends BreakableStore {
-      override extend(op: ExtendOp, term: Term | undefined): Verdict {
+      override extend(op: ExtendOp, term: Term | undefined, stamp: Stamp): Verdict {
         const longer = term !== undefined && this.newExpiryMs(op.durationMs) > term.expiryMs
-        return super.extend(longer ? op : { ...op, value: undefined }, term)
+        return super.extend(longer ? op : { ...op, value: undefined }, term, stamp)
       }
     },
   },
@@ -714,8 +714,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'nobody is told of a new value': {
     manager: ['an observer sees who holds the lease at once, and then every change that is announced'],
     store: class extends BreakableStore {
-      override extend(op: ExtendOp, term: Term | undefined): Verdict {
-        return super.extend({ ...op, announce: false }, term)
+      override extend(op: ExtendOp, term: Term | undefined, stamp: Stamp): Verdict {
+        return super.extend({ ...op, announce: false }, term, stamp)
       }
     },
   },
@@ -872,9 +872,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'an adoption needs no term': {
     store: class extends BreakableStore {
-      override extend(op: ExtendOp, term: Term | undefined): Verdict {
+      override extend(op: ExtendOp, term: Term | undefined, stamp: Stamp): Verdict {
         const { adoption } = op
-        if (adoption === undefined || (term !== undefined && this.stands(term))) return super.extend(op, term)
+        if (adoption === undefined || (term !== undefined && this.stands(term))) return super.extend(op, term, stamp)
         return this.claim({ ...op, kind: 'claim', nonce: adoption.nonce, lapsed: undefined }, term, NO_STAMP)
       }
     },
@@ -883,6 +883,43 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override mayExtend(term: Term | undefined, op: ExtendOp): boolean {
         return term !== undefined && super.mayExtend(term, { ...op, fencingToken: term.fencingToken })
+      }
+    },
+  },
+  'a copy of a claim brings back its value': {
+    store: class extends BreakableStore {
+      override replay(term: Term, op: ClaimOp): void {
+        super.replay(term, op)
+        term.value = op.value
+      }
+    },
+  },
+  'nobody knows when the value was set': {
+    store: class extends BreakableStore {
+      override isStaleValue(): boolean {
+        return false
+      }
+    },
+  },
+  'nobody knows when the value was set, and there is no clock': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override isStaleValue(): boolean {
+        return false
+      }
+    },
+  },
+  'of several leases a copy of the claim gets another': {
+    store: class extends BreakableStore {
+      override isStaleClaimAny(): boolean {
+        return false
+      }
+    },
+  },
+  'a copy of an earlier pin takes the place of a later one': {
+    store: class extends BreakableStore {
+      override otherPinMs(): undefined {
+        return undefined
       }
     },
   },

@@ -5,7 +5,7 @@
  *     merged    if all conditions of all that are likely: what each of these does, and the others as below · else: nothing
  *     nested    each a transaction inside, with conditions of its own
  *
- * Where one of them opens a term or sets a pin, the whole also looks at the epoch of the client (`epochs.ts`).
+ * Where one of them opens a term, sets a pin or changes a value, the whole also looks at the epoch of the client (`epochs.ts`).
  *
  * Nested is what always brings a verdict for each, and dear: twice the messages to encode, and to decode. Renewals and
  * releases mostly find what they expect, so they are merged at first; where a single one of them does not, nothing at all

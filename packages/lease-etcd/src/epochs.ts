@@ -1,5 +1,5 @@
 /**
- * What keeps a request that comes too late from opening a term or setting a pin.
+ * What keeps a request that comes too late from opening a term, setting a pin or changing a value.
  *
  * All else that the store is asked to change, it changes on a version that never comes again. But a lease that is vacant, or a
  * name without pins, leaves no version behind. So each transaction that creates such a key also looks at the *epoch key* of its

@@ -5,7 +5,7 @@
  *
  * - *No clocks.* Leases lapse by observation; the etcd leases that the keys hang on are a backstop (`shared-etcd-leases.ts`).
  * - *Every request may be executed twice, and late*: what changes or ends something demands the version on which that was
- *   decided, and what opens a term or sets a pin the epoch of its client (`epochs.ts`). So what failed on the way to the
+ *   decided, and what opens a term, sets a pin or changes a value the epoch of its client (`epochs.ts`). So what failed on the way to the
  *   server, or back, is sent again a few times.
  * - *Reads are linearizable*, always: a member that is behind, or cut off, does not answer.
  * - *Every request carries a deadline*, that of the call: whatever the driver's own options say, none hangs.

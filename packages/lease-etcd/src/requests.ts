@@ -2,7 +2,7 @@
  * Requests that are sent until they are answered, or it is no use: the one place that knows which failures to sit out.
  *
  * All requests of this package may be executed twice, and late, so what was not answered is simply sent again, to another
- * member if there are several; what opens a term or sets a pin at a higher level (`epochs.ts`). A transaction
+ * member if there are several; what opens a term, sets a pin or changes a value at a higher level (`epochs.ts`). A transaction
  * whose etcd lease is gone was not applied, and goes out again with a new one.
  */
 import { sleep, type Call, type Clock, type Verdict } from 'lease-core'
@@ -41,7 +41,7 @@ export interface Step {
   readonly coverMs: number | undefined
   /** The conditions of its request are most likely met, and where they are its answer says no more than that. */
   readonly likely?: boolean
-  /** It creates the key of a lease, or sets a pin: sent under the epoch of its call. */
+  /** It creates the key of a lease, sets a pin, or changes a value: sent under the epoch of its call. */
   readonly opens?: boolean
   /** @param lease the etcd lease that covers `coverMs` */
   request(lease: string): EtcdRequest

@@ -8,6 +8,7 @@
  * Every step may be sent twice, and executed late: what was done already is found by its nonce, its term, or its absence; what
  * changes or ends something demands the version on which that was decided, and versions never come again. What creates a key
  * that is absent has no version to demand: such a step says that it `opens`, and is sent under the client's epoch (`epochs.ts`).
+ * So is a step that changes a value, for an operation that was sent again demands the version that it finds.
  */
 import {
   granted,
@@ -112,15 +113,16 @@ function takeOver(op: ClaimOp, keys: Keys, version: string): Step {
 
 /**
  * What a claim makes of the key it found. Its own key needs no write: it was put on an etcd lease that covers the
- * duration from an instant after the claim began, and observers count from when they saw it.
+ * duration from an instant after the claim began, and observers count from when they saw it. Its value is the one that it was
+ * put with, or a later one: that stays.
  */
 function contend(op: ClaimOp, keys: Keys, kv: EtcdKeyValue | undefined): Verdict | Step {
   if (kv === undefined) return open(op, keys)
   const found = foundIn(kv)
   const { body, holding } = found
   if (body.holder !== op.holder || body.nonce !== op.nonce) return refused(holding)
-  const asItIs = body.durationMs >= op.durationMs && (op.value === undefined || op.value === body.value)
-  return asItIs ? granted(holding) : rewrite(op, keys, found, (after) => contend(op, keys, after))
+  if (body.durationMs >= op.durationMs) return granted(holding)
+  return rewrite(op, keys, found, (after) => contend(op, keys, after))
 }
 
 /** A term that is as it was seen is written unread; where nothing changes but its end, it is only put on another etcd lease. */
@@ -174,14 +176,18 @@ class Renewal implements Step {
   }
 }
 
-/** Writes the term with a duration that is no shorter, if it is still as it was found; an adoption replaces its nonce. */
+/**
+ * Writes the term with a duration that is no shorter, if it is still as it was found; an adoption replaces its nonce. A step that
+ * changes the value is sent under the client's epoch, as one that opens a term: what is left of it when that is over is late.
+ */
 function rewrite(
   op: ClaimOp | ExtendOp,
   keys: Keys,
   { body, holding }: Found,
   otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step,
 ): Step {
-  const { durationMs, value, announce } = op
+  const { durationMs, announce } = op
+  const value = op.kind === 'extend' ? op.value : undefined
   const { pinned, fencingToken, version = '' } = holding
   const next: Body = {
     holder: body.holder,
@@ -191,9 +197,11 @@ function rewrite(
   }
   const bytes = bodyOf(next)
   const { key } = keys
-  const tells = announce === true && next.value !== body.value
+  const isNews = next.value !== body.value
+  const tells = announce === true && isNews
   return {
     coverMs: pinned && !tells ? undefined : next.durationMs,
+    opens: isNews,
     request: (lease) =>
       when(
         [isUnchanged(key, version)],

@@ -507,6 +507,63 @@ for (const target of etcdTargets(1)) {
       })
     })
 
+    describe('a value', () => {
+      it('that was given up does not come back after a later one', async () => {
+        const seen = await grant(substrate, claim('l', 'a', 60_000, { value: 'first' }))
+        const { fencingToken } = seen
+        const given = extend('l', 'a', 60_000, { fencingToken, seen, value: 'second' })
+        expect(await outcomeOf(given)).to.equal('granted')
+        // A resend in the next epoch, the value after it, and then the first packet.
+        expect(await outcomeOf(given, 1)).to.equal('granted')
+        expect(await outcomeOf(extend('l', 'a', 60_000, { fencingToken, value: 'third' }), 1)).to.equal('granted')
+        expect(await readOne(other, 'l')).to.include({ value: 'third' })
+        await send(pin('m', 'e'), 1)
+        expect(await outcomeOf(given)).to.equal('late')
+        expect(await outcomeOf(extend('l', 'a', 60_000, { fencingToken, value: 'second' }))).to.equal('late')
+        expect(await readOne(other, 'l')).to.include({ value: 'third' })
+      })
+
+      it('of which a copy of its transaction arrives late does not come back', async () => {
+        const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000, { value: 'first' }))
+        const sent: EtcdTxn[] = []
+        way = (txn, go) => {
+          sent.push(txn)
+          return go()
+        }
+        await grant(substrate, extend('l', 'a', 60_000, { fencingToken, value: 'second' }))
+        way = straight
+        const last = await grant(substrate, extend('l', 'a', 60_000, { fencingToken, value: 'third' }))
+        for (const txn of sent) await execute(txn)
+        expect(await readOne(other, 'l')).to.deep.equal(last)
+      })
+
+      it('that is sent with renewals delays none of them when it is late', async () => {
+        const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000, { value: 'first' }))
+        const seen = await grant(substrate, claim('x', 'a', 60_000, { value: 'kept' }))
+        await send(claim('m', 'a', 60_000), 1)
+        const verdicts = await substrate.apply(
+          [
+            extend('x', 'a', 60_000, { fencingToken: seen.fencingToken, seen }),
+            extend('l', 'a', 60_000, { fencingToken, value: 'second' }),
+            extend('m', 'a', 60_000, { fencingToken: (await readOne(other, 'm'))?.fencingToken ?? 0n }),
+          ],
+          call(0),
+        )
+        expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['granted', 'late', 'granted'])
+        expect(await readOne(other, 'l')).to.include({ value: 'first' })
+      })
+
+      it('of an extension stays as it is where a claim is sent again, also for longer', async () => {
+        const op = claim('l', 'a', 60_000, { value: 'first' })
+        const { fencingToken } = await grant(substrate, op)
+        await grant(substrate, extend('l', 'a', 60_000, { fencingToken, value: 'second' }))
+        for (const durationMs of [60_000, 90_000]) {
+          expect(await grant(substrate, { ...op, durationMs })).to.include({ fencingToken, value: 'second' })
+          expect(await readOne(other, 'l')).to.include({ value: 'second', remainingMs: durationMs })
+        }
+      })
+    })
+
     it('an expiry and a takeover of which a copy arrives late do not end the term after', async () => {
       const sent: EtcdTxn[] = []
       way = (txn, go) => {

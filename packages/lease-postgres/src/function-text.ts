@@ -107,7 +107,7 @@ export const overtaken = (at: string): string =>
   `$2 < ${at} AND ${at} BETWEEN ${micros} - ${LONGEST_DEADLINE_MS * 1000} AND ${micros} + ${SET_BACK_MICROS}`
 
 /** This nonce opened the latest term of the row. */
-export const openedBy = (row: string, nonce: string): string => `(${row}.nonce = ${nonce} OR ${row}.opener = ${nonce})`
+const openedBy = (row: string, nonce: string): string => `(${row}.nonce = ${nonce} OR ${row}.opener = ${nonce})`
 
 /** A claim with this nonce must not open a term in the row. Never null. */
 export const tooLate = (row: string, nonce: string): string =>
@@ -150,7 +150,7 @@ export const lockedRow = '(l.ns, l.name) >= (r.ns, r.name) AND (l.ns, l.name) <=
 /** `cur`: the rows as this statement's snapshot has them. OFFSET 0 keeps the planner from joining otherwise. */
 export const current = ({ lease }: Tables): string => `cur AS MATERIALIZED (
     SELECT r.n, l.* FROM req r CROSS JOIN LATERAL (
-      SELECT ${returning}, l.opener, l.generations, l.unpinned FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name OFFSET 0
+      SELECT ${returning}, l.opener, l.generations, l.unpinned, l.valued FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name OFFSET 0
     ) l
   )`
 

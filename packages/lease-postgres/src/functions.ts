@@ -28,6 +28,7 @@
  * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
  * the pins and the claim all look at, and lock, this one row.
  */
+import { LONGEST_DEADLINE_MS } from 'lease-core'
 import {
   anyUndone,
   confirmed,
@@ -44,7 +45,6 @@ import {
   noRow,
   noTermYet,
   notify,
-  openedBy,
   operations,
   overtaken,
   pick,
@@ -65,8 +65,8 @@ export interface Functions {
   readonly claimInLine: DatabaseFunction
   readonly claimAny: DatabaseFunction
   readonly extend: DatabaseFunction
-  /** For extensions that adopt. */
-  readonly adopt: DatabaseFunction
+  /** For extensions that adopt, or that bring a value. */
+  readonly amend: DatabaseFunction
   readonly release: DatabaseFunction
   /** For releases that name no fencing token. */
   readonly withdraw: DatabaseFunction
@@ -83,8 +83,8 @@ export function functionsOf(tables: Tables): Functions {
     claim: claim(tables),
     claimInLine: claimInLine(tables),
     claimAny: claimAny(tables),
-    extend: extend(tables, { adopts: false }),
-    adopt: extend(tables, { adopts: true }),
+    extend: extend(tables),
+    amend: amend(tables),
     release: release(tables),
     withdraw: withdraw(tables),
     expire: expire(tables),
@@ -233,24 +233,32 @@ function claimInLine(tables: Tables): DatabaseFunction {
  *
  * One row is locked and taken, the first that is vacant or lapsed and that nobody else is at; where there is none, one of
  * the names without a row gets its own. Nothing is taken where this holder has one already: `mine`, and `replay` if it is
- * by this very claim. Nothing either where this claim has opened a term that is over: `spent`.
+ * by this very claim.
+ *
+ * What a row remembers of its latest term says nothing about the other leases. So a row of its own remembers that this claim
+ * was granted one: `spent`. Its name begins with a blank, which no lease's does, and it goes when it is too old for any copy.
+ * Two copies at once: one does nothing.
  */
 function claimAny(tables: Tables): DatabaseFunction {
   const { lease } = tables
   const none = 'NOT EXISTS (SELECT FROM own) AND NOT EXISTS (SELECT FROM spent)'
   const free = `${vacant('l')} AND NOT ${tooLate('l', '$6')}`
   const winner: Claimer = { holder: '$5', nonce: '$6' }
+  const memory = `' ' || $6`
   const { late, ...known } = wonOr('won', winner)
   const unlessWon = (column: string): string => `CASE WHEN won.name IS NULL THEN cur.${column} END`
   return define(
     tables,
     'claim_any',
     ['text[]', 'text', 'text', 'float8', 'text', 'text'],
-    `  WITH req AS MATERIALIZED (${operations('$4', 'name')}), ${current(tables)}, own AS MATERIALIZED (
+    `  IF NOT pg_try_advisory_xact_lock(hashtextextended($6, 0)) THEN
+    RETURN concat('[', ${micros}, ',{"n":[1],"done":[false]}]');
+  END IF;
+  WITH req AS MATERIALIZED (${operations('$4', 'name')}), ${current(tables)}, own AS MATERIALIZED (
     SELECT cur.n, cur.nonce = $6 AS replay FROM cur WHERE cur.holder = $5 AND ${live('cur')}
     ORDER BY cur.nonce = $6 DESC NULLS LAST, cur.n LIMIT 1
   ), spent AS MATERIALIZED (
-    SELECT FROM cur WHERE ${openedBy('cur', '$6')} AND NOT ${live('cur')}
+    SELECT FROM ${lease} l WHERE l.ns = $1 AND l.name = ${memory}
   ), lk AS MATERIALIZED (
     ${locked(tables, { from: 'req', where: free, lock: 'UPDATE' })} WHERE ${none} LIMIT 1
   ), up AS (
@@ -265,55 +273,89 @@ function claimAny(tables: Tables): DatabaseFunction {
     RETURNING l.name, l.token, l.expiry, ${inTime} AS in_time
   ), won AS (
     SELECT up.*, true AS in_time FROM up UNION ALL SELECT * FROM ins
+  ), remembered AS (
+    INSERT INTO ${lease} (ns, name, token, expiry) SELECT $1, ${memory}, 0, clock_timestamp() FROM won WHERE won.in_time
   )
-  SELECT ${answers({ ...known, value: unlessWon('value'), opened: unlessWon('opened'), late: `${late} OR EXISTS (SELECT FROM spent)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
+  SELECT ${answers({ ...known, value: unlessWon('value'), opened: unlessWon('opened'), late: `${late} OR EXISTS (SELECT FROM spent) AND NOT EXISTS (SELECT FROM own)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
     array_agg(to_json(won.name)) FILTER (WHERE won.in_time), ${overdue('won')}, bool_or(own.replay)
   INTO others, changed_leases, overdue_rows, replayed
-  FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${operations('$4', 'name')})`, winner)}${notify('$9', 'changed_leases')}`,
+  FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${operations('$4', 'name')})`, winner)}
+  IF asked % 32 = 0 THEN
+    DELETE FROM ${lease} l USING (
+      SELECT o.name FROM ${lease} o WHERE o.ns = $1 AND o.name > ' ' AND o.name < '!'
+        AND o.expiry < clock_timestamp() - ${LONGEST_DEADLINE_MS} * interval '1 millisecond' FOR UPDATE SKIP LOCKED
+    ) old WHERE l.ns = $1 AND l.name = old.name;
+  END IF;${notify('$9', 'changed_leases')}`,
   )
 }
 
-/**
- * $4 names, $5 holders, $6 tokens, $7 milliseconds, $8 values or null, $9 whether to notify; where it adopts, $10 nonces to be
- * replaced and $11 nonces to take their place, or null; then channel or null.
- */
-function extend(tables: Tables, { adopts }: { readonly adopts: boolean }): DatabaseFunction {
-  const requests = operations(
-    `$4, $5, $6, $7, $8, $9${adopts ? ', $10, $11' : ''}`,
-    `name, holder, token, ms, value, announce${adopts ? ', adopted, nonce' : ''}`,
-  )
-  const adoptable = (row: string): string =>
-    `(r.nonce IS NULL OR ${row}.nonce = r.nonce OR ${row}.nonce IS NOT DISTINCT FROM r.adopted)`
-  const matches = (row: string): string =>
-    `${row}.holder = r.holder AND ${row}.token = r.token${adopts ? ` AND ${adoptable(row)}` : ''}`
-  const adopted = `opener = CASE WHEN l.nonce <> r.nonce THEN coalesce(l.opener, l.nonce) ELSE l.opener END,
-      nonce = coalesce(r.nonce, l.nonce)`
+const isOfTerm = (row: string): string => `${row}.holder = r.holder AND ${row}.token = r.token`
+
+/** $4 names, $5 holders, $6 tokens, $7 milliseconds. */
+function extend(tables: Tables): DatabaseFunction {
+  const requests = operations('$4, $5, $6, $7', 'name, holder, token, ms')
   return define(
     tables,
-    adopts ? 'adopt' : 'extend',
-    [
-      'text[]',
-      'text[]',
-      'bigint[]',
-      'float8[]',
-      'text[]',
-      'boolean[]',
-      ...(adopts ? ['text[]', 'text[]'] : []),
-      'text',
-    ],
-    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${matches('l')} AND ${live('l')}`, lock: 'NO KEY UPDATE', read: 'l.value AS before' })}), up AS (
-    UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')}), value = coalesce(r.value, l.value)${adopts ? `,\n      ${adopted}` : ''}
+    'extend',
+    ['text[]', 'text[]', 'bigint[]', 'float8[]'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${isOfTerm('l')} AND ${live('l')}`, lock: 'NO KEY UPDATE' })}), up AS (
+    UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')})
+    FROM lk r WHERE ${lockedRow} AND ${live('l')} AND ${inTime}
+    RETURNING r.n, ${returning}
+  )
+  SELECT ${extensions}, array_agg(up.n) INTO done, met FROM up;
+  IF ${anyUndone} THEN
+    WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
+    SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: isOfTerm('cur'), late: `NOT ${inTime}` })}
+    INTO others FROM req r LEFT JOIN cur USING (n);
+  END IF;`,
+  )
+}
+
+/** The answers to the extensions that `up` has granted. */
+const extensions = answers({ n: 'up.n', ...pick('up', 'remaining', 'value', 'pinned', 'nonce', 'opened') })
+
+/**
+ * $4 names, $5 holders, $6 tokens, $7 milliseconds, $8 values or null, $9 whether to notify, $10 nonces to be replaced and
+ * $11 nonces to take their place, or null, $12 channel or null.
+ *
+ * A value that was sent before the present one is late: the row keeps when that was sent. Not when it was set: a copy of it
+ * must not make the next one late.
+ */
+function amend(tables: Tables): DatabaseFunction {
+  const requests = operations(
+    '$4, $5, $6, $7, $8, $9, $10, $11',
+    'name, holder, token, ms, value, announce, adopted, nonce',
+  )
+  const matches = (row: string): string =>
+    `${isOfTerm(row)} AND (r.nonce IS NULL OR ${row}.nonce = r.nonce OR ${row}.nonce IS NOT DISTINCT FROM r.adopted)`
+  const valueTooLate = (row: string): string =>
+    `coalesce(r.value IS NOT NULL AND r.value IS DISTINCT FROM ${row}.value AND ${overtaken(`${row}.valued`)}, false)`
+  return define(
+    tables,
+    'amend',
+    ['text[]', 'text[]', 'bigint[]', 'float8[]', 'text[]', 'boolean[]', 'text[]', 'text[]', 'text'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${matches('l')} AND ${live('l')} AND NOT ${valueTooLate('l')}`, lock: 'NO KEY UPDATE', read: 'l.value AS before' })}), up AS (
+    UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')}), value = coalesce(r.value, l.value),
+      valued = CASE WHEN r.value IS NULL THEN l.valued ELSE greatest(l.valued, least($2, asked)) END,
+      opener = CASE WHEN l.nonce <> r.nonce THEN coalesce(l.opener, l.nonce) ELSE l.opener END,
+      nonce = coalesce(r.nonce, l.nonce)
     FROM lk r WHERE ${lockedRow} AND ${live('l')} AND ${inTime}
     RETURNING r.n, r.name, r.announce AND l.value IS DISTINCT FROM r.before AS changed, ${returning}
   )
-  SELECT ${answers({ n: 'up.n', ...pick('up', 'remaining', 'value', 'pinned', 'nonce', 'opened') })}, array_agg(up.n),
-    array_agg(to_json(up.name)) FILTER (WHERE up.changed)
+  SELECT ${extensions}, array_agg(up.n), array_agg(to_json(up.name)) FILTER (WHERE up.changed)
   INTO done, met, changed_leases FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
-    SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur'), late: `NOT ${inTime}` })}
+    SELECT ${answers({
+      n: 'r.n',
+      done: 'false',
+      ...stateOf('cur'),
+      mine: matches('cur'),
+      late: `NOT ${inTime} OR ${matches('cur')} AND ${live('cur')} AND ${valueTooLate('cur')}`,
+    })}
     INTO others FROM req r LEFT JOIN cur USING (n);
-  END IF;${notify(adopts ? '$12' : '$10', 'changed_leases')}`,
+  END IF;${notify('$12', 'changed_leases')}`,
   )
 }
 

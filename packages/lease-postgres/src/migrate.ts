@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS ${lease} (
   opener text,                        -- nonce of the claim that opened the term, where an adoption has replaced it
   generations jsonb,                  -- of each entity that pins it: generation of the pin, and when it was set
   unpinned bigint,                    -- when a pin was last withdrawn, in microseconds
+  valued bigint,                      -- when the latest extension with a value was sent, in microseconds
   PRIMARY KEY (ns, name)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
@@ -103,7 +104,8 @@ BEGIN
     FOR attempt IN 1 .. ${UPGRADE_ATTEMPTS} LOOP
       BEGIN
         ALTER TABLE ${lease} ADD COLUMN IF NOT EXISTS opened bigint, ADD COLUMN IF NOT EXISTS opener text,
-          ADD COLUMN IF NOT EXISTS generations jsonb, ADD COLUMN IF NOT EXISTS unpinned bigint;
+          ADD COLUMN IF NOT EXISTS generations jsonb, ADD COLUMN IF NOT EXISTS unpinned bigint,
+          ADD COLUMN IF NOT EXISTS valued bigint;
         -- No index on anything that a renewal writes: renewals then stay within their page (HOT).
         CREATE INDEX IF NOT EXISTS ${quoteIdentifier(`${table}_pinned`)} ON ${lease} (ns) WHERE pins <> '{}';
         EXIT;

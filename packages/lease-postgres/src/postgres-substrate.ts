@@ -293,7 +293,7 @@ type OpFunction = Exclude<keyof Functions, 'claimAny' | 'read' | 'pinned' | 'gua
 /** Rare kinds have functions of their own, so that the others stay fast. */
 function functionFor(op: Op): OpFunction {
   if (op.kind === 'claim') return op.place === undefined ? 'claim' : 'claimInLine'
-  if (op.kind === 'extend') return op.adoption === undefined ? 'extend' : 'adopt'
+  if (op.kind === 'extend') return op.adoption === undefined && op.value === undefined ? 'extend' : 'amend'
   if (op.kind === 'release') return op.fencingToken === undefined ? 'withdraw' : 'release'
   return op.kind
 }
@@ -311,7 +311,7 @@ const adoptionOf =
     op.kind === 'extend' ? op.adoption?.[name] : undefined
 
 const claimFields = ['lease', 'holder', 'nonce', 'durationMs', 'value', 'announce']
-const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs', 'value', 'announce']
+const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs']
 const pinFields = ['lease', 'entity', 'generation']
 
 /** Which fields of an operation its function takes, and whether the channel follows. */
@@ -320,8 +320,11 @@ const parameters: Readonly<
 > = {
   claim: { fields: claimFields, announces: true },
   claimInLine: { fields: [...claimFields, 'place'], announces: true },
-  extend: { fields: extendFields, announces: true },
-  adopt: { fields: [...extendFields, adoptionOf('from'), adoptionOf('nonce')], announces: true },
+  extend: { fields: extendFields, announces: false },
+  amend: {
+    fields: [...extendFields, 'value', 'announce', adoptionOf('from'), adoptionOf('nonce')],
+    announces: true,
+  },
   release: { fields: ['lease', 'holder', 'fencingToken', 'nonce'], announces: true },
   withdraw: { fields: ['lease', 'holder', 'nonce'], announces: true },
   expire: { fields: ['lease'], announces: true },

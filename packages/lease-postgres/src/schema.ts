@@ -2,13 +2,14 @@
  * The tables and how they are named.
  *
  * One row per lease name ever claimed or pinned. A vacated lease keeps its row, for the row keeps the fencing token;
+ * A claim of any of several leases leaves one more, for a few seconds: its name begins with a blank, and then comes the nonce.
  * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third keeps the
  * lines of those who wait (`line.ts` of lease-core). The fourth says which layout the tables have.
  */
 import { notValid, type Problem } from 'lease-core'
 
 /**
- * The layout that this release reads and writes. 1 had no version and no columns `opened`, `opener`, `generations` and `unpinned`.
+ * The layout that this release reads and writes. 1 had no version and no columns `opened`, `opener`, `generations`, `unpinned` and `valued`.
  * It rises when a release before could not go on beside this one, or this one cannot do without what `migrate` adds.
  */
 export const LAYOUT = 2

@@ -5,6 +5,7 @@ import {
   LONGEST_DEADLINE_MS,
   type AnyVerdict,
   type Call,
+  type ClaimAnyOp,
   type ClaimOp,
   type Holding,
   type Op,
@@ -207,21 +208,120 @@ for (const target of postgresTargets()) {
       })
     }
 
-    it('opens no term on another lease of the several that it named', async () => {
-      const leases = [name, unique('lease')]
-      const op = {
+    describe('of a claim of any of several leases', () => {
+      const anyOf = (leases: readonly string[]): ClaimAnyOp => ({
         leases,
         holder: 'a',
         durationMs: 60_000,
         nonce: unique('nonce'),
         value: undefined,
         lapsed: new Map(),
+      })
+
+      it('opens no term on another of them, whoever holds the one that it was granted', async () => {
+        for (const then of ['vacant', 'claimed', 'claimed and released']) {
+          const op = anyOf([unique('lease'), unique('lease')])
+          const [granted = '', another = ''] = op.leases
+          expect(await substrate.claimAny(op, newCall())).to.include({ outcome: 'granted', lease: granted })
+          await releaseHeld(substrate, granted)
+          if (then !== 'vacant') await grant(substrate, claim(granted, 'b', 60_000))
+          if (then === 'claimed and released') await releaseHeld(substrate, granted)
+          const again = await substrate.claimAny(op, newCall())
+          expect(again, then).to.include({ outcome: 'late', lease: undefined })
+          expect(await readOne(substrate, another), then).to.equal(undefined)
+        }
+      })
+
+      it('confirms the term, and grants no second one, while both are under way', async () => {
+        const leases = Array.from({ length: 4 }, () => unique('lease'))
+        for (let round = 0; round < 20; round++) {
+          const op = anyOf(leases)
+          const copies = await Promise.all(Array.from({ length: 3 }, () => substrate.claimAny(op, newCall())))
+          const outcomes = new Set(copies.map(({ outcome }) => outcome))
+          expect(outcomes).to.include('granted')
+          for (const outcome of outcomes) expect(outcome).to.be.oneOf(['granted', 'contended'])
+          const held = await substrate.read(leases, newCall())
+          expect(held.size).to.equal(1)
+          for (const lease of held.keys()) await releaseHeld(substrate, lease)
+        }
+      })
+
+      it('is remembered by a row that is no lease, and that later claims remove', async () => {
+        const memories = async (): Promise<string[]> =>
+          (
+            await setting.pool.query<{ name: string }>(
+              `SELECT name FROM lease WHERE ns = $1 AND name LIKE ' %' AND expiry < now() - interval '10 s'`,
+              [namespace],
+            )
+          ).rows.map((row) => row.name)
+        const op = anyOf([name])
+        await substrate.claimAny(op, newCall())
+        expect(await setting.row(` ${op.nonce}`)).to.include({ holder: null })
+        expect([...(await substrate.read(undefined, newCall())).keys()]).to.not.include(` ${op.nonce}`)
+        await setting.pool.query(`UPDATE lease SET expiry = now() - interval '11 s' WHERE ns = $1 AND name = $2`, [
+          namespace,
+          ` ${op.nonce}`,
+        ])
+        await eventually(async () => {
+          await substrate.claimAny(anyOf([unique('lease')]), newCall())
+          return (await memories()).length === 0
+        })
+      })
+    })
+
+    describe('of an extension', () => {
+      it('does not bring back the value that a later one has replaced', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000, { value: 'first' }))
+        const early = await sentNow()
+        const older = extend(name, 'a', 60_000, { fencingToken, value: 'older' })
+        for (const value of ['first', 'newer']) {
+          await oneOf(substrate, extend(name, 'a', 60_000, { fencingToken, value }), await sentNow())
+          expect(await oneOf(substrate, older, early)).to.deep.equal(late)
+          expect(await readOne(substrate, name)).to.have.property('value', value)
+        }
+        expect(await oneOf(substrate, older, await sentNow())).to.have.property('outcome', 'granted')
+      })
+
+      it('does not make the next value late', async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
+        const [first, second] = [await sentNow(), await sentNow()]
+        const extension = (value: string): Op => extend(name, 'a', 60_000, { fencingToken, value })
+        await oneOf(substrate, extension('first'), first)
+        await oneOf(substrate, extension('first'), first)
+        expect(await oneOf(substrate, extension('second'), second)).to.have.property('outcome', 'granted')
+      })
+
+      it('renews, adopts, or is refused, whatever value was sent later', async () => {
+        const { fencingToken, nonce: from } = await grant(substrate, claim(name, 'a', 60_000))
+        const early = await sentNow()
+        await oneOf(substrate, extend(name, 'a', 60_000, { fencingToken, value: 'v' }), await sentNow())
+        const adoption = { from, nonce: unique('nonce') }
+        for (const more of [{}, { value: 'v' }, { adoption }]) {
+          const { outcome, holding } = await oneOf(
+            substrate,
+            extend(name, 'a', 60_000, { fencingToken, ...more }),
+            early,
+          )
+          expect(outcome).to.equal('granted')
+          expect(holding).to.have.property('value', 'v')
+        }
+        const another = { from, nonce: unique('nonce') }
+        for (const more of [{ adoption: another }, { fencingToken: fencingToken - 1n }]) {
+          const op = extend(name, 'a', 60_000, { fencingToken, value: 'w', ...more })
+          expect(await oneOf(substrate, op, early)).to.have.property('outcome', 'refused')
+        }
+      })
+    })
+
+    it('of a claim leaves the value that an extension has set', async () => {
+      for (const { apply } of ways) {
+        const op = claim(unique('lease'), 'a', 60_000, { value: 'first' })
+        const { holding } = await apply(substrate, op, newCall())
+        const { fencingToken } = holding ?? expect.fail()
+        await grant(substrate, extend(op.lease, 'a', 60_000, { fencingToken, value: 'newer' }))
+        expect((await apply(substrate, op, newCall())).holding).to.have.property('value', 'newer')
+        expect(await readOne(substrate, op.lease)).to.have.property('value', 'newer')
       }
-      expect(await substrate.claimAny(op, newCall())).to.include({ outcome: 'granted', lease: name })
-      await releaseHeld(substrate, name)
-      const again = await substrate.claimAny(op, newCall())
-      expect(again).to.include({ outcome: 'late', lease: undefined })
-      expect((await substrate.read(leases, newCall())).size).to.equal(0)
     })
 
     it('is remembered for as long as one may be late, and not once the clock was set back since', async () => {

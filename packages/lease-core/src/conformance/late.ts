@@ -304,6 +304,56 @@ export const late: Chapter = {
       'faults',
     )
 
+    clause(
+      'a copy of a claim of any of several leases opens no term on another of them',
+      async (scene) => {
+        const { b, unitMs, longMs } = scene
+        const leases = scene.leases(3)
+        const { client, faults } = await scene.openFaulty()
+        const packets = faults.repeat(1)
+        const hold = await scene.settle(
+          scene.manage(client).holdAny(leases, ALICE, { duration: longMs, renewEvery: false }),
+        )
+        await scene.pass(unitMs / 100)
+        await scene.settle(hold.release(), 'the release')
+        await b.claimLease(hold.lease, { holder: BOB, duration: longMs })
+        await arrive(scene, packets)
+        for (const one of leases.filter((lease) => lease !== hold.lease)) await vacant(scene, one)
+      },
+      'repeats',
+      'faults',
+    )
+
+    clause(
+      'a copy of a claim undoes no later value',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const packets = faults.repeat(1)
+        await client.claimLease(lease, { holder: ALICE, duration: longMs, value: 'first' })
+        await client.extendLease(lease, { holder: ALICE, duration: longMs, value: 'second' })
+        await arrive(scene, packets)
+        same((await scene.holding(b, lease))?.value, 'second', 'the value')
+      },
+      'faults',
+    )
+
+    clause(
+      'a claim that was sent again undoes no later value when its first packet comes last',
+      (scene) =>
+        hasty(scene, async ({ client, faults, lease, pastDeadline }) => {
+          const { b, longMs } = scene
+          const packets = faults.holdBack(1)
+          const claim = client.claimLease(lease, { holder: ALICE, duration: longMs, value: 'first' })
+          await scene.settle(claim, 'the second packet')
+          await client.extendLease(lease, { holder: ALICE, duration: longMs, value: 'second' })
+          await pastDeadline()
+          await arrive(scene, packets)
+          same((await scene.holding(b, lease))?.value, 'second', 'the value')
+        }),
+      'faults',
+    )
+
     // ── releases ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     clause(
@@ -450,6 +500,22 @@ export const late: Chapter = {
           await arrive(scene, packets)
           same((await scene.holding(b, lease))?.value, 'third', 'the value')
         }),
+      'faults',
+    )
+
+    clause(
+      'a copy of an extension undoes no later value',
+      async (scene) => {
+        const { b, lease, unitMs, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        await client.claimLease(lease, { holder: ALICE, duration: longMs, value: 'first' })
+        const packets = faults.repeat(1)
+        await client.extendLease(lease, { holder: ALICE, duration: longMs, value: 'second' })
+        await scene.pass(unitMs / 100)
+        await client.extendLease(lease, { holder: ALICE, duration: longMs, value: 'third' })
+        await arrive(scene, packets)
+        same((await scene.holding(b, lease))?.value, 'third', 'the value')
+      },
       'serverClock',
       'faults',
     )
@@ -558,6 +624,29 @@ export const late: Chapter = {
         await scene.pass(unitMs / 100)
         await b.unpinLease(lease, 'operator')
         await arrive(scene, packets)
+        same((await b.pinned()).get(lease), undefined, 'the pins')
+      },
+      'serverClock',
+      'repeats',
+      'faults',
+    )
+
+    clause(
+      'a copy of an earlier pin does not take the place of a later one',
+      async (scene) => {
+        const { a, b, lease, unitMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const packets = faults.repeat(1)
+        await client.pinLease(lease, 'operator')
+        await scene.pass(unitMs / 100)
+        await a.pinLease(lease, 'operator')
+        const slow = await scene.openFaulty()
+        const unpinning = slow.faults.holdBack(1)
+        const unpin = later(slow.client.unpinLease(lease, 'operator'))
+        await underWay(scene, unpinning)
+        await arrive(scene, packets)
+        await arrive(scene, unpinning)
+        await scene.settle(unpin, 'the unpin')
         same((await b.pinned()).get(lease), undefined, 'the pins')
       },
       'serverClock',

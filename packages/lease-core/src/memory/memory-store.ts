@@ -106,12 +106,19 @@ interface Term {
   nonce: string
   fencingToken: bigint
   openedMs: number
+  /** When the value was set. */
+  valuedMs: number
   /** Where the store has a clock: the last instant at which it stands. */
   expiryMs: number
   /** Where it has none: the longest duration granted in this term, which an observer has to wait. */
   durationMs: number
   value: string | undefined
   version: number
+}
+
+interface Pin {
+  readonly generation: string
+  readonly atMs: number
 }
 
 interface Sequence {
@@ -139,10 +146,12 @@ export class MemoryNamespace {
   readonly #now: (() => number) | undefined
   readonly #sequence: Sequence
   readonly #terms = new CompactingMap<Term>()
-  readonly #pins = new Map<string, Map<string, string>>()
+  readonly #pins = new Map<string, Map<string, Pin>>()
   /** In the order of time, as are the two below. */
   readonly #ended = new Map<string, Ended>()
   readonly #unpinned = new Map<string, number>()
+  /** When each claim of any of several leases was granted, by its nonce: a copy of it must not open a term on another one. */
+  readonly #grantedAny = new Map<string, number>()
   /** Of each client that once did not know an outcome, the highest epoch seen. */
   readonly #epochs = new Map<string, number>()
   readonly #watchers = new Set<Watcher>()
@@ -180,7 +189,10 @@ export class MemoryNamespace {
       case 'claim': {
         const term = this.#standing(op.lease, nowMs)
         if (term !== undefined) {
-          if (term.holder === op.holder && term.nonce === op.nonce) return this.#prolong(op.lease, term, op, nowMs)
+          // Its value is the one that it was opened with: a later one stays.
+          if (term.holder === op.holder && term.nonce === op.nonce) {
+            return this.#prolong(op.lease, term, { ...op, value: undefined }, nowMs)
+          }
           if (!this.#mayTakeOver(op.lease, term, op.lapsed)) {
             return this.#inLine(op, this.#refuse(op.lease, term, nowMs))
           }
@@ -191,7 +203,7 @@ export class MemoryNamespace {
         return this.#open(op.lease, op, nowMs)
       }
       case 'extend':
-        return this.#extend(op, nowMs)
+        return this.#extend(op, stamp, nowMs)
       case 'release': {
         const term = this.#standing(op.lease, nowMs)
         if (term !== undefined && !isOf(term, op)) return this.#refuse(op.lease, term, nowMs)
@@ -227,10 +239,21 @@ export class MemoryNamespace {
     }
     const lease = own ?? free
     if (lease === undefined) return { outcome: 'refused', lease, holdings }
+    if (own === undefined && this.#grantedAny.has(op.nonce)) {
+      return { outcome: 'late', lease: undefined, holdings: new Map() }
+    }
     const { outcome, holding } = this.apply({ kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) }, stamp)
     if (outcome === 'late') return { outcome, lease: undefined, holdings: new Map() }
     if (holding !== undefined) holdings.set(lease, holding)
-    return { outcome: outcome === 'granted' ? outcome : 'refused', lease, holdings }
+    if (outcome !== 'granted') return { outcome: 'refused', lease, holdings }
+    this.#grantedAny.set(op.nonce, nowMs)
+    for (const [nonce, atMs] of this.#grantedAny) {
+      const old =
+        this.#now === undefined ? this.#grantedAny.size > ENDED_WITHOUT_CLOCK : nowMs - atMs > LONGEST_DEADLINE_MS
+      if (!old) break
+      this.#grantedAny.delete(nonce)
+    }
+    return { outcome, lease, holdings }
   }
 
   /** The holdings that stand, of these leases or of all. */
@@ -255,7 +278,8 @@ export class MemoryNamespace {
     const pinned = new Map<string, Pins>()
     for (const lease of leases ?? this.#pins.keys()) {
       const pins = this.#pins.get(lease)
-      if (pins !== undefined) pinned.set(lease, new Map(pins))
+      if (pins !== undefined)
+        pinned.set(lease, new Map([...pins].map(([entity, { generation }]) => [entity, generation])))
     }
     return pinned
   }
@@ -286,17 +310,25 @@ export class MemoryNamespace {
   }
 
   /** The claim must not open a term: it was sent before the latest one was opened, or opened one already. */
-  #isStale(lease: string, nonce: string, { client, epoch, sentMs }: Stamp, nowMs: number): boolean {
+  #isStale(lease: string, nonce: string, stamp: Stamp, nowMs: number): boolean {
+    const { sentMs } = stamp
     const latest = this.#terms.get(lease) ?? this.#ended.get(lease)
     if (latest?.nonce === nonce) return true
-    if (this.#now === undefined) return epoch < (this.#epochs.get(client) ?? 0)
+    if (this.#now === undefined) return this.#isOfEarlierEpoch(stamp)
     return latest !== undefined && sentMs !== undefined && isSince(sentMs, latest.openedMs, nowMs)
   }
 
-  #extend(op: ExtendOp, nowMs: number): Verdict {
+  #isOfEarlierEpoch({ client, epoch }: Stamp): boolean {
+    return this.#now === undefined && epoch < (this.#epochs.get(client) ?? 0)
+  }
+
+  #extend(op: ExtendOp, stamp: Stamp, nowMs: number): Verdict {
     const { lease, adoption } = op
     const term = this.#standing(lease, nowMs)
     if (term === undefined || !isOf(term, op)) return this.#refuse(lease, term, nowMs)
+    if (op.value !== undefined && op.value !== term.value) {
+      if (this.#isOfEarlierEpoch(stamp) || isSince(stamp.sentMs, term.valuedMs, nowMs)) return late
+    }
     if (adoption !== undefined) {
       if (term.nonce !== adoption.from && term.nonce !== adoption.nonce) return this.#refuse(lease, term, nowMs)
       term.nonce = adoption.nonce
@@ -346,6 +378,7 @@ export class MemoryNamespace {
       nonce: claim.nonce,
       fencingToken: this.#sequence.nextToken(),
       openedMs: nowMs,
+      valuedMs: nowMs,
       expiryMs: nowMs + claim.durationMs,
       durationMs: claim.durationMs,
       value: claim.value,
@@ -364,6 +397,7 @@ export class MemoryNamespace {
     if (this.#now === undefined) term.version = this.#sequence.nextVersion()
     if (value !== undefined && value !== term.value) {
       term.value = value
+      term.valuedMs = nowMs
       if (announce === true) this.#tell({ kind: 'changed', lease })
     }
     return granted(this.#holding(lease, term, nowMs))
@@ -393,15 +427,17 @@ export class MemoryNamespace {
     }
   }
 
-  #pin({ lease, entity, generation }: PinOp, { client, epoch, sentMs }: Stamp, nowMs: number): Verdict {
-    const withdrawnMs = this.#unpinned.get(lease)
-    if (this.#now === undefined ? epoch < (this.#epochs.get(client) ?? 0) : isSince(sentMs, withdrawnMs, nowMs))
-      return late
+  #pin({ lease, entity, generation }: PinOp, stamp: Stamp, nowMs: number): Verdict {
+    const { sentMs } = stamp
+    const before = this.#pins.get(lease)?.get(entity)
+    if (this.#isOfEarlierEpoch(stamp)) return late
+    if (isSince(sentMs, this.#unpinned.get(lease), nowMs)) return late
+    if (before?.generation === generation) return this.#grantAsIs(lease, nowMs)
+    if (isSince(sentMs, before?.atMs, nowMs)) return late
     // First: a pin must not make a lapsed term stand again.
     if (this.#standing(lease, nowMs) === undefined) this.#vacate(lease, nowMs)
-    const pins = this.#pins.get(lease)
-    if (pins === undefined) this.#pins.set(lease, new Map([[entity, generation]]))
-    else pins.set(entity, generation)
+    const pins = this.#pins.get(lease) ?? new Map<string, Pin>()
+    this.#pins.set(lease, pins.set(entity, { generation, atMs: nowMs }))
     return this.#grantAsIs(lease, nowMs)
   }
 
@@ -415,7 +451,7 @@ export class MemoryNamespace {
       }
     }
     const pins = this.#pins.get(lease)
-    if (pins?.get(entity) === generation) {
+    if (pins?.get(entity)?.generation === generation) {
       pins.delete(entity)
       if (pins.size === 0) this.#pins.delete(lease)
       // The last pin may have been all that kept the term standing.
