@@ -1,7 +1,16 @@
 /** What goes wrong in a step: on the way to the store, with the hints, or with a process and its clocks. */
 import type { CallKind, FaultPlace } from '#src/testing/index.ts'
-import { Weighted } from './random.ts'
-import type { Step } from './steps.ts'
+import type { Life } from './life.ts'
+import { Weighted, type Random } from './random.ts'
+import type { Simulation } from './simulation.ts'
+
+/** Where it strikes. */
+interface Step {
+  readonly sim: Simulation
+  readonly random: Random
+  readonly life: Life
+  readonly lease: string
+}
 
 const KINDS = [undefined, undefined, 'claim', 'extend', 'release', 'read', 'claimAny', 'pin', 'unpin', 'time'] as const
 
