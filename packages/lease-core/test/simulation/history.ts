@@ -11,6 +11,8 @@ export interface Sent {
   /** The one life of a process: after a restart it has another number. */
   readonly life: number
   readonly atMs: number
+  /** A copy of it was executed, and refused. */
+  isRefused?: boolean
 }
 
 /** A caller was told that it has this term. */
@@ -93,7 +95,9 @@ export class History {
     const claimAny = namespace.claimAny.bind(namespace)
     namespace.apply = (op: Op, stamp?: Stamp): Verdict => {
       const verdict = apply(op, stamp)
-      if (verdict.outcome === 'granted') this.#executed(op, this.#sent.get(op) ?? this.#sender)
+      const sent = this.#sent.get(op)
+      if (verdict.outcome === 'refused' && sent !== undefined) sent.isRefused = true
+      if (verdict.outcome === 'granted') this.#executed(op, sent ?? this.#sender)
       return verdict
     }
     namespace.claimAny = (op: ClaimAnyOp, stamp?: Stamp): AnyVerdict => {

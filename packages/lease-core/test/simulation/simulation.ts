@@ -471,6 +471,7 @@ export class Simulation {
 
   /** A claim that was given up must open no term after an end that was acknowledged later. */
   #mustBeWanted(term: StoredTerm, sent: Sent): void {
+    if (sent.isRefused === true && !this.settings.strict) return // a copy of what was refused: see docs/reliability.md
     const { lease, holder, fencingToken } = term
     const callers = this.#claims.filter((one) => {
       return one.life === sent.life && one.holder === holder && one.leases.includes(lease) && one.fromMs <= sent.atMs
