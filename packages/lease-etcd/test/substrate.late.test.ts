@@ -540,12 +540,12 @@ for (const target of etcdTargets(1)) {
       it('that is sent with renewals delays none of them when it is late', async () => {
         const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000, { value: 'first' }))
         const seen = await grant(substrate, claim('x', 'a', 60_000, { value: 'kept' }))
-        await send(claim('m', 'a', 60_000), 1)
+        const { fencingToken: another } = (await send(claim('m', 'a', 60_000), 1)).holding ?? expect.fail()
         const verdicts = await substrate.apply(
           [
             extend('x', 'a', 60_000, { fencingToken: seen.fencingToken, seen }),
             extend('l', 'a', 60_000, { fencingToken, value: 'second' }),
-            extend('m', 'a', 60_000, { fencingToken: (await readOne(other, 'm'))?.fencingToken }),
+            extend('m', 'a', 60_000, { fencingToken: another }),
           ],
           call(0),
         )
