@@ -521,13 +521,12 @@ export class WaitQueue {
 
   // ── a wait that runs out ──────────────────────────────────────────────────────────────────────────────────────
 
-  /** Whether the store, or a Hold of this process, says that another has the lease. */
-  #isDenied({ heldMs }: LeaseWaiters, { joinedMs, request: { leases, holder } }: Waiter): boolean {
-    if (heldMs >= joinedMs) return true
-    return leases.every((lease) => {
-      const here = this.#host.holderHere(lease)
-      return here !== undefined && here !== holder
-    })
+  /**
+   * Whether the store has said, since the waiter came, that others have the leases. What a Hold of this process believes does not
+   * count: its lease may have been revoked.
+   */
+  #isDenied({ heldMs }: LeaseWaiters, { joinedMs }: Waiter): boolean {
+    return heldMs >= joinedMs
   }
 
   /** Half of the waiter's time is over: the store is asked, unless it has said something or is being asked again and again. */

@@ -70,6 +70,7 @@ for (const target of postgresTargets()) {
         while (releases < 100) {
           const op = claim('hot', holder, 600_000)
           const [verdict] = await substrate.apply([op], newCall())
+          if (verdict?.outcome === 'unknown') throw verdict.cause
           if (verdict?.outcome !== 'granted') continue
           const { nonce } = op
           expect(await settle(substrate, release('hot', holder, { nonce }))).to.have.property('outcome', 'granted')
@@ -117,6 +118,7 @@ for (const target of postgresTargets()) {
           const durationMs = briefMs()
           const sent = performance.now()
           const [verdict] = await substrate.apply([claim(lease, holder, durationMs)], newCall())
+          if (verdict?.outcome === 'unknown') throw verdict.cause
           if (verdict?.outcome !== 'granted' || verdict.holding === undefined) continue
           const from = performance.now()
           const token = verdict.holding.fencingToken
