@@ -531,8 +531,9 @@ export class WaitQueue {
 
   /** Half of the waiter's time is over: the store is asked, unless it has said something or is being asked again and again. */
   #askFor(queue: LeaseWaiters, waiter: Waiter): void {
-    const { claim, read } = queue
+    const { claim, read, looking } = queue
     if (waiter.claiming || claim.failures + read.failures > 0 || this.#isDenied(queue, waiter)) return
+    if (looking && Math.max(claim.sentMs, read.sentMs) >= waiter.joinedMs) return
     queue.isAsked = true
     void this.#look(queue)
   }
