@@ -53,7 +53,7 @@ export class ElapsedTime {
   #monotonicMs: number
   #wallMs: number
   #bootMs: number | undefined
-  /** The last reading of the boot time at which the other clocks agreed: what it shows since is rounded once. */
+  /** A reading of the boot time, and what had been counted: renewed seldom, since what it shows is rounded each time. */
   #boot: { readonly ms: number; readonly atMostMs: number }
   #atMostMs = 0
   #atLeastMs = 0
@@ -82,8 +82,11 @@ export class ElapsedTime {
       // A suspend that no other clock shows is counted to its end; otherwise the grain of this clock counts for nothing.
       const isHidden = bootPassedMs - BOOT_GRAIN_MS > Math.max(passedMs, wallPassedMs)
       const grainMs = isHidden ? BOOT_GRAIN_MS : -BOOT_GRAIN_MS
-      this.#atMostMs = Math.max(this.#atMostMs, this.#boot.atMostMs + bootMs - this.#boot.ms + grainMs)
-      if (!apart) this.#boot = { ms: bootMs, atMostMs: this.#atMostMs }
+      const byBootMs = this.#boot.atMostMs + bootMs - this.#boot.ms
+      this.#atMostMs = Math.max(this.#atMostMs, byBootMs + grainMs)
+      // What a wall clock that was set forward has added must not make up for a suspend after it.
+      const isAhead = this.#atMostMs > byBootMs + BOOT_GRAIN_MS
+      if (!apart || isAhead) this.#boot = { ms: bootMs, atMostMs: this.#atMostMs }
     }
     this.#atLeastMs += apart ? Math.min(passedMs, Math.max(0, wallPassedMs, bootPassedMs)) : passedMs
     this.#monotonicMs = monotonicMs

@@ -136,6 +136,17 @@ describe('elapsed time', () => {
     expect(counting.holderMs).to.be.at.least(72_000 - 10)
   })
 
+  it('wall clock set forward, then set back and suspended within one second: what it added does not make up for the suspend', async () => {
+    const counting = new Counting(true)
+    await counting.after((clock) => clock.jumpWall(3_600_000))
+    const before = counting.holderMs
+    await counting.after((clock) => {
+      void clock.jumpWall(-5_000)
+      return clock.suspend(900)
+    })
+    expect(counting.holderMs - before).to.be.at.least(900)
+  })
+
   it('is one for all who use a clock, and a stopwatch counts as a holder does', async () => {
     const clock = new TestClock()
     expect(elapsedTimeOf(clock)).to.equal(elapsedTimeOf(clock))
