@@ -94,8 +94,7 @@ async function byHand(url: string, prepare: boolean): Promise<ByHand> {
       }
     },
     async extend(leases) {
-      const fields = [[...leases], holders(leases), held(leases), durations(leases), nothing(leases), silently(leases)]
-      await send('extend', fields)
+      await send('extend', [[...leases], holders(leases), held(leases), durations(leases)])
     },
     async release(leases) {
       const claimed = leases.map((lease) => nonceOf.get(lease) ?? '')
