@@ -81,7 +81,7 @@ export class Simulation {
   readonly #ends: Request[] = []
   readonly #claims: Claiming[] = []
   /** Ends of terms that were acknowledged, by lease. */
-  readonly #released = new Map<string, { readonly life: number; readonly fromMs: number }[]>()
+  readonly #released = new Map<string, { readonly life: number; readonly holder: string; readonly fromMs: number }[]>()
   readonly #unpins = new Map<string, PinCall[]>()
   readonly #pins = new Map<string, PinCall[]>()
   readonly #updates = new Map<string, { readonly fromMs: number; toMs: number; isDone: boolean }>()
@@ -274,8 +274,8 @@ export class Simulation {
   }
 
   /** A caller was told that its release is done. */
-  released(life: Life, lease: string, fromMs: number): void {
-    push(this.#released, lease, { life: life.id, fromMs })
+  released(life: Life, lease: string, holder: string, fromMs: number): void {
+    push(this.#released, lease, { life: life.id, holder, fromMs })
   }
 
   /** Whether this process has asked for the end of the term that stands, so that it need not count it as held. */
@@ -469,7 +469,7 @@ export class Simulation {
     }
   }
 
-  /** A claim that was given up must open no term after an end that was acknowledged later. */
+  /** A claim that was given up must open no term after a release of the same holder here that was acknowledged later. */
   #mustBeWanted(term: StoredTerm, sent: Sent): void {
     if (sent.isRefused === true && !this.settings.strict) return // a copy of what was refused: see docs/reliability.md
     const { lease, holder, fencingToken } = term
@@ -480,7 +480,8 @@ export class Simulation {
     for (const release of this.#released.get(lease) ?? []) {
       if (release.fromMs <= sent.atMs) continue
       const isGivenUp =
-        release.life === sent.life || (this.settings.strict && callers.every(({ toMs }) => toMs < release.fromMs))
+        (release.life === sent.life && release.holder === holder) ||
+        (this.settings.strict && callers.every(({ toMs }) => toMs < release.fromMs))
       if (isGivenUp) return this.problem('4 ghost', `${what}, after the release of ${Math.round(release.fromMs)}`)
     }
     if (

@@ -281,7 +281,7 @@ export function release(
   sim.call(life, `hold.release() of ${lease}, ${holder}, ${fencingToken}`, () => hold.release().finally(over), {
     codes: ['LEASE_NOT_HELD'],
     done: (_, fromMs) => {
-      if (wasHeld) sim.released(life, lease, fromMs)
+      if (wasHeld) sim.released(life, lease, holder, fromMs)
       // The last one releases, and one that is granted at this moment may be it.
       if (
         !sim.settings.strict ||
@@ -315,7 +315,7 @@ function releaseByName(step: Step): void {
     codes: ['LEASE_NOT_HELD'],
     signal,
     done: (_, fromMs) => {
-      sim.released(life, name, fromMs)
+      sim.released(life, name, holder, fromMs)
       if (sim.settings.same) return // it ended the term of this process; a later one of the same name may stand
       sim.mustHaveBeen(name, fromMs, `${holder} released ${name}`, (term) => term?.holder !== holder)
     },
