@@ -41,6 +41,7 @@ import {
   type UnpinOp,
   type Verdict,
 } from '../substrate.ts'
+import { Recent } from './recent.ts'
 
 export interface MemoryStoreOptions {
   /** Its monotonic reading is the store's time. @default the machine's clocks */
@@ -147,11 +148,12 @@ export class MemoryNamespace {
   readonly #sequence: Sequence
   readonly #terms = new CompactingMap<Term>()
   readonly #pins = new Map<string, Map<string, Pin>>()
-  /** In the order of time, as are the two below. */
-  readonly #ended = new Map<string, Ended>()
-  readonly #unpinned = new Map<string, number>()
-  /** When each claim of any of several leases was granted, by its nonce: a copy of it must not open a term on another one. */
-  readonly #grantedAny = new Map<string, number>()
+  /** Terms, by the lease. */
+  readonly #ended: Recent<Ended>
+  /** When a pin was withdrawn, by the lease. */
+  readonly #unpinned: Recent<number>
+  /** Claims of any of several leases that were granted, by their nonce: a copy of one must not open a term on another lease. */
+  readonly #grantedAny: Recent<true>
   /** Of each client that once did not know an outcome, the highest epoch seen. */
   readonly #epochs = new Map<string, number>()
   readonly #watchers = new Set<Watcher>()
@@ -162,6 +164,10 @@ export class MemoryNamespace {
   constructor(now: (() => number) | undefined, sequence: Sequence) {
     this.#now = now
     this.#sequence = sequence
+    const limit = now === undefined ? { most: ENDED_WITHOUT_CLOCK } : { forMs: LONGEST_DEADLINE_MS }
+    this.#ended = new Recent(limit)
+    this.#unpinned = new Recent(limit)
+    this.#grantedAny = new Recent(limit)
   }
 
   get size(): number {
@@ -169,7 +175,7 @@ export class MemoryNamespace {
   }
 
   get remembered(): number {
-    return this.#ended.size + this.#unpinned.size
+    return this.#ended.size + this.#unpinned.size + this.#grantedAny.size
   }
 
   /** Whether the store decides by its clock what has lapsed. */
@@ -239,20 +245,14 @@ export class MemoryNamespace {
     }
     const lease = own ?? free
     if (lease === undefined) return { outcome: 'refused', lease, holdings }
-    if (own === undefined && this.#grantedAny.has(op.nonce)) {
+    if (own === undefined && this.#grantedAny.get(op.nonce) === true) {
       return { outcome: 'late', lease: undefined, holdings: new Map() }
     }
     const { outcome, holding } = this.apply({ kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) }, stamp)
     if (outcome === 'late') return { outcome, lease: undefined, holdings: new Map() }
     if (holding !== undefined) holdings.set(lease, holding)
     if (outcome !== 'granted') return { outcome: 'refused', lease, holdings }
-    this.#grantedAny.set(op.nonce, nowMs)
-    for (const [nonce, atMs] of this.#grantedAny) {
-      const old =
-        this.#now === undefined ? this.#grantedAny.size > ENDED_WITHOUT_CLOCK : nowMs - atMs > LONGEST_DEADLINE_MS
-      if (!old) break
-      this.#grantedAny.delete(nonce)
-    }
+    this.#grantedAny.add(op.nonce, true, nowMs)
     return { outcome, lease, holdings }
   }
 
@@ -408,23 +408,10 @@ export class MemoryNamespace {
     if (term === undefined) return granted(undefined)
     this.#terms.delete(lease)
     if (this.#now === undefined || nowMs - term.openedMs < LONGEST_DEADLINE_MS) {
-      this.#ended.delete(lease)
-      this.#ended.set(lease, term)
-      this.#forget(nowMs)
+      this.#ended.add(lease, term, nowMs)
     }
     this.#tell({ kind: 'vacated', lease })
     return granted(undefined)
-  }
-
-  /** Forgets the first of those that are of no use any more: more go than come. */
-  #forget(nowMs: number): void {
-    let left = 2
-    for (const [lease, { openedMs }] of this.#ended) {
-      const old =
-        this.#now === undefined ? this.#ended.size > ENDED_WITHOUT_CLOCK : nowMs - openedMs > LONGEST_DEADLINE_MS
-      if (!old || left-- === 0) return
-      this.#ended.delete(lease)
-    }
   }
 
   #pin({ lease, entity, generation }: PinOp, stamp: Stamp, nowMs: number): Verdict {
@@ -442,14 +429,7 @@ export class MemoryNamespace {
   }
 
   #unpin({ lease, entity, generation }: UnpinOp, nowMs: number): Verdict {
-    if (this.#now !== undefined) {
-      this.#unpinned.delete(lease)
-      this.#unpinned.set(lease, nowMs)
-      for (const [other, atMs] of this.#unpinned) {
-        if (nowMs - atMs <= LONGEST_DEADLINE_MS) break
-        this.#unpinned.delete(other)
-      }
-    }
+    if (this.#now !== undefined) this.#unpinned.add(lease, nowMs, nowMs)
     const pins = this.#pins.get(lease)
     if (pins?.get(entity)?.generation === generation) {
       pins.delete(entity)
