@@ -245,7 +245,9 @@ function denied(
   { currentHolder, lease: named }: { readonly currentHolder?: string; readonly lease?: string | undefined },
   fromMs: number,
 ): void {
-  if (life.holds.some((one) => one.holder === holder && leases.includes(one.lease))) return // it believes that it has one
+  // It believes that it has one, or did when it was asked.
+  if (life.holds.some((one) => one.holder === holder && leases.includes(one.lease))) return
+  if (leases.some((lease) => sim.isEnding(life, lease, holder, fromMs))) return
   if (leases.some((lease) => sim.history.wasTrue(lease, fromMs, sim.nowMs, (term) => term?.holder === holder))) return
   const lease = named ?? leases[0]
   if (currentHolder !== undefined && lease !== undefined) {
