@@ -399,6 +399,7 @@ describe('MemorySubstrate: what comes late does nothing', () => {
     await bench.granted(extend('a'))
     expect(await bench.read()).to.include({ nonce: 'a-3' })
     await bench.granted(release('a', { fencingToken, nonce: 'a-3' }))
+    expect((await bench.do(claim('a'))).outcome).to.equal('late') // by the nonce that opened the term
   })
 
   it('an unpin removes the pin of its generation only, and no pin comes that was sent before the latest unpin', async () => {

@@ -189,7 +189,7 @@ end
 export const oneByOne: string = `
 -- The operation at hand, and the lease it is about: one set of locals for all, as closures cost more.
 local op, key, nth, x, y, z, newValue, from, into, announces, place
-local name, stored, pinned, token, expiry, stamp, nonce, opened, holder, value
+local name, stored, pinned, token, expiry, stamp, nonce, opened, opener, holder, value
 local at, inQueue = #out + 1, {}
 local queues, unpins, generations = root .. 'w:', root .. 'u:', root .. 'g'
 
@@ -204,8 +204,9 @@ local function look(at)
   if not stored then return nil end
   token, expiry, stamp, holder, value = parse(stored)
   if not token then return 'ERR what is stored under the key of the lease is not a lease' end
-  nonce, opened = string.match(stamp, '^([^ ]*) ?(%d*)')
+  nonce, opened, opener = string.match(stamp, '^([^ ]*) ?(%d*) ?%d* ?(.*)$')
   if opened == '' then opened = token end
+  if opener == '' then opener = nonce end
   if now > expiry and not pinned then token = nil end -- its pins were lost
 end
 
@@ -228,7 +229,7 @@ end
 local function vacate()
   if stored then
     local young = tonumber(opened) > us - ${LONGEST_DEADLINE_MS}000
-    local problem = young and remember(openings .. name, opened, nonce) or failed(redis.pcall('DEL', key))
+    local problem = young and remember(openings .. name, opened, opener) or failed(redis.pcall('DEL', key))
     if problem then return problem end
   end
   if redis.pcall('SREM', index, name) == 1 or stored then vacated[#vacated + 1] = name end
@@ -271,7 +272,7 @@ local function claim()
     if problem then return problem end
     return state(${GRANTED})
   end
-  local latest = stored and opened .. ' ' .. nonce or redis.pcall('GET', openings .. name)
+  local latest = stored and opened .. ' ' .. opener or redis.pcall('GET', openings .. name)
   if failed(latest) then return latest.err end
   if isStale(latest, y) then return fail(${LATE}) end
   if full then return full end
@@ -294,15 +295,18 @@ local function extend()
   if not token or holder ~= x or token ~= y then return state(0) end
   if into and nonce ~= from and nonce ~= into then return state(0) end
   local news, wanted = newValue ~= '' and newValue ~= value, now + tonumber(z)
-  local set = tonumber(string.match(stamp, ' %d+ (%d+)$') or 0)
+  local set = tonumber(string.match(stamp, '^[^ ]* %d+ (%d+)') or 0)
   if news and isSince(set) then return fail(${LATE}) end
   if newValue ~= '' or into or wanted > expiry then
     expiry = math.max(expiry, wanted)
-    stamp = (into or nonce) .. string.sub(stamp, #nonce + 1)
     if newValue ~= '' then
       -- When the request was sent: its copy must not make the next one late.
       set = math.max(set, sent ~= 0 and math.min(sent, us) or us)
-      value, stamp = newValue, (into or nonce) .. ' ' .. opened .. ' ' .. fmt(set)
+      value = newValue
+    end
+    if newValue ~= '' or into then
+      nonce = into or nonce
+      stamp = nonce .. ' ' .. opened .. ' ' .. fmt(set) .. (nonce ~= opener and ' ' .. opener or '')
     end
     local problem = write()
     if problem then return problem end

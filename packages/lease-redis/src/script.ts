@@ -9,8 +9,9 @@
  * stands for the whole millisecond of its expiry and is gone with the next.
  *
  * The stamp is the nonce of the claim or of the last adoption, where need be followed by a blank and the microsecond at
- * which the term was opened, and by another blank and the microsecond at which its value was last sent. Without the first the
- * fencing token is the time of the opening: it is, unless the counter of the tokens is ahead of the clock.
+ * which the term was opened, by another blank and the microsecond at which its value was last sent or 0, and, where an adoption
+ * has replaced the nonce of the claim that opened the term, by that nonce. Without the first the fencing token is the time of the
+ * opening: it is, unless the counter of the tokens is ahead of the clock.
  */
 import { createHash } from 'node:crypto'
 

@@ -230,6 +230,22 @@ export const late: Chapter = {
     )
 
     clause(
+      'a copy of a claim opens no term after the release of the one that another process has adopted',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const { client, faults } = await scene.openFaulty()
+        const packets = faults.repeat(1)
+        await client.claimLease(lease, { holder: ALICE, duration: longMs })
+        const hold = await scene.manage(b).hold(lease, ALICE, { duration: longMs, renewEvery: false })
+        await scene.settle(hold.release(), 'the release of the adopter')
+        await arrive(scene, packets)
+        await vacant(scene, lease)
+      },
+      'repeats',
+      'faults',
+    )
+
+    clause(
       'a copy of a claim opens no term after the terms of others',
       async (scene) => {
         const { b, lease, unitMs, longMs } = scene

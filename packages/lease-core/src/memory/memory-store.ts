@@ -105,6 +105,8 @@ const NO_STAMP: Stamp = { client: '', epoch: 0, sentMs: undefined, notAfterMs: u
 interface Term {
   holder: string
   nonce: string
+  /** The nonce of the claim that opened it, where an adoption has replaced it. */
+  opener?: string
   fencingToken: bigint
   openedMs: number
   /** When the value was set. */
@@ -130,7 +132,7 @@ interface Sequence {
 }
 
 /** A term that is over, as long as a late copy of its claim might come. */
-type Ended = Pick<Term, 'nonce' | 'openedMs'>
+type Ended = Pick<Term, 'nonce' | 'opener' | 'openedMs'>
 
 /** How long the queue of those who wait is remembered after the last of them has joined: tickets of those who left delay the rest. */
 const QUEUE_MS = 600_000
@@ -313,7 +315,7 @@ export class MemoryNamespace {
   #isStale(lease: string, nonce: string, stamp: Stamp, nowMs: number): boolean {
     const { sentMs } = stamp
     const latest = this.#terms.get(lease) ?? this.#ended.get(lease)
-    if (latest?.nonce === nonce) return true
+    if (latest !== undefined && (latest.nonce === nonce || latest.opener === nonce)) return true
     if (this.#now === undefined) return this.#isOfEarlierEpoch(stamp)
     return latest !== undefined && sentMs !== undefined && isSince(sentMs, latest.openedMs, nowMs)
   }
@@ -331,6 +333,7 @@ export class MemoryNamespace {
     }
     if (adoption !== undefined) {
       if (term.nonce !== adoption.from && term.nonce !== adoption.nonce) return this.#refuse(lease, term, nowMs)
+      if (term.nonce !== adoption.nonce) term.opener ??= term.nonce
       term.nonce = adoption.nonce
     }
     return this.#prolong(lease, term, op, nowMs)
