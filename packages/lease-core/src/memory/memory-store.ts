@@ -305,8 +305,11 @@ export class MemoryNamespace {
   }
 
   /** The request must not be executed any more. */
-  #isTooLate({ client, epoch, notAfterMs }: Stamp, nowMs: number): boolean {
-    if (this.#now !== undefined) return notAfterMs !== undefined && nowMs > notAfterMs
+  #isTooLate({ client, epoch, sentMs, notAfterMs }: Stamp, nowMs: number): boolean {
+    if (this.#now !== undefined) {
+      if (notAfterMs !== undefined && nowMs > notAfterMs) return true
+      return sentMs !== undefined && nowMs - sentMs > LONGEST_DEADLINE_MS // what happened since may be forgotten
+    }
     if (epoch > (this.#epochs.get(client) ?? 0)) this.#epochs.set(client, epoch)
     return false
   }
