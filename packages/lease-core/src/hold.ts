@@ -15,7 +15,8 @@ import { DateTime, Duration } from 'luxon'
 import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs } from './backoff.ts'
 import type { ClockReading, RecentReading } from './elapsed-time.ts'
-import type { ErrLost, LossReason } from './errors.ts'
+import { notValid, type ErrLost, type LossReason } from './errors.ts'
+import { brokenOptions } from './options.ts'
 import type { Renewable, Renewals } from './renewals.ts'
 import { EARLY_MS, type Term, type TermEnd, type TermHold } from './term.ts'
 import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
@@ -69,6 +70,8 @@ export interface Hold extends AsyncDisposable {
    */
   release(options?: ReleaseOptions): Promise<void>
 }
+
+const RELEASE_OPTIONS: readonly (keyof ReleaseOptions)[] = ['all']
 
 export interface ReleaseOptions {
   /** Ends the term also where other Holds share it: to them it is `revoked`. @default false: the last one ends it */
@@ -217,7 +220,9 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.assertHeld()
   }
 
-  release(options?: ReleaseOptions): Promise<void> {
+  release(options: ReleaseOptions = {}): Promise<void> {
+    const problems = brokenOptions(options, RELEASE_OPTIONS)
+    if (problems.length > 0) return Promise.reject(notValid(problems))
     if (this.#over !== undefined) return this.#over.releasing ?? Promise.resolve()
     const over = this.#end(undefined)
     return (over.releasing = this.host.release(this, options))

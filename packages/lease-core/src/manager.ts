@@ -26,7 +26,7 @@
 import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import { backoffMs } from './backoff.ts'
-import { Calls } from './calls.ts'
+import { Calls, type CallEnd } from './calls.ts'
 import { Claims, exhausted, hasLapsed, MAX_ATTEMPTS, type ClaimRequest } from './claims.ts'
 import type { Client, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
@@ -39,7 +39,13 @@ import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
 import type { Turn } from './line.ts'
 import { Observation } from './observation.ts'
-import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
+import {
+  brokenOptions,
+  parseHoldOptions,
+  parseManagerConfig,
+  parseObserveOptions,
+  type ParsedHoldOptions,
+} from './options.ts'
 import { Renewals } from './renewals.ts'
 import { Resyncs } from './resyncs.ts'
 import type {
@@ -71,6 +77,10 @@ export interface ManagerConfig {
   /** At least this often everything awaited or held is read again. @default 1 minute */
   readonly maxSleep?: DurationLike | undefined
 }
+
+const OPERATION_OPTIONS: readonly (keyof OperationOptions)[] = ['signal']
+const CLAIM_OPTIONS: readonly (keyof ClaimOptions)[] = ['signal', 'value', 'announce']
+const REVOKE_OPTIONS: readonly (keyof RevokeOptions)[] = ['signal', 'fencingToken']
 
 export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, AsyncDisposable {
   /** What happened, for logs and metrics. */
@@ -118,8 +128,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<Token> {
-    const { signal, value, announce } = options
-    return this.#calls.start(signal, () => {
+    return this.#start(options, CLAIM_OPTIONS, ({ signal, value, announce }) => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
       const request = { holder, durationMs, value, announce, signal }
       return this.#claims.one(lease, request, (term) => this.#tokenOf(term))
@@ -136,8 +145,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   waitUntilExpired(lease: string, options: WaitOptions = {}): Promise<void> {
     let leave = (): void => {}
-    return this.#calls.start(
-      options.signal,
+    return this.#start(
+      options,
+      OPERATION_OPTIONS,
       () => {
         checkNames({ lease })
         this.#subscribe()
@@ -149,30 +159,30 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     )
   }
 
-  release(lease: string, holder: string, { signal }: OperationOptions = {}): Promise<void> {
-    return this.#calls.start(signal, () => {
+  release(lease: string, holder: string, options: OperationOptions = {}): Promise<void> {
+    return this.#start(options, OPERATION_OPTIONS, ({ signal }) => {
       checkNames({ lease, holder })
       return this.#inTurn(lease, signal, () => this.#release(lease, holder, signal))
     })
   }
 
-  revoke(lease: string, { signal, fencingToken }: RevokeOptions = {}): Promise<void> {
-    return this.#calls.start(signal, () => {
+  revoke(lease: string, options: RevokeOptions = {}): Promise<void> {
+    return this.#start(options, REVOKE_OPTIONS, ({ signal, fencingToken }) => {
       checkNames({ lease })
       checkFencingToken(fencingToken)
       return this.#inTurn(lease, signal, () => this.#revoke(lease, fencingToken, signal))
     })
   }
 
-  pin(lease: string, entity: string, { signal }: OperationOptions = {}): Promise<void> {
-    return this.#calls.start(signal, () => {
+  pin(lease: string, entity: string, options: OperationOptions = {}): Promise<void> {
+    return this.#start(options, OPERATION_OPTIONS, ({ signal }) => {
       checkNames({ lease, entity })
       return this.#inTurn(lease, signal, () => this.#client.pinLease(lease, entity, { signal }))
     })
   }
 
-  unpin(lease: string, entity: string, { signal }: OperationOptions = {}): Promise<void> {
-    return this.#calls.start(signal, () => {
+  unpin(lease: string, entity: string, options: OperationOptions = {}): Promise<void> {
+    return this.#start(options, OPERATION_OPTIONS, ({ signal }) => {
       checkNames({ lease, entity })
       return this.#inTurn(lease, signal, () => this.#client.unpinLease(lease, entity, { signal }))
     })
@@ -182,8 +192,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return this.#calls.start(undefined, () => this.#client.pinned())
   }
 
-  find(lease: string, { signal }: OperationOptions = {}): Promise<Info | undefined> {
-    return this.#calls.start(signal, async () => {
+  find(lease: string, options: OperationOptions = {}): Promise<Info | undefined> {
+    return this.#start(options, OPERATION_OPTIONS, async () => {
       checkNames({ lease })
       await this.#read(lease)
       const info = this.#client.leases().get(lease)
@@ -291,6 +301,18 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop()
+  }
+
+  /** A call, unless its options are none of its own. */
+  #start<O extends OperationOptions, T>(
+    options: O,
+    known: readonly string[],
+    body: (options: O) => Promise<T>,
+    end?: CallEnd<T>,
+  ): Promise<T> {
+    const problems = brokenOptions(options, known)
+    if (problems.length > 0) return this.#calls.start(undefined, () => Promise.reject(notValid(problems)))
+    return this.#calls.start(options.signal, () => body(options), end)
   }
 
   /** Runs the body when it is its turn on the lease. */

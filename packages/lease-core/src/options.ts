@@ -185,3 +185,17 @@ function at(input: unknown, path: readonly PropertyKey[]): unknown {
   for (const key of path) value = (value as Record<PropertyKey, unknown> | undefined)?.[key]
   return value
 }
+
+const SOUND: readonly Problem[] = []
+
+/** What is wrong with the options of an operation, apart from their values: for calls that are too frequent for a schema. */
+export function brokenOptions(options: unknown, known: readonly string[]): readonly Problem[] {
+  if (typeof options !== 'object' || options === null) {
+    return [{ argument: 'options', rule: 'must be an object', value: options }]
+  }
+  let problems = SOUND
+  for (const [argument, value] of Object.entries(options)) {
+    if (!known.includes(argument)) problems = [...problems, { argument, rule: 'is not an option', value }]
+  }
+  return problems
+}
