@@ -7,7 +7,8 @@
  * Promises.
  * - A claim that resolves holds for at least `duration` from the start of the call. A denial is the substrate's own
  *   answer, never a stale snapshot. What is neither is `ErrUnknown`.
- * - What relies on a lease relies on one term of it (`term.ts`). A term that was released, revoked or lost never counts again.
+ * - What relies on a lease relies on one term of it (`term.ts`). A term that was released or revoked never counts again; a Hold that was
+ *   lost never comes back.
  * - A check inside the trust window of a grant made here costs no I/O; any other costs exactly one read.
  * - A Hold's signal aborts no later than its trust window ends.
  * - What opens or ends a term of a lease runs one after another; operations on different leases neither wait for nor fail with
