@@ -124,7 +124,8 @@ for (const target of redisTargets('server')) {
       const endings: Record<string, (fencingToken: bigint, nonce: string) => Promise<unknown>> = {
         'is revoked by its token': (fencingToken) => settle(substrate, release(name, 'a', { fencingToken })),
         'is released by one that adopted it': async (fencingToken, from) => {
-          const adopt = (nonce: string): Op => extend(name, 'a', LASTING_MS, { fencingToken, adoption: { from, nonce } })
+          const adopt = (nonce: string): Op =>
+            extend(name, 'a', LASTING_MS, { fencingToken, adoption: { from, nonce } })
           await settle(substrate, adopt('adopter'))
           await settle(substrate, extend(name, 'a', 2 * LASTING_MS, { fencingToken, value: 'v' }))
           await settle(substrate, release(name, 'a', { fencingToken, nonce: 'adopter' }))

@@ -236,7 +236,7 @@ export const late: Chapter = {
         const { client, faults } = await scene.openFaulty()
         const packets = faults.repeat(1)
         await client.claimLease(lease, { holder: ALICE, duration: longMs })
-        const hold = await scene.manage(b).hold(lease, ALICE, { duration: longMs, renewEvery: false })
+        const hold = await scene.settle(scene.manage(b).hold(lease, ALICE, { duration: longMs, renewEvery: false }))
         await scene.settle(hold.release(), 'the release of the adopter')
         await arrive(scene, packets)
         await vacant(scene, lease)
