@@ -4,7 +4,7 @@
  * An adapter sees only core and its driver (`docs/decisions/0012`), so what they have in common is here.
  */
 import { ErrNotValid, notValid, type Problem } from './errors.ts'
-import { parseSubstrateClientOptions } from './options.ts'
+import { brokenOptions, parseSubstrateClientOptions } from './options.ts'
 import type { Substrate } from './substrate.ts'
 
 /** The options of `SubstrateClient` that an adapter's client passes on, beside `clock`. */
@@ -26,12 +26,10 @@ export class OptionChecks {
 
   /** @throws ErrNotValid these are no options at all */
   constructor(options: unknown, own: readonly string[], { client }: { readonly client: boolean }) {
-    if (typeof options !== 'object' || options === null) {
-      throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
-    }
+    const problems = brokenOptions(options, [...own, 'namespace', ...(client ? ofClient : [])])
+    if (typeof options !== 'object' || options === null) throw notValid(problems)
     this.#options = options as Record<string, unknown>
-    const known = new Set<string>([...own, 'namespace', ...(client ? ofClient : [])])
-    for (const name of Object.keys(options)) this.must(name, known.has(name), 'is not an option')
+    this.add(problems)
     const namespace = brokenNamespaceRule(this.#options['namespace'])
     this.must('namespace', namespace === undefined, namespace ?? '')
     const { clock, events, requestTimeout } = this.#options

@@ -188,7 +188,7 @@ function at(input: unknown, path: readonly PropertyKey[]): unknown {
 
 const SOUND: readonly Problem[] = []
 
-/** What is wrong with the options of an operation, apart from their values: for calls that are too frequent for a schema. */
+/** What is wrong with these options, apart from their values: for adapters, and for calls that are too frequent for a schema. */
 export function brokenOptions(options: unknown, known: readonly string[]): readonly Problem[] {
   if (typeof options !== 'object' || options === null) {
     return [{ argument: 'options', rule: 'must be an object', value: options }]
