@@ -2,7 +2,7 @@
  * Claims of one manager: each opens a term, or goes on with the one that its holder has, whichever the latest state asks for.
  *
  * A claim has its turn on the lease, and one of any of several leases on all of them, in the order of their names. What the grant
- * leads to is done within the turn: nothing comes between the answer and whoever relies on it.
+ * leads to is done within the turn: nothing comes between the answer and the code that relies on it.
  */
 import { backoffMs } from './backoff.ts'
 import type { Client, ClientCallOptions, TermId } from './client.ts'
@@ -24,7 +24,7 @@ export interface ClaimRequest {
   readonly value: string | undefined
   readonly announce: boolean | undefined
   readonly signal: AbortSignal | undefined
-  /** Of one who waits in line. */
+  /** Its place in the queue, for a waiter. */
   readonly turn?: Turn | undefined
   /** Throws where this process must not ask for the lease: called when it is the claim's turn, before anything is sent. */
   readonly admit?: ((lease: string) => void) | undefined
@@ -162,7 +162,7 @@ export class Claims {
     throw exhausted('claim one of several, among them', leases[0] as string, { holder })
   }
 
-  /** Each holder begins at another place: those who come at once are not to meet at the first. */
+  /** Each holder begins at another lease, so that claims at the same time do not meet at the first. */
   async #claimFreeOne(leases: readonly string[], request: Request, options: ClientCallOptions): Promise<string> {
     const { client } = this.#host
     const from = placeOf(request.holder) % leases.length
