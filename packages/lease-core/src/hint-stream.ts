@@ -4,7 +4,7 @@
  *     connect ──resync──▶ listening ──ended, or no sign of life──▶ pause ──▶ connect …
  *
  * The pause doubles each time, up to five seconds, until a connection has lasted. A connection that is accepted and dropped,
- * again and again, costs no more than one that is refused: each `resync` makes all listeners read anew.
+ * again and again, costs no more than one that is refused: each `resync` makes all listeners read again.
  *
  * No store replays what it announced while nobody listened, so every new connection begins with `resync`. A silent
  * connection is asked for a sign of life, because what lies between (NAT, load balancer, a vanished host) forgets idle

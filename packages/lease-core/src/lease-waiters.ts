@@ -136,7 +136,7 @@ export class LeaseWaiters implements Deadline {
     this.#look(this)
   }
 
-  /** The next waiter starts anew, without a ticket. */
+  /** The next waiter starts without a ticket. */
   forgetTurn(): void {
     this.ticket = noTurn()
     this.forgetVacancy()

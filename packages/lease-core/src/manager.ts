@@ -367,7 +367,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return info !== undefined && info.holder === holder && info.fencingToken === term.fencingToken ? info : undefined
   }
 
-  /** Calls the trapdoor. A guard that finds the term gone says so to whoever relies on it here as well. */
+  /** Calls the trapdoor. Where a guard finds the term gone, the Holds of the lease read it again. */
   async #pass(lease: string, info: Info, trapdoorKey: unknown): Promise<void> {
     try {
       await info.trapdoor(trapdoorKey)
@@ -659,7 +659,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#holdsOf(term)[0]?.suspect()
   }
 
-  /** The lease may be free: whoever waits for it looks. */
+  /** The lease may be free: its waiters look. */
   #vacated(lease: string): void {
     if (!this.#stopping.signal.aborted) this.#waitQueue.released(lease)
   }

@@ -1,5 +1,5 @@
 /**
- * How often everything is read anew because hints may have been lost. A `resync` is worth one round of reads, whoever makes it: a
+ * How often everything is read again because hints may have been lost. A `resync` is worth one round of reads, whoever makes it: a
  * connection that flaps, or messages on the store's channel that are not ours. So a few are served at once, and then one every
  * two seconds. None is lost: after the last one everything is read once more.
  */

@@ -148,7 +148,7 @@ export class Settlement {
         const lost = verdict.cause instanceof LostCall ? verdict.cause : undefined
         if (lost?.sent !== false) doubt = this.doubtOf(doubt, lost)
         const cause = lost === undefined ? verdict.cause : lost.cause
-        // A lease that has lapsed meanwhile needs no release.
+        // A lease that has lapsed since needs no release.
         const isOver = op.kind === 'release' && trips.leftMs(op) <= 0
         if (++failures >= MAX_ATTEMPTS || isOver) throw unsettledBy(unsettled(op, reasonOf(cause), cause))
         delayMs = failures === 1 ? 0 : backoffMs(failures - 1)

@@ -2,7 +2,7 @@
  * Reads of one name share round trips, and nobody is answered by a read that was sent before it asked:
  *
  *     asked ──▶ queued ──sent──▶ in flight ──▶ answered      who asks while it is queued shares it
- *                                    └─ next: queued when this one is answered; shared by all who ask meanwhile
+ *                                    └─ next: queued when this one is answered; shared by all who ask until then
  *
  * So there is at most one read of a name in flight, and a name whose reads hang takes one slot, however many ask.
  */

@@ -99,7 +99,7 @@ export class StoreLink {
     for (const call of [...this.#inFlight]) call.abort(reason)
   }
 
-  /** Those who come meanwhile share it. */
+  /** Calls that come before the answer share it. */
   #readClock(): Promise<void> {
     this.#knowing ??= this.#call((call) => this.#substrate.time?.(call) ?? Promise.resolve(0), this.#timeoutMs, {
       onAnswer: (storeMs, sentMs) => this.#storeClock.learn(storeMs, sentMs),

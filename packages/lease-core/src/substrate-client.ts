@@ -145,7 +145,7 @@ export class SubstrateClient implements Client {
     return this.#start(options, body, { heedsSignal: true })
   }
 
-  /** Its answers are merged as those of a read are, whatever else happens to these leases meanwhile. */
+  /** Its answers are merged as those of a read are: other requests for these leases may run at the same time. */
   #claimAny(
     send: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>,
     leases: readonly string[],

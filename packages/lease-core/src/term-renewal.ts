@@ -26,7 +26,7 @@ export interface RenewalHost {
 }
 
 export class TermRenewal implements Renewal {
-  /** For whoever waits for it: the monotonic instant at which it is given up. */
+  /** The monotonic instant at which it is given up, for its waiters. */
   giveUpAtMs = 0
   readonly durationMs: number
   readonly #host: RenewalHost

@@ -91,7 +91,7 @@ export class TimerQueue {
 
   #fire(): void {
     this.#timer = undefined
-    this.#timerAtMs = Number.NEGATIVE_INFINITY // whatever is added meanwhile is armed below
+    this.#timerAtMs = Number.NEGATIVE_INFINITY // what is added during the loop is armed below
     try {
       let now = this.#time.read()
       // Bounded by those that wait now: deadlines that add themselves again and again cannot keep the event loop.

@@ -180,7 +180,7 @@ export class WaitQueue {
     this.hinted({ kind: 'changed', lease })
   }
 
-  /** This process got the lease for this holder: whoever waits for it as the same holder is decided now. */
+  /** This process got the lease for this holder: waiters of the same holder are decided now. */
   acquired(lease: string, holder: string): void {
     for (const queue of this.#queuesOf(lease)) {
       if (queue.waiters.some(({ request }) => request.holder === holder)) this.#lookNow(queue, queue.claim)

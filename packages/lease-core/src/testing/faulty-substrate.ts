@@ -19,7 +19,7 @@
  * its operations fits, as a network would: what travels together is lost together. Of several such faults that fit,
  * the one injected first is taken; delays add up, and go with any.
  *
- * Nobody can call a packet back. What core has given up meanwhile is executed all the same, except by `hang` and what is never
+ * Nobody can call a packet back. What core has given up since is executed all the same, except by `hang` and what is never
  * executed.
  */
 import { setMaxListeners } from 'node:events'
@@ -61,7 +61,7 @@ export interface FaultySubstrateOptions {
   readonly watch?: boolean | undefined
   /** Whether it claims one of several leases in one step, if the substrate does. @default true */
   readonly claimAny?: boolean | undefined
-  /** How long each way takes, and a hint; a function is asked anew each time, so that packets overtake each other. @default no time */
+  /** How long each way takes, and a hint; a function is asked each time, so that packets overtake each other. @default no time */
   readonly latency?: DurationLike | (() => number) | undefined
   /** The machine that asks: while its process is stalled, suspended or killed (`SimulatedTime`), nothing is handed to it. */
   readonly receiver?: TestClock | undefined
