@@ -10,3 +10,13 @@ const FACTOR = 1.6
 export function backoffMs(retry: number, capMs: number = Number.POSITIVE_INFINITY): number {
   return Math.random() * Math.min(capMs, FIRST_MS * FACTOR ** (retry - 1))
 }
+
+/** The same before an attempt after so many failures: the first is repeated at once. */
+export function pauseAfterMs(failures: number): number {
+  return failures === 1 ? 0 : backoffMs(failures - 1)
+}
+
+/** Before the next attempt of an operation that met another request at the same row, which holds it for one statement. */
+export function contentionPauseMs(tries: number): number {
+  return 1 + Math.random() * Math.min(50, 4 * tries)
+}

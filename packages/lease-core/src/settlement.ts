@@ -10,7 +10,7 @@
  * once, for an attempt that was executed, and once more when no attempt can be executed any more. A term that was adopted
  * meanwhile has another nonce and stands.
  */
-import { backoffMs } from './backoff.ts'
+import { backoffMs, contentionPauseMs, pauseAfterMs } from './backoff.ts'
 import { sleep, type Clock } from './clock.ts'
 import type { Coalescer } from './coalescer.ts'
 import { ErrInvalid, ErrUnknown } from './errors.ts'
@@ -133,9 +133,8 @@ export class Settlement {
 
       let delayMs: number
       if (verdict.outcome === 'contended') {
-        // Another request holds the row for the length of one statement: ask again soon, by jitter apart.
         if (clock.monotonic() - startedMs > timeoutMs) throw unsettledBy(unsettled(op, CONTENDED))
-        delayMs = 1 + Math.random() * Math.min(50, 4 * tries)
+        delayMs = contentionPauseMs(tries)
       } else if (verdict.outcome === 'late') {
         if (++lates >= MAX_ATTEMPTS) throw unsettledBy(unsettled(op, TOO_LATE))
         // An attempt in doubt may have been executed: the first answer to that is to look for its nonce once more.
@@ -151,7 +150,7 @@ export class Settlement {
         // A lease that has lapsed since needs no release.
         const isOver = op.kind === 'release' && trips.leftMs(op) <= 0
         if (++failures >= MAX_ATTEMPTS || isOver) throw unsettledBy(unsettled(op, reasonOf(cause), cause))
-        delayMs = failures === 1 ? 0 : backoffMs(failures - 1)
+        delayMs = pauseAfterMs(failures)
       }
       if (delayMs > 0) await sleep(clock, delayMs, link.closing).catch(() => {})
       if (link.closing.aborted) throw unsettledBy(link.closing.reason)

@@ -15,7 +15,7 @@
 import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import { checkSignal, onAbort } from './abort-signal.ts'
-import { backoffMs } from './backoff.ts'
+import { contentionPauseMs, pauseAfterMs } from './backoff.ts'
 import type { Client, ClientCallOptions, LeaseChange, Renewal, TermId } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
@@ -225,14 +225,14 @@ export class SubstrateClient implements Client {
           delayMs = 0
         } else {
           if (this.#clock.monotonic() - startedMs > this.#timeoutMs) throw unsettledAny(claim, CONTENDED)
-          delayMs = 1 + Math.random() * Math.min(50, 4 * tries)
+          delayMs = contentionPauseMs(tries)
         }
       } catch (error) {
         if (!(error instanceof LostCall)) throw error
         this.#link.closing.throwIfAborted()
         if (error.sent) claim.doubt = this.#settlement.doubtOf(claim.doubt, error)
         if (++failures >= MAX_ATTEMPTS) throw unsettledAny(claim, error.message, error.cause)
-        delayMs = failures === 1 ? 0 : backoffMs(failures - 1)
+        delayMs = pauseAfterMs(failures)
       } finally {
         this.#states.close(question)
       }
