@@ -251,13 +251,12 @@ export class LeaseState implements Info, Holding, TermAware {
     this.#context = context
   }
 
-  /** Follows a wall clock that was set forward since; less than a few milliseconds apart is the grain of the clocks. */
+  /** Follows a wall clock that was set since; less than a few milliseconds apart is the grain of the clocks. */
   get expiry(): DateTime {
     const now = this.#context.time.read()
-    const setForwardMs = now.wallMs - this.seen.wallMs - (now.monotonicMs - this.seen.monotonicMs)
-    return DateTime.fromMillis(
-      Math.ceil(this.seen.wallMs + lapseWindowMs(this.remainingMs) + (setForwardMs > GRAIN_MS ? setForwardMs : 0)),
-    )
+    const asSeenMs = this.seen.wallMs + lapseWindowMs(this.remainingMs)
+    const asOfNowMs = now.wallMs + this.lapsesInMs(now)
+    return DateTime.fromMillis(Math.ceil(Math.abs(asOfNowMs - asSeenMs) > GRAIN_MS ? asOfNowMs : asSeenMs))
   }
 
   get since(): DateTime | undefined {

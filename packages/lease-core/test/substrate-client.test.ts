@@ -143,6 +143,17 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(wire.counts.extend).to.equal(0)
   })
 
+  it('the expiry follows a wall clock that is set, forward or back', async () => {
+    const { clock, client } = new Bench({ serverClock: false })
+    await client.claimLease('db', { holder: 'a', duration: 10_000 })
+    const leftMs = () => (client.leases().get('db')?.expiry.toMillis() ?? 0) - clock.now()
+    const atFirstMs = leftMs()
+    for (const setMs of [-3_600_000, 7_200_000, -3_600_000]) {
+      await clock.jumpWall(setMs)
+      expect(leftMs(), `set by ${setMs} ms`).to.be.within(atFirstMs, atFirstMs + 20)
+    }
+  })
+
   it('decision 3: expireLease: vacant resolves, alive → ErrInvalid, at the expiry too', async () => {
     const { clock, client } = new Bench()
     await client.expireLease('db')
