@@ -141,8 +141,8 @@ export class RoundTrips {
 }
 
 /** Granted or refused: what became of it is known. */
-export function isSettled(
-  verdict: Verdict | undefined,
-): verdict is Verdict & { readonly outcome: 'granted' | 'refused' } {
+export function isSettled<V extends Pick<Verdict, 'outcome'>>(
+  verdict: V | undefined,
+): verdict is V & { readonly outcome: 'granted' | 'refused' } {
   return verdict?.outcome === 'granted' || verdict?.outcome === 'refused'
 }

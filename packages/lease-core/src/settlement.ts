@@ -67,11 +67,30 @@ export interface SettlementParts {
   readonly timeoutMs: number
 }
 
+/** What an attempt came to. */
+interface Outcome {
+  readonly outcome: Verdict['outcome']
+  readonly cause?: unknown
+}
+
+/** A request over its attempts. */
+export interface Sending<V extends Outcome> {
+  /** Of the attempts so far; kept also when it is given up. */
+  doubt: InDoubt | undefined
+  /** Sends it once; undefined: the signal had aborted. */
+  attempt(): Promise<V | undefined>
+  /** Makes it a request of its own: what was sent so far is given up. */
+  afresh(): void
+  /** Whether a further attempt is useless. */
+  isOver?(): boolean
+  unsettled(reason: string, cause?: unknown): ErrUnknown
+}
+
 /** Between two attempts to withdraw a claim. */
 const LONGEST_PAUSE_MS = 5_000
 
-export const CONTENDED = 'another request was always at it'
-export const TOO_LATE = 'it always reached the store too late'
+const CONTENDED = 'another request was always at it'
+const TOO_LATE = 'it always reached the store too late'
 
 export class Settlement {
   readonly #parts: SettlementParts
@@ -118,56 +137,75 @@ export class Settlement {
     first: Verdict | undefined,
     through: Coalescer<Op, Verdict> = this.#parts.trips.operations,
   ): Promise<Settled> {
-    const { clock, link, trips, timeoutMs } = this.#parts
-    const startedMs = clock.monotonic()
     let sent = op
-    let doubt: InDoubt | undefined
-    const unsettledBy = (error: unknown): Unsettled => new Unsettled(error, sent, doubt)
-    let failures = 0
-    let lates = 0
-    for (let tries = 1; ; tries++) {
-      const verdict = tries === 1 ? first : await through.submit(sent, signal)
-      if (verdict === undefined) throw unsettledBy(signal?.reason)
-      if (isSettled(verdict)) return { verdict, sent, doubt }
-      if (link.closing.aborted) throw unsettledBy(link.closing.reason)
-
-      let delayMs: number
-      if (verdict.outcome === 'contended') {
-        if (clock.monotonic() - startedMs > timeoutMs) throw unsettledBy(unsettled(op, CONTENDED))
-        delayMs = contentionPauseMs(tries)
-      } else if (verdict.outcome === 'late') {
-        if (++lates >= MAX_ATTEMPTS) throw unsettledBy(unsettled(op, TOO_LATE))
-        // An attempt in doubt may have been executed: the first answer to that is to look for its nonce once more.
-        if (doubt === undefined || lates > 1) {
-          if (sent.kind === 'claim') this.cleanUp(sent, doubt)
-          sent = this.#afresh(sent)
-        }
-        delayMs = 0
-      } else {
-        const lost = verdict.cause instanceof LostCall ? verdict.cause : undefined
-        if (lost?.sent !== false) doubt = this.doubtOf(doubt, lost)
-        const cause = lost === undefined ? verdict.cause : lost.cause
-        // A lease that has lapsed since needs no release.
-        const isOver = op.kind === 'release' && trips.leftMs(op) <= 0
-        if (++failures >= MAX_ATTEMPTS || isOver) throw unsettledBy(unsettled(op, reasonOf(cause), cause))
-        delayMs = pauseAfterMs(failures)
-      }
-      if (delayMs > 0) await sleep(clock, delayMs, link.closing).catch(() => {})
-      if (link.closing.aborted) throw unsettledBy(link.closing.reason)
+    const sending: Sending<Verdict> = {
+      doubt: undefined,
+      attempt: () => through.submit(sent, signal),
+      afresh: () => {
+        if (sent.kind === 'claim') {
+          this.cleanUp(sent, sending.doubt)
+          sent = { ...sent, nonce: this.newNonce() } satisfies ClaimOp
+          sending.doubt = undefined
+        } else if (sent.kind === 'pin') sent = { ...sent, generation: this.newNonce() } satisfies PinOp
+      },
+      // A lease that has lapsed since needs no release.
+      isOver: () => op.kind === 'release' && this.#parts.trips.leftMs(op) <= 0,
+      unsettled: (reason, cause) => unsettled(op, reason, cause),
+    }
+    try {
+      const verdict = await this.settle(sending, signal, { verdict: first })
+      return { verdict, sent, doubt: sending.doubt }
+    } catch (error) {
+      throw new Unsettled(error, sent, sending.doubt)
     }
   }
 
-  /** The same once more, as a request of its own. */
-  #afresh(op: Op): Op {
-    if (op.kind === 'claim') return { ...op, nonce: this.newNonce() } satisfies ClaimOp
-    if (op.kind === 'pin') return { ...op, generation: this.newNonce() } satisfies PinOp
-    return op
+  /**
+   * Sends until it is granted or refused, or no more can be learned about it.
+   *
+   * @param first what the first attempt came to, if there was one
+   * @throws the signal's reason, `ErrUnknown`
+   */
+  async settle<V extends Outcome>(
+    sending: Sending<V>,
+    signal: AbortSignal | undefined,
+    first?: { readonly verdict: V | undefined },
+  ): Promise<V & { readonly outcome: 'granted' | 'refused' }> {
+    const { clock, link, timeoutMs } = this.#parts
+    const startedMs = clock.monotonic()
+    let failures = 0
+    let lates = 0
+    for (let tries = 1; ; tries++) {
+      const verdict = tries === 1 && first !== undefined ? first.verdict : await sending.attempt()
+      if (verdict === undefined) throw signal?.reason
+      if (isSettled(verdict)) return verdict
+      link.closing.throwIfAborted()
+
+      let delayMs: number
+      if (verdict.outcome === 'contended') {
+        if (clock.monotonic() - startedMs > timeoutMs) throw sending.unsettled(CONTENDED)
+        delayMs = contentionPauseMs(tries)
+      } else if (verdict.outcome === 'late') {
+        if (++lates >= MAX_ATTEMPTS) throw sending.unsettled(TOO_LATE)
+        // An attempt in doubt may have been executed: the first answer to that is to look for its nonce once more.
+        if (sending.doubt === undefined || lates > 1) sending.afresh()
+        delayMs = 0
+      } else {
+        const lost = verdict.cause instanceof LostCall ? verdict.cause : undefined
+        if (lost?.sent !== false) sending.doubt = this.#doubtOf(sending.doubt, lost)
+        const cause = lost === undefined ? verdict.cause : lost.cause
+        if (++failures >= MAX_ATTEMPTS || sending.isOver?.()) throw sending.unsettled(reasonOf(cause), cause)
+        delayMs = pauseAfterMs(failures)
+      }
+      if (delayMs > 0) await sleep(clock, delayMs, link.closing).catch(() => {})
+      link.closing.throwIfAborted()
+    }
   }
 
   // ── doubt ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The doubt of an operation, with that of one more attempt. */
-  doubtOf(before: InDoubt | undefined, lost: InDoubt | undefined): InDoubt {
+  #doubtOf(before: InDoubt | undefined, lost: InDoubt | undefined): InDoubt {
     this.#parts.link.beginEpoch()
     const ends = [before?.notAfterMs, lost?.notAfterMs].filter((endMs) => endMs !== undefined)
     return { notAfterMs: ends.length === 0 ? undefined : Math.max(...ends) }

@@ -8,18 +8,18 @@
  * - *Turns* (`keyed-mutex.ts`): operations on one lease are sent one after another; renewals, which neither open nor end a term,
  *   do not wait for them.
  * - *Outcomes* (`settlement.ts`): granted resolves; refused is `ErrInvalid`, with the state that forbids it in `leases()`; what is
- *   neither is tried again, then `ErrUnknown`.
+ *   neither is tried again, then `ErrUnknown`. A claim of any of several leases (`claim-any.ts`) goes the same way.
  * - *Round trips* (`round-trips.ts`, `coalescer.ts`), their deadlines and epochs (`store-link.ts`).
  * - *The snapshot* (`lease-states.ts`): what the answers taught, by lease, in the order of the store.
  */
 import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import { checkSignal, onAbort } from './abort-signal.ts'
-import { contentionPauseMs, pauseAfterMs } from './backoff.ts'
+import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
 import type { Client, ClientCallOptions, LeaseChange, Renewal, TermId } from './client.ts'
-import { sleep, systemClock, type Clock } from './clock.ts'
+import { systemClock, type Clock } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
-import { ErrInvalid, ErrUnknown, notValid } from './errors.ts'
+import { ErrUnknown, notValid } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
@@ -28,20 +28,9 @@ import { learnTurn } from './line.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
-import { CONTENDED, invalid, isDone, Settlement, TOO_LATE, type Unsettled } from './settlement.ts'
-import { LostCall, StoreLink, type InDoubt } from './store-link.ts'
-import {
-  refused,
-  type AnyVerdict,
-  type Call,
-  type ClaimAnyOp,
-  type ClaimOp,
-  type ExtendOp,
-  type Op,
-  type Pins,
-  type Substrate,
-  type Verdict,
-} from './substrate.ts'
+import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
+import { StoreLink, type InDoubt } from './store-link.ts'
+import { refused, type ClaimOp, type ExtendOp, type Op, type Pins, type Substrate, type Verdict } from './substrate.ts'
 
 export interface SubstrateClientOptions {
   readonly substrate: Substrate
@@ -63,7 +52,6 @@ export class SubstrateClient implements Client {
   readonly #substrate: Substrate
   readonly #clock: Clock
   readonly #time: ElapsedTime
-  readonly #timeoutMs: number
   readonly #link: StoreLink
   readonly #mutex = new KeyedMutex()
   readonly #states: LeaseStates
@@ -80,7 +68,6 @@ export class SubstrateClient implements Client {
     this.#substrate = substrate
     this.#clock = clock ?? systemClock
     this.#time = elapsedTimeOf(this.#clock)
-    this.#timeoutMs = requestTimeoutMs
     const own = { substrate, clock: this.#clock, time: this.#time, timeoutMs: requestTimeoutMs }
     this.#link = new StoreLink(own)
     this.#states = new LeaseStates(own)
@@ -89,8 +76,11 @@ export class SubstrateClient implements Client {
     this.#settlement = new Settlement({ ...parts, trips: this.#trips, mutex: this.#mutex })
     this.events = events ?? new LeaseEvents()
     setMaxListeners(0, this.#link.closing) // every operation that pauses listens to it
-    const claimAny = substrate.claimAny?.bind(substrate)
-    this.claimAnyLease = claimAny && ((leases, request, options) => this.#claimAny(claimAny, leases, request, options))
+    const send = substrate.claimAny?.bind(substrate)
+    if (send !== undefined) {
+      const anyParts = { ...parts, trips: this.#trips, settlement: this.#settlement, send }
+      this.claimAnyLease = (leases, request, options) => this.#claimAny(anyParts, leases, request, options)
+    }
   }
 
   // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,99 +135,25 @@ export class SubstrateClient implements Client {
     return this.#start(options, body, { heedsSignal: true })
   }
 
-  /** Its answers are merged as those of a read are: other requests for these leases may run at the same time. */
   #claimAny(
-    send: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>,
+    parts: ClaimAnyParts,
     leases: readonly string[],
     request: Request,
     options: ClientCallOptions | undefined,
   ): Promise<string> {
-    let claimed: ClaimAnyAttempt | undefined
+    let claim: ClaimAny | undefined
     const body = async (signal: AbortSignal | undefined): Promise<string> => {
       const problems = brokenLeases(leases)
       if (problems.length > 0) throw notValid(problems)
       const durationMs = checkRequest(leases[0] as string, request)
       const { holder, value, announce } = request
-      claimed = { leases, holder, durationMs, nonce: this.#settlement.newNonce(), value, announce, doubt: undefined }
-      try {
-        return await this.#settleAny(claimed, send, signal, options?.onGranted)
-      } catch (error) {
-        const { doubt, ...asked } = claimed
-        for (const lease of leases) this.#settlement.cleanUp({ ...asked, lease }, doubt)
-        throw error
-      }
+      claim = new ClaimAny(parts, { leases, holder, durationMs, value, announce }, signal)
+      const { lease, nonce, fencingToken } = await claim.run()
+      this.#assure(lease, nonce)
+      if (fencingToken !== undefined) options?.onGranted?.({ fencingToken, nonce })
+      return lease
     }
-    return this.#start(options, body, {
-      onOrphanedResult: (lease) => {
-        const { holder, nonce, durationMs } = claimed as ClaimAnyAttempt
-        void this.#settlement.withdrawInTurn({ lease, holder, nonce, durationMs })
-      },
-    })
-  }
-
-  /** Sends the claim until one is granted or all are refused, or no more can be learned about it. */
-  async #settleAny(
-    claim: ClaimAnyAttempt,
-    send: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>,
-    signal: AbortSignal | undefined,
-    onGranted: ClientCallOptions['onGranted'],
-  ): Promise<string> {
-    const { leases, holder, durationMs, value, announce } = claim
-    const startedMs = this.#clock.monotonic()
-    for (let tries = 1, failures = 0, lates = 0; ; tries++) {
-      throwIfAborted(signal)
-      this.#link.closing.throwIfAborted()
-      const now = this.#time.read()
-      const lapsed = new Map<string, string>()
-      for (const lease of leases) {
-        const version = this.#states.get(lease)?.lapsedVersion(now)
-        if (version !== undefined) lapsed.set(lease, version)
-      }
-      const question = this.#states.open()
-      let delayMs: number
-      try {
-        const op = { leases, holder, durationMs, value, announce, nonce: claim.nonce, lapsed }
-        const { outcome, lease, holdings } = await this.#link.call(
-          (call) => send(op, call),
-          this.#trips.timeoutMsOf(op),
-        )
-        if (outcome === 'granted' || outcome === 'refused') {
-          const answered = this.#time.read()
-          const unclear: string[] = []
-          for (const one of outcome === 'granted' ? holdings.keys() : leases) {
-            const granted = outcome === 'granted' && one === lease
-            if (!this.#states.learn(one, holdings.get(one), { question, now: answered, granted })) unclear.push(one)
-          }
-          if (outcome === 'granted' && lease !== undefined) {
-            const { nonce } = claim
-            this.#assure(lease, nonce)
-            const fencingToken = holdings.get(lease)?.fencingToken
-            if (fencingToken !== undefined) onGranted?.({ fencingToken, nonce })
-            return lease
-          }
-          if (unclear.length > 0) await this.#trips.readAll(unclear)
-          const reason = lease === undefined ? 'all are held' : `"${holder}" has "${lease}" already`
-          throw new ErrInvalid(`cannot claim any of ${leases.length} leases: ${reason}`, { lease, holder, reason })
-        }
-        if (outcome === 'late') {
-          if (++lates >= MAX_ATTEMPTS) throw unsettledAny(claim, TOO_LATE)
-          claim.nonce = this.#settlement.newNonce()
-          delayMs = 0
-        } else {
-          if (this.#clock.monotonic() - startedMs > this.#timeoutMs) throw unsettledAny(claim, CONTENDED)
-          delayMs = contentionPauseMs(tries)
-        }
-      } catch (error) {
-        if (!(error instanceof LostCall)) throw error
-        this.#link.closing.throwIfAborted()
-        if (error.sent) claim.doubt = this.#settlement.doubtOf(claim.doubt, error)
-        if (++failures >= MAX_ATTEMPTS) throw unsettledAny(claim, error.message, error.cause)
-        delayMs = pauseAfterMs(failures)
-      } finally {
-        this.#states.close(question)
-      }
-      if (delayMs > 0) await sleep(this.#clock, delayMs, this.#link.closing)
-    }
+    return this.#start(options, body, { onOrphanedResult: (lease) => void claim?.withdraw(lease) })
   }
 
   // ── extend ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -557,19 +473,8 @@ export class SubstrateClient implements Client {
   }
 }
 
-/** A claim of any of several leases, over its attempts. */
-interface ClaimAnyAttempt extends Omit<ClaimAnyOp, 'lapsed' | 'nonce'> {
-  nonce: string
-  doubt: InDoubt | undefined
-}
-
 /** Matches no pin. */
 const NO_GENERATION = '-'
-
-function unsettledAny({ leases, holder }: ClaimAnyAttempt, reason: string, cause?: unknown): ErrUnknown {
-  const message = `could not claim any of ${leases.length} leases, it may have happened: ${reason}`
-  return new ErrUnknown(message, { holder, reason, cause })
-}
 
 /** What a call does when its signal aborts. */
 interface AbortBehavior<T> {
