@@ -5,7 +5,7 @@
  * Two kinds of looks: a *read* for those who watch, a *claim* for the first of those who want to hold the lease. For each
  * lease one look is in flight at a time, and each kind has the time at which it is due:
  *
- *     at once            somebody joins, the first waiter leaves, hints may have been lost (`lookAtAll`)
+ *     at once            somebody joins, the first waiter or one with a claim in flight leaves, hints may have been lost (`lookAtAll`)
  *     turn               after "vacated": at once for a read, when the waiter's ticket says so for a claim (`line.ts`)
  *     lapse (+ turn)     when what the last look found lapses
  *     retry              after a look that failed, with growing pauses
@@ -135,11 +135,12 @@ export class WaitQueue {
       }
       leave = (reason) => {
         timers.off(timer)
-        const wasFirst = queue.waiters[0] === waiter
+        // The claim that is due next may be the one that is given up here.
+        const wasNext = queue.waiters[0] === waiter || waiter.claiming
         // A waiter that was granted the lease has left already: an abort without a reason would make an error, with its stack.
         if (remove(queue.waiters, waiter)) giveUp.abort(reason)
         if (queue.waiters.length === 0) queue.forgetTurn()
-        else if (wasFirst) return this.#lookNow(queue, queue.claim)
+        else if (wasNext) return this.#lookNow(queue, queue.claim)
         this.#rest(queue)
       }
       // Halfway it is seen to that the store is asked, if it was not yet.

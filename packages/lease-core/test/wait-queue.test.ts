@@ -74,6 +74,25 @@ describe('WaitQueue', () => {
     expect([first.state, claims]).to.deep.equal(['rejected', ['a', 'b']])
     queue.close(new Error('over'))
   })
+
+  it('asks for the first waiter when a claim of another waiter is given up in flight', async () => {
+    let here: string | undefined = 'a'
+    const claims: string[] = []
+    const acquire: WaitQueueHost['acquire'] = ({ holder }, signal) => {
+      claims.push(holder)
+      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)))
+    }
+    const { clock, queue } = queueOf(() => expect.fail(), { holderHere: () => here, acquire })
+    void queue.contend(request('b'))
+    const own = queue.contend(request('a'))
+    own.outcome.catch(() => {})
+    await clock.settle()
+    here = undefined // and nobody reports it
+    own.leave(new Error('enough'))
+    await clock.advance(60_000)
+    expect(claims).to.deep.equal(['a', 'b'])
+    queue.close(new Error('over'))
+  })
 })
 
 describe('passOver', () => {
