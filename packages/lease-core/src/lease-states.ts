@@ -6,7 +6,8 @@
  *
  * - Fencing tokens rise: the state with the larger one is the newer. A term ends once: what shows it again is older.
  * - Within a term, the later end wins.
- * - What remains ("vacant", while another answer showed a term that this one may not have seen yet) is *unclear*: ask again.
+ * - What remains is *unclear*: ask again. "Vacant", while another answer showed a term that this one may not have seen yet; on a
+ *   store without a clock, pinned in one answer and not in the other.
  *
  * Memory: a state for each lease that is held, as far as it is known. That a lease was vacated is remembered only while a
  * request is in flight that was sent before.
@@ -108,7 +109,6 @@ export class LeaseStates {
 
   /**
    * Takes over what an answer says. Returns whether that is in order; false: unclear.
-   *
    */
   learn(lease: string, holding: Holding | undefined, { question, now, ended, granted = false }: Answer): boolean {
     const known = this.#states.get(lease)
@@ -124,7 +124,10 @@ export class LeaseStates {
     if (question.sentAt < changedAt) {
       if (known !== undefined) {
         if (holding.fencingToken < known.fencingToken) return true
-        if (holding.fencingToken === known.fencingToken && !this.#isLater(holding, known, now)) return true
+        if (holding.fencingToken === known.fencingToken && !this.#isLater(holding, known, now)) {
+          // Pins do not change the version.
+          return holding.version === undefined || holding.version !== known.version || holding.pinned === known.pinned
+        }
       } else if (vacated?.fencingToken === undefined) {
         if (!granted) return false
       } else if (holding.fencingToken <= vacated.fencingToken) return true

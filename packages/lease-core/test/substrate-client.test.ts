@@ -227,6 +227,26 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(client.leases().get('db')?.holder).to.equal('a')
   })
 
+  it('a read that shows a pin, answered after the unpin before it, is asked again on a store without a clock', async () => {
+    const { clock, client, wire, store } = new Bench({ serverClock: false })
+    const other = new Bench({ store, clock })
+    await client.claimLease('db', { holder: 'a', duration: 1000 })
+    await client.pinLease('db', 'e')
+    await clock.advance(5_000)
+    const unpinned = wire.hang({ kind: 'unpin', at: 'reply' })
+    const unpin = track(client.unpinLease('db', 'e'))
+    await clock.settle()
+    await other.client.pinLease('db', 'e')
+    const answered = wire.hang({ kind: 'read', at: 'reply' })
+    const read = track(client.refresh(['db']))
+    await clock.settle()
+    unpinned.heal()
+    await clock.drive(unpin.promise)
+    answered.heal()
+    await clock.drive(read.promise)
+    expect(client.leases().get('db')?.pinned).to.equal(true)
+  })
+
   it('one watch for all subscribers, none when the last has gone; a listener that throws harms nobody', async () => {
     const { clock, client, wire } = new Bench()
     const heard: string[] = []
