@@ -457,7 +457,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (attempt > 2) await sleep(this.#clock, backoffMs(attempt - 2), this.#stopping.signal)
       await this.#read(lease)
       if (signal?.aborted === true) throw signal.reason
-      const info = this.#client.leases().get(lease)
+      const info: (Info & Partial<TermAware>) | undefined = this.#client.leases().get(lease)
       if (info === undefined || hasLapsed(info, this.#clock)) return
       if (fencingToken !== undefined && info.fencingToken !== fencingToken) return // that term is over
       const { holder } = info
@@ -465,7 +465,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (term?.fencingToken === info.fencingToken) this.#terms.end(term, { reason: 'revoked' })
       try {
         await this.#client.releaseLease(lease, holder, {
-          term: { fencingToken: info.fencingToken, nonce: undefined },
+          // By its nonce as well: one that is late must not end the term after an adoption that this process relies on.
+          term: { fencingToken: info.fencingToken, nonce: info.nonce },
           signal,
         })
       } catch (error) {

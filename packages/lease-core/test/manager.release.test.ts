@@ -181,6 +181,17 @@ describe('Manager.release and revoke', () => {
     client.verify()
   })
 
+  it('a revocation whose outcome is unknown, executed late, ends no Hold that this process has got since', async () => {
+    const bench = new Bench()
+    const { clock, manager, wire } = bench
+    await manager.claim('db', 'a', 60_000)
+    wire.executeLate(4_000, { kind: 'release' })
+    await rejection(clock.drive(manager.revoke('db')), ErrUnknown)
+    const hold = await clock.drive(manager.hold('db', 'a', { duration: 60_000 }))
+    await clock.advance(10_000)
+    expect([hold.held, bench.holder()]).to.deep.equal([true, 'a'])
+  })
+
   it('names are validated, and nothing is sent', async () => {
     const { manager, wire } = new Bench()
     await rejection(manager.release('db', ''), ErrNotValid)

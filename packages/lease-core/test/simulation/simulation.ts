@@ -31,6 +31,8 @@ interface Request {
   readonly lease: string
   readonly fencingToken?: bigint | undefined
   readonly holder?: string | undefined
+  /** It ends also what was granted since, of the same term. */
+  readonly isRevocation?: boolean | undefined
   readonly fromMs: number
   toMs: number
 }
@@ -87,6 +89,8 @@ export class Simulation {
   readonly #updates = new Map<string, { readonly fromMs: number; toMs: number; isDone: boolean }>()
   readonly #pinnedAtMs = new Map<string, number>()
   readonly #guarded = new Map<string, bigint>()
+  /** When the latest term of a lease was opened. */
+  readonly #openedMs = new Map<string, number>()
   #lives = 0
 
   constructor(settings: Settings, { log = false }: { readonly log?: boolean } = {}) {
@@ -464,6 +468,7 @@ export class Simulation {
 
   #opened(term: StoredTerm, sent: Sent | undefined): void {
     if (sent !== undefined) this.#mustBeWanted(term, sent)
+    this.#openedMs.set(term.lease, term.openedMs)
     for (const life of this.lives) {
       if (!this.runs(life)) continue
       for (const here of life.holds) {
@@ -476,6 +481,8 @@ export class Simulation {
   #mustBeWanted(term: StoredTerm, sent: Sent): void {
     if (sent.isRefused === true && !this.settings.strict) return // a copy of what was refused: see docs/reliability.md
     const { lease, holder, fencingToken } = term
+    // Sent since the latest term was opened, it is withdrawn at its deadline at the latest: see docs/reliability.md.
+    if (!this.settings.clockless && !this.settings.strict && sent.atMs > (this.#openedMs.get(lease) ?? -1)) return
     const callers = this.#claims.filter((one) => {
       return one.life === sent.life && one.holder === holder && one.leases.includes(lease) && one.fromMs <= sent.atMs
     })
@@ -506,7 +513,7 @@ export class Simulation {
     })
     const isAsked = asked.length > 0
     if (!isAsked && term.acknowledged.length > 0) this.problem('4 late', `${what}, which nobody had asked for`)
-    const isRevocation = op.fencingToken !== undefined && op.nonce === undefined
+    const isRevocation = asked.some((one) => one.isRevocation)
     if (isRevocation) return isAsked
     for (const { life, fromMs } of term.acknowledged) {
       // Within a process one comes after the other; between two, what goes on at once may come in any order.

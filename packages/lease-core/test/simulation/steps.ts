@@ -333,7 +333,7 @@ function revoke(step: Step): void {
   const manager = random.pick(life.managers)
   const fencingToken = random.chance(0.4) ? sim.history.latest(lease).term?.fencingToken : undefined
   const signal = steps.signal(step, 0.3)
-  const over = sim.mayEnd({ life: life.id, lease, fencingToken })
+  const over = sim.mayEnd({ life: life.id, lease, fencingToken, isRevocation: true })
   sim.call(
     life,
     `revoke(${lease}, ${fencingToken})`,
