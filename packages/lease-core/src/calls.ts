@@ -1,6 +1,6 @@
 /** The calls of one manager that are in flight: each ends once, by its outcome, by its signal, or because the manager stops. */
 import { checkSignal, onAbort } from './abort-signal.ts'
-import { ErrStopped } from './errors.ts'
+import { asLeaseError, ErrStopped } from './errors.ts'
 
 /** What else belongs to the end of a call. */
 export interface CallEnd<T> {
@@ -20,7 +20,10 @@ export class Calls {
     this.#stopping = stopping
   }
 
-  /** What every call shares: it never throws synchronously, and rejects when its signal aborts or the manager stops. */
+  /**
+   * What every call shares: it never throws synchronously, rejects with errors of this library, and with the signal's reason when
+   * the signal aborts or `ErrStopped` when the manager stops.
+   */
   start<T>(
     signal: AbortSignal | undefined,
     body: () => Promise<T>,
@@ -39,6 +42,10 @@ export class Calls {
         reject(error)
         atEnd?.(error)
       }
+      const failed = (error: unknown): void => {
+        const isReason = signal?.aborted === true && error === signal.reason
+        fail(isReason ? error : asLeaseError(error))
+      }
       const call: CallInFlight = { index: this.#calls.length, fail }
       this.#calls.push(call)
       try {
@@ -52,9 +59,9 @@ export class Calls {
             resolve(value)
             atEnd?.()
           }
-        }, fail)
+        }, failed)
       } catch (error) {
-        fail(error)
+        failed(error)
       }
     })
   }

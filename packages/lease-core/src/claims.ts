@@ -167,7 +167,11 @@ export class Claims {
     const { client } = this.#host
     const from = placeOf(request.holder) % leases.length
     const order = [...leases.slice(from), ...leases.slice(0, from)]
-    if (client.claimAnyLease !== undefined) return client.claimAnyLease(order, request, options)
+    if (client.claimAnyLease !== undefined) {
+      const lease = await client.claimAnyLease(order, request, options)
+      if (leases.includes(lease)) return lease
+      throw new TypeError(`claimAnyLease resolved to ${JSON.stringify(lease)}, which it was not asked for`)
+    }
     await client.refresh(leases)
     const free = order.find((lease) => this.#holderOf(lease) === undefined)
     if (free === undefined || leases.some((lease) => this.#holderOf(lease) === request.holder)) {

@@ -187,6 +187,13 @@ function show(value: unknown): string {
 
 Object.defineProperty(LeaseError.prototype, LEASE_ERROR, { value: true })
 
+/** What was thrown, if it is an error of this library; otherwise it came from the client, and nothing is known. */
+export function asLeaseError(error: unknown): LeaseError {
+  if (isLeaseError(error)) return error
+  const said = error instanceof Error ? error.message || error.name : String(error)
+  return new ErrUnknown(`it may have happened: the client failed: ${said}`, { reason: 'client failed', cause: error })
+}
+
 /** The classes that stand for a code. */
 const codes = new Map<unknown, LeaseErrorCode>([
   [ErrClaimDenied, 'LEASE_CLAIM_DENIED'],

@@ -333,29 +333,29 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   readonly #checker: TokenChecker = {
     check: async ({ lease, holder }, term, trapdoorKey) => {
-      const trusted = this.#trustedInfo(lease, holder, term)
-      if (trusted !== undefined && !this.#stopping.signal.aborted) {
-        if (trapdoorKey !== undefined) await this.#pass(lease, trusted, trapdoorKey)
-        return trusted
-      }
-      return this.#calls.start(undefined, async () => {
-        checkNames({ lease, holder })
-        if (isOver(term)) throw notHeld(lease, holder, 'its term is over')
-        const suspicions = this.#terms.get(lease)?.suspicions ?? 0
-        await this.#read(lease)
-        const info: (Info & Partial<TermAware>) | undefined = this.#client.leases().get(lease)
-        if (info === undefined || hasLapsed(info, this.#clock)) throw notHeld(lease, holder, 'it is vacant')
-        if (info.holder !== holder) throw notHeld(lease, holder, `it is held by "${info.holder}"`)
-        const latest = this.#terms.latest(lease)
-        const isOther = term !== undefined && term.fencingToken !== info.fencingToken
-        if (isOther || isOver(term) || (latest !== undefined && isOver(latest) && isOf(info, latest))) {
-          throw notHeld(lease, holder, 'its term is over')
-        }
-        if (latest?.fencingToken === info.fencingToken) latest.confirm(suspicions)
-        if (trapdoorKey !== undefined) await this.#pass(lease, info, trapdoorKey)
-        return info
-      })
+      const trusted = this.#stopping.signal.aborted ? undefined : this.#trustedInfo(lease, holder, term)
+      const info = trusted ?? (await this.#calls.start(undefined, () => this.#ask(lease, holder, term)))
+      if (trapdoorKey !== undefined) await this.#pass(lease, info, trapdoorKey)
+      return info
     },
+  }
+
+  /** @param named the term that must stand; undefined: any of this holder */
+  async #ask(lease: string, holder: string, named: Term | undefined): Promise<Info> {
+    checkNames({ lease, holder })
+    if (isOver(named)) throw notHeld(lease, holder, 'its term is over')
+    const suspicions = this.#terms.get(lease)?.suspicions ?? 0
+    await this.#read(lease)
+    const info: (Info & Partial<TermAware>) | undefined = this.#client.leases().get(lease)
+    if (info === undefined || hasLapsed(info, this.#clock)) throw notHeld(lease, holder, 'it is vacant')
+    if (info.holder !== holder) throw notHeld(lease, holder, `it is held by "${info.holder}"`)
+    const latest = this.#terms.latest(lease)
+    const isOther = named !== undefined && named.fencingToken !== info.fencingToken
+    if (isOther || isOver(named) || (latest !== undefined && isOver(latest) && isOf(info, latest))) {
+      throw notHeld(lease, holder, 'its term is over')
+    }
+    if (latest?.fencingToken === info.fencingToken) latest.confirm(suspicions)
+    return info
   }
 
   /** What is known of a lease that this process may rely on, granted here; undefined: ask. */

@@ -143,7 +143,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     const manager = new Manager({ client, clock: new TestClock() })
     const [x, y] = [track(manager.token('x', 'a').check()), track(manager.token('y', 'a').check())]
     await Promise.allSettled([x.promise, y.promise])
-    expect(x.error).to.be.instanceOf(TypeError)
+    expect(x.error).to.be.instanceOf(ErrUnknown)
     expect(y.error).to.be.instanceOf(ErrNotHeld)
   })
 })

@@ -305,7 +305,10 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
       { call: 'claimLease', args: ['db'], throws: bug },
       { call: 'claimLease', args: ['db'] },
     ])
-    expect(await rejection(manager.claim('db', 'a', 30_000), TypeError)).to.equal(bug)
+    expect(await rejection(manager.claim('db', 'a', 30_000), ErrUnknown)).to.include({
+      reason: 'client failed',
+      cause: bug,
+    })
     await manager.claim('db', 'a', 30_000)
     client.verify()
   })
@@ -317,8 +320,8 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
       if (lease === 'db') throw new RangeError('synchronously')
       return sound(lease, ...rest)
     }
-    await rejection(manager.claim('db', 'a', 30_000), RangeError)
-    await rejection(manager.claim('db', 'a', 30_000), RangeError)
+    await rejection(manager.claim('db', 'a', 30_000), ErrUnknown)
+    await rejection(manager.claim('db', 'a', 30_000), ErrUnknown)
     await manager.claim('ok', 'a', 30_000)
   })
 

@@ -1,9 +1,11 @@
 import { expect } from 'chai'
 import type { Client } from '#src/client.ts'
+import { ErrUnknown } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
-import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
+import { memoryClient, MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
 import { TestClock } from '#src/testing/index.ts'
+import { rejection } from './manager.bench.ts'
 
 describe('Manager over a client that throws instead of rejecting', () => {
   for (const method of ['extendLease', 'renewLease'] as const) {
@@ -38,4 +40,58 @@ describe('Manager over a client that throws instead of rejecting', () => {
       expect(clock.pending).to.equal(0)
     })
   }
+})
+
+describe('Manager over a client that fails in ways of its own', () => {
+  const failures: Record<string, () => unknown> = {
+    'throws at once': () => {
+      throw new TypeError('no such table')
+    },
+    'rejects with an error of its own': () => Promise.reject(new TypeError('no such table')),
+    'rejects with nothing': () => Promise.reject(undefined),
+  }
+  for (const [what, fails] of Object.entries(failures)) {
+    it(`${what}: every call rejects with ErrUnknown, whose cause is what was thrown`, async () => {
+      const client = new Proxy<Client>(memoryClient(), {
+        get: (target, name) =>
+          name === 'leases' || name === 'subscribe' ? Reflect.get(target, name, target).bind(target) : fails,
+      })
+      const manager = new Manager({ client })
+      const hold = { duration: 30_000 }
+      const calls = {
+        claim: manager.claim('db', 'a', 30_000),
+        hold: manager.hold('db', 'a', hold),
+        wait: manager.hold('db', 'a', { ...hold, wait: true }),
+        holdAny: manager.holdAny(['db', 'other'], 'a', hold),
+        release: manager.release('db', 'a'),
+        revoke: manager.revoke('db'),
+        pin: manager.pin('db', 'e'),
+        unpin: manager.unpin('db', 'e'),
+        pinned: manager.pinned(),
+        find: manager.find('db'),
+        leases: manager.leases(),
+        check: manager.token('db', 'a').check(),
+        waitUntilExpired: manager.waitUntilExpired('db'),
+      }
+      for (const [name, call] of Object.entries(calls)) {
+        const error = await rejection(call, ErrUnknown)
+        expect(error.reason, name).to.equal('client failed')
+        if (what !== 'rejects with nothing') expect(error.cause, name).to.be.instanceOf(TypeError)
+      }
+      await manager.stop()
+    })
+  }
+
+  it('a claim of any lease that is answered with a lease that was not asked for is unknown', async () => {
+    const client = new Proxy<Client>(memoryClient(), {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name, target)
+        if (name === 'claimAnyLease') return () => Promise.resolve('elsewhere')
+        return typeof value === 'function' ? value.bind(target) : value
+      },
+    })
+    const manager = new Manager({ client })
+    await rejection(manager.holdAny(['one', 'two'], 'a', { duration: 30_000 }), ErrUnknown)
+    await manager.stop()
+  })
 })

@@ -224,7 +224,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
   it('decision 8: an unexpected error rejects those who wait, and the manager lives on', async () => {
     const client = new ScriptedClient([{ call: 'refresh', throws: new TypeError('a bug') }, { call: 'refresh' }])
     const manager = new Manager({ client, clock: new TestClock() })
-    await rejection(manager.waitUntilExpired('db'), TypeError)
+    await rejection(manager.waitUntilExpired('db'), ErrUnknown)
     await manager.waitUntilExpired('db')
     client.verify()
   })
@@ -530,7 +530,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     const manager = new Manager({ client, clock })
     const [a, b] = ['a', 'b'].map((holder) => track(manager.hold('db', holder, { duration: 30_000, wait: true })))
     await clock.settle()
-    expect(a?.error).to.be.instanceOf(TypeError)
+    expect(a?.error).to.be.instanceOf(ErrUnknown)
     expect(b?.value?.holder).to.equal('b')
     await manager.stop()
   })
