@@ -1,12 +1,23 @@
 /**
- * One connection of the pool for the length of one call, and what its failures mean.
+ * One connection of the pool for the length of one call, in the state in which it must be, and what its failures mean.
+ *
+ * A pool hands out connections as others have left them: in an open transaction, with a role or a time-out that they have set. An
+ * answer counts only if this call alone has committed it. So a connection on which that is not certain is closed, which undoes
+ * what was done there, and the call goes on with another.
  */
 import type { Call } from 'lease-core'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 
+/** So many connections in a row that somebody has left in a transaction are closed, then the call gives up. */
+const MOST_LEFT_OPEN = 100
+
+/** The statement ran in a transaction that somebody else had begun: its answer does not count. */
+export class LeftOpen extends Error {}
+
 /**
- * Runs the body on a connection of the pool. A connection is closed instead of given back when the call is given up
- * (its answer would reach whoever comes next) or when it broke; the pool itself is never harmed.
+ * Runs the body on a connection of the pool, and once more on another where that was not fit for it: what is run must bear that.
+ * A connection is closed instead of given back when it is not fit, when it broke, or when the call is given up: its answer would
+ * reach whoever comes next. The pool itself is never harmed.
  *
  * @throws why the call was given up when it was before anything was sent; otherwise what the driver throws
  */
@@ -17,40 +28,84 @@ export async function onConnection<T>(
 ): Promise<T> {
   tolerateIdleErrors(pool)
   let givenUp: { readonly why: unknown } | undefined
-  const throwIfGivenUp = (): void => {
-    if (givenUp !== undefined) throw givenUp.why
-  }
-  let loan: PostgresPoolClient | undefined
-  const giveBack = (destroy: boolean): void => {
-    const client = loan
-    if (client === undefined) return
-    loan = undefined
-    client.release(destroy)
-    // One that is destroyed may break once more before it is gone.
-    if (!destroy) client.removeListener?.('error', ignore)
-  }
+  let loan: Loan | undefined
   const unheed = onAbort(call, (why) => {
     givenUp = { why }
-    giveBack(true)
+    loan?.giveBack(true)
   })
   try {
-    throwIfGivenUp()
-    const client = await pool.connect()
-    loan = client
-    // A connection on loan that breaks emits `error`; whatever it was doing rejects as well, which is enough.
-    client.on?.('error', ignore)
-    if (givenUp !== undefined) giveBack(false)
-    throwIfGivenUp()
-    const result = await body(client)
-    giveBack(false)
-    return result
-  } catch (error) {
-    giveBack(!isAnswer(error))
-    throw error
+    for (let leftOpen = 0, isSuspect = false; leftOpen < MOST_LEFT_OPEN;) {
+      throwIfGivenUp(givenUp)
+      loan = new Loan(await pool.connect())
+      const { client } = loan
+      if (givenUp !== undefined) loan.giveBack(false)
+      throwIfGivenUp(givenUp)
+      try {
+        if (!isInTransaction(client)) {
+          const result = await body(client)
+          // Given up meanwhile: closed already.
+          if (givenUp !== undefined || !isInTransaction(client)) return result
+        }
+        leftOpen++
+      } catch (error) {
+        const code = codeOf(error) ?? ''
+        const isLeftOpen = error instanceof LeftOpen || isInTransaction(client) || code === FAILED_TRANSACTION
+        const maySucceed = isLeftOpen || (!isSuspect && OF_SESSION.test(code))
+        loan.giveBack(maySucceed || OF_SESSION.test(code) || !isAnswer(error))
+        if (givenUp !== undefined || !maySucceed) throw error
+        if (isLeftOpen) leftOpen++
+        else isSuspect = true
+      } finally {
+        loan.giveBack(isInTransaction(client))
+      }
+    }
+    throw new Error(
+      `each of ${MOST_LEFT_OPEN} connections of the pool was in a transaction that somebody had left open: find who gives connections back without COMMIT or ROLLBACK`,
+    )
   } finally {
     unheed?.()
   }
 }
+
+/** A connection on loan. */
+class Loan {
+  readonly client: PostgresPoolClient
+  #isOver = false
+
+  constructor(client: PostgresPoolClient) {
+    this.client = client
+    // A connection on loan that breaks emits `error`; whatever it was doing rejects as well, which is enough.
+    client.on?.('error', ignore)
+  }
+
+  /** Only the first time counts. */
+  giveBack(destroy: boolean): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.client.release(destroy)
+    // One that is destroyed may break once more before it is gone.
+    if (!destroy) this.client.removeListener?.('error', ignore)
+  }
+}
+
+/** By what the server last said; false also where the driver does not tell. */
+function isInTransaction(client: PostgresPoolClient): boolean {
+  const status = client.getTransactionStatus?.()
+  return status === 'T' || status === 'E'
+}
+
+/** Whether the driver tells in which state the connection is. */
+export function tellsStatus(client: PostgresPoolClient): boolean {
+  return (client.getTransactionStatus?.() ?? null) !== null
+}
+
+function throwIfGivenUp(givenUp: { readonly why: unknown } | undefined): void {
+  if (givenUp !== undefined) throw givenUp.why
+}
+
+const FAILED_TRANSACTION = '25P02'
+/** What a setting that somebody has left on the connection may lead to: its role, its path, read-only, a time-out. */
+const OF_SESSION = /^(25...|42501|42883|42P01|3F000|57014|55P03)$/
 
 /** Returns how to stop listening, if there is anything to stop. */
 function onAbort(call: Call | undefined, listener: (why: unknown) => void): (() => void) | undefined {

@@ -16,6 +16,8 @@ export interface PostgresPoolClient {
   release(destroy?: boolean): void
   on?(event: 'error', listener: (error: Error) => void): unknown
   removeListener?(event: 'error', listener: (error: Error) => void): unknown
+  /** What the server last said: `I` outside of a transaction, `T` or `E` inside; null when the driver cannot tell. New in `pg`. */
+  getTransactionStatus?(): string | null
 }
 
 /** Where connections come from. `pg.Pool` fits. */

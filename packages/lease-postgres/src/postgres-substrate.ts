@@ -35,8 +35,8 @@ import {
   type Verdict,
 } from 'lease-core'
 import { arrayOf } from './array.ts'
-import { codeOf, explained, onConnection } from './connection.ts'
-import type { PostgresPool } from './driver.ts'
+import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connection.ts'
+import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import { functionsOf, type Functions } from './functions.ts'
 import { postgresTrapdoor } from './guard.ts'
 import { listenTo, type OpenListenClient } from './listener.ts'
@@ -147,7 +147,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async time(call: Call): Promise<number> {
-    const [row] = (await this.#query(this.#statements.time, [], call)) as TimeRow[]
+    const [row] = (await this.#query(this.#statements.time, [], call, asOfTime)) as TimeRow[]
     if (row?.standby !== false) throw isStandby()
     if ((row.layout ?? 1) > LAYOUT) {
       throw new Error(
@@ -252,7 +252,7 @@ export class PostgresSubstrate implements Substrate {
     const all = [this.#namespace, microsOf(call.sentMs), microsOf(call.notAfterMs), ...values]
     for (let attempt = 1; ; attempt++) {
       try {
-        const [row] = (await this.#query(this.#functions[name].call, all, call)) as { answer: string }[]
+        const [row] = (await this.#query(this.#functions[name].call, all, call, asOfAnswer)) as { answer: string }[]
         return answerIn<R>(row?.answer, call)
       } catch (error) {
         if (!isConflict(error) || attempt === MAX_ATTEMPTS) throw error
@@ -265,21 +265,40 @@ export class PostgresSubstrate implements Substrate {
   async #read<R>(text: string, leases: readonly string[] | undefined, call: Call): Promise<Answer<R>> {
     const namespace = this.#namespace
     const values = leases === undefined ? [namespace] : [namespace, arrayOf(leases)]
-    const [row] = (await this.#query(text, values, call)) as { answer: string | null }[]
+    const [row] = (await this.#query(text, values, call, asOfAnswer)) as { answer: string | null }[]
     // A standby may be behind: it would call a lease held that another holds by now.
     if (typeof row?.answer !== 'string') throw isStandby()
     return answerIn<R>(row.answer, call)
   }
 
-  async #query(text: string, values: unknown[], call: Call): Promise<unknown[]> {
+  /** @param asOf the microseconds of the server's clock in these rows, if there are any */
+  async #query(
+    text: string,
+    values: unknown[],
+    call: Call,
+    asOf: (rows: readonly unknown[]) => number = () => Number.NaN,
+  ): Promise<unknown[]> {
     try {
-      const { rows } = await onConnection(this.#pool, call, (client) => client.query(text, values))
-      return rows
+      return await onConnection(this.#pool, call, async (client) => {
+        const { rows } = await client.query(text, values)
+        if (!tellsStatus(client)) await this.#assertAlone(client, asOf(rows))
+        return rows
+      })
     } catch (error) {
       throw explained(error)
     }
   }
+
+  /** Where the driver does not tell: a transaction that began before this instant is one in which the statement before has run. */
+  async #assertAlone(client: PostgresPoolClient, asOfMicros: number): Promise<void> {
+    const { rows } = await client.query(this.#statements.began, [])
+    if (Number((rows[0] as { began: string }).began) <= asOfMicros) throw new LeftOpen('in the transaction of another')
+  }
 }
+
+const asOfTime = ([row]: readonly unknown[]): number => Number((row as TimeRow | undefined)?.at)
+const asOfAnswer = ([row]: readonly unknown[]): number =>
+  Number.parseInt((row as { answer?: string } | undefined)?.answer?.slice(1) ?? '', 10)
 
 const isStandby = (): Error =>
   new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')

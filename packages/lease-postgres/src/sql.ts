@@ -7,6 +7,8 @@ import { quoteLiteral, type Tables } from './schema.ts'
 /** What only reads. */
 export interface Statements {
   readonly time: string
+  /** The microseconds at which the transaction began in which this is asked. */
+  readonly began: string
   readonly readAll: string
   readonly pinnedAll: string
   readonly inspect: string
@@ -15,6 +17,7 @@ export interface Statements {
 export function statements(tables: Tables): Statements {
   return {
     time: timeSql(tables),
+    began: `SELECT (date_part('epoch', transaction_timestamp()) * 1000000)::bigint::text AS began`,
     readAll: readAllSql(tables),
     pinnedAll: pinnedAllSql(tables),
     inspect: inspectSql(tables),

@@ -1,0 +1,121 @@
+/** Connections of the pool in the state in which others have left them. */
+import { expect } from 'chai'
+import { refused, unknown, type Verdict } from 'lease-core'
+import { postgresTargets } from 'lease-servers'
+import type { PostgresPool, PostgresPoolClient } from 'lease-postgres'
+import { Pool, type PoolClient } from 'pg'
+import { claim, extend, newCall, noneUnheard, readOne, sleep, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
+
+noneUnheard()
+
+/** How somebody leaves a connection. */
+const LEFT: Readonly<Record<string, (client: PoolClient) => unknown>> = {
+  'in a transaction': async (client) => {
+    await client.query('BEGIN')
+    await client.query('SELECT 1')
+  },
+  'in a transaction with a snapshot of before': async (client) => {
+    await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ')
+    await client.query('SELECT count(*) FROM lease')
+  },
+  'in a transaction that has failed': async (client) => {
+    await client.query('BEGIN')
+    await client.query('SELECT 1/0').catch(() => {})
+  },
+  'in a transaction that is just beginning': (client) => void client.query('BEGIN').catch(() => {}),
+  'with read-only transactions': (client) => client.query('SET default_transaction_read_only = on'),
+  'with a role that may do nothing': async (client) => {
+    await client.query('DO $$ BEGIN CREATE ROLE lease_nobody; EXCEPTION WHEN OTHERS THEN NULL; END $$')
+    await client.query('SET ROLE lease_nobody')
+  },
+  'with another path': (client) => client.query('SET search_path = pg_temp'),
+  'with a time-out that nothing meets': (client) => client.query("SET statement_timeout = '1ms'"),
+}
+
+/** The same pool, whose driver does not tell in which state a connection is. */
+function silent(pool: Pool): PostgresPool {
+  return {
+    async connect() {
+      const client = await pool.connect()
+      return {
+        query: (text, values) => client.query(text, values),
+        release: (destroy) => client.release(destroy),
+        on: (event, listener) => client.on(event, listener),
+        removeListener: (event, listener) => client.removeListener(event, listener),
+      } satisfies PostgresPoolClient
+    },
+  }
+}
+
+for (const target of postgresTargets()) {
+  describe(`connections that others have left, on ${target.name}`, () => {
+    let setting: Setting
+    before(async () => {
+      setting = await openSetting(target)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+
+    for (const tells of [true, false]) {
+      for (const [how, leave] of Object.entries(LEFT)) {
+        const told = tells ? '' : ', with a driver that does not tell'
+        it(`${how}: what is answered was committed${told}`, async () => {
+          const namespace = unique('ns')
+          const pool = setting.newPool({ max: 2 })
+          const leaveAll = async (): Promise<void> => {
+            const clients = await Promise.all([pool.connect(), pool.connect()])
+            for (const client of clients) await leave(client)
+            for (const client of clients) client.release()
+          }
+          const substrate = setting.substrate({ pool: tells ? pool : silent(pool), namespace, listen: false })
+          const others = setting.substrate({ namespace })
+          /** As core does: what is not known is asked for again. What was undone is locked until the server hears of the end. */
+          const settled = async (attempt: () => Promise<readonly Verdict[]>): Promise<Verdict | undefined> => {
+            for (let unknowns = 0, contended = 0; ;) {
+              const [verdict] = await attempt()
+              if (verdict?.outcome === 'contended' && ++contended < 100) await sleep(20)
+              else if (verdict?.outcome !== 'unknown' || ++unknowns === 4) return verdict
+            }
+          }
+          await leaveAll()
+          const op = claim('l', 'a', 60_000)
+          const granted = await settled(() => substrate.apply([op], newCall()))
+          expect(granted?.outcome).to.equal('granted')
+          expect(await readOne(others, 'l')).to.deep.include({ holder: 'a', nonce: op.nonce })
+          const term = granted?.holding ?? expect.fail()
+
+          await leaveAll()
+          const extended = await settled(() =>
+            substrate.apply([extend('l', 'a', 600_000, { fencingToken: term.fencingToken })], newCall()),
+          )
+          expect(extended?.outcome).to.equal('granted')
+          expect((await readOne(others, 'l'))?.remainingMs).to.be.greaterThan(60_000)
+
+          await leaveAll()
+          await others.apply(
+            [{ kind: 'release', lease: 'l', holder: 'a', fencingToken: term.fencingToken, nonce: op.nonce }],
+            newCall(),
+          )
+          await settled(async () => {
+            const reading = await readOne(substrate, 'l').then(refused, unknown)
+            return [reading]
+          }).then((reading) => expect(reading).to.deep.include({ outcome: 'refused', holding: undefined }))
+        })
+      }
+    }
+
+    it('a pool whose connections are all made in a transaction is given up, and says why', async () => {
+      const pool = setting.newPool({ max: 1 })
+      const bad: PostgresPool = {
+        async connect() {
+          const client = await pool.connect()
+          await client.query('BEGIN')
+          return client
+        },
+      }
+      const [verdict] = await setting.substrate({ pool: bad, listen: false }).apply([claim('l', 'a', 1_000)], newCall())
+      expect(verdict?.outcome).to.equal('unknown')
+      expect((verdict?.cause as Error).message).to.match(/transaction that somebody had left open/)
+    })
+  })
+}
