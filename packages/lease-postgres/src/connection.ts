@@ -4,12 +4,20 @@
  * A pool hands out connections as others have left them: in an open transaction, with a role or a time-out that they have set. An
  * answer counts only if this call alone has committed it. So a connection on which that is not certain is closed, which undoes
  * what was done there, and the call goes on with another.
+ *
+ * After a failover, idle connections may be dead without a word, while new ones work at once. So when a call was given up, the
+ * connections that have not been heard of since it was sent are closed instead of used.
  */
-import type { Call } from 'lease-core'
+import { systemClock, type Call } from 'lease-core'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 
 /** So many connections in a row that somebody has left in a transaction are closed, then the call gives up. */
 const MOST_LEFT_OPEN = 100
+
+/** For so long a connection of which nothing is known is taken for one that was idle when a call was given up. */
+const SUSPICION_MS = 60_000
+/** So many connections that may be dead are closed for one call, where the pool does not say how many it has. */
+const MOST_SILENT = 10
 
 /** The statement ran in a transaction that somebody else had begun: its answer does not count. */
 export class LeftOpen extends Error {}
@@ -26,23 +34,31 @@ export async function onConnection<T>(
   call: Call | undefined,
   body: (client: PostgresPoolClient) => Promise<T>,
 ): Promise<T> {
-  tolerateIdleErrors(pool)
+  attend(pool)
+  let sentMs = Number.NaN
   let givenUp: { readonly why: unknown } | undefined
   let loan: Loan | undefined
   const unheed = onAbort(call, (why) => {
     givenUp = { why }
-    loan?.giveBack(true)
+    if (loan?.giveBack(true) === true) givenUpAt.set(pool, sentMs)
   })
   try {
+    let silentLeft = pool.options?.max ?? MOST_SILENT
     for (let leftOpen = 0, isSuspect = false; leftOpen < MOST_LEFT_OPEN;) {
       throwIfGivenUp(givenUp)
       loan = new Loan(await pool.connect())
       const { client } = loan
       if (givenUp !== undefined) loan.giveBack(false)
       throwIfGivenUp(givenUp)
+      if (maybeDead(pool, client) && silentLeft-- > 0) {
+        loan.giveBack(true)
+        continue
+      }
+      sentMs = systemClock.monotonic()
       try {
         if (!isInTransaction(client)) {
           const result = await body(client)
+          heardAt.set(client, systemClock.monotonic())
           // Given up meanwhile: closed already.
           if (givenUp !== undefined || !isInTransaction(client)) return result
         }
@@ -78,13 +94,14 @@ class Loan {
     client.on?.('error', ignore)
   }
 
-  /** Only the first time counts. */
-  giveBack(destroy: boolean): void {
-    if (this.#isOver) return
+  /** Only the first time counts. Returns whether this is it. */
+  giveBack(destroy: boolean): boolean {
+    if (this.#isOver) return false
     this.#isOver = true
     this.client.release(destroy)
     // One that is destroyed may break once more before it is gone.
     if (!destroy) this.client.removeListener?.('error', ignore)
+    return true
   }
 }
 
@@ -122,16 +139,31 @@ function onAbort(call: Call | undefined, listener: (why: unknown) => void): (() 
 }
 
 const ignore = (): void => {}
-const tolerant = new WeakSet<PostgresPool>()
+
+const attended = new WeakSet<PostgresPool>()
+/** When the latest call was sent that was given up without an answer. */
+const givenUpAt = new WeakMap<PostgresPool, number>()
+/** When a connection was made, or answered last. */
+const heardAt = new WeakMap<object, number>()
 
 /**
- * An idle connection that breaks makes `pg.Pool` emit `error`, which ends the process when nobody listens. The pool
- * has dropped the connection by then and nothing is lost, so somebody listens.
+ * Listens to the pool. An idle connection that breaks makes `pg.Pool` emit `error`, which ends the process when nobody listens; the
+ * pool has dropped the connection by then, and nothing is lost.
  */
-function tolerateIdleErrors(pool: PostgresPool): void {
-  if (tolerant.has(pool)) return
-  tolerant.add(pool)
+function attend(pool: PostgresPool): void {
+  if (attended.has(pool)) return
+  attended.add(pool)
   pool.on?.('error', ignore)
+  pool.on?.('connect', (client) => heardAt.set(client, systemClock.monotonic()))
+}
+
+/** Whether this connection was idle when a call was given up, and has not been heard of since. */
+function maybeDead(pool: PostgresPool, client: PostgresPoolClient): boolean {
+  const sinceMs = givenUpAt.get(pool)
+  if (sinceMs === undefined) return false
+  const heardMs = heardAt.get(client)
+  if (heardMs !== undefined) return heardMs < sinceMs
+  return pool.on !== undefined && systemClock.monotonic() - sinceMs < SUSPICION_MS
 }
 
 /** The SQLSTATE of an error, or the code of a system call, or undefined. */

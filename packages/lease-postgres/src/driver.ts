@@ -24,9 +24,11 @@ export interface PostgresPoolClient {
 export interface PostgresPool {
   connect(): Promise<PostgresPoolClient>
   on?(event: 'error', listener: (error: Error) => void): unknown
+  /** A connection was made. */
+  on?(event: 'connect', listener: (client: object) => void): unknown
   /** How `pg.Pool` makes its connections; used to make the one that listens. */
   readonly Client?: new (options: never) => PostgresListenClient
-  readonly options?: object
+  readonly options?: { readonly max?: number | undefined }
 }
 
 /** A connection of its own, for LISTEN. `pg.Client` fits. */

@@ -16,7 +16,7 @@ export interface ProxyCounters {
   readonly cuts: number
   readonly bytesToServer: number
   readonly bytesToClient: number
-  /** Either way, while paused. */
+  /** Either way, while paused or silent. */
   readonly bytesSwallowed: number
 }
 
@@ -39,6 +39,8 @@ export interface Proxy extends AsyncDisposable {
   hold(): void
   /** Ends `pause` and `hold`. A connection that lost bytes, or began while paused, is cut: nobody could make sense of it. */
   resume(): void
+  /** From now on bytes either way are swallowed on the connections of now, which stay; new ones are sound. */
+  silence(): void
   /** Cuts all connections; new ones are welcome. */
   cut(): void
   /** Cuts all connections and refuses new ones, as a server that is down. */
@@ -87,6 +89,7 @@ interface Link {
   /** Requests whose reply leads to a cut. */
   readonly doomed: Map<Request, Trap>
   lost: boolean
+  silent: boolean
 }
 
 class FaultyProxy implements Proxy {
@@ -138,6 +141,10 @@ class FaultyProxy implements Proxy {
       link.client.resume()
       link.server.resume()
     }
+  }
+
+  silence(): void {
+    for (const link of this.#links) link.silent = true
   }
 
   cut(): void {
@@ -195,7 +202,7 @@ class FaultyProxy implements Proxy {
     this.counters.connections++
     const server = connect({ host: this.#host, port: this.#targetPort, noDelay: true })
     client.setNoDelay(true)
-    const link: Link = { client, server, conversation: this.#protocol(), doomed: new Map(), lost: false }
+    const link: Link = { client, server, conversation: this.#protocol(), doomed: new Map(), lost: false, silent: false }
     this.#links.add(link)
     client.on('data', (bytes: Buffer) => this.#toServer(link, bytes))
     server.on('data', (bytes: Buffer) => this.#toClient(link, bytes))
@@ -215,7 +222,7 @@ class FaultyProxy implements Proxy {
   }
 
   #toServer(link: Link, bytes: Buffer): void {
-    if (this.#mode === 'paused') {
+    if (this.#mode === 'paused' || link.silent) {
       link.lost = true
       this.counters.bytesSwallowed += bytes.length
       return
@@ -236,7 +243,7 @@ class FaultyProxy implements Proxy {
   }
 
   #toClient(link: Link, bytes: Buffer): void {
-    if (this.#mode === 'paused') {
+    if (this.#mode === 'paused' || link.silent) {
       link.lost = true
       this.counters.bytesSwallowed += bytes.length
       return
