@@ -49,6 +49,9 @@ class Asked {
   }
 }
 
+/** Called within the turn. @param sent an instant before the request was sent */
+export type Granted<T> = (term: Term, sent: ClockReading) => T
+
 export interface ClaimsHost {
   readonly client: Client
   readonly clock: Clock
@@ -67,7 +70,7 @@ export class Claims {
   }
 
   /** Claims or extends, and calls back within the turn. */
-  async one<T>(lease: string, request: ClaimRequest, granted: (term: Term) => T): Promise<T> {
+  async one<T>(lease: string, request: ClaimRequest, granted: Granted<T>): Promise<T> {
     const { terms } = this.#host
     const turn = terms.enter(lease)
     if (turn !== undefined) await turn
@@ -82,7 +85,7 @@ export class Claims {
           this.#refused(lease, request, asked, error)
           continue
         }
-        return granted(this.#granted(lease, request, asked))
+        return granted(this.#granted(lease, request, asked), asked.sent)
       }
       throw exhausted('claim', lease, request)
     } finally {
@@ -91,7 +94,7 @@ export class Claims {
   }
 
   /** The same for any of these leases: extends the one that this holder has, or claims one that is free. */
-  async any<T>(leases: readonly string[], request: ClaimRequest, granted: (term: Term) => T): Promise<T> {
+  async any<T>(leases: readonly string[], request: ClaimRequest, granted: Granted<T>): Promise<T> {
     const { terms } = this.#host
     const entered: string[] = []
     try {
@@ -100,7 +103,7 @@ export class Claims {
         entered.push(lease)
         if (turn !== undefined) await turn
       }
-      return granted(await this.#claimAny(leases, request))
+      return await this.#claimAny(leases, request, granted)
     } finally {
       for (const lease of entered) terms.leave(lease)
     }
@@ -133,7 +136,7 @@ export class Claims {
     return own ? client.extendLease(lease, asked, options) : client.claimLease(lease, asked, options)
   }
 
-  async #claimAny(leases: readonly string[], request: ClaimRequest): Promise<Term> {
+  async #claimAny<T>(leases: readonly string[], request: ClaimRequest, granted: Granted<T>): Promise<T> {
     const { terms } = this.#host
     const { holder, durationMs, value, announce, signal } = request
     const asked = { holder, duration: durationMs, value, announce }
@@ -146,12 +149,12 @@ export class Claims {
         if (own !== undefined) {
           const extended = this.#begin(own, request)
           await this.#ask(own, request, extended)
-          return this.#granted(own, request, extended)
+          return granted(this.#granted(own, request, extended), extended.sent)
         }
         for (const lease of leases) request.admit?.(lease)
         const opened = new Asked(false, false, terms.now())
         const lease = await this.#claimFreeOne(leases, asked, { signal, onGranted: opened.onGranted })
-        return this.#granted(lease, request, opened)
+        return granted(this.#granted(lease, request, opened), opened.sent)
       } catch (error) {
         if (!(error instanceof ErrInvalid || (error instanceof ErrClaimDenied && error.currentHolder !== holder)))
           throw error

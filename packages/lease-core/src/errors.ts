@@ -190,8 +190,23 @@ Object.defineProperty(LeaseError.prototype, LEASE_ERROR, { value: true })
 /** What was thrown, if it is an error of this library; otherwise it came from the client, and nothing is known. */
 export function asLeaseError(error: unknown): LeaseError {
   if (isLeaseError(error)) return error
-  const said = error instanceof Error ? error.message || error.name : String(error)
-  return new ErrUnknown(`it may have happened: the client failed: ${said}`, { reason: 'client failed', cause: error })
+  const message = `it may have happened: the client failed: ${reasonOf(error)}`
+  return new ErrUnknown(message, { reason: 'client failed', cause: error })
+}
+
+/** Makes a warning of the process of what a listener threw. */
+export function warn(error: unknown, type: string = 'LeaseListenerWarning'): void {
+  process.emitWarning(error instanceof Error ? error : reasonOf(error), { type })
+}
+
+/** What was thrown, in a few words. Anything can be thrown, also what has no words. */
+export function reasonOf(cause: unknown): string {
+  try {
+    const words: unknown = cause instanceof Error ? cause.message || cause.name : cause
+    return String(words)
+  } catch {
+    return 'something without words'
+  }
 }
 
 /** The classes that stand for a code. */
@@ -207,7 +222,11 @@ const codes = new Map<unknown, LeaseErrorCode>([
 ])
 
 function isLeaseError(value: unknown): value is LeaseError {
-  return typeof value === 'object' && value !== null && LEASE_ERROR in value
+  try {
+    return typeof value === 'object' && value !== null && LEASE_ERROR in value
+  } catch {
+    return false // a proxy that throws
+  }
 }
 
 function isDerived(value: object, type: { readonly prototype: object }): boolean {

@@ -6,7 +6,7 @@
  * The same events go to `node:diagnostics_channel` under `lease-core:<type>`.
  */
 import { channel, type Channel } from 'node:diagnostics_channel'
-import type { LossReason } from './errors.ts'
+import { notValid, warn, type LossReason } from './errors.ts'
 
 export type LeaseEvent =
   /** A claim opened a term, or renewed this holder's own (`renewed`). */
@@ -54,8 +54,15 @@ export class LeaseEvents {
   readonly #channels = new Map<string, Channel>()
   #queue: LeaseEvent[] = []
 
-  /** Calls the listener on every event from now on. Returns how to stop. */
+  /**
+   * Calls the listener on every event from now on. Returns how to stop.
+   *
+   * @throws ErrNotValid it is no function
+   */
   subscribe(listener: LeaseEventListener): () => void {
+    if (typeof listener !== 'function') {
+      throw notValid([{ argument: 'listener', rule: 'must be a function', value: listener }])
+    }
     const own: LeaseEventListener = (event) => listener(event) // so that the same function may subscribe twice
     this.#listeners.add(own)
     return () => void this.#listeners.delete(own)
@@ -78,9 +85,11 @@ export class LeaseEvents {
     for (const event of events) {
       for (const listener of [...this.#listeners]) {
         try {
-          listener(event)
+          // One that is async rejects later.
+          const outcome: unknown = listener(event)
+          if (outcome instanceof Promise) outcome.catch((error: unknown) => warn(error))
         } catch (error) {
-          process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseListenerWarning' })
+          warn(error)
         }
       }
       const diagnostics = this.#channel(event.type)

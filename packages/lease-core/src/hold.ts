@@ -14,7 +14,7 @@
 import { DateTime, Duration } from 'luxon'
 import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs } from './backoff.ts'
-import type { ClockReading, RecentReading } from './elapsed-time.ts'
+import { elapsedForHolder, type ClockReading, type RecentReading } from './elapsed-time.ts'
 import { notValid, type ErrLost, type LossReason } from './errors.ts'
 import { brokenOptions } from './options.ts'
 import type { Renewable, Renewals } from './renewals.ts'
@@ -128,6 +128,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   constructor(
     host: HoldHost,
     term: Term,
+    sent: ClockReading,
     {
       durationMs,
       renewEveryMs,
@@ -140,7 +141,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.durationMs = durationMs
     this.#renewEveryMs = renewEveryMs
     const now = host.now()
-    this.#renewAtMs = this.#nextRenewal(now.monotonicMs)
+    this.#renewAtMs = this.#nextRenewal(sent, now)
     this.#rereadAtMs = Math.ceil(now.monotonicMs + host.maxSleepMs)
     this.#schedule(now)
   }
@@ -304,7 +305,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     const now = this.host.now()
     if (this.#renewal === renewal) this.#renewal = undefined
     this.#failures = 0
-    this.#renewAtMs = this.#nextRenewal(now.monotonicMs)
+    this.#renewAtMs = this.#nextRenewal(renewal.sent ?? now, now)
     this.#rereadAtMs = Math.ceil(now.monotonicMs + this.host.maxSleepMs)
     this.#schedule(now)
   }
@@ -328,12 +329,15 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     return Math.max(1, Math.min(this.#renewEveryMs, this.term.leftMs(now) / 2))
   }
 
-  /** Rounded down, so that renewals due in the same eighth of the interval travel together. */
-  #nextRenewal(nowMs: number): number {
+  /**
+   * Counted from when the last grant was asked for, as its trust window is: one that was long under way is renewed at once. Rounded
+   * down, so that renewals due in the same eighth of the interval travel together.
+   */
+  #nextRenewal(sent: ClockReading, now: ClockReading): number {
     if (this.#renewEveryMs === Number.POSITIVE_INFINITY) return this.#renewEveryMs
     const grainMs = 2 ** Math.max(0, Math.floor(Math.log2(this.#renewEveryMs / 8)))
-    const dueMs = nowMs + this.#renewEveryMs
-    return Math.max(Math.ceil(nowMs) + 1, Math.floor(dueMs / grainMs) * grainMs)
+    const dueMs = now.monotonicMs - elapsedForHolder(sent, now) + this.#renewEveryMs
+    return Math.max(Math.ceil(now.monotonicMs) + 1, Math.floor(dueMs / grainMs) * grainMs)
   }
 
   #schedule(now: ClockReading): void {

@@ -31,6 +31,7 @@ import { Calls, type CallEnd } from './calls.ts'
 import { Claims, exhausted, hasLapsed, MAX_ATTEMPTS, type ClaimRequest } from './claims.ts'
 import type { Client, LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
+import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
@@ -489,7 +490,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     const admit = (lease: string): void => this.#admit(lease, holder, shared)
     const claim: ClaimRequest = { holder, durationMs, value, announce, signal, turn, admit }
     const only = leases[0] as string
-    const granted = (term: Term): Hold | undefined => this.#held(term, options, signal)
+    const granted = (term: Term, sent: ClockReading): Hold | undefined => this.#held(term, sent, options, signal)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       const hold =
         leases.length > 1
@@ -514,7 +515,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   /** Within the turn of the claim. undefined: the grant is of no use. */
-  #held(term: Term, options: ParsedHoldOptions, signal: AbortSignal | undefined): Hold | undefined {
+  #held(term: Term, sent: ClockReading, options: ParsedHoldOptions, signal: AbortSignal | undefined): Hold | undefined {
     if (!term.isTrusted(this.#terms.recent.take())) return undefined
     if (this.#stopping.signal.aborted) return undefined
     if (signal?.aborted === true) {
@@ -523,7 +524,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       return undefined
     }
     this.#subscribe() // a hold wants to hear at once that it was revoked
-    const hold = new ManagedHold(this.#holdHost, term, options)
+    const hold = new ManagedHold(this.#holdHost, term, sent, options)
     this.#terms.addHold(term, hold, this.#terms.now())
     this.#waitQueue.acquired(term.lease, term.holder)
     return hold

@@ -8,6 +8,7 @@ import { notValid, type Problem } from './errors.ts'
 import type { LeaseEvents } from './events.ts'
 import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
 import type { Substrate } from './substrate.ts'
+import { trustWindowMs } from './skew.ts'
 
 /** A duration option: what `brokenDurationRule` accepts, in milliseconds. */
 const duration: z.ZodType<number> = z.unknown().transform(millisOf)
@@ -132,7 +133,7 @@ export function parseHoldOptions(options: unknown, others: readonly Problem[] = 
     announce,
     shared,
     renewEvery,
-  } = parse(holdOptions, options, 'options', [...others, ...lateRenewal(options)])
+  } = parse(holdOptions, options, 'options', [...others, ...tooShort(options), ...lateRenewal(options)])
   const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
   return { durationMs, waitMs, signal, value, announce, shared, renewEveryMs: renewEvery ?? durationMs / 3 }
 }
@@ -146,6 +147,13 @@ export interface ParsedObserveOptions {
 export function parseObserveOptions(options: unknown, others: readonly Problem[]): ParsedObserveOptions {
   const { signal, renewals } = parse(observeOptions, options, 'options', others)
   return { signal, renewals }
+}
+
+/** Nobody could rely on it, not even at the instant of the grant. */
+function tooShort(options: unknown): readonly Problem[] {
+  const { duration: asked } = Object(options) as { duration?: DurationLike }
+  if (asked === undefined || brokenDurationRule(asked) !== undefined || trustWindowMs(toMillis(asked)) > 0) return []
+  return [{ argument: 'duration', rule: 'must be longer than the margin for clocks, 1 ms and 0.1 %', value: asked }]
 }
 
 /** A renewal must be sent before its lease is over; told beside whatever else is wrong. */

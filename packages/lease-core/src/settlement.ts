@@ -13,11 +13,11 @@
 import { backoffMs, contentionPauseMs, pauseAfterMs } from './backoff.ts'
 import { sleep, type Clock } from './clock.ts'
 import type { Coalescer } from './coalescer.ts'
-import { ErrInvalid, ErrUnknown } from './errors.ts'
+import { ErrInvalid, ErrUnknown, reasonOf } from './errors.ts'
 import type { KeyedMutex } from './keyed-mutex.ts'
 import type { LeaseStates } from './lease-states.ts'
 import { isSettled, MAX_ATTEMPTS, type RoundTrips } from './round-trips.ts'
-import { LostCall, reasonOf, type InDoubt, type StoreLink } from './store-link.ts'
+import { LostCall, type InDoubt, type StoreLink } from './store-link.ts'
 import type { ClaimOp, Holding, Op, PinOp, Verdict } from './substrate.ts'
 
 /** Granted or refused; `sent` is the operation that it was at last, and `doubt` says whether an earlier attempt may still be executed. */

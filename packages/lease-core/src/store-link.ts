@@ -9,7 +9,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { sleep, type Clock } from './clock.ts'
-import type { ErrUnknown } from './errors.ts'
+import { reasonOf, type ErrUnknown } from './errors.ts'
 import { StoreCall } from './store-call.ts'
 import { StoreClock } from './store-clock.ts'
 import { LONGEST_DEADLINE_MS, type Call, type Substrate } from './substrate.ts'
@@ -159,8 +159,4 @@ export class StoreLink {
     }
     call.index = -1
   }
-}
-
-export function reasonOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message || cause.name : String(cause)
 }

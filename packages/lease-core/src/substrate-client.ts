@@ -19,7 +19,7 @@ import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
 import type { Client, ClientCallOptions, LeaseChange, Renewal, TermId } from './client.ts'
 import { systemClock, type Clock } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
-import { ErrUnknown, notValid } from './errors.ts'
+import { ErrUnknown, notValid, warn } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
@@ -365,7 +365,7 @@ export class SubstrateClient implements Client {
       try {
         listener(change)
       } catch (error) {
-        process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseListenerWarning' })
+        warn(error)
       }
     }
     this.#listeners.add(own)
@@ -463,13 +463,11 @@ export class SubstrateClient implements Client {
     if (this.#substrate.inspect === undefined) return
     this.#link
       .call((call) => this.#substrate.inspect?.(call) ?? Promise.resolve([]))
-      .then(
-        (warnings) => warnings.forEach((warning) => this.events.emit({ type: 'warning', ...warning })),
-        () => {
-          this.#inspectAfter = this.#inspectAgainAfter
-          this.#inspectAgainAfter *= 2
-        },
-      )
+      .then((warnings) => warnings.forEach((warning) => this.events.emit({ type: 'warning', ...warning })))
+      .catch(() => {
+        this.#inspectAfter = this.#inspectAgainAfter
+        this.#inspectAgainAfter *= 2
+      })
   }
 }
 

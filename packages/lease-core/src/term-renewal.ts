@@ -56,6 +56,11 @@ export class TermRenewal implements Renewal {
     this.#onSlotFree = onSlotFree
   }
 
+  /** An instant before it was sent. */
+  get sent(): ClockReading | undefined {
+    return this.#sent
+  }
+
   get lease(): string {
     return this.#term.lease
   }

@@ -12,6 +12,7 @@
  */
 import type { Clock, Timer } from './clock.ts'
 import { elapsedTimeOf, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
+import { warn } from './errors.ts'
 
 /** Something that wants to be woken. It is in at most one queue, at most once. */
 export interface Deadline {
@@ -42,7 +43,7 @@ export class TimerQueue {
   #timerAtMs = Number.POSITIVE_INFINITY
 
   /** @param report takes what a deadline threw. @default a warning of the process */
-  constructor(clock: Clock, report: (error: unknown) => void = warn) {
+  constructor(clock: Clock, report: (error: unknown) => void = warnOfTimer) {
     this.#clock = clock
     this.#time = elapsedTimeOf(clock)
     this.#report = report
@@ -237,7 +238,4 @@ class Buckets {
   }
 }
 
-/** Reports an error for which nobody is there. */
-export function warn(error: unknown): void {
-  process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseTimerWarning' })
-}
+const warnOfTimer = (error: unknown): void => warn(error, 'LeaseTimerWarning')

@@ -1,5 +1,6 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { expect } from 'chai'
+import { ErrNotValid } from '#src/errors.ts'
 import { LeaseEvents, type LeaseEvent } from '#src/events.ts'
 import { TestClock } from '#src/testing/index.ts'
 
@@ -43,12 +44,17 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
       // oxlint-disable-next-line only-throw-error -- a listener may throw anything
       throw 'a string'
     })
+    events.subscribe(() => Promise.reject(new Error('later')))
     events.subscribe(() => heard++)
     events.emit(released('x'))
     await settle()
     process.off('warning', onWarning)
     expect(heard).to.equal(1)
-    expect(warned).to.deep.equal(['LeaseListenerWarning a string'])
+    expect(warned).to.deep.equal(['LeaseListenerWarning a string', 'Error later'])
+  })
+
+  it('a listener that is no function is refused', () => {
+    expect(() => new LeaseEvents().subscribe(5 as never)).to.throw(ErrNotValid, /listener must be a function/)
   })
 
   it('unsubscribing stops one subscription, also of a function that subscribed twice', async () => {

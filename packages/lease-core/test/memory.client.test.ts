@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import type { Client } from '#src/client.ts'
 import { ErrInvalid } from '#src/errors.ts'
+import { ErrNotValid } from '#src/errors.ts'
 import { memoryClient, MemoryGuard, MemoryStore } from '#src/memory/index.ts'
 import { TestClock } from '#src/testing/index.ts'
 
@@ -11,6 +12,10 @@ async function invalid(work: Promise<void>): Promise<void> {
 }
 
 describe('memoryClient: a Client whose leases live in this process', () => {
+  it('options that are no object are refused', () => {
+    for (const options of [null, 5, '']) expect(() => memoryClient(options as never)).to.throw(ErrNotValid, /options/)
+  })
+
   it('works with nothing given', async () => {
     const client = memoryClient()
     await client.claimLease('db', { holder: 'a', duration: { seconds: 30 }, value: 'here' })

@@ -163,7 +163,7 @@ export class SqlGuard {
    */
   assertHeld(affected: number | bigint | null | undefined): void {
     const term = this.#checked()
-    if (typeof affected !== 'bigint' && !Number.isInteger(affected)) {
+    if ((typeof affected !== 'bigint' && !Number.isInteger(affected)) || Number(affected) < 0) {
       throw notValid([{ argument: 'affected', rule: 'must be the number of rows that were written', value: affected }])
     }
     if (Number(affected) === 0) throw notHeld(term)

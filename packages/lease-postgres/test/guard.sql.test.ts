@@ -106,7 +106,7 @@ for (const target of postgresTargets()) {
         expect(() => new SqlGuard(from)).to.throw(ErrNotValid, 'from')
       }
       const guard = await checked(1, 'a', 1n)
-      for (const affected of [null, undefined, 1.5, Number.NaN]) {
+      for (const affected of [-1, -1n, null, undefined, 1.5, Number.NaN]) {
         expect(() => guard.assertHeld(affected)).to.throw(ErrNotValid, 'affected')
       }
     })

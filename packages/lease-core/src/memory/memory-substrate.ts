@@ -112,6 +112,7 @@ export interface MemoryClientOptions extends MemorySubstrateOptions {
  * @throws ErrNotValid
  */
 export function memoryClient(options: MemoryClientOptions = {}): SubstrateClient {
+  checkIsObject(options)
   const { store = new MemoryStore({ clock: options.clock }), namespace, ...rest } = options
   return new SubstrateClient({ ...rest, substrate: new MemorySubstrate({ store, namespace }) })
 }
@@ -122,6 +123,11 @@ function throwIfAborted(call: Call): void {
   let aborted: Error | undefined
   call.onAbort((why) => (aborted = why))
   if (aborted !== undefined) throw aborted
+}
+
+function checkIsObject(options: unknown): void {
+  if (typeof options === 'object' && options !== null) return
+  throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
 }
 
 function checkOptions({ store, namespace, ...others }: MemorySubstrateOptions): void {
