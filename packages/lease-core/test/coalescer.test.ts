@@ -23,11 +23,25 @@ class Bench {
 const settle = (): Promise<void> => new TestClock().settle()
 
 describe('Coalescer: many concurrent calls, few round trips (decision 9)', () => {
-  it('one caller alone is sent with the next microtask: no timer, no delay', async () => {
+  it('one caller alone is sent before the event loop goes on: no timer, no delay', async () => {
     const bench = new Bench(10, 1)
     void bench.submit(1)
-    await Promise.resolve()
+    await new Promise((resolve) => process.nextTick(resolve))
     expect(bench.batches).to.deep.equal([[0]])
+  })
+
+  it('callers that were answered together travel together again, however many steps each takes until it asks', async () => {
+    const bench = new Bench(100, 2)
+    const again = async (caller: number): Promise<void> => {
+      await bench.coalescer.submit(caller)
+      for (let steps = caller; steps > 0; steps--) await Promise.resolve()
+      await bench.coalescer.submit(100 + caller)
+    }
+    for (let caller = 0; caller < 20; caller++) void again(caller)
+    await settle()
+    bench.answers[0]?.()
+    await settle()
+    expect(bench.batches.map(({ length }) => length)).to.deep.equal([20, 20])
   })
 
   it('calls of one turn travel together, in order, at most maxItems', async () => {
