@@ -39,12 +39,9 @@ export class Calls {
       const fail = (error: unknown): void => {
         if (call.index === OVER) return
         end()
-        reject(error)
-        atEnd?.(error)
-      }
-      const failed = (error: unknown): void => {
-        const isReason = signal?.aborted === true && error === signal.reason
-        fail(isReason ? error : asLeaseError(error))
+        const reason = signal?.aborted === true && error === signal.reason ? error : asLeaseError(error)
+        reject(reason)
+        atEnd?.(reason)
       }
       const call: CallInFlight = { index: this.#calls.length, fail }
       this.#calls.push(call)
@@ -59,9 +56,9 @@ export class Calls {
             resolve(value)
             atEnd?.()
           }
-        }, failed)
+        }, fail)
       } catch (error) {
-        failed(error)
+        fail(error)
       }
     })
   }
