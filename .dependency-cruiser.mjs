@@ -9,7 +9,7 @@ const layers = [
   ['coalescer', 'keyed-mutex', 'timer-queue', 'hint-stream', 'option-checks', 'observation', 'calls'],
   ['term', 'token', 'roles', 'renewal-op', 'renewals', 'resyncs', 'shared-reads', 'lease-states', 'store-link'],
   ['terms', 'term-renewal', 'round-trips'],
-  ['settlement', 'claims', 'hold'],
+  ['settlement', 'claim-any', 'claims', 'hold'],
   ['substrate-client', 'lease-waiters', 'wait-queue'],
   ['manager'],
   ['index'],
