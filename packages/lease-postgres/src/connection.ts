@@ -147,14 +147,18 @@ const givenUpAt = new WeakMap<PostgresPool, number>()
 const heardAt = new WeakMap<object, number>()
 
 /**
- * Listens to the pool. An idle connection that breaks makes `pg.Pool` emit `error`, which ends the process when nobody listens; the
- * pool has dropped the connection by then, and nothing is lost.
+ * Listens to the pool, and to each connection that it makes from then on, so that what breaks ends no process: an idle connection
+ * makes the pool emit `error`, when the pool has dropped it already; one that the server ends with its greeting emits `error`
+ * before whoever waits for it can listen.
  */
 function attend(pool: PostgresPool): void {
   if (attended.has(pool)) return
   attended.add(pool)
   pool.on?.('error', ignore)
-  pool.on?.('connect', (client) => heardAt.set(client, systemClock.monotonic()))
+  pool.on?.('connect', (client) => {
+    heardAt.set(client, systemClock.monotonic())
+    client.on?.('error', ignore)
+  })
 }
 
 /** Whether this connection was idle when a call was given up, and has not been heard of since. */

@@ -25,7 +25,7 @@ export interface PostgresPool {
   connect(): Promise<PostgresPoolClient>
   on?(event: 'error', listener: (error: Error) => void): unknown
   /** A connection was made. */
-  on?(event: 'connect', listener: (client: object) => void): unknown
+  on?(event: 'connect', listener: (client: Pick<PostgresPoolClient, 'on'>) => void): unknown
   /** How `pg.Pool` makes its connections; used to make the one that listens. */
   readonly Client?: new (options: never) => PostgresListenClient
   readonly options?: { readonly max?: number | undefined }

@@ -1,9 +1,10 @@
 /** Connections of the pool in the state in which others have left them. */
+import { createServer, type AddressInfo } from 'node:net'
 import { expect } from 'chai'
 import { refused, unknown, type Verdict } from 'lease-core'
 import { postgresTargets, startProxy } from 'lease-servers'
-import type { PostgresPool, PostgresPoolClient } from 'lease-postgres'
-import type { Pool, PoolClient } from 'pg'
+import { PostgresSubstrate, type PostgresPool, type PostgresPoolClient } from 'lease-postgres'
+import { Pool, type PoolClient } from 'pg'
 import { claim, eventually, extend, newCall, noneUnheard, readOne, sleep, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -145,3 +146,32 @@ for (const target of postgresTargets()) {
     })
   })
 }
+
+describe('a connection that the server ends with its greeting', () => {
+  it('fails its call, and ends no process', async () => {
+    const message = (type: string, body: Buffer): Buffer => {
+      const length = Buffer.alloc(4)
+      length.writeInt32BE(body.length + 4)
+      return Buffer.concat([Buffer.from(type), length, body])
+    }
+    const greeting = [message('R', Buffer.alloc(4)), message('K', Buffer.alloc(8)), message('Z', Buffer.from('I'))]
+    const farewell = message('E', Buffer.from('SFATAL\0C57P01\0Mterminating connection\0\0'))
+    let greeted = 0
+    const server = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.once('data', () => {
+        greeted++
+        socket.end(Buffer.concat([...greeting, farewell])) // in one segment
+      })
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    const pool = new Pool({ host: '127.0.0.1', port, user: 'a', database: 'a' })
+    const substrate = new PostgresSubstrate({ pool, namespace: 'ns', listen: false })
+    const [verdict] = await substrate.apply([claim('l', 'a', 1_000)], newCall())
+    expect(verdict?.outcome).to.equal('unknown')
+    expect(greeted).to.be.greaterThan(0)
+    await pool.end()
+    await new Promise((resolve) => server.close(resolve))
+  })
+})
