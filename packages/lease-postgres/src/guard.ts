@@ -84,6 +84,14 @@ function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
   })
 }
 
+/** A predicate does not tell which of them is over. */
+function notAllHeld(terms: readonly GuardedTerm[]): ErrNotHeld {
+  const [first] = terms
+  if (first !== undefined && terms.length === 1) return notHeld(first)
+  const names = terms.map(({ lease, holder, fencingToken }) => `"${lease}" by "${holder}" with ${fencingToken}`)
+  return new ErrNotHeld(`not all of these terms are held: ${names.join(', ')}`)
+}
+
 let arm: (guard: SqlGuard, term: GuardedTerm) => void
 
 /**
@@ -99,20 +107,21 @@ let arm: (guard: SqlGuard, term: GuardedTerm) => void
  * in Drizzle; they number the parameters.
  *
  * The predicate is true when the term that was checked still stands at the moment the statement runs; then it also
- * keeps the lease from being taken over until that statement's transaction ends.
+ * keeps the lease from being taken over until that statement's transaction ends. Checked by several tokens it demands all of
+ * these terms, and takes four parameters for each.
  */
 export class SqlGuard {
   readonly #from: number
-  #term: GuardedTerm | undefined
+  #terms: readonly GuardedTerm[] = []
 
   static {
     arm = (guard, term) => {
-      guard.#term = term
+      guard.#terms = [...guard.#terms.filter((other) => !isSameLease(other, term)), term]
     }
   }
 
   /**
-   * @param from the number of its first parameter; it takes four
+   * @param from the number of its first parameter; it takes four for each token that it is checked by
    * @throws ErrNotValid
    */
   constructor(from: number = 1) {
@@ -123,22 +132,21 @@ export class SqlGuard {
   }
 
   /**
-   * `(SELECT <function> IS NOT NULL)`, with numbered parameters.
+   * `(SELECT <function> IS NOT NULL)` for each term, with numbered parameters.
    *
    * @throws ErrTrapdoor before the check
    */
   get text(): string {
-    const numbers = [0, 1, 2, 3].map((offset) => `$${this.#from + offset}`)
-    return this.#predicate(numbers as [string, string, string, string])
+    return this.#predicate((nth) => `$${this.#from + nth}`)
   }
 
   /**
-   * The values of the four parameters.
+   * The values of the parameters, four for each term.
    *
    * @throws ErrTrapdoor before the check
    */
   get values(): string[] {
-    return parametersOf(this.#checked())
+    return this.#checked().flatMap(parametersOf)
   }
 
   /**
@@ -148,8 +156,10 @@ export class SqlGuard {
    * @throws ErrTrapdoor before the check
    */
   with<Fragment>(sql: (strings: TemplateStringsArray, ...values: string[]) => Fragment): Fragment {
-    const strings = this.#predicate(['\0', '\0', '\0', '\0']).split('\0')
-    return sql(Object.assign(strings, { raw: strings }), ...this.values)
+    const strings = this.#predicate(() => '\0').split('\0')
+    // As of a template literal: some tags insist on it.
+    const raw = Object.freeze([...strings])
+    return sql(Object.freeze(Object.assign(strings, { raw })), ...this.values)
   }
 
   /**
@@ -162,20 +172,30 @@ export class SqlGuard {
    * @throws ErrNotValid this is no number of rows
    */
   assertHeld(affected: number | bigint | null | undefined): void {
-    const term = this.#checked()
+    const terms = this.#checked()
     if ((typeof affected !== 'bigint' && !Number.isInteger(affected)) || Number(affected) < 0) {
       throw notValid([{ argument: 'affected', rule: 'must be the number of rows that were written', value: affected }])
     }
-    if (Number(affected) === 0) throw notHeld(term)
+    if (Number(affected) === 0) throw notAllHeld(terms)
   }
 
-  #predicate(parameters: readonly [string, string, string, string]): string {
-    return `(SELECT ${this.#checked().guard.with(parameters)} IS NOT NULL)`
+  #predicate(parameter: (nth: number) => string): string {
+    const each = this.#checked().map(({ guard }, index) => {
+      const parameters = [0, 1, 2, 3].map((offset) => parameter(4 * index + offset))
+      return `(SELECT ${guard.with(parameters)} IS NOT NULL)`
+    })
+    return each.length === 1 ? each.join('') : `(${each.join(' AND ')})`
   }
 
-  #checked(): GuardedTerm {
-    if (this.#term === undefined)
+  #checked(): readonly GuardedTerm[] {
+    if (this.#terms.length === 0) {
       throw new ErrTrapdoor('nothing to guard yet: pass this SqlGuard to token.check() first')
-    return this.#term
+    }
+    return this.#terms
   }
+}
+
+/** A later check of the same lease takes the place of the one before. */
+function isSameLease(one: GuardedTerm, other: GuardedTerm): boolean {
+  return one.lease === other.lease && one.namespace === other.namespace && one.guard.call === other.guard.call
 }

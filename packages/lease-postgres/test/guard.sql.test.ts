@@ -3,7 +3,7 @@ import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from 'lease-core'
 import { whileLive } from 'lease-core/testing'
 import { postgresTargets } from 'lease-servers'
 import { SqlGuard, type PostgresSubstrate } from 'lease-postgres'
-import { claim, grant, newCall, unique } from 'lease-scenes'
+import { claim, grant, newCall, release, settle, unique } from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
@@ -91,6 +91,30 @@ for (const target of postgresTargets()) {
       const second = await grant(substrate, claim(name, 'b', 60_000))
       await substrate.trapdoor(name, 'b', second.fencingToken)(guard)
       expect(guard.values.slice(1)).to.deep.equal([name, 'b', String(second.fencingToken)])
+    })
+
+    it('demands all of the terms that it was checked by, the latest of each lease', async () => {
+      const [one, two] = [unique('l'), unique('l')]
+      const guard = new SqlGuard(2)
+      const held = async (): Promise<unknown> => {
+        const { rows } = await setting.pool.query(`SELECT $1::int AS one, ${guard.text} AS held`, [1, ...guard.values])
+        return (rows[0] as { held: unknown }).held
+      }
+      const terms = new Map<string, bigint>()
+      for (const lease of [one, two]) {
+        const { fencingToken } = await grant(substrate, claim(lease, 'a', 60_000))
+        terms.set(lease, fencingToken)
+        await substrate.trapdoor(lease, 'a', fencingToken)(guard)
+      }
+      expect(await held()).to.equal(true)
+      expect(guard.values.length).to.equal(8)
+      await settle(substrate, release(one, 'a', { fencingToken: terms.get(one) }))
+      expect(await held()).to.equal(false)
+      expect(() => guard.assertHeld(0)).to.throw(ErrNotHeld, `${one}" by "a" with ${terms.get(one)}, "${two}"`)
+      const again = await grant(substrate, claim(one, 'a', 60_000))
+      await substrate.trapdoor(one, 'a', again.fencingToken)(guard)
+      expect(await held()).to.equal(true)
+      expect(guard.with((strings) => Object.isFrozen(strings) && Object.isFrozen(strings.raw))).to.equal(true)
     })
 
     it('has nothing to give before the check', () => {
