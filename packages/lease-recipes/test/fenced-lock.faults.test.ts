@@ -575,7 +575,8 @@ describe('fenced locks when things go wrong', () => {
       for (let turns = 0; turns < 60; turns++) {
         const [by, id] = [machine(), `${mode} ${turns}`]
         const acquiring = track(by[mode].acquireLock(id))
-        for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+        // Requests are sent when the microtasks of a turn are done.
+        for (let turn = 0; turn < turns; turn++) await new Promise<void>((resolve) => process.nextTick(resolve))
         await by[mode].close()
         await clock.advance(LEASE_MS + 1000) // at the very worst it lapses
         rejected.add(acquiring.state === 'rejected')

@@ -118,6 +118,7 @@ function recording(pool: Pool, namespace: string, sent: Statement[]): PostgresSu
             return client.query(text, values)
           },
           release: (destroy) => client.release(destroy),
+          getTransactionStatus: () => client.getTransactionStatus(),
         }
       },
     },
