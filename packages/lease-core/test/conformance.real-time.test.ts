@@ -25,6 +25,12 @@ const HANGING = 'bad input: bad input is answered even while the store is not: n
 /** One test runs what a runner otherwise allows a minute for each clause. */
 const WHOLE_KIT_MS = 300_000
 
+/**
+ * A stall may undo what the defect did, by chance: of an unpin that was sent twice, the first packet comes last and removes the pin
+ * that should not have come back. Not so many times in a row.
+ */
+const ATTEMPTS = 5
+
 const RED: Readonly<Record<string, readonly string[]>> = {
   'an extension is acknowledged and not done': [LONGER, OUTLIVES, RECOVERS],
   'an extension creates the lease if it is vacant': [REVOKED],
@@ -47,8 +53,12 @@ describe('the conformance kit on a real clock', () => {
     const runs = Object.entries(RED).map(async ([name, titles]) => {
       const defect = DEFECTS[name]
       assert(defect !== undefined, name)
-      const red = reds(await run(defect, titles)).map(({ title }) => title)
-      return { name, missing: titles.filter((title) => !red.includes(title)) }
+      let missing = titles
+      for (let attempts = 1; missing.length > 0 && attempts <= ATTEMPTS; attempts++) {
+        const red = reds(await run(defect, missing)).map(({ title }) => title)
+        missing = missing.filter((title) => !red.includes(title))
+      }
+      return { name, missing }
     })
     const missed = (await Promise.all(runs)).filter(({ missing }) => missing.length > 0)
     assert.deepEqual(missed, [])
