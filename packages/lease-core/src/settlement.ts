@@ -234,6 +234,7 @@ export class Settlement {
   async withdrawInTurn(claimed: Claimed): Promise<boolean> {
     const { mutex } = this.#parts
     const { lease } = claimed
+    this.#unsure(claimed)
     const turn = mutex.enter(lease)
     if (turn !== undefined) await turn
     try {
@@ -243,10 +244,15 @@ export class Settlement {
     }
   }
 
-  /** Ends the term that this nonce opened, if it stands. Returns whether that is certain. */
-  async withdraw({ lease, holder, nonce }: Claimed): Promise<boolean> {
+  /** Its end may be under way: whoever goes on with the term adopts it. */
+  #unsure({ lease, nonce }: Pick<Claimed, 'lease' | 'nonce'>): void {
     const known = this.#parts.states.get(lease)
     if (known?.nonce === nonce) known.isSure = false
+  }
+
+  /** Ends the term that this nonce opened, if it stands. Returns whether that is certain. */
+  async withdraw({ lease, holder, nonce }: Claimed): Promise<boolean> {
+    this.#unsure({ lease, nonce })
     const op: Op = { kind: 'release', lease, holder, fencingToken: undefined, nonce }
     return this.sent(op, undefined).then(
       () => true,

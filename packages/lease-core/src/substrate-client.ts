@@ -149,6 +149,8 @@ export class SubstrateClient implements Client {
       const { holder, value, announce } = request
       claim = new ClaimAny(parts, { leases, holder, durationMs, value, announce }, signal)
       const { lease, nonce, fencingToken } = await claim.run()
+      // Granted, and the caller has gone: it is withdrawn. Who goes on with that term must adopt it.
+      if (signal?.aborted === true) return lease
       this.#assure(lease, nonce)
       if (fencingToken !== undefined) options?.onGranted?.({ fencingToken, nonce })
       return lease
