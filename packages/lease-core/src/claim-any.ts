@@ -29,7 +29,7 @@ export class ClaimAny implements Sending<Answer> {
   readonly #request: Omit<ClaimAnyOp, 'nonce' | 'lapsed'>
   readonly #signal: AbortSignal | undefined
   #nonce: string
-  /** Leases of which the last answer could not be believed. */
+  /** Leases for which the last answer was unclear (`lease-states.ts`). */
   #unclear: readonly string[] = []
 
   constructor(parts: ClaimAnyParts, request: Omit<ClaimAnyOp, 'nonce' | 'lapsed'>, signal: AbortSignal | undefined) {
@@ -42,7 +42,7 @@ export class ClaimAny implements Sending<Answer> {
   /**
    * Claims the first that is vacant.
    *
-   * @returns which one, and of which term
+   * @returns the lease and its term
    * @throws ErrInvalid, ErrUnknown, the signal's reason: then nothing of it stays behind
    */
   async run(): Promise<{ readonly lease: string; readonly nonce: string; readonly fencingToken: bigint | undefined }> {

@@ -1,7 +1,7 @@
 /**
  * Turns many concurrent calls into few round trips, and adds no latency. A call goes out before the event loop goes on, if a slot
- * is free; while all slots are taken, calls gather and travel together. What is asked for in a microtask goes out after those that
- * follow: who were answered together ask again after different numbers of them, and are to travel together again.
+ * is free; while all slots are taken, calls gather and travel together. A call made in a microtask goes out after the microtasks that
+ * follow: callers that were answered together ask again after different numbers of them, and are to travel together again.
  *
  * So one caller alone pays one round trip, and a thousand callers pay a few: the busier the store, the larger the
  * batches. Items keep their order.

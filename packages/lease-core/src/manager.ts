@@ -395,7 +395,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return read
   }
 
-  /** What was found may end the term that lives here, or call for an earlier look of those who wait. */
+  /** What the read found may end the term that lives here, or make the next look of a waiter due earlier. */
   #wasRead(lease: string): void {
     const term = this.#terms.get(lease)
     if (term?.isHeld === true) this.#reconcile(term)

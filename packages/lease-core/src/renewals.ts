@@ -7,8 +7,7 @@
  * follows what waits: what has had its turn, or has ended, is not referenced.
  */
 import type { ClockReading } from './elapsed-time.ts'
-import { warn } from './errors.ts'
-import type { Deadline, TimerQueue } from './timer-queue.ts'
+import { warnOfTimer, type Deadline, type TimerQueue } from './timer-queue.ts'
 
 /** Something that is to be renewed. It waits at most once. */
 export interface Renewable {
@@ -102,7 +101,7 @@ export class Renewals {
     try {
       if (!renewable.renewNow(now, generation.done)) return
     } catch (error) {
-      warn(error, 'LeaseTimerWarning')
+      warnOfTimer(error)
       return
     }
     generation.underWay++

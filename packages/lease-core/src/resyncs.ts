@@ -1,6 +1,6 @@
 /**
- * How often everything is read again because hints may have been lost. A `resync` is worth one round of reads, whoever makes it: a
- * connection that flaps, or messages on the store's channel that are not ours. So a few are served at once, and then one every
+ * How often everything is read again because hints may have been lost. A `resync` is worth one round of reads, and many may
+ * come: from a connection that flaps, or from messages on the store's channel that are not ours. So a few are served at once, and then one every
  * two seconds. None is lost: after the last one everything is read once more.
  */
 import type { TimerQueue, Deadline } from './timer-queue.ts'

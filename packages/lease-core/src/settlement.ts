@@ -244,7 +244,7 @@ export class Settlement {
     }
   }
 
-  /** Its end may be under way: whoever goes on with the term adopts it. */
+  /** A withdrawal may be under way: an extension must adopt the term. */
   #unsure({ lease, nonce }: Pick<Claimed, 'lease' | 'nonce'>): void {
     const known = this.#parts.states.get(lease)
     if (known?.nonce === nonce) known.isSure = false

@@ -149,7 +149,7 @@ export class SubstrateClient implements Client {
       const { holder, value, announce } = request
       claim = new ClaimAny(parts, { leases, holder, durationMs, value, announce }, signal)
       const { lease, nonce, fencingToken } = await claim.run()
-      // Granted, and the caller has gone: it is withdrawn. Who goes on with that term must adopt it.
+      // The caller has gone: the grant is withdrawn, and an extension must adopt the term.
       if (signal?.aborted === true) return lease
       this.#assure(lease, nonce)
       if (fencingToken !== undefined) options?.onGranted?.({ fencingToken, nonce })

@@ -238,4 +238,7 @@ class Buckets {
   }
 }
 
-const warnOfTimer = (error: unknown): void => warn(error, 'LeaseTimerWarning')
+/** Reports an error that no caller waits for. */
+export function warnOfTimer(error: unknown): void {
+  warn(error, 'LeaseTimerWarning')
+}

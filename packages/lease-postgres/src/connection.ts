@@ -14,7 +14,7 @@ import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 /** So many connections in a row that somebody has left in a transaction are closed, then the call gives up. */
 const MOST_LEFT_OPEN = 100
 
-/** For so long a connection of which nothing is known is taken for one that was idle when a call was given up. */
+/** After a call was given up: for so long, a connection that this process has not seen before may have been idle at that time. */
 const SUSPICION_MS = 60_000
 /** So many connections that may be dead are closed for one call, where the pool does not say how many it has. */
 const MOST_SILENT = 10
@@ -25,7 +25,7 @@ export class LeftOpen extends Error {}
 /**
  * Runs the body on a connection of the pool, and once more on another where that was not fit for it: what is run must bear that.
  * A connection is closed instead of given back when it is not fit, when it broke, or when the call is given up: its answer would
- * reach whoever comes next. The pool itself is never harmed.
+ * reach the next borrower. The pool itself is never harmed.
  *
  * @throws why the call was given up when it was before anything was sent; otherwise what the driver throws
  */
@@ -66,8 +66,9 @@ export async function onConnection<T>(
       } catch (error) {
         const code = codeOf(error) ?? ''
         const isLeftOpen = error instanceof LeftOpen || isInTransaction(client) || code === FAILED_TRANSACTION
-        const maySucceed = isLeftOpen || (!isSuspect && OF_SESSION.test(code))
-        loan.giveBack(maySucceed || OF_SESSION.test(code) || !isAnswer(error))
+        const isOfSession = OF_SESSION.test(code)
+        loan.giveBack(isLeftOpen || isOfSession || !isAnswer(error))
+        const maySucceed = isLeftOpen || (isOfSession && !isSuspect)
         if (givenUp !== undefined || !maySucceed) throw error
         if (isLeftOpen) leftOpen++
         else isSuspect = true
@@ -149,7 +150,7 @@ const heardAt = new WeakMap<object, number>()
 /**
  * Listens to the pool, and to each connection that it makes from then on, so that what breaks ends no process: an idle connection
  * makes the pool emit `error`, when the pool has dropped it already; one that the server ends with its greeting emits `error`
- * before whoever waits for it can listen.
+ * before the borrower can listen.
  */
 function attend(pool: PostgresPool): void {
   if (attended.has(pool)) return
