@@ -40,6 +40,11 @@ describe('simulation', () => {
     expect(await simulate(from(1), FIXED_MS)).to.be.at.least(1)
   })
 
+  it('the promises hold for seeds that have found a defect', async () => {
+    const seeds = [707001273, 804000284, 804000123, 620045447]
+    expect(await simulate(seeds, Number.POSITIVE_INFINITY)).to.equal(seeds.length)
+  })
+
   it('the promises hold for seeds that nobody has tried', async function () {
     const seed = 1 + Math.floor(Math.random() * 2 ** 30)
     this.test!.title += ` (from ${seed} on)`
