@@ -20,8 +20,8 @@ export interface ClaimAnyParts {
 type Answer = AnyVerdict | { readonly outcome: 'unknown'; readonly cause: unknown }
 
 /**
- * One claim, over its attempts. Its answers are merged as those of a read are: other requests for these leases may run at the same
- * time.
+ * One claim, over its attempts, in its turn on all of its leases. Its answers are merged as those of a read are: reads and renewals
+ * of these leases may run at the same time.
  */
 export class ClaimAny implements Sending<Answer> {
   doubt: InDoubt | undefined
@@ -64,7 +64,7 @@ export class ClaimAny implements Sending<Answer> {
 
   /** It was granted, and nobody wants it any more. */
   async withdraw(lease: string): Promise<void> {
-    await this.#parts.settlement.withdrawInTurn(this.#claimOf(lease))
+    await this.#parts.settlement.withdraw(this.#claimOf(lease))
   }
 
   async attempt(): Promise<Answer | undefined> {

@@ -96,6 +96,10 @@ export class SubstrateClient implements Client {
           aborted = true
           reject(signal?.reason as Error)
         })
+        const end = (error: unknown): void => {
+          stopListening()
+          reject(error as Error)
+        }
         const turn = options?.turn
         this.#inTurn(lease, () => {
           const lapsed = this.#states.get(lease)?.lapsedVersion(this.#time.read())
@@ -103,30 +107,33 @@ export class SubstrateClient implements Client {
           const place = turn?.place
           const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed, announce, place }
           this.#settlement.send(op, signal, {
-            finish: (verdict, sent, doubt) => {
-              stopListening()
-              const { outcome, holding, line } = verdict
+            finish: ({ outcome, holding, line }, sent, doubt) => {
               if (turn !== undefined && line !== undefined) learnTurn(turn, line)
-              if (outcome === 'granted' && aborted) {
-                // The next operation on the lease comes after its end.
-                void this.#settlement.withdraw(sent as ClaimOp).finally(() => this.#mutex.leave(lease))
-                return
-              }
               if (outcome === 'granted') {
+                stopListening()
+                if (aborted) {
+                  // The next operation on the lease comes after its end.
+                  void this.#settlement.withdraw(sent as ClaimOp).finally(() => this.#mutex.leave(lease))
+                  return
+                }
                 const { nonce } = sent as ClaimOp
                 this.#assure(lease, nonce)
                 if (holding !== undefined) options?.onGranted?.({ fencingToken: holding.fencingToken, nonce })
+                this.#mutex.leave(lease)
+                return resolve()
               }
               this.#mutex.leave(lease)
-              if (outcome === 'granted') return resolve()
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
-              reject(invalid(op, holding))
+              const refusal = invalid(op, holding)
+              // "Vacant", by an answer that overlapped another: who has the lease is open.
+              const isOpen = holding === undefined && this.#states.get(lease) !== undefined
+              if (isOpen) this.#trips.read(lease).then(() => end(refusal), end)
+              else end(refusal)
             },
             fail: (error, sent, doubt) => {
-              stopListening()
               this.#mutex.leave(lease)
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
-              reject(error)
+              end(error)
             },
           })
         })
@@ -141,21 +148,30 @@ export class SubstrateClient implements Client {
     request: Request,
     options: ClientCallOptions | undefined,
   ): Promise<string> {
-    let claim: ClaimAny | undefined
-    const body = async (signal: AbortSignal | undefined): Promise<string> => {
+    const body = (signal: AbortSignal | undefined): Promise<string> => {
       const problems = brokenLeases(leases)
       if (problems.length > 0) throw notValid(problems)
       const durationMs = checkRequest(leases[0] as string, request)
       const { holder, value, announce } = request
-      claim = new ClaimAny(parts, { leases, holder, durationMs, value, announce }, signal)
-      const { lease, nonce, fencingToken } = await claim.run()
-      // The caller has gone: the grant is withdrawn, and an extension must adopt the term.
-      if (signal?.aborted === true) return lease
-      this.#assure(lease, nonce)
-      if (fencingToken !== undefined) options?.onGranted?.({ fencingToken, nonce })
-      return lease
+      const claim = new ClaimAny(parts, { leases, holder, durationMs, value, announce }, signal)
+      return new Promise((resolve, reject) => {
+        let aborted = false
+        const stopListening = onAbort(signal, () => {
+          aborted = true
+          reject(signal?.reason as Error)
+        })
+        const run = async (): Promise<void> => {
+          const { lease, nonce, fencingToken } = await claim.run()
+          stopListening()
+          if (aborted) return claim.withdraw(lease)
+          this.#assure(lease, nonce)
+          if (fencingToken !== undefined) options?.onGranted?.({ fencingToken, nonce })
+          resolve(lease)
+        }
+        this.#inTurns(leases, run).catch(reject).finally(stopListening)
+      })
     }
-    return this.#start(options, body, { onOrphanedResult: (lease) => void claim?.withdraw(lease) })
+    return this.#start(options, body, { heedsSignal: true })
   }
 
   // ── extend ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -403,7 +419,7 @@ export class SubstrateClient implements Client {
   #start<T>(
     options: ClientCallOptions | undefined,
     body: (signal: AbortSignal | undefined) => Promise<T>,
-    { heedsSignal = false, onOrphanedResult }: AbortBehavior<T> = {},
+    { heedsSignal = false } = {},
   ): Promise<T> {
     const signal = options?.signal
     try {
@@ -411,7 +427,7 @@ export class SubstrateClient implements Client {
       checkSignal(signal)
       throwIfAborted(signal)
       this.#inspectOnce()
-      return signal === undefined || heedsSignal ? body(signal) : abortable(body(signal), signal, onOrphanedResult)
+      return signal === undefined || heedsSignal ? body(signal) : abortable(body(signal), signal)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -421,6 +437,21 @@ export class SubstrateClient implements Client {
   #assure(lease: string, nonce: string): void {
     const known = this.#states.get(lease)
     if (known?.nonce === nonce) known.isSure = true
+  }
+
+  /** Runs the body when it is its turn on each of these leases. */
+  async #inTurns(leases: readonly string[], body: () => Promise<void>): Promise<void> {
+    const entered: string[] = []
+    try {
+      for (const lease of leases.toSorted()) {
+        const turn = this.#mutex.enter(lease)
+        entered.push(lease)
+        if (turn !== undefined) await turn
+      }
+      await body()
+    } finally {
+      for (const lease of entered) this.#mutex.leave(lease)
+    }
   }
 
   /** Calls the body when it is its turn on this lease, at once if nothing else is. It must not throw, and leaves the mutex at its end. */
@@ -476,23 +507,11 @@ export class SubstrateClient implements Client {
 /** Matches no pin. */
 const NO_GENERATION = '-'
 
-/** What a call does when its signal aborts. */
-interface AbortBehavior<T> {
-  /** It rejects by itself when the signal aborts. */
-  readonly heedsSignal?: boolean
-  /** Takes a result that came after the caller was told of the abort. */
-  readonly onOrphanedResult?: (value: T) => void
-}
-
 /** The promise's outcome, or the signal's reason if that comes first. */
-function abortable<T>(promise: Promise<T>, signal: AbortSignal, onOrphanedResult?: (value: T) => void): Promise<T> {
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    let aborted = false
-    const stopListening = onAbort(signal, () => {
-      aborted = true
-      reject(signal.reason as Error)
-    })
-    promise.then((value) => (aborted ? onOrphanedResult?.(value) : resolve(value)), reject).finally(stopListening)
+    const stopListening = onAbort(signal, () => reject(signal.reason as Error))
+    promise.then(resolve, reject).finally(stopListening)
   })
 }
 

@@ -186,6 +186,25 @@ describe('Manager.holdAny: what is left open', () => {
     await bench.manager.stop()
   })
 
+  it('a claim given up keeps its turn until it is answered: none of it comes after a release of the same holder', async () => {
+    const bench = new Bench()
+    const { manager } = bench
+    const controller = new AbortController()
+    bench.wire.delay(2_000, { kind: 'claimAny' })
+    const given = track(manager.holdAny(leases, 'a', { ...options, signal: controller.signal }))
+    await bench.clock.advance(100)
+    controller.abort(new Error('enough'))
+    await bench.clock.settle()
+    expect(given.state).to.equal('rejected')
+    const startedMs = bench.clock.monotonic()
+    const hold = await bench.clock.drive(manager.hold('s/0', 'a', options))
+    expect(bench.clock.monotonic() - startedMs).to.be.at.least(1_800)
+    await bench.clock.drive(hold.release())
+    await bench.clock.advance(5_000)
+    expect(leases.map((lease) => bench.holder(lease))).to.deep.equal([undefined, undefined, undefined])
+    await manager.stop()
+  })
+
   it('a claim aborted at whatever moment is either granted and told so, or not held', async () => {
     for (let microtasks = 0; microtasks < 40; microtasks++) {
       const bench = new Bench()

@@ -932,6 +932,26 @@ describe('Manager.hold with wait: what a wait that runs out is told', () => {
     }
   })
 
+  it('is no denial for a holder who had gone when its claim was answered, though a read that overlapped the claim shows him', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const { holder, dead } = { holder: bench.other(), dead: bench.other() }
+    await holder.client.claimLease('db', { holder: 'h', duration: 60_000 })
+    void track(dead.manager.hold('db', 'dead', { duration: 60_000, wait: true })) // it has the first place in line
+    await bench.clock.settle()
+    dead.wire.hang()
+    bench.wire.delay(20, { kind: 'read', at: 'reply', times: 1 })
+    const found = track(bench.manager.find('db'))
+    await bench.clock.settle()
+    await holder.client.releaseLease('db', 'h')
+    bench.wire.delay(40, { kind: 'claim', at: 'reply', times: 1 })
+    const waiting = track(bench.manager.hold('db', 'b', { duration: 60_000, wait: 5_000 }))
+    await bench.clock.advance(6_000)
+    expect(found.state).to.equal('fulfilled')
+    expect(waiting.state).to.equal('fulfilled')
+    expect(bench.holder()).to.equal('b')
+    await bench.manager.stop()
+  })
+
   it('is ErrUnknown when the store has not answered since the waiter came, whatever it said before', async () => {
     const bench = new Bench()
     await bench.other().manager.claim('db', 'x', 3_600_000)

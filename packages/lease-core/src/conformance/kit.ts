@@ -12,6 +12,7 @@ import { randomBytes } from 'node:crypto'
 import { inspect, isDeepStrictEqual } from 'node:util'
 import type { Client, LeaseChange, TermId } from '../client.ts'
 import { sleep, systemClock, type Clock } from '../clock.ts'
+import { elapsedForObserver, elapsedTimeOf } from '../elapsed-time.ts'
 import type { LeaseError, LeaseErrorCode } from '../errors.ts'
 import type { Info, TermAware } from '../lease.ts'
 import { Manager } from '../manager.ts'
@@ -288,7 +289,14 @@ export class Scene {
   /** Lets a lease lapse that was granted for `durationMs`, for everybody who is given as an observer. */
   async lapse(lease: string, durationMs: number, ...observers: readonly Client[]): Promise<void> {
     if (!this.serverClock) for (const observer of observers) await observer.refresh([lease])
-    await this.pass(durationMs * 1.002 + this.unitMs / 10 + 2 + (this.#harness.lateMs ?? 0))
+    const time = elapsedTimeOf(this.clock)
+    const since = time.read()
+    const lapseMs = durationMs * 1.002 + this.unitMs / 10 + 2 + (this.#harness.lateMs ?? 0)
+    if (!this.realTime) return this.pass(lapseMs)
+    // An observer counts less where the wall clock was set meanwhile, or seemed so because the process stood still.
+    for (let leftMs = lapseMs; leftMs > 0; leftMs = lapseMs - elapsedForObserver(since, time.read())) {
+      await this.pass(leftMs)
+    }
   }
 
   /** The outcome of a call that needs time to pass. */

@@ -34,6 +34,8 @@ export interface HeldHere {
   readonly shared: boolean
   /** When it was first found not to be held, by the clock of the process. */
   deadMs: number | undefined
+  /** The same by the true time. */
+  seenDeadMs?: number
 }
 
 export class Life {

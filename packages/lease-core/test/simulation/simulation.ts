@@ -270,10 +270,15 @@ export class Simulation {
     }
   }
 
-  /** Whether this process has asked for a term of this holder since then. */
+  /** Whether a call of this process for this holder, since then, has been granted a term or may be. */
   isAsking(life: Life, lease: string, holder: string, sinceMs: number): boolean {
     return this.#claims.some(
-      (one) => one.life === life.id && one.holder === holder && one.toMs >= sinceMs && one.leases.includes(lease),
+      (one) =>
+        one.life === life.id &&
+        one.holder === holder &&
+        one.toMs >= sinceMs &&
+        !one.isDenied &&
+        one.leases.includes(lease),
     )
   }
 
@@ -430,6 +435,7 @@ export class Simulation {
     const { hold, lease, holder, fencingToken } = here
     if (!hold.held) {
       here.deadMs = life.clock.monotonic()
+      here.seenDeadMs = this.nowMs
       return false
     }
     const who = `p${life.name} ${holder} relies on ${lease}, term ${fencingToken}`

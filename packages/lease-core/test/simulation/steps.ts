@@ -245,8 +245,13 @@ function denied(
   { currentHolder, lease: named }: { readonly currentHolder?: string; readonly lease?: string | undefined },
   fromMs: number,
 ): void {
-  // It believes that it has one, or did when it was asked.
-  if (life.holds.some((one) => one.holder === holder && leases.includes(one.lease))) return
+  // It believes that it has one, or did since it was asked.
+  const isOwn = (one: HeldHere): boolean => one.holder === holder && leases.includes(one.lease)
+  if (life.holds.some(isOwn)) return
+  if (currentHolder === holder) {
+    if (life.dead.some((one) => isOwn(one) && (one.seenDeadMs ?? 0) >= fromMs)) return
+    if (leases.some((lease) => sim.isAsking(life, lease, holder, fromMs))) return
+  }
   if (leases.some((lease) => sim.isEnding(life, lease, holder, fromMs))) return
   if (leases.some((lease) => sim.history.wasTrue(lease, fromMs, sim.nowMs, (term) => term?.holder === holder))) return
   const lease = named ?? leases[0]
