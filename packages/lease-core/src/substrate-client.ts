@@ -98,7 +98,7 @@ export class SubstrateClient implements Client {
         })
         const end = (error: unknown): void => {
           stopListening()
-          reject(error as Error)
+          reject(error)
         }
         const turn = options?.turn
         this.#inTurn(lease, () => {
