@@ -56,7 +56,7 @@ import {
   type DatabaseFunction,
 } from './function-text.ts'
 import type { Tables } from './schema.ts'
-import { answers, lapsed, live, micros, pinsOf, remainingOf, stateOf } from './sql.ts'
+import { answers, lapsed, live, micros, microsOf, pinsOf, remainingOf, stateOf } from './sql.ts'
 
 /** All functions over these tables. */
 export interface Functions {
@@ -553,21 +553,38 @@ END`,
   )
 }
 
+/** How long after it was asked for a claim may have been committed whose holder has been told of it, in microseconds. */
+const LONGEST_CLAIM_MICROS = 60_000_000
+
 /**
  * Whether exactly this term is live, locked against takeover: the number of the transaction, or null. $1 namespace, $2 name,
  * $3 holder, $4 token.
  *
- * In READ COMMITTED its statement sees all that was committed before it, also what the statement that calls it does not.
+ * In READ COMMITTED its statement sees all that was committed before it, also what the statement that calls it does not. A
+ * snapshot of the whole transaction may be older than the latest renewal, or than the term: where it does not show the term, nor that
+ * it is over, this is no answer but a reason to run the transaction again. A lease that had lapsed when the transaction began was
+ * not renewed since.
  */
 function guard(tables: Tables): DatabaseFunction {
+  const { lease } = tables
+  const one = 'l.ns = $1 AND l.name = $2'
   return defineText(
     tables,
     'guard',
     ['text', 'text', 'text', 'bigint'],
     `BEGIN
-  PERFORM FROM ${tables.lease} l
-  WHERE l.ns = $1 AND l.name = $2 AND l.holder = $3 AND l.token = $4 AND ${live('l')} FOR KEY SHARE OF l;
-  RETURN CASE WHEN FOUND THEN pg_current_xact_id() END;
+  PERFORM FROM ${lease} l WHERE ${one} AND l.holder = $3 AND l.token = $4 AND ${live('l')} FOR KEY SHARE OF l;
+  IF FOUND THEN RETURN pg_current_xact_id(); END IF;
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND coalesce((
+    SELECT CASE
+      WHEN l.token = $4 THEN l.holder IS NOT NULL AND l.expiry >= transaction_timestamp()
+      WHEN l.token > $4 THEN false
+    END FROM ${lease} l WHERE ${one}
+  ), $4 > ${microsOf('transaction_timestamp()')} - ${LONGEST_CLAIM_MICROS}) THEN
+    RAISE EXCEPTION 'the snapshot of this transaction may be older than what it guards: run the transaction again'
+      USING ERRCODE = 'serialization_failure';
+  END IF;
+  RETURN NULL;
 END`,
   )
 }

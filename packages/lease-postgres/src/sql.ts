@@ -17,15 +17,17 @@ export interface Statements {
 export function statements(tables: Tables): Statements {
   return {
     time: timeSql(tables),
-    began: `SELECT (date_part('epoch', transaction_timestamp()) * 1000000)::bigint::text AS began`,
+    began: `SELECT ${microsOf('transaction_timestamp()')}::text AS began`,
     readAll: readAllSql(tables),
     pinnedAll: pinnedAllSql(tables),
     inspect: inspectSql(tables),
   }
 }
 
-/** The server's clock, in whole microseconds: a float holds them exactly for the next two centuries, and is faster than `numeric`. */
-export const micros = `(date_part('epoch', clock_timestamp()) * 1000000)::bigint`
+/** In whole microseconds: a float holds them exactly for the next two centuries, and is faster than `numeric`. */
+export const microsOf = (instant: string): string => `(date_part('epoch', ${instant}) * 1000000)::bigint`
+/** The server's clock. */
+export const micros: string = microsOf('clock_timestamp()')
 
 /** Somebody holds the lease of this row. */
 export const live = (row: string): string =>

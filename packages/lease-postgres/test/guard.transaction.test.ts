@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrNotHeld, ErrTrapdoor, type Holding } from 'lease-core'
 import { whileLive } from 'lease-core/testing'
-import { postgresTargets } from 'lease-servers'
+import { postgresTargets, until } from 'lease-servers'
 import type { PostgresSubstrate, PostgresTransaction } from 'lease-postgres'
 import type { PoolClient } from 'pg'
 import { claim, expire, extend, grant, newCall, pin, settle, unique, unpin } from 'lease-scenes'
@@ -202,6 +202,69 @@ for (const target of postgresTargets()) {
         await releaseHeld(substrate, name)
         await grant(substrate, claim(name, 'b', 60_000))
         expect(await caught(guard('a', held, client))).to.have.property('code', '40001')
+      })
+    }
+
+    for (const isolation of ['REPEATABLE READ', 'SERIALIZABLE']) {
+      const beginWithSnapshot = async (): Promise<void> => {
+        await client.query(`BEGIN ISOLATION LEVEL ${isolation}`)
+        await client.query('SELECT 1 FROM lease LIMIT 1')
+      }
+
+      it(`with a snapshot in ${isolation} that is older than a renewal, and past the expiry that it shows, fails`, async () => {
+        const held = await whileLive(100, async (durationMs) => {
+          name = unique('lease')
+          const held = await grant(substrate, claim(name, 'a', durationMs))
+          await client.query('ROLLBACK')
+          await beginWithSnapshot()
+          await grant(substrate, extend(name, 'a', 60_000, { fencingToken: held.fencingToken }))
+          return held
+        })
+        await until('the expiry in the snapshot has passed', async () => {
+          const { rows } = await client.query('SELECT expiry < clock_timestamp() AS past FROM lease WHERE name = $1', [
+            name,
+          ])
+          return rows[0].past === true
+        })
+        expect(await caught(guard('a', held, client))).to.have.property('code', '40001')
+        await client.query('ROLLBACK')
+        await client.query(`BEGIN ISOLATION LEVEL ${isolation}`)
+        expect(await caught(guard('a', held, client))).to.equal(undefined)
+      })
+
+      it(`with a snapshot in ${isolation} that is older than the term fails, be it the first or a later one`, async () => {
+        for (const isFirst of [true, false]) {
+          const lease = isFirst ? name : `${name}-again`
+          if (!isFirst) {
+            await grant(substrate, claim(lease, 'a', 60_000))
+            await releaseHeld(substrate, lease)
+          }
+          await beginWithSnapshot()
+          const held = await grant(substrate, claim(lease, 'a', 60_000))
+          const trapdoor = substrate.trapdoor(lease, 'a', held.fencingToken)
+          expect(await caught(trapdoor(client))).to.have.property('code', '40001')
+          await client.query('ROLLBACK')
+        }
+      })
+
+      it(`with a snapshot in ${isolation} that shows the term to be over says no: released, lapsed, or another's since`, async () => {
+        const ends: Record<string, (lease: string) => Promise<unknown>> = {
+          released: (lease) => releaseHeld(substrate, lease),
+          lapsed: (lease) => setting.lapse(lease),
+          taken: async (lease) => {
+            await releaseHeld(substrate, lease)
+            await grant(substrate, claim(lease, 'b', 60_000))
+          },
+        }
+        for (const [how, end] of Object.entries(ends)) {
+          const lease = `${name}-${how}`
+          const held = await grant(substrate, claim(lease, 'a', 60_000))
+          await end(lease)
+          await beginWithSnapshot()
+          const trapdoor = substrate.trapdoor(lease, 'a', held.fencingToken)
+          expect(await caught(trapdoor(client)), how).to.be.instanceOf(ErrNotHeld)
+          await client.query('ROLLBACK')
+        }
       })
     }
   })
