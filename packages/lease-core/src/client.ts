@@ -103,6 +103,12 @@ export interface Client {
   leases(): ReadonlyMap<string, Info>
   /** Re-reads these leases, or everything in the namespace. */
   refresh(leases?: Iterable<string>): Promise<void>
+  /**
+   * `refresh` of one lease over the connection that this trapdoor key is, for a check that must not need a second one. Resolves to
+   * false where nothing was learned: the key is no connection, or does not see all that is committed. Rejects with what the driver
+   * throws. Absent: as false.
+   */
+  refreshOver?(lease: string, trapdoorKey: unknown): Promise<boolean>
   /** Calls the listener on every change that the substrate tells of. Returns how to stop. */
   subscribe(listener: (change: LeaseChange) => void): () => void
   /**

@@ -9,7 +9,8 @@
  *   answer, never a stale snapshot. What is neither is `ErrUnknown`.
  * - What relies on a lease relies on one term of it (`term.ts`). A term that was released or revoked never counts again; a Hold that was
  *   lost never comes back.
- * - A check inside the trust window of a grant made here costs no I/O; any other costs exactly one read.
+ * - A check inside the trust window of a grant made here costs no I/O; any other costs exactly one read, over the connection of its
+ *   trapdoor key if that is one.
  * - A Hold's signal aborts no later than its trust window ends.
  * - What opens or ends a term of a lease runs one after another; operations on different leases neither wait for nor fail with
  *   each other, and renewals wait for nothing.
@@ -335,18 +336,29 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #checker: TokenChecker = {
     check: async ({ lease, holder }, term, trapdoorKey) => {
       const trusted = this.#stopping.signal.aborted ? undefined : this.#trustedInfo(lease, holder, term)
-      const info = trusted ?? (await this.#calls.start(undefined, () => this.#ask(lease, holder, term)))
+      const info =
+        trusted ?? (await this.#calls.start(undefined, () => this.#ask({ lease, holder }, term, trapdoorKey)))
+      if (info instanceof KeyFailure) throw info.error
       if (trapdoorKey !== undefined) await this.#pass(lease, info, trapdoorKey)
       return info
     },
   }
 
   /** @param named the term that must stand; undefined: any of this holder */
-  async #ask(lease: string, holder: string, named: Term | undefined): Promise<Info> {
+  async #ask(
+    { lease, holder }: { readonly lease: string; readonly holder: string },
+    named: Term | undefined,
+    trapdoorKey: unknown,
+  ): Promise<Info | KeyFailure> {
     checkNames({ lease, holder })
     if (isOver(named)) throw notHeld(lease, holder, 'its term is over')
     const suspicions = this.#terms.get(lease)?.suspicions ?? 0
-    await this.#read(lease)
+    try {
+      if (!(await this.#readOver(lease, trapdoorKey))) await this.#read(lease)
+    } catch (error) {
+      if (error instanceof KeyFailure) return error
+      throw error
+    }
     const info: (Info & Partial<TermAware>) | undefined = this.#client.leases().get(lease)
     if (info === undefined || hasLapsed(info, this.#clock)) throw notHeld(lease, holder, 'it is vacant')
     if (info.holder !== holder) throw notHeld(lease, holder, `it is held by "${info.holder}"`)
@@ -393,6 +405,19 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       this.#nextReads.set(lease, read)
     }
     return read
+  }
+
+  /** Reads the lease over the connection that the key is, if it is one. @throws KeyFailure */
+  async #readOver(lease: string, trapdoorKey: unknown): Promise<boolean> {
+    const { refreshOver } = this.#client
+    if (trapdoorKey === undefined || refreshOver === undefined) return false
+    try {
+      if (!(await refreshOver.call(this.#client, lease, trapdoorKey))) return false
+    } catch (error) {
+      throw new KeyFailure(error)
+    }
+    this.#wasRead(lease)
+    return true
   }
 
   /** What the read found may end the term that lives here, or make the next look of a waiter due earlier. */
@@ -664,6 +689,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** The lease may be free: its waiters look. */
   #vacated(lease: string): void {
     if (!this.#stopping.signal.aborted) this.#waitQueue.released(lease)
+  }
+}
+
+/** What the caller's own connection threw: it reaches the caller as it is. */
+class KeyFailure {
+  readonly error: unknown
+
+  constructor(error: unknown) {
+    this.error = error
   }
 }
 

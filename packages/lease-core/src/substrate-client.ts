@@ -376,6 +376,18 @@ export class SubstrateClient implements Client {
     })
   }
 
+  async refreshOver(lease: string, trapdoorKey: unknown): Promise<boolean> {
+    this.#link.closing.throwIfAborted()
+    const question = this.#states.open()
+    try {
+      const holdings = await this.#substrate.readOver?.(trapdoorKey, lease)
+      if (holdings === undefined) return false
+      return this.#states.learn(lease, holdings.get(lease), { question, now: this.#time.read() })
+    } finally {
+      this.#states.close(question)
+    }
+  }
+
   // ── hints, end ────────────────────────────────────────────────────────────────────────────────────────────────
 
   subscribe(listener: (change: LeaseChange) => void): () => void {

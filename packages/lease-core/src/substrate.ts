@@ -260,6 +260,12 @@ export interface Substrate {
   claimAny?(op: ClaimAnyOp, call: Call): Promise<AnyVerdict>
   /** The holdings of these leases, or of the whole namespace. A lease that is not in the answer is vacant. */
   read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>>
+  /**
+   * Reads one lease over the connection that this trapdoor key is, so that a check needs no second one. Rejects with what the
+   * driver throws. Resolves to undefined where that connection may not see all that is committed: core then reads as it does without
+   * a key. Absent, or undefined for a key that is no connection: it does so as well.
+   */
+  readOver?(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined
   /** Every pinned lease, of these or of the whole namespace, with its pins. */
   pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>>
   /** Starts telling of changes; `resync` after every (re)connection. Absent where the store cannot tell. */

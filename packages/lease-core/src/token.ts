@@ -15,7 +15,8 @@ export interface Token {
    * of its own, else after exactly one read (concurrent checks share it).
    *
    * With a trapdoor key the substrate puts the same check into the caller's own transaction; which keys it understands
-   * is in its own documentation. `undefined` alone means "no key".
+   * is in its own documentation. Where the key is a connection, what must be read is read over it, and what the driver throws there
+   * reaches the caller as it is. `undefined` alone means "no key".
    *
    * @throws ErrNotHeld  surely not held at the moment of the check
    * @throws ErrNotValid lease or holder is not a valid name

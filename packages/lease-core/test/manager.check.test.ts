@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrNotHeld, ErrNotValid, ErrTrapdoor, ErrUnknown } from '#src/errors.ts'
+import { ErrNotHeld, ErrNotValid, ErrStopped, ErrTrapdoor, ErrUnknown } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { MemoryGuard } from '#src/memory/index.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
@@ -213,6 +213,53 @@ describe('Token.check, decision 7: the trapdoor', () => {
     await clock.advance(29_990)
     client.expect({ call: 'refresh' })
     expect(await rejection(manager.token('db', 'a').check('key'), RangeError)).to.equal(own)
+  })
+
+  it('a key that is a connection is read over, and nothing else is asked', async () => {
+    const clock = new TestClock()
+    const keys: unknown[] = []
+    const info = infoOf({ holder: 'a', expiry: clock.in(60_000), trapdoor: async (key) => void keys.push(key) })
+    const client = new ScriptedClient([{ call: 'refreshOver', args: ['db'], leases: { db: info } }])
+    const manager = new Manager({ client, clock })
+    const key = { query: true }
+    expect(await manager.token('db', 'a').check(key)).to.equal(info)
+    expect(client.calls[0]?.args[1]).to.equal(key)
+    client.expect({ call: 'refreshOver', args: ['db'] })
+    await rejection(manager.token('db', 'b').check(key), ErrNotHeld)
+    client.verify()
+    expect(keys).to.deep.equal([key])
+  })
+
+  it('a key over which nothing can be learned, and a client that reads over none, are asked as without a key', async () => {
+    const clock = new TestClock()
+    const info = infoOf({ holder: 'a', expiry: clock.in(60_000), trapdoor: async () => {} })
+    for (const lacks of [[], ['refreshOver']] as const) {
+      const client = new ScriptedClient([{ call: 'refresh', args: [['db']], leases: { db: info } }], { lacks })
+      const manager = new Manager({ client, clock })
+      expect(await manager.token('db', 'a').check({})).to.equal(info)
+      client.verify()
+    }
+  })
+
+  it('what the connection of the key throws reaches the caller as it is', async () => {
+    const broken = Object.assign(new Error('current transaction is aborted'), { code: '25P02' })
+    const client = new ScriptedClient([{ call: 'refreshOver', throws: broken }])
+    const manager = new Manager({ client, clock: new TestClock() })
+    expect(await rejection(manager.token('db', 'a').check({}), Error)).to.equal(broken)
+    client.verify()
+  })
+
+  it('a key is not touched when the names break a rule, the term is over, or the manager is stopped', async () => {
+    const { manager, client } = new Bench()
+    const touched: unknown[] = []
+    Object.assign(client, { refreshOver: async (_: string, key: unknown) => touched.push(key) > 0 })
+    const hold = await manager.hold('db', 'a', { duration: 30_000 })
+    await hold.release()
+    await rejection(hold.token.check({}), ErrNotHeld)
+    await rejection(manager.token('not a name', 'a').check({}), ErrNotValid)
+    await manager.stop()
+    await rejection(manager.token('db', 'a').check({}), ErrStopped)
+    expect(touched).to.deep.equal([])
   })
 
   it('decision 15: a key that the substrate does not understand is ErrTrapdoor', async () => {

@@ -528,6 +528,10 @@ function unpin(tables: Tables): DatabaseFunction {
   )
 }
 
+/** The answer in a transaction whose snapshot may be older than the statement. */
+export const OLD_SNAPSHOT = ''
+const ofTransaction = `current_setting('transaction_isolation') IN ('repeatable read', 'serializable')`
+
 /**
  * What is known of those of the named leases that meet the condition; null on a standby, which may be behind. $1 namespace,
  * $2 names. Answers as the operations do.
@@ -544,6 +548,7 @@ function reading(
     ['text', 'text[]'],
     `BEGIN
   IF pg_is_in_recovery() THEN RETURN NULL; END IF;
+  IF ${ofTransaction} AND transaction_timestamp() <> statement_timestamp() THEN RETURN '${OLD_SNAPSHOT}'; END IF;
   RETURN concat('[', ${micros}, ',', (
     SELECT ${answers({ name: 'l.name', ...fields })} FROM unnest($2) AS r(name) CROSS JOIN LATERAL (
       SELECT l.* FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
@@ -575,7 +580,7 @@ function guard(tables: Tables): DatabaseFunction {
     `BEGIN
   PERFORM FROM ${lease} l WHERE ${one} AND l.holder = $3 AND l.token = $4 AND ${live('l')} FOR KEY SHARE OF l;
   IF FOUND THEN RETURN pg_current_xact_id(); END IF;
-  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND coalesce((
+  IF ${ofTransaction} AND coalesce((
     SELECT CASE
       WHEN l.token = $4 THEN l.holder IS NOT NULL AND l.expiry >= transaction_timestamp()
       WHEN l.token > $4 THEN false

@@ -42,7 +42,8 @@ const parametersOf = ({ namespace, lease, holder, fencingToken }: GuardedTerm): 
   fencingToken.toString(),
 ]
 
-function isQueryable(key: unknown): key is PostgresTransaction {
+/** A connection. */
+export function isQueryable(key: unknown): key is PostgresTransaction {
   return typeof key === 'object' && key !== null && typeof (key as { query?: unknown }).query === 'function'
 }
 
@@ -70,7 +71,11 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
   }
 }
 
-function answerOf(result: { readonly rows: readonly unknown[] } | undefined, { lease, holder }: GuardedTerm): unknown {
+/** @throws ErrTrapdoor */
+export function answerOf(
+  result: { readonly rows: readonly unknown[] } | undefined,
+  { lease, holder }: { readonly lease: string; readonly holder?: string },
+): unknown {
   if (!Array.isArray(result?.rows)) {
     throw new ErrTrapdoor('query(text, values) of this key does not answer with { rows }', { lease, holder })
   }

@@ -15,8 +15,7 @@ import { tableProblems, type TableOptions } from './schema.ts'
 export interface PostgresSubstrateOptions extends TableOptions {
   /**
    * Where connections come from: a `pg.Pool`, or anything of that shape. It stays yours: end it after the client. Two
-   * connections are used at once, six when kinds of operations mix; a guarded transaction of yours that holds the last
-   * one while it checks its token would wait for itself.
+   * connections are used at once, six when kinds of operations mix.
    */
   readonly pool: PostgresPool
   /** Leases of different namespaces know nothing of each other. At most 255 bytes. */

@@ -36,9 +36,9 @@ import {
 } from 'lease-core'
 import { arrayOf } from './array.ts'
 import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connection.ts'
-import type { PostgresPool, PostgresPoolClient } from './driver.ts'
-import { functionsOf, type Functions } from './functions.ts'
-import { postgresTrapdoor } from './guard.ts'
+import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './driver.ts'
+import { functionsOf, OLD_SNAPSHOT, type Functions } from './functions.ts'
+import { answerOf, isQueryable, postgresTrapdoor } from './guard.ts'
 import { listenTo, type OpenListenClient } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
 import { LAYOUT, tablesOf, type Tables } from './schema.ts'
@@ -61,6 +61,10 @@ interface Row {
   readonly nonce?: string | null
   /** When the term was opened, in microseconds; null: the token tells. */
   readonly opened?: number | null
+}
+
+interface NamedRow extends Row {
+  readonly name: string
 }
 
 /** Answers as the functions give them: an array for each field, or null if there are none. */
@@ -197,13 +201,19 @@ export class PostgresSubstrate implements Substrate {
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
     const text = leases === undefined ? this.#statements.readAll : this.#functions.read.call
-    const { rows, at } = await this.#read<Row & { readonly name: string }>(text, leases, call)
-    const holdings = new Map<string, Holding>()
-    for (const row of rows) {
-      const held = heldIn(row, at)
-      if (held !== undefined) holdings.set(row.name, held)
-    }
-    return holdings
+    return holdingsIn(await this.#read<NamedRow>(text, leases, call))
+  }
+
+  readOver(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined {
+    return isQueryable(key) ? this.#readOver(key, lease) : undefined
+  }
+
+  async #readOver(connection: PostgresTransaction, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> {
+    const text = `SELECT ${this.#functions.read.with(['$1', 'ARRAY[$2::text]'])} AS answer`
+    const answer = answerOf(await connection.query(text, [this.#namespace, lease]), { lease })
+    if (answer === OLD_SNAPSHOT) return undefined
+    if (typeof answer !== 'string') throw isStandby()
+    return holdingsIn(answerIn<NamedRow>(answer))
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
@@ -358,9 +368,9 @@ function columnOf(ops: readonly Op[], field: Field): string | null {
 }
 
 /** Reports the server's time that is in the answer. */
-function answerIn<R>(answer: string | undefined, call: Call): Answer<R> {
+function answerIn<R>(answer: string | undefined, call?: Call): Answer<R> {
   const [at, ...columns] = JSON.parse(answer ?? '[]') as [number, ...Columns[]]
-  call.answered?.(at / 1000)
+  call?.answered?.(at / 1000)
   return { rows: columns.flatMap(rowsOf) as R[], at }
 }
 
@@ -443,6 +453,15 @@ function anyVerdictOf(op: ClaimAnyOp, { rows, at }: Answer<AnyRow>): AnyVerdict 
 function claimed({ holder, nonce, value }: ClaimOp | ClaimAnyOp, row: OpRow, at: number): Holding | undefined {
   if (typeof row.token !== 'string') return undefined
   return holding(holder, BigInt(row.token), nonce, row, at, value)
+}
+
+function holdingsIn({ rows, at }: Answer<NamedRow>): ReadonlyMap<string, Holding> {
+  const holdings = new Map<string, Holding>()
+  for (const row of rows) {
+    const held = heldIn(row, at)
+    if (held !== undefined) holdings.set(row.name, held)
+  }
+  return holdings
 }
 
 /** The term that stands in the row, if one does. */

@@ -1,8 +1,8 @@
 import { expect } from 'chai'
-import { ErrNotHeld, ErrTrapdoor, type Holding } from 'lease-core'
+import { ErrNotHeld, ErrTrapdoor, Manager, type Holding, type Info } from 'lease-core'
 import { whileLive } from 'lease-core/testing'
 import { postgresTargets, until } from 'lease-servers'
-import type { PostgresSubstrate, PostgresTransaction } from 'lease-postgres'
+import { postgresClient, type PostgresSubstrate, type PostgresTransaction } from 'lease-postgres'
 import type { PoolClient } from 'pg'
 import { claim, expire, extend, grant, newCall, pin, settle, unique, unpin } from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
@@ -267,6 +267,65 @@ for (const target of postgresTargets()) {
         }
       })
     }
+  })
+}
+
+for (const target of postgresTargets()) {
+  describe(`a check with a connection as key, of a lease that this process was not granted, on ${target.name}`, () => {
+    let setting: Setting
+    let namespace: string
+    before(async () => {
+      setting = await openSetting(target)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+    beforeEach(() => (namespace = unique('ns')))
+
+    /** With a pool of so many connections, of which the work has one. */
+    const withConnection = async (
+      max: number,
+      work: (connection: PoolClient, check: (key?: unknown) => Promise<Info>) => Promise<void>,
+    ): Promise<void> => {
+      const pool = setting.newPool({ max })
+      const client = postgresClient({ pool, namespace, listen: false })
+      const connection = await pool.connect()
+      try {
+        await work(connection, (key) => new Manager({ client }).token('l', 'a').check(key))
+      } finally {
+        connection.release(true)
+        await client.close()
+      }
+    }
+    const held = (): Promise<Holding> => grant(setting.substrate({ namespace, listen: false }), claim('l', 'a', 60_000))
+
+    it('needs no second one', async () => {
+      await withConnection(1, async (connection, check) => {
+        await connection.query('BEGIN')
+        expect(await caught(check(connection))).to.be.instanceOf(ErrNotHeld)
+        const { fencingToken } = await held()
+        expect(await check(connection)).to.include({ holder: 'a', fencingToken })
+        await connection.query('COMMIT')
+        expect(await caught(check(connection)), 'outside of a transaction').to.be.instanceOf(ErrTrapdoor)
+      })
+    })
+
+    it('hands what the driver throws to the caller as it is', async () => {
+      await held()
+      await withConnection(1, async (connection, check) => {
+        await connection.query('BEGIN')
+        await connection.query('SELECT 1/0').catch(() => {})
+        expect(await caught(check(connection))).to.have.property('code', '25P02')
+      })
+    })
+
+    it('reads over another one where the snapshot may be too old to say no', async () => {
+      await withConnection(2, async (connection, check) => {
+        await connection.query('BEGIN ISOLATION LEVEL REPEATABLE READ')
+        await connection.query('SELECT 1 FROM lease LIMIT 1')
+        expect(await caught(check(connection)), 'nobody has it').to.be.instanceOf(ErrNotHeld)
+        await held()
+        expect(await caught(check(connection)), 'claimed since').to.have.property('code', '40001')
+      })
+    })
   })
 }
 

@@ -74,6 +74,11 @@ export class FaultySubstrate implements Substrate {
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
   declare readonly time?: (call: Call) => Promise<number>
   declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
+  /** Over a connection of the caller: no fault befalls it. */
+  declare readonly readOver?: (
+    key: unknown,
+    lease: string,
+  ) => Promise<ReadonlyMap<string, Holding> | undefined> | undefined
   readonly #inner: Substrate
   readonly #clock: Clock
   readonly #latencyMs: (() => number) | undefined
@@ -96,6 +101,7 @@ export class FaultySubstrate implements Substrate {
     if (inner.claimAny !== undefined && options.claimAny !== false) {
       this.claimAny = (op, call) => this.#claimAny(op, call)
     }
+    if (inner.readOver !== undefined) this.readOver = (key, lease) => inner.readOver?.(key, lease)
     if (inner.time !== undefined) {
       this.time = (call) =>
         this.#roundTrip([{ kind: 'time', leases: [] }], call, async (inward) => (await inner.time?.(inward)) ?? 0)

@@ -28,6 +28,7 @@ export type ScriptedMethod =
   | 'unpinLease'
   | 'pinned'
   | 'refresh'
+  | 'refreshOver'
 
 /** One expected call and its answer. */
 export interface ScriptStep {
@@ -57,7 +58,7 @@ export interface ScriptStep {
 }
 
 /** The methods that not every client has. */
-export type OptionalMethod = 'claimAnyLease' | 'renewLease'
+export type OptionalMethod = 'claimAnyLease' | 'renewLease' | 'refreshOver'
 
 /** A call as it came in; `refresh` shows its leases as an array. */
 export interface RecordedCall {
@@ -86,6 +87,8 @@ export class ScriptedClient implements Client {
   declare readonly claimAnyLease: Client['claimAnyLease']
   /** As the script says: it calls back with what `extendLease` would have come to. undefined if this client lacks it. */
   declare readonly renewLease?: (renewal: Renewal) => void
+  /** As the script says; where it has no such step, no key is a connection. undefined if this client lacks it. */
+  declare readonly refreshOver?: (lease: string, trapdoorKey: unknown) => Promise<boolean>
   #inFlight = 0
   #closed = false
 
@@ -95,6 +98,7 @@ export class ScriptedClient implements Client {
     if (!lacks.includes('claimAnyLease'))
       this.claimAnyLease = (leases, request, call) => this.#claimAny(leases, request, call)
     if (!lacks.includes('renewLease')) this.renewLease = (renewal) => this.#renew(renewal)
+    if (!lacks.includes('refreshOver')) this.refreshOver = (lease, key) => this.#refreshOver(lease, key)
     this.expect(...script)
     this.show(options.leases ?? {})
   }
@@ -199,6 +203,12 @@ export class ScriptedClient implements Client {
   async #claimAny(leases: readonly string[], request: Request, options?: ClientCallOptions): Promise<string> {
     const { claims } = await this.#play('claimAnyLease', [leases, request], options)
     return claims ?? (leases[0] as string)
+  }
+
+  async #refreshOver(lease: string, trapdoorKey: unknown): Promise<boolean> {
+    if (!this.#steps.some(({ step, left }) => step.call === 'refreshOver' && left > 0)) return false
+    await this.#play('refreshOver', [lease, trapdoorKey])
+    return true
   }
 
   #renew(renewal: Renewal): void {
