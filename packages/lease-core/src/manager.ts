@@ -353,12 +353,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     checkNames({ lease, holder })
     if (isOver(named)) throw notHeld(lease, holder, 'its term is over')
     const suspicions = this.#terms.get(lease)?.suspicions ?? 0
-    try {
-      if (!(await this.#readOver(lease, trapdoorKey))) await this.#read(lease)
-    } catch (error) {
-      if (error instanceof KeyFailure) return error
-      throw error
-    }
+    const isRead = await this.#readOver(lease, trapdoorKey)
+    if (isRead instanceof KeyFailure) return isRead
+    if (!isRead) await this.#read(lease)
     const info: (Info & Partial<TermAware>) | undefined = this.#client.leases().get(lease)
     if (info === undefined || hasLapsed(info, this.#clock)) throw notHeld(lease, holder, 'it is vacant')
     if (info.holder !== holder) throw notHeld(lease, holder, `it is held by "${info.holder}"`)
@@ -407,14 +404,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return read
   }
 
-  /** Reads the lease over the connection that the key is, if it is one. @throws KeyFailure */
-  async #readOver(lease: string, trapdoorKey: unknown): Promise<boolean> {
-    const { refreshOver } = this.#client
-    if (trapdoorKey === undefined || refreshOver === undefined) return false
+  /** Reads the lease over the connection that the key is, if it is one. */
+  async #readOver(lease: string, trapdoorKey: unknown): Promise<boolean | KeyFailure> {
+    if (trapdoorKey === undefined || this.#client.refreshOver === undefined) return false
     try {
-      if (!(await refreshOver.call(this.#client, lease, trapdoorKey))) return false
+      if (!(await this.#client.refreshOver(lease, trapdoorKey))) return false
     } catch (error) {
-      throw new KeyFailure(error)
+      return new KeyFailure(error)
     }
     this.#wasRead(lease)
     return true
