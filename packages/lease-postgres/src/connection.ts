@@ -1,21 +1,16 @@
 /**
- * One connection of the pool for the length of one call, in the state in which it must be, and what its failures mean.
+ * One connection for the length of one call, in the state in which it must be, and what its failures mean.
  *
  * A pool hands out connections as others have left them: in an open transaction, with a role or a time-out that they have set. An
  * answer counts only if this call alone has committed it. So a connection on which that is not certain is closed, which undoes
  * what was done there, and the call goes on with another.
- *
- * After a failover, idle connections may be dead without a word, while new ones work at once. So when a call was given up, the
- * connections that have not been heard of since it was sent are closed instead of used.
  */
 import { systemClock, type Call } from 'lease-core'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
+import { Lender, type Loan } from './lender.ts'
 
 /** So many connections in a row that somebody has left in a transaction are closed, then the call gives up. */
 const MOST_LEFT_OPEN = 100
-
-/** After a call was given up: for so long, a connection that this process has not seen before may have been idle at that time. */
-const SUSPICION_MS = 60_000
 /** So many connections that may be dead are closed for one call, where the pool does not say how many it has. */
 const MOST_SILENT = 10
 
@@ -24,8 +19,8 @@ export class LeftOpen extends Error {}
 
 /**
  * Runs the body on a connection of the pool, and once more on another where that was not fit for it: what is run must bear that.
- * A connection is closed instead of given back when it is not fit, when it broke, or when the call is given up: its answer would
- * reach the next borrower. The pool itself is never harmed.
+ * A connection is closed instead of given back when it is not fit, when it broke, or when an answer is overdue on it that would reach
+ * the next borrower. The pool itself is never harmed.
  *
  * @throws why the call was given up when it was before anything was sent; otherwise what the driver throws
  */
@@ -34,23 +29,24 @@ export async function onConnection<T>(
   call: Call | undefined,
   body: (client: PostgresPoolClient) => Promise<T>,
 ): Promise<T> {
-  attend(pool)
+  const lender = Lender.of(pool)
   let sentMs = Number.NaN
   let givenUp: { readonly why: unknown } | undefined
   let loan: Loan | undefined
   const unheed = onAbort(call, (why) => {
     givenUp = { why }
-    if (loan?.giveBack(true) === true) givenUpAt.set(pool, sentMs)
+    // The error of a client that is closed: then nothing is kept.
+    loan?.abandon(sentMs, { mayKeep: codeOf(why) === undefined })
   })
   try {
     let silentLeft = pool.options?.max ?? MOST_SILENT
     for (let leftOpen = 0, isSuspect = false; leftOpen < MOST_LEFT_OPEN;) {
       throwIfGivenUp(givenUp)
-      loan = new Loan(await pool.connect())
+      loan = await lender.lend(call?.timeoutMs, () => givenUp === undefined)
       const { client } = loan
       if (givenUp !== undefined) loan.giveBack(false)
       throwIfGivenUp(givenUp)
-      if (maybeDead(pool, client) && silentLeft-- > 0) {
+      if (lender.mayBeDead(loan) && silentLeft-- > 0) {
         loan.giveBack(true)
         continue
       }
@@ -58,8 +54,8 @@ export async function onConnection<T>(
       try {
         if (!isInTransaction(client)) {
           const result = await body(client)
-          heardAt.set(client, systemClock.monotonic())
-          // Given up meanwhile: closed already.
+          lender.heard(client)
+          // Given up meanwhile: nobody waits for it.
           if (givenUp !== undefined || !isInTransaction(client)) return result
         }
         leftOpen++
@@ -73,7 +69,7 @@ export async function onConnection<T>(
         if (isLeftOpen) leftOpen++
         else isSuspect = true
       } finally {
-        loan.giveBack(isInTransaction(client))
+        if (loan.giveBack(isInTransaction(client)) && givenUp !== undefined) lender.answeredLate()
       }
     }
     throw new Error(
@@ -81,28 +77,6 @@ export async function onConnection<T>(
     )
   } finally {
     unheed?.()
-  }
-}
-
-/** A connection on loan. */
-class Loan {
-  readonly client: PostgresPoolClient
-  #isOver = false
-
-  constructor(client: PostgresPoolClient) {
-    this.client = client
-    // A connection on loan that breaks emits `error`; whatever it was doing rejects as well, which is enough.
-    client.on?.('error', ignore)
-  }
-
-  /** Only the first time counts. Returns whether this is it. */
-  giveBack(destroy: boolean): boolean {
-    if (this.#isOver) return false
-    this.#isOver = true
-    this.client.release(destroy)
-    // One that is destroyed may break once more before it is gone.
-    if (!destroy) this.client.removeListener?.('error', ignore)
-    return true
   }
 }
 
@@ -123,7 +97,7 @@ function throwIfGivenUp(givenUp: { readonly why: unknown } | undefined): void {
 
 const FAILED_TRANSACTION = '25P02'
 /** What a setting that somebody has left on the connection may lead to: its role, its path, read-only, a time-out. */
-const OF_SESSION = /^(25...|42501|42883|42P01|3F000|57014|55P03)$/
+const OF_SESSION = /^(25...|42501|42883|42P01|3F000|57014)$/
 
 /** Returns how to stop listening, if there is anything to stop. */
 function onAbort(call: Call | undefined, listener: (why: unknown) => void): (() => void) | undefined {
@@ -137,38 +111,6 @@ function onAbort(call: Call | undefined, listener: (why: unknown) => void): (() 
   if (signal.aborted) onAbort()
   signal.addEventListener('abort', onAbort, { once: true })
   return () => signal.removeEventListener('abort', onAbort)
-}
-
-const ignore = (): void => {}
-
-const attended = new WeakSet<PostgresPool>()
-/** When the latest call was sent that was given up without an answer. */
-const givenUpAt = new WeakMap<PostgresPool, number>()
-/** When a connection was made, or answered last. */
-const heardAt = new WeakMap<object, number>()
-
-/**
- * Listens to the pool, and to each connection that it makes from then on, so that what breaks ends no process: an idle connection
- * makes the pool emit `error`, when the pool has dropped it already; one that the server ends with its greeting emits `error`
- * before the borrower can listen.
- */
-function attend(pool: PostgresPool): void {
-  if (attended.has(pool)) return
-  attended.add(pool)
-  pool.on?.('error', ignore)
-  pool.on?.('connect', (client) => {
-    heardAt.set(client, systemClock.monotonic())
-    client.on?.('error', ignore)
-  })
-}
-
-/** Whether this connection was idle when a call was given up, and has not been heard of since. */
-function maybeDead(pool: PostgresPool, client: PostgresPoolClient): boolean {
-  const sinceMs = givenUpAt.get(pool)
-  if (sinceMs === undefined) return false
-  const heardMs = heardAt.get(client)
-  if (heardMs !== undefined) return heardMs < sinceMs
-  return pool.on !== undefined && systemClock.monotonic() - sinceMs < SUSPICION_MS
 }
 
 /** The SQLSTATE of an error, or the code of a system call, or undefined. */

@@ -26,9 +26,11 @@ export interface PostgresPool {
   on?(event: 'error', listener: (error: Error) => void): unknown
   /** A connection was made. */
   on?(event: 'connect', listener: (client: Pick<PostgresPoolClient, 'on'>) => void): unknown
-  /** How `pg.Pool` makes its connections; used to make the one that listens. */
+  /** How `pg.Pool` makes its connections; used to make the one that listens, and those beside a pool that gives none. */
   readonly Client?: new (options: never) => PostgresListenClient
   readonly options?: { readonly max?: number | undefined }
+  /** How many of its connections wait for a borrower. */
+  readonly idleCount?: number
 }
 
 /** A connection of its own, for LISTEN. `pg.Client` fits. */

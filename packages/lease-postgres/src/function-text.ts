@@ -53,11 +53,18 @@ export function define(tables: Tables, name: string, parameters: readonly string
   changed_leases json[];  -- held by another or with another value,
   served_places json[];   -- taken by a waiter that stood in line
 BEGIN
+  ${boundedWait}
 ${lines}
   RETURN concat('[', concat_ws(',', ${micros}, done, others, confirmed), ']');
 END`,
   )
 }
+
+/**
+ * Whoever waits for a lock (somebody alters the table, or inserts the same row) gives up within four fifths of the time that
+ * is left: its sender hears of it, and no backend waits for nobody.
+ */
+const boundedWait = `PERFORM set_config('lock_timeout', greatest(1, least(($3 - asked) / 1250, ${LONGEST_DEADLINE_MS}))::text, true);`
 
 export function defineText(
   { prefix }: Pick<Tables, 'prefix'>,

@@ -5,8 +5,8 @@
  * - *Verdicts are facts of one statement.* A refusal carries the row as a statement's snapshot has it. Where what the
  *   snapshot shows does not explain why nothing was done, somebody was at the row at that moment: `contended`.
  * - *Calls fail one by one.* What goes wrong with one kind leaves the verdicts of the others as they are.
- * - *Serialization failures and deadlocks* (40001, 40P01) were certainly not executed, and every call may be
- *   repeated: a few times here, then it is `contended`.
+ * - *Serialization failures, deadlocks and locks that were not to be had* (40001, 40P01, 55P03) were certainly not executed, and every
+ *   call may be repeated: a few times here, then it is `contended`.
  * - *Time is the server's* (`clock_timestamp()`). Every request says until when it may be executed, and every answer what the
  *   clock shows: whole microseconds, which a number holds exactly for the next two centuries.
  */
@@ -307,8 +307,10 @@ export class PostgresSubstrate implements Substrate {
 }
 
 const asOfTime = ([row]: readonly unknown[]): number => Number((row as TimeRow | undefined)?.at)
-const asOfAnswer = ([row]: readonly unknown[]): number =>
-  Number.parseInt((row as { answer?: string } | undefined)?.answer?.slice(1) ?? '', 10)
+const asOfAnswer = ([row]: readonly unknown[]): number => {
+  const { answer } = (row ?? {}) as { readonly answer?: string }
+  return answer === OLD_SNAPSHOT ? Number.POSITIVE_INFINITY : Number.parseInt(answer?.slice(1) ?? '', 10)
+}
 
 const isStandby = (): Error =>
   new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
@@ -492,9 +494,10 @@ function holding(
   }
 }
 
+/** It lost to another transaction, or waited for one in vain: certainly not executed. */
 function isConflict(error: unknown): boolean {
   const code = codeOf(error)
-  return code === '40001' || code === '40P01'
+  return code === '40001' || code === '40P01' || code === '55P03'
 }
 
 /** Channel names are cut at 63 bytes, so it is a digest. Without the schema, which may come from the search_path. */
