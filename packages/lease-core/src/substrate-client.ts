@@ -107,7 +107,8 @@ export class SubstrateClient implements Client {
           const place = turn?.place
           const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed, announce, place }
           this.#settlement.send(op, signal, {
-            finish: ({ outcome, holding, line }, sent, doubt) => {
+            finish: (verdict, sent, doubt) => {
+              const { outcome, holding, line } = verdict
               if (turn !== undefined && line !== undefined) learnTurn(turn, line)
               if (outcome === 'granted') {
                 stopListening()
@@ -124,10 +125,8 @@ export class SubstrateClient implements Client {
               }
               this.#mutex.leave(lease)
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
-              const refusal = invalid(op, holding)
-              // "Vacant", by an answer that overlapped another: who has the lease is open.
-              const isOpen = holding === undefined && this.#states.get(lease) !== undefined
-              if (isOpen) this.#trips.read(lease).then(() => end(refusal), end)
+              const refusal = invalid(op, verdict.holding)
+              if (this.#isOpen(lease, verdict)) this.#trips.read(lease).then(() => end(refusal), end)
               else end(refusal)
             },
             fail: (error, sent, doubt) => {
@@ -309,7 +308,9 @@ export class SubstrateClient implements Client {
           onGranted?.({ fencingToken: op.fencingToken, nonce })
         }
         if (verdict.outcome === 'granted' || isDone(op, verdict, doubt)) return
-        if (verdict.holding?.holder !== holder || attempt >= MAX_ATTEMPTS) throw invalid(op, verdict.holding)
+        if (verdict.holding?.holder === holder && attempt < MAX_ATTEMPTS) continue
+        if (this.#isOpen(lease, verdict)) await this.#trips.read(lease)
+        throw invalid(op, verdict.holding)
       }
     } finally {
       this.#mutex.leave(lease)
@@ -443,6 +444,11 @@ export class SubstrateClient implements Client {
     } catch (error) {
       return Promise.reject(error)
     }
+  }
+
+  /** A refusal said "vacant", and an answer that overlapped it showed a holder: who has the lease now is open, and must be read. */
+  #isOpen(lease: string, { holding }: Verdict): boolean {
+    return holding === undefined && this.#states.get(lease) !== undefined
   }
 
   /** The caller learns that this nonce is the one of its term. */

@@ -41,7 +41,7 @@ describe('simulation', () => {
   })
 
   it('the promises hold for seeds that have found a defect', async () => {
-    const seeds = [707001273, 804000284, 804000123, 620045447, 620022735, 620036864, 620041963]
+    const seeds = [707001273, 804000284, 804000123, 620045447, 620022735, 620036864, 620041963, 630027138, 630040105]
     expect(await simulate(seeds, Number.POSITIVE_INFINITY)).to.equal(seeds.length)
   })
 

@@ -181,6 +181,27 @@ describe('SubstrateClient: an answer counts from its request', () => {
     expect(bench.client.leases().get('db')?.holder).to.equal('c')
   })
 
+  for (const serverClock of [true, false]) {
+    it(`an extension that was refused while a read was under way does not show what that read found, ${serverClock ? 'with' : 'without'} a clock`, async () => {
+      const bench = new Bench({ serverClock })
+      const other = bench.other()
+      await other.client.claimLease('db', request)
+      await bench.client.refresh(['db'])
+      await other.client.releaseLease('db', 'a')
+      await other.client.claimLease('db', { holder: 'b', duration: 60_000 })
+      bench.wire.delay(50, { kind: 'read', at: 'reply', times: 1 })
+      const read = track(bench.client.refresh())
+      await bench.clock.settle()
+      await other.client.releaseLease('db', 'b')
+      bench.wire.delay(100, { kind: 'extend', at: 'reply', times: 1 })
+      const extension = track(bench.client.extendLease('db', request))
+      await bench.clock.advance(200)
+      expect(read.state).to.equal('fulfilled')
+      expect(extension.error).to.be.instanceOf(ErrInvalid)
+      expect(bench.client.leases().size).to.equal(0)
+    })
+  }
+
   it('a read that was sent before a release was answered does not bring its term back', async () => {
     const bench = new Bench()
     await bench.client.claimLease('db', request)

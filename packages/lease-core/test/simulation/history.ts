@@ -64,6 +64,8 @@ export interface HistoryListener {
   released(term: StoredTerm, op: Op, sent: Sent | undefined): boolean
   pinned(lease: string, entity: string, sent: Sent | undefined, isPinned: boolean): void
   valued(term: StoredTerm, value: string): void
+  /** Whether a store that does not know when a claim was sent may open a second term for it. */
+  mayOpenAgain(term: StoredTerm, sent: Sent | undefined): boolean
   problem(rule: string, what: string): void
 }
 
@@ -243,7 +245,8 @@ export class History {
     this.#lastTokens.set(lease, fencingToken)
     const before = this.#openedBy.get(`${lease} ${nonce}`)
     // Sent again after the end of its first term, because nobody had answered, it is a claim of its own.
-    if (before !== undefined && (sent?.atMs ?? 0) <= (before.end?.atMs ?? 0)) {
+    const isCopy = before !== undefined && (sent?.atMs ?? 0) <= (before.end?.atMs ?? 0)
+    if (isCopy && !this.#listener.mayOpenAgain(term, sent)) {
       this.#listener.problem(
         '4 twice',
         `one claim opened two terms of ${lease}, ${before.fencingToken} and ${fencingToken}`,

@@ -113,6 +113,9 @@ function leftovers(sim: Simulation, when: string): void {
 async function serveWaiters(sim: Simulation): Promise<void> {
   const [first] = sim.lives
   if (first === undefined) return
+  // A pin that a process sets which has just woken up may come after its withdrawal.
+  const pinning = (): boolean => [...sim.pending].some(({ what }) => what.startsWith('pin('))
+  for (let passedMs = 0; passedMs < CALM_MS && pinning(); passedMs += 500) await releaseAll(sim)
   for (const lease of sim.settings.leases) {
     for (const entity of ['e0', 'e1']) unpinOf({ sim, life: first }, lease, entity, first.managers[0] as never)
   }

@@ -106,6 +106,10 @@ export class Simulation {
       executed: (op, sent) => this.#executed(op, sent),
       pinned: (lease, entity, sent, isPinned) => this.#pinned(lease, entity, sent, isPinned),
       valued: (term, value) => this.#valued(term, value),
+      // Its epoch is the latest of its process: what nobody else has asked for since is a claim that somebody still waits for.
+      mayOpenAgain: ({ lease, holder }, sent) =>
+        this.settings.clockless &&
+        this.lives.some((life) => life.id === sent?.life && this.isAsking(life, lease, holder, this.nowMs)),
       problem: (rule, what) => this.problem(rule, what),
     })
     this.history.follow(this.#store.namespace('default'))
