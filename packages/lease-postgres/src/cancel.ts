@@ -36,8 +36,8 @@ export function cancel(client: object): void {
   if (ssl === undefined || ssl === false) return void socket.end(request)
   socket.write(message(SSL_REQUEST))
   socket.once('data', (answer) => {
-    if (answer.toString('latin1', 0, 1) !== 'S') return void socket.destroy()
-    endOverTls(socket, { host, ssl }, request)
+    if (answer.toString('latin1', 0, 1) === 'S') endOverTls(socket, { host, ssl }, request)
+    else socket.destroy()
   })
 }
 

@@ -37,7 +37,10 @@ export interface PostgresPool {
 export interface PostgresListenClient {
   connect(): Promise<unknown>
   query(text: string): Promise<unknown>
-  on(event: 'notification', listener: (message: { payload?: string | undefined }) => void): unknown
+  on(
+    event: 'notification',
+    listener: (message: { channel?: string | undefined; payload?: string | undefined }) => void,
+  ): unknown
   on(event: 'error', listener: (error: Error) => void): unknown
   on(event: 'end', listener: () => void): unknown
   end(): Promise<void>

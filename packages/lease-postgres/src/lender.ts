@@ -18,6 +18,8 @@ const SUSPICION_MS = 60_000
 const KEPT_MS = 2_000
 /** Of the pool's connections, the part that may be kept. */
 const KEPT_PART = 4
+/** How long a pool is waited for that has given nothing of late. */
+const STUCK_MS = 50
 /** Connections beside the pool at once. */
 const MOST_BESIDE = 2
 
@@ -33,6 +35,8 @@ export class Lender {
   readonly #heardMs = new WeakMap<object, number>()
   #kept = 0
   #beside = 0
+  /** It gave nothing in time, and has given nothing since. */
+  #isStuck = false
 
   /** The one of this pool. */
   static of(pool: PostgresPool): Lender {
@@ -56,7 +60,8 @@ export class Lender {
   }
 
   /**
-   * @param timeoutMs after half of it a connection is made beside the pool, where the pool shows how it makes its own
+   * @param timeoutMs after half of it a connection is made beside the pool, where the pool shows how it makes its own; sooner while
+   *   the pool gives nothing
    * @param isWanted whether anybody still waits
    */
   lend(timeoutMs: number | undefined, isWanted: () => boolean): Promise<Loan> {
@@ -73,11 +78,16 @@ export class Lender {
         isOver = true
         resolve(loan)
       }
-      const timer = systemClock.setTimer(timeoutMs / 2, () => {
-        if (isWanted()) this.#makeOne(timeoutMs / 2).then(take, ignore)
+      const halfMs = timeoutMs / 2
+      const timer = systemClock.setTimer(this.#isStuck ? Math.min(STUCK_MS, halfMs) : halfMs, () => {
+        this.#isStuck = true
+        if (isWanted()) this.#makeOne(halfMs).then(take, ignore)
       })
       lent.then(
-        (client) => take(new Loan(this, client)),
+        (client) => {
+          this.#isStuck = false
+          take(new Loan(this, client))
+        },
         (error: unknown) => {
           timer.cancel()
           isOver = true

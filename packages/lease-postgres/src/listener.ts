@@ -1,32 +1,130 @@
-/** Hints by LISTEN, on a connection of its own. */
-import { changesIn, type OpenHintConnection } from 'lease-core'
+/**
+ * Hints by LISTEN: one connection for all channels of one pool, or of one factory.
+ *
+ * One that has fallen silent is ended for all: each makes a new one, the first of them for the rest.
+ */
+import { changesIn, systemClock, type HintConnection, type LeaseChange, type OpenHintConnection } from 'lease-core'
 import type { PostgresListenClient } from './driver.ts'
 import { quoteIdentifier } from './schema.ts'
 
 /** Makes a connection of its own, not connected yet. */
 export type OpenListenClient = () => PostgresListenClient
 
-/** Listens to this channel over a connection that `open` makes. */
-export function listenTo(channel: string, open: OpenListenClient): OpenHintConnection {
+type Tell = (change: LeaseChange) => void
+
+/** By the pool or the factory: the connection that is open. */
+const connections = new WeakMap<object, ListenConnection>()
+
+/** Listens to this channel, over the connection that those share who give the same `sharedBy`; `open` makes it. */
+export function listenTo(channel: string, open: OpenListenClient, sharedBy: object): OpenHintConnection {
   return async (tell, signal) => {
-    const client = open()
-    let end = (): void => {}
-    const ended = new Promise<void>((resolve) => (end = resolve))
+    let connection = connections.get(sharedBy)
+    if (connection === undefined || connection.isOver) {
+      connection = new ListenConnection(open())
+      connections.set(sharedBy, connection)
+    }
+    return connection.listen(channel, tell, signal)
+  }
+}
+
+/** A connection that has not answered for so long is ended for all when one of them leaves. */
+const SILENT_MS = 5_000
+
+class ListenConnection {
+  isOver = false
+  readonly #client: PostgresListenClient
+  readonly #connected: Promise<unknown>
+  readonly #tells = new Map<string, Set<Tell>>()
+  readonly #ended: Promise<void>
+  #resolveEnded = (): void => {}
+  #users = 0
+  #ping: Promise<unknown> | undefined
+  #last: Promise<unknown> = Promise.resolve()
+  /** Requests without an answer, and since when the connection owes one. */
+  #asked = 0
+  #owesSinceMs = 0
+
+  constructor(client: PostgresListenClient) {
+    this.#client = client
+    this.#ended = new Promise((resolve) => (this.#resolveEnded = resolve))
     // A connection that breaks emits `error`, sometimes twice, and then `end`.
-    client.on('error', end)
-    client.on('end', end)
-    client.on('notification', ({ payload }) => changesIn(payload ?? '').forEach(tell))
-    const abandon = (): void => void client.end().catch(() => {}) // one that hangs says no farewell
+    client.on('error', () => void this.#end())
+    client.on('end', () => void this.#end())
+    client.on('notification', ({ channel, payload }) => {
+      // Where the driver does not tell the channel, anything may have changed in any of them.
+      const tells = channel === undefined ? [...this.#tells.values()] : [this.#tells.get(channel) ?? []]
+      const changes = changesIn(payload ?? '')
+      for (const tell of tells.flatMap((some) => [...some])) {
+        if (channel === undefined) tell({ kind: 'resync' })
+        else changes.forEach(tell)
+      }
+    })
+    this.#connected = this.#answered(client.connect())
+    this.#connected.catch(() => void this.#end())
+  }
+
+  async listen(channel: string, tell: Tell, signal: AbortSignal): Promise<HintConnection> {
+    this.#users++
+    let isLeft = false
+    const leave = async (): Promise<void> => {
+      if (isLeft) return
+      isLeft = true
+      this.#users--
+      const tells = this.#tells.get(channel)
+      tells?.delete(tell)
+      if (this.isOver) return
+      const isSilent = this.#asked > 0 && systemClock.monotonic() - this.#owesSinceMs > SILENT_MS
+      if (this.#users === 0 || isSilent) return this.#end()
+      if (tells?.size !== 0) return
+      this.#tells.delete(channel)
+      await this.#ask(`UNLISTEN ${quoteIdentifier(channel)}`)
+    }
+    const abandon = (): void => void leave().catch(() => {})
     signal.addEventListener('abort', abandon, { once: true })
     try {
-      await client.connect()
-      await client.query(`LISTEN ${quoteIdentifier(channel)}`)
+      await this.#connected
+      let tells = this.#tells.get(channel)
+      if (tells === undefined) this.#tells.set(channel, (tells = new Set()))
+      tells.add(tell)
+      await this.#ask(`LISTEN ${quoteIdentifier(channel)}`)
+      signal.throwIfAborted()
     } catch (error) {
       abandon()
       throw error
     } finally {
       signal.removeEventListener('abort', abandon)
     }
-    return { ended, ping: () => client.query('SELECT 1'), close: () => client.end() }
+    return { ended: this.#ended, ping: () => this.#pinged(), close: leave }
+  }
+
+  /** Shared by all who ask while it is under way. */
+  #pinged(): Promise<unknown> {
+    this.#ping ??= this.#ask('SELECT 1').finally(() => (this.#ping = undefined))
+    return this.#ping
+  }
+
+  /** One after the other: the driver wants it so. */
+  #ask(text: string): Promise<unknown> {
+    const answer = this.#last.then(() => this.#client.query(text))
+    this.#last = answer.catch(() => {})
+    return this.#answered(answer)
+  }
+
+  async #answered(answer: Promise<unknown>): Promise<unknown> {
+    if (this.#asked++ === 0) this.#owesSinceMs = systemClock.monotonic()
+    try {
+      return await answer
+    } finally {
+      this.#asked--
+      this.#owesSinceMs = systemClock.monotonic()
+    }
+  }
+
+  /** For everybody. One that hangs says no farewell. */
+  async #end(): Promise<void> {
+    if (this.isOver) return
+    this.isOver = true
+    this.#resolveEnded()
+    await this.#client.end().catch(() => {})
   }
 }

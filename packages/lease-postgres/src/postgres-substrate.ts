@@ -140,7 +140,10 @@ export class PostgresSubstrate implements Substrate {
     const channel = channelOf(options)
     this.#channel = notify ? channel : null
     if (options.listen !== false) {
-      const hints = new HintStream({ connect: listenTo(channel, options.listen ?? likeThePool(pool)), clock })
+      const hints = new HintStream({
+        connect: listenTo(channel, options.listen ?? likeThePool(pool), options.listen ?? pool),
+        clock,
+      })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
     }

@@ -1,8 +1,8 @@
 import { expect } from 'chai'
 import type { LeaseChange } from 'lease-core'
-import { postgresTargets, startProxy } from 'lease-servers'
-import type { PostgresSubstrate } from 'lease-postgres'
-import { Client } from 'pg'
+import { postgresTargets, startPostgres, startProxy } from 'lease-servers'
+import { PostgresSubstrate } from 'lease-postgres'
+import { Client, Pool } from 'pg'
 import { claim, eventually, expire, extend, grant, newCall, pin, release, settle, unique, unpin } from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
@@ -16,7 +16,7 @@ for (const target of postgresTargets()) {
 
     const listeners = async (application: string): Promise<number[]> => {
       const { rows } = await setting.pool.query<{ pid: number }>(
-        `SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND application_name = $1`,
+        `SELECT pid FROM pg_stat_activity WHERE query LIKE '%LISTEN %' AND application_name = $1`,
         [application],
       )
       return rows.map(({ pid }) => pid)
@@ -173,6 +173,39 @@ for (const target of postgresTargets()) {
       await grant(substrate, claim(unique('l'), 'a', 60_000)) // the pool is the user's
     })
 
+    for (const own of [false, true]) {
+      it(`of many namespaces come over one connection ${own ? 'of one factory' : 'of one pool'}, each to its own, and break and return together`, async () => {
+        const application = unique('app')
+        const settings = { connectionString: setting.url, application_name: application }
+        const pool = own ? setting.pool : setting.newPool(settings)
+        const listen = own ? { listen: () => new Client(settings) } : {}
+        const substrates = Array.from({ length: 12 }, () => setting.substrate({ pool, ...listen }))
+        const all = await Promise.all(substrates.map(({ watch }) => watched(watch)))
+        const [first, second] = substrates as [PostgresSubstrate, PostgresSubstrate]
+        const [heard, other] = all as [(typeof all)[0], (typeof all)[0]]
+        expect(await listeners(application)).to.have.length(1)
+
+        await grant(first, claim('l', 'a', 60_000))
+        await releaseHeld(first, 'l')
+        expect(await upToNow(first, heard.changes)).to.deep.equal([{ kind: 'vacated', lease: 'l' }])
+        expect(await upToNow(second, other.changes)).to.deep.equal([])
+
+        heard.stop()
+        other.changes.length = 0
+        await grant(second, claim('l', 'a', 60_000))
+        await releaseHeld(second, 'l')
+        expect(await upToNow(second, other.changes)).to.deep.equal([{ kind: 'vacated', lease: 'l' }])
+
+        for (const { changes } of all) changes.length = 0
+        await setting.pool.query('SELECT pg_terminate_backend($1)', [(await listeners(application))[0]])
+        await eventually(() => all.slice(1).every(({ changes }) => changes.some(({ kind }) => kind === 'resync')))
+        expect(await listeners(application)).to.have.length(1)
+        expect(heard.changes).to.deep.equal([])
+        for (const { stop } of all.slice(1)) stop()
+        await eventually(async () => (await listeners(application)).length === 0)
+      })
+    }
+
     it('end without waiting for a server that does not answer', async () => {
       await using proxy = await startProxy(setting.url)
       const substrate = setting.substrate({ listen: () => new Client({ connectionString: proxy.url(setting.url) }) })
@@ -193,3 +226,29 @@ for (const target of postgresTargets()) {
     })
   })
 }
+
+describe('hints, where the password is rotated', () => {
+  it('flow again over a connection that asks for the new one', async () => {
+    await using server = await startPostgres()
+    const settings = new URL(server.passwordUrl)
+    let password = decodeURIComponent(settings.password)
+    const pool = new Pool({
+      host: settings.hostname,
+      port: Number(settings.port),
+      user: settings.username,
+      database: 'postgres',
+      password: () => password,
+    })
+    const admin = new Pool({ connectionString: server.url })
+    const substrate = new PostgresSubstrate({ pool, namespace: 'ns' })
+    let resyncs = 0
+    substrate.watch?.(() => resyncs++)
+    await eventually(() => resyncs === 1)
+    password = 'of today'
+    await admin.query(`ALTER ROLE ${settings.username} PASSWORD '${password}'`)
+    await admin.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1', [settings.username])
+    await eventually(() => resyncs === 2)
+    await substrate.close()
+    await Promise.all([pool.end(), admin.end()])
+  })
+})

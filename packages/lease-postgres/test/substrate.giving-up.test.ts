@@ -5,7 +5,7 @@ import { expect } from 'chai'
 import { ErrUnknown } from 'lease-core'
 import { postgresTargets, startProxy, until } from 'lease-servers'
 import { postgresClient, PostgresSubstrate, type PostgresPoolClient } from 'lease-postgres'
-import { Client } from 'pg'
+import { Client, Pool } from 'pg'
 import { claim, grant, newCall, noneUnheard, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -125,6 +125,23 @@ for (const target of postgresTargets()) {
         )
         return rows[0].backends === 1
       })
+    })
+
+    it('because its attempts to connect hang for ever, is waited for once', async () => {
+      // Those that the pool makes: the ones beside it are bounded.
+      const hanging = function (options: { connectionTimeoutMillis?: number }): Client {
+        const client = new Client(options)
+        if (options.connectionTimeoutMillis === undefined) client.connect = () => new Promise<never>(() => {})
+        return client
+      }
+      const pool = new Pool({ connectionString: setting.url, max: 2 }) // not ended: it would wait for the two
+      Object.assign(pool, { Client: hanging })
+      const substrate = setting.substrate({ pool, listen: false })
+      const calls = Array.from({ length: 4 }, (_, nth) => async () => {
+        const [verdict] = await substrate.apply([claim(`l${nth}`, 'a', 60_000)], newCall({ timeoutMs: 600 }))
+        return verdict?.outcome
+      })
+      for (const call of calls) expect(await call()).to.equal('granted')
     })
 
     it('is asked for its own settings, the hidden password included', async () => {
