@@ -4,7 +4,7 @@ import { createServer as createTlsServer } from 'node:tls'
 import { expect } from 'chai'
 import { ErrUnknown } from 'lease-core'
 import { postgresTargets, startProxy, until } from 'lease-servers'
-import { postgresClient, PostgresSubstrate, type PostgresPoolClient } from 'lease-postgres'
+import { postgresClient, PostgresSubstrate, type PostgresPool, type PostgresPoolClient } from 'lease-postgres'
 import { Client, Pool } from 'pg'
 import { claim, grant, newCall, noneUnheard, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
@@ -39,30 +39,41 @@ for (const target of postgresTargets()) {
       }
     }
 
-    it('leave no backend behind that waits for a lock on the table', async () => {
-      const application = unique('waiting')
-      const pool = setting.newPool({ max: 2, application_name: application })
-      const client = postgresClient({ pool, namespace: unique('ns'), listen: false, requestTimeout: 300 })
-      const request = { holder: 'a', duration: 60_000 }
-      await client.refresh()
-      await whileLocked(async () => {
-        const calls = ['l0', 'l1', 'l2'].flatMap((lease) => [
-          client.claimLease(lease, request),
-          client.pinLease(lease, 'e'),
-          client.releaseLease(lease, 'a', { term: { fencingToken: 1n, nonce: undefined } }),
-          client.refresh([lease]),
-          client.refresh(),
-          client.pinned(),
-        ])
-        for (const { status, reason } of (await Promise.allSettled(calls)) as PromiseRejectedResult[]) {
-          expect(status).to.equal('rejected')
-          expect(reason).to.be.instanceOf(ErrUnknown)
+    for (const cancels of [true, false]) {
+      it(`leave no backend behind that waits for a lock on the table${cancels ? '' : ', also where the driver cannot cancel'}`, async () => {
+        const application = unique('waiting')
+        const own = setting.newPool({ max: 2, application_name: application })
+        const bare: PostgresPool = {
+          async connect() {
+            const client = await own.connect()
+            return {
+              query: (text, values) => client.query(text, values),
+              release: (destroy) => client.release(destroy),
+            }
+          },
         }
-        await until('their backends have ended', async () => (await backendsOf(application)) <= 2)
+        const pool = cancels ? own : bare
+        const client = postgresClient({ pool, namespace: unique('ns'), listen: false, requestTimeout: 300 })
+        const request = { holder: 'a', duration: 60_000 }
+        await client.refresh()
+        await whileLocked(async () => {
+          const calls = ['l0', 'l1', 'l2'].flatMap((lease) => [
+            client.claimLease(lease, request),
+            client.pinLease(lease, 'e'),
+            client.releaseLease(lease, 'a', { term: { fencingToken: 1n, nonce: undefined } }),
+            // These are no functions that give up by themselves.
+            ...(cancels ? [client.refresh([lease]), client.refresh(), client.pinned()] : []),
+          ])
+          for (const { status, reason } of (await Promise.allSettled(calls)) as PromiseRejectedResult[]) {
+            expect(status).to.equal('rejected')
+            expect(reason).to.be.instanceOf(ErrUnknown)
+          }
+          await until('their backends have ended', async () => (await backendsOf(application)) <= 2)
+        })
+        await client.claimLease('l0', request)
+        await client.close()
       })
-      await client.claimLease('l0', request)
-      await client.close()
-    })
+    }
 
     it('give their connection back when the answer comes a little late', async () => {
       await using proxy = await startProxy(setting.url)
