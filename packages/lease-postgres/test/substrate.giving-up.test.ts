@@ -79,9 +79,9 @@ for (const target of postgresTargets()) {
       await using proxy = await startProxy(setting.url)
       const pool = setting.newPool({ connectionString: proxy.url(setting.url), max: 4 })
       const substrate = setting.substrate({ pool, listen: false })
-      await grant(substrate, claim('warm', 'a', 60_000))
       // On a slow machine it may take too long: then the connection is closed, rightly.
       await until('the connection is given back', async () => {
+        await grant(substrate, claim(unique('warm'), 'a', 60_000)) // a connection is idle
         let isClosed = false
         pool.once('remove', () => (isClosed = true))
         proxy.hold()
