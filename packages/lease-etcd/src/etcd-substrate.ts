@@ -65,7 +65,7 @@ export class EtcdSubstrate implements Substrate {
     this.#clock = clock
     this.#requests = new Requests(etcd, this.#layout, clock)
     if (watch) {
-      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout) })
+      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout, clock) })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
     }

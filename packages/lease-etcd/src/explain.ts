@@ -8,6 +8,8 @@ export type Failure =
   | 'breaker'
   /** The server cannot be reached, or has nobody to lead it: the request may have been applied. */
   | 'unavailable'
+  /** No answer came before the deadline: the request may have been applied, or may be yet. */
+  | 'silent'
   /** The answer is larger than the driver accepts. */
   | 'too-large'
 
@@ -74,6 +76,7 @@ const explanations: readonly Explanation[] = [
   },
   {
     pattern: /GRPCDeadlineExceededError/,
+    failure: 'silent',
     words: 'etcd gave no answer in time: is it overloaded, or without a leader, or the network broken?',
   },
   {
@@ -82,7 +85,8 @@ const explanations: readonly Explanation[] = [
     words: 'the host name of the server cannot be resolved',
   },
   {
-    pattern: /GRPCUnavailableError/,
+    // All members were avoided, each because another one seemed to answer.
+    pattern: /GRPCUnavailableError|MemberAvoided/,
     failure: 'unavailable',
     words: 'etcd cannot be reached: is it running at this address, and does it speak TLS or not as the address says?',
   },

@@ -5,9 +5,12 @@
  *
  * The stream is the bare one. etcd3's own watcher reconnects behind one's back, and forgets what happened meanwhile.
  */
-import { changesIn, type OpenHintConnection } from 'lease-core'
+import { changesIn, type Clock, type OpenHintConnection } from 'lease-core'
 import type { EtcdDriver, EtcdWatchAnswer } from './driver.ts'
 import { endOf, type Layout } from './layout.ts'
+
+/** How long a new watch may take to begin: gRPC itself waits without end for a connection that stays silent. */
+const OPENING_MS = 5_000
 
 /** etcd's own numbers. */
 const NO_PUTS = 0
@@ -35,7 +38,7 @@ function requireLeader(options: never, next: (options: never) => GrpcCall): Grpc
 }
 
 /** Watches all leases of this namespace. */
-export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnection {
+export function watchLeases(etcd: EtcdDriver, layout: Layout, clock: Clock): OpenHintConnection {
   const watched = [
     { key: layout.leases, range_end: endOf(layout.leases), filters: [NO_PUTS] },
     { key: layout.news, range_end: endOf(layout.news), filters: [NO_DELETES] },
@@ -56,7 +59,13 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
       stream.cancel()
     }
     return await new Promise((resolve, reject) => {
+      const opening = clock.setTimer(OPENING_MS, () => {
+        fail(new Error('the watch did not begin in time'))
+        // Not half-closed: so etcd3 drops the connections of this member, and the next watch gets another one.
+        stream.cancel()
+      })
       const fail = (error: Error): void => {
+        opening.cancel()
         end()
         reject(error)
       }
@@ -69,6 +78,7 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout): OpenHintConnectio
           close()
         } else if (answer.created) {
           if (++created < watched.length) return
+          opening.cancel()
           resolve({
             ended,
             ping: () => {

@@ -1,8 +1,8 @@
 /**
  * Requests that are sent until they are answered, or it is no use: the one place that knows which failures to sit out.
  *
- * All requests of this package may be executed twice, and late, so what was not answered is simply sent again, to another
- * member if there are several; what opens a term, sets a pin or changes a value at a higher level (`epochs.ts`). A transaction
+ * All requests of this package may be executed twice, and late, so what was not answered is simply sent again. A member that is
+ * silent gets a share of the time only, and then another one is asked (`members.ts`, `fail-fast.ts`); what opens a term, sets a pin or changes a value at a higher level (`epochs.ts`). A transaction
  * whose etcd lease is gone was not applied, and goes out again with a new one.
  */
 import { sleep, type Call, type Clock, type Verdict } from 'lease-core'
@@ -31,6 +31,13 @@ const MAX_REQUEST_BYTES = 1_000_000
 /** How often a request is sent in all whose server was not there, or whose etcd lease was not. */
 const MAX_ATTEMPTS = 4
 const PAUSE_MS = 20
+/**
+ * The first attempts wait for this share of the time that is left, though not for less than so long. The later ones wait for
+ * all of it. A driver that repeats calls by itself would repeat such an attempt after its end, at members that are well.
+ */
+const SHARE = 0.25
+const SHORTEST_SHARE_MS = 200
+const SHARED_ATTEMPTS = 2
 /** A circuit breaker lets a request through every few seconds; waiting for it is worth this share of the call's time. */
 const BREAKER_PAUSE_MS = 250
 const BREAKER_SHARE = 0.8
@@ -305,15 +312,20 @@ export class Requests {
   ): Promise<T> {
     const { call, atMs, breakerUntilMs } = deadline
     for (let attempt = 1; ; attempt++) {
+      const nowMs = this.#clock.now()
+      const shared = this.#sendsOnce && attempt <= SHARED_ATTEMPTS
+      const shareMs = shared ? Math.max(SHORTEST_SHARE_MS, (atMs - nowMs) * SHARE) : Number.POSITIVE_INFINITY
       try {
-        return await send({ deadline: atMs })
+        return await send({ deadline: Math.min(atMs, Math.ceil(nowMs + shareMs)) })
       } catch (error) {
         const failure = failureOf(error)
         const pauseMs = failure === 'breaker' ? BREAKER_PAUSE_MS : PAUSE_MS * attempt
         const worthIt =
           failure === 'breaker'
             ? this.#clock.now() + pauseMs < breakerUntilMs
-            : failure === 'unavailable' && attempt < MAX_ATTEMPTS
+            : (failure === 'unavailable' || failure === 'silent') &&
+              attempt < MAX_ATTEMPTS &&
+              this.#clock.now() + pauseMs < atMs
         if (!worthIt) throw explained(error)
         if (failure !== 'breaker') beforeAgain?.()
         await sleep(this.#clock, pauseMs * (0.5 + Math.random() / 2), call.signal)
