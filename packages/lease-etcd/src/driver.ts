@@ -28,6 +28,7 @@ export interface EtcdRange {
   readonly range_end?: Buffer
   readonly limit?: number
   readonly revision?: string
+  readonly keys_only?: boolean
 }
 
 export interface EtcdRangeAnswer {
@@ -109,9 +110,11 @@ export interface EtcdDriver {
   }
   readonly leaseClient: {
     leaseGrant(
-      request: { TTL: number },
+      request: { ID: string; TTL: number },
       options: EtcdCallOptions,
     ): Promise<{ readonly ID: string; readonly TTL: string }>
+    /** A driver that has none leaves etcd leases behind that nothing hangs on, until they end by themselves. */
+    leaseRevoke?(request: { ID: string }, options: EtcdCallOptions): Promise<unknown>
   }
   readonly watchClient: {
     // oxlint-disable-next-line typescript/no-explicit-any -- grpc-js's own type

@@ -135,7 +135,7 @@ export class EtcdSubstrate implements Substrate {
   }
 
   async close(): Promise<void> {
-    await this.#hints?.close()
+    await Promise.all([this.#hints?.close(), this.#requests.close()])
   }
 
   /** A key of each of these leases, as they are at one revision if there are not too many. */

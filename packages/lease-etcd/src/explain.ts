@@ -4,6 +4,8 @@
 export type Failure =
   /** The etcd lease is gone; nothing of the transaction was applied. */
   | 'lease-gone'
+  /** An etcd lease with this number is there: the grant was applied before. */
+  | 'lease-there'
   /** The driver's circuit breaker kept the request from being sent. */
   | 'breaker'
   /** The server cannot be reached, or has nobody to lead it: the request may have been applied. */
@@ -25,6 +27,11 @@ const explanations: readonly Explanation[] = [
     pattern: /EtcdLeaseInvalidError|requested lease not found/,
     failure: 'lease-gone',
     words: 'an etcd lease that keys hang on was revoked, or is gone with the data of the server',
+  },
+  {
+    pattern: /lease already exists/,
+    failure: 'lease-there',
+    words: 'etcd has an etcd lease with this number already',
   },
   {
     pattern: /database space exceeded/,

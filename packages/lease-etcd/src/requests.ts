@@ -24,13 +24,17 @@ import { sendsOnce } from './fail-fast.ts'
 import { checkLayout } from './layout-check.ts'
 import type { Layout } from './layout.ts'
 import { mayBeSwift, swiftly } from './renewal-codec.ts'
-import { NO_LEASE, sizeOf } from './txn.ts'
+import { foundBy, NO_LEASE, sizeOf, together } from './txn.ts'
 
 /** The server takes requests of 1.5 MiB. */
 const MAX_REQUEST_BYTES = 1_000_000
 /** How often a request is sent in all whose server was not there, or whose etcd lease was not. */
 const MAX_ATTEMPTS = 4
 const PAUSE_MS = 20
+/** How many keys are read in one transaction. */
+const MAX_READS = 120
+/** How long the last requests of a client may take. */
+const CLOSING_MS = 1_000
 /**
  * The first attempts wait for this share of the time that is left, though not for less than so long. The later ones wait for
  * all of it. A driver that repeats calls by itself would repeat such an attempt after its end, at members that are well.
@@ -158,6 +162,30 @@ export class Requests {
     return await this.#send((limit) => this.#etcd.kv.range(range, limit), { deadline })
   }
 
+  /** Revokes the etcd leases on which nothing hangs any more, as far as the server answers soon. Never rejects. */
+  async close(): Promise<void> {
+    const { leaseClient } = this.#etcd
+    const spare = this.#etcdLeases.close()
+    if (spare.length === 0 || leaseClient.leaseRevoke === undefined) return
+    const limit = { deadline: this.#clock.now() + CLOSING_MS }
+    const revoking = spare.map(async ({ id, keys }) => {
+      if (!(await this.#hangsOn(id, keys, limit))) await leaseClient.leaseRevoke?.({ ID: id }, limit)
+    })
+    const over = new AbortController()
+    await Promise.race([Promise.allSettled(revoking), sleep(this.#clock, CLOSING_MS, over.signal)])
+    over.abort()
+  }
+
+  /** Whether one of these keys hangs on this etcd lease now. */
+  async #hangsOn(id: string, keys: readonly Buffer[], limit: EtcdCallOptions): Promise<boolean> {
+    for (let from = 0; from < keys.length; from += MAX_READS) {
+      const reads = keys.slice(from, from + MAX_READS).map((key) => ({ request_range: { key, keys_only: true } }))
+      const { responses } = await this.#etcd.kv.txn(together(reads), limit)
+      if (responses.some((_, index) => foundBy(responses, index)?.lease === id)) return true
+    }
+    return false
+  }
+
   async #deliver(steps: readonly IndexedStep[], outcomes: Outcome[], options: SendOptions): Promise<void> {
     const { deadline } = options
     const covering = this.#covers(steps, deadline)
@@ -258,7 +286,10 @@ export class Requests {
     }
     const { txn, onlyRenewals } = sent.bundle
     const more = onlyRenewals === true && this.#maySwift ? swiftly : {}
-    return await this.#etcd.kv.txn(txn, { ...limit, ...more })
+    const answered = this.#etcdLeases.send(pack, sent.check?.etcdLease)
+    const answer = await this.#etcd.kv.txn(txn, { ...limit, ...more })
+    answered()
+    return answer
   }
 
   #epochsOf({ client }: Call): Epochs {
@@ -297,11 +328,15 @@ export class Requests {
   }
 
   #cover(durationMs: number, deadline: Deadline): Promise<string> {
-    return this.#etcdLeases.cover(durationMs, async (ttlSeconds) => {
-      const grant = (limit: EtcdCallOptions): Promise<{ ID: string; TTL: string }> =>
-        this.#etcd.leaseClient.leaseGrant({ TTL: ttlSeconds }, limit)
-      const { ID, TTL } = await this.#send(grant, { deadline })
-      return { id: ID, ttlSeconds: Number(TTL) }
+    return this.#etcdLeases.cover(durationMs, async (request) => {
+      try {
+        const { TTL } = await this.#send((limit) => this.#etcd.leaseClient.leaseGrant(request, limit), { deadline })
+        return Number(TTL)
+      } catch (error) {
+        // Its number is its own: an earlier copy of it was executed, and the answer was lost.
+        if (failureOf(error) === 'lease-there') return request.TTL
+        throw error
+      }
     })
   }
 
