@@ -40,6 +40,8 @@ export interface EtcdRangeAnswer {
 /** One condition of a transaction. The numbers are those of etcd's own enumerations (`EQUAL`, `GREATER`, …). */
 export interface EtcdCompare {
   readonly key: Buffer
+  /** It is met by all keys from `key` up to this one. */
+  readonly range_end?: Buffer
   readonly result: number
   readonly target: number
   readonly version?: string
@@ -84,7 +86,7 @@ export interface EtcdWatchAnswer {
   readonly created: boolean
   readonly canceled: boolean
   readonly cancel_reason?: string
-  readonly events: readonly { readonly kv: { readonly key: Buffer; readonly value: Buffer } }[]
+  readonly events: readonly { readonly kv: Pick<EtcdKeyValue, 'key' | 'value' | 'mod_revision'> }[]
 }
 
 /** One stream of watches. */

@@ -12,6 +12,9 @@ import { endOf, type Layout } from './layout.ts'
 /** How long a new watch may take to begin: gRPC itself waits without end for a connection that stays silent. */
 const OPENING_MS = 5_000
 
+/** Of how many leases the last vacancy is remembered. A watch that is further behind is late by more than these. */
+const MOST_VACANCIES = 10_000
+
 /** etcd's own numbers. */
 const NO_PUTS = 0
 const NO_DELETES = 1
@@ -51,6 +54,7 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout, clock: Clock): Ope
     let end = (): void => {}
     const ended = new Promise<void>((resolve) => (end = resolve))
     let heard = (): void => {}
+    const vacancies = new Vacancies()
     let created = 0
     // Half-closed first: etcd3 takes a stream cut off while it can be written to for a broken server, and drops its
     // other connections.
@@ -91,8 +95,14 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout, clock: Clock): Ope
         } else {
           for (const { kv } of answer.events) {
             const kind = kv.key[kindAt]
-            if (kind === layout.served[kindAt]) changesIn(kv.value.toString()).forEach(tell)
-            else tell({ kind: kind === layout.news[kindAt] ? 'changed' : 'vacated', lease: layout.nameOf(kv.key) })
+            const lease = layout.nameOf(kv.key)
+            if (kind === layout.served[kindAt]) {
+              if (!vacancies.isAfter(lease, kv.mod_revision)) changesIn(kv.value.toString()).forEach(tell)
+            } else if (kind === layout.news[kindAt]) tell({ kind: 'changed', lease })
+            else {
+              vacancies.add(lease, kv.mod_revision)
+              tell({ kind: 'vacated', lease })
+            }
           }
         }
       })
@@ -106,5 +116,27 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout, clock: Clock): Ope
         for (const create_request of watched) stream.write({ create_request })
       }
     })
+  }
+}
+
+/**
+ * When leases became vacant, by the store's revisions. Each of the watches of a stream is in order, but one may be behind another:
+ * that a waiter was granted a lease must not be heard after its release, or the next waiter sleeps for nothing.
+ */
+class Vacancies {
+  readonly #revisions = new Map<string, number>()
+
+  add(lease: string, revision: string): void {
+    this.#revisions.delete(lease)
+    this.#revisions.set(lease, Number(revision))
+    if (this.#revisions.size <= MOST_VACANCIES) return
+    for (const oldest of this.#revisions.keys()) {
+      this.#revisions.delete(oldest)
+      return
+    }
+  }
+
+  isAfter(lease: string, revision: string): boolean {
+    return (this.#revisions.get(lease) ?? 0) > Number(revision)
   }
 }

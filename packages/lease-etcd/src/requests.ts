@@ -301,7 +301,6 @@ export class Requests {
   /** Those who come first share it; after a failure the next call asks again. */
   #checkLayout(deadline: Deadline): Promise<void> {
     this.#checking ??= checkLayout(this.#layout, {
-      range: (range) => this.#send((limit) => this.#etcd.kv.range(range, limit), { deadline }),
       txn: (txn) => this.#send((limit) => this.#etcd.kv.txn(txn, limit), { deadline }),
     })
       .then(() => void (this.#isUnderstood = true))
