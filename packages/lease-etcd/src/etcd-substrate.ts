@@ -71,7 +71,8 @@ export class EtcdSubstrate implements Substrate {
     this.#clock = clock
     this.#requests = new Requests(etcd, this.#layout, clock)
     if (watch) {
-      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout, clock) })
+      const call = (): Promise<unknown> => this.#requests.anyCall()
+      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout, { clock, call }) })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
     }

@@ -6,6 +6,8 @@ export type Failure =
   | 'lease-gone'
   /** An etcd lease with this number is there: the grant was applied before. */
   | 'lease-there'
+  /** Users, roles or passwords have changed since the driver logged in; nothing was applied. */
+  | 'token-old'
   /** The driver's circuit breaker kept the request from being sent. */
   | 'breaker'
   /** The server cannot be reached, or has nobody to lead it: the request may have been applied. */
@@ -48,6 +50,11 @@ const explanations: readonly Explanation[] = [
     pattern: /etcdserver: (no leader|leader changed|request timed out|not ?leader|server stopped)/i,
     failure: 'unavailable',
     words: 'etcd has no leader at the moment: a majority of its members has to run and to reach each other',
+  },
+  {
+    pattern: /revision in header is old|revision of auth store is old/,
+    failure: 'token-old',
+    words: 'users, roles or passwords of etcd have changed since this client logged in',
   },
   {
     pattern: /EtcdAuthenticationFailedError|authentication failed|authentication is not enabled/,

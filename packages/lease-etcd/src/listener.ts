@@ -40,8 +40,14 @@ function requireLeader(options: never, next: (options: never) => GrpcCall): Grpc
   return call
 }
 
+export interface WatchOptions {
+  readonly clock: Clock
+  /** Makes any call that is no watch, and rejects never: for that the driver logs in again where its token is refused. */
+  readonly call: () => Promise<unknown>
+}
+
 /** Watches all leases of this namespace. */
-export function watchLeases(etcd: EtcdDriver, layout: Layout, clock: Clock): OpenHintConnection {
+export function watchLeases(etcd: EtcdDriver, layout: Layout, { clock, call }: WatchOptions): OpenHintConnection {
   const watched = [
     { key: layout.leases, range_end: endOf(layout.leases), filters: [NO_PUTS] },
     { key: layout.news, range_end: endOf(layout.news), filters: [NO_DELETES] },
@@ -49,7 +55,11 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout, clock: Clock): Ope
   ]
   /** The letter that says what a key is about: `<root>/l/`. */
   const kindAt = layout.leases.length - 2
+  /** The server has refused the last watch. The driver begins the next one with the same token. */
+  let refused = false
   return async (tell, signal) => {
+    if (refused) await call()
+    refused = false
     const stream = await etcd.watchClient.watch({ interceptors: [requireLeader] })
     let end = (): void => {}
     const ended = new Promise<void>((resolve) => (end = resolve))
@@ -78,6 +88,7 @@ export function watchLeases(etcd: EtcdDriver, layout: Layout, clock: Clock): Ope
       stream.on('data', (answer: EtcdWatchAnswer) => {
         heard()
         if (answer.canceled) {
+          refused = true
           fail(new Error(`the watch was cancelled: ${answer.cancel_reason ?? ''}`))
           close()
         } else if (answer.created) {

@@ -33,6 +33,9 @@ const MAX_ATTEMPTS = 4
 const PAUSE_MS = 20
 /** How many keys are read in one transaction. */
 const MAX_READS = 120
+/** How long a call may take that is made only for the login. */
+const LOGIN_MS = 5_000
+const NEVER = new AbortController().signal
 /** How long the last requests of a client may take. */
 const CLOSING_MS = 1_000
 /**
@@ -160,6 +163,13 @@ export class Requests {
   async range(range: EtcdRange, deadline: Deadline): Promise<EtcdRangeAnswer> {
     if (!this.#isUnderstood) await this.#checkLayout(deadline)
     return await this.#send((limit) => this.#etcd.kv.range(range, limit), { deadline })
+  }
+
+  /** Asks for something that is of no interest: the driver logs in again where its token is refused. Never rejects. */
+  async anyCall(): Promise<void> {
+    const now = this.#clock.now()
+    const deadline = { call: { signal: NEVER }, atMs: now + LOGIN_MS, breakerUntilMs: now }
+    await this.#send((limit) => this.#etcd.kv.range({ key: this.#layout.version }, limit), { deadline }).catch(ignore)
   }
 
   /** Revokes the etcd leases on which nothing hangs any more, as far as the server answers soon. Never rejects. */
@@ -342,7 +352,13 @@ export class Requests {
   /** @param beforeAgain is called before anything is sent again that may have been executed */
   async #send<T>(
     send: (limit: EtcdCallOptions) => Promise<T>,
-    { deadline, beforeAgain }: { readonly deadline: Deadline; readonly beforeAgain?: () => void },
+    {
+      deadline,
+      beforeAgain,
+    }: {
+      readonly deadline: Pick<Deadline, 'atMs' | 'breakerUntilMs'> & { readonly call: Pick<Call, 'signal'> }
+      readonly beforeAgain?: () => void
+    },
   ): Promise<T> {
     const { call, atMs, breakerUntilMs } = deadline
     for (let attempt = 1; ; attempt++) {
@@ -357,16 +373,28 @@ export class Requests {
         const worthIt =
           failure === 'breaker'
             ? this.#clock.now() + pauseMs < breakerUntilMs
-            : (failure === 'unavailable' || failure === 'silent') &&
+            : (failure === 'unavailable' || failure === 'silent' || failure === 'token-old') &&
               attempt < MAX_ATTEMPTS &&
               this.#clock.now() + pauseMs < atMs
         if (!worthIt) throw explained(error)
-        if (failure !== 'breaker') beforeAgain?.()
+        if (failure === 'token-old') forgetToken(this.#etcd)
+        else if (failure !== 'breaker') beforeAgain?.()
         await sleep(this.#clock, pauseMs * (0.5 + Math.random() / 2), call.signal)
       }
     }
   }
 }
+
+/**
+ * Makes etcd3 log in before its next call. It does so by itself where the server does not know its token any more, but not
+ * where users, roles or passwords have changed since a token that carries its own date (`--auth-token jwt`).
+ */
+function forgetToken(etcd: object): void {
+  const { pool } = etcd as { readonly pool?: { readonly authenticator?: { invalidateMetadata?(): void } } }
+  pool?.authenticator?.invalidateMetadata?.()
+}
+
+function ignore(): void {}
 
 /** As many in each as the server accepts in one request. */
 function packed(prepared: readonly PreparedStep[]): readonly PreparedStep[][] {

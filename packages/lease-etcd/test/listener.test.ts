@@ -41,11 +41,10 @@ describe('hints of watches that are behind each other', () => {
     const stream = new Stream()
     const driver = { watchClient: { watch: async () => stream } } as unknown as EtcdDriver
     const heard: LeaseChange[] = []
-    const opening = watchLeases(
-      driver,
-      new Layout('lease/', 'n'),
-      systemClock,
-    )((change) => heard.push(change), new AbortController().signal)
+    const opening = watchLeases(driver, new Layout('lease/', 'n'), { clock: systemClock, call: async () => {} })(
+      (change) => heard.push(change),
+      new AbortController().signal,
+    )
     await eventually(() => stream.listenerCount('data') > 0)
     for (let watch = 0; watch < 3; watch++) stream.emit('data', { created: true, canceled: false, events: [] })
     const taken = (place: number) => ({ taken: [['x', place, 60_000]] })

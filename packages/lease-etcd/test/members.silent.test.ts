@@ -168,7 +168,10 @@ for (const target of etcdTargets(1)) {
           await using way = await mutable(url())
           const layout = new Layout('lease/', unique('ns'))
           // Nothing but the watch uses this Etcd3, so no other call finds out.
-          const open = watchLeases(setting.newEtcd({ hosts: way.url }), layout, systemClock)
+          const open = watchLeases(setting.newEtcd({ hosts: way.url }), layout, {
+            clock: systemClock,
+            call: async () => {},
+          })
           const { signal } = new AbortController()
           way.mute(1)
           expect(await succeeds(open(() => {}, signal))).to.equal(false)
