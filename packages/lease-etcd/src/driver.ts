@@ -28,6 +28,7 @@ export interface EtcdRange {
   readonly range_end?: Buffer
   readonly limit?: number
   readonly revision?: string
+  readonly keys_only?: boolean
 }
 
 export interface EtcdRangeAnswer {
@@ -39,6 +40,8 @@ export interface EtcdRangeAnswer {
 /** One condition of a transaction. The numbers are those of etcd's own enumerations (`EQUAL`, `GREATER`, …). */
 export interface EtcdCompare {
   readonly key: Buffer
+  /** It is met by all keys from `key` up to this one. */
+  readonly range_end?: Buffer
   readonly result: number
   readonly target: number
   readonly version?: string
@@ -83,7 +86,7 @@ export interface EtcdWatchAnswer {
   readonly created: boolean
   readonly canceled: boolean
   readonly cancel_reason?: string
-  readonly events: readonly { readonly kv: { readonly key: Buffer; readonly value: Buffer } }[]
+  readonly events: readonly { readonly kv: Pick<EtcdKeyValue, 'key' | 'value' | 'mod_revision'> }[]
 }
 
 /** One stream of watches. */
@@ -109,9 +112,11 @@ export interface EtcdDriver {
   }
   readonly leaseClient: {
     leaseGrant(
-      request: { TTL: number },
+      request: { ID: string; TTL: number },
       options: EtcdCallOptions,
     ): Promise<{ readonly ID: string; readonly TTL: string }>
+    /** A driver that has none leaves etcd leases behind that nothing hangs on, until they end by themselves. */
+    leaseRevoke?(request: { ID: string }, options: EtcdCallOptions): Promise<unknown>
   }
   readonly watchClient: {
     // oxlint-disable-next-line typescript/no-explicit-any -- grpc-js's own type

@@ -1,4 +1,4 @@
-import { SubstrateClient, type Client } from 'lease-core'
+import { LeaseEvents, SubstrateClient, type Client } from 'lease-core'
 import { EtcdSubstrate } from './etcd-substrate.ts'
 import { checkOptions, type EtcdOptions } from './options.ts'
 
@@ -9,7 +9,11 @@ import { checkOptions, type EtcdOptions } from './options.ts'
  */
 export function etcdClient(options: EtcdOptions): Client {
   checkOptions(options, { client: true })
-  const { events, requestTimeout, ...ofSubstrate } = options
+  const { events = new LeaseEvents(), requestTimeout, ...ofSubstrate } = options
   const { clock } = ofSubstrate
-  return new SubstrateClient({ clock, events, requestTimeout, substrate: new EtcdSubstrate(ofSubstrate) })
+  const substrate = new EtcdSubstrate({
+    ...ofSubstrate,
+    onWarning: (warning) => events.emit({ type: 'warning', ...warning }),
+  })
+  return new SubstrateClient({ clock, events, requestTimeout, substrate })
 }

@@ -45,6 +45,8 @@ import { alarmWarnings, versionWarnings } from './warnings.ts'
 const limits: Substrate['limits'] = { maxOps: 120, maxInFlight: 4 }
 /** Keys in one answer; fewer where they are so large that the driver does not accept it. */
 const LARGEST_PAGE = 1_000
+/** How many keys of somebody else are reported. */
+const MOST_WARNINGS = 100
 /** How many requests one operation may take before it counts as contended. */
 const MAX_ROUNDS = 6
 
@@ -55,17 +57,22 @@ export class EtcdSubstrate implements Substrate {
   readonly #clock: Clock
   readonly #requests: Requests
   readonly #hints: HintStream | undefined
+  readonly #onWarning: EtcdSubstrateOptions['onWarning']
+  /** Keys of somebody else that were reported. */
+  readonly #unreadable = new Set<string>()
 
   /** @throws ErrNotValid with every problem */
   constructor(options: EtcdSubstrateOptions) {
     checkOptions(options, { client: false })
     const { etcd, namespace, prefix = 'lease/', watch = true, clock = systemClock } = options
     this.#etcd = etcd
+    this.#onWarning = options.onWarning
     this.#layout = new Layout(prefix, namespace)
     this.#clock = clock
     this.#requests = new Requests(etcd, this.#layout, clock)
     if (watch) {
-      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout) })
+      const call = (): Promise<unknown> => this.#requests.anyCall()
+      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout, { clock, call }) })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
     }
@@ -103,7 +110,10 @@ export class EtcdSubstrate implements Substrate {
     const kvs = await (leases === undefined
       ? this.#all(this.#layout.leases, deadline)
       : this.#named(leases, (lease) => this.#layout.lease(lease), deadline))
-    for (const kv of kvs) holdings.set(this.#layout.nameOf(kv.key), foundIn(kv).holding)
+    for (const kv of kvs) {
+      const found = leases === undefined ? this.#readable(kv, foundIn) : foundIn(kv)
+      if (found !== undefined) holdings.set(this.#layout.nameOf(kv.key), found.holding)
+    }
     return holdings
   }
 
@@ -113,7 +123,10 @@ export class EtcdSubstrate implements Substrate {
     const kvs = await (leases === undefined
       ? this.#all(this.#layout.pins, deadline)
       : this.#named(leases, (lease) => this.#layout.keysOf(lease).pin, deadline))
-    for (const kv of kvs) pinned.set(this.#layout.nameOf(kv.key), pinsIn(kv))
+    for (const kv of kvs) {
+      const pins = leases === undefined ? this.#readable(kv, pinsIn) : pinsIn(kv)
+      if (pins !== undefined) pinned.set(this.#layout.nameOf(kv.key), pins)
+    }
     return pinned
   }
 
@@ -135,7 +148,21 @@ export class EtcdSubstrate implements Substrate {
   }
 
   async close(): Promise<void> {
-    await this.#hints?.close()
+    await Promise.all([this.#hints?.close(), this.#requests.close()])
+  }
+
+  /** What a key says; undefined, with a warning, where somebody else wrote it: so it hides no other from a listing. */
+  #readable<T>(kv: EtcdKeyValue, read: (kv: EtcdKeyValue) => T): T | undefined {
+    try {
+      return read(kv)
+    } catch (error) {
+      const key = kv.key.toString('latin1')
+      if (this.#unreadable.has(key) || this.#unreadable.size >= MOST_WARNINGS) return undefined
+      this.#unreadable.add(key)
+      const message = `${(error as Error).message} It is left out of leases() and pinned(), and its lease can be neither claimed nor read: remove the key.`
+      this.#onWarning?.({ warning: 'unreadable-key', message })
+      return undefined
+    }
   }
 
   /** A key of each of these leases, as they are at one revision if there are not too many. */

@@ -4,10 +4,16 @@
 export type Failure =
   /** The etcd lease is gone; nothing of the transaction was applied. */
   | 'lease-gone'
+  /** An etcd lease with this number is there: the grant was applied before. */
+  | 'lease-there'
+  /** Users, roles or passwords have changed since the driver logged in; nothing was applied. */
+  | 'token-old'
   /** The driver's circuit breaker kept the request from being sent. */
   | 'breaker'
   /** The server cannot be reached, or has nobody to lead it: the request may have been applied. */
   | 'unavailable'
+  /** No answer came before the deadline: the request may have been applied, or may be yet. */
+  | 'silent'
   /** The answer is larger than the driver accepts. */
   | 'too-large'
 
@@ -25,6 +31,11 @@ const explanations: readonly Explanation[] = [
     words: 'an etcd lease that keys hang on was revoked, or is gone with the data of the server',
   },
   {
+    pattern: /lease already exists/,
+    failure: 'lease-there',
+    words: 'etcd has an etcd lease with this number already',
+  },
+  {
     pattern: /database space exceeded/,
     words:
       'the database of etcd is full and takes nothing more: compact, defragment and disarm the NOSPACE alarm (etcdctl compact, defrag, alarm disarm), or raise --quota-backend-bytes; until then leases that are held lapse',
@@ -39,6 +50,11 @@ const explanations: readonly Explanation[] = [
     pattern: /etcdserver: (no leader|leader changed|request timed out|not ?leader|server stopped)/i,
     failure: 'unavailable',
     words: 'etcd has no leader at the moment: a majority of its members has to run and to reach each other',
+  },
+  {
+    pattern: /revision in header is old|revision of auth store is old/,
+    failure: 'token-old',
+    words: 'users, roles or passwords of etcd have changed since this client logged in',
   },
   {
     pattern: /EtcdAuthenticationFailedError|authentication failed|authentication is not enabled/,
@@ -74,6 +90,7 @@ const explanations: readonly Explanation[] = [
   },
   {
     pattern: /GRPCDeadlineExceededError/,
+    failure: 'silent',
     words: 'etcd gave no answer in time: is it overloaded, or without a leader, or the network broken?',
   },
   {
@@ -82,7 +99,8 @@ const explanations: readonly Explanation[] = [
     words: 'the host name of the server cannot be resolved',
   },
   {
-    pattern: /GRPCUnavailableError/,
+    // All members were avoided, each because another one seemed to answer.
+    pattern: /GRPCUnavailableError|MemberAvoided/,
     failure: 'unavailable',
     words: 'etcd cannot be reached: is it running at this address, and does it speak TLS or not as the address says?',
   },

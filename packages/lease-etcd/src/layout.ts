@@ -71,6 +71,9 @@ export class Keys {
   }
 }
 
+/** What follows the root of a namespace in keys that end with a name of somebody's choice. */
+export const KINDS: ReadonlySet<string> = new Set(['l', 'p', 'a', 'w', 's', 'm', 'e', 'o'])
+
 /** The keys of one namespace. */
 export class Layout {
   readonly leases: Buffer
@@ -79,8 +82,13 @@ export class Layout {
   readonly served: Buffer
   /** Says in which layout this namespace is. */
   readonly version: Buffer
+  /** What all keys of this namespace begin with. */
+  readonly root: Buffer
+  /** The same as `version` of each namespace among whose keys those of this one would lie. */
+  readonly outer: readonly Buffer[]
   readonly #root: string
 
+  /** @param prefix ends with a slash */
   constructor(prefix: string, namespace: string) {
     const root = `${prefix}${encodeURIComponent(namespace)}`
     this.#root = root
@@ -89,6 +97,12 @@ export class Layout {
     this.news = Buffer.from(`${root}/a/`)
     this.served = Buffer.from(`${root}/s/`)
     this.version = Buffer.from(`${root}/v`)
+    this.root = Buffer.from(`${root}/`)
+    const parts = root.split('/')
+    const isInside = (_: string, index: number): boolean => index >= 2 && KINDS.has(parts[index] ?? '')
+    this.outer = parts.flatMap((part, index) =>
+      isInside(part, index) ? [Buffer.from(`${parts.slice(0, index).join('/')}/v`)] : [],
+    )
   }
 
   lease(name: string): Buffer {

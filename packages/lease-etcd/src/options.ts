@@ -1,5 +1,5 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
-import { hasMethods, OptionChecks, type Clock, type SubstrateClientOptions } from 'lease-core'
+import { hasMethods, OptionChecks, type Clock, type SubstrateClientOptions, type SubstrateWarning } from 'lease-core'
 import type { EtcdDriver } from './driver.ts'
 
 /** What the substrate needs to know. */
@@ -14,21 +14,32 @@ export interface EtcdSubstrateOptions {
   readonly watch?: boolean | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
+  /**
+   * Is called for each key that a listing leaves out because somebody else wrote it, once for each key.
+   * @default nothing; `etcdClient` makes a `warning` event of it
+   */
+  readonly onWarning?: ((warning: SubstrateWarning) => void) | undefined
 }
 
 /** What `etcdClient` needs to know. */
-export interface EtcdOptions extends EtcdSubstrateOptions, Omit<SubstrateClientOptions, 'substrate' | 'clock'> {}
+export interface EtcdOptions
+  extends Omit<EtcdSubstrateOptions, 'onWarning'>, Omit<SubstrateClientOptions, 'substrate' | 'clock'> {}
 
 /** @throws ErrNotValid with every problem; `client` says whose options they are */
-export function checkOptions(options: EtcdOptions, { client }: { readonly client: boolean }): void {
-  const checks = new OptionChecks(options, ['etcd', 'prefix', 'watch', 'clock'], { client })
-  const { etcd, prefix, watch } = options
+export function checkOptions(
+  options: EtcdOptions & Pick<EtcdSubstrateOptions, 'onWarning'>,
+  { client }: { readonly client: boolean },
+): void {
+  const own = ['etcd', 'prefix', 'watch', 'clock', ...(client ? [] : ['onWarning'])]
+  const checks = new OptionChecks(options, own, { client })
+  const { etcd, prefix, watch, onWarning } = options
   checks.must('etcd', isDriver(etcd), 'must be an Etcd3')
   const isRoot = !isDriver(etcd) || etcd.prefix.length === 0
   checks.must('etcd', isRoot, 'must be the Etcd3 itself, not a namespace() of it: use the option prefix instead')
   const rule = prefix === undefined ? undefined : brokenPrefixRule(prefix)
   checks.must('prefix', rule === undefined, rule ?? '')
   checks.must('watch', watch === undefined || typeof watch === 'boolean', 'must be true or false')
+  checks.must('onWarning', client || onWarning === undefined || typeof onWarning === 'function', 'must be a function')
   checks.finish()
 }
 

@@ -1,8 +1,8 @@
 /**
  * Requests that are sent until they are answered, or it is no use: the one place that knows which failures to sit out.
  *
- * All requests of this package may be executed twice, and late, so what was not answered is simply sent again, to another
- * member if there are several; what opens a term, sets a pin or changes a value at a higher level (`epochs.ts`). A transaction
+ * All requests of this package may be executed twice, and late, so what was not answered is simply sent again. A member that is
+ * silent gets a share of the time only, and then another one is asked (`members.ts`, `fail-fast.ts`); what opens a term, sets a pin or changes a value at a higher level (`epochs.ts`). A transaction
  * whose etcd lease is gone was not applied, and goes out again with a new one.
  */
 import { sleep, type Call, type Clock, type Verdict } from 'lease-core'
@@ -24,13 +24,27 @@ import { sendsOnce } from './fail-fast.ts'
 import { checkLayout } from './layout-check.ts'
 import type { Layout } from './layout.ts'
 import { mayBeSwift, swiftly } from './renewal-codec.ts'
-import { NO_LEASE, sizeOf } from './txn.ts'
+import { foundBy, NO_LEASE, sizeOf, together } from './txn.ts'
 
 /** The server takes requests of 1.5 MiB. */
 const MAX_REQUEST_BYTES = 1_000_000
 /** How often a request is sent in all whose server was not there, or whose etcd lease was not. */
 const MAX_ATTEMPTS = 4
 const PAUSE_MS = 20
+/** How many keys are read in one transaction. */
+const MAX_READS = 120
+/** How long a call may take that is made only for the login. */
+const LOGIN_MS = 5_000
+const NEVER = new AbortController().signal
+/** How long the last requests of a client may take. */
+const CLOSING_MS = 1_000
+/**
+ * The first attempts wait for this share of the time that is left, though not for less than so long. The later ones wait for
+ * all of it. A driver that repeats calls by itself would repeat such an attempt after its end, at members that are well.
+ */
+const SHARE = 0.25
+const SHORTEST_SHARE_MS = 200
+const SHARED_ATTEMPTS = 2
 /** A circuit breaker lets a request through every few seconds; waiting for it is worth this share of the call's time. */
 const BREAKER_PAUSE_MS = 250
 const BREAKER_SHARE = 0.8
@@ -151,6 +165,37 @@ export class Requests {
     return await this.#send((limit) => this.#etcd.kv.range(range, limit), { deadline })
   }
 
+  /** Asks for something that is of no interest: the driver logs in again where its token is refused. Never rejects. */
+  async anyCall(): Promise<void> {
+    const now = this.#clock.now()
+    const deadline = { call: { signal: NEVER }, atMs: now + LOGIN_MS, breakerUntilMs: now }
+    await this.#send((limit) => this.#etcd.kv.range({ key: this.#layout.version }, limit), { deadline }).catch(ignore)
+  }
+
+  /** Revokes the etcd leases on which nothing hangs any more, as far as the server answers soon. Never rejects. */
+  async close(): Promise<void> {
+    const { leaseClient } = this.#etcd
+    const spare = this.#etcdLeases.close()
+    if (spare.length === 0 || leaseClient.leaseRevoke === undefined) return
+    const limit = { deadline: this.#clock.now() + CLOSING_MS }
+    const revoking = spare.map(async ({ id, keys }) => {
+      if (!(await this.#hangsOn(id, keys, limit))) await leaseClient.leaseRevoke?.({ ID: id }, limit)
+    })
+    const over = new AbortController()
+    await Promise.race([Promise.allSettled(revoking), sleep(this.#clock, CLOSING_MS, over.signal)])
+    over.abort()
+  }
+
+  /** Whether one of these keys hangs on this etcd lease now. */
+  async #hangsOn(id: string, keys: readonly Buffer[], limit: EtcdCallOptions): Promise<boolean> {
+    for (let from = 0; from < keys.length; from += MAX_READS) {
+      const reads = keys.slice(from, from + MAX_READS).map((key) => ({ request_range: { key, keys_only: true } }))
+      const { responses } = await this.#etcd.kv.txn(together(reads), limit)
+      if (responses.some((_, index) => foundBy(responses, index)?.lease === id)) return true
+    }
+    return false
+  }
+
   async #deliver(steps: readonly IndexedStep[], outcomes: Outcome[], options: SendOptions): Promise<void> {
     const { deadline } = options
     const covering = this.#covers(steps, deadline)
@@ -251,7 +296,10 @@ export class Requests {
     }
     const { txn, onlyRenewals } = sent.bundle
     const more = onlyRenewals === true && this.#maySwift ? swiftly : {}
-    return await this.#etcd.kv.txn(txn, { ...limit, ...more })
+    const answered = this.#etcdLeases.send(pack, sent.check?.etcdLease)
+    const answer = await this.#etcd.kv.txn(txn, { ...limit, ...more })
+    answered()
+    return answer
   }
 
   #epochsOf({ client }: Call): Epochs {
@@ -263,7 +311,6 @@ export class Requests {
   /** Those who come first share it; after a failure the next call asks again. */
   #checkLayout(deadline: Deadline): Promise<void> {
     this.#checking ??= checkLayout(this.#layout, {
-      range: (range) => this.#send((limit) => this.#etcd.kv.range(range, limit), { deadline }),
       txn: (txn) => this.#send((limit) => this.#etcd.kv.txn(txn, limit), { deadline }),
     })
       .then(() => void (this.#isUnderstood = true))
@@ -290,37 +337,64 @@ export class Requests {
   }
 
   #cover(durationMs: number, deadline: Deadline): Promise<string> {
-    return this.#etcdLeases.cover(durationMs, async (ttlSeconds) => {
-      const grant = (limit: EtcdCallOptions): Promise<{ ID: string; TTL: string }> =>
-        this.#etcd.leaseClient.leaseGrant({ TTL: ttlSeconds }, limit)
-      const { ID, TTL } = await this.#send(grant, { deadline })
-      return { id: ID, ttlSeconds: Number(TTL) }
+    return this.#etcdLeases.cover(durationMs, async (request) => {
+      try {
+        const { TTL } = await this.#send((limit) => this.#etcd.leaseClient.leaseGrant(request, limit), { deadline })
+        return Number(TTL)
+      } catch (error) {
+        // Its number is its own: an earlier copy of it was executed, and the answer was lost.
+        if (failureOf(error) === 'lease-there') return request.TTL
+        throw error
+      }
     })
   }
 
   /** @param beforeAgain is called before anything is sent again that may have been executed */
   async #send<T>(
     send: (limit: EtcdCallOptions) => Promise<T>,
-    { deadline, beforeAgain }: { readonly deadline: Deadline; readonly beforeAgain?: () => void },
+    {
+      deadline,
+      beforeAgain,
+    }: {
+      readonly deadline: Pick<Deadline, 'atMs' | 'breakerUntilMs'> & { readonly call: Pick<Call, 'signal'> }
+      readonly beforeAgain?: () => void
+    },
   ): Promise<T> {
     const { call, atMs, breakerUntilMs } = deadline
     for (let attempt = 1; ; attempt++) {
+      const nowMs = this.#clock.now()
+      const shared = this.#sendsOnce && attempt <= SHARED_ATTEMPTS
+      const shareMs = shared ? Math.max(SHORTEST_SHARE_MS, (atMs - nowMs) * SHARE) : Number.POSITIVE_INFINITY
       try {
-        return await send({ deadline: atMs })
+        return await send({ deadline: Math.min(atMs, Math.ceil(nowMs + shareMs)) })
       } catch (error) {
         const failure = failureOf(error)
         const pauseMs = failure === 'breaker' ? BREAKER_PAUSE_MS : PAUSE_MS * attempt
         const worthIt =
           failure === 'breaker'
             ? this.#clock.now() + pauseMs < breakerUntilMs
-            : failure === 'unavailable' && attempt < MAX_ATTEMPTS
+            : (failure === 'unavailable' || failure === 'silent' || failure === 'token-old') &&
+              attempt < MAX_ATTEMPTS &&
+              this.#clock.now() + pauseMs < atMs
         if (!worthIt) throw explained(error)
-        if (failure !== 'breaker') beforeAgain?.()
+        if (failure === 'token-old') forgetToken(this.#etcd)
+        else if (failure !== 'breaker') beforeAgain?.()
         await sleep(this.#clock, pauseMs * (0.5 + Math.random() / 2), call.signal)
       }
     }
   }
 }
+
+/**
+ * Makes etcd3 log in before its next call. It does so by itself where the server does not know its token any more, but not
+ * where users, roles or passwords have changed since a token that carries its own date (`--auth-token jwt`).
+ */
+function forgetToken(etcd: object): void {
+  const { pool } = etcd as { readonly pool?: { readonly authenticator?: { invalidateMetadata?(): void } } }
+  pool?.authenticator?.invalidateMetadata?.()
+}
+
+function ignore(): void {}
 
 /** As many in each as the server accepts in one request. */
 function packed(prepared: readonly PreparedStep[]): readonly PreparedStep[][] {

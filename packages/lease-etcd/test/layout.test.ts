@@ -65,8 +65,8 @@ for (const target of etcdTargets(1)) {
       const counted = setting.substrate({ namespace, etcd })
       await Promise.all([1, 2, 3].map((index) => grant(counted, claim(`l${index}`, 'a', 60_000))))
       await grant(counted, claim('m', 'a', 60_000))
-      expect(methods.filter((method) => method === 'range')).to.have.lengthOf(1)
-      expect(methods.filter((method) => method === 'txn')).to.have.lengthOf(5) // one puts the number
+      expect(methods.filter((method) => method === 'range')).to.have.lengthOf(0)
+      expect(methods.filter((method) => method === 'txn')).to.have.lengthOf(6) // one asks for the number, and one puts it
     })
 
     it('of a later release is refused with advice, and nothing is written', async () => {
@@ -111,6 +111,47 @@ for (const target of etcdTargets(1)) {
     it('that somebody else wrote is refused', async () => {
       await write('v', 'mine')
       expect((await caught(substrate.read(undefined, newCall()))).message).to.match(/written by somebody else/)
+    })
+
+    /** What becomes of a first claim in this namespace. */
+    const firstClaim = async (prefix: string, name: string): Promise<string> => {
+      const one = setting.substrate({ prefix, namespace: name })
+      return await settle(one, claim('x', 'a', 60_000)).then(
+        ({ outcome }) => outcome,
+        (error: Error) => error.message,
+      )
+    }
+
+    for (const [shape, inner] of [
+      ['whose prefix lies among the leases of another', { rest: 'l/', name: 'inner' }],
+      ['that is called as a kind of key', { rest: '', name: 'p' }],
+      ['several levels below another', { rest: 'm/some/where/', name: 'inner' }],
+    ] as const) {
+      it(`of a namespace ${shape} is refused, and that of the other one too, whichever comes second`, async () => {
+        const innerFirst = unique('ns')
+        expect(await firstClaim(`lease/${namespace}/${inner.rest}`, inner.name)).to.equal('granted')
+        expect(await firstClaim('lease/', namespace)).to.match(/another namespace .* in the way .* choose a prefix/)
+        expect(await firstClaim('lease/', innerFirst)).to.equal('granted')
+        expect(await firstClaim(`lease/${innerFirst}/${inner.rest}`, inner.name)).to.match(
+          /another namespace .* in the way/,
+        )
+      })
+    }
+
+    it('of two namespaces of which one lies among the keys of the other is given to one of them, if they come at once', async () => {
+      for (let round = 0; round < 20; round++) {
+        const name = unique('ns')
+        const outcomes = await Promise.all([firstClaim('lease/', name), firstClaim(`lease/${name}/l/`, 'inner')])
+        expect(outcomes.filter((outcome) => outcome === 'granted').length, outcomes.join(', ')).to.be.below(2)
+      }
+    })
+
+    it('of namespaces that cannot meet, though the prefix of one lies below another, is no matter', async () => {
+      expect(await firstClaim('lease/', namespace)).to.equal('granted')
+      expect(await firstClaim(`lease/${namespace}/`, 'other')).to.equal('granted')
+      await grant(substrate, claim('other/v', 'a', 60_000)) // looks like a number from outside
+      await setting.etcd.delete().key(keyOf('v')).exec()
+      expect(await firstClaim('lease/', namespace)).to.equal('refused')
     })
 
     it('1 is understood: leases are extended, adopted, taken over and released', async () => {

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { TestClock } from 'lease-core/testing'
-import { etcdTargets, until } from 'lease-servers'
-import { claim, extend, grant, newCall, pin, readOne, settle, sleep, together, unique } from 'lease-scenes'
+import { etcdTargets, startProxy, until } from 'lease-servers'
+import { claim, extend, grant, newCall, pin, readOne, release, settle, sleep, together, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 import { SharedEtcdLeases } from '#src/shared-etcd-leases.ts'
 
@@ -10,11 +10,15 @@ describe('shared etcd leases', () => {
   function counted(clock: TestClock, more: { readonly longer?: number } = {}) {
     const asked: number[] = []
     const leases = new SharedEtcdLeases(clock)
-    const grant = async (ttlSeconds: number) => {
-      asked.push(ttlSeconds)
-      return { id: String(asked.length), ttlSeconds: ttlSeconds + (more.longer ?? 0) }
+    const ids: string[] = []
+    const grant = async ({ ID, TTL }: { readonly ID: string; readonly TTL: number }) => {
+      ids.push(ID)
+      asked.push(TTL)
+      return TTL + (more.longer ?? 0)
     }
-    return { asked, leases, cover: (durationMs: number) => leases.cover(durationMs, grant) }
+    /** Which one it was, in the order in which they were asked for. */
+    const cover = async (durationMs: number) => String(ids.indexOf(await leases.cover(durationMs, grant)) + 1)
+    return { asked, ids, leases, cover }
   }
 
   it('are shared for as long as they cover the duration, and not a moment longer', async () => {
@@ -22,7 +26,7 @@ describe('shared etcd leases', () => {
     const { asked, cover } = counted(clock)
     expect(await cover(30_000)).to.equal('1')
     expect(asked).to.deep.equal([38]) // a quarter more, in whole seconds
-    await clock.advance(8_000)
+    await clock.advance(8_000 - 38 - 1) // less 0.1 % and a millisecond, for the server's clock may be faster
     expect(await cover(30_000)).to.equal('1')
     await clock.advance(1)
     expect(await cover(30_000)).to.equal('2')
@@ -55,18 +59,55 @@ describe('shared etcd leases', () => {
     const clock = new TestClock()
     const { cover } = counted(clock, { longer: 5 })
     await cover(1_000)
-    await clock.advance(6_000)
+    await clock.advance(6_000 - 7 - 1)
     expect(await cover(1_000)).to.equal('1')
     await clock.advance(1)
     expect(await cover(1_000)).to.equal('2')
   })
 
   it('that are forgotten are not used again', async () => {
-    const { leases, cover } = counted(new TestClock())
+    const { leases, ids, cover } = counted(new TestClock())
     await Promise.all([cover(1_000), cover(60_000)])
-    leases.forget(new Set(['1', '0', '77']))
+    leases.forget(new Set([ids[0] ?? '', '0', '77']))
     expect(await cover(1_000)).to.equal('3')
     expect(await cover(60_000)).to.equal('2')
+  })
+
+  it('are shared by durations that are about as long, and cover each of them', async () => {
+    const { asked, cover } = counted(new TestClock())
+    const hour = 3_600_000
+    for (let second = 0; second < 50; second++) await cover(20 * hour - second * 1_000)
+    expect(asked).to.have.length(1)
+    await cover(20 * hour + 600_000)
+    expect(asked).to.have.length(1)
+    await cover(24 * hour)
+    await cover(hour)
+    expect(asked).to.have.length(3)
+  })
+
+  it('of long durations are about 65 at a time at most, however often one is needed', async () => {
+    const clock = new TestClock()
+    const { asked, cover } = counted(clock)
+    const day = 86_400_000
+    for (let turn = 0; turn < 30 * 24; turn++) {
+      await cover(30 * day)
+      await clock.suspend(day / 24)
+    }
+    expect(asked.length).to.be.within(60, 70)
+  })
+
+  it('are spare in the end unless a request that names them has no answer, or a key has to stay', async () => {
+    const { leases, ids, cover } = counted(new TestClock())
+    for (const minutes of [1, 10, 100, 1_000, 10_000]) await cover(minutes * 60_000)
+    const [answered = '', unanswered = '', staying = '', crowded = '', unused] = ids
+    const put = (lease: string, key: string) => ({ lease, request: { request_put: { key: Buffer.from(key), lease } } })
+    leases.send([put(answered, 'a'), put('0', 'b'), put(answered, 'c')])()
+    leases.send([put(answered, 'd'), put(unanswered, 'e')], staying)
+    leases.send([put(answered, 'f')])()
+    leases.send(Array.from({ length: 1_000 }, (_, index) => put(crowded, `k${index}`)))()
+    expect(leases.close().map(({ id }) => id)).to.deep.equal([unused])
+    expect(() => leases.send([put(answered, 'g')])).to.throw('closed')
+    expect(() => leases.send([put('0', 'g')])).not.to.throw()
   })
 
   it('shorter than asked for are an error', async () => {
@@ -153,6 +194,63 @@ for (const target of etcdTargets()) {
         expect(kvs).to.have.length(400)
         expect(new Set(kvs.map(({ lease }) => lease)).size).to.be.within(1, minutes)
         expect(grants).to.be.within(1, minutes)
+      },
+
+      'that nothing hangs on are revoked when their client is closed, and no others': async () => {
+        const namespace = unique('ns')
+        const substrate = setting.substrate({ namespace })
+        const etcdLeaseOf = async (lease: string): Promise<string> => {
+          const [kv] = (await setting.etcd.get(`lease/${namespace}/l/${lease}`).exec()).kvs
+          return kv?.lease ?? expect.fail()
+        }
+        const leftOf = async (ID: string): Promise<number> =>
+          Number((await setting.etcd.leaseClient.leaseTimeToLive({ ID })).TTL)
+        // Each of another duration, so each on an etcd lease of its own.
+        for (const [lease, days] of [
+          ['released', 30],
+          ['held', 60],
+          ['half', 90],
+          ['other half', 90],
+        ] as const) {
+          await grant(substrate, claim(lease, 'a', days * 86_400_000))
+        }
+        const seen = await grant(substrate, claim('moved', 'a', 120 * 86_400_000))
+        const ids = { spare: [] as string[], needed: [await etcdLeaseOf('held'), await etcdLeaseOf('half')] }
+        for (const lease of ['released', 'moved']) ids.spare.push(await etcdLeaseOf(lease))
+        await grant(substrate, extend('moved', 'a', 240 * 86_400_000, { seen }))
+        ids.needed.push(await etcdLeaseOf('moved'))
+        await settle(substrate, release('released', 'a'))
+        await settle(substrate, release('half', 'a'))
+        expect(new Set([...ids.spare, ...ids.needed]).size).to.equal(5)
+
+        await substrate.close()
+        for (const id of ids.spare) expect(await leftOf(id)).to.equal(-1)
+        for (const id of ids.needed) expect(await leftOf(id)).to.be.greaterThan(0)
+        expect(
+          [...(await setting.substrate({ namespace }).read(undefined, newCall())).keys()].toSorted(),
+        ).to.deep.equal(['held', 'moved', 'other half'])
+      },
+
+      'are granted once where the answer to the grant is lost': async () => {
+        const url = target.endpoints[0] ?? ''
+        await using proxy = await startProxy(url)
+        const ids: unknown[] = []
+        const etcd = setting.newEtcd({
+          hosts: proxy.url(url),
+          defaultCallOptions: (context) => {
+            if (context.method === 'leaseGrant') ids.push((context.params as { readonly ID?: string }).ID)
+            return {}
+          },
+        })
+        const namespace = unique('ns')
+        const substrate = setting.substrate({ namespace, etcd })
+        await grant(substrate, claim('l', 'a', 60_000))
+        const cut = proxy.cutAfterRequest() // the next request is a grant, for the duration is another
+        await grant(substrate, claim('m', 'a', 600_000))
+        await cut
+        const [kv] = (await setting.etcd.get(`lease/${namespace}/l/m`).exec()).kvs
+        expect(ids.length).to.be.at.least(3)
+        expect(new Set(ids.slice(1))).to.deep.equal(new Set([kv?.lease]))
       },
 
       'do not, while they are pinned': async () => {

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
-import type { Op, Verdict } from 'lease-core'
+import { LeaseEvents, Manager, type Op, type Verdict } from 'lease-core'
 import { etcdTargets, startEtcd, startProxy, until, type Etcd } from 'lease-servers'
-import { failFast, type EtcdSubstrate } from 'lease-etcd'
+import { etcdClient, failFast, type EtcdSubstrate } from 'lease-etcd'
 import { Etcd3, type IOptions } from 'etcd3'
 import {
   noneUnheard,
@@ -166,6 +166,38 @@ for (const target of etcdTargets(1)) {
       const etcd = new Etcd3({ hosts: [...target.endpoints], ...failFast() })
       etcd.close()
       expect((await causeOf(setting.substrate({ etcd }))).message).to.match(/already closed/)
+    })
+
+    it('a key of somebody else is left out of a listing, which is reported once', async () => {
+      const namespace = unique('ns')
+      const warnings: string[] = []
+      const events = new LeaseEvents()
+      events.subscribe((event) => {
+        if (event.type === 'warning' && event.warning === 'unreadable-key') warnings.push(event.message)
+      })
+      const client = etcdClient({ etcd: setting.etcd, namespace, events, watch: false })
+      const manager = new Manager({ client })
+      await manager.claim('own', 'a', 60_000)
+      await manager.pin('own', 'e')
+      for (const [key, value] of [
+        ['l/text', 'mine'],
+        ['l/other', '{"h":1}'],
+        ['p/text', 'mine'],
+      ] as const) {
+        await setting.etcd.put(`lease/${namespace}/${key}`).value(value)
+      }
+      for (let turn = 0; turn < 2; turn++) {
+        expect([...(await manager.leases()).keys()]).to.deep.equal(['own'])
+        expect([...(await manager.pinned()).keys()]).to.deep.equal(['own'])
+      }
+      expect(warnings.map((message) => message.replace(/.*\/(.\/\w+)".*/, '$1')).toSorted()).to.deep.equal([
+        'l/other',
+        'l/text',
+        'p/text',
+      ])
+      for (const message of warnings) expect(message).to.match(/written by somebody else.* remove the key/)
+      await manager.stop()
+      await client.close()
     })
 
     it('a key of somebody else makes its own lease unknown, and no other', async () => {
