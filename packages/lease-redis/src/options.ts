@@ -1,5 +1,6 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
 import { hasMethods, OptionChecks, type Clock, type SubstrateClientOptions } from 'lease-core'
+import { isPipeline } from './connection.ts'
 import type { RedisConnection, RedisListenConnection } from './driver.ts'
 
 /** What the substrate needs to know. */
@@ -35,7 +36,7 @@ const own = ['redis', 'prefix', 'listen', 'clock']
 export function checkOptions(options: RedisClientOptions, { client }: { readonly client: boolean }): void {
   const checks = new OptionChecks(options, own, { client })
   const { redis, namespace, prefix, listen } = options
-  const connection = hasMethods(redis, 'eval', 'evalsha')
+  const connection = hasMethods(redis, 'eval', 'evalsha') && !isPipeline(redis)
   checks.must('redis', connection, 'must be a connection (an object with eval and evalsha)')
   if (connection) {
     const driverPrefix: unknown = redis.options?.keyPrefix

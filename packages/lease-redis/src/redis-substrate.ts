@@ -31,7 +31,7 @@ import {
 } from 'lease-core'
 import { applyScript, TOO_LATE } from './apply-script.ts'
 import { claimAnyScript } from './claim-any-script.ts'
-import { evaluate, explained } from './connection.ts'
+import { databaseOf, evaluate, explained, isDeferred, saidBy } from './connection.ts'
 import type { RedisConnection } from './driver.ts'
 import { redisTrapdoor } from './guard.ts'
 import { Keys } from './keys.ts'
@@ -42,6 +42,7 @@ import {
   FIELDS,
   GRANTED,
   HELD,
+  inDatabase,
   inspectScript,
   LATE,
   PINNED,
@@ -75,6 +76,8 @@ export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void) => () => void
   readonly #redis: RedisConnection
   readonly #keys: Keys
+  /** Where the leases are, for good; undefined: where the connection is, which does not say. */
+  readonly #database: number | undefined
   readonly #hints: HintStream | undefined
 
   /** @throws ErrNotValid with every problem */
@@ -82,7 +85,8 @@ export class RedisSubstrate implements Substrate {
     checkOptions(options, { client: false })
     const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
     this.#redis = redis
-    this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '')
+    this.#database = databaseOf(redis)
+    this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '', this.#database)
     if (listen !== false) {
       const hints = new HintStream({
         clock,
@@ -109,6 +113,8 @@ export class RedisSubstrate implements Substrate {
     if (answer[1] === TOO_LATE) return ops.map(() => late)
     const words = String(answer[1]).split(' ')
     let at = 2
+    const atLengthToo = words.filter((word) => word === '').length
+    if (words.length !== ops.length || answer.length < at + atLengthToo * FIELDS) throw noAnswer(answer)
     const verdicts = ops.map((op, position) => {
       const word = words[position] as string
       if (word !== '') return asUsual(op, word, answer[0])
@@ -130,6 +136,7 @@ export class RedisSubstrate implements Substrate {
     const answer = await this.#change(claimAnyScript, leases, args, call)
     const holdings = new Map<string, Holding>()
     if (answer[1] === TOO_LATE) return { outcome: 'late', lease: undefined, holdings }
+    if (answer.length !== 2 + leases.length * FIELDS) throw noAnswer(answer)
     for (const [position, lease] of leases.entries()) {
       const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0], holder)
       if (holding !== undefined) holdings.set(lease, holding)
@@ -146,6 +153,7 @@ export class RedisSubstrate implements Substrate {
     if (leases !== undefined) {
       const keys = [tokens, pins, ...leases.map((lease) => this.#keys.lease(lease))]
       const answer = await this.#run(readScript, keys, [], call)
+      if (answer.length !== 1 + leases.length * FIELDS) throw noAnswer(answer)
       for (const [position, lease] of leases.entries()) {
         const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0])
         if (holding !== undefined) holdings.set(lease, holding)
@@ -175,11 +183,13 @@ export class RedisSubstrate implements Substrate {
 
   async inspect(): Promise<readonly SubstrateWarning[]> {
     const { tokens, channel } = this.#keys
-    return inspectionWarnings((await this.#evaluate(inspectScript, [tokens], [channel])) as string[])
+    const answer = await this.#evaluate(inspectScript, [tokens], [channel])
+    if (!Array.isArray(answer)) throw noAnswer(answer)
+    return inspectionWarnings(answer as string[])
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return redisTrapdoor({ key: this.#keys.fullLease(lease), lease, holder, fencingToken })
+    return redisTrapdoor({ key: this.#keys.fullLease(lease), database: this.#database, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {
@@ -201,16 +211,24 @@ export class RedisSubstrate implements Substrate {
     args: readonly (string | number)[],
     call: Call,
   ): Promise<unknown[]> {
-    const answer = (await this.#evaluate(script, keys, args)) as unknown[]
+    const answer = await this.#evaluate(script, keys, args)
+    if (!Array.isArray(answer) || !(Number(answer[0]) > 0)) throw noAnswer(answer)
     call.answered?.(Number(answer[0]) / 1000)
-    return answer
+    return answer as unknown[]
   }
 
   #evaluate(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
-    return evaluate(this.#redis, script, keys, args).catch((error: unknown) => {
+    return evaluate(this.#redis, inDatabase(script, this.#database), keys, args).catch((error: unknown) => {
       throw explained(error)
     })
   }
+}
+
+/** Whatever is not an answer of the script leaves the outcome unknown. */
+function noAnswer(answer: unknown): Error {
+  const deferred =
+    'somebody has opened a MULTI on the connection of the leases, so that they wait for its EXEC: use another one'
+  return new Error(`${isDeferred(answer) ? deferred : 'the server gave no answer'} (it said ${saidBy(answer)})`)
 }
 
 /** What the server remembers, it remembers for so long after the request was sent. */

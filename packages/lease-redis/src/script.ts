@@ -25,6 +25,31 @@ export function script(text: string): Script {
   return { text, sha: createHash('sha1').update(text).digest('hex') }
 }
 
+const variants = new WeakMap<Script, Map<number, Script>>()
+
+/**
+ * The same script for leases in this database. Wherever the connection is, the script goes there by itself: a SELECT that was
+ * refused when it connected, or that somebody sent since, does not move leases. Who may not SELECT is in database 0.
+ */
+export function inDatabase(plain: Script, database: number | undefined): Script {
+  if (database === undefined) return plain
+  const known = variants.get(plain) ?? new Map<number, Script>()
+  variants.set(plain, known)
+  let variant = known.get(database)
+  if (variant === undefined) {
+    variant = script(`${selecting(database)} ${plain.text}`)
+    known.set(database, variant)
+  }
+  return variant
+}
+
+/** In one line, and without a local variable for what follows. */
+export function selecting(database: number): string {
+  const select = `redis.pcall('SELECT', '${database}')`
+  if (database === 0) return select
+  return `do local selected = ${select} if selected.err then return redis.error_reply('DATABASE ${database}: ' .. selected.err) end end`
+}
+
 /**
  * The version of what is stored. It rises when an older release would misread what a newer one has written; then `prelude`
  * makes the older one fail. Version 1 had no key that says so; its terms and pins are read, and it reads those of version 2.
