@@ -36,6 +36,11 @@ export function isDeferred(answer: unknown): boolean {
   return String(answer) === 'QUEUED'
 }
 
+/** Whether this was said by the server, and not by the driver. */
+export function isReply(error: unknown): boolean {
+  return (error as { readonly name?: unknown } | null)?.name === 'ReplyError'
+}
+
 /** What came instead of an answer, for messages. */
 export function saidBy(answer: unknown): string {
   return typeof answer === 'string' ? JSON.stringify(answer.slice(0, 40)) : `a value of type ${typeof answer}`

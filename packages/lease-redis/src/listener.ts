@@ -6,7 +6,7 @@ import type { RedisConnection, RedisDuplicable, RedisListenConnection, RedisList
 export type OpenListenConnection = () => RedisListenConnection
 
 /** Its end is final, so that every connection begins with a `resync`: what is missed meanwhile is not replayed. */
-const overrides: RedisListenOverrides = {
+export const overrides: RedisListenOverrides = {
   autoResubscribe: false,
   enableOfflineQueue: true,
   lazyConnect: true,

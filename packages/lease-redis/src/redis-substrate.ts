@@ -31,8 +31,7 @@ import {
 } from 'lease-core'
 import { applyScript, TOO_LATE } from './apply-script.ts'
 import { claimAnyScript } from './claim-any-script.ts'
-import { databaseOf, evaluate, explained, isDeferred, saidBy } from './connection.ts'
-import type { RedisConnection } from './driver.ts'
+import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
 import { Keys } from './keys.ts'
 import { likeTheConnection, listenTo } from './listener.ts'
@@ -51,6 +50,7 @@ import {
   scanScript,
   type Script,
 } from './script.ts'
+import { SteadyConnection } from './steady-connection.ts'
 import { inspectionWarnings } from './warnings.ts'
 
 /**
@@ -74,17 +74,18 @@ type Fields = readonly [
 
 export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void) => () => void
-  readonly #redis: RedisConnection
+  readonly #connection: SteadyConnection
   readonly #keys: Keys
   /** Where the leases are, for good; undefined: where the connection is, which does not say. */
   readonly #database: number | undefined
   readonly #hints: HintStream | undefined
+  #closed = false
 
   /** @throws ErrNotValid with every problem */
   constructor(options: RedisSubstrateOptions) {
     checkOptions(options, { client: false })
     const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
-    this.#redis = redis
+    this.#connection = SteadyConnection.over(redis, clock)
     this.#database = databaseOf(redis)
     this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '', this.#database)
     if (listen !== false) {
@@ -181,9 +182,9 @@ export class RedisSubstrate implements Substrate {
     return pinned
   }
 
-  async inspect(): Promise<readonly SubstrateWarning[]> {
+  async inspect(call?: Call): Promise<readonly SubstrateWarning[]> {
     const { tokens, channel } = this.#keys
-    const answer = await this.#evaluate(inspectScript, [tokens], [channel])
+    const answer = await this.#evaluate(inspectScript, [tokens], [channel], call)
     if (!Array.isArray(answer)) throw noAnswer(answer)
     return inspectionWarnings(answer as string[])
   }
@@ -193,7 +194,10 @@ export class RedisSubstrate implements Substrate {
   }
 
   async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
     await this.#hints?.close()
+    this.#connection.close()
   }
 
   /** Runs a script that changes something, if the server's clock does not forbid that. */
@@ -211,14 +215,19 @@ export class RedisSubstrate implements Substrate {
     args: readonly (string | number)[],
     call: Call,
   ): Promise<unknown[]> {
-    const answer = await this.#evaluate(script, keys, args)
+    const answer = await this.#evaluate(script, keys, args, call)
     if (!Array.isArray(answer) || !(Number(answer[0]) > 0)) throw noAnswer(answer)
     call.answered?.(Number(answer[0]) / 1000)
     return answer as unknown[]
   }
 
-  #evaluate(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
-    return evaluate(this.#redis, inDatabase(script, this.#database), keys, args).catch((error: unknown) => {
+  #evaluate(
+    script: Script,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+    call: Call | undefined,
+  ): Promise<unknown> {
+    return this.#connection.run(inDatabase(script, this.#database), keys, args, call).catch((error: unknown) => {
       throw explained(error)
     })
   }
