@@ -25,6 +25,12 @@ export type RedisConnection = RedisScripting & (RedisDuplicable | RedisClusterNo
 export interface RedisClusterNodes {
   nodes(): RedisDuplicable[]
   readonly isCluster: boolean
+  readonly options?: {
+    readonly keyPrefix?: string | undefined
+    readonly redisOptions?:
+      | { readonly username?: string | undefined; readonly password?: string | undefined }
+      | undefined
+  }
 }
 
 /** What a connection that listens has other than its model: it is used once, and its end is final. */
@@ -34,11 +40,14 @@ export interface RedisListenOverrides {
   readonly lazyConnect: true
   readonly retryStrategy: null
   readonly sentinelRetryStrategy: () => null
+  readonly username?: string
+  readonly password?: string
 }
 
 /** A connection of its own, for SUBSCRIBE. `Redis` of ioredis fits. */
 export interface RedisListenConnection {
   subscribe(channel: string): Promise<unknown>
+  unsubscribe?(channel: string): Promise<unknown>
   ping(): Promise<unknown>
   disconnect(): void
   on(event: 'message', listener: (channel: string, message: string) => void): unknown

@@ -18,10 +18,12 @@ export interface RedisSubstrateOptions {
   /** Begins the name of every key, without `{` and `}`. @default 'lease' */
   readonly prefix?: string | undefined
   /**
-   * Makes the connection that hears of vacated leases: `() => redis.duplicate()`. It is used once and then closed.
-   * `false`: waiting works by timer alone. @default a connection made as `redis` was
+   * Makes the connection that hears of vacated leases: `() => redis.duplicate()`, or a promise of one. It is used once and then
+   * closed, and made anew when it breaks: what it was given, a token for example, is asked for again. All clients that are given
+   * the same function share one connection. `false`: waiting works by timer alone. @default a connection made as `redis` was, shared
+   * by all clients over `redis`
    */
-  readonly listen?: (() => RedisListenConnection) | false | undefined
+  readonly listen?: (() => RedisListenConnection | Promise<RedisListenConnection>) | false | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
 }

@@ -34,7 +34,7 @@ import { claimAnyScript } from './claim-any-script.ts'
 import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
 import { Keys } from './keys.ts'
-import { likeTheConnection, listenTo } from './listener.ts'
+import { listenTo } from './listener.ts'
 import { checkOptions, type RedisSubstrateOptions } from './options.ts'
 import {
   FAILED,
@@ -91,7 +91,7 @@ export class RedisSubstrate implements Substrate {
     if (listen !== false) {
       const hints = new HintStream({
         clock,
-        connect: listenTo(this.#keys.channel, listen ?? (() => likeTheConnection(redis))),
+        connect: listenTo(this.#keys.channel, listen ?? redis),
       })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
