@@ -38,7 +38,9 @@ export interface RedisListenOverrides {
   readonly autoResubscribe: false
   readonly enableOfflineQueue: true
   readonly lazyConnect: true
+  readonly failoverDetector: false
   readonly retryStrategy: null
+  readonly sentinelCommandTimeout: number
   readonly sentinelRetryStrategy: () => null
   readonly username?: string
   readonly password?: string
@@ -76,7 +78,9 @@ export interface RedisPrivateOverrides {
   readonly enableAutoPipelining: false
   readonly enableOfflineQueue: true
   readonly lazyConnect: true
+  readonly failoverDetector: false
   readonly retryStrategy: null
+  readonly sentinelCommandTimeout: number
   readonly sentinelRetryStrategy: () => null
 }
 

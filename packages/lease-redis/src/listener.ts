@@ -8,12 +8,20 @@ import type { RedisConnection, RedisDuplicable, RedisListenConnection, RedisList
 /** Makes a connection of its own, connected or not. */
 export type OpenListenConnection = () => RedisListenConnection | Promise<RedisListenConnection>
 
-/** Its end is final, so that every connection begins with a `resync`: what is missed meanwhile is not replayed. */
+/** Without it a Sentinel that hangs keeps a connection of ours for as long. */
+export const SENTINEL_TIMEOUT_MS = 3_000
+
+/**
+ * Its end is final, so that every connection begins with a `resync`: what is missed meanwhile is not replayed. It keeps
+ * no connections to Sentinels: the server ends its connections when it is made a replica.
+ */
 export const overrides: RedisListenOverrides = {
   autoResubscribe: false,
   enableOfflineQueue: true,
   lazyConnect: true,
+  failoverDetector: false,
   retryStrategy: null,
+  sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
   sentinelRetryStrategy: () => null,
 }
 

@@ -5,6 +5,7 @@
  */
 import { ErrTrapdoor, hasMethods } from 'lease-core'
 import type { RedisPrivateOverrides, RedisTransactional } from './driver.ts'
+import { SENTINEL_TIMEOUT_MS } from './listener.ts'
 
 type Private = ReturnType<RedisTransactional<unknown>['duplicate']>
 
@@ -13,7 +14,9 @@ const overrides: RedisPrivateOverrides = {
   enableAutoPipelining: false,
   enableOfflineQueue: true,
   lazyConnect: true,
+  failoverDetector: false, // as in listener.ts
   retryStrategy: null,
+  sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
   sentinelRetryStrategy: () => null,
 }
 

@@ -59,6 +59,9 @@ import { inspectionWarnings } from './warnings.ts'
  */
 const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4, enoughOps: 8 }
 
+/** How many leases are remembered that a warning has named. */
+const MOST_NAMED = 1_000
+
 /** How many names of the index one step of a full read looks at: about a millisecond of the server's time. */
 const NAMES_PER_STEP = 500
 
@@ -79,10 +82,17 @@ export class RedisSubstrate implements Substrate {
   /** Where the leases are, for good; undefined: where the connection is, which does not say. */
   readonly #database: number | undefined
   readonly #hints: HintStream | undefined
+  readonly #warn: (warning: SubstrateWarning) => void
+  /** Leases that a warning has named. */
+  readonly #unreadable = new Set<string>()
   #closed = false
 
-  /** @throws ErrNotValid with every problem */
-  constructor(options: RedisSubstrateOptions) {
+  /**
+   * @param warn takes what comes up later than `inspect`
+   * @throws ErrNotValid with every problem
+   */
+  constructor(options: RedisSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
+    this.#warn = warn
     checkOptions(options, { client: false })
     const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
     this.#connection = SteadyConnection.over(redis, clock)
@@ -156,7 +166,9 @@ export class RedisSubstrate implements Substrate {
       const answer = await this.#run(readScript, keys, [], call)
       if (answer.length !== 1 + leases.length * FIELDS) throw noAnswer(answer)
       for (const [position, lease] of leases.entries()) {
-        const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0])
+        const fields = fieldsAt(answer, 1 + position * FIELDS)
+        if (Number(fields[0]) === FAILED) this.#passOver(lease)
+        const holding = holdingOf(fields, answer[0])
         if (holding !== undefined) holdings.set(lease, holding)
       }
       return holdings
@@ -164,7 +176,9 @@ export class RedisSubstrate implements Substrate {
     for (let cursor = '0'; ;) {
       const answer = await this.#run(scanScript, [tokens, pins, index], [cursor, NAMES_PER_STEP], call)
       for (let at = 2; at < answer.length; at += 1 + FIELDS) {
-        const holding = holdingOf(fieldsAt(answer, at + 1), answer[0])
+        const fields = fieldsAt(answer, at + 1)
+        if (Number(fields[0]) === FAILED) this.#passOver(String(answer[at]))
+        const holding = holdingOf(fields, answer[0])
         if (holding !== undefined) holdings.set(String(answer[at]), holding)
       }
       cursor = String(answer[1])
@@ -177,7 +191,9 @@ export class RedisSubstrate implements Substrate {
     const answer = await this.#run(pinnedScript, [tokens, pins], leases, call)
     const pinned = new Map<string, Pins>()
     for (let at = 1; at < answer.length; at += 3) {
-      pinned.set(String(answer[at]), pinsOf(String(answer[at + 1]), answer[at + 2] as string | null))
+      const pins = pinsOf(String(answer[at + 1]), answer[at + 2] as string | null)
+      if (pins === undefined) this.#passOver(String(answer[at]))
+      else pinned.set(String(answer[at]), pins)
     }
     return pinned
   }
@@ -198,6 +214,17 @@ export class RedisSubstrate implements Substrate {
     this.#closed = true
     await this.#hints?.close()
     this.#connection.close()
+  }
+
+  /** What cannot be read hides no other lease, and does not go unheard: once for each lease. */
+  #passOver(lease: string): void {
+    if (this.#unreadable.has(lease)) return
+    if (this.#unreadable.size >= MOST_NAMED) this.#unreadable.clear()
+    this.#unreadable.add(lease)
+    this.#warn({
+      warning: 'unreadable',
+      message: `What is stored of lease ${JSON.stringify(lease)} is not a lease, and was passed over: nobody can claim it. Something else has written to the keys of this namespace. Remove what is there, or choose another prefix or namespace.`,
+    })
   }
 
   /** Runs a script that changes something, if the server's clock does not forbid that. */
@@ -371,7 +398,7 @@ function holdingOf(
   serverMicros: unknown,
   asked?: string,
 ): Holding | undefined {
-  if ((Number(code) & HELD) === 0) return undefined
+  if (Number(code) < 0 || (Number(code) & HELD) === 0) return undefined
   const pinned = (Number(code) & PINNED) !== 0
   let remainingMs = remaining(expiryMs, serverMicros)
   if (remainingMs <= 0 && !pinned) remainingMs = Number.MIN_VALUE
@@ -388,9 +415,28 @@ function holdingOf(
   }
 }
 
-/** The entities in order, each with its generation: the one that `unpin` has to name. */
-function pinsOf(entities: string, stamps: string | null): Pins {
-  const stampOf = new Map(stamps === null ? [] : Object.entries(JSON.parse(stamps) as Record<string, string>))
-  const sorted = (JSON.parse(entities) as string[]).toSorted()
-  return new Map(sorted.map((entity) => [entity, stampOf.get(entity)?.split(' ')[0] ?? '-']))
+/** The entities in order, each with its generation: the one that `unpin` has to name. undefined: nobody can read them. */
+function pinsOf(entities: string, stamps: string | null): Pins | undefined {
+  const list = parsed(entities)
+  const stampOf = parsed(stamps ?? '{}') as Readonly<Record<string, unknown>> | undefined
+  if (!Array.isArray(list) || stampOf === undefined) return undefined
+  const generationOf = (entity: string): string => {
+    const stamp = stampOf[entity]
+    return typeof stamp === 'string' ? (stamp.split(' ')[0] ?? '-') : '-'
+  }
+  return new Map(list.map((entity) => [String(entity), generationOf(String(entity))] as const).toSorted(byName))
+}
+
+function byName([one]: readonly [string, string], [other]: readonly [string, string]): number {
+  return one < other ? -1 : Number(one > other)
+}
+
+/** The object or array that is written there, if it is one. */
+function parsed(text: string): object | undefined {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null ? value : undefined
+  } catch {
+    return undefined
+  }
 }

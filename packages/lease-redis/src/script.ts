@@ -110,13 +110,16 @@ local problem = unreadable(redis.call('GET', root .. 'v'))
 if problem then return redis.error_reply(problem) end
 `
 
-/** Appends what is stored under the key of a lease, if it stands. Needs `out`, and the pins as KEYS[2]. */
+/**
+ * What is stored under the key of a lease, if it stands: FIELDS, but only the first of them where it cannot be read. Needs the
+ * pins as KEYS[2].
+ */
 const reading = `
 local anyPinned = redis.call('HLEN', KEYS[2]) > 0
 local function standing(name, stored)
   if not stored then return nil end
   local token, expiry, stamp, holder, value = parse(stored)
-  if not token then return nil end
+  if not token then return ${FAILED} end
   local pinned = anyPinned and redis.call('HEXISTS', KEYS[2], name) == 1
   if now > expiry and not pinned then return nil end
   return pinned and ${PINNED + HELD} or ${HELD}, token, expiry, stamp, holder, value ~= '' and value
@@ -131,12 +134,12 @@ local problem = unreadable(found[1])
 if problem then return redis.error_reply(problem) end
 for n = 2, #found do
   local at = 2 + (n - 2) * ${FIELDS}
-  local code, token, expiry, stamp, holder, value = standing(string.sub(KEYS[n + 1], #base + 1), found[n])
-  if code then
-    out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = code, token, expiry, stamp, holder, value
-  else
-    out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = 0, false, false, false, false, false
-  end
+  local stored = found[n]
+  -- MGET says the same of a key of another type as of none.
+  if not stored and redis.pcall('EXISTS', KEYS[n + 1]) == 1 then stored = '' end
+  local code, token, expiry, stamp, holder, value = standing(string.sub(KEYS[n + 1], #base + 1), stored)
+  out[at], out[at + 1], out[at + 2], out[at + 3] = code or 0, token or false, expiry or false, stamp or false
+  out[at + 4], out[at + 5] = holder or false, value or false
 end
 return out
 `)
@@ -151,11 +154,11 @@ local out, at = { us, page[1] }, 3
 for _, name in ipairs(page[2]) do
   local stored = redis.pcall('GET', base .. name)
   if stored == false then redis.pcall('SREM', KEYS[3], name)
-  elseif not failed(stored) then
-    local code, token, expiry, stamp, holder, value = standing(name, stored)
+  else
+    local code, token, expiry, stamp, holder, value = standing(name, failed(stored) and '' or stored)
     if code then
-      out[at], out[at + 1], out[at + 2], out[at + 3] = name, code, token, expiry
-      out[at + 4], out[at + 5], out[at + 6] = stamp, holder, value
+      out[at], out[at + 1], out[at + 2], out[at + 3] = name, code, token or false, expiry or false
+      out[at + 4], out[at + 5], out[at + 6] = stamp or false, holder or false, value or false
       at = at + 7
     end
   end

@@ -1,8 +1,9 @@
 /**
  * Scripts on the caller's connection, and what is done when it falls silent.
  *
- *     asked, and no answer for half a second ──▶ a connection made as it was, twice a second, until one answers
- *                                            ──▶ that one is used, until it ends or is silent in turn
+ *     asked, and no answer for a quarter of a second ──▶ asked for a sign of life: a Cluster may keep a request and ask again
+ *     none for another quarter                       ──▶ a connection made as it was, twice a second, until one answers
+ *                                                    ──▶ that one is used, until it ends or is silent in turn
  *
  * A host that vanished and a server that hangs close no connection, and a driver without a time-out for silence stays with it for
  * many minutes. The caller's connection is left alone all the same: others use it, and what they have sent might be sent twice
@@ -18,8 +19,8 @@ import type { RedisConnection, RedisScripting } from './driver.ts'
 import { overrides } from './listener.ts'
 import { script, type Script } from './script.ts'
 
-/** How long it may be silent, and how often another one is tried. */
-const SILENCE_MS = 500
+/** How long it may be silent before it is asked for a sign of life; another one is tried after twice as long, and as often. */
+const SILENCE_MS = 250
 /** An attempt has so long, and so many are under way at most: each gets longer than a slow network needs. */
 const ATTEMPT_MS = 3_000
 const MOST_ATTEMPTS = 6
@@ -46,6 +47,8 @@ export class SteadyConnection {
   readonly #waiting = new Set<(why: Error) => void>()
   #answers = 0
   #asked = false
+  /** For so many periods nothing was answered. */
+  #silence = 0
   #cancel: (() => void) | undefined
 
   /** The one for this connection: all substrates over it share it. */
@@ -88,7 +91,7 @@ export class SteadyConnection {
         (error: unknown) => {
           if (isReply(error)) this.#heard(reject)
           else this.#waiting.delete(reject)
-          reject(error as Error)
+          reject(error)
         },
       )
     })
@@ -111,8 +114,10 @@ export class SteadyConnection {
     this.#asked = false
     const timer = this.#clock.setTimer(SILENCE_MS, () => {
       this.#cancel = undefined
-      if (this.#waiting.size === 0 && !this.#asked) return
-      if (answers === this.#answers) this.#attempt(key)
+      if (this.#waiting.size === 0 && !this.#asked) return this.#stopListening()
+      this.#silence = answers === this.#answers ? this.#silence + 1 : 0
+      if (this.#silence === 1) this.#ask(key)
+      else if (this.#silence > 1 && this.#silence % 2 === 0) this.#attempt(key)
       this.#listen(key)
     })
     this.#cancel = () => timer.cancel()
@@ -121,6 +126,20 @@ export class SteadyConnection {
   #stopListening(): void {
     this.#cancel?.()
     this.#cancel = undefined
+    this.#silence = 0
+  }
+
+  /** Asks the connection in use for a sign of life. */
+  #ask(key: string): void {
+    const connection = this.#standIn ?? this.#redis
+    const alive = (): void => {
+      if (connection !== (this.#standIn ?? this.#redis)) return
+      this.#answers++
+      this.#abandon()
+    }
+    evaluate(connection, probe, [key], []).then(alive, (error: unknown) => {
+      if (isReply(error)) alive()
+    })
   }
 
   #attempt(key: string): void {
