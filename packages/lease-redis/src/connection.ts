@@ -96,6 +96,7 @@ const driverAdvice: readonly (readonly [RegExp, string])[] = [
     'no node of the Cluster can be reached: are they running, at these addresses?',
   ],
   [/^Too many Cluster redirections|access a non local key/, advice['TRYAGAIN'] ?? ''],
+  [/^ERR syntax error|Unknown Redis command called/, 'the server lacks what leases need: is it Redis 7 or later?'],
   [/^All sentinels are unreachable/, 'no Sentinel can be reached, or none knows a master of this name'],
   [/can't run this command|has no permissions/, advice['NOPERM'] ?? ''],
   [/is not a lease$|is not a number$|is not an integer/, advice['WRONGTYPE'] ?? ''],

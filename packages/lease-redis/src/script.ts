@@ -188,12 +188,15 @@ return out
 
 /**
  * KEYS: tokens. ARGV: channel. Answers { why writing is refused, why announcing is refused, INFO memory, INFO
- * persistence }, each '' where there is nothing to report.
+ * persistence, INFO server, INFO replication }, each '' where there is nothing to report.
  */
 export const inspectScript: Script = script(`${prelude}
 local refusal = failed(redis.pcall('SETRANGE', KEYS[1], 0, ''))
 local silence = failed(redis.pcall('PUBLISH', ARGV[1], '[]'))
-local memory = redis.pcall('INFO', 'memory')
-local persistence = redis.pcall('INFO', 'persistence')
-return { refusal or '', silence or '', failed(memory) and '' or memory, failed(persistence) and '' or persistence }
+local out = { refusal or '', silence or '' }
+for n, section in ipairs({ 'memory', 'persistence', 'server', 'replication' }) do
+  local info = redis.pcall('INFO', section)
+  out[n + 2] = failed(info) and '' or info
+end
+return out
 `)
