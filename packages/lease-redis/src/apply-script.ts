@@ -330,11 +330,16 @@ end
 
 -- The others that pin this lease; their generations and when each was set; and the same of x, if it does. Pins of layout 1
 -- have no generation.
+local function decoded(text)
+  local fine, value = pcall(cjson.decode, text)
+  return fine and type(value) == 'table' and value
+end
 local function pinsHere()
-  local known = pinned and cjson.decode(redis.call('HGET', pins, name)) or {}
+  local known = not pinned and {} or decoded(redis.call('HGET', pins, name))
   local stamps = pinned and redis.pcall('HGET', generations, name)
   if failed(stamps) then return nil, stamps.err end
-  stamps = stamps and cjson.decode(stamps) or {}
+  stamps = not stamps and {} or decoded(stamps)
+  if not known or not stamps then return nil, 'ERR what is stored of the pins of the lease is not a lease' end
   local rest, left, own = {}, {}, nil
   for _, entity in ipairs(known) do
     if entity == x then own = stamps[x] or '- 0'

@@ -22,6 +22,35 @@ export function evaluate(
   })
 }
 
+/**
+ * The database that this connection was asked to use; undefined where it does not say, as a Cluster, which has only one. Whether
+ * the server has granted it is another matter: without the right to SELECT ioredis stays in database 0 and goes on.
+ */
+export function databaseOf({ options, condition }: Pick<RedisScripting, 'options' | 'condition'>): number | undefined {
+  const database: unknown = condition?.select ?? options?.db
+  return typeof database === 'number' && Number.isInteger(database) ? database : undefined
+}
+
+/** What a connection answers on which somebody has opened a MULTI: it will do that with his EXEC, if at all. */
+export function isDeferred(answer: unknown): boolean {
+  return String(answer) === 'QUEUED'
+}
+
+/** Whether this was said by the server, and not by the driver. */
+export function isReply(error: unknown): boolean {
+  return (error as { readonly name?: unknown } | null)?.name === 'ReplyError'
+}
+
+/** What came instead of an answer, for messages. */
+export function saidBy(answer: unknown): string {
+  return typeof answer === 'string' ? JSON.stringify(answer.slice(0, 40)) : `a value of type ${typeof answer}`
+}
+
+/** A pipeline, or what `multi()` returns, has the methods of a connection, and sends nothing. */
+export function isPipeline(value: object): boolean {
+  return (value as { readonly isPipeline?: unknown }).isPipeline === true
+}
+
 /** The word with which Redis begins its errors, or the code of a system call, or undefined. */
 function wordOf(error: unknown): string | undefined {
   const { code, message } = error as { code?: unknown; message?: unknown }
@@ -42,6 +71,8 @@ const advice: Readonly<Record<string, string>> = {
     'a key of the leases has been used for something else: choose another prefix or namespace, or remove that key',
   LAYOUT:
     'a newer release of lease-redis has written this namespace, in a layout that this release does not understand: upgrade lease-redis in this process, or use another namespace',
+  DATABASE:
+    'the database that the connection asks for (`db`) cannot be used: allow this user SELECT (ACL: +select), or ask for another one',
   LOADING: 'the server is starting up and loads its data',
   MASTERDOWN: 'the server is a replica that has lost its master: connect to the master',
   NOREPLICAS: 'the server has fewer replicas in reach than it wants (min-replicas-to-write)',
@@ -64,12 +95,16 @@ const driverAdvice: readonly (readonly [RegExp, string])[] = [
     /^(Failed to refresh slots cache|None of startup nodes)/,
     'no node of the Cluster can be reached: are they running, at these addresses?',
   ],
+  [/^Too many Cluster redirections|access a non local key/, advice['TRYAGAIN'] ?? ''],
+  [/^ERR syntax error|Unknown Redis command called/, 'the server lacks what leases need: is it Redis 7 or later?'],
   [/^All sentinels are unreachable/, 'no Sentinel can be reached, or none knows a master of this name'],
   [/can't run this command|has no permissions/, advice['NOPERM'] ?? ''],
   [/is not a lease$|is not a number$|is not an integer/, advice['WRONGTYPE'] ?? ''],
 ]
 
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original. */
+export function explained(error: Error): Error
+export function explained(error: unknown): unknown
 export function explained(error: unknown): unknown {
   if (!(error instanceof Error)) return error
   const word = wordOf(error)

@@ -6,8 +6,10 @@
 export interface RedisScripting {
   eval(script: string, numberOfKeys: number, ...keysAndArguments: (string | Buffer | number)[]): Promise<unknown>
   evalsha(sha: string, numberOfKeys: number, ...keysAndArguments: (string | Buffer | number)[]): Promise<unknown>
-  /** `keyPrefix` is put in front of every key by the driver itself. */
-  readonly options?: { readonly keyPrefix?: string | undefined }
+  /** `keyPrefix` is put in front of every key by the driver itself. `db` is the database it was asked to use. */
+  readonly options?: { readonly keyPrefix?: string | undefined; readonly db?: number | undefined }
+  /** `select` is the database after the last SELECT. */
+  readonly condition?: { readonly select?: number | undefined } | null | undefined
 }
 
 /** One connection to one server, made after the model of another. `Redis` of ioredis fits. */
@@ -23,6 +25,12 @@ export type RedisConnection = RedisScripting & (RedisDuplicable | RedisClusterNo
 export interface RedisClusterNodes {
   nodes(): RedisDuplicable[]
   readonly isCluster: boolean
+  readonly options?: {
+    readonly keyPrefix?: string | undefined
+    readonly redisOptions?:
+      | { readonly username?: string | undefined; readonly password?: string | undefined }
+      | undefined
+  }
 }
 
 /** What a connection that listens has other than its model: it is used once, and its end is final. */
@@ -30,13 +38,18 @@ export interface RedisListenOverrides {
   readonly autoResubscribe: false
   readonly enableOfflineQueue: true
   readonly lazyConnect: true
+  readonly failoverDetector: false
   readonly retryStrategy: null
+  readonly sentinelCommandTimeout: number
   readonly sentinelRetryStrategy: () => null
+  readonly username?: string
+  readonly password?: string
 }
 
 /** A connection of its own, for SUBSCRIBE. `Redis` of ioredis fits. */
 export interface RedisListenConnection {
   subscribe(channel: string): Promise<unknown>
+  unsubscribe?(channel: string): Promise<unknown>
   ping(): Promise<unknown>
   disconnect(): void
   on(event: 'message', listener: (channel: string, message: string) => void): unknown
@@ -48,15 +61,39 @@ export interface RedisListenConnection {
  * A connection that nobody else uses and that does not reconnect: `redis.duplicate({ retryStrategy: null })`. `Redis` of
  * ioredis fits.
  */
-export interface RedisPrivateConnection {
+export interface RedisPrivateConnection extends RedisScripting {
   watch(...keys: string[]): Promise<unknown>
   unwatch(): Promise<unknown>
-  get(key: string): Promise<string | null>
-  readonly options?: { readonly keyPrefix?: string | undefined; readonly retryStrategy?: unknown }
+  readonly options?: {
+    readonly keyPrefix?: string | undefined
+    readonly db?: number | undefined
+    readonly retryStrategy?: unknown
+  }
   readonly isCluster?: boolean
 }
 
-/** A connection whose `multi()` makes a transaction. */
-export interface RedisTransactional<Multi> extends RedisPrivateConnection {
+/** What a connection for transactions has other than its model: nobody else has it, and its end is final. */
+export interface RedisPrivateOverrides {
+  readonly autoResendUnfulfilledCommands: false
+  readonly enableAutoPipelining: false
+  readonly enableOfflineQueue: true
+  readonly lazyConnect: true
+  readonly failoverDetector: false
+  readonly retryStrategy: null
+  readonly sentinelCommandTimeout: number
+  readonly sentinelRetryStrategy: () => null
+}
+
+/** A connection that `multi()` makes transactions for, and that shows how to make another. `Redis` of ioredis fits. */
+export interface RedisTransactional<Multi> {
   multi(): Multi
+  duplicate(override: RedisPrivateOverrides): RedisPrivateConnection & {
+    multi(): unknown
+    disconnect(): void
+    on(event: 'error', listener: (error: Error) => void): unknown
+    on(event: 'end', listener: () => void): unknown
+  }
+  on(event: 'end', listener: () => void): unknown
+  off(event: 'end', listener: () => void): unknown
+  readonly status?: string
 }

@@ -7,21 +7,27 @@
  *   MULTI … EXEC, which Redis drops if the lease changed in between, or lapsed. The look is needed: what was gone when
  *   WATCH came is not missed by EXEC. A mere renewal makes it drop as well, and it has to be tried again.
  *
- * A connection that reconnects forgets what it watched and then sends EXEC all the same, so only one that does not
- * reconnect may be a key. A term is recognised by its fencing token, with which what is stored begins (`script.ts`).
+ * Any EXEC on a connection ends its WATCH, and so does a reconnection; the next EXEC is then executed all the same. So
+ * `transaction` goes over a connection that nobody else has (`private-connection.ts`), and a connection as key must be one.
+ *
+ * Every look asks for the right to write first: a replica, which may be behind, never passes a guard. A term is recognised by
+ * its fencing token, with which what is stored begins (`script.ts`).
  *
  * A failover that loses the last writes of the old master loses grants and guarded writes alike; no check in Redis can
  * see that. Keep the fencing token beside your data, and refuse a lower one, where that matters.
  */
-import { ErrNotHeld, ErrTrapdoor, hasMethods, notValid, type Trapdoor } from 'lease-core'
-import { evaluate, explained } from './connection.ts'
+import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, type Trapdoor } from 'lease-core'
+import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy } from './connection.ts'
 import type { RedisPrivateConnection, RedisScripting, RedisTransactional } from './driver.ts'
-import { script, type Script } from './script.ts'
+import { dropPrivate, privateOf } from './private-connection.ts'
+import { script, selecting, type Script } from './script.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
   /** As the server sees it. */
   readonly key: string
+  /** undefined: where the connection is that it was claimed with, which does not say. */
+  readonly database: number | undefined
   readonly lease: string
   readonly holder: string
   readonly fencingToken: bigint
@@ -32,13 +38,7 @@ export function redisTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
     if (key instanceof RedisGuard) arm(key, term)
-    else if (hasMethods(key, 'watch', 'unwatch', 'get')) await watch(key as RedisPrivateConnection, [term])
-    else {
-      throw new ErrTrapdoor(
-        'this key is not understood: pass a RedisGuard, or a connection of its own to be watched (a Redis of ioredis)',
-        { lease: term.lease, holder: term.holder },
-      )
-    }
+    else await watch(key as RedisPrivateConnection, [term])
   }
 }
 
@@ -74,7 +74,9 @@ export class RedisGuard {
    * lost with the connection the script may have run.
    *
    * @throws ErrNotHeld a term does not stand; nothing was run
-   * @throws ErrTrapdoor before the first check, or the connection cannot reach the lease's key
+   * @throws ErrTrapdoor before the first check, or the connection cannot answer for the lease: another keyPrefix or database, a
+   *   replica, no right to look; nothing was run
+   * @throws ErrUnknown somebody has opened a MULTI on the connection: it is run when that is executed, if at all
    * @throws what the script or the driver throws, as it is
    */
   async run(
@@ -87,16 +89,20 @@ export class RedisGuard {
     if (typeof lua !== 'string' || lua.startsWith('#!')) {
       throw notValid([{ argument: 'lua', rule: 'must be a script without a #! line', value: lua }])
     }
+    if (!hasMethods(redis, 'eval', 'evalsha') || isPipeline(redis)) throw notUnderstood(terms, 'pass a connection')
     const allKeys = [...terms.map((term) => keyFor(redis, term)), ...keys]
     const allArgs = [...terms.map(beginningOf), ...args]
+    let answer: unknown
     try {
-      return await evaluate(redis, guarded(terms.length, lua), allKeys, allArgs)
+      answer = await evaluate(redis, guarded(terms, lua, terms[0]?.database), allKeys, allArgs)
     } catch (error) {
-      const { message } = error as { message?: unknown }
-      const lost = typeof message === 'string' ? /^LEASELOST (\d+)$/.exec(message)?.[1] : undefined
-      if (lost !== undefined) throw notHeld(terms[Number(lost) - 1] as GuardedTerm)
-      throw typeof message === 'string' && message.startsWith('CROSSSLOT') ? explained(error) : error
+      throw whatItSays(error, terms)
     }
+    // The answer of ours is a list: whatever is not is no answer.
+    if (Array.isArray(answer)) return answer.length === 0 ? null : (answer[0] as unknown)
+    const reason = `${saidBy(answer)} is not an answer`
+    const why = isDeferred(answer) ? ': somebody has opened a MULTI on this connection; give the guard another one' : ''
+    throw new ErrUnknown(`it may have happened: ${reason}${why}`, { reason })
   }
 
   /**
@@ -114,14 +120,17 @@ export class RedisGuard {
   /**
    * Runs one transaction that is written only if every term checked stands at its EXEC, and returns what EXEC answered:
    *
-   *     const connection = redis.duplicate({ retryStrategy: null })
-   *     await guard.transaction(connection, (multi) => void multi.set('{orders}:total', 42))
+   *     await guard.transaction(redis, (multi) => void multi.set('{orders}:total', 42))
    *
-   * `body` queues the commands, and is called again when the lease was renewed meanwhile. One transaction at a time on a
+   * It goes over a connection of its own that is made as the given one, with its options, and is kept until that one ends: what
+   * others do on the given connection, their EXEC for example, does not touch it. In a Cluster give the node of the slot. Commands
+   * that were added to the given connection itself are not there.
+   *
+   * `body` queues the commands, and is called again when the lease was renewed meanwhile. One transaction at a time for a
    * connection.
    *
    * @throws ErrNotHeld a term does not stand; nothing was written
-   * @throws ErrTrapdoor before the first check, or not a connection that can be watched
+   * @throws ErrTrapdoor before the first check, or the connection cannot answer for the lease; nothing was written
    * @throws what the body or the driver throws, as it is; where EXEC's answer is lost it may have been written
    */
   async transaction<Multi extends { exec(): Promise<unknown> }>(
@@ -130,22 +139,31 @@ export class RedisGuard {
   ): Promise<Exclude<Awaited<ReturnType<Multi['exec']>>, null>> {
     const terms = this.#checked()
     if (busy.has(connection)) throw new ErrTrapdoor('another transaction is under way on this connection')
+    const own = privateOf(connection, terms[0])
     busy.add(connection)
+    let sound = false // nothing is watched on it, and nothing is under way
     try {
       for (;;) {
-        await watch(connection, terms)
-        const multi = connection.multi()
+        await watch(own, terms)
+        const multi = own.multi() as Multi
         try {
           await body(multi)
         } catch (error) {
-          await connection.unwatch()
+          await own.unwatch()
+          sound = true
           throw error
         }
         const results = await multi.exec()
-        if (results !== null) return results as Exclude<Awaited<ReturnType<Multi['exec']>>, null>
+        if (results === null) continue
+        sound = true
+        return results as Exclude<Awaited<ReturnType<Multi['exec']>>, null>
       }
+    } catch (error) {
+      sound ||= error instanceof ErrNotHeld
+      throw error
     } finally {
       busy.delete(connection)
+      if (!sound) dropPrivate(connection)
     }
   }
 
@@ -165,65 +183,116 @@ function beginningOf({ fencingToken }: GuardedTerm): string {
   return `${fencingToken}|`
 }
 
-/** Scripts made lately, by the caller's text, for each number of terms: a digest is dearer than all else that `run` does here. */
-const made: Map<string, Script>[] = []
+/** Scripts made lately, by the caller's text, for each number of terms and database: making a digest costs most of what `run` does here. */
+const made = new Map<string, Map<string, Script>>()
 const MOST_MADE = 256
 
 /**
  * KEYS: leases, then the caller's. ARGV: how what is stored of each must begin, then the caller's. Ours are taken out before
  * his script begins. All of ours is on the first line: what the server says about lines of the script is true of the caller's
- * own.
+ * own. A server whose memory is full denies the SETRANGE as well; the caller's script may want none.
+ *
+ * Answers { the caller's answer }: what the server says instead of running a script cannot be mistaken for that.
  */
-function guarded(terms: number, lua: string): Script {
-  const scripts = (made[terms] ??= new Map<string, Script>())
+function guarded({ length: terms }: readonly GuardedTerm[], lua: string, database: number | undefined): Script {
+  const kind = `${terms} ${database}`
+  const scripts = made.get(kind) ?? new Map<string, Script>()
+  made.set(kind, scripts)
   const known = scripts.get(lua)
   if (known !== undefined) return known
-  const check = `local stored = redis.call('GET', KEYS[i]) if not stored or string.sub(stored, 1, #ARGV[i]) ~= ARGV[i] then return redis.error_reply('LEASELOST ' .. i) end`
+  const select = database === undefined ? '' : selecting(database)
+  const denied = `local function denied(reply) local why = type(reply) == 'table' and reply.err if why and string.find(why, 'OOM', 1, true) ~= 1 then return redis.error_reply('LEASEDENIED ' .. why) end end`
+  const ask = `local no = denied(redis.pcall('SETRANGE', KEYS[1], 0, '')) if no then return no end`
+  const look = `local stored = redis.pcall('GET', KEYS[i]) no = denied(stored) if no then return no end if not stored or string.sub(stored, 1, #ARGV[i]) ~= ARGV[i] then return redis.error_reply('LEASELOST ' .. i) end`
   const shift = `table.remove(KEYS, 1) table.remove(ARGV, 1)`
-  const fresh = script(`for i = 1, ${terms} do ${check} end for i = 1, ${terms} do ${shift} end ${lua}`)
+  const ours = `${select} do ${denied} ${ask} for i = 1, ${terms} do ${look} end for i = 1, ${terms} do ${shift} end end`
+  const fresh = script(
+    `${ours} local function body(...) ${lua}\nend local answer = body() if type(answer) == 'table' and answer.err then return answer end return { answer }`,
+  )
   if (scripts.size >= MOST_MADE) scripts.clear()
   scripts.set(lua, fresh)
   return fresh
 }
 
+/** What a failed script of ours says about these terms; what the caller's script or the driver threw, as it is. */
+function whatItSays(error: unknown, terms: readonly GuardedTerm[]): unknown {
+  const message: unknown = (error as { message?: unknown } | null)?.message
+  if (typeof message !== 'string') return error
+  const lost = /^LEASELOST (\d+)$/.exec(message)?.[1]
+  if (lost !== undefined) return notHeld(terms[Number(lost) - 1] as GuardedTerm)
+  const denied = /^LEASEDENIED (.*)$/s.exec(message)?.[1] ?? (message.startsWith('DATABASE ') ? message : undefined)
+  if (denied === undefined) return message.startsWith('CROSSSLOT') ? explained(error) : error
+  return trapdoor(`the guard could not look: ${explained(new Error(denied)).message}`, terms, error)
+}
+
 async function watch(connection: RedisPrivateConnection, terms: readonly GuardedTerm[]): Promise<void> {
   checkWatchable(connection, terms)
   const keys = terms.map((term) => keyFor(connection, term))
-  // Sent together: one connection answers in the order in which it was asked, so the looks come after WATCH.
-  const [, ...looks] = await Promise.all([connection.watch(...keys), ...keys.map((key) => connection.get(key))])
-  for (const [index, term] of terms.entries()) {
-    if (looks[index]?.startsWith(beginningOf(term)) === true) continue
-    await connection.unwatch()
-    throw notHeld(term)
+  const look = (database?: number): Promise<unknown> =>
+    evaluate(connection, guarded(terms, '', database), keys, terms.map(beginningOf))
+  try {
+    // Sent together: one connection answers in the order in which it was asked, so the look comes after WATCH.
+    const [watching, found] = await Promise.all([connection.watch(...keys), look()])
+    if (watching === 'OK' && Array.isArray(found)) return
+    const said = saidBy(watching === 'OK' ? found : watching)
+    throw trapdoor(`the connection is not one of its own: it answered ${said} to WATCH, or to the look after it`, terms)
+  } catch (error) {
+    await connection.unwatch().catch(ignore)
+    const said = whatItSays(error, terms)
+    if (!(said instanceof ErrNotHeld)) throw said
+    // Not where the connection is. It may be in another database than it was told to use.
+    const database = terms[0]?.database
+    if (database === undefined) throw said
+    const elsewhere = await look(database).then(
+      () => 'is not there',
+      (again: unknown) => (whatItSays(again, terms) instanceof ErrNotHeld ? undefined : 'may not go there'),
+    )
+    if (elsewhere === undefined) throw said
+    throw trapdoor(`the lease is in database ${database}, and the connection ${elsewhere}`, terms, error)
   }
 }
 
 /** @throws ErrTrapdoor this connection would not keep what it promises by WATCH */
-function checkWatchable({ isCluster, options }: RedisPrivateConnection, [term]: readonly GuardedTerm[]): void {
-  const { lease, holder } = term ?? {}
-  if (isCluster === true) {
-    throw new ErrTrapdoor('a Cluster cannot be watched: pass a connection to the node of the slot, or use run()', {
-      lease,
-      holder,
-    })
+function checkWatchable(connection: RedisPrivateConnection, terms: readonly GuardedTerm[]): void {
+  if (!hasMethods(connection, 'watch', 'unwatch', 'eval', 'evalsha') || isPipeline(connection)) {
+    throw notUnderstood(terms, 'pass a RedisGuard, or a connection of its own to be watched (a Redis of ioredis)')
+  }
+  if (connection.isCluster === true) {
+    throw trapdoor('a Cluster cannot be watched: use run(), or transaction() with the node of the slot', terms)
   }
   // After a reconnection EXEC would be sent by a connection that watches nothing.
-  if (typeof options?.retryStrategy === 'function') {
-    throw new ErrTrapdoor(
+  if (typeof connection.options?.retryStrategy === 'function') {
+    throw trapdoor(
       'this connection reconnects by itself and would then forget what it watched: pass one of its own, redis.duplicate({ retryStrategy: null })',
-      { lease, holder },
+      terms,
     )
   }
 }
 
 /** The name to give to this connection, which may put a prefix of its own in front. */
-function keyFor({ options }: Pick<RedisScripting, 'options'>, { key, lease, holder }: GuardedTerm): string {
-  const prefix = options?.keyPrefix ?? ''
+function keyFor(connection: RedisScripting, term: GuardedTerm): string {
+  const { key, database } = term
+  const here = databaseOf(connection)
+  if (here !== undefined && database !== undefined && here !== database) {
+    throw trapdoor(
+      `the lease is in database ${database}, and the connection is in ${here}: pass one with that \`db\``,
+      [term],
+    )
+  }
+  const prefix = connection.options?.keyPrefix ?? ''
   if (key.startsWith(prefix)) return key.slice(prefix.length)
-  throw new ErrTrapdoor(
+  throw trapdoor(
     `the keyPrefix of this connection, "${prefix}", is not the one of the connection that the lease was claimed with`,
-    { lease, holder },
+    [term],
   )
+}
+
+function notUnderstood(terms: readonly GuardedTerm[], remedy: string): ErrTrapdoor {
+  return trapdoor(`this key is not understood: ${remedy}`, terms)
+}
+
+function trapdoor(message: string, [term]: readonly GuardedTerm[], cause?: unknown): ErrTrapdoor {
+  return new ErrTrapdoor(message, { lease: term?.lease, holder: term?.holder, ...(cause !== undefined && { cause }) })
 }
 
 function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
@@ -232,3 +301,5 @@ function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
     holder,
   })
 }
+
+function ignore(): void {}

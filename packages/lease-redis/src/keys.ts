@@ -14,13 +14,16 @@ export class Keys {
   readonly #lease: string
   readonly #driverPrefix: string
 
-  /** @param driverPrefix what the driver puts in front of every key, but not of a channel (`keyPrefix` in ioredis) */
-  constructor(prefix: string, namespace: string, driverPrefix: string) {
+  /**
+   * @param driverPrefix what the driver puts in front of every key, but not of a channel (`keyPrefix` in ioredis)
+   * @param database a server has one set of channels for all of its databases
+   */
+  constructor(prefix: string, namespace: string, driverPrefix: string, database: number = 0) {
     const base = `${prefix}:{${namespace}}:`
     this.index = `${base}i`
     this.tokens = `${base}t`
     this.pins = `${base}p`
-    this.channel = `${driverPrefix}${base}c`
+    this.channel = `${driverPrefix}${base}c${database === 0 ? '' : `:${database}`}`
     this.#lease = `${base}l:`
     this.#driverPrefix = driverPrefix
   }

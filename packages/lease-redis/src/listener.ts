@@ -1,53 +1,152 @@
-/** Hints by SUBSCRIBE, on a connection of its own. */
-import { changesIn, type OpenHintConnection } from 'lease-core'
+/**
+ * Hints by SUBSCRIBE. One connection listens for all namespaces over one connection of the caller: each joins it with its channel,
+ * and the last one that leaves closes it.
+ */
+import { changesIn, hasMethods, type HintConnection, type LeaseChange, type OpenHintConnection } from 'lease-core'
 import type { RedisConnection, RedisDuplicable, RedisListenConnection, RedisListenOverrides } from './driver.ts'
 
 /** Makes a connection of its own, connected or not. */
-export type OpenListenConnection = () => RedisListenConnection
+export type OpenListenConnection = () => RedisListenConnection | Promise<RedisListenConnection>
 
-/** Its end is final, so that every connection begins with a `resync`: what is missed meanwhile is not replayed. */
-const overrides: RedisListenOverrides = {
+/** Without it a Sentinel that hangs keeps a connection of ours for as long. */
+export const SENTINEL_TIMEOUT_MS = 3_000
+
+/**
+ * Its end is final, so that every connection begins with a `resync`: what is missed meanwhile is not replayed. It keeps
+ * no connections to Sentinels: the server ends its connections when it is made a replica.
+ */
+export const overrides: RedisListenOverrides = {
   autoResubscribe: false,
   enableOfflineQueue: true,
   lazyConnect: true,
+  failoverDetector: false,
   retryStrategy: null,
+  sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
   sentinelRetryStrategy: () => null,
 }
 
+/** Of each connection, and of each function that makes one to listen. */
+const listeners = new WeakMap<object, SharedListener>()
+
+/** Listens to this channel over a connection that `source` makes, or that is made as `source` was. */
+export function listenTo(channel: string, source: RedisConnection | OpenListenConnection): OpenHintConnection {
+  const listener =
+    listeners.get(source) ?? new SharedListener(typeof source === 'function' ? source : () => likeTheConnection(source))
+  listeners.set(source, listener)
+  return (tell, signal) => listener.join(channel, tell, signal)
+}
+
 /** A connection made as this one was; for a Cluster, to one of its nodes: all of them hear what one announces. */
-export function likeTheConnection(redis: RedisConnection): RedisListenConnection {
+function likeTheConnection(redis: RedisConnection): RedisListenConnection {
   if (!('nodes' in redis)) return redis.duplicate(overrides)
   const nodes = redis.nodes()
   const ready = nodes.filter(({ status }) => status === 'ready')
   const choice = ready.length > 0 ? ready : nodes
   const node: RedisDuplicable | undefined = choice[Math.floor(Math.random() * choice.length)]
   if (node === undefined) throw new Error('the Cluster knows no node yet')
-  return node.duplicate(overrides)
+  // A node keeps the credentials that it was made with, and those of the Cluster may be newer.
+  const { username, password } = redis.options?.redisOptions ?? {}
+  return node.duplicate({ ...overrides, ...(username && { username }), ...(password && { password }) })
 }
 
-/** Listens to this channel over a connection that `open` makes. */
-export function listenTo(channel: string, open: OpenListenConnection): OpenHintConnection {
-  return async (tell, signal) => {
-    const connection = open()
-    const ended = new Promise<void>((resolve) => {
-      connection.on('close', resolve)
-      connection.on('end', resolve)
+type Tell = (change: LeaseChange) => void
+
+class SharedListener {
+  readonly #open: OpenListenConnection
+  #current: SharedConnection | undefined
+
+  constructor(open: OpenListenConnection) {
+    this.#open = open
+  }
+
+  join(channel: string, tell: Tell, signal: AbortSignal): Promise<HintConnection> {
+    if (this.#current === undefined || this.#current.isOver) this.#current = new SharedConnection(this.#open)
+    return this.#current.join(channel, tell, signal)
+  }
+}
+
+/** One connection, from the moment it is asked for until it has ended. */
+class SharedConnection {
+  readonly #connection: Promise<RedisListenConnection>
+  readonly #ended: Promise<void>
+  readonly #channels = new Map<string, { readonly tells: Set<Tell>; readonly subscribed: Promise<unknown> }>()
+  #end: () => void = ignore
+  #users = 0
+  isOver = false
+
+  constructor(open: OpenListenConnection) {
+    this.#ended = new Promise((resolve) => {
+      this.#end = () => {
+        this.isOver = true
+        resolve()
+      }
     })
+    this.#connection = this.#connect(open)
+    this.#connection.catch(this.#end)
+  }
+
+  async #connect(open: OpenListenConnection): Promise<RedisListenConnection> {
+    const connection = await open()
+    connection.on('close', this.#end)
+    connection.on('end', this.#end)
     connection.on('error', ignore) // `close` follows, and whatever was asked rejects
-    connection.on('message', (from, message) => {
-      if (from === channel) changesIn(message).forEach(tell)
+    connection.on('message', (channel, message) => {
+      const tells = this.#channels.get(channel)?.tells
+      if (tells === undefined) return
+      const changes = changesIn(message)
+      for (const tell of [...tells]) changes.forEach(tell)
     })
-    const abandon = (): void => connection.disconnect()
-    signal.addEventListener('abort', abandon, { once: true })
+    void this.#ended.then(() => connection.disconnect())
+    return connection
+  }
+
+  async join(channel: string, tell: Tell, signal: AbortSignal): Promise<HintConnection> {
+    const own: Tell = (change) => tell(change)
+    let asking = 1 // for a sign of life
+    let left = false
+    /** Who leaves without the answer it waits for has given it up: then the others had better have a new one, too. */
+    const leave = (): void => {
+      if (left) return
+      left = true
+      this.#leave(channel, own)
+      if (--this.#users === 0 || asking > 0) this.#end()
+    }
+    this.#users++
+    signal.addEventListener('abort', leave, { once: true })
     try {
-      await connection.subscribe(channel)
+      const connection = await Promise.race([this.#connection, this.#ended])
+      if (connection === undefined || left) throw new Error('the connection ended')
+      let entry = this.#channels.get(channel)
+      if (entry === undefined) {
+        entry = { tells: new Set(), subscribed: connection.subscribe(channel) }
+        this.#channels.set(channel, entry)
+      }
+      entry.tells.add(own)
+      await entry.subscribed
+      asking--
+      const ping = (): Promise<unknown> => {
+        asking++
+        return connection.ping().finally(() => asking--)
+      }
+      return { ended: this.#ended, ping, close: leave }
     } catch (error) {
-      abandon()
+      asking = 0
+      leave()
       throw error
     } finally {
-      signal.removeEventListener('abort', abandon)
+      signal.removeEventListener('abort', leave)
     }
-    return { ended, ping: () => connection.ping(), close: abandon }
+  }
+
+  #leave(channel: string, own: Tell): void {
+    const entry = this.#channels.get(channel)
+    entry?.tells.delete(own)
+    if (entry?.tells.size !== 0) return
+    this.#channels.delete(channel)
+    // Without the right to do so it goes on hearing what nobody listens to.
+    void this.#connection
+      .then((connection) => (hasMethods(connection, 'unsubscribe') ? connection.unsubscribe?.(channel) : undefined))
+      .catch(ignore)
   }
 }
 

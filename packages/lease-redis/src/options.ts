@@ -1,5 +1,6 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
 import { hasMethods, OptionChecks, type Clock, type SubstrateClientOptions } from 'lease-core'
+import { isPipeline } from './connection.ts'
 import type { RedisConnection, RedisListenConnection } from './driver.ts'
 
 /** What the substrate needs to know. */
@@ -17,10 +18,12 @@ export interface RedisSubstrateOptions {
   /** Begins the name of every key, without `{` and `}`. @default 'lease' */
   readonly prefix?: string | undefined
   /**
-   * Makes the connection that hears of vacated leases: `() => redis.duplicate()`. It is used once and then closed.
-   * `false`: waiting works by timer alone. @default a connection made as `redis` was
+   * Makes the connection that hears of vacated leases: `() => redis.duplicate()`, or a promise of one. It is used once and then
+   * closed, and made anew when it breaks: what it was given, a token for example, is asked for again. All clients that are given
+   * the same function share one connection. `false`: waiting works by timer alone. @default a connection made as `redis` was, shared
+   * by all clients over `redis`
    */
-  readonly listen?: (() => RedisListenConnection) | false | undefined
+  readonly listen?: (() => RedisListenConnection | Promise<RedisListenConnection>) | false | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
@@ -35,7 +38,7 @@ const own = ['redis', 'prefix', 'listen', 'clock']
 export function checkOptions(options: RedisClientOptions, { client }: { readonly client: boolean }): void {
   const checks = new OptionChecks(options, own, { client })
   const { redis, namespace, prefix, listen } = options
-  const connection = hasMethods(redis, 'eval', 'evalsha')
+  const connection = hasMethods(redis, 'eval', 'evalsha') && !isPipeline(redis)
   checks.must('redis', connection, 'must be a connection (an object with eval and evalsha)')
   if (connection) {
     const driverPrefix: unknown = redis.options?.keyPrefix

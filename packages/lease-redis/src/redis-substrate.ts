@@ -31,17 +31,17 @@ import {
 } from 'lease-core'
 import { applyScript, TOO_LATE } from './apply-script.ts'
 import { claimAnyScript } from './claim-any-script.ts'
-import { evaluate, explained } from './connection.ts'
-import type { RedisConnection } from './driver.ts'
+import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
 import { Keys } from './keys.ts'
-import { likeTheConnection, listenTo } from './listener.ts'
+import { listenTo } from './listener.ts'
 import { checkOptions, type RedisSubstrateOptions } from './options.ts'
 import {
   FAILED,
   FIELDS,
   GRANTED,
   HELD,
+  inDatabase,
   inspectScript,
   LATE,
   PINNED,
@@ -50,6 +50,7 @@ import {
   scanScript,
   type Script,
 } from './script.ts'
+import { SteadyConnection } from './steady-connection.ts'
 import { inspectionWarnings } from './warnings.ts'
 
 /**
@@ -57,6 +58,9 @@ import { inspectionWarnings } from './warnings.ts'
  * are worth a run of their own already, as the server is at one while this process is at another.
  */
 const limits: Substrate['limits'] = { maxOps: 128, maxInFlight: 4, enoughOps: 8 }
+
+/** How many leases are remembered that a warning has named. */
+const MOST_NAMED = 1_000
 
 /** How many names of the index one step of a full read looks at: about a millisecond of the server's time. */
 const NAMES_PER_STEP = 500
@@ -73,20 +77,31 @@ type Fields = readonly [
 
 export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void) => () => void
-  readonly #redis: RedisConnection
+  readonly #connection: SteadyConnection
   readonly #keys: Keys
+  /** Where the leases are, for good; undefined: where the connection is, which does not say. */
+  readonly #database: number | undefined
   readonly #hints: HintStream | undefined
+  readonly #warn: (warning: SubstrateWarning) => void
+  /** Leases that a warning has named. */
+  readonly #unreadable = new Set<string>()
+  #closed = false
 
-  /** @throws ErrNotValid with every problem */
-  constructor(options: RedisSubstrateOptions) {
+  /**
+   * @param warn takes what comes up later than `inspect`
+   * @throws ErrNotValid with every problem
+   */
+  constructor(options: RedisSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
+    this.#warn = warn
     checkOptions(options, { client: false })
     const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
-    this.#redis = redis
-    this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '')
+    this.#connection = SteadyConnection.over(redis, clock)
+    this.#database = databaseOf(redis)
+    this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '', this.#database)
     if (listen !== false) {
       const hints = new HintStream({
         clock,
-        connect: listenTo(this.#keys.channel, listen ?? (() => likeTheConnection(redis))),
+        connect: listenTo(this.#keys.channel, listen ?? redis),
       })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
@@ -109,6 +124,8 @@ export class RedisSubstrate implements Substrate {
     if (answer[1] === TOO_LATE) return ops.map(() => late)
     const words = String(answer[1]).split(' ')
     let at = 2
+    const atLengthToo = words.filter((word) => word === '').length
+    if (words.length !== ops.length || answer.length < at + atLengthToo * FIELDS) throw noAnswer(answer)
     const verdicts = ops.map((op, position) => {
       const word = words[position] as string
       if (word !== '') return asUsual(op, word, answer[0])
@@ -130,6 +147,7 @@ export class RedisSubstrate implements Substrate {
     const answer = await this.#change(claimAnyScript, leases, args, call)
     const holdings = new Map<string, Holding>()
     if (answer[1] === TOO_LATE) return { outcome: 'late', lease: undefined, holdings }
+    if (answer.length !== 2 + leases.length * FIELDS) throw noAnswer(answer)
     for (const [position, lease] of leases.entries()) {
       const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0], holder)
       if (holding !== undefined) holdings.set(lease, holding)
@@ -146,8 +164,11 @@ export class RedisSubstrate implements Substrate {
     if (leases !== undefined) {
       const keys = [tokens, pins, ...leases.map((lease) => this.#keys.lease(lease))]
       const answer = await this.#run(readScript, keys, [], call)
+      if (answer.length !== 1 + leases.length * FIELDS) throw noAnswer(answer)
       for (const [position, lease] of leases.entries()) {
-        const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0])
+        const fields = fieldsAt(answer, 1 + position * FIELDS)
+        if (Number(fields[0]) === FAILED) this.#passOver(lease)
+        const holding = holdingOf(fields, answer[0])
         if (holding !== undefined) holdings.set(lease, holding)
       }
       return holdings
@@ -155,7 +176,9 @@ export class RedisSubstrate implements Substrate {
     for (let cursor = '0'; ;) {
       const answer = await this.#run(scanScript, [tokens, pins, index], [cursor, NAMES_PER_STEP], call)
       for (let at = 2; at < answer.length; at += 1 + FIELDS) {
-        const holding = holdingOf(fieldsAt(answer, at + 1), answer[0])
+        const fields = fieldsAt(answer, at + 1)
+        if (Number(fields[0]) === FAILED) this.#passOver(String(answer[at]))
+        const holding = holdingOf(fields, answer[0])
         if (holding !== undefined) holdings.set(String(answer[at]), holding)
       }
       cursor = String(answer[1])
@@ -168,22 +191,40 @@ export class RedisSubstrate implements Substrate {
     const answer = await this.#run(pinnedScript, [tokens, pins], leases, call)
     const pinned = new Map<string, Pins>()
     for (let at = 1; at < answer.length; at += 3) {
-      pinned.set(String(answer[at]), pinsOf(String(answer[at + 1]), answer[at + 2] as string | null))
+      const pins = pinsOf(String(answer[at + 1]), answer[at + 2] as string | null)
+      if (pins === undefined) this.#passOver(String(answer[at]))
+      else pinned.set(String(answer[at]), pins)
     }
     return pinned
   }
 
-  async inspect(): Promise<readonly SubstrateWarning[]> {
+  async inspect(call?: Call): Promise<readonly SubstrateWarning[]> {
     const { tokens, channel } = this.#keys
-    return inspectionWarnings((await this.#evaluate(inspectScript, [tokens], [channel])) as string[])
+    const answer = await this.#evaluate(inspectScript, [tokens], [channel], call)
+    if (!Array.isArray(answer)) throw noAnswer(answer)
+    return inspectionWarnings(answer as string[])
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return redisTrapdoor({ key: this.#keys.fullLease(lease), lease, holder, fencingToken })
+    return redisTrapdoor({ key: this.#keys.fullLease(lease), database: this.#database, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
     await this.#hints?.close()
+    this.#connection.close()
+  }
+
+  /** What cannot be read hides no other lease, and does not go unheard: once for each lease. */
+  #passOver(lease: string): void {
+    if (this.#unreadable.has(lease)) return
+    if (this.#unreadable.size >= MOST_NAMED) this.#unreadable.clear()
+    this.#unreadable.add(lease)
+    this.#warn({
+      warning: 'unreadable',
+      message: `What is stored of lease ${JSON.stringify(lease)} is not a lease, and was passed over: nobody can claim it. Something else has written to the keys of this namespace. Remove what is there, or choose another prefix or namespace.`,
+    })
   }
 
   /** Runs a script that changes something, if the server's clock does not forbid that. */
@@ -201,16 +242,29 @@ export class RedisSubstrate implements Substrate {
     args: readonly (string | number)[],
     call: Call,
   ): Promise<unknown[]> {
-    const answer = (await this.#evaluate(script, keys, args)) as unknown[]
+    const answer = await this.#evaluate(script, keys, args, call)
+    if (!Array.isArray(answer) || !(Number(answer[0]) > 0)) throw noAnswer(answer)
     call.answered?.(Number(answer[0]) / 1000)
-    return answer
+    return answer as unknown[]
   }
 
-  #evaluate(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown> {
-    return evaluate(this.#redis, script, keys, args).catch((error: unknown) => {
+  #evaluate(
+    script: Script,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+    call: Call | undefined,
+  ): Promise<unknown> {
+    return this.#connection.run(inDatabase(script, this.#database), keys, args, call).catch((error: unknown) => {
       throw explained(error)
     })
   }
+}
+
+/** Whatever is not an answer of the script leaves the outcome unknown. */
+function noAnswer(answer: unknown): Error {
+  const deferred =
+    'somebody has opened a MULTI on the connection of the leases, so that they wait for its EXEC: use another one'
+  return new Error(`${isDeferred(answer) ? deferred : 'the server gave no answer'} (it said ${saidBy(answer)})`)
 }
 
 /** What the server remembers, it remembers for so long after the request was sent. */
@@ -344,7 +398,7 @@ function holdingOf(
   serverMicros: unknown,
   asked?: string,
 ): Holding | undefined {
-  if ((Number(code) & HELD) === 0) return undefined
+  if (Number(code) < 0 || (Number(code) & HELD) === 0) return undefined
   const pinned = (Number(code) & PINNED) !== 0
   let remainingMs = remaining(expiryMs, serverMicros)
   if (remainingMs <= 0 && !pinned) remainingMs = Number.MIN_VALUE
@@ -361,9 +415,28 @@ function holdingOf(
   }
 }
 
-/** The entities in order, each with its generation: the one that `unpin` has to name. */
-function pinsOf(entities: string, stamps: string | null): Pins {
-  const stampOf = new Map(stamps === null ? [] : Object.entries(JSON.parse(stamps) as Record<string, string>))
-  const sorted = (JSON.parse(entities) as string[]).toSorted()
-  return new Map(sorted.map((entity) => [entity, stampOf.get(entity)?.split(' ')[0] ?? '-']))
+/** The entities in order, each with its generation: the one that `unpin` has to name. undefined: nobody can read them. */
+function pinsOf(entities: string, stamps: string | null): Pins | undefined {
+  const list = parsed(entities)
+  const stampOf = parsed(stamps ?? '{}') as Readonly<Record<string, unknown>> | undefined
+  if (!Array.isArray(list) || stampOf === undefined) return undefined
+  const generationOf = (entity: string): string => {
+    const stamp = stampOf[entity]
+    return typeof stamp === 'string' ? (stamp.split(' ')[0] ?? '-') : '-'
+  }
+  return new Map(list.map((entity) => [String(entity), generationOf(String(entity))] as const).toSorted(byName))
+}
+
+function byName([one]: readonly [string, string], [other]: readonly [string, string]): number {
+  return one < other ? -1 : Number(one > other)
+}
+
+/** The object or array that is written there, if it is one. */
+function parsed(text: string): object | undefined {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null ? value : undefined
+  } catch {
+    return undefined
+  }
 }

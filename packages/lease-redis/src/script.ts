@@ -25,6 +25,31 @@ export function script(text: string): Script {
   return { text, sha: createHash('sha1').update(text).digest('hex') }
 }
 
+const variants = new WeakMap<Script, Map<number, Script>>()
+
+/**
+ * The same script for leases in this database. Wherever the connection is, the script goes there by itself: a SELECT that was
+ * refused when it connected, or that somebody sent since, does not move leases. Who may not SELECT is in database 0.
+ */
+export function inDatabase(plain: Script, database: number | undefined): Script {
+  if (database === undefined) return plain
+  const known = variants.get(plain) ?? new Map<number, Script>()
+  variants.set(plain, known)
+  let variant = known.get(database)
+  if (variant === undefined) {
+    variant = script(`${selecting(database)} ${plain.text}`)
+    known.set(database, variant)
+  }
+  return variant
+}
+
+/** In one line, and without a local variable for what follows. */
+export function selecting(database: number): string {
+  const select = `redis.pcall('SELECT', '${database}')`
+  if (database === 0) return select
+  return `do local selected = ${select} if selected.err then return redis.error_reply('DATABASE ${database}: ' .. selected.err) end end`
+}
+
 /**
  * The version of what is stored. It rises when an older release would misread what a newer one has written; then `prelude`
  * makes the older one fail. Version 1 had no key that says so; its terms and pins are read, and it reads those of version 2.
@@ -85,13 +110,16 @@ local problem = unreadable(redis.call('GET', root .. 'v'))
 if problem then return redis.error_reply(problem) end
 `
 
-/** Appends what is stored under the key of a lease, if it stands. Needs `out`, and the pins as KEYS[2]. */
+/**
+ * What is stored under the key of a lease, if it stands: FIELDS, but only the first of them where it cannot be read. Needs the
+ * pins as KEYS[2].
+ */
 const reading = `
 local anyPinned = redis.call('HLEN', KEYS[2]) > 0
 local function standing(name, stored)
   if not stored then return nil end
   local token, expiry, stamp, holder, value = parse(stored)
-  if not token then return nil end
+  if not token then return ${FAILED} end
   local pinned = anyPinned and redis.call('HEXISTS', KEYS[2], name) == 1
   if now > expiry and not pinned then return nil end
   return pinned and ${PINNED + HELD} or ${HELD}, token, expiry, stamp, holder, value ~= '' and value
@@ -106,12 +134,12 @@ local problem = unreadable(found[1])
 if problem then return redis.error_reply(problem) end
 for n = 2, #found do
   local at = 2 + (n - 2) * ${FIELDS}
-  local code, token, expiry, stamp, holder, value = standing(string.sub(KEYS[n + 1], #base + 1), found[n])
-  if code then
-    out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = code, token, expiry, stamp, holder, value
-  else
-    out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4], out[at + 5] = 0, false, false, false, false, false
-  end
+  local stored = found[n]
+  -- MGET says the same of a key of another type as of none.
+  if not stored and redis.pcall('EXISTS', KEYS[n + 1]) == 1 then stored = '' end
+  local code, token, expiry, stamp, holder, value = standing(string.sub(KEYS[n + 1], #base + 1), stored)
+  out[at], out[at + 1], out[at + 2], out[at + 3] = code or 0, token or false, expiry or false, stamp or false
+  out[at + 4], out[at + 5] = holder or false, value or false
 end
 return out
 `)
@@ -126,11 +154,11 @@ local out, at = { us, page[1] }, 3
 for _, name in ipairs(page[2]) do
   local stored = redis.pcall('GET', base .. name)
   if stored == false then redis.pcall('SREM', KEYS[3], name)
-  elseif not failed(stored) then
-    local code, token, expiry, stamp, holder, value = standing(name, stored)
+  else
+    local code, token, expiry, stamp, holder, value = standing(name, failed(stored) and '' or stored)
     if code then
-      out[at], out[at + 1], out[at + 2], out[at + 3] = name, code, token, expiry
-      out[at + 4], out[at + 5], out[at + 6] = stamp, holder, value
+      out[at], out[at + 1], out[at + 2], out[at + 3] = name, code, token or false, expiry or false
+      out[at + 4], out[at + 5], out[at + 6] = stamp or false, holder or false, value or false
       at = at + 7
     end
   end
@@ -160,12 +188,15 @@ return out
 
 /**
  * KEYS: tokens. ARGV: channel. Answers { why writing is refused, why announcing is refused, INFO memory, INFO
- * persistence }, each '' where there is nothing to report.
+ * persistence, INFO server, INFO replication }, each '' where there is nothing to report.
  */
 export const inspectScript: Script = script(`${prelude}
 local refusal = failed(redis.pcall('SETRANGE', KEYS[1], 0, ''))
 local silence = failed(redis.pcall('PUBLISH', ARGV[1], '[]'))
-local memory = redis.pcall('INFO', 'memory')
-local persistence = redis.pcall('INFO', 'persistence')
-return { refusal or '', silence or '', failed(memory) and '' or memory, failed(persistence) and '' or persistence }
+local out = { refusal or '', silence or '' }
+for n, section in ipairs({ 'memory', 'persistence', 'server', 'replication' }) do
+  local info = redis.pcall('INFO', section)
+  out[n + 2] = failed(info) and '' or info
+end
+return out
 `)

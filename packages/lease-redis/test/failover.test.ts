@@ -9,6 +9,7 @@ import { RedisGuard, redisClient } from 'lease-redis'
 import { startRedisSentinel, until, type RedisSentinel, type Redis as Server } from 'lease-servers'
 import { after, before, describe, it } from 'mocha'
 import { caught, eventually, hearUnheard, succeeds } from 'lease-scenes'
+import { documentedRights } from './rights.ts'
 import type { RedisOptions } from './setting.ts'
 
 /** Longer than any test: what is lost here was forgotten, and has not lapsed, and nobody wakes just because time passes. */
@@ -220,6 +221,29 @@ describe('under Sentinels', function () {
       expect(hold.held).to.equal(true)
       expect((await stored(redis, namespace, 'held'))?.token).to.equal(String(hold.fencingToken))
       await redis.config('SET', 'min-replicas-to-write', '0')
+    })
+  })
+
+  describe('users of the servers and of the Sentinels', () => {
+    it('need the rights that the page names, and no more', async () => {
+      const fleet = whole ?? expect.fail()
+      const namespace = 'rights'
+      const { leases, sentinels } = await documentedRights(namespace)
+      const master = connected({ port: (await fleet.master()).port })
+      const watchers = fleet.sentinel.sentinels.map(({ port }) => connected({ port }))
+      try {
+        await master.acl('SETUSER', 'app', ...leases)
+        for (const watcher of watchers) await watcher.acl('SETUSER', 'watcher', ...sentinels)
+        const asApp = { username: 'app', password: 'secret' }
+        const asWatcher = { sentinelUsername: 'watcher', sentinelPassword: 'secret' }
+        const { manager } = fleet.join(namespace, { ...asApp, ...asWatcher })
+        await manager.claim('l', 'a', longMs)
+        await manager.release('l', 'a')
+        for (const server of [master, ...watchers]) expect(await server.acl('LOG')).to.deep.equal([])
+      } finally {
+        for (const server of [master, ...watchers]) server.disconnect()
+        await fleet.disband()
+      }
     })
   })
 

@@ -1,0 +1,114 @@
+/** The versions of the driver that the package names as its peer: each does all that a client and a guard ask of it. */
+import { expect } from 'chai'
+import * as six from 'ioredis'
+import * as five from 'ioredis-5'
+import { ErrClaimDenied, ErrNotHeld, Manager } from 'lease-core'
+import { redisClient, RedisGuard, type RedisConnection } from 'lease-redis'
+import { caught, unique } from 'lease-scenes'
+import { redisTargets } from 'lease-servers'
+import { LASTING_MS } from './setting.ts'
+
+const set = `return redis.call('SET', KEYS[1], ARGV[1])`
+
+/** What is used of either version. */
+interface Driver {
+  connect(url: string, options?: { db?: number; keyPrefix?: string }): five.Redis | six.Redis
+  cluster(nodes: { host: string; port: number }[]): five.Cluster | six.Cluster
+}
+
+const drivers: Record<string, Driver> = {
+  'ioredis 5': {
+    connect: (url, options = {}) => new five.Redis(url, options),
+    cluster: (nodes) => new five.Cluster(nodes),
+  },
+  'ioredis 6': {
+    connect: (url, options = {}) => new six.Redis(url, options),
+    cluster: (nodes) => new six.Cluster(nodes),
+  },
+}
+
+/** Two managers of one namespace, each over a connection of its own. */
+async function doAll(connections: readonly [RedisConnection, RedisConnection], namespace: string): Promise<void> {
+  const clients = connections.map((redis) => redisClient({ redis, namespace }))
+  const [one, two] = clients.map((client) => new Manager({ client })) as [Manager, Manager]
+  try {
+    const token = await one.claim('l', 'one', LASTING_MS, { value: 'here' })
+    expect(await caught(two.claim('l', 'two', LASTING_MS))).to.be.instanceOf(ErrClaimDenied)
+    await one.claim('l', 'one', 2 * LASTING_MS)
+    expect((await two.leases()).get('l')).to.include({ holder: 'one', value: 'here' })
+    await one.pin('l', 'operator')
+    expect([...(await two.pinned()).keys()]).to.deep.equal(['l'])
+    await one.unpin('l', 'operator')
+    const guard = new RedisGuard()
+    await token.check(guard)
+    const [redis] = connections
+    const own = `{${namespace}}:own`
+    expect(await guard.run(redis, set, [own], ['x'])).to.equal('OK')
+    const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
+    await one.release('l', 'one')
+    const hold = await waiting // by a hint, for the lease lasts longer than this test may
+    expect(await caught(guard.run(redis, set, [own], ['y']))).to.be.instanceOf(ErrNotHeld)
+    await hold.release()
+    const held = await one.holdAny(['m', 'n'], 'one', { duration: LASTING_MS })
+    expect(held.lease).to.equal('m')
+    await held.release()
+  } finally {
+    await Promise.all([one.stop(), two.stop()])
+    await Promise.all(clients.map((client) => client.close()))
+  }
+}
+
+for (const [name, driver] of Object.entries(drivers)) {
+  for (const target of redisTargets('server')) {
+    describe(`${name}, on ${target.name}`, () => {
+      for (const options of [{}, { db: 2, keyPrefix: 'app:' }]) {
+        it(`does all that a client asks of it, with the options ${JSON.stringify(options)}`, async () => {
+          const pair = [driver.connect(target.url, options), driver.connect(target.url, options)] as const
+          try {
+            await doAll(pair, unique('driver'))
+          } finally {
+            for (const redis of pair) redis.disconnect()
+          }
+        })
+      }
+
+      it('executes guarded transactions, and watches as a key', async () => {
+        const redis = driver.connect(target.url)
+        const client = redisClient({ redis, namespace: unique('driver'), listen: false })
+        const manager = new Manager({ client })
+        const key = redis.duplicate({ retryStrategy: null })
+        try {
+          const token = await manager.claim('l', 'one', LASTING_MS)
+          const guard = new RedisGuard()
+          await token.check(guard)
+          const own = unique('own')
+          expect(await guard.transaction(redis as six.Redis, (multi) => void multi.incr(own))).to.deep.equal([
+            [null, 1],
+          ])
+          await token.check(key)
+          await manager.release('l', 'one')
+          expect(await key.multi().incr(own).exec()).to.equal(null)
+          expect(await caught(guard.transaction(redis as six.Redis, () => {}))).to.be.instanceOf(ErrNotHeld)
+          expect(await redis.get(own)).to.equal('1')
+        } finally {
+          await manager.stop()
+          await client.close()
+          for (const one of [redis, key]) one.disconnect()
+        }
+      })
+    })
+  }
+
+  for (const target of redisTargets('cluster')) {
+    describe(`${name}, on ${target.name}`, () => {
+      it('does all that a client asks of it', async () => {
+        const pair = [driver.cluster([...target.nodes]), driver.cluster([...target.nodes])] as const
+        try {
+          await doAll(pair, unique('driver'))
+        } finally {
+          for (const cluster of pair) cluster.disconnect()
+        }
+      })
+    })
+  }
+}
