@@ -8,6 +8,7 @@
  * and `instanceof` goes by that symbol and the code: an `ErrNotHeld` of one copy is an instance of the `ErrNotHeld` of the other.
  */
 import type { DateTime } from 'luxon'
+import { disclosed, disclosedName, withoutSecrets } from './shown.ts'
 
 /** On every error of every copy of this package. */
 const LEASE_ERROR = Symbol.for('lease-core.error')
@@ -45,6 +46,7 @@ export interface LeaseErrorDetails {
 export interface Problem {
   readonly argument: string
   readonly rule: string
+  /** On an error: the kind of the value where the value itself may have a password in it. */
   readonly value: unknown
 }
 
@@ -163,26 +165,23 @@ export class ErrStopped extends LeaseError {
 
 /**
  * Makes the `ErrNotValid` for these problems; the message names argument, rule and value of each.
- * Values are shown cut at 80 characters.
+ *
+ * A URL, a configuration or a connection is shown by its kind, for it may have a password in it, and so is the value of an
+ * option that is none. That is true of the message, of `problems`, and of the lease and holder of the error.
  */
 export function notValid(problems: readonly Problem[], details: LeaseErrorDetails = {}): ErrNotValid {
-  const message = problems.map(({ argument, rule, value }) => `${argument} ${rule} (got ${show(value)})`).join('; ')
-  return new ErrNotValid(message, { ...details, problems })
-}
-
-function show(value: unknown): string {
-  let text: string
-  if (typeof value === 'string') text = JSON.stringify(value)
-  else if (typeof value === 'function') text = 'a function'
-  else if (typeof value === 'bigint') text = `${value}n`
-  else if (typeof value === 'object' && value !== null) {
-    try {
-      text = JSON.stringify(value)
-    } catch {
-      text = 'an object'
-    }
-  } else text = String(value)
-  return text.length > 80 ? `${text.slice(0, 79)}…` : text
+  const told = problems.map(({ argument: given, rule, value }) => {
+    const argument = disclosedName(given)
+    // What an unknown option means to its writer is unknown: it may be called `password`.
+    const { value: harmless, text } = disclosed(value, { byKind: rule.startsWith('is not an option') })
+    return { problem: { argument, rule, value: harmless }, words: `${argument} ${rule} (got ${text})` }
+  })
+  return new ErrNotValid(told.map(({ words }) => words).join('; '), {
+    ...details,
+    lease: details.lease === undefined ? undefined : String(disclosed(details.lease).value),
+    holder: details.holder === undefined ? undefined : String(disclosed(details.holder).value),
+    problems: told.map(({ problem }) => problem),
+  })
 }
 
 Object.defineProperty(LeaseError.prototype, LEASE_ERROR, { value: true })
@@ -199,11 +198,11 @@ export function warn(error: unknown, type: string = 'LeaseListenerWarning'): voi
   process.emitWarning(error instanceof Error ? error : reasonOf(error), { type })
 }
 
-/** What was thrown, in a few words. Anything can be thrown, also what has no words. */
+/** What was thrown, in a few words and without passwords. Anything can be thrown, also what has no words. */
 export function reasonOf(cause: unknown): string {
   try {
     const words: unknown = cause instanceof Error ? cause.message || cause.name : cause
-    return String(words)
+    return withoutSecrets(String(words))
   } catch {
     return 'something without words'
   }
