@@ -6,6 +6,7 @@
  *
  * Two copies of this package may meet in one process, and so may two releases. Errors therefore carry a registered symbol,
  * and `instanceof` goes by that symbol and the code: an `ErrNotHeld` of one copy is an instance of the `ErrNotHeld` of the other.
+ * A class that is derived from one of these goes by its name, if its errors have the `name` of the class.
  */
 import type { DateTime } from 'luxon'
 import { disclosed, disclosedName, withoutSecrets } from './shown.ts'
@@ -55,8 +56,11 @@ export abstract class LeaseError extends Error {
   static override [Symbol.hasInstance](value: unknown): boolean {
     if (!isLeaseError(value)) return false
     const code = codes.get(this)
-    // A class that somebody derived from one of ours has no code of its own, and counts as classes do.
-    return code === undefined ? this === LeaseError || isDerived(value, this) : value.code === code
+    if (code !== undefined) return value.code === code
+    // A class that somebody derived from one of ours shares its code, and goes by its name in another copy of its package.
+    return (
+      this === LeaseError || isDerived(value, this) || (value.name === this.name && value instanceof parentOf(this))
+    )
   }
 
   abstract readonly code: LeaseErrorCode
@@ -77,7 +81,7 @@ export abstract class LeaseError extends Error {
 
 /** Another holds the lease. The caller may infer that the lease was surely not held by this holder. */
 export class ErrClaimDenied extends LeaseError {
-  override readonly name = 'ErrClaimDenied'
+  override readonly name: string = 'ErrClaimDenied'
   readonly code = 'LEASE_CLAIM_DENIED'
   /** Who holds it, when the substrate said so. */
   readonly currentHolder: string | undefined
@@ -93,7 +97,7 @@ export class ErrClaimDenied extends LeaseError {
 
 /** The holder does not hold the lease: surely so at the moment of the check. */
 export class ErrNotHeld extends LeaseError {
-  override readonly name = 'ErrNotHeld'
+  override readonly name: string = 'ErrNotHeld'
   readonly code = 'LEASE_NOT_HELD'
 }
 
@@ -104,7 +108,7 @@ export class ErrNotHeld extends LeaseError {
  * Carries no stack trace: it is an answer, thrown on hot paths, and it is always caught one frame above.
  */
 export class ErrInvalid extends LeaseError {
-  override readonly name = 'ErrInvalid'
+  override readonly name: string = 'ErrInvalid'
   readonly code = 'LEASE_INVALID'
 
   constructor(message: string, details: LeaseErrorDetails = {}) {
@@ -114,7 +118,7 @@ export class ErrInvalid extends LeaseError {
 
 /** An argument or option breaks a rule; every problem of the call is listed. Nothing was sent. */
 export class ErrNotValid extends LeaseError {
-  override readonly name = 'ErrNotValid'
+  override readonly name: string = 'ErrNotValid'
   readonly code = 'LEASE_NOT_VALID'
   /** Every broken rule, in the order of the arguments. */
   readonly problems: readonly Problem[]
@@ -127,7 +131,7 @@ export class ErrNotValid extends LeaseError {
 
 /** The substrate could not be reached, timed out, or retries ran out. Infer nothing: it may have happened. */
 export class ErrUnknown extends LeaseError {
-  override readonly name = 'ErrUnknown'
+  override readonly name: string = 'ErrUnknown'
   readonly code = 'LEASE_UNKNOWN'
 }
 
@@ -142,7 +146,7 @@ export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable'
  * Carries no stack trace: thousands of Holds may end at once, and none of them where it was made.
  */
 export class ErrLost extends LeaseError {
-  override readonly name = 'ErrLost'
+  override readonly name: string = 'ErrLost'
   readonly code = 'LEASE_LOST'
   declare readonly reason: LossReason
 
@@ -153,13 +157,13 @@ export class ErrLost extends LeaseError {
 
 /** The trapdoor key is not one that this substrate understands. Nothing was checked. */
 export class ErrTrapdoor extends LeaseError {
-  override readonly name = 'ErrTrapdoor'
+  override readonly name: string = 'ErrTrapdoor'
   readonly code = 'LEASE_TRAPDOOR'
 }
 
 /** The manager is stopping or stopped. Infer nothing about a call that was in flight: it may have happened. */
 export class ErrStopped extends LeaseError {
-  override readonly name = 'ErrStopped'
+  override readonly name: string = 'ErrStopped'
   readonly code = 'LEASE_STOPPED'
 }
 
@@ -226,6 +230,10 @@ function isLeaseError(value: unknown): value is LeaseError {
   } catch {
     return false // a proxy that throws
   }
+}
+
+function parentOf(type: object): typeof LeaseError {
+  return Object.getPrototypeOf(type) as typeof LeaseError
 }
 
 function isDerived(value: object, type: { readonly prototype: object }): boolean {

@@ -53,11 +53,11 @@ export class OptionChecks {
 }
 
 /** Whether this is an object with all of these methods. */
-export function hasMethods(value: unknown, ...methods: readonly string[]): boolean {
+export function hasMethods(value: unknown, ...methods: readonly PropertyKey[]): boolean {
   return (
     typeof value === 'object' &&
     value !== null &&
-    methods.every((method) => typeof (value as Record<string, unknown>)[method] === 'function')
+    methods.every((method) => typeof (value as Record<PropertyKey, unknown>)[method] === 'function')
   )
 }
 
