@@ -10,6 +10,7 @@
 import { ErrNotHeld, ErrTrapdoor, hasMethods, notValid, type Trapdoor } from 'lease-core'
 import type { PostgresTransaction } from './driver.ts'
 import type { DatabaseFunction } from './function-text.ts'
+import { wayInFor } from './way-in.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
@@ -24,6 +25,8 @@ export interface GuardedTerm {
 export function postgresTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
+    const instead = wayInFor(key)
+    if (instead !== undefined) throw new ErrTrapdoor(instead, { lease: term.lease, holder: term.holder })
     if (isTermCollector(key)) key[ADD_TERM](term)
     else if (isQueryable(key)) await guardTransaction(key, term)
     else {
