@@ -3,7 +3,7 @@
  * file is given its place here.
  */
 const layers = [
-  ['errors', 'lease', 'compacting-map', 'abort-signal'],
+  ['errors', 'shown', 'lease', 'unique-holder', 'compacting-map', 'abort-signal'],
   ['clock', 'skew', 'elapsed-time', 'observer', 'backoff', 'line', 'client', 'substrate', 'store-clock', 'store-call'],
   ['events', 'options'],
   ['coalescer', 'keyed-mutex', 'timer-queue', 'hint-stream', 'option-checks', 'observation', 'calls'],

@@ -1,10 +1,12 @@
 /** What the examples on PostgreSQL are run with: a database with two accounts, and a lease that can be taken away. */
 import { migrate, postgresClient } from 'lease-postgres'
 import { freshDatabase } from 'lease-servers'
-import { Pool } from 'pg'
+import type { Pool } from 'pg'
+import { openPool } from './plain-pg.ts'
 import { openRivals, type Rivals } from './rivals.ts'
 
 export interface Bank extends Rivals {
+  readonly url: string
   readonly pool: Pool
   /** Sets accounts 1 and 2 to 100 and empties the ledger. */
   reset(): Promise<void>
@@ -15,7 +17,7 @@ export interface Bank extends Rivals {
 
 export async function openBank(target: { readonly url: string }): Promise<Bank> {
   const database = await freshDatabase(target)
-  const pool = new Pool({ connectionString: database.url })
+  const pool = openPool({ connectionString: database.url })
   await migrate(pool)
   await pool.query('CREATE TABLE account (id integer PRIMARY KEY, balance integer NOT NULL)')
   await pool.query('CREATE TABLE ledger (account integer NOT NULL, amount integer NOT NULL)')
@@ -23,6 +25,7 @@ export async function openBank(target: { readonly url: string }): Promise<Bank> 
 
   return {
     ...rivals,
+    url: database.url,
     pool,
     async reset() {
       await pool.query('TRUNCATE account, ledger')

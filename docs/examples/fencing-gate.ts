@@ -1,6 +1,7 @@
 /** Writers that hold a lease in one store, and write to another: the gate keeps those out that were overtaken. */
 import type { Pool } from 'pg'
 import { ErrFenced, FencingGate, PostgresFencingStore, type Fence } from 'lease-recipes'
+import { inTransaction } from './plain-pg.ts'
 
 /** Puts a file where one writer at a time puts files. Tells whether it did. */
 export async function putFile(
@@ -20,17 +21,9 @@ export async function putFile(
 
 /** The same where the files are rows: gate and write are one transaction, and nothing comes between them. */
 export async function putRow(pool: Pool, lock: Fence, text: string): Promise<void> {
-  const client = await pool.connect()
-  try {
-    await client.query('BEGIN')
+  await inTransaction(pool, async (client) => {
     const gate = new FencingGate({ store: new PostgresFencingStore({ client }) })
     await gate.admit('report', lock) // whoever comes with a higher token waits until we have committed
     await client.query('INSERT INTO report (text) VALUES ($1)', [text])
-    await client.query('COMMIT')
-  } catch (error) {
-    await client.query('ROLLBACK')
-    throw error
-  } finally {
-    client.release()
-  }
+  })
 }

@@ -1,7 +1,7 @@
 /** A guarded transaction and a guarded statement with plain `pg`. */
 import type { Token } from 'lease-core'
 import { SqlGuard } from 'lease-postgres'
-import type { Pool, PoolClient } from 'pg'
+import { Pool, type PoolClient, type PoolConfig } from 'pg'
 
 /** The key is the connection: the guard runs first, and nobody else is granted the lease before the transaction ends. */
 export async function transfer(pool: Pool, token: Token, from: number, to: number, amount: number): Promise<void> {
@@ -39,18 +39,46 @@ export async function withdrawIfThere(pool: Pool, token: Token, account: number,
   })
 }
 
+/**
+ * Writes the row, whether it is there or not. The guard is in the SELECT, so it decides about the INSERT as well: in the
+ * WHERE of DO UPDATE alone it would let the INSERT pass.
+ */
+export async function deposit(pool: Pool, token: Token, account: number, amount: number): Promise<void> {
+  const guard = new SqlGuard(3)
+  await token.check(guard)
+  const { rowCount } = await pool.query(
+    `INSERT INTO account (id, balance) SELECT $1::integer, $2::integer WHERE ${guard.text}
+     ON CONFLICT (id) DO UPDATE SET balance = account.balance + excluded.balance`,
+    [account, amount, ...guard.values],
+  )
+  guard.assertHeld(rowCount)
+}
+
+/** A pool whose connections end no process: one that breaks emits `error`, and what uses it fails in any case. */
+export function openPool(config: PoolConfig): Pool {
+  const pool = new Pool({ keepAlive: true, maxLifetimeSeconds: 3600, ...config })
+  pool.on('error', ignore) // an idle connection broke, and the pool has dropped it
+  pool.on('connect', (connection) => connection.on('error', ignore)) // before anybody is handed it
+  return pool
+}
+
 /** BEGIN, the body, COMMIT; or ROLLBACK, and the body's error. */
 export async function inTransaction<T>(pool: Pool, body: (connection: PoolClient) => Promise<T>): Promise<T> {
   const connection = await pool.connect()
+  connection.on('error', ignore) // of any pool: between two statements nobody else listens
+  let broken: Error | undefined
   try {
     await connection.query('BEGIN')
     const result = await body(connection)
     await connection.query('COMMIT')
     return result
   } catch (error) {
-    await connection.query('ROLLBACK')
-    throw error
+    await connection.query('ROLLBACK').catch((thrown: Error) => (broken = thrown))
+    throw error // the first one says what went wrong
   } finally {
-    connection.release()
+    connection.release(broken) // a broken connection is closed, and keeps its listener until it is gone
+    if (broken === undefined) connection.off('error', ignore)
   }
 }
+
+const ignore = (): void => {}

@@ -13,6 +13,8 @@ for (const page of [
   'README.md',
   'docs/concepts.md',
   'docs/guarantees.md',
+  'docs/setup.md',
+  'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',
   ...recipes.map((name) => `docs/recipes/${name}`),

@@ -6,8 +6,10 @@
  *
  * Two copies of this package may meet in one process, and so may two releases. Errors therefore carry a registered symbol,
  * and `instanceof` goes by that symbol and the code: an `ErrNotHeld` of one copy is an instance of the `ErrNotHeld` of the other.
+ * A class that is derived from one of these goes by its name, if its errors have the `name` of the class.
  */
 import type { DateTime } from 'luxon'
+import { disclosed, disclosedName, withoutSecrets } from './shown.ts'
 
 /** On every error of every copy of this package. */
 const LEASE_ERROR = Symbol.for('lease-core.error')
@@ -45,6 +47,7 @@ export interface LeaseErrorDetails {
 export interface Problem {
   readonly argument: string
   readonly rule: string
+  /** On an error: the kind of the value where the value itself may have a password in it. */
   readonly value: unknown
 }
 
@@ -53,8 +56,11 @@ export abstract class LeaseError extends Error {
   static override [Symbol.hasInstance](value: unknown): boolean {
     if (!isLeaseError(value)) return false
     const code = codes.get(this)
-    // A class that somebody derived from one of ours has no code of its own, and counts as classes do.
-    return code === undefined ? this === LeaseError || isDerived(value, this) : value.code === code
+    if (code !== undefined) return value.code === code
+    // A class that somebody derived from one of ours shares its code, and goes by its name in another copy of its package.
+    return (
+      this === LeaseError || isDerived(value, this) || (value.name === this.name && value instanceof parentOf(this))
+    )
   }
 
   abstract readonly code: LeaseErrorCode
@@ -75,7 +81,7 @@ export abstract class LeaseError extends Error {
 
 /** Another holds the lease. The caller may infer that the lease was surely not held by this holder. */
 export class ErrClaimDenied extends LeaseError {
-  override readonly name = 'ErrClaimDenied'
+  override readonly name: string = 'ErrClaimDenied'
   readonly code = 'LEASE_CLAIM_DENIED'
   /** Who holds it, when the substrate said so. */
   readonly currentHolder: string | undefined
@@ -91,7 +97,7 @@ export class ErrClaimDenied extends LeaseError {
 
 /** The holder does not hold the lease: surely so at the moment of the check. */
 export class ErrNotHeld extends LeaseError {
-  override readonly name = 'ErrNotHeld'
+  override readonly name: string = 'ErrNotHeld'
   readonly code = 'LEASE_NOT_HELD'
 }
 
@@ -102,7 +108,7 @@ export class ErrNotHeld extends LeaseError {
  * Carries no stack trace: it is an answer, thrown on hot paths, and it is always caught one frame above.
  */
 export class ErrInvalid extends LeaseError {
-  override readonly name = 'ErrInvalid'
+  override readonly name: string = 'ErrInvalid'
   readonly code = 'LEASE_INVALID'
 
   constructor(message: string, details: LeaseErrorDetails = {}) {
@@ -112,7 +118,7 @@ export class ErrInvalid extends LeaseError {
 
 /** An argument or option breaks a rule; every problem of the call is listed. Nothing was sent. */
 export class ErrNotValid extends LeaseError {
-  override readonly name = 'ErrNotValid'
+  override readonly name: string = 'ErrNotValid'
   readonly code = 'LEASE_NOT_VALID'
   /** Every broken rule, in the order of the arguments. */
   readonly problems: readonly Problem[]
@@ -125,7 +131,7 @@ export class ErrNotValid extends LeaseError {
 
 /** The substrate could not be reached, timed out, or retries ran out. Infer nothing: it may have happened. */
 export class ErrUnknown extends LeaseError {
-  override readonly name = 'ErrUnknown'
+  override readonly name: string = 'ErrUnknown'
   readonly code = 'LEASE_UNKNOWN'
 }
 
@@ -140,7 +146,7 @@ export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable'
  * Carries no stack trace: thousands of Holds may end at once, and none of them where it was made.
  */
 export class ErrLost extends LeaseError {
-  override readonly name = 'ErrLost'
+  override readonly name: string = 'ErrLost'
   readonly code = 'LEASE_LOST'
   declare readonly reason: LossReason
 
@@ -151,38 +157,35 @@ export class ErrLost extends LeaseError {
 
 /** The trapdoor key is not one that this substrate understands. Nothing was checked. */
 export class ErrTrapdoor extends LeaseError {
-  override readonly name = 'ErrTrapdoor'
+  override readonly name: string = 'ErrTrapdoor'
   readonly code = 'LEASE_TRAPDOOR'
 }
 
 /** The manager is stopping or stopped. Infer nothing about a call that was in flight: it may have happened. */
 export class ErrStopped extends LeaseError {
-  override readonly name = 'ErrStopped'
+  override readonly name: string = 'ErrStopped'
   readonly code = 'LEASE_STOPPED'
 }
 
 /**
  * Makes the `ErrNotValid` for these problems; the message names argument, rule and value of each.
- * Values are shown cut at 80 characters.
+ *
+ * A URL, a configuration or a connection is shown by its kind, for it may have a password in it, and so is the value of an
+ * option that is none. That is true of the message, of `problems`, and of the lease and holder of the error.
  */
 export function notValid(problems: readonly Problem[], details: LeaseErrorDetails = {}): ErrNotValid {
-  const message = problems.map(({ argument, rule, value }) => `${argument} ${rule} (got ${show(value)})`).join('; ')
-  return new ErrNotValid(message, { ...details, problems })
-}
-
-function show(value: unknown): string {
-  let text: string
-  if (typeof value === 'string') text = JSON.stringify(value)
-  else if (typeof value === 'function') text = 'a function'
-  else if (typeof value === 'bigint') text = `${value}n`
-  else if (typeof value === 'object' && value !== null) {
-    try {
-      text = JSON.stringify(value)
-    } catch {
-      text = 'an object'
-    }
-  } else text = String(value)
-  return text.length > 80 ? `${text.slice(0, 79)}…` : text
+  const told = problems.map(({ argument: given, rule, value }) => {
+    const argument = disclosedName(given)
+    // What an unknown option means to its writer is unknown: it may be called `password`.
+    const { value: harmless, text } = disclosed(value, { byKind: rule.startsWith('is not an option') })
+    return { problem: { argument, rule, value: harmless }, words: `${argument} ${rule} (got ${text})` }
+  })
+  return new ErrNotValid(told.map(({ words }) => words).join('; '), {
+    ...details,
+    lease: details.lease === undefined ? undefined : String(disclosed(details.lease).value),
+    holder: details.holder === undefined ? undefined : String(disclosed(details.holder).value),
+    problems: told.map(({ problem }) => problem),
+  })
 }
 
 Object.defineProperty(LeaseError.prototype, LEASE_ERROR, { value: true })
@@ -199,11 +202,11 @@ export function warn(error: unknown, type: string = 'LeaseListenerWarning'): voi
   process.emitWarning(error instanceof Error ? error : reasonOf(error), { type })
 }
 
-/** What was thrown, in a few words. Anything can be thrown, also what has no words. */
+/** What was thrown, in a few words and without passwords. Anything can be thrown, also what has no words. */
 export function reasonOf(cause: unknown): string {
   try {
     const words: unknown = cause instanceof Error ? cause.message || cause.name : cause
-    return String(words)
+    return withoutSecrets(String(words))
   } catch {
     return 'something without words'
   }
@@ -227,6 +230,10 @@ function isLeaseError(value: unknown): value is LeaseError {
   } catch {
     return false // a proxy that throws
   }
+}
+
+function parentOf(type: object): typeof LeaseError {
+  return Object.getPrototypeOf(type) as typeof LeaseError
 }
 
 function isDerived(value: object, type: { readonly prototype: object }): boolean {

@@ -3,9 +3,8 @@
  *
  * An adapter sees only core and its driver (`docs/decisions/0012`), so what they have in common is here.
  */
-import { ErrNotValid, notValid, type Problem } from './errors.ts'
-import { brokenOptions, parseSubstrateClientOptions } from './options.ts'
-import type { Substrate } from './substrate.ts'
+import { notValid, type Problem } from './errors.ts'
+import { brokenClientOptions, brokenOptions } from './options.ts'
 
 /** The options of `SubstrateClient` that an adapter's client passes on, beside `clock`. */
 const ofClient = ['events', 'requestTimeout'] as const
@@ -34,7 +33,7 @@ export class OptionChecks {
     this.must('namespace', namespace === undefined, namespace ?? '')
     const { clock, events, requestTimeout } = this.#options
     this.must('clock', clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock')
-    if (client) this.add(problemsOf(() => parseSubstrateClientOptions({ substrate: standIn, events, requestTimeout })))
+    if (client) this.add(brokenClientOptions({ events, requestTimeout }))
   }
 
   /** Notes a problem unless the option is `sound`. */
@@ -54,11 +53,11 @@ export class OptionChecks {
 }
 
 /** Whether this is an object with all of these methods. */
-export function hasMethods(value: unknown, ...methods: readonly string[]): boolean {
+export function hasMethods(value: unknown, ...methods: readonly PropertyKey[]): boolean {
   return (
     typeof value === 'object' &&
     value !== null &&
-    methods.every((method) => typeof (value as Record<string, unknown>)[method] === 'function')
+    methods.every((method) => typeof (value as Record<PropertyKey, unknown>)[method] === 'function')
   )
 }
 
@@ -68,27 +67,4 @@ export function brokenNamespaceRule(namespace: unknown): string | undefined {
   if (namespace === '') return 'must not be empty'
   if (namespace.includes('\0') || /\p{Cs}/u.test(namespace)) return 'must be well-formed Unicode without NUL'
   return Buffer.byteLength(namespace) > 255 ? 'must be at most 255 bytes' : undefined
-}
-
-function problemsOf(check: () => unknown): readonly Problem[] {
-  try {
-    check()
-    return []
-  } catch (error) {
-    if (!(error instanceof ErrNotValid)) throw error
-    return error.problems
-  }
-}
-
-const nothing = (): never => {
-  throw new Error('only its shape is looked at')
-}
-
-const standIn: Substrate = {
-  limits: { maxOps: 1, maxInFlight: 1 },
-  apply: nothing,
-  read: nothing,
-  pinned: nothing,
-  trapdoor: nothing,
-  close: nothing,
 }

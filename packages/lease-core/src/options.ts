@@ -165,23 +165,36 @@ function lateRenewal(options: unknown): readonly Problem[] {
   return [{ argument: 'renewEvery', rule: `must be less than duration (${toMillis(asked)} ms)`, value: renewEvery }]
 }
 
+/** What is wrong with the options of a client, beside its substrate. */
+export function brokenClientOptions(options: {
+  readonly events?: unknown
+  readonly requestTimeout?: unknown
+}): readonly Problem[] {
+  return problemsIn(substrateClientOptions.omit({ substrate: true }), options, 'options').problems
+}
+
 /** Runs a schema and says what is wrong in this library's words; `root` names the whole object. */
 export function parse<T>(schema: z.ZodType<T>, input: unknown, root: string, others: readonly Problem[] = []): T {
-  const result = schema.safeParse(input)
-  if (result.success && others.length === 0) return result.data
-  const issues = result.success ? [] : result.error.issues
-  const problems: Problem[] = issues.flatMap((issue) => {
+  const { data, problems } = problemsIn(schema, input, root)
+  if (others.length > 0 || problems.length > 0) throw notValid([...others, ...problems])
+  return data as T
+}
+
+function problemsIn<T>(
+  schema: z.ZodType<T>,
+  input: unknown,
+  root: string,
+): { readonly data?: T | undefined; readonly problems: readonly Problem[] } {
+  const { data, error } = schema.safeParse(input)
+  const problems = (error?.issues ?? []).flatMap((issue): readonly Problem[] => {
     if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) => ({
-        argument: key,
-        rule: 'is not an option',
-        value: at(input, [...issue.path, key]),
-      }))
+      const value = (key: string): unknown => at(input, [...issue.path, key])
+      return issue.keys.map((key) => ({ argument: key, rule: 'is not an option', value: value(key) }))
     }
     const argument = issue.path.length === 0 ? root : issue.path.join('.')
     return [{ argument, rule: ruleOf(issue.message), value: at(input, issue.path) }]
   })
-  throw notValid([...others, ...problems])
+  return { data, problems }
 }
 
 function ruleOf(message: string): string {

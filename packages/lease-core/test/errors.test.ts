@@ -45,14 +45,46 @@ describe('Errors: one base, a stable code on each', () => {
     expect(new ErrUnknown('yes').stack).to.match(/\n\s+at /)
   })
 
-  it('notValid names argument, rule and value of every problem, long values cut', () => {
+  it('notValid names argument, rule and value of every problem', () => {
     const circular: Record<string, unknown> = {}
     circular['self'] = circular
-    const values = ['x'.repeat(500), 5n, () => 1, circular, { a: 1 }, undefined]
+    const values = [
+      'x'.repeat(500),
+      5n,
+      () => 1,
+      circular,
+      { seconds: -1 },
+      undefined,
+      'a b',
+      [1, 2],
+      null,
+      Symbol('s'),
+    ]
     const error = notValid(values.map((value, index) => ({ argument: `a${index}`, rule: 'must be good', value })))
     expect(error).to.be.instanceOf(ErrNotValid)
-    expect(error.problems.length).to.equal(6)
-    expect(error.message).to.match(/^a0 must be good \(got "x{78}…\); a1 must be good \(got 5n\); a2 .*a function/)
-    expect(error.message).to.include('an object').and.include('{"a":1}').and.include('got undefined')
+    expect(error.message.split('; ').map((one) => one.replace(/^a\d must be good /, ''))).to.deep.equal([
+      '(got a string of 500 characters)',
+      '(got 5n)',
+      '(got a function)',
+      '(got an object with self)',
+      '(got {"seconds":-1})',
+      '(got undefined)',
+      '(got "a b")',
+      '(got an array of 2)',
+      '(got null)',
+      '(got a symbol)',
+    ])
+    expect(error.problems.map(({ value }) => value)).to.deep.equal([
+      'a string of 500 characters',
+      5n,
+      'a function',
+      'an object with self',
+      { seconds: -1 },
+      undefined,
+      'a b',
+      'an array of 2',
+      null,
+      'a symbol',
+    ])
   })
 })

@@ -4,7 +4,7 @@
  * Promise: what such a transaction does was committed while the term was in place. No release, expiry or takeover came
  * before it in the store's order, so no later term was granted before it. Time is no part of it, and no clock is asked.
  */
-import { ErrNotHeld, ErrTrapdoor, type Trapdoor } from 'lease-core'
+import { ErrNotHeld, ErrTrapdoor, hasMethods, type Trapdoor } from 'lease-core'
 import type { EtcdComparisons, EtcdTransactions } from './driver.ts'
 
 /** One term of one lease, and the key that stands for it. */
@@ -22,14 +22,26 @@ export type EtcdComparison = readonly [key: string, column: 'Create', comparator
 export function etcdTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
-    if (!(key instanceof EtcdGuard)) {
+    if (!isTermCollector(key)) {
       throw new ErrTrapdoor('this key is not understood: pass an EtcdGuard', { lease: term.lease, holder: term.holder })
     }
-    arm(key, term)
+    key[ADD_TERM](term)
   }
 }
 
-let arm: (guard: EtcdGuard, term: GuardedTerm) => void
+/**
+ * The method by which a guard is given a term. Registered, so that two copies of this package know each other's guards. The
+ * number rises when `GuardedTerm` changes its shape.
+ */
+const ADD_TERM = Symbol.for('lease-etcd.EtcdGuard/1')
+
+interface TermCollector {
+  [ADD_TERM](term: GuardedTerm): void
+}
+
+function isTermCollector(key: unknown): key is TermCollector {
+  return hasMethods(key, ADD_TERM)
+}
 
 /**
  * A trapdoor key that turns into conditions of a transaction:
@@ -46,7 +58,10 @@ export class EtcdGuard {
   readonly #terms = new Map<string, GuardedTerm>()
 
   static {
-    arm = (guard, term) => guard.#terms.set(term.key, term)
+    const addTerm = function (this: EtcdGuard, term: GuardedTerm): void {
+      this.#terms.set(term.key, term)
+    }
+    Object.defineProperty(this.prototype, ADD_TERM, { value: addTerm })
   }
 
   /**

@@ -7,9 +7,10 @@
  *
  * `ROLLBACK TO SAVEPOINT` past the guard drops its lock: guard outside of savepoints, or again after them.
  */
-import { ErrNotHeld, ErrTrapdoor, notValid, type Trapdoor } from 'lease-core'
+import { ErrNotHeld, ErrTrapdoor, hasMethods, notValid, type Trapdoor } from 'lease-core'
 import type { PostgresTransaction } from './driver.ts'
 import type { DatabaseFunction } from './function-text.ts'
+import { wayInFor } from './way-in.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
@@ -24,7 +25,9 @@ export interface GuardedTerm {
 export function postgresTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
-    if (key instanceof SqlGuard) arm(key, term)
+    const instead = wayInFor(key)
+    if (instead !== undefined) throw new ErrTrapdoor(instead, { lease: term.lease, holder: term.holder })
+    if (isTermCollector(key)) key[ADD_TERM](term)
     else if (isQueryable(key)) await guardTransaction(key, term)
     else {
       throw new ErrTrapdoor(
@@ -97,7 +100,19 @@ function notAllHeld(terms: readonly GuardedTerm[]): ErrNotHeld {
   return new ErrNotHeld(`not all of these terms are held: ${names.join(', ')}`)
 }
 
-let arm: (guard: SqlGuard, term: GuardedTerm) => void
+/**
+ * The method by which a guard is given a term. Registered, so that two copies of this package know each other's guards. The
+ * number rises when `GuardedTerm` changes its shape.
+ */
+const ADD_TERM = Symbol.for('lease-postgres.SqlGuard/1')
+
+interface TermCollector {
+  [ADD_TERM](term: GuardedTerm): void
+}
+
+function isTermCollector(key: unknown): key is TermCollector {
+  return hasMethods(key, ADD_TERM)
+}
 
 /**
  * A trapdoor key that receives the guard as a predicate, to put into the WHERE of any statement:
@@ -120,9 +135,10 @@ export class SqlGuard {
   #terms: readonly GuardedTerm[] = []
 
   static {
-    arm = (guard, term) => {
-      guard.#terms = [...guard.#terms.filter((other) => !isSameLease(other, term)), term]
+    const addTerm = function (this: SqlGuard, term: GuardedTerm): void {
+      this.#terms = [...this.#terms.filter((other) => !isSameLease(other, term)), term]
     }
+    Object.defineProperty(this.prototype, ADD_TERM, { value: addTerm })
   }
 
   /**

@@ -37,12 +37,24 @@ export interface GuardedTerm {
 export function redisTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
-    if (key instanceof RedisGuard) arm(key, term)
+    if (isTermCollector(key)) key[ADD_TERM](term)
     else await watch(key as RedisPrivateConnection, [term])
   }
 }
 
-let arm: (guard: RedisGuard, term: GuardedTerm) => void
+/**
+ * The method by which a guard is given a term. Registered, so that two copies of this package know each other's guards. The
+ * number rises when `GuardedTerm` changes its shape.
+ */
+const ADD_TERM = Symbol.for('lease-redis.RedisGuard/1')
+
+interface TermCollector {
+  [ADD_TERM](term: GuardedTerm): void
+}
+
+function isTermCollector(key: unknown): key is TermCollector {
+  return hasMethods(key, ADD_TERM)
+}
 
 /**
  * A trapdoor key that gates scripts and transactions of the caller:
@@ -59,10 +71,11 @@ export class RedisGuard {
   #terms: readonly GuardedTerm[] = []
 
   static {
-    arm = (guard, term) => {
-      const terms = guard.#terms
-      guard.#terms = terms.length === 0 ? [term] : [...terms.filter(({ key }) => key !== term.key), term]
+    const addTerm = function (this: RedisGuard, term: GuardedTerm): void {
+      const terms = this.#terms
+      this.#terms = terms.length === 0 ? [term] : [...terms.filter(({ key }) => key !== term.key), term]
     }
+    Object.defineProperty(this.prototype, ADD_TERM, { value: addTerm })
   }
 
   /**

@@ -1,6 +1,9 @@
 /** The trapdoor key of the memory substrate. */
 import { notValid } from '../errors.ts'
 
+/** On the guards of every copy of this package. */
+const MEMORY_GUARD = Symbol.for('lease-core.MemoryGuard')
+
 /**
  * Runs a synchronous body only while exactly the holding that was checked still stands. Nothing can come between the
  * check and the body, for JavaScript runs one at a time: they are one transaction. What the body throws reaches the
@@ -12,6 +15,10 @@ import { notValid } from '../errors.ts'
 export class MemoryGuard<T = unknown> {
   readonly #body: () => T
   #result: T | undefined
+
+  static {
+    Object.defineProperty(this.prototype, MEMORY_GUARD, { value: true })
+  }
 
   /** @throws ErrNotValid for an async function: the lease may be lost at its first `await` */
   constructor(body: () => T extends PromiseLike<unknown> ? never : T) {
@@ -30,4 +37,9 @@ export class MemoryGuard<T = unknown> {
   run(): void {
     this.#result = this.#body()
   }
+}
+
+/** Whether the key is a `MemoryGuard` of this or another copy of this package. */
+export function isMemoryGuard(key: unknown): key is MemoryGuard {
+  return typeof key === 'object' && key !== null && MEMORY_GUARD in key
 }

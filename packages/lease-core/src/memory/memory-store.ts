@@ -50,6 +50,9 @@ export interface MemoryStoreOptions {
   readonly serverClock?: boolean | undefined
 }
 
+/** On the stores of every copy of this package. The number rises when what `MemorySubstrate` calls of it changes. */
+const MEMORY_STORE = Symbol.for('lease-core.MemoryStore/1')
+
 /** Leases in the memory of this process. Clients that share one store contend with each other. */
 export class MemoryStore {
   readonly #clock: Clock
@@ -57,6 +60,10 @@ export class MemoryStore {
   readonly #namespaces = new Map<string, MemoryNamespace>()
   #terms = 0n
   #versions = 0
+
+  static {
+    Object.defineProperty(this.prototype, MEMORY_STORE, { value: true })
+  }
 
   /** @throws ErrNotValid */
   constructor(options: MemoryStoreOptions = {}) {
@@ -554,4 +561,9 @@ function checkOptions({ clock, serverClock, ...others }: MemoryStoreOptions): vo
     problems.push({ argument: `options.${name}`, rule: 'is not an option of MemoryStore', value })
   }
   if (problems.length > 0) throw notValid(problems)
+}
+
+/** Whether this is a `MemoryStore` of this or another copy of this package. */
+export function isMemoryStore(store: unknown): store is MemoryStore {
+  return typeof store === 'object' && store !== null && MEMORY_STORE in store
 }

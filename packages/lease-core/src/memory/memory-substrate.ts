@@ -6,8 +6,8 @@ import type { LeaseEvents } from '../events.ts'
 import { brokenNameRule, type Trapdoor } from '../lease.ts'
 import { SubstrateClient, type SubstrateClientOptions } from '../substrate-client.ts'
 import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Pins, Substrate, Verdict } from '../substrate.ts'
-import { MemoryGuard } from './memory-guard.ts'
-import { MemoryStore, type MemoryNamespace } from './memory-store.ts'
+import { isMemoryGuard } from './memory-guard.ts'
+import { isMemoryStore, MemoryStore, type MemoryNamespace } from './memory-store.ts'
 
 export interface MemorySubstrateOptions {
   /** Where the leases are kept; substrates that share one contend with each other. @default a store of its own */
@@ -71,7 +71,7 @@ export class MemorySubstrate implements Substrate {
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
     return async (key) => {
       if (key === undefined) return
-      if (!(key instanceof MemoryGuard)) {
+      if (!isMemoryGuard(key)) {
         throw new ErrTrapdoor('the memory substrate understands a MemoryGuard only', { lease, holder })
       }
       if (!this.#leases.stands(lease, holder, fencingToken)) {
@@ -132,7 +132,7 @@ function checkIsObject(options: unknown): void {
 
 function checkOptions({ store, namespace, ...others }: MemorySubstrateOptions): void {
   const problems: Problem[] = []
-  if (store !== undefined && !(store instanceof MemoryStore)) {
+  if (store !== undefined && !isMemoryStore(store)) {
     problems.push({ argument: 'options.store', rule: 'must be a MemoryStore', value: store })
   }
   const rule = namespace === undefined ? undefined : brokenNameRule(namespace)

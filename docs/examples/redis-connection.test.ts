@@ -1,0 +1,29 @@
+import { Manager } from 'lease-core'
+import { redisClient } from 'lease-redis'
+import { redisTargets, startProxy, until } from 'lease-servers'
+import { openRedis } from './redis-connection.ts'
+
+for (const target of redisTargets('server')) {
+  describe(`example: a connection with a socketTimeout, on ${target.name}`, () => {
+    it('claims again over a new connection when the old one has fallen silent', async () => {
+      await using proxy = await startProxy(target.url)
+      const redis = openRedis(proxy.url(target.url), 200)
+      redis.on('error', () => {})
+      const client = redisClient({ redis, namespace: `silent-${process.pid}`, listen: false, requestTimeout: 500 })
+      const manager = new Manager({ client })
+      await manager.claim('job', 'ann', { minutes: 1 })
+      proxy.silence() // the connections of now; new ones are sound
+      await until('a claim over a new connection', () =>
+        manager.claim('job-2', 'ann', { minutes: 1 }).then(
+          () => true,
+          () => false,
+        ),
+      )
+      await manager.release('job', 'ann')
+      await manager.release('job-2', 'ann')
+      await manager.stop()
+      await client.close()
+      redis.disconnect()
+    })
+  })
+}

@@ -1,0 +1,7 @@
+/** A connection to a single Redis that is given up when the server falls silent. */
+import { Redis } from 'ioredis'
+
+/** When a command has no answer for this long, ioredis closes the connection and makes a new one. */
+export function openRedis(url: string, silenceMs: number = 5_000): Redis {
+  return new Redis(url, { socketTimeout: silenceMs })
+}

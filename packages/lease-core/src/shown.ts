@@ -1,0 +1,83 @@
+/**
+ * What may be shown of a value that somebody passed, and of a text that came from a driver or a server.
+ *
+ * Messages, problems and causes end up in logs. A URL, a configuration or a connection that was passed where something else
+ * was expected often has a password in it. So only what can hardly be a secret is shown as it is, and everything else by
+ * its kind.
+ */
+
+/** Longer strings are shown by their length: no name or option is that long by intent. */
+const MAX_SHOWN = 80
+
+/** A URL, an address with a password, a connection string, a header, or JSON with one of these in it. */
+const SUSPECT = /:\/\/|:.*@|=|pass|pwd|secret|token|credential|bearer|private|api.?key/is
+
+/**
+ * The value as an error may carry it, and the words for it in a message: itself where it is harmless, and otherwise its kind.
+ *
+ * @param options.byKind whether it is shown by its kind in any case
+ */
+export function disclosed(
+  value: unknown,
+  { byKind = false }: { readonly byKind?: boolean } = {},
+): { readonly value: unknown; readonly text: string } {
+  if (byKind || !isHarmless(value)) return { value: kindOf(value), text: kindOf(value) }
+  if (typeof value === 'bigint') return { value, text: `${value}n` }
+  return { value, text: value === undefined || typeof value === 'number' ? String(value) : JSON.stringify(value) }
+}
+
+/** Whether the value may be shown as it is. */
+function isHarmless(value: unknown): boolean {
+  if (typeof value === 'string') return value.length <= MAX_SHOWN && !SUSPECT.test(value)
+  if (typeof value === 'function' || typeof value === 'symbol') return false
+  if (typeof value !== 'object' || value === null) return true
+  try {
+    // As durations are, `{ seconds: 30 }`. Anything that holds a text may hold a password.
+    return (
+      Object.getPrototypeOf(value) === Object.prototype &&
+      Reflect.ownKeys(value).every((key) => isOptionName(key) && !SUSPECT.test(key)) &&
+      Object.values(value).every((part) => typeof part === 'number' || typeof part === 'boolean')
+    )
+  } catch {
+    return false // a proxy that throws
+  }
+}
+
+/** What it is, without anything that it holds: "a string of 30 characters", "an object with host, password", "a Pool". */
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return String(value)
+  if (typeof value === 'string') return `a string of ${value.length} characters`
+  if (typeof value !== 'object') return `a ${typeof value}`
+  try {
+    if (Array.isArray(value)) return `an array of ${value.length}`
+    const { constructor } = value
+    if (typeof constructor === 'function' && constructor !== Object && isOptionName(constructor.name)) {
+      return `${/^[AEIO]/.test(constructor.name) ? 'an' : 'a'} ${constructor.name}`
+    }
+    const names = Object.keys(value).filter(isOptionName)
+    const more = names.length > 5 ? ', …' : ''
+    return names.length === 0 ? 'an object' : `an object with ${names.slice(0, 5).join(', ')}${more}`
+  } catch {
+    return 'an object' // a proxy that throws
+  }
+}
+
+/** The name of an argument or option as a message may use it: what an object has as its keys is its writer's. */
+export function disclosedName(argument: string): string {
+  return /^[\w.[\]-]{1,80}$/.test(argument) ? argument : 'an option'
+}
+
+function isOptionName(key: unknown): key is string {
+  return typeof key === 'string' && /^[A-Za-z_]\w{0,39}$/.test(key)
+}
+
+/**
+ * The text of a driver, server or callback, without the passwords of URLs, of connection strings, and of commands that Redis
+ * repeats when it refuses them.
+ */
+export function withoutSecrets(text: string): string {
+  return text
+    .replace(/(:\/\/)[^\s"'<>]*@/g, '$1…@')
+    .replace(/(\w*(?:password|passwd|pwd|secret|credential)\w*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&}]+)/gi, '$1…')
+    .replace(/(with args beginning with:?)[^]*/i, '$1 …')
+}
