@@ -1,27 +1,39 @@
 import { SubstrateClient, type Client } from 'lease-core'
 import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
-import { postgresTargets, startPostgres, type Postgres, type PostgresTarget } from 'lease-servers'
+import {
+  pgbouncerTarget,
+  postgresTargets,
+  startPgbouncer,
+  startPostgres,
+  type Pgbouncer,
+  type Postgres,
+  type PostgresTarget,
+} from 'lease-servers'
 import { postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
 import { after, before, describe, it } from 'mocha'
-import { Pool } from 'pg'
+import { Client as Connection, Pool } from 'pg'
 import { sleep } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 /** Connections of one client: some forty clients may be open at once, and the server allows 200. */
 const POOL = 4
 
-for (const target of postgresTargets()) declare(target)
+for (const target of postgresTargets()) {
+  // A server of its own, where there is a choice: the kit restarts it.
+  const version = (): 15 | 18 => (target.version === 15 ? 15 : 18)
+  declare(target, process.env['DATABASE_URL'] ? undefined : () => startPostgres({ version: version() }))
+}
+const pooled = pgbouncerTarget()
+declare(pooled, () => startPgbouncer(pooled.directUrl))
 
-function declare(target: PostgresTarget): void {
+function declare(target: PostgresTarget, start: (() => Promise<Postgres | Pgbouncer>) | undefined): void {
   describe(`lease-postgres on ${target.name}`, () => {
-    // A server of its own, where there is a choice: the kit restarts it.
-    const restarts = !process.env['DATABASE_URL']
-    let server: Postgres | undefined
+    let server: Postgres | Pgbouncer | undefined
     let setting: Setting
     const ended: Promise<void>[] = []
     before(async () => {
-      if (restarts) server = await startPostgres({ version: target.version === 15 ? 15 : 18 })
+      server = await start?.()
       setting = await openSetting(server ?? target)
       await setting.pool.query('CREATE TABLE written (at serial, text text)')
     })
@@ -46,6 +58,8 @@ function declare(target: PostgresTarget): void {
       return client
     }
 
+    // A pooler accepts LISTEN and passes nothing on.
+    const listen = (): Connection => new Connection(setting.directUrl)
     const unitMs = 250
     // A server that is slow, or has just started, has not lost the request.
     const requestTimeout = 30_000
@@ -56,16 +70,16 @@ function declare(target: PostgresTarget): void {
       sleep,
       open: async (namespace) => {
         const pool = newPool()
-        return ending(postgresClient({ pool, namespace, requestTimeout }), pool)
+        return ending(postgresClient({ pool, namespace, listen, requestTimeout }), pool)
       },
       openFaulty: async (namespace, requestTimeoutMs) => {
         const pool = newPool()
-        const substrate = new FaultySubstrate(new PostgresSubstrate({ pool, namespace }))
+        const substrate = new FaultySubstrate(new PostgresSubstrate({ pool, namespace, listen }))
         const client = new SubstrateClient({ substrate, requestTimeout: requestTimeoutMs })
         return { client: ending(client, pool), faults: faultsOf(substrate) }
       },
       guard: guard(() => setting),
-      ...(restarts ? { restart: async () => server?.restart() } : {}),
+      ...(start ? { restart: async () => server?.restart() } : {}),
     }
     conformance({ describe, it, before, after }, harness)
   })

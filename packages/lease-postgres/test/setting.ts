@@ -7,6 +7,8 @@ import { readOne, release, settle, unique } from 'lease-scenes'
 
 export interface Setting extends AsyncDisposable {
   readonly url: string
+  /** Past the pooler, for LISTEN; the `url` where there is none. */
+  readonly directUrl: string
   readonly pool: Pool
   /** A substrate over `pool` that is closed in the end. */
   substrate(options?: Partial<PostgresSubstrateOptions>): PostgresSubstrate
@@ -26,7 +28,7 @@ export interface Setting extends AsyncDisposable {
   waitedFor(client: PoolClient): Promise<void>
 }
 
-export async function openSetting(target: { readonly url: string }): Promise<Setting> {
+export async function openSetting(target: { readonly url: string; readonly directUrl?: string }): Promise<Setting> {
   const database = await freshDatabase(target)
   const pools: Pool[] = []
   const substrates: PostgresSubstrate[] = []
@@ -49,6 +51,7 @@ export async function openSetting(target: { readonly url: string }): Promise<Set
   }
   return {
     url: database.url,
+    directUrl: database.directUrl,
     pool,
     newPool,
     substrate(options) {

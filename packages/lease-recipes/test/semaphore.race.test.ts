@@ -1,9 +1,9 @@
+import { setTimeout as pass } from 'node:timers/promises'
 import { expect } from 'chai'
+import { crowds, openClient, raceStores, trustConflicts, Workers, type OpenStore, type Worker } from 'lease-chaos'
 import { Manager } from 'lease-core'
 import { enough } from 'lease-servers'
 import { Semaphores } from '#src/semaphore.ts'
-import { conflicts, pass, racecourses, Racers, type OpenRacecourse, type Racer, type Window } from './racecourse.ts'
-import { openClient } from './racer.ts'
 import { unique } from './stores.ts'
 
 const GRANTS = enough(600)
@@ -14,22 +14,22 @@ const PROCESSES = 3
 const KILLS = 2
 const STOPS = 6
 
-for (const course of racecourses()) {
-  describe(`Semaphore, a race of processes, on ${course.name}`, () => {
-    let opened: OpenRacecourse
-    let racers: Racers
+for (const store of raceStores('each')) {
+  describe(`Semaphore, a race of processes, on ${store.name}`, () => {
+    let opened: OpenStore
+    let workers: Workers
 
     before(async () => {
-      opened = await course.open(unique('race'))
-      racers = new Racers('semaphore.racer.ts', { ...opened.entry, leaseMs: LEASE_MS })
+      opened = await store.open(unique('race'))
+      workers = new Workers('./semaphore.worker.ts', import.meta.url, { ...opened.address, leaseMs: LEASE_MS })
     })
     after(async () => {
-      await racers.kill()
+      await workers.kill()
       await opened.close()
     })
 
     async function create(): Promise<void> {
-      const visit = openClient(opened.entry)
+      const visit = openClient(opened.address)
       const manager = new Manager({ client: visit.client })
       await new Semaphores({ manager }).create('race', LIMIT)
       await manager.stop()
@@ -37,64 +37,38 @@ for (const course of racecourses()) {
     }
 
     /** It stands still for longer than some permits last. */
-    async function stop(racer: Racer): Promise<void> {
-      racer.pause()
+    async function stop(worker: Worker): Promise<void> {
+      worker.pause()
       await pass(Math.random() * 2 * LEASE_MS)
-      racer.resume()
+      worker.resume()
     }
 
     it(`DSM-5: never more than n hold a permit, in ${GRANTS} grants to processes that are stopped and killed`, async function () {
       this.timeout(enough(300_000)) // processes are slow to start on a busy machine
       await create()
-      for (let index = 0; index < PROCESSES; index++) racers.start()
-      await racers.until('grant', () => racers.windows().length > 0)
+      for (let index = 0; index < PROCESSES; index++) workers.start()
+      await workers.until('grant', () => workers.windows().length > 0)
       for (let kills = 0, stops = 0, grants = 0; grants < GRANTS || kills < KILLS || stops < STOPS;) {
-        if (racers.crashes.length > 0) break
+        if (workers.crashes.length > 0) break
         await pass(Math.random() * LEASE_MS)
-        const { running } = racers
-        const racer = running[Math.floor(Math.random() * running.length)] as Racer
-        grants = racers.windows().length
+        const { running } = workers
+        const worker = running[Math.floor(Math.random() * running.length)] as Worker
+        grants = workers.windows().length
         if (kills < KILLS && grants >= ((kills + 0.5) * GRANTS) / KILLS) {
           kills++
-          racer.kill()
-          racers.start()
+          worker.kill()
+          workers.start()
         } else {
           stops++
-          await stop(racer)
+          await stop(worker)
         }
       }
-      expect(racers.crashes).to.deep.equal([])
-      await racers.kill()
-      const windows = racers.windows()
+      expect(workers.crashes).to.deep.equal([])
+      await workers.kill()
+      const windows = workers.windows()
       expect(windows.length).to.be.at.least(GRANTS)
-      expect(tooMany(windows)).to.deep.equal([])
-      expect(unordered(windows)).to.deep.equal([])
+      expect(crowds(windows, LIMIT)).to.deep.equal([])
+      expect(trustConflicts(windows)).to.deep.equal([])
     })
   })
-}
-
-/** Instants at which more than n relied on a permit. */
-function tooMany(windows: readonly Window[]): string[] {
-  const edges = windows.flatMap(({ fromMs, toMs }) => [
-    { atMs: fromMs, change: 1 },
-    { atMs: toMs, change: -1 },
-  ])
-  edges.sort((a, b) => a.atMs - b.atMs || a.change - b.change)
-  const wrong: string[] = []
-  let active = 0
-  for (const { atMs, change } of edges) {
-    active += change
-    if (active > LIMIT) wrong.push(`${active} at ${atMs}`)
-  }
-  return wrong
-}
-
-/** Grants of one slot that overlap, or whose fencing token is not higher than that of the one before. */
-function unordered(windows: readonly Window[]): string[] {
-  const slots = new Map<string, Window[]>()
-  for (const window of windows) {
-    const [slot = '', token = ''] = window.token.split(' ')
-    slots.set(slot, [...(slots.get(slot) ?? []), { ...window, token }])
-  }
-  return [...slots].flatMap(([slot, ofSlot]) => conflicts(ofSlot).map((conflict) => `${slot}: ${conflict}`))
 }

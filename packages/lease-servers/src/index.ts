@@ -4,10 +4,18 @@ export { Den } from './process.ts'
 export { etcdProtocol } from './etcd-protocol.ts'
 export { type EtcdTarget, etcdTargets } from './etcd-targets.ts'
 export { type Etcd, type EtcdMember, type EtcdOptions, type EtcdOrigin, startEtcd } from './etcd.ts'
-export { type FreshDatabase, freshDatabase, type PostgresTarget, postgresTargets } from './postgres-targets.ts'
+export { type Pgbouncer, type PgbouncerOptions, startPgbouncer } from './pgbouncer.ts'
+export {
+  type FreshDatabase,
+  freshDatabase,
+  pgbouncerTarget,
+  type PostgresTarget,
+  postgresTargets,
+} from './postgres-targets.ts'
 export { postgresProtocol } from './postgres-protocol.ts'
 export { nodeOptions, programOf } from './program.ts'
 export { type Postgres, type PostgresOptions, type PostgresOrigin, startPostgres } from './postgres.ts'
+export { type PostgresPair, startPostgresPair } from './postgres-standby.ts'
 export {
   type ClientUnit,
   type Conversation,

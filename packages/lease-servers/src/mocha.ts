@@ -1,5 +1,5 @@
 import { etcdTargets } from './etcd-targets.ts'
-import { postgresTargets } from './postgres-targets.ts'
+import { pgbouncerTarget, postgresTargets } from './postgres-targets.ts'
 import { redisTargets } from './redis-targets.ts'
 import { askedServers, provideTargets, Servers } from './targets.ts'
 
@@ -8,7 +8,8 @@ const servers = new Servers()
 /** Starts the servers that the loaded test files asked for; a server that cannot be had fails the run. */
 export async function mochaGlobalSetup(): Promise<void> {
   // With --parallel the test files are loaded in processes of their own, after this: so all are started.
-  if (process.argv.includes('--parallel')) for (const ask of [redisTargets, postgresTargets, etcdTargets]) ask()
+  if (process.argv.includes('--parallel'))
+    for (const ask of [redisTargets, postgresTargets, pgbouncerTarget, etcdTargets]) ask()
   try {
     provideTargets(await servers.targets(askedServers()))
   } catch (error) {

@@ -1,10 +1,12 @@
 /**
- * Which PostgreSQL the tests run against: `DATABASE_URL` names the one and only; otherwise 18 and 15 are started.
+ * Which PostgreSQL the tests run against: `DATABASE_URL` names the one and only; otherwise 18 and 15 are started. A pgbouncer
+ * stands before the first of them.
  */
 import { randomBytes } from 'node:crypto'
 import { Client } from 'pg'
-import { startPostgres } from './postgres.ts'
-import { ANSWER_MS, nothing, type Opened, shared, unreachable } from './targets.ts'
+import { startPgbouncer } from './pgbouncer.ts'
+import { postgresQuery, startPostgres } from './postgres.ts'
+import { ANSWER_MS, nothing, type Opened, type Shared, shared, unreachable } from './targets.ts'
 
 /** A server to test against. `name` is known at once; the rest from the first `before` hook on. */
 export interface PostgresTarget {
@@ -12,6 +14,8 @@ export interface PostgresTarget {
   readonly name: string
   readonly version: number
   readonly url: string
+  /** The same server past the pooler, for LISTEN; the `url` where there is none. */
+  readonly directUrl: string
   /** The same server as a role whose password is checked; undefined on a server that is not ours. */
   readonly passwordUrl: string | undefined
 }
@@ -19,6 +23,8 @@ export interface PostgresTarget {
 /** A database of one's own. */
 export interface FreshDatabase extends AsyncDisposable {
   readonly url: string
+  /** Past the pooler; the `url` where there is none. */
+  readonly directUrl: string
   /** Removes it, whoever is still connected. Idempotent. */
   drop(): Promise<void>
 }
@@ -26,6 +32,7 @@ export interface FreshDatabase extends AsyncDisposable {
 interface Reached {
   readonly version: number
   readonly url: string
+  readonly directUrl?: string
   readonly passwordUrl?: string
 }
 
@@ -34,26 +41,45 @@ interface Reached {
  * the global setup start them.
  */
 export function postgresTargets(): readonly PostgresTarget[] {
-  const url = process.env['DATABASE_URL']
-  if (url) return [target('postgres (DATABASE_URL)', async () => givenPostgres(url))]
-  return ([18, 15] as const).map((version) => target(`postgres ${version}`, async () => started(version)))
+  return servers().map(target)
 }
 
-function target(name: string, open: () => Promise<Opened<Reached>>): PostgresTarget {
-  const server = shared(name, open)
+/** The first of these servers behind a pgbouncer in transaction mode. Ask for it as for them. */
+export function pgbouncerTarget(): PostgresTarget {
+  const [behind] = servers()
+  if (behind === undefined) throw new Error('there is no PostgreSQL')
+  behind.ask()
+  return target(shared(`${behind.name} behind pgbouncer`, async (reach) => pooled(await reach(behind))))
+}
+
+function servers(): readonly Shared<Reached>[] {
+  const url = process.env['DATABASE_URL']
+  if (url) return [shared('postgres (DATABASE_URL)', async () => givenPostgres(url))]
+  return ([18, 15] as const).map((version) => shared(`postgres ${version}`, async () => started(version)))
+}
+
+function target(server: Shared<Reached>): PostgresTarget {
   server.ask()
   return {
-    name,
+    name: server.name,
     get version() {
       return server.reached.version
     },
     get url() {
       return server.reached.url
     },
+    get directUrl() {
+      return server.reached.directUrl ?? server.reached.url
+    },
     get passwordUrl() {
       return server.reached.passwordUrl
     },
   }
+}
+
+async function pooled({ url, version }: Reached): Promise<Opened<Reached>> {
+  const pgbouncer = await startPgbouncer(url)
+  return { reached: { url: pgbouncer.url, version, directUrl: url }, stop: async () => pgbouncer.stop() }
 }
 
 async function started(major: 18 | 15): Promise<Opened<Reached>> {
@@ -79,21 +105,18 @@ export async function givenPostgres(url: string, withinMs: number = ANSWER_MS): 
 }
 
 /** Makes an empty database with a name of its own on that server. */
-export async function freshDatabase(on: { readonly url: string }): Promise<FreshDatabase> {
+export async function freshDatabase(on: { readonly url: string; readonly directUrl?: string }): Promise<FreshDatabase> {
+  const { url, directUrl = url } = on
   const name = `lease_${process.pid}_${randomBytes(6).toString('hex')}`
-  await statement(on.url, `CREATE DATABASE ${name} TEMPLATE template0`)
-  const url = new URL(on.url)
-  url.pathname = `/${name}`
-  const drop = async (): Promise<void> => statement(on.url, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
-  return { url: url.href, drop, [Symbol.asyncDispose]: drop }
+  await postgresQuery(directUrl, `CREATE DATABASE ${name} TEMPLATE template0`)
+  const drop = async (): Promise<void> => {
+    await postgresQuery(directUrl, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
+  }
+  return { url: databaseAt(url, name), directUrl: databaseAt(directUrl, name), drop, [Symbol.asyncDispose]: drop }
 }
 
-async function statement(url: string, text: string): Promise<void> {
-  const client = new Client({ connectionString: url })
-  await client.connect()
-  try {
-    await client.query(text)
-  } finally {
-    await client.end()
-  }
+function databaseAt(server: string, name: string): string {
+  const url = new URL(server)
+  url.pathname = `/${name}`
+  return url.href
 }

@@ -57,20 +57,26 @@ const password = 'correct horse'
  * @throws with one line per origin when none has that version.
  */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
-  const version = options.version ?? 18
-  const binaries = await findPostgres(version)
-  const den = new Den(`postgres${version}`, 'QUIT') // KILL would leave a segment of shared memory
+  const server = await newPostgres(options)
   try {
-    const server = new Server(den, binaries, version, options)
     await server.init()
+    await server.launch()
     return server
   } catch (error) {
-    await den.close()
+    await server.stop()
     throw error
   }
 }
 
-class Server extends ServerProcess implements Postgres {
+/** A server that has no data yet, and does not run. @throws with one line per origin when none has that version */
+export async function newPostgres(options: PostgresOptions): Promise<PostgresServer> {
+  const version = options.version ?? 18
+  const binaries = await findPostgres(version)
+  return new PostgresServer(binaries, version, options)
+}
+
+/** `init` or `copy`, then `launch`. */
+export class PostgresServer extends ServerProcess implements Postgres {
   readonly version: number
   readonly origin: PostgresOrigin
   port = 0
@@ -80,14 +86,15 @@ class Server extends ServerProcess implements Postgres {
   readonly #binaries: Binaries
   readonly #data: string
   readonly #settings: Readonly<Record<string, string>>
+  #primary: PostgresServer | undefined
 
-  constructor(den: Den, binaries: Binaries<PostgresOrigin>, version: number, options: PostgresOptions) {
-    super(den)
+  constructor(binaries: Binaries<PostgresOrigin>, version: number, options: PostgresOptions) {
+    super(new Den(`postgres${version}`, 'QUIT')) // KILL would leave a segment of shared memory
     this.version = version
     this.origin = binaries.origin
     this.title = `PostgreSQL ${version}`
     this.#binaries = binaries
-    this.#data = join(den.dir, 'data')
+    this.#data = join(this.den.dir, 'data')
     const durability = options.durable ? 'on' : 'off'
     this.#settings = {
       fsync: durability,
@@ -116,26 +123,35 @@ class Server extends ServerProcess implements Postgres {
     return `postgres://lease_password:${encodeURIComponent(password)}@127.0.0.1:${this.port}/postgres`
   }
 
+  /** Makes its data. */
   async init(): Promise<void> {
     const args = ['-D', this.#data, '-U', 'postgres', '-A', 'trust', '-N', '--locale=C', '-E', 'UTF8']
     await this.den.run(join(this.#binaries.bin, 'initdb'), args, environment(this.#binaries))
     const hba = join(this.#data, 'pg_hba.conf')
     await writeFile(hba, `host all lease_password all scram-sha-256\n${await readFile(hba, 'utf8')}`)
+  }
+
+  /** Becomes a standby of a server that has its data and was never started. */
+  async copy(primary: PostgresServer): Promise<void> {
+    await this.den.run('cp', ['-Rp', primary.#data, this.#data])
+    this.den.write(join('data', 'standby.signal'), '')
+    this.#primary = primary
+  }
+
+  /** Starts it on a free port. */
+  async launch(): Promise<void> {
     await onFreePorts(1, async ([port]) => {
       this.port = Number(port)
       await this.start()
     })
-    const client = new Client({ connectionString: this.url })
-    await client.connect()
-    try {
-      await client.query(`CREATE ROLE lease_password LOGIN PASSWORD '${password}'`)
-    } finally {
-      await client.end()
-    }
+    if (this.#primary !== undefined) return
+    await postgresQuery(this.url, `CREATE ROLE lease_password LOGIN PASSWORD '${password}'`)
   }
 
   protected command(): Command {
-    const settings = Object.entries(this.#settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
+    const primary = this.#primary && `host=127.0.0.1 port=${this.#primary.port} user=postgres`
+    const all = { ...this.#settings, ...(primary && { primary_conninfo: primary }) }
+    const settings = Object.entries(all).flatMap(([name, value]) => ['-c', `${name}=${value}`])
     return {
       file: join(this.#binaries.bin, 'postgres'),
       args: ['-D', this.#data, '-p', String(this.port), ...settings],
@@ -146,7 +162,20 @@ class Server extends ServerProcess implements Postgres {
   protected async ready(): Promise<boolean> {
     const pidFile = await readFile(join(this.#data, 'postmaster.pid'), 'utf8').catch(() => '')
     const lines = pidFile.split('\n')
-    return lines[0] === String(this.pid) && lines[7]?.trim() === 'ready' && (await accepts(this.port))
+    const isReady = ['ready', 'standby'].includes(lines[7]?.trim() ?? '')
+    return lines[0] === String(this.pid) && isReady && (await accepts(this.port))
+  }
+}
+
+/** The rows that this statement answers, on a connection of its own. */
+export async function postgresQuery<Row extends object>(url: string, text: string): Promise<Row[]> {
+  const client = new Client({ connectionString: url })
+  client.on('error', () => undefined)
+  await client.connect()
+  try {
+    return (await client.query<Row>(text)).rows
+  } finally {
+    await client.end()
   }
 }
 

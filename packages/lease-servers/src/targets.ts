@@ -5,6 +5,7 @@
 
 /** A server that the run may need. */
 export interface Shared<T> {
+  readonly name: string
   /** Makes the global setup start it; call it while the test file is loaded, outside of any hook or test. */
   ask(): void
   /** How to reach it, from the first `before` hook on. @throws before that. */
@@ -18,12 +19,16 @@ export interface Opened<T> {
   stop(): Promise<void>
 }
 
+/** How to reach another server that has been asked for too, once it is open. */
+export type Reach = <T>(other: Shared<T>) => Promise<T>
+
 const variable = 'LEASE_SERVERS_TARGETS'
-const asked = new Map<string, () => Promise<Opened<unknown>>>()
+const asked = new Map<string, (reach: Reach) => Promise<Opened<unknown>>>()
 
 /** A server that this function starts if it is asked for. */
-export function shared<T>(name: string, open: () => Promise<Opened<T>>): Shared<T> {
+export function shared<T>(name: string, open: (reach: Reach) => Promise<Opened<T>>): Shared<T> {
   return {
+    name,
     ask: () => void asked.set(name, open),
     get reached() {
       const all = JSON.parse(process.env[variable] ?? '{}') as Readonly<Record<string, T>>
@@ -63,7 +68,8 @@ export class Servers {
   async #open(name: string): Promise<Opened<unknown>> {
     const open = asked.get(name)
     if (open === undefined) throw new Error(`there is no server called ${name}`)
-    const opened = this.#opened.get(name) ?? open()
+    const reach: Reach = async <T>(other: Shared<T>) => (await this.#open(other.name)).reached as T
+    const opened = this.#opened.get(name) ?? open(reach)
     this.#opened.set(name, opened)
     return await opened
   }

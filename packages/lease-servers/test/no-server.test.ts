@@ -3,7 +3,14 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, wri
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startEtcd, startPostgres, startRedis, startRedisCluster } from 'lease-servers'
+import {
+  startEtcd,
+  startPgbouncer,
+  startPostgres,
+  startPostgresPair,
+  startRedis,
+  startRedisCluster,
+} from 'lease-servers'
 import { findBinaries } from '#src/binaries.ts'
 import { unpackDebian } from '#src/debian.ts'
 import { failure } from '#src/failures.ts'
@@ -88,6 +95,8 @@ describe('no server of our own', () => {
 
   const starts = {
     PostgreSQL: async () => startPostgres(),
+    'PostgreSQL with a standby': async () => startPostgresPair(),
+    pgbouncer: async () => startPgbouncer('postgres://postgres@127.0.0.1:1/postgres'),
     Redis: async () => startRedis(),
     'a Redis Cluster': async () => startRedisCluster(),
     etcd: async () => startEtcd({ nodes: 3 }),

@@ -4,7 +4,7 @@
  */
 import { setMaxListeners } from 'node:events'
 import { availableParallelism } from 'node:os'
-import { etcdTargets, postgresTargets, redisTargets, Servers } from 'lease-servers'
+import { etcdTargets, pgbouncerTarget, postgresTargets, redisTargets, Servers } from 'lease-servers'
 import { build, type Check, type CheckResult, timed } from './checks.ts'
 import { runFile, type FileResult } from './file-run.ts'
 import type { TestFile } from './test-files.ts'
@@ -39,7 +39,8 @@ export const TIMEOUT_MS = 60_000
 /** @throws when a server cannot be had, or the signal's reason */
 export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   const startedMs = performance.now()
-  const names = [...redisTargets(), ...postgresTargets(), ...etcdTargets()].map(({ name }) => name)
+  const all = [...redisTargets(), ...postgresTargets(), pgbouncerTarget(), ...etcdTargets()]
+  const names = all.map(({ name }) => name)
   const servers = new Servers()
   const ending = new AbortController()
   const signal = AbortSignal.any([options.signal, ending.signal])

@@ -44,7 +44,7 @@ const recipes = /^packages\/lease-recipes\/test\/(?!.*\.(race|crowd)\.)/
 const adapters = /^packages\/lease-(postgres|redis|etcd)\/test\/(conformance|options)\./
 /** Titles of suites on a server, and of those on a second server of one kind. */
 const onServer = / (on|in|of) (redis|postgres|etcd)/i
-const onSecond = /postgres 15|Cluster|three nodes/
+const onSecond = /postgres 15|pgbouncer|Cluster|three nodes/
 
 /** What the daily loop needs: core, the recipes on memory, and the contract on one store of each kind. */
 export function quickTests(): readonly TestFile[] {

@@ -1,9 +1,9 @@
 /** One process of the race: takes permits again and again, and reports on which it relied, and when. */
 import { ErrClaimDenied, ErrUnknown, Manager } from 'lease-core'
 import { Semaphores, type Permit } from '#src/semaphore.ts'
-import { nowMs, openClient, racerEntry, report } from './racer.ts'
+import { nowMs, openClient, recordReliance, workerEntry } from 'lease-chaos'
 
-const entry = racerEntry()
+const entry = workerEntry()
 const semaphores = new Semaphores({ manager: new Manager({ client: openClient(entry).client }) })
 
 async function race(runner: string): Promise<never> {
@@ -21,18 +21,10 @@ async function race(runner: string): Promise<never> {
   }
 }
 
-/** Relies on the permit for so long, or until it is not held any more. Reports the first and the last instant at which it was. */
+/** Relies on the permit for so long, or until it is not held any more. */
 async function rely(permit: Permit, workMs: number): Promise<void> {
-  const token = `${permit.lease} ${permit.fencingToken}`
   const fromMs = nowMs()
-  if (!permit.held) return
-  report({ what: 'relied', token, atMs: fromMs })
-  let toMs = fromMs
-  for (let atMs = nowMs(); permit.held && atMs - fromMs < workMs; atMs = nowMs()) {
-    toMs = atMs // it was held after that
-    await new Promise((resolve) => setTimeout(resolve, 2))
-  }
-  report({ what: 'relied', token, atMs: toMs })
+  await recordReliance(permit, () => permit.held && nowMs() - fromMs < workMs, 2)
 }
 
 await Promise.all([0, 1].map((runner) => race(`${entry.name}-${runner}`)))

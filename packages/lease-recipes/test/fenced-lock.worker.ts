@@ -1,14 +1,14 @@
 /** One process of the race: waits for a fail-closed lock and keeps it. It releases it when it is told anything. */
 import { ErrUnknown, Manager } from 'lease-core'
 import { FailClosedLock, type FencedLock } from '#src/fenced-lock.ts'
-import { nowMs, openClient, racerEntry, report, reportReliance } from './racer.ts'
+import { nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos'
 
-const entry = racerEntry()
+const entry = workerEntry()
 const { client } = openClient(entry)
 const manager = new Manager({ client })
 const locks = new FailClosedLock({ manager, owner: entry.name, leaseDuration: entry.leaseMs })
 
-report({ what: 'started', atMs: nowMs() })
+record({ what: 'started', atMs: nowMs() })
 
 /** A grant that came too late to be pinned is given back: this process was slow, and tries again. */
 async function acquire(): Promise<FencedLock> {
@@ -22,9 +22,9 @@ async function acquire(): Promise<FencedLock> {
 }
 
 const lock = await acquire()
-report({ what: 'locked', token: String(lock.fencingToken), atMs: nowMs() })
-process.on('message', () => {
-  report({ what: 'releasing', token: String(lock.fencingToken), atMs: nowMs() })
+record({ what: 'locked', token: String(lock.fencingToken), atMs: nowMs() })
+whenTold(() => {
+  record({ what: 'releasing', token: String(lock.fencingToken), atMs: nowMs() })
   void lock.release()
 })
-await reportReliance(lock.fencingToken, () => lock.held)
+await recordReliance({ fencingToken: lock.fencingToken }, () => lock.held)

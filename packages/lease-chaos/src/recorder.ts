@@ -1,0 +1,47 @@
+/**
+ * What a worker writes down: one line of JSON for each event, on its standard output, with the time on the monotonic clock of
+ * the machine. A line has left the process when the call returns, so nothing is lost when the process is killed.
+ */
+import { writeSync } from 'node:fs'
+
+/** An event in a worker. */
+export interface Report {
+  /** What happened. `relied`: the worker relied on the term at this instant. */
+  readonly what: string
+  readonly atMs: number
+  /** The lease, where a race has several. */
+  readonly lease?: string
+  /** The fencing token of the term. */
+  readonly token?: string
+  readonly detail?: string
+  /** Of `measured`: how much time was lost until then. */
+  readonly lostMs?: number
+}
+
+/** The monotonic clock of the machine, in milliseconds: all processes read the same. */
+export function nowMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6
+}
+
+export function record(report: Report): void {
+  writeSync(1, `${JSON.stringify(report)}\n`)
+}
+
+/** A term on which a worker relies. */
+export interface Term {
+  readonly fencingToken: bigint
+  readonly lease?: string
+}
+
+/**
+ * Records how long the worker relies on the term: the first instant, and one every `everyMs` until `relied()` is false.
+ * `relied()` must never be true again once it was false: what is true after an instant was true at that instant.
+ */
+export async function recordReliance(term: Term, relied: () => boolean, everyMs: number = 10): Promise<void> {
+  const { fencingToken, lease } = term
+  const named = { token: String(fencingToken), ...(lease !== undefined && { lease }) }
+  for (let atMs = nowMs(); relied(); atMs = nowMs()) {
+    record({ what: 'relied', ...named, atMs })
+    await new Promise((resolve) => setTimeout(resolve, everyMs))
+  }
+}

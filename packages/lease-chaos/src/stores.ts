@@ -1,0 +1,89 @@
+/** The stores of a race: the judge opens one, and every worker connects to it. */
+import type { Client } from 'lease-core'
+import { etcdClient, failFast } from 'lease-etcd'
+import { migrate, postgresClient } from 'lease-postgres'
+import { redisClient } from 'lease-redis'
+import { etcdTargets, freshDatabase, postgresTargets, redisTargets, type PostgresTarget } from 'lease-servers'
+import { Etcd3 } from 'etcd3'
+import { Redis } from 'ioredis'
+import { Pool } from 'pg'
+
+/** How any process reaches a store. */
+export interface StoreAddress {
+  readonly kind: 'redis' | 'postgres' | 'etcd'
+  readonly url: string
+  readonly namespace: string
+}
+
+/** A store that a race may use. */
+export interface RaceStore {
+  /** For titles. */
+  readonly name: string
+  readonly kind: StoreAddress['kind']
+  open(namespace: string): Promise<OpenStore>
+}
+
+export interface OpenStore {
+  readonly address: StoreAddress
+  close(): Promise<void>
+}
+
+/** `each`: one server of each kind. `all`: every server of the run. Call it while the test file is loaded. */
+export function raceStores(which: 'each' | 'all'): readonly RaceStore[] {
+  return [
+    ...redisTargets('server').map((target) => shared(target.name, 'redis', () => target.url)),
+    ...postgresTargets()
+      .slice(0, which === 'all' ? undefined : 1)
+      .map((target) => ({
+        name: target.name,
+        kind: 'postgres' as const,
+        open: (namespace: string) => openPostgres(target, namespace),
+      })),
+    ...etcdTargets(which === 'all' ? undefined : 1).map((target) =>
+      shared(target.name, 'etcd', () => target.endpoints.join(',')),
+    ),
+  ]
+}
+
+function shared(name: string, kind: StoreAddress['kind'], url: () => string): RaceStore {
+  const open = async (namespace: string): Promise<OpenStore> => ({
+    address: { kind, url: url(), namespace },
+    close: async () => {},
+  })
+  return { name, kind, open }
+}
+
+async function openPostgres(target: PostgresTarget, namespace: string): Promise<OpenStore> {
+  const database = await freshDatabase(target)
+  const pool = new Pool({ connectionString: database.url, max: 1 })
+  await migrate(pool)
+  await pool.end()
+  return { address: { kind: 'postgres', url: database.url, namespace }, close: () => database.drop() }
+}
+
+export interface OpenClient {
+  readonly client: Client
+  close(): Promise<void>
+}
+
+/** A client of this process. */
+export function openClient({ kind, url, namespace }: StoreAddress): OpenClient {
+  if (kind === 'redis') {
+    const redis = new Redis(url)
+    return closing(redisClient({ redis, namespace }), () => redis.disconnect())
+  }
+  if (kind === 'postgres') {
+    const pool = new Pool({ connectionString: url, max: 3 })
+    return closing(postgresClient({ pool, namespace }), () => pool.end())
+  }
+  const etcd = new Etcd3({ hosts: url.split(','), ...failFast() })
+  return closing(etcdClient({ etcd, namespace }), () => etcd.close())
+}
+
+function closing(client: Client, disconnect: () => unknown): OpenClient {
+  const close = async (): Promise<void> => {
+    await client.close()
+    await disconnect()
+  }
+  return { client, close }
+}

@@ -1,0 +1,30 @@
+/** One process of the race: a node of an election that says when it leads. It resigns when it is told anything. */
+import { Manager } from 'lease-core'
+import { election } from '#src/election.ts'
+import { measureStalls, nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos'
+
+const entry = workerEntry()
+const { client } = openClient(entry)
+const manager = new Manager({ client })
+const node = election({ manager })('/race', { id: entry.name, value: entry.name, ttl: entry.leaseMs })
+
+node.on('select', (_value, _id, { fencingToken }) => {
+  record({ what: 'selected', token: String(fencingToken), atMs: nowMs() })
+  return recordReliance({ fencingToken }, () => node.isSelected() && node.fencingToken === fencingToken)
+})
+node.on('deselect', ({ reason }) => record({ what: 'deselected', detail: reason, atMs: nowMs() }))
+node.on('change', (_value, id) => record({ what: 'leader', detail: id ?? '', atMs: nowMs() }))
+node.on('error', (error) => {
+  throw error
+})
+
+whenTold(() => {
+  const { fencingToken } = node
+  if (fencingToken === undefined) return
+  record({ what: 'resigning', token: String(fencingToken), atMs: nowMs() })
+  node.resign().catch(() => {}) // it lapses by itself
+})
+
+void measureStalls(manager, entry.name, (stall) => record({ what: 'measured', ...stall }))
+await node.start()
+record({ what: 'started', detail: node.id() ?? '', atMs: nowMs() })
