@@ -25,10 +25,10 @@ export interface GuardedTerm {
 export function postgresTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
+    if (isTermCollector(key)) return key[ADD_TERM](term)
     const instead = wayInFor(key)
     if (instead !== undefined) throw new ErrTrapdoor(instead, { lease: term.lease, holder: term.holder })
-    if (isTermCollector(key)) key[ADD_TERM](term)
-    else if (isQueryable(key)) await guardTransaction(key, term)
+    if (isQueryable(key)) await guardTransaction(key, term)
     else {
       throw new ErrTrapdoor(
         'this key is not understood: pass a connection inside a transaction (an object with query(text, values)), or a SqlGuard',
