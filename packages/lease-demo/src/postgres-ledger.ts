@@ -21,6 +21,8 @@ export const postgres: Venue = {
   officeAt: (site) => new PostgresLedger(site),
 }
 
+const ignore = (): void => {}
+
 class PostgresLedger implements LedgerOffice {
   readonly client: Client
   readonly #pool: Pool
@@ -57,6 +59,8 @@ class PostgresLedger implements LedgerOffice {
 
   async #write(postings: readonly Posting[], guards: ReadonlyMap<string, SqlGuard>): Promise<void> {
     const connection = await this.#pool.connect()
+    connection.on('error', ignore) // it may break between two statements; the next one rejects
+    let broken = false
     try {
       await connection.query('BEGIN')
       for (const { account, balance, worker, amount, fencingToken } of postings) {
@@ -75,10 +79,11 @@ class PostgresLedger implements LedgerOffice {
       }
       await connection.query('COMMIT')
     } catch (error) {
-      await connection.query('ROLLBACK').catch(() => {}) // the first error is the one to tell
+      await connection.query('ROLLBACK').catch(() => (broken = true)) // the first error is the one to tell
       throw error
     } finally {
-      connection.release()
+      connection.release(broken)
+      if (!broken) connection.removeListener('error', ignore)
     }
   }
 

@@ -1,4 +1,5 @@
 /** What the failures of etcd and of its driver mean, and what to do about them. */
+import { withoutSecrets } from 'lease-core'
 
 /** What went wrong, as far as it changes what this adapter does. */
 export type Failure =
@@ -120,5 +121,7 @@ export function failureOf(error: unknown): Failure | undefined {
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original. */
 export function explained(error: unknown): unknown {
   const words = explanationOf(error)?.words
-  return words === undefined ? error : new Error(`${words} (${(error as Error).message})`, { cause: error })
+  return words === undefined
+    ? error
+    : new Error(withoutSecrets(`${words} (${(error as Error).message})`), { cause: error })
 }

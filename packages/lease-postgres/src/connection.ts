@@ -5,7 +5,7 @@
  * answer counts only if this call alone has committed it. So a connection on which that is not certain is closed, which undoes
  * what was done there, and the call goes on with another.
  */
-import { systemClock, type Call } from 'lease-core'
+import { systemClock, withoutSecrets, type Call } from 'lease-core'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import { Lender, type Loan } from './lender.ts'
 
@@ -151,5 +151,5 @@ export function explained(error: unknown): unknown {
   const words = code === undefined ? undefined : advice[code]
   if (words === undefined) return error
   const detail = error instanceof Error && error.message !== '' ? error.message : code
-  return new Error(`${words} (${detail})`, { cause: error })
+  return new Error(withoutSecrets(`${words} (${detail})`), { cause: error })
 }

@@ -69,7 +69,7 @@ export function parseCollectOptions(
     retentionMs = checkRequest('any', { holder: 'any', duration: retention })
   } catch (error) {
     if (!(error instanceof ErrNotValid)) throw error
-    checks.add(error.problems.map((problem) => ({ ...problem, argument: 'retention' })))
+    checks.add(error.problems.map((problem) => ({ ...problem, argument: 'retention', value: retention })))
   }
   checks.finish()
   return { namespace, retentionMs }

@@ -118,6 +118,7 @@ export interface SemaphoresEvents {
 
 /** There is no such semaphore: surely so at the moment of the read. `instanceof ErrNotHeld`, with the same code. */
 export class ErrNoSemaphore extends ErrNotHeld {
+  override readonly name: string = 'ErrNoSemaphore'
   readonly id: string
 
   constructor(id: string, lease: string) {
@@ -128,6 +129,7 @@ export class ErrNoSemaphore extends ErrNotHeld {
 
 /** The semaphore exists with another limit, and stays so. `instanceof ErrClaimDenied`, with the same code. */
 export class ErrLimitMismatch extends ErrClaimDenied {
+  override readonly name: string = 'ErrLimitMismatch'
   readonly id: string
   /** What it is. */
   readonly n: number

@@ -1,6 +1,7 @@
 /**
  * One script on the caller's connection, and what its failures mean.
  */
+import { withoutSecrets } from 'lease-core'
 import type { RedisScripting } from './driver.ts'
 import type { Script } from './script.ts'
 
@@ -112,7 +113,7 @@ export function explained(error: unknown): unknown {
     (word === undefined ? undefined : advice[word]) ??
     driverAdvice.find(([pattern]) => pattern.test(error.message))?.[1]
   if (words === undefined) return error
-  return new Error(`${words} (${reasons(error)})`, { cause: error })
+  return new Error(withoutSecrets(`${words} (${reasons(error)})`), { cause: error })
 }
 
 /** ioredis keeps below what was wrong with the last node it tried. */
