@@ -33,14 +33,29 @@ export function checkOptions(
   const own = ['etcd', 'prefix', 'watch', 'clock', ...(client ? [] : ['onWarning'])]
   const checks = new OptionChecks(options, own, { client })
   const { etcd, prefix, watch, onWarning } = options
-  checks.must('etcd', isDriver(etcd), 'must be an Etcd3')
-  const isRoot = !isDriver(etcd) || etcd.prefix.length === 0
-  checks.must('etcd', isRoot, 'must be the Etcd3 itself, not a namespace() of it: use the option prefix instead')
+  const etcdRule = brokenEtcdRule(etcd)
+  // Its value might tell a password.
+  if (etcdRule !== undefined) checks.add([{ argument: 'etcd', rule: etcdRule, value: kindOf(etcd) }])
   const rule = prefix === undefined ? undefined : brokenPrefixRule(prefix)
   checks.must('prefix', rule === undefined, rule ?? '')
   checks.must('watch', watch === undefined || typeof watch === 'boolean', 'must be true or false')
   checks.must('onWarning', client || onWarning === undefined || typeof onWarning === 'function', 'must be a function')
   checks.finish()
+}
+
+function brokenEtcdRule(etcd: Partial<EtcdDriver> | undefined | null): string | undefined {
+  if (!isDriver(etcd)) return 'must be an Etcd3'
+  if (etcd.prefix.length > 0) return 'must be the Etcd3 itself, not a namespace() of it: use the option prefix instead'
+  const { hosts = [] } = (etcd as { readonly options?: { readonly hosts?: string | readonly string[] } }).options ?? {}
+  const hasUser = [hosts].flat().some((host) => /^(\w+:\/\/)?[^/]*@/.test(host))
+  return hasUser ? 'must not have a user or password in its hosts: give its option auth' : undefined
+}
+
+/** What sort of thing was given, without what it holds. */
+function kindOf(value: unknown): unknown {
+  if (typeof value === 'string') return 'a string'
+  if (typeof value !== 'object' || value === null) return value
+  return `an object with ${Object.keys(value).join(', ') || 'nothing'}`
 }
 
 function isDriver(etcd: Partial<EtcdDriver> | undefined | null): etcd is EtcdDriver {

@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import { ErrNotValid } from 'lease-core'
 import { etcdClient, EtcdSubstrate, failFast, type EtcdOptions } from 'lease-etcd'
 import { Etcd3 } from 'etcd3'
+import { inspect } from 'node:util'
 
 describe('the options of lease-etcd', () => {
   const etcd = new Etcd3({ hosts: 'http://127.0.0.1:1', ...failFast() })
@@ -45,6 +46,31 @@ describe('the options of lease-etcd', () => {
   it('take the Etcd3 itself and no namespace() of it', () => {
     const namespaced = etcd.namespace('app/') as Etcd3
     expect(problemsOf(() => etcdClient({ etcd: namespaced, namespace: 'n' }))['etcd']).to.match(/prefix/)
+  })
+
+  it('that are wrong tell no password that was given in the place of an Etcd3', () => {
+    const auth = { username: 'app', password: 'hunter2' }
+    const driver = new Etcd3({ hosts: 'http://127.0.0.1:1', auth, ...failFast() })
+    const inHosts = ['http://app:hunter2@127.0.0.1:1', 'app:hunter2@db'].map(
+      (host) => new Etcd3({ hosts: [host], ...failFast() }),
+    )
+    for (const [given, rule] of [
+      ['http://app:hunter2@db', /must be an Etcd3/],
+      [{ hosts: 'db', auth }, /must be an Etcd3 .*hosts, auth/],
+      [driver.namespace('app/'), /namespace\(\)/],
+      ...inHosts.map((one) => [one, /password in its hosts: give its option auth/] as const),
+    ] as const) {
+      let error: unknown
+      try {
+        etcdClient({ etcd: given as Etcd3, namespace: 'n' })
+      } catch (thrown) {
+        error = thrown
+      }
+      expect(error).to.be.instanceOf(ErrNotValid)
+      expect((error as ErrNotValid).message).to.match(rule)
+      expect(inspect(error, { depth: 20, showHidden: true })).not.to.include('hunter2')
+    }
+    for (const one of [driver, ...inHosts]) one.close()
   })
 
   it('a prefix ends with a slash and is a string like any other', () => {
