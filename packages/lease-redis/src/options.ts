@@ -38,25 +38,30 @@ const own = ['redis', 'prefix', 'listen', 'clock']
 export function checkOptions(options: RedisClientOptions, { client }: { readonly client: boolean }): void {
   const checks = new OptionChecks(options, own, { client })
   const { redis, namespace, prefix, listen } = options
+  // A URL or a configuration that is passed by mistake has a password in it: only its kind is shown.
+  const must = (argument: 'redis' | 'prefix' | 'listen', sound: boolean, rule: string): void => {
+    if (!sound) checks.add([{ argument, rule, value: kindOf(options[argument]) }])
+  }
   const connection = hasMethods(redis, 'eval', 'evalsha') && !isPipeline(redis)
-  checks.must('redis', connection, 'must be a connection (an object with eval and evalsha)')
+  must('redis', connection, 'must be a connection (an object with eval and evalsha)')
   if (connection) {
     const driverPrefix: unknown = redis.options?.keyPrefix
-    checks.must(
-      'redis',
-      driverPrefix === undefined || typeof driverPrefix === 'string',
-      'must have a string as keyPrefix',
-    )
+    must('redis', driverPrefix === undefined || typeof driverPrefix === 'string', 'must have a string as keyPrefix')
   }
   const tagged = typeof namespace !== 'string' || !/[{}]/.test(namespace)
   checks.must('namespace', tagged, 'must not contain { or }: it is the hash tag of its keys')
   const named = prefix === undefined || (typeof prefix === 'string' && prefix !== '' && !/\p{Cs}/u.test(prefix))
-  checks.must('prefix', named && !/[{}]/.test(prefix ?? ''), 'must be a string that is not empty, without { and }')
+  must('prefix', named && !/[{}]/.test(prefix ?? ''), 'must be a string that is not empty, without { and }')
   const listens = listen === undefined || listen === false || typeof listen === 'function'
-  checks.must('listen', listens, 'must be false or a function that makes a connection')
+  must('listen', listens, 'must be false or a function that makes a connection')
   if (listen === undefined && connection) {
     const tells = hasMethods(redis, 'duplicate') || hasMethods(redis, 'nodes')
-    checks.must('listen', tells, 'must be given, for this connection does not show how to make another')
+    must('listen', tells, 'must be given, for this connection does not show how to make another')
   }
   checks.finish()
+}
+
+function kindOf(value: unknown): unknown {
+  if (value === undefined || value === null || typeof value === 'boolean' || value === '') return value
+  return typeof value === 'object' ? 'an object' : `a ${typeof value}`
 }

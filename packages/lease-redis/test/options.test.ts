@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { expect } from 'chai'
 import { Cluster, Redis } from 'ioredis'
 import { ErrNotValid } from 'lease-core'
@@ -31,6 +32,26 @@ describe('the options of lease-redis', () => {
     expect(redis.status).to.equal('wait') // nothing was sent
     expect(problemsOf(() => redisClient({} as RedisClientOptions))).to.have.keys('redis', 'namespace')
     expect(problemsOf(() => redisClient(undefined as unknown as RedisClientOptions))).to.have.keys('options')
+  })
+
+  it('show no password when a URL or a configuration is passed by mistake', () => {
+    const configuration = { host: 'cache', password: 'hunter2' }
+    for (const thing of ['redis://:hunter2@cache', new URL('redis://:hunter2@cache'), configuration]) {
+      for (const bad of [
+        { redis: thing, namespace: 'n' },
+        { redis, namespace: 'n', listen: thing },
+        { redis, namespace: 'n', prefix: [thing] },
+      ]) {
+        let error: unknown
+        try {
+          redisClient(bad as unknown as RedisClientOptions)
+        } catch (thrown) {
+          error = thrown
+        }
+        expect(error).to.be.instanceOf(ErrNotValid)
+        expect(inspect(error, { depth: 9 })).not.to.include('hunter2')
+      }
+    }
   })
 
   it('are all checked before anything is said, those of core too', () => {
