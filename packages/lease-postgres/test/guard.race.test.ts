@@ -61,7 +61,7 @@ for (const target of postgresTargets()) {
         CREATE INDEX ON granted (lease);
         CREATE TABLE written (lease text, token bigint, previous bigint);
         CREATE FUNCTION note_grant() RETURNS trigger LANGUAGE plpgsql AS
-          'BEGIN INSERT INTO granted VALUES (NEW.name, NEW.token); RETURN NULL; END';
+          'BEGIN INSERT INTO public.granted VALUES (NEW.name, NEW.token); RETURN NULL; END';
         CREATE TRIGGER note_first AFTER INSERT ON lease FOR EACH ROW EXECUTE FUNCTION note_grant();
         CREATE TRIGGER note_next AFTER UPDATE ON lease FOR EACH ROW WHEN (OLD.token <> NEW.token) EXECUTE FUNCTION note_grant();
         CREATE FUNCTION note_write() RETURNS trigger LANGUAGE plpgsql AS
