@@ -115,7 +115,7 @@ const postgres: Kind = {
           CREATE TABLE IF NOT EXISTS granted (lease text, token bigint);
           CREATE TABLE IF NOT EXISTS written (lease text, token bigint, previous bigint);
           CREATE OR REPLACE FUNCTION note_grant() RETURNS trigger LANGUAGE plpgsql AS
-            'BEGIN INSERT INTO granted VALUES (NEW.name, NEW.token); RETURN NULL; END';
+            'BEGIN INSERT INTO public.granted VALUES (NEW.name, NEW.token); RETURN NULL; END';
           CREATE OR REPLACE TRIGGER note_first AFTER INSERT ON lease FOR EACH ROW EXECUTE FUNCTION note_grant();
           CREATE OR REPLACE TRIGGER note_next AFTER UPDATE ON lease FOR EACH ROW
             WHEN (OLD.token <> NEW.token) EXECUTE FUNCTION note_grant();

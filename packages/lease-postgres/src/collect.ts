@@ -1,10 +1,12 @@
 /** Tombstones: rows of leases that nobody has held for long. They keep fencing tokens rising; collected, the floor does. */
-import type { Request } from 'lease-core'
+import { sleep, systemClock, type Request } from 'lease-core'
+import { arrayOf } from './array.ts'
 import { codeOf, onConnection } from './connection.ts'
-import type { PostgresPool } from './driver.ts'
+import type { PostgresPool, PostgresPoolClient } from './driver.ts'
+import type { DatabaseFunction } from './function-text.ts'
+import { functionsOf } from './functions.ts'
 import { parseCollectOptions } from './options.ts'
 import { tablesOf, type TableOptions } from './schema.ts'
-import { collectLockSql, collectSql } from './sql.ts'
 
 export interface CollectOptions extends TableOptions {
   readonly namespace: string
@@ -15,44 +17,76 @@ export interface CollectOptions extends TableOptions {
   readonly retention: Request['duration']
 }
 
-/** Rows removed under one lock: a few milliseconds during which claims wait. */
-const ROWS_PER_LOCK = 2_000
+/** Rows looked at, without a lock, before those that are old among them are removed. */
+const ROWS_AT_ONCE = 2_000
 
 /**
- * Claims queue behind a lock that waits, for a VACUUM say; so it does not wait long: just enough for an autovacuum to
- * make room, which it does after a second.
+ * Claims and renewals queue behind a lock that waits, for a VACUUM say. So it waits for no more than this, a few times, and lets
+ * them pass in between.
  */
-const LOCK_PATIENCE_MS = 2_000
+const LOCK_PATIENCE_MS = 100
+const LOCK_ATTEMPTS = 10
+const LOCK_PAUSE_MS = 200
 const LOCK_NOT_AVAILABLE = '55P03'
 
 /**
  * Removes the rows of this namespace that have been vacant for longer than `retention` and are not pinned, and returns
- * how many. Fencing tokens keep rising over it. Safe at any time and from several processes; claims wait for a few
- * milliseconds, guards not at all. It stops early while somebody else, a VACUUM for one, keeps the table from it for
- * longer than two seconds: call it again later.
+ * how many. Fencing tokens keep rising over it. Safe at any time and from several processes. It searches without a lock; while
+ * it removes what it has found, claims and renewals wait for a few milliseconds, guards not at all. It stops early where
+ * somebody else, a VACUUM for one, keeps the table from it for some seconds: call it again later.
  *
  * @throws ErrNotValid an option breaks a rule; otherwise what the driver throws
  */
 export async function collect(pool: PostgresPool, options: CollectOptions): Promise<number> {
   const { namespace, retentionMs } = parseCollectOptions(options)
-  const tables = tablesOf(options)
+  const { findOld, removeOld, forgetLines } = functionsOf(tablesOf(options))
+  const answerTo = async (client: PostgresPoolClient, { call }: DatabaseFunction, ...values: unknown[]) => {
+    const { rows } = await client.query(call, [namespace, retentionMs, ...values])
+    return (rows[0] as { readonly answer: string }).answer
+  }
+  await onConnection(pool, undefined, (client) => answerTo(client, forgetLines))
   let collected = 0
-  for (;;) {
-    const rows = await onConnection(pool, undefined, async (client) => {
-      try {
-        await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
-        await client.query(`SET LOCAL lock_timeout = ${LOCK_PATIENCE_MS}`)
-        await client.query(collectLockSql(tables))
-        const result = await client.query(collectSql(tables), [namespace, retentionMs, ROWS_PER_LOCK])
-        await client.query('COMMIT')
-        return Number(result.rows[0]?.collected)
-      } catch (error) {
-        await client.query('ROLLBACK').catch(() => {}) // what went wrong first is what the caller must learn
-        if (codeOf(error) === LOCK_NOT_AVAILABLE) return 0
-        throw error
-      }
-    })
-    collected += rows
-    if (rows < ROWS_PER_LOCK) return collected
+  for (let last = '', isLast = false; !isLast;) {
+    const answer = await onConnection(pool, undefined, (client) => answerTo(client, findOld, last, ROWS_AT_ONCE))
+    const [names, hasMore, lookedUpTo] = JSON.parse(answer) as [string[] | null, boolean, string | null]
+    if (names !== null) {
+      const removed = await underLock(pool, (client) => answerTo(client, removeOld, arrayOf(names)))
+      if (removed === undefined) return collected
+      collected += Number(removed)
+    }
+    last = lookedUpTo ?? ''
+    isLast = !hasMore
+  }
+  return collected
+}
+
+/** Resolves with undefined where the lock was not to be had. */
+async function underLock<T>(
+  pool: PostgresPool,
+  body: (client: PostgresPoolClient) => Promise<T>,
+): Promise<T | undefined> {
+  for (let attempt = 1; attempt <= LOCK_ATTEMPTS; attempt++) {
+    if (attempt > 1) await sleep(systemClock, LOCK_PAUSE_MS)
+    const result = await onConnection(pool, undefined, (client) => inTransaction(client, body))
+    if (result !== undefined) return result
+  }
+  return undefined
+}
+
+/** READ COMMITTED whatever the default is. Resolves with undefined where the lock was not to be had. */
+async function inTransaction<T>(
+  client: PostgresPoolClient,
+  body: (client: PostgresPoolClient) => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    await client.query('BEGIN ISOLATION LEVEL READ COMMITTED')
+    await client.query(`SET LOCAL lock_timeout = ${LOCK_PATIENCE_MS}`)
+    const result = await body(client)
+    await client.query('COMMIT')
+    return result
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => {}) // what went wrong first is what the caller must learn
+    if (codeOf(error) === LOCK_NOT_AVAILABLE) return undefined
+    throw error
   }
 }

@@ -1,28 +1,44 @@
 /** What the functions of the database are made of (functions.ts): their frame, and the parts that several have in common. */
 import { createHash } from 'node:crypto'
 import { LONGEST_DEADLINE_MS } from 'lease-core'
-import type { Tables } from './schema.ts'
+import { HOME_SUFFIX, type Tables } from './schema.ts'
 import { answers, live, micros, stateOf, type StateField } from './sql.ts'
 
 /** A function of the database. */
 export interface DatabaseFunction {
   /** Without the schema; it needs no quotes. Its end depends on all of the text: another version is another function. */
   readonly name: string
-  /** `CREATE FUNCTION ..` */
-  readonly definition: string
+  /** The types of its parameters, as PostgreSQL prints them. */
+  readonly parameters: readonly string[]
+  readonly settings: readonly Setting[]
+  /** Its body, with `HOME` and `HOME_SUFFIX` in it. */
+  readonly body: string
   /** An expression that calls it with these parameters. */
   readonly with: (parameters: readonly string[]) => string
   /** The statement that calls it. Its answer is one row of one column, `answer`. */
   readonly call: string
 }
 
+/** What a function sets for the length of a call. */
+export type Setting = readonly [name: string, value: string]
+
 /**
- * They end with the call. Plans are for any parameters from the first call on: one for the arrays at hand would expect one
- * row of them and always look cheaper than one that lasts. Rows are looked up by their key, and the estimates of many rows
- * that go with `lockedRow` are not worth a compiler.
+ * Nothing that the function names is looked up in the caller's path: whoever may create functions, operators or casts in a
+ * schema of it would run code with the caller's rights.
  */
-const settings = `SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off`
+const safePath: Setting = ['search_path', 'pg_catalog, pg_temp']
+
+/**
+ * Plans are for any parameters from the first call on: one for the arrays at hand would expect one row of them and always look
+ * cheaper than one that lasts. Rows are looked up by their key, and the estimates of many rows that go with `lockedRow` are not
+ * worth a compiler.
+ */
+export const byKey: readonly Setting[] = [
+  ['plan_cache_mode', 'force_generic_plan'],
+  ['enable_seqscan', 'off'],
+  ['enable_bitmapscan', 'off'],
+  ['jit', 'off'],
+]
 
 /** How far the server's clock may have been set back before what is remembered does not count. */
 const SET_BACK_MICROS = 1_000_000
@@ -57,6 +73,7 @@ BEGIN
 ${lines}
   RETURN concat('[', concat_ws(',', ${micros}, done, others, confirmed), ']');
 END`,
+    byKey,
   )
 }
 
@@ -66,27 +83,35 @@ END`,
  */
 const boundedWait = `PERFORM set_config('lock_timeout', greatest(1, least(($3 - asked) / 1250, ${LONGEST_DEADLINE_MS}))::text, true);`
 
+/** @param settings what it sets besides the path */
 export function defineText(
   { prefix }: Pick<Tables, 'prefix'>,
   name: string,
   parameters: readonly string[],
   body: string,
+  settings: readonly Setting[],
 ): DatabaseFunction {
-  const head = `(${parameters.join(', ')}) RETURNS text LANGUAGE plpgsql\n${settings}`
-  const digest = createHash('sha256')
-    .update(prefix + head + body)
-    .digest('hex')
-    .slice(0, 16)
+  const all = [safePath, ...settings]
+  const digest = digestOf(JSON.stringify([parameters, all, body]))
   const full = `lease_${name}_${digest}`
-  const callWith = (values: readonly string[]): string => `${prefix}${full}(${values.join(', ')})`
+  // Parameters of exactly these types: another function of this name, wherever it is, would have to be just the same.
+  const cast = (value: string, index: number): string => `${value}::${qualified(parameters[index] as string)}`
+  const callWith = (values: readonly string[]): string => `${prefix}${full}(${values.map(cast).join(', ')})`
   return {
     name: full,
-    definition: `CREATE FUNCTION ${prefix}${full}${head} AS $_${digest}$\n${body}\n$_${digest}$`,
+    parameters,
+    settings: all,
+    body,
     with: callWith,
     call: `SELECT ${callWith(parameters.map((_, index) => `$${index + 1}`))} AS answer`,
   }
 }
 
+/** Of a text, for the end of a name. */
+export const digestOf = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 16)
+
+/** The name of a type that is no keyword is looked up in the path. */
+const qualified = (type: string): string => type.replace(/^text/, 'pg_catalog.text')
 /** The deadline has not passed. Evaluated row by row, where the row is locked already. */
 export const inTime = 'clock_timestamp() <= deadline'
 export const expiryOf = (milliseconds: string): string =>
@@ -120,9 +145,19 @@ const openedBy = (row: string, nonce: string): string => `(${row}.nonce = ${nonc
 export const tooLate = (row: string, nonce: string): string =>
   `coalesce(${openedBy(row, nonce)} OR ${overtaken(openedOf(row))}, false)`
 
-/** The operations: one row each, from arrays. `ns` is there for `lockedRow`. */
-export const operations = (arrays: string, columns: string): string =>
-  `SELECT $1 AS ns, t.* FROM unnest(${arrays}) WITH ORDINALITY AS t(${columns}, n)`
+/**
+ * The operations: one row each, from arrays. `ns` is there for `lockedRow`. A column whose name ends with `?` may be absent: its
+ * values come with a sign ahead of them, and the empty text is NULL. PostgreSQL reads a NULL in an array as the word where
+ * `array_nulls` is off.
+ */
+export const operations = (arrays: string, columns: string): string => {
+  const names = columns.split(', ')
+  const plain = names.map((name) => name.replace('?', ''))
+  const read = names.map((name, index) =>
+    name === plain[index] ? `t.${name}` : `substr(nullif(t.${plain[index]}, ''), 2) AS ${plain[index]}`,
+  )
+  return `SELECT $1 AS ns, ${read.join(', ')}, t.n FROM unnest(${arrays}) WITH ORDINALITY AS t(${plain.join(', ')}, n)`
+}
 export const inOrder = 'ORDER BY t.name COLLATE "C"'
 
 /** The operations that the first statement left undone. */
@@ -193,11 +228,15 @@ const payloads = {
   served_places: (list: string): string => `json_build_object('taken', ${list})`,
 }
 
-/** Notifies of what is in the list. The server takes less than 8000 bytes at once; one name is at most 513 in JSON. */
-export const notify = (channel: string, list: keyof typeof payloads): string => {
+/**
+ * Notifies of what is in the list. The server takes less than 8000 bytes at once; one name is at most 513 in JSON. Who may not
+ * notify does not: what the operation has done matters more.
+ */
+export const notify = (base: string, list: keyof typeof payloads): string => {
   const payload = payloads[list]
+  const channel = `${base} || '${HOME_SUFFIX}'`
   return `
-  IF ${channel} IS NOT NULL AND cardinality(${list}) > 0 THEN
+  IF ${base} IS NOT NULL AND cardinality(${list}) > 0 AND has_function_privilege('pg_notify(text, text)', 'EXECUTE') THEN
     IF octet_length(to_json(${list})::text) < 7000 THEN
       PERFORM pg_notify(${channel}, ${payload(`to_json(${list})`)}::text);
     ELSE

@@ -31,6 +31,7 @@
 import { LONGEST_DEADLINE_MS } from 'lease-core'
 import {
   anyUndone,
+  byKey,
   confirmed,
   current,
   define,
@@ -75,7 +76,13 @@ export interface Functions {
   readonly unpin: DatabaseFunction
   readonly read: DatabaseFunction
   readonly pinned: DatabaseFunction
+  readonly readAll: DatabaseFunction
+  readonly pinnedAll: DatabaseFunction
   readonly guard: DatabaseFunction
+  /** For `collect`. */
+  readonly findOld: DatabaseFunction
+  readonly removeOld: DatabaseFunction
+  readonly forgetLines: DatabaseFunction
 }
 
 export function functionsOf(tables: Tables): Functions {
@@ -93,13 +100,18 @@ export function functionsOf(tables: Tables): Functions {
     read: reading(tables, 'read', stateOf('l'), live('l')),
     // Not `<>`: the planner would scan all pinned leases of the namespace, by their index, for each name.
     pinned: reading(tables, 'pinned', pinsOf('l'), 'cardinality(l.pins) > 0'),
+    readAll: readingAll(tables, 'read_all', stateOf('l'), live('l')),
+    pinnedAll: readingAll(tables, 'pinned_all', pinsOf('l'), `l.pins <> '{}'`),
     guard: guard(tables),
+    findOld: findOld(tables),
+    removeOld: removeOld(tables),
+    forgetLines: forgetLines(tables),
   }
 }
 
 const claimArrays = '$4, $5, $6, $7, $8, $9'
-const claimColumns = 'name, holder, nonce, ms, value, announce'
-const claimParameters = ['text[]', 'text[]', 'text[]', 'float8[]', 'text[]', 'boolean[]']
+const claimColumns = 'name, holder, nonce, ms, value?, announce'
+const claimParameters = ['text[]', 'text[]', 'text[]', 'double precision[]', 'text[]', 'boolean[]']
 
 const vacant = (row: string): string => `(${row}.holder IS NULL OR ${lapsed(row)})`
 
@@ -173,7 +185,10 @@ function claim(tables: Tables): DatabaseFunction {
  * Parameters as of a claim, with the places ahead of the channel: $10 places, 0 for none, $11 channel or null.
  *
  * A claimer without a place does not get past those who have one: `barred`. It gets one with every refusal, but not when
- * somebody is just at the row (`contended`), for then it asks again. Leases are locked before lines, by everyone.
+ * somebody is just at the row (`contended`), for then it asks again.
+ *
+ * Here alone rows are waited for, those of the lines. So leases are locked before lines, by everyone, and the lines of a batch
+ * in one pass in the order of names: by those that are joined and by those that were served.
  */
 function claimInLine(tables: Tables): DatabaseFunction {
   const { line } = tables
@@ -185,11 +200,13 @@ function claimInLine(tables: Tables): DatabaseFunction {
     ) q ON true WHERE ${condition} ${inOrder}
   )`
   const free = `${vacant('l')} AND NOT r.barred AND NOT ${tooLate('l', 'r.nonce')}`
-  const served = (from: string): string => `array_agg(json_build_array(${from}.name, ${from}.place, ceil(${from}.ms)))`
+  const served = (from: string): string =>
+    `array_agg(json_build_array(${from}.name, ${from}.place, ceil(${from}.ms)::bigint))`
+  const servedSoFar = `SELECT taken->>0 AS name, (taken->>1)::int AS place FROM unnest(served_places) AS taken`
   return define(
     tables,
     'claim_in_line',
-    [...claimParameters, 'int[]', 'text'],
+    [...claimParameters, 'integer[]', 'text'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: requests('true'), where: free, lock: 'UPDATE' })}), ${takenOver(tables, 'r.n, r.name, r.announce, r.place, r.ms')}
   SELECT ${grants}, array_agg(up.n), array_agg(to_json(up.name)) FILTER (WHERE up.announce),
     ${served('up')} FILTER (WHERE up.place > 0)
@@ -198,14 +215,18 @@ function claimInLine(tables: Tables): DatabaseFunction {
     WITH req AS MATERIALIZED ${requests(undone)}, ${current(tables)},
     ${inserted(tables, 'NOT r.barred')}, lined AS (
       INSERT INTO ${line} AS q (ns, name, last, served, at)
-      SELECT $1, r.name, 1, 0, clock_timestamp() FROM req r LEFT JOIN cur USING (n)
-      WHERE r.place = 0 AND NOT EXISTS (SELECT FROM ins WHERE ins.name = r.name) AND ${inTime}
-        AND (${live('cur')} AND NOT (cur.holder = r.holder AND cur.nonce = r.nonce)
-          OR r.barred AND NOT ${tooLate('cur', 'r.nonce')})
-      ORDER BY r.name COLLATE "C"
-      ON CONFLICT (ns, name) DO UPDATE SET at = excluded.at,
-        last = CASE WHEN ${forgotten} THEN 1 ELSE q.last + 1 END,
-        served = CASE WHEN ${forgotten} THEN 0 ELSE q.served END
+      SELECT $1, t.name, greatest(t.place, 1), t.place, clock_timestamp() FROM (
+        SELECT r.name, 0 AS place FROM req r LEFT JOIN cur USING (n)
+        WHERE r.place = 0 AND NOT EXISTS (SELECT FROM ins WHERE ins.name = r.name) AND ${inTime}
+          AND (${live('cur')} AND NOT (cur.holder = r.holder AND cur.nonce = r.nonce)
+            OR r.barred AND NOT ${tooLate('cur', 'r.nonce')})
+        UNION ALL ${servedSoFar}
+        UNION ALL SELECT r.name, r.place FROM req r JOIN ins USING (name) WHERE ins.in_time AND r.place > 0
+      ) t ${inOrder}
+      ON CONFLICT (ns, name) DO UPDATE SET
+        at = CASE WHEN excluded.served > 0 THEN q.at ELSE excluded.at END,
+        last = CASE WHEN excluded.served > 0 THEN q.last WHEN ${forgotten} THEN 1 ELSE q.last + 1 END,
+        served = CASE WHEN excluded.served > 0 OR NOT ${forgotten} THEN greatest(q.served, excluded.served) ELSE 0 END
       RETURNING q.name, q.last, q.served
     )
     SELECT ${answers({
@@ -217,14 +238,19 @@ function claimInLine(tables: Tables): DatabaseFunction {
       served_places || ${served('r')} FILTER (WHERE ins.in_time AND r.place > 0), ${overdue('ins')}, ${replayed(claimer)}
     INTO others, changed_leases, served_places, overdue_rows, replayed
     FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n) LEFT JOIN lined USING (name);${withoutOverdue(tables)}${confirmed(tables, requests(undone), claimer)}
+  ELSIF served_places IS NOT NULL THEN
+    WITH lk AS MATERIALIZED (
+      SELECT t.place, q.ns, q.name FROM (SELECT t.* FROM (${servedSoFar}) t ${inOrder}) t CROSS JOIN LATERAL (
+        SELECT q.ns, q.name FROM ${line} q WHERE q.ns = $1 AND q.name = t.name FOR UPDATE
+      ) q
+    )
+    UPDATE ${line} q SET served = greatest(q.served, r.place)
+    FROM lk r WHERE (q.ns, q.name) >= (r.ns, r.name) AND (q.ns, q.name) <= (r.ns, r.name) AND q.last > r.place;
   END IF;
-  FOR one IN 1 .. coalesce(cardinality(served_places), 0) LOOP
-    DELETE FROM ${line} q WHERE q.ns = $1 AND q.name = served_places[one]->>0 AND q.last <= (served_places[one]->>1)::int;
-    IF NOT FOUND THEN
-      UPDATE ${line} q SET served = greatest(q.served, (served_places[one]->>1)::int)
-      WHERE q.ns = $1 AND q.name = served_places[one]->>0;
-    END IF;
-  END LOOP;${notify('$11', 'changed_leases')}${notify('$11', 'served_places')}`,
+  IF served_places IS NOT NULL THEN
+    DELETE FROM ${line} q USING (${servedSoFar}) r
+    WHERE (q.ns, q.name) >= ($1, r.name) AND (q.ns, q.name) <= ($1, r.name) AND q.last <= greatest(q.served, r.place);
+  END IF;${notify('$11', 'changed_leases')}${notify('$11', 'served_places')}`,
   )
 }
 
@@ -250,7 +276,7 @@ function claimAny(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'claim_any',
-    ['text[]', 'text', 'text', 'float8', 'text', 'text'],
+    ['text[]', 'text', 'text', 'double precision', 'text', 'text'],
     `  IF NOT pg_try_advisory_xact_lock(hashtextextended($6, 0)) THEN
     RETURN concat('[', ${micros}, ',{"n":[1],"done":[false]}]');
   END IF;
@@ -297,7 +323,7 @@ function extend(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'extend',
-    ['text[]', 'text[]', 'bigint[]', 'float8[]'],
+    ['text[]', 'text[]', 'bigint[]', 'double precision[]'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${isOfTerm('l')} AND ${live('l')}`, lock: 'NO KEY UPDATE' })}), up AS (
     UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')})
     FROM lk r WHERE ${lockedRow} AND ${live('l')} AND ${inTime}
@@ -325,7 +351,7 @@ const extensions = answers({ n: 'up.n', ...pick('up', 'remaining', 'value', 'pin
 function amend(tables: Tables): DatabaseFunction {
   const requests = operations(
     '$4, $5, $6, $7, $8, $9, $10, $11',
-    'name, holder, token, ms, value, announce, adopted, nonce',
+    'name, holder, token, ms, value?, announce, adopted?, nonce?',
   )
   const matches = (row: string): string =>
     `${isOfTerm(row)} AND (r.nonce IS NULL OR ${row}.nonce = r.nonce OR ${row}.nonce IS NOT DISTINCT FROM r.adopted)`
@@ -334,7 +360,7 @@ function amend(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'amend',
-    ['text[]', 'text[]', 'bigint[]', 'float8[]', 'text[]', 'boolean[]', 'text[]', 'text[]', 'text'],
+    ['text[]', 'text[]', 'bigint[]', 'double precision[]', 'text[]', 'boolean[]', 'text[]', 'text[]', 'text'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${matches('l')} AND ${live('l')} AND NOT ${valueTooLate('l')}`, lock: 'NO KEY UPDATE', read: 'l.value AS before' })}), up AS (
     UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')}), value = coalesce(r.value, l.value),
       valued = CASE WHEN r.value IS NULL THEN l.valued ELSE greatest(l.valued, least($2, asked)) END,
@@ -363,7 +389,7 @@ const vacatedNow = `${vacated}, expiry = least(l.expiry, clock_timestamp())`
 
 /** $4 names, $5 holders, $6 tokens, $7 nonces or null, $8 channel or null. */
 function release(tables: Tables): DatabaseFunction {
-  const requests = operations('$4, $5, $6, $7', 'name, holder, token, nonce')
+  const requests = operations('$4, $5, $6, $7', 'name, holder, token, nonce?')
   const matches = (row: string): string =>
     `${row}.holder = r.holder AND ${row}.token = r.token AND (r.nonce IS NULL OR ${row}.nonce = r.nonce)`
   return define(
@@ -536,27 +562,28 @@ const ofTransaction = `current_setting('transaction_isolation') IN ('repeatable 
  * What is known of those of the named leases that meet the condition; null on a standby, which may be behind. $1 namespace,
  * $2 names. Answers as the operations do.
  */
-function reading(
-  { prefix, lease }: Tables,
-  name: string,
-  fields: Readonly<Record<string, string>>,
-  condition: string,
-): DatabaseFunction {
-  return defineText(
-    { prefix },
-    name,
-    ['text', 'text[]'],
-    `BEGIN
+function reading(tables: Tables, name: string, fields: Fields, condition: string): DatabaseFunction {
+  const rows = `unnest($2) AS r(name) CROSS JOIN LATERAL (
+      SELECT l.* FROM ${tables.lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
+    ) l`
+  return defineText(tables, name, ['text', 'text[]'], answering(fields, rows), byKey)
+}
+
+/** The same of all leases of the namespace. $1 namespace. */
+function readingAll(tables: Tables, name: string, fields: Fields, condition: string): DatabaseFunction {
+  const rows = `${tables.lease} l WHERE l.ns = $1 AND ${condition}`
+  return defineText(tables, name, ['text'], answering(fields, rows), [])
+}
+
+type Fields = Readonly<Record<string, string>>
+
+const answering = (fields: Fields, rows: string): string => `BEGIN
   IF pg_is_in_recovery() THEN RETURN NULL; END IF;
   IF ${ofTransaction} AND transaction_timestamp() <> statement_timestamp() THEN RETURN '${OLD_SNAPSHOT}'; END IF;
   RETURN concat('[', ${micros}, ',', (
-    SELECT ${answers({ name: 'l.name', ...fields })} FROM unnest($2) AS r(name) CROSS JOIN LATERAL (
-      SELECT l.* FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
-    ) l
+    SELECT ${answers({ name: 'l.name', ...fields })} FROM ${rows}
   ), ']');
-END`,
-  )
-}
+END`
 
 /** How long after it was asked for a claim may have been committed whose holder has been told of it, in microseconds. */
 const LONGEST_CLAIM_MICROS = 60_000_000
@@ -591,5 +618,81 @@ function guard(tables: Tables): DatabaseFunction {
   END IF;
   RETURN NULL;
 END`,
+    byKey,
+  )
+}
+
+/** Nobody has held the lease for so long that nothing needs to be remembered of it. $2 retention in milliseconds. */
+const isOld = `l.pins = '{}' AND NOT ${live('l')}
+    AND l.expiry < clock_timestamp() - greatest($2, ${LONGEST_DEADLINE_MS}) * interval '1 millisecond'
+    AND coalesce(l.unpinned, 0) < ${micros} - ${LONGEST_DEADLINE_MS * 1000}`
+const isForgotten = "q.at < clock_timestamp() - $2 * interval '1 millisecond'"
+
+/**
+ * The names of old rows in the order of names, and whether there may be more, without a lock: `[names, more]`. $1 namespace,
+ * $2 retention in milliseconds, $3 the name after which to begin, $4 how many rows at most to look at.
+ */
+function findOld(tables: Tables): DatabaseFunction {
+  return defineText(
+    tables,
+    'find_old',
+    ['text', 'double precision', 'text', 'bigint'],
+    `BEGIN
+  RETURN (
+    SELECT json_build_array(array_agg(l.name) FILTER (WHERE ${isOld}), count(*) = $4, max(l.name)) FROM (
+      SELECT l.* FROM ${tables.lease} l WHERE l.ns = $1 AND l.name > $3 ORDER BY l.name LIMIT $4
+    ) l
+  );
+END`,
+    byKey,
+  )
+}
+
+/**
+ * Removes those of the named rows that are old still, and says how many. $1 namespace, $2 retention in milliseconds, $3 names.
+ *
+ * Running claims are waited for, whose tokens are not in a row yet: a row that is made meanwhile must begin above the floor. The
+ * transaction must be READ COMMITTED.
+ */
+function removeOld(tables: Tables): DatabaseFunction {
+  const { lease, floor } = tables
+  return defineText(
+    tables,
+    'remove_old',
+    ['text', 'double precision', 'text[]'],
+    `DECLARE
+  removed bigint;
+BEGIN
+  LOCK TABLE ${lease} IN SHARE ROW EXCLUSIVE MODE;
+  WITH old AS MATERIALIZED (
+    SELECT l.ns, l.name FROM unnest($3) AS t(name) CROSS JOIN LATERAL (
+      SELECT l.ns, l.name FROM ${lease} l WHERE l.ns = $1 AND l.name = t.name AND ${isOld} FOR UPDATE SKIP LOCKED
+    ) l
+  ), d AS (
+    DELETE FROM ${lease} l USING old r WHERE ${lockedRow} RETURNING l.token
+  ), up AS (
+    INSERT INTO ${floor} AS f (ns, token) SELECT $1, max(token) FROM d HAVING count(*) > 0
+    ON CONFLICT (ns) DO UPDATE SET token = greatest(f.token, excluded.token)
+  )
+  SELECT count(*) INTO removed FROM d;
+  RETURN removed;
+END`,
+    byKey,
+  )
+}
+
+/** Removes the lines that nobody has joined for long. $1 namespace, $2 retention in milliseconds. */
+function forgetLines({ line, ...tables }: Tables): DatabaseFunction {
+  return defineText(
+    tables,
+    'forget_lines',
+    ['text', 'double precision'],
+    `BEGIN
+  DELETE FROM ${line} q USING (
+    SELECT q.name FROM ${line} q WHERE q.ns = $1 AND ${isForgotten} FOR UPDATE SKIP LOCKED
+  ) old WHERE q.ns = $1 AND q.name = old.name;
+  RETURN NULL;
+END`,
+    [],
   )
 }

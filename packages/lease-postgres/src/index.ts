@@ -2,7 +2,7 @@
 export { postgresClient } from './postgres-client.ts'
 export { PostgresSubstrate } from './postgres-substrate.ts'
 export type { PostgresOptions, PostgresSubstrateOptions } from './options.ts'
-export { migrate, migrationSql } from './migrate.ts'
+export { migrate, migrationSql, type MigrateOptions, type Migration } from './migrate.ts'
 export type { TableOptions } from './schema.ts'
 export { collect, type CollectOptions } from './collect.ts'
 export { SqlGuard } from './guard.ts'

@@ -1,37 +1,261 @@
 /** How tables and functions come to be. */
 import { onConnection } from './connection.ts'
-import type { PostgresPool } from './driver.ts'
-import type { DatabaseFunction } from './function-text.ts'
+import type { PostgresPool, PostgresResult } from './driver.ts'
+import { digestOf, type DatabaseFunction } from './function-text.ts'
 import { functionsOf } from './functions.ts'
-import { LAYOUT, quoteIdentifier, quoteLiteral, tablesOf, type TableOptions, type Tables } from './schema.ts'
+import {
+  checkOwner,
+  HOME,
+  HOME_SUFFIX,
+  LAYOUT,
+  quoteIdentifier,
+  quoteLiteral,
+  tablesOf,
+  type TableOptions,
+} from './schema.ts'
 
-/**
- * Creates what is missing: schema, tables, columns, index, functions. Idempotent, and safe when many processes start at once:
- * they queue at an advisory lock that ends with the transaction. Tables of an earlier release keep their leases and pins, and
- * processes of that release may go on. Tables of a later release are refused.
- *
- * @throws ErrNotValid the options break a rule; otherwise what the driver throws
- */
-export async function migrate(pool: PostgresPool, options: TableOptions = {}): Promise<void> {
-  const text = migrationSql(options)
-  // Without values, so that the statements travel as one message and are thereby one transaction.
-  await onConnection(pool, undefined, (client) => client.query(text))
+export interface MigrateOptions extends TableOptions {
+  /**
+   * A role whose tables and functions are taken for those of an earlier `migrate`. Without that they are where they belong to the
+   * role that migrates, a role of which it is a member, the owner of the schema or of the database, or a superuser.
+   */
+  readonly owner?: string | undefined
+}
+
+/** What `migrate` has found. */
+export interface Migration {
+  /**
+   * `DROP FUNCTION ..` for each function that an earlier release has left for these tables. Run them once no process of an
+   * earlier release runs any more. Functions of a later release are not among them.
+   */
+  readonly outdated: readonly string[]
 }
 
 /**
- * The statements that `migrate` runs, for people who migrate by hand. Run them in one transaction where several may run
- * them at once: the advisory lock lasts as long as that.
+ * Creates what is missing: schema, tables, columns, index, functions. Idempotent, and safe when many processes start at once.
+ * Where everything is there it only reads catalogs: it waits for nobody, and any role may do it. Tables of an earlier release keep
+ * their leases and pins, and processes of that release may go on.
+ *
+ * Nothing is used that somebody else may have planted: a table or function of the same name that belongs to a stranger is
+ * refused (SQLSTATE 42501), and so is a function with another text (42P17) or a table of a later release (55000).
+ *
+ * @throws ErrNotValid the options break a rule; otherwise what the driver throws. `55P03`: others kept a lock for more than half a
+ * minute, and nothing has changed; call it again
+ */
+export async function migrate(pool: PostgresPool, options: MigrateOptions = {}): Promise<Migration> {
+  const text = migrationSql(options)
+  // Without values, so that the statements travel as one message and are thereby one transaction.
+  const results: unknown = await onConnection(pool, undefined, (client) => client.query(text))
+  const last = (Array.isArray(results) ? results.at(-1) : results) as PostgresResult | undefined
+  const { outdated } = (last?.rows[0] ?? {}) as { readonly outdated?: string | null }
+  return { outdated: JSON.parse(outdated || '[]') as string[] }
+}
+
+/**
+ * The statements that `migrate` runs, for people who migrate by hand. All that changes something is one statement. What is
+ * outdated is printed as a NOTICE.
  *
  * @throws ErrNotValid the options break a rule
  */
-export function migrationSql(options: TableOptions = {}): string {
-  const tables = tablesOf(options)
-  const { lease, floor, line, layout } = tables
-  const { schema, table = 'lease' } = options
-  return `-- one at a time: CREATE .. IF NOT EXISTS alone fails when two run it at once
-SELECT pg_advisory_xact_lock(${MIGRATION_LOCK});
-${schema === undefined ? '' : createSchema(schema)}
-CREATE TABLE IF NOT EXISTS ${lease} (
+export function migrationSql(options: MigrateOptions = {}): string {
+  const body = migrationBody(options)
+  const tag = `$migrate_${digestOf(body)}$`
+  return `-- An earlier snapshot would not show what another has made meanwhile.
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+
+DO ${tag}
+${body}
+${tag};
+
+SELECT pg_catalog.current_setting('lease.outdated', true) AS outdated;
+`
+}
+
+/** Any constant; the same for all tables, since two schemas may be created at once as well. */
+const MIGRATION_LOCK = '7811887010271462'
+
+/** For so long it tries to get a lock that others have. A call does so twice, on two connections. */
+const PATIENCE = '20 seconds'
+
+/** Columns that the first layout does not have. */
+const addedColumns = [
+  ['opened', 'bigint'],
+  ['opener', 'text'],
+  ['generations', 'jsonb'],
+  ['unpinned', 'bigint'],
+  ['valued', 'bigint'],
+] as const
+
+/**
+ * Looks; where something is missing takes the advisory lock and looks again; creates what is missing, and looks a last time. So
+ * nothing counts that was not looked at under the lock, and nothing is locked where everything is there.
+ *
+ * Each round is a subtransaction, so a lock that is not to be had undoes that round alone. It waits for a lock for half a second
+ * at a time, since others queue behind it.
+ *
+ * The types and functions above the line that sets the path name their schema: until then whatever is called is looked up in the
+ * path of the caller, who may have more rights than those who can create something in it.
+ */
+function migrationBody({ owner, ...where }: MigrateOptions): string {
+  const tables = tablesOf(where)
+  checkOwner(owner)
+  const { schema, table = 'lease' } = where
+  const functions = Object.values(functionsOf(tables))
+  const suffixes = Object.keys(columnsOf)
+  const tableNames = suffixes.map((suffix) => quoteLiteral(table + suffix)).join(', ')
+  const functionNames = functions.map(({ name }) => `'${name}'`).join(', ')
+  const isThere = (suffix: string): string =>
+    `EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = space AND c.relname = ${quoteLiteral(table + suffix)} AND c.relkind IN ('r', 'p'))`
+  const leaseOid = `(SELECT c.oid FROM pg_class c WHERE c.relnamespace = space AND c.relname = ${quoteLiteral(table)})`
+  const columnsAreThere = `(SELECT count(*) FROM pg_attribute a WHERE a.attrelid = ${leaseOid} AND NOT a.attisdropped
+        AND a.attname IN (${addedColumns.map(([name]) => `'${name}'`).join(', ')})) = ${addedColumns.length}`
+  const indexIsThere = `EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = ${leaseOid} AND c.relname = ${quoteLiteral(`${table}_pinned`)})`
+  const addColumns = addedColumns.map(([name, type]) => `ADD COLUMN IF NOT EXISTS ${name} ${type}`).join(', ')
+  return `DECLARE
+  home_name pg_catalog.text := ${schema === undefined ? 'pg_catalog.current_schema()' : quoteLiteral(schema)};
+  path pg_catalog.text := pg_catalog.current_setting('search_path');
+  patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
+  home pg_catalog.text;
+  suffix pg_catalog.text;
+  wanted pg_catalog.text;
+  outdated pg_catalog.text;
+  space pg_catalog.oid;
+  one record;
+  found_one record;
+  layout integer;
+  newest bigint;
+  until timestamp with time zone;
+  complete boolean;
+  is_mine boolean := false;  -- the right to create
+  was_made boolean := false;
+BEGIN
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  PERFORM set_config('lock_timeout', '500ms', true);
+  IF home_name IS NULL THEN
+    RAISE EXCEPTION 'no schema of the search_path exists: create one, or name one by the option "schema"' USING ERRCODE = '3F000';
+  END IF;
+  home := '"' || replace(home_name, '"', '""') || '"';
+  suffix := '_' || left(encode(sha256(convert_to(home_name, 'UTF8')), 'hex'), 16);
+  until := clock_timestamp() + interval '${PATIENCE}';
+  LOOP
+    BEGIN
+      SELECT n.oid INTO space FROM pg_namespace n WHERE n.nspname = home_name;
+      -- Whose they are.
+      SELECT o.what, a.rolname INTO found_one FROM (
+        SELECT 'table ' || c.oid::regclass::text AS what, c.relowner AS owner FROM pg_class c
+        WHERE c.relnamespace = space AND c.relname IN (${tableNames})
+        UNION ALL SELECT 'function ' || p.oid::regprocedure::text, p.proowner FROM pg_proc p
+        WHERE p.pronamespace = space AND p.proname IN (${functionNames})
+      ) o JOIN pg_roles a ON a.oid = o.owner
+      WHERE NOT (
+        a.rolsuper OR a.rolname = current_user${owner === undefined ? '' : ` OR a.rolname = ${quoteLiteral(owner)}`}
+        OR a.oid = (SELECT n.nspowner FROM pg_namespace n WHERE n.oid = space)
+        OR a.oid = (SELECT d.datdba FROM pg_database d WHERE d.datname = current_database())
+        OR pg_has_role(a.oid, 'MEMBER') AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user)
+      ) LIMIT 1;
+      IF FOUND THEN
+        RAISE EXCEPTION '% belongs to role "%", which may have planted it: drop it, or say migrate({ owner }) if this role migrates',
+          found_one.what, found_one.rolname USING ERRCODE = '42501';
+      END IF;
+      -- Tables.
+      layout := NULL;
+      IF ${isThere('_layout')} THEN
+        EXECUTE format(${template(`SELECT max(version) FROM ${tables.layout}`)}, home) INTO layout;
+        IF layout > ${LAYOUT} THEN
+          RAISE EXCEPTION 'the tables have layout %, and this release of lease-postgres knows layouts up to ${LAYOUT}: update it', layout
+            USING ERRCODE = '55000';
+        END IF;
+      END IF;
+      complete := coalesce(layout = ${LAYOUT}, false) AND ${suffixes.map(isThere).join(' AND ')}
+        AND ${columnsAreThere}
+        AND ${indexIsThere};
+      IF is_mine AND NOT complete THEN
+        IF space IS NULL THEN
+          EXECUTE format('CREATE SCHEMA %s', home);
+        END IF;
+${suffixes
+  .map((suffix) => {
+    const create = template(
+      `CREATE ${columnsOf[suffix]?.replace('TABLE', `TABLE ${HOME}.${quoteIdentifier(table + suffix)}`)}`,
+    )
+    return `        IF NOT ${isThere(suffix)} THEN EXECUTE format(${create}, home); END IF;`
+  })
+  .join('\n')}
+        SELECT n.oid INTO space FROM pg_namespace n WHERE n.nspname = home_name;
+        IF NOT (${columnsAreThere}) THEN
+          EXECUTE format(${template(`ALTER TABLE ${tables.lease} ${addColumns}`)}, home);
+        END IF;
+        -- No index on anything that a renewal writes: renewals then stay within their page (HOT).
+        IF NOT ${indexIsThere} THEN
+          EXECUTE format(${template(`CREATE INDEX ${quoteIdentifier(`${table}_pinned`)} ON ${tables.lease} (ns) WHERE pins <> '{}'`)}, home);
+        END IF;
+        IF layout IS NULL THEN
+          EXECUTE format(${template(`INSERT INTO ${tables.layout} (version) VALUES (${LAYOUT})`)}, home);
+          EXECUTE format(${template(`GRANT SELECT ON ${tables.layout} TO PUBLIC`)}, home);
+        END IF;
+      END IF;
+      -- Functions. Never replaced, and never dropped here: another text is another name, and older versions may still be running.
+      FOR one IN SELECT * FROM (VALUES
+${functions.map(functionRow).join(',\n')}
+      ) AS f(name, arguments, settings, config, body) LOOP
+        wanted := format(one.body, home, suffix);
+        SELECT replace(p.prosrc, chr(13), '') AS body, p.proconfig, p.prosecdef, p.prorettype INTO found_one FROM pg_proc p
+        WHERE p.pronamespace = space AND p.proname = one.name AND replace(oidvectortypes(p.proargtypes), '"', '') = one.arguments;
+        IF NOT FOUND THEN
+          complete := false;
+          IF is_mine THEN
+            EXECUTE format('CREATE FUNCTION %s.%s(%s) RETURNS text LANGUAGE plpgsql %s AS %L',
+              home, one.name, one.arguments, one.settings, wanted);
+            EXECUTE format('COMMENT ON FUNCTION %s.%s(%s) IS %L', home, one.name, one.arguments,
+              'lease-postgres, made at ' || (date_part('epoch', transaction_timestamp()) * 1000000)::bigint);
+          END IF;
+        ELSIF found_one.body <> wanted OR found_one.proconfig IS DISTINCT FROM one.config::text[] OR found_one.prosecdef
+            OR found_one.prorettype <> 'text'::regtype THEN
+          RAISE EXCEPTION 'function %.%(%) is not as this release makes it: drop it, and run migrate() again', home, one.name, one.arguments
+            USING ERRCODE = '42P17';
+        END IF;
+      END LOOP;
+      EXIT WHEN complete;
+      IF was_made THEN
+        RAISE EXCEPTION 'something is missing that has just been made: run migrate() again' USING ERRCODE = '55000';
+      END IF;
+      was_made := is_mine;
+      is_mine := is_mine OR pg_try_advisory_xact_lock(${MIGRATION_LOCK});
+      IF NOT is_mine AND clock_timestamp() > until THEN
+        RAISE EXCEPTION 'another session is migrating, or has the advisory lock ${MIGRATION_LOCK}' USING ERRCODE = '55P03';
+      END IF;
+    EXCEPTION WHEN lock_not_available THEN
+      IF clock_timestamp() > until THEN RAISE; END IF;
+      PERFORM pg_sleep(0.2);
+    END;
+    IF NOT is_mine THEN PERFORM pg_sleep(0.05); END IF;
+  END LOOP;
+  -- What an earlier release has left: older than the newest function of this one, and about the same table.
+  SELECT max(coalesce(substring(obj_description(p.oid, 'pg_proc') FROM 'made at ([0-9]+)')::bigint, 0)) INTO newest
+  FROM pg_proc p WHERE p.pronamespace = space AND p.proname IN (${functionNames});
+  SELECT json_agg('DROP FUNCTION ' || p.oid::regprocedure::text ORDER BY p.proname) INTO outdated
+  FROM pg_proc p WHERE p.pronamespace = space AND p.proname ~ '^lease_[a-z_]+_[0-9a-f]{16}$' AND p.proname NOT IN (${functionNames})
+    AND (position(${quoteLiteral(` ${quoteIdentifier(table)} `)} IN p.prosrc) > 0 OR position(${quoteLiteral(`.${quoteIdentifier(table)} `)} IN p.prosrc) > 0)
+    AND p.proowner = (SELECT c.relowner FROM pg_class c WHERE c.oid = ${leaseOid})
+    AND coalesce(substring(obj_description(p.oid, 'pg_proc') FROM 'made at ([0-9]+)')::bigint, 0) < newest;
+  IF outdated IS NOT NULL THEN
+    RAISE NOTICE 'once no process of an earlier release runs any more: %', outdated;
+  END IF;
+  PERFORM set_config('lease.outdated', coalesce(outdated, '[]'), true);
+  PERFORM set_config('lock_timeout', patience, true);
+  PERFORM set_config('search_path', path, true);
+END`
+}
+
+/** The text as a literal for `format`, in which the first argument is the schema, quoted, and the second the suffix of channels. */
+const template = (text: string): string => quoteLiteral(forFormat(text))
+const forFormat = (text: string): string =>
+  text.replaceAll('%', '%%').replaceAll(HOME, '%1$s').replaceAll(HOME_SUFFIX, '%2$s')
+
+/** What each table is, by what its name ends with. */
+const columnsOf: Readonly<Record<string, string>> = {
+  '': `TABLE (
   ns text COLLATE "C" NOT NULL,
   name text COLLATE "C" NOT NULL,
   holder text,                        -- NULL: vacant
@@ -46,93 +270,28 @@ CREATE TABLE IF NOT EXISTS ${lease} (
   unpinned bigint,                    -- when a pin was last withdrawn, in microseconds
   valued bigint,                      -- when the latest extension with a value was sent, in microseconds
   PRIMARY KEY (ns, name)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
-
-CREATE TABLE IF NOT EXISTS ${floor} (
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0)`,
+  _floor: `TABLE (
   ns text COLLATE "C" PRIMARY KEY,
   token bigint NOT NULL               -- no lease unknown to the other table ever had a higher one
-);
-
--- Who is next, of those who wait for a lease. No promise hangs on it, so it is not logged.
-CREATE UNLOGGED TABLE IF NOT EXISTS ${line} (
+)`,
+  // Who is next, of those who wait for a lease. No promise hangs on it, so it is not logged.
+  _line: `UNLOGGED TABLE (
   ns text COLLATE "C" NOT NULL,
   name text COLLATE "C" NOT NULL,
   last int NOT NULL,                  -- the last place given
   served int NOT NULL,                -- the last place whose owner was granted the lease
   at timestamptz NOT NULL,            -- when the last place was given
   PRIMARY KEY (ns, name)
-) WITH (fillfactor = 50);
-
-CREATE TABLE IF NOT EXISTS ${layout} (version int NOT NULL);
-${upgrade(tables, table)}
-
--- Never replaced, and never dropped here: another text is another name, and older versions may still be running.
-${Object.values(functionsOf(tables))
-  .map((one: DatabaseFunction) => createFunction(schema, one))
-  .join('\n')}
-`
+) WITH (fillfactor = 50)`,
+  _layout: 'TABLE (version int NOT NULL)',
 }
 
-/** Any constant; the same for all tables, since two schemas may be created at once as well. */
-const MIGRATION_LOCK = '7811887010271462'
-
-/** CREATE SCHEMA IF NOT EXISTS asks for the right to create one even where it exists. */
-function createSchema(schema: string): string {
-  const body = `BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = ${quoteLiteral(schema)}) THEN
-    CREATE SCHEMA ${quoteIdentifier(schema)};
-  END IF;
-END`
-  return `DO ${quoteLiteral(body)};`
-}
-
-/**
- * Writes down the layout, and adds what an earlier one did not have. That locks the table for a moment. Others queue behind
- * the lock while it waits for transactions in progress, so it waits for half a second at a time. Where the layout is known, no
- * statement of the migration locks the table.
- */
-function upgrade({ lease, layout }: Tables, table: string): string {
-  const body = `DECLARE
-  found int := (SELECT max(version) FROM ${layout});
-  patience text := current_setting('lock_timeout');
-BEGIN
-  IF found > ${LAYOUT} THEN
-    RAISE EXCEPTION 'the tables have layout %, and this release of lease-postgres knows layouts up to ${LAYOUT}: update it', found;
-  END IF;
-  IF found IS NULL THEN
-    PERFORM set_config('lock_timeout', '500ms', true);
-    FOR attempt IN 1 .. ${UPGRADE_ATTEMPTS} LOOP
-      BEGIN
-        ALTER TABLE ${lease} ADD COLUMN IF NOT EXISTS opened bigint, ADD COLUMN IF NOT EXISTS opener text,
-          ADD COLUMN IF NOT EXISTS generations jsonb, ADD COLUMN IF NOT EXISTS unpinned bigint,
-          ADD COLUMN IF NOT EXISTS valued bigint;
-        -- No index on anything that a renewal writes: renewals then stay within their page (HOT).
-        CREATE INDEX IF NOT EXISTS ${quoteIdentifier(`${table}_pinned`)} ON ${lease} (ns) WHERE pins <> '{}';
-        EXIT;
-      EXCEPTION WHEN lock_not_available THEN
-        IF attempt = ${UPGRADE_ATTEMPTS} THEN RAISE; END IF;
-        PERFORM pg_sleep(0.2);
-      END;
-    END LOOP;
-    PERFORM set_config('lock_timeout', patience, true);
-    INSERT INTO ${layout} (version) VALUES (${LAYOUT});
-    GRANT SELECT ON ${layout} TO PUBLIC;
-  END IF;
-END`
-  return `DO ${quoteLiteral(body)};`
-}
-
-const UPGRADE_ATTEMPTS = 60
-
-/** CREATE OR REPLACE would make all sessions plan anew, at every start of a process, and asks for the ownership. */
-function createFunction(schema: string | undefined, { name, definition }: DatabaseFunction): string {
-  const home = schema === undefined ? 'current_schema()' : quoteLiteral(schema)
-  return `DO $create_${name}$ BEGIN
-  IF NOT EXISTS (
-    SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace s ON s.oid = p.pronamespace
-    WHERE s.nspname = ${home} AND p.proname = '${name}'
-  ) THEN
-${definition};
-  END IF;
-END $create_${name}$;`
+/** The function as a row of the migration, under a comment that names it. */
+function functionRow({ name, parameters, settings, body }: DatabaseFunction): string {
+  const set = settings.map(([setting, value]) => `SET ${setting} = ${value}`).join(' ')
+  const config = settings.map(([setting, value]) => `"${setting}=${value}"`).join(',')
+  const tag = `$_${digestOf(body)}$`
+  return `-- FUNCTION ${name}
+('${name}', '${parameters.join(', ')}', '${set}', '{${config}}', ${tag}\n${forFormat(body)}\n${tag})`
 }

@@ -27,6 +27,7 @@ import {
   type Clock,
   type Holding,
   type LeaseChange,
+  type OpenHintConnection,
   type Op,
   type Pins,
   type Substrate,
@@ -41,7 +42,7 @@ import { functionsOf, OLD_SNAPSHOT, type Functions } from './functions.ts'
 import { answerOf, isQueryable, postgresTrapdoor } from './guard.ts'
 import { listenTo, type OpenListenClient } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
-import { LAYOUT, tablesOf, type Tables } from './schema.ts'
+import { hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { statements, type Statements } from './sql.ts'
 import { inspectionWarnings } from './warnings.ts'
 
@@ -101,10 +102,10 @@ interface AnyRow extends OpRow {
 }
 
 interface TimeRow {
-  readonly standby: boolean
+  readonly standby: string
   readonly at: string
   /** null: the tables are of a release that wrote none. */
-  readonly layout: number | null
+  readonly layout: string | null
 }
 
 /** A lease that is pinned. */
@@ -140,10 +141,13 @@ export class PostgresSubstrate implements Substrate {
     const channel = channelOf(options)
     this.#channel = notify ? channel : null
     if (options.listen !== false) {
-      const hints = new HintStream({
-        connect: listenTo(channel, options.listen ?? likeThePool(pool), options.listen ?? pool),
-        clock,
-      })
+      const { schema, listen } = options
+      const open = listen ?? likeThePool(pool)
+      const connect: OpenHintConnection = async (tell, signal) => {
+        const home = schema ?? (await this.#home())
+        return listenTo(channel + hintSuffix(home), open, listen ?? pool)(tell, signal)
+      }
+      const hints = new HintStream({ connect, clock })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
     }
@@ -155,13 +159,14 @@ export class PostgresSubstrate implements Substrate {
 
   async time(call: Call): Promise<number> {
     const [row] = (await this.#query(this.#statements.time, [], call, asOfTime)) as TimeRow[]
-    if (row?.standby !== false) throw isStandby()
-    if ((row.layout ?? 1) > LAYOUT) {
+    if (row?.standby !== 'false') throw isStandby()
+    const layout = Number(row.layout ?? 1)
+    if (layout > LAYOUT) {
       throw new Error(
-        `the tables have layout ${row.layout}, and this release of lease-postgres knows layouts up to ${LAYOUT}: update it in this process`,
+        `the tables have layout ${layout}, and this release of lease-postgres knows layouts up to ${LAYOUT}: update it in this process`,
       )
     }
-    if (row.layout !== LAYOUT) {
+    if (layout < LAYOUT) {
       throw new Error(
         'the tables have the layout of an earlier release: run migrate(), or the SQL of migrationSql(), with the same schema and table',
       )
@@ -203,7 +208,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
-    const text = leases === undefined ? this.#statements.readAll : this.#functions.read.call
+    const text = leases === undefined ? this.#functions.readAll.call : this.#functions.read.call
     return holdingsIn(await this.#read<NamedRow>(text, leases, call))
   }
 
@@ -212,7 +217,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async #readOver(connection: PostgresTransaction, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> {
-    const text = `SELECT ${this.#functions.read.with(['$1', 'ARRAY[$2::text]'])} AS answer`
+    const text = `SELECT ${this.#functions.read.with(['$1', 'ARRAY[$2::pg_catalog.text]'])} AS answer`
     const answer = answerOf(await connection.query(text, [this.#namespace, lease]), { lease })
     if (answer === OLD_SNAPSHOT) return undefined
     if (typeof answer !== 'string') throw isStandby()
@@ -220,7 +225,7 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
-    const text = leases === undefined ? this.#statements.pinnedAll : this.#functions.pinned.call
+    const text = leases === undefined ? this.#functions.pinnedAll.call : this.#functions.pinned.call
     const { rows } = await this.#read<PinRow>(text, leases, call)
     // A pin that was set by an earlier release has no generation.
     const pinsOf = ({ pins, generations }: PinRow): Pins =>
@@ -239,6 +244,14 @@ export class PostgresSubstrate implements Substrate {
 
   async close(): Promise<void> {
     await this.#hints?.close()
+  }
+
+  /** The schema that the pool's search_path finds the tables in. */
+  async #home(): Promise<string> {
+    const { rows } = await onConnection(this.#pool, undefined, (client) => client.query(this.#statements.home, []))
+    const { home } = rows[0] as { readonly home: string | null }
+    if (home === null) throw new Error('tables are missing: run migrate()')
+    return home
   }
 
   /** One call for operations of one function. Never rejects. */
@@ -268,7 +281,10 @@ export class PostgresSubstrate implements Substrate {
         const [row] = (await this.#query(this.#functions[name].call, all, call, asOfAnswer)) as { answer: string }[]
         return answerIn<R>(row?.answer, call)
       } catch (error) {
-        if (!isConflict(error) || attempt === MAX_ATTEMPTS) throw error
+        // The server's queue of notifications is full, so nothing was done: the operation matters more than to tell of it.
+        if (codeOf(error) === QUEUE_FULL && this.#channel !== null && all.at(-1) === this.#channel)
+          all[all.length - 1] = null
+        else if (!isConflict(error) || attempt >= MAX_ATTEMPTS) throw error
         await sleep(this.#clock, Math.random() * 5 * 2 ** attempt, call.signal)
       }
     }
@@ -322,7 +338,10 @@ const isStandby = (): Error =>
 const microsOf = (milliseconds: number | undefined): number | null =>
   milliseconds === undefined ? null : Math.floor(milliseconds * 1000)
 
-type OpFunction = Exclude<keyof Functions, 'claimAny' | 'read' | 'pinned' | 'guard'>
+type OpFunction = Exclude<
+  keyof Functions,
+  'claimAny' | 'read' | 'readAll' | 'pinned' | 'pinnedAll' | 'guard' | 'findOld' | 'removeOld' | 'forgetLines'
+>
 
 /** Rare kinds have functions of their own, so that the others stay fast. */
 function functionFor(op: Op): OpFunction {
@@ -344,7 +363,15 @@ const adoptionOf =
   (op) =>
     op.kind === 'extend' ? op.adoption?.[name] : undefined
 
-const claimFields = ['lease', 'holder', 'nonce', 'durationMs', 'value', 'announce']
+/** With a sign ahead: the empty text says that there is none. */
+const optional =
+  (field: Field): Field =>
+  (op) => {
+    const value = field(op)
+    return value === undefined ? undefined : `=${value}`
+  }
+
+const claimFields = ['lease', 'holder', 'nonce', 'durationMs', optional(fieldOf('value')), 'announce']
 const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs']
 const pinFields = ['lease', 'entity', 'generation']
 
@@ -356,10 +383,16 @@ const parameters: Readonly<
   claimInLine: { fields: [...claimFields, 'place'], announces: true },
   extend: { fields: extendFields, announces: false },
   amend: {
-    fields: [...extendFields, 'value', 'announce', adoptionOf('from'), adoptionOf('nonce')],
+    fields: [
+      ...extendFields,
+      optional(fieldOf('value')),
+      'announce',
+      optional(adoptionOf('from')),
+      optional(adoptionOf('nonce')),
+    ],
     announces: true,
   },
-  release: { fields: ['lease', 'holder', 'fencingToken', 'nonce'], announces: true },
+  release: { fields: ['lease', 'holder', 'fencingToken', optional(fieldOf('nonce'))], announces: true },
   withdraw: { fields: ['lease', 'holder', 'nonce'], announces: true },
   expire: { fields: ['lease'], announces: true },
   pin: { fields: pinFields, announces: false },
@@ -369,7 +402,9 @@ const parameters: Readonly<
 /** One parameter for all operations: an array, or null where none has the field. */
 function columnOf(ops: readonly Op[], field: Field): string | null {
   const values = ops.map(field)
-  return values.every((value) => value === undefined) ? null : arrayOf(values)
+  const some = values.find((value) => value !== undefined)
+  if (some === undefined) return null
+  return arrayOf(values.map((value) => value ?? (typeof some === 'boolean' ? false : '')))
 }
 
 /** Reports the server's time that is in the answer. */
@@ -497,13 +532,16 @@ function holding(
   }
 }
 
+/** So says `pg_notify` at the COMMIT. */
+const QUEUE_FULL = '54000'
+
 /** It lost to another transaction, or waited for one in vain: certainly not executed. */
 function isConflict(error: unknown): boolean {
   const code = codeOf(error)
   return code === '40001' || code === '40P01' || code === '55P03'
 }
 
-/** Channel names are cut at 63 bytes, so it is a digest. Without the schema, which may come from the search_path. */
+/** Channel names are cut at 63 bytes, so it is a digest. The schema is added by the server, which may have found it by the search_path. */
 function channelOf({ table = 'lease', namespace }: PostgresSubstrateOptions): string {
   return `lease_${digest(JSON.stringify([table, namespace])).slice(0, 40)}`
 }

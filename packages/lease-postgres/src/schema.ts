@@ -6,6 +6,7 @@
  * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third keeps the
  * lines of those who wait (`line.ts` of lease-core). The fourth says which layout the tables have.
  */
+import { createHash } from 'node:crypto'
 import { notValid, type Problem } from 'lease-core'
 
 /**
@@ -22,14 +23,27 @@ export interface TableOptions {
   readonly table?: string | undefined
 }
 
-/** Table names, quoted and ready for a statement. */
+/** Table names, quoted. */
 export interface Tables {
-  /** Of every name in this schema: empty, or the schema and a dot. */
+  /** Ahead of a name in a statement: empty where the connection's search_path finds the tables, or the schema and a dot. */
   readonly prefix: string
+  /** For statements. */
+  readonly inStatement: { readonly lease: string; readonly layout: string }
+  /** For the texts of functions, which name the schema always: `HOME` stands for it until `migrate` knows it. */
   readonly lease: string
   readonly floor: string
   readonly line: string
   readonly layout: string
+}
+
+/** In the text of a function: the schema of the tables, quoted. No name can contain it. */
+export const HOME = '\0home'
+/** In the text of a function: what the schema adds to the channel of the hints (`hintSuffix`), inside of a literal. */
+export const HOME_SUFFIX = '\0suffix'
+
+/** Ends the name of the channel on which hints about leases in this schema are sent: NOTIFY knows no schemas. */
+export function hintSuffix(schema: string): string {
+  return `_${createHash('sha256').update(schema).digest('hex').slice(0, 16)}`
 }
 
 /** PostgreSQL cuts longer identifiers silently, and then two tables would be one. */
@@ -42,24 +56,38 @@ export function tablesOf(options: TableOptions): Tables {
   if (problems.length > 0) throw notValid(problems)
   const { schema, table = 'lease' } = options
   const prefix = schema === undefined ? '' : `${quoteIdentifier(schema)}.`
-  const named = (suffix: string): string => prefix + quoteIdentifier(table + suffix)
-  return { prefix, lease: named(''), floor: named('_floor'), line: named('_line'), layout: named('_layout') }
+  const named = (suffix: string): string => `${HOME}.${quoteIdentifier(table + suffix)}`
+  return {
+    prefix,
+    inStatement: { lease: prefix + quoteIdentifier(table), layout: prefix + quoteIdentifier(`${table}_layout`) },
+    lease: named(''),
+    floor: named('_floor'),
+    line: named('_line'),
+    layout: named('_layout'),
+  }
 }
 
 export function tableProblems({ schema, table }: TableOptions): Problem[] {
-  const problems: Problem[] = []
-  const check = (argument: string, value: unknown, maxBytes: number): void => {
-    if (value === undefined) return
-    let rule: string | undefined
-    if (typeof value !== 'string') rule = 'must be a string'
-    else if (value === '') rule = 'must not be empty'
-    else if (value.includes('\0') || /\p{Cs}/u.test(value)) rule = 'must be well-formed Unicode without NUL'
-    else if (Buffer.byteLength(value) > maxBytes) rule = `must be at most ${maxBytes} bytes`
-    if (rule !== undefined) problems.push({ argument, rule, value })
-  }
-  check('schema', schema, MAX_IDENTIFIER_BYTES)
-  check('table', table, MAX_IDENTIFIER_BYTES - LONGEST_SUFFIX.length)
-  return problems
+  return [
+    ...nameProblems('schema', schema, MAX_IDENTIFIER_BYTES),
+    ...nameProblems('table', table, MAX_IDENTIFIER_BYTES - LONGEST_SUFFIX.length),
+  ]
+}
+
+/** @throws ErrNotValid unless it is the name of a role, or undefined */
+export function checkOwner(owner: unknown): void {
+  const problems = nameProblems('owner', owner, MAX_IDENTIFIER_BYTES)
+  if (problems.length > 0) throw notValid(problems)
+}
+
+function nameProblems(argument: string, value: unknown, maxBytes: number): Problem[] {
+  if (value === undefined) return []
+  let rule: string | undefined
+  if (typeof value !== 'string') rule = 'must be a string'
+  else if (value === '') rule = 'must not be empty'
+  else if (value.includes('\0') || /\p{Cs}/u.test(value)) rule = 'must be well-formed Unicode without NUL'
+  else if (Buffer.byteLength(value) > maxBytes) rule = `must be at most ${maxBytes} bytes`
+  return rule === undefined ? [] : [{ argument, rule, value }]
 }
 
 /** Safe for any string without NUL. */

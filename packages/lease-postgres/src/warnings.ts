@@ -7,8 +7,11 @@ export interface Inspection {
   readonly synchronous_commit: string
   readonly standbys: string
   readonly read_only: string
-  readonly standby: boolean
+  /** `true` or `false`. */
+  readonly standby: string
   readonly encoding: string
+  /** How the server presents itself. */
+  readonly version: string
   /** `p` permanent, `u` unlogged, null: there is no such table. */
   readonly persistence: string | null
 }
@@ -34,12 +37,12 @@ export function inspectionWarnings(found: Inspection): SubstrateWarning[] {
     'synchronous_commit is local although there are synchronous standbys: a failover can lose grants, and another may then be granted the same lease.',
   )
   warn(
-    found.standby,
+    found.standby === 'true',
     'standby',
     'the server is a standby: no lease can be claimed or read here. Connect to the primary (target_session_attrs=read-write).',
   )
   warn(
-    !found.standby && found.read_only === 'on',
+    found.standby === 'false' && found.read_only === 'on',
     'read-only',
     'transactions are read-only by default here: no lease can be claimed.',
   )
@@ -53,5 +56,25 @@ export function inspectionWarnings(found: Inspection): SubstrateWarning[] {
     'encoding-not-utf8',
     `the database is encoded in ${found.encoding}: names beyond ASCII may be refused.`,
   )
+  const other = lookalikes.find(({ says }) => says.test(found.version))
+  warn(
+    other !== undefined,
+    'untested-server',
+    `the server is ${other?.name}, on which lease-postgres has not been tested: ${other?.lacks}. Try it under load and failover first, or use PostgreSQL.`,
+  )
   return warnings
 }
+
+/** Servers that speak PostgreSQL's protocol and say in `version()` who they are. */
+const lookalikes = [
+  {
+    name: 'CockroachDB',
+    says: /CockroachDB/,
+    lacks: 'it has no NOTIFY, and its functions and row locks are not those of PostgreSQL',
+  },
+  {
+    name: 'YugabyteDB',
+    says: /-YB-|Yugabyte/i,
+    lacks: 'its row locks and its NOTIFY are not those of PostgreSQL',
+  },
+] as const

@@ -165,8 +165,8 @@ for (const target of postgresTargets()) {
         const { rows } = await client.query<{ prosrc: string }>(
           `SELECT prosrc FROM pg_proc WHERE proname LIKE 'lease\\_guard\\_%'`,
         )
-        const wait = 'FROM (SELECT pg_advisory_xact_lock(1)) gate, "lease" l WHERE gate IS NOT NULL AND'
-        const body = rows[0]?.prosrc.replace(/FROM "lease" l\s+WHERE/, wait) ?? ''
+        const wait = 'FROM (SELECT pg_advisory_xact_lock(1)) gate, "public"."lease" l WHERE gate IS NOT NULL AND'
+        const body = rows[0]?.prosrc.replace(/FROM "public"."lease" l\s+WHERE/, wait) ?? ''
         expect(body).to.include(wait)
         await client.query(`CREATE OR REPLACE FUNCTION parked(text, text, text, bigint) RETURNS text
           LANGUAGE plpgsql AS $parked$${body}$parked$`)

@@ -34,12 +34,14 @@ for (const target of postgresTargets()) {
       expect(cause.message).to.match(/migrate\(\).*migrationSql\(\).*function lease_claim_\w+\(.*\) does not exist/)
       expect(cause.cause).to.have.property('code', '42883')
       const reading = await substrate.read(undefined, newCall()).catch((error: unknown) => error)
-      expect((reading as Error).message).to.match(/migrate\(\).*migrationSql\(\).*relation "later" does not exist/)
+      expect((reading as Error).message).to.match(
+        /migrate\(\).*migrationSql\(\).*function lease_read_all_\w+\(.*\) does not exist/,
+      )
       const reason = await substrate.time(newCall()).catch((error: unknown) => error)
       expect((reason as Error).message).to.match(
         /migrate\(\).*migrationSql\(\).*relation "later_layout" does not exist/,
       )
-      expect((reading as Error).cause).to.have.property('code', '42P01')
+      expect((reason as Error).cause).to.have.property('code', '42P01')
       const inspection = await substrate.inspect(newCall())
       expect(inspection).to.be.an('array')
       await migrate(setting.pool, { table: 'later' })
@@ -54,7 +56,7 @@ for (const target of postgresTargets()) {
       const { rows } = await setting.pool.query<{ name: string }>(
         `SELECT oid::regprocedure::text AS name FROM pg_proc WHERE proname LIKE 'lease\\_%' AND prosrc LIKE '%"grown"%'`,
       )
-      expect(rows).to.have.length(13)
+      expect(rows).to.have.length(17)
       for (const { name } of rows) await setting.pool.query(`DROP FUNCTION ${name}`)
       expect((await verdictOf(substrate)).cause)
         .to.have.property('message')
