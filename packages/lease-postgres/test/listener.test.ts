@@ -240,7 +240,7 @@ describe('hints, where the password is rotated', () => {
       password: () => password,
     })
     const admin = new Pool({ connectionString: server.url })
-    const substrate = new PostgresSubstrate({ pool, namespace: 'ns' })
+    const substrate = new PostgresSubstrate({ pool, namespace: 'ns', schema: 'public' })
     let resyncs = 0
     substrate.watch?.(() => resyncs++)
     await eventually(() => resyncs === 1)
