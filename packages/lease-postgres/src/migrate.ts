@@ -201,7 +201,7 @@ ${functions.map(functionRow).join(',\n')}
       ) AS f(name, arguments, settings, config, body) LOOP
         wanted := format(one.body, home, suffix);
         SELECT replace(p.prosrc, chr(13), '') AS body, p.proconfig, p.prosecdef, p.prorettype INTO found_one FROM pg_proc p
-        WHERE p.pronamespace = space AND p.proname = one.name AND oidvectortypes(p.proargtypes) = one.arguments;
+        WHERE p.pronamespace = space AND p.proname = one.name AND replace(oidvectortypes(p.proargtypes), '"', '') = one.arguments;
         IF NOT FOUND THEN
           complete := false;
           IF is_mine THEN
