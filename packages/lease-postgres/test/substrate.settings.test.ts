@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { collect, migrate } from 'lease-postgres'
 import { postgresTargets, startPostgres, until, type Postgres } from 'lease-servers'
-import { Client, type PoolConfig } from 'pg'
+import { Client, Pool, type PoolConfig } from 'pg'
 import {
   caught,
   claim,
@@ -77,7 +77,9 @@ for (const target of postgresTargets()) {
         )
         const [read, asRead] = [await mine.read(undefined, newCall()), await plain.read(undefined, newCall())]
         const valuesOf = (holdings: typeof read) =>
-          Array.from(holdings, ([lease, { holder, value }]) => [lease, holder, value]).toSorted()
+          Array.from(holdings, ([lease, { holder, value }]) => [lease, holder, value]).toSorted(([one], [other]) =>
+            (one ?? '') < (other ?? '') ? -1 : 1,
+          )
         const expected = [
           ['none', 'a', undefined],
           ['with', 'a', ''],
@@ -131,23 +133,31 @@ for (const target of postgresTargets()) {
   describe(`batches that meet, on ${target.name}`, () => {
     it('never deadlock, whatever their order, joining lines and being served', async () => {
       await using setting = await openSetting(target)
-      const deadlocks = async (): Promise<number> => {
-        await setting.pool.query('SELECT pg_stat_force_next_flush()')
-        const { rows } = await setting.pool.query(
-          'SELECT deadlocks::int AS count FROM pg_stat_database WHERE datname = current_database()',
-        )
-        return rows[0].count
-      }
+      // Each row of a line takes a while, so that the batches keep meeting.
+      await setting.pool.query(`CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_catalog.pg_sleep(0.002); RETURN NEW; END';
+        CREATE TRIGGER slowly BEFORE INSERT OR UPDATE ON lease_line FOR EACH ROW EXECUTE FUNCTION slowly()`)
+      const application = unique('batches')
+      const pools: Pool[] = []
+      let served = 0
       const namespace = unique('ns')
       const leases = Array.from({ length: 12 }, (_, index) => `l${index}`)
       const shuffled = (): string[] => leases.toSorted(() => Math.random() - 0.5)
       const worker = async (holder: string): Promise<void> => {
-        const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 2 }), listen: false })
+        const pool = new Pool({
+          connectionString: setting.url,
+          application_name: application,
+          options: '-c deadlock_timeout=5ms',
+        })
+        pools.push(pool)
+        const substrate = setting.substrate({ namespace, pool, listen: false })
         const places = new Map<string, number>()
-        for (let round = 0; round < 60; round++) {
+        for (let round = 0; round < 12; round++) {
           const names = shuffled()
           const verdicts = await substrate.apply(
-            names.map((lease) => claim(lease, holder, 60_000, { place: places.get(lease) ?? 0 })),
+            names.map((lease) =>
+              claim(lease, holder, 60_000, { place: Math.random() < 0.5 ? 0 : (places.get(lease) ?? 0) }),
+            ),
             newCall(),
           )
           const held: { lease: string; fencingToken: bigint }[] = []
@@ -156,7 +166,7 @@ for (const target of postgresTargets()) {
             const lease = names[index] as string
             if (line !== undefined) places.set(lease, line.place)
             if (outcome !== 'granted' || holding === undefined) return
-            places.delete(lease)
+            if (places.delete(lease)) served++
             held.push({ lease, fencingToken: holding.fencingToken })
           })
           if (held.length === 0) continue
@@ -166,8 +176,18 @@ for (const target of postgresTargets()) {
           )
         }
       }
-      await Promise.all(Array.from({ length: 8 }, (_, index) => worker(`w${index}`)))
-      expect(await deadlocks()).to.equal(0)
+      await Promise.all(Array.from({ length: 6 }, (_, index) => worker(`w${index}`)))
+      expect(served).to.be.greaterThan(0)
+      await Promise.all(pools.map((pool) => pool.end()))
+      // A connection sends its statistics just before it is no longer listed.
+      await until('the connections are gone', async () => {
+        const listed = 'SELECT FROM pg_stat_activity WHERE application_name = $1'
+        return (await setting.pool.query(listed, [application])).rowCount === 0
+      })
+      const { rows } = await setting.pool.query(
+        'SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()',
+      )
+      expect(rows).to.deep.equal([{ deadlocks: 0 }])
     })
   })
 
@@ -194,7 +214,13 @@ for (const target of postgresTargets()) {
       try {
         await busy.query('BEGIN')
         await busy.query('LOCK TABLE lease IN SHARE ROW EXCLUSIVE MODE') // as a claim under way, but for ever
-        expect(await collect(setting.pool, options)).to.equal(0)
+        let isDone = false
+        const collecting = collect(setting.pool, options).finally(() => (isDone = true))
+        await until('it has looked at all of them, waiting for nobody', async () => {
+          expect(await setting.isWaitedFor(busy)).to.equal(false)
+          return isDone
+        })
+        expect(await collecting).to.equal(0)
       } finally {
         busy.release(true)
       }
