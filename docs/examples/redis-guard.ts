@@ -23,18 +23,13 @@ export async function setUnderBoth(redis: Redis | Cluster, tokens: readonly Toke
   await guard.run(redis, `return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])`, [accounts], [account, balance])
 }
 
-/** For those who prefer commands to Lua: WATCH, MULTI … EXEC, on a connection that nobody else uses. */
+/** For those who prefer commands to Lua: WATCH, MULTI … EXEC, on a connection that the guard makes like yours. */
 export async function transferByCommands(redis: Redis, token: Token, from: string, to: string, amount: number) {
-  const connection = redis.duplicate({ retryStrategy: null })
-  try {
-    const guard = new RedisGuard()
-    await token.check(guard)
-    await guard.transaction(connection, (multi) => {
-      multi.hincrby(accounts, from, -amount).hincrby(accounts, to, amount) // called again if the lease is renewed meanwhile
-    })
-  } finally {
-    connection.disconnect()
-  }
+  const guard = new RedisGuard()
+  await token.check(guard)
+  await guard.transaction(redis, (multi) => {
+    multi.hincrby(accounts, from, -amount).hincrby(accounts, to, amount) // called again if the lease is renewed meanwhile
+  })
 }
 
 /** Remembers the fencing token beside the data and refuses a lower one: holds also where a failover forgot the grant. */

@@ -222,7 +222,7 @@ export class RedisSubstrate implements Substrate {
     if (this.#unreadable.size >= MOST_NAMED) this.#unreadable.clear()
     this.#unreadable.add(lease)
     this.#warn({
-      warning: 'unreadable',
+      warning: 'unreadable-key',
       message: `What is stored of lease ${JSON.stringify(lease)} is not a lease, and was passed over: nobody can claim it. Something else has written to the keys of this namespace. Remove what is there, or choose another prefix or namespace.`,
     })
   }

@@ -21,7 +21,7 @@ for (const target of redisTargets('server')) {
       const manager = new Manager({ client })
       const warnings: string[] = []
       events.subscribe((event) => {
-        if (event.type === 'warning' && event.warning === 'unreadable') warnings.push(event.message)
+        if (event.type === 'warning' && event.warning === 'unreadable-key') warnings.push(event.message)
       })
       await manager.claim('sound', 'a', LASTING_MS)
       await setting.redis.set(`${base}l:text`, 'text')
