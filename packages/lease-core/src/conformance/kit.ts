@@ -232,7 +232,7 @@ export class Scene {
     })
   }
 
-  /** Repeats an attempt with another lease and twice the duration for as long as it throws `TooSlow`. */
+  /** Repeats an attempt with another lease and twice the duration for as long as the machine is too slow for it. */
   async undisturbed(
     firstDurationMs: number,
     attempt: (lease: string, durationMs: number) => Promise<void>,
@@ -243,7 +243,8 @@ export class Scene {
         return await attempt(this.#leaseOf(attempts), durationMs)
       } catch (error) {
         const patient = this.realTime && this.clock.monotonic() - startedMs < this.patienceMs
-        if (!patient || !(error instanceof TooSlow)) throw error
+        // An unknown outcome proves nothing either.
+        if (!patient || !(error instanceof TooSlow || codeOf(error) === 'LEASE_UNKNOWN')) throw error
       }
     }
   }
