@@ -554,10 +554,6 @@ function unpin(tables: Tables): DatabaseFunction {
   )
 }
 
-/** The answer in a transaction whose snapshot may be older than the statement. */
-export const OLD_SNAPSHOT = ''
-const ofTransaction = `current_setting('transaction_isolation') IN ('repeatable read', 'serializable')`
-
 /**
  * What is known of those of the named leases that meet the condition; null on a standby, which may be behind. $1 namespace,
  * $2 names. Answers as the operations do.
@@ -579,7 +575,6 @@ type Fields = Readonly<Record<string, string>>
 
 const answering = (fields: Fields, rows: string): string => `BEGIN
   IF pg_is_in_recovery() THEN RETURN NULL; END IF;
-  IF ${ofTransaction} AND transaction_timestamp() <> statement_timestamp() THEN RETURN '${OLD_SNAPSHOT}'; END IF;
   RETURN concat('[', ${micros}, ',', (
     SELECT ${answers({ name: 'l.name', ...fields })} FROM ${rows}
   ), ']');
@@ -607,7 +602,7 @@ function guard(tables: Tables): DatabaseFunction {
     `BEGIN
   PERFORM FROM ${lease} l WHERE ${one} AND l.holder = $3 AND l.token = $4 AND ${live('l')} FOR KEY SHARE OF l;
   IF FOUND THEN RETURN pg_current_xact_id(); END IF;
-  IF ${ofTransaction} AND coalesce((
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND coalesce((
     SELECT CASE
       WHEN l.token = $4 THEN l.holder IS NOT NULL AND l.expiry >= transaction_timestamp()
       WHEN l.token > $4 THEN false

@@ -38,12 +38,12 @@ import {
 import { arrayOf } from './array.ts'
 import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connection.ts'
 import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './driver.ts'
-import { functionsOf, OLD_SNAPSHOT, type Functions } from './functions.ts'
+import { functionsOf, type Functions } from './functions.ts'
 import { answerOf, isQueryable, postgresTrapdoor } from './guard.ts'
 import { listenTo, type OpenListenClient } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
 import { hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
-import { statements, type Statements } from './sql.ts'
+import { seesAll, statements, type Statements } from './sql.ts'
 import { inspectionWarnings } from './warnings.ts'
 
 /** A batch costs one fsync, whatever its size, and two at once may share it; beyond this the last wait for the first. */
@@ -217,9 +217,10 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async #readOver(connection: PostgresTransaction, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> {
-    const text = `SELECT ${this.#functions.read.with(['$1', 'ARRAY[$2::pg_catalog.text]'])} AS answer`
+    const read = this.#functions.read.with(['$1', 'ARRAY[$2::pg_catalog.text]'])
+    const text = `SELECT CASE WHEN ${seesAll} THEN ${read} ELSE '' END AS answer`
     const answer = answerOf(await connection.query(text, [this.#namespace, lease]), { lease })
-    if (answer === OLD_SNAPSHOT) return undefined
+    if (answer === '') return undefined
     if (typeof answer !== 'string') throw isStandby()
     return holdingsIn(answerIn<NamedRow>(answer))
   }
@@ -326,10 +327,8 @@ export class PostgresSubstrate implements Substrate {
 }
 
 const asOfTime = ([row]: readonly unknown[]): number => Number((row as TimeRow | undefined)?.at)
-const asOfAnswer = ([row]: readonly unknown[]): number => {
-  const { answer } = (row ?? {}) as { readonly answer?: string }
-  return answer === OLD_SNAPSHOT ? Number.POSITIVE_INFINITY : Number.parseInt(answer?.slice(1) ?? '', 10)
-}
+const asOfAnswer = ([row]: readonly unknown[]): number =>
+  Number.parseInt((row as { answer?: string } | undefined)?.answer?.slice(1) ?? '', 10)
 
 const isStandby = (): Error =>
   new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')

@@ -30,6 +30,9 @@ export function statements({ inStatement }: Tables): Statements {
   }
 }
 
+/** Whether a statement of this transaction sees all that was committed before it. In the path of whoever asks. */
+export const seesAll = `pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.~) '^read '::pg_catalog.text`
+
 /** Exact whatever `extra_float_digits` says, as a float in text is not. */
 const microsText = (clock: 'clock' | 'transaction'): string =>
   `pg_catalog.replace(pg_catalog."extract"('epoch', pg_catalog.${clock}_timestamp())::pg_catalog.text, '.', '')`
