@@ -128,9 +128,8 @@ export class LeaseStates {
           // Pins do not change the version.
           return holding.version === undefined || holding.version !== known.version || holding.pinned === known.pinned
         }
-      } else if (vacated?.fencingToken === undefined) {
-        if (!granted) return false
-      } else if (holding.fencingToken <= vacated.fencingToken) return true
+      } else if (vacated?.fencingToken !== undefined && holding.fencingToken <= vacated.fencingToken) return true
+      else if (!granted) return false
     }
     this.#set(lease, holding, known, { now, sent: question.sent ?? now })
     return true

@@ -202,6 +202,24 @@ describe('SubstrateClient: an answer counts from its request', () => {
     })
   }
 
+  it('a read that was overtaken by another, which found all vacant, does not bring back a later term than was known', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await other.client.claimLease('db', request)
+    await bench.client.refresh(['db'])
+    await other.client.releaseLease('db', 'a')
+    await other.client.claimLease('db', { holder: 'b', duration: 60_000 })
+    bench.wire.delay(100, { kind: 'read', at: 'reply', times: 1 })
+    const overtaken = track(bench.client.refresh(['db']))
+    await bench.clock.settle()
+    await other.client.releaseLease('db', 'b')
+    await bench.client.refresh()
+    expect(bench.client.leases().size).to.equal(0)
+    await bench.clock.advance(200)
+    expect(overtaken.state).to.equal('fulfilled')
+    expect(bench.client.leases().size).to.equal(0)
+  })
+
   it('a read that was sent before a release was answered does not bring its term back', async () => {
     const bench = new Bench()
     await bench.client.claimLease('db', request)

@@ -90,6 +90,12 @@ export function sendsOnce(etcd: object): boolean {
   return options?.faultHandling?.global === once && kv?.constructor.name === 'KVClient' && !Object.hasOwn(kv, 'txn')
 }
 
+/** How many members it may ask. */
+export function membersOf(etcd: object): number {
+  const { hosts } = (etcd as { options?: IOptions }).options ?? {}
+  return Array.isArray(hosts) ? hosts.length : 1
+}
+
 /** Whether these default options of calls are those of `failFast`, which set a deadline and nothing else. */
 export function isFailFast(defaultCallOptions: unknown): boolean {
   return typeof defaultCallOptions === 'function' && made.has(defaultCallOptions)

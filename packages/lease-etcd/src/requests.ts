@@ -20,7 +20,7 @@ import type {
 import { bundle, type Bundle } from './bundle.ts'
 import { EpochOver, Epochs, REMEMBERED_MS, type EpochCheck } from './epochs.ts'
 import { explained, failureOf } from './explain.ts'
-import { sendsOnce } from './fail-fast.ts'
+import { membersOf, sendsOnce } from './fail-fast.ts'
 import { checkLayout } from './layout-check.ts'
 import type { Layout } from './layout.ts'
 import { mayBeSwift, swiftly } from './renewal-codec.ts'
@@ -39,8 +39,8 @@ const NEVER = new AbortController().signal
 /** How long the last requests of a client may take. */
 const CLOSING_MS = 1_000
 /**
- * The first attempts wait for this share of the time that is left, though not for less than so long. The later ones wait for
- * all of it. A driver that repeats calls by itself would repeat such an attempt after its end, at members that are well.
+ * Where there is another member to ask, the first attempts wait for this share of the time that is left, though not for less than so
+ * long. The later ones wait for all of it. A driver that repeats calls by itself would repeat such an attempt after its end, at members that are well.
  */
 const SHARE = 0.25
 const SHORTEST_SHARE_MS = 200
@@ -125,6 +125,8 @@ export class Requests {
   readonly #etcdLeases: SharedEtcdLeases
   readonly #maySwift: boolean
   readonly #sendsOnce: boolean
+  /** A request that one member leaves unanswered goes to another. */
+  readonly #mayAskAnother: boolean
   readonly #layout: Layout
   readonly #epochs = new Map<string, Epochs>()
   /** Whether the namespace is known to be in a layout that this release understands. */
@@ -136,6 +138,7 @@ export class Requests {
     this.#layout = layout
     this.#maySwift = mayBeSwift(etcd)
     this.#sendsOnce = sendsOnce(etcd)
+    this.#mayAskAnother = this.#sendsOnce && membersOf(etcd) > 1
     this.#clock = clock
     this.#etcdLeases = new SharedEtcdLeases(clock)
   }
@@ -363,7 +366,7 @@ export class Requests {
     const { call, atMs, breakerUntilMs } = deadline
     for (let attempt = 1; ; attempt++) {
       const nowMs = this.#clock.now()
-      const shared = this.#sendsOnce && attempt <= SHARED_ATTEMPTS
+      const shared = this.#mayAskAnother && attempt <= SHARED_ATTEMPTS
       const shareMs = shared ? Math.max(SHORTEST_SHARE_MS, (atMs - nowMs) * SHARE) : Number.POSITIVE_INFINITY
       try {
         return await send({ deadline: Math.min(atMs, Math.ceil(nowMs + shareMs)) })

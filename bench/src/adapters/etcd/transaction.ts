@@ -121,9 +121,10 @@ function fillerOf(template: unknown, known: { readonly fencingToken: string; rea
 function recording(etcd: Etcd3, sent: EtcdTxn[]): EtcdDriver {
   const driver: EtcdDriver = etcd
   const { options } = etcd as unknown as { readonly options: unknown }
-  const recorded = {
+  const recorded: EtcdDriver & { readonly options: unknown } = {
     prefix: driver.prefix,
-    leaseClient: driver.leaseClient,
+    // Without `leaseRevoke`: what is recorded names an etcd lease that must stay.
+    leaseClient: { leaseGrant: (...request) => driver.leaseClient.leaseGrant(...request) },
     watchClient: driver.watchClient,
     maintenance: driver.maintenance,
     options, // by which the adapter sees that no call is repeated

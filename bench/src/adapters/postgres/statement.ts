@@ -78,7 +78,7 @@ async function byHand(url: string, prepare: boolean): Promise<ByHand> {
     if (granted.size !== columns[0]?.length) throw new Error(`${kind}: not granted`)
     return granted
   }
-  const nothing = (leases: readonly string[]): null[] => leases.map(() => null)
+  const nothing = (leases: readonly string[]): string[] => leases.map(() => '')
   const holders = (leases: readonly string[]): string[] => leases.map(() => 'bench')
   const durations = (leases: readonly string[]): number[] => leases.map(() => LONG_MS)
   const silently = (leases: readonly string[]): boolean[] => leases.map(() => false)
@@ -97,7 +97,7 @@ async function byHand(url: string, prepare: boolean): Promise<ByHand> {
       await send('extend', [[...leases], holders(leases), held(leases), durations(leases)])
     },
     async release(leases) {
-      const claimed = leases.map((lease) => nonceOf.get(lease) ?? '')
+      const claimed = leases.map((lease) => `=${nonceOf.get(lease) ?? ''}`) // the sign of a value that is there
       await send('release', [[...leases], holders(leases), held(leases), claimed])
     },
     close: () => pool.end(),
