@@ -373,6 +373,9 @@ export class Simulation {
     const [same = [], opposite = []] = isPinned
       ? [this.#pins.get(key), this.#unpins.get(key)]
       : [this.#unpins.get(key), this.#pins.get(key)]
+    // A store without a clock must have heard of it in a later epoch: docs/guarantees.md.
+    const heardMs = this.#heardMs.get(sent.life) ?? -1
+    if (this.settings.clockless && heardMs <= sent.atMs + this.settings.requestTimeoutMs) return
     for (const { fromMs, isDone } of opposite) {
       if (!isDone || fromMs <= sent.atMs) continue
       if (same.some((one) => one.life === sent.life && one.fromMs <= sent.atMs && one.toMs >= fromMs)) continue // at the same time
@@ -464,9 +467,14 @@ export class Simulation {
     return true
   }
 
+  /** Of each process: when the latest of the requests was sent that have been executed. */
+  readonly #heardMs = new Map<number, number>()
+
   /** No request takes effect long after it was sent: by the clock of the store, as well as its client knows it. */
   #executed({ kind, lease }: Op, sent: Sent | undefined): void {
-    if (sent === undefined || this.settings.clockless) return
+    if (sent === undefined) return
+    this.#heardMs.set(sent.life, Math.max(sent.atMs, this.#heardMs.get(sent.life) ?? 0))
+    if (this.settings.clockless) return
     const { requestTimeoutMs, stalls, suspends } = this.settings
     const agoMs = this.nowMs - sent.atMs
     // A process that stood still knows the clock of the store only as well as it knows when the answer came.
