@@ -89,9 +89,6 @@ export interface Sending<V extends Outcome> {
 /** Between two attempts to withdraw a claim. */
 const LONGEST_PAUSE_MS = 5_000
 
-/** Matches no pin. */
-export const NO_GENERATION = '-'
-
 const CONTENDED = 'another request was always at it'
 const TOO_LATE = 'it always reached the store too late'
 
@@ -234,27 +231,14 @@ export class Settlement {
     }
   }
 
-  withdrawInTurn(claimed: Claimed): Promise<boolean> {
-    this.#unsure(claimed)
-    return this.#inTurn(claimed.lease, () => this.withdraw(claimed))
-  }
-
-  /**
-   * A pin is given up. It is not undone: the entity may have pinned the lease before. But a store without a clock may still execute
-   * it until it hears of the new epoch, so it hears of it, by a withdrawal that matches nothing.
-   */
-  outdate(pin: PinOp, doubt: InDoubt | undefined): void {
-    if (doubt === undefined || doubt.notAfterMs !== undefined) return
-    const op: Op = { ...pin, kind: 'unpin', generation: NO_GENERATION }
-    this.#inTurn(pin.lease, () => this.sent(op, undefined)).catch(() => {}) // it could not be reached
-  }
-
-  async #inTurn<T>(lease: string, body: () => Promise<T>): Promise<T> {
+  async withdrawInTurn(claimed: Claimed): Promise<boolean> {
     const { mutex } = this.#parts
+    const { lease } = claimed
+    this.#unsure(claimed)
     const turn = mutex.enter(lease)
     if (turn !== undefined) await turn
     try {
-      return await body()
+      return await this.withdraw(claimed)
     } finally {
       mutex.leave(lease)
     }

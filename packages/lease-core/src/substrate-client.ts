@@ -28,7 +28,7 @@ import { learnTurn } from './line.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
-import { invalid, isDone, NO_GENERATION, Settlement, type Unsettled } from './settlement.ts'
+import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
 import { StoreLink, type InDoubt } from './store-link.ts'
 import { refused, type ClaimOp, type ExtendOp, type Op, type Pins, type Substrate, type Verdict } from './substrate.ts'
 
@@ -487,9 +487,8 @@ export class SubstrateClient implements Client {
    */
   #demand(lease: string, signal: AbortSignal | undefined, make: () => Op): Promise<void> {
     return new Promise((resolve, reject) => {
-      const fail = (error: unknown, sent?: Op, doubt?: InDoubt): void => {
+      const fail = (error: unknown): void => {
         this.#mutex.leave(lease)
-        if (sent?.kind === 'pin') this.#settlement.outdate(sent, doubt)
         reject(error)
       }
       this.#inTurn(lease, () => {
@@ -522,6 +521,9 @@ export class SubstrateClient implements Client {
       })
   }
 }
+
+/** Matches no pin. */
+const NO_GENERATION = '-'
 
 /** The promise's outcome, or the signal's reason if that comes first. */
 function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -101,20 +101,6 @@ for (const serverClock of [true, false]) {
       expect((await bench.client.pinned()).size).to.equal(0)
     })
 
-    it('a pin that was given up is not set when it arrives, after an unpin by another process', async () => {
-      const bench = open()
-      const other = bench.other()
-      bench.wire.delay(8_000, { kind: 'pin' })
-      const controller = new AbortController()
-      const pinned = track(bench.client.pinLease('db', 'e', { signal: controller.signal }))
-      await bench.clock.settle()
-      controller.abort(new Error('enough'))
-      await other.client.unpinLease('db', 'e')
-      await bench.clock.advance(20_000)
-      expect(pinned.state).to.equal('rejected')
-      expect((await other.client.pinned()).size).to.equal(0)
-    })
-
     it('an extension of a term that another client opened adopts it; one of its own does not', async () => {
       const bench = open()
       const other = bench.other()

@@ -3,7 +3,20 @@ import type { Op } from 'lease-core'
 import { postgresTargets, until } from 'lease-servers'
 import { collect } from 'lease-postgres'
 import { Pool } from 'pg'
-import { briefMs, claim, eventually, extend, grant, newCall, pin, release, settle, unique, unpin } from 'lease-scenes'
+import {
+  briefMs,
+  claim,
+  eventually,
+  extend,
+  grant,
+  newCall,
+  pin,
+  release,
+  settle,
+  sleep,
+  unique,
+  unpin,
+} from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 for (const target of postgresTargets()) {
@@ -206,7 +219,7 @@ for (const target of postgresTargets()) {
       const last = new Map<string, bigint>()
       let grants = 0
       let collected = 0
-      const isEnough = (): boolean => grants >= 100 && collected >= 30
+      const isEnough = (): boolean => grants >= 100 && collected >= 20
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 2 }) })
         while (!isEnough()) {
@@ -221,6 +234,7 @@ for (const target of postgresTargets()) {
             await settle(substrate, release(lease, holder, { fencingToken: holding.fencingToken }))
             await setting.age(lease)
           }
+          await sleep(Math.random() * 20) // or hardly anything is ever left to collect
         }
       }
       const collector = async (): Promise<void> => {
