@@ -62,6 +62,8 @@ export async function run(settings: Settings, { without, log = false }: RunOptio
 
 /** The longest lease of a run, as an observer counts it. */
 const LONGEST_MS = 30_100
+/** How long a late packet is under way at most. */
+const LATEST_MS = 12_000
 /** Longer than any packet is under way, and any request is repeated. */
 const CALM_MS = 40_000
 
@@ -119,7 +121,8 @@ async function serveWaiters(sim: Simulation): Promise<void> {
   for (const lease of sim.settings.leases) {
     for (const entity of ['e0', 'e1']) unpinOf({ sim, life: first }, lease, entity, first.managers[0] as never)
   }
-  const boundMs = LONGEST_MS + sim.settings.maxSleepMs + 5_000
+  // An extension that is still under way may make one of them last anew.
+  const boundMs = LONGEST_MS + sim.settings.maxSleepMs + 5_000 + (sim.settings.late ? LATEST_MS : 0)
   for (let round = 0; round < 100 && sim.problems.length === 0; round++) {
     await releaseAll(sim)
     const waiters = [...sim.pending].filter(({ what }) => /^(hold|holdAny|waitUntilExpired)\(/.test(what))
