@@ -152,7 +152,8 @@ for (const target of postgresTargets()) {
         pools.push(pool)
         const substrate = setting.substrate({ namespace, pool, listen: false })
         const places = new Map<string, number>()
-        for (let round = 0; round < 12; round++) {
+        // Until somebody was served, which is chance.
+        for (let round = 0; round < 12 || served === 0; round++) {
           const names = shuffled()
           const verdicts = await substrate.apply(
             names.map((lease) =>
