@@ -135,7 +135,8 @@ for (const target of postgresTargets()) {
             await eventually(async () => answered || (await setting.isWaitedFor(rival)))
             await eventually(async () => (await serverMs()) > notAfterMs)
             await rival.query('ROLLBACK')
-            expect(await pending).to.have.property('outcome', 'late')
+            // Or it had waited in vain by then, for as long as it was to.
+            expect((await pending)?.outcome).to.be.oneOf(['late', 'contended'])
           } finally {
             rival.release()
           }

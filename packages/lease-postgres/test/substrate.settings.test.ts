@@ -140,6 +140,7 @@ for (const target of postgresTargets()) {
       const application = unique('batches')
       const pools: Pool[] = []
       let served = 0
+      const isNobodyServed = (): boolean => served === 0 // which is chance
       const namespace = unique('ns')
       const leases = Array.from({ length: 12 }, (_, index) => `l${index}`)
       const shuffled = (): string[] => leases.toSorted(() => Math.random() - 0.5)
@@ -152,8 +153,7 @@ for (const target of postgresTargets()) {
         pools.push(pool)
         const substrate = setting.substrate({ namespace, pool, listen: false })
         const places = new Map<string, number>()
-        // Until somebody was served, which is chance.
-        for (let round = 0; round < 12 || served === 0; round++) {
+        for (let round = 0; round < 12 || isNobodyServed(); round++) {
           const names = shuffled()
           const verdicts = await substrate.apply(
             names.map((lease) =>
