@@ -94,19 +94,8 @@ export class Claims {
   }
 
   /** The same for any of these leases: extends the one that this holder has, or claims one that is free. */
-  async any<T>(leases: readonly string[], request: ClaimRequest, granted: Granted<T>): Promise<T> {
-    const { terms } = this.#host
-    const entered: string[] = []
-    try {
-      for (const lease of leases.toSorted()) {
-        const turn = terms.enter(lease)
-        entered.push(lease)
-        if (turn !== undefined) await turn
-      }
-      return await this.#claimAny(leases, request, granted)
-    } finally {
-      for (const lease of entered) terms.leave(lease)
-    }
+  any<T>(leases: readonly string[], request: ClaimRequest, granted: Granted<T>): Promise<T> {
+    return this.#host.terms.inTurns(leases, () => this.#claimAny(leases, request, granted))
   }
 
   /** What is known when the request is about to be sent. */

@@ -53,6 +53,21 @@ export class KeyedMutex {
     return true
   }
 
+  /** Runs the body inside all of these locks. They are taken in the order of names, so two who share some do not block each other. */
+  async inTurns<T>(leases: readonly string[], body: () => Promise<T>): Promise<T> {
+    const entered: string[] = []
+    try {
+      for (const lease of leases.toSorted()) {
+        const turn = this.enter(lease)
+        entered.push(lease)
+        if (turn !== undefined) await turn
+      }
+      return await body()
+    } finally {
+      for (const lease of entered) this.leave(lease)
+    }
+  }
+
   /** Hands the lock to the one that has waited longest. */
   leave(lease: string): void {
     const waiting = this.#locks.get(lease)

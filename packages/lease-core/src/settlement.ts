@@ -231,17 +231,9 @@ export class Settlement {
     }
   }
 
-  async withdrawInTurn(claimed: Claimed): Promise<boolean> {
-    const { mutex } = this.#parts
-    const { lease } = claimed
+  withdrawInTurn(claimed: Claimed): Promise<boolean> {
     this.#unsure(claimed)
-    const turn = mutex.enter(lease)
-    if (turn !== undefined) await turn
-    try {
-      return await this.withdraw(claimed)
-    } finally {
-      mutex.leave(lease)
-    }
+    return this.#parts.mutex.inTurns([claimed.lease], () => this.withdraw(claimed))
   }
 
   /** A withdrawal may be under way: an extension must adopt the term. */

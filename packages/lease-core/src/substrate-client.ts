@@ -167,7 +167,7 @@ export class SubstrateClient implements Client {
           if (fencingToken !== undefined) options?.onGranted?.({ fencingToken, nonce })
           resolve(lease)
         }
-        this.#inTurns(leases, run).catch(reject).finally(stopListening)
+        this.#mutex.inTurns(leases, run).catch(reject).finally(stopListening)
       })
     }
     return this.#start(options, body, { heedsSignal: true })
@@ -455,21 +455,6 @@ export class SubstrateClient implements Client {
   #assure(lease: string, nonce: string): void {
     const known = this.#states.get(lease)
     if (known?.nonce === nonce) known.isSure = true
-  }
-
-  /** Runs the body when it is its turn on each of these leases. */
-  async #inTurns(leases: readonly string[], body: () => Promise<void>): Promise<void> {
-    const entered: string[] = []
-    try {
-      for (const lease of leases.toSorted()) {
-        const turn = this.#mutex.enter(lease)
-        entered.push(lease)
-        if (turn !== undefined) await turn
-      }
-      await body()
-    } finally {
-      for (const lease of entered) this.#mutex.leave(lease)
-    }
   }
 
   /** Calls the body when it is its turn on this lease, at once if nothing else is. It must not throw, and leaves the mutex at its end. */

@@ -624,7 +624,7 @@ const isOld = `l.pins = '{}' AND NOT ${live('l')}
 const isForgotten = "q.at < clock_timestamp() - $2 * interval '1 millisecond'"
 
 /**
- * The names of old rows in the order of names, and whether there may be more, without a lock: `[names, more]`. $1 namespace,
+ * The names of old rows in the order of names, whether there may be more, and the last name looked at, without a lock. $1 namespace,
  * $2 retention in milliseconds, $3 the name after which to begin, $4 how many rows at most to look at.
  */
 function findOld(tables: Tables): DatabaseFunction {

@@ -290,10 +290,10 @@ export class Scene {
   /** Lets a lease lapse that was granted for `durationMs`, for everybody who is given as an observer. */
   async lapse(lease: string, durationMs: number, ...observers: readonly Client[]): Promise<void> {
     if (!this.serverClock) for (const observer of observers) await observer.refresh([lease])
-    const time = elapsedTimeOf(this.clock)
-    const since = time.read()
     const lapseMs = durationMs * 1.002 + this.unitMs / 10 + 2 + (this.#harness.lateMs ?? 0)
     if (!this.realTime) return this.pass(lapseMs)
+    const time = elapsedTimeOf(this.clock)
+    const since = time.read()
     // An observer counts less where the wall clock was set meanwhile, or seemed so because the process stood still.
     for (let leftMs = lapseMs; leftMs > 0; leftMs = lapseMs - elapsedForObserver(since, time.read())) {
       await this.pass(leftMs)
