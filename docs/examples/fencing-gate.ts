@@ -23,7 +23,7 @@ export async function putFile(
 export async function putRow(pool: Pool, lock: Fence, text: string): Promise<void> {
   await inTransaction(pool, async (client) => {
     const gate = new FencingGate({ store: new PostgresFencingStore({ client }) })
-    await gate.admit('report', lock) // whoever comes with a higher token waits until we have committed
+    await gate.admit('report', lock) // a caller with a higher token waits until we have committed
     await client.query('INSERT INTO report (text) VALUES ($1)', [text])
   })
 }

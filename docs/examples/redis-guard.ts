@@ -23,7 +23,7 @@ export async function setUnderBoth(redis: Redis | Cluster, tokens: readonly Toke
   await guard.run(redis, `return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])`, [accounts], [account, balance])
 }
 
-/** For those who prefer commands to Lua: WATCH, MULTI … EXEC, on a connection that the guard makes like yours. */
+/** Commands instead of Lua: WATCH, MULTI … EXEC, on a connection that the guard makes like yours. */
 export async function transferByCommands(redis: Redis, token: Token, from: string, to: string, amount: number) {
   const guard = new RedisGuard()
   await token.check(guard)

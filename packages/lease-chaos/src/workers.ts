@@ -19,7 +19,7 @@ export function workerEntry(): WorkerEntry {
   return JSON.parse(process.argv[2] ?? '') as WorkerEntry
 }
 
-/** In a worker: calls back with each thing that it is told. */
+/** In a worker: calls back with each message from the parent. */
 export function whenTold(obey: (order: unknown) => void): void {
   process.on('message', obey)
 }

@@ -78,8 +78,8 @@ END`,
 }
 
 /**
- * Whoever waits for a lock (somebody alters the table, or inserts the same row) gives up within four fifths of the time that
- * is left: its sender hears of it, and no backend waits for nobody.
+ * An operation waits for a lock (of ALTER TABLE, or of a transaction that inserts the same row) for four fifths of the time that is
+ * left. So its sender is still there to hear of it, and no backend waits on alone.
  */
 const boundedWait = `PERFORM set_config('lock_timeout', greatest(1, least(($3 - asked) / 1250, ${LONGEST_DEADLINE_MS}))::text, true);`
 

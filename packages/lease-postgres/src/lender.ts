@@ -135,7 +135,7 @@ export class Lender {
     const { Client, options } = this.#pool
     if (Client === undefined || options === undefined || this.#beside >= MOST_BESIDE) throw new Error('none')
     this.#beside++
-    // The pool hides the password from those who list its options.
+    // The pool's options have a password that is not enumerable.
     const own = Object.getOwnPropertyDescriptors(options)
     const connectionTimeoutMillis = { value: Math.ceil(timeoutMs), enumerable: true }
     const client = new Client(Object.defineProperties({}, { ...own, connectionTimeoutMillis }) as never)

@@ -30,7 +30,7 @@ export function statements({ inStatement }: Tables): Statements {
   }
 }
 
-/** Whether a statement of this transaction sees all that was committed before it. In the path of whoever asks. */
+/** Whether a statement of this transaction sees all that was committed before it. It runs in the caller's path. */
 export const seesAll = `pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.~) '^read '::pg_catalog.text`
 
 /** Exact whatever `extra_float_digits` says, as a float in text is not. */
