@@ -11,7 +11,7 @@ import type { ClockReading } from './elapsed-time.ts'
 import { ErrClaimDenied, ErrInvalid, ErrUnknown } from './errors.ts'
 import type { LeaseEvents } from './events.ts'
 import type { Info, Request, TermAware } from './lease.ts'
-import type { Turn } from './line.ts'
+import type { Ticket } from './ticket.ts'
 import type { Term } from './term.ts'
 import type { Terms } from './terms.ts'
 
@@ -24,8 +24,9 @@ export interface ClaimRequest {
   readonly value: string | undefined
   readonly announce: boolean | undefined
   readonly signal: AbortSignal | undefined
-  /** Its place in the queue, for a waiter. */
-  readonly turn?: Turn | undefined
+  /** For a waiter. */
+  readonly ticket?: Ticket | undefined
+  readonly maxWaiters?: number | undefined
   /** Throws where this process must not ask for the lease: called when it is the claim's turn, before anything is sent. */
   readonly admit?: ((lease: string) => void) | undefined
 }
@@ -99,29 +100,32 @@ export class Claims {
   }
 
   /** What is known when the request is about to be sent. */
-  #begin(lease: string, { holder, signal, turn, admit }: ClaimRequest): Asked {
+  #begin(lease: string, { holder, signal, ticket, admit }: ClaimRequest): Asked {
     this.#throwIfEnded(signal)
     admit?.(lease)
     const known = this.#host.client.leases().get(lease)
     const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known)
-    return new Asked(own, turn?.place === 0, this.#host.terms.now())
+    return new Asked(own, ticket?.place === 0, this.#host.terms.now())
   }
 
   /** Throws unless the claim may be tried again. */
-  #refused(lease: string, { holder, turn }: ClaimRequest, { placeless }: Asked, error: unknown): void {
+  #refused(lease: string, { holder, ticket }: ClaimRequest, { placeless }: Asked, error: unknown): void {
     if (!(error instanceof ErrInvalid)) throw error
     const found = this.#host.client.leases().get(lease)
     if (found !== undefined && found.holder !== holder && !hasLapsed(found, this.#host.clock)) {
       throw this.denied(lease, holder, found)
     }
-    if (placeless && turn !== undefined && turn.place > 0) throw this.denied(lease, holder, undefined) // vacant, and others were first
+    // It is vacant, and others were first.
+    if (placeless && ticket !== undefined && (ticket.place > 0 || ticket.isFull)) {
+      throw this.denied(lease, holder, undefined)
+    }
   }
 
   #ask(lease: string, request: ClaimRequest, { own, onGranted }: Asked): Promise<void> {
     const { client } = this.#host
-    const { holder, durationMs, value, announce, signal, turn } = request
+    const { holder, durationMs, value, announce, signal, ticket, maxWaiters } = request
     const asked = { holder, duration: durationMs, value, announce }
-    const options = { signal, turn, onGranted }
+    const options = { signal, ticket, maxWaiters, onGranted }
     return own ? client.extendLease(lease, asked, options) : client.claimLease(lease, asked, options)
   }
 

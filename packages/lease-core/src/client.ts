@@ -4,13 +4,23 @@
  */
 import { ErrTrapdoor } from './errors.ts'
 import type { Info, Request, Trapdoor } from './lease.ts'
-import type { Turn } from './line.ts'
+import type { Place, Ticket } from './ticket.ts'
 
-/** Something happened to a lease. Only a hint: it may be late, doubled or lost, and it may tell of one's own doing. */
+/**
+ * Something happened to a lease. Only a hint: it may be late, doubled or lost, and it may tell of one's own doing. With `to` it is
+ * said to the one who waits with this ticket, and tells how many are ahead of it.
+ */
 export type LeaseChange =
-  | { readonly kind: 'vacated' | 'changed'; readonly lease: string }
-  /** One who waited in line at this place was granted the lease for so long. */
-  | { readonly kind: 'taken'; readonly lease: string; readonly place: number; readonly durationMs: number }
+  | { readonly kind: 'changed'; readonly lease: string }
+  | { readonly kind: 'vacated'; readonly lease: string; readonly to?: Place | undefined }
+  /** One who waited with the ticket `place` was granted the lease for so long. */
+  | {
+      readonly kind: 'taken'
+      readonly lease: string
+      readonly place: number
+      readonly durationMs: number
+      readonly to?: Place | undefined
+    }
   /** Hints may have been lost (a connection was made anew): re-read what matters. */
   | { readonly kind: 'resync' }
 
@@ -29,11 +39,13 @@ export interface ClientCallOptions {
    */
   readonly signal?: AbortSignal | undefined
   /**
-   * For `claimLease` by one who waits: its place in line goes in, and comes out changed when the claim is refused. The
-   * claim of one without a place is refused while others are in line, even if the lease is vacant. Ignored by clients
-   * whose store keeps no lines.
+   * For `claimLease` by one who waits: its ticket goes in, and comes out changed when the claim is refused. The claim of one
+   * without a place is refused while others are in the queue, even if the lease is vacant. Ignored by clients whose store keeps no
+   * queues.
    */
-  readonly turn?: Turn | undefined
+  readonly ticket?: Ticket | undefined
+  /** Of such a claim without a place: where so many are in the queue already it gets none, and its ticket says so. */
+  readonly maxWaiters?: number | undefined
   /**
    * For `releaseLease` and `extendLease`: ends or extends this term and no other; another one of the same holder → `ErrInvalid`.
    * Ignored by clients that do not know terms.
@@ -58,6 +70,11 @@ export interface Renewal {
   granted(): void
   /** With that with which `extendLease` would have rejected. */
   failed(error: unknown): void
+}
+
+export interface SubscribeOptions {
+  /** A client that cannot tell them apart may tell of everything. @default false */
+  readonly own?: boolean | undefined
 }
 
 /**
@@ -109,8 +126,22 @@ export interface Client {
    * throws. Absent: as false.
    */
   refreshOver?(lease: string, trapdoorKey: unknown): Promise<boolean>
-  /** Calls the listener on every change that the substrate tells of. Returns how to stop. */
-  subscribe(listener: (change: LeaseChange) => void): () => void
+  /**
+   * Calls the listener on every change in the namespace that the substrate tells of: while somebody listens, all are told. With
+   * `own` only of what this client asked for: the leases that it watches, its turn in a queue, and its terms that others have ended.
+   * Returns how to stop.
+   */
+  subscribe(listener: (change: LeaseChange) => void, options?: SubscribeOptions): () => void
+  /**
+   * Reads one lease as `refresh` does, and watches it from the state that was read on, for `INTEREST_MS`: whoever listens is told.
+   * Absent: those who listen hear of every lease, or of none.
+   *
+   * @param watcher who wants it: the lease is watched until the last of them does not
+   */
+  readonly watchLease?: ((lease: string, watcher: object) => Promise<void>) | undefined
+  unwatchLease?(lease: string, watcher: object): void
+  /** The ticket is not wanted any more. Where that is lost, it ends by itself. */
+  leaveQueue?(lease: string, ticket: Pick<Ticket, 'place'>): void
   /**
    * Lets go of connections that the client itself opened. Calls in flight and later ones reject with `ErrUnknown`; its reason is
    * `closed`, which is final: callers that try again must not. Idempotent.

@@ -24,6 +24,8 @@ export type LeaseEvent =
       readonly holder: string
       readonly currentHolder: string | undefined
     }
+  /** Its claim was refused, and it waits: at this position, 1 is served next. Told again whenever a look or a hint shows another one. */
+  | { readonly type: 'waiting'; readonly lease: string; readonly holder: string; readonly position: number }
   /** The holder gave the lease up. */
   | { readonly type: 'released'; readonly lease: string; readonly holder: string }
   /** An operator took the lease from this holder. */

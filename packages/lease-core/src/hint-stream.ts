@@ -167,34 +167,3 @@ async function close(connection: HintConnection): Promise<void> {
 }
 
 function ignore(): void {}
-
-/**
- * What a message of a store says whose hints are text: a JSON array of the names vacated, an object with those `changed`,
- * or one with those `taken` (name, place, milliseconds). Anything else is not ours to understand, so all may have changed.
- */
-export function changesIn(message: string): LeaseChange[] {
-  try {
-    const content = JSON.parse(message) as { readonly changed?: unknown; readonly taken?: unknown } | null
-    if (isListOf(content, isName)) return content.map((lease) => ({ kind: 'vacated', lease }))
-    if (isListOf(content?.changed, isName)) return content.changed.map((lease) => ({ kind: 'changed', lease }))
-    if (isListOf(content?.taken, isTaken)) {
-      return content.taken.map(([lease, place, durationMs]) => ({ kind: 'taken', lease, place, durationMs }))
-    }
-  } catch {
-    // not JSON
-  }
-  return [{ kind: 'resync' }]
-}
-
-function isListOf<T>(list: unknown, isItem: (item: unknown) => item is T): list is T[] {
-  return Array.isArray(list) && list.every(isItem)
-}
-
-function isName(item: unknown): item is string {
-  return typeof item === 'string'
-}
-
-function isTaken(item: unknown): item is [lease: string, place: number, durationMs: number] {
-  if (!Array.isArray(item)) return false
-  return typeof item[0] === 'string' && typeof item[1] === 'number' && typeof item[2] === 'number'
-}

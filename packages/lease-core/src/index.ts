@@ -16,19 +16,28 @@ export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { uniqueHolder } from './unique-holder.ts'
 export { lockedTrapdoor } from './client.ts'
-export type { Client, ClientCallOptions, LeaseChange, Renewal, TermId } from './client.ts'
-export type { Turn } from './line.ts'
+export type {
+  Client,
+  ClientCallOptions,
+  LeaseChange,
+  Renewal,
+  SubscribeOptions,
+  TermId,
+} from './client.ts'
+export { INTEREST_MS, TOLD } from './ticket.ts'
+export type { Place, Ticket } from './ticket.ts'
 export { sleep, systemClock } from './clock.ts'
 export type { Clock, Timer } from './clock.ts'
 export { Stopwatch } from './elapsed-time.ts'
 export { trustWindowMs } from './skew.ts'
-export { changesIn, HintStream } from './hint-stream.ts'
+export { changesIn } from './hint-message.ts'
+export { HintStream } from './hint-stream.ts'
 export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hint-stream.ts'
 export { withoutSecrets } from './shown.ts'
 export { brokenNamespaceRule, hasMethods, OptionChecks } from './option-checks.ts'
 export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener } from './events.ts'
-export { contended, granted, late, LONGEST_DEADLINE_MS, refused, unknown } from './substrate.ts'
+export { CLIENT_LENGTH, contended, granted, late, LONGEST_DEADLINE_MS, refused, unknown } from './substrate.ts'
 export type {
   AnyVerdict,
   Call,
@@ -37,7 +46,9 @@ export type {
   ExpireOp,
   ExtendOp,
   Holding,
+  LeaveOp,
   Op,
+  PassOverOp,
   PinOp,
   Pins,
   ReleaseOp,

@@ -7,8 +7,8 @@ import type { LeaseChange } from './client.ts'
 import type { ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
 import type { Info } from './lease.ts'
-import { noTurn, type Turn } from './line.ts'
 import type { ParsedHoldOptions } from './options.ts'
+import { noTicket, type Ticket } from './ticket.ts'
 
 /** What a waiter asks for: any one of these leases will do. */
 export interface WaitRequest {
@@ -25,10 +25,7 @@ const CROWDED_MS = 10
 const LONGEST_PAUSE_MS = 1_000
 
 /** A hint about one lease. */
-export type LeaseHint =
-  | { readonly kind: 'changed'; readonly lease: string }
-  | { readonly kind: 'vacated'; readonly lease: string }
-  | Extract<LeaseChange, { readonly kind: 'taken' }>
+export type LeaseHint = Exclude<LeaseChange, { readonly kind: 'resync' }>
 
 /** Wants to see the lease vacant. */
 export interface VacancyWatcher {
@@ -52,6 +49,8 @@ export interface Waiter {
   failure: ErrUnknown | undefined
   /** A claim of this waiter is in flight. */
   claiming: boolean
+  /** In the queue, as it was told last; 0: it was not. */
+  position: number
   readonly resolve: (hold: Hold) => void
   readonly reject: (error: unknown) => void
 }
@@ -94,7 +93,11 @@ export class LeaseWaiters implements Deadline {
   /** A waiter needs an answer of the store. */
   isAsked = false
   /** The ticket of the first waiter; the next one inherits it. */
-  ticket: Turn = noTurn()
+  ticket: Ticket = noTicket()
+  /** The last ticket heard to be granted, of those ahead. */
+  served = 0
+  /** When the last read was sent from which on its leases are watched. */
+  watchedMs: number = AT_ONCE
   /** How long the last claim took. */
   tookMs = 0
   /** Vacancies heard of since the last claim was sent, less those taken; the last of them was heard of at `openedMs`. */
@@ -137,8 +140,9 @@ export class LeaseWaiters implements Deadline {
   }
 
   /** The next waiter starts without a ticket. */
-  forgetTurn(): void {
-    this.ticket = noTurn()
+  forgetTicket(): void {
+    this.ticket = noTicket()
+    this.served = 0
     this.forgetVacancy()
     this.misses = 0
     this.claim.dueMs = NEVER

@@ -40,7 +40,6 @@ import { ManagedHold, type Hold, type HoldHost, type ReleaseOptions } from './ho
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
-import type { Turn } from './line.ts'
 import { Observation } from './observation.ts'
 import {
   brokenOptions,
@@ -65,6 +64,7 @@ import type {
   WaitOptions,
 } from './roles.ts'
 import { TermRenewal, type RenewalHost } from './term-renewal.ts'
+import type { Ticket } from './ticket.ts'
 import type { Term, TermEnd } from './term.ts'
 import { Terms } from './terms.ts'
 import { LeaseToken, type Token, type TokenChecker } from './token.ts'
@@ -404,6 +404,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return read
   }
 
+  async #watch(lease: string, watcher: object): Promise<void> {
+    if (this.#client.watchLease === undefined) return this.#read(lease)
+    await this.#client.watchLease(lease, watcher)
+    this.#wasRead(lease)
+  }
+
   /** Reads the lease over the connection that the key is, if it is one. */
   async #readOver(lease: string, trapdoorKey: unknown): Promise<boolean | KeyFailure> {
     if (trapdoorKey === undefined || this.#client.refreshOver === undefined) return false
@@ -505,11 +511,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   // ── holds ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
-  async #acquire(request: WaitRequest, signal: AbortSignal | undefined, turn?: Turn): Promise<Hold> {
+  async #acquire(request: WaitRequest, signal: AbortSignal | undefined, ticket?: Ticket): Promise<Hold> {
     const { leases, holder, options } = request
-    const { durationMs, value, announce, shared } = options
+    const { durationMs, value, announce, shared, maxWaiters } = options
     const admit = (lease: string): void => this.#admit(lease, holder, shared)
-    const claim: ClaimRequest = { holder, durationMs, value, announce, signal, turn, admit }
+    const claim: ClaimRequest = { holder, durationMs, value, announce, signal, ticket, maxWaiters, admit }
     const only = leases[0] as string
     const granted = (term: Term, sent: ClockReading): Hold | undefined => this.#held(term, sent, options, signal)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
@@ -646,12 +652,20 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       maxSleepMs: this.#maxSleepMs,
       known: (lease) => this.#client.leases().get(lease),
       hasLapsed: (info) => hasLapsed(info, this.#clock),
-      read: (lease) => this.#read(lease),
+      watch: (lease, watcher) => this.#watch(lease, watcher),
+      unwatch: (lease, watcher) => inBackground(() => this.#client.unwatchLease?.(lease, watcher)),
+      mustWatch: this.#client.watchLease !== undefined,
+      waiting: ({ leases, holder }, position) => {
+        if (this.events.heard('waiting')) {
+          this.events.emit({ type: 'waiting', lease: leases[0] as string, holder, position })
+        }
+      },
+      leaveQueue: (lease, ticket) => inBackground(() => this.#client.leaveQueue?.(lease, ticket)),
       holderHere: (lease) => {
         const term = this.#terms.get(lease)
         return term?.isHeld === true && term.isTrusted(this.#terms.recent.take()) ? term.holder : undefined
       },
-      acquire: (contention, signal, turn) => this.#acquire(contention, signal, turn),
+      acquire: (contention, signal, ticket) => this.#acquire(contention, signal, ticket),
       denied: ({ leases, holder }) => {
         if (leases.length > 1) return this.#claims.deniedAny(leases, holder)
         const lease = leases[0] as string
@@ -665,7 +679,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   // ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #subscribe(): void {
-    this.#unsubscribe ??= this.#client.subscribe((change) => this.#hinted(change))
+    this.#unsubscribe ??= this.#client.subscribe((change) => this.#hinted(change), { own: true })
   }
 
   #hinted(change: LeaseChange): void {
@@ -727,6 +741,11 @@ function checkFencingToken(fencingToken: unknown): void {
 }
 
 function nothing(): void {}
+
+/** For what need not succeed, and must harm nobody. */
+function inBackground(work: () => unknown): void {
+  void Promise.resolve().then(work).catch(nothing)
+}
 
 function giveBack(hold: Hold): void {
   hold.release().catch(() => {}) // it lapses by itself

@@ -78,6 +78,7 @@ const holdOptions = z.strictObject({
   announce: z.boolean({ error: 'must be true or false' }).optional(),
   shared: z.boolean({ error: 'must be true or false' }).default(false),
   renewEvery: durationOrNever.optional(),
+  maxWaiters: z.int({ error: 'must be a whole number' }).min(1, { error: 'must be at least 1' }).optional(),
 })
 
 const observeOptions = z.strictObject({
@@ -121,6 +122,8 @@ export interface ParsedHoldOptions {
   /** Whether this process may hold the same term more than once. */
   readonly shared: boolean
   readonly renewEveryMs: number
+  /** How many may wait for the lease. undefined: any number. */
+  readonly maxWaiters: number | undefined
 }
 
 /** @throws ErrNotValid with every problem, those of the other arguments first */
@@ -133,9 +136,10 @@ export function parseHoldOptions(options: unknown, others: readonly Problem[] = 
     announce,
     shared,
     renewEvery,
+    maxWaiters,
   } = parse(holdOptions, options, 'options', [...others, ...tooShort(options), ...lateRenewal(options)])
   const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
-  return { durationMs, waitMs, signal, value, announce, shared, renewEveryMs: renewEvery ?? durationMs / 3 }
+  return { durationMs, waitMs, signal, value, announce, shared, renewEveryMs: renewEvery ?? durationMs / 3, maxWaiters }
 }
 
 export interface ParsedObserveOptions {

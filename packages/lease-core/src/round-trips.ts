@@ -26,6 +26,8 @@ export interface RoundTripParts {
   readonly link: StoreLink
   readonly states: LeaseStates
   readonly timeoutMs: number
+  /** Those in the queue of a vacant lease were told, up to this ticket. */
+  told(lease: string, place: number): void
 }
 
 export class RoundTrips {
@@ -41,16 +43,20 @@ export class RoundTrips {
     const ofOps = { ...limits, timeoutOf: (op: Op) => this.timeoutMsOf(op) }
     this.operations = new Coalescer(parts.clock, ofOps, (ops) => this.#apply(ops))
     this.renewals = new Coalescer(parts.clock, ofOps, (ops) => this.#apply(ops))
-    this.#reads = new SharedReads(parts.clock, limits, (names) => this.readAll(names))
+    this.#reads = new SharedReads(parts.clock, limits, (names, watched) => this.readAll(names, watched))
   }
 
   /** Reads one lease by a request that is sent from now on. */
-  read(lease: string): Promise<void> {
-    return this.#reads.read(lease)
+  read(lease: string, options?: { readonly watches: boolean }): Promise<void> {
+    return this.#reads.read(lease, options)
   }
 
-  /** Reads these leases, or all, and those again whose answer is unclear. */
-  async readAll(names: readonly string[] | undefined): Promise<void> {
+  /**
+   * Reads these leases, or all, and those again whose answer is unclear.
+   *
+   * @param watched those that this client watches from then on
+   */
+  async readAll(names: readonly string[] | undefined, watched: readonly string[] = []): Promise<void> {
     const { substrate, states, time } = this.#parts
     for (let open = names; ;) {
       const question = states.open()
@@ -58,7 +64,7 @@ export class RoundTrips {
         const what =
           open === undefined ? 'the namespace' : open.length === 1 ? `lease "${open[0]}"` : `${open.length} leases`
         const asked = open
-        const holdings = await this.ask(what, (call) => substrate.read(asked, call))
+        const holdings = await this.ask(what, (call) => substrate.read(asked, call, watched))
         const now = time.read()
         const unclear: string[] = []
         for (const lease of asked ?? new Set([...states.view.keys(), ...holdings.keys()])) {
@@ -126,6 +132,8 @@ export class RoundTrips {
         const op = ops[index] as Op
         const verdict = verdicts[index] as Verdict
         if (!isSettled(verdict)) continue
+        if (verdict.told !== undefined) this.#parts.told(op.lease, verdict.told)
+        if (op.kind === 'leave' || op.kind === 'passOver') continue
         const granted = verdict.outcome === 'granted'
         const ended = 'fencingToken' in op ? op.fencingToken : undefined
         states.learn(op.lease, verdict.holding, { question, now, ended, granted })

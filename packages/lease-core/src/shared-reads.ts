@@ -10,8 +10,12 @@ import type { Clock } from './clock.ts'
 import { Coalescer, type CoalescerLimits, type Waiting } from './coalescer.ts'
 import { CompactingMap } from './compacting-map.ts'
 
-/** Reads all these names in one round trip, each of them once. Rejects when none of them could be read. */
-export type ReadNames = (names: readonly string[]) => Promise<void>
+/**
+ * Reads all these names in one round trip, each of them once. Rejects when none of them could be read.
+ *
+ * @param watched those of them that are to be watched from then on
+ */
+export type ReadNames = (names: readonly string[], watched: readonly string[]) => Promise<void>
 
 export class SharedReads {
   readonly #coalescer: Coalescer<SharedRead, unknown>
@@ -23,7 +27,10 @@ export class SharedReads {
       for (const read of reads) read.sent = true
       let error: unknown
       try {
-        await readNames(reads.map(({ name }) => name))
+        await readNames(
+          reads.map(({ name }) => name),
+          reads.filter(({ watches }) => watches).map(({ name }) => name),
+        )
       } catch (cause) {
         error = cause
       }
@@ -32,11 +39,13 @@ export class SharedReads {
   }
 
   /** Resolves when the name was read, by a read that is sent from now on; rejects with why it could not be read. */
-  read(name: string): Promise<void> {
-    const read = this.#reads.get(name)
-    if (read === undefined) return this.#begin(new SharedRead(name, this.#ended)).outcome
-    if (!read.sent) return read.outcome
-    return (read.next ??= new SharedRead(name, this.#ended)).outcome
+  read(name: string, { watches = false }: { readonly watches?: boolean } = {}): Promise<void> {
+    const last = this.#reads.get(name)
+    let read: SharedRead
+    if (last === undefined) read = this.#begin(new SharedRead(name, this.#ended))
+    else read = last.sent ? (last.next ??= new SharedRead(name, this.#ended)) : last
+    if (watches) read.watches = true
+    return read.outcome
   }
 
   #begin(read: SharedRead): SharedRead {
@@ -56,6 +65,7 @@ class SharedRead implements Waiting<SharedRead, unknown> {
   readonly name: string
   readonly outcome: Promise<void>
   sent = false
+  watches = false
   /** Asked for after this one was sent. */
   next: SharedRead | undefined
   readonly #ended: (read: SharedRead) => void

@@ -16,20 +16,27 @@ import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import { checkSignal, onAbort } from './abort-signal.ts'
 import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
-import type { Client, ClientCallOptions, LeaseChange, Renewal, TermId } from './client.ts'
-import { systemClock, type Clock } from './clock.ts'
+import type {
+  Client,
+  ClientCallOptions,
+  LeaseChange,
+  Renewal,
+  SubscribeOptions,
+  TermId,
+} from './client.ts'
+import { systemClock, type Clock, type Timer } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown, notValid, warn } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
 import { brokenLeases, checkNames, checkRequest, type Info, type Request } from './lease.ts'
-import { learnTurn } from './line.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
 import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
 import { StoreLink, type InDoubt } from './store-link.ts'
+import { PASS_OVER_MS, type Ticket } from './ticket.ts'
 import { refused, type ClaimOp, type ExtendOp, type Op, type Pins, type Substrate, type Verdict } from './substrate.ts'
 
 export interface SubstrateClientOptions {
@@ -49,6 +56,7 @@ export class SubstrateClient implements Client {
   /** Warnings about the substrate's set-up. */
   readonly events: LeaseEvents
   readonly claimAnyLease: Client['claimAnyLease']
+  readonly watchLease: Client['watchLease']
   readonly #substrate: Substrate
   readonly #clock: Clock
   readonly #time: ElapsedTime
@@ -57,11 +65,15 @@ export class SubstrateClient implements Client {
   readonly #states: LeaseStates
   readonly #trips: RoundTrips
   readonly #settlement: Settlement
-  readonly #listeners = new Set<(change: LeaseChange) => void>()
+  /** What this client asked for, and what happens in the whole namespace. */
+  readonly #ownHints: Hints
+  readonly #allHints: Hints
+  readonly #passing: PassingOver
+  /** For whom each lease is watched. */
+  readonly #watched = new Map<string, Set<object>>()
   /** How many calls until the set-up is inspected, and how many more if that fails. */
   #inspectAfter = 0
   #inspectAgainAfter = 1
-  #unwatch: (() => void) | undefined
 
   constructor(options: SubstrateClientOptions) {
     const { substrate, clock, events, requestTimeoutMs } = parseSubstrateClientOptions(options)
@@ -71,10 +83,20 @@ export class SubstrateClient implements Client {
     const own = { substrate, clock: this.#clock, time: this.#time, timeoutMs: requestTimeoutMs }
     this.#link = new StoreLink(own)
     this.#states = new LeaseStates(own)
-    const parts = { ...own, link: this.#link, states: this.#states }
+    const told = (lease: string, place: number): void => this.#passing.told(lease, place)
+    const parts = { ...own, link: this.#link, states: this.#states, told }
     this.#trips = new RoundTrips(parts)
     this.#settlement = new Settlement({ ...parts, trips: this.#trips, mutex: this.#mutex })
     this.events = events ?? new LeaseEvents()
+    const { client } = this.#link
+    this.#passing = new PassingOver(this.#clock, (lease, place) => {
+      this.#settlement.send({ kind: 'passOver', lease, place }, undefined, { finish: nothing, fail: nothing })
+    })
+    this.#ownHints = new Hints((listener) => substrate.watch?.(listener, client))
+    this.#allHints = new Hints((listener) => substrate.watch?.(listener))
+    if (substrate.watch !== undefined) {
+      this.watchLease = (lease, watcher) => this.#watchLease(lease, watcher)
+    }
     setMaxListeners(0, this.#link.closing) // every operation that pauses listens to it
     const send = substrate.claimAny?.bind(substrate)
     if (send !== undefined) {
@@ -100,18 +122,33 @@ export class SubstrateClient implements Client {
           stopListening()
           reject(error)
         }
-        const turn = options?.turn
+        const { ticket, maxWaiters } = options ?? {}
         this.#inTurn(lease, () => {
           const lapsed = this.#states.get(lease)?.lapsedVersion(this.#time.read())
           const nonce = this.#settlement.newNonce()
-          const place = turn?.place
-          const op: ClaimOp = { kind: 'claim', lease, holder, durationMs, nonce, value, lapsed, announce, place }
+          const place = ticket?.place
+          const op: ClaimOp = {
+            kind: 'claim',
+            lease,
+            holder,
+            durationMs,
+            nonce,
+            value,
+            lapsed,
+            announce,
+            place,
+            maxWaiters: place === 0 ? maxWaiters : undefined,
+          }
           this.#settlement.send(op, signal, {
             finish: (verdict, sent, doubt) => {
-              const { outcome, holding, line } = verdict
-              if (turn !== undefined && line !== undefined) learnTurn(turn, line)
+              const { outcome, holding } = verdict
+              if (ticket !== undefined) {
+                if (!aborted) learnTicket(ticket, verdict)
+                else if (ticket.place === 0 && verdict.ticket !== undefined) this.leaveQueue(lease, verdict.ticket)
+              }
               if (outcome === 'granted') {
                 stopListening()
+                this.#passing.taken(lease)
                 if (aborted) {
                   // The next operation on the lease comes after its end.
                   void this.#settlement.withdraw(sent as ClaimOp).finally(() => this.#mutex.leave(lease))
@@ -391,39 +428,49 @@ export class SubstrateClient implements Client {
 
   // ── hints, end ────────────────────────────────────────────────────────────────────────────────────────────────
 
-  subscribe(listener: (change: LeaseChange) => void): () => void {
-    const own = (change: LeaseChange): void => {
-      try {
-        listener(change)
-      } catch (error) {
-        warn(error)
-      }
-    }
-    this.#listeners.add(own)
-    if (!this.#link.closing.aborted) {
-      this.#unwatch ??= this.#substrate.watch?.((change) => {
-        for (const notify of [...this.#listeners]) notify(change)
-      })
-    }
-    return () => {
-      this.#listeners.delete(own)
-      if (this.#listeners.size === 0) this.#stopWatching()
-    }
+  subscribe(listener: (change: LeaseChange) => void, { own = false }: SubscribeOptions = {}): () => void {
+    const hints = own ? this.#ownHints : this.#allHints
+    return hints.listen(listener)
+  }
+
+  #watchLease(lease: string, watcher: object): Promise<void> {
+    const watchers = this.#watched.get(lease) ?? new Set()
+    this.#watched.set(lease, watchers.add(watcher))
+    return this.#start(undefined, () => {
+      checkNames({ lease })
+      return this.#trips.read(lease, { watches: true })
+    })
+  }
+
+  unwatchLease(lease: string, watcher: object): void {
+    const watchers = this.#watched.get(lease)
+    if (watchers?.delete(watcher) !== true || watchers.size > 0) return
+    this.#watched.delete(lease)
+    this.#leave(lease, undefined)
+  }
+
+  leaveQueue(lease: string, { place }: Pick<Ticket, 'place'>): void {
+    if (place > 0) this.#leave(lease, place)
+  }
+
+  /** The store is told once it is this one's turn; whatever is lost of it, the store forgets by itself. */
+  #leave(lease: string, place: number | undefined): void {
+    if (this.#link.closing.aborted || this.#substrate.watch === undefined) return
+    this.#inTurn(lease, () => {
+      const end = (): void => this.#mutex.leave(lease)
+      // Somebody else watches it by now.
+      if (place === undefined && this.#watched.has(lease)) return end()
+      this.#settlement.send({ kind: 'leave', lease, place }, undefined, { finish: end, fail: end })
+    })
   }
 
   /** Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. */
   async close(): Promise<void> {
     if (this.#link.closing.aborted) return
     this.#link.close(new ErrUnknown('the client was closed', { reason: 'closed' }))
-    for (const notify of [...this.#listeners]) notify({ kind: 'resync' }) // who waits learns that it is in vain
-    this.#stopWatching()
-    this.#listeners.clear()
+    this.#passing.close()
+    for (const hints of [this.#ownHints, this.#allHints]) hints.close()
     await this.#substrate.close()
-  }
-
-  #stopWatching(): void {
-    this.#unwatch?.()
-    this.#unwatch = undefined
   }
 
   // ── one call ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -504,6 +551,106 @@ export class SubstrateClient implements Client {
         this.#inspectAfter = this.#inspectAgainAfter
         this.#inspectAgainAfter *= 2
       })
+  }
+}
+
+/** Takes over what the store says of the ticket of a claim. */
+function learnTicket(ticket: Ticket, { outcome, ticket: place, isFull = false }: Verdict): void {
+  ticket.isFull = isFull
+  if (outcome === 'granted') ticket.place = ticket.ahead = 0
+  else if (place !== undefined) {
+    ticket.place = place.place
+    ticket.ahead = place.ahead
+  }
+}
+
+/** Has those passed over who were told of a vacancy and did not come; at most one timer for each lease. */
+class PassingOver {
+  readonly #clock: Clock
+  readonly #passOver: (lease: string, place: number) => void
+  /** The last ticket told when the timer was set, and the last one since. */
+  readonly #due = new Map<string, { readonly timer: Timer; readonly place: number; latest: number }>()
+
+  constructor(clock: Clock, passOver: (lease: string, place: number) => void) {
+    this.#clock = clock
+    this.#passOver = passOver
+  }
+
+  told(lease: string, place: number): void {
+    const due = this.#due.get(lease)
+    if (due !== undefined) {
+      due.latest = place
+      return
+    }
+    const timer = this.#clock.setTimer(PASS_OVER_MS, () => this.#come(lease))
+    this.#due.set(lease, { timer, place, latest: place })
+  }
+
+  /** By this client. */
+  taken(lease: string): void {
+    this.#due.get(lease)?.timer.cancel()
+    this.#due.delete(lease)
+  }
+
+  close(): void {
+    for (const { timer } of this.#due.values()) timer.cancel()
+    this.#due.clear()
+  }
+
+  #come(lease: string): void {
+    const due = this.#due.get(lease)
+    this.#due.delete(lease)
+    if (due === undefined) return
+    if (due.latest === due.place) this.#passOver(lease, due.place)
+    else this.told(lease, due.latest)
+  }
+}
+
+function nothing(): void {}
+
+/** Passes hints on to any number of listeners, from the first one that comes to the last one that goes. */
+class Hints {
+  readonly #watch: (listener: (change: LeaseChange) => void) => (() => void) | undefined
+  readonly #listeners = new Set<(change: LeaseChange) => void>()
+  #unwatch: (() => void) | undefined
+  #isClosed = false
+
+  constructor(watch: (listener: (change: LeaseChange) => void) => (() => void) | undefined) {
+    this.#watch = watch
+  }
+
+  /** Returns how to stop. */
+  listen(listener: (change: LeaseChange) => void): () => void {
+    const own = (change: LeaseChange): void => {
+      try {
+        listener(change)
+      } catch (error) {
+        warn(error)
+      }
+    }
+    this.#listeners.add(own)
+    if (!this.#isClosed) this.#unwatch ??= this.#watch((change) => this.#tell(change))
+    return () => {
+      this.#listeners.delete(own)
+      if (this.#listeners.size === 0) this.#stop()
+    }
+  }
+
+  /** Who waits learns that it is in vain. */
+  close(): void {
+    this.#isClosed = true
+    this.#tell({ kind: 'resync' })
+    this.#stop()
+    this.#listeners.clear()
+  }
+
+  #tell(change: LeaseChange): void {
+    for (const notify of [...this.#listeners]) notify(change)
+  }
+
+  #stop(): void {
+    this.#unwatch?.()
+    this.#unwatch = undefined
   }
 }
 

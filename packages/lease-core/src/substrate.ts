@@ -18,9 +18,25 @@
  *   term on another of them, although the lease that it was granted may have a new holder.
  *
  * What is refused for one of these reasons is `late`: certainly not done, and core asks again.
+ *
+ * Who is told of what, by a store that tells (`watch`): those who asked, and nobody else.
+ *
+ * - A lease that is vacated (released, expired, or lapsed with its last pin): the first `TOLD` in its queue, each with how many
+ *   are ahead (`ticket.ts`); every client that watches it; and the client that opened or last adopted the term, unless it ended it
+ *   itself. A nonce begins with the client that made it.
+ * - A claim or a value that is to be announced: every client that watches the lease.
+ * - A grant to one who waited: the one that is first in the queue now.
+ * - Those who watch the whole namespace: of all of these, without the tickets.
+ *
+ * A client is in the queue from the refusal of its claim until it is granted the lease, `leave`s, or someone behind it is granted
+ * the lease. It watches a lease from a read that says so until it `leave`s. Either ends by itself after `INTEREST_MS` unless it is renewed,
+ * by the same claim or read. Getting in and seeing the state are one step: of what happens after the state that was answered the
+ * client is told. When one of the first `TOLD` leaves a vacant lease, the first `TOLD` are told anew.
+ * Whoever made the vacancy learns whether somebody in the queue was told, and has those who do not come passed over (`passOver`).
  */
 import type { LeaseChange } from './client.ts'
 import type { Trapdoor } from './lease.ts'
+import type { Place } from './ticket.ts'
 
 /** No request takes effect later than so long after it was sent, whatever the time-out of its call. */
 export const LONGEST_DEADLINE_MS = 10_000
@@ -60,14 +76,16 @@ export interface ClaimOp {
   readonly value: string | undefined
   /** Stores without a clock: the version that core has observed to be lapsed, if any; it may be taken over. */
   readonly lapsed: string | undefined
-  /** Whether watchers are to be told (`changed`) when this opens a term. A store that tells anyway may ignore it. */
+  /** Whether those who watch the lease are to be told (`changed`) when this opens a term. A store that tells anyway may ignore it. */
   readonly announce?: boolean | undefined
   /**
-   * The claimer waits in line (`line.ts`), at this place; 0: it has none yet. Without one it is refused while others are
-   * in line, vacant or not, and every refusal gives it the last place. With one it is granted whenever the lease is
-   * vacant, and watchers are told (`taken`). A store that keeps no lines may ignore it.
+   * The claimer waits, with this ticket (`ticket.ts`); 0: it has none yet. Without one it is refused while others are in the queue,
+   * vacant or not, and a refusal puts it at the end. With one it is granted whenever the lease is vacant; a refusal keeps its
+   * place, also where the store has forgotten it. A store that keeps no queues may ignore it.
    */
   readonly place?: number | undefined
+  /** One that has no ticket gets none while so many have: refused with `isFull`. */
+  readonly maxWaiters?: number | undefined
 }
 
 /** Moves the expiry to now + durationMs unless it is later already; granted while this very term stands and has not lapsed. */
@@ -129,7 +147,28 @@ export interface UnpinOp {
   readonly generation: string
 }
 
-export type Op = ClaimOp | ExtendOp | ReleaseOp | ExpireOp | PinOp | UnpinOp
+/**
+ * The client waits no longer with this ticket, or it watches the lease no longer; granted in any case. `holding` is not looked at:
+ * it says nothing.
+ */
+export interface LeaveOp {
+  readonly kind: 'leave'
+  readonly lease: string
+  /** undefined: it watches no longer. */
+  readonly place: number | undefined
+}
+
+/**
+ * Those who were told of a vacancy have not come: if the lease is vacant, those with tickets up to this one are taken out of the queue,
+ * and the first `TOLD` of the rest are told. Granted in any case, and `holding` says nothing.
+ */
+export interface PassOverOp {
+  readonly kind: 'passOver'
+  readonly lease: string
+  readonly place: number
+}
+
+export type Op = ClaimOp | ExtendOp | ReleaseOp | ExpireOp | PinOp | UnpinOp | LeaveOp | PassOverOp
 
 /** The entities that pin a lease, each with the generation of its pin. */
 export type Pins = ReadonlyMap<string, string>
@@ -147,8 +186,12 @@ export interface Verdict {
   readonly outcome: 'granted' | 'refused' | 'contended' | 'late' | 'unknown'
   readonly holding: Holding | undefined
   readonly cause: unknown
-  /** Of a claim in line that was refused: its place, and the last one served. */
-  readonly line?: { readonly place: number; readonly served: number } | undefined
+  /** Of a claim of one who waits that was refused. */
+  readonly ticket?: Place | undefined
+  /** The operation has left the lease vacant, and those in the queue were told: the ticket of the last of them. */
+  readonly told?: number | undefined
+  /** It was refused for `maxWaiters`, and got no ticket. */
+  readonly isFull?: boolean | undefined
 }
 
 export function granted(holding: Holding | undefined): Verdict {
@@ -194,6 +237,9 @@ export interface AnyVerdict {
   readonly holdings: ReadonlyMap<string, Holding>
 }
 
+/** How long the name of a client is, with which each of its nonces begins. */
+export const CLIENT_LENGTH = 12
+
 /** What core tells an adapter about one call. */
 export interface Call {
   /** Aborts when core has given the call up: free the connection, the answer will be thrown away. */
@@ -205,7 +251,7 @@ export interface Call {
   onAbort?(listener: (why: Error) => void): void
   /** After how many milliseconds core gives up. */
   readonly timeoutMs: number
-  /** Names this client among all that ever use the store. No `|` and no white space in it. */
+  /** Names this client among all that ever use the store: `CLIENT_LENGTH` letters, digits, `-` and `_`. */
   readonly client: string
   /**
    * Rises with each request of this client whose outcome core does not know: what was sent in an earlier epoch must not open
@@ -258,8 +304,16 @@ export interface Substrate {
    * At most 128 leases.
    */
   claimAny?(op: ClaimAnyOp, call: Call): Promise<AnyVerdict>
-  /** The holdings of these leases, or of the whole namespace. A lease that is not in the answer is vacant. */
-  read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>>
+  /**
+   * The holdings of these leases, or of the whole namespace. A lease that is not in the answer is vacant.
+   *
+   * @param watched those of the leases that the client watches from now on; a store that tells of everything may ignore it
+   */
+  read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched?: readonly string[],
+  ): Promise<ReadonlyMap<string, Holding>>
   /**
    * Reads one lease over the connection that this trapdoor key is, so that a check needs no second one. Rejects with what the
    * driver throws. Resolves to undefined where that connection may not see all that is committed: core then reads as it does without
@@ -268,8 +322,11 @@ export interface Substrate {
   readOver?(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined
   /** Every pinned lease, of these or of the whole namespace, with its pins. */
   pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>>
-  /** Starts telling of changes; `resync` after every (re)connection. Absent where the store cannot tell. */
-  watch?(listener: (change: LeaseChange) => void): () => void
+  /**
+   * Starts telling this client of what it asked for (see above); `resync` after every (re)connection. Without a client: of all
+   * that happens in the namespace. Absent where the store cannot tell. One that cannot tell clients apart tells of everything.
+   */
+  watch?(listener: (change: LeaseChange) => void, client?: string): () => void
   /** What the set-up weakens. Asked once, at the first use of the client. */
   inspect?(call: Call): Promise<readonly SubstrateWarning[]>
   /** The trapdoor of exactly this term. */

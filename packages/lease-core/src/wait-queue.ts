@@ -6,15 +6,18 @@
  * lease one look is in flight at a time, and each kind has the time at which it is due:
  *
  *     at once            somebody joins, the first waiter or one with a claim in flight leaves, hints may have been lost (`lookAtAll`)
- *     turn               after "vacated": at once for a read, when the waiter's ticket says so for a claim (`line.ts`)
+ *     turn               after "vacated": at once for a read, when the waiter's ticket says so for a claim (`ticket.ts`)
  *     lapse (+ turn)     when what the last look found lapses
  *     retry              after a look that failed, with growing pauses
- *     maxSleep           after the last look, whatever was heard since
+ *     maxSleep           after the last look, whatever was heard since; at most a minute, for a look renews what the store
+ *                        remembers of those who wait
  *
  * - A hint changes nothing of what is known. It makes a look due earlier. The one exception: "taken" takes one "vacated" back
  *   while the waiter is not due yet, for its claim would be refused. Lapse, retry and maxSleep stay.
  * - "Vacated" and "taken" are counted, because they may overtake each other. What is heard while a claim is in flight is
- *   handled after its answer, which tells the ticket and who was served; there each "taken" counts.
+ *   handled after its answer, which tells the ticket.
+ * - Whoever waits is told. A waiter is by its ticket. Those who watch for a vacancy or a change, and those who wait for any of
+ *   several leases or at a store without queues, are because what they read is watched: from the state on that they saw.
  * - So a lease that was vacated is claimed by one of its waiters within the delay of the hint, `MOST_SLOTS` slots and one
  *   claim. Without the hint: when the known holding lapses, or after maxSleep.
  * - Waiters are served first come, first served. Only the first of them claims, and only while no other holder of this process
@@ -41,8 +44,8 @@ import {
   type Waiter,
   type WaitRequest,
 } from './lease-waiters.ts'
-import { noteServed, passOver, untilTurnMs, type Turn } from './line.ts'
 import { lapseWindowMs } from './skew.ts'
+import { LONGEST_REST_MS, untilTurnMs, type Ticket } from './ticket.ts'
 
 /** What the manager does for the queue. */
 export interface WaitQueueHost {
@@ -52,12 +55,21 @@ export interface WaitQueueHost {
   /** What the client knows of the lease, without a read. */
   known(lease: string): (Info & Partial<TermAware>) | undefined
   hasLapsed(info: Info): boolean
-  /** An `ErrUnknown` with the reason "closed" is final: it ends every wait. */
-  read(lease: string): Promise<void>
+  /**
+   * Reads the lease, and has it watched for this queue from then on. An `ErrUnknown` with the reason "closed" is final: it ends
+   * every wait.
+   */
+  watch(lease: string, watcher: LeaseWaiters): Promise<void>
+  unwatch(lease: string, watcher: LeaseWaiters): void
+  /** Nobody is told of a lease that is not watched, unless it has a ticket; and either must be renewed. */
+  readonly mustWatch: boolean
+  /** The waiter has another position in the queue than before. */
+  waiting(request: WaitRequest, position: number): void
+  leaveQueue(lease: string, ticket: Ticket): void
   /** Which holder has a live Hold of the lease in this process. The end of such a Hold must be reported by `vacated`. */
   holderHere(lease: string): string | undefined
   /** Rejects with `ErrClaimDenied` when another has the lease; if the waiter's own holder has it, that ends the wait. */
-  acquire(request: WaitRequest, signal: AbortSignal, ticket: Turn): Promise<Hold>
+  acquire(request: WaitRequest, signal: AbortSignal, ticket: Ticket): Promise<Hold>
   /** The error for a waiter whose time ran out while another had the lease, from what is known. */
   denied(request: WaitRequest): ErrClaimDenied
   retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
@@ -123,7 +135,17 @@ export class WaitQueue {
       const joinedMs = clock.monotonic()
       const endMs = joinedMs + waitMs
       const giveUp = new AbortController()
-      const waiter: Waiter = { request, joinedMs, endMs, giveUp, failure: undefined, claiming: false, resolve, reject }
+      const waiter: Waiter = {
+        request,
+        joinedMs,
+        endMs,
+        giveUp,
+        failure: undefined,
+        claiming: false,
+        position: 0,
+        resolve,
+        reject,
+      }
       const timer: Deadline = {
         wakeAtMs: -1,
         slot: 0,
@@ -139,7 +161,7 @@ export class WaitQueue {
         const wasNext = queue.waiters[0] === waiter || waiter.claiming
         // A waiter that was granted the lease has left already: an abort without a reason would make an error, with its stack.
         if (remove(queue.waiters, waiter)) giveUp.abort(reason)
-        if (queue.waiters.length === 0) queue.forgetTurn()
+        if (queue.waiters.length === 0) this.#leaveStore(queue)
         else if (wasNext) return this.#lookNow(queue, queue.claim)
         this.#rest(queue)
       }
@@ -212,9 +234,17 @@ export class WaitQueue {
     for (const queue of this.#queues.values()) {
       this.#host.timers.off(queue)
       for (const waiter of queue.waiters) waiter.giveUp.abort(reason)
+      this.#leaveStore(queue)
+      this.#unwatch(queue)
     }
     this.#queues.clear()
     this.#groups.clear()
+  }
+
+  /** The longest pause between two looks. */
+  get #restMs(): number {
+    const { maxSleepMs, mustWatch } = this.#host
+    return mustWatch ? Math.min(maxSleepMs, LONGEST_REST_MS) : maxSleepMs
   }
 
   // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -243,7 +273,20 @@ export class WaitQueue {
     return queue === undefined ? [...groups] : [queue, ...groups]
   }
 
+  /** The last waiter has gone, without the lease. */
+  #leaveStore(queue: LeaseWaiters): void {
+    if (queue.ticket.place > 0) this.#host.leaveQueue(queue.leases[0] as string, queue.ticket)
+    queue.forgetTicket()
+  }
+
+  #unwatch(queue: LeaseWaiters): void {
+    if (queue.watchedMs === AT_ONCE) return
+    queue.watchedMs = AT_ONCE
+    for (const lease of queue.leases) this.#host.unwatch(lease, queue)
+  }
+
   #forget(queue: LeaseWaiters): void {
+    this.#unwatch(queue)
     if (this.#queues.get(queue.name) !== queue) return
     this.#queues.delete(queue.name)
     if (queue.leases.length === 1) return
@@ -257,13 +300,13 @@ export class WaitQueue {
   /** Nobody waits: forget it. Otherwise wake when a look is due. */
   #rest(queue: LeaseWaiters): void {
     if (queue.looking || this.#closed) return
-    const { timers, clock, maxSleepMs } = this.#host
+    const { timers, clock } = this.#host
     if (queue.isEmpty) {
       timers.off(queue)
       this.#forget(queue)
       return
     }
-    let dueMs = clock.monotonic() + maxSleepMs
+    let dueMs = clock.monotonic() + this.#restMs
     if (queue.isRead) dueMs = Math.min(dueMs, queue.read.dueMs)
     if (queue.waiters.length > 0) dueMs = Math.min(dueMs, this.#claimDueMs(queue))
     timers.at(queue, Math.ceil(Math.max(dueMs, clock.monotonic())))
@@ -294,7 +337,7 @@ export class WaitQueue {
    * they read for.
    */
   async #lookOnce(queue: LeaseWaiters): Promise<boolean> {
-    const { clock, maxSleepMs } = this.#host
+    const { clock } = this.#host
     const isReadDue = (): boolean => queue.read.dueMs <= clock.monotonic()
     const isClaimDue = (): boolean => queue.waiters.length > 0 && this.#claimDueMs(queue) <= clock.monotonic()
     let looked = false
@@ -305,7 +348,7 @@ export class WaitQueue {
     }
     if (claims) {
       const next = this.#next(queue)
-      if (next === undefined) queue.waitForHold(clock.monotonic() + maxSleepMs)
+      if (next === undefined) queue.waitForHold(clock.monotonic() + this.#restMs)
       else {
         looked = true
         await this.#attempt(queue, 'claim', () => this.#claim(queue, next))
@@ -336,14 +379,13 @@ export class WaitQueue {
 
   /** For those who were there when it was sent: who comes later wants a read of their own. */
   async #read(queue: LeaseWaiters): Promise<void> {
-    const { read, leases } = queue
+    const { read } = queue
     const watching = [...queue.watchers]
     const observing = [...queue.observers]
     read.begin(this.#host.clock.monotonic())
     queue.isAsked = false
     try {
-      if (leases.length === 1) await this.#host.read(leases[0] as string)
-      else await Promise.all(leases.map((lease) => this.#host.read(lease)))
+      await this.#watch(queue)
     } catch (error) {
       if (error instanceof ErrUnknown) throw error
       for (const watcher of watching) if (remove(queue.watchers, watcher)) watcher.reject(error)
@@ -358,15 +400,18 @@ export class WaitQueue {
     read.dueMs = Math.min(read.dueMs, this.#readRestMs(queue))
   }
 
+  /** Reads the leases of the queue, and goes on watching them. */
+  async #watch(queue: LeaseWaiters): Promise<void> {
+    queue.watchedMs = this.#host.clock.monotonic()
+    await Promise.all(queue.leases.map((lease) => this.#host.watch(lease, queue)))
+  }
+
   async #claim(queue: LeaseWaiters, waiter: Waiter): Promise<void> {
     const { clock } = this.#host
     const { claim, read, ticket } = queue
     const { request, giveUp } = waiter
     const observing = [...queue.observers]
     const nowMs = clock.monotonic()
-    const turnMs = untilTurnMs(ticket, queue.tookMs)
-    const waitedTurn = turnMs > 0 && nowMs >= queue.vacantMs + turnMs
-    const { served } = ticket
     const readDueMs = read.dueMs
     claim.begin(nowMs)
     if (observing.length > 0) read.dueMs = NEVER
@@ -379,7 +424,7 @@ export class WaitQueue {
       const hold = await this.#host.acquire(request, giveUp.signal, ticket)
       if (giveUp.signal.aborted) return void hold.release().catch(() => {}) // it lapses by itself
       remove(queue.waiters, waiter)
-      queue.forgetTurn()
+      queue.forgetTicket()
       // The next one finds out for itself whether there is anything to claim.
       claim.dueMs = AT_ONCE
       waiter.resolve(hold)
@@ -395,7 +440,12 @@ export class WaitQueue {
         return
       }
       found = true
-      if (waitedTurn && ticket.served === served) passOver(ticket)
+      if (ticket.isFull) {
+        remove(queue.waiters, waiter)
+        claim.dueMs = AT_ONCE
+        waiter.reject(error)
+        return
+      }
       queue.misses = request.leases.every((lease) => this.#held(lease) !== undefined) ? 0 : queue.misses + 1
     } finally {
       waiter.claiming = false
@@ -404,6 +454,10 @@ export class WaitQueue {
       queue.heard = undefined
       for (const hint of heard) this.#hear(queue, hint, { inFlight: true })
     }
+    // Nothing tells of these leases yet, or soon nothing will.
+    const isTold = ticket.place > 0 || !this.#host.mustWatch || nowMs - queue.watchedMs < this.#restMs
+    if (!isTold && queue.waiters.length > 0) await this.#watch(queue)
+    this.#tellPositions(queue)
     this.#found(queue, claim, observing)
     if (observing.length > 0) {
       read.sentMs = nowMs
@@ -456,19 +510,35 @@ export class WaitQueue {
    *   have begun anew meanwhile. Otherwise tickets that are not ahead are old news, or not the business of this waiter.
    */
   #hear(queue: LeaseWaiters, { change, atMs }: Heard, { inFlight }: { readonly inFlight: boolean }): void {
+    const { ticket, claim } = queue
+    const { to } = change
+    if (to !== undefined) {
+      if (to.place !== ticket.place) return // said to another one of this client, or to one who is gone
+      ticket.ahead = to.ahead
+      this.#tellPositions(queue)
+    }
     if (change.kind === 'vacated') {
       queue.openings++
       queue.openedMs = atMs
       return
     }
-    const { ticket, claim } = queue
     const { place, durationMs } = change
-    const isAhead = place > ticket.served && place < ticket.place
-    if (isAhead) noteServed(ticket, place)
-    else if (!inFlight) return
+    if (place > queue.served && place < ticket.place) {
+      queue.served = place
+      if (to === undefined) ticket.ahead = Math.max(0, ticket.ahead - 1)
+    } else if (to === undefined && !inFlight) return
     queue.openings = Math.max(0, queue.openings - 1)
     queue.releasedMs = NEVER
     claim.dueMs = Math.min(claim.dueMs, atMs + 1 + lapseWindowMs(durationMs) + this.#turnMs(queue))
+  }
+
+  #tellPositions({ waiters, ticket: { ahead } }: LeaseWaiters): void {
+    for (const [index, waiter] of waiters.entries()) {
+      const position = ahead + index + 1
+      if (waiter.position === position) continue
+      waiter.position = position
+      this.#host.waiting(waiter.request, position)
+    }
   }
 
   // ── times ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -488,26 +558,26 @@ export class WaitQueue {
 
   /** When the first waiter claims if nothing is heard. */
   #claimRestMs(queue: LeaseWaiters): number {
-    const { clock, maxSleepMs } = this.#host
-    const nowMs = clock.monotonic()
-    let delayMs = maxSleepMs
+    const restMs = this.#restMs
+    const nowMs = this.#host.clock.monotonic()
+    let delayMs = restMs
     for (const lease of queue.leases) {
       // Vacant, and yet refused: others were ahead in the queue, or it was another's at that moment.
       const pauseMs =
-        queue.ticket.place > 0 && queue.misses <= 1 ? 1 : 1 + backoffMs(Math.max(1, queue.misses), maxSleepMs)
+        queue.ticket.place > 0 && queue.misses <= 1 ? 1 : 1 + backoffMs(Math.max(1, queue.misses), restMs)
       delayMs = Math.min(delayMs, (this.#untilLapseMs(lease, queue.claim) ?? pauseMs) + this.#turnMs(queue))
     }
-    return Math.min(nowMs + delayMs, queue.claim.sentMs + maxSleepMs)
+    return Math.min(nowMs + delayMs, queue.claim.sentMs + restMs)
   }
 
   /** When those who watch are read for if nothing is heard. What has lapsed tells nothing new by itself. */
   #readRestMs(queue: LeaseWaiters): number {
-    const { clock, maxSleepMs } = this.#host
+    const { clock } = this.#host
     if (queue.watchers.length + queue.observers.length === 0) return NEVER
     const delayMs =
       this.#untilLapseMs(queue.leases[0] as string, queue.read) ??
       (queue.watchers.length > 0 ? 1 + backoffMs(1) : NEVER)
-    return Math.min(clock.monotonic() + delayMs, queue.read.sentMs + maxSleepMs)
+    return Math.min(clock.monotonic() + delayMs, queue.read.sentMs + this.#restMs)
   }
 
   /** After how long what is known of this lease is over for certain; undefined: it is vacant, or has lapsed. */

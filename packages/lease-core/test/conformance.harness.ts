@@ -47,7 +47,7 @@ function harnessOn(
   }
   return {
     name: 'a breakable store',
-    supports: { notifications: true, lines: true, serverClock, repeats: true },
+    supports: { notifications: true, queues: true, addressed: true, serverClock, repeats: true },
     thousands: 250, // batches enough; there are a hundred defects to notice
     open: async (namespace) => wrap(new SubstrateClient({ substrate: open(namespace), clock, requestTimeout: 200 })),
     openFaulty: async (namespace, requestTimeout) => {

@@ -717,6 +717,7 @@ describe('Manager.hold with wait: what hints may do', () => {
       const dead = bench.other()
       void dead.manager.hold('db', `dead-${index}`, options).catch(() => {})
       await bench.clock.settle()
+      dead.wire.hang()
       await dead.manager.stop()
     }
     const process = bench.other()
@@ -868,33 +869,17 @@ describe('Manager.hold with wait: what hints may do', () => {
     await bench.manager.stop()
   })
 
-  it('tickets of those who left delay the rest less with each vacancy that others snatch', async () => {
-    const bench = new Bench()
-    await bench.manager.claim('db', 'x', 3_600_000)
-    for (let gone = 0; gone < 8; gone++) {
-      const { manager } = bench.other()
-      void manager.hold('db', `gone-${gone}`, options).catch(() => {})
-      await bench.clock.settle()
-      await manager.stop()
-    }
-    const { manager, wire } = bench.other()
-    const wait = track(manager.hold('db', 'last', options))
-    await bench.clock.settle()
-    const waitedMs: number[] = []
-    for (let round = 0; round < 4; round++) {
-      await bench.manager.release('db', 'x')
-      await bench.manager.claim('db', 'x', 3_600_000) // knows nothing of the queue
-      wire.resetCounts()
-      let ms = 0
-      for (; wire.counts.claim === 0; ms += 10) await bench.clock.advance(10)
-      waitedMs.push(ms)
-      await bench.clock.advance(1_000)
-    }
-    expect(waitedMs).to.deep.equal([160, 80, 40, 20])
+  it('however many at the head of the queue are dead, they are passed over, two after each pause', async () => {
+    const { bench, process, wait } = await secondInQueue(3_600_000, 7)
     await bench.manager.release('db', 'x')
-    await bench.clock.settle()
-    expect(wait.state).to.equal('fulfilled')
-    await manager.stop()
+    await bench.clock.advance(3 * 400 - 1)
+    expect([wait.state, process.wire.counts.claim]).to.deep.equal(['pending', 0])
+    await bench.clock.advance(1 + 20)
+    expect([wait.state, process.wire.counts.claim]).to.deep.equal(['fulfilled', 1])
+    await wait.value?.release()
+    await bench.clock.advance(1_000)
+    expect(bench.wire.counts.passOver).to.equal(4)
+    await process.manager.stop()
   })
 })
 

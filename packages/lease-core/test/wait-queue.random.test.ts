@@ -52,11 +52,15 @@ class SlowSubstrate extends MemorySubstrate {
     return this.#slowly(() => super.claimAny(op, call))
   }
 
-  override read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
-    return this.#slowly(() => super.read(leases, call))
+  override read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched?: readonly string[],
+  ): Promise<ReadonlyMap<string, Holding>> {
+    return this.#slowly(() => super.read(leases, call, watched))
   }
 
-  override watch(listener: (change: LeaseChange) => void): () => void {
+  override watch(listener: (change: LeaseChange) => void, client?: string): () => void {
     let lastMs = 0
     return super.watch((change) => {
       for (let copy = this.#faults.doubled && this.#random() < 0.3 ? 2 : 1; copy > 0; copy--) {
@@ -65,7 +69,7 @@ class SlowSubstrate extends MemorySubstrate {
         lastMs = this.#faults.overtaking ? atMs : Math.max(lastMs, atMs)
         this.#clock.setTimer(lastMs - nowMs, () => listener(change))
       }
-    })
+    }, client)
   }
 
   async #slowly<T>(work: () => Promise<T>): Promise<T> {

@@ -3,7 +3,7 @@ import { TimerQueue } from '#src/timer-queue.ts'
 import { ErrClaimDenied } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import type { WaitRequest } from '#src/lease-waiters.ts'
-import { noTurn, passOver, untilTurnMs } from '#src/line.ts'
+import { untilTurnMs } from '#src/ticket.ts'
 import { parseHoldOptions } from '#src/options.ts'
 import { TestClock, track } from '#src/testing/index.ts'
 import { WaitQueue, type WaitQueueHost } from '#src/wait-queue.ts'
@@ -21,7 +21,11 @@ function queueOf(
     maxSleepMs: 60_000,
     known: () => undefined,
     hasLapsed: () => false,
-    read: () => Promise.resolve(),
+    watch: () => Promise.resolve(),
+    unwatch: () => {},
+    mustWatch: false,
+    leaveQueue: () => {},
+    waiting: () => {},
     holderHere: () => undefined,
     acquire: (request) => {
       claims.push(request.holder)
@@ -95,17 +99,10 @@ describe('WaitQueue', () => {
   })
 })
 
-describe('passOver', () => {
-  it('halves those who are thought to be ahead, until nobody is', () => {
-    const turn = { place: 11, served: 0 }
-    const delays: number[] = []
-    for (let round = 0; round < 6; round++) {
-      delays.push(untilTurnMs(turn, 0))
-      passOver(turn)
-    }
-    expect(delays).to.deep.equal([200, 100, 40, 20, 0, 0])
-    const none = noTurn()
-    passOver(none)
-    expect(none).to.deep.equal({ place: 0, served: 0 })
+describe('untilTurnMs', () => {
+  it('is a slot for each who is ahead, of three claims within bounds, and bounded', () => {
+    const delays = [0, 1, 2, 12, 1_000].map((ahead) => untilTurnMs({ ahead }, 10))
+    expect(delays).to.deep.equal([0, 30, 60, 360, 360])
+    expect([untilTurnMs({ ahead: 1 }, 0), untilTurnMs({ ahead: 1 }, 5_000)]).to.deep.equal([20, 100])
   })
 })

@@ -30,8 +30,10 @@ export interface TestFunction {
 export interface Supports {
   /** `subscribe` hears of what other clients do. */
   readonly notifications: boolean
-  /** Claims of those who wait stand in line (`ClientCallOptions.turn`). */
-  readonly lines?: boolean | undefined
+  /** Those who wait get tickets (`ClientCallOptions.ticket`). */
+  readonly queues?: boolean | undefined
+  /** A client that listens to what is its `own` is told of that and of nothing else. */
+  readonly addressed?: boolean | undefined
   /**
    * The store measures time itself, so anybody may take over a lapsed lease at once. Otherwise a client must have
    * watched the lease for its whole duration first.

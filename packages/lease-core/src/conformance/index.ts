@@ -28,9 +28,9 @@ import type { Harness, Runner } from './harness.ts'
 import { declare, type Chapter } from './kit.ts'
 import { late } from './late.ts'
 import { limits } from './limits.ts'
-import { line } from './line.ts'
 import { manager } from './manager.ts'
 import { pins } from './pins.ts'
+import { queue } from './queue.ts'
 import { refusals } from './refusals.ts'
 import { release } from './release.ts'
 import { scale } from './scale.ts'
@@ -52,7 +52,7 @@ const CHAPTERS: readonly Chapter[] = [
   trapdoor,
   refusals,
   waiting,
-  line,
+  queue,
   limits,
   badInput,
   scale,

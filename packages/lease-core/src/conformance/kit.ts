@@ -25,7 +25,8 @@ import type { FaultyClient, Guard, Harness, Runner } from './harness.ts'
 export type Need =
   | 'alone'
   | 'notifications'
-  | 'lines'
+  | 'queues'
+  | 'addressed'
   | 'serverClock'
   | 'exactClock'
   | 'faults'
@@ -90,7 +91,8 @@ function whyNot(need: Need, { supports, openFaulty, restart, guard }: Harness): 
   const needs: Readonly<Record<Need, readonly [boolean, string]>> = {
     alone: [true, ''],
     notifications: [supports.notifications, 'the substrate has no notifications'],
-    lines: [supports.lines === true, 'the client keeps no lines of those who wait'],
+    queues: [supports.queues === true, 'the store keeps no queues of those who wait'],
+    addressed: [supports.addressed === true, 'the store tells everyone of everything'],
     serverClock: [supports.serverClock, 'the store has no clock of its own'],
     exactClock: [supports.exactClock === true, 'exact instants cannot be met on a real clock'],
     faults: [openFaulty !== undefined, 'the harness has no openFaulty'],
@@ -135,6 +137,7 @@ export class Scene {
   readonly #harness: Harness
   readonly #namespace: string
   readonly #opened: { close(): Promise<void> }[] = []
+  #hearers = 0
 
   constructor(harness: Harness, namespace: string, lease: string, [a, b]: Pair) {
     this.#harness = harness
@@ -383,10 +386,57 @@ export class Scene {
     return heard
   }
 
+  /** A new client that is told already of what it asks for, and what it hears beside `resync`. */
+  async hearer(): Promise<Hearer> {
+    const client = await this.open()
+    const all: LeaseChange[] = []
+    const stop = client.subscribe((change) => all.push(change), { own: true })
+    this.#opened.push({
+      close: () => {
+        stop()
+        return Promise.resolve()
+      },
+    })
+    const lease = `${this.lease}-of-hearer-${++this.#hearers}`
+    const proofs = (): number =>
+      all.filter((change) => change.kind === 'vacated' && change.lease === lease && change.to === undefined).length
+    /** What is told in the order in which it happened has arrived, once what was done last has. */
+    const proof = async (): Promise<void> => {
+      await client.watchLease?.(lease, proof)
+      const before = proofs()
+      await this.until('word of what a client watches', async () => {
+        await this.a.claimLease(lease, { holder: ALICE, duration: this.longMs })
+        await this.a.releaseLease(lease, ALICE)
+        await this.pass(this.unitMs / 10)
+        return proofs() > before || all
+      })
+    }
+    await proof()
+    const heard: LeaseChange[] = []
+    const isOfOthers = (change: LeaseChange): boolean => change.kind !== 'resync' && change.lease !== lease
+    client.subscribe((change) => void (isOfOthers(change) && heard.push(change)), { own: true })
+    return {
+      client,
+      heard,
+      after: async () => {
+        await proof()
+        return heard
+      },
+    }
+  }
+
   /** Closes what the clause opened, the latest first. */
   async tidy(): Promise<void> {
     for (const opened of this.#opened.toReversed()) await this.settle(opened.close(), 'close')
   }
+}
+
+export interface Hearer {
+  readonly client: Client
+  /** What it has heard since it was opened. */
+  readonly heard: readonly LeaseChange[]
+  /** The same, once it has heard of what happened just now. */
+  after(): Promise<readonly LeaseChange[]>
 }
 
 /** What this client knows of a held lease, without a read. */

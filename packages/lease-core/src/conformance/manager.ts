@@ -445,7 +445,7 @@ export const manager: Chapter = {
         }
         assert.fail(`they were served in this order: ${served.join('; ')}`)
       },
-      'lines',
+      'queues',
       'notifications',
     )
 

@@ -24,7 +24,9 @@ import { CompactingMap } from '../compacting-map.ts'
 import type { LeaseChange } from '../client.ts'
 import { systemClock, type Clock } from '../clock.ts'
 import { notValid, type Problem } from '../errors.ts'
+import { INTEREST_MS, TOLD, type Place } from '../ticket.ts'
 import {
+  CLIENT_LENGTH,
   granted,
   late,
   LONGEST_DEADLINE_MS,
@@ -35,6 +37,7 @@ import {
   type ClaimOp,
   type ExtendOp,
   type Holding,
+  type LeaveOp,
   type Op,
   type PinOp,
   type Pins,
@@ -141,8 +144,12 @@ interface Sequence {
 /** A term that is over, as long as a late copy of its claim might come. */
 type Ended = Pick<Term, 'nonce' | 'opener' | 'openedMs'>
 
-/** How long the queue of those who wait is remembered after the last of them has joined: tickets of those who left delay the rest. */
-const QUEUE_MS = 600_000
+/** One who waits, in the queue of a lease. */
+interface Waiting {
+  readonly place: number
+  readonly client: string
+  untilMs: number
+}
 
 /** Below this many records lapsed ones are not looked for. */
 const SWEEP_FLOOR = 1024
@@ -165,9 +172,15 @@ export class MemoryNamespace {
   readonly #grantedAny: Recent<true>
   /** Of each client that once did not know an outcome, the highest epoch seen. */
   readonly #epochs = new Map<string, number>()
+  /** Those who hear of everything. */
   readonly #watchers = new Set<Watcher>()
-  /** Of each lease that somebody waits for: the last place given, and the last one served. */
-  readonly #lines = new Map<string, { last: number; served: number; joinedMs: number }>()
+  /** Those who hear of what their client has asked for, by the client. */
+  readonly #listeners = new Map<string, Set<Watcher>>()
+  /** Of each lease that somebody waits for: who, in the order of their tickets. */
+  readonly #queues = new Map<string, Waiting[]>()
+  /** Of each lease that somebody watches: until when, by the client. */
+  readonly #watched = new Map<string, Map<string, number>>()
+  #places = 0
   #sweepAt = SWEEP_FLOOR
 
   constructor(now: (() => number) | undefined, sequence: Sequence) {
@@ -209,11 +222,11 @@ export class MemoryNamespace {
             return this.#prolong(op.lease, term, { ...op, value: undefined }, nowMs)
           }
           if (!this.#mayTakeOver(op.lease, term, op.lapsed)) {
-            return this.#inLine(op, this.#refuse(op.lease, term, nowMs))
+            return this.#queued(op, this.#refuse(op.lease, term, nowMs), stamp)
           }
         }
         if (this.#isStale(op.lease, op.nonce, stamp, nowMs)) return late
-        if (op.place === 0 && this.#lineOf(op.lease) !== undefined) return this.#inLine(op, refused(undefined))
+        if (op.place === 0 && this.#queueOf(op.lease) !== undefined) return this.#queued(op, refused(undefined), stamp)
         if (op.place !== undefined && op.place > 0) this.#serve(op.lease, op.place, op.durationMs)
         return this.#open(op.lease, op, nowMs)
       }
@@ -222,20 +235,27 @@ export class MemoryNamespace {
       case 'release': {
         const term = this.#standing(op.lease, nowMs)
         if (term !== undefined && !isOf(term, op)) return this.#refuse(op.lease, term, nowMs)
-        return this.#vacate(op.lease, nowMs)
+        return this.#vacate(op.lease, nowMs, stamp)
       }
       case 'expire': {
         const term = this.#standing(op.lease, nowMs)
         if (term !== undefined && !this.#mayTakeOver(op.lease, term, op.lapsed)) {
           return this.#refuse(op.lease, term, nowMs)
         }
-        return this.#vacate(op.lease, nowMs)
+        return this.#vacate(op.lease, nowMs, stamp)
+      }
+      case 'leave':
+        return this.#leave(op, stamp, nowMs)
+      case 'passOver': {
+        if (this.#standing(op.lease, nowMs) !== undefined) return granted(undefined)
+        this.#takeOut(op.lease, op.place)
+        return this.#tellQueue(op.lease)
       }
       case 'pin':
       case 'unpin':
         break
     }
-    return op.kind === 'pin' ? this.#pin(op, stamp, nowMs) : this.#unpin(op, nowMs)
+    return op.kind === 'pin' ? this.#pin(op, stamp, nowMs) : this.#unpin(op, stamp, nowMs)
   }
 
   claimAny(op: ClaimAnyOp, stamp: Stamp = NO_STAMP): AnyVerdict {
@@ -265,9 +285,20 @@ export class MemoryNamespace {
     return { outcome, lease, holdings }
   }
 
-  /** The holdings that stand, of these leases or of all. */
-  read(leases: readonly string[] | undefined): Map<string, Holding> {
+  /**
+   * The holdings that stand, of these leases or of all.
+   *
+   * @param watch by whom some of them are watched from now on
+   */
+  read(
+    leases: readonly string[] | undefined,
+    watch?: { readonly client: string; readonly leases: readonly string[] },
+  ): Map<string, Holding> {
     const nowMs = this.time()
+    for (const lease of watch?.leases ?? []) {
+      const clients = this.#watched.get(lease) ?? new Map<string, number>()
+      this.#watched.set(lease, clients.set(watch?.client ?? '', this.#sequence.nowMs() + INTEREST_MS))
+    }
     const holdings = new Map<string, Holding>()
     for (const lease of leases ?? this.#terms.keys()) {
       const term = this.#standing(lease, nowMs)
@@ -293,13 +324,19 @@ export class MemoryNamespace {
     return pinned
   }
 
-  /** Tells of changes from now on, after a first `resync`, never from within an operation. */
-  watch(listener: (change: LeaseChange) => void): () => void {
+  /**
+   * Tells of changes from now on, after a first `resync`, never from within an operation: of what this client has asked for, or of
+   * everything.
+   */
+  watch(listener: (change: LeaseChange) => void, client?: string): () => void {
     const watcher = new Watcher(listener)
-    this.#watchers.add(watcher)
+    const watchers = client === undefined ? this.#watchers : (this.#listeners.get(client) ?? new Set())
+    watchers.add(watcher)
+    if (client !== undefined) this.#listeners.set(client, watchers)
     watcher.tell({ kind: 'resync' })
     return () => {
-      this.#watchers.delete(watcher)
+      watchers.delete(watcher)
+      if (client !== undefined && watchers.size === 0) this.#listeners.delete(client)
       watcher.stop()
     }
   }
@@ -354,35 +391,61 @@ export class MemoryNamespace {
     return this.#now === undefined && String(term.version) === lapsed && !this.#pins.has(lease)
   }
 
-  /** The refusal, with the place in line of a claimer who waits. */
-  #inLine({ lease, place }: ClaimOp, refusal: Verdict): Verdict {
+  /** The refusal, with the ticket of a claimer who waits. */
+  #queued({ lease, place, maxWaiters }: ClaimOp, refusal: Verdict, { client }: Stamp): Verdict {
     if (place === undefined) return refusal
-    let line = this.#lineOf(lease)
-    if (place === 0) {
-      const joinedMs = this.#sequence.nowMs()
-      if (line === undefined) this.#lines.set(lease, (line = { last: 0, served: 0, joinedMs }))
-      line.joinedMs = joinedMs
-      line.last++
-      return { ...refusal, line: { place: line.last, served: line.served } }
-    }
-    return { ...refusal, line: { place, served: line?.served ?? place } }
+    const queue = this.#queueOf(lease) ?? []
+    if (place === 0 && maxWaiters !== undefined && queue.length >= maxWaiters) return { ...refusal, isFull: true }
+    const own = place === 0 ? ++this.#places : place
+    const untilMs = this.#sequence.nowMs() + INTEREST_MS
+    const known = queue.find((waiting) => waiting.place === own)
+    if (known === undefined) queue.push({ place: own, client, untilMs })
+    else known.untilMs = untilMs
+    queue.sort((one, other) => one.place - other.place)
+    this.#queues.set(lease, queue)
+    return { ...refusal, ticket: { place: own, ahead: queue.findIndex((waiting) => waiting.place === own) } }
   }
 
-  #lineOf(lease: string): { last: number; served: number; joinedMs: number } | undefined {
-    const line = this.#lines.get(lease)
-    if (line === undefined || this.#sequence.nowMs() - line.joinedMs < QUEUE_MS) return line
-    this.#lines.delete(lease)
-    return undefined
+  /** Who waits for the lease; undefined: nobody. */
+  #queueOf(lease: string): Waiting[] | undefined {
+    const queue = this.#queues.get(lease)
+    if (queue === undefined) return undefined
+    const live = queue.filter(({ untilMs }) => untilMs >= this.#sequence.nowMs())
+    return this.#keep(lease, live)
   }
 
-  /** Whoever is granted in line is told of; the line ends with its last place. */
+  #keep(lease: string, queue: Waiting[]): Waiting[] | undefined {
+    if (queue.length === 0) this.#queues.delete(lease)
+    else this.#queues.set(lease, queue)
+    return queue.length === 0 ? undefined : queue
+  }
+
+  /** Whoever is granted the lease with a ticket takes those ahead out of the queue. The first one left is told. */
   #serve(lease: string, place: number, durationMs: number): void {
-    const line = this.#lines.get(lease)
-    if (line !== undefined) {
-      line.served = Math.max(line.served, place)
-      if (line.served >= line.last) this.#lines.delete(lease)
+    const taken = { kind: 'taken', lease, place, durationMs } as const
+    this.#tellAll(taken)
+    const [first] = this.#takeOut(lease, place) ?? []
+    if (first !== undefined) this.#tellClient(first.client, { ...taken, to: { place: first.place, ahead: 0 } })
+  }
+
+  /** Those with tickets up to this one are not in the queue any more. Returns the rest. */
+  #takeOut(lease: string, place: number): Waiting[] | undefined {
+    const queue = this.#queueOf(lease)
+    return queue && this.#keep(lease, queue.filter((waiting) => waiting.place > place))
+  }
+
+  #leave({ lease, place }: LeaveOp, { client }: Stamp, nowMs: number): Verdict {
+    if (place === undefined) {
+      const clients = this.#watched.get(lease)
+      clients?.delete(client)
+      if (clients?.size === 0) this.#watched.delete(lease)
+      return granted(undefined)
     }
-    this.#tell({ kind: 'taken', lease, place, durationMs })
+    const queue = this.#queueOf(lease) ?? []
+    const index = queue.findIndex((waiting) => waiting.place === place && waiting.client === client)
+    if (index < 0) return granted(undefined)
+    this.#keep(lease, queue.toSpliced(index, 1))
+    return index < TOLD && this.#standing(lease, nowMs) === undefined ? this.#tellQueue(lease) : granted(undefined)
   }
 
   #open(lease: string, claim: Asked & { readonly holder: string; readonly nonce: string }, nowMs: number): Verdict {
@@ -399,7 +462,7 @@ export class MemoryNamespace {
     }
     this.#terms.set(lease, term)
     if (this.#terms.size > this.#sweepAt) this.#sweep(nowMs)
-    if (claim.announce === true) this.#tell({ kind: 'changed', lease })
+    if (claim.announce === true) this.#tellOf({ kind: 'changed', lease })
     return granted(this.#holding(lease, term, nowMs))
   }
 
@@ -411,20 +474,22 @@ export class MemoryNamespace {
     if (value !== undefined && value !== term.value) {
       term.value = value
       term.valuedMs = nowMs
-      if (announce === true) this.#tell({ kind: 'changed', lease })
+      if (announce === true) this.#tellOf({ kind: 'changed', lease })
     }
     return granted(this.#holding(lease, term, nowMs))
   }
 
-  #vacate(lease: string, nowMs: number): Verdict {
+  #vacate(lease: string, nowMs: number, { client }: Stamp): Verdict {
     const term = this.#terms.get(lease)
     if (term === undefined) return granted(undefined)
     this.#terms.delete(lease)
     if (this.#now === undefined || nowMs - term.openedMs < LONGEST_DEADLINE_MS) {
       this.#ended.add(lease, term, nowMs)
     }
-    this.#tell({ kind: 'vacated', lease })
-    return granted(undefined)
+    this.#tellOf({ kind: 'vacated', lease })
+    const opener = term.nonce.slice(0, CLIENT_LENGTH)
+    if (opener !== client) this.#tellClient(opener, { kind: 'vacated', lease })
+    return this.#tellQueue(lease)
   }
 
   #pin({ lease, entity, generation }: PinOp, stamp: Stamp, nowMs: number): Verdict {
@@ -435,20 +500,20 @@ export class MemoryNamespace {
     if (before?.generation === generation) return this.#grantAsIs(lease, nowMs)
     if (isSince(sentMs, before?.atMs, nowMs)) return late
     // First: a pin must not make a lapsed term stand again.
-    if (this.#standing(lease, nowMs) === undefined) this.#vacate(lease, nowMs)
+    if (this.#standing(lease, nowMs) === undefined) this.#vacate(lease, nowMs, stamp)
     const pins = this.#pins.get(lease) ?? new Map<string, Pin>()
     this.#pins.set(lease, pins.set(entity, { generation, atMs: nowMs }))
     return this.#grantAsIs(lease, nowMs)
   }
 
-  #unpin({ lease, entity, generation }: UnpinOp, nowMs: number): Verdict {
+  #unpin({ lease, entity, generation }: UnpinOp, stamp: Stamp, nowMs: number): Verdict {
     if (this.#now !== undefined) this.#unpinned.add(lease, nowMs, nowMs)
     const pins = this.#pins.get(lease)
     if (pins?.get(entity)?.generation === generation) {
       pins.delete(entity)
       if (pins.size === 0) this.#pins.delete(lease)
       // The last pin may have been all that kept the term standing.
-      if (this.#terms.has(lease) && this.#standing(lease, nowMs) === undefined) return this.#vacate(lease, nowMs)
+      if (this.#terms.has(lease) && this.#standing(lease, nowMs) === undefined) return this.#vacate(lease, nowMs, stamp)
     }
     return this.#grantAsIs(lease, nowMs)
   }
@@ -482,13 +547,42 @@ export class MemoryNamespace {
       const old = term !== undefined && nowMs - term.openedMs > LONGEST_DEADLINE_MS
       if (old && this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
     }
-    for (const lease of this.#lines.keys())
-      if (this.#lineOf(lease) !== undefined && !this.#terms.has(lease)) this.#lines.delete(lease)
+    for (const lease of this.#queues.keys()) this.#queueOf(lease)
+    for (const lease of this.#watched.keys()) this.#watchersOf(lease)
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
   }
 
-  #tell(change: LeaseChange): void {
+  // ── who is told ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Those who watch the lease, and those who watch all. */
+  #tellOf(change: Extract<LeaseChange, { readonly kind: 'changed' | 'vacated' }>): void {
+    this.#tellAll(change)
+    for (const client of this.#watchersOf(change.lease)) this.#tellClient(client, change)
+  }
+
+  /** The first in the queue of a lease that is vacant now. */
+  #tellQueue(lease: string): Verdict {
+    const first = this.#queueOf(lease)?.slice(0, TOLD) ?? []
+    for (const [ahead, { place, client }] of first.entries()) {
+      this.#tellClient(client, { kind: 'vacated', lease, to: { place, ahead } satisfies Place })
+    }
+    return { ...granted(undefined), told: first.at(-1)?.place }
+  }
+
+  #tellClient(client: string, change: LeaseChange): void {
+    for (const watcher of this.#listeners.get(client) ?? []) watcher.tell(change)
+  }
+
+  #tellAll(change: LeaseChange): void {
     for (const watcher of this.#watchers) watcher.tell(change)
+  }
+
+  #watchersOf(lease: string): string[] {
+    const clients = this.#watched.get(lease)
+    if (clients === undefined) return []
+    for (const [client, untilMs] of clients) if (untilMs < this.#sequence.nowMs()) clients.delete(client)
+    if (clients.size === 0) this.#watched.delete(lease)
+    return [...clients.keys()]
   }
 }
 

@@ -49,9 +49,13 @@ export class MemorySubstrate implements Substrate {
     return this.#leases.claimAny(op, call)
   }
 
-  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+  async read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched: readonly string[] = [],
+  ): Promise<ReadonlyMap<string, Holding>> {
     this.#open(call)
-    return this.#leases.read(leases)
+    return this.#leases.read(leases, { client: call.client, leases: watched })
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
@@ -59,8 +63,8 @@ export class MemorySubstrate implements Substrate {
     return this.#leases.pinned(leases)
   }
 
-  watch(listener: (change: LeaseChange) => void): () => void {
-    const stop = this.#leases.watch(listener)
+  watch(listener: (change: LeaseChange) => void, client?: string): () => void {
+    const stop = this.#leases.watch(listener, client)
     this.#unwatch.add(stop)
     return () => {
       this.#unwatch.delete(stop)

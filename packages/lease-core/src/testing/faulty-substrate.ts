@@ -70,7 +70,7 @@ export interface FaultySubstrateOptions {
 /** Passes everything on, except what is injected. */
 export class FaultySubstrate implements Substrate {
   readonly limits: Substrate['limits']
-  declare readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  declare readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
   declare readonly time?: (call: Call) => Promise<number>
   declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
@@ -97,7 +97,9 @@ export class FaultySubstrate implements Substrate {
     const { latency, receiver } = options
     this.#latencyMs = latency === undefined || typeof latency === 'function' ? latency : () => toMillis(latency)
     this.#receiver = receiver
-    if (inner.watch !== undefined && options.watch !== false) this.watch = (listener) => this.#watch(listener)
+    if (inner.watch !== undefined && options.watch !== false) {
+      this.watch = (listener, client) => this.#watch(listener, client)
+    }
     if (inner.claimAny !== undefined && options.claimAny !== false) {
       this.claimAny = (op, call) => this.#claimAny(op, call)
     }
@@ -264,9 +266,13 @@ export class FaultySubstrate implements Substrate {
     })
   }
 
-  read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+  read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched?: readonly string[],
+  ): Promise<ReadonlyMap<string, Holding>> {
     return this.#roundTrip([{ kind: 'read', leases: leases ?? 'all' }], call, (inward) =>
-      this.#inner.read(leases, inward),
+      this.#inner.read(leases, inward, watched),
     )
   }
 
@@ -375,10 +381,10 @@ export class FaultySubstrate implements Substrate {
     return striking
   }
 
-  #watch(listener: (change: LeaseChange) => void): () => void {
+  #watch(listener: (change: LeaseChange) => void, client: string | undefined): () => void {
     const own = (change: LeaseChange): void => listener(change)
     this.#listeners.add(own)
-    const stop = this.#inner.watch?.((change) => this.#pass(change, own))
+    const stop = this.#inner.watch?.((change) => this.#pass(change, own), client)
     return () => {
       this.#listeners.delete(own)
       stop?.()
@@ -430,7 +436,7 @@ export interface Counts extends Record<CallKind, number> {
 }
 
 function noCounts(): Counts {
-  const ops = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0 }
+  const ops = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0, leave: 0, passOver: 0 }
   const calls = { claimAny: 0, read: 0, pinned: 0, inspect: 0, time: 0 }
   return { ...ops, ...calls, roundTrips: 0, largestBatch: 0, peakInFlight: 0 }
 }
