@@ -16,14 +16,7 @@ import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import { checkSignal, onAbort } from './abort-signal.ts'
 import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
-import type {
-  Client,
-  ClientCallOptions,
-  LeaseChange,
-  Renewal,
-  SubscribeOptions,
-  TermId,
-} from './client.ts'
+import type { Client, ClientCallOptions, LeaseChange, Renewal, SubscribeOptions, TermId } from './client.ts'
 import { systemClock, type Clock, type Timer } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown, notValid, warn } from './errors.ts'

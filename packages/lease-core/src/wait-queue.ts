@@ -563,8 +563,7 @@ export class WaitQueue {
     let delayMs = restMs
     for (const lease of queue.leases) {
       // Vacant, and yet refused: others were ahead in the queue, or it was another's at that moment.
-      const pauseMs =
-        queue.ticket.place > 0 && queue.misses <= 1 ? 1 : 1 + backoffMs(Math.max(1, queue.misses), restMs)
+      const pauseMs = queue.ticket.place > 0 && queue.misses <= 1 ? 1 : 1 + backoffMs(Math.max(1, queue.misses), restMs)
       delayMs = Math.min(delayMs, (this.#untilLapseMs(lease, queue.claim) ?? pauseMs) + this.#turnMs(queue))
     }
     return Math.min(nowMs + delayMs, queue.claim.sentMs + restMs)

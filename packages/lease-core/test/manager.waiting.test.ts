@@ -383,6 +383,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await other.manager.release('db', 'x')
     await bench.clock.settle()
     expect(order).to.deep.equal(['a', 'b', 'c'])
+    await bench.clock.advance(400) // the other one sees to it that those who were told have come
     expect(bench.clock.pending).to.equal(0)
   })
 

@@ -131,7 +131,11 @@ export const queue: Chapter = {
         await a.claimLease(lease, asked(ALICE))
         const [bob, carol, dave] = [noTicket(), noTicket(), noTicket()]
         const options = { maxWaiters: 2 }
-        for (const [holder, ticket] of [[BOB, bob], [CAROL, carol], ['dave', dave]] as const) {
+        for (const [holder, ticket] of [
+          [BOB, bob],
+          [CAROL, carol],
+          ['dave', dave],
+        ] as const) {
           await rejects('LEASE_INVALID', b.claimLease(lease, asked(holder), { ticket, ...options }), 'a claim')
         }
         same([bob.isFull, carol.isFull, dave.isFull], [false, false, true], 'whether the queue was full')
@@ -223,7 +227,9 @@ export const queue: Chapter = {
           const { place } = tickets[ahead] as Ticket
           await scene.until('word of the vacancy', () => {
             const told = listener?.heard.filter((change) => change.kind === 'vacated' && change.lease === lease)
-            return told?.some((change) => 'to' in change && change.to?.place === place && change.to.ahead === ahead) || told
+            return (
+              told?.some((change) => 'to' in change && change.to?.place === place && change.to.ahead === ahead) || told
+            )
           })
         }
         for (const listener of others) same(await listener.after(), [], 'what those behind have heard')
@@ -269,7 +275,8 @@ export const queue: Chapter = {
         const tickets: Ticket[] = []
         for (const { client } of listeners) tickets.push(await enter(scene, 'w', client))
         await a.releaseLease(lease, ALICE)
-        for (const [index, { client }] of listeners.slice(0, 2).entries()) client.leaveQueue?.(lease, tickets[index] as Ticket)
+        for (const [index, { client }] of listeners.slice(0, 2).entries())
+          client.leaveQueue?.(lease, tickets[index] as Ticket)
         const [, , third] = listeners
         const place = tickets[2]?.place
         await scene.until('word for the third', () => {
@@ -336,7 +343,10 @@ export const queue: Chapter = {
         await client.claimLease(lease, { holder: BOB, duration: longMs })
         await a.refresh([lease])
         await a.releaseLease(lease, BOB, { term: termOf(known(a, lease)) })
-        await scene.until('word of the end', () => heard.some((it) => it.kind === 'vacated' && it.lease === lease) || heard)
+        await scene.until(
+          'word of the end',
+          () => heard.some((it) => it.kind === 'vacated' && it.lease === lease) || heard,
+        )
       },
       'addressed',
     )

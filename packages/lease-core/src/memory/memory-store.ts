@@ -431,7 +431,13 @@ export class MemoryNamespace {
   /** Those with tickets up to this one are not in the queue any more. Returns the rest. */
   #takeOut(lease: string, place: number): Waiting[] | undefined {
     const queue = this.#queueOf(lease)
-    return queue && this.#keep(lease, queue.filter((waiting) => waiting.place > place))
+    return (
+      queue &&
+      this.#keep(
+        lease,
+        queue.filter((waiting) => waiting.place > place),
+      )
+    )
   }
 
   #leave({ lease, place }: LeaveOp, { client }: Stamp, nowMs: number): Verdict {
