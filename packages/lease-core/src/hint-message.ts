@@ -2,7 +2,7 @@
  * What the message of a store says whose hints are text. In one of those that go to everyone who watches the namespace, a name
  * stands for a lease; in one that goes to a single client a list may stand for it, which tells of a ticket:
  *
- *     ["db", …]                            vacated                    {"vacated": [["db", ticket, ahead], …]}
+ *     ["db", …]                            vacated                    {"vacated": [["db"], ["db", ticket, ahead], …]}
  *     {"changed": ["db", …]}               changed
  *     {"taken": [["db", ticket, ms], …]}   taken by one who waited    {"taken": [["db", ticket, ms, own ticket, ahead], …]}
  *
@@ -17,13 +17,15 @@ export function changesIn(message: string): LeaseChange[] {
     const changes: LeaseChange[] = []
     const { vacated, changed, taken } = content ?? {}
     if (isListOf(vacated, isTold)) {
-      for (const [lease, place, ahead] of vacated) changes.push({ kind: 'vacated', lease, to: placeOf(place, ahead) })
+      for (const [lease, place, ahead] of vacated) {
+        changes.push({ kind: 'vacated', lease, to: place === undefined ? undefined : placeOf(place, ahead) })
+      }
     }
     if (isListOf(changed, isName)) for (const lease of changed) changes.push({ kind: 'changed', lease })
     if (isListOf(taken, isTold)) {
       for (const [lease, place, durationMs, own, ahead] of taken) {
         const to = own === undefined ? undefined : placeOf(own, ahead)
-        changes.push({ kind: 'taken', lease, place: Number(place), durationMs: Number(durationMs), to })
+        changes.push({ kind: 'taken', lease, place: Number(place ?? 0), durationMs: Number(durationMs ?? 0), to })
       }
     }
     if (changes.length > 0) return changes
@@ -34,7 +36,7 @@ export function changesIn(message: string): LeaseChange[] {
 }
 
 type Numeric = string | number
-type Told = [lease: string, first: Numeric, second: Numeric, third?: Numeric, fourth?: Numeric]
+type Told = [lease: string, first?: Numeric, second?: Numeric, third?: Numeric, fourth?: Numeric]
 
 function placeOf(place: Numeric, ahead: Numeric | undefined): { place: number; ahead: number } {
   return { place: Number(place), ahead: Number(ahead ?? 0) }
@@ -49,6 +51,6 @@ function isName(item: unknown): item is string {
 }
 
 function isTold(item: unknown): item is Told {
-  if (!Array.isArray(item) || item.length < 3 || typeof item[0] !== 'string') return false
+  if (!Array.isArray(item) || typeof item[0] !== 'string') return false
   return item.slice(1).every((word) => (typeof word === 'number' || typeof word === 'string') && Number(word) >= 0)
 }

@@ -740,7 +740,7 @@ function renewing(scene: Scene, client: Client): Renewing {
 
 /** The client without notifications: only the clock is left. */
 function deaf(client: Client): Client {
-  return { ...bound(client), subscribe: () => () => {} }
+  return { ...bound(client), subscribe: () => () => {}, watchLease: undefined }
 }
 
 /** Lets them get in line for a held lease, each in a process of his own, and vacates it: in which order they were granted it. */
@@ -801,7 +801,10 @@ export function bound(client: Client): Client {
     pinned: () => client.pinned(),
     leases: () => client.leases(),
     refresh: (leases) => client.refresh(leases),
-    subscribe: (listener) => client.subscribe(listener),
+    subscribe: (listener, options) => client.subscribe(listener, options),
+    watchLease: client.watchLease && ((lease, watcher) => client.watchLease?.(lease, watcher) ?? Promise.resolve()),
+    unwatchLease: (lease, watcher) => client.unwatchLease?.(lease, watcher),
+    leaveQueue: (lease, ticket) => client.leaveQueue?.(lease, ticket),
     close: () => client.close(),
   }
 }
