@@ -16,7 +16,15 @@ import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import { checkSignal, onAbort } from './abort-signal.ts'
 import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
-import type { Client, ClientCallOptions, LeaseChange, Renewal, SubscribeOptions, TermId } from './client.ts'
+import type {
+  Client,
+  ClientCallOptions,
+  LeaseChange,
+  RefreshOptions,
+  Renewal,
+  SubscribeOptions,
+  TermId,
+} from './client.ts'
 import { systemClock, type Clock, type Timer } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown, notValid, warn } from './errors.ts'
@@ -49,7 +57,7 @@ export class SubstrateClient implements Client {
   /** Warnings about the substrate's set-up. */
   readonly events: LeaseEvents
   readonly claimAnyLease: Client['claimAnyLease']
-  readonly watchLease: Client['watchLease']
+  readonly unwatch: Client['unwatch']
   readonly #substrate: Substrate
   readonly #clock: Clock
   readonly #time: ElapsedTime
@@ -87,9 +95,7 @@ export class SubstrateClient implements Client {
     })
     this.#ownHints = new Hints((listener) => substrate.watch?.(listener, client))
     this.#allHints = new Hints((listener) => substrate.watch?.(listener))
-    if (substrate.watch !== undefined) {
-      this.watchLease = (lease, watcher) => this.#watchLease(lease, watcher)
-    }
+    if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
     setMaxListeners(0, this.#link.closing) // every operation that pauses listens to it
     const send = substrate.claimAny?.bind(substrate)
     if (send !== undefined) {
@@ -398,12 +404,16 @@ export class SubstrateClient implements Client {
     return this.#states.view
   }
 
-  refresh(leases?: Iterable<string>): Promise<void> {
+  refresh(leases?: Iterable<string>, { watcher }: RefreshOptions = {}): Promise<void> {
     return this.#start(undefined, async () => {
       if (leases === undefined) return this.#trips.readAll(undefined)
       const names = new Set(leases)
       for (const lease of names) checkNames({ lease })
-      await Promise.all([...names].map((lease) => this.#trips.read(lease)))
+      const watches = watcher !== undefined && this.unwatch !== undefined
+      if (watches) {
+        for (const lease of names) this.#watched.set(lease, (this.#watched.get(lease) ?? new Set()).add(watcher))
+      }
+      await Promise.all([...names].map((lease) => this.#trips.read(lease, { watches })))
     })
   }
 
@@ -426,16 +436,7 @@ export class SubstrateClient implements Client {
     return hints.listen(listener)
   }
 
-  #watchLease(lease: string, watcher: object): Promise<void> {
-    const watchers = this.#watched.get(lease) ?? new Set()
-    this.#watched.set(lease, watchers.add(watcher))
-    return this.#start(undefined, () => {
-      checkNames({ lease })
-      return this.#trips.read(lease, { watches: true })
-    })
-  }
-
-  unwatchLease(lease: string, watcher: object): void {
+  #unwatch(lease: string, watcher: object): void {
     const watchers = this.#watched.get(lease)
     if (watchers?.delete(watcher) !== true || watchers.size > 0) return
     this.#watched.delete(lease)
@@ -448,11 +449,14 @@ export class SubstrateClient implements Client {
 
   /** The store is told once it is this one's turn; whatever is lost of it, the store forgets by itself. */
   #leave(lease: string, place: number | undefined): void {
-    if (this.#link.closing.aborted || this.#substrate.watch === undefined) return
+    if (this.#link.closing.aborted) return
     this.#inTurn(lease, () => {
-      const end = (): void => this.#mutex.leave(lease)
-      // Somebody else watches it by now.
-      if (place === undefined && this.#watched.has(lease)) return end()
+      if (place === undefined && this.#watched.has(lease)) return this.#mutex.leave(lease) // another watches it by now
+      const end = (): void => {
+        this.#mutex.leave(lease)
+        // Whoever began meanwhile may have been taken out as well: it reads once more.
+        if (place === undefined && this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
+      }
       this.#settlement.send({ kind: 'leave', lease, place }, undefined, { finish: end, fail: end })
     })
   }
@@ -622,7 +626,7 @@ class Hints {
       }
     }
     this.#listeners.add(own)
-    if (!this.#isClosed) this.#unwatch ??= this.#watch((change) => this.#tell(change))
+    if (!this.#isClosed) this.#unwatch ??= this.#watch((change) => this.tell(change))
     return () => {
       this.#listeners.delete(own)
       if (this.#listeners.size === 0) this.#stop()
@@ -632,12 +636,12 @@ class Hints {
   /** Who waits learns that it is in vain. */
   close(): void {
     this.#isClosed = true
-    this.#tell({ kind: 'resync' })
+    this.tell({ kind: 'resync' })
     this.#stop()
     this.#listeners.clear()
   }
 
-  #tell(change: LeaseChange): void {
+  tell(change: LeaseChange): void {
     for (const notify of [...this.#listeners]) notify(change)
   }
 

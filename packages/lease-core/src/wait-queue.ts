@@ -455,8 +455,9 @@ export class WaitQueue {
       for (const hint of heard) this.#hear(queue, hint, { inFlight: true })
     }
     // Nothing tells of these leases yet, or soon nothing will.
-    const isTold = ticket.place > 0 || !this.#host.mustWatch || nowMs - queue.watchedMs < this.#restMs
-    if (!isTold && queue.waiters.length > 0) await this.#watch(queue)
+    const isTold = ticket.place > 0 && !queue.isRead
+    const isWatched = !this.#host.mustWatch || nowMs - queue.watchedMs < this.#restMs
+    if (!isTold && !isWatched && !queue.isEmpty) await this.#watch(queue)
     this.#tellPositions(queue)
     this.#found(queue, claim, observing)
     if (observing.length > 0) {

@@ -309,19 +309,18 @@ export const queue: Chapter = {
       async (scene) => {
         const { a, lease, longMs } = scene
         const { client, heard, after } = await scene.hearer()
-        assert(client.watchLease !== undefined, 'the client watches no lease')
         const watcher = {}
         const tellsOf = (kind: LeaseChange['kind']): boolean =>
           heard.some((change) => change.kind === kind && 'lease' in change && change.lease === lease)
-        await client.watchLease(lease, watcher)
+        await client.refresh([lease], { watcher })
         same(client.leases().get(lease), undefined, 'the state that it saw')
         await a.claimLease(lease, { holder: ALICE, duration: longMs, announce: true })
         await scene.until('word of the claim', () => tellsOf('changed') || heard)
-        await client.watchLease(lease, watcher)
+        await client.refresh([lease], { watcher })
         same(known(client, lease).holder, ALICE, 'the holder that it saw')
         await a.releaseLease(lease, ALICE)
         await scene.until('word of the release', () => tellsOf('vacated') || heard)
-        client.unwatchLease?.(lease, watcher)
+        client.unwatch?.(lease, watcher)
         await client.claimLease(`${lease}-own`, { holder: BOB, duration: longMs })
         await scene.pass(scene.unitMs)
         const before = (await after()).length
