@@ -77,7 +77,7 @@ export interface ManagerConfig {
   readonly clock?: Clock | undefined
   /** Where transitions are told. @default a stream of its own, see `manager.events` */
   readonly events?: LeaseEvents | undefined
-  /** At least this often everything awaited or held is read again. @default 1 minute */
+  /** At least this often everything awaited or held is read again; what is awaited once a minute in any case. @default 1 minute */
   readonly maxSleep?: DurationLike | undefined
 }
 

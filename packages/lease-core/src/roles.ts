@@ -31,6 +31,11 @@ export interface HoldOptions {
    * one that is released gives the lease up. @default false: a second one is `ErrClaimDenied`
    */
   readonly shared?: boolean | undefined
+  /**
+   * With `wait`: refused at once, with `ErrClaimDenied`, where so many wait for the lease already, over all processes. Each counts once,
+   * however many wait in it. Ignored by stores that keep no queues. @default any number may wait
+   */
+  readonly maxWaiters?: number | undefined
   /** How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. @default a third of `duration` */
   readonly renewEvery?: DurationLike | false | undefined
 }
