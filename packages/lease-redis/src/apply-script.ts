@@ -98,8 +98,9 @@ end
 -- What is to be told: names that were vacated, those with news, whose term another client has ended (client, name), whose queue
 -- (name, nth operation), and the grants to those who waited.
 local vacated, changed, ended, waking, taken, added = {}, {}, {}, {}, {}, 0
+-- Of queues: which operation it is about, a ticket, and how many are ahead.
+local news = {}
 local out = { us }
-${registering}${queueing}
 `
 
 /** One line of `applyScript` after the other, in four words. */
@@ -189,12 +190,69 @@ if #freed > 0 then
 end
 `
 
+/**
+ * A batch of one, as a single caller sends it, in the ordinary case: a claim of a vacant lease, a release of the very term that stands
+ * while nobody in the namespace waits, and no lease is pinned. It does what `inBulk` does, and makes nothing that it does not need: half of
+ * the server's time. Whatever is otherwise is left to the rest, and what has failed half-way as well: what came first is harmless
+ * alone. So is one claim in eight, for it is then that the index is looked after.
+ */
+const alone = `
+if #KEYS == 4 then
+  local kind, x, y, holder = string.match(ARGV[6], '^([CR]) ([^ ]+) ([^ ]+) ([^\\n]+)\\n$')
+  if kind then
+    local time = redis.call('TIME')
+    local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+    local deadline, root, key = tonumber(ARGV[1]), string.sub(KEYS[1], 1, -2), KEYS[4]
+    local name = string.sub(key, #root + 3)
+    local opening = root .. 'o:' .. name
+    local mayBe = kind == 'C' and us % 8 ~= 0 or kind == 'R' and string.sub(y, 1, ${CLIENT_LENGTH}) == ARGV[4]
+    local found = mayBe and (deadline == 0 or us <= deadline) and redis.pcall('MGET', root .. 'v', key, opening)
+    if not found or found[1] ~= '${LAYOUT}' then -- not alone
+    elseif kind == 'C' then
+      local at, before = string.match(found[3] or '', '^(%d+) (.*)$')
+      local sent = tonumber(ARGV[2])
+      at = tonumber(at)
+      local late = found[3] and (not at or before == y or sent ~= 0 and sent < at and at <= us + 1000000)
+      if found[2] == false and not late and redis.pcall('EXISTS', KEYS[3]) == 0 then
+        local token = string.format('%.0f', us)
+        local high = redis.pcall('SET', KEYS[2], token, 'GET')
+        if high and (type(high) ~= 'string' or not tonumber(high) or tonumber(high) >= us) then
+          if type(high) == 'string' then redis.pcall('SET', KEYS[2], high) end
+        elseif type(redis.pcall('SADD', KEYS[1], name)) == 'number' then
+          local expiry = string.format('%.0f', math.floor(us / 1000) + tonumber(x))
+          local content = token .. '|' .. #holder .. '|' .. holder .. '|' .. expiry .. '|' .. y .. '|'
+          local stored = redis.pcall('SET', key, content, 'NX', 'PXAT', expiry)
+          if stored and not stored.err then
+            if tonumber(x) < ${LONGEST_DEADLINE_MS} then
+              redis.pcall('SET', opening, token .. ' ' .. y, 'PX', '${LONGEST_DEADLINE_MS}')
+            end
+            return { us, token }
+          end
+        end
+      end
+    else
+      local term = x .. '|' .. #holder .. '|' .. holder .. '|'
+      local stored = found[2]
+      if stored and string.find(stored, term, 1, true) == 1 and string.match(stored, '^%d+|([^| ]*)|', #term + 1) == y
+        and redis.pcall('EXISTS', KEYS[3], root .. 'x') == 0 then
+        local young = tonumber(x) >= us - ${LONGEST_DEADLINE_MS}000
+        local kept = not young or redis.pcall('SET', opening, x .. ' ' .. y, 'PX', '${LONGEST_DEADLINE_MS}')
+        if (kept == true or not kept.err) and redis.pcall('DEL', key) == 1 then
+          redis.pcall('SREM', KEYS[1], name)
+          return { us, '1' }
+        end
+      end
+    end
+  end
+end
+`
+
 /** Does operations one by one: `perform` by kind. */
 export const oneByOne: string = `
 -- The operation at hand, and the lease it is about: one set of locals for all, as closures cost more.
 local op, key, nth, x, y, z, newValue, from, into, announces, place, most
 local name, stored, pinned, token, expiry, stamp, nonce, opened, opener, holder, value
-local at = #out + 1
+${registering}${queueing}local at = #out + 1
 local unpins, generations = root .. 'u:', root .. 'g'
 
 -- What is stored under this key becomes what is at hand.
@@ -461,7 +519,7 @@ ${telling}
  * that is granted come without the holder. After these come three for each piece of news of a queue: which operation it is about,
  * a ticket, and how many are ahead of it; or FULL, or TOLD_UP_TO, instead of that number.
  */
-export const applyScript: Script = script(`${prelude}${beginning}${inBulk}
+export const applyScript: Script = script(`${alone}${prelude}${beginning}${inBulk}
 local left = 0
 for _, word in ipairs(words) do if word == '' then left = left + 1 end end
 out[2] = table.concat(words, ' ')

@@ -38,9 +38,8 @@ local function watch(name)
 end
 `
 
-/** Of scripts that change leases. Needs `us`, `client`; makes `news`. */
+/** Of scripts that change leases. Needs `us`, `client`. */
 export const queueing: string = `
-local news = {}
 local function listed(reply) return type(reply) == 'table' and not reply.err and reply or {} end
 local function remove(name, members)
   if #members == 0 then return end
@@ -83,8 +82,8 @@ export const telling: string = `
 if #vacated + #changed + #waking + #taken > 0 or #ended > 0 then
   local function tell(to, message) return redis.pcall('PUBLISH', channel .. ':' .. to, cjson.encode(message)) end
   for _, end_ in ipairs(ended) do tell(end_[1], { vacated = { { end_[2] } } }) end
-  local any = tonumber(redis.pcall('ZCARD', interest)) or 0
-  if any > 0 then
+  if (tonumber(redis.pcall('ZCARD', root .. 'x')) or 0) > 0 then
+${registering}${queueing}
     local function isOf(name)
       local till = redis.pcall('ZSCORE', interest, name)
       return type(till) == 'string' and tonumber(till) >= now
@@ -137,13 +136,15 @@ return { us, register('') and '' or failed(redis.pcall('ZADD', interest, 'XX', u
  * { microseconds, FIELDS for each lease }.
  */
 export const readScript: Script = script(`${prelude}${fromTheMaster}${reading}
-local client = ARGV[1]
+if #ARGV > 1 then
+  local client = ARGV[1]
 ${registering}
+  for n = 2, #ARGV do watch(ARGV[n]) end
+end
 local out = { us }
 local found = redis.call('MGET', root .. 'v', unpack(KEYS, 3))
 local problem = unreadable(found[1])
 if problem then return redis.error_reply(problem) end
-for n = 2, #ARGV do watch(ARGV[n]) end
 for n = 2, #found do
   local at = 2 + (n - 2) * ${FIELDS}
   local stored = found[n]
