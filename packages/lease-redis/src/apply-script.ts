@@ -21,7 +21,7 @@
  */
 import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
 import { queueing, registering, telling } from './interest-script.ts'
-import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, prelude, script, type Script } from './script.ts'
+import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, preludeAt, script, type Script } from './script.ts'
 
 /** The second element of the answer to a batch that came after its time; nothing was done. */
 export const TOO_LATE = 'late'
@@ -197,10 +197,10 @@ end
  * alone. So is one claim in eight, for it is then that the index is looked after.
  */
 const alone = `
+local time = redis.call('TIME')
 if #KEYS == 4 then
   local kind, x, y, holder = string.match(ARGV[6], '^([CR]) ([^ ]+) ([^ ]+) ([^\\n]+)\\n$')
   if kind then
-    local time = redis.call('TIME')
     local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
     local deadline, root, key = tonumber(ARGV[1]), string.sub(KEYS[1], 1, -2), KEYS[4]
     local name = string.sub(key, #root + 3)
@@ -519,7 +519,7 @@ ${telling}
  * that is granted come without the holder. After these come three for each piece of news of a queue: which operation it is about,
  * a ticket, and how many are ahead of it; or FULL, or TOLD_UP_TO, instead of that number.
  */
-export const applyScript: Script = script(`${alone}${prelude}${beginning}${inBulk}
+export const applyScript: Script = script(`${alone}${preludeAt('time')}${beginning}${inBulk}
 local left = 0
 for _, word in ipairs(words) do if word == '' then left = left + 1 end end
 out[2] = table.concat(words, ' ')

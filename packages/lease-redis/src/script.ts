@@ -60,11 +60,15 @@ export const LAYOUT = 2
  * `us`: the server's clock in microseconds. `now`: in milliseconds, as the server looks at it when it lets keys expire.
  * Numbers are doubles in Lua and are written out whole. All keys begin with `root`, as the first of KEYS does.
  */
-export const prelude: string = `
+export const prelude: string = preludeAt(`redis.call('TIME')`)
+
+/** @param time what Redis says of the time */
+export function preludeAt(time: string): string {
+  return `
 local whole = string.format('%d', 2^53) == '9007199254740992' and '%d' or '%.0f' -- three times as fast, but for 32 bits
 local function fmt(n) return string.format(whole, n) end
 local function failed(reply) return type(reply) == 'table' and reply.err end
-local time = redis.call('TIME')
+local time = ${time}
 local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(us / 1000)
 local root = string.sub(KEYS[1], 1, -2)
@@ -85,6 +89,7 @@ local function unreadable(layout)
   if version > ${LAYOUT} then return 'LAYOUT ' .. layout .. ' is above ${LAYOUT}' end
 end
 `
+}
 
 /** How many elements of an answer describe one lease: code, token, expiry in ms, stamp, holder, value. */
 export const FIELDS = 6
