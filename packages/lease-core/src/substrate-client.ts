@@ -93,7 +93,11 @@ export class SubstrateClient implements Client {
     this.#passing = new PassingOver(this.#clock, (lease, place) => {
       this.#settlement.send({ kind: 'passOver', lease, place }, undefined, { finish: nothing, fail: nothing })
     })
-    this.#ownHints = new Hints((listener) => substrate.watch?.(listener, client))
+    this.#ownHints = new Hints((listener) => {
+      const stop = substrate.watch?.(listener, client)
+      // Without a manager nobody is there to see to it that those who were told come.
+      return stop && (() => (stop(), this.#passing.close()))
+    })
     this.#allHints = new Hints((listener) => substrate.watch?.(listener))
     if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
     setMaxListeners(0, this.#link.closing) // every operation that pauses listens to it
