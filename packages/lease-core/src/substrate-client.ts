@@ -15,6 +15,7 @@
 import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import { checkSignal, onAbort } from './abort-signal.ts'
+import { contentionPauseMs } from './backoff.ts'
 import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
 import type {
   Client,
@@ -25,7 +26,7 @@ import type {
   SubscribeOptions,
   TermId,
 } from './client.ts'
-import { systemClock, type Clock, type Timer } from './clock.ts'
+import { sleep, systemClock, type Clock, type Timer } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown, notValid, warn } from './errors.ts'
 import { LeaseEvents } from './events.ts'
@@ -38,7 +39,17 @@ import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
 import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
 import { StoreLink, type InDoubt } from './store-link.ts'
 import { PASS_OVER_MS, type Ticket } from './ticket.ts'
-import { refused, type ClaimOp, type ExtendOp, type Op, type Pins, type Substrate, type Verdict } from './substrate.ts'
+import {
+  refused,
+  type ClaimOp,
+  type ExtendOp,
+  type LeaveOp,
+  type Op,
+  type PassOverOp,
+  type Pins,
+  type Substrate,
+  type Verdict,
+} from './substrate.ts'
 
 export interface SubstrateClientOptions {
   readonly substrate: Substrate
@@ -91,7 +102,7 @@ export class SubstrateClient implements Client {
     this.events = events ?? new LeaseEvents()
     const { client } = this.#link
     this.#passing = new PassingOver(this.#clock, (lease, place) => {
-      this.#settlement.send({ kind: 'passOver', lease, place }, undefined, { finish: nothing, fail: nothing })
+      this.#inTurn(lease, () => this.#sendOnce({ kind: 'passOver', lease, place }, () => this.#mutex.leave(lease)))
     })
     this.#ownHints = new Hints((listener) => {
       const stop = substrate.watch?.(listener, client)
@@ -461,8 +472,18 @@ export class SubstrateClient implements Client {
         // Whoever began meanwhile may have been taken out as well: it reads once more.
         if (place === undefined && this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
       }
-      this.#settlement.send({ kind: 'leave', lease, place }, undefined, { finish: end, fail: end })
+      this.#sendOnce({ kind: 'leave', lease, place }, end)
     })
+  }
+
+  /** What need not succeed must keep nobody waiting for long: it is asked for again only where somebody else was at it. */
+  #sendOnce(item: LeaveOp | PassOverOp, end: () => void, tries: number = 1): void {
+    const settle = (verdict: Verdict | undefined): void => {
+      if (verdict?.outcome !== 'contended' || tries >= MAX_ATTEMPTS) return end()
+      const again = (): void => this.#sendOnce(item, end, tries + 1)
+      sleep(this.#clock, contentionPauseMs(tries), this.#link.closing).then(again, end)
+    }
+    this.#trips.operations.enqueue({ item, signal: undefined, settle })
   }
 
   /** Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. */
@@ -569,8 +590,8 @@ function learnTicket(ticket: Ticket, { outcome, ticket: place, isFull = false }:
 class PassingOver {
   readonly #clock: Clock
   readonly #passOver: (lease: string, place: number) => void
-  /** The last ticket told when the timer was set, and the last one since. */
-  readonly #due = new Map<string, { readonly timer: Timer; readonly place: number; latest: number }>()
+  /** The last ticket told, and when. */
+  readonly #due = new Map<string, { timer: Timer; place: number; toldMs: number }>()
 
   constructor(clock: Clock, passOver: (lease: string, place: number) => void) {
     this.#clock = clock
@@ -578,13 +599,10 @@ class PassingOver {
   }
 
   told(lease: string, place: number): void {
+    const toldMs = this.#clock.monotonic()
     const due = this.#due.get(lease)
-    if (due !== undefined) {
-      due.latest = place
-      return
-    }
-    const timer = this.#clock.setTimer(PASS_OVER_MS, () => this.#come(lease))
-    this.#due.set(lease, { timer, place, latest: place })
+    if (due === undefined) this.#due.set(lease, { timer: this.#timer(lease, PASS_OVER_MS), place, toldMs })
+    else Object.assign(due, { place, toldMs })
   }
 
   /** By this client. */
@@ -598,16 +616,19 @@ class PassingOver {
     this.#due.clear()
   }
 
-  #come(lease: string): void {
-    const due = this.#due.get(lease)
-    this.#due.delete(lease)
-    if (due === undefined) return
-    if (due.latest === due.place) this.#passOver(lease, due.place)
-    else this.told(lease, due.latest)
+  #timer(lease: string, delayMs: number): Timer {
+    return this.#clock.setTimer(delayMs, () => {
+      const due = this.#due.get(lease)
+      if (due === undefined) return
+      const leftMs = due.toldMs + PASS_OVER_MS - this.#clock.monotonic()
+      if (leftMs > 0) due.timer = this.#timer(lease, leftMs)
+      else {
+        this.#due.delete(lease)
+        this.#passOver(lease, due.place)
+      }
+    })
   }
 }
-
-function nothing(): void {}
 
 /** Passes hints on to any number of listeners, from the first one that comes to the last one that goes. */
 class Hints {

@@ -280,7 +280,8 @@ export class WaitQueue {
   }
 
   #unwatch(queue: LeaseWaiters): void {
-    if (queue.watchedMs === AT_ONCE) return
+    if (!queue.watches) return
+    queue.watches = false
     queue.watchedMs = AT_ONCE
     for (const lease of queue.leases) this.#host.unwatch(lease, queue)
   }
@@ -402,8 +403,10 @@ export class WaitQueue {
 
   /** Reads the leases of the queue, and goes on watching them. */
   async #watch(queue: LeaseWaiters): Promise<void> {
-    queue.watchedMs = this.#host.clock.monotonic()
+    queue.watches = true
+    const sentMs = this.#host.clock.monotonic()
     await Promise.all(queue.leases.map((lease) => this.#host.watch(lease, queue)))
+    queue.watchedMs = sentMs
   }
 
   async #claim(queue: LeaseWaiters, waiter: Waiter): Promise<void> {
