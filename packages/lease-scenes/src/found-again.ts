@@ -17,12 +17,18 @@ export interface SilentWay {
   readonly bare: () => Promise<unknown>
 }
 
+interface Healing {
+  readonly begin: (proxy: Proxy) => void
+  readonly end: (proxy: Proxy) => void
+}
+
 /** What becomes of the connections that were open while the server was silent. */
-const healings: Readonly<
-  Record<string, { readonly begin: (proxy: Proxy) => void; readonly end: (proxy: Proxy) => void }>
-> = {
+const healings: Readonly<Record<string, Healing>> = {
   'and cuts its connections': { begin: (proxy) => proxy.pause(), end: (proxy) => proxy.resume() },
   'and answers what it was asked meanwhile': { begin: (proxy) => proxy.hold(), end: (proxy) => proxy.resume() },
+}
+const keepingSilence: Readonly<Record<string, Healing>> = {
+  'on new connections only': { begin: (proxy) => proxy.pause(), end: (proxy) => proxy.silence() },
 }
 
 /** The longest pause between two attempts (`backoff.ts` of lease-core, docs/reliability.md). */
@@ -30,21 +36,18 @@ const LONGEST_PAUSE_MS = 1_000
 /** Longer than the time-outs of requests: some are given up, and sent again. */
 const SILENT_MS = 4_000
 
-/** Declares the scenes. */
-export function foundAgain(way: () => SilentWay): void {
-  for (const [words, healing] of Object.entries(healings)) {
+/** Declares the scenes; `onNewConnections`: also where the connections of before stay silent for good. */
+export function foundAgain(way: () => SilentWay, { onNewConnections = false } = {}): void {
+  const scenes = { ...healings, ...(onNewConnections ? keepingSilence : {}) }
+  for (const [words, healing] of Object.entries(scenes)) {
     it(`a server that answers again ${words} is found within the longest pause after a bare connection`, async () => {
       // A round in which the machine stalled says nothing: the next one may.
-      for (let round = 1; !(await isFoundInTime(way(), healing, words)); round++);
+      while (!(await isFoundInTime(way(), healing, words)));
     })
   }
 }
 
-async function isFoundInTime(
-  { proxies, open, bare }: SilentWay,
-  healing: (typeof healings)[string],
-  words: string,
-): Promise<boolean> {
+async function isFoundInTime({ proxies, open, bare }: SilentWay, healing: Healing, words: string): Promise<boolean> {
   const client = open(unique('silent'))
   const answered = countRenewals(client)
   const manager = new Manager({ client })
