@@ -37,7 +37,10 @@ const LONGEST_PAUSE_MS = 1_000
 const SILENT_MS = 4_000
 
 /** Declares the scenes; `onNewConnections`: also where the connections of before stay silent for good. */
-export function foundAgain(way: () => SilentWay, { onNewConnections = false } = {}): void {
+export function foundAgain(
+  way: () => SilentWay,
+  { onNewConnections = false }: { readonly onNewConnections?: boolean } = {},
+): void {
   const scenes = { ...healings, ...(onNewConnections ? keepingSilence : {}) }
   for (const [words, healing] of Object.entries(scenes)) {
     it(`a server that answers again ${words} is found within the longest pause after a bare connection`, async () => {
