@@ -4,6 +4,12 @@ const FIRST_MS = 50
 const FACTOR = 1.6
 
 /**
+ * The longest pause of what must go on until the store answers: renewals of holds, and claims and reads of those who wait. A store
+ * that answers again is asked within this time, however long it was away.
+ */
+export const LONGEST_RETRY_MS = 1_000
+
+/**
  * Milliseconds before the `retry`-th retry (1 is the first): anywhere between zero and 50 ms × 1.6^(retry − 1), at
  * most `capMs`. After M. Brooker, "Exponential Backoff And Jitter".
  */

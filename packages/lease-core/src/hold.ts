@@ -13,7 +13,7 @@
  */
 import { DateTime, Duration } from 'luxon'
 import type { TimerQueue, Deadline } from './timer-queue.ts'
-import { backoffMs } from './backoff.ts'
+import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import { elapsedForHolder, type ClockReading, type RecentReading } from './elapsed-time.ts'
 import { notValid, type ErrLost, type LossReason } from './errors.ts'
 import { brokenOptions } from './options.ts'
@@ -245,7 +245,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
         if (this.#over !== undefined) return
         this.host.retrying(this, error)
         const now = this.host.now()
-        this.#rereadAtMs = Math.ceil(now.monotonicMs + 1 + backoffMs(++this.#failedReads, this.#renewEveryMs))
+        this.#rereadAtMs = this.#retryAtMs(now.monotonicMs, ++this.#failedReads)
         this.#schedule(now)
       },
     )
@@ -320,8 +320,12 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   #failed(nowMs: number, cause: unknown): void {
     this.#renewal = undefined
     this.#failures++
-    this.#renewAtMs = Math.ceil(nowMs + 1 + backoffMs(this.#failures, this.#renewEveryMs / 2))
+    this.#renewAtMs = this.#retryAtMs(nowMs, this.#failures)
     this.host.retrying(this, cause)
+  }
+
+  #retryAtMs(nowMs: number, failures: number): number {
+    return Math.ceil(nowMs + 1 + backoffMs(failures, Math.min(LONGEST_RETRY_MS, this.#renewEveryMs / 2)))
   }
 
   /** How long one renewal may take: until half of what is left, so that there is time for another. */

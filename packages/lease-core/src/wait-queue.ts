@@ -8,7 +8,7 @@
  *     at once            somebody joins, the first waiter or one with a claim in flight leaves, hints may have been lost (`lookAtAll`)
  *     turn               after "vacated": at once for a read, when the waiter's ticket says so for a claim (`ticket.ts`)
  *     lapse (+ turn)     when what the last look found lapses
- *     retry              after a look that failed, with growing pauses
+ *     retry              after a look that failed, with pauses that grow up to a second
  *     maxSleep           after the last look, whatever was heard since; at most a minute, for a look renews what the store
  *                        remembers of those who wait
  *
@@ -27,7 +27,7 @@
  * - Who leaves leaves nothing behind: no timer, no claim, no entry.
  */
 import type { TimerQueue, Deadline } from './timer-queue.ts'
-import { backoffMs } from './backoff.ts'
+import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import type { Clock } from './clock.ts'
 import { ErrClaimDenied, ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
@@ -372,7 +372,7 @@ export class WaitQueue {
       if (isFinal(error)) return queue.end(error)
       queue.failure = error
       look.failures++
-      const pauseMs = 1 + backoffMs(look.failures, this.#host.maxSleepMs)
+      const pauseMs = 1 + backoffMs(look.failures, Math.min(LONGEST_RETRY_MS, this.#host.maxSleepMs))
       look.dueMs = Math.min(look.dueMs, this.#host.clock.monotonic() + pauseMs)
       this.#host.retrying(queue.leases[0] as string, doing, error)
     }

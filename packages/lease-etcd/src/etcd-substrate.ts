@@ -45,8 +45,8 @@ import { alarmWarnings, versionWarnings } from './warnings.ts'
 const limits: Substrate['limits'] = { maxOps: 120, maxInFlight: 4 }
 /** Keys in one answer; fewer where they are so large that the driver does not accept it. */
 const LARGEST_PAGE = 1_000
-/** How many keys of somebody else are reported. */
-const MOST_WARNINGS = 100
+/** How many leases that cannot be read are remembered; beyond this they are reported once more. */
+const MOST_NAMED = 1_000
 /** How many requests one operation may take before it counts as contended. */
 const MAX_ROUNDS = 6
 
@@ -58,7 +58,7 @@ export class EtcdSubstrate implements Substrate {
   readonly #requests: Requests
   readonly #hints: HintStream | undefined
   readonly #onWarning: EtcdSubstrateOptions['onWarning']
-  /** Keys of somebody else that were reported. */
+  /** Leases that a warning has named. */
   readonly #unreadable = new Set<string>()
 
   /** @throws ErrNotValid with every problem */
@@ -111,7 +111,7 @@ export class EtcdSubstrate implements Substrate {
       ? this.#all(this.#layout.leases, deadline)
       : this.#named(leases, (lease) => this.#layout.lease(lease), deadline))
     for (const kv of kvs) {
-      const found = leases === undefined ? this.#readable(kv, foundIn) : foundIn(kv)
+      const found = this.#readable(kv, foundIn)
       if (found !== undefined) holdings.set(this.#layout.nameOf(kv.key), found.holding)
     }
     return holdings
@@ -124,7 +124,7 @@ export class EtcdSubstrate implements Substrate {
       ? this.#all(this.#layout.pins, deadline)
       : this.#named(leases, (lease) => this.#layout.keysOf(lease).pin, deadline))
     for (const kv of kvs) {
-      const pins = leases === undefined ? this.#readable(kv, pinsIn) : pinsIn(kv)
+      const pins = this.#readable(kv, pinsIn)
       if (pins !== undefined) pinned.set(this.#layout.nameOf(kv.key), pins)
     }
     return pinned
@@ -151,16 +151,19 @@ export class EtcdSubstrate implements Substrate {
     await Promise.all([this.#hints?.close(), this.#requests.close()])
   }
 
-  /** What a key says; undefined, with a warning, where somebody else wrote it: so it hides no other from a listing. */
+  /** What a key says; undefined where somebody else wrote it: it hides no other key, and does not go unheard, once for each lease. */
   #readable<T>(kv: EtcdKeyValue, read: (kv: EtcdKeyValue) => T): T | undefined {
     try {
       return read(kv)
     } catch (error) {
-      const key = kv.key.toString('latin1')
-      if (this.#unreadable.has(key) || this.#unreadable.size >= MOST_WARNINGS) return undefined
-      this.#unreadable.add(key)
-      const message = `${(error as Error).message} It is left out of leases() and pinned(), and its lease can be neither claimed nor read: remove the key.`
-      this.#onWarning?.({ warning: 'unreadable-key', message })
+      const lease = this.#layout.nameOf(kv.key)
+      if (this.#unreadable.has(lease)) return undefined
+      if (this.#unreadable.size >= MOST_NAMED) this.#unreadable.clear()
+      this.#unreadable.add(lease)
+      this.#onWarning?.({
+        warning: 'unreadable-key',
+        message: `What is stored of lease ${JSON.stringify(lease)} is not a lease, and was passed over: nobody can claim it. ${(error as Error).message} Remove the key, or choose another prefix or namespace.`,
+      })
       return undefined
     }
   }

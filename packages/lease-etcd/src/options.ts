@@ -15,7 +15,7 @@ export interface EtcdSubstrateOptions {
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
   /**
-   * Is called for each key that a listing leaves out because somebody else wrote it, once for each key.
+   * Is called for each lease that a read passes over because somebody else wrote a key of it, once for each lease.
    * @default nothing; `etcdClient` makes a `warning` event of it
    */
   readonly onWarning?: ((warning: SubstrateWarning) => void) | undefined

@@ -39,12 +39,14 @@ const NEVER = new AbortController().signal
 /** How long the last requests of a client may take. */
 const CLOSING_MS = 1_000
 /**
- * Where there is another member to ask, the first attempts wait for this share of the time that is left, though not for less than so
- * long. The later ones wait for all of it. A driver that repeats calls by itself would repeat such an attempt after its end, at members that are well.
+ * The first attempts wait for this share of the time that is left, though not for less than so long; the later ones wait for all of it.
+ * An attempt that reaches its deadline ends its connection, so the next one has another, or another member: a new connection that
+ * stays silent costs a share. Where there is one member a second share would only hurry a slow server. A driver that repeats calls by
+ * itself would repeat such an attempt after its end, at members that are well.
  */
 const SHARE = 0.25
 const SHORTEST_SHARE_MS = 200
-const SHARED_ATTEMPTS = 2
+const SHARED_ATTEMPTS = { oneMember: 1, members: 2 } as const
 /** A circuit breaker lets a request through every few seconds; waiting for it is worth this share of the call's time. */
 const BREAKER_PAUSE_MS = 250
 const BREAKER_SHARE = 0.8
@@ -125,8 +127,8 @@ export class Requests {
   readonly #etcdLeases: SharedEtcdLeases
   readonly #maySwift: boolean
   readonly #sendsOnce: boolean
-  /** A request that one member leaves unanswered goes to another. */
-  readonly #mayAskAnother: boolean
+  /** So many attempts of a request have a share of its time. */
+  readonly #sharedAttempts: number
   readonly #layout: Layout
   readonly #epochs = new Map<string, Epochs>()
   /** Whether the namespace is known to be in a layout that this release understands. */
@@ -138,7 +140,8 @@ export class Requests {
     this.#layout = layout
     this.#maySwift = mayBeSwift(etcd)
     this.#sendsOnce = sendsOnce(etcd)
-    this.#mayAskAnother = this.#sendsOnce && membersOf(etcd) > 1
+    const { oneMember, members } = SHARED_ATTEMPTS
+    this.#sharedAttempts = !this.#sendsOnce ? 0 : membersOf(etcd) > 1 ? members : oneMember
     this.#clock = clock
     this.#etcdLeases = new SharedEtcdLeases(clock)
   }
@@ -366,7 +369,7 @@ export class Requests {
     const { call, atMs, breakerUntilMs } = deadline
     for (let attempt = 1; ; attempt++) {
       const nowMs = this.#clock.now()
-      const shared = this.#mayAskAnother && attempt <= SHARED_ATTEMPTS
+      const shared = attempt <= this.#sharedAttempts
       const shareMs = shared ? Math.max(SHORTEST_SHARE_MS, (atMs - nowMs) * SHARE) : Number.POSITIVE_INFINITY
       try {
         return await send({ deadline: Math.min(atMs, Math.ceil(nowMs + shareMs)) })

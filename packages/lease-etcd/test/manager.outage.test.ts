@@ -2,13 +2,14 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrUnknown, Manager, type Client } from 'lease-core'
 import { etcdClient, failFast } from 'lease-etcd'
-import { etcdTargets, startEtcd, startProxy, until, type Etcd, type EtcdMember } from 'lease-servers'
+import { etcdTargets, startEtcd, startProxy, until, type Etcd, type EtcdMember, type Proxy } from 'lease-servers'
 import { Etcd3 } from 'etcd3'
 import { createRequire } from 'node:module'
 import { createServer, type AddressInfo } from 'node:net'
 import {
   countRenewals,
   eventually,
+  foundAgain,
   managed,
   noneUnheard,
   outages,
@@ -74,6 +75,34 @@ for (const target of etcdTargets(1)) {
           await Promise.all(callers)
         }
       }))
+  })
+}
+
+for (const target of etcdTargets()) {
+  describe(`a manager of ${target.name} whose members all fall silent`, () => {
+    let setting: Setting
+    let proxies: Proxy[]
+    let hosts: string[]
+    before(async () => {
+      setting = openSetting(target)
+      proxies = await Promise.all(target.endpoints.map((endpoint) => startProxy(endpoint)))
+      hosts = proxies.map((proxy, index) => proxy.url(target.endpoints[index] ?? ''))
+    })
+    after(async () => {
+      await setting[Symbol.asyncDispose]()
+      for (const proxy of proxies) await proxy.close()
+    })
+
+    foundAgain(() => ({
+      proxies,
+      open: (namespace) =>
+        etcdClient({ etcd: setting.newEtcd({ hosts }), namespace, watch: false, requestTimeout: 1_000 }),
+      async bare() {
+        const etcd = new Etcd3({ hosts: hosts[0] ?? '', ...failFast() })
+        await etcd.get('x').exec()
+        etcd.close()
+      },
+    }))
   })
 }
 

@@ -104,6 +104,18 @@ for (const target of etcdTargets(1)) {
           })
         }),
 
+      'a request whose new connection stays silent is answered over another one before the call is over, of one host too':
+        async () => {
+          await using way = await mutable(url())
+          const substrate = setting.substrate({ etcd: setting.newEtcd({ hosts: way.url }) })
+          await until('a claim that met the silent connection is granted', async () => {
+            const { silent } = way.seen
+            way.mute(1)
+            const [verdict] = await substrate.apply([claim(unique('l'), 'a', 60_000)], newCall({ timeoutMs: 4_000 }))
+            return way.seen.silent > silent && verdict?.outcome === 'granted'
+          })
+        },
+
       'a member that was silent gets no more calls while others answer, but one every ten seconds': () =>
         members(async (hosts, silent) => {
           const etcd = setting.newEtcd({ hosts })

@@ -5,6 +5,7 @@ import { etcdClient, failFast, type EtcdSubstrate } from 'lease-etcd'
 import { Etcd3, type IOptions } from 'etcd3'
 import {
   noneUnheard,
+  caught,
   claim,
   extend,
   grant,
@@ -168,7 +169,7 @@ for (const target of etcdTargets(1)) {
       expect((await causeOf(setting.substrate({ etcd }))).message).to.match(/already closed/)
     })
 
-    it('a key of somebody else is left out of a listing, which is reported once', async () => {
+    it('a key of somebody else is passed over by those who read, and reported once for each lease', async () => {
       const namespace = unique('ns')
       const warnings: string[] = []
       const events = new LeaseEvents()
@@ -183,21 +184,37 @@ for (const target of etcdTargets(1)) {
         ['l/text', 'mine'],
         ['l/other', '{"h":1}'],
         ['p/text', 'mine'],
+        ['p/odd', 'mine'],
       ] as const) {
         await setting.etcd.put(`lease/${namespace}/${key}`).value(value)
       }
-      for (let turn = 0; turn < 2; turn++) {
+      for (let twice = 0; twice < 2; twice++) {
         expect([...(await manager.leases()).keys()]).to.deep.equal(['own'])
         expect([...(await manager.pinned()).keys()]).to.deep.equal(['own'])
+        expect(await manager.find('text')).to.equal(undefined)
       }
-      expect(warnings.map((message) => message.replace(/.*\/(.\/\w+)".*/, '$1')).toSorted()).to.deep.equal([
-        'l/other',
-        'l/text',
-        'p/text',
-      ])
-      for (const message of warnings) expect(message).to.match(/written by somebody else.* remove the key/)
+      const named = warnings.map((message) => /lease "(\w+)"/.exec(message)?.[1])
+      expect(named).to.have.members(['odd', 'other', 'text'])
+      for (const message of warnings) expect(message).to.match(/written by somebody else.* Remove the key/)
+      expect(await caught(manager.claim('text', 'a', 60_000))).to.have.property('code', 'LEASE_UNKNOWN')
+      expect(await caught(manager.token('text', 'a').check())).to.have.property('code', 'LEASE_NOT_HELD')
       await manager.stop()
       await client.close()
+    })
+
+    it('a key of somebody else hides no other from a read of several leases by name', async () => {
+      const namespace = unique('ns')
+      const warnings: string[] = []
+      const substrate = setting.substrate({ namespace, onWarning: ({ warning }) => warnings.push(warning) })
+      await grant(substrate, claim('own', 'a', 60_000))
+      await settle(substrate, pin('own', 'e', 'g'))
+      for (const kind of ['l', 'p']) await setting.etcd.put(`lease/${namespace}/${kind}/foreign`).value('mine')
+      for (let twice = 0; twice < 2; twice++) {
+        const names = ['foreign', 'own', 'vacant']
+        expect([...(await substrate.read(names, newCall())).keys()]).to.deep.equal(['own'])
+        expect([...(await substrate.pinned(newCall(), names)).keys()]).to.deep.equal(['own'])
+      }
+      expect(warnings).to.deep.equal(['unreadable-key'])
     })
 
     it('a key of somebody else makes its own lease unknown, and no other', async () => {

@@ -44,7 +44,7 @@ import { listenTo, type OpenListenClient } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
 import { hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
-import { inspectionWarnings } from './warnings.ts'
+import { inspectionWarnings, isPooled, refusesTransactions, statementPooling, type Inspection } from './warnings.ts'
 
 /** A batch costs one fsync, whatever its size, and two at once may share it; beyond this the last wait for the first. */
 const limits: Substrate['limits'] = { maxOps: 500, maxInFlight: 2, enoughOps: 32 }
@@ -235,8 +235,21 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async inspect(call: Call): Promise<readonly SubstrateWarning[]> {
-    const rows = await this.#query(this.#statements.inspect, [], call)
-    return inspectionWarnings(rows[0] as Parameters<typeof inspectionWarnings>[0])
+    let found: Inspection | undefined
+    try {
+      await onConnection(this.#pool, call, async (client) => {
+        const { rows } = await client.query(this.#statements.inspect, [])
+        found = rows[0] as Inspection
+        if (!isPooled(client, found)) return
+        // One after the other, for a pooler decides by the state after a statement.
+        await client.query('BEGIN')
+        await client.query('ROLLBACK')
+      })
+    } catch (error) {
+      if (found === undefined || !refusesTransactions(error)) throw explained(error)
+      return [...inspectionWarnings(found), statementPooling]
+    }
+    return found === undefined ? [] : inspectionWarnings(found)
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {

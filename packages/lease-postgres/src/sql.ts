@@ -26,6 +26,7 @@ export function statements({ inStatement }: Tables): Statements {
     inspect: `SELECT ${setting('fsync')} AS fsync, ${setting('synchronous_commit')} AS synchronous_commit,
   ${setting('synchronous_standby_names')} AS standbys, ${setting('transaction_read_only')} AS read_only,
   ${standby} AS standby, ${setting('server_encoding')} AS encoding, pg_catalog.version() AS version,
+  pg_catalog.pg_backend_pid()::pg_catalog.text AS backend,
   (SELECT relpersistence::pg_catalog.text FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ${lease}::pg_catalog.oid) AS persistence`,
   }
 }

@@ -1,5 +1,6 @@
 /** What the server's set-up takes away from the promises. */
 import type { SubstrateWarning } from 'lease-core'
+import { codeOf } from './connection.ts'
 
 /** The answer to the `inspect` statement. */
 export interface Inspection {
@@ -14,6 +15,29 @@ export interface Inspection {
   readonly version: string
   /** `p` permanent, `u` unlogged, null: there is no such table. */
   readonly persistence: string | null
+  /** The process id of the server's backend. */
+  readonly backend: string
+}
+
+/** A pooler refuses transaction blocks. */
+export const statementPooling: SubstrateWarning = {
+  warning: 'statement-pooling',
+  message:
+    'a pooler in statement mode stands before the server and refuses BEGIN: leases work, but collect() and guards in a transaction fail. Use session or transaction pooling (in pgbouncer: pool_mode = transaction).',
+}
+
+/** Whether a pooler has refused BEGIN for its statement mode. pgbouncer gives `08P01` for other failures as well. */
+export function refusesTransactions(error: unknown): boolean {
+  return codeOf(error) === '08P01' && error instanceof Error && /statement pooling/i.test(error.message)
+}
+
+/**
+ * Whether a pooler may stand between this connection and the backend that answered: the pooler gives each of its clients a key of its
+ * own, and the number in that key is not the process id of the backend. False where the driver does not show its key.
+ */
+export function isPooled(client: object, { backend }: Inspection): boolean {
+  const { processID } = client as { readonly processID?: unknown }
+  return typeof processID === 'number' && String(processID) !== backend
 }
 
 export function inspectionWarnings(found: Inspection): SubstrateWarning[] {

@@ -1,10 +1,10 @@
 /** What applications live through when the server, or the way to it, fails: a Manager over real connections. */
 import type { Client } from 'lease-core'
 import { migrate, postgresClient } from 'lease-postgres'
-import { outages, overAccident, type Way } from 'lease-scenes'
+import { foundAgain, outages, overAccident, type Way } from 'lease-scenes'
 import { freshDatabase, postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
 import { after, before, describe, it } from 'mocha'
-import { Pool } from 'pg'
+import { Client as Connection, Pool } from 'pg'
 
 for (const target of postgresTargets()) {
   describe(`a manager whose way to ${target.name} fails`, () => {
@@ -39,6 +39,18 @@ for (const target of postgresTargets()) {
     })
 
     outages(() => way)
+
+    foundAgain(() => ({
+      proxies: [way.proxy],
+      open: (namespace) => postgresClient({ pool, namespace, listen: false, requestTimeout: 1_000 }),
+      async bare() {
+        const connection = new Connection({ connectionString: pool.options.connectionString })
+        connection.on('error', () => {})
+        await connection.connect()
+        await connection.query('SELECT 1')
+        await connection.end()
+      },
+    }))
   })
 }
 

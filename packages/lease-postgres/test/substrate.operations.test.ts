@@ -367,6 +367,22 @@ for (const target of postgresTargets()) {
       })
     })
 
+    it('what somebody else wrote into the only column without a form of its own hides no lease and no pin', async () => {
+      const own = setting.substrate({ listen: false })
+      const odd = ['5', '"word"', '[]', 'null', '{"e": 5}', '{"e": null}', '{"e": []}', '{"e": {"0": 1}}']
+      const names = odd.map((_, index) => `odd-${index}`)
+      for (const [index, text] of odd.entries()) {
+        const lease = names[index] as string
+        await grant(own, claim(lease, 'a', 60_000))
+        await settle(own, pin(lease, 'e', 'g'))
+        await setting.pool.query('UPDATE lease SET generations = $1 WHERE name = $2', [text, lease])
+      }
+      for (const named of [names, undefined]) {
+        expect([...(await own.read(named, newCall())).keys()]).to.have.members(names)
+        expect([...(await own.pinned(newCall(), named)).keys()]).to.have.members(names)
+      }
+    })
+
     describe('a batch', () => {
       it('of all kinds gets one verdict each, in order', async () => {
         const names = Array.from({ length: 7 }, () => unique('lease'))

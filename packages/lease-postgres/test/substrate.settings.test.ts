@@ -1,6 +1,7 @@
 import { expect } from 'chai'
-import { collect, migrate } from 'lease-postgres'
-import { postgresTargets, startPostgres, until, type Postgres } from 'lease-servers'
+import { LeaseEvents, Manager } from 'lease-core'
+import { collect, migrate, postgresClient, SqlGuard } from 'lease-postgres'
+import { pgbouncerTarget, postgresTargets, startPgbouncer, startPostgres, until, type Postgres } from 'lease-servers'
 import { Client, Pool, type PoolConfig } from 'pg'
 import {
   caught,
@@ -348,6 +349,84 @@ describe('a full queue of notifications', () => {
 })
 
 describe('the inspection', () => {
+  const behind = pgbouncerTarget()
+
+  /** The statements that the inspection sends over connections of this pool, and the words of its warnings. */
+  const inspected = async (setting: Setting): Promise<{ statements: string[]; words: string[] }> => {
+    const pool = setting.newPool()
+    const statements: string[] = []
+    pool.on('connect', (client) => {
+      const query = client.query.bind(client) as (...args: unknown[]) => unknown
+      Object.assign(client, {
+        query(...args: unknown[]) {
+          statements.push(String(args[0]))
+          return query(...args)
+        },
+      })
+    })
+    const substrate = setting.substrate({ pool, listen: false })
+    const words = (await substrate.inspect(newCall())).map(({ warning }) => warning)
+    return { statements: statements.map((text) => text.replace(/^SELECT .*/s, 'SELECT')), words }
+  }
+
+  for (const [poolMode, words] of [
+    ['session', []],
+    ['transaction', []],
+    ['statement', ['statement-pooling']],
+  ] as const) {
+    it(`${words.length === 0 ? 'warns of nothing' : 'warns'} where pgbouncer pools by ${poolMode}`, async () => {
+      await using pgbouncer = await startPgbouncer(behind.directUrl, { poolMode })
+      await using setting = await openSetting(pgbouncer)
+      const direct = setting.substrate({ pool: setting.newPool({ connectionString: setting.directUrl }) })
+      const ofServer = (await direct.inspect(newCall())).map(({ warning }) => warning)
+      const found = await inspected(setting)
+      expect(found.words).to.deep.equal([...ofServer, ...words])
+      // Sent one by one: pgbouncer decides by the state after each.
+      expect(found.statements.slice(0, 2)).to.deep.equal(['SELECT', 'BEGIN'])
+    })
+  }
+
+  it('sends nothing more where no pooler stands in between', async () => {
+    await using setting = await openSetting({ url: behind.directUrl })
+    expect((await inspected(setting)).statements).to.deep.equal(['SELECT'])
+  })
+
+  it('reports statement pooling once, and leases work there', async () => {
+    await using pgbouncer = await startPgbouncer(behind.directUrl, { poolMode: 'statement' })
+    await using setting = await openSetting(pgbouncer)
+    const pool = setting.newPool({ max: 1 })
+    await setting.pool.query('CREATE TABLE account (balance int); INSERT INTO account VALUES (10)')
+    const events = new LeaseEvents()
+    const words: string[] = []
+    events.subscribe((event) => {
+      if (event.type === 'warning') words.push(event.warning)
+    })
+    const client = postgresClient({ pool, namespace: unique('ns'), listen: false, events })
+    await using _ = { [Symbol.asyncDispose]: () => client.close() }
+    await using manager = new Manager({ client })
+    const token = await manager.claim('l', 'a', 600_000)
+    await until('it was reported', async () => words.includes('statement-pooling'))
+
+    const guard = new SqlGuard()
+    await token.check(guard)
+    const update = `UPDATE account SET balance = balance - 1 WHERE ${guard.text}`
+    expect(await pool.query(update, guard.values)).to.have.property('rowCount', 1)
+    await manager.revoke('l')
+    await manager.claim('l', 'b', 600_000)
+    expect(await pool.query(update, guard.values)).to.have.property('rowCount', 0)
+
+    const connection = await pool.connect()
+    connection.on('error', () => {}) // pgbouncer closes it
+    try {
+      const held = manager.token('l', 'b')
+      expect(await caught(held.check(connection))).to.have.property('code', 'LEASE_TRAPDOOR')
+      expect(await caught(connection.query('BEGIN'))).to.have.property('code', '08P01')
+    } finally {
+      connection.release(true)
+    }
+    expect(words.filter((word) => word === 'statement-pooling')).to.have.length(1)
+  })
+
   it('names the servers that look like PostgreSQL and are none, where they say so', () => {
     const server = (version: string): string[] =>
       inspectionWarnings({
@@ -358,6 +437,7 @@ describe('the inspection', () => {
         standby: 'false',
         encoding: 'UTF8',
         persistence: 'p',
+        backend: '1',
         version,
       }).map(({ message }) => message)
     expect(server('PostgreSQL 18.0 on x86_64-pc-linux-gnu, compiled by gcc')).to.deep.equal([])

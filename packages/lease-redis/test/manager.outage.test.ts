@@ -6,7 +6,18 @@ import { redisClient, type RedisConnection } from 'lease-redis'
 import { whileLive } from 'lease-core/testing'
 import { redisTargets, startProxy, startRedis, startRedisCluster, type Redis as Server } from 'lease-servers'
 import { describe, it } from 'mocha'
-import { eventually, outages, overAccident, sleep, succeeds, unheard, unique, type Way } from 'lease-scenes'
+import {
+  eventually,
+  foundAgain,
+  outages,
+  overAccident,
+  sleep,
+  succeeds,
+  unheard,
+  unique,
+  type SilentWay,
+  type Way,
+} from 'lease-scenes'
 import { openSetting, stopwatch, type Setting } from './setting.ts'
 
 for (const target of redisTargets('server')) {
@@ -36,6 +47,17 @@ for (const target of redisTargets('server')) {
     })
 
     outages(() => way)
+
+    const silentWay = (): SilentWay => ({
+      proxies: [way.proxy],
+      open: (namespace) => way.open(namespace),
+      async bare() {
+        const redis = quiet(new Redis(way.proxy.url(target.url)))
+        await redis.ping()
+        redis.disconnect()
+      },
+    })
+    foundAgain(silentWay, { onNewConnections: true })
 
     it('what was claimed into a half-open connection and given up is held by nobody once it heals', async () => {
       const { proxy } = way

@@ -35,6 +35,8 @@ for (const target of redisTargets('server')) {
       }
       const named = warnings.map((message) => /lease "(\w+)"/.exec(message)?.[1])
       expect(named).to.have.members(['list', 'odd', 'text', 'word'])
+      expect(await caught(manager.claim('text', 'a', LASTING_MS))).to.have.property('code', 'LEASE_UNKNOWN')
+      expect(await caught(manager.token('text', 'a').check())).to.have.property('code', 'LEASE_NOT_HELD')
       await manager.stop()
       await client.close()
     })

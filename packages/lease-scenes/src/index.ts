@@ -1,3 +1,4 @@
+export { foundAgain, type SilentWay } from './found-again.ts'
 export {
   countRenewals,
   managed,

@@ -1,6 +1,5 @@
 /**
- * A real pgbouncer of our own, in transaction mode, before a PostgreSQL server: found on the machine or unpacked from Debian's
- * archive.
+ * A real pgbouncer of our own before a PostgreSQL server: found on the machine or unpacked from Debian's archive.
  */
 import { join } from 'node:path'
 import { type Binaries, debianFolder, environment, findBinaries, systemFolders } from './binaries.ts'
@@ -34,6 +33,8 @@ export interface Pgbouncer extends AsyncDisposable {
 export interface PgbouncerOptions {
   /** Connections to the server, for each database. @default 4 */
   readonly poolSize?: number
+  /** After what a connection to the server may serve another client. @default 'transaction' */
+  readonly poolMode?: 'session' | 'transaction' | 'statement'
   /** Further `name: value` settings of pgbouncer.ini. */
   readonly settings?: Readonly<Record<string, string>>
 }
@@ -107,7 +108,7 @@ class PgbouncerProcess extends ServerProcess implements Pgbouncer {
       listen_port: String(port),
       unix_socket_dir: '',
       auth_type: 'any',
-      pool_mode: 'transaction',
+      pool_mode: options.poolMode ?? 'transaction',
       default_pool_size: String(options.poolSize ?? 4),
       max_client_conn: '1000',
       ...options.settings,

@@ -144,7 +144,12 @@ class FaultyProxy implements Proxy {
   }
 
   silence(): void {
-    for (const link of this.#links) link.silent = true
+    this.#mode = 'open'
+    for (const link of this.#links) {
+      link.silent = true
+      link.client.resume()
+      link.server.resume()
+    }
   }
 
   cut(): void {
