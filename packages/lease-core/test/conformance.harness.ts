@@ -48,7 +48,7 @@ function harnessOn(
   return {
     name: 'a breakable store',
     supports: { notifications: true, queues: true, addressed: true, serverClock, repeats: true },
-    thousands: 250, // batches enough; there are a hundred defects to notice
+    thousands: 128, // more than a batch; there are more than a hundred defects to notice
     open: async (namespace) => wrap(new SubstrateClient({ substrate: open(namespace), clock, requestTimeout: 200 })),
     openFaulty: async (namespace, requestTimeout) => {
       const substrate = new FaultySubstrate(open(namespace), { clock })
@@ -82,8 +82,12 @@ class StallingSubstrate extends BreakableSubstrate {
     return this.#slowly(() => super.claimAny(op, call))
   }
 
-  override read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
-    return this.#slowly(() => super.read(leases, call))
+  override read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched?: readonly string[],
+  ): Promise<ReadonlyMap<string, Holding>> {
+    return this.#slowly(() => super.read(leases, call, watched))
   }
 
   override pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {

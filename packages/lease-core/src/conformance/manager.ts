@@ -801,7 +801,10 @@ export function bound(client: Client): Client {
     pinned: () => client.pinned(),
     leases: () => client.leases(),
     refresh: (leases) => client.refresh(leases),
-    subscribe: (listener) => client.subscribe(listener),
+    subscribe: (listener, options) => client.subscribe(listener, options),
+    watchLease: client.watchLease?.bind(client),
+    unwatchLease: (lease, watcher) => client.unwatchLease?.(lease, watcher),
+    leaveQueue: (lease, ticket) => client.leaveQueue?.(lease, ticket),
     close: () => client.close(),
   }
 }
