@@ -54,7 +54,7 @@ export interface MemoryStoreOptions {
 }
 
 /** On the stores of every copy of this package. The number rises when what `MemorySubstrate` calls of it changes. */
-const MEMORY_STORE = Symbol.for('lease-core.MemoryStore/1')
+const MEMORY_STORE = Symbol.for('lease-core.MemoryStore/2')
 
 /** Leases in the memory of this process. Clients that share one store contend with each other. */
 export class MemoryStore {
@@ -87,6 +87,13 @@ export class MemoryStore {
     let remembered = 0
     for (const namespace of this.#namespaces.values()) remembered += namespace.remembered
     return remembered
+  }
+
+  /** For how many leases it is remembered that somebody waits for them, or watches them; those whose interest has lapsed included. */
+  get awaited(): number {
+    let awaited = 0
+    for (const namespace of this.#namespaces.values()) awaited += namespace.awaited
+    return awaited
   }
 
   /** The leases of one namespace; the same object for the same name. For `MemorySubstrate`. */
@@ -182,6 +189,7 @@ export class MemoryNamespace {
   readonly #watched = new Map<string, Map<string, number>>()
   #places = 0
   #sweepAt = SWEEP_FLOOR
+  #sweepAwaitedAt = SWEEP_FLOOR
 
   constructor(now: (() => number) | undefined, sequence: Sequence) {
     this.#now = now
@@ -198,6 +206,10 @@ export class MemoryNamespace {
 
   get remembered(): number {
     return this.#ended.size + this.#unpinned.size + this.#grantedAny.size
+  }
+
+  get awaited(): number {
+    return this.#queues.size + this.#watched.size
   }
 
   /** Whether the store decides by its clock what has lapsed. */
@@ -299,6 +311,7 @@ export class MemoryNamespace {
       const clients = this.#watched.get(lease) ?? new Map<string, number>()
       this.#watched.set(lease, clients.set(watch?.client ?? '', this.#sequence.nowMs() + INTEREST_MS))
     }
+    this.#sweepAwaited()
     const holdings = new Map<string, Holding>()
     for (const lease of leases ?? this.#terms.keys()) {
       const term = this.#standing(lease, nowMs)
@@ -403,6 +416,7 @@ export class MemoryNamespace {
     else known.untilMs = untilMs
     queue.sort((one, other) => one.place - other.place)
     this.#queues.set(lease, queue)
+    this.#sweepAwaited()
     return { ...refusal, ticket: { place: own, ahead: queue.findIndex((waiting) => waiting.place === own) } }
   }
 
@@ -553,9 +567,15 @@ export class MemoryNamespace {
       const old = term !== undefined && nowMs - term.openedMs > LONGEST_DEADLINE_MS
       if (old && this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
     }
+    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
+  }
+
+  /** The same for tickets and watches of which nothing is heard any more. */
+  #sweepAwaited(): void {
+    if (this.awaited <= this.#sweepAwaitedAt) return
     for (const lease of this.#queues.keys()) this.#queueOf(lease)
     for (const lease of this.#watched.keys()) this.#watchersOf(lease)
-    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
+    this.#sweepAwaitedAt = Math.max(SWEEP_FLOOR, 2 * this.awaited)
   }
 
   // ── who is told ───────────────────────────────────────────────────────────────────────────────────────────────
