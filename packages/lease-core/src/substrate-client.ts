@@ -64,6 +64,8 @@ export class SubstrateClient implements Client {
   readonly #passing: PassingOver
   /** For whom each lease is watched. */
   readonly #watched = new Map<string, Set<object>>()
+  /** Of each lease of which the store is being told that it is not watched any more: settles when it was, or could not be. */
+  readonly #unwatching = new Map<string, Promise<void>>()
   /** How many calls until the set-up is inspected, and how many more if that fails. */
   #inspectAfter = 0
   #inspectAgainAfter = 1
@@ -83,7 +85,7 @@ export class SubstrateClient implements Client {
     this.events = events ?? new LeaseEvents()
     const { client } = this.#link
     this.#passing = new PassingOver(this.#clock, (lease, place) => {
-      this.#settlement.send({ kind: 'passOver', lease, place }, undefined, { finish: nothing, fail: nothing })
+      this.#send({ kind: 'passOver', lease, place }, nothing)
     })
     this.#ownHints = new Hints((listener) => substrate.watch?.(listener, client))
     this.#allHints = new Hints((listener) => substrate.watch?.(listener))
@@ -427,33 +429,56 @@ export class SubstrateClient implements Client {
   }
 
   #watchLease(lease: string, watcher: object): Promise<void> {
-    const watchers = this.#watched.get(lease) ?? new Set()
-    this.#watched.set(lease, watchers.add(watcher))
-    return this.#start(undefined, () => {
+    return this.#start(undefined, async () => {
       checkNames({ lease })
+      const watchers = this.#watched.get(lease) ?? new Set()
+      this.#watched.set(lease, watchers.add(watcher))
+      // Overtaken by it, the end of an earlier watch would end this one.
+      await this.#unwatching.get(lease)
       return this.#trips.read(lease, { watches: true })
     })
   }
 
+  /** Whatever is lost of it, the store forgets by itself. */
   unwatchLease(lease: string, watcher: object): void {
     const watchers = this.#watched.get(lease)
     if (watchers?.delete(watcher) !== true || watchers.size > 0) return
     this.#watched.delete(lease)
-    this.#leave(lease, undefined)
+    if (!this.#canLeave) return
+    this.#inTurn(lease, () => {
+      if (this.#watched.has(lease)) return this.#mutex.leave(lease) // somebody watches it again by now
+      const told = new Promise<void>((resolve) => {
+        this.#send({ kind: 'leave', lease, place: undefined }, (doubt) => {
+          this.#unwatching.delete(lease)
+          this.#mutex.leave(lease)
+          if (doubt !== undefined) this.#watchAfter(lease, doubt)
+          resolve()
+        })
+      })
+      this.#unwatching.set(lease, told)
+    })
+  }
+
+  /** An attempt to end a watch may still be executed, and end one that has begun since: those who watch by then look again. */
+  #watchAfter(lease: string, doubt: InDoubt): void {
+    this.#link.untilOver(doubt).then(() => {
+      if (this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
+    }, nothing) // closed
   }
 
   leaveQueue(lease: string, { place }: Pick<Ticket, 'place'>): void {
-    if (place > 0) this.#leave(lease, place)
+    if (place <= 0 || !this.#canLeave) return
+    this.#inTurn(lease, () => this.#send({ kind: 'leave', lease, place }, () => this.#mutex.leave(lease)))
   }
 
-  /** The store is told once it is this one's turn; whatever is lost of it, the store forgets by itself. */
-  #leave(lease: string, place: number | undefined): void {
-    if (this.#link.closing.aborted || this.#substrate.watch === undefined) return
-    this.#inTurn(lease, () => {
-      const end = (): void => this.#mutex.leave(lease)
-      // Somebody else watches it by now.
-      if (place === undefined && this.#watched.has(lease)) return end()
-      this.#settlement.send({ kind: 'leave', lease, place }, undefined, { finish: end, fail: end })
+  get #canLeave(): boolean {
+    return !this.#link.closing.aborted && this.#substrate.watch !== undefined
+  }
+
+  #send(op: Op, end: (doubt: InDoubt | undefined) => void): void {
+    this.#settlement.send(op, undefined, {
+      finish: (_verdict, _sent, doubt) => end(doubt),
+      fail: (_error, _sent, doubt) => end(doubt),
     })
   }
 
@@ -622,7 +647,7 @@ class Hints {
       }
     }
     this.#listeners.add(own)
-    if (!this.#isClosed) this.#unwatch ??= this.#watch((change) => this.#tell(change))
+    if (!this.#isClosed) this.#unwatch ??= this.#watch((change) => this.tell(change))
     return () => {
       this.#listeners.delete(own)
       if (this.#listeners.size === 0) this.#stop()
@@ -632,12 +657,12 @@ class Hints {
   /** Who waits learns that it is in vain. */
   close(): void {
     this.#isClosed = true
-    this.#tell({ kind: 'resync' })
+    this.tell({ kind: 'resync' })
     this.#stop()
     this.#listeners.clear()
   }
 
-  #tell(change: LeaseChange): void {
+  tell(change: LeaseChange): void {
     for (const notify of [...this.#listeners]) notify(change)
   }
 
