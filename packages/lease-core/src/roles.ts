@@ -22,6 +22,12 @@ export interface HoldOptions {
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the waiting; it does not end the Hold. */
   readonly signal?: AbortSignal | undefined
+  /**
+   * Bounds the queue of the lease: where so many wait already, in this and other processes, the wait ends at once with
+   * `ErrClaimDenied`. The others keep waiting. Where the store keeps no queues, those of this process count. At least 1.
+   * @default any number may wait
+   */
+  readonly maxWaiters?: number | undefined
   /** Travels with the lease; at most 4 KiB. */
   readonly value?: string | undefined
   /** Whether those who `observe` the lease are told at once of this term; of `update` they always are. @default false */

@@ -323,6 +323,7 @@ function randomOf(seed: number): Random {
 
 describe('The wait queue, at random', () => {
   it('claims a vacant lease within the bound, whatever waiters, processes, requests and hints do', async function () {
+    this.timeout(60_000 + 2_000 * (LAST_SEED - FIRST_SEED))
     const systems = Math.random
     let grants = 0
     const longestMs = { hint: 0, passing: 0, rest: 0 }
