@@ -321,7 +321,8 @@ export class BreakableStore {
 
   /** Those who are left when one of them was granted the lease. */
   afterGrant(queue: readonly Waiting[], place: number): readonly Waiting[] {
-    return queue.filter((waiting) => waiting.place > place)
+    const told = this.toldOf(queue)
+    return queue.filter((waiting) => waiting.place > place || (waiting.place < place && !told.includes(waiting)))
   }
 
   serve(lease: string, place: number, durationMs: number): void {
@@ -374,7 +375,8 @@ export class BreakableStore {
   passOver(op: PassOverOp): Verdict {
     if (!this.mayPassOver(op)) return granted(undefined)
     const { lease, place } = op
-    this.queues.set(lease, this.afterGrant(this.queueOf(lease), place))
+    const left = this.queueOf(lease).filter((waiting) => waiting.place > place)
+    this.queues.set(lease, left)
     return this.tellQueue(lease)
   }
 

@@ -750,7 +750,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'a ticket survives its grant': {
     store: class extends BreakableStore {
       override afterGrant(queue: readonly Waiting[], place: number): readonly Waiting[] {
-        return queue.filter((waiting) => waiting.place >= place)
+        const own = queue.filter((waiting) => waiting.place === place)
+        return [...super.afterGrant(queue, place), ...own].toSorted((one, other) => one.place - other.place)
       }
     },
   },
@@ -758,6 +759,13 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override afterGrant(queue: readonly Waiting[], place: number): readonly Waiting[] {
         return queue.filter((waiting) => waiting.place !== place)
+      }
+    },
+  },
+  'a grant takes all who were ahead out of the queue': {
+    store: class extends BreakableStore {
+      override afterGrant(queue: readonly Waiting[], place: number): readonly Waiting[] {
+        return queue.filter((waiting) => waiting.place > place)
       }
     },
   },

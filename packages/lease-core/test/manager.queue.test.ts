@@ -1,11 +1,11 @@
 /** What a Manager promises to those who wait for one lease in several processes: positions, bounds, and what they leave behind. */
 import { expect } from 'chai'
 import type { Client, LeaseChange } from '#src/client.ts'
-import { ErrClaimDenied, ErrNotValid } from '#src/errors.ts'
+import { ErrClaimDenied, ErrInvalid, ErrNotValid } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
 import { track, type Tracked } from '#src/testing/index.ts'
-import { LONGEST_REST_MS } from '#src/ticket.ts'
+import { LONGEST_REST_MS, noTicket } from '#src/ticket.ts'
 import { Bench, rejection, type Process } from './manager.bench.ts'
 
 const HOUR_MS = 3_600_000
@@ -99,6 +99,28 @@ describe('Manager: positions in the queue', () => {
     const { hold, positions, manager } = await waiter(bench, 'a')
     expect([hold.state, positions]).to.deep.equal(['fulfilled', []])
     await manager.stop()
+  })
+})
+
+describe('Manager: a grant out of turn', () => {
+  it('one who was not told of that vacancy is told of the next, though one behind it was served', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    for (const name of ['dead', 'dead-too']) {
+      const dead = await waiter(bench, name)
+      dead.wire.hang()
+      await dead.manager.stop()
+    }
+    const third = await waiter(bench, 'third')
+    const [{ client }, ticket] = [bench.other(), noTicket()]
+    const fourth = { holder: 'fourth', duration: HOUR_MS }
+    await rejection(client.claimLease('db', fourth, { ticket }), ErrInvalid)
+    await bench.manager.release('db', 'x')
+    await client.claimLease('db', fourth, { ticket })
+    expect(third.hold.state).to.equal('pending')
+    await client.releaseLease('db', 'fourth')
+    await served(bench, third)
+    await third.manager.stop()
   })
 })
 
@@ -208,8 +230,8 @@ describe('Manager: maxWaiters', () => {
     await c.manager.stop()
   })
 
-  for (const maxWaiters of [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '2', null, {}, 2n]) {
-    it(`${typeof maxWaiters} ${String(maxWaiters)} is refused, by name, and nothing is sent`, async () => {
+  for (const maxWaiters of [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '2', null, true, 2n]) {
+    it(`${typeof maxWaiters} ${maxWaiters} is refused, by name, and nothing is sent`, async () => {
       const { manager, wire } = new Bench()
       const bad = { ...options, maxWaiters: maxWaiters as number }
       const error = await rejection(manager.hold('db', 'a', bad), ErrNotValid)

@@ -83,6 +83,34 @@ export const queue: Chapter = {
     )
 
     clause(
+      'a grant takes those out of the queue who were told before it, and leaves those in who were not',
+      async (scene) => {
+        const { a, b, lease, longMs } = scene
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const tickets: Ticket[] = []
+        for (const holder of ['first', 'second', 'third', 'fourth', 'fifth']) tickets.push(await enter(scene, holder))
+        await vacate(scene)
+        const [first, , third, fourth, fifth] = tickets as [Ticket, Ticket, Ticket, Ticket, Ticket]
+        await claim(scene, 'fourth', fourth)
+        same((await enter(scene, 'sixth')).ahead, 2, 'how many are ahead of one who comes after the grant')
+        for (const [ticket, ahead] of [
+          [fifth, 1],
+          [third, 0],
+          [first, 0],
+        ] as const) {
+          await rejects('LEASE_INVALID', claim(scene, 'w', ticket), 'a claim of one who waits')
+          same(ticket.ahead, ahead, `how many are ahead of ticket ${ticket.place}`)
+        }
+        await b.releaseLease(lease, 'fourth')
+        await claim(scene, 'first', first)
+        await b.releaseLease(lease, 'first')
+        await claim(scene, 'third', third)
+        same((await scene.holding(a))?.holder, 'third', 'the holder')
+      },
+      'queues',
+    )
+
+    clause(
       'the queue ends with its last ticket, and who comes then is granted a vacant lease at once',
       async (scene) => {
         const { a, b, lease, longMs } = scene

@@ -260,7 +260,11 @@ export class MemoryNamespace {
         return this.#leave(op, stamp, nowMs)
       case 'passOver': {
         if (this.#standing(op.lease, nowMs) !== undefined) return granted(undefined)
-        this.#takeOut(op.lease, op.place)
+        const queue = this.#queueOf(op.lease) ?? []
+        this.#keep(
+          op.lease,
+          queue.filter(({ place }) => place > op.place),
+        )
         return this.#tellQueue(op.lease)
       }
       case 'pin':
@@ -434,24 +438,14 @@ export class MemoryNamespace {
     return queue.length === 0 ? undefined : queue
   }
 
-  /** Whoever is granted the lease with a ticket takes those ahead out of the queue. The first one left is told. */
+  /** Whoever is granted the lease with a ticket takes those out of the queue who were told before it. The first one left is told. */
   #serve(lease: string, place: number, durationMs: number): void {
     const taken = { kind: 'taken', lease, place, durationMs } as const
     this.#tellAll(taken)
-    const [first] = this.#takeOut(lease, place) ?? []
+    const queue = this.#queueOf(lease) ?? []
+    const left = queue.filter((waiting, index) => waiting.place > place || (waiting.place < place && index >= TOLD))
+    const [first] = this.#keep(lease, left) ?? []
     if (first !== undefined) this.#tellClient(first.client, { ...taken, to: { place: first.place, ahead: 0 } })
-  }
-
-  /** Those with tickets up to this one are not in the queue any more. Returns the rest. */
-  #takeOut(lease: string, place: number): Waiting[] | undefined {
-    const queue = this.#queueOf(lease)
-    return (
-      queue &&
-      this.#keep(
-        lease,
-        queue.filter((waiting) => waiting.place > place),
-      )
-    )
   }
 
   #leave({ lease, place }: LeaveOp, { client }: Stamp, nowMs: number): Verdict {
