@@ -82,6 +82,19 @@ describe('Manager: positions in the queue', () => {
     await manager.stop()
   })
 
+  it('one that comes to a queue in which its process is already is told its position at once, without a claim', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const first = await waiter(bench, 'first')
+    const second = await waiter(bench, 'second')
+    second.wire.resetCounts()
+    const told = positionsOf(second.manager, 'third')
+    second.manager.hold('db', 'third', options).catch(() => {})
+    await bench.clock.settle()
+    expect([told, second.wire.counts.claim]).to.deep.equal([[3], 0])
+    for (const { manager } of [first, second]) await manager.stop()
+  })
+
   it('a look that shows another position tells it, though the hint was lost', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
