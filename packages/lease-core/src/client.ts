@@ -72,6 +72,14 @@ export interface Renewal {
   failed(error: unknown): void
 }
 
+export interface RefreshOptions {
+  /**
+   * Watches these leases from the state that was read on, for `INTEREST_MS`, for whoever subscribes to what is the client's `own`. The
+   * object stands for the one who wants it: a lease is watched until the last of them does not.
+   */
+  readonly watcher?: object | undefined
+}
+
 export interface SubscribeOptions {
   /** A client that cannot tell them apart may tell of everything. @default false */
   readonly own?: boolean | undefined
@@ -119,7 +127,7 @@ export interface Client {
   /** What this client knows; no I/O. A live view: entries are immutable, the map changes with every answer. */
   leases(): ReadonlyMap<string, Info>
   /** Re-reads these leases, or everything in the namespace. */
-  refresh(leases?: Iterable<string>): Promise<void>
+  refresh(leases?: Iterable<string>, options?: RefreshOptions): Promise<void>
   /**
    * `refresh` of one lease over the connection that this trapdoor key is, for a check that must not need a second one. Resolves to
    * false where nothing was learned: the key is no connection, or does not see all that is committed. Rejects with what the driver
@@ -133,13 +141,10 @@ export interface Client {
    */
   subscribe(listener: (change: LeaseChange) => void, options?: SubscribeOptions): () => void
   /**
-   * Reads one lease as `refresh` does, and watches it from the state that was read on, for `INTEREST_MS`: whoever listens is told.
-   * Absent: those who listen hear of every lease, or of none.
-   *
-   * @param watcher who wants it: the lease is watched until the last of them does not
+   * This watcher (`RefreshOptions`) does not watch the lease any more. Where that is lost, it ends by itself. Absent: nothing has to be
+   * watched, for those who listen hear of every lease, or of none.
    */
-  readonly watchLease?: ((lease: string, watcher: object) => Promise<void>) | undefined
-  unwatchLease?(lease: string, watcher: object): void
+  readonly unwatch?: ((lease: string, watcher: object) => void) | undefined
   /** The ticket is not wanted any more. Where that is lost, it ends by itself. */
   leaveQueue?(lease: string, ticket: Pick<Ticket, 'place'>): void
   /**

@@ -2,7 +2,7 @@
  * What the message of a store says whose hints are text. In one of those that go to everyone who watches the namespace, a name
  * stands for a lease; in one that goes to a single client a list may stand for it, which tells of a ticket:
  *
- *     ["db", …]                            vacated                    {"vacated": [["db", ticket, ahead], …]}
+ *     ["db", …]                            vacated                    {"vacated": [["db"], ["db", ticket, ahead], …]}
  *     {"changed": ["db", …]}               changed
  *     {"taken": [["db", ticket, ms], …]}   taken by one who waited    {"taken": [["db", ticket, ms, own ticket, ahead], …]}
  *
@@ -18,7 +18,9 @@ export function changesIn(message: string): LeaseChange[] {
     const changes: LeaseChange[] = []
     const { vacated = [], changed = [], taken = [] } = content ?? {}
     if (isListOf(vacated, isVacancy) && isListOf(changed, isName) && isListOf(taken, isGrant)) {
-      for (const [lease, place, ahead] of vacated) changes.push({ kind: 'vacated', lease, to: placeOf(place, ahead) })
+      for (const [lease, place, ahead] of vacated) {
+        changes.push({ kind: 'vacated', lease, to: place === undefined ? undefined : placeOf(place, ahead) })
+      }
       for (const lease of changed) changes.push({ kind: 'changed', lease })
       for (const [lease, place, durationMs, own, ahead] of taken) {
         const to = own === undefined ? undefined : placeOf(own, ahead)
@@ -33,7 +35,7 @@ export function changesIn(message: string): LeaseChange[] {
 }
 
 type Numeric = string | number
-type Vacancy = [lease: string, place: Numeric, ahead: Numeric]
+type Vacancy = [lease: string, place?: Numeric, ahead?: Numeric]
 type Grant = [lease: string, place: Numeric, durationMs: Numeric, own?: Numeric, ahead?: Numeric]
 
 function placeOf(place: Numeric, ahead: Numeric | undefined): { place: number; ahead: number } {
@@ -49,11 +51,16 @@ function isName(item: unknown): item is string {
 }
 
 function isVacancy(item: unknown): item is Vacancy {
-  return Array.isArray(item) && item.length === 3 && isName(item[0]) && item.slice(1).every(isNumeric)
+  return isRecord(item, 1, 3)
 }
 
 function isGrant(item: unknown): item is Grant {
-  if (!Array.isArray(item) || (item.length !== 3 && item.length !== 5)) return false
+  return isRecord(item, 3, 5)
+}
+
+/** A name and numbers, of one of these lengths in all. */
+function isRecord(item: unknown, ...lengths: readonly number[]): boolean {
+  if (!Array.isArray(item) || !lengths.includes(item.length)) return false
   return isName(item[0]) && item.slice(1).every(isNumeric)
 }
 

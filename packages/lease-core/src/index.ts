@@ -16,8 +16,16 @@ export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { uniqueHolder } from './unique-holder.ts'
 export { lockedTrapdoor } from './client.ts'
-export type { Client, ClientCallOptions, LeaseChange, Renewal, SubscribeOptions, TermId } from './client.ts'
-export { INTEREST_MS, TOLD } from './ticket.ts'
+export type {
+  Client,
+  ClientCallOptions,
+  LeaseChange,
+  RefreshOptions,
+  Renewal,
+  SubscribeOptions,
+  TermId,
+} from './client.ts'
+export { INTEREST_MS, noTicket, TOLD } from './ticket.ts'
 export type { Place, Ticket } from './ticket.ts'
 export { sleep, systemClock } from './clock.ts'
 export type { Clock, Timer } from './clock.ts'

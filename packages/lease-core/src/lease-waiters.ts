@@ -98,7 +98,9 @@ export class LeaseWaiters implements Deadline {
   ticket: Ticket = noTicket()
   /** The last ticket heard to be granted, of those ahead. */
   served = 0
-  /** When the last read was sent from which on its leases are watched. */
+  /** Its leases may be watched. */
+  watches = false
+  /** When the last read was sent that was answered, and from which on they are. */
   watchedMs: number = AT_ONCE
   /** How long the last claim took. */
   tookMs = 0

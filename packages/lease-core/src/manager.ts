@@ -77,7 +77,7 @@ export interface ManagerConfig {
   readonly clock?: Clock | undefined
   /** Where transitions are told. @default a stream of its own, see `manager.events` */
   readonly events?: LeaseEvents | undefined
-  /** At least this often everything awaited or held is read again. @default 1 minute */
+  /** At least this often everything awaited or held is read again; what is awaited once a minute in any case. @default 1 minute */
   readonly maxSleep?: DurationLike | undefined
 }
 
@@ -405,8 +405,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   async #watch(lease: string, watcher: object): Promise<void> {
-    if (this.#client.watchLease === undefined) return this.#read(lease)
-    await this.#client.watchLease(lease, watcher)
+    if (this.#client.unwatch === undefined) return this.#read(lease)
+    await this.#client.refresh([lease], { watcher })
     this.#wasRead(lease)
   }
 
@@ -653,8 +653,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       known: (lease) => this.#client.leases().get(lease),
       hasLapsed: (info) => hasLapsed(info, this.#clock),
       watch: (lease, watcher) => this.#watch(lease, watcher),
-      unwatch: (lease, watcher) => inBackground(() => this.#client.unwatchLease?.(lease, watcher)),
-      mustWatch: this.#client.watchLease !== undefined,
+      unwatch: (lease, watcher) => inBackground(() => this.#client.unwatch?.(lease, watcher)),
+      mustWatch: this.#client.unwatch !== undefined,
       waiting: ({ leases, holder }, position) => {
         if (this.events.heard('waiting')) {
           this.events.emit({ type: 'waiting', lease: leases[0] as string, holder, position })

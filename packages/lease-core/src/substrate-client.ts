@@ -15,9 +15,18 @@
 import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
 import { checkSignal, onAbort } from './abort-signal.ts'
+import { contentionPauseMs } from './backoff.ts'
 import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
-import type { Client, ClientCallOptions, LeaseChange, Renewal, SubscribeOptions, TermId } from './client.ts'
-import { systemClock, type Clock, type Timer } from './clock.ts'
+import type {
+  Client,
+  ClientCallOptions,
+  LeaseChange,
+  RefreshOptions,
+  Renewal,
+  SubscribeOptions,
+  TermId,
+} from './client.ts'
+import { sleep, systemClock, type Clock, type Timer } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown, notValid, warn } from './errors.ts'
 import { LeaseEvents } from './events.ts'
@@ -28,9 +37,19 @@ import { parseSubstrateClientOptions } from './options.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
 import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
-import { StoreLink, type InDoubt } from './store-link.ts'
+import { LostCall, StoreLink, type InDoubt } from './store-link.ts'
 import { PASS_OVER_MS, type Ticket } from './ticket.ts'
-import { refused, type ClaimOp, type ExtendOp, type Op, type Pins, type Substrate, type Verdict } from './substrate.ts'
+import {
+  refused,
+  type ClaimOp,
+  type ExtendOp,
+  type LeaveOp,
+  type Op,
+  type PassOverOp,
+  type Pins,
+  type Substrate,
+  type Verdict,
+} from './substrate.ts'
 
 export interface SubstrateClientOptions {
   readonly substrate: Substrate
@@ -49,7 +68,7 @@ export class SubstrateClient implements Client {
   /** Warnings about the substrate's set-up. */
   readonly events: LeaseEvents
   readonly claimAnyLease: Client['claimAnyLease']
-  readonly watchLease: Client['watchLease']
+  readonly unwatch: Client['unwatch']
   readonly #substrate: Substrate
   readonly #clock: Clock
   readonly #time: ElapsedTime
@@ -64,8 +83,6 @@ export class SubstrateClient implements Client {
   readonly #passing: PassingOver
   /** For whom each lease is watched. */
   readonly #watched = new Map<string, Set<object>>()
-  /** Of each lease of which the store is being told that it is not watched any more: settles when it was, or could not be. */
-  readonly #unwatching = new Map<string, Promise<void>>()
   /** How many calls until the set-up is inspected, and how many more if that fails. */
   #inspectAfter = 0
   #inspectAgainAfter = 1
@@ -85,13 +102,15 @@ export class SubstrateClient implements Client {
     this.events = events ?? new LeaseEvents()
     const { client } = this.#link
     this.#passing = new PassingOver(this.#clock, (lease, place) => {
-      this.#send({ kind: 'passOver', lease, place }, nothing)
+      this.#inTurn(lease, () => this.#sendOnce({ kind: 'passOver', lease, place }, () => this.#mutex.leave(lease)))
     })
-    this.#ownHints = new Hints((listener) => substrate.watch?.(listener, client))
+    this.#ownHints = new Hints((listener) => {
+      const stop = substrate.watch?.(listener, client)
+      // Without a manager nobody is there to see to it that those who were told come.
+      return stop && (() => (stop(), this.#passing.close()))
+    })
     this.#allHints = new Hints((listener) => substrate.watch?.(listener))
-    if (substrate.watch !== undefined) {
-      this.watchLease = (lease, watcher) => this.#watchLease(lease, watcher)
-    }
+    if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
     setMaxListeners(0, this.#link.closing) // every operation that pauses listens to it
     const send = substrate.claimAny?.bind(substrate)
     if (send !== undefined) {
@@ -400,12 +419,16 @@ export class SubstrateClient implements Client {
     return this.#states.view
   }
 
-  refresh(leases?: Iterable<string>): Promise<void> {
+  refresh(leases?: Iterable<string>, { watcher }: RefreshOptions = {}): Promise<void> {
     return this.#start(undefined, async () => {
       if (leases === undefined) return this.#trips.readAll(undefined)
       const names = new Set(leases)
       for (const lease of names) checkNames({ lease })
-      await Promise.all([...names].map((lease) => this.#trips.read(lease)))
+      const watches = watcher !== undefined && this.unwatch !== undefined
+      if (watches) {
+        for (const lease of names) this.#watched.set(lease, (this.#watched.get(lease) ?? new Set()).add(watcher))
+      }
+      await Promise.all([...names].map((lease) => this.#trips.read(lease, { watches })))
     })
   }
 
@@ -428,58 +451,46 @@ export class SubstrateClient implements Client {
     return hints.listen(listener)
   }
 
-  #watchLease(lease: string, watcher: object): Promise<void> {
-    return this.#start(undefined, async () => {
-      checkNames({ lease })
-      const watchers = this.#watched.get(lease) ?? new Set()
-      this.#watched.set(lease, watchers.add(watcher))
-      // Overtaken by it, the end of an earlier watch would end this one.
-      await this.#unwatching.get(lease)
-      return this.#trips.read(lease, { watches: true })
-    })
-  }
-
-  /** Whatever is lost of it, the store forgets by itself. */
-  unwatchLease(lease: string, watcher: object): void {
+  #unwatch(lease: string, watcher: object): void {
     const watchers = this.#watched.get(lease)
     if (watchers?.delete(watcher) !== true || watchers.size > 0) return
     this.#watched.delete(lease)
-    if (!this.#canLeave) return
-    this.#inTurn(lease, () => {
-      if (this.#watched.has(lease)) return this.#mutex.leave(lease) // somebody watches it again by now
-      const told = new Promise<void>((resolve) => {
-        this.#send({ kind: 'leave', lease, place: undefined }, (doubt) => {
-          this.#unwatching.delete(lease)
-          this.#mutex.leave(lease)
-          if (doubt !== undefined) this.#watchAfter(lease, doubt)
-          resolve()
-        })
-      })
-      this.#unwatching.set(lease, told)
-    })
-  }
-
-  /** An attempt to end a watch may still be executed, and end one that has begun since: those who watch by then look again. */
-  #watchAfter(lease: string, doubt: InDoubt): void {
-    this.#link.untilOver(doubt).then(() => {
-      if (this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
-    }, nothing) // closed
+    this.#leave(lease, undefined)
   }
 
   leaveQueue(lease: string, { place }: Pick<Ticket, 'place'>): void {
-    if (place <= 0 || !this.#canLeave) return
-    this.#inTurn(lease, () => this.#send({ kind: 'leave', lease, place }, () => this.#mutex.leave(lease)))
+    if (place > 0) this.#leave(lease, place)
   }
 
-  get #canLeave(): boolean {
-    return !this.#link.closing.aborted && this.#substrate.watch !== undefined
-  }
-
-  #send(op: Op, end: (doubt: InDoubt | undefined) => void): void {
-    this.#settlement.send(op, undefined, {
-      finish: (_verdict, _sent, doubt) => end(doubt),
-      fail: (_error, _sent, doubt) => end(doubt),
+  /** The store is told once it is this one's turn; whatever is lost of it, the store forgets by itself. */
+  #leave(lease: string, place: number | undefined): void {
+    if (this.#link.closing.aborted) return
+    this.#inTurn(lease, () => {
+      if (place === undefined && this.#watched.has(lease)) return this.#mutex.leave(lease) // another watches it by now
+      this.#sendOnce({ kind: 'leave', lease, place }, (verdict) => {
+        this.#mutex.leave(lease)
+        if (place !== undefined) return
+        this.#lookAgain(lease)
+        const { cause } = verdict ?? {}
+        if (!(cause instanceof LostCall) || cause.notAfterMs === undefined) return
+        this.#link.untilOver(cause).then(() => this.#lookAgain(lease), nothing) // it may still be executed until then
+      })
     })
+  }
+
+  /** The end of a watch may have ended one that has begun meanwhile: whoever it is for reads once more. */
+  #lookAgain(lease: string): void {
+    if (this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
+  }
+
+  /** What need not succeed must keep nobody waiting for long: it is asked for again only where somebody else was at it. */
+  #sendOnce(item: LeaveOp | PassOverOp, end: (verdict?: Verdict) => void, tries: number = 1): void {
+    const settle = (verdict: Verdict | undefined): void => {
+      if (verdict?.outcome !== 'contended' || tries >= MAX_ATTEMPTS) return end(verdict)
+      const again = (): void => this.#sendOnce(item, end, tries + 1)
+      sleep(this.#clock, contentionPauseMs(tries), this.#link.closing).then(again, () => end())
+    }
+    this.#trips.operations.enqueue({ item, signal: undefined, settle })
   }
 
   /** Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. */
@@ -586,8 +597,8 @@ function learnTicket(ticket: Ticket, { outcome, ticket: place, isFull = false }:
 class PassingOver {
   readonly #clock: Clock
   readonly #passOver: (lease: string, place: number) => void
-  /** The last ticket told when the timer was set, and the last one since. */
-  readonly #due = new Map<string, { readonly timer: Timer; readonly place: number; latest: number }>()
+  /** The last ticket told, and when. */
+  readonly #due = new Map<string, { timer: Timer; place: number; toldMs: number }>()
 
   constructor(clock: Clock, passOver: (lease: string, place: number) => void) {
     this.#clock = clock
@@ -595,13 +606,10 @@ class PassingOver {
   }
 
   told(lease: string, place: number): void {
+    const toldMs = this.#clock.monotonic()
     const due = this.#due.get(lease)
-    if (due !== undefined) {
-      due.latest = place
-      return
-    }
-    const timer = this.#clock.setTimer(PASS_OVER_MS, () => this.#come(lease))
-    this.#due.set(lease, { timer, place, latest: place })
+    if (due === undefined) this.#due.set(lease, { timer: this.#timer(lease, PASS_OVER_MS), place, toldMs })
+    else Object.assign(due, { place, toldMs })
   }
 
   /** By this client. */
@@ -615,12 +623,17 @@ class PassingOver {
     this.#due.clear()
   }
 
-  #come(lease: string): void {
-    const due = this.#due.get(lease)
-    this.#due.delete(lease)
-    if (due === undefined) return
-    if (due.latest === due.place) this.#passOver(lease, due.place)
-    else this.told(lease, due.latest)
+  #timer(lease: string, delayMs: number): Timer {
+    return this.#clock.setTimer(delayMs, () => {
+      const due = this.#due.get(lease)
+      if (due === undefined) return
+      const leftMs = due.toldMs + PASS_OVER_MS - this.#clock.monotonic()
+      if (leftMs > 0) due.timer = this.#timer(lease, leftMs)
+      else {
+        this.#due.delete(lease)
+        this.#passOver(lease, due.place)
+      }
+    })
   }
 }
 

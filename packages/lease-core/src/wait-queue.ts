@@ -283,7 +283,8 @@ export class WaitQueue {
   }
 
   #unwatch(queue: LeaseWaiters): void {
-    if (queue.watchedMs === AT_ONCE) return
+    if (!queue.watches) return
+    queue.watches = false
     queue.watchedMs = AT_ONCE
     for (const lease of queue.leases) this.#host.unwatch(lease, queue)
   }
@@ -405,8 +406,10 @@ export class WaitQueue {
 
   /** Reads the leases of the queue, and goes on watching them. */
   async #watch(queue: LeaseWaiters): Promise<void> {
-    queue.watchedMs = this.#host.clock.monotonic()
+    queue.watches = true
+    const sentMs = this.#host.clock.monotonic()
     await Promise.all(queue.leases.map((lease) => this.#host.watch(lease, queue)))
+    queue.watchedMs = sentMs
   }
 
   async #claim(queue: LeaseWaiters, waiter: Waiter): Promise<void> {
@@ -458,8 +461,9 @@ export class WaitQueue {
       for (const hint of heard) this.#hear(queue, hint, { inFlight: true })
     }
     // Nothing tells of these leases yet, or soon nothing will.
-    const isTold = ticket.place > 0 || !this.#host.mustWatch || nowMs - queue.watchedMs < this.#restMs
-    if (!isTold && queue.waiters.length > 0) await this.#watch(queue)
+    const isTold = ticket.place > 0 && !queue.isRead
+    const isWatched = !this.#host.mustWatch || nowMs - queue.watchedMs < this.#restMs
+    if (!isTold && !isWatched && !queue.isEmpty) await this.#watch(queue)
     this.#bound(queue)
     this.#tellPositions(queue)
     this.#found(queue, claim, observing)

@@ -1394,8 +1394,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       const seen = new Map<string, Info>()
       return {
         ...bound(client),
-        refresh: async (leases) => {
-          await client.refresh(leases)
+        refresh: async (leases, options) => {
+          await client.refresh(leases, options)
           for (const [lease, info] of client.leases()) seen.set(lease, info)
         },
         leases: () => new Map([...seen, ...client.leases()]),
@@ -1525,7 +1525,8 @@ function changingEntries(client: Client): Client {
     releaseLease: (lease, ...rest) => updated(client.releaseLease(lease, ...rest), [lease]),
     pinLease: (lease, ...rest) => updated(client.pinLease(lease, ...rest), [lease]),
     unpinLease: (lease, ...rest) => updated(client.unpinLease(lease, ...rest), [lease]),
-    refresh: (leases) => updated(client.refresh(leases), leases ?? [...view.keys(), ...client.leases().keys()]),
+    refresh: (leases, options) =>
+      updated(client.refresh(leases, options), leases ?? [...view.keys(), ...client.leases().keys()]),
     leases: () => view,
   }
 }

@@ -16,6 +16,13 @@ describe('changesIn: what a hint of a store says', () => {
       '{"vacated": [["db", 7, 1]]}',
       [{ kind: 'vacated', lease: 'db', to: { place: 7, ahead: 1 } }],
     ],
+    'a name in a list: vacated, said to one who watches': [
+      '{"vacated": [["db"], ["mail", 7, 1]]}',
+      [
+        { kind: 'vacated', lease: 'db', to: undefined },
+        { kind: 'vacated', lease: 'mail', to: { place: 7, ahead: 1 } },
+      ],
+    ],
     'names: changed': ['{"changed": ["db"]}', [{ kind: 'changed', lease: 'db' }]],
     'a ticket and a time: taken': [
       '{"taken": [["db", 7, 30000]]}',
@@ -68,7 +75,8 @@ describe('changesIn: what a hint of a store says', () => {
     '{"vacated": "db"}',
     '{"vacated": null}',
     '{"vacated": {"length": 1}}',
-    '{"vacated": [["db"]]}',
+    '{"vacated": [[]]}',
+    '{"vacated": [[7]]}',
     '{"vacated": [["db", 1]]}',
     '{"vacated": [["db", 1, 0, 0]]}',
     '{"vacated": [[7, 1, 0]]}',
@@ -98,7 +106,7 @@ describe('changesIn: what a hint of a store says', () => {
   }
 
   it('a message of which one part is not understood says nothing else either', () => {
-    expect(changesIn('{"changed": ["db"], "vacated": [["db"]]}')).to.deep.equal(RESYNC)
+    expect(changesIn('{"changed": ["db"], "vacated": [["db", 1]]}')).to.deep.equal(RESYNC)
     expect(changesIn('{"changed": ["db", 7]}')).to.deep.equal(RESYNC)
   })
 

@@ -115,6 +115,28 @@ describe('Manager: positions in the queue', () => {
   })
 })
 
+describe('Manager: hints with a ticket', () => {
+  it('two managers over one client do not take each other’s hints for their own', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const process = bench.other()
+    const second = new Manager({ client: process.client, clock: bench.clock })
+    const [first, other] = [process.manager, second]
+    const told = [positionsOf(first, 'a'), positionsOf(other, 'b')]
+    const holds = [track(first.hold('db', 'a', options))]
+    await bench.clock.settle()
+    holds.push(track(other.hold('db', 'b', options)))
+    await bench.clock.settle()
+    await waiter(bench, 'c')
+    process.wire.resetCounts()
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(holds.map(({ state }) => state)).to.deep.equal(['fulfilled', 'pending'])
+    expect([told, process.wire.counts.claim]).to.deep.equal([[[1], [2, 1]], 1])
+    for (const manager of [first, other]) await manager.stop()
+  })
+})
+
 describe('Manager: a grant out of turn', () => {
   it('one who was not told of that vacancy is told of the next, though one behind it was served', async () => {
     const bench = new Bench()

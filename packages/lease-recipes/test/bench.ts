@@ -1,5 +1,14 @@
 /** What the suites of the standing recipes share: processes at one store whose line can be cut, and a record of events. */
-import { ErrUnknown, Manager, systemClock, type Client, type Clock, type LeaseChange, type Renewal } from 'lease-core'
+import {
+  ErrUnknown,
+  Manager,
+  systemClock,
+  type Client,
+  type Clock,
+  type LeaseChange,
+  type Renewal,
+  type SubscribeOptions,
+} from 'lease-core'
 import type { Emitter, EventMap } from '#src/emitter.ts'
 import { unique, type Store } from './stores.ts'
 
@@ -46,11 +55,13 @@ export class Process {
           return (renewal: Renewal) => void this.#renew(renewal, (own) => method.call(target, own))
         }
         if (name === 'subscribe') {
-          return (listener: (change: LeaseChange) => void) =>
-            method.call(target, (change: LeaseChange) => {
+          return (listener: (change: LeaseChange) => void, options?: SubscribeOptions) => {
+            const own = (change: LeaseChange): void => {
               if (change.kind === 'resync') this.resyncs++
               listener(change)
-            })
+            }
+            return method.call(target, own, options)
+          }
         }
         return sent.has(name)
           ? (...args: unknown[]) => this.#send(String(name), () => method.apply(target, args))

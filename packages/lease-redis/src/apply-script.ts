@@ -19,11 +19,9 @@
  * remembers the claim that opened the latest term, once the term is over or where its key may be gone too soon: a claim that was
  * sent before that opening, or by that nonce, opens nothing. Under `u:<name>` it remembers the last unpin, in the same way.
  */
-import { LONGEST_DEADLINE_MS } from 'lease-core'
-import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, prelude, script, type Script } from './script.ts'
-
-/** How long a queue is remembered in which nobody is given a place. */
-const QUEUE_MS = 600_000
+import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { queueing, registering, telling } from './interest-script.ts'
+import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, preludeAt, script, type Script } from './script.ts'
 
 /** The second element of the answer to a batch that came after its time; nothing was done. */
 export const TOO_LATE = 'late'
@@ -31,12 +29,13 @@ export const TOO_LATE = 'late'
 /**
  * What a script that changes leases begins with. KEYS begins with the index, the tokens and the pins; ARGV begins with the
  * time after which nothing is to be done and the time at which the request was sent, both in microseconds of the server's clock
- * (0: unknown), and the channel.
+ * (0: unknown), the channel, the client that asks, and '1' where a PUBLISH does not tell how many heard it (a Cluster).
  */
 export const beginning: string = `
 local deadline, sent = tonumber(ARGV[1]) or 0, tonumber(ARGV[2]) or 0
 if deadline ~= 0 and us > deadline then return { us, '${TOO_LATE}' } end
 local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
+local channel, client = ARGV[3], ARGV[4]
 local openings = root .. 'o:'
 local layout = redis.pcall('SET', root .. 'v', '${LAYOUT}', 'NX', 'GET')
 local full = failed(layout)
@@ -96,12 +95,16 @@ local function remember(key, at, nonce)
   return failed(redis.pcall('SET', key, at .. ' ' .. nonce, 'PX', '${LONGEST_DEADLINE_MS}'))
 end
 
-local vacated, changed, taken, added = {}, {}, {}, 0
+-- What is to be told: names that were vacated, those with news, whose term another client has ended (client, name), whose queue
+-- (name, nth operation), and the grants to those who waited.
+local vacated, changed, ended, waking, taken, added = {}, {}, {}, {}, {}, 0
+-- Of queues: which operation it is about, a ticket, and how many are ahead.
+local news = {}
 local out = { us }
 `
 
 /** One line of `applyScript` after the other, in four words. */
-const linesToRead = `string.gmatch(ARGV[4], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)')`
+const linesToRead = `string.gmatch(ARGV[6], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)')`
 
 /** Does what can be done in bulk, and leaves `words`: of each operation the word of its answer, '' where it is not done. */
 const inBulk = `
@@ -109,7 +112,7 @@ local words, found, names, count = {}, {}, {}, #KEYS - 3
 if count > 0 and not full then
   local keys = { unpack(KEYS, 4) }
   for n = 1, count do names[n] = string.sub(KEYS[n + 3], #base + 1) end
-  if string.find(ARGV[4], 'C ', 1, true) then for n = 1, count do keys[count + n] = openings .. names[n] end end
+  if string.find(ARGV[6], 'C ', 1, true) then for n = 1, count do keys[count + n] = openings .. names[n] end end
   found = redis.pcall('MGET', unpack(keys))
   if anyPinned and #found > 0 then
     for n, entities in ipairs(redis.call('HMGET', pins, unpack(names))) do if entities then found[n] = nil end end
@@ -147,6 +150,8 @@ for kind, x, y, holder in ${linesToRead} do
         if tonumber(x) < young or not remember(openings .. names[n], x, nonce) then
           local place = #freed + 1
           freed[place], released[place], vacated[place] = KEYS[n + 3], n, names[n]
+          waking[place] = { names[n], n - 1 }
+          if string.sub(nonce, 1, ${CLIENT_LENGTH}) ~= client then ended[#ended + 1] = { string.sub(nonce, 1, ${CLIENT_LENGTH}), names[n] } end
         end
       end
     else
@@ -177,7 +182,7 @@ if indexed and not failed(indexed) then
   end
 end
 if #freed > 0 then
-  if failed(redis.pcall('DEL', unpack(freed))) then vacated = {}
+  if failed(redis.pcall('DEL', unpack(freed))) then vacated, waking, ended = {}, {}, {}
   else
     for _, n in ipairs(released) do words[n] = '1' end
     redis.pcall('SREM', index, unpack(vacated))
@@ -185,13 +190,70 @@ if #freed > 0 then
 end
 `
 
+/**
+ * A batch of one, as a single caller sends it, in the ordinary case: a claim of a vacant lease, a release of the very term that stands
+ * while nobody in the namespace waits, and no lease is pinned. It does what `inBulk` does, and makes nothing that it does not need: half of
+ * the server's time. Whatever is otherwise is left to the rest, and what has failed half-way as well: what came first is harmless
+ * alone. So is one claim in eight, for it is then that the index is looked after.
+ */
+const alone = `
+local time = redis.call('TIME')
+if #KEYS == 4 then
+  local kind, x, y, holder = string.match(ARGV[6], '^([CR]) ([^ ]+) ([^ ]+) ([^\\n]+)\\n$')
+  if kind then
+    local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+    local deadline, root, key = tonumber(ARGV[1]), string.sub(KEYS[1], 1, -2), KEYS[4]
+    local name = string.sub(key, #root + 3)
+    local opening = root .. 'o:' .. name
+    local mayBe = kind == 'C' and us % 8 ~= 0 or kind == 'R' and string.sub(y, 1, ${CLIENT_LENGTH}) == ARGV[4]
+    local found = mayBe and (deadline == 0 or us <= deadline) and redis.pcall('MGET', root .. 'v', key, opening)
+    if not found or found[1] ~= '${LAYOUT}' then -- not alone
+    elseif kind == 'C' then
+      local at, before = string.match(found[3] or '', '^(%d+) (.*)$')
+      local sent = tonumber(ARGV[2])
+      at = tonumber(at)
+      local late = found[3] and (not at or before == y or sent ~= 0 and sent < at and at <= us + 1000000)
+      if found[2] == false and not late and redis.pcall('EXISTS', KEYS[3]) == 0 then
+        local token = string.format('%.0f', us)
+        local high = redis.pcall('SET', KEYS[2], token, 'GET')
+        if high and (type(high) ~= 'string' or not tonumber(high) or tonumber(high) >= us) then
+          if type(high) == 'string' then redis.pcall('SET', KEYS[2], high) end
+        elseif type(redis.pcall('SADD', KEYS[1], name)) == 'number' then
+          local expiry = string.format('%.0f', math.floor(us / 1000) + tonumber(x))
+          local content = token .. '|' .. #holder .. '|' .. holder .. '|' .. expiry .. '|' .. y .. '|'
+          local stored = redis.pcall('SET', key, content, 'NX', 'PXAT', expiry)
+          if stored and not stored.err then
+            if tonumber(x) < ${LONGEST_DEADLINE_MS} then
+              redis.pcall('SET', opening, token .. ' ' .. y, 'PX', '${LONGEST_DEADLINE_MS}')
+            end
+            return { us, token }
+          end
+        end
+      end
+    else
+      local term = x .. '|' .. #holder .. '|' .. holder .. '|'
+      local stored = found[2]
+      if stored and string.find(stored, term, 1, true) == 1 and string.match(stored, '^%d+|([^| ]*)|', #term + 1) == y
+        and redis.pcall('EXISTS', KEYS[3], root .. 'x') == 0 then
+        local young = tonumber(x) >= us - ${LONGEST_DEADLINE_MS}000
+        local kept = not young or redis.pcall('SET', opening, x .. ' ' .. y, 'PX', '${LONGEST_DEADLINE_MS}')
+        if (kept == true or not kept.err) and redis.pcall('DEL', key) == 1 then
+          redis.pcall('SREM', KEYS[1], name)
+          return { us, '1' }
+        end
+      end
+    end
+  end
+end
+`
+
 /** Does operations one by one: `perform` by kind. */
 export const oneByOne: string = `
 -- The operation at hand, and the lease it is about: one set of locals for all, as closures cost more.
-local op, key, nth, x, y, z, newValue, from, into, announces, place
+local op, key, nth, x, y, z, newValue, from, into, announces, place, most
 local name, stored, pinned, token, expiry, stamp, nonce, opened, opener, holder, value
-local at, inQueue = #out + 1, {}
-local queues, unpins, generations = root .. 'w:', root .. 'u:', root .. 'g'
+${registering}${queueing}local at = #out + 1
+local unpins, generations = root .. 'u:', root .. 'g'
 
 -- What is stored under this key becomes what is at hand.
 local function look(at)
@@ -232,35 +294,21 @@ local function vacate()
     local problem = young and remember(openings .. name, opened, opener) or failed(redis.pcall('DEL', key))
     if problem then return problem end
   end
-  if redis.pcall('SREM', index, name) == 1 or stored then vacated[#vacated + 1] = name end
+  if redis.pcall('SREM', index, name) == 1 or stored then
+    vacated[#vacated + 1], waking[#waking + 1] = name, { name, nth }
+    local opener = stored and nonce and string.sub(nonce, 1, ${CLIENT_LENGTH})
+    if opener and opener ~= client then ended[#ended + 1] = { opener, name } end
+  end
   token = nil
 end
 
--- Those who wait for a lease stand in a queue: the last place given, and the last one served. It only helps: what fails
--- here changes no verdict.
+-- A refusal puts one who waits into the queue. It only helps: what fails here changes no verdict.
 local function refuse()
   if place then
-    local queue = redis.pcall('HMGET', queues .. name, 'last', 'served')
-    if failed(queue) then return state(0) end
-    local mine, served = place, tonumber(queue[2] or 0)
-    if place == 0 then
-      mine = tonumber(queue[1] or 0) + 1
-      if failed(redis.pcall('HSET', queues .. name, 'last', fmt(mine), 'served', fmt(served))) then return state(0) end
-      redis.pcall('PEXPIRE', queues .. name, ${QUEUE_MS})
-    elseif not queue[1] then
-      served = mine
-    end
-    inQueue[#inQueue + 1] = { nth, mine, served }
+    local mine, ahead = enter(name, place, most)
+    if mine then news[#news + 1] = { nth, mine, ahead } end
   end
   state(0)
-end
-local function serve()
-  local last = redis.pcall('HGET', queues .. name, 'last')
-  if type(last) == 'string' then
-    if tonumber(last) <= place then redis.pcall('DEL', queues .. name)
-    else redis.pcall('HSET', queues .. name, 'served', fmt(place)) end
-  end
-  taken[#taken + 1] = { name, place, tonumber(z) }
 end
 
 local function claim()
@@ -288,7 +336,10 @@ local function claim()
   -- This one lapses before the last copy of its claim can come.
   if expiry < now + ${LONGEST_DEADLINE_MS} then remember(openings .. name, fmt(us), y) end
   if announces then changed[#changed + 1] = name end
-  if place and place > 0 then serve() end
+  if place and place > 0 then
+    takeOut(name, place)
+    taken[#taken + 1] = { name, fmt(place), tonumber(z) }
+  end
   state(${GRANTED})
 end
 local function extend()
@@ -326,6 +377,26 @@ local function expire()
   local problem = vacate()
   if problem then return problem end
   state(${GRANTED})
+end
+
+local function leave()
+  if x == '' then redis.pcall('ZREM', watches .. name, client)
+  else
+    local rank = redis.pcall('ZRANK', queues .. name, x .. ' ' .. client)
+    if type(rank) == 'number' then
+      takeOut(name, x, x)
+      if rank < ${TOLD} and not token then waking[#waking + 1] = { name, nth } end
+    end
+  end
+  forget(name)
+  fail(${GRANTED})
+end
+local function passOver()
+  if not token then
+    takeOut(name, tonumber(x))
+    waking[#waking + 1] = { name, nth }
+  end
+  fail(${GRANTED})
 end
 
 -- The others that pin this lease; their generations and when each was set; and the same of x, if it does. Pins of layout 1
@@ -423,10 +494,7 @@ while many > 0 do
   end
   place, few = page[1], many
 end
-if #vacated > 0 then redis.pcall('PUBLISH', ARGV[3], cjson.encode(vacated)) end
-if #changed > 0 then redis.pcall('PUBLISH', ARGV[3], cjson.encode({ changed = changed })) end
-if #taken > 0 then redis.pcall('PUBLISH', ARGV[3], cjson.encode({ taken = taken })) end
-return out
+${telling}
 `
 
 /**
@@ -437,37 +505,41 @@ return out
  *
  * where * in an R is a token or a nonce that is not named. Then, for each L, its kind and
  *
- *     C claim    holder, nonce, milliseconds, value        W claim of a waiter: as C, then its place in the queue, 0 for none
+ *     C claim    holder, nonce, milliseconds, value        W claim of a waiter: as C, then its ticket, 0 for none, and how many
+ *                                                            may be in the queue if it has none, or ''
  *     E extend   holder, token, milliseconds, value        A adopt: as E, then the nonce that is replaced, and the new one
  *     R release  holder, token, nonce                      X expire
  *     P pin      entity, generation                        U unpin    entity, generation
+ *     Q leave    ticket, or '' for the watch               O pass over: ticket
  *
  * where a value is '' or begins with '=', an empty token or nonce of R is not named, and the news of c, w, e and a is announced.
  *
  * Answers { server time in microseconds, words parted by blanks, then FIELDS for each operation without a word }. The word
  * of C: its new token, of E: the expiry in milliseconds, and the nonce between bars, of R: 1. FIELDS of a claim or extension
- * that is granted come without the holder. After these come three for each W that was refused: which operation it was, its
- * place, and the last one served.
+ * that is granted come without the holder. After these come three for each piece of news of a queue: which operation it is about,
+ * a ticket, and how many are ahead of it; or FULL, or TOLD_UP_TO, instead of that number.
  */
-export const applyScript: Script = script(`${prelude}${beginning}${inBulk}
+export const applyScript: Script = script(`${alone}${preludeAt('time')}${beginning}${inBulk}
 local left = 0
 for _, word in ipairs(words) do if word == '' then left = left + 1 end end
 out[2] = table.concat(words, ' ')
 if left > 0 then
 ${oneByOne}
-  local perform = { C = claim, W = claim, E = extend, A = extend, R = release, X = expire, P = pin, U = unpin }
-  local arity = { C = 4, W = 5, E = 4, A = 6, R = 3, X = 0, P = 2, U = 2 }
-  local a = 5
+  local perform = {
+    C = claim, W = claim, E = extend, A = extend, R = release, X = expire, P = pin, U = unpin, Q = leave, O = passOver
+  }
+  local arity = { C = 4, W = 6, E = 4, A = 6, R = 3, X = 0, P = 2, U = 2, Q = 1, O = 1 }
+  local a = 7
   nth = -1
   for kind, p, q, who in ${linesToRead} do
     nth = nth + 1
     if words[nth + 1] == '' then
-      announces, place, from, into = false, nil, nil, nil
+      announces, place, most, from, into = false, nil, nil, nil, nil
       if kind == 'L' then
         op = string.upper(ARGV[a])
         announces = op ~= ARGV[a]
         x, y, z, newValue = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
-        if op == 'W' then place = tonumber(ARGV[a + 5]) end
+        if op == 'W' then place, most = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]) end
         if op == 'A' then from, into = ARGV[a + 5], ARGV[a + 6] end
         a = a + 1 + arity[op]
       elseif kind == 'C' then op, x, y, z, newValue = kind, who, q, p, ''
@@ -477,8 +549,9 @@ ${oneByOne}
       left = left - 1
     end
   end
-  for _, ticket in ipairs(inQueue) do
-    for n = 1, 3 do out[at], at = ticket[n], at + 1 end
-  end
 end
-${conclusion}`)
+${conclusion}
+for _, piece in ipairs(news) do
+  for n = 1, 3 do out[#out + 1] = piece[n] end
+end
+return out`)

@@ -12,9 +12,9 @@ import { FIELDS, LATE, prelude, script, type Script } from './script.ts'
  * was granted one.
  */
 export const claimAnyScript: Script = script(`${prelude}${beginning}local left = 1${oneByOne}
-op = string.upper(ARGV[4])
-announces = op ~= ARGV[4]
-x, y, z, newValue = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+op = string.upper(ARGV[6])
+announces = op ~= ARGV[6]
+x, y, z, newValue = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local free, own, broken
 for n = 4, #KEYS do
   local problem = look(KEYS[n])
@@ -39,4 +39,5 @@ if chosen then
   if not own then redis.pcall('SET', root .. 'a:' .. y, '1', 'PX', '${LONGEST_DEADLINE_MS}') end
 end
 out[last] = chosen and chosen - 4 or -1
-${conclusion}`)
+${conclusion}
+return out`)

@@ -9,7 +9,7 @@ export class Keys {
   readonly tokens: string
   /** Hash: lease → JSON array of the entities that pin it. */
   readonly pins: string
-  /** Where leases are announced that were vacated, or have news (`listener.ts`). */
+  /** Where those are told who watch the whole namespace (`listener.ts`). */
   readonly channel: string
   readonly #lease: string
   readonly #driverPrefix: string
@@ -26,6 +26,11 @@ export class Keys {
     this.channel = `${driverPrefix}${base}c${database === 0 ? '' : `:${database}`}`
     this.#lease = `${base}l:`
     this.#driverPrefix = driverPrefix
+  }
+
+  /** Where this client is told; without one, that of those who watch the whole namespace. */
+  channelOf(client: string | undefined): string {
+    return client === undefined ? this.channel : `${this.channel}:${client}`
   }
 
   /** String: the term that stands (`script.ts`). Absent: vacant. */

@@ -23,6 +23,7 @@ import {
   type Holding,
   type LeaseChange,
   type Op,
+  type OpenHintConnection,
   type Pins,
   type Substrate,
   type SubstrateWarning,
@@ -33,6 +34,7 @@ import { applyScript, TOO_LATE } from './apply-script.ts'
 import { claimAnyScript } from './claim-any-script.ts'
 import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
+import { FULL, readScript, TOLD_UP_TO, watchAllScript } from './interest-script.ts'
 import { Keys } from './keys.ts'
 import { listenTo } from './listener.ts'
 import { checkOptions, type RedisSubstrateOptions } from './options.ts'
@@ -46,7 +48,6 @@ import {
   LATE,
   PINNED,
   pinnedScript,
-  readScript,
   scanScript,
   type Script,
 } from './script.ts'
@@ -76,12 +77,15 @@ type Fields = readonly [
 ]
 
 export class RedisSubstrate implements Substrate {
-  readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   readonly #connection: SteadyConnection
   readonly #keys: Keys
   /** Where the leases are, for good; undefined: where the connection is, which does not say. */
   readonly #database: number | undefined
-  readonly #hints: HintStream | undefined
+  /** Of what clients have asked for, each on a channel of its own, and of everything. */
+  readonly #hints = new Map<string, HintStream>()
+  /** A PUBLISH does not tell how many heard it: they may listen at another node. */
+  readonly #isCluster: boolean
   readonly #warn: (warning: SubstrateWarning) => void
   /** Leases that a warning has named. */
   readonly #unreadable = new Set<string>()
@@ -97,14 +101,20 @@ export class RedisSubstrate implements Substrate {
     const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
     this.#connection = SteadyConnection.over(redis, clock)
     this.#database = databaseOf(redis)
+    this.#isCluster = 'nodes' in redis
     this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '', this.#database)
     if (listen !== false) {
-      const hints = new HintStream({
-        clock,
-        connect: listenTo(this.#keys.channel, listen ?? redis),
-      })
-      this.#hints = hints
-      this.watch = (listener) => hints.watch(listener)
+      const source = listen ?? redis
+      this.watch = (listener, client) => {
+        const channel = this.#keys.channelOf(client)
+        let hints = this.#hints.get(channel)
+        if (hints === undefined) {
+          const connect = listenTo(channel, source)
+          hints = new HintStream({ clock, connect: client === undefined ? this.#watchingAll(connect) : connect })
+          this.#hints.set(channel, hints)
+        }
+        return hints.watch(listener)
+      }
     }
   }
 
@@ -135,8 +145,7 @@ export class RedisSubstrate implements Substrate {
     })
     for (; at < answer.length; at += 3) {
       const position = Number(answer[at])
-      const line = { place: Number(answer[at + 1]), served: Number(answer[at + 2]) }
-      verdicts[position] = { ...(verdicts[position] as Verdict), line }
+      verdicts[position] = { ...(verdicts[position] as Verdict), ...newsOf(answer[at + 1], answer[at + 2]) }
     }
     return verdicts
   }
@@ -158,12 +167,16 @@ export class RedisSubstrate implements Substrate {
     return { outcome, lease: leases[chosen], holdings }
   }
 
-  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+  async read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched: readonly string[] = [],
+  ): Promise<ReadonlyMap<string, Holding>> {
     const { index, tokens, pins } = this.#keys
     const holdings = new Map<string, Holding>()
     if (leases !== undefined) {
       const keys = [tokens, pins, ...leases.map((lease) => this.#keys.lease(lease))]
-      const answer = await this.#run(readScript, keys, [], call)
+      const answer = await this.#run(readScript, keys, [call.client, ...watched], call)
       if (answer.length !== 1 + leases.length * FIELDS) throw noAnswer(answer)
       for (const [position, lease] of leases.entries()) {
         const fields = fieldsAt(answer, 1 + position * FIELDS)
@@ -200,7 +213,7 @@ export class RedisSubstrate implements Substrate {
 
   async inspect(call?: Call): Promise<readonly SubstrateWarning[]> {
     const { tokens, channel } = this.#keys
-    const answer = await this.#evaluate(inspectScript, [tokens], [channel], call)
+    const answer = await this.#evaluate(inspectScript, [tokens], [channel, this.#keys.channelOf(call?.client)], call)
     if (!Array.isArray(answer)) throw noAnswer(answer)
     return inspectionWarnings(answer as string[])
   }
@@ -212,7 +225,7 @@ export class RedisSubstrate implements Substrate {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await this.#hints?.close()
+    await Promise.all([...this.#hints.values()].map((hints) => hints.close()))
     this.#connection.close()
   }
 
@@ -227,12 +240,24 @@ export class RedisSubstrate implements Substrate {
     })
   }
 
+  /** While somebody listens to everything, the store knows it: from before the first hint counts. */
+  #watchingAll(connect: OpenHintConnection): OpenHintConnection {
+    const register = (): Promise<unknown> => this.#evaluate(watchAllScript, [this.#keys.index], [], undefined)
+    return async (tell, signal) => {
+      const connection = await connect(tell, signal)
+      await register()
+      return { ...connection, ping: () => Promise.all([connection.ping(), register()]) }
+    }
+  }
+
   /** Runs a script that changes something, if the server's clock does not forbid that. */
   #change(script: Script, leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
     const { index, tokens, pins, channel } = this.#keys
     const keys = [index, tokens, pins]
     for (const lease of leases) keys.push(this.#keys.lease(lease))
-    return this.#run(script, keys, [deadlineOf(call), micros(call.sentMs), channel, ...args], call)
+    const counts = this.#isCluster ? '1' : ''
+    const context = [deadlineOf(call), micros(call.sentMs), channel, call.client, counts]
+    return this.#run(script, keys, [...context, ...args], call)
   }
 
   /** Runs a script whose answer begins with the server's time. */
@@ -321,6 +346,13 @@ function asUsual(op: Op, word: string, serverMicros: unknown): Verdict {
 
 const vacated = granted(undefined)
 
+/** What the script says of a queue. */
+function newsOf(ticket: unknown, ahead: unknown): Pick<Verdict, 'ticket' | 'told' | 'isFull'> {
+  const place = Number(ticket)
+  if (Number(ahead) === FULL) return { isFull: true }
+  return Number(ahead) === TOLD_UP_TO ? { told: place } : { ticket: { place, ahead: Number(ahead) } }
+}
+
 /** Unpinned and without a value, as most are. */
 function plainTerm(holder: string, fencingToken: bigint, nonce: string, remainingMs: number, ageMs: number): Holding {
   return { holder, fencingToken, nonce, remainingMs, ageMs, value: undefined, pinned: false, version: undefined }
@@ -331,7 +363,7 @@ function atLength(op: Op): string[] {
   switch (op.kind) {
     case 'claim': {
       const words = [claimOf(op), op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value)]
-      return op.place === undefined ? words : [...words, String(op.place)]
+      return op.place === undefined ? words : [...words, String(op.place), String(op.maxWaiters ?? '')]
     }
     case 'extend': {
       const kind = op.adoption === undefined ? 'E' : 'A'
@@ -348,6 +380,10 @@ function atLength(op: Op): string[] {
       return ['R', op.holder, String(op.fencingToken ?? ''), op.nonce ?? '']
     case 'expire':
       return ['X']
+    case 'leave':
+      return ['Q', String(op.place ?? '')]
+    case 'passOver':
+      return ['O', String(op.place)]
     case 'pin':
     case 'unpin':
       break

@@ -60,11 +60,15 @@ export const LAYOUT = 2
  * `us`: the server's clock in microseconds. `now`: in milliseconds, as the server looks at it when it lets keys expire.
  * Numbers are doubles in Lua and are written out whole. All keys begin with `root`, as the first of KEYS does.
  */
-export const prelude: string = `
+export const prelude: string = preludeAt(`redis.call('TIME')`)
+
+/** @param time what Redis says of the time */
+export function preludeAt(time: string): string {
+  return `
 local whole = string.format('%d', 2^53) == '9007199254740992' and '%d' or '%.0f' -- three times as fast, but for 32 bits
 local function fmt(n) return string.format(whole, n) end
 local function failed(reply) return type(reply) == 'table' and reply.err end
-local time = redis.call('TIME')
+local time = ${time}
 local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(us / 1000)
 local root = string.sub(KEYS[1], 1, -2)
@@ -85,6 +89,7 @@ local function unreadable(layout)
   if version > ${LAYOUT} then return 'LAYOUT ' .. layout .. ' is above ${LAYOUT}' end
 end
 `
+}
 
 /** How many elements of an answer describe one lease: code, token, expiry in ms, stamp, holder, value. */
 export const FIELDS = 6
@@ -100,7 +105,7 @@ export const FAILED = -1
 export const LATE = -2
 
 /** A replica may be behind: it would call a lease held that another holds by now. */
-const fromTheMaster = `
+export const fromTheMaster: string = `
 local refusal = failed(redis.pcall('SETRANGE', KEYS[1], 0, ''))
 if refusal and string.find(refusal, 'READONLY', 1, true) == 1 then return redis.error_reply(refusal) end
 `
@@ -114,7 +119,7 @@ if problem then return redis.error_reply(problem) end
  * What is stored under the key of a lease, if it stands: FIELDS, but only the first of them where it cannot be read. Needs the
  * pins as KEYS[2].
  */
-const reading = `
+export const reading: string = `
 local anyPinned = redis.call('HLEN', KEYS[2]) > 0
 local function standing(name, stored)
   if not stored then return nil end
@@ -125,24 +130,6 @@ local function standing(name, stored)
   return pinned and ${PINNED + HELD} or ${HELD}, token, expiry, stamp, holder, value ~= '' and value
 end
 `
-
-/** KEYS: tokens, pins, then leases. Answers { microseconds, FIELDS for each lease }. */
-export const readScript: Script = script(`${prelude}${fromTheMaster}${reading}
-local out = { us }
-local found = redis.call('MGET', root .. 'v', unpack(KEYS, 3))
-local problem = unreadable(found[1])
-if problem then return redis.error_reply(problem) end
-for n = 2, #found do
-  local at = 2 + (n - 2) * ${FIELDS}
-  local stored = found[n]
-  -- MGET says the same of a key of another type as of none.
-  if not stored and redis.pcall('EXISTS', KEYS[n + 1]) == 1 then stored = '' end
-  local code, token, expiry, stamp, holder, value = standing(string.sub(KEYS[n + 1], #base + 1), stored)
-  out[at], out[at + 1], out[at + 2], out[at + 3] = code or 0, token or false, expiry or false, stamp or false
-  out[at + 4], out[at + 5] = holder or false, value or false
-end
-return out
-`)
 
 /**
  * KEYS: tokens, pins, index. ARGV: cursor, how many at about. Answers { microseconds, next cursor, then for each lease
@@ -187,16 +174,23 @@ return out
 `)
 
 /**
- * KEYS: tokens. ARGV: channel. Answers { why writing is refused, why announcing is refused, INFO memory, INFO
- * persistence, INFO server, INFO replication }, each '' where there is nothing to report.
+ * KEYS: tokens. ARGV: channel, that of the client. Answers { why writing is refused, why telling is, why queues are, INFO memory,
+ * INFO persistence, INFO server, INFO replication }, each '' where there is nothing to report.
  */
 export const inspectScript: Script = script(`${prelude}
 local refusal = failed(redis.pcall('SETRANGE', KEYS[1], 0, ''))
-local silence = failed(redis.pcall('PUBLISH', ARGV[1], '[]'))
-local out = { refusal or '', silence or '' }
+local silence = failed(redis.pcall('PUBLISH', ARGV[1], '[]')) or failed(redis.pcall('PUBLISH', ARGV[2], '[]'))
+local queues
+for _, command in ipairs({
+  { 'ZADD', 'XX', 0, ' ' }, { 'ZREM', ' ' }, { 'ZCARD' }, { 'ZRANK', ' ' }, { 'ZSCORE', ' ' }, { 'ZRANGE', 0, 0 },
+  { 'ZRANGEBYSCORE', 0, 0 }, { 'ZREMRANGEBYSCORE', 0, 0 }
+}) do
+  queues = queues or failed(redis.pcall(command[1], root .. 'x', unpack(command, 2)))
+end
+local out = { refusal or '', silence or '', refusal and '' or queues or '' }
 for n, section in ipairs({ 'memory', 'persistence', 'server', 'replication' }) do
   local info = redis.pcall('INFO', section)
-  out[n + 2] = failed(info) and '' or info
+  out[n + 3] = failed(info) and '' or info
 end
 return out
 `)

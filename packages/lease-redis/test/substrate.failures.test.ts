@@ -482,7 +482,7 @@ describe('a server of our own', () => {
       await grant(client, claim('held', 'a', LASTING_MS, { value: 'v', announce: true }))
       const [refusal] = await client.apply([claim('held', 'b', LASTING_MS, { place: 0 })], newCall())
       expect(refusal).to.have.property('outcome', 'refused')
-      expect(refusal?.line).to.deep.equal({ place: 1, served: 0 })
+      expect(refusal?.ticket).to.have.property('ahead', 0)
       await client.apply([claim('held', 'c', LASTING_MS, { place: 0 })], newCall())
       await settle(client, await extendOf(client, 'held', 'a', 2 * LASTING_MS))
       for (const entity of ['e', 'f']) await settle(client, pin('held', entity))

@@ -49,9 +49,12 @@ for (const target of redisTargets('server')) {
     after(() => setting[Symbol.asyncDispose]())
     beforeEach(() => (name = unique('lease')))
 
-    /** What is announced while the body runs, and shortly after. */
+    /** What those hear who watch the namespace while the body runs, and shortly after. */
     async function announced(body: () => Promise<unknown>): Promise<unknown[]> {
       const listener = setting.connect()
+      let isWatched = false
+      const unwatch = substrate.watch?.(() => (isWatched = true))
+      await until('the watch of the namespace', () => isWatched)
       const heard: unknown[] = []
       await listener.subscribe(`${base}c`)
       listener.on('message', (_, message) => heard.push(JSON.parse(message)))
@@ -59,6 +62,7 @@ for (const target of redisTargets('server')) {
       await setting.redis.publish(`${base}c`, '["end"]')
       await until('the end of what is announced', () => JSON.stringify(heard.at(-1)) === '["end"]', 1)
       listener.disconnect()
+      unwatch?.()
       return heard.slice(0, -1)
     }
 

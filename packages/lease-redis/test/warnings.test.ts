@@ -9,7 +9,7 @@ const memory = 'maxmemory_policy:noeviction\r\n'
 const persistence = 'aof_enabled:1\r\n'
 const master = '# Replication\r\nrole:master\r\n'
 const wordsOf = (server: string, replication: string = master): string[] =>
-  inspectionWarnings(['', '', memory, persistence, server, replication]).map(({ warning }) => warning)
+  inspectionWarnings(['', '', '', memory, persistence, server, replication]).map(({ warning }) => warning)
 
 describe('what servers say about themselves', () => {
   const redis =
@@ -24,7 +24,7 @@ describe('what servers say about themselves', () => {
 
   for (const [name, server] of Object.entries(strangers)) {
     it(`is reported when they are ${name}, which nobody has tested`, () => {
-      const [warning] = inspectionWarnings(['', '', memory, persistence, server, master])
+      const [warning] = inspectionWarnings(['', '', '', memory, persistence, server, master])
       expect(warning?.warning).to.equal('untested-server')
       expect(warning?.message.toLowerCase()).to.include(name.toLowerCase())
     })

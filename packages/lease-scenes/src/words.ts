@@ -14,6 +14,9 @@ import type {
 } from 'lease-core'
 import { until } from 'lease-servers'
 
+/** In whose name the words are said: a nonce begins with it. */
+const CLIENT = 'client-words'
+
 /** How long an operation may take that must succeed: longer than any machine stalls. */
 const PATIENT_MS = 60_000
 
@@ -28,7 +31,7 @@ export function newCall(more: Partial<Call> = {}): Call {
   return {
     signal: new AbortController().signal,
     timeoutMs: 5_000,
-    client: 'test',
+    client: CLIENT,
     epoch: 0,
     sentMs: undefined,
     notAfterMs: undefined,
@@ -42,7 +45,7 @@ export function claim(lease: string, holder: string, durationMs: number, more: P
     lease,
     holder,
     durationMs,
-    nonce: unique('nonce'),
+    nonce: `${CLIENT}${unique('nonce')}`,
     value: undefined,
     lapsed: undefined,
     ...more,

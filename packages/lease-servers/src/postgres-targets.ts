@@ -3,7 +3,7 @@
  * stands before the first of them.
  */
 import { randomBytes } from 'node:crypto'
-import { Client } from 'pg'
+import type { Client } from 'pg'
 import { startPgbouncer } from './pgbouncer.ts'
 import { postgresQuery, startPostgres } from './postgres.ts'
 import { ANSWER_MS, nothing, type Opened, type Shared, shared, unreachable } from './targets.ts'
@@ -92,7 +92,8 @@ async function started(major: 18 | 15): Promise<Opened<Reached>> {
 export async function givenPostgres(url: string, withinMs: number = ANSWER_MS): Promise<Opened<Reached>> {
   let client: Client | undefined
   try {
-    client = new Client({ connectionString: url, connectionTimeoutMillis: withinMs, query_timeout: withinMs })
+    const pg = await import('pg')
+    client = new pg.Client({ connectionString: url, connectionTimeoutMillis: withinMs, query_timeout: withinMs })
     client.on('error', () => undefined)
     await client.connect()
     const { rows } = await client.query<{ version: string }>(`SELECT current_setting('server_version_num') AS version`)

@@ -6,7 +6,6 @@ import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { Client } from 'pg'
 import { type Binaries, debianFolder, environment, findBinaries, systemFolders } from './binaries.ts'
 import { accepts, Den } from './process.ts'
 import { type Command, onFreePorts, ServerProcess } from './server.ts'
@@ -169,6 +168,7 @@ export class PostgresServer extends ServerProcess implements Postgres {
 
 /** The rows that this statement answers, on a connection of its own. */
 export async function postgresQuery<Row extends object>(url: string, text: string): Promise<Row[]> {
+  const { Client } = await import('pg') // only here: it takes longer to load than all the rest
   const client = new Client({ connectionString: url })
   client.on('error', () => undefined)
   await client.connect()

@@ -402,7 +402,7 @@ export class Scene {
       all.filter((change) => change.kind === 'vacated' && change.lease === lease && change.to === undefined).length
     /** What is told in the order in which it happened has arrived, once what was done last has. */
     const proof = async (): Promise<void> => {
-      await client.watchLease?.(lease, proof)
+      await client.refresh([lease], { watcher: proof })
       const before = proofs()
       await this.until('word of what a client watches', async () => {
         await this.a.claimLease(lease, { holder: ALICE, duration: this.longMs })

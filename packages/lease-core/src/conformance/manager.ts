@@ -740,7 +740,7 @@ function renewing(scene: Scene, client: Client): Renewing {
 
 /** The client without notifications: only the clock is left. */
 function deaf(client: Client): Client {
-  return { ...bound(client), subscribe: () => () => {} }
+  return { ...bound(client), subscribe: () => () => {}, unwatch: undefined }
 }
 
 /** Lets them get in line for a held lease, each in a process of his own, and vacates it: in which order they were granted it. */
@@ -782,9 +782,9 @@ function refusing(client: Client): { readonly client: Client; readonly refused: 
 /** The client, and how many reads it has been asked for. */
 function counting(client: Client): { readonly client: Client; readonly reads: () => number } {
   let reads = 0
-  const refresh = (leases?: Iterable<string>): Promise<void> => {
+  const refresh: Client['refresh'] = (leases, options) => {
     reads++
-    return client.refresh(leases)
+    return client.refresh(leases, options)
   }
   return { client: { ...bound(client), refresh }, reads: () => reads }
 }
@@ -800,10 +800,9 @@ export function bound(client: Client): Client {
     unpinLease: (lease, entity, options) => client.unpinLease(lease, entity, options),
     pinned: () => client.pinned(),
     leases: () => client.leases(),
-    refresh: (leases) => client.refresh(leases),
+    refresh: (leases, options) => client.refresh(leases, options),
     subscribe: (listener, options) => client.subscribe(listener, options),
-    watchLease: client.watchLease?.bind(client),
-    unwatchLease: (lease, watcher) => client.unwatchLease?.(lease, watcher),
+    unwatch: client.unwatch && ((lease, watcher) => client.unwatch?.(lease, watcher)),
     leaveQueue: (lease, ticket) => client.leaveQueue?.(lease, ticket),
     close: () => client.close(),
   }

@@ -495,19 +495,18 @@ export const queue: Chapter = {
       async (scene) => {
         const { a, lease, longMs } = scene
         const { client, heard, after } = await scene.hearer()
-        assert(client.watchLease !== undefined, 'the client watches no lease')
         const watcher = {}
         const tellsOf = (kind: LeaseChange['kind']): boolean =>
           heard.some((change) => change.kind === kind && 'lease' in change && change.lease === lease)
-        await client.watchLease(lease, watcher)
+        await client.refresh([lease], { watcher })
         same(client.leases().get(lease), undefined, 'the state that it saw')
         await a.claimLease(lease, { holder: ALICE, duration: longMs, announce: true })
         await scene.until('word of the claim', () => tellsOf('changed') || heard)
-        await client.watchLease(lease, watcher)
+        await client.refresh([lease], { watcher })
         same(known(client, lease).holder, ALICE, 'the holder that it saw')
         await a.releaseLease(lease, ALICE)
         await scene.until('word of the release', () => tellsOf('vacated') || heard)
-        client.unwatchLease?.(lease, watcher)
+        client.unwatch?.(lease, watcher)
         await client.claimLease(`${lease}-own`, { holder: BOB, duration: longMs })
         await scene.pass(scene.unitMs)
         const before = (await after()).length
@@ -525,7 +524,7 @@ export const queue: Chapter = {
         const { client, heard } = await scene.hearer()
         for (const [round, lease] of scene.leases(RACES).entries()) {
           await a.claimLease(lease, { holder: ALICE, duration: longMs })
-          const watching = client.watchLease?.(lease, {})
+          const watching = client.refresh([lease], { watcher: {} })
           for (let turn = 0; turn < round % TURNS; turn++) await Promise.resolve()
           await Promise.all([a.releaseLease(lease, ALICE), watching])
           if (client.leases().get(lease) === undefined) continue
@@ -543,8 +542,8 @@ export const queue: Chapter = {
       async (scene) => {
         const { a, lease, longMs } = scene
         const [one, other] = await hearers(scene, 2)
-        for (const hearer of [one, other]) await hearer?.client.watchLease?.(lease, scene)
-        one?.client.unwatchLease?.(lease, scene)
+        for (const hearer of [one, other]) await hearer?.client.refresh([lease], { watcher: scene })
+        one?.client.unwatch?.(lease, scene)
         await one?.client.claimLease(lease, { holder: BOB, duration: longMs }) // it comes after that
         await one?.client.releaseLease(lease, BOB)
         await scene.until(
@@ -566,9 +565,9 @@ export const queue: Chapter = {
       async (scene) => {
         const { a, lease, longMs } = scene
         const [one, other] = await hearers(scene, 2)
-        for (const hearer of [one, other]) await hearer?.client.watchLease?.(lease, scene)
+        for (const hearer of [one, other]) await hearer?.client.refresh([lease], { watcher: scene })
         await scene.pass(INTEREST_MS * 0.6)
-        await other?.client.watchLease?.(lease, scene)
+        await other?.client.refresh([lease], { watcher: scene })
         await scene.pass(INTEREST_MS * 0.6)
         await a.claimLease(lease, { holder: ALICE, duration: longMs, announce: true })
         await a.releaseLease(lease, ALICE)

@@ -92,7 +92,12 @@ export const scale: Chapter = {
           return (index % 2 === 0 ? claims : claims.toReversed()).map((claim) => [lease, claim()])
         })
         const { granted } = await grants(calls)
-        assert.deepEqual(granted.toSorted(), names.toSorted(), 'not each lease was granted exactly once')
+        // A claim whose first answer was lost may be refused for that attempt, which is then undone: nobody has the lease.
+        const once = new Set(granted)
+        const open = scene.realTime ? names.filter((lease) => !once.has(lease)) : []
+        for (const lease of open) await scene.claimSoon(a, lease, ALICE, longMs)
+        await b.refresh(open)
+        assert.deepEqual([...granted, ...open].toSorted(), names.toSorted(), 'not each lease was granted exactly once')
         const [mine, theirs] = [a.leases(), b.leases()]
         for (const lease of names) {
           assert.equal(mine.get(lease)?.holder, theirs.get(lease)?.holder, 'the two disagree about who holds it')

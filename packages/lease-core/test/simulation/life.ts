@@ -90,7 +90,7 @@ export class Life {
   }
 }
 
-const OPTIONAL: readonly (string | symbol)[] = ['renewLease', 'watchLease', 'unwatchLease', 'leaveQueue']
+const OPTIONAL: readonly (string | symbol)[] = ['renewLease', 'unwatch', 'leaveQueue']
 
 /**
  * The same client for a manager that finds only the methods that every client has. Who cannot say what it watches hears of
