@@ -4,7 +4,18 @@
  */
 const layers = [
   ['errors', 'shown', 'lease', 'unique-holder', 'compacting-map', 'abort-signal'],
-  ['clock', 'skew', 'elapsed-time', 'observer', 'backoff', 'ticket', 'client', 'substrate', 'store-clock', 'store-call'],
+  [
+    'clock',
+    'skew',
+    'elapsed-time',
+    'observer',
+    'backoff',
+    'ticket',
+    'client',
+    'substrate',
+    'store-clock',
+    'store-call',
+  ],
   ['events', 'options'],
   ['coalescer', 'keyed-mutex', 'timer-queue', 'hint-stream', 'hint-message', 'option-checks', 'observation', 'calls'],
   ['term', 'token', 'roles', 'renewal-op', 'renewals', 'resyncs', 'shared-reads', 'lease-states', 'store-link'],
