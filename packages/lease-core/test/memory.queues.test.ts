@@ -127,18 +127,36 @@ describe('MemoryStore: those who wait', () => {
     expect(heard).to.deep.equal([{ kind: 'vacated', lease: 'db' }])
   })
 
-  it('interests in names that never come back leave no trace, and those that stand stay', async () => {
+  it('watches of names that never come back leave no trace, and those that stand stay', async () => {
+    const bench = new Bench()
+    const [one, two] = CLIENTS
+    const heard = bench.listen(one)
+    for (let index = 0; index < 3_000; index++) {
+      bench.watch(two, `watched-${index}`)
+      if (index % 100 === 0) bench.watch(one, 'db')
+      await bench.clock.advance(INTEREST_MS / 500)
+    }
+    expect(bench.store.awaited).to.be.within(500, 1_100)
+    bench.claim(two)
+    bench.release(two)
+    await bench.clock.settle()
+    expect(heard.length).to.equal(1)
+  })
+
+  it('tickets for names that never come back leave no trace, and those that stand stay', async () => {
     const bench = new Bench()
     const [one, two] = CLIENTS
     bench.claim(one)
     bench.claim(two, 0)
     for (let index = 0; index < 3_000; index++) {
-      bench.watch(two, `watched-${index}`)
+      const lease = `awaited-${index}`
+      bench.claim(one, undefined, { lease })
+      bench.claim(two, 0, { lease })
       if (index % 100 === 0) bench.claim(two, 1)
       await bench.clock.advance(INTEREST_MS / 500)
     }
-    expect(bench.store.awaited).to.be.within(500, 2_100)
-    expect(bench.claim(two, 0).ticket).to.deep.equal({ place: 2, ahead: 1 })
+    expect(bench.store.awaited).to.be.within(500, 1_100)
+    expect(bench.claim(two, 1).ticket).to.deep.equal({ place: 1, ahead: 0 })
   })
 
   it('without a clock of its own the store lets interests lapse all the same: they decide nothing', async () => {
