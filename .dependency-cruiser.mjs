@@ -4,9 +4,20 @@
  */
 const layers = [
   ['errors', 'shown', 'lease', 'unique-holder', 'compacting-map', 'abort-signal'],
-  ['clock', 'skew', 'elapsed-time', 'observer', 'backoff', 'line', 'client', 'substrate', 'store-clock', 'store-call'],
+  [
+    'clock',
+    'skew',
+    'elapsed-time',
+    'observer',
+    'backoff',
+    'ticket',
+    'client',
+    'substrate',
+    'store-clock',
+    'store-call',
+  ],
   ['events', 'options'],
-  ['coalescer', 'keyed-mutex', 'timer-queue', 'hint-stream', 'option-checks', 'observation', 'calls'],
+  ['coalescer', 'keyed-mutex', 'timer-queue', 'hint-stream', 'hint-message', 'option-checks', 'observation', 'calls'],
   ['term', 'token', 'roles', 'renewal-op', 'renewals', 'resyncs', 'shared-reads', 'lease-states', 'store-link'],
   ['terms', 'term-renewal', 'round-trips'],
   ['settlement', 'claim-any', 'claims', 'hold'],

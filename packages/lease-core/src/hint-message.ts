@@ -6,7 +6,8 @@
  *     {"changed": ["db", …]}               changed
  *     {"taken": [["db", ticket, ms], …]}   taken by one who waited    {"taken": [["db", ticket, ms, own ticket, ahead], …]}
  *
- * A ticket is a number, or one in decimal digits. Anything else is not ours to understand, so all may have changed.
+ * A ticket or a time is a number, or one in decimal digits. A message of which any part is different is not ours to understand, so all may have
+ * changed.
  */
 import type { LeaseChange } from './client.ts'
 
@@ -15,20 +16,18 @@ export function changesIn(message: string): LeaseChange[] {
     const content = JSON.parse(message) as Readonly<Record<'vacated' | 'changed' | 'taken', unknown>> | null
     if (isListOf(content, isName)) return content.map((lease) => ({ kind: 'vacated', lease }))
     const changes: LeaseChange[] = []
-    const { vacated, changed, taken } = content ?? {}
-    if (isListOf(vacated, isTold)) {
+    const { vacated = [], changed = [], taken = [] } = content ?? {}
+    if (isListOf(vacated, isVacancy) && isListOf(changed, isName) && isListOf(taken, isGrant)) {
       for (const [lease, place, ahead] of vacated) {
         changes.push({ kind: 'vacated', lease, to: place === undefined ? undefined : placeOf(place, ahead) })
       }
-    }
-    if (isListOf(changed, isName)) for (const lease of changed) changes.push({ kind: 'changed', lease })
-    if (isListOf(taken, isTold)) {
+      for (const lease of changed) changes.push({ kind: 'changed', lease })
       for (const [lease, place, durationMs, own, ahead] of taken) {
         const to = own === undefined ? undefined : placeOf(own, ahead)
-        changes.push({ kind: 'taken', lease, place: Number(place ?? 0), durationMs: Number(durationMs ?? 0), to })
+        changes.push({ kind: 'taken', lease, place: Number(place), durationMs: Number(durationMs), to })
       }
+      if (changes.length > 0) return changes
     }
-    if (changes.length > 0) return changes
   } catch {
     // not JSON
   }
@@ -36,7 +35,8 @@ export function changesIn(message: string): LeaseChange[] {
 }
 
 type Numeric = string | number
-type Told = [lease: string, first?: Numeric, second?: Numeric, third?: Numeric, fourth?: Numeric]
+type Vacancy = [lease: string, place?: Numeric, ahead?: Numeric]
+type Grant = [lease: string, place: Numeric, durationMs: Numeric, own?: Numeric, ahead?: Numeric]
 
 function placeOf(place: Numeric, ahead: Numeric | undefined): { place: number; ahead: number } {
   return { place: Number(place), ahead: Number(ahead ?? 0) }
@@ -50,7 +50,22 @@ function isName(item: unknown): item is string {
   return typeof item === 'string'
 }
 
-function isTold(item: unknown): item is Told {
-  if (!Array.isArray(item) || typeof item[0] !== 'string') return false
-  return item.slice(1).every((word) => (typeof word === 'number' || typeof word === 'string') && Number(word) >= 0)
+function isVacancy(item: unknown): item is Vacancy {
+  return isRecord(item, 1, 3)
 }
+
+function isGrant(item: unknown): item is Grant {
+  return isRecord(item, 3, 5)
+}
+
+/** A name and numbers, of one of these lengths in all. */
+function isRecord(item: unknown, ...lengths: readonly number[]): boolean {
+  if (!Array.isArray(item) || !lengths.includes(item.length)) return false
+  return isName(item[0]) && item.slice(1).every(isNumeric)
+}
+
+function isNumeric(word: unknown): word is Numeric {
+  return typeof word === 'string' ? DIGITS.test(word) : typeof word === 'number' && Number.isFinite(word) && word >= 0
+}
+
+const DIGITS = /^\d{1,16}(\.\d+)?$/

@@ -51,6 +51,8 @@ export interface Waiter {
   claiming: boolean
   /** In the queue, as it was told last; 0: it was not. */
   position: number
+  /** Not too many were ahead when it came (`maxWaiters`). */
+  mayStay: boolean
   readonly resolve: (hold: Hold) => void
   readonly reject: (error: unknown) => void
 }

@@ -22,6 +22,12 @@ export interface HoldOptions {
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the waiting; it does not end the Hold. */
   readonly signal?: AbortSignal | undefined
+  /**
+   * Bounds the queue of the lease: where so many wait already, in this and other processes, the wait ends at once with
+   * `ErrClaimDenied`. The others keep waiting. Where the store keeps no queues, those of this process count. At least 1.
+   * @default any number may wait
+   */
+  readonly maxWaiters?: number | undefined
   /** Travels with the lease; at most 4 KiB. */
   readonly value?: string | undefined
   /** Whether those who `observe` the lease are told at once of this term; of `update` they always are. @default false */
@@ -31,11 +37,6 @@ export interface HoldOptions {
    * one that is released gives the lease up. @default false: a second one is `ErrClaimDenied`
    */
   readonly shared?: boolean | undefined
-  /**
-   * With `wait`: refused at once, with `ErrClaimDenied`, where so many wait for the lease already, over all processes. Each counts once,
-   * however many wait in it. Ignored by stores that keep no queues. @default any number may wait
-   */
-  readonly maxWaiters?: number | undefined
   /** How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. @default a third of `duration` */
   readonly renewEvery?: DurationLike | false | undefined
 }

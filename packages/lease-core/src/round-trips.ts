@@ -58,13 +58,14 @@ export class RoundTrips {
    */
   async readAll(names: readonly string[] | undefined, watched: readonly string[] = []): Promise<void> {
     const { substrate, states, time } = this.#parts
+    let toWatch = watched
     for (let open = names; ;) {
       const question = states.open()
       try {
         const what =
           open === undefined ? 'the namespace' : open.length === 1 ? `lease "${open[0]}"` : `${open.length} leases`
-        const asked = open
-        const holdings = await this.ask(what, (call) => substrate.read(asked, call, watched))
+        const [asked, watch] = [open, toWatch]
+        const holdings = await this.ask(what, (call) => substrate.read(asked, call, watch))
         const now = time.read()
         const unclear: string[] = []
         for (const lease of asked ?? new Set([...states.view.keys(), ...holdings.keys()])) {
@@ -73,6 +74,7 @@ export class RoundTrips {
         if (asked === undefined) states.complete()
         if (unclear.length === 0) return
         open = unclear
+        toWatch = toWatch.filter((lease) => unclear.includes(lease))
       } finally {
         states.close(question)
       }

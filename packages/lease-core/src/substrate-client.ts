@@ -37,7 +37,7 @@ import { parseSubstrateClientOptions } from './options.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
 import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
-import { StoreLink, type InDoubt } from './store-link.ts'
+import { LostCall, StoreLink, type InDoubt } from './store-link.ts'
 import { PASS_OVER_MS, type Ticket } from './ticket.ts'
 import {
   refused,
@@ -467,21 +467,28 @@ export class SubstrateClient implements Client {
     if (this.#link.closing.aborted) return
     this.#inTurn(lease, () => {
       if (place === undefined && this.#watched.has(lease)) return this.#mutex.leave(lease) // another watches it by now
-      const end = (): void => {
+      this.#sendOnce({ kind: 'leave', lease, place }, (verdict) => {
         this.#mutex.leave(lease)
-        // Whoever began meanwhile may have been taken out as well: it reads once more.
-        if (place === undefined && this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
-      }
-      this.#sendOnce({ kind: 'leave', lease, place }, end)
+        if (place !== undefined) return
+        this.#lookAgain(lease)
+        const { cause } = verdict ?? {}
+        if (!(cause instanceof LostCall) || cause.notAfterMs === undefined) return
+        this.#link.untilOver(cause).then(() => this.#lookAgain(lease), nothing) // it may still be executed until then
+      })
     })
   }
 
+  /** The end of a watch may have ended one that has begun meanwhile: whoever it is for reads once more. */
+  #lookAgain(lease: string): void {
+    if (this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
+  }
+
   /** What need not succeed must keep nobody waiting for long: it is asked for again only where somebody else was at it. */
-  #sendOnce(item: LeaveOp | PassOverOp, end: () => void, tries: number = 1): void {
+  #sendOnce(item: LeaveOp | PassOverOp, end: (verdict?: Verdict) => void, tries: number = 1): void {
     const settle = (verdict: Verdict | undefined): void => {
-      if (verdict?.outcome !== 'contended' || tries >= MAX_ATTEMPTS) return end()
+      if (verdict?.outcome !== 'contended' || tries >= MAX_ATTEMPTS) return end(verdict)
       const again = (): void => this.#sendOnce(item, end, tries + 1)
-      sleep(this.#clock, contentionPauseMs(tries), this.#link.closing).then(again, end)
+      sleep(this.#clock, contentionPauseMs(tries), this.#link.closing).then(again, () => end())
     }
     this.#trips.operations.enqueue({ item, signal: undefined, settle })
   }
@@ -629,6 +636,8 @@ class PassingOver {
     })
   }
 }
+
+function nothing(): void {}
 
 /** Passes hints on to any number of listeners, from the first one that comes to the last one that goes. */
 class Hints {

@@ -9,9 +9,10 @@
  *
  * Only the first claims when the lease is vacated, and only it and the one that stands in are told, so a hand-off costs the same
  * however many wait. A ticket is worth nothing but the moment at which its owner asks: it grants nothing, so a wrong, doubled
- * or forgotten one costs fairness or a few milliseconds, never safety. Whoever is granted the lease takes the tickets ahead of its own
- * out of the queue: one who has died in it delays those behind by a slot, once, and one who lives gets in again where it was, by
- * its next claim.
+ * or forgotten one costs fairness or a few milliseconds, never safety. Whoever is granted the lease takes those out of the queue who
+ * were told before it and did not come: the first `TOLD`, as far as they are ahead of it. So one who has died delays those behind by
+ * a slot, once, and one who lives gets in again where it was, by the claim for which it was told. Those who were not told stay, for
+ * nobody else would tell them later.
  *
  * After the ticket lock, and after the queue of ZooKeeper's lock recipe, in which each waiter watches the one ahead.
  */

@@ -143,6 +143,7 @@ export class WaitQueue {
         failure: undefined,
         claiming: false,
         position: 0,
+        mayStay: false,
         resolve,
         reject,
       }
@@ -168,6 +169,8 @@ export class WaitQueue {
       // Halfway it is seen to that the store is asked, if it was not yet.
       if (Number.isFinite(waitMs)) timers.at(timer, Math.ceil(joinedMs + waitMs / 2))
       queue.waiters.push(waiter)
+      if (queue.ticket.place > 0 || this.#next(queue) === undefined) this.#bound(queue)
+      if (queue.ticket.place > 0) this.#tellPositions(queue)
       if (queue.waiters.length === 1 || this.#isOwnHere(waiter)) this.#lookNow(queue, queue.claim)
     })
     return { outcome, leave }
@@ -461,6 +464,7 @@ export class WaitQueue {
     const isTold = ticket.place > 0 && !queue.isRead
     const isWatched = !this.#host.mustWatch || nowMs - queue.watchedMs < this.#restMs
     if (!isTold && !isWatched && !queue.isEmpty) await this.#watch(queue)
+    this.#bound(queue)
     this.#tellPositions(queue)
     this.#found(queue, claim, observing)
     if (observing.length > 0) {
@@ -471,8 +475,9 @@ export class WaitQueue {
   }
 
   /** Whose claim is next; undefined while other holders of this process have all of the leases. */
-  #next({ waiters, leases }: LeaseWaiters): Waiter | undefined {
-    let free = false
+  #next({ waiters, leases, ticket }: LeaseWaiters): Waiter | undefined {
+    // Only the store knows how many are in the queue.
+    let free = ticket.place === 0 && waiters[0]?.request.options.maxWaiters !== undefined
     for (const lease of leases) {
       const here = this.#host.holderHere(lease)
       if (here === undefined) free = true
@@ -542,6 +547,21 @@ export class WaitQueue {
       if (waiter.position === position) continue
       waiter.position = position
       this.#host.waiting(waiter.request, position)
+    }
+  }
+
+  /**
+   * The first of those who wait is in the queue: others of this process that have just come are denied the lease if too many are ahead
+   * of them. Of the first one the store decides that.
+   */
+  #bound({ waiters, ticket: { ahead } }: LeaseWaiters): void {
+    for (let index = 1; index < waiters.length; index++) {
+      const waiter = waiters[index] as Waiter
+      const { request, mayStay, reject } = waiter
+      waiter.mayStay = mayStay || ahead + index < (request.options.maxWaiters ?? NEVER)
+      if (waiter.mayStay) continue
+      waiters.splice(index--, 1)
+      reject(this.#host.denied(request))
     }
   }
 

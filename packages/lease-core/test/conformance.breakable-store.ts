@@ -8,6 +8,7 @@ import type { Clock } from '#src/clock.ts'
 import { ErrNotHeld, ErrTrapdoor } from '#src/errors.ts'
 import type { Trapdoor } from '#src/lease.ts'
 import {
+  CLIENT_LENGTH,
   granted,
   late,
   refused,
@@ -18,7 +19,9 @@ import {
   type ExpireOp,
   type ExtendOp,
   type Holding,
+  type LeaveOp,
   type Op,
+  type PassOverOp,
   type PinOp,
   type Pins,
   type ReleaseOp,
@@ -26,6 +29,7 @@ import {
   type UnpinOp,
   type Verdict,
 } from '#src/substrate.ts'
+import { INTEREST_MS, TOLD } from '#src/ticket.ts'
 
 export interface Term {
   readonly lease: string
@@ -41,6 +45,13 @@ export interface Term {
   /** Another one after each claim and extension. */
   version: number
   value: string | undefined
+}
+
+/** One who waits, in the queue of a lease. */
+export interface Waiting {
+  readonly place: number
+  readonly client: string
+  readonly untilMs: number
 }
 
 /** When a request was sent, and by whom. */
@@ -83,10 +94,16 @@ export class BreakableStore {
   /** Of each client the highest epoch seen. */
   readonly epochs = new Map<string, number>()
   versions = 0
-  /** Of each lease: the last place given, and the last one served. */
-  readonly lines = new Map<string, { last: number; served: number }>()
+  /** Of each lease: who has waited for it last, in the order of the tickets. */
+  readonly queues = new Map<string, readonly Waiting[]>()
+  /** Of each lease: until when it is watched, by the client. */
+  readonly watched = new Map<string, Map<string, number>>()
+  places = 0
   readonly written: string[]
+  /** Those who hear of everything. */
   readonly watchers = new Set<(change: LeaseChange) => void>()
+  /** By the client: those who hear of what it has asked for. */
+  readonly listeners = new Map<string, Set<(change: LeaseChange) => void>>()
 
   constructor({ clock, serverClock, written }: BreakableStoreOptions) {
     this.clock = clock
@@ -224,8 +241,12 @@ export class BreakableStore {
     term.valuedMs = this.nowMs()
   }
 
-  vacate(lease: string): void {
-    if (this.terms.delete(lease)) this.tell({ kind: 'vacated', lease })
+  vacate(lease: string, { client }: Stamp): Verdict {
+    const term = this.terms.get(lease)
+    if (!this.terms.delete(lease) || term === undefined) return granted(undefined)
+    this.tellOf({ kind: 'vacated', lease })
+    if (this.isToldOfItsEnd(term, client)) this.tellClient(makerOf(term.nonce), { kind: 'vacated', lease })
+    return this.tellQueue(lease)
   }
 
   opens(lease: string, holder: string, fencingToken: bigint): boolean {
@@ -261,31 +282,143 @@ export class BreakableStore {
     this.unpinned.set(lease, unpinned)
   }
 
-  watch(listener: (change: LeaseChange) => void): () => void {
-    const own = (change: LeaseChange): void => listener(change)
-    this.watchers.add(own)
-    return () => void this.watchers.delete(own)
+  // ── who waits, and who is told ────────────────────────────────────────────────────────────────────────────────────
+
+  newPlace(_lease: string): number {
+    return ++this.places
   }
 
-  tell(change: LeaseChange): void {
-    queueMicrotask(() => {
-      for (const watcher of this.watchers) watcher(change)
-    })
+  placeOf({ place = 0, lease }: ClaimOp): number {
+    return place === 0 ? this.newPlace(lease) : place
   }
 
+  aheadOf(queue: readonly Waiting[], own: number): number {
+    return queue.filter(({ place }) => place < own).length
+  }
+
+  /** Until when an interest stands that is asked for now. */
+  untilMs(): number {
+    return this.nowMs() + INTEREST_MS
+  }
+
+  isLive(untilMs: number): boolean {
+    return untilMs >= this.nowMs()
+  }
+
+  /** Those who wait for the lease now. */
+  queueOf(lease: string): readonly Waiting[] {
+    return (this.queues.get(lease) ?? []).filter(({ untilMs }) => this.isLive(untilMs))
+  }
+
+  isFull(queue: readonly Waiting[], { place, maxWaiters }: ClaimOp): boolean {
+    return place === 0 && maxWaiters !== undefined && queue.length >= maxWaiters
+  }
+
+  /** Whether one without a ticket has to stand behind those who have one. */
   isBarred(lease: string): boolean {
-    const line = this.lines.get(lease)
-    return line !== undefined && line.served < line.last
+    return this.queueOf(lease).length > 0
   }
 
-  placeOf(place: number, line: { last: number }): number {
-    return place === 0 ? ++line.last : place
+  /** Those who are left when one of them was granted the lease. */
+  afterGrant(queue: readonly Waiting[], place: number): readonly Waiting[] {
+    const told = this.toldOf(queue)
+    return queue.filter((waiting) => waiting.place > place || (waiting.place < place && !told.includes(waiting)))
   }
 
   serve(lease: string, place: number, durationMs: number): void {
-    const line = this.lines.get(lease)
-    if (line !== undefined) line.served = Math.max(line.served, place)
-    this.tell({ kind: 'taken', lease, place, durationMs })
+    const taken = { kind: 'taken', lease, place, durationMs } as const
+    this.tellAll(taken)
+    const left = this.afterGrant(this.queueOf(lease), place)
+    this.queues.set(lease, left)
+    const [next] = left
+    if (next !== undefined) this.tellClient(next.client, { ...taken, to: { place: next.place, ahead: 0 } })
+  }
+
+  /** Who is told of a vacancy. */
+  toldOf(queue: readonly Waiting[]): readonly Waiting[] {
+    return queue.slice(0, TOLD)
+  }
+
+  tellQueue(lease: string): Verdict {
+    const told = this.toldOf(this.queueOf(lease))
+    for (const [ahead, { place, client }] of told.entries()) {
+      this.tellClient(client, { kind: 'vacated', lease, to: { place, ahead } })
+    }
+    return { ...granted(undefined), told: told.at(-1)?.place }
+  }
+
+  mayLeave(waiting: Waiting, client: string): boolean {
+    return waiting.client === client
+  }
+
+  /** Whether those behind are told anew when the one at this index leaves a vacant lease. */
+  isMissed(index: number): boolean {
+    return index < TOLD
+  }
+
+  leave({ lease, place }: LeaveOp, { client }: Stamp): Verdict {
+    const queue = this.queueOf(lease)
+    const index = queue.findIndex((waiting) => waiting.place === place && this.mayLeave(waiting, client))
+    if (index < 0) return granted(undefined)
+    this.queues.set(lease, queue.toSpliced(index, 1))
+    return this.isMissed(index) && this.isVacant(lease) ? this.tellQueue(lease) : granted(undefined)
+  }
+
+  stopWatching({ lease }: LeaveOp, { client }: Stamp): void {
+    this.watched.get(lease)?.delete(client)
+  }
+
+  mayPassOver({ lease }: PassOverOp): boolean {
+    return this.isVacant(lease)
+  }
+
+  passOver(op: PassOverOp): Verdict {
+    if (!this.mayPassOver(op)) return granted(undefined)
+    const { lease, place } = op
+    const left = this.queueOf(lease).filter((waiting) => waiting.place > place)
+    this.queues.set(lease, left)
+    return this.tellQueue(lease)
+  }
+
+  watchLease(lease: string, client: string): void {
+    this.watched.set(lease, (this.watched.get(lease) ?? new Map<string, number>()).set(client, this.untilMs()))
+  }
+
+  watchersOf(lease: string): readonly string[] {
+    return [...(this.watched.get(lease) ?? [])].filter(([, untilMs]) => this.isLive(untilMs)).map(([client]) => client)
+  }
+
+  /** Whether the client that made the nonce of the term hears that another has ended it. */
+  isToldOfItsEnd({ nonce }: Term, client: string): boolean {
+    return makerOf(nonce) !== client
+  }
+
+  /** Those who watch the lease, and those who hear of everything. */
+  tellOf(change: Extract<LeaseChange, { readonly kind: 'changed' | 'vacated' }>): void {
+    this.tellAll(change)
+    for (const client of this.watchersOf(change.lease)) this.tellClient(client, change)
+  }
+
+  tellAll(change: LeaseChange): void {
+    this.hand(this.watchers, change)
+  }
+
+  tellClient(client: string, change: LeaseChange): void {
+    this.hand(this.listeners.get(client) ?? [], change)
+  }
+
+  hand(listeners: Iterable<(change: LeaseChange) => void>, change: LeaseChange): void {
+    const now = [...listeners]
+    if (now.length > 0) queueMicrotask(() => now.forEach((listener) => listener(change)))
+  }
+
+  /** @param client undefined: it hears of everything */
+  watch(listener: (change: LeaseChange) => void, client?: string): () => void {
+    const own = (change: LeaseChange): void => listener(change)
+    const listeners = client === undefined ? this.watchers : (this.listeners.get(client) ?? new Set())
+    if (client !== undefined) this.listeners.set(client, listeners)
+    listeners.add(own)
+    return () => void listeners.delete(own)
   }
 
   refuse(term: Term | undefined): Verdict {
@@ -299,6 +432,11 @@ export class BreakableStore {
 
   stands(term: Term): boolean {
     return !this.hasLapsed(term) || this.isPinned(term.lease)
+  }
+
+  isVacant(lease: string): boolean {
+    const term = this.terms.get(lease)
+    return term === undefined || !this.stands(term)
   }
 
   holding(term: Term | undefined): Holding | undefined {
@@ -329,22 +467,25 @@ export class BreakableStore {
     if (op.kind === 'claim') return this.claim(op, term, stamp)
     if (op.kind === 'extend') return this.extend(op, term, stamp)
     if (op.kind === 'release') {
-      if (!this.mayRelease(term, op)) return this.refuse(term)
-      this.vacate(op.lease)
-      return granted(undefined)
+      return this.mayRelease(term, op) ? this.vacate(op.lease, stamp) : this.refuse(term)
     }
     if (op.kind === 'expire') {
-      if (term !== undefined && !this.mayExpire(term, op)) return this.refuse(term)
-      this.vacate(op.lease)
+      return term === undefined || this.mayExpire(term, op) ? this.expire(op.lease, stamp) : this.refuse(term)
+    }
+    if (op.kind === 'leave') {
+      if (op.place !== undefined) return this.leave(op, stamp)
+      this.stopWatching(op, stamp)
       return granted(undefined)
     }
+    if (op.kind === 'passOver') return this.passOver(op)
     if (op.kind === 'pin') {
       if (this.isStalePin(op, stamp)) return late
-      if (term !== undefined && !this.stands(term)) this.vacateForPin(term)
+      if (term !== undefined && !this.stands(term)) this.vacateForPin(term, stamp)
       this.pin(op.lease, op.entity, op.generation)
     } else {
       this.rememberUnpin(op)
       if (this.mayUnpin(this.pins.get(op.lease)?.get(op.entity), op)) this.unpin(op.lease, op.entity)
+      if (term !== undefined && !this.stands(term)) return this.vacateAfterUnpin(op.lease, stamp)
     }
     return granted(this.holding(this.terms.get(op.lease)))
   }
@@ -354,8 +495,17 @@ export class BreakableStore {
   }
 
   /** A pin must not make a lapsed term stand again. */
-  vacateForPin({ lease }: Term): void {
-    this.vacate(lease)
+  vacateForPin({ lease }: Term, stamp: Stamp): void {
+    this.vacate(lease, stamp)
+  }
+
+  /** The last pin was all that kept the term standing. */
+  vacateAfterUnpin(lease: string, stamp: Stamp): Verdict {
+    return this.vacate(lease, stamp)
+  }
+
+  expire(lease: string, stamp: Stamp): Verdict {
+    return this.vacate(lease, stamp)
   }
 
   claim(op: ClaimOp, term: Term | undefined, stamp: Stamp): Verdict {
@@ -363,13 +513,13 @@ export class BreakableStore {
       this.replay(term, op)
       return granted(this.holding(term))
     }
-    if (term !== undefined && !this.mayClaim(term, op)) return this.inLine(op, this.refuse(term))
+    if (term !== undefined && !this.mayClaim(term, op)) return this.queued(op, this.refuse(term), stamp)
     if (this.isStaleClaim(op, stamp)) return this.refuseStale(op)
-    if (op.place === 0 && this.isBarred(op.lease)) return this.inLine(op, refused(undefined))
+    if (op.place === 0 && this.isBarred(op.lease)) return this.queued(op, refused(undefined), stamp)
     const fresh = this.newTerm(op, term)
     this.terms.set(op.lease, fresh)
     this.opened.set(op.lease, { nonce: op.nonce, atMs: fresh.openedMs })
-    if (op.announce === true) this.tell({ kind: 'changed', lease: op.lease })
+    if (op.announce === true) this.tellOf({ kind: 'changed', lease: op.lease })
     if (op.place !== undefined && op.place > 0) this.serve(op.lease, op.place, op.durationMs)
     return granted(this.holding(fresh))
   }
@@ -378,12 +528,19 @@ export class BreakableStore {
     return late
   }
 
-  /** The refusal, with the place of one who waits. */
-  inLine(op: ClaimOp, refusal: Verdict): Verdict {
+  /** The refusal, with the ticket of one who waits. */
+  queued(op: ClaimOp, refusal: Verdict, { client }: Stamp): Verdict {
     if (op.place === undefined) return refusal
-    const line = this.lines.get(op.lease) ?? { last: 0, served: 0 }
-    this.lines.set(op.lease, line)
-    return { ...refusal, line: { place: this.placeOf(op.place, line), served: line.served } }
+    const queue = this.queueOf(op.lease)
+    if (this.isFull(queue, op)) return { ...refusal, isFull: true }
+    const place = this.placeOf(op)
+    const others = queue.filter((waiting) => waiting.place !== place)
+    const all = [...others, { place, client, untilMs: this.untilMs() }]
+    this.queues.set(
+      op.lease,
+      all.toSorted((one, other) => one.place - other.place),
+    )
+    return { ...refusal, ticket: { place, ahead: this.aheadOf(all, place) } }
   }
 
   replay(term: Term, op: ClaimOp): void {
@@ -401,7 +558,7 @@ export class BreakableStore {
     this.prolong(term, op)
     const { value } = term
     this.setValue(term, op)
-    if (op.announce === true && term.value !== value) this.tell({ kind: 'changed', lease: op.lease })
+    if (op.announce === true && term.value !== value) this.tellOf({ kind: 'changed', lease: op.lease })
     return granted(this.holding(term))
   }
 
@@ -425,6 +582,16 @@ export class BreakableStore {
   isTaken(term: Term | undefined, lapsed: string | undefined): boolean {
     if (term === undefined || !this.stands(term)) return false
     return !this.isObserved(term, lapsed) || this.isPinned(term.lease)
+  }
+
+  /** The client watches some of the leases from the state on that is answered. */
+  async readAndWatch(
+    leases: readonly string[] | undefined,
+    watched: readonly string[],
+    client: string,
+  ): Promise<ReadonlyMap<string, Holding>> {
+    for (const lease of watched) this.watchLease(lease, client)
+    return this.read(leases)
   }
 
   read(leases: readonly string[] | undefined): Map<string, Holding> {
@@ -471,9 +638,13 @@ export class BreakableSubstrate implements Substrate {
     return this.#store.claimAny(op, call)
   }
 
-  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+  read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched: readonly string[] = [],
+  ): Promise<ReadonlyMap<string, Holding>> {
     this.#told(call)
-    return this.#store.read(leases)
+    return this.#store.readAndWatch(leases, watched, call.client)
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
@@ -481,8 +652,8 @@ export class BreakableSubstrate implements Substrate {
     return this.#store.listPins(leases)
   }
 
-  watch(listener: (change: LeaseChange) => void): () => void {
-    return this.#store.watch(listener)
+  watch(listener: (change: LeaseChange) => void, client?: string): () => void {
+    return this.#store.watch(listener, client)
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
@@ -497,6 +668,11 @@ export class BreakableSubstrate implements Substrate {
     if (this.#store.serverClock) call.answered?.(nowMs)
     return nowMs
   }
+}
+
+/** The client that made it. */
+function makerOf(nonce: string): string {
+  return nonce.slice(0, CLIENT_LENGTH)
 }
 
 type Adoption = NonNullable<ExtendOp['adoption']>

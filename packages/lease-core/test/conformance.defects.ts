@@ -1,6 +1,6 @@
 /** Stores and clients with one defect each: bugs that lock libraries have had, or that an adapter may easily have. */
 import { bound } from '#src/conformance/manager.ts'
-import type { Client, LeaseChange } from '#src/client.ts'
+import type { Client, ClientCallOptions, LeaseChange } from '#src/client.ts'
 import { ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '#src/errors.ts'
 import type { Info } from '#src/lease.ts'
 import {
@@ -12,11 +12,13 @@ import {
   type ExpireOp,
   type ExtendOp,
   type Holding,
+  type LeaveOp,
   type Op,
+  type PassOverOp,
   type ReleaseOp,
   type Verdict,
 } from '#src/substrate.ts'
-import { BreakableStore, type Stamp, type Term } from './conformance.breakable-store.ts'
+import { BreakableStore, type Stamp, type Term, type Waiting } from './conformance.breakable-store.ts'
 
 export interface Defect {
   /** Clauses of the manager's chapter that are red at least. What else is depends on how the Manager tries again. */
@@ -289,7 +291,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       'without any hint a wait ends by reading again, at least every maxSleep',
     ],
     store: class extends BreakableStore {
-      override vacate(): void {}
+      override vacate(): Verdict {
+        return granted(undefined)
+      }
     },
   },
 
@@ -297,9 +301,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
 
   'the token starts anew after a release': {
     store: class extends BreakableStore {
-      override vacate(lease: string): void {
-        super.vacate(lease)
+      override vacate(lease: string, stamp: Stamp): Verdict {
         this.tokens.delete(lease)
+        return super.vacate(lease, stamp)
       }
     },
   },
@@ -389,9 +393,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'a release forgets the pins': {
     store: class extends BreakableStore {
-      override vacate(lease: string): void {
-        super.vacate(lease)
+      override vacate(lease: string, stamp: Stamp): Verdict {
         this.pins.delete(lease)
+        return super.vacate(lease, stamp)
       }
     },
   },
@@ -618,91 +622,26 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       'a hold that waits gets the lease when it is released',
     ],
     store: class extends BreakableStore {
-      override tell(change: LeaseChange): void {
-        if (change.kind !== 'vacated') super.tell(change)
+      override hand(listeners: Iterable<(change: LeaseChange) => void>, change: LeaseChange): void {
+        if (change.kind !== 'vacated') super.hand(listeners, change)
       }
     },
   },
   'nobody is told of a lease that was expired': {
     store: class extends BreakableStore {
-      override vacate(lease: string): void {
-        const term = this.terms.get(lease)
-        if (term !== undefined && this.hasLapsed(term)) this.terms.delete(lease)
-        else super.vacate(lease)
+      override expire(lease: string): Verdict {
+        this.terms.delete(lease)
+        return granted(undefined)
       }
     },
   },
-  'everyone in line gets the first place': {
-    manager: [],
+  'nobody is told of a lease that lapsed with its last pin': {
     store: class extends BreakableStore {
-      override placeOf(place: number): number {
-        return place === 0 ? 1 : place
+      override vacateAfterUnpin(): Verdict {
+        return granted(undefined)
       }
     },
   },
-  'a place changes with each refusal': {
-    manager: [],
-    store: class extends BreakableStore {
-      override placeOf(_place: number, line: { last: number }): number {
-        return ++line.last
-      }
-    },
-  },
-  'who comes last is served first': {
-    manager: ['those who wait in different processes are served in the order in which they came'],
-    store: class extends BreakableStore {
-      override placeOf(place: number): number {
-        return place === 0 ? 10 - 2 * (this.count++ % 3) : place
-      }
-      count = 0
-    },
-  },
-  'nobody in line keeps others out': {
-    store: class extends BreakableStore {
-      override isBarred(): boolean {
-        return false
-      }
-    },
-  },
-  'a line never ends': {
-    store: class extends BreakableStore {
-      override isBarred(lease: string): boolean {
-        return this.lines.has(lease)
-      }
-    },
-  },
-  'a grant in line is not told of': {
-    store: class extends BreakableStore {
-      override tell(change: LeaseChange): void {
-        if (change.kind !== 'taken') super.tell(change)
-      }
-    },
-  },
-  'the line does not know who was served': {
-    store: class extends BreakableStore {
-      override serve(lease: string, place: number, durationMs: number): void {
-        this.tell({ kind: 'taken', lease, place, durationMs })
-      }
-    },
-  },
-  'a watcher hears only of leases claimed after it began': {
-    manager: ['a wait ends when another releases the lease, also one that began after the claim'],
-    store: class extends BreakableStore {
-      readonly claimed: string[] = []
-      override newTerm(op: ClaimOp, before: Term | undefined): Term {
-        if (before === undefined) this.claimed.push(op.lease)
-        return super.newTerm(op, before)
-      }
-
-      override watch(listener: (change: LeaseChange) => void): () => void {
-        const seen = new Set(this.claimed)
-        return super.watch((change) => {
-          if (change.kind === 'resync' || !seen.has(change.lease)) listener(change)
-        })
-      }
-    },
-  },
-
   'nobody is told of a new term': {
     manager: ['an observer sees who holds the lease at once, and then every change that is announced'],
     store: class extends BreakableStore {
@@ -716,6 +655,419 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined, stamp: Stamp): Verdict {
         return super.extend({ ...op, announce: false }, term, stamp)
+      }
+    },
+  },
+  'those who hear of everything hear nothing': {
+    store: class extends BreakableStore {
+      override tellAll(): void {}
+    },
+  },
+  'those who hear of everything hear of what they watch': {
+    store: class extends BreakableStore {
+      override tellOf(change: Extract<LeaseChange, { readonly kind: 'changed' | 'vacated' }>): void {
+        if (this.watchersOf(change.lease).length > 0) super.tellOf(change)
+      }
+    },
+  },
+
+  // ── queues ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'everyone who waits gets the same ticket': {
+    store: class extends BreakableStore {
+      override newPlace(): number {
+        return 1
+      }
+    },
+  },
+  'a ticket changes with each refusal': {
+    store: class extends BreakableStore {
+      override placeOf({ lease }: ClaimOp): number {
+        return this.newPlace(lease)
+      }
+    },
+  },
+  'who comes last is served first': {
+    manager: ['those who wait in different processes are served in the order in which they came'],
+    store: class extends BreakableStore {
+      override newPlace(): number {
+        return 10 - 2 * (this.count++ % 3)
+      }
+      count = 0
+    },
+  },
+  'tickets begin anew when the queue was empty': {
+    store: class extends BreakableStore {
+      override newPlace(lease: string): number {
+        return (this.queueOf(lease).at(-1)?.place ?? 0) + 1
+      }
+    },
+  },
+  'a ticket that the store has forgotten is replaced': {
+    store: class extends BreakableStore {
+      override placeOf(op: ClaimOp): number {
+        const isKnown = this.queueOf(op.lease).some(({ place }) => place === op.place)
+        return isKnown ? super.placeOf(op) : this.newPlace(op.lease)
+      }
+    },
+  },
+  'all others count as ahead': {
+    store: class extends BreakableStore {
+      override aheadOf(queue: readonly Waiting[]): number {
+        return queue.length - 1
+      }
+    },
+  },
+  'a waiter counts as ahead of itself': {
+    store: class extends BreakableStore {
+      override aheadOf(queue: readonly Waiting[], own: number): number {
+        return super.aheadOf(queue, own) + 1
+      }
+    },
+  },
+  'nobody in the queue keeps others out': {
+    store: class extends BreakableStore {
+      override isBarred(): boolean {
+        return false
+      }
+    },
+  },
+  'a queue that was once keeps others out for ever': {
+    store: class extends BreakableStore {
+      override isBarred(lease: string): boolean {
+        return this.queues.has(lease)
+      }
+    },
+  },
+  'a queue keeps those out who do not wait': {
+    store: class extends BreakableStore {
+      override claim(op: ClaimOp, term: Term | undefined, stamp: Stamp): Verdict {
+        if (op.place === undefined && this.isVacant(op.lease) && this.isBarred(op.lease)) return refused(undefined)
+        return super.claim(op, term, stamp)
+      }
+    },
+  },
+  'a ticket survives its grant': {
+    store: class extends BreakableStore {
+      override afterGrant(queue: readonly Waiting[], place: number): readonly Waiting[] {
+        const own = queue.filter((waiting) => waiting.place === place)
+        return [...super.afterGrant(queue, place), ...own].toSorted((one, other) => one.place - other.place)
+      }
+    },
+  },
+  'a grant leaves those who were ahead in the queue': {
+    store: class extends BreakableStore {
+      override afterGrant(queue: readonly Waiting[], place: number): readonly Waiting[] {
+        return queue.filter((waiting) => waiting.place !== place)
+      }
+    },
+  },
+  'a grant takes all who were ahead out of the queue': {
+    store: class extends BreakableStore {
+      override afterGrant(queue: readonly Waiting[], place: number): readonly Waiting[] {
+        return queue.filter((waiting) => waiting.place > place)
+      }
+    },
+  },
+  'a ticket lapses at once': {
+    store: class extends BreakableStore {
+      override queueOf(): readonly Waiting[] {
+        return []
+      }
+    },
+  },
+  'a ticket never lapses': {
+    store: class extends BreakableStore {
+      override queueOf(lease: string): readonly Waiting[] {
+        return this.queues.get(lease) ?? []
+      }
+    },
+  },
+  'a ticket lapses however often it is renewed': {
+    store: class extends BreakableStore {
+      override queued(op: ClaimOp, refusal: Verdict, stamp: Stamp): Verdict {
+        const before = this.queueOf(op.lease)
+        const verdict = super.queued(op, refusal, stamp)
+        const known = before.find(({ place }) => place === op.place)
+        if (known !== undefined) {
+          const renewed = this.queues.get(op.lease) ?? []
+          this.queues.set(
+            op.lease,
+            renewed.map((waiting) => (waiting.place === op.place ? known : waiting)),
+          )
+        }
+        return verdict
+      }
+    },
+  },
+  'a full queue lets everybody in': {
+    store: class extends BreakableStore {
+      override isFull(): boolean {
+        return false
+      }
+    },
+  },
+  'a queue lets in one more than it may': {
+    store: class extends BreakableStore {
+      override isFull(queue: readonly Waiting[], op: ClaimOp): boolean {
+        return super.isFull(queue.slice(1), op)
+      }
+    },
+  },
+  'a queue is full when one more may come': {
+    store: class extends BreakableStore {
+      override isFull(queue: readonly Waiting[], op: ClaimOp): boolean {
+        return op.place === 0 && op.maxWaiters !== undefined && queue.length + 1 >= op.maxWaiters
+      }
+    },
+  },
+  'a full queue refuses who does not bound it': {
+    store: class extends BreakableStore {
+      bound: number | undefined
+      override isFull(queue: readonly Waiting[], op: ClaimOp): boolean {
+        this.bound = op.maxWaiters ?? this.bound
+        return super.isFull(queue, { ...op, maxWaiters: this.bound })
+      }
+    },
+  },
+  'a full queue gives a ticket as well': {
+    store: class extends BreakableStore {
+      override queued(op: ClaimOp, refusal: Verdict, stamp: Stamp): Verdict {
+        const { isFull } = super.queued(op, refusal, stamp)
+        return { ...super.queued({ ...op, maxWaiters: undefined }, refusal, stamp), isFull }
+      }
+    },
+  },
+  'a leave does nothing': {
+    store: class extends BreakableStore {
+      override leave(): Verdict {
+        return granted(undefined)
+      }
+    },
+  },
+  'anybody gives up any ticket': {
+    store: class extends BreakableStore {
+      override mayLeave(): boolean {
+        return true
+      }
+    },
+  },
+  'when the first leaves a vacant lease nobody is told': {
+    store: class extends BreakableStore {
+      override isMissed(index: number): boolean {
+        return index === 1
+      }
+    },
+  },
+  'when the one that stands in leaves a vacant lease nobody is told': {
+    store: class extends BreakableStore {
+      override isMissed(index: number): boolean {
+        return index === 0
+      }
+    },
+  },
+  'when one leaves a lease that is held those behind are told that it is vacant': {
+    store: class extends BreakableStore {
+      override leave(op: LeaveOp, stamp: Stamp): Verdict {
+        super.leave(op, stamp)
+        return this.tellQueue(op.lease)
+      }
+    },
+  },
+  'those who do not come are not passed over': {
+    store: class extends BreakableStore {
+      override mayPassOver(): boolean {
+        return false
+      }
+    },
+  },
+  'those who wait are passed over while the lease is held': {
+    store: class extends BreakableStore {
+      override mayPassOver(): boolean {
+        return true
+      }
+    },
+  },
+  'everybody is passed over': {
+    store: class extends BreakableStore {
+      override passOver(op: PassOverOp): Verdict {
+        return super.passOver({ ...op, place: Number.MAX_SAFE_INTEGER })
+      }
+    },
+  },
+
+  // ── who is told ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'a release is told to everybody': {
+    store: class extends BreakableStore {
+      override tellOf(change: Extract<LeaseChange, { readonly kind: 'changed' | 'vacated' }>): void {
+        this.tellAll(change)
+        for (const client of this.listeners.keys()) this.tellClient(client, change)
+      }
+    },
+  },
+  'nobody in the queue is told': {
+    manager: ['a hold that waits gets the lease when it is released'],
+    store: class extends BreakableStore {
+      override toldOf(): readonly Waiting[] {
+        return []
+      }
+    },
+  },
+  'nobody stands in for the first': {
+    store: class extends BreakableStore {
+      override toldOf(queue: readonly Waiting[]): readonly Waiting[] {
+        return queue.slice(0, 1)
+      }
+    },
+  },
+  'all who wait are told': {
+    store: class extends BreakableStore {
+      override toldOf(queue: readonly Waiting[]): readonly Waiting[] {
+        return queue
+      }
+    },
+  },
+  'the last in the queue are told': {
+    store: class extends BreakableStore {
+      override toldOf(queue: readonly Waiting[]): readonly Waiting[] {
+        return super.toldOf(queue.toReversed())
+      }
+    },
+  },
+  'the one that stands in is told that nobody is ahead': {
+    store: class extends BreakableStore {
+      override tellClient(client: string, change: LeaseChange): void {
+        const to = 'to' in change ? change.to : undefined
+        super.tellClient(client, to === undefined ? change : ({ ...change, to: { ...to, ahead: 0 } } as LeaseChange))
+      }
+    },
+  },
+  'who wakes the queue does not learn it': {
+    store: class extends BreakableStore {
+      override tellQueue(lease: string): Verdict {
+        super.tellQueue(lease)
+        return granted(undefined)
+      }
+    },
+  },
+  'a grant in the queue is not told': {
+    store: class extends BreakableStore {
+      override hand(listeners: Iterable<(change: LeaseChange) => void>, change: LeaseChange): void {
+        if (change.kind !== 'taken') super.hand(listeners, change)
+      }
+    },
+  },
+  'a grant in the queue is not told to the next': {
+    store: class extends BreakableStore {
+      override tellClient(client: string, change: LeaseChange): void {
+        if (change.kind !== 'taken') super.tellClient(client, change)
+      }
+    },
+  },
+  'a grant in the queue is told to the one that was granted': {
+    store: class extends BreakableStore {
+      override serve(lease: string, place: number, durationMs: number): void {
+        const own = this.queueOf(lease).find((waiting) => waiting.place === place)
+        super.serve(lease, place, durationMs)
+        const taken = { kind: 'taken', lease, place, durationMs, to: { place, ahead: 0 } } as const
+        if (own !== undefined) this.tellClient(own.client, taken)
+      }
+    },
+  },
+  'a refused claim sees the state before it is in the queue': {
+    store: class extends BreakableStore {
+      override async apply(op: Op, stamp: Stamp): Promise<Verdict> {
+        if (op.kind !== 'claim' || op.place !== 0) return super.apply(op, stamp)
+        const verdict = await super.apply({ ...op, place: undefined }, stamp)
+        for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+        return verdict.outcome === 'refused' ? this.queued(op, verdict, stamp) : verdict
+      }
+    },
+  },
+  'a watch begins after the state was read': {
+    store: class extends BreakableStore {
+      override async readAndWatch(
+        leases: readonly string[] | undefined,
+        watched: readonly string[],
+        client: string,
+      ): Promise<ReadonlyMap<string, Holding>> {
+        const holdings = this.read(leases)
+        for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+        for (const lease of watched) this.watchLease(lease, client)
+        return holdings
+      }
+    },
+  },
+  'nobody watches anything': {
+    manager: ['a wait ends when another releases the lease, also one that began after the claim'],
+    store: class extends BreakableStore {
+      override watchersOf(): readonly string[] {
+        return []
+      }
+    },
+  },
+  'a watch ends with the first change': {
+    store: class extends BreakableStore {
+      override watchersOf(lease: string): readonly string[] {
+        const clients = super.watchersOf(lease)
+        this.watched.delete(lease)
+        return clients
+      }
+    },
+  },
+  'a watch never ends': {
+    store: class extends BreakableStore {
+      override stopWatching(): void {}
+    },
+  },
+  'a watch does not lapse': {
+    store: class extends BreakableStore {
+      override watchersOf(lease: string): readonly string[] {
+        return [...(this.watched.get(lease)?.keys() ?? [])]
+      }
+    },
+  },
+  'whoever watches one lease is told of all': {
+    store: class extends BreakableStore {
+      override watchersOf(): readonly string[] {
+        return [...new Set([...this.watched.values()].flatMap((clients) => [...clients.keys()]))]
+      }
+    },
+  },
+  'who stops to watch stops it for all': {
+    store: class extends BreakableStore {
+      override stopWatching({ lease }: LeaveOp): void {
+        this.watched.delete(lease)
+      }
+    },
+  },
+  'a holder is not told of the end of its term': {
+    store: class extends BreakableStore {
+      override isToldOfItsEnd(): boolean {
+        return false
+      }
+    },
+  },
+  'a holder is told of its own release': {
+    store: class extends BreakableStore {
+      override isToldOfItsEnd(): boolean {
+        return true
+      }
+    },
+  },
+  'who opened a term is told of its end, and not who adopted it': {
+    store: class extends BreakableStore {
+      readonly openers = new WeakMap<Term, string>()
+      override adopt(term: Term, adoption: NonNullable<ExtendOp['adoption']>): void {
+        if (!this.openers.has(term)) this.openers.set(term, term.nonce)
+        super.adopt(term, adoption)
+      }
+
+      override vacate(lease: string, stamp: Stamp): Verdict {
+        const term = this.terms.get(lease)
+        if (term !== undefined) term.nonce = this.openers.get(term) ?? term.nonce
+        return super.vacate(lease, stamp)
       }
     },
   },
@@ -775,19 +1127,19 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'the nonce that opened the latest term is forgotten when the term is over': {
     store: class extends BreakableStore {
-      override vacate(lease: string): void {
-        super.vacate(lease)
+      override vacate(lease: string, stamp: Stamp): Verdict {
         const opened = this.opened.get(lease)
         if (opened !== undefined) this.opened.set(lease, { nonce: '', atMs: opened.atMs })
+        return super.vacate(lease, stamp)
       }
     },
   },
   'the nonce that opened the latest term is forgotten, and there is no clock': {
     serverClock: false,
     store: class extends BreakableStore {
-      override vacate(lease: string): void {
-        super.vacate(lease)
+      override vacate(lease: string, stamp: Stamp): Verdict {
         this.opened.delete(lease)
+        return super.vacate(lease, stamp)
       }
     },
   },
@@ -1042,8 +1394,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       const seen = new Map<string, Info>()
       return {
         ...bound(client),
-        refresh: async (leases) => {
-          await client.refresh(leases)
+        refresh: async (leases, options) => {
+          await client.refresh(leases, options)
           for (const [lease, info] of client.leases()) seen.set(lease, info)
         },
         leases: () => new Map([...seen, ...client.leases()]),
@@ -1053,10 +1405,10 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'an aborted signal is ignored': {
     client: (client) => ({
       ...bound(client),
-      claimLease: (lease, request) => client.claimLease(lease, request),
-      extendLease: (lease, request) => client.extendLease(lease, request),
-      releaseLease: (lease, holder) => client.releaseLease(lease, holder),
-      expireLease: (lease) => client.expireLease(lease),
+      claimLease: (lease, request, options) => client.claimLease(lease, request, deaf(options)),
+      extendLease: (lease, request, options) => client.extendLease(lease, request, deaf(options)),
+      releaseLease: (lease, holder, options) => client.releaseLease(lease, holder, deaf(options)),
+      expireLease: (lease, options) => client.expireLease(lease, deaf(options)),
     }),
   },
   'a store that cannot be reached looks like a lease that is held': {
@@ -1077,8 +1429,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'a subscription cannot be ended': {
     client: (client) => ({
       ...bound(client),
-      subscribe: (listener) => {
-        client.subscribe(listener)
+      subscribe: (listener, options) => {
+        client.subscribe(listener, options)
         return () => {}
       },
     }),
@@ -1121,6 +1473,10 @@ const NO_STAMP: Stamp = { client: '', epoch: 0, sentMs: undefined, notAfterMs: u
 
 function coerced(name: unknown): string {
   return typeof name === 'symbol' ? 'symbol' : [name].join('')
+}
+
+function deaf(options: ClientCallOptions = {}): ClientCallOptions {
+  return typeof options === 'object' && options !== null ? { ...options, signal: undefined } : options
 }
 
 async function lenient(call: Promise<void>): Promise<void> {
@@ -1169,7 +1525,8 @@ function changingEntries(client: Client): Client {
     releaseLease: (lease, ...rest) => updated(client.releaseLease(lease, ...rest), [lease]),
     pinLease: (lease, ...rest) => updated(client.pinLease(lease, ...rest), [lease]),
     unpinLease: (lease, ...rest) => updated(client.unpinLease(lease, ...rest), [lease]),
-    refresh: (leases) => updated(client.refresh(leases), leases ?? [...view.keys(), ...client.leases().keys()]),
+    refresh: (leases, options) =>
+      updated(client.refresh(leases, options), leases ?? [...view.keys(), ...client.leases().keys()]),
     leases: () => view,
   }
 }

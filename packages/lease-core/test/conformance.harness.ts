@@ -10,7 +10,8 @@ import type { Defect } from './conformance.defects.ts'
 /** Time passes only when the kit lets it. */
 export function harnessOf(defect: Defect): Harness {
   const clock = new TestClock()
-  const harness = harnessOn(defect, { clock, substrateOf: (store) => new BreakableSubstrate(store) })
+  const substrateOf = (store: BreakableStore): Substrate => new BreakableSubstrate(store)
+  const harness = harnessOn(defect, { clock, substrateOf, requestTimeout: 200 })
   return {
     ...harness,
     supports: { ...harness.supports, exactClock: true },
@@ -25,18 +26,20 @@ export function stallingHarnessOf(defect: Defect): Harness {
   const unitMs = 20
   const stall = (): Promise<void> => sleep(systemClock, Math.random() < 0.015 ? Math.random() * unitMs * 4 : 0)
   const substrateOf = (store: BreakableStore): Substrate => new StallingSubstrate(store, stall)
-  const harness = harnessOn(defect, { clock: systemClock, substrateOf })
+  // No stall is so long, and this machine may be slow as well: what takes long must not count as lost.
+  const harness = harnessOn(defect, { clock: systemClock, substrateOf, requestTimeout: 5_000 })
   return { ...harness, unitMs, sleep: (delayMs) => sleep(systemClock, delayMs) }
 }
 
 interface Surroundings {
   readonly clock: typeof systemClock
   readonly substrateOf: (store: BreakableStore) => Substrate
+  readonly requestTimeout: number
 }
 
 function harnessOn(
   { store: Store = BreakableStore, serverClock = true, client: wrap = (client) => client }: Defect,
-  { clock, substrateOf }: Surroundings,
+  { clock, substrateOf, requestTimeout }: Surroundings,
 ): Omit<Harness, 'unitMs' | 'sleep'> {
   const stores = new Map<string, BreakableStore>()
   const written: string[] = []
@@ -48,11 +51,12 @@ function harnessOn(
   return {
     name: 'a breakable store',
     supports: { notifications: true, queues: true, addressed: true, serverClock, repeats: true },
-    thousands: 250, // batches enough; there are a hundred defects to notice
-    open: async (namespace) => wrap(new SubstrateClient({ substrate: open(namespace), clock, requestTimeout: 200 })),
-    openFaulty: async (namespace, requestTimeout) => {
+    thousands: 128, // more than a batch; there are more than a hundred defects to notice
+    open: async (namespace) => wrap(new SubstrateClient({ substrate: open(namespace), clock, requestTimeout })),
+    openFaulty: async (namespace, timeout) => {
       const substrate = new FaultySubstrate(open(namespace), { clock })
-      return { client: wrap(new SubstrateClient({ substrate, clock, requestTimeout })), faults: faultsOf(substrate) }
+      const client = new SubstrateClient({ substrate, clock, requestTimeout: timeout })
+      return { client: wrap(client), faults: faultsOf(substrate) }
     },
     restart: async () => {
       for (const store of stores.values()) store.restart()
@@ -82,8 +86,12 @@ class StallingSubstrate extends BreakableSubstrate {
     return this.#slowly(() => super.claimAny(op, call))
   }
 
-  override read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
-    return this.#slowly(() => super.read(leases, call))
+  override read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched?: readonly string[],
+  ): Promise<ReadonlyMap<string, Holding>> {
+    return this.#slowly(() => super.read(leases, call, watched))
   }
 
   override pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {

@@ -3,7 +3,6 @@ import { TimerQueue } from '#src/timer-queue.ts'
 import { ErrClaimDenied } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import type { WaitRequest } from '#src/lease-waiters.ts'
-import { untilTurnMs } from '#src/ticket.ts'
 import { parseHoldOptions } from '#src/options.ts'
 import { TestClock, track } from '#src/testing/index.ts'
 import { WaitQueue, type WaitQueueHost } from '#src/wait-queue.ts'
@@ -96,13 +95,5 @@ describe('WaitQueue', () => {
     await clock.advance(60_000)
     expect(claims).to.deep.equal(['a', 'b'])
     queue.close(new Error('over'))
-  })
-})
-
-describe('untilTurnMs', () => {
-  it('is a slot for each who is ahead, of three claims within bounds, and bounded', () => {
-    const delays = [0, 1, 2, 12, 1_000].map((ahead) => untilTurnMs({ ahead }, 10))
-    expect(delays).to.deep.equal([0, 30, 60, 360, 360])
-    expect([untilTurnMs({ ahead: 1 }, 0), untilTurnMs({ ahead: 1 }, 5_000)]).to.deep.equal([20, 100])
   })
 })

@@ -436,7 +436,7 @@ export interface Hearer {
   /** What it has heard since it was opened. */
   readonly heard: readonly LeaseChange[]
   /** The same, once it has heard of what happened just now. */
-  after(): Promise<readonly LeaseChange[]>
+  readonly after: () => Promise<readonly LeaseChange[]>
 }
 
 /** What this client knows of a held lease, without a read. */

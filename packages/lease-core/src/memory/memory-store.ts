@@ -54,7 +54,7 @@ export interface MemoryStoreOptions {
 }
 
 /** On the stores of every copy of this package. The number rises when what `MemorySubstrate` calls of it changes. */
-const MEMORY_STORE = Symbol.for('lease-core.MemoryStore/1')
+const MEMORY_STORE = Symbol.for('lease-core.MemoryStore/2')
 
 /** Leases in the memory of this process. Clients that share one store contend with each other. */
 export class MemoryStore {
@@ -87,6 +87,13 @@ export class MemoryStore {
     let remembered = 0
     for (const namespace of this.#namespaces.values()) remembered += namespace.remembered
     return remembered
+  }
+
+  /** For how many leases it is remembered that somebody waits for them, or watches them; those whose interest has lapsed included. */
+  get awaited(): number {
+    let awaited = 0
+    for (const namespace of this.#namespaces.values()) awaited += namespace.awaited
+    return awaited
   }
 
   /** The leases of one namespace; the same object for the same name. For `MemorySubstrate`. */
@@ -182,6 +189,7 @@ export class MemoryNamespace {
   readonly #watched = new Map<string, Map<string, number>>()
   #places = 0
   #sweepAt = SWEEP_FLOOR
+  #sweepAwaitedAt = SWEEP_FLOOR
 
   constructor(now: (() => number) | undefined, sequence: Sequence) {
     this.#now = now
@@ -198,6 +206,10 @@ export class MemoryNamespace {
 
   get remembered(): number {
     return this.#ended.size + this.#unpinned.size + this.#grantedAny.size
+  }
+
+  get awaited(): number {
+    return this.#queues.size + this.#watched.size
   }
 
   /** Whether the store decides by its clock what has lapsed. */
@@ -248,7 +260,11 @@ export class MemoryNamespace {
         return this.#leave(op, stamp, nowMs)
       case 'passOver': {
         if (this.#standing(op.lease, nowMs) !== undefined) return granted(undefined)
-        this.#takeOut(op.lease, op.place)
+        const queue = this.#queueOf(op.lease) ?? []
+        this.#keep(
+          op.lease,
+          queue.filter(({ place }) => place > op.place),
+        )
         return this.#tellQueue(op.lease)
       }
       case 'pin':
@@ -299,6 +315,7 @@ export class MemoryNamespace {
       const clients = this.#watched.get(lease) ?? new Map<string, number>()
       this.#watched.set(lease, clients.set(watch?.client ?? '', this.#sequence.nowMs() + INTEREST_MS))
     }
+    this.#sweepAwaited()
     const holdings = new Map<string, Holding>()
     for (const lease of leases ?? this.#terms.keys()) {
       const term = this.#standing(lease, nowMs)
@@ -403,6 +420,7 @@ export class MemoryNamespace {
     else known.untilMs = untilMs
     queue.sort((one, other) => one.place - other.place)
     this.#queues.set(lease, queue)
+    this.#sweepAwaited()
     return { ...refusal, ticket: { place: own, ahead: queue.findIndex((waiting) => waiting.place === own) } }
   }
 
@@ -420,24 +438,14 @@ export class MemoryNamespace {
     return queue.length === 0 ? undefined : queue
   }
 
-  /** Whoever is granted the lease with a ticket takes those ahead out of the queue. The first one left is told. */
+  /** Whoever is granted the lease with a ticket takes those out of the queue who were told before it. The first one left is told. */
   #serve(lease: string, place: number, durationMs: number): void {
     const taken = { kind: 'taken', lease, place, durationMs } as const
     this.#tellAll(taken)
-    const [first] = this.#takeOut(lease, place) ?? []
+    const queue = this.#queueOf(lease) ?? []
+    const left = queue.filter((waiting, index) => waiting.place > place || (waiting.place < place && index >= TOLD))
+    const [first] = this.#keep(lease, left) ?? []
     if (first !== undefined) this.#tellClient(first.client, { ...taken, to: { place: first.place, ahead: 0 } })
-  }
-
-  /** Those with tickets up to this one are not in the queue any more. Returns the rest. */
-  #takeOut(lease: string, place: number): Waiting[] | undefined {
-    const queue = this.#queueOf(lease)
-    return (
-      queue &&
-      this.#keep(
-        lease,
-        queue.filter((waiting) => waiting.place > place),
-      )
-    )
   }
 
   #leave({ lease, place }: LeaveOp, { client }: Stamp, nowMs: number): Verdict {
@@ -553,9 +561,15 @@ export class MemoryNamespace {
       const old = term !== undefined && nowMs - term.openedMs > LONGEST_DEADLINE_MS
       if (old && this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
     }
+    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
+  }
+
+  /** The same for tickets and watches of which nothing is heard any more. */
+  #sweepAwaited(): void {
+    if (this.awaited <= this.#sweepAwaitedAt) return
     for (const lease of this.#queues.keys()) this.#queueOf(lease)
     for (const lease of this.#watched.keys()) this.#watchersOf(lease)
-    this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
+    this.#sweepAwaitedAt = Math.max(SWEEP_FLOOR, 2 * this.awaited)
   }
 
   // ── who is told ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,20 @@ interface Step {
   readonly lease: string
 }
 
-const KINDS = [undefined, undefined, 'claim', 'extend', 'release', 'read', 'claimAny', 'pin', 'unpin', 'time'] as const
+const KINDS = [
+  undefined,
+  undefined,
+  'claim',
+  'extend',
+  'release',
+  'read',
+  'claimAny',
+  'pin',
+  'unpin',
+  'leave',
+  'passOver',
+  'time',
+] as const
 
 export function strike(step: Step): void {
   const { sim, random } = step
@@ -85,10 +98,15 @@ function hint({ random, life, lease }: Step): string {
   ] as const)
   if (what === 'delayHints') faulty.delayHints(random.int(3_000))
   else if (what === 'emit') {
+    const durationMs = random.pick([500, 30_000])
+    const [place, own] = [1 + random.int(8), 1 + random.int(8)]
+    const ahead = random.int(4)
     const change = random.pick([
       { kind: 'vacated', lease },
+      { kind: 'vacated', lease, to: { place: own, ahead } },
       { kind: 'changed', lease },
-      { kind: 'taken', lease, place: 1 + random.int(5), durationMs: random.pick([500, 30_000]) },
+      { kind: 'taken', lease, place, durationMs },
+      { kind: 'taken', lease, place, durationMs, to: { place: own, ahead } },
       { kind: 'resync' },
     ] as const)
     faulty.emit(change)

@@ -161,6 +161,16 @@ export class History {
     return false
   }
 
+  /** Since when nobody has the lease, which its last holder gave up or lost to a revocation; undefined: somebody has it, or it lapsed. */
+  releasedMs(lease: string): number | undefined {
+    let sinceMs: number | undefined
+    for (const { term, fromMs } of this.#of(lease).toReversed()) {
+      if (term !== undefined) return term.end?.by === 'release' ? sinceMs : undefined
+      sinceMs = fromMs
+    }
+    return undefined
+  }
+
   /** When the term lapses, if nothing happens to it. */
   lapseOf(lease: string): number {
     const { term, vacantFromMs } = this.latest(lease)

@@ -1,5 +1,5 @@
 /** One life of a process: its machine, its client and managers, and what its code holds in its hands. */
-import type { Client } from '#src/client.ts'
+import type { Client, LeaseChange } from '#src/client.ts'
 import { MemorySubstrate, type MemoryStore } from '#src/memory/index.ts'
 import type { Hold, Info, Token } from '#src/index.ts'
 import { Manager } from '#src/manager.ts'
@@ -81,7 +81,7 @@ export class Life {
     })
     const substrate = new Wire(this.faulty, sending)
     this.client = new SubstrateClient({ substrate, clock, requestTimeout: settings.requestTimeoutMs })
-    this.seen = lacksOptionalMethods ? withoutRenewLease(this.client) : this.client
+    this.seen = lacksOptionalMethods ? withoutOptionalMethods(this.client) : this.client
     this.managers = Array.from({ length: managers }, () => this.newManager())
   }
 
@@ -90,11 +90,17 @@ export class Life {
   }
 }
 
-/** The same client for a manager that finds only the methods that every client has. */
-function withoutRenewLease(client: SubstrateClient): Client {
+const OPTIONAL: readonly (string | symbol)[] = ['renewLease', 'unwatch', 'leaveQueue']
+
+/**
+ * The same client for a manager that finds only the methods that every client has. Who cannot say what it watches hears of
+ * everything; the tickets of such a process stay when it leaves.
+ */
+function withoutOptionalMethods(client: SubstrateClient): Client {
   return new Proxy<SubstrateClient>(client, {
     get(target, name) {
-      if (name === 'renewLease') return undefined
+      if (OPTIONAL.includes(name)) return undefined
+      if (name === 'subscribe') return (listener: (change: LeaseChange) => void) => target.subscribe(listener)
       const value: unknown = Reflect.get(target, name, target)
       return typeof value === 'function' ? value.bind(target) : value
     },

@@ -4,6 +4,7 @@ import { release, GivenUp, Steps, unpinOf } from './steps.ts'
 import { Random } from './random.ts'
 import { Simulation, type Problem } from './simulation.ts'
 import type { Settings } from './settings.ts'
+import { PASS_OVER_MS } from '#src/ticket.ts'
 
 export interface RunOptions {
   /** Steps that are left out. */
@@ -66,6 +67,11 @@ const LONGEST_MS = 30_100
 const LATEST_MS = 12_000
 /** Longer than any packet is under way, and any request is repeated. */
 const CALM_MS = 40_000
+/**
+ * How long a lease that was released may be vacant while somebody waits for it and nothing goes wrong: a hint, two claims of which one
+ * was in flight, twelve slots, and a pause for each two dead ones that are passed over.
+ */
+const VACANT_MS = 300 + 4 * 300 + 12 * 100 + 5 * PASS_OVER_MS
 
 async function rest(sim: Simulation, steps: Steps): Promise<void> {
   sim.note(undefined, 'the faults end')
@@ -121,6 +127,7 @@ async function serveWaiters(sim: Simulation): Promise<void> {
   for (const lease of sim.settings.leases) {
     for (const entity of ['e0', 'e1']) unpinOf({ sim, life: first }, lease, entity, first.managers[0] as never)
   }
+  const calmMs = sim.nowMs
   // An extension that is still under way may make one of them last anew.
   const boundMs = LONGEST_MS + sim.settings.maxSleepMs + 5_000 + (sim.settings.late ? LATEST_MS : 0)
   for (let round = 0; round < 100 && sim.problems.length === 0; round++) {
@@ -129,7 +136,10 @@ async function serveWaiters(sim: Simulation): Promise<void> {
     if (waiters.length === 0) return
     const grants = sim.history.opened
     const served = (): boolean => waiters.some((call) => !sim.pending.has(call))
-    for (let passedMs = 0; passedMs < boundMs && !served(); passedMs += 500) await releaseAll(sim)
+    for (let passedMs = 0; passedMs < boundMs && !served() && sim.problems.length === 0; passedMs += 500) {
+      await releaseAll(sim)
+      checkVacancies(sim, calmMs)
+    }
     sim.lookAtAll()
     if (served()) continue
     const { what, fromMs } = waiters[0] as { what: string; fromMs: number }
@@ -140,6 +150,27 @@ async function serveWaiters(sim: Simulation): Promise<void> {
       '6 waits',
       `${what} of ${Math.round(fromMs)} was not served within ${boundMs} ms (${sim.history.opened - grants} terms opened meanwhile; ${terms})`,
     )
+  }
+}
+
+/** Who waits for a lease that was released gets it soon. */
+function checkVacancies(sim: Simulation, calmMs: number): void {
+  const { maxSleepMs, late, blind } = sim.settings
+  for (const lease of sim.settings.leases) {
+    const releasedMs = sim.history.releasedMs(lease)
+    if (releasedMs === undefined) continue
+    for (const { what, life, fromMs } of sim.pending) {
+      const [, leases] = /^(?:hold|holdAny|waitUntilExpired)\(([A-Z,]+)/.exec(what) ?? []
+      if (leases?.split(',').includes(lease) !== true || !sim.runs(life)) continue
+      // Who hears nothing looks again after a while; and a hint that is under way for long is as good as lost.
+      const rereadMs = (late ? LATEST_MS : 0) + (late || (blind && life.name === 1) ? maxSleepMs : 0)
+      const waitedMs = sim.nowMs - Math.max(releasedMs, fromMs, calmMs)
+      if (waitedMs <= VACANT_MS + rereadMs) continue
+      sim.problem(
+        '6 vacant',
+        `${what} of ${Math.round(fromMs)} waits for ${lease}, released ${Math.round(waitedMs)} ms ago`,
+      )
+    }
   }
 }
 

@@ -6,7 +6,7 @@ import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Pins, Substrate, Verdic
 export class Wire implements Substrate {
   readonly limits: Substrate['limits']
   declare readonly time?: (call: Call) => Promise<number>
-  declare readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  declare readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
   readonly #inner: Substrate
   readonly #sending: (op: Op | ClaimAnyOp) => void
@@ -16,7 +16,7 @@ export class Wire implements Substrate {
     this.#sending = sending
     this.limits = inner.limits
     if (inner.time !== undefined) this.time = async (call) => (await inner.time?.(call)) ?? 0
-    if (inner.watch !== undefined) this.watch = (heard) => inner.watch?.(heard) ?? ((): void => {})
+    if (inner.watch !== undefined) this.watch = (heard, client) => inner.watch?.(heard, client) ?? ((): void => {})
     if (inner.claimAny !== undefined) this.claimAny = (op, call) => this.#claimAny(op, call)
   }
 
@@ -34,8 +34,12 @@ export class Wire implements Substrate {
     return this.#inner.apply(copies, call)
   }
 
-  read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
-    return this.#inner.read(leases, call)
+  read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched?: readonly string[],
+  ): Promise<ReadonlyMap<string, Holding>> {
+    return this.#inner.read(leases, call, watched)
   }
 
   pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {

@@ -1,0 +1,444 @@
+/** What a Manager promises to those who wait for one lease in several processes: positions, bounds, and what they leave behind. */
+import { expect } from 'chai'
+import type { Client, LeaseChange } from '#src/client.ts'
+import { ErrClaimDenied, ErrInvalid, ErrNotValid } from '#src/errors.ts'
+import type { Hold } from '#src/hold.ts'
+import { Manager } from '#src/manager.ts'
+import { track, type Tracked } from '#src/testing/index.ts'
+import { LONGEST_REST_MS, noTicket } from '#src/ticket.ts'
+import { Bench, rejection, type Process } from './manager.bench.ts'
+
+const HOUR_MS = 3_600_000
+const options = { duration: HOUR_MS, wait: true }
+
+interface Waiter extends Process {
+  readonly hold: Tracked<Hold>
+  readonly positions: number[]
+}
+
+/** One who waits in a process of its own, and the positions that it is told. */
+async function waiter(bench: Bench, holder: string, more: { maxWaiters?: number } = {}): Promise<Waiter> {
+  const process = bench.other()
+  const positions = positionsOf(process.manager, holder)
+  const hold = track(process.manager.hold('db', holder, { ...options, ...more }))
+  await bench.clock.settle()
+  return { ...process, hold, positions }
+}
+
+function positionsOf(manager: Manager, holder: string): number[] {
+  const positions: number[] = []
+  manager.events.subscribe((event) => {
+    if (event.type === 'waiting' && event.lease === 'db' && event.holder === holder) positions.push(event.position)
+  })
+  return positions
+}
+
+async function served(bench: Bench, { hold }: Waiter): Promise<void> {
+  await bench.clock.settle()
+  expect(hold.state).to.equal('fulfilled')
+  await hold.value?.release()
+  await bench.clock.settle()
+}
+
+describe('Manager: positions in the queue', () => {
+  it('a waiter is told its position when its claim is refused, and when those before it are served, up to the first', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const waiters: Waiter[] = []
+    for (const name of ['a', 'b', 'c', 'd']) waiters.push(await waiter(bench, name))
+    expect(waiters.map(({ positions }) => positions)).to.deep.equal([[1], [2], [3], [4]])
+    await bench.manager.release('db', 'x')
+    for (const one of waiters) await served(bench, one)
+    const [a, b, c, d] = waiters.map(({ positions }) => positions)
+    expect([a, b]).to.deep.equal([[1], [2, 1]])
+    expect([c, d], 'each learns it when it is first or stands in').to.deep.equal([
+      [3, 2, 1],
+      [4, 2, 1],
+    ])
+    for (const { manager } of waiters) await manager.stop()
+  })
+
+  it('those of one process stand behind each other, and move up together', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const first = await waiter(bench, 'first')
+    const { manager } = bench.other()
+    const told = ['a', 'b', 'c'].map((holder) => positionsOf(manager, holder))
+    const controller = new AbortController()
+    const holds = ['a', 'b', 'c'].map((holder) =>
+      track(manager.hold('db', holder, { ...options, ...(holder === 'b' ? { signal: controller.signal } : {}) })),
+    )
+    await bench.clock.settle()
+    expect(told, 'while the first of all waits').to.deep.equal([[2], [3], [4]])
+    controller.abort(new Error('enough'))
+    await bench.manager.release('db', 'x')
+    await served(bench, first)
+    await bench.clock.settle()
+    expect(holds.map(({ state }) => state)).to.deep.equal(['fulfilled', 'rejected', 'pending'])
+    expect(told[0]).to.deep.equal([2, 1])
+    await holds[0]?.value?.release()
+    await bench.clock.settle()
+    expect(told[2]?.at(-1)).to.equal(1)
+    await manager.stop()
+  })
+
+  it('one that comes to a queue in which its process is already is told its position at once, without a claim', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const first = await waiter(bench, 'first')
+    const second = await waiter(bench, 'second')
+    second.wire.resetCounts()
+    const told = positionsOf(second.manager, 'third')
+    second.manager.hold('db', 'third', options).catch(() => {})
+    await bench.clock.settle()
+    expect([told, second.wire.counts.claim]).to.deep.equal([[3], 0])
+    for (const { manager } of [first, second]) await manager.stop()
+  })
+
+  it('a look that shows another position tells it, though the hint was lost', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const [first, second] = [await waiter(bench, 'first'), await waiter(bench, 'second')]
+    await first.manager.stop()
+    await bench.clock.advance(LONGEST_REST_MS - 1)
+    expect(second.positions).to.deep.equal([2])
+    await bench.clock.advance(1)
+    expect(second.positions).to.deep.equal([2, 1])
+    await second.manager.stop()
+  })
+
+  it('one who is served at once is told nothing', async () => {
+    const bench = new Bench()
+    const { hold, positions, manager } = await waiter(bench, 'a')
+    expect([hold.state, positions]).to.deep.equal(['fulfilled', []])
+    await manager.stop()
+  })
+})
+
+describe('Manager: hints with a ticket', () => {
+  it('two managers over one client do not take each other’s hints for their own', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const process = bench.other()
+    const second = new Manager({ client: process.client, clock: bench.clock })
+    const [first, other] = [process.manager, second]
+    const told = [positionsOf(first, 'a'), positionsOf(other, 'b')]
+    const holds = [track(first.hold('db', 'a', options))]
+    await bench.clock.settle()
+    holds.push(track(other.hold('db', 'b', options)))
+    await bench.clock.settle()
+    await waiter(bench, 'c')
+    process.wire.resetCounts()
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(holds.map(({ state }) => state)).to.deep.equal(['fulfilled', 'pending'])
+    expect([told, process.wire.counts.claim]).to.deep.equal([[[1], [2, 1]], 1])
+    for (const manager of [first, other]) await manager.stop()
+  })
+})
+
+describe('Manager: a grant out of turn', () => {
+  it('one who was not told of that vacancy is told of the next, though one behind it was served', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    for (const name of ['dead', 'dead-too']) {
+      const dead = await waiter(bench, name)
+      dead.wire.hang()
+      await dead.manager.stop()
+    }
+    const third = await waiter(bench, 'third')
+    const [{ client }, ticket] = [bench.other(), noTicket()]
+    const fourth = { holder: 'fourth', duration: HOUR_MS }
+    await rejection(client.claimLease('db', fourth, { ticket }), ErrInvalid)
+    await bench.manager.release('db', 'x')
+    await client.claimLease('db', fourth, { ticket })
+    expect(third.hold.state).to.equal('pending')
+    await client.releaseLease('db', 'fourth')
+    await served(bench, third)
+    await third.manager.stop()
+  })
+})
+
+describe('Manager: maxWaiters', () => {
+  it('a claim beyond it is denied at once, with the holder; the others keep waiting and are served in order', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const [a, b] = [await waiter(bench, 'a', { maxWaiters: 2 }), await waiter(bench, 'b', { maxWaiters: 2 })]
+    const late = await waiter(bench, 'late', { maxWaiters: 2 })
+    expect(late.hold.error).to.be.instanceOf(ErrClaimDenied)
+    expect(late.hold.error).to.include({ lease: 'db', holder: 'late', currentHolder: 'x' })
+    expect([late.wire.counts.claim, late.positions]).to.deep.equal([1, []])
+    expect([a.hold.state, b.hold.state]).to.deep.equal(['pending', 'pending'])
+    await bench.manager.release('db', 'x')
+    await served(bench, a)
+    await served(bench, b)
+    expect((await waiter(bench, 'late', { maxWaiters: 2 })).hold.state).to.equal('fulfilled')
+  })
+
+  it('bounds nobody who does not ask for it, and does not mind a lease that is vacant', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const unbounded = [await waiter(bench, 'a'), await waiter(bench, 'b')]
+    expect((await waiter(bench, 'c', { maxWaiters: 1 })).hold.state).to.equal('rejected')
+    expect(unbounded.map(({ hold }) => hold.state)).to.deep.equal(['pending', 'pending'])
+    const { manager } = bench.other()
+    const hold = await manager.hold('vacant', 'c', { ...options, maxWaiters: 1 })
+    expect(hold.held).to.equal(true)
+    for (const process of unbounded) await process.manager.stop()
+    await manager.stop()
+  })
+
+  it('counts those of this process as well, whichever of them came first to the store', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const { manager, wire } = bench.other()
+    const holds = ['a', 'b', 'c', 'd'].map((holder) => track(manager.hold('db', holder, { ...options, maxWaiters: 2 })))
+    await bench.clock.settle()
+    expect(holds.map(({ state }) => state)).to.deep.equal(['pending', 'pending', 'rejected', 'rejected'])
+    expect(holds[3]?.error).to.be.instanceOf(ErrClaimDenied)
+    wire.resetCounts()
+    const late = track(manager.hold('db', 'e', { ...options, maxWaiters: 2 }))
+    await bench.clock.settle()
+    expect([late.state, wire.counts.claim]).to.deep.equal(['rejected', 0])
+    const unbounded = track(manager.hold('db', 'f', options))
+    await bench.clock.settle()
+    expect(unbounded.state).to.equal('pending')
+    await manager.stop()
+  })
+
+  it('adds up those of other processes and of this one', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const others = [await waiter(bench, 'a'), await waiter(bench, 'b')]
+    const { manager } = bench.other()
+    const holds = ['c', 'd'].map((holder) => track(manager.hold('db', holder, { ...options, maxWaiters: 3 })))
+    await bench.clock.settle()
+    expect(holds.map(({ state }) => state)).to.deep.equal(['pending', 'rejected'])
+    for (const process of [...others, { manager }]) await process.manager.stop()
+  })
+
+  it('asks the store also while a Hold of this process has the lease: others may fill the queue', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'x', { duration: HOUR_MS })
+    const other = await waiter(bench, 'a')
+    bench.wire.resetCounts()
+    const denied = await rejection(bench.manager.hold('db', 'y', { ...options, maxWaiters: 1 }), ErrClaimDenied)
+    expect(denied.currentHolder).to.equal('x')
+    const wait = track(bench.manager.hold('db', 'y', { ...options, maxWaiters: 2 }))
+    await bench.clock.settle()
+    expect([wait.state, bench.wire.counts.claim]).to.deep.equal(['pending', 2])
+    await hold.release()
+    await served(bench, other)
+    expect(wait.state).to.equal('fulfilled')
+    await bench.manager.stop()
+  })
+
+  it('one who was let in stays, however many are found to be ahead later', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'x', { duration: HOUR_MS })
+    const others = [await waiter(bench, 'a'), await waiter(bench, 'b'), await waiter(bench, 'c')]
+    const waits = [
+      track(bench.manager.hold('db', 'y', options)), // asks nobody, for its own process has the lease
+      track(bench.manager.hold('db', 'z', { ...options, maxWaiters: 2 })),
+    ]
+    await bench.clock.settle()
+    await hold.release()
+    await bench.clock.settle()
+    expect(waits.map(({ state }) => state)).to.deep.equal(['pending', 'pending'])
+    for (const one of others) await served(bench, one)
+    await waits[0]?.value?.release()
+    await bench.clock.settle()
+    expect(waits.map(({ state }) => state)).to.deep.equal(['fulfilled', 'fulfilled'])
+    await bench.manager.stop()
+  })
+
+  it('one who was denied leaves room for another, and nothing behind', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const a = await waiter(bench, 'a', { maxWaiters: 1 })
+    await waiter(bench, 'b', { maxWaiters: 1 })
+    await a.manager.stop()
+    await bench.clock.settle()
+    expect([bench.store.awaited, bench.clock.pending]).to.deep.equal([0, 0])
+    const c = await waiter(bench, 'c', { maxWaiters: 1 })
+    expect(c.hold.state).to.equal('pending')
+    await c.manager.stop()
+  })
+
+  for (const maxWaiters of [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '2', null, true, 2n]) {
+    it(`${typeof maxWaiters} ${maxWaiters} is refused, by name, and nothing is sent`, async () => {
+      const { manager, wire } = new Bench()
+      const bad = { ...options, maxWaiters: maxWaiters as number }
+      const error = await rejection(manager.hold('db', 'a', bad), ErrNotValid)
+      expect(error.message).to.match(/maxWaiters must be (a whole number|at least 1)/)
+      expect(wire.counts.roundTrips).to.equal(0)
+    })
+  }
+})
+
+describe('Manager: what those who wait leave behind', () => {
+  it('stop() leaves the queue and what it watches; those behind are told', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const [first, second] = [await waiter(bench, 'first'), await waiter(bench, 'second')]
+    const wait = track(first.manager.waitUntilExpired('db'))
+    const any = track(first.manager.holdAny(['db', 'mail'], 'any', options))
+    await bench.clock.settle()
+    await any.value?.release()
+    await bench.clock.settle()
+    await first.manager.stop()
+    await bench.clock.settle()
+    expect([wait.state, first.hold.state]).to.deep.equal(['rejected', 'rejected'])
+    expect(bench.store.awaited, 'the queue of the second').to.equal(1)
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(second.hold.state).to.equal('fulfilled')
+    await second.manager.stop()
+  })
+
+  it('stop() leaves the queue also while its claim is in flight', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const process = bench.other()
+    const slow = process.wire.hang({ kind: 'claim', at: 'reply' })
+    const wait = track(process.manager.hold('db', 'a', options))
+    await bench.clock.settle()
+    expect(bench.store.awaited).to.equal(1)
+    await process.manager.stop()
+    slow.heal()
+    await bench.clock.settle()
+    expect([wait.state, bench.store.awaited]).to.deep.equal(['rejected', 0])
+  })
+
+  it('the last of those who wait in a process leaves the queue; the others keep its ticket', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const { manager, wire } = bench.other()
+    const controllers = [new AbortController(), new AbortController()]
+    for (const [index, { signal }] of controllers.entries()) {
+      manager.hold('db', `w${index}`, { ...options, signal }).catch(() => {})
+    }
+    await bench.clock.settle()
+    controllers[0]?.abort(new Error('enough'))
+    await bench.clock.settle()
+    expect([wire.counts.leave, bench.store.awaited]).to.deep.equal([0, 1])
+    controllers[1]?.abort(new Error('enough'))
+    await bench.clock.settle()
+    expect([wire.counts.leave, bench.store.awaited, bench.clock.pending]).to.deep.equal([1, 0, 0])
+    await manager.stop()
+  })
+
+  it('a wait that has ended watches nothing, and an observation that has ended neither', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const { manager } = bench.other()
+    const wait = track(manager.waitUntilExpired('db'))
+    const observation = manager.observe('db')
+    await observation.next()
+    expect(bench.store.awaited).to.equal(1)
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect(wait.state).to.equal('fulfilled')
+    await observation.return(undefined as never)
+    await bench.clock.settle()
+    expect(bench.store.awaited).to.equal(0)
+    await manager.stop()
+  })
+
+  it('find() and check() watch nothing', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const { manager } = bench.other()
+    await manager.find('db')
+    await manager.token('db', 'x').check()
+    await manager.leases()
+    expect(bench.store.awaited).to.equal(0)
+  })
+})
+
+describe('Manager over a client that cannot say what it watches', () => {
+  /** A client with what every client has, which hears of everything. */
+  function plain({ client }: Process): Client {
+    return {
+      claimLease: (...args) => client.claimLease(...args),
+      extendLease: (...args) => client.extendLease(...args),
+      expireLease: (...args) => client.expireLease(...args),
+      releaseLease: (...args) => client.releaseLease(...args),
+      pinLease: (...args) => client.pinLease(...args),
+      unpinLease: (...args) => client.unpinLease(...args),
+      pinned: () => client.pinned(),
+      leases: () => client.leases(),
+      refresh: (leases) => client.refresh(leases),
+      subscribe: (listener: (change: LeaseChange) => void) => client.subscribe(listener),
+      close: () => client.close(),
+    }
+  }
+
+  it('waits, observes and holds are served by what it hears', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const manager = new Manager({ client: plain(bench.other()), clock: bench.clock })
+    const wait = track(manager.waitUntilExpired('db'))
+    const hold = track(manager.hold('db', 'a', options))
+    const observation = manager.observe('db')
+    expect((await observation.next()).value?.holder).to.equal('x')
+    await bench.clock.settle()
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect([wait.state, hold.state]).to.deep.equal(['fulfilled', 'fulfilled'])
+    await manager.stop()
+  })
+
+  it('a revocation reaches its Holds', async () => {
+    const bench = new Bench()
+    const manager = new Manager({ client: plain(bench.other()), clock: bench.clock })
+    const hold = await manager.hold('db', 'a', { duration: HOUR_MS })
+    await bench.manager.revoke('db')
+    await bench.clock.settle()
+    expect([hold.held, hold.signal.aborted]).to.deep.equal([false, true])
+    await manager.stop()
+  })
+
+  it('its ticket stays when it leaves, and delays those behind by a slot', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const manager = new Manager({ client: plain(bench.other()), clock: bench.clock })
+    manager.hold('db', 'a', options).catch(() => {})
+    await bench.clock.settle()
+    const second = await waiter(bench, 'second')
+    await manager.stop()
+    await bench.manager.release('db', 'x')
+    await bench.clock.advance(19)
+    expect(second.hold.state).to.equal('pending')
+    await bench.clock.advance(1)
+    expect(second.hold.state).to.equal('fulfilled')
+    await second.manager.stop()
+  })
+
+  it('a wait needs no look at least once a minute: nothing that the store remembers must be renewed', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const process = bench.other()
+    const manager = new Manager({ client: plain(process), clock: bench.clock, maxSleep: { minutes: 10 } })
+    const wait = track(manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    process.wire.resetCounts()
+    await bench.clock.advance(600_000 - 1)
+    expect([wait.state, process.wire.counts.read]).to.deep.equal(['pending', 0])
+    await bench.clock.advance(1)
+    expect(process.wire.counts.read).to.equal(1)
+    await manager.stop()
+  })
+
+  it('a client that can is asked at least once a minute, so that nothing lapses', async () => {
+    const bench = new Bench({ maxSleep: { minutes: 10 } })
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const process = bench.other()
+    const wait = track(process.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    process.wire.resetCounts()
+    await bench.clock.advance(LONGEST_REST_MS)
+    expect([wait.state, process.wire.counts.read]).to.deep.equal(['pending', 1])
+    await process.manager.stop()
+  })
+})
