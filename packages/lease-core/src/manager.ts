@@ -454,7 +454,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       }
     }
     this.events.emit({ type: 'released', lease, holder })
-    this.#vacated(lease)
+    this.#terms.vacated(lease)
   }
 
   /** From the moment the request is sent the lease may be another's, whatever becomes of the request. */
@@ -476,7 +476,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       this.#terms.forget(term)
       this.events.emit({ type: 'released', lease, holder })
     } finally {
-      this.#vacated(lease) // those who wait in this process need no hint from outside
+      this.#terms.vacated(lease) // those who wait in this process need no hint from outside
     }
   }
 
@@ -502,7 +502,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         throw error
       }
       this.events.emit({ type: 'revoked', lease, holder })
-      this.#vacated(lease)
+      this.#terms.vacated(lease)
       return
     }
     throw exhausted('revoke', lease)
@@ -637,7 +637,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#terms.removeHold(term, hold)
     if (loss === undefined) return
     this.events.emit({ type: 'lost', lease, holder, fencingToken, reason: loss.reason })
-    this.#vacated(lease)
+    this.#terms.vacated(lease)
   }
 
   /** The Holds of this manager. */
@@ -679,7 +679,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   // ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #subscribe(): void {
-    this.#unsubscribe ??= this.#client.subscribe((change) => this.#hinted(change), { own: true })
+    if (this.#unsubscribe !== undefined) return
+    const ends = [
+      this.#client.subscribe((change) => this.#hinted(change), { own: true }),
+      this.#terms.whenVacated((lease) => this.#waitQueue.released(lease)),
+    ]
+    this.#unsubscribe = () => ends.forEach((end) => end())
   }
 
   #hinted(change: LeaseChange): void {
@@ -694,11 +699,6 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     if (term === undefined) return
     term.suspect()
     this.#holdsOf(term)[0]?.suspect()
-  }
-
-  /** The lease may be free: its waiters look. */
-  #vacated(lease: string): void {
-    if (!this.#stopping.signal.aborted) this.#waitQueue.released(lease)
   }
 }
 

@@ -36,6 +36,8 @@ export class Terms {
     end: (term, end) => this.end(term, end),
   }
   readonly #watch: Deadline = { wakeAtMs: -1, slot: 0, urgent: true, wake: () => this.#compareClocks() }
+  /** Managers whose waiters are to look when a lease may have become vacant here. */
+  readonly #vacancyListeners = new Set<(lease: string) => void>()
   /** How many terms have Holds. */
   #held = 0
   #apartMs = 0
@@ -123,6 +125,19 @@ export class Terms {
     if (!term.isHeld) return
     term.removeHold(hold)
     if (!term.isHeld) this.#unheld()
+  }
+
+  // ── vacancies ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Of every manager over this client: the waiters of one stand back while a Hold of another has the lease. Returns how to stop. */
+  whenVacated(listener: (lease: string) => void): () => void {
+    this.#vacancyListeners.add(listener)
+    return () => void this.#vacancyListeners.delete(listener)
+  }
+
+  /** The lease may be free: a Hold of this process has ended, or it was released or revoked here. */
+  vacated(lease: string): void {
+    for (const listener of [...this.#vacancyListeners]) listener(lease)
   }
 
   // ── turns ─────────────────────────────────────────────────────────────────────────────────────────────────────

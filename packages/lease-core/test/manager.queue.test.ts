@@ -441,4 +441,18 @@ describe('Manager over a client that cannot say what it watches', () => {
     expect([wait.state, process.wire.counts.read]).to.deep.equal(['pending', 1])
     await process.manager.stop()
   })
+
+  it('a waiter that stands back for a Hold of another manager over the same client claims when that ends, without a hint', async () => {
+    const bench = new Bench()
+    const other = new Manager({ client: bench.client, clock: bench.clock })
+    const hold = await bench.manager.hold('db', 'a', { duration: 600_000 })
+    const wait = track(other.hold('db', 'b', { duration: 600_000, wait: true }))
+    await bench.clock.settle()
+    bench.wire.dropHints()
+    await hold.release()
+    await bench.clock.settle()
+    expect(wait.state).to.equal('fulfilled')
+    await other.stop()
+    await bench.manager.stop()
+  })
 })

@@ -337,7 +337,7 @@ local function claim()
   if expiry < now + ${LONGEST_DEADLINE_MS} then remember(openings .. name, fmt(us), y) end
   if announces then changed[#changed + 1] = name end
   if place and place > 0 then
-    takeOut(name, place)
+    takeOutServed(name, place)
     taken[#taken + 1] = { name, fmt(place), tonumber(z) }
   end
   state(${GRANTED})

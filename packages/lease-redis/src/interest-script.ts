@@ -54,6 +54,13 @@ end
 local function takeOut(name, to, from)
   remove(name, listed(redis.pcall('ZRANGEBYSCORE', queues .. name, from or '-inf', type(to) == 'number' and fmt(to) or to)))
 end
+-- One who waited was granted the lease: it goes, and those ahead of it who were told of the vacancy.
+local function takeOutServed(name, place)
+  for _, member in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, ${TOLD - 1}))) do
+    if tonumber(string.match(member, '^%d+')) <= place then remove(name, { member }) end
+  end
+  takeOut(name, place, fmt(place))
+end
 local function takeOutLapsed(name)
   remove(name, listed(redis.pcall('ZRANGEBYSCORE', deadlines .. name, '-inf', '(' .. fmt(now), 'LIMIT', 0, 100)))
 end
