@@ -9,8 +9,9 @@
  * - *Takeover locks with FOR UPDATE first* (claim, expire, collect). A guard holds FOR KEY SHARE until its transaction
  *   ends; a plain UPDATE would pass it, and a guard with an older snapshot would still say yes to a displaced holder.
  *   Everything else locks FOR NO KEY UPDATE, which passes guards.
- * - *No operation waits for a row* (SKIP LOCKED), but for those of one lease that get into a queue or watch: a row that a guard, a rival or a stranger has locked makes `contended`, and
- *   does not delay the rest of the batch. Locks are taken in the order of names.
+ * - *No operation waits for a row* (SKIP LOCKED): a row that a guard, a rival or a stranger has locked makes `contended`, and
+ *   does not delay the rest of the batch. Locks are taken in the order of names. Two exceptions, both bounded: a claim that is
+ *   alone in its batch, before it gets into a queue (`claimInQueue`), and a read that begins to watch (`watch`).
  * - *A new row may have to wait*, for a transaction that is about to commit one for the same lease. Only the insertion can
  *   find that out.
  * - *The deadline is compared in the statement that writes*, where the row is locked (`inTime`). A row that was inserted
@@ -30,7 +31,7 @@
  * row first, and looks into that table in a *second statement* (R), which sees all that was committed before it. SHARE conflicts
  * with that change and not with guards, nor with others who register. In whichever order the two come to the row:
  *
- * | first | then |
+ * | R or W comes first | what happens then |
  * |---|---|
  * | W has the lock | R skips the row, `contended`; core repeats R, whose second statement sees W |
  * | W has committed before R changes the row | the second statement of R sees W, although R's first snapshot may be older |
@@ -40,7 +41,7 @@
  * | R sees nothing that was committed since it began (REPEATABLE READ) | R tells everyone in the namespace |
  *
  * So it is with a claim or value that is announced. Rows of leases are locked before those of W, and names in their order; a
- * read that watches has released nothing and inserted nothing when it waits, so no two wait for each other.
+ * read that watches has changed nothing and inserted nothing when it waits for a row, so no two wait for each other.
  *
  * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
  * the pins and the claim all look at, and lock, this one row.
