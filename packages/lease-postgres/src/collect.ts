@@ -28,6 +28,7 @@ const LOCK_PATIENCE_MS = 100
 const LOCK_ATTEMPTS = 10
 const LOCK_PAUSE_MS = 200
 const LOCK_NOT_AVAILABLE = '55P03'
+const DENIED = '42501'
 
 /**
  * Removes the rows of this namespace that have been vacant for longer than `retention` and are not pinned, and returns
@@ -39,18 +40,24 @@ const LOCK_NOT_AVAILABLE = '55P03'
  */
 export async function collect(pool: PostgresPool, options: CollectOptions): Promise<number> {
   const { namespace, retentionMs } = parseCollectOptions(options)
-  const { findOld, removeOld, forgetLines } = functionsOf(tablesOf(options))
+  const { findOld, removeOld, forget } = functionsOf(tablesOf(options))
   const answerTo = async (client: PostgresPoolClient, { call }: DatabaseFunction, ...values: unknown[]) => {
-    const { rows } = await client.query(call, [namespace, retentionMs, ...values])
+    const { rows } = await client.query(call, [namespace, ...values])
     return (rows[0] as { readonly answer: string }).answer
   }
-  await onConnection(pool, undefined, (client) => answerTo(client, forgetLines))
+  try {
+    await onConnection(pool, undefined, (client) => answerTo(client, forget))
+  } catch (error) {
+    if (codeOf(error) !== DENIED) throw error // a role that may not use the table of those who wait leaves it to others
+  }
   let collected = 0
   for (let last = '', isLast = false; !isLast;) {
-    const answer = await onConnection(pool, undefined, (client) => answerTo(client, findOld, last, ROWS_AT_ONCE))
+    const answer = await onConnection(pool, undefined, (client) =>
+      answerTo(client, findOld, retentionMs, last, ROWS_AT_ONCE),
+    )
     const [names, hasMore, lookedUpTo] = JSON.parse(answer) as [string[] | null, boolean, string | null]
     if (names !== null) {
-      const removed = await underLock(pool, (client) => answerTo(client, removeOld, arrayOf(names)))
+      const removed = await underLock(pool, (client) => answerTo(client, removeOld, retentionMs, arrayOf(names)))
       if (removed === undefined) return collected
       collected += Number(removed)
     }

@@ -1,7 +1,7 @@
 /** What the functions of the database are made of (functions.ts): their frame, and the parts that several have in common. */
 import { createHash } from 'node:crypto'
-import { LONGEST_DEADLINE_MS } from 'lease-core'
-import { HOME_SUFFIX, type Tables } from './schema.ts'
+import { CLIENT_LENGTH, INTEREST_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { CLIENT_CHANNEL, EVERYONE, HOME, HOME_SUFFIX, type Tables } from './schema.ts'
 import { answers, live, micros, stateOf, type StateField } from './sql.ts'
 
 /** A function of the database. */
@@ -65,13 +65,22 @@ export function define(tables: Tables, name: string, parameters: readonly string
   confirmed json;         -- the answers to these, which count instead
   missed bigint[];        -- the operations whose row the first statement has locked in vain
   overdue_rows text[];    -- leases whose new row had to wait, until after the deadline
-  vacated_leases json[];  -- the notifications: vacated,
-  changed_leases json[];  -- held by another or with another value,
-  served_places json[];   -- taken by a waiter that stood in line
+  vacated_ops bigint[];    -- the operations after which a queue is to be told,
+  vacated_leases text[];   -- their leases,
+  vacated_by text[];       -- and whose term each has ended, unless it is the caller's
+  changed_leases text[];   -- leases with another term or value, to be announced
+  taken_leases text[];     -- leases granted to one who waited,
+  taken_places bigint[];   -- with which ticket,
+  taken_ms bigint[];       -- and for how long
+  joining bigint[];        -- the claims that get into a queue
+  is_granted boolean;      -- the second statement has granted a claim
+  is_asked boolean;        -- somebody is to be told
+  tickets json;            -- the tickets of claims that were refused
+  told json;               -- for each of vacated_ops, the last ticket told
 BEGIN
   ${boundedWait}
 ${lines}
-  RETURN concat('[', concat_ws(',', ${micros}, done, others, confirmed), ']');
+  RETURN concat('[', concat_ws(',', ${micros}, done, others, confirmed, tickets, told), ']');
 END`,
     byKey,
   )
@@ -81,7 +90,7 @@ END`,
  * An operation waits for a lock (of ALTER TABLE, or of a transaction that inserts the same row) for four fifths of the time that is
  * left. So its sender is still there to hear of it, and no backend waits on alone.
  */
-const boundedWait = `PERFORM set_config('lock_timeout', greatest(1, least(($3 - asked) / 1250, ${LONGEST_DEADLINE_MS}))::text, true);`
+export const boundedWait: string = `PERFORM set_config('lock_timeout', greatest(1, least(($3 - asked) / 1250, ${LONGEST_DEADLINE_MS}))::text, true);`
 
 /** @param settings what it sets besides the path */
 export function defineText(
@@ -170,7 +179,7 @@ export interface Locking {
   readonly from: string
   /** Of the operation `r` and its row `l`. */
   readonly where: string
-  readonly lock: 'UPDATE' | 'NO KEY UPDATE'
+  readonly lock: 'UPDATE' | 'NO KEY UPDATE' | 'SHARE'
   /** @default all of the operation */
   readonly keep?: string
   /** Columns of the row as it was locked, which the snapshot may show otherwise. @default none */
@@ -221,31 +230,150 @@ export interface Claimer {
   readonly nonce: string
 }
 
-/** The payload of each kind of notification, as `changesIn` of lease-core reads it. */
-const payloads = {
-  vacated_leases: (list: string): string => list,
-  changed_leases: (list: string): string => `json_build_object('changed', ${list})`,
-  served_places: (list: string): string => `json_build_object('taken', ${list})`,
+/** In force: it was renewed in time. */
+export const inForce = (row: string): string => `${row}.until > clock_timestamp()`
+export const interestEnd: string = `clock_timestamp() + ${INTEREST_MS} * interval '1 millisecond'`
+
+/** A statement of this transaction sees what was committed before it, and not only what was before the transaction. */
+const seesCommits = `current_setting('transaction_isolation') ~ '^read '`
+
+/** Nothing is lost when the server crashes right after it: what is written is forgotten then anyway. */
+export const asynchronously = `PERFORM set_config('synchronous_commit', 'off', true);`
+
+/** Whose term the row `l` has ended; null: the caller's own. */
+export const endedOf = (client: string): string => `nullif(left(l.nonce, ${CLIENT_LENGTH}), ${client})`
+
+/** What somebody may have asked to be told of. */
+interface News {
+  /** The parameters with the channel of the namespace and the client of the caller. */
+  readonly channel: string
+  readonly client: string
+  /** The queues of `vacated_leases` are told; with `vacated` all others as well. */
+  readonly of: readonly ('queue' | 'vacated' | 'changed' | 'taken')[]
 }
 
 /**
- * Notifies of what is in the list. The server takes less than 8000 bytes at once; one name is at most 513 in JSON. Who may not
- * notify does not: what the operation has done matters more.
+ * Notifies those who have asked. A statement of its own, after those that have changed the rows: it sees who has registered up to
+ * then. Where nobody has it looks into the index once for each lease, and no more.
  */
-export const notify = (base: string, list: keyof typeof payloads): string => {
-  const payload = payloads[list]
-  const channel = `${base} || '${HOME_SUFFIX}'`
+export const tell = (tables: Tables, { channel, client, of }: News): string => {
+  const has = (kind: (typeof of)[number]): boolean => of.includes(kind)
+  const queues = has('queue') || has('vacated') ? 'vacated_leases' : 'NULL'
+  const lists = [
+    ...(queues === 'NULL' ? [] : [queues]),
+    ...(has('changed') ? ['changed_leases'] : []),
+    ...(has('taken') ? ['taken_leases'] : []),
+  ]
+  const vacated = has('vacated') ? 'vacated_leases, vacated_by' : 'NULL, NULL'
+  const taken = has('taken') ? 'taken_leases, taken_places, taken_ms' : 'NULL, NULL, NULL'
+  const args = `$1, ${client}, ${channel}, ${queues}, ${vacated}, ${has('changed') ? 'changed_leases' : 'NULL'}, ${taken}`
+  const others = has('vacated') ? ` OR cardinality(array_remove(vacated_by, NULL)) > 0` : ''
   return `
-  IF ${base} IS NOT NULL AND cardinality(${list}) > 0 AND has_function_privilege('pg_notify(text, text)', 'EXECUTE') THEN
-    IF octet_length(to_json(${list})::text) < 7000 THEN
-      PERFORM pg_notify(${channel}, ${payload(`to_json(${list})`)}::text);
-    ELSE
-      PERFORM pg_notify(${channel}, ${payload('json_agg(part.entry)')}::text) FROM (
-        SELECT entry, sum(octet_length(entry::text) + 2) OVER (ROWS UNBOUNDED PRECEDING) / 6000 AS nth FROM unnest(${list}) AS entry
-      ) part GROUP BY part.nth;
+  IF ${channel} IS NOT NULL AND (${lists.map((list) => `${list} IS NOT NULL`).join(' OR ')}) THEN
+    is_asked := ${client} IS NULL${others} OR NOT ${seesCommits};
+    IF NOT is_asked THEN
+      is_asked := EXISTS (
+        SELECT FROM unnest(${lists.join(' || ')} || ''::text) AS t(name) CROSS JOIN LATERAL (
+          SELECT FROM ${tables.waiter} w WHERE w.ns = $1 AND w.name = t.name LIMIT 1
+        ) w
+      );
+    END IF;
+    IF is_asked THEN
+      told := json_build_object('n', to_json(vacated_ops), 'told', ${telling({ ...tables, prefix: `${HOME}.` }).with(args.split(', '))}::json);
     END IF;
   END IF;`
 }
+
+/**
+ * Sends the notifications, as `changesIn` of lease-core reads them, and answers the last ticket told in each queue. $1 namespace,
+ * $2 client of the caller, $3 channel of the namespace; of leases: $4 whose queue is told, $5 that were vacated, $6 whose term each
+ * of these was, or null; $7 that were changed; $8 that were granted to one who waited, $9 with which ticket, $10 for how many
+ * milliseconds.
+ *
+ * Those who do not count any more are removed where they are met. Without a client, or where this transaction cannot see who has
+ * registered since it began, everyone in the namespace is told.
+ *
+ * The server takes less than 8000 bytes at once; one name is at most 513 in JSON.
+ */
+export function telling({ prefix, waiter }: Tables): DatabaseFunction {
+  const of = (name: string): string => `w.ns = $1 AND w.name = ${name}`
+  const all = `SELECT 'vacated' AS kind, to_json(t.name) AS entry FROM unnest($5) AS t(name)
+      UNION ALL SELECT 'changed', to_json(t.name) FROM unnest($7) AS t(name)
+      UNION ALL SELECT 'taken', json_build_array(t.name, t.place, t.ms) FROM unnest($8, $9, $10) AS t(name, place, ms)`
+  const stale = (from: string): string => `EXISTS (SELECT FROM ${from} q WHERE NOT ${inForce('q')})`
+  return defineText(
+    { prefix },
+    'tell',
+    ['text', 'text', 'text', 'text[]', 'text[]', 'text[]', 'text[]', 'text[]', 'bigint[]', 'bigint[]'],
+    `DECLARE
+  channels text[];
+  kinds text[];
+  entries json[];
+  places json;
+  is_stale boolean;
+BEGIN
+  IF $2 IS NULL OR NOT ${seesCommits} THEN
+    SELECT array_agg('${EVERYONE}' || substr($3, ${EVERYONE.length + 1}) || '${HOME_SUFFIX}'), array_agg(a.kind), array_agg(a.entry)
+    INTO channels, kinds, entries FROM (${all}) a;
+  ELSE
+    FOR attempt IN 1..2 LOOP
+      WITH queue AS MATERIALIZED (
+        SELECT t.n, t.name, w.* FROM unnest($4) WITH ORDINALITY AS t(name, n) CROSS JOIN LATERAL (
+          SELECT w.place, w.client, w.until, row_number() OVER (ORDER BY w.place) - 1 AS ahead FROM (
+            SELECT w.* FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT ${TOLD}
+          ) w
+        ) w
+      ), next AS MATERIALIZED (
+        SELECT t.*, w.* FROM unnest($8, $9, $10) AS t(name, taken, ms) CROSS JOIN LATERAL (
+          SELECT w.place, w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT 1
+        ) w
+      ), watch AS MATERIALIZED (
+        SELECT t.*, w.* FROM (
+          SELECT 'vacated' AS kind, v.name FROM unnest($5) AS v(name) UNION ALL SELECT 'changed', c.name FROM unnest($7) AS c(name)
+        ) t CROSS JOIN LATERAL (
+          SELECT w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place = 0 OFFSET 0
+        ) w
+      ), space AS MATERIALIZED (
+        SELECT w.until FROM ${waiter} w WHERE ${of("''")} AND w.place = 0
+      ), hint AS (
+        SELECT '${CLIENT_CHANNEL}' || q.client AS channel, 'told' AS kind, json_build_array(q.name, q.place, q.ahead) AS entry FROM queue q
+        UNION ALL SELECT '${CLIENT_CHANNEL}' || q.client, 'taken', json_build_array(q.name, q.taken, q.ms, q.place, 0) FROM next q
+        UNION ALL SELECT '${CLIENT_CHANNEL}' || q.client, q.kind, to_json(q.name) FROM watch q
+        UNION ALL SELECT '${CLIENT_CHANNEL}' || t.ended, 'vacated', to_json(t.name) FROM unnest($5, $6) AS t(name, ended)
+          WHERE t.ended IS NOT NULL
+        UNION ALL SELECT $3 || '${HOME_SUFFIX}', a.kind, a.entry FROM (${all}) a WHERE EXISTS (SELECT FROM space)
+      )
+      SELECT array_agg(h.channel), array_agg(h.kind), array_agg(h.entry),
+        (SELECT json_agg(t.place ORDER BY t.n) FROM (
+          SELECT t.n, (SELECT max(q.place) FROM queue q WHERE q.n = t.n) AS place FROM unnest($4) WITH ORDINALITY AS t(name, n)
+        ) t),
+        ${['queue', 'next', 'watch', 'space'].map(stale).join(' OR ')}
+      INTO channels, kinds, entries, places, is_stale FROM hint h;
+      EXIT WHEN NOT is_stale;
+      DELETE FROM ${waiter} w USING (
+        SELECT w.* FROM (SELECT DISTINCT t.name FROM unnest($4 || $5 || $7 || $8 || ''::text) AS t(name)) t CROSS JOIN LATERAL (
+          SELECT w.* FROM ${waiter} w WHERE ${of('t.name')} AND NOT ${inForce('w')} FOR UPDATE SKIP LOCKED
+        ) w
+      ) r WHERE ${sameWaiter};
+    END LOOP;
+  END IF;
+  IF channels IS NOT NULL AND has_function_privilege('pg_notify(text, text)', 'EXECUTE') THEN
+    PERFORM pg_notify(part.channel, CASE part.kind WHEN 'vacated' THEN json_agg(part.entry)
+      ELSE json_build_object(CASE part.kind WHEN 'told' THEN 'vacated' ELSE part.kind END, json_agg(part.entry)) END::text)
+    FROM (
+      SELECT h.*, sum(octet_length(h.entry::text) + 2) OVER (PARTITION BY h.channel, h.kind ROWS UNBOUNDED PRECEDING) / 6000 AS nth
+      FROM unnest(channels, kinds, entries) AS h(channel, kind, entry)
+    ) part GROUP BY part.channel, part.kind, part.nth;
+  END IF;
+  RETURN places;
+END`,
+    byKey,
+  )
+}
+
+/** Joins `w` to the rows `r` by the key, as `lockedRow` does. */
+export const sameWaiter: string =
+  '(w.ns, w.name, w.place, w.client) >= (r.ns, r.name, r.place, r.client) AND (w.ns, w.name, w.place, w.client) <= (r.ns, r.name, r.place, r.client)'
 
 /** The fields of the state that the operation does not tell, where it was done. */
 export const pick = (row: string, ...fields: readonly StateField[]): Readonly<Record<string, string>> =>

@@ -10,7 +10,8 @@
  *   ends; a plain UPDATE would pass it, and a guard with an older snapshot would still say yes to a displaced holder.
  *   Everything else locks FOR NO KEY UPDATE, which passes guards.
  * - *No operation waits for a row* (SKIP LOCKED): a row that a guard, a rival or a stranger has locked makes `contended`, and
- *   does not delay the rest of the batch. Locks are taken in the order of names.
+ *   does not delay the rest of the batch. Locks are taken in the order of names. Two exceptions, both bounded: a claim that is
+ *   alone in its batch, before it gets into a queue (`claimInQueue`), and a read that begins to watch (`watch`).
  * - *A new row may have to wait*, for a transaction that is about to commit one for the same lease. Only the insertion can
  *   find that out.
  * - *The deadline is compared in the statement that writes*, where the row is locked (`inTime`). A row that was inserted
@@ -25,10 +26,27 @@
  * - *Rows are looked up one by one by their key* (LATERAL, and joins that the planner thinks small), also by a plan that
  *   was made when the table was. It would rather scan the namespace as long as the table has never been analyzed.
  *
+ * Nobody who waits misses a vacancy. One who gets into a queue, or begins to watch, locks the lease's row FOR SHARE, tells the state of
+ * the row as it was locked, and is in the table of those who wait (W) when its COMMIT frees the row. Whoever ends a term changes the
+ * row first, and looks into that table in a *second statement* (R), which sees all that was committed before it. SHARE conflicts
+ * with that change and not with guards, nor with others who register. In whichever order the two come to the row:
+ *
+ * | R or W comes first | what happens then |
+ * |---|---|
+ * | W has the lock | R skips the row, `contended`; core repeats R, whose second statement sees W |
+ * | W has committed before R changes the row | the second statement of R sees W, although R's first snapshot may be older |
+ * | R has changed the row | W skips it (a claim: `contended`), or waits for the COMMIT of R (a read), and sees the lease vacant |
+ * | R has committed before W locks the row, but after W's snapshot | the lock is on the latest version, and W tells that: vacant |
+ * | there is no row | W inserts one; who claims inserts one too, and waits for the other: the row is there then, see above |
+ * | R sees nothing that was committed since it began (REPEATABLE READ) | R tells everyone in the namespace |
+ *
+ * So it is with a claim or value that is announced. Rows of leases are locked before those of W, and names in their order; a
+ * read that watches has changed nothing and inserted nothing when it waits for a row, so no two wait for each other.
+ *
  * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
  * the pins and the claim all look at, and lock, this one row.
  */
-import { LONGEST_DEADLINE_MS } from 'lease-core'
+import { LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
 import {
   anyUndone,
   byKey,
@@ -45,7 +63,14 @@ import {
   newTerm,
   noRow,
   noTermYet,
-  notify,
+  asynchronously,
+  boundedWait,
+  endedOf,
+  inForce,
+  interestEnd,
+  sameWaiter,
+  tell,
+  telling,
   operations,
   overtaken,
   pick,
@@ -62,8 +87,8 @@ import { answers, lapsed, live, micros, microsOf, pinsOf, remainingOf, stateOf }
 /** All functions over these tables. */
 export interface Functions {
   readonly claim: DatabaseFunction
-  /** For claimers that stand in line. */
-  readonly claimInLine: DatabaseFunction
+  /** For claimers that wait. */
+  readonly claimInQueue: DatabaseFunction
   readonly claimAny: DatabaseFunction
   readonly extend: DatabaseFunction
   /** For extensions that adopt, or that bring a value. */
@@ -74,7 +99,13 @@ export interface Functions {
   readonly expire: DatabaseFunction
   readonly pin: DatabaseFunction
   readonly unpin: DatabaseFunction
+  readonly leave: DatabaseFunction
+  readonly passOver: DatabaseFunction
   readonly read: DatabaseFunction
+  /** A reading after which the client watches some of the leases. */
+  readonly watch: DatabaseFunction
+  /** For those who watch the namespace. */
+  readonly watchAll: DatabaseFunction
   readonly pinned: DatabaseFunction
   readonly readAll: DatabaseFunction
   readonly pinnedAll: DatabaseFunction
@@ -82,13 +113,15 @@ export interface Functions {
   /** For `collect`. */
   readonly findOld: DatabaseFunction
   readonly removeOld: DatabaseFunction
-  readonly forgetLines: DatabaseFunction
+  readonly forget: DatabaseFunction
+  /** Called by those that change something. */
+  readonly tell: DatabaseFunction
 }
 
 export function functionsOf(tables: Tables): Functions {
   return {
     claim: claim(tables),
-    claimInLine: claimInLine(tables),
+    claimInQueue: claimInQueue(tables),
     claimAny: claimAny(tables),
     extend: extend(tables),
     amend: amend(tables),
@@ -97,6 +130,10 @@ export function functionsOf(tables: Tables): Functions {
     expire: expire(tables),
     pin: pin(tables),
     unpin: unpin(tables),
+    leave: leave(tables),
+    passOver: passOver(tables),
+    watch: watch(tables),
+    watchAll: watchAll(tables),
     read: reading(tables, 'read', stateOf('l'), live('l')),
     // Not `<>`: the planner would scan all pinned leases of the namespace, by their index, for each name.
     pinned: reading(tables, 'pinned', pinsOf('l'), 'cardinality(l.pins) > 0'),
@@ -105,7 +142,8 @@ export function functionsOf(tables: Tables): Functions {
     guard: guard(tables),
     findOld: findOld(tables),
     removeOld: removeOld(tables),
-    forgetLines: forgetLines(tables),
+    forget: forget(tables),
+    tell: telling(tables),
   }
 }
 
@@ -141,23 +179,23 @@ const withoutOverdue = ({ lease }: Tables): string => `
   END IF;`
 const overdue = (row: string): string => `array_agg(${row}.name) FILTER (WHERE NOT ${row}.in_time)`
 
-/** Of claims that the second statement has worked on: `req r`, what it has `won`, and `cur`. */
-const wonOr = (won: string, { holder, nonce }: Claimer) => ({
+/** Of claims that the second statement has worked on: `req r`, what it has `won`, and the rows as they are known. */
+const wonOr = (won: string, { holder, nonce }: Claimer, cur = 'cur') => ({
   n: 'r.n',
   done: `coalesce(${won}.in_time, false)`,
-  ...stateOf('cur'),
-  token: `CASE WHEN ${won}.name IS NULL THEN cur.token ELSE ${won}.token END::text`,
-  remaining: remainingOf(`CASE WHEN ${won}.name IS NULL THEN cur.expiry ELSE ${won}.expiry END`),
-  mine: `cur.holder = ${holder} AND cur.nonce = ${nonce}`,
-  late: `NOT ${inTime} OR NOT coalesce(${live('cur')}, false) AND ${tooLate('cur', nonce)}`,
+  ...stateOf(cur),
+  token: `CASE WHEN ${won}.name IS NULL THEN ${cur}.token ELSE ${won}.token END::text`,
+  remaining: remainingOf(`CASE WHEN ${won}.name IS NULL THEN ${cur}.expiry ELSE ${won}.expiry END`),
+  mine: `${cur}.holder = ${holder} AND ${cur}.nonce = ${nonce}`,
+  late: `NOT ${inTime} OR NOT coalesce(${live(cur)}, false) AND ${tooLate(cur, nonce)}`,
 })
 const claimer: Claimer = { holder: 'r.holder', nonce: 'r.nonce' }
 /** Some of the claims have a term that stands. */
-const replayed = ({ holder, nonce }: Claimer): string =>
-  `bool_or(cur.holder = ${holder} AND cur.nonce = ${nonce} AND ${live('cur')})`
+const replayed = ({ holder, nonce }: Claimer, cur = 'cur'): string =>
+  `bool_or(${cur}.holder = ${holder} AND ${cur}.nonce = ${nonce} AND ${live(cur)})`
 
 /**
- * $4 names, $5 holders, $6 nonces, $7 milliseconds, $8 values, $9 whether to notify, $10 channel or null.
+ * $4 names, $5 holders, $6 nonces, $7 milliseconds, $8 values, $9 whether to notify, $10 channel or null, $11 client or null.
  *
  * `INSERT .. ON CONFLICT DO UPDATE .. WHERE` would be shorter, but it locks the row before it looks at the condition:
  * a contender for a live lease would hang behind the holder's guarded transaction.
@@ -168,94 +206,128 @@ function claim(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'claim',
-    [...claimParameters, 'text'],
+    [...claimParameters, 'text', 'text'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: free, lock: 'UPDATE' })}), ${takenOver(tables, 'r.n, r.name, r.announce')}
-  SELECT ${grants}, array_agg(up.n), array_agg(to_json(up.name)) FILTER (WHERE up.announce)
+  SELECT ${grants}, array_agg(up.n), array_agg(up.name) FILTER (WHERE up.announce)
   INTO done, met, changed_leases FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ${inserted(tables, 'true')}
     SELECT ${answers(wonOr('ins', claimer))},
-      changed_leases || array_agg(to_json(r.name)) FILTER (WHERE ins.in_time AND r.announce), ${overdue('ins')}, ${replayed(claimer)}
+      changed_leases || array_agg(r.name) FILTER (WHERE ins.in_time AND r.announce), ${overdue('ins')}, ${replayed(claimer)}
     INTO others, changed_leases, overdue_rows, replayed FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${requests} WHERE ${undone} ${inOrder})`, claimer)}
-  END IF;${notify('$10', 'changed_leases')}`,
+  END IF;${tell(tables, { channel: '$10', client: '$11', of: ['changed'] })}`,
   )
 }
 
 /**
- * Parameters as of a claim, with the places ahead of the channel: $10 places, 0 for none, $11 channel or null.
+ * Parameters as of a claim, with these ahead of channel and client: $10 places, 0 for none, $11 how many may wait, or null; $12
+ * channel or null, $13 client.
  *
- * A claimer without a place does not get past those who have one: `barred`. It gets one with every refusal, but not when
- * somebody is just at the row (`contended`), for then it asks again.
+ * A claimer without a place does not get past those who have one: `barred`. A refusal puts it into the queue, and tells the state of the
+ * row as it was locked. Where somebody else is at the row it is `contended`, and core asks again. Where nothing is granted the
+ * COMMIT does not wait for the disk, so the row is locked for a moment only.
  *
- * Here alone rows are waited for, those of the lines. So leases are locked before lines, by everyone, and the lines of a batch
- * in one pass in the order of names: by those that are joined and by those that were served.
+ * One that is alone in its batch, and so has locked nothing and delays nobody, waits for the row for a moment: whoever is at a lease that
+ * others wait for has just been granted it, and is at its COMMIT.
+ *
+ * Tickets rise, but of two who get one at once the later may be seen first: then `ahead` is one too small.
  */
-function claimInLine(tables: Tables): DatabaseFunction {
-  const { line } = tables
-  const forgotten = "q.at < clock_timestamp() - interval '10 minutes'"
+function claimInQueue(tables: Tables): DatabaseFunction {
+  const { lease, waiter } = tables
+  const waiting = (name: string): string => `w.ns = $1 AND w.name = ${name} AND w.place > 0 AND ${inForce('w')}`
   const requests = (condition: string): string => `(
-    SELECT t.*, q.served, coalesce(t.place = 0 AND q.served < q.last, false) AS barred
-    FROM (${operations(`${claimArrays}, $10`, `${claimColumns}, place`)}) t LEFT JOIN LATERAL (
-      SELECT q.last, q.served FROM ${line} q WHERE q.ns = $1 AND q.name = t.name AND NOT ${forgotten} OFFSET 0
-    ) q ON true WHERE ${condition} ${inOrder}
+    SELECT t.*, t.place = 0 AND EXISTS (SELECT FROM ${waiter} w WHERE ${waiting('t.name')}) AS barred
+    FROM (${operations(`${claimArrays}, $10, $11`, `${claimColumns}, place, most?`)}) t WHERE ${condition} ${inOrder}
   )`
   const free = `${vacant('l')} AND NOT r.barred AND NOT ${tooLate('l', 'r.nonce')}`
-  const served = (from: string): string =>
-    `array_agg(json_build_array(${from}.name, ${from}.place, ceil(${from}.ms)::bigint))`
-  const servedSoFar = `SELECT taken->>0 AS name, (taken->>1)::int AS place FROM unnest(served_places) AS taken`
+  const taken = (row: string): string[] => [`${row}.name`, `${row}.place`, `ceil(${row}.ms)::bigint`]
+  const takenIn = (condition: string): string[] =>
+    taken('r').map((column) => `array_agg(${column}) FILTER (WHERE ${condition})`)
+  const takenSoFar = ['taken_leases', 'taken_places', 'taken_ms']
+  // The queue is counted where it must not grow beyond a number: nobody else gets in meanwhile.
+  const lockedFor = (limit: string, lock: 'SHARE' | 'NO KEY UPDATE'): string =>
+    locked(tables, {
+      from: `(SELECT * FROM req WHERE most IS ${limit})`,
+      where: 'true',
+      lock,
+      keep: 'r.n',
+      read: `${returning}, l.opener`,
+    })
+  const joins = `${inTime} AND CASE WHEN held.n IS NULL THEN made.name IS NOT NULL
+        WHEN ${live('held')} THEN NOT (held.holder = r.holder AND held.nonce = r.nonce)
+        ELSE r.barred AND NOT ${tooLate('held', 'r.nonce')} END`
+  const place = `i.name, i.place, (SELECT count(*) FROM ${waiter} w WHERE ${waiting('i.name')} AND w.place < i.place) AS ahead`
   return define(
     tables,
-    'claim_in_line',
-    [...claimParameters, 'integer[]', 'text'],
+    'claim_in_queue',
+    [...claimParameters, 'bigint[]', 'text[]', 'text', 'text'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: requests('true'), where: free, lock: 'UPDATE' })}), ${takenOver(tables, 'r.n, r.name, r.announce, r.place, r.ms')}
-  SELECT ${grants}, array_agg(up.n), array_agg(to_json(up.name)) FILTER (WHERE up.announce),
-    ${served('up')} FILTER (WHERE up.place > 0)
-  INTO done, met, changed_leases, served_places FROM up;
+  SELECT ${grants}, array_agg(up.n), array_agg(up.name) FILTER (WHERE up.announce),
+    ${taken('up')
+      .map((column) => `array_agg(${column}) FILTER (WHERE up.place > 0)`)
+      .join(', ')}
+  INTO done, met, changed_leases, ${takenSoFar.join(', ')} FROM up;
   IF ${anyUndone} THEN
-    WITH req AS MATERIALIZED ${requests(undone)}, ${current(tables)},
-    ${inserted(tables, 'NOT r.barred')}, lined AS (
-      INSERT INTO ${line} AS q (ns, name, last, served, at)
-      SELECT $1, t.name, greatest(t.place, 1), t.place, clock_timestamp() FROM (
-        SELECT r.name, 0 AS place FROM req r LEFT JOIN cur USING (n)
-        WHERE r.place = 0 AND NOT EXISTS (SELECT FROM ins WHERE ins.name = r.name) AND ${inTime}
-          AND (${live('cur')} AND NOT (cur.holder = r.holder AND cur.nonce = r.nonce)
-            OR r.barred AND NOT ${tooLate('cur', 'r.nonce')})
-        UNION ALL ${servedSoFar}
-        UNION ALL SELECT r.name, r.place FROM req r JOIN ins USING (name) WHERE ins.in_time AND r.place > 0
-      ) t ${inOrder}
-      ON CONFLICT (ns, name) DO UPDATE SET
-        at = CASE WHEN excluded.served > 0 THEN q.at ELSE excluded.at END,
-        last = CASE WHEN excluded.served > 0 THEN q.last WHEN ${forgotten} THEN 1 ELSE q.last + 1 END,
-        served = CASE WHEN excluded.served > 0 OR NOT ${forgotten} THEN greatest(q.served, excluded.served) ELSE 0 END
-      RETURNING q.name, q.last, q.served
+    IF cardinality($4) = 1 THEN
+      PERFORM set_config('lock_timeout', '${MOMENT_MS}', true);
+      PERFORM FROM ${lease} l WHERE l.ns = $1 AND l.name = $4[1] FOR SHARE;
+      ${boundedWait}
+    END IF;
+    WITH req AS MATERIALIZED ${requests(undone)}, ${current(tables)}, ${inserted(tables, 'NOT r.barred')}, made AS (
+      INSERT INTO ${lease} AS l (ns, name, token, expiry) SELECT $1, r.name, ${noTermYet(tables)}, clock_timestamp()
+      FROM req r WHERE ${noRow} AND r.barred AND ${inTime} ORDER BY r.name COLLATE "C"
+      ON CONFLICT (ns, name) DO NOTHING RETURNING l.name
+    ), held AS MATERIALIZED (
+      ${lockedFor('NULL', 'SHARE')}
+      UNION ALL ${lockedFor('NOT NULL', 'NO KEY UPDATE')}
     )
-    SELECT ${answers({
-      ...wonOr('ins', claimer),
-      place: `CASE WHEN r.place = 0 THEN lined.last WHEN ${live('cur')} THEN r.place END`,
-      served: 'CASE WHEN r.place = 0 THEN lined.served ELSE coalesce(r.served, r.place) END',
-    })},
-      changed_leases || array_agg(to_json(r.name)) FILTER (WHERE ins.in_time AND r.announce),
-      served_places || ${served('r')} FILTER (WHERE ins.in_time AND r.place > 0), ${overdue('ins')}, ${replayed(claimer)}
-    INTO others, changed_leases, served_places, overdue_rows, replayed
-    FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n) LEFT JOIN lined USING (name);${withoutOverdue(tables)}${confirmed(tables, requests(undone), claimer)}
-  ELSIF served_places IS NOT NULL THEN
-    WITH lk AS MATERIALIZED (
-      SELECT t.place, q.ns, q.name FROM (SELECT t.* FROM (${servedSoFar}) t ${inOrder}) t CROSS JOIN LATERAL (
-        SELECT q.ns, q.name FROM ${line} q WHERE q.ns = $1 AND q.name = t.name FOR UPDATE
-      ) q
-    )
-    UPDATE ${line} q SET served = greatest(q.served, r.place)
-    FROM lk r WHERE (q.ns, q.name) >= (r.ns, r.name) AND (q.ns, q.name) <= (r.ns, r.name) AND q.last > r.place;
+    SELECT ${answers(wonOr('ins', claimer, 'held'))},
+      changed_leases || array_agg(r.name) FILTER (WHERE ins.in_time AND r.announce),
+      ${takenIn('ins.in_time AND r.place > 0')
+        .map((list, index) => `${takenSoFar[index]} || ${list}`)
+        .join(', ')},
+      ${overdue('ins')}, ${replayed(claimer, 'held')}, coalesce(bool_or(ins.in_time), false), array_agg(r.n) FILTER (WHERE ${joins})
+    INTO others, changed_leases, ${takenSoFar.join(', ')}, overdue_rows, replayed, is_granted, joining
+    FROM req r LEFT JOIN ins USING (name) LEFT JOIN made USING (name) LEFT JOIN held USING (n);${withoutOverdue(tables)}${confirmed(tables, requests(undone), claimer)}
+    IF met IS NULL AND NOT is_granted AND replayed IS NOT TRUE THEN
+      ${asynchronously}
+    END IF;
+    IF joining IS NOT NULL THEN
+      WITH req AS MATERIALIZED (
+        SELECT t.*, t.place = 0 AND t.most IS NOT NULL
+          AND (SELECT count(*) FROM ${waiter} w WHERE ${waiting('t.name')}) >= t.most::bigint AS is_full
+        FROM (${operations('$4, $10, $11', 'name, place, most?')}) t WHERE t.n = ANY(joining) ${inOrder}
+      ), given AS (
+        INSERT INTO ${waiter} AS i (ns, name, client, until) SELECT $1, r.name, $13, ${interestEnd}
+        FROM req r WHERE r.place = 0 AND r.is_full IS NOT TRUE
+        RETURNING ${place}
+      ), kept AS (
+        INSERT INTO ${waiter} AS i (ns, name, place, client, until) SELECT $1, r.name, r.place, $13, ${interestEnd}
+        FROM req r WHERE r.place > 0
+        ON CONFLICT (ns, name, place, client) DO UPDATE SET until = excluded.until
+        RETURNING ${place}
+      )
+      SELECT ${answers({ n: 'r.n', place: 'p.place', ahead: 'p.ahead', full: 'r.is_full' })} INTO tickets
+      FROM req r LEFT JOIN (SELECT * FROM given UNION ALL SELECT * FROM kept) p USING (name);
+    END IF;
   END IF;
-  IF served_places IS NOT NULL THEN
-    DELETE FROM ${line} q USING (${servedSoFar}) r
-    WHERE (q.ns, q.name) >= ($1, r.name) AND (q.ns, q.name) <= ($1, r.name) AND q.last <= greatest(q.served, r.place);
-  END IF;${notify('$11', 'changed_leases')}${notify('$11', 'served_places')}`,
+  IF taken_leases IS NOT NULL THEN
+    DELETE FROM ${waiter} w USING (
+      SELECT $1 AS ns, t.name, t.place FROM unnest(taken_leases, taken_places) AS t(name, place) ${inOrder}
+    ) r WHERE ${upToTicket};
+  END IF;${tell(tables, { channel: '$12', client: '$13', of: ['changed', 'taken'] })}`,
   )
 }
 
+/** A COMMIT takes no longer, as a rule. */
+const MOMENT_MS = 200
+
+/** Tickets of the lease of `r` up to the one that is named there. */
+const upToTicket =
+  '(w.ns, w.name, w.place) > (r.ns, r.name, 0::bigint) AND (w.ns, w.name, w.place) <= (r.ns, r.name, r.place)'
+
 /**
- * $4 names, $5 holder, $6 nonce, $7 milliseconds, $8 value, $9 channel or null.
+ * $4 names, $5 holder, $6 nonce, $7 milliseconds, $8 value, $9 channel or null, $10 client or null.
  *
  * One row is locked and taken, the first that is vacant or lapsed and that nobody else is at; where there is none, one of
  * the names without a row gets its own. Nothing is taken where this holder has one already: `mine`, and `replay` if it is
@@ -276,7 +348,7 @@ function claimAny(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'claim_any',
-    ['text[]', 'text', 'text', 'double precision', 'text', 'text'],
+    ['text[]', 'text', 'text', 'double precision', 'text', 'text', 'text'],
     `  IF NOT pg_try_advisory_xact_lock(hashtextextended($6, 0)) THEN
     RETURN concat('[', ${micros}, ',{"n":[1],"done":[false]}]');
   END IF;
@@ -303,7 +375,7 @@ function claimAny(tables: Tables): DatabaseFunction {
     INSERT INTO ${lease} (ns, name, token, expiry) SELECT $1, ${memory}, 0, clock_timestamp() FROM won WHERE won.in_time
   )
   SELECT ${answers({ ...known, value: unlessWon('value'), opened: unlessWon('opened'), late: `${late} OR EXISTS (SELECT FROM spent) AND NOT EXISTS (SELECT FROM own)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
-    array_agg(to_json(won.name)) FILTER (WHERE won.in_time), ${overdue('won')}, bool_or(own.replay)
+    array_agg(won.name) FILTER (WHERE won.in_time), ${overdue('won')}, bool_or(own.replay)
   INTO others, changed_leases, overdue_rows, replayed
   FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${operations('$4', 'name')})`, winner)}
   IF asked % 32 = 0 THEN
@@ -311,7 +383,7 @@ function claimAny(tables: Tables): DatabaseFunction {
       SELECT o.name FROM ${lease} o WHERE o.ns = $1 AND o.name > ' ' AND o.name < '!'
         AND o.expiry < clock_timestamp() - ${LONGEST_DEADLINE_MS} * interval '1 millisecond' FOR UPDATE SKIP LOCKED
     ) old WHERE l.ns = $1 AND l.name = old.name;
-  END IF;${notify('$9', 'changed_leases')}`,
+  END IF;${tell(tables, { channel: '$9', client: '$10', of: ['changed'] })}`,
   )
 }
 
@@ -343,7 +415,7 @@ const extensions = answers({ n: 'up.n', ...pick('up', 'remaining', 'value', 'pin
 
 /**
  * $4 names, $5 holders, $6 tokens, $7 milliseconds, $8 values or null, $9 whether to notify, $10 nonces to be replaced and
- * $11 nonces to take their place, or null, $12 channel or null.
+ * $11 nonces to take their place, or null, $12 channel or null, $13 client or null.
  *
  * A value that was sent before the present one is late: the row keeps when that was sent. Not when it was set: a copy of it
  * must not make the next one late.
@@ -360,7 +432,7 @@ function amend(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'amend',
-    ['text[]', 'text[]', 'bigint[]', 'double precision[]', 'text[]', 'boolean[]', 'text[]', 'text[]', 'text'],
+    ['text[]', 'text[]', 'bigint[]', 'double precision[]', 'text[]', 'boolean[]', 'text[]', 'text[]', 'text', 'text'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${matches('l')} AND ${live('l')} AND NOT ${valueTooLate('l')}`, lock: 'NO KEY UPDATE', read: 'l.value AS before' })}), up AS (
     UPDATE ${tables.lease} l SET expiry = greatest(l.expiry, ${expiryOf('r.ms')}), value = coalesce(r.value, l.value),
       valued = CASE WHEN r.value IS NULL THEN l.valued ELSE greatest(l.valued, least($2, asked)) END,
@@ -369,7 +441,7 @@ function amend(tables: Tables): DatabaseFunction {
     FROM lk r WHERE ${lockedRow} AND ${live('l')} AND ${inTime}
     RETURNING r.n, r.name, r.announce AND l.value IS DISTINCT FROM r.before AS changed, ${returning}
   )
-  SELECT ${extensions}, array_agg(up.n), array_agg(to_json(up.name)) FILTER (WHERE up.changed)
+  SELECT ${extensions}, array_agg(up.n), array_agg(up.name) FILTER (WHERE up.changed)
   INTO done, met, changed_leases FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
@@ -381,13 +453,13 @@ function amend(tables: Tables): DatabaseFunction {
       late: `NOT ${inTime} OR ${matches('cur')} AND ${live('cur')} AND ${valueTooLate('cur')}`,
     })}
     INTO others FROM req r LEFT JOIN cur USING (n);
-  END IF;${notify('$12', 'changed_leases')}`,
+  END IF;${tell(tables, { channel: '$12', client: '$13', of: ['changed'] })}`,
   )
 }
 
 const vacatedNow = `${vacated}, expiry = least(l.expiry, clock_timestamp())`
 
-/** $4 names, $5 holders, $6 tokens, $7 nonces or null, $8 channel or null. */
+/** $4 names, $5 holders, $6 tokens, $7 nonces or null, $8 channel or null, $9 client or null. */
 function release(tables: Tables): DatabaseFunction {
   const requests = operations('$4, $5, $6, $7', 'name, holder, token, nonce?')
   const matches = (row: string): string =>
@@ -395,22 +467,24 @@ function release(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'release',
-    ['text[]', 'text[]', 'bigint[]', 'text[]', 'text'],
+    ['text[]', 'text[]', 'bigint[]', 'text[]', 'text', 'text'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: matches('l'), lock: 'NO KEY UPDATE' })}), up AS (
     UPDATE ${tables.lease} l SET ${vacatedNow} FROM lk r WHERE ${lockedRow} AND ${inTime}
-    RETURNING r.n, r.name
+    RETURNING r.n, r.name, ${endedOf('$9')} AS ended
   )
-  SELECT ${answers({ n: 'up.n' })}, array_agg(up.n), array_agg(to_json(up.name)) INTO done, met, vacated_leases FROM up;
+  SELECT ${answers({ n: 'up.n' })}, array_agg(up.n), array_agg(up.name), array_agg(up.ended)
+  INTO done, met, vacated_leases, vacated_by FROM up;
+  vacated_ops := met;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone}), ${current(tables)}
     SELECT ${answers({ n: 'r.n', done: 'false', ...stateOf('cur'), mine: matches('cur'), late: `NOT ${inTime}` })}
     INTO others FROM req r LEFT JOIN cur USING (n);
-  END IF;${notify('$8', 'vacated_leases')}`,
+  END IF;${tell(tables, { channel: '$8', client: '$9', of: ['vacated'] })}`,
   )
 }
 
 /**
- * $4 names, $5 holders, $6 nonces, $7 channel or null.
+ * $4 names, $5 holders, $6 nonces, $7 channel or null, $8 client or null.
  *
  * Cleans up after claims that may be about to commit. A row is locked whatever this snapshot shows in it, and `hit` is then
  * computed from the row as it was locked; a condition in the UPDATE would look at the snapshot first. Where another transaction
@@ -424,14 +498,15 @@ function withdraw(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'withdraw',
-    ['text[]', 'text[]', 'text[]', 'text'],
+    ['text[]', 'text[]', 'text[]', 'text', 'text'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: 'true', lock: 'NO KEY UPDATE', read: hit })}), up AS (
     UPDATE ${lease} l SET ${vacatedNow} FROM lk r WHERE r.hit AND ${lockedRow} AND ${inTime}
-    RETURNING r.n, r.name
+    RETURNING r.n, r.name, ${endedOf('$8')} AS ended
   )
-  SELECT ${answers({ n: 'up.n' })}, array_agg(up.n), array_agg(to_json(up.name)),
+  SELECT ${answers({ n: 'up.n' })}, array_agg(up.n), array_agg(up.name), array_agg(up.ended),
     (SELECT array_agg(lk.n) FROM lk WHERE lk.hit IS NOT TRUE)
-  INTO done, met, vacated_leases, missed FROM up;
+  INTO done, met, vacated_leases, vacated_by, missed FROM up;
+  vacated_ops := met;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ins AS (
       INSERT INTO ${lease} AS l (ns, name, token, expiry)
@@ -446,26 +521,33 @@ function withdraw(tables: Tables): DatabaseFunction {
       late: `NOT ${inTime}`,
     })}
     INTO others FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
-  END IF;${notify('$7', 'vacated_leases')}`,
+  END IF;${tell(tables, { channel: '$7', client: '$8', of: ['vacated'] })}`,
   )
 }
 
-/** $4 names, $5 channel or null. */
+/** $4 names, $5 channel or null, $6 client or null. */
 function expire(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'expire',
-    ['text[]', 'text'],
+    ['text[]', 'text', 'text'],
     `  WITH req AS MATERIALIZED (${operations('$4', 'name')} ${inOrder}), ${current(tables)},
   lk AS MATERIALIZED (${locked(tables, { from: 'req', where: lapsed('l'), lock: 'UPDATE' })}), up AS (
     UPDATE ${tables.lease} l SET ${vacated} FROM lk r WHERE ${lockedRow} AND ${inTime}
-    RETURNING r.n, r.name
+    RETURNING r.n, r.name, ${endedOf('$6')} AS ended
   )
   SELECT ${answers({ n: 'r.n', done: 'up.n IS NOT NULL', ...stateOf('cur'), late: `NOT ${inTime}` })},
-    array_agg(to_json(up.name)) FILTER (WHERE up.n IS NOT NULL)
-  INTO others, vacated_leases FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${notify('$5', 'vacated_leases')}`,
+    ${['up.n', 'up.name', 'up.ended'].map((column) => `array_agg(${column}) FILTER (WHERE up.n IS NOT NULL)`).join(', ')}
+  INTO others, vacated_ops, vacated_leases, vacated_by
+  FROM req r LEFT JOIN up USING (n) LEFT JOIN cur USING (n);${tell(tables, { channel: '$5', client: '$6', of: ['vacated'] })}`,
   )
 }
+
+/** Of leases that had a holder `before`, those that have none now, as arrays. */
+const vacatedIn = (row: string): string =>
+  ['n', 'name', 'ended']
+    .map((column) => `array_agg(${row}.${column}) FILTER (WHERE ${row}.before IS NOT NULL AND ${row}.holder IS NULL)`)
+    .join(', ')
 
 const pinArrays = '$4, $5, $6'
 const pinColumns = 'name, entity, generation'
@@ -476,7 +558,7 @@ const generationOf = (row: string): string => `coalesce(${row}.generations->r.en
 const newGeneration = 'jsonb_build_object(r.entity, jsonb_build_array(r.generation, asked))'
 
 /**
- * $4 names, $5 entities, $6 generations.
+ * $4 names, $5 entities, $6 generations, $7 channel or null, $8 client or null.
  *
  * A lapsed lease is vacant, and a pin must not bring its holder back: the row is vacated in the same step.
  */
@@ -493,15 +575,16 @@ function pin(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'pin',
-    pinParameters,
-    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `NOT ${pinTooLate('l')}`, lock: 'NO KEY UPDATE' })}), up AS (
+    [...pinParameters, 'text', 'text'],
+    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `NOT ${pinTooLate('l')}`, lock: 'NO KEY UPDATE', read: 'l.holder AS before' })}), up AS (
     UPDATE ${lease} l SET ${unlessLapsed('holder')}, ${unlessLapsed('value')},
       pins = CASE WHEN ${pinned('l')} THEN l.pins ELSE l.pins || r.entity END,
       generations = CASE WHEN ${stands('l')} THEN l.generations ELSE coalesce(l.generations, '{}') || ${newGeneration} END
     FROM lk r WHERE ${lockedRow} AND ${inTime}
-    RETURNING r.n, l.name, ${returning}
+    RETURNING r.n, l.name, r.before, ${endedOf('$8')} AS ended, ${returning}
   )
-  SELECT ${answers({ n: 'up.n', ...stateOf('up') })}, array_agg(up.n) INTO done, met FROM up;
+  SELECT ${answers({ n: 'up.n', ...stateOf('up') })}, array_agg(up.n), ${vacatedIn('up')}
+  INTO done, met, vacated_ops, vacated_leases, vacated_by FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ins AS (
       INSERT INTO ${lease} AS l (ns, name, token, expiry, pins, generations)
@@ -512,12 +595,12 @@ function pin(tables: Tables): DatabaseFunction {
     )
     SELECT ${answers({ n: 'r.n', done: 'coalesce(ins.in_time, false)', ...stateOf('cur'), late: `NOT ${inTime} OR ${pinTooLate('cur')}` })}, ${overdue('ins')}
     INTO others, overdue_rows FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);${withoutOverdue(tables)}
-  END IF;`,
+  END IF;${tell(tables, { channel: '$7', client: '$8', of: ['vacated'] })}`,
   )
 }
 
 /**
- * $4 names, $5 entities, $6 generations, $7 channel or null. The last pin gone past the expiry: vacated.
+ * $4 names, $5 entities, $6 generations, $7 channel or null, $8 client or null. The last pin gone past the expiry: vacated.
  *
  * The time is kept also where there is no such pin, and a row made for it: the pin may have been given up, and still be on
  * its way.
@@ -532,16 +615,15 @@ function unpin(tables: Tables): DatabaseFunction {
   return define(
     tables,
     'unpin',
-    [...pinParameters, 'text'],
+    [...pinParameters, 'text', 'text'],
     `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: 'true', lock: 'NO KEY UPDATE', read: 'l.holder AS before' })}), up AS (
     UPDATE ${lease} l SET ${unlessFreed('holder')}, ${unlessFreed('value')}, pins = ${left}, unpinned = asked,
       generations = CASE WHEN ${hit} THEN nullif(l.generations - r.entity, '{}') ELSE l.generations END
     FROM lk r WHERE ${lockedRow} AND ${inTime}
-    RETURNING r.n, l.name, r.before, ${returning}
+    RETURNING r.n, l.name, r.before, ${endedOf('$8')} AS ended, ${returning}
   )
-  SELECT ${answers({ n: 'up.n', ...stateOf('up') })}, array_agg(up.n),
-    array_agg(to_json(up.name)) FILTER (WHERE up.before IS NOT NULL AND up.holder IS NULL)
-  INTO done, met, vacated_leases FROM up;
+  SELECT ${answers({ n: 'up.n', ...stateOf('up') })}, array_agg(up.n), ${vacatedIn('up')}
+  INTO done, met, vacated_ops, vacated_leases, vacated_by FROM up;
   IF ${anyUndone} THEN
     WITH req AS MATERIALIZED (${requests} WHERE ${undone} ${inOrder}), ${current(tables)}, ins AS (
       INSERT INTO ${lease} AS l (ns, name, token, expiry, unpinned)
@@ -550,7 +632,51 @@ function unpin(tables: Tables): DatabaseFunction {
     )
     SELECT ${answers({ n: 'r.n', done: 'ins.name IS NOT NULL', ...stateOf('cur'), late: `NOT ${inTime}` })}
     INTO others FROM req r LEFT JOIN ins USING (name) LEFT JOIN cur USING (n);
-  END IF;${notify('$7', 'vacated_leases')}`,
+  END IF;${tell(tables, { channel: '$7', client: '$8', of: ['vacated'] })}`,
+  )
+}
+
+/** Of the leases in `req` with a ticket, whose row is locked, `met`, and which are held, `missed`. */
+const lockedTickets = (tables: Tables, requests: string): string => `${asynchronously}
+  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} WHERE t.place > 0 ${inOrder})`, where: 'true', lock: 'SHARE', keep: 'r.n', read: returning })})
+  SELECT array_agg(lk.n), array_agg(lk.n) FILTER (WHERE ${live('lk')}) INTO met, missed FROM lk;
+  WITH req AS MATERIALIZED (${requests} ${inOrder}), ${current(tables)}, fit AS MATERIALIZED (
+    SELECT r.*, $7 AS client, r.place > 0 AND r.n <> ALL(coalesce(missed, '{}')) AS is_vacant FROM req r
+    WHERE (r.place = 0 OR r.n = ANY(met) OR ${noRow}) AND ${inTime}
+  )`
+const left = answers({ n: 'r.n', done: 'fit.n IS NOT NULL', late: `NOT ${inTime}` })
+
+/** $4 names, $5 tickets, 0 for none: then it watches no longer; $6 channel or null, $7 client. */
+function leave(tables: Tables): DatabaseFunction {
+  const { waiter } = tables
+  const ahead = `(SELECT count(*) FROM (
+        SELECT FROM ${waiter} o WHERE o.ns = $1 AND o.name = r.name AND o.place > 0 AND o.place < r.place AND ${inForce('o')} LIMIT ${TOLD}
+      ) o)`
+  return define(
+    tables,
+    'leave',
+    ['text[]', 'bigint[]', 'text', 'text'],
+    `  ${lockedTickets(tables, operations('$4, $5', 'name, place'))}, gone AS (
+    DELETE FROM ${waiter} w USING fit r WHERE ${sameWaiter} RETURNING r.n, r.name, r.is_vacant AND ${ahead} < ${TOLD} AS matters
+  )
+  SELECT ${left}, array_agg(gone.n) FILTER (WHERE gone.matters), array_agg(gone.name) FILTER (WHERE gone.matters)
+  INTO others, vacated_ops, vacated_leases
+  FROM req r LEFT JOIN fit USING (n) LEFT JOIN gone USING (n);${tell(tables, { channel: '$6', client: '$7', of: ['queue'] })}`,
+  )
+}
+
+/** $4 names, $5 tickets, $6 channel or null, $7 client. */
+function passOver(tables: Tables): DatabaseFunction {
+  return define(
+    tables,
+    'pass_over',
+    ['text[]', 'bigint[]', 'text', 'text'],
+    `  ${lockedTickets(tables, operations('$4, $5', 'name, place'))}, gone AS (
+    DELETE FROM ${tables.waiter} w USING fit r WHERE r.is_vacant AND ${upToTicket}
+  )
+  SELECT ${left}, array_agg(fit.n) FILTER (WHERE fit.is_vacant), array_agg(fit.name) FILTER (WHERE fit.is_vacant)
+  INTO others, vacated_ops, vacated_leases
+  FROM req r LEFT JOIN fit USING (n);${tell(tables, { channel: '$6', client: '$7', of: ['queue'] })}`,
   )
 }
 
@@ -559,11 +685,13 @@ function unpin(tables: Tables): DatabaseFunction {
  * $2 names. Answers as the operations do.
  */
 function reading(tables: Tables, name: string, fields: Fields, condition: string): DatabaseFunction {
-  const rows = `unnest($2) AS r(name) CROSS JOIN LATERAL (
-      SELECT l.* FROM ${tables.lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
-    ) l`
-  return defineText(tables, name, ['text', 'text[]'], answering(fields, rows), byKey)
+  return defineText(tables, name, ['text', 'text[]'], answering(fields, named(tables, condition)), byKey)
 }
+
+/** Of the leases that $2 names, the rows that meet the condition. */
+const named = ({ lease }: Tables, condition: string): string => `unnest($2) AS r(name) CROSS JOIN LATERAL (
+      SELECT l.* FROM ${lease} l WHERE l.ns = $1 AND l.name = r.name AND ${condition} OFFSET 0
+    ) l`
 
 /** The same of all leases of the namespace. $1 namespace. */
 function readingAll(tables: Tables, name: string, fields: Fields, condition: string): DatabaseFunction {
@@ -573,12 +701,73 @@ function readingAll(tables: Tables, name: string, fields: Fields, condition: str
 
 type Fields = Readonly<Record<string, string>>
 
+const answer = (fields: Fields, rows: string): string => `concat('[', ${micros}, ',', (
+    SELECT ${answers(fields)} FROM ${rows}
+  ), ']')`
+
 const answering = (fields: Fields, rows: string): string => `BEGIN
   IF pg_is_in_recovery() THEN RETURN NULL; END IF;
-  RETURN concat('[', ${micros}, ',', (
-    SELECT ${answers({ name: 'l.name', ...fields })} FROM ${rows}
-  ), ']');
+  RETURN ${answer({ name: 'l.name', ...fields }, rows)};
 END`
+
+/**
+ * The same as `read`, and the client watches some of the leases from that state on. $1 namespace, $2 names, $3 those to be watched, each once,
+ * $4 client, $5 how many milliseconds to wait for a row.
+ *
+ * Rows are waited for: there is no answer that says "contended". A lease without a row gets one. Whatever is waited for here is locked
+ * by those who wait for no row; insertions come last, and after them nothing is waited for.
+ */
+function watch(tables: Tables): DatabaseFunction {
+  const { lease, waiter } = tables
+  const names = `(SELECT t.name FROM unnest($3) AS t(name) ${inOrder})`
+  const lock = (
+    how: string,
+  ): string => `PERFORM FROM (SELECT t.name FROM unnest($3) AS t(name) ${inOrder}) t CROSS JOIN LATERAL (
+    SELECT FROM ${lease} l WHERE l.ns = $1 AND l.name = t.name FOR SHARE${how}
+  ) l;
+  GET DIAGNOSTICS locked = ROW_COUNT;`
+  return defineText(
+    tables,
+    'watch',
+    ['text', 'text[]', 'text[]', 'text', 'bigint'],
+    `DECLARE
+  locked bigint;
+BEGIN
+  IF pg_is_in_recovery() THEN RETURN NULL; END IF;
+  PERFORM set_config('lock_timeout', $5::text, true);
+  ${asynchronously}
+  ${lock('')}
+  IF locked < cardinality($3) THEN
+    INSERT INTO ${lease} (ns, name, token, expiry) SELECT $1, t.name, ${noTermYet(tables)}, clock_timestamp() FROM ${names} t
+    ON CONFLICT (ns, name) DO NOTHING;
+    ${lock(' SKIP LOCKED')}
+    IF locked < cardinality($3) THEN
+      RAISE EXCEPTION 'another session is at the lease' USING ERRCODE = 'lock_not_available';
+    END IF;
+  END IF;
+  INSERT INTO ${waiter} (ns, name, place, client, until) SELECT $1, t.name, 0, $4, ${interestEnd} FROM ${names} t
+  ON CONFLICT (ns, name, place, client) DO UPDATE SET until = excluded.until;
+  RETURN ${answer({ name: 'l.name', ...stateOf('l') }, named(tables, live('l')))};
+END`,
+    byKey,
+  )
+}
+
+/** $1 namespace, $2 whose interest it is. */
+function watchAll({ waiter, ...tables }: Tables): DatabaseFunction {
+  return defineText(
+    tables,
+    'watch_all',
+    ['text', 'text'],
+    `BEGIN
+  ${asynchronously}
+  INSERT INTO ${waiter} (ns, name, place, client, until) VALUES ($1, '', 0, $2, ${interestEnd})
+  ON CONFLICT (ns, name, place, client) DO UPDATE SET until = excluded.until;
+  RETURN NULL;
+END`,
+    byKey,
+  )
+}
 
 /** How long after it was asked for a claim may have been committed whose holder has been told of it, in microseconds. */
 const LONGEST_CLAIM_MICROS = 60_000_000
@@ -621,7 +810,6 @@ END`,
 const isOld = `l.pins = '{}' AND NOT ${live('l')}
     AND l.expiry < clock_timestamp() - greatest($2, ${LONGEST_DEADLINE_MS}) * interval '1 millisecond'
     AND coalesce(l.unpinned, 0) < ${micros} - ${LONGEST_DEADLINE_MS * 1000}`
-const isForgotten = "q.at < clock_timestamp() - $2 * interval '1 millisecond'"
 
 /**
  * The names of old rows in the order of names, whether there may be more, and the last name looked at, without a lock. $1 namespace,
@@ -676,18 +864,18 @@ END`,
   )
 }
 
-/** Removes the lines that nobody has joined for long. $1 namespace, $2 retention in milliseconds. */
-function forgetLines({ line, ...tables }: Tables): DatabaseFunction {
+/** Removes what was not renewed of those who wait. $1 namespace. */
+function forget({ waiter, ...tables }: Tables): DatabaseFunction {
   return defineText(
     tables,
-    'forget_lines',
-    ['text', 'double precision'],
+    'forget',
+    ['text'],
     `BEGIN
-  DELETE FROM ${line} q USING (
-    SELECT q.name FROM ${line} q WHERE q.ns = $1 AND ${isForgotten} FOR UPDATE SKIP LOCKED
-  ) old WHERE q.ns = $1 AND q.name = old.name;
+  DELETE FROM ${waiter} w USING (
+    SELECT w.* FROM ${waiter} w WHERE w.ns = $1 AND NOT ${inForce('w')} FOR UPDATE SKIP LOCKED
+  ) r WHERE ${sameWaiter};
   RETURN NULL;
 END`,
-    [],
+    byKey,
   )
 }

@@ -15,15 +15,15 @@ type Tell = (change: LeaseChange) => void
 /** By the pool or the factory: the connection that is open. */
 const connections = new WeakMap<object, ListenConnection>()
 
-/** Listens to this channel, over the connection that those share who give the same `sharedBy`; `open` makes it. */
-export function listenTo(channel: string, open: OpenListenClient, sharedBy: object): OpenHintConnection {
+/** Listens to these channels, over the connection that those share who give the same `sharedBy`; `open` makes it. */
+export function listenTo(channels: readonly string[], open: OpenListenClient, sharedBy: object): OpenHintConnection {
   return async (tell, signal) => {
     let connection = connections.get(sharedBy)
     if (connection === undefined || connection.isOver) {
       connection = new ListenConnection(open())
       connections.set(sharedBy, connection)
     }
-    return connection.listen(channel, tell, signal)
+    return connection.listen(channels, tell, signal)
   }
 }
 
@@ -54,7 +54,7 @@ class ListenConnection {
       // Where the driver does not tell the channel, anything may have changed in any of them.
       const tells = channel === undefined ? [...this.#tells.values()] : [this.#tells.get(channel) ?? []]
       const changes = changesIn(payload ?? '')
-      for (const tell of tells.flatMap((some) => [...some])) {
+      for (const tell of new Set(tells.flatMap((some) => [...some]))) {
         if (channel === undefined) tell({ kind: 'resync' })
         else changes.forEach(tell)
       }
@@ -63,30 +63,25 @@ class ListenConnection {
     this.#connected.catch(() => void this.#end())
   }
 
-  async listen(channel: string, tell: Tell, signal: AbortSignal): Promise<HintConnection> {
+  async listen(channels: readonly string[], tell: Tell, signal: AbortSignal): Promise<HintConnection> {
     this.#users++
     let isLeft = false
     const leave = async (): Promise<void> => {
       if (isLeft) return
       isLeft = true
       this.#users--
-      const tells = this.#tells.get(channel)
-      tells?.delete(tell)
+      const silent = channels.filter((channel) => this.#forget(channel, tell))
       if (this.isOver) return
       const isSilent = this.#asked > 0 && systemClock.monotonic() - this.#owesSinceMs > SILENT_MS
       if (this.#users === 0 || isSilent) return this.#end()
-      if (tells?.size !== 0) return
-      this.#tells.delete(channel)
-      await this.#ask(`UNLISTEN ${quoteIdentifier(channel)}`)
+      await Promise.all(silent.map((channel) => this.#ask(`UNLISTEN ${quoteIdentifier(channel)}`)))
     }
     const abandon = (): void => void leave().catch(() => {})
     signal.addEventListener('abort', abandon, { once: true })
     try {
       await this.#connected
-      let tells = this.#tells.get(channel)
-      if (tells === undefined) this.#tells.set(channel, (tells = new Set()))
-      tells.add(tell)
-      await this.#ask(`LISTEN ${quoteIdentifier(channel)}`)
+      for (const channel of channels) this.#tells.set(channel, (this.#tells.get(channel) ?? new Set()).add(tell))
+      await Promise.all(channels.map((channel) => this.#ask(`LISTEN ${quoteIdentifier(channel)}`)))
       signal.throwIfAborted()
     } catch (error) {
       abandon()
@@ -95,6 +90,13 @@ class ListenConnection {
       signal.removeEventListener('abort', abandon)
     }
     return { ended: this.#ended, ping: () => this.#pinged(), close: leave }
+  }
+
+  /** Returns whether nobody is told of this channel any more. */
+  #forget(channel: string, tell: Tell): boolean {
+    const tells = this.#tells.get(channel)
+    if (tells?.delete(tell) !== true || tells.size > 0) return false
+    return this.#tells.delete(channel)
   }
 
   /** Shared by all who ask while it is under way. */

@@ -20,7 +20,7 @@ export interface PostgresSubstrateOptions extends TableOptions {
   readonly pool: PostgresPool
   /** Leases of different namespaces know nothing of each other. At most 255 bytes. */
   readonly namespace: string
-  /** Whether vacated leases are announced to those who wait, which costs their transactions some speed. @default true */
+  /** Whether those who wait for a lease, or watch it, are notified. Costs nothing where nobody does. @default true */
   readonly notify?: boolean | undefined
   /**
    * Makes the connection that hears the announcements: `() => new pg.Client(url)`. It must reach the server itself:

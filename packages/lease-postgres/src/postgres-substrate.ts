@@ -7,10 +7,12 @@
  * - *Calls fail one by one.* What goes wrong with one kind leaves the verdicts of the others as they are.
  * - *Serialization failures, deadlocks and locks that were not to be had* (40001, 40P01, 55P03) were certainly not executed, and every
  *   call may be repeated: a few times here, then it is `contended`.
+ * - *Who waits* is in a table of its own. A role that may not use it claims, renews and releases all the same: it gets no ticket and watches
+ *   nothing, and what it vacates it tells everyone.
  * - *Time is the server's* (`clock_timestamp()`). Every request says until when it may be executed, and every answer what the
  *   clock shows: whole microseconds, which a number holds exactly for the next two centuries.
  */
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import {
   contended,
   granted,
@@ -25,6 +27,7 @@ import {
   type ClaimAnyOp,
   type ClaimOp,
   type Clock,
+  type HintConnection,
   type Holding,
   type LeaseChange,
   type OpenHintConnection,
@@ -42,7 +45,7 @@ import { functionsOf, type Functions } from './functions.ts'
 import { answerOf, isQueryable, postgresTrapdoor } from './guard.ts'
 import { listenTo, type OpenListenClient } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
-import { hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
+import { CLIENT_CHANNEL, EVERYONE, hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
 import { inspectionWarnings, isPooled, refusesTransactions, statementPooling, type Inspection } from './warnings.ts'
 
@@ -74,6 +77,7 @@ type Columns = Readonly<Record<string, readonly unknown[] | null>>
 /** The answer of a function, or of a statement that only reads. Of two rows about one operation the later one counts. */
 interface Answer<R> {
   readonly rows: readonly R[]
+  readonly notes: readonly Note[]
   /** What the server's clock showed after its decisions, in microseconds. */
   readonly at: number
 }
@@ -90,9 +94,17 @@ interface OpRow extends Row {
   readonly busy?: boolean | null
   /** It is too late for the operation. */
   readonly late?: boolean | null
-  /** Of a claim in line that was refused. */
+}
+
+/** What an answer says of an operation beside what became of it. */
+interface Note {
+  readonly n: number
+  /** Of a claim that was refused: its ticket, how many are ahead, and whether it got none because the queue is full. */
   readonly place?: number | null
-  readonly served?: number | null
+  readonly ahead?: number | null
+  readonly full?: boolean | null
+  /** The last ticket told of a vacancy. */
+  readonly told?: number | null
 }
 
 /** One of the leases of which any would have done. */
@@ -117,7 +129,7 @@ interface PinRow {
 }
 
 export class PostgresSubstrate implements Substrate {
-  readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   readonly #pool: PostgresPool
   readonly #namespace: string
   readonly #tables: Tables
@@ -126,7 +138,12 @@ export class PostgresSubstrate implements Substrate {
   readonly #clock: Clock
   /** null: nothing is announced. */
   readonly #channel: string | null
-  readonly #hints: HintStream | undefined
+  /** By the client; the empty one hears of the whole namespace. */
+  readonly #hints = new Map<string, HintStream>()
+  /** Names this substrate among those that watch the namespace. */
+  readonly #watcher = randomBytes(9).toString('base64url')
+  /** Until then the table of those who wait is not tried again, for this role may not use it. */
+  #deniedUntilMs = Number.NEGATIVE_INFINITY
 
   /** @throws ErrNotValid with every problem */
   constructor(options: PostgresSubstrateOptions) {
@@ -143,13 +160,21 @@ export class PostgresSubstrate implements Substrate {
     if (options.listen !== false) {
       const { schema, listen } = options
       const open = listen ?? likeThePool(pool)
-      const connect: OpenHintConnection = async (tell, signal) => {
-        const home = schema ?? (await this.#home())
-        return listenTo(channel + hintSuffix(home), open, listen ?? pool)(tell, signal)
+      const connect =
+        (client: string | undefined): OpenHintConnection =>
+        async (tell, signal) => {
+          const suffix = hintSuffix(schema ?? (await this.#home()))
+          const own = client === undefined ? channel + suffix : CLIENT_CHANNEL + client
+          const everyone = EVERYONE + channel.slice(EVERYONE.length) + suffix
+          const connection = await listenTo([own, everyone], open, listen ?? pool)(tell, signal)
+          return client === undefined ? await this.#watchingAll(connection, signal) : connection
+        }
+      this.watch = (listener, client) => {
+        let hints = this.#hints.get(client ?? '')
+        if (hints === undefined)
+          this.#hints.set(client ?? '', (hints = new HintStream({ connect: connect(client), clock })))
+        return hints.watch(listener)
       }
-      const hints = new HintStream({ connect, clock })
-      this.#hints = hints
-      this.watch = (listener) => hints.watch(listener)
     }
   }
 
@@ -200,14 +225,33 @@ export class PostgresSubstrate implements Substrate {
     const channel = announce === true ? this.#channel : null
     try {
       const values = [arrayOf(leases), holder, nonce, durationMs, value ?? null, channel]
-      return anyVerdictOf(op, await this.#call<AnyRow>('claimAny', values, call))
+      return await this.#asRegistered(call, async (client) =>
+        anyVerdictOf(op, await this.#call<AnyRow>('claimAny', [...values, client], call)),
+      )
     } catch (error) {
       if (!isConflict(error)) throw error
       return { outcome: 'contended', lease: undefined, holdings: new Map() }
     }
   }
 
-  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+  async read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched: readonly string[] = [],
+  ): Promise<ReadonlyMap<string, Holding>> {
+    if (leases !== undefined && watched.length > 0) {
+      const lockMs = Math.ceil(Math.min(LONGEST_LOCK_MS, call.timeoutMs / 2))
+      const answer = await this.#asRegistered(call, async (client) =>
+        client === null
+          ? undefined
+          : await this.#read<NamedRow>(this.#functions.watch.call, leases, call, [
+              arrayOf([...new Set(watched)]),
+              client,
+              lockMs,
+            ]),
+      )
+      if (answer !== undefined) return holdingsIn(answer)
+    }
     const text = leases === undefined ? this.#functions.readAll.call : this.#functions.read.call
     return holdingsIn(await this.#read<NamedRow>(text, leases, call))
   }
@@ -257,7 +301,56 @@ export class PostgresSubstrate implements Substrate {
   }
 
   async close(): Promise<void> {
-    await this.#hints?.close()
+    await Promise.all([...this.#hints.values()].map((hints) => hints.close()))
+  }
+
+  /** The connection, once all that happens in the namespace is told over it, and for as long as it is asked for a sign of life. */
+  async #watchingAll(connection: HintConnection, signal: AbortSignal): Promise<HintConnection> {
+    const { watchAll, leave } = this.#functions
+    const values = [this.#namespace, this.#watcher]
+    const register = (): Promise<unknown> =>
+      this.#asRegistered(undefined, async (client) => {
+        if (client !== null) await this.#query(watchAll.call, values)
+      })
+    const close = async (): Promise<void> => {
+      const gone = this.#query(leave.call, [
+        this.#namespace,
+        null,
+        null,
+        arrayOf(['']),
+        arrayOf([0]),
+        null,
+        this.#watcher,
+      ])
+      await Promise.allSettled([connection.close(), gone])
+    }
+    try {
+      await register()
+      await this.#othersDone(signal)
+    } catch (error) {
+      void close()
+      throw error
+    }
+    const ping = (): Promise<unknown> => {
+      register().catch(() => {}) // it is in force for longer than until the next one
+      return connection.ping()
+    }
+    return { ended: connection.ended, ping, close }
+  }
+
+  /** Resolves once those have ended who may have looked before this substrate had registered, or have taken very long. */
+  async #othersDone(signal: AbortSignal): Promise<void> {
+    const writing = async (): Promise<readonly string[]> => {
+      const [row] = (await this.#query(this.#statements.writing, [])) as { readonly writing: string }[]
+      return (row?.writing ?? '').split(' ').filter((one) => one !== '')
+    }
+    const endMs = this.#clock.monotonic() + LONGEST_OTHERS_MS
+    let others = await writing()
+    for (let waitMs = 1; others.length > 0 && this.#clock.monotonic() < endMs; waitMs = Math.min(100, 2 * waitMs)) {
+      await sleep(this.#clock, waitMs, signal)
+      const still = new Set(await writing())
+      others = others.filter((one) => still.has(one))
+    }
   }
 
   /** The schema that the pool's search_path finds the tables in. */
@@ -270,21 +363,51 @@ export class PostgresSubstrate implements Substrate {
 
   /** One call for operations of one function. Never rejects. */
   async #applyBy(name: OpFunction, ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    const verdicts = Array.from<Verdict>({ length: ops.length })
     try {
-      const { rows, at } = await this.#call<OpRow>(name, this.#values(name, ops), call)
-      for (const row of rows) verdicts[row.n - 1] = verdictOf(ops[row.n - 1] as Op, row, at)
+      if (name === 'extend') return await this.#verdicts(name, ops, call, null)
+      return await this.#asRegistered(call, async (client) => {
+        const known = client === null ? withoutQueues(name) : name
+        return known === undefined ? ops.map(() => granted(undefined)) : await this.#verdicts(known, ops, call, client)
+      })
     } catch (error) {
-      verdicts.fill(isConflict(error) ? contended : unknown(error))
+      return ops.map(() => (isConflict(error) ? contended : unknown(error)))
     }
+  }
+
+  async #verdicts(
+    name: OpFunction,
+    ops: readonly Op[],
+    call: Call,
+    client: string | null,
+  ): Promise<readonly Verdict[]> {
+    const { fields, announces } = parameters[name]
+    // In the order that `functions.ts` documents: one array per field of the operations.
+    const values = fields.map((field) => columnOf(ops, typeof field === 'string' ? fieldOf(field) : field))
+    const { rows, notes, at } = await this.#call<OpRow>(
+      name,
+      announces ? [...values, this.#channel, client] : values,
+      call,
+    )
+    const verdicts = Array.from<Verdict>({ length: ops.length })
+    for (const row of rows) verdicts[row.n - 1] = verdictOf(ops[row.n - 1] as Op, row, at)
+    for (const note of notes) verdicts[note.n - 1] = withNote(verdicts[note.n - 1] as Verdict, note)
     return verdicts
   }
 
-  /** The parameters in the order that `functions.ts` documents: one array per field of the operations. */
-  #values(name: OpFunction, ops: readonly Op[]): unknown[] {
-    const { fields, announces } = parameters[name]
-    const columns = fields.map((field) => columnOf(ops, typeof field === 'string' ? fieldOf(field) : field))
-    return announces ? [...columns, this.#channel] : columns
+  /**
+   * Calls the body with the client, or with null where this role may not use the table of those who wait: it has then done nothing, and is
+   * called once more.
+   */
+  async #asRegistered<T>(call: Call | undefined, body: (client: string | null) => Promise<T>): Promise<T> {
+    if (this.#clock.monotonic() < this.#deniedUntilMs) return await body(null)
+    try {
+      return await body(call?.client ?? '')
+    } catch (error) {
+      if (!isDenied(error)) throw error
+    }
+    const result = await body(null)
+    this.#deniedUntilMs = this.#clock.monotonic() + DENIED_MS
+    return result
   }
 
   /** The rows that the function answers. What lost to a concurrent transaction is sent again. */
@@ -296,18 +419,23 @@ export class PostgresSubstrate implements Substrate {
         return answerIn<R>(row?.answer, call)
       } catch (error) {
         // The server's queue of notifications is full, so nothing was done: the operation matters more than to tell of it.
-        if (codeOf(error) === QUEUE_FULL && this.#channel !== null && all.at(-1) === this.#channel)
-          all[all.length - 1] = null
-        else if (!isConflict(error) || attempt >= MAX_ATTEMPTS) throw error
+        if (codeOf(error) === QUEUE_FULL && this.#channel !== null && all.at(-2) === this.#channel) {
+          all[all.length - 2] = null
+        } else if (!isConflict(error) || attempt >= MAX_ATTEMPTS) throw error
         await sleep(this.#clock, Math.random() * 5 * 2 ** attempt, call.signal)
       }
     }
   }
 
   /** The rows of a statement that only reads: of these leases, or of all. */
-  async #read<R>(text: string, leases: readonly string[] | undefined, call: Call): Promise<Answer<R>> {
+  async #read<R>(
+    text: string,
+    leases: readonly string[] | undefined,
+    call: Call,
+    others: readonly unknown[] = [],
+  ): Promise<Answer<R>> {
     const namespace = this.#namespace
-    const values = leases === undefined ? [namespace] : [namespace, arrayOf(leases)]
+    const values = leases === undefined ? [namespace] : [namespace, arrayOf(leases), ...others]
     const [row] = (await this.#query(text, values, call, asOfAnswer)) as { answer: string | null }[]
     // A standby may be behind: it would call a lease held that another holds by now.
     if (typeof row?.answer !== 'string') throw isStandby()
@@ -318,7 +446,7 @@ export class PostgresSubstrate implements Substrate {
   async #query(
     text: string,
     values: unknown[],
-    call: Call,
+    call?: Call,
     asOf: (rows: readonly unknown[]) => number = () => Number.NaN,
   ): Promise<unknown[]> {
     try {
@@ -352,15 +480,32 @@ const microsOf = (milliseconds: number | undefined): number | null =>
 
 type OpFunction = Exclude<
   keyof Functions,
-  'claimAny' | 'read' | 'readAll' | 'pinned' | 'pinnedAll' | 'guard' | 'findOld' | 'removeOld' | 'forgetLines'
+  | 'claimAny'
+  | 'read'
+  | 'readAll'
+  | 'watch'
+  | 'watchAll'
+  | 'pinned'
+  | 'pinnedAll'
+  | 'guard'
+  | 'findOld'
+  | 'removeOld'
+  | 'forget'
+  | 'tell'
 >
 
 /** Rare kinds have functions of their own, so that the others stay fast. */
 function functionFor(op: Op): OpFunction {
-  if (op.kind === 'claim') return op.place === undefined ? 'claim' : 'claimInLine'
+  if (op.kind === 'claim') return op.place === undefined ? 'claim' : 'claimInQueue'
   if (op.kind === 'extend') return op.adoption === undefined && op.value === undefined ? 'extend' : 'amend'
   if (op.kind === 'release') return op.fencingToken === undefined ? 'withdraw' : 'release'
   return op.kind
+}
+
+/** What does the same without tickets; undefined: nothing. */
+function withoutQueues(name: OpFunction): OpFunction | undefined {
+  if (name === 'claimInQueue') return 'claim'
+  return name === 'leave' || name === 'passOver' ? undefined : name
 }
 
 /** A field of an operation as a parameter. */
@@ -387,12 +532,12 @@ const claimFields = ['lease', 'holder', 'nonce', 'durationMs', optional(fieldOf(
 const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs']
 const pinFields = ['lease', 'entity', 'generation']
 
-/** Which fields of an operation its function takes, and whether the channel follows. */
+/** Which fields of an operation its function takes, and whether channel and client follow. */
 const parameters: Readonly<
   Record<OpFunction, { readonly fields: readonly (string | Field)[]; readonly announces: boolean }>
 > = {
   claim: { fields: claimFields, announces: true },
-  claimInLine: { fields: [...claimFields, 'place'], announces: true },
+  claimInQueue: { fields: [...claimFields, 'place', optional(fieldOf('maxWaiters'))], announces: true },
   extend: { fields: extendFields, announces: false },
   amend: {
     fields: [
@@ -407,8 +552,10 @@ const parameters: Readonly<
   release: { fields: ['lease', 'holder', 'fencingToken', optional(fieldOf('nonce'))], announces: true },
   withdraw: { fields: ['lease', 'holder', 'nonce'], announces: true },
   expire: { fields: ['lease'], announces: true },
-  pin: { fields: pinFields, announces: false },
+  pin: { fields: pinFields, announces: true },
   unpin: { fields: pinFields, announces: true },
+  leave: { fields: ['lease', (op) => (op.kind === 'leave' ? (op.place ?? 0) : 0)], announces: true },
+  passOver: { fields: ['lease', 'place'], announces: true },
 }
 
 /** One parameter for all operations: an array, or null where none has the field. */
@@ -423,7 +570,13 @@ function columnOf(ops: readonly Op[], field: Field): string | null {
 function answerIn<R>(answer: string | undefined, call?: Call): Answer<R> {
   const [at, ...columns] = JSON.parse(answer ?? '[]') as [number, ...Columns[]]
   call?.answered?.(at / 1000)
-  return { rows: columns.flatMap(rowsOf) as R[], at }
+  const rows: R[] = []
+  const notes: Note[] = []
+  for (const one of columns) {
+    if ('place' in one || 'told' in one) notes.push(...(rowsOf(one) as Note[]))
+    else rows.push(...(rowsOf(one) as R[]))
+  }
+  return { rows, notes, at }
 }
 
 function rowsOf(columns: Columns): unknown[] {
@@ -451,6 +604,8 @@ function holdingAfter(op: Op, row: OpRow, at: number): Holding | undefined {
       return heldIn(row, at)
     case 'release':
     case 'expire':
+    case 'leave':
+    case 'passOver':
       break
   }
   return undefined
@@ -462,8 +617,7 @@ function verdictUndone(op: Op, row: OpRow, at: number): Verdict {
   switch (op.kind) {
     case 'claim':
       // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there meanwhile.
-      if (held === undefined ? lineOf(row) === undefined : row.mine === true) return contended
-      return { ...refused(held), line: lineOf(row) }
+      return held === undefined || row.mine === true ? contended : refused(held)
     case 'extend':
       return held !== undefined && row.mine === true ? contended : refused(held)
     case 'release':
@@ -474,13 +628,20 @@ function verdictUndone(op: Op, row: OpRow, at: number): Verdict {
       return row.holder === null ? granted(undefined) : contended
     case 'pin':
     case 'unpin':
+    case 'leave':
+    case 'passOver':
       break
   }
   return contended
 }
 
-function lineOf({ place, served }: OpRow): Verdict['line'] {
-  return typeof place === 'number' && typeof served === 'number' ? { place, served } : undefined
+/** A claim with a ticket, or without one because the queue is full, was refused, also where the lease is vacant. */
+function withNote(verdict: Verdict, { place, ahead, full, told }: Note): Verdict {
+  if (typeof told === 'number') return { ...verdict, told }
+  if (verdict.outcome === 'late') return verdict
+  const refusal = refused(verdict.holding)
+  if (full === true) return { ...refusal, isFull: true }
+  return typeof place === 'number' ? { ...refusal, ticket: { place, ahead: Number(ahead) } } : verdict
 }
 
 function anyVerdictOf(op: ClaimAnyOp, { rows, at }: Answer<AnyRow>): AnyVerdict {
@@ -543,6 +704,20 @@ function holding(
     version: undefined,
   }
 }
+
+/** This role may not do what the function does. Functions are all there is to it but for the tables. */
+function isDenied(error: unknown): boolean {
+  return codeOf(error instanceof Error ? error.cause : undefined) === '42501'
+}
+
+/** After so long it is tried again whether the role may use the table of those who wait. */
+const DENIED_MS = 60_000
+
+/** For so long a read waits for a row that it is to watch. */
+const LONGEST_LOCK_MS = 1_000
+
+/** For so long those who begin to watch the namespace wait for the transactions that are writing at that moment. */
+const LONGEST_OTHERS_MS = 5_000
 
 /** So says `pg_notify` at the COMMIT. */
 const QUEUE_FULL = '54000'

@@ -3,15 +3,16 @@
  *
  * One row per lease name ever claimed or pinned. A vacated lease keeps its row, for the row keeps the fencing token;
  * A claim of any of several leases leaves one more, for a few seconds: its name begins with a blank, and then comes the nonce.
- * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third keeps the
- * lines of those who wait (`line.ts` of lease-core). The fourth says which layout the tables have.
+ * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third says who is to be
+ * told of what: those in the queue of a lease, those who watch it, and those who watch the namespace. The fourth says which layout
+ * the tables have.
  */
 import { createHash } from 'node:crypto'
 import { notValid, type Problem } from 'lease-core'
 
 /**
  * The layout that this release reads and writes. 1 had no version and no columns `opened`, `opener`, `generations`, `unpinned` and `valued`.
- * It rises when a release before could not go on beside this one, or this one cannot do without what `migrate` adds.
+ * It rises when a release before could not go on beside this one. Whether what this one needs is there, its functions tell.
  */
 export const LAYOUT = 2
 
@@ -19,7 +20,7 @@ export const LAYOUT = 2
 export interface TableOptions {
   /** @default the first schema of the connection's search_path */
   readonly schema?: string | undefined
-  /** The table of the leases; `<table>_floor`, `<table>_line`, `<table>_layout` and the index `<table>_pinned` are named after it. @default 'lease' */
+  /** The table of the leases; `<table>_floor`, `<table>_waiter`, `<table>_layout` and the index `<table>_pinned` are named after it. @default 'lease' */
   readonly table?: string | undefined
 }
 
@@ -28,11 +29,11 @@ export interface Tables {
   /** Ahead of a name in a statement: empty where the connection's search_path finds the tables, or the schema and a dot. */
   readonly prefix: string
   /** For statements. */
-  readonly inStatement: { readonly lease: string; readonly layout: string }
+  readonly inStatement: { readonly lease: string; readonly waiter: string; readonly layout: string }
   /** For the texts of functions, which name the schema always: `HOME` stands for it until `migrate` knows it. */
   readonly lease: string
   readonly floor: string
-  readonly line: string
+  readonly waiter: string
   readonly layout: string
 }
 
@@ -40,6 +41,11 @@ export interface Tables {
 export const HOME = '\0home'
 /** In the text of a function: what the schema adds to the channel of the hints (`hintSuffix`), inside of a literal. */
 export const HOME_SUFFIX = '\0suffix'
+
+/** Begins the name of the channel of one client; the rest is its name. */
+export const CLIENT_CHANNEL = 'lease_'
+/** Takes the place of as many letters of the channel of a namespace: all who listen for anything in it hear this channel. */
+export const EVERYONE = 'every'
 
 /** Ends the name of the channel on which hints about leases in this schema are sent: NOTIFY knows no schemas. */
 export function hintSuffix(schema: string): string {
@@ -56,13 +62,14 @@ export function tablesOf(options: TableOptions): Tables {
   if (problems.length > 0) throw notValid(problems)
   const { schema, table = 'lease' } = options
   const prefix = schema === undefined ? '' : `${quoteIdentifier(schema)}.`
+  const inPath = (suffix: string): string => prefix + quoteIdentifier(table + suffix)
   const named = (suffix: string): string => `${HOME}.${quoteIdentifier(table + suffix)}`
   return {
     prefix,
-    inStatement: { lease: prefix + quoteIdentifier(table), layout: prefix + quoteIdentifier(`${table}_layout`) },
+    inStatement: { lease: inPath(''), waiter: inPath('_waiter'), layout: inPath('_layout') },
     lease: named(''),
     floor: named('_floor'),
-    line: named('_line'),
+    waiter: named('_waiter'),
     layout: named('_layout'),
   }
 }

@@ -12,10 +12,15 @@ export interface Statements {
   /** The schema in which the tables are. */
   readonly home: string
   readonly inspect: string
+  /** The transactions that are writing to the leases just now. */
+  readonly writing: string
 }
 
 export function statements({ inStatement }: Tables): Statements {
   const lease = `pg_catalog.to_regclass(${quoteLiteral(inStatement.lease)})`
+  const waiter = `pg_catalog.to_regclass(${quoteLiteral(inStatement.waiter)})`
+  const mayWaiter = (right: string): string =>
+    `pg_catalog.has_table_privilege(${waiter}::pg_catalog.oid, '${right}'::pg_catalog.text)`
   const setting = (name: string): string => `pg_catalog.current_setting('${name}', true)`
   const standby = 'pg_catalog.pg_is_in_recovery()::pg_catalog.text'
   return {
@@ -27,7 +32,12 @@ export function statements({ inStatement }: Tables): Statements {
   ${setting('synchronous_standby_names')} AS standbys, ${setting('transaction_read_only')} AS read_only,
   ${standby} AS standby, ${setting('server_encoding')} AS encoding, pg_catalog.version() AS version,
   pg_catalog.pg_backend_pid()::pg_catalog.text AS backend,
-  (SELECT relpersistence::pg_catalog.text FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ${lease}::pg_catalog.oid) AS persistence`,
+  (SELECT relpersistence::pg_catalog.text FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ${lease}::pg_catalog.oid) AS persistence,
+  (${['SELECT', 'INSERT', 'UPDATE', 'DELETE'].map(mayWaiter).join(' AND ')})::pg_catalog.text AS registers,
+  pg_catalog.has_function_privilege('pg_catalog.pg_notify(pg_catalog.text, pg_catalog.text)', 'EXECUTE')::pg_catalog.text AS notifies`,
+    writing: `SELECT coalesce(pg_catalog.array_to_string(pg_catalog.array_agg(virtualtransaction), ' '::pg_catalog.text), '') AS writing
+FROM pg_catalog.pg_locks WHERE relation OPERATOR(pg_catalog.=) ${lease}::pg_catalog.oid AND mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'::pg_catalog.text
+  AND database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())`,
   }
 }
 

@@ -17,6 +17,10 @@ export interface Inspection {
   readonly persistence: string | null
   /** The process id of the server's backend. */
   readonly backend: string
+  /** Whether this role may register who waits: `true`, `false`, or null: there is no such table. */
+  readonly registers: string | null
+  /** Whether it may call `pg_notify`. */
+  readonly notifies: string
 }
 
 /** A pooler refuses transaction blocks. */
@@ -74,6 +78,16 @@ export function inspectionWarnings(found: Inspection): SubstrateWarning[] {
     found.persistence === 'u',
     'unlogged-table',
     'the table of the leases is unlogged: a crash empties it, and fencing tokens then rest on the clock alone.',
+  )
+  warn(
+    found.registers === 'false',
+    'waiter-table-denied',
+    'this role lacks SELECT, INSERT, UPDATE or DELETE on the table of those who wait (lease_waiter): it has no place in queues, is told of no change, and looks again at the known expiry and after maxSleep. What it vacates it tells everyone.',
+  )
+  warn(
+    found.notifies === 'false',
+    'notify-denied',
+    'this role may not call pg_notify: those who wait for a lease are not told when it vacates one.',
   )
   warn(
     found.encoding !== 'UTF8',

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import type { LeaseChange } from 'lease-core'
 import { postgresTargets, startPostgres, startProxy } from 'lease-servers'
-import { PostgresSubstrate } from 'lease-postgres'
+import { migrate, PostgresSubstrate } from 'lease-postgres'
 import { Client, Pool } from 'pg'
 import { claim, eventually, expire, extend, grant, newCall, pin, release, settle, unique, unpin } from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
@@ -240,6 +240,8 @@ describe('hints, where the password is rotated', () => {
       password: () => password,
     })
     const admin = new Pool({ connectionString: server.url })
+    await migrate(admin, { schema: 'public' })
+    await admin.query(`GRANT ALL ON ALL TABLES IN SCHEMA public TO ${settings.username}`)
     const substrate = new PostgresSubstrate({ pool, namespace: 'ns', schema: 'public' })
     let resyncs = 0
     substrate.watch?.(() => resyncs++)

@@ -80,7 +80,13 @@ for (const target of postgresTargets()) {
       const substrate = new PostgresSubstrate({ pool, namespace: 'n', listen: false })
       expect((await caught(substrate.time(newCall()))).message).to.match(/run migrate\(\)/)
       await migrate(pool)
-      await migrate(pool)
+      const line = 'SELECT FROM lease_line'
+      await pool.query(line) // a process of that release may be using it
+      const { outdated } = await migrate(pool)
+      expect(outdated).to.deep.equal(['DROP TABLE public.lease_line'])
+      for (const statement of outdated) await pool.query(statement)
+      expect(await caught(pool.query(line))).to.have.property('code', '42P01')
+      expect(await migrate(pool)).to.deep.equal({ outdated: [] })
       await substrate.time(newCall())
       const held = (await readOne(substrate, 'l')) ?? expect.fail()
       expect(held).to.include({ holder: 'a', nonce: 'n1', value: 'v', pinned: true })
@@ -126,7 +132,7 @@ for (const target of postgresTargets()) {
       await migrate(pool, { table: 'by_call' })
       expect(await relations()).to.deep.equal(
         ['by_call', 'by_hand'].flatMap((table) =>
-          ['', '_floor', '_floor_pkey', '_layout', '_line', '_line_pkey', '_pinned', '_pkey'].map(
+          ['', '_floor', '_floor_pkey', '_layout', '_pinned', '_pkey', '_waiter', '_waiter_pkey'].map(
             (suffix) => `public/${table}${suffix}`,
           ),
         ),
@@ -195,6 +201,10 @@ for (const target of postgresTargets()) {
         await apply((lease) => claim(lease, 'b', 900_000))
         await apply((lease) => release(lease, 'a', { fencingToken: fencingToken(lease) }))
         await apply((lease) => claim(lease, 'b', 1, { place: 0 }))
+        await apply((lease) => claim(lease, 'c', 1, { place: 0 }))
+        await substrate.read(leases, newCall(), leases)
+        await apply((lease) => ({ kind: 'leave', lease, place: undefined }))
+        await apply((lease) => ({ kind: 'passOver', lease, place: 1 }))
         await sleep(5)
         await apply((lease) => expire(lease))
         await apply((lease) => pin(lease, 'e', 'g'))

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrNotHeld } from 'lease-core'
+import { ErrNotHeld, type LeaseChange } from 'lease-core'
 import {
   collect,
   migrate,
@@ -13,6 +13,7 @@ import { Pool } from 'pg'
 import {
   caught,
   claim,
+  eventually,
   expire,
   extend,
   grant,
@@ -84,7 +85,9 @@ for (const target of postgresTargets()) {
       const lease = unique('lease')
       const { fencingToken, nonce } = await grant(substrate, claim(lease, 'a', 60_000, { value: 'v', place: 0 }))
       await settle(substrate, claim(lease, 'b', 60_000, { place: 0 }))
+      await settle(substrate, claim(lease, 'b', 60_000, { place: 0, maxWaiters: 1 }))
       await settle(substrate, claim(lease, 'b', 60_000))
+      await substrate.read([lease, unique('new')], newCall(), [lease, unique('new')])
       await grant(substrate, extend(lease, 'a', 60_000, { fencingToken }))
       await grant(substrate, extend(lease, 'a', 60_000, { fencingToken, value: 'w' }))
       await settle(substrate, pin(lease, 'e', 'g'))
@@ -106,6 +109,8 @@ for (const target of postgresTargets()) {
         transaction.release()
       }
       await settle(substrate, release(lease, 'a', { fencingToken, nonce }))
+      await settle(substrate, { kind: 'leave', lease, place: 1 })
+      await settle(substrate, { kind: 'passOver', lease, place: 1 })
       await settle(substrate, release(lease, 'a', { nonce: 'unheard of' }))
       await settle(substrate, expire(lease))
       await collect(pool, { namespace: 'n', schema, retention: 60_000 })
@@ -217,7 +222,7 @@ for (const target of postgresTargets()) {
         expect(await refusal(connectAs(undefined, 'ours'))).to.have.property('code', '42501')
       })
 
-      for (const planted of ['lease', 'lease_floor', 'lease_line', 'lease_layout']) {
+      for (const planted of ['lease', 'lease_floor', 'lease_waiter', 'lease_layout']) {
         it(`a table ${planted} that a stranger has planted`, async () => {
           const { pool, evil } = await sharedSchema()
           await evil.query(`CREATE TABLE ${planted} (version int); GRANT ALL ON ${planted} TO PUBLIC`)
@@ -279,7 +284,7 @@ for (const target of postgresTargets()) {
       it('that claims needs the rights of the page, and no ownership for migrate, and may do everything else', async () => {
         const { pool, schema, substrate } = await setUp(
           (role) =>
-            `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_line TO ${role}`,
+            `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_waiter TO ${role}`,
         )
         await migrate(pool, { schema })
         await useAll(substrate, pool, schema)
@@ -333,13 +338,45 @@ for (const target of postgresTargets()) {
         expect(error).to.have.property('code', '42501')
       })
 
+      it('that may not use the table of those who wait claims, renews and releases, and tells everyone what it vacates', async () => {
+        const { pool, schema, owner, substrate } = await setUp(
+          (role) => `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor TO ${role}`,
+        )
+        await useAll(substrate, pool, schema)
+        const warningsOf = async (one: PostgresSubstrate): Promise<string[]> =>
+          (await one.inspect(newCall())).map(({ warning }) => warning)
+        expect(await warningsOf(substrate)).to.include('waiter-table-denied')
+        const listening = substrateOn(connectAs(owner), { schema, listen: undefined })
+        expect(await warningsOf(listening)).to.not.include('waiter-table-denied')
+        const call = newCall({ client: 'of-the-owner' })
+        const heard: LeaseChange[] = []
+        listening.watch?.((change) => void heard.push(change), call.client)
+        try {
+          await eventually(() => heard.length > 0)
+          const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000))
+          const [waiting] = await listening.apply([claim('l', 'b', 60_000, { place: 0 })], call)
+          expect(waiting?.ticket).to.include({ ahead: 0 })
+          const own = await settle(substrate, claim('l', 'c', 60_000, { place: 0 }))
+          expect(own).to.include({ outcome: 'refused' })
+          expect(own).to.not.have.property('ticket')
+          expect((await substrate.read(['l'], newCall(), ['l'])).get('l')).to.include({ holder: 'a' })
+          expect(await settle(substrate, release('l', 'a', { fencingToken }))).to.include({ outcome: 'granted' })
+          const isWord = (change: LeaseChange): boolean => change.kind === 'vacated' && change.lease === 'l'
+          await eventually(() => heard.some(isWord))
+        } finally {
+          await listening.close()
+        }
+      })
+
       it('that may not notify releases all the same', async () => {
         const { pool, substrate } = await setUp(
           (role) =>
-            `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_line TO ${role}`,
+            `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_waiter TO ${role}`,
         )
         await admin.query('REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC')
         expect(await caught(pool.query(`SELECT pg_notify('any', '')`))).to.have.property('code', '42501')
+        expect((await substrate.inspect(newCall())).map(({ warning }) => warning)).to.include('notify-denied')
+        await substrate.read(['l'], newCall(), ['l'])
         const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000, { announce: true }))
         expect(await settle(substrate, release('l', 'a', { fencingToken }))).to.include({ outcome: 'granted' })
         expect(await readOne(substrate, 'l')).to.equal(undefined)

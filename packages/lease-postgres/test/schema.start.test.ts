@@ -35,7 +35,7 @@ for (const target of postgresTargets()) {
     it('waits for nobody where everything is there: not for a lock on the leases, nor for another that migrates', async () => {
       await migrate(pool)
       await withTransaction(
-        'LOCK TABLE lease, lease_floor, lease_line IN ACCESS EXCLUSIVE MODE',
+        'LOCK TABLE lease, lease_floor, lease_waiter IN ACCESS EXCLUSIVE MODE',
         'SELECT pg_advisory_xact_lock(7811887010271462)',
       )
       await migrate(connect('-c statement_timeout=60s'))
@@ -92,13 +92,13 @@ for (const target of postgresTargets()) {
       await migrate(pool)
       const substrate = new PostgresSubstrate({ pool, namespace: 'n', listen: false })
       const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000))
-      await pool.query('DROP TABLE lease_line; DROP INDEX lease_pinned; ALTER TABLE lease DROP COLUMN valued')
+      await pool.query('DROP TABLE lease_waiter; DROP INDEX lease_pinned; ALTER TABLE lease DROP COLUMN valued')
       await migrate(pool)
       expect(
-        (await pool.query(`SELECT to_regclass('lease_pinned') AS index, to_regclass('lease_line') AS line`)).rows,
-      ).to.deep.equal([{ index: 'lease_pinned', line: 'lease_line' }])
+        (await pool.query(`SELECT to_regclass('lease_pinned') AS index, to_regclass('lease_waiter') AS waiter`)).rows,
+      ).to.deep.equal([{ index: 'lease_pinned', waiter: 'lease_waiter' }])
       await grant(substrate, extend('l', 'a', 60_000, { fencingToken, value: 'v' }))
-      await pool.query('DROP TABLE lease, lease_floor, lease_line, lease_layout')
+      await pool.query('DROP TABLE lease, lease_floor, lease_waiter, lease_layout')
       await migrate(pool)
       await grant(substrate, claim('l', 'b', 60_000))
     })

@@ -56,7 +56,7 @@ for (const target of postgresTargets()) {
       const { rows } = await setting.pool.query<{ name: string }>(
         `SELECT oid::regprocedure::text AS name FROM pg_proc WHERE proname LIKE 'lease\\_%' AND prosrc LIKE '%"grown"%'`,
       )
-      expect(rows).to.have.length(17)
+      expect(rows).to.have.length(20)
       for (const { name } of rows) await setting.pool.query(`DROP FUNCTION ${name}`)
       expect((await verdictOf(substrate)).cause)
         .to.have.property('message')
@@ -111,7 +111,7 @@ for (const target of postgresTargets()) {
     })
 
     it('one kind of operation failing leaves the verdicts of the others', async () => {
-      await setting.pool.query('CREATE ROLE keeper; GRANT SELECT, UPDATE ON lease, lease_floor, lease_line TO keeper')
+      await setting.pool.query('CREATE ROLE keeper; GRANT SELECT, UPDATE ON lease, lease_floor, lease_waiter TO keeper')
       try {
         const substrate = setting.substrate({ pool: setting.newPool({ options: '-c role=keeper' }) })
         const verdicts = await substrate.apply(

@@ -43,7 +43,7 @@ const oneOf = async (substrate: PostgresSubstrate, op: Op, call: Call): Promise<
 
 const ways: readonly Way[] = [
   { name: 'a claim', apply: oneOf },
-  { name: 'a claim in line', apply: (substrate, op, call) => oneOf(substrate, { ...op, place: 0 }, call) },
+  { name: 'a claim of one who waits', apply: (substrate, op, call) => oneOf(substrate, { ...op, place: 0 }, call) },
   {
     name: 'a claim of any',
     async apply(substrate, { lease, holder, durationMs, nonce, value }, call) {
@@ -85,6 +85,12 @@ for (const target of postgresTargets()) {
         await releaseHeld(substrate, vacant)
         await settle(substrate, pin(name, 'e', 'g'))
         await setting.lapsed(lapsed)
+        const [ticket, ticketOfVacant] = [1, 2]
+        await setting.pool.query(
+          `INSERT INTO lease_waiter (ns, name, place, client, until)
+           SELECT $1, name, place, 'test', now() + interval '1 hour' FROM unnest($2::text[], $3::int[]) AS t(name, place)`,
+          [namespace, [name, vacant], [ticket, ticketOfVacant]],
+        )
         const rows = (): Promise<unknown> =>
           Promise.all([name, lapsed, vacant, unheard].map(async (lease) => await setting.row(lease)))
         const before = await rows()
@@ -102,6 +108,8 @@ for (const target of postgresTargets()) {
           pin(unheard, 'f'),
           unpin(name, 'e', 'g'),
           unpin(unheard, 'e', 'g'),
+          { kind: 'leave', lease: name, place: ticket },
+          { kind: 'passOver', lease: vacant, place: ticketOfVacant },
         ]
         for (const op of ops) {
           expect(await oneOf(substrate, op, await overdue()), `${op.kind} ${op.lease}`).to.deep.equal(late)
@@ -110,8 +118,8 @@ for (const target of postgresTargets()) {
             expect(await apply(substrate, op, await overdue())).to.have.property('outcome', 'late')
         }
         expect(await rows()).to.deep.equal(before)
-        const lines = 'SELECT FROM lease_line WHERE name = ANY($1)'
-        expect((await setting.pool.query(lines, [[name, lapsed, vacant, unheard]])).rowCount).to.equal(0)
+        const waiters = 'SELECT FROM lease_waiter WHERE name = ANY($1)'
+        expect((await setting.pool.query(waiters, [[name, lapsed, vacant, unheard]])).rowCount).to.equal(2)
       })
 
       it('does nothing, if the deadline passed while it waited for a rival that inserts the row', async () => {
@@ -509,7 +517,10 @@ for (const target of postgresTargets()) {
         refusal: (call) => substrate.apply([claim(name, 'b', 60_000)], call),
         late: (call) => substrate.apply([claim(name, 'b', 60_000)], { ...call, notAfterMs: 1 }),
         any: (call) => ways[2]?.apply(substrate, claim(name, 'b', 60_000), call) ?? expect.fail(),
-        line: (call) => substrate.apply([claim(name, 'b', 60_000, { place: 0 })], call),
+        queue: (call) => substrate.apply([claim(name, 'b', 60_000, { place: 0 })], call),
+        leave: (call) => substrate.apply([{ kind: 'leave', lease: name, place: 1 }], call),
+        'pass over': (call) => substrate.apply([{ kind: 'passOver', lease: name, place: 1 }], call),
+        watch: (call) => substrate.read([name], call, [name]),
         extend: (call) => substrate.apply([extend(name, 'a', 60_000, { fencingToken })], call),
         pin: (call) => substrate.apply([pin(name, 'e', 'g')], call),
         unpin: (call) => substrate.apply([unpin(name, 'e', 'g')], call),

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { LeaseEvents, Manager } from 'lease-core'
+import { LeaseEvents, Manager, type Op, type Substrate } from 'lease-core'
 import { collect, migrate, postgresClient, SqlGuard } from 'lease-postgres'
 import { pgbouncerTarget, postgresTargets, startPgbouncer, startPostgres, until, type Postgres } from 'lease-servers'
 import { Client, Pool, type PoolConfig } from 'pg'
@@ -132,12 +132,12 @@ for (const target of postgresTargets()) {
   })
 
   describe(`batches that meet, on ${target.name}`, () => {
-    it('never deadlock, whatever their order, joining lines and being served', async () => {
+    it('never deadlock, whatever their order: those who get into queues, watch, leave, are served or passed over', async () => {
       await using setting = await openSetting(target)
-      // Each row of a line takes a while, so that the batches keep meeting.
+      // Each of those who wait takes a while, so that the batches keep meeting.
       await setting.pool.query(`CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN PERFORM pg_catalog.pg_sleep(0.002); RETURN NEW; END';
-        CREATE TRIGGER slowly BEFORE INSERT OR UPDATE ON lease_line FOR EACH ROW EXECUTE FUNCTION slowly()`)
+        'BEGIN PERFORM pg_catalog.pg_sleep(0.002); RETURN coalesce(NEW, OLD); END';
+        CREATE TRIGGER slowly BEFORE INSERT OR UPDATE OR DELETE ON lease_waiter FOR EACH ROW EXECUTE FUNCTION slowly()`)
       const application = unique('batches')
       const pools: Pool[] = []
       let served = 0
@@ -145,6 +145,13 @@ for (const target of postgresTargets()) {
       const namespace = unique('ns')
       const leases = Array.from({ length: 12 }, (_, index) => `l${index}`)
       const shuffled = (): string[] => leases.toSorted(() => Math.random() - 0.5)
+      /** In batches; those that were at a row where somebody else was just then, once more. */
+      const releaseAll = async (substrate: Substrate, ops: readonly Op[]): Promise<void> => {
+        for (let left = ops; left.length > 0;) {
+          const verdicts = await substrate.apply(left, newCall())
+          left = left.filter((_, index) => verdicts[index]?.outcome === 'contended')
+        }
+      }
       const worker = async (holder: string): Promise<void> => {
         const pool = new Pool({
           connectionString: setting.url,
@@ -163,19 +170,30 @@ for (const target of postgresTargets()) {
             newCall(),
           )
           const held: { lease: string; fencingToken: bigint }[] = []
-          verdicts.forEach(({ outcome, line, holding, cause }, index) => {
+          verdicts.forEach(({ outcome, ticket, holding, cause }, index) => {
             if (outcome === 'unknown') throw cause
             const lease = names[index] as string
-            if (line !== undefined) places.set(lease, line.place)
+            if (ticket !== undefined) places.set(lease, ticket.place)
             if (outcome !== 'granted' || holding === undefined) return
             if (places.delete(lease)) served++
             held.push({ lease, fencingToken: holding.fencingToken })
           })
-          if (held.length === 0) continue
-          await substrate.apply(
-            held.map(({ lease, fencingToken }) => release(lease, holder, { fencingToken })),
-            newCall(),
-          )
+          const others = shuffled()
+          const [watched, passed, left] = [others.slice(0, 3), others.slice(3, 5), others.slice(5, 7)]
+          await Promise.all([
+            releaseAll(
+              substrate,
+              held.map(({ lease, fencingToken }) => release(lease, holder, { fencingToken })),
+            ),
+            substrate.read(names, newCall(), [...watched, unique('without-a-row')]),
+            substrate.apply(
+              [
+                ...passed.map((lease) => ({ kind: 'passOver' as const, lease, place: places.get(lease) ?? 0 })),
+                ...left.map((lease) => ({ kind: 'leave' as const, lease, place: places.get(lease) })),
+              ],
+              newCall(),
+            ),
+          ])
         }
       }
       await Promise.all(Array.from({ length: 6 }, (_, index) => worker(`w${index}`)))
@@ -309,9 +327,10 @@ describe('a full queue of notifications', () => {
   })
   after(() => server.stop())
 
-  it('undoes nothing: not a claim, not a release, not a wait in line', async () => {
+  it('undoes nothing: not a claim, not a release, not a claim of one who waits', async () => {
     await using setting = await openSetting(server)
     const substrate = setting.substrate({ namespace: 'n', listen: false })
+    await substrate.read(['held', 'next', 'x', 'y'], newCall(), ['held', 'next', 'x', 'y'])
     const announce = true
     const { fencingToken } = await grant(substrate, claim('held', 'a', 60_000))
     const sleeper = new Client({ connectionString: setting.url })
@@ -438,6 +457,8 @@ describe('the inspection', () => {
         encoding: 'UTF8',
         persistence: 'p',
         backend: '1',
+        registers: 'true',
+        notifies: 'true',
         version,
       }).map(({ message }) => message)
     expect(server('PostgreSQL 18.0 on x86_64-pc-linux-gnu, compiled by gcc')).to.deep.equal([])

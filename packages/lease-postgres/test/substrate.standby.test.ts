@@ -200,7 +200,7 @@ for (const version of [18, 15] as const) {
     /** What is sent again and again. */
     const requests: Readonly<Record<string, (sent: Sent) => Promise<Answer>>> = {
       claim: ({ substrate, lease, nonce }) => one(substrate, claim(lease, 'a', longMs, { nonce })),
-      'claim of somebody in line': ({ substrate, lease, nonce }) =>
+      'claim of somebody who waits': ({ substrate, lease, nonce }) =>
         one(substrate, claim(lease, 'a', longMs, { nonce, place: 0 })),
       'claim of any': ({ substrate, lease: name, nonce }) => {
         const leases = [name, `${name}-2`]
@@ -259,6 +259,8 @@ for (const version of [18, 15] as const) {
       const before = fixture.substrate(fixture.pair.primary)
       const [kept, ended, pinned] = [unique('kept'), unique('ended'), unique('pinned')]
       const first = await grant(before, claim(kept, 'a', longMs))
+      const waits = async (one: PostgresSubstrate) => (await settle(one, claim(kept, 'w', longMs, { place: 0 }))).ticket
+      const ticket = await waits(before)
       const over = await grant(before, claim(ended, 'a', longMs))
       await settle(before, release(ended, 'a', { fencingToken: over.fencingToken }))
       const { fencingToken: latest } = await grant(before, claim(pinned, 'a', longMs))
@@ -268,6 +270,12 @@ for (const version of [18, 15] as const) {
       const after = fixture.substrate(fixture.pair.standby)
       expect(await readOne(after, kept)).to.include({ holder: 'a', fencingToken: first.fencingToken })
       expect(await settle(after, claim(kept, 'b', longMs))).to.have.property('outcome', 'refused')
+      // Of the queue nothing is left but that tickets rise. Whoever had one keeps it.
+      const next = await waits(after)
+      expect(next?.ahead).to.equal(0)
+      expect(next?.place).to.be.greaterThan(ticket?.place ?? expect.fail())
+      const again = await settle(after, claim(kept, 'w', longMs, { place: ticket?.place }))
+      expect(again.ticket).to.deep.equal(ticket)
       await grant(after, extend(kept, 'a', longMs, { fencingToken: first.fencingToken }))
       expect([...((await after.pinned(newCall(patient))).get(pinned) ?? [])].map(([entity]) => entity)).to.deep.equal([
         'entity',
