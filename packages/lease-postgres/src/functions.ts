@@ -312,9 +312,14 @@ function claimInQueue(tables: Tables): DatabaseFunction {
     END IF;
   END IF;
   IF taken_leases IS NOT NULL THEN
+    -- It goes, and those ahead of it who were told of the vacancy.
     DELETE FROM ${waiter} w USING (
-      SELECT $1 AS ns, t.name, t.place FROM unnest(taken_leases, taken_places) AS t(name, place) ${inOrder}
-    ) r WHERE ${upToTicket};
+      SELECT $1 AS ns, t.name, o.place FROM unnest(taken_leases, taken_places) AS t(name, place) CROSS JOIN LATERAL (
+        (SELECT w.place FROM ${waiter} w WHERE w.ns = $1 AND w.name = t.name AND w.place > 0 AND w.place < t.place
+          ORDER BY w.place LIMIT ${TOLD})
+        UNION ALL SELECT t.place
+      ) o ${inOrder}
+    ) r WHERE (w.ns, w.name, w.place) >= (r.ns, r.name, r.place) AND (w.ns, w.name, w.place) <= (r.ns, r.name, r.place);
   END IF;${tell(tables, { channel: '$12', client: '$13', of: ['changed', 'taken'] })}`,
   )
 }
