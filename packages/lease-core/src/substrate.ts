@@ -32,7 +32,8 @@
  * the lease while it is among the first `TOLD`. It watches a lease from a read that says so until it `leave`s. Either ends by itself after `INTEREST_MS` unless it is renewed,
  * by the same claim or read. Getting in and seeing the state are one step: of what happens after the state that was answered the
  * client is told. When one of the first `TOLD` leaves a vacant lease, the first `TOLD` are told anew.
- * Whoever made the vacancy learns whether somebody in the queue was told, and has those who do not come passed over (`passOver`).
+ * Whoever made the vacancy, and listens, learns whether somebody in the queue was told, and has those who do not come passed over
+ * (`passOver`).
  */
 import type { LeaseChange } from './client.ts'
 import type { Trapdoor } from './lease.ts'

@@ -42,7 +42,7 @@ export interface BundleOptions {
 export function bundle(requests: readonly Bundled[], { merging, check }: BundleOptions): Bundle {
   const alone = requests.length === 1 ? requests[0]?.request.request_txn : undefined
   // What is too late must not write what it would write where its own conditions are not met; a level must rise all the same.
-  const writesElse = alone?.failure?.some(({ request_put }) => request_put !== undefined) === true
+  const writesElse = alone?.failure?.some(({ request_range }) => request_range === undefined) === true
   const mayBeAlone = check === undefined || !(check.raises || writesElse)
   if (alone !== undefined && mayBeAlone) {
     return {
@@ -69,21 +69,29 @@ function checked({ compare = [], success = [], failure = [] }: EtcdTxn, check: E
   }
 }
 
-/** What a merged request is told: what it has written is known from the revision of the whole. */
+/** What a merged request is told that has only written: what is known from the revision of the whole. */
 const done = inside({ succeeded: true, responses: [] })
+
+/** Where in the answers those of one request are. */
+interface Span {
+  readonly from: number
+  readonly count: number
+  readonly isMerged: boolean
+}
 
 function merged(requests: readonly Bundled[], check: EpochCheck | undefined): Bundle {
   const compare: EtcdCompare[] = []
   const success: EtcdRequest[] = []
-  /** Where in the answers that of each request is; -1: it was merged. */
-  const places: number[] = []
+  const spans: Span[] = []
   for (const { request, step } of requests) {
     const { request_txn } = request
-    if (step.likely === true && request_txn !== undefined) {
+    const isMerged = step.likely === true && request_txn !== undefined
+    const from = success.length
+    if (isMerged) {
       for (const condition of request_txn.compare ?? []) compare.push(condition)
       for (const one of request_txn.success ?? []) success.push(one)
-      places.push(-1)
-    } else places.push(success.push(request) - 1)
+    } else success.push(request)
+    spans.push({ from, count: success.length - from, isMerged })
   }
   if (check !== undefined) {
     compare.push(...check.compare)
@@ -95,7 +103,10 @@ function merged(requests: readonly Bundled[], check: EpochCheck | undefined): Bu
     checkIn: ({ succeeded, responses }) => (succeeded ? undefined : responses),
     answersIn({ succeeded, responses }) {
       if (!succeeded) return undefined
-      return places.map((place) => (place === -1 ? done : (responses[place] as EtcdAnswer)))
+      return spans.map(({ from, count, isMerged }) => {
+        if (!isMerged) return responses[from] as EtcdAnswer
+        return count === 1 ? done : inside({ succeeded: true, responses: responses.slice(from, from + count) })
+      })
     },
   }
 }

@@ -29,6 +29,9 @@ export interface EtcdRange {
   readonly limit?: number
   readonly revision?: string
   readonly keys_only?: boolean
+  /** Numbers of etcd's own enumerations. */
+  readonly sort_order?: number
+  readonly sort_target?: number
 }
 
 export interface EtcdRangeAnswer {
@@ -59,7 +62,7 @@ export interface EtcdRequest {
     readonly lease?: string
     readonly ignore_value?: boolean
   }
-  readonly request_delete_range?: { readonly key: Buffer }
+  readonly request_delete_range?: { readonly key: Buffer; readonly range_end?: Buffer }
   readonly request_txn?: EtcdTxn
 }
 
@@ -71,7 +74,8 @@ export interface EtcdTxn {
 
 /** The answer to one request inside a transaction; one field is there. */
 export interface EtcdAnswer {
-  readonly response_range: { readonly kvs: readonly EtcdKeyValue[] }
+  /** `count` is that of all keys in the range, however few are asked for. */
+  readonly response_range: { readonly kvs: readonly EtcdKeyValue[]; readonly count: string }
   readonly response_txn: { readonly succeeded: boolean; readonly responses: readonly EtcdAnswer[] }
 }
 
@@ -83,10 +87,28 @@ export interface EtcdTxnAnswer {
 
 /** What a watch has to say. */
 export interface EtcdWatchAnswer {
+  readonly header: { readonly revision: string }
+  readonly watch_id: string
   readonly created: boolean
   readonly canceled: boolean
   readonly cancel_reason?: string
-  readonly events: readonly { readonly kv: Pick<EtcdKeyValue, 'key' | 'value' | 'mod_revision'> }[]
+  /** Where a watch ended because what it should tell of is gone: the first revision that is not. */
+  readonly compact_revision?: string
+  readonly events: readonly { readonly kv: EtcdWatchedKey }[]
+}
+
+/** The `version` of a key that was removed is `0`. */
+export type EtcdWatchedKey = Pick<EtcdKeyValue, 'key' | 'value' | 'mod_revision' | 'version'>
+
+export interface EtcdWatchRequest {
+  readonly create_request?: {
+    readonly key: Buffer
+    readonly range_end?: Buffer
+    readonly filters: number[]
+    readonly watch_id: string
+    readonly start_revision?: string
+  }
+  readonly cancel_request?: { readonly watch_id: string }
 }
 
 /** One stream of watches. */
@@ -94,10 +116,7 @@ export interface EtcdWatchStream {
   on(event: 'data', listener: (answer: EtcdWatchAnswer) => void): unknown
   on(event: 'error', listener: (error: Error) => void): unknown
   on(event: 'end', listener: () => void): unknown
-  write(request: {
-    create_request?: { key: Buffer; range_end: Buffer; filters: number[] }
-    progress_request?: object
-  }): unknown
+  write(request: EtcdWatchRequest): unknown
   end(): unknown
   cancel(): unknown
 }

@@ -12,7 +12,7 @@
  */
 import {
   contended,
-  HintStream,
+  granted,
   late,
   systemClock,
   unknown,
@@ -30,16 +30,19 @@ import {
   type Verdict,
 } from 'lease-core'
 import { claimAny } from './claim-any.ts'
+import { ClientHints } from './client-hints.ts'
 import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { failureOf } from './explain.ts'
 import { etcdTrapdoor } from './guard.ts'
+import { KnownQueues } from './known-queues.ts'
 import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
-import { watchLeases } from './listener.ts'
+import { NamespaceHints } from './listener.ts'
 import { checkOptions, type EtcdSubstrateOptions } from './options.ts'
 import { Requests, type IndexedStep, type Outcome, type Deadline, type Step } from './requests.ts'
 import { firstStep } from './steps.ts'
 import { get, together } from './txn.ts'
-import { alarmWarnings, versionWarnings } from './warnings.ts'
+import { alarmWarnings, versionWarnings, watchWarning } from './warnings.ts'
+import { Watches } from './watches.ts'
 
 /** The server takes 128 operations in a transaction, those of the longest branch inside included. */
 const limits: Substrate['limits'] = { maxOps: 120, maxInFlight: 4 }
@@ -51,12 +54,16 @@ const MOST_NAMED = 1_000
 const MAX_ROUNDS = 6
 
 export class EtcdSubstrate implements Substrate {
-  readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  readonly watch?: NonNullable<Substrate['watch']>
   readonly #etcd: EtcdDriver
   readonly #layout: Layout
   readonly #clock: Clock
   readonly #requests: Requests
-  readonly #hints: HintStream | undefined
+  /** By the client; undefined: of those who hear of everything. */
+  readonly #hints = new Map<string | undefined, ClientHints | NamespaceHints>()
+  readonly #closing = new Set<Promise<void>>()
+  readonly #queues = new KnownQueues()
+  #warnedOfWatch = false
   readonly #onWarning: EtcdSubstrateOptions['onWarning']
   /** Leases that a warning has named. */
   readonly #unreadable = new Set<string>()
@@ -70,12 +77,7 @@ export class EtcdSubstrate implements Substrate {
     this.#layout = new Layout(prefix, namespace)
     this.#clock = clock
     this.#requests = new Requests(etcd, this.#layout, clock)
-    if (watch) {
-      const call = (): Promise<unknown> => this.#requests.anyCall()
-      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout, { clock, call }) })
-      this.#hints = hints
-      this.watch = (listener) => hints.watch(listener)
-    }
+    if (watch) this.watch = (listener, client) => this.#watch(listener, client)
   }
 
   get limits(): Substrate['limits'] {
@@ -85,16 +87,30 @@ export class EtcdSubstrate implements Substrate {
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const deadline = this.#requests.deadline(call)
     const verdicts = Array.from<Verdict>({ length: ops.length }).fill(contended)
-    let open: IndexedStep[] = ops.map((op, index) => ({ index, step: firstStep(op, this.#layout) }))
+    const { client } = call
+    const context = { layout: this.#layout, client, hints: this.#hintsOf(client), queues: this.#queues }
+    let open: IndexedStep[] = []
+    const settle = (index: number, after: Verdict | Step): void => {
+      if ('outcome' in after) verdicts[index] = after
+      else open.push({ index, step: after })
+    }
+    const queues = this.#queues
+    const awaited = ops.map(({ lease }) => queues.isAwaited(client, lease))
+    for (let index = 0; index < ops.length; index++) {
+      const op = ops[index] as Op
+      const isNeedless = op.kind === 'passOver' && awaited[index] === false
+      settle(index, isNeedless ? granted(undefined) : firstStep(op, context))
+    }
     for (let round = 1; open.length > 0 && round <= MAX_ROUNDS; round++) {
-      const outcomes = await this.#requests.round(open, deadline)
-      const next: IndexedStep[] = []
-      for (const { index, step } of open) {
-        const after = nextOf(step, outcomes[index] as Outcome)
-        if ('outcome' in after) verdicts[index] = after
-        else next.push({ index, step: after })
-      }
-      open = next
+      const steps = open
+      const preparing = steps.flatMap(({ step }) => step.prepare?.() ?? [])
+      if (preparing.length > 0) await Promise.all(preparing)
+      const outcomes = await this.#requests.round(steps, deadline)
+      open = []
+      for (const { index, step } of steps) settle(index, nextOf(step, outcomes[index] as Outcome))
+    }
+    for (const [index, op] of ops.entries()) {
+      queues.learn(client, op, verdicts[index] as Verdict, awaited[index] === true)
     }
     return verdicts
   }
@@ -104,12 +120,18 @@ export class EtcdSubstrate implements Substrate {
     return await claimAny(op, this.#layout, { requests, deadline: requests.deadline(call) })
   }
 
-  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+  async read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched: readonly string[] = [],
+  ): Promise<ReadonlyMap<string, Holding>> {
     const holdings = new Map<string, Holding>()
     const deadline = this.#requests.deadline(call)
-    const kvs = await (leases === undefined
+    const { kvs, revision } = await (leases === undefined
       ? this.#all(this.#layout.leases, deadline)
       : this.#named(leases, (lease) => this.#layout.lease(lease), deadline))
+    const hints = this.#hintsOf(call.client)
+    for (const lease of watched) hints?.watched(lease, revision)
     for (const kv of kvs) {
       const found = this.#readable(kv, foundIn)
       if (found !== undefined) holdings.set(this.#layout.nameOf(kv.key), found.holding)
@@ -120,7 +142,7 @@ export class EtcdSubstrate implements Substrate {
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
     const pinned = new Map<string, Pins>()
     const deadline = this.#requests.deadline(call)
-    const kvs = await (leases === undefined
+    const { kvs } = await (leases === undefined
       ? this.#all(this.#layout.pins, deadline)
       : this.#named(leases, (lease) => this.#layout.keysOf(lease).pin, deadline))
     for (const kv of kvs) {
@@ -148,8 +170,46 @@ export class EtcdSubstrate implements Substrate {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#hints?.close(), this.#requests.close()])
+    const hints = [...this.#hints.values()]
+    this.#hints.clear()
+    await Promise.all([...hints.map((one) => one.close()), ...this.#closing, this.#requests.close()])
   }
+
+  // ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #hintsOf(client: string): ClientHints | undefined {
+    return this.#hints.get(client) as ClientHints | undefined
+  }
+
+  #watch(listener: (change: LeaseChange) => void, client: string | undefined): () => void {
+    const own = (change: LeaseChange): void => listener(change)
+    let hints = this.#hints.get(client)
+    if (hints === undefined) {
+      const watches = Watches.of(this.#etcd, this.#clock)
+      const login = (): Promise<unknown> => this.#requests.anyCall()
+      const onDenied = (reason: string): void => this.#warnOfWatch(reason)
+      const options = { watches, layout: this.#layout, clock: this.#clock, queues: this.#queues, login, onDenied }
+      hints = client === undefined ? new NamespaceHints(options) : new ClientHints({ ...options, client })
+      this.#hints.set(client, hints)
+    }
+    hints.add(own)
+    return () => {
+      hints.delete(own)
+      if (hints.isUsed || this.#hints.get(client) !== hints) return
+      this.#hints.delete(client)
+      const closing = hints.close()
+      this.#closing.add(closing)
+      void closing.finally(() => this.#closing.delete(closing))
+    }
+  }
+
+  #warnOfWatch(reason: string): void {
+    if (this.#warnedOfWatch) return
+    this.#warnedOfWatch = true
+    this.#onWarning?.(watchWarning(reason))
+  }
+
+  // ── reads ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** What a key says; undefined where somebody else wrote it: it hides no other key, and does not go unheard, once for each lease. */
   #readable<T>(kv: EtcdKeyValue, read: (kv: EtcdKeyValue) => T): T | undefined {
@@ -169,22 +229,20 @@ export class EtcdSubstrate implements Substrate {
   }
 
   /** A key of each of these leases, as they are at one revision if there are not too many. */
-  async #named(
-    leases: readonly string[],
-    keyOf: (lease: string) => Buffer,
-    deadline: Deadline,
-  ): Promise<EtcdKeyValue[]> {
+  async #named(leases: readonly string[], keyOf: (lease: string) => Buffer, deadline: Deadline): Promise<Found> {
     const parts: EtcdRequest[][] = []
     const requests = leases.map((lease) => get(keyOf(lease)))
     for (let from = 0; from < requests.length; from += limits.maxOps) {
       parts.push(requests.slice(from, from + limits.maxOps))
     }
     const answers = await Promise.all(parts.map((part) => this.#requests.txn(together(part), deadline)))
-    return answers.flatMap(({ responses }) => responses.flatMap(({ response_range }) => response_range.kvs))
+    const kvs = answers.flatMap(({ responses }) => responses.flatMap(({ response_range }) => response_range.kvs))
+    const revisions = answers.map(({ header }) => header.revision)
+    return { kvs, revision: revisions.reduce((one, other) => (Number(one) <= Number(other) ? one : other), LATEST) }
   }
 
   /** All keys that begin so, as they are at one revision. */
-  async #all(prefix: Buffer, deadline: Deadline): Promise<EtcdKeyValue[]> {
+  async #all(prefix: Buffer, deadline: Deadline): Promise<Found> {
     const found: EtcdKeyValue[] = []
     let page = { key: prefix, range_end: endOf(prefix), limit: LARGEST_PAGE, revision: '0' }
     for (;;) {
@@ -192,8 +250,9 @@ export class EtcdSubstrate implements Substrate {
         const { kvs, more, header } = await this.#requests.range(page, deadline)
         found.push(...kvs)
         const last = kvs.at(-1)
-        if (!more || last === undefined) return found
-        page = { ...page, key: after(last.key), revision: page.revision === '0' ? header.revision : page.revision }
+        const revision = page.revision === '0' ? header.revision : page.revision
+        if (!more || last === undefined) return { kvs: found, revision }
+        page = { ...page, key: after(last.key), revision }
       } catch (error) {
         if (failureOf(error) !== 'too-large' || page.limit === 1) throw error
         page = { ...page, limit: Math.ceil(page.limit / 4) }
@@ -202,9 +261,18 @@ export class EtcdSubstrate implements Substrate {
   }
 }
 
+/** Keys as they were at this revision, or later. */
+interface Found {
+  readonly kvs: readonly EtcdKeyValue[]
+  readonly revision: string
+}
+
+/** Of no read at all. */
+const LATEST = String(Number.MAX_SAFE_INTEGER)
+
 /** What follows from the answer: a verdict, or the step after. */
 function nextOf(step: Step, outcome: Outcome): Verdict | Step {
-  if ('error' in outcome) return unknown(outcome.error)
+  if ('error' in outcome) return step.instead?.() ?? unknown(outcome.error)
   if ('late' in outcome) return late
   try {
     return step.next(outcome.answer, outcome.revision)

@@ -19,5 +19,7 @@ export type {
   EtcdTxn,
   EtcdTxnAnswer,
   EtcdWatchAnswer,
+  EtcdWatchedKey,
+  EtcdWatchRequest,
   EtcdWatchStream,
 } from './driver.ts'

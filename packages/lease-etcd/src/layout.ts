@@ -3,9 +3,11 @@
  *
  *     <prefix><namespace>/l/<lease>   {"h": holder, "d": milliseconds, "n": nonce, "v": value}
  *     <prefix><namespace>/p/<lease>   {"entity": generation of its pin, …}
- *     <prefix><namespace>/a/<lease>   empty: put anew whenever a claim or a new value is to be announced
- *     <prefix><namespace>/w/<lease>   empty: put anew by everyone who gets in line for it (`waiting.ts`)
- *     <prefix><namespace>/s/<lease>   {"taken": [[lease, place, milliseconds]]}: who in line was granted it last
+ *     <prefix><namespace>/a/<lease>   empty: put again whenever a claim or a new value is to be announced
+ *     <prefix><namespace>/t/<lease, as in a URL>/<place, 16 digits>/<client>  {"d": milliseconds}: who waits for it (`waiting.ts`)
+ *     <prefix><namespace>/w/<lease>   empty: put again by each claim that asks for a ticket
+ *     <prefix><namespace>/s/<lease>   {"taken": [[lease, place, milliseconds]]}: which ticket was granted it last
+ *     <prefix><namespace>/c/<client>/<lease>  what others have to say to this client about a lease, as in `hint-message.ts`
  *     <prefix><namespace>/m/<holder>  empty: put anew by each claim of any of several leases (`claim-any.ts`)
  *     <prefix><namespace>/e/<client>  its epoch, after a request of it was lost (`epochs.ts`)
  *     <prefix><namespace>/o/<client>/<number>  empty: put anew by each request that a driver might send twice (`epochs.ts`)
@@ -60,19 +62,42 @@ export class Keys {
     return Buffer.from(`${this.#root}/a/${this.#name}`)
   }
 
-  /** Put by whoever gets in line. */
-  get line(): Buffer {
+  /** Put by each claim that asks for a ticket. */
+  get counter(): Buffer {
     return Buffer.from(`${this.#root}/w/${this.#name}`)
   }
 
-  /** Who in line was granted the lease last. */
+  /** What the keys of all tickets begin with. */
+  get tickets(): Buffer {
+    return Buffer.from(this.#tickets)
+  }
+
+  ticket(place: number, client: string): Buffer {
+    return Buffer.from(`${this.#tickets}${digits(place)}/${encodeURIComponent(client)}`)
+  }
+
+  /** The end of the range of all tickets up to this place. */
+  afterTicket(place: number): Buffer {
+    return Buffer.from(`${this.#tickets}${digits(place)}0`)
+  }
+
+  /** In which others tell this client about the lease. */
+  toldTo(client: string): Buffer {
+    return Buffer.from(`${this.#root}/c/${encodeURIComponent(client)}/${this.#name}`)
+  }
+
+  get #tickets(): string {
+    return `${this.#root}/t/${encodeURIComponent(this.#name)}/`
+  }
+
+  /** Which ticket was granted the lease last. */
   get served(): Buffer {
     return Buffer.from(`${this.#root}/s/${this.#name}`)
   }
 }
 
 /** What follows the root of a namespace in keys that end with a name of somebody's choice. */
-export const KINDS: ReadonlySet<string> = new Set(['l', 'p', 'a', 'w', 's', 'm', 'e', 'o'])
+export const KINDS: ReadonlySet<string> = new Set(['l', 'p', 'a', 't', 'w', 's', 'c', 'm', 'e', 'o'])
 
 /** The keys of one namespace. */
 export class Layout {
@@ -114,6 +139,11 @@ export class Layout {
     return Buffer.from(`${this.#root}/m/${holder}`)
   }
 
+  /** What all keys begin with in which others tell this client something. */
+  toldTo(client: string): Buffer {
+    return Buffer.from(`${this.#root}/c/${encodeURIComponent(client)}/`)
+  }
+
   epochOf(client: string): Buffer {
     return Buffer.from(`${this.#root}/e/${client}`)
   }
@@ -139,6 +169,49 @@ export function endOf(prefix: Buffer): Buffer {
   const end = Buffer.from(prefix)
   end[end.length - 1] = (end.at(-1) ?? 0) + 1
   return end
+}
+
+/** One who waits. */
+export interface FoundTicket {
+  readonly place: number
+  readonly client: string
+  /** For how long it claims the lease. */
+  readonly durationMs: number
+  /** It leaves the queue, and is not granted the lease. */
+  readonly leaves: boolean
+}
+
+export function ticketOf(durationMs: number): Buffer {
+  return Buffer.from(JSON.stringify({ d: durationMs }))
+}
+
+/** What a ticket says just before it is removed by its own client. */
+export const LEAVES: Buffer = Buffer.from('{"leaves":true}')
+
+/** What the first who waits for a lease says to its holder. */
+export const WAITS: Buffer = Buffer.from('{"waits":true}')
+
+/**
+ * What the key of a ticket says.
+ *
+ * @throws when it was not written by this library
+ */
+export function ticketNamed(key: Buffer): Pick<FoundTicket, 'place' | 'client'> {
+  const [place = '', client = ''] = key.toString().split('/').slice(-2)
+  if (!/^\d{16}$/.test(place)) throw foreign(key)
+  return { place: Number(place), client: decodeURIComponent(client) }
+}
+
+/** @throws when the key was not written by this library */
+export function ticketIn({ key, value }: Pick<EtcdKeyValue, 'key' | 'value'>): FoundTicket {
+  const { d = 0, leaves = false } = parsed(key, value) as { d?: unknown; leaves?: unknown }
+  if (typeof d !== 'number' || typeof leaves !== 'boolean') throw foreign(key)
+  return { ...ticketNamed(key), durationMs: d, leaves }
+}
+
+/** Places as text, which the store compares byte by byte. */
+function digits(place: number): string {
+  return String(place).padStart(16, '0')
 }
 
 export function bodyOf({ holder, durationMs, nonce, value }: Body): Buffer {

@@ -28,6 +28,8 @@ import { foundBy, NO_LEASE, sizeOf, together } from './txn.ts'
 
 /** The server takes requests of 1.5 MiB. */
 const MAX_REQUEST_BYTES = 1_000_000
+/** It takes 128 operations in a transaction, which may also look at an epoch. */
+const MAX_REQUEST_OPS = 120
 /** How often a request is sent in all whose server was not there, or whose etcd lease was not. */
 const MAX_ATTEMPTS = 4
 const PAUSE_MS = 20
@@ -59,8 +61,12 @@ export interface Step {
   readonly likely?: boolean
   /** It creates the key of a lease, sets a pin, or changes a value: sent under the epoch of its call. */
   readonly opens?: boolean
+  /** What must be done before it is sent. Never rejects. */
+  readonly prepare?: () => Promise<void> | undefined
   /** @param lease the etcd lease that covers `coverMs` */
   request(lease: string): EtcdRequest
+  /** What to send instead where this could not be sent, or has no answer. */
+  readonly instead?: (() => Step) | undefined
   /** @param revision that of the whole transaction: what it has put has this `mod_revision` */
   next(answer: EtcdAnswer, revision: string): Verdict | Step
 }
@@ -406,13 +412,21 @@ function ignore(): void {}
 function packed(prepared: readonly PreparedStep[]): readonly PreparedStep[][] {
   const packs: PreparedStep[][] = []
   let size = Number.POSITIVE_INFINITY
+  let ops = 0
   for (const step of prepared) {
     size += sizeOf(step.request)
-    if (size > MAX_REQUEST_BYTES) {
+    ops += opsOf(step)
+    if (size > MAX_REQUEST_BYTES || ops > MAX_REQUEST_OPS) {
       packs.push([])
       size = sizeOf(step.request)
+      ops = opsOf(step)
     }
     packs.at(-1)?.push(step)
   }
   return packs
+}
+
+/** How many operations it takes in a transaction that is merged. */
+function opsOf({ step, request }: PreparedStep): number {
+  return step.likely === true ? Math.max(1, request.request_txn?.success?.length ?? 0) : 1
 }

@@ -14,6 +14,7 @@ import {
   granted,
   refused,
   type ClaimOp,
+  type ExpireOp,
   type ExtendOp,
   type Holding,
   type Op,
@@ -23,26 +24,40 @@ import {
   type Verdict,
 } from 'lease-core'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
-import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys, type Layout } from './layout.ts'
+import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys } from './layout.ts'
 import type { Step } from './requests.ts'
-import { openInTurn, openOrQueue } from './waiting.ts'
+import {
+  TELLING_MS,
+  firstTickets,
+  leave,
+  makerOf,
+  openInTurn,
+  openOrQueue,
+  passOver,
+  vacated,
+  type StepContext,
+} from './waiting.ts'
 import { foundBy, get, isAbsent, isPresent, isUnchanged, NO_LEASE, ping, put, remove, touch, when } from './txn.ts'
 
-/** The first step of the operation. */
-export function firstStep(op: Op, layout: Layout): Step {
-  const keys = layout.keysOf(op.lease)
-  const { key } = keys
+/** The first step of the operation, or what becomes of it without any. */
+export function firstStep(op: Op, context: StepContext): Verdict | Step {
+  const keys = context.layout.keysOf(op.lease)
   switch (op.kind) {
     case 'claim':
-      return op.lapsed === undefined ? open(op, keys) : takeOver(op, keys, op.lapsed)
+      return op.lapsed === undefined ? open(op, keys, context) : takeOver(op, keys, op.lapsed, context)
     case 'extend':
       return extend(op, keys)
     case 'release':
-      return release(op, key)
+      return release(op, keys, context)
     case 'expire': {
-      const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(kv, key, () => false)
-      return op.lapsed === undefined ? read(key, decide) : removal(lapsed(keys, op.lapsed), key, decide)
+      const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(op, kv, keys, context, () => false)
+      if (op.lapsed === undefined) return read(keys.key, decide)
+      return removal(op, lapsed(keys, op.lapsed), keys, { isWaitedFor: true, toTell: undefined, otherwise: decide })
     }
+    case 'leave':
+      return leave(op, keys, context)
+    case 'passOver':
+      return passOver(op, keys)
     case 'pin':
     case 'unpin':
       break
@@ -51,13 +66,16 @@ export function firstStep(op: Op, layout: Layout): Step {
 }
 
 /** Ends the term unread where it is as it was seen. */
-function release(op: ReleaseOp, key: Buffer): Step {
+function release(op: ReleaseOp, keys: Keys, context: StepContext): Step {
   const { seen } = op
-  const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(kv, key, (held) => isNamed(op, held))
+  const may = (held: Holding): boolean => isNamed(op, held)
+  const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(op, kv, keys, context, may)
   if (seen?.version !== undefined && isNamed(op, seen)) {
-    return { ...removal([isUnchanged(key, seen.version)], key, decide), likely: true }
+    const toTell = makerOf(seen, context)
+    const how = { toTell, isWaitedFor: mayBeWaitedFor(toTell, context, op), otherwise: decide }
+    return removal(op, [isUnchanged(keys.key, seen.version)], keys, how, { likely: true })
   }
-  return read(key, decide)
+  return read(keys.key, decide)
 }
 
 /** Reads the pins, and the lease. */
@@ -74,12 +92,19 @@ function repinned(op: PinOp | UnpinOp, keys: Keys): Step {
  * Creates the key, on an etcd lease: nobody pins the lease, or so it seems until the store says that there is no key and
  * that it may not be created all the same. `pinned`: then without one.
  */
-function open(op: ClaimOp, keys: Keys, { pinned }: { readonly pinned: boolean } = { pinned: false }): Step {
+function open(
+  op: ClaimOp,
+  keys: Keys,
+  context: StepContext,
+  { pinned }: { readonly pinned: boolean } = { pinned: false },
+): Step {
   const { key, pin } = keys
   const { place } = op
   if (place !== undefined) {
-    const otherwise = (kv: EtcdKeyValue | undefined): Verdict | Step => contend(op, keys, kv)
-    return place === 0 ? openOrQueue(op, keys, otherwise) : openInTurn({ ...op, place }, keys, otherwise)
+    const otherwise = (kv: EtcdKeyValue): Verdict | Step => contend(op, keys, context, kv)
+    return place === 0
+      ? openOrQueue(op, keys, context, otherwise)
+      : openInTurn({ ...op, place }, keys, context, otherwise)
   }
   const bytes = bodyOf(op)
   const tells = op.announce === true
@@ -95,19 +120,20 @@ function open(op: ClaimOp, keys: Keys, { pinned }: { readonly pinned: boolean } 
     next: ({ response_txn: { succeeded, responses } }, revision) => {
       if (succeeded) return granted(holdingOf(op, revision, { since: revision, pinned }))
       const kv = foundBy(responses)
-      return kv === undefined && !pinned ? open(op, keys, { pinned: true }) : contend(op, keys, kv)
+      return kv === undefined && !pinned ? open(op, keys, context, { pinned: true }) : contend(op, keys, context, kv)
     },
   }
 }
 
 /** Ends the term that has lapsed; then the lease is open to whoever comes first. */
-function takeOver(op: ClaimOp, keys: Keys, version: string): Step {
+function takeOver(op: ClaimOp, keys: Keys, version: string, context: StepContext): Step {
   const { key } = keys
   return {
     coverMs: undefined,
     request: () => when(lapsed(keys, version), [remove(key)], [get(key)]),
     next: ({ response_txn: { succeeded, responses } }) =>
-      succeeded ? open(op, keys) : contend(op, keys, foundBy(responses)),
+      // Whoever waits gets its ticket in the same step as it sees the state.
+      succeeded || op.place !== undefined ? open(op, keys, context) : contend(op, keys, context, foundBy(responses)),
   }
 }
 
@@ -116,13 +142,13 @@ function takeOver(op: ClaimOp, keys: Keys, version: string): Step {
  * duration from an instant after the claim began, and observers count from when they saw it. Its value is the one that it was
  * put with, or a later one: that stays.
  */
-function contend(op: ClaimOp, keys: Keys, kv: EtcdKeyValue | undefined): Verdict | Step {
-  if (kv === undefined) return open(op, keys)
+function contend(op: ClaimOp, keys: Keys, context: StepContext, kv: EtcdKeyValue | undefined): Verdict | Step {
+  if (kv === undefined) return open(op, keys, context)
   const found = foundIn(kv)
   const { body, holding } = found
   if (body.holder !== op.holder || body.nonce !== op.nonce) return refused(holding)
   if (body.durationMs >= op.durationMs) return granted(holding)
-  return rewrite(op, keys, found, (after) => contend(op, keys, after))
+  return rewrite(op, keys, found, (after) => contend(op, keys, context, after))
 }
 
 /** A term that is as it was seen is written unread; where nothing changes but its end, it is only put on another etcd lease. */
@@ -214,11 +240,22 @@ function rewrite(
 }
 
 /** What a release or expiry makes of the key it found. */
-function vacate(kv: EtcdKeyValue | undefined, key: Buffer, may: (held: Holding) => boolean): Verdict | Step {
+function vacate(
+  op: ReleaseOp | ExpireOp,
+  kv: EtcdKeyValue | undefined,
+  keys: Keys,
+  context: StepContext,
+  may: (held: Holding) => boolean,
+): Verdict | Step {
   if (kv === undefined) return granted(undefined)
   const { holding } = foundIn(kv)
   if (!may(holding)) return refused(holding)
-  return removal([isUnchanged(key, kv.mod_revision)], key, (after) => vacate(after, key, may))
+  const toTell = makerOf(holding, context)
+  return removal(op, [isUnchanged(keys.key, kv.mod_revision)], keys, {
+    toTell,
+    isWaitedFor: mayBeWaitedFor(toTell, context, op),
+    otherwise: (after) => vacate(op, after, keys, context, may),
+  })
 }
 
 /** The pins with another generation of one, or without it; the lease's key comes off its etcd lease with the first, and back with the last. */
@@ -258,16 +295,46 @@ function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Ste
   return { coverMs: undefined, request: () => get(key), next: (answer) => next(foundBy([answer])) }
 }
 
+/** What the end of a term concerns besides its key. */
+interface Ending {
+  /** Somebody may wait for the lease. */
+  readonly isWaitedFor: boolean
+  /** The client whose term it was, if it is another one. */
+  readonly toTell: string | undefined
+  /** What to do where the conditions are not met. */
+  readonly otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step
+}
+
+/** A client that ends its own term knows whether somebody waits. */
+function mayBeWaitedFor(toTell: string | undefined, { client, queues }: StepContext, { lease }: Op): boolean {
+  return toTell !== undefined || queues.has(client, lease)
+}
+
+/** Removes the key. Those who wait hear of that by their watches; which are the first of them is in the answer, where somebody may wait. */
 function removal(
+  op: ReleaseOp | ExpireOp,
   conditions: EtcdCompare[],
-  key: Buffer,
-  otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step,
+  keys: Keys,
+  { isWaitedFor, toTell, otherwise }: Ending,
+  { likely = false }: { readonly likely?: boolean } = {},
 ): Step {
+  const { key } = keys
+  const does = isWaitedFor ? [remove(key), firstTickets(keys)] : [remove(key)]
   return {
-    coverMs: undefined,
-    request: () => when(conditions, [remove(key)], [get(key)]),
+    coverMs: toTell === undefined ? undefined : TELLING_MS,
+    likely,
+    // That it could not be told must not keep the term from ending: a server that is full takes no puts.
+    instead:
+      toTell === undefined
+        ? undefined
+        : () => removal(op, conditions, keys, { isWaitedFor, toTell: undefined, otherwise }),
+    request: (etcdLease) => {
+      const told =
+        toTell === undefined ? [] : [put(keys.toldTo(toTell), Buffer.from(JSON.stringify([op.lease])), etcdLease)]
+      return when(conditions, [...does, ...told], [get(key)])
+    },
     next: ({ response_txn: { succeeded, responses } }) =>
-      succeeded ? granted(undefined) : otherwise(foundBy(responses)),
+      succeeded ? vacated(responses, 1) : otherwise(foundBy(responses)),
   }
 }
 

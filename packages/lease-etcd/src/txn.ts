@@ -23,9 +23,9 @@ export function isOfTerm(key: Buffer, fencingToken: bigint): EtcdCompare {
   return { key, result: EQUAL, target: CREATE, create_revision: fencingToken.toString() }
 }
 
-/** Whether the key has been put so often since it was created. */
-export function isAtVersion(key: Buffer, version: number): EtcdCompare {
-  return { key, result: EQUAL, target: VERSION, version: String(version) }
+/** Whether there is no key from this one up to the end of the range. */
+export function isEmpty(key: Buffer, range_end: Buffer): EtcdCompare {
+  return { ...isAbsent(key), range_end }
 }
 
 /** Whether the key is as it was at this `mod_revision`; that of an absent key is `0`. */
@@ -36,6 +36,11 @@ export function isUnchanged(key: Buffer, modRevision: string): EtcdCompare {
 /** Whether the key is there, and its value is this one or sorts before it; for values of one length. */
 export function isAtMost(key: Buffer, value: string): EtcdCompare {
   return { key, result: LESS, target: VALUE, value: Buffer.from(`${value}~`) }
+}
+
+/** Whether the key is there with this value. */
+export function hasValue(key: Buffer, value: Buffer): EtcdCompare {
+  return { key, result: EQUAL, target: VALUE, value }
 }
 
 /** In the place of an etcd lease: none. */
@@ -60,8 +65,26 @@ export function remove(key: Buffer): EtcdRequest {
   return { request_delete_range: { key } }
 }
 
+/** Removes all keys from this one up to the end of the range. */
+export function removeAll(key: Buffer, range_end: Buffer): EtcdRequest {
+  return { request_delete_range: { key, range_end } }
+}
+
 export function get(key: Buffer): EtcdRequest {
   return { request_range: { key } }
+}
+
+/** The names of the first keys of the range. */
+export function firstOf(key: Buffer, range_end: Buffer, limit: number): EtcdRequest {
+  return { request_range: { key, range_end, limit, keys_only: true } }
+}
+
+const DESCENDING = 2
+const BY_KEY = 0
+
+/** The last keys of the range, the last one first. */
+export function lastOf(key: Buffer, range_end: Buffer, limit: number): EtcdRequest {
+  return { request_range: { key, range_end, limit, sort_order: DESCENDING, sort_target: BY_KEY } }
 }
 
 /** A transaction inside another, with conditions of its own: `compare ? success : failure`. */
@@ -77,6 +100,11 @@ export function together(requests: EtcdRequest[]): EtcdTxn {
 /** What the nth of these answers, one to `get`, has found. */
 export function foundBy(answers: readonly EtcdAnswer[], index: number = 0): EtcdKeyValue | undefined {
   return answers[index]?.response_range.kvs[0]
+}
+
+/** What the nth of these answers, one to a range, has found. */
+export function allBy(answers: readonly EtcdAnswer[], index: number): EtcdAnswer['response_range'] {
+  return answers[index]?.response_range ?? { kvs: [], count: '0' }
 }
 
 /** About how many bytes the request takes on the wire. */

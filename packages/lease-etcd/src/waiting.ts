@@ -1,97 +1,286 @@
 /**
- * Claims of those who wait in line (`line.ts` of lease-core). The store counts by itself: the line is a key that everyone
- * who gets in line puts anew, its `version` is his place, and a line that was forgotten begins with a new
- * `create_revision`.
+ * Claims of those who wait (`ticket.ts` of lease-core), and what else there is to do in their queues.
  *
- * One transaction each: who has no place gets in, the line is empty and the lease vacant, or gets in line; who has one
- * takes a vacant lease, tells of it, and ends the line if he was the last in it.
+ * A ticket is a key whose name says its place and its client. Its place is the revision at which its claim was refused, so it is larger
+ * than every place before, and nobody else's. That takes two transactions: one is refused and learns the place and who is ahead, the other
+ * puts the ticket, and sees the state again. In between the client begins to watch (`client-hints.ts`), so it hears of whatever comes
+ * after the state that it is answered.
+ *
+ * A ticket hangs on an etcd lease and goes by itself. Each further claim with it puts it again, where it is gone too.
  */
-import { granted, refused, type ClaimOp, type Verdict } from 'lease-core'
-import type { EtcdKeyValue } from './driver.ts'
-import { bodyOf, holdingOf, type Keys } from './layout.ts'
+import {
+  CLIENT_LENGTH,
+  granted,
+  INTEREST_MS,
+  refused,
+  TOLD,
+  type ClaimOp,
+  type Holding,
+  type LeaveOp,
+  type PassOverOp,
+  type Verdict,
+} from 'lease-core'
+import { IN_SIGHT, type Ahead, type ClientHints } from './client-hints.ts'
+import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
+import type { KnownQueues } from './known-queues.ts'
+import {
+  bodyOf,
+  endOf,
+  foundIn,
+  holdingOf,
+  LEAVES,
+  ticketIn,
+  ticketNamed,
+  ticketOf,
+  WAITS,
+  type FoundTicket,
+  type Keys,
+  type Layout,
+} from './layout.ts'
 import type { Step } from './requests.ts'
-import { foundBy, get, isAbsent, isAtVersion, isOfTerm, isPresent, NO_LEASE, ping, put, remove, when } from './txn.ts'
+import {
+  allBy,
+  firstOf,
+  foundBy,
+  get,
+  hasValue,
+  isAbsent,
+  isEmpty,
+  isPresent,
+  lastOf,
+  NO_LEASE,
+  ping,
+  put,
+  remove,
+  removeAll,
+  when,
+} from './txn.ts'
 
-/** The etcd lease under the line lives at least as long: an idle line is forgotten after that. */
-const LINE_MS = 60_000
+/** For whom a step is made. */
+export interface StepContext {
+  readonly layout: Layout
+  readonly client: string
+  /** undefined: this client does not listen. */
+  readonly hints: ClientHints | undefined
+  readonly queues: KnownQueues
+}
 
-/** A place as one number: lines of the same lease come one after the other, and so do the places in each. */
-const PLACES = 2 ** 20
+/** For how long a key stays at least that is put only to tell somebody. */
+export const TELLING_MS = 10_000
 
 /** What the step makes of the key that keeps others out. */
-type Contend = (kv: EtcdKeyValue | undefined) => Verdict | Step
+type Contend = (kv: EtcdKeyValue) => Verdict | Step
 
-/** For one without a place. Also where the lease is pinned and vacant he gets in line first; that is rare. */
-export function openOrQueue(op: ClaimOp, keys: Keys, contend: Contend): Step {
-  const { key, pin, news, line, served } = keys
+/** For one without a ticket. */
+export function openOrQueue(op: ClaimOp, keys: Keys, context: StepContext, contend: Contend): Step {
+  const { key, pin, news, counter, tickets } = keys
+  const { durationMs, maxWaiters = Number.POSITIVE_INFINITY } = op
   const bytes = bodyOf(op)
+  const end = endOf(tickets)
   return {
-    coverMs: Math.max(LINE_MS, op.durationMs),
+    coverMs: durationMs,
     opens: true,
     request: (lease) =>
       when(
-        [isAbsent(line), isAbsent(key), isAbsent(pin)],
+        [isEmpty(tickets, end), isAbsent(key), isAbsent(pin)],
         [put(key, bytes, lease), ...(op.announce === true ? [ping(news, lease)] : [])],
-        [ping(line, lease), get(line), get(served), get(key)],
+        [ping(counter, lease), get(key), lastOf(tickets, end, IN_SIGHT)],
       ),
     next: ({ response_txn: { succeeded, responses } }, revision) => {
       if (succeeded) return granted(holdingOf(op, revision, { since: revision, pinned: false }))
-      const held = foundBy(responses, 3)
-      // Vacant, and yet nothing was put: others are in line.
+      const held = foundBy(responses, 1)
+      // Vacant, and yet nothing was put: others wait, or it is pinned.
       const verdict = held === undefined ? refused(undefined) : contend(held)
-      const begun = foundBy(responses, 1)
-      if (!('outcome' in verdict) || verdict.outcome !== 'refused' || begun === undefined) return verdict
-      const base = Number(begun.create_revision) * PLACES
-      const last = placeServed(foundBy(responses, 2))
-      return { ...verdict, line: { place: base + Number(begun.version), served: Math.max(base, last) } }
+      if (!isRefusal(verdict)) return verdict
+      const ahead = aheadIn(responses, 2)
+      if (ahead.count >= maxWaiters) return { ...verdict, isFull: true }
+      const place = Number(revision)
+      return {
+        ...openInTurn({ ...op, place }, keys, context, contend, {
+          isNew: true,
+          // Whoever holds the lease reads the queue when it releases it, if it knows that there is one.
+          toTell: ahead.count === 0 && held !== undefined ? makerOf(foundIn(held).holding, context) : undefined,
+        }),
+        prepare: () => context.hints?.join(op.lease, place, ahead),
+      }
     },
   }
 }
 
-/** For one with a place. `pinned`: for a lease that is, and has no key. */
+interface InTurn {
+  /** It has no ticket yet, and takes the lease only where nobody waits. */
+  readonly isNew?: boolean
+  /** The client that is to know that somebody waits. */
+  readonly toTell?: string | undefined
+  /** For a lease that is pinned, and has no key. */
+  readonly pinned?: boolean
+}
+
+/** For one with a place. */
 export function openInTurn(
   op: ClaimOp & { readonly place: number },
   keys: Keys,
+  context: StepContext,
   contend: Contend,
-  { pinned }: { readonly pinned: boolean } = { pinned: false },
+  { isNew = false, pinned = false, toTell }: InTurn = {},
 ): Step {
-  const { place, durationMs, announce } = op
-  const { key, pin, news, line, served } = keys
+  const { lease: name, place, durationMs, announce, maxWaiters = Number.POSITIVE_INFINITY } = op
+  const { key, pin, news, served, tickets } = keys
+  const { client, hints } = context
+  const own = keys.ticket(place, client)
   const bytes = bodyOf(op)
-  const tidings = Buffer.from(JSON.stringify({ taken: [[op.lease, place, durationMs]] }))
-  const lineEnds = when(
-    [isOfTerm(line, BigInt(Math.floor(place / PLACES))), isAtVersion(line, place % PLACES)],
-    [remove(line)],
-    [],
-  )
+  const tidings = Buffer.from(JSON.stringify({ taken: [[name, place, durationMs]] }))
   return {
-    coverMs: Math.max(LINE_MS, durationMs),
+    coverMs: Math.max(INTEREST_MS, durationMs),
     opens: true,
     request: (lease) =>
       when(
-        [isAbsent(key), pinned ? isPresent(pin) : isAbsent(pin)],
+        [isAbsent(key), pinned ? isPresent(pin) : isAbsent(pin), ...(isNew ? [isEmpty(tickets, own)] : [])],
         [
           put(key, bytes, pinned ? NO_LEASE : lease),
           put(served, tidings, lease),
           ...(announce === true ? [ping(news, lease)] : []),
-          lineEnds,
+          firstTickets(keys),
+          remove(own),
         ],
-        [get(key), get(served)],
+        [
+          // A copy of a claim that was granted puts no ticket.
+          when([hasValue(key, bytes)], [], [put(own, ticketOf(durationMs), lease)]),
+          get(key),
+          lastOf(tickets, own, IN_SIGHT),
+          ...(toTell === undefined ? [] : [put(keys.toldTo(toTell), WAITS, lease)]),
+        ],
       ),
     next: ({ response_txn: { succeeded, responses } }, revision) => {
-      if (succeeded) return granted(holdingOf(op, revision, { since: revision, pinned }))
-      const kv = foundBy(responses)
-      if (kv === undefined && !pinned) return openInTurn(op, keys, contend, { pinned: true })
-      const verdict = contend(kv)
-      if (!('outcome' in verdict) || verdict.outcome !== 'refused') return verdict
-      return { ...verdict, line: { place, served: placeServed(foundBy(responses, 1)) } }
+      if (succeeded) {
+        hints?.left(name, place)
+        const verdict = granted(holdingOf(op, revision, { since: revision, pinned }))
+        // Those ahead who were told of the vacancy, and did not come.
+        const overtaken = ticketsIn(responses, announce === true ? 3 : 2).filter((ticket) => ticket.place < place)
+        return overtaken.length === 0 ? verdict : withoutTickets(overtaken, keys, verdict)
+      }
+      const kv = foundBy(responses, 1)
+      if (kv === undefined && !pinned && !isNew) return openInTurn(op, keys, context, contend, { pinned: true })
+      const verdict = kv === undefined ? refused(undefined) : contend(kv)
+      if (!isRefusal(verdict)) {
+        hints?.left(name, place)
+        return verdict
+      }
+      const ahead = aheadIn(responses, 2)
+      if (isNew && ahead.count >= maxWaiters) {
+        hints?.left(name, place)
+        return removedTicket(own, () => ({ ...verdict, isFull: true }))
+      }
+      hints?.queued(name, place, ahead, revision)
+      return { ...verdict, ticket: { place, ahead: ahead.count } }
     },
   }
 }
 
-/** @throws when the key was not written by this library */
-function placeServed(kv: EtcdKeyValue | undefined): number {
-  if (kv === undefined) return 0
-  const { taken } = JSON.parse(kv.value.toString()) as { taken?: readonly (readonly unknown[])[] }
-  return Number(taken?.[0]?.[1] ?? 0)
+/** The ticket of this client goes; if it was one of the first of a vacant lease, those that are the first then are told anew. */
+export function leave({ lease, place }: LeaveOp, keys: Keys, { client, hints }: StepContext): Verdict | Step {
+  if (place === undefined) {
+    hints?.unwatched(lease)
+    return granted(undefined)
+  }
+  hints?.left(lease, place)
+  const own = keys.ticket(place, client)
+  // Those behind are to know that it is not granted the lease.
+  return {
+    coverMs: INTEREST_MS,
+    request: (etcdLease) => when([isPresent(own)], [put(own, LEAVES, etcdLease)], []),
+    next: ({ response_txn: { succeeded } }) =>
+      succeeded
+        ? removedTicket(
+            own,
+            (responses) => {
+              const first = ticketsIn(responses, 2)
+              const wasTold = first.filter((ticket) => ticket.place < place).length < TOLD
+              return foundBy(responses, 1) === undefined && wasTold ? tell(lease, keys, first) : granted(undefined)
+            },
+            [get(keys.key), firstTickets(keys)],
+          )
+        : granted(undefined),
+  }
+}
+
+/** Those with tickets up to this one go if the lease is vacant, and those that are the first then are told. */
+export function passOver({ lease, place }: PassOverOp, keys: Keys): Step {
+  const { key, tickets } = keys
+  const rest = keys.afterTicket(place)
+  return {
+    coverMs: undefined,
+    request: () => when([isAbsent(key)], [firstOf(rest, endOf(tickets), TOLD)], []),
+    next: ({ response_txn: { succeeded, responses } }) =>
+      succeeded ? tell(lease, keys, ticketsIn(responses, 0), [removeAll(tickets, rest)]) : granted(undefined),
+  }
+}
+
+/** The first in the queue, those who are told of a vacancy. */
+export function firstTickets({ tickets }: Keys): EtcdRequest {
+  return firstOf(tickets, endOf(tickets), TOLD)
+}
+
+/** The lease is vacant, and those were told that `firstTickets` has found. */
+export function vacated(answers: readonly EtcdAnswer[], index: number): Verdict {
+  const last = allBy(answers, index).kvs.at(-1)
+  return last === undefined ? granted(undefined) : { ...granted(undefined), told: ticketNamed(last.key).place }
+}
+
+/** The client that made the nonce of a term, unless it is the one that asks. */
+export function makerOf({ nonce = '' }: Holding, { client }: StepContext): string | undefined {
+  const maker = nonce.slice(0, CLIENT_LENGTH)
+  return maker.length < CLIENT_LENGTH || maker === client ? undefined : maker
+}
+
+type Ticket = Pick<FoundTicket, 'place' | 'client'>
+
+/** Tells these that they are the first in the queue of a vacant lease, if it is vacant. */
+function tell(lease: string, keys: Keys, first: readonly Ticket[], also: EtcdRequest[] = []): Step | Verdict {
+  if (first.length + also.length === 0) return granted(undefined)
+  const told = new Map<string, unknown[]>()
+  for (const [ahead, { client, place }] of first.entries()) {
+    told.set(client, [...(told.get(client) ?? []), [lease, place, ahead]])
+  }
+  return {
+    coverMs: TELLING_MS,
+    request: (etcdLease) => {
+      const puts = [...told].map(([client, vacated]) =>
+        put(keys.toldTo(client), Buffer.from(JSON.stringify({ vacated })), etcdLease),
+      )
+      return when([isAbsent(keys.key)], [...also, ...puts], [])
+    },
+    next: ({ response_txn: { succeeded } }) =>
+      succeeded ? { ...granted(undefined), told: first.at(-1)?.place } : granted(undefined),
+  }
+}
+
+function withoutTickets(tickets: readonly Ticket[], keys: Keys, verdict: Verdict): Step {
+  const removals = tickets.map(({ place, client }) => remove(keys.ticket(place, client)))
+  return { coverMs: undefined, request: () => when([], removals, []), next: () => verdict }
+}
+
+function removedTicket(
+  own: Buffer,
+  next: (responses: readonly EtcdAnswer[]) => Verdict | Step,
+  reads: EtcdRequest[] = [],
+): Step {
+  return {
+    coverMs: undefined,
+    request: () => when([], [remove(own), ...reads], []),
+    next: ({ response_txn: { responses } }) => next(responses),
+  }
+}
+
+function ticketsIn(answers: readonly EtcdAnswer[], index: number): Ticket[] {
+  return allBy(answers, index).kvs.map(({ key }) => ticketNamed(key))
+}
+
+function aheadIn(answers: readonly EtcdAnswer[], index: number): Ahead {
+  const { kvs, count } = allBy(answers, index)
+  return { count: Number(count), nearest: kvs.map(ticketIn) }
+}
+
+function isRefusal(verdict: Verdict | Step): verdict is Verdict {
+  return 'outcome' in verdict && verdict.outcome === 'refused'
 }

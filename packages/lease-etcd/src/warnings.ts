@@ -60,3 +60,11 @@ export function alarmWarnings(alarms: readonly string[]): SubstrateWarning[] {
   }
   return warnings
 }
+
+/** The server does not let this user watch. */
+export function watchWarning(reason: string): SubstrateWarning {
+  return {
+    warning: 'watch-refused',
+    message: `this etcd does not let the client watch its keys (${reason}): whoever waits hears of a vacancy only when it looks by itself. Give the role of its user read rights on all keys that begin with the prefix.`,
+  }
+}

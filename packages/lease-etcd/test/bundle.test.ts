@@ -127,17 +127,17 @@ for (const target of etcdTargets(1)) {
       expect(sent.some(({ success }) => success?.some(({ request_txn }) => request_txn))).to.equal(false)
     })
 
-    it('a pinned vacant lease is claimed without an etcd lease, also by those in line, who end it', async () => {
+    it('a pinned vacant lease is claimed without an etcd lease, also with a ticket, which is gone then', async () => {
       await substrate.apply([pin('x', 'e'), pin('y', 'e')], newCall())
       expect(await grant(substrate, claim('x', 'a', 60_000))).to.include({ pinned: true })
       const [queued] = await substrate.apply([claim('y', 'a', 60_000, { place: 0 })], newCall())
       expect(queued).to.have.property('outcome', 'refused')
-      const place = queued?.line?.place ?? expect.fail()
+      const place = queued?.ticket?.place ?? expect.fail()
       const held = await grant(substrate, claim('y', 'a', 60_000, { place }))
       expect(held).to.include({ pinned: true })
       expect(await readOne(substrate, 'y')).to.deep.equal(held)
       await grant(substrate, claim('z', 'a', 60_000))
-      const { count } = await setting.etcd.kv.range({ key: Buffer.from(`lease/${namespace}/w/y`) })
+      const { count } = await setting.etcd.getAll().prefix(`lease/${namespace}/t/`).exec()
       expect(count).to.equal('0')
     })
   })

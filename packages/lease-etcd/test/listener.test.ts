@@ -1,13 +1,14 @@
 import { expect } from 'chai'
 import { systemClock, type LeaseChange } from 'lease-core'
 import { etcdTargets, nodeOptions, startEtcd, startProxy } from 'lease-servers'
-import { failFast, type EtcdDriver, type EtcdSubstrate } from 'lease-etcd'
+import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import { execFile } from 'node:child_process'
-import { EventEmitter } from 'node:events'
 import { promisify } from 'node:util'
 import { claim, eventually, extend, grant, pin, release, settle, sleep, together, unique } from 'lease-scenes'
 import { Layout } from '#src/layout.ts'
-import { watchLeases } from '#src/listener.ts'
+import { NamespaceHints } from '#src/listener.ts'
+import { Watches } from '#src/watches.ts'
+import { FakeStream } from './fake-stream.ts'
 import { openSetting, type Setting } from './setting.ts'
 
 /** What this substrate hears, from the first `resync` on. */
@@ -25,45 +26,36 @@ const unhurried = { grpcOptions: {} }
 const resyncs = (heard: readonly LeaseChange[]): number => heard.filter(({ kind }) => kind === 'resync').length
 
 describe('hints of watches that are behind each other', () => {
-  /** A stream that says what it is told to, in any order. */
-  class Stream extends EventEmitter {
-    write(): void {}
-    end(): void {}
-    cancel(): void {}
-    says(kind: 'l' | 's' | 'a', lease: string, revision: number, value: object = {}): void {
-      const key = Buffer.from(`lease/n/${kind}/${lease}`)
-      const kv = { key, value: Buffer.from(JSON.stringify(value)), mod_revision: String(revision) }
-      this.emit('data', { created: false, canceled: false, events: [{ kv }] })
-    }
-  }
-
   it('do not tell who was granted a lease after it has become vacant again', async () => {
-    const stream = new Stream()
-    const driver = { watchClient: { watch: async () => stream } } as unknown as EtcdDriver
+    const stream = new FakeStream()
+    const watches = Watches.of(stream.driver, systemClock)
     const heard: LeaseChange[] = []
-    const opening = watchLeases(driver, new Layout('lease/', 'n'), { clock: systemClock, call: async () => {} })(
-      (change) => heard.push(change),
-      new AbortController().signal,
-    )
-    await eventually(() => stream.listenerCount('data') > 0)
-    for (let watch = 0; watch < 3; watch++) stream.emit('data', { created: true, canceled: false, events: [] })
+    const layout = new Layout('lease/', 'n')
+    const hints = new NamespaceHints({ watches, layout, login: async () => {}, onDenied: () => {} })
+    hints.add((change) => heard.push(change))
+    await stream.answersCreates(3)
+    const says = (kind: 'l' | 's' | 'a', lease: string, revision: number, value: object = {}): void => {
+      const key = `lease/n/${kind}/${lease}`
+      stream.says(key.slice(0, 10), { key, revision, value: JSON.stringify(value), version: kind === 'l' ? '0' : '1' })
+    }
     const taken = (place: number) => ({ taken: [['x', place, 60_000]] })
-    stream.says('l', 'x', 11)
-    stream.says('s', 'x', 10, taken(1)) // was before
-    stream.says('s', 'y', 10, taken(2)) // of another lease
-    stream.says('s', 'x', 12, taken(3))
-    stream.says('l', 'x', 13)
-    stream.says('a', 'x', 12)
-    stream.says('s', 'x', 12, taken(3))
-    const hint = (place: number) => ({ kind: 'taken', lease: 'x', place, durationMs: 60_000 })
+    says('l', 'x', 11)
+    says('s', 'x', 10, taken(1)) // was before
+    says('s', 'y', 10, taken(2)) // of another lease
+    says('s', 'x', 12, taken(3))
+    says('l', 'x', 13)
+    says('a', 'x', 12)
+    says('s', 'x', 12, taken(3))
+    const hint = (place: number) => ({ kind: 'taken', lease: 'x', place, durationMs: 60_000, to: undefined })
     expect(heard).to.deep.equal([
+      { kind: 'resync' },
       { kind: 'vacated', lease: 'x' },
       hint(2),
       hint(3),
       { kind: 'vacated', lease: 'x' },
       { kind: 'changed', lease: 'x' },
     ])
-    await (await opening).close()
+    await hints.close()
   })
 })
 

@@ -5,9 +5,8 @@ import { systemClock } from 'lease-core'
 import { etcdTargets, startProxy, until, type Proxy } from 'lease-servers'
 import type { Etcd3 } from 'etcd3'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
-import { claim, newCall, noneUnheard, succeeds, together, unique } from 'lease-scenes'
-import { Layout } from '#src/layout.ts'
-import { watchLeases } from '#src/listener.ts'
+import { claim, newCall, noneUnheard, together, unique } from 'lease-scenes'
+import { Watches } from '#src/watches.ts'
 import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
@@ -178,22 +177,19 @@ for (const target of etcdTargets(1)) {
       'a watch whose new connection stays silent is given up, and the next one begins on another connection':
         async () => {
           await using way = await mutable(url())
-          const layout = new Layout('lease/', unique('ns'))
-          // Nothing but the watch uses this Etcd3, so no other call finds out.
-          const open = watchLeases(setting.newEtcd({ hosts: way.url }), layout, {
-            clock: systemClock,
-            call: async () => {},
-          })
-          const { signal } = new AbortController()
           way.mute(1)
-          expect(await succeeds(open(() => {}, signal))).to.equal(false)
-          expect(way.seen.silent).to.equal(1)
-          await until('a watch that begins', () =>
-            open(() => {}, signal).then(
-              (begun) => (begun.close(), true),
-              () => false,
-            ),
+          // Nothing but the watch uses this Etcd3, so no other call finds out.
+          const watches = Watches.of(setting.newEtcd({ hosts: way.url }), systemClock)
+          const letGo = watches.keep(async () => {})
+          let begun = 0
+          const close = watches.open(
+            { key: Buffer.from('x'), filters: [] },
+            { begun: () => void begun++, event: () => {}, denied: () => {} },
           )
+          await until('a watch that begins', () => begun > 0)
+          expect(way.seen.silent).to.equal(1)
+          close()
+          await letGo()
         },
     })
   })

@@ -1,6 +1,6 @@
 /** Requests that are executed late, twice or in another order: what they would open, change or end stays as it is. */
 import { expect } from 'chai'
-import type { Call, ClaimAnyOp, Op, Verdict } from 'lease-core'
+import { CLIENT_LENGTH, type Call, type ClaimAnyOp, type Op, type Verdict } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdDriver, EtcdSubstrate, EtcdTxn, EtcdTxnAnswer } from 'lease-etcd'
 import { GRPCUnavailableError } from 'etcd3'
@@ -40,7 +40,7 @@ for (const target of etcdTargets(1)) {
     after(() => setting[Symbol.asyncDispose]())
     beforeEach(() => {
       namespace = unique('ns')
-      client = unique('client')
+      client = unique('').padStart(CLIENT_LENGTH, 'c').slice(-CLIENT_LENGTH)
       way = straight
       const { kv, prefix, leaseClient, watchClient, maintenance }: EtcdDriver = setting.etcd
       substrate = setting.substrate({
@@ -89,9 +89,9 @@ for (const target of etcdTargets(1)) {
       'a claim without a place in line': async () => claiming(claim('l', 'a', 60_000, { place: 0 })),
       'a claim in line': async () => {
         await grant(other, claim('l', 'b', 60_000))
-        const { line } = await send(claim('l', 'a', 60_000, { place: 0 }))
+        const { ticket } = await send(claim('l', 'a', 60_000, { place: 0 }))
         await send(release('l', 'b', { nonce: (await readOne(other, 'l'))?.nonce }), 0, other)
-        return claiming(claim('l', 'a', 60_000, { place: line?.place ?? expect.fail() }))
+        return claiming(claim('l', 'a', 60_000, { place: ticket?.place ?? expect.fail() }))
       },
       'a claim of what is pinned': async () => {
         await send(pin('l', 'e'), 0, other)
@@ -246,7 +246,7 @@ for (const target of etcdTargets(1)) {
         const by = setting.substrate({ namespace, etcd })
         await by.read(['l'], call(0))
         txns.length = 0
-        const seen = (await send(claim('l', 'a', 60_000), 0, by)).holding
+        const seen = (await send(claim('l', 'a', 60_000, { nonce: `${client}-1` }), 0, by)).holding
         const { fencingToken, nonce } = seen ?? expect.fail()
         expect(await outcomeOf(release('l', 'a', { fencingToken, nonce, seen }), 0, by)).to.equal('granted')
         expect(txns).to.have.lengthOf(2)
@@ -608,7 +608,7 @@ for (const target of etcdTargets(1)) {
       expect((await other.pinned(newCall())).get('l')).to.deep.equal(new Map([['e', 'second']]))
     })
 
-    it('a waiting claim of which a copy arrives late opens no term and gets in line once', async () => {
+    it('a waiting claim of which a copy arrives late opens no term and gets into the queue once', async () => {
       await grant(other, claim('l', 'b', 60_000))
       const sent: EtcdTxn[] = []
       way = (txn, go) => {
@@ -620,7 +620,39 @@ for (const target of etcdTargets(1)) {
       await send(release('l', 'b', { nonce: (await readOne(other, 'l'))?.nonce }), 0, other)
       for (const txn of sent) await execute(txn)
       expect(await readOne(other, 'l')).to.equal(undefined)
-      expect((await valueOf('w/l'))?.version).to.equal('1')
+      expect((await setting.etcd.getAll().prefix(`lease/${namespace}/t/`).exec()).count).to.equal('1')
+    })
+
+    it('a copy of a claim that was granted its turn puts no ticket', async () => {
+      await grant(other, claim('l', 'b', 60_000))
+      const { ticket } = await send(claim('l', 'a', 60_000, { place: 0 }))
+      await send(release('l', 'b', { nonce: (await readOne(other, 'l'))?.nonce }), 0, other)
+      const sent: EtcdTxn[] = []
+      way = (txn, go) => {
+        sent.push(txn)
+        return go()
+      }
+      const op = claim('l', 'a', 60_000, { place: ticket?.place ?? expect.fail() })
+      const held = await grant(substrate, op)
+      for (const txn of sent) await execute(txn)
+      expect(await outcomeOf(op, 1)).to.equal('granted') // core has lost the answer
+      expect((await setting.etcd.getAll().prefix(`lease/${namespace}/t/`).exec()).count).to.equal('0')
+      expect(await readOne(other, 'l')).to.deep.equal(held)
+    })
+
+    it('a claim that is late puts no ticket where the client has left', async () => {
+      await grant(other, claim('l', 'b', 60_000))
+      const sent: EtcdTxn[] = []
+      way = (txn, go) => {
+        sent.push(txn)
+        return go()
+      }
+      const { ticket } = await send(claim('l', 'a', 60_000, { place: 0 }))
+      way = straight
+      await send({ kind: 'leave', lease: 'l', place: ticket?.place ?? expect.fail() })
+      await send(claim('m', 'a', 60_000), 1) // a later epoch
+      for (const txn of sent) await execute(txn)
+      expect((await setting.etcd.getAll().prefix(`lease/${namespace}/t/`).exec()).count).to.equal('0')
     })
   })
 }

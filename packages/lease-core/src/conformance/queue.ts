@@ -438,7 +438,8 @@ export const queue: Chapter = {
       'when those who were told do not come, they are passed over and the next ones are told',
       async (scene) => {
         const [, , third, fourth, fifth] = await inQueue(scene, 5)
-        await scene.a.releaseLease(scene.lease, ALICE)
+        // By one who did not open the term: a holder that does not listen need not know that somebody waits.
+        await scene.b.releaseLease(scene.lease, ALICE)
         await isTold(scene, third, 0)
         await isTold(scene, fourth, 1)
         await isTold(scene, fifth, 0)

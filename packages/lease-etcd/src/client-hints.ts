@@ -1,0 +1,422 @@
+/**
+ * What one client hears of: its turn in queues, the leases that it watches, and the terms of it that others have ended. Every hint
+ * comes from a watch of its own, on the stream that all share (`watches.ts`):
+ *
+ *     c/<client>/                       what others have to say to this client
+ *     l/<lease> removed, a/<lease> put  of each lease that it watches, from the revision of the read that asked for it
+ *     l/<lease> removed                 of each ticket that has at most one other ahead
+ *     t/<lease>/ put and removed        of each ticket: from the second one ahead up to itself
+ *
+ * So however many wait, a vacancy is told to two, and a grant to the two behind the one that was served: one of them is the first now,
+ * and the other stands in from then on. Whoever stands in begins to watch the lease only now, and may miss a vacancy that is as fast
+ * as that: then nobody stands in, once. The first must miss none: where it may have, it is told of a vacancy and looks.
+ *
+ * Watches of tickets begin before the claim that puts the ticket, and not at the revision of its answer: on a busy etcd a watch from a
+ * revision of the past is 100 ms behind (measured: 97 ms in 11 of 15 tries, and 1 to 3 ms from now on), longer than a hand-off takes.
+ *
+ * A grant removes the tickets ahead of its own as well. So when a ticket that does not say that it leaves is removed, all ahead of it are gone.
+ * What a ticket says when it leaves goes before its removal. Whoever loses sight of those ahead by that looks again.
+ */
+import { changesIn, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
+import type { EtcdWatchedKey } from './driver.ts'
+import type { KnownQueues } from './known-queues.ts'
+import { endOf, ticketIn, ticketNamed, type FoundTicket, WAITS, type Keys, type Layout } from './layout.ts'
+import { NO_DELETES, NO_PUTS, type Login, type Watches, type WatchListener } from './watches.ts'
+
+export interface ClientHintsOptions {
+  readonly watches: Watches
+  readonly layout: Layout
+  readonly clock: Clock
+  readonly client: string
+  readonly queues: KnownQueues
+  readonly login: Login
+  /** Is called when the server refuses a watch. */
+  readonly onDenied: (reason: string) => void
+}
+
+/** How many of those ahead a waiter sees. */
+export const IN_SIGHT = 2
+
+/** With so many others ahead, or fewer, a waiter watches the lease itself. */
+const MOST_AHEAD = 1
+
+/** How often what was not renewed is looked for. */
+const SWEEP_MS = 30_000
+
+/** A claim of one who waits does not wait longer for its watches than this. */
+const PATIENCE_MS = 250
+
+/** What a claim learns of those ahead of its ticket. */
+export interface Ahead {
+  /** How many there are. */
+  readonly count: number
+  /** The last `IN_SIGHT` of them. */
+  readonly nearest: readonly FoundTicket[]
+}
+
+export class ClientHints {
+  readonly #options: ClientHintsOptions
+  readonly #listeners = new Set<(change: LeaseChange) => void>()
+  /** By the lease and the place. */
+  readonly #tickets = new Map<string, TicketWatch>()
+  readonly #leases = new Map<string, LeaseWatch>()
+  readonly #closeOwn: () => void
+  readonly #letGo: () => Promise<void>
+  #isOn = false
+  #sweptMs: number
+
+  constructor(options: ClientHintsOptions) {
+    const { watches, layout, client, queues, login, clock, onDenied } = options
+    this.#options = options
+    this.#sweptMs = clock.monotonic()
+    this.#letGo = watches.keep(login)
+    const key = layout.toldTo(client)
+    this.#closeOwn = watches.open(
+      { key, range_end: endOf(key), filters: [NO_DELETES] },
+      {
+        begun: () => {
+          this.#isOn = true
+          this.tell({ kind: 'resync' })
+        },
+        event: ({ key: told, value }, { revision }) => {
+          if (value.equals(WAITS)) queues.add(client, told.toString('utf8', key.length))
+          else for (const change of changesIn(value.toString())) this.#toldByOthers(change, revision)
+        },
+        denied: onDenied,
+      },
+      { last: true },
+    )
+  }
+
+  get isUsed(): boolean {
+    return this.#listeners.size > 0
+  }
+
+  add(listener: (change: LeaseChange) => void): void {
+    this.#listeners.add(listener)
+    if (this.#isOn) queueMicrotask(() => this.#listeners.has(listener) && listener({ kind: 'resync' }))
+  }
+
+  delete(listener: (change: LeaseChange) => void): void {
+    this.#listeners.delete(listener)
+  }
+
+  /** Ends all watches. */
+  async close(): Promise<void> {
+    this.#listeners.clear()
+    for (const ticket of this.#tickets.values()) ticket.close()
+    for (const lease of this.#leases.values()) lease.close()
+    this.#closeOwn()
+    await this.#letGo()
+  }
+
+  tell(change: LeaseChange): void {
+    for (const listener of [...this.#listeners]) listener(change)
+  }
+
+  // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * The lease is claimed with this ticket next: resolves when everything that happens afterwards is heard, or there is no connection.
+   */
+  async join(lease: string, place: number, ahead: Ahead): Promise<void> {
+    const { watches, clock } = this.#options
+    const ticket = this.#ticket(lease, place)
+    ticket.see(ahead, undefined)
+    if (!watches.isOpen) return
+    await new Promise<void>((resolve) => {
+      const timer = clock.setTimer(PATIENCE_MS, resolve)
+      ticket.whenHeard(() => {
+        timer.cancel()
+        resolve()
+      })
+    })
+  }
+
+  /** The lease was refused to this ticket, at this revision. */
+  queued(lease: string, place: number, ahead: Ahead, revision: string): void {
+    this.#ticket(lease, place).see(ahead, Number(revision))
+  }
+
+  /** The ticket is granted the lease, or not wanted any more. */
+  left(lease: string, place: number): void {
+    const name = nameOf(lease, place)
+    this.#tickets.get(name)?.close()
+    this.#tickets.delete(name)
+  }
+
+  #ticket(lease: string, place: number): TicketWatch {
+    this.#sweep()
+    const { watches, layout, client, clock, onDenied } = this.#options
+    const name = nameOf(lease, place)
+    let ticket = this.#tickets.get(name)
+    if (ticket === undefined) {
+      const keys = layout.keysOf(lease)
+      const tell = (change: LeaseChange): void => this.tell(change)
+      ticket = new TicketWatch({ watches, lease, keys, place, own: keys.ticket(place, client), tell, onDenied })
+      this.#tickets.set(name, ticket)
+    }
+    ticket.untilMs = clock.monotonic() + INTEREST_MS
+    return ticket
+  }
+
+  #toldByOthers(change: LeaseChange, revision: number): void {
+    if (change.kind === 'vacated' && change.to !== undefined) {
+      this.#tickets.get(nameOf(change.lease, change.to.place))?.toldAnew(change.to.ahead, revision)
+    } else this.tell(change)
+  }
+
+  // ── leases ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The lease was read at this revision, and is watched from then on. */
+  watched(lease: string, revision: string): void {
+    this.#sweep()
+    const { watches, layout, clock, onDenied } = this.#options
+    let watch = this.#leases.get(lease)
+    if (watch === undefined) {
+      const tell = (change: LeaseChange): void => this.tell(change)
+      watch = new LeaseWatch({ watches, lease, keys: layout.keysOf(lease), tell, onDenied }, revision)
+      this.#leases.set(lease, watch)
+    }
+    watch.untilMs = clock.monotonic() + INTEREST_MS
+  }
+
+  unwatched(lease: string): void {
+    this.#leases.get(lease)?.close()
+    this.#leases.delete(lease)
+  }
+
+  #sweep(): void {
+    const nowMs = this.#options.clock.monotonic()
+    if (nowMs - this.#sweptMs < SWEEP_MS) return
+    this.#sweptMs = nowMs
+    for (const watches of [this.#tickets, this.#leases]) {
+      for (const [name, watch] of watches) {
+        if (watch.untilMs >= nowMs) continue
+        watch.close()
+        watches.delete(name)
+      }
+    }
+  }
+}
+
+interface WatchParts {
+  readonly watches: Watches
+  readonly lease: string
+  readonly keys: Keys
+  readonly tell: (change: LeaseChange) => void
+  readonly onDenied: (reason: string) => void
+}
+
+/** A lease that is watched from the state on that was read at this revision. */
+class LeaseWatch {
+  untilMs = 0
+  readonly #closes: readonly (() => void)[]
+
+  constructor({ watches, lease, keys, tell, onDenied }: WatchParts, since: string) {
+    const listener = (change: LeaseChange): WatchListener => ({
+      begun: (_revision, isLate) => {
+        if (isLate) tell({ kind: 'resync' })
+      },
+      event: () => tell(change),
+      denied: onDenied,
+    })
+    this.#closes = [
+      watches.open({ key: keys.key, filters: [NO_PUTS] }, listener({ kind: 'vacated', lease }), { since }),
+      watches.open({ key: keys.news, filters: [NO_DELETES] }, listener({ kind: 'changed', lease }), { since }),
+    ]
+  }
+
+  close(): void {
+    for (const close of this.#closes) close()
+  }
+}
+
+/** One watch, and the revision from which on it tells; infinite: it does not yet. */
+interface Hearing {
+  readonly close: () => void
+  fromRevision: number
+}
+
+interface TicketParts extends WatchParts {
+  readonly place: number
+  /** Its key. */
+  readonly own: Buffer
+}
+
+/** One who waits, as far as its watches show. */
+class TicketWatch {
+  untilMs = 0
+  readonly #parts: TicketParts
+  /** Those ahead that are seen. */
+  readonly #ahead = new Map<number, FoundTicket>()
+  /** How many more there are. */
+  #beyond = 0
+  #queue: (Hearing & { readonly from: Buffer }) | undefined
+  #vacancies: Hearing | undefined
+  /** What the watches have to tell from this revision on; undefined: the state is not known yet, or it does not matter what was missed. */
+  #asOf: number | undefined
+  /** The last revision at which the lease was vacated, or said to be. */
+  #vacatedAt = 0
+  #waiting: (() => void)[] = []
+
+  constructor(parts: TicketParts) {
+    this.#parts = parts
+  }
+
+  close(): void {
+    this.#queue?.close()
+    this.#vacancies?.close()
+    this.#whenAllHeard()
+  }
+
+  /** Calls back when its watches tell of all that happens from then on. */
+  whenHeard(callback: () => void): void {
+    this.#waiting.push(callback)
+    this.#heard()
+  }
+
+  /** Takes over what the store says of those ahead, at this revision; undefined: it will be asked again. */
+  see({ count, nearest }: Ahead, revision: number | undefined): void {
+    this.#ahead.clear()
+    for (const ticket of nearest) this.#ahead.set(ticket.place, ticket)
+    this.#beyond = Math.max(0, count - nearest.length)
+    this.#asOf = revision
+    const farthest = nearest.at(-1)
+    if (farthest !== undefined) this.#watchQueue(this.#parts.keys.ticket(farthest.place, farthest.client))
+    if (this.#count <= MOST_AHEAD) this.#watchVacancies()
+    else {
+      // Others came back, who had been passed.
+      this.#vacancies?.close()
+      this.#vacancies = undefined
+    }
+    this.#lookIfMissed()
+  }
+
+  /** Others say that the lease is vacant, and so many are ahead. */
+  toldAnew(ahead: number, revision: number): void {
+    this.#vacatedAt = Math.max(this.#vacatedAt, revision)
+    if (ahead <= MOST_AHEAD) this.#watchVacancies()
+    this.#tellVacated(ahead)
+  }
+
+  get #count(): number {
+    return this.#ahead.size + this.#beyond
+  }
+
+  #tellVacated(ahead: number = this.#count): void {
+    const { lease, place, tell } = this.#parts
+    tell({ kind: 'vacated', lease, to: { place, ahead } })
+  }
+
+  // ── those ahead ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #watchQueue(from: Buffer): void {
+    const { watches, own } = this.#parts
+    // What it sees beyond the farthest one is gone.
+    if (this.#queue !== undefined && this.#queue.from.compare(from) <= 0) return
+    this.#queue?.close()
+    const hearing = { from, ...this.#hearing(() => close()) }
+    const listener = this.#listener(hearing, (kv, revision, isRemoved) => {
+      if (isRemoved) this.#removed(ticketNamed(kv.key).place, revision)
+      else {
+        const ticket = ticketIn(kv)
+        this.#ahead.set(ticket.place, ticket)
+      }
+    })
+    this.#queue = hearing
+    const close = watches.open({ key: from, range_end: own, filters: [] }, listener)
+  }
+
+  #removed(place: number, revision: number): void {
+    const ticket = this.#ahead.get(place)
+    if (ticket === undefined) return
+    this.#ahead.delete(place)
+    if (ticket.leaves) {
+      if (this.#beyond > 0) this.#tellVacated()
+      else if (this.#count <= MOST_AHEAD) this.#watchVacancies()
+      return
+    }
+    for (const ahead of this.#ahead.keys()) if (ahead < place) this.#ahead.delete(ahead)
+    this.#beyond = 0
+    if (this.#count > MOST_AHEAD) return
+    this.#watchVacancies()
+    if (this.#count > 0) return
+    // It is the first now, and must not miss what comes.
+    this.#asOf = revision
+    const { lease, place: own, tell } = this.#parts
+    if (this.#vacatedAt >= revision) this.#tellVacated()
+    else tell({ kind: 'taken', lease, place, durationMs: ticket.durationMs, to: { place: own, ahead: 0 } })
+    this.#lookIfMissed()
+  }
+
+  // ── vacancies ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #watchVacancies(): void {
+    if (this.#vacancies !== undefined) return
+    const { watches, keys } = this.#parts
+    // Whoever stands in may miss one.
+    const hearing = this.#hearing(() => close())
+    const listener = this.#listener(hearing, (_kv, revision) => {
+      this.#vacatedAt = Math.max(this.#vacatedAt, revision)
+      this.#tellVacated()
+    })
+    this.#vacancies = hearing
+    const close = watches.open({ key: keys.key, filters: [NO_PUTS] }, listener)
+  }
+
+  // ── both ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #hearing(close: () => void): Hearing {
+    return { close, fromRevision: Number.POSITIVE_INFINITY }
+  }
+
+  #listener(
+    hearing: Hearing,
+    event: (kv: EtcdWatchedKey, revision: number, isRemoved: boolean) => void,
+  ): WatchListener {
+    return {
+      begun: (revision) => {
+        hearing.fromRevision = revision
+        this.#lookIfMissed()
+        this.#heard()
+      },
+      event: (kv, { revision, isRemoved }) => {
+        try {
+          event(kv, revision, isRemoved)
+        } catch {
+          // Somebody else wrote the key: the claims of those who wait say so.
+        }
+      },
+      denied: (reason) => {
+        hearing.fromRevision = 0
+        this.#heard()
+        this.#parts.onDenied(reason)
+      },
+    }
+  }
+
+  get #fromRevision(): number {
+    return Math.max(this.#queue?.fromRevision ?? 0, this.#vacancies?.fromRevision ?? 0)
+  }
+
+  #heard(): void {
+    if (Number.isFinite(this.#fromRevision)) this.#whenAllHeard()
+  }
+
+  #whenAllHeard(): void {
+    for (const callback of this.#waiting.splice(0)) callback()
+  }
+
+  /** Something may have happened between the state that is known and what the watches tell. */
+  #lookIfMissed(): void {
+    if (this.#asOf === undefined || !Number.isFinite(this.#fromRevision)) return
+    const missed = this.#fromRevision > this.#asOf
+    this.#asOf = undefined
+    if (missed) this.#tellVacated()
+  }
+}
+
+function nameOf(lease: string, place: number): string {
+  return `${place} ${lease}`
+}

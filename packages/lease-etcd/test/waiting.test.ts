@@ -1,0 +1,238 @@
+/** Those who wait: what a hand-off costs however many there are, and that nobody sleeps through a vacancy. */
+import { expect } from 'chai'
+import { Manager, SubstrateClient, type Hold, type LeaseChange, type Op, type Verdict } from 'lease-core'
+import { etcdTargets } from 'lease-servers'
+import { EtcdSubstrate, failFast } from 'lease-etcd'
+import type { Etcd3 } from 'etcd3'
+import { claim, eventually, newCall, noneUnheard, release, sleep, together, unique } from 'lease-scenes'
+import { openSetting, type Setting } from './setting.ts'
+
+noneUnheard()
+
+/** So long only a hint wakes anybody. */
+const LONG = { minutes: 20 }
+
+/** A client, and a nonce of it. */
+const HOLDER = 'holder-of-it'
+const NONCE = `${HOLDER}-1`
+
+interface Counted {
+  /** Requests, without those for etcd leases. */
+  commands: number
+  /** Answers on streams that tell of events. */
+  messages: number
+}
+
+/** Counts what passes this driver. */
+function count(etcd: Etcd3, counted: Counted): Etcd3 {
+  const { watchClient } = etcd
+  const watch = watchClient.watch.bind(watchClient)
+  watchClient.watch = async (options) => {
+    const stream = await watch(options)
+    stream.on('data', ({ events }) => {
+      if (events.length > 0) counted.messages++
+    })
+    return stream
+  }
+  return etcd
+}
+
+function median(numbers: readonly number[]): number {
+  return numbers.toSorted((one, other) => one - other)[numbers.length >> 1] ?? Number.NaN
+}
+
+for (const target of etcdTargets(1)) {
+  describe(`those who wait, on ${target.name}`, () => {
+    let setting: Setting
+    before(() => {
+      setting = openSetting(target)
+    })
+    after(() => setting[Symbol.asyncDispose]())
+
+    /** Managers in as many clients, each over a driver of its own. */
+    const managers = (amount: number, counted: Counted): AsyncDisposable & { readonly all: readonly Manager[] } => {
+      const namespace = unique('ns')
+      const opened = Array.from({ length: amount }, () => {
+        const etcd = setting.newEtcd({
+          ...failFast(),
+          grpcOptions: {},
+          defaultCallOptions: ({ method }) => {
+            if (method === 'txn' || method === 'range') counted.commands++
+            return {}
+          },
+        })
+        const substrate = new EtcdSubstrate({ etcd: count(etcd, counted), namespace })
+        const client = new SubstrateClient({ substrate, requestTimeout: { seconds: 30 } })
+        return { client, manager: new Manager({ client }), etcd }
+      })
+      return {
+        all: opened.map(({ manager }) => manager),
+        async [Symbol.asyncDispose]() {
+          for (const { manager, client, etcd } of opened) {
+            await manager.stop()
+            await client.close()
+            etcd.close()
+          }
+        },
+      }
+    }
+
+    for (const waiters of [2, 16, 64]) {
+      it(`a hand-off takes at most four commands and four messages with ${waiters} waiters`, async () => {
+        const counted: Counted = { commands: 0, messages: 0 }
+        await using group = managers(waiters + 1, counted)
+        const [first, ...others] = group.all as [Manager, ...Manager[]]
+        const options = { duration: LONG, wait: true }
+        let holding = await first.hold('l', 'h', options)
+        let holder = first
+        let holders = 0
+        /** In the order in which they came. */
+        const line: { readonly manager: Manager; readonly hold: Promise<Hold> }[] = []
+        const enter = async (manager: Manager): Promise<void> => {
+          let stop = (): void => {}
+          const waiting = new Promise<void>((resolve) => {
+            stop = manager.events.subscribe(({ type }) => type === 'waiting' && resolve())
+          })
+          const hold = manager.hold('l', `h${++holders}`, options)
+          hold.catch(() => {}) // those who wait in the end
+          line.push({ manager, hold })
+          await waiting
+          stop()
+        }
+        for (const manager of others) await enter(manager)
+        await sleep(200)
+        const costs: Counted[] = []
+        for (let times = 0; times < Math.max(12, waiters + 4); times++) {
+          counted.commands = counted.messages = 0
+          await holding.release()
+          const former = holder
+          // Mostly the first one; on a busy machine the one that stands in may be faster.
+          const granted = await Promise.race(line.map(async ({ hold }, index) => ({ index, hold: await hold })))
+          const [next] = line.splice(granted.index, 1)
+          holding = granted.hold
+          holder = next?.manager ?? expect.fail()
+          await enter(former)
+          await sleep(20)
+          costs.push({ ...counted })
+        }
+        // On a busy machine somebody stands in now and then, and a message comes later.
+        expect(median(costs.map(({ commands }) => commands))).to.be.at.most(4)
+        expect(median(costs.map(({ messages }) => messages))).to.be.at.most(4)
+        await holding.release()
+      })
+    }
+
+    it('nobody sleeps through a vacancy, however fast the lease is handed over', async function () {
+      this.timeout(600_000)
+      const counted: Counted = { commands: 0, messages: 0 }
+      await using group = managers(6, counted)
+      let handOffs = 0
+      const waitedMs: number[] = []
+      await Promise.all(
+        group.all.map(async (manager, index) => {
+          while (handOffs < 2_000) {
+            const beganMs = performance.now()
+            const hold = await manager.hold('l', `h${index}`, { duration: LONG, wait: true })
+            waitedMs.push(performance.now() - beganMs)
+            handOffs++
+            if (Math.random() < 0.3) await sleep(Math.random() * 5)
+            await hold.release()
+            if (Math.random() < 0.3) await sleep(Math.random() * 20)
+          }
+        }),
+      )
+      // Whoever sleeps looks after a minute.
+      expect(Math.max(...waitedMs)).to.be.below(50_000)
+    })
+
+    /** Hears what this client is told, once it is connected. */
+    const hearing = async (substrate: EtcdSubstrate, client: string): Promise<LeaseChange[]> => {
+      const heard: LeaseChange[] = []
+      substrate.watch?.((change) => heard.push(change), client)
+      await eventually(() => heard.length === 1)
+      return heard
+    }
+    const send = async (substrate: EtcdSubstrate, op: Op, client: string): Promise<Verdict> =>
+      (await substrate.apply([op], newCall({ client, timeoutMs: 60_000 })))[0] ?? expect.fail()
+    const enter = async (substrate: EtcdSubstrate, client: string): Promise<number> => {
+      const { ticket } = await send(substrate, claim('l', client, 60_000, { place: 0 }), client)
+      return ticket?.place ?? expect.fail()
+    }
+    const tellsOf = (heard: readonly LeaseChange[], place: number, ahead: number): boolean =>
+      heard.some((it) => it.kind === 'vacated' && it.to?.place === place && it.to.ahead === ahead)
+
+    together({
+      'a holder learns that somebody waits, and then knows at its release who was told': async () => {
+        const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })
+        await hearing(substrate, HOLDER)
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+        const place = await enter(substrate, 'one')
+        const first = await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)
+        // More than once: it may have heard of it only after its release.
+        for (let { told } = first; told !== place;) {
+          await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+          await sleep(10)
+          ;({ told } = await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER))
+        }
+        // Where nobody waits it reads no queue.
+        await send(substrate, { kind: 'leave', lease: 'l', place }, 'one')
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+        expect(await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)).to.not.have.property('told')
+      },
+
+      'those who were told and do not come are passed over, and the next ones are told': async () => {
+        const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), 'holder')
+        const clients = ['one', 'two', 'three', 'four']
+        const heard = await Promise.all(clients.map((client) => hearing(substrate, client)))
+        const places: number[] = []
+        for (const client of clients) places.push(await enter(substrate, client))
+        const { told } = await send(substrate, release('l', 'h', { nonce: NONCE }), 'revoker')
+        expect(told).to.equal(places[1])
+        await eventually(() => tellsOf(heard[0] ?? [], places[0] ?? 0, 0) && tellsOf(heard[1] ?? [], places[1] ?? 0, 1))
+        const passed = await send(substrate, { kind: 'passOver', lease: 'l', place: told ?? 0 }, 'revoker')
+        expect(passed.told).to.equal(places[3])
+        await eventually(() => tellsOf(heard[2] ?? [], places[2] ?? 0, 0) && tellsOf(heard[3] ?? [], places[3] ?? 0, 1))
+        // Whoever was passed over and lives gets its place back.
+        const late = await send(substrate, claim('l', 'two', 60_000, { place: places[1] }), 'two')
+        expect(late.outcome).to.equal('granted')
+      },
+
+      'nobody is passed over where the client that made the vacancy has seen somebody come': async () => {
+        const substrate = setting.substrate()
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), 'holder')
+        const places = [await enter(substrate, 'one'), await enter(substrate, 'two')]
+        const { told } = await send(substrate, release('l', 'h', { nonce: NONCE }), 'revoker')
+        await send(substrate, claim('l', 'one', 60_000, { place: places[0] }), 'one')
+        await enter(substrate, 'revoker')
+        await send(substrate, release('l', 'one'), 'one')
+        await send(substrate, { kind: 'passOver', lease: 'l', place: told ?? 0 }, 'revoker')
+        const { ticket } = await send(substrate, claim('l', 'three', 60_000, { place: 0 }), 'three')
+        expect(ticket?.ahead).to.equal(2)
+      },
+
+      'a ticket that is given up in the middle hides nobody from those behind': async () => {
+        const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), 'holder')
+        const last = await hearing(substrate, 'last')
+        const places: number[] = []
+        for (const client of ['one', 'two', 'three', 'last']) places.push(await enter(substrate, client))
+        const [, two, three, own = 0] = places
+        await send(substrate, { kind: 'leave', lease: 'l', place: three }, 'three')
+        // It has lost sight of the first, and is to look.
+        await eventually(() => tellsOf(last, own, 2))
+        const again = await send(substrate, claim('l', 'last', 60_000, { place: own }), 'last')
+        expect(again.ticket).to.deep.equal({ place: own, ahead: 2 })
+        await send(substrate, { kind: 'leave', lease: 'l', place: two }, 'two')
+        // More than once: it begins to watch the lease only now. And it looks when it is told to, as core does.
+        for (let times = 1; !tellsOf(last, own, 1); times++) {
+          const { ticket } = await send(substrate, claim('l', 'last', 60_000, { place: own }), 'last')
+          expect(ticket).to.deep.equal({ place: own, ahead: 1 })
+          await send(substrate, release('l', 'h', { nonce: NONCE }), 'holder')
+          await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), 'holder')
+          await sleep(times)
+        }
+      },
+    })
+  })
+}
