@@ -20,6 +20,7 @@ export const redisScript: Adapter = {
 export function redisScriptBatch({ inFlight }: { readonly inFlight: number }): Adapter {
   return {
     name: batchName('script', inFlight),
+    ...(inFlight > 1 && { isDetail: true as const }),
     role: 'raw',
     about: `the library's script by hand, ${batches(inFlight)}`,
     can: ['many'],
