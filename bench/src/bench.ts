@@ -224,6 +224,8 @@ export interface Setting {
   readonly waiters: readonly number[]
   /** Clients of other processes in the same namespace. */
   readonly others: readonly number[]
+  /** false: it should not take long. @default true */
+  readonly details?: boolean
 }
 
 /** The arms that can do it, each with the same task; all but the library's own are references. */

@@ -51,8 +51,8 @@ export function clientsHere(adapter: Adapter, ground: Ground): Clients {
       const contestants = await opened(adapter, ground, seats, listening)
       all = contestants.map((contestant, index) => new Client(adapter, contestant, seats[index] as Seat))
     },
-    hold: (client, lease) => clientAt(client).hold(lease),
-    release: (client) => clientAt(client).release(),
+    hold: async (client, lease) => clientAt(client).hold(lease),
+    release: async (client) => clientAt(client).release(),
     async keep(lease, durationMs) {
       await Promise.all(all.map((client) => client.keep(lease, durationMs)))
     },

@@ -69,7 +69,7 @@ const quickly = {
   callers: [64],
   sizes: [1_000],
   duration: 1_500,
-  waiters: [2, 64, 1_000],
+  waiters: [2, 16, 1_000],
   others: [32],
 } as const satisfies Partial<Flags>
 

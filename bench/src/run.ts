@@ -112,7 +112,7 @@ export function tablesOf(
     .filter(({ name }) => substrate.workloads?.includes(name) ?? true)
     .flatMap((workload) =>
       workload
-        .tables({ ...setting, adapters })
+        .tables({ ...setting, details, adapters })
         .filter(({ arms }) => arms.length > 0)
         .map((table) => ({ workload, table })),
     )

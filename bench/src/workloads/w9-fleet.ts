@@ -10,7 +10,7 @@ const CALLERS = 16
 const STANDING_MS = 60_000
 
 /** Until the others have opened what they open after their claims. */
-const SETTLING_MS = 200
+const SETTLING_MS = 500
 
 /** Clients that work together, and those to compare them with. */
 const [MANY, FEW] = [32, 4]
@@ -21,6 +21,7 @@ const besideMetrics: readonly [Metric, ...Metric[]] = [
   { name: 'beside ÷ alone', better: 'more' },
   { name: 'pairs/s beside them', better: 'more' },
   { name: 'pairs/s alone', better: 'more' },
+  { name: 'CPU, beside ÷ alone', better: 'less' },
   { name: 'their CPU µs/pair', better: 'less' },
   { name: 'messages/pair to them', better: 'less' },
 ]
@@ -37,7 +38,7 @@ export const w9Fleet: Workload<Task> = {
   name: 'W9',
   about: 'claim and release beside others who hold a lease each, and with all of them at work',
   takes: (seconds) => 3 * seconds + 1,
-  tables({ adapters, others }) {
+  tables({ adapters, others, details = true }) {
     const can = ({ can }: Adapter): boolean => can.includes('one') && can.includes('keep')
     const beside = others.map((count): Table<Task> => ({
       title: `claim + release by ${CALLERS} callers of one process, beside ${count.toLocaleString('en-US')} others that hold one lease each`,
@@ -47,7 +48,7 @@ export const w9Fleet: Workload<Task> = {
     const together: Table<Task> = {
       title: `claim + release by ${MANY} clients, ${CALLERS} callers each, and by ${FEW}`,
       metrics: togetherMetrics,
-      ...armsOf(adapters, can, 'all at work'),
+      ...armsOf(adapters, (adapter) => can(adapter) && (details || adapter.role === 'library'), 'all at work'),
     }
     return [...beside, together].map((table) => ({ ...table, arms: table.arms.filter(({ role }) => role !== 'raw') }))
   },
@@ -86,6 +87,7 @@ async function besideOthers(adapter: Adapter, ground: Ground, others: number): R
         'beside ÷ alone': rate / alone,
         'pairs/s beside them': rate,
         'pairs/s alone': alone,
+        'CPU, beside ÷ alone': cpuOf(busy.result) / ((cpuOf(before) + cpuOf(after)) / 2),
         'their CPU µs/pair': perPair('cpuMicros'),
         'messages/pair to them': perPair('messages'),
       }
@@ -144,6 +146,11 @@ async function metered<Result>(team: ClientTeam, work: () => Promise<Result>): P
     bytes: between('bytes'),
   }
   return { result, seconds, took }
+}
+
+/** Of this process, for a pair. */
+function cpuOf(sample: Awaited<ReturnType<typeof pairs>>): number {
+  return sample['CPU µs/pair'] ?? Number.NaN
 }
 
 function rateOf(sample: Awaited<ReturnType<typeof pairs>>): number {
