@@ -204,7 +204,7 @@ export interface Workload<Task = unknown> {
   /** false: it opens everything anew each time, and what it measures does not depend on compiled code. */
   readonly warmsUp?: false
   /** How long a measurement of so many seconds takes, about. @default that long */
-  takes?(seconds: number, task: Task): number
+  takes?(seconds: number, arm: Pick<Arm<Task>, 'role' | 'task'>): number
   tables(setting: Setting): readonly Table<Task>[]
   /** In the process of an arm. */
   start(adapter: Adapter, ground: Ground, task: Task): Promise<Trial>

@@ -134,8 +134,8 @@ export function plannedSeconds(
   for (const substrate of substrates) {
     for (const { workload, table } of tablesOf(substrate, workloads, options)) {
       const repetitions = Math.min(options.repetitions, workload.repetitions ?? Number.POSITIVE_INFINITY)
-      for (const { task } of table.arms) {
-        const takes = (seconds: number): number => workload.takes?.(seconds, task) ?? seconds
+      for (const arm of table.arms) {
+        const takes = (seconds: number): number => workload.takes?.(seconds, arm) ?? seconds
         const warmUp = workload.warmsUp === false || options.warmUpSeconds === 0 ? 0 : takes(options.warmUpSeconds)
         planned += STARTING_SECONDS + warmUp + repetitions * takes(options.seconds)
       }

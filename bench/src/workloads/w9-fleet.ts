@@ -39,7 +39,8 @@ export const w9Fleet: Workload<Task> = {
   about: 'claim and release beside others who hold a lease each, and with all of them at work',
   takes: (seconds) => 3 * seconds + 1,
   tables({ adapters, others, details = true }) {
-    const can = ({ can }: Adapter): boolean => can.includes('one') && can.includes('keep')
+    const can = ({ role, can }: Adapter): boolean =>
+      can.includes('one') && can.includes('keep') && (role === 'library' || (details && role === 'peer'))
     const beside = others.map((count): Table<Task> => ({
       title: `claim + release by ${CALLERS} callers of one process, beside ${count.toLocaleString('en-US')} others that hold one lease each`,
       metrics: besideMetrics,
@@ -48,9 +49,9 @@ export const w9Fleet: Workload<Task> = {
     const together: Table<Task> = {
       title: `claim + release by ${MANY} clients, ${CALLERS} callers each, and by ${FEW}`,
       metrics: togetherMetrics,
-      ...armsOf(adapters, (adapter) => can(adapter) && (details || adapter.role === 'library'), 'all at work'),
+      ...armsOf(adapters, can, 'all at work'),
     }
-    return [...beside, together].map((table) => ({ ...table, arms: table.arms.filter(({ role }) => role !== 'raw') }))
+    return [...beside, together]
   },
   start: (adapter, ground, task) =>
     task === 'all at work' ? allAtWork(adapter, ground) : besideOthers(adapter, ground, task.others),

@@ -1,13 +1,14 @@
 import { ownSeat, type Adapter, type Contestant } from '../../bench.ts'
 import { peerContestant, versionOf } from '../peer.ts'
 import { verrouLocks } from '../verrou.ts'
-import { HAND_POOL, openPool } from './pool.ts'
+import { HAND_POOL, oneConnectionEach, openPool } from './pool.ts'
 
 export const verrouKysely: Adapter = {
   name: 'verrou',
   role: 'peer',
   about: `${versionOf('@verrou/core')}, Kysely store over pg; it extends nothing by itself`,
   can: ['one', 'keep', 'queue', 'knows', 'asks'],
+  waiters: oneConnectionEach,
   open: ({ url }, { space } = ownSeat()) => open(url, `${space}:`),
 }
 
