@@ -109,7 +109,7 @@ export class ClientTeam {
   /** Ends the processes as well. */
   async end(): Promise<void> {
     await this.close().catch(() => {}) // what is left ends with its process
-    await Promise.all(this.#places.map((place) => ('end' in place ? place.end() : undefined)))
+    await Promise.all(this.#places.map(async (place) => ('end' in place ? place.end() : undefined)))
   }
 
   #busy(): readonly Clients[] {

@@ -121,7 +121,10 @@ export function parseOptions(
         '1,8,32,128',
       ),
     )
-    .option('--quick', `what matters, in under 20 minutes: other defaults (${described(quickly)}), and fewer arms by hand`)
+    .option(
+      '--quick',
+      `what matters, in under 20 minutes: other defaults (${described(quickly)}), and fewer arms by hand`,
+    )
     .addOption(
       new Option('--against <folder>', 'compare with another checkout of this project, which has been built').conflicts(
         ['repetitions', 'svg', 'markdown'],
@@ -145,8 +148,21 @@ export function parseOptions(
     .parse(argv, { from: 'user' })
   const flags = command.opts<Flags>()
   const chosen = flags.quick ? { ...flags, ...quickly, ...given(command) } : flags
-  const { substrate, workload, only, json, svg, markdown, sizes, duration, warmUp, against, failIfWorse, quick, ...numbers } =
-    chosen
+  const {
+    substrate,
+    workload,
+    only,
+    json,
+    svg,
+    markdown,
+    sizes,
+    duration,
+    warmUp,
+    against,
+    failIfWorse,
+    quick,
+    ...numbers
+  } = chosen
   for (const [name, flag] of Object.entries({ pairs: '--pairs <n>', failIfWorse: '--fail-if-worse' })) {
     if (against === undefined && command.getOptionValueSource(name) === 'cli') {
       command.error(`error: option '${flag}' needs '--against <folder>'`)

@@ -167,7 +167,11 @@ class Contest {
     this.#progress = progress
   }
 
-  async run({ repetitions, seconds, warmUpSeconds }: Length): Promise<Pick<TableResult, 'rows' | 'failures' | 'unable'>> {
+  async run({
+    repetitions,
+    seconds,
+    warmUpSeconds,
+  }: Length): Promise<Pick<TableResult, 'rows' | 'failures' | 'unable'>> {
     const { arms } = this.#table
     const samples = new Map<Arm, Sample[]>(arms.map((arm) => [arm, []]))
     try {

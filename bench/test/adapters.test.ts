@@ -67,85 +67,86 @@ interface Where {
   readonly seat: Seat
 }
 
-const abilities: Readonly<Record<Ability, (adapter: Adapter, contestant: Contestant, where: Where) => Promise<void>>> = {
-  async one(adapter, contestant) {
-    const one = ableTo(adapter, contestant, 'one')
-    for (let times = 0; times < 2; times++) {
-      await one.claim('one')
-      // An election that is not free waits.
-      if (adapter.role === 'peer' && adapter.name !== 'etcd3-election') {
-        const refused = await one.claim('one').catch((error: unknown) => error)
-        expect(refused, 'a second claim').to.be.instanceOf(Error)
-      }
-      await one.release('one')
-    }
-  },
-  async many(adapter, contestant) {
-    const many = ableTo(adapter, contestant, 'many')
-    const leases = ['many-1', 'many-2', 'many-3']
-    await many.claim(leases)
-    await many.extend(leases)
-    await many.release(leases)
-    await many.claim(leases)
-  },
-  async keep(adapter, contestant) {
-    const keep = ableTo(adapter, contestant, 'keep')
-    // Renewed every third of the duration; who is later than that by two thirds proves nothing.
-    await whileLive(KEPT_MS, async (durationMs) => {
-      const before = keep.renewals()
-      const kept = await keep.hold(`kept-${durationMs}`, durationMs)
-      try {
-        const startedMs = performance.now()
-        if (adapter.role !== 'raw') {
-          await until('a renewal', () => keep.renewals() > before || performance.now() - startedMs > durationMs)
-          expect(keep.renewals()).to.be.above(before)
+const abilities: Readonly<Record<Ability, (adapter: Adapter, contestant: Contestant, where: Where) => Promise<void>>> =
+  {
+    async one(adapter, contestant) {
+      const one = ableTo(adapter, contestant, 'one')
+      for (let times = 0; times < 2; times++) {
+        await one.claim('one')
+        // An election that is not free waits.
+        if (adapter.role === 'peer' && adapter.name !== 'etcd3-election') {
+          const refused = await one.claim('one').catch((error: unknown) => error)
+          expect(refused, 'a second claim').to.be.instanceOf(Error)
         }
-        expect(kept.held).to.equal(true)
-      } finally {
-        await kept.release() // or a late attempt would go on renewing
+        await one.release('one')
       }
-    })
-  },
-  async queue(adapter, contestant, { ground, seat }) {
-    const queue = ableTo(adapter, contestant, 'queue')
-    const other = await adapter.open(ground, { ...seat, index: 1 })
-    try {
-      const others = ableTo(adapter, other, 'queue')
-      const first = await queue.hold('queued')
-      let served = false
-      const next = others.hold('queued').then((kept) => {
-        served = true
-        return kept
+    },
+    async many(adapter, contestant) {
+      const many = ableTo(adapter, contestant, 'many')
+      const leases = ['many-1', 'many-2', 'many-3']
+      await many.claim(leases)
+      await many.extend(leases)
+      await many.release(leases)
+      await many.claim(leases)
+    },
+    async keep(adapter, contestant) {
+      const keep = ableTo(adapter, contestant, 'keep')
+      // Renewed every third of the duration; who is later than that by two thirds proves nothing.
+      await whileLive(KEPT_MS, async (durationMs) => {
+        const before = keep.renewals()
+        const kept = await keep.hold(`kept-${durationMs}`, durationMs)
+        try {
+          const startedMs = performance.now()
+          if (adapter.role !== 'raw') {
+            await until('a renewal', () => keep.renewals() > before || performance.now() - startedMs > durationMs)
+            expect(keep.renewals()).to.be.above(before)
+          }
+          expect(kept.held).to.equal(true)
+        } finally {
+          await kept.release() // or a late attempt would go on renewing
+        }
       })
-      await until('a denial', () => others.denials() > 0)
-      expect(served).to.equal(false)
-      await first.release()
-      await (await next).release()
-    } finally {
-      await other.close()
-    }
-  },
-  async knows(adapter, contestant) {
-    expect((await ableTo(adapter, contestant, 'knows')('known'))()).to.equal(true)
-  },
-  async asks(adapter, contestant) {
-    const ask = await ableTo(adapter, contestant, 'asks')('asked')
-    expect(Boolean(await ask())).to.equal(true)
-  },
-  async guard(adapter, contestant) {
-    for (const [lane, kind] of (adapter.guards ?? []).entries()) {
-      const { guarded, plain } = await ableTo(adapter, contestant, 'guard')(kind, lane)
-      await guarded()
-      await plain()
-    }
-  },
-  async manager(adapter, contestant) {
-    ableTo(adapter, contestant, 'manager').token('lease', 'holder')
-  },
-  async roundTrip(adapter, contestant) {
-    await ableTo(adapter, contestant, 'roundTrip')()
-  },
-}
+    },
+    async queue(adapter, contestant, { ground, seat }) {
+      const queue = ableTo(adapter, contestant, 'queue')
+      const other = await adapter.open(ground, { ...seat, index: 1 })
+      try {
+        const others = ableTo(adapter, other, 'queue')
+        const first = await queue.hold('queued')
+        let served = false
+        const next = others.hold('queued').then((kept) => {
+          served = true
+          return kept
+        })
+        await until('a denial', () => others.denials() > 0)
+        expect(served).to.equal(false)
+        await first.release()
+        await (await next).release()
+      } finally {
+        await other.close()
+      }
+    },
+    async knows(adapter, contestant) {
+      expect((await ableTo(adapter, contestant, 'knows')('known'))()).to.equal(true)
+    },
+    async asks(adapter, contestant) {
+      const ask = await ableTo(adapter, contestant, 'asks')('asked')
+      expect(Boolean(await ask())).to.equal(true)
+    },
+    async guard(adapter, contestant) {
+      for (const [lane, kind] of (adapter.guards ?? []).entries()) {
+        const { guarded, plain } = await ableTo(adapter, contestant, 'guard')(kind, lane)
+        await guarded()
+        await plain()
+      }
+    },
+    async manager(adapter, contestant) {
+      ableTo(adapter, contestant, 'manager').token('lease', 'holder')
+    },
+    async roundTrip(adapter, contestant) {
+      await ableTo(adapter, contestant, 'roundTrip')()
+    },
+  }
 
 /** What may be missing, or zero. */
 const mayBeZero = [
@@ -158,7 +159,13 @@ const mayBeZero = [
 ]
 
 /** A difference between two measurements, or of what only counts where there is a server. */
-const mayBeAnything = ['bytes/lease', 'their CPU µs/pair', 'messages/pair to them', 'messages/hand-off', 'bytes/hand-off']
+const mayBeAnything = [
+  'bytes/lease',
+  'their CPU µs/pair',
+  'messages/pair to them',
+  'messages/hand-off',
+  'bytes/hand-off',
+]
 
 /** In this process: that every workload can be measured there, not what comes out. The arms of a table run side by side. */
 async function measured(name: string, substrate: Substrate, ground: Ground): Promise<void> {

@@ -25,7 +25,7 @@ describe('bench: clients in several processes, on redis', function () {
     const { space } = ownSeat()
     const processes = await Promise.all([launched('ring'), launched('ring')])
     try {
-      const [giver, taker] = processes as [ClientProcess, ClientProcess]
+      const [giver, taker] = processes
       await giver.open([{ space, index: 0, count: 2 }], 1)
       await taker.open([{ space, index: 1, count: 2 }], 1)
       await giver.hold(0, 'handed-on')
@@ -133,6 +133,8 @@ describe('bench: clients that wait', () => {
     expect(few?.unable).to.deep.equal([])
     expect(few?.arms.map(({ label }) => label)).to.include('advisory')
     expect(many?.unable?.map(({ label }) => label)).to.include.members(['advisory', 'advisory-lock'])
-    expect(many?.arms.map(({ label }) => label)).to.include('ours').and.not.include('advisory')
+    expect(many?.arms.map(({ label }) => label))
+      .to.include('ours')
+      .and.not.include('advisory')
   })
 })

@@ -83,7 +83,13 @@ describe('bench: run', () => {
   })
 
   it('how long it takes is known beforehand', () => {
-    const adapter = { name: 'a', role: 'library', about: '', can: ['one'], open: () => Promise.reject(new Error()) } as const
+    const adapter = {
+      name: 'a',
+      role: 'library',
+      about: '',
+      can: ['one'],
+      open: () => Promise.reject(new Error()),
+    } as const
     const substrates = [{ name: 'memory', adapters: [adapter, { ...adapter, name: 'b', isDetail: true }] }] as never
     const takes = (seconds: number): number => 2 * seconds
     const workloads = [w1Sequential, { ...w1Sequential, takes }] as readonly Workload[]

@@ -51,7 +51,11 @@ describe('bench: what workloads measure', () => {
   it('somebody who cannot wait ends the measurement with his reason', async () => {
     const failing: Adapter = {
       ...scripted(() => 0),
-      open: async () => contestantOf(() => Promise.reject(new Error('no way')), () => 0),
+      open: async () =>
+        contestantOf(
+          () => Promise.reject(new Error('no way')),
+          () => 0,
+        ),
     }
     const error = await sampleOf(w4HandOff, 'scripted', { waiters: [1], adapters: [failing] }).catch(
       (error: unknown) => error,
@@ -60,7 +64,14 @@ describe('bench: what workloads measure', () => {
   })
 
   async function sampleOf<Task>(workload: Workload<Task>, label: string, setting: Partial<Setting>): Promise<Sample> {
-    const defaults = { adapters: memory.adapters, callers: [1], sizes: undefined, durationMs: 300, waiters: [1], others: [1] }
+    const defaults = {
+      adapters: memory.adapters,
+      callers: [1],
+      sizes: undefined,
+      durationMs: 300,
+      waiters: [1],
+      others: [1],
+    }
     const { adapters, ...others } = { ...defaults, ...setting }
     const arm = workload.tables({ adapters, ...others })[0]?.arms.find((one) => one.label === label)
     const adapter = adapters.find(({ name }) => name === arm?.adapter)

@@ -18,11 +18,7 @@ export interface RingClient {
 export interface Ring {
   readonly about: string
   readonly connect: (ground: Ground, seat: Seat) => Promise<RingClient>
-  readonly connectMany?: (
-    ground: Ground,
-    seats: readonly Seat[],
-    listening: number,
-  ) => Promise<readonly RingClient[]>
+  readonly connectMany?: (ground: Ground, seats: readonly Seat[], listening: number) => Promise<readonly RingClient[]>
 }
 
 export function ring({ about, connect, connectMany }: Ring): Adapter {

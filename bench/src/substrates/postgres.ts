@@ -12,8 +12,7 @@ import { verrouKysely, verrouTableSql } from '../adapters/postgres/verrou.ts'
 import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
 import { countedBytes } from '../counted-bytes.ts'
-import { countedCalls } from '../counted-calls.ts'
-import { countedEvents } from '../counted-events.ts'
+import { countedCalls, countedEvents } from '../counted-calls.ts'
 
 /** A server as in production (fsync, full_page_writes and synchronous_commit on), or the one that DATABASE_URL names. */
 export const postgres: Substrate = {

@@ -6,9 +6,8 @@ import { redisClusterRing } from '../adapters/redis/ring.ts'
 import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
 import { countedBytes } from '../counted-bytes.ts'
-import { countedCalls } from '../counted-calls.ts'
+import { countedCalls, countedEvents } from '../counted-calls.ts'
 import { messageEvents } from './redis.ts'
-import { countedEvents } from '../counted-events.ts'
 
 /** Three masters on this machine, each with an append-only file, or those that REDIS_CLUSTER_URL names. */
 export const redisCluster: Substrate = {
@@ -37,7 +36,9 @@ export const redisCluster: Substrate = {
 }
 
 async function open(given: string | undefined = process.env['REDIS_CLUSTER_URL']): Promise<Place> {
-  const cluster = given ? undefined : await startRedisCluster({ settings: { appendonly: 'yes', appendfsync: 'everysec' } })
+  const cluster = given
+    ? undefined
+    : await startRedisCluster({ settings: { appendonly: 'yes', appendfsync: 'everysec' } })
   const url = cluster?.nodes.map(({ host, port }) => `redis://${host}:${port}`).join() ?? given ?? ''
   try {
     const beside = await openCluster(url)

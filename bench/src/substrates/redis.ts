@@ -10,8 +10,7 @@ import { redisTokenScript } from '../adapters/redis/token-script.ts'
 import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
 import { countedBytes } from '../counted-bytes.ts'
-import { countedCalls } from '../counted-calls.ts'
-import { countedEvents } from '../counted-events.ts'
+import { countedCalls, countedEvents } from '../counted-calls.ts'
 
 /** That the driver emits for each message: those with text; the same come as bytes as well. */
 export const messageEvents: readonly string[] = ['message', 'pmessage', 'smessage']

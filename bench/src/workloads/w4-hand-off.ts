@@ -125,8 +125,7 @@ async function handOffs(team: ClientTeam, ground: Ground, count: number, seconds
     return {
       'p50 ms': quantile(tookMs, 0.5),
       'p99 ms': quantile(tookMs, 0.99),
-      'waited p99 ÷ p50':
-        handedOn >= ROUNDS * count ? quantile(waitedMs, 0.99) / quantile(waitedMs, 0.5) : Number.NaN,
+      'waited p99 ÷ p50': handedOn >= ROUNDS * count ? quantile(waitedMs, 0.99) / quantile(waitedMs, 0.5) : Number.NaN,
       'commands/hand-off': (ended.commands - begun.commands) / handedOn,
       'messages/hand-off': (ended.messages - begun.messages) / handedOn,
       'bytes/hand-off': (ended.bytes - begun.bytes) / handedOn,

@@ -15,7 +15,11 @@ async function clientOf(url: string, seat: Seat): Promise<RingClient> {
   const keyOf = (lease: string, index: number): string => `${seat.space}/${lease}/${index}`
   return {
     async listen(lease, woken) {
-      const watcher = await etcd.watch().key(keyOf(lease, neighboursOf(seat).before)).only('delete').create()
+      const watcher = await etcd
+        .watch()
+        .key(keyOf(lease, neighboursOf(seat).before))
+        .only('delete')
+        .create()
       watcher.on('delete', woken)
     },
     async claim(lease) {
