@@ -105,6 +105,7 @@ async function allAtWork(adapter: Adapter, ground: Ground): ReturnType<typeof w9
   const team = await ClientTeam.start(adapter, ground, FEW)
   const work = async (clients: number, seconds: number): Promise<{ rate: number; messages: number }> => {
     await team.open(clients, { listening: clients })
+    await team.work(CALLERS, seconds / 4) // connections that listen are opened after the first claims
     const { result: rate, took } = await metered(team, () => team.work(CALLERS, seconds))
     await team.close()
     return { rate, messages: took.messages / (rate * seconds) }
