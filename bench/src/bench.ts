@@ -8,8 +8,11 @@
  *                 a process per arm: ▼            │
  *      substrate.reach() ──ground──▶ adapter.open() ──contestant──▶ workload.start() ──trial
  *
+ * A workload that is about several processes starts more of them, each with a few clients (`clients.ts`).
+ *
  * Rates of different runs say little; ratios within one table of one run do. So all arms of a table take turns.
  */
+import { randomUUID } from 'node:crypto'
 import type { Manager } from 'lease-core'
 
 /** A server, or what stands for it, for the length of a run. */
@@ -23,9 +26,16 @@ export interface Place {
 
 /** The same as one process sees it. */
 export interface Ground {
+  readonly substrate: SubstrateName
   readonly url: string
+  /** Whose commands and messages are counted: those of the clients in this process, or all that the server has. */
+  readonly counts: 'process' | 'server'
   /** Commands that clients have sent to the server so far. */
   commands(): Promise<number>
+  /** Messages by which the server has told clients of something unasked so far. */
+  messages(): Promise<number>
+  /** Bytes that this process has read from and written to sockets so far. */
+  bytes(): number
   /** The least that the driver can ask the server, over a connection that stays open. */
   roundTrip(): Promise<void>
   close(): Promise<void>
@@ -34,13 +44,15 @@ export interface Ground {
 export interface Substrate {
   readonly name: SubstrateName
   readonly adapters: readonly Adapter[]
+  /** What is measured there; undefined: everything. */
+  readonly workloads?: readonly WorkloadName[]
   /** @param url of the server; by default the environment names one, or one is started */
   open(url?: string): Promise<Place>
   /** In the process of an arm, before anything else talks to the server. */
   reach(url: string): Promise<Ground>
 }
 
-export type SubstrateName = 'memory' | 'postgres' | 'redis' | 'etcd'
+export type SubstrateName = 'memory' | 'postgres' | 'redis' | 'redis-cluster' | 'etcd'
 
 /** `library`: ours. `raw`: the same done by hand, the limit to measure against. `peer`: somebody else's library. */
 export type Role = 'library' | 'raw' | 'peer'
@@ -55,10 +67,30 @@ export interface Adapter {
   readonly can: readonly Ability[]
   /** Leases that it can hold at the same time, where that is not as many as one likes. */
   readonly atMost?: number
+  /** Clients of it that can wait for one lease, where that is not as many as one likes, and why. */
+  readonly waiters?: { readonly atMost: number; readonly because: string }
   /** Kinds of transactions that it can guard. */
   readonly guards?: readonly string[]
-  /** Opens one that shares nothing with earlier ones but the ground. */
-  open(ground: Ground): Promise<Contestant>
+  /** Its figure only explains another one: `--quick` leaves it out. */
+  readonly isDetail?: true
+  /** Opens a client. Without a seat it shares nothing with earlier ones but the ground. */
+  open(ground: Ground, seat?: Seat): Promise<Contestant>
+  /** Opens a client for each seat where a server has few connections: they share what listens, at most so many. */
+  openMany?(ground: Ground, seats: readonly Seat[], listening: number): Promise<readonly Contestant[]>
+}
+
+/** One of the clients that are after the same leases, in whatever process. */
+export interface Seat {
+  /** Names what they share. */
+  readonly space: string
+  /** From 0 on. */
+  readonly index: number
+  readonly count: number
+}
+
+/** Of a client that is alone with its leases. */
+export function ownSeat(): Seat {
+  return { space: randomUUID(), index: 0, count: 1 }
 }
 
 /** What a workload can ask of an adapter. */
@@ -95,8 +127,6 @@ export interface Contestant {
     hold(lease: string): Promise<Kept>
     /** How often it has surely been found so far that another holds the lease. */
     denials(): number
-    /** One more who is after the same leases, with connections of his own. */
-    another(): Promise<Contestant>
   }
   /** Takes the lease; what it returns says at once whether it is still held. */
   readonly knows?: (lease: string) => Promise<() => boolean>
@@ -139,6 +169,14 @@ export interface Table<Task = unknown> {
   /** Labels of the arms that the others are set in proportion to. */
   readonly references: readonly string[]
   readonly arms: readonly Arm<Task>[]
+  /** Those that would belong here and cannot do it. */
+  readonly unable?: readonly Inability[]
+}
+
+/** Why somebody is missing. */
+export interface Inability {
+  readonly label: string
+  readonly reason: string
 }
 
 /** One row of a table. */
@@ -165,12 +203,14 @@ export interface Workload<Task = unknown> {
   readonly repetitions?: number
   /** false: it opens everything anew each time, and what it measures does not depend on compiled code. */
   readonly warmsUp?: false
+  /** How long a measurement of so many seconds takes, about. @default that long */
+  takes?(seconds: number, arm: Pick<Arm<Task>, 'role' | 'task'>): number
   tables(setting: Setting): readonly Table<Task>[]
   /** In the process of an arm. */
   start(adapter: Adapter, ground: Ground, task: Task): Promise<Trial>
 }
 
-export type WorkloadName = 'W1' | 'W2' | 'W3' | 'W4' | 'W5' | 'W6' | 'W7' | 'W8' | 'idle'
+export type WorkloadName = 'W1' | 'W2' | 'W3' | 'W4' | 'W5' | 'W6' | 'W7' | 'W8' | 'W9' | 'idle'
 
 export interface Setting {
   readonly adapters: readonly Adapter[]
@@ -182,6 +222,10 @@ export interface Setting {
   readonly durationMs: number
   /** Those who wait for one lease. */
   readonly waiters: readonly number[]
+  /** Clients of other processes in the same namespace. */
+  readonly others: readonly number[]
+  /** false: it should not take long. @default true */
+  readonly details?: boolean
 }
 
 /** The arms that can do it, each with the same task; all but the library's own are references. */

@@ -5,7 +5,7 @@
 import type { Arm, Metric, Place, Sample, Substrate, Table, Trial, Workload } from './bench.ts'
 import type { Checkout } from './checkout.ts'
 import type { BenchOptions } from './options.ts'
-import { tablesOf, type Failure, type Job, type Progress } from './run.ts'
+import { tablesOf, type Failure, type Job, type Progress, type SettingOption } from './run.ts'
 import { judge, type Judgement, type Pair } from './verdict.ts'
 
 export type Side = 'here' | 'there'
@@ -30,7 +30,7 @@ export interface Comparisons {
 export interface ComparisonSetting {
   readonly substrates: readonly Substrate[]
   readonly workloads: readonly Workload[]
-  readonly options: Pick<BenchOptions, 'only' | 'callers' | 'sizes' | 'durationMs' | 'waiters'> & {
+  readonly options: Pick<BenchOptions, SettingOption> & {
     readonly pairs: number
     readonly seconds: number
     readonly warmUpSeconds: number

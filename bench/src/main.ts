@@ -10,7 +10,7 @@ import { fillDocument } from './markdown.ts'
 import { parseOptions, type BenchOptions } from './options.ts'
 import { progressOn } from './progress.ts'
 import { reportOf, tables } from './report.ts'
-import { run } from './run.ts'
+import { plannedSeconds, run } from './run.ts'
 import { allSubstrates } from './substrates/index.ts'
 import { workloads } from './workloads/index.ts'
 
@@ -48,6 +48,8 @@ try {
 /** Returns the code to end with. */
 async function measureLibraries({ substrates, workloads, options }: Chosen): Promise<number> {
   const launch = (job: Parameters<typeof launchProcess>[0]): ReturnType<typeof launchProcess> => launchProcess(job)
+  const minutes = Math.ceil(plannedSeconds(substrates, workloads, options) / 60)
+  process.stderr.write(`It takes about ${minutes} minute${minutes === 1 ? '' : 's'}, and the start of servers.\n`)
   const results = await run(substrates, workloads, options, progressOn(process.stderr), launch)
   const report = reportOf(options, results)
   process.stdout.write(`${tables(report)}\n`)

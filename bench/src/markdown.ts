@@ -3,7 +3,7 @@
  * `<!-- bench W1 redis -->` and `<!-- /bench -->`. What was measured on a substrate is filled in anew, the rest stays.
  */
 import { readFile, writeFile } from 'node:fs/promises'
-import { cellsOf, type Report } from './report.ts'
+import { cellsOf, firstLine, type Report } from './report.ts'
 import type { TableResult } from './run.ts'
 
 /** In the order in which they came. */
@@ -66,7 +66,7 @@ function tableOf(result: TableResult): string {
     line(head),
     line(['---', ...figures.map(() => '--:')]),
     ...rows.map(([label = '', ...cells]) => line([name(label), ...cells])),
-    ...result.failures.flatMap(({ label, reason }) => ['', `Left out: \`${label}\`: ${reason.split('\n')[0]}`]),
+    ...result.failures.flatMap(({ label, reason }) => ['', `Left out: \`${label}\`: ${firstLine(reason)}`]),
   ].join('\n')
 }
 

@@ -16,6 +16,9 @@ export interface BenchOptions {
   readonly sizes: readonly number[] | undefined
   readonly durationMs: number
   readonly waiters: readonly number[]
+  readonly others: readonly number[]
+  /** false: without the arms that only explain others (`Adapter.isDetail`), unless they are named. */
+  readonly details: boolean
   /** The folder of the checkout to compare this one with; undefined: other libraries are. */
   readonly against: string | undefined
   /** Of measurements here and there. */
@@ -47,6 +50,8 @@ interface Flags {
   readonly sizes?: readonly number[]
   readonly duration: number
   readonly waiters: readonly number[]
+  readonly others: readonly number[]
+  readonly quick?: true
   readonly against?: string
   readonly pairs: number
   readonly failIfWorse?: true
@@ -54,6 +59,18 @@ interface Flags {
   readonly svg?: string
   readonly markdown?: string
 }
+
+/** Instead of the defaults: what matters, in under 20 minutes. */
+const quickly = {
+  substrate: ['postgres', 'redis', 'redis-cluster', 'etcd'],
+  workload: ['W1', 'W2', 'W4', 'W7', 'W9'],
+  seconds: 0.5,
+  warmUp: 0.8,
+  repetitions: 3,
+  callers: [64],
+  waiters: [2, 16, 1_000],
+  others: [32],
+} as const satisfies Partial<Flags>
 
 /**
  * Prints help, or what is wrong.
@@ -92,7 +109,22 @@ export function parseOptions(
     .addOption(
       flag('--duration <ms>', 'W3: of a lease; a third of it is between renewals', positiveInteger).default(3_000),
     )
-    .addOption(flag('--waiters <counts>', 'W4: those who wait for one lease', integers).default([2, 16, 64], '2,16,64'))
+    .addOption(
+      flag('--waiters <counts>', 'W4: those who wait for one lease', integers).default(
+        [2, 16, 64, 256, 1_000],
+        '2,16,64,256,1000',
+      ),
+    )
+    .addOption(
+      flag('--others <counts>', 'W9: others in the namespace, in processes of their own', integers).default(
+        [1, 8, 32, 128],
+        '1,8,32,128',
+      ),
+    )
+    .option(
+      '--quick',
+      `what matters, in under 20 minutes: other defaults (${described(quickly)}), and fewer arms by hand`,
+    )
     .addOption(
       new Option('--against <folder>', 'compare with another checkout of this project, which has been built').conflicts(
         ['repetitions', 'svg', 'markdown'],
@@ -114,8 +146,23 @@ export function parseOptions(
     )
     .allowExcessArguments(false)
     .parse(argv, { from: 'user' })
-  const { substrate, workload, only, json, svg, markdown, sizes, duration, warmUp, against, failIfWorse, ...numbers } =
-    command.opts<Flags>()
+  const flags = command.opts<Flags>()
+  const chosen = flags.quick ? { ...flags, ...quickly, ...given(command) } : flags
+  const {
+    substrate,
+    workload,
+    only,
+    json,
+    svg,
+    markdown,
+    sizes,
+    duration,
+    warmUp,
+    against,
+    failIfWorse,
+    quick,
+    ...numbers
+  } = chosen
   for (const [name, flag] of Object.entries({ pairs: '--pairs <n>', failIfWorse: '--fail-if-worse' })) {
     if (against === undefined && command.getOptionValueSource(name) === 'cli') {
       command.error(`error: option '${flag}' needs '--against <folder>'`)
@@ -123,7 +170,22 @@ export function parseOptions(
   }
   const files = { json, svg, markdown }
   const renamed = { substrates: substrate, workloads: workload, durationMs: duration, warmUpSeconds: warmUp }
-  return { ...renamed, only, ...files, sizes, against, failIfWorse: failIfWorse ?? false, ...numbers }
+  const details = quick === undefined
+  return { ...renamed, only, details, ...files, sizes, against, failIfWorse: failIfWorse ?? false, ...numbers }
+}
+
+/** What the command line says itself. */
+function given(command: Command): Partial<Flags> {
+  const flags = Object.entries(command.opts<Flags>())
+  return Object.fromEntries(flags.filter(([name]) => command.getOptionValueSource(name) === 'cli'))
+}
+
+/** As one would write them. */
+function described(defaults: Partial<Flags>): string {
+  const flag = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+  return Object.entries(defaults)
+    .map(([name, value]) => `${flag(name)} ${String(value)}`)
+    .join(' ')
 }
 
 function flag(flags: string, about: string, parse: (text: string) => unknown): Option {

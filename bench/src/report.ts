@@ -44,7 +44,7 @@ function tableOf(result: TableResult): string {
   })
   table.push(...rows.map((row) => [...row]))
   const legend = result.rows.filter(({ about }) => about !== '').map(({ label, about }) => `  ${label}: ${about}`)
-  const missing = result.failures.map(({ label, reason }) => `  left out: ${label}: ${reason.split('\n')[0]}`)
+  const missing = result.failures.map(({ label, reason }) => `  left out: ${label}: ${firstLine(reason)}`)
   return [table.toString(), ...legend, ...missing].join('\n')
 }
 
@@ -58,7 +58,7 @@ export interface Cells {
  * Where the library is compared with others, each row says how many times as fast (or as large) the library is; where
  * it is compared with itself, how many times the row is the reference.
  */
-export function cellsOf({ metrics, references, rows }: TableResult): Cells {
+export function cellsOf({ metrics, references, rows, unable }: TableResult): Cells {
   const compared = rows.filter(({ label, role }) => role === 'library' && !references.includes(label))
   const toOthers = references.every((reference) =>
     rows.some(({ label, role }) => label === reference && role !== 'library'),
@@ -73,14 +73,22 @@ export function cellsOf({ metrics, references, rows }: TableResult): Cells {
         of: ({ label, ratios }: Row) => (label === reference ? '1' : shown(ratios[reference], false)),
       }))
   const shownRatios = references.length === 0 ? [] : ratios
+  const head = ['', ...metrics.map(({ name }) => name), ...shownRatios.map(({ head }) => head)]
   return {
-    head: ['', ...metrics.map(({ name }) => name), ...shownRatios.map(({ head }) => head)],
-    rows: rows.map((row) => [
-      row.label,
-      ...metrics.map(({ name }, index) => shown(row.measured[name], index === 0)),
-      ...shownRatios.map(({ of }) => of(row)),
-    ]),
+    head,
+    rows: [
+      ...rows.map((row) => [
+        row.label,
+        ...metrics.map(({ name }, index) => shown(row.measured[name], index === 0)),
+        ...shownRatios.map(({ of }) => of(row)),
+      ]),
+      ...unable.map(({ label, reason }) => [label, `cannot: ${firstLine(reason)}`, ...head.slice(2).map(() => '')]),
+    ],
   }
+}
+
+export function firstLine(text: string): string {
+  return text.split('\n')[0] ?? ''
 }
 
 function shown(summary: Summary | undefined, withSpread: boolean): string {

@@ -1,5 +1,5 @@
 /** Runs the workloads: all arms of a table take turns, round by round, each round beginning with another of them. */
-import type { Arm, Metric, Role, Sample, Substrate, Table, Trial, Workload } from './bench.ts'
+import type { Arm, Inability, Metric, Role, Sample, Substrate, Table, Trial, Workload } from './bench.ts'
 import type { BenchOptions } from './options.ts'
 import { pairedRatio, summarize, type Summary } from './statistics.ts'
 
@@ -15,10 +15,7 @@ export interface Row {
 }
 
 /** An arm that could not be measured. */
-export interface Failure {
-  readonly label: string
-  readonly reason: string
-}
+export interface Failure extends Inability {}
 
 /** One table. */
 export interface TableResult {
@@ -34,6 +31,8 @@ export interface TableResult {
   readonly rows: readonly Row[]
   /** Those that are missing among the rows. */
   readonly failures: readonly Failure[]
+  /** Others' libraries that cannot do it: known beforehand, or found out. */
+  readonly unable: readonly Inability[]
 }
 
 /** Told while it runs. */
@@ -58,7 +57,8 @@ export interface Job {
 export type Launch = (job: Job) => Promise<Trial>
 
 /**
- * An arm that fails is left out from then on, and told of in the result: what the others take hours for is not lost.
+ * An arm that fails is left out from then on, and told of in the result: what the others take hours for is not lost. A library of
+ * somebody else that fails is one that cannot do it.
  *
  * @throws Error when nothing is left to measure
  */
@@ -82,7 +82,7 @@ export async function run(
         progress.begin(`${substrate.name} ${workload.name} ${table.title}`, table.arms.length * repetitions)
         const { seconds } = options
         const warmUpSeconds = workload.warmsUp === false ? 0 : options.warmUpSeconds
-        const { rows, failures } = await new Contest(table, start, progress).run({
+        const { rows, failures, unable } = await new Contest(table, start, progress).run({
           repetitions,
           seconds,
           warmUpSeconds,
@@ -91,7 +91,7 @@ export async function run(
         const { title, metrics } = table
         const references = table.references.filter((label) => rows.some((row) => row.label === label))
         const where = { substrate: substrate.name, place: place.about, workload: workload.name }
-        results.push({ ...where, title, repetitions, warmUpSeconds, metrics, references, rows, failures })
+        results.push({ ...where, title, repetitions, warmUpSeconds, metrics, references, rows, failures, unable })
       }
     } finally {
       await place.close()
@@ -105,15 +105,43 @@ export async function run(
 export function tablesOf(
   substrate: Substrate,
   workloads: readonly Workload[],
-  { only, ...setting }: Pick<BenchOptions, 'only' | 'callers' | 'sizes' | 'durationMs' | 'waiters'>,
+  { only, details, ...setting }: Pick<BenchOptions, SettingOption>,
 ): readonly { readonly workload: Workload; readonly table: Table }[] {
-  const adapters = substrate.adapters.filter(({ name }) => only?.includes(name) ?? true)
-  return workloads.flatMap((workload) =>
-    workload
-      .tables({ ...setting, adapters })
-      .filter(({ arms }) => arms.length > 0)
-      .map((table) => ({ workload, table })),
-  )
+  const adapters = substrate.adapters.filter(({ name, isDetail }) => only?.includes(name) ?? (details || !isDetail))
+  return workloads
+    .filter(({ name }) => substrate.workloads?.includes(name) ?? true)
+    .flatMap((workload) =>
+      workload
+        .tables({ ...setting, details, adapters })
+        .filter(({ arms }) => arms.length > 0)
+        .map((table) => ({ workload, table })),
+    )
+}
+
+/** What decides which tables there are. */
+export type SettingOption = 'only' | 'details' | 'callers' | 'sizes' | 'durationMs' | 'waiters' | 'others'
+
+/** To start the process of an arm and to end it, about. */
+const STARTING_SECONDS = 1
+
+/** How long a run takes, about, the start of servers left out. */
+export function plannedSeconds(
+  substrates: readonly Substrate[],
+  workloads: readonly Workload[],
+  options: Pick<BenchOptions, SettingOption | 'repetitions' | 'seconds' | 'warmUpSeconds'>,
+): number {
+  let planned = 0
+  for (const substrate of substrates) {
+    for (const { workload, table } of tablesOf(substrate, workloads, options)) {
+      const repetitions = Math.min(options.repetitions, workload.repetitions ?? Number.POSITIVE_INFINITY)
+      for (const arm of table.arms) {
+        const takes = (seconds: number): number => workload.takes?.(seconds, arm) ?? seconds
+        const warmUp = workload.warmsUp === false || options.warmUpSeconds === 0 ? 0 : takes(options.warmUpSeconds)
+        planned += STARTING_SECONDS + warmUp + repetitions * takes(options.seconds)
+      }
+    }
+  }
+  return planned
 }
 
 interface Length {
@@ -131,6 +159,7 @@ class Contest {
   /** Of those that have not failed. */
   readonly #trials = new Map<Arm, Trial>()
   readonly #failures: Failure[] = []
+  readonly #unable: Inability[] = []
 
   constructor(table: Table, start: (arm: Arm) => Promise<Trial>, progress: Progress) {
     this.#table = table
@@ -138,7 +167,11 @@ class Contest {
     this.#progress = progress
   }
 
-  async run({ repetitions, seconds, warmUpSeconds }: Length): Promise<Pick<TableResult, 'rows' | 'failures'>> {
+  async run({
+    repetitions,
+    seconds,
+    warmUpSeconds,
+  }: Length): Promise<Pick<TableResult, 'rows' | 'failures' | 'unable'>> {
     const { arms } = this.#table
     const samples = new Map<Arm, Sample[]>(arms.map((arm) => [arm, []]))
     try {
@@ -158,7 +191,8 @@ class Contest {
           this.#progress.measured(arm.label)
         }
       }
-      return { rows: this.#rows(samples), failures: this.#failures }
+      const unable = [...(this.#table.unable ?? []), ...this.#unable]
+      return { rows: this.#rows(samples), failures: this.#failures, unable }
     } finally {
       await Promise.all(
         [...this.#trials.keys()].map((arm) => this.#attempt(arm, async () => this.#trials.get(arm)?.close())),
@@ -171,7 +205,8 @@ class Contest {
       await work()
     } catch (error) {
       const failure = { label: arm.label, reason: error instanceof Error ? error.message : String(error) }
-      this.#failures.push(failure)
+      if (arm.role === 'peer') this.#unable.push(failure)
+      else this.#failures.push(failure)
       this.#progress.failed(failure)
       const trial = this.#trials.get(arm)
       this.#trials.delete(arm)

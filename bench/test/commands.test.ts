@@ -4,7 +4,7 @@ import { substrateNamed } from '#src/substrates/index.ts'
 import { testServers } from './servers.ts'
 
 // In memory only what the library sends is counted: see what the workloads measure.
-for (const [name, url] of Object.entries(testServers()).filter(([name]) => name !== 'memory')) {
+for (const [name, url] of [...testServers()].filter(([name]) => name !== 'memory')) {
   describe(`bench: commands counted on ${name}`, () => {
     let ground: Ground
 
@@ -13,6 +13,13 @@ for (const [name, url] of Object.entries(testServers()).filter(([name]) => name 
     })
 
     after(() => ground.close())
+
+    it('bytes are counted of each answer', async () => {
+      await ground.roundTrip()
+      const before = ground.bytes()
+      for (let times = 0; times < 10; times++) await ground.roundTrip()
+      expect(ground.bytes() - before).to.be.at.least(10 * '+PONG'.length)
+    })
 
     it('are as many as a client has sent, told at once', async () => {
       await ground.roundTrip() // connections

@@ -93,7 +93,8 @@ async function compareScripted(
     substrates: [substrateOf('here')],
     workloads: [workload],
     options: {
-      ...{ only: undefined, callers: [1], sizes: undefined, durationMs: 1, waiters: [1] },
+      ...{ only: undefined, callers: [1], sizes: undefined, durationMs: 1, waiters: [1], others: [1] },
+      details: true,
       ...{ pairs, seconds: 0.01, warmUpSeconds: 0.01 },
     },
     other: { substrateNamed: async () => substrateOf('there') },

@@ -8,6 +8,8 @@ import { fillDocument } from '#src/markdown.ts'
 import type { ComparisonReport } from '#src/comparison-report.ts'
 import { parseOptions } from '#src/options.ts'
 import { reportOf, type Report } from '#src/report.ts'
+import { plannedSeconds } from '#src/run.ts'
+import { allSubstrates } from '#src/substrates/index.ts'
 import { workloads } from '#src/workloads/index.ts'
 import { runBench } from './programs.ts'
 
@@ -78,12 +80,14 @@ describe('bench: the command', function () {
       metrics: [{ name: 'rate', better: 'more' }],
       references: [],
       rows: [],
-      failures: [{ label: 'peer', reason: 'it broke\nat line 1' }],
+      failures: [{ label: 'ours', reason: 'it broke\nat line 1' }],
+      unable: [{ label: 'peer', reason: 'it never waits\nat line 1' }],
     } as const
     await fillDocument(file, reportOf(optionsOf(), [table]))
     const filled = await readFile(file, 'utf8')
     expect(filled).to.match(/^Before\.\n\n<!-- bench W1 memory -->\n\nmemory · .*\n\nA title:\n/)
-    expect(filled).to.contain('Left out: `peer`: it broke\n\n<!-- /bench -->\n\nAfter.\n')
+    expect(filled).to.contain('| `peer` | cannot: it never waits |')
+    expect(filled).to.contain('Left out: `ours`: it broke\n\n<!-- /bench -->\n\nAfter.\n')
     const error = await fillDocument(file, reportOf(optionsOf(), [{ ...table, workload: 'W2' }])).catch(
       (error: unknown) => error,
     )
@@ -134,6 +138,24 @@ describe('bench: flags', () => {
     expect(options.callers).to.deep.equal([16, 64, 256, 2_000])
   })
 
+  it('--quick is other defaults, and gives way to what is said besides', () => {
+    const options = optionsOf('--quick', '--waiters', '8', '--seconds', '2')
+    expect(options).to.include({ details: false, seconds: 2, repetitions: 3, warmUpSeconds: 0.8 })
+    expect(options.waiters).to.deep.equal([8])
+    expect(options.others).to.deep.equal([32])
+    expect(options.workloads).to.deep.equal(['W1', 'W2', 'W4', 'W7', 'W9'])
+    expect(optionsOf()).to.include({ details: true, seconds: 1 })
+  })
+
+  it('--quick takes less than 20 minutes', async () => {
+    const substrates = await allSubstrates()
+    const options = optionsOf('--quick')
+    const chosen = workloads.filter(({ name }) => options.workloads.includes(name))
+    const where = substrates.filter(({ name }) => options.substrates.includes(name))
+    const seconds = plannedSeconds(where, chosen, options)
+    expect(seconds).to.be.within(300, 20 * 60 - 90) // servers take time as well
+  })
+
   const refused: readonly (readonly [flags: readonly string[], message: string])[] = [
     [['--substrate', 'oracle'], '"oracle" is none of memory, redis.'],
     [['--workload', 'W1,W99'], '"W99" is none of W1,'],
@@ -143,6 +165,7 @@ describe('bench: flags', () => {
     [['--repetitions', '1.5'], 'It must be a whole number above zero.'],
     [['--callers', '64,many'], 'It must be a number above zero.'],
     [['--sizes', ''], 'It must be a number above zero.'],
+    [['--others', '1,few'], 'It must be a number above zero.'],
     [['--waiters', '0'], 'It must be a number above zero.'],
     [['--duration', '0.5'], 'It must be a whole number above zero.'],
     [['--svg'], "option '--svg <file>' argument missing"],

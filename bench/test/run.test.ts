@@ -3,7 +3,9 @@ import { programOf } from 'lease-servers'
 import { armMain, launchCounted, launchProcess } from '#src/arm-process.ts'
 import type { Adapter, Arm, Sample, Workload } from '#src/bench.ts'
 import type { BenchOptions } from '#src/options.ts'
-import { run, type Failure, type Job, type Launch, type TableResult } from '#src/run.ts'
+import { cellsOf } from '#src/report.ts'
+import { plannedSeconds, run, type Failure, type Job, type Launch, type TableResult } from '#src/run.ts'
+import { w1Sequential } from '#src/workloads/w1-sequential.ts'
 
 const options: BenchOptions = {
   substrates: ['memory'],
@@ -16,6 +18,8 @@ const options: BenchOptions = {
   sizes: undefined,
   durationMs: 1,
   waiters: [1],
+  others: [1],
+  details: true,
   against: undefined,
   pairs: 1,
   failIfWorse: false,
@@ -62,6 +66,37 @@ describe('bench: run', () => {
     expect(results[0]?.rows.map(({ label }) => label)).to.deep.equal(['a'])
     expect(results[0]?.references).to.deep.equal([])
     expect(closed).to.deep.equal(['b', 'a', 'place'])
+  })
+
+  it('a library of somebody else that fails cannot do it, which is no failure', async () => {
+    const { results } = await runScripted([
+      ['a', [0, 1, 2, 3]],
+      ['peer', [0, 1]],
+    ])
+    expect(results[0]?.failures).to.deep.equal([])
+    expect(results[0]?.unable).to.deep.equal([{ label: 'peer', reason: 'out of script' }])
+    const { rows } = cellsOf(results[0] as TableResult)
+    expect(rows).to.deep.equal([
+      ['a', '2 [1–3]'],
+      ['peer', 'cannot: out of script'],
+    ])
+  })
+
+  it('how long it takes is known beforehand', () => {
+    const adapter = {
+      name: 'a',
+      role: 'library',
+      about: '',
+      can: ['one'],
+      open: () => Promise.reject(new Error()),
+    } as const
+    const substrates = [{ name: 'memory', adapters: [adapter, { ...adapter, name: 'b', isDetail: true }] }] as never
+    const takes = (seconds: number): number => 2 * seconds
+    const workloads = [w1Sequential, { ...w1Sequential, takes }] as readonly Workload[]
+    const planned = (options: BenchOptions): number => plannedSeconds(substrates, workloads, options)
+    const setting = { ...options, seconds: 10, warmUpSeconds: 5, repetitions: 3 }
+    expect(planned(setting)).to.equal(2 * (1 + 35 + (1 + 70)))
+    expect(planned({ ...setting, details: false })).to.equal(1 + 35 + (1 + 70))
   })
 
   it('nothing to measure is an error, and no server is started for it', async () => {
@@ -130,7 +165,7 @@ async function runScripted(script: Script): Promise<Scripted> {
   const arms = script.map(([label]): Arm => ({
     label,
     adapter: label,
-    role: label === 'b' ? 'raw' : 'library',
+    role: label === 'b' ? 'raw' : label === 'peer' ? 'peer' : 'library',
     about: '',
     task: null,
   }))

@@ -51,7 +51,11 @@ describe('bench: what workloads measure', () => {
   it('somebody who cannot wait ends the measurement with his reason', async () => {
     const failing: Adapter = {
       ...scripted(() => 0),
-      open: async () => contestantOf(() => Promise.reject(new Error('no way'))),
+      open: async () =>
+        contestantOf(
+          () => Promise.reject(new Error('no way')),
+          () => 0,
+        ),
     }
     const error = await sampleOf(w4HandOff, 'scripted', { waiters: [1], adapters: [failing] }).catch(
       (error: unknown) => error,
@@ -60,7 +64,14 @@ describe('bench: what workloads measure', () => {
   })
 
   async function sampleOf<Task>(workload: Workload<Task>, label: string, setting: Partial<Setting>): Promise<Sample> {
-    const defaults = { adapters: memory.adapters, callers: [1], sizes: undefined, durationMs: 300, waiters: [1] }
+    const defaults = {
+      adapters: memory.adapters,
+      callers: [1],
+      sizes: undefined,
+      durationMs: 300,
+      waiters: [1],
+      others: [1],
+    }
     const { adapters, ...others } = { ...defaults, ...setting }
     const arm = workload.tables({ adapters, ...others })[0]?.arms.find((one) => one.label === label)
     const adapter = adapters.find(({ name }) => name === arm?.adapter)
@@ -100,20 +111,20 @@ const LOOK_MS = 5
 
 /** A lease that goes to the one whom `next` picks among those who wait, by their order. */
 function scripted(next: (waiting: readonly unknown[]) => number): Adapter {
+  const waiting: (() => void)[] = []
+  let held = false
+  const grant = (resolve: (kept: Kept) => void): void => {
+    held = true
+    resolve({
+      held: true,
+      async release() {
+        held = false
+        waiting.splice(next(waiting), 1)[0]?.()
+      },
+    })
+  }
   const open = async (): Promise<Contestant> => {
-    const waiting: (() => void)[] = []
-    let held = false
     let denials = 0
-    const grant = (resolve: (kept: Kept) => void): void => {
-      held = true
-      resolve({
-        held: true,
-        async release() {
-          held = false
-          waiting.splice(next(waiting), 1)[0]?.()
-        },
-      })
-    }
     const hold = (): Promise<Kept> =>
       new Promise((resolve) => {
         if (!held) return grant(resolve)
@@ -125,9 +136,6 @@ function scripted(next: (waiting: readonly unknown[]) => number): Adapter {
   return { name: 'scripted', role: 'library', about: '', can: ['queue'], open }
 }
 
-/** All who are after the lease have this same `hold`. */
-function contestantOf(hold: () => Promise<Kept>, denials: () => number = () => 0): Contestant {
-  const another = async (): Promise<Contestant> => contestant()
-  const contestant = (): Contestant => ({ queue: { hold, denials, another }, close: async () => {} })
-  return contestant()
+function contestantOf(hold: () => Promise<Kept>, denials: () => number): Contestant {
+  return { queue: { hold, denials }, close: async () => {} }
 }

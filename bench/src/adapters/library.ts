@@ -9,8 +9,6 @@ export interface LibraryOptions {
   readonly connect: (clock: Clock) => Client
   /** Lets go of what the client was made with. */
   readonly atEnd: () => Promise<void>
-  /** Opens one more on the same leases. */
-  readonly another: () => Promise<Contestant>
   /** Writes under the token's lease. */
   readonly guard?: (kind: string, token: Token, lane: number) => Promise<GuardedWrites>
 }
@@ -19,9 +17,9 @@ export interface LibraryOptions {
 export const libraryCan: readonly Ability[] = ['one', 'keep', 'queue', 'knows', 'asks', 'manager']
 
 /** A manager over a client of its own, asking under a name of its own. */
-export function libraryContestant({ connect, atEnd, another, guard }: LibraryOptions): Contestant {
+export function libraryContestant({ connect, atEnd, guard }: LibraryOptions): Contestant {
   const clock: CountingClock = countingClock()
-  const holder = `bench-${holders++}`
+  const holder = `bench-${process.pid}-${holders++}`
   const client = connect(clock)
   const manager = new Manager({ client, clock })
   let denials = 0
@@ -49,7 +47,6 @@ export function libraryContestant({ connect, atEnd, another, guard }: LibraryOpt
         return manager.hold(lease, holder, { duration: LONG_MS, wait: true })
       },
       denials: () => denials,
-      another,
     },
     async knows(lease) {
       const held = await hold(lease)

@@ -23,8 +23,6 @@ export interface Peer {
   readonly keep?: (lease: string, durationMs: number) => Promise<Kept>
   /** What `keep` has renewed so far. */
   readonly renewals?: () => number
-  /** One more on the same leases, with connections of his own. */
-  readonly another: () => Promise<Contestant>
   readonly close: () => Promise<void>
 }
 
@@ -112,7 +110,7 @@ interface Queue {
   readonly drained: () => Promise<void>
 }
 
-function queueOf({ wait, another }: Peer): Queue | undefined {
+function queueOf({ wait }: Peer): Queue | undefined {
   if (wait === undefined) return undefined
   let denials = 0
   let closed = false
@@ -140,7 +138,6 @@ function queueOf({ wait, another }: Peer): Queue | undefined {
         return holding.finally(() => holds.delete(holding))
       },
       denials: () => denials,
-      another,
     },
     async drained() {
       closed = true

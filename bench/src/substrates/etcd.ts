@@ -4,9 +4,11 @@ import { etcd3Election } from '../adapters/etcd/election.ts'
 import { etcdKey } from '../adapters/etcd/key.ts'
 import { etcdLibrary } from '../adapters/etcd/library.ts'
 import { etcd3Lock } from '../adapters/etcd/lock.ts'
+import { etcdRing } from '../adapters/etcd/ring.ts'
 import { etcdTransaction, etcdTransactionBatch } from '../adapters/etcd/transaction.ts'
 import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
+import { countedBytes } from '../counted-bytes.ts'
 
 /** One node that flushes every commit, or those that ETCD_ENDPOINTS names. */
 export const etcd: Substrate = {
@@ -15,6 +17,7 @@ export const etcd: Substrate = {
     etcdLibrary,
     etcdTransaction,
     etcdKey,
+    etcdRing,
     etcdTransactionBatch({ inFlight: 1 }),
     etcdTransactionBatch({ inFlight: 2 }),
     etcdTransactionBatch({ inFlight: 4 }),
@@ -24,14 +27,20 @@ export const etcd: Substrate = {
   ],
   open,
   async reach(url) {
+    const bytes = countedBytes()
     const beside = openEtcd(url)
+    const sum = async (metric: RegExp): Promise<number> => {
+      const counts = await Promise.all(url.split(',').map((endpoint) => countOf(metric, endpoint)))
+      return counts.reduce((sum, count) => sum + count, 0)
+    }
     const key = Buffer.from('nobody')
     return {
+      substrate: 'etcd',
       url,
-      async commands() {
-        const received = await Promise.all(url.split(',').map(messagesTo))
-        return received.reduce((sum, count) => sum + count, 0)
-      },
+      counts: 'server',
+      commands: () => sum(received),
+      messages: () => sum(watched),
+      bytes,
       async roundTrip() {
         await beside.kv.range({ key })
       },
@@ -61,10 +70,16 @@ async function open(given: string | undefined = process.env['ETCD_ENDPOINTS']): 
   }
 }
 
-/** What clients have sent to this node, by calls and within streams. */
-async function messagesTo(endpoint: string): Promise<number> {
+/** What clients have sent, by calls and within streams. */
+const received = /^grpc_server_msg_received_total\{.*\} (\S+)$/gm
+
+/** What watches were sent. */
+const watched = /^grpc_server_msg_sent_total\{.*grpc_method="Watch".*\} (\S+)$/gm
+
+/** The sum of what this node has counted so. */
+async function countOf(metric: RegExp, endpoint: string): Promise<number> {
   const metrics = await (await fetch(`${endpoint}/metrics`)).text()
   let sum = 0
-  for (const [, count] of metrics.matchAll(/^grpc_server_msg_received_total\{.*\} (\S+)$/gm)) sum += Number(count)
+  for (const [, count] of metrics.matchAll(metric)) sum += Number(count)
   return sum
 }

@@ -5,6 +5,7 @@ const loaders: Readonly<Record<SubstrateName, () => Promise<Substrate>>> = {
   memory: async () => (await import('./memory.ts')).memory,
   postgres: async () => (await import('./postgres.ts')).postgres,
   redis: async () => (await import('./redis.ts')).redis,
+  'redis-cluster': async () => (await import('./redis-cluster.ts')).redisCluster,
   etcd: async () => (await import('./etcd.ts')).etcd,
 }
 

@@ -5,12 +5,14 @@ import { advisoryLock } from '../adapters/postgres/advisory-lock.ts'
 import { advisoryByHand } from '../adapters/postgres/advisory.ts'
 import { ledgerTableSql, postgresLibrary } from '../adapters/postgres/library.ts'
 import { openPool } from '../adapters/postgres/pool.ts'
+import { postgresRing, ringTableSql } from '../adapters/postgres/ring.ts'
 import { postgresRow, postgresRowBatch, rowTableSql } from '../adapters/postgres/row.ts'
 import { postgresStatement, postgresStatementBatch } from '../adapters/postgres/statement.ts'
 import { verrouKysely, verrouTableSql } from '../adapters/postgres/verrou.ts'
 import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
-import { countedCalls } from '../counted-calls.ts'
+import { countedBytes } from '../counted-bytes.ts'
+import { countedCalls, countedEvents } from '../counted-calls.ts'
 
 /** A server as in production (fsync, full_page_writes and synchronous_commit on), or the one that DATABASE_URL names. */
 export const postgres: Substrate = {
@@ -20,6 +22,7 @@ export const postgres: Substrate = {
     postgresStatement({ prepare: false }),
     postgresStatement({ prepare: true }),
     postgresRow,
+    postgresRing,
     postgresStatementBatch({ inFlight: 1 }),
     postgresStatementBatch({ inFlight: 2 }),
     postgresRowBatch({ inFlight: 1 }),
@@ -32,10 +35,16 @@ export const postgres: Substrate = {
   open,
   async reach(url) {
     const commands = countedCalls(Client.prototype, 'query')
+    const messages = countedEvents(Client.prototype, ['notification'])
+    const bytes = countedBytes()
     const beside = openPool(url, 1)
     return {
+      substrate: 'postgres',
       url,
+      counts: 'process',
       commands: async () => commands(),
+      messages: async () => messages(),
+      bytes,
       async roundTrip() {
         await beside.query('SELECT 1')
       },
@@ -59,6 +68,7 @@ async function open(given: string | undefined = process.env['DATABASE_URL']): Pr
     await migrate(pool)
     await pool.query(rowTableSql)
     await pool.query(ledgerTableSql)
+    await pool.query(ringTableSql)
     await pool.query(verrouTableSql)
     const { rows } = await pool.query<{ version: string; fsync: string; commit: string }>(
       `SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,

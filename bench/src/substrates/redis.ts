@@ -3,11 +3,17 @@ import { startRedis } from 'lease-servers'
 import { openRedis } from '../adapters/redis/connection.ts'
 import { redisLibrary } from '../adapters/redis/library.ts'
 import { redisPeers } from '../adapters/redis/peers.ts'
+import { redisRing } from '../adapters/redis/ring.ts'
 import { redisScript, redisScriptBatch } from '../adapters/redis/script.ts'
 import { redisSet, redisSetBatch } from '../adapters/redis/set.ts'
+import { redisTokenScript } from '../adapters/redis/token-script.ts'
 import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
-import { countedCalls } from '../counted-calls.ts'
+import { countedBytes } from '../counted-bytes.ts'
+import { countedCalls, countedEvents } from '../counted-calls.ts'
+
+/** That the driver emits for each message: those with text; the same come as bytes as well. */
+export const messageEvents: readonly string[] = ['message', 'pmessage', 'smessage']
 
 /** A server with an append-only file, flushed every second, or the one that REDIS_URL names. */
 export const redis: Substrate = {
@@ -16,6 +22,8 @@ export const redis: Substrate = {
     redisLibrary,
     redisScript,
     redisSet,
+    redisTokenScript,
+    redisRing,
     redisScriptBatch({ inFlight: 1 }),
     redisScriptBatch({ inFlight: 2 }),
     redisScriptBatch({ inFlight: 4 }),
@@ -27,10 +35,16 @@ export const redis: Substrate = {
   async reach(url) {
     // The server counts what a script does among the commands, and does not tell them apart; the driver does.
     const commands = countedCalls(Redis.prototype, 'sendCommand')
+    const messages = countedEvents(Redis.prototype, messageEvents)
+    const bytes = countedBytes()
     const beside = await openRedis(url)
     return {
+      substrate: 'redis',
       url,
+      counts: 'process',
       commands: async () => commands(),
+      messages: async () => messages(),
+      bytes,
       async roundTrip() {
         await beside.ping()
       },

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Manager } from 'lease-core'
 import { Authority, election, FailOpenLock, ReadWriteLock, Semaphores } from 'lease-recipes'
-import { ableTo, type Adapter, type Contestant, type Ground, type Sample, type Workload } from '../bench.ts'
+import { ableTo, ownSeat, type Adapter, type Contestant, type Ground, type Sample, type Workload } from '../bench.ts'
 
 /** Those who wait, each in a client of his own. */
 const WAITERS = 8
@@ -79,6 +79,7 @@ export const idleWaiters: Workload<{ readonly recipe: string }> = {
       },
     ]
   },
+  takes: (seconds) => seconds * LONGER + 2,
   async start(adapter, ground, { recipe }) {
     const ask = recipes[recipe]
     if (ask === undefined) throw new Error(`there is no recipe "${recipe}"`)
@@ -87,7 +88,8 @@ export const idleWaiters: Workload<{ readonly recipe: string }> = {
 }
 
 async function waitIdly(adapter: Adapter, ground: Ground, ask: Recipe, seconds: number): Promise<Sample> {
-  const first = await adapter.open(ground)
+  const seat = { ...ownSeat(), count: WAITERS + 1 }
+  const first = await adapter.open(ground, seat)
   const everyone: Contestant[] = [first]
   const end = new AbortController()
   const { signal } = end
@@ -96,7 +98,7 @@ async function waitIdly(adapter: Adapter, ground: Ground, ask: Recipe, seconds: 
     let served = 0
     let failure: Error | undefined
     for (let index = 1; index <= WAITERS; index++) {
-      const asker = await ableTo(adapter, first, 'queue').another()
+      const asker = await adapter.open(ground, { ...seat, index })
       everyone.push(asker)
       ask({ manager: ableTo(adapter, asker, 'manager'), index, signal }).then(
         () => served++,

@@ -8,6 +8,7 @@ import { w5StillMine } from './w5-still-mine.ts'
 import { w6Memory } from './w6-memory.ts'
 import { w7Guarded } from './w7-guarded.ts'
 import { w8Growth } from './w8-growth.ts'
+import { w9Fleet } from './w9-fleet.ts'
 
 /** In the order in which they run: those that leave much behind come last. */
 export const workloads: readonly Workload[] = [
@@ -15,6 +16,7 @@ export const workloads: readonly Workload[] = [
   w2Concurrent,
   w3Renewals,
   w4HandOff,
+  w9Fleet,
   w5StillMine,
   w7Guarded,
   idleWaiters,

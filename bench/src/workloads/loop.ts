@@ -15,14 +15,14 @@ export const pairMetrics: readonly [Metric, ...Metric[]] = [
 
 /**
  * Claim and release, again and again, by that many callers who each have a lease of their own: always the same, or
- * with `freshNames` one that nobody ever claimed before (of those who claim one at a time). A pair counts when both
- * are done; the time of a pair is what its caller waited for both. CPU is that of this process, not of a server.
+ * with `freshNames` one that nobody ever claimed before (of those who claim one at a time). Their names begin with the prefix:
+ * other processes may have leases of their own in the same namespace. A pair counts when both are done; the time of a pair is what its caller waited for both. CPU is that of this process, not of a server.
  */
 export async function pairs(
   contestant: Contestant,
   callers: number,
   seconds: number,
-  { freshNames = false }: { readonly freshNames?: boolean } = {},
+  { freshNames = false, prefix = '' }: { readonly freshNames?: boolean; readonly prefix?: string } = {},
 ): Promise<Sample> {
   const { one, many } = contestant
   const waitedMs: number[] = []
@@ -46,7 +46,7 @@ export async function pairs(
   if (one !== undefined) {
     await Promise.all(
       Array.from({ length: callers }, (_, caller) => {
-        let lease = `caller-${caller}`
+        let lease = `${prefix}caller-${caller}`
         return again(
           1,
           () => {
@@ -60,7 +60,7 @@ export async function pairs(
   } else if (many !== undefined) {
     const lanes = Math.min(many.inFlight, callers)
     const leasesOf = (lane: number): string[] =>
-      Array.from({ length: Math.floor((callers + lane) / lanes) }, (_, caller) => `lane-${lane}-${caller}`)
+      Array.from({ length: Math.floor((callers + lane) / lanes) }, (_, caller) => `${prefix}lane-${lane}-${caller}`)
     await Promise.all(
       Array.from({ length: lanes }, (_, lane) => {
         const leases = leasesOf(lane)

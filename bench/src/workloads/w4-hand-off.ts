@@ -3,13 +3,14 @@ import {
   ableTo,
   armsOf,
   type Adapter,
-  type Contestant,
   type Ground,
-  type Kept,
   type Metric,
   type Sample,
+  type Table,
   type Workload,
 } from '../bench.ts'
+import { ClientTeam, type Member } from '../client-team.ts'
+import { machineMs } from '../clients.ts'
 import { quantile } from '../statistics.ts'
 
 const LEASE = 'handed-on'
@@ -20,36 +21,76 @@ const QUIET_MS = 5
 /** The same at the beginning, where each still opens its connections, and looks again once it hears of changes. */
 const SETTLING_MS = 200
 
-/** A hand-off that takes longer has failed. */
+/** A hand-off that takes longer has failed, and so has a beginning at which somebody does not wait by then. */
 const LIMIT_MS = 30_000
 
-/** How often the lease is handed on at least, for each of those who wait: how long each waits needs some rounds. */
+/** How often the lease is handed on for each of those who wait: how long each waits needs some rounds. */
 const ROUNDS = 3
+
+/** So long one who joins may take until it waits, before the next one joins. */
+const JOINING_MS = 10
+
+/** With more of them than this, that would take too long, and is left out. */
+const MOST_FOR_ROUNDS = 64
+
+/** Hand-offs of a measurement at least. */
+const LEAST = 10
+
+/** How long a hand-off takes, about, until the one who gave it waits again: libraries that ask again and again need longer. */
+const HAND_OFF_SECONDS = { library: 0.012, raw: 0.01, peer: 0.08 } as const
+
+/** Clients that are opened in a second, wait in their order, and are closed again. */
+const OPENED_PER_SECOND = 400
+
+/** Libraries that ask again and again take long with more waiters than that: left out where it should not take long. */
+const MOST_TO_BE_SHORT = 16
+
+/** So long nothing happens, at most, while it is counted what waiting takes. */
+const IDLE_SECONDS = 2
 
 const metrics: readonly [Metric, ...Metric[]] = [
   { name: 'p50 ms', better: 'less' },
   { name: 'p99 ms', better: 'less' },
   { name: 'waited p99 ÷ p50', better: 'less' },
   { name: 'commands/hand-off', better: 'less' },
+  { name: 'messages/hand-off', better: 'less' },
+  { name: 'bytes/hand-off', better: 'less' },
   { name: 'commands/s waiting', better: 'less' },
 ]
 
-/** From the release of a lease to the grant of the next who waits for it, each in a client of his own. */
-export const w4HandOff: Workload<{ readonly waiters: number }> = {
+interface Task {
+  readonly waiters: number
+}
+
+/** From the release of a lease to the grant of the next who waits for it, each in a client of its own, in several processes. */
+export const w4HandOff: Workload<Task> = {
   name: 'W4',
-  about: 'hand-off of a lease to one of those who wait for it',
-  tables({ adapters, waiters }) {
+  about: 'hand-off of a lease to one of those who wait for it, in other processes',
+  takes: (seconds, { role, task: { waiters } }) =>
+    Math.min(IDLE_SECONDS, seconds) +
+    Math.max(seconds, leastFor(waiters) * HAND_OFF_SECONDS[role]) +
+    waiters / OPENED_PER_SECOND +
+    (2 * SETTLING_MS) / 1000,
+  tables({ adapters: all, waiters, details = true }) {
     // A round trip alone is not worth a table.
-    if (!adapters.some(({ can }) => can.includes('queue'))) return []
-    return waiters.map((count) => {
-      const can = ({ can }: Adapter): boolean => can.includes('queue') || can.includes('roundTrip')
-      const title = `release to next grant, ${count} waiting in as many clients`
-      return { title, metrics, ...armsOf(adapters, can, { waiters: count }) }
+    if (!all.some(({ can }) => can.includes('queue'))) return []
+    return waiters.map((count): Table<Task> => {
+      const adapters = all.filter(({ role }) => details || role !== 'peer' || count <= MOST_TO_BE_SHORT)
+      const can = ({ can, waiters }: Adapter): boolean =>
+        (can.includes('queue') && count <= (waiters?.atMost ?? Number.POSITIVE_INFINITY)) || can.includes('roundTrip')
+      const unable = adapters.flatMap(({ name, can, waiters }) =>
+        can.includes('queue') && waiters !== undefined && count > waiters.atMost
+          ? [{ label: name, reason: waiters.because }]
+          : [],
+      )
+      const title = `release to next grant, ${count.toLocaleString('en-US')} waiting in as many clients`
+      return { title, metrics, ...armsOf(adapters, can, { waiters: count }), unable }
     })
   },
   async start(adapter, ground, { waiters }) {
     if (adapter.can.includes('queue')) {
-      return { measure: (seconds) => handOffs(adapter, ground, waiters, seconds), close: async () => {} }
+      const team = await ClientTeam.start(adapter, ground, waiters + 1)
+      return { measure: (seconds) => handOffs(team, ground, waiters, seconds), close: () => team.end() }
     }
     const contestant = await adapter.open(ground)
     const go = ableTo(adapter, contestant, 'roundTrip')
@@ -57,25 +98,38 @@ export const w4HandOff: Workload<{ readonly waiters: number }> = {
   },
 }
 
-async function handOffs(adapter: Adapter, ground: Ground, count: number, seconds: number): Promise<Sample> {
-  const line = await Line.open(adapter, ground, count)
+/** Hand-offs of a measurement at least, with that many waiters. */
+function leastFor(waiters: number): number {
+  return Math.max(LEAST, waiters <= MOST_FOR_ROUNDS ? ROUNDS * waiters : 0)
+}
+
+async function handOffs(team: ClientTeam, ground: Ground, count: number, seconds: number): Promise<Sample> {
+  const line = await Line.open(team, count)
   try {
-    const idleSeconds = Math.min(2, 2 * seconds)
-    const atRest = await ground.commands()
+    const idleSeconds = Math.min(IDLE_SECONDS, seconds)
+    const atRest = await team.report()
     await pause(idleSeconds * 1000)
-    const begun = await ground.commands()
+    const begun = await team.report()
     line.beginAnew()
     const tookMs: number[] = []
+    const least = leastFor(count)
     const endMs = performance.now() + seconds * 1000
-    while (performance.now() < endMs || tookMs.length < ROUNDS * count) tookMs.push(await line.handOn())
-    const commands = (await ground.commands()) - begun
+    let handedOn = 0
+    while (performance.now() < endMs || handedOn < least || tookMs.length === 0) {
+      const { ms, isBetweenProcesses } = await line.handOn()
+      if (isBetweenProcesses) tookMs.push(ms)
+      handedOn++
+    }
+    const ended = await team.report()
     const waitedMs = line.waitedMs()
     return {
       'p50 ms': quantile(tookMs, 0.5),
       'p99 ms': quantile(tookMs, 0.99),
-      'waited p99 ÷ p50': quantile(waitedMs, 0.99) / quantile(waitedMs, 0.5),
-      'commands/hand-off': commands / tookMs.length,
-      'commands/s waiting': (begun - atRest) / idleSeconds,
+      'waited p99 ÷ p50': handedOn >= ROUNDS * count ? quantile(waitedMs, 0.99) / quantile(waitedMs, 0.5) : Number.NaN,
+      'commands/hand-off': (ended.commands - begun.commands) / handedOn,
+      'messages/hand-off': (ended.messages - begun.messages) / handedOn,
+      'bytes/hand-off': (ended.bytes - begun.bytes) / handedOn,
+      'commands/s waiting': (begun.commands - atRest.commands) / idleSeconds,
     }
   } finally {
     await line.close()
@@ -94,131 +148,144 @@ async function roundTrips(go: () => Promise<void>, seconds: number): Promise<Sam
   return { 'p50 ms': quantile(tookMs, 0.5), 'p99 ms': quantile(tookMs, 0.99) }
 }
 
-type Queue = NonNullable<Contestant['queue']>
+interface Grant {
+  readonly member: Member
+  readonly atMs: number
+}
 
-interface Holding {
-  readonly queue: Queue
-  readonly kept: Kept
+interface HandOff {
+  readonly ms: number
+  /** From one process to another; always, where there is but one. */
+  readonly isBetweenProcesses: boolean
 }
 
 /** One who holds the lease, and those who wait for it. */
 class Line {
-  readonly #everyone: Contestant[]
-  readonly #queues: readonly Queue[]
+  readonly #team: ClientTeam
   /** Since when each who waits has done so. */
-  readonly #sinceMs = new Map<Queue, number>()
+  readonly #sinceMs = new Map<Member, number>()
   readonly #waitedMs: number[] = []
-  #holding: Holding | undefined
-  #granted: () => void = () => {}
+  #holding: Grant | undefined
+  #granted: (grant: Grant) => void = () => {}
   /** Rejects when somebody cannot go on waiting. */
   readonly #failure: Promise<never>
   #fail: (error: unknown) => void = () => {}
 
-  private constructor(everyone: Contestant[]) {
-    this.#everyone = everyone
-    this.#queues = everyone.flatMap(({ queue }) => queue ?? [])
+  private constructor(team: ClientTeam) {
+    this.#team = team
     this.#failure = new Promise((_resolve, reject) => (this.#fail = reject))
     this.#failure.catch(() => {}) // at the end everybody stops waiting
   }
 
   /** Resolves once the first holds the lease and that many wait for it. */
-  static async open(adapter: Adapter, ground: Ground, count: number): Promise<Line> {
-    const everyone = [await adapter.open(ground)]
+  static async open(team: ClientTeam, count: number): Promise<Line> {
+    await team.open(count + 1)
     try {
-      const first = everyone[0]?.queue
-      if (first === undefined) throw new Error(`${adapter.name} cannot wait`)
-      for (let more = 0; more < count; more++) everyone.push(await first.another())
-      const line = new Line(everyone)
+      const line = new Line(team)
       await line.#begin()
       return line
     } catch (error) {
-      await Promise.all(everyone.map((contestant) => contestant.close()))
+      await team.close().catch(() => {}) // what went wrong first counts
       throw error
     }
   }
 
-  /** Hands the lease on; returns how many milliseconds it was until the next had it. He who gave it queues again. */
-  async handOn(): Promise<number> {
-    const giver = this.#holding
+  /** Hands the lease on, from the call of `release` to the grant of the next. The one who gave it queues again. */
+  async handOn(): Promise<HandOff> {
+    const giver = this.#holding?.member
     if (giver === undefined) throw new Error('nobody holds the lease')
     const next = this.#nextGrant()
-    const beganMs = performance.now()
-    const released = giver.kept.release()
-    await next
-    const tookMs = performance.now() - beganMs
-    await released
-    await this.#wait([giver.queue], QUIET_MS)
-    return tookMs
+    const released = giver.clients.release(giver.client)
+    const [{ member, atMs }, calledMs] = await Promise.all([next, this.#inTime('it is not released', () => released)])
+    const { members } = this.#team
+    const isBetweenProcesses =
+      member.clients !== giver.clients || members.every(({ clients }) => clients === giver.clients)
+    await this.#wait([giver], QUIET_MS)
+    return { ms: atMs - calledMs, isBetweenProcesses }
   }
 
   /** From now on is counted how long each waits. */
   beginAnew(): void {
-    const nowMs = performance.now()
-    for (const queue of this.#sinceMs.keys()) this.#sinceMs.set(queue, nowMs)
+    const nowMs = machineMs()
+    for (const member of this.#sinceMs.keys()) this.#sinceMs.set(member, nowMs)
     this.#waitedMs.length = 0
   }
 
   /** How long each wait took; those not over yet count where they are longer than most. */
   waitedMs(): readonly number[] {
-    const nowMs = performance.now()
+    const nowMs = machineMs()
     const usual = quantile(this.#waitedMs, 0.5)
     const unfinished = [...this.#sinceMs.values()].map((sinceMs) => nowMs - sinceMs)
     return [...this.#waitedMs, ...unfinished.filter((ms) => ms > usual)]
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#everyone.map((contestant) => contestant.close()))
+    await this.#team.close()
   }
 
   async #begin(): Promise<void> {
-    const [first, ...others] = this.#queues
+    const [first, ...others] = this.#team.members
     if (first === undefined) throw new Error('nobody is there')
     const grant = this.#nextGrant()
     this.#join(first)
     await grant
-    await this.#wait(others, SETTLING_MS)
+    // One of each process at a time: in a queue, those who follow each other are in different processes then.
+    const processes = new Set(this.#team.members.map(({ clients }) => clients)).size
+    for (let from = 0; from < others.length; from += processes) {
+      for (const member of others.slice(from, from + processes)) this.#join(member)
+      await this.#joined(JOINING_MS)
+    }
+    await this.#wait([], SETTLING_MS)
   }
 
-  #join(queue: Queue): void {
-    this.#sinceMs.set(queue, performance.now())
-    queue.hold(LEASE).then(
-      (kept) => {
-        this.#waitedMs.push(performance.now() - (this.#sinceMs.get(queue) ?? Number.NaN))
-        this.#sinceMs.delete(queue)
-        this.#holding = { queue, kept }
-        this.#granted()
+  #join(member: Member): void {
+    this.#sinceMs.set(member, machineMs())
+    member.clients.hold(member.client, LEASE).then(
+      (atMs) => {
+        this.#waitedMs.push(atMs - (this.#sinceMs.get(member) ?? Number.NaN))
+        this.#sinceMs.delete(member)
+        this.#holding = { member, atMs }
+        this.#granted(this.#holding)
       },
       (error: unknown) => this.#fail(error),
     )
   }
 
-  async #nextGrant(): Promise<void> {
-    const granted = new Promise<void>((resolve) => (this.#granted = resolve))
-    await this.#inTime('nobody got the lease', () => granted)
+  async #nextGrant(): Promise<Grant> {
+    const granted = new Promise<Grant>((resolve) => (this.#granted = resolve))
+    return this.#inTime('nobody got the lease', () => granted)
   }
 
   /** Until these wait as well, and all whom the hand-off woke in vain wait again. */
-  async #wait(queues: readonly Queue[], quietMs: number): Promise<void> {
-    const before = new Map(queues.map((queue) => [queue, queue.denials()]))
-    for (const queue of queues) this.#join(queue)
+  async #wait(members: readonly Member[], quietMs: number): Promise<void> {
+    for (const member of members) this.#join(member)
     await this.#inTime('those who are to wait do not', async (over) => {
       for (let seen = -1; !over.aborted;) {
-        const denials = this.#queues.reduce((sum, queue) => sum + queue.denials(), 0)
-        if (denials === seen && queues.every((queue) => queue.denials() > (before.get(queue) ?? 0))) return
+        const { denials, waiting } = await this.#team.denials()
+        if (denials === seen && waiting >= this.#sinceMs.size) return
         seen = denials
         await pause(quietMs)
       }
     })
   }
 
-  async #inTime(otherwise: string, work: (over: AbortSignal) => Promise<void>): Promise<void> {
+  /** Until all who have joined wait, or that time is over. */
+  async #joined(ms: number): Promise<void> {
+    const endMs = performance.now() + ms
+    while (performance.now() < endMs) {
+      const { waiting } = await Promise.race([this.#team.denials(), this.#failure])
+      if (waiting >= this.#sinceMs.size) return
+    }
+  }
+
+  async #inTime<Result>(otherwise: string, work: (over: AbortSignal) => Promise<Result>): Promise<Result> {
     const over = new AbortController()
-    const limit = pause(LIMIT_MS, undefined, { signal: over.signal }).then(() => {
+    const limit = pause(LIMIT_MS, undefined, { signal: over.signal }).then((): never => {
       throw new Error(`${otherwise} within ${LIMIT_MS} ms`)
     })
     limit.catch(() => {}) // it is cut short
     try {
-      await Promise.race([work(over.signal), limit, this.#failure])
+      return await Promise.race([work(over.signal), limit, this.#failure])
     } finally {
       over.abort()
     }

@@ -1,5 +1,4 @@
-import { randomUUID } from 'node:crypto'
-import type { Adapter, Contestant } from '../../bench.ts'
+import { ownSeat, type Adapter, type Contestant } from '../../bench.ts'
 import { peerContestant, versionOf, type PeerLock } from '../peer.ts'
 import { openEtcd } from './connection.ts'
 
@@ -9,7 +8,7 @@ export const etcd3Election: Adapter = {
   role: 'peer',
   about: `${versionOf('etcd3')}, its Election: an etcd lease for each who stands`,
   can: ['one', 'queue'],
-  open: ({ url }) => open(url, `${randomUUID()}/`),
+  open: ({ url }, { space } = ownSeat()) => open(url, `${space}/`),
 }
 
 async function open(url: string, prefix: string): Promise<Contestant> {
@@ -23,7 +22,6 @@ async function open(url: string, prefix: string): Promise<Contestant> {
   return peerContestant({
     acquire: elected,
     wait: elected,
-    another: () => open(url, prefix),
     close: async () => etcd.close(),
   })
 }

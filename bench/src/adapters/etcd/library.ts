@@ -1,8 +1,7 @@
-import { randomUUID } from 'node:crypto'
 import type { Etcd3 } from 'etcd3'
 import type { Token } from 'lease-core'
 import { etcdClient, EtcdGuard } from 'lease-etcd'
-import type { Adapter, Contestant, Ground, GuardedWrites } from '../../bench.ts'
+import { ownSeat, type Adapter, type Contestant, type Ground, type GuardedWrites } from '../../bench.ts'
 import { libraryCan, libraryContestant } from '../library.ts'
 import { openEtcdToFailFast } from './connection.ts'
 
@@ -13,7 +12,7 @@ export const etcdLibrary: Adapter = {
   about: 'the Manager, default options',
   can: [...libraryCan, 'guard'],
   guards: ['transaction'],
-  open: (ground) => open(ground, randomUUID()),
+  open: (ground, { space } = ownSeat()) => open(ground, space),
 }
 
 async function open(ground: Ground, namespace: string): Promise<Contestant> {
@@ -21,7 +20,6 @@ async function open(ground: Ground, namespace: string): Promise<Contestant> {
   return libraryContestant({
     connect: (clock) => etcdClient({ etcd, namespace, clock }),
     atEnd: async () => etcd.close(),
-    another: () => open(ground, namespace),
     guard: async (_kind, token, lane) => transaction(etcd, token, `${namespace}/ledger-${lane}`),
   })
 }

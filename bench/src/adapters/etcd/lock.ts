@@ -1,6 +1,5 @@
-import { randomUUID } from 'node:crypto'
 import type { Lease } from 'etcd3'
-import type { Adapter, Contestant, Kept } from '../../bench.ts'
+import { ownSeat, type Adapter, type Contestant, type Kept } from '../../bench.ts'
 import { peerContestant, versionOf } from '../peer.ts'
 import { openEtcd } from './connection.ts'
 
@@ -10,7 +9,7 @@ export const etcd3Lock: Adapter = {
   role: 'peer',
   about: `${versionOf('etcd3')}, its Lock: an etcd lease for each`,
   can: ['one', 'keep'],
-  open: ({ url }) => open(url, `${randomUUID()}/`),
+  open: ({ url }, { space } = ownSeat()) => open(url, `${space}/`),
 }
 
 async function open(url: string, prefix: string): Promise<Contestant> {
@@ -39,7 +38,6 @@ async function open(url: string, prefix: string): Promise<Contestant> {
     },
     keep: kept,
     renewals: () => renewals,
-    another: () => open(url, prefix),
     close: async () => etcd.close(),
   })
 }

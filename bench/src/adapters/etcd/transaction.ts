@@ -20,6 +20,7 @@ export const etcdTransaction: Adapter = {
 export function etcdTransactionBatch({ inFlight }: { readonly inFlight: number }): Adapter {
   return {
     name: batchName('transaction', inFlight),
+    ...(inFlight > 1 && { isDetail: true as const }),
     role: 'raw',
     about: `the library's transactions by hand, ${batches(inFlight)}`,
     can: ['many'],

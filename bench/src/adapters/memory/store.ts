@@ -9,7 +9,7 @@ import {
   type Substrate,
   type Verdict,
 } from 'lease-core'
-import type { Adapter, Contestant } from '../../bench.ts'
+import { ownSeat, type Adapter } from '../../bench.ts'
 import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
 import { libraryCan, libraryContestant } from '../library.ts'
 import { timelessCall } from '../recorded.ts'
@@ -21,15 +21,24 @@ export const memoryLibrary: Adapter = {
   role: 'library',
   about: 'the Manager over the memory substrate',
   can: libraryCan,
-  open: () => openLibrary(new MemoryStore()),
+  async open(_ground, { space } = ownSeat()) {
+    const store = storeOf(space)
+    return libraryContestant({
+      connect: (clock) => new SubstrateClient({ clock, substrate: new CountedSubstrate(store) }),
+      atEnd: async () => {},
+    })
+  },
 }
 
-async function openLibrary(store: MemoryStore): Promise<Contestant> {
-  return libraryContestant({
-    connect: (clock) => new SubstrateClient({ clock, substrate: new CountedSubstrate(store) }),
-    atEnd: async () => {},
-    another: () => openLibrary(store),
-  })
+/** While somebody uses it. */
+const stores = new Map<string, WeakRef<MemoryStore>>()
+
+function storeOf(space: string): MemoryStore {
+  const known = stores.get(space)?.deref()
+  if (known !== undefined) return known
+  const store = new MemoryStore()
+  stores.set(space, new WeakRef(store))
+  return store
 }
 
 /** What the store costs by itself. */

@@ -1,6 +1,6 @@
-import { randomUUID } from 'node:crypto'
 import { createRequire } from 'node:module'
-import type { Adapter, Contestant } from '../../bench.ts'
+import { ownSeat, type Adapter, type Contestant } from '../../bench.ts'
+import { oneConnectionEach } from './pool.ts'
 import { peerContestant, versionOf, type PeerLock } from '../peer.ts'
 
 type Unlock = () => Promise<void>
@@ -17,7 +17,8 @@ export const advisoryLock: Adapter = {
   about: `${versionOf('advisory-lock')}: a connection for each lock`,
   can: ['one', 'queue'],
   atMost: 256,
-  open: ({ url }) => open(url, `${randomUUID()}:`),
+  waiters: oneConnectionEach,
+  open: ({ url }, { space } = ownSeat()) => open(url, `${space}:`),
 }
 
 async function open(url: string, prefix: string): Promise<Contestant> {
@@ -31,7 +32,6 @@ async function open(url: string, prefix: string): Promise<Contestant> {
   return peerContestant({
     acquire: async (lease) => locked(await mutexOf(prefix + lease).tryLock()),
     wait: async (lease) => locked(await mutexOf(prefix + lease).lock()),
-    another: () => open(url, prefix),
     close: async () => {},
   })
 }

@@ -1,8 +1,7 @@
-import { randomUUID } from 'node:crypto'
 import type { PoolClient } from 'pg'
-import type { Adapter, Contestant } from '../../bench.ts'
+import { ownSeat, type Adapter, type Contestant } from '../../bench.ts'
 import { peerContestant, type PeerLock } from '../peer.ts'
-import { HAND_POOL, openPool } from './pool.ts'
+import { HAND_POOL, oneConnectionEach, openPool } from './pool.ts'
 
 /** What is written most often by hand: the lock is the session's, so each takes a connection for as long as it is held. */
 export const advisoryByHand: Adapter = {
@@ -10,7 +9,8 @@ export const advisoryByHand: Adapter = {
   role: 'peer',
   about: `pg_try_advisory_lock by hand, a connection of a pool of ${HAND_POOL} for each lock; pg_advisory_lock to wait`,
   can: ['one', 'queue'],
-  open: ({ url }) => open(url, `${randomUUID()}:`),
+  waiters: oneConnectionEach,
+  open: ({ url }, { space } = ownSeat()) => open(url, `${space}:`),
 }
 
 async function open(url: string, prefix: string): Promise<Contestant> {
@@ -33,7 +33,6 @@ async function open(url: string, prefix: string): Promise<Contestant> {
   return peerContestant({
     acquire: (lease) => locked(lease, 'pg_try_advisory_lock'),
     wait: (lease) => locked(lease, 'pg_advisory_lock'),
-    another: () => open(url, prefix),
     close: () => pool.end(),
   })
 }

@@ -1,10 +1,9 @@
-import { randomUUID } from 'node:crypto'
 import type { Token } from 'lease-core'
 import { postgresClient, SqlGuard } from 'lease-postgres'
 import type { Pool } from 'pg'
-import type { Adapter, Contestant, Ground, GuardedWrites } from '../../bench.ts'
+import { ownSeat, type Adapter, type Contestant, type GuardedWrites } from '../../bench.ts'
 import { libraryCan, libraryContestant } from '../library.ts'
-import { openPool } from './pool.ts'
+import { openPool, sharedPools } from './pool.ts'
 
 /** As an application would set it up. */
 export const postgresLibrary: Adapter = {
@@ -13,15 +12,20 @@ export const postgresLibrary: Adapter = {
   about: 'the Manager, default options',
   can: [...libraryCan, 'guard'],
   guards: ['BEGIN, check, UPDATE, COMMIT', 'UPDATE with a predicate'],
-  open: (ground) => open(ground, randomUUID()),
+  open: async ({ url }, { space } = ownSeat()) => {
+    const pool = openPool(url)
+    return connected(pool, space, () => pool.end())
+  },
+  async openMany({ url }, seats, listening) {
+    const shared = sharedPools(url, seats.length, listening)
+    return seats.map(({ space }, index) => connected(shared.poolOf(index), space, () => shared.letGo(index)))
+  },
 }
 
-async function open(ground: Ground, namespace: string): Promise<Contestant> {
-  const pool = openPool(ground.url)
+function connected(pool: Pool, namespace: string, atEnd: () => Promise<void>): Contestant {
   return libraryContestant({
     connect: (clock) => postgresClient({ pool, namespace, clock }),
-    atEnd: () => pool.end(),
-    another: () => open(ground, namespace),
+    atEnd,
     guard: (kind, token, lane) =>
       kind.startsWith('BEGIN') ? transaction(pool, token, lane) : predicate(pool, token, lane),
   })

@@ -48,6 +48,7 @@ export const postgresRow: Adapter = {
 export function postgresRowBatch({ inFlight }: { readonly inFlight: number }): Adapter {
   return {
     name: batchName('row', inFlight),
+    ...(inFlight > 1 && { isDetail: true as const }),
     role: 'raw',
     about: `unnest insert, update and delete, ${batches(inFlight)}`,
     can: ['many'],

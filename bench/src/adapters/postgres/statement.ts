@@ -14,6 +14,7 @@ import { record, type Kind } from '../recorded.ts'
 export function postgresStatement({ prepare }: { readonly prepare: boolean }): Adapter {
   return {
     name: prepare ? 'statement-prepared' : 'statement',
+    ...(prepare && { isDetail: true as const }),
     role: 'raw',
     about: `the library's calls by hand, one per claim${prepare ? ', prepared' : ''}`,
     can: ['one'],
@@ -25,6 +26,7 @@ export function postgresStatement({ prepare }: { readonly prepare: boolean }): A
 export function postgresStatementBatch({ inFlight }: { readonly inFlight: number }): Adapter {
   return {
     name: batchName('statement', inFlight),
+    ...(inFlight > 1 && { isDetail: true as const }),
     role: 'raw',
     about: `the library's calls by hand, ${batches(inFlight)}`,
     can: ['many'],

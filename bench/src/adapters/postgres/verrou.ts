@@ -1,15 +1,15 @@
-import { randomUUID } from 'node:crypto'
-import type { Adapter, Contestant } from '../../bench.ts'
+import { ownSeat, type Adapter, type Contestant } from '../../bench.ts'
 import { peerContestant, versionOf } from '../peer.ts'
 import { verrouLocks } from '../verrou.ts'
-import { HAND_POOL, openPool } from './pool.ts'
+import { HAND_POOL, oneConnectionEach, openPool } from './pool.ts'
 
 export const verrouKysely: Adapter = {
   name: 'verrou',
   role: 'peer',
   about: `${versionOf('@verrou/core')}, Kysely store over pg; it extends nothing by itself`,
   can: ['one', 'keep', 'queue', 'knows', 'asks'],
-  open: ({ url }) => open(url, `${randomUUID()}:`),
+  waiters: oneConnectionEach,
+  open: ({ url }, { space } = ownSeat()) => open(url, `${space}:`),
 }
 
 async function open(url: string, prefix: string): Promise<Contestant> {
@@ -19,7 +19,6 @@ async function open(url: string, prefix: string): Promise<Contestant> {
   const connection = new Kysely<object>({ dialect: new PostgresDialect({ pool }) })
   return peerContestant({
     ...(await verrouLocks(kyselyStore({ connection, autoCreateTable: false }), prefix)),
-    another: () => open(url, prefix),
     close: () => connection.destroy(),
   })
 }

@@ -1,10 +1,9 @@
-import { randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
 import type { Token } from 'lease-core'
 import { redisClient, RedisGuard } from 'lease-redis'
-import type { Adapter, Contestant, Ground, GuardedWrites } from '../../bench.ts'
+import { ownSeat, type Adapter, type Contestant, type Ground, type GuardedWrites } from '../../bench.ts'
 import { libraryCan, libraryContestant } from '../library.ts'
-import { openRedis } from './connection.ts'
+import { openCluster, openRedis } from './connection.ts'
 
 /** As an application would set it up. */
 export const redisLibrary: Adapter = {
@@ -13,7 +12,22 @@ export const redisLibrary: Adapter = {
   about: 'the Manager, default options',
   can: [...libraryCan, 'guard'],
   guards: ['script', 'MULTI, EXEC'],
-  open: (ground) => open(ground, randomUUID()),
+  open: (ground, { space } = ownSeat()) => open(ground, space),
+}
+
+/** The same over a Cluster: all leases of a namespace are in one slot. */
+export const redisClusterLibrary: Adapter = {
+  name: 'ours',
+  role: 'library',
+  about: 'the Manager over a Cluster, default options; all its leases are on one master',
+  can: libraryCan,
+  async open({ url }, { space } = ownSeat()) {
+    const cluster = await openCluster(url)
+    return libraryContestant({
+      connect: (clock) => redisClient({ redis: cluster, namespace: space, clock }),
+      atEnd: async () => cluster.disconnect(),
+    })
+  },
 }
 
 async function open(ground: Ground, namespace: string): Promise<Contestant> {
@@ -24,7 +38,6 @@ async function open(ground: Ground, namespace: string): Promise<Contestant> {
     async atEnd() {
       for (const connection of [redis, ...besides]) connection.disconnect()
     },
-    another: () => open(ground, namespace),
     async guard(kind, token, lane) {
       const key = `${namespace}:ledger-${lane}`
       if (kind === 'script') return script(redis, token, key)

@@ -1,6 +1,5 @@
-import { randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
-import type { Ability, Adapter, Contestant } from '../../bench.ts'
+import { ownSeat, type Ability, type Adapter, type Contestant } from '../../bench.ts'
 import { peerContestant, versionOf, type Peer } from '../peer.ts'
 import { openRedis } from './connection.ts'
 
@@ -27,7 +26,6 @@ export function redisPeer({ name, dependency, about, can, connect }: RedisPeer):
     return peerContestant({
       ...peer,
       ...(peer.keep === undefined ? {} : { renewals: grantedScripts(redis) }),
-      another: () => open(url, prefix),
       async close() {
         await peer.close?.()
         redis.disconnect()
@@ -39,7 +37,7 @@ export function redisPeer({ name, dependency, about, can, connect }: RedisPeer):
     role: 'peer',
     about: about === undefined ? versionOf(dependency) : `${versionOf(dependency)}, ${about}`,
     can,
-    open: ({ url }) => open(url, `${randomUUID()}:`),
+    open: ({ url }, { space } = ownSeat()) => open(url, `${space}:`),
   }
 }
 

@@ -20,6 +20,7 @@ export const redisScript: Adapter = {
 export function redisScriptBatch({ inFlight }: { readonly inFlight: number }): Adapter {
   return {
     name: batchName('script', inFlight),
+    ...(inFlight > 1 && { isDetail: true as const }),
     role: 'raw',
     about: `the library's script by hand, ${batches(inFlight)}`,
     can: ['many'],
@@ -27,14 +28,14 @@ export function redisScriptBatch({ inFlight }: { readonly inFlight: number }): A
   }
 }
 
-/** EVALSHA as it was sent: index, tokens and pins, one key per operation; two times, the channel, a line for each. */
+/** EVALSHA as it was sent: index, tokens and pins, one key per operation; two times, channel, client and mode, a line for each. */
 interface Sent {
   readonly sha: string
   readonly keys: readonly string[]
   readonly args: readonly string[]
 }
 const SHARED_KEYS = 3
-const LINES = 3
+const LINES = 5
 /** In the answer: the words by which each operation is answered, of a claim its fencing token. */
 const WORDS = 1
 
