@@ -89,12 +89,16 @@ export interface HoldHost {
   extend(hold: ManagedHold, now: ClockReading, done: () => void): TermRenewal
   /** Now, read once for many. */
   now(): ClockReading
+  /** Now. */
+  read(): ClockReading
   /** Extends the term, with a new value if there is one, as a call of the caller's own. */
   renew(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why the term is over, or undefined when it stands. */
   reread(hold: ManagedHold): Promise<LossReason | undefined>
   /** Ends the term, if no other Hold relies on it or all are meant. */
   release(hold: ManagedHold, options: ReleaseOptions | undefined): Promise<void>
+  /** Ends the term, unless somebody in this process relies on it. */
+  giveBack(hold: ManagedHold): void
   lose(term: Term, end: TermEnd): void
   /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void
@@ -175,12 +179,12 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   }
 
   get trustedUntil(): DateTime {
-    const now = this.host.now()
+    const now = this.host.read()
     return DateTime.fromMillis(Math.floor(now.wallMs + this.#leftMs(now)))
   }
 
   remaining(): Duration {
-    return Duration.fromMillis(Math.floor(Math.max(0, this.#leftMs(this.host.now()))))
+    return Duration.fromMillis(Math.floor(this.#leftMs(this.host.read())))
   }
 
   get signal(): AbortSignal {
@@ -229,6 +233,13 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     return (over.releasing = this.host.release(this, options))
   }
 
+  /** The call that made it was given up, and nobody has seen it: gives back what only this Hold relies on. */
+  abandon(): void {
+    if (this.#over !== undefined) return
+    this.#end(undefined)
+    this.host.giveBack(this)
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release().catch(() => {}) // the lease lapses by itself; the work's own outcome must not be masked
   }
@@ -263,8 +274,13 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     return { lease: this.lease, holder: this.holder }
   }
 
+  /** @param now read for this question: a shared reading may be older than a pause */
   #leftMs(now: ClockReading): number {
-    return this.#over === undefined ? this.term.leftMs(now) : 0
+    if (this.#over !== undefined) return 0
+    const leftMs = this.term.leftMs(now)
+    if (leftMs > 0) return leftMs
+    this.term.endWindow() // as in `held`
+    return 0
   }
 
   // ── renewal ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -359,6 +375,12 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.#controller?.abort(reasonOf(loss))
     return over
   }
+}
+
+/** For a Hold that nobody has seen, because the call was given up. */
+export function abandon(hold: Hold): void {
+  if (hold instanceof ManagedHold) hold.abandon()
+  else hold.release().catch(() => {}) // it lapses by itself
 }
 
 /** Made when somebody listens: its stack costs more than the rest of a release. */

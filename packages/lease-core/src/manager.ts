@@ -36,7 +36,7 @@ import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
-import { ManagedHold, type Hold, type HoldHost, type ReleaseOptions } from './hold.ts'
+import { abandon, ManagedHold, type Hold, type HoldHost, type ReleaseOptions } from './hold.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
@@ -131,11 +131,21 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<Token> {
-    return this.#start(options, CLAIM_OPTIONS, ({ signal, value, announce }) => {
+    let granted: Term | undefined
+    const body = ({ signal, value, announce }: ClaimOptions): Promise<Token> => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
       const request = { holder, durationMs, value, announce, signal }
-      return this.#claims.one(lease, request, (term) => this.#tokenOf(term))
-    })
+      return this.#claims.one(lease, request, (term) => {
+        term.addClaim()
+        granted = term
+        return this.#tokenOf(term)
+      })
+    }
+    const onOrphanedResult = (): void => {
+      granted?.removeClaim()
+      this.#giveBack(granted)
+    }
+    return this.#start(options, CLAIM_OPTIONS, body, { onOrphanedResult })
   }
 
   token(lease: string, holder: string): Token {
@@ -264,8 +274,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   #holdOne(request: WaitRequest): Promise<Hold> {
     const { signal, waitMs } = request.options
+    const onOrphanedResult = (hold: Hold): void => abandon(hold)
     if (waitMs === 0) {
-      return this.#calls.start(signal, () => this.#acquire(request, signal), { onOrphanedResult: giveBack })
+      return this.#calls.start(signal, () => this.#acquire(request, signal), { onOrphanedResult })
     }
     let leave: ((error: unknown) => void) | undefined
     return this.#calls.start(
@@ -276,7 +287,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         leave = waiting.leave
         return waiting.outcome
       },
-      { atEnd: (error) => leave?.(error), onOrphanedResult: giveBack },
+      { atEnd: (error) => leave?.(error), onOrphanedResult },
     )
   }
 
@@ -537,6 +548,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #admit(lease: string, holder: string, shared: boolean): void {
     const term = this.#terms.get(lease)
     if (term === undefined || term.holder !== holder || !term.isHeld) return
+    if (!term.isTrusted(this.#terms.readClock())) return term.endWindow() // its timer is late: this process was paused
     if (shared && term.holds().every((hold) => hold.shared)) return
     throw this.#claims.denied(lease, holder, this.#client.leases().get(lease))
   }
@@ -546,8 +558,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     if (!term.isTrusted(this.#terms.recent.take())) return undefined
     if (this.#stopping.signal.aborted) return undefined
     if (signal?.aborted === true) {
-      // Granted, and nobody wants it. A term that others rely on stands.
-      if (!term.isHeld) void this.#leaveTerm(term).catch(() => {})
+      this.#giveBack(term)
       return undefined
     }
     this.#subscribe() // a hold wants to hear at once that it was revoked
@@ -557,13 +568,19 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return hold
   }
 
-  /** Ends the term when it is its turn, if it is not over by then; unless something else holds it. */
-  async #leaveTerm(term: Term, { all = false }: ReleaseOptions = {}): Promise<void> {
+  /** The term was granted to a call that was given up: ends it, unless somebody else in this process relies on it. */
+  #giveBack(term: Term | undefined): void {
+    if (term === undefined || this.#stopping.signal.aborted) return
+    this.#leaveTerm(term, () => term.isReliedOn(this.#terms.readClock())).catch(nothing) // it lapses by itself
+  }
+
+  /** Ends the term when it is its turn, if it is not over by then, and nobody wants it any more. */
+  async #leaveTerm(term: Term, isWanted: () => boolean): Promise<void> {
     const { lease } = term
     const turn = this.#terms.enter(lease)
     if (turn !== undefined) await turn
     try {
-      if (term.ended === undefined && (all || !term.isHeld)) await this.#releaseTerm(term)
+      if (term.ended === undefined && !isWanted()) await this.#releaseTerm(term)
     } finally {
       this.#terms.leave(lease)
     }
@@ -591,7 +608,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         if (loss === undefined) hold.term.confirm(suspicions)
         return loss
       },
-      release: ({ term }, options) => this.#calls.start(undefined, () => this.#leaveTerm(term, options)),
+      release: ({ term }, { all = false } = {}) =>
+        this.#calls.start(undefined, () => this.#leaveTerm(term, () => !all && term.isHeld)),
+      giveBack: ({ term }) => this.#giveBack(term),
+      read: () => this.#terms.readClock(),
       renew: (hold, value) => this.#calls.start(undefined, () => this.#renew(hold, value)),
       lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
@@ -745,8 +765,4 @@ function nothing(): void {}
 /** For what need not succeed, and must harm nobody. */
 function inBackground(work: () => unknown): void {
   void Promise.resolve().then(work).catch(nothing)
-}
-
-function giveBack(hold: Hold): void {
-  hold.release().catch(() => {}) // it lapses by itself
 }

@@ -336,3 +336,71 @@ describe('Manager: signals', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 })
+
+describe('Manager: a call that is given up after its answer has come', () => {
+  const calls: Readonly<Record<string, (manager: Manager, signal: AbortSignal) => Promise<unknown>>> = {
+    claim: (manager, signal) => manager.claim('db', 'a', 30_000, { signal }),
+    hold: (manager, signal) => manager.hold('db', 'a', { ...options, signal }),
+    'hold with wait': (manager, signal) => manager.hold('db', 'a', { ...options, signal, wait: true }),
+    holdAny: (manager, signal) => manager.holdAny(['db', 'dc'], 'a', { ...options, signal }),
+    'holdAny with wait': (manager, signal) => manager.holdAny(['db', 'dc'], 'a', { ...options, signal, wait: true }),
+  }
+
+  /** Gives the call up so many turns of the promises after the client has answered. Returns whether it was too late. */
+  async function giveUpAfterAnswer(bench: Bench, name: string, turns: number): Promise<boolean> {
+    const controller = new AbortController()
+    const { client } = bench
+    const later = async (): Promise<void> => {
+      for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+      controller.abort(new Error('enough'))
+    }
+    for (const method of ['claimLease', 'extendLease', 'claimAnyLease'] as const) {
+      const send = client[method].bind(client) as (...args: unknown[]) => Promise<never>
+      client[method] = async (...args: unknown[]): Promise<never> => {
+        const answer = await send(...args)
+        void later()
+        return answer
+      }
+    }
+    const call = track((calls[name] as (typeof calls)[string])(bench.manager, controller.signal))
+    await bench.clock.settle()
+    await bench.clock.advance(2_000)
+    return call.state === 'fulfilled'
+  }
+
+  for (const name of Object.keys(calls)) {
+    it(`${name}: what an earlier claim of the same holder relies on stands`, async () => {
+      let inTime = 0
+      for (let turns = 0; turns < 25; turns++) {
+        const bench = new Bench()
+        const token = await bench.manager.claim('db', 'a', 60_000)
+        if (!(await giveUpAfterAnswer(bench, name, turns))) inTime++
+        await token.check()
+        expect(bench.holder()).to.equal('a')
+        await bench.manager.stop()
+      }
+      expect(inTime).to.be.greaterThan(0)
+    })
+
+    it(`${name}: what only it has opened is given back`, async () => {
+      let inTime = 0
+      for (let turns = 0; turns < 25; turns++) {
+        const bench = new Bench()
+        const isTooLate = await giveUpAfterAnswer(bench, name, turns)
+        if (!isTooLate) inTime++
+        expect([bench.holder('db') ?? bench.holder('dc'), turns]).to.deep.equal([isTooLate ? 'a' : undefined, turns])
+        await bench.manager.stop()
+      }
+      expect(inTime).to.be.greaterThan(0)
+    })
+  }
+
+  it('a claim whose time was over keeps nothing: the term that the later call adopted is given back', async () => {
+    const bench = new Bench({ serverClock: true })
+    await bench.manager.claim('db', 'a', 1_000)
+    await bench.clock.advance(999.5) // the window is over, the lease is not
+    expect(await giveUpAfterAnswer(bench, 'hold', 0)).to.equal(false)
+    expect(bench.holder()).to.equal(undefined)
+    await bench.manager.stop()
+  })
+})
