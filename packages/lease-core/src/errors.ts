@@ -197,10 +197,26 @@ export function asLeaseError(error: unknown): LeaseError {
   return new ErrUnknown(message, { reason: 'client failed', cause: error })
 }
 
-/** Makes a warning of the process of what a listener threw. */
+/** Makes a warning of the process of what a listener threw. Anything can be thrown: this never throws. */
 export function warn(error: unknown, type: string = 'LeaseListenerWarning'): void {
-  process.emitWarning(error instanceof Error ? error : reasonOf(error), { type })
+  try {
+    process.emitWarning(error instanceof Error ? error : reasonOf(error), { type })
+  } catch {
+    process.emitWarning(WORDLESS, { type }) // a proxy that throws
+  }
 }
+
+/** Calls a listener of the application. What it throws, or rejects with when it is async, becomes a warning of the process. */
+export function callListener(listener: () => unknown, warningType?: string): void {
+  try {
+    const outcome = listener()
+    if (outcome instanceof Promise) outcome.catch((error: unknown) => warn(error, warningType))
+  } catch (error) {
+    warn(error, warningType)
+  }
+}
+
+const WORDLESS = 'something without words'
 
 /** What was thrown, in a few words and without passwords. Anything can be thrown, also what has no words. */
 export function reasonOf(cause: unknown): string {
@@ -208,7 +224,7 @@ export function reasonOf(cause: unknown): string {
     const words: unknown = cause instanceof Error ? cause.message || cause.name : cause
     return withoutSecrets(String(words))
   } catch {
-    return 'something without words'
+    return WORDLESS
   }
 }
 

@@ -27,7 +27,7 @@ import type {
 } from './client.ts'
 import { systemClock, type Clock, type Timer } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
-import { ErrUnknown, notValid, warn } from './errors.ts'
+import { callListener, ErrUnknown, notValid } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
@@ -618,13 +618,7 @@ class Hints {
 
   /** Returns how to stop. */
   listen(listener: (change: LeaseChange) => void): () => void {
-    const own = (change: LeaseChange): void => {
-      try {
-        listener(change)
-      } catch (error) {
-        warn(error)
-      }
-    }
+    const own = (change: LeaseChange): void => callListener(() => listener(change))
     this.#listeners.add(own)
     if (!this.#isClosed) this.#unwatch ??= this.#watch((change) => this.tell(change))
     return () => {

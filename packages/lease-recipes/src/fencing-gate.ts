@@ -17,7 +17,7 @@
  *
  * After M. Kleppmann, "How to do distributed locking" (2016), with the comparison that admits a holder's second write.
  */
-import { ErrNotHeld, ErrUnknown, hasMethods, notValid, withoutSecrets, type Problem } from 'lease-core'
+import { ErrNotHeld, ErrUnknown, hasMethods, notValid, reasonOf, type Problem } from 'lease-core'
 import { Checks } from './checks.ts'
 import { orAborted } from './or-aborted.ts'
 
@@ -98,7 +98,7 @@ export class FencingGate {
       admitted = await orAborted(this.#store.admit(name, { holder, fencingToken }), options.signal)
     } catch (cause) {
       if (options.signal?.aborted === true) throw cause
-      const reason = withoutSecrets(cause instanceof Error ? cause.message : String(cause))
+      const reason = reasonOf(cause)
       throw new ErrUnknown(`could not ask who was admitted to "${name}": ${reason}`, { holder, reason, cause })
     }
     if (admitted.fencingToken !== fencingToken || admitted.holder !== holder) throw new ErrFenced(name, fence, admitted)

@@ -23,7 +23,7 @@
 import { CompactingMap } from '../compacting-map.ts'
 import type { LeaseChange } from '../client.ts'
 import { systemClock, type Clock } from '../clock.ts'
-import { notValid, type Problem } from '../errors.ts'
+import { callListener, notValid, type Problem } from '../errors.ts'
 import { INTEREST_MS, TOLD, type Place } from '../ticket.ts'
 import {
   CLIENT_LENGTH,
@@ -621,11 +621,7 @@ class Watcher {
     this.#queue = []
     for (const change of changes) {
       if (this.#stopped) return
-      try {
-        this.#listener(change)
-      } catch (error) {
-        process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseListenerWarning' })
-      }
+      callListener(() => this.#listener(change))
     }
   }
 }
