@@ -501,7 +501,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (fencingToken !== undefined && info.fencingToken !== fencingToken) return // that term is over
       const { holder } = info
       const term = this.#terms.get(lease)
-      if (term?.fencingToken === info.fencingToken) this.#terms.end(term, { reason: 'revoked' })
+      if (term?.fencingToken === info.fencingToken) this.#terms.end(term, REVOKED)
       try {
         await this.#client.releaseLease(lease, holder, {
           // By its nonce as well: one that is late must not end the term after an adoption that this process relies on.
@@ -512,6 +512,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         if (error instanceof ErrInvalid) continue // it changed hands since the read
         throw error
       }
+      const latest = this.#terms.latest(lease)
+      if (latest?.ended !== undefined) this.#terms.forget(latest)
       this.events.emit({ type: 'revoked', lease, holder })
       this.#vacated(lease)
       return
@@ -737,7 +739,8 @@ function isOver(term: Term | undefined): boolean {
   return reason === 'released' || reason === 'revoked' || reason === 'taken'
 }
 
-const RELEASED: TermEnd = { reason: 'released' }
+const RELEASED: TermEnd = { reason: 'released', isSent: true }
+const REVOKED: TermEnd = { reason: 'revoked', isSent: true }
 
 function isOf({ fencingToken, nonce }: Info & Partial<TermAware>, term: Term): boolean {
   return term.fencingToken === fencingToken && (term.nonce === undefined || nonce === undefined || term.nonce === nonce)

@@ -19,6 +19,8 @@ export interface TermEnd {
   readonly reason: LossReason | 'released'
   readonly detail?: string | undefined
   readonly cause?: unknown
+  /** This process has sent a request that ends it: nobody here relies on it, and the store may still have it. */
+  readonly isSent?: boolean
 }
 
 /** A Hold, as its term sees it. The Holds of one term are a chain: there is nearly always one. */

@@ -106,7 +106,7 @@ export class Terms {
     if (term.ended !== undefined) return
     if (term.isHeld) this.#unheld()
     term.end(end)
-    if (end.reason !== 'released') this.forget(term)
+    if (end.isSent !== true) this.forget(term)
   }
 
   /** The store has ended the term. */

@@ -103,6 +103,24 @@ describe('Manager: a release ends its own term', () => {
     expect(released.state).to.equal('fulfilled')
   })
 
+  it('from the moment that a revocation is sent nothing relies on the term, also when its outcome is unknown', async () => {
+    const bench = new Bench()
+    const token = await bench.manager.claim('db', 'a', 60_000)
+    bench.wire.hang({ kind: 'release' })
+    const revoked = track(bench.manager.revoke('db'))
+    for (const state of ['pending', 'rejected']) {
+      await bench.clock.settle()
+      expect(revoked.state).to.equal(state)
+      await rejection(token.check(), ErrNotHeld)
+      await rejection(bench.manager.token('db', 'a').check(), ErrNotHeld) // though the store still has it
+      await bench.clock.advance(30_000)
+    }
+    bench.wire.heal()
+    await bench.manager.claim('db', 'a', 60_000) // adopts the term: another grant
+    await bench.manager.token('db', 'a').check()
+    await bench.manager.stop()
+  })
+
   it('after a release of unknown outcome a claim adopts the term, and the late release does nothing to it', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 600_000)
