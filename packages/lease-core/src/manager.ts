@@ -73,7 +73,7 @@ import { WaitQueue } from './wait-queue.ts'
 export interface ManagerConfig {
   /** Managers over one client share the terms of this process. */
   readonly client: Client
-  /** @default the machine's clocks */
+  /** The same for all managers over one client. @default the machine's clocks */
   readonly clock?: Clock | undefined
   /** Where transitions are told. @default a stream of its own, see `manager.events` */
   readonly events?: LeaseEvents | undefined
@@ -104,13 +104,14 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #calls = new Calls(this.#stopping.signal)
   #unsubscribe: (() => void) | undefined
 
+  /** @throws ErrNotValid with every problem */
   constructor(config: ManagerConfig) {
     const { client, clock, events, maxSleepMs } = parseManagerConfig(config)
     this.#client = client
     this.#clock = clock ?? systemClock
     this.events = events ?? new LeaseEvents()
     this.#maxSleepMs = maxSleepMs
-    this.#terms = Terms.of(client, this.#clock)
+    this.#terms = Terms.join(client, this.#clock)
     this.#renewals = new Renewals(this.#terms.timers, () => this.#terms.now())
     this.#claims = new Claims({
       client,
@@ -310,6 +311,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#waitQueue.close(stopped)
     this.#terms.timers.off(this.#resyncs)
     this.#calls.failAll(stopped)
+    this.#terms.leaveRegistry()
     return Promise.resolve()
   }
 

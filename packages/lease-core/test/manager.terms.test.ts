@@ -1,5 +1,6 @@
 /** Everything that relies on a lease relies on one term of it. */
 import { expect } from 'chai'
+import type { Clock } from '#src/clock.ts'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown, type ErrLost } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { MemoryGuard } from '#src/memory/index.ts'
@@ -228,6 +229,20 @@ describe('Manager: one process holds a term once, or shares it', () => {
     await rejection(bench.manager.token('db', 'a').check(), ErrNotHeld)
     await Promise.all([bench.manager.stop(), twin.stop()])
     await bench.client.close()
+  })
+
+  it('a manager with another clock than that of the other managers of its client is refused until they have stopped', async () => {
+    const { client, clock, manager } = new Bench()
+    const another: Clock = {
+      now: () => clock.now(),
+      monotonic: () => clock.monotonic(),
+      setTimer: (delayMs, wake) => clock.setTimer(delayMs, wake),
+    }
+    expect(() => new Manager({ client, clock: another })).to.throw(ErrNotValid, /^clock must be the very Clock/)
+    await manager.stop()
+    const next = new Manager({ client, clock: another })
+    expect(() => new Manager({ client, clock })).to.throw(ErrNotValid, /^clock must be the very Clock/)
+    await next.stop()
   })
 
   it('the stop of one manager leaves the Holds of the other alone', async () => {
