@@ -388,7 +388,7 @@ describe('Manager: a call that is given up after its answer has come', () => {
       controller.abort(new Error('enough'))
     }
     for (const method of ['claimLease', 'extendLease', 'claimAnyLease'] as const) {
-      const send = client[method].bind(client) as (...args: unknown[]) => Promise<never>
+      const send = (client[method] as (...args: unknown[]) => Promise<never>).bind(client)
       client[method] = async (...args: unknown[]): Promise<never> => {
         const answer = await send(...args)
         void later()
