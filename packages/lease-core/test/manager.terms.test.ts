@@ -389,11 +389,12 @@ describe('Manager: a call that is given up after its answer has come', () => {
     }
     for (const method of ['claimLease', 'extendLease', 'claimAnyLease'] as const) {
       const send = (client[method] as (...args: unknown[]) => Promise<never>).bind(client)
-      client[method] = async (...args: unknown[]): Promise<never> => {
+      const value = async (...args: unknown[]): Promise<never> => {
         const answer = await send(...args)
         void later()
         return answer
       }
+      Object.defineProperty(client, method, { value })
     }
     const call = track((calls[name] as (typeof calls)[string])(bench.manager, controller.signal))
     await bench.clock.settle()
