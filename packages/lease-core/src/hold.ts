@@ -124,8 +124,8 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   #rereadAtMs: number
   /** The renewal that is in flight or due, if any. */
   #renewal: TermRenewal | 'due' | undefined
-  /** Calls of `renew` and `update` in flight. */
-  #asked = 0
+  /** Ends the calls of `renew` and `update` that are in flight. */
+  #asked: Set<() => void> | undefined
   #failures = 0
   #failedReads = 0
 
@@ -175,7 +175,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   }
 
   get isInTrouble(): boolean {
-    return this.#renewal !== undefined || this.#asked > 0 || this.#failures > 0
+    return this.#renewal !== undefined || this.#asked !== undefined || this.#failures > 0
   }
 
   get trustedUntil(): DateTime {
@@ -211,16 +211,21 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
 
   async #renewNow(value: string | undefined): Promise<void> {
     this.assertHeld()
-    this.#asked++
+    let end = (): void => {}
+    const ended = new Promise<undefined>((resolve) => (end = () => resolve(undefined)))
+    const asked = (this.#asked ??= new Set())
+    asked.add(end)
     try {
-      const loss = await this.host.renew(this, value)
+      // A client of somebody's own may never answer: the call ends with the Hold.
+      const loss = await Promise.race([this.host.renew(this, value), ended])
       this.#failures = 0
       if (loss !== undefined) this.host.lose(this.term, { reason: loss })
     } catch (error) {
       this.#failures++
       throw error
     } finally {
-      this.#asked--
+      asked.delete(end)
+      if (asked.size === 0) this.#asked = undefined
     }
     this.assertHeld()
   }
@@ -373,6 +378,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.host.renewals.withdraw(this)
     this.host.ended(this, loss)
     this.#controller?.abort(reasonOf(loss))
+    for (const endCall of this.#asked ?? []) endCall()
     return over
   }
 }

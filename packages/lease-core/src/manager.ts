@@ -30,7 +30,7 @@ import type { DurationLike } from 'luxon'
 import { backoffMs } from './backoff.ts'
 import { Calls, type CallEnd } from './calls.ts'
 import { Claims, exhausted, hasLapsed, MAX_ATTEMPTS, type ClaimRequest } from './claims.ts'
-import type { Client, LeaseChange } from './client.ts'
+import { isSound, type Client, type LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
@@ -707,7 +707,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #hinted(change: LeaseChange): void {
-    if (change.kind === 'resync') return this.#resyncs.request()
+    if (change.kind === 'resync' || !isSound(change)) return this.#resyncs.request()
     if (change.kind === 'vacated') this.#suspect(change.lease)
     this.#waitQueue.hinted(change)
   }

@@ -345,6 +345,29 @@ describe('Manager: signals', () => {
     await bench.manager.stop()
   })
 
+  it('a signal of a polyfill that refuses to forget a listener keeps no call from ending', async () => {
+    const bench = new Bench()
+    const removeEventListener = (): void => {
+      throw new Error('not supported')
+    }
+    const signal = { aborted: false, addEventListener: () => {}, removeEventListener } as never
+    expect(await bench.manager.find('db', { signal })).to.equal(undefined)
+    await bench.manager.stop()
+  })
+
+  it('a call rejects with the reason of its signal also where that is not a number', async () => {
+    const bench = new Bench()
+    const reasons = await Promise.all(
+      [Number.NaN, undefined, 0].map((reason) => {
+        const signal = Object.assign(Object.create(AbortSignal.abort()) as AbortSignal, {})
+        Object.defineProperties(signal, { aborted: { value: true }, reason: { value: reason } })
+        return bench.manager.find('db', { signal }).catch((error: unknown) => error)
+      }),
+    )
+    expect(reasons).to.deep.equal([Number.NaN, undefined, 0])
+    await bench.manager.stop()
+  })
+
   it('release, revoke, pin and unpin reject with the reason of their signal', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 60_000)

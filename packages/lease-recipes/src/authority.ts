@@ -263,9 +263,10 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   async #ready(wait: boolean): Promise<boolean> {
     this.#released = false
     if (this.held) return true // before all else: a term that ran out in a pause ends the candidacy here
+    if (wait) this.#acquisition ??= new Acquisition()
+    const acquired = wait ? this.#acquisition?.promise : undefined // before it stands: that may fail at once
     if (this.#candidacy === undefined) this.#stand()
-    if (wait) return (this.#acquisition ??= new Acquisition()).promise
-    return this.#attempt ?? false
+    return acquired ?? this.#attempt ?? false
   }
 
   #stand(): void {

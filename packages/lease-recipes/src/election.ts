@@ -304,12 +304,13 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
 
   async #start(options: ElectionCallOptions): Promise<void> {
     const signal = checkedSignal(options)
-    if (this.#run === undefined) {
-      const run = new Run()
+    let run = this.#run
+    if (run === undefined) {
+      run = new Run()
       this.#run = run
       run.ended = Promise.all([this.#watch(run), this.candidate ? this.#compete(run) : undefined])
     }
-    return orAborted(this.#run.known, signal)
+    return orAborted(run.known, signal) // a manager that throws has ended it already
   }
 
   async #watch(run: Run): Promise<void> {

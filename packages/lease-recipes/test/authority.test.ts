@@ -707,4 +707,18 @@ describe('Authority: the first call after a pause that outlasted its term', () =
     expect([authority.standing, authority.held]).to.deep.equal([false, false])
     await pause
   })
+
+  for (const wait of [true, false]) {
+    it(`over a manager that throws, ready({ wait: ${wait} }) rejects with what it threw`, async () => {
+      const thrown = new Error('no such manager')
+      const hold = (): never => {
+        throw thrown
+      }
+      const throwing = { hold, observe: manager.observe.bind(manager), token: manager.token.bind(manager) }
+      const other = new Authority({ manager: throwing, lease: 'l', clock })
+      expect(await rejection(other.ready({ wait }), Error)).to.equal(thrown)
+      expect(other.standing).to.equal(false)
+      await other.close()
+    })
+  }
 })
