@@ -326,9 +326,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     body: (options: O) => Promise<T>,
     end?: CallEnd<T>,
   ): Promise<T> {
-    const problems = brokenOptions(options, known)
-    if (problems.length > 0) return this.#calls.start(undefined, () => Promise.reject(notValid(problems)))
-    return this.#calls.start(options.signal, () => body(options), end)
+    try {
+      const problems = brokenOptions(options, known)
+      if (problems.length > 0) throw notValid(problems)
+      return this.#calls.start(options.signal, () => body(options), end)
+    } catch (error) {
+      return this.#calls.start(undefined, () => Promise.reject(error))
+    }
   }
 
   /** Runs the body when it is its turn on the lease. */

@@ -43,6 +43,11 @@ function isHarmless(value: unknown): boolean {
   }
 }
 
+/** The beginning of a text that may be of any length. */
+export function shortened(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length).replace(/[\ud800-\udbff]$/, '')}…`
+}
+
 /** What it is, without anything that it holds: "a string of 30 characters", "an object with host, password", "a Pool". */
 function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value)
@@ -77,7 +82,7 @@ function isOptionName(key: unknown): key is string {
  */
 export function withoutSecrets(text: string): string {
   return text
-    .replace(/(:\/\/)[^\s"'<>]*@/g, '$1…@')
+    .replace(/(:\/\/)\S*@/g, '$1…@') // a password may have quotes in it
     .replace(/(\w*(?:password|passwd|pwd|secret|credential)\w*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&}]+)/gi, '$1…')
     .replace(/(with args beginning with:?)[^]*/i, '$1 …')
 }

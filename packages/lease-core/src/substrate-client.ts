@@ -407,6 +407,9 @@ export class SubstrateClient implements Client {
   refresh(leases?: Iterable<string>, { watcher }: RefreshOptions = {}): Promise<void> {
     return this.#start(undefined, async () => {
       if (leases === undefined) return this.#trips.readAll(undefined)
+      if (typeof leases !== 'object' || leases === null || typeof leases[Symbol.iterator] !== 'function') {
+        throw notValid([{ argument: 'leases', rule: 'must be a list of names', value: leases }])
+      }
       const names = new Set(leases)
       for (const lease of names) checkNames({ lease })
       const watches = watcher !== undefined && this.unwatch !== undefined

@@ -121,8 +121,11 @@ export function election(options: ElectionOptions): NodeFactory {
   const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
   checks.must('clock', isClock, 'must be a Clock', clock)
   checks.finish()
-  return (first: string | NodeOptions, others: Omit<NodeOptions, 'path'> = {}) =>
-    new ElectionNode(manager, clock ?? systemClock, typeof first === 'string' ? { ...others, path: first } : first)
+  return (first: string | NodeOptions, others: Omit<NodeOptions, 'path'> = {}) => {
+    const isSpread = typeof first === 'string' && typeof others === 'object' && others !== null
+    const given = isSpread ? { ...others, path: first } : typeof first === 'string' ? others : first
+    return new ElectionNode(manager, clock ?? systemClock, given as NodeOptions)
+  }
 }
 
 const TTL_MS = 10_000

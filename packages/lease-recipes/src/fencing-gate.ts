@@ -244,12 +244,13 @@ function checkAdmit(name: unknown, fence: unknown, options: unknown): void {
     if (rule !== undefined) problems.push({ argument, rule, value })
   }
   const { fencingToken, holder } = Object(fence) as { fencingToken?: unknown; holder?: unknown }
-  const { signal, ...others } = Object(options) as Record<string, unknown>
+  const isObject = typeof options === 'object' && options !== null
+  const { signal, ...others } = (isObject ? options : {}) as Record<string, unknown>
   const isToken = typeof fencingToken === 'bigint' && fencingToken >= 0n
   must('name', brokenTextRule(name), name)
   must('fencingToken', isToken ? undefined : 'must be a bigint of at least 0', fencingToken)
   must('holder', brokenTextRule(holder), holder)
-  must('options', typeof options === 'object' && options !== null ? undefined : 'must be an object', options)
+  must('options', isObject ? undefined : 'must be an object', options)
   must('signal', signal === undefined || signal instanceof AbortSignal ? undefined : 'must be an AbortSignal', signal)
   for (const [option, value] of Object.entries(others)) must(option, 'is not an option', value)
   if (problems.length > 0) throw notValid(problems)

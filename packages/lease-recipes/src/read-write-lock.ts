@@ -322,7 +322,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   async #lock(mode: LockMode, holder: string, options: LockOptions): Promise<Lock> {
     const checks = new Checks(options, ['wait', 'timeout', 'signal'])
     checks.name('holder', holder)
-    const asHolder = leaseHolder(mode, holder)
+    const asHolder = leaseHolder(mode, typeof holder === 'string' ? holder : '')
     const fits = Buffer.byteLength(asHolder) <= MAX_NAME_BYTES
     checks.must('holder', fits, `must be shorter (as "${asHolder}" it is too long)`, holder)
     const { wait = true, timeout, signal } = options

@@ -411,7 +411,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     const request = { names, holder, durationMs, waitMs: countable ? this.#waitMs(retries) : 0, keepAlive }
     const post = (signal: AbortSignal): Promise<Permit> =>
       this.#definitions.use(names.definition, () => this.#post(request, signal))
-    return this.#call(options, checks, post, { tries: retries + 1, ...request })
+    return this.#call(options, checks, post, { tries: countable ? retries + 1 : 1, ...request })
   }
 
   /**

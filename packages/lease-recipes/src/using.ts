@@ -79,8 +79,9 @@ function problemsOf(lock: unknown, work: unknown, options: unknown): readonly Pr
   const usable = hasMethods(lock, 'assertHeld', 'release') && ofLock instanceof AbortSignal
   must('lock', usable, 'must be a lock that was acquired (await it), or a Hold', lock)
   must('work', typeof work === 'function', 'must be a function', work)
-  must('options', typeof options === 'object' && options !== null, 'must be an object', options)
-  const { signal, releaseFailed, ...others } = Object(options) as Record<string, unknown>
+  const isObject = typeof options === 'object' && options !== null
+  must('options', isObject, 'must be an object', options)
+  const { signal, releaseFailed, ...others } = (isObject ? options : {}) as Record<string, unknown>
   must('signal', signal === undefined || signal instanceof AbortSignal, 'must be an AbortSignal', signal)
   must(
     'releaseFailed',

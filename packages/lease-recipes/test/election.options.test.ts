@@ -68,6 +68,12 @@ describe('Election: options and small print', () => {
     expect(problems(() => node({ candidate: 'no' }))).to.deep.equal(['candidate must be true or false'])
   })
 
+  it('options that are a text are one problem, and not one for each character', () => {
+    expect(problems(() => election({ manager, clock })('/p', 'a text' as never))).to.deep.equal([
+      'options must be an object',
+    ])
+  })
+
   it('LO-3: an empty value is a value', async () => {
     const one = node({ value: '' })
     await one.start()

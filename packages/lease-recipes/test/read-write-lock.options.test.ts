@@ -84,6 +84,13 @@ describe('Read-write lock: options and small print', () => {
     expect(reader.held).to.equal(true)
   })
 
+  it('a holder that is no text is refused, whatever it is', async () => {
+    for (const holder of [Symbol('s'), Object.create(null), 10n] as never[]) {
+      const error = await rejection(lockOf().rlock(holder, { wait: false }), ErrNotValid)
+      expect(problemsOf(error)).to.deep.equal(['holder must be a string'])
+    }
+  })
+
   it('names are told apart, whatever is in them', async () => {
     const names = ['a', 'a/0', 'a%2F0', 'a b', 'ä', '0']
     const locks = names.map((name) => lockOf({ name }))

@@ -129,6 +129,14 @@ describe('Semaphore: options and small print', () => {
     await own.stop()
   })
 
+  it('numbers of retries that are none are refused, whatever they are', async () => {
+    const one = semaphores()
+    for (const retries of [10n, Object.create(null), Symbol('s'), '1', Number.NaN, -1] as never[]) {
+      const error = await rejection(one.post('pool', 'x', 1_000, { retries }), ErrNotValid)
+      expect(problemsOf(error)).to.deep.equal(['retries must be a whole number, 0 or more, or Infinity'])
+    }
+  })
+
   it('DSM-2: a limit is a whole number of permits from 1 to 128', async () => {
     const one = semaphores()
     for (const n of [1.5, 0, -1, 129, Number.NaN, Number.POSITIVE_INFINITY, '3', undefined]) {

@@ -200,6 +200,8 @@ describe('using a lock', () => {
     expect(lock.held).to.equal(false)
     const forgotten = using(open.acquireLock('db') as never, () => {})
     expect(await errorOf(forgotten)).to.be.instanceOf(ErrNotValid)
+    const text = (await errorOf(using(await open.acquireLock('text'), () => {}, 'a text' as never))) as ErrNotValid
+    expect(text.problems.map(({ argument }) => argument)).to.deep.equal(['options'])
     for (const bad of [undefined, null, {}])
       expect(await errorOf(using(bad as never, () => {}))).to.be.instanceOf(ErrNotValid)
   })

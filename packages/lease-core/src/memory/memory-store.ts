@@ -645,7 +645,11 @@ function isSince(sentMs: number | undefined, happenedMs: number | undefined, now
   return sentMs < happenedMs && happenedMs <= nowMs + SET_BACK_MS && nowMs - happenedMs <= LONGEST_DEADLINE_MS
 }
 
-function checkOptions({ clock, serverClock, ...others }: MemoryStoreOptions): void {
+function checkOptions(options: MemoryStoreOptions): void {
+  if (typeof options !== 'object' || options === null) {
+    throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
+  }
+  const { clock, serverClock, ...others } = options
   const problems: Problem[] = []
   if (clock !== undefined && typeof (clock as Partial<Clock> | null)?.monotonic !== 'function') {
     problems.push({ argument: 'options.clock', rule: 'must be a Clock', value: clock })
