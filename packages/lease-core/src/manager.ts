@@ -9,8 +9,8 @@
  *   answer, never a stale snapshot. What is neither is `ErrUnknown`.
  * - What relies on a lease relies on one term of it (`term.ts`). A term that was released or revoked never counts again; a Hold that was
  *   lost never comes back.
- * - A check inside the trust window of a grant made here costs no I/O; any other costs exactly one read, over the connection of its
- *   trapdoor key if that is one.
+ * - A check inside the trust window of a grant made here costs no I/O, unless a hint casts doubt on it; any other costs exactly
+ *   one read, over the connection of its trapdoor key if that is one.
  * - A Hold's signal aborts no later than its trust window ends.
  * - What opens or ends a term of a lease runs one after another; operations on different leases neither wait for nor fail with
  *   each other, and renewals wait for nothing.

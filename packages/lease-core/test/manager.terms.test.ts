@@ -39,6 +39,23 @@ describe('Manager: a token is of its term', () => {
     await bench.manager.stop()
   })
 
+  it('a Hold that could not renew in time stays lost, and the next one goes on with the same term', async () => {
+    const bench = new Bench()
+    let writes = 0
+    const first = await bench.manager.hold('db', 'a', options)
+    bench.wire.loseReply({ kind: 'extend' }) // the store extends the lease, and this process does not hear of it
+    await bench.clock.advance(30_000)
+    bench.wire.heal()
+    const second = await bench.manager.hold('db', 'a', options)
+    expect([first.held, second.held]).to.deep.equal([false, true])
+    expect(second.fencingToken).to.equal(first.fencingToken)
+    await first.token.check(new MemoryGuard(() => void writes++)) // the term stands
+    await second.release()
+    await rejection(first.token.check(new MemoryGuard(() => void writes++)), ErrNotHeld)
+    expect(writes).to.equal(1)
+    await bench.manager.stop()
+  })
+
   it('a token whose window has ended asks the store, which may still have that very term', async () => {
     const bench = new Bench()
     const token = await bench.manager.claim('db', 'a', 1_000)
