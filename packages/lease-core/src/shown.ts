@@ -78,11 +78,14 @@ function isOptionName(key: unknown): key is string {
 
 /**
  * The text of a driver, server or callback, without the passwords of URLs, of connection strings, and of commands that Redis
- * repeats when it refuses them.
+ * repeats when it refuses them. Every repetition has a limit, so that a long text takes no longer than its length.
  */
 export function withoutSecrets(text: string): string {
   return text
-    .replace(/(:\/\/)\S*@/g, '$1…@') // a password may have quotes in it
-    .replace(/(\w*(?:password|passwd|pwd|secret|credential)\w*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&}]+)/gi, '$1…')
+    .replace(/(:\/\/)\S{0,1000}@/g, '$1…@') // a password may have quotes in it
+    .replace(
+      /(\w{0,40}(?:password|passwd|pwd|secret|credential)\w{0,40}["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&}]+)/gi,
+      '$1…',
+    )
     .replace(/(with args beginning with:?)[^]*/i, '$1 …')
 }
