@@ -21,5 +21,11 @@ export function onAbort(signal: AbortSignal | undefined, listener: () => void): 
   if (signal === undefined) return () => {}
   if (signal instanceof EventTarget) setMaxListeners(0, signal) // one signal may end a thousand calls
   signal.addEventListener('abort', listener, { once: true })
-  return () => signal.removeEventListener('abort', listener)
+  return () => {
+    try {
+      signal.removeEventListener('abort', listener)
+    } catch {
+      // One that is not of this platform: the listener does nothing by now, and the call must end.
+    }
+  }
 }

@@ -39,7 +39,7 @@ export class Calls {
       const fail = (error: unknown): void => {
         if (call.index === OVER) return
         end()
-        const reason = signal?.aborted === true && error === signal.reason ? error : asLeaseError(error)
+        const reason = signal?.aborted === true && Object.is(error, signal.reason) ? error : asLeaseError(error)
         reject(reason)
         atEnd?.(reason)
       }

@@ -24,6 +24,16 @@ export type LeaseChange =
   /** Hints may have been lost (a connection was made anew): re-read what matters. */
   | { readonly kind: 'resync' }
 
+/** Whether the numbers of a hint are what they should be. One that was garbled on its way says only that something may have happened. */
+export function isSound(change: LeaseChange): boolean {
+  if (change.kind === 'resync') return true
+  const isCount = (value: unknown): boolean => typeof value === 'number' && value >= 0 && Number.isFinite(value)
+  if (typeof change.lease !== 'string') return false
+  if (change.kind === 'changed') return true
+  if (change.kind === 'taken' && !(isCount(change.place) && isCount(change.durationMs))) return false
+  return change.to === undefined || (isCount(change.to.place) && isCount(change.to.ahead))
+}
+
 /** One term of one lease, as its client names it. */
 export interface TermId {
   readonly fencingToken: bigint

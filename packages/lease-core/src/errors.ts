@@ -9,7 +9,7 @@
  * A class that is derived from one of these goes by its name, if its errors have the `name` of the class.
  */
 import type { DateTime } from 'luxon'
-import { disclosed, disclosedName, withoutSecrets } from './shown.ts'
+import { disclosed, disclosedName, shortened, withoutSecrets } from './shown.ts'
 
 /** On every error of every copy of this package. */
 const LEASE_ERROR = Symbol.for('lease-core.error')
@@ -167,20 +167,31 @@ export class ErrStopped extends LeaseError {
   readonly code = 'LEASE_STOPPED'
 }
 
+/** So many characters of a rule are shown: it may repeat what was given. */
+const MAX_RULE = 300
+/** So many problems are in a message. */
+const MAX_PROBLEMS = 20
+/** So many characters are shown of what was thrown. */
+const MAX_REASON = 1_000
+
 /**
  * Makes the `ErrNotValid` for these problems; the message names argument, rule and value of each.
  *
  * A URL, a configuration or a connection is shown by its kind, for it may have a password in it, and so is the value of an
- * option that is none. That is true of the message, of `problems`, and of the lease and holder of the error.
+ * option that is none. That is true of the message, of `problems`, and of the lease and holder of the error. What is shown has a
+ * limit: a rule of 300 characters, and 20 problems in the message.
  */
 export function notValid(problems: readonly Problem[], details: LeaseErrorDetails = {}): ErrNotValid {
-  const told = problems.map(({ argument: given, rule, value }) => {
+  const told = problems.map(({ argument: given, rule: wholeRule, value }) => {
+    const rule = shortened(wholeRule, MAX_RULE)
     const argument = disclosedName(given)
     // What an unknown option means to its writer is unknown: it may be called `password`.
     const { value: harmless, text } = disclosed(value, { byKind: rule.startsWith('is not an option') })
     return { problem: { argument, rule, value: harmless }, words: `${argument} ${rule} (got ${text})` }
   })
-  return new ErrNotValid(told.map(({ words }) => words).join('; '), {
+  const shown = told.slice(0, MAX_PROBLEMS).map(({ words }) => words)
+  if (told.length > shown.length) shown.push(`and ${told.length - shown.length} more problems`)
+  return new ErrNotValid(shown.join('; '), {
     ...details,
     lease: details.lease === undefined ? undefined : String(disclosed(details.lease).value),
     holder: details.holder === undefined ? undefined : String(disclosed(details.holder).value),
@@ -197,18 +208,34 @@ export function asLeaseError(error: unknown): LeaseError {
   return new ErrUnknown(message, { reason: 'client failed', cause: error })
 }
 
-/** Makes a warning of the process of what a listener threw. */
+/** Makes a warning of the process of what a listener threw. Anything can be thrown: this never throws. */
 export function warn(error: unknown, type: string = 'LeaseListenerWarning'): void {
-  process.emitWarning(error instanceof Error ? error : reasonOf(error), { type })
+  try {
+    process.emitWarning(error instanceof Error ? error : reasonOf(error), { type })
+  } catch {
+    process.emitWarning(WORDLESS, { type }) // a proxy that throws
+  }
 }
 
-/** What was thrown, in a few words and without passwords. Anything can be thrown, also what has no words. */
+/** Calls a listener of the application. What it throws, or rejects with when it is async, becomes a warning of the process. */
+export function callListener(listener: () => unknown, warningType?: string): void {
+  try {
+    const outcome = listener()
+    if (outcome instanceof Promise) outcome.catch((error: unknown) => warn(error, warningType))
+  } catch (error) {
+    warn(error, warningType)
+  }
+}
+
+const WORDLESS = 'something without words'
+
+/** What was thrown, in no more than a thousand characters and without passwords. Anything can be thrown, also what has no words. */
 export function reasonOf(cause: unknown): string {
   try {
     const words: unknown = cause instanceof Error ? cause.message || cause.name : cause
-    return withoutSecrets(String(words))
+    return shortened(withoutSecrets(String(words)), MAX_REASON)
   } catch {
-    return 'something without words'
+    return WORDLESS
   }
 }
 

@@ -6,7 +6,7 @@
  * The same events go to `node:diagnostics_channel` under `lease-core:<type>`.
  */
 import { channel, type Channel } from 'node:diagnostics_channel'
-import { notValid, warn, type LossReason } from './errors.ts'
+import { callListener, notValid, type LossReason } from './errors.ts'
 
 export type LeaseEvent =
   /** A claim opened a term, or renewed this holder's own (`renewed`). */
@@ -86,13 +86,7 @@ export class LeaseEvents {
     this.#queue = []
     for (const event of events) {
       for (const listener of [...this.#listeners]) {
-        try {
-          // One that is async rejects later.
-          const outcome: unknown = listener(event)
-          if (outcome instanceof Promise) outcome.catch((error: unknown) => warn(error))
-        } catch (error) {
-          warn(error)
-        }
+        callListener(() => listener(event))
       }
       const diagnostics = this.#channel(event.type)
       if (diagnostics.hasSubscribers) diagnostics.publish(event)

@@ -89,12 +89,16 @@ export interface HoldHost {
   extend(hold: ManagedHold, now: ClockReading, done: () => void): TermRenewal
   /** Now, read once for many. */
   now(): ClockReading
+  /** Now. */
+  read(): ClockReading
   /** Extends the term, with a new value if there is one, as a call of the caller's own. */
   renew(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why the term is over, or undefined when it stands. */
   reread(hold: ManagedHold): Promise<LossReason | undefined>
   /** Ends the term, if no other Hold relies on it or all are meant. */
   release(hold: ManagedHold, options: ReleaseOptions | undefined): Promise<void>
+  /** Ends the term, unless somebody in this process relies on it. */
+  giveBack(hold: ManagedHold): void
   lose(term: Term, end: TermEnd): void
   /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void
@@ -120,8 +124,8 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   #rereadAtMs: number
   /** The renewal that is in flight or due, if any. */
   #renewal: TermRenewal | 'due' | undefined
-  /** Calls of `renew` and `update` in flight. */
-  #asked = 0
+  /** Ends the calls of `renew` and `update` that are in flight. */
+  #asked: Set<() => void> | undefined
   #failures = 0
   #failedReads = 0
 
@@ -171,16 +175,16 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   }
 
   get isInTrouble(): boolean {
-    return this.#renewal !== undefined || this.#asked > 0 || this.#failures > 0
+    return this.#renewal !== undefined || this.#asked !== undefined || this.#failures > 0
   }
 
   get trustedUntil(): DateTime {
-    const now = this.host.now()
+    const now = this.host.read()
     return DateTime.fromMillis(Math.floor(now.wallMs + this.#leftMs(now)))
   }
 
   remaining(): Duration {
-    return Duration.fromMillis(Math.floor(Math.max(0, this.#leftMs(this.host.now()))))
+    return Duration.fromMillis(Math.floor(this.#leftMs(this.host.read())))
   }
 
   get signal(): AbortSignal {
@@ -207,16 +211,21 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
 
   async #renewNow(value: string | undefined): Promise<void> {
     this.assertHeld()
-    this.#asked++
+    let end = (): void => {}
+    const ended = new Promise<undefined>((resolve) => (end = () => resolve(undefined)))
+    const asked = (this.#asked ??= new Set())
+    asked.add(end)
     try {
-      const loss = await this.host.renew(this, value)
+      // A client of somebody's own may never answer: the call ends with the Hold.
+      const loss = await Promise.race([this.host.renew(this, value), ended])
       this.#failures = 0
       if (loss !== undefined) this.host.lose(this.term, { reason: loss })
     } catch (error) {
       this.#failures++
       throw error
     } finally {
-      this.#asked--
+      asked.delete(end)
+      if (asked.size === 0) this.#asked = undefined
     }
     this.assertHeld()
   }
@@ -227,6 +236,13 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     if (this.#over !== undefined) return this.#over.releasing ?? Promise.resolve()
     const over = this.#end(undefined)
     return (over.releasing = this.host.release(this, options))
+  }
+
+  /** The call that made it was given up, and nobody has seen it: gives back what only this Hold relies on. */
+  abandon(): void {
+    if (this.#over !== undefined) return
+    this.#end(undefined)
+    this.host.giveBack(this)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -263,8 +279,13 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     return { lease: this.lease, holder: this.holder }
   }
 
+  /** @param now read for this question: a shared reading may be older than a pause */
   #leftMs(now: ClockReading): number {
-    return this.#over === undefined ? this.term.leftMs(now) : 0
+    if (this.#over !== undefined) return 0
+    const leftMs = this.term.leftMs(now)
+    if (leftMs > 0) return leftMs
+    this.term.endWindow() // as in `held`
+    return 0
   }
 
   // ── renewal ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -361,8 +382,15 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.host.renewals.withdraw(this)
     this.host.ended(this, loss)
     this.#controller?.abort(reasonOf(loss))
+    for (const endCall of this.#asked ?? []) endCall()
     return over
   }
+}
+
+/** For a Hold that nobody has seen, because the call was given up. */
+export function abandon(hold: Hold): void {
+  if (hold instanceof ManagedHold) hold.abandon()
+  else hold.release().catch(() => {}) // it lapses by itself
 }
 
 /** Made when somebody listens: its stack costs more than the rest of a release. */

@@ -1,5 +1,6 @@
 /** Leases: claim by name for a time, check, and gate your own transaction on the answer. The public surface, by hand. */
 export {
+  callListener,
   ErrClaimDenied,
   ErrInvalid,
   ErrLost,
@@ -10,6 +11,8 @@ export {
   ErrUnknown,
   LeaseError,
   notValid,
+  reasonOf,
+  warn,
 } from './errors.ts'
 export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './errors.ts'
 export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'

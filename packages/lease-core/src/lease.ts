@@ -84,6 +84,9 @@ export function validateString(value: string, argument: string = 'string'): void
  * @throws ErrNotValid with every problem
  */
 export function checkRequest(lease: string, request: Request): number {
+  if (typeof request !== 'object' || request === null) {
+    throw notValid([{ argument: 'request', rule: 'must be an object', value: request }])
+  }
   const { holder, duration, value, announce } = request
   const durationMs = toMillis(duration)
   const sound =

@@ -9,8 +9,8 @@
  *   answer, never a stale snapshot. What is neither is `ErrUnknown`.
  * - What relies on a lease relies on one term of it (`term.ts`). A term that was released or revoked never counts again; a Hold that was
  *   lost never comes back.
- * - A check inside the trust window of a grant made here costs no I/O; any other costs exactly one read, over the connection of its
- *   trapdoor key if that is one.
+ * - A check inside the trust window of a grant made here costs no I/O, unless a hint casts doubt on it; any other costs exactly
+ *   one read, over the connection of its trapdoor key if that is one.
  * - A Hold's signal aborts no later than its trust window ends.
  * - What opens or ends a term of a lease runs one after another; operations on different leases neither wait for nor fail with
  *   each other, and renewals wait for nothing.
@@ -30,13 +30,13 @@ import type { DurationLike } from 'luxon'
 import { backoffMs } from './backoff.ts'
 import { Calls, type CallEnd } from './calls.ts'
 import { Claims, exhausted, hasLapsed, MAX_ATTEMPTS, type ClaimRequest } from './claims.ts'
-import type { Client, LeaseChange } from './client.ts'
+import { isSound, type Client, type LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
-import { ManagedHold, type Hold, type HoldHost, type ReleaseOptions } from './hold.ts'
+import { abandon, ManagedHold, type Hold, type HoldHost } from './hold.ts'
 import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
@@ -73,7 +73,7 @@ import { WaitQueue } from './wait-queue.ts'
 export interface ManagerConfig {
   /** Managers over one client share the terms of this process. */
   readonly client: Client
-  /** @default the machine's clocks */
+  /** The same for all managers over one client. @default the machine's clocks */
   readonly clock?: Clock | undefined
   /** Where transitions are told. @default a stream of its own, see `manager.events` */
   readonly events?: LeaseEvents | undefined
@@ -104,13 +104,14 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   readonly #calls = new Calls(this.#stopping.signal)
   #unsubscribe: (() => void) | undefined
 
+  /** @throws ErrNotValid with every problem */
   constructor(config: ManagerConfig) {
     const { client, clock, events, maxSleepMs } = parseManagerConfig(config)
     this.#client = client
     this.#clock = clock ?? systemClock
     this.events = events ?? new LeaseEvents()
     this.#maxSleepMs = maxSleepMs
-    this.#terms = Terms.of(client, this.#clock)
+    this.#terms = Terms.join(client, this.#clock)
     this.#renewals = new Renewals(this.#terms.timers, () => this.#terms.now())
     this.#claims = new Claims({
       client,
@@ -131,11 +132,21 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<Token> {
-    return this.#start(options, CLAIM_OPTIONS, ({ signal, value, announce }) => {
+    let granted: Term | undefined
+    const body = ({ signal, value, announce }: ClaimOptions): Promise<Token> => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
       const request = { holder, durationMs, value, announce, signal }
-      return this.#claims.one(lease, request, (term) => this.#tokenOf(term))
-    })
+      return this.#claims.one(lease, request, (term) => {
+        term.addClaim()
+        granted = term
+        return this.#tokenOf(term)
+      })
+    }
+    const onOrphanedResult = (): void => {
+      granted?.removeClaim()
+      this.#giveBack(granted)
+    }
+    return this.#start(options, CLAIM_OPTIONS, body, { onOrphanedResult })
   }
 
   token(lease: string, holder: string): Token {
@@ -264,8 +275,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
 
   #holdOne(request: WaitRequest): Promise<Hold> {
     const { signal, waitMs } = request.options
+    const onOrphanedResult = (hold: Hold): void => abandon(hold)
     if (waitMs === 0) {
-      return this.#calls.start(signal, () => this.#acquire(request, signal), { onOrphanedResult: giveBack })
+      return this.#calls.start(signal, () => this.#acquire(request, signal), { onOrphanedResult })
     }
     let leave: ((error: unknown) => void) | undefined
     return this.#calls.start(
@@ -276,7 +288,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         leave = waiting.leave
         return waiting.outcome
       },
-      { atEnd: (error) => leave?.(error), onOrphanedResult: giveBack },
+      { atEnd: (error) => leave?.(error), onOrphanedResult },
     )
   }
 
@@ -299,6 +311,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     this.#waitQueue.close(stopped)
     this.#terms.timers.off(this.#resyncs)
     this.#calls.failAll(stopped)
+    this.#terms.leaveRegistry()
     return Promise.resolve()
   }
 
@@ -313,9 +326,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     body: (options: O) => Promise<T>,
     end?: CallEnd<T>,
   ): Promise<T> {
-    const problems = brokenOptions(options, known)
-    if (problems.length > 0) return this.#calls.start(undefined, () => Promise.reject(notValid(problems)))
-    return this.#calls.start(options.signal, () => body(options), end)
+    try {
+      const problems = brokenOptions(options, known)
+      if (problems.length > 0) throw notValid(problems)
+      return this.#calls.start(options.signal, () => body(options), end)
+    } catch (error) {
+      return this.#calls.start(undefined, () => Promise.reject(error))
+    }
   }
 
   /** Runs the body when it is its turn on the lease. */
@@ -490,7 +507,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       if (fencingToken !== undefined && info.fencingToken !== fencingToken) return // that term is over
       const { holder } = info
       const term = this.#terms.get(lease)
-      if (term?.fencingToken === info.fencingToken) this.#terms.end(term, { reason: 'revoked' })
+      if (term?.fencingToken === info.fencingToken) this.#terms.end(term, REVOKED)
       try {
         await this.#client.releaseLease(lease, holder, {
           // By its nonce as well: one that is late must not end the term after an adoption that this process relies on.
@@ -501,6 +518,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         if (error instanceof ErrInvalid) continue // it changed hands since the read
         throw error
       }
+      const latest = this.#terms.latest(lease)
+      if (latest?.ended !== undefined) this.#terms.forget(latest)
       this.events.emit({ type: 'revoked', lease, holder })
       this.#terms.vacated(lease)
       return
@@ -537,6 +556,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #admit(lease: string, holder: string, shared: boolean): void {
     const term = this.#terms.get(lease)
     if (term === undefined || term.holder !== holder || !term.isHeld) return
+    if (!term.isTrusted(this.#terms.readClock())) return term.endWindow() // its timer is late: this process was paused
     if (shared && term.holds().every((hold) => hold.shared)) return
     throw this.#claims.denied(lease, holder, this.#client.leases().get(lease))
   }
@@ -546,8 +566,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     if (!term.isTrusted(this.#terms.recent.take())) return undefined
     if (this.#stopping.signal.aborted) return undefined
     if (signal?.aborted === true) {
-      // Granted, and nobody wants it. A term that others rely on stands.
-      if (!term.isHeld) void this.#leaveTerm(term).catch(() => {})
+      this.#giveBack(term)
       return undefined
     }
     this.#subscribe() // a hold wants to hear at once that it was revoked
@@ -557,13 +576,19 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return hold
   }
 
-  /** Ends the term when it is its turn, if it is not over by then; unless something else holds it. */
-  async #leaveTerm(term: Term, { all = false }: ReleaseOptions = {}): Promise<void> {
+  /** The term was granted to a call that was given up: ends it, unless somebody else in this process relies on it. */
+  #giveBack(term: Term | undefined): void {
+    if (term === undefined || this.#stopping.signal.aborted) return
+    this.#leaveTerm(term, () => term.isReliedOn(this.#terms.readClock())).catch(nothing) // it lapses by itself
+  }
+
+  /** Ends the term when it is its turn, if it is not over by then, and nobody wants it any more. */
+  async #leaveTerm(term: Term, isWanted: () => boolean): Promise<void> {
     const { lease } = term
     const turn = this.#terms.enter(lease)
     if (turn !== undefined) await turn
     try {
-      if (term.ended === undefined && (all || !term.isHeld)) await this.#releaseTerm(term)
+      if (term.ended === undefined && !isWanted()) await this.#releaseTerm(term)
     } finally {
       this.#terms.leave(lease)
     }
@@ -591,7 +616,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
         if (loss === undefined) hold.term.confirm(suspicions)
         return loss
       },
-      release: ({ term }, options) => this.#calls.start(undefined, () => this.#leaveTerm(term, options)),
+      release: ({ term }, { all = false } = {}) =>
+        this.#calls.start(undefined, () => this.#leaveTerm(term, () => !all && term.isHeld)),
+      giveBack: ({ term }) => this.#giveBack(term),
+      read: () => this.#terms.readClock(),
       renew: (hold, value) => this.#calls.start(undefined, () => this.#renew(hold, value)),
       lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
@@ -688,7 +716,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #hinted(change: LeaseChange): void {
-    if (change.kind === 'resync') return this.#resyncs.request()
+    if (change.kind === 'resync' || !isSound(change)) return this.#resyncs.request()
     if (change.kind === 'vacated') this.#suspect(change.lease)
     this.#waitQueue.hinted(change)
   }
@@ -717,7 +745,8 @@ function isOver(term: Term | undefined): boolean {
   return reason === 'released' || reason === 'revoked' || reason === 'taken'
 }
 
-const RELEASED: TermEnd = { reason: 'released' }
+const RELEASED: TermEnd = { reason: 'released', isSent: true }
+const REVOKED: TermEnd = { reason: 'revoked', isSent: true }
 
 function isOf({ fencingToken, nonce }: Info & Partial<TermAware>, term: Term): boolean {
   return term.fencingToken === fencingToken && (term.nonce === undefined || nonce === undefined || term.nonce === nonce)
@@ -745,8 +774,4 @@ function nothing(): void {}
 /** For what need not succeed, and must harm nobody. */
 function inBackground(work: () => unknown): void {
   void Promise.resolve().then(work).catch(nothing)
-}
-
-function giveBack(hold: Hold): void {
-  hold.release().catch(() => {}) // it lapses by itself
 }

@@ -189,7 +189,13 @@ function problemsIn<T>(
   input: unknown,
   root: string,
 ): { readonly data?: T | undefined; readonly problems: readonly Problem[] } {
-  const { data, error } = schema.safeParse(input)
+  let parsed
+  try {
+    parsed = schema.safeParse(input)
+  } catch {
+    return { problems: [unreadable(root, input)] }
+  }
+  const { data, error } = parsed
   const problems = (error?.issues ?? []).flatMap((issue): readonly Problem[] => {
     if (issue.code === 'unrecognized_keys') {
       const value = (key: string): unknown => at(input, [...issue.path, key])
@@ -219,8 +225,17 @@ export function brokenOptions(options: unknown, known: readonly string[]): reado
     return [{ argument: 'options', rule: 'must be an object', value: options }]
   }
   let problems = SOUND
-  for (const [argument, value] of Object.entries(options)) {
-    if (!known.includes(argument)) problems = [...problems, { argument, rule: 'is not an option', value }]
+  try {
+    for (const [argument, value] of Object.entries(options)) {
+      if (!known.includes(argument)) problems = [...problems, { argument, rule: 'is not an option', value }]
+    }
+  } catch {
+    return [unreadable('options', options)]
   }
   return problems
+}
+
+/** A getter or a proxy that throws. */
+function unreadable(argument: string, value: unknown): Problem {
+  return { argument, rule: 'must be readable: to read it throws', value }
 }

@@ -43,6 +43,11 @@ function isHarmless(value: unknown): boolean {
   }
 }
 
+/** The beginning of a text that may be of any length. */
+export function shortened(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length).replace(/[\ud800-\udbff]$/, '')}…`
+}
+
 /** What it is, without anything that it holds: "a string of 30 characters", "an object with host, password", "a Pool". */
 function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value)
@@ -73,11 +78,14 @@ function isOptionName(key: unknown): key is string {
 
 /**
  * The text of a driver, server or callback, without the passwords of URLs, of connection strings, and of commands that Redis
- * repeats when it refuses them.
+ * repeats when it refuses them. Every repetition has a limit, so that a long text takes no longer than its length.
  */
 export function withoutSecrets(text: string): string {
   return text
-    .replace(/(:\/\/)[^\s"'<>]*@/g, '$1…@')
-    .replace(/(\w*(?:password|passwd|pwd|secret|credential)\w*["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&}]+)/gi, '$1…')
+    .replace(/(:\/\/)\S{0,1000}@/g, '$1…@') // a password may have quotes in it
+    .replace(
+      /(\w{0,40}(?:password|passwd|pwd|secret|credential)\w{0,40}["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;&}]+)/gi,
+      '$1…',
+    )
     .replace(/(with args beginning with:?)[^]*/i, '$1 …')
 }

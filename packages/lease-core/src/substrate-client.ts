@@ -28,7 +28,7 @@ import type {
 } from './client.ts'
 import { sleep, systemClock, type Clock, type Timer } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
-import { ErrUnknown, notValid, warn } from './errors.ts'
+import { callListener, ErrUnknown, notValid } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
@@ -422,6 +422,9 @@ export class SubstrateClient implements Client {
   refresh(leases?: Iterable<string>, { watcher }: RefreshOptions = {}): Promise<void> {
     return this.#start(undefined, async () => {
       if (leases === undefined) return this.#trips.readAll(undefined)
+      if (typeof leases !== 'object' || leases === null || typeof leases[Symbol.iterator] !== 'function') {
+        throw notValid([{ argument: 'leases', rule: 'must be a list of names', value: leases }])
+      }
       const names = new Set(leases)
       for (const lease of names) checkNames({ lease })
       const watches = watcher !== undefined && this.unwatch !== undefined
@@ -652,13 +655,7 @@ class Hints {
 
   /** Returns how to stop. */
   listen(listener: (change: LeaseChange) => void): () => void {
-    const own = (change: LeaseChange): void => {
-      try {
-        listener(change)
-      } catch (error) {
-        warn(error)
-      }
-    }
+    const own = (change: LeaseChange): void => callListener(() => listener(change))
     this.#listeners.add(own)
     if (!this.#isClosed) this.#unwatch ??= this.#watch((change) => this.tell(change))
     return () => {

@@ -81,8 +81,10 @@ export class TermRenewal implements Renewal {
     this.#sent = now
     this.#suspicions = this.#term.suspicions
     try {
-      if (this.#value === undefined && client.renewLease !== undefined) client.renewLease(this)
-      else this.#extend()
+      if (this.#value !== undefined || client.renewLease === undefined) return this.#extend()
+      const outcome: unknown = client.renewLease(this)
+      // The type allows an async one: that it rejects is its answer.
+      if (outcome instanceof Promise) outcome.catch((error: unknown) => this.failed(error))
     } catch (error) {
       queueMicrotask(() => this.#fail(error))
     }

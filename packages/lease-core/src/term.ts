@@ -19,6 +19,8 @@ export interface TermEnd {
   readonly reason: LossReason | 'released'
   readonly detail?: string | undefined
   readonly cause?: unknown
+  /** This process has sent a request that ends it: nobody here relies on it, and the store may still have it. */
+  readonly isSent?: boolean
 }
 
 /** A Hold, as its term sees it. The Holds of one term are a chain: there is nearly always one. */
@@ -54,6 +56,8 @@ export class Term implements TermId, Deadline {
   #durationMs: number
   /** How often the substrate has hinted, unrefuted, that the lease was vacated: above zero, ask before relying on it. */
   #suspicions = 0
+  /** Calls of `claim` that were granted it and have resolved with its token, or are about to. */
+  #claims = 0
   #end: TermEnd | undefined
   #holds: TermHold | undefined
   readonly #host: TermHost
@@ -94,6 +98,7 @@ export class Term implements TermId, Deadline {
   /** A later grant of the same term. The window never moves back. @param nonce of an adoption */
   extend({ sent, durationMs }: Grant, nonce: string | undefined = this.#nonce): void {
     this.#nonce = nonce
+    if (this.leftMs(sent) <= 0) this.#claims = 0 // their time was over
     if (sent.atMostMs + trustWindowMs(durationMs) <= this.#sent.atMostMs + trustWindowMs(this.#durationMs)) return
     this.#sent = sent
     this.#durationMs = durationMs
@@ -107,6 +112,21 @@ export class Term implements TermId, Deadline {
   /** An answer says that the term stands; `suspicions` as they were when the question was sent: later ones remain. */
   confirm(suspicions: number): void {
     if (this.#suspicions === suspicions) this.#suspicions = 0
+  }
+
+  /** A `claim` was granted it, and its caller relies on it until the window ends. */
+  addClaim(): void {
+    this.#claims++
+  }
+
+  /** That caller has gone, and never saw the grant. */
+  removeClaim(): void {
+    if (this.#claims > 0) this.#claims--
+  }
+
+  /** Whether somebody in this process relies on it: a live Hold, or the caller of a `claim`. */
+  isReliedOn(now: ClockReading): boolean {
+    return this.isTrusted(now) && (this.#holds !== undefined || this.#claims > 0)
   }
 
   /** For the registry: it is over, for all that rely on it. Only the first reason counts. */

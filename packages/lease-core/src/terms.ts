@@ -11,6 +11,7 @@ import type { Client, TermId } from './client.ts'
 import type { Clock } from './clock.ts'
 import { CompactingMap } from './compacting-map.ts'
 import { elapsedTimeOf, RecentReading, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
+import { notValid } from './errors.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { Term, type Grant, type TermEnd, type TermHold, type TermHost } from './term.ts'
 
@@ -19,7 +20,7 @@ const WATCH_MS = 1_000
 /** Below this many entries terms that are over are not looked for. */
 const SWEEP_FLOOR = 1024
 
-const registries = new WeakMap<Client, Map<Clock, Terms>>()
+const registries = new WeakMap<Client, Terms>()
 
 export class Terms {
   readonly recent: RecentReading
@@ -27,6 +28,9 @@ export class Terms {
   readonly #mutex = new KeyedMutex()
   /** For everything that managers over this client wait for: one timer for all. */
   readonly timers: TimerQueue
+  readonly #clock: Clock
+  /** Managers that have not been stopped. */
+  #managers = 0
   readonly #time: ElapsedTime
   /** Of each lease the latest term, also when it is over and the store may not know. */
   readonly #terms = new CompactingMap<Term>()
@@ -45,18 +49,34 @@ export class Terms {
   #sweepAt = SWEEP_FLOOR
 
   constructor(clock: Clock) {
+    this.#clock = clock
     this.#time = elapsedTimeOf(clock)
     this.recent = new RecentReading(clock)
     this.timers = new TimerQueue(clock)
   }
 
-  /** Those of this client, as far as they are measured by this clock. */
-  static of(client: Client, clock: Clock): Terms {
-    let byClock = registries.get(client)
-    if (byClock === undefined) registries.set(client, (byClock = new Map()))
-    let terms = byClock.get(clock)
-    if (terms === undefined) byClock.set(clock, (terms = new Terms(clock)))
+  /**
+   * Those of this client, for one more manager, which calls `leaveRegistry` when it stops.
+   *
+   * @throws ErrNotValid another manager of this client measures them by another clock: readings of two clocks cannot be compared
+   */
+  static join(client: Client, clock: Clock): Terms {
+    let terms = registries.get(client)
+    if (terms !== undefined && terms.#clock !== clock) {
+      if (terms.#managers > 0) {
+        const rule = 'must be the very Clock that the other managers of this client have'
+        throw notValid([{ argument: 'clock', rule, value: clock }])
+      }
+      terms = undefined
+    }
+    if (terms === undefined) registries.set(client, (terms = new Terms(clock)))
+    terms.#managers++
     return terms
+  }
+
+  /** One of the managers stops. */
+  leaveRegistry(): void {
+    this.#managers--
   }
 
   /** Now. */
@@ -108,7 +128,7 @@ export class Terms {
     if (term.ended !== undefined) return
     if (term.isHeld) this.#unheld()
     term.end(end)
-    if (end.reason !== 'released') this.forget(term)
+    if (end.isSent !== true) this.forget(term)
   }
 
   /** The store has ended the term. */

@@ -12,7 +12,7 @@ export interface Token {
   readonly fencingToken?: bigint | undefined
   /**
    * Resolves with what is known of the lease if the holder has it: without any I/O while this process relies on a grant
-   * of its own, else after exactly one read (concurrent checks share it).
+   * of its own and no hint casts doubt on it, else after exactly one read (concurrent checks share it).
    *
    * With a trapdoor key the substrate puts the same check into the caller's own transaction; which keys it understands
    * is in its own documentation. Where the key is a connection, what must be read is read over it, and what the driver throws there

@@ -30,7 +30,7 @@ import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import type { Clock } from './clock.ts'
 import { ErrClaimDenied, ErrUnknown } from './errors.ts'
-import type { Hold } from './hold.ts'
+import { abandon, type Hold } from './hold.ts'
 import type { Info, TermAware } from './lease.ts'
 import {
   AT_ONCE,
@@ -428,7 +428,7 @@ export class WaitQueue {
     let found = false
     try {
       const hold = await this.#host.acquire(request, giveUp.signal, ticket)
-      if (giveUp.signal.aborted) return void hold.release().catch(() => {}) // it lapses by itself
+      if (giveUp.signal.aborted) return abandon(hold)
       remove(queue.waiters, waiter)
       queue.forgetTicket()
       // The next one finds out for itself whether there is anything to claim.

@@ -54,6 +54,33 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
     expect(warned).to.deep.equal(['LeaseListenerWarning a string', 'Error later'])
   })
 
+  it('a listener that throws what has no words harms nobody: the others hear the event, and it becomes a warning', async () => {
+    const events = new LeaseEvents()
+    const warned: string[] = []
+    const onWarning = ({ message }: Error): void => void warned.push(message)
+    process.on('warning', onWarning)
+    const proxy = new Proxy(
+      {},
+      {
+        getPrototypeOf: () => {
+          throw new Error('trap')
+        },
+      },
+    )
+    for (const thrown of [Object.create(null), proxy, Symbol('s')]) {
+      events.subscribe(() => {
+        throw thrown
+      })
+    }
+    let heard = 0
+    events.subscribe(() => heard++)
+    events.emit(released('x'))
+    await settle()
+    process.off('warning', onWarning)
+    expect(heard).to.equal(1)
+    expect(warned).to.deep.equal(['something without words', 'something without words', 'Symbol(s)'])
+  })
+
   it('a listener that is no function is refused', () => {
     expect(() => new LeaseEvents().subscribe(5 as never)).to.throw(ErrNotValid, /listener must be a function/)
   })

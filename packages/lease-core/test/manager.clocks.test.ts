@@ -96,6 +96,28 @@ for (const serverClock of [true, false]) {
         expect(waiting.state).to.equal('fulfilled')
       })
 
+      it('what a holder is told about its trust in the first instant after a pause is true, asked just before or not', async () => {
+        const hold = await mine.hold('db', 'a', { duration: DURATION_MS })
+        expect(hold.remaining().toMillis()).to.be.greaterThan(0)
+        const pause = laptop.pause(DURATION_MS + 1_000) // the clocks have moved, and nothing has run yet
+        expect(hold.remaining().toMillis()).to.equal(0)
+        expect(hold.trustedUntil.toMillis()).to.equal(Math.floor(laptop.now()))
+        expect(hold.held).to.equal(false)
+        await Promise.all([pause, world.advance(DURATION_MS + 1_000)])
+      })
+
+      for (const wait of [false, true]) {
+        it(`a Hold whose time ran out in a pause refuses no later hold of the same holder, ${wait ? 'with' : 'without'} wait`, async () => {
+          const old = await mine.hold('db', 'a', { duration: DURATION_MS })
+          await world.advance(DURATION_MS + 1_000)
+          const pause = laptop.pause(DURATION_MS + 1_000)
+          const next = track(mine.hold('db', 'a', { duration: DURATION_MS, wait }))
+          await pause
+          await pass(1_000)
+          expect([old.held, next.value?.held, next.state]).to.deep.equal([false, true, 'fulfilled'])
+        })
+      }
+
       it('an observer whose machine sleeps takes no lease of a holder that goes on renewing it', async () => {
         const hold = await theirs.hold('db', 'b', { duration: 10_000 })
         const waiting = track(mine.hold('db', 'a', { duration: DURATION_MS, wait: true }))

@@ -1,5 +1,6 @@
 /** Everything that relies on a lease relies on one term of it. */
 import { expect } from 'chai'
+import type { Clock } from '#src/clock.ts'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown, type ErrLost } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { MemoryGuard } from '#src/memory/index.ts'
@@ -34,6 +35,23 @@ describe('Manager: a token is of its term', () => {
     await rejection(first.token.check(write()), ErrNotHeld)
     expect(writes).to.equal(0)
     await second.token.check(write())
+    expect(writes).to.equal(1)
+    await bench.manager.stop()
+  })
+
+  it('a Hold that could not renew in time stays lost, and the next one goes on with the same term', async () => {
+    const bench = new Bench()
+    let writes = 0
+    const first = await bench.manager.hold('db', 'a', options)
+    bench.wire.loseReply({ kind: 'extend' }) // the store extends the lease, and this process does not hear of it
+    await bench.clock.advance(30_000)
+    bench.wire.heal()
+    const second = await bench.manager.hold('db', 'a', options)
+    expect([first.held, second.held]).to.deep.equal([false, true])
+    expect(second.fencingToken).to.equal(first.fencingToken)
+    await first.token.check(new MemoryGuard(() => void writes++)) // the term stands
+    await second.release()
+    await rejection(first.token.check(new MemoryGuard(() => void writes++)), ErrNotHeld)
     expect(writes).to.equal(1)
     await bench.manager.stop()
   })
@@ -101,6 +119,24 @@ describe('Manager: a release ends its own term', () => {
     hang.heal()
     await bench.clock.settle()
     expect(released.state).to.equal('fulfilled')
+  })
+
+  it('from the moment that a revocation is sent nothing relies on the term, also when its outcome is unknown', async () => {
+    const bench = new Bench()
+    const token = await bench.manager.claim('db', 'a', 60_000)
+    bench.wire.hang({ kind: 'release' })
+    const revoked = track(bench.manager.revoke('db'))
+    for (const state of ['pending', 'rejected']) {
+      await bench.clock.settle()
+      expect(revoked.state).to.equal(state)
+      await rejection(token.check(), ErrNotHeld)
+      await rejection(bench.manager.token('db', 'a').check(), ErrNotHeld) // though the store still has it
+      await bench.clock.advance(30_000)
+    }
+    bench.wire.heal()
+    await bench.manager.claim('db', 'a', 60_000) // adopts the term: another grant
+    await bench.manager.token('db', 'a').check()
+    await bench.manager.stop()
   })
 
   it('after a release of unknown outcome a claim adopts the term, and the late release does nothing to it', async () => {
@@ -212,6 +248,20 @@ describe('Manager: one process holds a term once, or shares it', () => {
     await bench.client.close()
   })
 
+  it('a manager with another clock than that of the other managers of its client is refused until they have stopped', async () => {
+    const { client, clock, manager } = new Bench()
+    const another: Clock = {
+      now: () => clock.now(),
+      monotonic: () => clock.monotonic(),
+      setTimer: (delayMs, wake) => clock.setTimer(delayMs, wake),
+    }
+    expect(() => new Manager({ client, clock: another })).to.throw(ErrNotValid, /^clock must be the very Clock/)
+    await manager.stop()
+    const next = new Manager({ client, clock: another })
+    expect(() => new Manager({ client, clock })).to.throw(ErrNotValid, /^clock must be the very Clock/)
+    await next.stop()
+  })
+
   it('the stop of one manager leaves the Holds of the other alone', async () => {
     const bench = new Bench()
     const twin = new Manager({ client: bench.client, clock: bench.clock })
@@ -312,6 +362,29 @@ describe('Manager: signals', () => {
     await bench.manager.stop()
   })
 
+  it('a signal of a polyfill that refuses to forget a listener keeps no call from ending', async () => {
+    const bench = new Bench()
+    const removeEventListener = (): void => {
+      throw new Error('not supported')
+    }
+    const signal = { aborted: false, addEventListener: () => {}, removeEventListener } as never
+    expect(await bench.manager.find('db', { signal })).to.equal(undefined)
+    await bench.manager.stop()
+  })
+
+  it('a call rejects with the reason of its signal also where that is not a number', async () => {
+    const bench = new Bench()
+    const reasons = await Promise.all(
+      [Number.NaN, undefined, 0].map((reason) => {
+        const signal = Object.assign(Object.create(AbortSignal.abort()) as AbortSignal, {})
+        Object.defineProperties(signal, { aborted: { value: true }, reason: { value: reason } })
+        return bench.manager.find('db', { signal }).catch((error: unknown) => error)
+      }),
+    )
+    expect(reasons).to.deep.equal([Number.NaN, undefined, 0])
+    await bench.manager.stop()
+  })
+
   it('release, revoke, pin and unpin reject with the reason of their signal', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 60_000)
@@ -334,5 +407,74 @@ describe('Manager: signals', () => {
     await manager.stop()
     await bench.client.close()
     expect(bench.clock.pending).to.equal(0)
+  })
+})
+
+describe('Manager: a call that is given up after its answer has come', () => {
+  const calls: Readonly<Record<string, (manager: Manager, signal: AbortSignal) => Promise<unknown>>> = {
+    claim: (manager, signal) => manager.claim('db', 'a', 30_000, { signal }),
+    hold: (manager, signal) => manager.hold('db', 'a', { ...options, signal }),
+    'hold with wait': (manager, signal) => manager.hold('db', 'a', { ...options, signal, wait: true }),
+    holdAny: (manager, signal) => manager.holdAny(['db', 'dc'], 'a', { ...options, signal }),
+    'holdAny with wait': (manager, signal) => manager.holdAny(['db', 'dc'], 'a', { ...options, signal, wait: true }),
+  }
+
+  /** Gives the call up so many turns of the promises after the client has answered. Returns whether it was too late. */
+  async function giveUpAfterAnswer(bench: Bench, name: string, turns: number): Promise<boolean> {
+    const controller = new AbortController()
+    const { client } = bench
+    const later = async (): Promise<void> => {
+      for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+      controller.abort(new Error('enough'))
+    }
+    for (const method of ['claimLease', 'extendLease', 'claimAnyLease'] as const) {
+      const send = (client[method] as (...args: unknown[]) => Promise<never>).bind(client)
+      const value = async (...args: unknown[]): Promise<never> => {
+        const answer = await send(...args)
+        void later()
+        return answer
+      }
+      Object.defineProperty(client, method, { value })
+    }
+    const call = track((calls[name] as (typeof calls)[string])(bench.manager, controller.signal))
+    await bench.clock.settle()
+    await bench.clock.advance(2_000)
+    return call.state === 'fulfilled'
+  }
+
+  for (const name of Object.keys(calls)) {
+    it(`${name}: what an earlier claim of the same holder relies on stands`, async () => {
+      let inTime = 0
+      for (let turns = 0; turns < 25; turns++) {
+        const bench = new Bench()
+        const token = await bench.manager.claim('db', 'a', 60_000)
+        if (!(await giveUpAfterAnswer(bench, name, turns))) inTime++
+        await token.check()
+        expect(bench.holder()).to.equal('a')
+        await bench.manager.stop()
+      }
+      expect(inTime).to.be.greaterThan(0)
+    })
+
+    it(`${name}: what only it has opened is given back`, async () => {
+      let inTime = 0
+      for (let turns = 0; turns < 25; turns++) {
+        const bench = new Bench()
+        const isTooLate = await giveUpAfterAnswer(bench, name, turns)
+        if (!isTooLate) inTime++
+        expect([bench.holder('db') ?? bench.holder('dc'), turns]).to.deep.equal([isTooLate ? 'a' : undefined, turns])
+        await bench.manager.stop()
+      }
+      expect(inTime).to.be.greaterThan(0)
+    })
+  }
+
+  it('a claim whose time was over keeps nothing: the term that the later call adopted is given back', async () => {
+    const bench = new Bench({ serverClock: true })
+    await bench.manager.claim('db', 'a', 1_000)
+    await bench.clock.advance(999.5) // the window is over, the lease is not
+    expect(await giveUpAfterAnswer(bench, 'hold', 0)).to.equal(false)
+    expect(bench.holder()).to.equal(undefined)
+    await bench.manager.stop()
   })
 })

@@ -1,10 +1,10 @@
 import { expect } from 'chai'
 import type { Client } from '#src/client.ts'
-import { ErrUnknown } from '#src/errors.ts'
+import { ErrLost, ErrUnknown } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { memoryClient, MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
-import { TestClock } from '#src/testing/index.ts'
+import { TestClock, track } from '#src/testing/index.ts'
 import { rejection } from './manager.bench.ts'
 
 describe('Manager over a client that throws instead of rejecting', () => {
@@ -37,6 +37,39 @@ describe('Manager over a client that throws instead of rejecting', () => {
       await Promise.all(holds.map((hold) => hold.release()))
       await manager.stop()
       await inner.close()
+      expect(clock.pending).to.equal(0)
+    })
+  }
+})
+
+describe('Manager over a client whose renewLease is async', () => {
+  const outcomes: Record<string, () => Promise<void>> = {
+    rejects: () => Promise.reject(new Error('cut')),
+    'never answers': () => Promise.resolve(),
+  }
+  for (const [outcome, renewLease] of Object.entries(outcomes)) {
+    it(`and ${outcome}: hold.renew() ends, at the latest with the Hold, and nothing is unhandled`, async () => {
+      const clock = new TestClock()
+      const unhandled: unknown[] = []
+      const onUnhandled = (reason: unknown): void => void unhandled.push(reason)
+      process.on('unhandledRejection', onUnhandled)
+      const client = new Proxy<Client>(memoryClient({ clock }), {
+        get: (target, name) => {
+          const value: unknown = name === 'renewLease' ? renewLease : Reflect.get(target, name, target)
+          return typeof value === 'function' ? value.bind(target) : value
+        },
+      })
+      const manager = new Manager({ client, clock })
+      const hold = await manager.hold('db', 'a', { duration: 3_000 })
+      const renewed = track(hold.renew())
+      await clock.advance(10)
+      expect(renewed.state).to.equal(outcome === 'rejects' ? 'rejected' : 'pending')
+      await clock.advance(60_000)
+      await new Promise((resolve) => setImmediate(resolve))
+      process.off('unhandledRejection', onUnhandled)
+      expect(renewed.error).to.be.instanceOf(outcome === 'rejects' ? ErrUnknown : ErrLost)
+      expect([hold.held, unhandled]).to.deep.equal([false, []])
+      await manager.stop()
       expect(clock.pending).to.equal(0)
     })
   }

@@ -1,5 +1,6 @@
 import { getEventListeners, setMaxListeners } from 'node:events'
 import { expect } from 'chai'
+import type { LeaseChange } from '#src/client.ts'
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
@@ -48,6 +49,34 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.wire.counts.read).to.equal(1)
     expect(waiting.state).to.equal('pending')
     await bench.manager.stop()
+  })
+
+  it('a hint whose numbers were garbled on its way delays nobody', async () => {
+    const garbled: unknown[] = [
+      { kind: 'taken', lease: 'db', place: 1, durationMs: Number.NaN },
+      { kind: 'taken', lease: 'db', place: 1 },
+      { kind: 'taken', lease: 'db', place: 1, durationMs: 'x' },
+      { kind: 'taken', lease: 'db', place: 1, durationMs: Number.POSITIVE_INFINITY },
+      { kind: 'taken', lease: 'db', place: Number.NaN, durationMs: 5 },
+      { kind: 'taken', lease: 'db', place: 1, durationMs: 5, to: { place: 2, ahead: Number.NaN } },
+      { kind: 'vacated', lease: 'db', to: {} },
+    ]
+    for (const hint of garbled) {
+      const bench = new Bench()
+      const owner = await bench.other().manager.hold('db', 'z', { duration: 60_000 })
+      const ahead = track(bench.other().manager.hold('db', 'first', { duration: 1_000, wait: true, renewEvery: false }))
+      await bench.clock.advance(100)
+      const waiting = track(bench.manager.hold('db', 'second', { duration: 1_000, wait: true }))
+      await bench.clock.advance(100)
+      bench.wire.emit(hint as LeaseChange)
+      await bench.clock.advance(10_000)
+      await owner.release()
+      await bench.clock.advance(2_000)
+      await ahead.value?.release()
+      await bench.clock.advance(5_000)
+      expect([ahead.state, waiting.state], JSON.stringify(hint)).to.deep.equal(['fulfilled', 'fulfilled'])
+      await bench.manager.stop()
+    }
   })
 
   it('decision 8: a holder that changes without a vacancy keeps waiters waiting', async () => {

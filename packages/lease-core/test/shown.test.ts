@@ -3,7 +3,7 @@ import { expect } from 'chai'
 import { asLeaseError, ErrNotValid, notValid } from '#src/errors.ts'
 import { checkNames, checkRequest } from '#src/lease.ts'
 import { Manager } from '#src/manager.ts'
-import { memoryClient, MemorySubstrate } from '#src/memory/index.ts'
+import { memoryClient, MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
 import { OptionChecks } from '#src/option-checks.ts'
 import { withoutSecrets } from '#src/shown.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
@@ -109,6 +109,8 @@ describe('What is shown of a value: nothing that may be a password', () => {
   it('the words of a driver or server are passed on without passwords', () => {
     for (const [text, without] of [
       ['connect to postgres://app:hunter2@db/prod failed', 'connect to postgres://…@db/prod failed'],
+      [`invalid dsn "postgres://bob:it's-hunter2@db/x"`, 'invalid dsn "postgres://…@db/x"'],
+      [`no "postgres://bob:<"hunter2>@db/x"`, 'no "postgres://…@db/x"'],
       ['Invalid URL: redis://:hunt@er2@cache:6379', 'Invalid URL: redis://…@cache:6379'],
       ['invalid dsn "host=db password=hunter2 user=app"', 'invalid dsn "host=db password=… user=app"'],
       ['bad config {"password": "hunter 2", "port": 1}', 'bad config {"password": …, "port": 1}'],
@@ -123,5 +125,67 @@ describe('What is shown of a value: nothing that may be a password', () => {
     expect(asLeaseError(new Error('lost redis://:hunter2@cache')).message).to.equal(
       'it may have happened: the client failed: lost redis://…@cache',
     )
+  })
+
+  it('a message has a limit, however much was given', () => {
+    const problems = Array.from({ length: 1_000 }, (_, index) => ({ argument: `a${index}`, rule: 'is bad', value: 1 }))
+    expect(notValid(problems).message).to.match(/; a19 is bad \(got 1\); and 980 more problems$/)
+    expect(notValid(problems).problems).to.have.length(1_000)
+    const rule = `must be shorter (as "${'x'.repeat(100_000)}" it is too long)`
+    expect(notValid([{ argument: 'id', rule, value: 1 }]).message.length).to.be.below(400)
+    expect(asLeaseError(new Error('x'.repeat(100_000))).message.length).to.be.below(1_100)
+  })
+
+  it('what is no object where options are expected is one problem, also a text, and null is no TypeError', () => {
+    const client = memoryClient()
+    for (const wrong of ['a text', null, 5] as never[]) {
+      for (const call of [
+        () => new MemoryStore(wrong),
+        () => new MemorySubstrate(wrong),
+        () => checkRequest('a', wrong),
+      ]) {
+        try {
+          call()
+          expect.fail('must throw')
+        } catch (error) {
+          expect((error as ErrNotValid).problems, String(call)).to.have.length(1)
+        }
+      }
+    }
+    return client.refresh(1 as never).then(
+      () => expect.fail('must reject'),
+      (error: unknown) => expect(error).to.be.instanceOf(ErrNotValid),
+    )
+  })
+
+  it('no call throws at once where an option is a getter that throws: it rejects with ErrNotValid', async () => {
+    const manager = new Manager({ client: memoryClient() })
+    const hold = await manager.hold('db', 'a', { duration: 30_000 })
+    const options = {
+      get signal(): never {
+        throw new Error('hunter2')
+      },
+      get all(): never {
+        throw new Error('hunter2')
+      },
+    } as never
+    const calls: Readonly<Record<string, () => Promise<unknown>>> = {
+      claim: () => manager.claim('db', 'a', 1_000, options),
+      hold: () => manager.hold('db', 'a', options),
+      holdAny: () => manager.holdAny(['db'], 'a', options),
+      release: () => manager.release('db', 'a', options),
+      revoke: () => manager.revoke('db', options),
+      pin: () => manager.pin('db', 'a', options),
+      find: () => manager.find('db', options),
+      waitUntilExpired: () => manager.waitUntilExpired('db', options),
+      'Hold.release': () => hold.release(options),
+    }
+    for (const [name, call] of Object.entries(calls)) {
+      const error: unknown = await call().catch((thrown: unknown) => thrown)
+      expect(error, name).to.be.instanceOf(ErrNotValid)
+      expect(String(error), name).to.include('must be readable').and.not.include('hunter2')
+    }
+    expect(hold.held).to.equal(true)
+    await manager.stop()
   })
 })

@@ -167,7 +167,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
 
   /** Whether this has the lease or stands for it. */
   get standing(): boolean {
-    return this.#candidacy !== undefined
+    return this.held || this.#candidacy !== undefined
   }
 
   /** Of the present term; undefined while this does not have the lease. */
@@ -262,10 +262,11 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
 
   async #ready(wait: boolean): Promise<boolean> {
     this.#released = false
+    if (this.held) return true // before all else: a term that ran out in a pause ends the candidacy here
+    if (wait) this.#acquisition ??= new Acquisition()
+    const acquired = wait ? this.#acquisition?.promise : undefined // before it stands: that may fail at once
     if (this.#candidacy === undefined) this.#stand()
-    if (this.held) return true
-    if (wait) return (this.#acquisition ??= new Acquisition()).promise
-    return this.#attempt ?? false
+    return acquired ?? this.#attempt ?? false
   }
 
   #stand(): void {
@@ -325,13 +326,14 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     this.#hold = hold
     this.#takenBy = undefined
     this.emit('acquired', { fencingToken: hold.fencingToken })
-    this.#settle((acquisition) => acquisition.resolve(true))
     const onEnd = (): void => {
       if (hold.signal.reason instanceof ErrLost) this.#lose(candidacy, hold, hold.signal.reason)
     }
     if (hold.signal.aborted) onEnd()
     else hold.signal.addEventListener('abort', onEnd, { once: true })
-    return this.held
+    const { held } = this // an answer that came late may be worth nothing by now: then it is lost
+    if (held) this.#settle((acquisition) => acquisition.resolve(true))
+    return held
   }
 
   #lose(candidacy: AbortController, hold: Hold, error: ErrLost): void {
@@ -339,8 +341,10 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     this.#hold = undefined
     const { reason } = error
     this.emit('lost', { reason, expired: reason === 'expired', fencingToken: hold.fencingToken, error })
-    if (reason === 'expired') this.#endCandidacy(candidacy)
-    else this.#try(candidacy)
+    if (reason === 'expired') {
+      this.#endCandidacy(candidacy)
+      this.#settle((acquisition) => acquisition.resolve(false))
+    } else this.#try(candidacy)
   }
 
   #fail(candidacy: AbortController, error: unknown): void {

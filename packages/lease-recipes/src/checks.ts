@@ -18,8 +18,13 @@ export class Checks {
     if (typeof options !== 'object' || options === null) {
       throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
     }
-    for (const [name, value] of Object.entries(options))
-      this.must(name, known.includes(name), 'is not an option', value)
+    let entries: [string, unknown][]
+    try {
+      entries = Object.entries(options)
+    } catch {
+      throw notValid([{ argument: 'options', rule: 'must be readable: to read it throws', value: options }])
+    }
+    for (const [name, value] of entries) this.must(name, known.includes(name), 'is not an option', value)
   }
 
   /** Notes a problem unless the option is `sound`. */

@@ -121,8 +121,11 @@ export function election(options: ElectionOptions): NodeFactory {
   const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
   checks.must('clock', isClock, 'must be a Clock', clock)
   checks.finish()
-  return (first: string | NodeOptions, others: Omit<NodeOptions, 'path'> = {}) =>
-    new ElectionNode(manager, clock ?? systemClock, typeof first === 'string' ? { ...others, path: first } : first)
+  return (first: string | NodeOptions, others: Omit<NodeOptions, 'path'> = {}) => {
+    const isSpread = typeof first === 'string' && typeof others === 'object' && others !== null
+    const given = isSpread ? { ...others, path: first } : typeof first === 'string' ? others : first
+    return new ElectionNode(manager, clock ?? systemClock, given as NodeOptions)
+  }
 }
 
 const TTL_MS = 10_000
@@ -304,12 +307,13 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
 
   async #start(options: ElectionCallOptions): Promise<void> {
     const signal = checkedSignal(options)
-    if (this.#run === undefined) {
-      const run = new Run()
+    let run = this.#run
+    if (run === undefined) {
+      run = new Run()
       this.#run = run
       run.ended = Promise.all([this.#watch(run), this.candidate ? this.#compete(run) : undefined])
     }
-    return orAborted(this.#run.known, signal)
+    return orAborted(run.known, signal) // a manager that throws has ended it already
   }
 
   async #watch(run: Run): Promise<void> {

@@ -6,6 +6,7 @@
  * told, so a listener may call the recipe. What a listener throws, or rejects with, becomes a warning of the process.
  * Whoever comes late reads the present state from the recipe's own properties.
  */
+import { callListener } from 'lease-core'
 
 /** What is called for an event. One that returns a promise is not waited for. */
 export type Listener<Args extends readonly unknown[]> = (...args: [...Args]) => unknown
@@ -56,7 +57,7 @@ export abstract class Emitter<Events extends EventMap<Events>> {
       for (const entry of [...entries]) {
         if (!entries.includes(entry)) continue // taken off by a listener before it
         if (entry.once) entries.splice(entries.indexOf(entry), 1)
-        call(entry.listener, args)
+        callListener(() => entry.listener(...args))
       }
     }
   }
@@ -67,17 +68,4 @@ type AnyListener = (...args: readonly unknown[]) => unknown
 interface Entry {
   readonly listener: AnyListener
   readonly once: boolean
-}
-
-function call(listener: AnyListener, args: readonly unknown[]): void {
-  try {
-    const result = listener(...args)
-    if (result instanceof Promise) result.catch(warn)
-  } catch (error) {
-    warn(error)
-  }
-}
-
-function warn(error: unknown): void {
-  process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseListenerWarning' })
 }

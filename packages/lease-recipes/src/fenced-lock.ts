@@ -13,7 +13,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { hostname, userInfo } from 'node:os'
-import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, MAX_NAME_BYTES, systemClock } from 'lease-core'
+import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, MAX_NAME_BYTES, systemClock, warn } from 'lease-core'
 import type { Clock, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
@@ -447,7 +447,7 @@ function unlessNotHeld(error: unknown): void {
 }
 
 function warnOfRelease(error: unknown): void {
-  process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseReleaseWarning' })
+  warn(error, 'LeaseReleaseWarning')
 }
 
 function closed(): ErrStopped {

@@ -17,7 +17,7 @@
  *
  * After M. Kleppmann, "How to do distributed locking" (2016), with the comparison that admits a holder's second write.
  */
-import { ErrNotHeld, ErrUnknown, hasMethods, notValid, withoutSecrets, type Problem } from 'lease-core'
+import { ErrNotHeld, ErrUnknown, hasMethods, notValid, reasonOf, type Problem } from 'lease-core'
 import { Checks } from './checks.ts'
 import { orAborted } from './or-aborted.ts'
 
@@ -98,7 +98,7 @@ export class FencingGate {
       admitted = await orAborted(this.#store.admit(name, { holder, fencingToken }), options.signal)
     } catch (cause) {
       if (options.signal?.aborted === true) throw cause
-      const reason = withoutSecrets(cause instanceof Error ? cause.message : String(cause))
+      const reason = reasonOf(cause)
       throw new ErrUnknown(`could not ask who was admitted to "${name}": ${reason}`, { holder, reason, cause })
     }
     if (admitted.fencingToken !== fencingToken || admitted.holder !== holder) throw new ErrFenced(name, fence, admitted)
@@ -244,12 +244,13 @@ function checkAdmit(name: unknown, fence: unknown, options: unknown): void {
     if (rule !== undefined) problems.push({ argument, rule, value })
   }
   const { fencingToken, holder } = Object(fence) as { fencingToken?: unknown; holder?: unknown }
-  const { signal, ...others } = Object(options) as Record<string, unknown>
+  const isObject = typeof options === 'object' && options !== null
+  const { signal, ...others } = (isObject ? options : {}) as Record<string, unknown>
   const isToken = typeof fencingToken === 'bigint' && fencingToken >= 0n
   must('name', brokenTextRule(name), name)
   must('fencingToken', isToken ? undefined : 'must be a bigint of at least 0', fencingToken)
   must('holder', brokenTextRule(holder), holder)
-  must('options', typeof options === 'object' && options !== null ? undefined : 'must be an object', options)
+  must('options', isObject ? undefined : 'must be an object', options)
   must('signal', signal === undefined || signal instanceof AbortSignal ? undefined : 'must be an AbortSignal', signal)
   for (const [option, value] of Object.entries(others)) must(option, 'is not an option', value)
   if (problems.length > 0) throw notValid(problems)

@@ -322,7 +322,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   async #lock(mode: LockMode, holder: string, options: LockOptions): Promise<Lock> {
     const checks = new Checks(options, ['wait', 'timeout', 'signal'])
     checks.name('holder', holder)
-    const asHolder = leaseHolder(mode, holder)
+    const asHolder = leaseHolder(mode, typeof holder === 'string' ? holder : '')
     const fits = Buffer.byteLength(asHolder) <= MAX_NAME_BYTES
     checks.must('holder', fits, `must be shorter (as "${asHolder}" it is too long)`, holder)
     const { wait = true, timeout, signal } = options
@@ -336,11 +336,11 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
         const before = this.#locks.get(asHolder)
         if (before?.held === true && (await refreshed(before, timeout))) return before
         const holds = mode === 'read' ? await this.#enter(request, until) : await this.#takeAll(request, until)
-        const lock = new Lock({ mode, holder, holds, clock: this.#clock, timeoutMs })
         if (until.aborted) {
-          await lock[Symbol.asyncDispose]()
+          await giveBack(holds).catch(() => {}) // they lapse
           until.throwIfAborted()
         }
+        const lock = new Lock({ mode, holder, holds, clock: this.#clock, timeoutMs })
         this.#keep(asHolder, lock)
         return lock
       }),
@@ -461,8 +461,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   async #takeAll(request: LockRequest, signal: AbortSignal): Promise<Holds> {
     const begun = new Stopwatch(this.#clock)
     for (;;) {
-      const own = await this.#again(request, signal)
-      if (own !== undefined) return own
+      await this.#anchor(leaseHolder('write', request.holder), signal)
       try {
         return await this.#collect(request, begun, signal)
       } catch (error) {
@@ -507,29 +506,27 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   }
 
   /**
-   * The lock that this holder has by another object or process, if it has it; without the signal, and without giving
-   * anything back: to fail here takes nothing away.
+   * What this holder has already, by another object or process, is held once more, by Holds that do not renew themselves and are
+   * never released: as long as one of them stands, to give back another Hold of its term sends nothing. So a call that fails or is
+   * given up frees nothing that its holder had before. The gate is the first thing that a writer takes: without it there is nothing.
    */
-  async #again({ holder }: LockRequest, signal: AbortSignal): Promise<Holds | undefined> {
-    const asHolder = leaseHolder('write', holder)
-    const { writer } = await this.#atGate(signal)
-    if (writer?.holder !== asHolder) return undefined
-    const hold = async (renewing: { readonly renewEvery?: false }): Promise<Holds> => {
-      const options = { duration: this.#durationMs, shared: true, ...renewing }
-      const leases = [this.#gate, ...this.#slots]
-      const holds = await allOf(
-        leases.map((lease) => this.#manager.hold(lease, asHolder, options)),
-        () => {},
-      )
-      return holds as [Hold, ...Hold[]]
+  async #anchor(asHolder: string, signal: AbortSignal): Promise<void> {
+    const gate = await readLease(this.#manager, this.#gate, signal)
+    if (gate?.holder !== asHolder) return
+    const slots = await Promise.all(this.#slots.map((slot) => readLease(this.#manager, slot, signal)))
+    const had = [gate, ...slots]
+    const anchor = async (lease: string, index: number): Promise<void> => {
+      const info = had[index]
+      if (info?.holder !== asHolder) return
+      const options = { duration: this.#durationMs, shared: true, renewEvery: false } as const
+      try {
+        const hold = await this.#manager.hold(lease, asHolder, options)
+        if (hold.fencingToken !== info.fencingToken) await giveBack([hold]) // that term is over, and this is another
+      } catch (error) {
+        if (!(error instanceof ErrClaimDenied)) throw error
+      }
     }
-    try {
-      await hold({ renewEvery: false })
-      return await hold({})
-    } catch (error) {
-      if (error instanceof ErrClaimDenied) return undefined
-      throw error
-    }
+    await allOf([this.#gate, ...this.#slots].map(anchor), () => {})
   }
 
   // ── both ──────────────────────────────────────────────────────────────────────────────────────────────────────

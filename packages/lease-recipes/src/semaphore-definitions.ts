@@ -13,7 +13,7 @@ import { readLease } from './read-lease.ts'
 
 /** For how long a definition is relied on without a read. */
 export const FRESH_MS = 30_000
-/** Definitions observed at once; beyond it, the one that was not asked for the longest is forgotten. */
+/** Beyond so many, definitions that nobody uses are not observed any more: the one that was not used for the longest first. */
 const MAX_OBSERVED = 1000
 
 /** What the value of a definition's lease says. */
@@ -67,6 +67,10 @@ export class Definitions {
   readonly #manager: Pick<Manager, 'observe'>
   readonly #clock: Clock
   readonly #observed = new Map<string, Observed>()
+  /** By lease, how many calls use the definition now. */
+  readonly #users = new Map<string, number>()
+  /** Those observed that nobody uses: the one that was used last is the last. */
+  readonly #unused = new Set<string>()
   #closed = false
 
   constructor(manager: Pick<Manager, 'observe'>, clock: Clock) {
@@ -74,7 +78,27 @@ export class Definitions {
     this.#clock = clock
   }
 
-  /** The definition, fresh: without a read if it is known, else after one. undefined: there is none that is open. */
+  /**
+   * Runs a call that asks for this definition, which stays observed meanwhile. Were it forgotten to make room for another one, the
+   * call would ask again, and take the place of the next: no limit applies to what is in use.
+   */
+  async use<T>(lease: string, call: () => Promise<T>): Promise<T> {
+    this.#users.set(lease, (this.#users.get(lease) ?? 0) + 1)
+    this.#unused.delete(lease)
+    try {
+      return await call()
+    } finally {
+      const left = (this.#users.get(lease) ?? 1) - 1
+      if (left > 0) this.#users.set(lease, left)
+      else {
+        this.#users.delete(lease)
+        if (this.#observed.has(lease)) this.#unused.add(lease)
+        this.#makeRoom()
+      }
+    }
+  }
+
+  /** Within `use`. The definition, fresh: without a read if it is known, else after one. undefined: there is none that is open. */
   async current(lease: string, signal: AbortSignal): Promise<KnownDefinition | undefined> {
     for (;;) {
       if (this.#closed) throw new ErrStopped('nothing is observed any more', { lease })
@@ -112,15 +136,25 @@ export class Definitions {
       confirmed: new Stopwatch(this.#clock),
       known: Promise.resolve(undefined),
       end: () => {
-        if (this.#observed.get(lease) === observed) this.#observed.delete(lease)
+        if (this.#observed.get(lease) === observed) {
+          this.#observed.delete(lease)
+          this.#unused.delete(lease)
+        }
         controller.abort(new DOMException('the definition has changed', 'AbortError'))
       },
     }
     observed.known = this.#follow(lease, observed, controller.signal)
     observed.known.catch(() => {}) // told to those who asked
     this.#observed.set(lease, observed)
-    if (this.#observed.size > MAX_OBSERVED) this.#observed.values().next().value?.end()
+    this.#makeRoom()
     return observed
+  }
+
+  #makeRoom(): void {
+    for (const lease of this.#unused) {
+      if (this.#observed.size <= MAX_OBSERVED) return
+      this.#observed.get(lease)?.end()
+    }
   }
 
   async #follow(

@@ -150,12 +150,31 @@ export class Permit implements AsyncDisposable {
   readonly id: string
   readonly holder: string
   readonly #hold: Hold
+  /** Of the latest `post`: all of them are of one term. */
+  #latest: Hold
+  /** The first one that renews itself. */
+  #renewing: Hold | undefined
 
   /** `post` makes it. */
-  constructor(id: string, hold: Hold) {
+  constructor(id: string, hold: Hold, keepAlive: boolean) {
     this.id = id
     this.holder = hold.holder
     this.#hold = hold
+    this.#latest = hold
+    if (keepAlive) this.#renewing = hold
+  }
+
+  /**
+   * For `post`: the same holder was granted the permit again. At most three Holds stay, however often that happens.
+   * Returns false when this permit is over, or is another.
+   */
+  again(hold: Hold, keepAlive: boolean): boolean {
+    if (!this.held || hold.lease !== this.lease || hold.fencingToken !== this.fencingToken) return false
+    const before = this.#latest
+    this.#latest = hold
+    if (keepAlive) this.#renewing ??= hold
+    if (before !== this.#hold && before !== this.#renewing) before.release().catch(() => {}) // shared: it sends nothing
+    return true
   }
 
   /** Which slot it is. */
@@ -189,13 +208,18 @@ export class Permit implements AsyncDisposable {
   }
 
   /**
-   * Gives it its full time again, from now on.
+   * Gives it its full time again, that of the latest `post`, from now on.
    *
    * @throws ErrLost    it is over
    * @throws ErrUnknown it may have happened
    */
-  refresh(): Promise<void> {
-    return this.#hold.renew()
+  async refresh(): Promise<void> {
+    this.assertHeld()
+    const latest = this.#latest
+    await latest.renew().catch((error: unknown) => {
+      if (latest === this.#latest || !this.held) throw error // otherwise a `post` meanwhile has refreshed it
+    })
+    this.assertHeld()
   }
 
   /**
@@ -282,10 +306,16 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         const holder = `semaphore-${randomUUID()}`
         // A pin on a vacant lease harms nobody: the definition never exists without it. It has a name of its own, so that
         // an administrator of the one before who is late does not withdraw it.
-        await this.#manager.pin(names.definition, holder)
-        admin.assertHeld()
-        const more = { value: formatDefinition({ n, closed: false }), announce: true, signal: admin.signal }
-        await this.#manager.claim(names.definition, holder, DEFINITION_MS, more)
+        try {
+          await this.#manager.pin(names.definition, holder)
+          admin.assertHeld()
+          // Without the signal: a definition that somebody has seen is not taken back because its creator gives up.
+          const more = { value: formatDefinition({ n, closed: false }), announce: true }
+          await this.#manager.claim(names.definition, holder, DEFINITION_MS, more)
+        } catch (error) {
+          await this.#undefine(names, holder).catch(() => {}) // it may exist, and then the pin must stay
+          throw error
+        }
         await this.#free(slotsOf(names, 0, n), admin.signal)
       })
     })
@@ -363,7 +393,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   /**
-   * Takes a permit for so long. A holder that has one gets that one again, refreshed, and takes no second.
+   * Takes a permit for so long. A holder that has one gets that one again, the same object, refreshed, and takes no second.
    *
    * @throws ErrNoSemaphore at once: it is not waited for
    * @throws ErrClaimDenied others had all permits until the retries were over
@@ -379,7 +409,9 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.must('retries', countable, 'must be a whole number, 0 or more, or Infinity', retries)
     checks.must('keepAlive', typeof keepAlive === 'boolean', 'must be true or false', keepAlive)
     const request = { names, holder, durationMs, waitMs: countable ? this.#waitMs(retries) : 0, keepAlive }
-    return this.#call(options, checks, (signal) => this.#post(request, signal), { tries: retries + 1, ...request })
+    const post = (signal: AbortSignal): Promise<Permit> =>
+      this.#definitions.use(names.definition, () => this.#post(request, signal))
+    return this.#call(options, checks, post, { tries: countable ? retries + 1 : 1, ...request })
   }
 
   /**
@@ -443,7 +475,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
       if (hold === undefined) continue // the definition has changed
       const certain = known.fresh && !(await isPinned(hold))
       if (certain || (await this.#isStill(known, hold, names, signal))) {
-        if (!signal.aborted || before?.held === true) return this.#keep(names, hold)
+        if (!signal.aborted || before?.held === true) return this.#keep(request, hold)
       }
       await hold.release().catch(() => {}) // it lapses by itself
       signal.throwIfAborted()
@@ -508,9 +540,11 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     }
   }
 
-  #keep(names: Names, hold: Hold): Permit {
-    const permit = new Permit(names.id, hold)
-    const key = keyOf(names, permit.holder)
+  #keep({ names, holder, keepAlive }: PostRequest, hold: Hold): Permit {
+    const key = keyOf(names, holder)
+    const before = this.#permits.get(key)
+    if (before?.again(hold, keepAlive) === true) return before
+    const permit = new Permit(names.id, hold, keepAlive)
     if (permit.signal.aborted) return permit
     this.#permits.set(key, permit)
     const forget = (): void => {
@@ -644,6 +678,12 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     if (fencingToken === generation) return
     await this.#manager.revoke(lease, { fencingToken }) // it was destroyed, and this claim made another
     throw new ErrNoSemaphore(id, lease)
+  }
+
+  /** What a creation that failed has left. */
+  async #undefine({ definition }: Names, holder: string): Promise<void> {
+    await this.#manager.release(definition, holder).catch(unlessNotHeld)
+    await this.#manager.unpin(definition, holder)
   }
 
   /** Retired slots among these are in use again, and none is pinned by an administrator who was late. */

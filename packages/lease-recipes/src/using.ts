@@ -3,7 +3,7 @@
  *
  * After node-redlock's `using(resources, duration, routine)`.
  */
-import { hasMethods, notValid, type Problem } from 'lease-core'
+import { callListener, hasMethods, notValid, warn, type Problem } from 'lease-core'
 import { LinkedSignal } from './or-aborted.ts'
 
 /** What can be worked under: a `Hold`, a `FencedLock`, and anything like them. */
@@ -51,7 +51,7 @@ export async function using<L extends Usable, T>(
     if (hasMethods(lock, 'release')) await lock.release().catch(() => {})
     throw notValid(problems)
   }
-  const { signal, releaseFailed = warn } = options
+  const { signal, releaseFailed = warnOfRelease } = options
   const until = new LinkedSignal(signal)
   const onEnd = (): void => until.abort(lock.signal.reason)
   lock.signal.addEventListener('abort', onEnd, { once: true })
@@ -64,7 +64,7 @@ export async function using<L extends Usable, T>(
     try {
       await lock.release()
     } catch (error) {
-      tell(releaseFailed, error)
+      callListener(() => releaseFailed(error), WARNING)
     }
     lock.signal.removeEventListener('abort', onEnd)
   }
@@ -79,8 +79,9 @@ function problemsOf(lock: unknown, work: unknown, options: unknown): readonly Pr
   const usable = hasMethods(lock, 'assertHeld', 'release') && ofLock instanceof AbortSignal
   must('lock', usable, 'must be a lock that was acquired (await it), or a Hold', lock)
   must('work', typeof work === 'function', 'must be a function', work)
-  must('options', typeof options === 'object' && options !== null, 'must be an object', options)
-  const { signal, releaseFailed, ...others } = Object(options) as Record<string, unknown>
+  const isObject = typeof options === 'object' && options !== null
+  must('options', isObject, 'must be an object', options)
+  const { signal, releaseFailed, ...others } = (isObject ? options : {}) as Record<string, unknown>
   must('signal', signal === undefined || signal instanceof AbortSignal, 'must be an AbortSignal', signal)
   must(
     'releaseFailed',
@@ -92,14 +93,8 @@ function problemsOf(lock: unknown, work: unknown, options: unknown): readonly Pr
   return problems
 }
 
-function tell(releaseFailed: (error: unknown) => void, error: unknown): void {
-  try {
-    releaseFailed(error)
-  } catch (thrown) {
-    warn(thrown)
-  }
-}
+const WARNING = 'LeaseReleaseWarning'
 
-function warn(error: unknown): void {
-  process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseReleaseWarning' })
+function warnOfRelease(error: unknown): void {
+  warn(error, WARNING)
 }

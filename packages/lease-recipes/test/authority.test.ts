@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrLost, ErrNotHeld, ErrStopped, ErrUnknown } from 'lease-core'
+import { ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, Manager, memoryClient } from 'lease-core'
+import { TestClock, track } from 'lease-core/testing'
 import { DateTime } from 'luxon'
 import { Authority, type AuthorityEvents, type AuthorityOptions } from '#src/authority.ts'
 import { Bench, record, rejection, undisturbed, unhandledDuring, type Process } from './bench.ts'
@@ -673,3 +674,51 @@ for (const store of stores()) {
     })
   })
 }
+
+describe('Authority: the first call after a pause that outlasted its term', () => {
+  let clock: TestClock
+  let manager: Manager
+  let authority: Authority
+
+  beforeEach(async () => {
+    clock = new TestClock()
+    manager = new Manager({ client: memoryClient({ clock }), clock })
+    authority = new Authority({ manager, lease: 'l', ttl: 15_000, clock })
+    expect(await authority.ready({ wait: true })).to.equal(true)
+    await clock.settle()
+  })
+  afterEach(async () => {
+    await authority.close()
+    await manager.stop()
+  })
+
+  for (const wait of [true, false]) {
+    it(`ready({ wait: ${wait} }) stands again and acquires the lease`, async () => {
+      const pause = clock.pause(60_000) // the clocks have moved, and nothing has run yet
+      const ready = track(authority.ready({ wait }))
+      await pause
+      await clock.settle()
+      expect([ready.state, ready.value, authority.held]).to.deep.equal(['fulfilled', true, true])
+    })
+  }
+
+  it('`standing` is false: nothing extended the lease in time', async () => {
+    const pause = clock.pause(60_000)
+    expect([authority.standing, authority.held]).to.deep.equal([false, false])
+    await pause
+  })
+
+  for (const wait of [true, false]) {
+    it(`over a manager that throws, ready({ wait: ${wait} }) rejects with what it threw`, async () => {
+      const thrown = new Error('no such manager')
+      const hold = (): never => {
+        throw thrown
+      }
+      const throwing = { hold, observe: manager.observe.bind(manager), token: manager.token.bind(manager) }
+      const other = new Authority({ manager: throwing, lease: 'l', clock })
+      expect(await rejection(other.ready({ wait }), Error)).to.equal(thrown)
+      expect(other.standing).to.equal(false)
+      await other.close()
+    })
+  }
+})

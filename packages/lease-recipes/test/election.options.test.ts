@@ -68,6 +68,12 @@ describe('Election: options and small print', () => {
     expect(problems(() => node({ candidate: 'no' }))).to.deep.equal(['candidate must be true or false'])
   })
 
+  it('options that are a text are one problem, and not one for each character', () => {
+    expect(problems(() => election({ manager, clock })('/p', 'a text' as never))).to.deep.equal([
+      'options must be an object',
+    ])
+  })
+
   it('LO-3: an empty value is a value', async () => {
     const one = node({ value: '' })
     await one.start()
@@ -170,6 +176,27 @@ describe('Election: options and small print', () => {
       process.off('warning', listener)
     }
   })
+
+  for (const method of ['hold', 'observe'] as const) {
+    it(`over a manager whose ${method} throws, start() rejects with what it threw`, async () => {
+      const thrown = new Error('no such manager')
+      const throwing = new Proxy(manager, {
+        get: (target, name) => {
+          const value: unknown = Reflect.get(target, name)
+          if (name === method) {
+            return () => {
+              throw thrown
+            }
+          }
+          return typeof value === 'function' ? (value.bind(target) as unknown) : value
+        },
+      })
+      const one = election({ manager: throwing, clock })({ path: '/master', value: '10' })
+      expect(await rejection(one.start(), Error)).to.equal(thrown)
+      expect(one.started).to.equal(false)
+      await one.stop()
+    })
+  }
 
   it('when all are stopped, no timer is left', async () => {
     const nodes = [node({ id: 'a' }), node({ id: 'b' }), node({ value: undefined, candidate: false })]

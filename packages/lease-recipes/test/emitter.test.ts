@@ -75,4 +75,24 @@ describe('Emitter', () => {
     await delivered()
     expect(heard).to.deep.equal(['now'])
   })
+
+  it('a listener that throws or rejects with what has no words harms nobody, and becomes a warning', async () => {
+    const steps = new Steps()
+    const warnings: Error[] = []
+    const onWarning = (warning: Error): void => void warnings.push(warning)
+    process.on('warning', onWarning)
+    const wordless: unknown = Object.create(null)
+    let told = 0
+    steps.on('step', () => {
+      throw wordless
+    })
+    // oxlint-disable-next-line prefer-promise-reject-errors -- a listener may reject with anything
+    steps.on('step', () => Promise.reject(wordless))
+    steps.on('step', () => told++)
+    steps.take(1)
+    await new Promise((resolve) => setImmediate(resolve))
+    process.off('warning', onWarning)
+    expect(told).to.equal(1)
+    expect(warnings.map(({ name }) => name)).to.deep.equal(['LeaseListenerWarning', 'LeaseListenerWarning'])
+  })
 })

@@ -1,6 +1,15 @@
 import { expect } from 'chai'
-import { ErrNotValid, ErrUnknown, Manager, memoryClient, MemoryStore } from 'lease-core'
-import { TestClock } from 'lease-core/testing'
+import {
+  ErrClaimDenied,
+  ErrNotValid,
+  ErrUnknown,
+  Manager,
+  memoryClient,
+  MemoryStore,
+  MemorySubstrate,
+  SubstrateClient,
+} from 'lease-core'
+import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ReadWriteLock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { rejection } from './bench.ts'
 
@@ -75,6 +84,13 @@ describe('Read-write lock: options and small print', () => {
     expect(reader.held).to.equal(true)
   })
 
+  it('a holder that is no text is refused, whatever it is', async () => {
+    for (const holder of [Symbol('s'), Object.create(null), 10n] as never[]) {
+      const error = await rejection(lockOf().rlock(holder, { wait: false }), ErrNotValid)
+      expect(problemsOf(error)).to.deep.equal(['holder must be a string'])
+    }
+  })
+
   it('names are told apart, whatever is in them', async () => {
     const names = ['a', 'a/0', 'a%2F0', 'a b', 'ä', '0']
     const locks = names.map((name) => lockOf({ name }))
@@ -121,5 +137,76 @@ describe('Read-write lock: options and small print', () => {
     await Promise.all([waiting, late])
     await manager.stop()
     expect(clock.pending).to.equal(0)
+  })
+})
+
+describe('Read-write lock: a writer that fails or gives up', () => {
+  const MAX_READERS = 4
+  let clock: TestClock
+  let store: MemoryStore
+  let managers: Manager[]
+
+  beforeEach(() => {
+    clock = new TestClock()
+    store = new MemoryStore({ clock })
+    managers = []
+  })
+  afterEach(() => Promise.all(managers.map((manager) => manager.stop())))
+
+  function process(): { wire: FaultySubstrate; manager: Manager; lock: () => ReadWriteLock } {
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 5, limits: { maxOps: 1 } })
+    const manager = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    managers.push(manager)
+    const lock = (): ReadWriteLock => new ReadWriteLock({ manager, name: 'l', maxReaders: MAX_READERS, clock })
+    return { wire, manager, lock }
+  }
+
+  it('keeps no reader out, however often it tries', async () => {
+    const lock = process().lock()
+    await clock.drive(lock.rlock('r'))
+    for (let attempt = 0; attempt < 3; attempt++) {
+      await rejection(clock.drive(lock.wlock('w', { wait: false })), ErrClaimDenied)
+    }
+    await clock.advance(100)
+    expect((await clock.drive(lock.rlock('r2', { wait: false }))).held).to.equal(true)
+    await clock.drive(lock.stop())
+  })
+
+  for (const where of ['another object', 'another process']) {
+    it(`frees nothing that its holder had by ${where}, whenever it gives up`, async () => {
+      let inTime = 0
+      for (let afterMs = 0; afterMs <= 60; afterMs++) {
+        const first = process()
+        const second = where === 'another object' ? first : process()
+        const [one, two] = [first.lock(), second.lock()]
+        const lock = await clock.drive(one.wlock('w'))
+        const controller = new AbortController()
+        const again = track(two.wlock('w', { signal: controller.signal }))
+        await clock.advance(afterMs)
+        if (again.state === 'pending') inTime++
+        const isGivenUp = again.state === 'pending'
+        controller.abort(new Error('enough'))
+        await clock.advance(500)
+        if (isGivenUp) expect([afterMs, again.state, lock.held]).to.deep.equal([afterMs, 'rejected', true])
+        await clock.drive(Promise.all([one.stop(), two.stop()]))
+      }
+      expect(inTime).to.be.greaterThan(0)
+    })
+  }
+
+  it('keeps nothing alive of what a crashed process of its name left', async () => {
+    for (let skip = 0; skip < 3 * MAX_READERS; skip++) {
+      const [crashed, successor, observer] = [process(), process(), process()]
+      await clock.drive(crashed.lock().wlock('w'))
+      await crashed.manager.stop() // releases nothing
+      successor.wire.reject(new Error('cut'), { kind: 'extend', skip, times: 4 })
+      const lock = successor.lock()
+      const locked = track(lock.wlock('w', { wait: false }))
+      await clock.advance(60_000)
+      if (locked.state === 'rejected')
+        expect([skip, ...(await clock.drive(observer.manager.leases())).keys()]).to.deep.equal([skip])
+      await clock.drive(lock.stop())
+      await clock.advance(60_000)
+    }
   })
 })

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
-import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
-import { TestClock } from 'lease-core/testing'
+import { ErrNotValid, Manager, memoryClient, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
 import { Process, rejection } from './bench.ts'
 import type { Store } from './stores.ts'
@@ -50,6 +50,91 @@ describe('Semaphore: options and small print', () => {
       'requestTimeout must be greater than zero',
       'clock must be a Clock',
     ])
+  })
+
+  it('a holder that posts again and again costs no more renewals than a few', async () => {
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock })
+    const own = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    const one = semaphores({ manager: own })
+    await clock.drive(one.create('pool', 2))
+    const options = { keepAlive: true }
+    const permit = await clock.drive(one.post('pool', 'x', 60_000, options))
+    const renewals = async (): Promise<number> => {
+      const before = wire.counts.extend
+      await clock.advance(600_000)
+      return wire.counts.extend - before
+    }
+    const once = await renewals()
+    for (let post = 0; post < 50; post++) {
+      expect(await clock.drive(one.post('pool', 'x', 60_000 + post, options))).to.equal(permit)
+    }
+    expect(await renewals()).to.be.within(once, 3 * once)
+    const refreshed = permit.refresh()
+    await clock.drive(one.post('pool', 'x', 30_000, { keepAlive: false }))
+    await clock.drive(refreshed)
+    await clock.drive(permit.close())
+    expect([permit.held, permit.signal.aborted, (await clock.drive(one.read('pool'))).active]).to.deep.equal([
+      false,
+      true,
+      0,
+    ])
+    await own.stop()
+  })
+
+  it('more semaphores than are observed at once may be waited at, and each read once', async () => {
+    const count = 1_005
+    let observations: number | undefined
+    const counting = new Proxy(manager, {
+      get(target, name) {
+        const value: unknown = Reflect.get(target, name)
+        if (typeof value !== 'function') return value
+        return (...args: unknown[]): unknown => {
+          if (name === 'observe' && observations !== undefined && ++observations > 10 * count)
+            throw new Error('endless')
+          return Reflect.apply(value, target, args)
+        }
+      },
+    })
+    const [theirs, ours] = [semaphores(), semaphores({ manager: counting })]
+    const ids = Array.from({ length: count }, (_, index) => `pool-${index}`)
+    await clock.drive(Promise.all(ids.map((id) => theirs.create(id, 1))))
+    const permits = await clock.drive(Promise.all(ids.map((id) => theirs.post(id, 'x', 600_000))))
+    observations = 0
+    const waits = ids.map((id) => track(ours.post(id, 'y', 600_000)))
+    await clock.advance(1_000)
+    expect(waits.filter(({ state }) => state !== 'pending')).to.deep.equal([])
+    expect(observations).to.be.at.most(2 * count)
+    await clock.drive(Promise.all([...permits.slice(0, 3), ...permits.slice(-3)].map((permit) => permit.close())))
+    await clock.settle()
+    const served = waits.flatMap(({ state }, index) => (state === 'fulfilled' ? [index] : []))
+    expect(served).to.deep.equal([0, 1, 2, 1_002, 1_003, 1_004])
+    await clock.drive(Promise.all([ours.stop(), theirs.stop()]))
+    await Promise.all(waits.map(({ promise }) => promise.catch(() => {})))
+  })
+
+  it('a creation that is given up, at whatever moment, leaves nothing that `destroy` does not remove', async () => {
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 5 })
+    const own = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    const one = semaphores({ manager: own })
+    for (let afterMs = 5; afterMs <= 80; afterMs += 1) {
+      const controller = new AbortController()
+      const creation = track(one.create('pool', 1, { signal: controller.signal }))
+      await clock.advance(afterMs)
+      controller.abort(new Error('enough'))
+      await clock.advance(5_000)
+      expect(creation.state).not.to.equal('pending')
+      await clock.drive(one.destroy('pool'))
+      expect([afterMs, ...(await clock.drive(own.pinned())).keys()]).to.deep.equal([afterMs])
+    }
+    await own.stop()
+  })
+
+  it('numbers of retries that are none are refused, whatever they are', async () => {
+    const one = semaphores()
+    for (const retries of [10n, Object.create(null), Symbol('s'), '1', Number.NaN, -1] as never[]) {
+      const error = await rejection(one.post('pool', 'x', 1_000, { retries }), ErrNotValid)
+      expect(problemsOf(error)).to.deep.equal(['retries must be a whole number, 0 or more, or Infinity'])
+    }
   })
 
   it('DSM-2: a limit is a whole number of permits from 1 to 128', async () => {

@@ -121,6 +121,23 @@ describe('using a lock', () => {
     expect(warnings.map(({ name }) => name)).to.have.members(['ErrUnknown', 'Error'])
   })
 
+  it('a `releaseFailed` that is async and rejects becomes a warning, and the outcome is the work’s', async () => {
+    const warnings: string[] = []
+    const onWarning = ({ message }: Error): void => void warnings.push(message)
+    const unhandled: unknown[] = []
+    const onUnhandled = (reason: unknown): void => void unhandled.push(reason)
+    process.on('warning', onWarning).on('unhandledRejection', onUnhandled)
+    network.reject(new Error('away'), { kind: 'release' })
+    const lock = await open.acquireLock('db')
+    const releaseFailed = (): Promise<void> => Promise.reject(new Error('of the teller'))
+    // oxlint-disable-next-line typescript/no-misused-promises -- a mistake that is easily made
+    const working = track(using(lock, () => 'fine', { releaseFailed }))
+    await clock.advance(5000)
+    await new Promise((resolve) => setImmediate(resolve))
+    process.off('warning', onWarning).off('unhandledRejection', onUnhandled)
+    expect([working.value, warnings, unhandled]).to.deep.equal(['fine', ['of the teller'], []])
+  })
+
   it('the work’s signal aborts before another can have the lock', async () => {
     const lock = await open.acquireLock('db')
     network.reject(new Error('away'), { kind: 'extend' })
@@ -183,6 +200,8 @@ describe('using a lock', () => {
     expect(lock.held).to.equal(false)
     const forgotten = using(open.acquireLock('db') as never, () => {})
     expect(await errorOf(forgotten)).to.be.instanceOf(ErrNotValid)
+    const text = (await errorOf(using(await open.acquireLock('text'), () => {}, 'a text' as never))) as ErrNotValid
+    expect(text.problems.map(({ argument }) => argument)).to.deep.equal(['options'])
     for (const bad of [undefined, null, {}])
       expect(await errorOf(using(bad as never, () => {}))).to.be.instanceOf(ErrNotValid)
   })

@@ -23,7 +23,7 @@
 import { CompactingMap } from '../compacting-map.ts'
 import type { LeaseChange } from '../client.ts'
 import { systemClock, type Clock } from '../clock.ts'
-import { notValid, type Problem } from '../errors.ts'
+import { callListener, notValid, type Problem } from '../errors.ts'
 import { INTEREST_MS, TOLD, type Place } from '../ticket.ts'
 import {
   CLIENT_LENGTH,
@@ -635,11 +635,7 @@ class Watcher {
     this.#queue = []
     for (const change of changes) {
       if (this.#stopped) return
-      try {
-        this.#listener(change)
-      } catch (error) {
-        process.emitWarning(error instanceof Error ? error : String(error), { type: 'LeaseListenerWarning' })
-      }
+      callListener(() => this.#listener(change))
     }
   }
 }
@@ -663,7 +659,11 @@ function isSince(sentMs: number | undefined, happenedMs: number | undefined, now
   return sentMs < happenedMs && happenedMs <= nowMs + SET_BACK_MS && nowMs - happenedMs <= LONGEST_DEADLINE_MS
 }
 
-function checkOptions({ clock, serverClock, ...others }: MemoryStoreOptions): void {
+function checkOptions(options: MemoryStoreOptions): void {
+  if (typeof options !== 'object' || options === null) {
+    throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
+  }
+  const { clock, serverClock, ...others } = options
   const problems: Problem[] = []
   if (clock !== undefined && typeof (clock as Partial<Clock> | null)?.monotonic !== 'function') {
     problems.push({ argument: 'options.clock', rule: 'must be a Clock', value: clock })

@@ -134,7 +134,9 @@ function checkIsObject(options: unknown): void {
   throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
 }
 
-function checkOptions({ store, namespace, ...others }: MemorySubstrateOptions): void {
+function checkOptions(options: MemorySubstrateOptions): void {
+  checkIsObject(options)
+  const { store, namespace, ...others } = options
   const problems: Problem[] = []
   if (store !== undefined && !isMemoryStore(store)) {
     problems.push({ argument: 'options.store', rule: 'must be a MemoryStore', value: store })
