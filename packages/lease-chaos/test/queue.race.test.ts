@@ -26,8 +26,8 @@ for (const store of raceStores('each')) {
       const lease = unique('lease')
       const entry: Omit<WaiterEntry, 'name'> = { ...opened.address, leaseMs: LEASE_MS, lease }
       const workers = new Workers('./queue.worker.ts', import.meta.url, entry)
-      const { client, close } = openClient(opened.address)
-      const judge = new Manager({ client })
+      const judging = openClient(opened.address)
+      const judge = new Manager({ client: judging.client })
       const handOffs = (): number =>
         workers.all.flatMap(({ reports }) => reports).filter(({ what }) => what === 'granted').length
       let longestMs = 0
@@ -65,7 +65,7 @@ for (const store of raceStores('each')) {
       } finally {
         await workers.kill()
         await judge.stop()
-        await close()
+        await judging.close()
       }
     })
   })

@@ -95,13 +95,15 @@ export class SubstrateClient implements Client {
     const own = { substrate, clock: this.#clock, time: this.#time, timeoutMs: requestTimeoutMs }
     this.#link = new StoreLink(own)
     this.#states = new LeaseStates(own)
-    const told = (lease: string, place: number): void => this.#passing.told(lease, place)
+    const told = (lease: string, place: number): void => this.#passing.told(lease, place, this.#states.get(lease))
     const parts = { ...own, link: this.#link, states: this.#states, told }
     this.#trips = new RoundTrips(parts)
     this.#settlement = new Settlement({ ...parts, trips: this.#trips, mutex: this.#mutex })
     this.events = events ?? new LeaseEvents()
     const { client } = this.#link
-    this.#passing = new PassingOver(this.#clock, (lease, place) => {
+    this.#passing = new PassingOver(this.#clock, (lease, place, before) => {
+      const known = this.#states.get(lease)
+      if (known !== undefined && known !== before) return // somebody has come, by what was learned since
       this.#inTurn(lease, () => this.#sendOnce({ kind: 'passOver', lease, place }, () => this.#mutex.leave(lease)))
     })
     this.#ownHints = new Hints((listener) => {
@@ -596,23 +598,26 @@ function learnTicket(ticket: Ticket, { outcome, ticket: place, isFull = false }:
   }
 }
 
+/** @param before what was known of the lease when they were told */
+type PassOver = (lease: string, place: number, before: unknown) => void
+
 /** Has those passed over who were told of a vacancy and did not come; at most one timer for each lease. */
 class PassingOver {
   readonly #clock: Clock
-  readonly #passOver: (lease: string, place: number) => void
-  /** The last ticket told, and when. */
-  readonly #due = new Map<string, { timer: Timer; place: number; toldMs: number }>()
+  readonly #passOver: PassOver
+  /** The last ticket told, when, and what was known of the lease then. */
+  readonly #due = new Map<string, { timer: Timer; place: number; toldMs: number; before: unknown }>()
 
-  constructor(clock: Clock, passOver: (lease: string, place: number) => void) {
+  constructor(clock: Clock, passOver: PassOver) {
     this.#clock = clock
     this.#passOver = passOver
   }
 
-  told(lease: string, place: number): void {
+  told(lease: string, place: number, before: unknown): void {
     const toldMs = this.#clock.monotonic()
     const due = this.#due.get(lease)
-    if (due === undefined) this.#due.set(lease, { timer: this.#timer(lease, PASS_OVER_MS), place, toldMs })
-    else Object.assign(due, { place, toldMs })
+    if (due === undefined) this.#due.set(lease, { timer: this.#timer(lease, PASS_OVER_MS), place, toldMs, before })
+    else Object.assign(due, { place, toldMs, before })
   }
 
   /** By this client. */
@@ -634,7 +639,7 @@ class PassingOver {
       if (leftMs > 0) due.timer = this.#timer(lease, leftMs)
       else {
         this.#due.delete(lease)
-        this.#passOver(lease, due.place)
+        this.#passOver(lease, due.place, due.before)
       }
     })
   }

@@ -88,6 +88,8 @@ export class WaitQueue {
   readonly #queues = new Map<string, LeaseWaiters>()
   /** By the lease: the queues for which it is one of several. */
   readonly #groups = new Map<string, Set<LeaseWaiters>>()
+  /** How long a grant takes, as a rule the longest of late: it waits for the store's disk, and a refusal may not. */
+  #grantMs = 0
   #closed = false
 
   constructor(host: WaitQueueHost) {
@@ -426,6 +428,7 @@ export class WaitQueue {
     queue.heard = heard
     waiter.claiming = true
     let found = false
+    let isGranted = false
     try {
       const hold = await this.#host.acquire(request, giveUp.signal, ticket)
       if (giveUp.signal.aborted) return abandon(hold)
@@ -434,7 +437,7 @@ export class WaitQueue {
       // The next one finds out for itself whether there is anything to claim.
       claim.dueMs = AT_ONCE
       waiter.resolve(hold)
-      found = true
+      found = isGranted = true
     } catch (error) {
       if (giveUp.signal.aborted) return
       waiter.failure = error instanceof ErrUnknown ? error : undefined
@@ -456,6 +459,7 @@ export class WaitQueue {
     } finally {
       waiter.claiming = false
       queue.tookMs = clock.monotonic() - nowMs
+      if (isGranted) this.#grantMs = Math.max(queue.tookMs, this.#grantMs * FADING)
       if (!found && observing.length > 0) read.dueMs = Math.min(read.dueMs, readDueMs)
       queue.heard = undefined
       for (const hint of heard) this.#hear(queue, hint, { inFlight: true })
@@ -574,7 +578,7 @@ export class WaitQueue {
 
   /** How long after a vacancy the first waiter claims. One whose time is short uses half of it: better out of turn than never. */
   #turnMs({ ticket, tookMs, waiters }: LeaseWaiters): number {
-    const turnMs = untilTurnMs(ticket, tookMs)
+    const turnMs = untilTurnMs(ticket, Math.max(tookMs, this.#grantMs))
     const [first] = waiters
     if (turnMs === 0 || first === undefined) return turnMs
     return Math.max(0, Math.min(turnMs, (first.endMs - this.#host.clock.monotonic()) / 2))
@@ -642,6 +646,9 @@ export class WaitQueue {
     return new ErrUnknown(message, { lease: leases[0], holder, reason: 'no answer', cause: queue.failure })
   }
 }
+
+/** What is left with each further grant of how long one took. */
+const FADING = 0.9
 
 const NONE: readonly LeaseWaiters[] = []
 

@@ -252,9 +252,19 @@ describe('SubstrateClient: what it watches', () => {
     await bench.enter()
     await holder.release()
     await bench.other().claim('b')
+    await bench.clock.advance(PASS_OVER_MS)
+    await holder.client.refresh(['db'])
+    expect([holder.wire.counts.passOver, holder.client.leases().get('db')?.holder]).to.deep.equal([1, 'b'])
+  })
+
+  it('nobody is passed over where somebody was seen to have come', async () => {
+    const { bench, holder } = await held()
+    await bench.enter()
+    await holder.release()
+    await bench.other().claim('b')
     await holder.client.refresh(['db'])
     await bench.clock.advance(PASS_OVER_MS)
-    expect([holder.wire.counts.passOver, holder.client.leases().get('db')?.holder]).to.deep.equal([1, 'b'])
+    expect(holder.wire.counts.passOver).to.equal(0)
   })
 })
 

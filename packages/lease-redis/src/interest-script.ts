@@ -9,7 +9,7 @@
  * All of it only helps. Each command may fail, for want of rights or of memory, and nothing else does because of it.
  */
 import { INTEREST_MS, TOLD } from 'lease-core'
-import { FAILED, FIELDS, fromTheMaster, prelude, reading, script, type Script } from './script.ts'
+import { FIELDS, fromTheMaster, prelude, reading, script, type Script } from './script.ts'
 
 /** So many of those in a queue for whom nobody listens are told in vain, before the rest is left to its timers. */
 const MOST_IN_VAIN = 16

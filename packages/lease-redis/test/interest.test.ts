@@ -113,10 +113,10 @@ for (const target of redisTargets('server')) {
       for (const one of crowd) members.push(`${(await ask(one)).ticket?.place} ${one.call().client}`)
       for (const key of ['q', 'd']) {
         expect(await setting.redis.pttl(`${base}${key}:${lease}`)).to.be.within(1, INTEREST_MS)
-        expect(await setting.redis.zrange(`${base}${key}:${lease}`, 0, "-1")).to.deep.equal(members)
+        expect(await setting.redis.zrange(`${base}${key}:${lease}`, 0, '-1')).to.deep.equal(members)
       }
       const [first = expect.fail()] = members
-      await setting.redis.zadd(`${base}d:${lease}`, 1, String(first))
+      await setting.redis.zadd(`${base}d:${lease}`, 1, first)
       const again = await ask(crowd[2] as Client, Number(members[2]?.split(' ')[0]))
       expect(again.ticket?.ahead).to.equal(1)
       expect(await setting.redis.zscore(`${base}q:${lease}`, first)).to.equal(null)
