@@ -6,11 +6,13 @@
  * - A call that was given up leaves a connection on which an answer may still come. Closing it at once makes a slow machine slower,
  *   so a few are kept for a moment: most answer, and go back to the pool. What does not answer is cancelled and closed.
  * - A pool may give nothing for long: others have all of its connections, or the attempts to make one hang. A lease must not lapse for
- *   that, so after half of its time-out a call makes a connection of its own.
+ *   that, so after half of its time-out a call makes a connection of its own, with the hooks of the pool. Where these cannot be run,
+ *   or do not end in time, it makes none: in another role or search_path it might find other leases, or none.
  */
 import { systemClock, type Timer } from 'lease-core'
 import { cancel } from './cancel.ts'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
+import { runHooks, showsHooks, tellRemoved } from './pool-hooks.ts'
 
 /** After a call was given up: for so long, a connection that this process has not seen before may have been idle at that time. */
 const SUSPICION_MS = 60_000
@@ -67,7 +69,13 @@ export class Lender {
   lend(timeoutMs: number | undefined, isWanted: () => boolean): Promise<Loan> {
     const lent = this.#pool.connect()
     const { Client, options, idleCount = 0 } = this.#pool
-    if (timeoutMs === undefined || idleCount > 0 || Client === undefined || options === undefined) {
+    if (
+      timeoutMs === undefined ||
+      idleCount > 0 ||
+      Client === undefined ||
+      options === undefined ||
+      !showsHooks(this.#pool)
+    ) {
       return lent.then((client) => new Loan(this, client))
     }
     return new Promise((resolve, reject) => {
@@ -139,20 +147,40 @@ export class Lender {
     const own = Object.getOwnPropertyDescriptors(options)
     const connectionTimeoutMillis = { value: Math.ceil(timeoutMs), enumerable: true }
     const client = new Client(Object.defineProperties({}, { ...own, connectionTimeoutMillis }) as never)
+    let isGreeted = false
+    let isOver = false
     const end = (): void => {
+      if (isOver) return
+      isOver = true
       this.#beside--
       client.end().catch(ignore)
+      if (isGreeted) tellRemoved(this.#pool, client)
     }
     client.on('error', ignore)
-    try {
+    const lent = Object.assign(client as unknown as PostgresPoolClient, { release: end })
+    const greet = async (): Promise<void> => {
       await client.connect()
+      if (isOver) return
+      isGreeted = true
+      await runHooks(this.#pool, client)
+    }
+    try {
+      await within(timeoutMs, greet())
     } catch (error) {
       end()
       throw error
     }
     this.heard(client)
-    return new Loan(this, Object.assign(client as unknown as PostgresPoolClient, { release: end }))
+    return new Loan(this, lent)
   }
+}
+
+/** @throws when it lasts longer; also what it throws */
+function within(timeoutMs: number, work: Promise<void>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = systemClock.setTimer(timeoutMs, () => reject(new Error('a hook of the pool does not end')))
+    work.then(resolve, reject).finally(() => timer.cancel())
+  })
 }
 
 /** A connection on loan. */

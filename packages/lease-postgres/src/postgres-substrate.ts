@@ -40,8 +40,9 @@ import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connec
 import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './driver.ts'
 import { functionsOf, type Functions } from './functions.ts'
 import { answerOf, isQueryable, postgresTrapdoor } from './guard.ts'
-import { listenTo, type OpenListenClient } from './listener.ts'
+import { listenTo } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
+import { likeThePool } from './pool-hooks.ts'
 import { hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
 import { inspectionWarnings } from './warnings.ts'
@@ -142,7 +143,7 @@ export class PostgresSubstrate implements Substrate {
     this.#channel = notify ? channel : null
     if (options.listen !== false) {
       const { schema, listen } = options
-      const open = listen ?? likeThePool(pool)
+      const open = listen ?? (() => likeThePool(pool))
       const connect: OpenHintConnection = async (tell, signal) => {
         const home = schema ?? (await this.#home())
         return listenTo(channel + hintSuffix(home), open, listen ?? pool)(tell, signal)
@@ -547,13 +548,4 @@ function channelOf({ table = 'lease', namespace }: PostgresSubstrateOptions): st
 
 function digest(text: string): string {
   return createHash('sha256').update(text).digest('hex')
-}
-
-/** A connection made as `pg.Pool` makes its own. The options were checked to allow it. */
-function likeThePool(pool: PostgresPool): OpenListenClient {
-  return () => {
-    const { Client, options } = pool
-    if (Client === undefined) throw new Error('the pool does not show how it makes connections')
-    return new Client(options as never)
-  }
 }
