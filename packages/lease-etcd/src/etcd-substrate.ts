@@ -144,7 +144,8 @@ export class EtcdSubstrate implements Substrate {
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return etcdTrapdoor({ key: this.#layout.lease(lease).toString(), lease, holder, fencingToken })
+    const key = this.#layout.lease(lease).toString()
+    return etcdTrapdoor({ key, place: this.#etcd, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {

@@ -15,6 +15,8 @@ import { wayInFor } from './way-in.ts'
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
   readonly guard: DatabaseFunction
+  /** The pool: over another one the same names may be those of another database, or of another schema. */
+  readonly place: object
   readonly namespace: string
   readonly lease: string
   readonly holder: string
@@ -104,7 +106,7 @@ function notAllHeld(terms: readonly GuardedTerm[]): ErrNotHeld {
  * The method by which a guard is given a term. Registered, so that two copies of this package know each other's guards. The
  * number rises when `GuardedTerm` changes its shape.
  */
-const ADD_TERM = Symbol.for('lease-postgres.SqlGuard/1')
+const ADD_TERM = Symbol.for('lease-postgres.SqlGuard/2')
 
 interface TermCollector {
   [ADD_TERM](term: GuardedTerm): void
@@ -128,7 +130,8 @@ function isTermCollector(key: unknown): key is TermCollector {
  *
  * The predicate is true when the term that was checked still stands at the moment the statement runs; then it also
  * keeps the lease from being taken over until that statement's transaction ends. Checked by several tokens it demands all of
- * these terms, and takes four parameters for each.
+ * these terms, and takes four parameters for each. Only an earlier term of the same lease and holder, by a client over the same pool,
+ * is replaced by the later one.
  */
 export class SqlGuard {
   readonly #from: number
@@ -136,7 +139,7 @@ export class SqlGuard {
 
   static {
     const addTerm = function (this: SqlGuard, term: GuardedTerm): void {
-      this.#terms = [...this.#terms.filter((other) => !isSameLease(other, term)), term]
+      this.#terms = [...this.#terms.filter((other) => !isReplaced(other, term)), term]
     }
     Object.defineProperty(this.prototype, ADD_TERM, { value: addTerm })
   }
@@ -216,7 +219,14 @@ export class SqlGuard {
   }
 }
 
-/** A later check of the same lease takes the place of the one before. */
-function isSameLease(one: GuardedTerm, other: GuardedTerm): boolean {
-  return one.lease === other.lease && one.namespace === other.namespace && one.guard.call === other.guard.call
+/** The later term of the same lease, of the same holder in the same place, takes the place of this one. Everything else is demanded. */
+function isReplaced(one: GuardedTerm, by: GuardedTerm): boolean {
+  return (
+    one.lease === by.lease &&
+    one.holder === by.holder &&
+    one.namespace === by.namespace &&
+    one.guard.call === by.guard.call &&
+    one.place === by.place &&
+    one.fencingToken <= by.fencingToken
+  )
 }

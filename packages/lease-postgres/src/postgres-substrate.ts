@@ -241,7 +241,9 @@ export class PostgresSubstrate implements Substrate {
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return postgresTrapdoor({ guard: this.#functions.guard, namespace: this.#namespace, lease, holder, fencingToken })
+    const { guard } = this.#functions
+    const namespace = this.#namespace
+    return postgresTrapdoor({ guard, place: this.#pool, namespace, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {

@@ -28,6 +28,8 @@ export interface GuardedTerm {
   readonly key: string
   /** undefined: where the connection is that it was claimed with, which does not say. */
   readonly database: number | undefined
+  /** The connection that the lease was claimed with: over another one the same key may be on another server. */
+  readonly place: object
   readonly lease: string
   readonly holder: string
   readonly fencingToken: bigint
@@ -46,7 +48,7 @@ export function redisTrapdoor(term: GuardedTerm): Trapdoor {
  * The method by which a guard is given a term. Registered, so that two copies of this package know each other's guards. The
  * number rises when `GuardedTerm` changes its shape.
  */
-const ADD_TERM = Symbol.for('lease-redis.RedisGuard/1')
+const ADD_TERM = Symbol.for('lease-redis.RedisGuard/2')
 
 interface TermCollector {
   [ADD_TERM](term: GuardedTerm): void
@@ -63,17 +65,17 @@ function isTermCollector(key: unknown): key is TermCollector {
  *     await token.check(guard)
  *     await guard.run(redis, `return redis.call('SET', KEYS[1], ARGV[1])`, ['{orders}:total'], [42])
  *
- * Checked by several tokens it demands all of these terms at once. It may be used as often as one likes; each time it
- * looks anew.
+ * Checked by several tokens it demands all of these terms at once. Only an earlier term of the same lease and holder, by a client
+ * over the same connection, is replaced by the later one. The guard may be used as often as one likes; each time it looks anew.
  */
 export class RedisGuard {
-  /** One of each lease. Replaced, never changed: a run under way keeps those it began with. */
+  /** All that are demanded. Replaced, never changed: a run under way keeps those it began with. */
   #terms: readonly GuardedTerm[] = []
 
   static {
     const addTerm = function (this: RedisGuard, term: GuardedTerm): void {
       const terms = this.#terms
-      this.#terms = terms.length === 0 ? [term] : [...terms.filter(({ key }) => key !== term.key), term]
+      this.#terms = terms.length === 0 ? [term] : [...terms.filter((other) => !isReplaced(other, term)), term]
     }
     Object.defineProperty(this.prototype, ADD_TERM, { value: addTerm })
   }
@@ -103,11 +105,11 @@ export class RedisGuard {
       throw notValid([{ argument: 'lua', rule: 'must be a script without a #! line', value: lua }])
     }
     if (!hasMethods(redis, 'eval', 'evalsha') || isPipeline(redis)) throw notUnderstood(terms, 'pass a connection')
-    const allKeys = [...terms.map((term) => keyFor(redis, term)), ...keys]
+    const allKeys = [...keysFor(redis, terms), ...keys]
     const allArgs = [...terms.map(beginningOf), ...args]
     let answer: unknown
     try {
-      answer = await evaluate(redis, guarded(terms, lua, terms[0]?.database), allKeys, allArgs)
+      answer = await evaluate(redis, guarded(terms, lua, databaseIn(terms)), allKeys, allArgs)
     } catch (error) {
       throw whatItSays(error, terms)
     }
@@ -240,7 +242,7 @@ function whatItSays(error: unknown, terms: readonly GuardedTerm[]): unknown {
 
 async function watch(connection: RedisPrivateConnection, terms: readonly GuardedTerm[]): Promise<void> {
   checkWatchable(connection, terms)
-  const keys = terms.map((term) => keyFor(connection, term))
+  const keys = keysFor(connection, terms)
   const look = (database?: number): Promise<unknown> =>
     evaluate(connection, guarded(terms, '', database), keys, terms.map(beginningOf))
   try {
@@ -254,7 +256,7 @@ async function watch(connection: RedisPrivateConnection, terms: readonly Guarded
     const said = whatItSays(error, terms)
     if (!(said instanceof ErrNotHeld)) throw said
     // Not where the connection is. It may be in another database than it was told to use.
-    const database = terms[0]?.database
+    const database = databaseIn(terms)
     if (database === undefined) throw said
     const elsewhere = await look(database).then(
       () => 'is not there',
@@ -280,6 +282,33 @@ function checkWatchable(connection: RedisPrivateConnection, terms: readonly Guar
       terms,
     )
   }
+}
+
+/** The later term of the same lease, of the same holder in the same place, takes the place of this one. Everything else is demanded. */
+function isReplaced(one: GuardedTerm, by: GuardedTerm): boolean {
+  return (
+    one.key === by.key &&
+    one.holder === by.holder &&
+    one.database === by.database &&
+    one.place === by.place &&
+    one.fencingToken <= by.fencingToken
+  )
+}
+
+/** Where all of these are; undefined: where the connection is. */
+function databaseIn(terms: readonly GuardedTerm[]): number | undefined {
+  return terms.find(({ database }) => database !== undefined)?.database
+}
+
+/** @throws ErrTrapdoor one of them is certainly not where this connection is */
+function keysFor(connection: RedisScripting, terms: readonly GuardedTerm[]): string[] {
+  const keys = terms.map((term) => keyFor(connection, term))
+  const databases = new Set(terms.map(({ database }) => database).filter((database) => database !== undefined))
+  if (databases.size > 1) {
+    const names = [...databases].join(' and ')
+    throw trapdoor(`the leases are in databases ${names}, and a guard looks in one: use a guard for each`, terms)
+  }
+  return keys
 }
 
 /** The name to give to this connection, which may put a prefix of its own in front. */

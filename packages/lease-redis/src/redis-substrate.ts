@@ -77,6 +77,7 @@ type Fields = readonly [
 
 export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void) => () => void
+  readonly #redis: object
   readonly #connection: SteadyConnection
   readonly #keys: Keys
   /** Where the leases are, for good; undefined: where the connection is, which does not say. */
@@ -95,6 +96,7 @@ export class RedisSubstrate implements Substrate {
     this.#warn = warn
     checkOptions(options, { client: false })
     const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
+    this.#redis = redis
     this.#connection = SteadyConnection.over(redis, clock)
     this.#database = databaseOf(redis)
     this.#keys = new Keys(prefix, namespace, redis.options?.keyPrefix ?? '', this.#database)
@@ -206,7 +208,8 @@ export class RedisSubstrate implements Substrate {
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return redisTrapdoor({ key: this.#keys.fullLease(lease), database: this.#database, lease, holder, fencingToken })
+    const key = this.#keys.fullLease(lease)
+    return redisTrapdoor({ key, database: this.#database, place: this.#redis, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {
