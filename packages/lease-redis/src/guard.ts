@@ -17,7 +17,7 @@
  * see that. Keep the fencing token beside your data, and refuse a lower one, where that matters.
  */
 import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, type Trapdoor } from 'lease-core'
-import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy } from './connection.ts'
+import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy, withoutCredentials } from './connection.ts'
 import type { RedisPrivateConnection, RedisScripting, RedisTransactional } from './driver.ts'
 import { dropPrivate, privateOf } from './private-connection.ts'
 import { script, selecting, type Script } from './script.ts'
@@ -175,7 +175,7 @@ export class RedisGuard {
       }
     } catch (error) {
       sound ||= error instanceof ErrNotHeld
-      throw error
+      throw withoutCredentials(error)
     } finally {
       busy.delete(connection)
       if (!sound) dropPrivate(connection)
@@ -231,6 +231,7 @@ function guarded({ length: terms }: readonly GuardedTerm[], lua: string, databas
 
 /** What a failed script of ours says about these terms; what the caller's script or the driver threw, as it is. */
 function whatItSays(error: unknown, terms: readonly GuardedTerm[]): unknown {
+  withoutCredentials(error)
   const message: unknown = (error as { message?: unknown } | null)?.message
   if (typeof message !== 'string') return error
   const lost = /^LEASELOST (\d+)$/.exec(message)?.[1]

@@ -1,9 +1,10 @@
 /** The versions of the driver that the package names as its peer: each does all that a client and a guard ask of it. */
+import { inspect } from 'node:util'
 import { expect } from 'chai'
 import * as six from 'ioredis'
 import * as five from 'ioredis-5'
 import { ErrClaimDenied, ErrNotHeld, Manager } from 'lease-core'
-import { redisClient, RedisGuard, type RedisConnection } from 'lease-redis'
+import { redisClient, RedisGuard, RedisSubstrate, type RedisConnection } from 'lease-redis'
 import { caught, unique } from 'lease-scenes'
 import { redisTargets } from 'lease-servers'
 import { LASTING_MS } from './setting.ts'
@@ -12,7 +13,10 @@ const set = `return redis.call('SET', KEYS[1], ARGV[1])`
 
 /** What is used of either version. */
 interface Driver {
-  connect(url: string, options?: { db?: number; keyPrefix?: string }): five.Redis | six.Redis
+  connect(
+    url: string,
+    options?: { db?: number; keyPrefix?: string; username?: string; password?: string },
+  ): five.Redis | six.Redis
   cluster(nodes: { host: string; port: number }[]): five.Cluster | six.Cluster
 }
 
@@ -71,6 +75,47 @@ for (const [name, driver] of Object.entries(drivers)) {
           }
         })
       }
+
+      it('shows no password in the cause of an error, nor in an event, where the server refuses it', async () => {
+        const password = unique('unguessable')
+        const owner = driver.connect(target.url)
+        const username = unique('user')
+        await owner.call('ACL', 'SETUSER', username, 'on', '>right', 'allkeys', 'allchannels', 'allcommands')
+        owner.disconnect()
+        const refused = (options: object): six.Redis => {
+          const redis = driver.connect(target.url, { username, password, ...options }) as six.Redis
+          redis.on('error', () => {}) // what was asked rejects as well
+          return redis
+        }
+        const [redis, key] = [refused({}), refused({ retryStrategy: null })]
+        const client = redisClient({ redis, namespace: unique('driver'), requestTimeout: 1_000 })
+        const manager = new Manager({ client })
+        const events: unknown[] = []
+        manager.events.subscribe((event) => events.push(event))
+        try {
+          const guard = new RedisGuard()
+          const substrate = new RedisSubstrate({ redis, namespace: 'ns', listen: false })
+          await substrate.trapdoor('l', 'one', 1n)(guard)
+          const errors = [
+            await caught(manager.claim('l', 'one', LASTING_MS)),
+            await caught(
+              manager.hold('l', 'one', { duration: LASTING_MS, wait: true, signal: AbortSignal.timeout(2_500) }),
+            ),
+            await caught(guard.run(redis, set, ['x'], ['y'])),
+            await caught(guard.transaction(redis, () => {})),
+            await caught(guard.watch(key)),
+          ]
+          const words = errors.map((error) => inspect(error, { depth: 10 }))
+          expect(words.join('\n')).to.match(/WRONGPASS/)
+          expect(words.filter((text) => text.includes(password))).to.deep.equal([])
+          expect(inspect(events, { depth: 10 })).not.to.include(password)
+          await substrate.close()
+        } finally {
+          await manager.stop()
+          await client.close()
+          for (const one of [redis, key]) one.disconnect()
+        }
+      })
 
       it('executes guarded transactions, and watches as a key', async () => {
         const redis = driver.connect(target.url)
