@@ -76,15 +76,41 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
   }
 }
 
-/** @throws ErrTrapdoor */
+/**
+ * The column `answer` of the one row. A key that shows rows in another way is refused: what it shows could not be told from a lease that
+ * is not held.
+ *
+ * @throws ErrTrapdoor
+ */
 export function answerOf(
   result: { readonly rows: readonly unknown[] } | undefined,
   { lease, holder }: { readonly lease: string; readonly holder?: string },
-): unknown {
+): string | null {
+  const refused = (what: string, line: string): ErrTrapdoor =>
+    new ErrTrapdoor(`query(text, values) of this key ${what}. Write: ${line}`, { lease, holder })
   if (!Array.isArray(result?.rows)) {
-    throw new ErrTrapdoor('query(text, values) of this key does not answer with { rows }', { lease, holder })
+    throw refused('does not answer with { rows }', wayIn('await rowsOf(text, values)'))
   }
-  return (result.rows[0] as { answer?: unknown } | undefined)?.answer ?? null
+  const [row] = result.rows as readonly unknown[]
+  if (Array.isArray(row)) {
+    throw refused(
+      'answers with arrays as rows',
+      wayIn('(await arraysOf(text, values)).map(([answer]) => ({ answer }))'),
+    )
+  }
+  const answer = isObject(row) && 'answer' in row ? (row['answer'] ?? null) : undefined
+  if (answer === null || typeof answer === 'string') return answer
+  throw refused(
+    'does not answer with one row { answer } that has the text of the server',
+    wayIn('await rowsOf(text, values)'),
+  )
+}
+
+const wayIn = (rows: string): string =>
+  `await token.check({ query: async (text, values) => ({ rows: ${rows} }) }), where each row is an object by the names of the columns`
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null
 }
 
 function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {

@@ -160,7 +160,8 @@ export class PostgresSubstrate implements Substrate {
 
   async time(call: Call): Promise<number> {
     const [row] = (await this.#query(this.#statements.time, [], call, asOfTime)) as TimeRow[]
-    if (row?.standby !== 'false') throw isStandby()
+    if (row?.standby === 'true') throw isStandby()
+    if (row?.standby !== 'false') throw isNoText()
     const layout = Number(row.layout ?? 1)
     if (layout > LAYOUT) {
       throw new Error(
@@ -222,7 +223,7 @@ export class PostgresSubstrate implements Substrate {
     const text = `SELECT CASE WHEN ${seesAll} THEN ${read} ELSE '' END AS answer`
     const answer = answerOf(await connection.query(text, [this.#namespace, lease]), { lease })
     if (answer === '') return undefined
-    if (typeof answer !== 'string') throw isStandby()
+    if (answer === null) throw isStandby()
     return holdingsIn(answerIn<NamedRow>(answer))
   }
 
@@ -300,7 +301,8 @@ export class PostgresSubstrate implements Substrate {
     const values = leases === undefined ? [namespace] : [namespace, arrayOf(leases)]
     const [row] = (await this.#query(text, values, call, asOfAnswer)) as { answer: string | null }[]
     // A standby may be behind: it would call a lease held that another holds by now.
-    if (typeof row?.answer !== 'string') throw isStandby()
+    if (row?.answer === null) throw isStandby()
+    if (typeof row?.answer !== 'string') throw isNoText()
     return answerIn<R>(row.answer, call)
   }
 
@@ -335,6 +337,11 @@ const asOfAnswer = ([row]: readonly unknown[]): number =>
 
 const isStandby = (): Error =>
   new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
+
+const isNoText = (): Error =>
+  new Error(
+    'the connections of the pool do not answer with rows as the server sends them: each row must be an object, and a text must stay a text',
+  )
 
 /** null: no rule. */
 const microsOf = (milliseconds: number | undefined): number | null =>
