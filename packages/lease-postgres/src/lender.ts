@@ -9,7 +9,7 @@
  *   that, so after half of its time-out a call makes a connection of its own, with the hooks of the pool. Where these cannot be run,
  *   or do not end in time, it makes none: in another role or search_path it might find other leases, or none.
  */
-import { systemClock, type Timer } from 'lease-core'
+import { hasMethods, notValid, systemClock, type Timer } from 'lease-core'
 import { cancel } from './cancel.ts'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import { runHooks, showsHooks, tellRemoved } from './pool-hooks.ts'
@@ -56,6 +56,7 @@ export class Lender {
     this.#pool = pool
     pool.on?.('error', ignore)
     pool.on?.('connect', (client) => {
+      if (!hasMethods(client, 'query')) return
       this.heard(client)
       client.on?.('error', ignore)
     })
@@ -67,7 +68,7 @@ export class Lender {
    * @param isWanted whether anybody still waits
    */
   lend(timeoutMs: number | undefined, isWanted: () => boolean): Promise<Loan> {
-    const lent = this.#pool.connect()
+    const lent = Promise.resolve(this.#pool.connect())
     const { Client, options, idleCount = 0 } = this.#pool
     if (
       timeoutMs === undefined ||
@@ -91,17 +92,16 @@ export class Lender {
         this.#isStuck = true
         if (isWanted()) this.#makeOne(halfMs).then(take, ignore)
       })
-      lent.then(
-        (client) => {
+      lent
+        .then((client) => {
           this.#isStuck = false
-          take(new Loan(this, client))
-        },
-        (error: unknown) => {
+          return new Loan(this, client)
+        })
+        .then(take, (error: unknown) => {
           timer.cancel()
           isOver = true
           reject(error)
-        },
-      )
+        })
     })
   }
 
@@ -190,7 +190,12 @@ export class Loan {
   #kept: Timer | undefined
   #isOver = false
 
+  /** @throws ErrNotValid what the pool has given is not a connection on loan */
   constructor(lender: Lender, client: PostgresPoolClient) {
+    if (!hasMethods(client, 'query', 'release')) {
+      const rule = 'must be a pool, whose connect() resolves to a connection with query and release'
+      throw notValid([{ argument: 'pool', rule, value: client }])
+    }
     this.#lender = lender
     this.client = client
     // A connection on loan that breaks emits `error`; whatever it was doing rejects as well, which is enough.

@@ -3,6 +3,7 @@ import { onConnection } from './connection.ts'
 import type { PostgresPool, PostgresResult } from './driver.ts'
 import { digestOf, type DatabaseFunction } from './function-text.ts'
 import { functionsOf } from './functions.ts'
+import { checkPool } from './options.ts'
 import {
   checkOwner,
   HOME,
@@ -43,6 +44,7 @@ export interface Migration {
  * minute, and nothing has changed; call it again
  */
 export async function migrate(pool: PostgresPool, options: MigrateOptions = {}): Promise<Migration> {
+  checkPool(pool)
   const text = migrationSql(options)
   // Without values, so that the statements travel as one message and are thereby one transaction.
   const results: unknown = await onConnection(pool, undefined, (client) => client.query(text))
