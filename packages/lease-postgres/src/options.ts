@@ -25,11 +25,11 @@ export interface PostgresSubstrateOptions extends TableOptions {
   /** Whether vacated leases are announced to those who wait, which costs their transactions some speed. @default true */
   readonly notify?: boolean | undefined
   /**
-   * Makes the connection that hears the announcements: `() => new pg.Client(url)`. It must reach the server itself:
+   * Makes the connection that hears the announcements: `() => new pg.Client(url)`, or a promise of one. It must reach the server itself:
    * through a pooler in transaction mode, LISTEN is accepted and nothing ever arrives. `false`: waiting works by timer
    * alone. @default a connection made as the pool makes its own, and not counted by it
    */
-  readonly listen?: (() => PostgresListenClient) | false | undefined
+  readonly listen?: (() => PostgresListenClient | Promise<PostgresListenClient>) | false | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
