@@ -16,6 +16,7 @@ import {
   late,
   systemClock,
   unknown,
+  warnOfNoHints,
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
@@ -31,7 +32,7 @@ import {
 } from 'lease-core'
 import { claimAny } from './claim-any.ts'
 import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
-import { failureOf } from './explain.ts'
+import { explained, failureOf } from './explain.ts'
 import { etcdTrapdoor } from './guard.ts'
 import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
 import { watchLeases } from './listener.ts'
@@ -72,7 +73,9 @@ export class EtcdSubstrate implements Substrate {
     this.#requests = new Requests(etcd, this.#layout, clock)
     if (watch) {
       const call = (): Promise<unknown> => this.#requests.anyCall()
-      const hints = new HintStream({ clock, connect: watchLeases(etcd, this.#layout, { clock, call }) })
+      const connect = watchLeases(etcd, this.#layout, { clock, call })
+      const failed = warnOfNoHints((warning) => this.#onWarning?.(warning), explained)
+      const hints = new HintStream({ clock, connect, failed })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
     }

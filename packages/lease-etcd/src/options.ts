@@ -15,7 +15,8 @@ export interface EtcdSubstrateOptions {
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
   /**
-   * Is called for each key that a listing leaves out because somebody else wrote it, once for each key.
+   * Is called for each key that a listing leaves out because somebody else wrote it, once for each key, and when the watch has failed
+   * many times in a row.
    * @default nothing; `etcdClient` makes a `warning` event of it
    */
   readonly onWarning?: ((warning: SubstrateWarning) => void) | undefined

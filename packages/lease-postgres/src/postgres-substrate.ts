@@ -20,6 +20,7 @@ import {
   sleep,
   systemClock,
   unknown,
+  warnOfNoHints,
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
@@ -129,8 +130,11 @@ export class PostgresSubstrate implements Substrate {
   readonly #channel: string | null
   readonly #hints: HintStream | undefined
 
-  /** @throws ErrNotValid with every problem */
-  constructor(options: PostgresSubstrateOptions) {
+  /**
+   * @param warn takes what comes up later than `inspect`
+   * @throws ErrNotValid with every problem
+   */
+  constructor(options: PostgresSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     checkOptions(options, { client: false })
     const { pool, namespace, notify = true, clock = systemClock } = options
     this.#pool = pool
@@ -148,7 +152,7 @@ export class PostgresSubstrate implements Substrate {
         const home = schema ?? (await this.#home())
         return listenTo(channel + hintSuffix(home), open, listen ?? pool)(tell, signal)
       }
-      const hints = new HintStream({ connect, clock })
+      const hints = new HintStream({ connect, clock, failed: warnOfNoHints(warn, explained) })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
     }

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
-import type { LeaseChange } from 'lease-core'
+import { LeaseEvents, type LeaseChange } from 'lease-core'
 import { postgresTargets, startPostgres, startProxy } from 'lease-servers'
-import { PostgresSubstrate } from 'lease-postgres'
+import { postgresClient, PostgresSubstrate } from 'lease-postgres'
 import { Client, Pool } from 'pg'
 import {
   claim,
@@ -167,6 +167,37 @@ for (const target of postgresTargets()) {
         await releaseHeld(setting.substrate({ namespace }), 'l')
         await eventually(() => all[0]?.changes.length === 1)
         for (const { stop } of all) stop()
+      })
+    }
+
+    const hopeless: Readonly<Record<string, { readonly listen: () => unknown; readonly says: RegExp }>> = {
+      refused: { listen: () => new Client({ host: '127.0.0.1', port: 1 }), says: /nothing listens at the address/ },
+      'of a database that is not there': {
+        listen: () => new Client({ connectionString: new URL('/nowhere', setting.directUrl).href }),
+        says: /nowhere/,
+      },
+      'of nothing': { listen: () => undefined, says: /listen must make a connection/ },
+      'of a promise that rejects': { listen: async () => Promise.reject(new Error('no token')), says: /no token/ },
+    }
+    for (const [what, { listen, says }] of Object.entries(hopeless)) {
+      it(`that never come, for want of a connection ${what}, are reported once`, async () => {
+        const events = new LeaseEvents()
+        const client = postgresClient({
+          events,
+          pool: setting.pool,
+          namespace: unique('ns'),
+          listen: listen as () => Client,
+        })
+        const warnings: string[] = []
+        events.subscribe((event) => {
+          if (event.type === 'warning' && event.warning === 'no-hints') warnings.push(event.message)
+        })
+        const stop = client.subscribe(() => {})
+        await eventually(() => warnings.length > 0)
+        expect(warnings).to.have.length(1)
+        expect(warnings[0]).to.match(says)
+        stop()
+        await client.close()
       })
     }
 

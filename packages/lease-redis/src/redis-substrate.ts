@@ -16,6 +16,7 @@ import {
   refused,
   systemClock,
   unknown,
+  warnOfNoHints,
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
@@ -104,6 +105,7 @@ export class RedisSubstrate implements Substrate {
       const hints = new HintStream({
         clock,
         connect: listenTo(this.#keys.channel, listen ?? redis),
+        failed: warnOfNoHints(warn, explained),
       })
       this.#hints = hints
       this.watch = (listener) => hints.watch(listener)
