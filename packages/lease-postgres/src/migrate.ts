@@ -179,7 +179,7 @@ BEGIN
 ${suffixes
   .map((suffix) => {
     const create = template(
-      `CREATE ${columnsOf[suffix]?.replace('TABLE', `TABLE ${HOME}.${quoteIdentifier(table + suffix)}`)}`,
+      `CREATE ${columnsOf[suffix]?.replace('TABLE', () => `TABLE ${HOME}.${quoteIdentifier(table + suffix)}`)}`,
     )
     return `        IF NOT ${isThere(suffix)} THEN EXECUTE format(${create}, home); END IF;`
   })
