@@ -135,6 +135,7 @@ const advice: Readonly<Record<string, string>> = {
   '3F000': 'the schema is missing: run migrate(), or the SQL of migrationSql(), with the same schema and table',
   '42501':
     'this role lacks a right: it needs USAGE on the schema, EXECUTE on its functions, and SELECT, INSERT, UPDATE, DELETE on the tables',
+  RLS: 'row level security may hide leases from this role: ALTER TABLE … DISABLE ROW LEVEL SECURITY, or give the role BYPASSRLS',
   '25006': 'the server or session is read-only (a standby?): connect to the primary (target_session_attrs=read-write)',
   '28P01': 'the server refused the credentials: check user and password',
   '28000': 'the server refused this user: check the user and pg_hba.conf',
@@ -148,7 +149,8 @@ const advice: Readonly<Record<string, string>> = {
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original. */
 export function explained(error: unknown): unknown {
   const code = codeOf(error)
-  const words = code === undefined ? undefined : advice[code]
+  const isHidden = code === '42501' && /row-level security/.test((error as Error).message)
+  const words = code === undefined ? undefined : advice[isHidden ? 'RLS' : code]
   if (words === undefined) return error
   const detail = error instanceof Error && error.message !== '' ? error.message : code
   return new Error(withoutSecrets(`${words} (${detail})`), { cause: error })

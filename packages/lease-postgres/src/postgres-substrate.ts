@@ -108,6 +108,8 @@ interface TimeRow {
   readonly at: string
   /** null: the tables are of a release that wrote none. */
   readonly layout: string | null
+  /** Whether row level security may hide the layout from this role. */
+  readonly hidden: string
 }
 
 /** A lease that is pinned. */
@@ -166,6 +168,7 @@ export class PostgresSubstrate implements Substrate {
     const [row] = (await this.#query(this.#statements.time, [], call, asOfTime)) as TimeRow[]
     if (row?.standby === 'true') throw isStandby()
     if (row?.standby !== 'false') throw isNoText()
+    if (row.hidden === 'true') throw isHidden()
     const layout = Number(row.layout ?? 1)
     if (layout > LAYOUT) {
       throw new Error(
@@ -341,6 +344,9 @@ const asOfAnswer = ([row]: readonly unknown[]): number =>
 
 const isStandby = (): Error =>
   new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
+
+const isHidden = (): unknown =>
+  explained(Object.assign(new Error('row-level security is active for the table of the layout'), { code: '42501' }))
 
 const isNoText = (): Error =>
   new Error(
