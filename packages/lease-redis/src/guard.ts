@@ -16,7 +16,16 @@
  * A failover that loses the last writes of the old master loses grants and guarded writes alike; no check in Redis can
  * see that. Keep the fencing token beside your data, and refuse a lower one, where that matters.
  */
-import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, type Trapdoor } from 'lease-core'
+import {
+  ErrNotHeld,
+  ErrTrapdoor,
+  ErrUnknown,
+  hasMethods,
+  LONGEST_DEADLINE_MS,
+  notValid,
+  systemClock,
+  type Trapdoor,
+} from 'lease-core'
 import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy, withoutCredentials } from './connection.ts'
 import type { RedisPrivateConnection, RedisScripting, RedisTransactional } from './driver.ts'
 import { dropPrivate, privateOf } from './private-connection.ts'
@@ -146,6 +155,8 @@ export class RedisGuard {
    *
    * @throws ErrNotHeld a term does not stand; nothing was written
    * @throws ErrTrapdoor before the first check, or the connection cannot answer for the lease; nothing was written
+   * @throws ErrUnknown EXEC had no answer within ten seconds; it may have been written. Without an answer before that: ErrTrapdoor,
+   *   and nothing was written. The time that the body takes does not count
    * @throws what the body or the driver throws, as it is; where EXEC's answer is lost it may have been written
    */
   async transaction<Multi extends { exec(): Promise<unknown> }>(
@@ -159,16 +170,19 @@ export class RedisGuard {
     let sound = false // nothing is watched on it, and nothing is under way
     try {
       for (;;) {
-        await watch(own, terms)
+        await inTime(watch(own, terms), () => trapdoor(`the guard could not look: ${SILENT}`, terms))
         const multi = own.multi() as Multi
         try {
           await body(multi)
         } catch (error) {
-          await own.unwatch()
-          sound = true
+          // Without an answer the next transaction gets another connection.
+          await inTime(own.unwatch(), () => new Error(SILENT)).then(() => (sound = true), ignore)
           throw error
         }
-        const results = await multi.exec()
+        const results = await inTime(
+          multi.exec(),
+          () => new ErrUnknown(`it may have happened: ${SILENT}`, { reason: SILENT }),
+        )
         if (results === null) continue
         sound = true
         return results as Exclude<Awaited<ReturnType<Multi['exec']>>, null>
@@ -188,6 +202,17 @@ export class RedisGuard {
     }
     return this.#terms
   }
+}
+
+/** The connection may be dead without a word, and then no transaction would ever pass again. */
+const SILENT = `the server gave no answer within ${LONGEST_DEADLINE_MS} ms over the connection for transactions`
+
+/** What the work resolves with, or this error when it takes longer than any request may. */
+function inTime<T>(work: Promise<T>, silence: () => Error): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = systemClock.setTimer(LONGEST_DEADLINE_MS, () => reject(silence()))
+    work.then(resolve, reject).finally(() => timer.cancel())
+  })
 }
 
 /** Connections on which a transaction of ours is under way. */
