@@ -35,6 +35,9 @@ export class Lender {
   #givenUpMs: number | undefined
   /** When each connection was made, or answered last. */
   readonly #heardMs = new WeakMap<object, number>()
+  /** Connections that the pool has made, and lent to nobody yet; and those that it has lent for the first time. */
+  readonly #justMade = new WeakSet<object>()
+  readonly #new = new WeakSet<object>()
   #kept = 0
   #beside = 0
   /** It gave nothing in time, and has given nothing since. */
@@ -59,7 +62,18 @@ export class Lender {
       if (!hasMethods(client, 'query')) return
       this.heard(client)
       client.on?.('error', ignore)
+      this.#justMade.add(client)
     })
+    pool.on?.('acquire', (client) => {
+      if (!hasMethods(client, 'query')) return
+      if (this.#justMade.delete(client)) this.#new.add(client)
+      else this.#new.delete(client)
+    })
+  }
+
+  /** Whether nobody has had this connection before: what it is like is not what somebody has left. */
+  isNew({ client }: Loan): boolean {
+    return this.#new.has(client)
   }
 
   /**
