@@ -17,12 +17,21 @@ export function evaluate(
   keys: readonly string[],
   args: readonly (string | Buffer | number)[],
 ): Promise<unknown> {
-  return redis.evalsha(sha, keys.length, ...keys, ...args).catch((error: unknown) => {
+  return redis.evalsha(sha, keys.length, ...keys, ...args).catch((thrown: unknown) => {
+    const error = asTheServerSaid(thrown)
     if (wordOf(error) !== 'NOSCRIPT') throw withoutCredentials(error)
     return redis.eval(text, keys.length, ...keys, ...args).catch((again: unknown) => {
-      throw withoutCredentials(again)
+      throw withoutCredentials(asTheServerSaid(again))
     })
   })
+}
+
+/** A Cluster with the option `maxRedirections: 0` takes every error of a server for one redirection too many, and puts it into these words. */
+function asTheServerSaid(error: unknown): unknown {
+  const { message } = (error ?? {}) as { readonly message?: unknown }
+  const said = /^Too many Cluster redirections\. Last error: \w*Error: (.*)$/s.exec(String(message))?.[1]
+  if (said === undefined || /^(MOVED|ASK|TRYAGAIN|CLUSTERDOWN)\b/.test(said)) return error
+  return Object.assign(new Error(said, { cause: error }), { name: 'ReplyError' })
 }
 
 /** Commands that bear passwords. */

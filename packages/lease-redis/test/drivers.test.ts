@@ -6,7 +6,7 @@ import * as five from 'ioredis-5'
 import { ErrClaimDenied, ErrNotHeld, Manager } from 'lease-core'
 import { redisClient, RedisGuard, RedisSubstrate, type RedisConnection } from 'lease-redis'
 import { caught, unique } from 'lease-scenes'
-import { redisTargets } from 'lease-servers'
+import { redisTargets, until } from 'lease-servers'
 import { LASTING_MS } from './setting.ts'
 
 const set = `return redis.call('SET', KEYS[1], ARGV[1])`
@@ -17,17 +17,17 @@ interface Driver {
     url: string,
     options?: { db?: number; keyPrefix?: string; username?: string; password?: string },
   ): five.Redis | six.Redis
-  cluster(nodes: { host: string; port: number }[]): five.Cluster | six.Cluster
+  cluster(nodes: { host: string; port: number }[], options?: { maxRedirections?: number }): five.Cluster | six.Cluster
 }
 
 const drivers: Record<string, Driver> = {
   'ioredis 5': {
     connect: (url, options = {}) => new five.Redis(url, options),
-    cluster: (nodes) => new five.Cluster(nodes),
+    cluster: (nodes, options = {}) => new five.Cluster(nodes, options),
   },
   'ioredis 6': {
     connect: (url, options = {}) => new six.Redis(url, options),
-    cluster: (nodes) => new six.Cluster(nodes),
+    cluster: (nodes, options = {}) => new six.Cluster(nodes, options),
   },
 }
 
@@ -146,6 +146,19 @@ for (const [name, driver] of Object.entries(drivers)) {
 
   for (const target of redisTargets('cluster')) {
     describe(`${name}, on ${target.name}`, () => {
+      it('does all that a client asks of it where it follows no redirection', async () => {
+        const pair = [0, 1].map(() => driver.cluster([...target.nodes], { maxRedirections: 0 }))
+        try {
+          for (const cluster of pair) {
+            await until('the Cluster knows its slots', () => cluster.status === 'ready')
+            for (const node of cluster.nodes('master')) await node.script('FLUSH')
+          }
+          await doAll(pair as unknown as readonly [RedisConnection, RedisConnection], unique('driver'))
+        } finally {
+          for (const cluster of pair) cluster.disconnect()
+        }
+      })
+
       it('does all that a client asks of it', async () => {
         const pair = [driver.cluster([...target.nodes]), driver.cluster([...target.nodes])] as const
         try {
