@@ -162,6 +162,19 @@ for (const target of postgresTargets()) {
       expect(await relations()).to.have.length(8 * names.length)
     })
 
+    it('refuses the name of a table that is there for something else, and says which names it needs', async () => {
+      await migrate(pool)
+      await pool.query('CREATE TABLE other_pinned (a int)')
+      for (const table of ['lease_line', 'lease_floor', 'lease_layout', 'lease_pinned', 'other']) {
+        const error = await caught(migrate(pool, { table }))
+        expect(error, table).to.be.instanceOf(ErrNotValid)
+        expect(error.message).to.include(`${table}_pinned`)
+        expect(error.cause).to.have.property('code')
+      }
+      await migrate(pool)
+      expect(await caught(migrate(pool, { schema: 'pg_own' }))).to.be.instanceOf(ErrNotValid)
+    })
+
     it('needs no right to create schemas where the schema is there', async () => {
       await pool.query('CREATE SCHEMA mine; GRANT USAGE, CREATE ON SCHEMA mine TO pg_monitor')
       const humble = new Pool({ connectionString: database.url, options: '-c role=pg_monitor' })

@@ -259,6 +259,10 @@ function whatItSays(error: unknown, terms: readonly GuardedTerm[]): unknown {
   withoutCredentials(error)
   const message: unknown = (error as { message?: unknown } | null)?.message
   if (typeof message !== 'string') return error
+  if (/^MOVED \d/.test(message)) {
+    const remedy = 'pass the Cluster to run(), or the node of the slot to transaction()'
+    return trapdoor(`the lease is on another node of the Cluster: ${remedy}`, terms, error)
+  }
   const lost = /^LEASELOST (\d+)$/.exec(message)?.[1]
   if (lost !== undefined) return notHeld(terms[Number(lost) - 1] as GuardedTerm)
   const denied = /^LEASEDENIED (.*)$/s.exec(message)?.[1] ?? (message.startsWith('DATABASE ') ? message : undefined)

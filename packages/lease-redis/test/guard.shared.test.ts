@@ -48,6 +48,22 @@ for (const target of redisTargets('cluster')) {
       cluster.disconnect()
     })
 
+    it('is refused on a node that does not have the slot, and so is a script, with the remedy', async () => {
+      const lease = unique('l')
+      const { guard } = await guardOf(substrate, lease)
+      let refused = 0
+      for (const node of cluster.nodes('master')) {
+        for (const work of [() => guard.transaction(node, () => {}), () => guard.run(node, 'return 1')]) {
+          const outcome: unknown = await work().catch((error: unknown) => error)
+          if (!(outcome instanceof Error)) continue
+          expect(outcome).to.be.instanceOf(ErrTrapdoor)
+          expect(outcome.message).to.match(/on another node of the Cluster: pass/)
+          refused++
+        }
+      }
+      expect(refused).to.be.greaterThan(0)
+    })
+
     for (const [what, disturb] of Object.entries(strangers)) {
       it(`writes nothing after a take-over, though ${what} of others came before its own`, async () => {
         const lease = unique('l')
