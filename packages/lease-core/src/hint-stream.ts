@@ -12,6 +12,8 @@
  */
 import type { LeaseChange } from './client.ts'
 import { sleep, type Clock } from './clock.ts'
+import { reasonOf } from './errors.ts'
+import type { SubstrateWarning } from './substrate.ts'
 
 /** One connection that brings hints, from the moment it certainly does. */
 export interface HintConnection {
@@ -32,6 +34,28 @@ export type OpenHintConnection = (tell: (change: LeaseChange) => void, signal: A
 export interface HintStreamOptions {
   readonly connect: OpenHintConnection
   readonly clock: Clock
+  /**
+   * Is called after each attempt that failed: why, and how many have failed in a row. A connection that did not last counts as failed.
+   * @default nothing
+   */
+  readonly failed?: ((error: unknown, attempts: number) => void) | undefined
+}
+
+/** So many attempts in a row fail in a restart of the server, too, as a rule: they take about two seconds. */
+const MANY_ATTEMPTS = 5
+
+/** For `failed`: warns once hints have failed to come for many attempts in a row, and again only when they have come in between. */
+export function warnOfNoHints(
+  warn: (warning: SubstrateWarning) => void,
+  explained: (error: unknown) => unknown,
+): (error: unknown, attempts: number) => void {
+  return (error, attempts) => {
+    if (attempts !== MANY_ATTEMPTS) return
+    warn({
+      warning: 'no-hints',
+      message: `The connection that hears of vacated leases has failed ${attempts} times in a row (${reasonOf(explained(error))}). It is tried again. Until it works, who waits for a lease finds out by timer only.`,
+    })
+  }
 }
 
 /** How long a connection may be silent, and how long connecting may take. */
@@ -47,12 +71,14 @@ const FAREWELL_MS = 500
 export class HintStream {
   readonly #connect: OpenHintConnection
   readonly #clock: Clock
+  readonly #failed: (error: unknown, attempts: number) => void
   readonly #listeners = new Set<(change: LeaseChange) => void>()
   #watching: { readonly controller: AbortController; readonly ended: Promise<void> } | undefined
 
-  constructor({ connect, clock }: HintStreamOptions) {
+  constructor({ connect, clock, failed = ignore }: HintStreamOptions) {
     this.#connect = connect
     this.#clock = clock
+    this.#failed = failed
   }
 
   /** Starts telling; the first listener opens the connection, and the last one that leaves closes it. */
@@ -79,17 +105,19 @@ export class HintStream {
 
   /** One connection after the other. Never rejects. */
   async #run(signal: AbortSignal): Promise<void> {
-    for (let failures = 0; !signal.aborted;) {
-      const lasted = await this.#listenOnce(signal)
+    for (let failures = 0, attempts = 0; !signal.aborted;) {
+      const { lasted, error } = await this.#listenOnce(signal)
       if (signal.aborted) return
       failures = lasted ? 1 : failures + 1
+      attempts = lasted ? 0 : attempts + 1
+      if (!lasted) this.#failed(error, attempts)
       const delayMs = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
       await sleep(this.#clock, delayMs, signal).catch(ignore)
     }
   }
 
-  /** Listens until the connection ends; returns whether it lasted. Never rejects. */
-  async #listenOnce(signal: AbortSignal): Promise<boolean> {
+  /** Listens until the connection ends; returns whether it lasted, and why it ended. Never rejects. */
+  async #listenOnce(signal: AbortSignal): Promise<{ readonly lasted: boolean; readonly error: unknown }> {
     const over = new AbortController()
     const ended = new Promise<never>((_resolve, reject) => {
       over.signal.addEventListener('abort', () => reject(over.signal.reason as Error), { once: true })
@@ -107,6 +135,7 @@ export class HintStream {
     }
     let connection: HintConnection | undefined
     let finished = false
+    let error: unknown
     let sinceMs = Number.POSITIVE_INFINITY
     try {
       const opening = this.#connect(tell, over.signal)
@@ -121,15 +150,15 @@ export class HintStream {
       sinceMs = this.#clock.monotonic()
       tell({ kind: 'resync' })
       await Promise.race([this.#heartbeat(opened, over.signal), ended])
-    } catch {
-      // whatever it was, the answer is a new connection
+    } catch (thrown) {
+      error = thrown // whatever it was, the answer is a new connection
     }
     signal.removeEventListener('abort', end)
     end()
     finished = true
     const lasted = this.#clock.monotonic() - sinceMs >= LASTING_MS
     if (connection !== undefined) await this.#within(FAREWELL_MS, close(connection))
-    return lasted
+    return { lasted, error }
   }
 
   /** Rejects when the connection ends, or gives no sign of life for as long as a heartbeat. */

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import type { LeaseChange } from '#src/client.ts'
-import { HintStream } from '#src/hint-stream.ts'
+import { HintStream, warnOfNoHints, type HintStreamOptions } from '#src/hint-stream.ts'
 import { TestClock } from '#src/testing/index.ts'
 
 /** One connection as the test plays it. */
@@ -24,9 +24,10 @@ class Bench {
   readonly clock = new TestClock()
   readonly lines: Line[] = []
   readonly heard: LeaseChange[] = []
-  readonly stream = new HintStream({
-    clock: this.clock,
-    connect: (tell, signal) => {
+  readonly stream: HintStream
+
+  constructor(failed?: HintStreamOptions['failed']) {
+    const connect: HintStreamOptions['connect'] = (tell, signal) => {
       const line = new Line(tell, signal)
       this.lines.push(line)
       return new Promise((resolve, reject) => {
@@ -44,8 +45,9 @@ class Bench {
             },
           })
       })
-    },
-  })
+    }
+    this.stream = new HintStream({ clock: this.clock, connect, failed })
+  }
 
   /** The connection made last. */
   get line(): Line {
@@ -206,6 +208,53 @@ describe('HintStream: hints over one connection after the other', () => {
     await waiting.stream.close()
     await waiting.stream.close()
     expect(waiting.clock.pending).to.equal(0)
+  })
+
+  it('reports each attempt that failed, counts those in a row, and begins anew after a connection that lasted', async () => {
+    const reports: [unknown, number][] = []
+    const bench = new Bench((error, attempts) => reports.push([(error as Error).message, attempts]))
+    const { clock } = bench
+    bench.watch()
+    const fail = async (): Promise<void> => {
+      await clock.settle()
+      bench.line.fail()
+      await clock.advance(5_000)
+    }
+    await fail()
+    await fail()
+    // One that is dropped at once is no better.
+    bench.line.open()
+    await clock.settle()
+    bench.line.end()
+    await clock.advance(5_000)
+    expect(reports).to.deep.equal([
+      ['refused', 1],
+      ['refused', 2],
+      ['the connection ended', 3],
+    ])
+    bench.line.open()
+    await clock.settle()
+    await clock.advance(20_000)
+    bench.line.end()
+    await clock.advance(5_000)
+    await fail()
+    expect(reports.slice(3)).to.deep.equal([['refused', 1]])
+    bench.line.fail()
+    await bench.stream.close()
+    expect(reports).to.have.length(4) // nobody wants it any more: that is no failure
+  })
+
+  it('is warned of once while it fails, and again after it has worked', () => {
+    const warnings: string[] = []
+    const failed = warnOfNoHints(
+      ({ warning, message }) => warnings.push(`${warning}: ${message}`),
+      (error) => new Error(`explained: ${(error as Error).message}`),
+    )
+    for (let attempts = 1; attempts <= 50; attempts++) failed(new Error('refused by x://user:secret@host'), attempts)
+    expect(warnings).to.have.length(1)
+    expect(warnings[0]).to.match(/^no-hints: .*5 times in a row \(explained: refused by x:\/\/…@host\)/)
+    for (let attempts = 1; attempts <= 5; attempts++) failed(new Error('refused'), attempts)
+    expect(warnings).to.have.length(2)
   })
 
   it('leaves no timer when it is closed while a sign of life is awaited', async () => {

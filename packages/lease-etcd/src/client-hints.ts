@@ -21,7 +21,7 @@ import { changesIn, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core
 import type { EtcdWatchedKey } from './driver.ts'
 import type { KnownQueues } from './known-queues.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, WAITS, type Keys, type Layout } from './layout.ts'
-import { NO_DELETES, NO_PUTS, type Login, type Watches, type WatchListener } from './watches.ts'
+import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
 export interface ClientHintsOptions {
   readonly watches: Watches
@@ -32,6 +32,7 @@ export interface ClientHintsOptions {
   readonly login: Login
   /** Is called when the server refuses a watch. */
   readonly onDenied: (reason: string) => void
+  readonly onFailed?: Failed
 }
 
 /** How many of those ahead a waiter sees. */
@@ -66,10 +67,10 @@ export class ClientHints {
   #sweptMs: number
 
   constructor(options: ClientHintsOptions) {
-    const { watches, layout, client, queues, login, clock, onDenied } = options
+    const { watches, layout, client, queues, login, clock, onDenied, onFailed } = options
     this.#options = options
     this.#sweptMs = clock.monotonic()
-    this.#letGo = watches.keep(login)
+    this.#letGo = watches.keep(login, onFailed)
     const key = layout.toldTo(client)
     this.#closeOwn = watches.open(
       { key, range_end: endOf(key), filters: [NO_DELETES] },

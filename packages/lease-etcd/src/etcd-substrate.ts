@@ -16,6 +16,7 @@ import {
   late,
   systemClock,
   unknown,
+  warnOfNoHints,
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
@@ -32,7 +33,7 @@ import {
 import { claimAny } from './claim-any.ts'
 import { ClientHints } from './client-hints.ts'
 import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
-import { failureOf } from './explain.ts'
+import { explained, failureOf } from './explain.ts'
 import { etcdTrapdoor } from './guard.ts'
 import { KnownQueues } from './known-queues.ts'
 import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
@@ -64,6 +65,7 @@ export class EtcdSubstrate implements Substrate {
   readonly #closing = new Set<Promise<void>>()
   readonly #queues = new KnownQueues()
   #warnedOfWatch = false
+  readonly #onFailed = warnOfNoHints((warning) => this.#onWarning?.(warning), explained)
   readonly #onWarning: EtcdSubstrateOptions['onWarning']
   /** Leases that a warning has named. */
   readonly #unreadable = new Set<string>()
@@ -166,7 +168,8 @@ export class EtcdSubstrate implements Substrate {
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return etcdTrapdoor({ key: this.#layout.lease(lease).toString(), lease, holder, fencingToken })
+    const key = this.#layout.lease(lease).toString()
+    return etcdTrapdoor({ key, place: this.#etcd, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {
@@ -188,7 +191,16 @@ export class EtcdSubstrate implements Substrate {
       const watches = Watches.of(this.#etcd, this.#clock)
       const login = (): Promise<unknown> => this.#requests.anyCall()
       const onDenied = (reason: string): void => this.#warnOfWatch(reason)
-      const options = { watches, layout: this.#layout, clock: this.#clock, queues: this.#queues, login, onDenied }
+      const onFailed = this.#onFailed
+      const options = {
+        watches,
+        layout: this.#layout,
+        clock: this.#clock,
+        queues: this.#queues,
+        login,
+        onDenied,
+        onFailed,
+      }
       hints = client === undefined ? new NamespaceHints(options) : new ClientHints({ ...options, client })
       this.#hints.set(client, hints)
     }

@@ -10,6 +10,8 @@ import type { EtcdComparisons, EtcdTransactions } from './driver.ts'
 /** One term of one lease, and the key that stands for it. */
 export interface GuardedTerm {
   readonly key: string
+  /** The `Etcd3`: over another one the same key may be in another cluster. */
+  readonly place: object
   readonly lease: string
   readonly holder: string
   readonly fencingToken: bigint
@@ -33,7 +35,7 @@ export function etcdTrapdoor(term: GuardedTerm): Trapdoor {
  * The method by which a guard is given a term. Registered, so that two copies of this package know each other's guards. The
  * number rises when `GuardedTerm` changes its shape.
  */
-const ADD_TERM = Symbol.for('lease-etcd.EtcdGuard/1')
+const ADD_TERM = Symbol.for('lease-etcd.EtcdGuard/2')
 
 interface TermCollector {
   [ADD_TERM](term: GuardedTerm): void
@@ -51,15 +53,15 @@ function isTermCollector(key: unknown): key is TermCollector {
  *     const result = await guard.if(etcd).then(etcd.put('balance').value('90')).commit()
  *     guard.assertHeld(result)
  *
- * Checked with several tokens, it demands that all of their terms stand. The keys are those of the `Etcd3` itself, not
- * of a `namespace()` of it.
+ * Checked with several tokens, it demands that all of their terms stand. Only an earlier term of the same lease and holder, by a
+ * client over the same `Etcd3`, is replaced by the later one. The keys are those of the `Etcd3` itself, not of a `namespace()` of it.
  */
 export class EtcdGuard {
-  readonly #terms = new Map<string, GuardedTerm>()
+  #terms: readonly GuardedTerm[] = []
 
   static {
     const addTerm = function (this: EtcdGuard, term: GuardedTerm): void {
-      this.#terms.set(term.key, term)
+      this.#terms = [...this.#terms.filter((other) => !isReplaced(other, term)), term]
     }
     Object.defineProperty(this.prototype, ADD_TERM, { value: addTerm })
   }
@@ -123,8 +125,14 @@ export class EtcdGuard {
   }
 
   #checked(): [GuardedTerm, ...GuardedTerm[]] {
-    const [first, ...others] = this.#terms.values()
+    const [first, ...others] = this.#terms
     if (first === undefined) throw new ErrTrapdoor('nothing to guard yet: pass this EtcdGuard to token.check() first')
     return [first, ...others]
   }
+}
+
+/** The later term of the same lease, of the same holder in the same place, takes the place of this one. Everything else is demanded. */
+function isReplaced(one: GuardedTerm, by: GuardedTerm): boolean {
+  const isSame = one.key === by.key && one.holder === by.holder && one.place === by.place
+  return isSame && one.fencingToken <= by.fencingToken
 }

@@ -5,7 +5,7 @@
  */
 import { changesIn, type LeaseChange } from 'lease-core'
 import { endOf, type Layout } from './layout.ts'
-import { NO_DELETES, NO_PUTS, type Login, type Watches, type WatchListener } from './watches.ts'
+import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
 /** Of how many leases the last vacancy is remembered. A watch that is further behind is late by more than these. */
 const MOST_VACANCIES = 10_000
@@ -16,6 +16,7 @@ export interface NamespaceHintsOptions {
   readonly login: Login
   /** Is called when the server refuses a watch. */
   readonly onDenied: (reason: string) => void
+  readonly onFailed?: Failed
 }
 
 export class NamespaceHints {
@@ -24,7 +25,7 @@ export class NamespaceHints {
   readonly #letGo: () => Promise<void>
   #isOn = false
 
-  constructor({ watches, layout, login, onDenied }: NamespaceHintsOptions) {
+  constructor({ watches, layout, login, onDenied, onFailed }: NamespaceHintsOptions) {
     const vacancies = new Vacancies()
     const listener = (event: WatchListener['event'], begun: () => void = ignore): WatchListener => ({
       begun,
@@ -32,7 +33,7 @@ export class NamespaceHints {
       denied: onDenied,
     })
     const range = (key: Buffer, filter: number) => ({ key, range_end: endOf(key), filters: [filter] })
-    this.#letGo = watches.keep(login)
+    this.#letGo = watches.keep(login, onFailed)
     this.#closes = [
       watches.open(
         range(layout.served, NO_DELETES),

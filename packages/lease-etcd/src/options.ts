@@ -15,7 +15,8 @@ export interface EtcdSubstrateOptions {
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
   /**
-   * Is called for each lease that a read passes over because somebody else wrote a key of it, once for each lease.
+   * Is called for each lease that a read passes over because somebody else wrote a key of it, once for each lease, and when the watch
+   * has failed many times in a row.
    * @default nothing; `etcdClient` makes a `warning` event of it
    */
   readonly onWarning?: ((warning: SubstrateWarning) => void) | undefined

@@ -15,7 +15,7 @@
  * The stream is the bare one. etcd3's own watcher reconnects behind one's back, and forgets what happened meanwhile. A sign of life
  * is the answer to one more watch: etcd may leave a request for progress unanswered while a watch is behind.
  */
-import { HintStream, type Clock, type HintConnection } from 'lease-core'
+import { HintStream, type Clock, type HintConnection, type HintStreamOptions } from 'lease-core'
 import type { EtcdDriver, EtcdWatchAnswer, EtcdWatchedKey, EtcdWatchRequest, EtcdWatchStream } from './driver.ts'
 
 /** How long a new stream may take to begin: gRPC itself waits without end for a connection that stays silent. */
@@ -88,6 +88,9 @@ interface Watch {
   isLate: boolean
 }
 
+/** Is called after each stream that failed, with how many have failed in a row. */
+export type Failed = NonNullable<HintStreamOptions['failed']>
+
 /** By the driver and the clock. */
 const known = new WeakMap<EtcdDriver, WeakMap<Clock, Watches>>()
 
@@ -95,7 +98,7 @@ export class Watches {
   readonly #etcd: EtcdDriver
   readonly #clock: Clock
   readonly #streams: HintStream
-  readonly #keepers = new Set<Login>()
+  readonly #keepers = new Map<Login, Failed>()
   readonly #watches = new Map<string, Watch>()
   /** Those to be created whose answer is still to come, in order. */
   #creating: string[] = []
@@ -109,7 +112,7 @@ export class Watches {
   private constructor(etcd: EtcdDriver, clock: Clock) {
     this.#etcd = etcd
     this.#clock = clock
-    this.#streams = new HintStream({ clock, connect: (_tell, signal) => this.#connect(signal) })
+    this.#streams = new HintStream({ clock, connect: (_tell, signal) => this.#connect(signal), failed: this.#failed })
   }
 
   /** The same object for the same driver. */
@@ -127,9 +130,9 @@ export class Watches {
   }
 
   /** Keeps a stream open from now on. Returns how to let go of it; that resolves when a stream that nobody needs any more is closed. */
-  keep(login: Login): () => Promise<void> {
+  keep(login: Login, failed: Failed = ignore): () => Promise<void> {
     const own: Login = () => login()
-    this.#keepers.add(own)
+    this.#keepers.set(own, failed)
     if (!this.#isKept) this.#streams.watch(ignore)
     this.#isKept = true
     return async () => {
@@ -138,6 +141,11 @@ export class Watches {
       this.#isKept = false
       await this.#streams.close()
     }
+  }
+
+  /** Whoever is there more than once is told once. */
+  readonly #failed: Failed = (error, attempts) => {
+    for (const tell of new Set(this.#keepers.values())) tell(error, attempts)
   }
 
   /** Watches from now on, for as long as a stream is kept open. Returns how to stop. */
@@ -185,7 +193,7 @@ export class Watches {
 
   async #connect(signal: AbortSignal): Promise<HintConnection> {
     if (this.#isRefused) {
-      const [login] = this.#keepers
+      const [login] = this.#keepers.keys()
       await login?.()
       this.#freshUntilMs = this.#clock.monotonic() + FRESH_MS
     }

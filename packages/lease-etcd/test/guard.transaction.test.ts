@@ -59,6 +59,35 @@ for (const target of etcdTargets(1)) {
       expect(await written()).to.equal('1')
     })
 
+    it('demands the terms of several holders of one lease, and of one name over two drivers', async () => {
+      const { etcd } = setting
+      const guard = new EtcdGuard()
+      await (await manager.claim('handed', 'a', 60_000)).check(guard)
+      await manager.release('handed', 'a')
+      await (await manager.claim('handed', 'b', 60_000)).check(guard)
+      expect(guard.comparisons).to.have.length(2)
+      const result = await guard.if(etcd).then(etcd.put(key).value('1')).commit()
+      expect(() => guard.assertHeld(result)).to.throw(ErrNotHeld)
+
+      const twice = new EtcdGuard()
+      const namespace = unique('ns')
+      for (const one of [etcd, setting.newEtcd()]) {
+        await setting.substrate({ etcd: one, namespace }).trapdoor('l', 'a', 7n)(twice)
+      }
+      expect(twice.comparisons).to.have.length(2)
+    })
+
+    it('takes the later term of the same lease and holder instead of the earlier one', async () => {
+      const { etcd } = setting
+      const guard = new EtcdGuard()
+      for (let term = 0; term < 2; term++) {
+        await (await manager.claim('again', 'a', 60_000)).check(guard)
+        guard.assertHeld(await guard.if(etcd).then(etcd.put(key).value('1')).commit())
+        await manager.release('again', 'a')
+      }
+      expect(guard.comparisons).to.have.length(1)
+    })
+
     it('may have conditions of its own, which the guard cannot tell from its own', async () => {
       const { etcd } = setting
       await manager.claim('own', 'a', 60_000)

@@ -1,9 +1,10 @@
 import { expect } from 'chai'
-import { systemClock, type LeaseChange } from 'lease-core'
+import { LeaseEvents, systemClock, type LeaseChange } from 'lease-core'
 import { etcdTargets, nodeOptions, startEtcd, startProxy } from 'lease-servers'
-import { failFast, type EtcdSubstrate } from 'lease-etcd'
+import { etcdClient, failFast, type EtcdSubstrate } from 'lease-etcd'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
+import { Etcd3 } from 'etcd3'
 import { claim, eventually, extend, grant, pin, release, settle, sleep, together, unique } from 'lease-scenes'
 import { Layout } from '#src/layout.ts'
 import { NamespaceHints } from '#src/listener.ts'
@@ -26,6 +27,23 @@ const unhurried = { grpcOptions: {} }
 const resyncs = (heard: readonly LeaseChange[]): number => heard.filter(({ kind }) => kind === 'resync').length
 
 describe('hints of watches that are behind each other', () => {
+  it('are reported once where no watch ever begins', async () => {
+    const driver = new Etcd3({ hosts: '127.0.0.1:1', ...failFast() })
+    const events = new LeaseEvents()
+    const client = etcdClient({ events, etcd: driver, namespace: 'n' })
+    const warnings: string[] = []
+    events.subscribe((event) => {
+      if (event.type === 'warning' && event.warning === 'no-hints') warnings.push(event.message)
+    })
+    const stop = client.subscribe(() => {})
+    await eventually(() => warnings.length > 0)
+    expect(warnings).to.have.length(1)
+    expect(warnings[0]).to.match(/failed 5 times in a row \(.+\)/)
+    stop()
+    await client.close()
+    driver.close()
+  })
+
   it('do not tell who was granted a lease after it has become vacant again', async () => {
     const stream = new FakeStream()
     const watches = Watches.of(stream.driver, systemClock)

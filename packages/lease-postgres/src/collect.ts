@@ -5,7 +5,7 @@ import { codeOf, onConnection } from './connection.ts'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import type { DatabaseFunction } from './function-text.ts'
 import { functionsOf } from './functions.ts'
-import { parseCollectOptions } from './options.ts'
+import { checkPool, parseCollectOptions } from './options.ts'
 import { tablesOf, type TableOptions } from './schema.ts'
 
 export interface CollectOptions extends TableOptions {
@@ -39,6 +39,7 @@ const DENIED = '42501'
  * @throws ErrNotValid an option breaks a rule; otherwise what the driver throws
  */
 export async function collect(pool: PostgresPool, options: CollectOptions): Promise<number> {
+  checkPool(pool)
   const { namespace, retentionMs } = parseCollectOptions(options)
   const { findOld, removeOld, forget } = functionsOf(tablesOf(options))
   const answerTo = async (client: PostgresPoolClient, { call }: DatabaseFunction, ...values: unknown[]) => {

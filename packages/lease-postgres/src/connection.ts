@@ -18,7 +18,7 @@ const MOST_SILENT = 10
 export class LeftOpen extends Error {}
 
 /**
- * Runs the body on a connection of the pool, and once more on another where that was not fit for it: what is run must bear that.
+ * Runs the body on a connection of the pool, and again on another where that was not fit for it: what is run must bear that.
  * A connection is closed instead of given back when it is not fit, when it broke, or when an answer is overdue on it that would reach
  * the next borrower. The pool itself is never harmed.
  *
@@ -40,6 +40,8 @@ export async function onConnection<T>(
   })
   try {
     let silentLeft = pool.options?.max ?? MOST_SILENT
+    // Each connection of the pool may be one that somebody has left like this, but not two in a row that nobody had before.
+    let setLeft = pool.options?.max ?? 1
     for (let leftOpen = 0, isSuspect = false; leftOpen < MOST_LEFT_OPEN;) {
       throwIfGivenUp(givenUp)
       loan = await lender.lend(call?.timeoutMs, () => givenUp === undefined)
@@ -64,10 +66,12 @@ export async function onConnection<T>(
         const isLeftOpen = error instanceof LeftOpen || isInTransaction(client) || code === FAILED_TRANSACTION
         const isOfSession = OF_SESSION.test(code)
         loan.giveBack(isLeftOpen || isOfSession || !isAnswer(error))
-        const maySucceed = isLeftOpen || (isOfSession && !isSuspect)
+        const isNew = lender.isNew(loan)
+        const maySucceed = isLeftOpen || (isOfSession && (isNew ? !isSuspect : setLeft > 0))
         if (givenUp !== undefined || !maySucceed) throw error
         if (isLeftOpen) leftOpen++
-        else isSuspect = true
+        else if (isNew) isSuspect = true
+        else setLeft--
       } finally {
         if (loan.giveBack(isInTransaction(client)) && givenUp !== undefined) lender.answeredLate()
       }
@@ -135,6 +139,7 @@ const advice: Readonly<Record<string, string>> = {
   '3F000': 'the schema is missing: run migrate(), or the SQL of migrationSql(), with the same schema and table',
   '42501':
     'this role lacks a right: it needs USAGE on the schema, EXECUTE on its functions, and SELECT, INSERT, UPDATE, DELETE on the tables',
+  RLS: 'row level security may hide leases from this role: ALTER TABLE … DISABLE ROW LEVEL SECURITY, or give the role BYPASSRLS',
   '25006': 'the server or session is read-only (a standby?): connect to the primary (target_session_attrs=read-write)',
   '28P01': 'the server refused the credentials: check user and password',
   '28000': 'the server refused this user: check the user and pg_hba.conf',
@@ -148,7 +153,8 @@ const advice: Readonly<Record<string, string>> = {
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original. */
 export function explained(error: unknown): unknown {
   const code = codeOf(error)
-  const words = code === undefined ? undefined : advice[code]
+  const isHidden = code === '42501' && /row-level security/.test((error as Error).message)
+  const words = code === undefined ? undefined : advice[isHidden ? 'RLS' : code]
   if (words === undefined) return error
   const detail = error instanceof Error && error.message !== '' ? error.message : code
   return new Error(withoutSecrets(`${words} (${detail})`), { cause: error })

@@ -24,8 +24,10 @@ export interface PostgresPoolClient {
 export interface PostgresPool {
   connect(): Promise<PostgresPoolClient>
   on?(event: 'error', listener: (error: Error) => void): unknown
-  /** A connection was made. */
-  on?(event: 'connect', listener: (client: Pick<PostgresPoolClient, 'on'>) => void): unknown
+  /** A connection was made, or is lent. */
+  on?(event: 'connect' | 'acquire', listener: (client: Pick<PostgresPoolClient, 'on'>) => void): unknown
+  /** Runs what listens to the pool. Without it, no connection is made beside the pool. */
+  emit?(event: 'connect' | 'acquire' | 'release' | 'remove', ...values: unknown[]): unknown
   /** How `pg.Pool` makes its connections; used to make the one that listens, and those beside a pool that gives none. */
   readonly Client?: new (options: never) => PostgresListenClient
   readonly options?: { readonly max?: number | undefined }

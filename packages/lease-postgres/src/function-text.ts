@@ -28,6 +28,9 @@ export type Setting = readonly [name: string, value: string]
  */
 const safePath: Setting = ['search_path', 'pg_catalog, pg_temp']
 
+/** Rows that a policy hides would look like leases that nobody holds. So it is an error where some may be hidden (42501). */
+const allRows: Setting = ['row_security', 'off']
+
 /**
  * Plans are for any parameters from the first call on: one for the arrays at hand would expect one row of them and always look
  * cheaper than one that lasts. Rows are looked up by their key, and the estimates of many rows that go with `lockedRow` are not
@@ -100,7 +103,7 @@ export function defineText(
   body: string,
   settings: readonly Setting[],
 ): DatabaseFunction {
-  const all = [safePath, ...settings]
+  const all = [safePath, allRows, ...settings]
   const digest = digestOf(JSON.stringify([parameters, all, body]))
   const full = `lease_${name}_${digest}`
   // Parameters of exactly these types: another function of this name, wherever it is, would have to be just the same.

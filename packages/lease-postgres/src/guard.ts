@@ -15,6 +15,8 @@ import { wayInFor } from './way-in.ts'
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
   readonly guard: DatabaseFunction
+  /** The pool: over another one the same names may be those of another database, or of another schema. */
+  readonly place: object
   readonly namespace: string
   readonly lease: string
   readonly holder: string
@@ -74,15 +76,41 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
   }
 }
 
-/** @throws ErrTrapdoor */
+/**
+ * The column `answer` of the one row. A key that shows rows in another way is refused: what it shows could not be told from a lease that
+ * is not held.
+ *
+ * @throws ErrTrapdoor
+ */
 export function answerOf(
   result: { readonly rows: readonly unknown[] } | undefined,
   { lease, holder }: { readonly lease: string; readonly holder?: string },
-): unknown {
+): string | null {
+  const refused = (what: string, line: string): ErrTrapdoor =>
+    new ErrTrapdoor(`query(text, values) of this key ${what}. Write: ${line}`, { lease, holder })
   if (!Array.isArray(result?.rows)) {
-    throw new ErrTrapdoor('query(text, values) of this key does not answer with { rows }', { lease, holder })
+    throw refused('does not answer with { rows }', wayIn('await rowsOf(text, values)'))
   }
-  return (result.rows[0] as { answer?: unknown } | undefined)?.answer ?? null
+  const [row] = result.rows as readonly unknown[]
+  if (Array.isArray(row)) {
+    throw refused(
+      'answers with arrays as rows',
+      wayIn('(await arraysOf(text, values)).map(([answer]) => ({ answer }))'),
+    )
+  }
+  const answer = isObject(row) && 'answer' in row ? (row['answer'] ?? null) : undefined
+  if (answer === null || typeof answer === 'string') return answer
+  throw refused(
+    'does not answer with one row { answer } that has the text of the server',
+    wayIn('await rowsOf(text, values)'),
+  )
+}
+
+const wayIn = (rows: string): string =>
+  `await token.check({ query: async (text, values) => ({ rows: ${rows} }) }), where each row is an object by the names of the columns`
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null
 }
 
 function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
@@ -104,7 +132,7 @@ function notAllHeld(terms: readonly GuardedTerm[]): ErrNotHeld {
  * The method by which a guard is given a term. Registered, so that two copies of this package know each other's guards. The
  * number rises when `GuardedTerm` changes its shape.
  */
-const ADD_TERM = Symbol.for('lease-postgres.SqlGuard/1')
+const ADD_TERM = Symbol.for('lease-postgres.SqlGuard/2')
 
 interface TermCollector {
   [ADD_TERM](term: GuardedTerm): void
@@ -128,7 +156,8 @@ function isTermCollector(key: unknown): key is TermCollector {
  *
  * The predicate is true when the term that was checked still stands at the moment the statement runs; then it also
  * keeps the lease from being taken over until that statement's transaction ends. Checked by several tokens it demands all of
- * these terms, and takes four parameters for each.
+ * these terms, and takes four parameters for each. Only an earlier term of the same lease and holder, by a client over the same pool,
+ * is replaced by the later one.
  */
 export class SqlGuard {
   readonly #from: number
@@ -136,7 +165,7 @@ export class SqlGuard {
 
   static {
     const addTerm = function (this: SqlGuard, term: GuardedTerm): void {
-      this.#terms = [...this.#terms.filter((other) => !isSameLease(other, term)), term]
+      this.#terms = [...this.#terms.filter((other) => !isReplaced(other, term)), term]
     }
     Object.defineProperty(this.prototype, ADD_TERM, { value: addTerm })
   }
@@ -216,7 +245,14 @@ export class SqlGuard {
   }
 }
 
-/** A later check of the same lease takes the place of the one before. */
-function isSameLease(one: GuardedTerm, other: GuardedTerm): boolean {
-  return one.lease === other.lease && one.namespace === other.namespace && one.guard.call === other.guard.call
+/** The later term of the same lease, of the same holder in the same place, takes the place of this one. Everything else is demanded. */
+function isReplaced(one: GuardedTerm, by: GuardedTerm): boolean {
+  return (
+    one.lease === by.lease &&
+    one.holder === by.holder &&
+    one.namespace === by.namespace &&
+    one.guard.call === by.guard.call &&
+    one.place === by.place &&
+    one.fencingToken <= by.fencingToken
+  )
 }

@@ -6,11 +6,13 @@
  * - A call that was given up leaves a connection on which an answer may still come. Closing it at once makes a slow machine slower,
  *   so a few are kept for a moment: most answer, and go back to the pool. What does not answer is cancelled and closed.
  * - A pool may give nothing for long: others have all of its connections, or the attempts to make one hang. A lease must not lapse for
- *   that, so after half of its time-out a call makes a connection of its own.
+ *   that, so after half of its time-out a call makes a connection of its own, with the hooks of the pool. Where these cannot be run,
+ *   or do not end in time, it makes none: in another role or search_path it might find other leases, or none.
  */
-import { systemClock, type Timer } from 'lease-core'
+import { hasMethods, notValid, systemClock, type Timer } from 'lease-core'
 import { cancel } from './cancel.ts'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
+import { runHooks, showsHooks, tellRemoved } from './pool-hooks.ts'
 
 /** After a call was given up: for so long, a connection that this process has not seen before may have been idle at that time. */
 const SUSPICION_MS = 60_000
@@ -33,6 +35,9 @@ export class Lender {
   #givenUpMs: number | undefined
   /** When each connection was made, or answered last. */
   readonly #heardMs = new WeakMap<object, number>()
+  /** Connections that the pool has made, and lent to nobody yet; and those that it has lent for the first time. */
+  readonly #justMade = new WeakSet<object>()
+  readonly #new = new WeakSet<object>()
   #kept = 0
   #beside = 0
   /** It gave nothing in time, and has given nothing since. */
@@ -54,9 +59,21 @@ export class Lender {
     this.#pool = pool
     pool.on?.('error', ignore)
     pool.on?.('connect', (client) => {
+      if (!hasMethods(client, 'query')) return
       this.heard(client)
       client.on?.('error', ignore)
+      this.#justMade.add(client)
     })
+    pool.on?.('acquire', (client) => {
+      if (!hasMethods(client, 'query')) return
+      if (this.#justMade.delete(client)) this.#new.add(client)
+      else this.#new.delete(client)
+    })
+  }
+
+  /** Whether nobody has had this connection before: what it is like is not what somebody has left. */
+  isNew({ client }: Loan): boolean {
+    return this.#new.has(client)
   }
 
   /**
@@ -65,9 +82,15 @@ export class Lender {
    * @param isWanted whether anybody still waits
    */
   lend(timeoutMs: number | undefined, isWanted: () => boolean): Promise<Loan> {
-    const lent = this.#pool.connect()
+    const lent = Promise.resolve(this.#pool.connect())
     const { Client, options, idleCount = 0 } = this.#pool
-    if (timeoutMs === undefined || idleCount > 0 || Client === undefined || options === undefined) {
+    if (
+      timeoutMs === undefined ||
+      idleCount > 0 ||
+      Client === undefined ||
+      options === undefined ||
+      !showsHooks(this.#pool)
+    ) {
       return lent.then((client) => new Loan(this, client))
     }
     return new Promise((resolve, reject) => {
@@ -83,17 +106,16 @@ export class Lender {
         this.#isStuck = true
         if (isWanted()) this.#makeOne(halfMs).then(take, ignore)
       })
-      lent.then(
-        (client) => {
+      lent
+        .then((client) => {
           this.#isStuck = false
-          take(new Loan(this, client))
-        },
-        (error: unknown) => {
+          return new Loan(this, client)
+        })
+        .then(take, (error: unknown) => {
           timer.cancel()
           isOver = true
           reject(error)
-        },
-      )
+        })
     })
   }
 
@@ -139,20 +161,40 @@ export class Lender {
     const own = Object.getOwnPropertyDescriptors(options)
     const connectionTimeoutMillis = { value: Math.ceil(timeoutMs), enumerable: true }
     const client = new Client(Object.defineProperties({}, { ...own, connectionTimeoutMillis }) as never)
+    let isGreeted = false
+    let isOver = false
     const end = (): void => {
+      if (isOver) return
+      isOver = true
       this.#beside--
       client.end().catch(ignore)
+      if (isGreeted) tellRemoved(this.#pool, client)
     }
     client.on('error', ignore)
-    try {
+    const lent = Object.assign(client as unknown as PostgresPoolClient, { release: end })
+    const greet = async (): Promise<void> => {
       await client.connect()
+      if (isOver) return
+      isGreeted = true
+      await runHooks(this.#pool, client)
+    }
+    try {
+      await within(timeoutMs, greet())
     } catch (error) {
       end()
       throw error
     }
     this.heard(client)
-    return new Loan(this, Object.assign(client as unknown as PostgresPoolClient, { release: end }))
+    return new Loan(this, lent)
   }
+}
+
+/** @throws when it lasts longer; also what it throws */
+function within(timeoutMs: number, work: Promise<void>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = systemClock.setTimer(timeoutMs, () => reject(new Error('a hook of the pool does not end')))
+    work.then(resolve, reject).finally(() => timer.cancel())
+  })
 }
 
 /** A connection on loan. */
@@ -162,7 +204,12 @@ export class Loan {
   #kept: Timer | undefined
   #isOver = false
 
+  /** @throws ErrNotValid what the pool has given is not a connection on loan */
   constructor(lender: Lender, client: PostgresPoolClient) {
+    if (!hasMethods(client, 'query', 'release')) {
+      const rule = 'must be a pool, whose connect() resolves to a connection with query and release'
+      throw notValid([{ argument: 'pool', rule, value: client }])
+    }
     this.#lender = lender
     this.client = client
     // A connection on loan that breaks emits `error`; whatever it was doing rejects as well, which is enough.

@@ -3,12 +3,20 @@
  *
  * One that has fallen silent is ended for all: each makes a new one, the first of them for the rest.
  */
-import { changesIn, systemClock, type HintConnection, type LeaseChange, type OpenHintConnection } from 'lease-core'
+import {
+  changesIn,
+  hasMethods,
+  notValid,
+  systemClock,
+  type HintConnection,
+  type LeaseChange,
+  type OpenHintConnection,
+} from 'lease-core'
 import type { PostgresListenClient } from './driver.ts'
 import { quoteIdentifier } from './schema.ts'
 
 /** Makes a connection of its own, not connected yet. */
-export type OpenListenClient = () => PostgresListenClient
+export type OpenListenClient = () => PostgresListenClient | Promise<PostgresListenClient>
 
 type Tell = (change: LeaseChange) => void
 
@@ -20,7 +28,7 @@ export function listenTo(channels: readonly string[], open: OpenListenClient, sh
   return async (tell, signal) => {
     let connection = connections.get(sharedBy)
     if (connection === undefined || connection.isOver) {
-      connection = new ListenConnection(open())
+      connection = new ListenConnection(open)
       connections.set(sharedBy, connection)
     }
     return connection.listen(channels, tell, signal)
@@ -32,7 +40,8 @@ const SILENT_MS = 5_000
 
 class ListenConnection {
   isOver = false
-  readonly #client: PostgresListenClient
+  /** undefined: it is being made. */
+  #client: PostgresListenClient | undefined
   readonly #connected: Promise<unknown>
   readonly #tells = new Map<string, Set<Tell>>()
   readonly #ended: Promise<void>
@@ -44,9 +53,20 @@ class ListenConnection {
   #asked = 0
   #owesSinceMs = 0
 
-  constructor(client: PostgresListenClient) {
-    this.#client = client
+  constructor(open: OpenListenClient) {
     this.#ended = new Promise((resolve) => (this.#resolveEnded = resolve))
+    this.#connected = this.#answered(this.#connect(open))
+    this.#connected.catch(() => void this.#end())
+  }
+
+  /** @throws what `open` and the driver throw; ErrNotValid what was made is no connection */
+  async #connect(open: OpenListenClient): Promise<unknown> {
+    const client = await open()
+    if (!hasMethods(client, 'connect', 'query', 'on', 'end')) {
+      const rule = 'must make a connection (an object with connect, query, on and end), or a promise of one'
+      throw notValid([{ argument: 'listen', rule, value: client }])
+    }
+    this.#client = client
     // A connection that breaks emits `error`, sometimes twice, and then `end`.
     client.on('error', () => void this.#end())
     client.on('end', () => void this.#end())
@@ -59,8 +79,11 @@ class ListenConnection {
         else changes.forEach(tell)
       }
     })
-    this.#connected = this.#answered(client.connect())
-    this.#connected.catch(() => void this.#end())
+    if (this.isOver) {
+      await this.#farewell()
+      throw new Error('nobody waits for this connection any more')
+    }
+    return client.connect()
   }
 
   async listen(channels: readonly string[], tell: Tell, signal: AbortSignal): Promise<HintConnection> {
@@ -107,7 +130,7 @@ class ListenConnection {
 
   /** One after the other: the driver wants it so. */
   #ask(text: string): Promise<unknown> {
-    const answer = this.#last.then(() => this.#client.query(text))
+    const answer = this.#last.then(() => this.#client?.query(text))
     this.#last = answer.catch(() => {})
     return this.#answered(answer)
   }
@@ -127,6 +150,14 @@ class ListenConnection {
     if (this.isOver) return
     this.isOver = true
     this.#resolveEnded()
-    await this.#client.end().catch(() => {})
+    await this.#farewell()
+  }
+
+  async #farewell(): Promise<void> {
+    try {
+      await this.#client?.end()
+    } catch {
+      // it is being thrown away
+    }
   }
 }

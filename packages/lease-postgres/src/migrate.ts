@@ -1,8 +1,10 @@
 /** How tables and functions come to be. */
-import { onConnection } from './connection.ts'
+import { notValid, type ErrNotValid } from 'lease-core'
+import { codeOf, onConnection } from './connection.ts'
 import type { PostgresPool, PostgresResult } from './driver.ts'
 import { digestOf, type DatabaseFunction } from './function-text.ts'
 import { functionsOf } from './functions.ts'
+import { checkPool } from './options.ts'
 import {
   checkOwner,
   HOME,
@@ -39,16 +41,29 @@ export interface Migration {
  * Nothing is used that somebody else may have planted: a table or function of the same name that belongs to a stranger is
  * refused (SQLSTATE 42501), and so is a function with another text (42P17) or a table of a later release (55000).
  *
- * @throws ErrNotValid the options break a rule; otherwise what the driver throws. `55P03`: others kept a lock for more than half a
+ * @throws ErrNotValid the options break a rule, or the name of a table is taken; otherwise what the driver throws. `55P03`: others kept a lock for more than half a
  * minute, and nothing has changed; call it again
  */
 export async function migrate(pool: PostgresPool, options: MigrateOptions = {}): Promise<Migration> {
+  checkPool(pool)
   const text = migrationSql(options)
   // Without values, so that the statements travel as one message and are thereby one transaction.
-  const results: unknown = await onConnection(pool, undefined, (client) => client.query(text))
+  const results: unknown = await onConnection(pool, undefined, (client) => client.query(text)).catch(
+    (error: unknown) => {
+      throw isTaken(error) ? taken(options, error) : error
+    },
+  )
   const last = (Array.isArray(results) ? results.at(-1) : results) as PostgresResult | undefined
   const { outdated } = (last?.rows[0] ?? {}) as { readonly outdated?: string | null }
   return { outdated: JSON.parse(outdated || '[]') as string[] }
+}
+
+/** By one of the names there is something that is no part of leases: other columns (42703), an index or a view. */
+const isTaken = (error: unknown): boolean => /^(42703|42P07|42809)$/.test(codeOf(error) ?? '')
+
+function taken({ table = 'lease' }: MigrateOptions, cause: unknown): ErrNotValid {
+  const rule = `must not be the name of something else, nor may ${table}_floor, ${table}_line, ${table}_layout and ${table}_pinned be`
+  return notValid([{ argument: 'table', rule, value: table }], { cause })
 }
 
 /**
@@ -177,7 +192,7 @@ BEGIN
 ${suffixes
   .map((suffix) => {
     const create = template(
-      `CREATE ${columnsOf[suffix]?.replace('TABLE', `TABLE ${HOME}.${quoteIdentifier(table + suffix)}`)}`,
+      `CREATE ${columnsOf[suffix]?.replace('TABLE', () => `TABLE ${HOME}.${quoteIdentifier(table + suffix)}`)}`,
     )
     // The sequence is logged: after a crash, too, those who come later get larger tickets.
     const logged =

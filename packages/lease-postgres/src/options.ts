@@ -3,8 +3,10 @@ import {
   checkRequest,
   ErrNotValid,
   hasMethods,
+  notValid,
   OptionChecks,
   type Clock,
+  type Problem,
   type Request,
   type SubstrateClientOptions,
 } from 'lease-core'
@@ -23,11 +25,11 @@ export interface PostgresSubstrateOptions extends TableOptions {
   /** Whether those who wait for a lease, or watch it, are notified. Costs nothing where nobody does. @default true */
   readonly notify?: boolean | undefined
   /**
-   * Makes the connection that hears the announcements: `() => new pg.Client(url)`. It must reach the server itself:
+   * Makes the connection that hears the announcements: `() => new pg.Client(url)`, or a promise of one. It must reach the server itself:
    * through a pooler in transaction mode, LISTEN is accepted and nothing ever arrives. `false`: waiting works by timer
    * alone. @default a connection made as the pool makes its own, and not counted by it
    */
-  readonly listen?: (() => PostgresListenClient) | false | undefined
+  readonly listen?: (() => PostgresListenClient | Promise<PostgresListenClient>) | false | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
@@ -42,7 +44,7 @@ const own = ['pool', 'schema', 'table', 'notify', 'listen', 'clock']
 export function checkOptions(options: PostgresOptions, { client }: { readonly client: boolean }): void {
   const checks = new OptionChecks(options, own, { client })
   const { pool, notify, listen } = options
-  checks.must('pool', hasMethods(pool, 'connect'), 'must be a pool (an object with connect)')
+  checks.add(poolProblems(pool))
   checks.add(tableProblems(options))
   checks.must('notify', notify === undefined || typeof notify === 'boolean', 'must be true or false')
   const listens = listen === undefined || listen === false || typeof listen === 'function'
@@ -52,6 +54,23 @@ export function checkOptions(options: PostgresOptions, { client }: { readonly cl
     checks.must('listen', tells, 'must be given, for this pool does not show how it makes connections')
   }
   checks.finish()
+}
+
+/** @throws ErrNotValid */
+export function checkPool(pool: PostgresPool): void {
+  const problems = poolProblems(pool)
+  if (problems.length > 0) throw notValid(problems)
+}
+
+/** A connection has a `connect` as well, which lends nothing: it could be used once, and never be given back. */
+function poolProblems(pool: unknown): Problem[] {
+  if (!hasMethods(pool, 'connect')) {
+    return [{ argument: 'pool', rule: 'must be a pool (an object with connect)', value: pool }]
+  }
+  const isConnection = hasMethods(pool, 'escapeIdentifier') || hasMethods(pool, 'getTransactionStatus')
+  return isConnection || hasMethods(pool, 'query', 'release')
+    ? [{ argument: 'pool', rule: 'must be a pool, and not a connection: new pg.Pool(…)', value: pool }]
+    : []
 }
 
 /** @throws ErrNotValid with every problem */

@@ -11,5 +11,7 @@ export function postgresClient(options: PostgresOptions): Client {
   checkOptions(options, { client: true })
   const { events, requestTimeout, ...ofSubstrate } = options
   const { clock } = ofSubstrate
-  return new SubstrateClient({ clock, events, requestTimeout, substrate: new PostgresSubstrate(ofSubstrate) })
+  const substrate = new PostgresSubstrate(ofSubstrate, (warning) => client.events.emit({ type: 'warning', ...warning }))
+  const client = new SubstrateClient({ clock, events, requestTimeout, substrate })
+  return client
 }

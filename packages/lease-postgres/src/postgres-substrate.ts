@@ -22,6 +22,7 @@ import {
   sleep,
   systemClock,
   unknown,
+  warnOfNoHints,
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
@@ -43,8 +44,9 @@ import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connec
 import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './driver.ts'
 import { functionsOf, type Functions } from './functions.ts'
 import { answerOf, isQueryable, postgresTrapdoor } from './guard.ts'
-import { listenTo, type OpenListenClient } from './listener.ts'
+import { listenTo } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
+import { likeThePool } from './pool-hooks.ts'
 import { CLIENT_CHANNEL, EVERYONE, hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
 import { inspectionWarnings, isPooled, refusesTransactions, statementPooling, type Inspection } from './warnings.ts'
@@ -118,6 +120,8 @@ interface TimeRow {
   readonly at: string
   /** null: the tables are of a release that wrote none. */
   readonly layout: string | null
+  /** Whether row level security may hide the layout from this role. */
+  readonly hidden: string
 }
 
 /** A lease that is pinned. */
@@ -145,8 +149,11 @@ export class PostgresSubstrate implements Substrate {
   /** Until then the table of those who wait is not tried again, for this role may not use it. */
   #deniedUntilMs = Number.NEGATIVE_INFINITY
 
-  /** @throws ErrNotValid with every problem */
-  constructor(options: PostgresSubstrateOptions) {
+  /**
+   * @param warn takes what comes up later than `inspect`
+   * @throws ErrNotValid with every problem
+   */
+  constructor(options: PostgresSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     checkOptions(options, { client: false })
     const { pool, namespace, notify = true, clock = systemClock } = options
     this.#pool = pool
@@ -159,7 +166,7 @@ export class PostgresSubstrate implements Substrate {
     this.#channel = notify ? channel : null
     if (options.listen !== false) {
       const { schema, listen } = options
-      const open = listen ?? likeThePool(pool)
+      const open = listen ?? (() => likeThePool(pool))
       const connect =
         (client: string | undefined): OpenHintConnection =>
         async (tell, signal) => {
@@ -171,8 +178,10 @@ export class PostgresSubstrate implements Substrate {
         }
       this.watch = (listener, client) => {
         let hints = this.#hints.get(client ?? '')
-        if (hints === undefined)
-          this.#hints.set(client ?? '', (hints = new HintStream({ connect: connect(client), clock })))
+        if (hints === undefined) {
+          hints = new HintStream({ connect: connect(client), clock, failed: warnOfNoHints(warn, explained) })
+          this.#hints.set(client ?? '', hints)
+        }
         return hints.watch(listener)
       }
     }
@@ -184,7 +193,9 @@ export class PostgresSubstrate implements Substrate {
 
   async time(call: Call): Promise<number> {
     const [row] = (await this.#query(this.#statements.time, [], call, asOfTime)) as TimeRow[]
-    if (row?.standby !== 'false') throw isStandby()
+    if (row?.standby === 'true') throw isStandby()
+    if (row?.standby !== 'false') throw isNoText()
+    if (row.hidden === 'true') throw isHidden()
     const layout = Number(row.layout ?? 1)
     if (layout > LAYOUT) {
       throw new Error(
@@ -265,7 +276,7 @@ export class PostgresSubstrate implements Substrate {
     const text = `SELECT CASE WHEN ${seesAll} THEN ${read} ELSE '' END AS answer`
     const answer = answerOf(await connection.query(text, [this.#namespace, lease]), { lease })
     if (answer === '') return undefined
-    if (typeof answer !== 'string') throw isStandby()
+    if (answer === null) throw isStandby()
     return holdingsIn(answerIn<NamedRow>(answer))
   }
 
@@ -297,7 +308,9 @@ export class PostgresSubstrate implements Substrate {
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return postgresTrapdoor({ guard: this.#functions.guard, namespace: this.#namespace, lease, holder, fencingToken })
+    const { guard } = this.#functions
+    const namespace = this.#namespace
+    return postgresTrapdoor({ guard, place: this.#pool, namespace, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {
@@ -438,7 +451,8 @@ export class PostgresSubstrate implements Substrate {
     const values = leases === undefined ? [namespace] : [namespace, arrayOf(leases), ...others]
     const [row] = (await this.#query(text, values, call, asOfAnswer)) as { answer: string | null }[]
     // A standby may be behind: it would call a lease held that another holds by now.
-    if (typeof row?.answer !== 'string') throw isStandby()
+    if (row?.answer === null) throw isStandby()
+    if (typeof row?.answer !== 'string') throw isNoText()
     return answerIn<R>(row.answer, call)
   }
 
@@ -473,6 +487,14 @@ const asOfAnswer = ([row]: readonly unknown[]): number =>
 
 const isStandby = (): Error =>
   new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
+
+const isHidden = (): unknown =>
+  explained(Object.assign(new Error('row-level security is active for the table of the layout'), { code: '42501' }))
+
+const isNoText = (): Error =>
+  new Error(
+    'the connections of the pool do not answer with rows as the server sends them: each row must be an object, and a text must stay a text',
+  )
 
 /** null: no rule. */
 const microsOf = (milliseconds: number | undefined): number | null =>
@@ -735,13 +757,4 @@ function channelOf({ table = 'lease', namespace }: PostgresSubstrateOptions): st
 
 function digest(text: string): string {
   return createHash('sha256').update(text).digest('hex')
-}
-
-/** A connection made as `pg.Pool` makes its own. The options were checked to allow it. */
-function likeThePool(pool: PostgresPool): OpenListenClient {
-  return () => {
-    const { Client, options } = pool
-    if (Client === undefined) throw new Error('the pool does not show how it makes connections')
-    return new Client(options as never)
-  }
 }

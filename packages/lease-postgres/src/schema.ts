@@ -93,6 +93,8 @@ function nameProblems(argument: string, value: unknown, maxBytes: number): Probl
   if (typeof value !== 'string') rule = 'must be a string'
   else if (value === '') rule = 'must not be empty'
   else if (value.includes('\0') || /\p{Cs}/u.test(value)) rule = 'must be well-formed Unicode without NUL'
+  else if (argument === 'schema' && value.startsWith('pg_'))
+    rule = 'must not begin with pg_, as those of PostgreSQL itself do'
   else if (Buffer.byteLength(value) > maxBytes) rule = `must be at most ${maxBytes} bytes`
   return rule === undefined ? [] : [{ argument, rule, value }]
 }

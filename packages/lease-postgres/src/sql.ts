@@ -25,7 +25,8 @@ export function statements({ inStatement }: Tables): Statements {
   const standby = 'pg_catalog.pg_is_in_recovery()::pg_catalog.text'
   return {
     time: `SELECT ${standby} AS standby, ${microsText('clock')} AS at,
-  (SELECT pg_catalog.max(version)::pg_catalog.text FROM ${inStatement.layout}) AS layout`,
+  (SELECT pg_catalog.max(version)::pg_catalog.text FROM ${inStatement.layout}) AS layout,
+  pg_catalog.row_security_active(${quoteLiteral(inStatement.layout)}::pg_catalog.text)::pg_catalog.text AS hidden`,
     began: `SELECT ${microsText('transaction')} AS began`,
     home: `SELECT (pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, ${lease}, 0)).schema AS home`,
     inspect: `SELECT ${setting('fsync')} AS fsync, ${setting('synchronous_commit')} AS synchronous_commit,

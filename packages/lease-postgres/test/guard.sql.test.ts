@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from 'lease-core'
 import { whileLive } from 'lease-core/testing'
 import { postgresTargets } from 'lease-servers'
-import { SqlGuard, type PostgresSubstrate } from 'lease-postgres'
+import { migrate, SqlGuard, type PostgresSubstrate } from 'lease-postgres'
 import { claim, grant, newCall, release, settle, unique } from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
@@ -61,6 +61,47 @@ for (const target of postgresTargets()) {
       expect(text).to.equal(guard.text)
     })
 
+    /** Whether a statement guarded by all of these terms passes on a connection of this pool. */
+    const passes = async (guard: SqlGuard, pool = setting.pool): Promise<boolean> => {
+      const { rows } = await pool.query<{ held: boolean }>(`SELECT ${guard.text} AS held`, guard.values)
+      return rows[0]?.held === true
+    }
+
+    it('demands the terms of several holders of one lease, so that one that is over is not forgotten', async () => {
+      const guard = new SqlGuard()
+      for (const holder of ['a', 'b']) {
+        const { fencingToken } = await grant(substrate, claim(name, holder, 60_000))
+        await substrate.trapdoor(name, holder, fencingToken)(guard)
+        expect(await passes(guard)).to.equal(holder === 'a')
+        if (holder === 'a') await releaseHeld(substrate, name)
+      }
+      expect(guard.values).to.have.length(8)
+    })
+
+    it('demands the terms of one name in two schemas, which the pools find by their paths', async () => {
+      await setting.pool.query('CREATE SCHEMA IF NOT EXISTS elsewhere')
+      const pool = setting.newPool({ connectionString: setting.directUrl, options: '-c search_path=elsewhere,public' })
+      await migrate(pool)
+      const there = setting.substrate({ pool, namespace: `it's "quoted" $1 \\ ü` })
+      const guard = await checked(1, 'a', (await grant(substrate, claim(name, 'a', 60_000))).fencingToken)
+      await there.trapdoor(name, 'a', (await grant(there, claim(name, 'a', 60_000))).fencingToken)(guard)
+      for (const pools of [setting.pool, pool]) expect(await passes(guard, pools)).to.equal(false)
+    })
+
+    it('takes the later term of the same lease and holder instead of the earlier one, and not the other way round', async () => {
+      const tokens: bigint[] = []
+      for (let term = 0; term < 2; term++) {
+        tokens.push((await grant(substrate, claim(name, 'a', 60_000))).fencingToken)
+        if (term === 0) await releaseHeld(substrate, name)
+      }
+      const [first = 0n, second = 0n] = tokens
+      const guard = await checked(1, 'a', first)
+      await substrate.trapdoor(name, 'a', second)(guard)
+      expect(await passes(guard)).to.equal(true)
+      await substrate.trapdoor(name, 'a', first)(guard)
+      expect(await passes(guard)).to.equal(false)
+    })
+
     it('keeps takeovers away until the transaction of its statement ends', async () => {
       const client = await setting.pool.connect()
       try {
@@ -84,16 +125,16 @@ for (const target of postgresTargets()) {
       expect(await grant(substrate, claim(name, 'b', 1_000))).to.include({ holder: 'b' })
     })
 
-    it('checked anew guards the new term', async () => {
+    it('checked anew by the same holder guards the new term', async () => {
       const first = await grant(substrate, claim(name, 'a', 60_000))
       const guard = await checked(1, 'a', first.fencingToken)
       await releaseHeld(substrate, name)
-      const second = await grant(substrate, claim(name, 'b', 60_000))
-      await substrate.trapdoor(name, 'b', second.fencingToken)(guard)
-      expect(guard.values.slice(1)).to.deep.equal([name, 'b', String(second.fencingToken)])
+      const second = await grant(substrate, claim(name, 'a', 60_000))
+      await substrate.trapdoor(name, 'a', second.fencingToken)(guard)
+      expect(guard.values.slice(1)).to.deep.equal([name, 'a', String(second.fencingToken)])
     })
 
-    it('demands all of the terms that it was checked by, the latest of each lease', async () => {
+    it('demands all of the terms that it was checked by, the latest of each lease and holder', async () => {
       const [one, two] = [unique('l'), unique('l')]
       const guard = new SqlGuard(2)
       const held = async (): Promise<unknown> => {

@@ -145,6 +145,41 @@ for (const target of postgresTargets()) {
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')
     })
 
+    const shapes: Readonly<Record<string, (rows: readonly Record<string, unknown>[]) => readonly unknown[]>> = {
+      arrays: (rows) => rows.map((row) => Object.values(row)),
+      'columns in upper case': (rows) =>
+        rows.map((row) =>
+          Object.fromEntries(Object.entries(row).map(([column, value]) => [column.toUpperCase(), value])),
+        ),
+      'no rows': () => [],
+      null: () => [null],
+      'values parsed as JSON': (rows) => rows.map(({ answer }) => ({ answer: JSON.parse(String(answer)) as unknown })),
+    }
+
+    for (const [shape, reshape] of Object.entries(shapes)) {
+      for (const isKnown of [true, false]) {
+        it(`that answers with ${shape} is refused for its shape, and not as a lease that is not held${isKnown ? '' : ', by a token of another process'}`, async () => {
+          const namespace = unique('ns')
+          const [one, other] = [0, 1].map(
+            () => new Manager({ client: postgresClient({ pool: setting.pool, namespace, listen: false }) }),
+          )
+          const token = await one?.claim(name, 'a', 60_000)
+          const key: PostgresTransaction = {
+            query: async (text, values) => ({ rows: reshape((await client.query(text, values)).rows) as never }),
+          }
+          await client.query('BEGIN')
+          const refusal: unknown = await caught(
+            (isKnown ? token : other?.token(name, 'a'))?.check(key) ?? Promise.resolve(),
+          )
+          expect(refusal).to.be.instanceOf(ErrTrapdoor)
+          expect((refusal as Error).message)
+            .to.match(/await token.check\(/)
+            .and.not.match(/standby/)
+          await Promise.all([one?.stop(), other?.stop()])
+        })
+      }
+    }
+
     it('is dropped by ROLLBACK TO SAVEPOINT', async () => {
       const held = await guardedAndLapsed('BEGIN', 'SAVEPOINT s')
       expect(await outcomeOf(claim(name, 'b', 1_000))).to.equal('contended')

@@ -1,10 +1,25 @@
 import { expect } from 'chai'
-import type { LeaseChange } from 'lease-core'
+import { LeaseEvents, type LeaseChange } from 'lease-core'
 import { postgresTargets, startPostgres, startProxy } from 'lease-servers'
-import { migrate, PostgresSubstrate } from 'lease-postgres'
+import { migrate, postgresClient, PostgresSubstrate } from 'lease-postgres'
 import { Client, Pool } from 'pg'
-import { claim, eventually, expire, extend, grant, newCall, pin, release, settle, unique, unpin } from 'lease-scenes'
+import {
+  claim,
+  eventually,
+  noneUnheard,
+  expire,
+  extend,
+  grant,
+  newCall,
+  pin,
+  release,
+  settle,
+  unique,
+  unpin,
+} from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
+
+noneUnheard()
 
 for (const target of postgresTargets()) {
   describe(`hints, on ${target.name}`, () => {
@@ -134,6 +149,108 @@ for (const target of postgresTargets()) {
         changes.length = 0
       }
       stop()
+    })
+
+    for (const isLate of [false, true]) {
+      it(`come over a connection that a promise makes, one for all who ask${isLate ? ', also one that failed at first' : ''}`, async () => {
+        let made = 0
+        const listen = async (): Promise<Client> => {
+          await new Promise(setImmediate)
+          if (++made === 1 && isLate) throw new Error('no token yet')
+          return new Client({ connectionString: setting.directUrl })
+        }
+        const namespace = unique('ns')
+        const substrates = [setting.substrate({ namespace, listen }), setting.substrate({ listen })]
+        const all = await Promise.all(substrates.map(({ watch }) => watched(watch)))
+        expect(made).to.equal(isLate ? 2 : 1)
+        await grant(setting.substrate({ namespace }), claim('l', 'a', 60_000))
+        await releaseHeld(setting.substrate({ namespace }), 'l')
+        await eventually(() => all[0]?.changes.length === 1)
+        for (const { stop } of all) stop()
+      })
+    }
+
+    const hopeless: Readonly<Record<string, { readonly listen: () => unknown; readonly says: RegExp }>> = {
+      refused: { listen: () => new Client({ host: '127.0.0.1', port: 1 }), says: /nothing listens at the address/ },
+      'of a database that is not there': {
+        listen: () => new Client({ connectionString: new URL('/nowhere', setting.directUrl).href }),
+        says: /nowhere/,
+      },
+      'of nothing': { listen: () => undefined, says: /listen must make a connection/ },
+      'of a promise that rejects': { listen: async () => Promise.reject(new Error('no token')), says: /no token/ },
+    }
+    for (const [what, { listen, says }] of Object.entries(hopeless)) {
+      it(`that never come, for want of a connection ${what}, are reported once`, async () => {
+        const events = new LeaseEvents()
+        const client = postgresClient({
+          events,
+          pool: setting.pool,
+          namespace: unique('ns'),
+          listen: listen as () => Client,
+        })
+        const warnings: string[] = []
+        events.subscribe((event) => {
+          if (event.type === 'warning' && event.warning === 'no-hints') warnings.push(event.message)
+        })
+        const stop = client.subscribe(() => {})
+        await eventually(() => warnings.length > 0)
+        expect(warnings).to.have.length(1)
+        expect(warnings[0]).to.match(says)
+        stop()
+        await client.close()
+      })
+    }
+
+    it('that nothing can bring end no process, and keep nobody from closing', async () => {
+      const throwing = (): Client => {
+        const client = new Client({ connectionString: setting.directUrl })
+        const end = (): void => Client.prototype.end.call(client, () => {})
+        return Object.assign(client, {
+          end: () => {
+            end()
+            throw new Error('no farewell')
+          },
+        })
+      }
+      const never = new Promise<never>(() => {})
+      const odd: readonly unknown[] = [
+        () => undefined,
+        () => ({}),
+        () => never,
+        throwing,
+        async () => ({ connect: () => never, query: () => never, on: () => {}, end: () => never }),
+        async () => Promise.reject(new Error('no token')),
+        () => {
+          throw new Error('no token')
+        },
+      ]
+      for (const listen of odd as (() => Client)[]) {
+        let made = 0
+        const count = (): Client => {
+          made++
+          return listen()
+        }
+        const substrate = setting.substrate({ listen: count })
+        const stop = substrate.watch?.(() => {})
+        await eventually(() => made > 0)
+        stop?.()
+        await substrate.close()
+      }
+    })
+
+    it('are not connected for when they came too late for anybody to want them', async () => {
+      let resolve = (_client: Client): void => {}
+      const substrate = setting.substrate({ listen: () => new Promise<Client>((done) => (resolve = done)) })
+      const stop = substrate.watch?.(() => {})
+      await new Promise(setImmediate)
+      stop?.()
+      await substrate.close()
+      const client = new Client({ connectionString: setting.directUrl })
+      let asked = 0
+      Object.assign(client, { connect: async () => void asked++ })
+      resolve(client)
+      await new Promise(setImmediate)
+      expect(asked).to.equal(0)
     })
 
     it('come over a connection of their own choice, made anew by the factory, even when that fails at first', async () => {

@@ -1,7 +1,9 @@
+import { EventEmitter } from 'node:events'
 import { expect } from 'chai'
 import { ErrNotValid } from 'lease-core'
-import { collect, postgresClient, PostgresSubstrate, type PostgresOptions } from 'lease-postgres'
-import { Pool } from 'pg'
+import { collect, migrate, postgresClient, PostgresSubstrate, type PostgresOptions } from 'lease-postgres'
+import { Client, Pool, type PoolClient } from 'pg'
+import { newCall } from 'lease-scenes'
 
 describe('the options of lease-postgres', () => {
   const pool = new Pool()
@@ -52,6 +54,35 @@ describe('the options of lease-postgres', () => {
     const plain = { connect: () => pool.connect() }
     expect(problemsOf(() => postgresClient({ pool: plain, namespace: 'n' }))).to.have.keys('listen')
     postgresClient({ pool: plain, namespace: 'n', listen: false })
+  })
+
+  it('take no connection as a pool, nor anything else, also as an argument', async () => {
+    const onLoan = { connect: async () => {}, query: async () => ({ rows: [] }), release: () => {} }
+    const wrong: unknown[] = [new Client(), onLoan, undefined, null, 'postgres://', new Map(), {}]
+    for (const given of wrong as Pool[]) {
+      const options = { pool: given, namespace: 'n', listen: () => new Client() }
+      expect(problemsOf(() => postgresClient(options))).to.have.keys('pool')
+      expect(problemsOf(() => new PostgresSubstrate(options))).to.have.keys('pool')
+      for (const answer of [migrate(given), collect(given, { namespace: 'n', retention: 1 })]) {
+        const error: unknown = await answer.catch((reason: unknown) => reason)
+        expect(error).to.be.instanceOf(ErrNotValid)
+        expect((error as ErrNotValid).problems.map(({ argument }) => argument)).to.deep.equal(['pool'])
+      }
+    }
+  })
+
+  it('take a pool at its word: what it gives must be a connection on loan', async () => {
+    const gifts: unknown[] = [undefined, null, {}, { query: async () => ({ rows: [] }) }, new Client()]
+    for (const gift of gifts) {
+      for (const connect of [async () => gift as PoolClient, (() => gift) as () => Promise<PoolClient>]) {
+        const given = Object.assign(new EventEmitter(), { connect })
+        const substrate = new PostgresSubstrate({ pool: given, namespace: 'n', listen: false })
+        given.emit('connect', gift)
+        const error: unknown = await substrate.time(newCall()).catch((reason: unknown) => reason)
+        expect(error).to.be.instanceOf(ErrNotValid)
+        expect((error as ErrNotValid).message).to.match(/^pool must be a pool, whose connect/)
+      }
+    }
   })
 
   it('of collect are checked together', async () => {

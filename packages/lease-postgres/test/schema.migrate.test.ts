@@ -145,6 +145,8 @@ for (const target of postgresTargets()) {
         { schema: 'Übergröße 🐘', table: 'ключ"' },
         { schema: 's'.repeat(63), table: 't'.repeat(56) },
         { schema: undefined, table: 'SELECT' },
+        // What `String.replace` understands as a part of the text.
+        ...['$$', '$&', "$'", '$`', 'a$$b$1'].map((name) => ({ schema: name, table: name })),
       ]
       for (const where of names) {
         await migrate(pool, where)
@@ -163,7 +165,20 @@ for (const target of postgresTargets()) {
         expect(names).to.include(`${where.schema ?? 'public'}/${where.table}`)
         expect(names).to.include(`${where.schema ?? 'public'}/${where.table}_floor`)
       }
-      expect(await relations()).to.have.length(32)
+      expect(await relations()).to.have.length(8 * names.length)
+    })
+
+    it('refuses the name of a table that is there for something else, and says which names it needs', async () => {
+      await migrate(pool)
+      await pool.query('CREATE TABLE other_pinned (a int)')
+      for (const table of ['lease_line', 'lease_floor', 'lease_layout', 'lease_pinned', 'other']) {
+        const error = await caught(migrate(pool, { table }))
+        expect(error, table).to.be.instanceOf(ErrNotValid)
+        expect(error.message).to.include(`${table}_pinned`)
+        expect(error.cause).to.have.property('code')
+      }
+      await migrate(pool)
+      expect(await caught(migrate(pool, { schema: 'pg_own' }))).to.be.instanceOf(ErrNotValid)
     })
 
     it('needs no right to create schemas where the schema is there', async () => {

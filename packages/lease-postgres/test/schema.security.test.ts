@@ -368,6 +368,42 @@ for (const target of postgresTargets()) {
         }
       })
 
+      for (const [which, policy] of [
+        ['no policy', ''],
+        ['a policy', 'CREATE POLICY p ON leases.lease USING (holder IS NULL) WITH CHECK (true)'],
+      ] as const) {
+        it(`from which row level security may hide leases, by ${which}, is told so, and never that a lease is not held`, async () => {
+          const { pool, full, substrate } = await setUp(
+            (role) =>
+              `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_waiter TO ${role};
+               ALTER TABLE leases.lease ENABLE ROW LEVEL SECURITY; ${policy}`,
+          )
+          const { fencingToken } = await grant(full, claim('l', 'a', 60_000)) // the owner sees all
+          const guard = new SqlGuard()
+          await substrate.trapdoor('l', 'a', fencingToken)(guard)
+          const connection = await pool.connect()
+          await connection.query('BEGIN')
+          for (const refused of [
+            () => pool.query(`SELECT ${guard.text} AS held`, guard.values),
+            () => substrate.trapdoor('l', 'a', fencingToken)(connection),
+          ]) {
+            expect(await caught(refused())).to.have.property('code', '42501')
+          }
+          await connection.query('ROLLBACK')
+          connection.release()
+          for (const leases of [['l'], undefined]) {
+            expect((await caught(substrate.read(leases, newCall()))).message).to.match(
+              /row level security may hide leases/,
+            )
+          }
+          const [verdict] = await substrate.apply([claim('l', 'b', 60_000)], newCall())
+          expect(verdict?.outcome).to.equal('unknown')
+          expect(String(verdict?.cause)).to.match(/row level security may hide leases/)
+          await admin.query('ALTER TABLE leases.lease_layout ENABLE ROW LEVEL SECURITY')
+          expect((await caught(substrate.time(newCall()))).message).to.match(/row level security may hide leases/)
+        })
+      }
+
       it('that may not notify releases all the same', async () => {
         const { pool, substrate } = await setUp(
           (role) =>

@@ -131,6 +131,35 @@ for (const target of postgresTargets()) {
       })
     }
 
+    for (const how of [
+      'with read-only transactions',
+      'with a role that may do nothing',
+      'with a time-out that nothing meets',
+    ]) {
+      it(`a call goes on until it has one that nobody left ${how}`, async () => {
+        const pool = setting.newPool({ max: 20 })
+        const clients = await Promise.all(Array.from({ length: 20 }, () => pool.connect()))
+        for (const client of clients) await LEFT[how]?.(client)
+        for (const client of clients) client.release()
+        const [verdict] = await setting.substrate({ pool, listen: false }).apply([claim('l', 'a', 60_000)], newCall())
+        expect(verdict?.outcome).to.equal('granted')
+      })
+    }
+
+    it('a call that fails on new connections as well is given up, after two of them', async () => {
+      const pool = setting.newPool({
+        max: 20,
+        options: '-c default_transaction_read_only=on',
+        connectionString: setting.directUrl,
+      })
+      let made = 0
+      pool.on('connect', () => made++)
+      const [verdict] = await setting.substrate({ pool, listen: false }).apply([claim('l', 'a', 60_000)], newCall())
+      expect(verdict?.outcome).to.equal('unknown')
+      expect(String(verdict?.cause)).to.match(/read-only/)
+      expect(made).to.equal(2)
+    })
+
     it('a pool whose connections are all made in a transaction is given up, and says why', async () => {
       const pool = setting.newPool({ max: 1 })
       const bad: PostgresPool = {

@@ -17,10 +17,38 @@ export function evaluate(
   keys: readonly string[],
   args: readonly (string | Buffer | number)[],
 ): Promise<unknown> {
-  return redis.evalsha(sha, keys.length, ...keys, ...args).catch((error: unknown) => {
-    if (wordOf(error) !== 'NOSCRIPT') throw error
-    return redis.eval(text, keys.length, ...keys, ...args)
+  return redis.evalsha(sha, keys.length, ...keys, ...args).catch((thrown: unknown) => {
+    const error = asTheServerSaid(thrown)
+    if (wordOf(error) !== 'NOSCRIPT') throw withoutCredentials(error)
+    return redis.eval(text, keys.length, ...keys, ...args).catch((again: unknown) => {
+      throw withoutCredentials(asTheServerSaid(again))
+    })
   })
+}
+
+/** A Cluster with the option `maxRedirections: 0` takes every error of a server for one redirection too many, and puts it into these words. */
+function asTheServerSaid(error: unknown): unknown {
+  const { message } = (error ?? {}) as { readonly message?: unknown }
+  const said = /^Too many Cluster redirections\. Last error: \w*Error: (.*)$/s.exec(String(message))?.[1]
+  if (said === undefined || /^(MOVED|ASK|TRYAGAIN|CLUSTERDOWN)\b/.test(said)) return error
+  return Object.assign(new Error(said, { cause: error }), { name: 'ReplyError' })
+}
+
+/** Commands that bear passwords. */
+const BEARS_CREDENTIALS = /^(auth|hello|acl|config|migrate|sentinel)$/i
+
+/**
+ * The same error without the arguments of commands that bear passwords. ioredis puts the command that failed into its error: after a
+ * refused AUTH or HELLO all that waits is rejected with that one. Our errors have it as their cause, and causes are logged.
+ */
+export function withoutCredentials<E>(error: E, seen: Set<unknown> = new Set()): E {
+  if (typeof error !== 'object' || error === null || seen.has(error)) return error
+  seen.add(error)
+  const { command, cause, lastNodeError, previousErrors, errors } = error as Readonly<Record<string, unknown>>
+  const { name } = (command ?? {}) as { readonly name?: unknown }
+  if (typeof name === 'string' && BEARS_CREDENTIALS.test(name)) Object.assign(error, { command: { name, args: [] } })
+  for (const inner of [cause, lastNodeError, previousErrors, errors].flat()) withoutCredentials(inner, seen)
+  return error
 }
 
 /**
@@ -103,11 +131,12 @@ const driverAdvice: readonly (readonly [RegExp, string])[] = [
   [/is not a lease$|is not a number$|is not an integer/, advice['WRONGTYPE'] ?? ''],
 ]
 
-/** The error with advice in front, or the error itself where there is none to give; `cause` is always the original. */
+/** The error with advice in front, or the error itself where there is none to give; `cause` is always the original, without passwords. */
 export function explained(error: Error): Error
 export function explained(error: unknown): unknown
 export function explained(error: unknown): unknown {
   if (!(error instanceof Error)) return error
+  withoutCredentials(error)
   const word = wordOf(error)
   const words =
     (word === undefined ? undefined : advice[word]) ??

@@ -16,8 +16,17 @@
  * A failover that loses the last writes of the old master loses grants and guarded writes alike; no check in Redis can
  * see that. Keep the fencing token beside your data, and refuse a lower one, where that matters.
  */
-import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, type Trapdoor } from 'lease-core'
-import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy } from './connection.ts'
+import {
+  ErrNotHeld,
+  ErrTrapdoor,
+  ErrUnknown,
+  hasMethods,
+  LONGEST_DEADLINE_MS,
+  notValid,
+  systemClock,
+  type Trapdoor,
+} from 'lease-core'
+import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy, withoutCredentials } from './connection.ts'
 import type { RedisPrivateConnection, RedisScripting, RedisTransactional } from './driver.ts'
 import { dropPrivate, privateOf } from './private-connection.ts'
 import { script, selecting, type Script } from './script.ts'
@@ -28,6 +37,8 @@ export interface GuardedTerm {
   readonly key: string
   /** undefined: where the connection is that it was claimed with, which does not say. */
   readonly database: number | undefined
+  /** The connection that the lease was claimed with: over another one the same key may be on another server. */
+  readonly place: object
   readonly lease: string
   readonly holder: string
   readonly fencingToken: bigint
@@ -46,7 +57,7 @@ export function redisTrapdoor(term: GuardedTerm): Trapdoor {
  * The method by which a guard is given a term. Registered, so that two copies of this package know each other's guards. The
  * number rises when `GuardedTerm` changes its shape.
  */
-const ADD_TERM = Symbol.for('lease-redis.RedisGuard/1')
+const ADD_TERM = Symbol.for('lease-redis.RedisGuard/2')
 
 interface TermCollector {
   [ADD_TERM](term: GuardedTerm): void
@@ -63,17 +74,17 @@ function isTermCollector(key: unknown): key is TermCollector {
  *     await token.check(guard)
  *     await guard.run(redis, `return redis.call('SET', KEYS[1], ARGV[1])`, ['{orders}:total'], [42])
  *
- * Checked by several tokens it demands all of these terms at once. It may be used as often as one likes; each time it
- * looks anew.
+ * Checked by several tokens it demands all of these terms at once. Only an earlier term of the same lease and holder, by a client
+ * over the same connection, is replaced by the later one. The guard may be used as often as one likes; each time it looks anew.
  */
 export class RedisGuard {
-  /** One of each lease. Replaced, never changed: a run under way keeps those it began with. */
+  /** All that are demanded. Replaced, never changed: a run under way keeps those it began with. */
   #terms: readonly GuardedTerm[] = []
 
   static {
     const addTerm = function (this: RedisGuard, term: GuardedTerm): void {
       const terms = this.#terms
-      this.#terms = terms.length === 0 ? [term] : [...terms.filter(({ key }) => key !== term.key), term]
+      this.#terms = terms.length === 0 ? [term] : [...terms.filter((other) => !isReplaced(other, term)), term]
     }
     Object.defineProperty(this.prototype, ADD_TERM, { value: addTerm })
   }
@@ -103,11 +114,11 @@ export class RedisGuard {
       throw notValid([{ argument: 'lua', rule: 'must be a script without a #! line', value: lua }])
     }
     if (!hasMethods(redis, 'eval', 'evalsha') || isPipeline(redis)) throw notUnderstood(terms, 'pass a connection')
-    const allKeys = [...terms.map((term) => keyFor(redis, term)), ...keys]
+    const allKeys = [...keysFor(redis, terms), ...keys]
     const allArgs = [...terms.map(beginningOf), ...args]
     let answer: unknown
     try {
-      answer = await evaluate(redis, guarded(terms, lua, terms[0]?.database), allKeys, allArgs)
+      answer = await evaluate(redis, guarded(terms, lua, databaseIn(terms)), allKeys, allArgs)
     } catch (error) {
       throw whatItSays(error, terms)
     }
@@ -144,6 +155,8 @@ export class RedisGuard {
    *
    * @throws ErrNotHeld a term does not stand; nothing was written
    * @throws ErrTrapdoor before the first check, or the connection cannot answer for the lease; nothing was written
+   * @throws ErrUnknown EXEC had no answer within ten seconds; it may have been written. Without an answer before that: ErrTrapdoor,
+   *   and nothing was written. The time that the body takes does not count
    * @throws what the body or the driver throws, as it is; where EXEC's answer is lost it may have been written
    */
   async transaction<Multi extends { exec(): Promise<unknown> }>(
@@ -157,23 +170,26 @@ export class RedisGuard {
     let sound = false // nothing is watched on it, and nothing is under way
     try {
       for (;;) {
-        await watch(own, terms)
+        await inTime(watch(own, terms), () => trapdoor(`the guard could not look: ${SILENT}`, terms))
         const multi = own.multi() as Multi
         try {
           await body(multi)
         } catch (error) {
-          await own.unwatch()
-          sound = true
+          // Without an answer the next transaction gets another connection.
+          await inTime(own.unwatch(), () => new Error(SILENT)).then(() => (sound = true), ignore)
           throw error
         }
-        const results = await multi.exec()
+        const results = await inTime(
+          multi.exec(),
+          () => new ErrUnknown(`it may have happened: ${SILENT}`, { reason: SILENT }),
+        )
         if (results === null) continue
         sound = true
         return results as Exclude<Awaited<ReturnType<Multi['exec']>>, null>
       }
     } catch (error) {
       sound ||= error instanceof ErrNotHeld
-      throw error
+      throw withoutCredentials(error)
     } finally {
       busy.delete(connection)
       if (!sound) dropPrivate(connection)
@@ -186,6 +202,17 @@ export class RedisGuard {
     }
     return this.#terms
   }
+}
+
+/** The connection may be dead without a word, and then no transaction would ever pass again. */
+const SILENT = `the server gave no answer within ${LONGEST_DEADLINE_MS} ms over the connection for transactions`
+
+/** What the work resolves with, or this error when it takes longer than any request may. */
+function inTime<T>(work: Promise<T>, silence: () => Error): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = systemClock.setTimer(LONGEST_DEADLINE_MS, () => reject(silence()))
+    work.then(resolve, reject).finally(() => timer.cancel())
+  })
 }
 
 /** Connections on which a transaction of ours is under way. */
@@ -229,8 +256,13 @@ function guarded({ length: terms }: readonly GuardedTerm[], lua: string, databas
 
 /** What a failed script of ours says about these terms; what the caller's script or the driver threw, as it is. */
 function whatItSays(error: unknown, terms: readonly GuardedTerm[]): unknown {
+  withoutCredentials(error)
   const message: unknown = (error as { message?: unknown } | null)?.message
   if (typeof message !== 'string') return error
+  if (/^MOVED \d/.test(message)) {
+    const remedy = 'pass the Cluster to run(), or the node of the slot to transaction()'
+    return trapdoor(`the lease is on another node of the Cluster: ${remedy}`, terms, error)
+  }
   const lost = /^LEASELOST (\d+)$/.exec(message)?.[1]
   if (lost !== undefined) return notHeld(terms[Number(lost) - 1] as GuardedTerm)
   const denied = /^LEASEDENIED (.*)$/s.exec(message)?.[1] ?? (message.startsWith('DATABASE ') ? message : undefined)
@@ -240,7 +272,7 @@ function whatItSays(error: unknown, terms: readonly GuardedTerm[]): unknown {
 
 async function watch(connection: RedisPrivateConnection, terms: readonly GuardedTerm[]): Promise<void> {
   checkWatchable(connection, terms)
-  const keys = terms.map((term) => keyFor(connection, term))
+  const keys = keysFor(connection, terms)
   const look = (database?: number): Promise<unknown> =>
     evaluate(connection, guarded(terms, '', database), keys, terms.map(beginningOf))
   try {
@@ -254,7 +286,7 @@ async function watch(connection: RedisPrivateConnection, terms: readonly Guarded
     const said = whatItSays(error, terms)
     if (!(said instanceof ErrNotHeld)) throw said
     // Not where the connection is. It may be in another database than it was told to use.
-    const database = terms[0]?.database
+    const database = databaseIn(terms)
     if (database === undefined) throw said
     const elsewhere = await look(database).then(
       () => 'is not there',
@@ -280,6 +312,33 @@ function checkWatchable(connection: RedisPrivateConnection, terms: readonly Guar
       terms,
     )
   }
+}
+
+/** The later term of the same lease, of the same holder in the same place, takes the place of this one. Everything else is demanded. */
+function isReplaced(one: GuardedTerm, by: GuardedTerm): boolean {
+  return (
+    one.key === by.key &&
+    one.holder === by.holder &&
+    one.database === by.database &&
+    one.place === by.place &&
+    one.fencingToken <= by.fencingToken
+  )
+}
+
+/** Where all of these are; undefined: where the connection is. */
+function databaseIn(terms: readonly GuardedTerm[]): number | undefined {
+  return terms.find(({ database }) => database !== undefined)?.database
+}
+
+/** @throws ErrTrapdoor one of them is certainly not where this connection is */
+function keysFor(connection: RedisScripting, terms: readonly GuardedTerm[]): string[] {
+  const keys = terms.map((term) => keyFor(connection, term))
+  const databases = new Set(terms.map(({ database }) => database).filter((database) => database !== undefined))
+  if (databases.size > 1) {
+    const names = [...databases].join(' and ')
+    throw trapdoor(`the leases are in databases ${names}, and a guard looks in one: use a guard for each`, terms)
+  }
+  return keys
 }
 
 /** The name to give to this connection, which may put a prefix of its own in front. */

@@ -2,7 +2,14 @@
  * Hints by SUBSCRIBE. One connection listens for all namespaces over one connection of the caller: each joins it with its channel,
  * and the last one that leaves closes it.
  */
-import { changesIn, hasMethods, type HintConnection, type LeaseChange, type OpenHintConnection } from 'lease-core'
+import {
+  changesIn,
+  hasMethods,
+  notValid,
+  type HintConnection,
+  type LeaseChange,
+  type OpenHintConnection,
+} from 'lease-core'
 import type { RedisConnection, RedisDuplicable, RedisListenConnection, RedisListenOverrides } from './driver.ts'
 
 /** Makes a connection of its own, connected or not. */
@@ -72,6 +79,8 @@ class SharedConnection {
   readonly #channels = new Map<string, { readonly tells: Set<Tell>; readonly subscribed: Promise<unknown> }>()
   #end: () => void = ignore
   #users = 0
+  /** What was wrong with it: what was asked rejects with less. */
+  #why: Error | undefined
   isOver = false
 
   constructor(open: OpenListenConnection) {
@@ -87,9 +96,13 @@ class SharedConnection {
 
   async #connect(open: OpenListenConnection): Promise<RedisListenConnection> {
     const connection = await open()
+    if (!hasMethods(connection, 'subscribe', 'ping', 'disconnect', 'on')) {
+      const rule = 'must make a connection (an object with subscribe, ping, disconnect and on), or a promise of one'
+      throw notValid([{ argument: 'listen', rule, value: connection }])
+    }
     connection.on('close', this.#end)
     connection.on('end', this.#end)
-    connection.on('error', ignore) // `close` follows, and whatever was asked rejects
+    connection.on('error', (error) => (this.#why = error)) // `close` follows, and whatever was asked rejects
     connection.on('message', (channel, message) => {
       const tells = this.#channels.get(channel)?.tells
       if (tells === undefined) return
@@ -132,7 +145,7 @@ class SharedConnection {
     } catch (error) {
       asking = 0
       leave()
-      throw error
+      throw this.#why ?? error
     } finally {
       signal.removeEventListener('abort', leave)
     }

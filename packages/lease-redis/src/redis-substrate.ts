@@ -16,6 +16,7 @@ import {
   refused,
   systemClock,
   unknown,
+  warnOfNoHints,
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
@@ -78,6 +79,7 @@ type Fields = readonly [
 
 export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
+  readonly #redis: object
   readonly #connection: SteadyConnection
   readonly #keys: Keys
   /** Where the leases are, for good; undefined: where the connection is, which does not say. */
@@ -99,6 +101,7 @@ export class RedisSubstrate implements Substrate {
     this.#warn = warn
     checkOptions(options, { client: false })
     const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
+    this.#redis = redis
     this.#connection = SteadyConnection.over(redis, clock)
     this.#database = databaseOf(redis)
     this.#isCluster = 'nodes' in redis
@@ -110,7 +113,11 @@ export class RedisSubstrate implements Substrate {
         let hints = this.#hints.get(channel)
         if (hints === undefined) {
           const connect = listenTo(channel, source)
-          hints = new HintStream({ clock, connect: client === undefined ? this.#watchingAll(connect) : connect })
+          hints = new HintStream({
+            clock,
+            connect: client === undefined ? this.#watchingAll(connect) : connect,
+            failed: warnOfNoHints(warn, explained),
+          })
           this.#hints.set(channel, hints)
         }
         return hints.watch(listener)
@@ -219,7 +226,8 @@ export class RedisSubstrate implements Substrate {
   }
 
   trapdoor(lease: string, holder: string, fencingToken: bigint): Trapdoor {
-    return redisTrapdoor({ key: this.#keys.fullLease(lease), database: this.#database, lease, holder, fencingToken })
+    const key = this.#keys.fullLease(lease)
+    return redisTrapdoor({ key, database: this.#database, place: this.#redis, lease, holder, fencingToken })
   }
 
   async close(): Promise<void> {

@@ -1,29 +1,33 @@
 /** The versions of the driver that the package names as its peer: each does all that a client and a guard ask of it. */
+import { inspect } from 'node:util'
 import { expect } from 'chai'
 import * as six from 'ioredis'
 import * as five from 'ioredis-5'
 import { ErrClaimDenied, ErrNotHeld, Manager } from 'lease-core'
-import { redisClient, RedisGuard, type RedisConnection } from 'lease-redis'
+import { redisClient, RedisGuard, RedisSubstrate, type RedisConnection } from 'lease-redis'
 import { caught, unique } from 'lease-scenes'
-import { redisTargets } from 'lease-servers'
+import { redisTargets, until } from 'lease-servers'
 import { LASTING_MS } from './setting.ts'
 
 const set = `return redis.call('SET', KEYS[1], ARGV[1])`
 
 /** What is used of either version. */
 interface Driver {
-  connect(url: string, options?: { db?: number; keyPrefix?: string }): five.Redis | six.Redis
-  cluster(nodes: { host: string; port: number }[]): five.Cluster | six.Cluster
+  connect(
+    url: string,
+    options?: { db?: number; keyPrefix?: string; username?: string; password?: string },
+  ): five.Redis | six.Redis
+  cluster(nodes: { host: string; port: number }[], options?: { maxRedirections?: number }): five.Cluster | six.Cluster
 }
 
 const drivers: Record<string, Driver> = {
   'ioredis 5': {
     connect: (url, options = {}) => new five.Redis(url, options),
-    cluster: (nodes) => new five.Cluster(nodes),
+    cluster: (nodes, options = {}) => new five.Cluster(nodes, options),
   },
   'ioredis 6': {
     connect: (url, options = {}) => new six.Redis(url, options),
-    cluster: (nodes) => new six.Cluster(nodes),
+    cluster: (nodes, options = {}) => new six.Cluster(nodes, options),
   },
 }
 
@@ -72,6 +76,47 @@ for (const [name, driver] of Object.entries(drivers)) {
         })
       }
 
+      it('shows no password in the cause of an error, nor in an event, where the server refuses it', async () => {
+        const password = unique('unguessable')
+        const owner = driver.connect(target.url)
+        const username = unique('user')
+        await owner.call('ACL', 'SETUSER', username, 'on', '>right', 'allkeys', 'allchannels', 'allcommands')
+        owner.disconnect()
+        const refused = (options: object): six.Redis => {
+          const redis = driver.connect(target.url, { username, password, ...options }) as six.Redis
+          redis.on('error', () => {}) // what was asked rejects as well
+          return redis
+        }
+        const [redis, key] = [refused({}), refused({ retryStrategy: null })]
+        const client = redisClient({ redis, namespace: unique('driver'), requestTimeout: 1_000 })
+        const manager = new Manager({ client })
+        const events: unknown[] = []
+        manager.events.subscribe((event) => events.push(event))
+        try {
+          const guard = new RedisGuard()
+          const substrate = new RedisSubstrate({ redis, namespace: 'ns', listen: false })
+          await substrate.trapdoor('l', 'one', 1n)(guard)
+          const errors = [
+            await caught(manager.claim('l', 'one', LASTING_MS)),
+            await caught(
+              manager.hold('l', 'one', { duration: LASTING_MS, wait: true, signal: AbortSignal.timeout(2_500) }),
+            ),
+            await caught(guard.run(redis, set, ['x'], ['y'])),
+            await caught(guard.transaction(redis, () => {})),
+            await caught(guard.watch(key)),
+          ]
+          const words = errors.map((error) => inspect(error, { depth: 10 }))
+          expect(words.join('\n')).to.match(/WRONGPASS/)
+          expect(words.filter((text) => text.includes(password))).to.deep.equal([])
+          expect(inspect(events, { depth: 10 })).not.to.include(password)
+          await substrate.close()
+        } finally {
+          await manager.stop()
+          await client.close()
+          for (const one of [redis, key]) one.disconnect()
+        }
+      })
+
       it('executes guarded transactions, and watches as a key', async () => {
         const redis = driver.connect(target.url)
         const client = redisClient({ redis, namespace: unique('driver'), listen: false })
@@ -101,6 +146,19 @@ for (const [name, driver] of Object.entries(drivers)) {
 
   for (const target of redisTargets('cluster')) {
     describe(`${name}, on ${target.name}`, () => {
+      it('does all that a client asks of it where it follows no redirection', async () => {
+        const pair = [0, 1].map(() => driver.cluster([...target.nodes], { maxRedirections: 0 }))
+        try {
+          for (const cluster of pair) {
+            await until('the Cluster knows its slots', () => cluster.status === 'ready')
+            for (const node of cluster.nodes('master')) await node.script('FLUSH')
+          }
+          await doAll(pair as unknown as readonly [RedisConnection, RedisConnection], unique('driver'))
+        } finally {
+          for (const cluster of pair) cluster.disconnect()
+        }
+      })
+
       it('does all that a client asks of it', async () => {
         const pair = [driver.cluster([...target.nodes]), driver.cluster([...target.nodes])] as const
         try {

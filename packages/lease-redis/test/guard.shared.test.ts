@@ -4,7 +4,7 @@ import { Cluster, type Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrTrapdoor, ErrUnknown, type Trapdoor } from 'lease-core'
 import { redisClient, RedisGuard, RedisSubstrate, type RedisConnection, type RedisScripting } from 'lease-redis'
 import { caught, claim, eventually, grant, settle, unique } from 'lease-scenes'
-import { redisTargets, startRedis, until } from 'lease-servers'
+import { redisTargets, startProxy, startRedis, until } from 'lease-servers'
 import { LASTING_MS, openSetting, releaseOf, type Setting } from './setting.ts'
 
 /** What somebody else may do on a connection while our transaction is under way. */
@@ -46,6 +46,22 @@ for (const target of redisTargets('cluster')) {
     after(async () => {
       await substrate.close()
       cluster.disconnect()
+    })
+
+    it('is refused on a node that does not have the slot, and so is a script, with the remedy', async () => {
+      const lease = unique('l')
+      const { guard } = await guardOf(substrate, lease)
+      let refused = 0
+      for (const node of cluster.nodes('master')) {
+        for (const work of [() => guard.transaction(node, () => {}), () => guard.run(node, 'return 1')]) {
+          const outcome: unknown = await work().catch((error: unknown) => error)
+          if (!(outcome instanceof Error)) continue
+          expect(outcome).to.be.instanceOf(ErrTrapdoor)
+          expect(outcome.message).to.match(/on another node of the Cluster: pass/)
+          refused++
+        }
+      }
+      expect(refused).to.be.greaterThan(0)
     })
 
     for (const [what, disturb] of Object.entries(strangers)) {
@@ -142,6 +158,36 @@ for (const target of redisTargets('server')) {
       expect(await caught(killed)).to.be.instanceOf(Error)
       expect(await setting.redis.exists(own)).to.equal(0)
       expect(await guard.transaction(shared, (multi) => void multi.set(own, 'y'))).to.deep.equal([[null, 'OK']])
+    })
+
+    it('a transaction is given up when the server falls silent, and the next one gets another connection', async () => {
+      await using proxy = await startProxy(target.url)
+      const [one, other] = [0, 1].map(() => setting.connect({}, proxy.url(target.url))) as [Redis, Redis]
+      const { guard } = await guardOf(substrate, unique('l'))
+      let refusedToLook: Promise<Error> | undefined
+      const append = (connection: Redis, first: () => void = () => {}): Promise<unknown> =>
+        guard.transaction(connection, (multi) => {
+          first()
+          multi.append(own, 'x')
+        })
+      for (const connection of [one, other]) await append(connection)
+      const refusals = await Promise.all([
+        caught(
+          append(one, () => {
+            proxy.silence()
+            refusedToLook = caught(append(other))
+          }),
+        ),
+        eventually(() => refusedToLook !== undefined).then(() => refusedToLook),
+      ])
+      expect(refusals[0]).to.be.instanceOf(ErrUnknown)
+      expect(refusals[1]).to.be.instanceOf(ErrTrapdoor)
+      expect(refusals[1]?.message).to.match(/no answer within/)
+      for (const connection of [one, other]) {
+        connection.disconnect(true) // as its owner does with a time-out for silence
+        await append(connection)
+      }
+      expect(await setting.redis.get(own)).to.equal('xxxx')
     })
 
     it('a script that is queued behind the MULTI of somebody is reported as unknown, and not as run', async () => {

@@ -175,6 +175,47 @@ for (const target of redisTargets('server')) {
         expect(await setting.redis.get(own)).to.equal('x')
       })
 
+      it('of several holders of one lease demand the terms of all, so that one that is over is not forgotten', async () => {
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
+        await settle(substrate, await releaseOf(substrate, name, 'a'))
+        const { fencingToken } = await grant(substrate, claim(name, 'b', LASTING_MS))
+        await substrate.trapdoor(name, 'b', fencingToken)(guard)
+        expect(await caught(guard.run(setting.redis, set, [own], ['x']))).to.include({
+          code: 'LEASE_NOT_HELD',
+          holder: 'a',
+        })
+      })
+
+      it('of one name on two servers, or in two databases, pass on neither', async () => {
+        await using server = await startRedis()
+        const elsewhere = [setting.connect({}, server.url), setting.connect({ db: 2 })]
+        for (const redis of elsewhere) {
+          const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
+          await settle(substrate, await releaseOf(substrate, name, 'a'))
+          const there = setting.substrate({ redis, namespace, listen: false })
+          await there.trapdoor(name, 'a', (await grant(there, claim(name, 'a', LASTING_MS))).fencingToken)(guard)
+          for (const connection of [redis, setting.redis]) {
+            const refusals = [
+              await caught(guard.run(connection, set, [own], ['x'])),
+              await caught(guard.transaction(connection, (multi) => void multi.set(own, 'x'))),
+            ]
+            for (const refusal of refusals) expect(refusal.name).to.match(/^Err(NotHeld|Trapdoor)$/)
+            expect(await connection.exists(own)).to.equal(0)
+          }
+        }
+      })
+
+      it('of two databases say so over a connection that does not say where it is', async () => {
+        const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
+        const there = setting.substrate({ redis: setting.connect({ db: 2 }), namespace, listen: false })
+        await there.trapdoor(name, 'a', (await grant(there, claim(name, 'a', LASTING_MS))).fencingToken)(guard)
+        const { redis } = setting
+        const silent = { eval: redis.eval.bind(redis), evalsha: redis.evalsha.bind(redis) }
+        const refusal = await caught(guard.run(silent, set, [own], ['x']))
+        expect(refusal).to.be.instanceOf(ErrTrapdoor)
+        expect(refusal.message).to.match(/databases 0 and 2/)
+      })
+
       it('checked again after a new claim look at the new term', async () => {
         const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         await settle(substrate, await releaseOf(substrate, name, 'a'))

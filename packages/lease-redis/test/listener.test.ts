@@ -1,8 +1,8 @@
 /** One connection that listens, for all namespaces over one connection of the caller. */
 import { expect } from 'chai'
 import type { Redis } from 'ioredis'
-import { systemClock, type Clock, type LeaseChange } from 'lease-core'
-import type { RedisSubstrate } from 'lease-redis'
+import { LeaseEvents, systemClock, type Clock, type LeaseChange } from 'lease-core'
+import { redisClient, type RedisSubstrate } from 'lease-redis'
 import { claim, grant, settle, unique } from 'lease-scenes'
 import { redisTargets, startProxy, until } from 'lease-servers'
 import { LASTING_MS, openSetting, releaseOf, type Setting } from './setting.ts'
@@ -54,6 +54,36 @@ for (const target of redisTargets('server')) {
       const own = all.filter((line) => line.includes(`name=${connectionName} `))
       const subscribed = own.filter((line) => !line.includes(' sub=0 ')).map((line) => /id=(\d+)/.exec(line)?.[1] ?? '')
       return { subscribed, count: own.length }
+    }
+
+    for (const [what, says] of [
+      ['refused', /nothing listens at the address/],
+      ['that the server wants no user for', /refused the credentials/],
+      ['that a promise fails to make', /no token/],
+      ['of nothing', /listen must make a connection/],
+    ] as const) {
+      it(`report once that none comes to listen, for want of one ${what}`, async () => {
+        const password = unique('unguessable')
+        const listen = {
+          refused: () => setting.connect({ retryStrategy: null }, 'redis://127.0.0.1:1'),
+          'that the server wants no user for': () =>
+            setting.connect({ username: 'nobody', password, retryStrategy: null }),
+          'that a promise fails to make': async () => Promise.reject<Redis>(new Error('no token')),
+          'of nothing': () => undefined as unknown as Redis,
+        }[what]
+        const events = new LeaseEvents()
+        const client = redisClient({ events, redis: shared, namespace: unique('ns'), listen })
+        const warnings: string[] = []
+        events.subscribe((event) => {
+          if (event.type === 'warning' && event.warning === 'no-hints') warnings.push(event.message)
+        })
+        const leave = client.subscribe(() => {})
+        await until('the warning', () => warnings.length > 0)
+        expect(warnings).to.have.length(1)
+        expect(warnings[0]).to.match(says).and.not.include(password)
+        leave()
+        await client.close()
+      })
     }
 
     it('share the one that listens, and each hears of its own leases', async () => {
