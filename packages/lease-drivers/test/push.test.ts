@@ -58,7 +58,7 @@ describe('tools that push a schema', () => {
           const schema = 'leases'
           await migrate(pool, { schema })
           const made = await contents(pool, schema)
-          expect(made).to.include.members(['lease', 'lease_floor', 'lease_layout', 'lease_line'])
+          expect(made).to.include.members(['lease', 'lease_floor', 'lease_layout', 'lease_waiter'])
           const client = postgresClient({ pool, namespace: unique('n'), schema, listen: false })
           const manager = new Manager({ client })
           try {
@@ -86,7 +86,7 @@ describe('tools that push a schema', () => {
           expect(left, printed).to.include('account').and.not.include('lease')
           // migrate() makes them again; what was held is gone.
           await migrate(pool)
-          expect(await contents(pool, 'public')).to.include.members(['lease', 'lease_line'])
+          expect(await contents(pool, 'public')).to.include.members(['lease', 'lease_waiter'])
         }),
       )
     }

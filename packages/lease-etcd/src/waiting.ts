@@ -156,7 +156,9 @@ export function openInTurn(
         hints?.left(name, place)
         const verdict = granted(holdingOf(op, revision, { since: revision, pinned }))
         // Those ahead who were told of the vacancy, and did not come.
-        const overtaken = ticketsIn(responses, announce === true ? 3 : 2).filter((ticket) => ticket.place < place)
+        const overtaken = ticketsIn(responses, announce === true ? 3 : 2).filter(
+          (ticket) => ticket.place < place || (ticket.place === place && ticket.client !== client),
+        )
         return overtaken.length === 0 ? verdict : withoutTickets(overtaken, keys, verdict)
       }
       const kv = foundBy(responses, 1)

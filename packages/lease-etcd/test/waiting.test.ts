@@ -1,7 +1,7 @@
 /** Those who wait: what a hand-off costs however many there are, and that nobody sleeps through a vacancy. */
 import { expect } from 'chai'
 import { Manager, SubstrateClient, type Hold, type LeaseChange, type Op, type Verdict } from 'lease-core'
-import { etcdTargets } from 'lease-servers'
+import { enough, etcdTargets } from 'lease-servers'
 import { EtcdSubstrate, failFast } from 'lease-etcd'
 import type { Etcd3 } from 'etcd3'
 import { claim, eventually, newCall, noneUnheard, release, sleep, together, unique } from 'lease-scenes'
@@ -11,6 +11,7 @@ noneUnheard()
 
 /** So long only a hint wakes anybody. */
 const LONG = { minutes: 20 }
+const HAND_OFFS = enough(400)
 
 /** A client, and a nonce of it. */
 const HOLDER = 'holder-of-it'
@@ -130,7 +131,7 @@ for (const target of etcdTargets(1)) {
       const waitedMs: number[] = []
       await Promise.all(
         group.all.map(async (manager, index) => {
-          while (handOffs < 2_000) {
+          while (handOffs < HAND_OFFS) {
             const beganMs = performance.now()
             const hold = await manager.hold('l', `h${index}`, { duration: LONG, wait: true })
             waitedMs.push(performance.now() - beganMs)

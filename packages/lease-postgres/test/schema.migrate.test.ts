@@ -171,7 +171,7 @@ for (const target of postgresTargets()) {
     it('refuses the name of a table that is there for something else, and says which names it needs', async () => {
       await migrate(pool)
       await pool.query('CREATE TABLE other_pinned (a int)')
-      for (const table of ['lease_line', 'lease_floor', 'lease_layout', 'lease_pinned', 'other']) {
+      for (const table of ['lease_waiter', 'lease_floor', 'lease_layout', 'lease_pinned', 'other']) {
         const error = await caught(migrate(pool, { table }))
         expect(error, table).to.be.instanceOf(ErrNotValid)
         expect(error.message).to.include(`${table}_pinned`)

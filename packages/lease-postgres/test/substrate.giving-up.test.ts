@@ -128,13 +128,15 @@ for (const target of postgresTargets()) {
       )
       expect(verdicts.map(([verdict]) => verdict?.outcome)).to.deep.equal(['granted', 'granted'])
       busy.release()
-      await until('what the pool gives in the end is given back', () => pool.waitingCount === 0 && pool.idleCount === 1)
+      // On a slow machine it may be closed instead: a call was given up meanwhile.
+      const isBack = (): boolean => pool.waitingCount === 0 && pool.idleCount === pool.totalCount
+      await until('what the pool gives in the end is given back', isBack)
       await until('what was made beside it is closed', async () => {
         const { rows } = await setting.pool.query(
           'SELECT count(*)::int AS backends FROM pg_stat_activity WHERE application_name = $1',
           [application],
         )
-        return rows[0].backends === 1
+        return rows[0].backends === pool.totalCount
       })
     })
 

@@ -17,7 +17,7 @@ import {
   unique,
   unpin,
 } from 'lease-scenes'
-import { postgresTargets, startPostgres, type Postgres } from 'lease-servers'
+import { enough, postgresTargets, startPostgres, type Postgres } from 'lease-servers'
 import { Client } from 'pg'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -25,6 +25,8 @@ noneUnheard()
 
 /** So long that nobody finds out by itself. */
 const longMs = 600_000
+/** How often somebody registers while the lease is released. */
+const ROUNDS = enough(200)
 
 let clients = 0
 /** As `newCall`, of a client of its own. */
@@ -116,7 +118,7 @@ for (const target of postgresTargets()) {
         const [watcher, waiter] = [await listener(), await listener()]
         const pause = (): Promise<unknown> => (Math.random() < 0.3 ? sleep(Math.random() * 3) : Promise.resolve())
         const met = { watched: 0, waited: 0 }
-        for (let round = 1; round <= 1_000; round++) {
+        for (let round = 1; round <= ROUNDS; round++) {
           const lease = `l${round}`
           const { fencingToken, nonce } = await grant(holder, claim(lease, 'a', longMs))
           const releases = async (): Promise<void> => {
