@@ -10,7 +10,7 @@ const written: string[] = []
 
 const harness: Harness = {
   name: 'example: a client of my own',
-  supports: { notifications: true, serverClock: true, exactClock: true },
+  supports: { notifications: true, queues: true, addressed: true, serverClock: true, exactClock: true },
   clock,
   unitMs: 100,
   sleep: (delayMs) => clock.advance(delayMs),

@@ -6,10 +6,13 @@ export class CountingClient implements Client {
   readonly calls = new Map<string, number>()
   /** Only where the client has it: not every store can do it in one step. */
   readonly claimAnyLease: Client['claimAnyLease']
+  /** Where it is absent managers hear of every lease in the namespace. */
+  readonly unwatch: Client['unwatch']
   readonly #client: Client
 
   constructor(client: Client) {
     this.#client = client
+    this.unwatch = client.unwatch?.bind(client)
     const claimAny = client.claimAnyLease?.bind(client)
     this.claimAnyLease =
       claimAny &&
@@ -27,8 +30,9 @@ export class CountingClient implements Client {
   unpinLease: Client['unpinLease'] = (...args) => this.#counted('unpinLease').unpinLease(...args)
   pinned: Client['pinned'] = () => this.#counted('pinned').pinned()
   leases: Client['leases'] = () => this.#client.leases()
-  refresh: Client['refresh'] = (leases) => this.#counted('refresh').refresh(leases)
-  subscribe: Client['subscribe'] = (listener) => this.#client.subscribe(listener)
+  refresh: Client['refresh'] = (...args) => this.#counted('refresh').refresh(...args)
+  subscribe: Client['subscribe'] = (...args) => this.#client.subscribe(...args)
+  leaveQueue: NonNullable<Client['leaveQueue']> = (...args) => this.#client.leaveQueue?.(...args)
   close: Client['close'] = () => this.#client.close()
 
   #counted(method: string): Client {

@@ -6,7 +6,7 @@ import { enough } from 'lease-servers'
 import { unique } from 'lease-scenes'
 import type { WaiterEntry } from './queue.worker.ts'
 
-const HAND_OFFS = enough(150)
+const HAND_OFFS = enough(60)
 const PROCESSES = 5
 /** Nobody lives to see it lapse: only a hint wakes those who wait, and after a minute a look of their own. */
 const LEASE_MS = 600_000

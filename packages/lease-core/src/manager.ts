@@ -709,7 +709,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   #subscribe(): void {
     if (this.#unsubscribe !== undefined) return
     const ends = [
-      this.#client.subscribe((change) => this.#hinted(change), { own: true }),
+      // What is not watched is not its own: a client that cannot watch, but passes options on, must hear of everything.
+      this.#client.subscribe((change) => this.#hinted(change), { own: this.#client.unwatch !== undefined }),
       this.#terms.whenVacated((lease) => this.#waitQueue.released(lease)),
     ]
     this.#unsubscribe = () => ends.forEach((end) => end())

@@ -374,20 +374,32 @@ describe('Manager over a client that cannot say what it watches', () => {
     }
   }
 
-  it('waits, observes and holds are served by what it hears', async () => {
-    const bench = new Bench()
-    await bench.manager.claim('db', 'x', HOUR_MS)
-    const manager = new Manager({ client: plain(bench.other()), clock: bench.clock })
-    const wait = track(manager.waitUntilExpired('db'))
-    const hold = track(manager.hold('db', 'a', options))
-    const observation = manager.observe('db')
-    expect((await observation.next()).value?.holder).to.equal('x')
-    await bench.clock.settle()
-    await bench.manager.release('db', 'x')
-    await bench.clock.settle()
-    expect([wait.state, hold.state]).to.deep.equal(['fulfilled', 'fulfilled'])
-    await manager.stop()
-  })
+  /** The same, which passes on whatever it is given. */
+  function passingOn(process: Process): Client {
+    const { client } = process
+    return {
+      ...plain(process),
+      refresh: (...args) => client.refresh(...args),
+      subscribe: (...args) => client.subscribe(...args),
+    }
+  }
+
+  for (const [what, clientOf] of Object.entries({ plain, passingOn })) {
+    it(`waits, observes and holds are served by what it hears: ${what}`, async () => {
+      const bench = new Bench()
+      await bench.manager.claim('db', 'x', HOUR_MS)
+      const manager = new Manager({ client: clientOf(bench.other()), clock: bench.clock })
+      const wait = track(manager.waitUntilExpired('db'))
+      const hold = track(manager.hold('db', 'a', options))
+      const observation = manager.observe('db')
+      expect((await observation.next()).value?.holder).to.equal('x')
+      await bench.clock.settle()
+      await bench.manager.release('db', 'x')
+      await bench.clock.settle()
+      expect([wait.state, hold.state]).to.deep.equal(['fulfilled', 'fulfilled'])
+      await manager.stop()
+    })
+  }
 
   it('a revocation reaches its Holds', async () => {
     const bench = new Bench()

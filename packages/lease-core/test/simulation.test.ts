@@ -8,8 +8,8 @@ import { settingsOf } from './simulation/settings.ts'
 import { shrink } from './simulation/shrink.ts'
 
 /** CPU time for each set of seeds, in milliseconds: what a slow machine leaves out, another run makes up for. */
-const FIXED_MS = 5_000
-const FRESH_MS = 4_000
+const FIXED_MS = 3_000
+const FRESH_MS = 3_000
 
 /** Runs one seed after the other until the time is used up; the first that fails is shrunk and shown. */
 async function simulate(seeds: Iterable<number>, cpuMs: number): Promise<number> {

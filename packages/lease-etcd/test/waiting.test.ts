@@ -11,7 +11,7 @@ noneUnheard()
 
 /** So long only a hint wakes anybody. */
 const LONG = { minutes: 20 }
-const HAND_OFFS = enough(400)
+const HAND_OFFS = enough(200)
 
 /** A client, and a nonce of it. */
 const HOLDER = 'holder-of-it'
