@@ -18,6 +18,7 @@
  * What a ticket says when it leaves goes before its removal. Whoever loses sight of those ahead by that looks again.
  */
 import { changesIn, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
+import { HintListeners } from './hint-listeners.ts'
 import type { EtcdWatchedKey } from './driver.ts'
 import type { KnownQueues } from './known-queues.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, WAITS, type Keys, type Layout } from './layout.ts'
@@ -55,19 +56,18 @@ export interface Ahead {
   readonly nearest: readonly FoundTicket[]
 }
 
-export class ClientHints {
+export class ClientHints extends HintListeners {
   readonly #options: ClientHintsOptions
-  readonly #listeners = new Set<(change: LeaseChange) => void>()
   /** By the lease and the place. */
   readonly #tickets = new Map<string, TicketWatch>()
   readonly #leases = new Map<string, LeaseWatch>()
   readonly #closeOwn: () => void
   readonly #letGo: () => Promise<void>
-  #isOn = false
   #sweptMs: number
 
   constructor(options: ClientHintsOptions) {
     const { watches, layout, client, queues, login, clock, onDenied, onFailed } = options
+    super()
     this.#options = options
     this.#sweptMs = clock.monotonic()
     this.#letGo = watches.keep(login, onFailed)
@@ -75,10 +75,7 @@ export class ClientHints {
     this.#closeOwn = watches.open(
       { key, range_end: endOf(key), filters: [NO_DELETES] },
       {
-        begun: () => {
-          this.#isOn = true
-          this.tell({ kind: 'resync' })
-        },
+        begun: () => this.begin(),
         event: ({ key: told, value }, { revision }) => {
           if (value.equals(WAITS)) queues.add(client, told.toString('utf8', key.length))
           else for (const change of changesIn(value.toString())) this.#toldByOthers(change, revision)
@@ -89,30 +86,13 @@ export class ClientHints {
     )
   }
 
-  get isUsed(): boolean {
-    return this.#listeners.size > 0
-  }
-
-  add(listener: (change: LeaseChange) => void): void {
-    this.#listeners.add(listener)
-    if (this.#isOn) queueMicrotask(() => this.#listeners.has(listener) && listener({ kind: 'resync' }))
-  }
-
-  delete(listener: (change: LeaseChange) => void): void {
-    this.#listeners.delete(listener)
-  }
-
   /** Ends all watches. */
   async close(): Promise<void> {
-    this.#listeners.clear()
+    this.clear()
     for (const ticket of this.#tickets.values()) ticket.close()
     for (const lease of this.#leases.values()) lease.close()
     this.#closeOwn()
     await this.#letGo()
-  }
-
-  tell(change: LeaseChange): void {
-    for (const listener of [...this.#listeners]) listener(change)
   }
 
   // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,8 @@
  * ticket was granted a lease; and the claims and new values that are announced, by a key of their own, for otherwise every renewal
  * of every holder would be sent to everyone.
  */
-import { changesIn, type LeaseChange } from 'lease-core'
+import { changesIn } from 'lease-core'
+import { HintListeners } from './hint-listeners.ts'
 import { endOf, type Layout } from './layout.ts'
 import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
@@ -19,13 +20,12 @@ export interface NamespaceHintsOptions {
   readonly onFailed?: Failed
 }
 
-export class NamespaceHints {
-  readonly #listeners = new Set<(change: LeaseChange) => void>()
+export class NamespaceHints extends HintListeners {
   readonly #closes: readonly (() => void)[]
   readonly #letGo: () => Promise<void>
-  #isOn = false
 
   constructor({ watches, layout, login, onDenied, onFailed }: NamespaceHintsOptions) {
+    super()
     const vacancies = new Vacancies()
     const listener = (event: WatchListener['event'], begun: () => void = ignore): WatchListener => ({
       begun,
@@ -38,12 +38,12 @@ export class NamespaceHints {
       watches.open(
         range(layout.served, NO_DELETES),
         listener(({ key, value }, { revision }) => {
-          if (!vacancies.isAfter(layout.nameOf(key), revision)) changesIn(value.toString()).forEach(this.#tell)
+          if (!vacancies.isAfter(layout.nameOf(key), revision)) changesIn(value.toString()).forEach(this.tell)
         }),
       ),
       watches.open(
         range(layout.news, NO_DELETES),
-        listener(({ key }) => this.#tell({ kind: 'changed', lease: layout.nameOf(key) })),
+        listener(({ key }) => this.tell({ kind: 'changed', lease: layout.nameOf(key) })),
       ),
       watches.open(
         range(layout.leases, NO_PUTS),
@@ -51,39 +51,19 @@ export class NamespaceHints {
           ({ key }, { revision }) => {
             const lease = layout.nameOf(key)
             vacancies.add(lease, revision)
-            this.#tell({ kind: 'vacated', lease })
+            this.tell({ kind: 'vacated', lease })
           },
-          () => {
-            this.#isOn = true
-            this.#tell({ kind: 'resync' })
-          },
+          () => this.begin(),
         ),
         { last: true },
       ),
     ]
   }
 
-  get isUsed(): boolean {
-    return this.#listeners.size > 0
-  }
-
-  add(listener: (change: LeaseChange) => void): void {
-    this.#listeners.add(listener)
-    if (this.#isOn) queueMicrotask(() => this.#listeners.has(listener) && listener({ kind: 'resync' }))
-  }
-
-  delete(listener: (change: LeaseChange) => void): void {
-    this.#listeners.delete(listener)
-  }
-
   async close(): Promise<void> {
-    this.#listeners.clear()
+    this.clear()
     for (const close of this.#closes) close()
     await this.#letGo()
-  }
-
-  readonly #tell = (change: LeaseChange): void => {
-    for (const listener of [...this.#listeners]) listener(change)
   }
 }
 
