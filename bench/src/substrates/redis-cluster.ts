@@ -1,13 +1,10 @@
-import { Redis } from 'ioredis'
 import { startRedisCluster } from 'lease-servers'
 import { openCluster } from '../adapters/redis/connection.ts'
 import { redisClusterLibrary } from '../adapters/redis/library.ts'
 import { redisClusterRing } from '../adapters/redis/ring.ts'
 import { roundTrip } from '../adapters/round-trip.ts'
 import type { Place, Substrate } from '../bench.ts'
-import { countedBytes } from '../counted-bytes.ts'
-import { countedCalls, countedEvents } from '../counted-calls.ts'
-import { messageEvents } from './redis.ts'
+import { groundOf } from './redis.ts'
 
 /** Three masters on this machine, each with an append-only file, or those that REDIS_CLUSTER_URL names. */
 export const redisCluster: Substrate = {
@@ -15,24 +12,7 @@ export const redisCluster: Substrate = {
   adapters: [redisClusterLibrary, redisClusterRing, roundTrip],
   workloads: ['W1', 'W2', 'W4', 'W9'],
   open,
-  async reach(url) {
-    const commands = countedCalls(Redis.prototype, 'sendCommand')
-    const messages = countedEvents(Redis.prototype, messageEvents)
-    const bytes = countedBytes()
-    const beside = await openCluster(url)
-    return {
-      substrate: 'redis-cluster',
-      url,
-      counts: 'process',
-      commands: async () => commands(),
-      messages: async () => messages(),
-      bytes,
-      async roundTrip() {
-        await beside.exists('nobody')
-      },
-      close: async () => beside.disconnect(),
-    }
-  },
+  reach: (url) => groundOf('redis-cluster', url, { connect: openCluster, ask: (beside) => beside.exists('nobody') }),
 }
 
 async function open(given: string | undefined = process.env['REDIS_CLUSTER_URL']): Promise<Place> {

@@ -8,12 +8,12 @@ import { redisScript, redisScriptBatch } from '../adapters/redis/script.ts'
 import { redisSet, redisSetBatch } from '../adapters/redis/set.ts'
 import { redisTokenScript } from '../adapters/redis/token-script.ts'
 import { roundTrip } from '../adapters/round-trip.ts'
-import type { Place, Substrate } from '../bench.ts'
+import type { Ground, Place, Substrate, SubstrateName } from '../bench.ts'
 import { countedBytes } from '../counted-bytes.ts'
 import { countedCalls, countedEvents } from '../counted-calls.ts'
 
 /** That the driver emits for each message: those with text; the same come as bytes as well. */
-export const messageEvents: readonly string[] = ['message', 'pmessage', 'smessage']
+const messageEvents: readonly string[] = ['message', 'pmessage', 'smessage']
 
 /** A server with an append-only file, flushed every second, or the one that REDIS_URL names. */
 export const redis: Substrate = {
@@ -32,25 +32,38 @@ export const redis: Substrate = {
     roundTrip,
   ],
   open,
-  async reach(url) {
-    // The server counts what a script does among the commands, and does not tell them apart; the driver does.
-    const commands = countedCalls(Redis.prototype, 'sendCommand')
-    const messages = countedEvents(Redis.prototype, messageEvents)
-    const bytes = countedBytes()
-    const beside = await openRedis(url)
-    return {
-      substrate: 'redis',
-      url,
-      counts: 'process',
-      commands: async () => commands(),
-      messages: async () => messages(),
-      bytes,
-      async roundTrip() {
-        await beside.ping()
-      },
-      close: async () => beside.disconnect(),
-    }
+  reach: (url) => groundOf('redis', url, { connect: openRedis, ask: (beside) => beside.ping() }),
+}
+
+/** Counts from before the connection is made that asks. */
+export async function groundOf<Connection extends { disconnect(): void }>(
+  substrate: SubstrateName,
+  url: string,
+  {
+    connect,
+    ask,
+  }: {
+    readonly connect: (url: string) => Promise<Connection>
+    readonly ask: (beside: Connection) => Promise<unknown>
   },
+): Promise<Ground> {
+  // The server counts what a script does among the commands, and does not tell them apart; the driver does.
+  const commands = countedCalls(Redis.prototype, 'sendCommand')
+  const messages = countedEvents(Redis.prototype, messageEvents)
+  const bytes = countedBytes()
+  const beside = await connect(url)
+  return {
+    substrate,
+    url,
+    counts: 'process',
+    commands: async () => commands(),
+    messages: async () => messages(),
+    bytes,
+    async roundTrip() {
+      await ask(beside)
+    },
+    close: async () => beside.disconnect(),
+  }
 }
 
 async function open(given: string | undefined = process.env['REDIS_URL']): Promise<Place> {

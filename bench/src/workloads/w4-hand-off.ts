@@ -24,10 +24,10 @@ const SETTLING_MS = 200
 /** A hand-off that takes longer has failed, and so has a beginning at which somebody does not wait by then. */
 const LIMIT_MS = 30_000
 
-/** How often the lease is handed on for each of those who wait: how long each waits needs some rounds. */
+/** Hand-offs for each waiter: it takes some rounds to see how long each one waits. */
 const ROUNDS = 3
 
-/** So long one who joins may take until it waits, before the next one joins. */
+/** How long a client that joins has to begin waiting, before the next one joins. */
 const JOINING_MS = 10
 
 /** With more of them than this, that would take too long, and is left out. */
@@ -36,7 +36,7 @@ const MOST_FOR_ROUNDS = 64
 /** Hand-offs of a measurement at least. */
 const LEAST = 10
 
-/** How long a hand-off takes, about, until the one who gave it waits again: libraries that ask again and again need longer. */
+/** About how long a hand-off takes until the client that released waits again. Libraries that poll need longer. */
 const HAND_OFF_SECONDS = { library: 0.012, raw: 0.01, peer: 0.08 } as const
 
 /** Clients that are opened in a second, wait in their order, and are closed again. */
@@ -190,7 +190,7 @@ class Line {
     }
   }
 
-  /** Hands the lease on, from the call of `release` to the grant of the next. The one who gave it queues again. */
+  /** Hands the lease on, from the call of `release` to the next grant. The client that released queues again. */
   async handOn(): Promise<HandOff> {
     const giver = this.#holding?.member
     if (giver === undefined) throw new Error('nobody holds the lease')
