@@ -26,19 +26,21 @@ import type {
   SubscribeOptions,
   TermId,
 } from './client.ts'
-import { sleep, systemClock, type Clock, type Timer } from './clock.ts'
+import { sleep, systemClock, type Clock } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
-import { callListener, ErrUnknown, notValid } from './errors.ts'
+import { ErrUnknown, notValid } from './errors.ts'
 import { LeaseEvents } from './events.ts'
+import { Hints } from './hints.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
 import { brokenLeases, checkNames, checkRequest, type Info, type Request } from './lease.ts'
 import { parseSubstrateClientOptions } from './options.ts'
+import { PassingOver } from './passing-over.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
 import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
 import { LostCall, StoreLink, type InDoubt } from './store-link.ts'
-import { PASS_OVER_MS, type Ticket } from './ticket.ts'
+import type { Ticket } from './ticket.ts'
 import {
   refused,
   type ClaimOp,
@@ -108,8 +110,12 @@ export class SubstrateClient implements Client {
     })
     this.#ownHints = new Hints((listener) => {
       const stop = substrate.watch?.(listener, client)
-      // Without a manager nobody is there to see to it that those who were told come.
-      return stop && (() => (stop(), this.#passing.close()))
+      if (stop === undefined) return undefined
+      return () => {
+        stop()
+        // Without a manager nobody is there to see to it that those who were told come.
+        this.#passing.close()
+      }
     })
     this.#allHints = new Hints((listener) => substrate.watch?.(listener))
     if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
@@ -598,94 +604,7 @@ function learnTicket(ticket: Ticket, { outcome, ticket: place, isFull = false }:
   }
 }
 
-/** @param before what was known of the lease when they were told */
-type PassOver = (lease: string, place: number, before: unknown) => void
-
-/** Has those passed over who were told of a vacancy and did not come; at most one timer for each lease. */
-class PassingOver {
-  readonly #clock: Clock
-  readonly #passOver: PassOver
-  /** The last ticket told, when, and what was known of the lease then. */
-  readonly #due = new Map<string, { timer: Timer; place: number; toldMs: number; before: unknown }>()
-
-  constructor(clock: Clock, passOver: PassOver) {
-    this.#clock = clock
-    this.#passOver = passOver
-  }
-
-  told(lease: string, place: number, before: unknown): void {
-    const toldMs = this.#clock.monotonic()
-    const due = this.#due.get(lease)
-    if (due === undefined) this.#due.set(lease, { timer: this.#timer(lease, PASS_OVER_MS), place, toldMs, before })
-    else Object.assign(due, { place, toldMs, before })
-  }
-
-  /** By this client. */
-  taken(lease: string): void {
-    this.#due.get(lease)?.timer.cancel()
-    this.#due.delete(lease)
-  }
-
-  close(): void {
-    for (const { timer } of this.#due.values()) timer.cancel()
-    this.#due.clear()
-  }
-
-  #timer(lease: string, delayMs: number): Timer {
-    return this.#clock.setTimer(delayMs, () => {
-      const due = this.#due.get(lease)
-      if (due === undefined) return
-      const leftMs = due.toldMs + PASS_OVER_MS - this.#clock.monotonic()
-      if (leftMs > 0) due.timer = this.#timer(lease, leftMs)
-      else {
-        this.#due.delete(lease)
-        this.#passOver(lease, due.place, due.before)
-      }
-    })
-  }
-}
-
 function nothing(): void {}
-
-/** Passes hints on to any number of listeners, from the first one that comes to the last one that goes. */
-class Hints {
-  readonly #watch: (listener: (change: LeaseChange) => void) => (() => void) | undefined
-  readonly #listeners = new Set<(change: LeaseChange) => void>()
-  #unwatch: (() => void) | undefined
-  #isClosed = false
-
-  constructor(watch: (listener: (change: LeaseChange) => void) => (() => void) | undefined) {
-    this.#watch = watch
-  }
-
-  /** Returns how to stop. */
-  listen(listener: (change: LeaseChange) => void): () => void {
-    const own = (change: LeaseChange): void => callListener(() => listener(change))
-    this.#listeners.add(own)
-    if (!this.#isClosed) this.#unwatch ??= this.#watch((change) => this.tell(change))
-    return () => {
-      this.#listeners.delete(own)
-      if (this.#listeners.size === 0) this.#stop()
-    }
-  }
-
-  /** Who waits learns that it is in vain. */
-  close(): void {
-    this.#isClosed = true
-    this.tell({ kind: 'resync' })
-    this.#stop()
-    this.#listeners.clear()
-  }
-
-  tell(change: LeaseChange): void {
-    for (const notify of [...this.#listeners]) notify(change)
-  }
-
-  #stop(): void {
-    this.#unwatch?.()
-    this.#unwatch = undefined
-  }
-}
 
 /** Matches no pin. */
 const NO_GENERATION = '-'

@@ -28,10 +28,10 @@
  * - A grant to one who waited: the one that is first in the queue now.
  * - Those who watch the whole namespace: of all of these, without the tickets.
  *
- * A client is in the queue from the refusal of its claim until it is granted the lease or `leave`s; or until someone behind it is granted
- * the lease while it is among the first `TOLD`. It watches a lease from a read that says so until it `leave`s. Either ends by itself after `INTEREST_MS` unless it is renewed,
- * by the same claim or read. Getting in and seeing the state are one step: of what happens after the state that was answered the
- * client is told. When one of the first `TOLD` leaves a vacant lease, the first `TOLD` are told anew.
+ * A client is in the queue from the refusal of its claim until it is granted the lease or `leave`s, or until someone behind it is
+ * granted the lease while it is among the first `TOLD`. It watches a lease from a read that says so until it `leave`s. Either ends by
+ * itself after `INTEREST_MS`, unless the same claim or read renews it. Getting in and seeing the state are one step: the client is told
+ * of what happens after the state that it was answered. When one of the first `TOLD` leaves a vacant lease, the first `TOLD` are told anew.
  * Whoever made the vacancy, and listens, learns whether somebody in the queue was told, and has those who do not come passed over
  * (`passOver`).
  */

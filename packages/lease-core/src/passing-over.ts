@@ -1,0 +1,49 @@
+import type { Clock, Timer } from './clock.ts'
+import { PASS_OVER_MS } from './ticket.ts'
+
+/** @param before what was known of the lease when they were told */
+type PassOver = (lease: string, place: number, before: unknown) => void
+
+/** Has those passed over who were told of a vacancy and did not come; at most one timer for each lease. */
+export class PassingOver {
+  readonly #clock: Clock
+  readonly #passOver: PassOver
+  /** The last ticket told, when, and what was known of the lease then. */
+  readonly #due = new Map<string, { timer: Timer; place: number; toldMs: number; before: unknown }>()
+
+  constructor(clock: Clock, passOver: PassOver) {
+    this.#clock = clock
+    this.#passOver = passOver
+  }
+
+  told(lease: string, place: number, before: unknown): void {
+    const toldMs = this.#clock.monotonic()
+    const due = this.#due.get(lease)
+    if (due === undefined) this.#due.set(lease, { timer: this.#timer(lease, PASS_OVER_MS), place, toldMs, before })
+    else Object.assign(due, { place, toldMs, before })
+  }
+
+  /** By this client. */
+  taken(lease: string): void {
+    this.#due.get(lease)?.timer.cancel()
+    this.#due.delete(lease)
+  }
+
+  close(): void {
+    for (const { timer } of this.#due.values()) timer.cancel()
+    this.#due.clear()
+  }
+
+  #timer(lease: string, delayMs: number): Timer {
+    return this.#clock.setTimer(delayMs, () => {
+      const due = this.#due.get(lease)
+      if (due === undefined) return
+      const leftMs = due.toldMs + PASS_OVER_MS - this.#clock.monotonic()
+      if (leftMs > 0) due.timer = this.#timer(lease, leftMs)
+      else {
+        this.#due.delete(lease)
+        this.#passOver(lease, due.place, due.before)
+      }
+    })
+  }
+}
