@@ -1,5 +1,5 @@
 /**
- * Who waits for a lease, who watches it, and whom that makes the server tell: `substrate.ts` of lease-core says what is promised.
+ * The queue of each lease, the clients that watch it, and what the server tells them: `substrate.ts` of lease-core has the rules.
  *
  * Under `q:<name>` are those in the queue, by ticket, and under `d:<name>` until when each of them is remembered; under `b:<name>`
  * until when each client is that watches the lease. `x` has the names of all leases for which there is one or the other, and an
@@ -11,7 +11,7 @@
 import { INTEREST_MS, TOLD } from 'lease-core'
 import { FIELDS, fromTheMaster, prelude, reading, script, type Script } from './script.ts'
 
-/** So many of those in a queue for whom nobody listens are told in vain, before the rest is left to its timers. */
+/** How many tickets of clients that do not listen are passed by; then the rest of the queue is left to its timers. */
 const MOST_IN_VAIN = 16
 
 /** In place of the number of those who are ahead, in a piece of news. */
