@@ -294,7 +294,8 @@ local function vacate()
     local problem = young and remember(openings .. name, opened, opener) or failed(redis.pcall('DEL', key))
     if problem then return problem end
   end
-  if redis.pcall('SREM', index, name) == 1 or stored then
+  -- Another claim may have taken a lapsed name out of the index: nobody was told of that.
+  if redis.pcall('SREM', index, name) == 1 or stored or op == 'X' then
     vacated[#vacated + 1], waking[#waking + 1] = name, { name, nth }
     local opener = stored and nonce and string.sub(nonce, 1, ${CLIENT_LENGTH})
     if opener and opener ~= client then ended[#ended + 1] = { opener, name } end
