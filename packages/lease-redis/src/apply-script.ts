@@ -294,8 +294,7 @@ local function vacate()
     local problem = young and remember(openings .. name, opened, opener) or failed(redis.pcall('DEL', key))
     if problem then return problem end
   end
-  -- Another claim may have taken a lapsed name out of the index: nobody was told of that.
-  if redis.pcall('SREM', index, name) == 1 or stored or op == 'X' then
+  if redis.pcall('SREM', index, name) == 1 or stored then
     vacated[#vacated + 1], waking[#waking + 1] = name, { name, nth }
     local opener = stored and nonce and string.sub(nonce, 1, ${CLIENT_LENGTH})
     if opener and opener ~= client then ended[#ended + 1] = { opener, name } end
@@ -490,7 +489,10 @@ while many > 0 do
     if few == 4 then break end
   else
     for _, key in ipairs(keys) do
-      if redis.pcall('EXISTS', key) == 0 then redis.pcall('SREM', index, string.sub(key, #base + 1)) end
+      local name = string.sub(key, #base + 1)
+      if redis.pcall('EXISTS', key) == 0 and redis.pcall('SREM', index, name) == 1 then
+        vacated[#vacated + 1], waking[#waking + 1] = name, { name }
+      end
     end
   end
   place, few = page[1], many

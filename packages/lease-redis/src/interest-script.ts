@@ -117,7 +117,7 @@ ${registering}${queueing}
           if ARGV[5] == '1' or hearers ~= 0 then heard = heard + 1 end
           if heard == ${TOLD} then break end
         end
-        if last then news[#news + 1] = { nth, last, ${TOLD_UP_TO} } end
+        if last and nth then news[#news + 1] = { nth, last, ${TOLD_UP_TO} } end
       end
     end
     for _, grant in ipairs(taken) do

@@ -133,14 +133,18 @@ end
 
 /**
  * KEYS: tokens, pins, index. ARGV: cursor, how many at about. Answers { microseconds, next cursor, then for each lease
- * that stands its name and FIELDS }, and takes names out of the index whose lease has lapsed.
+ * that stands its name and FIELDS }, and takes names out of the index whose lease has lapsed: those of which nobody is to be told.
  */
 export const scanScript: Script = script(`${prelude}${fromTheMaster}${layoutChecked}${reading}
 local page = redis.call('SSCAN', KEYS[3], ARGV[1], 'COUNT', ARGV[2])
 local out, at = { us, page[1] }, 3
+local function untold(name)
+  return redis.pcall('ZSCORE', root .. 'x', name) ~= false or redis.pcall('ZSCORE', root .. 'x', '') ~= false
+end
 for _, name in ipairs(page[2]) do
   local stored = redis.pcall('GET', base .. name)
-  if stored == false then redis.pcall('SREM', KEYS[3], name)
+  if stored == false then
+    if not untold(name) then redis.pcall('SREM', KEYS[3], name) end
   else
     local code, token, expiry, stamp, holder, value = standing(name, failed(stored) and '' or stored)
     if code then

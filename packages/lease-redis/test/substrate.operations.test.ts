@@ -37,17 +37,20 @@ for (const target of redisTargets('server')) {
     let setting: Setting
     let substrate: RedisSubstrate
     let name: string
-    const namespace = unique('operations')
-    const base = `lease:{${namespace}}:`
+    let namespace: string
+    let base: string
     const key = (): string => `${base}l:${name}`
     const vacant = { outcome: 'granted', holding: undefined, cause: undefined }
     const refusedAsVacant = { outcome: 'refused', holding: undefined, cause: undefined }
-    before(() => {
-      setting = openSetting(target.url)
-      substrate = setting.substrate({ namespace })
-    })
+    before(() => (setting = openSetting(target.url)))
     after(() => setting[Symbol.asyncDispose]())
-    beforeEach(() => (name = unique('lease')))
+    // Each test has a namespace of its own: claims tell also of lapses, of whatever lease.
+    beforeEach(() => {
+      namespace = unique('operations')
+      base = `lease:{${namespace}}:`
+      substrate = setting.substrate({ namespace })
+      name = unique('lease')
+    })
 
     /** What those hear who watch the namespace while the body runs, and shortly after. */
     async function announced(body: () => Promise<unknown>): Promise<unknown[]> {
@@ -178,7 +181,8 @@ for (const target of redisTargets('server')) {
     })
 
     describe('fencing tokens', () => {
-      const counter = `${base}t`
+      let counter: string
+      beforeEach(() => (counter = `${base}t`))
 
       it('rise one by one past a counter that is ahead of the clock', async () => {
         const { fencingToken } = await grant(substrate, claim(name, 'a', LASTING_MS))

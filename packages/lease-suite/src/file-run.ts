@@ -8,6 +8,8 @@ import { root, type TestFile } from './test-files.ts'
 export interface FileResult {
   readonly file: TestFile
   readonly ms: number
+  /** How long its process has computed; 0 where it did not come to its end. */
+  readonly cpuMs: number
   readonly outcomes: readonly Outcome[]
   /** How long each of its top-level suites took. */
   readonly suitesMs: readonly number[]
@@ -92,5 +94,6 @@ export async function runFile(file: TestFile, options: FileOptions): Promise<Fil
     outcomes.push({ path: ['(the process of the file)'], state: 'failed', ms: 0, failure: what })
   }
   const ms = performance.now() - startedMs
-  return { file, ms, outcomes, output, suitesMs: ended?.suitesMs ?? [], matched: ended?.matched ?? true }
+  const { suitesMs = [], cpuMs = 0, matched = true } = ended ?? {}
+  return { file, ms, cpuMs, outcomes, output, suitesMs, matched }
 }

@@ -43,6 +43,8 @@ export type Message =
       readonly kind: 'end'
       /** How long each top-level suite took, for the next run's order. */
       readonly suitesMs: readonly number[]
+      /** How long its process has computed until then. */
+      readonly cpuMs: number
       /** Whether a grep was given and something matched it, or none was given. */
       readonly matched: boolean
     }

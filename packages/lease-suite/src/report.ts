@@ -22,13 +22,14 @@ function printFile({ file, ms, outcomes, output }: FileResult, titles: boolean):
 /** Where the time went, what failed, and the closing line `N passed, N failed`. A check that fails counts as failed. */
 export function printSummary(result: SuiteResult): void {
   const { passed, failed, skipped } = totals(result)
-  const slowest = result.files.toSorted((a, b) => b.ms - a.ms).slice(0, 10)
   console.log('')
   console.log(`${seconds(result.ms)} in all`)
   if (result.serversMs > 0) console.log(`${seconds(result.serversMs)} until all servers were ready, beside the build`)
   for (const check of result.checks) console.log(`${seconds(check.ms)} ${check.title}`)
-  if (slowest.length > 1) console.log('the slowest files:')
-  if (slowest.length > 1) for (const { ms, file } of slowest) console.log(`${seconds(ms)} ${file.title}`)
+  const computedMs = result.files.reduce((sum, { cpuMs }) => sum + cpuMs, 0)
+  if (computedMs > 0) console.log(`${seconds(computedMs)} of computing in the processes of the test files`)
+  printTop('the slowest files:', result.files, ({ ms }) => ms)
+  printTop('those that compute most:', result.files, ({ cpuMs }) => cpuMs)
   const failures = result.files.flatMap(({ file, outcomes }) =>
     outcomes.filter(({ state }) => state === 'failed').map((outcome) => ({ file, outcome })),
   )
@@ -40,12 +41,20 @@ export function printSummary(result: SuiteResult): void {
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
 }
 
+function printTop(title: string, files: readonly FileResult[], msOf: (file: FileResult) => number): void {
+  if (files.length < 2) return
+  console.log(title)
+  const top = files.toSorted((a, b) => msOf(b) - msOf(a)).slice(0, 10)
+  for (const one of top) console.log(`${seconds(msOf(one))} ${one.file.title}`)
+}
+
 /** Everything as JSON; bigints of assertions are texts by now. */
 export function writeJson(file: string, result: SuiteResult): void {
   const files = result.files.map((one) => ({
     file: one.file.path,
     part: one.file.part?.index,
     ms: Math.round(one.ms),
+    cpuMs: Math.round(one.cpuMs),
     tests: one.outcomes,
   }))
   const { ms, serversMs, checks } = result

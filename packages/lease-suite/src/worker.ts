@@ -13,7 +13,7 @@ process.once('message', (order: Order) => {
       kind: 'outcome',
       outcome: { path: ['(loading the file)'], state: 'failed', ms: 0, failure: stackOf(error) },
     })
-    end({ kind: 'end', suitesMs: [], matched: true })
+    end({ suitesMs: [], matched: true })
   })
 })
 process.once('disconnect', () => process.exit(1)) // the test command is gone
@@ -29,7 +29,7 @@ async function run(order: Order): Promise<void> {
   const suites = mocha.suite.suites.map((suite) => ({ suite, startedMs: 0, ms: 0 }))
   const timed = (suite: Mocha.Suite): (typeof suites)[number] | undefined => suites.find((one) => one.suite === suite)
   const runner = mocha.run(() =>
-    end({ kind: 'end', suitesMs: suites.map(({ ms }) => Math.round(ms)), matched: runner.total > 0 || !order.grep }),
+    end({ suitesMs: suites.map(({ ms }) => Math.round(ms)), matched: runner.total > 0 || !order.grep }),
   )
   const { EVENT_SUITE_BEGIN, EVENT_SUITE_END, EVENT_TEST_PASS, EVENT_TEST_FAIL, EVENT_TEST_PENDING } =
     Mocha.Runner.constants
@@ -121,6 +121,7 @@ async function answer(message: Message): Promise<Reply> {
 }
 
 /** What tests left open ends with the process. */
-function end(message: Message): void {
-  process.send?.(message, () => process.exit())
+function end(how: Omit<Extract<Message, { kind: 'end' }>, 'kind' | 'cpuMs'>): void {
+  const { user, system } = process.cpuUsage()
+  process.send?.({ kind: 'end', cpuMs: (user + system) / 1000, ...how } satisfies Message, () => process.exit())
 }
