@@ -59,6 +59,7 @@ export interface ClaimsHost {
   readonly events: LeaseEvents
   readonly stopping: AbortSignal
   readonly terms: Terms
+  leaveQueue(lease: string, ticket: Ticket): void
   /** A claim opened a term here. */
   opened(term: Term): void
 }
@@ -86,6 +87,8 @@ export class Claims {
           this.#refused(lease, request, asked, error)
           continue
         }
+        // It was not the claim with the ticket that was granted.
+        if (asked.own && request.ticket !== undefined) this.#host.leaveQueue(lease, request.ticket)
         return granted(this.#granted(lease, request, asked), asked.sent)
       }
       throw exhausted('claim', lease, request)
@@ -112,12 +115,10 @@ export class Claims {
   #refused(lease: string, { holder, ticket }: ClaimRequest, { placeless }: Asked, error: unknown): void {
     if (!(error instanceof ErrInvalid)) throw error
     const found = this.#host.client.leases().get(lease)
-    if (found !== undefined && found.holder !== holder && !hasLapsed(found, this.#host.clock)) {
-      throw this.denied(lease, holder, found)
-    }
-    // It is vacant, and others were first.
-    if (placeless && ticket !== undefined && (ticket.place > 0 || ticket.isFull)) {
-      throw this.denied(lease, holder, undefined)
+    if (found !== undefined && !hasLapsed(found, this.#host.clock)) {
+      if (found.holder !== holder) throw this.denied(lease, holder, found, ticket?.isFull)
+    } else if (placeless && ticket !== undefined && ticket.place > 0) {
+      throw this.denied(lease, holder, undefined) // it is vacant, and others were first
     }
   }
 
@@ -211,12 +212,13 @@ export class Claims {
 
   // ── denials ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  denied(lease: string, holder: string, info: Info | undefined): ErrClaimDenied {
+  denied(lease: string, holder: string, info: Info | undefined, isFull = false): ErrClaimDenied {
     const { events } = this.#host
     const currentHolder = info?.holder
     if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder })
     const by = currentHolder === undefined ? 'another' : `"${currentHolder}"`
-    return new ErrClaimDenied(`lease "${lease}" is held by ${by}`, {
+    const why = isFull ? ', and as many wait for it as `maxWaiters` allows' : ''
+    return new ErrClaimDenied(`lease "${lease}" is held by ${by}${why}`, {
       lease,
       holder,
       currentHolder,

@@ -119,6 +119,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       events: this.events,
       stopping: this.#stopping.signal,
       terms: this.#terms,
+      leaveQueue: (lease, ticket) => this.#leaveQueue(lease, ticket),
       opened: ({ lease }) => this.#waitQueue.changed(lease),
     })
     this.#renewalHost = { client, stopping: this.#stopping.signal, lossOf: (term) => this.#lossOf(term) }
@@ -673,6 +674,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return term.holds().filter((hold) => hold instanceof ManagedHold && hold.host === this.#holdHost) as ManagedHold[]
   }
 
+  #leaveQueue(lease: string, { place }: Ticket): void {
+    if (place > 0) inBackground(() => this.#client.leaveQueue?.(lease, { place }))
+  }
+
   #makeWaitQueue(): WaitQueue {
     return new WaitQueue({
       clock: this.#clock,
@@ -688,7 +693,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
           this.events.emit({ type: 'waiting', lease: leases[0] as string, holder, position })
         }
       },
-      leaveQueue: (lease, ticket) => inBackground(() => this.#client.leaveQueue?.(lease, ticket)),
+      leaveQueue: (lease, ticket) => this.#leaveQueue(lease, ticket),
       holderHere: (lease) => {
         const term = this.#terms.get(lease)
         return term?.isHeld === true && term.isTrusted(this.#terms.recent.take()) ? term.holder : undefined

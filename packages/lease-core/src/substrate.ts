@@ -85,7 +85,7 @@ export interface ClaimOp {
    * place, also where the store has forgotten it. A store that keeps no queues may ignore it.
    */
   readonly place?: number | undefined
-  /** One that has no ticket gets none while so many have: refused with `isFull`. */
+  /** One that has no ticket gets none while the lease is held and so many have: refused with `isFull`. Of a vacant lease it gets one. */
   readonly maxWaiters?: number | undefined
 }
 

@@ -310,8 +310,8 @@ export class BreakableStore {
     return (this.queues.get(lease) ?? []).filter(({ untilMs }) => this.isLive(untilMs))
   }
 
-  isFull(queue: readonly Waiting[], { place, maxWaiters }: ClaimOp): boolean {
-    return place === 0 && maxWaiters !== undefined && queue.length >= maxWaiters
+  isFull(queue: readonly Waiting[], { place, maxWaiters }: ClaimOp, { holding }: Verdict): boolean {
+    return holding !== undefined && place === 0 && maxWaiters !== undefined && queue.length >= maxWaiters
   }
 
   /** Whether one without a ticket has to stand behind those who have one. */
@@ -532,7 +532,7 @@ export class BreakableStore {
   queued(op: ClaimOp, refusal: Verdict, { client }: Stamp): Verdict {
     if (op.place === undefined) return refusal
     const queue = this.queueOf(op.lease)
-    if (this.isFull(queue, op)) return { ...refusal, isFull: true }
+    if (this.isFull(queue, op, refusal)) return { ...refusal, isFull: true }
     const place = this.placeOf(op)
     const others = queue.filter((waiting) => waiting.place !== place)
     const all = [...others, { place, client, untilMs: this.untilMs() }]

@@ -5,10 +5,11 @@ import { ErrClaimDenied, ErrInvalid, ErrNotValid } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
 import { track, type Tracked } from '#src/testing/index.ts'
-import { LONGEST_REST_MS, noTicket } from '#src/ticket.ts'
+import { LONGEST_REST_MS, noTicket, untilTurnMs } from '#src/ticket.ts'
 import { Bench, rejection, type Process } from './manager.bench.ts'
 
 const HOUR_MS = 3_600_000
+const MINUTE_MS = 60_000
 const options = { duration: HOUR_MS, wait: true }
 
 interface Waiter extends Process {
@@ -159,6 +160,28 @@ describe('Manager: a grant out of turn', () => {
   })
 })
 
+describe('Manager: one who waits for what its own name has', () => {
+  for (const [when, wait] of [
+    ['at once', true],
+    ['at once, however short its wait', { milliseconds: 1 }],
+  ] as const) {
+    it(`extends it ${when}, and leaves no ticket`, async () => {
+      const bench = new Bench()
+      await bench.manager.hold('db', 'worker', { duration: MINUTE_MS })
+      const rival = await waiter(bench, 'rival')
+      const restarted = bench.other()
+      await restarted.manager.hold('other', 'worker', options) // it hears hints from now on
+      const hold = track(restarted.manager.hold('db', 'worker', { ...options, wait, maxWaiters: 1 }))
+      await bench.clock.settle()
+      expect(hold.state).to.equal('fulfilled')
+      expect(rival.hold.state).to.equal('pending')
+      await rival.manager.stop()
+      await bench.clock.settle()
+      expect(bench.store.awaited, 'leases for which the store keeps a queue').to.equal(0)
+    })
+  }
+})
+
 describe('Manager: maxWaiters', () => {
   it('a claim beyond it is denied at once, with the holder; the others keep waiting and are served in order', async () => {
     const bench = new Bench()
@@ -186,6 +209,21 @@ describe('Manager: maxWaiters', () => {
     expect(hold.held).to.equal(true)
     for (const process of unbounded) await process.manager.stop()
     await manager.stop()
+  })
+
+  it('does not keep anybody from a lease that is vacant, though all who wait for it are dead', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', MINUTE_MS)
+    const dead = [await waiter(bench, 'a'), await waiter(bench, 'b')]
+    for (const { wire } of dead) wire.loseRequest()
+    await bench.clock.advance(MINUTE_MS / 2)
+    const late = await waiter(bench, 'late', { maxWaiters: 1 })
+    expect(late.hold.error, 'while it is held').to.have.property('message').that.contains('`maxWaiters`')
+    await bench.clock.advance(MINUTE_MS)
+    const next = await waiter(bench, 'next', { maxWaiters: 1 })
+    await bench.clock.advance(untilTurnMs({ ahead: dead.length }, 0))
+    await served(bench, next)
+    for (const process of [...dead, late, next]) await process.manager.stop()
   })
 
   it('counts those of this process as well, whichever of them came first to the store', async () => {

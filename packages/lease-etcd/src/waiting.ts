@@ -93,7 +93,7 @@ export function openOrQueue(op: ClaimOp, keys: Keys, context: StepContext, conte
       const verdict = held === undefined ? refused(undefined) : contend(held)
       if (!isRefusal(verdict)) return verdict
       const ahead = aheadIn(responses, 2)
-      if (ahead.count >= maxWaiters) return { ...verdict, isFull: true }
+      if (held !== undefined && ahead.count >= maxWaiters) return { ...verdict, isFull: true }
       const place = Number(revision)
       return {
         ...openInTurn({ ...op, place }, keys, context, contend, {
@@ -169,7 +169,7 @@ export function openInTurn(
         return verdict
       }
       const ahead = aheadIn(responses, 2)
-      if (isNew && ahead.count >= maxWaiters) {
+      if (isNew && kv !== undefined && ahead.count >= maxWaiters) {
         hints?.left(name, place)
         return removedTicket(own, () => ({ ...verdict, isFull: true }))
       }

@@ -295,6 +295,7 @@ function claimInQueue(tables: Tables): DatabaseFunction {
     IF joining IS NOT NULL THEN
       WITH req AS MATERIALIZED (
         SELECT t.*, t.place = 0 AND t.most IS NOT NULL
+          AND EXISTS (SELECT FROM ${lease} l WHERE l.ns = $1 AND l.name = t.name AND ${live('l')})
           AND (SELECT count(*) FROM ${waiter} w WHERE ${waiting('t.name')}) >= t.most::bigint AS is_full
         FROM (${operations('$4, $10, $11', 'name, place, most?')}) t WHERE t.n = ANY(joining) ${inOrder}
       ), given AS (

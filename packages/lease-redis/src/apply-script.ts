@@ -305,7 +305,7 @@ end
 -- A refusal puts one who waits into the queue. It only helps: what fails here changes no verdict.
 local function refuse()
   if place then
-    local mine, ahead = enter(name, place, most)
+    local mine, ahead = enter(name, place, token and most)
     if mine then news[#news + 1] = { nth, mine, ahead } end
   end
   state(0)

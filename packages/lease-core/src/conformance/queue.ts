@@ -231,6 +231,11 @@ export const queue: Chapter = {
         same([bob.ahead, bob.isFull], [0, false], 'how many are ahead')
         same((await enter(scene, 'erin')).ahead, 2, 'how many are ahead of one who does not mind')
         await a.releaseLease(lease, ALICE)
+        // One who comes to a vacant lease waits behind those who are first, however many: they may be dead.
+        const frank = noTicket()
+        const late = b.claimLease(lease, asked('frank'), { ticket: frank, ...options })
+        await rejects('LEASE_INVALID', late, 'a claim of a vacant lease for which others wait')
+        same([frank.ahead, frank.isFull], [3, false], 'how many are ahead of one who comes to a vacant lease')
         await claim(scene, CAROL, carol)
         same((await scene.holding(a))?.holder, CAROL, 'the holder')
       },

@@ -412,7 +412,8 @@ export class MemoryNamespace {
   #queued({ lease, place, maxWaiters }: ClaimOp, refusal: Verdict, { client }: Stamp): Verdict {
     if (place === undefined) return refusal
     const queue = this.#queueOf(lease) ?? []
-    if (place === 0 && maxWaiters !== undefined && queue.length >= maxWaiters) return { ...refusal, isFull: true }
+    const isBounded = place === 0 && maxWaiters !== undefined && refusal.holding !== undefined
+    if (isBounded && queue.length >= maxWaiters) return { ...refusal, isFull: true }
     const own = place === 0 ? ++this.#places : place
     const untilMs = this.#sequence.nowMs() + INTEREST_MS
     const known = queue.find((waiting) => waiting.place === own)
