@@ -5,7 +5,7 @@
  * - *Deadlines*: each call says what the store's clock showed at least when it was sent, and until when the store may execute it
  *   (`store-clock.ts`). Before its first call a client reads the store's clock.
  * - *Epochs*: a store without a clock is told in which epoch a call was sent; a new one begins whenever an outcome is unknown.
- * - *The end*: `close` gives up all calls in flight, and every later one.
+ * - *The end*: `close` gives up all calls in flight, and every later one but the last (`lastly`).
  */
 import { randomBytes } from 'node:crypto'
 import { sleep, type Clock } from './clock.ts'
@@ -99,6 +99,11 @@ export class StoreLink {
     for (const call of [...this.#inFlight]) call.abort(reason)
   }
 
+  /** The one call that may still be sent once this is closed. @throws LostCall */
+  lastly<T>(send: (call: Call) => Promise<T>, timeoutMs: number): Promise<T> {
+    return this.#call(send, Math.min(timeoutMs, this.#timeoutMs), { isLast: true })
+  }
+
   /** Calls that come before the answer share it. */
   #readClock(): Promise<void> {
     this.#knowing ??= this.#call((call) => this.#substrate.time?.(call) ?? Promise.resolve(0), this.#timeoutMs, {
@@ -118,7 +123,10 @@ export class StoreLink {
   #call<T>(
     send: (call: Call) => Promise<T>,
     timeoutMs: number,
-    { onAnswer }: { readonly onAnswer?: (answer: T, sentMs: number) => void } = {},
+    {
+      onAnswer,
+      isLast = false,
+    }: { readonly onAnswer?: (answer: T, sentMs: number) => void; readonly isLast?: boolean } = {},
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       const sentMs = this.#clock.monotonic()
@@ -134,7 +142,7 @@ export class StoreLink {
       }
       const timer = this.#clock.setTimer(timeoutMs, () => call.abort(new Error(`no answer within ${timeoutMs} ms`)))
       call.onAbort(fail)
-      if (this.closing.aborted) return call.abort(this.closing.reason as Error)
+      if (this.closing.aborted && !isLast) return call.abort(this.closing.reason as Error)
       call.index = this.#inFlight.push(call) - 1
       try {
         send(call).then((answer) => {

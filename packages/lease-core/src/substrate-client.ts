@@ -85,6 +85,8 @@ export class SubstrateClient implements Client {
   readonly #passing: PassingOver
   /** For whom each lease is watched. */
   readonly #watched = new Map<string, Set<object>>()
+  /** What the store was not certainly told yet. */
+  readonly #leaving = new Set<LeaveOp>()
   /** How many calls until the set-up is inspected, and how many more if that fails. */
   #inspectAfter = 0
   #inspectAgainAfter = 1
@@ -476,9 +478,15 @@ export class SubstrateClient implements Client {
   /** The store is told once it is this one's turn; whatever is lost of it, the store forgets by itself. */
   #leave(lease: string, place: number | undefined): void {
     if (this.#link.closing.aborted) return
+    const op: LeaveOp = { kind: 'leave', lease, place }
+    this.#leaving.add(op)
     this.#inTurn(lease, () => {
-      if (place === undefined && this.#watched.has(lease)) return this.#mutex.leave(lease) // another watches it by now
-      this.#sendOnce({ kind: 'leave', lease, place }, (verdict) => {
+      if (place === undefined && this.#watched.has(lease)) {
+        this.#leaving.delete(op)
+        return this.#mutex.leave(lease) // another watches it by now
+      }
+      this.#sendOnce(op, (verdict) => {
+        this.#leaving.delete(op)
         this.#mutex.leave(lease)
         if (place !== undefined) return
         this.#lookAgain(lease)
@@ -504,12 +512,23 @@ export class SubstrateClient implements Client {
     this.#trips.operations.enqueue({ item, signal: undefined, settle })
   }
 
-  /** Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. */
+  /**
+   * Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. The store is told who has
+   * left; it forgets by itself what does not reach it.
+   */
   async close(): Promise<void> {
     if (this.#link.closing.aborted) return
+    const leaving = [...this.#leaving]
     this.#link.close(new ErrUnknown('the client was closed', { reason: 'closed' }))
     this.#passing.close()
     for (const hints of [this.#ownHints, this.#allHints]) hints.close()
+    const { maxOps } = this.#substrate.limits
+    const batches: Promise<unknown>[] = []
+    for (let from = 0; from < leaving.length; from += maxOps) {
+      const ops = leaving.slice(from, from + maxOps)
+      batches.push(this.#link.lastly((call) => this.#substrate.apply(ops, call), LEAVING_MS))
+    }
+    await Promise.allSettled(batches)
     await this.#substrate.close()
   }
 
@@ -608,6 +627,9 @@ function nothing(): void {}
 
 /** Matches no pin. */
 const NO_GENERATION = '-'
+
+/** At the end of a client the store has so long to be told who leaves. */
+const LEAVING_MS = 1000
 
 /** The promise's outcome, or the signal's reason if that comes first. */
 function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -315,6 +315,32 @@ describe('Manager: maxWaiters', () => {
 })
 
 describe('Manager: what those who wait leave behind', () => {
+  it('stop(), then close() of the client, at once: nothing in the store', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const one = await waiter(bench, 'a')
+    const vacancy = track(one.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    expect(bench.store.awaited, 'a queue and a watch').to.equal(2)
+    await one.manager.stop()
+    await one.client.close()
+    expect([bench.store.awaited, vacancy.state]).to.deep.equal([0, 'rejected'])
+  })
+
+  it('an abort, then stop() and close() at once: nothing in the store', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const { manager, client } = bench.other()
+    const ending = new AbortController()
+    const hold = manager.hold('db', 'a', { ...options, signal: ending.signal })
+    await bench.clock.settle()
+    ending.abort(new Error('on purpose'))
+    await rejection(hold, Error)
+    await manager.stop()
+    await client.close()
+    expect(bench.store.awaited).to.equal(0)
+  })
+
   it('stop() leaves the queue and what it watches; those behind are told', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)

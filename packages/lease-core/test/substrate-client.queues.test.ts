@@ -66,6 +66,46 @@ async function held(): Promise<{ bench: Bench; holder: Bench }> {
   return { bench, holder }
 }
 
+describe('SubstrateClient: at its end', () => {
+  it('tells the store of all that have just left, and sends nothing after that', async () => {
+    const { bench } = await held()
+    const watcher = {}
+    await bench.watch(watcher)
+    const ticket = await bench.enter()
+    await bench.client.claimLease('other', { holder: 'a', duration: HOUR_MS })
+    bench.client.leaveQueue('db', ticket)
+    bench.client.unwatch?.('db', watcher)
+    await bench.client.close()
+    expect(bench.store.awaited, 'leases for which the store remembers somebody').to.equal(0)
+    const { length } = bench.wire.ops
+    bench.client.leaveQueue('db', { place: 9 })
+    await bench.clock.settle()
+    expect(bench.wire.ops.length).to.equal(length)
+  })
+
+  it('ends also when the store does not answer to that, within a second', async () => {
+    const { bench } = await held()
+    const ticket = await bench.enter()
+    bench.wire.hang({ kind: 'leave' })
+    bench.client.leaveQueue('db', ticket)
+    const closed = track(bench.client.close())
+    await bench.clock.advance(999)
+    expect(closed.state).to.equal('pending')
+    await bench.clock.advance(1)
+    expect([closed.state, bench.clock.pending]).to.deep.equal(['fulfilled', 0])
+  })
+
+  it('is not delayed by those who had left before', async () => {
+    const { bench } = await held()
+    const ticket = await bench.enter()
+    bench.client.leaveQueue('db', ticket)
+    await bench.clock.settle()
+    bench.wire.hang({ kind: 'leave' })
+    await bench.client.close()
+    expect(bench.wire.counts.leave).to.equal(1)
+  })
+})
+
 describe('SubstrateClient: what it watches', () => {
   it('reads the lease and watches it, in one round trip', async () => {
     const { bench, holder } = await held()
