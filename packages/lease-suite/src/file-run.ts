@@ -1,5 +1,5 @@
-/** One test file in a process of its own. */
-import { fork } from 'node:child_process'
+/** Test files in a process of their own: one, or several small ones, one after the other. */
+import { fork, type ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 import type { Message, Order, Outcome, Reply } from './protocol.ts'
 import { root, type TestFile } from './test-files.ts'
@@ -32,68 +32,114 @@ export interface FileOptions {
 const SILENCE_MS = 600_000
 const OUTPUT_LIMIT = 100_000
 
-/** Runs it to its end; never rejects for what the file does. @throws what `targets` throws */
+/** Runs one file in a process of its own to its end; never rejects for what the file does. @throws what `targets` throws */
 export async function runFile(file: TestFile, options: FileOptions): Promise<FileResult> {
-  const startedMs = performance.now()
-  const child = fork(join(root, 'packages/lease-suite/dist/worker.js'), {
-    cwd: root,
-    execPath: file.execPath ?? process.execPath,
-    execArgv: ['--enable-source-maps'],
-    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-    serialization: 'advanced',
-    signal: options.signal,
-    killSignal: 'SIGKILL',
-  })
-  const outcomes: Outcome[] = []
-  let ended: Extract<Message, { kind: 'end' }> | undefined
-  let output = ''
-  let failure: Error | undefined
-  let silence: NodeJS.Timeout | undefined
-  const listen = (): void => {
-    clearTimeout(silence)
-    silence = setTimeout(() => child.kill('SIGKILL'), SILENCE_MS)
+  const tests = new TestProcess(file, options)
+  const result = await tests.run(file, { isLast: true })
+  await tests.ended
+  return result
+}
+
+/**
+ * Runs several in one process, and tells of each as it is done. When the process ends before its time the next files have another.
+ *
+ * @throws what `targets` throws
+ */
+export async function runFiles(
+  files: readonly TestFile[],
+  options: FileOptions,
+  onDone: (result: FileResult) => void,
+): Promise<void> {
+  let tests: TestProcess | undefined
+  for (const [index, file] of files.entries()) {
+    if (options.signal.aborted) return
+    if (tests === undefined || tests.isOver) tests = new TestProcess(file, options)
+    onDone(await tests.run(file, { isLast: index === files.length - 1 }))
   }
-  const serve = async (servers: readonly string[]): Promise<void> => {
+  await tests?.ended
+}
+
+class TestProcess {
+  readonly #options: FileOptions
+  readonly #child: ChildProcess
+  /** When and how it has ended. */
+  readonly ended: Promise<string>
+  isOver = false
+  #outcomes: Outcome[] = []
+  #output = ''
+  #onEnd: (message: Extract<Message, { kind: 'end' }>) => void = () => {}
+  #failure: Error | undefined
+  #silence: NodeJS.Timeout | undefined
+
+  constructor({ execPath = process.execPath }: TestFile, options: FileOptions) {
+    this.#options = options
+    const child = fork(join(root, 'packages/lease-suite/dist/worker.js'), {
+      cwd: root,
+      execPath,
+      execArgv: ['--enable-source-maps'],
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      serialization: 'advanced',
+      signal: options.signal,
+      killSignal: 'SIGKILL',
+    })
+    this.#child = child
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8')
+      stream?.on('data', (text: string) => (this.#output = `${this.#output}${text}`.slice(0, OUTPUT_LIMIT)))
+    }
+    child.on('message', (message: Message) => this.#hear(message))
+    this.ended = new Promise((resolve) => {
+      child.on('error', (error) => resolve(error.message))
+      child.on('close', (code, signal) => resolve(signal ?? `code ${code}`))
+    })
+    void this.ended.then(() => {
+      this.isOver = true
+      clearTimeout(this.#silence)
+    })
+  }
+
+  async run(file: TestFile, { isLast }: { readonly isLast: boolean }): Promise<FileResult> {
+    const startedMs = performance.now()
+    const { grep, timeoutMs, signal } = this.#options
+    const { built, part, exclude } = file
+    this.#outcomes = []
+    this.#output = ''
+    const end = new Promise<Extract<Message, { kind: 'end' }>>((resolve) => (this.#onEnd = resolve))
+    this.#child.send({ file: built, part, exclude, grep, timeoutMs, isLast } satisfies Order)
+    this.#listen()
+    const how = await Promise.race([end, this.ended])
+    if (isLast) await this.ended // with all that it writes
+    if (this.#failure !== undefined) throw this.#failure
+    const outcomes = this.#outcomes
+    if (typeof how === 'string' && !signal.aborted) {
+      const last = outcomes.at(-1)?.path.join(' ') ?? 'the beginning'
+      const what = `the process ended (${how}) before its tests did, after: ${last}`
+      outcomes.push({ path: ['(the process of the file)'], state: 'failed', ms: 0, failure: what })
+    }
+    const ms = performance.now() - startedMs
+    const { suitesMs = [], cpuMs = 0, matched = true } = typeof how === 'string' ? {} : how
+    return { file, ms, cpuMs, outcomes, output: this.#output, suitesMs, matched }
+  }
+
+  #hear(message: Message): void {
+    this.#listen()
+    if (message.kind === 'needs') void this.#serve(message.servers)
+    else if (message.kind === 'outcome') this.#outcomes.push(message.outcome)
+    else this.#onEnd(message)
+  }
+
+  #listen(): void {
+    clearTimeout(this.#silence)
+    if (!this.isOver) this.#silence = setTimeout(() => this.#child.kill('SIGKILL'), SILENCE_MS)
+  }
+
+  async #serve(servers: readonly string[]): Promise<void> {
     try {
-      const reply: Reply = { targets: await options.targets(servers) }
-      if (child.connected) child.send(reply)
+      const reply: Reply = { targets: await this.#options.targets(servers) }
+      if (this.#child.connected) this.#child.send(reply)
     } catch (error) {
-      failure = error as Error
-      child.kill('SIGKILL')
+      this.#failure = error as Error
+      this.#child.kill('SIGKILL')
     }
   }
-  for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding('utf8')
-    stream?.on('data', (text: string) => (output = `${output}${text}`.slice(0, OUTPUT_LIMIT)))
-  }
-  child.on('message', (message: Message) => {
-    listen()
-    if (message.kind === 'needs') void serve(message.servers)
-    else if (message.kind === 'outcome') outcomes.push(message.outcome)
-    else ended = message
-  })
-  const gone = new Promise<string>((resolve) => {
-    child.on('error', (error) => resolve(error.message))
-    child.on('close', (code, signal) => resolve(signal ?? `code ${code}`))
-  })
-  const order: Order = {
-    file: file.built,
-    part: file.part,
-    exclude: file.exclude,
-    grep: options.grep,
-    timeoutMs: options.timeoutMs,
-  }
-  child.send(order)
-  listen()
-  const how = await gone
-  clearTimeout(silence)
-  if (failure !== undefined) throw failure
-  if (ended === undefined && !options.signal.aborted) {
-    const last = outcomes.at(-1)?.path.join(' ') ?? 'the beginning'
-    const what = `the process ended (${how}) before its tests did, after: ${last}`
-    outcomes.push({ path: ['(the process of the file)'], state: 'failed', ms: 0, failure: what })
-  }
-  const ms = performance.now() - startedMs
-  const { suitesMs = [], cpuMs = 0, matched = true } = ended ?? {}
-  return { file, ms, cpuMs, outcomes, output, suitesMs, matched }
 }

@@ -12,6 +12,8 @@ export interface Order {
   readonly grep: RegExp | undefined
   /** How long each test and hook may take, unless it says so itself. */
   readonly timeoutMs: number
+  /** The process ends with this file: nothing that tests left open keeps it alive. */
+  readonly isLast: boolean
 }
 
 /** The top-level suite number `index`; with `last`, all later ones too. */
@@ -39,11 +41,11 @@ export type Message =
     }
   | { readonly kind: 'outcome'; readonly outcome: Outcome }
   | {
-      /** The last message. */
+      /** The last message about a file. */
       readonly kind: 'end'
       /** How long each top-level suite took, for the next run's order. */
       readonly suitesMs: readonly number[]
-      /** How long its process has computed until then. */
+      /** How long the process has computed for it. */
       readonly cpuMs: number
       /** Whether a grep was given and something matched it, or none was given. */
       readonly matched: boolean

@@ -1,13 +1,13 @@
 /**
  * One run: servers and build start together; then checks and test files run side by side, those that take longest first, each
- * file in a process of its own. Everything is stopped when the run ends, however it ends.
+ * file in a process of its own but for the smallest. Everything is stopped when the run ends, however it ends.
  */
 import { setMaxListeners } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { etcdTargets, pgbouncerTarget, postgresTargets, redisTargets, Servers } from 'lease-servers'
 import { build, type Check, type CheckResult, timed } from './checks.ts'
-import { runFile, type FileResult } from './file-run.ts'
-import type { TestFile } from './test-files.ts'
+import { runFiles, type FileResult } from './file-run.ts'
+import { inBatches, type TestFile } from './test-files.ts'
 
 export interface SuiteOptions {
   readonly files: readonly TestFile[]
@@ -63,8 +63,8 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       const { grep, timeoutMs = TIMEOUT_MS } = options
       await inParallel(options.jobs ?? availableParallelism() * 3, [
         ...options.checks.map((check) => async () => done(results.checks, await timed(check, signal))),
-        ...options.files.map((file) => async () => {
-          done(results.files, await runFile(file, { grep, timeoutMs, targets, signal }))
+        ...inBatches(options.files).map((files) => async () => {
+          await runFiles(files, { grep, timeoutMs, targets, signal }, (result) => done(results.files, result))
         }),
       ])
       options.signal.throwIfAborted()

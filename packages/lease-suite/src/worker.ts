@@ -1,19 +1,20 @@
 /**
- * The program that runs one test file in a process of its own: it loads the file, asks for the servers that the file uses,
- * runs the tests, and reports every outcome at once, so that nothing is lost when the process dies.
+ * The program that runs test files, one after the other: it loads the file, asks for the servers that the file uses, runs the
+ * tests, and reports every outcome at once, so that nothing is lost when the process dies.
  */
 import { format } from 'node:util'
 import { askedServers, provideTargets, whatIsAwaited } from 'lease-servers'
 import Mocha from 'mocha'
 import type { Message, Order, Outcome, Part, Reply } from './protocol.ts'
 
-process.once('message', (order: Order) => {
-  run(order).catch((error: unknown) => {
+process.on('message', (message: Order | Reply) => {
+  if (!('file' in message)) return
+  run(message).catch((error: unknown) => {
     tell({
       kind: 'outcome',
       outcome: { path: ['(loading the file)'], state: 'failed', ms: 0, failure: stackOf(error) },
     })
-    end({ suitesMs: [], matched: true })
+    end(message, { suitesMs: [], matched: true })
   })
 })
 process.once('disconnect', () => process.exit(1)) // the test command is gone
@@ -28,9 +29,10 @@ async function run(order: Order): Promise<void> {
 
   const suites = mocha.suite.suites.map((suite) => ({ suite, startedMs: 0, ms: 0 }))
   const timed = (suite: Mocha.Suite): (typeof suites)[number] | undefined => suites.find((one) => one.suite === suite)
-  const runner = mocha.run(() =>
-    end({ suitesMs: suites.map(({ ms }) => Math.round(ms)), matched: runner.total > 0 || !order.grep }),
-  )
+  const runner = mocha.run(() => {
+    stopListening()
+    end(order, { suitesMs: suites.map(({ ms }) => Math.round(ms)), matched: runner.total > 0 || !order.grep })
+  })
   const { EVENT_SUITE_BEGIN, EVENT_SUITE_END, EVENT_TEST_PASS, EVENT_TEST_FAIL, EVENT_TEST_PENDING } =
     Mocha.Runner.constants
   runner.on(EVENT_SUITE_BEGIN, (suite) => {
@@ -44,7 +46,7 @@ async function run(order: Order): Promise<void> {
   runner.on(EVENT_TEST_PASS, (test) => report(test, 'passed'))
   runner.on(EVENT_TEST_PENDING, (test) => report(test, 'skipped'))
   runner.on(EVENT_TEST_FAIL, (test, error) => report(test, 'failed', described(test, error)))
-  failOnUnheard(runner)
+  const stopListening = failOnUnheard(runner)
 }
 
 /** Keeps the suites that were ordered. Tests outside of any suite belong to the first part. */
@@ -62,7 +64,7 @@ function grepOf({ grep }: Order): { grep?: RegExp } {
 }
 
 /** A rejection that nobody handles fails the file, unless a test listens for such rejections itself. */
-function failOnUnheard(runner: Mocha.Runner): void {
+function failOnUnheard(runner: Mocha.Runner): () => void {
   const ours = new Set(process.listeners('unhandledRejection'))
   const reported = new WeakSet<Promise<unknown>>() // mocha's own listener emits the event once more
   const onUnheard = (reason: unknown, promise: Promise<unknown>): void => {
@@ -74,6 +76,7 @@ function failOnUnheard(runner: Mocha.Runner): void {
     tell({ kind: 'outcome', outcome: { path: [...during, '(unhandled rejection)'], state: 'failed', ms: 0, failure } })
   }
   process.on('unhandledRejection', onUnheard)
+  return () => process.off('unhandledRejection', onUnheard)
 }
 
 function report(test: Mocha.Test | Mocha.Hook, state: Outcome['state'], failure?: string): void {
@@ -120,8 +123,14 @@ async function answer(message: Message): Promise<Reply> {
   return await reply
 }
 
-/** What tests left open ends with the process. */
-function end(how: Omit<Extract<Message, { kind: 'end' }>, 'kind' | 'cpuMs'>): void {
+/** What earlier files of this process have computed. */
+let computedMs = 0
+
+function end({ isLast }: Order, how: Omit<Extract<Message, { kind: 'end' }>, 'kind' | 'cpuMs'>): void {
   const { user, system } = process.cpuUsage()
-  process.send?.({ kind: 'end', cpuMs: (user + system) / 1000, ...how } satisfies Message, () => process.exit())
+  const cpuMs = (user + system) / 1000 - computedMs
+  computedMs += cpuMs
+  process.send?.({ kind: 'end', cpuMs, ...how } satisfies Message, () => {
+    if (isLast) process.exit()
+  })
 }

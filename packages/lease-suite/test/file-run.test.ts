@@ -1,7 +1,8 @@
 import { expect } from 'chai'
 import { fileURLToPath } from 'node:url'
-import { type FileOptions, type FileResult, runFile } from '#src/file-run.ts'
+import { type FileOptions, type FileResult, runFile, runFiles } from '#src/file-run.ts'
 import type { Part } from '#src/protocol.ts'
+import { inBatches, type TestFile } from '#src/test-files.ts'
 
 interface How {
   readonly part?: Part
@@ -9,12 +10,18 @@ interface How {
   readonly options?: Partial<FileOptions>
 }
 
-/** Runs a file of `fixtures`. */
-async function run(name: string, { part, exclude, options }: How = {}): Promise<FileResult> {
+/** A file of `fixtures`. */
+function fixture(name: string, { part, exclude }: How = {}): TestFile {
   const built = fileURLToPath(new URL(`../.test-js/fixtures/${name}.js`, import.meta.url))
-  const file = { path: name, built, part, exclude, title: name, expectedMs: 0 }
-  const signal = new AbortController().signal
-  return await runFile(file, { timeoutMs: 60_000, signal, targets: async () => '{}', ...options })
+  return { path: name, built, part, exclude, title: name, expectedMs: 0 }
+}
+
+function optionsOf(options: Partial<FileOptions> = {}): FileOptions {
+  return { timeoutMs: 60_000, signal: new AbortController().signal, targets: async () => '{}', ...options }
+}
+
+async function run(name: string, how: How = {}): Promise<FileResult> {
+  return await runFile(fixture(name, how), optionsOf(how.options))
 }
 
 function states({ outcomes }: FileResult): Record<string, string> {
@@ -95,5 +102,32 @@ describe('the run of a test file', () => {
     const targets = async (): Promise<string> => Promise.reject(new Error('no such server'))
     await run('servers', { options: { targets } }).catch((thrown: unknown) => (error = thrown))
     expect(error).to.be.an.instanceOf(Error).with.property('message', 'no such server')
+  })
+
+  it('several in one process are reported each for itself; the one in which it dies fails, and the next ones run', async () => {
+    const results: FileResult[] = []
+    const files = ['outcomes', 'crash', 'process', 'process-again'].map((name) => fixture(name))
+    await runFiles(files, optionsOf(), (result) => results.push(result))
+    expect(results.map(({ file }) => file.path)).to.deep.equal(['outcomes', 'crash', 'process', 'process-again'])
+    const counts = results.map(({ outcomes }) => outcomes.filter(({ state }) => state === 'failed').length)
+    expect(counts).to.deep.equal([3, 1, 0, 0])
+    expect(results.every(({ outcomes }) => outcomes.length > 0)).to.equal(true)
+    const pids = results.slice(2).map(({ output }) => output.trim())
+    expect(pids[0]).to.match(/^pid \d+$/)
+    expect(pids[1], 'in the same process').to.equal(pids[0])
+  })
+})
+
+describe('which files share a process', () => {
+  const file = (path: string, expectedMs: number, part?: Part): TestFile => ({ ...fixture(path), expectedMs, part })
+
+  it('small ones of one folder do, while they take no longer together than others alone', () => {
+    const [a1, a2, b1] = [file('a/1', 1000), file('a/2', 900), file('b/1', 100)]
+    const long = file('a/long', 3000)
+    const part = file('a/part', 100, { index: 0, last: false })
+    expect(inBatches([long, a1, a2, part, b1])).to.deep.equal([[long], [a1, a2], [part], [b1]])
+    const many = Array.from({ length: 15 }, (_, index) => file(`a/${index}`, 1000))
+    expect(inBatches(many).map(({ length }) => length)).to.deep.equal([6, 6, 3])
+    expect(inBatches(many).flat()).to.deep.equal(many)
   })
 })
