@@ -45,12 +45,12 @@ async function measure({
 }: Extent & { readonly substrate: readonly MeasuredName[]; readonly json?: string }): Promise<void> {
   const all: Record<string, readonly Figure[]> = {}
   for (const name of substrate) {
-    const { adapters, reach } = await substrateNamed(name)
-    const adapter = adapters.find(({ role }) => role === 'library')
+    const measured = await substrateNamed(name)
+    const adapter = measured.adapters.find(({ role }) => role === 'library')
     if (adapter === undefined) throw new Error(`no library on ${name}`)
     const server = await measuredServers[name]()
     try {
-      const ground = await reach(server.url)
+      const ground = await measured.reach(server.url)
       try {
         const figures = await measureStore(server, adapter, ground, extent)
         all[name] = figures

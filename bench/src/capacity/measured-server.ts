@@ -1,6 +1,6 @@
 /** Servers whose own figures are read: started here, as durable as in production, so that their processes are known. */
 import { readdirSync, readlinkSync } from 'node:fs'
-import { Redis } from 'ioredis'
+import type { Redis } from 'ioredis'
 import { migrate } from 'lease-postgres'
 import { startEtcd, startPostgres, startRedis } from 'lease-servers'
 import { openEtcd } from '../adapters/etcd/connection.ts'
