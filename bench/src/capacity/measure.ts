@@ -14,7 +14,7 @@ import type { MeasuredServer } from './measured-server.ts'
 export interface Extent {
   /** Of one phase. */
   readonly seconds: number
-  /** Of each phase; the median counts. */
+  /** Of each phase. Other work on the machine only adds to what the server takes, so the least counts. */
   readonly rounds: number
   /** Leases whose bytes are counted. */
   readonly leases: number
@@ -27,8 +27,8 @@ export interface Extent {
 export interface Figure {
   readonly name: string
   readonly unit: string
-  readonly median: number
   readonly least: number
+  readonly median: number
   readonly most: number
 }
 

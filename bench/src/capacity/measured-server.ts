@@ -6,7 +6,7 @@ import { startEtcd, startPostgres, startRedis } from 'lease-servers'
 import { openEtcd } from '../adapters/etcd/connection.ts'
 import { openPool } from '../adapters/postgres/pool.ts'
 import { openRedis } from '../adapters/redis/connection.ts'
-import { anonymousBytes, childrenPssBytes, cpuMicrosOf } from './process-cpu.ts'
+import { anonymousBytes, childrenPssBytes, ServerCpu } from './process-cpu.ts'
 
 export type MeasuredName = 'redis' | 'postgres' | 'etcd'
 
@@ -37,6 +37,7 @@ export const measuredServers: Readonly<Record<MeasuredName, () => Promise<Measur
 
 async function redisServer(): Promise<MeasuredServer> {
   const server = await startRedis({ appendonly: true, settings: { 'auto-aof-rewrite-percentage': '0' } })
+  const cpu = new ServerCpu(running(server.pid))
   const beside: Redis = await openRedis(server.url)
   const info = async (name: string): Promise<number> => {
     const figure = new RegExp(`^${name}:(\\d+)`, 'm').exec(await beside.info())?.[1]
@@ -46,7 +47,7 @@ async function redisServer(): Promise<MeasuredServer> {
   return {
     about: `Redis ${server.version} (append-only file)`,
     url: server.url,
-    cpuMicros: () => cpuMicrosOf(running(server.pid)),
+    cpuMicros: () => cpu.micros(),
     connections: async () => (await info('connected_clients')) - 1,
     memoryBytes: () => info('used_memory'),
     storedBytes: () => info('used_memory'),
@@ -61,6 +62,7 @@ async function redisServer(): Promise<MeasuredServer> {
 async function postgresServer(): Promise<MeasuredServer> {
   const settings = { max_connections: POSTGRES_CONNECTIONS }
   const server = await startPostgres({ version: 18, durable: true, settings })
+  const cpu = new ServerCpu(running(server.pid))
   const beside = openPool(server.url, 1)
   const ask = async (expression: string): Promise<number> => {
     const { rows } = await beside.query<{ figure: string }>(`SELECT (${expression})::text AS figure`)
@@ -70,7 +72,7 @@ async function postgresServer(): Promise<MeasuredServer> {
   return {
     about: `PostgreSQL ${server.version} (fsync on, synchronous_commit on)`,
     url: server.url,
-    cpuMicros: () => cpuMicrosOf(running(server.pid)),
+    cpuMicros: () => cpu.micros(),
     connections: async () =>
       (await ask(`SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'`)) - 1,
     memoryBytes: async () => childrenPssBytes(running(server.pid)),
@@ -87,7 +89,8 @@ async function etcdServer(): Promise<MeasuredServer> {
   const server = await startEtcd({ nodes: 1, durable: true })
   const url = server.endpoints.join(',')
   const beside = openEtcd(url)
-  const pid = (): number => running(server.members[0]?.pid)
+  const pid = running(server.members[0]?.pid)
+  const cpu = new ServerCpu(pid)
   const bytesInUse = async (): Promise<number> => {
     const metrics = await (await fetch(`${url}/metrics`)).text()
     return Number(/^etcd_mvcc_db_total_size_in_use_in_bytes (\S+)$/m.exec(metrics)?.[1])
@@ -95,9 +98,9 @@ async function etcdServer(): Promise<MeasuredServer> {
   return {
     about: `etcd ${server.version} (1 node, fsync on)`,
     url,
-    cpuMicros: () => cpuMicrosOf(pid()),
-    connections: async () => socketsOf(pid()),
-    memoryBytes: async () => anonymousBytes(pid()),
+    cpuMicros: () => cpu.micros(),
+    connections: async () => socketsOf(pid),
+    memoryBytes: async () => anonymousBytes(pid),
     async storedBytes() {
       const { header } = await beside.kv.range({ key: Buffer.from('nobody') })
       // Compacted before: there is nothing between the two revisions.

@@ -1,36 +1,42 @@
-/** The CPU time that a server has taken, as Linux counts it: its own threads, its descendants, and those of them that have ended. */
+/** The CPU time and memory of a server, as Linux counts them: of a process and of all its descendants. */
 import { readdirSync, readFileSync } from 'node:fs'
 
-/** Linux counts in hundredths of a second here, whatever its timer does. */
-const MICROS_PER_TICK = 10_000
+/**
+ * Counts in nanoseconds what the threads of a server have run, where `utime` and `stime` count in hundredths of a second. What a
+ * thread or a process has run counts up to the last reading at which it was there.
+ */
+export class ServerCpu {
+  readonly #root: number
+  /** By process and thread. */
+  readonly #nanoseconds = new Map<string, number>()
 
-/** utime, stime, cutime and cstime: their places after the name of the program, which may have blanks. */
-const TIMES = [11, 12, 13, 14]
-
-/** @throws when there is no such process, or no `/proc` */
-export function cpuMicrosOf(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  let micros = TIMES.reduce((sum, place) => sum + Number(fields[place]), 0) * MICROS_PER_TICK
-  for (const child of childrenOf(pid)) {
-    try {
-      micros += cpuMicrosOf(child)
-    } catch {
-      // It has ended since: then its parent has its time.
-    }
+  constructor(root: number) {
+    this.#root = root
   }
-  return micros
+
+  /** So far. @throws when the server does not run, or there is no `/proc` */
+  micros(): number {
+    this.#read(this.#root)
+    let nanoseconds = 0
+    for (const one of this.#nanoseconds.values()) nanoseconds += one
+    return nanoseconds / 1_000
+  }
+
+  #read(pid: number): void {
+    for (const thread of readdirSync(`/proc/${pid}/task`)) {
+      const text = unlessEnded(() => readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8'))
+      if (text !== undefined) this.#nanoseconds.set(`${pid} ${thread}`, Number(text.split(' ')[0]))
+    }
+    for (const child of childrenOf(pid)) unlessEnded(() => this.#read(child))
+  }
 }
 
 /** Memory of the children of a process that they do not share, and their part of what they share, in bytes. */
 export function childrenPssBytes(pid: number): number {
   let kilobytes = 0
   for (const child of childrenOf(pid)) {
-    try {
-      kilobytes += Number(/^Pss: +(\d+)/m.exec(readFileSync(`/proc/${child}/smaps_rollup`, 'utf8'))?.[1] ?? 0)
-    } catch {
-      // it has ended since
-    }
+    const text = unlessEnded(() => readFileSync(`/proc/${child}/smaps_rollup`, 'utf8'))
+    kilobytes += Number(/^Pss: +(\d+)/m.exec(text ?? '')?.[1] ?? 0)
   }
   return kilobytes * 1024
 }
@@ -41,10 +47,20 @@ export function anonymousBytes(pid: number): number {
 }
 
 function childrenOf(pid: number): readonly number[] {
-  return readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
-    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8')
+  return readdirSync(`/proc/${pid}/task`).flatMap((thread) => {
+    const text = unlessEnded(() => readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8'))
+    return (text ?? '')
       .split(' ')
       .filter((word) => word.trim() !== '')
-      .map(Number),
-  )
+      .map(Number)
+  })
+}
+
+/** undefined: the process or thread has ended. */
+function unlessEnded<Result>(read: () => Result): Result | undefined {
+  try {
+    return read()
+  } catch {
+    return undefined
+  }
 }
