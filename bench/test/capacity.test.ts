@@ -74,6 +74,11 @@ describe('bench: the load of a fleet', function () {
       expect(operations).to.include({ claim: 200, release: 100 })
     }
   })
+  it('a release that nobody waits for is one request and no message', async () => {
+    const { requests, operations, messages } = await countHandOffs(0, 100)
+    expect({ requests, messages }).to.deep.equal({ requests: 200, messages: 0 })
+    expect(operations).to.include({ claim: 100, release: 100 })
+  })
 })
 
 const one: SimulatedFleet = {

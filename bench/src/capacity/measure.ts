@@ -340,7 +340,6 @@ async function waiting(
       const cost = await meter.costOf(() => pause(idleSeconds * 1000))
       const minutes = (contestants.length * idleSeconds) / 60
       samples.add('a client that waits: commands', 'per minute', cost.commands / minutes)
-      samples.add('a client that waits', 'CPU µs per minute', cost.cpuMicros / minutes)
     }
   } finally {
     await Promise.all(contestants.map((one) => one.close()))
