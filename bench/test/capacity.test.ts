@@ -67,6 +67,12 @@ describe('bench: the load of a fleet', function () {
     }
   }
 
+  it('each of three hundred processes that wait for one lease looks at it whenever the expiry that it knows has come', async () => {
+    const fleet = { ...one, processes: 301, waits: 1, waitForFirst: true }
+    const { counts } = await counted(fleet, 2 * lookIntervalMs(fleet))
+    expect(counts.operations.claim).to.equal(300 * 2)
+  })
+
   it('a hand-off is three requests and three messages, whether two processes wait or two hundred', async () => {
     for (const waiters of [2, 16, 200]) {
       const { requests, operations, messages, reads } = await countHandOffs(waiters, 100)

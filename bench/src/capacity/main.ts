@@ -9,6 +9,9 @@ import { countHandOffs, FleetSimulation } from './simulation.ts'
 
 const names = Object.keys(measuredServers) as readonly MeasuredName[]
 
+/** Until clients have opened what they open after their first calls. */
+const SETTLING_MS = 1_000
+
 /** Renewals of each lease that a simulation counts. */
 const INTERVALS = 3
 
@@ -32,6 +35,7 @@ await new Command('capacity')
       .option('--rounds <n>', 'of each phase; the least counts, for other work only adds', positive, 7)
       .option('--leases <n>', 'whose bytes are counted', positive, 20_000)
       .option('--clients <n>', 'of the fleet, with 20 leases each', positive, 50)
+      .option('--duration-ms <n>', 'of a lease that is renewed', positive, 3_000)
       .option('--idle-seconds <n>', 'for how long it is counted what waiting takes', positive, 60)
       .option('--json <file>', 'write the figures there as well')
       .action(measure),
@@ -42,7 +46,10 @@ async function measure({
   substrate,
   json,
   ...extent
-}: Extent & { readonly substrate: readonly MeasuredName[]; readonly json?: string }): Promise<void> {
+}: Omit<Extent, 'settlingMs'> & {
+  readonly substrate: readonly MeasuredName[]
+  readonly json?: string
+}): Promise<void> {
   const all: Record<string, readonly Figure[]> = {}
   for (const name of substrate) {
     const measured = await substrateNamed(name)
@@ -52,7 +59,7 @@ async function measure({
     try {
       const ground = await measured.reach(server.url)
       try {
-        const figures = await measureStore(server, adapter, ground, extent)
+        const figures = await measureStore(server, adapter, ground, { ...extent, settlingMs: SETTLING_MS })
         all[name] = figures
         print([`${server.about}:`, '', ...tableOf(figures), ''])
       } finally {

@@ -22,6 +22,10 @@ export interface Extent {
   readonly clients: number
   /** For how long it is counted what waiting takes; 0: it is not. */
   readonly idleSeconds: number
+  /** Of a lease that is renewed: short, so that there is enough to measure. */
+  readonly durationMs: number
+  /** Until clients have opened what they open after their first calls. */
+  readonly settlingMs: number
 }
 
 export interface Figure {
@@ -36,14 +40,10 @@ export interface Figure {
 const AT_ONCE = 1_000
 /** Leases of each client of the fleet, claimed together. */
 const EACH = 20
-/** Of a lease that is renewed: short, so that there is enough to measure. */
-const SHORT_MS = 3_000
 /** Of a lease that is not renewed meanwhile. */
 const LONG = { hours: 2 }
 /** Clients that wait for one lease. */
 const WAITERS = 16
-/** Until clients have opened what they open after their first calls. */
-const SETTLING_MS = 1_000
 
 /** All figures of one store. */
 export async function measureStore(
@@ -53,7 +53,7 @@ export async function measureStore(
   extent: Extent,
 ): Promise<readonly Figure[]> {
   const connections = await connectionsOf(adapter, ground, server, extent)
-  const meter = await Meter.start(server, ground, adapter)
+  const meter = await Meter.start(server, ground, adapter, extent.settlingMs)
   return [
     ...connections,
     ...meter.figures,
@@ -73,9 +73,6 @@ interface Cost {
   readonly seconds: number
 }
 
-/** How often something is written while there is hardly anything to do: a server that flushes once a second does so. */
-const TRICKLE_MS = 250
-
 class Meter {
   readonly figures: readonly Figure[]
   readonly #server: MeasuredServer
@@ -89,8 +86,8 @@ class Meter {
     this.#restMicrosPerSecond = restMicrosPerSecond
   }
 
-  /** Learns first what the server takes while there is hardly anything to do. */
-  static async start(server: MeasuredServer, ground: Ground, adapter: Adapter): Promise<Meter> {
+  /** Learns first what the server takes while there is hardly anything to do. One that flushes once a second does so. */
+  static async start(server: MeasuredServer, ground: Ground, adapter: Adapter, settlingMs: number): Promise<Meter> {
     const bare = new Meter(server, ground, [], 0)
     const samples = new Samples()
     const rest = async (name: string, work: () => Promise<unknown>): Promise<number> => {
@@ -98,13 +95,13 @@ class Meter {
       samples.add(name, 'CPU µs per second', cost.cpuMicros / cost.seconds)
       return cost.cpuMicros / cost.seconds
     }
-    await rest('asked nothing', () => pause(4 * SETTLING_MS))
+    await rest('asked nothing', () => pause(4 * settlingMs))
     const contestant = await adapter.open(ground)
     try {
       const hold = await ableTo(adapter, contestant, 'manager').hold('rest', 'holder', { duration: LONG })
-      await pause(SETTLING_MS)
-      const micros = await rest(`asked every ${TRICKLE_MS} ms`, async () => {
-        for (let times = 0; times < 24; times++) await Promise.all([hold.renew(), pause(TRICKLE_MS)])
+      await pause(settlingMs)
+      const micros = await rest('asked a few times a second', async () => {
+        for (let times = 0; times < 24; times++) await Promise.all([hold.renew(), pause(settlingMs / 4)])
       })
       return new Meter(server, ground, samples.figures, micros)
     } finally {
@@ -202,13 +199,19 @@ async function oneProcess(
   adapter: Adapter,
   ground: Ground,
   meter: Meter,
-  { seconds, rounds }: Extent,
+  { seconds, rounds, durationMs }: Extent,
 ): Promise<readonly Figure[]> {
   const contestant = await adapter.open(ground)
   const samples = new Samples()
   try {
-    await keepAlive(adapter, [contestant], 3 * AT_ONCE)
-    await renewals(adapter, [contestant], { meter, samples, seconds, rounds, how: `1 process × ${3 * AT_ONCE} leases` })
+    await keepAlive(adapter, [contestant], { leases: 3 * AT_ONCE, durationMs })
+    await renewals(adapter, [contestant], {
+      meter,
+      samples,
+      seconds: Math.max(seconds, durationMs / 1000),
+      rounds,
+      how: `1 process × ${3 * AT_ONCE} leases`,
+    })
   } finally {
     await contestant.close()
   }
@@ -220,14 +223,15 @@ async function fleet(
   adapter: Adapter,
   ground: Ground,
   meter: Meter,
-  { seconds, rounds, clients }: Extent,
+  { seconds, rounds, clients, durationMs }: Extent,
 ): Promise<readonly Figure[]> {
   const samples = new Samples()
   const contestants = await opened(adapter, ground, clients)
   try {
-    await keepAlive(adapter, contestants, EACH)
+    await keepAlive(adapter, contestants, { leases: EACH, durationMs })
     const how = `${clients} processes × ${EACH} leases`
-    await renewals(adapter, contestants, { meter, samples, seconds, rounds, how })
+    const longest = Math.max(seconds, durationMs / 1000)
+    await renewals(adapter, contestants, { meter, samples, seconds: longest, rounds, how })
   } finally {
     await Promise.all(contestants.map((one) => one.close()))
   }
@@ -239,7 +243,7 @@ async function connectionsOf(
   adapter: Adapter,
   ground: Ground,
   server: MeasuredServer,
-  { clients }: Extent,
+  { clients, settlingMs }: Extent,
 ): Promise<readonly Figure[]> {
   const samples = new Samples()
   const connections = await server.connections()
@@ -251,7 +255,7 @@ async function connectionsOf(
         ableTo(adapter, contestant, 'manager').hold(`connected-${index}`, `holder-${index}`, { duration: LONG }),
       ),
     )
-    await pause(3 * SETTLING_MS)
+    await pause(3 * settlingMs)
     samples.add('connections of a process', 'connections', ((await server.connections()) - connections) / clients)
     samples.add('server memory for a process', 'bytes', ((await server.memoryBytes()) - memoryBytes) / clients)
   } finally {
@@ -265,7 +269,7 @@ async function storage(
   adapter: Adapter,
   ground: Ground,
   server: MeasuredServer,
-  { leases }: Extent,
+  { leases, settlingMs }: Extent,
 ): Promise<readonly Figure[]> {
   const contestant = await adapter.open(ground)
   const manager = ableTo(adapter, contestant, 'manager')
@@ -280,10 +284,10 @@ async function storage(
     samples.add('stored for a lease', 'bytes', ((await server.storedBytes()) - before) / leases)
     const written = await server.writtenBytes()
     await inWindows(leases, async (index) => holds[index]?.renew())
-    await pause(SETTLING_MS) // a server may write later
+    await pause(settlingMs) // a server may write later
     samples.add('written for an extension', 'bytes', ((await server.writtenBytes()) - written) / leases)
     await inWindows(leases, async (index) => holds[index]?.release())
-    await pause(SETTLING_MS)
+    await pause(settlingMs)
     samples.add('left soon after the release', 'bytes', ((await server.storedBytes()) - before) / leases)
   } finally {
     await contestant.close()
@@ -296,7 +300,7 @@ async function waiting(
   adapter: Adapter,
   ground: Ground,
   meter: Meter,
-  { seconds, rounds, idleSeconds }: Extent,
+  { seconds, rounds, idleSeconds, settlingMs }: Extent,
 ): Promise<readonly Figure[]> {
   const samples = new Samples()
   const contestants = await opened(adapter, ground, WAITERS + 1)
@@ -318,11 +322,11 @@ async function waiting(
   try {
     for (const index of contestants.keys()) {
       wait(index).catch(() => {}) // at the end everybody stops waiting
-      await pause(SETTLING_MS / 10)
+      await pause(settlingMs / 10)
     }
-    await pause(SETTLING_MS)
+    await pause(settlingMs)
     for (let done = 0; done < 3 * WAITERS; done++) await handOn()
-    await pause(SETTLING_MS)
+    await pause(settlingMs)
     for (let round = 0; round < rounds; round++) {
       let handOffs = 0
       const cost = await meter.costOf(async () => {
@@ -353,16 +357,20 @@ async function opened(adapter: Adapter, ground: Ground, count: number): Promise<
 }
 
 /** Each takes so many leases at once, and renews them from then on. */
-async function keepAlive(adapter: Adapter, contestants: readonly Contestant[], leases: number): Promise<void> {
+async function keepAlive(
+  adapter: Adapter,
+  contestants: readonly Contestant[],
+  { leases, durationMs }: { readonly leases: number; readonly durationMs: number },
+): Promise<void> {
   await Promise.all(
     contestants.map(async (contestant, client) => {
       const keep = ableTo(adapter, contestant, 'keep')
       await inWindows(leases, async (lease) => {
-        await keep.hold(`kept-${client}-${lease}`, SHORT_MS)
+        await keep.hold(`kept-${client}-${lease}`, durationMs)
       })
     }),
   )
-  await pause(SHORT_MS)
+  await pause(durationMs)
 }
 
 async function renewals(
@@ -386,7 +394,7 @@ async function renewals(
     contestants.reduce((sum, contestant) => sum + ableTo(adapter, contestant, 'keep').renewals(), 0)
   for (let round = 0; round < rounds; round++) {
     const before = renewed()
-    const cost = await meter.costOf(() => pause(Math.max(seconds * 1000, SHORT_MS)))
+    const cost = await meter.costOf(() => pause(seconds * 1000))
     const done = renewed() - before
     samples.add(`renewal, ${how}`, 'CPU µs', cost.cpuMicros / done)
     samples.add(`renewal, ${how}: rate`, 'per second', done / cost.seconds)

@@ -24,6 +24,8 @@ export interface Counts {
 export interface SimulatedFleet extends Fleet {
   /** How far apart a process claims its leases; 0: all at once. In milliseconds. */
   readonly apartMs: number
+  /** Whether all wait for leases of the first process, and not each for those of the next one. @default false */
+  readonly waitForFirst?: boolean
 }
 
 /** A fleet that holds its leases and waits, and the means to let time pass. */
@@ -46,7 +48,7 @@ export class FleetSimulation {
 
   /** Resolves once every lease is held and every wait has begun. The processes start one after the other, a millisecond apart. */
   static async start(fleet: SimulatedFleet): Promise<FleetSimulation> {
-    const { processes, leases, durationMs, waits, serverClock, apartMs } = fleet
+    const { processes, leases, durationMs, waits, serverClock, apartMs, waitForFirst = false } = fleet
     const clock = new TestClock()
     const store = new MemoryStore({ clock, serverClock })
     const counts = noCounts()
@@ -72,7 +74,9 @@ export class FleetSimulation {
     }
     for (const [process, manager] of managers.entries()) {
       for (let wait = 0; wait < waits; wait++) {
-        const lease = `lease-${(process + 1) % processes}-${wait}`
+        const holder = waitForFirst ? 0 : (process + 1) % processes
+        if (holder === process) continue
+        const lease = `lease-${holder}-${wait}`
         const waiting = manager.hold(lease, `process-${process}`, { duration: durationMs, wait: true })
         waiting.catch(() => {}) // at the end everybody stops waiting
       }
