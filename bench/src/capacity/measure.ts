@@ -57,10 +57,10 @@ export async function measureStore(
   return [
     ...connections,
     ...meter.figures,
+    ...(await storage(adapter, ground, server, extent)), // before others leave space that is used again
     ...(await operations(adapter, ground, meter, extent)),
     ...(await oneProcess(adapter, ground, meter, extent)),
     ...(await fleet(adapter, ground, meter, extent)),
-    ...(await storage(adapter, ground, server, extent)),
     ...(await waiting(adapter, ground, meter, extent)),
   ]
 }
