@@ -14,6 +14,7 @@ for (const page of [
   'docs/concepts.md',
   'docs/guarantees.md',
   'docs/setup.md',
+  'docs/capacity.md',
   'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',
