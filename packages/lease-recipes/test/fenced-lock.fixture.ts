@@ -76,8 +76,8 @@ export async function errorOf(promise: Promise<unknown>): Promise<Error> {
   return tracked.error as Error
 }
 
-/** The fail-closed lock of a brief lease. A grant that came too late to be pinned is given back: then it is tried again. */
-export async function acquireInTime(locks: FailClosedLock, id: LockId): Promise<FencedLock> {
+/** A lock of a brief lease. A grant that came too late, to be pinned as well, is given back: then it is tried again. */
+export async function acquireInTime(locks: FailOpenLock | FailClosedLock, id: LockId): Promise<FencedLock> {
   for (;;) {
     try {
       return await locks.acquireLock(id, { wait: true })
