@@ -267,6 +267,22 @@ describe('SubstrateClient: an answer counts from its request', () => {
     expect([hold.held, waiting.state]).to.deep.equal([true, 'pending'])
     await Promise.all([bench.manager.stop(), other.manager.stop()])
   })
+
+  it('on a store without a clock a lease that was unchanged until the question, and not until the answer, was not vacant', async () => {
+    const bench = new Bench({ serverClock: false, wire: { watch: false } })
+    const other = bench.other()
+    const hold = await other.manager.hold('db', 'b', { duration: 10_000, renewEvery: false })
+    await bench.client.refresh(['db'])
+    await bench.clock.advance(9_000)
+    bench.wire.delay(3_000, { kind: 'read', at: 'reply' })
+    const found = track(bench.manager.find('db'))
+    const waiting = track(bench.manager.waitUntilExpired('db'))
+    await bench.clock.settle()
+    await hold.renew()
+    await bench.clock.advance(3_000)
+    expect([hold.held, found.value?.holder, waiting.state]).to.deep.equal([true, 'b', 'pending'])
+    await Promise.all([bench.manager.stop(), other.manager.stop()])
+  })
 })
 
 describe('SubstrateClient.close', () => {
