@@ -537,23 +537,35 @@ function pin(step: Step): void {
   const { sim, random, life, lease, steps } = step
   const entity = `e${random.int(2)}`
   const signal = steps.signal(step, 0.2)
+  const manager = random.pick(life.managers)
+  const chaseMs = random.chance(0.5) ? chased(step) : undefined
   const call = sim.pinning(life, lease, entity)
   sim.call(
     life,
     `pin(${lease}, ${entity})`,
-    () =>
-      random
-        .pick(life.managers)
-        .pin(lease, entity, { signal })
-        .finally(() => (call.toMs = sim.nowMs)),
+    () => manager.pin(lease, entity, { signal }).finally(() => (call.toMs = sim.nowMs)),
     {
       signal,
       done: (_, fromMs) => {
         call.isDone = true
         sim.mustHaveBeen(lease, fromMs, `${entity} pinned ${lease}`, (_term, { pins }) => pins.has(entity))
+        if (chaseMs === undefined) return
+        sim.later(chaseMs, () => {
+          if (sim.runs(life)) unpinOf({ sim, life }, lease, entity, manager)
+        })
       },
     },
   )
+}
+
+/** A packet of the next pin arrives late, after the withdrawal that follows at once. Returns after how long that is asked for. */
+function chased({ sim: { settings }, random, life: { faulty }, lease }: Step): number | undefined {
+  const ms = random.pick([100, 1_000, 4_000, 9_000]) * (0.5 + random.next() / 2)
+  const filter = { kind: 'pin', lease, times: 1 } as const
+  if (settings.twice && (!settings.late || random.chance(0.5))) faulty.duplicate(ms, filter)
+  else if (settings.late) faulty.executeLate(ms, filter)
+  else return undefined
+  return 1 + random.int(50)
 }
 
 function unpin(step: Step): void {
