@@ -213,9 +213,12 @@ function take(
 }
 
 function claim(step: Step): void {
-  const { sim, random, life, lease, steps } = step
-  const manager = random.pick(life.managers)
-  const holder = steps.holder(step)
+  const manager = step.random.pick(step.life.managers)
+  claimFor(step, manager, step.lease, step.steps.holder(step))
+}
+
+function claimFor(step: Step, manager: Manager, lease: string, holder: string): void {
+  const { sim, random, life, steps } = step
   const duration = random.pick(DURATIONS)
   const signal = steps.signal(step, 0.3)
   sim.call(
@@ -274,17 +277,33 @@ function anyHold({ life, random }: Step): HeldHere | undefined {
 
 function releaseHold(step: Step): void {
   const here = anyHold(step)
-  if (here !== undefined) release(step, here)
+  if (here === undefined) return
+  const { sim, random, life } = step
+  if (!sim.settings.late || !random.chance(0.15)) return release(step, here)
+  // None of its packets arrives in time, and the same holder adopts the term before they do.
+  const { lease, holder, manager } = here
+  life.faulty.executeLate(random.pick([300, 1_000, 4_000]), { kind: 'release', lease, times: 4 })
+  const atMs = 1 + random.int(50)
+  release(step, here, () => {
+    sim.later(atMs, () => {
+      if (sim.runs(life)) claimFor(step, manager, lease, holder)
+    })
+  })
 }
 
 export function release(
   { sim, life }: Pick<Step, 'sim' | 'life'>,
   { hold, lease, holder, fencingToken }: HeldHere,
+  atEnd: () => void = () => {},
 ): void {
   const wasHeld = hold.held
   const isOther = (one: HeldHere): boolean =>
     one.hold !== hold && one.lease === lease && one.fencingToken === fencingToken
-  const over = sim.mayEnd({ life: life.id, lease, fencingToken })
+  const ended = sim.mayEnd({ life: life.id, lease, fencingToken })
+  const over = (): void => {
+    ended()
+    atEnd()
+  }
   sim.call(life, `hold.release() of ${lease}, ${holder}, ${fencingToken}`, () => hold.release().finally(over), {
     codes: ['LEASE_NOT_HELD'],
     done: (_, fromMs) => {
