@@ -137,6 +137,19 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     }
   })
 
+  it('a false "vacated" ends no hold: its lease is read, and it goes on', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const { signal } = hold
+    bench.wire.emit({ kind: 'vacated', lease: 'db' })
+    expect(lossOf(signal)).to.equal('held')
+    await bench.clock.settle()
+    expect(bench.wire.counts.read).to.equal(1)
+    await bench.clock.advance(60_000)
+    expect([hold.held, lossOf(signal)]).to.deep.equal([true, 'held'])
+    await bench.manager.stop()
+  })
+
   it('a renewal finds out that the term is over: the hold is lost before it rejects', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const other = bench.other()
