@@ -59,6 +59,24 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     }
   })
 
+  it('a renewal whose answer was late is trusted from its sending, on the timer, when told to, and with a new value', async () => {
+    for (const renew of [undefined, 'renew', 'update'] as const) {
+      const bench = new Bench()
+      const hold = await bench.manager.hold('db', 'a', {
+        ...options,
+        ...(renew === undefined ? {} : { renewEvery: false }),
+      })
+      bench.wire.delay(3_000, { kind: 'extend', at: 'reply', times: 1 })
+      await bench.clock.advance(10_000)
+      const renewed = renew === undefined ? undefined : track(renew === 'renew' ? hold.renew() : hold.update('new'))
+      await bench.clock.advance(3_000)
+      expect(renewed?.state ?? 'fulfilled', renew).to.equal('fulfilled')
+      expect(bench.wire.counts.extend, renew).to.equal(1)
+      expect(hold.remaining().toMillis(), renew).to.be.at.most(29_969 - 3_000)
+      await bench.manager.stop()
+    }
+  })
+
   it('a renewal that was answered late puts off no later one', async () => {
     const bench = new Bench()
     await bench.manager.hold('db', 'a', options)
@@ -117,6 +135,19 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
       expect(renewal.state).to.equal('rejected')
       await bench.manager.stop()
     }
+  })
+
+  it('a false "vacated" ends no hold: its lease is read, and it goes on', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const { signal } = hold
+    bench.wire.emit({ kind: 'vacated', lease: 'db' })
+    expect(lossOf(signal)).to.equal('held')
+    await bench.clock.settle()
+    expect(bench.wire.counts.read).to.equal(1)
+    await bench.clock.advance(60_000)
+    expect([hold.held, lossOf(signal)]).to.deep.equal([true, 'held'])
+    await bench.manager.stop()
   })
 
   it('a renewal finds out that the term is over: the hold is lost before it rejects', async () => {

@@ -981,6 +981,20 @@ describe('Manager.hold with wait: what a wait that runs out is told', () => {
     expect(first.state).to.equal('rejected')
   })
 
+  it('is ErrUnknown when the only answer since the waiter came is to a claim that was sent before', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    await bench.other().manager.claim('db', 'x', 3_600_000)
+    bench.wire.delay(2_000, { kind: 'claim', at: 'reply', times: 1 })
+    const first = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: true }))
+    await bench.clock.advance(1_000)
+    const second = track(bench.manager.hold('db', 'b', options))
+    bench.wire.reject(new Error('away'))
+    await bench.clock.advance(10_000)
+    expect(second.error).to.be.instanceOf(ErrUnknown)
+    await bench.manager.stop()
+    expect(first.state).to.equal('rejected')
+  })
+
   it('is denied after one question for all while another holder of this process has it', async () => {
     const bench = new Bench()
     await bench.manager.hold('db', 'a', { duration: 3_600_000 })

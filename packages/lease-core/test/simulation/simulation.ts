@@ -11,6 +11,7 @@
  * 6. A waiter waits too long, or out of order.
  * 7. Something is left behind, or is not an error of ours.
  */
+import { ErrLost } from '#src/errors.ts'
 import { MemoryStore } from '#src/memory/index.ts'
 import { LONGEST_DEADLINE_MS, type ClaimAnyOp, type Op } from '#src/substrate.ts'
 import { SimulatedTime, type TestClock } from '#src/testing/index.ts'
@@ -443,6 +444,7 @@ export class Simulation {
     if (!hold.held) {
       here.deadMs = life.clock.monotonic()
       here.seenDeadMs = this.nowMs
+      this.#judgeLoss(life, here)
       return false
     }
     const who = `p${life.name} ${holder} relies on ${lease}, term ${fencingToken}`
@@ -465,6 +467,15 @@ export class Simulation {
       `${who}; the store has ${describe(term, this.nowMs <= heldUntilMs)}`,
     )
     return true
+  }
+
+  /** Who is told that another ended the term, or has the lease, is told the truth. */
+  #judgeLoss(life: Life, { hold, lease, holder, fencingToken }: HeldHere): void {
+    const loss: unknown = hold.signal.reason
+    if (!(loss instanceof ErrLost) || (loss.reason !== 'revoked' && loss.reason !== 'taken')) return
+    if (this.history.standing(lease)?.fencingToken !== fencingToken) return
+    if (life.isOver || this.isEnding(life, lease, holder, 0)) return // in its own eyes it is over before it is in the store
+    this.problem('5 lost', `p${life.name} ${holder} lost ${lease}, term ${fencingToken}, as ${loss.reason}: it stands`)
   }
 
   /** Of each process: when the latest of the requests was sent that have been executed. */

@@ -213,9 +213,12 @@ function take(
 }
 
 function claim(step: Step): void {
-  const { sim, random, life, lease, steps } = step
-  const manager = random.pick(life.managers)
-  const holder = steps.holder(step)
+  const manager = step.random.pick(step.life.managers)
+  claimFor(step, manager, step.lease, step.steps.holder(step))
+}
+
+function claimFor(step: Step, manager: Manager, lease: string, holder: string): void {
+  const { sim, random, life, steps } = step
   const duration = random.pick(DURATIONS)
   const signal = steps.signal(step, 0.3)
   sim.call(
@@ -274,17 +277,33 @@ function anyHold({ life, random }: Step): HeldHere | undefined {
 
 function releaseHold(step: Step): void {
   const here = anyHold(step)
-  if (here !== undefined) release(step, here)
+  if (here === undefined) return
+  const { sim, random, life } = step
+  if (!sim.settings.late || !random.chance(0.15)) return release(step, here)
+  // None of its packets arrives in time, and the same holder adopts the term before they do.
+  const { lease, holder, manager } = here
+  life.faulty.executeLate(random.pick([300, 1_000, 4_000]), { kind: 'release', lease, times: 4 })
+  const atMs = 1 + random.int(50)
+  release(step, here, () => {
+    sim.later(atMs, () => {
+      if (sim.runs(life)) claimFor(step, manager, lease, holder)
+    })
+  })
 }
 
 export function release(
   { sim, life }: Pick<Step, 'sim' | 'life'>,
   { hold, lease, holder, fencingToken }: HeldHere,
+  atEnd: () => void = () => {},
 ): void {
   const wasHeld = hold.held
   const isOther = (one: HeldHere): boolean =>
     one.hold !== hold && one.lease === lease && one.fencingToken === fencingToken
-  const over = sim.mayEnd({ life: life.id, lease, fencingToken })
+  const ended = sim.mayEnd({ life: life.id, lease, fencingToken })
+  const over = (): void => {
+    ended()
+    atEnd()
+  }
   sim.call(life, `hold.release() of ${lease}, ${holder}, ${fencingToken}`, () => hold.release().finally(over), {
     codes: ['LEASE_NOT_HELD'],
     done: (_, fromMs) => {
@@ -537,23 +556,35 @@ function pin(step: Step): void {
   const { sim, random, life, lease, steps } = step
   const entity = `e${random.int(2)}`
   const signal = steps.signal(step, 0.2)
+  const manager = random.pick(life.managers)
+  const chaseMs = random.chance(0.5) ? chased(step) : undefined
   const call = sim.pinning(life, lease, entity)
   sim.call(
     life,
     `pin(${lease}, ${entity})`,
-    () =>
-      random
-        .pick(life.managers)
-        .pin(lease, entity, { signal })
-        .finally(() => (call.toMs = sim.nowMs)),
+    () => manager.pin(lease, entity, { signal }).finally(() => (call.toMs = sim.nowMs)),
     {
       signal,
       done: (_, fromMs) => {
         call.isDone = true
         sim.mustHaveBeen(lease, fromMs, `${entity} pinned ${lease}`, (_term, { pins }) => pins.has(entity))
+        if (chaseMs === undefined) return
+        sim.later(chaseMs, () => {
+          if (sim.runs(life)) unpinOf({ sim, life }, lease, entity, manager)
+        })
       },
     },
   )
+}
+
+/** A packet of the next pin arrives late, after the withdrawal that follows at once. Returns after how long that is asked for. */
+function chased({ sim: { settings }, random, life: { faulty }, lease }: Step): number | undefined {
+  const ms = random.pick([100, 1_000, 4_000, 9_000]) * (0.5 + random.next() / 2)
+  const filter = { kind: 'pin', lease, times: 1 } as const
+  if (settings.twice && (!settings.late || random.chance(0.5))) faulty.duplicate(ms, filter)
+  else if (settings.late) faulty.executeLate(ms, filter)
+  else return undefined
+  return 1 + random.int(50)
 }
 
 function unpin(step: Step): void {
