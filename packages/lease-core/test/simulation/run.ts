@@ -67,6 +67,8 @@ const LONGEST_MS = 30_100
 const LATEST_MS = 12_000
 /** Longer than any packet is under way, and any request is repeated. */
 const CALM_MS = 40_000
+/** A client that is closed tells the store for so long who has left. */
+const CLOSING_MS = 1000
 /**
  * How long a lease that was released may be vacant while somebody waits for it and nothing goes wrong: a hint, two claims of which one
  * was in flight, twelve slots, and a pause for each two dead ones that are passed over.
@@ -105,8 +107,9 @@ async function rest(sim: Simulation, steps: Steps): Promise<void> {
   leftovers(sim, 'after the managers stopped')
   for (const { faulty, name } of sim.lives)
     if (faulty.watchers > 0) sim.problem('7 subscriptions', `p${name} still listens to the store`)
-  for (const { client } of sim.lives) await client.close()
-  await sim.time.settle()
+  const closed = Promise.all(sim.lives.map(({ client }) => client.close()))
+  await sim.time.advance(CLOSING_MS)
+  await closed
 }
 
 function leftovers(sim: Simulation, when: string): void {

@@ -178,7 +178,7 @@ export class Simulation {
     life.isOver = true
     await Promise.all(life.managers.map((manager) => manager.stop()))
     this.look(life)
-    await life.client.close()
+    void life.client.close() // which tells the store who has left, while the next process begins
     this.#replace(life, life.clock)
   }
 
