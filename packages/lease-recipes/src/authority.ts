@@ -143,7 +143,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     checks.must('manager', hasMethods(manager, 'hold', 'observe', 'token'), 'must be a Manager', manager)
     checks.name('lease', lease)
     if (holder !== undefined) checks.name('holder', holder)
-    this.#ttlMs = ttl === undefined ? TTL_MS : checks.duration('ttl', ttl)
+    this.#ttlMs = ttl === undefined ? TTL_MS : checks.leaseDuration('ttl', ttl)
     this.#heartbeatMs =
       heartbeatInterval === undefined ? HEARTBEAT_MS : checks.duration('heartbeatInterval', heartbeatInterval)
     const late = this.#heartbeatMs >= this.#ttlMs

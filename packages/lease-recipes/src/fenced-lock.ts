@@ -13,7 +13,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { hostname, userInfo } from 'node:os'
-import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, MAX_NAME_BYTES, systemClock, warn } from 'lease-core'
+import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, systemClock, warn } from 'lease-core'
 import type { Clock, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
@@ -312,7 +312,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     const rule = brokenLockIdRule(id)
     checks.must('id', rule === undefined, rule ?? '', id)
     const lease = rule === undefined ? `${this.#prefix}${encodeLockId(id)}` : ''
-    checks.must('id', Buffer.byteLength(lease) <= MAX_NAME_BYTES, `must be shorter (as "${lease}" it is too long)`, id)
+    checks.fits('id', lease, id)
     return lease
   }
 
@@ -353,7 +353,7 @@ export class FailOpenLock extends FencedLocks<Tenure> {
   constructor(options: FailOpenLockOptions) {
     const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration', 'heartbeatPeriod'])
     checkCommon(checks, options)
-    const durationMs = checks.duration('leaseDuration', options.leaseDuration)
+    const durationMs = checks.leaseDuration('leaseDuration', options.leaseDuration)
     const { heartbeatPeriod } = options
     const heartbeatMs = heartbeatPeriod === undefined ? undefined : checks.duration('heartbeatPeriod', heartbeatPeriod)
     const late = heartbeatMs !== undefined && heartbeatMs >= durationMs
@@ -383,7 +383,7 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
   constructor(options: FailClosedLockOptions) {
     const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration'])
     checkCommon(checks, options)
-    const durationMs = checks.duration('leaseDuration', options.leaseDuration ?? 60_000)
+    const durationMs = checks.leaseDuration('leaseDuration', options.leaseDuration ?? 60_000)
     checks.finish()
     super(options)
     this.#durationMs = durationMs

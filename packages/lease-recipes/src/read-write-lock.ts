@@ -16,7 +16,7 @@
  *
  * After clusterluck's DLMServer, whose names it keeps. Its quorum of nodes is the store's business here.
  */
-import { ErrClaimDenied, ErrLost, ErrNotHeld, hasMethods, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES } from 'lease-core'
+import { ErrClaimDenied, ErrLost, ErrNotHeld, hasMethods, MAX_ANY, MAX_DURATION_MS } from 'lease-core'
 import { sleep, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Hold, Info, Manager, ReleaseOptions, Timer, Token } from 'lease-core'
 import type { DurationLike } from 'luxon'
@@ -233,15 +233,14 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     checks.must('name', rule === undefined, rule ?? '', name)
     const countable = Number.isInteger(maxReaders) && maxReaders >= 1 && maxReaders <= MAX_ANY
     checks.must('maxReaders', countable, `must be a whole number from 1 to ${MAX_ANY}`, maxReaders)
-    this.#durationMs = checks.duration('duration', duration)
+    this.#durationMs = checks.leaseDuration('duration', duration)
     checks.name('prefix', prefix)
     this.#requestMs = checks.duration('requestTimeout', requestTimeout)
     const isClock = options.clock === undefined || hasMethods(options.clock, 'now', 'monotonic', 'setTimer')
     checks.must('clock', isClock, 'must be a Clock', options.clock)
     this.#gate =
       rule === undefined && typeof prefix === 'string' ? `${encodeSegment(prefix)}/${encodeSegment(name)}` : ''
-    const fits = Buffer.byteLength(this.#gate) <= MAX_NAME_BYTES - '/127'.length
-    checks.must('name', fits, `must be shorter (as "${this.#gate}" it is too long)`, name)
+    checks.fits('name', `${this.#gate}/${MAX_ANY - 1}`, name)
     checks.finish()
     this.name = name
     this.maxReaders = maxReaders
@@ -323,8 +322,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const checks = new Checks(options, ['wait', 'timeout', 'signal'])
     checks.name('holder', holder)
     const asHolder = leaseHolder(mode, typeof holder === 'string' ? holder : '')
-    const fits = Buffer.byteLength(asHolder) <= MAX_NAME_BYTES
-    checks.must('holder', fits, `must be shorter (as "${asHolder}" it is too long)`, holder)
+    checks.fits('holder', asHolder, holder)
     const { wait = true, timeout, signal } = options
     const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
     const timeoutMs = timeout === undefined ? Number.POSITIVE_INFINITY : checks.duration('timeout', timeout)

@@ -31,7 +31,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrUnknown, hasMethods, MAX_ANY } from 'lease-core'
-import { MAX_DURATION_MS, MAX_NAME_BYTES, sleep, Stopwatch, systemClock } from 'lease-core'
+import { MAX_DURATION_MS, sleep, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Hold, HoldOptions, Info, Manager, Token } from 'lease-core'
 import type { DateTime, DurationLike } from 'luxon'
 import { Calls } from './calls.ts'
@@ -403,7 +403,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     const checks = new Checks(options, [...CALL_OPTIONS, 'retries', 'keepAlive'])
     const names = this.#namesOf(id, checks)
     checks.name('holder', holder)
-    const durationMs = checks.duration('timeout', timeout)
+    const durationMs = checks.leaseDuration('timeout', timeout)
     const { retries = Number.POSITIVE_INFINITY, keepAlive = false } = options
     const countable = retries === Number.POSITIVE_INFINITY || (Number.isSafeInteger(retries) && retries >= 0)
     checks.must('retries', countable, 'must be a whole number, 0 or more, or Infinity', retries)
@@ -720,7 +720,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.must('id', rule === undefined, rule ?? '', id)
     const definition = rule === undefined ? `${this.#prefix}/${encodeSegment(id)}` : ''
     const admin = `${definition}/admin`
-    checks.must('id', Buffer.byteLength(admin) <= MAX_NAME_BYTES, `must be shorter (as "${admin}" it is too long)`, id)
+    checks.fits('id', admin, id)
     return { id, definition, admin }
   }
 
