@@ -21,6 +21,7 @@ import { Emitter } from './emitter.ts'
 import { brokenLockIdRule, decodeLockId, encodeLockId, encodeText, type LockId } from './lock-id.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
+import { unlessGone } from './unless-gone.ts'
 
 /** What both modes want to know. */
 export interface FencedLockOptions {
@@ -324,7 +325,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     const [pinned, leases] = await Promise.all([this.manager.pinned(), this.manager.leases()])
     const holder = leases.get(lease)?.holder
     for (const entity of pinned.get(lease) ?? []) if (HOLDER.test(entity)) await this.manager.unpin(lease, entity)
-    if (holder !== undefined) await this.manager.release(lease, holder).catch(unlessNotHeld)
+    if (holder !== undefined) await this.manager.release(lease, holder).catch(unlessGone)
   }
 
   #keep(lease: string, tenure: T, trouble: Trouble): void {
@@ -438,12 +439,8 @@ function openEnded(hold: Hold): Tenure {
     get held() {
       return hold.held
     },
-    release: () => hold.release().catch(unlessNotHeld),
+    release: () => hold.release().catch(unlessGone),
   }
-}
-
-function unlessNotHeld(error: unknown): void {
-  if (!(error instanceof ErrNotHeld)) throw error
 }
 
 function warnOfRelease(error: unknown): void {

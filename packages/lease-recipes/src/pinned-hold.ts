@@ -17,6 +17,7 @@
  */
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, sleep } from 'lease-core'
 import type { Clock, Hold, HoldOptions, LossReason, Manager, Token } from 'lease-core'
+import { unlessGone } from './unless-gone.ts'
 
 export interface PinnedHoldRequest {
   readonly manager: Manager
@@ -111,9 +112,7 @@ export class PinnedHold {
     const freed = this.#hold.held ? await this.#refusal() : this.#refusalHeard()
     if (freed !== undefined) throw freed
     // Otherwise the lease may have lapsed since it was unpinned and be another's, and nothing has gone wrong.
-    await vacate(this.#request, this.#hold).catch((error: unknown) => {
-      if (!(error instanceof ErrNotHeld)) throw error
-    })
+    await vacate(this.#request, this.#hold).catch(unlessGone)
     this.#release = 'done'
   }
 

@@ -16,7 +16,7 @@
  *
  * After clusterluck's DLMServer, whose names it keeps. Its quorum of nodes is the store's business here.
  */
-import { ErrClaimDenied, ErrLost, ErrNotHeld, hasMethods, MAX_ANY, MAX_DURATION_MS } from 'lease-core'
+import { ErrClaimDenied, ErrLost, hasMethods, MAX_ANY, MAX_DURATION_MS } from 'lease-core'
 import { sleep, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Hold, Info, Manager, ReleaseOptions, Timer, Token } from 'lease-core'
 import type { DurationLike } from 'luxon'
@@ -26,6 +26,7 @@ import { Emitter } from './emitter.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
 export interface ReadWriteLockOptions {
   /** It stays yours to stop. */
@@ -145,6 +146,8 @@ export class Lock implements AsyncDisposable {
   /**
    * Gives it back: when it resolves, others can have it. Over already: resolves.
    *
+   * @throws ErrNotHeld the same holder has locked in another process since, which keeps the lock (reason `adopted`). This one is
+   *   over; `runlock` and `wunlock` take it from the other process, too
    * @throws ErrUnknown it may have happened; if not, it lapses
    */
   unlock(): Promise<void> {
@@ -353,13 +356,13 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const asHolder = leaseHolder(mode, holder)
     await this.#calls.run({ signal: options.signal, limitMs: this.#requestMs }, async (signal) => {
       const lock = this.#locks.get(asHolder)
-      if (lock?.held === true) return lock.unlock()
+      if (lock?.held === true && (await isGone(lock.unlock()))) return
       let leases = [this.#gate, ...this.#slots]
       if (mode === 'read') {
         const infos = await Promise.all(this.#slots.map((slot) => readLease(this.#manager, slot, signal)))
         leases = this.#slots.filter((_, index) => infos[index]?.holder === asHolder)
       }
-      await Promise.all(leases.map((lease) => this.#manager.release(lease, asHolder).catch(unlessNotHeld)))
+      await Promise.all(leases.map((lease) => releaseAnywhere(this.#manager, lease, asHolder)))
     })
   }
 
@@ -602,7 +605,7 @@ async function refreshed(lock: Lock, timeout: DurationLike | undefined): Promise
 
 /** Every one of them is given back, even if some cannot be. @throws the first of the errors, at the end */
 async function giveBack(holds: readonly Hold[], options?: ReleaseOptions): Promise<void> {
-  const outcomes = await Promise.allSettled(holds.map((hold) => hold.release(options).catch(unlessNotHeld)))
+  const outcomes = await Promise.allSettled(holds.map((hold) => hold.release(options).catch(unlessGone)))
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
 }
 
@@ -623,8 +626,4 @@ async function allOf<T>(promises: readonly Promise<T>[], onError: (error: unknow
   )
   if (first !== undefined) throw first.error
   return results
-}
-
-function unlessNotHeld(error: unknown): void {
-  if (!(error instanceof ErrNotHeld)) throw error
 }

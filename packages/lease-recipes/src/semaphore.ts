@@ -40,6 +40,7 @@ import { Emitter } from './emitter.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 import { Definitions, FRESH_MS, formatDefinition, isLimit, parseDefinition } from './semaphore-definitions.ts'
 import type { Definition, DefinitionContent, KnownDefinition } from './semaphore-definitions.ts'
 
@@ -225,10 +226,12 @@ export class Permit implements AsyncDisposable {
   /**
    * Gives it back: when it resolves, another can have it. Over already: resolves.
    *
+   * @throws ErrNotHeld the same holder has posted in another process since, which keeps the permit (reason `adopted`). This one
+   *   is over; `close` of the `Semaphores` takes it from the other process, too
    * @throws ErrUnknown it may have happened; if not, it ends when its time is over
    */
   close(): Promise<void> {
-    return this.#hold.release({ all: true }).catch(unlessNotHeld)
+    return this.#hold.release({ all: true }).catch(unlessGone)
   }
 
   /** Never rejects: the work's own outcome must not be masked, and the permit ends by itself. */
@@ -426,10 +429,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.name('holder', holder)
     await this.#call(options, checks, async (signal) => {
       const permit = this.#permits.get(keyOf(names, holder))
-      if (permit?.held === true) return permit.close()
+      if (permit?.held === true && (await isGone(permit.close()))) return
       const { n } = await this.#existing(names, signal)
       for (const [lease, info] of await this.#held(slotsOf(names, 0, n), signal)) {
-        if (info.holder === holder) await this.#manager.release(lease, holder).catch(unlessNotHeld)
+        if (info.holder === holder) await releaseAnywhere(this.#manager, lease, holder)
       }
     })
   }
@@ -628,7 +631,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         await this.#manager.revoke(slot)
       } else if (info.value === RETIRED) {
         // Another administrator's: he is through with it, or has crashed.
-        await this.#manager.release(slot, info.holder).catch(unlessNotHeld)
+        await this.#manager.release(slot, info.holder).catch(unlessGone)
       } else await this.#manager.waitUntilExpired(slot, { signal })
     }
   }
@@ -682,7 +685,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   /** What a creation that failed has left. */
   async #undefine({ definition }: Names, holder: string): Promise<void> {
-    await this.#manager.release(definition, holder).catch(unlessNotHeld)
+    await this.#manager.release(definition, holder).catch(unlessGone)
     await this.#manager.unpin(definition, holder)
   }
 
@@ -690,7 +693,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   async #free(slots: readonly string[], signal: AbortSignal): Promise<void> {
     for (const [slot, { holder, value, pinned }] of await this.#held(slots, signal)) {
       if (pinned) await this.#manager.unpin(slot, PIN)
-      if (value === RETIRED) await this.#manager.release(slot, holder).catch(unlessNotHeld)
+      if (value === RETIRED) await this.#manager.release(slot, holder).catch(unlessGone)
     }
   }
 
@@ -808,8 +811,4 @@ function checkLimit(checks: Checks, n: unknown): void {
 
 function sameLimit({ id, definition }: Names, { n }: Definition, asked: number): void {
   if (n !== asked) throw new ErrLimitMismatch(id, definition, { n, asked })
-}
-
-function unlessNotHeld(error: unknown): void {
-  if (!(error instanceof ErrNotHeld)) throw error
 }
