@@ -212,7 +212,8 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
   readonly #owner: string
   /** Those held, by lease. */
   readonly #held = new Map<string, { readonly tenure: T; readonly trouble: Trouble }>()
-  readonly #acquiring = new Set<LinkedSignal>()
+  /** Acquisitions under way, each with a promise that resolves when it has ended and what it was granted for nobody is given back. */
+  readonly #acquiring = new Map<LinkedSignal, Promise<void>>()
   #closed = false
   #unsubscribe: (() => void) | undefined
 
@@ -241,7 +242,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     signal?.throwIfAborted()
     if (this.#closed) throw closed()
     const until = new LinkedSignal(signal)
-    this.#acquiring.add(until)
+    const ended = this.#begin(until)
     const owner = this.#owner
     const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
     const trouble: Trouble = { tell: () => {} }
@@ -251,12 +252,13 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
       until.signal.throwIfAborted() // at the last moment
       const lock = new FencedLock({ id, lease, holder, owner, trouble, tenure })
       this.#keep(lease, tenure, trouble)
+      ended()
       return lock
     } catch (error) {
-      acquiring.then((late) => late.release()).catch(() => {}) // nobody is here any more to take it
+      const withdrawn = acquiring.then((late) => late.release()) // nobody is here any more to take it
+      withdrawn.then(ended, ended)
       throw error
     } finally {
-      this.#acquiring.delete(until)
       until.letGo()
     }
   }
@@ -298,8 +300,9 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
    */
   async close(): Promise<void> {
     this.#closed = true
-    for (const acquiring of this.#acquiring) acquiring.abort(closed())
-    await Promise.all(Array.from(this.#held.values(), ({ tenure }) => this.leave(tenure)))
+    for (const acquiring of this.#acquiring.keys()) acquiring.abort(closed())
+    const left = Array.from(this.#held.values(), ({ tenure }) => this.leave(tenure))
+    await Promise.all([...left, ...this.#acquiring.values()])
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -308,6 +311,16 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
 
   protected abstract acquire(acquisition: Acquisition): Promise<T>
   protected abstract leave(tenure: T): Promise<void>
+
+  /** Registers an acquisition; what it returns is to be called when nothing of it is under way any more. */
+  #begin(until: LinkedSignal): () => void {
+    let resolve = (): void => {}
+    this.#acquiring.set(until, new Promise((done) => (resolve = done)))
+    return () => {
+      this.#acquiring.delete(until)
+      resolve()
+    }
+  }
 
   #leaseOf(id: LockId, checks: Checks): string {
     const rule = brokenLockIdRule(id)

@@ -348,6 +348,37 @@ describe('fenced locks when things go wrong', () => {
       await b.failClosed.acquireLock('db')
     })
 
+    it('close() resolves when a pin in flight is withdrawn: the manager may be stopped then, and the lock is open', async () => {
+      for (const abortsFirst of [false, true]) {
+        const process = machine()
+        const slow = process.network.delay(200, { kind: 'pin' })
+        const abort = new AbortController()
+        const acquiring = track(process.failClosed.acquireLock('db', { signal: abort.signal }))
+        await clock.advance(100)
+        if (abortsFirst) abort.abort(new Error('never mind'))
+        const closing = track(process.failClosed.close())
+        await clock.settle()
+        expect([acquiring.state, closing.state]).to.deep.equal(['rejected', 'pending'])
+        await clock.drive(closing.promise)
+        slow.heal()
+        await process.manager.stop()
+        expect(await pins()).to.deep.equal([])
+        await (await b.failClosed.acquireLock('db')).release()
+      }
+    })
+
+    it('close() at a store that does not answer resolves when the client has given its requests up', async () => {
+      a.network.hang({ kind: 'pin' })
+      const acquiring = track(a.failClosed.acquireLock('db'))
+      await clock.advance(100)
+      const closing = track(a.failClosed.close())
+      await clock.advance(100)
+      a.network.hang()
+      expect(acquiring.state).to.equal('rejected')
+      await clock.advance(60_000)
+      expect(closing.state).to.equal('fulfilled')
+    })
+
     it('a crash between the two steps of a release opens the lock by itself', async () => {
       const lock = await a.failClosed.acquireLock('db')
       a.network.hang({ kind: 'release' })
