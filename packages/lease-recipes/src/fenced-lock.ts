@@ -21,6 +21,7 @@ import { Emitter } from './emitter.ts'
 import { brokenLockIdRule, decodeLockId, encodeLockId, encodeText, type LockId } from './lock-id.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
+import { type Patience, patienceFor, tryThenWait } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
 
 /** What both modes want to know. */
@@ -199,7 +200,7 @@ interface Acquisition {
   readonly lease: string
   readonly holder: string
   readonly owner: string
-  readonly wait: DurationLike | boolean
+  readonly patience: Patience
   readonly signal: AbortSignal
   readonly trouble: Trouble
 }
@@ -236,7 +237,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     const checks = new Checks(options, ['wait', 'signal'])
     const lease = this.#leaseOf(id, checks)
     const { signal, wait = false } = options
-    if (typeof wait !== 'boolean') checks.duration('wait', wait)
+    const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
     checkSignal(checks, signal)
     checks.finish()
     signal?.throwIfAborted()
@@ -246,7 +247,8 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     const owner = this.#owner
     const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
     const trouble: Trouble = { tell: () => {} }
-    const acquiring = this.acquire({ lease, holder, owner, wait, signal: until.signal, trouble })
+    const patience = patienceFor(waitMs, this.clock)
+    const acquiring = this.acquire({ lease, holder, owner, patience, signal: until.signal, trouble })
     try {
       const tenure = await orAborted(acquiring, until.signal)
       until.signal.throwIfAborted() // at the last moment
@@ -294,9 +296,13 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
   }
 
   /**
-   * Ends what this object does by itself; acquisitions under way reject with `ErrStopped`, and so does every later one.
-   * Fail-open locks that are still held are released; fail-closed ones stay closed, for nobody knows how far the work of
-   * their holders is. The manager stays as it is. Never rejects; idempotent.
+   * Acquisitions under way reject with `ErrStopped`, and so does every later one. Fail-open locks that are still held are
+   * released; fail-closed ones stay closed, for nobody knows how far the work of their holders is, and are renewed until the
+   * manager stops. The manager stays as it is. Never rejects; idempotent.
+   *
+   * Resolves when nothing is under way any more, so stop the manager after it: what an acquisition was granted for nobody is given
+   * back first. A store that does not answer is waited for as long as the client repeats a request, for each of the requests: a
+   * claim, and for a fail-closed lock a pin, its withdrawal and a release.
    */
   async close(): Promise<void> {
     this.#closed = true
@@ -378,10 +384,10 @@ export class FailOpenLock extends FencedLocks<Tenure> {
     this.#heartbeatMs = heartbeatMs
   }
 
-  protected override async acquire({ lease, holder, owner, wait, signal }: Acquisition): Promise<Tenure> {
+  protected override async acquire({ lease, holder, owner, patience, signal }: Acquisition): Promise<Tenure> {
     const renewEvery: number | false = this.#heartbeatMs ?? false
-    const options = { duration: this.#durationMs, renewEvery, value: owner, wait, signal }
-    return openEnded(await this.manager.hold(lease, holder, options))
+    const options = { duration: this.#durationMs, renewEvery, value: owner, signal }
+    return openEnded(await tryThenWait((wait) => this.manager.hold(lease, holder, { ...options, wait }), patience))
   }
 
   protected override async leave(tenure: Tenure): Promise<void> {
@@ -403,10 +409,11 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
     this.#durationMs = durationMs
   }
 
-  protected override acquire({ lease, holder, owner, wait, signal, trouble }: Acquisition): Promise<PinnedHold> {
-    const options = { duration: this.#durationMs, value: owner, wait, signal }
+  protected override acquire(acquisition: Acquisition): Promise<PinnedHold> {
+    const { lease, holder, owner, patience, signal, trouble } = acquisition
+    const options = { duration: this.#durationMs, value: owner, signal }
     const { manager, clock } = this
-    return holdPinned({ manager, clock, lease, holder, options, troubled: (cause) => trouble.tell(cause) })
+    return holdPinned({ manager, clock, lease, holder, options, patience, troubled: (cause) => trouble.tell(cause) })
   }
 
   protected override async leave(tenure: PinnedHold): Promise<void> {

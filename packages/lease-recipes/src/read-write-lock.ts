@@ -26,6 +26,7 @@ import { Emitter } from './emitter.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { type Patience, patienceFor, tryThenWait } from './try-then-wait.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
 export interface ReadWriteLockOptions {
@@ -370,16 +371,16 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   /** A slot, as soon as no writer is at the gate. */
   async #enter({ holder, waitMs }: LockRequest, signal: AbortSignal): Promise<Holds> {
-    const begun = new Stopwatch(this.#clock)
+    const patience = patienceFor(waitMs, this.#clock)
     for (;;) {
       const gate = await this.#atGate(signal)
       const { writer } = gate
-      const leftMs = Math.max(0, waitMs - begun.elapsedMs)
+      const leftMs = patience.leftMs()
       if (writer?.holder === leaseHolder('write', holder)) {
         throw this.#denied('read', holder, `it has the lock "${this.name}" for writing`, writer)
       }
       if (writer === undefined) {
-        const hold = await this.#takeSlot(holder, gate, leftMs, signal)
+        const hold = await this.#takeSlot(holder, gate, patience, signal)
         if (hold !== undefined) return [hold]
       } else if (leftMs > 0) await this.#nextState(gate, leftMs, signal)
       else throw this.#denied('read', holder, `"${writer.holder}" is at the gate of the lock "${this.name}"`, writer)
@@ -387,18 +388,17 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   }
 
   /** Waits for a slot; undefined when a writer came meanwhile. */
-  async #takeSlot(holder: string, gate: GateState, leftMs: number, signal: AbortSignal): Promise<Hold | undefined> {
+  async #takeSlot(holder: string, gate: GateState, patience: Patience, signal: AbortSignal): Promise<Hold | undefined> {
     const until = new LinkedSignal(signal)
     const onChange = (): void => until.abort(gate.over.reason)
     if (gate.over.aborted) onChange() // a writer came between the look at the gate and this one
     gate.over.addEventListener('abort', onChange, { once: true })
     try {
-      return await this.#manager.holdAny(this.#slots, leaseHolder('read', holder), {
-        duration: this.#durationMs,
-        shared: true,
-        wait: waitOf(leftMs),
-        signal: until.signal,
-      })
+      const options = { duration: this.#durationMs, shared: true, signal: until.signal }
+      return await tryThenWait(
+        (wait) => this.#manager.holdAny(this.#slots, leaseHolder('read', holder), { ...options, wait }),
+        patience,
+      )
     } catch (error) {
       if (gate.over.aborted && !signal.aborted) return undefined
       throw error
@@ -460,11 +460,11 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   /** The gate, and then every slot as its reader leaves. */
   async #takeAll(request: LockRequest, signal: AbortSignal): Promise<Holds> {
-    const begun = new Stopwatch(this.#clock)
+    const patience = patienceFor(request.waitMs, this.#clock)
     for (;;) {
       await this.#anchor(leaseHolder('write', request.holder), signal)
       try {
-        return await this.#collect(request, begun, signal)
+        return await this.#collect(request.holder, patience, signal)
       } catch (error) {
         // What is lost while the rest is waited for may have let others in between: from the beginning.
         if (!(error instanceof ErrLost)) throw error
@@ -473,21 +473,19 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     }
   }
 
-  async #collect({ holder, waitMs }: LockRequest, begun: Stopwatch, signal: AbortSignal): Promise<Holds> {
+  async #collect(holder: string, patience: Patience, signal: AbortSignal): Promise<Holds> {
     const asHolder = leaseHolder('write', holder)
     const until = new LinkedSignal(signal)
     const got: Hold[] = []
     const take = async (lease: string): Promise<Hold> => {
       const announce = lease === this.#gate
       const options = { duration: this.#durationMs, shared: true, announce, signal: until.signal }
-      const hold = await this.#manager.hold(lease, asHolder, options).catch((error: unknown) => {
-        if (!(error instanceof ErrClaimDenied)) throw error
-        if (error.currentHolder === leaseHolder('read', holder)) {
+      const hold = await tryThenWait((wait) => this.#manager.hold(lease, asHolder, { ...options, wait }), {
+        ...patience,
+        refused: ({ currentHolder }) => {
+          if (currentHolder !== leaseHolder('read', holder)) return
           throw this.#denied('write', holder, `it reads, and cannot wait for itself`)
-        }
-        const leftMs = waitMs - begun.elapsedMs
-        if (leftMs <= 0) throw error
-        return this.#manager.hold(lease, asHolder, { ...options, wait: waitOf(leftMs) })
+        },
       })
       got.push(hold)
       hold.signal.addEventListener('abort', () => until.abort(hold.signal.reason), { once: true })
@@ -579,11 +577,6 @@ interface GateState {
 /** Readers and writers of one name are told apart: nobody's reading is taken for his writing. */
 function leaseHolder(mode: LockMode, holder: string): string {
   return `${mode}:${holder}`
-}
-
-function waitOf(leftMs: number): number | boolean {
-  if (leftMs > MAX_DURATION_MS) return true
-  return leftMs > 0 ? leftMs : false
 }
 
 function timeoutMsOf(duration: DurationLike): number {

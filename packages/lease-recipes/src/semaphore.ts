@@ -40,6 +40,7 @@ import { Emitter } from './emitter.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { type Patience, tryThenWait } from './try-then-wait.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 import { Definitions, FRESH_MS, formatDefinition, isLimit, parseDefinition } from './semaphore-definitions.ts'
 import type { Definition, DefinitionContent, KnownDefinition } from './semaphore-definitions.ts'
@@ -467,14 +468,15 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   async #post(request: PostRequest, signal: AbortSignal): Promise<Permit> {
     const { names } = request
-    const begun = new Stopwatch(this.#clock)
+    const { waitMs } = request
+    let waiting: Stopwatch | undefined
+    /** The waits count from the first refusal: before it nobody was waited for. */
+    const leftMs = (): number => waitMs - (waiting ??= new Stopwatch(this.#clock)).elapsedMs
     const before = this.#permits.get(keyOf(names, request.holder))
     for (;;) {
       const known = await this.#definitions.current(names.definition, signal)
       if (known === undefined) throw new ErrNoSemaphore(names.id, names.definition)
-      const hold =
-        (await this.#again(request, known)) ??
-        (await this.#take(request, known, Math.max(0, request.waitMs - begun.elapsedMs), signal))
+      const hold = (await this.#again(request, known)) ?? (await this.#take(request, known, { waitMs, leftMs }, signal))
       if (hold === undefined) continue // the definition has changed
       const certain = known.fresh && !(await isPinned(hold))
       if (certain || (await this.#isStill(known, hold, names, signal))) {
@@ -506,18 +508,16 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   async #take(
     { names, holder, durationMs, keepAlive }: PostRequest,
     known: KnownDefinition,
-    waitMs: number,
+    patience: Patience,
     signal: AbortSignal,
   ): Promise<Hold | undefined> {
+    const slots = slotsOf(names, 0, known.n)
     const until = new LinkedSignal(signal)
     const onChange = (): void => until.abort(known.changed.reason)
     known.changed.addEventListener('abort', onChange, { once: true })
     try {
-      return await this.#manager.holdAny(slotsOf(names, 0, known.n), holder, {
-        ...grantOptions(durationMs, keepAlive),
-        wait: waitMs > MAX_DURATION_MS ? true : waitMs > 0 ? waitMs : false,
-        signal: until.signal,
-      })
+      const options = { ...grantOptions(durationMs, keepAlive), signal: until.signal }
+      return await tryThenWait((wait) => this.#manager.holdAny(slots, holder, { ...options, wait }), patience)
     } catch (error) {
       if (known.changed.aborted && !signal.aborted) return undefined
       if (!(error instanceof ErrClaimDenied)) throw error
@@ -560,10 +560,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   /** What so many retries would have waited. */
   #waitMs(retries: number): number {
     const [least, span] = [this.#minWaitMs, this.#maxWaitMs - this.#minWaitMs]
-    if (retries > 1000) return retries * (least + span / 2) // what the sum of so many comes to
+    if (retries > 1000) return Math.ceil(retries * (least + span / 2)) // what the sum of so many comes to
     let sumMs = 0
     for (let retry = 0; retry < retries; retry++) sumMs += least + Math.random() * span
-    return sumMs
+    return Math.ceil(sumMs)
   }
 
   // ── administration ────────────────────────────────────────────────────────────────────────────────────────────
