@@ -53,7 +53,10 @@ export interface FailClosedLockOptions extends FencedLockOptions {
 }
 
 export interface AcquireLockOptions {
-  /** false: another's lock is refused at once. A duration bounds the wait; true waits as long as `signal` allows. @default false */
+  /**
+   * false: another's lock is refused at once. A duration bounds the wait for others, and not the answer to a claim, which ends by the
+   * time-outs of the client; true waits as long as `signal` allows. @default false
+   */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the acquisition, not the lock. What was granted after all is released again if possible. */
   readonly signal?: AbortSignal | undefined

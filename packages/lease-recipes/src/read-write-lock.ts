@@ -47,7 +47,10 @@ export interface ReadWriteLockOptions {
 }
 
 export interface LockOptions {
-  /** false: a single try. A duration bounds the wait; true waits as long as `signal` allows. @default true */
+  /**
+   * false: a single try. A duration bounds the wait for others, and not the answer to a claim, which has `requestTimeout`; true waits
+   * as long as `signal` allows. @default true
+   */
   readonly wait?: DurationLike | boolean | undefined
   /** The lock ends by itself so long after it was acquired or refreshed last. @default it does not */
   readonly timeout?: DurationLike | undefined
@@ -374,9 +377,14 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const patience = patienceFor(waitMs, this.#clock)
     for (;;) {
       const gate = await this.#atGate(signal)
-      const { writer } = gate
       const leftMs = patience.leftMs()
-      if (writer?.holder === leaseHolder('write', holder)) {
+      const asWriter = leaseHolder('write', holder)
+      let { writer } = gate
+      // A refusal is the store's own answer: the writer who was seen may have left.
+      if (writer !== undefined && (leftMs <= 0 || writer.holder === asWriter)) {
+        writer = await readLease(this.#manager, this.#gate, signal)
+      }
+      if (writer?.holder === asWriter) {
         throw this.#denied('read', holder, `it has the lock "${this.name}" for writing`, writer)
       }
       if (writer === undefined) {

@@ -75,8 +75,8 @@ export interface ResizeOptions {
 export interface PostOptions {
   /**
    * How long to wait for a permit, told in retries: each stands for a random wait between `minWaitTimeout` and
-   * `maxWaitTimeout`. 0: a single try. Within that time a permit that becomes free is taken at once, and nothing is sent
-   * for retries' sake.
+   * `maxWaitTimeout`. 0: a single try. Within that time, counted from the refusal of the first try, a permit that becomes free
+   * is taken at once, and nothing is sent for retries' sake.
    *
    * @default Infinity: as long as `signal` allows
    */

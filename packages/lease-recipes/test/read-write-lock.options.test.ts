@@ -119,6 +119,24 @@ describe('Read-write lock: options and small print', () => {
     await distant.stop()
   })
 
+  it('a reader is refused by what the store says, and not by a writer that has left since it was seen', async () => {
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 200 })
+    const distant = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    const [lock, theirs] = [lockOf({ manager: distant }), lockOf()]
+    await clock.drive(lock.rlock('first').then((reader) => reader.unlock())) // it observes the gate from now on
+    for (const writers of [lock, theirs]) {
+      const writer = await clock.drive(writers.wlock('x'))
+      await clock.advance(1_000)
+      await clock.drive(rejection(lock.rlock('x', { wait: false }), ErrClaimDenied))
+      await clock.drive(rejection(lock.rlock('y', { wait: false }), ErrClaimDenied))
+      await clock.drive(writer.unlock())
+      for (const reader of ['x', 'y'])
+        await clock.drive(lock.rlock(reader, { wait: false }).then((one) => one.unlock()))
+    }
+    await clock.drive(Promise.all([lock.stop(), theirs.stop()]))
+    await distant.stop()
+  })
+
   it('a wait that ends before the answer to its claim is refused by that answer, and leaves nothing', async () => {
     const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 60 })
     const distant = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
