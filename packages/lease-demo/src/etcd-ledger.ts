@@ -59,6 +59,10 @@ class EtcdLedger implements LedgerOffice {
     }
   }
 
+  async hasEntry(entry: Pick<Entry, 'account' | 'fencingToken'>): Promise<boolean> {
+    return this.#etcd.get(this.#entry(entry)).exists()
+  }
+
   async open(opening: Balances): Promise<void> {
     for (const [account, money] of Object.entries(opening)) await this.#etcd.put(this.#balance(account)).value(money)
   }
@@ -85,11 +89,14 @@ class EtcdLedger implements LedgerOffice {
       const token = String(entry.fencingToken)
       return [
         this.#etcd.put(this.#balance(entry.account)).value(balance),
-        this.#etcd
-          .put(`${this.#root}entry/${entry.account}/${token}`) // one transfer for each term
-          .value(JSON.stringify({ ...entry, fencingToken: token })),
+        this.#etcd.put(this.#entry(entry)).value(JSON.stringify({ ...entry, fencingToken: token })),
       ]
     })
+  }
+
+  /** One for each term. */
+  #entry({ account, fencingToken }: Pick<Entry, 'account' | 'fencingToken'>): string {
+    return `${this.#root}entry/${account}/${fencingToken}`
   }
 
   #balance(account: string): string {

@@ -10,7 +10,10 @@ export interface Posting extends Entry {
   readonly balance: number
 }
 
-/** Writes all postings in one transaction, entries in this order. */
+/**
+ * Writes all postings in one transaction, entries in this order. To write them once more changes nothing: an account has one
+ * entry for each fencing token.
+ */
 export type Write = (postings: readonly Posting[]) => Promise<void>
 
 /** What a worker uses. */
@@ -26,6 +29,8 @@ export interface Ledger extends AsyncDisposable {
    * @throws ErrNotHeld one of them does not stand; from the write: nothing was written
    */
   guard(tokens: readonly Token[]): Promise<Write>
+  /** Whether the account has the entry of this fencing token. */
+  hasEntry(entry: Pick<Entry, 'account' | 'fencingToken'>): Promise<boolean>
 }
 
 /** What the one uses besides who sets the scene and looks at the books afterwards. */

@@ -73,7 +73,8 @@ class PostgresLedger implements LedgerOffice {
           guard.assertHeld(rowCount)
         }
         await connection.query(
-          `INSERT INTO ${this.#schema}.entry (account, worker, amount, fencing_token) VALUES ($1, $2, $3, $4)`,
+          `INSERT INTO ${this.#schema}.entry (account, worker, amount, fencing_token) VALUES ($1, $2, $3, $4)
+           ON CONFLICT (account, fencing_token) DO NOTHING`,
           [account, worker, amount, String(fencingToken)],
         )
       }
@@ -87,6 +88,14 @@ class PostgresLedger implements LedgerOffice {
     }
   }
 
+  async hasEntry({ account, fencingToken }: Pick<Entry, 'account' | 'fencingToken'>): Promise<boolean> {
+    const { rowCount } = await this.#pool.query(
+      `SELECT FROM ${this.#schema}.entry WHERE account = $1 AND fencing_token = $2`,
+      [account, String(fencingToken)],
+    )
+    return rowCount === 1
+  }
+
   async open(opening: Balances): Promise<void> {
     await migrate(this.#pool, { schema: this.#scope })
     await this.#pool.query(`
@@ -96,7 +105,8 @@ class PostgresLedger implements LedgerOffice {
         account text NOT NULL REFERENCES ${this.#schema}.account,
         worker text NOT NULL,
         amount int NOT NULL,
-        fencing_token bigint NOT NULL
+        fencing_token bigint NOT NULL,
+        UNIQUE (account, fencing_token)
       )`)
     await this.#pool.query(`INSERT INTO ${this.#schema}.account SELECT * FROM unnest($1::text[], $2::int[])`, [
       Object.keys(opening),

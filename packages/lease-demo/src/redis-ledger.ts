@@ -21,11 +21,11 @@ export const redis: Venue = {
   officeAt: (site) => new RedisLedger(site),
 }
 
-/** KEYS: balances, entries. ARGV: account, balance and entry of each posting. */
+/** KEYS: balances, entries, which entries there are. ARGV: account, balance, entry and term of each posting. */
 const post = `
-for i = 1, #ARGV, 3 do
+for i = 1, #ARGV, 4 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  redis.call('RPUSH', KEYS[2], ARGV[i + 2])
+  if redis.call('SADD', KEYS[3], ARGV[i + 3]) == 1 then redis.call('RPUSH', KEYS[2], ARGV[i + 2]) end
 end`
 
 class RedisLedger implements LedgerOffice {
@@ -36,6 +36,8 @@ class RedisLedger implements LedgerOffice {
   readonly #balances: string
   /** List: entries as JSON. */
   readonly #entries: string
+  /** Set: which terms have written their entry. The driver itself repeats a command whose connection broke. */
+  readonly #terms: string
   /** What was wrong with the connection, which its commands do not tell. */
   #trouble: Error | undefined
 
@@ -45,6 +47,7 @@ class RedisLedger implements LedgerOffice {
     this.#tag = `{${scope}}`
     this.#balances = `${this.#tag}:balances`
     this.#entries = `${this.#tag}:entries`
+    this.#terms = `${this.#tag}:terms`
     this.client = redisClient({ redis: this.#redis, namespace: scope })
   }
 
@@ -54,15 +57,19 @@ class RedisLedger implements LedgerOffice {
   }
 
   readonly write: Write = async (postings) => {
-    await this.#redis.eval(post, 2, this.#balances, this.#entries, ...argumentsOf(postings))
+    await this.#redis.eval(post, this.#keys.length, ...this.#keys, ...argumentsOf(postings))
   }
 
   async guard(tokens: readonly Token[]): Promise<Write> {
     const guard = new RedisGuard()
     for (const token of tokens) await token.check(guard)
     return async (postings) => {
-      await guard.run(this.#redis, post, [this.#balances, this.#entries], argumentsOf(postings))
+      await guard.run(this.#redis, post, this.#keys, argumentsOf(postings))
     }
+  }
+
+  async hasEntry(entry: Pick<Entry, 'account' | 'fencingToken'>): Promise<boolean> {
+    return (await this.#redis.sismember(this.#terms, termOf(entry))) === 1
   }
 
   async open(opening: Balances): Promise<void> {
@@ -91,10 +98,19 @@ class RedisLedger implements LedgerOffice {
     await this.client.close()
     this.#redis.disconnect()
   }
+
+  get #keys(): string[] {
+    return [this.#balances, this.#entries, this.#terms]
+  }
 }
 
 function argumentsOf(postings: readonly Posting[]): (string | number)[] {
   return postings.flatMap(({ balance, ...entry }) => {
-    return [entry.account, balance, JSON.stringify({ ...entry, fencingToken: String(entry.fencingToken) })]
+    const json = JSON.stringify({ ...entry, fencingToken: String(entry.fencingToken) })
+    return [entry.account, balance, json, termOf(entry)]
   })
+}
+
+function termOf({ account, fencingToken }: Pick<Entry, 'account' | 'fencingToken'>): string {
+  return `${account} ${fencingToken}`
 }

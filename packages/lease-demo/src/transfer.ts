@@ -1,6 +1,6 @@
 /** Moving money by read, decide, write: the same on every substrate. */
-import type { Hold } from 'lease-core'
-import type { Balances, Ledger, Posting } from './ledger.ts'
+import { ErrNotHeld, type Hold } from 'lease-core'
+import type { Balances, Ledger, Posting, Write } from './ledger.ts'
 
 /** Move `amount` from one account to another. */
 export interface Order {
@@ -27,7 +27,7 @@ export async function transfer(ledger: Ledger, order: Order, options: TransferOp
   const holds = [...options.holds]
   // 1. Read and decide. Nothing is locked: the leases keep others out.
   const changes: Balances = { [order.from]: -order.amount, [order.to]: order.amount }
-  const before = await ledger.balances(Object.keys(changes))
+  const before = await orAgain(() => ledger.balances(Object.keys(changes)))
   const postings = holds.map(([account, { holder, fencingToken }]): Posting => {
     const amount = changes[account] ?? 0
     return { account, worker: holder, amount, fencingToken, balance: (before[account] ?? 0) + amount }
@@ -39,5 +39,31 @@ export async function transfer(ledger: Ledger, order: Order, options: TransferOp
   else for (const token of tokens) await token.check()
   await options.beforeWrite(Object.fromEntries(postings.map(({ account, balance }) => [account, balance])))
   // 3. Write.
-  await write(postings)
+  await writeTo(ledger, write, postings)
+}
+
+/**
+ * A refused write is in the books all the same if an earlier attempt was carried out while the terms stood and its answer was
+ * lost: the driver may have repeated it, too. No attempt can be carried out after the refusal.
+ */
+async function writeTo(ledger: Ledger, write: Write, postings: readonly Posting[]): Promise<void> {
+  try {
+    await orAgain(() => write(postings))
+  } catch (error) {
+    const [first] = postings
+    if (!(error instanceof ErrNotHeld) || first === undefined || !(await ledger.hasEntry(first))) throw error
+  }
+}
+
+/**
+ * Once more when it fails: the connection of a process that was stopped may have been dropped meanwhile, and the first request
+ * finds that out.
+ */
+async function orAgain<T>(request: () => Promise<T>): Promise<T> {
+  try {
+    return await request()
+  } catch (error) {
+    if (error instanceof ErrNotHeld) throw error // an answer
+    return request()
+  }
 }

@@ -42,6 +42,7 @@ import type { DurationLike } from 'luxon'
 import { checkedSignal, Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { orAborted } from './or-aborted.ts'
+import { unlessGone } from './unless-gone.ts'
 
 export interface AuthorityOptions {
   /** It stays yours to stop. */
@@ -143,7 +144,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     checks.must('manager', hasMethods(manager, 'hold', 'observe', 'token'), 'must be a Manager', manager)
     checks.name('lease', lease)
     if (holder !== undefined) checks.name('holder', holder)
-    this.#ttlMs = ttl === undefined ? TTL_MS : checks.duration('ttl', ttl)
+    this.#ttlMs = ttl === undefined ? TTL_MS : checks.leaseDuration('ttl', ttl)
     this.#heartbeatMs =
       heartbeatInterval === undefined ? HEARTBEAT_MS : checks.duration('heartbeatInterval', heartbeatInterval)
     const late = this.#heartbeatMs >= this.#ttlMs
@@ -207,6 +208,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   /**
    * Gives the lease up if this has it, and stands no more. Resolves when it is free for the next, or another's already.
    *
+   * @throws ErrNotHeld another candidate of the same `holder` name, which none may have, goes on with it (reason `adopted`)
    * @throws ErrUnknown it may have happened; if not, the lease lapses by itself
    */
   async release(options: AuthorityCallOptions = {}): Promise<void> {
@@ -465,8 +467,6 @@ class Acquisition {
 }
 
 async function giveUp(hold: Hold | undefined, attempt: Promise<boolean> | undefined): Promise<void> {
-  const released = hold?.release().catch((error: unknown) => {
-    if (!(error instanceof ErrNotHeld)) throw error // another's already
-  })
+  const released = hold?.release().catch(unlessGone)
   await Promise.all([released, attempt?.catch(() => {})]) // an attempt gives back what it was granted after all
 }

@@ -1,5 +1,5 @@
 /** The checks that every recipe makes of its options: once, all problems together, no coercion, nothing ignored. */
-import { checkRequest, ErrNotValid, notValid, type Problem } from 'lease-core'
+import { checkRequest, ErrNotValid, MAX_NAME_BYTES, notValid, trustWindowMs, type Problem } from 'lease-core'
 import { Duration, type DurationLike } from 'luxon'
 
 /**
@@ -37,6 +37,17 @@ export class Checks {
     this.#core(option, value, 'holder', { holder: value as string, duration: 1 })
   }
 
+  /**
+   * An option of which the name of a lease or a holder is made.
+   *
+   * @param name as it would be. The rule does not repeat it: it may be a URL with a password in it
+   */
+  fits(option: string, name: string, value: unknown): void {
+    const bytes = Buffer.byteLength(name)
+    const rule = `must be shorter: the name made of it would have ${bytes} bytes, and at most ${MAX_NAME_BYTES} are allowed`
+    this.must(option, bytes <= MAX_NAME_BYTES, rule, value)
+  }
+
   /** What may travel with a lease, by core's own rules. */
   value(option: string, value: unknown): void {
     if (value !== undefined) this.#core(option, value, 'value', { holder: 'a', duration: 1, value: value as string })
@@ -52,6 +63,14 @@ export class Checks {
     const duration = value as DurationLike
     if (this.#core(option, value, 'duration', { holder: 'a', duration })) return Number.NaN
     return Math.ceil(typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis())
+  }
+
+  /** As `duration`, of a lease: long enough to be relied on at the instant of the grant. */
+  leaseDuration(option: string, value: unknown): number {
+    const durationMs = this.duration(option, value)
+    if (!(trustWindowMs(durationMs) <= 0)) return durationMs
+    this.must(option, false, 'must be longer than the margin for clocks, 1 ms and 0.1 %', value)
+    return Number.NaN
   }
 
   /** @throws ErrNotValid with every problem, if there is one */

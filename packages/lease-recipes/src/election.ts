@@ -43,6 +43,7 @@ import type { DurationLike } from 'luxon'
 import { checkedSignal, Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { orAborted } from './or-aborted.ts'
+import { unlessGone } from './unless-gone.ts'
 
 export interface ElectionOptions {
   /** It stays yours to stop. */
@@ -164,7 +165,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     else if (value === undefined) checks.must('value', false, 'must be given, unless candidate is false', value)
     else checks.value('value', value)
     if (id !== undefined) checks.name('id', id)
-    this.#ttlMs = ttl === undefined ? TTL_MS : checks.duration('ttl', ttl)
+    this.#ttlMs = ttl === undefined ? TTL_MS : checks.leaseDuration('ttl', ttl)
     checks.finish()
     this.#manager = manager
     this.#clock = clock
@@ -254,13 +255,12 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
    * Gives the leadership up and goes on competing, but only when another has led or nobody wanted to for a `ttl`. Does
    * nothing while this node does not lead.
    *
-   * @throws ErrUnknown it may have happened; if not, the lease lapses by itself. This node does not lead in either case
+   * @throws ErrNotHeld another node of the same `id`, which none may have, goes on with it (reason `adopted`)
+   * @throws ErrUnknown it may have happened; if not, the lease lapses by itself. This node does not lead in any case
    */
   async resign(options: ElectionCallOptions = {}): Promise<void> {
     const signal = checkedSignal(options)
-    const released = this.#hold?.release().catch((error: unknown) => {
-      if (!(error instanceof ErrNotHeld)) throw error // another's already
-    })
+    const released = this.#hold?.release().catch(unlessGone)
     if (released !== undefined) await orAborted(released, signal)
   }
 

@@ -6,7 +6,7 @@
  * told, so a listener may call the recipe. What a listener throws, or rejects with, becomes a warning of the process.
  * Whoever comes late reads the present state from the recipe's own properties.
  */
-import { callListener } from 'lease-core'
+import { callListener, notValid } from 'lease-core'
 
 /** What is called for an event. One that returns a promise is not waited for. */
 export type Listener<Args extends readonly unknown[]> = (...args: [...Args]) => unknown
@@ -19,12 +19,20 @@ export abstract class Emitter<Events extends EventMap<Events>> {
   readonly #listeners = new Map<keyof Events, Entry[]>()
   #queue: { readonly event: keyof Events; readonly args: readonly unknown[] }[] = []
 
-  /** Calls the listener at every such event from now on. A listener that is added twice is called twice. */
+  /**
+   * Calls the listener at every such event from now on. A listener that is added twice is called twice.
+   *
+   * @throws ErrNotValid the listener is not a function
+   */
   on<Name extends keyof Events>(event: Name, listener: Listener<Events[Name]>): this {
     return this.#add(event, listener as AnyListener, false)
   }
 
-  /** Calls the listener at the next such event only. */
+  /**
+   * Calls the listener at the next such event only.
+   *
+   * @throws ErrNotValid the listener is not a function
+   */
   once<Name extends keyof Events>(event: Name, listener: Listener<Events[Name]>): this {
     return this.#add(event, listener as AnyListener, true)
   }
@@ -43,6 +51,9 @@ export abstract class Emitter<Events extends EventMap<Events>> {
   }
 
   #add(event: keyof Events, listener: AnyListener, once: boolean): this {
+    if (typeof listener !== 'function') {
+      throw notValid([{ argument: 'listener', rule: 'must be a function', value: listener }])
+    }
     const entries = this.#listeners.get(event)
     if (entries === undefined) this.#listeners.set(event, [{ listener, once }])
     else entries.push({ listener, once })

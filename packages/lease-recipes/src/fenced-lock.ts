@@ -13,7 +13,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { hostname, userInfo } from 'node:os'
-import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, MAX_NAME_BYTES, systemClock, warn } from 'lease-core'
+import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, systemClock, warn } from 'lease-core'
 import type { Clock, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
@@ -21,6 +21,8 @@ import { Emitter } from './emitter.ts'
 import { brokenLockIdRule, decodeLockId, encodeLockId, encodeText, type LockId } from './lock-id.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
+import { type Patience, patienceFor, tryThenWait } from './try-then-wait.ts'
+import { unlessGone } from './unless-gone.ts'
 
 /** What both modes want to know. */
 export interface FencedLockOptions {
@@ -51,7 +53,10 @@ export interface FailClosedLockOptions extends FencedLockOptions {
 }
 
 export interface AcquireLockOptions {
-  /** false: another's lock is refused at once. A duration bounds the wait; true waits as long as `signal` allows. @default false */
+  /**
+   * false: another's lock is refused at once. A duration bounds the wait for others, and not the answer to a claim, which ends by the
+   * time-outs of the client; true waits as long as `signal` allows. @default false
+   */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the acquisition, not the lock. What was granted after all is released again if possible. */
   readonly signal?: AbortSignal | undefined
@@ -198,7 +203,7 @@ interface Acquisition {
   readonly lease: string
   readonly holder: string
   readonly owner: string
-  readonly wait: DurationLike | boolean
+  readonly patience: Patience
   readonly signal: AbortSignal
   readonly trouble: Trouble
 }
@@ -211,7 +216,8 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
   readonly #owner: string
   /** Those held, by lease. */
   readonly #held = new Map<string, { readonly tenure: T; readonly trouble: Trouble }>()
-  readonly #acquiring = new Set<LinkedSignal>()
+  /** Acquisitions under way, each with a promise that resolves when it has ended and what it was granted for nobody is given back. */
+  readonly #acquiring = new Map<LinkedSignal, Promise<void>>()
   #closed = false
   #unsubscribe: (() => void) | undefined
 
@@ -234,28 +240,30 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     const checks = new Checks(options, ['wait', 'signal'])
     const lease = this.#leaseOf(id, checks)
     const { signal, wait = false } = options
-    if (typeof wait !== 'boolean') checks.duration('wait', wait)
+    const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
     checkSignal(checks, signal)
     checks.finish()
     signal?.throwIfAborted()
     if (this.#closed) throw closed()
     const until = new LinkedSignal(signal)
-    this.#acquiring.add(until)
+    const ended = this.#begin(until)
     const owner = this.#owner
     const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
     const trouble: Trouble = { tell: () => {} }
-    const acquiring = this.acquire({ lease, holder, owner, wait, signal: until.signal, trouble })
+    const patience = patienceFor(waitMs, this.clock)
+    const acquiring = this.acquire({ lease, holder, owner, patience, signal: until.signal, trouble })
     try {
       const tenure = await orAborted(acquiring, until.signal)
       until.signal.throwIfAborted() // at the last moment
       const lock = new FencedLock({ id, lease, holder, owner, trouble, tenure })
       this.#keep(lease, tenure, trouble)
+      ended()
       return lock
     } catch (error) {
-      acquiring.then((late) => late.release()).catch(() => {}) // nobody is here any more to take it
+      const withdrawn = acquiring.then((late) => late.release()) // nobody is here any more to take it
+      withdrawn.then(ended, ended)
       throw error
     } finally {
-      this.#acquiring.delete(until)
       until.letGo()
     }
   }
@@ -291,14 +299,19 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
   }
 
   /**
-   * Ends what this object does by itself; acquisitions under way reject with `ErrStopped`, and so does every later one.
-   * Fail-open locks that are still held are released; fail-closed ones stay closed, for nobody knows how far the work of
-   * their holders is. The manager stays as it is. Never rejects; idempotent.
+   * Acquisitions under way reject with `ErrStopped`, and so does every later one. Fail-open locks that are still held are
+   * released; fail-closed ones stay closed, for nobody knows how far the work of their holders is, and are renewed until the
+   * manager stops. The manager stays as it is. Never rejects; idempotent.
+   *
+   * Resolves when nothing is under way any more, so stop the manager after it: what an acquisition was granted for nobody is given
+   * back first. A store that does not answer is waited for as long as the client repeats a request, for each of the requests: a
+   * claim, and for a fail-closed lock a pin, its withdrawal and a release.
    */
   async close(): Promise<void> {
     this.#closed = true
-    for (const acquiring of this.#acquiring) acquiring.abort(closed())
-    await Promise.all(Array.from(this.#held.values(), ({ tenure }) => this.leave(tenure)))
+    for (const acquiring of this.#acquiring.keys()) acquiring.abort(closed())
+    const left = Array.from(this.#held.values(), ({ tenure }) => this.leave(tenure))
+    await Promise.all([...left, ...this.#acquiring.values()])
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -308,11 +321,21 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
   protected abstract acquire(acquisition: Acquisition): Promise<T>
   protected abstract leave(tenure: T): Promise<void>
 
+  /** Registers an acquisition; what it returns is to be called when nothing of it is under way any more. */
+  #begin(until: LinkedSignal): () => void {
+    let resolve = (): void => {}
+    this.#acquiring.set(until, new Promise((done) => (resolve = done)))
+    return () => {
+      this.#acquiring.delete(until)
+      resolve()
+    }
+  }
+
   #leaseOf(id: LockId, checks: Checks): string {
     const rule = brokenLockIdRule(id)
     checks.must('id', rule === undefined, rule ?? '', id)
     const lease = rule === undefined ? `${this.#prefix}${encodeLockId(id)}` : ''
-    checks.must('id', Buffer.byteLength(lease) <= MAX_NAME_BYTES, `must be shorter (as "${lease}" it is too long)`, id)
+    checks.fits('id', lease, id)
     return lease
   }
 
@@ -324,7 +347,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     const [pinned, leases] = await Promise.all([this.manager.pinned(), this.manager.leases()])
     const holder = leases.get(lease)?.holder
     for (const entity of pinned.get(lease) ?? []) if (HOLDER.test(entity)) await this.manager.unpin(lease, entity)
-    if (holder !== undefined) await this.manager.release(lease, holder).catch(unlessNotHeld)
+    if (holder !== undefined) await this.manager.release(lease, holder).catch(unlessGone)
   }
 
   #keep(lease: string, tenure: T, trouble: Trouble): void {
@@ -353,7 +376,7 @@ export class FailOpenLock extends FencedLocks<Tenure> {
   constructor(options: FailOpenLockOptions) {
     const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration', 'heartbeatPeriod'])
     checkCommon(checks, options)
-    const durationMs = checks.duration('leaseDuration', options.leaseDuration)
+    const durationMs = checks.leaseDuration('leaseDuration', options.leaseDuration)
     const { heartbeatPeriod } = options
     const heartbeatMs = heartbeatPeriod === undefined ? undefined : checks.duration('heartbeatPeriod', heartbeatPeriod)
     const late = heartbeatMs !== undefined && heartbeatMs >= durationMs
@@ -364,10 +387,10 @@ export class FailOpenLock extends FencedLocks<Tenure> {
     this.#heartbeatMs = heartbeatMs
   }
 
-  protected override async acquire({ lease, holder, owner, wait, signal }: Acquisition): Promise<Tenure> {
+  protected override async acquire({ lease, holder, owner, patience, signal }: Acquisition): Promise<Tenure> {
     const renewEvery: number | false = this.#heartbeatMs ?? false
-    const options = { duration: this.#durationMs, renewEvery, value: owner, wait, signal }
-    return openEnded(await this.manager.hold(lease, holder, options))
+    const options = { duration: this.#durationMs, renewEvery, value: owner, signal }
+    return openEnded(await tryThenWait((wait) => this.manager.hold(lease, holder, { ...options, wait }), patience))
   }
 
   protected override async leave(tenure: Tenure): Promise<void> {
@@ -383,16 +406,17 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
   constructor(options: FailClosedLockOptions) {
     const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration'])
     checkCommon(checks, options)
-    const durationMs = checks.duration('leaseDuration', options.leaseDuration ?? 60_000)
+    const durationMs = checks.leaseDuration('leaseDuration', options.leaseDuration ?? 60_000)
     checks.finish()
     super(options)
     this.#durationMs = durationMs
   }
 
-  protected override acquire({ lease, holder, owner, wait, signal, trouble }: Acquisition): Promise<PinnedHold> {
-    const options = { duration: this.#durationMs, value: owner, wait, signal }
+  protected override acquire(acquisition: Acquisition): Promise<PinnedHold> {
+    const { lease, holder, owner, patience, signal, trouble } = acquisition
+    const options = { duration: this.#durationMs, value: owner, signal }
     const { manager, clock } = this
-    return holdPinned({ manager, clock, lease, holder, options, troubled: (cause) => trouble.tell(cause) })
+    return holdPinned({ manager, clock, lease, holder, options, patience, troubled: (cause) => trouble.tell(cause) })
   }
 
   protected override async leave(tenure: PinnedHold): Promise<void> {
@@ -438,12 +462,8 @@ function openEnded(hold: Hold): Tenure {
     get held() {
       return hold.held
     },
-    release: () => hold.release().catch(unlessNotHeld),
+    release: () => hold.release().catch(unlessGone),
   }
-}
-
-function unlessNotHeld(error: unknown): void {
-  if (!(error instanceof ErrNotHeld)) throw error
 }
 
 function warnOfRelease(error: unknown): void {

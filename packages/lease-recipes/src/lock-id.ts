@@ -27,10 +27,11 @@ export function brokenLockIdRule(id: unknown): string | undefined {
   const parts = partsOf(id)
   if (parts === undefined) return 'must be a string, a number, a bigint, bytes, or an array or a plain object of these'
   if (parts.length === 0) return 'must not be empty'
-  for (const [key, part] of parts) {
+  for (const [index, [key, part]] of parts.entries()) {
     const rule =
       brokenTextRule(key) ?? (isPart(part) ? brokenPartRule(part) : 'must be a string, a number, a bigint or bytes')
-    if (rule !== undefined) return `is not valid: part ${JSON.stringify(key)} ${rule}`
+    // The rule is part of a message, and a key that is no plain word may be a URL with a password in it.
+    if (rule !== undefined) return `is not valid: part ${/^\w{1,40}$/.test(key) ? `"${key}"` : index + 1} ${rule}`
   }
   return undefined
 }

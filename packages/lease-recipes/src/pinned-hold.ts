@@ -17,13 +17,16 @@
  */
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, sleep } from 'lease-core'
 import type { Clock, Hold, HoldOptions, LossReason, Manager, Token } from 'lease-core'
+import { type Patience, tryThenWait } from './try-then-wait.ts'
+import { unlessGone } from './unless-gone.ts'
 
 export interface PinnedHoldRequest {
   readonly manager: Manager
   readonly clock: Clock
   readonly lease: string
   readonly holder: string
-  readonly options: HoldOptions
+  readonly options: Omit<HoldOptions, 'wait'>
+  readonly patience: Patience
   /** Told of what went wrong while the lock stays closed. */
   readonly troubled: (cause: unknown) => void
 }
@@ -35,8 +38,8 @@ export interface PinnedHoldRequest {
  * @throws ErrUnknown     it may have happened, and then the lease stays held until a person frees it
  */
 export async function holdPinned(request: PinnedHoldRequest): Promise<PinnedHold> {
-  const { manager, lease, holder, options } = request
-  const hold = await manager.hold(lease, holder, options)
+  const { manager, lease, holder, options, patience } = request
+  const hold = await tryThenWait((wait) => manager.hold(lease, holder, { ...options, wait }), patience)
   try {
     await manager.pin(lease, holder)
     if (hold.held) return new PinnedHold(request, hold)
@@ -111,9 +114,7 @@ export class PinnedHold {
     const freed = this.#hold.held ? await this.#refusal() : this.#refusalHeard()
     if (freed !== undefined) throw freed
     // Otherwise the lease may have lapsed since it was unpinned and be another's, and nothing has gone wrong.
-    await vacate(this.#request, this.#hold).catch((error: unknown) => {
-      if (!(error instanceof ErrNotHeld)) throw error
-    })
+    await vacate(this.#request, this.#hold).catch(unlessGone)
     this.#release = 'done'
   }
 
@@ -164,7 +165,7 @@ export class PinnedHold {
       try {
         await this.token.check()
         if (!this.held) return
-        const hold = await manager.hold(lease, holder, { ...options, wait: false, signal: this.signal })
+        const hold = await manager.hold(lease, holder, { ...options, signal: this.signal })
         if (hold.fencingToken === this.fencingToken) {
           this.#hold = hold
           this.#watch(hold)

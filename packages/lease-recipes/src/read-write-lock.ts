@@ -16,7 +16,7 @@
  *
  * After clusterluck's DLMServer, whose names it keeps. Its quorum of nodes is the store's business here.
  */
-import { ErrClaimDenied, ErrLost, ErrNotHeld, hasMethods, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES } from 'lease-core'
+import { ErrClaimDenied, ErrLost, hasMethods, MAX_ANY, MAX_DURATION_MS } from 'lease-core'
 import { sleep, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Hold, Info, Manager, ReleaseOptions, Timer, Token } from 'lease-core'
 import type { DurationLike } from 'luxon'
@@ -26,6 +26,8 @@ import { Emitter } from './emitter.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { type Patience, patienceFor, tryThenWait } from './try-then-wait.ts'
+import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
 export interface ReadWriteLockOptions {
   /** It stays yours to stop. */
@@ -45,7 +47,10 @@ export interface ReadWriteLockOptions {
 }
 
 export interface LockOptions {
-  /** false: a single try. A duration bounds the wait; true waits as long as `signal` allows. @default true */
+  /**
+   * false: a single try. A duration bounds the wait for others, and not the answer to a claim, which has `requestTimeout`; true waits
+   * as long as `signal` allows. @default true
+   */
   readonly wait?: DurationLike | boolean | undefined
   /** The lock ends by itself so long after it was acquired or refreshed last. @default it does not */
   readonly timeout?: DurationLike | undefined
@@ -145,6 +150,8 @@ export class Lock implements AsyncDisposable {
   /**
    * Gives it back: when it resolves, others can have it. Over already: resolves.
    *
+   * @throws ErrNotHeld the same holder has locked in another process since, which keeps the lock (reason `adopted`). This one is
+   *   over; `runlock` and `wunlock` take it from the other process, too
    * @throws ErrUnknown it may have happened; if not, it lapses
    */
   unlock(): Promise<void> {
@@ -233,15 +240,14 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     checks.must('name', rule === undefined, rule ?? '', name)
     const countable = Number.isInteger(maxReaders) && maxReaders >= 1 && maxReaders <= MAX_ANY
     checks.must('maxReaders', countable, `must be a whole number from 1 to ${MAX_ANY}`, maxReaders)
-    this.#durationMs = checks.duration('duration', duration)
+    this.#durationMs = checks.leaseDuration('duration', duration)
     checks.name('prefix', prefix)
     this.#requestMs = checks.duration('requestTimeout', requestTimeout)
     const isClock = options.clock === undefined || hasMethods(options.clock, 'now', 'monotonic', 'setTimer')
     checks.must('clock', isClock, 'must be a Clock', options.clock)
     this.#gate =
       rule === undefined && typeof prefix === 'string' ? `${encodeSegment(prefix)}/${encodeSegment(name)}` : ''
-    const fits = Buffer.byteLength(this.#gate) <= MAX_NAME_BYTES - '/127'.length
-    checks.must('name', fits, `must be shorter (as "${this.#gate}" it is too long)`, name)
+    checks.fits('name', `${this.#gate}/${MAX_ANY - 1}`, name)
     checks.finish()
     this.name = name
     this.maxReaders = maxReaders
@@ -323,8 +329,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const checks = new Checks(options, ['wait', 'timeout', 'signal'])
     checks.name('holder', holder)
     const asHolder = leaseHolder(mode, typeof holder === 'string' ? holder : '')
-    const fits = Buffer.byteLength(asHolder) <= MAX_NAME_BYTES
-    checks.must('holder', fits, `must be shorter (as "${asHolder}" it is too long)`, holder)
+    checks.fits('holder', asHolder, holder)
     const { wait = true, timeout, signal } = options
     const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
     const timeoutMs = timeout === undefined ? Number.POSITIVE_INFINITY : checks.duration('timeout', timeout)
@@ -355,13 +360,13 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const asHolder = leaseHolder(mode, holder)
     await this.#calls.run({ signal: options.signal, limitMs: this.#requestMs }, async (signal) => {
       const lock = this.#locks.get(asHolder)
-      if (lock?.held === true) return lock.unlock()
+      if (lock?.held === true && (await isGone(lock.unlock()))) return
       let leases = [this.#gate, ...this.#slots]
       if (mode === 'read') {
         const infos = await Promise.all(this.#slots.map((slot) => readLease(this.#manager, slot, signal)))
         leases = this.#slots.filter((_, index) => infos[index]?.holder === asHolder)
       }
-      await Promise.all(leases.map((lease) => this.#manager.release(lease, asHolder).catch(unlessNotHeld)))
+      await Promise.all(leases.map((lease) => releaseAnywhere(this.#manager, lease, asHolder)))
     })
   }
 
@@ -369,16 +374,21 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   /** A slot, as soon as no writer is at the gate. */
   async #enter({ holder, waitMs }: LockRequest, signal: AbortSignal): Promise<Holds> {
-    const begun = new Stopwatch(this.#clock)
+    const patience = patienceFor(waitMs, this.#clock)
     for (;;) {
       const gate = await this.#atGate(signal)
-      const { writer } = gate
-      const leftMs = Math.max(0, waitMs - begun.elapsedMs)
-      if (writer?.holder === leaseHolder('write', holder)) {
+      const leftMs = patience.leftMs()
+      const asWriter = leaseHolder('write', holder)
+      let { writer } = gate
+      // A refusal is the store's own answer: the writer who was seen may have left.
+      if (writer !== undefined && (leftMs <= 0 || writer.holder === asWriter)) {
+        writer = await readLease(this.#manager, this.#gate, signal)
+      }
+      if (writer?.holder === asWriter) {
         throw this.#denied('read', holder, `it has the lock "${this.name}" for writing`, writer)
       }
       if (writer === undefined) {
-        const hold = await this.#takeSlot(holder, gate, leftMs, signal)
+        const hold = await this.#takeSlot(holder, gate, patience, signal)
         if (hold !== undefined) return [hold]
       } else if (leftMs > 0) await this.#nextState(gate, leftMs, signal)
       else throw this.#denied('read', holder, `"${writer.holder}" is at the gate of the lock "${this.name}"`, writer)
@@ -386,18 +396,17 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   }
 
   /** Waits for a slot; undefined when a writer came meanwhile. */
-  async #takeSlot(holder: string, gate: GateState, leftMs: number, signal: AbortSignal): Promise<Hold | undefined> {
+  async #takeSlot(holder: string, gate: GateState, patience: Patience, signal: AbortSignal): Promise<Hold | undefined> {
     const until = new LinkedSignal(signal)
     const onChange = (): void => until.abort(gate.over.reason)
     if (gate.over.aborted) onChange() // a writer came between the look at the gate and this one
     gate.over.addEventListener('abort', onChange, { once: true })
     try {
-      return await this.#manager.holdAny(this.#slots, leaseHolder('read', holder), {
-        duration: this.#durationMs,
-        shared: true,
-        wait: waitOf(leftMs),
-        signal: until.signal,
-      })
+      const options = { duration: this.#durationMs, shared: true, signal: until.signal }
+      return await tryThenWait(
+        (wait) => this.#manager.holdAny(this.#slots, leaseHolder('read', holder), { ...options, wait }),
+        patience,
+      )
     } catch (error) {
       if (gate.over.aborted && !signal.aborted) return undefined
       throw error
@@ -459,11 +468,11 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   /** The gate, and then every slot as its reader leaves. */
   async #takeAll(request: LockRequest, signal: AbortSignal): Promise<Holds> {
-    const begun = new Stopwatch(this.#clock)
+    const patience = patienceFor(request.waitMs, this.#clock)
     for (;;) {
       await this.#anchor(leaseHolder('write', request.holder), signal)
       try {
-        return await this.#collect(request, begun, signal)
+        return await this.#collect(request.holder, patience, signal)
       } catch (error) {
         // What is lost while the rest is waited for may have let others in between: from the beginning.
         if (!(error instanceof ErrLost)) throw error
@@ -472,21 +481,19 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     }
   }
 
-  async #collect({ holder, waitMs }: LockRequest, begun: Stopwatch, signal: AbortSignal): Promise<Holds> {
+  async #collect(holder: string, patience: Patience, signal: AbortSignal): Promise<Holds> {
     const asHolder = leaseHolder('write', holder)
     const until = new LinkedSignal(signal)
     const got: Hold[] = []
     const take = async (lease: string): Promise<Hold> => {
       const announce = lease === this.#gate
       const options = { duration: this.#durationMs, shared: true, announce, signal: until.signal }
-      const hold = await this.#manager.hold(lease, asHolder, options).catch((error: unknown) => {
-        if (!(error instanceof ErrClaimDenied)) throw error
-        if (error.currentHolder === leaseHolder('read', holder)) {
+      const hold = await tryThenWait((wait) => this.#manager.hold(lease, asHolder, { ...options, wait }), {
+        ...patience,
+        refused: ({ currentHolder }) => {
+          if (currentHolder !== leaseHolder('read', holder)) return
           throw this.#denied('write', holder, `it reads, and cannot wait for itself`)
-        }
-        const leftMs = waitMs - begun.elapsedMs
-        if (leftMs <= 0) throw error
-        return this.#manager.hold(lease, asHolder, { ...options, wait: waitOf(leftMs) })
+        },
       })
       got.push(hold)
       hold.signal.addEventListener('abort', () => until.abort(hold.signal.reason), { once: true })
@@ -580,11 +587,6 @@ function leaseHolder(mode: LockMode, holder: string): string {
   return `${mode}:${holder}`
 }
 
-function waitOf(leftMs: number): number | boolean {
-  if (leftMs > MAX_DURATION_MS) return true
-  return leftMs > 0 ? leftMs : false
-}
-
 function timeoutMsOf(duration: DurationLike): number {
   const checks = new Checks({}, [])
   const ms = checks.duration('timeout', duration)
@@ -604,7 +606,7 @@ async function refreshed(lock: Lock, timeout: DurationLike | undefined): Promise
 
 /** Every one of them is given back, even if some cannot be. @throws the first of the errors, at the end */
 async function giveBack(holds: readonly Hold[], options?: ReleaseOptions): Promise<void> {
-  const outcomes = await Promise.allSettled(holds.map((hold) => hold.release(options).catch(unlessNotHeld)))
+  const outcomes = await Promise.allSettled(holds.map((hold) => hold.release(options).catch(unlessGone)))
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
 }
 
@@ -625,8 +627,4 @@ async function allOf<T>(promises: readonly Promise<T>[], onError: (error: unknow
   )
   if (first !== undefined) throw first.error
   return results
-}
-
-function unlessNotHeld(error: unknown): void {
-  if (!(error instanceof ErrNotHeld)) throw error
 }

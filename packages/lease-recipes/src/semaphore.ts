@@ -31,7 +31,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrUnknown, hasMethods, MAX_ANY } from 'lease-core'
-import { MAX_DURATION_MS, MAX_NAME_BYTES, sleep, Stopwatch, systemClock } from 'lease-core'
+import { MAX_DURATION_MS, sleep, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Hold, HoldOptions, Info, Manager, Token } from 'lease-core'
 import type { DateTime, DurationLike } from 'luxon'
 import { Calls } from './calls.ts'
@@ -40,6 +40,8 @@ import { Emitter } from './emitter.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { type Patience, tryThenWait } from './try-then-wait.ts'
+import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 import { Definitions, FRESH_MS, formatDefinition, isLimit, parseDefinition } from './semaphore-definitions.ts'
 import type { Definition, DefinitionContent, KnownDefinition } from './semaphore-definitions.ts'
 
@@ -73,8 +75,8 @@ export interface ResizeOptions {
 export interface PostOptions {
   /**
    * How long to wait for a permit, told in retries: each stands for a random wait between `minWaitTimeout` and
-   * `maxWaitTimeout`. 0: a single try. Within that time a permit that becomes free is taken at once, and nothing is sent
-   * for retries' sake.
+   * `maxWaitTimeout`. 0: a single try. Within that time, counted from the refusal of the first try, a permit that becomes free
+   * is taken at once, and nothing is sent for retries' sake.
    *
    * @default Infinity: as long as `signal` allows
    */
@@ -225,10 +227,12 @@ export class Permit implements AsyncDisposable {
   /**
    * Gives it back: when it resolves, another can have it. Over already: resolves.
    *
+   * @throws ErrNotHeld the same holder has posted in another process since, which keeps the permit (reason `adopted`). This one
+   *   is over; `close` of the `Semaphores` takes it from the other process, too
    * @throws ErrUnknown it may have happened; if not, it ends when its time is over
    */
   close(): Promise<void> {
-    return this.#hold.release({ all: true }).catch(unlessNotHeld)
+    return this.#hold.release({ all: true }).catch(unlessGone)
   }
 
   /** Never rejects: the work's own outcome must not be masked, and the permit ends by itself. */
@@ -403,7 +407,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     const checks = new Checks(options, [...CALL_OPTIONS, 'retries', 'keepAlive'])
     const names = this.#namesOf(id, checks)
     checks.name('holder', holder)
-    const durationMs = checks.duration('timeout', timeout)
+    const durationMs = checks.leaseDuration('timeout', timeout)
     const { retries = Number.POSITIVE_INFINITY, keepAlive = false } = options
     const countable = retries === Number.POSITIVE_INFINITY || (Number.isSafeInteger(retries) && retries >= 0)
     checks.must('retries', countable, 'must be a whole number, 0 or more, or Infinity', retries)
@@ -426,10 +430,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.name('holder', holder)
     await this.#call(options, checks, async (signal) => {
       const permit = this.#permits.get(keyOf(names, holder))
-      if (permit?.held === true) return permit.close()
+      if (permit?.held === true && (await isGone(permit.close()))) return
       const { n } = await this.#existing(names, signal)
       for (const [lease, info] of await this.#held(slotsOf(names, 0, n), signal)) {
-        if (info.holder === holder) await this.#manager.release(lease, holder).catch(unlessNotHeld)
+        if (info.holder === holder) await releaseAnywhere(this.#manager, lease, holder)
       }
     })
   }
@@ -464,14 +468,15 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   async #post(request: PostRequest, signal: AbortSignal): Promise<Permit> {
     const { names } = request
-    const begun = new Stopwatch(this.#clock)
+    const { waitMs } = request
+    let waiting: Stopwatch | undefined
+    /** The waits count from the first refusal: before it nobody was waited for. */
+    const leftMs = (): number => waitMs - (waiting ??= new Stopwatch(this.#clock)).elapsedMs
     const before = this.#permits.get(keyOf(names, request.holder))
     for (;;) {
       const known = await this.#definitions.current(names.definition, signal)
       if (known === undefined) throw new ErrNoSemaphore(names.id, names.definition)
-      const hold =
-        (await this.#again(request, known)) ??
-        (await this.#take(request, known, Math.max(0, request.waitMs - begun.elapsedMs), signal))
+      const hold = (await this.#again(request, known)) ?? (await this.#take(request, known, { waitMs, leftMs }, signal))
       if (hold === undefined) continue // the definition has changed
       const certain = known.fresh && !(await isPinned(hold))
       if (certain || (await this.#isStill(known, hold, names, signal))) {
@@ -503,18 +508,16 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   async #take(
     { names, holder, durationMs, keepAlive }: PostRequest,
     known: KnownDefinition,
-    waitMs: number,
+    patience: Patience,
     signal: AbortSignal,
   ): Promise<Hold | undefined> {
+    const slots = slotsOf(names, 0, known.n)
     const until = new LinkedSignal(signal)
     const onChange = (): void => until.abort(known.changed.reason)
     known.changed.addEventListener('abort', onChange, { once: true })
     try {
-      return await this.#manager.holdAny(slotsOf(names, 0, known.n), holder, {
-        ...grantOptions(durationMs, keepAlive),
-        wait: waitMs > MAX_DURATION_MS ? true : waitMs > 0 ? waitMs : false,
-        signal: until.signal,
-      })
+      const options = { ...grantOptions(durationMs, keepAlive), signal: until.signal }
+      return await tryThenWait((wait) => this.#manager.holdAny(slots, holder, { ...options, wait }), patience)
     } catch (error) {
       if (known.changed.aborted && !signal.aborted) return undefined
       if (!(error instanceof ErrClaimDenied)) throw error
@@ -557,10 +560,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   /** What so many retries would have waited. */
   #waitMs(retries: number): number {
     const [least, span] = [this.#minWaitMs, this.#maxWaitMs - this.#minWaitMs]
-    if (retries > 1000) return retries * (least + span / 2) // what the sum of so many comes to
+    if (retries > 1000) return Math.ceil(retries * (least + span / 2)) // what the sum of so many comes to
     let sumMs = 0
     for (let retry = 0; retry < retries; retry++) sumMs += least + Math.random() * span
-    return sumMs
+    return Math.ceil(sumMs)
   }
 
   // ── administration ────────────────────────────────────────────────────────────────────────────────────────────
@@ -628,7 +631,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         await this.#manager.revoke(slot)
       } else if (info.value === RETIRED) {
         // Another administrator's: he is through with it, or has crashed.
-        await this.#manager.release(slot, info.holder).catch(unlessNotHeld)
+        await this.#manager.release(slot, info.holder).catch(unlessGone)
       } else await this.#manager.waitUntilExpired(slot, { signal })
     }
   }
@@ -682,7 +685,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   /** What a creation that failed has left. */
   async #undefine({ definition }: Names, holder: string): Promise<void> {
-    await this.#manager.release(definition, holder).catch(unlessNotHeld)
+    await this.#manager.release(definition, holder).catch(unlessGone)
     await this.#manager.unpin(definition, holder)
   }
 
@@ -690,7 +693,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   async #free(slots: readonly string[], signal: AbortSignal): Promise<void> {
     for (const [slot, { holder, value, pinned }] of await this.#held(slots, signal)) {
       if (pinned) await this.#manager.unpin(slot, PIN)
-      if (value === RETIRED) await this.#manager.release(slot, holder).catch(unlessNotHeld)
+      if (value === RETIRED) await this.#manager.release(slot, holder).catch(unlessGone)
     }
   }
 
@@ -720,7 +723,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.must('id', rule === undefined, rule ?? '', id)
     const definition = rule === undefined ? `${this.#prefix}/${encodeSegment(id)}` : ''
     const admin = `${definition}/admin`
-    checks.must('id', Buffer.byteLength(admin) <= MAX_NAME_BYTES, `must be shorter (as "${admin}" it is too long)`, id)
+    checks.fits('id', admin, id)
     return { id, definition, admin }
   }
 
@@ -808,8 +811,4 @@ function checkLimit(checks: Checks, n: unknown): void {
 
 function sameLimit({ id, definition }: Names, { n }: Definition, asked: number): void {
   if (n !== asked) throw new ErrLimitMismatch(id, definition, { n, asked })
-}
-
-function unlessNotHeld(error: unknown): void {
-  if (!(error instanceof ErrNotHeld)) throw error
 }

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { expect } from 'chai'
-import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
+import { ErrNotHeld, ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import { Authority, type AuthorityOptions } from '#src/authority.ts'
 import { programOf } from 'lease-servers'
@@ -9,6 +9,7 @@ import { rejection } from './bench.ts'
 
 describe('Authority: options and small print', () => {
   let clock: TestClock
+  let store: MemoryStore
   let manager: Manager
   /** Ends a process that does not end by itself. */
   let abort: AbortController
@@ -16,7 +17,7 @@ describe('Authority: options and small print', () => {
   beforeEach(() => {
     abort = new AbortController()
     clock = new TestClock()
-    const store = new MemoryStore({ clock })
+    store = new MemoryStore({ clock })
     manager = new Manager({ client: memoryClient({ store, clock }), clock })
   })
   afterEach(() => {
@@ -87,6 +88,21 @@ describe('Authority: options and small print', () => {
     expect(problems({ manager, lease: 'l', ttl: 1000, heartbeatInterval: 1000 })).to.deep.equal([`${rule} (1000 ms)`])
     expect(problems({ manager, lease: 'l', ttl: 15 })).to.deep.equal([`${rule} (15 ms)`])
     expect(create({ ttl: { seconds: 15 }, heartbeatInterval: { seconds: 14 } }).held).to.equal(false)
+  })
+
+  it('AU-1: a ttl no longer than clocks differ is refused, and only that is told', () => {
+    const rule = 'ttl must be longer than the margin for clocks, 1 ms and 0.1 %'
+    expect(problems({ manager, lease: 'l', ttl: 1, heartbeatInterval: 0.5 })).to.deep.equal([rule])
+  })
+
+  it('AU-9: a lease that another process of the same holder took over is not released unheard', async () => {
+    const [authority, other] = [create({ holder: 'a' }), new Manager({ client: memoryClient({ store, clock }), clock })]
+    await authority.ready()
+    const theirs = await other.hold('l', 'a', { duration: 60_000 })
+    expect(await rejection(authority.release(), ErrNotHeld)).to.have.property('reason', 'adopted')
+    expect([authority.held, theirs.held]).to.deep.equal([false, true])
+    await authority.close()
+    await other.stop()
   })
 
   it('AU-3: a ttl is as long as asked for, fractions of a millisecond rounded up; none is no ttl', async () => {

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { expect } from 'chai'
-import { ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
+import { ErrNotHeld, ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
 import { election, type ElectionNode, type NodeOptions } from '#src/election.ts'
 import { programOf } from 'lease-servers'
@@ -9,6 +9,7 @@ import { rejection } from './bench.ts'
 
 describe('Election: options and small print', () => {
   let clock: TestClock
+  let store: MemoryStore
   let manager: Manager
   /** Ends a process that does not end by itself. */
   let abort: AbortController
@@ -16,7 +17,7 @@ describe('Election: options and small print', () => {
   beforeEach(() => {
     abort = new AbortController()
     clock = new TestClock()
-    const store = new MemoryStore({ clock })
+    store = new MemoryStore({ clock })
     manager = new Manager({ client: memoryClient({ store, clock }), clock })
   })
   afterEach(() => {
@@ -66,6 +67,24 @@ describe('Election: options and small print', () => {
     ])
     expect(problems(() => locker(undefined as never))).to.deep.equal(['options must be an object'])
     expect(problems(() => node({ candidate: 'no' }))).to.deep.equal(['candidate must be true or false'])
+  })
+
+  it('a ttl no longer than clocks differ is refused when the node is made', () => {
+    for (const ttl of [1, 0.5, { milliseconds: 1 }]) {
+      expect(problems(() => node({ ttl }))).to.deep.equal([
+        'ttl must be longer than the margin for clocks, 1 ms and 0.1 %',
+      ])
+    }
+  })
+
+  it('a leader whose place was taken over by another process with its id does not resign unheard', async () => {
+    const [first, second] = [node({ id: 'a' }), new Manager({ client: memoryClient({ store, clock }), clock })]
+    await first.start()
+    const theirs = await second.hold('/master', 'a', { duration: 60_000 })
+    expect(await rejection(first.resign(), ErrNotHeld)).to.have.property('reason', 'adopted')
+    expect([first.isSelected(), theirs.held]).to.deep.equal([false, true])
+    await first.stop()
+    await second.stop()
   })
 
   it('options that are a text are one problem, and not one for each character', () => {

@@ -1,4 +1,5 @@
 import { expect } from 'chai'
+import { ErrNotValid } from 'lease-core'
 import { Emitter } from '#src/emitter.ts'
 
 interface Events {
@@ -63,6 +64,15 @@ describe('Emitter', () => {
     await delivered()
     expect(told).to.deep.equal(['first 1', 'second 1', 'first 2'])
     steps.off('step', () => {}).off('error', () => {})
+  })
+
+  it('what is no function is refused as a listener at once, and not when the event comes', () => {
+    const steps = new Steps()
+    for (const listener of [undefined, null, 5, 'told', {}] as never[]) {
+      for (const add of [() => steps.on('step', listener), () => steps.once('step', listener)]) {
+        expect(add).to.throw(ErrNotValid, 'listener must be a function')
+      }
+    }
   })
 
   it('an error that nobody listens to ends nothing', async () => {

@@ -63,6 +63,24 @@ describe('fenced locks when things go wrong', () => {
 
   const pins = async (): Promise<unknown[]> => [...(await machine().manager.pinned()).values()].flat()
 
+  it('a lock is acquired however distant the store is, with a short wait as with none; another’s is refused', async () => {
+    a.network.delay(200)
+    for (const locks of [a.failOpen, a.brief, a.failClosed]) {
+      for (const wait of [false, 1, 50, 199, 201]) {
+        await clock.drive(locks.acquireLock('db', { wait }).then((lock) => lock.release()))
+      }
+    }
+    const lock = await b.failClosed.acquireLock('db')
+    for (const locks of [a.failOpen, a.brief, a.failClosed]) {
+      for (const wait of [false, 1, 199, 201, 399, 450]) {
+        expect(await clock.drive(errorOf(locks.acquireLock('db', { wait })))).to.be.instanceOf(ErrClaimDenied)
+      }
+    }
+    await lock.release()
+    await clock.advance(1000)
+    expect((await b.manager.leases()).size).to.equal(0)
+  })
+
   describe('fail open', () => {
     it('DT-12: on a store without a clock a lock is taken by one who has watched it for a lease, whatever his clock says', async () => {
       const dumb = new MemoryStore({ clock, serverClock: false })
@@ -215,7 +233,7 @@ describe('fenced locks when things go wrong', () => {
       expect(second.error).to.have.property('message', 'home')
       expect(late.error).to.be.instanceOf(ErrClaimDenied)
       expect([first.state, third.state]).to.deep.equal(['pending', 'pending'])
-      expect(b.network.counts.claim).to.be.at.most(2)
+      expect(b.network.counts.claim).to.be.at.most(3) // by the first, by `late` before it waits, and once more
       await lock.release()
       await clock.advance(100)
       expect([first.state, third.state]).to.deep.equal(['fulfilled', 'pending'])
@@ -346,6 +364,37 @@ describe('fenced locks when things go wrong', () => {
       await clock.advance(5000)
       expect(await pins()).to.deep.equal([])
       await b.failClosed.acquireLock('db')
+    })
+
+    it('close() resolves when a pin in flight is withdrawn: the manager may be stopped then, and the lock is open', async () => {
+      for (const abortsFirst of [false, true]) {
+        const process = machine()
+        const slow = process.network.delay(200, { kind: 'pin' })
+        const abort = new AbortController()
+        const acquiring = track(process.failClosed.acquireLock('db', { signal: abort.signal }))
+        await clock.advance(100)
+        if (abortsFirst) abort.abort(new Error('never mind'))
+        const closing = track(process.failClosed.close())
+        await clock.settle()
+        expect([acquiring.state, closing.state]).to.deep.equal(['rejected', 'pending'])
+        await clock.drive(closing.promise)
+        slow.heal()
+        await process.manager.stop()
+        expect(await pins()).to.deep.equal([])
+        await (await b.failClosed.acquireLock('db')).release()
+      }
+    })
+
+    it('close() at a store that does not answer resolves when the client has given its requests up', async () => {
+      a.network.hang({ kind: 'pin' })
+      const acquiring = track(a.failClosed.acquireLock('db'))
+      await clock.advance(100)
+      const closing = track(a.failClosed.close())
+      await clock.advance(100)
+      a.network.hang()
+      expect(acquiring.state).to.equal('rejected')
+      await clock.advance(60_000)
+      expect(closing.state).to.equal('fulfilled')
     })
 
     it('a crash between the two steps of a release opens the lock by itself', async () => {

@@ -65,6 +65,27 @@ describe('the options of fenced locks', () => {
     }
   })
 
+  it('a lease no longer than clocks differ is refused by the constructor, in both modes', () => {
+    for (const leaseDuration of [1, 0.5, { milliseconds: 1 }]) {
+      const rule = { leaseDuration: 'must be longer than the margin for clocks, 1 ms and 0.1 %' }
+      expect(wrong(() => open({ manager, leaseDuration }))).to.deep.equal(rule)
+      expect(wrong(() => closed({ manager, leaseDuration }))).to.deep.equal(rule)
+    }
+  })
+
+  it('an id that breaks a rule is refused without being repeated: it may be a URL with a password', async () => {
+    const locks = new FailOpenLock({ manager, clock, leaseDuration: 1000 })
+    const url = 'postgres://user:s3cr3t@db'
+    for (const id of [`${url}/${'x'.repeat(255)}`, [`${url}/${'x'.repeat(255)}`], { [url]: null }] as never[]) {
+      const error = (await errorOf(locks.acquireLock(id))) as ErrNotValid
+      expect(error).to.be.instanceOf(ErrNotValid)
+      expect(JSON.stringify([error.message, error.problems])).not.to.contain('s3cr3t')
+    }
+    expect(await errorOf(locks.acquireLock({ partition: null } as never)))
+      .to.have.property('message')
+      .that.contains('part "partition" must')
+  })
+
   it('DT-6: a heartbeat must be shorter than the lease, and longer than nothing', () => {
     const beat = (heartbeatPeriod: unknown): unknown =>
       wrong(() => open({ manager, leaseDuration: 1000, heartbeatPeriod }))

@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import {
   ErrClaimDenied,
+  ErrNotHeld,
   ErrNotValid,
   ErrUnknown,
   Manager,
@@ -83,6 +84,96 @@ describe('Read-write lock: options and small print', () => {
     await rejection(reader.refresh(-1), ErrNotValid)
     expect(reader.held).to.equal(true)
   })
+
+  it('a duration no longer than clocks differ is refused by the constructor', () => {
+    for (const duration of [1, 0.5, { milliseconds: 1 }]) {
+      const rule = 'duration must be longer than the margin for clocks, 1 ms and 0.1 %'
+      expect(problems(() => lockOf({ duration }))).to.deep.equal([rule])
+    }
+  })
+
+  it('a name or a holder that is too long is refused without being repeated: it may be a URL with a password', async () => {
+    const url = `postgres://user:s3cr3t@${'x'.repeat(255)}`
+    expect(problems(() => lockOf({ name: url })).join()).to.match(/^name must be shorter: /)
+    expect(() => lockOf({ name: url }))
+      .to.throw(ErrNotValid)
+      .with.property('message')
+      .that.does.not.contain('s3cr3t')
+    const holder = `redis://user:s3cr3t@${'x'.repeat(230)}` // it fits, but for "write:"
+    const error = await rejection(lockOf().wlock(holder), ErrNotValid)
+    expect(JSON.stringify([error.message, error.problems])).not.to.contain('s3cr3t')
+    expect(error.message).to.match(/^holder must be shorter: /)
+  })
+
+  it('a lock is taken however distant the store is, with a short wait as with none', async () => {
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 200 })
+    const distant = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    const lock = lockOf({ manager: distant, maxReaders: 2 })
+    await clock.drive(lock.rlock('first').then((reader) => reader.unlock())) // it observes the gate from now on
+    for (const mode of ['rlock', 'wlock'] as const) {
+      for (const wait of [false, 1, 50, 399, 401]) {
+        await clock.drive(lock[mode]('x', { wait }).then((locked) => locked.unlock()))
+      }
+    }
+    await clock.drive(lock.stop())
+    await distant.stop()
+  })
+
+  it('a reader is refused by what the store says, and not by a writer that has left since it was seen', async () => {
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 200 })
+    const distant = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    const [lock, theirs] = [lockOf({ manager: distant }), lockOf()]
+    await clock.drive(lock.rlock('first').then((reader) => reader.unlock())) // it observes the gate from now on
+    for (const writers of [lock, theirs]) {
+      const writer = await clock.drive(writers.wlock('x'))
+      await clock.advance(1_000)
+      await clock.drive(rejection(lock.rlock('x', { wait: false }), ErrClaimDenied))
+      await clock.drive(rejection(lock.rlock('y', { wait: false }), ErrClaimDenied))
+      await clock.drive(writer.unlock())
+      for (const reader of ['x', 'y'])
+        await clock.drive(lock.rlock(reader, { wait: false }).then((one) => one.unlock()))
+    }
+    await clock.drive(Promise.all([lock.stop(), theirs.stop()]))
+    await distant.stop()
+  })
+
+  it('a wait that ends before the answer to its claim is refused by that answer, and leaves nothing', async () => {
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 60 })
+    const distant = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    const [theirs, lock] = [lockOf({ maxReaders: 1 }), lockOf({ manager: distant, maxReaders: 1 })]
+    const reader = await theirs.rlock('x')
+    for (let wait = 10; wait < 500; wait += 30) {
+      await clock.drive(rejection(lock.wlock('y', { wait }), ErrClaimDenied))
+      await clock.drive(rejection(lock.rlock('y', { wait }), ErrClaimDenied))
+    }
+    await reader.unlock()
+    await clock.advance(1_000)
+    expect((await manager.leases()).size).to.equal(0)
+    await clock.drive(lock.stop())
+    await distant.stop()
+  })
+
+  for (const mode of ['wlock', 'rlock'] as const) {
+    it(`${mode}: a lock whose holder locked in another process is not given back unheard: unlock() says who keeps it`, async () => {
+      const managers = [1, 2].map(() => new Manager({ client: memoryClient({ store, clock }), clock }))
+      const [here, there, other] = [lockOf(), ...managers.map((one) => lockOf({ manager: one }))] as const
+      const unlock = mode === 'wlock' ? 'wunlock' : 'runlock'
+      const [mine, theirs] = [await here[mode]('x'), await there?.[mode]('x', { wait: false })]
+      expect(await rejection(mine.unlock(), ErrNotHeld)).to.have.property('reason', 'adopted')
+      expect([mine.held, theirs?.held]).to.deep.equal([false, true])
+      await rejection(other?.wlock('y', { wait: false }) as Promise<unknown>, ErrClaimDenied)
+      for (const unlocking of [here, lockOf()]) {
+        const again = await here[mode]('x')
+        await there?.[mode]('x', { wait: false })
+        expect(again.held).to.equal(true)
+        await clock.drive(unlocking[unlock]('x')) // whichever process has it
+        await (await other?.wlock('y', { wait: false }))?.unlock()
+        await clock.settle()
+      }
+      for (const lock of [here, there, other]) await lock?.stop()
+      await Promise.all(managers.map((one) => one.stop()))
+    })
+  }
 
   it('a holder that is no text is refused, whatever it is', async () => {
     for (const holder of [Symbol('s'), Object.create(null), 10n] as never[]) {

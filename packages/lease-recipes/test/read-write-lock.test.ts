@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrLost, ErrStopped, ErrUnknown, LeaseError, sleep } from 'lease-core'
+import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, LeaseError, sleep } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
@@ -232,7 +232,8 @@ for (const store of stores()) {
       expect(first.held).to.equal(true)
       const elsewhere = await bench.within(b.rlock('x', { wait }))
       expect(elsewhere.fencingToken).to.equal(first.fencingToken)
-      await bench.within(again.unlock())
+      const kept = await rejection(bench.within(again.unlock()), ErrNotHeld)
+      expect(kept.reason).to.equal('adopted')
       expect([first.held, elsewhere.held]).to.deep.equal([false, true]) // the one who locked last unlocks it
       await bench.within(elsewhere.unlock())
       await bench.within(a.wlock('w', { wait: lasting }))

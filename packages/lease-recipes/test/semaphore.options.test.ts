@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrNotValid, Manager, memoryClient, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown } from 'lease-core'
+import { Manager, memoryClient, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
 import { Process, rejection } from './bench.ts'
@@ -127,6 +128,97 @@ describe('Semaphore: options and small print', () => {
       expect([afterMs, ...(await clock.drive(own.pinned())).keys()]).to.deep.equal([afterMs])
     }
     await own.stop()
+  })
+
+  /** A process whose requests take so long, one way. */
+  function distant(latency: number): { wire: FaultySubstrate; own: Manager; one: Semaphores } {
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency })
+    const own = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    return { wire, own, one: semaphores({ manager: own }) }
+  }
+
+  it('a post takes a free permit however distant the store is, with few retries as with none', async () => {
+    const { own, one } = distant(200)
+    await clock.drive(one.create('pool', 5))
+    await clock.drive(one.post('pool', 'first', 600_000, { retries: 0 })) // it learns the limit
+    for (const retries of [0, 1, 3, 10]) {
+      const startedMs = clock.monotonic()
+      const permit = await clock.drive(one.post('pool', `x${retries}`, 600_000, { retries }))
+      expect(clock.monotonic() - startedMs).to.be.at.most(400)
+      await clock.drive(permit.close())
+    }
+    await own.stop()
+  })
+
+  it('a post whose waits end before the answer to its claim is refused by that answer, and leaves nothing', async () => {
+    const { own, one } = distant(60)
+    await clock.drive(one.create('pool', 1))
+    const permit = await clock.drive(one.post('pool', 'x', 600_000))
+    for (let post = 0; post < 20; post++) {
+      const refused = rejection(one.post('pool', 'y', 600_000, { retries: 1 + (post % 4) }), ErrClaimDenied)
+      expect((await clock.drive(refused)).message).to.contain('all 1 permits are taken')
+    }
+    await clock.drive(permit.close())
+    await clock.advance(1_000)
+    expect((await clock.drive(one.read('pool'))).active).to.equal(0)
+    await own.stop()
+  })
+
+  it('a post at a store that does not answer ends after its waits and the time-out of each try', async () => {
+    const { wire, own, one } = distant(0)
+    await clock.drive(one.create('pool', 1))
+    await clock.drive(one.post('pool', 'x', 600_000))
+    wire.hang()
+    for (const retries of [0, 1, 3]) {
+      const startedMs = clock.monotonic()
+      const options = { retries, requestTimeout: 1_000 }
+      const post = track(one.post('pool', 'y', 600_000, options))
+      await clock.advance((retries + 1) * 1_000 - 1)
+      expect(post.state).to.equal('pending')
+      await clock.drive(post.promise.catch(() => {}))
+      expect(post.error).to.be.instanceOf(ErrUnknown)
+      expect(clock.monotonic() - startedMs).to.be.within(retries * 1_010 + 1_000, retries * 1_100 + 1_000)
+    }
+    wire.heal()
+    await own.stop()
+  })
+
+  it('a permit whose holder posted in another process is not given back unheard: its close() says who keeps it', async () => {
+    const [here, there, other] = [semaphores(), semaphores({ manager: another() }), semaphores({ manager: another() })]
+    await here.create('pool', 1)
+    const mine = await here.post('pool', 'x', 600_000)
+    const theirs = await there.post('pool', 'x', 600_000, { retries: 0 })
+    expect(await rejection(mine.close(), ErrNotHeld)).to.have.property('reason', 'adopted')
+    expect([mine.held, theirs.held]).to.deep.equal([false, true])
+    await rejection(other.post('pool', 'y', 1_000, { retries: 0 }), ErrClaimDenied)
+    await clock.drive(here.close('pool', 'x')) // whichever process has it
+    await other.post('pool', 'y', 1_000, { retries: 0 })
+  })
+
+  it('close() by name frees a permit of this process that its holder took over in another process', async () => {
+    const [here, there, other] = [semaphores(), semaphores({ manager: another() }), semaphores({ manager: another() })]
+    await here.create('pool', 1)
+    for (const closing of [here, semaphores()]) {
+      const mine = await here.post('pool', 'x', 600_000)
+      await there.post('pool', 'x', 600_000, { retries: 0 })
+      expect(mine.held).to.equal(true)
+      await clock.drive(closing.close('pool', 'x'))
+      await (await other.post('pool', 'y', 1_000, { retries: 0 })).close()
+    }
+  })
+
+  it('an id that is too long is refused without being repeated: it may be a URL with a password', async () => {
+    const id = `postgres://user:s3cr3t@${'x'.repeat(255)}`
+    const error = await rejection(semaphores().create(id, 1), ErrNotValid)
+    expect(JSON.stringify([error.message, error.problems])).not.to.contain('s3cr3t')
+    expect(error.message).to.match(/^id must be shorter: .* have \d{3} bytes, and at most 255 are allowed/)
+  })
+
+  it('a permit for no longer than clocks differ is refused as a `timeout`, and nothing is sent', async () => {
+    for (const timeout of [1, 0.5, { milliseconds: 1 }]) {
+      const error = await rejection(semaphores().post('pool', 'x', timeout), ErrNotValid)
+      expect(problemsOf(error)).to.deep.equal(['timeout must be longer than the margin for clocks, 1 ms and 0.1 %'])
+    }
   })
 
   it('numbers of retries that are none are refused, whatever they are', async () => {

@@ -1,0 +1,56 @@
+/**
+ * A wait for others, on a store that may be distant: what bounds the wait must not cut off the answer to a claim.
+ *
+ *     a try ──granted──▶                  an unanswered try ends with its call, not with the wait
+ *       │ refused, and time is left
+ *     the wait ──granted, refused──▶
+ *       │ over, with a claim in flight
+ *     a try ──granted, refused──▶
+ *
+ * A wait without an end needs none of this: it cuts nothing off.
+ */
+import { ErrClaimDenied, ErrUnknown, MAX_DURATION_MS, Stopwatch, type Clock } from 'lease-core'
+
+export interface Patience {
+  /** How long to wait for others in all; Infinity: for as long as it takes. */
+  readonly waitMs: number
+  /** How much of that is left now. Not called before the first try has ended. */
+  leftMs(): number
+  /** The first try was refused. What this throws ends the call. */
+  readonly refused?: (error: ErrClaimDenied) => void
+}
+
+/** A wait that counts from now on. */
+export function patienceFor(waitMs: number, clock: Clock): Patience {
+  const begun = new Stopwatch(clock)
+  return { waitMs, leftMs: () => waitMs - begun.elapsedMs }
+}
+
+/**
+ * Claims at once, and waits only where others have it.
+ *
+ * @param claim makes a `hold` or `holdAny` with this `wait`
+ * @throws ErrClaimDenied the store refused the last claim
+ * @throws ErrUnknown     the store did not answer
+ */
+export async function tryThenWait<T>(claim: (wait: number | boolean) => Promise<T>, patience: Patience): Promise<T> {
+  const { waitMs, refused } = patience
+  if (refused === undefined && waitMs > MAX_DURATION_MS) return claim(true)
+  let isAnswered: boolean
+  let leftMs: number
+  try {
+    return await claim(false)
+  } catch (error) {
+    isAnswered = error instanceof ErrClaimDenied
+    if (error instanceof ErrClaimDenied) refused?.(error)
+    else if (!(error instanceof ErrUnknown)) throw error
+    leftMs = patience.leftMs()
+    if (leftMs <= 0) throw error
+  }
+  try {
+    return await claim(leftMs > MAX_DURATION_MS ? true : leftMs)
+  } catch (error) {
+    if (isAnswered && error instanceof ErrUnknown && error.reason === 'no answer') return claim(false)
+    throw error
+  }
+}
