@@ -21,7 +21,7 @@ import { Emitter } from './emitter.ts'
 import { brokenLockIdRule, decodeLockId, encodeLockId, encodeText, type LockId } from './lock-id.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
-import { type Patience, patienceFor, tryThenWait } from './try-then-wait.ts'
+import { waitThenTry } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
 
 /** What both modes want to know. */
@@ -203,7 +203,7 @@ interface Acquisition {
   readonly lease: string
   readonly holder: string
   readonly owner: string
-  readonly patience: Patience
+  readonly waitMs: number
   readonly signal: AbortSignal
   readonly trouble: Trouble
 }
@@ -250,8 +250,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     const owner = this.#owner
     const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
     const trouble: Trouble = { tell: () => {} }
-    const patience = patienceFor(waitMs, this.clock)
-    const acquiring = this.acquire({ lease, holder, owner, patience, signal: until.signal, trouble })
+    const acquiring = this.acquire({ lease, holder, owner, waitMs, signal: until.signal, trouble })
     try {
       const tenure = await orAborted(acquiring, until.signal)
       until.signal.throwIfAborted() // at the last moment
@@ -387,10 +386,10 @@ export class FailOpenLock extends FencedLocks<Tenure> {
     this.#heartbeatMs = heartbeatMs
   }
 
-  protected override async acquire({ lease, holder, owner, patience, signal }: Acquisition): Promise<Tenure> {
+  protected override async acquire({ lease, holder, owner, waitMs, signal }: Acquisition): Promise<Tenure> {
     const renewEvery: number | false = this.#heartbeatMs ?? false
     const options = { duration: this.#durationMs, renewEvery, value: owner, signal }
-    return openEnded(await tryThenWait((wait) => this.manager.hold(lease, holder, { ...options, wait }), patience))
+    return openEnded(await waitThenTry((wait) => this.manager.hold(lease, holder, { ...options, wait }), waitMs))
   }
 
   protected override async leave(tenure: Tenure): Promise<void> {
@@ -413,10 +412,10 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
   }
 
   protected override acquire(acquisition: Acquisition): Promise<PinnedHold> {
-    const { lease, holder, owner, patience, signal, trouble } = acquisition
+    const { lease, holder, owner, waitMs, signal, trouble } = acquisition
     const options = { duration: this.#durationMs, value: owner, signal }
     const { manager, clock } = this
-    return holdPinned({ manager, clock, lease, holder, options, patience, troubled: (cause) => trouble.tell(cause) })
+    return holdPinned({ manager, clock, lease, holder, options, waitMs, troubled: (cause) => trouble.tell(cause) })
   }
 
   protected override async leave(tenure: PinnedHold): Promise<void> {

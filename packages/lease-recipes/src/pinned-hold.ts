@@ -17,7 +17,7 @@
  */
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, sleep } from 'lease-core'
 import type { Clock, Hold, HoldOptions, LossReason, Manager, Token } from 'lease-core'
-import { type Patience, tryThenWait } from './try-then-wait.ts'
+import { waitThenTry } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
 
 export interface PinnedHoldRequest {
@@ -26,7 +26,7 @@ export interface PinnedHoldRequest {
   readonly lease: string
   readonly holder: string
   readonly options: Omit<HoldOptions, 'wait'>
-  readonly patience: Patience
+  readonly waitMs: number
   /** Told of what went wrong while the lock stays closed. */
   readonly troubled: (cause: unknown) => void
 }
@@ -38,8 +38,8 @@ export interface PinnedHoldRequest {
  * @throws ErrUnknown     it may have happened, and then the lease stays held until a person frees it
  */
 export async function holdPinned(request: PinnedHoldRequest): Promise<PinnedHold> {
-  const { manager, lease, holder, options, patience } = request
-  const hold = await tryThenWait((wait) => manager.hold(lease, holder, { ...options, wait }), patience)
+  const { manager, lease, holder, options, waitMs } = request
+  const hold = await waitThenTry((wait) => manager.hold(lease, holder, { ...options, wait }), waitMs)
   try {
     await manager.pin(lease, holder)
     if (hold.held) return new PinnedHold(request, hold)

@@ -7,7 +7,8 @@
  *       │ over, with a claim in flight
  *     a try ──granted, refused──▶
  *
- * A wait without an end needs none of this: it cuts nothing off.
+ * A wait without an end needs none of this: it cuts nothing off. Nor does one in the queue of a single lease begin with a try: that
+ * would take the lease past those who are in the queue (`waitThenTry`).
  */
 import { ErrClaimDenied, ErrUnknown, MAX_DURATION_MS, Stopwatch, type Clock } from 'lease-core'
 
@@ -47,10 +48,21 @@ export async function tryThenWait<T>(claim: (wait: number | boolean) => Promise<
     leftMs = patience.leftMs()
     if (leftMs <= 0) throw error
   }
+  if (!isAnswered) return claim(leftMs > MAX_DURATION_MS ? true : leftMs)
+  return waitThenTry(claim, leftMs)
+}
+
+/**
+ * Waits in turn with all others.
+ *
+ * @throws as {@link tryThenWait}
+ */
+export async function waitThenTry<T>(claim: (wait: number | boolean) => Promise<T>, waitMs: number): Promise<T> {
+  if (waitMs <= 0) return claim(false)
   try {
-    return await claim(leftMs > MAX_DURATION_MS ? true : leftMs)
+    return await claim(waitMs > MAX_DURATION_MS ? true : waitMs)
   } catch (error) {
-    if (isAnswered && error instanceof ErrUnknown && error.reason === 'no answer') return claim(false)
+    if (error instanceof ErrUnknown && error.reason === 'no answer') return claim(false)
     throw error
   }
 }
