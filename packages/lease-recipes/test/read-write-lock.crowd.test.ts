@@ -1,11 +1,12 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrStopped, ErrUnknown, sleep } from 'lease-core'
 import { track } from 'lease-core/testing'
+import { enough } from 'lease-servers'
 import { ReadWriteLock, type Lock } from '#src/read-write-lock.ts'
 import { Bench, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-const GRANTS = 120
+const GRANTS = enough(60)
 
 for (const store of stores()) {
   describe(`Read-write lock, a crowd, on ${store.name}`, () => {
