@@ -24,7 +24,11 @@ export type LeaseEvent =
       readonly holder: string
       readonly currentHolder: string | undefined
     }
-  /** Its claim was refused, and it waits: at this position, 1 is served next. Told again whenever a look or a hint shows another one. */
+  /**
+   * A claim of its process was refused, and it waits: at this position, 1 is served next. Those of this process before it count, and
+   * each other process that waits counts once. Told again whenever a look or a hint shows another one. After a grant in this process
+   * nothing is told until the next one has a ticket, and the position may be higher than before.
+   */
   | { readonly type: 'waiting'; readonly lease: string; readonly holder: string; readonly position: number }
   /** The holder gave the lease up. */
   | { readonly type: 'released'; readonly lease: string; readonly holder: string }

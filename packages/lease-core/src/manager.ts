@@ -717,7 +717,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #hinted(change: LeaseChange): void {
-    if (change.kind === 'resync' || !isSound(change)) return this.#resyncs.request()
+    if (!isSound(change) || change.kind === 'resync') return this.#resyncs.request()
     if (change.kind === 'vacated') this.#suspect(change.lease)
     this.#waitQueue.hinted(change)
   }

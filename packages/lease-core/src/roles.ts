@@ -23,8 +23,9 @@ export interface HoldOptions {
   /** Ends the waiting; it does not end the Hold. */
   readonly signal?: AbortSignal | undefined
   /**
-   * Bounds the queue of the lease: where so many wait already, in this and other processes, the wait ends at once with
-   * `ErrClaimDenied`. The others keep waiting. Where the store keeps no queues, those of this process count. At least 1.
+   * Bounds the queue of the lease: where so many wait already, the wait ends with `ErrClaimDenied` as soon as that is known. The others
+   * keep waiting. Those of this process that came before count, and each other process that waits counts once. Where the store keeps no
+   * queues, and of `holdAny`, only those of this process that wait for the same leases count. At least 1.
    * @default any number may wait
    */
   readonly maxWaiters?: number | undefined
