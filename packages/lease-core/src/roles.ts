@@ -38,7 +38,12 @@ export interface HoldOptions {
    * one that is released gives the lease up. @default false: a second one is `ErrClaimDenied`
    */
   readonly shared?: boolean | undefined
-  /** How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. @default a third of `duration` */
+  /**
+   * How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. Less than `duration` by at least 0.1 % and 6 ms:
+   * a later renewal would come when the trust window has ended. A `duration` below 8 ms needs `false`.
+   *
+   * @default a third of `duration`
+   */
   readonly renewEvery?: DurationLike | false | undefined
 }
 

@@ -97,7 +97,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
       const bench = new Bench()
       await bench.manager.claim('db', 'x', 600_000)
       const { client, wire } = bench.other()
-      let tell = (_: LeaseChange): void => expect.fail('nobody has subscribed')
+      let tell: (change: LeaseChange) => void = () => expect.fail('nobody has subscribed')
       client.subscribe = (listener) => {
         tell = listener
         return () => {}
