@@ -1,9 +1,9 @@
 /**
  * What happened, for logs and metrics. Core logs nothing by itself.
  *
- * Promises: transitions arrive in the order in which they happened, from the subscription to its end, and none is dropped; a listener that throws or is
- * slow harms nobody (it is called after the transition is complete; what it throws becomes a warning of the process).
- * The same events go to `node:diagnostics_channel` under `lease-core:<type>`.
+ * Promises: transitions arrive in the order in which they happened, from the subscription to its end, and none is dropped; a
+ * listener that throws or is slow harms nobody (it is called after the transition is complete; what it throws becomes a warning of
+ * the process). The same events go to `node:diagnostics_channel` under `lease-core:<type>`.
  */
 import { channel, type Channel } from 'node:diagnostics_channel'
 import { callListener, notValid, type LossReason } from './errors.ts'
