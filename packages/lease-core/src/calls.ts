@@ -1,5 +1,5 @@
 /** The calls of one manager that are in flight: each ends once, by its outcome, by its signal, or because the manager stops. */
-import { checkSignal, onAbort } from './abort-signal.ts'
+import { checkSignal, isReasonOf, onAbort, throwIfAborted } from './abort-signal.ts'
 import { asLeaseError, ErrStopped } from './errors.ts'
 
 /** What else belongs to the end of a call. */
@@ -39,7 +39,7 @@ export class Calls {
       const fail = (error: unknown): void => {
         if (call.index === OVER) return
         end()
-        const reason = signal?.aborted === true && Object.is(error, signal.reason) ? error : asLeaseError(error)
+        const reason = isReasonOf(signal, error) ? error : asLeaseError(error)
         reject(reason)
         atEnd?.(reason)
       }
@@ -47,7 +47,7 @@ export class Calls {
       this.#calls.push(call)
       try {
         checkSignal(signal)
-        if (signal?.aborted === true) return fail(signal.reason)
+        throwIfAborted(signal)
         stopListening = onAbort(signal, () => fail(signal?.reason))
         body().then((value) => {
           if (call.index === OVER) onOrphanedResult?.(value)

@@ -24,14 +24,28 @@ export type LeaseChange =
   /** Hints may have been lost (a connection was made anew): re-read what matters. */
   | { readonly kind: 'resync' }
 
-/** Whether the numbers of a hint are what they should be. One that was garbled on its way says only that something may have happened. */
-export function isSound(change: LeaseChange): boolean {
-  if (change.kind === 'resync') return true
-  const isCount = (value: unknown): boolean => typeof value === 'number' && value >= 0 && Number.isFinite(value)
-  if (typeof change.lease !== 'string') return false
-  if (change.kind === 'changed') return true
-  if (change.kind === 'taken' && !(isCount(change.place) && isCount(change.durationMs))) return false
-  return change.to === undefined || (isCount(change.to.place) && isCount(change.to.ahead))
+/**
+ * Whether a hint is what it should be. One that was garbled on its way, or by a client of the application's own, says only that
+ * something may have happened.
+ */
+export function isSound(change: unknown): change is LeaseChange {
+  if (typeof change !== 'object' || change === null) return false
+  try {
+    const { kind, lease, place, durationMs, to } = change as Record<string, unknown>
+    if (kind === 'resync') return true
+    if (typeof lease !== 'string') return false
+    if (kind === 'changed') return true
+    if (kind !== 'vacated' && !(kind === 'taken' && isCount(place) && isCount(durationMs))) return false
+    if (to === undefined) return true
+    const { place: own, ahead } = Object(to) as Record<string, unknown>
+    return isCount(own) && isCount(ahead)
+  } catch {
+    return false // a getter or a proxy that throws
+  }
+}
+
+function isCount(value: unknown): boolean {
+  return typeof value === 'number' && value >= 0 && Number.isFinite(value)
 }
 
 /** One term of one lease, as its client names it. */

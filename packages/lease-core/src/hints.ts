@@ -31,8 +31,9 @@ export class Hints {
     this.#listeners.clear()
   }
 
+  /** Those who listen now, unless one before them has stopped them. */
   tell(change: LeaseChange): void {
-    for (const notify of [...this.#listeners]) notify(change)
+    for (const notify of [...this.#listeners]) if (this.#listeners.has(notify)) notify(change)
   }
 
   #stop(): void {

@@ -16,9 +16,10 @@ import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import { elapsedForHolder, type ClockReading, type RecentReading } from './elapsed-time.ts'
 import { notValid, type ErrLost, type LossReason } from './errors.ts'
-import { brokenOptions } from './options.ts'
+import { readOptions } from './options.ts'
 import type { Renewable, Renewals } from './renewals.ts'
-import { EARLY_MS, type Term, type TermEnd, type TermHold } from './term.ts'
+import { EARLY_MS } from './skew.ts'
+import type { Term, TermEnd, TermHold } from './term.ts'
 import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
 import type { Token } from './token.ts'
 
@@ -231,11 +232,14 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   }
 
   release(options: ReleaseOptions = {}): Promise<void> {
-    const problems = brokenOptions(options, RELEASE_OPTIONS)
-    if (problems.length > 0) return Promise.reject(notValid(problems))
+    const { read, problems } = readOptions(options, RELEASE_OPTIONS)
+    const { all } = read
+    const isSound = all === undefined || typeof all === 'boolean'
+    const broken = isSound ? problems : [...problems, { argument: 'all', rule: 'must be true or false', value: all }]
+    if (broken.length > 0) return Promise.reject(notValid(broken))
     if (this.#over !== undefined) return this.#over.releasing ?? Promise.resolve()
     const over = this.#end(undefined)
-    return (over.releasing = this.host.release(this, options))
+    return (over.releasing = this.host.release(this, read))
   }
 
   /** The call that made it was given up, and nobody has seen it: gives back what only this Hold relies on. */

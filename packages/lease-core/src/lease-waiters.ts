@@ -96,6 +96,8 @@ export class LeaseWaiters implements Deadline {
   isAsked = false
   /** The ticket of the first waiter; the next one inherits it. */
   ticket: Ticket = noTicket()
+  /** Who says how many are ahead: the store, with a ticket, or this process, as the store keeps no queue. undefined: not known yet. */
+  countedBy: 'store' | 'process' | undefined
   /** The last ticket heard to be granted, of those ahead. */
   served = 0
   /** Its leases may be watched. */
@@ -143,8 +145,9 @@ export class LeaseWaiters implements Deadline {
     this.#look(this)
   }
 
-  /** The next waiter starts without a ticket. */
+  /** The next waiter starts without a ticket. A store that keeps none goes on keeping none. */
   forgetTicket(): void {
+    if (this.countedBy === 'store') this.countedBy = undefined
     this.ticket = noTicket()
     this.served = 0
     this.forgetVacancy()

@@ -87,7 +87,13 @@ export function checkRequest(lease: string, request: Request): number {
   if (typeof request !== 'object' || request === null) {
     throw notValid([{ argument: 'request', rule: 'must be an object', value: request }])
   }
-  const { holder, duration, value, announce } = request
+  let read: Request
+  try {
+    read = fieldsOf(request)
+  } catch {
+    throw notValid([{ argument: 'request', rule: UNREADABLE, value: request }])
+  }
+  const { holder, duration, value, announce } = read
   const durationMs = toMillis(duration)
   const sound =
     brokenNameRule(lease) === undefined &&
@@ -109,22 +115,42 @@ export function checkRequest(lease: string, request: Request): number {
   throw notValid(problems, { lease, holder })
 }
 
-/** What is wrong with a list of leases of which any will do. */
-export function brokenLeases(leases: unknown): readonly Problem[] {
-  if (!Array.isArray(leases)) return [{ argument: 'leases', rule: 'must be an array of names', value: leases }]
-  const names: readonly unknown[] = leases
-  const problems: Problem[] = names.flatMap((value, index) => {
-    const rule = brokenNameRule(value)
-    return rule === undefined ? [] : [{ argument: `leases[${index}]`, rule, value }]
-  })
-  if (names.length === 0 || names.length > MAX_ANY) {
-    problems.push({ argument: 'leases', rule: `must be 1 to ${MAX_ANY} names`, value: names.length })
+function fieldsOf({ holder, duration, value, announce }: Request): Request {
+  return { holder, duration, value, announce }
+}
+
+/** The names in a list of leases of which any will do, each read once, and what is wrong with them. */
+export function readLeases(leases: unknown): {
+  readonly names: readonly string[]
+  readonly problems: readonly Problem[]
+} {
+  const names: string[] = []
+  const problems: Problem[] = []
+  try {
+    if (!Array.isArray(leases)) {
+      return { names, problems: [{ argument: 'leases', rule: 'must be an array of names', value: leases }] }
+    }
+    const { length } = leases
+    // A hole is not skipped.
+    for (let index = 0; index < Math.min(length, MAX_ANY); index++) {
+      const value: unknown = leases[index]
+      addProblem(problems, `leases[${index}]`, brokenNameRule(value), value)
+      names.push(value as string)
+    }
+    if (length === 0 || length > MAX_ANY) {
+      problems.push({ argument: 'leases', rule: `must be 1 to ${MAX_ANY} names`, value: length })
+    }
+  } catch {
+    return { names, problems: [{ argument: 'leases', rule: UNREADABLE, value: leases }] }
   }
   if (new Set(names).size < names.length) {
     problems.push({ argument: 'leases', rule: 'must be different names', value: leases })
   }
-  return problems
+  return { names, problems }
 }
+
+/** Of a getter or a proxy that throws. */
+export const UNREADABLE = 'must be readable: to read it throws'
 
 /**
  * Throws unless every named string may be a name.

@@ -25,8 +25,8 @@
  *
  * After juju `worker/lease` (claims, tokens, one loop), with renewal and waiting taken in.
  */
-import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
+import { allowListeners } from './abort-signal.ts'
 import { backoffMs } from './backoff.ts'
 import { Calls, type CallEnd } from './calls.ts'
 import { Claims, exhausted, hasLapsed, MAX_ATTEMPTS, type ClaimRequest } from './claims.ts'
@@ -37,15 +37,15 @@ import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './erro
 import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { abandon, ManagedHold, type Hold, type HoldHost } from './hold.ts'
-import { brokenLeases, brokenNames, brokenValueRule, checkNames, checkRequest } from './lease.ts'
+import { brokenNames, brokenValueRule, checkNames, checkRequest, readLeases } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
 import { Observation } from './observation.ts'
 import {
-  brokenOptions,
   parseHoldOptions,
   parseManagerConfig,
   parseObserveOptions,
+  readOptions,
   type ParsedHoldOptions,
 } from './options.ts'
 import { Renewals } from './renewals.ts'
@@ -129,7 +129,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       this.#waitQueue.lookAtAll()
       for (const term of this.#terms.held()) this.#holdsOf(term)[0]?.suspect()
     })
-    setMaxListeners(0, this.#stopping.signal) // every claim that pauses listens to it
+    allowListeners(this.#stopping.signal) // every claim that pauses listens to it
   }
 
   claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<Token> {
@@ -265,13 +265,14 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
    * @throws ErrUnknown     it may have happened
    */
   holdAny(leases: readonly string[], holder: string, options: HoldOptions): Promise<Hold> {
+    const { names, problems } = readLeases(leases)
     let parsed: ParsedHoldOptions
     try {
-      parsed = parseHoldOptions(options, [...brokenLeases(leases), ...brokenNames({ holder })])
+      parsed = parseHoldOptions(options, [...problems, ...brokenNames({ holder })])
     } catch (error) {
       return Promise.reject(error)
     }
-    return this.#holdOne({ leases: [...leases], holder, options: parsed })
+    return this.#holdOne({ leases: names, holder, options: parsed })
   }
 
   #holdOne(request: WaitRequest): Promise<Hold> {
@@ -328,9 +329,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     end?: CallEnd<T>,
   ): Promise<T> {
     try {
-      const problems = brokenOptions(options, known)
+      const { read, problems } = readOptions(options, known)
       if (problems.length > 0) throw notValid(problems)
-      return this.#calls.start(options.signal, () => body(options), end)
+      return this.#calls.start(read.signal, () => body(read), end)
     } catch (error) {
       return this.#calls.start(undefined, () => Promise.reject(error))
     }
@@ -722,7 +723,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   #hinted(change: LeaseChange): void {
-    if (change.kind === 'resync' || !isSound(change)) return this.#resyncs.request()
+    if (!isSound(change) || change.kind === 'resync') return this.#resyncs.request()
     if (change.kind === 'vacated') this.#suspect(change.lease)
     this.#waitQueue.hinted(change)
   }

@@ -4,7 +4,7 @@
  * An adapter sees only core and its driver (`docs/decisions/0012`), so what they have in common is here.
  */
 import { notValid, type Problem } from './errors.ts'
-import { brokenClientOptions, brokenOptions } from './options.ts'
+import { brokenClientOptions, readOptions } from './options.ts'
 
 /** The options of `SubstrateClient` that an adapter's client passes on, beside `clock`. */
 const ofClient = ['events', 'requestTimeout'] as const
@@ -25,9 +25,10 @@ export class OptionChecks {
 
   /** @throws ErrNotValid these are no options at all */
   constructor(options: unknown, own: readonly string[], { client }: { readonly client: boolean }) {
-    const problems = brokenOptions(options, [...own, 'namespace', ...(client ? ofClient : [])])
+    const known = [...own, 'namespace', ...(client ? ofClient : [])]
+    const { read, problems } = readOptions(options as Record<string, unknown>, known)
     if (typeof options !== 'object' || options === null) throw notValid(problems)
-    this.#options = options as Record<string, unknown>
+    this.#options = read
     this.add(problems)
     const namespace = brokenNamespaceRule(this.#options['namespace'])
     this.must('namespace', namespace === undefined, namespace ?? '')

@@ -6,9 +6,9 @@ import type { Client } from './client.ts'
 import type { Clock } from './clock.ts'
 import { notValid, type Problem } from './errors.ts'
 import type { LeaseEvents } from './events.ts'
-import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
+import { brokenDurationRule, brokenValueRule, toMillis, UNREADABLE } from './lease.ts'
 import type { Substrate } from './substrate.ts'
-import { trustWindowMs } from './skew.ts'
+import { SHORTEST_RENEWED_MS, tooLateMs, trustWindowMs } from './skew.ts'
 
 /** A duration option: what `brokenDurationRule` accepts, in milliseconds. */
 const duration: z.ZodType<number> = z.unknown().transform(millisOf)
@@ -35,7 +35,10 @@ function having<T>(what: string, methods: readonly (keyof T & string)[]): z.ZodT
   )
 }
 
-const abortSignal = z.custom<AbortSignal>((value) => brokenSignalRule(value) === undefined, 'must be an AbortSignal')
+const abortSignal = z.custom<AbortSignal>().superRefine((value, context) => {
+  const rule = value === undefined ? undefined : brokenSignalRule(value)
+  if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
+})
 const clock = having<Clock>('a Clock', ['now', 'monotonic', 'setTimer'])
 const events = having<LeaseEvents>('a LeaseEvents', ['subscribe', 'emit', 'heard'])
 
@@ -127,7 +130,9 @@ export interface ParsedHoldOptions {
 }
 
 /** @throws ErrNotValid with every problem, those of the other arguments first */
-export function parseHoldOptions(options: unknown, others: readonly Problem[] = []): ParsedHoldOptions {
+export function parseHoldOptions(given: unknown, others: readonly Problem[] = []): ParsedHoldOptions {
+  const options = snapshot(holdOptions, given)
+  if (options === undefined && given !== undefined) throw notValid([...others, unreadable('options', given)])
   const {
     duration: durationMs,
     wait,
@@ -153,11 +158,17 @@ export function parseObserveOptions(options: unknown, others: readonly Problem[]
   return { signal, renewals }
 }
 
-/** Nobody could rely on it, not even at the instant of the grant. */
+/** Nobody could rely on it, not even at the instant of the grant; or it ends before it is renewed. */
 function tooShort(options: unknown): readonly Problem[] {
-  const { duration: asked } = Object(options) as { duration?: DurationLike }
-  if (asked === undefined || brokenDurationRule(asked) !== undefined || trustWindowMs(toMillis(asked)) > 0) return []
-  return [{ argument: 'duration', rule: 'must be longer than the margin for clocks, 1 ms and 0.1 %', value: asked }]
+  const { duration: value, renewEvery } = Object(options) as { duration?: DurationLike; renewEvery?: unknown }
+  if (value === undefined || brokenDurationRule(value) !== undefined) return []
+  const durationMs = Math.ceil(toMillis(value))
+  if (trustWindowMs(durationMs) <= 0) {
+    return [{ argument: 'duration', rule: 'must be longer than the margin for clocks, 1 ms and 0.1 %', value }]
+  }
+  if (renewEvery !== undefined || durationMs >= SHORTEST_RENEWED_MS) return []
+  const rule = `must be at least ${SHORTEST_RENEWED_MS} ms, or renewEvery false: a shorter lease is over before it is renewed`
+  return [{ argument: 'duration', rule, value }]
 }
 
 /** A renewal must be sent before its lease is over; told beside whatever else is wrong. */
@@ -165,8 +176,17 @@ function lateRenewal(options: unknown): readonly Problem[] {
   const { duration: asked, renewEvery } = Object(options) as { duration?: DurationLike; renewEvery?: DurationLike }
   if (asked === undefined || renewEvery === undefined) return []
   if (brokenDurationRule(asked) !== undefined || brokenDurationRule(renewEvery) !== undefined) return []
-  if (toMillis(renewEvery) < toMillis(asked)) return []
-  return [{ argument: 'renewEvery', rule: `must be less than duration (${toMillis(asked)} ms)`, value: renewEvery }]
+  const rule = brokenRenewalRule(Math.ceil(toMillis(renewEvery)), 'duration', Math.ceil(toMillis(asked)))
+  return rule === undefined ? [] : [{ argument: 'renewEvery', rule, value: renewEvery }]
+}
+
+/** The rule that a renewal breaks which is due so long after a grant; undefined: it is sent before the trust window ends. */
+export function brokenRenewalRule(renewEveryMs: number, durationName: string, durationMs: number): string | undefined {
+  const limitMs = tooLateMs(durationMs)
+  if (renewEveryMs < limitMs) return undefined
+  const mostMs = Math.ceil(limitMs) - 1
+  if (mostMs < 1) return `cannot be met: ${durationName} (${durationMs} ms) is over before a renewal is sent`
+  return `must be at most ${mostMs} ms, so that a renewal is sent within the trust window of ${durationName} (${durationMs} ms)`
 }
 
 /** What is wrong with the options of a client, beside its substrate. */
@@ -189,20 +209,22 @@ function problemsIn<T>(
   input: unknown,
   root: string,
 ): { readonly data?: T | undefined; readonly problems: readonly Problem[] } {
+  const read = snapshot(schema, input)
+  if (read === undefined && input !== undefined) return { problems: [unreadable(root, input)] }
   let parsed
   try {
-    parsed = schema.safeParse(input)
+    parsed = schema.safeParse(read)
   } catch {
     return { problems: [unreadable(root, input)] }
   }
   const { data, error } = parsed
   const problems = (error?.issues ?? []).flatMap((issue): readonly Problem[] => {
     if (issue.code === 'unrecognized_keys') {
-      const value = (key: string): unknown => at(input, [...issue.path, key])
+      const value = (key: string): unknown => at(read, [...issue.path, key])
       return issue.keys.map((key) => ({ argument: key, rule: 'is not an option', value: value(key) }))
     }
     const argument = issue.path.length === 0 ? root : issue.path.join('.')
-    return [{ argument, rule: ruleOf(issue.message), value: at(input, issue.path) }]
+    return [{ argument, rule: ruleOf(issue.message), value: at(read, issue.path) }]
   })
   return { data, problems }
 }
@@ -217,25 +239,52 @@ function at(input: unknown, path: readonly PropertyKey[]): unknown {
   return value
 }
 
-const SOUND: readonly Problem[] = []
-
-/** What is wrong with these options, apart from their values: for adapters, and for calls that are too frequent for a schema. */
-export function brokenOptions(options: unknown, known: readonly string[]): readonly Problem[] {
-  if (typeof options !== 'object' || options === null) {
-    return [{ argument: 'options', rule: 'must be an object', value: options }]
-  }
-  let problems = SOUND
+/** The options, each read once: a getter may throw, or answer otherwise the next time. undefined: to read them throws. */
+function snapshot(schema: z.ZodType, options: unknown): unknown {
+  if (typeof options !== 'object' || options === null) return options
   try {
-    for (const [argument, value] of Object.entries(options)) {
-      if (!known.includes(argument)) problems = [...problems, { argument, rule: 'is not an option', value }]
-    }
+    if (Array.isArray(options)) return options
+    const known = schema instanceof z.ZodObject ? Object.keys(schema.shape) : []
+    const names = new Set([...known.filter((name) => name in options), ...Object.keys(options)])
+    return Object.fromEntries(Array.from(names, (name) => [name, (options as Record<string, unknown>)[name]]))
   } catch {
-    return [unreadable('options', options)]
+    return undefined
   }
-  return problems
 }
 
-/** A getter or a proxy that throws. */
+const SOUND: readonly Problem[] = []
+
+/**
+ * The options, each read once, and what is wrong with them apart from their values: for adapters, and for calls that are too frequent
+ * for a schema.
+ */
+export function readOptions<O extends object>(
+  options: O,
+  known: readonly string[],
+): { readonly read: O; readonly problems: readonly Problem[] } {
+  const read: Record<string, unknown> = {}
+  let problems = SOUND
+  if (typeof options !== 'object' || options === null) {
+    problems = [{ argument: 'options', rule: 'must be an object', value: options }]
+    return { read: read as O, problems }
+  }
+  const given = options as Record<string, unknown>
+  try {
+    for (const name of known) {
+      const value = given[name]
+      if (value !== undefined) read[name] = value
+    }
+    for (const name of Object.keys(given)) {
+      if (known.includes(name)) continue
+      const value = given[name]
+      problems = [...problems, { argument: name, rule: 'is not an option', value }]
+    }
+  } catch {
+    return { read: {} as O, problems: [unreadable('options', options)] }
+  }
+  return { read: read as O, problems }
+}
+
 function unreadable(argument: string, value: unknown): Problem {
-  return { argument, rule: 'must be readable: to read it throws', value }
+  return { argument, rule: UNREADABLE, value }
 }

@@ -23,8 +23,9 @@ export interface HoldOptions {
   /** Ends the waiting; it does not end the Hold. */
   readonly signal?: AbortSignal | undefined
   /**
-   * Bounds the queue of the lease: where so many wait already, in this and other processes, the wait ends at once with
-   * `ErrClaimDenied`. The others keep waiting. Where the store keeps no queues, those of this process count. At least 1.
+   * Bounds the queue of the lease: where so many wait already, the wait ends with `ErrClaimDenied` as soon as that is known. The others
+   * keep waiting. Those of this process that came before count, and each other process that waits counts once. Where the store keeps no
+   * queues, and of `holdAny`, only those of this process that wait for the same leases count. At least 1.
    * @default any number may wait
    */
   readonly maxWaiters?: number | undefined
@@ -37,7 +38,12 @@ export interface HoldOptions {
    * one that is released gives the lease up. @default false: a second one is `ErrClaimDenied`
    */
   readonly shared?: boolean | undefined
-  /** How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. @default a third of `duration` */
+  /**
+   * How long after a grant the next renewal is sent; `false`: only `hold.renew()` does. Less than `duration` by at least 0.1 % and 6 ms:
+   * a later renewal would come when the trust window has ended. A `duration` below 8 ms needs `false`.
+   *
+   * @default a third of `duration`
+   */
   readonly renewEvery?: DurationLike | false | undefined
 }
 

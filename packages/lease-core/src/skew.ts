@@ -19,6 +19,11 @@ export const DRIFT_RATE = 0.001
 /** Granularity of clocks and timers, in milliseconds. */
 export const DRIFT_FLOOR_MS = 1
 
+/** So long before the end of the trust window Holds are notified: timers are late, and listeners need a moment. */
+export const EARLY_MS = 2
+/** Timers fire up to a millisecond early or late, and their times are whole milliseconds. */
+const TIMER_MS = 2
+
 /** How long after *sending* a holder may rely on a grant of `durationMs`. May be negative: then it never may. */
 export function trustWindowMs(durationMs: number): number {
   return durationMs - durationMs * DRIFT_RATE - DRIFT_FLOOR_MS
@@ -28,3 +33,11 @@ export function trustWindowMs(durationMs: number): number {
 export function lapseWindowMs(remainingMs: number): number {
   return remainingMs + remainingMs * DRIFT_RATE + DRIFT_FLOOR_MS
 }
+
+/** A renewal that is due so long after a grant of `durationMs`, or later, may come after the Hold was notified of its end. */
+export function tooLateMs(durationMs: number): number {
+  return trustWindowMs(durationMs) - EARLY_MS - TIMER_MS
+}
+
+/** The shortest duration, in whole milliseconds, that can be renewed when a third of it is over. */
+export const SHORTEST_RENEWED_MS: number = Math.ceil((DRIFT_FLOOR_MS + EARLY_MS + TIMER_MS) / (1 - DRIFT_RATE - 1 / 3))

@@ -12,9 +12,8 @@
  * - *Round trips* (`round-trips.ts`, `coalescer.ts`), their deadlines and epochs (`store-link.ts`).
  * - *The snapshot* (`lease-states.ts`): what the answers taught, by lease, in the order of the store.
  */
-import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
-import { checkSignal, onAbort } from './abort-signal.ts'
+import { allowListeners, checkSignal, onAbort, throwIfAborted } from './abort-signal.ts'
 import { contentionPauseMs } from './backoff.ts'
 import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
 import type {
@@ -33,7 +32,7 @@ import { LeaseEvents } from './events.ts'
 import { Hints } from './hints.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
-import { brokenLeases, checkNames, checkRequest, type Info, type Request } from './lease.ts'
+import { checkNames, checkRequest, readLeases, UNREADABLE, type Info, type Request } from './lease.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { PassingOver } from './passing-over.ts'
 import { RenewalOp } from './renewal-op.ts'
@@ -121,7 +120,7 @@ export class SubstrateClient implements Client {
     })
     this.#allHints = new Hints((listener) => substrate.watch?.(listener))
     if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
-    setMaxListeners(0, this.#link.closing) // every operation that pauses listens to it
+    allowListeners(this.#link.closing) // every operation that pauses listens to it
     const send = substrate.claimAny?.bind(substrate)
     if (send !== undefined) {
       const anyParts = { ...parts, trips: this.#trips, settlement: this.#settlement, send }
@@ -209,11 +208,11 @@ export class SubstrateClient implements Client {
     options: ClientCallOptions | undefined,
   ): Promise<string> {
     const body = (signal: AbortSignal | undefined): Promise<string> => {
-      const problems = brokenLeases(leases)
+      const { names, problems } = readLeases(leases)
       if (problems.length > 0) throw notValid(problems)
-      const durationMs = checkRequest(leases[0] as string, request)
+      const durationMs = checkRequest(names[0] as string, request)
       const { holder, value, announce } = request
-      const claim = new ClaimAny(parts, { leases, holder, durationMs, value, announce }, signal)
+      const claim = new ClaimAny(parts, { leases: names, holder, durationMs, value, announce }, signal)
       return new Promise((resolve, reject) => {
         let aborted = false
         const stopListening = onAbort(signal, () => {
@@ -228,7 +227,7 @@ export class SubstrateClient implements Client {
           if (fencingToken !== undefined) options?.onGranted?.({ fencingToken, nonce })
           resolve(lease)
         }
-        this.#mutex.inTurns(leases, run).catch(reject).finally(stopListening)
+        this.#mutex.inTurns(names, run).catch(reject).finally(stopListening)
       })
     }
     return this.#start(options, body, { heedsSignal: true })
@@ -540,13 +539,12 @@ export class SubstrateClient implements Client {
     body: (signal: AbortSignal | undefined) => Promise<T>,
     { heedsSignal = false } = {},
   ): Promise<T> {
-    const signal = options?.signal
     try {
       this.#link.closing.throwIfAborted()
-      checkSignal(signal)
+      const signal = signalOf(options)
       throwIfAborted(signal)
       this.#inspectOnce()
-      return signal === undefined || heedsSignal ? body(signal) : abortable(body(signal), signal)
+      return signal === undefined || heedsSignal ? body(signal) : abortable(signal, body)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -631,15 +629,27 @@ const NO_GENERATION = '-'
 /** At the end of a client the store has so long to be told who leaves. */
 const LEAVING_MS = 1000
 
-/** The promise's outcome, or the signal's reason if that comes first. */
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const stopListening = onAbort(signal, () => reject(signal.reason as Error))
-    promise.then(resolve, reject).finally(stopListening)
-  })
+/** @throws ErrNotValid */
+function signalOf(options: ClientCallOptions | undefined): AbortSignal | undefined {
+  let signal: AbortSignal | undefined
+  try {
+    signal = options?.signal
+  } catch {
+    throw notValid([{ argument: 'options', rule: UNREADABLE, value: options }])
+  }
+  checkSignal(signal)
+  return signal
 }
 
-/** Signals of a polyfill may lack the method of this name. */
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted === true) throw signal.reason
+/** The outcome of the body, or the signal's reason if that comes first. The body is not called if one cannot listen to the signal. */
+function abortable<T>(signal: AbortSignal, body: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stopListening = onAbort(signal, () => reject(signal.reason as Error))
+    try {
+      body(signal).then(resolve, reject).finally(stopListening)
+    } catch (error) {
+      stopListening()
+      reject(error)
+    }
+  })
 }

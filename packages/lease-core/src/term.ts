@@ -12,7 +12,7 @@ import type { Deadline } from './timer-queue.ts'
 import type { TermId } from './client.ts'
 import { elapsedForHolder, type ClockReading } from './elapsed-time.ts'
 import type { LossReason } from './errors.ts'
-import { trustWindowMs } from './skew.ts'
+import { EARLY_MS, trustWindowMs } from './skew.ts'
 
 /** Why a term is over; `released`: by this process, on purpose. */
 export interface TermEnd {
@@ -40,9 +40,6 @@ export interface Grant {
   readonly sent: ClockReading
   readonly durationMs: number
 }
-
-/** So long before the end of the window Holds are notified: timers are late, and listeners need a moment. */
-export const EARLY_MS = 2
 
 export class Term implements TermId, Deadline {
   wakeAtMs = -1

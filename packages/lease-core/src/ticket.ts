@@ -58,6 +58,12 @@ export const LONGEST_REST_MS = 60_000
  */
 export const PASS_OVER_MS = 400
 
+/**
+ * A waiter that was notified of a vacancy, and then of a grant, looks so long afterwards: the second hint may be false or late. A lease
+ * that is given up sooner costs no look.
+ */
+export const LOOK_AGAIN_MS = 10_000
+
 /** What one who has died in the queue costs those behind it; longer than a claim takes to be answered and told of. */
 const SHORTEST_SLOT_MS = 20
 const LONGEST_SLOT_MS = 100

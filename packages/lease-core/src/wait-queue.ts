@@ -13,7 +13,8 @@
  *                        remembers of those who wait
  *
  * - A hint changes nothing of what is known. It makes a look due earlier. The one exception: "taken" takes one "vacated" back
- *   while the waiter is not due yet, for its claim would be refused. Lapse, retry and maxSleep stay.
+ *   while the waiter is not due yet, for its claim would be refused. Lapse, retry and maxSleep stay, and the waiter looks after
+ *   `LOOK_AGAIN_MS`. A "taken" that was heard before, or that contradicts the ticket, takes nothing back.
  * - "Vacated" and "taken" are counted, because they may overtake each other. What is heard while a claim is in flight is
  *   handled after its answer, which tells the ticket.
  * - Whoever waits is told. A waiter is by its ticket. Those who watch for a vacancy or a change, and those who wait for any of
@@ -22,6 +23,8 @@
  *   claim. Without the hint: when the known holding lapses, or after maxSleep.
  * - Waiters are served first come, first served. Only the first of them claims, and only while no other holder of this process
  *   has the lease. Exception: a waiter whose own holder got the lease in this process is decided at once.
+ * - Those of this process are counted from the first refusal on: by then the store has said how many are ahead, or keeps no queue.
+ *   Until then nobody is denied for `maxWaiters` but by the store, and nobody is told a position.
  * - A wait that runs out is denied only if the store said, since that waiter joined, that another holds the lease. So the store
  *   is asked once for a waiter that is never the first.
  * - Who leaves leaves nothing behind: no timer, no claim, no entry.
@@ -45,7 +48,7 @@ import {
   type WaitRequest,
 } from './lease-waiters.ts'
 import { lapseWindowMs } from './skew.ts'
-import { LONGEST_REST_MS, untilTurnMs, type Ticket } from './ticket.ts'
+import { LONGEST_REST_MS, LOOK_AGAIN_MS, untilTurnMs, type Ticket } from './ticket.ts'
 
 /** What the manager does for the queue. */
 export interface WaitQueueHost {
@@ -171,8 +174,8 @@ export class WaitQueue {
       // Halfway it is seen to that the store is asked, if it was not yet.
       if (Number.isFinite(waitMs)) timers.at(timer, Math.ceil(joinedMs + waitMs / 2))
       queue.waiters.push(waiter)
-      if (queue.ticket.place > 0 || this.#next(queue) === undefined) this.#bound(queue)
-      if (queue.ticket.place > 0) this.#tellPositions(queue)
+      this.#bound(queue)
+      this.#tellPositions(queue)
       if (queue.waiters.length === 1 || this.#isOwnHere(waiter)) this.#lookNow(queue, queue.claim)
     })
     return { outcome, leave }
@@ -255,7 +258,8 @@ export class WaitQueue {
   // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #enter(leases: readonly string[]): LeaseWaiters {
-    const name = leases.join(' ') // no lease has a space in its name
+    // Each waiter claims in an order of its own. No lease has a space in its name.
+    const name = leases.length === 1 ? (leases[0] as string) : leases.toSorted().join(' ')
     let queue = this.#queues.get(name)
     if (queue === undefined) {
       queue = new LeaseWaiters(name, leases, (woken) => void this.#look(woken))
@@ -455,6 +459,7 @@ export class WaitQueue {
         waiter.reject(error)
         return
       }
+      queue.countedBy = ticket.place > 0 ? 'store' : 'process'
       queue.misses = request.leases.every((lease) => this.#held(lease) !== undefined) ? 0 : queue.misses + 1
     } finally {
       waiter.claiming = false
@@ -464,12 +469,12 @@ export class WaitQueue {
       queue.heard = undefined
       for (const hint of heard) this.#hear(queue, hint, { inFlight: true })
     }
+    this.#bound(queue)
+    this.#tellPositions(queue)
     // Nothing tells of these leases yet, or soon nothing will.
     const isTold = ticket.place > 0 && !queue.isRead
     const isWatched = !this.#host.mustWatch || nowMs - queue.watchedMs < this.#restMs
     if (!isTold && !isWatched && !queue.isEmpty) await this.#watch(queue)
-    this.#bound(queue)
-    this.#tellPositions(queue)
     this.#found(queue, claim, observing)
     if (observing.length > 0) {
       read.sentMs = nowMs
@@ -479,9 +484,9 @@ export class WaitQueue {
   }
 
   /** Whose claim is next; undefined while other holders of this process have all of the leases. */
-  #next({ waiters, leases, ticket }: LeaseWaiters): Waiter | undefined {
+  #next({ waiters, leases, countedBy }: LeaseWaiters): Waiter | undefined {
     // Only the store knows how many are in the queue.
-    let free = ticket.place === 0 && waiters[0]?.request.options.maxWaiters !== undefined
+    let free = countedBy === undefined && waiters[0]?.request.options.maxWaiters !== undefined
     for (const lease of leases) {
       const here = this.#host.holderHere(lease)
       if (here === undefined) free = true
@@ -519,33 +524,44 @@ export class WaitQueue {
   // ── hints ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
+   * Notes what a hint says. One that says nothing new, or what cannot be, is ignored.
+   *
    * @param inFlight heard while a claim was in flight. Then the ticket says nothing about the one who took the lease: the queue may
-   *   have begun anew meanwhile. Otherwise tickets that are not ahead are old news, or not the business of this waiter.
+   *   have begun anew meanwhile.
    */
   #hear(queue: LeaseWaiters, { change, atMs }: Heard, { inFlight }: { readonly inFlight: boolean }): void {
     const { ticket, claim } = queue
     const { to } = change
-    if (to !== undefined) {
-      if (to.place !== ticket.place) return // said to another one of this client, or to one who is gone
-      ticket.ahead = to.ahead
-      this.#tellPositions(queue)
-    }
+    if (to !== undefined && to.place !== ticket.place) return // said to another one of this client, or to one who is gone
     if (change.kind === 'vacated') {
       queue.openings++
       queue.openedMs = atMs
-      return
+      if (to === undefined) return
+      ticket.ahead = to.ahead
+      return this.#tellPositions(queue)
     }
     const { place, durationMs } = change
-    if (place > queue.served && place < ticket.place) {
+    if (place <= queue.served || place === ticket.place) return
+    const isAhead = place < ticket.place
+    if (isAhead) {
+      if (!inFlight && to !== undefined && to.ahead >= ticket.ahead) return
       queue.served = place
-      if (to === undefined) ticket.ahead = Math.max(0, ticket.ahead - 1)
-    } else if (to === undefined && !inFlight) return
+      ticket.ahead = to?.ahead ?? Math.max(0, ticket.ahead - 1)
+    } else if (to !== undefined) ticket.ahead = to.ahead
+    this.#tellPositions(queue)
+    if (!isAhead && !inFlight) return
+    const wasVacant = queue.vacantMs !== NEVER
     queue.openings = Math.max(0, queue.openings - 1)
     queue.releasedMs = NEVER
-    claim.dueMs = Math.min(claim.dueMs, atMs + 1 + lapseWindowMs(durationMs) + this.#turnMs(queue))
+    let dueMs = atMs + 1 + lapseWindowMs(durationMs) + this.#turnMs(queue)
+    // Only a look tells a true hint from one that is false or late.
+    if (wasVacant && queue.vacantMs === NEVER) dueMs = Math.min(dueMs, this.#host.clock.monotonic() + LOOK_AGAIN_MS)
+    claim.dueMs = Math.min(claim.dueMs, dueMs)
   }
 
-  #tellPositions({ waiters, ticket: { ahead } }: LeaseWaiters): void {
+  /** Nobody is told a number that the store has not said yet. */
+  #tellPositions({ waiters, ticket: { ahead }, countedBy }: LeaseWaiters): void {
+    if (countedBy === undefined) return
     for (const [index, waiter] of waiters.entries()) {
       const position = ahead + index + 1
       if (waiter.position === position) continue
@@ -555,10 +571,13 @@ export class WaitQueue {
   }
 
   /**
-   * The first of those who wait is in the queue: others of this process that have just come are denied the lease if too many are ahead
-   * of them. Of the first one the store decides that.
+   * Of the first of those who wait the store decides whether it may. As soon as it has, or where it is not asked, others of this
+   * process that have just come are denied the lease if too many are ahead of them.
    */
-  #bound({ waiters, ticket: { ahead } }: LeaseWaiters): void {
+  #bound(queue: LeaseWaiters): void {
+    const { waiters, ticket, countedBy } = queue
+    const { ahead } = ticket
+    if (countedBy === undefined && this.#next(queue) !== undefined) return
     for (let index = 1; index < waiters.length; index++) {
       const waiter = waiters[index] as Waiter
       const { request, mayStay, reject } = waiter

@@ -98,6 +98,38 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
     expect(heard).to.equal(1)
   })
 
+  it('one that subscribes is told of what is emitted from then on, and of nothing before', async () => {
+    const events = new LeaseEvents()
+    const heard: string[] = []
+    const subscribe = (name: string): (() => void) =>
+      events.subscribe((event) => heard.push(`${name}:${'lease' in event ? event.lease : ''}`))
+    subscribe('first')
+    events.emit(released('x'))
+    subscribe('second')
+    events.emit(released('y'))
+    events.subscribe((event) => {
+      if ('lease' in event && event.lease === 'z') subscribe('late')
+    })
+    events.emit(released('z'))
+    await settle()
+    events.emit(released('end'))
+    await settle()
+    const ends = ['first:end', 'second:end', 'late:end']
+    expect(heard).to.deep.equal(['first:x', 'first:y', 'second:y', 'first:z', 'second:z', ...ends])
+  })
+
+  it('one that was unsubscribed by a listener before it is told nothing more, of that event neither', async () => {
+    const events = new LeaseEvents()
+    const heard: string[] = []
+    events.subscribe(() => stop())
+    const stop = events.subscribe(() => heard.push('stopped'))
+    events.subscribe(() => heard.push('other'))
+    events.emit(released('x'))
+    events.emit(released('y'))
+    await settle()
+    expect(heard).to.deep.equal(['other', 'other'])
+  })
+
   it('decision 19: nobody listens, nothing is heard', () => {
     const events = new LeaseEvents()
     expect(events.heard('claimed')).to.equal(false)

@@ -249,3 +249,26 @@ describe('Manager.holdAny: what is left open', () => {
     expect(bench.wire.counts.roundTrips).to.equal(0)
   })
 })
+
+describe('Manager.holdAny: a list that breaks rules', () => {
+  it('a hole is a name that is missing: it is named by its place, and nothing is sent', async () => {
+    const bench = new Bench()
+    const pierced = ['s/0', 's/1', 's/2']
+    Reflect.deleteProperty(pierced, 1)
+    const empty: string[] = []
+    empty.length = 2
+    for (const [list, argument] of [
+      [pierced, 'leases[1]'],
+      [empty, 'leases[0]'],
+    ] as const) {
+      for (const call of [
+        () => bench.manager.holdAny(list, 'a', options),
+        () => bench.client.claimAnyLease?.(list, { holder: 'a', duration: 1_000 }) ?? expect.fail(),
+      ]) {
+        const { problems } = await rejection(call(), ErrNotValid)
+        expect(problems[0]).to.include({ argument, rule: 'must be a string', value: undefined })
+      }
+    }
+    expect(bench.wire.counts.roundTrips).to.equal(0)
+  })
+})

@@ -97,6 +97,30 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
+  for (const timersLateMs of [0, -1, 1]) {
+    it(`whatever renewEvery is accepted, it renews in time, also where timers are ${timersLateMs} ms late`, async () => {
+      const cases = [8, 9, 10, 12, 20, 100, 1000, 30_000].flatMap((duration) => {
+        const mostMs = Math.ceil(0.999 * duration - 5) - 1
+        return [
+          { duration, renewEvery: mostMs },
+          { duration, renewEvery: undefined },
+        ]
+      })
+      for (const { duration, renewEvery } of cases) {
+        for (let phase = 0; phase < 12; phase++) {
+          const bench = new Bench({ time: { timersLateMs, monotonicMs: 5_000 + phase * 37.37 } })
+          const hold = await bench.manager.hold('db', 'a', { duration, renewEvery })
+          await bench.clock.advance(5 * duration)
+          expect(hold.held, `${duration} ${renewEvery} ${phase}`).to.equal(true)
+          await bench.manager.stop()
+        }
+        if (renewEvery === undefined) continue
+        const late = { duration, renewEvery: renewEvery + 1 }
+        await rejection(new Bench().manager.hold('db', 'a', late), ErrNotValid)
+      }
+    })
+  }
+
   it('with `renewEvery: false` it renews when told to, and only then', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false, value: 'kept' })

@@ -34,6 +34,24 @@ function positionsOf(manager: Manager, holder: string): number[] {
   return positions
 }
 
+/** A client whose store keeps no queues. */
+function withoutQueues(client: Client): Client {
+  return {
+    claimLease: (lease, request, { signal, onGranted } = {}) =>
+      client.claimLease(lease, request, { signal, onGranted }),
+    extendLease: (...args) => client.extendLease(...args),
+    expireLease: (...args) => client.expireLease(...args),
+    releaseLease: (...args) => client.releaseLease(...args),
+    pinLease: (...args) => client.pinLease(...args),
+    unpinLease: (...args) => client.unpinLease(...args),
+    pinned: () => client.pinned(),
+    leases: () => client.leases(),
+    refresh: (leases) => client.refresh(leases),
+    subscribe: (listener) => client.subscribe(listener),
+    close: () => client.close(),
+  }
+}
+
 async function served(bench: Bench, { hold }: Waiter): Promise<void> {
   await bench.clock.settle()
   expect(hold.state).to.equal('fulfilled')
@@ -79,8 +97,36 @@ describe('Manager: positions in the queue', () => {
     expect(told[0]).to.deep.equal([2, 1])
     await holds[0]?.value?.release()
     await bench.clock.settle()
-    expect(told[2]?.at(-1)).to.equal(1)
+    expect([told[2], holds[2]?.state], 'the last one stands in after the second').to.deep.equal([
+      [4, 3, 2],
+      'fulfilled',
+    ])
     await manager.stop()
+  })
+
+  it('after a grant nobody of its process is told a position until the store has given the next one a ticket', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const { manager, wire } = bench.other()
+    const told = ['a', 'b', 'c'].map((holder) => positionsOf(manager, holder))
+    const holds = ['a', 'b', 'c'].map((holder) => track(manager.hold('db', holder, options)))
+    await bench.clock.settle()
+    const others = [await waiter(bench, 'd'), await waiter(bench, 'e')]
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect([holds[0]?.state, told]).to.deep.equal(['fulfilled', [[1], [2], [3]]])
+    const slow = wire.hang({ kind: 'claim', at: 'reply' })
+    await holds[0]?.value?.release()
+    await bench.clock.settle()
+    expect(told, 'while the claim of the next one is in flight').to.deep.equal([[1], [2], [3]])
+    slow.heal()
+    await bench.clock.settle()
+    expect(told, 'behind one that has the lease and one that waits').to.deep.equal([[1], [2], [3]])
+    for (const one of others) await served(bench, one)
+    await holds[1]?.value?.release()
+    await bench.clock.settle()
+    expect(told).to.deep.equal([[1], [2, 1], [3, 2]])
+    for (const one of [...others, { manager }]) await one.manager.stop()
   })
 
   it('one that comes to a queue in which its process is already is told its position at once, without a claim', async () => {
@@ -301,6 +347,87 @@ describe('Manager: maxWaiters', () => {
     const c = await waiter(bench, 'c', { maxWaiters: 1 })
     expect(c.hold.state).to.equal('pending')
     await c.manager.stop()
+  })
+
+  for (const [where, isHere] of Object.entries({ 'another process': false, 'this process': true })) {
+    it(`bounds those who wait for any of several leases at once, though no store counts them: ${where} has the leases`, async () => {
+      const bench = new Bench()
+      const { manager, wire } = bench.other()
+      const told = new Map<string, number>()
+      manager.events.subscribe((event) => event.type === 'waiting' && told.set(event.holder, event.position))
+      for (const lease of ['db', 'mail']) {
+        await (isHere ? manager : bench.manager).hold(lease, 'x', { duration: HOUR_MS })
+      }
+      const waits: Tracked<Hold>[] = []
+      for (const holder of ['a', 'b', 'c', 'd']) {
+        if (holder === 'b') wire.resetCounts()
+        waits.push(track(manager.holdAny(['db', 'mail'], holder, { ...options, maxWaiters: 2 })))
+        await bench.clock.settle()
+      }
+      expect(waits.map(({ state }) => state)).to.deep.equal(['pending', 'pending', 'rejected', 'rejected'])
+      expect(waits[3]?.error).to.be.instanceOf(ErrClaimDenied)
+      expect([...told]).to.deep.equal([
+        ['a', 1],
+        ['b', 2],
+      ])
+      expect(wire.counts.claimAny, 'the store is asked once').to.equal(0)
+      await manager.stop()
+    })
+  }
+
+  it('bounds those who came while the first claim was in flight as soon as it is answered', async () => {
+    const bench = new Bench()
+    for (const lease of ['db', 'mail']) await bench.manager.claim(lease, 'x', HOUR_MS)
+    const { manager, wire } = bench.other()
+    const slow = wire.hang({ at: 'reply' })
+    const waits = ['a', 'b', 'c'].map((holder) =>
+      track(manager.holdAny(['db', 'mail'], holder, { ...options, maxWaiters: 2 })),
+    )
+    await bench.clock.settle()
+    expect(waits.map(({ state }) => state)).to.deep.equal(['pending', 'pending', 'pending'])
+    slow.heal()
+    await bench.clock.settle()
+    expect(waits.map(({ state }) => state)).to.deep.equal(['pending', 'pending', 'rejected'])
+    await manager.stop()
+  })
+
+  it('counts those who name the same leases in another order as one queue, and each takes the one that it prefers', async () => {
+    const bench = new Bench()
+    for (const lease of ['db', 'mail']) await bench.manager.claim(lease, 'x', HOUR_MS)
+    const { manager } = bench.other()
+    const patience = new AbortController()
+    const ask = async (holder: string, leases: readonly string[], signal?: AbortSignal): Promise<Tracked<Hold>> => {
+      const wait = track(manager.holdAny(leases, holder, { ...options, maxWaiters: 2, signal }))
+      await bench.clock.settle()
+      return wait
+    }
+    const first = await ask('b', ['db', 'mail'], patience.signal)
+    const second = await ask('d', ['mail', 'db'])
+    const third = await ask('f', ['mail', 'db'])
+    expect([first.state, second.state, third.state]).to.deep.equal(['pending', 'pending', 'rejected'])
+    patience.abort(new Error('enough'))
+    await Promise.all(['db', 'mail'].map((lease) => bench.manager.release(lease, 'x')))
+    await bench.clock.settle()
+    expect(second.value?.lease, 'both were free').to.equal('mail')
+    await manager.stop()
+  })
+
+  it('bounds those of a process whose client keeps no queues at once, and each is told its position', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const manager = new Manager({ client: withoutQueues(bench.other().client), clock: bench.clock })
+    const waits: Tracked<Hold>[] = []
+    const told: number[][] = []
+    for (const holder of ['a', 'b', 'c']) {
+      told.push(positionsOf(manager, holder))
+      waits.push(track(manager.hold('db', holder, { ...options, maxWaiters: 2 })))
+      await bench.clock.settle()
+    }
+    expect(waits.map(({ state }) => state)).to.deep.equal(['pending', 'pending', 'rejected'])
+    await bench.manager.release('db', 'x')
+    await bench.clock.settle()
+    expect([waits[0]?.state, told], 'nobody else counts').to.deep.equal(['fulfilled', [[1], [2, 1], []]])
+    await manager.stop()
   })
 
   for (const maxWaiters of [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '2', null, true, 2n]) {

@@ -224,6 +224,21 @@ describe('Manager: one process holds a term once, or shares it', () => {
     await bench.manager.stop()
   })
 
+  it('a release whose `all` is neither true nor false is refused by name, and nothing is over', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', { ...options, shared: true })
+    bench.wire.resetCounts()
+    for (const all of ['no', 0, null, {}]) {
+      const { problems } = await rejection(hold.release({ all: all as never }), ErrNotValid)
+      expect(problems).to.have.lengthOf(1)
+      expect(problems[0]).to.deep.include({ argument: 'all', rule: 'must be true or false', value: all })
+    }
+    expect([hold.held, bench.wire.counts.release]).to.deep.equal([true, 0])
+    await hold.release({ all: undefined })
+    expect([hold.held, bench.wire.counts.release]).to.deep.equal([false, 1])
+    await bench.manager.stop()
+  })
+
   it('a release of all of them ends the others: revoked', async () => {
     const bench = new Bench()
     const shared = { ...options, shared: true }

@@ -1,7 +1,6 @@
 import { expect } from 'chai'
 import type { Client } from '#src/client.ts'
-import { ErrInvalid } from '#src/errors.ts'
-import { ErrNotValid } from '#src/errors.ts'
+import { ErrInvalid, ErrNotValid } from '#src/errors.ts'
 import { memoryClient, MemoryGuard, MemoryStore } from '#src/memory/index.ts'
 import { TestClock } from '#src/testing/index.ts'
 
@@ -66,5 +65,40 @@ describe('memoryClient: a Client whose leases live in this process', () => {
     await clock.advance(10)
     await tryIt(b)
     expect(b.leases().get('db')?.holder).to.equal('b')
+  })
+})
+
+describe('MemoryGuard: its body runs between the check and the next step, or not at all', () => {
+  const later = 'must be synchronous: it returned a promise or an iterator, whose work is not guarded'
+
+  it('functions whose body runs later are refused', () => {
+    const bodies = [async () => {}, function* () {}, async function* () {}] as unknown as (() => never)[]
+    for (const body of bodies) expect(() => new MemoryGuard(body)).to.throw(ErrNotValid, 'synchronous function')
+  })
+
+  it('a body that returns a promise or an iterator rejects the check', async () => {
+    const client = memoryClient()
+    await client.claimLease('db', { holder: 'a', duration: 1_000 })
+    const generate = function* (): Generator<number> {
+      yield 1
+    }
+    const bodies = [() => Promise.resolve(1), () => generate(), () => [1].values()] as unknown as (() => never)[]
+    for (const body of bodies) {
+      const guard = new MemoryGuard(body)
+      const outcome: unknown = await client
+        .leases()
+        .get('db')
+        ?.trapdoor(guard)
+        .catch((error: unknown) => error)
+      expect(outcome).to.be.instanceOf(ErrNotValid)
+      expect((outcome as ErrNotValid).problems[0]).to.include({ argument: 'body', rule: later })
+      expect(guard.result).to.equal(undefined)
+    }
+    for (const result of [[1], new Map(), { next: 1 }, 'text', null]) {
+      const guard = new MemoryGuard<unknown>(() => result as never)
+      await client.leases().get('db')?.trapdoor(guard)
+      expect(guard.result).to.equal(result)
+    }
+    await client.close()
   })
 })

@@ -1,4 +1,4 @@
-import { ErrStopped, ErrUnknown, MAX_DURATION_MS, type Clock } from 'lease-core'
+import { ErrStopped, ErrUnknown, MAX_DURATION_MS, throwIfAborted, type Clock } from 'lease-core'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 
 /** The calls of a recipe that are under way: each ends with its signal, with its time, and with the recipe. */
@@ -25,7 +25,7 @@ export class Calls {
     body: (signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
     if (this.#stopped) throw this.#error()
-    signal?.throwIfAborted()
+    throwIfAborted(signal)
     const until = new LinkedSignal(signal)
     const timeIsUp = (): void => until.abort(new ErrUnknown(`no answer within ${limitMs} ms`, { reason: 'no answer' }))
     const timer = limitMs < MAX_DURATION_MS ? this.#clock.setTimer(limitMs, timeIsUp) : undefined

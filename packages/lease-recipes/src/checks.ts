@@ -1,5 +1,15 @@
 /** The checks that every recipe makes of its options: once, all problems together, no coercion, nothing ignored. */
-import { checkRequest, ErrNotValid, MAX_NAME_BYTES, notValid, trustWindowMs, type Problem } from 'lease-core'
+import {
+  brokenRenewalRule,
+  brokenSignalRule,
+  checkRequest,
+  ErrNotValid,
+  MAX_NAME_BYTES,
+  notValid,
+  throwIfAborted,
+  trustWindowMs,
+  type Problem,
+} from 'lease-core'
 import { Duration, type DurationLike } from 'luxon'
 
 /**
@@ -55,7 +65,15 @@ export class Checks {
 
   /** A signal, or none. */
   signal(option: string, value: unknown): void {
-    this.must(option, value === undefined || value instanceof AbortSignal, 'must be an AbortSignal', value)
+    const rule = value === undefined ? undefined : brokenSignalRule(value)
+    this.must(option, rule === undefined, rule ?? '', value)
+  }
+
+  /** How often a lease is renewed, by core's own rule. NaN is told already. */
+  renewal(option: string, everyMs: number, durationOption: string, durationMs: number): void {
+    if (Number.isNaN(everyMs) || Number.isNaN(durationMs)) return
+    const rule = brokenRenewalRule(everyMs, durationOption, durationMs)
+    this.must(option, rule === undefined, rule ?? '', everyMs)
   }
 
   /** A duration in whole milliseconds; NaN when it breaks core's rules, and any comparison with it is false. */
@@ -101,6 +119,6 @@ export function checkedSignal(options: { readonly signal?: AbortSignal | undefin
   const checks = new Checks(options, ['signal'])
   checks.signal('signal', options.signal)
   checks.finish()
-  options.signal?.throwIfAborted()
+  throwIfAborted(options.signal)
   return options.signal
 }

@@ -42,7 +42,7 @@ import {
 import type { DurationLike } from 'luxon'
 import { checkedSignal, Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { orAborted } from './or-aborted.ts'
+import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { unlessGone } from './unless-gone.ts'
 
 export interface ElectionOptions {
@@ -393,9 +393,10 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   /** Until another leads; when nobody wants to, as long as a lease lasts. */
   async #giveWay(signal: AbortSignal): Promise<void> {
     if (this.#leader !== undefined) return
-    const rival = new AbortController()
-    this.#rival = () => rival.abort()
-    await sleep(this.#clock, this.#ttlMs, AbortSignal.any([signal, rival.signal])).catch(() => {})
+    const rival = new LinkedSignal(signal)
+    this.#rival = () => rival.abort(undefined)
+    await sleep(this.#clock, this.#ttlMs, rival.signal).catch(() => {})
+    rival.letGo()
     this.#rival = undefined
   }
 

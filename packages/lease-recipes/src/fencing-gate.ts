@@ -17,7 +17,8 @@
  *
  * After M. Kleppmann, "How to do distributed locking" (2016), with the comparison that admits a holder's second write.
  */
-import { ErrNotHeld, ErrUnknown, hasMethods, notValid, reasonOf, type Problem } from 'lease-core'
+import { brokenSignalRule, ErrNotHeld, ErrUnknown, hasMethods, notValid, reasonOf, throwIfAborted } from 'lease-core'
+import type { Problem } from 'lease-core'
 import { Checks } from './checks.ts'
 import { orAborted } from './or-aborted.ts'
 
@@ -92,7 +93,7 @@ export class FencingGate {
   async admit(name: string, fence: Fence, options: AdmitOptions = {}): Promise<void> {
     checkAdmit(name, fence, options)
     const { holder, fencingToken } = fence
-    options.signal?.throwIfAborted()
+    throwIfAborted(options.signal)
     let admitted: Fence
     try {
       admitted = await orAborted(this.#store.admit(name, { holder, fencingToken }), options.signal)
@@ -251,7 +252,7 @@ function checkAdmit(name: unknown, fence: unknown, options: unknown): void {
   must('fencingToken', isToken ? undefined : 'must be a bigint of at least 0', fencingToken)
   must('holder', brokenTextRule(holder), holder)
   must('options', isObject ? undefined : 'must be an object', options)
-  must('signal', signal === undefined || signal instanceof AbortSignal ? undefined : 'must be an AbortSignal', signal)
+  must('signal', signal === undefined ? undefined : brokenSignalRule(signal), signal)
   for (const [option, value] of Object.entries(others)) must(option, 'is not an option', value)
   if (problems.length > 0) throw notValid(problems)
 }

@@ -1,30 +1,25 @@
-import { setMaxListeners } from 'node:events'
+import { onAbort } from 'lease-core'
 
 /** The promise's outcome, or the signal's reason if that comes first; what was begun goes on by itself. */
 export function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason as Error)
-    if (signal.aborted) onAbort()
-    setMaxListeners(0, signal) // one signal may end a thousand calls
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+    const end = (): void => reject(signal.reason as Error)
+    if (signal.aborted) end()
+    const stopListening = onAbort(signal, end)
+    promise.then(resolve, reject).finally(stopListening)
   })
 }
 
 /** A signal of one's own that also aborts with another, until it is let go: a long-lived one then remembers nothing. */
 export class LinkedSignal {
   readonly #controller = new AbortController()
-  readonly #source: AbortSignal | undefined
-  readonly #onAbort = (): void => this.abort(this.#source?.reason)
+  readonly #stopListening: () => void = () => {}
 
   constructor(source: AbortSignal | undefined) {
-    this.#source = source
-    if (source?.aborted === true) this.#onAbort()
-    else if (source !== undefined) {
-      setMaxListeners(0, source)
-      source.addEventListener('abort', this.#onAbort, { once: true })
-    }
+    const end = (): void => this.abort(source?.reason)
+    if (source?.aborted === true) end()
+    else this.#stopListening = onAbort(source, end)
   }
 
   get signal(): AbortSignal {
@@ -36,6 +31,6 @@ export class LinkedSignal {
   }
 
   letGo(): void {
-    this.#source?.removeEventListener('abort', this.#onAbort)
+    this.#stopListening()
   }
 }

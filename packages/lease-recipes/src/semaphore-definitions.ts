@@ -6,8 +6,7 @@
  * sleeps in between, and not at all once a change was heard of. Administrators keep slots that they take away out of
  * reach for longer than that.
  */
-import { setMaxListeners } from 'node:events'
-import { ErrStopped, MAX_ANY, Stopwatch, type Clock, type Info, type Manager } from 'lease-core'
+import { allowListeners, ErrStopped, MAX_ANY, Stopwatch, type Clock, type Info, type Manager } from 'lease-core'
 import { orAborted } from './or-aborted.ts'
 import { readLease } from './read-lease.ts'
 
@@ -131,7 +130,7 @@ export class Definitions {
 
   #observe(lease: string): Observed {
     const controller = new AbortController()
-    setMaxListeners(0, controller.signal)
+    allowListeners(controller.signal)
     const observed: Observed = {
       confirmed: new Stopwatch(this.#clock),
       known: Promise.resolve(undefined),

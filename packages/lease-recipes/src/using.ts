@@ -3,7 +3,7 @@
  *
  * After node-redlock's `using(resources, duration, routine)`.
  */
-import { callListener, hasMethods, notValid, warn, type Problem } from 'lease-core'
+import { brokenSignalRule, callListener, hasMethods, notValid, throwIfAborted, warn, type Problem } from 'lease-core'
 import { LinkedSignal } from './or-aborted.ts'
 
 /** What can be worked under: a `Hold`, a `FencedLock`, and anything like them. */
@@ -57,7 +57,7 @@ export async function using<L extends Usable, T>(
   lock.signal.addEventListener('abort', onEnd, { once: true })
   try {
     lock.assertHeld()
-    signal?.throwIfAborted()
+    throwIfAborted(signal)
     return await work({ signal: until.signal, fencingToken: lock.fencingToken, lock })
   } finally {
     until.letGo()
@@ -76,13 +76,14 @@ function problemsOf(lock: unknown, work: unknown, options: unknown): readonly Pr
     if (!sound) problems.push({ argument, rule, value })
   }
   const { signal: ofLock } = Object(lock) as { signal?: unknown }
-  const usable = hasMethods(lock, 'assertHeld', 'release') && ofLock instanceof AbortSignal
+  const usable = hasMethods(lock, 'assertHeld', 'release') && brokenSignalRule(ofLock) === undefined
   must('lock', usable, 'must be a lock that was acquired (await it), or a Hold', lock)
   must('work', typeof work === 'function', 'must be a function', work)
   const isObject = typeof options === 'object' && options !== null
   must('options', isObject, 'must be an object', options)
   const { signal, releaseFailed, ...others } = (isObject ? options : {}) as Record<string, unknown>
-  must('signal', signal === undefined || signal instanceof AbortSignal, 'must be an AbortSignal', signal)
+  const rule = signal === undefined ? undefined : brokenSignalRule(signal)
+  must('signal', rule === undefined, rule ?? '', signal)
   must(
     'releaseFailed',
     releaseFailed === undefined || typeof releaseFailed === 'function',

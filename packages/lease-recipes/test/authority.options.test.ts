@@ -84,9 +84,11 @@ describe('Authority: options and small print', () => {
   })
 
   it('AU-1: a heartbeat longer than the lease is refused; so are 15 milliseconds, meant as seconds', () => {
-    const rule = 'heartbeatInterval must be less than ttl'
-    expect(problems({ manager, lease: 'l', ttl: 1000, heartbeatInterval: 1000 })).to.deep.equal([`${rule} (1000 ms)`])
-    expect(problems({ manager, lease: 'l', ttl: 15 })).to.deep.equal([`${rule} (15 ms)`])
+    const late = (ttlMs: number, mostMs: number): string[] => [
+      `heartbeatInterval must be at most ${mostMs} ms, so that a renewal is sent within the trust window of ttl (${ttlMs} ms)`,
+    ]
+    expect(problems({ manager, lease: 'l', ttl: 1000, heartbeatInterval: 1000 })).to.deep.equal(late(1000, 993))
+    expect(problems({ manager, lease: 'l', ttl: 15 })).to.deep.equal(late(15, 9))
     expect(create({ ttl: { seconds: 15 }, heartbeatInterval: { seconds: 14 } }).held).to.equal(false)
   })
 

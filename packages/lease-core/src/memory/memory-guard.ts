@@ -20,9 +20,12 @@ export class MemoryGuard<T = unknown> {
     Object.defineProperty(this.prototype, MEMORY_GUARD, { value: true })
   }
 
-  /** @throws ErrNotValid for an async function: the lease may be lost at its first `await` */
-  constructor(body: () => T extends PromiseLike<unknown> ? never : T) {
-    if (typeof body !== 'function' || body.constructor.name.startsWith('Async')) {
+  /**
+   * @throws ErrNotValid for an async function, whose lease may be lost at its first `await`, and for a generator function, whose body
+   *   runs later or never
+   */
+  constructor(body: () => T extends PromiseLike<unknown> | Iterator<unknown> | AsyncIterator<unknown> ? never : T) {
+    if (typeof body !== 'function' || /^Async|^Generator/.test(body.constructor.name)) {
       throw notValid([{ argument: 'body', rule: 'must be a synchronous function', value: body }])
     }
     this.#body = body
@@ -33,10 +36,26 @@ export class MemoryGuard<T = unknown> {
     return this.#result
   }
 
-  /** For the trapdoor: runs the body. */
+  /**
+   * For the trapdoor: runs the body.
+   *
+   * @throws ErrNotValid it returned a promise or an iterator: what these do is not guarded
+   */
   run(): void {
-    this.#result = this.#body()
+    const result = this.#body()
+    if (isLater(result)) {
+      const rule = 'must be synchronous: it returned a promise or an iterator, whose work is not guarded'
+      throw notValid([{ argument: 'body', rule, value: this.#body }])
+    }
+    this.#result = result
   }
+}
+
+function isLater(result: unknown): boolean {
+  if (typeof result !== 'object' || result === null) return false
+  const { then, next } = result as { readonly then?: unknown; readonly next?: unknown }
+  if (typeof then === 'function') return true
+  return typeof next === 'function' && (Symbol.iterator in result || Symbol.asyncIterator in result)
 }
 
 /** Whether the key is a `MemoryGuard` of this or another copy of this package. */

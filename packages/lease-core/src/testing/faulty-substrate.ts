@@ -22,8 +22,8 @@
  * Nobody can call a packet back. What core has given up since is executed all the same, except by `hang` and what is never
  * executed.
  */
-import { setMaxListeners } from 'node:events'
 import type { DurationLike } from 'luxon'
+import { allowListeners } from '../abort-signal.ts'
 import type { LeaseChange } from '../client.ts'
 import { sleep, systemClock, type Clock } from '../clock.ts'
 import { toMillis, type Trapdoor } from '../lease.ts'
@@ -423,7 +423,7 @@ function beyondRecall(call: Call): Call {
 
 /** Does not abort. One for all: a signal costs more than the rest of a call. */
 const NEVER = new AbortController().signal
-setMaxListeners(0, NEVER)
+allowListeners(NEVER)
 
 /** Operations and calls by kind, and what they tell of coalescing. */
 export interface Counts extends Record<CallKind, number> {
