@@ -52,7 +52,7 @@ export function firstStep(op: Op, context: StepContext): Verdict | Step {
     case 'expire': {
       const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(op, kv, keys, context, () => false)
       if (op.lapsed === undefined) return read(keys.key, decide)
-      return removal(op, lapsed(keys, op.lapsed), keys, { isWaitedFor: true, toTell: undefined, otherwise: decide })
+      return removal(op, lapsed(keys, op.lapsed), keys, { toTell: undefined, otherwise: decide }, context)
     }
     case 'leave':
       return leave(op, keys, context)
@@ -71,9 +71,8 @@ function release(op: ReleaseOp, keys: Keys, context: StepContext): Step {
   const may = (held: Holding): boolean => isNamed(op, held)
   const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(op, kv, keys, context, may)
   if (seen?.version !== undefined && isNamed(op, seen)) {
-    const toTell = makerOf(seen, context)
-    const how = { toTell, isWaitedFor: mayBeWaitedFor(toTell, context, op), otherwise: decide }
-    return removal(op, [isUnchanged(keys.key, seen.version)], keys, how, { likely: true })
+    const how = { toTell: makerOf(seen, context), otherwise: decide }
+    return removal(op, [isUnchanged(keys.key, seen.version)], keys, how, context, { likely: true })
   }
   return read(keys.key, decide)
 }
@@ -250,12 +249,9 @@ function vacate(
   if (kv === undefined) return granted(undefined)
   const { holding } = foundIn(kv)
   if (!may(holding)) return refused(holding)
-  const toTell = makerOf(holding, context)
-  return removal(op, [isUnchanged(keys.key, kv.mod_revision)], keys, {
-    toTell,
-    isWaitedFor: mayBeWaitedFor(toTell, context, op),
-    otherwise: (after) => vacate(op, after, keys, context, may),
-  })
+  const otherwise = (after: EtcdKeyValue | undefined): Verdict | Step => vacate(op, after, keys, context, may)
+  const how = { toTell: makerOf(holding, context), otherwise }
+  return removal(op, [isUnchanged(keys.key, kv.mod_revision)], keys, how, context)
 }
 
 /** The pins with another generation of one, or without it; the lease's key comes off its etcd lease with the first, and back with the last. */
@@ -297,44 +293,46 @@ function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Ste
 
 /** What the end of a term concerns besides its key. */
 interface Ending {
-  /** Somebody may wait for the lease. */
-  readonly isWaitedFor: boolean
   /** The client whose term it was, if it is another one. */
   readonly toTell: string | undefined
   /** What to do where the conditions are not met. */
   readonly otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step
 }
 
-/** A client that ends its own term knows whether somebody waits. */
-function mayBeWaitedFor(toTell: string | undefined, { client, queues }: StepContext, { lease }: Op): boolean {
-  return toTell !== undefined || queues.has(client, lease)
-}
-
-/** Removes the key. Those who wait hear of that by their watches; which are the first of them is in the answer, where somebody may wait. */
+/**
+ * Removes the key. Those who wait hear of that by their watches; the answer says which are the first of them. A likely one reads nothing
+ * as long as nobody waits in the whole namespace.
+ */
 function removal(
   op: ReleaseOp | ExpireOp,
   conditions: EtcdCompare[],
   keys: Keys,
-  { isWaitedFor, toTell, otherwise }: Ending,
+  { toTell, otherwise }: Ending,
+  context: StepContext,
   { likely = false }: { readonly likely?: boolean } = {},
 ): Step {
   const { key } = keys
-  const does = isWaitedFor ? [remove(key), firstTickets(keys)] : [remove(key)]
+  const { layout, queues } = context
+  const reads = !likely || !queues.seemEmpty
   return {
     coverMs: toTell === undefined ? undefined : TELLING_MS,
     likely,
     // That it could not be told must not keep the term from ending: a server that is full takes no puts.
     instead:
-      toTell === undefined
-        ? undefined
-        : () => removal(op, conditions, keys, { isWaitedFor, toTell: undefined, otherwise }),
+      toTell === undefined ? undefined : () => removal(op, conditions, keys, { toTell: undefined, otherwise }, context),
     request: (etcdLease) => {
       const told =
         toTell === undefined ? [] : [put(keys.toldTo(toTell), Buffer.from(JSON.stringify([op.lease])), etcdLease)]
-      return when(conditions, [...does, ...told], [get(key)])
+      const reading = when(conditions, [remove(key), firstTickets(keys), ...told], [get(key)])
+      return reads ? reading : when([...conditions, layout.nobodyWaits], [remove(key), ...told], [reading])
     },
-    next: ({ response_txn: { succeeded, responses } }) =>
-      succeeded ? vacated(responses, 1) : otherwise(foundBy(responses)),
+    next: ({ response_txn: whole }) => {
+      if (!reads && whole.succeeded) return granted(undefined)
+      const { succeeded, responses } = reads ? whole : (whole.responses[0] as EtcdAnswer).response_txn
+      if (!succeeded) return otherwise(foundBy(responses))
+      if (!reads) queues.seen()
+      return vacated(responses, 1)
+    },
   }
 }
 

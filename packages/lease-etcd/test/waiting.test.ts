@@ -123,6 +123,21 @@ for (const target of etcdTargets(1)) {
       })
     }
 
+    it('a claim and a release that nobody waits for take two commands and no message', async () => {
+      const counted: Counted = { commands: 0, messages: 0 }
+      await using group = managers(2, counted)
+      const [one, other] = group.all as [Manager, Manager]
+      const own = [await one.hold('own', 'h', { duration: LONG }), await other.hold('other', 'h', { duration: LONG })]
+      await (await one.hold('l', 'h', { duration: LONG })).release()
+      await sleep(200)
+      counted.commands = counted.messages = 0
+      for (let times = 1; times <= 10; times++)
+        await (await one.hold('l', 'h', { duration: LONG, wait: true })).release()
+      await sleep(200)
+      expect(counted).to.deep.equal({ commands: 20, messages: 0 })
+      for (const hold of own) await hold.release()
+    })
+
     it('nobody sleeps through a vacancy, however fast the lease is handed over', async function () {
       this.timeout(600_000)
       const counted: Counted = { commands: 0, messages: 0 }
@@ -163,23 +178,68 @@ for (const target of etcdTargets(1)) {
       heard.some((it) => it.kind === 'vacated' && it.to?.place === place && it.to.ahead === ahead)
 
     together({
-      'a holder learns that somebody waits, and then knows at its release who was told': async () => {
-        const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })
-        await hearing(substrate, HOLDER)
+      'a release knows who was notified, although its client listens to nothing and came past the queue': async () => {
+        const substrate = setting.substrate()
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+        const places = [await enter(substrate, 'one'), await enter(substrate, 'two'), await enter(substrate, 'three')]
+        const first = await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)
+        expect(first.told).to.equal(places[1])
+        const { holding: seen } = await send(substrate, claim('l', 'barger', 60_000, { nonce: 'barger-1' }), 'barger')
+        const second = await send(substrate, release('l', 'barger', { nonce: 'barger-1', seen }), 'barger')
+        expect(second.told).to.equal(places[1])
+      },
+
+      'a release that nobody waits for notifies nobody': async () => {
+        const substrate = setting.substrate()
         await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
         const place = await enter(substrate, 'one')
-        const first = await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)
-        // More than once: it may have heard of it only after its release.
-        for (let { told } = first; told !== place;) {
-          await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
-          await sleep(10)
-          ;({ told } = await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER))
-        }
-        // Where nobody waits it reads no queue.
         await send(substrate, { kind: 'leave', lease: 'l', place }, 'one')
-        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
         expect(await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)).to.not.have.property('told')
       },
+
+      'of releases that travel together, the one that somebody waits for knows who was notified': async () => {
+        const substrate = setting.substrate()
+        const leases = ['l', 'm', 'n']
+        const call = newCall({ client: HOLDER, timeoutMs: 60_000 })
+        for (let times = 1; times <= 2; times++) {
+          const claims = leases.map((lease) => claim(lease, 'h', 60_000, { nonce: `${NONCE}${times}` }))
+          const held = await substrate.apply(claims, call)
+          // The second time it is known that somebody waits.
+          const place = times === 1 ? await enter(substrate, 'one') : undefined
+          const releases = leases.map((lease, index) =>
+            release(lease, 'h', { nonce: `${NONCE}${times}`, seen: held[index]?.holding }),
+          )
+          const verdicts = await substrate.apply(releases, call)
+          expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['granted', 'granted', 'granted'])
+          if (place !== undefined) expect(verdicts[0]?.told).to.equal(place)
+          expect(verdicts[0]?.told).to.be.above(0)
+          expect([verdicts[1]?.told, verdicts[2]?.told]).to.deep.equal([undefined, undefined])
+        }
+      },
+
+      'as many as `maxWaiters` allows are in the queue where more come at the same moment, and no ticket of the others stays':
+        async () => {
+          const maxWaiters = 3
+          for (const [lease, comers] of [
+            ['l', maxWaiters],
+            ['m', 16],
+          ] as const) {
+            const substrates = Array.from({ length: comers }, () =>
+              setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }), namespace: `${lease}-full` }),
+            )
+            const [first] = substrates as [EtcdSubstrate]
+            await send(first, claim(lease, 'h', 60_000, { nonce: NONCE }), HOLDER)
+            const verdicts = await Promise.all(
+              substrates.map((substrate, index) =>
+                send(substrate, claim(lease, `w${index}`, 60_000, { place: 0, maxWaiters }), `w${index}`),
+              ),
+            )
+            expect(verdicts.filter(({ ticket }) => ticket !== undefined)).to.have.lengthOf(maxWaiters)
+            expect(verdicts.filter(({ isFull }) => isFull === true)).to.have.lengthOf(comers - maxWaiters)
+            const { ticket } = await send(first, claim(lease, 'last', 60_000, { place: 0 }), 'last')
+            expect(ticket?.ahead).to.equal(maxWaiters)
+          }
+        },
 
       'those who were told and do not come are passed over, and the next ones are told': async () => {
         const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })

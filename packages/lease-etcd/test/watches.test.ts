@@ -6,7 +6,6 @@ import { claim, eventually, grant, newCall, noneUnheard, release, settle, sleep,
 import type { LeaseChange } from 'lease-core'
 import type { EtcdDriver } from 'lease-etcd'
 import { ClientHints } from '#src/client-hints.ts'
-import { KnownQueues } from '#src/known-queues.ts'
 import { Layout } from '#src/layout.ts'
 import { NO_DELETES, Watches } from '#src/watches.ts'
 import { FakeStream } from './fake-stream.ts'
@@ -144,7 +143,6 @@ describe('a ticket', () => {
       layout: new Layout('lease/', 'n'),
       clock: systemClock,
       client: 'c',
-      queues: new KnownQueues(),
       login: async () => {},
       onDenied: () => {},
     })
@@ -152,7 +150,7 @@ describe('a ticket', () => {
     hints.add((change) => heard.push(change))
     await stream.answersCreates(1, 10)
     const nearest = [8, 7].map((place) => ({ place, client: `c${place}`, durationMs: 1_000, leaves: false }))
-    const joined = hints.join('l', 9, { count: 2, nearest })
+    const joined = hints.join('l', { place: 9, ahead: { count: 2, nearest }, leftMs: 60_000 })
     await stream.answersCreates(1, 11)
     await joined
     hints.queued('l', 9, { count: 2, nearest }, '12')
