@@ -22,8 +22,9 @@
  *   claim. Without the hint: when the known holding lapses, or after maxSleep.
  * - Waiters are served first come, first served. Only the first of them claims, and only while no other holder of this process
  *   has the lease. Exception: a waiter whose own holder got the lease in this process is decided at once.
- * - A wait that runs out is denied only if the store said, since that waiter joined, that another holds the lease. So the store
- *   is asked once for a waiter that is never the first.
+ * - A wait that runs out is denied only if the store said, since that waiter joined, that another holds the lease or is ahead in its
+ *   queue, and no later claim is in flight. So the store is asked once for a waiter that is never the first.
+ * - A waiter with less time than `PASS_OVER_MS` claims once without a ticket, past the queue: those ahead may be dead.
  * - Who leaves leaves nothing behind: no timer, no claim, no entry.
  */
 import type { TimerQueue, Deadline } from './timer-queue.ts'
@@ -45,7 +46,7 @@ import {
   type WaitRequest,
 } from './lease-waiters.ts'
 import { lapseWindowMs } from './skew.ts'
-import { LONGEST_REST_MS, untilTurnMs, type Ticket } from './ticket.ts'
+import { LONGEST_REST_MS, PASS_OVER_MS, untilTurnMs, type Ticket } from './ticket.ts'
 
 /** What the manager does for the queue. */
 export interface WaitQueueHost {
@@ -69,7 +70,7 @@ export interface WaitQueueHost {
   /** Which holder has a live Hold of the lease in this process. The end of such a Hold must be reported by `vacated`. */
   holderHere(lease: string): string | undefined
   /** Rejects with `ErrClaimDenied` when another has the lease; if the waiter's own holder has it, that ends the wait. */
-  acquire(request: WaitRequest, signal: AbortSignal, ticket: Ticket): Promise<Hold>
+  acquire(request: WaitRequest, signal: AbortSignal, ticket: Ticket | undefined): Promise<Hold>
   /** The error for a waiter whose time ran out while another had the lease, from what is known. */
   denied(request: WaitRequest): ErrClaimDenied
   retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
@@ -420,6 +421,7 @@ export class WaitQueue {
     const { request, giveUp } = waiter
     const observing = [...queue.observers]
     const nowMs = clock.monotonic()
+    const isHurried = this.#isHurried(queue, waiter)
     const readDueMs = read.dueMs
     claim.begin(nowMs)
     if (observing.length > 0) read.dueMs = NEVER
@@ -430,7 +432,7 @@ export class WaitQueue {
     let found = false
     let isGranted = false
     try {
-      const hold = await this.#host.acquire(request, giveUp.signal, ticket)
+      const hold = await this.#host.acquire(request, giveUp.signal, isHurried ? undefined : ticket)
       if (giveUp.signal.aborted) return abandon(hold)
       remove(queue.waiters, waiter)
       queue.forgetTicket()
@@ -446,6 +448,11 @@ export class WaitQueue {
         remove(queue.waiters, waiter)
         claim.dueMs = AT_ONCE
         waiter.reject(error)
+        return
+      }
+      queue.heldMs = nowMs
+      if (isHurried) {
+        claim.dueMs = this.#againMs(waiter, nowMs)
         return
       }
       found = true
@@ -576,12 +583,34 @@ export class WaitQueue {
     return vacantMs === NEVER ? claim.dueMs : Math.min(claim.dueMs, vacantMs + this.#turnMs(queue))
   }
 
-  /** How long after a vacancy the first waiter claims. One whose time is short uses half of it: better out of turn than never. */
+  /**
+   * How long after a vacancy the first waiter claims. One whose time is short uses half of it, or less if a claim takes long: better out
+   * of turn than never.
+   */
   #turnMs({ ticket, tookMs, waiters }: LeaseWaiters): number {
     const turnMs = untilTurnMs(ticket, Math.max(tookMs, this.#grantMs))
     const [first] = waiters
     if (turnMs === 0 || first === undefined) return turnMs
-    return Math.max(0, Math.min(turnMs, (first.endMs - this.#host.clock.monotonic()) / 2))
+    const leftMs = first.endMs - this.#host.clock.monotonic()
+    return Math.max(0, Math.min(turnMs, leftMs / 2, leftMs - 2 * tookMs))
+  }
+
+  /**
+   * Whether the time of a waiter may be over before its turn comes. It claims past the queue until it has been denied the lease and has
+   * time for a ticket.
+   */
+  #isHurried(queue: LeaseWaiters, waiter: Waiter): boolean {
+    if (queue.ticket.place > 0 || queue.leases.length > 1) return false
+    const leftMs = waiter.endMs - this.#host.clock.monotonic()
+    return leftMs < PASS_OVER_MS && (leftMs < TICKET_CLAIMS * queue.tookMs || !this.#isDenied(queue, waiter))
+  }
+
+  /** When it claims again, of which a claim past the queue was denied: no claim is sent whose answer would come too late. */
+  #againMs({ endMs }: Waiter, sentMs: number): number {
+    const nowMs = this.#host.clock.monotonic()
+    const [leftMs, tookMs] = [endMs - nowMs, nowMs - sentMs]
+    if (leftMs >= TICKET_CLAIMS * tookMs) return AT_ONCE
+    return leftMs >= 2 * tookMs ? nowMs + leftMs / 2 : NEVER
   }
 
   /** When the first waiter claims if nothing is heard. */
@@ -620,7 +649,7 @@ export class WaitQueue {
   // ── a wait that runs out ──────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Whether the store has said, since the waiter came, that others have the leases. What a Hold of this process believes does not
+   * Whether the store has said, since the waiter came, that others have the leases, or are ahead in the queue. What a Hold of this process believes does not
    * count: its lease may have been revoked.
    */
   #isDenied({ heldMs }: LeaseWaiters, { joinedMs }: Waiter): boolean {
@@ -646,6 +675,9 @@ export class WaitQueue {
     return new ErrUnknown(message, { lease: leases[0], holder, reason: 'no answer', cause: queue.failure })
   }
 }
+
+/** To get a ticket, and to claim the lease with it, takes up to as long as so many claims. */
+const TICKET_CLAIMS = 4
 
 /** What is left with each further grant of how long one took. */
 const FADING = 0.9

@@ -1,7 +1,10 @@
 import { expect } from 'chai'
+import { DateTime } from 'luxon'
+import { sleep } from '#src/clock.ts'
 import { TimerQueue } from '#src/timer-queue.ts'
 import { ErrClaimDenied } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
+import type { Info } from '#src/lease.ts'
 import type { WaitRequest } from '#src/lease-waiters.ts'
 import { parseHoldOptions } from '#src/options.ts'
 import { TestClock, track } from '#src/testing/index.ts'
@@ -65,6 +68,42 @@ describe('WaitQueue', () => {
     leave(new Error('enough'))
     expect(clock.pending).to.equal(0)
   })
+
+  it('denies a wait that runs out where the store said that others are ahead, though the lease is vacant', async () => {
+    const { clock, queue } = queueOf(({ holder }) => Promise.reject(new ErrClaimDenied('others first', { holder })))
+    const { outcome, leave } = queue.contend(request('a', 1_000))
+    const wait = track(outcome)
+    await clock.advance(1_000)
+    expect(wait.error).to.be.instanceOf(ErrClaimDenied)
+    leave()
+  })
+
+  for (const { tookMs, expected } of [
+    { tookMs: 5, expected: ['past the queue at 0', 'in its turn at 5'] },
+    { tookMs: 30, expected: ['past the queue at 0', 'past the queue at 65'] },
+    { tookMs: 60, expected: ['past the queue at 0'] },
+  ]) {
+    it(`sends no claim that cannot be answered before a wait of 100 ms ends, where a claim takes ${tookMs} ms`, async () => {
+      const claims: string[] = []
+      const { clock, queue } = queueOf(() => expect.fail(), {
+        acquire: async ({ holder }, signal, ticket) => {
+          claims.push(`${ticket === undefined ? 'past the queue' : 'in its turn'} at ${clock.monotonic() - startMs}`)
+          await sleep(clock, tookMs, signal)
+          if (ticket !== undefined) Object.assign(ticket, { place: 7, ahead: 0 })
+          throw new ErrClaimDenied('held', { holder, currentHolder: 'x' })
+        },
+        known: () => info,
+      })
+      const startMs = clock.monotonic()
+      const info = { holder: 'x', expiry: DateTime.fromMillis(clock.now() + 60_000) } as Info
+      const { outcome, leave } = queue.contend(request('a', 100))
+      const wait = track(outcome)
+      await clock.advance(100)
+      expect(wait.error).to.be.instanceOf(ErrClaimDenied)
+      leave()
+      expect(claims).to.deep.equal(expected)
+    })
+  }
 
   it('asks for the next waiter when the claim of the first met an unexpected error', async () => {
     let fails = true

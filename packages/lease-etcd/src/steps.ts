@@ -62,7 +62,7 @@ export function firstStep(op: Op, context: StepContext): Verdict | Step {
     case 'unpin':
       break
   }
-  return repinned(op, keys)
+  return repinned(op, keys, context)
 }
 
 /** Ends the term unread where it is as it was seen. */
@@ -78,12 +78,12 @@ function release(op: ReleaseOp, keys: Keys, context: StepContext): Step {
 }
 
 /** Reads the pins, and the lease. */
-function repinned(op: PinOp | UnpinOp, keys: Keys): Step {
+function repinned(op: PinOp | UnpinOp, keys: Keys, context: StepContext): Step {
   const both = [get(keys.key), get(keys.pin)]
   return {
     coverMs: undefined,
     request: () => when([], both, []),
-    next: (answer) => repin(op, keys, answer.response_txn.responses),
+    next: (answer) => repin(op, keys, answer.response_txn.responses, context),
   }
 }
 
@@ -254,8 +254,11 @@ function vacate(
   return removal(op, [isUnchanged(keys.key, kv.mod_revision)], keys, how, context)
 }
 
-/** The pins with another generation of one, or without it; the lease's key comes off its etcd lease with the first, and back with the last. */
-function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[]): Verdict | Step {
+/**
+ * The pins with another generation of one, or without it; the lease's key comes off its etcd lease with the first, and back with the last.
+ * If the lease was observed to have lapsed meanwhile, its key goes with the last.
+ */
+function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[], context: StepContext): Verdict | Step {
   const { key, pin } = keys
   const kv = foundBy(answers, 0)
   const pinKv = foundBy(answers, 1)
@@ -266,22 +269,34 @@ function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[]):
   if (op.kind === 'pin') after.set(op.entity, op.generation)
   else after.delete(op.entity)
 
+  const conditions = [isUnchanged(key, kv?.mod_revision ?? '0'), isUnchanged(pin, pinKv?.mod_revision ?? '0')]
+  const reads = [get(key), get(pin)]
+  const otherwise = (found: readonly EtcdAnswer[]): Verdict | Step => repin(op, keys, found, context)
   const pinned = after.size > 0
+  if (op.kind === 'unpin' && !pinned && holding !== undefined && holding.version === op.lapsed) {
+    const toTell = makerOf(holding, context)
+    return {
+      coverMs: toTell === undefined ? undefined : TELLING_MS,
+      request: (lease) =>
+        when(conditions, [remove(pin), remove(key), firstTickets(keys), ...toldOfEnd(op, keys, toTell, lease)], reads),
+      next: ({ response_txn: { succeeded, responses } }) => (succeeded ? vacated(responses, 2) : otherwise(responses)),
+    }
+  }
   const moves = holding !== undefined && holding.pinned !== pinned
   return {
     coverMs: moves && !pinned ? holding.remainingMs : undefined,
     opens: op.kind === 'pin',
     request: (lease) =>
       when(
-        [isUnchanged(key, kv?.mod_revision ?? '0'), isUnchanged(pin, pinKv?.mod_revision ?? '0')],
+        conditions,
         [
           pinned ? put(pin, pinsOf(after), NO_LEASE) : remove(pin),
           ...(moves ? [touch(key, pinned ? NO_LEASE : lease)] : []),
         ],
-        [get(key), get(pin)],
+        reads,
       ),
     next: ({ response_txn: { succeeded, responses } }, revision) => {
-      if (!succeeded) return repin(op, keys, responses)
+      if (!succeeded) return otherwise(responses)
       return granted(moves ? { ...holding, pinned, version: revision } : holding)
     },
   }
@@ -321,8 +336,7 @@ function removal(
     instead:
       toTell === undefined ? undefined : () => removal(op, conditions, keys, { toTell: undefined, otherwise }, context),
     request: (etcdLease) => {
-      const told =
-        toTell === undefined ? [] : [put(keys.toldTo(toTell), Buffer.from(JSON.stringify([op.lease])), etcdLease)]
+      const told = toldOfEnd(op, keys, toTell, etcdLease)
       const reading = when(conditions, [remove(key), firstTickets(keys), ...told], [get(key)])
       return reads ? reading : when([...conditions, layout.nobodyWaits], [remove(key), ...told], [reading])
     },
@@ -334,6 +348,11 @@ function removal(
       return vacated(responses, 1)
     },
   }
+}
+
+/** Tells this client that another has ended its term. */
+function toldOfEnd({ lease }: Op, keys: Keys, client: string | undefined, etcdLease: string): EtcdRequest[] {
+  return client === undefined ? [] : [put(keys.toldTo(client), Buffer.from(JSON.stringify([lease])), etcdLease)]
 }
 
 /** Whether this version, observed to have lapsed, still stands unpinned. */

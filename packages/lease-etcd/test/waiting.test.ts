@@ -4,7 +4,19 @@ import { Manager, SubstrateClient, type Hold, type LeaseChange, type Op, type Ve
 import { enough, etcdTargets } from 'lease-servers'
 import { EtcdSubstrate, failFast } from 'lease-etcd'
 import type { Etcd3 } from 'etcd3'
-import { claim, eventually, newCall, noneUnheard, release, sleep, together, unique } from 'lease-scenes'
+import {
+  claim,
+  eventually,
+  extend,
+  newCall,
+  noneUnheard,
+  pin,
+  release,
+  sleep,
+  together,
+  unique,
+  unpin,
+} from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
@@ -51,7 +63,10 @@ for (const target of etcdTargets(1)) {
     after(() => setting[Symbol.asyncDispose]())
 
     /** Managers in as many clients, each over a driver of its own. */
-    const managers = (amount: number, counted: Counted): AsyncDisposable & { readonly all: readonly Manager[] } => {
+    const managers = (
+      amount: number,
+      counted: Counted,
+    ): AsyncDisposable & { readonly namespace: string; readonly all: readonly Manager[] } => {
       const namespace = unique('ns')
       const opened = Array.from({ length: amount }, () => {
         const etcd = setting.newEtcd({
@@ -67,6 +82,7 @@ for (const target of etcdTargets(1)) {
         return { client, manager: new Manager({ client }), etcd }
       })
       return {
+        namespace,
         all: opened.map(({ manager }) => manager),
         async [Symbol.asyncDispose]() {
           for (const { manager, client, etcd } of opened) {
@@ -177,6 +193,22 @@ for (const target of etcdTargets(1)) {
     const tellsOf = (heard: readonly LeaseChange[], place: number, ahead: number): boolean =>
       heard.some((it) => it.kind === 'vacated' && it.to?.place === place && it.to.ahead === ahead)
 
+    it('a wait that is too short for a turn takes one command to be granted a vacant lease for which the dead wait', async () => {
+      const counted: Counted = { commands: 0, messages: 0 }
+      await using group = managers(1, counted)
+      const [hurried] = group.all as [Manager]
+      const own = await hurried.hold('own', 'h', { duration: LONG })
+      const substrate = setting.substrate({ namespace: group.namespace })
+      await send(substrate, claim('l', 'x', 60_000, { nonce: NONCE }), HOLDER)
+      for (const client of ['one', 'two']) await enter(substrate, client)
+      await send(substrate, release('l', 'x', { nonce: NONCE }), HOLDER)
+      counted.commands = 0
+      const hold = await hurried.hold('l', 'h', { duration: LONG, wait: 399 })
+      expect(counted.commands).to.equal(1)
+      await hold.release()
+      await own.release()
+    })
+
     together({
       'a release knows who was notified, although its client listens to nothing and came past the queue': async () => {
         const substrate = setting.substrate()
@@ -195,6 +227,38 @@ for (const target of etcdTargets(1)) {
         const place = await enter(substrate, 'one')
         await send(substrate, { kind: 'leave', lease: 'l', place }, 'one')
         expect(await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)).to.not.have.property('told')
+      },
+
+      'the last pin of a lease that was seen to have lapsed takes the lease with it, and the first in the queue is notified':
+        async () => {
+          const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })
+          const holder = await hearing(substrate, HOLDER)
+          const first = await hearing(substrate, 'one')
+          await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+          await send(substrate, pin('l', 'e', 'g1'), 'operator')
+          const { holding } = await send(substrate, pin('l', 'f', 'g2'), 'operator')
+          const place = await enter(substrate, 'one')
+          const lapsed = holding?.version
+          const notLast = await send(substrate, { ...unpin('l', 'e', 'g1'), lapsed }, 'operator')
+          expect([notLast.holding?.version, notLast.holding?.pinned]).to.deep.equal([lapsed, true])
+          const last = await send(substrate, { ...unpin('l', 'f', 'g2'), lapsed }, 'operator')
+          expect([last.holding, last.told]).to.deep.equal([undefined, place])
+          await eventually(() => tellsOf(first, place, 0))
+          await eventually(() => holder.some((it) => it.kind === 'vacated' && it.lease === 'l' && it.to === undefined))
+        },
+
+      'the last pin of a lease that has changed since it was seen leaves it held': async () => {
+        const substrate = setting.substrate()
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+        const { holding } = await send(substrate, pin('l', 'e', 'g1'), 'operator')
+        const { fencingToken = 0n } = holding ?? {}
+        await send(substrate, extend('l', 'h', 90_000, { fencingToken }), HOLDER)
+        const { holding: after } = await send(
+          substrate,
+          { ...unpin('l', 'e', 'g1'), lapsed: holding?.version },
+          'operator',
+        )
+        expect([after?.holder, after?.pinned]).to.deep.equal(['h', false])
       },
 
       'of releases that travel together, the one that somebody waits for knows who was notified': async () => {

@@ -345,13 +345,13 @@ export const queue: Chapter = {
           await a.pinLease(lease, 'e')
         })
         const [first] = await join(scene, 1)
-        await scene.lapse(lease, durationMs)
+        await scene.lapse(lease, durationMs, a)
         await a.unpinLease(lease, 'e')
         await isTold(scene, first, 0)
+        same(await scene.holding(scene.b), undefined, 'the holding')
       },
       'queues',
       'addressed',
-      'serverClock',
     )
 
     clause(
