@@ -24,7 +24,7 @@
  *   has the lease. Exception: a waiter whose own holder got the lease in this process is decided at once.
  * - A wait that runs out is denied only if the store said, since that waiter joined, that another holds the lease or is ahead in its
  *   queue, and no later claim is in flight. So the store is asked once for a waiter that is never the first.
- * - A waiter with less time than `PASS_OVER_MS` claims once without a ticket, past the queue: those ahead may be dead.
+ * - A waiter with less time than a ticket takes (`TICKET_CLAIMS`) claims without one, past the queue: better out of turn than never.
  * - Who leaves leaves nothing behind: no timer, no claim, no entry.
  */
 import type { TimerQueue, Deadline } from './timer-queue.ts'
@@ -46,7 +46,7 @@ import {
   type WaitRequest,
 } from './lease-waiters.ts'
 import { lapseWindowMs } from './skew.ts'
-import { LONGEST_REST_MS, PASS_OVER_MS, untilTurnMs, type Ticket } from './ticket.ts'
+import { LONGEST_REST_MS, untilTurnMs, type Ticket } from './ticket.ts'
 
 /** What the manager does for the queue. */
 export interface WaitQueueHost {
@@ -91,6 +91,8 @@ export class WaitQueue {
   readonly #groups = new Map<string, Set<LeaseWaiters>>()
   /** How long a grant takes, as a rule the longest of late: it waits for the store's disk, and a refusal may not. */
   #grantMs = 0
+  /** How long the last claim of any took to be answered, or was in flight when it was given up. */
+  #tookMs = 0
   #closed = false
 
   constructor(host: WaitQueueHost) {
@@ -465,7 +467,7 @@ export class WaitQueue {
       queue.misses = request.leases.every((lease) => this.#held(lease) !== undefined) ? 0 : queue.misses + 1
     } finally {
       waiter.claiming = false
-      queue.tookMs = clock.monotonic() - nowMs
+      queue.tookMs = this.#tookMs = clock.monotonic() - nowMs
       if (isGranted) this.#grantMs = Math.max(queue.tookMs, this.#grantMs * FADING)
       if (!found && observing.length > 0) read.dueMs = Math.min(read.dueMs, readDueMs)
       queue.heard = undefined
@@ -596,13 +598,12 @@ export class WaitQueue {
   }
 
   /**
-   * Whether the time of a waiter may be over before its turn comes. It claims past the queue until it has been denied the lease and has
-   * time for a ticket.
+   * Whether the time of a waiter would be over before a claim with a ticket is answered, at the pace of the last claim. Then it claims
+   * past the queue.
    */
-  #isHurried(queue: LeaseWaiters, waiter: Waiter): boolean {
-    if (queue.ticket.place > 0 || queue.leases.length > 1) return false
-    const leftMs = waiter.endMs - this.#host.clock.monotonic()
-    return leftMs < PASS_OVER_MS && (leftMs < TICKET_CLAIMS * queue.tookMs || !this.#isDenied(queue, waiter))
+  #isHurried({ ticket, leases }: LeaseWaiters, { endMs }: Waiter): boolean {
+    if (ticket.place > 0 || leases.length > 1) return false
+    return endMs - this.#host.clock.monotonic() < TICKET_CLAIMS * this.#tookMs
   }
 
   /** When it claims again, of which a claim past the queue was denied: no claim is sent whose answer would come too late. */
@@ -671,7 +672,8 @@ export class WaitQueue {
     if (!claiming && this.#isDenied(queue, waiter)) return this.#host.denied(request)
     const { leases, holder } = request
     const what = leases.length === 1 ? `lease "${leases[0]}"` : `any of ${leases.length} leases`
-    const message = `no answer to a claim of ${what} before the wait ran out`
+    const before = this.#isDenied(queue, waiter) ? '; an earlier claim was denied' : ''
+    const message = `no answer to a claim of ${what} before the wait ran out${before}`
     return new ErrUnknown(message, { lease: leases[0], holder, reason: 'no answer', cause: queue.failure })
   }
 }

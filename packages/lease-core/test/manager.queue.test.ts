@@ -5,7 +5,7 @@ import { ErrClaimDenied, ErrInvalid, ErrNotValid } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
 import { track, type Tracked } from '#src/testing/index.ts'
-import { LONGEST_REST_MS, noTicket, PASS_OVER_MS, untilTurnMs } from '#src/ticket.ts'
+import { LONGEST_REST_MS, noTicket, untilTurnMs } from '#src/ticket.ts'
 import { Bench, rejection, type Process } from './manager.bench.ts'
 
 const HOUR_MS = 3_600_000
@@ -18,11 +18,7 @@ interface Waiter extends Process {
 }
 
 /** One who waits in a process of its own, and the positions that it is told. */
-async function waiter(
-  bench: Bench,
-  holder: string,
-  more: { maxWaiters?: number; wait?: number } = {},
-): Promise<Waiter> {
+async function waiter(bench: Bench, holder: string, more: { maxWaiters?: number } = {}): Promise<Waiter> {
   const process = bench.other()
   const positions = positionsOf(process.manager, holder)
   const hold = track(process.manager.hold('db', holder, { ...options, ...more }))
@@ -186,8 +182,9 @@ describe('Manager: one who waits for what its own name has', () => {
   }
 })
 
-describe('Manager: a wait that is too short for a turn', () => {
-  const SHORT_MS = PASS_OVER_MS - 1
+describe('Manager: a wait that is too short for a ticket', () => {
+  const CLAIM_MS = 20
+  const SHORT_MS = 4 * CLAIM_MS - 1
 
   /** The lease is vacant, and those in its queue are dead. */
   const deadQueue = async (bench: Bench): Promise<readonly Waiter[]> => {
@@ -199,50 +196,55 @@ describe('Manager: a wait that is too short for a turn', () => {
     await bench.manager.stop()
     return dead
   }
+  /** A process whose claims take so long, and that knows it. */
+  const slow = async (bench: Bench, claimMs: number): Promise<Process> => {
+    const process = bench.other()
+    process.wire.delay(claimMs, { kind: 'claim' })
+    const hold = track(process.manager.hold('own', 'w', options))
+    await bench.clock.advance(claimMs)
+    await hold.value?.release()
+    return process
+  }
 
-  it('is granted a vacant lease at once, past those in its queue, by one claim', async () => {
+  it('is granted a vacant lease past those in its queue, by one claim', async () => {
     const bench = new Bench()
     const dead = await deadQueue(bench)
-    const hurried = await waiter(bench, 'hurried', { wait: SHORT_MS })
-    expect([hurried.hold.state, hurried.wire.counts.claim, hurried.positions]).to.deep.equal(['fulfilled', 1, []])
-    for (const { manager } of [...dead, hurried]) await manager.stop()
-  })
-
-  it('passes nobody where there is time for a turn', async () => {
-    const bench = new Bench()
-    const dead = await deadQueue(bench)
-    const { manager, wire } = bench.other()
-    await (await manager.hold('own', 'patient', options)).release() // it listens from here on
+    const { manager, wire } = await slow(bench, CLAIM_MS)
     const claims = wire.counts.claim
-    const patient = track(manager.hold('db', 'patient', { ...options, wait: PASS_OVER_MS }))
-    await bench.clock.settle()
-    expect([patient.state, wire.counts.claim - claims]).to.deep.equal(['pending', 1])
-    await bench.clock.advance(1 + untilTurnMs({ ahead: dead.length }, 0))
-    expect(patient.state).to.equal('fulfilled')
+    const hold = track(manager.hold('db', 'w', { ...options, wait: SHORT_MS }))
+    await bench.clock.advance(CLAIM_MS)
+    expect([hold.state, wire.counts.claim - claims]).to.deep.equal(['fulfilled', 1])
     for (const process of [...dead, { manager }]) await process.manager.stop()
   })
 
-  it('gets a ticket once it was denied the lease, and is served in its turn', async () => {
+  it('is denied, with the holder, a lease that stays held', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
-    const first = await waiter(bench, 'first')
-    const hurried = await waiter(bench, 'hurried', { wait: SHORT_MS })
-    expect([hurried.hold.state, hurried.wire.counts.claim, hurried.positions]).to.deep.equal(['pending', 2, [2]])
-    await bench.manager.release('db', 'x')
-    await served(bench, first)
-    await served(bench, hurried)
-    for (const { manager } of [first, hurried]) await manager.stop()
+    const { manager } = await slow(bench, CLAIM_MS)
+    const hold = track(manager.hold('db', 'w', { ...options, wait: SHORT_MS }))
+    await bench.clock.advance(SHORT_MS)
+    expect(hold.error).to.be.instanceOf(ErrClaimDenied)
+    expect(hold.error).to.include({ lease: 'db', holder: 'w', currentHolder: 'x' })
+    await manager.stop()
   })
 
-  it('is denied in the end with the holder of the lease', async () => {
-    const bench = new Bench()
-    await bench.manager.claim('db', 'x', HOUR_MS)
-    const hurried = await waiter(bench, 'hurried', { wait: SHORT_MS, maxWaiters: 1 })
-    await bench.clock.advance(SHORT_MS)
-    expect(hurried.hold.error).to.be.instanceOf(ErrClaimDenied)
-    expect(hurried.hold.error).to.include({ lease: 'db', currentHolder: 'x' })
-    await hurried.manager.stop()
-  })
+  for (const [what, claimMs, wait] of [
+    ['a wait that is longer', CLAIM_MS, SHORT_MS + 1],
+    ['the same wait where claims are fast', 0, SHORT_MS],
+  ] as const) {
+    it(`${what} passes nobody, and is granted the lease in its turn`, async () => {
+      const bench = new Bench()
+      const dead = await deadQueue(bench)
+      const { manager, wire } = await slow(bench, claimMs)
+      const claims = wire.counts.claim
+      const hold = track(manager.hold('db', 'w', { ...options, wait }))
+      await bench.clock.advance(claimMs)
+      expect([hold.state, wire.counts.claim - claims]).to.deep.equal(['pending', 1])
+      await bench.clock.advance(wait - claimMs - 1)
+      expect([hold.state, wire.counts.claim - claims]).to.deep.equal(['fulfilled', 2])
+      for (const process of [...dead, { manager }]) await process.manager.stop()
+    })
+  }
 })
 
 describe('Manager: maxWaiters', () => {

@@ -47,7 +47,7 @@ const SWEEP_MS = 30_000
  * A claim of one who waits does not wait longer for its watches than this, or than this share of the time that it has left. A watch that
  * begins later makes it look once more.
  */
-const PATIENCE_MS = 100
+const PATIENCE_MS = 250
 const PATIENCE_SHARE = 0.25
 
 /** A claim that is about to be sent with a ticket. */
@@ -325,6 +325,10 @@ class TicketWatch {
     if (ticket.leaves) {
       if (this.#beyond > 0) this.#tellVacated()
       else if (this.#count <= MOST_AHEAD) this.#watchVacancies()
+      if (this.#count > 0) return
+      // It is the first now, as below.
+      this.#asOf ??= revision
+      this.#lookIfMissed()
       return
     }
     for (const ahead of this.#ahead.keys()) if (ahead < place) this.#ahead.delete(ahead)

@@ -50,6 +50,16 @@ function count(etcd: Etcd3, counted: Counted): Etcd3 {
   return etcd
 }
 
+/** Each transaction takes so much longer. */
+function slowDown(etcd: Etcd3, commandMs: number): void {
+  const { kv } = etcd
+  const txn = kv.txn.bind(kv)
+  kv.txn = async (...call) => {
+    await sleep(commandMs)
+    return txn(...call)
+  }
+}
+
 function median(numbers: readonly number[]): number {
   return numbers.toSorted((one, other) => one - other)[numbers.length >> 1] ?? Number.NaN
 }
@@ -66,6 +76,7 @@ for (const target of etcdTargets(1)) {
     const managers = (
       amount: number,
       counted: Counted,
+      { commandMs = 0 } = {},
     ): AsyncDisposable & { readonly namespace: string; readonly all: readonly Manager[] } => {
       const namespace = unique('ns')
       const opened = Array.from({ length: amount }, () => {
@@ -77,6 +88,7 @@ for (const target of etcdTargets(1)) {
             return {}
           },
         })
+        if (commandMs > 0) slowDown(etcd, commandMs)
         const substrate = new EtcdSubstrate({ etcd: count(etcd, counted), namespace })
         const client = new SubstrateClient({ substrate, requestTimeout: { seconds: 30 } })
         return { client, manager: new Manager({ client }), etcd }
@@ -193,17 +205,18 @@ for (const target of etcdTargets(1)) {
     const tellsOf = (heard: readonly LeaseChange[], place: number, ahead: number): boolean =>
       heard.some((it) => it.kind === 'vacated' && it.to?.place === place && it.to.ahead === ahead)
 
-    it('a wait that is too short for a turn takes one command to be granted a vacant lease for which the dead wait', async () => {
+    it('a wait that is too short for a ticket takes one command to be granted a vacant lease for which the dead wait', async () => {
       const counted: Counted = { commands: 0, messages: 0 }
-      await using group = managers(1, counted)
+      const commandMs = 500
+      await using group = managers(1, counted, { commandMs })
       const [hurried] = group.all as [Manager]
-      const own = await hurried.hold('own', 'h', { duration: LONG })
+      const own = await hurried.hold('own', 'h', { duration: LONG, wait: true })
       const substrate = setting.substrate({ namespace: group.namespace })
       await send(substrate, claim('l', 'x', 60_000, { nonce: NONCE }), HOLDER)
       for (const client of ['one', 'two']) await enter(substrate, client)
       await send(substrate, release('l', 'x', { nonce: NONCE }), HOLDER)
       counted.commands = 0
-      const hold = await hurried.hold('l', 'h', { duration: LONG, wait: 399 })
+      const hold = await hurried.hold('l', 'h', { duration: LONG, wait: 4 * commandMs - 100 })
       expect(counted.commands).to.equal(1)
       await hold.release()
       await own.release()

@@ -177,6 +177,26 @@ describe('a ticket', () => {
     }
   })
 
+  it('that is the first because those ahead have left looks where it may have missed a vacancy, and not otherwise', async () => {
+    for (const [begunAt, expected] of [
+      [22, []],
+      [24, [vacated]],
+    ] as const) {
+      const stream = new FakeStream()
+      const { hints, heard } = await waiting(stream)
+      for (const [place, revision] of [
+        [7, 20],
+        [8, 22],
+      ] as const) {
+        const leaving = { ...removed(place, revision), version: '2', value: '{"leaves":true}' }
+        stream.says('lease/n/t/', leaving, removed(place, revision + 1))
+      }
+      await stream.answersCreates(1, begunAt) // the watch of the lease
+      expect(heard).to.deep.equal(expected)
+      await hints.close()
+    }
+  })
+
   it('does not hear that the lease was taken after the vacancy that followed', async () => {
     const stream = new FakeStream()
     const { hints, heard } = await waiting(stream)
