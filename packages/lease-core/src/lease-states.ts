@@ -286,6 +286,11 @@ export class LeaseState implements Info, Holding, TermAware {
 
   /** The version that may be taken over, on a store without a clock. */
   lapsedVersion(now: ClockReading): string | undefined {
-    return this.version !== undefined && !this.pinned && this.lapsesInMs(now) < 0 ? this.version : undefined
+    return this.pinned ? undefined : this.unpinnedVersion(now)
+  }
+
+  /** The version that may be taken over, or may be once it is not pinned any more. */
+  unpinnedVersion(now: ClockReading): string | undefined {
+    return this.lapsesInMs(now) < 0 ? this.version : undefined
   }
 }

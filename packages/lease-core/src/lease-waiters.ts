@@ -113,7 +113,7 @@ export class LeaseWaiters implements Deadline {
   releasedMs: number = NEVER
   /** What is heard while a claim is in flight; undefined: none is. */
   heard: Heard[] | undefined
-  /** When the last look was sent that found all of the leases held. */
+  /** When the last look was sent that found all of the leases held, or others ahead. */
   heldMs: number = AT_ONCE
   /** Claims in a row that were refused though one of them is vacant. */
   misses = 0

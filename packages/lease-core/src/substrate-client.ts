@@ -404,7 +404,8 @@ export class SubstrateClient implements Client {
         throwIfAborted(signal)
         // Also where there is none: a pin of this entity that is still under way must not come after its withdrawal.
         const generation = pinned.get(lease)?.get(entity) ?? NO_GENERATION
-        await this.#settlement.sent({ kind: 'unpin', lease, entity, generation }, signal)
+        const lapsed = this.#states.get(lease)?.unpinnedVersion(this.#time.read())
+        await this.#settlement.sent({ kind: 'unpin', lease, entity, generation, lapsed }, signal)
       } finally {
         this.#mutex.leave(lease)
       }

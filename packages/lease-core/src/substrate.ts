@@ -146,6 +146,8 @@ export interface UnpinOp {
   readonly lease: string
   readonly entity: string
   readonly generation: string
+  /** Stores without a clock: the version that core has observed to be lapsed but for its pins. With its last pin it is vacated. */
+  readonly lapsed?: string | undefined
 }
 
 /**

@@ -25,8 +25,9 @@
  *   has the lease. Exception: a waiter whose own holder got the lease in this process is decided at once.
  * - Those of this process are counted from the first refusal on: by then the store has said how many are ahead, or keeps no queue.
  *   Until then nobody is denied for `maxWaiters` but by the store, and nobody is told a position.
- * - A wait that runs out is denied only if the store said, since that waiter joined, that another holds the lease. So the store
- *   is asked once for a waiter that is never the first.
+ * - A wait that runs out is denied only if the store said, since that waiter joined, that another holds the lease or is ahead in its
+ *   queue, and no later claim is in flight. So the store is asked once for a waiter that is never the first.
+ * - A waiter with less time than a ticket takes (`TICKET_CLAIMS`) claims without one, past the queue: better out of turn than never.
  * - Who leaves leaves nothing behind: no timer, no claim, no entry.
  */
 import type { TimerQueue, Deadline } from './timer-queue.ts'
@@ -72,7 +73,7 @@ export interface WaitQueueHost {
   /** Which holder has a live Hold of the lease in this process. The end of such a Hold must be reported by `vacated`. */
   holderHere(lease: string): string | undefined
   /** Rejects with `ErrClaimDenied` when another has the lease; if the waiter's own holder has it, that ends the wait. */
-  acquire(request: WaitRequest, signal: AbortSignal, ticket: Ticket): Promise<Hold>
+  acquire(request: WaitRequest, signal: AbortSignal, ticket: Ticket | undefined): Promise<Hold>
   /** The error for a waiter whose time ran out while another had the lease, from what is known. */
   denied(request: WaitRequest): ErrClaimDenied
   retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
@@ -93,6 +94,8 @@ export class WaitQueue {
   readonly #groups = new Map<string, Set<LeaseWaiters>>()
   /** How long a grant takes, as a rule the longest of late: it waits for the store's disk, and a refusal may not. */
   #grantMs = 0
+  /** How long the last claim of any took to be answered, or was in flight when it was given up. */
+  #tookMs = 0
   #closed = false
 
   constructor(host: WaitQueueHost) {
@@ -424,6 +427,7 @@ export class WaitQueue {
     const { request, giveUp } = waiter
     const observing = [...queue.observers]
     const nowMs = clock.monotonic()
+    const isHurried = this.#isHurried(queue, waiter)
     const readDueMs = read.dueMs
     claim.begin(nowMs)
     if (observing.length > 0) read.dueMs = NEVER
@@ -434,7 +438,7 @@ export class WaitQueue {
     let found = false
     let isGranted = false
     try {
-      const hold = await this.#host.acquire(request, giveUp.signal, ticket)
+      const hold = await this.#host.acquire(request, giveUp.signal, isHurried ? undefined : ticket)
       if (giveUp.signal.aborted) return abandon(hold)
       remove(queue.waiters, waiter)
       queue.forgetTicket()
@@ -452,6 +456,11 @@ export class WaitQueue {
         waiter.reject(error)
         return
       }
+      queue.heldMs = nowMs
+      if (isHurried) {
+        claim.dueMs = this.#againMs(waiter, nowMs)
+        return
+      }
       found = true
       if (ticket.isFull) {
         remove(queue.waiters, waiter)
@@ -463,7 +472,7 @@ export class WaitQueue {
       queue.misses = request.leases.every((lease) => this.#held(lease) !== undefined) ? 0 : queue.misses + 1
     } finally {
       waiter.claiming = false
-      queue.tookMs = clock.monotonic() - nowMs
+      queue.tookMs = this.#tookMs = clock.monotonic() - nowMs
       if (isGranted) this.#grantMs = Math.max(queue.tookMs, this.#grantMs * FADING)
       if (!found && observing.length > 0) read.dueMs = Math.min(read.dueMs, readDueMs)
       queue.heard = undefined
@@ -595,12 +604,33 @@ export class WaitQueue {
     return vacantMs === NEVER ? claim.dueMs : Math.min(claim.dueMs, vacantMs + this.#turnMs(queue))
   }
 
-  /** How long after a vacancy the first waiter claims. One whose time is short uses half of it: better out of turn than never. */
+  /**
+   * How long after a vacancy the first waiter claims. One whose time is short uses half of it, or less if a claim takes long: better out
+   * of turn than never.
+   */
   #turnMs({ ticket, tookMs, waiters }: LeaseWaiters): number {
     const turnMs = untilTurnMs(ticket, Math.max(tookMs, this.#grantMs))
     const [first] = waiters
     if (turnMs === 0 || first === undefined) return turnMs
-    return Math.max(0, Math.min(turnMs, (first.endMs - this.#host.clock.monotonic()) / 2))
+    const leftMs = first.endMs - this.#host.clock.monotonic()
+    return Math.max(0, Math.min(turnMs, leftMs / 2, leftMs - 2 * tookMs))
+  }
+
+  /**
+   * Whether the time of a waiter would be over before a claim with a ticket is answered, at the pace of the last claim. Then it claims
+   * past the queue.
+   */
+  #isHurried({ ticket, leases }: LeaseWaiters, { endMs }: Waiter): boolean {
+    if (ticket.place > 0 || leases.length > 1) return false
+    return endMs - this.#host.clock.monotonic() < TICKET_CLAIMS * this.#tookMs
+  }
+
+  /** When it claims again, of which a claim past the queue was denied: no claim is sent whose answer would come too late. */
+  #againMs({ endMs }: Waiter, sentMs: number): number {
+    const nowMs = this.#host.clock.monotonic()
+    const [leftMs, tookMs] = [endMs - nowMs, nowMs - sentMs]
+    if (leftMs >= TICKET_CLAIMS * tookMs) return AT_ONCE
+    return leftMs >= 2 * tookMs ? nowMs + leftMs / 2 : NEVER
   }
 
   /** When the first waiter claims if nothing is heard. */
@@ -639,8 +669,8 @@ export class WaitQueue {
   // ── a wait that runs out ──────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Whether the store has said, since the waiter came, that others have the leases. What a Hold of this process believes does not
-   * count: its lease may have been revoked.
+   * Whether the store has said, since the waiter came, that others have the leases, or are ahead in the queue. What a Hold of this
+   * process believes does not count: its lease may have been revoked.
    */
   #isDenied({ heldMs }: LeaseWaiters, { joinedMs }: Waiter): boolean {
     return heldMs >= joinedMs
@@ -661,10 +691,14 @@ export class WaitQueue {
     if (!claiming && this.#isDenied(queue, waiter)) return this.#host.denied(request)
     const { leases, holder } = request
     const what = leases.length === 1 ? `lease "${leases[0]}"` : `any of ${leases.length} leases`
-    const message = `no answer to a claim of ${what} before the wait ran out`
+    const before = this.#isDenied(queue, waiter) ? '; an earlier claim was denied' : ''
+    const message = `no answer to a claim of ${what} before the wait ran out${before}`
     return new ErrUnknown(message, { lease: leases[0], holder, reason: 'no answer', cause: queue.failure })
   }
 }
+
+/** To get a ticket, and to claim the lease with it, takes up to as long as so many claims. */
+const TICKET_CLAIMS = 4
 
 /** What is left with each further grant of how long one took. */
 const FADING = 0.9

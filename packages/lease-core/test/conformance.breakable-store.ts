@@ -485,7 +485,8 @@ export class BreakableStore {
     } else {
       this.rememberUnpin(op)
       if (this.mayUnpin(this.pins.get(op.lease)?.get(op.entity), op)) this.unpin(op.lease, op.entity)
-      if (term !== undefined && !this.stands(term)) return this.vacateAfterUnpin(op.lease, stamp)
+      const isFree = term !== undefined && this.isObserved(term, op.lapsed) && !this.isPinned(op.lease)
+      if (term !== undefined && (isFree || !this.stands(term))) return this.vacateAfterUnpin(op.lease, stamp)
     }
     return granted(this.holding(this.terms.get(op.lease)))
   }

@@ -228,6 +228,71 @@ describe('Manager: one who waits for what its own name has', () => {
   }
 })
 
+describe('Manager: a wait that is too short for a ticket', () => {
+  const CLAIM_MS = 20
+  const SHORT_MS = 4 * CLAIM_MS - 1
+
+  /** The lease is vacant, and those in its queue are dead. */
+  const deadQueue = async (bench: Bench): Promise<readonly Waiter[]> => {
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const dead: Waiter[] = []
+    for (const name of ['a', 'b', 'c']) dead.push(await waiter(bench, name))
+    for (const { wire } of dead) wire.loseRequest()
+    await bench.manager.release('db', 'x')
+    await bench.manager.stop()
+    return dead
+  }
+  /** A process whose claims take so long, and that knows it. */
+  const slow = async (bench: Bench, claimMs: number): Promise<Process> => {
+    const process = bench.other()
+    process.wire.delay(claimMs, { kind: 'claim' })
+    const hold = track(process.manager.hold('own', 'w', options))
+    await bench.clock.advance(claimMs)
+    await hold.value?.release()
+    return process
+  }
+
+  it('is granted a vacant lease past those in its queue, by one claim', async () => {
+    const bench = new Bench()
+    const dead = await deadQueue(bench)
+    const { manager, wire } = await slow(bench, CLAIM_MS)
+    const claims = wire.counts.claim
+    const hold = track(manager.hold('db', 'w', { ...options, wait: SHORT_MS }))
+    await bench.clock.advance(CLAIM_MS)
+    expect([hold.state, wire.counts.claim - claims]).to.deep.equal(['fulfilled', 1])
+    for (const process of [...dead, { manager }]) await process.manager.stop()
+  })
+
+  it('is denied, with the holder, a lease that stays held', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const { manager } = await slow(bench, CLAIM_MS)
+    const hold = track(manager.hold('db', 'w', { ...options, wait: SHORT_MS }))
+    await bench.clock.advance(SHORT_MS)
+    expect(hold.error).to.be.instanceOf(ErrClaimDenied)
+    expect(hold.error).to.include({ lease: 'db', holder: 'w', currentHolder: 'x' })
+    await manager.stop()
+  })
+
+  for (const [what, claimMs, wait] of [
+    ['a wait that is longer', CLAIM_MS, SHORT_MS + 1],
+    ['the same wait where claims are fast', 0, SHORT_MS],
+  ] as const) {
+    it(`${what} passes nobody, and is granted the lease in its turn`, async () => {
+      const bench = new Bench()
+      const dead = await deadQueue(bench)
+      const { manager, wire } = await slow(bench, claimMs)
+      const claims = wire.counts.claim
+      const hold = track(manager.hold('db', 'w', { ...options, wait }))
+      await bench.clock.advance(claimMs)
+      expect([hold.state, wire.counts.claim - claims]).to.deep.equal(['pending', 1])
+      await bench.clock.advance(wait - claimMs - 1)
+      expect([hold.state, wire.counts.claim - claims]).to.deep.equal(['fulfilled', 2])
+      for (const process of [...dead, { manager }]) await process.manager.stop()
+    })
+  }
+})
+
 describe('Manager: maxWaiters', () => {
   it('a claim beyond it is denied at once, with the holder; the others keep waiting and are served in order', async () => {
     const bench = new Bench()

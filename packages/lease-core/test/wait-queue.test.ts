@@ -1,7 +1,10 @@
 import { expect } from 'chai'
+import { DateTime } from 'luxon'
+import { sleep } from '#src/clock.ts'
 import { TimerQueue } from '#src/timer-queue.ts'
-import { ErrClaimDenied } from '#src/errors.ts'
+import { ErrClaimDenied, ErrUnknown } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
+import type { Info } from '#src/lease.ts'
 import type { WaitRequest } from '#src/lease-waiters.ts'
 import { parseHoldOptions } from '#src/options.ts'
 import { TestClock, track } from '#src/testing/index.ts'
@@ -65,6 +68,61 @@ describe('WaitQueue', () => {
     leave(new Error('enough'))
     expect(clock.pending).to.equal(0)
   })
+
+  it('denies a wait that runs out where the store said that others are ahead, though the lease is vacant', async () => {
+    const { clock, queue } = queueOf(({ holder }) => Promise.reject(new ErrClaimDenied('others first', { holder })))
+    const { outcome, leave } = queue.contend(request('a', 1_000))
+    const wait = track(outcome)
+    await clock.advance(1_000)
+    expect(wait.error).to.be.instanceOf(ErrClaimDenied)
+    leave()
+  })
+
+  it('says that an earlier claim was denied where a wait runs out before the last one is answered', async () => {
+    let claims = 0
+    const { clock, queue } = queueOf(({ holder }) =>
+      ++claims === 1 ? Promise.reject(new ErrClaimDenied('others first', { holder })) : new Promise(() => {}),
+    )
+    const { outcome, leave } = queue.contend(request('a', 1_000))
+    const wait = track(outcome)
+    await clock.advance(1_000)
+    expect(wait.error).to.be.instanceOf(ErrUnknown)
+    expect(wait.error).to.have.property('message').that.contains('an earlier claim was denied')
+    leave()
+  })
+
+  for (const { tookMs, expected } of [
+    { tookMs: 5, expected: 'in its turn at 0' },
+    { tookMs: 30, expected: 'past the queue at 0, past the queue at 65' },
+    { tookMs: 60, expected: 'past the queue at 0' },
+  ]) {
+    it(`claims for a wait of 100 ms as there is time for a ticket and an answer, where a claim takes ${tookMs} ms`, async () => {
+      const claims: string[] = []
+      const { clock, queue } = queueOf(() => expect.fail(), {
+        acquire: async ({ holder }, signal, ticket) => {
+          claims.push(`${ticket === undefined ? 'past the queue' : 'in its turn'} at ${clock.monotonic() - startMs}`)
+          await sleep(clock, tookMs, signal)
+          if (holder === 'before') return {} as Hold
+          if (ticket !== undefined) Object.assign(ticket, { place: 7, ahead: 0 })
+          throw new ErrClaimDenied('held', { holder, currentHolder: 'x' })
+        },
+        known: () => info,
+      })
+      let startMs = 0
+      const info = { holder: 'x', expiry: DateTime.fromMillis(clock.now() + 60_000) } as Info
+      const before = queue.contend(request('before'))
+      await clock.advance(tookMs)
+      before.leave()
+      claims.length = 0
+      startMs = clock.monotonic()
+      const { outcome, leave } = queue.contend(request('a', 100))
+      const wait = track(outcome)
+      await clock.advance(100)
+      expect(wait.error).to.be.instanceOf(ErrClaimDenied)
+      leave()
+      expect(claims.join(', ')).to.equal(expected)
+    })
+  }
 
   it('asks for the next waiter when the claim of the first met an unexpected error', async () => {
     let fails = true

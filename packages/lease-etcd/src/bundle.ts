@@ -80,7 +80,8 @@ interface Span {
 }
 
 function merged(requests: readonly Bundled[], check: EpochCheck | undefined): Bundle {
-  const compare: EtcdCompare[] = []
+  /** A condition that several share is sent once. */
+  const conditions = new Set<EtcdCompare>()
   const success: EtcdRequest[] = []
   const spans: Span[] = []
   for (const { request, step } of requests) {
@@ -88,11 +89,12 @@ function merged(requests: readonly Bundled[], check: EpochCheck | undefined): Bu
     const isMerged = step.likely === true && request_txn !== undefined
     const from = success.length
     if (isMerged) {
-      for (const condition of request_txn.compare ?? []) compare.push(condition)
+      for (const condition of request_txn.compare ?? []) conditions.add(condition)
       for (const one of request_txn.success ?? []) success.push(one)
     } else success.push(request)
     spans.push({ from, count: success.length - from, isMerged })
   }
+  const compare = [...conditions]
   if (check !== undefined) {
     compare.push(...check.compare)
     success.push(...check.success)

@@ -20,8 +20,7 @@
 import { changesIn, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
 import { HintListeners } from './hint-listeners.ts'
 import type { EtcdWatchedKey } from './driver.ts'
-import type { KnownQueues } from './known-queues.ts'
-import { endOf, ticketIn, ticketNamed, type FoundTicket, WAITS, type Keys, type Layout } from './layout.ts'
+import { endOf, ticketIn, ticketNamed, type FoundTicket, type Keys, type Layout } from './layout.ts'
 import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
 export interface ClientHintsOptions {
@@ -29,7 +28,6 @@ export interface ClientHintsOptions {
   readonly layout: Layout
   readonly clock: Clock
   readonly client: string
-  readonly queues: KnownQueues
   readonly login: Login
   /** Is called when the server refuses a watch. */
   readonly onDenied: (reason: string) => void
@@ -45,8 +43,20 @@ const MOST_AHEAD = 1
 /** How often what was not renewed is looked for. */
 const SWEEP_MS = 30_000
 
-/** A claim of one who waits does not wait longer for its watches than this. */
+/**
+ * A claim of one who waits does not wait longer for its watches than this, or than this share of the time that it has left. A watch that
+ * begins later makes it look once more.
+ */
 const PATIENCE_MS = 250
+const PATIENCE_SHARE = 0.25
+
+/** A claim that is about to be sent with a ticket. */
+export interface Joining {
+  readonly place: number
+  readonly ahead: Ahead
+  /** How much time it has left. */
+  readonly leftMs: number
+}
 
 /** What a claim learns of those ahead of its ticket. */
 export interface Ahead {
@@ -66,7 +76,7 @@ export class ClientHints extends HintListeners {
   #sweptMs: number
 
   constructor(options: ClientHintsOptions) {
-    const { watches, layout, client, queues, login, clock, onDenied, onFailed } = options
+    const { watches, layout, client, login, clock, onDenied, onFailed } = options
     super()
     this.#options = options
     this.#sweptMs = clock.monotonic()
@@ -76,9 +86,8 @@ export class ClientHints extends HintListeners {
       { key, range_end: endOf(key), filters: [NO_DELETES] },
       {
         begun: () => this.begin(),
-        event: ({ key: told, value }, { revision }) => {
-          if (value.equals(WAITS)) queues.add(client, told.toString('utf8', key.length))
-          else for (const change of changesIn(value.toString())) this.#toldByOthers(change, revision)
+        event: ({ value }, { revision }) => {
+          for (const change of changesIn(value.toString())) this.#toldByOthers(change, revision)
         },
         denied: onDenied,
       },
@@ -100,13 +109,13 @@ export class ClientHints extends HintListeners {
   /**
    * The lease is claimed with this ticket next: resolves when everything that happens afterwards is heard, or there is no connection.
    */
-  async join(lease: string, place: number, ahead: Ahead): Promise<void> {
+  async join(lease: string, { place, ahead, leftMs }: Joining): Promise<void> {
     const { watches, clock } = this.#options
     const ticket = this.#ticket(lease, place)
     ticket.see(ahead, undefined)
     if (!watches.isOpen) return
     await new Promise<void>((resolve) => {
-      const timer = clock.setTimer(PATIENCE_MS, resolve)
+      const timer = clock.setTimer(Math.min(PATIENCE_MS, leftMs * PATIENCE_SHARE), resolve)
       ticket.whenHeard(() => {
         timer.cancel()
         resolve()
@@ -316,6 +325,10 @@ class TicketWatch {
     if (ticket.leaves) {
       if (this.#beyond > 0) this.#tellVacated()
       else if (this.#count <= MOST_AHEAD) this.#watchVacancies()
+      if (this.#count > 0) return
+      // It is the first now, as below.
+      this.#asOf ??= revision
+      this.#lookIfMissed()
       return
     }
     for (const ahead of this.#ahead.keys()) if (ahead < place) this.#ahead.delete(ahead)

@@ -29,6 +29,7 @@ export interface EtcdRange {
   readonly limit?: number
   readonly revision?: string
   readonly keys_only?: boolean
+  readonly count_only?: boolean
   /** Numbers of etcd's own enumerations. */
   readonly sort_order?: number
   readonly sort_target?: number

@@ -30,14 +30,15 @@ import {
   type Trapdoor,
   type Verdict,
 } from 'lease-core'
+import { AwaitedVacancies } from './awaited-vacancies.ts'
 import { claimAny } from './claim-any.ts'
 import { ClientHints } from './client-hints.ts'
 import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { explained, failureOf } from './explain.ts'
 import { etcdTrapdoor } from './guard.ts'
-import { KnownQueues } from './known-queues.ts'
 import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
 import { NamespaceHints } from './listener.ts'
+import { NamespaceQueues } from './namespace-queues.ts'
 import { checkOptions, type EtcdSubstrateOptions } from './options.ts'
 import { Requests, type IndexedStep, type Outcome, type Deadline, type Step } from './requests.ts'
 import { firstStep } from './steps.ts'
@@ -63,7 +64,8 @@ export class EtcdSubstrate implements Substrate {
   /** By the client; undefined: of those who hear of everything. */
   readonly #hints = new Map<string | undefined, ClientHints | NamespaceHints>()
   readonly #closing = new Set<Promise<void>>()
-  readonly #queues = new KnownQueues()
+  readonly #queues: NamespaceQueues
+  readonly #vacancies = new AwaitedVacancies()
   #warnedOfWatch = false
   readonly #onFailed = warnOfNoHints((warning) => this.#onWarning?.(warning), explained)
   readonly #onWarning: EtcdSubstrateOptions['onWarning']
@@ -78,6 +80,7 @@ export class EtcdSubstrate implements Substrate {
     this.#onWarning = options.onWarning
     this.#layout = new Layout(prefix, namespace)
     this.#clock = clock
+    this.#queues = new NamespaceQueues(clock)
     this.#requests = new Requests(etcd, this.#layout, clock)
     if (watch) this.watch = (listener, client) => this.#watch(listener, client)
   }
@@ -96,8 +99,7 @@ export class EtcdSubstrate implements Substrate {
       if ('outcome' in after) verdicts[index] = after
       else open.push({ index, step: after })
     }
-    const queues = this.#queues
-    const awaited = ops.map(({ lease }) => queues.isAwaited(client, lease))
+    const awaited = ops.map(({ lease }) => this.#vacancies.has(client, lease))
     for (let index = 0; index < ops.length; index++) {
       const op = ops[index] as Op
       const isNeedless = op.kind === 'passOver' && awaited[index] === false
@@ -105,14 +107,15 @@ export class EtcdSubstrate implements Substrate {
     }
     for (let round = 1; open.length > 0 && round <= MAX_ROUNDS; round++) {
       const steps = open
-      const preparing = steps.flatMap(({ step }) => step.prepare?.() ?? [])
+      const leftMs = deadline.atMs - this.#clock.now()
+      const preparing = steps.flatMap(({ step }) => step.prepare?.(leftMs) ?? [])
       if (preparing.length > 0) await Promise.all(preparing)
       const outcomes = await this.#requests.round(steps, deadline)
       open = []
       for (const { index, step } of steps) settle(index, nextOf(step, outcomes[index] as Outcome))
     }
     for (const [index, op] of ops.entries()) {
-      queues.learn(client, op, verdicts[index] as Verdict, awaited[index] === true)
+      this.#vacancies.learn(client, op, verdicts[index] as Verdict, awaited[index] === true)
     }
     return verdicts
   }
@@ -192,15 +195,7 @@ export class EtcdSubstrate implements Substrate {
       const login = (): Promise<unknown> => this.#requests.anyCall()
       const onDenied = (reason: string): void => this.#warnOfWatch(reason)
       const onFailed = this.#onFailed
-      const options = {
-        watches,
-        layout: this.#layout,
-        clock: this.#clock,
-        queues: this.#queues,
-        login,
-        onDenied,
-        onFailed,
-      }
+      const options = { watches, layout: this.#layout, clock: this.#clock, login, onDenied, onFailed }
       hints = client === undefined ? new NamespaceHints(options) : new ClientHints({ ...options, client })
       this.#hints.set(client, hints)
     }

@@ -21,7 +21,8 @@
  * Layout 1 had neither of the last three keys, and its pins had no generations: ["entity", …].
  */
 import type { Holding, Pins } from 'lease-core'
-import type { EtcdKeyValue } from './driver.ts'
+import type { EtcdCompare, EtcdKeyValue } from './driver.ts'
+import { isEmpty } from './txn.ts'
 
 /** What is written for a lease that is held. */
 export interface Body {
@@ -105,6 +106,8 @@ export class Layout {
   readonly pins: Buffer
   readonly news: Buffer
   readonly served: Buffer
+  /** The condition that there is no ticket in the namespace; always the same object, for many share it (`bundle.ts`). */
+  readonly nobodyWaits: EtcdCompare
   /** Says in which layout this namespace is. */
   readonly version: Buffer
   /** What all keys of this namespace begin with. */
@@ -121,6 +124,8 @@ export class Layout {
     this.pins = Buffer.from(`${root}/p/`)
     this.news = Buffer.from(`${root}/a/`)
     this.served = Buffer.from(`${root}/s/`)
+    const tickets = Buffer.from(`${root}/t/`)
+    this.nobodyWaits = isEmpty(tickets, endOf(tickets))
     this.version = Buffer.from(`${root}/v`)
     this.root = Buffer.from(`${root}/`)
     const parts = root.split('/')
@@ -187,9 +192,6 @@ export function ticketOf(durationMs: number): Buffer {
 
 /** What a ticket says just before it is removed by its own client. */
 export const LEAVES: Buffer = Buffer.from('{"leaves":true}')
-
-/** What the first who waits for a lease says to its holder. */
-export const WAITS: Buffer = Buffer.from('{"waits":true}')
 
 /**
  * What the key of a ticket says.

@@ -61,8 +61,12 @@ export interface Step {
   readonly likely?: boolean
   /** It creates the key of a lease, sets a pin, or changes a value: sent under the epoch of its call. */
   readonly opens?: boolean
-  /** What must be done before it is sent. Never rejects. */
-  readonly prepare?: () => Promise<void> | undefined
+  /**
+   * What is better done before it is sent. Never rejects.
+   *
+   * @param leftMs how much time its call has left
+   */
+  readonly prepare?: (leftMs: number) => Promise<void> | undefined
   /** @param lease the etcd lease that covers `coverMs` */
   request(lease: string): EtcdRequest
   /** What to send instead where this could not be sent, or has no answer. */

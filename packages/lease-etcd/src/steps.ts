@@ -52,7 +52,7 @@ export function firstStep(op: Op, context: StepContext): Verdict | Step {
     case 'expire': {
       const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(op, kv, keys, context, () => false)
       if (op.lapsed === undefined) return read(keys.key, decide)
-      return removal(op, lapsed(keys, op.lapsed), keys, { isWaitedFor: true, toTell: undefined, otherwise: decide })
+      return removal(op, lapsed(keys, op.lapsed), keys, { toTell: undefined, otherwise: decide }, context)
     }
     case 'leave':
       return leave(op, keys, context)
@@ -62,7 +62,7 @@ export function firstStep(op: Op, context: StepContext): Verdict | Step {
     case 'unpin':
       break
   }
-  return repinned(op, keys)
+  return repinned(op, keys, context)
 }
 
 /** Ends the term unread where it is as it was seen. */
@@ -71,20 +71,19 @@ function release(op: ReleaseOp, keys: Keys, context: StepContext): Step {
   const may = (held: Holding): boolean => isNamed(op, held)
   const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(op, kv, keys, context, may)
   if (seen?.version !== undefined && isNamed(op, seen)) {
-    const toTell = makerOf(seen, context)
-    const how = { toTell, isWaitedFor: mayBeWaitedFor(toTell, context, op), otherwise: decide }
-    return removal(op, [isUnchanged(keys.key, seen.version)], keys, how, { likely: true })
+    const how = { toTell: makerOf(seen, context), otherwise: decide }
+    return removal(op, [isUnchanged(keys.key, seen.version)], keys, how, context, { likely: true })
   }
   return read(keys.key, decide)
 }
 
 /** Reads the pins, and the lease. */
-function repinned(op: PinOp | UnpinOp, keys: Keys): Step {
+function repinned(op: PinOp | UnpinOp, keys: Keys, context: StepContext): Step {
   const both = [get(keys.key), get(keys.pin)]
   return {
     coverMs: undefined,
     request: () => when([], both, []),
-    next: (answer) => repin(op, keys, answer.response_txn.responses),
+    next: (answer) => repin(op, keys, answer.response_txn.responses, context),
   }
 }
 
@@ -250,16 +249,16 @@ function vacate(
   if (kv === undefined) return granted(undefined)
   const { holding } = foundIn(kv)
   if (!may(holding)) return refused(holding)
-  const toTell = makerOf(holding, context)
-  return removal(op, [isUnchanged(keys.key, kv.mod_revision)], keys, {
-    toTell,
-    isWaitedFor: mayBeWaitedFor(toTell, context, op),
-    otherwise: (after) => vacate(op, after, keys, context, may),
-  })
+  const otherwise = (after: EtcdKeyValue | undefined): Verdict | Step => vacate(op, after, keys, context, may)
+  const how = { toTell: makerOf(holding, context), otherwise }
+  return removal(op, [isUnchanged(keys.key, kv.mod_revision)], keys, how, context)
 }
 
-/** The pins with another generation of one, or without it; the lease's key comes off its etcd lease with the first, and back with the last. */
-function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[]): Verdict | Step {
+/**
+ * The pins with another generation of one, or without it; the lease's key comes off its etcd lease with the first, and back with the last.
+ * If the lease was observed to have lapsed meanwhile, its key goes with the last.
+ */
+function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[], context: StepContext): Verdict | Step {
   const { key, pin } = keys
   const kv = foundBy(answers, 0)
   const pinKv = foundBy(answers, 1)
@@ -270,22 +269,34 @@ function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[]):
   if (op.kind === 'pin') after.set(op.entity, op.generation)
   else after.delete(op.entity)
 
+  const conditions = [isUnchanged(key, kv?.mod_revision ?? '0'), isUnchanged(pin, pinKv?.mod_revision ?? '0')]
+  const reads = [get(key), get(pin)]
+  const otherwise = (found: readonly EtcdAnswer[]): Verdict | Step => repin(op, keys, found, context)
   const pinned = after.size > 0
+  if (op.kind === 'unpin' && !pinned && holding !== undefined && holding.version === op.lapsed) {
+    const toTell = makerOf(holding, context)
+    return {
+      coverMs: toTell === undefined ? undefined : TELLING_MS,
+      request: (lease) =>
+        when(conditions, [remove(pin), remove(key), firstTickets(keys), ...toldOfEnd(op, keys, toTell, lease)], reads),
+      next: ({ response_txn: { succeeded, responses } }) => (succeeded ? vacated(responses, 2) : otherwise(responses)),
+    }
+  }
   const moves = holding !== undefined && holding.pinned !== pinned
   return {
     coverMs: moves && !pinned ? holding.remainingMs : undefined,
     opens: op.kind === 'pin',
     request: (lease) =>
       when(
-        [isUnchanged(key, kv?.mod_revision ?? '0'), isUnchanged(pin, pinKv?.mod_revision ?? '0')],
+        conditions,
         [
           pinned ? put(pin, pinsOf(after), NO_LEASE) : remove(pin),
           ...(moves ? [touch(key, pinned ? NO_LEASE : lease)] : []),
         ],
-        [get(key), get(pin)],
+        reads,
       ),
     next: ({ response_txn: { succeeded, responses } }, revision) => {
-      if (!succeeded) return repin(op, keys, responses)
+      if (!succeeded) return otherwise(responses)
       return granted(moves ? { ...holding, pinned, version: revision } : holding)
     },
   }
@@ -297,45 +308,51 @@ function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Ste
 
 /** What the end of a term concerns besides its key. */
 interface Ending {
-  /** Somebody may wait for the lease. */
-  readonly isWaitedFor: boolean
   /** The client whose term it was, if it is another one. */
   readonly toTell: string | undefined
   /** What to do where the conditions are not met. */
   readonly otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step
 }
 
-/** A client that ends its own term knows whether somebody waits. */
-function mayBeWaitedFor(toTell: string | undefined, { client, queues }: StepContext, { lease }: Op): boolean {
-  return toTell !== undefined || queues.has(client, lease)
-}
-
-/** Removes the key. Those who wait hear of that by their watches; which are the first of them is in the answer, where somebody may wait. */
+/**
+ * Removes the key. Those who wait hear of that by their watches; the answer says which are the first of them. A likely one reads nothing
+ * as long as nobody waits in the whole namespace.
+ */
 function removal(
   op: ReleaseOp | ExpireOp,
   conditions: EtcdCompare[],
   keys: Keys,
-  { isWaitedFor, toTell, otherwise }: Ending,
+  { toTell, otherwise }: Ending,
+  context: StepContext,
   { likely = false }: { readonly likely?: boolean } = {},
 ): Step {
   const { key } = keys
-  const does = isWaitedFor ? [remove(key), firstTickets(keys)] : [remove(key)]
+  const { layout, queues } = context
+  const reads = !likely || !queues.seemEmpty
   return {
     coverMs: toTell === undefined ? undefined : TELLING_MS,
     likely,
     // That it could not be told must not keep the term from ending: a server that is full takes no puts.
     instead:
-      toTell === undefined
-        ? undefined
-        : () => removal(op, conditions, keys, { isWaitedFor, toTell: undefined, otherwise }),
+      toTell === undefined ? undefined : () => removal(op, conditions, keys, { toTell: undefined, otherwise }, context),
     request: (etcdLease) => {
-      const told =
-        toTell === undefined ? [] : [put(keys.toldTo(toTell), Buffer.from(JSON.stringify([op.lease])), etcdLease)]
-      return when(conditions, [...does, ...told], [get(key)])
+      const told = toldOfEnd(op, keys, toTell, etcdLease)
+      const reading = when(conditions, [remove(key), firstTickets(keys), ...told], [get(key)])
+      return reads ? reading : when([...conditions, layout.nobodyWaits], [remove(key), ...told], [reading])
     },
-    next: ({ response_txn: { succeeded, responses } }) =>
-      succeeded ? vacated(responses, 1) : otherwise(foundBy(responses)),
+    next: ({ response_txn: whole }) => {
+      if (!reads && whole.succeeded) return granted(undefined)
+      const { succeeded, responses } = reads ? whole : (whole.responses[0] as EtcdAnswer).response_txn
+      if (!succeeded) return otherwise(foundBy(responses))
+      if (!reads) queues.seen()
+      return vacated(responses, 1)
+    },
   }
+}
+
+/** Tells this client that another has ended its term. */
+function toldOfEnd({ lease }: Op, keys: Keys, client: string | undefined, etcdLease: string): EtcdRequest[] {
+  return client === undefined ? [] : [put(keys.toldTo(client), Buffer.from(JSON.stringify([lease])), etcdLease)]
 }
 
 /** Whether this version, observed to have lapsed, still stands unpinned. */

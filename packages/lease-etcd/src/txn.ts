@@ -79,6 +79,11 @@ export function firstOf(key: Buffer, range_end: Buffer, limit: number): EtcdRequ
   return { request_range: { key, range_end, limit, keys_only: true } }
 }
 
+/** How many keys the range has. */
+export function countOf(key: Buffer, range_end: Buffer): EtcdRequest {
+  return { request_range: { key, range_end, count_only: true } }
+}
+
 const DESCENDING = 2
 const BY_KEY = 0
 

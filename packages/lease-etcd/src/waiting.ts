@@ -22,24 +22,23 @@ import {
 } from 'lease-core'
 import { IN_SIGHT, type Ahead, type ClientHints } from './client-hints.ts'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
-import type { KnownQueues } from './known-queues.ts'
 import {
   bodyOf,
   endOf,
-  foundIn,
   holdingOf,
   LEAVES,
   ticketIn,
   ticketNamed,
   ticketOf,
-  WAITS,
   type FoundTicket,
   type Keys,
   type Layout,
 } from './layout.ts'
+import type { NamespaceQueues } from './namespace-queues.ts'
 import type { Step } from './requests.ts'
 import {
   allBy,
+  countOf,
   firstOf,
   foundBy,
   get,
@@ -62,7 +61,7 @@ export interface StepContext {
   readonly client: string
   /** undefined: this client does not listen. */
   readonly hints: ClientHints | undefined
-  readonly queues: KnownQueues
+  readonly queues: NamespaceQueues
 }
 
 /** For how long a key stays at least that is put only to tell somebody. */
@@ -96,12 +95,8 @@ export function openOrQueue(op: ClaimOp, keys: Keys, context: StepContext, conte
       if (held !== undefined && ahead.count >= maxWaiters) return { ...verdict, isFull: true }
       const place = Number(revision)
       return {
-        ...openInTurn({ ...op, place }, keys, context, contend, {
-          isNew: true,
-          // Whoever holds the lease reads the queue when it releases it, if it knows that there is one.
-          toTell: ahead.count === 0 && held !== undefined ? makerOf(foundIn(held).holding, context) : undefined,
-        }),
-        prepare: () => context.hints?.join(op.lease, place, ahead),
+        ...openInTurn({ ...op, place }, keys, context, contend, { isNew: true }),
+        prepare: (leftMs) => context.hints?.join(op.lease, { place, ahead, leftMs }),
       }
     },
   }
@@ -110,8 +105,6 @@ export function openOrQueue(op: ClaimOp, keys: Keys, context: StepContext, conte
 interface InTurn {
   /** It has no ticket yet, and takes the lease only where nobody waits. */
   readonly isNew?: boolean
-  /** The client that is to know that somebody waits. */
-  readonly toTell?: string | undefined
   /** For a lease that is pinned, and has no key. */
   readonly pinned?: boolean
 }
@@ -122,13 +115,15 @@ export function openInTurn(
   keys: Keys,
   context: StepContext,
   contend: Contend,
-  { isNew = false, pinned = false, toTell }: InTurn = {},
+  { isNew = false, pinned = false }: InTurn = {},
 ): Step {
   const { lease: name, place, durationMs, announce, maxWaiters = Number.POSITIVE_INFINITY } = op
   const { key, pin, news, served, tickets } = keys
   const { client, hints } = context
   const own = keys.ticket(place, client)
   const bytes = bodyOf(op)
+  // Those behind count as well: of claims at the same moment the later may be the first to put its ticket.
+  const isBounded = isNew && maxWaiters < Number.POSITIVE_INFINITY
   const tidings = Buffer.from(JSON.stringify({ taken: [[name, place, durationMs]] }))
   return {
     coverMs: Math.max(INTEREST_MS, durationMs),
@@ -148,7 +143,7 @@ export function openInTurn(
           when([hasValue(key, bytes)], [], [put(own, ticketOf(durationMs), lease)]),
           get(key),
           lastOf(tickets, own, IN_SIGHT),
-          ...(toTell === undefined ? [] : [put(keys.toldTo(toTell), WAITS, lease)]),
+          ...(isBounded ? [countOf(tickets, endOf(tickets))] : []),
         ],
       ),
     next: ({ response_txn: { succeeded, responses } }, revision) => {
@@ -169,9 +164,13 @@ export function openInTurn(
         return verdict
       }
       const ahead = aheadIn(responses, 2)
-      if (isNew && kv !== undefined && ahead.count >= maxWaiters) {
+      if (isBounded && kv !== undefined && Number(allBy(responses, 3).count) > maxWaiters) {
         hints?.left(name, place)
-        return removedTicket(own, () => ({ ...verdict, isFull: true }))
+        return withdrawn(
+          own,
+          removedTicket(own, () => ({ ...verdict, isFull: true })),
+          verdict,
+        )
       }
       hints?.queued(name, place, ahead, revision)
       return { ...verdict, ticket: { place, ahead: ahead.count } }
@@ -187,23 +186,16 @@ export function leave({ lease, place }: LeaveOp, keys: Keys, { client, hints }: 
   }
   hints?.left(lease, place)
   const own = keys.ticket(place, client)
-  // Those behind are to know that it is not granted the lease.
-  return {
-    coverMs: INTEREST_MS,
-    request: (etcdLease) => when([isPresent(own)], [put(own, LEAVES, etcdLease)], []),
-    next: ({ response_txn: { succeeded } }) =>
-      succeeded
-        ? removedTicket(
-            own,
-            (responses) => {
-              const first = ticketsIn(responses, 2)
-              const wasTold = first.filter((ticket) => ticket.place < place).length < TOLD
-              return foundBy(responses, 1) === undefined && wasTold ? tell(lease, keys, first) : granted(undefined)
-            },
-            [get(keys.key), firstTickets(keys)],
-          )
-        : granted(undefined),
-  }
+  const removal = removedTicket(
+    own,
+    (responses) => {
+      const first = ticketsIn(responses, 2)
+      const wasTold = first.filter((ticket) => ticket.place < place).length < TOLD
+      return foundBy(responses, 1) === undefined && wasTold ? tell(lease, keys, first) : granted(undefined)
+    },
+    [get(keys.key), firstTickets(keys)],
+  )
+  return withdrawn(own, removal, granted(undefined))
 }
 
 /** Those with tickets up to this one go if the lease is vacant, and those that are the first then are told. */
@@ -260,6 +252,15 @@ function tell(lease: string, keys: Keys, first: readonly Ticket[], also: EtcdReq
 function withoutTickets(tickets: readonly Ticket[], keys: Keys, verdict: Verdict): Step {
   const removals = tickets.map(({ place, client }) => remove(keys.ticket(place, client)))
   return { coverMs: undefined, request: () => when([], removals, []), next: () => verdict }
+}
+
+/** The ticket says that it leaves, for those behind are to know that it is not granted the lease. Then it is removed, if it is there. */
+function withdrawn(own: Buffer, removal: Step, otherwise: Verdict): Step {
+  return {
+    coverMs: INTEREST_MS,
+    request: (etcdLease) => when([isPresent(own)], [put(own, LEAVES, etcdLease)], []),
+    next: ({ response_txn: { succeeded } }) => (succeeded ? removal : otherwise),
+  }
 }
 
 function removedTicket(

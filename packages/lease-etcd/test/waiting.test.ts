@@ -4,7 +4,19 @@ import { Manager, SubstrateClient, type Hold, type LeaseChange, type Op, type Ve
 import { enough, etcdTargets } from 'lease-servers'
 import { EtcdSubstrate, failFast } from 'lease-etcd'
 import type { Etcd3 } from 'etcd3'
-import { claim, eventually, newCall, noneUnheard, release, sleep, together, unique } from 'lease-scenes'
+import {
+  claim,
+  eventually,
+  extend,
+  newCall,
+  noneUnheard,
+  pin,
+  release,
+  sleep,
+  together,
+  unique,
+  unpin,
+} from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
@@ -38,6 +50,16 @@ function count(etcd: Etcd3, counted: Counted): Etcd3 {
   return etcd
 }
 
+/** Each transaction takes so much longer. */
+function slowDown(etcd: Etcd3, commandMs: number): void {
+  const { kv } = etcd
+  const txn = kv.txn.bind(kv)
+  kv.txn = async (...call) => {
+    await sleep(commandMs)
+    return txn(...call)
+  }
+}
+
 function median(numbers: readonly number[]): number {
   return numbers.toSorted((one, other) => one - other)[numbers.length >> 1] ?? Number.NaN
 }
@@ -51,7 +73,11 @@ for (const target of etcdTargets(1)) {
     after(() => setting[Symbol.asyncDispose]())
 
     /** Managers in as many clients, each over a driver of its own. */
-    const managers = (amount: number, counted: Counted): AsyncDisposable & { readonly all: readonly Manager[] } => {
+    const managers = (
+      amount: number,
+      counted: Counted,
+      { commandMs = 0 } = {},
+    ): AsyncDisposable & { readonly namespace: string; readonly all: readonly Manager[] } => {
       const namespace = unique('ns')
       const opened = Array.from({ length: amount }, () => {
         const etcd = setting.newEtcd({
@@ -62,11 +88,13 @@ for (const target of etcdTargets(1)) {
             return {}
           },
         })
+        if (commandMs > 0) slowDown(etcd, commandMs)
         const substrate = new EtcdSubstrate({ etcd: count(etcd, counted), namespace })
         const client = new SubstrateClient({ substrate, requestTimeout: { seconds: 30 } })
         return { client, manager: new Manager({ client }), etcd }
       })
       return {
+        namespace,
         all: opened.map(({ manager }) => manager),
         async [Symbol.asyncDispose]() {
           for (const { manager, client, etcd } of opened) {
@@ -123,6 +151,21 @@ for (const target of etcdTargets(1)) {
       })
     }
 
+    it('a claim and a release that nobody waits for take two commands and no message', async () => {
+      const counted: Counted = { commands: 0, messages: 0 }
+      await using group = managers(2, counted)
+      const [one, other] = group.all as [Manager, Manager]
+      const own = [await one.hold('own', 'h', { duration: LONG }), await other.hold('other', 'h', { duration: LONG })]
+      await (await one.hold('l', 'h', { duration: LONG })).release()
+      await sleep(200)
+      counted.commands = counted.messages = 0
+      for (let times = 1; times <= 10; times++)
+        await (await one.hold('l', 'h', { duration: LONG, wait: true })).release()
+      await sleep(200)
+      expect(counted).to.deep.equal({ commands: 20, messages: 0 })
+      for (const hold of own) await hold.release()
+    })
+
     it('nobody sleeps through a vacancy, however fast the lease is handed over', async function () {
       this.timeout(600_000)
       const counted: Counted = { commands: 0, messages: 0 }
@@ -162,24 +205,118 @@ for (const target of etcdTargets(1)) {
     const tellsOf = (heard: readonly LeaseChange[], place: number, ahead: number): boolean =>
       heard.some((it) => it.kind === 'vacated' && it.to?.place === place && it.to.ahead === ahead)
 
+    it('a wait that is too short for a ticket takes one command to be granted a vacant lease for which the dead wait', async () => {
+      const counted: Counted = { commands: 0, messages: 0 }
+      const commandMs = 500
+      await using group = managers(1, counted, { commandMs })
+      const [hurried] = group.all as [Manager]
+      const own = await hurried.hold('own', 'h', { duration: LONG, wait: true })
+      const substrate = setting.substrate({ namespace: group.namespace })
+      await send(substrate, claim('l', 'x', 60_000, { nonce: NONCE }), HOLDER)
+      for (const client of ['one', 'two']) await enter(substrate, client)
+      await send(substrate, release('l', 'x', { nonce: NONCE }), HOLDER)
+      counted.commands = 0
+      const hold = await hurried.hold('l', 'h', { duration: LONG, wait: 4 * commandMs - 100 })
+      expect(counted.commands).to.equal(1)
+      await hold.release()
+      await own.release()
+    })
+
     together({
-      'a holder learns that somebody waits, and then knows at its release who was told': async () => {
-        const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })
-        await hearing(substrate, HOLDER)
+      'a release knows who was notified, although its client listens to nothing and came past the queue': async () => {
+        const substrate = setting.substrate()
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+        const places = [await enter(substrate, 'one'), await enter(substrate, 'two'), await enter(substrate, 'three')]
+        const first = await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)
+        expect(first.told).to.equal(places[1])
+        const { holding: seen } = await send(substrate, claim('l', 'barger', 60_000, { nonce: 'barger-1' }), 'barger')
+        const second = await send(substrate, release('l', 'barger', { nonce: 'barger-1', seen }), 'barger')
+        expect(second.told).to.equal(places[1])
+      },
+
+      'a release that nobody waits for notifies nobody': async () => {
+        const substrate = setting.substrate()
         await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
         const place = await enter(substrate, 'one')
-        const first = await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)
-        // More than once: it may have heard of it only after its release.
-        for (let { told } = first; told !== place;) {
-          await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
-          await sleep(10)
-          ;({ told } = await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER))
-        }
-        // Where nobody waits it reads no queue.
         await send(substrate, { kind: 'leave', lease: 'l', place }, 'one')
-        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
         expect(await send(substrate, release('l', 'h', { nonce: NONCE }), HOLDER)).to.not.have.property('told')
       },
+
+      'the last pin of a lease that was seen to have lapsed takes the lease with it, and the first in the queue is notified':
+        async () => {
+          const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })
+          const holder = await hearing(substrate, HOLDER)
+          const first = await hearing(substrate, 'one')
+          await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+          await send(substrate, pin('l', 'e', 'g1'), 'operator')
+          const { holding } = await send(substrate, pin('l', 'f', 'g2'), 'operator')
+          const place = await enter(substrate, 'one')
+          const lapsed = holding?.version
+          const notLast = await send(substrate, { ...unpin('l', 'e', 'g1'), lapsed }, 'operator')
+          expect([notLast.holding?.version, notLast.holding?.pinned]).to.deep.equal([lapsed, true])
+          const last = await send(substrate, { ...unpin('l', 'f', 'g2'), lapsed }, 'operator')
+          expect([last.holding, last.told]).to.deep.equal([undefined, place])
+          await eventually(() => tellsOf(first, place, 0))
+          await eventually(() => holder.some((it) => it.kind === 'vacated' && it.lease === 'l' && it.to === undefined))
+        },
+
+      'the last pin of a lease that has changed since it was seen leaves it held': async () => {
+        const substrate = setting.substrate()
+        await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), HOLDER)
+        const { holding } = await send(substrate, pin('l', 'e', 'g1'), 'operator')
+        const { fencingToken = 0n } = holding ?? {}
+        await send(substrate, extend('l', 'h', 90_000, { fencingToken }), HOLDER)
+        const { holding: after } = await send(
+          substrate,
+          { ...unpin('l', 'e', 'g1'), lapsed: holding?.version },
+          'operator',
+        )
+        expect([after?.holder, after?.pinned]).to.deep.equal(['h', false])
+      },
+
+      'of releases that travel together, the one that somebody waits for knows who was notified': async () => {
+        const substrate = setting.substrate()
+        const leases = ['l', 'm', 'n']
+        const call = newCall({ client: HOLDER, timeoutMs: 60_000 })
+        for (let times = 1; times <= 2; times++) {
+          const claims = leases.map((lease) => claim(lease, 'h', 60_000, { nonce: `${NONCE}${times}` }))
+          const held = await substrate.apply(claims, call)
+          // The second time it is known that somebody waits.
+          const place = times === 1 ? await enter(substrate, 'one') : undefined
+          const releases = leases.map((lease, index) =>
+            release(lease, 'h', { nonce: `${NONCE}${times}`, seen: held[index]?.holding }),
+          )
+          const verdicts = await substrate.apply(releases, call)
+          expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(['granted', 'granted', 'granted'])
+          if (place !== undefined) expect(verdicts[0]?.told).to.equal(place)
+          expect(verdicts[0]?.told).to.be.above(0)
+          expect([verdicts[1]?.told, verdicts[2]?.told]).to.deep.equal([undefined, undefined])
+        }
+      },
+
+      'as many as `maxWaiters` allows are in the queue where more come at the same moment, and no ticket of the others stays':
+        async () => {
+          const maxWaiters = 3
+          for (const [lease, comers] of [
+            ['l', maxWaiters],
+            ['m', 16],
+          ] as const) {
+            const substrates = Array.from({ length: comers }, () =>
+              setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }), namespace: `${lease}-full` }),
+            )
+            const [first] = substrates as [EtcdSubstrate]
+            await send(first, claim(lease, 'h', 60_000, { nonce: NONCE }), HOLDER)
+            const verdicts = await Promise.all(
+              substrates.map((substrate, index) =>
+                send(substrate, claim(lease, `w${index}`, 60_000, { place: 0, maxWaiters }), `w${index}`),
+              ),
+            )
+            expect(verdicts.filter(({ ticket }) => ticket !== undefined)).to.have.lengthOf(maxWaiters)
+            expect(verdicts.filter(({ isFull }) => isFull === true)).to.have.lengthOf(comers - maxWaiters)
+            const { ticket } = await send(first, claim(lease, 'last', 60_000, { place: 0 }), 'last')
+            expect(ticket?.ahead).to.equal(maxWaiters)
+          }
+        },
 
       'those who were told and do not come are passed over, and the next ones are told': async () => {
         const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })

@@ -6,7 +6,6 @@ import { claim, eventually, grant, newCall, noneUnheard, release, settle, sleep,
 import type { LeaseChange } from 'lease-core'
 import type { EtcdDriver } from 'lease-etcd'
 import { ClientHints } from '#src/client-hints.ts'
-import { KnownQueues } from '#src/known-queues.ts'
 import { Layout } from '#src/layout.ts'
 import { NO_DELETES, Watches } from '#src/watches.ts'
 import { FakeStream } from './fake-stream.ts'
@@ -144,7 +143,6 @@ describe('a ticket', () => {
       layout: new Layout('lease/', 'n'),
       clock: systemClock,
       client: 'c',
-      queues: new KnownQueues(),
       login: async () => {},
       onDenied: () => {},
     })
@@ -152,7 +150,7 @@ describe('a ticket', () => {
     hints.add((change) => heard.push(change))
     await stream.answersCreates(1, 10)
     const nearest = [8, 7].map((place) => ({ place, client: `c${place}`, durationMs: 1_000, leaves: false }))
-    const joined = hints.join('l', 9, { count: 2, nearest })
+    const joined = hints.join('l', { place: 9, ahead: { count: 2, nearest }, leftMs: 60_000 })
     await stream.answersCreates(1, 11)
     await joined
     hints.queued('l', 9, { count: 2, nearest }, '12')
@@ -173,6 +171,26 @@ describe('a ticket', () => {
       stream.says('lease/n/t/', removed(7, 20))
       expect(heard).to.deep.equal([])
       stream.says('lease/n/t/', removed(8, 22))
+      await stream.answersCreates(1, begunAt) // the watch of the lease
+      expect(heard).to.deep.equal(expected)
+      await hints.close()
+    }
+  })
+
+  it('that is the first because those ahead have left looks where it may have missed a vacancy, and not otherwise', async () => {
+    for (const [begunAt, expected] of [
+      [22, []],
+      [24, [vacated]],
+    ] as const) {
+      const stream = new FakeStream()
+      const { hints, heard } = await waiting(stream)
+      for (const [place, revision] of [
+        [7, 20],
+        [8, 22],
+      ] as const) {
+        const leaving = { ...removed(place, revision), version: '2', value: '{"leaves":true}' }
+        stream.says('lease/n/t/', leaving, removed(place, revision + 1))
+      }
       await stream.answersCreates(1, begunAt) // the watch of the lease
       expect(heard).to.deep.equal(expected)
       await hints.close()

@@ -345,13 +345,13 @@ export const queue: Chapter = {
           await a.pinLease(lease, 'e')
         })
         const [first] = await join(scene, 1)
-        await scene.lapse(lease, durationMs)
+        await scene.lapse(lease, durationMs, a)
         await a.unpinLease(lease, 'e')
         await isTold(scene, first, 0)
+        same(await scene.holding(scene.b), undefined, 'the holding')
       },
       'queues',
       'addressed',
-      'serverClock',
     )
 
     clause(
@@ -443,11 +443,25 @@ export const queue: Chapter = {
       'when those who were told do not come, they are passed over and the next ones are told',
       async (scene) => {
         const [, , third, fourth, fifth] = await inQueue(scene, 5)
-        // By one who did not open the term: a holder that does not listen need not know that somebody waits.
-        await scene.b.releaseLease(scene.lease, ALICE)
+        await scene.a.releaseLease(scene.lease, ALICE)
         await isTold(scene, third, 0)
         await isTold(scene, fourth, 1)
         await isTold(scene, fifth, 0)
+      },
+      'queues',
+      'addressed',
+    )
+
+    clause(
+      'a client that was granted the lease past those in the queue has them passed over after its release',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const [, , third, fourth] = await inQueue(scene, 4)
+        await vacate(scene)
+        await b.claimLease(lease, { holder: CAROL, duration: longMs })
+        await b.releaseLease(lease, CAROL)
+        await isTold(scene, third, 0)
+        await isTold(scene, fourth, 1)
       },
       'queues',
       'addressed',

@@ -521,14 +521,18 @@ export class MemoryNamespace {
     return this.#grantAsIs(lease, nowMs)
   }
 
-  #unpin({ lease, entity, generation }: UnpinOp, stamp: Stamp, nowMs: number): Verdict {
+  #unpin({ lease, entity, generation, lapsed }: UnpinOp, stamp: Stamp, nowMs: number): Verdict {
     if (this.#now !== undefined) this.#unpinned.add(lease, nowMs, nowMs)
     const pins = this.#pins.get(lease)
     if (pins?.get(entity)?.generation === generation) {
       pins.delete(entity)
       if (pins.size === 0) this.#pins.delete(lease)
       // The last pin may have been all that kept the term standing.
-      if (this.#terms.has(lease) && this.#standing(lease, nowMs) === undefined) return this.#vacate(lease, nowMs, stamp)
+      const term = this.#terms.get(lease)
+      const isOver = this.#standing(lease, nowMs) === undefined
+      if (term !== undefined && (isOver || this.#mayTakeOver(lease, term, lapsed))) {
+        return this.#vacate(lease, nowMs, stamp)
+      }
     }
     return this.#grantAsIs(lease, nowMs)
   }
