@@ -230,7 +230,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
   it('a read that shows a pin, answered after the unpin before it, is asked again on a store without a clock', async () => {
     const { clock, client, wire, store } = new Bench({ serverClock: false })
     const other = new Bench({ store, clock })
-    await client.claimLease('db', { holder: 'a', duration: 1000 })
+    await client.claimLease('db', { holder: 'a', duration: 60_000 })
     await client.pinLease('db', 'e')
     await clock.advance(5_000)
     const unpinned = wire.hang({ kind: 'unpin', at: 'reply' })
@@ -245,6 +245,26 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     answered.heal()
     await clock.drive(read.promise)
     expect(client.leases().get('db')?.pinned).to.equal(true)
+  })
+
+  it('an unpin frees a lease that this client has seen lapse, on a store without a clock, and no other', async () => {
+    for (const { isRenewed, holder } of [
+      { isRenewed: false, holder: undefined },
+      { isRenewed: true, holder: 'a' },
+    ]) {
+      const { clock, client, store } = new Bench({ serverClock: false })
+      const other = new Bench({ store, clock })
+      await other.client.claimLease('db', { holder: 'a', duration: 1000 })
+      await client.pinLease('db', 'e')
+      await clock.advance(5_000)
+      if (isRenewed) {
+        await other.client.refresh(['db'])
+        await other.client.extendLease('db', { holder: 'a', duration: 1000 })
+      }
+      await client.unpinLease('db', 'e')
+      await client.refresh(['db'])
+      expect(client.leases().get('db')?.holder).to.equal(holder)
+    }
   })
 
   it('one watch for all subscribers, none when the last has gone; a listener that throws harms nobody', async () => {
