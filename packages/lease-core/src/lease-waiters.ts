@@ -106,9 +106,8 @@ export class LeaseWaiters implements Deadline {
   watchedMs: number = AT_ONCE
   /** How long the last claim took. */
   tookMs = 0
-  /** Vacancies heard of since the last claim was sent, less those taken; the last of them was heard of at `openedMs`. */
-  openings = 0
-  openedMs: number = NEVER
+  /** When the vacancies were heard of, since the last claim was sent, of which it was not heard that they were taken. */
+  readonly openings: number[] = []
   /** When a Hold of this process ended, since the last claim was sent. */
   releasedMs: number = NEVER
   /** What is heard while a claim is in flight; undefined: none is. */
@@ -131,9 +130,12 @@ export class LeaseWaiters implements Deadline {
     return this.watchers.length + this.observers.length + this.waiters.length === 0
   }
 
-  /** Since when the lease is said to be vacant; NEVER: it is not. */
+  /**
+   * Since when the lease is said to be vacant; NEVER: it is not. The oldest vacancy counts: where nobody tells who took the lease, each
+   * further one would put off the turn of the waiter again, for ever.
+   */
   get vacantMs(): number {
-    return this.openings === 0 ? this.releasedMs : Math.min(this.openedMs, this.releasedMs)
+    return Math.min(this.openings[0] ?? NEVER, this.releasedMs)
   }
 
   /** Whether anybody waits for a read. */
@@ -163,7 +165,7 @@ export class LeaseWaiters implements Deadline {
   }
 
   forgetVacancy(): void {
-    this.openings = 0
+    this.openings.length = 0
     this.releasedMs = NEVER
   }
 

@@ -543,8 +543,7 @@ export class WaitQueue {
     const { to } = change
     if (to !== undefined && to.place !== ticket.place) return // said to another one of this client, or to one who is gone
     if (change.kind === 'vacated') {
-      queue.openings++
-      queue.openedMs = atMs
+      queue.openings.push(atMs)
       if (to === undefined) return
       ticket.ahead = to.ahead
       return this.#tellPositions(queue)
@@ -560,7 +559,7 @@ export class WaitQueue {
     this.#tellPositions(queue)
     if (!isAhead && !inFlight) return
     const wasVacant = queue.vacantMs !== NEVER
-    queue.openings = Math.max(0, queue.openings - 1)
+    queue.openings.shift()
     queue.releasedMs = NEVER
     let dueMs = atMs + 1 + lapseWindowMs(durationMs) + this.#turnMs(queue)
     // Only a look tells a true hint from one that is false or late.

@@ -204,6 +204,26 @@ describe('Manager: a grant out of turn', () => {
     await served(bench, third)
     await third.manager.stop()
   })
+
+  it('one that stands in looks a slot after a vacancy, however often others take the lease past the queue meanwhile', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('db', 'x', HOUR_MS)
+    const dead = await waiter(bench, 'dead')
+    dead.wire.hang()
+    await dead.manager.stop()
+    const second = await waiter(bench, 'second')
+    const claims = second.wire.counts.claim
+    const slotMs = untilTurnMs({ ahead: 1 }, 0)
+    for (let times = 1; times <= 4; times++) {
+      expect(second.wire.counts.claim - claims, 'not yet').to.equal(0)
+      await bench.manager.release('db', 'x')
+      await bench.manager.claim('db', 'x', HOUR_MS)
+      await bench.clock.advance(slotMs / 4)
+    }
+    expect(second.wire.counts.claim - claims).to.equal(1)
+    await bench.manager.release('db', 'x')
+    await second.manager.stop()
+  })
 })
 
 describe('Manager: one who waits for what its own name has', () => {

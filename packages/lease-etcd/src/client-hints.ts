@@ -16,6 +16,10 @@
  *
  * A grant removes the tickets ahead of its own as well. So when a ticket that does not say that it leaves is removed, all ahead of it are gone.
  * What a ticket says when it leaves goes before its removal. Whoever loses sight of those ahead by that looks again.
+ *
+ * Who is ahead is known from answers and from watches, and a watch may be faster: what it has told is not undone by an answer that is older,
+ * and no watch ends before the ticket does. Otherwise one who has gone would be ahead for ever, and the first would take itself for
+ * the second.
  */
 import { changesIn, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
 import { HintListeners } from './hint-listeners.ts'
@@ -228,6 +232,14 @@ interface Hearing {
   fromRevision: number
 }
 
+/** A ticket ahead was put, or removed. */
+interface Change {
+  readonly place: number
+  readonly revision: number
+  /** undefined: it was removed. */
+  readonly ticket: FoundTicket | undefined
+}
+
 interface TicketParts extends WatchParts {
   readonly place: number
   /** Its key. */
@@ -242,7 +254,10 @@ class TicketWatch {
   readonly #ahead = new Map<number, FoundTicket>()
   /** How many more there are. */
   #beyond = 0
-  #queue: (Hearing & { readonly from: Buffer }) | undefined
+  /** What was heard of those ahead since the state that is known: an answer may be older than that. */
+  #changes: Change[] = []
+  /** The watches of those ahead, side by side; the last one ends at its own ticket. */
+  readonly #queue: (Hearing & { readonly from: Buffer })[] = []
   #vacancies: Hearing | undefined
   /** What the watches have to tell from this revision on; undefined: the state is not known yet, or it does not matter what was missed. */
   #asOf: number | undefined
@@ -255,7 +270,7 @@ class TicketWatch {
   }
 
   close(): void {
-    this.#queue?.close()
+    for (const part of this.#queue) part.close()
     this.#vacancies?.close()
     this.#whenAllHeard()
   }
@@ -272,6 +287,12 @@ class TicketWatch {
     for (const ticket of nearest) this.#ahead.set(ticket.place, ticket)
     this.#beyond = Math.max(0, count - nearest.length)
     this.#asOf = revision
+    // The place is a revision, too: that of the first answer.
+    const knownAt = revision ?? this.#parts.place
+    this.#changes = this.#changes.filter((change) => change.revision > knownAt)
+    let haveLeft = false
+    for (const change of this.#changes) if (this.#apply(change)?.leaves === true) haveLeft = true
+    const isBlind = haveLeft && this.#beyond > 0
     const farthest = nearest.at(-1)
     if (farthest !== undefined) this.#watchQueue(this.#parts.keys.ticket(farthest.place, farthest.client))
     if (this.#count <= MOST_AHEAD) this.#watchVacancies()
@@ -280,6 +301,7 @@ class TicketWatch {
       this.#vacancies?.close()
       this.#vacancies = undefined
     }
+    if (isBlind || (this.#count === 0 && this.#vacatedAt > knownAt)) this.#tellVacated()
     this.#lookIfMissed()
   }
 
@@ -301,47 +323,54 @@ class TicketWatch {
 
   // ── those ahead ───────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** What is watched already goes on being watched: between the end of one watch and the beginning of another a removal would go unheard. */
   #watchQueue(from: Buffer): void {
     const { watches, own } = this.#parts
+    const [first] = this.#queue
     // What it sees beyond the farthest one is gone.
-    if (this.#queue !== undefined && this.#queue.from.compare(from) <= 0) return
-    this.#queue?.close()
+    if (first !== undefined && first.from.compare(from) <= 0) return
     const hearing = { from, ...this.#hearing(() => close()) }
     const listener = this.#listener(hearing, (kv, revision, isRemoved) => {
-      if (isRemoved) this.#removed(ticketNamed(kv.key).place, revision)
-      else {
-        const ticket = ticketIn(kv)
-        this.#ahead.set(ticket.place, ticket)
-      }
+      const ticket = isRemoved ? undefined : ticketIn(kv)
+      this.#changed({ place: ticketNamed(kv.key).place, revision, ticket })
     })
-    this.#queue = hearing
-    const close = watches.open({ key: from, range_end: own, filters: [] }, listener)
+    this.#queue.unshift(hearing)
+    const close = watches.open({ key: from, range_end: first?.from ?? own, filters: [] }, listener)
   }
 
-  #removed(place: number, revision: number): void {
-    const ticket = this.#ahead.get(place)
-    if (ticket === undefined) return
-    this.#ahead.delete(place)
-    if (ticket.leaves) {
-      if (this.#beyond > 0) this.#tellVacated()
-      else if (this.#count <= MOST_AHEAD) this.#watchVacancies()
-      if (this.#count > 0) return
-      // It is the first now, as below.
-      this.#asOf ??= revision
-      this.#lookIfMissed()
-      return
-    }
-    for (const ahead of this.#ahead.keys()) if (ahead < place) this.#ahead.delete(ahead)
-    this.#beyond = 0
+  #changed(change: Change): void {
+    const { place, revision } = change
+    this.#changes.push(change)
+    const gone = this.#apply(change)
+    if (gone === undefined) return
+    if (gone.leaves && this.#beyond > 0) return this.#tellVacated()
     if (this.#count > MOST_AHEAD) return
     this.#watchVacancies()
     if (this.#count > 0) return
     // It is the first now, and must not miss what comes.
-    this.#asOf = revision
-    const { lease, place: own, tell } = this.#parts
-    if (this.#vacatedAt >= revision) this.#tellVacated()
-    else tell({ kind: 'taken', lease, place, durationMs: ticket.durationMs, to: { place: own, ahead: 0 } })
+    if (gone.leaves) this.#asOf ??= revision
+    else {
+      this.#asOf = revision
+      const { lease, place: own, tell } = this.#parts
+      if (this.#vacatedAt >= revision) this.#tellVacated()
+      else tell({ kind: 'taken', lease, place, durationMs: gone.durationMs, to: { place: own, ahead: 0 } })
+    }
     this.#lookIfMissed()
+  }
+
+  /** Returns the ticket that has gone, if it was one of those that are seen. */
+  #apply({ place, ticket }: Change): FoundTicket | undefined {
+    const before = this.#ahead.get(place)
+    if (ticket !== undefined) {
+      this.#ahead.set(place, ticket)
+      return undefined
+    }
+    if (before === undefined) return undefined
+    this.#ahead.delete(place)
+    if (before.leaves) return before
+    for (const ahead of this.#ahead.keys()) if (ahead < place) this.#ahead.delete(ahead)
+    this.#beyond = 0
+    return before
   }
 
   // ── vacancies ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -391,7 +420,7 @@ class TicketWatch {
   }
 
   get #fromRevision(): number {
-    return Math.max(this.#queue?.fromRevision ?? 0, this.#vacancies?.fromRevision ?? 0)
+    return Math.max(this.#vacancies?.fromRevision ?? 0, ...this.#queue.map(({ fromRevision }) => fromRevision))
   }
 
   #heard(): void {

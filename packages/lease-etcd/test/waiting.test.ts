@@ -222,6 +222,31 @@ for (const target of etcdTargets(1)) {
       await own.release()
     })
 
+    it('one that stands in looks soon, however often others take the lease past the queue', async () => {
+      const counted: Counted = { commands: 0, messages: 0 }
+      // So its turn comes a tenth of a second after a vacancy, and the next vacancy sooner.
+      await using group = managers(1, counted, { commandMs: 50 })
+      const [second] = group.all as [Manager]
+      const substrate = setting.substrate({ namespace: group.namespace })
+      await send(substrate, claim('l', 'x', 60_000, { nonce: NONCE }), HOLDER)
+      await enter(substrate, 'dead')
+      let isWaiting = false
+      second.events.subscribe(({ type }) => (isWaiting ||= type === 'waiting'))
+      const hold = second.hold('l', 'h', { duration: LONG, wait: true })
+      await eventually(() => isWaiting)
+      await sleep(200)
+      counted.commands = 0
+      let vacancies = 0
+      while (counted.commands === 0 && vacancies < 500) {
+        await send(substrate, release('l', 'x', { nonce: NONCE }), HOLDER)
+        await send(substrate, claim('l', 'x', 60_000, { nonce: NONCE }), HOLDER)
+        vacancies++
+      }
+      expect(vacancies).to.be.below(500)
+      await send(substrate, release('l', 'x', { nonce: NONCE }), HOLDER)
+      await (await hold).release()
+    })
+
     together({
       'a release knows who was notified, although its client listens to nothing and came past the queue': async () => {
         const substrate = setting.substrate()

@@ -136,6 +136,9 @@ describe('a ticket', () => {
   const ticketKey = (place: number, client: string): string =>
     `lease/n/t/l/${String(place).padStart(16, '0')}/${client}`
 
+  const nearest = (...places: readonly number[]) =>
+    places.map((place) => ({ place, client: `c${place}`, durationMs: 1_000, leaves: false }))
+
   /** Waits with the ticket 9, behind 7 and 8, and hears what it is told. */
   const waiting = async (stream: FakeStream): Promise<{ hints: ClientHints; heard: LeaseChange[] }> => {
     const hints = new ClientHints({
@@ -149,11 +152,11 @@ describe('a ticket', () => {
     const heard: LeaseChange[] = []
     hints.add((change) => heard.push(change))
     await stream.answersCreates(1, 10)
-    const nearest = [8, 7].map((place) => ({ place, client: `c${place}`, durationMs: 1_000, leaves: false }))
-    const joined = hints.join('l', { place: 9, ahead: { count: 2, nearest }, leftMs: 60_000 })
+    const ahead = { count: 2, nearest: nearest(8, 7) }
+    const joined = hints.join('l', { place: 9, ahead, leftMs: 60_000 })
     await stream.answersCreates(1, 11)
     await joined
-    hints.queued('l', 9, { count: 2, nearest }, '12')
+    hints.queued('l', 9, ahead, '12')
     expect(heard.splice(0)).to.deep.equal([{ kind: 'resync' }])
     return { hints, heard }
   }
@@ -205,6 +208,52 @@ describe('a ticket', () => {
     stream.says('lease/n/l/', { key: 'lease/n/l/l', revision: 30, version: '0' })
     stream.says('lease/n/t/', removed(8, 22)) // its watch was behind
     expect(heard).to.deep.equal([{ ...vacated, to: { place: 9, ahead: 1 } }, vacated])
+    await hints.close()
+  })
+
+  const leaving = (place: number, revision: number) => [
+    { ...removed(place, revision), version: '2', value: '{"leaves":true}' },
+    removed(place, revision + 1),
+  ]
+  const vacancy = (revision: number) => ({ key: 'lease/n/l/l', revision, version: '0' })
+  const toTheSecond = { ...vacated, to: { place: 9, ahead: 1 } }
+
+  it('is not told of one who has gone by an answer that is older than that', async () => {
+    const stream = new FakeStream()
+    const { hints, heard } = await waiting(stream)
+    stream.says('lease/n/t/', ...leaving(8, 20))
+    await stream.answersCreates(1, 22) // the watch of the lease
+    hints.queued('l', 9, { count: 2, nearest: nearest(8, 7) }, '19')
+    expect(heard.splice(0), 'it looks, for it may have missed a vacancy').to.deep.equal([toTheSecond])
+    stream.says('lease/n/l/', vacancy(30))
+    expect(heard.splice(0)).to.deep.equal([toTheSecond])
+    stream.says('lease/n/t/', removed(7, 32))
+    expect(heard).to.deep.equal([{ ...taken, place: 7 }])
+    await hints.close()
+  })
+
+  it('that is the first by what was heard before the answer is told so of a vacancy that came after it', async () => {
+    const stream = new FakeStream()
+    const { hints, heard } = await waiting(stream)
+    stream.says('lease/n/t/', removed(7, 18), removed(8, 20))
+    await stream.answersCreates(1, 20) // the watch of the lease
+    stream.says('lease/n/l/', vacancy(30))
+    expect(heard.splice(0)).to.deep.equal([taken, vacated])
+    hints.queued('l', 9, { count: 1, nearest: nearest(8) }, '19')
+    expect(heard[0]).to.deep.equal(vacated)
+    await hints.close()
+  })
+
+  it('hears that one who is ahead leaves also while it begins to watch one who has come back farther ahead', async () => {
+    const stream = new FakeStream()
+    const { hints, heard } = await waiting(stream)
+    hints.queued('l', 9, { count: 2, nearest: nearest(8, 5) }, '20')
+    stream.says('lease/n/t/', ...leaving(8, 21))
+    await stream.answersCreates(2, 22) // the watch of the one who has come back, and that of the lease
+    expect(heard.splice(0), 'it looks, for it may have missed something').to.deep.equal([toTheSecond])
+    stream.says('lease/n/l/', vacancy(30))
+    stream.says(ticketKey(5, 'c5'), removed(5, 32))
+    expect(heard).to.deep.equal([toTheSecond, { ...taken, place: 5 }])
     await hints.close()
   })
 })
