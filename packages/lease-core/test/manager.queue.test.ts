@@ -34,11 +34,10 @@ function positionsOf(manager: Manager, holder: string): number[] {
   return positions
 }
 
-/** A client whose store keeps no queues. */
-function withoutQueues(client: Client): Client {
+/** A client with what every client has, which hears of everything. */
+function plain({ client }: Pick<Process, 'client'>): Client {
   return {
-    claimLease: (lease, request, { signal, onGranted } = {}) =>
-      client.claimLease(lease, request, { signal, onGranted }),
+    claimLease: (...args) => client.claimLease(...args),
     extendLease: (...args) => client.extendLease(...args),
     expireLease: (...args) => client.expireLease(...args),
     releaseLease: (...args) => client.releaseLease(...args),
@@ -47,8 +46,17 @@ function withoutQueues(client: Client): Client {
     pinned: () => client.pinned(),
     leases: () => client.leases(),
     refresh: (leases) => client.refresh(leases),
-    subscribe: (listener) => client.subscribe(listener),
+    subscribe: (listener: (change: LeaseChange) => void) => client.subscribe(listener),
     close: () => client.close(),
+  }
+}
+
+/** A client whose store keeps no queues. */
+function withoutQueues({ client }: Pick<Process, 'client'>): Client {
+  return {
+    ...plain({ client }),
+    claimLease: (lease, request, { signal, onGranted } = {}) =>
+      client.claimLease(lease, request, { signal, onGranted }),
   }
 }
 
@@ -500,7 +508,7 @@ describe('Manager: maxWaiters', () => {
   it('bounds those of a process whose client keeps no queues at once, and each is told its position', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
-    const manager = new Manager({ client: withoutQueues(bench.other().client), clock: bench.clock })
+    const manager = new Manager({ client: withoutQueues(bench.other()), clock: bench.clock })
     const waits: Tracked<Hold>[] = []
     const told: number[][] = []
     for (const holder of ['a', 'b', 'c']) {
@@ -633,23 +641,6 @@ describe('Manager: what those who wait leave behind', () => {
 })
 
 describe('Manager over a client that cannot say what it watches', () => {
-  /** A client with what every client has, which hears of everything. */
-  function plain({ client }: Process): Client {
-    return {
-      claimLease: (...args) => client.claimLease(...args),
-      extendLease: (...args) => client.extendLease(...args),
-      expireLease: (...args) => client.expireLease(...args),
-      releaseLease: (...args) => client.releaseLease(...args),
-      pinLease: (...args) => client.pinLease(...args),
-      unpinLease: (...args) => client.unpinLease(...args),
-      pinned: () => client.pinned(),
-      leases: () => client.leases(),
-      refresh: (leases) => client.refresh(leases),
-      subscribe: (listener: (change: LeaseChange) => void) => client.subscribe(listener),
-      close: () => client.close(),
-    }
-  }
-
   /** The same, which passes on whatever it is given. */
   function passingOn(process: Process): Client {
     const { client } = process
