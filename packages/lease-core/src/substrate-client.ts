@@ -361,8 +361,12 @@ export class SubstrateClient implements Client {
             throw invalid({ kind, lease, holder }, known)
           }
         }
+        const sure = this.#states.get(lease)?.nonce
         const { verdict, doubt } = await this.#settlement.sent(op, signal)
         if (verdict.outcome === 'granted' && op.kind === 'extend') {
+          // Another client of this holder has adopted the term, and its release may be under way.
+          const isOthers = op.adoption === undefined && verdict.holding?.nonce !== sure
+          if (isOthers && attempt < MAX_ATTEMPTS) continue
           const nonce = op.adoption?.nonce ?? verdict.holding?.nonce
           if (op.adoption !== undefined) this.#assure(lease, op.adoption.nonce)
           onGranted?.({ fencingToken: op.fencingToken, nonce })

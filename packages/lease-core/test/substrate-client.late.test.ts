@@ -5,6 +5,7 @@ import type { Info, TermAware } from '#src/lease.ts'
 import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
 import type { AnyVerdict, Call, ClaimAnyOp } from '#src/substrate.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
+import type { TermId } from '#src/client.ts'
 import { TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
@@ -115,6 +116,22 @@ for (const serverClock of [true, false]) {
       expect(mine).not.to.equal(adopted)
       await rejection(other.client.releaseLease('db', 'a', { term: { fencingToken, nonce: mine } }), ErrInvalid)
       expect(bench.holder()).to.equal('a')
+    })
+
+    it('an extension of a term of its own that another client has adopted meanwhile takes it back', async () => {
+      const bench = open()
+      const other = bench.other()
+      await bench.client.claimLease('db', request)
+      await other.client.extendLease('db', request)
+      const { fencingToken, nonce } = other.client.leases().get('db') as Info & TermAware
+      const granted: TermId[] = []
+      await bench.client.extendLease('db', request, { onGranted: (term) => granted.push(term) })
+      // Sent before that, and executed now.
+      await rejection(other.client.releaseLease('db', 'a', { term: { fencingToken, nonce } }), ErrInvalid)
+      expect(bench.holder()).to.equal('a')
+      expect(granted).to.have.length(1)
+      expect(granted[0]?.fencingToken).to.equal(fencingToken)
+      expect(granted[0]?.nonce).not.to.equal(nonce)
     })
   })
 }

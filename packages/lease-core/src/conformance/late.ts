@@ -443,6 +443,29 @@ export const late: Chapter = {
       'faults',
     )
 
+    clause(
+      'a release under way does not end the term that a process of this name claims once more, which had it before',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const manager = scene.manage(b)
+        await scene.settle(manager.claim(lease, ALICE, longMs), 'the claim')
+        const { client, faults } = await scene.openFaulty()
+        const hold = await scene.settle(
+          scene.manage(client).hold(lease, ALICE, { duration: longMs, renewEvery: false }),
+        )
+        const packets = faults.holdBack(1)
+        const releasing = later(hold.release())
+        await underWay(scene, packets)
+        await scene.settle(manager.claim(lease, ALICE, longMs), 'the claim once more')
+        const term = known(b, lease)
+        await arrive(scene, packets)
+        const error = await scene.settle(rejects('LEASE_NOT_HELD', releasing, 'the release'))
+        same(error.reason, 'adopted', 'the reason')
+        await scene.stillHeld(scene.a, term)
+      },
+      'faults',
+    )
+
     // ── extensions and adoptions ──────────────────────────────────────────────────────────────────────────────────
 
     clause(
