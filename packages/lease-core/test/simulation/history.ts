@@ -61,7 +61,7 @@ export interface HistoryListener {
   executed(op: Op, sent: Sent | undefined): void
   opened(term: StoredTerm, sent: Sent | undefined): void
   /** Returns whether somebody asked for it. */
-  released(term: StoredTerm, op: Op, sent: Sent | undefined): boolean
+  released(term: StoredTerm, op: Op, sent: Sent | undefined, nonce: string | undefined): boolean
   pinned(lease: string, entity: string, sent: Sent | undefined, isPinned: boolean): void
   valued(term: StoredTerm, value: string): void
   /** Whether a store that does not know when a claim was sent may open a second term for it. */
@@ -201,7 +201,7 @@ export class History {
         // Set first: whoever is asked now must find the term over.
         const ending = { by: 'release', atMs: nowMs, sent, isAsked: true } as const
         term.end = ending
-        term.end = { ...ending, isAsked: this.#listener.released(term, op, sent) }
+        term.end = { ...ending, isAsked: this.#listener.released(term, op, sent, before.nonce) }
       } else if (nowMs >= before.vacantFromMs) term.end = { by: 'takeover', atMs: nowMs, isAsked: true }
       else if (op.kind !== 'unpin')
         this.#listener.problem('store', `${op.kind} ended the live term ${term.fencingToken} of ${lease}`)

@@ -132,7 +132,8 @@ async function serveWaiters(sim: Simulation): Promise<void> {
   }
   const calmMs = sim.nowMs
   // An extension that is still under way may make one of them last anew.
-  const boundMs = LONGEST_MS + sim.settings.maxSleepMs + 5_000 + (sim.settings.late ? LATEST_MS : 0)
+  const { late, suspends, maxSleepMs } = sim.settings
+  const boundMs = LONGEST_MS + (suspends ? 2 : 1) * maxSleepMs + 5_000 + (late ? LATEST_MS : 0)
   for (let round = 0; round < 100 && sim.problems.length === 0; round++) {
     await releaseAll(sim)
     const waiters = [...sim.pending].filter(({ what }) => /^(hold|holdAny|waitUntilExpired)\(/.test(what))
@@ -158,7 +159,7 @@ async function serveWaiters(sim: Simulation): Promise<void> {
 
 /** Who waits for a lease that was released gets it soon. */
 function checkVacancies(sim: Simulation, calmMs: number): void {
-  const { maxSleepMs, late, blind } = sim.settings
+  const { maxSleepMs, late, blind, suspends } = sim.settings
   for (const lease of sim.settings.leases) {
     const releasedMs = sim.history.releasedMs(lease)
     if (releasedMs === undefined) continue
@@ -166,7 +167,9 @@ function checkVacancies(sim: Simulation, calmMs: number): void {
       const [, leases] = /^(?:hold|holdAny|waitUntilExpired)\(([A-Z,]+)/.exec(what) ?? []
       if (leases?.split(',').includes(lease) !== true || !sim.runs(life)) continue
       // Who hears nothing looks again after a while; and a hint that is under way for long is as good as lost.
-      const rereadMs = (late ? LATEST_MS : 0) + (late || (blind && life.name === 1) ? maxSleepMs : 0)
+      // So is one for a machine that slept, and was passed over meanwhile: its timers are late.
+      const isDeaf = late || suspends || (blind && life.name === 1)
+      const rereadMs = (late ? LATEST_MS : 0) + (isDeaf ? maxSleepMs : 0)
       const waitedMs = sim.nowMs - Math.max(releasedMs, fromMs, calmMs)
       if (waitedMs <= VACANT_MS + rereadMs) continue
       sim.problem(

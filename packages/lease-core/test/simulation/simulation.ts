@@ -103,7 +103,7 @@ export class Simulation {
     this.#store = new MemoryStore({ clock: this.#server, serverClock: !settings.clockless })
     this.history = new History(() => this.nowMs, {
       opened: (term, sent) => this.#opened(term, sent),
-      released: (term, op, sent) => this.#isAskedFor(term, op, sent),
+      released: (term, op, sent, nonce) => this.#isAskedFor(term, op, sent, nonce),
       executed: (op, sent) => this.#executed(op, sent),
       pinned: (lease, entity, sent, isPinned) => this.#pinned(lease, entity, sent, isPinned),
       valued: (term, value) => this.#valued(term, value),
@@ -532,8 +532,8 @@ export class Simulation {
     }
   }
 
-  /** Returns whether somebody has asked for this. */
-  #isAskedFor(term: StoredTerm, op: Op, sent: Sent | undefined): boolean {
+  /** Returns whether somebody has asked for this. @param nonce of the term until now */
+  #isAskedFor(term: StoredTerm, op: Op, sent: Sent | undefined, nonce: string | undefined): boolean {
     if (op.kind !== 'release' || sent === undefined) return true
     const what = `a release that p${sent.life} sent at ${Math.round(sent.atMs)} ended ${term.lease}, term ${term.fencingToken} of ${term.holder}`
     const asked = this.#ends.filter(({ life, lease, fencingToken, holder, fromMs, toMs }) => {
@@ -545,8 +545,10 @@ export class Simulation {
     const isRevocation = asked.some((one) => one.isRevocation)
     if (isRevocation) return isAsked
     for (const { life, fromMs } of term.acknowledged) {
-      // Within a process one comes after the other; between two, what goes on at once may come in any order.
-      const isOver = life === sent.life || asked.every(({ toMs }) => toMs < fromMs)
+      // Within a process one comes after the other; between two, what goes on at once may come in any order. A release by name of
+      // another process that is late ends the term that it saw, also where its own process has extended that since: `strict`.
+      const isAdopted = op.nonce !== nonce || this.settings.strict
+      const isOver = life === sent.life || (isAdopted && asked.every(({ toMs }) => toMs < fromMs))
       if (isOver && fromMs > sent.atMs) this.problem('4 late', `${what}, which was granted since`)
     }
     return isAsked
