@@ -17,6 +17,8 @@
  *   `LOOK_AGAIN_MS`. A "taken" that was heard before, or that contradicts the ticket, takes nothing back.
  * - "Vacated" and "taken" are counted, because they may overtake each other. What is heard while a claim is in flight is
  *   handled after its answer, which tells the ticket.
+ * - The turn is counted from the oldest vacancy that nobody is known to have taken. Who takes the lease past the queue is not told of,
+ *   so the next vacancy says nothing about the one before, and puts nothing off.
  * - Whoever waits is told. A waiter is by its ticket. Those who watch for a vacancy or a change, and those who wait for any of
  *   several leases or at a store without queues, are because what they read is watched: from the state on that they saw.
  * - So a lease that was vacated is claimed by one of its waiters within the delay of the hint, `MOST_SLOTS` slots and one
