@@ -297,7 +297,7 @@ export class Simulation {
     const { term } = this.history.latest(lease)
     return this.#ends.some((request) => {
       if (request.life !== life.id || request.lease !== lease || (request.holder ?? holder) !== holder) return false
-      return request.toMs >= fromMs || (term !== undefined && request.fromMs >= term.openedMs)
+      return request.toMs >= fromMs || (term !== undefined && request.toMs >= term.openedMs)
     })
   }
 
