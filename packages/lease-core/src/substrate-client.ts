@@ -484,14 +484,14 @@ export class SubstrateClient implements Client {
     if (this.#link.closing.aborted) return
     const op: LeaveOp = { kind: 'leave', lease, place }
     this.#leaving.add(op)
+    const end = (): void => {
+      this.#leaving.delete(op)
+      this.#mutex.leave(lease)
+    }
     this.#inTurn(lease, () => {
-      if (place === undefined && this.#watched.has(lease)) {
-        this.#leaving.delete(op)
-        return this.#mutex.leave(lease) // another watches it by now
-      }
+      if (place === undefined && this.#watched.has(lease)) return end() // another watches it by now
       this.#sendOnce(op, (verdict) => {
-        this.#leaving.delete(op)
-        this.#mutex.leave(lease)
+        end()
         if (place !== undefined) return
         this.#lookAgain(lease)
         const { cause } = verdict ?? {}

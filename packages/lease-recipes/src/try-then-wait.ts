@@ -48,7 +48,7 @@ export async function tryThenWait<T>(claim: (wait: number | boolean) => Promise<
     leftMs = patience.leftMs()
     if (leftMs <= 0) throw error
   }
-  if (!isAnswered) return claim(leftMs > MAX_DURATION_MS ? true : leftMs)
+  if (!isAnswered) return claim(waitFor(leftMs))
   return waitThenTry(claim, leftMs)
 }
 
@@ -60,9 +60,14 @@ export async function tryThenWait<T>(claim: (wait: number | boolean) => Promise<
 export async function waitThenTry<T>(claim: (wait: number | boolean) => Promise<T>, waitMs: number): Promise<T> {
   if (waitMs <= 0) return claim(false)
   try {
-    return await claim(waitMs > MAX_DURATION_MS ? true : waitMs)
+    return await claim(waitFor(waitMs))
   } catch (error) {
     if (error instanceof ErrUnknown && error.reason === 'no answer') return claim(false)
     throw error
   }
+}
+
+/** As `wait` of a hold: what is longer than any duration has no end. */
+function waitFor(ms: number): number | true {
+  return ms > MAX_DURATION_MS ? true : ms
 }

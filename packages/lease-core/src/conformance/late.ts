@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Client } from '../client.ts'
 import type { Info } from '../lease.ts'
+import type { Manager } from '../manager.ts'
 import type { Faults, Packets } from './harness.ts'
 import type { Chapter, Scene } from './kit.ts'
 import { ALICE, BOB, CAROL, codeOf, describeError, invalid, known, later, rejects, same, TooSlow } from './kit.ts'
@@ -424,21 +425,7 @@ export const late: Chapter = {
     clause(
       'a release under way does not end the term that another process of this name has adopted',
       async (scene) => {
-        const { b, lease, longMs } = scene
-        const { client, faults } = await scene.openFaulty()
-        const hold = await scene.settle(
-          scene.manage(client).hold(lease, ALICE, { duration: longMs, renewEvery: false }),
-        )
-        const packets = faults.holdBack(1)
-        const releasing = later(hold.release())
-        await underWay(scene, packets)
-        await scene.settle(scene.manage(b).claim(lease, ALICE, longMs), 'the adoption')
-        const term = known(b, lease)
-        same(term.fencingToken, hold.fencingToken, 'the fencing token')
-        await arrive(scene, packets)
-        const error = await scene.settle(rejects('LEASE_NOT_HELD', releasing, 'the release'))
-        same(error.reason, 'adopted', 'the reason')
-        await scene.stillHeld(scene.a, term)
+        await claimDuringRelease(scene, scene.manage(scene.b), 'the adoption')
       },
       'faults',
     )
@@ -446,22 +433,9 @@ export const late: Chapter = {
     clause(
       'a release under way does not end the term that a process of this name claims once more, which had it before',
       async (scene) => {
-        const { b, lease, longMs } = scene
-        const manager = scene.manage(b)
-        await scene.settle(manager.claim(lease, ALICE, longMs), 'the claim')
-        const { client, faults } = await scene.openFaulty()
-        const hold = await scene.settle(
-          scene.manage(client).hold(lease, ALICE, { duration: longMs, renewEvery: false }),
-        )
-        const packets = faults.holdBack(1)
-        const releasing = later(hold.release())
-        await underWay(scene, packets)
-        await scene.settle(manager.claim(lease, ALICE, longMs), 'the claim once more')
-        const term = known(b, lease)
-        await arrive(scene, packets)
-        const error = await scene.settle(rejects('LEASE_NOT_HELD', releasing, 'the release'))
-        same(error.reason, 'adopted', 'the reason')
-        await scene.stillHeld(scene.a, term)
+        const manager = scene.manage(scene.b)
+        await scene.settle(manager.claim(scene.lease, ALICE, scene.longMs), 'the claim')
+        await claimDuringRelease(scene, manager, 'the claim once more')
       },
       'faults',
     )
@@ -778,4 +752,21 @@ function arrive(scene: Scene, packets: Packets): Promise<void> {
 async function vacant(scene: Scene, lease: string): Promise<void> {
   const info: Info | undefined = await scene.holding(scene.b, lease)
   same(info?.holder, undefined, 'the holder after the late packet')
+}
+
+/** A release of another process of this name is under way while the manager over `b` claims, and arrives then: that ends nothing. */
+async function claimDuringRelease(scene: Scene, manager: Manager, what: string): Promise<void> {
+  const { b, lease, longMs } = scene
+  const { client, faults } = await scene.openFaulty()
+  const hold = await scene.settle(scene.manage(client).hold(lease, ALICE, { duration: longMs, renewEvery: false }))
+  const packets = faults.holdBack(1)
+  const releasing = later(hold.release())
+  await underWay(scene, packets)
+  await scene.settle(manager.claim(lease, ALICE, longMs), what)
+  const term = known(b, lease)
+  same(term.fencingToken, hold.fencingToken, 'the fencing token')
+  await arrive(scene, packets)
+  const error = await scene.settle(rejects('LEASE_NOT_HELD', releasing, 'the release'))
+  same(error.reason, 'adopted', 'the reason')
+  await scene.stillHeld(scene.a, term)
 }
