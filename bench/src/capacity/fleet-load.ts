@@ -1,6 +1,6 @@
 /**
- * What a fleet of processes asks of one server, as a formula: how often leases are renewed, in how many requests, and what those who
- * wait ask meanwhile. `simulation.ts` counts the same over the memory store, and a test compares the two. `docs/capacity.md`
+ * What a fleet of processes asks of one server, as a formula: how often leases are renewed, in how many requests, and what
+ * waiters ask. `simulation.ts` counts the same over the memory store, and a test compares the two. `docs/capacity.md`
  * explains the formula.
  */
 
@@ -27,11 +27,11 @@ export interface FleetLoad {
   readonly mostRequests: number
   /** Leases read by their holders, because they are renewed less often than once in `MAX_SLEEP_MS`. */
   readonly reads: number
-  /** Claims by those who wait. */
+  /** Claims by waiters. */
   readonly looks: number
 }
 
-/** `maxSleep` of a Manager, by default: whoever holds or waits has looked at the lease within this time. */
+/** `maxSleep` of a Manager, by default: a holder or waiter looks at the lease at least once in this time. */
 const MAX_SLEEP_MS = 60_000
 /** The shortest part of `renewEvery` that renewals may be moved forward by is an eighth, rounded down to a power of two. */
 const GRAINS = 8

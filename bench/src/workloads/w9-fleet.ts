@@ -130,7 +130,7 @@ async function allAtWork(adapter: Adapter, ground: Ground): ReturnType<typeof w9
 interface Metered<Result> {
   readonly result: Result
   readonly seconds: number
-  /** By the clients of the team meanwhile. */
+  /** By the clients of the team during the same time. */
   readonly took: TeamReport
 }
 

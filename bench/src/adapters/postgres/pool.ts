@@ -36,7 +36,7 @@ export function sharedPools(url: string, clients: number, most: number): SharedP
   }
 }
 
-/** Of one who waits within the server, or asks it again and again over a pool of its own. */
+/** Of a waiter within the server, or one that polls it over a pool of its own. */
 export const oneConnectionEach: NonNullable<Adapter['waiters']> = {
   atMost: 256,
   because: 'it takes a connection for each who waits, and the server has 500',
