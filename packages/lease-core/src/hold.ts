@@ -16,6 +16,7 @@ import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import { elapsedForHolder, type ClockReading, type RecentReading } from './elapsed-time.ts'
 import { notValid, type ErrLost, type LossReason } from './errors.ts'
+import type { Held } from './held.ts'
 import { readOptions } from './options.ts'
 import type { Renewable, Renewals } from './renewals.ts'
 import { EARLY_MS } from './skew.ts'
@@ -24,29 +25,13 @@ import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
 import type { Token } from './token.ts'
 
 /** A claim kept alive until it is released or lost. */
-export interface Hold extends AsyncDisposable {
+export interface Hold extends Held {
   readonly lease: string
-  readonly holder: string
-  /** Of this term: unchanged for as long as the Hold lives. */
-  readonly fencingToken: bigint
-  /** For `token.check(key)` before a guarded write. It is of this term: in a later one of the same holder it does not pass. */
-  readonly token: Token
-  /** Whether the holder may rely on the lease now. Reads the clocks; never trusts a timer. */
-  readonly held: boolean
   /**
    * Until when the lease may be relied on unless it is renewed, by the wall clock as it is set now. For people and for plans: ask
    * `held` or `remaining()` before relying on it.
    */
   readonly trustedUntil: DateTime
-  /** How long the lease may be relied on from now on, unless it is renewed; zero when the Hold is over. */
-  remaining(): Duration
-  /**
-   * Aborts no later than the trust window ends; the reason is an `ErrLost`. After a release it aborts with a plain
-   * AbortError.
-   */
-  readonly signal: AbortSignal
-  /** @throws ErrLost when the lease is not held any more, by loss or by release */
-  assertHeld(): void
   /**
    * Changes the value that travels with the lease, and renews it.
    *
@@ -62,13 +47,7 @@ export interface Hold extends AsyncDisposable {
    * @throws ErrUnknown it may have happened
    */
   renew(): Promise<void>
-  /**
-   * Gives the lease up, and this term only. The Hold is over either way, and a second release sends nothing; nor does one of
-   * several Holds that share the term, but for the last.
-   *
-   * @throws ErrNotHeld  another has it already, or another process of this name has adopted it (reason `adopted`)
-   * @throws ErrUnknown  it may have happened; if not, the lease lapses by itself
-   */
+  /** As of every `Held`; of several Holds that share the term only the last one sends anything. */
   release(options?: ReleaseOptions): Promise<void>
 }
 

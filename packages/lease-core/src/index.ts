@@ -67,6 +67,7 @@ export type {
 export { SubstrateClient } from './substrate-client.ts'
 export type { SubstrateClientOptions } from './substrate-client.ts'
 export type { Token } from './token.ts'
+export type { Held } from './held.ts'
 export type { Hold, ReleaseOptions } from './hold.ts'
 export { Manager } from './manager.ts'
 export type { ManagerConfig } from './manager.ts'
