@@ -22,6 +22,8 @@ export class CountedLeases {
   readonly #parts: CountedLeasesParts
   /** Of each counted lease that this client waits for: the shares that the last refusal has shown. */
   readonly #shown = new Map<string, readonly string[]>()
+  /** The same of those that were asked for without waiting, of a store without a clock: to observe them the client must know them. */
+  readonly #tried = new Map<string, readonly string[]>()
 
   constructor(parts: CountedLeasesParts) {
     this.#parts = parts
@@ -35,7 +37,9 @@ export class CountedLeases {
       const counted = await trips.ask(`counted lease "${name.slice(0, -1)}"`, (call) => read(name, call))
       const now = time.read()
       for (const [share, holding] of counted.shares) states.learn(share, holding, { question, now })
-      if (this.#shown.has(name)) this.#shown.set(name, [...counted.shares.keys()])
+      const shares = [...counted.shares.keys()]
+      if (this.#shown.has(name)) this.#shown.set(name, shares)
+      else this.#learnTried(name, counted)
       return this.#infoOf(counted)
     } finally {
       states.close(question)
@@ -56,10 +60,21 @@ export class CountedLeases {
     throw new ErrInvalid(`cannot define counted lease "${name.slice(0, -1)}": ${reason}`, { lease: name, reason })
   }
 
-  /** A claim of a share was refused or granted, of one who waits. */
-  learn(name: string, { outcome, counted }: Verdict): void {
-    if (outcome === 'granted' || counted === undefined) this.#shown.delete(name)
-    else this.#shown.set(name, [...counted.shares.keys()])
+  /** A claim of a share was refused or granted. */
+  learn(name: string, { outcome, counted }: Verdict, { waits }: { readonly waits: boolean }): void {
+    if (waits) {
+      if (outcome === 'granted' || counted === undefined) this.#shown.delete(name)
+      else this.#shown.set(name, [...counted.shares.keys()])
+    } else if (counted !== undefined) this.#learnTried(name, counted)
+  }
+
+  #learnTried(name: string, { shares }: Counted): void {
+    this.#tried.delete(name)
+    const [first] = shares.values()
+    if (first?.version === undefined) return
+    this.#tried.set(name, [...shares.keys()])
+    const [oldest] = this.#tried.keys()
+    if (this.#tried.size > MOST_TRIED && oldest !== undefined) this.#tried.delete(oldest)
   }
 
   forget(name: string): void {
@@ -86,7 +101,7 @@ export class CountedLeases {
   /** Of a store without a clock: the shares that were observed to be lapsed, with their versions. */
   lapsed(name: string): ReadonlyMap<string, string> {
     const { states, time } = this.#parts
-    const shares = this.#shown.get(name)
+    const shares = this.#shown.get(name) ?? this.#tried.get(name)
     if (shares === undefined) return NONE
     const now = time.read()
     const lapsed = new Map<string, string>()
@@ -106,5 +121,8 @@ export class CountedLeases {
     return { capacity, generation, shares: infos }
   }
 }
+
+/** So many counted leases are remembered that were asked for without waiting. */
+const MOST_TRIED = 1024
 
 const NONE: ReadonlyMap<string, string> = new Map()

@@ -37,7 +37,15 @@ import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './erro
 import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { abandon, ManagedHold, type Hold, type HoldHost } from './hold.ts'
-import { brokenNameRule, brokenNames, brokenPlainNames, brokenValueRule, checkNames, checkRequest, readLeases } from './lease.ts'
+import {
+  brokenNameRule,
+  brokenNames,
+  brokenPlainNames,
+  brokenValueRule,
+  checkNames,
+  checkRequest,
+  readLeases,
+} from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
 import { brokenCapacityRule, countedName, countedOf } from './share.ts'
@@ -308,7 +316,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     try {
       parsed = parseHoldOptions(options, [...problems, ...brokenNames({ holder })])
       const { share } = parsed
-      if (share !== undefined) throw notValid([{ argument: 'share', rule: 'is not an option of holdAny', value: share }])
+      if (share !== undefined)
+        throw notValid([{ argument: 'share', rule: 'is not an option of holdAny', value: share }])
     } catch (error) {
       return Promise.reject(error)
     }
@@ -736,7 +745,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       waiting: ({ leases, holder }, position) => {
         if (this.events.heard('waiting')) {
           const [lease = ''] = leases
-          this.events.emit({ type: 'waiting', lease: countedOf(lease) === lease ? lease + holder : lease, holder, position })
+          this.events.emit({
+            type: 'waiting',
+            lease: countedOf(lease) === lease ? lease + holder : lease,
+            holder,
+            position,
+          })
         }
       },
       leaveQueue: (lease, ticket) => this.#leaveQueue(lease, ticket),

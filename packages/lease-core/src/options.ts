@@ -73,10 +73,12 @@ const capacity = z.custom<number>().superRefine((value, context) => {
   if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
 })
 
-const share = z.strictObject({ weight: capacity.default(1), capacity: capacity.optional() }).superRefine((value, context) => {
-  if (value.capacity === undefined || value.weight <= value.capacity) return
-  context.addIssue({ code: 'custom', path: ['weight'], message: `must be at most the capacity, ${value.capacity}` })
-})
+const share = z
+  .strictObject({ weight: capacity.default(1), capacity: capacity.optional() })
+  .superRefine((value, context) => {
+    if (value.capacity === undefined || value.weight <= value.capacity) return
+    context.addIssue({ code: 'custom', path: ['weight'], message: `must be at most the capacity, ${value.capacity}` })
+  })
 
 const holdOptions = z.strictObject({
   duration,

@@ -50,12 +50,16 @@ export function brokenShareRule(share: unknown): string | undefined {
   return (
     brokenCapacityRule(weight, 'weight') ??
     (capacity === undefined ? undefined : brokenCapacityRule(capacity)) ??
-    (capacity !== undefined && (weight ?? 0) > capacity ? `must have a weight of at most its capacity, ${capacity}` : undefined)
+    (capacity !== undefined && (weight ?? 0) > capacity
+      ? `must have a weight of at most its capacity, ${capacity}`
+      : undefined)
   )
 }
 
 /** The rule that this number breaks; undefined: none. */
 export function brokenCapacityRule(value: unknown, what?: string): string | undefined {
   const isSound = Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_CAPACITY
-  return isSound ? undefined : `must ${what === undefined ? 'be' : `have a ${what} that is`} a whole number from 1 to ${MAX_CAPACITY}`
+  return isSound
+    ? undefined
+    : `must ${what === undefined ? 'be' : `have a ${what} that is`} a whole number from 1 to ${MAX_CAPACITY}`
 }

@@ -133,7 +133,8 @@ export class SubstrateClient implements Client {
       this.#counted = counted
       this.counted = {
         read: (name) => this.#start(undefined, () => counted.read(name)),
-        define: (name, definition, options) => this.#start(options, (signal) => counted.define(name, definition, signal)),
+        define: (name, definition, options) =>
+          this.#start(options, (signal) => counted.define(name, definition, signal)),
         blocking: (name) => counted.blocking(name),
       }
     }
@@ -205,8 +206,8 @@ export class SubstrateClient implements Client {
                 else if (ticket.place === 0 && verdict.ticket !== undefined) {
                   this.leaveQueue(counted ?? lease, verdict.ticket)
                 }
-                if (counted !== undefined) this.#counted?.learn(counted, verdict)
               }
+              if (counted !== undefined) this.#counted?.learn(counted, verdict, { waits: ticket !== undefined })
               if (outcome === 'granted') {
                 stopListening()
                 if (counted === undefined) this.#passing.taken(lease)
@@ -257,10 +258,11 @@ export class SubstrateClient implements Client {
   }
 
   #refusalOf({ capacity, shares }: Counted): ShareRefusal {
-    let blocking: Info & TermAware | undefined
+    let blocking: (Info & TermAware) | undefined
     for (const share of shares.keys()) {
       const state = this.#states.get(share)
-      if (state !== undefined && (blocking === undefined || state.lapsesInMs() < blocking.lapsesInMs())) blocking = state
+      if (state !== undefined && (blocking === undefined || state.lapsesInMs() < blocking.lapsesInMs()))
+        blocking = state
     }
     return { capacity, blocking }
   }

@@ -709,7 +709,11 @@ export class WaitQueue {
     if (failure !== undefined) return failure
     if (!claiming && this.#isDenied(queue, waiter)) return this.#host.denied(request)
     const { leases, holder } = request
-    const what = isCounted(leases) ? `a share of "${leases[0]?.slice(0, -1)}"` : leases.length === 1 ? `lease "${leases[0]}"` : `any of ${leases.length} leases`
+    const what = isCounted(leases)
+      ? `a share of "${leases[0]?.slice(0, -1)}"`
+      : leases.length === 1
+        ? `lease "${leases[0]}"`
+        : `any of ${leases.length} leases`
     const before = this.#isDenied(queue, waiter) ? '; an earlier claim was denied' : ''
     const message = `no answer to a claim of ${what} before the wait ran out${before}`
     return new ErrUnknown(message, { lease: leases[0], holder, reason: 'no answer', cause: queue.failure })

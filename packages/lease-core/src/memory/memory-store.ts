@@ -468,7 +468,8 @@ export class MemoryNamespace {
     const queue = this.#queueOf(lease) ?? []
     const left = queue.filter((waiting, index) => waiting.place > place || (waiting.place < place && index >= TOLD))
     const [first] = this.#keep(lease, left) ?? []
-    if (first !== undefined && isOver()) this.#tellClient(first.client, { ...taken, to: { place: first.place, ahead: 0 } })
+    if (first !== undefined && isOver())
+      this.#tellClient(first.client, { ...taken, to: { place: first.place, ahead: 0 } })
   }
 
   #leave({ lease, place }: LeaveOp, { client }: Stamp, nowMs: number): Verdict {
@@ -486,11 +487,7 @@ export class MemoryNamespace {
     return matters ? this.#tellQueue(lease, nowMs) : granted(undefined)
   }
 
-  #open(
-    lease: string,
-    claim: Asked & Pick<ClaimOp, 'holder' | 'nonce' | 'share'>,
-    nowMs: number,
-  ): Verdict {
+  #open(lease: string, claim: Asked & Pick<ClaimOp, 'holder' | 'nonce' | 'share'>, nowMs: number): Verdict {
     const term: Term = {
       holder: claim.holder,
       nonce: claim.nonce,
@@ -632,8 +629,12 @@ export class MemoryNamespace {
       return term === undefined || other === lease || this.#mayTakeOver(other, term, share.lapsed.get(other))
     })
     const room = capacity - this.#weightOf(name, nowMs, lapsed)
-    const ahead = (this.#queueOf(name) ?? []).filter((waiting) => !(place !== undefined && place > 0 && waiting.place >= place))
-    const isNext = ahead.length <= (place !== undefined && place > 0 ? share.passing : 0) && ahead.every(({ weight }) => weight <= room)
+    const ahead = (this.#queueOf(name) ?? []).filter(
+      (waiting) => !(place !== undefined && place > 0 && waiting.place >= place),
+    )
+    const isNext =
+      ahead.length <= (place !== undefined && place > 0 ? share.passing : 0) &&
+      ahead.every(({ weight }) => weight <= room)
     if (share.weight > room || !isNext) {
       const refusal = { ...refused(undefined), counted: counted() }
       const isFull = share.weight > room
@@ -654,7 +655,11 @@ export class MemoryNamespace {
   #define(op: DefineOp, stamp: Stamp, nowMs: number): Verdict {
     const { lease, from } = op
     const isCopy = this.#counted.definition(lease)?.generation === op.generation
-    if (!isCopy && (this.#isOfEarlierEpoch(stamp) || (from === undefined && isSince(stamp.sentMs, this.#counted.endedMs(lease), nowMs)))) {
+    if (
+      !isCopy &&
+      (this.#isOfEarlierEpoch(stamp) ||
+        (from === undefined && isSince(stamp.sentMs, this.#counted.endedMs(lease), nowMs)))
+    ) {
       return late
     }
     const isDone = this.#counted.define(op, nowMs)
