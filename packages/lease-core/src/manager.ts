@@ -628,9 +628,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     return hold
   }
 
-  /** The term was granted to a call that was given up: ends it, unless somebody else in this process relies on it. */
+  /** The term was granted to a call that was given up: ends it, unless the holder had it before, or somebody else here relies on it. */
   #giveBack(term: Term | undefined): void {
-    if (term === undefined || this.#stopping.signal.aborted) return
+    if (term === undefined || term.isAdopted || this.#stopping.signal.aborted) return
     this.#leaveTerm(term, () => term.isReliedOn(this.#terms.readClock())).catch(nothing) // it lapses by itself
   }
 

@@ -224,7 +224,12 @@ export class SubstrateClient implements Client {
               }
               leave()
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
-              if (verdict.counted !== undefined) options?.onRefused?.(this.#refusalOf(verdict.counted))
+              if (verdict.counted !== undefined) {
+                const { capacity, shares } = verdict.counted
+                // The only share there is has been taken since.
+                if (counted !== undefined && capacity === 1 && shares.size > 0) this.#passing.taken(counted)
+                options?.onRefused?.(this.#refusalOf(verdict.counted))
+              }
               const refusal = invalid(op, verdict.holding, verdict.counted)
               if (this.#isOpen(lease, verdict)) this.#trips.read(lease).then(() => end(refusal), end)
               else end(refusal)

@@ -49,7 +49,6 @@ export { ErrLimitMismatch, ErrNoSemaphore, Permit, Semaphores } from './semaphor
 export type {
   PermitInfo,
   PostOptions,
-  ResizeOptions,
   SemaphoreCallOptions,
   SemaphoreInfo,
   SemaphoresEvents,

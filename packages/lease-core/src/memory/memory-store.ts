@@ -578,17 +578,22 @@ export class MemoryNamespace {
   }
 
   #holding(lease: string, term: Term, nowMs: number): Holding {
-    const { holder, nonce, fencingToken, value, weight } = term
+    const { weight } = term
+    const holding = this.#leaseHolding(lease, term, nowMs)
+    return weight === undefined ? holding : { ...holding, weight }
+  }
+
+  #leaseHolding(lease: string, term: Term, nowMs: number): Holding {
+    const { holder, nonce, fencingToken, value } = term
     const pinned = this.#pins.has(lease)
-    const facts = { holder, fencingToken, nonce, value, pinned, weight }
     if (this.#now === undefined) {
       const { durationMs: remainingMs, version } = term
-      return { ...facts, remainingMs, ageMs: undefined, version: String(version) }
+      return { holder, fencingToken, nonce, remainingMs, ageMs: undefined, value, pinned, version: String(version) }
     }
     let remainingMs = term.expiryMs - nowMs
     // At its very expiry it still stands, and zero would say that it has lapsed.
     if (remainingMs === 0) remainingMs = Number.MIN_VALUE
-    return { ...facts, remainingMs, ageMs: nowMs - term.openedMs, version: undefined }
+    return { holder, fencingToken, nonce, remainingMs, ageMs: nowMs - term.openedMs, value, pinned, version: undefined }
   }
 
   /** Forgets lapsed records when there are twice as many as last time: names that never come back leave no trace. */
