@@ -49,6 +49,7 @@ export { ErrLimitMismatch, ErrNoSemaphore, Permit, Semaphores } from './semaphor
 export type {
   PermitInfo,
   PostOptions,
+  ResizeOptions,
   SemaphoreCallOptions,
   SemaphoreInfo,
   SemaphoresEvents,

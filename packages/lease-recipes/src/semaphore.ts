@@ -17,12 +17,13 @@
  * After clusterluck's DSMServer, whose names it keeps.
  */
 import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotHeld, ErrNotValid, hasMethods, notValid } from 'lease-core'
-import { MAX_CAPACITY, shareName, systemClock } from 'lease-core'
+import { MAX_CAPACITY, MAX_DURATION_MS, shareName, sleep, systemClock } from 'lease-core'
 import type { Clock, CountedInfo, Held, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, Duration, DurationLike } from 'luxon'
 import { Calls } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
+import { LinkedSignal } from './or-aborted.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
@@ -46,6 +47,11 @@ export interface SemaphoreCallOptions {
   /** How long the call may go without an answer; then it is an `ErrUnknown`. @default that of the `Semaphores` */
   readonly requestTimeout?: DurationLike | undefined
   /** Ends this call with its reason; what was sent is not undone. */
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface ResizeOptions {
+  /** Ends the wait for permits that are too many; the limit stays as it was made. */
   readonly signal?: AbortSignal | undefined
 }
 
@@ -236,10 +242,13 @@ export class Permit implements Held {
 
 /** How often a definition is read and changed that others change as well. */
 const ROUNDS = 20
+/** Of permits that are too many so many are watched, for so long; then all are read again. */
+const MOST_WATCHED = 32
+const LONGEST_WATCH_MS = 10_000
 const KNOWN_OPTIONS = ['manager', 'prefix', 'minWaitTimeout', 'maxWaitTimeout', 'requestTimeout', 'clock']
 const CALL_OPTIONS = ['requestTimeout', 'signal']
 const POST_OPTIONS = [...CALL_OPTIONS, 'permits', 'n', 'wait', 'retries', 'keepAlive']
-const METHODS = ['hold', 'find', 'counted', 'define', 'release', 'revoke'] as const
+const METHODS = ['hold', 'find', 'counted', 'define', 'release', 'revoke', 'waitUntilExpired'] as const
 
 /** The semaphores of one prefix. See the head of this file. */
 export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDisposable {
@@ -314,26 +323,32 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
           return { holder, permits, expiry, fencingToken, lease }
         },
       )
-      return { n, active: holders.reduce((sum, { permits }) => sum + permits, 0), holders }
+      return { n, active: taken(shares), holders }
     })
   }
 
   /**
-   * Changes the limit for every later grant. Permits that are too many by then are not taken away: they run out. Idempotent.
+   * Changes the limit, in one write, for every later grant; resolves when no more than n permits are taken. Permits that are too many are
+   * not taken away: they run out, or are given back. Idempotent.
    *
    * @throws ErrNoSemaphore
    * @throws ErrUnknown     it may have happened
    */
-  async resize(id: string, n: number, options: SemaphoreCallOptions = {}): Promise<void> {
-    const checks = new Checks(options, CALL_OPTIONS)
+  async resize(id: string, n: number, options: ResizeOptions = {}): Promise<void> {
+    const checks = new Checks(options, ['signal'])
     const name = this.#nameOf(id, checks)
     checkCount(checks, 'n', n)
-    await this.#call(options, checks, (signal) =>
-      this.#redefine(name, signal, ({ capacity }) => {
+    await this.#call({ ...options, requestTimeout: MAX_DURATION_MS }, checks, async (signal) => {
+      await this.#redefine(name, signal, ({ capacity }) => {
         if (capacity === undefined) throw new ErrNoSemaphore(id, name)
         return capacity === n ? undefined : { capacity: n }
-      }),
-    )
+      })
+      for (;;) {
+        const { shares } = await this.#manager.counted(name, { signal })
+        if (taken(shares) <= n) return
+        await this.#endOfAny(shares, signal)
+      }
+    })
   }
 
   /**
@@ -517,6 +532,21 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     return Math.ceil(sumMs)
   }
 
+  /** Resolves when one of these has ended, as far as a few are watched, or after a while. */
+  async #endOfAny(shares: CountedInfo['shares'], signal: AbortSignal): Promise<void> {
+    const until = new LinkedSignal(signal)
+    try {
+      const soonest = [...shares].toSorted(([, one], [, other]) => one.expiry.toMillis() - other.expiry.toMillis())
+      const ends = soonest
+        .slice(0, MOST_WATCHED)
+        .map(([lease]) => this.#manager.waitUntilExpired(lease, { signal: until.signal }))
+      await Promise.race([...ends, sleep(this.#clock, LONGEST_WATCH_MS, until.signal)])
+    } finally {
+      until.abort(new DOMException('the wait is over', 'AbortError'))
+      until.letGo()
+    }
+  }
+
   // ── definitions ───────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Reads what the semaphore is, and makes it what is returned; undefined: it is as it should be. */
@@ -561,6 +591,13 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.finish()
     return this.#calls.run({ signal, limitMs: waitMs + tries * requestMs }, body)
   }
+}
+
+/** How many permits these shares are. */
+function taken(shares: CountedInfo['shares']): number {
+  let sum = 0
+  for (const { weight = 1 } of shares.values()) sum += weight
+  return sum
 }
 
 function checkCount(checks: Checks, option: string, value: unknown): void {

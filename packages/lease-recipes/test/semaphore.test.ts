@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrNotValid, ErrStopped, ErrUnknown } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
-import { ErrLimitMismatch, ErrNoSemaphore, Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
+import { ErrLimitMismatch, ErrNoSemaphore, Semaphores, type Permit, type SemaphoresOptions } from '#src/semaphore.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
 import { stores } from './stores.ts'
@@ -554,24 +554,41 @@ for (const store of stores()) {
       await bench.within(b.create('pool', 2))
     })
 
-    it('resize: to fewer holds for every later grant; permits that are too many run out, and it grows again', async () => {
+    it('resize: to fewer holds for every later grant at once, and resolves when the permits that are too many have ended', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
       await bench.within(a.create('pool', 4))
       const permits = await bench.within(
         Promise.all(['p', 'q', 'r', 's'].map((holder) => b.post('pool', holder, long))),
       )
-      await bench.within(a.resize('pool', 2))
+      let done = false
+      const resized = a.resize('pool', 2).then(() => (done = true))
+      await store.until('the new limit', async () => (await bench.within(b.read('pool'))).n === 2)
       expect(permits.every(({ held }) => held)).to.equal(true)
-      const { n, active } = await bench.within(b.read('pool'))
-      expect([n, active]).to.deep.equal([2, 4])
-      for (const permit of permits.slice(0, 2)) {
-        await bench.within(permit.close())
-        await rejection(bench.within(b.post('pool', 't', long, { retries })), ErrClaimDenied)
-      }
+      await bench.within((permits[0] as Permit).close())
+      await rejection(bench.within(b.post('pool', 't', long, { retries })), ErrClaimDenied)
+      expect(done).to.equal(false)
+      await bench.within((permits[1] as Permit).close())
+      await bench.within(resized)
+      await rejection(bench.within(b.post('pool', 't', long, { retries })), ErrClaimDenied)
       await bench.within(b.resize('pool', 3))
       await bench.within(a.post('pool', 't', long))
       await rejection(bench.within(b.post('pool', 'u', long, { retries })), ErrClaimDenied)
       expect((await bench.within(a.read('pool'))).active).to.equal(3)
+    })
+
+    it('resize: its wait ends with its signal, and the new limit stays', async () => {
+      const a = semaphores(here)
+      await bench.within(a.create('pool', 4))
+      const permits = [await bench.within(a.post('pool', 'x', long)), await bench.within(a.post('pool', 'y', long))]
+      const giveUp = new AbortController()
+      const resizing = rejection(a.resize('pool', 1, { signal: giveUp.signal }), Error)
+      await store.until('the new limit', async () => (await bench.within(a.read('pool'))).n === 1)
+      giveUp.abort(new Error('never mind'))
+      expect((await bench.within(resizing)).message).to.equal('never mind')
+      expect(permits.every(({ held }) => held)).to.equal(true)
+      await rejection(bench.within(a.post('pool', 'z', long, { retries })), ErrClaimDenied)
+      await bench.within(a.resize('pool', 4))
+      await bench.within(a.post('pool', 'z', long, { retries }))
     })
 
     it('resize: several at once leave the limit of one of them', async () => {
