@@ -675,12 +675,21 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       renew: (hold, value) => this.#calls.start(undefined, () => this.#renew(hold, value)),
       lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
+      left: ({ lease }) => this.#terms.vacated(lease),
+      isExclusive: ({ lease }) => this.#calls.start(undefined, () => this.#isExclusive(lease)),
       retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
       checkValue: (value) => {
         const rule = brokenValueRule(value)
         if (rule !== undefined) throw notValid([{ argument: 'value', rule, value }])
       },
     }
+  }
+
+  async #isExclusive(lease: string): Promise<boolean> {
+    const name = countedOf(lease)
+    if (name === undefined) return true
+    const { capacity, shares } = await this.#countedClient().read(name)
+    return shares.get(lease)?.weight === capacity
   }
 
   async #renew({ term, durationMs }: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {

@@ -41,7 +41,7 @@ import { PassingOver } from './passing-over.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
 import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
-import { countedOf } from './share.ts'
+import { countedOf, MAX_CAPACITY } from './share.ts'
 import { LostCall, StoreLink, type InDoubt } from './store-link.ts'
 import type { Ticket } from './ticket.ts'
 import {
@@ -194,7 +194,7 @@ export class SubstrateClient implements Client {
                 : {
                     weight: share.weight,
                     capacity: share.capacity,
-                    passing: ticket?.passing ?? 0,
+                    passing: share.ahead === true ? MAX_CAPACITY : (ticket?.passing ?? 0),
                     lapsed: this.#counted?.lapsed(counted) ?? new Map(),
                   },
           }

@@ -44,7 +44,6 @@
  */
 import type { LeaseChange } from './client.ts'
 import type { Trapdoor } from './lease.ts'
-import type { ShareRequest } from './share.ts'
 import type { Place } from './ticket.ts'
 
 /** No request takes effect later than so long after it was sent, whatever the time-out of its call. */
@@ -106,14 +105,15 @@ export interface ClaimOp {
  *
  * - the counted lease is defined, and with this `capacity` if one is given. Where it is not defined, the claim defines it;
  * - the weights of the shares that stand and this one are at most the capacity;
- * - nobody is ahead of it in the queue: a claim without a ticket is behind all. It passes up to `passing` tickets ahead of it if there was
+ * - nobody is ahead of it in the queue: a claim without a ticket is behind all. It passes up to `passing` tickets ahead of it, if there is
  *   room for each of them; they leave the queue, as far as they are among the first `TOLD`.
  *
  * It is refused with `counted`, unless the reason is a share that this holder has already: then it gets no ticket. A grant that leaves room
  * for the first in the queue notifies the first `TOLD` of that, as a vacancy does. So does the refusal of a claim without a ticket that
  * has met nothing but tickets: those who have them may have died.
  */
-export interface ShareOp extends ShareRequest {
+export interface ShareOp {
+  readonly weight: number
   readonly capacity: number | undefined
   readonly passing: number
   /** Stores without a clock: of each share that core has observed to be lapsed, the version; it does not count. */

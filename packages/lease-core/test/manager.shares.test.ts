@@ -166,3 +166,35 @@ describe('Manager.hold of shares', () => {
     }
   })
 })
+
+describe('Hold.letLapse', () => {
+  it('ends the Hold, gives nothing up, and tells of no loss', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    const events: string[] = []
+    bench.manager.events.subscribe(({ type }) => events.push(type))
+    const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
+    const waiting = bench.manager.hold('db', 'b', { ...options, wait: true })
+    await bench.clock.settle()
+    const { signal } = hold
+    hold.letLapse()
+    hold.letLapse()
+    await hold.release()
+    expect([hold.held, signal.aborted, bench.holder('db')]).to.deep.equal([false, true, 'a'])
+    await rejection(other.manager.hold('db', 'c', options), ErrClaimDenied)
+    await bench.clock.advance(31_000)
+    expect((await waiting).held).to.equal(true)
+    expect(events).not.to.include('lost')
+  })
+})
+
+describe('Hold.isExclusive', () => {
+  it('is true of a lease, and of a share that takes the whole capacity', async () => {
+    const bench = new Bench()
+    const sent = bench.wire.counts.roundTrips
+    expect(await (await bench.manager.hold('db', 'a', options)).isExclusive()).to.equal(true)
+    expect(bench.wire.counts.roundTrips).to.equal(sent + 1)
+    expect(await (await bench.manager.hold('s', 'a', share(3, 2))).isExclusive()).to.equal(false)
+    expect(await (await bench.manager.hold('t', 'a', share(3, 3))).isExclusive()).to.equal(true)
+  })
+})

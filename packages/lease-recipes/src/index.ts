@@ -63,3 +63,5 @@ export type {
   ReadWriteLockOptions,
   UnlockOptions,
 } from './read-write-lock.ts'
+export { Throttle } from './throttle.ts'
+export type { StartOptions, ThrottleOptions } from './throttle.ts'

@@ -407,6 +407,26 @@ export const shares: Chapter = {
     )
 
     clause(
+      'a claim that goes ahead passes all who wait, if there is room for each of them, and those that were not called stay',
+      async (scene) => {
+        const { b } = scene
+        await claim(scene, ALICE, { capacity: 2 })
+        await claim(scene, BOB, { capacity: 2 })
+        const tickets = [await enter(scene, 'w1', { capacity: 2 }), await enter(scene, 'w2', { capacity: 2 })]
+        tickets.push(await enter(scene, 'w3', { capacity: 2 }))
+        await refused(scene, CAROL, { capacity: 2, ahead: true })
+        await b.releaseLease(share(scene, ALICE), ALICE)
+        await claim(scene, CAROL, { capacity: 2, ahead: true })
+        await holders(scene, BOB, CAROL)
+        await b.releaseLease(share(scene, BOB), BOB)
+        await claim(scene, 'w3', { capacity: 2 }, { ticket: { ...(tickets[2] as Ticket), passing: 2 } })
+        await holders(scene, CAROL, 'w3')
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
       'nobody passes one ahead for whom there was no room',
       async (scene) => {
         await claim(scene, ALICE, { capacity: 4 })
@@ -694,10 +714,10 @@ interface ClaimOptions {
 async function claim(
   { b, lease, longMs }: Scene,
   holder: string,
-  { weight = 1, capacity }: Partial<ShareRequest>,
+  { weight = 1, capacity, ahead }: Partial<ShareRequest>,
   { client = b, name = lease, duration = longMs, ticket, maxWaiters, onRefused }: ClaimOptions = {},
 ): Promise<void> {
-  const request = { holder, duration, share: { weight, capacity } }
+  const request = { holder, duration, share: { weight, capacity, ahead } }
   await client.claimLease(shareName(name, holder), request, { ticket, maxWaiters, onRefused })
 }
 

@@ -637,9 +637,7 @@ export class MemoryNamespace {
     const ahead = (this.#queueOf(name) ?? []).filter(
       (waiting) => !(place !== undefined && place > 0 && waiting.place >= place),
     )
-    const isNext =
-      ahead.length <= (place !== undefined && place > 0 ? share.passing : 0) &&
-      ahead.every(({ weight }) => weight <= room)
+    const isNext = ahead.length <= share.passing && ahead.every(({ weight }) => weight <= room)
     if (share.weight > room || !isNext) {
       const refusal = { ...refused(undefined), counted: counted() }
       const isFull = share.weight > room
