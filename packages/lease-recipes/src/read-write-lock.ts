@@ -111,6 +111,11 @@ export class Lock implements Held {
     return this.#controller.signal
   }
 
+  /** A writer's is, and a reader's is not. */
+  isExclusive(): Promise<boolean> {
+    return Promise.resolve(this.mode === 'write')
+  }
+
   remaining(): Duration {
     if (!this.held) return Duration.fromMillis(0)
     const [leaseMs, leftMs] = [this.#hold.remaining().toMillis(), this.#timeoutMs - this.#since.elapsedMs]

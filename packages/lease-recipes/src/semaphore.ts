@@ -195,6 +195,11 @@ export class Permit implements Held {
     return this.#hold.signal
   }
 
+  /** Whether it is all permits that there are. */
+  isExclusive(): Promise<boolean> {
+    return this.#hold.isExclusive()
+  }
+
   remaining(): Duration {
     return this.#hold.remaining()
   }
