@@ -809,26 +809,24 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'a queue lets in one more than it may': {
     store: class extends BreakableStore {
-      override isFull(queue: readonly Waiting[], op: ClaimOp, refusal: Verdict): boolean {
-        return super.isFull(queue.slice(1), op, refusal)
+      override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {
+        return super.isFull(queue.slice(1), op, isHeld)
       }
     },
   },
   'a queue is full when one more may come': {
     store: class extends BreakableStore {
-      override isFull(queue: readonly Waiting[], op: ClaimOp, { holding }: Verdict): boolean {
-        return (
-          holding !== undefined && op.place === 0 && op.maxWaiters !== undefined && queue.length + 1 >= op.maxWaiters
-        )
+      override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {
+        return isHeld && op.place === 0 && op.maxWaiters !== undefined && queue.length + 1 >= op.maxWaiters
       }
     },
   },
   'a full queue refuses who does not bound it': {
     store: class extends BreakableStore {
       bound: number | undefined
-      override isFull(queue: readonly Waiting[], op: ClaimOp, refusal: Verdict): boolean {
+      override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {
         this.bound = op.maxWaiters ?? this.bound
-        return super.isFull(queue, { ...op, maxWaiters: this.bound }, refusal)
+        return super.isFull(queue, { ...op, maxWaiters: this.bound }, isHeld)
       }
     },
   },
