@@ -437,6 +437,22 @@ export const shares: Chapter = {
     )
 
     clause(
+      'who waits counts with the weight that it asked for last',
+      async (scene) => {
+        for (const holder of [ALICE, BOB]) await claim(scene, holder, { capacity: 2 })
+        const carol = await enter(scene, CAROL, { weight: 2, capacity: 2 })
+        const eve = await enter(scene, 'eve', { capacity: 2 })
+        // Another of the same process goes on with the ticket, and asks for less.
+        await refused(scene, 'dave', { capacity: 2 }, { ticket: carol })
+        await scene.b.releaseLease(share(scene, BOB), BOB)
+        await claim(scene, 'eve', { capacity: 2 }, { ticket: { ...eve, passing: 1 } })
+        await holders(scene, ALICE, 'eve')
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
       'where too many wait already the next one gets no ticket, unless there is room',
       async (scene) => {
         await claim(scene, ALICE, { capacity: 1 })
@@ -530,6 +546,53 @@ export const shares: Chapter = {
     )
 
     clause(
+      'one who comes to wait and meets nothing but tickets notifies the first in the queue, for that one may have died',
+      async (scene) => {
+        await claim(scene, ALICE, { capacity: 1 })
+        const bob = await waiter(scene, BOB, { capacity: 1 })
+        await scene.b.releaseLease(share(scene, ALICE), ALICE)
+        await hears(scene, bob, 0)
+        const before = vacancies(scene, await bob.after()).length
+        const carol = await enter(scene, CAROL, { capacity: 1 })
+        same(carol.ahead, 1, 'how many are ahead')
+        await scene.until('another call of the first', () => vacancies(scene, bob.heard).length > before || bob.heard)
+      },
+      'shares',
+      'addressed',
+    )
+
+    clause(
+      'who waits is notified when the capacity falls below its weight, and those behind it when it leaves',
+      async (scene) => {
+        const first = await define(scene, 4, undefined)
+        await claim(scene, ALICE, {})
+        const bob = await waiter(scene, BOB, { weight: 4 })
+        const carol = await waiter(scene, CAROL, {})
+        await define(scene, 2, first)
+        await hears(scene, bob, 0)
+        same(vacancies(scene, await carol.after()), [], 'what one has heard for whom there will be room')
+        bob.client.leaveQueue?.(countedName(scene.lease), bob.ticket)
+        await hears(scene, carol, 0)
+      },
+      'shares',
+      'addressed',
+    )
+
+    clause(
+      'who waits is notified once there is room for what it asked for last',
+      async (scene) => {
+        await claim(scene, ALICE, { capacity: 2 })
+        await claim(scene, BOB, { capacity: 2 })
+        const carol = await waiter(scene, CAROL, { weight: 2, capacity: 2 })
+        await refused(scene, 'dave', { capacity: 2 }, { client: carol.client, ticket: carol.ticket })
+        await scene.b.releaseLease(share(scene, ALICE), ALICE)
+        await hears(scene, carol, 0)
+      },
+      'shares',
+      'addressed',
+    )
+
+    clause(
       'the holder of a share is notified when another ends it, and those who watch it',
       async (scene) => {
         const { a } = scene
@@ -589,6 +652,27 @@ export const shares: Chapter = {
       'shares',
       'faults',
       'repeats',
+    )
+
+    clause(
+      'a definition whose reply is lost takes effect, and is never refused',
+      async (scene) => {
+        const { client, faults } = await scene.openFaulty()
+        const name = countedName(scene.lease)
+        const counted = countedOf(client)
+        faults.loseReplies(1)
+        const first = await scene.settle(counted.define(name, { capacity: 3, from: undefined }), 'the definition')
+        faults.loseReplies(1)
+        const second = await scene.settle(counted.define(name, { capacity: 4, from: first }), 'the second definition')
+        same((await read(scene)).generation, second, 'the generation')
+        faults.loseReplies(1)
+        const end = scene.settle(counted.define(name, { capacity: undefined, from: second }), 'the end')
+        // A store that keeps no trace of what is not defined may not know.
+        await end.catch((error: unknown) => same(codeOf(error), 'LEASE_UNKNOWN', 'what became of it'))
+        same((await read(scene)).generation, undefined, 'the generation')
+      },
+      'shares',
+      'faults',
     )
 
     clause(
