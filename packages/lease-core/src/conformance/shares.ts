@@ -123,6 +123,25 @@ export const shares: Chapter = {
     )
 
     clause(
+      'a share counts that was extended or pinned where another saw it last before that, however long ago',
+      async (scene) => {
+        const { a, unitMs, longMs } = scene
+        const { durationMs } = await scene.whileLive(unitMs, async (_, duration) => {
+          await claim(scene, ALICE, { capacity: 2 }, { duration, client: a })
+          await claim(scene, BOB, { capacity: 2 }, { duration, client: a })
+          await refused(scene, CAROL, { capacity: 2 })
+          await a.extendLease(share(scene, ALICE), { holder: ALICE, duration: longMs })
+          await a.pinLease(share(scene, BOB), 'operator')
+        })
+        await scene.lapse(share(scene, ALICE), durationMs)
+        await refused(scene, CAROL, { capacity: 2 })
+        await holders(scene, ALICE, BOB)
+        await a.unpinLease(share(scene, BOB), 'operator')
+      },
+      'shares',
+    )
+
+    clause(
       'of many that claim at once as many are granted as the capacity allows',
       async (scene) => {
         const clients = await open(scene, 6)
@@ -422,6 +441,21 @@ export const shares: Chapter = {
     )
 
     clause(
+      'what no wait makes a claim that is granted gets no ticket',
+      async (scene) => {
+        const ticket = noTicket()
+        await refused(scene, ALICE, {}, { ticket })
+        await define(scene, 2, undefined)
+        await refused(scene, ALICE, { weight: 3 }, { ticket })
+        await refused(scene, ALICE, { capacity: 3 }, { ticket })
+        same(ticket.place, 0, 'the ticket')
+        await claim(scene, BOB, {}, { ticket: noTicket() })
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
       'one who leaves the queue keeps nobody out any more',
       async (scene) => {
         await claim(scene, ALICE, { capacity: 4 })
@@ -461,6 +495,30 @@ export const shares: Chapter = {
         await refused(scene, CAROL, { capacity: 1 }, { ticket, maxWaiters: 1 })
         same([ticket.place, ticket.isFull], [0, true], 'the ticket')
         await enter(scene, CAROL, { capacity: 1 }, { maxWaiters: 2 })
+        await scene.b.releaseLease(share(scene, ALICE), ALICE)
+        await enter(scene, 'dave', { capacity: 1 }, { maxWaiters: 1 })
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
+      'who waits knows which of the shares in the way lapses first, until it leaves',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const name = countedName(lease)
+        await claim(scene, ALICE, { capacity: 3 })
+        await claim(scene, BOB, { capacity: 3 }, { duration: longMs / 2 })
+        await claim(scene, CAROL, { capacity: 3 })
+        await refused(scene, 'dave', { capacity: 3 })
+        same(countedOf(b).blocking(name), undefined, 'what one knows that does not wait')
+        const ticket = await enter(scene, 'dave', { capacity: 3 })
+        same(countedOf(b).blocking(name)?.holder, BOB, 'whose share lapses first')
+        await countedOf(b).read(name)
+        same(countedOf(b).blocking(name)?.holder, BOB, 'whose share lapses first by a read of all')
+        await b.releaseLease(share(scene, BOB), BOB)
+        same(countedOf(b).blocking(name), undefined, 'what is in the way when one of the shares is over')
+        b.leaveQueue?.(name, ticket)
       },
       'shares',
       'queues',
