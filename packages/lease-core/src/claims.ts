@@ -93,8 +93,10 @@ export class Claims {
           this.#refused(lease, request, asked, error)
           continue
         }
-        // It was not the claim with the ticket that was granted.
-        if (asked.own && request.ticket !== undefined) this.#host.leaveQueue(countedOf(lease) ?? lease, request.ticket)
+        // It was not the claim with the ticket that was granted. Of a share, others of this process may still wait with it.
+        if (asked.own && request.ticket !== undefined && request.share === undefined) {
+          this.#host.leaveQueue(lease, request.ticket)
+        }
         return granted(this.#granted(lease, request, asked), asked.sent)
       }
       throw exhausted('claim', lease, request)

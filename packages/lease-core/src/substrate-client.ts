@@ -129,7 +129,8 @@ export class SubstrateClient implements Client {
     if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
     const read = substrate.counted?.bind(substrate)
     if (read !== undefined) {
-      const counted = new CountedLeases({ ...parts, trips: this.#trips, settlement: this.#settlement, read })
+      const { trips, settlement, mutex } = { trips: this.#trips, settlement: this.#settlement, mutex: this.#mutex }
+      const counted = new CountedLeases({ ...parts, trips, settlement, mutex, read })
       this.#counted = counted
       this.counted = {
         read: (name) => this.#start(undefined, () => counted.read(name)),
@@ -207,7 +208,8 @@ export class SubstrateClient implements Client {
                   this.leaveQueue(counted ?? lease, verdict.ticket)
                 }
               }
-              if (counted !== undefined) this.#counted?.learn(counted, verdict, { waits: ticket !== undefined })
+              const waits = ticket !== undefined && !aborted
+              if (counted !== undefined) this.#counted?.learn(counted, verdict, { waits })
               if (outcome === 'granted') {
                 stopListening()
                 if (counted === undefined) this.#passing.taken(lease)

@@ -108,9 +108,11 @@ export interface ClaimOp {
  * - nobody is ahead of it in the queue: a claim without a ticket is behind all. It passes up to `passing` tickets ahead of it, if there is
  *   room for each of them; they leave the queue, as far as they are among the first `TOLD`.
  *
- * It is refused with `counted`, unless the reason is a share that this holder has already: then it gets no ticket. A grant that leaves room
- * for the first in the queue notifies the first `TOLD` of that, as a vacancy does. So does the refusal of a claim without a ticket that
- * has met nothing but tickets: those who have them may have died.
+ * It is refused with `counted`, unless the reason is a share that this holder has already: then it gets no ticket. Nor does a claim that no
+ * wait makes one that is granted: the counted lease is not defined, has another capacity, or has less than the weight. A grant that leaves room
+ * for the first in the queue notifies the first `TOLD` of that, as a vacancy does. So does the refusal of a claim without a ticket,
+ * waiting or not, that has met nothing but tickets: those who have them may have died. In the queue one counts with the weight of its
+ * latest claim: the next waiter of a process goes on with the ticket of the one before.
  */
 export interface ShareOp {
   readonly weight: number
@@ -120,7 +122,11 @@ export interface ShareOp {
   readonly lapsed: ReadonlyMap<string, string>
 }
 
-/** Changes the capacity of a counted lease; granted if its definition is of the generation `from`, or of `generation` already. */
+/**
+ * Changes the capacity of a counted lease; granted if its definition is of the generation `from`, or if this very operation has changed
+ * it last. It notifies the first `TOLD` in the queue if there is room for the first, and everybody in the queue who waits for more than
+ * the capacity: there is nothing any more to wait for.
+ */
 export interface DefineOp {
   readonly kind: 'define'
   /** The counted lease. */
