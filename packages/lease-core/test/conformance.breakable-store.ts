@@ -521,11 +521,11 @@ export class BreakableStore {
 
   isNext(op: ClaimOp, share: ShareOp, room: number): boolean {
     const ahead = this.aheadOfClaim(op)
-    return ahead.length <= this.passingOf(op, share) && ahead.every(({ weight }) => this.mayPass(weight, room))
+    return ahead.length <= this.passingOf(share) && ahead.every(({ weight }) => this.mayPass(weight, room))
   }
 
-  passingOf({ place = 0 }: ClaimOp, { passing }: ShareOp): number {
-    return place === 0 ? 0 : passing
+  passingOf({ passing }: ShareOp): number {
+    return passing
   }
 
   /** Whether one with this weight may be passed. */
