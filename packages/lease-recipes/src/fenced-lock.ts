@@ -18,9 +18,10 @@ import type { Clock, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { brokenLockIdRule, decodeLockId, encodeLockId, encodeText, type LockId } from './lock-id.ts'
+import { brokenLockIdRule, decodeLockId, encodeLockId, type LockId } from './lock-id.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
+import { encodeSegment } from './segments.ts'
 import { waitThenTry } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
 
@@ -227,7 +228,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
   protected constructor({ manager, lockTable = 'locks', owner = whoIsThis(), clock = systemClock }: FencedLockOptions) {
     this.manager = manager
     this.clock = clock
-    this.#prefix = `${encodeText(lockTable).replaceAll(':', '%3A')}:`
+    this.#prefix = `${encodeSegment(lockTable).replaceAll(':', '%3A')}:`
     this.#owner = owner
   }
 

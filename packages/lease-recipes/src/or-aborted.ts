@@ -1,5 +1,12 @@
 import { onAbort } from 'lease-core'
 
+/** As `onAbort` of lease-core, but of a signal that has aborted already it calls back at once. */
+export function whenAborted(signal: AbortSignal | undefined, listener: () => void): () => void {
+  if (signal?.aborted !== true) return onAbort(signal, listener)
+  listener()
+  return () => {}
+}
+
 /** The promise's outcome, or the signal's reason if that comes first; what was begun goes on by itself. */
 export function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise
