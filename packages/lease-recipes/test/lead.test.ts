@@ -1,6 +1,15 @@
 import { expect } from 'chai'
 import { ErrLost, ErrNotHeld, ErrStopped, type Held } from 'lease-core'
-import { FencingGate, lead, MemoryFencingStore, using, type Candidate, type LeaderTerm, type LeadOptions } from 'lease-recipes'
+import {
+  FencingGate,
+  lead,
+  MemoryFencingStore,
+  using,
+  type Candidate,
+  type LeaderTerm,
+  type LeadWork,
+  type LeadOptions,
+} from 'lease-recipes'
 import { Bench, rejection, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
@@ -60,7 +69,7 @@ for (const store of stores()) {
       return bench.close()
     })
 
-    function candidate(process: Process, run = work.run, options: LeadOptions = {}): Candidate {
+    function candidate(process: Process, run: LeadWork = work.run, options: LeadOptions = {}): Candidate {
       const all = { clock: store.clock, duration: lasting, ...options }
       return bench.own(lead(process.manager, 'scheduler', run, all))
     }
@@ -77,7 +86,8 @@ for (const store of stores()) {
       await bench.within(first.stop())
       await begun(2)
       expect([first.isLeader, first.isWorking, second.isLeader]).to.deep.equal([false, false, true])
-      expect(work.terms[1]?.fencingToken).to.be.greaterThan(work.terms[0]?.fencingToken as bigint)
+      const [before, after] = work.terms as [LeaderTerm, LeaderTerm]
+      expect(after.fencingToken > before.fencingToken).to.equal(true)
       expect(work.mostRunning).to.equal(1)
     })
 
