@@ -93,6 +93,12 @@ export class Checks {
     return Math.ceil(typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis())
   }
 
+  /** How long to wait for others, in milliseconds: false is 0, true is Infinity. NaN when it breaks a rule. */
+  wait(option: string, value: unknown): number {
+    if (typeof value === 'boolean') return value ? Number.POSITIVE_INFINITY : 0
+    return this.duration(option, value)
+  }
+
   /** As `duration`, of a lease: long enough to be relied on at the instant of the grant. */
   leaseDuration(option: string, value: unknown): number {
     const durationMs = this.duration(option, value)

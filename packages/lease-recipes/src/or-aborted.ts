@@ -11,22 +11,19 @@ export function whenAborted(signal: AbortSignal | undefined, listener: () => voi
 export function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise
   return new Promise((resolve, reject) => {
-    const end = (): void => reject(signal.reason as Error)
-    if (signal.aborted) end()
-    const stopListening = onAbort(signal, end)
-    promise.then(resolve, reject).finally(stopListening)
+    let stopListening = (): void => {}
+    promise.then(resolve, reject).finally(() => stopListening()) // before all else: to listen may throw
+    stopListening = whenAborted(signal, () => reject(signal.reason as Error))
   })
 }
 
 /** A signal of one's own that also aborts with another, until it is let go: a long-lived one then remembers nothing. */
 export class LinkedSignal {
   readonly #controller = new AbortController()
-  readonly #stopListening: () => void = () => {}
+  readonly #stopListening: () => void
 
   constructor(source: AbortSignal | undefined) {
-    const end = (): void => this.abort(source?.reason)
-    if (source?.aborted === true) end()
-    else this.#stopListening = onAbort(source, end)
+    this.#stopListening = whenAborted(source, () => this.abort(source?.reason))
   }
 
   get signal(): AbortSignal {

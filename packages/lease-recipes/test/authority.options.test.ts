@@ -120,7 +120,7 @@ describe('Authority: options and small print', () => {
 
   it('calls with bad options reject, and nothing is sent', async () => {
     const authority = create({})
-    await rejection(authority.ready({ wait: 5 as unknown as boolean }), ErrNotValid)
+    await rejection(authority.ready({ wait: 'long' as unknown as boolean }), ErrNotValid)
     await rejection(authority.ready({ patience: 5 } as object), ErrNotValid)
     await rejection(authority.extend({ signal: 'now' as unknown as AbortSignal }), ErrNotValid)
     await rejection(authority.release(null as unknown as object), ErrNotValid)
