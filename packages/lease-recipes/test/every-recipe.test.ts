@@ -87,6 +87,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
   describe(`every recipe: ${name}`, () => {
     /** Its `acquire` is one call, which rejects, and it has no events of its own. */
     const isLock = name.includes('lock')
+    const lease = isLock ? 'locks:l' : 'l'
     let world: World
 
     beforeEach(() => {
@@ -131,19 +132,44 @@ for (const [name, recipe] of Object.entries(recipes)) {
       expect((await world.manager.pinned()).size).to.equal(0)
     })
 
-    it('stopped within any microtask of the grant that it waited for it keeps nothing', async () => {
-      for (let turns = 0; turns < 60; turns++) {
-        const before = await other().manager.hold(isLock ? 'locks:l' : 'l', 'before', { duration: DURATION_MS })
-        const one = recipe(world, 'l')
-        await world.clock.settle()
-        await before.release()
-        for (let turn = 0; turn < turns; turn++) await Promise.resolve()
-        await one.stop()
-        expect(one.held(), `after ${turns} turns`).to.equal(undefined)
-        await world.clock.settle()
-        expect(await leasesOf(other()), `after ${turns} turns`).to.deep.equal([])
-      }
-    })
+    for (const isWaiting of [false, true]) {
+      const grant = isWaiting ? 'the grant that it waited for' : 'its grant'
+      it(`stopped within any microtask of ${grant} it has given it back when that resolves`, async () => {
+        for (let turns = 0; turns < 12; turns++) {
+          const before = isWaiting ? await other().manager.hold(lease, 'before', { duration: DURATION_MS }) : undefined
+          let stopped: Promise<unknown> | undefined
+          const manager = whenGranted(world.manager, async () => {
+            for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+            stopped = one.stop()
+          })
+          const one = recipe({ ...world, manager }, 'l')
+          await world.clock.settle()
+          await before?.release()
+          await world.clock.settle()
+          expect(stopped, 'was granted').to.be.instanceOf(Promise)
+          await stopped
+          expect(one.held(), `after ${turns} turns`).to.equal(undefined)
+          expect(await leasesOf(other()), `after ${turns} turns`).to.deep.equal([])
+        }
+        expect((await world.manager.pinned()).size).to.equal(0)
+      })
+    }
+
+    if (isLock) {
+      it('aborted within any microtask of its grant the call keeps nothing', async () => {
+        for (let turns = 0; turns < 12; turns++) {
+          const end = new AbortController()
+          const manager = whenGranted(world.manager, async () => {
+            for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+            end.abort()
+          })
+          const one = recipe({ ...world, manager }, 'l', { signal: end.signal })
+          await world.clock.settle()
+          expect(await leasesOf(other()), `after ${turns} turns`).to.deep.equal(one.held() === undefined ? [] : [lease])
+          await one.stop()
+        }
+      })
+    }
 
     it('a thousand that wait in one process, with one signal, cause no warning, and leave nothing behind', async () => {
       const warnings = await warningsDuring(async () => {
@@ -255,6 +281,22 @@ function worldOf(clock: TestClock, store: MemoryStore = new MemoryStore({ clock 
   const network = new FaultySubstrate(new MemorySubstrate({ store }), { clock })
   const manager = new Manager({ client: new SubstrateClient({ substrate: network, clock }), clock })
   return { clock, store, network, manager }
+}
+
+/** Calls back when a hold has been granted, before its caller learns of it. */
+function whenGranted(manager: Manager, granted: () => Promise<void>): Manager {
+  const hold: Manager['hold'] = (...args) => {
+    const holding = manager.hold(...args)
+    holding.then(granted).catch(() => {})
+    return holding
+  }
+  return new Proxy(manager, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(target, name)
+      if (name === 'hold') return hold
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value
+    },
+  })
 }
 
 async function leasesOf({ manager }: World): Promise<string[]> {

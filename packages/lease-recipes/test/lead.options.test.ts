@@ -25,8 +25,11 @@ describe('lead: options and small print', () => {
   let network: FaultySubstrate
   let manager: Manager
   let candidates: Candidate[]
+  /** Ends a process that does not end by itself. */
+  let abort: AbortController
 
   beforeEach(() => {
+    abort = new AbortController()
     clock = new TestClock()
     store = new MemoryStore({ clock })
     network = new FaultySubstrate(new MemorySubstrate({ store }), { clock })
@@ -34,6 +37,7 @@ describe('lead: options and small print', () => {
     candidates = []
   })
   afterEach(async () => {
+    abort.abort()
     network.heal()
     const stops = candidates.map((one) => track(one.stop()))
     await clock.advance(20_000)
@@ -485,7 +489,9 @@ describe('lead: options and small print', () => {
   })
 
   it('a process whose candidates are stopped ends by itself', async () => {
-    const { stdout } = await promisify(execFile)(process.execPath, programOf('./lead.exits.ts', import.meta.url))
+    const { signal } = abort
+    const program = programOf('./lead.exits.ts', import.meta.url)
+    const { stdout } = await promisify(execFile)(process.execPath, program, { signal })
     expect(stdout).to.equal('led and stopped\n')
   })
 })
