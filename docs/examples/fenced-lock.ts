@@ -15,7 +15,7 @@ export async function sendInvoices(
   })
 
   try {
-    const lock = await locks.acquireLock({ partition: 'invoices', sort: month }) // a try: it does not wait
+    const lock = await locks.acquire({ partition: 'invoices', sort: month }) // a try: it does not wait
     lock.on('error', (cause) => console.warn('a heartbeat failed, and is tried again', cause))
     lock.on('lost', ({ reason }) => console.warn(`the lock is not ours any more: ${reason}`))
     await using(lock, ({ signal, fencingToken }) => send(signal, fencingToken)) // the signal aborts when it is lost
@@ -30,7 +30,7 @@ export async function sendInvoices(
 export async function moveLedger(manager: Manager, move: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const locks = new FailClosedLock({ manager, owner: 'ledger-mover@eu-1' })
 
-  const lock = await locks.acquireLock('ledger', { wait: { minutes: 5 } })
+  const lock = await locks.acquire('ledger', { wait: { minutes: 5 } })
   await move(lock.signal)
   await lock.release() // not when `move` threw: then the ledger is half moved, too
 }

@@ -82,7 +82,7 @@ async function release(lock: Usable, failed: (error: unknown) => void): Promise<
   try {
     await lock.release()
   } catch (error) {
-    callListener(() => failed(error), WARNING)
+    callListener(async () => failed(error), WARNING) // async: a promise of another realm may reject, too
   }
 }
 

@@ -265,6 +265,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
 
     it('a call that failed with an unknown outcome leaves nothing behind when it is stopped', async () => {
       world.network.loseReply({ kind: 'claim', times: 1 })
+      world.network.loseReply({ kind: 'pin', times: 1 })
       const one = recipe(world, 'l')
       await world.clock.advance(1_000)
       const stopped = track(one.stop())

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { getEventListeners } from 'node:events'
 import { setTimeout as pauseFor } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { expect } from 'chai'
@@ -216,6 +217,24 @@ describe('lead: options and small print', () => {
     })
     await clock.advance(60_000)
     for (const [index, ms] of atMs.slice(1).entries()) expect(ms - (endsMs[index] as number)).to.be.within(50, 101)
+  })
+
+  it('a loss is followed by the next claim at once, however brief the work was', async () => {
+    const one = candidate(patient)
+    await clock.settle()
+    for (let losses = 0; losses < 5; losses++) {
+      await manager.revoke('l')
+      await clock.settle()
+      expect(one.isLeader).to.equal(true)
+    }
+  })
+
+  it('a candidate that has ended does not listen to the signal of its options any more', async () => {
+    const end = new AbortController()
+    const one = candidate(() => {}, { again: false, signal: end.signal })
+    await one.finished
+    await clock.settle()
+    expect(getEventListeners(end.signal, 'abort')).to.deep.equal([])
   })
 
   it('work that ends because it was told to is no error', async () => {
