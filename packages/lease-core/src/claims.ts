@@ -5,12 +5,13 @@
  * leads to is done within the turn: nothing comes between the answer and the code that relies on it.
  */
 import { backoffMs } from './backoff.ts'
-import type { Client, ClientCallOptions, TermId } from './client.ts'
+import type { Client, ClientCallOptions, ShareRefusal, TermId } from './client.ts'
 import { sleep, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
-import { ErrClaimDenied, ErrInvalid, ErrUnknown } from './errors.ts'
+import { ErrClaimDenied, ErrInvalid, ErrUnknown, notValid } from './errors.ts'
 import type { LeaseEvents } from './events.ts'
 import type { Info, Request, TermAware } from './lease.ts'
+import { countedOf, type ShareRequest } from './share.ts'
 import type { Ticket } from './ticket.ts'
 import type { Term } from './term.ts'
 import type { Terms } from './terms.ts'
@@ -24,6 +25,8 @@ export interface ClaimRequest {
   readonly value: string | undefined
   readonly announce: boolean | undefined
   readonly signal: AbortSignal | undefined
+  /** Exactly where the lease is a share. */
+  readonly share?: ShareRequest | undefined
   /** For a waiter. */
   readonly ticket?: Ticket | undefined
   readonly maxWaiters?: number | undefined
@@ -41,7 +44,10 @@ class Asked {
   readonly sent: ClockReading
   /** undefined: the client does not say. */
   granted: TermId | undefined
+  /** Of a share: what the counted lease had against it. */
+  refusal: ShareRefusal | undefined
   readonly onGranted = (term: TermId): void => void (this.granted = term)
+  readonly onRefused = (refusal: ShareRefusal): void => void (this.refusal = refusal)
 
   constructor(own: boolean, placeless: boolean, sent: ClockReading) {
     this.own = own
@@ -87,8 +93,10 @@ export class Claims {
           this.#refused(lease, request, asked, error)
           continue
         }
-        // It was not the claim with the ticket that was granted.
-        if (asked.own && request.ticket !== undefined) this.#host.leaveQueue(lease, request.ticket)
+        // It was not the claim with the ticket that was granted. Of a share, others of this process may still wait with it.
+        if (asked.own && request.ticket !== undefined && request.share === undefined) {
+          this.#host.leaveQueue(lease, request.ticket)
+        }
         return granted(this.#granted(lease, request, asked), asked.sent)
       }
       throw exhausted('claim', lease, request)
@@ -103,31 +111,56 @@ export class Claims {
   }
 
   /** What is known when the request is about to be sent. */
-  #begin(lease: string, { holder, signal, ticket, admit }: ClaimRequest): Asked {
+  #begin(lease: string, { holder, signal, share, ticket, admit }: ClaimRequest): Asked {
     this.#throwIfEnded(signal)
     admit?.(lease)
     const known = this.#host.client.leases().get(lease)
-    const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known)
+    const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known) && isAsAsked(known, share)
     return new Asked(own, ticket?.place === 0, this.#host.terms.now())
   }
 
   /** Throws unless the claim may be tried again. */
-  #refused(lease: string, { holder, ticket }: ClaimRequest, { placeless }: Asked, error: unknown): void {
+  #refused(lease: string, request: ClaimRequest, { placeless, refusal }: Asked, error: unknown): void {
     if (!(error instanceof ErrInvalid)) throw error
+    const { holder, ticket, share } = request
+    if (refusal !== undefined && share !== undefined) {
+      this.#checkCapacity(lease, share, refusal)
+      throw this.deniedShare(lease, holder, refusal.blocking, ticket?.isFull)
+    }
     const found = this.#host.client.leases().get(lease)
     if (found !== undefined && !hasLapsed(found, this.#host.clock)) {
       if (found.holder !== holder) throw this.denied(lease, holder, found, ticket?.isFull)
+      if (share !== undefined && !isAsAsked(found, share)) {
+        const rule = `must be ${found.weight}, as of the share that "${holder}" has already`
+        throw notValid([{ argument: 'share.weight', rule, value: share.weight }], { lease, holder })
+      }
     } else if (placeless && ticket !== undefined && ticket.place > 0) {
       throw this.denied(lease, holder, undefined) // it is vacant, and others were first
     }
   }
 
-  #ask(lease: string, request: ClaimRequest, { own, onGranted }: Asked): Promise<void> {
+  #ask(lease: string, request: ClaimRequest, { own, onGranted, onRefused }: Asked): Promise<void> {
     const { client } = this.#host
-    const { holder, durationMs, value, announce, signal, ticket, maxWaiters } = request
+    const { holder, durationMs, value, announce, share, signal, ticket, maxWaiters } = request
     const asked = { holder, duration: durationMs, value, announce }
-    const options = { signal, ticket, maxWaiters, onGranted }
-    return own ? client.extendLease(lease, asked, options) : client.claimLease(lease, asked, options)
+    const options = { signal, ticket, maxWaiters, onGranted, onRefused }
+    return own ? client.extendLease(lease, asked, options) : client.claimLease(lease, { ...asked, share }, options)
+  }
+
+  /** @throws ErrInvalid, ErrNotValid no wait makes this share one that is granted */
+  #checkCapacity(lease: string, { weight, capacity }: ShareRequest, { capacity: defined }: ShareRefusal): void {
+    const name = (countedOf(lease) as string).slice(0, -1)
+    if (defined === undefined) {
+      throw new ErrInvalid(`counted lease "${name}" is not defined`, { lease, reason: 'not defined' })
+    }
+    if (capacity !== undefined && capacity !== defined) {
+      const reason = 'another capacity'
+      throw new ErrInvalid(`counted lease "${name}" has a capacity of ${defined}, not ${capacity}`, { lease, reason })
+    }
+    if (weight > defined) {
+      const rule = `must be at most ${defined}, the capacity of "${name}"`
+      throw notValid([{ argument: 'share.weight', rule, value: weight }], { lease })
+    }
   }
 
   async #claimAny<T>(leases: readonly string[], request: ClaimRequest, granted: Granted<T>): Promise<T> {
@@ -192,6 +225,7 @@ export class Claims {
       nonce,
       sent,
       durationMs,
+      isAdopted: own,
     })
     if (isOver) terms.end(term, { reason: 'taken' })
     if (term !== before) this.#host.opened(term)
@@ -226,6 +260,16 @@ export class Claims {
     })
   }
 
+  /** @param blocking the share that may lapse first, if one is known */
+  deniedShare(lease: string, holder: string, blocking: Info | undefined, isFull = false): ErrClaimDenied {
+    const { events } = this.#host
+    if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder: undefined })
+    const name = (countedOf(lease) ?? lease).slice(0, -1)
+    const why = isFull ? ', and as many wait for it as `maxWaiters` allows' : ''
+    const message = `others have the shares of counted lease "${name}", or are ahead in its queue${why}`
+    return new ErrClaimDenied(message, { lease, holder, expiry: blocking?.expiry })
+  }
+
   deniedAny(leases: readonly string[], holder: string): ErrClaimDenied {
     const { client, events } = this.#host
     let first: readonly [lease: string, info: Info] | undefined
@@ -252,6 +296,11 @@ export class Claims {
     if (hasLapsed(info, this.#host.clock)) return true
     return !info.pinned && (info.lapsesInMs?.() ?? 1) < 0
   }
+}
+
+/** Whether this share weighs what is asked for; a lease that is no share does. */
+function isAsAsked({ weight }: Info, share: ShareRequest | undefined): boolean {
+  return share === undefined || weight === undefined || weight === share.weight
 }
 
 /** Whether the lease had certainly lapsed when the store was asked. A client that does not say so goes by its `expiry`. */

@@ -3,7 +3,7 @@
  * `Substrate`, and a third party may implement it directly and prove it with `lease-core/conformance`.
  */
 import { ErrTrapdoor } from './errors.ts'
-import type { Info, Request, Trapdoor } from './lease.ts'
+import type { Info, Request, TermAware, Trapdoor } from './lease.ts'
 import type { Place, Ticket } from './ticket.ts'
 
 /**
@@ -80,6 +80,8 @@ export interface ClientCallOptions {
    * that knows terms should: `leases()` may show a later one by then. Otherwise the term is taken from there.
    */
   readonly onGranted?: ((term: TermId) => void) | undefined
+  /** Of a `claimLease` of a share: called before the call rejects, unless the reason is a share that the holder has already. */
+  readonly onRefused?: ((refusal: ShareRefusal) => void) | undefined
 }
 
 /** A renewal of one term, as a Manager asks for it, and its way back: one object, for there are thousands at once. */
@@ -94,6 +96,44 @@ export interface Renewal {
   granted(): void
   /** With that with which `extendLease` would have rejected. */
   failed(error: unknown): void
+}
+
+/** A counted lease, freshly read. */
+export interface CountedInfo {
+  /** undefined: it is not defined. */
+  readonly capacity: number | undefined
+  /** Of its definition, for `define`. */
+  readonly generation: string | undefined
+  /** Those that stand, by their names as leases. */
+  readonly shares: ReadonlyMap<string, Info>
+}
+
+/** Why a share was not granted. */
+export interface ShareRefusal {
+  /** Of the counted lease; undefined: it is not defined. */
+  readonly capacity: number | undefined
+  /** Of the shares in the way, the one that may lapse first, if any was told. */
+  readonly blocking: Info | undefined
+}
+
+/** What a client of a store does that keeps counted leases (`share.ts`). Names are as stores have them: with a `#` at the end. */
+export interface CountedClient {
+  /** @throws ErrUnknown */
+  read(name: string): Promise<CountedInfo>
+  /**
+   * Changes the capacity; undefined: the counted lease is not defined any more, and grants nothing.
+   *
+   * @returns the generation of the new definition
+   * @throws ErrInvalid the definition is not of the generation `from`
+   * @throws ErrUnknown it may have happened
+   */
+  define(
+    name: string,
+    definition: { readonly capacity: number | undefined; readonly from: string | undefined },
+    options?: Pick<ClientCallOptions, 'signal'>,
+  ): Promise<string>
+  /** For a waiter that was refused a share: of the shares in the way, the one that may lapse first; undefined: there may be room. */
+  blocking(name: string): (Info & Partial<TermAware>) | undefined
 }
 
 export interface RefreshOptions {
@@ -118,7 +158,8 @@ export interface SubscribeOptions {
 export interface Client {
   /**
    * Opens a term. When it resolves, the holder has the lease for at least `duration` from the start of the call.
-   * A lapsed lease is taken over in the same step. A live lease, one's own included, → `ErrInvalid`.
+   * A lapsed lease is taken over in the same step. A live lease, one's own included, → `ErrInvalid`. With `request.share` the lease is
+   * a share, and the counted lease decides as well.
    */
   claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void>
   /**
@@ -169,6 +210,8 @@ export interface Client {
    * watched, for those who listen hear of every lease, or of none.
    */
   readonly unwatch?: ((lease: string, watcher: object) => void) | undefined
+  /** Absent where the store keeps no counted leases: then nobody claims a share. */
+  readonly counted?: CountedClient | undefined
   /** The ticket is not wanted any more. Where that is lost, it ends by itself. */
   leaveQueue?(lease: string, ticket: Pick<Ticket, 'place'>): void
   /**

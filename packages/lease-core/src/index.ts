@@ -24,12 +24,17 @@ export { lockedTrapdoor } from './client.ts'
 export type {
   Client,
   ClientCallOptions,
+  CountedClient,
+  CountedInfo,
   LeaseChange,
   RefreshOptions,
   Renewal,
+  ShareRefusal,
   SubscribeOptions,
   TermId,
 } from './client.ts'
+export { countedName, countedOf, DEFINITION_MS, MAX_CAPACITY, shareName } from './share.ts'
+export type { ShareRequest } from './share.ts'
 export { INTEREST_MS, noTicket, TOLD } from './ticket.ts'
 export type { Place, Ticket } from './ticket.ts'
 export { sleep, systemClock } from './clock.ts'
@@ -49,6 +54,8 @@ export type {
   Call,
   ClaimAnyOp,
   ClaimOp,
+  Counted,
+  DefineOp,
   ExpireOp,
   ExtendOp,
   Holding,
@@ -58,6 +65,7 @@ export type {
   PinOp,
   Pins,
   ReleaseOp,
+  ShareOp,
   Substrate,
   SubstrateLimits,
   SubstrateWarning,
@@ -75,6 +83,8 @@ export type {
   Checker,
   Claimer,
   ClaimOptions,
+  Counter,
+  DefineOptions,
   HoldOptions,
   ObserveOptions,
   OperationOptions,
@@ -82,6 +92,7 @@ export type {
   Reader,
   Releaser,
   RevokeOptions,
+  ShareOptions,
   WaitOptions,
 } from './roles.ts'
 export { memoryClient, MemoryGuard, MemoryStore, MemorySubstrate } from './memory/index.ts'

@@ -198,6 +198,7 @@ export class LeaseState implements Info, Holding, TermAware {
   readonly nonce: string | undefined
   readonly value: string | undefined
   readonly pinned: boolean
+  readonly weight: number | undefined
   /** For `observer.ts`. */
   readonly version: string | undefined
   readonly seen: ClockReading
@@ -239,6 +240,7 @@ export class LeaseState implements Info, Holding, TermAware {
     this.nonce = holding.nonce ?? (sameTerm ? previous.nonce : undefined)
     this.value = holding.value
     this.pinned = holding.pinned
+    this.weight = holding.weight ?? (sameTerm ? previous.weight : undefined)
     this.version = holding.version
     this.seen = inViewSince(previous, holding.version, now)
     this.remainingMs = holding.remainingMs

@@ -10,7 +10,7 @@ import type { Info } from './lease.ts'
 import type { ParsedHoldOptions } from './options.ts'
 import { noTicket, type Ticket } from './ticket.ts'
 
-/** What a waiter asks for: any one of these leases will do. */
+/** What a waiter asks for: any one of these leases will do. Of a share it is the counted lease. */
 export interface WaitRequest {
   readonly leases: readonly string[]
   readonly holder: string

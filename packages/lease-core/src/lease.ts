@@ -1,6 +1,7 @@
 /** The words: what a lease request and a lease look like, and the rules that names, durations and values obey. */
 import { Duration, type DateTime, type DurationLike } from 'luxon'
 import { notValid, type Problem } from './errors.ts'
+import { brokenShareRule, countedOf, type ShareRequest } from './share.ts'
 
 /** What a holder asks for. */
 export interface Request {
@@ -15,6 +16,8 @@ export interface Request {
    * the store a message. Without it they find out when they next read. @default false
    */
   readonly announce?: boolean | undefined
+  /** Of a claim of a share (`share.ts`), and of no other: how much of the counted lease it takes. */
+  readonly share?: ShareRequest | undefined
 }
 
 /**
@@ -43,6 +46,8 @@ export interface Info {
    * know (etcd).
    */
   readonly since?: DateTime | undefined
+  /** Of a share: how much of the counted lease it takes. */
+  readonly weight?: number | undefined
   /** Puts the check of exactly this holding into the caller's own transaction. */
   readonly trapdoor: Trapdoor
 }
@@ -93,10 +98,11 @@ export function checkRequest(lease: string, request: Request): number {
   } catch {
     throw notValid([{ argument: 'request', rule: UNREADABLE, value: request }])
   }
-  const { holder, duration, value, announce } = read
+  const { holder, duration, value, announce, share } = read
   const durationMs = toMillis(duration)
   const sound =
-    brokenNameRule(lease) === undefined &&
+    brokenLeaseRule(lease) === undefined &&
+    (share === undefined || brokenShareRule(share) === undefined) &&
     brokenNameRule(holder) === undefined &&
     durationMs > 0 &&
     durationMs <= MAX_DURATION_MS &&
@@ -105,18 +111,19 @@ export function checkRequest(lease: string, request: Request): number {
   if (sound) return Math.ceil(durationMs)
 
   const problems: Problem[] = []
-  addProblem(problems, 'lease', brokenNameRule(lease), lease)
+  addProblem(problems, 'lease', brokenLeaseRule(lease), lease)
   addProblem(problems, 'holder', brokenNameRule(holder), holder)
   addProblem(problems, 'duration', brokenDurationRule(duration), duration)
   if (value !== undefined) addProblem(problems, 'value', brokenValueRule(value), value)
   if (announce !== undefined && typeof announce !== 'boolean') {
     addProblem(problems, 'announce', 'must be true or false', announce)
   }
+  if (share !== undefined) addProblem(problems, 'share', brokenShareRule(share), share)
   throw notValid(problems, { lease, holder })
 }
 
-function fieldsOf({ holder, duration, value, announce }: Request): Request {
-  return { holder, duration, value, announce }
+function fieldsOf({ holder, duration, value, announce, share }: Request): Request {
+  return { holder, duration, value, announce, share }
 }
 
 /** The names in a list of leases of which any will do, each read once, and what is wrong with them. */
@@ -162,12 +169,24 @@ export function checkNames(names: Readonly<Record<string, string>>): void {
   if (problems.length > 0) throw notValid(problems, { lease: names['lease'], holder: names['holder'] })
 }
 
-/** What is wrong with these names, by argument. */
+/** What is wrong with these names, by argument. A `lease` may be a share. */
 export function brokenNames(names: Readonly<Record<string, string>>): readonly Problem[] {
+  return problemsOf(names, (argument) => (argument === 'lease' ? brokenLeaseRule : brokenNameRule))
+}
+
+/** The same, and none may be a share. */
+export function brokenPlainNames(names: Readonly<Record<string, string>>): readonly Problem[] {
+  return problemsOf(names, () => brokenNameRule)
+}
+
+function problemsOf(
+  names: Readonly<Record<string, string>>,
+  ruleOf: (argument: string) => (value: unknown) => string | undefined,
+): readonly Problem[] {
   let problems: Problem[] | undefined
   for (const argument in names) {
     const value = names[argument]
-    const rule = brokenNameRule(value)
+    const rule = ruleOf(argument)(value)
     if (rule !== undefined) (problems ??= []).push({ argument, rule, value })
   }
   return problems ?? NO_PROBLEMS
@@ -208,6 +227,13 @@ export function brokenNameRule(value: unknown): string | undefined {
     if (unit === 0x2e || unit === 0x23 || unit === 0x24) return 'must not contain any of . # $'
   }
   return length > MAX_NAME_BYTES ? `must be at most ${MAX_NAME_BYTES} bytes` : undefined
+}
+
+/** The same for the name of a lease, which may be that of a share. */
+export function brokenLeaseRule(value: unknown): string | undefined {
+  const counted = typeof value === 'string' ? countedOf(value) : undefined
+  if (counted === undefined || typeof value !== 'string') return brokenNameRule(value)
+  return brokenNameRule(counted.slice(0, -1)) ?? brokenNameRule(value.slice(counted.length))
 }
 
 function brokenUnicodeNameRule(value: string): string | undefined {

@@ -30,16 +30,25 @@ import { allowListeners } from './abort-signal.ts'
 import { backoffMs } from './backoff.ts'
 import { Calls, type CallEnd } from './calls.ts'
 import { Claims, exhausted, hasLapsed, MAX_ATTEMPTS, type ClaimRequest } from './claims.ts'
-import { isSound, type Client, type LeaseChange } from './client.ts'
+import { isSound, type Client, type CountedClient, type CountedInfo, type LeaseChange } from './client.ts'
 import { sleep, systemClock, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { abandon, ManagedHold, type Hold, type HoldHost } from './hold.ts'
-import { brokenNames, brokenValueRule, checkNames, checkRequest, readLeases } from './lease.ts'
+import {
+  brokenNameRule,
+  brokenNames,
+  brokenPlainNames,
+  brokenValueRule,
+  checkNames,
+  checkRequest,
+  readLeases,
+} from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
+import { brokenCapacityRule, countedName, countedOf } from './share.ts'
 import { Observation } from './observation.ts'
 import {
   parseHoldOptions,
@@ -54,6 +63,8 @@ import type {
   Checker,
   Claimer,
   ClaimOptions,
+  Counter,
+  DefineOptions,
   HoldOptions,
   ObserveOptions,
   OperationOptions,
@@ -83,9 +94,10 @@ export interface ManagerConfig {
 
 const OPERATION_OPTIONS: readonly (keyof OperationOptions)[] = ['signal']
 const CLAIM_OPTIONS: readonly (keyof ClaimOptions)[] = ['signal', 'value', 'announce']
+const DEFINE_OPTIONS: readonly (keyof DefineOptions)[] = ['signal', 'from']
 const REVOKE_OPTIONS: readonly (keyof RevokeOptions)[] = ['signal', 'fencingToken']
 
-export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, AsyncDisposable {
+export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Reader, AsyncDisposable {
   /** What happened, for logs and metrics. */
   readonly events: LeaseEvents
   readonly #client: Client
@@ -136,6 +148,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     let granted: Term | undefined
     const body = ({ signal, value, announce }: ClaimOptions): Promise<Token> => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
+      const rule = brokenNameRule(lease)
+      if (rule !== undefined) throw notValid([{ argument: 'lease', rule, value: lease }], { lease, holder })
       const request = { holder, durationMs, value, announce, signal }
       return this.#claims.one(lease, request, (term) => {
         term.addClaim()
@@ -203,6 +217,36 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     })
   }
 
+  define(name: string, capacity: number | undefined, options: DefineOptions = {}): Promise<string> {
+    return this.#start(options, DEFINE_OPTIONS, ({ signal, from }) => {
+      const rule = capacity === undefined ? undefined : brokenCapacityRule(capacity)
+      const problems = [...brokenPlainNames({ name })]
+      if (rule !== undefined) problems.push({ argument: 'capacity', rule, value: capacity })
+      if (from !== undefined && typeof from !== 'string') {
+        problems.push({ argument: 'from', rule: 'must be the generation of a definition', value: from })
+      }
+      if (problems.length > 0) throw notValid(problems)
+      return this.#countedClient().define(countedName(name), { capacity, from }, { signal })
+    })
+  }
+
+  counted(name: string, options: OperationOptions = {}): Promise<CountedInfo> {
+    return this.#start(options, OPERATION_OPTIONS, async () => {
+      const problems = brokenPlainNames({ name })
+      if (problems.length > 0) throw notValid(problems)
+      const { shares, ...definition } = await this.#countedClient().read(countedName(name))
+      for (const share of shares.keys()) this.#wasRead(share)
+      return { ...definition, shares: new Map([...shares].filter(([, info]) => !hasLapsed(info, this.#clock))) }
+    })
+  }
+
+  /** @throws ErrNotValid */
+  #countedClient(): CountedClient {
+    const { counted } = this.#client
+    if (counted !== undefined) return counted
+    throw notValid([{ argument: 'client', rule: 'must keep counted leases, for shares of them', value: this.#client }])
+  }
+
   pinned(): Promise<ReadonlyMap<string, readonly string[]>> {
     return this.#calls.start(undefined, () => this.#client.pinned())
   }
@@ -249,11 +293,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   hold(lease: string, holder: string, options: HoldOptions): Promise<Hold> {
     let parsed: ParsedHoldOptions
     try {
-      parsed = parseHoldOptions(options, brokenNames({ lease, holder }))
+      parsed = parseHoldOptions(options, brokenPlainNames({ lease, holder }))
+      if (parsed.share !== undefined) this.#countedClient()
     } catch (error) {
       return Promise.reject(error)
     }
-    return this.#holdOne({ leases: [lease], holder, options: parsed })
+    const name = parsed.share === undefined ? lease : countedName(lease)
+    return this.#holdOne({ leases: [name], holder, options: parsed })
   }
 
   /**
@@ -269,6 +315,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     let parsed: ParsedHoldOptions
     try {
       parsed = parseHoldOptions(options, [...problems, ...brokenNames({ holder })])
+      const { share } = parsed
+      if (share !== undefined)
+        throw notValid([{ argument: 'share', rule: 'is not an option of holdAny', value: share }])
     } catch (error) {
       return Promise.reject(error)
     }
@@ -424,6 +473,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   }
 
   async #watch(lease: string, watcher: object): Promise<void> {
+    if (countedOf(lease) === lease) return void (await this.#countedClient().read(lease))
     if (this.#client.unwatch === undefined) return this.#read(lease)
     await this.#client.refresh([lease], { watcher })
     this.#wasRead(lease)
@@ -534,10 +584,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
   /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
   async #acquire(request: WaitRequest, signal: AbortSignal | undefined, ticket?: Ticket): Promise<Hold> {
     const { leases, holder, options } = request
-    const { durationMs, value, announce, shared, maxWaiters } = options
+    const { durationMs, value, announce, shared, maxWaiters, share } = options
     const admit = (lease: string): void => this.#admit(lease, holder, shared)
-    const claim: ClaimRequest = { holder, durationMs, value, announce, signal, ticket, maxWaiters, admit }
-    const only = leases[0] as string
+    const claim: ClaimRequest = { holder, durationMs, value, announce, signal, share, ticket, maxWaiters, admit }
+    const only = share === undefined ? (leases[0] as string) : `${leases[0]}${holder}`
     const granted = (term: Term, sent: ClockReading): Hold | undefined => this.#held(term, sent, options, signal)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
       const hold =
@@ -578,9 +628,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
     return hold
   }
 
-  /** The term was granted to a call that was given up: ends it, unless somebody else in this process relies on it. */
+  /** The term was granted to a call that was given up: ends it, unless the holder had it before, or somebody else here relies on it. */
   #giveBack(term: Term | undefined): void {
-    if (term === undefined || this.#stopping.signal.aborted) return
+    if (term === undefined || term.isAdopted || this.#stopping.signal.aborted) return
     this.#leaveTerm(term, () => term.isReliedOn(this.#terms.readClock())).catch(nothing) // it lapses by itself
   }
 
@@ -625,12 +675,21 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       renew: (hold, value) => this.#calls.start(undefined, () => this.#renew(hold, value)),
       lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
+      left: ({ lease }) => this.#terms.vacated(lease),
+      isExclusive: ({ lease }) => this.#calls.start(undefined, () => this.#isExclusive(lease)),
       retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
       checkValue: (value) => {
         const rule = brokenValueRule(value)
         if (rule !== undefined) throw notValid([{ argument: 'value', rule, value }])
       },
     }
+  }
+
+  async #isExclusive(lease: string): Promise<boolean> {
+    const name = countedOf(lease)
+    if (name === undefined) return true
+    const { capacity, shares } = await this.#countedClient().read(name)
+    return shares.get(lease)?.weight === capacity
   }
 
   async #renew({ term, durationMs }: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
@@ -684,14 +743,23 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       clock: this.#clock,
       timers: this.#terms.timers,
       maxSleepMs: this.#maxSleepMs,
-      known: (lease) => this.#client.leases().get(lease),
+      known: (lease) =>
+        countedOf(lease) === lease ? this.#client.counted?.blocking(lease) : this.#client.leases().get(lease),
       hasLapsed: (info) => hasLapsed(info, this.#clock),
       watch: (lease, watcher) => this.#watch(lease, watcher),
-      unwatch: (lease, watcher) => inBackground(() => this.#client.unwatch?.(lease, watcher)),
+      unwatch: (lease, watcher) => {
+        if (countedOf(lease) !== lease) inBackground(() => this.#client.unwatch?.(lease, watcher))
+      },
       mustWatch: this.#client.unwatch !== undefined,
       waiting: ({ leases, holder }, position) => {
         if (this.events.heard('waiting')) {
-          this.events.emit({ type: 'waiting', lease: leases[0] as string, holder, position })
+          const [lease = ''] = leases
+          this.events.emit({
+            type: 'waiting',
+            lease: countedOf(lease) === lease ? lease + holder : lease,
+            holder,
+            position,
+          })
         }
       },
       leaveQueue: (lease, ticket) => this.#leaveQueue(lease, ticket),
@@ -703,6 +771,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Reader, Asyn
       denied: ({ leases, holder }) => {
         if (leases.length > 1) return this.#claims.deniedAny(leases, holder)
         const lease = leases[0] as string
+        if (countedOf(lease) === lease) {
+          return this.#claims.deniedShare(`${lease}${holder}`, holder, this.#client.counted?.blocking(lease))
+        }
         const info = this.#client.leases().get(lease)
         return this.#claims.denied(lease, holder, info?.holder === holder ? undefined : info)
       },

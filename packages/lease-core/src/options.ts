@@ -7,6 +7,7 @@ import type { Clock } from './clock.ts'
 import { notValid, type Problem } from './errors.ts'
 import type { LeaseEvents } from './events.ts'
 import { brokenDurationRule, brokenValueRule, toMillis, UNREADABLE } from './lease.ts'
+import { brokenCapacityRule, type ShareRequest } from './share.ts'
 import type { Substrate } from './substrate.ts'
 import { SHORTEST_RENEWED_MS, tooLateMs, trustWindowMs } from './skew.ts'
 
@@ -67,6 +68,22 @@ const managerConfig = z.strictObject({
   maxSleep: duration.default(60_000),
 })
 
+const capacity = z.custom<number>().superRefine((value, context) => {
+  const rule = value === undefined ? undefined : brokenCapacityRule(value)
+  if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
+})
+
+const share = z
+  .strictObject({
+    weight: capacity.default(1),
+    capacity: capacity.optional(),
+    ahead: z.boolean({ error: 'must be true or false' }).optional(),
+  })
+  .superRefine((value, context) => {
+    if (value.capacity === undefined || value.weight <= value.capacity) return
+    context.addIssue({ code: 'custom', path: ['weight'], message: `must be at most the capacity, ${value.capacity}` })
+  })
+
 const holdOptions = z.strictObject({
   duration,
   wait: z.union([z.boolean(), duration], { error: 'must be true, false or a duration' }).default(false),
@@ -82,6 +99,10 @@ const holdOptions = z.strictObject({
   shared: z.boolean({ error: 'must be true or false' }).default(false),
   renewEvery: durationOrNever.optional(),
   maxWaiters: z.int({ error: 'must be a whole number' }).min(1, { error: 'must be at least 1' }).optional(),
+  share: z
+    .union([z.literal(true), share], { error: 'must be true, or an object with a weight and a capacity' })
+    .optional()
+    .transform((value): ShareRequest | undefined => (value === true ? { weight: 1 } : value)),
 })
 
 const observeOptions = z.strictObject({
@@ -127,6 +148,7 @@ export interface ParsedHoldOptions {
   readonly renewEveryMs: number
   /** How many may wait for the lease. undefined: any number. */
   readonly maxWaiters: number | undefined
+  readonly share: ShareRequest | undefined
 }
 
 /** @throws ErrNotValid with every problem, those of the other arguments first */
@@ -142,9 +164,11 @@ export function parseHoldOptions(given: unknown, others: readonly Problem[] = []
     shared,
     renewEvery,
     maxWaiters,
+    share,
   } = parse(holdOptions, options, 'options', [...others, ...tooShort(options), ...lateRenewal(options)])
   const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
-  return { durationMs, waitMs, signal, value, announce, shared, renewEveryMs: renewEvery ?? durationMs / 3, maxWaiters }
+  const renewEveryMs = renewEvery ?? durationMs / 3
+  return { durationMs, waitMs, signal, value, announce, shared, renewEveryMs, maxWaiters, share }
 }
 
 export interface ParsedObserveOptions {

@@ -1,5 +1,6 @@
 /** What a Manager does, by role: code that should do only one of these receives only that interface. */
 import type { DurationLike } from 'luxon'
+import type { CountedInfo } from './client.ts'
 import type { Info } from './lease.ts'
 import type { Token } from './token.ts'
 
@@ -45,6 +46,24 @@ export interface HoldOptions {
    * @default a third of `duration`
    */
   readonly renewEvery?: DurationLike | false | undefined
+  /**
+   * Holds a share of the counted lease of this name (`share.ts`), of weight 1 or as the options say, instead of the lease of this name.
+   * `hold.lease` is then `name#holder`. Those who wait for shares are served first come, first served, whatever their weights.
+   */
+  readonly share?: true | ShareOptions | undefined
+}
+
+export interface ShareOptions {
+  /** How much of the capacity it takes. @default 1 */
+  readonly weight?: number | undefined
+  /**
+   * Of the counted lease. The first claim that names one defines it; a claim that names another is `ErrInvalid`.
+   *
+   * @default it is what `define` has made it
+   */
+  readonly capacity?: number | undefined
+  /** Goes ahead of all who wait, if there is room: for those who take it over, as after a revocation. @default false */
+  readonly ahead?: boolean | undefined
 }
 
 export interface ObserveOptions {
@@ -58,6 +77,11 @@ export interface ObserveOptions {
 export interface OperationOptions {
   /** Rejects the call with its reason; what was sent is not undone. */
   readonly signal?: AbortSignal | undefined
+}
+
+export interface DefineOptions extends OperationOptions {
+  /** @default it must not be defined */
+  readonly from?: string | undefined
 }
 
 export interface RevokeOptions extends OperationOptions {
@@ -117,6 +141,22 @@ export interface Pinner {
   unpin(lease: string, entity: string, options?: OperationOptions): Promise<void>
   /** Every pinned lease of the namespace with the entities that pin it. */
   pinned(): Promise<ReadonlyMap<string, readonly string[]>>
+}
+
+/** Defines counted leases, and looks at them. */
+export interface Counter {
+  /**
+   * Changes the capacity of a counted lease for every later grant; `undefined`: it is not defined any more, and grants nothing. Shares that
+   * stand are not ended.
+   *
+   * @param options.from the generation that it must be of; undefined: it must not be defined
+   * @returns the generation of the new definition
+   * @throws ErrInvalid it is of another generation
+   * @throws ErrUnknown it may have happened
+   */
+  define(name: string, capacity: number | undefined, options?: DefineOptions): Promise<string>
+  /** A counted lease with its shares, freshly read. */
+  counted(name: string, options?: OperationOptions): Promise<CountedInfo>
 }
 
 /** Looks at leases of others. */

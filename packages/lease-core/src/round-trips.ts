@@ -8,9 +8,10 @@ import { Coalescer } from './coalescer.ts'
 import type { ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown } from './errors.ts'
 import type { LeaseStates } from './lease-states.ts'
+import { countedOf } from './share.ts'
 import { SharedReads } from './shared-reads.ts'
 import { LostCall, type StoreLink } from './store-link.ts'
-import { unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
+import { unknown, type Call, type Holding, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
 
 /** How often a request whose outcome is unknown is sent in all. */
 export const MAX_ATTEMPTS = 4
@@ -134,8 +135,9 @@ export class RoundTrips {
         const op = ops[index] as Op
         const verdict = verdicts[index] as Verdict
         if (!isSettled(verdict)) continue
-        if (verdict.told !== undefined) this.#parts.told(op.lease, verdict.told)
-        if (op.kind === 'leave' || op.kind === 'passOver') continue
+        if (verdict.told !== undefined) this.#parts.told(countedOf(op.lease) ?? op.lease, verdict.told)
+        for (const [share, holding] of verdict.counted?.shares ?? NONE) states.learn(share, holding, { question, now })
+        if (op.kind === 'leave' || op.kind === 'passOver' || op.kind === 'define') continue
         const granted = verdict.outcome === 'granted'
         const ended = 'fencingToken' in op ? op.fencingToken : undefined
         states.learn(op.lease, verdict.holding, { question, now, ended, granted })
@@ -149,6 +151,8 @@ export class RoundTrips {
     }
   }
 }
+
+const NONE: ReadonlyMap<string, Holding> = new Map()
 
 /** Granted or refused: what became of it is known. */
 export function isSettled<V extends Pick<Verdict, 'outcome'>>(

@@ -18,7 +18,7 @@ import type { KeyedMutex } from './keyed-mutex.ts'
 import type { LeaseStates } from './lease-states.ts'
 import { isSettled, MAX_ATTEMPTS, type RoundTrips } from './round-trips.ts'
 import { LostCall, type InDoubt, type StoreLink } from './store-link.ts'
-import type { ClaimOp, Holding, Op, PinOp, Verdict } from './substrate.ts'
+import type { ClaimOp, Counted, Holding, Op, PinOp, Verdict } from './substrate.ts'
 
 /** Granted or refused; `sent` is the operation that it was at last, and `doubt` says whether an earlier attempt may still be executed. */
 export interface Settled {
@@ -262,9 +262,11 @@ export function isDone(op: Op, { holding }: Verdict, doubt: InDoubt | undefined)
 export function invalid(
   op: { readonly kind: string; readonly lease: string; readonly holder?: string | undefined },
   holding: Holding | undefined,
+  counted?: Counted,
 ): ErrInvalid {
   const { kind, lease, holder } = op
-  const reason = holding === undefined ? 'vacant' : `held by "${holding.holder}"`
+  const held = holding === undefined ? 'vacant' : `held by "${holding.holder}"`
+  const reason = counted === undefined ? held : 'not granted by its counted lease'
   return new ErrInvalid(`cannot ${kind} lease "${lease}": it is ${reason}`, { lease, holder, reason })
 }
 

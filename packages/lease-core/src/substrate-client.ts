@@ -16,12 +16,15 @@ import type { DurationLike } from 'luxon'
 import { allowListeners, checkSignal, onAbort, throwIfAborted } from './abort-signal.ts'
 import { contentionPauseMs } from './backoff.ts'
 import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
+import { CountedLeases } from './counted-leases.ts'
 import type {
   Client,
   ClientCallOptions,
+  CountedClient,
   LeaseChange,
   RefreshOptions,
   Renewal,
+  ShareRefusal,
   SubscribeOptions,
   TermId,
 } from './client.ts'
@@ -32,17 +35,19 @@ import { LeaseEvents } from './events.ts'
 import { Hints } from './hints.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
-import { checkNames, checkRequest, readLeases, UNREADABLE, type Info, type Request } from './lease.ts'
+import { checkNames, checkRequest, readLeases, UNREADABLE, type Info, type Request, type TermAware } from './lease.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { PassingOver } from './passing-over.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
 import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
+import { countedOf, MAX_CAPACITY } from './share.ts'
 import { LostCall, StoreLink, type InDoubt } from './store-link.ts'
 import type { Ticket } from './ticket.ts'
 import {
   refused,
   type ClaimOp,
+  type Counted,
   type ExtendOp,
   type LeaveOp,
   type Op,
@@ -70,6 +75,7 @@ export class SubstrateClient implements Client {
   readonly events: LeaseEvents
   readonly claimAnyLease: Client['claimAnyLease']
   readonly unwatch: Client['unwatch']
+  readonly counted: CountedClient | undefined
   readonly #substrate: Substrate
   readonly #clock: Clock
   readonly #time: ElapsedTime
@@ -78,6 +84,7 @@ export class SubstrateClient implements Client {
   readonly #states: LeaseStates
   readonly #trips: RoundTrips
   readonly #settlement: Settlement
+  readonly #counted: CountedLeases | undefined
   /** What this client asked for, and what happens in the whole namespace. */
   readonly #ownHints: Hints
   readonly #allHints: Hints
@@ -120,6 +127,18 @@ export class SubstrateClient implements Client {
     })
     this.#allHints = new Hints((listener) => substrate.watch?.(listener))
     if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
+    const read = substrate.counted?.bind(substrate)
+    if (read !== undefined) {
+      const { trips, settlement, mutex } = { trips: this.#trips, settlement: this.#settlement, mutex: this.#mutex }
+      const counted = new CountedLeases({ ...parts, trips, settlement, mutex, read })
+      this.#counted = counted
+      this.counted = {
+        read: (name) => this.#start(undefined, () => counted.read(name)),
+        define: (name, definition, options) =>
+          this.#start(options, (signal) => counted.define(name, definition, signal)),
+        blocking: (name) => counted.blocking(name),
+      }
+    }
     allowListeners(this.#link.closing) // every operation that pauses listens to it
     const send = substrate.claimAny?.bind(substrate)
     if (send !== undefined) {
@@ -133,7 +152,16 @@ export class SubstrateClient implements Client {
   claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void> {
     const body = (signal: AbortSignal | undefined): Promise<void> => {
       const durationMs = checkRequest(lease, request)
-      const { holder, value, announce } = request
+      const { holder, value, announce, share } = request
+      const counted = this.#countedOf(lease, request)
+      const enter = (turn: () => void): void => {
+        if (counted === undefined) this.#inTurn(lease, turn)
+        else this.#inTurn(lease, () => this.#inTurn(counted, turn))
+      }
+      const leave = (): void => {
+        if (counted !== undefined) this.#mutex.leave(counted)
+        this.#mutex.leave(lease)
+      }
       return new Promise((resolve, reject) => {
         let aborted = false
         // Here and nowhere else it is decided whether the caller learns of the grant or of the abort.
@@ -146,7 +174,7 @@ export class SubstrateClient implements Client {
           reject(error)
         }
         const { ticket, maxWaiters } = options ?? {}
-        this.#inTurn(lease, () => {
+        enter(() => {
           const lapsed = this.#states.get(lease)?.lapsedVersion(this.#time.read())
           const nonce = this.#settlement.newNonce()
           const place = ticket?.place
@@ -161,36 +189,55 @@ export class SubstrateClient implements Client {
             announce,
             place,
             maxWaiters: place === 0 ? maxWaiters : undefined,
+            share:
+              share === undefined || counted === undefined
+                ? undefined
+                : {
+                    weight: share.weight,
+                    capacity: share.capacity,
+                    passing: share.ahead === true ? MAX_CAPACITY : (ticket?.passing ?? 0),
+                    lapsed: this.#counted?.lapsed(counted) ?? new Map(),
+                  },
           }
           this.#settlement.send(op, signal, {
             finish: (verdict, sent, doubt) => {
               const { outcome, holding } = verdict
               if (ticket !== undefined) {
                 if (!aborted) learnTicket(ticket, verdict)
-                else if (ticket.place === 0 && verdict.ticket !== undefined) this.leaveQueue(lease, verdict.ticket)
+                else if (ticket.place === 0 && verdict.ticket !== undefined) {
+                  this.leaveQueue(counted ?? lease, verdict.ticket)
+                }
               }
+              const waits = ticket !== undefined && !aborted
+              if (counted !== undefined) this.#counted?.learn(counted, verdict, { waits })
               if (outcome === 'granted') {
                 stopListening()
-                this.#passing.taken(lease)
+                if (counted === undefined) this.#passing.taken(lease)
                 if (aborted) {
                   // The next operation on the lease comes after its end.
-                  void this.#settlement.withdraw(sent as ClaimOp).finally(() => this.#mutex.leave(lease))
+                  void this.#settlement.withdraw(sent as ClaimOp).finally(leave)
                   return
                 }
                 const { nonce } = sent as ClaimOp
                 this.#assure(lease, nonce)
                 if (holding !== undefined) options?.onGranted?.({ fencingToken: holding.fencingToken, nonce })
-                this.#mutex.leave(lease)
+                leave()
                 return resolve()
               }
-              this.#mutex.leave(lease)
+              leave()
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
-              const refusal = invalid(op, verdict.holding)
+              if (verdict.counted !== undefined) {
+                const { capacity, shares } = verdict.counted
+                // The only share there is has been taken since.
+                if (counted !== undefined && capacity === 1 && shares.size > 0) this.#passing.taken(counted)
+                options?.onRefused?.(this.#refusalOf(verdict.counted))
+              }
+              const refusal = invalid(op, verdict.holding, verdict.counted)
               if (this.#isOpen(lease, verdict)) this.#trips.read(lease).then(() => end(refusal), end)
               else end(refusal)
             },
             fail: (error, sent, doubt) => {
-              this.#mutex.leave(lease)
+              leave()
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
               end(error)
             },
@@ -199,6 +246,32 @@ export class SubstrateClient implements Client {
       })
     }
     return this.#start(options, body, { heedsSignal: true })
+  }
+
+  /** The counted lease of a share. @throws ErrNotValid unless exactly a share is claimed as one */
+  #countedOf(lease: string, { holder, share }: Request): string | undefined {
+    const counted = countedOf(lease)
+    if (share === undefined) {
+      if (counted === undefined) return undefined
+      throw notValid([{ argument: 'lease', rule: 'must not contain any of . # $', value: lease }], { lease, holder })
+    }
+    if (this.#counted === undefined) {
+      throw notValid([{ argument: 'share', rule: 'needs a store that keeps counted leases', value: share }])
+    }
+    if (counted === undefined || lease !== counted + holder) {
+      throw notValid([{ argument: 'lease', rule: 'must be the share of this holder', value: lease }], { lease, holder })
+    }
+    return counted
+  }
+
+  #refusalOf({ capacity, shares }: Counted): ShareRefusal {
+    let blocking: (Info & TermAware) | undefined
+    for (const share of shares.keys()) {
+      const state = this.#states.get(share)
+      if (state !== undefined && (blocking === undefined || state.lapsesInMs() < blocking.lapsesInMs()))
+        blocking = state
+    }
+    return { capacity, blocking }
   }
 
   #claimAny(
@@ -476,6 +549,7 @@ export class SubstrateClient implements Client {
   }
 
   leaveQueue(lease: string, { place }: Pick<Ticket, 'place'>): void {
+    this.#counted?.forget(lease)
     if (place > 0) this.#leave(lease, place)
   }
 

@@ -19,8 +19,15 @@
  *
  * What is refused for one of these reasons is `late`: certainly not done, and core asks again.
  *
+ * Counted leases (`share.ts`). `n#h` is the share of the holder `h` in the counted lease `n#`. A share is a lease, and all of this page
+ * is about it, with one more condition for its claim: `ShareOp`. One record of the counted lease decides each grant, so of two
+ * claims of different shares that run at once the store sees one first. A share counts with its weight while it stands, and as long as
+ * a guard holds it that has found it standing.
+ *
  * Who is told of what, by a store that tells (`watch`): those who asked, and nobody else.
  *
+ * - What is said here of a lease that is vacated, its queue and those who wait is, of a share, said of its counted lease; and the queue
+ *   is only told when there is room for the first in it.
  * - A lease that is vacated (released, expired, or lapsed with its last pin): the first `TOLD` in its queue, each with how many
  *   are ahead (`ticket.ts`); every client that watches it; and the client that opened or last adopted the term, unless it ended it
  *   itself. A nonce begins with the client that made it.
@@ -63,6 +70,8 @@ export interface Holding {
    * saw the same version for the whole duration (`observer.ts`).
    */
   readonly version: string | undefined
+  /** Of a share. */
+  readonly weight?: number | undefined
 }
 
 /** Opens a term, granted when the lease is vacant, lapsed and not pinned, or held by the same holder *and* nonce. */
@@ -87,6 +96,59 @@ export interface ClaimOp {
   readonly place?: number | undefined
   /** One that has no ticket gets none while the lease is held and so many have: refused with `isFull`. Of a vacant lease it gets one. */
   readonly maxWaiters?: number | undefined
+  /** Exactly where the lease is a share. */
+  readonly share?: ShareOp | undefined
+}
+
+/**
+ * Of the claim of a share. Beside what is said of every claim, it is granted only if
+ *
+ * - the counted lease is defined, and with this `capacity` if one is given. Where it is not defined, the claim defines it;
+ * - the weights of the shares that stand and this one are at most the capacity;
+ * - nobody is ahead of it in the queue: a claim without a ticket is behind all. It passes up to `passing` tickets ahead of it, if there is
+ *   room for each of them; they leave the queue, as far as they are among the first `TOLD`.
+ *
+ * It is refused with `counted`, unless the reason is a share that this holder has already: then it gets no ticket. Nor does a claim that no
+ * wait makes one that is granted: the counted lease is not defined, has another capacity, or has less than the weight. A grant that leaves room
+ * for the first in the queue notifies the first `TOLD` of that, as a vacancy does. So does the refusal of a claim without a ticket,
+ * waiting or not, that has met nothing but tickets: those who have them may have died. In the queue one counts with the weight of its
+ * latest claim: the next waiter of a process goes on with the ticket of the one before.
+ */
+export interface ShareOp {
+  readonly weight: number
+  readonly capacity: number | undefined
+  readonly passing: number
+  /** Stores without a clock: of each share that core has observed to be lapsed, the version; it does not count. */
+  readonly lapsed: ReadonlyMap<string, string>
+}
+
+/**
+ * Changes the capacity of a counted lease; granted if its definition is of the generation `from`, or if this very operation has changed
+ * it last. It notifies the first `TOLD` in the queue if there is room for the first, and everybody in the queue who waits for more than
+ * the capacity: there is nothing any more to wait for.
+ */
+export interface DefineOp {
+  readonly kind: 'define'
+  /** The counted lease. */
+  readonly lease: string
+  /** undefined: it is not defined any more. Its shares stand, and no further one is granted. */
+  readonly capacity: number | undefined
+  /** undefined: it is not defined. */
+  readonly from: string | undefined
+  /** Of the new definition: unique per logical call. No `|` and no white space in it. */
+  readonly generation: string
+}
+
+/** What a store knows about a counted lease. */
+export interface Counted {
+  /** undefined: it is not defined. */
+  readonly capacity: number | undefined
+  readonly generation: string | undefined
+  /**
+   * Shares that stand, with their weights. In a refusal: by a store with a clock those that lapse first, at least one if any stands; by
+   * another one all.
+   */
+  readonly shares: ReadonlyMap<string, Holding>
 }
 
 /** Moves the expiry to now + durationMs unless it is later already; granted while this very term stands and has not lapsed. */
@@ -171,7 +233,7 @@ export interface PassOverOp {
   readonly place: number
 }
 
-export type Op = ClaimOp | ExtendOp | ReleaseOp | ExpireOp | PinOp | UnpinOp | LeaveOp | PassOverOp
+export type Op = ClaimOp | ExtendOp | ReleaseOp | ExpireOp | PinOp | UnpinOp | LeaveOp | PassOverOp | DefineOp
 
 /** The entities that pin a lease, each with the generation of its pin. */
 export type Pins = ReadonlyMap<string, string>
@@ -195,6 +257,8 @@ export interface Verdict {
   readonly told?: number | undefined
   /** It was refused for `maxWaiters`, and got no ticket. */
   readonly isFull?: boolean | undefined
+  /** Of the claim of a share that was refused, and of a `define`: what the counted lease is. */
+  readonly counted?: Counted | undefined
 }
 
 export function granted(holding: Holding | undefined): Verdict {
@@ -323,6 +387,8 @@ export interface Substrate {
    * a key. Absent, or undefined for a key that is no connection: it does so as well.
    */
   readOver?(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined
+  /** A counted lease with all its shares. Absent: the store keeps no counted leases, and no share is claimed. */
+  counted?(lease: string, call: Call): Promise<Counted>
   /** Every pinned lease, of these or of the whole namespace, with its pins. */
   pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>>
   /**

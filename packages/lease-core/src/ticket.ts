@@ -33,6 +33,8 @@ export interface Ticket {
   ahead: number
   /** The claim was refused a ticket, for `maxWaiters`. */
   isFull: boolean
+  /** Of a share: so many of those ahead had their turn and did not come; the claim passes them. The waiter writes it. */
+  passing?: number
 }
 
 /** Of one who is not in the queue yet. */

@@ -50,6 +50,7 @@ import {
   type Waiter,
   type WaitRequest,
 } from './lease-waiters.ts'
+import { countedOf } from './share.ts'
 import { lapseWindowMs } from './skew.ts'
 import { LONGEST_REST_MS, LOOK_AGAIN_MS, untilTurnMs, type Ticket } from './ticket.ts'
 
@@ -72,7 +73,7 @@ export interface WaitQueueHost {
   /** The waiter has another position in the queue than before. */
   waiting(request: WaitRequest, position: number): void
   leaveQueue(lease: string, ticket: Ticket): void
-  /** Which holder has a live Hold of the lease in this process. The end of such a Hold must be reported by `vacated`. */
+  /** Which holder has a live Hold of the lease, or share, in this process. The end of such a Hold must be reported by `vacated`. */
   holderHere(lease: string): string | undefined
   /** Rejects with `ErrClaimDenied` when another has the lease; if the waiter's own holder has it, that ends the wait. */
   acquire(request: WaitRequest, signal: AbortSignal, ticket: Ticket | undefined): Promise<Hold>
@@ -204,7 +205,7 @@ export class WaitQueue {
 
   /** A Hold of this process ended, or is about to. The store's hint of it counts by itself. */
   released(lease: string): void {
-    for (const queue of this.#queuesOf(lease)) {
+    for (const queue of this.#queuesFor(lease)) {
       queue.read.dueMs = AT_ONCE
       queue.releasedMs = this.#host.clock.monotonic()
       void this.#look(queue)
@@ -218,7 +219,7 @@ export class WaitQueue {
 
   /** This process got the lease for this holder: waiters of the same holder are decided now. */
   acquired(lease: string, holder: string): void {
-    for (const queue of this.#queuesOf(lease)) {
+    for (const queue of this.#queuesFor(lease)) {
       if (queue.waiters.some(({ request }) => request.holder === holder)) this.#lookNow(queue, queue.claim)
     }
   }
@@ -285,6 +286,12 @@ export class WaitQueue {
     const groups = this.#groups.get(lease)
     if (groups === undefined) return queue === undefined ? NONE : [queue]
     return queue === undefined ? [...groups] : [queue, ...groups]
+  }
+
+  /** Of a share also the queue of its counted lease. */
+  #queuesFor(lease: string): readonly LeaseWaiters[] {
+    const counted = countedOf(lease)
+    return counted === undefined ? this.#queuesOf(lease) : [...this.#queuesOf(lease), ...this.#queuesOf(counted)]
   }
 
   /** The last waiter has gone, without the lease. */
@@ -431,6 +438,7 @@ export class WaitQueue {
     const nowMs = clock.monotonic()
     const isHurried = this.#isHurried(queue, waiter)
     const readDueMs = read.dueMs
+    ticket.passing = this.#hadTheirTurn(queue, nowMs) ? ticket.ahead : 0
     claim.begin(nowMs)
     if (observing.length > 0) read.dueMs = NEVER
     queue.forgetVacancy()
@@ -443,7 +451,9 @@ export class WaitQueue {
       const hold = await this.#host.acquire(request, giveUp.signal, isHurried ? undefined : ticket)
       if (giveUp.signal.aborted) return abandon(hold)
       remove(queue.waiters, waiter)
-      queue.forgetTicket()
+      // Who has got the share that its holder had already has used no ticket: it is that of the next one.
+      if (isCounted(queue.leases) && ticket.place > 0) queue.forgetVacancy()
+      else queue.forgetTicket()
       // The next one finds out for itself whether there is anything to claim.
       claim.dueMs = AT_ONCE
       waiter.resolve(hold)
@@ -494,10 +504,19 @@ export class WaitQueue {
     claim.dueMs = Math.min(claim.dueMs, this.#claimRestMs(queue))
   }
 
+  /** Whether those ahead had theirs, before this claim: of the vacancy that was heard of, or of the one that is known. */
+  #hadTheirTurn(queue: LeaseWaiters, nowMs: number): boolean {
+    const turnMs = this.#turnMs(queue)
+    if (queue.vacantMs !== NEVER) return nowMs >= queue.vacantMs + turnMs
+    const isVacant = queue.leases.every((lease) => this.#held(lease) === undefined)
+    return isVacant && nowMs >= queue.claim.sentMs + turnMs
+  }
+
   /** Whose claim is next; undefined while other holders of this process have all of the leases. */
   #next({ waiters, leases, countedBy }: LeaseWaiters): Waiter | undefined {
     // Only the store knows how many are in the queue.
     let free = countedBy === undefined && waiters[0]?.request.options.maxWaiters !== undefined
+    if (isCounted(leases)) return waiters.find((waiter) => this.#isOwnHere(waiter)) ?? waiters[0]
     for (const lease of leases) {
       const here = this.#host.holderHere(lease)
       if (here === undefined) free = true
@@ -510,6 +529,7 @@ export class WaitQueue {
   }
 
   #isOwnHere({ request: { leases, holder } }: Waiter): boolean {
+    if (isCounted(leases)) return this.#host.holderHere(`${leases[0]}${holder}`) !== undefined
     return leases.some((lease) => this.#host.holderHere(lease) === holder)
   }
 
@@ -691,7 +711,11 @@ export class WaitQueue {
     if (failure !== undefined) return failure
     if (!claiming && this.#isDenied(queue, waiter)) return this.#host.denied(request)
     const { leases, holder } = request
-    const what = leases.length === 1 ? `lease "${leases[0]}"` : `any of ${leases.length} leases`
+    const what = isCounted(leases)
+      ? `a share of "${leases[0]?.slice(0, -1)}"`
+      : leases.length === 1
+        ? `lease "${leases[0]}"`
+        : `any of ${leases.length} leases`
     const before = this.#isDenied(queue, waiter) ? '; an earlier claim was denied' : ''
     const message = `no answer to a claim of ${what} before the wait ran out${before}`
     return new ErrUnknown(message, { lease: leases[0], holder, reason: 'no answer', cause: queue.failure })
@@ -705,6 +729,11 @@ const TICKET_CLAIMS = 4
 const FADING = 0.9
 
 const NONE: readonly LeaseWaiters[] = []
+
+/** What is waited for is a share. */
+function isCounted([lease = '']: readonly string[]): boolean {
+  return lease.endsWith('#')
+}
 
 /** No later look will do better. */
 function isFinal(error: unknown): boolean {

@@ -56,6 +56,7 @@ describe('the conformance kit', () => {
         'the substrate has no notifications',
         'the store has no clock of its own',
         'the store keeps no queues of those who wait',
+        'the store keeps no counted leases',
         'the store tells everyone of everything',
         'the harness has no openFaulty',
         'its requests cannot be copied above the adapter',

@@ -14,7 +14,15 @@ function memoryHarness(serverClock: boolean): Harness {
   const store = new MemoryStore({ clock, serverClock })
   return {
     name: `the memory substrate ${serverClock ? 'with' : 'without'} a clock of its own`,
-    supports: { notifications: true, queues: true, addressed: true, serverClock, exactClock: true, repeats: true },
+    supports: {
+      notifications: true,
+      queues: true,
+      addressed: true,
+      shares: true,
+      serverClock,
+      exactClock: true,
+      repeats: true,
+    },
     clock,
     unitMs: 100,
     sleep: (delayMs) => clock.advance(delayMs),

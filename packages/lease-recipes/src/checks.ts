@@ -93,7 +93,7 @@ export class Checks {
     return Math.ceil(typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis())
   }
 
-  /** How long to wait for others, in milliseconds: false is 0, true is Infinity. NaN when it breaks a rule. */
+  /** How long to wait for others, in milliseconds: 0 for a single try, Infinity for as long as it takes; NaN when it breaks a rule. */
   wait(option: string, value: unknown): number {
     if (typeof value === 'boolean') return value ? Number.POSITIVE_INFINITY : 0
     return this.duration(option, value)

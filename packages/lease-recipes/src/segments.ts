@@ -25,3 +25,13 @@ export function encodeSegment(id: string): string {
     .replace(/%3A/g, ':')
     .replace(/%40/g, '@')
 }
+
+/** What was encoded; undefined: this is no encoded id. */
+export function decodeSegment(segment: string): string | undefined {
+  try {
+    const id = decodeURIComponent(segment)
+    return encodeSegment(id) === segment ? id : undefined
+  } catch {
+    return undefined
+  }
+}

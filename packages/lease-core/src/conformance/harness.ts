@@ -32,6 +32,8 @@ export interface Supports {
   readonly notifications: boolean
   /** Those who wait get tickets (`ClientCallOptions.ticket`). */
   readonly queues?: boolean | undefined
+  /** `client.counted`, and claims of shares. */
+  readonly shares?: boolean | undefined
   /** A client that listens to what is its `own` is told of that and of nothing else. */
   readonly addressed?: boolean | undefined
   /**

@@ -34,6 +34,7 @@ import { queue } from './queue.ts'
 import { refusals } from './refusals.ts'
 import { release } from './release.ts'
 import { scale } from './scale.ts'
+import { shares } from './shares.ts'
 import { trapdoor } from './trapdoor.ts'
 import { values } from './values.ts'
 import { waiting } from './waiting.ts'
@@ -53,6 +54,7 @@ const CHAPTERS: readonly Chapter[] = [
   refusals,
   waiting,
   queue,
+  shares,
   limits,
   badInput,
   scale,

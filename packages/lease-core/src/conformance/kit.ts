@@ -27,6 +27,7 @@ export type Need =
   | 'notifications'
   | 'queues'
   | 'addressed'
+  | 'shares'
   | 'serverClock'
   | 'exactClock'
   | 'faults'
@@ -93,6 +94,7 @@ function whyNot(need: Need, { supports, openFaulty, restart, guard }: Harness): 
     notifications: [supports.notifications, 'the substrate has no notifications'],
     queues: [supports.queues === true, 'the store keeps no queues of those who wait'],
     addressed: [supports.addressed === true, 'the store tells everyone of everything'],
+    shares: [supports.shares === true, 'the store keeps no counted leases'],
     serverClock: [supports.serverClock, 'the store has no clock of its own'],
     exactClock: [supports.exactClock === true, 'exact instants cannot be met on a real clock'],
     faults: [openFaulty !== undefined, 'the harness has no openFaulty'],

@@ -24,6 +24,7 @@ import { CompactingMap } from '../compacting-map.ts'
 import type { LeaseChange } from '../client.ts'
 import { systemClock, type Clock } from '../clock.ts'
 import { callListener, notValid, type Problem } from '../errors.ts'
+import { countedOf } from '../share.ts'
 import { INTEREST_MS, TOLD, type Place } from '../ticket.ts'
 import {
   CLIENT_LENGTH,
@@ -35,15 +36,19 @@ import {
   type Call,
   type ClaimAnyOp,
   type ClaimOp,
+  type Counted,
+  type DefineOp,
   type ExtendOp,
   type Holding,
   type LeaveOp,
   type Op,
   type PinOp,
   type Pins,
+  type ShareOp,
   type UnpinOp,
   type Verdict,
 } from '../substrate.ts'
+import { CountedLeases } from './counted-leases.ts'
 import { Recent } from './recent.ts'
 
 export interface MemoryStoreOptions {
@@ -54,7 +59,7 @@ export interface MemoryStoreOptions {
 }
 
 /** On the stores of every copy of this package. The number rises when what `MemorySubstrate` calls of it changes. */
-const MEMORY_STORE = Symbol.for('lease-core.MemoryStore/2')
+const MEMORY_STORE = Symbol.for('lease-core.MemoryStore/3')
 
 /** Leases in the memory of this process. Clients that share one store contend with each other. */
 export class MemoryStore {
@@ -134,6 +139,8 @@ interface Term {
   durationMs: number
   value: string | undefined
   version: number
+  /** Of a share. */
+  weight: number | undefined
 }
 
 interface Pin {
@@ -155,6 +162,8 @@ type Ended = Pick<Term, 'nonce' | 'opener' | 'openedMs'>
 interface Waiting {
   readonly place: number
   readonly client: string
+  /** Of the share that it asked for last; of a lease that is none 1. */
+  weight: number
   untilMs: number
 }
 
@@ -177,6 +186,7 @@ export class MemoryNamespace {
   readonly #unpinned: Recent<number>
   /** Claims of any of several leases that were granted, by their nonce: a copy of one must not open a term on another lease. */
   readonly #grantedAny: Recent<true>
+  readonly #counted: CountedLeases
   /** Of each client that once did not know an outcome, the highest epoch seen. */
   readonly #epochs = new Map<string, number>()
   /** Those who hear of everything. */
@@ -198,6 +208,7 @@ export class MemoryNamespace {
     this.#ended = new Recent(limit)
     this.#unpinned = new Recent(limit)
     this.#grantedAny = new Recent(limit)
+    this.#counted = new CountedLeases(now !== undefined)
   }
 
   get size(): number {
@@ -234,10 +245,12 @@ export class MemoryNamespace {
             return this.#prolong(op.lease, term, { ...op, value: undefined }, nowMs)
           }
           if (!this.#mayTakeOver(op.lease, term, op.lapsed)) {
-            return this.#queued(op, this.#refuse(op.lease, term, nowMs), stamp)
+            const refusal = this.#refuse(op.lease, term, nowMs)
+            return op.share === undefined ? this.#queued(op, refusal, stamp) : refusal
           }
         }
         if (this.#isStale(op.lease, op.nonce, stamp, nowMs)) return late
+        if (op.share !== undefined) return this.#claimShare(op, op.share, stamp, nowMs)
         if (op.place === 0 && this.#queueOf(op.lease) !== undefined) return this.#queued(op, refused(undefined), stamp)
         if (op.place !== undefined && op.place > 0) this.#serve(op.lease, op.place, op.durationMs)
         return this.#open(op.lease, op, nowMs)
@@ -260,13 +273,16 @@ export class MemoryNamespace {
         return this.#leave(op, stamp, nowMs)
       case 'passOver': {
         if (this.#standing(op.lease, nowMs) !== undefined) return granted(undefined)
+        if (!this.#fitsFirst(op.lease, nowMs)) return granted(undefined)
         const queue = this.#queueOf(op.lease) ?? []
         this.#keep(
           op.lease,
           queue.filter(({ place }) => place > op.place),
         )
-        return this.#tellQueue(op.lease)
+        return this.#tellQueue(op.lease, nowMs)
       }
+      case 'define':
+        return this.#define(op, stamp, nowMs)
       case 'pin':
       case 'unpin':
         break
@@ -409,18 +425,25 @@ export class MemoryNamespace {
   }
 
   /** The refusal, with the ticket of a claimer who waits. */
-  #queued({ lease, place, maxWaiters }: ClaimOp, refusal: Verdict, { client }: Stamp): Verdict {
+  #queued(
+    { lease, place, maxWaiters, share }: ClaimOp,
+    refusal: Verdict,
+    { client }: Stamp,
+    isHeld: boolean = refusal.holding !== undefined,
+  ): Verdict {
     if (place === undefined) return refusal
-    const queue = this.#queueOf(lease) ?? []
-    const isBounded = place === 0 && maxWaiters !== undefined && refusal.holding !== undefined
+    const name = countedOf(lease) ?? lease
+    const queue = this.#queueOf(name) ?? []
+    const isBounded = place === 0 && maxWaiters !== undefined && isHeld
     if (isBounded && queue.length >= maxWaiters) return { ...refusal, isFull: true }
     const own = place === 0 ? ++this.#places : place
     const untilMs = this.#sequence.nowMs() + INTEREST_MS
     const known = queue.find((waiting) => waiting.place === own)
-    if (known === undefined) queue.push({ place: own, client, untilMs })
-    else known.untilMs = untilMs
+    const weight = share?.weight ?? 1
+    if (known === undefined) queue.push({ place: own, client, weight, untilMs })
+    else Object.assign(known, { weight, untilMs })
     queue.sort((one, other) => one.place - other.place)
-    this.#queues.set(lease, queue)
+    this.#queues.set(name, queue)
     this.#sweepAwaited()
     return { ...refusal, ticket: { place: own, ahead: queue.findIndex((waiting) => waiting.place === own) } }
   }
@@ -440,13 +463,14 @@ export class MemoryNamespace {
   }
 
   /** Whoever is granted the lease with a ticket takes those out of the queue who were told before it. The first one left is told. */
-  #serve(lease: string, place: number, durationMs: number): void {
+  #serve(lease: string, place: number, durationMs: number, isOver: () => boolean = () => true): void {
     const taken = { kind: 'taken', lease, place, durationMs } as const
     this.#tellAll(taken)
     const queue = this.#queueOf(lease) ?? []
     const left = queue.filter((waiting, index) => waiting.place > place || (waiting.place < place && index >= TOLD))
     const [first] = this.#keep(lease, left) ?? []
-    if (first !== undefined) this.#tellClient(first.client, { ...taken, to: { place: first.place, ahead: 0 } })
+    if (first !== undefined && isOver())
+      this.#tellClient(first.client, { ...taken, to: { place: first.place, ahead: 0 } })
   }
 
   #leave({ lease, place }: LeaveOp, { client }: Stamp, nowMs: number): Verdict {
@@ -460,10 +484,11 @@ export class MemoryNamespace {
     const index = queue.findIndex((waiting) => waiting.place === place && waiting.client === client)
     if (index < 0) return granted(undefined)
     this.#keep(lease, queue.toSpliced(index, 1))
-    return index < TOLD && this.#standing(lease, nowMs) === undefined ? this.#tellQueue(lease) : granted(undefined)
+    const matters = index < TOLD && this.#standing(lease, nowMs) === undefined
+    return matters ? this.#tellQueue(lease, nowMs) : granted(undefined)
   }
 
-  #open(lease: string, claim: Asked & { readonly holder: string; readonly nonce: string }, nowMs: number): Verdict {
+  #open(lease: string, claim: Asked & Pick<ClaimOp, 'holder' | 'nonce' | 'share'>, nowMs: number): Verdict {
     const term: Term = {
       holder: claim.holder,
       nonce: claim.nonce,
@@ -474,6 +499,7 @@ export class MemoryNamespace {
       durationMs: claim.durationMs,
       value: claim.value,
       version: this.#now === undefined ? this.#sequence.nextVersion() : 0,
+      weight: claim.share?.weight,
     }
     this.#terms.set(lease, term)
     if (this.#terms.size > this.#sweepAt) this.#sweep(nowMs)
@@ -497,14 +523,20 @@ export class MemoryNamespace {
   #vacate(lease: string, nowMs: number, { client }: Stamp): Verdict {
     const term = this.#terms.get(lease)
     if (term === undefined) return granted(undefined)
-    this.#terms.delete(lease)
-    if (this.#now === undefined || nowMs - term.openedMs < LONGEST_DEADLINE_MS) {
-      this.#ended.add(lease, term, nowMs)
-    }
+    this.#end(lease, term, nowMs)
     this.#tellOf({ kind: 'vacated', lease })
     const opener = term.nonce.slice(0, CLIENT_LENGTH)
     if (opener !== client) this.#tellClient(opener, { kind: 'vacated', lease })
-    return this.#tellQueue(lease)
+    return this.#tellQueue(countedOf(lease) ?? lease, nowMs)
+  }
+
+  #end(lease: string, term: Term, nowMs: number): void {
+    this.#terms.delete(lease)
+    const counted = countedOf(lease)
+    if (counted !== undefined) this.#counted.remove(counted, lease)
+    if (this.#now === undefined || nowMs - term.openedMs < LONGEST_DEADLINE_MS) {
+      this.#ended.add(lease, term, nowMs)
+    }
   }
 
   #pin({ lease, entity, generation }: PinOp, stamp: Stamp, nowMs: number): Verdict {
@@ -547,6 +579,12 @@ export class MemoryNamespace {
   }
 
   #holding(lease: string, term: Term, nowMs: number): Holding {
+    const { weight } = term
+    const holding = this.#leaseHolding(lease, term, nowMs)
+    return weight === undefined ? holding : { ...holding, weight }
+  }
+
+  #leaseHolding(lease: string, term: Term, nowMs: number): Holding {
     const { holder, nonce, fencingToken, value } = term
     const pinned = this.#pins.has(lease)
     if (this.#now === undefined) {
@@ -564,7 +602,7 @@ export class MemoryNamespace {
     for (const lease of this.#terms.keys()) {
       const term = this.#terms.get(lease)
       const old = term !== undefined && nowMs - term.openedMs > LONGEST_DEADLINE_MS
-      if (old && this.#standing(lease, nowMs) === undefined) this.#terms.delete(lease)
+      if (old && this.#standing(lease, nowMs) === undefined) this.#end(lease, term, nowMs)
     }
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
   }
@@ -577,6 +615,105 @@ export class MemoryNamespace {
     this.#sweepAwaitedAt = Math.max(SWEEP_FLOOR, 2 * this.awaited)
   }
 
+  // ── counted leases ────────────────────────────────────────────────────────────────────────────────────────────
+
+  #claimShare(op: ClaimOp, share: ShareOp, stamp: Stamp, nowMs: number): Verdict {
+    const { lease, place } = op
+    const name = countedOf(lease) as string
+    const isNew = this.#counted.definition(name) === undefined
+    if (isNew && share.capacity !== undefined) {
+      if (this.#isOfEarlierEpoch(stamp) || isSince(stamp.sentMs, this.#counted.endedMs(name), nowMs)) return late
+      this.#counted.defineByUse(name, share.capacity, op.nonce)
+    }
+    const { capacity } = this.#counted.definition(name) ?? {}
+    const counted = (): Counted => this.#countedNow(name, nowMs, { forRefusal: true })
+    if (capacity === undefined || share.weight > capacity || (share.capacity ?? capacity) !== capacity) {
+      return { ...refused(undefined), counted: counted() }
+    }
+    const lapsed = [...this.#counted.shares(name)].filter((other) => {
+      const term = this.#standing(other, nowMs)
+      return term === undefined || other === lease || this.#mayTakeOver(other, term, share.lapsed.get(other))
+    })
+    const room = capacity - this.#weightOf(name, nowMs, lapsed)
+    const ahead = (this.#queueOf(name) ?? []).filter(
+      (waiting) => !(place !== undefined && place > 0 && waiting.place >= place),
+    )
+    const isNext = ahead.length <= share.passing && ahead.every(({ weight }) => weight <= room)
+    if (share.weight > room || !isNext) {
+      const refusal = { ...refused(undefined), counted: counted() }
+      const isFull = share.weight > room
+      const verdict = this.#queued(op, refusal, stamp, isFull)
+      // It has met nothing but tickets, and those who have them may have died.
+      const meetsTickets = !isFull && (place === undefined || place === 0)
+      return meetsTickets ? { ...verdict, told: this.#tellQueue(name, nowMs).told } : verdict
+    }
+    for (const other of lapsed) {
+      const term = this.#terms.get(other)
+      if (term === undefined) this.#counted.remove(name, other)
+      else this.#end(other, term, nowMs)
+    }
+    this.#counted.add(name, lease, { nowMs, durationMs: op.durationMs })
+    const grant = this.#open(lease, op, nowMs)
+    if (place !== undefined && place > 0) this.#serve(name, place, op.durationMs, () => !this.#fitsFirst(name, nowMs))
+    return { ...grant, told: this.#tellQueue(name, nowMs).told }
+  }
+
+  #define(op: DefineOp, stamp: Stamp, nowMs: number): Verdict {
+    const { lease, from } = op
+    const isCopy = this.#counted.definition(lease)?.generation === op.generation
+    if (
+      !isCopy &&
+      (this.#isOfEarlierEpoch(stamp) ||
+        (from === undefined && isSince(stamp.sentMs, this.#counted.endedMs(lease), nowMs)))
+    ) {
+      return late
+    }
+    const isDone = this.#counted.define(op, nowMs)
+    if (isDone === undefined) return late
+    const counted = this.#countedNow(lease, nowMs)
+    if (!isDone) return { ...refused(undefined), counted }
+    // Those who cannot get a share any more are to find that out.
+    for (const { place, client, weight } of this.#queueOf(lease) ?? []) {
+      if (weight <= (op.capacity ?? 0)) continue
+      this.#tellClient(client, { kind: 'vacated', lease, to: { place, ahead: 0 } })
+    }
+    return { ...granted(undefined), counted, told: this.#tellQueue(lease, nowMs).told }
+  }
+
+  /** The counted lease with its shares; for a refusal by a store with a clock only the one that lapses first. */
+  counted(name: string): Counted {
+    return this.#countedNow(name, this.time())
+  }
+
+  #countedNow(name: string, nowMs: number, { forRefusal = false } = {}): Counted {
+    const { capacity, generation } = this.#counted.definition(name) ?? {}
+    const standing: (readonly [share: string, Holding])[] = []
+    for (const share of this.#counted.shares(name)) {
+      const term = this.#standing(share, nowMs)
+      if (term !== undefined) standing.push([share, this.#holding(share, term, nowMs)])
+    }
+    const isShort = forRefusal && this.#now !== undefined
+    if (isShort) standing.sort(([, one], [, other]) => untilLapseMs(one) - untilLapseMs(other))
+    return { capacity, generation, shares: new Map(isShort ? standing.slice(0, 1) : standing) }
+  }
+
+  /** The weight of all shares that stand but for these. */
+  #weightOf(name: string, nowMs: number, without: readonly string[] = []): number {
+    let sum = 0
+    for (const share of this.#counted.shares(name)) {
+      if (!without.includes(share)) sum += this.#standing(share, nowMs)?.weight ?? 0
+    }
+    return sum
+  }
+
+  /** Whether there is room for the first in the queue; of a lease that is not counted, there is. */
+  #fitsFirst(name: string, nowMs: number): boolean {
+    if (countedOf(name) === undefined) return true
+    const [first] = this.#queueOf(name) ?? []
+    const { capacity } = this.#counted.definition(name) ?? {}
+    return first !== undefined && capacity !== undefined && this.#weightOf(name, nowMs) + first.weight <= capacity
+  }
+
   // ── who is told ───────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Those who watch the lease, and those who watch all. */
@@ -585,8 +722,9 @@ export class MemoryNamespace {
     for (const client of this.#watchersOf(change.lease)) this.#tellClient(client, change)
   }
 
-  /** The first in the queue of a lease that is vacant now. */
-  #tellQueue(lease: string): Verdict {
+  /** The first in the queue of a lease that is vacant now, or of a counted lease if there is room for the first of them. */
+  #tellQueue(lease: string, nowMs: number): Verdict {
+    if (!this.#fitsFirst(lease, nowMs)) return granted(undefined)
     const first = this.#queueOf(lease)?.slice(0, TOLD) ?? []
     for (const [ahead, { place, client }] of first.entries()) {
       this.#tellClient(client, { kind: 'vacated', lease, to: { place, ahead } satisfies Place })
@@ -643,6 +781,11 @@ class Watcher {
       callListener(() => this.#listener(change))
     }
   }
+}
+
+/** A pinned one does not lapse. */
+function untilLapseMs({ remainingMs, pinned }: Holding): number {
+  return pinned ? Number.POSITIVE_INFINITY : remainingMs
 }
 
 /** Whether the term is the one that is named: whatever is given matches. */

@@ -5,7 +5,7 @@ import { ErrNotHeld, ErrTrapdoor, notValid, type Problem } from '../errors.ts'
 import type { LeaseEvents } from '../events.ts'
 import { brokenNameRule, type Trapdoor } from '../lease.ts'
 import { SubstrateClient, type SubstrateClientOptions } from '../substrate-client.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Pins, Substrate, Verdict } from '../substrate.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Counted, Holding, Op, Pins, Substrate, Verdict } from '../substrate.ts'
 import { isMemoryGuard } from './memory-guard.ts'
 import { isMemoryStore, MemoryStore, type MemoryNamespace } from './memory-store.ts'
 
@@ -56,6 +56,11 @@ export class MemorySubstrate implements Substrate {
   ): Promise<ReadonlyMap<string, Holding>> {
     this.#open(call)
     return this.#leases.read(leases, { client: call.client, leases: watched })
+  }
+
+  async counted(lease: string, call: Call): Promise<Counted> {
+    this.#open(call)
+    return this.#leases.counted(lease)
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {

@@ -33,6 +33,7 @@ import {
   type AnyVerdict,
   type Call,
   type ClaimAnyOp,
+  type Counted,
   type Holding,
   type Op,
   type Pins,
@@ -74,6 +75,7 @@ export class FaultySubstrate implements Substrate {
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
   declare readonly time?: (call: Call) => Promise<number>
   declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
+  declare readonly counted?: (lease: string, call: Call) => Promise<Counted>
   /** Over a connection of the caller: no fault befalls it. */
   declare readonly readOver?: (
     key: unknown,
@@ -102,6 +104,13 @@ export class FaultySubstrate implements Substrate {
     }
     if (inner.claimAny !== undefined && options.claimAny !== false) {
       this.claimAny = (op, call) => this.#claimAny(op, call)
+    }
+    if (inner.counted !== undefined) {
+      this.counted = (lease, call) =>
+        this.#roundTrip([{ kind: 'counted', leases: [lease] }], call, async (inward) => {
+          const counted = await inner.counted?.(lease, inward)
+          return counted ?? { capacity: undefined, generation: undefined, shares: new Map() }
+        })
     }
     if (inner.readOver !== undefined) this.readOver = (key, lease) => inner.readOver?.(key, lease)
     if (inner.time !== undefined) {
@@ -436,8 +445,8 @@ export interface Counts extends Record<CallKind, number> {
 }
 
 function noCounts(): Counts {
-  const ops = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0, leave: 0, passOver: 0 }
-  const calls = { claimAny: 0, read: 0, pinned: 0, inspect: 0, time: 0 }
+  const ops = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0, leave: 0, passOver: 0, define: 0 }
+  const calls = { claimAny: 0, read: 0, counted: 0, pinned: 0, inspect: 0, time: 0 }
   return { ...ops, ...calls, roundTrips: 0, largestBatch: 0, peakInFlight: 0 }
 }
 
