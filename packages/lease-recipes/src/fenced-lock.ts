@@ -68,7 +68,7 @@ export interface FailClosedLockOptions extends FencedLockOptions {
 export interface AcquireLockOptions {
   /**
    * false: another's lock is refused at once. A duration bounds the wait for others, and not the answer to a claim, which ends by the
-   * time-outs of the client; true waits as long as `signal` allows. @default false
+   * time-outs of the client; true waits as long as `signal` allows. @default true; of `acquireLock` false
    */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the acquisition, not the lock. What was granted after all is released again if possible. */
@@ -246,50 +246,23 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
    * @throws ErrUnknown     it may have happened
    * @throws ErrStopped     this was stopped, or the manager was
    */
-  async acquire(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
-    const checks = new Checks(options, ['wait', 'signal'])
-    const lease = this.#leaseOf(id, checks)
-    const { signal, wait = false } = options
-    const waitMs = checks.wait('wait', wait)
-    checks.signal('signal', signal)
-    checks.finish()
-    throwIfAborted(signal)
-    if (this.#stopped) throw stopped()
-    const until = new LinkedSignal(signal)
-    const ended = this.#begin(until)
-    const owner = this.#owner
-    const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
-    const trouble: Trouble = { tell: () => {} }
-    const acquiring = this.claim({ lease, holder, owner, waitMs, signal: until.signal, trouble })
-    try {
-      const backing = await orAborted(acquiring, until.signal)
-      until.signal.throwIfAborted() // at the last moment
-      const lock = new FencedLock({ id, lease, holder, owner, trouble, backing })
-      this.#keep(lease, backing, trouble)
-      ended()
-      return lock
-    } catch (error) {
-      const withdrawn = acquiring.then((late) => late.release()) // nobody is here any more to take it
-      withdrawn.then(ended, ended)
-      throw error
-    } finally {
-      until.letGo()
-    }
+  acquire(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
+    return this.#acquire(id, options, { wait: true })
   }
 
-  /** As `acquire`, but resolves with undefined where that rejects with `ErrClaimDenied`. */
-  async tryAcquire(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock | undefined> {
+  /** As `acquire`, in a single try; resolves with undefined where another has it. */
+  async tryAcquire(id: LockId, options: LockCallOptions = {}): Promise<FencedLock | undefined> {
     try {
-      return await this.acquire(id, options)
+      return await this.#acquire(id, options, { wait: false }, ['signal'])
     } catch (error) {
       if (error instanceof ErrClaimDenied) return undefined
       throw error
     }
   }
 
-  /** The same as `acquire()`. */
+  /** As `acquire`, but a single try unless `wait` says otherwise. */
   acquireLock(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
-    return this.acquire(id, options)
+    return this.#acquire(id, options, { wait: false })
   }
 
   /**
@@ -349,6 +322,42 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
 
   protected abstract claim(acquisition: Acquisition): Promise<T>
   protected abstract leave(backing: T): Promise<void>
+
+  async #acquire(
+    id: LockId,
+    options: AcquireLockOptions,
+    byDefault: { readonly wait: boolean },
+    known: readonly string[] = ['wait', 'signal'],
+  ): Promise<FencedLock> {
+    const checks = new Checks(options, known)
+    const lease = this.#leaseOf(id, checks)
+    const { signal, wait = byDefault.wait } = options
+    const waitMs = checks.wait('wait', wait)
+    checks.signal('signal', signal)
+    checks.finish()
+    throwIfAborted(signal)
+    if (this.#stopped) throw stopped()
+    const until = new LinkedSignal(signal)
+    const ended = this.#begin(until)
+    const owner = this.#owner
+    const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
+    const trouble: Trouble = { tell: () => {} }
+    const acquiring = this.claim({ lease, holder, owner, waitMs, signal: until.signal, trouble })
+    try {
+      const backing = await orAborted(acquiring, until.signal)
+      until.signal.throwIfAborted() // at the last moment
+      const lock = new FencedLock({ id, lease, holder, owner, trouble, backing })
+      this.#keep(lease, backing, trouble)
+      ended()
+      return lock
+    } catch (error) {
+      const withdrawn = acquiring.then((late) => late.release()) // nobody is here any more to take it
+      withdrawn.then(ended, ended)
+      throw error
+    } finally {
+      until.letGo()
+    }
+  }
 
   /** Registers an acquisition; what it returns is to be called when nothing of it is under way any more. */
   #begin(until: LinkedSignal): () => void {

@@ -4,19 +4,17 @@
  *   waiting ──granted──▶ working ──the work ends──▶ released ──▶ waiting …          (`again: false`: the end)
  *                           │
  *                           ├─ lost ───▶ the signal aborts ── the work ends ──▶ waiting …
- *                           └─ stop() ─▶ the signal aborts, nothing renews any more
- *                                             ├─ the work ends ──▶ released ──▶ the end
- *                                             └─ it does not ────▶ the lease lapses by itself; the end
+ *                           └─ stop() ─▶ the signal aborts
+ *                                             ├─ the work ends ───────────────▶ released ──▶ the end
+ *                                             └─ not within one `duration` ───▶ renewed no more: the lease lapses; the end
  *
  * Promises.
  * - Work begins only while the lease is held, and two runs of one candidate never overlap: a work that was lost and does not end keeps
  *   its candidate from leading again.
  * - The signal aborts no later than the trust window ends, and at once on `stop()`.
  * - The lease is released when the work has ended, and never before. Work that throws gives it up too.
- * - `stop()` takes one `duration` at most. Nothing renews the lease from its beginning on, so the lease of a work that has not ended by
- *   then lapses, and the next leader may begin beside it: only `token.check(key)` or the fencing token keeps its late writes out.
- *
- * A Hold that renews itself could not be left to lapse, so a candidate renews its Hold from here, until the signal aborts.
+ * - `stop()` takes one `duration` at most. If the work has not ended by then, the lease lapses within another one, and the next leader may
+ *   begin beside it: only `token.check(key)` or the fencing token keeps its late writes out.
  *
  * Failure. Attempts that fail are repeated with growing pauses, and so is work that throws or returns at once. What no repetition can
  * mend (the manager was stopped) ends the candidacy: `finished` rejects.
@@ -28,7 +26,6 @@ import {
   ErrLost,
   ErrStopped,
   hasMethods,
-  sleep,
   Stopwatch,
   systemClock,
   uniqueHolder,
@@ -40,7 +37,6 @@ import {
   type Token,
 } from 'lease-core'
 import type { Duration, DurationLike } from 'luxon'
-import { Calls } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { LinkedSignal, whenAborted } from './or-aborted.ts'
@@ -76,7 +72,7 @@ export interface CandidateEvents {
   elected: [LeaderTerm]
   /** The lease was lost: this candidate does not lead any more. */
   lost: [ErrLost]
-  /** The work threw, or a renewal, a release or an attempt failed. What can be repeated is. */
+  /** The work threw, or a release or an attempt failed. What can be repeated is. */
   error: [unknown]
 }
 
@@ -178,8 +174,8 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
    */
   readonly finished: Promise<void>
   readonly #campaign: Campaign
-  readonly #calls: Calls
   readonly #stopping: LinkedSignal
+  #hold: Hold | undefined
   #term: LeaderTerm | undefined
   #isWorking = false
   /** What ended the candidacy unasked. */
@@ -192,12 +188,15 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
     this.#campaign = campaign
     this.lease = lease
     this.holder = holder
-    this.#calls = new Calls(clock, 'the candidate is')
     this.#stopping = new LinkedSignal(signal)
     this.finished = new Promise((resolve, reject) => {
       let timer: Timer | undefined
-      const end = (): void => (this.#failure === undefined ? resolve() : reject(this.#failure))
-      whenAborted(this.#stopping.signal, () => (timer = clock.setTimer(durationMs, end)))
+      const timeIsUp = (): void => {
+        this.#hold?.letLapse()
+        if (this.#failure === undefined) resolve()
+        else reject(this.#failure)
+      }
+      whenAborted(this.#stopping.signal, () => (timer = clock.setTimer(durationMs, timeIsUp)))
       this.#run()
         .then(resolve, reject)
         .finally(() => {
@@ -265,7 +264,7 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
   async #elect(): Promise<Hold | undefined> {
     const { manager, lease, holder, durationMs, value, clock } = this.#campaign
     const { signal } = this.#stopping
-    const options = { duration: durationMs, renewEvery: false, value, announce: true, wait: true, signal } as const
+    const options = { duration: durationMs, value, announce: true, wait: true, signal }
     for (let failures = 1; !signal.aborted; failures++) {
       try {
         return await manager.hold(lease, holder, options)
@@ -290,9 +289,9 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
       whenAborted(hold.signal, () => this.#ended(hold.signal.reason)),
     ]
     const term = new LeaderTerm(hold, until.signal)
+    this.#hold = hold
     this.#term = term
     this.emit('elected', term)
-    void this.#keep(hold, until.signal)
     const begun = new Stopwatch(clock)
     let thrown: Outcome['thrown']
     this.#isWorking = true
@@ -316,25 +315,6 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
     if (!(cause instanceof ErrStopped)) return
     this.#failure = cause // the manager was stopped: nothing can be renewed or claimed any more
     this.#stopping.abort(cause)
-  }
-
-  /** Renews until the signal aborts. A renewal that hangs is followed by another while there is time. */
-  async #keep(hold: Hold, signal: AbortSignal): Promise<void> {
-    const { durationMs, clock } = this.#campaign
-    for (let failures = 0; !signal.aborted;) {
-      const leftMs = hold.remaining().toMillis()
-      if (failures > 0) await pauseAfter(failures, { clock, mostMs: durationMs / 6, signal })
-      else await sleep(clock, Math.max(1, leftMs - (durationMs * 2) / 3), signal).catch(() => {})
-      if (signal.aborted) return
-      const limitMs = Math.ceil(Math.max(1, hold.remaining().toMillis() / 2))
-      try {
-        await this.#calls.run({ signal, limitMs }, () => hold.renew())
-        failures = 0
-      } catch (error) {
-        if (!signal.aborted) this.emit('error', error)
-        failures++
-      }
-    }
   }
 
   /** A lease that cannot be released lapses. */
