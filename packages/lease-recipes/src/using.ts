@@ -58,6 +58,7 @@ export async function using<L extends Usable, T>(
   if (problems.length > 0) {
     // It is ours from the moment of the call; left alone it would stay held.
     if (hasMethods(lock, 'release')) await release(lock, () => {})
+    else void releaseLate(lock)
     throw notValid(problems)
   }
   const { signal, releaseFailed = warnOfRelease } = options
@@ -76,6 +77,14 @@ export async function using<L extends Usable, T>(
     await release(lock, releaseFailed)
     stopListening()
   }
+}
+
+/** Of an acquisition that nobody has awaited. */
+async function releaseLate(lock: unknown): Promise<void> {
+  try {
+    const late = await lock
+    if (hasMethods(late, 'release')) await (late as Usable).release()
+  } catch {} // its caller learns of neither
 }
 
 async function release(lock: Usable, failed: (error: unknown) => void): Promise<void> {
