@@ -382,6 +382,7 @@ describe('the fencing gate', () => {
     const abort = new AbortController()
     const fence = { fencingToken: 1n, holder: 'a' }
     const waiting = track(never.admit('file', fence, { signal: abort.signal }))
+    await new Promise((resolve) => setImmediate(resolve)) // the store has been asked
     abort.abort(new Error('enough'))
     expect((await errorOf(waiting.promise)).message).to.equal('enough')
     expect((await errorOf(gate.admit('file', fence, { signal: abort.signal }))).message).to.equal('enough')
