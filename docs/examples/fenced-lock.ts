@@ -1,5 +1,5 @@
 /** Two jobs under a lock: one that anybody may begin anew after a crash, and one that a person has to look at first. */
-import { ErrClaimDenied, type Manager } from 'lease-core'
+import type { Manager } from 'lease-core'
 import { FailClosedLock, FailOpenLock, using } from 'lease-recipes'
 
 /** Sends the invoices of a month, unless somebody is at it; tells whether it did. After a crash the next one goes on. */
@@ -14,23 +14,19 @@ export async function sendInvoices(
     heartbeatPeriod: { seconds: 10 },
   })
 
-  try {
-    const lock = await locks.acquireLock({ partition: 'invoices', sort: month }) // a try: it does not wait
-    lock.on('error', (cause) => console.warn('a heartbeat failed, and is tried again', cause))
-    lock.on('lost', ({ reason }) => console.warn(`the lock is not ours any more: ${reason}`))
-    await using(lock, ({ signal, fencingToken }) => send(signal, fencingToken)) // the signal aborts when it is lost
-    return true
-  } catch (error) {
-    if (error instanceof ErrClaimDenied) return false // `currentHolder` says who is at it
-    throw error
-  }
+  const lock = await locks.tryAcquire({ partition: 'invoices', sort: month }) // undefined: somebody is at it
+  if (lock === undefined) return false
+  lock.on('error', (cause) => console.warn('a heartbeat failed, and is tried again', cause))
+  lock.on('lost', ({ reason }) => console.warn(`the lock is not ours any more: ${reason}`))
+  await using(lock, ({ signal, fencingToken }) => send(signal, fencingToken)) // the signal aborts when it is lost
+  return true
 }
 
 /** Moves the ledger. A crash in the middle leaves the lock closed: nobody begins anew on a ledger that is half moved. */
 export async function moveLedger(manager: Manager, move: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const locks = new FailClosedLock({ manager, owner: 'ledger-mover@eu-1' })
 
-  const lock = await locks.acquireLock('ledger', { wait: { minutes: 5 } })
+  const lock = await locks.acquire('ledger', { wait: { minutes: 5 } })
   await move(lock.signal)
   await lock.release() // not when `move` threw: then the ledger is half moved, too
 }

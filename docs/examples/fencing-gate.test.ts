@@ -34,9 +34,9 @@ describe('example: writers that were overtaken', () => {
     const store = new MemoryStore({ clock })
     manager = new Manager({ client: memoryClient({ store, clock }), clock })
     const locks = new FailOpenLock({ manager, clock, leaseDuration: 1000 })
-    first = await locks.acquireLock('reports')
+    first = await locks.acquire('reports')
     await clock.advance(2000)
-    second = await locks.acquireLock('reports')
+    second = await locks.acquire('reports')
   })
   after(async () => {
     await manager.stop()

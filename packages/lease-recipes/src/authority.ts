@@ -13,11 +13,11 @@
  * - Nothing extends the lease but `extend()` and `heartbeat()`: who stops working loses it after `ttl`. Whoever lost it
  *   so (`expired`) does not stand again until told to; every other loss leaves the candidate standing.
  * - Every loss is told, once, by `lost` and by `signal`, no later than the lease can be another's, unless an
- *   operator revoked it: then as soon as the news has come. To give it up by `release()` or `close()` is no loss.
- * - After `close()` no timer, wait or subscription of it is left.
+ *   operator revoked it: then as soon as the news has come. To give it up by `release()` or `stop()` is no loss.
+ * - After `stop()` no timer, wait or subscription of it is left.
  *
- * Failure. An attempt in the background that fails is repeated with growing pauses for as long as this stands; the
- * manager's events tell of each. What cannot be repeated (the manager was stopped) ends the candidacy: `error`.
+ * Failure. An attempt in the background that fails is repeated with growing pauses for as long as this stands, whatever it met: errors
+ * of others end nothing. What cannot be repeated (the manager was stopped) ends the candidacy: `error`.
  *
  * After `authoritah`, whose names it keeps.
  */
@@ -27,10 +27,11 @@ import {
   ErrLost,
   ErrNotHeld,
   ErrStopped,
-  ErrUnknown,
   hasMethods,
+  MAX_DURATION_MS,
   systemClock,
   type Clock,
+  type Held,
   type Hold,
   type Info,
   type LossReason,
@@ -42,7 +43,8 @@ import {
 import type { DurationLike } from 'luxon'
 import { checkedSignal, Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { orAborted } from './or-aborted.ts'
+import { orAborted, whenAborted } from './or-aborted.ts'
+import { isFinal, pauseAfter } from './retry.ts'
 import { unlessGone } from './unless-gone.ts'
 
 export interface AuthorityOptions {
@@ -63,8 +65,11 @@ export interface AuthorityOptions {
 }
 
 export interface ReadyOptions {
-  /** Whether to resolve only when the lease was acquired (true) or the candidacy has ended (false). @default false */
-  readonly wait?: boolean | undefined
+  /**
+   * false: resolves after one try. A duration bounds the wait, which counts from the call; true waits as long as `signal` allows. The
+   * wait also ends with the candidacy. When it is over, the candidacy goes on. @default false
+   */
+  readonly wait?: DurationLike | boolean | undefined
   /** Ends this call with its reason; the candidacy goes on. */
   readonly signal?: AbortSignal | undefined
 }
@@ -91,7 +96,7 @@ export interface AuthorityLoss {
 /** Events with the arguments of their listeners. */
 export interface AuthorityEvents {
   /** It was granted. */
-  acquired: [{ readonly fencingToken: bigint }]
+  acquired: [Held]
   /** It ended unasked. */
   lost: [AuthorityLoss]
   /** For logs: it stands from now on. */
@@ -121,8 +126,10 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   readonly #clock: Clock
   /** While this stands: aborted when it does not any more. */
   #candidacy: AbortController | undefined
-  /** The attempt that answers `ready()`, while it is out. */
+  /** The attempt that answers `ready()`, while it is in flight. */
   #attempt: Promise<boolean> | undefined
+  /** The attempts and waits in flight: each gives back what it is granted when it is not wanted any more. */
+  readonly #attempts = new Set<Promise<unknown>>()
   /** For those who wait to see it acquired. */
   #acquisition: Acquisition | undefined
   #hold: Hold | undefined
@@ -132,7 +139,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   /** By release(): heartbeats do not undo that. */
   #released = false
   #releasing: Promise<void> | undefined
-  #closing: Promise<void> | undefined
+  #stopping: Promise<void> | undefined
   #latestBeat: Promise<boolean> = Promise.resolve(false)
   #nextBeatMs = Number.NEGATIVE_INFINITY
   #trailingBeat: Timer | undefined
@@ -176,6 +183,11 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     return this.held ? this.#hold?.fencingToken : undefined
   }
 
+  /** The present term; undefined while this does not have the lease. Its `release()` is that of this. */
+  get term(): Held | undefined {
+    return this.held ? this.#hold : undefined
+  }
+
   /** Of the present term: aborts when it ends, by loss (`ErrLost`) or by release. Without a term it is aborted already. */
   get signal(): AbortSignal {
     if (this.held && this.#hold !== undefined) return this.#hold.signal
@@ -192,17 +204,17 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
    * soon as it is free. Standing already, it only tells.
    *
    * @throws ErrUnknown it may have been acquired; this stands and tries on
-   * @throws ErrStopped this is closed, or the manager stopped
+   * @throws ErrStopped this was stopped, or the manager was
    */
   async ready(options: ReadyOptions = {}): Promise<boolean> {
     const checks = new Checks(options, ['wait', 'signal'])
     const { wait = false, signal } = options
-    checks.must('wait', typeof wait === 'boolean', 'must be true or false', wait)
+    const waitMs = checks.wait('wait', wait)
     checks.signal('signal', signal)
     checks.finish()
     throwIfAborted(signal)
     this.#assertOpen()
-    return orAborted(this.#ready(wait), signal)
+    return orAborted(this.#readyWithin(waitMs), signal)
   }
 
   /**
@@ -221,7 +233,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
    * and one who does not stand does so from now on, as by `ready()`. One who stands without it does nothing.
    *
    * @throws ErrUnknown it may have happened; until when this may rely on the lease has not changed
-   * @throws ErrStopped this is closed, or the manager stopped
+   * @throws ErrStopped this was stopped, or the manager was
    */
   async extend(options: AuthorityCallOptions = {}): Promise<boolean> {
     const signal = checkedSignal(options)
@@ -235,9 +247,10 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
    * is safe. After `release()` it does nothing and resolves to false.
    */
   heartbeat(): Promise<boolean> {
-    if (this.#closing === undefined) {
+    if (this.#stopping === undefined) {
       if (this.#released) return Promise.resolve(false)
-      const waitMs = this.#nextBeatMs - this.#clock.monotonic()
+      // The interval goes by a clock that may have slept: a term that is over by now is not waited for.
+      const waitMs = this.held ? this.#nextBeatMs - this.#clock.monotonic() : 0
       if (waitMs <= 0) this.#beat()
       else this.#trailingBeat ??= this.#clock.setTimer(Math.ceil(waitMs), () => this.#trail())
       return this.#latestBeat
@@ -251,16 +264,30 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
    * Gives the lease up and ends this for good: later calls reject with `ErrStopped`. A lease that could not be given up
    * lapses by itself. Idempotent.
    */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#release().catch(() => {})
+    return this.#stopping
+  }
+
+  /** The same as `stop()`. */
   close(): Promise<void> {
-    this.#closing ??= this.#release().catch(() => {})
-    return this.#closing
+    return this.stop()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+    return this.stop()
   }
 
   // ── candidacy ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #readyWithin(waitMs: number): Promise<boolean> {
+    const ready = this.#ready(waitMs > 0)
+    if (waitMs <= 0 || waitMs > MAX_DURATION_MS) return ready
+    return new Promise((resolve, reject) => {
+      const timer = this.#clock.setTimer(waitMs, () => resolve(this.held))
+      ready.then(resolve, reject).finally(() => timer.cancel())
+    })
+  }
 
   async #ready(wait: boolean): Promise<boolean> {
     this.#released = false
@@ -288,6 +315,13 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
       if (this.#attempt === attempt) this.#attempt = undefined
     }
     attempt.then(end, end)
+    this.#track(attempt)
+  }
+
+  #track(attempt: Promise<unknown>): void {
+    this.#attempts.add(attempt)
+    const forget = (): void => void this.#attempts.delete(attempt)
+    attempt.then(forget, forget)
   }
 
   async #tryOnce(candidacy: AbortController): Promise<boolean> {
@@ -296,14 +330,28 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
       return await this.#take(candidacy, this.#acquire(signal, false))
     } catch (error) {
       if (signal.aborted) return false
-      if (error instanceof ErrClaimDenied) this.#tellTaken(error.currentHolder)
-      else if (!(error instanceof ErrUnknown)) {
+      if (isFinal(error)) {
         this.#fail(candidacy, error)
         throw error
       }
-      this.#take(candidacy, this.#acquire(signal, true)).catch((error: unknown) => this.#fail(candidacy, error))
-      if (error instanceof ErrUnknown) throw error
+      const isTaken = error instanceof ErrClaimDenied
+      if (isTaken) this.#tellTaken(error.currentHolder)
+      this.#track(this.#wait(candidacy))
+      if (!isTaken) throw error
       return false
+    }
+  }
+
+  /** Tries until it is granted or the candidacy ends. */
+  async #wait(candidacy: AbortController): Promise<void> {
+    const { signal } = candidacy
+    for (let failures = 1; !signal.aborted; failures++) {
+      try {
+        return void (await this.#take(candidacy, this.#acquire(signal, true)))
+      } catch (error) {
+        if (isFinal(error)) return this.#fail(candidacy, error)
+        await pauseAfter(failures, { clock: this.#clock, signal })
+      }
     }
   }
 
@@ -327,12 +375,12 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     }
     this.#hold = hold
     this.#takenBy = undefined
-    this.emit('acquired', { fencingToken: hold.fencingToken })
-    const onEnd = (): void => {
-      if (hold.signal.reason instanceof ErrLost) this.#lose(candidacy, hold, hold.signal.reason)
-    }
-    if (hold.signal.aborted) onEnd()
-    else hold.signal.addEventListener('abort', onEnd, { once: true })
+    this.emit('acquired', hold)
+    whenAborted(hold.signal, () => {
+      const reason: unknown = hold.signal.reason
+      if (reason instanceof ErrLost) this.#lose(candidacy, hold, reason)
+      else if (this.#hold === hold) this.#resigned(hold)
+    })
     const { held } = this // an answer that came late may be worth nothing by now: then it is lost
     if (held) this.#settle((acquisition) => acquisition.resolve(true))
     return held
@@ -347,6 +395,12 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
       this.#endCandidacy(candidacy)
       this.#settle((acquisition) => acquisition.resolve(false))
     } else this.#try(candidacy)
+  }
+
+  /** The term was released by itself: its caller gets the outcome, and whoever stops this waits for it. */
+  #resigned(hold: Hold): void {
+    this.#track(Promise.resolve().then(() => hold.release().catch(() => {})))
+    this.#release().catch(() => {})
   }
 
   #fail(candidacy: AbortController, error: unknown): void {
@@ -373,38 +427,48 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   #release(): Promise<void> {
     this.#released = true
     const hold = this.#hold
-    const attempt = this.#attempt
+    const attempts = [...this.#attempts]
     if (this.#candidacy !== undefined) this.#endCandidacy(this.#candidacy)
     this.#hold = undefined
     this.#settle((acquisition) => acquisition.resolve(false))
-    if (this.#releasing !== undefined || (hold === undefined && attempt === undefined)) {
-      return this.#releasing ?? Promise.resolve()
-    }
-    const releasing = giveUp(hold, attempt)
+    const before = this.#releasing
+    if (hold === undefined && attempts.length === 0) return before ?? Promise.resolve()
+    const releasing = giveUp(hold, [...attempts, before])
     this.#releasing = releasing
-    const end = (): void => void (this.#releasing = undefined)
+    const end = (): void => {
+      if (this.#releasing === releasing) this.#releasing = undefined
+    }
     releasing.then(end, end)
     return releasing
   }
 
   /** Keeps `leader` up to date and tells of the others. */
-  async #watch({ signal }: AbortController): Promise<void> {
-    let before: Info | undefined
-    try {
-      for await (const info of this.#manager.observe(this.lease, { signal, renewals: true })) {
-        if (signal.aborted) return
-        this.#leader = info
-        const { holder } = before ?? {}
-        const ended = holder !== undefined && info?.fencingToken !== before?.fencingToken
-        const leftMs = (before?.expiry.toMillis() ?? 0) - this.#clock.now()
-        if (ended && holder !== this.holder && leftMs < ROUND_TRIP_MS) this.emit('expired', { holder })
-        if (info === undefined) this.#takenBy = undefined
-        else if (info.holder !== this.holder) this.#tellTaken(info.holder)
-        before = info
+  async #watch(candidacy: AbortController): Promise<void> {
+    const { signal } = candidacy
+    for (let failures = 1; !signal.aborted; failures++) {
+      try {
+        await this.#look(candidacy)
+      } catch (error) {
+        // A manager that was stopped is told of by the attempts.
+        if (isFinal(error) && !signal.aborted && !(error instanceof ErrStopped)) this.emit('error', error)
+        if (isFinal(error)) return
+        await pauseAfter(failures, { clock: this.#clock, signal })
       }
-    } catch (error) {
-      // A manager that was stopped is told of by the attempts.
-      if (!signal.aborted && !(error instanceof ErrStopped)) this.emit('error', error)
+    }
+  }
+
+  async #look({ signal }: AbortController): Promise<void> {
+    let before: Info | undefined
+    for await (const info of this.#manager.observe(this.lease, { signal, renewals: true })) {
+      if (signal.aborted) return
+      this.#leader = info
+      const { holder } = before ?? {}
+      const ended = holder !== undefined && info?.fencingToken !== before?.fencingToken
+      const leftMs = (before?.expiry.toMillis() ?? 0) - this.#clock.now()
+      if (ended && holder !== this.holder && leftMs < ROUND_TRIP_MS) this.emit('expired', { holder })
+      if (info === undefined) this.#takenBy = undefined
+      else if (info.holder !== this.holder) this.#tellTaken(info.holder)
+      before = info
     }
   }
 
@@ -450,7 +514,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   }
 
   #assertOpen(): void {
-    if (this.#closing !== undefined) throw new ErrStopped('the authority is closed', { lease: this.lease })
+    if (this.#stopping !== undefined) throw new ErrStopped('the authority was stopped', { lease: this.lease })
   }
 }
 
@@ -466,7 +530,8 @@ class Acquisition {
   })
 }
 
-async function giveUp(hold: Hold | undefined, attempt: Promise<boolean> | undefined): Promise<void> {
+/** @param attempts each gives back what it was granted after all */
+async function giveUp(hold: Hold | undefined, attempts: readonly (Promise<unknown> | undefined)[]): Promise<void> {
   const released = hold?.release().catch(unlessGone)
-  await Promise.all([released, attempt?.catch(() => {})]) // an attempt gives back what it was granted after all
+  await Promise.all([released, ...attempts.map((attempt) => attempt?.catch(() => {}))])
 }

@@ -11,6 +11,7 @@ import {
   type Problem,
 } from 'lease-core'
 import { Duration, type DurationLike } from 'luxon'
+import { brokenSegmentRule, encodeSegment } from './segments.ts'
 
 /**
  * Collects what is wrong with the options of a recipe:
@@ -45,6 +46,15 @@ export class Checks {
   /** A name of a lease or a holder, by core's own rules. */
   name(option: string, value: unknown): void {
     this.#core(option, value, 'holder', { holder: value as string, duration: 1 })
+  }
+
+  /** An id, which is the whole name of a lease when it is escaped; returns that name. */
+  id(option: string, value: unknown): string {
+    const rule = brokenSegmentRule(value)
+    this.must(option, rule === undefined, rule ?? '', value)
+    const name = rule === undefined ? encodeSegment(value as string) : ''
+    this.fits(option, name, value)
+    return name
   }
 
   /**
@@ -84,7 +94,7 @@ export class Checks {
   }
 
   /** How long to wait for others, in milliseconds: 0 for a single try, Infinity for as long as it takes; NaN when it breaks a rule. */
-  wait(option: string, value: DurationLike | boolean): number {
+  wait(option: string, value: unknown): number {
     if (typeof value === 'boolean') return value ? Number.POSITIVE_INFINITY : 0
     return this.duration(option, value)
   }

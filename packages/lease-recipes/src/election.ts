@@ -1,7 +1,7 @@
 /**
  * Election: among nodes at one path, one leads, and all of them know which and with what value.
  *
- *   stopped ──start()──▶ waiting ──granted──▶ leading ──lost, resign()──▶ waiting …
+ *   stopped ──start()──▶ waiting ──granted──▶ leading ──lost, release()─▶ waiting …
  *      ▲                    │                    │
  *      └───────stop()───────┴────────────────────┘
  *
@@ -17,8 +17,8 @@
  * What a node that leads knows of itself counts for more than what it reads: a read that was sent before it was selected
  * may arrive after it, and what it reads about itself while it does not lead is its past, or is about to be granted.
  *
- * Failure. Attempts and reads that fail are repeated with growing pauses for as long as the node runs. What cannot be
- * repeated (the manager was stopped) stops the node: `error`.
+ * Failure. Attempts and reads that fail are repeated with growing pauses for as long as the node runs, whatever they met: errors of others
+ * end nothing. What cannot be repeated (the manager was stopped) stops the node: `error`.
  *
  * After `locked`, whose names it keeps.
  */
@@ -27,12 +27,12 @@ import {
   ErrLost,
   ErrNotHeld,
   ErrStopped,
-  ErrUnknown,
   hasMethods,
   notValid,
   sleep,
   systemClock,
   type Clock,
+  type Held,
   type Hold,
   type Info,
   type LossReason,
@@ -42,7 +42,8 @@ import {
 import type { DurationLike } from 'luxon'
 import { checkedSignal, Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { LinkedSignal, orAborted } from './or-aborted.ts'
+import { LinkedSignal, orAborted, whenAborted } from './or-aborted.ts'
+import { isFinal, pauseAfter } from './retry.ts'
 import { unlessGone } from './unless-gone.ts'
 
 export interface ElectionOptions {
@@ -79,8 +80,8 @@ export interface Leader {
   readonly fencingToken: bigint
 }
 
-/** The term of a node that was selected. */
-export type Leadership = Pick<Hold, 'fencingToken' | 'signal' | 'token'>
+/** The term of a node that was selected. Its `release()` is that of the node. */
+export type Leadership = Held
 
 /** Why a node does not lead any more. */
 export type DeselectReason = LossReason | 'resigned' | 'stopped'
@@ -212,6 +213,11 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     return this.isSelected() ? this.#hold?.fencingToken : undefined
   }
 
+  /** This node's present term; undefined while it does not lead. */
+  get term(): Leadership | undefined {
+    return this.isSelected() ? this.#hold : undefined
+  }
+
   /** Of this node's present term: aborts when it ends, unasked (`ErrLost`) or not. Without a term it is aborted already. */
   get signal(): AbortSignal {
     if (this.isSelected() && this.#hold !== undefined) return this.#hold.signal
@@ -258,10 +264,15 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
    * @throws ErrNotHeld another node of the same `id`, which none may have, goes on with it (reason `adopted`)
    * @throws ErrUnknown it may have happened; if not, the lease lapses by itself. This node does not lead in any case
    */
-  async resign(options: ElectionCallOptions = {}): Promise<void> {
+  async release(options: ElectionCallOptions = {}): Promise<void> {
     const signal = checkedSignal(options)
     const released = this.#hold?.release().catch(unlessGone)
     if (released !== undefined) await orAborted(released, signal)
+  }
+
+  /** The same as `release()`. */
+  resign(options: ElectionCallOptions = {}): Promise<void> {
+    return this.release(options)
   }
 
   /**
@@ -318,62 +329,64 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
 
   async #watch(run: Run): Promise<void> {
     const { signal } = run
-    try {
+    await this.#persist(run, async () => {
       for await (const info of this.#manager.observe(this.path, { signal, renewals: true })) {
         if (signal.aborted) return
         this.#see(info)
         if (!this.candidate || this.#news(info) !== undefined) run.know()
       }
-    } catch (error) {
-      this.#fail(run, error)
-    }
+    })
   }
 
-  async #compete(run: Run): Promise<void> {
+  #compete(run: Run): Promise<void> {
     const { signal } = run
-    try {
-      while (!signal.aborted) {
-        const value = this.#localValue ?? ''
-        const hold = await this.#manager.hold(this.path, this.localId, {
-          duration: this.#ttlMs,
-          value,
-          announce: true,
-          wait: true,
-          signal,
-        })
-        if (!(await this.#readyToLead(run, hold, value))) continue
-        const reason = await this.#lead(run, hold)
-        if (reason === 'resigned') await this.#giveWay(signal)
+    return this.#persist(run, async () => {
+      let written = this.#localValue ?? ''
+      const hold = await this.#manager.hold(this.path, this.localId, {
+        duration: this.#ttlMs,
+        value: written,
+        announce: true,
+        wait: true,
+        signal,
+      })
+      try {
+        // A node never leads when it is not meant to any more, nor with a value that is not its own.
+        for (let value = this.#localValue ?? ''; value !== written && !signal.aborted; value = this.#localValue ?? '') {
+          await hold.update(value)
+          written = value
+        }
+      } catch (error) {
+        if (error instanceof ErrLost) return
+        await giveBack(hold)
+        throw error
       }
-    } catch (error) {
-      this.#fail(run, error)
-    }
+      if (signal.aborted) return giveBack(hold)
+      const reason = await this.#lead(run, hold)
+      if (reason === 'resigned') await this.#giveWay(signal)
+    })
   }
 
-  /** A node never leads when it is not meant to any more, nor with a value that is not its own; then it gives it back. */
-  async #readyToLead(run: Run, hold: Hold, value: string): Promise<boolean> {
-    try {
-      for (let written = value; !run.signal.aborted;) {
-        const wanted = this.#localValue ?? ''
-        if (wanted === written) return true
-        await hold.update(wanted)
-        written = wanted
+  /** Does it again and again until the run ends; pauses when it failed. What no repetition can mend ends the run. */
+  async #persist(run: Run, attempt: () => Promise<void>): Promise<void> {
+    const { signal } = run
+    for (let failures = 0; !signal.aborted;) {
+      try {
+        await attempt()
+        failures = 0
+      } catch (error) {
+        if (isFinal(error)) return this.#fail(run, error)
+        await pauseAfter(++failures, { clock: this.#clock, signal })
       }
-    } catch (error) {
-      if (error instanceof ErrLost) return false
-      if (!(error instanceof ErrUnknown)) throw error
     }
-    await hold.release().catch(() => {}) // it lapses by itself
-    return false
   }
 
   /** Resolves when it does not lead any more. */
   #lead(run: Run, hold: Hold): Promise<DeselectReason> {
     this.#hold = hold
-    const { fencingToken, signal, token } = hold
+    const { fencingToken, signal } = hold
     this.#latestTerm = fencingToken
     const leader = { id: this.localId, value: this.#localValue ?? '', fencingToken }
-    this.#tell(leader, () => this.emit('select', leader.value, leader.id, { fencingToken, signal, token }))
+    this.#tell(leader, () => this.emit('select', leader.value, leader.id, hold))
     run.know()
     return new Promise((resolve) => {
       const onEnd = (): void => {
@@ -385,8 +398,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
         else this.#tell(this.#news(this.#seen), told)
         resolve(reason)
       }
-      if (signal.aborted) onEnd()
-      else signal.addEventListener('abort', onEnd, { once: true })
+      whenAborted(signal, onEnd)
     })
   }
 
@@ -483,6 +495,11 @@ class Run {
     this.#ending.abort(reason)
     this.#giveUp(reason)
   }
+}
+
+/** A lease that cannot be released lapses. */
+function giveBack(hold: Hold): Promise<void> {
+  return hold.release().catch(() => {})
 }
 
 function leaderOf(info: Info | undefined): Leader | undefined {

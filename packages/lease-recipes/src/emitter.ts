@@ -68,7 +68,7 @@ export abstract class Emitter<Events extends EventMap<Events>> {
       for (const entry of [...entries]) {
         if (!entries.includes(entry)) continue // taken off by a listener before it
         if (entry.once) entries.splice(entries.indexOf(entry), 1)
-        callListener(() => entry.listener(...args))
+        callListener(async () => entry.listener(...args)) // async: a promise of another realm may reject, too
       }
     }
   }

@@ -9,18 +9,28 @@
  * `fencingToken` higher than all before it, and a holder's name of its own: two acquisitions never pass for one another,
  * even if they have the same `owner`, which is for people to read.
  *
- * After `close()` a fail-open lock that was still held is released; a fail-closed one stays closed.
+ * After `stop()` a fail-open lock that was still held is released; a fail-closed one stays closed.
  */
 import { randomBytes } from 'node:crypto'
 import { hostname, userInfo } from 'node:os'
-import { ErrLost, ErrNotHeld, ErrStopped, hasMethods, systemClock, throwIfAborted, warn } from 'lease-core'
-import type { Clock, Hold, Manager, Token } from 'lease-core'
-import type { DateTime, DurationLike } from 'luxon'
+import {
+  ErrClaimDenied,
+  ErrLost,
+  ErrNotHeld,
+  ErrStopped,
+  hasMethods,
+  systemClock,
+  throwIfAborted,
+  warn,
+} from 'lease-core'
+import type { Clock, Held, Hold, Manager, Token } from 'lease-core'
+import type { DateTime, Duration, DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { brokenLockIdRule, decodeLockId, encodeLockId, encodeText, type LockId } from './lock-id.ts'
-import { LinkedSignal, orAborted } from './or-aborted.ts'
+import { brokenLockIdRule, decodeLockId, encodeLockId, type LockId } from './lock-id.ts'
+import { LinkedSignal, orAborted, whenAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
+import { encodeSegment } from './segments.ts'
 import { waitThenTry } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
 
@@ -58,7 +68,7 @@ export interface FailClosedLockOptions extends FencedLockOptions {
 export interface AcquireLockOptions {
   /**
    * false: another's lock is refused at once. A duration bounds the wait for others, and not the answer to a claim, which ends by the
-   * time-outs of the client; true waits as long as `signal` allows. @default false
+   * time-outs of the client; true waits as long as `signal` allows. @default true; of `acquireLock` false
    */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the acquisition, not the lock. What was granted after all is released again if possible. */
@@ -92,13 +102,7 @@ export interface LockInfo {
 }
 
 /** What a lock stands on: a Hold or a PinnedHold. */
-interface Tenure {
-  readonly fencingToken: bigint
-  readonly token: Token
-  readonly held: boolean
-  readonly signal: AbortSignal
-  release(): Promise<void>
-}
+type LockBacking = Pick<Held, 'fencingToken' | 'token' | 'held' | 'signal' | 'remaining' | 'release'>
 
 /** Where trouble of one acquisition is told; the lock takes it over when there is one. */
 interface Trouble {
@@ -111,46 +115,44 @@ interface Acquired {
   readonly holder: string
   readonly owner: string
   readonly trouble: Trouble
-  readonly tenure: Tenure
+  readonly backing: LockBacking
 }
 
 /** A lock that was acquired. It is released or lost exactly once, and never held again. */
-export class FencedLock extends Emitter<FencedLockEvents> implements AsyncDisposable {
+export class FencedLock extends Emitter<FencedLockEvents> implements Held {
   readonly id: LockId
   readonly lease: string
   /** Of this acquisition alone. */
   readonly holder: string
   readonly owner: string
-  readonly #tenure: Tenure
+  readonly #backing: LockBacking
   #releasing: Promise<void> | undefined
 
   /** `acquireLock` makes it. */
-  constructor({ id, lease, holder, owner, trouble, tenure }: Acquired) {
+  constructor({ id, lease, holder, owner, trouble, backing }: Acquired) {
     super()
     this.id = id
     this.lease = lease
     this.holder = holder
     this.owner = owner
-    this.#tenure = tenure
-    const { signal } = tenure
+    this.#backing = backing
+    const { signal } = backing
     trouble.tell = (cause) => {
       if (!signal.aborted) this.emit('error', cause)
     }
-    const ended = (): void => {
+    whenAborted(signal, () => {
       if (signal.reason instanceof ErrLost) this.emit('lost', signal.reason)
-    }
-    if (signal.aborted) ended()
-    else signal.addEventListener('abort', ended, { once: true })
+    })
   }
 
   /** Higher than that of every earlier acquisition of this id, in either mode; unchanged by heartbeats. */
   get fencingToken(): bigint {
-    return this.#tenure.fencingToken
+    return this.#backing.fencingToken
   }
 
   /** For `token.check(key)` before a guarded write, or to ask the store. */
   get token(): Token {
-    return this.#tenure.token
+    return this.#backing.token
   }
 
   /**
@@ -158,7 +160,7 @@ export class FencedLock extends Emitter<FencedLockEvents> implements AsyncDispos
    * process learns that a person freed it; `token.check()` asks.
    */
   get held(): boolean {
-    return this.#tenure.held
+    return this.#backing.held
   }
 
   /**
@@ -166,7 +168,12 @@ export class FencedLock extends Emitter<FencedLockEvents> implements AsyncDispos
    * release it aborts with a plain AbortError.
    */
   get signal(): AbortSignal {
-    return this.#tenure.signal
+    return this.#backing.signal
+  }
+
+  /** How long it may be relied on unless it is renewed; zero when it is over. Fail-closed: 100 years, for it does not end by itself. */
+  remaining(): Duration {
+    return this.#backing.remaining()
   }
 
   /** @throws ErrLost when the lock is not held any more, by loss or by release */
@@ -189,7 +196,7 @@ export class FencedLock extends Emitter<FencedLockEvents> implements AsyncDispos
    * @throws ErrUnknown it may have happened. A fail-open lock opens by itself; a fail-closed one may stay closed
    */
   release(): Promise<void> {
-    this.#releasing ??= this.#tenure.release().catch((error: unknown) => {
+    this.#releasing ??= this.#backing.release().catch((error: unknown) => {
       if (!(error instanceof ErrNotHeld)) this.#releasing = undefined
       throw error
     })
@@ -212,22 +219,22 @@ interface Acquisition {
 }
 
 /** What the two modes have in common. */
-abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
+abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   protected readonly manager: Manager
   protected readonly clock: Clock
   readonly #prefix: string
   readonly #owner: string
   /** Those held, by lease. */
-  readonly #held = new Map<string, { readonly tenure: T; readonly trouble: Trouble }>()
+  readonly #held = new Map<string, { readonly backing: T; readonly trouble: Trouble }>()
   /** Acquisitions under way, each with a promise that resolves when it has ended and what it was granted for nobody is given back. */
   readonly #acquiring = new Map<LinkedSignal, Promise<void>>()
-  #closed = false
+  #stopped = false
   #unsubscribe: (() => void) | undefined
 
   protected constructor({ manager, lockTable = 'locks', owner = whoIsThis(), clock = systemClock }: FencedLockOptions) {
     this.manager = manager
     this.clock = clock
-    this.#prefix = `${encodeText(lockTable).replaceAll(':', '%3A')}:`
+    this.#prefix = `${encodeSegment(lockTable).replaceAll(':', '%3A')}:`
     this.#owner = owner
   }
 
@@ -237,37 +244,25 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
    * @throws ErrClaimDenied another has it, or still had when `wait` ran out
    * @throws ErrNotValid    nothing was sent
    * @throws ErrUnknown     it may have happened
-   * @throws ErrStopped     this was closed, or the manager stopped
+   * @throws ErrStopped     this was stopped, or the manager was
    */
-  async acquireLock(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
-    const checks = new Checks(options, ['wait', 'signal'])
-    const lease = this.#leaseOf(id, checks)
-    const { signal, wait = false } = options
-    const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
-    checks.signal('signal', signal)
-    checks.finish()
-    throwIfAborted(signal)
-    if (this.#closed) throw closed()
-    const until = new LinkedSignal(signal)
-    const ended = this.#begin(until)
-    const owner = this.#owner
-    const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
-    const trouble: Trouble = { tell: () => {} }
-    const acquiring = this.acquire({ lease, holder, owner, waitMs, signal: until.signal, trouble })
+  acquire(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
+    return this.#acquire(id, options, { wait: true })
+  }
+
+  /** As `acquire`, in a single try; resolves with undefined where another has it. */
+  async tryAcquire(id: LockId, options: LockCallOptions = {}): Promise<FencedLock | undefined> {
     try {
-      const tenure = await orAborted(acquiring, until.signal)
-      until.signal.throwIfAborted() // at the last moment
-      const lock = new FencedLock({ id, lease, holder, owner, trouble, tenure })
-      this.#keep(lease, tenure, trouble)
-      ended()
-      return lock
+      return await this.#acquire(id, options, { wait: false }, ['signal'])
     } catch (error) {
-      const withdrawn = acquiring.then((late) => late.release()) // nobody is here any more to take it
-      withdrawn.then(ended, ended)
+      if (error instanceof ErrClaimDenied) return undefined
       throw error
-    } finally {
-      until.letGo()
     }
+  }
+
+  /** As `acquire`, but a single try unless `wait` says otherwise. */
+  acquireLock(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
+    return this.#acquire(id, options, { wait: false })
   }
 
   /**
@@ -309,19 +304,60 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
    * back first. A store that does not answer is waited for as long as the client repeats a request, for each of the requests: a
    * claim, and for a fail-closed lock a pin, its withdrawal and a release.
    */
-  async close(): Promise<void> {
-    this.#closed = true
-    for (const acquiring of this.#acquiring.keys()) acquiring.abort(closed())
-    const left = Array.from(this.#held.values(), ({ tenure }) => this.leave(tenure))
+  async stop(): Promise<void> {
+    this.#stopped = true
+    for (const acquiring of this.#acquiring.keys()) acquiring.abort(stopped())
+    const left = Array.from(this.#held.values(), ({ backing }) => this.leave(backing))
     await Promise.all([...left, ...this.#acquiring.values()])
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+  /** The same as `stop()`. */
+  close(): Promise<void> {
+    return this.stop()
   }
 
-  protected abstract acquire(acquisition: Acquisition): Promise<T>
-  protected abstract leave(tenure: T): Promise<void>
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+
+  protected abstract claim(acquisition: Acquisition): Promise<T>
+  protected abstract leave(backing: T): Promise<void>
+
+  async #acquire(
+    id: LockId,
+    options: AcquireLockOptions,
+    byDefault: { readonly wait: boolean },
+    known: readonly string[] = ['wait', 'signal'],
+  ): Promise<FencedLock> {
+    const checks = new Checks(options, known)
+    const lease = this.#leaseOf(id, checks)
+    const { signal, wait = byDefault.wait } = options
+    const waitMs = checks.wait('wait', wait)
+    checks.signal('signal', signal)
+    checks.finish()
+    throwIfAborted(signal)
+    if (this.#stopped) throw stopped()
+    const until = new LinkedSignal(signal)
+    const ended = this.#begin(until)
+    const owner = this.#owner
+    const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
+    const trouble: Trouble = { tell: () => {} }
+    const acquiring = this.claim({ lease, holder, owner, waitMs, signal: until.signal, trouble })
+    try {
+      const backing = await orAborted(acquiring, until.signal)
+      until.signal.throwIfAborted() // at the last moment
+      const lock = new FencedLock({ id, lease, holder, owner, trouble, backing })
+      this.#keep(lease, backing, trouble)
+      ended()
+      return lock
+    } catch (error) {
+      const withdrawn = acquiring.then((late) => late.release()) // nobody is here any more to take it
+      withdrawn.then(ended, ended)
+      throw error
+    } finally {
+      until.letGo()
+    }
+  }
 
   /** Registers an acquisition; what it returns is to be called when nothing of it is under way any more. */
   #begin(until: LinkedSignal): () => void {
@@ -352,17 +388,16 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
     if (holder !== undefined) await this.manager.release(lease, holder).catch(unlessGone)
   }
 
-  #keep(lease: string, tenure: T, trouble: Trouble): void {
-    const kept = { tenure, trouble }
-    const ended = (): void => {
+  #keep(lease: string, backing: T, trouble: Trouble): void {
+    const kept = { backing, trouble }
+    if (backing.signal.aborted) return
+    this.#held.set(lease, kept)
+    whenAborted(backing.signal, () => {
       if (this.#held.get(lease) === kept) this.#held.delete(lease)
       if (this.#held.size > 0) return
       this.#unsubscribe?.()
       this.#unsubscribe = undefined
-    }
-    if (tenure.signal.aborted) return
-    this.#held.set(lease, kept)
-    tenure.signal.addEventListener('abort', ended, { once: true })
+    })
     this.#unsubscribe ??= this.manager.events.subscribe((event) => {
       if (event.type === 'retrying' && event.doing === 'renewal') this.#held.get(event.lease)?.trouble.tell(event.cause)
     })
@@ -370,7 +405,7 @@ abstract class FencedLocks<T extends Tenure> implements AsyncDisposable {
 }
 
 /** Locks that open by themselves when their holder does not renew them: see `FailOpenLockOptions`. */
-export class FailOpenLock extends FencedLocks<Tenure> {
+export class FailOpenLock extends FencedLocks<LockBacking> {
   readonly #durationMs: number
   readonly #heartbeatMs: number | undefined
 
@@ -388,14 +423,14 @@ export class FailOpenLock extends FencedLocks<Tenure> {
     this.#heartbeatMs = heartbeatMs
   }
 
-  protected override async acquire({ lease, holder, owner, waitMs, signal }: Acquisition): Promise<Tenure> {
+  protected override async claim({ lease, holder, owner, waitMs, signal }: Acquisition): Promise<LockBacking> {
     const renewEvery: number | false = this.#heartbeatMs ?? false
     const options = { duration: this.#durationMs, renewEvery, value: owner, signal }
     return openEnded(await waitThenTry((wait) => this.manager.hold(lease, holder, { ...options, wait }), waitMs))
   }
 
-  protected override async leave(tenure: Tenure): Promise<void> {
-    await tenure.release().catch(() => {}) // it lapses by itself
+  protected override async leave(backing: LockBacking): Promise<void> {
+    await backing.release().catch(() => {}) // it lapses by itself
   }
 }
 
@@ -413,15 +448,15 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
     this.#durationMs = durationMs
   }
 
-  protected override acquire(acquisition: Acquisition): Promise<PinnedHold> {
+  protected override claim(acquisition: Acquisition): Promise<PinnedHold> {
     const { lease, holder, owner, waitMs, signal, trouble } = acquisition
     const options = { duration: this.#durationMs, value: owner, signal }
     const { manager, clock } = this
     return holdPinned({ manager, clock, lease, holder, options, waitMs, troubled: (cause) => trouble.tell(cause) })
   }
 
-  protected override async leave(tenure: PinnedHold): Promise<void> {
-    tenure.forget(closed())
+  protected override async leave(backing: PinnedHold): Promise<void> {
+    backing.forget(stopped())
   }
 }
 
@@ -451,7 +486,7 @@ function checkCommon(checks: Checks, { manager, lockTable, owner, clock }: Fence
 }
 
 /** A Hold whose release does not mind that the lease is another's by now. */
-function openEnded(hold: Hold): Tenure {
+function openEnded(hold: Hold): LockBacking {
   return {
     fencingToken: hold.fencingToken,
     token: hold.token,
@@ -459,6 +494,7 @@ function openEnded(hold: Hold): Tenure {
     get held() {
       return hold.held
     },
+    remaining: () => hold.remaining(),
     release: () => hold.release().catch(unlessGone),
   }
 }
@@ -467,8 +503,8 @@ function warnOfRelease(error: unknown): void {
   warn(error, 'LeaseReleaseWarning')
 }
 
-function closed(): ErrStopped {
-  return new ErrStopped('the locks were closed')
+function stopped(): ErrStopped {
+  return new ErrStopped('the locks were stopped')
 }
 
 /** user@host, as far as this machine tells. */

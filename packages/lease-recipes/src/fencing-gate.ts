@@ -107,7 +107,7 @@ export class FencingGate {
     try {
       admitted = await orAborted(this.#store.admit(name, { holder, fencingToken }), options.signal)
     } catch (cause) {
-      if (options.signal?.aborted === true) throw cause
+      throwIfAborted(options.signal)
       const reason = reasonOf(cause)
       throw new ErrUnknown(`could not ask who was admitted to "${name}": ${reason}`, { holder, reason, cause })
     }

@@ -31,6 +31,8 @@ export type {
   LockCallOptions,
   LockInfo,
 } from './fenced-lock.ts'
+export { lead } from './lead.ts'
+export type { Candidate, CandidateEvents, LeaderTerm, LeadOptions, LeadWork } from './lead.ts'
 export type { LockId, LockIdPart } from './lock-id.ts'
 export { using } from './using.ts'
 export type { Usable, UsingOptions, UsingScope } from './using.ts'

@@ -14,6 +14,7 @@
  * After the composite keys of dynamodb-lock-client, where a sort key of 0 or '' was dropped and bytes became no key at all.
  */
 import { isUint8Array } from 'node:util/types'
+import { brokenTextRule, encodeSegment } from './segments.ts'
 
 /** One part of a lock's name. `-0` is `0`. */
 export type LockIdPart = string | number | bigint | Uint8Array
@@ -41,7 +42,7 @@ export function encodeLockId(id: LockId): string {
   if (isPart(id)) return encodePart(id)
   if (Array.isArray(id)) return `[${id.map(encodePart).join(',')}]`
   const parts = (partsOf(id) as [string, LockIdPart][]).toSorted(([a], [b]) => (a < b ? -1 : 1))
-  return `(${parts.map(([key, part]) => `${encodeText(key)}=${encodePart(part)}`).join(',')})`
+  return `(${parts.map(([key, part]) => `${encodeSegment(key)}=${encodePart(part)}`).join(',')})`
 }
 
 /** The id that was encoded; undefined when this is no encoded id. */
@@ -59,10 +60,6 @@ function brokenPartRule(part: LockIdPart): string | undefined {
   return typeof part === 'number' && !Number.isFinite(part) ? 'must be finite' : undefined
 }
 
-function brokenTextRule(text: string): string | undefined {
-  return /\p{Cs}/u.test(text) ? 'must be well-formed Unicode' : undefined
-}
-
 /** The parts with their names; undefined when this is neither an array nor a plain object. */
 function partsOf(id: unknown): [string, unknown][] | undefined {
   if (Array.isArray(id)) return Array.from(id, (part: unknown, index) => [String(index), part]) // holes are parts, too
@@ -72,19 +69,10 @@ function partsOf(id: unknown): [string, unknown][] | undefined {
 }
 
 function encodePart(part: LockIdPart): string {
-  if (typeof part === 'string') return encodeText(part)
-  if (typeof part === 'number') return `=${encodeText(String(part))}`
+  if (typeof part === 'string') return encodeSegment(part)
+  if (typeof part === 'number') return `=${encodeSegment(String(part))}`
   if (typeof part === 'bigint') return `=${part}n`
   return `=x${Buffer.from(part.buffer, part.byteOffset, part.byteLength).toString('hex')}`
-}
-
-/** Percent-encoding of all but what is plain in every lease name and separates nothing here. */
-export function encodeText(text: string): string {
-  return encodeURIComponent(text)
-    .replace(/[.!~*'()]/g, (sign) => `%${sign.charCodeAt(0).toString(16).toUpperCase()}`)
-    .replace(/%3A/g, ':')
-    .replace(/%2F/g, '/')
-    .replace(/%40/g, '@')
 }
 
 function decode(name: string): LockId | undefined {

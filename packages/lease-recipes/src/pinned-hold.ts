@@ -15,8 +15,11 @@
  * While it lives it renews like any Hold, and thereby finds out what became of it. When it cannot (the store is out of
  * reach, this process was asleep) it is *not* lost, for the pin keeps it: it asks until it knows.
  */
-import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, sleep } from 'lease-core'
+import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, MAX_DURATION_MS } from 'lease-core'
 import type { Clock, Hold, HoldOptions, LossReason, Manager, Token } from 'lease-core'
+import { Duration } from 'luxon'
+import { whenAborted } from './or-aborted.ts'
+import { pauseAfter } from './retry.ts'
 import { waitThenTry } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
 
@@ -89,6 +92,11 @@ export class PinnedHold {
     return !this.signal.aborted
   }
 
+  /** As long as there is, while it is held: it does not end by itself. */
+  remaining(): Duration {
+    return Duration.fromMillis(this.held ? MAX_DURATION_MS : 0)
+  }
+
   /** Aborts with an `ErrLost` when a person freed it, with a plain AbortError when its release begins. */
   get signal(): AbortSignal {
     return this.#controller.signal
@@ -144,9 +152,7 @@ export class PinnedHold {
   }
 
   #watch(hold: Hold): void {
-    const ended = (): void => this.#ended(hold.signal.reason)
-    if (hold.signal.aborted) ended()
-    else hold.signal.addEventListener('abort', ended, { once: true })
+    whenAborted(hold.signal, () => this.#ended(hold.signal.reason))
   }
 
   #ended(loss: unknown): void {
@@ -180,7 +186,7 @@ export class PinnedHold {
         else if (error instanceof ErrStopped) this.#lose('unreachable', error)
         else {
           troubled(error)
-          await sleep(clock, Math.random() * Math.min(30_000, 100 * 2 ** failures), this.signal).catch(() => {})
+          await pauseAfter(failures, { clock, mostMs: 30_000, signal: this.signal })
         }
       }
     }

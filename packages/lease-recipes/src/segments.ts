@@ -1,15 +1,29 @@
-/** Names of leases that belong together, `prefix/id/part`: ids as people have them, told apart whatever is in them. */
-import { brokenLockIdRule, encodeText } from './lock-id.ts'
+/**
+ * Ids as people have them, escaped as names of leases: in one way, everywhere, and told apart whatever is in them.
+ *
+ *     'order 42', 'order:42', 'eu/7', 'my.app'    order%2042, order:42, eu%2F7, my%2Eapp
+ *
+ * What an id is made of neither breaks a rule for names nor separates anything: the parts of a name are joined by `/`, or by other signs
+ * that are escaped here.
+ */
 
 /** The rule that this id breaks, or undefined. */
 export function brokenSegmentRule(id: unknown): string | undefined {
   if (typeof id !== 'string') return 'must be a string'
-  return id === '' ? 'must not be empty' : brokenLockIdRule(id)
+  return id === '' ? 'must not be empty' : brokenTextRule(id)
 }
 
-/** The id, which must break no rule, as one segment: with no slash in it. */
+/** The rule that this text breaks, or undefined. */
+export function brokenTextRule(text: string): string | undefined {
+  return /\p{Cs}/u.test(text) ? 'must be well-formed Unicode' : undefined
+}
+
+/** The id, which must break no rule, percent-encoded but for letters, digits and `_ - : @`. */
 export function encodeSegment(id: string): string {
-  return encodeText(id).replaceAll('/', '%2F')
+  return encodeURIComponent(id)
+    .replace(/[.!~*'()]/g, (sign) => `%${sign.charCodeAt(0).toString(16).toUpperCase()}`)
+    .replace(/%3A/g, ':')
+    .replace(/%40/g, '@')
 }
 
 /** What was encoded; undefined: this is no encoded id. */

@@ -3,8 +3,17 @@
  *
  * After node-redlock's `using(resources, duration, routine)`.
  */
-import { brokenSignalRule, callListener, hasMethods, notValid, throwIfAborted, warn, type Problem } from 'lease-core'
-import { LinkedSignal } from './or-aborted.ts'
+import {
+  allowListeners,
+  brokenSignalRule,
+  callListener,
+  hasMethods,
+  notValid,
+  throwIfAborted,
+  warn,
+  type Problem,
+} from 'lease-core'
+import { LinkedSignal, whenAborted } from './or-aborted.ts'
 
 /** What can be worked under: a `Hold`, a `FencedLock`, and anything like them. */
 export interface Usable {
@@ -48,25 +57,41 @@ export async function using<L extends Usable, T>(
   const problems = problemsOf(lock, work, options)
   if (problems.length > 0) {
     // It is ours from the moment of the call; left alone it would stay held.
-    if (hasMethods(lock, 'release')) await lock.release().catch(() => {})
+    if (hasMethods(lock, 'release')) await release(lock, () => {})
+    else void releaseLate(lock)
     throw notValid(problems)
   }
   const { signal, releaseFailed = warnOfRelease } = options
-  const until = new LinkedSignal(signal)
-  const onEnd = (): void => until.abort(lock.signal.reason)
-  lock.signal.addEventListener('abort', onEnd, { once: true })
+  let letGo = (): void => {}
+  let stopListening = (): void => {}
   try {
+    const until = new LinkedSignal(signal)
+    allowListeners(until.signal)
+    letGo = () => until.letGo()
+    stopListening = whenAborted(lock.signal, () => until.abort(lock.signal.reason))
     lock.assertHeld()
     throwIfAborted(signal)
     return await work({ signal: until.signal, fencingToken: lock.fencingToken, lock })
   } finally {
-    until.letGo()
-    try {
-      await lock.release()
-    } catch (error) {
-      callListener(() => releaseFailed(error), WARNING)
-    }
-    lock.signal.removeEventListener('abort', onEnd)
+    letGo()
+    await release(lock, releaseFailed)
+    stopListening()
+  }
+}
+
+/** Of an acquisition that nobody has awaited. */
+async function releaseLate(lock: unknown): Promise<void> {
+  try {
+    const late = await lock
+    if (hasMethods(late, 'release')) await (late as Usable).release()
+  } catch {} // its caller learns of neither
+}
+
+async function release(lock: Usable, failed: (error: unknown) => void): Promise<void> {
+  try {
+    await lock.release()
+  } catch (error) {
+    callListener(async () => failed(error), WARNING) // async: a promise of another realm may reject, too
   }
 }
 

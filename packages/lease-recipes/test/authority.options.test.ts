@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { expect } from 'chai'
 import { ErrNotHeld, ErrNotValid, Manager, memoryClient, MemoryStore } from 'lease-core'
-import { TestClock } from 'lease-core/testing'
+import { TestClock, track } from 'lease-core/testing'
 import { Authority, type AuthorityOptions } from '#src/authority.ts'
 import { programOf } from 'lease-servers'
 import { rejection } from './bench.ts'
@@ -120,11 +120,63 @@ describe('Authority: options and small print', () => {
 
   it('calls with bad options reject, and nothing is sent', async () => {
     const authority = create({})
-    await rejection(authority.ready({ wait: 5 as unknown as boolean }), ErrNotValid)
+    await rejection(authority.ready({ wait: 'long' as unknown as boolean }), ErrNotValid)
     await rejection(authority.ready({ patience: 5 } as object), ErrNotValid)
     await rejection(authority.extend({ signal: 'now' as unknown as AbortSignal }), ErrNotValid)
     await rejection(authority.release(null as unknown as object), ErrNotValid)
     expect(authority.standing).to.equal(false)
+  })
+
+  it('a wait of a duration ends with false, and the candidacy goes on', async () => {
+    const hold = await manager.hold('l', 'other', { duration: 60_000 })
+    const authority = create({ ttl: 60_000 })
+    const bounded = track(authority.ready({ wait: { seconds: 2 } }))
+    const unbounded = track(authority.ready({ wait: true }))
+    await clock.advance(1_999)
+    expect(bounded.state).to.equal('pending')
+    await clock.advance(1)
+    expect([bounded.value, unbounded.state, authority.standing]).to.deep.equal([false, 'pending', true])
+    await hold.release()
+    await clock.settle()
+    expect([unbounded.value, await authority.ready({ wait: 1 })]).to.deep.equal([true, true])
+    await authority.stop()
+    expect(clock.pending).to.equal(0)
+  })
+
+  it('the release of its term is its own: it stands no more, and stop() waits for it', async () => {
+    const authority = create({})
+    await authority.ready()
+    const lost: unknown[] = []
+    authority.on('lost', (loss) => lost.push(loss))
+    const released = authority.term?.release()
+    expect([authority.held, authority.standing, authority.term]).to.deep.equal([false, false, undefined])
+    await authority.stop()
+    expect((await manager.leases()).size).to.equal(0)
+    await released
+    expect(lost).to.deep.equal([])
+  })
+
+  it('AU-17: a heartbeat after the machine slept longer than the ttl stands again, whatever its interval', async () => {
+    const authority = create({})
+    await authority.ready()
+    await authority.heartbeat()
+    await clock.suspend(60_000)
+    expect(await authority.heartbeat()).to.equal(true)
+    expect([authority.held, authority.standing]).to.deep.equal([true, true])
+    await authority.stop()
+  })
+
+  it('a release during another one is done as well when it resolves', async () => {
+    const authority = create({})
+    await authority.ready()
+    const first = authority.release()
+    const again = track(authority.ready())
+    const second = authority.release()
+    await Promise.all([first, second])
+    expect([authority.held, authority.standing]).to.deep.equal([false, false])
+    expect((await manager.leases()).size).to.equal(0)
+    expect(await again.promise).to.equal(false)
+    await authority.stop()
   })
 
   it('a listener that throws or rejects harms nobody, and becomes a warning', async () => {

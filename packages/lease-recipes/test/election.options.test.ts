@@ -196,6 +196,40 @@ describe('Election: options and small print', () => {
     }
   })
 
+  it('the release of a term is that of its node, and gives way as resign() does', async () => {
+    const one = node()
+    const reasons: string[] = []
+    one.on('deselect', ({ reason }) => reasons.push(reason))
+    await one.start()
+    await one.term?.release()
+    await clock.settle()
+    expect([reasons, one.isSelected(), one.started]).to.deep.equal([['resigned'], false, true])
+    await clock.advance(10_001)
+    expect(one.isSelected()).to.equal(true)
+    await one.release()
+    expect(one.term).to.equal(undefined)
+    await one.stop()
+  })
+
+  it('a value that is changed within any microtask of the grant is the one that the node leads with', async () => {
+    for (let turns = 0; turns < 12; turns++) {
+      const hold: Manager['hold'] = (...args) => {
+        const holding = manager.hold(...args)
+        void holding.then(async () => {
+          for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+          await one.update('new')
+        })
+        return holding
+      }
+      const own = { hold, observe: manager.observe.bind(manager), token: manager.token.bind(manager) }
+      const one = election({ manager: own, clock })('/master', { value: 'old' })
+      await one.start()
+      await clock.settle()
+      expect([one.value(), (await manager.find('/master'))?.value]).to.deep.equal(['new', 'new'])
+      await one.stop()
+    }
+  })
+
   for (const method of ['hold', 'observe'] as const) {
     it(`over a manager whose ${method} throws, start() rejects with what it threw`, async () => {
       const thrown = new Error('no such manager')

@@ -1,6 +1,8 @@
+import { runInNewContext } from 'node:vm'
 import { expect } from 'chai'
 import { ErrNotValid } from 'lease-core'
 import { Emitter } from '#src/emitter.ts'
+import { unhandledDuring } from './bench.ts'
 
 interface Events {
   step: [number]
@@ -104,5 +106,19 @@ describe('Emitter', () => {
     process.off('warning', onWarning)
     expect(told).to.equal(1)
     expect(warnings.map(({ name }) => name)).to.deep.equal(['LeaseListenerWarning', 'LeaseListenerWarning'])
+  })
+
+  it('a promise of another realm that rejects, as under jsdom, becomes a warning', async () => {
+    const steps = new Steps()
+    const warnings: Error[] = []
+    const onWarning = (warning: Error): void => void warnings.push(warning)
+    process.on('warning', onWarning)
+    const unhandled = await unhandledDuring(async () => {
+      steps.on('step', () => runInNewContext('Promise.reject(new Error("theirs"))') as unknown)
+      steps.take(1)
+      await new Promise((resolve) => setImmediate(resolve))
+    })
+    process.off('warning', onWarning)
+    expect([unhandled, warnings.length]).to.deep.equal([[], 1])
   })
 })

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
-import { ErrNotValid, Manager, memoryClient } from 'lease-core'
-import { TestClock } from 'lease-core/testing'
-import { FailClosedLock, FailOpenLock } from 'lease-recipes'
+import { ErrClaimDenied, ErrNotValid, Manager, memoryClient } from 'lease-core'
+import { TestClock, track } from 'lease-core/testing'
+import { FailClosedLock, FailOpenLock, type FencedLock } from 'lease-recipes'
 import * as recipes from 'lease-recipes'
 import { errorOf } from './fenced-lock.fixture.ts'
 
@@ -110,6 +110,26 @@ describe('the options of fenced locks', () => {
       expect(await errorOf(make())).to.be.instanceOf(ErrNotValid)
     }
     expect(await errorOf(locks.forceRelease('x'.repeat(255)))).to.be.instanceOf(ErrNotValid)
+  })
+
+  it('DT-13: `acquire` waits, `tryAcquire` is a single try, and so is `acquireLock` without a wait', async () => {
+    const locks = new FailOpenLock({ manager, clock, leaseDuration: 10_000 })
+    const first = (await locks.tryAcquire('db')) as FencedLock
+    const waiting = track(locks.acquire('db'))
+    const trial = track(locks.tryAcquire('db'))
+    const bounded = track(locks.acquire('db', { wait: 100 }))
+    expect(await errorOf(locks.acquireLock('db'))).to.be.instanceOf(ErrClaimDenied)
+    await clock.advance(200)
+    expect([trial.state, trial.value, waiting.state]).to.deep.equal(['fulfilled', undefined, 'pending'])
+    expect(bounded.error).to.be.instanceOf(ErrClaimDenied)
+    await first.release()
+    await clock.settle()
+    expect(waiting.value?.held).to.equal(true)
+    await waiting.value?.release()
+    for (const options of [null, 5, { wait: true }] as never[]) {
+      expect(await errorOf(locks.tryAcquire('db', options))).to.be.instanceOf(ErrNotValid)
+    }
+    expect((await manager.leases()).size).to.equal(0)
   })
 
   it('DT-24: both modes are exported, and what is wrong with their options is data', () => {

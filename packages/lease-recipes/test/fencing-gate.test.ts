@@ -382,8 +382,29 @@ describe('the fencing gate', () => {
     const abort = new AbortController()
     const fence = { fencingToken: 1n, holder: 'a' }
     const waiting = track(never.admit('file', fence, { signal: abort.signal }))
+    await new Promise((resolve) => setImmediate(resolve)) // the store has been asked
     abort.abort(new Error('enough'))
     expect((await errorOf(waiting.promise)).message).to.equal('enough')
     expect((await errorOf(gate.admit('file', fence, { signal: abort.signal }))).message).to.equal('enough')
+  })
+
+  it('a signal that aborts within any microtask of a failure ends the call with its reason or an unknown outcome', async () => {
+    for (let turns = 0; turns < 8; turns++) {
+      const [end, reason] = [new AbortController(), new Error('enough')]
+      const abortLater = async (): Promise<void> => {
+        for (let turn = 0; turn < turns; turn++) await Promise.resolve()
+        end.abort(reason)
+      }
+      const store = {
+        admit: () => {
+          void abortLater()
+          return Promise.reject(new Error('away'))
+        },
+      }
+      const error = await errorOf(
+        new FencingGate({ store }).admit('file', { fencingToken: 1n, holder: 'a' }, { signal: end.signal }),
+      )
+      expect(error === reason || error instanceof ErrUnknown, `after ${turns} turns: ${error}`).to.equal(true)
+    }
   })
 })

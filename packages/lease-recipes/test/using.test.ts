@@ -200,9 +200,25 @@ describe('using a lock', () => {
     expect(lock.held).to.equal(false)
     const forgotten = using(open.acquireLock('db') as never, () => {})
     expect(await errorOf(forgotten)).to.be.instanceOf(ErrNotValid)
+    await clock.settle()
+    expect((await manager.leases()).size).to.equal(0)
     const text = (await errorOf(using(await open.acquireLock('text'), () => {}, 'a text' as never))) as ErrNotValid
     expect(text.problems.map(({ argument }) => argument)).to.deep.equal(['options'])
     for (const bad of [undefined, null, {}])
       expect(await errorOf(using(bad as never, () => {}))).to.be.instanceOf(ErrNotValid)
+  })
+
+  it('a signal that cannot be listened to ends the call, and the lock is released', async () => {
+    const broken = {
+      aborted: false,
+      removeEventListener: () => {},
+      addEventListener: () => {
+        throw new Error('broken')
+      },
+    }
+    const lock = await open.acquire('db')
+    const working = using(lock, () => {}, { signal: broken as unknown as AbortSignal })
+    expect(await errorOf(working)).to.be.instanceOf(ErrNotValid)
+    expect(lock.held).to.equal(false)
   })
 })

@@ -1,0 +1,371 @@
+/**
+ * Lead: runs work in one process at a time, for as long as that process leads.
+ *
+ *   waiting ──granted──▶ working ──the work ends──▶ released ──▶ waiting …          (`again: false`: the end)
+ *                           │
+ *                           ├─ lost ───▶ the signal aborts ── the work ends ──▶ waiting …
+ *                           └─ stop() ─▶ the signal aborts
+ *                                             ├─ the work ends ───────────────▶ released ──▶ the end
+ *                                             └─ not within one `duration` ───▶ renewed no more: the lease lapses; the end
+ *
+ * Promises.
+ * - Work begins only while the lease is held, and two runs of one candidate never overlap: a work that was lost and does not end keeps
+ *   its candidate from leading again.
+ * - The signal aborts no later than the trust window ends, and at once on `stop()`.
+ * - The lease is released when the work has ended, and never before. Work that throws gives it up too.
+ * - `stop()` takes one `duration` at most. If the work has not ended by then, the lease lapses within another one, and the next leader may
+ *   begin beside it: only `token.check(key)` or the fencing token keeps its late writes out.
+ *
+ * Failure. Attempts that fail are repeated with growing pauses, and so is work that throws or returns at once. What no repetition can
+ * mend (the manager was stopped) ends the candidacy: `finished` rejects.
+ *
+ * After `RunOrDie` of client-go (with `ReleaseOnCancel`, which here waits for the work) and `LeaderSelector` of Curator.
+ */
+import {
+  allowListeners,
+  ErrLost,
+  ErrStopped,
+  hasMethods,
+  Stopwatch,
+  systemClock,
+  uniqueHolder,
+  type Clock,
+  type Held,
+  type Hold,
+  type Manager,
+  type Timer,
+  type Token,
+} from 'lease-core'
+import type { Duration, DurationLike } from 'luxon'
+import { Checks } from './checks.ts'
+import { Emitter } from './emitter.ts'
+import { LinkedSignal, whenAborted } from './or-aborted.ts'
+import { isFinal, pauseAfter } from './retry.ts'
+import { unlessGone } from './unless-gone.ts'
+
+/** What is run while leading. The term ends when it returns, or when what it returns has settled. */
+export type LeadWork = (term: LeaderTerm) => unknown
+
+export interface LeadOptions {
+  /** Who this candidate is; no two of one name may be the same. @default a name that nobody else has (`uniqueHolder`) */
+  readonly holder?: string | undefined
+  /**
+   * How long a grant lasts; renewed from a third of it on. So long after a crash another leads, and so long `stop()` waits for the work
+   * at most. A number is in milliseconds. At least 8 ms. @default 15 seconds
+   */
+  readonly duration?: DurationLike | undefined
+  /** Travels with the lease for everyone to read, such as the leader's address; at most 4 KiB. */
+  readonly value?: string | undefined
+  /** Whether to campaign again after each term. false: the candidacy ends with its first term. @default true */
+  readonly again?: boolean | undefined
+  /** The longest pause after work that failed or returned at once; the first is a tenth of a second. @default 30 seconds */
+  readonly maxPause?: DurationLike | undefined
+  /** As `stop()`, when it aborts. The signal of the work has its reason then. */
+  readonly signal?: AbortSignal | undefined
+  /** The manager's. @default the machine's clocks */
+  readonly clock?: Clock | undefined
+}
+
+/** Events with the arguments of their listeners. */
+export interface CandidateEvents {
+  /** This candidate leads from now on. */
+  elected: [LeaderTerm]
+  /** The lease was lost: this candidate does not lead any more. */
+  lost: [ErrLost]
+  /** The work threw, or a release or an attempt failed. What can be repeated is. */
+  error: [unknown]
+}
+
+/**
+ * Campaigns from now on, and runs the work whenever it leads.
+ *
+ *     const candidate = lead(manager, 'scheduler', async ({ signal }) => schedule(signal))
+ *     …
+ *     await candidate.stop()
+ *
+ * @param name of what is led; all candidates give the same. Escaped like every id: `my.app` is the lease `my%2Eapp`
+ * @throws ErrNotValid with every problem
+ */
+export function lead(
+  manager: Pick<Manager, 'hold'>,
+  name: string,
+  work: LeadWork,
+  options: LeadOptions = {},
+): Candidate {
+  return new Candidate(readLead(manager, name, work, options))
+}
+
+/** One term of a candidate, as its work sees it. */
+export class LeaderTerm implements Held {
+  readonly lease: string
+  readonly holder: string
+  readonly fencingToken: bigint
+  /** Aborts when the work must end: with an `ErrLost`, with the reason of the stop, or after `release()` with an AbortError. */
+  readonly signal: AbortSignal
+  readonly #hold: Hold
+
+  /** @param signal aborts with that of the Hold at the latest */
+  constructor(hold: Hold, signal: AbortSignal) {
+    this.#hold = hold
+    this.lease = hold.lease
+    this.holder = hold.holder
+    this.fencingToken = hold.fencingToken
+    this.signal = signal
+  }
+
+  /** For `token.check(key)` before a guarded write. */
+  get token(): Token {
+    return this.#hold.token
+  }
+
+  /** Whether the lease may be relied on now; also while the work winds up after `stop()`. Reads the clock. */
+  get held(): boolean {
+    return this.#hold.held
+  }
+
+  remaining(): Duration {
+    return this.#hold.remaining()
+  }
+
+  assertHeld(): void {
+    this.#hold.assertHeld()
+  }
+
+  /** Resigns at once, for a work that protects nothing any more: it need not have ended. Otherwise return from the work. */
+  release(): Promise<void> {
+    return this.#hold.release()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#hold[Symbol.asyncDispose]()
+  }
+}
+
+interface Campaign {
+  readonly manager: Pick<Manager, 'hold'>
+  readonly lease: string
+  readonly work: LeadWork
+  readonly holder: string
+  readonly durationMs: number
+  readonly value: string | undefined
+  readonly again: boolean
+  readonly maxPauseMs: number
+  readonly signal: AbortSignal | undefined
+  readonly clock: Clock
+}
+
+/** How a work ended. */
+interface Outcome {
+  readonly thrown: { readonly error: unknown } | undefined
+  /** It went on for so long. */
+  readonly ranMs: number
+}
+
+/** One that leads or waits for it. Made by `lead()`. */
+export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposable {
+  readonly lease: string
+  readonly holder: string
+  /**
+   * Resolves when nothing of this goes on any more: after `stop()`, or after the only term of `again: false`. A work that has not ended
+   * one `duration` after the stop is not waited for. Not to look at it is safe.
+   *
+   * With `again: false` it rejects with what the work threw, `ErrLost` for instance; in any case with what ended the candidacy unasked,
+   * `ErrStopped` when the manager was stopped.
+   */
+  readonly finished: Promise<void>
+  readonly #campaign: Campaign
+  readonly #stopping: LinkedSignal
+  #hold: Hold | undefined
+  #term: LeaderTerm | undefined
+  #isWorking = false
+  /** What ended the candidacy unasked. */
+  #failure: ErrStopped | undefined
+
+  /** Use `lead()`. */
+  constructor(campaign: Campaign) {
+    super()
+    const { lease, holder, durationMs, clock, signal } = campaign
+    this.#campaign = campaign
+    this.lease = lease
+    this.holder = holder
+    this.#stopping = new LinkedSignal(signal)
+    this.finished = new Promise((resolve, reject) => {
+      let timer: Timer | undefined
+      const timeIsUp = (): void => {
+        this.#hold?.letLapse()
+        if (this.#failure === undefined) resolve()
+        else reject(this.#failure)
+      }
+      whenAborted(this.#stopping.signal, () => (timer = clock.setTimer(durationMs, timeIsUp)))
+      this.#run()
+        .then(resolve, reject)
+        .finally(() => {
+          timer?.cancel()
+          this.#stopping.letGo()
+        })
+    })
+    this.finished.catch(() => {})
+  }
+
+  /** Whether this leads and may rely on it; also while the work winds up after `stop()`. Reads the clock; never trusts a timer. */
+  get isLeader(): boolean {
+    return this.#term?.held === true
+  }
+
+  /** The present term; undefined while this does not lead. */
+  get term(): LeaderTerm | undefined {
+    return this.isLeader ? this.#term : undefined
+  }
+
+  /** Whether the work is running. If it is when `stop()` has resolved, it did not end in time. */
+  get isWorking(): boolean {
+    return this.#isWorking
+  }
+
+  /**
+   * Aborts the signal of the work, waits for the work, releases the lease, and ends the candidacy. Takes one `duration` at most. Never
+   * rejects; idempotent.
+   */
+  async stop(): Promise<void> {
+    this.#stopping.abort(new ErrStopped('the candidate was stopped', { lease: this.lease, holder: this.holder }))
+    await this.finished.catch(() => {})
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
+  }
+
+  async #run(): Promise<void> {
+    const { again, durationMs, maxPauseMs, clock } = this.#campaign
+    const { signal } = this.#stopping
+    for (let failures = 0; !signal.aborted;) {
+      const hold = await this.#elect()
+      if (hold === undefined) return
+      if (signal.aborted || !hold.held) {
+        await this.#giveUp(hold) // stopped or lost before anybody could see it
+        continue
+      }
+      const { thrown, ranMs } = await this.#lead(hold)
+      const isLost = hold.signal.reason instanceof ErrLost
+      await this.#giveUp(hold)
+      if (this.#failure !== undefined) throw this.#failure
+      if (signal.aborted) return
+      if (!again) {
+        if (thrown !== undefined) throw thrown.error
+        return
+      }
+      if (isLost) continue
+      failures = ranMs < durationMs ? failures + 1 : thrown === undefined ? 0 : 1
+      if (failures > 0) await pauseAfter(failures, { clock, mostMs: maxPauseMs, signal })
+    }
+  }
+
+  /** Resolves with a Hold when it is granted, with undefined when this was stopped. */
+  async #elect(): Promise<Hold | undefined> {
+    const { manager, lease, holder, durationMs, value, clock } = this.#campaign
+    const { signal } = this.#stopping
+    const options = { duration: durationMs, value, announce: true, wait: true, signal }
+    for (let failures = 1; !signal.aborted; failures++) {
+      try {
+        return await manager.hold(lease, holder, options)
+      } catch (error) {
+        if (signal.aborted) return undefined
+        this.emit('error', error)
+        if (isFinal(error)) throw error
+        await pauseAfter(failures, { clock, signal })
+      }
+    }
+    return undefined
+  }
+
+  /** Runs the work to its end. Until then nothing else of this candidate goes on. */
+  async #lead(hold: Hold): Promise<Outcome> {
+    const { work, clock } = this.#campaign
+    const stopping = this.#stopping.signal
+    const until = new LinkedSignal(hold.signal)
+    allowListeners(until.signal)
+    const stopListening = [
+      whenAborted(stopping, () => until.abort(stopping.reason)),
+      whenAborted(hold.signal, () => this.#ended(hold.signal.reason)),
+    ]
+    const term = new LeaderTerm(hold, until.signal)
+    this.#hold = hold
+    this.#term = term
+    this.emit('elected', term)
+    const begun = new Stopwatch(clock)
+    let thrown: Outcome['thrown']
+    this.#isWorking = true
+    try {
+      await work(term)
+    } catch (error) {
+      thrown = { error }
+      if (!isAbort(error, until.signal)) this.emit('error', error)
+    }
+    this.#isWorking = false
+    until.abort(new DOMException('the work has ended', 'AbortError')) // nothing of it should go on in the background
+    until.letGo()
+    for (const stop of stopListening) stop()
+    return { thrown, ranMs: begun.elapsedMs }
+  }
+
+  #ended(reason: unknown): void {
+    if (!(reason instanceof ErrLost)) return
+    this.emit('lost', reason)
+    const { cause } = reason
+    if (!(cause instanceof ErrStopped)) return
+    this.#failure = cause // the manager was stopped: nothing can be renewed or claimed any more
+    this.#stopping.abort(cause)
+  }
+
+  /** A lease that cannot be released lapses. */
+  async #giveUp(hold: Hold): Promise<void> {
+    try {
+      await hold.release().catch(unlessGone)
+    } catch (error) {
+      this.emit('error', error)
+    }
+  }
+}
+
+function readLead(manager: Pick<Manager, 'hold'>, name: string, work: LeadWork, options: LeadOptions): Campaign {
+  const checks = new Checks(options, ['holder', 'duration', 'value', 'again', 'maxPause', 'signal', 'clock'])
+  const { holder, duration = 15_000, value, again = true, maxPause = 30_000, signal, clock } = options
+  checks.must('manager', hasMethods(manager, 'hold'), 'must be a Manager', manager)
+  const lease = checks.id('name', name)
+  checks.must('work', typeof work === 'function', 'must be a function', work)
+  if (holder !== undefined) checks.name('holder', holder)
+  const durationMs = checks.duration('duration', duration)
+  checks.must('duration', !(durationMs < LEAST_MS), `must be at least ${LEAST_MS} ms, to be renewed in time`, duration)
+  checks.value('value', value)
+  checks.must('again', typeof again === 'boolean', 'must be true or false', again)
+  const maxPauseMs = checks.duration('maxPause', maxPause)
+  checks.signal('signal', signal)
+  const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
+  checks.must('clock', isClock, 'must be a Clock', clock)
+  checks.finish()
+  return {
+    manager,
+    lease,
+    work,
+    holder: holder ?? uniqueHolder(),
+    durationMs,
+    value,
+    again,
+    maxPauseMs,
+    signal,
+    clock: clock ?? systemClock,
+  }
+}
+
+/** As of a Hold that renews itself. */
+const LEAST_MS = 8
+
+/** Whether a work threw this because it was told to end. Anything can be thrown, also what cannot be read. */
+function isAbort(error: unknown, signal: AbortSignal): boolean {
+  if (!signal.aborted) return false
+  try {
+    return Object.is(error, signal.reason) || (Object(error) as { name?: unknown }).name === 'AbortError'
+  } catch {
+    return false
+  }
+}
