@@ -63,3 +63,9 @@ export type {
   ReadWriteLockOptions,
   UnlockOptions,
 } from './read-write-lock.ts'
+export { withLease } from './with-lease.ts'
+export type { LeaseScope, WithLeaseOptions } from './with-lease.ts'
+export { HeldAll, holdAll } from './hold-all.ts'
+export type { HoldAllOptions } from './hold-all.ts'
+export { ErrNoResult, ErrNotRecorded, Once } from './once.ts'
+export type { NotRecordedReason, OnceCallOptions, OnceOptions, OnceRunOptions, OnceScope, OnceStore } from './once.ts'
