@@ -75,8 +75,7 @@ export async function withLease<T>(
     return using(hold, ({ signal, fencingToken }) => body({ signal, fencingToken, hold }), { signal, releaseFailed })
   }
   if (outer === undefined) return run(await manager.hold(name, holder ?? uniqueHolder(), holdOptions))
-  outer.hold.assertHeld()
-  return outer.joinedBy(run(new JoinedHold(outer.hold)))
+  return outer.join(run)
 }
 
 /** The works around the present call, the innermost last. */
@@ -86,15 +85,19 @@ const works = new AsyncLocalStorage<readonly Work[]>()
 class Work {
   readonly manager: unknown
   readonly name: string
-  readonly hold: Hold
-  /** It has settled: nobody joins it any more. */
-  isOver = false
+  /** Let go when the work has settled: the context of what it left behind may be kept for long. */
+  #hold: Hold | undefined
   readonly #joined = new Set<Promise<unknown>>()
 
   constructor(manager: unknown, name: string, hold: Hold) {
     this.manager = manager
     this.name = name
-    this.hold = hold
+    this.#hold = hold
+  }
+
+  /** It has settled: nobody joins it any more. */
+  get isOver(): boolean {
+    return this.#hold === undefined
   }
 
   /** Settles as the body does, when those that have joined have settled as well. */
@@ -102,12 +105,20 @@ class Work {
     try {
       return await body()
     } finally {
-      this.isOver = true
+      this.#hold = undefined
       await Promise.allSettled(this.#joined)
     }
   }
 
-  joinedBy<T>(call: Promise<T>): Promise<T> {
+  /**
+   * Makes an inner call, and waits for it at the end.
+   *
+   * @throws ErrLost its own hold is over
+   */
+  join<T>(run: (hold: Hold) => Promise<T>): Promise<T> {
+    const hold = this.#hold as Hold
+    hold.assertHeld()
+    const call = run(new JoinedHold(hold))
     const leave = (): void => void this.#joined.delete(call)
     this.#joined.add(call)
     call.then(leave, leave)
