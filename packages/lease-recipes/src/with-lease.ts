@@ -11,7 +11,7 @@
  * The lease is given up only when nobody works under it: an outer call waits for the inner calls that have joined it.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { ErrLost, hasMethods, throwIfAborted, uniqueHolder } from 'lease-core'
+import { ErrLost, hasMethods, uniqueHolder } from 'lease-core'
 import type { Hold, HoldOptions, Manager, ReleaseOptions, Token } from 'lease-core'
 import { Duration, type DateTime } from 'luxon'
 import { Checks } from './checks.ts'
@@ -64,7 +64,6 @@ export async function withLease<T>(
   checks.must('releaseFailed', isListener, 'must be a function', releaseFailed)
   checks.must('work', typeof work === 'function', 'must be a function', work)
   checks.finish()
-  throwIfAborted(signal)
 
   // Works that have settled are left out: a chain of contexts that outlive each other must not grow.
   const around = (works.getStore() ?? []).filter(({ isOver }) => !isOver)
@@ -110,15 +109,9 @@ class Work {
     }
   }
 
-  /**
-   * Makes an inner call, and waits for it at the end.
-   *
-   * @throws ErrLost its own hold is over
-   */
+  /** Makes an inner call, which `run` waits for at the end. */
   join<T>(run: (hold: Hold) => Promise<T>): Promise<T> {
-    const hold = this.#hold as Hold
-    hold.assertHeld()
-    const call = run(new JoinedHold(hold))
+    const call = run(new JoinedHold(this.#hold as Hold))
     const leave = (): void => void this.#joined.delete(call)
     this.#joined.add(call)
     call.then(leave, leave)

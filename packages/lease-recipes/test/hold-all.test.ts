@@ -18,6 +18,7 @@ import {
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { FencingGate, holdAll, MemoryFencingStore, using, type HeldAll, type HoldAllOptions } from 'lease-recipes'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
+import { moments } from './moments.ts'
 import { stores } from './stores.ts'
 
 for (const store of stores()) {
@@ -168,6 +169,20 @@ for (const store of stores()) {
       await using(await hold(here, ['b']), () => {})
       expect(await holders()).to.deep.equal({})
     })
+
+    for (const lost of ['a', 'c']) {
+      it(`the loss of lease "${lost}" aborts the signal, and a release leaves no listener`, async () => {
+        const abort = new AbortController()
+        const all = await hold(here, ['a', 'b', 'c'], { signal: abort.signal })
+        const listeners = (): number[] => all.holds.map(({ signal }) => getEventListeners(signal, 'abort').length)
+        expect([getEventListeners(abort.signal, 'abort').length, ...listeners()]).to.deep.equal([0, 1, 1, 1])
+        await there.manager.revoke(lost)
+        await store.until('the news', () => all.signal.aborted)
+        expect(all.signal.reason).to.be.instanceOf(ErrLost).with.property('lease', lost)
+        expect(listeners()).to.deep.equal([0, 0, 0])
+        await all.release()
+      })
+    }
 
     it('a manager that is stopped ends the wait and what is held', async () => {
       const all = await hold(here, ['x', 'y'])
@@ -335,23 +350,28 @@ describe('holdAll', () => {
   })
 
   it('a call that is aborted at any moment of its claims keeps nothing', async () => {
-    const states = new Set<string>()
+    const states = new Map<string, number>()
     for (const wait of [false, true]) {
-      for (let delay = 0; delay < 120; delay++) {
+      for (const moment of moments(6, 16)) {
         const abort = new AbortController()
         const call = track(hold(['a', 'b'], { wait, signal: abort.signal }))
-        for (let turn = 0; turn < delay; turn++) {
-          await (turn % 4 === 3 ? new Promise<void>((resolve) => process.nextTick(resolve)) : undefined)
-        }
+        await moment()
+        const before = call.state
         abort.abort(new Error('enough'))
         await clock.settle()
-        states.add(`${wait} ${call.state}`)
+        const state = `${wait}: ${before}, ${call.state}`
+        states.set(state, (states.get(state) ?? 0) + 1)
         await call.value?.release()
-        expect(await held(), `after ${delay} turns`).to.deep.equal([])
+        expect(await held()).to.deep.equal([])
         expect(getEventListeners(abort.signal, 'abort')).to.have.length(0)
       }
     }
-    expect(states.size).to.equal(4)
+    for (const wait of [false, true]) {
+      for (const end of ['pending, rejected', 'fulfilled, fulfilled'])
+        expect(states.get(`${wait}: ${end}`)).to.be.above(0)
+      // Only one that is granted already, and of which `track` has not heard.
+      expect(states.get(`${wait}: pending, fulfilled`) ?? 0).to.be.below(3)
+    }
   })
 
   it('a guard in memory runs its body once, and only while every lease is held', async () => {

@@ -14,6 +14,7 @@ import {
 import { FaultySubstrate, TestClock, track, type Tracked } from 'lease-core/testing'
 import { ErrNoResult, ErrNotRecorded, Once, type OnceOptions, type OnceScope, type OnceStore } from 'lease-recipes'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
+import { moments } from './moments.ts'
 import { replaced } from './store-events.ts'
 import { stores } from './stores.ts'
 
@@ -400,7 +401,7 @@ describe('Once', () => {
 
   it('a call that is aborted at any moment of its claim keeps nothing', async () => {
     const begins = new Set<boolean>()
-    for (let delay = 0; delay < 80; delay++) {
+    for (const moment of moments(6, 16)) {
       const abort = new AbortController()
       let began = false
       const work = (): Promise<never> => {
@@ -408,9 +409,7 @@ describe('Once', () => {
         return Promise.reject(new Error('mine'))
       }
       const call = track(once.run('k', work, { signal: abort.signal }))
-      for (let turn = 0; turn < delay; turn++) {
-        await (turn % 4 === 3 ? new Promise<void>((resolve) => process.nextTick(resolve)) : undefined)
-      }
+      await moment()
       const before = began
       abort.abort(new Error('enough'))
       await clock.settle()
