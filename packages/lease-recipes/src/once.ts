@@ -175,7 +175,7 @@ export class Once {
    * @throws what the work throws
    * @throws ErrClaimDenied the work is in progress elsewhere, or still was when `wait` ran out
    * @throws ErrNotRecorded this call has done the work; whether others get the result is not certain
-   * @throws ErrNoResult  the work was done, and the result cannot be had
+   * @throws ErrNoResult    the work was done, and the result cannot be had
    * @throws ErrLost        the answer to the claim took longer than `duration`: the work was not begun
    * @throws ErrNotValid    nothing was sent
    * @throws ErrUnknown     the store could not be asked: this call has not begun the work
