@@ -10,7 +10,7 @@
  * - While a run of a key is in progress, or its result is kept, no other run of that key begins. A process that dies in the middle
  *   leaves the key free after `duration`, so the work is done at least once.
  * - A mark counts only in the term of the run that made it: it repeats the fencing token. A run that lost its lease marks nothing,
- *   also where its last request opens a new term: whoever meets such a mark revokes it.
+ *   also where its last request opens a new term: the next reader of such a mark revokes it.
  * - A result is never lost without a word: a call that has done the work, and cannot be sure that the result is kept, rejects with
  *   an `ErrNotRecorded` that has it.
  *
@@ -277,7 +277,7 @@ export class Once {
   ): Promise<Awaited<T>> {
     const until = new LinkedSignal(signal)
     const { fencingToken, token, lost } = run
-    const stopListening = onAbort(lost, () => until.abort(lost.reason))
+    onAbort(lost, () => until.abort(lost.reason))
     try {
       let result: Awaited<T>
       try {
@@ -291,7 +291,6 @@ export class Once {
       await this.#record(run, key, result)
       return result
     } finally {
-      stopListening()
       until.letGo()
       until.abort(new DOMException('the call is over', 'AbortError'))
     }
@@ -316,8 +315,6 @@ export class Once {
   /**
    * What says that this run is done. Where the result cannot be kept, that says so as well: the work was done all the same, and must not be
    * repeated.
-   *
-   * @throws ErrLost the run lost its lease while the result was stored
    */
   async #markFor(run: Run, result: unknown): Promise<MarkAndProblem> {
     const { fencingToken } = run
@@ -338,7 +335,6 @@ export class Once {
     try {
       await orAborted(this.#put(this.#store, run, text), run.lost)
     } catch (cause) {
-      if (run.lost.aborted) throw run.lost.reason
       return { mark: UNKEPT, reason: 'store failed', cause }
     }
     return { mark: { kind: 'stored', text: '' } }

@@ -112,14 +112,14 @@ export class Run {
           const options = { value, announce: true }
           const { fencingToken } = await this.#manager.claim(this.lease, this.token.holder, keepMs, options)
           if (fencingToken === this.fencingToken) return
-          await this.#release().catch(() => {}) // whoever meets the mark sees that it is of another term
+          await this.#release().catch(() => {}) // if it fails, a reader sees that the mark is of another term
           throw this.#lose('revoked')
         } catch (error) {
           if (!(error instanceof ErrUnknown) || error.reason === 'closed') throw error
           failure = error
         }
-        await sleep(this.#clock, pauseMs(attempts), this.lost).catch(() => {})
-        if (this.lost.aborted) throw failure
+        await sleep(this.#clock, pauseMs(attempts))
+        if (this.lost.aborted || this.#leftMs <= 0) throw failure
       }
     } finally {
       this.#end()

@@ -21,7 +21,7 @@ import { using } from './using.ts'
 
 /** Those of a hold. A call that joins an outer one checks them, and uses only `signal` and `releaseFailed`. */
 export interface WithLeaseOptions extends HoldOptions {
-  /** Who claims: a name that nobody else uses at the same time. @default a new one for each call, `uniqueHolder()` */
+  /** A name that nobody else uses at the same time. @default a new one for each call, `uniqueHolder()` */
   readonly holder?: string | undefined
   /** Ends the waiting, and aborts the work's signal: the lease is released when the work has ended. */
   readonly signal?: AbortSignal | undefined

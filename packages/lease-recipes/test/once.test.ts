@@ -154,6 +154,7 @@ for (const store of stores()) {
       await once(there).forget('k')
       work.end('of the first')
       expect((await rejection(call.promise, ErrNotRecorded)).reason).to.equal('lost')
+      expect(await there.manager.find('once/k')).to.equal(undefined)
       expect(await once(there).run('k', () => 'of the second')).to.equal('of the second')
       await once(here).forget('k')
       await once(here).forget('k')
@@ -545,11 +546,17 @@ describe('Once', () => {
 
   it('nothing is left behind: no timer, no watch, no unhandled rejection', async () => {
     const unhandled = await unhandledDuring(async () => {
+      await once.run('warm', () => 1)
+      await clock.advance(1000)
+      const { pending } = clock
       const [work, call] = await begin()
-      const waiting = track(once.run('k', never, { wait: true }))
+      const { signal } = new AbortController()
+      const waiting = track(once.run('k', never, { wait: 50_000, signal }))
       await clock.settle()
       work.end(1)
       await Promise.all([call.promise, waiting.promise])
+      await clock.settle()
+      expect([clock.pending - pending, getEventListeners(signal, 'abort').length]).to.deep.equal([0, 0])
       await once.run('failing', () => Promise.reject(new Error('mine'))).catch(() => {})
       await clock.advance(1000)
       network.resetCounts()
