@@ -77,3 +77,9 @@ export type {
   WebLocksOptions,
   WebLocksState,
 } from './web-locks.ts'
+export { withLease } from './with-lease.ts'
+export type { LeaseScope, WithLeaseOptions } from './with-lease.ts'
+export { HeldAll, holdAll } from './hold-all.ts'
+export type { HoldAllOptions } from './hold-all.ts'
+export { ErrNoResult, ErrNotRecorded, Once } from './once.ts'
+export type { NotRecordedReason, OnceCallOptions, OnceOptions, OnceRunOptions, OnceScope, OnceStore } from './once.ts'

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
-import { Manager, memoryClient, MemoryStore } from 'lease-core'
+import { Manager, memoryClient, MemoryStore, uniqueHolder } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { FailOpenLock, ReadWriteLock, using } from 'lease-recipes'
+import { FailOpenLock, holdAll, Once, ReadWriteLock, using, withLease } from 'lease-recipes'
 
 /** As a polyfill's, and that of jsdom: no instance of Node's class, and without `throwIfAborted`. */
 class ForeignSignal {
@@ -51,6 +51,73 @@ describe('Signals that are not those of Node', () => {
       expect(await late().catch((error: unknown) => error)).to.equal(reason)
     }
     await locks.close()
+    await manager.stop()
+  })
+
+  it('work in one call, several leases and idempotent work take them, and end with their reason', async () => {
+    const clock = new TestClock()
+    const manager = new Manager({ client: memoryClient({ store: new MemoryStore({ clock }), clock }), clock })
+    const foreign = new ForeignSignal()
+    const signal = foreign as unknown as AbortSignal
+    const options = { duration: 30_000, clock, wait: true, signal }
+    const once = new Once({ manager, clock })
+    const begin = (): readonly Promise<unknown>[] => [
+      withLease(manager, 'db', { duration: 30_000, wait: true, signal }, () => 'done'),
+      holdAll(manager, ['a', 'db'], uniqueHolder(), options),
+      once.run('db', () => 'done', { wait: true, signal }),
+    ]
+    const rival = await manager.hold('db', 'rival', { duration: 30_000 })
+    const work = new AbortController()
+    const running = track(
+      once.run('db', () => new Promise((resolve) => work.signal.addEventListener('abort', resolve))),
+    )
+    await clock.settle()
+    const warnings: unknown[] = []
+    const onWarning = (warning: unknown): void => void warnings.push(warning)
+    process.on('warning', onWarning)
+    const calls = Array.from({ length: 20 }, begin).flat()
+    const waits = calls.map((call) => track(call))
+    await clock.settle()
+    expect(new Set(waits.map(({ state }) => state))).to.deep.equal(new Set(['pending']))
+    const reason = new Error('enough')
+    foreign.abort(reason)
+    await clock.settle()
+    for (const late of begin()) waits.push(track(late))
+    await clock.settle()
+    expect(new Set(waits.map(({ error }) => error))).to.deep.equal(new Set([reason]))
+    expect([...(await manager.leases()).keys()]).to.have.members(['db', 'once/db'])
+    await new Promise((resolve) => setImmediate(resolve))
+    process.off('warning', onWarning)
+    expect(warnings).to.deep.equal([])
+    work.abort()
+    await running.promise
+    await rival.release()
+    await manager.stop()
+  })
+
+  it('a signal that many calls share causes no warning', async () => {
+    const clock = new TestClock()
+    const manager = new Manager({ client: memoryClient({ store: new MemoryStore({ clock }), clock }), clock })
+    const warnings: unknown[] = []
+    const onWarning = (warning: unknown): void => void warnings.push(warning)
+    process.on('warning', onWarning)
+    const { signal } = new AbortController()
+    const options = { duration: 30_000, signal }
+    const once = new Once({ manager, clock })
+    await withLease(manager, 'db', options, () =>
+      Promise.all(
+        Array.from({ length: 30 }, async (_, index) => {
+          await withLease(manager, 'db', options, () => clock.settle())
+          await using(await holdAll(manager, [`a${index}`, `b${index}`], 'me', { ...options, clock }), () => {})
+          await once.run(`key ${index}`, () => {}, { signal })
+        }),
+      ),
+    )
+    const names = Array.from({ length: 30 }, (_, index) => `c${index}`)
+    await using(await holdAll(manager, names, 'me', options), () => {})
+    await new Promise((resolve) => setImmediate(resolve))
+    process.off('warning', onWarning)
+    expect(warnings).to.deep.equal([])
     await manager.stop()
   })
 })

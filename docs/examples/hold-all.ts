@@ -1,0 +1,21 @@
+/** A transfer between two accounts, each with a lease of its own. */
+import { uniqueHolder, type Manager } from 'lease-core'
+import { holdAll } from 'lease-recipes'
+import type { Pool } from 'pg'
+import { inTransaction } from './plain-pg.ts'
+
+export async function transferBetween(
+  { manager, pool }: { readonly manager: Manager; readonly pool: Pool },
+  { from, to, amount }: { readonly from: number; readonly to: number; readonly amount: number },
+): Promise<void> {
+  const accounts = [`account-${from}`, `account-${to}`]
+  await using both = await holdAll(manager, accounts, uniqueHolder('transfer'), {
+    duration: { seconds: 30 },
+    wait: { seconds: 10 }, // for both together
+  })
+  await inTransaction(pool, async (connection) => {
+    await both.token.check(connection) // both are held, or nothing is written
+    await connection.query('UPDATE account SET balance = balance - $1 WHERE id = $2', [amount, from])
+    await connection.query('UPDATE account SET balance = balance + $1 WHERE id = $2', [amount, to])
+  })
+}

@@ -1,0 +1,42 @@
+/** Options of a hold in recipes that take them all: the rules are core's, and the problems come with those of the recipe. */
+import type { HoldOptions } from 'lease-core'
+import type { Checks } from './checks.ts'
+
+const ALL: Readonly<Record<keyof HoldOptions, true>> = {
+  duration: true,
+  wait: true,
+  signal: true,
+  maxWaiters: true,
+  value: true,
+  announce: true,
+  shared: true,
+  renewEvery: true,
+}
+
+/** The names of all options of a hold. */
+export const HOLD_OPTIONS: readonly string[] = Object.keys(ALL)
+
+/** Notes what is wrong with the options of a hold. Returns the options of the hold alone, each read once. */
+export function checkHoldOptions(checks: Checks, options: HoldOptions): HoldOptions {
+  const { duration, wait, signal, maxWaiters, value, announce, shared, renewEvery } = options
+  const durationMs = checks.leaseDuration('duration', duration)
+  waitMsOf(checks, wait)
+  checks.signal('signal', signal)
+  checks.value('value', value)
+  for (const [option, given] of Object.entries({ announce, shared })) {
+    checks.must(option, given === undefined || typeof given === 'boolean', 'must be true or false', given)
+  }
+  if (renewEvery === undefined) checks.renewal('duration', durationMs / 3, 'duration', durationMs)
+  else if (renewEvery !== false) {
+    checks.renewal('renewEvery', checks.duration('renewEvery', renewEvery), 'duration', durationMs)
+  }
+  const isCount = maxWaiters === undefined || (Number.isInteger(maxWaiters) && maxWaiters >= 1)
+  checks.must('maxWaiters', isCount, 'must be a whole number of at least 1', maxWaiters)
+  return { duration, wait, signal, maxWaiters, value, announce, shared, renewEvery }
+}
+
+/** How long the hold waits for others, in milliseconds; Infinity: as long as its signal allows. */
+export function waitMsOf(checks: Checks, wait: HoldOptions['wait'] = false): number {
+  if (typeof wait === 'boolean') return wait ? Number.POSITIVE_INFINITY : 0
+  return checks.duration('wait', wait)
+}

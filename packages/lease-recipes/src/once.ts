@@ -1,0 +1,433 @@
+/**
+ * Work that is done once for each key, with a result that is kept for a time.
+ *
+ *     free ──claim──▶ in progress ──done──▶ done: the result is kept, and lapses by itself ──▶ free
+ *      ▲                  │
+ *      └──────failed──────┤            a renewed lease stands for "in progress", the same lease with a result for "done":
+ *      └──process died────┘            it goes from one to the other in one write
+ *
+ * Promises.
+ * - While a run of a key is in progress, or its result is kept, no other run of that key begins. A process that dies in the middle
+ *   leaves the key free after `duration`, so the work is done at least once.
+ * - A mark counts only in the term of the run that made it: it repeats the fencing token. A run that lost its lease marks nothing,
+ *   also where its last request opens a new term: the next reader of such a mark revokes it.
+ * - A result is never lost without a word: a call that has done the work, and cannot be sure that the result is kept, rejects with
+ *   an `ErrNotRecorded` that has it.
+ *
+ * The lease of a run is no Hold (`run.ts`): a revocation is noticed when it is renewed, after a third of `duration` at the latest.
+ */
+import {
+  checkRequest,
+  ErrClaimDenied,
+  ErrLost,
+  ErrStopped,
+  ErrUnknown,
+  hasMethods,
+  MAX_DURATION_MS,
+  MAX_VALUE_BYTES,
+  onAbort,
+  systemClock,
+  throwIfAborted,
+} from 'lease-core'
+import type { Clock, Info, Manager, Token } from 'lease-core'
+import type { DurationLike } from 'luxon'
+import { Checks } from './checks.ts'
+import { LinkedSignal, orAborted } from './or-aborted.ts'
+import { Run } from './run.ts'
+import { brokenSegmentRule, encodeSegment } from './segments.ts'
+
+export interface OnceOptions {
+  /** It stays yours to stop. */
+  readonly manager: Pick<Manager, 'claim' | 'find' | 'observe' | 'release' | 'revoke'>
+  /** The family of keys: those of two prefixes have nothing to do with each other. @default 'once' */
+  readonly prefix?: string | undefined
+  /** How long a key is blocked after the process that worked on it died. Renewed while the work goes on. @default 30 seconds */
+  readonly duration?: DurationLike | undefined
+  /** How long a result is kept at least, from when the work was done. @default 1 day */
+  readonly keepResult?: DurationLike | undefined
+  /** Makes a text of a result. @default JSON; undefined becomes an empty text */
+  readonly serialize?: ((result: unknown) => string) | undefined
+  /** Makes a result of that text. @default JSON; an empty text becomes undefined */
+  readonly parse?: ((text: string) => unknown) | undefined
+  /** Where results go that do not fit into a lease. @default nowhere: a result that is too large is an `ErrNotRecorded` */
+  readonly store?: OnceStore | undefined
+  /** The manager's. @default the machine's clocks */
+  readonly clock?: Clock | undefined
+}
+
+/** Keeps texts that do not fit into a lease, for all processes: a table, a key of Redis, a bucket. */
+export interface OnceStore {
+  /** @param id each run has its own, so no run overwrites the result of another. @param keepMs keep it at least so long */
+  set(id: string, text: string, keepMs: number): Promise<unknown>
+  /** Undefined or null: it is not there any more. */
+  get(id: string): Promise<string | undefined | null>
+}
+
+export interface OnceRunOptions {
+  /**
+   * false: a key that is in progress elsewhere is `ErrClaimDenied` at once. A duration bounds the wait for it, and not the answer to a
+   * request; true waits as long as `signal` allows. @default false
+   */
+  readonly wait?: DurationLike | boolean | undefined
+  /** Ends the waiting, and aborts the work's signal. A result that the work returns after all is kept. */
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface OnceCallOptions {
+  /** Rejects the call with its reason; what was sent is not undone. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** What the work is given. */
+export interface OnceScope {
+  /** Aborts when the lease is lost, when the call is over, and with `options.signal`. */
+  readonly signal: AbortSignal
+  /** Rises with each run of the key. */
+  readonly fencingToken: bigint
+  /** For `token.check(key)` in the transaction that the work writes with: a run that has lost its lease then writes nothing. */
+  readonly token: Token
+}
+
+/** Why a result is not recorded for certain. */
+export type NotRecordedReason = 'lost' | 'no answer' | 'stopped' | 'no text' | 'too large' | 'store failed'
+
+/**
+ * This call has done the work, and others may not get its result. With `lost` the work may be done again, with `no answer` and `stopped`
+ * too, unless the mark was written after all. With the other reasons it is not done again while the result would have been kept:
+ * later calls get an `ErrNoResult`. `instanceof ErrUnknown`, with the same code.
+ */
+export class ErrNotRecorded extends ErrUnknown {
+  override readonly name: string = 'ErrNotRecorded'
+  declare readonly reason: NotRecordedReason
+  readonly key: string
+  /** What the work returned. */
+  readonly result: unknown
+
+  constructor(key: string, result: unknown, details: { reason: NotRecordedReason; lease: string; cause?: unknown }) {
+    super(`the work for "${key}" was done, and its result is not certainly kept: ${reasons[details.reason]}`, details)
+    this.key = key
+    this.result = result
+  }
+}
+
+const reasons: Readonly<Record<NotRecordedReason, string>> = {
+  lost: 'the lease was lost before the work was done',
+  'no answer': 'the store did not answer',
+  stopped: 'the manager was stopped',
+  'no text': '`serialize` threw, or returned no text that a lease may carry',
+  'too large': 'it does not fit into a lease, and there is no `store`',
+  'store failed': 'the `store` did not take it',
+}
+
+/** The work was done, by this call or another, and its result is not to be had. `instanceof ErrUnknown`, with the same code. */
+export class ErrNoResult extends ErrUnknown {
+  override readonly name: string = 'ErrNoResult'
+  readonly key: string
+
+  constructor(key: string, details: { reason: string; lease: string; cause?: unknown }) {
+    super(`the work for "${key}" was done, and its result is gone: ${details.reason}`, details)
+    this.key = key
+  }
+}
+
+const DURATION_MS = 30_000
+const KEEP_RESULT_MS = 86_400_000
+
+/** Does the work of each key once: see the head of this file. Make one for each family of keys. */
+export class Once {
+  readonly #manager: OnceOptions['manager']
+  readonly #prefix: string
+  readonly #durationMs: number
+  readonly #keepMs: number
+  readonly #serialize: (result: unknown) => unknown
+  readonly #parse: (text: string) => unknown
+  readonly #store: OnceStore | undefined
+  readonly #clock: Clock
+
+  /** @throws ErrNotValid with every problem */
+  constructor(options: OnceOptions) {
+    const checks = new Checks(options, OPTIONS)
+    const { manager, prefix = 'once', duration, keepResult, store, clock = systemClock } = options
+    const { serialize = toJson, parse = fromJson } = options
+    const isManager = hasMethods(manager, 'claim', 'find', 'observe', 'release', 'revoke')
+    checks.must('manager', isManager, 'must be a Manager', manager)
+    checks.name('prefix', prefix)
+    this.#durationMs = duration === undefined ? DURATION_MS : checks.leaseDuration('duration', duration)
+    checks.renewal('duration', this.#durationMs / 3, 'duration', this.#durationMs)
+    this.#keepMs = keepResult === undefined ? KEEP_RESULT_MS : checks.leaseDuration('keepResult', keepResult)
+    checks.must('serialize', typeof serialize === 'function', 'must be a function', serialize)
+    checks.must('parse', typeof parse === 'function', 'must be a function', parse)
+    checks.must('store', store === undefined || hasMethods(store, 'get', 'set'), 'must have get and set', store)
+    checks.must('clock', hasMethods(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock', clock)
+    checks.finish()
+    this.#manager = manager
+    this.#prefix = prefix
+    this.#serialize = serialize
+    this.#parse = parse
+    this.#store = store
+    this.#clock = clock
+  }
+
+  /**
+   * Does the work, or resolves with the result of the run that has done it. Work that fails leaves the key free, and is not repeated by
+   * this call; calls that wait do theirs then, one after the other.
+   *
+   * @throws what the work throws
+   * @throws ErrClaimDenied the work is in progress elsewhere, or still was when `wait` ran out
+   * @throws ErrNotRecorded this call has done the work; whether others get the result is not certain
+   * @throws ErrNoResult    the work was done, and the result cannot be had
+   * @throws ErrLost        the answer to the claim took longer than `duration`: the work was not begun
+   * @throws ErrNotValid    nothing was sent
+   * @throws ErrUnknown     the store could not be asked: this call has not begun the work
+   */
+  async run<T>(
+    key: string,
+    work: (scope: OnceScope) => T | PromiseLike<T>,
+    options: OnceRunOptions = {},
+  ): Promise<Awaited<T>> {
+    const checks = new Checks(options, ['wait', 'signal'])
+    const lease = this.#leaseOf(key, checks)
+    const { wait = false, signal } = options
+    const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
+    checks.signal('signal', signal)
+    checks.must('work', typeof work === 'function', 'must be a function', work)
+    checks.finish()
+    throwIfAborted(signal)
+    const begun = await this.#begin(lease, waitMs, signal)
+    if (begun instanceof Run) return this.#do(begun, key, work, signal)
+    return (await this.#resultOf(begun, lease, key, signal)) as Awaited<T>
+  }
+
+  /**
+   * Frees the key: its result is forgotten, and the next call does the work. A run in progress loses its lease, goes on until it
+   * notices, and records nothing.
+   *
+   * @throws ErrUnknown it may have happened
+   */
+  async forget(key: string, options: OnceCallOptions = {}): Promise<void> {
+    const checks = new Checks(options, ['signal'])
+    const lease = this.#leaseOf(key, checks)
+    checks.signal('signal', options.signal)
+    checks.finish()
+    await this.#manager.revoke(lease, { signal: options.signal })
+  }
+
+  #leaseOf(key: string, checks: Checks): string {
+    const rule = brokenSegmentRule(key)
+    checks.must('key', rule === undefined, rule ?? '', key)
+    const lease = rule === undefined ? `${this.#prefix}/${encodeSegment(key)}` : ''
+    checks.fits('key', lease, key)
+    return lease
+  }
+
+  // ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A run of this call's own, or the mark of one that is done. */
+  async #begin(lease: string, waitMs: number, signal: AbortSignal | undefined): Promise<Run | Mark> {
+    const until = new LinkedSignal(signal)
+    const timeIsUp = (): void => until.abort(TIME_IS_UP)
+    if (waitMs === 0) timeIsUp()
+    const timer = waitMs > 0 && waitMs <= MAX_DURATION_MS ? this.#clock.setTimer(waitMs, timeIsUp) : undefined
+    try {
+      for (;;) {
+        const request = { lease, durationMs: this.#durationMs, value: IN_PROGRESS, signal }
+        const run = await Run.claim(this.#manager, this.#clock, request)
+        if (run instanceof Run) return run
+        const state = await this.#stateOf(lease, until.signal, signal)
+        if (state === 'in progress') throw run
+        if (state !== 'free') return state
+      }
+    } finally {
+      timer?.cancel()
+      until.letGo()
+    }
+  }
+
+  /** Waits until the key is free or done; when the time for that is up, looks once more. */
+  async #stateOf(lease: string, until: AbortSignal, signal: AbortSignal | undefined): Promise<State> {
+    try {
+      for await (const info of this.#manager.observe(lease, { signal: until })) {
+        const state = await this.#read(lease, info, signal)
+        if (state !== 'in progress') return state
+      }
+    } catch (error) {
+      if (error !== TIME_IS_UP) throw error
+    }
+    return this.#read(lease, await this.#manager.find(lease, { signal }), signal)
+  }
+
+  async #read(lease: string, info: Info | undefined, signal: AbortSignal | undefined): Promise<State> {
+    if (info === undefined) return 'free'
+    const mark = parseMark(info.value)
+    if (mark === undefined) return 'in progress'
+    const { fencingToken } = info
+    if (mark.fencingToken === fencingToken) return mark
+    // A run that had lost its lease made this mark in a new term, and has not undone that: the term stands for nothing.
+    await this.#manager.revoke(lease, { fencingToken, signal })
+    return 'free'
+  }
+
+  // ── work ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #do<T>(
+    run: Run,
+    key: string,
+    work: (scope: OnceScope) => T | PromiseLike<T>,
+    signal: AbortSignal | undefined,
+  ): Promise<Awaited<T>> {
+    const until = new LinkedSignal(signal)
+    const { fencingToken, token, lost } = run
+    onAbort(lost, () => until.abort(lost.reason))
+    try {
+      let result: Awaited<T>
+      try {
+        throwIfAborted(signal)
+        run.assertHeld()
+        result = await work({ signal: until.signal, fencingToken, token })
+      } catch (error) {
+        await run.giveUp()
+        throw error
+      }
+      await this.#record(run, key, result)
+      return result
+    } finally {
+      until.letGo()
+      until.abort(new DOMException('the call is over', 'AbortError'))
+    }
+  }
+
+  /** @throws ErrNotRecorded */
+  async #record(run: Run, key: string, result: unknown): Promise<void> {
+    const { lease, fencingToken } = run
+    const failure = (reason: NotRecordedReason, cause: unknown): ErrNotRecorded =>
+      new ErrNotRecorded(key, result, { reason, lease, cause })
+    try {
+      const { mark, reason, cause } = await this.#markFor(run, result)
+      await run.mark(formatMark({ ...mark, fencingToken }), this.#keepMs)
+      if (reason !== undefined) throw failure(reason, cause)
+    } catch (error) {
+      if (error instanceof ErrNotRecorded) throw error
+      if (error instanceof ErrLost || error instanceof ErrClaimDenied) throw failure('lost', error)
+      throw failure(error instanceof ErrStopped ? 'stopped' : 'no answer', error)
+    }
+  }
+
+  /**
+   * What says that this run is done. Where the result cannot be kept, that says so as well: the work was done all the same, and must not be
+   * repeated.
+   */
+  async #markFor(run: Run, result: unknown): Promise<MarkAndProblem> {
+    const { fencingToken } = run
+    let text: unknown
+    try {
+      text = this.#serialize(result)
+    } catch (cause) {
+      return { mark: UNKEPT, reason: 'no text', cause }
+    }
+    if (typeof text !== 'string') return { mark: UNKEPT, reason: 'no text', cause: undefined }
+    const mark = { kind: 'done', text } as const
+    const problem = problemOf(formatMark({ ...mark, fencingToken }))
+    if (problem === undefined) return { mark }
+    if (this.#store === undefined) {
+      const isLarge = Buffer.byteLength(text) > MAX_VALUE_BYTES - HEAD_BYTES
+      return { mark: UNKEPT, reason: isLarge ? 'too large' : 'no text', cause: problem }
+    }
+    try {
+      await orAborted(this.#put(this.#store, run, text), run.lost)
+    } catch (cause) {
+      return { mark: UNKEPT, reason: 'store failed', cause }
+    }
+    return { mark: { kind: 'stored', text: '' } }
+  }
+
+  /** The mark lapses before the text: it is made within `duration`, and lasts for `keepResult`. */
+  async #put(store: OnceStore, { lease, fencingToken }: Run, text: string): Promise<void> {
+    await store.set(idOf(lease, fencingToken), text, this.#keepMs + this.#durationMs)
+  }
+
+  async #resultOf(mark: Mark, lease: string, key: string, signal: AbortSignal | undefined): Promise<unknown> {
+    const gone = (reason: string, cause?: unknown): ErrNoResult => new ErrNoResult(key, { reason, lease, cause })
+    if (mark.kind === 'unkept') throw gone('it could not be kept')
+    let text: string | undefined | null = mark.text
+    if (mark.kind === 'stored') {
+      const store = this.#store
+      if (store === undefined) throw gone('it is in a store, and there is no `store`')
+      const get = async (): Promise<string | undefined | null> => store.get(idOf(lease, mark.fencingToken))
+      try {
+        text = await orAborted(get(), signal)
+      } catch (cause) {
+        throwIfAborted(signal)
+        throw gone('the `store` failed', cause)
+      }
+      if (typeof text !== 'string') throw gone('the `store` does not have it any more')
+    }
+    try {
+      return this.#parse(text)
+    } catch (cause) {
+      throw gone('`parse` threw', cause)
+    }
+  }
+}
+
+const OPTIONS = ['manager', 'prefix', 'duration', 'keepResult', 'serialize', 'parse', 'store', 'clock']
+const TIME_IS_UP = new Error('the wait is over')
+
+/** JSON has no undefined. */
+function toJson(result: unknown): unknown {
+  return result === undefined ? '' : JSON.stringify(result)
+}
+
+function fromJson(text: string): unknown {
+  return text === '' ? undefined : JSON.parse(text)
+}
+
+// ── marks ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** The value of the lease of a run that is done: `done 17 {"id":5}`, `stored 17 `, `unkept 17 `. */
+interface Mark {
+  readonly kind: 'done' | 'stored' | 'unkept'
+  /** Of the run that made it, and of the only term in which it counts. */
+  readonly fencingToken: bigint
+  readonly text: string
+}
+
+type State = Mark | 'free' | 'in progress'
+
+interface MarkAndProblem {
+  readonly mark: Omit<Mark, 'fencingToken'>
+  /** Why the result is not in it. */
+  readonly reason?: NotRecordedReason
+  readonly cause?: unknown
+}
+
+const UNKEPT = { kind: 'unkept', text: '' } as const
+/** The value of a lease in progress. */
+const IN_PROGRESS = 'in progress'
+/** So much of a value is not the result, at most: a fencing token has 20 digits. */
+const HEAD_BYTES = 32
+
+function formatMark({ kind, fencingToken, text }: Mark): string {
+  return `${kind} ${fencingToken} ${text}`
+}
+
+/** Undefined: the value is none of a run that is done. */
+function parseMark(value: string | undefined): Mark | undefined {
+  const { kind, fencingToken, text } =
+    /^(?<kind>done|stored|unkept) (?<fencingToken>-?\d+) (?<text>.*)$/s.exec(value ?? '')?.groups ?? {}
+  if (kind === undefined || fencingToken === undefined || text === undefined) return undefined
+  return { kind: kind as Mark['kind'], fencingToken: BigInt(fencingToken), text }
+}
+
+/** What is wrong with the value, by the rules of core. */
+function problemOf(value: string): unknown {
+  try {
+    checkRequest('a', { holder: 'a', duration: 1, value })
+    return undefined
+  } catch (error) {
+    return error
+  }
+}
+
+function idOf(lease: string, fencingToken: bigint): string {
+  return `${lease}:${fencingToken}`
+}

@@ -1,0 +1,200 @@
+/**
+ * One call for claim, work and release.
+ *
+ *     withLease ──granted──▶ work ──settles──▶ inner calls settle ──▶ release ──▶ settles as the work did
+ *                             └─ withLease of the same manager and name: joins, and claims nothing
+ *
+ * Re-entrant within its asynchronous context: what the work calls, and what that calls, is inside, as `AsyncLocalStorage` follows
+ * it. A call joins the innermost work of the same manager and name that has not settled. A context whose works have all
+ * settled, as that of a promise that nobody waited for, is outside: a call from it claims.
+ *
+ * The lease is given up only when nobody works under it: an outer call waits for the inner calls that have joined it.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { ErrLost, hasMethods, uniqueHolder } from 'lease-core'
+import type { Hold, HoldOptions, Manager, ReleaseOptions, Token } from 'lease-core'
+import { Duration, type DateTime } from 'luxon'
+import { Checks } from './checks.ts'
+import { checkHoldOptions, HOLD_OPTIONS } from './hold-options.ts'
+import { LinkedSignal } from './or-aborted.ts'
+import { using } from './using.ts'
+
+/** Those of a hold. A call that joins an outer one checks them, and uses only `signal` and `releaseFailed`. */
+export interface WithLeaseOptions extends HoldOptions {
+  /** A name that nobody else uses at the same time. @default a new one for each call, `uniqueHolder()` */
+  readonly holder?: string | undefined
+  /** Ends the waiting, and aborts the work's signal: the lease is released when the work has ended. */
+  readonly signal?: AbortSignal | undefined
+  /** Called with the error of a release that failed. @default a warning of the process */
+  readonly releaseFailed?: ((error: unknown) => void) | undefined
+}
+
+/** What the work is given. */
+export interface LeaseScope {
+  /** Aborts when the lease is lost, when this call is over, and with `options.signal`. */
+  readonly signal: AbortSignal
+  /** For every write to what the lease protects. An inner call has that of its outer one. */
+  readonly fencingToken: bigint
+  /** The work may release it early. In an inner call that ends the inner call's part only. */
+  readonly hold: Hold
+}
+
+/**
+ * Does the work while the lease is held, and settles as the work does: a release that fails masks nothing.
+ *
+ * @throws ErrClaimDenied another holds the lease, or still did when `wait` ran out: the work was not begun
+ * @throws ErrLost        the lease was lost before the work began; or the outer call that this one would join has lost or
+ *                        released it
+ * @throws ErrNotValid    nothing was sent
+ * @throws ErrUnknown     the claim may have been granted, and is withdrawn: the work was not begun
+ */
+export async function withLease<T>(
+  manager: Pick<Manager, 'hold'>,
+  name: string,
+  options: WithLeaseOptions,
+  work: (scope: LeaseScope) => T | PromiseLike<T>,
+): Promise<Awaited<T>> {
+  const checks = new Checks(options, [...HOLD_OPTIONS, 'holder', 'releaseFailed'])
+  const { holder, signal, releaseFailed } = options
+  checks.must('manager', hasMethods(manager, 'hold'), 'must be a Manager', manager)
+  checks.name('name', name)
+  if (holder !== undefined) checks.name('holder', holder)
+  const holdOptions = checkHoldOptions(checks, options)
+  const isListener = releaseFailed === undefined || typeof releaseFailed === 'function'
+  checks.must('releaseFailed', isListener, 'must be a function', releaseFailed)
+  checks.must('work', typeof work === 'function', 'must be a function', work)
+  checks.finish()
+
+  // Works that have settled are left out: a chain of contexts that outlive each other must not grow.
+  const around = (works.getStore() ?? []).filter(({ isOver }) => !isOver)
+  const outer = around.findLast((other) => other.manager === manager && other.name === name)
+  const run = (hold: Hold): Promise<Awaited<T>> => {
+    const self = new Work(manager, name, hold)
+    const body = (scope: LeaseScope): Promise<Awaited<T>> => self.run(() => works.run([...around, self], work, scope))
+    return using(hold, ({ signal, fencingToken }) => body({ signal, fencingToken, hold }), { signal, releaseFailed })
+  }
+  if (outer === undefined) return run(await manager.hold(name, holder ?? uniqueHolder(), holdOptions))
+  return outer.join(run)
+}
+
+/** The works around the present call, the innermost last. */
+const works = new AsyncLocalStorage<readonly Work[]>()
+
+/** A work under way, and the inner calls that have joined it. */
+class Work {
+  readonly manager: unknown
+  readonly name: string
+  /** Let go when the work has settled: the context of what it left behind may be kept for long. */
+  #hold: Hold | undefined
+  readonly #joined = new Set<Promise<unknown>>()
+
+  constructor(manager: unknown, name: string, hold: Hold) {
+    this.manager = manager
+    this.name = name
+    this.#hold = hold
+  }
+
+  /** It has settled: nobody joins it any more. */
+  get isOver(): boolean {
+    return this.#hold === undefined
+  }
+
+  /** Settles as the body does, when those that have joined have settled as well. */
+  async run<T>(body: () => T | PromiseLike<T>): Promise<Awaited<T>> {
+    try {
+      return await body()
+    } finally {
+      this.#hold = undefined
+      await Promise.allSettled(this.#joined)
+    }
+  }
+
+  /** Makes an inner call, which `run` waits for at the end. */
+  join<T>(run: (hold: Hold) => Promise<T>): Promise<T> {
+    const call = run(new JoinedHold(this.#hold as Hold))
+    const leave = (): void => void this.#joined.delete(call)
+    this.#joined.add(call)
+    call.then(leave, leave)
+    return call
+  }
+}
+
+/** An outer call's hold in the hands of an inner call, whose release ends its own part and nothing else. */
+class JoinedHold implements Hold {
+  readonly #outer: Hold
+  readonly #until: LinkedSignal
+  #released = false
+
+  constructor(outer: Hold) {
+    this.#outer = outer
+    this.#until = new LinkedSignal(outer.signal)
+  }
+
+  get lease(): string {
+    return this.#outer.lease
+  }
+
+  get holder(): string {
+    return this.#outer.holder
+  }
+
+  get fencingToken(): bigint {
+    return this.#outer.fencingToken
+  }
+
+  get token(): Token {
+    return this.#outer.token
+  }
+
+  get held(): boolean {
+    return !this.#released && this.#outer.held
+  }
+
+  get signal(): AbortSignal {
+    return this.#until.signal
+  }
+
+  get trustedUntil(): DateTime {
+    return this.#outer.trustedUntil
+  }
+
+  remaining(): Duration {
+    return this.#released ? Duration.fromMillis(0) : this.#outer.remaining()
+  }
+
+  assertHeld(): void {
+    if (!this.#released) return this.#outer.assertHeld()
+    const { lease, holder } = this
+    throw new ErrLost(`lease "${lease}" of "${holder}" is not held any more: released`, {
+      lease,
+      holder,
+      reason: 'revoked',
+    })
+  }
+
+  async update(value: string): Promise<void> {
+    this.assertHeld()
+    await this.#outer.update(value)
+  }
+
+  async renew(): Promise<void> {
+    this.assertHeld()
+    await this.#outer.renew()
+  }
+
+  /** @param options `all: true` ends the outer call's hold as well */
+  async release(options: ReleaseOptions = {}): Promise<void> {
+    const checks = new Checks(options, ['all'])
+    const { all } = options
+    checks.must('all', all === undefined || typeof all === 'boolean', 'must be true or false', all)
+    checks.finish()
+    this.#released = true
+    this.#until.letGo()
+    this.#until.abort(new DOMException('the inner call released its part of the lease', 'AbortError'))
+    if (all === true) await this.#outer.release(options)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release()
+  }
+}
