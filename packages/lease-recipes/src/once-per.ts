@@ -414,7 +414,7 @@ export class OncePer {
   #runOf({ slot, holder, atLeastMs }: Request, hold: Hold, mark: string): Run {
     const value = recordOf({ slot, by: holder, done: true })
     return new Run(slot, hold, {
-      done: () => this.#manager.claim(mark, holder, atLeastMs, { value }),
+      done: () => this.#manager.claim(mark, holder, atLeastMs, { value }).catch(unlessDenied),
       undo: () => this.#manager.release(mark, holder),
     })
   }
@@ -529,6 +529,11 @@ function isRunning({ by }: Found, marks: readonly Found[]): boolean {
 /** Never rejects: the turn lapses by itself. */
 async function leave(hold: Hold): Promise<void> {
   await hold.release().catch(() => {})
+}
+
+/** Another has replaced the mark: then it has the turn, too, and the release of the turn says so. */
+function unlessDenied(error: unknown): void {
+  if (!(error instanceof ErrClaimDenied)) throw error
 }
 
 function recordOf({ slot, by, done }: LastRun): string {
