@@ -28,6 +28,7 @@ import {
   ErrClaimDenied,
   ErrLost,
   ErrNotHeld,
+  ErrStopped,
   ErrUnknown,
   hasMethods,
   MAX_NAME_BYTES,
@@ -55,11 +56,13 @@ export type Slot = Date | DateTime | string
 
 /** Defaults for all jobs of an `OncePer`, and options of each call. */
 export interface RunOptions {
-  /**
-   * How long a job stays taken after the crash of the process that runs it, at most. While the process lives, the run is renewed and may
-   * take as long as it likes. @default 1 minute
-   */
+  /** How long a job stays busy after the crash of the process that runs it, at most. @default 1 minute */
   readonly atMost?: DurationLike | undefined
+  /**
+   * true: while its process lives, a run is renewed, and may take as long as it likes. false: it is lost when it takes longer than
+   * `atMost`, and the next slot may run beside it; for work whose end nobody may ever report. @default true
+   */
+  readonly renew?: boolean | undefined
   /**
    * How long the last slot is remembered, from its start and again from its end. A process that comes for this slot or an earlier one is
    * skipped until then, so this must be longer than any clock or catching up is late. It delays no later slot. @default 1 day
@@ -141,6 +144,7 @@ interface Names {
 
 interface Times {
   readonly atMostMs: number
+  readonly renew: boolean
   readonly atLeastMs: number
   readonly retry: boolean
 }
@@ -152,9 +156,10 @@ interface Request extends Names, Times {
   readonly signal: AbortSignal | undefined
 }
 
-const TIMES = ['atMost', 'atLeast', 'retry']
+const TIMES = ['atMost', 'renew', 'atLeast', 'retry']
 const MINUTE_MS = 60_000
 const DAY_MS = 86_400_000
+const DEFAULTS: Times = { atMostMs: MINUTE_MS, renew: true, atLeastMs: DAY_MS, retry: false }
 /** So often the turn may change hands between a refusal and the look at who has it, or the mark between a look and a claim. */
 const MAX_ROUNDS = 30
 
@@ -211,7 +216,8 @@ export class Run implements Held {
   }
 
   /**
-   * Records that the slot is done, then gives the turn up. For a run that was lost it records nothing.
+   * Records that the slot is done, then gives the turn up. A run that was lost records it as well, unless another process runs the slot
+   * anew by then.
    *
    * @throws ErrNotHeld another process has the turn already
    * @throws ErrUnknown it may have happened: the slot stays taken, but with `retry` it may run again
@@ -232,8 +238,7 @@ export class Run implements Held {
 
   #end(record: () => Promise<unknown>): Promise<void> {
     if (this.#releasing !== undefined) return this.#releasing
-    const { held } = this.#hold
-    this.#releasing = endInOrder(held ? record : undefined, this.#hold)
+    this.#releasing = endInOrder(record, this.#hold)
     this.#until.letGo()
     this.#until.abort(new DOMException('the run was released', 'AbortError'))
     return this.#releasing
@@ -241,9 +246,9 @@ export class Run implements Held {
 }
 
 /** The record comes first: the next holder of the turn reads it. */
-async function endInOrder(record: (() => Promise<unknown>) | undefined, hold: Hold): Promise<void> {
+async function endInOrder(record: () => Promise<unknown>, hold: Hold): Promise<void> {
   try {
-    await record?.()
+    await record()
   } finally {
     await hold.release()
   }
@@ -262,7 +267,7 @@ export class OncePer {
     const isManager = hasMethods(manager, 'hold', 'claim', 'find', 'release', 'revoke')
     checks.must('manager', isManager, 'must be a Manager', manager)
     checks.name('prefix', prefix)
-    this.#defaults = timesOf(options, checks, { atMostMs: MINUTE_MS, atLeastMs: DAY_MS, retry: false })
+    this.#defaults = timesOf(options, checks, DEFAULTS)
     checks.finish()
     this.#manager = manager
     this.#prefix = encodeSegment(prefix)
@@ -338,7 +343,8 @@ export class OncePer {
 
   /** Takes the turn, unless it is known without it that the slot is not ours. */
   async #take(request: Request): Promise<Begun> {
-    const { turn, marks, slot, holder, atMostMs, retry, signal } = request
+    const { turn, marks, slot, holder, atMostMs, renew, retry, signal } = request
+    const renewEvery = renew ? undefined : false
     const value = recordOf({ slot, by: holder, done: false })
     let wait: number | boolean = false
     let refusedBy: Found | undefined
@@ -351,7 +357,7 @@ export class OncePer {
       }
       throwIfAborted(signal)
       try {
-        const hold = await this.#manager.hold(turn, holder, { duration: atMostMs, value, wait, signal })
+        const hold = await this.#manager.hold(turn, holder, { duration: atMostMs, renewEvery, value, wait, signal })
         return await this.#decide(request, hold)
       } catch (error) {
         if (!(error instanceof ErrClaimDenied)) throw error
@@ -414,7 +420,7 @@ export class OncePer {
   #runOf({ slot, holder, atLeastMs }: Request, hold: Hold, mark: string): Run {
     const value = recordOf({ slot, by: holder, done: true })
     return new Run(slot, hold, {
-      done: () => this.#manager.claim(mark, holder, atLeastMs, { value }).catch(unlessDenied),
+      done: () => this.#manager.claim(mark, holder, atLeastMs, { value }).catch(unlessOver),
       undo: () => this.#manager.release(mark, holder),
     })
   }
@@ -469,12 +475,13 @@ export class OncePer {
 }
 
 function timesOf(options: RunOptions, checks: Checks, defaults: Times): Times {
-  const { atMost, atLeast, retry = defaults.retry } = options
+  const { atMost, renew = defaults.renew, atLeast, retry = defaults.retry } = options
   const atMostMs = atMost === undefined ? defaults.atMostMs : checks.leaseDuration('atMost', atMost)
-  if (atMost !== undefined) checks.renewal('atMost', Math.ceil(atMostMs / 3), 'atMost', atMostMs)
+  checks.must('renew', typeof renew === 'boolean', 'must be true or false', renew)
+  if (renew) checks.renewal('atMost', Math.ceil(atMostMs / 3), 'atMost', atMostMs)
   const atLeastMs = atLeast === undefined ? defaults.atLeastMs : checks.duration('atLeast', atLeast)
   checks.must('retry', typeof retry === 'boolean', 'must be true or false', retry)
-  return { atMostMs, atLeastMs, retry }
+  return { atMostMs, renew, atLeastMs, retry }
 }
 
 /** The slot as a string that rises. */
@@ -531,9 +538,9 @@ async function leave(hold: Hold): Promise<void> {
   await hold.release().catch(() => {})
 }
 
-/** Another has replaced the mark: then it has the turn, too, and the release of the turn says so. */
-function unlessDenied(error: unknown): void {
-  if (!(error instanceof ErrClaimDenied)) throw error
+/** Another has replaced the mark; or the manager was stopped, after which the release of a Hold does nothing either. */
+function unlessOver(error: unknown): void {
+  if (!(error instanceof ErrClaimDenied) && !(error instanceof ErrStopped)) throw error
 }
 
 function recordOf({ slot, by, done }: LastRun): string {

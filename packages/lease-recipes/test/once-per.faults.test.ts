@@ -249,7 +249,7 @@ describe('OncePer when things go wrong', () => {
     expect(await come(newOnce(), 1)).to.include({ ran: true })
   })
 
-  it('a run aborts its signal when its turn is lost, records nothing, and its result is the caller’s', async () => {
+  it('a run aborts its signal when its turn is lost, and its result is the caller’s', async () => {
     const [here, there] = [newManager(), newManager()]
     const running = track(
       newOnce(here).run('job', minute(0), async ({ signal, run }) => {
@@ -261,7 +261,44 @@ describe('OncePer when things go wrong', () => {
     )
     await clock.drive(running.promise)
     expect(running.value).to.deep.include({ ran: true, result: [true, false, 'ErrLost'] })
-    expect(await newOnce(there).last('job')).to.include({ done: false })
+    expect(await newOnce(there).last('job')).to.include({ done: true })
+  })
+
+  it('a run that lost its turn to one that runs the slot anew leaves the record to that one', async () => {
+    const [here, there] = [newManager(), newManager()]
+    const first = await newOnce(here).begin('job', minute(0))
+    await there.revoke('once/job')
+    await clock.settle()
+    const second = await newOnce(there).begin('job', minute(0), { retry: true })
+    expect(first.ran && second.ran).to.equal(true)
+    if (first.ran) await first.run.release().catch(() => {})
+    expect(await newOnce().last('job')).to.include({ done: false })
+    if (second.ran) await second.run.release()
+    expect(await newOnce().last('job')).to.include({ done: true })
+  })
+
+  it('a run that is not renewed is lost after `atMost`: the next slot runs beside it, and its own stays taken', async () => {
+    const begun = await newOnce().begin('job', minute(0), { renew: false })
+    await clock.advance(AT_MOST_MS - 100)
+    expect(await come(newOnce(), 1)).to.include({ ran: false, reason: 'busy' })
+    await clock.advance(101)
+    expect(begun.ran && begun.run.signal.aborted && !begun.run.held).to.equal(true)
+    expect(await come(newOnce(), 0, { retry: false })).to.include({ ran: false, reason: 'taken' })
+    expect(await come(newOnce(), 1)).to.include({ ran: true })
+    if (begun.ran) await begun.run.release()
+    expect(await newOnce().last('job')).to.include({ slot: minute(1).toISOString(), done: true })
+  })
+
+  it('a manager that stops in the middle of a run makes no warning of its end', async () => {
+    const warnings: Error[] = []
+    const onWarning = (warning: Error): void => void warnings.push(warning)
+    process.on('warning', onWarning)
+    const manager = newManager()
+    const outcome = await newOnce(manager).run('job', minute(0), () => manager.stop())
+    await clock.settle()
+    process.off('warning', onWarning)
+    expect(outcome).to.include({ ran: true })
+    expect(warnings).to.deep.equal([])
   })
 
   it('the slot of a run that is longer than `atMost` and `atLeast` stays taken, and is remembered from its end on', async () => {

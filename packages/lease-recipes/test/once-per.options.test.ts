@@ -20,15 +20,20 @@ describe('the arguments of OncePer', () => {
   after(() => manager.stop())
 
   it('its options name each problem, all at once', async () => {
-    const bad = { manager: {}, prefix: 'a b', atMost: 5, atLeast: -1, retry: 1, wait: true }
+    const bad = { manager: {}, prefix: 'a b', atMost: 5, renew: 0, atLeast: -1, retry: 1, wait: true }
     expect(await problemsOf(() => new OncePer(bad as unknown as OncePerOptions))).to.deep.equal([
       'wait: is not an option',
       'manager: must be a Manager',
       'prefix: must not contain white space or control characters',
-      'atMost: cannot be met: atMost (5 ms) is over before a renewal is sent',
+      'renew: must be true or false',
       'atLeast: must be greater than zero',
       'retry: must be true or false',
     ])
+    const brief = { manager, atMost: 5 }
+    expect(await problemsOf(() => new OncePer(brief))).to.deep.equal([
+      'atMost: cannot be met: atMost (5 ms) is over before a renewal is sent',
+    ])
+    expect(new OncePer({ ...brief, renew: false })).to.be.instanceOf(OncePer)
     for (const options of [undefined, null, 'x'] as unknown as OncePerOptions[]) {
       expect(await problemsOf(() => new OncePer(options))).to.deep.equal(['options: must be an object'])
     }
