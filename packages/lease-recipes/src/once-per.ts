@@ -239,7 +239,6 @@ export class Run implements Held {
   #end(record: () => Promise<unknown>): Promise<void> {
     if (this.#releasing !== undefined) return this.#releasing
     this.#releasing = endInOrder(record, this.#hold)
-    this.#until.letGo()
     this.#until.abort(new DOMException('the run was released', 'AbortError'))
     return this.#releasing
   }
@@ -278,7 +277,7 @@ export class OncePer {
    * A work whose signal aborts is waited for.
    *
    * @throws ErrUnknown  it is not known whether this process was to run the slot: it does not run here, and perhaps nowhere
-   * @throws ErrLost     the turn was lost before the work began: as `ErrUnknown`
+   * @throws ErrLost     the turn was lost before the work began: it does not run here
    * @throws ErrNotValid nothing was sent
    */
   async run<T>(
@@ -293,6 +292,13 @@ export class OncePer {
     const begun = await this.#begin(request)
     if (!begun.ran) return begun
     const { run } = begun
+    try {
+      throwIfAborted(request.signal)
+      run.assertHeld()
+    } catch (error) {
+      await run.withdraw().catch(() => {})
+      throw error
+    }
     const body = ({ signal, fencingToken }: { readonly signal: AbortSignal; readonly fencingToken: bigint }) =>
       work({ signal, fencingToken, slot: run.slot, run })
     const result = await using(run, body, { signal: request.signal })

@@ -136,8 +136,10 @@ describe('OncePer when things go wrong', () => {
         await once.forget('job')
         for (const n of [0, 1]) await come(once, n)
         const stop = new AbortController()
+        let calls = 0
         const here = newOnce(
           gated(newManager(), (at, nth) => {
+            calls = nth
             if (nth === call && at === when) stop.abort(new Error(`at ${call}`))
           }),
         )
@@ -147,6 +149,7 @@ describe('OncePer when things go wrong', () => {
         expect(getEventListeners(stop.signal, 'abort')).to.have.length(0)
         expect((await there.leases()).has('once/job'), `call ${call}`).to.equal(false)
         expect(timesOf(2)).to.equal(0)
+        if (call <= 5) expect(calls, `call ${call}`).to.be.at.most(5) // no mark was touched
         expect(await come(once, 2), `call ${call}`).to.include({ ran: true })
         expect([timesOf(0), timesOf(1)]).to.deep.equal([1, 1])
       }
@@ -171,6 +174,88 @@ describe('OncePer when things go wrong', () => {
       }
       await once.forget('job')
       expect(getEventListeners(stop.signal, 'abort')).to.have.length(0)
+    }
+  })
+
+  it('a run that is aborted within a microtask of its grant does its work or leaves the slot to others', async () => {
+    const seen = new Set<boolean>()
+    for (let microtasks = 0; microtasks < 60; microtasks++) {
+      const stop = new AbortController()
+      const abort = async (): Promise<void> => {
+        for (let n = 0; n < microtasks; n++) await Promise.resolve()
+        stop.abort(new Error('enough'))
+      }
+      // Its claim is the one call for which no wait is possible.
+      const manager = newManager()
+      const claim = async (...args: Parameters<Manager['claim']>): Promise<unknown> => {
+        const token = await manager.claim(...args)
+        void abort()
+        return token
+      }
+      const here = track(come(newOnce(replaced(manager, { claim })), microtasks, { signal: stop.signal }))
+      await clock.settle()
+      const hasRun = timesOf(microtasks) === 1
+      seen.add(hasRun)
+      expect(here.state).to.equal(hasRun ? 'fulfilled' : 'rejected')
+      expect((await newManager().leases()).has('once/job')).to.equal(false)
+      expect(await come(newOnce(), microtasks)).to.include({ ran: !hasRun })
+    }
+    expect(seen.size).to.equal(2)
+  })
+
+  it('a run whose turn is lost before its work begins leaves the slot to others', async () => {
+    const [here, there] = [newManager(), newManager()]
+    const lost: unknown[] = []
+    // As if this process stood still between its last look at the clock and the work.
+    const hold = async (...args: Parameters<Manager['hold']>): Promise<unknown> => {
+      const held = await here.hold(...args)
+      let looks = 0
+      return new Proxy(held, {
+        get: (target, name) => {
+          if (name === 'held') return ++looks === 1
+          if (name === 'assertHeld')
+            return () => {
+              throw new Error('lost')
+            }
+          const member: unknown = Reflect.get(target, name)
+          return typeof member === 'function' ? (member as () => unknown).bind(target) : member
+        },
+      })
+    }
+    await come(newOnce(replaced(here, { hold })), 0).catch((error: unknown) => lost.push(error))
+    expect(lost).to.have.length(1)
+    expect(timesOf(0)).to.equal(0)
+    expect(await come(newOnce(there), 0)).to.include({ ran: true })
+  })
+
+  it('with `retry`, the record of the end comes before the turn is free', async () => {
+    const manager = newManager()
+    let claims = 0
+    const slow = replaced(manager, {
+      claim: async (...args: Parameters<Manager['claim']>) => {
+        if (++claims === 2) await new Promise<void>((resolve) => void clock.setTimer(1000, resolve))
+        return manager.claim(...args)
+      },
+    })
+    const begun = await newOnce(slow).begin('job', minute(0))
+    const waiting = track(come(newOnce(), 0, { retry: true }))
+    await clock.settle()
+    if (begun.ran) void begun.run.release()
+    await clock.advance(5000)
+    expect(waiting.value).to.include({ ran: false, reason: 'taken' })
+    expect(runs).to.deep.equal([])
+  })
+
+  it('with `retry`, a slot that is done stays done when the mark of an earlier attempt arrives late', async () => {
+    const slot = minute(0).toISOString()
+    for (const done of [0, 1]) {
+      const manager = newManager()
+      for (const mark of [0, 1]) {
+        const value = `${mark === done ? 'done' : 'begun'} process-${mark} ${slot}`
+        await manager.claim(`once/job/${mark}`, `process-${mark}`, 60_000, { value })
+      }
+      expect(await come(newOnce(manager), 0, { retry: true })).to.include({ ran: false, by: `process-${done}` })
+      await newOnce(manager).forget('job')
     }
   })
 

@@ -275,9 +275,10 @@ for (const store of stores()) {
         })
       })
       const there = fleet.process()
-      const lateRun = quickly(late, minute(0))
+      for (const n of [0, 1]) await quickly(there, minute(n))
+      const lateRun = quickly(late, minute(2))
       await looks
-      const next = track(quickly(there, minute(1)))
+      const next = track(quickly(there, minute(3)))
       await store.pass(store.momentMs)
       expect(next.state).to.equal('pending')
       look()
