@@ -337,9 +337,7 @@ export class OncePer {
     throwIfAborted(signal)
     const beginning = this.#take(request)
     try {
-      const begun = await orAborted(beginning, signal)
-      throwIfAborted(signal) // at the last moment
-      return begun
+      return await orAborted(beginning, signal)
     } catch (error) {
       // Nobody is here any more to run it.
       beginning.then((late) => (late.ran ? late.run.withdraw() : undefined)).catch(() => {})
