@@ -22,7 +22,8 @@ export function cronerSlot(job: CronerJob): Date {
     ])
   }
   const at = job.currentRun() ?? new Date()
-  const [slot] = job.previousRuns(1, new Date(at.getTime() + 1)) // those before, and the job may be on time to the millisecond
+  // Fire times are whole seconds. Whether one in the second of the reference counts as previous depends on the version of croner.
+  const [slot] = job.previousRuns(1, new Date((Math.floor(at.getTime() / 1000) + 1) * 1000))
   if (slot === undefined) throw notValid([{ argument: 'job', rule: 'must have been due before', value: at }])
   return slot
 }
