@@ -15,20 +15,20 @@
  * After a loss the other leases stay held, because the work needs a moment to stop: give them back with `release()`.
  */
 import { ErrClaimDenied, hasMethods, MemoryGuard, onAbort, systemClock, throwIfAborted } from 'lease-core'
-import type { Clock, Held, Hold, HoldOptions, Info, Manager, Token } from 'lease-core'
+import type { Clock, Held, Hold, Info, Manager, Token } from 'lease-core'
 import { Duration } from 'luxon'
 import { Checks } from './checks.ts'
-import { checkHoldOptions, HOLD_OPTIONS, waitMsOf } from './hold-options.ts'
+import { checkHoldOptions, HOLD_OPTIONS, waitMsOf, type LeaseOptions } from './hold-options.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { patienceFor, waitThenTry } from './try-then-wait.ts'
 
 /** Those of a hold, for each of the leases. */
-export interface HoldAllOptions extends HoldOptions {
+export interface HoldAllOptions extends LeaseOptions {
   /**
    * false: a lease of another is `ErrClaimDenied` at once. A duration bounds the wait for others, for all leases together, and not the
    * answer to a claim; true waits as long as `signal` allows. @default false
    */
-  readonly wait?: HoldOptions['wait']
+  readonly wait?: LeaseOptions['wait']
   /** The manager's. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }

@@ -2,7 +2,10 @@
 import type { HoldOptions } from 'lease-core'
 import type { Checks } from './checks.ts'
 
-const ALL: Readonly<Record<keyof HoldOptions, true>> = {
+/** Those of a hold of a lease: a share has recipes of its own. */
+export type LeaseOptions = Omit<HoldOptions, 'share'>
+
+const ALL: Readonly<Record<keyof LeaseOptions, true>> = {
   duration: true,
   wait: true,
   signal: true,
@@ -17,7 +20,7 @@ const ALL: Readonly<Record<keyof HoldOptions, true>> = {
 export const HOLD_OPTIONS: readonly string[] = Object.keys(ALL)
 
 /** Notes what is wrong with the options of a hold. Returns the options of the hold alone, each read once. */
-export function checkHoldOptions(checks: Checks, options: HoldOptions): HoldOptions {
+export function checkHoldOptions(checks: Checks, options: LeaseOptions): LeaseOptions {
   const { duration, wait, signal, maxWaiters, value, announce, shared, renewEvery } = options
   const durationMs = checks.leaseDuration('duration', duration)
   waitMsOf(checks, wait)

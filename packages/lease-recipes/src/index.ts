@@ -57,6 +57,19 @@ export type {
   SemaphoresEvents,
   SemaphoresOptions,
 } from './semaphore.ts'
+export { OncePer, Run } from './once-per.ts'
+export type {
+  Begun,
+  LastOptions,
+  LastRun,
+  OncePerOptions,
+  Outcome,
+  RunCallOptions,
+  RunOptions,
+  RunScope,
+  Skipped,
+  Slot,
+} from './once-per.ts'
 export { Lock, ReadWriteLock } from './read-write-lock.ts'
 export type {
   LockMode,

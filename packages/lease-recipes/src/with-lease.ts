@@ -12,15 +12,15 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { ErrLost, hasMethods, uniqueHolder } from 'lease-core'
-import type { Hold, HoldOptions, Manager, ReleaseOptions, Token } from 'lease-core'
+import type { Hold, Manager, ReleaseOptions, Token } from 'lease-core'
 import { Duration, type DateTime } from 'luxon'
 import { Checks } from './checks.ts'
-import { checkHoldOptions, HOLD_OPTIONS } from './hold-options.ts'
+import { checkHoldOptions, HOLD_OPTIONS, type LeaseOptions } from './hold-options.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { using } from './using.ts'
 
 /** Those of a hold. A call that joins an outer one checks them, and uses only `signal` and `releaseFailed`. */
-export interface WithLeaseOptions extends HoldOptions {
+export interface WithLeaseOptions extends LeaseOptions {
   /** A name that nobody else uses at the same time. @default a new one for each call, `uniqueHolder()` */
   readonly holder?: string | undefined
   /** Ends the waiting, and aborts the work's signal: the lease is released when the work has ended. */
@@ -182,19 +182,31 @@ class JoinedHold implements Hold {
     await this.#outer.renew()
   }
 
+  letLapse(): void {
+    this.#leave()
+  }
+
+  isExclusive(): Promise<boolean> {
+    return this.#outer.isExclusive()
+  }
+
   /** @param options `all: true` ends the outer call's hold as well */
   async release(options: ReleaseOptions = {}): Promise<void> {
     const checks = new Checks(options, ['all'])
     const { all } = options
     checks.must('all', all === undefined || typeof all === 'boolean', 'must be true or false', all)
     checks.finish()
-    this.#released = true
-    this.#until.letGo()
-    this.#until.abort(new DOMException('the inner call released its part of the lease', 'AbortError'))
+    this.#leave()
     if (all === true) await this.#outer.release(options)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release()
+  }
+
+  #leave(): void {
+    this.#released = true
+    this.#until.letGo()
+    this.#until.abort(new DOMException('the inner call released its part of the lease', 'AbortError'))
   }
 }

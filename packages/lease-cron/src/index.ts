@@ -1,0 +1,7 @@
+/** What turns the schedulers of Node into schedulers of a fleet: each slot of a job runs once. No scheduler of its own. */
+export { runCoordinator } from './run-coordinator.ts'
+export type { FleetCoordinator, RunCoordinatorOptions, TaskContext } from './run-coordinator.ts'
+export { cronerSlot } from './croner-slot.ts'
+export type { CronerJob } from './croner-slot.ts'
+export { cronSlot } from './cron-slot.ts'
+export type { CronJobLike } from './cron-slot.ts'
