@@ -124,8 +124,8 @@ export interface ShareOp extends ShareRequest {
 
 /**
  * Changes the capacity of a counted lease; granted if its definition is of the generation `from`, or if this very operation has changed
- * it last. It notifies the first `TOLD` in the queue if there is room for the first, and everybody in the queue who waits for more than
- * the capacity: there is nothing any more to wait for.
+ * it last. It notifies everybody in the queue who waits for more than the capacity, that is all if it is not defined any more, and takes
+ * them out of the queue: there is nothing any more to wait for. Then it notifies the first `TOLD` if there is room for the first.
  */
 export interface DefineOp {
   readonly kind: 'define'

@@ -629,12 +629,22 @@ export class BreakableStore {
   /** There is nothing any more to wait for. */
   tellAllWaiting(name: string): Verdict {
     for (const waiting of this.queueOf(name)) this.tellInVain(name, waiting)
+    this.keepOnly(name, 0)
     return granted(undefined)
   }
 
   tellOfCapacity(name: string, capacity: number): Verdict {
     for (const waiting of this.queueOf(name)) if (waiting.weight > capacity) this.tellInVain(name, waiting)
+    this.keepOnly(name, capacity)
     return this.tellQueue(name)
+  }
+
+  /** Those who wait for more leave the queue. */
+  keepOnly(name: string, capacity: number): void {
+    this.queues.set(
+      name,
+      this.queueOf(name).filter(({ weight }) => weight <= capacity),
+    )
   }
 
   tellInVain(name: string, { place, client }: Waiting): void {

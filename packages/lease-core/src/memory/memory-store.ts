@@ -669,11 +669,16 @@ export class MemoryNamespace {
     if (isDone === undefined) return late
     const counted = this.#countedNow(lease, nowMs)
     if (!isDone) return { ...refused(undefined), counted }
-    // Those who cannot get a share any more are to find that out.
-    for (const { place, client, weight } of this.#queueOf(lease) ?? []) {
-      if (weight <= (op.capacity ?? 0)) continue
+    // Those who cannot get a share any more are to find that out, and block nobody if they do not.
+    const queue = this.#queueOf(lease) ?? []
+    const isInVain = ({ weight }: Waiting): boolean => weight > (op.capacity ?? 0)
+    for (const { place, client } of queue.filter(isInVain)) {
       this.#tellClient(client, { kind: 'vacated', lease, to: { place, ahead: 0 } })
     }
+    this.#keep(
+      lease,
+      queue.filter((waiting) => !isInVain(waiting)),
+    )
     return { ...granted(undefined), counted, told: this.#tellQueue(lease, nowMs).told }
   }
 
