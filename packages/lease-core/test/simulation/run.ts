@@ -4,6 +4,7 @@ import { release, GivenUp, Steps, unpinOf } from './steps.ts'
 import { Random } from './random.ts'
 import { Simulation, type Problem } from './simulation.ts'
 import type { Settings } from './settings.ts'
+import { countedName } from '#src/share.ts'
 import { PASS_OVER_MS } from '#src/ticket.ts'
 
 export interface RunOptions {
@@ -130,6 +131,10 @@ async function serveWaiters(sim: Simulation): Promise<void> {
   for (const lease of sim.settings.leases) {
     for (const entity of ['e0', 'e1']) unpinOf({ sim, life: first }, lease, entity, first.managers[0] as never)
   }
+  for (const share of sim.counted.shares) {
+    if (sim.history.latest(share).pins.size === 0) continue
+    for (const entity of ['e0', 'e1']) unpinOf({ sim, life: first }, share, entity, first.managers[0] as never)
+  }
   const calmMs = sim.nowMs
   // An extension that is still under way may make one of them last anew.
   const { late, suspends, maxSleepMs } = sim.settings
@@ -143,6 +148,7 @@ async function serveWaiters(sim: Simulation): Promise<void> {
     for (let passedMs = 0; passedMs < boundMs && !served() && sim.problems.length === 0; passedMs += 500) {
       await releaseAll(sim)
       checkVacancies(sim, calmMs)
+      checkRoom(sim, calmMs)
     }
     sim.lookAtAll()
     if (served()) continue
@@ -150,9 +156,15 @@ async function serveWaiters(sim: Simulation): Promise<void> {
     const terms = sim.settings.leases
       .map((lease) => `${lease}: ${sim.history.standing(lease)?.holder ?? 'vacant'}`)
       .join(', ')
+    const counted = sim.settings.countedNames
+      .map((name) => {
+        const { capacity, shares } = sim.counted.latest(countedName(name))
+        return `; ${name}#: ${shares.size} shares, of ${capacity}`
+      })
+      .join('')
     sim.problem(
       '6 waits',
-      `${what} of ${Math.round(fromMs)} was not served within ${boundMs} ms (${sim.history.opened - grants} terms opened meanwhile; ${terms})`,
+      `${what} of ${Math.round(fromMs)} was not served within ${boundMs} ms (${sim.history.opened - grants} terms opened meanwhile; ${terms}${counted})`,
     )
   }
 }
@@ -175,6 +187,26 @@ function checkVacancies(sim: Simulation, calmMs: number): void {
       sim.problem(
         '6 vacant',
         `${what} of ${Math.round(fromMs)} waits for ${lease}, released ${Math.round(waitedMs)} ms ago`,
+      )
+    }
+  }
+}
+
+/** The same of a counted lease that has room for everybody. */
+function checkRoom(sim: Simulation, calmMs: number): void {
+  const { maxSleepMs, late, blind, suspends } = sim.settings
+  for (const name of sim.settings.countedNames) {
+    const emptyMs = sim.counted.emptySinceMs(countedName(name))
+    if (emptyMs === undefined) continue
+    for (const { what, life, fromMs } of sim.pending) {
+      if (!what.startsWith(`hold(${name}#,`) || !sim.runs(life)) continue
+      const isDeaf = late || suspends || (blind && life.name === 1)
+      const rereadMs = (late ? LATEST_MS : 0) + (isDeaf ? maxSleepMs : 0)
+      const waitedMs = sim.nowMs - Math.max(emptyMs, fromMs, calmMs)
+      if (waitedMs <= VACANT_MS + rereadMs) continue
+      sim.problem(
+        '6 room',
+        `${what} of ${Math.round(fromMs)} waits, and ${name}# is empty for ${Math.round(waitedMs)} ms`,
       )
     }
   }

@@ -1,0 +1,214 @@
+/**
+ * What the store did with counted leases, by the true time: how much of each was taken, of what capacity, and whether somebody waited.
+ * Shares are leases: what became of each of them is in `history.ts`.
+ */
+import type { MemoryNamespace } from '#src/memory/memory-store.ts'
+import { countedOf } from '#src/share.ts'
+import type { ClaimOp, Op, Verdict } from '#src/substrate.ts'
+import { INTEREST_MS } from '#src/ticket.ts'
+import type { History, Sent } from './history.ts'
+
+/** What the store had for a counted lease, from one instant to the next entry. */
+export interface CountedEntry {
+  readonly fromMs: number
+  readonly capacity: number | undefined
+  readonly generation: string | undefined
+  /** By the share: its weight, and the last instant at which it may be called held. */
+  readonly shares: ReadonlyMap<string, { readonly weight: number; readonly heldUntilMs: number }>
+  /** Until when a ticket stands, if one does. */
+  readonly awaitedUntilMs: number
+}
+
+/** A share as it was granted. */
+interface Granted {
+  readonly weight: number
+  readonly fencingToken: bigint
+  /** In force at its grant. */
+  readonly capacity: number
+}
+
+/** A call of `define`. */
+export interface DefineCall {
+  readonly life: number
+  readonly name: string
+  readonly fromMs: number
+  isDone: boolean
+}
+
+export interface CountedHistoryParts {
+  readonly history: History
+  readonly clockless: boolean
+  readonly now: () => number
+  /** Whether a request that was sent then must not be executed any more, as its process has been heard of since. */
+  readonly isOutdated: (sent: Sent) => boolean
+  readonly problem: (rule: string, what: string) => void
+}
+
+export class CountedHistory {
+  /** All shares that ever were. */
+  readonly shares = new Set<string>()
+  readonly #parts: CountedHistoryParts
+  readonly #entries = new Map<string, CountedEntry[]>()
+  readonly #granted = new Map<string, Granted>()
+  /** Of each counted lease until when each ticket stands. */
+  readonly #tickets = new Map<string, Map<number, number>>()
+  readonly #defines: DefineCall[] = []
+  /** The last release of a share. */
+  readonly #releasedMs = new Map<string, number>()
+
+  constructor(parts: CountedHistoryParts) {
+    this.#parts = parts
+  }
+
+  /** Listens to all that is executed here from now on; to be called when the other history listens already. */
+  follow(namespace: MemoryNamespace): void {
+    const apply = namespace.apply.bind(namespace)
+    namespace.apply = (op, stamp) => {
+      const verdict = apply(op, stamp)
+      const name = countedOf(op.lease)
+      if (name !== undefined && verdict.outcome !== 'late') this.#executed(name, op, verdict, namespace)
+      return verdict
+    }
+  }
+
+  latest(name: string): CountedEntry {
+    return this.#of(name).at(-1) as CountedEntry
+  }
+
+  /** Whether this was true at some instant between these two. */
+  wasTrue(name: string, fromMs: number, toMs: number, test: (entry: CountedEntry, atMs: number) => boolean): boolean {
+    let untilMs = Number.POSITIVE_INFINITY
+    for (const entry of this.#of(name).toReversed()) {
+      const low = Math.max(fromMs, entry.fromMs)
+      if (low <= Math.min(toMs, untilMs) && test(entry, low)) return true
+      if (entry.fromMs < fromMs) return false
+      untilMs = entry.fromMs
+    }
+    return false
+  }
+
+  weight(share: string): number {
+    return this.#granted.get(share)?.weight ?? 0
+  }
+
+  /** Since when no share stands, the last of which was given up; undefined: one stands, or the last one lapsed. */
+  emptySinceMs(name: string): number | undefined {
+    const { fromMs, shares } = this.latest(name)
+    return shares.size === 0 && this.#releasedMs.get(name) === fromMs ? fromMs : undefined
+  }
+
+  /** The shares that somebody relies on at this moment are together within the capacity of the latest grant among them. */
+  reliedOn(relied: ReadonlyMap<string, bigint>): void {
+    const sums = new Map<string, { sum: number; capacity: number; latest: bigint }>()
+    for (const [share, fencingToken] of relied) {
+      const granted = this.#granted.get(share)
+      const name = countedOf(share) as string
+      if (granted?.fencingToken !== fencingToken) continue
+      const { sum, capacity, latest } = sums.get(name) ?? { sum: 0, capacity: 0, latest: -1n }
+      const isLater = fencingToken > latest
+      sums.set(name, {
+        sum: sum + granted.weight,
+        capacity: isLater ? granted.capacity : capacity,
+        latest: isLater ? fencingToken : latest,
+      })
+    }
+    for (const [name, { sum, capacity }] of sums) {
+      if (sum > capacity)
+        this.#parts.problem('1 capacity', `shares of ${name} that weigh ${sum} are relied on, of ${capacity}`)
+    }
+  }
+
+  /** From now on such a definition is asked for; its `isDone` says that it was acknowledged. */
+  defining(life: number, name: string): DefineCall {
+    const call = { life, name, fromMs: this.#parts.now(), isDone: false }
+    this.#defines.push(call)
+    return call
+  }
+
+  #of(name: string): CountedEntry[] {
+    let entries = this.#entries.get(name)
+    if (entries === undefined) this.#entries.set(name, (entries = [NOTHING]))
+    return entries
+  }
+
+  #executed(name: string, op: Op, verdict: Verdict, namespace: MemoryNamespace): void {
+    const { history, now, problem } = this.#parts
+    const before = this.latest(name)
+    const nowMs = now()
+    this.#noteTickets(name, op, verdict)
+    const { capacity, generation, shares } = namespace.counted(name)
+    if (generation !== before.generation) this.#noteDefinition(name, op, generation)
+    for (const share of this.shares) if (countedOf(share) === name && share !== op.lease) history.compare(share)
+    const isClaim = op.kind === 'claim' && op.share !== undefined && verdict.outcome === 'granted'
+    if (isClaim && history.latest(op.lease).term?.openedMs === nowMs) this.#noteGrant(name, op, capacity ?? 0)
+    if (op.kind === 'release' && verdict.outcome === 'granted' && before.shares.has(op.lease)) {
+      this.#releasedMs.set(name, nowMs)
+    }
+    const standing = [...shares].map(([share, { weight = 0, remainingMs, pinned, version, holder }]) => {
+      if (share !== name + holder) problem('1 doubled', `${share} is the share of ${holder}`)
+      const isOpen = pinned || version !== undefined
+      return [share, { weight, heldUntilMs: isOpen ? Number.POSITIVE_INFINITY : nowMs + remainingMs }] as const
+    })
+    const awaitedUntilMs = Math.max(-1, ...(this.#tickets.get(name)?.values() ?? []))
+    this.#of(name).push({ fromMs: nowMs, capacity, generation, shares: new Map(standing), awaitedUntilMs })
+  }
+
+  /** What stands by the history of each share, and not by what the store counts, is within the capacity. */
+  #noteGrant(name: string, op: ClaimOp, capacity: number): void {
+    const { history, clockless, now, problem } = this.#parts
+    const { term } = history.latest(op.lease)
+    this.shares.add(op.lease)
+    const weight = op.share?.weight ?? 0
+    this.#granted.set(op.lease, { weight, capacity, fencingToken: term?.fencingToken ?? -1n })
+    let sum = 0
+    for (const share of this.shares) {
+      const { term: other, vacantFromMs } = history.latest(share)
+      const stands = other !== undefined && (clockless ? now() < vacantFromMs : history.standing(share) !== undefined)
+      if (countedOf(share) === name && stands) sum += this.weight(share)
+    }
+    if (sum > capacity)
+      problem('1 capacity', `the shares of ${name} weigh ${sum} with that of ${op.holder}, of ${capacity}`)
+    for (const share of this.shares) {
+      const token = history.latest(share).term?.fencingToken ?? -1n
+      if (countedOf(share) === name && share !== op.lease && token >= (term?.fencingToken ?? 0n))
+        problem('3 fencing', `the token ${term?.fencingToken} of ${op.lease} is not above ${token} of ${share}`)
+    }
+  }
+
+  /** What was sent before an acknowledged definition was asked for must not change it. */
+  #noteDefinition(name: string, op: Op, generation: string | undefined): void {
+    const { history, isOutdated, problem } = this.#parts
+    const sent = history.sentOf(op)
+    if (sent === undefined || !isOutdated(sent)) return
+    const later = this.#defines.find((call) => call.name === name && call.isDone && call.fromMs > sent.atMs)
+    if (later === undefined) return
+    const what = `a ${op.kind} that p${sent.life} sent at ${Math.round(sent.atMs)} made ${name} ${generation}`
+    problem('4 define', `${what}, though another definition was asked for at ${Math.round(later.fromMs)}`)
+  }
+
+  #noteTickets(name: string, op: Op, { outcome, ticket }: Verdict): void {
+    const tickets = this.#tickets.get(name) ?? new Map<number, number>()
+    this.#tickets.set(name, tickets)
+    if (op.kind === 'claim' && ticket !== undefined) tickets.set(ticket.place, this.#parts.now() + INTEREST_MS)
+    else if (op.kind === 'claim' && outcome === 'granted' && op.place !== undefined) tickets.delete(op.place)
+    else if (op.kind === 'leave' && op.place !== undefined) tickets.delete(op.place)
+    // One that was passed over may count as standing a while longer here: then a denial is believed.
+  }
+}
+
+/** Whether a claim of this weight cannot be granted at this instant without a ticket. */
+export function isFullFor(weight: number): (entry: CountedEntry, atMs: number) => boolean {
+  return ({ capacity = 0, shares, awaitedUntilMs }, atMs) => {
+    let sum = weight
+    for (const { weight: taken, heldUntilMs } of shares.values()) if (atMs <= heldUntilMs) sum += taken
+    return sum > capacity || atMs <= awaitedUntilMs
+  }
+}
+
+const NOTHING: CountedEntry = {
+  fromMs: Number.NEGATIVE_INFINITY,
+  capacity: undefined,
+  generation: undefined,
+  shares: new Map(),
+  awaitedUntilMs: -1,
+}
