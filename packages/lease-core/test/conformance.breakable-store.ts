@@ -576,9 +576,17 @@ export class BreakableStore {
     return this.tellQueue(queueNameOf(lease))
   }
 
-  /** Those ahead of a claim without a ticket have not come. */
-  tellMissing({ lease, place = 0 }: ClaimOp): Verdict {
-    return place === 0 ? this.tellQueue(queueNameOf(lease)) : granted(undefined)
+  /** Those ahead of a claim have not come: only one without a ticket sees to that. */
+  tellMissing(op: ClaimOp): Verdict {
+    const name = queueNameOf(op.lease)
+    if (op.place === undefined) return this.tellQueue(name)
+    return op.place === 0 && this.fitsFirst(name) ? this.nameMissing(op) : granted(undefined)
+  }
+
+  /** Says who was told before one that comes to wait. */
+  nameMissing({ lease }: ClaimOp): Verdict {
+    const ahead = this.toldOf(this.queueOf(queueNameOf(lease)).slice(0, -1))
+    return { ...granted(undefined), told: ahead.at(-1)?.place }
   }
 
   /** A grant may have left room. */

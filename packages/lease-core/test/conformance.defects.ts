@@ -1363,10 +1363,17 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'one who comes to wait, and meets nothing but tickets, notifies nobody': {
+  'one who comes to wait does not learn that those ahead do not come': {
     store: class extends BreakableStore {
-      override tellMissing(op: ClaimOp): Verdict {
-        return op.place === 0 ? granted(undefined) : super.tellMissing(op)
+      override nameMissing(): Verdict {
+        return granted(undefined)
+      }
+    },
+  },
+  'one who comes to wait has itself passed over': {
+    store: class extends BreakableStore {
+      override nameMissing({ lease }: ClaimOp): Verdict {
+        return { ...granted(undefined), told: this.queueOf(countedOf(lease) as string).at(-1)?.place }
       }
     },
   },
