@@ -683,6 +683,11 @@ export class MemoryNamespace {
     return { ...granted(undefined), counted, told: this.#tellQueue(lease, nowMs).told }
   }
 
+  /** Who waits, in the order of the tickets: for tests that compare. */
+  waiting(name: string): readonly { readonly place: number; readonly weight: number }[] {
+    return this.#queueOf(name) ?? []
+  }
+
   /** The counted lease with its shares; for a refusal by a store with a clock only the one that lapses first. */
   counted(name: string): Counted {
     return this.#countedNow(name, this.time())

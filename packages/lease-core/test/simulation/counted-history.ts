@@ -15,7 +15,7 @@ export interface CountedEntry {
   readonly generation: string | undefined
   /** By the share: its weight, and the last instant at which it may be called held. */
   readonly shares: ReadonlyMap<string, { readonly weight: number; readonly heldUntilMs: number }>
-  /** Until when a ticket stands, if one does. */
+  /** Until when somebody waits at most. */
   readonly awaitedUntilMs: number
 }
 
@@ -50,11 +50,10 @@ export class CountedHistory {
   readonly #parts: CountedHistoryParts
   readonly #entries = new Map<string, CountedEntry[]>()
   readonly #granted = new Map<string, Granted>()
-  /** Of each counted lease until when each ticket stands. */
-  readonly #tickets = new Map<string, Map<number, number>>()
+  /** Of each counted lease the first in its queue for whom there is room, and since when that was so each time that it was looked at. */
+  readonly #served = new Map<string, { readonly place: number; readonly sinceMs: number }>()
   readonly #defines: DefineCall[] = []
-  /** The last release of a share. */
-  readonly #releasedMs = new Map<string, number>()
+  #namespace: MemoryNamespace | undefined
 
   constructor(parts: CountedHistoryParts) {
     this.#parts = parts
@@ -62,11 +61,14 @@ export class CountedHistory {
 
   /** Listens to all that is executed here from now on; to be called when the other history listens already. */
   follow(namespace: MemoryNamespace): void {
+    this.#namespace = namespace
     const apply = namespace.apply.bind(namespace)
     namespace.apply = (op, stamp) => {
-      const verdict = apply(op, stamp)
       const name = countedOf(op.lease)
-      if (name !== undefined && verdict.outcome !== 'late') this.#executed(name, op, verdict, namespace)
+      if (name === undefined) return apply(op, stamp)
+      const waiting = [...namespace.waiting(name)]
+      const verdict = apply(op, stamp)
+      if (verdict.outcome !== 'late') this.#executed(name, op, verdict, { namespace, waiting })
       return verdict
     }
   }
@@ -91,10 +93,19 @@ export class CountedHistory {
     return this.#granted.get(share)?.weight ?? 0
   }
 
-  /** Since when no share stands, the last of which was given up; undefined: one stands, or the last one lapsed. */
-  emptySinceMs(name: string): number | undefined {
-    const { fromMs, shares } = this.latest(name)
-    return shares.size === 0 && this.#releasedMs.get(name) === fromMs ? fromMs : undefined
+  /** To be called again and again: for how long there has been room for the first in the queue, always the same one. */
+  lookAtFirst(name: string): number {
+    const [first] = this.#namespace?.waiting(name) ?? []
+    const before = this.#served.get(name)
+    this.#served.delete(name)
+    if (this.#namespace === undefined || first === undefined) return 0
+    const { capacity = 0, shares } = this.#namespace.counted(name)
+    let sum = first.weight
+    for (const { weight = 0 } of shares.values()) sum += weight
+    if (sum > capacity) return 0
+    const sinceMs = before?.place === first.place ? before.sinceMs : this.#parts.now()
+    this.#served.set(name, { place: first.place, sinceMs })
+    return this.#parts.now() - sinceMs
   }
 
   /** The shares that somebody relies on at this moment are together within the capacity of the latest grant among them. */
@@ -131,30 +142,37 @@ export class CountedHistory {
     return entries
   }
 
-  #executed(name: string, op: Op, verdict: Verdict, namespace: MemoryNamespace): void {
+  #executed(
+    name: string,
+    op: Op,
+    verdict: Verdict,
+    { namespace, waiting }: { readonly namespace: MemoryNamespace; readonly waiting: readonly Waiting[] },
+  ): void {
     const { history, now, problem } = this.#parts
     const before = this.latest(name)
     const nowMs = now()
-    this.#noteTickets(name, op, verdict)
     const { capacity, generation, shares } = namespace.counted(name)
     if (generation !== before.generation) this.#noteDefinition(name, op, generation)
     for (const share of this.shares) if (countedOf(share) === name && share !== op.lease) history.compare(share)
     const isClaim = op.kind === 'claim' && op.share !== undefined && verdict.outcome === 'granted'
-    if (isClaim && history.latest(op.lease).term?.openedMs === nowMs) this.#noteGrant(name, op, capacity ?? 0)
-    if (op.kind === 'release' && verdict.outcome === 'granted' && before.shares.has(op.lease)) {
-      this.#releasedMs.set(name, nowMs)
-    }
+    if (isClaim && history.latest(op.lease).term?.openedMs === nowMs)
+      this.#noteGrant(name, op, { capacity: capacity ?? 0, waiting })
     const standing = [...shares].map(([share, { weight = 0, remainingMs, pinned, version, holder }]) => {
       if (share !== name + holder) problem('1 doubled', `${share} is the share of ${holder}`)
       const isOpen = pinned || version !== undefined
       return [share, { weight, heldUntilMs: isOpen ? Number.POSITIVE_INFINITY : nowMs + remainingMs }] as const
     })
-    const awaitedUntilMs = Math.max(-1, ...(this.#tickets.get(name)?.values() ?? []))
+    const awaits = waiting.length + namespace.waiting(name).length > 0
+    const awaitedUntilMs = awaits ? nowMs + INTEREST_MS : -1
     this.#of(name).push({ fromMs: nowMs, capacity, generation, shares: new Map(standing), awaitedUntilMs })
   }
 
   /** What stands by the history of each share, and not by what the store counts, is within the capacity. */
-  #noteGrant(name: string, op: ClaimOp, capacity: number): void {
+  #noteGrant(
+    name: string,
+    op: ClaimOp,
+    { capacity, waiting }: { readonly capacity: number; readonly waiting: readonly Waiting[] },
+  ): void {
     const { history, clockless, now, problem } = this.#parts
     const { term } = history.latest(op.lease)
     this.shares.add(op.lease)
@@ -168,6 +186,11 @@ export class CountedHistory {
     }
     if (sum > capacity)
       problem('1 capacity', `the shares of ${name} weigh ${sum} with that of ${op.holder}, of ${capacity}`)
+    const room = capacity - sum + weight
+    const ahead = waiting.filter(({ place }) => (op.place ?? 0) === 0 || place < (op.place ?? 0))
+    const passing = (op.place ?? 0) === 0 ? 0 : (op.share?.passing ?? 0)
+    if (ahead.length > passing || ahead.some((one) => one.weight > room))
+      problem('6 order', `${op.lease} was granted before ${ahead.length} in the queue, of which it may pass ${passing}`)
     for (const share of this.shares) {
       const token = history.latest(share).term?.fencingToken ?? -1n
       if (countedOf(share) === name && share !== op.lease && token >= (term?.fencingToken ?? 0n))
@@ -185,16 +208,9 @@ export class CountedHistory {
     const what = `a ${op.kind} that p${sent.life} sent at ${Math.round(sent.atMs)} made ${name} ${generation}`
     problem('4 define', `${what}, though another definition was asked for at ${Math.round(later.fromMs)}`)
   }
-
-  #noteTickets(name: string, op: Op, { outcome, ticket }: Verdict): void {
-    const tickets = this.#tickets.get(name) ?? new Map<number, number>()
-    this.#tickets.set(name, tickets)
-    if (op.kind === 'claim' && ticket !== undefined) tickets.set(ticket.place, this.#parts.now() + INTEREST_MS)
-    else if (op.kind === 'claim' && outcome === 'granted' && op.place !== undefined) tickets.delete(op.place)
-    else if (op.kind === 'leave' && op.place !== undefined) tickets.delete(op.place)
-    // One that was passed over may count as standing a while longer here: then a denial is believed.
-  }
 }
+
+type Waiting = ReturnType<MemoryNamespace['waiting']>[number]
 
 /** Whether a claim of this weight cannot be granted at this instant without a ticket. */
 export function isFullFor(weight: number): (entry: CountedEntry, atMs: number) => boolean {
