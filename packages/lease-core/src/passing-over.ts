@@ -23,9 +23,11 @@ export class PassingOver {
     else Object.assign(due, { place, toldMs, before })
   }
 
-  /** By this client. */
-  taken(lease: string): void {
-    this.#due.get(lease)?.timer.cancel()
+  /** By this client. @param place of a share, with which ticket: those up to it have come, or are out of the queue; without one, all are */
+  taken(lease: string, place: number | undefined = 0): void {
+    const due = this.#due.get(lease)
+    if (due === undefined || (place > 0 && place < due.place)) return
+    due.timer.cancel()
     this.#due.delete(lease)
   }
 

@@ -110,9 +110,13 @@ export interface ClaimOp {
  *
  * It is refused with `counted`, unless the reason is a share that this holder has already: then it gets no ticket. Nor does a claim that no
  * wait makes one that is granted: the counted lease is not defined, has another capacity, or has less than the weight. A grant that leaves room
- * for the first in the queue notifies the first `TOLD` of that, as a vacancy does. So does the refusal of a claim without a ticket,
- * waiting or not, that has met nothing but tickets: those who have them may have died. In the queue one counts with the weight of its
- * latest claim: the next waiter of a process goes on with the ticket of the one before.
+ * for the first in the queue notifies the first `TOLD` of that, as a vacancy does.
+ *
+ * Who has met nothing but tickets, though there is room for the first of them, sees to those who do not come: they may have died. The
+ * refusal of a claim that does not wait notifies the first `TOLD` anew. That of one who gets its ticket only says (`told`) which of the
+ * first `TOLD` is the last ahead of it: they were notified before.
+ *
+ * In the queue one counts with the weight of its latest claim: the next waiter of a process goes on with the ticket of the one before.
  */
 export interface ShareOp {
   readonly weight: number
@@ -124,8 +128,8 @@ export interface ShareOp {
 
 /**
  * Changes the capacity of a counted lease; granted if its definition is of the generation `from`, or if this very operation has changed
- * it last. It notifies the first `TOLD` in the queue if there is room for the first, and everybody in the queue who waits for more than
- * the capacity: there is nothing any more to wait for.
+ * it last. It notifies everybody in the queue who waits for more than the capacity, that is all if it is not defined any more, and takes
+ * them out of the queue: there is nothing any more to wait for. Then it notifies the first `TOLD` if there is room for the first.
  */
 export interface DefineOp {
   readonly kind: 'define'
@@ -253,7 +257,7 @@ export interface Verdict {
   readonly cause: unknown
   /** Of a claim of one who waits that was refused. */
   readonly ticket?: Place | undefined
-  /** The operation has left the lease vacant, and those in the queue were told: the ticket of the last of them. */
+  /** The operation has left, or found, the lease vacant, and those in the queue were told: the ticket of the last of them. */
   readonly told?: number | undefined
   /** It was refused for `maxWaiters`, and got no ticket. */
   readonly isFull?: boolean | undefined

@@ -452,8 +452,7 @@ export class WaitQueue {
       if (giveUp.signal.aborted) return abandon(hold)
       remove(queue.waiters, waiter)
       // Who has got the share that its holder had already has used no ticket: it is that of the next one.
-      if (isCounted(queue.leases) && ticket.place > 0) queue.forgetVacancy()
-      else queue.forgetTicket()
+      if (!isCounted(queue.leases) || ticket.place === 0) queue.forgetTicket()
       // The next one finds out for itself whether there is anything to claim.
       claim.dueMs = AT_ONCE
       waiter.resolve(hold)
@@ -504,12 +503,13 @@ export class WaitQueue {
     claim.dueMs = Math.min(claim.dueMs, this.#claimRestMs(queue))
   }
 
-  /** Whether those ahead had theirs, before this claim: of the vacancy that was heard of, or of the one that is known. */
+  /**
+   * Whether those ahead of one who waits for a share had theirs, before this claim: since this process was told of room, or since a claim
+   * that was refused though nothing was in the way. The end of a Hold here, or a lapse, says nothing of that: there is more than one share.
+   */
   #hadTheirTurn(queue: LeaseWaiters, nowMs: number): boolean {
-    const turnMs = this.#turnMs(queue)
-    if (queue.vacantMs !== NEVER) return nowMs >= queue.vacantMs + turnMs
-    const isVacant = queue.leases.every((lease) => this.#held(lease) === undefined)
-    return isVacant && nowMs >= queue.claim.sentMs + turnMs
+    const [toldMs = queue.misses > 0 ? queue.claim.sentMs : NEVER] = queue.openings
+    return nowMs >= toldMs + this.#turnMs(queue)
   }
 
   /** Whose claim is next; undefined while other holders of this process have all of the leases. */

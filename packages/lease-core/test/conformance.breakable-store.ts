@@ -576,9 +576,17 @@ export class BreakableStore {
     return this.tellQueue(queueNameOf(lease))
   }
 
-  /** Those ahead of a claim without a ticket have not come. */
-  tellMissing({ lease, place = 0 }: ClaimOp): Verdict {
-    return place === 0 ? this.tellQueue(queueNameOf(lease)) : granted(undefined)
+  /** Those ahead of a claim have not come: only one without a ticket sees to that. */
+  tellMissing(op: ClaimOp): Verdict {
+    const name = queueNameOf(op.lease)
+    if (op.place === undefined) return this.tellQueue(name)
+    return op.place === 0 && this.fitsFirst(name) ? this.nameMissing(op) : granted(undefined)
+  }
+
+  /** Says who was told before one that comes to wait. */
+  nameMissing({ lease }: ClaimOp): Verdict {
+    const ahead = this.toldOf(this.queueOf(queueNameOf(lease)).slice(0, -1))
+    return { ...granted(undefined), told: ahead.at(-1)?.place }
   }
 
   /** A grant may have left room. */
@@ -629,12 +637,22 @@ export class BreakableStore {
   /** There is nothing any more to wait for. */
   tellAllWaiting(name: string): Verdict {
     for (const waiting of this.queueOf(name)) this.tellInVain(name, waiting)
+    this.keepOnly(name, 0)
     return granted(undefined)
   }
 
   tellOfCapacity(name: string, capacity: number): Verdict {
     for (const waiting of this.queueOf(name)) if (waiting.weight > capacity) this.tellInVain(name, waiting)
+    this.keepOnly(name, capacity)
     return this.tellQueue(name)
+  }
+
+  /** Those who wait for more leave the queue. */
+  keepOnly(name: string, capacity: number): void {
+    this.queues.set(
+      name,
+      this.queueOf(name).filter(({ weight }) => weight <= capacity),
+    )
   }
 
   tellInVain(name: string, { place, client }: Waiting): void {

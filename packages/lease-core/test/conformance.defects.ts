@@ -1216,11 +1216,11 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'a holder has a share for each of its claims': {
     store: class extends BreakableStore {
       override claim(op: ClaimOp, term: Term | undefined, stamp: Stamp): Verdict {
-        const isSecond = op.share !== undefined && term !== undefined && !this.isReplay(term, op) && this.stands(term)
-        if (!isSecond) return super.claim(op, term, stamp)
+        const isSecond = term !== undefined && !this.isReplay(term, op) && this.stands(term)
+        if (!isSecond || op.share === undefined) return super.claim(op, term, stamp)
         this.terms.set(`${term.lease}-`, { ...term, lease: `${term.lease}-` })
         this.terms.delete(term.lease)
-        return this.claimShare(op, op.share as ShareOp, stamp)
+        return this.claimShare(op, op.share, stamp)
       }
     },
   },
@@ -1363,10 +1363,17 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'one who comes to wait, and meets nothing but tickets, notifies nobody': {
+  'one who comes to wait does not learn that those ahead do not come': {
     store: class extends BreakableStore {
-      override tellMissing(op: ClaimOp): Verdict {
-        return op.place === 0 ? granted(undefined) : super.tellMissing(op)
+      override nameMissing(): Verdict {
+        return granted(undefined)
+      }
+    },
+  },
+  'one who comes to wait has itself passed over': {
+    store: class extends BreakableStore {
+      override nameMissing({ lease }: ClaimOp): Verdict {
+        return { ...granted(undefined), told: this.queueOf(countedOf(lease) as string).at(-1)?.place }
       }
     },
   },
@@ -1389,8 +1396,18 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'a capacity below the weight of a waiter notifies nobody': {
     store: class extends BreakableStore {
-      override tellOfCapacity(name: string): Verdict {
-        return this.tellQueue(name)
+      override tellInVain(): void {}
+    },
+  },
+  'one who waits for more than the capacity stays in the queue': {
+    store: class extends BreakableStore {
+      override keepOnly(): void {}
+    },
+  },
+  'those who wait for what is not defined any more stay in the queue': {
+    store: class extends BreakableStore {
+      override keepOnly(name: string, capacity: number): void {
+        if (capacity > 0) super.keepOnly(name, capacity)
       }
     },
   },
@@ -1405,6 +1422,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override tellAllWaiting(name: string): Verdict {
         for (const waiting of this.toldOf(this.queueOf(name))) this.tellInVain(name, waiting)
+        this.keepOnly(name, 0)
         return granted(undefined)
       }
     },
@@ -1542,7 +1560,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     store: class extends BreakableStore {
       override counted(name: string): Counted {
         const { shares, ...definition } = super.counted(name)
-        const light = [...shares].map(([lease, { weight: _, ...held }]) => [lease, held] as const)
+        const light = [...shares].map(([lease, held]) => [lease, { ...held, weight: undefined }] as const)
         return { ...definition, shares: new Map(light) }
       }
     },
@@ -1651,7 +1669,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     client: (client) => ({
       ...bound(client),
       claimLease: (lease, request, options) => {
-        const isShare = request?.share === undefined && /^[^#]+#[^#]+$/.test(String(lease))
+        const isShare = request?.share === undefined && /^[^#]+#[^#]+$/.test(lease)
         const share = isShare ? { weight: 1, capacity: 1 } : request?.share
         return client.claimLease(lease, share === undefined ? request : { ...request, share }, options)
       },

@@ -263,6 +263,65 @@ describe('Manager.hold of shares', () => {
     expect(outcomes.map(({ status }) => status)).to.deep.equal(['fulfilled', 'rejected'])
     expect(bench.wire.counts.roundTrips - trips).to.equal(2)
   })
+
+  it('does not pass those ahead who were told just now, though a hold beside it has ended before', async () => {
+    const bench = new Bench()
+    const [other, one, two] = [bench.other(), bench.other(), bench.other()]
+    const beside = await bench.manager.hold('s', 'beside', { ...share(2), duration: 20_000 })
+    const last = await other.manager.hold('s', 'last', share(2))
+    const first = track(one.manager.hold('s', 'first', { ...share(2), wait: true }))
+    await bench.clock.settle()
+    const second = track(two.manager.hold('s', 'second', { ...share(2), wait: true }))
+    await bench.clock.settle()
+    const third = track(bench.manager.hold('s', 'third', { ...share(2), wait: true }))
+    await bench.clock.settle()
+    two.wire.delay(10)
+    await beside.release()
+    await bench.clock.advance(39)
+    expect([first.state, second.state, third.state]).to.deep.equal(['fulfilled', 'pending', 'pending'])
+    await last.release()
+    await bench.clock.advance(19)
+    expect([second.state, third.state]).to.deep.equal(['fulfilled', 'pending'])
+  })
+
+  it('leaves no note of the shares in the way when its wait is given up, while its claim is in flight or before', async () => {
+    for (const inFlight of [true, false]) {
+      const bench = new Bench()
+      const other = bench.other()
+      await other.manager.hold('s', 'a', share(1))
+      const giveUp = new AbortController()
+      bench.wire.delay(10, { kind: 'claim', at: 'reply' })
+      const waiting = track(bench.manager.hold('s', 'b', { ...share(1), wait: true, signal: giveUp.signal }))
+      await bench.clock.advance(inFlight ? 5 : 15)
+      if (!inFlight) expect(bench.client.counted?.blocking('s#')).to.include({ holder: 'a' })
+      giveUp.abort(new Error('given up'))
+      await bench.clock.advance(20)
+      expect(waiting.state).to.equal('rejected')
+      expect(bench.client.counted?.blocking('s#'), `in flight: ${inFlight}`).to.equal(undefined)
+      expect(bench.store.awaited).to.equal(0)
+    }
+  })
+
+  it('takes names of 255 bytes, for the counted lease and for its holder', async () => {
+    const bench = new Bench()
+    const [name, holder] = ['n'.repeat(255), 'h'.repeat(255)]
+    const hold = await bench.manager.hold(name, holder, share(1))
+    const other = bench.other()
+    const waiting = track(other.manager.hold(name, 'w', { ...share(1), wait: true }))
+    await bench.clock.settle()
+    const { manager } = other
+    expect((await manager.find(hold.lease))?.holder).to.equal(holder)
+    const expired = track(manager.waitUntilExpired(hold.lease))
+    await manager.pin(hold.lease, 'e'.repeat(255))
+    expect([...(await manager.pinned()).keys()]).to.deep.equal([hold.lease])
+    await manager.unpin(hold.lease, 'e'.repeat(255))
+    expect((await manager.token(hold.lease, holder).check()).weight).to.equal(1)
+    await manager.revoke(hold.lease)
+    await bench.clock.settle()
+    expect([hold.held, waiting.state, expired.state]).to.deep.equal([false, 'fulfilled', 'fulfilled'])
+    await rejection(manager.hold(`${name}n`, holder, share(1)), ErrNotValid)
+    await rejection(manager.find(`${name}#${holder}h`), ErrNotValid)
+  })
 })
 
 describe('Hold.letLapse', () => {

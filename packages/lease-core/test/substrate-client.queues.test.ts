@@ -427,6 +427,33 @@ describe('SubstrateClient: those who were told and do not come', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
+  it('of a share, this client stops it with a grant to one who was as far back in the queue, or when nobody waited any more', async () => {
+    const { bench } = await held()
+    const [one, two] = [bench.other(), bench.other()]
+    const share = { weight: 1, capacity: 1 }
+    const claim = (by: Bench, holder: string, ticket?: Ticket): Promise<void> =>
+      by.client.claimLease(`s#${holder}`, { holder, duration: HOUR_MS, share }, { ticket })
+    const enter = async (by: Bench, holder: string): Promise<Ticket> => {
+      const ticket = noTicket()
+      await rejection(claim(by, holder, ticket), ErrInvalid)
+      return ticket
+    }
+    await claim(bench, 'a')
+    const [first, second] = [await enter(one, 'one'), await enter(bench, 'two')]
+    await bench.client.releaseLease('s#a', 'a')
+    expect(bench.clock.pending).to.equal(1)
+    await claim(one, 'one', first)
+    await one.client.releaseLease('s#one', 'one')
+    expect(bench.clock.pending).to.equal(2)
+    await claim(bench, 'two', second)
+    expect(bench.clock.pending, 'those that the release of the other has told are its own').to.equal(1)
+    const third = await enter(two, 'three')
+    await bench.client.releaseLease('s#two', 'two')
+    await claim(two, 'three', third)
+    await bench.clock.advance(PASS_OVER_MS)
+    expect([bench.wire.counts.passOver, bench.clock.pending]).to.deep.equal([1, 0])
+  })
+
   it('a refused claim does not stop it', async () => {
     const { bench, holder } = await held()
     await bench.enter()

@@ -643,9 +643,10 @@ export class MemoryNamespace {
       const refusal = { ...refused(undefined), counted: counted() }
       const isFull = share.weight > room
       const verdict = this.#queued(op, refusal, stamp, isFull)
+      if (isFull || (place ?? 0) > 0) return verdict
       // It has met nothing but tickets, and those who have them may have died.
-      const meetsTickets = !isFull && (place === undefined || place === 0)
-      return meetsTickets ? { ...verdict, told: this.#tellQueue(name, nowMs).told } : verdict
+      if (place === undefined) return { ...verdict, told: this.#tellQueue(name, nowMs).told }
+      return this.#fitsFirst(name, nowMs) ? { ...verdict, told: ahead.slice(0, TOLD).at(-1)?.place } : verdict
     }
     for (const other of lapsed) {
       const term = this.#terms.get(other)
@@ -672,12 +673,22 @@ export class MemoryNamespace {
     if (isDone === undefined) return late
     const counted = this.#countedNow(lease, nowMs)
     if (!isDone) return { ...refused(undefined), counted }
-    // Those who cannot get a share any more are to find that out.
-    for (const { place, client, weight } of this.#queueOf(lease) ?? []) {
-      if (weight <= (op.capacity ?? 0)) continue
+    // Those who cannot get a share any more are to find that out, and block nobody if they do not.
+    const queue = this.#queueOf(lease) ?? []
+    const isInVain = ({ weight }: Waiting): boolean => weight > (op.capacity ?? 0)
+    for (const { place, client } of queue.filter(isInVain)) {
       this.#tellClient(client, { kind: 'vacated', lease, to: { place, ahead: 0 } })
     }
+    this.#keep(
+      lease,
+      queue.filter((waiting) => !isInVain(waiting)),
+    )
     return { ...granted(undefined), counted, told: this.#tellQueue(lease, nowMs).told }
+  }
+
+  /** Who waits, in the order of the tickets: for tests that compare. */
+  waiting(name: string): readonly { readonly place: number; readonly weight: number }[] {
+    return this.#queueOf(name) ?? []
   }
 
   /** The counted lease with its shares; for a refusal by a store with a clock only the one that lapses first. */

@@ -28,6 +28,8 @@ const KINDS = [
   'time',
 ] as const
 
+const KINDS_OF_COUNTED = [...KINDS, 'claim', 'define', 'counted', 'release', 'leave', 'passOver'] as const
+
 export function strike(step: Step): void {
   const { sim, random } = step
   const { losses, late, twice, hints, jumps, suspends, stalls } = sim.settings
@@ -45,12 +47,17 @@ export function strike(step: Step): void {
   if (kind !== undefined) sim.note(step.life, kind(step))
 }
 
-function filterOf({ random, lease }: Step): {
+function filterOf({ sim, random, lease }: Step): {
   readonly kind?: CallKind | undefined
   readonly lease?: string | undefined
   readonly times: number
 } {
-  return { kind: random.pick(KINDS), times: random.pick([1, 1, 2, 3, 5]), ...(random.chance(0.4) ? { lease } : {}) }
+  const kinds = sim.settings.counted ? KINDS_OF_COUNTED : KINDS
+  return {
+    kind: random.pick<CallKind | undefined>(kinds),
+    times: random.pick([1, 1, 2, 3, 5]),
+    ...(random.chance(0.4) ? { lease } : {}),
+  }
 }
 
 function loss(step: Step): string {

@@ -117,6 +117,10 @@ export class History {
     this.#sent.set(op, sent)
   }
 
+  sentOf(op: object): Sent | undefined {
+    return this.#sent.get(op)
+  }
+
   /** What is in the store now. */
   latest(lease: string): Entry {
     return this.#of(lease).at(-1) as Entry
@@ -222,6 +226,20 @@ export class History {
       if (isPinned !== before.pins.has(op.entity) || op.kind === 'pin')
         this.#listener.pinned(lease, op.entity, sent, isPinned)
     }
+  }
+
+  /** Another operation may have ended a term that has lapsed: the grant of another share. */
+  compare(lease: string): void {
+    const namespace = this.#namespace as MemoryNamespace
+    const before = this.latest(lease)
+    const { term, heldUntilMs, vacantFromMs } = before
+    if (term === undefined || namespace.read([lease]).get(lease)?.fencingToken === term.fencingToken) return
+    const nowMs = this.#now()
+    const by = nowMs > heldUntilMs ? 'lapse' : 'takeover'
+    term.end = { by, atMs: by === 'lapse' ? heldUntilMs : nowMs, isAsked: true }
+    if (nowMs < vacantFromMs && by === 'takeover')
+      this.#listener.problem('store', `another grant ended the live term ${term.fencingToken} of ${lease}`)
+    this.#append(lease, nowMs, before, undefined, undefined, namespace.pinned([lease]).get(lease))
   }
 
   #append(

@@ -4,6 +4,7 @@ import { release, GivenUp, Steps, unpinOf } from './steps.ts'
 import { Random } from './random.ts'
 import { Simulation, type Problem } from './simulation.ts'
 import type { Settings } from './settings.ts'
+import { countedName, shareName } from '#src/share.ts'
 import { PASS_OVER_MS } from '#src/ticket.ts'
 
 export interface RunOptions {
@@ -130,7 +131,12 @@ async function serveWaiters(sim: Simulation): Promise<void> {
   for (const lease of sim.settings.leases) {
     for (const entity of ['e0', 'e1']) unpinOf({ sim, life: first }, lease, entity, first.managers[0] as never)
   }
+  for (const share of sim.counted.shares) {
+    if (sim.history.latest(share).pins.size === 0) continue
+    for (const entity of ['e0', 'e1']) unpinOf({ sim, life: first }, share, entity, first.managers[0] as never)
+  }
   const calmMs = sim.nowMs
+  crowd(sim)
   // An extension that is still under way may make one of them last anew.
   const { late, suspends, maxSleepMs } = sim.settings
   const boundMs = LONGEST_MS + (suspends ? 2 : 1) * maxSleepMs + 5_000 + (late ? LATEST_MS : 0)
@@ -143,6 +149,7 @@ async function serveWaiters(sim: Simulation): Promise<void> {
     for (let passedMs = 0; passedMs < boundMs && !served() && sim.problems.length === 0; passedMs += 500) {
       await releaseAll(sim)
       checkVacancies(sim, calmMs)
+      checkRoom(sim)
     }
     sim.lookAtAll()
     if (served()) continue
@@ -150,9 +157,15 @@ async function serveWaiters(sim: Simulation): Promise<void> {
     const terms = sim.settings.leases
       .map((lease) => `${lease}: ${sim.history.standing(lease)?.holder ?? 'vacant'}`)
       .join(', ')
+    const counted = sim.settings.countedNames
+      .map((name) => {
+        const { capacity, shares } = sim.counted.latest(countedName(name))
+        return `; ${name}#: ${shares.size} shares, of ${capacity}`
+      })
+      .join('')
     sim.problem(
       '6 waits',
-      `${what} of ${Math.round(fromMs)} was not served within ${boundMs} ms (${sim.history.opened - grants} terms opened meanwhile; ${terms})`,
+      `${what} of ${Math.round(fromMs)} was not served within ${boundMs} ms (${sim.history.opened - grants} terms opened meanwhile; ${terms}${counted})`,
     )
   }
 }
@@ -176,6 +189,42 @@ function checkVacancies(sim: Simulation, calmMs: number): void {
         '6 vacant',
         `${what} of ${Math.round(fromMs)} waits for ${lease}, released ${Math.round(waitedMs)} ms ago`,
       )
+    }
+  }
+}
+
+/** Where there is room for the first in the queue for a share, it comes soon, or it is passed over. */
+function checkRoom(sim: Simulation): void {
+  const { maxSleepMs, late, blind, suspends } = sim.settings
+  const rereadMs = (late ? LATEST_MS : 0) + (late || suspends || blind ? maxSleepMs : 0)
+  for (const name of sim.settings.countedNames) {
+    const waitedMs = sim.counted.lookAtFirst(countedName(name))
+    if (waitedMs <= VACANT_MS + rereadMs) continue
+    sim.problem('6 room', `there has been room for the first in the queue of ${name}# for ${Math.round(waitedMs)} ms`)
+  }
+}
+
+/** In every process some ask for shares, and nothing goes wrong any more. */
+function crowd(sim: Simulation): void {
+  let index = 0
+  for (const name of sim.settings.countedNames) {
+    const { capacity = 3 } = sim.counted.latest(countedName(name))
+    for (const life of [...sim.lives, ...sim.lives]) {
+      const [holder, weight] = [`crowd-${index}`, index++ % 3 === 0 ? capacity : 1]
+      const [manager] = life.managers
+      const options = { duration: 30_000, wait: true, share: { weight, capacity } }
+      const over = sim.claiming(life, [shareName(name, holder)], holder)
+      sim.call(life, `hold(${name}#, ${holder}, ${weight})`, async () => manager?.hold(name, holder, options), {
+        // A capacity that was given up may have been executed late.
+        codes: ['LEASE_INVALID', 'LEASE_NOT_VALID'],
+        done: (hold, fromMs) => {
+          over('over')
+          if (hold === undefined || manager === undefined) return
+          const { lease, token, fencingToken } = hold
+          life.holds.push({ hold, token, manager, lease, holder, fencingToken, shared: false, deadMs: undefined })
+          sim.acknowledge(life, lease, holder, fencingToken, options.duration, fromMs)
+        },
+      })
     }
   }
 }

@@ -20,6 +20,7 @@ export const FEATURES = {
   revokes: 'leases are revoked',
   pins: 'leases are pinned',
   shares: 'holds share their terms',
+  counted: 'shares of counted leases are held',
   rare: 'held is asked rarely, so that nobody reads the clocks on the way',
   strict: 'also what is known not to hold yet (docs/reliability.md); only by flag',
 } as const
@@ -30,6 +31,8 @@ export interface Settings extends Readonly<Record<Feature, boolean>> {
   readonly seed: number
   readonly steps: number
   readonly leases: readonly string[]
+  /** Counted leases. */
+  readonly countedNames: readonly string[]
   readonly requestTimeoutMs: number
   readonly maxSleepMs: number
 }
@@ -40,7 +43,13 @@ export const DEFAULT_STEPS = 300
 export function settingsOf(seed: number, flags: readonly string[] = [], steps: number = DEFAULT_STEPS): Settings {
   const random = new Random(seed ^ 0x5e77_1465)
   const features = {} as Record<Feature, boolean>
+  // Drawn apart, so that other seeds stay what they were.
+  const ofCounted = new Random(seed ^ 0x00c0_47ed)
   for (const feature of Object.keys(FEATURES) as Feature[]) {
+    if (feature === 'counted') {
+      features[feature] = flags.includes(feature) || (ofCounted.chance(0.5) && !flags.includes(`no-${feature}`))
+      continue
+    }
     const drawn = feature !== 'strict' && random.chance(feature === 'rare' || feature === 'clockless' ? 0.3 : 0.5)
     features[feature] = flags.includes(feature) || (drawn && !flags.includes(`no-${feature}`))
   }
@@ -51,6 +60,7 @@ export function settingsOf(seed: number, flags: readonly string[] = [], steps: n
     seed,
     steps,
     leases: ['A', 'B', 'C'].slice(0, random.pick([1, 2, 3, 3])),
+    countedNames: features.counted ? ['S', 'T'].slice(0, ofCounted.pick([1, 1, 2])) : [],
     requestTimeoutMs: random.pick([400, 2_000, 5_000]),
     maxSleepMs: random.pick([3_000, 10_000]),
   }

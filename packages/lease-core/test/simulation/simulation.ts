@@ -13,8 +13,10 @@
  */
 import { ErrLost } from '#src/errors.ts'
 import { MemoryStore } from '#src/memory/index.ts'
+import { countedOf } from '#src/share.ts'
 import { LONGEST_DEADLINE_MS, type ClaimAnyOp, type Op } from '#src/substrate.ts'
 import { SimulatedTime, type TestClock } from '#src/testing/index.ts'
+import { CountedHistory } from './counted-history.ts'
 import { History, type Sent, type StoredTerm } from './history.ts'
 import { Life, type HeldHere } from './life.ts'
 import { Random } from './random.ts'
@@ -73,6 +75,7 @@ export class Simulation {
   readonly time = new SimulatedTime()
   readonly random: Random
   readonly history: History
+  readonly counted: CountedHistory
   readonly problems: Problem[] = []
   readonly pending = new Set<ApiCall>()
   lives: Life[] = []
@@ -113,7 +116,16 @@ export class Simulation {
         this.lives.some((life) => life.id === sent?.life && this.isAsking(life, lease, holder, this.nowMs)),
       problem: (rule, what) => this.problem(rule, what),
     })
+    this.counted = new CountedHistory({
+      history: this.history,
+      clockless: settings.clockless,
+      now: () => this.nowMs,
+      isOutdated: ({ life, atMs }) =>
+        !settings.clockless || (this.#heardMs.get(life) ?? -1) > atMs + settings.requestTimeoutMs,
+      problem: (rule, what) => this.problem(rule, what),
+    })
     this.history.follow(this.#store.namespace('default'))
+    if (settings.counted) this.counted.follow(this.#store.namespace('default'))
     for (let name = 0; name < 3; name++) this.lives.push(this.#begin(name))
   }
 
@@ -417,6 +429,20 @@ export class Simulation {
   /** Asks every hold of the processes that run. */
   lookAtAll(): void {
     for (const life of this.lives) if (this.runs(life)) this.look(life)
+    if (this.settings.counted) this.#lookAtShares()
+  }
+
+  /** What another process has ended, of the same holder, is relied on until that is known. */
+  #lookAtShares(): void {
+    const relied = new Map<string, bigint>()
+    for (const life of this.lives) {
+      if (!this.runs(life) || life.graceMs > 0) continue
+      for (const { hold, lease, fencingToken } of life.holds) {
+        const stands = this.history.standing(lease)?.fencingToken === fencingToken
+        if (countedOf(lease) !== undefined && stands && hold.held) relied.set(lease, fencingToken)
+      }
+    }
+    if (relied.size > 1) this.counted.reliedOn(relied)
   }
 
   look(life: Life): void {

@@ -2,6 +2,8 @@
 import { MemoryGuard } from '#src/memory/index.ts'
 import type { Hold, Info, Token } from '#src/index.ts'
 import type { Manager } from '#src/manager.ts'
+import { countedName, countedOf, shareName } from '#src/share.ts'
+import { isFullFor, type CountedEntry } from './counted-history.ts'
 import type { StoredTerm } from './history.ts'
 import type { HeldHere, Life } from './life.ts'
 import { Weighted, type Random } from './random.ts'
@@ -62,6 +64,9 @@ export class Steps {
       [3, find],
       [2, leases],
       [8, strike],
+      [when(settings.counted, 24), holdShare],
+      [when(settings.counted, 3), define],
+      [when(settings.counted, 2), counted],
       [when(settings.restarts, 1), restart],
       [16, advance],
     ])
@@ -72,7 +77,12 @@ export class Steps {
     const running = sim.lives.filter((life) => sim.runs(life))
     const life = random.maybe(running)
     const act = this.#acts.pick(random)
-    const lease = random.pick(sim.settings.leases)
+    let lease = random.pick(sim.settings.leases)
+    if (sim.settings.counted && OF_ANY.has(act) && random.chance(0.5)) {
+      lease = random.maybe([...sim.counted.shares]) ?? lease
+    }
+    if (sim.settings.counted && act === strike && random.chance(0.3))
+      lease = `${random.pick(sim.settings.countedNames)}#`
     if (life === undefined) await sim.time.advance(50)
     else await act({ sim, random, life, lease, steps: this })
     if (random.chance(0.4)) await sim.time.settle()
@@ -269,6 +279,113 @@ function denied(
   }
 }
 
+// ── shares ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function holdShare(step: Step): void {
+  const { sim, random, life, steps } = step
+  const manager = random.pick(life.managers)
+  const name = random.pick(sim.settings.countedNames)
+  const holder = steps.holder(step)
+  const duration = random.pick(DURATIONS)
+  const wait = random.pick([false, false, true, true, 500, 4_000])
+  const signal = steps.signal(step, wait === true ? 0.9 : 0.3)
+  const shared = sim.settings.shares && random.chance(0.6)
+  const known = sim.counted.latest(countedName(name)).capacity ?? 2
+  const capacity = random.pick([undefined, known, known, known, 2])
+  const weight = Math.min(random.pick([1, 1, 1, 2, 3]), capacity ?? 3)
+  const options = {
+    duration,
+    wait,
+    signal,
+    shared,
+    share: { weight, ...(capacity === undefined ? {} : { capacity }) },
+    ...(random.chance(0.15) ? { maxWaiters: random.pick([1, 2, 3]) } : {}),
+    ...(random.chance(0.2) ? { renewEvery: random.pick([false, Math.ceil(duration / 2)] as const) } : {}),
+  }
+  const { signal: _, ...shown } = options
+  const share = shareName(name, holder)
+  sim.call(
+    life,
+    `hold(${name}#, ${holder}, ${JSON.stringify(shown)})`,
+    () => asked(step, [share], holder, manager.hold(name, holder, options)),
+    {
+      codes: ['LEASE_CLAIM_DENIED', 'LEASE_INVALID', 'LEASE_NOT_VALID'],
+      signal,
+      done: (granted, fromMs) => {
+        if (granted.lease !== share) sim.problem('5 answers', `${granted.lease} was granted, and not ${share}`)
+        take(step, manager, granted, holder, { duration, shared, fromMs })
+      },
+      failed: (error, fromMs) => {
+        if (error.code === undefined) return // it was given up
+        const was = (what: string, test: (entry: CountedEntry, atMs: number) => boolean): void => {
+          if (sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, test)) return
+          sim.problem(
+            '5 shares',
+            `${holder} was told that ${name} ${what}, asked at ${Math.round(fromMs)}: that was never so`,
+          )
+        }
+        if (error.code === 'LEASE_INVALID') {
+          if (error.reason === 'not defined') return was('is not defined', (entry) => entry.capacity === undefined)
+          return was('has another capacity', (entry) => entry.capacity !== capacity)
+        }
+        if (error.code === 'LEASE_NOT_VALID') {
+          if (error.message?.includes('has already') === true) return
+          return was('has too little capacity', (entry) => (entry.capacity ?? 0) < weight)
+        }
+        if (error.currentHolder === holder) return denied(step, [share], holder, error, fromMs)
+        was('has no room', isFullFor(weight))
+      },
+    },
+  )
+}
+
+function define(step: Step): void {
+  const { sim, random, life, steps } = step
+  const name = random.pick(sim.settings.countedNames)
+  const manager = random.pick(life.managers)
+  const capacity = random.pick([undefined, 1, 2, 3, 4])
+  const { generation } = sim.counted.latest(countedName(name))
+  const from = random.chance(0.8) ? generation : random.pick([undefined, 'of nobody'])
+  const signal = steps.signal(step, 0.2)
+  const call = sim.counted.defining(life.id, countedName(name))
+  const isIt = (seen: string | undefined) => (entry: CountedEntry) => entry.generation === seen
+  sim.call(life, `define(${name}, ${capacity}, ${from})`, () => manager.define(name, capacity, { from, signal }), {
+    codes: ['LEASE_INVALID'],
+    signal,
+    done: (made, fromMs) => {
+      call.isDone = true
+      const is = capacity === undefined ? isIt(undefined) : isIt(made)
+      if (sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, is)) return
+      sim.problem('5 define', `${name} was defined as ${capacity}, asked at ${Math.round(fromMs)}: that was never so`)
+    },
+    failed: ({ code }, fromMs) => {
+      if (code === undefined) return // it was given up
+      if (sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, (entry) => entry.generation !== from)) return
+      sim.problem('5 define', `a definition of ${name} was refused over ${from}, which stood`)
+    },
+  })
+}
+
+function counted(step: Step): void {
+  const { sim, random, life } = step
+  const name = random.pick(sim.settings.countedNames)
+  sim.call(life, `counted(${name})`, () => random.pick(life.managers).counted(name), {
+    done: ({ capacity, generation, shares }, fromMs) => {
+      const isIt = (entry: CountedEntry): boolean => entry.capacity === capacity && entry.generation === generation
+      if (!sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, isIt))
+        sim.problem('5 shares', `${name} was shown with a capacity of ${capacity}: that was never so`)
+      for (const [share, info] of shares) {
+        sim.mustHaveBeen(share, fromMs, `a reader found ${show(info)} on ${share}`, isShown(sim, info))
+        if (
+          info.weight !== sim.counted.weight(share) &&
+          info.fencingToken === sim.history.latest(share).term?.fencingToken
+        )
+          sim.problem('5 shares', `${share} was shown with a weight of ${info.weight}`)
+      }
+    },
+  })
+}
+
 // ── ends ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function anyHold({ life, random }: Step): HeldHere | undefined {
@@ -279,7 +396,7 @@ function releaseHold(step: Step): void {
   const here = anyHold(step)
   if (here === undefined) return
   const { sim, random, life } = step
-  if (!sim.settings.late || !random.chance(0.15)) return release(step, here)
+  if (!sim.settings.late || !random.chance(0.15) || countedOf(here.lease) !== undefined) return release(step, here)
   // None of its packets arrives in time, and the same holder adopts the term before they do.
   const { lease, holder, manager } = here
   life.faulty.executeLate(random.pick([300, 1_000, 4_000]), { kind: 'release', lease, times: 4 })
@@ -628,6 +745,19 @@ function pinned({ sim, random, life }: Step): void {
     },
   })
 }
+
+/** What may be done to shares as well. */
+const OF_ANY: ReadonlySet<Act> = new Set<Act>([
+  releaseByName,
+  revoke,
+  checkByName,
+  waitUntilExpired,
+  observe,
+  pin,
+  unpin,
+  find,
+  strike,
+])
 
 // ── the world ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,13 +1,14 @@
 /** The end of the wire in a process: tells when each operation is sent. */
 import type { LeaseChange } from '#src/client.ts'
 import type { Trapdoor } from '#src/lease.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Counted, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
 
 export class Wire implements Substrate {
   readonly limits: Substrate['limits']
   declare readonly time?: (call: Call) => Promise<number>
   declare readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
+  declare readonly counted?: (lease: string, call: Call) => Promise<Counted>
   readonly #inner: Substrate
   readonly #sending: (op: Op | ClaimAnyOp) => void
 
@@ -17,6 +18,8 @@ export class Wire implements Substrate {
     this.limits = inner.limits
     if (inner.time !== undefined) this.time = async (call) => (await inner.time?.(call)) ?? 0
     if (inner.watch !== undefined) this.watch = (heard, client) => inner.watch?.(heard, client) ?? ((): void => {})
+    const counted = inner.counted?.bind(inner)
+    if (counted !== undefined) this.counted = counted
     if (inner.claimAny !== undefined) this.claimAny = (op, call) => this.#claimAny(op, call)
   }
 
