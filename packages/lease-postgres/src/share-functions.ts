@@ -496,7 +496,9 @@ BEGIN
     SELECT coalesce(sum(o.weight), 0), ${cleared} INTO over, cleared FROM o;
   END IF;
   IF cleared > 0 OR kept IS NOT NULL THEN
-    UPDATE ${counts} c SET used = coalesce(kept, c.used) - cleared, sweep = coalesce(first, c.sweep) WHERE c.ns = $1 AND c.name = $2;
+    -- What could not be cleared is looked for again by the next claim.
+    UPDATE ${counts} c SET used = coalesce(kept, c.used) - cleared, sweep = CASE WHEN first IS NULL OR over > cleared THEN c.sweep ELSE first END
+    WHERE c.ns = $1 AND c.name = $2;
   END IF;
   RETURN over - cleared;
 END`,
@@ -514,14 +516,17 @@ export function counted(tables: Tables): DatabaseFunction {
     { prefix },
     'counted',
     ['text', 'text', 'bigint'],
-    `BEGIN
+    `DECLARE
+  at timestamptz := clock_timestamp();  -- read once: there may be thousands of shares
+BEGIN
   IF pg_is_in_recovery() THEN RETURN NULL; END IF;
   RETURN (
     SELECT json_build_array(${micros}, json_build_object(
       'capacity', c.capacity, 'generation', CASE WHEN c.capacity IS NOT NULL THEN c.generation END,
       'shares', (
         SELECT ${answers({ name: 'l.name', ...stateOf('l') })} FROM (
-          SELECT l.* FROM ${sharesOf(tables, '$2', '> 0')} AND ${live('l')} ORDER BY l.pins <> '{}', l.expiry LIMIT $3
+          SELECT l.* FROM ${sharesOf(tables, '$2', '> 0')} AND l.holder IS NOT NULL AND (l.expiry > at OR l.pins <> '{}')
+          ORDER BY l.pins <> '{}', l.expiry LIMIT $3
         ) l
       )
     )) FROM (SELECT) one LEFT JOIN ${counts} c ON c.ns = $1 AND c.name = $2
