@@ -796,7 +796,7 @@ function holding(
   at: number,
   valueAsked?: string,
 ): Holding {
-  return {
+  const held: Holding = {
     holder,
     fencingToken,
     nonce: nonce ?? undefined,
@@ -805,8 +805,8 @@ function holding(
     value: value ?? valueAsked,
     pinned: pinned === true,
     version: undefined,
-    weight: weight ?? undefined,
   }
+  return typeof weight === 'number' ? { ...held, weight } : held
 }
 
 /** This role may not do what the function does. Functions are all there is to it but for the tables. */

@@ -244,7 +244,7 @@ export function claimShare(tables: Tables): DatabaseFunction {
         SELECT w.weight FROM ${waiter} w WHERE ${waiting('r.counted')} AND (coalesce(r.place, 0) = 0 OR w.place < r.place)
         ORDER BY w.place LIMIT r.passing + 1
       ) w;
-      is_next := ahead <= CASE WHEN r.place > 0 THEN r.passing ELSE 0 END;
+      is_next := ahead <= r.passing;
       IF is_next THEN
         need := greatest(need, heaviest);
       END IF;
@@ -270,11 +270,16 @@ export function claimShare(tables: Tables): DatabaseFunction {
       END IF;
       ${refuse}
       ${show}
-      IF r.place IS NULL OR $16 IS NULL THEN
-        IF NOT is_over AND $16 IS NOT NULL THEN
-          vacated_ops := vacated_ops || r.n;
-          vacated_leases := vacated_leases || r.counted;
-        END IF;
+      IF $16 IS NULL THEN
+        CONTINUE;
+      END IF;
+      IF NOT is_over AND coalesce(r.place, 0) = 0 THEN
+        -- It has met nothing but tickets, and those who have them may have died.
+        vacated_ops := vacated_ops || r.n;
+        vacated_leases := vacated_leases || r.counted;
+      END IF;
+      IF r.place IS NULL THEN
+        CONTINUE;
       ELSIF r.place = 0 AND is_over AND (SELECT count(*) FROM ${waiter} w WHERE ${waiting('r.counted')}) >= r.most THEN
         ${say({ place: 'NULL::bigint', full: 'true' })}
       ELSE
@@ -389,14 +394,14 @@ export function defineCounted(tables: Tables): DatabaseFunction {
     END IF;
     ${say({ done: 'true' })}
     ${say({ counted: shown('NULL') })}
-    IF r.capacity IS NULL AND $8 IS NOT NULL AND $9 IS NOT NULL AND ${seesCommits} THEN
-      -- Nobody gets a share any more: all who wait are to find that out.
+    IF $8 IS NOT NULL AND $9 IS NOT NULL AND ${seesCommits} THEN
+      -- Those who cannot get a share any more are to find that out.
       PERFORM pg_notify('${CLIENT_CHANNEL}' || w.client, json_build_object('vacated', json_build_array(json_build_array(r.name, w.place, 0)))::text)
-      FROM ${waiter} w WHERE ${waiting('r.name')} AND has_function_privilege('pg_notify(text, text)', 'EXECUTE');
-    ELSE
-      vacated_ops := vacated_ops || r.n;
-      vacated_leases := vacated_leases || r.name;
+      FROM ${waiter} w WHERE ${waiting('r.name')} AND coalesce(w.weight, 1) > coalesce(r.capacity, 0)
+        AND has_function_privilege('pg_notify(text, text)', 'EXECUTE');
     END IF;
+    vacated_ops := vacated_ops || r.n;
+    vacated_leases := vacated_leases || r.name;
   END LOOP;${tell(tables, { channel: '$8', client: '$9', of: ['queue'] })}`,
     more,
   )
