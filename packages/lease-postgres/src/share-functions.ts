@@ -170,7 +170,10 @@ export function claimShare(tables: Tables): DatabaseFunction {
       'text',
       'text',
     ],
-    `  of_shares := true;
+    `  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'the server is a standby' USING ERRCODE = 'read_only_sql_transaction'; -- it may be behind
+  END IF;
+  of_shares := true;
   FOR r IN
     SELECT t.n, t.name, t.holder, t.nonce, t.ms, t.value, t.announce, t.weight::int AS weight, t.capacity::int AS capacity, t.passing,
       t.place::bigint AS place, t.most::bigint AS most, ${countedOf('t.name')} AS counted
