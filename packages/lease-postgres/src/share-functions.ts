@@ -65,6 +65,11 @@ const SWEEP_MICROS = 10_000_000
 
 const isForgotten = LONGEST_DEADLINE_MS * 1000
 
+/** A standby may be behind, and has no table of those who wait. */
+const notOnStandby = `IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'the server is a standby' USING ERRCODE = 'read_only_sql_transaction';
+  END IF;`
+
 /** The rows `l` of the shares of this counted lease that have a weight like this. */
 const sharesOf = ({ lease }: Tables, name: string, weight: string): string =>
   `${lease} l WHERE l.ns = $1 AND ${countedOf('l.name')} = ${name} AND l.weight ${weight}`
@@ -170,9 +175,7 @@ export function claimShare(tables: Tables): DatabaseFunction {
       'text',
       'text',
     ],
-    `  IF pg_is_in_recovery() THEN
-    RAISE EXCEPTION 'the server is a standby' USING ERRCODE = 'read_only_sql_transaction'; -- it may be behind
-  END IF;
+    `  ${notOnStandby}
   of_shares := true;
   FOR r IN
     SELECT t.n, t.name, t.holder, t.nonce, t.ms, t.value, t.announce, t.weight::int AS weight, t.capacity::int AS capacity, t.passing,
@@ -428,6 +431,7 @@ export function entering(tables: Tables): DatabaseFunction {
     `DECLARE
   missing text[];
 BEGIN
+  ${notOnStandby}
   WITH req AS MATERIALIZED (
     SELECT t.name, EXISTS (SELECT FROM ${waiter} w WHERE ${waiting('t.name')}) AS is_awaited FROM (
       SELECT DISTINCT ${countedOf('n.name')} AS name FROM unnest($2) AS n(name)

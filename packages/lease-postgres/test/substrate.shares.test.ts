@@ -27,7 +27,7 @@ import {
   unique,
   unpin,
 } from 'lease-scenes'
-import { enough, postgresTargets } from 'lease-servers'
+import { enough, postgresTargets, startProxy } from 'lease-servers'
 import type { PoolClient } from 'pg'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -265,12 +265,16 @@ for (const target of postgresTargets()) {
           }),
         )
       await grantedTo(define(name, undefined, (await counts())?.['generation'] as string))
-      await collect(setting.pool, { namespace, retention: 10_000 })
-      await setting.age(`${name}#a`, `${name}#b`)
       await setting.pool.query('UPDATE lease_counts SET ended = 0 WHERE ns = $1', [namespace])
-      expect(await collect(setting.pool, { namespace, retention: 10_000 })).to.equal(2)
+      // The counted lease goes, and the shares are too young for that. Then they go as well.
+      expect(await collect(setting.pool, { namespace, retention: 10_000 })).to.equal(0)
       expect(await counts()).to.equal(undefined)
-      expect((await grant(substrate, share(name, 'c'))).fencingToken).to.equal(far + 2n)
+      const third = await grant(substrate, share(name, 'c'))
+      expect(third.fencingToken).to.equal(far + 2n)
+      await setting.age(`${name}#a`, `${name}#b`)
+      expect(await collect(setting.pool, { namespace, retention: 10_000 })).to.equal(2)
+      await settle(substrate, release(`${name}#c`, 'c', { fencingToken: third.fencingToken }))
+      expect((await grant(substrate, share(name, 'd'))).fencingToken).to.equal(far + 3n)
     })
 
     it('read no other share to grant one that fits, or to release one, however many there are', async () => {
@@ -347,20 +351,55 @@ for (const target of postgresTargets()) {
         expect(await once(substrate, op, overdue()), `${op.kind} ${op.lease}`).to.deep.equal(late)
       }
       expect([await counts(), await holdersOf()]).to.deep.equal(before)
-      await beside(
-        [[`INSERT INTO lease (ns, name, token, expiry) VALUES ($1, $2, 0, now())`, namespace, `${name}#a`]],
-        async (other) => {
-          const inMs = 400
-          const call = newCall({ notAfterMs: (await substrate.time(newCall())) + inMs, timeoutMs: 60_000 })
-          const claiming = once(substrate, share(name, 'a', { capacity: 3 }), call)
-          await Promise.race([setting.waitedFor(other), claiming])
-          await sleep(inMs)
-          await other.query('ROLLBACK')
-          expect((await claiming).outcome).to.be.oneOf(['late', 'contended'])
-        },
+      await setting.pool.query(
+        `CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$;
+         CREATE TRIGGER linger BEFORE INSERT ON lease FOR EACH ROW EXECUTE FUNCTION linger()`,
       )
+      try {
+        const call = newCall({ notAfterMs: (await substrate.time(newCall())) + 290 })
+        expect(await once(substrate, share(name, 'a', { capacity: 3 }), call)).to.deep.equal(late)
+      } finally {
+        await setting.pool.query('DROP TRIGGER linger ON lease; DROP FUNCTION linger')
+      }
       expect([(await counts())?.['used'], await holdersOf()]).to.deep.equal(['0', []])
       expect(await setting.row(`${name}#a`)).to.equal(undefined)
+    })
+
+    it('change nothing that was done since by what a stalled connection brings', async () => {
+      await using proxy = await startProxy(setting.url)
+      const pool = setting.newPool({ connectionString: proxy.url(setting.url) })
+      const stalled = setting.substrate({ namespace, pool, listen: false })
+      const [other, third] = [unique('counted'), unique('counted')]
+      await grant(stalled, claim(unique('warm'), 'a', longMs))
+      const first = define(name, 1)
+      await grantedTo(first)
+      const held = await grant(substrate, share(other, 'a'))
+      const call = newCall({ sentMs: await substrate.time(newCall()) })
+      proxy.hold()
+      const claimed = share(name, 'a')
+      const pending = [
+        [claimed],
+        [define(name, 7, first.generation)],
+        [release(`${other}#a`, 'a', { fencingToken: held.fencingToken, nonce: held.nonce })],
+        [share(third, 'a', { capacity: 9 })],
+      ].map((ops) => stalled.apply(ops, call))
+      // The same process goes on over other connections.
+      await grantedTo(claimed)
+      await grantedTo(release(`${name}#a`, 'a', { nonce: claimed.nonce }))
+      const second = define(name, 2, first.generation)
+      await grantedTo(second)
+      await grantedTo(release(`${other}#a`, 'a', { fencingToken: held.fencingToken }))
+      await grant(substrate, share(other, 'a'))
+      const defined = define(third, 3)
+      await grantedTo(defined)
+      await grantedTo(define(third, undefined, defined.generation))
+      proxy.resume()
+      const outcomes = (await Promise.all(pending)).flat().map(({ outcome }) => outcome)
+      expect(outcomes).to.deep.equal(['late', 'refused', 'refused', 'late'])
+      expect(await substrate.counted(`${name}#`, newCall())).to.include({ capacity: 2, generation: second.generation })
+      expect(await holdersOf()).to.deep.equal([])
+      expect((await substrate.counted(`${other}#`, newCall())).shares.size).to.equal(1)
+      expect((await substrate.counted(`${third}#`, newCall())).capacity).to.equal(undefined)
     })
 
     it('are forgotten by collect where a claim has defined them and nobody has used them for long, and never otherwise', async () => {
@@ -400,6 +439,18 @@ for (const target of postgresTargets()) {
       expect(await left()).to.deep.equal(sorted(names.used, names.awaited, names.defined))
       await setting.pool.query('DELETE FROM lease_waiter WHERE ns = $1', [namespace])
       expect(await left()).to.deep.equal(sorted(names.used, names.defined))
+    })
+
+    it('keep a share that counts, however old, until its weight was cleared', async () => {
+      const { fencingToken } = await grant(substrate, share(name, 'a'))
+      await settle(substrate, release(`${name}#a`, 'a', { fencingToken }))
+      await setting.age(`${name}#a`)
+      await beside([['SELECT FROM lease_counts WHERE name = $1 FOR UPDATE', `${name}#`]], async () => {
+        expect(await collect(setting.pool, { namespace, retention: 10_000 })).to.equal(0)
+      })
+      expect(await setting.row(`${name}#a`)).to.include({ weight: -1 })
+      expect(await collect(setting.pool, { namespace, retention: 10_000 })).to.equal(1)
+      expect(await counts()).to.include({ used: '0' })
     })
 
     it('lose no room to shares that an earlier release has ended, or has removed', async () => {
@@ -481,6 +532,27 @@ for (const target of postgresTargets()) {
       })
     }
 
+    it('are claimed once more by one who waits where transactions are repeatable read, and the end of a share came just before', async () => {
+      const pool = setting.newPool({ options: '-c default_transaction_isolation=repeatable\\ read' })
+      const waiting = setting.substrate({ namespace, pool, listen: false })
+      await grant(substrate, share(name, 'a'))
+      // As a release does that finds nobody in the queue.
+      await beside(
+        [
+          ['SELECT FROM lease_counts WHERE name = $1 FOR SHARE', `${name}#`],
+          ['UPDATE lease SET holder = NULL, value = NULL, weight = -weight WHERE name = $1', `${name}#a`],
+        ],
+        async (other) => {
+          const claiming = once(waiting, share(name, 'w', { place: 0 }))
+          let answered = false
+          void claiming.finally(() => (answered = true))
+          await eventually(async () => answered || (await setting.isWaitedFor(other)))
+          await other.query('COMMIT')
+          expect((await claiming).outcome).to.be.oneOf(['granted', 'contended'])
+        },
+      )
+    })
+
     it('keep those who register, and those who end a share, apart: the one that comes later knows of the other', async () => {
       const { fencingToken } = await grant(substrate, share(name, 'a'))
       const { ticket } = await once(substrate, share(name, 'w', { place: 0 }))
@@ -495,6 +567,29 @@ for (const target of postgresTargets()) {
         await other.query('COMMIT')
         expect(await releasing).to.include({ outcome: 'granted', told: (ticket?.place ?? 0) + 1 })
       })
+    })
+
+    it('are told of room by the ends of shares that make it, and not by others that come at the same moment', async () => {
+      const capacity = 3
+      const held = new Map<string, Holding>()
+      for (const holder of ['a', 'b', 'c']) held.set(holder, await grant(substrate, share(name, holder, { capacity })))
+      const { ticket } = await once(substrate, share(name, 'w', { capacity, weight: 3, place: 0 }), callOfOwn())
+      await setting.pool.query(
+        `CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER linger AFTER UPDATE ON lease DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()`,
+      )
+      try {
+        const released = (holder: string): Promise<Verdict> =>
+          settle(substrate, release(`${name}#${holder}`, holder, { fencingToken: held.get(holder)?.fencingToken }))
+        const both = await Promise.all(['a', 'b'].map(released))
+        expect(both.map(({ outcome, told }) => [outcome, told])).to.deep.equal([
+          ['granted', undefined],
+          ['granted', undefined],
+        ])
+        expect(await released('c')).to.include({ outcome: 'granted', told: ticket?.place })
+      } finally {
+        await setting.pool.query('DROP TRIGGER linger ON lease; DROP FUNCTION linger')
+      }
     })
 
     it('are told of by whoever leaves the queue, and keep their turn while one that had it does not fit', async () => {
@@ -619,6 +714,10 @@ for (const target of postgresTargets()) {
         ])
         expect(await outcomes(share(name, 'c', { capacity: 2 }))).to.deep.equal(['contended'])
         expect(await outcomes(define(name, 5), define(other, undefined))).to.deep.equal(['contended', 'refused'])
+        const leaving = [name, other].map((one) => ({ kind: 'leave', lease: `${one}#`, place: 1 }) as const)
+        expect(await outcomes(...leaving)).to.deep.equal(['contended', 'granted'])
+        const passing = [name, other].map((one) => ({ kind: 'passOver', lease: `${one}#`, place: 1 }) as const)
+        expect(await outcomes(...passing)).to.deep.equal(['contended', 'granted'])
         expect(await readOne(substrate, `${name}#a`)).to.include({ holder: 'a' })
       })
     })
