@@ -102,7 +102,6 @@ export interface Functions {
   readonly claim: DatabaseFunction
   /** For claimers that wait. */
   readonly claimInQueue: DatabaseFunction
-  readonly claimAny: DatabaseFunction
   readonly extend: DatabaseFunction
   /** For extensions that adopt, or that bring a value. */
   readonly amend: DatabaseFunction
@@ -146,7 +145,6 @@ export function functionsOf(tables: Tables): Functions {
   return {
     claim: claim(tables),
     claimInQueue: claimInQueue(tables),
-    claimAny: claimAny(tables),
     extend: extend(tables),
     amend: amend(tables),
     release: release(tables),
@@ -359,67 +357,6 @@ function claimInQueue(tables: Tables): DatabaseFunction {
 /** Tickets of the lease of `r` up to the one that is named there. */
 const upToTicket =
   '(w.ns, w.name, w.place) > (r.ns, r.name, 0::bigint) AND (w.ns, w.name, w.place) <= (r.ns, r.name, r.place)'
-
-/**
- * $4 names, $5 holder, $6 nonce, $7 milliseconds, $8 value, $9 channel or null, $10 client or null.
- *
- * One row is locked and taken, the first that is vacant or lapsed and that nobody else is at; where there is none, one of
- * the names without a row gets its own. Nothing is taken where this holder has one already: `mine`, and `replay` if it is
- * by this very claim.
- *
- * What a row remembers of its latest term says nothing about the other leases. So a row of its own remembers that this claim
- * was granted one: `spent`. Its name begins with a blank, which no lease's does, and it goes when it is too old for any copy.
- * Two copies at once: one does nothing.
- */
-function claimAny(tables: Tables): DatabaseFunction {
-  const { lease } = tables
-  const none = 'NOT EXISTS (SELECT FROM own) AND NOT EXISTS (SELECT FROM spent)'
-  const free = `${vacant('l')} AND NOT ${tooLate('l', '$6')}`
-  const winner: Claimer = { holder: '$5', nonce: '$6' }
-  const memory = `' ' || $6`
-  const { late, ...known } = wonOr('won', winner)
-  const unlessWon = (column: string): string => `CASE WHEN won.name IS NULL THEN cur.${column} END`
-  return define(
-    tables,
-    'claim_any',
-    ['text[]', 'text', 'text', 'double precision', 'text', 'text', 'text'],
-    `  IF NOT pg_try_advisory_xact_lock(hashtextextended($6, 0)) THEN
-    RETURN concat('[', ${micros}, ',{"n":[1],"done":[false]}]');
-  END IF;
-  WITH req AS MATERIALIZED (${operations('$4', 'name')}), ${current(tables)}, own AS MATERIALIZED (
-    SELECT cur.n, cur.nonce = $6 AS replay FROM cur WHERE cur.holder = $5 AND ${live('cur')}
-    ORDER BY cur.nonce = $6 DESC NULLS LAST, cur.n LIMIT 1
-  ), spent AS MATERIALIZED (
-    SELECT FROM ${lease} l WHERE l.ns = $1 AND l.name = ${memory}
-  ), lk AS MATERIALIZED (
-    ${locked(tables, { from: 'req', where: free, lock: 'UPDATE' })} WHERE ${none} LIMIT 1
-  ), up AS (
-    UPDATE ${lease} l SET holder = $5, nonce = $6, value = $8, expiry = ${expiryOf('$7')}, ${newTerm}
-    FROM lk r WHERE ${lockedRow} AND ${inTime}
-    RETURNING l.name, l.token, l.expiry
-  ), ins AS (
-    INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
-    SELECT $1, r.name, $5, $6, $8, ${expiryOf('$7')}, ${firstToken(tables)}
-    FROM req r WHERE ${noRow} AND NOT EXISTS (SELECT FROM lk) AND ${none} AND ${inTime} ORDER BY r.n LIMIT 1
-    ON CONFLICT (ns, name) DO NOTHING
-    RETURNING l.name, l.token, l.expiry, ${inTime} AS in_time
-  ), won AS (
-    SELECT up.*, true AS in_time FROM up UNION ALL SELECT * FROM ins
-  ), remembered AS (
-    INSERT INTO ${lease} (ns, name, token, expiry) SELECT $1, ${memory}, 0, clock_timestamp() FROM won WHERE won.in_time
-  )
-  SELECT ${answers({ ...known, value: unlessWon('value'), opened: unlessWon('opened'), late: `${late} OR EXISTS (SELECT FROM spent) AND NOT EXISTS (SELECT FROM own)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
-    array_agg(won.name) FILTER (WHERE won.in_time), ${overdue('won')}, bool_or(own.replay)
-  INTO others, changed_leases, overdue_rows, replayed
-  FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${operations('$4', 'name')})`, winner)}
-  IF asked % 32 = 0 THEN
-    DELETE FROM ${lease} l USING (
-      SELECT o.name FROM ${lease} o WHERE o.ns = $1 AND o.name > ' ' AND o.name < '!'
-        AND o.expiry < clock_timestamp() - ${LONGEST_DEADLINE_MS} * interval '1 millisecond' FOR UPDATE SKIP LOCKED
-    ) old WHERE l.ns = $1 AND l.name = old.name;
-  END IF;${tell(tables, { channel: '$9', client: '$10', of: ['changed'] })}`,
-  )
-}
 
 const isOfTerm = (row: string): string => `${row}.holder = r.holder AND ${row}.token = r.token`
 

@@ -23,9 +23,7 @@ import {
   systemClock,
   unknown,
   warnOfNoHints,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type ClaimOp,
   type Clock,
   type Counted,
@@ -122,12 +120,6 @@ interface Note {
   readonly counted?: CountedAnswer | null
   /** The last ticket told of a vacancy. */
   readonly told?: number | null
-}
-
-/** One of the leases of which any would have done. */
-interface AnyRow extends OpRow {
-  /** This is the one that the holder has already, by this very claim or not; null for all others. */
-  readonly replay: boolean | null
 }
 
 interface TimeRow {
@@ -244,20 +236,6 @@ export class PostgresSubstrate implements Substrate {
       }),
     )
     return verdicts
-  }
-
-  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    const { leases, holder, nonce, durationMs, value, announce } = op
-    const channel = announce === true ? this.#channel : null
-    try {
-      const values = [arrayOf(leases), holder, nonce, durationMs, value ?? null, channel]
-      return await this.#asRegistered(call, async (client) =>
-        anyVerdictOf(op, await this.#call<AnyRow>('claimAny', [...values, client], call)),
-      )
-    } catch (error) {
-      if (!isConflict(error)) throw error
-      return { outcome: 'contended', lease: undefined, holdings: new Map() }
-    }
   }
 
   async read(
@@ -537,7 +515,6 @@ const microsOf = (milliseconds: number | undefined): number | null =>
 
 type OpFunction = Exclude<
   keyof Functions,
-  | 'claimAny'
   | 'read'
   | 'readAll'
   | 'watch'
@@ -733,26 +710,8 @@ function withNote(verdict: Verdict, { place, ahead, full, told, counted }: Note)
   return typeof place === 'number' ? { ...refusal, ticket: { place, ahead: Number(ahead) } } : verdict
 }
 
-function anyVerdictOf(op: ClaimAnyOp, { rows, at }: Answer<AnyRow>): AnyVerdict {
-  const holdings = new Map<string, Holding>()
-  let outcome: AnyVerdict['outcome'] = rows.every((row) => heldIn(row, at) !== undefined) ? 'refused' : 'contended'
-  if (rows.some((row) => row.late === true)) outcome = 'late'
-  let lease: string | undefined
-  for (const row of rows) {
-    const done = row.done !== false
-    const name = op.leases[row.n - 1] as string
-    const held = done ? claimed(op, row, at) : heldIn(row, at)
-    if (held !== undefined) holdings.set(name, held)
-    if (done) outcome = 'granted'
-    else if (row.mine !== true || row.late === true) continue
-    else outcome = row.replay === true ? 'contended' : 'refused'
-    if (outcome !== 'contended') lease = name
-  }
-  return { outcome, lease, holdings }
-}
-
 /** The term that this claim has opened, now or earlier. */
-function claimed({ holder, nonce, value }: ClaimOp | ClaimAnyOp, row: OpRow, at: number): Holding | undefined {
+function claimed({ holder, nonce, value }: ClaimOp, row: OpRow, at: number): Holding | undefined {
   if (typeof row.token !== 'string') return undefined
   return holding(holder, BigInt(row.token), nonce, row, at, value)
 }

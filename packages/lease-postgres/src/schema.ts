@@ -2,7 +2,6 @@
  * The tables and how they are named.
  *
  * One row per lease name ever claimed or pinned. A vacated lease keeps its row, for the row keeps the fencing token;
- * A claim of any of several leases leaves one more, for a few seconds: its name begins with a blank, and then comes the nonce.
  * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third says who is to be
  * told of what: those in the queue of a lease, those who watch it, and those who watch the namespace. The fourth has a row for each
  * counted lease. The fifth says which layout the tables have.

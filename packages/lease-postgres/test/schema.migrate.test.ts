@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrNotValid, type Op } from 'lease-core'
 import { freshDatabase, postgresTargets, startPostgres, type FreshDatabase, type Postgres } from 'lease-servers'
-import { migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
+import { collect, migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'
 import {
   caught,
@@ -126,6 +126,17 @@ for (const target of postgresTargets()) {
       await pool.query(`UPDATE lease SET holder = NULL, value = NULL WHERE name = 'l'`)
       expect((await pool.query('SELECT version FROM lease_layout')).rows).to.deep.equal([{ version: 2 }])
       expect(await migrate(pool)).to.deep.equal({ outdated: [] })
+    })
+
+    it('leaves alone, and collect removes, what a claim of any of several leases by an earlier release has left', async () => {
+      await migrate(pool)
+      const substrate = new PostgresSubstrate({ pool, namespace: 'n', listen: false })
+      await pool.query(
+        `INSERT INTO lease (ns, name, token, expiry) VALUES ('n', ' nonce', 0, now() - interval '1 hour'), ('n', ' new', 0, now())`,
+      )
+      await migrate(pool)
+      expect((await substrate.read(undefined, newCall())).size).to.equal(0)
+      expect(await collect(pool, { namespace: 'n', retention: 10_000 })).to.equal(1)
     })
 
     it('waits half a second at a time for the tables of the first layout, and lets others pass', async () => {

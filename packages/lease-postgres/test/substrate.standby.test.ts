@@ -214,13 +214,6 @@ for (const version of [18, 15] as const) {
       claim: ({ substrate, lease, nonce }) => one(substrate, claim(lease, 'a', longMs, { nonce })),
       'claim of somebody who waits': ({ substrate, lease, nonce }) =>
         one(substrate, claim(lease, 'a', longMs, { nonce, place: 0 })),
-      'claim of any': ({ substrate, lease: name, nonce }) => {
-        const leases = [name, `${name}-2`]
-        return substrate.claimAny(
-          { leases, holder: 'a', nonce, durationMs: longMs, value: undefined, lapsed: new Map() },
-          newCall(patient),
-        )
-      },
       extension: async ({ substrate, lease }) => one(substrate, extend(lease, 'held', longMs, { fencingToken: token })),
       'claim of a share': ({ substrate, lease, nonce }) => {
         const share = { weight: 1, capacity: 1, passing: 0, lapsed: new Map() }
