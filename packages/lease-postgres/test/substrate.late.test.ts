@@ -441,7 +441,15 @@ for (const target of postgresTargets()) {
         claim: (call) => substrate.apply([claim(unique('lease'), 'a', 60_000)], call),
         refusal: (call) => substrate.apply([claim(name, 'b', 60_000)], call),
         late: (call) => substrate.apply([claim(name, 'b', 60_000)], { ...call, notAfterMs: 1 }),
-        any: (call) => ways[2]?.apply(substrate, claim(name, 'b', 60_000), call) ?? expect.fail(),
+        share: (call) => {
+          const share = { weight: 1, capacity: 1, passing: 0, lapsed: new Map() }
+          return substrate.apply([claim(`${unique('counted')}#a`, 'a', 60_000, { share })], call)
+        },
+        define: (call) => {
+          const lease = `${unique('counted')}#`
+          return substrate.apply([{ kind: 'define', lease, capacity: 1, from: undefined, generation: 'g' }], call)
+        },
+        counted: (call) => substrate.counted(`${unique('counted')}#`, call),
         queue: (call) => substrate.apply([claim(name, 'b', 60_000, { place: 0 })], call),
         leave: (call) => substrate.apply([{ kind: 'leave', lease: name, place: 1 }], call),
         'pass over': (call) => substrate.apply([{ kind: 'passOver', lease: name, place: 1 }], call),
