@@ -1,4 +1,7 @@
-/** Tombstones: rows of leases that nobody has held for long. They keep fencing tokens rising; collected, the floor does. */
+/**
+ * Tombstones: rows of leases that nobody has held for long. They keep fencing tokens rising; collected, the floor does. And counted
+ * leases that nobody has defined or used for long.
+ */
 import { sleep, systemClock, type Request } from 'lease-core'
 import { arrayOf } from './array.ts'
 import { codeOf, onConnection } from './connection.ts'
@@ -19,6 +22,8 @@ export interface CollectOptions extends TableOptions {
 
 /** Rows looked at, without a lock, before those that are old among them are removed. */
 const ROWS_AT_ONCE = 2_000
+/** Counted leases tidied up in one transaction, which keeps each of them from being claimed. */
+const COUNTS_AT_ONCE = 50
 
 /**
  * Claims and renewals queue behind a lock that waits, for a VACUUM say. So it waits for no more than this, a few times, and lets
@@ -32,7 +37,8 @@ const DENIED = '42501'
 
 /**
  * Removes the rows of this namespace that have been vacant for longer than `retention` and are not pinned, and returns
- * how many. Fencing tokens keep rising over it. Safe at any time and from several processes. It searches without a lock; while
+ * how many. Those of counted leases that are not defined go as well, and those that a claim has defined a day after the last grant.
+ * Fencing tokens keep rising over it. Safe at any time and from several processes. It searches without a lock; while
  * it removes what it has found, claims and renewals wait for a few milliseconds, guards not at all. It stops early where
  * somebody else, a VACUUM for one, keeps the table from it for some seconds: call it again later.
  *
@@ -41,22 +47,33 @@ const DENIED = '42501'
 export async function collect(pool: PostgresPool, options: CollectOptions): Promise<number> {
   checkPool(pool)
   const { namespace, retentionMs } = parseCollectOptions(options)
-  const { findOld, removeOld, forget } = functionsOf(tablesOf(options))
+  const { findOld, removeOld, forget, findCounts, tidy } = functionsOf(tablesOf(options))
   const answerTo = async (client: PostgresPoolClient, { call }: DatabaseFunction, ...values: unknown[]) => {
     const { rows } = await client.query(call, [namespace, ...values])
-    return (rows[0] as { readonly answer: string }).answer
+    return (rows[0] as { readonly answer: string | null }).answer
+  }
+  /** Counted leases first: a share that is over counts until it is cleared. */
+  const tidyUp = async (): Promise<void> => {
+    for (let last = ''; ;) {
+      const found = await onConnection(pool, undefined, (client) => answerTo(client, findCounts, last, COUNTS_AT_ONCE))
+      const names = JSON.parse(found ?? '[]') as string[]
+      if (names.length === 0) return
+      await underLock(pool, (client) => answerTo(client, tidy, retentionMs, arrayOf(names)))
+      last = names.at(-1) as string
+    }
   }
   try {
     await onConnection(pool, undefined, (client) => answerTo(client, forget))
+    await tidyUp()
   } catch (error) {
-    if (codeOf(error) !== DENIED) throw error // a role that may not use the table of those who wait leaves it to others
+    if (codeOf(error) !== DENIED) throw error // a role that may not use these tables leaves them to others
   }
   let collected = 0
   for (let last = '', isLast = false; !isLast;) {
     const answer = await onConnection(pool, undefined, (client) =>
       answerTo(client, findOld, retentionMs, last, ROWS_AT_ONCE),
     )
-    const [names, hasMore, lookedUpTo] = JSON.parse(answer) as [string[] | null, boolean, string | null]
+    const [names, hasMore, lookedUpTo] = JSON.parse(answer ?? '[]') as [string[] | null, boolean, string | null]
     if (names !== null) {
       const removed = await underLock(pool, (client) => answerTo(client, removeOld, retentionMs, arrayOf(names)))
       if (removed === undefined) return collected

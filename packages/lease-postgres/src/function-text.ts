@@ -1,7 +1,7 @@
 /** What the functions of the database are made of (functions.ts): their frame, and the parts that several have in common. */
 import { createHash } from 'node:crypto'
-import { CLIENT_LENGTH, INTEREST_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
-import { CLIENT_CHANNEL, EVERYONE, HOME, HOME_SUFFIX, type Tables } from './schema.ts'
+import { CLIENT_LENGTH, INTEREST_MS, LONGEST_DEADLINE_MS } from 'lease-core'
+import { HOME, type Tables } from './schema.ts'
 import { answers, live, micros, stateOf, type StateField } from './sql.ts'
 
 /** A function of the database. */
@@ -53,7 +53,13 @@ const SET_BACK_MICROS = 1_000_000
  * It answers a list in JSON: the microseconds of the server's clock after its decisions, and the answers to the operations
  * as `Columns` (postgres-substrate.ts).
  */
-export function define(tables: Tables, name: string, parameters: readonly string[], lines: string): DatabaseFunction {
+export function define(
+  tables: Tables,
+  name: string,
+  parameters: readonly string[],
+  lines: string,
+  { declarations = '', answers = [] }: { readonly declarations?: string; readonly answers?: readonly string[] } = {},
+): DatabaseFunction {
   return defineText(
     tables,
     name,
@@ -80,10 +86,13 @@ export function define(tables: Tables, name: string, parameters: readonly string
   is_asked boolean;        -- somebody is to be told
   tickets json;            -- the tickets of claims that were refused
   told json;               -- for each of vacated_ops, the last ticket told
+  of_shares boolean;       -- some of the leases are shares, or counted
+  blocked text[];          -- counted leases that somebody else has locked
+  queues text[];           -- of vacated_leases that are shares, the counted leases${declarations}
 BEGIN
   ${boundedWait}
 ${lines}
-  RETURN concat('[', concat_ws(',', ${micros}, done, others, confirmed, tickets, told), ']');
+  RETURN concat('[', concat_ws(',', ${[micros, 'done', 'others', 'confirmed', 'tickets', 'told', ...answers].join(', ')}), ']');
 END`,
     byKey,
   )
@@ -128,9 +137,9 @@ const qualified = (type: string): string => type.replace(/^text/, 'pg_catalog.te
 export const inTime = 'clock_timestamp() <= deadline'
 export const expiryOf = (milliseconds: string): string =>
   `clock_timestamp() + ${milliseconds} * interval '1 millisecond'`
-/** The nonce stays: the row remembers who opened the latest term. */
-export const vacated = `holder = NULL, value = NULL`
-export const returning = 'l.holder, l.token, l.expiry, l.value, l.pins, l.nonce, l.opened'
+/** The nonce stays: the row remembers who opened the latest term. So does a weight: it counts until a claim has got past the guards. */
+export const vacated = `holder = NULL, value = NULL, weight = -abs(l.weight)`
+export const returning = 'l.holder, l.token, l.expiry, l.value, l.pins, l.nonce, l.opened, l.weight'
 
 /** The term that begins in the row `l`: when, and its fencing token. */
 export const newTerm = `token = greatest(l.token + 1, asked), opened = CASE WHEN asked <= l.token THEN asked END, opener = NULL`
@@ -139,6 +148,15 @@ export const firstToken = ({ floor }: Tables): string =>
   `greatest(asked, (SELECT f.token + 1 FROM ${floor} f WHERE f.ns = $1))`
 /** The token of a row without a term. */
 export const noTermYet = ({ floor }: Tables): string => `coalesce((SELECT f.token FROM ${floor} f WHERE f.ns = $1), 0)`
+
+/** The counted lease of this share; of a name without `#` the empty text. */
+export const countedOf = (name: string): string => `left(${name}, strpos(${name}, '#'))`
+
+/** For functions that call others: they name the schema. */
+export const insideOf = (tables: Tables): Tables => ({ ...tables, prefix: `${HOME}.` })
+
+/** A COMMIT takes no longer, as a rule. */
+export const MOMENT_MS = 200
 
 /** When the latest term of the row was opened, in microseconds. */
 export const openedOf = (row: string): string => `coalesce(${row}.opened, ${row}.token)`
@@ -233,146 +251,21 @@ export interface Claimer {
   readonly nonce: string
 }
 
+/** The tickets `w` in the queue of this lease. */
+export const waiting = (name: string): string => `w.ns = $1 AND w.name = ${name} AND w.place > 0 AND ${inForce('w')}`
+
 /** In force: it was renewed in time. */
 export const inForce = (row: string): string => `${row}.until > clock_timestamp()`
 export const interestEnd: string = `clock_timestamp() + ${INTEREST_MS} * interval '1 millisecond'`
 
 /** A statement of this transaction sees what was committed before it, and not only what was before the transaction. */
-const seesCommits = `current_setting('transaction_isolation') ~ '^read '`
+export const seesCommits = `current_setting('transaction_isolation') ~ '^read '`
 
 /** Nothing is lost when the server crashes right after it: what is written is forgotten then anyway. */
 export const asynchronously = `PERFORM set_config('synchronous_commit', 'off', true);`
 
 /** Whose term the row `l` has ended; null: the caller's own. */
 export const endedOf = (client: string): string => `nullif(left(l.nonce, ${CLIENT_LENGTH}), ${client})`
-
-/** What somebody may have asked to be told of. */
-interface News {
-  /** The parameters with the channel of the namespace and the client of the caller. */
-  readonly channel: string
-  readonly client: string
-  /** The queues of `vacated_leases` are told; with `vacated` all others as well. */
-  readonly of: readonly ('queue' | 'vacated' | 'changed' | 'taken')[]
-}
-
-/**
- * Notifies those who have asked. A statement of its own, after those that have changed the rows: it sees who has registered up to
- * then. Where nobody has it looks into the index once for each lease, and no more.
- */
-export const tell = (tables: Tables, { channel, client, of }: News): string => {
-  const has = (kind: (typeof of)[number]): boolean => of.includes(kind)
-  const queues = has('queue') || has('vacated') ? 'vacated_leases' : 'NULL'
-  const lists = [
-    ...(queues === 'NULL' ? [] : [queues]),
-    ...(has('changed') ? ['changed_leases'] : []),
-    ...(has('taken') ? ['taken_leases'] : []),
-  ]
-  const vacated = has('vacated') ? 'vacated_leases, vacated_by' : 'NULL, NULL'
-  const taken = has('taken') ? 'taken_leases, taken_places, taken_ms' : 'NULL, NULL, NULL'
-  const args = `$1, ${client}, ${channel}, ${queues}, ${vacated}, ${has('changed') ? 'changed_leases' : 'NULL'}, ${taken}`
-  const others = has('vacated') ? ` OR cardinality(array_remove(vacated_by, NULL)) > 0` : ''
-  return `
-  IF ${channel} IS NOT NULL AND (${lists.map((list) => `${list} IS NOT NULL`).join(' OR ')}) THEN
-    is_asked := ${client} IS NULL${others} OR NOT ${seesCommits};
-    IF NOT is_asked THEN
-      is_asked := EXISTS (
-        SELECT FROM unnest(${lists.join(' || ')} || ''::text) AS t(name) CROSS JOIN LATERAL (
-          SELECT FROM ${tables.waiter} w WHERE w.ns = $1 AND w.name = t.name LIMIT 1
-        ) w
-      );
-    END IF;
-    IF is_asked THEN
-      told := json_build_object('n', to_json(vacated_ops), 'told', ${telling({ ...tables, prefix: `${HOME}.` }).with(args.split(', '))}::json);
-    END IF;
-  END IF;`
-}
-
-/**
- * Sends the notifications, as `changesIn` of lease-core reads them, and answers the last ticket told in each queue. $1 namespace,
- * $2 client of the caller, $3 channel of the namespace; of leases: $4 whose queue is told, $5 that were vacated, $6 whose term each
- * of these was, or null; $7 that were changed; $8 that were granted to one who waited, $9 with which ticket, $10 for how many
- * milliseconds.
- *
- * Those who do not count any more are removed where they are met. Without a client, or where this transaction cannot see who has
- * registered since it began, everyone in the namespace is told.
- *
- * The server takes less than 8000 bytes at once; one name is at most 513 in JSON.
- */
-export function telling({ prefix, waiter }: Tables): DatabaseFunction {
-  const of = (name: string): string => `w.ns = $1 AND w.name = ${name}`
-  const all = `SELECT 'vacated' AS kind, to_json(t.name) AS entry FROM unnest($5) AS t(name)
-      UNION ALL SELECT 'changed', to_json(t.name) FROM unnest($7) AS t(name)
-      UNION ALL SELECT 'taken', json_build_array(t.name, t.place, t.ms) FROM unnest($8, $9, $10) AS t(name, place, ms)`
-  const stale = (from: string): string => `EXISTS (SELECT FROM ${from} q WHERE NOT ${inForce('q')})`
-  return defineText(
-    { prefix },
-    'tell',
-    ['text', 'text', 'text', 'text[]', 'text[]', 'text[]', 'text[]', 'text[]', 'bigint[]', 'bigint[]'],
-    `DECLARE
-  channels text[];
-  kinds text[];
-  entries json[];
-  places json;
-  is_stale boolean;
-BEGIN
-  IF $2 IS NULL OR NOT ${seesCommits} THEN
-    SELECT array_agg('${EVERYONE}' || substr($3, ${EVERYONE.length + 1}) || '${HOME_SUFFIX}'), array_agg(a.kind), array_agg(a.entry)
-    INTO channels, kinds, entries FROM (${all}) a;
-  ELSE
-    FOR attempt IN 1..2 LOOP
-      WITH queue AS MATERIALIZED (
-        SELECT t.n, t.name, w.* FROM unnest($4) WITH ORDINALITY AS t(name, n) CROSS JOIN LATERAL (
-          SELECT w.place, w.client, w.until, row_number() OVER (ORDER BY w.place) - 1 AS ahead FROM (
-            SELECT w.* FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT ${TOLD}
-          ) w
-        ) w
-      ), next AS MATERIALIZED (
-        SELECT t.*, w.* FROM unnest($8, $9, $10) AS t(name, taken, ms) CROSS JOIN LATERAL (
-          SELECT w.place, w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT 1
-        ) w
-      ), watch AS MATERIALIZED (
-        SELECT t.*, w.* FROM (
-          SELECT 'vacated' AS kind, v.name FROM unnest($5) AS v(name) UNION ALL SELECT 'changed', c.name FROM unnest($7) AS c(name)
-        ) t CROSS JOIN LATERAL (
-          SELECT w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place = 0 OFFSET 0
-        ) w
-      ), space AS MATERIALIZED (
-        SELECT w.until FROM ${waiter} w WHERE ${of("''")} AND w.place = 0
-      ), hint AS (
-        SELECT '${CLIENT_CHANNEL}' || q.client AS channel, 'told' AS kind, json_build_array(q.name, q.place, q.ahead) AS entry FROM queue q
-        UNION ALL SELECT '${CLIENT_CHANNEL}' || q.client, 'taken', json_build_array(q.name, q.taken, q.ms, q.place, 0) FROM next q
-        UNION ALL SELECT '${CLIENT_CHANNEL}' || q.client, q.kind, to_json(q.name) FROM watch q
-        UNION ALL SELECT '${CLIENT_CHANNEL}' || t.ended, 'vacated', to_json(t.name) FROM unnest($5, $6) AS t(name, ended)
-          WHERE t.ended IS NOT NULL
-        UNION ALL SELECT $3 || '${HOME_SUFFIX}', a.kind, a.entry FROM (${all}) a WHERE EXISTS (SELECT FROM space)
-      )
-      SELECT array_agg(h.channel), array_agg(h.kind), array_agg(h.entry),
-        (SELECT json_agg(t.place ORDER BY t.n) FROM (
-          SELECT t.n, (SELECT max(q.place) FROM queue q WHERE q.n = t.n) AS place FROM unnest($4) WITH ORDINALITY AS t(name, n)
-        ) t),
-        ${['queue', 'next', 'watch', 'space'].map(stale).join(' OR ')}
-      INTO channels, kinds, entries, places, is_stale FROM hint h;
-      EXIT WHEN NOT is_stale;
-      DELETE FROM ${waiter} w USING (
-        SELECT w.* FROM (SELECT DISTINCT t.name FROM unnest($4 || $5 || $7 || $8 || ''::text) AS t(name)) t CROSS JOIN LATERAL (
-          SELECT w.* FROM ${waiter} w WHERE ${of('t.name')} AND NOT ${inForce('w')} FOR UPDATE SKIP LOCKED
-        ) w
-      ) r WHERE ${sameWaiter};
-    END LOOP;
-  END IF;
-  IF channels IS NOT NULL AND has_function_privilege('pg_notify(text, text)', 'EXECUTE') THEN
-    PERFORM pg_notify(part.channel, CASE part.kind WHEN 'vacated' THEN json_agg(part.entry)
-      ELSE json_build_object(CASE part.kind WHEN 'told' THEN 'vacated' ELSE part.kind END, json_agg(part.entry)) END::text)
-    FROM (
-      SELECT h.*, sum(octet_length(h.entry::text) + 2) OVER (PARTITION BY h.channel, h.kind ROWS UNBOUNDED PRECEDING) / 6000 AS nth
-      FROM unnest(channels, kinds, entries) AS h(channel, kind, entry)
-    ) part GROUP BY part.channel, part.kind, part.nth;
-  END IF;
-  RETURN places;
-END`,
-    byKey,
-  )
-}
 
 /** Joins `w` to the rows `r` by the key, as `lockedRow` does. */
 export const sameWaiter: string =

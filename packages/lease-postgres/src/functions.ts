@@ -69,27 +69,39 @@ import {
   inForce,
   interestEnd,
   sameWaiter,
-  tell,
-  telling,
   operations,
   overtaken,
+  MOMENT_MS,
+  insideOf,
   pick,
   returning,
   tooLate,
   undone,
   vacated,
+  waiting,
   type Claimer,
   type DatabaseFunction,
 } from './function-text.ts'
 import type { Tables } from './schema.ts'
+import {
+  claimShare,
+  counted,
+  defineCounted,
+  entered,
+  entering,
+  findCounts,
+  passed,
+  sweep,
+  tidy,
+} from './share-functions.ts'
 import { answers, lapsed, live, micros, microsOf, pinsOf, remainingOf, stateOf } from './sql.ts'
+import { fitting, tell, telling } from './telling.ts'
 
 /** All functions over these tables. */
 export interface Functions {
   readonly claim: DatabaseFunction
   /** For claimers that wait. */
   readonly claimInQueue: DatabaseFunction
-  readonly claimAny: DatabaseFunction
   readonly extend: DatabaseFunction
   /** For extensions that adopt, or that bring a value. */
   readonly amend: DatabaseFunction
@@ -99,6 +111,9 @@ export interface Functions {
   readonly expire: DatabaseFunction
   readonly pin: DatabaseFunction
   readonly unpin: DatabaseFunction
+  /** For claims of shares, of claimers that wait and others. */
+  readonly claimShare: DatabaseFunction
+  readonly define: DatabaseFunction
   readonly leave: DatabaseFunction
   readonly passOver: DatabaseFunction
   readonly read: DatabaseFunction
@@ -109,20 +124,27 @@ export interface Functions {
   readonly pinned: DatabaseFunction
   readonly readAll: DatabaseFunction
   readonly pinnedAll: DatabaseFunction
+  /** A counted lease with its shares. */
+  readonly counted: DatabaseFunction
   readonly guard: DatabaseFunction
   /** For `collect`. */
   readonly findOld: DatabaseFunction
   readonly removeOld: DatabaseFunction
   readonly forget: DatabaseFunction
+  readonly findCounts: DatabaseFunction
+  readonly tidy: DatabaseFunction
   /** Called by those that change something. */
   readonly tell: DatabaseFunction
+  /** The same, of shares. */
+  readonly fitting: DatabaseFunction
+  readonly entering: DatabaseFunction
+  readonly sweep: DatabaseFunction
 }
 
 export function functionsOf(tables: Tables): Functions {
   return {
     claim: claim(tables),
     claimInQueue: claimInQueue(tables),
-    claimAny: claimAny(tables),
     extend: extend(tables),
     amend: amend(tables),
     release: release(tables),
@@ -130,6 +152,8 @@ export function functionsOf(tables: Tables): Functions {
     expire: expire(tables),
     pin: pin(tables),
     unpin: unpin(tables),
+    claimShare: claimShare(tables),
+    define: defineCounted(tables),
     leave: leave(tables),
     passOver: passOver(tables),
     watch: watch(tables),
@@ -139,11 +163,17 @@ export function functionsOf(tables: Tables): Functions {
     pinned: reading(tables, 'pinned', pinsOf('l'), 'cardinality(l.pins) > 0'),
     readAll: readingAll(tables, 'read_all', stateOf('l'), live('l')),
     pinnedAll: readingAll(tables, 'pinned_all', pinsOf('l'), `l.pins <> '{}'`),
+    counted: counted(tables),
     guard: guard(tables),
     findOld: findOld(tables),
     removeOld: removeOld(tables),
     forget: forget(tables),
+    findCounts: findCounts(tables),
+    tidy: tidy(tables),
     tell: telling(tables),
+    fitting: fitting(tables),
+    entering: entering(tables),
+    sweep: sweep(tables),
   }
 }
 
@@ -234,7 +264,6 @@ function claim(tables: Tables): DatabaseFunction {
  */
 function claimInQueue(tables: Tables): DatabaseFunction {
   const { lease, waiter } = tables
-  const waiting = (name: string): string => `w.ns = $1 AND w.name = ${name} AND w.place > 0 AND ${inForce('w')}`
   const requests = (condition: string): string => `(
     SELECT t.*, t.place = 0 AND EXISTS (SELECT FROM ${waiter} w WHERE ${waiting('t.name')}) AS barred
     FROM (${operations(`${claimArrays}, $10, $11`, `${claimColumns}, place, most?`)}) t WHERE ${condition} ${inOrder}
@@ -325,73 +354,9 @@ function claimInQueue(tables: Tables): DatabaseFunction {
   )
 }
 
-/** A COMMIT takes no longer, as a rule. */
-const MOMENT_MS = 200
-
 /** Tickets of the lease of `r` up to the one that is named there. */
 const upToTicket =
   '(w.ns, w.name, w.place) > (r.ns, r.name, 0::bigint) AND (w.ns, w.name, w.place) <= (r.ns, r.name, r.place)'
-
-/**
- * $4 names, $5 holder, $6 nonce, $7 milliseconds, $8 value, $9 channel or null, $10 client or null.
- *
- * One row is locked and taken, the first that is vacant or lapsed and that nobody else is at; where there is none, one of
- * the names without a row gets its own. Nothing is taken where this holder has one already: `mine`, and `replay` if it is
- * by this very claim.
- *
- * What a row remembers of its latest term says nothing about the other leases. So a row of its own remembers that this claim
- * was granted one: `spent`. Its name begins with a blank, which no lease's does, and it goes when it is too old for any copy.
- * Two copies at once: one does nothing.
- */
-function claimAny(tables: Tables): DatabaseFunction {
-  const { lease } = tables
-  const none = 'NOT EXISTS (SELECT FROM own) AND NOT EXISTS (SELECT FROM spent)'
-  const free = `${vacant('l')} AND NOT ${tooLate('l', '$6')}`
-  const winner: Claimer = { holder: '$5', nonce: '$6' }
-  const memory = `' ' || $6`
-  const { late, ...known } = wonOr('won', winner)
-  const unlessWon = (column: string): string => `CASE WHEN won.name IS NULL THEN cur.${column} END`
-  return define(
-    tables,
-    'claim_any',
-    ['text[]', 'text', 'text', 'double precision', 'text', 'text', 'text'],
-    `  IF NOT pg_try_advisory_xact_lock(hashtextextended($6, 0)) THEN
-    RETURN concat('[', ${micros}, ',{"n":[1],"done":[false]}]');
-  END IF;
-  WITH req AS MATERIALIZED (${operations('$4', 'name')}), ${current(tables)}, own AS MATERIALIZED (
-    SELECT cur.n, cur.nonce = $6 AS replay FROM cur WHERE cur.holder = $5 AND ${live('cur')}
-    ORDER BY cur.nonce = $6 DESC NULLS LAST, cur.n LIMIT 1
-  ), spent AS MATERIALIZED (
-    SELECT FROM ${lease} l WHERE l.ns = $1 AND l.name = ${memory}
-  ), lk AS MATERIALIZED (
-    ${locked(tables, { from: 'req', where: free, lock: 'UPDATE' })} WHERE ${none} LIMIT 1
-  ), up AS (
-    UPDATE ${lease} l SET holder = $5, nonce = $6, value = $8, expiry = ${expiryOf('$7')}, ${newTerm}
-    FROM lk r WHERE ${lockedRow} AND ${inTime}
-    RETURNING l.name, l.token, l.expiry
-  ), ins AS (
-    INSERT INTO ${lease} AS l (ns, name, holder, nonce, value, expiry, token)
-    SELECT $1, r.name, $5, $6, $8, ${expiryOf('$7')}, ${firstToken(tables)}
-    FROM req r WHERE ${noRow} AND NOT EXISTS (SELECT FROM lk) AND ${none} AND ${inTime} ORDER BY r.n LIMIT 1
-    ON CONFLICT (ns, name) DO NOTHING
-    RETURNING l.name, l.token, l.expiry, ${inTime} AS in_time
-  ), won AS (
-    SELECT up.*, true AS in_time FROM up UNION ALL SELECT * FROM ins
-  ), remembered AS (
-    INSERT INTO ${lease} (ns, name, token, expiry) SELECT $1, ${memory}, 0, clock_timestamp() FROM won WHERE won.in_time
-  )
-  SELECT ${answers({ ...known, value: unlessWon('value'), opened: unlessWon('opened'), late: `${late} OR EXISTS (SELECT FROM spent) AND NOT EXISTS (SELECT FROM own)`, mine: 'own.n IS NOT NULL', replay: 'own.replay' })},
-    array_agg(won.name) FILTER (WHERE won.in_time), ${overdue('won')}, bool_or(own.replay)
-  INTO others, changed_leases, overdue_rows, replayed
-  FROM req r LEFT JOIN won USING (name) LEFT JOIN cur USING (n) LEFT JOIN own USING (n);${withoutOverdue(tables)}${confirmed(tables, `(${operations('$4', 'name')})`, winner)}
-  IF asked % 32 = 0 THEN
-    DELETE FROM ${lease} l USING (
-      SELECT o.name FROM ${lease} o WHERE o.ns = $1 AND o.name > ' ' AND o.name < '!'
-        AND o.expiry < clock_timestamp() - ${LONGEST_DEADLINE_MS} * interval '1 millisecond' FOR UPDATE SKIP LOCKED
-    ) old WHERE l.ns = $1 AND l.name = old.name;
-  END IF;${tell(tables, { channel: '$9', client: '$10', of: ['changed'] })}`,
-  )
-}
 
 const isOfTerm = (row: string): string => `${row}.holder = r.holder AND ${row}.token = r.token`
 
@@ -417,7 +382,7 @@ function extend(tables: Tables): DatabaseFunction {
 }
 
 /** The answers to the extensions that `up` has granted. */
-const extensions = answers({ n: 'up.n', ...pick('up', 'remaining', 'value', 'pinned', 'nonce', 'opened') })
+const extensions = answers({ n: 'up.n', ...pick('up', 'remaining', 'value', 'pinned', 'nonce', 'opened', 'weight') })
 
 /**
  * $4 names, $5 holders, $6 tokens, $7 milliseconds, $8 values or null, $9 whether to notify, $10 nonces to be replaced and
@@ -464,6 +429,12 @@ function amend(tables: Tables): DatabaseFunction {
 }
 
 const vacatedNow = `${vacated}, expiry = least(l.expiry, clock_timestamp())`
+/** Vacates the row `l` where that is so. */
+const vacatedIf = (condition: string): string =>
+  ['holder = NULL', 'value = NULL', 'weight = -abs(l.weight)']
+    .map((set) => set.split(' = ') as [string, string])
+    .map(([column, value]) => `${column} = CASE WHEN ${condition} THEN ${value} ELSE l.${column} END`)
+    .join(', ')
 
 /** $4 names, $5 holders, $6 tokens, $7 nonces or null, $8 channel or null, $9 client or null. */
 function release(tables: Tables): DatabaseFunction {
@@ -474,7 +445,8 @@ function release(tables: Tables): DatabaseFunction {
     tables,
     'release',
     ['text[]', 'text[]', 'bigint[]', 'text[]', 'text', 'text'],
-    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: matches('l'), lock: 'NO KEY UPDATE' })}), up AS (
+    `${entered(tables, '$8', '$9')}
+  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `${matches('l')} AND ${passed}`, lock: 'NO KEY UPDATE' })}), up AS (
     UPDATE ${tables.lease} l SET ${vacatedNow} FROM lk r WHERE ${lockedRow} AND ${inTime}
     RETURNING r.n, r.name, ${endedOf('$9')} AS ended
   )
@@ -505,7 +477,8 @@ function withdraw(tables: Tables): DatabaseFunction {
     tables,
     'withdraw',
     ['text[]', 'text[]', 'text[]', 'text', 'text'],
-    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: 'true', lock: 'NO KEY UPDATE', read: hit })}), up AS (
+    `${entered(tables, '$7', '$8')}
+  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: passed, lock: 'NO KEY UPDATE', read: hit })}), up AS (
     UPDATE ${lease} l SET ${vacatedNow} FROM lk r WHERE r.hit AND ${lockedRow} AND ${inTime}
     RETURNING r.n, r.name, ${endedOf('$8')} AS ended
   )
@@ -537,8 +510,9 @@ function expire(tables: Tables): DatabaseFunction {
     tables,
     'expire',
     ['text[]', 'text', 'text'],
-    `  WITH req AS MATERIALIZED (${operations('$4', 'name')} ${inOrder}), ${current(tables)},
-  lk AS MATERIALIZED (${locked(tables, { from: 'req', where: lapsed('l'), lock: 'UPDATE' })}), up AS (
+    `${entered(tables, '$5', '$6')}
+  WITH req AS MATERIALIZED (${operations('$4', 'name')} ${inOrder}), ${current(tables)},
+  lk AS MATERIALIZED (${locked(tables, { from: 'req', where: `${lapsed('l')} AND ${passed}`, lock: 'UPDATE' })}), up AS (
     UPDATE ${tables.lease} l SET ${vacated} FROM lk r WHERE ${lockedRow} AND ${inTime}
     RETURNING r.n, r.name, ${endedOf('$6')} AS ended
   )
@@ -577,13 +551,13 @@ function pin(tables: Tables): DatabaseFunction {
     row: string,
   ): string => `coalesce(NOT (${stands(row)}) AND (coalesce(${overtaken(`${row}.unpinned`)}, false)
         OR ${pinned(row)} AND ${overtaken(`(${row}.generations->r.entity->>1)::bigint`)}), false)`
-  const unlessLapsed = (column: string): string => `${column} = CASE WHEN ${lapsed('l')} THEN NULL ELSE l.${column} END`
   return define(
     tables,
     'pin',
     [...pinParameters, 'text', 'text'],
-    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `NOT ${pinTooLate('l')}`, lock: 'NO KEY UPDATE', read: 'l.holder AS before' })}), up AS (
-    UPDATE ${lease} l SET ${unlessLapsed('holder')}, ${unlessLapsed('value')},
+    `${entered(tables, '$7', '$8')}
+  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: `NOT ${pinTooLate('l')} AND ${passed}`, lock: 'NO KEY UPDATE', read: 'l.holder AS before' })}), up AS (
+    UPDATE ${lease} l SET ${vacatedIf(lapsed('l'))},
       pins = CASE WHEN ${pinned('l')} THEN l.pins ELSE l.pins || r.entity END,
       generations = CASE WHEN ${stands('l')} THEN l.generations ELSE coalesce(l.generations, '{}') || ${newGeneration} END
     FROM lk r WHERE ${lockedRow} AND ${inTime}
@@ -617,13 +591,13 @@ function unpin(tables: Tables): DatabaseFunction {
   const hit = `(r.entity = ANY(l.pins) AND ${generationOf('l')} = r.generation)`
   const left = `CASE WHEN ${hit} THEN array_remove(l.pins, r.entity) ELSE l.pins END`
   const freed = `(${hit} AND array_remove(l.pins, r.entity) = '{}' AND l.expiry <= clock_timestamp())`
-  const unlessFreed = (column: string): string => `${column} = CASE WHEN ${freed} THEN NULL ELSE l.${column} END`
   return define(
     tables,
     'unpin',
     [...pinParameters, 'text', 'text'],
-    `  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: 'true', lock: 'NO KEY UPDATE', read: 'l.holder AS before' })}), up AS (
-    UPDATE ${lease} l SET ${unlessFreed('holder')}, ${unlessFreed('value')}, pins = ${left}, unpinned = asked,
+    `${entered(tables, '$7', '$8')}
+  WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} ${inOrder})`, where: passed, lock: 'NO KEY UPDATE', read: 'l.holder AS before' })}), up AS (
+    UPDATE ${lease} l SET ${vacatedIf(freed)}, pins = ${left}, unpinned = asked,
       generations = CASE WHEN ${hit} THEN nullif(l.generations - r.entity, '{}') ELSE l.generations END
     FROM lk r WHERE ${lockedRow} AND ${inTime}
     RETURNING r.n, l.name, r.before, ${endedOf('$8')} AS ended, ${returning}
@@ -643,12 +617,13 @@ function unpin(tables: Tables): DatabaseFunction {
 }
 
 /** Of the leases in `req` with a ticket, whose row is locked, `met`, and which are held, `missed`. */
-const lockedTickets = (tables: Tables, requests: string): string => `${asynchronously}
+const lockedTickets = (tables: Tables, requests: string, afterLock = ''): string => `${entered(tables, '$6', '$7')}
+  ${asynchronously}
   WITH lk AS MATERIALIZED (${locked(tables, { from: `(${requests} WHERE t.place > 0 ${inOrder})`, where: 'true', lock: 'SHARE', keep: 'r.n', read: returning })})
-  SELECT array_agg(lk.n), array_agg(lk.n) FILTER (WHERE ${live('lk')}) INTO met, missed FROM lk;
+  SELECT array_agg(lk.n), array_agg(lk.n) FILTER (WHERE ${live('lk')}) INTO met, missed FROM lk;${afterLock}
   WITH req AS MATERIALIZED (${requests} ${inOrder}), ${current(tables)}, fit AS MATERIALIZED (
     SELECT r.*, $7 AS client, r.place > 0 AND r.n <> ALL(coalesce(missed, '{}')) AS is_vacant FROM req r
-    WHERE (r.place = 0 OR r.n = ANY(met) OR ${noRow}) AND ${inTime}
+    WHERE (r.place = 0 OR r.n = ANY(met) OR ${noRow}) AND ${passed} AND ${inTime}
   )`
 const left = answers({ n: 'r.n', done: 'fit.n IS NOT NULL', late: `NOT ${inTime}` })
 
@@ -662,7 +637,7 @@ function leave(tables: Tables): DatabaseFunction {
     tables,
     'leave',
     ['text[]', 'bigint[]', 'text', 'text'],
-    `  ${lockedTickets(tables, operations('$4, $5', 'name, place'))}, gone AS (
+    `${lockedTickets(tables, operations('$4, $5', 'name, place'))}, gone AS (
     DELETE FROM ${waiter} w USING fit r WHERE ${sameWaiter} RETURNING r.n, r.name, r.is_vacant AND ${ahead} < ${TOLD} AS matters
   )
   SELECT ${left}, array_agg(gone.n) FILTER (WHERE gone.matters), array_agg(gone.name) FILTER (WHERE gone.matters)
@@ -671,13 +646,20 @@ function leave(tables: Tables): DatabaseFunction {
   )
 }
 
-/** $4 names, $5 tickets, $6 channel or null, $7 client. */
+/** $4 names, $5 tickets, $6 channel or null, $7 client. Of a counted lease nobody had a turn who did not fit. */
 function passOver(tables: Tables): DatabaseFunction {
+  const unlessFull = `
+  IF of_shares THEN
+    missed := missed || (
+      SELECT array_agg(t.n) FROM unnest($4, ${fitting(insideOf(tables)).with(['$1', '$4'])}::text[]) WITH ORDINALITY AS t(name, fits, n)
+      WHERE t.fits IS NULL
+    );
+  END IF;`
   return define(
     tables,
     'pass_over',
     ['text[]', 'bigint[]', 'text', 'text'],
-    `  ${lockedTickets(tables, operations('$4, $5', 'name, place'))}, gone AS (
+    `${lockedTickets(tables, operations('$4, $5', 'name, place'), unlessFull)}, gone AS (
     DELETE FROM ${tables.waiter} w USING fit r WHERE r.is_vacant AND ${upToTicket}
   )
   SELECT ${left}, array_agg(fit.n) FILTER (WHERE fit.is_vacant), array_agg(fit.name) FILTER (WHERE fit.is_vacant)
@@ -812,8 +794,11 @@ END`,
   )
 }
 
-/** Nobody has held the lease for so long that nothing needs to be remembered of it. $2 retention in milliseconds. */
-const isOld = `l.pins = '{}' AND NOT ${live('l')}
+/**
+ * Nobody has held the lease for so long that nothing needs to be remembered of it. $2 retention in milliseconds. A share that has a weight
+ * still counts.
+ */
+const isOld = `l.pins = '{}' AND NOT ${live('l')} AND l.weight IS NULL
     AND l.expiry < clock_timestamp() - greatest($2, ${LONGEST_DEADLINE_MS}) * interval '1 millisecond'
     AND coalesce(l.unpinned, 0) < ${micros} - ${LONGEST_DEADLINE_MS * 1000}`
 

@@ -2,7 +2,7 @@
 import { notValid, type ErrNotValid } from 'lease-core'
 import { codeOf, onConnection } from './connection.ts'
 import type { PostgresPool, PostgresResult } from './driver.ts'
-import { digestOf, type DatabaseFunction } from './function-text.ts'
+import { countedOf, digestOf, type DatabaseFunction } from './function-text.ts'
 import { functionsOf } from './functions.ts'
 import { checkPool } from './options.ts'
 import {
@@ -62,7 +62,8 @@ export async function migrate(pool: PostgresPool, options: MigrateOptions = {}):
 const isTaken = (error: unknown): boolean => /^(42703|42P07|42809)$/.test(codeOf(error) ?? '')
 
 function taken({ table = 'lease' }: MigrateOptions, cause: unknown): ErrNotValid {
-  const rule = `must not be the name of something else, nor may ${table}_floor, ${table}_line, ${table}_layout and ${table}_pinned be`
+  const others = ['floor', 'line', 'counts', 'layout', 'pinned', 'share'].map((end) => `${table}_${end}`).join(', ')
+  const rule = `must not be the name of something else, nor may any of ${others} be`
   return notValid([{ argument: 'table', rule, value: table }], { cause })
 }
 
@@ -92,14 +93,17 @@ const MIGRATION_LOCK = '7811887010271462'
 /** For so long it tries to get a lock that others have. A call does so twice, on two connections. */
 const PATIENCE = '20 seconds'
 
-/** Columns that the first layout does not have. */
-const addedColumns = [
-  ['opened', 'bigint'],
-  ['opener', 'text'],
-  ['generations', 'jsonb'],
-  ['unpinned', 'bigint'],
-  ['valued', 'bigint'],
-] as const
+/** Columns that earlier releases did not have, by what the name of their table ends with. */
+const addedColumns: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  '': { opened: 'bigint', opener: 'text', generations: 'jsonb', unpinned: 'bigint', valued: 'bigint', weight: 'int' },
+  _waiter: { weight: 'int' },
+}
+
+/** Indexes of the leases, by what their names end with. None on anything that a renewal writes: renewals then stay within their page (HOT). */
+const indexes: Readonly<Record<string, string>> = {
+  _pinned: `(ns) WHERE pins <> '{}'`,
+  _share: `(ns, ${countedOf('name')}, weight) WHERE weight IS NOT NULL`,
+}
 
 /**
  * Looks; where something is missing takes the advisory lock and looks again; creates what is missing, and looks a last time. So
@@ -121,12 +125,24 @@ function migrationBody({ owner, ...where }: MigrateOptions): string {
   const functionNames = functions.map(({ name }) => `'${name}'`).join(', ')
   const isThere = (suffix: string): string =>
     `EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = space AND c.relname = ${quoteLiteral(table + suffix)} AND c.relkind IN ('r', 'p'))`
-  const leaseOid = `(SELECT c.oid FROM pg_class c WHERE c.relnamespace = space AND c.relname = ${quoteLiteral(table)})`
-  const columnsAreThere = `(SELECT count(*) FROM pg_attribute a WHERE a.attrelid = ${leaseOid} AND NOT a.attisdropped
-        AND a.attname IN (${addedColumns.map(([name]) => `'${name}'`).join(', ')})) = ${addedColumns.length}`
-  const indexIsThere = `EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = ${leaseOid} AND c.relname = ${quoteLiteral(`${table}_pinned`)})`
-  const addColumns = addedColumns.map(([name, type]) => `ADD COLUMN IF NOT EXISTS ${name} ${type}`).join(', ')
+  const oidOf = (suffix: string): string =>
+    `(SELECT c.oid FROM pg_class c WHERE c.relnamespace = space AND c.relname = ${quoteLiteral(table + suffix)})`
+  const leaseOid = oidOf('')
+  const columnsAreThere = (suffix: string): string => {
+    const names = Object.keys(addedColumns[suffix] ?? {})
+    return `(SELECT count(*) FROM pg_attribute a WHERE a.attrelid = ${oidOf(suffix)} AND NOT a.attisdropped
+        AND a.attname IN (${names.map((name) => `'${name}'`).join(', ')})) = ${names.length}`
+  }
+  const indexIsThere = (
+    suffix: string,
+  ): string => `EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = ${leaseOid} AND c.relname = ${quoteLiteral(table + suffix)})`
+  const addColumns = (suffix: string): string => {
+    const adding = Object.entries(addedColumns[suffix] ?? {}).map(
+      ([name, type]) => `ADD COLUMN IF NOT EXISTS ${name} ${type}`,
+    )
+    return template(`ALTER TABLE ${HOME}.${quoteIdentifier(table + suffix)} ${adding.join(', ')}`)
+  }
   return `DECLARE
   home_name pg_catalog.text := ${schema === undefined ? 'pg_catalog.current_schema()' : quoteLiteral(schema)};
   path pg_catalog.text := pg_catalog.current_setting('search_path');
@@ -183,8 +199,7 @@ BEGIN
         END IF;
       END IF;
       complete := coalesce(layout = ${LAYOUT}, false) AND ${suffixes.map(isThere).join(' AND ')}
-        AND ${columnsAreThere}
-        AND ${indexIsThere};
+        AND ${[...Object.keys(addedColumns).map(columnsAreThere), ...Object.keys(indexes).map(indexIsThere)].join(' AND ')};
       IF is_mine AND NOT complete THEN
         IF space IS NULL THEN
           EXECUTE format('CREATE SCHEMA %s', home);
@@ -205,13 +220,20 @@ ${suffixes
   })
   .join('\n')}
         SELECT n.oid INTO space FROM pg_namespace n WHERE n.nspname = home_name;
-        IF NOT (${columnsAreThere}) THEN
-          EXECUTE format(${template(`ALTER TABLE ${tables.lease} ${addColumns}`)}, home);
-        END IF;
-        -- No index on anything that a renewal writes: renewals then stay within their page (HOT).
-        IF NOT ${indexIsThere} THEN
-          EXECUTE format(${template(`CREATE INDEX ${quoteIdentifier(`${table}_pinned`)} ON ${tables.lease} (ns) WHERE pins <> '{}'`)}, home);
-        END IF;
+${Object.keys(addedColumns)
+  .map(
+    (suffix) => `        IF NOT (${columnsAreThere(suffix)}) THEN
+          EXECUTE format(${addColumns(suffix)}, home);
+        END IF;`,
+  )
+  .join('\n')}
+${Object.entries(indexes)
+  .map(
+    ([suffix, on]) => `        IF NOT ${indexIsThere(suffix)} THEN
+          EXECUTE format(${template(`CREATE INDEX ${quoteIdentifier(table + suffix)} ON ${tables.lease} ${on}`)}, home);
+        END IF;`,
+  )
+  .join('\n')}
         IF layout IS NULL THEN
           EXECUTE format(${template(`INSERT INTO ${tables.layout} (version) VALUES (${LAYOUT})`)}, home);
           EXECUTE format(${template(`GRANT SELECT ON ${tables.layout} TO PUBLIC`)}, home);
@@ -300,6 +322,7 @@ const columnsOf: Readonly<Record<string, string>> = {
   generations jsonb,                  -- of each entity that pins it: generation of the pin, and when it was set
   unpinned bigint,                    -- when a pin was last withdrawn, in microseconds
   valued bigint,                      -- when the latest extension with a value was sent, in microseconds
+  weight int,                         -- of a share; negative: it is over, and counts until a claim has got past its guards
   PRIMARY KEY (ns, name)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0)`,
   _floor: `TABLE (
@@ -313,7 +336,22 @@ const columnsOf: Readonly<Record<string, string>> = {
   place bigint GENERATED BY DEFAULT AS IDENTITY,  -- 0: watches it; otherwise the ticket in its queue
   client text COLLATE "C" NOT NULL,
   until timestamptz NOT NULL,         -- then it ends, unless it is renewed
+  weight int,                         -- of the share that it waits for
   PRIMARY KEY (ns, name, place, client)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0)`,
+  // One row for each counted lease: it decides each grant.
+  _counts: `TABLE (
+  ns text COLLATE "C" NOT NULL,
+  name text COLLATE "C" NOT NULL,     -- ends with #
+  capacity int,                       -- NULL: it is not defined
+  generation text,                    -- of the definition, or of what has ended it
+  until timestamptz,                  -- of a definition by use: until when it is remembered at least
+  used bigint NOT NULL DEFAULT 0,     -- the sum of the weights in the rows of its shares
+  sweep bigint NOT NULL DEFAULT 0,    -- in microseconds: no share lapses before that
+  token bigint NOT NULL DEFAULT 0,    -- the highest fencing token of its shares
+  ended bigint,                       -- when it was last undefined, in microseconds
+  former jsonb,                       -- of earlier definitions: the generation, and when it was over
+  PRIMARY KEY (ns, name)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0)`,
   _layout: 'TABLE (version int NOT NULL)',
 }

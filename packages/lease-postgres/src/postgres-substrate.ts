@@ -23,11 +23,10 @@ import {
   systemClock,
   unknown,
   warnOfNoHints,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type ClaimOp,
   type Clock,
+  type Counted,
   type HintConnection,
   type Holding,
   type LeaseChange,
@@ -67,6 +66,8 @@ interface Row {
   readonly nonce?: string | null
   /** When the term was opened, in microseconds; null: the token tells. */
   readonly opened?: number | null
+  /** Of a share. */
+  readonly weight?: number | null
 }
 
 interface NamedRow extends Row {
@@ -96,7 +97,15 @@ interface OpRow extends Row {
   readonly busy?: boolean | null
   /** It is too late for the operation. */
   readonly late?: boolean | null
+  /** It was not contended, although nothing is held. */
+  readonly refused?: boolean | null
 }
+
+/** The answer of `counted`: the microseconds of the server's clock, and what is known. */
+type CountedAnswer = readonly [
+  at: number,
+  { readonly capacity: number | null; readonly generation: string | null; readonly shares: Columns },
+]
 
 /** What an answer says of an operation beside what became of it. */
 interface Note {
@@ -105,14 +114,12 @@ interface Note {
   readonly place?: number | null
   readonly ahead?: number | null
   readonly full?: boolean | null
+  /** Of a ticket: what was committed just before the transaction began, it may not have seen. */
+  readonly blind?: boolean | null
+  /** Of the claim of a share that was refused, and of a definition. */
+  readonly counted?: CountedAnswer | null
   /** The last ticket told of a vacancy. */
   readonly told?: number | null
-}
-
-/** One of the leases of which any would have done. */
-interface AnyRow extends OpRow {
-  /** This is the one that the holder has already, by this very claim or not; null for all others. */
-  readonly replay: boolean | null
 }
 
 interface TimeRow {
@@ -231,20 +238,6 @@ export class PostgresSubstrate implements Substrate {
     return verdicts
   }
 
-  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    const { leases, holder, nonce, durationMs, value, announce } = op
-    const channel = announce === true ? this.#channel : null
-    try {
-      const values = [arrayOf(leases), holder, nonce, durationMs, value ?? null, channel]
-      return await this.#asRegistered(call, async (client) =>
-        anyVerdictOf(op, await this.#call<AnyRow>('claimAny', [...values, client], call)),
-      )
-    } catch (error) {
-      if (!isConflict(error)) throw error
-      return { outcome: 'contended', lease: undefined, holdings: new Map() }
-    }
-  }
-
   async read(
     leases: readonly string[] | undefined,
     call: Call,
@@ -265,6 +258,16 @@ export class PostgresSubstrate implements Substrate {
     }
     const text = leases === undefined ? this.#functions.readAll.call : this.#functions.read.call
     return holdingsIn(await this.#read<NamedRow>(text, leases, call))
+  }
+
+  async counted(lease: string, call: Call): Promise<Counted> {
+    const values = [this.#namespace, lease, null]
+    const [row] = (await this.#query(this.#functions.counted.call, values, call, asOfAnswer)) as { answer: string }[]
+    if (row?.answer === null) throw isStandby()
+    if (typeof row?.answer !== 'string') throw isNoText()
+    const answer = JSON.parse(row.answer) as CountedAnswer
+    call.answered?.(answer[0] / 1000)
+    return countedIn(answer)
   }
 
   readOver(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined {
@@ -404,6 +407,16 @@ export class PostgresSubstrate implements Substrate {
     const verdicts = Array.from<Verdict>({ length: ops.length })
     for (const row of rows) verdicts[row.n - 1] = verdictOf(ops[row.n - 1] as Op, row, at)
     for (const note of notes) verdicts[note.n - 1] = withNote(verdicts[note.n - 1] as Verdict, note)
+    const blind = notes.filter((note) => note.blind === true).map(({ n }) => n - 1)
+    if (blind.length > 0) {
+      // The end of a share may have come just before, and have told nobody of it: whoever ends one later sees the ticket.
+      const again = blind.map((index) => ({ ...(ops[index] as ClaimOp), place: verdicts[index]?.ticket?.place }))
+      const later = await this.#verdicts(name, again, call, client)
+      for (const [position, index] of blind.entries()) {
+        const verdict = later[position] as Verdict
+        if (isAnswer(verdict)) verdicts[index] = verdict
+      }
+    }
     return verdicts
   }
 
@@ -502,22 +515,28 @@ const microsOf = (milliseconds: number | undefined): number | null =>
 
 type OpFunction = Exclude<
   keyof Functions,
-  | 'claimAny'
   | 'read'
   | 'readAll'
   | 'watch'
   | 'watchAll'
   | 'pinned'
   | 'pinnedAll'
+  | 'counted'
   | 'guard'
   | 'findOld'
   | 'removeOld'
   | 'forget'
+  | 'findCounts'
+  | 'tidy'
   | 'tell'
+  | 'fitting'
+  | 'entering'
+  | 'sweep'
 >
 
 /** Rare kinds have functions of their own, so that the others stay fast. */
 function functionFor(op: Op): OpFunction {
+  if (op.kind === 'claim' && op.share !== undefined) return 'claimShare'
   if (op.kind === 'claim') return op.place === undefined ? 'claim' : 'claimInQueue'
   if (op.kind === 'extend') return op.adoption === undefined && op.value === undefined ? 'extend' : 'amend'
   if (op.kind === 'release') return op.fencingToken === undefined ? 'withdraw' : 'release'
@@ -550,6 +569,11 @@ const optional =
     return value === undefined ? undefined : `=${value}`
   }
 
+const shareOf =
+  (name: 'weight' | 'capacity' | 'passing'): Field =>
+  (op) =>
+    op.kind === 'claim' ? op.share?.[name] : undefined
+
 const claimFields = ['lease', 'holder', 'nonce', 'durationMs', optional(fieldOf('value')), 'announce']
 const extendFields = ['lease', 'holder', 'fencingToken', 'durationMs']
 const pinFields = ['lease', 'entity', 'generation']
@@ -560,6 +584,21 @@ const parameters: Readonly<
 > = {
   claim: { fields: claimFields, announces: true },
   claimInQueue: { fields: [...claimFields, 'place', optional(fieldOf('maxWaiters'))], announces: true },
+  claimShare: {
+    fields: [
+      ...claimFields,
+      shareOf('weight'),
+      optional(shareOf('capacity')),
+      shareOf('passing'),
+      optional(fieldOf('place')),
+      optional(fieldOf('maxWaiters')),
+    ],
+    announces: true,
+  },
+  define: {
+    fields: ['lease', optional(fieldOf('capacity')), optional(fieldOf('from')), 'generation'],
+    announces: true,
+  },
   extend: { fields: extendFields, announces: false },
   amend: {
     fields: [
@@ -595,7 +634,7 @@ function answerIn<R>(answer: string | undefined, call?: Call): Answer<R> {
   const rows: R[] = []
   const notes: Note[] = []
   for (const one of columns) {
-    if ('place' in one || 'told' in one) notes.push(...(rowsOf(one) as Note[]))
+    if ('place' in one || 'told' in one || 'counted' in one) notes.push(...(rowsOf(one) as Note[]))
     else rows.push(...(rowsOf(one) as R[]))
   }
   return { rows, notes, at }
@@ -628,6 +667,7 @@ function holdingAfter(op: Op, row: OpRow, at: number): Holding | undefined {
     case 'expire':
     case 'leave':
     case 'passOver':
+    case 'define':
       break
   }
   return undefined
@@ -638,6 +678,7 @@ function verdictUndone(op: Op, row: OpRow, at: number): Verdict {
   const held = heldIn(row, at)
   switch (op.kind) {
     case 'claim':
+      if (row.refused === true) return refused(held)
       // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there meanwhile.
       return held === undefined || row.mine === true ? contended : refused(held)
     case 'extend':
@@ -648,6 +689,8 @@ function verdictUndone(op: Op, row: OpRow, at: number): Verdict {
     case 'expire':
       if (held !== undefined) return refused(held)
       return row.holder === null ? granted(undefined) : contended
+    case 'define':
+      return row.refused === true ? refused(undefined) : contended
     case 'pin':
     case 'unpin':
     case 'leave':
@@ -658,36 +701,33 @@ function verdictUndone(op: Op, row: OpRow, at: number): Verdict {
 }
 
 /** A claim with a ticket, or without one because the queue is full, was refused, also where the lease is vacant. */
-function withNote(verdict: Verdict, { place, ahead, full, told }: Note): Verdict {
+function withNote(verdict: Verdict, { place, ahead, full, told, counted }: Note): Verdict {
   if (typeof told === 'number') return { ...verdict, told }
   if (verdict.outcome === 'late') return verdict
-  const refusal = refused(verdict.holding)
+  if (counted !== undefined && counted !== null) return { ...verdict, counted: countedIn(counted) }
+  const refusal = { ...verdict, ...refused(verdict.holding) }
   if (full === true) return { ...refusal, isFull: true }
   return typeof place === 'number' ? { ...refusal, ticket: { place, ahead: Number(ahead) } } : verdict
 }
 
-function anyVerdictOf(op: ClaimAnyOp, { rows, at }: Answer<AnyRow>): AnyVerdict {
-  const holdings = new Map<string, Holding>()
-  let outcome: AnyVerdict['outcome'] = rows.every((row) => heldIn(row, at) !== undefined) ? 'refused' : 'contended'
-  if (rows.some((row) => row.late === true)) outcome = 'late'
-  let lease: string | undefined
-  for (const row of rows) {
-    const done = row.done !== false
-    const name = op.leases[row.n - 1] as string
-    const held = done ? claimed(op, row, at) : heldIn(row, at)
-    if (held !== undefined) holdings.set(name, held)
-    if (done) outcome = 'granted'
-    else if (row.mine !== true || row.late === true) continue
-    else outcome = row.replay === true ? 'contended' : 'refused'
-    if (outcome !== 'contended') lease = name
-  }
-  return { outcome, lease, holdings }
-}
-
 /** The term that this claim has opened, now or earlier. */
-function claimed({ holder, nonce, value }: ClaimOp | ClaimAnyOp, row: OpRow, at: number): Holding | undefined {
+function claimed({ holder, nonce, value }: ClaimOp, row: OpRow, at: number): Holding | undefined {
   if (typeof row.token !== 'string') return undefined
   return holding(holder, BigInt(row.token), nonce, row, at, value)
+}
+
+/** It says what became of the operation. */
+function isAnswer({ outcome }: Verdict): boolean {
+  return outcome === 'granted' || outcome === 'refused'
+}
+
+function countedIn([at, { capacity, generation, shares }]: CountedAnswer): Counted {
+  const rows = rowsOf(shares) as NamedRow[]
+  return {
+    capacity: capacity ?? undefined,
+    generation: generation ?? undefined,
+    shares: holdingsIn({ rows, notes: [], at }),
+  }
 }
 
 function holdingsIn({ rows, at }: Answer<NamedRow>): ReadonlyMap<string, Holding> {
@@ -711,11 +751,11 @@ function holding(
   holder: string,
   fencingToken: bigint,
   nonce: string | null | undefined,
-  { remaining, value, pinned, opened }: Row,
+  { remaining, value, pinned, opened, weight }: Row,
   at: number,
   valueAsked?: string,
 ): Holding {
-  return {
+  const held: Holding = {
     holder,
     fencingToken,
     nonce: nonce ?? undefined,
@@ -725,6 +765,7 @@ function holding(
     pinned: pinned === true,
     version: undefined,
   }
+  return typeof weight === 'number' ? { ...held, weight } : held
 }
 
 /** This role may not do what the function does. Functions are all there is to it but for the tables. */

@@ -2,10 +2,9 @@
  * The tables and how they are named.
  *
  * One row per lease name ever claimed or pinned. A vacated lease keeps its row, for the row keeps the fencing token;
- * A claim of any of several leases leaves one more, for a few seconds: its name begins with a blank, and then comes the nonce.
  * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third says who is to be
- * told of what: those in the queue of a lease, those who watch it, and those who watch the namespace. The fourth says which layout
- * the tables have.
+ * told of what: those in the queue of a lease, those who watch it, and those who watch the namespace. The fourth has a row for each
+ * counted lease. The fifth says which layout the tables have.
  */
 import { createHash } from 'node:crypto'
 import { notValid, type Problem } from 'lease-core'
@@ -20,7 +19,7 @@ export const LAYOUT = 2
 export interface TableOptions {
   /** @default the first schema of the connection's search_path */
   readonly schema?: string | undefined
-  /** The table of the leases; `<table>_floor`, `<table>_waiter`, `<table>_layout` and the index `<table>_pinned` are named after it. @default 'lease' */
+  /** The table of the leases; `<table>_floor`, `<table>_waiter`, `<table>_counts`, `<table>_layout` and the indexes `<table>_pinned` and `<table>_share` are named after it. @default 'lease' */
   readonly table?: string | undefined
 }
 
@@ -34,6 +33,7 @@ export interface Tables {
   readonly lease: string
   readonly floor: string
   readonly waiter: string
+  readonly counts: string
   readonly layout: string
 }
 
@@ -70,6 +70,7 @@ export function tablesOf(options: TableOptions): Tables {
     lease: named(''),
     floor: named('_floor'),
     waiter: named('_waiter'),
+    counts: named('_counts'),
     layout: named('_layout'),
   }
 }

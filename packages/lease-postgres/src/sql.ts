@@ -61,15 +61,18 @@ export const live = (row: string): string =>
 export const lapsed = (row: string): string =>
   `(${row}.holder IS NOT NULL AND ${row}.pins = '{}' AND ${row}.expiry <= clock_timestamp())`
 
-/** The answers, one array for each of their fields: an object for each takes far longer. */
+/** The answers, one array for each of their fields: an object for each takes far longer. Of weights only where there is one. */
 export const answers = (fields: Fields<string>): string => {
-  const columns = Object.entries(fields).map(([name, value]) => `'${name}', array_agg(${value})`)
+  const columns = Object.entries(fields).map(([name, value]) => {
+    const all = `array_agg(${value})`
+    return `'${name}', ${name === 'weight' ? `CASE WHEN count(${value}) > 0 THEN ${all} END` : all}`
+  })
   return `json_build_object(${columns.join(', ')})`
 }
 
 /** A field of an answer, and the expression for it. */
 type Fields<Name extends string> = Readonly<Record<Name, string>>
-export type StateField = 'holder' | 'token' | 'remaining' | 'value' | 'pinned' | 'nonce' | 'opened'
+export type StateField = 'holder' | 'token' | 'remaining' | 'value' | 'pinned' | 'nonce' | 'opened' | 'weight'
 
 /** What is known of a lease, by its row. */
 export const stateOf = (row: string): Fields<StateField> => ({
@@ -80,6 +83,7 @@ export const stateOf = (row: string): Fields<StateField> => ({
   pinned: `${row}.pins <> '{}'`,
   nonce: `${row}.nonce`,
   opened: `${row}.opened`,
+  weight: `${row}.weight`,
 })
 
 /** The pins of a lease, by its row. */

@@ -65,7 +65,7 @@ function declare(target: PostgresTarget, start: (() => Promise<Postgres | Pgboun
     const requestTimeout = 30_000
     const harness: Harness = {
       name: target.name,
-      supports: { notifications: true, queues: true, addressed: true, serverClock: true },
+      supports: { notifications: true, queues: true, addressed: true, serverClock: true, shares: true },
       unitMs,
       sleep,
       open: async (namespace) => {

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrNotValid, type Op } from 'lease-core'
 import { freshDatabase, postgresTargets, startPostgres, type FreshDatabase, type Postgres } from 'lease-servers'
-import { migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
+import { collect, migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'
 import {
   caught,
@@ -32,6 +32,9 @@ CREATE UNLOGGED TABLE lease_line (
   PRIMARY KEY (ns, name)
 )`
 
+/** How many tables and indexes there are. */
+const RELATIONS = 11
+
 for (const target of postgresTargets()) {
   describe(`migrate, on ${target.name}`, () => {
     let database: FreshDatabase
@@ -59,7 +62,7 @@ for (const target of postgresTargets()) {
         await Promise.all(Array.from({ length: 20 }, () => migrate(pool, { schema })))
         await migrate(pool, { schema })
       }
-      expect(await relations()).to.have.length(40)
+      expect(await relations()).to.have.length(5 * RELATIONS)
     })
 
     it('keeps what is in the tables', async () => {
@@ -100,6 +103,42 @@ for (const target of postgresTargets()) {
       expect((await grant(substrate, claim('vacant', 'b', 60_000))).fencingToken > 7n).to.equal(true)
     })
 
+    it('adds to the tables of an earlier release what counted leases need, beside processes of that release', async () => {
+      await migrate(pool)
+      const substrate = new PostgresSubstrate({ pool, namespace: 'n', listen: false })
+      await pool.query('DROP TABLE lease_counts; DROP INDEX lease_share')
+      await pool.query('ALTER TABLE lease DROP COLUMN weight; ALTER TABLE lease_waiter DROP COLUMN weight')
+      await pool.query(
+        `INSERT INTO lease (ns, name, holder, token, expiry) VALUES ('n', 'l', 'a', 7, now() + interval '1 hour')`,
+      )
+      await pool.query(
+        `INSERT INTO lease_waiter (ns, name, client, until) VALUES ('n', 'l', 'c', now() + interval '1 hour')`,
+      )
+      await migrate(pool)
+      expect(await readOne(substrate, 'l')).to.include({ holder: 'a', fencingToken: 7n })
+      const share = { weight: 1, capacity: 1, passing: 0, lapsed: new Map() }
+      await grant(substrate, claim('c#a', 'a', 60_000, { share }))
+      expect(await settle(substrate, claim('c#b', 'b', 60_000, { share, place: 0 }))).to.deep.include({
+        outcome: 'refused',
+      })
+      // As an earlier release writes.
+      await pool.query(`INSERT INTO lease (ns, name, token, expiry) VALUES ('n', 'm', 1, now())`)
+      await pool.query(`UPDATE lease SET holder = NULL, value = NULL WHERE name = 'l'`)
+      expect((await pool.query('SELECT version FROM lease_layout')).rows).to.deep.equal([{ version: 2 }])
+      expect(await migrate(pool)).to.deep.equal({ outdated: [] })
+    })
+
+    it('leaves alone, and collect removes, what a claim of any of several leases by an earlier release has left', async () => {
+      await migrate(pool)
+      const substrate = new PostgresSubstrate({ pool, namespace: 'n', listen: false })
+      await pool.query(
+        `INSERT INTO lease (ns, name, token, expiry) VALUES ('n', ' nonce', 0, now() - interval '1 hour'), ('n', ' new', 0, now())`,
+      )
+      await migrate(pool)
+      expect((await substrate.read(undefined, newCall())).size).to.equal(0)
+      expect(await collect(pool, { namespace: 'n', retention: 10_000 })).to.equal(1)
+    })
+
     it('waits half a second at a time for the tables of the first layout, and lets others pass', async () => {
       await pool.query(firstLayout)
       const busy = await pool.connect()
@@ -132,9 +171,19 @@ for (const target of postgresTargets()) {
       await migrate(pool, { table: 'by_call' })
       expect(await relations()).to.deep.equal(
         ['by_call', 'by_hand'].flatMap((table) =>
-          ['', '_floor', '_floor_pkey', '_layout', '_pinned', '_pkey', '_waiter', '_waiter_pkey'].map(
-            (suffix) => `public/${table}${suffix}`,
-          ),
+          [
+            '',
+            '_counts',
+            '_counts_pkey',
+            '_floor',
+            '_floor_pkey',
+            '_layout',
+            '_pinned',
+            '_pkey',
+            '_share',
+            '_waiter',
+            '_waiter_pkey',
+          ].map((suffix) => `public/${table}${suffix}`),
         ),
       )
     })
@@ -165,13 +214,13 @@ for (const target of postgresTargets()) {
         expect(names).to.include(`${where.schema ?? 'public'}/${where.table}`)
         expect(names).to.include(`${where.schema ?? 'public'}/${where.table}_floor`)
       }
-      expect(await relations()).to.have.length(8 * names.length)
+      expect(await relations()).to.have.length(RELATIONS * names.length)
     })
 
     it('refuses the name of a table that is there for something else, and says which names it needs', async () => {
       await migrate(pool)
       await pool.query('CREATE TABLE other_pinned (a int)')
-      for (const table of ['lease_waiter', 'lease_floor', 'lease_layout', 'lease_pinned', 'other']) {
+      for (const table of ['lease_waiter', 'lease_counts', 'lease_floor', 'lease_layout', 'lease_pinned', 'other']) {
         const error = await caught(migrate(pool, { table }))
         expect(error, table).to.be.instanceOf(ErrNotValid)
         expect(error.message).to.include(`${table}_pinned`)

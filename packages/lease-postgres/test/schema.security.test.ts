@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrNotHeld, type LeaseChange } from 'lease-core'
+import { ErrNotHeld, type ClaimOp, type LeaseChange } from 'lease-core'
 import {
   collect,
   migrate,
@@ -116,6 +116,36 @@ for (const target of postgresTargets()) {
       await collect(pool, { namespace: 'n', schema, retention: 60_000 })
     }
 
+    /** The same of counted leases. */
+    const useShares = async (substrate: PostgresSubstrate): Promise<void> => {
+      const [name, other] = [unique('counted'), unique('counted')]
+      const share = (holder: string, capacity: number | undefined, more: Partial<ClaimOp> = {}): ClaimOp =>
+        claim(`${name}#${holder}`, holder, 60_000, {
+          share: { weight: 1, capacity, passing: 0, lapsed: new Map() },
+          ...more,
+        })
+      const { fencingToken } = await grant(substrate, share('a', 1))
+      await settle(substrate, share('b', undefined))
+      await settle(substrate, share('b', 1, { place: 0 }))
+      await settle(substrate, pin(`${name}#a`, 'e', 'g'))
+      await settle(substrate, unpin(`${name}#a`, 'e', 'g'))
+      await settle(substrate, release(`${name}#a`, 'a', { fencingToken }))
+      await grant(substrate, share('b', 1, { place: 1 }))
+      await settle(substrate, expire(`${name}#b`))
+      await settle(substrate, { kind: 'passOver', lease: `${name}#`, place: 1 })
+      await settle(substrate, { kind: 'leave', lease: `${name}#`, place: 1 })
+      const generation = unique('generation')
+      await settle(substrate, { kind: 'define', lease: `${other}#`, capacity: 3, from: undefined, generation })
+      await settle(substrate, {
+        kind: 'define',
+        lease: `${other}#`,
+        capacity: undefined,
+        from: generation,
+        generation: 'end',
+      })
+      expect((await substrate.counted(`${name}#`, newCall())).shares.size).to.equal(1)
+    }
+
     describe('what a stranger may create in a schema of the path', () => {
       /** Functions and operators that would be found, or be taken for the better match, and that note who runs them. */
       const traps = `
@@ -150,6 +180,7 @@ for (const target of postgresTargets()) {
           const pool = connectAs(application, path)
           const schema = path.startsWith('own') ? undefined : 'own'
           await migrate(pool, { schema })
+          await useShares(substrateOn(pool, { schema }))
           await useAll(substrateOn(pool, { schema }), pool, schema)
           expect(await seen()).to.deep.equal([])
         })
@@ -168,6 +199,7 @@ for (const target of postgresTargets()) {
           await evil.query(`CREATE FUNCTION ${name}(${parameters}) RETURNS text LANGUAGE plpgsql AS
             $$ BEGIN INSERT INTO public.seen VALUES (current_user); RETURN '[1]'; END $$`)
         }
+        await useShares(substrateOn(pool))
         await useAll(substrateOn(pool), pool)
         expect(await seen()).to.deep.equal([])
       })
@@ -284,10 +316,50 @@ for (const target of postgresTargets()) {
       it('that claims needs the rights of the page, and no ownership for migrate, and may do everything else', async () => {
         const { pool, schema, substrate } = await setUp(
           (role) =>
-            `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_waiter TO ${role}`,
+            `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_waiter, leases.lease_counts TO ${role}`,
         )
         await migrate(pool, { schema })
+        await useShares(substrate)
         await useAll(substrate, pool, schema)
+      })
+
+      it('that may not use the table of counted leases does everything with leases, and is told which right it lacks', async () => {
+        const { pool, schema, substrate } = await setUp(
+          (role) =>
+            `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_waiter TO ${role}`,
+        )
+        await useAll(substrate, pool, schema)
+        const share = { weight: 1, capacity: 1, passing: 0, lapsed: new Map() }
+        const [verdict] = await substrate.apply([claim('c#a', 'a', 60_000, { share, place: 0 })], newCall())
+        expect(verdict?.outcome).to.equal('unknown')
+        expect(String(verdict?.cause)).to.match(/lease_counts/)
+        // It goes on with the table of those who wait.
+        await grant(substrate, claim('l', 'a', 60_000))
+        expect((await settle(substrate, claim('l', 'b', 60_000, { place: 0 }))).ticket).to.include({ ahead: 0 })
+      })
+
+      it('that may not use the table of those who wait has shares all the same, and tells everyone what it ends', async () => {
+        const { schema, owner, substrate } = await setUp(
+          (role) =>
+            `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_counts TO ${role}`,
+        )
+        const share = { weight: 1, capacity: 1, passing: 0, lapsed: new Map() }
+        const listening = substrateOn(connectAs(owner), { schema, listen: undefined })
+        const call = newCall({ client: 'of-the-owner' })
+        const heard: LeaseChange[] = []
+        listening.watch?.((change) => void heard.push(change), call.client)
+        try {
+          await eventually(() => heard.length > 0)
+          const { fencingToken } = await grant(substrate, claim('c#a', 'a', 60_000, { share }))
+          expect(await settle(substrate, claim('c#b', 'b', 60_000, { share, place: 0 }))).to.not.have.property('ticket')
+          const [waiting] = await listening.apply([claim('c#w', 'w', 60_000, { share, place: 0 })], call)
+          expect(waiting?.ticket).to.include({ ahead: 0 })
+          await settle(substrate, release('c#a', 'a', { fencingToken }))
+          await eventually(() => heard.some((change) => change.kind === 'vacated' && change.lease === 'c#a'))
+        } finally {
+          await listening.close()
+        }
+        await useShares(substrate)
       })
 
       it('that only guards needs UPDATE on one column that does not matter, and can change no term', async () => {

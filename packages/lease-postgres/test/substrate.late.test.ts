@@ -3,9 +3,7 @@ import {
   contended,
   late,
   LONGEST_DEADLINE_MS,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type ClaimOp,
   type Holding,
   type Op,
@@ -32,7 +30,7 @@ import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 noneUnheard()
 
-/** One of the three ways to claim, as a verdict on the lease that the operation names. */
+/** One of the two ways to claim, as a verdict on the lease that the operation names. */
 interface Way {
   readonly name: string
   readonly apply: (substrate: PostgresSubstrate, op: ClaimOp, call: Call) => Promise<Verdict>
@@ -44,19 +42,7 @@ const oneOf = async (substrate: PostgresSubstrate, op: Op, call: Call): Promise<
 const ways: readonly Way[] = [
   { name: 'a claim', apply: oneOf },
   { name: 'a claim of one who waits', apply: (substrate, op, call) => oneOf(substrate, { ...op, place: 0 }, call) },
-  {
-    name: 'a claim of any',
-    async apply(substrate, { lease, holder, durationMs, nonce, value }, call) {
-      const op = { leases: [lease], holder, durationMs, nonce, value, lapsed: new Map() }
-      return { cause: undefined, ...withHolding(await substrate.claimAny(op, call), lease) }
-    },
-  },
 ]
-
-const withHolding = ({ outcome, holdings }: AnyVerdict, lease: string): Pick<Verdict, 'outcome' | 'holding'> => ({
-  outcome,
-  holding: holdings.get(lease),
-})
 
 for (const target of postgresTargets()) {
   describe(`a request that comes too late, on ${target.name}`, () => {
@@ -216,67 +202,6 @@ for (const target of postgresTargets()) {
         })
       })
     }
-
-    describe('of a claim of any of several leases', () => {
-      const anyOf = (leases: readonly string[]): ClaimAnyOp => ({
-        leases,
-        holder: 'a',
-        durationMs: 60_000,
-        nonce: unique('nonce'),
-        value: undefined,
-        lapsed: new Map(),
-      })
-
-      it('opens no term on another of them, whoever holds the one that it was granted', async () => {
-        for (const then of ['vacant', 'claimed', 'claimed and released']) {
-          const op = anyOf([unique('lease'), unique('lease')])
-          const [granted = '', another = ''] = op.leases
-          expect(await substrate.claimAny(op, newCall())).to.include({ outcome: 'granted', lease: granted })
-          await releaseHeld(substrate, granted)
-          if (then !== 'vacant') await grant(substrate, claim(granted, 'b', 60_000))
-          if (then === 'claimed and released') await releaseHeld(substrate, granted)
-          const again = await substrate.claimAny(op, newCall())
-          expect(again, then).to.include({ outcome: 'late', lease: undefined })
-          expect(await readOne(substrate, another), then).to.equal(undefined)
-        }
-      })
-
-      it('confirms the term, and grants no second one, while both are under way', async () => {
-        const leases = Array.from({ length: 4 }, () => unique('lease'))
-        for (let round = 0; round < 20; round++) {
-          const op = anyOf(leases)
-          const copies = await Promise.all(Array.from({ length: 3 }, () => substrate.claimAny(op, newCall())))
-          const outcomes = new Set(copies.map(({ outcome }) => outcome))
-          expect(outcomes).to.include('granted')
-          for (const outcome of outcomes) expect(outcome).to.be.oneOf(['granted', 'contended'])
-          const held = await substrate.read(leases, newCall())
-          expect(held.size).to.equal(1)
-          for (const lease of held.keys()) await releaseHeld(substrate, lease)
-        }
-      })
-
-      it('is remembered by a row that is no lease, and that later claims remove', async () => {
-        const memories = async (): Promise<string[]> =>
-          (
-            await setting.pool.query<{ name: string }>(
-              `SELECT name FROM lease WHERE ns = $1 AND name LIKE ' %' AND expiry < now() - interval '10 s'`,
-              [namespace],
-            )
-          ).rows.map((row) => row.name)
-        const op = anyOf([name])
-        await substrate.claimAny(op, newCall())
-        expect(await setting.row(` ${op.nonce}`)).to.include({ holder: null })
-        expect([...(await substrate.read(undefined, newCall())).keys()]).to.not.include(` ${op.nonce}`)
-        await setting.pool.query(`UPDATE lease SET expiry = now() - interval '11 s' WHERE ns = $1 AND name = $2`, [
-          namespace,
-          ` ${op.nonce}`,
-        ])
-        await eventually(async () => {
-          await substrate.claimAny(anyOf([unique('lease')]), newCall())
-          return (await memories()).length === 0
-        })
-      })
-    })
 
     describe('of an extension', () => {
       it('does not bring back the value that a later one has replaced', async () => {
@@ -516,7 +441,15 @@ for (const target of postgresTargets()) {
         claim: (call) => substrate.apply([claim(unique('lease'), 'a', 60_000)], call),
         refusal: (call) => substrate.apply([claim(name, 'b', 60_000)], call),
         late: (call) => substrate.apply([claim(name, 'b', 60_000)], { ...call, notAfterMs: 1 }),
-        any: (call) => ways[2]?.apply(substrate, claim(name, 'b', 60_000), call) ?? expect.fail(),
+        share: (call) => {
+          const share = { weight: 1, capacity: 1, passing: 0, lapsed: new Map() }
+          return substrate.apply([claim(`${unique('counted')}#a`, 'a', 60_000, { share })], call)
+        },
+        define: (call) => {
+          const lease = `${unique('counted')}#`
+          return substrate.apply([{ kind: 'define', lease, capacity: 1, from: undefined, generation: 'g' }], call)
+        },
+        counted: (call) => substrate.counted(`${unique('counted')}#`, call),
         queue: (call) => substrate.apply([claim(name, 'b', 60_000, { place: 0 })], call),
         leave: (call) => substrate.apply([{ kind: 'leave', lease: name, place: 1 }], call),
         'pass over': (call) => substrate.apply([{ kind: 'passOver', lease: name, place: 1 }], call),

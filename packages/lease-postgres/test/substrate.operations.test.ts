@@ -99,37 +99,6 @@ for (const target of postgresTargets()) {
       })
     })
 
-    describe('claimAny', () => {
-      it('takes over a lapsed lease in a term of its own, of which nothing is left of the one before', async () => {
-        const before = await grant(substrate, claim(name, 'a', 1, { value: 'old' }))
-        await setting.pool.query('UPDATE lease SET opened = 1 WHERE name = $1', [name])
-        await setting.lapsed(name)
-        const nonce = unique('nonce')
-        const op = { leases: [name], holder: 'b', durationMs: 60_000, nonce, value: undefined, lapsed: new Map() }
-        const verdict = await substrate.claimAny(op, newCall())
-        expect(verdict).to.include({ outcome: 'granted', lease: name })
-        const holding = verdict.holdings.get(name)
-        expect(holding).to.include({ holder: 'b', nonce, value: undefined, pinned: false })
-        expect((holding?.fencingToken ?? 0n) > before.fencingToken).to.equal(true)
-        expect(holding?.ageMs).to.be.lessThan(60_000)
-        expect(await readOne(substrate, name)).to.include({ holder: 'b', nonce, value: undefined })
-      })
-
-      it('refuses a holder that has one already by another claim, and says which', async () => {
-        const leases = [unique('lease'), name]
-        await grant(substrate, claim(name, 'b', 60_000))
-        const op = {
-          leases,
-          holder: 'b',
-          durationMs: 60_000,
-          nonce: unique('nonce'),
-          value: undefined,
-          lapsed: new Map(),
-        }
-        expect(await substrate.claimAny(op, newCall())).to.include({ outcome: 'refused', lease: name })
-      })
-    })
-
     describe('extend', () => {
       it('moves the expiry to now plus the duration, never back, and keeps token and value', async () => {
         const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000, { value: 'v' }))

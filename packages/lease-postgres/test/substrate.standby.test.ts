@@ -113,9 +113,20 @@ for (const version of [18, 15] as const) {
       const lease = unique('lease')
       const op = claim(lease, 'a', longMs)
       const { fencingToken, nonce } = await grant(fixture.substrate(primary), op)
+      const counted = unique('counted')
+      const share = { weight: 1, capacity: 1, passing: 0, lapsed: new Map() }
+      const ofShare = claim(`${counted}#a`, 'a', longMs, { share })
+      const held = await grant(fixture.substrate(primary), ofShare)
       await fixture.pair.caughtUp()
       const there = fixture.substrate(standby)
-      const ops = [
+      const ops: Op[] = [
+        ofShare,
+        ...[`${counted}#a`, `${counted}#b`, `${unique('counted')}#a`].map((name) =>
+          claim(name, 'b', longMs, { share }),
+        ),
+        release(`${counted}#a`, 'a', { fencingToken: held.fencingToken }),
+        { kind: 'define', lease: `${counted}#`, capacity: 2, from: 'g', generation: 'h' },
+        { kind: 'define', lease: `${unique('counted')}#`, capacity: 2, from: undefined, generation: 'g' },
         claim(unique('free'), 'b', longMs),
         op,
         extend(lease, 'a', longMs, { fencingToken }),
@@ -131,6 +142,7 @@ for (const version of [18, 15] as const) {
         () => there.read([lease], newCall(patient)),
         () => there.read(undefined, newCall(patient)),
         () => there.pinned(newCall(patient)),
+        () => there.counted(`${counted}#`, newCall(patient)),
         () => there.time(newCall(patient)),
       ]) {
         expect((await caught(read())).message).to.match(advice)
@@ -202,14 +214,11 @@ for (const version of [18, 15] as const) {
       claim: ({ substrate, lease, nonce }) => one(substrate, claim(lease, 'a', longMs, { nonce })),
       'claim of somebody who waits': ({ substrate, lease, nonce }) =>
         one(substrate, claim(lease, 'a', longMs, { nonce, place: 0 })),
-      'claim of any': ({ substrate, lease: name, nonce }) => {
-        const leases = [name, `${name}-2`]
-        return substrate.claimAny(
-          { leases, holder: 'a', nonce, durationMs: longMs, value: undefined, lapsed: new Map() },
-          newCall(patient),
-        )
-      },
       extension: async ({ substrate, lease }) => one(substrate, extend(lease, 'held', longMs, { fencingToken: token })),
+      'claim of a share': ({ substrate, lease, nonce }) => {
+        const share = { weight: 1, capacity: 1, passing: 0, lapsed: new Map() }
+        return one(substrate, claim(lease, 'a', longMs, { nonce, share }))
+      },
       pin: async ({ substrate, lease, nonce }) => one(substrate, pin(lease, 'entity', nonce)),
     }
     const ofHeld = ['extension', 'pin']
@@ -230,7 +239,8 @@ for (const version of [18, 15] as const) {
       it(`that is down grants no ${kind}, and none that is sent again because ${how}`, async () => {
         const { primary, standby } = fixture.pair
         const substrate = fixture.substrate(primary)
-        const sent = { substrate, lease: unique('lease'), nonce: unique('nonce') }
+        const lease = kind === 'claim of a share' ? `${unique('counted')}#a` : unique('lease')
+        const sent = { substrate, lease, nonce: unique('nonce') }
         if (ofHeld.includes(kind)) ({ fencingToken: token } = await grant(substrate, claim(sent.lease, 'held', 60_000)))
         const request = requests[kind] ?? expect.fail()
         await standby.kill()

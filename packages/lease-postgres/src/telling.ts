@@ -1,0 +1,198 @@
+/** Who is told of what an operation has done. */
+import { TOLD } from 'lease-core'
+import {
+  byKey,
+  countedOf,
+  defineText,
+  inForce,
+  insideOf,
+  sameWaiter,
+  seesCommits,
+  waiting,
+  type DatabaseFunction,
+} from './function-text.ts'
+import { CLIENT_CHANNEL, EVERYONE, HOME_SUFFIX, type Tables } from './schema.ts'
+import { live, micros } from './sql.ts'
+
+/** What somebody may have asked to be told of. */
+interface News {
+  /** The parameters with the channel of the namespace and the client of the caller. */
+  readonly channel: string
+  readonly client: string
+  /** The queues of `vacated_leases` are told; with `vacated` all others as well. */
+  readonly of: readonly ('queue' | 'vacated' | 'changed' | 'taken')[]
+}
+
+/**
+ * Notifies those who have asked. A statement of its own, after those that have changed the rows: it sees who has registered up to
+ * then. Where nobody has it looks into the index once for each lease, and no more.
+ */
+export const tell = (tables: Tables, { channel, client, of }: News): string => {
+  const has = (kind: (typeof of)[number]): boolean => of.includes(kind)
+  const hasQueues = has('queue') || has('vacated')
+  const lists = [
+    ...(hasQueues ? ['vacated_leases'] : []),
+    ...(has('changed') ? ['changed_leases'] : []),
+    ...(has('taken') ? ['taken_leases'] : []),
+  ]
+  const inner = insideOf(tables)
+  // Where it cannot be seen who waits, everyone is told.
+  const unseen = `CASE WHEN ${client} IS NULL OR NOT ${seesCommits} THEN vacated_leases END`
+  const args = [
+    '$1',
+    client,
+    channel,
+    hasQueues ? 'coalesce(queues, vacated_leases)' : 'NULL',
+    ...(has('vacated') ? ['vacated_leases', 'vacated_by'] : [has('queue') ? unseen : 'NULL', 'NULL']),
+    has('changed') ? 'changed_leases' : 'NULL',
+    ...(has('taken') ? ['taken_leases', 'taken_places', 'taken_ms'] : ['NULL', 'NULL', 'NULL']),
+  ]
+  const others = has('vacated') ? ` OR cardinality(array_remove(vacated_by, NULL)) > 0` : ''
+  const counted = `
+    IF of_shares THEN
+      SELECT array_agg(coalesce(nullif(${countedOf('t.name')}, ''), t.name) ORDER BY t.n) INTO queues
+      FROM unnest(vacated_leases) WITH ORDINALITY AS t(name, n);
+    END IF;`
+  const fits = `
+      IF of_shares AND ${client} IS NOT NULL AND ${seesCommits} THEN
+        queues := ${fitting(inner).with(['$1', 'queues'])}::text[];
+      END IF;`
+  return `
+  IF ${channel} IS NOT NULL AND (${lists.map((list) => `${list} IS NOT NULL`).join(' OR ')}) THEN${hasQueues ? counted : ''}
+    is_asked := ${client} IS NULL${others} OR NOT ${seesCommits};
+    IF NOT is_asked THEN
+      is_asked := EXISTS (
+        SELECT FROM unnest(${lists.join(' || ')}${hasQueues ? ' || queues' : ''} || ''::text) AS t(name) CROSS JOIN LATERAL (
+          SELECT FROM ${tables.waiter} w WHERE w.ns = $1 AND w.name = t.name LIMIT 1
+        ) w
+      );
+    END IF;
+    IF is_asked THEN${hasQueues ? fits : ''}
+      told := json_build_object('n', to_json(vacated_ops), 'told', ${telling(inner).with(args)}::json);
+    END IF;
+  END IF;`
+}
+
+/**
+ * Sends the notifications, as `changesIn` of lease-core reads them, and answers the last ticket told in each queue. $1 namespace,
+ * $2 client of the caller, $3 channel of the namespace; of leases: $4 whose queue is told, $5 that were vacated, $6 whose term each
+ * of these was, or null; $7 that were changed; $8 that were granted to one who waited, $9 with which ticket, $10 for how many
+ * milliseconds: the first in its queue is not told of that where it is told that there is room for it.
+ *
+ * Those who do not count any more are removed where they are met. Without a client, or where this transaction cannot see who has
+ * registered since it began, everyone in the namespace is told.
+ *
+ * The server takes less than 8000 bytes at once; one name is at most 513 in JSON.
+ */
+export function telling({ prefix, waiter }: Tables): DatabaseFunction {
+  const of = (name: string): string => `w.ns = $1 AND w.name = ${name}`
+  const all = `SELECT 'vacated' AS kind, to_json(t.name) AS entry FROM unnest($5) AS t(name)
+      UNION ALL SELECT 'changed', to_json(t.name) FROM unnest($7) AS t(name)
+      UNION ALL SELECT 'taken', json_build_array(t.name, t.place, t.ms) FROM unnest($8, $9, $10) AS t(name, place, ms)`
+  const stale = (from: string): string => `EXISTS (SELECT FROM ${from} q WHERE NOT ${inForce('q')})`
+  return defineText(
+    { prefix },
+    'tell',
+    ['text', 'text', 'text', 'text[]', 'text[]', 'text[]', 'text[]', 'text[]', 'bigint[]', 'bigint[]'],
+    `DECLARE
+  channels text[];
+  kinds text[];
+  entries json[];
+  places json;
+  is_stale boolean;
+BEGIN
+  IF $2 IS NULL OR NOT ${seesCommits} THEN
+    SELECT array_agg('${EVERYONE}' || substr($3, ${EVERYONE.length + 1}) || '${HOME_SUFFIX}'), array_agg(a.kind), array_agg(a.entry)
+    INTO channels, kinds, entries FROM (${all}) a;
+  ELSE
+    FOR attempt IN 1..2 LOOP
+      WITH queue AS MATERIALIZED (
+        SELECT t.n, t.name, w.* FROM unnest($4) WITH ORDINALITY AS t(name, n) CROSS JOIN LATERAL (
+          SELECT w.place, w.client, w.until, row_number() OVER (ORDER BY w.place) - 1 AS ahead FROM (
+            SELECT w.* FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT ${TOLD}
+          ) w
+        ) w
+      ), next AS MATERIALIZED (
+        SELECT t.*, w.* FROM unnest($8, $9, $10) AS t(name, taken, ms) CROSS JOIN LATERAL (
+          SELECT w.place, w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT 1
+        ) w WHERE NOT coalesce(t.name = ANY($4), false)
+      ), watch AS MATERIALIZED (
+        SELECT t.*, w.* FROM (
+          SELECT 'vacated' AS kind, v.name FROM unnest($5) AS v(name) UNION ALL SELECT 'changed', c.name FROM unnest($7) AS c(name)
+        ) t CROSS JOIN LATERAL (
+          SELECT w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place = 0 OFFSET 0
+        ) w
+      ), space AS MATERIALIZED (
+        SELECT w.until FROM ${waiter} w WHERE ${of("''")} AND w.place = 0
+      ), hint AS (
+        SELECT '${CLIENT_CHANNEL}' || q.client AS channel, 'told' AS kind, json_build_array(q.name, q.place, q.ahead) AS entry FROM queue q
+        UNION ALL SELECT '${CLIENT_CHANNEL}' || q.client, 'taken', json_build_array(q.name, q.taken, q.ms, q.place, 0) FROM next q
+        UNION ALL SELECT '${CLIENT_CHANNEL}' || q.client, q.kind, to_json(q.name) FROM watch q
+        UNION ALL SELECT '${CLIENT_CHANNEL}' || t.ended, 'vacated', to_json(t.name) FROM unnest($5, $6) AS t(name, ended)
+          WHERE t.ended IS NOT NULL
+        UNION ALL SELECT $3 || '${HOME_SUFFIX}', a.kind, a.entry FROM (${all}) a WHERE EXISTS (SELECT FROM space)
+      )
+      SELECT array_agg(h.channel), array_agg(h.kind), array_agg(h.entry),
+        (SELECT json_agg(t.place ORDER BY t.n) FROM (
+          SELECT t.n, (SELECT max(q.place) FROM queue q WHERE q.n = t.n) AS place FROM unnest($4) WITH ORDINALITY AS t(name, n)
+        ) t),
+        ${['queue', 'next', 'watch', 'space'].map(stale).join(' OR ')}
+      INTO channels, kinds, entries, places, is_stale FROM hint h;
+      EXIT WHEN NOT is_stale;
+      DELETE FROM ${waiter} w USING (
+        SELECT w.* FROM (SELECT DISTINCT t.name FROM unnest($4 || $5 || $7 || $8 || ''::text) AS t(name)) t CROSS JOIN LATERAL (
+          SELECT w.* FROM ${waiter} w WHERE ${of('t.name')} AND NOT ${inForce('w')} FOR UPDATE SKIP LOCKED
+        ) w
+      ) r WHERE ${sameWaiter};
+    END LOOP;
+  END IF;
+  IF channels IS NOT NULL AND has_function_privilege('pg_notify(text, text)', 'EXECUTE') THEN
+    PERFORM pg_notify(part.channel, CASE part.kind WHEN 'vacated' THEN json_agg(part.entry)
+      ELSE json_build_object(CASE part.kind WHEN 'told' THEN 'vacated' ELSE part.kind END, json_agg(part.entry)) END::text)
+    FROM (
+      SELECT h.*, sum(octet_length(h.entry::text) + 2) OVER (PARTITION BY h.channel, h.kind ROWS UNBOUNDED PRECEDING) / 6000 AS nth
+      FROM unnest(channels, kinds, entries) AS h(channel, kind, entry)
+    ) part GROUP BY part.channel, part.kind, part.nth;
+  END IF;
+  RETURN places;
+END`,
+    byKey,
+  )
+}
+
+/**
+ * Of these queues, those to be told of a vacancy; null in the place of the others: a counted lease without room for the first that waits.
+ * $1 namespace, $2 leases and counted leases. Something has just ended.
+ *
+ * What two transactions at once have freed, neither of them sees. So where another one may be ending a share as well
+ * (`entering`), the queue is told in any case.
+ */
+export function fitting({ prefix, lease, waiter, counts }: Tables): DatabaseFunction {
+  const shares = (weight: string): string =>
+    `SELECT sum(l.weight) FROM ${lease} l WHERE l.ns = $1 AND ${countedOf('l.name')} = t.name AND l.weight ${weight}`
+  return defineText(
+    { prefix },
+    'fitting',
+    ['text', 'text[]'],
+    `DECLARE
+  alone text[];
+BEGIN
+  SELECT array_agg(t.name) INTO alone FROM unnest($2) AS t(name) CROSS JOIN LATERAL (
+    SELECT FROM ${counts} c WHERE c.ns = $1 AND c.name = t.name FOR NO KEY UPDATE SKIP LOCKED
+  ) c;
+  RETURN (
+    SELECT array_agg(CASE WHEN strpos(t.name, '#') = 0 THEN t.name ELSE (
+      SELECT t.name FROM ${counts} c CROSS JOIN LATERAL (
+        SELECT coalesce(w.weight, 1) AS weight FROM ${waiter} w WHERE ${waiting('t.name')} ORDER BY w.place LIMIT 1
+      ) w
+      WHERE c.ns = $1 AND c.name = t.name AND c.capacity IS NOT NULL AND CASE
+        WHEN t.name = ANY(alone) IS NOT TRUE OR c.used + w.weight <= c.capacity THEN true
+        ELSE c.used + w.weight <= c.capacity - coalesce((${shares('< 0')}), 0)
+          + CASE WHEN c.sweep > ${micros} THEN 0 ELSE coalesce((${shares(`> 0 AND NOT ${live('l')}`)}), 0) END
+      END
+    ) END ORDER BY t.n)::text FROM unnest($2) WITH ORDINALITY AS t(name, n)
+  );
+END`,
+    byKey,
+  )
+}
