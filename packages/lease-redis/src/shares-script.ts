@@ -117,7 +117,7 @@ local function counting()
     local key, rank = weights .. counted, 0
     local entry = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')
     while true do
-      if failed(entry) then return nil, next.err end
+      if failed(entry) then return nil, entry.err end
       if not entry[1] then return sum end
       local weight = tonumber(entry[2])
       entry = redis.pcall('ZRANGEBYSCORE', key, '(' .. entry[2], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
@@ -199,11 +199,14 @@ local function admit(counted, share)
   local defined, generation, problem = of.definition(counted)
   if problem then return false, problem end
   if not defined and capacity then
-    local ended = redis.pcall('GET', root .. 'e:' .. counted)
-    if failed(ended) then return false, ended.err end
-    if ended and isSince(string.match(ended, '^%d+')) then return false, fail(${LATE}) end
-    problem = failed(redis.pcall('SET', root .. 'k:' .. counted, fmt(capacity) .. ' ' .. y, 'PX', fmt(tonumber(z) + ${DEFINITION_MS})))
+    local ended, done = redis.pcall('GET', root .. 'e:' .. counted), redis.pcall('EXISTS', root .. 'f:' .. y)
+    problem = failed(ended) or failed(done)
     if problem then return false, problem end
+    if done == 1 or ended and isSince(string.match(ended, '^%d+')) then return false, fail(${LATE}) end
+    local lastingMs = fmt(tonumber(z) + ${DEFINITION_MS})
+    problem = failed(redis.pcall('SET', root .. 'k:' .. counted, fmt(capacity) .. ' ' .. y, 'PX', lastingMs))
+    if problem then return false, problem end
+    redis.pcall('SET', root .. 'f:' .. y, '1', 'PX', '${LONGEST_DEADLINE_MS}')
     defined, generation = capacity, y
   end
   local mayFit = defined and weight <= defined and (not capacity or capacity == defined)

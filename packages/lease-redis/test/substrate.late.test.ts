@@ -552,6 +552,32 @@ describe('a driver that sends twice', () => {
     expect(await readOne(direct, name)).to.equal(undefined)
   })
 
+  it('takes no room by the claim of a share that arrives after the release, and defines nothing again', async () => {
+    const share = { weight: 2, capacity: 2, passing: 0, lapsed: new Map<string, string>() }
+    const op = claim(`${name}#a`, 'a', LASTING_MS, { share })
+    await sentTwice(sends(op), async () => {
+      await settle(direct, await releaseOf(direct, op.lease, 'a'))
+      await settle(direct, {
+        kind: 'define',
+        lease: `${name}#`,
+        capacity: undefined,
+        from: op.nonce,
+        generation: 'none',
+      })
+    })
+    expect(await readOne(direct, op.lease)).to.equal(undefined)
+    const { capacity, shares } = await direct.counted(`${name}#`, newCall())
+    expect([capacity, shares.size]).to.deep.equal([undefined, 0])
+  })
+
+  it('does not bring a definition back that arrives after the next', async () => {
+    const op = (capacity: number, from: string | undefined, generation: string): Op => {
+      return { kind: 'define', lease: `${name}#`, capacity, from, generation }
+    }
+    await sentTwice(sends(op(2, undefined, 'first')), () => settle(direct, op(3, 'first', 'second')))
+    expect(await direct.counted(`${name}#`, newCall())).to.include({ capacity: 3, generation: 'second' })
+  })
+
   it('opens no second term by a claim of any', async () => {
     await grant(direct, claim(name, 'b', LASTING_MS))
     const other = unique('other')
