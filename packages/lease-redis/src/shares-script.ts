@@ -16,7 +16,6 @@ import { DEFINITION_MS, LONGEST_DEADLINE_MS } from 'lease-core'
 import { COUNTED } from './interest-script.ts'
 import {
   CONTENDED,
-  FIELDS,
   fromTheMaster,
   GRANTED,
   HELD,

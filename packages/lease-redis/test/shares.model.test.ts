@@ -1,45 +1,24 @@
 /** Random operations on shares, one after the other: what Redis answers and publishes is what the memory store does. */
 import { expect } from 'chai'
-import {
-  MemorySubstrate,
-  type Call,
-  type Counted,
-  type Holding,
-  type LeaseChange,
-  type Op,
-  type Substrate,
-  type Verdict,
-} from 'lease-core'
+import { MemorySubstrate, type Counted, type Holding, type LeaseChange, type Op, type Verdict } from 'lease-core'
+import type { RedisSubstrate } from 'lease-redis'
 import { newCall, sleep, unique } from 'lease-scenes'
 import { redisTargets, until } from 'lease-servers'
 import { LASTING_MS, openSetting, type Setting } from './setting.ts'
 
 const HOLDERS = ['a', 'b', 'c', 'd', 'e']
 const CLIENTS = ['client-one--', 'client-two--', 'client-three']
+const ROUNDS = 4
 const STEPS = 250
-/** Of a wait for the same messages. */
-const MOST_TRIES = 300
+/** Of a wait for the same messages, of two milliseconds each. */
+const MOST_TRIES = 5_000
 
-/** Numbers that the seed decides. */
-class Dice {
-  #state: number
-  constructor(seed: number) {
-    this.#state = seed
-  }
-  /** From 0 to below this. */
-  roll(below: number): number {
-    this.#state = (Math.imul(this.#state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((this.#state / 2 ** 32) * below)
-  }
-  of<T>(list: readonly T[]): T {
-    return list[this.roll(list.length)] as T
-  }
-  chance(of: number): boolean {
-    return this.roll(of) === 0
-  }
-}
+/** What there is twice: in memory, and in Redis. */
+type Pair<T> = readonly [memory: T, redis: T]
 
-/** A ticket, as each of the two stores calls it. */
+/** The same operation, with the tickets and fencing tokens of the store that it goes to. */
+type MakeOp = (side: 0 | 1) => Op
+
 interface Ticket {
   readonly client: string
   readonly holder: string
@@ -47,50 +26,209 @@ interface Ticket {
   readonly places: Pair<number>
 }
 
-type Pair<T> = readonly [memory: T, redis: T]
+/** Numbers that a seed decides. */
+class Dice {
+  #state: number
 
-/** The one and the other store, and what each has told. */
-class Two {
-  readonly stores: Pair<Substrate>
-  readonly told: Pair<string[]> = [[], []]
-  readonly tickets: Ticket[] = []
+  constructor(seed: number) {
+    this.#state = seed
+  }
 
-  constructor(stores: Pair<Substrate>) {
-    this.stores = stores
-    for (const [side, store] of stores.entries()) {
+  /** From 0 to below this. */
+  roll(below: number): number {
+    this.#state = (Math.imul(this.#state, 1_664_525) + 1_013_904_223) >>> 0
+    return Math.floor((this.#state / 2 ** 32) * below)
+  }
+
+  of<T>(list: readonly T[]): T {
+    return list[this.roll(list.length)] as T
+  }
+
+  /** Once in so many times. */
+  chance(of: number): boolean {
+    return this.roll(of) === 0
+  }
+}
+
+class Comparison {
+  readonly #stores: Pair<MemorySubstrate | RedisSubstrate>
+  readonly #dice: Dice
+  readonly #lapses: boolean
+  readonly #counted = `${unique('counted')}#`
+  readonly #told: Pair<string[]> = [[], []]
+  readonly #tickets: Ticket[] = []
+  readonly #held = new Map<string, Pair<Holding>>()
+  readonly #pins = new Map<string, string>()
+  readonly #generations: (string | undefined)[] = [undefined]
+  readonly #log: string[] = []
+  #client = ''
+  /** Whose claim it is, if it has no ticket yet. */
+  #asking: Omit<Ticket, 'places'> | undefined
+
+  constructor(redis: RedisSubstrate, { seed, lapses }: { readonly seed: number; readonly lapses: boolean }) {
+    this.#stores = [new MemorySubstrate(), redis]
+    this.#dice = new Dice(seed)
+    this.#lapses = lapses
+    for (const [side, store] of this.#stores.entries()) {
       for (const client of CLIENTS) {
-        store.watch?.((change) => this.told[side]?.push(`${client} ${this.#wordsOf(change, side)}`), client)
+        store.watch?.((change) => this.#told[side]?.push(`${client} ${this.#changeOf(change, side)}`), client)
       }
     }
   }
 
-  nameOf(place: number | undefined, side: number): string {
-    if (place === undefined || place === 0) return 'none'
-    const index = this.tickets.findIndex(({ places }) => places[side] === place)
-    return index < 0 ? 'unknown' : `ticket ${index}`
+  async run(): Promise<void> {
+    await until('all that listen', () => this.#told.every((told) => told.length === CLIENTS.length))
+    for (let turn = 0; turn < STEPS; turn++) {
+      this.#client = this.#dice.of(CLIENTS)
+      this.#asking = undefined
+      const make = this.#next()
+      if (make !== undefined) await this.#compare(make)
+    }
   }
 
-  #wordsOf(change: LeaseChange, side: number): string {
-    if (change.kind === 'resync') return 'resync'
-    const to = 'to' in change ? change.to : undefined
-    const place = change.kind === 'taken' ? this.nameOf(change.place, side) : ''
-    return `${change.kind} ${change.lease} ${place} ${this.nameOf(to?.place, side)} ${to?.ahead}`
+  async #compare(make: MakeOp): Promise<void> {
+    const [memory, redis] = this.#stores
+    const call = newCall({ client: this.#client })
+    const verdicts = [
+      (await memory.apply([make(0)], call))[0] as Verdict,
+      (await redis.apply([make(1)], call))[0] as Verdict,
+    ] as const
+    const op = make(1)
+    this.#log.push(
+      `${this.#client} ${JSON.stringify(op, (_, value: unknown) => (typeof value === 'bigint' ? `${value}` : value))}`,
+    )
+    const log = this.#log.slice(-12).join('\n')
+    const places = [verdicts[0].ticket?.place ?? 0, verdicts[1].ticket?.place ?? 0] as const
+    if (this.#asking !== undefined && places[0] > 0) this.#tickets.push({ ...this.#asking, places })
+    expect(this.#verdictOf(verdicts[1], 1), log).to.deep.equal(this.#verdictOf(verdicts[0], 0))
+
+    const [{ counted, holding }, { holding: other }] = verdicts
+    if (counted !== undefined) this.#generations.push(counted.generation)
+    if (op.kind === 'claim' && holding !== undefined && other !== undefined) this.#held.set(op.holder, [holding, other])
+    if (op.kind === 'claim' && op.durationMs === 1) await sleep(5)
+    const heard = (side: 0 | 1): string => JSON.stringify(this.#told[side].toSorted(), undefined, 1)
+    for (let tries = 0; !this.#lapses && tries < MOST_TRIES && heard(0) !== heard(1); tries++) await sleep(2)
+    if (!this.#lapses) expect(heard(1), log).to.equal(heard(0))
+    const inMemory = sharesOf(await memory.counted(this.#counted, call))
+    expect(sharesOf(await redis.counted(this.#counted, call)), log).to.deep.equal(inMemory)
   }
 
-  verdict({ outcome, holding, ticket, told, isFull, counted }: Verdict, side: number): object {
+  // ── operations ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** undefined: none that makes sense. */
+  #next(): MakeOp | undefined {
+    const dice = this.#dice
+    const holder = dice.of(HOLDERS)
+    const lease = this.#counted + holder
+    const known = this.#held.get(holder)
+    const ticket = this.#tickets.length > 0 ? dice.of(this.#tickets.slice(-4)) : undefined
+    switch (dice.roll(12)) {
+      case 0:
+      case 1:
+        if (known === undefined) return undefined
+        return (side) => {
+          const { fencingToken } = known[side]
+          return { kind: 'release', lease, holder, fencingToken, nonce: undefined }
+        }
+      case 2: {
+        if (known === undefined) return undefined
+        const adoption = dice.chance(2) ? { from: known[0].nonce, nonce: this.#newNonce() } : undefined
+        const more = {
+          durationMs: LASTING_MS,
+          adoption,
+          value: dice.chance(2) ? unique('v') : undefined,
+          seen: undefined,
+        }
+        return (side) => ({ kind: 'extend', lease, holder, fencingToken: known[side].fencingToken, ...more })
+      }
+      case 3:
+        return () => ({ kind: 'expire', lease, lapsed: undefined })
+      case 4: {
+        const generation = this.#pins.get(holder)
+        if (generation === undefined) {
+          const fresh = unique('pin')
+          if (!dice.chance(3)) return undefined
+          this.#pins.set(holder, fresh)
+          return () => ({ kind: 'pin', lease, entity: 'e', generation: fresh })
+        }
+        this.#pins.delete(holder)
+        return () => ({ kind: 'unpin', lease, entity: 'e', generation })
+      }
+      case 5: {
+        if (!dice.chance(3)) return undefined
+        const capacity = dice.chance(5) ? undefined : dice.of([3, 4, 4, 4, 5])
+        const [from, generation] = [dice.of(this.#generations.slice(-2)), unique('g')]
+        return () => ({ kind: 'define', lease: this.#counted, capacity, from, generation })
+      }
+      case 6:
+        if (ticket === undefined) return undefined
+        this.#client = dice.chance(5) ? this.#client : ticket.client
+        return (side) => ({ kind: 'leave', lease: this.#counted, place: ticket.places[side] })
+      case 7:
+        if (ticket === undefined || !dice.chance(3)) return undefined
+        return (side) => ({ kind: 'passOver', lease: this.#counted, place: ticket.places[side] })
+      default:
+        return this.#claim(holder)
+    }
+  }
+
+  #claim(anyHolder: string): MakeOp {
+    const dice = this.#dice
+    const mine = dice.chance(2) ? this.#tickets.filter(({ client }) => client === this.#client) : []
+    const ticket = mine.length > 0 ? dice.of(mine) : undefined
+    const waits = ticket !== undefined || dice.chance(2)
+    const { holder, weight } = ticket ?? { holder: anyHolder, weight: 1 + dice.roll(3) }
+    const capacity = dice.chance(2) ? undefined : 4
+    const passing = ticket === undefined ? 0 : dice.roll(3)
+    if (ticket === undefined && waits) this.#asking = { client: this.#client, holder, weight }
+    const claim = {
+      kind: 'claim',
+      lease: this.#counted + holder,
+      holder,
+      durationMs: this.#lapses && dice.chance(3) ? 1 : LASTING_MS,
+      nonce: this.#newNonce(),
+      value: dice.chance(4) ? 'v' : undefined,
+      lapsed: undefined,
+      maxWaiters: this.#asking !== undefined && dice.chance(3) ? dice.roll(3) : undefined,
+      share: { weight, capacity, passing, lapsed: new Map<string, string>() },
+    } as const
+    return (side) => ({ ...claim, place: waits ? (ticket?.places[side] ?? 0) : undefined })
+  }
+
+  #newNonce(): string {
+    return `${this.#client}${unique('n')}`
+  }
+
+  // ── what the two stores say, in the same words ────────────────────────────────────────────────────────────────
+
+  #verdictOf({ outcome, holding, ticket, told, isFull, counted }: Verdict, side: number): object {
     return {
       outcome,
-      holding: wordsOf(holding),
+      holding: holdingOf(holding),
+      ticket: this.#nameOf(ticket?.place, side),
       ahead: ticket?.ahead,
-      ticket: this.nameOf(ticket?.place, side),
-      told: this.nameOf(told, side),
+      // Of a lapse tells the one that comes across it first. In Redis that may be a claim of another lease.
+      told: this.#lapses ? '' : this.#nameOf(told, side),
       isFull,
-      counted: counted && { ...definitionOf(counted), stands: outcome === 'refused' && counted.shares.size > 0 },
+      counted: counted && { ...definitionOf(counted), isShown: outcome === 'refused' && counted.shares.size > 0 },
     }
+  }
+
+  #changeOf(change: LeaseChange, side: number): string {
+    if (change.kind === 'resync') return change.kind
+    const taken = change.kind === 'taken' ? `by ${this.#nameOf(change.place, side)}` : ''
+    const to =
+      'to' in change && change.to !== undefined ? `to ${this.#nameOf(change.to.place, side)} ${change.to.ahead}` : ''
+    return `${change.kind} ${change.lease} ${taken} ${to}`
+  }
+
+  #nameOf(place: number | undefined, side: number): string {
+    if (place === undefined) return 'none'
+    return `ticket ${this.#tickets.findIndex(({ places }) => places[side] === place)}`
   }
 }
 
-function wordsOf(holding: Holding | undefined): object | undefined {
+function holdingOf(holding: Holding | undefined): object | undefined {
   if (holding === undefined) return undefined
   const { holder, nonce, value, pinned, weight } = holding
   return { holder, nonce, value, pinned, weight }
@@ -100,6 +238,11 @@ function definitionOf({ capacity, generation }: Counted): object {
   return { capacity, generation }
 }
 
+function sharesOf(counted: Counted): object {
+  const shares = [...counted.shares].map(([share, holding]) => [share, holdingOf(holding)] as const)
+  return { ...definitionOf(counted), shares: Object.fromEntries(shares) }
+}
+
 for (const target of redisTargets('server')) {
   describe(`shares, on ${target.name} and in memory`, () => {
     let setting: Setting
@@ -107,173 +250,16 @@ for (const target of redisTargets('server')) {
     after(() => setting[Symbol.asyncDispose]())
 
     for (const lapses of [false, true]) {
-      it(`have the same verdicts and ${lapses ? 'shares, while some lapse' : 'messages'}`, async () => {
-        for (let round = 0; round < 4; round++) {
+      it(`have the same verdicts and ${lapses ? 'stand alike, while some lapse' : 'messages'}`, async () => {
+        for (let round = 0; round < ROUNDS; round++) {
           const seed = Math.floor(Math.random() * 2 ** 32)
           try {
-            await compare(seed, lapses)
+            await new Comparison(setting.substrate(), { seed, lapses }).run()
           } catch (error) {
             throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error })
           }
         }
       })
-    }
-
-    async function compare(seed: number, lapses: boolean): Promise<void> {
-      const dice = new Dice(seed)
-      const counted = `${unique('counted')}#`
-      const redis = setting.substrate({ namespace: unique('model') })
-      const two = new Two([new MemorySubstrate(), redis])
-      await until('all that listen', () => two.told.every((told) => told.length === CLIENTS.length))
-      const held = new Map<string, Pair<Holding>>()
-      const pins = new Map<string, string>()
-      let generations: (string | undefined)[] = [undefined]
-      const log: string[] = []
-
-      const step = (): ((side: 0 | 1) => Op | undefined) | undefined => {
-        const holder = dice.of(HOLDERS)
-        const lease = counted + holder
-        const known = held.get(holder)
-        switch (dice.roll(12)) {
-          case 0:
-          case 1:
-          case 2:
-          case 3: {
-            const mine = dice.chance(2) ? two.tickets.filter((ticket) => ticket.client === client) : []
-            const ticket = mine.length > 0 ? dice.of(mine) : undefined
-            const isNew = ticket === undefined && dice.chance(2)
-            const weight = ticket?.weight ?? 1 + dice.roll(3)
-            const maxWaiters = isNew && dice.chance(3) ? dice.roll(3) : undefined
-            const share = {
-              weight,
-              capacity: dice.chance(2) ? undefined : 4,
-              passing: ticket === undefined ? 0 : dice.roll(3),
-              lapsed: new Map<string, string>(),
-            }
-            const durationMs = lapses && dice.chance(3) ? 1 : LASTING_MS
-            const nonce = `${client}${unique('n')}`
-            const value = dice.chance(4) ? 'v' : undefined
-            const asked = ticket?.holder ?? holder
-            asking = { holder: asked, weight, ticket }
-            return (side) => ({
-              kind: 'claim',
-              lease: counted + asked,
-              holder: asked,
-              durationMs,
-              nonce,
-              value,
-              lapsed: undefined,
-              place: ticket?.places[side] ?? (isNew ? 0 : undefined),
-              maxWaiters,
-              share,
-            })
-          }
-          case 4:
-          case 5:
-            if (known === undefined) return undefined
-            return (side) => ({
-              kind: 'release',
-              lease,
-              holder,
-              fencingToken: known[side].fencingToken,
-              nonce: undefined,
-            })
-          case 6: {
-            if (known === undefined) return undefined
-            const adoption = dice.chance(2) ? { from: known[0].nonce, nonce: `${client}${unique('n')}` } : undefined
-            const value = dice.chance(2) ? unique('v') : undefined
-            return (side) => {
-              const { fencingToken } = known[side]
-              return {
-                kind: 'extend',
-                lease,
-                holder,
-                fencingToken,
-                adoption,
-                durationMs: LASTING_MS,
-                value,
-                seen: undefined,
-              }
-            }
-          }
-          case 7:
-            return () => ({ kind: 'expire', lease, lapsed: undefined })
-          case 8: {
-            const generation = pins.get(holder)
-            if (generation === undefined) {
-              const fresh = unique('pin')
-              if (!dice.chance(3)) return undefined
-              pins.set(holder, fresh)
-              return () => ({ kind: 'pin', lease, entity: 'e', generation: fresh })
-            }
-            pins.delete(holder)
-            return () => ({ kind: 'unpin', lease, entity: 'e', generation })
-          }
-          case 9: {
-            if (!dice.chance(3)) return undefined
-            const capacity = dice.chance(5) ? undefined : dice.of([3, 4, 4, 4, 5])
-            const [from, generation] = [dice.of(generations.slice(-2)), unique('g')]
-            return () => ({ kind: 'define', lease: counted, capacity, from, generation })
-          }
-          case 10: {
-            const ticket = two.tickets.length > 0 ? dice.of(two.tickets.slice(-4)) : undefined
-            if (ticket === undefined) return undefined
-            client = dice.chance(5) ? client : ticket.client
-            return (side) => ({ kind: 'leave', lease: counted, place: ticket.places[side] })
-          }
-          default: {
-            const ticket = two.tickets.length > 0 ? dice.of(two.tickets.slice(-4)) : undefined
-            if (ticket === undefined || !dice.chance(3)) return undefined
-            return (side) => ({ kind: 'passOver', lease: counted, place: ticket.places[side] })
-          }
-        }
-      }
-
-      let client: string
-      let asking: { readonly holder: string; readonly weight: number; readonly ticket: Ticket | undefined } | undefined
-      for (let turn = 0; turn < STEPS; turn++) {
-        client = dice.of(CLIENTS)
-        asking = undefined
-        const make = step()
-        if (make === undefined) continue
-        const call = (): Call => newCall({ client })
-        const verdicts = (await Promise.all(
-          two.stores.map(async (store, side) => (await store.apply([make(side as 0 | 1) as Op], call()))[0]),
-        )) as unknown as Pair<Verdict>
-        const op = make(1) as Op
-        log.push(
-          `${client} ${JSON.stringify(op, (_, value: unknown) => (typeof value === 'bigint' ? `${value}` : value))}`,
-        )
-        const places = verdicts.map(({ ticket }) => ticket?.place ?? 0) as unknown as Pair<number>
-        if (asking !== undefined && asking.ticket === undefined && places[0] > 0) {
-          two.tickets.push({ client, holder: asking.holder, weight: asking.weight, places })
-        }
-        // Of a lapse is told when somebody comes across it first, which in Redis a claim of another lease may do.
-        const [inMemory, inRedis] = verdicts.map((verdict, side) =>
-          two.verdict(lapses ? { ...verdict, told: undefined } : verdict, side),
-        )
-        expect(inRedis, log.slice(-12).join('\n')).to.deep.equal(inMemory)
-        const [first, second] = verdicts
-        if (first.counted !== undefined) generations = [...generations, first.counted.generation]
-        if (asking !== undefined && first.holding !== undefined && second.holding !== undefined) {
-          held.set(asking.holder, [first.holding, second.holding])
-        }
-        if (lapses) {
-          if (op.kind === 'claim' && op.durationMs === 1) await sleep(5)
-        } else {
-          const heard = (side: 0 | 1): string => JSON.stringify(two.told[side].toSorted(), undefined, 1)
-          for (let tries = 0; tries < MOST_TRIES && heard(0) !== heard(1); tries++) await sleep(2)
-          expect(heard(1), log.slice(-12).join('\n')).to.equal(heard(0))
-        }
-        const [mine, other] = await Promise.all(two.stores.map((store) => store.counted?.(counted, call())))
-        if (mine === undefined || other === undefined) expect.fail('no counted leases')
-        const sharesOf = ({ shares }: Counted): object =>
-          Object.fromEntries([...shares].map(([share, holding]) => [share, wordsOf(holding)]))
-        expect({ ...definitionOf(other), ...sharesOf(other) }, log.slice(-12).join('\n')).to.deep.equal({
-          ...definitionOf(mine),
-          ...sharesOf(mine),
-        })
-      }
     }
   })
 }

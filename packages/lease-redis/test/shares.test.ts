@@ -158,7 +158,7 @@ for (const target of redisTargets('server')) {
         await untilLapsedShare('a')
         await settle(substrate, expire(`${counted}a`))
         const left = (await redis.keys(`${base}*`)).map((key) => key.slice(base.length).split(':')[0])
-        expect([...new Set(left)].toSorted()).to.deep.equal(['f', 'k', 'o', 't', 'v'])
+        expect(new Set(left)).to.deep.equal(new Set(['f', 'k', 'o', 't', 'v']))
         for (const key of await redis.keys(`${base}[fo]:*`)) {
           expect(await redis.pttl(key)).to.be.within(1, LONGEST_DEADLINE_MS)
         }
