@@ -226,10 +226,15 @@ local function admit(counted, share)
       room = defined - sum
     end
     if weight <= room then
-      local allowed = mine and passing or 0
-      takeOutLapsed(counted)
-      local to = mine and '(' .. fmt(mine) or '+inf'
-      local ahead = listed(redis.pcall('ZRANGEBYSCORE', queues .. counted, '-inf', to, 'LIMIT', 0, fmt(allowed + 1)))
+      local allowed, to = mine and passing or 0, mine and '(' .. fmt(mine) or '+inf'
+      local function before()
+        return listed(redis.pcall('ZRANGEBYSCORE', queues .. counted, '-inf', to, 'LIMIT', 0, fmt(allowed + 1)))
+      end
+      local ahead = before()
+      if #ahead > 0 then
+        takeOutLapsed(counted)
+        ahead = before()
+      end
       local isNext = #ahead <= allowed
       for _, waiting in ipairs(ahead) do isNext = isNext and of.weightOf(waiting) <= room end
       if isNext then
@@ -259,10 +264,10 @@ end
 
 -- Before the key of the share is written.
 local function count(counted, share)
-  local of = counting()
-  return of.move(counted, { fmt(expiry), share })
-    or failed(weight > 1 and redis.pcall('ZADD', root .. 'h:' .. counted, fmt(weight), share)
-      or redis.pcall('ZREM', root .. 'h:' .. counted, share))
+  local isNew = redis.pcall('ZADD', root .. 's:' .. counted, fmt(expiry), share)
+  if failed(isNew) then return isNew.err end
+  if weight > 1 then return failed(redis.pcall('ZADD', root .. 'h:' .. counted, fmt(weight), share)) end
+  return isNew == 0 and failed(redis.pcall('ZREM', root .. 'h:' .. counted, share))
 end
 
 local function define()

@@ -296,14 +296,15 @@ for (const target of redisTargets('server')) {
               true,
             )
           }
-          const rest = 2 ** 30 - 2 * count + 10 // three weights, each of a third
+          const rest = 2 ** 30 - (count / 100) * 199 - 1
+          const big = (weight: number): ClaimOp => share('big', { capacity: undefined, weight })
           commands.push(
             await commandsOf(async () => grant(substrate, share(`one-${count}`, { capacity: undefined }))),
-            await commandsOf(async () => {
-              expect(await outcomeOf(share('big', { capacity: undefined, weight: rest }))).to.equal('refused')
-            }),
-            await commandsOf(async () => end(`one-${count}`)),
+            await commandsOf(async () => expect(await outcomeOf(big(rest + 1))).to.equal('refused')),
           )
+          await grant(substrate, big(rest))
+          await end('big')
+          commands.push(await commandsOf(async () => end(`one-${count}`)))
         }
         const [claimed = [], , released = [], claimedOfMany = [], , releasedOfMany = []] = commands
         expect(claimedOfMany.length - claimed.length).to.be.at.most(4)
