@@ -32,7 +32,7 @@ export const TOO_LATE = 'late'
  * time after which nothing is to be done and the time at which the request was sent, both in microseconds of the server's clock
  * (0: unknown), the channel, the client that asks, and '1' where a PUBLISH does not tell how many heard it (a Cluster).
  */
-export const beginning: string = `
+const beginning = `
 local deadline, sent = tonumber(ARGV[1]) or 0, tonumber(ARGV[2]) or 0
 if deadline ~= 0 and us > deadline then return { us, '${TOO_LATE}' } end
 local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
@@ -250,7 +250,7 @@ end
 `
 
 /** Does operations one by one: `perform` by kind. */
-export const oneByOne: string = `
+const oneByOne = `
 -- The operation at hand, and the lease it is about: one set of locals for all, as closures cost more.
 local op, key, nth, x, y, z, newValue, from, into, announces, place, most
 local name, stored, pinned, token, expiry, stamp, nonce, opened, opener, heavy, holder, value
@@ -513,7 +513,7 @@ end
 `
 
 /** Comes after the operations. */
-export const conclusion: string = `
+const conclusion = `
 -- Each new name has two others looked at, if the first few are not all in use: the index stays within about twice the
 -- leases that stand. Eight at a time, for one costs as much. From a place in it that the clock chooses, and at its end from
 -- the beginning on; what is stored small comes whole. (Its last three bits chose the moment: they cannot choose the place.)

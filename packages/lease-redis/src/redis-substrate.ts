@@ -18,9 +18,7 @@ import {
   systemClock,
   unknown,
   warnOfNoHints,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type ClaimOp,
   type Counted,
   type Holding,
@@ -34,7 +32,6 @@ import {
   type Verdict,
 } from 'lease-core'
 import { applyScript, TOO_LATE } from './apply-script.ts'
-import { claimAnyScript } from './claim-any-script.ts'
 import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
 import { COUNTED, FULL, readScript, TOLD_UP_TO, watchAllScript } from './interest-script.ts'
@@ -135,13 +132,13 @@ export class RedisSubstrate implements Substrate {
 
   /** Asks the very master that the scripts go to, and for the right to write there. Fails where a newer layout is stored. */
   async time(call: Call): Promise<number> {
-    const [serverMicros] = await this.#change(applyScript, [], [''], call)
+    const [serverMicros] = await this.#change([], [''], call)
     return Number(serverMicros) / 1000
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const leases = ops.map(({ lease }) => lease)
-    const answer = await this.#change(applyScript, leases, argumentsOf(ops), call)
+    const answer = await this.#change(leases, argumentsOf(ops), call)
     if (answer[1] === TOO_LATE) return ops.map(() => late)
     const words = String(answer[1]).split(' ')
     let at = 2
@@ -159,23 +156,6 @@ export class RedisSubstrate implements Substrate {
       verdicts[position] = { ...(verdicts[position] as Verdict), ...newsOf(answer[at + 1], answer[at + 2], answer[0]) }
     }
     return verdicts
-  }
-
-  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    const { leases, holder } = op
-    const args = atLength({ kind: 'claim', ...op, lease: '', lapsed: undefined })
-    const answer = await this.#change(claimAnyScript, leases, args, call)
-    const holdings = new Map<string, Holding>()
-    if (answer[1] === TOO_LATE) return { outcome: 'late', lease: undefined, holdings }
-    if (answer.length !== 2 + leases.length * FIELDS) throw noAnswer(answer)
-    for (const [position, lease] of leases.entries()) {
-      const holding = holdingOf(lease, fieldsAt(answer, 1 + position * FIELDS), answer[0], holder)
-      if (holding !== undefined) holdings.set(lease, holding)
-    }
-    const chosen = Number(answer.at(-1))
-    const code = Number(answer[1 + chosen * FIELDS])
-    const outcome = chosen >= 0 && (code & GRANTED) !== 0 ? 'granted' : 'refused'
-    return { outcome, lease: leases[chosen], holdings }
   }
 
   async read(
@@ -282,14 +262,14 @@ export class RedisSubstrate implements Substrate {
     }
   }
 
-  /** Runs a script that changes something, if the server's clock does not forbid that. */
-  #change(script: Script, leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
+  /** Runs the script that changes something, if the server's clock does not forbid that. */
+  #change(leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
     const { index, tokens, pins, channel } = this.#keys
     const keys = [index, tokens, pins]
     for (const lease of leases) keys.push(this.#keys.lease(lease))
     const counts = this.#isCluster ? '1' : ''
     const context = [deadlineOf(call), micros(call.sentMs), channel, call.client, counts]
-    return this.#run(script, keys, [...context, ...args], call)
+    return this.#run(applyScript, keys, [...context, ...args], call)
   }
 
   /** Runs a script whose answer begins with the server's time. */
