@@ -493,13 +493,17 @@ for (const target of redisTargets('server')) {
         const { call, told } = await listener()
         const [verdict] = await substrate.apply([share('w', { capacity: undefined, weight: 2, place: 0 })], call())
         const place = verdict?.ticket?.place
-        await until('the lapse to be seen', async () => {
-          await grant(substrate, claim(unique('other'), 'a', LASTING_MS))
-          return (await redis.sismember(`${base}i`, `${counted}a`)) === 0
-        })
+        const untilSeen = (holder: string): Promise<unknown> =>
+          until(`the lapse of ${holder} to be seen`, async () => {
+            const other = unique('other')
+            await settle(substrate, release(other, 'a', await grant(substrate, claim(other, 'a', LASTING_MS))))
+            return (await redis.sismember(`${base}i`, counted + holder)) === 0
+          })
+        await untilSeen('a')
         await sleep(20)
         expect(told, 'while the first does not fit').to.deep.equal([])
-        await end('b')
+        await redis.del(`${base}l:${counted}b`)
+        await untilSeen('b')
         await until('word of the room', () => told.length > 0)
         expect(told).to.deep.equal([{ kind: 'vacated', lease: counted, to: { place, ahead: 0 } }])
       })
