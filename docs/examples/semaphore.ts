@@ -1,5 +1,5 @@
 /** A printer farm that prints three reports at once, however many servers ask for one. */
-import { ErrClaimDenied, type Manager } from 'lease-core'
+import type { Manager } from 'lease-core'
 import { Semaphores } from 'lease-recipes'
 
 /** The semaphores of this server; once `printers` is made, it is the same for everyone. */
@@ -21,12 +21,20 @@ export async function printReport(
 
 /** How busy they are, and whether there is a place right now. */
 export async function tryPrinter(semaphores: Semaphores, report: string): Promise<string> {
-  try {
-    await semaphores.post('printers', report, { seconds: 30 }, { retries: 0 })
-    return 'printing'
-  } catch (error) {
-    if (!(error instanceof ErrClaimDenied)) throw error
-    const { n, active } = await semaphores.read('printers')
-    return `${active} of ${n} are busy`
-  }
+  const permit = await semaphores.tryPost('printers', report, { seconds: 30 })
+  if (permit !== undefined) return 'printing'
+  const { n, active } = await semaphores.read('printers')
+  return `${active} of ${n} are busy`
+}
+
+/** Works when there is so much memory left of the 64 GB that all servers share. */
+export async function withMemory(
+  semaphores: Semaphores,
+  job: string,
+  gigabytes: number,
+  work: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const options = { n: 64, permits: gigabytes, keepAlive: true }
+  await using permit = await semaphores.post('memory', job, { minutes: 1 }, options)
+  await work(permit.signal)
 }

@@ -93,8 +93,10 @@ export class Claims {
           this.#refused(lease, request, asked, error)
           continue
         }
-        // It was not the claim with the ticket that was granted.
-        if (asked.own && request.ticket !== undefined) this.#host.leaveQueue(countedOf(lease) ?? lease, request.ticket)
+        // It was not the claim with the ticket that was granted. Of a share, others of this process may still wait with it.
+        if (asked.own && request.ticket !== undefined && request.share === undefined) {
+          this.#host.leaveQueue(lease, request.ticket)
+        }
         return granted(this.#granted(lease, request, asked), asked.sent)
       }
       throw exhausted('claim', lease, request)
@@ -113,11 +115,7 @@ export class Claims {
     this.#throwIfEnded(signal)
     admit?.(lease)
     const known = this.#host.client.leases().get(lease)
-    const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known)
-    if (own && share !== undefined && known.weight !== undefined && known.weight !== share.weight) {
-      const rule = `must be ${known.weight}, as of the share that "${holder}" has already`
-      throw notValid([{ argument: 'share.weight', rule, value: share.weight }], { lease, holder })
-    }
+    const own = known !== undefined && known.holder === holder && !this.mayHaveLapsed(known) && isAsAsked(known, share)
     return new Asked(own, ticket?.place === 0, this.#host.terms.now())
   }
 
@@ -132,6 +130,10 @@ export class Claims {
     const found = this.#host.client.leases().get(lease)
     if (found !== undefined && !hasLapsed(found, this.#host.clock)) {
       if (found.holder !== holder) throw this.denied(lease, holder, found, ticket?.isFull)
+      if (share !== undefined && !isAsAsked(found, share)) {
+        const rule = `must be ${found.weight}, as of the share that "${holder}" has already`
+        throw notValid([{ argument: 'share.weight', rule, value: share.weight }], { lease, holder })
+      }
     } else if (placeless && ticket !== undefined && ticket.place > 0) {
       throw this.denied(lease, holder, undefined) // it is vacant, and others were first
     }
@@ -223,6 +225,7 @@ export class Claims {
       nonce,
       sent,
       durationMs,
+      isAdopted: own,
     })
     if (isOver) terms.end(term, { reason: 'taken' })
     if (term !== before) this.#host.opened(term)
@@ -293,6 +296,11 @@ export class Claims {
     if (hasLapsed(info, this.#host.clock)) return true
     return !info.pinned && (info.lapsesInMs?.() ?? 1) < 0
   }
+}
+
+/** Whether this share weighs what is asked for; a lease that is no share does. */
+function isAsAsked({ weight }: Info, share: ShareRequest | undefined): boolean {
+  return share === undefined || weight === undefined || weight === share.weight
 }
 
 /** Whether the lease had certainly lapsed when the store was asked. A client that does not say so goes by its `expiry`. */

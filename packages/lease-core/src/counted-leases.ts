@@ -2,7 +2,8 @@
  * Counted leases of one client: what they are, how they are defined, and what keeps a share from those who were refused one.
  */
 import type { CountedInfo } from './client.ts'
-import { ErrInvalid } from './errors.ts'
+import { ErrInvalid, ErrUnknown } from './errors.ts'
+import type { KeyedMutex } from './keyed-mutex.ts'
 import type { LeaseState, LeaseStates } from './lease-states.ts'
 import type { ElapsedTime } from './elapsed-time.ts'
 import type { RoundTrips } from './round-trips.ts'
@@ -12,6 +13,7 @@ import type { Call, Counted, DefineOp, Verdict } from './substrate.ts'
 export interface CountedLeasesParts {
   readonly time: ElapsedTime
   readonly states: LeaseStates
+  readonly mutex: KeyedMutex
   readonly trips: RoundTrips
   readonly settlement: Settlement
   /** The store's. */
@@ -52,12 +54,16 @@ export class CountedLeases {
     { capacity, from }: Pick<DefineOp, 'capacity' | 'from'>,
     signal: AbortSignal | undefined,
   ): Promise<string> {
-    const { settlement } = this.#parts
+    const { settlement, mutex } = this.#parts
     const generation = settlement.newNonce()
-    const { verdict } = await settlement.sent({ kind: 'define', lease: name, capacity, from, generation }, signal)
+    const op: DefineOp = { kind: 'define', lease: name, capacity, from, generation }
+    const { verdict, doubt } = await mutex.inTurns([name], () => settlement.sent(op, signal))
     if (verdict.outcome === 'granted') return generation
     const reason = 'its definition is another'
-    throw new ErrInvalid(`cannot define counted lease "${name.slice(0, -1)}": ${reason}`, { lease: name, reason })
+    const named = `counted lease "${name.slice(0, -1)}"`
+    if (doubt === undefined) throw new ErrInvalid(`cannot define ${named}: ${reason}`, { lease: name, reason })
+    // The attempt whose answer was lost may have made a definition that another one has replaced.
+    throw new ErrUnknown(`could not define ${named}, it may have happened: ${reason}`, { lease: name, reason })
   }
 
   /** A claim of a share was refused or granted. */

@@ -13,6 +13,12 @@ export interface Held extends AsyncDisposable {
   readonly held: boolean
   /** Aborts no later than the trust window ends; the reason is an `ErrLost`. After a release it aborts with a plain AbortError. */
   readonly signal: AbortSignal
+  /**
+   * Whether it excludes everybody else: a lease does, and a share that takes the whole capacity of its counted lease. Absent: it does.
+   *
+   * @throws ErrUnknown
+   */
+  isExclusive?(): Promise<boolean>
   /** How long it may be relied on from now on, unless it is renewed; zero when it is over. */
   remaining(): Duration
   /** @throws ErrLost when it is not held any more, by loss or by release */

@@ -47,6 +47,13 @@ export interface Hold extends Held {
    * @throws ErrUnknown it may have happened
    */
   renew(): Promise<void>
+  /**
+   * Ends the Hold and gives nothing up: the lease lapses when its time is over. For those who want its time, and have no work to do in it.
+   * Nothing is sent, and no loss is told.
+   */
+  letLapse(): void
+  /** Reads the counted lease, of a share; of a lease it is true. */
+  isExclusive(): Promise<boolean>
   /** As of every `Held`; of several Holds that share the term only the last one sends anything. */
   release(options?: ReleaseOptions): Promise<void>
 }
@@ -80,6 +87,10 @@ export interface HoldHost {
   /** Ends the term, unless somebody in this process relies on it. */
   giveBack(hold: ManagedHold): void
   lose(term: Term, end: TermEnd): void
+  /** It is over, and its lease is not given up. */
+  left(hold: ManagedHold): void
+  /** Whether it takes the whole capacity, of a share. */
+  isExclusive(hold: ManagedHold): Promise<boolean>
   /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void
   retrying(hold: ManagedHold, cause: unknown): void
@@ -219,6 +230,16 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     if (this.#over !== undefined) return this.#over.releasing ?? Promise.resolve()
     const over = this.#end(undefined)
     return (over.releasing = this.host.release(this, read))
+  }
+
+  letLapse(): void {
+    if (this.#over !== undefined) return
+    this.#end(undefined)
+    this.host.left(this)
+  }
+
+  isExclusive(): Promise<boolean> {
+    return this.host.isExclusive(this)
   }
 
   /** The call that made it was given up, and nobody has seen it: gives back what only this Hold relies on. */

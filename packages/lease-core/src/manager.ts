@@ -628,9 +628,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     return hold
   }
 
-  /** The term was granted to a call that was given up: ends it, unless somebody else in this process relies on it. */
+  /** The term was granted to a call that was given up: ends it, unless the holder had it before, or somebody else here relies on it. */
   #giveBack(term: Term | undefined): void {
-    if (term === undefined || this.#stopping.signal.aborted) return
+    if (term === undefined || term.isAdopted || this.#stopping.signal.aborted) return
     this.#leaveTerm(term, () => term.isReliedOn(this.#terms.readClock())).catch(nothing) // it lapses by itself
   }
 
@@ -675,12 +675,21 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       renew: (hold, value) => this.#calls.start(undefined, () => this.#renew(hold, value)),
       lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
+      left: ({ lease }) => this.#terms.vacated(lease),
+      isExclusive: ({ lease }) => this.#calls.start(undefined, () => this.#isExclusive(lease)),
       retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
       checkValue: (value) => {
         const rule = brokenValueRule(value)
         if (rule !== undefined) throw notValid([{ argument: 'value', rule, value }])
       },
     }
+  }
+
+  async #isExclusive(lease: string): Promise<boolean> {
+    const name = countedOf(lease)
+    if (name === undefined) return true
+    const { capacity, shares } = await this.#countedClient().read(name)
+    return shares.get(lease)?.weight === capacity
   }
 
   async #renew({ term, durationMs }: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {

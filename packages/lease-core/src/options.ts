@@ -74,7 +74,11 @@ const capacity = z.custom<number>().superRefine((value, context) => {
 })
 
 const share = z
-  .strictObject({ weight: capacity.default(1), capacity: capacity.optional() })
+  .strictObject({
+    weight: capacity.default(1),
+    capacity: capacity.optional(),
+    ahead: z.boolean({ error: 'must be true or false' }).optional(),
+  })
   .superRefine((value, context) => {
     if (value.capacity === undefined || value.weight <= value.capacity) return
     context.addIssue({ code: 'custom', path: ['weight'], message: `must be at most the capacity, ${value.capacity}` })

@@ -62,6 +62,8 @@ export interface ShareOptions {
    * @default it is what `define` has made it
    */
   readonly capacity?: number | undefined
+  /** Goes ahead of all who wait, if there is room: for those who take it over, as after a revocation. @default false */
+  readonly ahead?: boolean | undefined
 }
 
 export interface ObserveOptions {

@@ -25,6 +25,8 @@ export interface ShareRequest {
   readonly weight: number
   /** Defines the counted lease where it is not defined, and refuses the claim where it is with another capacity. */
   readonly capacity?: number | undefined
+  /** Goes ahead of those who wait, if there is room for it. */
+  readonly ahead?: boolean | undefined
 }
 
 /** The name of a counted lease, as stores have it. */
@@ -46,7 +48,8 @@ export function countedOf(lease: string): string | undefined {
 /** The rule that this breaks; undefined: none. */
 export function brokenShareRule(share: unknown): string | undefined {
   if (typeof share !== 'object' || share === null) return 'must be an object'
-  const { weight, capacity } = share as Partial<ShareRequest>
+  const { weight, capacity, ahead } = share as Partial<ShareRequest>
+  if (ahead !== undefined && typeof ahead !== 'boolean') return 'must have true or false as ahead'
   return (
     brokenCapacityRule(weight, 'weight') ??
     (capacity === undefined ? undefined : brokenCapacityRule(capacity)) ??

@@ -41,7 +41,7 @@ import { PassingOver } from './passing-over.ts'
 import { RenewalOp } from './renewal-op.ts'
 import { isSettled, MAX_ATTEMPTS, RoundTrips } from './round-trips.ts'
 import { invalid, isDone, Settlement, type Unsettled } from './settlement.ts'
-import { countedOf } from './share.ts'
+import { countedOf, MAX_CAPACITY } from './share.ts'
 import { LostCall, StoreLink, type InDoubt } from './store-link.ts'
 import type { Ticket } from './ticket.ts'
 import {
@@ -129,7 +129,8 @@ export class SubstrateClient implements Client {
     if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
     const read = substrate.counted?.bind(substrate)
     if (read !== undefined) {
-      const counted = new CountedLeases({ ...parts, trips: this.#trips, settlement: this.#settlement, read })
+      const { trips, settlement, mutex } = { trips: this.#trips, settlement: this.#settlement, mutex: this.#mutex }
+      const counted = new CountedLeases({ ...parts, trips, settlement, mutex, read })
       this.#counted = counted
       this.counted = {
         read: (name) => this.#start(undefined, () => counted.read(name)),
@@ -194,7 +195,7 @@ export class SubstrateClient implements Client {
                 : {
                     weight: share.weight,
                     capacity: share.capacity,
-                    passing: ticket?.passing ?? 0,
+                    passing: share.ahead === true ? MAX_CAPACITY : (ticket?.passing ?? 0),
                     lapsed: this.#counted?.lapsed(counted) ?? new Map(),
                   },
           }
@@ -207,7 +208,8 @@ export class SubstrateClient implements Client {
                   this.leaveQueue(counted ?? lease, verdict.ticket)
                 }
               }
-              if (counted !== undefined) this.#counted?.learn(counted, verdict, { waits: ticket !== undefined })
+              const waits = ticket !== undefined && !aborted
+              if (counted !== undefined) this.#counted?.learn(counted, verdict, { waits })
               if (outcome === 'granted') {
                 stopListening()
                 if (counted === undefined) this.#passing.taken(lease)
@@ -224,7 +226,12 @@ export class SubstrateClient implements Client {
               }
               leave()
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
-              if (verdict.counted !== undefined) options?.onRefused?.(this.#refusalOf(verdict.counted))
+              if (verdict.counted !== undefined) {
+                const { capacity, shares } = verdict.counted
+                // The only share there is has been taken since.
+                if (counted !== undefined && capacity === 1 && shares.size > 0) this.#passing.taken(counted)
+                options?.onRefused?.(this.#refusalOf(verdict.counted))
+              }
               const refusal = invalid(op, verdict.holding, verdict.counted)
               if (this.#isOpen(lease, verdict)) this.#trips.read(lease).then(() => end(refusal), end)
               else end(refusal)

@@ -44,7 +44,6 @@
  */
 import type { LeaseChange } from './client.ts'
 import type { Trapdoor } from './lease.ts'
-import type { ShareRequest } from './share.ts'
 import type { Place } from './ticket.ts'
 
 /** No request takes effect later than so long after it was sent, whatever the time-out of its call. */
@@ -106,21 +105,28 @@ export interface ClaimOp {
  *
  * - the counted lease is defined, and with this `capacity` if one is given. Where it is not defined, the claim defines it;
  * - the weights of the shares that stand and this one are at most the capacity;
- * - nobody is ahead of it in the queue: a claim without a ticket is behind all. It passes up to `passing` tickets ahead of it if there was
+ * - nobody is ahead of it in the queue: a claim without a ticket is behind all. It passes up to `passing` tickets ahead of it, if there is
  *   room for each of them; they leave the queue, as far as they are among the first `TOLD`.
  *
- * It is refused with `counted`, unless the reason is a share that this holder has already: then it gets no ticket. A grant that leaves room
- * for the first in the queue notifies the first `TOLD` of that, as a vacancy does. So does the refusal of a claim without a ticket that
- * has met nothing but tickets: those who have them may have died.
+ * It is refused with `counted`, unless the reason is a share that this holder has already: then it gets no ticket. Nor does a claim that no
+ * wait makes one that is granted: the counted lease is not defined, has another capacity, or has less than the weight. A grant that leaves room
+ * for the first in the queue notifies the first `TOLD` of that, as a vacancy does. So does the refusal of a claim without a ticket,
+ * waiting or not, that has met nothing but tickets: those who have them may have died. In the queue one counts with the weight of its
+ * latest claim: the next waiter of a process goes on with the ticket of the one before.
  */
-export interface ShareOp extends ShareRequest {
+export interface ShareOp {
+  readonly weight: number
   readonly capacity: number | undefined
   readonly passing: number
   /** Stores without a clock: of each share that core has observed to be lapsed, the version; it does not count. */
   readonly lapsed: ReadonlyMap<string, string>
 }
 
-/** Changes the capacity of a counted lease; granted if its definition is of the generation `from`, or of `generation` already. */
+/**
+ * Changes the capacity of a counted lease; granted if its definition is of the generation `from`, or if this very operation has changed
+ * it last. It notifies the first `TOLD` in the queue if there is room for the first, and everybody in the queue who waits for more than
+ * the capacity: there is nothing any more to wait for.
+ */
 export interface DefineOp {
   readonly kind: 'define'
   /** The counted lease. */

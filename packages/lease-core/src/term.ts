@@ -41,12 +41,20 @@ export interface Grant {
   readonly durationMs: number
 }
 
+/** A grant with the term that it is of. */
+export interface GrantedTerm extends TermId, Grant {
+  readonly holder: string
+  readonly isAdopted: boolean
+}
+
 export class Term implements TermId, Deadline {
   wakeAtMs = -1
   slot = 0
   readonly lease: string
   readonly holder: string
   readonly fencingToken: bigint
+  /** The holder had it before this process asked for it: a call that is given up must not end it. */
+  readonly isAdopted: boolean
   #nonce: string | undefined
   #sent: ClockReading
   /** Of the last grant, not of its window: a whole number takes no memory of its own. */
@@ -59,11 +67,12 @@ export class Term implements TermId, Deadline {
   #holds: TermHold | undefined
   readonly #host: TermHost
 
-  constructor(host: TermHost, lease: string, grant: TermId & Grant & { readonly holder: string }) {
+  constructor(host: TermHost, lease: string, grant: GrantedTerm) {
     this.#host = host
     this.lease = lease
     this.holder = grant.holder
     this.fencingToken = grant.fencingToken
+    this.isAdopted = grant.isAdopted
     this.#nonce = grant.nonce
     this.#sent = grant.sent
     this.#durationMs = grant.durationMs

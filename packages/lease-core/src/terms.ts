@@ -7,13 +7,13 @@
  * suspended, or whose wall clock was set, finds out here.
  */
 import { TimerQueue, type Deadline } from './timer-queue.ts'
-import type { Client, TermId } from './client.ts'
+import type { Client } from './client.ts'
 import type { Clock } from './clock.ts'
 import { CompactingMap } from './compacting-map.ts'
 import { elapsedTimeOf, RecentReading, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
 import { notValid } from './errors.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
-import { Term, type Grant, type TermEnd, type TermHold, type TermHost } from './term.ts'
+import { Term, type GrantedTerm, type TermEnd, type TermHold, type TermHost } from './term.ts'
 
 /** How often the clocks are compared while anything is held. */
 const WATCH_MS = 1_000
@@ -110,7 +110,7 @@ export class Terms {
   }
 
   /** A claim was granted: it goes on with the term that lives here, if it is the same, and otherwise ends that one. */
-  granted(lease: string, grant: TermId & Grant & { readonly holder: string }): Term {
+  granted(lease: string, grant: GrantedTerm): Term {
     const known = this.get(lease)
     if (known !== undefined && known.holder === grant.holder && known.fencingToken === grant.fencingToken) {
       known.extend(grant, grant.nonce)

@@ -34,12 +34,12 @@ export interface Ticket {
   /** The claim was refused a ticket, for `maxWaiters`. */
   isFull: boolean
   /** Of a share: so many of those ahead had their turn and did not come; the claim passes them. The waiter writes it. */
-  passing: number
+  passing?: number
 }
 
 /** Of one who is not in the queue yet. */
 export function noTicket(): Ticket {
-  return { place: 0, ahead: 0, isFull: false, passing: 0 }
+  return { place: 0, ahead: 0, isFull: false }
 }
 
 /** Of those in the queue so many are told of a vacancy: the first, and one that stands in. */

@@ -451,7 +451,9 @@ export class WaitQueue {
       const hold = await this.#host.acquire(request, giveUp.signal, isHurried ? undefined : ticket)
       if (giveUp.signal.aborted) return abandon(hold)
       remove(queue.waiters, waiter)
-      queue.forgetTicket()
+      // Who has got the share that its holder had already has used no ticket: it is that of the next one.
+      if (isCounted(queue.leases) && ticket.place > 0) queue.forgetVacancy()
+      else queue.forgetTicket()
       // The next one finds out for itself whether there is anything to claim.
       claim.dueMs = AT_ONCE
       waiter.resolve(hold)

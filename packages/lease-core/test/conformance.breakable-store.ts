@@ -7,6 +7,7 @@ import type { LeaseChange } from '#src/client.ts'
 import type { Clock } from '#src/clock.ts'
 import { ErrNotHeld, ErrTrapdoor } from '#src/errors.ts'
 import type { Trapdoor } from '#src/lease.ts'
+import { countedOf } from '#src/share.ts'
 import {
   CLIENT_LENGTH,
   granted,
@@ -16,6 +17,8 @@ import {
   type Call,
   type ClaimAnyOp,
   type ClaimOp,
+  type Counted,
+  type DefineOp,
   type ExpireOp,
   type ExtendOp,
   type Holding,
@@ -25,6 +28,7 @@ import {
   type PinOp,
   type Pins,
   type ReleaseOp,
+  type ShareOp,
   type Substrate,
   type UnpinOp,
   type Verdict,
@@ -45,12 +49,22 @@ export interface Term {
   /** Another one after each claim and extension. */
   version: number
   value: string | undefined
+  /** Of a share. */
+  readonly weight: number | undefined
+}
+
+/** What makes a name a counted lease. */
+export interface Definition {
+  readonly capacity: number
+  readonly generation: string
 }
 
 /** One who waits, in the queue of a lease. */
 export interface Waiting {
   readonly place: number
   readonly client: string
+  /** Of the share that it waits for. */
+  readonly weight: number
   readonly untilMs: number
 }
 
@@ -99,6 +113,11 @@ export class BreakableStore {
   /** Of each lease: until when it is watched, by the client. */
   readonly watched = new Map<string, Map<string, number>>()
   places = 0
+  /** Of each counted lease. */
+  definitions: Map<string, Definition> = new Map()
+  /** The generations of definitions that are over, and when a counted lease was last undefined, and by which. */
+  readonly generations: Set<string> = new Set()
+  readonly undefinedAt = new Map<string, { readonly generation: string; readonly atMs: number }>()
   readonly written: string[]
   /** Those who hear of everything. */
   readonly watchers = new Set<(change: LeaseChange) => void>()
@@ -203,9 +222,15 @@ export class BreakableStore {
     return term === undefined || !this.stands(term) || isOf(term, op)
   }
 
+  /** The lease whose fencing tokens rise together. */
+  tokensOf(lease: string): string {
+    return queueNameOf(lease)
+  }
+
   newToken(lease: string): bigint {
-    const token = (this.tokens.get(lease) ?? 0n) + 1n
-    this.tokens.set(lease, token)
+    const name = this.tokensOf(lease)
+    const token = (this.tokens.get(name) ?? 0n) + 1n
+    this.tokens.set(name, token)
     return token
   }
 
@@ -214,7 +239,7 @@ export class BreakableStore {
   }
 
   newTerm(op: ClaimOp, _before: Term | undefined): Term {
-    const { lease, holder, nonce, value, durationMs } = op
+    const { lease, holder, nonce, value, durationMs, share } = op
     return {
       lease,
       holder,
@@ -226,6 +251,7 @@ export class BreakableStore {
       valuedMs: this.nowMs(),
       expiryMs: this.newExpiryMs(durationMs),
       version: ++this.versions,
+      weight: share?.weight,
     }
   }
 
@@ -246,7 +272,7 @@ export class BreakableStore {
     if (!this.terms.delete(lease) || term === undefined) return granted(undefined)
     this.tellOf({ kind: 'vacated', lease })
     if (this.isToldOfItsEnd(term, client)) this.tellClient(makerOf(term.nonce), { kind: 'vacated', lease })
-    return this.tellQueue(lease)
+    return this.tellOfRoom(lease)
   }
 
   opens(lease: string, holder: string, fencingToken: bigint): boolean {
@@ -310,8 +336,9 @@ export class BreakableStore {
     return (this.queues.get(lease) ?? []).filter(({ untilMs }) => this.isLive(untilMs))
   }
 
-  isFull(queue: readonly Waiting[], { place, maxWaiters }: ClaimOp, { holding }: Verdict): boolean {
-    return holding !== undefined && place === 0 && maxWaiters !== undefined && queue.length >= maxWaiters
+  /** @param isHeld whether it is more than the queue that keeps the claimer from the lease */
+  isFull(queue: readonly Waiting[], { place, maxWaiters }: ClaimOp, isHeld: boolean): boolean {
+    return isHeld && place === 0 && maxWaiters !== undefined && queue.length >= maxWaiters
   }
 
   /** Whether one without a ticket has to stand behind those who have one. */
@@ -331,7 +358,8 @@ export class BreakableStore {
     const left = this.afterGrant(this.queueOf(lease), place)
     this.queues.set(lease, left)
     const [next] = left
-    if (next !== undefined) this.tellClient(next.client, { ...taken, to: { place: next.place, ahead: 0 } })
+    if (next === undefined || this.hasRoomForNext(lease, next)) return
+    this.tellClient(next.client, { ...taken, to: { place: next.place, ahead: 0 } })
   }
 
   /** Who is told of a vacancy. */
@@ -340,6 +368,7 @@ export class BreakableStore {
   }
 
   tellQueue(lease: string): Verdict {
+    if (!this.fitsFirst(lease)) return granted(undefined)
     const told = this.toldOf(this.queueOf(lease))
     for (const [ahead, { place, client }] of told.entries()) {
       this.tellClient(client, { kind: 'vacated', lease, to: { place, ahead } })
@@ -369,7 +398,7 @@ export class BreakableStore {
   }
 
   mayPassOver({ lease }: PassOverOp): boolean {
-    return this.isVacant(lease)
+    return this.isVacant(lease) && this.fitsFirst(lease)
   }
 
   passOver(op: PassOverOp): Verdict {
@@ -428,6 +457,200 @@ export class BreakableStore {
   /** What a restart does. */
   restart(): void {}
 
+  // ── counted leases ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  claimShare(op: ClaimOp, share: ShareOp, stamp: Stamp): Verdict {
+    const name = queueNameOf(op.lease)
+    if (!this.definitions.has(name) && share.capacity !== undefined) {
+      if (this.isStaleDefinition(name, stamp)) return late
+      this.defineByUse(name, share.capacity, op.nonce)
+    }
+    const definition = this.definitions.get(name)
+    if (definition === undefined || !this.mayAsk(definition, share)) return this.refuseShare(op)
+    const room = definition.capacity - this.weightOf(this.standingBeside(op, share))
+    if (!this.fits(share.weight, room)) return this.queued(op, this.refuseShare(op), stamp, true)
+    if (!this.isNext(op, share, room)) {
+      const refusal = this.queued(op, this.refuseShare(op), stamp, false)
+      return { ...refusal, told: this.tellMissing(op).told }
+    }
+    this.endOthers(op, share)
+    const grant = this.open(op, this.terms.get(op.lease))
+    return { ...grant, told: this.tellAfterGrant(name).told }
+  }
+
+  /** Whether a claim with this weight, and this capacity if it names one, may be granted at all. */
+  mayAsk({ capacity }: Definition, share: ShareOp): boolean {
+    return share.weight <= capacity && this.isCapacity(capacity, share)
+  }
+
+  isCapacity(defined: number, { capacity = defined }: ShareOp): boolean {
+    return capacity === defined
+  }
+
+  defineByUse(name: string, capacity: number, nonce: string): void {
+    this.definitions.set(name, { capacity, generation: nonce })
+  }
+
+  sharesOf(name: string): readonly Term[] {
+    return [...this.terms.values()].filter(({ lease }) => countedOf(lease) === name)
+  }
+
+  /** The shares that count against this claim. */
+  standingBeside({ lease }: ClaimOp, { lapsed }: ShareOp): readonly Term[] {
+    const others = this.sharesOf(queueNameOf(lease)).filter((term) => term.lease !== lease)
+    return others.filter((term) => this.counts(term, lapsed.get(term.lease)))
+  }
+
+  /** @param lapsed the version that the claimer has seen lapse */
+  counts(term: Term, lapsed: string | undefined): boolean {
+    return this.stands(term) && (!this.isObserved(term, lapsed) || this.isPinned(term.lease))
+  }
+
+  weightOf(shares: readonly Term[]): number {
+    return shares.reduce((sum, { weight = 0 }) => sum + weight, 0)
+  }
+
+  fits(weight: number, room: number): boolean {
+    return weight <= room
+  }
+
+  /** Those who are ahead of this claim. */
+  aheadOfClaim({ lease, place = 0 }: ClaimOp): readonly Waiting[] {
+    return this.queueOf(queueNameOf(lease)).filter((waiting) => place === 0 || waiting.place < place)
+  }
+
+  isNext(op: ClaimOp, share: ShareOp, room: number): boolean {
+    const ahead = this.aheadOfClaim(op)
+    return ahead.length <= this.passingOf(share) && ahead.every(({ weight }) => this.mayPass(weight, room))
+  }
+
+  passingOf({ passing }: ShareOp): number {
+    return passing
+  }
+
+  /** Whether one with this weight may be passed. */
+  mayPass(weight: number, room: number): boolean {
+    return weight <= room
+  }
+
+  /** The shares that have lapsed end with the grant: nobody may extend one any more. */
+  endOthers({ lease }: ClaimOp, { lapsed }: ShareOp): void {
+    for (const term of this.sharesOf(queueNameOf(lease))) {
+      if (term.lease !== lease && !this.counts(term, lapsed.get(term.lease))) this.terms.delete(term.lease)
+    }
+  }
+
+  /** Of the counted lease. */
+  refuseShare({ lease }: ClaimOp): Verdict {
+    return { ...refused(undefined), counted: this.counted(queueNameOf(lease)) }
+  }
+
+  /** Its holder has the share already: it has nothing to wait for. */
+  refuseSecond(term: Term, _op: ClaimOp, _stamp: Stamp): Verdict {
+    return this.refuse(term)
+  }
+
+  /** With what one weighs that waits. */
+  weightInQueue({ share }: ClaimOp, _queue: readonly Waiting[]): number {
+    return share?.weight ?? 1
+  }
+
+  /** Whether there is room for the first in the queue; of a lease that is not counted there is. */
+  fitsFirst(name: string): boolean {
+    if (countedOf(name) === undefined) return true
+    const [first] = this.queueOf(name)
+    return first !== undefined && this.hasRoomForNext(name, first)
+  }
+
+  hasRoomForNext(name: string, { weight }: Waiting): boolean {
+    const definition = this.definitions.get(name)
+    if (definition === undefined) return false
+    return this.fits(
+      weight,
+      definition.capacity - this.weightOf(this.sharesOf(name).filter((term) => this.stands(term))),
+    )
+  }
+
+  /** A lease is vacant, or a share is over. */
+  tellOfRoom(lease: string): Verdict {
+    return this.tellQueue(queueNameOf(lease))
+  }
+
+  /** Those ahead of a claim without a ticket have not come. */
+  tellMissing({ lease, place = 0 }: ClaimOp): Verdict {
+    return place === 0 ? this.tellQueue(queueNameOf(lease)) : granted(undefined)
+  }
+
+  /** A grant may have left room. */
+  tellAfterGrant(name: string): Verdict {
+    return this.tellQueue(name)
+  }
+
+  /** The definition must not be made although the counted lease is not defined. */
+  isStaleDefinition(name: string, stamp: Stamp): boolean {
+    return this.wasSentBefore(stamp, this.undefinedAt.get(name)?.atMs) || this.isOfEarlierEpoch(stamp)
+  }
+
+  /** A copy of a definition that is over. */
+  isStaleCopy({ generation }: DefineOp): boolean {
+    return this.generations.has(generation)
+  }
+
+  isDefined({ lease, generation, capacity }: DefineOp): boolean {
+    const definition = this.definitions.get(lease)
+    if (definition !== undefined) return definition.generation === generation
+    return capacity === undefined && this.undefinedAt.get(lease)?.generation === generation
+  }
+
+  mayDefine({ from }: DefineOp, definition: Definition | undefined): boolean {
+    return definition?.generation === from
+  }
+
+  define(op: DefineOp, stamp: Stamp): Verdict {
+    const { lease, generation, capacity, from } = op
+    const before = this.definitions.get(lease)
+    if (this.isDefined(op)) return { ...granted(undefined), counted: this.counted(lease) }
+    if (this.isStaleCopy(op)) return late
+    if (from === undefined ? this.isStaleDefinition(lease, stamp) : this.isOfEarlierEpoch(stamp)) return late
+    if (!this.mayDefine(op, before)) return { ...refused(undefined), counted: this.counted(lease) }
+    if (before !== undefined) this.generations.add(before.generation)
+    if (capacity === undefined) this.undefine(op)
+    else this.definitions.set(lease, { capacity, generation })
+    const told = capacity === undefined ? this.tellAllWaiting(lease) : this.tellOfCapacity(lease, capacity)
+    return { ...granted(undefined), counted: this.counted(lease), told: told.told }
+  }
+
+  undefine({ lease, generation }: DefineOp): void {
+    this.definitions.delete(lease)
+    this.generations.add(generation)
+    this.undefinedAt.set(lease, { generation, atMs: this.nowMs() })
+  }
+
+  /** There is nothing any more to wait for. */
+  tellAllWaiting(name: string): Verdict {
+    for (const waiting of this.queueOf(name)) this.tellInVain(name, waiting)
+    return granted(undefined)
+  }
+
+  tellOfCapacity(name: string, capacity: number): Verdict {
+    for (const waiting of this.queueOf(name)) if (waiting.weight > capacity) this.tellInVain(name, waiting)
+    return this.tellQueue(name)
+  }
+
+  tellInVain(name: string, { place, client }: Waiting): void {
+    this.tellClient(client, { kind: 'vacated', lease: name, to: { place, ahead: 0 } })
+  }
+
+  counted(name: string): Counted {
+    const { capacity, generation } = this.definitions.get(name) ?? {}
+    const shares = new Map<string, Holding>()
+    for (const term of this.sharesOf(name)) {
+      const holding = this.holding(term)
+      if (holding !== undefined) shares.set(term.lease, holding)
+    }
+    return { capacity, generation, shares }
+  }
+
   // ── the port ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   stands(term: Term): boolean {
@@ -449,6 +672,7 @@ export class BreakableStore {
       value: term.value,
       pinned: this.isPinned(term.lease),
       version: this.serverClock ? undefined : String(term.version),
+      weight: term.weight,
     }
   }
 
@@ -478,6 +702,7 @@ export class BreakableStore {
       return granted(undefined)
     }
     if (op.kind === 'passOver') return this.passOver(op)
+    if (op.kind === 'define') return this.define(op, stamp)
     if (op.kind === 'pin') {
       if (this.isStalePin(op, stamp)) return late
       if (term !== undefined && !this.stands(term)) this.vacateForPin(term, stamp)
@@ -514,14 +739,21 @@ export class BreakableStore {
       this.replay(term, op)
       return granted(this.holding(term))
     }
-    if (term !== undefined && !this.mayClaim(term, op)) return this.queued(op, this.refuse(term), stamp)
+    if (term !== undefined && !this.mayClaim(term, op)) {
+      return op.share === undefined ? this.queued(op, this.refuse(term), stamp) : this.refuseSecond(term, op, stamp)
+    }
     if (this.isStaleClaim(op, stamp)) return this.refuseStale(op)
+    if (op.share !== undefined) return this.claimShare(op, op.share, stamp)
     if (op.place === 0 && this.isBarred(op.lease)) return this.queued(op, refused(undefined), stamp)
+    return this.open(op, term)
+  }
+
+  open(op: ClaimOp, term: Term | undefined): Verdict {
     const fresh = this.newTerm(op, term)
     this.terms.set(op.lease, fresh)
     this.opened.set(op.lease, { nonce: op.nonce, atMs: fresh.openedMs })
     if (op.announce === true) this.tellOf({ kind: 'changed', lease: op.lease })
-    if (op.place !== undefined && op.place > 0) this.serve(op.lease, op.place, op.durationMs)
+    if (op.place !== undefined && op.place > 0) this.serve(queueNameOf(op.lease), op.place, op.durationMs)
     return granted(this.holding(fresh))
   }
 
@@ -530,15 +762,17 @@ export class BreakableStore {
   }
 
   /** The refusal, with the ticket of one who waits. */
-  queued(op: ClaimOp, refusal: Verdict, { client }: Stamp): Verdict {
+  queued(op: ClaimOp, refusal: Verdict, { client }: Stamp, isHeld: boolean = refusal.holding !== undefined): Verdict {
     if (op.place === undefined) return refusal
-    const queue = this.queueOf(op.lease)
-    if (this.isFull(queue, op, refusal)) return { ...refusal, isFull: true }
+    const name = queueNameOf(op.lease)
+    const queue = this.queueOf(name)
+    if (this.isFull(queue, op, isHeld)) return { ...refusal, isFull: true }
     const place = this.placeOf(op)
     const others = queue.filter((waiting) => waiting.place !== place)
-    const all = [...others, { place, client, untilMs: this.untilMs() }]
+    const weight = this.weightInQueue(op, queue)
+    const all = [...others, { place, client, weight, untilMs: this.untilMs() }]
     this.queues.set(
-      op.lease,
+      name,
       all.toSorted((one, other) => one.place - other.place),
     )
     return { ...refusal, ticket: { place, ahead: this.aheadOf(all, place) } }
@@ -648,6 +882,11 @@ export class BreakableSubstrate implements Substrate {
     return this.#store.readAndWatch(leases, watched, call.client)
   }
 
+  async counted(lease: string, call: Call): Promise<Counted> {
+    this.#told(call)
+    return this.#store.counted(lease)
+  }
+
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
     this.#told(call)
     return this.#store.listPins(leases)
@@ -669,6 +908,11 @@ export class BreakableSubstrate implements Substrate {
     if (this.#store.serverClock) call.answered?.(nowMs)
     return nowMs
   }
+}
+
+/** Where those wait who want this lease: of a share it is the counted lease. */
+function queueNameOf(lease: string): string {
+  return countedOf(lease) ?? lease
 }
 
 /** The client that made it. */

@@ -19,6 +19,12 @@ interface Suite {
 export class Collector implements Runner {
   readonly #suites: Suite[] = []
   readonly #open: Suite[] = []
+  readonly #begin: () => void
+
+  /** @param begin called before each test */
+  constructor(begin: () => void = () => {}) {
+    this.#begin = begin
+  }
 
   readonly describe = (title: string, body: () => void): void => {
     const suite: Suite = { title, before: [], after: [], tests: [] }
@@ -48,7 +54,10 @@ export class Collector implements Runner {
       const wanted = suite.tests.filter(({ title }) => titles.includes(`${suite.title}: ${title}`))
       if (wanted.length === 0) continue
       for (const hook of suite.before) await hook()
-      for (const { title, body } of wanted) outcomes.push(await outcomeOf(`${suite.title}: ${title}`, body))
+      for (const { title, body } of wanted) {
+        this.#begin()
+        outcomes.push(await outcomeOf(`${suite.title}: ${title}`, body))
+      }
       for (const hook of suite.after) await hook()
     }
     return outcomes

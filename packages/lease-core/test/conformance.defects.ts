@@ -3,12 +3,15 @@ import { bound } from '#src/conformance/manager.ts'
 import type { Client, ClientCallOptions, LeaseChange } from '#src/client.ts'
 import { ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '#src/errors.ts'
 import type { Info } from '#src/lease.ts'
+import { countedOf } from '#src/share.ts'
 import {
   granted,
   refused,
   type AnyVerdict,
   type ClaimAnyOp,
   type ClaimOp,
+  type Counted,
+  type DefineOp,
   type ExpireOp,
   type ExtendOp,
   type Holding,
@@ -16,9 +19,10 @@ import {
   type Op,
   type PassOverOp,
   type ReleaseOp,
+  type ShareOp,
   type Verdict,
 } from '#src/substrate.ts'
-import { BreakableStore, type Stamp, type Term, type Waiting } from './conformance.breakable-store.ts'
+import { BreakableStore, type Definition, type Stamp, type Term, type Waiting } from './conformance.breakable-store.ts'
 
 export interface Defect {
   /** Clauses of the manager's chapter that are red at least. What else is depends on how the Manager tries again. */
@@ -809,26 +813,24 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   },
   'a queue lets in one more than it may': {
     store: class extends BreakableStore {
-      override isFull(queue: readonly Waiting[], op: ClaimOp, refusal: Verdict): boolean {
-        return super.isFull(queue.slice(1), op, refusal)
+      override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {
+        return super.isFull(queue.slice(1), op, isHeld)
       }
     },
   },
   'a queue is full when one more may come': {
     store: class extends BreakableStore {
-      override isFull(queue: readonly Waiting[], op: ClaimOp, { holding }: Verdict): boolean {
-        return (
-          holding !== undefined && op.place === 0 && op.maxWaiters !== undefined && queue.length + 1 >= op.maxWaiters
-        )
+      override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {
+        return isHeld && op.place === 0 && op.maxWaiters !== undefined && queue.length + 1 >= op.maxWaiters
       }
     },
   },
   'a full queue refuses who does not bound it': {
     store: class extends BreakableStore {
       bound: number | undefined
-      override isFull(queue: readonly Waiting[], op: ClaimOp, refusal: Verdict): boolean {
+      override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {
         this.bound = op.maxWaiters ?? this.bound
-        return super.isFull(queue, { ...op, maxWaiters: this.bound }, refusal)
+        return super.isFull(queue, { ...op, maxWaiters: this.bound }, isHeld)
       }
     },
   },
@@ -1108,6 +1110,564 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
         return term !== undefined
       }
     },
+  },
+
+  // ── shares ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  'a counted lease grants one share more than its capacity': {
+    store: class extends BreakableStore {
+      override fits(weight: number, room: number): boolean {
+        return weight <= room + 1
+      }
+    },
+  },
+  'a counted lease is full with its last share': {
+    store: class extends BreakableStore {
+      override fits(weight: number, room: number): boolean {
+        return weight < room
+      }
+    },
+  },
+  'the weights of shares are ignored': {
+    store: class extends BreakableStore {
+      override weightOf(shares: readonly Term[]): number {
+        return shares.length
+      }
+
+      override fits(_weight: number, room: number): boolean {
+        return room >= 1
+      }
+    },
+  },
+  'a share is granted while there is any room': {
+    store: class extends BreakableStore {
+      override fits(_weight: number, room: number): boolean {
+        return room >= 1
+      }
+    },
+  },
+  'the shares that stand count as one each': {
+    store: class extends BreakableStore {
+      override weightOf(shares: readonly Term[]): number {
+        return shares.length
+      }
+    },
+  },
+  'a counted lease reads its shares, then grants one': {
+    store: class extends BreakableStore {
+      override async apply(op: Op, stamp: Stamp): Promise<Verdict> {
+        if (op.kind !== 'claim' || op.share === undefined) return super.apply(op, stamp)
+        const seen = this.sharesOf(countedOf(op.lease) as string)
+        for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+        const now = this.terms
+        this.terms = new Map([...now].filter(([, term]) => term.weight === undefined || seen.includes(term)))
+        const verdict = await super.apply(op, stamp)
+        const opened = this.terms.get(op.lease)
+        this.terms = now
+        if (verdict.outcome === 'granted' && opened !== undefined) now.set(op.lease, opened)
+        return verdict
+      }
+    },
+  },
+  'shares that have lapsed count for ever': {
+    store: class extends BreakableStore {
+      override counts(): boolean {
+        return true
+      }
+    },
+  },
+  'shares that have lapsed count for ever, and there is no clock': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override counts(): boolean {
+        return true
+      }
+    },
+  },
+  'a pinned share does not count when its time is over': {
+    store: class extends BreakableStore {
+      override counts(term: Term): boolean {
+        return !this.hasLapsed(term)
+      }
+    },
+  },
+  'a pinned share that was seen to lapse does not count, and there is no clock': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override counts(term: Term, lapsed: string | undefined): boolean {
+        return String(term.version) !== lapsed
+      }
+    },
+  },
+  'the version of a share that was seen to lapse is not compared': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override counts(term: Term, lapsed: string | undefined): boolean {
+        return lapsed === undefined || this.isPinned(term.lease)
+      }
+    },
+  },
+  'a share that made room can be extended': {
+    serverClock: false,
+    store: class extends BreakableStore {
+      override endOthers(): void {}
+    },
+  },
+  'a holder has a share for each of its claims': {
+    store: class extends BreakableStore {
+      override claim(op: ClaimOp, term: Term | undefined, stamp: Stamp): Verdict {
+        const isSecond = op.share !== undefined && term !== undefined && !this.isReplay(term, op) && this.stands(term)
+        if (!isSecond) return super.claim(op, term, stamp)
+        this.terms.set(`${term.lease}-`, { ...term, lease: `${term.lease}-` })
+        this.terms.delete(term.lease)
+        return this.claimShare(op, op.share as ShareOp, stamp)
+      }
+    },
+  },
+  'a second claim of a holder replaces its share': {
+    store: class extends BreakableStore {
+      override mayClaim(term: Term, op: ClaimOp): boolean {
+        return super.mayClaim(term, op) || (op.share !== undefined && !this.isPinned(term.lease))
+      }
+    },
+  },
+  'a holder that has its share gets a ticket': {
+    store: class extends BreakableStore {
+      override refuseSecond(term: Term, op: ClaimOp, stamp: Stamp): Verdict {
+        return this.queued(op, this.refuse(term), stamp)
+      }
+    },
+  },
+  'a holder that has its share is told of the counted lease': {
+    store: class extends BreakableStore {
+      override refuseSecond(term: Term, op: ClaimOp): Verdict {
+        return { ...this.refuseShare(op), holding: this.holding(term) }
+      }
+    },
+  },
+  'a claim of a share barges past the queue': {
+    store: class extends BreakableStore {
+      override aheadOfClaim(op: ClaimOp): readonly Waiting[] {
+        return op.place === undefined ? [] : super.aheadOfClaim(op)
+      }
+    },
+  },
+  'one who comes to wait for a share barges past the queue': {
+    store: class extends BreakableStore {
+      override aheadOfClaim(op: ClaimOp): readonly Waiting[] {
+        return op.place === 0 ? [] : super.aheadOfClaim(op)
+      }
+    },
+  },
+  'whoever has a ticket gets a share': {
+    store: class extends BreakableStore {
+      override aheadOfClaim(op: ClaimOp): readonly Waiting[] {
+        return (op.place ?? 0) > 0 ? [] : super.aheadOfClaim(op)
+      }
+    },
+  },
+  'a light waiter passes heavy ones': {
+    store: class extends BreakableStore {
+      override aheadOfClaim(op: ClaimOp): readonly Waiting[] {
+        return super.aheadOfClaim(op).filter(({ weight }) => weight <= (op.share?.weight ?? 0))
+      }
+    },
+  },
+  'nobody passes those ahead who do not come': {
+    store: class extends BreakableStore {
+      override passingOf(): number {
+        return 0
+      }
+    },
+  },
+  'one ahead is passed for whom there was no room': {
+    store: class extends BreakableStore {
+      override mayPass(): boolean {
+        return true
+      }
+    },
+  },
+  'those who were passed stay in the queue': {
+    store: class extends BreakableStore {
+      override serve(lease: string, place: number, durationMs: number): void {
+        const before = this.queueOf(lease)
+        super.serve(lease, place, durationMs)
+        if (countedOf(lease) === undefined) return
+        this.queues.set(
+          lease,
+          before.filter((waiting) => waiting.place !== place),
+        )
+      }
+    },
+  },
+  'the refusal of a share gives no ticket': {
+    store: class extends BreakableStore {
+      override queued(op: ClaimOp, refusal: Verdict, stamp: Stamp, isHeld?: boolean): Verdict {
+        return op.share === undefined ? super.queued(op, refusal, stamp, isHeld) : refusal
+      }
+    },
+  },
+  'a queue for shares is never full': {
+    store: class extends BreakableStore {
+      override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {
+        return op.share === undefined && super.isFull(queue, op, isHeld)
+      }
+    },
+  },
+  'a queue for shares is full though there is room': {
+    store: class extends BreakableStore {
+      override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {
+        return super.isFull(queue, op, isHeld || op.share !== undefined)
+      }
+    },
+  },
+  'in the queue all weigh the same': {
+    store: class extends BreakableStore {
+      override weightInQueue(): number {
+        return 1
+      }
+    },
+  },
+  'a ticket keeps the weight of its first claim': {
+    store: class extends BreakableStore {
+      override weightInQueue(op: ClaimOp, queue: readonly Waiting[]): number {
+        return queue.find(({ place }) => place === op.place)?.weight ?? super.weightInQueue(op, queue)
+      }
+    },
+  },
+  'a grant of a share does not notify the next': {
+    store: class extends BreakableStore {
+      override tellAfterGrant(): Verdict {
+        return granted(undefined)
+      }
+    },
+  },
+  'the end of a share notifies the first although there is no room for it': {
+    store: class extends BreakableStore {
+      override fitsFirst(): boolean {
+        return true
+      }
+    },
+  },
+  'the end of a share notifies nobody': {
+    store: class extends BreakableStore {
+      override tellOfRoom(lease: string): Verdict {
+        return countedOf(lease) === undefined ? super.tellOfRoom(lease) : granted(undefined)
+      }
+    },
+  },
+  'a claim that does not wait, and meets nothing but tickets, notifies nobody': {
+    store: class extends BreakableStore {
+      override tellMissing(op: ClaimOp): Verdict {
+        return op.place === undefined ? granted(undefined) : super.tellMissing(op)
+      }
+    },
+  },
+  'one who comes to wait, and meets nothing but tickets, notifies nobody': {
+    store: class extends BreakableStore {
+      override tellMissing(op: ClaimOp): Verdict {
+        return op.place === 0 ? granted(undefined) : super.tellMissing(op)
+      }
+    },
+  },
+  'a larger capacity notifies nobody': {
+    store: class extends BreakableStore {
+      override tellQueue(name: string): Verdict {
+        return this.defining ? granted(undefined) : super.tellQueue(name)
+      }
+
+      override define(op: DefineOp, stamp: Stamp): Verdict {
+        this.defining = true
+        try {
+          return super.define(op, stamp)
+        } finally {
+          this.defining = false
+        }
+      }
+      defining = false
+    },
+  },
+  'a capacity below the weight of a waiter notifies nobody': {
+    store: class extends BreakableStore {
+      override tellOfCapacity(name: string): Verdict {
+        return this.tellQueue(name)
+      }
+    },
+  },
+  'the end of a counted lease notifies nobody': {
+    store: class extends BreakableStore {
+      override tellAllWaiting(): Verdict {
+        return granted(undefined)
+      }
+    },
+  },
+  'the end of a counted lease notifies the first only': {
+    store: class extends BreakableStore {
+      override tellAllWaiting(name: string): Verdict {
+        for (const waiting of this.toldOf(this.queueOf(name))) this.tellInVain(name, waiting)
+        return granted(undefined)
+      }
+    },
+  },
+  'a definition is not compared': {
+    store: class extends BreakableStore {
+      override mayDefine(): boolean {
+        return true
+      }
+    },
+  },
+  'a first definition replaces one that is there': {
+    store: class extends BreakableStore {
+      override mayDefine(op: DefineOp, definition: Definition | undefined): boolean {
+        return op.from === undefined || super.mayDefine(op, definition)
+      }
+    },
+  },
+  'a definition over one that is gone is made': {
+    store: class extends BreakableStore {
+      override mayDefine(op: DefineOp, definition: Definition | undefined): boolean {
+        return definition === undefined || super.mayDefine(op, definition)
+      }
+    },
+  },
+  'a copy of a definition revives what is not defined any more': {
+    store: class extends BreakableStore {
+      override isStaleCopy(): boolean {
+        return false
+      }
+
+      override isStaleDefinition(): boolean {
+        return false
+      }
+    },
+  },
+  'a definition whose reply was lost is refused': {
+    store: class extends BreakableStore {
+      override isDefined(): boolean {
+        return false
+      }
+
+      override isStaleCopy(): boolean {
+        return false
+      }
+    },
+  },
+  'the end of a counted lease revokes its shares': {
+    store: class extends BreakableStore {
+      override undefine(op: DefineOp): void {
+        super.undefine(op)
+        for (const { lease } of this.sharesOf(op.lease)) this.terms.delete(lease)
+      }
+    },
+  },
+  'a smaller capacity revokes shares': {
+    store: class extends BreakableStore {
+      override tellOfCapacity(name: string, capacity: number): Verdict {
+        for (const { lease } of this.sharesOf(name).slice(capacity)) this.terms.delete(lease)
+        return super.tellOfCapacity(name, capacity)
+      }
+    },
+  },
+  'a later definition forgets the shares of the one before': {
+    store: class extends BreakableStore {
+      override define(op: DefineOp, stamp: Stamp): Verdict {
+        const isNew = !this.definitions.has(op.lease)
+        const verdict = super.define(op, stamp)
+        if (isNew) for (const { lease } of this.sharesOf(op.lease)) this.forgotten.add(lease)
+        return verdict
+      }
+
+      override standingBeside(op: ClaimOp, share: ShareOp): readonly Term[] {
+        return super.standingBeside(op, share).filter(({ lease }) => !this.forgotten.has(lease))
+      }
+      readonly forgotten: Set<string> = new Set()
+    },
+  },
+  'the first use does not define': {
+    store: class extends BreakableStore {
+      override defineByUse(): void {}
+    },
+  },
+  'another capacity is ignored': {
+    store: class extends BreakableStore {
+      override isCapacity(): boolean {
+        return true
+      }
+    },
+  },
+  'another capacity redefines': {
+    store: class extends BreakableStore {
+      override isCapacity(defined: number, { capacity = defined }: ShareOp): boolean {
+        return capacity >= defined
+      }
+    },
+  },
+  'a weight above the capacity waits': {
+    store: class extends BreakableStore {
+      override mayAsk({ capacity }: Definition, share: ShareOp): boolean {
+        return this.isCapacity(capacity, share)
+      }
+    },
+  },
+  'each share has fencing tokens of its own': {
+    store: class extends BreakableStore {
+      override tokensOf(lease: string): string {
+        return lease
+      }
+    },
+  },
+  'shares wait in one queue with the lease of the same name': {
+    store: class extends BreakableStore {
+      override queueOf(name: string): readonly Waiting[] {
+        return super.queueOf(name.replace('#', ''))
+      }
+
+      override queued(op: ClaimOp, refusal: Verdict, stamp: Stamp, isHeld?: boolean): Verdict {
+        const verdict = super.queued(op, refusal, stamp, isHeld)
+        const name = countedOf(op.lease)
+        if (name !== undefined) this.queues.set(name.slice(0, -1), this.queues.get(name) ?? [])
+        return verdict
+      }
+    },
+  },
+  'namespaces share their counted leases': {
+    store: class extends BreakableStore {
+      static readonly shared: Map<string, Definition> = new Map()
+      override definitions: Map<string, Definition> = (
+        this.constructor as unknown as { shared: Map<string, Definition> }
+      ).shared
+    },
+  },
+  'a counted lease is shown without the weights of its shares': {
+    store: class extends BreakableStore {
+      override counted(name: string): Counted {
+        const { shares, ...definition } = super.counted(name)
+        const light = [...shares].map(([lease, { weight: _, ...held }]) => [lease, held] as const)
+        return { ...definition, shares: new Map(light) }
+      }
+    },
+  },
+  'a counted lease is shown with shares that are over': {
+    store: class extends BreakableStore {
+      override counted(name: string): Counted {
+        const counted = super.counted(name)
+        for (const [lease, holding] of counted.shares) this.shown.set(lease, holding)
+        const all = [...this.shown].filter(([lease]) => countedOf(lease) === name)
+        return { ...counted, shares: new Map(all) }
+      }
+      readonly shown = new Map<string, Holding>()
+    },
+  },
+  'a refusal shows no share that is in the way': {
+    store: class extends BreakableStore {
+      override refuseShare(op: ClaimOp): Verdict {
+        const refusal = super.refuseShare(op)
+        return { ...refusal, counted: { ...(refusal.counted as Counted), shares: new Map() } }
+      }
+    },
+  },
+  'the release of one share frees all': {
+    store: class extends BreakableStore {
+      override vacate(lease: string, stamp: Stamp): Verdict {
+        const name = countedOf(lease)
+        const others = name === undefined ? [] : this.sharesOf(name)
+        for (const other of others) if (other.lease !== lease) this.terms.delete(other.lease)
+        return super.vacate(lease, stamp)
+      }
+    },
+  },
+  'a late claim of a share takes room': {
+    store: class extends BreakableStore {
+      override apply(op: Op, stamp: Stamp): Promise<Verdict> {
+        const isShare = op.kind === 'claim' && op.share !== undefined
+        return super.apply(op, isShare ? { ...stamp, notAfterMs: undefined } : stamp)
+      }
+
+      override isStaleClaim(op: ClaimOp, stamp: Stamp): boolean {
+        return op.share === undefined && super.isStaleClaim(op, stamp)
+      }
+    },
+  },
+  'a claim of a share is not replayed by its nonce': {
+    store: class extends BreakableStore {
+      override isReplay(term: Term, op: ClaimOp): boolean {
+        return op.share === undefined && super.isReplay(term, op)
+      }
+    },
+  },
+  'the guard of a share passes while any share of its holder stands': {
+    store: class extends BreakableStore {
+      override opens(lease: string, holder: string, fencingToken: bigint): boolean {
+        const term = this.terms.get(lease)
+        if (countedOf(lease) === undefined) return super.opens(lease, holder, fencingToken)
+        return term?.holder === holder && this.stands(term)
+      }
+    },
+  },
+  'the guard of a share passes while any share stands': {
+    store: class extends BreakableStore {
+      override opens(lease: string, holder: string, fencingToken: bigint): boolean {
+        const name = countedOf(lease)
+        if (name === undefined) return super.opens(lease, holder, fencingToken)
+        return this.sharesOf(name).some((term) => this.stands(term))
+      }
+    },
+  },
+  'the client does not say that a share was refused by its counted lease': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: (lease, request, options) => client.claimLease(lease, request, { ...options, onRefused: undefined }),
+    }),
+  },
+  'the client says of every refusal that it was by the counted lease': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: async (lease, request, options = {}) => {
+        try {
+          await client.claimLease(lease, request, options)
+        } catch (error) {
+          if (error instanceof ErrInvalid) options.onRefused?.({ capacity: undefined, blocking: undefined })
+          throw error
+        }
+      },
+    }),
+  },
+  'the client does not know which share is in the way': {
+    client: (client) => ({
+      ...bound(client),
+      counted: client.counted && { ...client.counted, blocking: () => undefined },
+    }),
+  },
+  'the client goes by any of the shares in the way': {
+    client: (client) => ({
+      ...bound(client),
+      counted: client.counted && {
+        ...client.counted,
+        blocking: (name) => [...client.leases()].find(([lease]) => countedOf(lease) === name)?.[1],
+      },
+    }),
+  },
+  'the client lets a share be claimed without saying so': {
+    client: (client) => ({
+      ...bound(client),
+      claimLease: (lease, request, options) => {
+        const isShare = request?.share === undefined && /^[^#]+#[^#]+$/.test(String(lease))
+        const share = isShare ? { weight: 1, capacity: 1 } : request?.share
+        return client.claimLease(lease, share === undefined ? request : { ...request, share }, options)
+      },
+    }),
+  },
+  'the client defines whatever another has defined meanwhile': {
+    client: (client) => ({
+      ...bound(client),
+      counted: client.counted && {
+        ...client.counted,
+        define: async (name, { capacity }, options) => {
+          const { generation } = (await client.counted?.read(name)) ?? {}
+          return (await client.counted?.define(name, { capacity, from: generation }, options)) ?? ''
+        },
+      },
+    }),
   },
 
   // ── late packets ────────────────────────────────────────────────────────────────────────────────────────────────

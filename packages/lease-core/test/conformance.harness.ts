@@ -1,7 +1,7 @@
 /** The harness for the breakable store: on a test clock, or on the machine's clocks with a store that stalls. */
 import { faultsOf, type Harness } from '#src/conformance/index.ts'
 import { sleep, systemClock } from '#src/clock.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
+import type { AnyVerdict, Call, ClaimAnyOp, Counted, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
 import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
 import { BreakableStore, BreakableSubstrate, WriteKey } from './conformance.breakable-store.ts'
@@ -50,7 +50,7 @@ function harnessOn(
   }
   return {
     name: 'a breakable store',
-    supports: { notifications: true, queues: true, addressed: true, serverClock, repeats: true },
+    supports: { notifications: true, queues: true, addressed: true, shares: true, serverClock, repeats: true },
     thousands: 128, // more than a batch; there are more than a hundred defects to notice
     open: async (namespace) => wrap(new SubstrateClient({ substrate: open(namespace), clock, requestTimeout })),
     openFaulty: async (namespace, timeout) => {
@@ -92,6 +92,10 @@ class StallingSubstrate extends BreakableSubstrate {
     watched?: readonly string[],
   ): Promise<ReadonlyMap<string, Holding>> {
     return this.#slowly(() => super.read(leases, call, watched))
+  }
+
+  override counted(lease: string, call: Call): Promise<Counted> {
+    return this.#slowly(() => super.counted(lease, call))
   }
 
   override pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {

@@ -1,7 +1,10 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrInvalid, ErrNotValid, type ErrLost } from '#src/errors.ts'
+import { ErrClaimDenied, ErrInvalid, ErrNotValid, ErrUnknown, type ErrLost } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import type { HoldOptions } from '#src/roles.ts'
+import { refused } from '#src/substrate.ts'
+import { track } from '#src/testing/index.ts'
+import { PASS_OVER_MS } from '#src/ticket.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const options: HoldOptions = { duration: 30_000 }
@@ -164,5 +167,132 @@ describe('Manager.hold of shares', () => {
       expect((await waiting).held, `server clock: ${serverClock}`).to.equal(true)
       expect(kept.held).to.equal(true)
     }
+  })
+
+  it('goes on with its own share without a loss for those of its process who wait', async () => {
+    const bench = new Bench()
+    const [other, third] = [bench.other(), bench.other()]
+    await bench.manager.hold('s', 'own', { ...share(2), shared: true })
+    const last = await other.manager.hold('s', 'other', share(2))
+    const first = track(bench.manager.hold('s', 'first', { ...share(2), wait: true }))
+    await bench.clock.settle()
+    const second = track(third.manager.hold('s', 'second', { ...share(2), wait: true }))
+    await bench.clock.settle()
+    for (let times = 0; times < 3; times++) {
+      await bench.manager.hold('s', 'own', { ...share(2), shared: true, wait: true })
+      await bench.clock.settle()
+    }
+    await last.release()
+    await bench.clock.settle()
+    expect([first.state, second.state]).to.deep.equal(['fulfilled', 'pending'])
+  })
+
+  it('serves the next waiter of its process as one with the weight of its own', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    const [one, two] = [await other.manager.hold('s', 'a', share(2)), await other.manager.hold('s', 'b', share(2))]
+    const giveUp = new AbortController()
+    const heavy = bench.manager.hold('s', 'heavy', { ...share(2, 2), wait: true, signal: giveUp.signal })
+    await bench.clock.settle()
+    const light = track(bench.manager.hold('s', 'light', { ...share(2, 1), wait: true }))
+    await bench.clock.settle()
+    giveUp.abort(new Error('given up'))
+    await rejection(heavy, Error)
+    await bench.clock.settle()
+    await one.release()
+    await bench.clock.settle()
+    expect([light.state, two.held]).to.deep.equal(['fulfilled', true])
+  })
+
+  it('is granted soon after it has come, however many have died before it', async () => {
+    const bench = new Bench()
+    const next = bench.other()
+    await bench.manager.hold('s', 'kept', share(2))
+    const first = await bench.manager.hold('s', 'a', share(2))
+    const dying = [bench.other(), bench.other(), bench.other()]
+    for (const [index, { manager }] of dying.entries()) {
+      manager.hold('s', `d${index}`, { ...share(2), wait: true }).catch(() => {})
+      await bench.clock.settle()
+    }
+    for (const { wire } of dying) wire.hang()
+    await first.release()
+    await bench.client.close() // it passes nobody over any more
+    const waiting = track(next.manager.hold('s', 'next', { ...share(2), wait: true }))
+    await bench.clock.advance(2 * PASS_OVER_MS)
+    expect(waiting.state).to.equal('fulfilled')
+    for (const { manager } of dying) await manager.stop()
+  })
+
+  it('ends the wait of one that asks for more than a smaller capacity, and serves those behind it', async () => {
+    const bench = new Bench()
+    const [heavy, light] = [bench.other(), bench.other()]
+    const generation = await bench.manager.define('s', 4)
+    await bench.manager.hold('s', 'a', { ...options, share: true })
+    const ended = track(heavy.manager.hold('s', 'heavy', { ...options, wait: true, share: { weight: 4 } }))
+    await bench.clock.settle()
+    const served = track(light.manager.hold('s', 'light', { ...options, wait: true, share: true }))
+    await bench.clock.settle()
+    await bench.manager.define('s', 2, { from: generation })
+    await bench.clock.settle()
+    expect([ended.state, served.state]).to.deep.equal(['rejected', 'fulfilled'])
+    expect(ended.error).to.be.instanceOf(ErrNotValid)
+  })
+
+  it('says that a definition is unknown, not refused, where the answer to it was lost', async () => {
+    const bench = new Bench()
+    const generation = await bench.manager.define('s', 1)
+    bench.wire.loseReply({ kind: 'define', times: 1 })
+    // Another changes it at once, and the store does not remember the definitions before.
+    const namespace = bench.store.namespace('default')
+    const apply = namespace.apply.bind(namespace)
+    let defined = 0
+    namespace.apply = (op, stamp) => (op.kind === 'define' && defined++ > 0 ? refused(undefined) : apply(op, stamp))
+    const defining = track(bench.manager.define('s', 2, { from: generation }))
+    await bench.clock.advance(60_000)
+    expect(defined).to.equal(2)
+    expect(defining.error).to.be.instanceOf(ErrUnknown)
+  })
+
+  it('defines one after the other, also where several are asked for at once', async () => {
+    const bench = new Bench()
+    const generation = await bench.manager.define('s', 1)
+    const trips = bench.wire.counts.roundTrips
+    const outcomes = await Promise.allSettled(
+      [2, 3].map((capacity) => bench.manager.define('s', capacity, { from: generation })),
+    )
+    expect(outcomes.map(({ status }) => status)).to.deep.equal(['fulfilled', 'rejected'])
+    expect(bench.wire.counts.roundTrips - trips).to.equal(2)
+  })
+})
+
+describe('Hold.letLapse', () => {
+  it('ends the Hold, gives nothing up, and tells of no loss', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    const events: string[] = []
+    bench.manager.events.subscribe(({ type }) => events.push(type))
+    const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
+    const waiting = bench.manager.hold('db', 'b', { ...options, wait: true })
+    await bench.clock.settle()
+    const { signal } = hold
+    hold.letLapse()
+    hold.letLapse()
+    await hold.release()
+    expect([hold.held, signal.aborted, bench.holder('db')]).to.deep.equal([false, true, 'a'])
+    await rejection(other.manager.hold('db', 'c', options), ErrClaimDenied)
+    await bench.clock.advance(31_000)
+    expect((await waiting).held).to.equal(true)
+    expect(events).not.to.include('lost')
+  })
+})
+
+describe('Hold.isExclusive', () => {
+  it('is true of a lease, and of a share that takes the whole capacity', async () => {
+    const bench = new Bench()
+    const sent = bench.wire.counts.roundTrips
+    expect(await (await bench.manager.hold('db', 'a', options)).isExclusive()).to.equal(true)
+    expect(bench.wire.counts.roundTrips).to.equal(sent + 1)
+    expect(await (await bench.manager.hold('s', 'a', share(3, 2))).isExclusive()).to.equal(false)
+    expect(await (await bench.manager.hold('t', 'a', share(3, 3))).isExclusive()).to.equal(true)
   })
 })

@@ -33,7 +33,7 @@ describe('Skew: the arithmetic of trust (decision 1)', () => {
     const clock = new TestClock()
     const time = elapsedTimeOf(clock)
     const host = { at: () => {}, off: () => {}, end: () => {} }
-    const grant = { holder: 'a', fencingToken: 1n, nonce: 'n', sent: time.read(), durationMs: 60_000 }
+    const grant = { holder: 'a', fencingToken: 1n, nonce: 'n', sent: time.read(), durationMs: 60_000, isAdopted: false }
     const term = new Term(host, 'db', grant)
     term.extend({ sent: time.read(), durationMs: 1000 })
     await clock.advance(59_938)

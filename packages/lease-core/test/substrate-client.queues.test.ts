@@ -324,7 +324,7 @@ describe('SubstrateClient: tickets', () => {
     await bench.clock.settle()
     expect([bench.sent('leave').map(({ place }) => place), ticket]).to.deep.equal([[2], noTicket()])
     expect((await bench.other().enter()).ahead).to.equal(1)
-    expect(kept).to.deep.equal({ place: 1, ahead: 0, isFull: false })
+    expect(kept).to.deep.equal({ place: 1, ahead: 0, isFull: false, passing: 0 })
   })
 
   it('an aborted claim of one that has a ticket already keeps it: its owner gives it up', async () => {
@@ -382,8 +382,8 @@ describe('SubstrateClient: tickets', () => {
     const refused = bench.client.claimLease('db', { holder: 'v', duration: HOUR_MS }, { ticket: full, maxWaiters: 1 })
     await rejection(refused, ErrInvalid)
     expect([full, ticket]).to.deep.equal([
-      { place: 0, ahead: 0, isFull: true },
-      { place: 1, ahead: 0, isFull: false },
+      { place: 0, ahead: 0, isFull: true, passing: 0 },
+      { place: 1, ahead: 0, isFull: false, passing: 0 },
     ])
   })
 

@@ -83,6 +83,12 @@ export class Checks {
     return Math.ceil(typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis())
   }
 
+  /** How long to wait for others, in milliseconds: 0 for a single try, Infinity for as long as it takes; NaN when it breaks a rule. */
+  wait(option: string, value: DurationLike | boolean): number {
+    if (typeof value === 'boolean') return value ? Number.POSITIVE_INFINITY : 0
+    return this.duration(option, value)
+  }
+
   /** As `duration`, of a lease: long enough to be relied on at the instant of the grant. */
   leaseDuration(option: string, value: unknown): number {
     const durationMs = this.duration(option, value)

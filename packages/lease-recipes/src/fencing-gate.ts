@@ -9,6 +9,8 @@
  *     the same, of another      out: tokens belong to one term, so one of the two has no business here
  *     lower                     out: a later term was here before
  *
+ * What several hold at once (permits of a semaphore of more than one, readers) has no order of this kind, and is refused.
+ *
  * Each store decides in one atomic step. From a refusal on, nobody with a lower token is let in again, for ever.
  *
  * The gate is a check *before* the write. Between the two a holder may be paused, and a later one be let in, unless both
@@ -28,6 +30,8 @@ export interface Fence {
   readonly fencingToken: bigint
   /** Whose term it is, best by a name that no other term has. */
   readonly holder: string
+  /** Whether nobody else holds a part of the same thing at once. Absent: nobody does. */
+  isExclusive?(): Promise<boolean>
 }
 
 /** PORT to where the gate remembers. */
@@ -87,13 +91,18 @@ export class FencingGate {
    *
    * @param name of the resource, which has one lease: at most 255 bytes
    * @throws ErrFenced   it is out for good
-   * @throws ErrNotValid nothing was sent
+   * @throws ErrNotValid the store was not asked; also for a share that does not exclude others: a later one would keep it out for good,
+   *   although it stands. It has a guard of its own (`token.check(key)`)
    * @throws ErrUnknown  the store could not be asked: infer nothing, and do not write
    */
   async admit(name: string, fence: Fence, options: AdmitOptions = {}): Promise<void> {
     checkAdmit(name, fence, options)
     const { holder, fencingToken } = fence
     throwIfAborted(options.signal)
+    if ((await orAborted(Promise.resolve(fence.isExclusive?.()), options.signal)) === false) {
+      const rule = 'must exclude all others: a share of a counted lease has a guard of its own'
+      throw notValid([{ argument: 'fence', rule, value: holder }], { holder })
+    }
     let admitted: Fence
     try {
       admitted = await orAborted(this.#store.admit(name, { holder, fencingToken }), options.signal)

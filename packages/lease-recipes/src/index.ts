@@ -63,3 +63,15 @@ export type {
   ReadWriteLockOptions,
   UnlockOptions,
 } from './read-write-lock.ts'
+export { Throttle } from './throttle.ts'
+export type { StartOptions, ThrottleOptions } from './throttle.ts'
+export { webLocks } from './web-locks.ts'
+export type {
+  WebLock,
+  WebLockInfo,
+  WebLockMode,
+  WebLockRequestOptions,
+  WebLocks,
+  WebLocksOptions,
+  WebLocksState,
+} from './web-locks.ts'

@@ -1,32 +1,28 @@
 /**
  * A lock for many readers or one writer.
  *
- *     <prefix>/<name>          the gate: held by the writer who has the lock, or is next
- *     <prefix>/<name>/<slot>   slots 0 … maxReaders − 1: a reader holds one, a writer all of them
+ *     <prefix>/<name>            a counted lease (`share.ts` of lease-core); its capacity is as many readers as may be
+ *     <prefix>/<name>#<holder>   the lock of this holder: a share of it. A reader weighs 1, a writer the whole capacity
  *
  * Promises.
- * - A reader and a writer, or two writers, never have the lock at once: each holds a slot that the other would need. The
- *   gate is not needed for that; it lets writers come one after another, and keeps new readers out while one waits.
- * - Writers do not starve: a writer keeps every slot that it has got, and readers who see the gate taken wait. (Readers
- *   wait for as long as one writer follows another.)
- * - A lock is renewed until it is unlocked, or `timeout` is over; after a crash it lapses within `duration`. What is lost
- *   in part is lost as a whole: the signal aborts, and the rest is given back.
- * - The same holder again has the lock that it has, refreshed; an attempt that fails frees nothing that it had before.
- * - Nobody polls.
+ * - A reader and a writer, or two writers, never have the lock at once: the store counts the weights when it grants one.
+ * - Readers and writers are served first come, first served: neither starves. Nobody polls.
+ * - A lock is renewed until it is unlocked, or `timeout` is over; after a crash it lapses within `duration`.
+ * - A holder has one lock, however often it asks and in how many processes: it has the same again, refreshed. A reader that asks to
+ *   write, or a writer that asks to read, is refused at once and keeps what it has: there is no upgrade.
  *
  * After clusterluck's DLMServer, whose names it keeps. Its quorum of nodes is the store's business here.
  */
-import { ErrClaimDenied, ErrLost, hasMethods, MAX_ANY, MAX_DURATION_MS } from 'lease-core'
-import { sleep, Stopwatch, systemClock } from 'lease-core'
-import type { Clock, Hold, Info, Manager, ReleaseOptions, Timer, Token } from 'lease-core'
-import type { DurationLike } from 'luxon'
+import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, hasMethods, MAX_CAPACITY, MAX_DURATION_MS } from 'lease-core'
+import { shareName, Stopwatch, systemClock } from 'lease-core'
+import type { Clock, Held, Hold, Manager, Timer, Token } from 'lease-core'
+import { Duration, type DurationLike } from 'luxon'
 import { Calls } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { LinkedSignal, orAborted } from './or-aborted.ts'
-import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
-import { type Patience, patienceFor, tryThenWait } from './try-then-wait.ts'
+import { ErrLimitMismatch } from './semaphore.ts'
+import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
 export interface ReadWriteLockOptions {
@@ -34,7 +30,7 @@ export interface ReadWriteLockOptions {
   readonly manager: Manager
   /** What the lock is called; the same for all who share it. */
   readonly name: string
-  /** How many may read at once, at most 128; the same for all who share the lock. @default 16 */
+  /** How many may read at once; the same for all who share the lock, which is checked. @default any number */
   readonly maxReaders?: number | undefined
   /** How long a lock outlives the crash of its holder at most. @default 15 seconds */
   readonly duration?: DurationLike | undefined
@@ -70,58 +66,62 @@ export interface ReadWriteLockEvents {
 
 export type LockMode = 'read' | 'write'
 
-/** A lock that was acquired. It is unlocked or lost exactly once, and never held again. */
-export class Lock implements AsyncDisposable {
+/** A lock that was acquired. It is released or lost exactly once, and never held again. */
+export class Lock implements Held {
   readonly mode: LockMode
   readonly holder: string
-  readonly #holds: Holds
+  readonly #hold: Hold
   readonly #clock: Clock
   readonly #controller = new AbortController()
   #timeoutMs: number
   #since: Stopwatch
   #timer: Timer | undefined
-  #unlocking: Promise<void> | undefined
+  #releasing: Promise<void> | undefined
 
   /** `rlock` and `wlock` make it. */
-  constructor({ mode, holder, holds, clock, timeoutMs }: LockParts) {
+  constructor({ mode, hold, clock, timeoutMs }: LockParts) {
     this.mode = mode
-    this.holder = holder
-    this.#holds = holds
+    this.holder = hold.holder
+    this.#hold = hold
     this.#clock = clock
     this.#timeoutMs = timeoutMs
     this.#since = new Stopwatch(clock)
-    for (const { signal } of holds) {
-      if (signal.aborted) this.#end(signal.reason)
-      else signal.addEventListener('abort', () => this.#end(signal.reason), { once: true })
-    }
+    const { signal } = hold
+    if (signal.aborted) this.#end(signal.reason)
+    else signal.addEventListener('abort', () => this.#end(signal.reason), { once: true })
     this.#keepTime()
   }
 
-  /** A writer's is higher than that of every earlier writer, a reader's than that of earlier holders of its slot. */
+  /** Above those of all who had the lock before, readers and writers. */
   get fencingToken(): bigint {
-    return this.#holds[0].fencingToken
+    return this.#hold.fencingToken
   }
 
-  /** For `token.check(key)` before a guarded write: of a writer, that no other writer has come since. */
   get token(): Token {
-    return this.#holds[0].token
+    return this.#hold.token
   }
 
-  /** Whether the holder may rely on it now. Reads the clock. */
   get held(): boolean {
     if (this.#controller.signal.aborted) return false
     if (this.#since.elapsedMs >= this.#timeoutMs) this.#expire()
-    return this.#holds.every((hold) => hold.held) && !this.#controller.signal.aborted
+    return this.#hold.held && !this.#controller.signal.aborted
   }
 
-  /**
-   * Aborts with an `ErrLost` before another can have what this one excludes; with a plain AbortError when it is unlocked.
-   */
   get signal(): AbortSignal {
     return this.#controller.signal
   }
 
-  /** @throws ErrLost when it is not held any more, by loss or because it was unlocked */
+  /** A writer's is, and a reader's is not. */
+  isExclusive(): Promise<boolean> {
+    return Promise.resolve(this.mode === 'write')
+  }
+
+  remaining(): Duration {
+    if (!this.held) return Duration.fromMillis(0)
+    const [leaseMs, leftMs] = [this.#hold.remaining().toMillis(), this.#timeoutMs - this.#since.elapsedMs]
+    return Duration.fromMillis(Math.max(0, Math.min(leaseMs, leftMs)))
+  }
+
   assertHeld(): void {
     if (this.held) return
     const reason: unknown = this.signal.reason
@@ -139,7 +139,7 @@ export class Lock implements AsyncDisposable {
     this.assertHeld()
     const since = new Stopwatch(this.#clock)
     const timeoutMs = timeout === undefined ? this.#timeoutMs : timeoutMsOf(timeout)
-    await Promise.all(this.#holds.map((hold) => hold.renew()))
+    await this.#hold.renew()
     this.assertHeld()
     this.#since = since
     this.#timeoutMs = timeoutMs
@@ -154,14 +154,19 @@ export class Lock implements AsyncDisposable {
    *   over; `runlock` and `wunlock` take it from the other process, too
    * @throws ErrUnknown it may have happened; if not, it lapses
    */
-  unlock(): Promise<void> {
+  release(): Promise<void> {
     this.#end(new DOMException('the lock was unlocked', 'AbortError'))
-    return this.#unlocking ?? Promise.resolve()
+    return this.#releasing ?? Promise.resolve()
+  }
+
+  /** As `release`. */
+  unlock(): Promise<void> {
+    return this.release()
   }
 
   /** Never rejects: the work's own outcome must not be masked, and the lock lapses by itself. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.unlock().catch(() => {})
+    await this.release().catch(() => {})
   }
 
   #keepTime(): void {
@@ -179,12 +184,12 @@ export class Lock implements AsyncDisposable {
     if (this.#controller.signal.aborted) return
     this.#timer?.cancel()
     this.#controller.abort(reason)
-    this.#unlocking = giveBack(this.#holds, { all: true })
-    this.#unlocking.catch(() => {}) // told to whoever unlocks
+    this.#releasing = this.#hold.release({ all: true }).catch(unlessGone)
+    this.#releasing.catch(() => {}) // told to whoever releases
   }
 
   #lost(how: string, cause?: unknown): ErrLost {
-    const { lease } = this.token
+    const { lease } = this.#hold
     const message = `the ${this.mode} lock "${lease}" of "${this.holder}" is not held any more: ${how}`
     return new ErrLost(message, { lease, holder: this.holder, reason: 'expired', cause })
   }
@@ -192,77 +197,67 @@ export class Lock implements AsyncDisposable {
 
 interface LockParts {
   readonly mode: LockMode
-  readonly holder: string
-  readonly holds: Holds
+  readonly hold: Hold
   readonly clock: Clock
   readonly timeoutMs: number
 }
 
-/** The slot of a reader; the gate of a writer, and all slots. */
-type Holds = readonly [Hold, ...Hold[]]
-
-interface LockRequest {
-  readonly holder: string
-  readonly waitMs: number
-  readonly timeoutMs: number
-}
-
 const KNOWN_OPTIONS = ['manager', 'name', 'maxReaders', 'duration', 'prefix', 'requestTimeout', 'clock']
-const METHODS = ['hold', 'holdAny', 'observe', 'release']
+const METHODS = ['hold', 'counted', 'find', 'release']
 
 /** A lock for many readers or one writer. See the head of this file. */
 export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements AsyncDisposable {
   readonly name: string
-  readonly maxReaders: number
+  /** undefined: any number. */
+  readonly maxReaders: number | undefined
   readonly #manager: Manager
   readonly #clock: Clock
   readonly #durationMs: number
   readonly #requestMs: number
-  readonly #gate: string
-  readonly #slots: readonly string[]
+  readonly #lease: string
+  readonly #weights: Readonly<Record<LockMode, number>>
+  readonly #queue: ShareQueue
   readonly #calls: Calls
-  /** Those acquired here and not over, by mode and holder. */
+  /** Those acquired here and not over, by holder. */
   readonly #locks = new Map<string, Lock>()
-  /** Of those that come for one holder, one is served at a time: the next one finds what the one before has got. */
-  readonly #turns = new Map<string, Promise<unknown>>()
-  #gateState: GateState | undefined
-  #observing: Promise<GateState> | undefined
-  readonly #stopped = new AbortController()
   #stopping: Promise<void> | undefined
 
   /** @throws ErrNotValid with every problem */
   constructor(options: ReadWriteLockOptions) {
     super()
     const checks = new Checks(options, KNOWN_OPTIONS)
-    const { manager, name, maxReaders = 16, duration = 15_000, prefix = 'rwlocks', requestTimeout = 30_000 } = options
+    const { manager, name, maxReaders, duration = 15_000, prefix = 'rwlocks', requestTimeout = 30_000 } = options
     checks.must('manager', hasMethods(manager, ...METHODS), 'must be a Manager', manager)
     const rule = brokenSegmentRule(name)
     checks.must('name', rule === undefined, rule ?? '', name)
-    const countable = Number.isInteger(maxReaders) && maxReaders >= 1 && maxReaders <= MAX_ANY
-    checks.must('maxReaders', countable, `must be a whole number from 1 to ${MAX_ANY}`, maxReaders)
+    const isCount = Number.isSafeInteger(maxReaders) && Number(maxReaders) >= 1 && Number(maxReaders) <= MAX_READERS
+    const countable = maxReaders === undefined || isCount
+    checks.must('maxReaders', countable, `must be a whole number from 1 to ${MAX_READERS}`, maxReaders)
     this.#durationMs = checks.leaseDuration('duration', duration)
     checks.name('prefix', prefix)
     this.#requestMs = checks.duration('requestTimeout', requestTimeout)
     const isClock = options.clock === undefined || hasMethods(options.clock, 'now', 'monotonic', 'setTimer')
     checks.must('clock', isClock, 'must be a Clock', options.clock)
-    this.#gate =
-      rule === undefined && typeof prefix === 'string' ? `${encodeSegment(prefix)}/${encodeSegment(name)}` : ''
-    checks.fits('name', `${this.#gate}/${MAX_ANY - 1}`, name)
+    const sound = rule === undefined && typeof prefix === 'string'
+    this.#lease = sound ? `${encodeSegment(prefix)}/${encodeSegment(name)}` : ''
+    checks.fits('name', this.#lease, name)
     checks.finish()
     this.name = name
     this.maxReaders = maxReaders
     this.#manager = manager
     this.#clock = options.clock ?? systemClock
-    this.#slots = Array.from({ length: maxReaders }, (_, index) => `${this.#gate}/${index}`)
+    this.#weights = weightsFor(maxReaders)
+    this.#queue = new ShareQueue(manager, this.#clock)
     this.#calls = new Calls(this.#clock, 'the read-write lock is')
   }
 
   /**
    * Locks for reading, together with other readers. A holder that reads already has that lock again, refreshed.
    *
-   * @throws ErrClaimDenied a writer has the lock, or waits for it, or `maxReaders` read, until the wait was over; at once
-   *   when it is this very holder that has it for writing
-   * @throws ErrUnknown     it may have happened
+   * @throws ErrClaimDenied   a writer has the lock, others are ahead, or `maxReaders` read, until the wait was over; at once when this
+   *   very holder writes
+   * @throws ErrLimitMismatch others share this lock with another `maxReaders`
+   * @throws ErrUnknown       it may have happened
    */
   rlock(holder: string, options: LockOptions = {}): Promise<Lock> {
     return this.#lock('read', holder, options)
@@ -271,11 +266,22 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   /**
    * Locks for writing, alone. A holder that writes already has that lock again, refreshed.
    *
-   * @throws ErrClaimDenied others had the lock until the wait was over; at once when this very holder reads
-   * @throws ErrUnknown     it may have happened
+   * @throws ErrClaimDenied   others had the lock, or were ahead, until the wait was over; at once when this very holder reads
+   * @throws ErrLimitMismatch others share this lock with another `maxReaders`
+   * @throws ErrUnknown       it may have happened
    */
   wlock(holder: string, options: LockOptions = {}): Promise<Lock> {
     return this.#lock('write', holder, options)
+  }
+
+  /** As `rlock`, in a single try; resolves to undefined where that is an `ErrClaimDenied`. */
+  tryRlock(holder: string, options: Omit<LockOptions, 'wait'> = {}): Promise<Lock | undefined> {
+    return this.#tryLock('read', holder, options)
+  }
+
+  /** As `wlock`, in a single try; resolves to undefined where that is an `ErrClaimDenied`. */
+  tryWlock(holder: string, options: Omit<LockOptions, 'wait'> = {}): Promise<Lock | undefined> {
+    return this.#tryLock('write', holder, options)
   }
 
   /**
@@ -321,35 +327,48 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   async #stop(): Promise<void> {
     await this.#calls.stop()
-    this.#stopped.abort(new DOMException('the read-write lock is stopped', 'AbortError'))
-    await Promise.allSettled(Array.from(this.#locks.values(), (lock) => lock.unlock()))
+    await Promise.allSettled(Array.from(this.#locks.values(), (lock) => lock.release()))
   }
 
   async #lock(mode: LockMode, holder: string, options: LockOptions): Promise<Lock> {
     const checks = new Checks(options, ['wait', 'timeout', 'signal'])
     checks.name('holder', holder)
-    const asHolder = leaseHolder(mode, typeof holder === 'string' ? holder : '')
-    checks.fits('holder', asHolder, holder)
     const { wait = true, timeout, signal } = options
-    const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
-    const timeoutMs = timeout === undefined ? Number.POSITIVE_INFINITY : checks.duration('timeout', timeout)
+    const waitMs = checks.wait('wait', wait)
+    const timeoutMs = timeout === undefined ? MAX_DURATION_MS : checks.duration('timeout', timeout)
     checks.signal('signal', signal)
     checks.finish()
-    const request = { holder, waitMs, timeoutMs }
-    return this.#calls.run({ signal, limitMs: waitMs + this.#requestMs }, (until) =>
-      this.#inTurn(asHolder, until, async () => {
-        const before = this.#locks.get(asHolder)
-        if (before?.held === true && (await refreshed(before, timeout))) return before
-        const holds = mode === 'read' ? await this.#enter(request, until) : await this.#takeAll(request, until)
-        if (until.aborted) {
-          await giveBack(holds).catch(() => {}) // they lapse
-          until.throwIfAborted()
-        }
-        const lock = new Lock({ mode, holder, holds, clock: this.#clock, timeoutMs })
-        this.#keep(asHolder, lock)
-        return lock
-      }),
-    )
+    return this.#calls.run({ signal, limitMs: waitMs + this.#requestMs }, async (until) => {
+      const before = this.#locks.get(holder)
+      if (before?.held === true) {
+        if (before.mode !== mode) throw this.#otherMode(mode, holder)
+        if (await refreshed(before, timeout)) return before
+      }
+      const share = { weight: this.#weights[mode], capacity: this.#weights.write }
+      const duration = this.#durationMs
+      try {
+        const hold = await this.#queue.hold(this.#lease, holder, {
+          duration,
+          shared: true,
+          value: mode,
+          share,
+          signal: until,
+          waitMs,
+        })
+        return await this.#keep({ mode, hold, clock: this.#clock, timeoutMs })
+      } catch (error) {
+        throw await this.#explained(error, mode, holder)
+      }
+    })
+  }
+
+  async #tryLock(mode: LockMode, holder: string, options: Omit<LockOptions, 'wait'>): Promise<Lock | undefined> {
+    try {
+      return await this.#lock(mode, holder, { ...options, wait: false })
+    } catch (error) {
+      if (error instanceof ErrClaimDenied && !(error instanceof ErrLimitMismatch)) return undefined
+      throw error
+    }
   }
 
   async #unlock(mode: LockMode, holder: string, options: UnlockOptions): Promise<void> {
@@ -357,234 +376,62 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     checks.name('holder', holder)
     checks.signal('signal', options.signal)
     checks.finish()
-    const asHolder = leaseHolder(mode, holder)
     await this.#calls.run({ signal: options.signal, limitMs: this.#requestMs }, async (signal) => {
-      const lock = this.#locks.get(asHolder)
-      if (lock?.held === true && (await isGone(lock.unlock()))) return
-      let leases = [this.#gate, ...this.#slots]
-      if (mode === 'read') {
-        const infos = await Promise.all(this.#slots.map((slot) => readLease(this.#manager, slot, signal)))
-        leases = this.#slots.filter((_, index) => infos[index]?.holder === asHolder)
-      }
-      await Promise.all(leases.map((lease) => releaseAnywhere(this.#manager, lease, asHolder)))
+      const lock = this.#locks.get(holder)
+      if (lock?.held === true && lock.mode === mode && (await isGone(lock.release()))) return
+      const lease = shareName(this.#lease, holder)
+      const found = await this.#manager.find(lease, { signal })
+      if (found?.value === mode) await releaseAnywhere(this.#manager, lease, holder)
     })
   }
 
-  // ── readers ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** A slot, as soon as no writer is at the gate. */
-  async #enter({ holder, waitMs }: LockRequest, signal: AbortSignal): Promise<Holds> {
-    const patience = patienceFor(waitMs, this.#clock)
-    for (;;) {
-      const gate = await this.#atGate(signal)
-      const leftMs = patience.leftMs()
-      const asWriter = leaseHolder('write', holder)
-      let { writer } = gate
-      // A refusal is the store's own answer: the writer who was seen may have left.
-      if (writer !== undefined && (leftMs <= 0 || writer.holder === asWriter)) {
-        writer = await readLease(this.#manager, this.#gate, signal)
-      }
-      if (writer?.holder === asWriter) {
-        throw this.#denied('read', holder, `it has the lock "${this.name}" for writing`, writer)
-      }
-      if (writer === undefined) {
-        const hold = await this.#takeSlot(holder, gate, patience, signal)
-        if (hold !== undefined) return [hold]
-      } else if (leftMs > 0) await this.#nextState(gate, leftMs, signal)
-      else throw this.#denied('read', holder, `"${writer.holder}" is at the gate of the lock "${this.name}"`, writer)
+  async #keep(parts: LockParts): Promise<Lock> {
+    const { hold, timeoutMs } = parts
+    const before = this.#locks.get(hold.holder)
+    if (before?.held === true && before.fencingToken === hold.fencingToken) {
+      hold.release().catch(() => {}) // shared: it sends nothing
+      if (await refreshed(before, timeoutMs)) return before
     }
-  }
-
-  /** Waits for a slot; undefined when a writer came meanwhile. */
-  async #takeSlot(holder: string, gate: GateState, patience: Patience, signal: AbortSignal): Promise<Hold | undefined> {
-    const until = new LinkedSignal(signal)
-    const onChange = (): void => until.abort(gate.over.reason)
-    if (gate.over.aborted) onChange() // a writer came between the look at the gate and this one
-    gate.over.addEventListener('abort', onChange, { once: true })
-    try {
-      const options = { duration: this.#durationMs, shared: true, signal: until.signal }
-      return await tryThenWait(
-        (wait) => this.#manager.holdAny(this.#slots, leaseHolder('read', holder), { ...options, wait }),
-        patience,
-      )
-    } catch (error) {
-      if (gate.over.aborted && !signal.aborted) return undefined
-      throw error
-    } finally {
-      gate.over.removeEventListener('abort', onChange)
-      until.letGo()
-    }
-  }
-
-  /** Resolves when somebody has come to the gate or left it, or the time is over. */
-  async #nextState(gate: GateState, leftMs: number, signal: AbortSignal): Promise<void> {
-    const rest = new LinkedSignal(signal)
-    const onChange = (): void => rest.abort(gate.over.reason)
-    if (gate.over.aborted) onChange()
-    gate.over.addEventListener('abort', onChange, { once: true })
-    try {
-      await sleep(this.#clock, Math.min(leftMs, MAX_DURATION_MS), rest.signal)
-    } catch (error) {
-      if (signal.aborted || !gate.over.aborted) throw error
-    } finally {
-      gate.over.removeEventListener('abort', onChange)
-      rest.letGo()
-    }
-  }
-
-  /** Who is at the gate, as far as is known: it is observed from the first reader on. */
-  async #atGate(signal: AbortSignal): Promise<GateState> {
-    if (this.#gateState !== undefined) return this.#gateState
-    const first = this.#observeGate()
-    return orAborted(first, signal)
-  }
-
-  #observeGate(): Promise<GateState> {
-    this.#observing ??= new Promise<GateState>((resolve, reject) => {
-      const observe = async (): Promise<void> => {
-        let over = new AbortController()
-        const end = (): void => over.abort(new DOMException('the gate has changed', 'AbortError'))
-        try {
-          for await (const writer of this.#manager.observe(this.#gate, { signal: this.#stopped.signal })) {
-            end()
-            over = new AbortController()
-            this.#gateState = { writer, over: over.signal }
-            resolve(this.#gateState)
-          }
-        } catch (error) {
-          reject(error)
-        } finally {
-          this.#observing = undefined
-          this.#gateState = undefined
-          end()
-        }
-      }
-      void observe()
-    })
-    return this.#observing
-  }
-
-  // ── writers ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** The gate, and then every slot as its reader leaves. */
-  async #takeAll(request: LockRequest, signal: AbortSignal): Promise<Holds> {
-    const patience = patienceFor(request.waitMs, this.#clock)
-    for (;;) {
-      await this.#anchor(leaseHolder('write', request.holder), signal)
-      try {
-        return await this.#collect(request.holder, patience, signal)
-      } catch (error) {
-        // What is lost while the rest is waited for may have let others in between: from the beginning.
-        if (!(error instanceof ErrLost)) throw error
-        signal.throwIfAborted()
-      }
-    }
-  }
-
-  async #collect(holder: string, patience: Patience, signal: AbortSignal): Promise<Holds> {
-    const asHolder = leaseHolder('write', holder)
-    const until = new LinkedSignal(signal)
-    const got: Hold[] = []
-    const take = async (lease: string): Promise<Hold> => {
-      const announce = lease === this.#gate
-      const options = { duration: this.#durationMs, shared: true, announce, signal: until.signal }
-      const hold = await tryThenWait((wait) => this.#manager.hold(lease, asHolder, { ...options, wait }), {
-        ...patience,
-        refused: ({ currentHolder }) => {
-          if (currentHolder !== leaseHolder('read', holder)) return
-          throw this.#denied('write', holder, `it reads, and cannot wait for itself`)
-        },
-      })
-      got.push(hold)
-      hold.signal.addEventListener('abort', () => until.abort(hold.signal.reason), { once: true })
-      return hold
-    }
-    try {
-      const gate = await take(this.#gate)
-      const slots = await allOf(this.#slots.map(take), (error) => until.abort(error))
-      until.signal.throwIfAborted()
-      return [gate, ...slots]
-    } catch (error) {
-      await giveBack(got).catch(() => {}) // they lapse
-      throw error
-    } finally {
-      until.letGo()
-    }
-  }
-
-  /**
-   * What this holder has already, by another object or process, is held once more, by Holds that do not renew themselves and are
-   * never released: as long as one of them stands, to give back another Hold of its term sends nothing. So a call that fails or is
-   * given up frees nothing that its holder had before. The gate is the first thing that a writer takes: without it there is nothing.
-   */
-  async #anchor(asHolder: string, signal: AbortSignal): Promise<void> {
-    const gate = await readLease(this.#manager, this.#gate, signal)
-    if (gate?.holder !== asHolder) return
-    const slots = await Promise.all(this.#slots.map((slot) => readLease(this.#manager, slot, signal)))
-    const had = [gate, ...slots]
-    const anchor = async (lease: string, index: number): Promise<void> => {
-      const info = had[index]
-      if (info?.holder !== asHolder) return
-      const options = { duration: this.#durationMs, shared: true, renewEvery: false } as const
-      try {
-        const hold = await this.#manager.hold(lease, asHolder, options)
-        if (hold.fencingToken !== info.fencingToken) await giveBack([hold]) // that term is over, and this is another
-      } catch (error) {
-        if (!(error instanceof ErrClaimDenied)) throw error
-      }
-    }
-    await allOf([this.#gate, ...this.#slots].map(anchor), () => {})
-  }
-
-  // ── both ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  async #inTurn<T>(key: string, signal: AbortSignal, body: () => Promise<T>): Promise<T> {
-    const before = this.#turns.get(key)
-    const turn = (async () => {
-      if (before !== undefined)
-        await orAborted(
-          before.catch(() => {}),
-          signal,
-        )
-      return body()
-    })()
-    // Who gives up while he waits leaves the turn of the one before him.
-    const over = Promise.allSettled([before, turn])
-    this.#turns.set(key, over)
-    try {
-      return await turn
-    } finally {
-      void over.then(() => {
-        if (this.#turns.get(key) === over) this.#turns.delete(key)
-      })
-    }
-  }
-
-  #keep(key: string, lock: Lock): void {
-    if (lock.signal.aborted) return
-    this.#locks.set(key, lock)
+    const lock = new Lock(parts)
+    if (lock.signal.aborted) return lock
+    this.#locks.set(hold.holder, lock)
     const forget = (): void => {
-      if (this.#locks.get(key) === lock) this.#locks.delete(key)
+      if (this.#locks.get(hold.holder) === lock) this.#locks.delete(hold.holder)
     }
     lock.signal.addEventListener('abort', forget, { once: true })
+    return lock
   }
 
-  #denied(mode: LockMode, holder: string, why: string, info?: Info): ErrClaimDenied {
-    const message = `"${holder}" cannot ${mode}: ${why}`
-    const { holder: currentHolder, expiry } = info ?? {}
-    return new ErrClaimDenied(message, { lease: this.#gate, holder, currentHolder, expiry })
+  /** What a refusal of the counted lease means for a lock. */
+  async #explained(error: unknown, mode: LockMode, holder: string): Promise<unknown> {
+    if (error instanceof ErrNotValid) return this.#otherMode(mode, holder)
+    if (error instanceof ErrInvalid) {
+      const { capacity } = await this.#manager.counted(this.#lease)
+      const asked = this.#weights.write
+      return capacity === undefined ? error : new ErrLimitMismatch(this.name, this.#lease, { n: capacity, asked })
+    }
+    if (!(error instanceof ErrClaimDenied)) return error
+    const message = `"${holder}" cannot ${mode}: others have the lock "${this.name}", or are ahead`
+    return new ErrClaimDenied(message, { lease: this.#lease, holder, expiry: error.expiry, cause: error })
+  }
+
+  #otherMode(mode: LockMode, holder: string): ErrClaimDenied {
+    const does = mode === 'read' ? 'writes' : 'reads'
+    const message = `"${holder}" cannot ${mode}: it ${does}, and cannot wait for itself`
+    return new ErrClaimDenied(message, { lease: this.#lease, holder, currentHolder: holder })
   }
 }
 
-/** Who was at the gate when it was last looked at, and a signal that aborts when that is over. */
-interface GateState {
-  readonly writer: Info | undefined
-  readonly over: AbortSignal
-}
+/** One less than the largest capacity, so that a writer always weighs more than a reader. */
+const MAX_READERS = MAX_CAPACITY - 1
 
-/** Readers and writers of one name are told apart: nobody's reading is taken for his writing. */
-function leaseHolder(mode: LockMode, holder: string): string {
-  return `${mode}:${holder}`
+/**
+ * What a reader and a writer weigh; a writer weighs the whole capacity. Readers and writers must not weigh the same, as it is by
+ * the weight that the store knows a reader that asks to write.
+ */
+function weightsFor(maxReaders: number | undefined): Readonly<Record<LockMode, number>> {
+  if (maxReaders === 1) return { read: 2, write: 3 }
+  return { read: 1, write: maxReaders ?? MAX_CAPACITY }
 }
 
 function timeoutMsOf(duration: DurationLike): number {
@@ -602,29 +449,4 @@ async function refreshed(lock: Lock, timeout: DurationLike | undefined): Promise
     if (error instanceof ErrLost) return false
     throw error
   }
-}
-
-/** Every one of them is given back, even if some cannot be. @throws the first of the errors, at the end */
-async function giveBack(holds: readonly Hold[], options?: ReleaseOptions): Promise<void> {
-  const outcomes = await Promise.allSettled(holds.map((hold) => hold.release(options).catch(unlessGone)))
-  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
-}
-
-/** All results, or the first error when all have come to an end. */
-async function allOf<T>(promises: readonly Promise<T>[], onError: (error: unknown) => void): Promise<T[]> {
-  let first: { readonly error: unknown } | undefined
-  const results: T[] = []
-  await Promise.all(
-    promises.map((promise, index) =>
-      promise.then(
-        (result) => void (results[index] = result),
-        (error: unknown) => {
-          if (first === undefined) onError(error)
-          first ??= { error }
-        },
-      ),
-    ),
-  )
-  if (first !== undefined) throw first.error
-  return results
 }

@@ -11,3 +11,13 @@ export function brokenSegmentRule(id: unknown): string | undefined {
 export function encodeSegment(id: string): string {
   return encodeText(id).replaceAll('/', '%2F')
 }
+
+/** What was encoded; undefined: this is no encoded id. */
+export function decodeSegment(segment: string): string | undefined {
+  try {
+    const id = decodeURIComponent(segment)
+    return encodeSegment(id) === segment ? id : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,49 +1,32 @@
 /**
- * Semaphores: at most n hold a permit at once, each for its own time.
+ * Semaphores: at most n permits are taken at once, each for its own time.
  *
- *     <prefix>/<id>          the definition: pinned, its value says n
- *     <prefix>/<id>/<slot>   a permit each, slots 0 … n − 1: ordinary leases
- *     <prefix>/<id>/admin    held by whoever creates, resizes or destroys
+ *     <prefix>/<id>            a counted lease (`share.ts` of lease-core): its capacity is n
+ *     <prefix>/<id>#<holder>   the permits of this holder: a share of it, which is a lease of its own
  *
  * Promises.
- * - Never more than n holders, whatever the mix of timeouts, pauses and crashes: each permit is a lease of its own, so it
- *   expires on its own, has a fencing token of its own, and is lost by itself. n is the limit of the last `create` or
- *   `resize`; while a `resize` is under way, the larger of the two. Nobody is made to give a permit back for it.
- * - Only `destroy` takes permits away. Whoever lost one may not have heard of it yet: until then, at most until the permit's
- *   time would have been over, he may be at work beside those of a semaphore created anew. What was his is not given to
- *   anybody before `destroy` has resolved.
- * - To take a permit costs one round trip while the definition is known (`semaphore-definitions.ts`). Whoever waits is
- *   woken when a permit is closed or lapses; nobody polls.
- * - A slot is out of use when it is *retired*: held, with the value `retired`, by an administrator. n is made smaller, and a
- *   semaphore destroyed, only while every slot that goes is retired, and it stays so for longer than anybody may rely on
- *   what he knew of the definition before. n is made larger before retired slots are freed. So a poster whose knowledge is
- *   old meets a retired slot, and is never one too many.
- * - To destroy is to close first: the definition says so, and whoever reads it takes the semaphore for missing. Then the
- *   permits are revoked. Between that and the retirement a slot is vacant, and a poster who has not heard may be granted
- *   it; so the slot is pinned before, and whoever is granted a pinned one reads the definition before he relies on it.
- *
- * A crash of an administrator, in the order of the steps. Who resizes: while he waits for permits to end, n is as before,
- * and the slots that he retired are free again after `RETIRED_MS`; after n was changed, the same. Who destroys: once it is
- * closed there is no such semaphore, and permits that were not revoked yet go on for their time; `create` revokes them
- * before it makes another. To call again completes it.
+ * - Never more than n permits are taken, whatever the mix of timeouts, pauses and crashes: the store counts them when it grants one. Each
+ *   holder's are a lease, so they end by themselves, alone, and have a fencing token that is above those of all earlier permits of
+ *   this semaphore.
+ * - A holder has one permit (or k, if it asked for k), however often it posts and in how many processes at once: it has the same again.
+ * - Those who wait are served first come, first served, whatever the number of permits that they want. Nobody polls, and to hand a
+ *   permit over takes the same few requests however many wait.
+ * - `resize` and `destroy` are one write each, which holds for every later grant. Permits that are too many run out. `destroy` revokes
+ *   all permits; holders that have not heard of that yet may go on until their permits' time would have been over.
  *
  * After clusterluck's DSMServer, whose names it keeps.
  */
-import { randomUUID } from 'node:crypto'
-import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrUnknown, hasMethods, MAX_ANY } from 'lease-core'
-import { MAX_DURATION_MS, sleep, Stopwatch, systemClock } from 'lease-core'
-import type { Clock, Hold, HoldOptions, Info, Manager, Token } from 'lease-core'
-import type { DateTime, DurationLike } from 'luxon'
+import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotHeld, ErrNotValid, hasMethods, notValid } from 'lease-core'
+import { MAX_CAPACITY, MAX_DURATION_MS, shareName, sleep, systemClock } from 'lease-core'
+import type { Clock, CountedInfo, Held, Hold, Manager, Token } from 'lease-core'
+import type { DateTime, Duration, DurationLike } from 'luxon'
 import { Calls } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { LinkedSignal } from './or-aborted.ts'
-import { readLease } from './read-lease.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
-import { type Patience, tryThenWait } from './try-then-wait.ts'
+import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
-import { Definitions, FRESH_MS, formatDefinition, isLimit, parseDefinition } from './semaphore-definitions.ts'
-import type { Definition, DefinitionContent, KnownDefinition } from './semaphore-definitions.ts'
 
 export interface SemaphoresOptions {
   /** It stays yours to stop. */
@@ -54,7 +37,7 @@ export interface SemaphoresOptions {
   readonly minWaitTimeout?: DurationLike | undefined
   /** Greatest wait that a retry of `post` stands for. @default 100 ms */
   readonly maxWaitTimeout?: DurationLike | undefined
-  /** How long a call may go without an answer, unless it says otherwise. @default 30 seconds */
+  /** How long a call may go without an answer, unless it says otherwise; waiting does not count. @default 30 seconds */
   readonly requestTimeout?: DurationLike | undefined
   /** The manager's. @default the machine's clocks */
   readonly clock?: Clock | undefined
@@ -68,22 +51,31 @@ export interface SemaphoreCallOptions {
 }
 
 export interface ResizeOptions {
-  /** Ends the wait for permits that are too many; the size is as before, then, unless it was just being changed. */
+  /** Ends the wait for permits that are too many; the limit stays as it was made. */
   readonly signal?: AbortSignal | undefined
 }
 
 export interface PostOptions {
+  /** How many permits are taken, all or none. @default 1 */
+  readonly permits?: number | undefined
   /**
-   * How long to wait for a permit, told in retries: each stands for a random wait between `minWaitTimeout` and
-   * `maxWaitTimeout`. 0: a single try. Within that time, counted from the refusal of the first try, a permit that becomes free
-   * is taken at once, and nothing is sent for retries' sake.
-   *
-   * @default Infinity: as long as `signal` allows
+   * How many there are. The first post of a semaphore that is not created creates it, with this n; of one that has another n the post is an
+   * `ErrLimitMismatch`. @default it must have been created
+   */
+  readonly n?: number | undefined
+  /**
+   * false: a single try. A duration bounds the wait for others, and not the answer to a claim, which has `requestTimeout`; true
+   * waits as long as `signal` allows. @default true
+   */
+  readonly wait?: DurationLike | boolean | undefined
+  /**
+   * Another way to say how long to wait: each retry stands for a random wait between `minWaitTimeout` and `maxWaitTimeout`. 0: a single
+   * try. Nothing is sent for a retry. Not together with `wait`.
    */
   readonly retries?: number | undefined
   /**
-   * How long each of these tries may go without an answer: the call ends, in `ErrUnknown`, after the waits and so long for
-   * every try. With endless retries it does not end.
+   * How long each of these tries may go without an answer: the call ends, in `ErrUnknown`, after the wait and so long for every
+   * try. With an endless wait it does not end.
    *
    * @default that of the `Semaphores`
    */
@@ -97,18 +89,20 @@ export interface PostOptions {
 /** Somebody's permit. */
 export interface PermitInfo {
   readonly holder: string
+  /** How many it is. */
+  readonly permits: number
   /** When it ends at the latest, unless it is refreshed. */
   readonly expiry: DateTime
-  /** Rises with each holder of the slot `lease`. */
+  /** Above those of all earlier permits of the semaphore. */
   readonly fencingToken: bigint
   readonly lease: string
 }
 
 /** A semaphore, freshly read. */
 export interface SemaphoreInfo {
-  /** How many may hold a permit at once. */
+  /** How many permits there are. */
   readonly n: number
-  /** How many do. */
+  /** How many are taken; more than n for a while after `resize`. */
   readonly active: number
   readonly holders: readonly PermitInfo[]
 }
@@ -147,8 +141,8 @@ export class ErrLimitMismatch extends ErrClaimDenied {
   }
 }
 
-/** One of the n. It is closed or lost exactly once, and never held again. */
-export class Permit implements AsyncDisposable {
+/** Permits of one holder. They are given back or lost exactly once, together, and never held again. */
+export class Permit implements Held {
   readonly id: string
   readonly holder: string
   readonly #hold: Hold
@@ -171,7 +165,7 @@ export class Permit implements AsyncDisposable {
    * Returns false when this permit is over, or is another.
    */
   again(hold: Hold, keepAlive: boolean): boolean {
-    if (!this.held || hold.lease !== this.lease || hold.fencingToken !== this.fencingToken) return false
+    if (!this.held || hold.fencingToken !== this.fencingToken) return false
     const before = this.#latest
     this.#latest = hold
     if (keepAlive) this.#renewing ??= hold
@@ -179,32 +173,37 @@ export class Permit implements AsyncDisposable {
     return true
   }
 
-  /** Which slot it is. */
+  /** What it is for the store: a lease like any other. */
   get lease(): string {
     return this.#hold.lease
   }
 
-  /** Higher than that of every earlier holder of this slot (`lease`); unchanged by a refresh. */
+  /** Above those of all earlier permits of the semaphore; unchanged by a refresh. */
   get fencingToken(): bigint {
     return this.#hold.fencingToken
   }
 
-  /** For `token.check(key)` before a guarded write. */
   get token(): Token {
     return this.#hold.token
   }
 
-  /** Whether the holder may rely on it now. Reads the clock. */
   get held(): boolean {
     return this.#hold.held
   }
 
-  /** Aborts with an `ErrLost` before another can have it; with a plain AbortError when it is closed. */
   get signal(): AbortSignal {
     return this.#hold.signal
   }
 
-  /** @throws ErrLost when it is not held any more, by loss or because it was closed */
+  /** Whether it is all permits that there are. */
+  isExclusive(): Promise<boolean> {
+    return this.#hold.isExclusive()
+  }
+
+  remaining(): Duration {
+    return this.#hold.remaining()
+  }
+
   assertHeld(): void {
     this.#hold.assertHeld()
   }
@@ -231,26 +230,30 @@ export class Permit implements AsyncDisposable {
    *   is over; `close` of the `Semaphores` takes it from the other process, too
    * @throws ErrUnknown it may have happened; if not, it ends when its time is over
    */
-  close(): Promise<void> {
+  release(): Promise<void> {
     return this.#hold.release({ all: true }).catch(unlessGone)
+  }
+
+  /** As `release`. */
+  close(): Promise<void> {
+    return this.release()
   }
 
   /** Never rejects: the work's own outcome must not be masked, and the permit ends by itself. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.close().catch(() => {})
+    await this.release().catch(() => {})
   }
 }
 
-/** A retired slot is out of use for so long; longer than any definition is relied on. */
-const RETIRED_MS = 4 * FRESH_MS
-/** How long a crash of one administrator keeps the next one waiting. */
-const ADMIN_MS = 10_000
-/** The lease of a definition is pinned: its own time means nothing. */
-const DEFINITION_MS = 60_000
-const RETIRED = 'retired'
-/** Pins a slot while it is taken away from its holder. */
-const PIN = 'semaphore'
+/** How often a definition is read and changed that others change as well. */
+const ROUNDS = 20
+/** Of permits that are too many so many are watched, for so long; then all are read again. */
+const MOST_WATCHED = 32
+const LONGEST_WATCH_MS = 10_000
 const KNOWN_OPTIONS = ['manager', 'prefix', 'minWaitTimeout', 'maxWaitTimeout', 'requestTimeout', 'clock']
+const CALL_OPTIONS = ['requestTimeout', 'signal']
+const POST_OPTIONS = [...CALL_OPTIONS, 'permits', 'n', 'wait', 'retries', 'keepAlive']
+const METHODS = ['hold', 'find', 'counted', 'define', 'release', 'revoke', 'waitUntilExpired'] as const
 
 /** The semaphores of one prefix. See the head of this file. */
 export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDisposable {
@@ -260,9 +263,9 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   readonly #minWaitMs: number
   readonly #maxWaitMs: number
   readonly #requestMs: number
-  readonly #definitions: Definitions
-  /** Those posted here and not over, by definition and holder. */
+  /** Those posted here and not over, by their lease. */
   readonly #permits = new Map<string, Permit>()
+  readonly #queue: ShareQueue
   readonly #calls: Calls
   #stopping: Promise<void> | undefined
 
@@ -286,43 +289,26 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     this.#manager = manager
     this.#clock = clock ?? systemClock
     this.#prefix = encodeSegment(prefix)
+    this.#queue = new ShareQueue(manager, this.#clock)
     this.#calls = new Calls(this.#clock, 'the semaphores are')
-    this.#definitions = new Definitions(manager, this.#clock)
   }
 
   /**
-   * The semaphore exists, with this limit. Created before with the same limit: resolves, and nothing changes.
+   * The semaphore exists, with this limit, until it is destroyed. Created before with the same limit: resolves.
    *
    * @throws ErrLimitMismatch it exists with another limit: see `resize`
    * @throws ErrUnknown       it may have happened; to create it again tells
    */
   async create(id: string, n: number, options: SemaphoreCallOptions = {}): Promise<void> {
     const checks = new Checks(options, CALL_OPTIONS)
-    const names = this.#namesOf(id, checks)
-    checkLimit(checks, n)
-    await this.#call(options, checks, async (signal) => {
-      const found = await this.#read(names, signal)
-      if (found !== undefined && !found.closed) return sameLimit(names, found, n)
-      await this.#administer(names, signal, async (admin) => {
-        const meanwhile = await this.#read(names, admin.signal)
-        if (meanwhile !== undefined && !meanwhile.closed) return sameLimit(names, meanwhile, n)
-        if (meanwhile !== undefined) await this.#destroy(names, meanwhile, admin)
-        const holder = `semaphore-${randomUUID()}`
-        // A pin on a vacant lease harms nobody: the definition never exists without it. It has a name of its own, so that
-        // an administrator of the one before who is late does not withdraw it.
-        try {
-          await this.#manager.pin(names.definition, holder)
-          admin.assertHeld()
-          // Without the signal: a definition that somebody has seen is not taken back because its creator gives up.
-          const more = { value: formatDefinition({ n, closed: false }), announce: true }
-          await this.#manager.claim(names.definition, holder, DEFINITION_MS, more)
-        } catch (error) {
-          await this.#undefine(names, holder).catch(() => {}) // it may exist, and then the pin must stay
-          throw error
-        }
-        await this.#free(slotsOf(names, 0, n), admin.signal)
-      })
-    })
+    const name = this.#nameOf(id, checks)
+    checkCount(checks, 'n', n)
+    await this.#call(options, checks, (signal) =>
+      this.#redefine(name, signal, ({ capacity }) => {
+        if (capacity !== undefined && capacity !== n) throw new ErrLimitMismatch(id, name, { n: capacity, asked: n })
+        return { capacity: n } // also if it is so already: what a post has made would be forgotten some day
+      }),
+    )
   }
 
   /**
@@ -332,90 +318,113 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    */
   async read(id: string, options: SemaphoreCallOptions = {}): Promise<SemaphoreInfo> {
     const checks = new Checks(options, CALL_OPTIONS)
-    const names = this.#namesOf(id, checks)
+    const name = this.#nameOf(id, checks)
     return this.#call(options, checks, async (signal) => {
-      const { n } = await this.#existing(names, signal)
-      const holders: PermitInfo[] = []
-      for (const [lease, { holder, expiry, fencingToken, value }] of await this.#held(slotsOf(names, 0, n), signal)) {
-        if (value !== RETIRED) holders.push({ holder, expiry, fencingToken, lease })
-      }
-      return { n, active: holders.length, holders }
+      const { capacity: n, shares } = await this.#manager.counted(name, { signal })
+      if (n === undefined) throw new ErrNoSemaphore(id, name)
+      const holders = Array.from(
+        shares,
+        ([lease, { holder, weight: permits = 1, expiry, fencingToken }]): PermitInfo => {
+          return { holder, permits, expiry, fencingToken, lease }
+        },
+      )
+      return { n, active: taken(shares), holders }
     })
   }
 
   /**
-   * Changes the limit. To a larger one: at once. To a smaller one: no new permits are given from the slots that go; it
-   * resolves when those that are too many have ended. Administrators of one semaphore come one after another; the last
-   * one's limit stays. Idempotent: after any error, call it again.
+   * Changes the limit, in one write, for every later grant; resolves when no more than n permits are taken. Permits that are too many are
+   * not taken away: they run out, or are given back. Idempotent.
    *
    * @throws ErrNoSemaphore
    * @throws ErrUnknown     it may have happened
    */
   async resize(id: string, n: number, options: ResizeOptions = {}): Promise<void> {
     const checks = new Checks(options, ['signal'])
-    const names = this.#namesOf(id, checks)
-    checkLimit(checks, n)
-    await this.#call({ ...options, requestTimeout: MAX_DURATION_MS }, checks, (outer) =>
-      this.#administer(names, outer, async (admin) => {
-        const { signal } = admin
-        const definition = await this.#existing(names, signal)
-        const surplus = slotsOf(names, n, definition.n)
-        const by = `${RETIRED}-${randomUUID()}`
-        try {
-          await this.#drain(surplus, by, signal)
-        } catch (error) {
-          const free = surplus.map((slot) => this.#manager.release(slot, by).catch(() => {})) // they lapse
-          await Promise.all(free)
-          throw error
-        }
-        if (definition.n !== n) {
-          await this.#whileRetired({ slots: surplus, by, evict: false, admin }, () =>
-            this.#redefine(names, definition, { n, closed: false }, signal),
-          )
-        }
-        await this.#free(slotsOf(names, 0, n), signal)
-      }),
-    )
-  }
-
-  /**
-   * The semaphore is no more, and every permit of it is revoked: their signals abort when their processes hear of it, and
-   * at the latest when the time of the permit is over. Missing already: resolves.
-   *
-   * @throws ErrUnknown it may have happened; to destroy it again tells
-   */
-  async destroy(id: string, options: SemaphoreCallOptions = {}): Promise<void> {
-    const checks = new Checks(options, CALL_OPTIONS)
-    const names = this.#namesOf(id, checks)
-    await this.#call(options, checks, async (outer) => {
-      if ((await this.#read(names, outer)) === undefined) return
-      await this.#administer(names, outer, async (admin) => {
-        const definition = await this.#read(names, admin.signal)
-        if (definition !== undefined) await this.#destroy(names, definition, admin)
+    const name = this.#nameOf(id, checks)
+    checkCount(checks, 'n', n)
+    await this.#call({ ...options, requestTimeout: MAX_DURATION_MS }, checks, async (signal) => {
+      await this.#redefine(name, signal, ({ capacity }) => {
+        if (capacity === undefined) throw new ErrNoSemaphore(id, name)
+        return capacity === n ? undefined : { capacity: n }
       })
+      for (;;) {
+        const { shares } = await this.#manager.counted(name, { signal })
+        if (taken(shares) <= n) return
+        await this.#endOfAny(shares, signal)
+      }
     })
   }
 
   /**
-   * Takes a permit for so long. A holder that has one gets that one again, the same object, refreshed, and takes no second.
+   * The semaphore is no more: nothing is granted, those who wait are refused, and every permit is revoked. Its signal aborts when its
+   * process hears of that, and at the latest when the time of the permit is over. Missing already: resolves.
    *
-   * @throws ErrNoSemaphore at once: it is not waited for
-   * @throws ErrClaimDenied others had all permits until the retries were over
-   * @throws ErrUnknown     it may have happened; it ends when its time is over, or by `close`
+   * @throws ErrUnknown it may have happened; to destroy it again tells, and completes it
+   */
+  async destroy(id: string, options: SemaphoreCallOptions = {}): Promise<void> {
+    const checks = new Checks(options, CALL_OPTIONS)
+    const name = this.#nameOf(id, checks)
+    await this.#call(options, checks, async (signal) => {
+      await this.#redefine(name, signal, ({ capacity }) =>
+        capacity === undefined ? undefined : { capacity: undefined },
+      )
+      const { shares } = await this.#manager.counted(name, { signal })
+      const revoked = Array.from(shares, ([lease, { fencingToken }]) =>
+        this.#manager.revoke(lease, { fencingToken, signal }),
+      )
+      for (const outcome of await Promise.allSettled(revoked)) if (outcome.status === 'rejected') throw outcome.reason
+    })
+  }
+
+  /**
+   * Takes permits for so long. A holder that has some gets these again, the same object, refreshed, and takes no further ones.
+   *
+   * @throws ErrNoSemaphore   at once: it is not waited for
+   * @throws ErrLimitMismatch at once: it has another `n`
+   * @throws ErrNotValid      also where the semaphore has fewer than so many `permits`, or this holder has another number of them
+   * @throws ErrClaimDenied   others had all permits, or were ahead, until the wait was over
+   * @throws ErrUnknown       it may have happened; it ends when its time is over, or by `close`
    */
   async post(id: string, holder: string, timeout: DurationLike, options: PostOptions = {}): Promise<Permit> {
-    const checks = new Checks(options, [...CALL_OPTIONS, 'retries', 'keepAlive'])
-    const names = this.#namesOf(id, checks)
+    const checks = new Checks(options, POST_OPTIONS)
+    const name = this.#nameOf(id, checks)
     checks.name('holder', holder)
-    const durationMs = checks.leaseDuration('timeout', timeout)
-    const { retries = Number.POSITIVE_INFINITY, keepAlive = false } = options
-    const countable = retries === Number.POSITIVE_INFINITY || (Number.isSafeInteger(retries) && retries >= 0)
-    checks.must('retries', countable, 'must be a whole number, 0 or more, or Infinity', retries)
+    const duration = checks.leaseDuration('timeout', timeout)
+    const { permits = 1, n, wait, retries, keepAlive = false } = options
+    checkCount(checks, 'permits', permits)
+    if (n !== undefined) {
+      checkCount(checks, 'n', n)
+      checks.must('permits', !(n >= 1 && permits > n), `must be at most n (${n})`, permits)
+    }
+    const { waitMs, tries } = this.#waitOf(checks, { wait, retries })
     checks.must('keepAlive', typeof keepAlive === 'boolean', 'must be true or false', keepAlive)
-    const request = { names, holder, durationMs, waitMs: countable ? this.#waitMs(retries) : 0, keepAlive }
-    const post = (signal: AbortSignal): Promise<Permit> =>
-      this.#definitions.use(names.definition, () => this.#post(request, signal))
-    return this.#call(options, checks, post, { tries: countable ? retries + 1 : 1, ...request })
+    const grant = keepAlive ? { duration, shared: true } : ({ duration, shared: true, renewEvery: false } as const)
+    const share = { weight: permits, capacity: n }
+    const post = async (signal: AbortSignal): Promise<Permit> => {
+      try {
+        const hold = await this.#queue.hold(name, holder, { ...grant, share, signal, waitMs })
+        return this.#keep(id, hold, keepAlive)
+      } catch (error) {
+        throw await this.#explained(error, { id, name, holder, n })
+      }
+    }
+    return this.#call(options, checks, post, { tries, waitMs })
+  }
+
+  /** As `post`; resolves to undefined where that is an `ErrClaimDenied`. */
+  async tryPost(
+    id: string,
+    holder: string,
+    timeout: DurationLike,
+    options: Omit<PostOptions, 'wait' | 'retries'> = {},
+  ): Promise<Permit | undefined> {
+    try {
+      return await this.post(id, holder, timeout, { ...options, wait: false })
+    } catch (error) {
+      if (error instanceof ErrClaimDenied && !(error instanceof ErrLimitMismatch)) return undefined
+      throw error
+    }
   }
 
   /**
@@ -426,15 +435,15 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    */
   async close(id: string, holder: string, options: SemaphoreCallOptions = {}): Promise<void> {
     const checks = new Checks(options, CALL_OPTIONS)
-    const names = this.#namesOf(id, checks)
+    const name = this.#nameOf(id, checks)
     checks.name('holder', holder)
     await this.#call(options, checks, async (signal) => {
-      const permit = this.#permits.get(keyOf(names, holder))
-      if (permit?.held === true && (await isGone(permit.close()))) return
-      const { n } = await this.#existing(names, signal)
-      for (const [lease, info] of await this.#held(slotsOf(names, 0, n), signal)) {
-        if (info.holder === holder) await releaseAnywhere(this.#manager, lease, holder)
-      }
+      const lease = shareName(name, holder)
+      const permit = this.#permits.get(lease)
+      if (permit?.held === true && (await isGone(permit.release()))) return
+      const { capacity, shares } = await this.#manager.counted(name, { signal })
+      if (shares.has(lease)) await releaseAnywhere(this.#manager, lease, holder)
+      else if (capacity === undefined) throw new ErrNoSemaphore(id, name)
     })
   }
 
@@ -458,103 +467,65 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   async #stop(): Promise<void> {
-    const ended = this.#calls.stop()
-    this.#definitions.close()
-    await ended
-    await Promise.allSettled(Array.from(this.#permits.values(), (permit) => permit.close()))
+    await this.#calls.stop()
+    await Promise.allSettled(Array.from(this.#permits.values(), (permit) => permit.release()))
   }
 
   // ── permits ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  async #post(request: PostRequest, signal: AbortSignal): Promise<Permit> {
-    const { names } = request
-    const { waitMs } = request
-    let waiting: Stopwatch | undefined
-    /** The waits count from the first refusal: before it nobody was waited for. */
-    const leftMs = (): number => waitMs - (waiting ??= new Stopwatch(this.#clock)).elapsedMs
-    const before = this.#permits.get(keyOf(names, request.holder))
-    for (;;) {
-      const known = await this.#definitions.current(names.definition, signal)
-      if (known === undefined) throw new ErrNoSemaphore(names.id, names.definition)
-      const hold = (await this.#again(request, known)) ?? (await this.#take(request, known, { waitMs, leftMs }, signal))
-      if (hold === undefined) continue // the definition has changed
-      const certain = known.fresh && !(await isPinned(hold))
-      if (certain || (await this.#isStill(known, hold, names, signal))) {
-        if (!signal.aborted || before?.held === true) return this.#keep(request, hold)
-      }
-      await hold.release().catch(() => {}) // it lapses by itself
-      signal.throwIfAborted()
-    }
-  }
-
-  /**
-   * The permit that this holder has by this object, refreshed: before those who wait, and without the signal, for to give
-   * up a refresh is not to give the permit back.
-   */
-  async #again(
-    { names, holder, durationMs, keepAlive }: PostRequest,
-    known: KnownDefinition,
-  ): Promise<Hold | undefined> {
-    if (this.#permits.get(keyOf(names, holder))?.held !== true) return undefined
-    try {
-      return await this.#manager.holdAny(slotsOf(names, 0, known.n), holder, grantOptions(durationMs, keepAlive))
-    } catch (error) {
-      if (error instanceof ErrClaimDenied) return undefined
-      throw error
-    }
-  }
-
-  /** Waits for any of the slots; undefined when the definition turned out to be another. */
-  async #take(
-    { names, holder, durationMs, keepAlive }: PostRequest,
-    known: KnownDefinition,
-    patience: Patience,
-    signal: AbortSignal,
-  ): Promise<Hold | undefined> {
-    const slots = slotsOf(names, 0, known.n)
-    const until = new LinkedSignal(signal)
-    const onChange = (): void => until.abort(known.changed.reason)
-    known.changed.addEventListener('abort', onChange, { once: true })
-    try {
-      const options = { ...grantOptions(durationMs, keepAlive), signal: until.signal }
-      return await tryThenWait((wait) => this.#manager.holdAny(slots, holder, { ...options, wait }), patience)
-    } catch (error) {
-      if (known.changed.aborted && !signal.aborted) return undefined
-      if (!(error instanceof ErrClaimDenied)) throw error
-      const { id, definition: lease } = names
-      const message = `failed to grab semaphore "${id}" with holder "${holder}": all ${known.n} permits are taken`
-      throw new ErrClaimDenied(message, { lease, holder, expiry: error.expiry, cause: error })
-    } finally {
-      known.changed.removeEventListener('abort', onChange)
-      until.letGo()
-    }
-  }
-
-  /** Whether the slot is one of those that there are, by a read sent after it was granted. */
-  async #isStill(known: KnownDefinition, hold: Hold, names: Names, signal: AbortSignal): Promise<boolean> {
-    try {
-      if (await this.#definitions.confirm(names.definition, known, signal)) return hold.held
-      const found = await this.#read(names, signal)
-      if (found === undefined || found.closed || found.generation !== known.generation) return false
-      return slotsOf(names, 0, found.n).includes(hold.lease) && hold.held
-    } catch (error) {
-      hold.release().catch(() => {}) // it lapses by itself
-      throw error
-    }
-  }
-
-  #keep({ names, holder, keepAlive }: PostRequest, hold: Hold): Permit {
-    const key = keyOf(names, holder)
-    const before = this.#permits.get(key)
+  #keep(id: string, hold: Hold, keepAlive: boolean): Permit {
+    const { lease } = hold
+    const before = this.#permits.get(lease)
     if (before?.again(hold, keepAlive) === true) return before
-    const permit = new Permit(names.id, hold, keepAlive)
+    const permit = new Permit(id, hold, keepAlive)
     if (permit.signal.aborted) return permit
-    this.#permits.set(key, permit)
+    this.#permits.set(lease, permit)
     const forget = (): void => {
-      if (this.#permits.get(key) === permit) this.#permits.delete(key)
+      if (this.#permits.get(lease) === permit) this.#permits.delete(lease)
     }
     permit.signal.addEventListener('abort', forget, { once: true })
     return permit
+  }
+
+  /** What a refusal of the counted lease means for a semaphore. */
+  async #explained(
+    error: unknown,
+    {
+      id,
+      name,
+      holder,
+      n,
+    }: { readonly id: string; readonly name: string; readonly holder: string; readonly n: number | undefined },
+  ): Promise<unknown> {
+    if (error instanceof ErrNotValid) {
+      return notValid(
+        error.problems.map(({ rule, value }) => ({ argument: 'permits', rule, value })),
+        { holder },
+      )
+    }
+    if (error instanceof ErrInvalid) {
+      if (n === undefined) return new ErrNoSemaphore(id, name)
+      const { capacity } = await this.#manager.counted(name)
+      if (capacity === undefined) return new ErrNoSemaphore(id, name) // it was destroyed since
+      return new ErrLimitMismatch(id, name, { n: capacity, asked: n })
+    }
+    if (!(error instanceof ErrClaimDenied)) return error
+    const message = `failed to grab semaphore "${id}" with holder "${holder}": all permits are taken, or others are ahead`
+    return new ErrClaimDenied(message, { lease: name, holder, expiry: error.expiry, cause: error })
+  }
+
+  #waitOf(
+    checks: Checks,
+    { wait, retries }: Pick<PostOptions, 'wait' | 'retries'>,
+  ): { readonly waitMs: number; readonly tries: number } {
+    checks.must('retries', wait === undefined || retries === undefined, 'must not be given together with wait', retries)
+    if (retries === undefined) {
+      const waitMs = checks.wait('wait', wait ?? true)
+      return { waitMs, tries: 2 }
+    }
+    const isCount = retries === Number.POSITIVE_INFINITY || (Number.isSafeInteger(retries) && retries >= 0)
+    checks.must('retries', isCount, 'must be a whole number, 0 or more, or Infinity', retries)
+    return isCount ? { waitMs: this.#waitMs(retries), tries: retries + 1 } : { waitMs: 0, tries: 1 }
   }
 
   /** What so many retries would have waited. */
@@ -566,165 +537,50 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     return Math.ceil(sumMs)
   }
 
-  // ── administration ────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** One administrator of this semaphore at a time. */
-  async #administer(names: Names, signal: AbortSignal, body: (admin: Admin) => Promise<void>): Promise<void> {
-    const { id, admin: lease } = names
-    const hold = await this.#manager.hold(lease, `admin-${randomUUID()}`, { duration: ADMIN_MS, wait: true, signal })
+  /** Resolves when one of these has ended, as far as a few are watched, or after a while. */
+  async #endOfAny(shares: CountedInfo['shares'], signal: AbortSignal): Promise<void> {
     const until = new LinkedSignal(signal)
-    const onEnd = (): void => until.abort(hold.signal.reason)
-    hold.signal.addEventListener('abort', onEnd, { once: true })
-    const assertHeld = (): void => {
-      signal.throwIfAborted()
-      if (hold.held) return
-      const message = `semaphore "${id}" may be another administrator's by now: call again`
-      throw new ErrUnknown(message, { lease, holder: hold.holder, cause: hold.signal.reason })
-    }
     try {
-      await body({ signal: until.signal, assertHeld })
-      assertHeld()
-    } catch (error) {
-      if (error instanceof ErrLost || error instanceof ErrClaimDenied) assertHeld()
-      throw error
+      const soonest = [...shares].toSorted(([, one], [, other]) => one.expiry.toMillis() - other.expiry.toMillis())
+      const ends = soonest
+        .slice(0, MOST_WATCHED)
+        .map(([lease]) => this.#manager.waitUntilExpired(lease, { signal: until.signal }))
+      await Promise.race([...ends, sleep(this.#clock, LONGEST_WATCH_MS, until.signal)])
     } finally {
-      hold.signal.removeEventListener('abort', onEnd)
+      until.abort(new DOMException('the wait is over', 'AbortError'))
       until.letGo()
-      await hold.release().catch(() => {}) // it lapses by itself
     }
   }
 
-  /** Retires each slot when its permit has ended. */
-  async #drain(slots: readonly string[], by: string, signal: AbortSignal): Promise<void> {
-    if (slots.length === 0) return
-    const end = new LinkedSignal(signal)
-    const mine = new Set<string>()
-    const retired = Promise.all(
-      slots.map((slot) => this.#retire({ slot, by, evict: false }, end.signal).then(() => mine.add(slot))),
-    )
-    retired.catch(() => {})
-    try {
-      for (;;) {
-        await Promise.race([retired, sleep(this.#clock, RETIRED_MS / 4, end.signal)])
-        if (mine.size === slots.length) return
-        for (const slot of mine) await this.#retire({ slot, by, evict: false }, end.signal) // those wait for the others
-      }
-    } finally {
-      end.abort(new DOMException('the wait is over', 'AbortError'))
-      end.letGo()
-    }
-  }
+  // ── definitions ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The slot is kept from holders for `RETIRED_MS` from now on: when its permit has ended, or without it. */
-  async #retire({ slot, by, evict }: Retirement, signal: AbortSignal): Promise<void> {
-    for (;;) {
+  /** Reads what the semaphore is, and makes it what is returned; undefined: it is as it should be. */
+  async #redefine(
+    name: string,
+    signal: AbortSignal,
+    next: (found: CountedInfo) => { readonly capacity: number | undefined } | undefined,
+  ): Promise<void> {
+    for (let round = 1; ; round++) {
+      const found = await this.#manager.counted(name, { signal })
+      const change = next(found)
+      if (change === undefined) return
       try {
-        await this.#manager.claim(slot, by, RETIRED_MS, { value: RETIRED, signal })
+        await this.#manager.define(name, change.capacity, { from: found.generation, signal })
         return
       } catch (error) {
-        if (!(error instanceof ErrClaimDenied)) throw error
+        if (!(error instanceof ErrInvalid) || round >= ROUNDS) throw error // others were first
       }
-      const info = await readLease(this.#manager, slot, signal)
-      if (info === undefined || info.holder === by) continue
-      if (evict) {
-        await this.#manager.pin(slot, PIN)
-        await this.#manager.revoke(slot)
-      } else if (info.value === RETIRED) {
-        // Another administrator's: he is through with it, or has crashed.
-        await this.#manager.release(slot, info.holder).catch(unlessGone)
-      } else await this.#manager.waitUntilExpired(slot, { signal })
     }
-  }
-
-  /** Closes it if it is open, and goes on from wherever somebody else stopped. */
-  async #destroy(names: Names, definition: Definition, admin: Admin): Promise<void> {
-    const { n, holder, generation } = definition
-    const slots = slotsOf(names, 0, n)
-    if (!definition.closed) await this.#redefine(names, definition, { n, closed: true }, admin.signal)
-    await this.#whileRetired({ slots, by: `${RETIRED}-${randomUUID()}`, evict: true, admin }, async () => {
-      await Promise.all(slots.map((slot) => this.#manager.unpin(slot, PIN)))
-      admin.assertHeld()
-      await this.#manager.revoke(names.definition, { fencingToken: generation }) // of this one, not of a later one
-    })
-    await this.#manager.unpin(names.definition, holder)
-  }
-
-  /** Changes the definition so that these slots surely outlast, retired, what anybody knew of it before. */
-  async #whileRetired(
-    {
-      slots,
-      by,
-      evict,
-      admin,
-    }: Omit<Retirement, 'slot'> & { readonly slots: readonly string[]; readonly admin: Admin },
-    change: () => Promise<void>,
-  ): Promise<void> {
-    for (;;) {
-      const begun = new Stopwatch(this.#clock)
-      await Promise.all(slots.map((slot) => this.#retire({ slot, by, evict }, admin.signal)))
-      admin.assertHeld()
-      await change()
-      if (slots.length === 0 || begun.elapsedMs < RETIRED_MS - 2 * FRESH_MS) return
-    }
-  }
-
-  async #redefine(
-    names: Names,
-    { holder, generation }: Definition,
-    content: DefinitionContent,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { definition: lease, id } = names
-    const value = formatDefinition(content)
-    await this.#manager.claim(lease, holder, DEFINITION_MS, { value, announce: true, signal })
-    const { fencingToken } = await this.#manager.token(lease, holder).check()
-    if (fencingToken === generation) return
-    await this.#manager.revoke(lease, { fencingToken }) // it was destroyed, and this claim made another
-    throw new ErrNoSemaphore(id, lease)
-  }
-
-  /** What a creation that failed has left. */
-  async #undefine({ definition }: Names, holder: string): Promise<void> {
-    await this.#manager.release(definition, holder).catch(unlessGone)
-    await this.#manager.unpin(definition, holder)
-  }
-
-  /** Retired slots among these are in use again, and none is pinned by an administrator who was late. */
-  async #free(slots: readonly string[], signal: AbortSignal): Promise<void> {
-    for (const [slot, { holder, value, pinned }] of await this.#held(slots, signal)) {
-      if (pinned) await this.#manager.unpin(slot, PIN)
-      if (value === RETIRED) await this.#manager.release(slot, holder).catch(unlessGone)
-    }
-  }
-
-  async #read(names: Names, signal: AbortSignal): Promise<Definition | undefined> {
-    return parseDefinition(await readLease(this.#manager, names.definition, signal))
-  }
-
-  async #existing(names: Names, signal: AbortSignal): Promise<Definition> {
-    const definition = await this.#read(names, signal)
-    if (definition === undefined || definition.closed) throw new ErrNoSemaphore(names.id, names.definition)
-    return definition
-  }
-
-  /** Those of the slots that are held; read in one round trip. */
-  async #held(slots: readonly string[], signal: AbortSignal): Promise<readonly (readonly [string, Info])[]> {
-    const infos = await Promise.all(slots.map((slot) => readLease(this.#manager, slot, signal)))
-    return slots.flatMap((slot, index) => {
-      const info = infos[index]
-      return info === undefined ? [] : [[slot, info] as const]
-    })
   }
 
   // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #namesOf(id: string, checks: Checks): Names {
+  #nameOf(id: string, checks: Checks): string {
     const rule = brokenSegmentRule(id)
     checks.must('id', rule === undefined, rule ?? '', id)
-    const definition = rule === undefined ? `${this.#prefix}/${encodeSegment(id)}` : ''
-    const admin = `${definition}/admin`
-    checks.fits('id', admin, id)
-    return { id, definition, admin }
+    const name = rule === undefined ? `${this.#prefix}/${encodeSegment(id)}` : ''
+    checks.fits('id', name, id)
+    return name
   }
 
   /** What every call shares: it ends with its signal, with its time, and with this object. */
@@ -742,73 +598,14 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 }
 
-const CALL_OPTIONS = ['requestTimeout', 'signal']
-const METHODS = [
-  'claim',
-  'hold',
-  'holdAny',
-  'observe',
-  'pin',
-  'release',
-  'revoke',
-  'unpin',
-  'waitUntilExpired',
-] as const
-
-/** The leases of one semaphore. */
-interface Names {
-  readonly id: string
-  readonly definition: string
-  readonly admin: string
+/** How many permits these shares are. */
+function taken(shares: CountedInfo['shares']): number {
+  let sum = 0
+  for (const { weight = 1 } of shares.values()) sum += weight
+  return sum
 }
 
-interface PostRequest {
-  readonly names: Names
-  readonly holder: string
-  readonly durationMs: number
-  readonly waitMs: number
-  readonly keepAlive: boolean
-}
-
-interface Retirement {
-  readonly slot: string
-  readonly by: string
-  /** Whether a permit is revoked, not waited for. */
-  readonly evict: boolean
-}
-
-/** One who administers, alone. */
-interface Admin {
-  readonly signal: AbortSignal
-  /** @throws ErrUnknown when he may not be alone any more */
-  assertHeld(): void
-}
-
-function slotsOf({ definition }: Names, from: number, to: number): string[] {
-  return Array.from({ length: Math.max(0, to - from) }, (_, index) => `${definition}/${from + index}`)
-}
-
-function grantOptions(duration: number, keepAlive: boolean): HoldOptions {
-  return keepAlive ? { duration, shared: true } : { duration, shared: true, renewEvery: false }
-}
-
-/** Whether the slot was being taken away when it was granted: costs nothing right after the grant. */
-async function isPinned(hold: Hold): Promise<boolean> {
-  try {
-    return (await hold.token.check()).pinned
-  } catch {
-    return true // it is over, or nobody knows: to be found out
-  }
-}
-
-function keyOf({ definition }: Names, holder: string): string {
-  return `${definition} ${holder}`
-}
-
-function checkLimit(checks: Checks, n: unknown): void {
-  checks.must('n', isLimit(n), `must be a whole number from 1 to ${MAX_ANY}`, n)
-}
-
-function sameLimit({ id, definition }: Names, { n }: Definition, asked: number): void {
-  if (n !== asked) throw new ErrLimitMismatch(id, definition, { n, asked })
+function checkCount(checks: Checks, option: string, value: unknown): void {
+  const isCount = Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_CAPACITY
+  checks.must(option, isCount, `must be a whole number from 1 to ${MAX_CAPACITY}`, value)
 }

@@ -5,6 +5,7 @@ import {
   systemClock,
   type Client,
   type Clock,
+  type CountedClient,
   type LeaseChange,
   type Renewal,
   type SubscribeOptions,
@@ -49,6 +50,7 @@ export class Process {
     this.client = new Proxy(client, {
       get: (target, name) => {
         const member: unknown = Reflect.get(target, name)
+        if (name === 'counted') return member === undefined ? undefined : this.#counted(member as CountedClient)
         if (typeof member !== 'function') return member
         const method = member as (...args: unknown[]) => unknown
         if (name === 'renewLease') {
@@ -90,6 +92,14 @@ export class Process {
   resume(): void {
     this.#held?.open()
     this.#held = undefined
+  }
+
+  #counted(counted: CountedClient): CountedClient {
+    return {
+      read: (lease) => this.#send('counted', () => counted.read(lease)) as ReturnType<CountedClient['read']>,
+      define: (...args) => this.#send('define', () => counted.define(...args)) as Promise<string>,
+      blocking: (lease) => counted.blocking(lease),
+    }
   }
 
   /** Which calls back instead of a promise; counted as what it is. */

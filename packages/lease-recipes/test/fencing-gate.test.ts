@@ -10,7 +10,9 @@ import {
   FencingGate,
   MemoryFencingStore,
   PostgresFencingStore,
+  ReadWriteLock,
   RedisFencingStore,
+  Semaphores,
   type Fence,
   type FencingStore,
 } from 'lease-recipes'
@@ -320,6 +322,33 @@ describe('the fencing gate', () => {
       expect(() => new RedisFencingStore({ client, prefix: prefix as string })).to.throw(ErrNotValid)
     }
     expect(() => new RedisFencingStore({ client: {} } as never)).to.throw(ErrNotValid, 'client')
+  })
+
+  it('writers and holders of all there is are let in, and those who share are not', async () => {
+    const manager = new Manager({ client: memoryClient() })
+    const gate = new FencingGate({ store: new MemoryFencingStore() })
+    const lock = new ReadWriteLock({ manager, name: 'file' })
+    const semaphores = new Semaphores({ manager })
+    await semaphores.create('one', 1)
+    const first = await semaphores.post('one', 'a', 60_000)
+    await gate.admit('of one', first)
+    const writer = await lock.wlock('w')
+    await gate.admit('file', writer)
+    await writer.release()
+    const shares = [
+      await lock.rlock('r'),
+      await semaphores.post('two', 'a', 60_000, { n: 2 }),
+      await manager.hold('three', 'a', { duration: 60_000, share: { capacity: 3, weight: 2 } }),
+    ]
+    for (const share of shares) {
+      const error = await errorOf(gate.admit('file', share))
+      expect(error).to.be.instanceOf(ErrNotValid)
+      expect((error as Error).message).to.contain('must exclude all others')
+    }
+    await gate.admit('file', await manager.hold('lease', 'a', { duration: 60_000 }))
+    await semaphores.stop()
+    await lock.stop()
+    await manager.stop()
   })
 
   it('a store that fails, or answers nonsense, lets nobody in and refuses nobody', async () => {

@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, LeaseError, sleep } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import { ReadWriteLock, type Lock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
+import { ErrLimitMismatch } from '#src/semaphore.ts'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
 import { stores } from './stores.ts'
@@ -53,11 +54,6 @@ for (const store of stores()) {
       work.then(mark, mark)
       await store.pass(ms)
       return !done
-    }
-
-    /** Resolves when this process has heard that a writer is at the gate. */
-    async function hearOfWriter({ manager }: Process): Promise<void> {
-      for await (const writer of manager.observe('rwlocks/orders')) if (writer !== undefined) return
     }
 
     it('DLM-1: readers lock together, a writer alone, from any process', async () => {
@@ -184,32 +180,37 @@ for (const store of stores()) {
       await bench.within(over)
     }).timeout(300_000) // where a hint is lost, a wait goes on for `maxSleep`, a minute
 
-    it('DLM-4: readers who wait for a slot let a waiting writer go first', async () => {
+    it('DLM-4: readers and writers are served first come, first served', async () => {
       const readers = await bench.within(Promise.all(['p', 'q', 'r', 's'].map((holder) => a.rlock(holder))))
-      const others = [bench.process(), bench.process()]
       const order: string[] = []
-      const waiting = others.flatMap((process, index) => {
-        const lock = lockOf(process)
-        return [0, 1].map(async (twin) => {
-          const reader = await lock.rlock(`t${index}${twin}`)
-          order.push('reader')
-          await reader.unlock()
-        })
-      })
-      await bench.within(Promise.all(others.map(({ manager }) => refusal(manager))))
-      const writing = b.wlock('w').then((writer) => {
-        order.push('writer')
-        return writer
-      })
-      await bench.within(Promise.all(others.map((process) => hearOfWriter(process))))
-      for (const reader of readers) {
-        await reader.unlock()
-        if (exact) await store.pass(store.unitMs / 2)
+      const waiting: Promise<unknown>[] = []
+      for (const [index, mode] of ['read', 'write', 'read', 'read', 'write', 'read'].entries()) {
+        const process = bench.process()
+        const refused = refusal(process.manager)
+        const locking = lockOf(process)[mode === 'read' ? 'rlock' : 'wlock'](`${mode}-${index}`)
+        waiting.push(
+          locking.then(async (lock) => {
+            order.push(lock.mode)
+            await lock.unlock()
+          }),
+        )
+        await bench.within(refused)
       }
-      const writer = await bench.within(writing)
-      await writer.unlock()
+      for (const reader of readers) await reader.unlock()
       await bench.within(Promise.all(waiting))
-      expect(order).to.deep.equal(['writer', 'reader', 'reader', 'reader', 'reader'])
+      // On a server that stalls a waiter may be passed that does not come in its turn.
+      if (exact) expect(order).to.deep.equal(['read', 'write', 'read', 'read', 'write', 'read'])
+      expect(order.filter((mode) => mode === 'write').length).to.equal(2)
+    })
+
+    it('DLM-4: two writers that lock in a loop hand the lock over at once', async () => {
+      const beganMs = store.clock.monotonic()
+      const rounds = 10
+      const work = async (lock: ReadWriteLock, holder: string): Promise<void> => {
+        for (let round = 0; round < rounds; round++) await (await lock.wlock(holder)).unlock()
+      }
+      await bench.within(Promise.all([work(a, 'v'), work(b, 'w')]))
+      expect(store.clock.monotonic() - beganMs).to.be.below(duration * (exact ? 1 : 1000))
     })
 
     it('DLM-4: maxReaders read at once, and the next one waits', async () => {
@@ -289,15 +290,12 @@ for (const store of stores()) {
       expect(writer.held).to.equal(true)
     })
 
-    it('DLM-7: a writer who is interrupted halfway gives back what he has', async () => {
+    it('DLM-7: a writer that gives up lets readers in again', async () => {
       const reader = await bench.within(a.rlock('x'))
       const interrupted = new AbortController()
+      const refused = refusal(there.manager)
       const waiting = rejection(b.wlock('w', { signal: interrupted.signal }), Error)
-      const reading = bench.process().manager
-      await store.until('the gate and three slots', async () => {
-        const leases = [...(await bench.within(reading.leases())).values()]
-        return leases.filter(({ holder }) => holder === 'write:w').length === 4
-      })
+      await bench.within(refused)
       interrupted.abort(new Error('interrupted'))
       await bench.within(waiting)
       const more = await bench.within(Promise.all(['p', 'q', 'r'].map((holder) => a.rlock(holder, { wait: lasting }))))
@@ -313,8 +311,7 @@ for (const store of stores()) {
       }
       const living = lockOf(here, { manager: renewingEvery(here.manager, store.unitMs / 2) })
       const writer = await bench.within(living.wlock('w', { wait: lasting }))
-      const leases = ['rwlocks/orders', ...[0, 1, 2, 3].map((slot) => `rwlocks/orders/${slot}`)]
-      await renewedThrice(store, there.manager, ...leases)
+      await renewedThrice(store, there.manager, 'rwlocks/orders#w')
       expect(writer.held).to.equal(true)
       await bench.within(writer.unlock())
 
@@ -394,13 +391,41 @@ for (const store of stores()) {
       expect(second.fencingToken > first.fencingToken).to.equal(true)
     })
 
-    it('a lock that is lost in part is lost as a whole, and the rest is free', async () => {
+    it('a lock that is revoked is lost, and others can have it', async () => {
       const writer = await bench.within(a.wlock('w'))
-      await bench.within(there.manager.revoke('rwlocks/orders/2'))
+      await bench.within(there.manager.revoke('rwlocks/orders#w'))
       await store.until('the loss', () => writer.signal.aborted)
       expect(writer.held).to.equal(false)
       expect(writer.signal.reason).to.be.instanceOf(ErrLost)
       await bench.within(b.wlock('v', { wait: lasting }))
+    })
+
+    it('fencing tokens rise over readers and writers', async () => {
+      let before = -1n
+      for (const [lock, mode] of [
+        [a, 'rlock'],
+        [b, 'wlock'],
+        [a, 'wlock'],
+        [b, 'rlock'],
+        [a, 'rlock'],
+      ] as const) {
+        const locked = await bench.within(lock[mode](mode))
+        expect(locked.fencingToken > before).to.equal(true)
+        before = locked.fencingToken
+        await bench.within(locked.release())
+      }
+    })
+
+    it('those who share a lock must agree on `maxReaders`, and any number may read where none is given', async () => {
+      await bench.within(a.rlock('x'))
+      const other = lockOf(there, { maxReaders: 5 })
+      const error = await rejection(bench.within(other.rlock('y')), ErrLimitMismatch)
+      expect(error).to.include({ n: 4, asked: 5 })
+      await rejection(bench.within(other.tryWlock('y')), ErrLimitMismatch)
+      const any = lockOf(there, { name: 'any', maxReaders: undefined })
+      const readers = Array.from({ length: 30 }, (_, index) => any.rlock(`r${index}`))
+      expect((await bench.within(Promise.all(readers))).every(({ held }) => held)).to.equal(true)
+      expect(await bench.within(any.tryWlock('w'))).to.equal(undefined)
     })
 
     it('CL-4: stop ends calls under way and unlocks what is locked here', async () => {

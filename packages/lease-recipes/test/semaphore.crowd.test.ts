@@ -51,9 +51,7 @@ for (const store of stores()) {
       most = 0
       readonly wrong: string[] = []
       readonly #permits = new Set<Permit>()
-      readonly #tokens = new Map<string, bigint>()
-      /** By slot: up to this fencing token, permits were revoked by the last destruction. */
-      readonly #revoked = new Map<string, bigint>()
+      #token = 0n
 
       constructor(limit: number, enough: number) {
         this.limit = limit
@@ -66,24 +64,21 @@ for (const store of stores()) {
 
       /** Relied on from now on, until it is not `held` any more. */
       enter(permit: Permit): void {
-        if (!permit.held || this.#isRevoked(permit)) return
+        if (!permit.held) return
         this.grants++
         this.#permits.add(permit)
-        for (const one of this.#permits) if (!one.held || this.#isRevoked(one)) this.#permits.delete(one)
+        for (const one of this.#permits) if (!one.held) this.#permits.delete(one)
         this.most = Math.max(this.most, this.#permits.size)
         if (this.#permits.size > this.limit) this.wrong.push(`${this.#permits.size} of ${this.limit} at once`)
-        const before = this.#tokens.get(permit.lease) ?? 0n
-        if (permit.fencingToken <= before) this.wrong.push(`${permit.lease}: ${permit.fencingToken} after ${before}`)
-        this.#tokens.set(permit.lease, permit.fencingToken)
+        // Of two that are granted at once the later one may be told first.
+        const isLate = permit.fencingToken < this.#token && this.#permits.size === 1
+        if (isLate) this.wrong.push(`${permit.fencingToken} after ${this.#token}`)
+        if (permit.fencingToken > this.#token) this.#token = permit.fencingToken
       }
 
-      /** Whoever has an earlier permit of this slot may not have heard yet that it is no more. */
-      revoked(lease: string, fencingToken: bigint): void {
-        this.#revoked.set(lease, fencingToken)
-      }
-
-      #isRevoked({ lease, fencingToken }: Permit): boolean {
-        return fencingToken < (this.#revoked.get(lease) ?? 0n)
+      /** Permits of what was destroyed do not count: their holders may not have heard of it. */
+      destroyed(): void {
+        this.#permits.clear()
       }
     }
 
@@ -136,29 +131,40 @@ for (const store of stores()) {
         ]),
       )
       expect(register.wrong).to.deep.equal([])
-      expect([register.grants >= grants, register.most]).to.deep.equal([true, 3])
+      expect(register.grants).to.be.at.least(grants)
+      if (store.exact) expect(register.most).to.equal(3)
     })
 
     it(`DSM-2: nor while the limit changes and the semaphore is made anew, in ${grantsWhileChanging} grants`, async function () {
       this.timeout(300_000)
       const register = new Register(4, grantsWhileChanging)
       const members = [member(), member(), member(), member()]
-      const { process, semaphores: administrator } = member()
+      const { semaphores: administrator } = member()
       await over(administrator.create('pool', 4))
+      /** Permits that are too many run out. */
+      const settled = async (n: number): Promise<void> => {
+        for (;;) {
+          if (register.done || (await administrator.read('pool')).active <= n) break
+          await sleep(store.clock, store.unitMs / 10)
+        }
+        // What the store has ended may be relied on until its time is over here.
+        await sleep(store.clock, 2 * store.unitMs)
+      }
       const resize = async (): Promise<void> => {
         while (!register.done) {
           const n = 1 + Math.floor(Math.random() * 6)
           if (n > register.limit) register.limit = n
           await administrator.resize('pool', n)
+          await settled(n)
           register.limit = n
           await sleep(store.clock, Math.random() * store.unitMs)
           if (Math.random() < 0.4) {
-            await administrator.destroy('pool') // until then, those who do not know it yet count
-            for (const [lease, { value, fencingToken }] of await process.manager.leases()) {
-              if (value === 'retired') register.revoked(lease, fencingToken)
-            }
-            register.limit = 2
+            await administrator.destroy('pool')
+            register.limit = Math.max(register.limit, 2)
+            register.destroyed()
             await administrator.create('pool', 2)
+            await settled(2)
+            register.limit = 2
           }
         }
       }

@@ -1,8 +1,9 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown } from 'lease-core'
-import { Manager, memoryClient, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { Manager, memoryClient, MemoryStore, MemorySubstrate, sleep, SubstrateClient } from 'lease-core'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
-import { Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
+import { ErrNoSemaphore, Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
+import { enough } from 'lease-servers'
 import { Process, rejection } from './bench.ts'
 import type { Store } from './stores.ts'
 
@@ -82,35 +83,75 @@ describe('Semaphore: options and small print', () => {
     await own.stop()
   })
 
-  it('more semaphores than are observed at once may be waited at, and each read once', async () => {
-    const count = 1_005
-    let observations: number | undefined
-    const counting = new Proxy(manager, {
-      get(target, name) {
-        const value: unknown = Reflect.get(target, name)
-        if (typeof value !== 'function') return value
-        return (...args: unknown[]): unknown => {
-          if (name === 'observe' && observations !== undefined && ++observations > 10 * count)
-            throw new Error('endless')
-          return Reflect.apply(value, target, args)
-        }
-      },
-    })
-    const [theirs, ours] = [semaphores(), semaphores({ manager: counting })]
+  it('one process waits at thousands of semaphores, each post by itself', async () => {
+    const count = enough(1_000)
+    const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 1 })
+    const own = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+    const [theirs, ours] = [semaphores(), semaphores({ manager: own })]
     const ids = Array.from({ length: count }, (_, index) => `pool-${index}`)
-    await clock.drive(Promise.all(ids.map((id) => theirs.create(id, 1))))
-    const permits = await clock.drive(Promise.all(ids.map((id) => theirs.post(id, 'x', 600_000))))
-    observations = 0
-    const waits = ids.map((id) => track(ours.post(id, 'y', 600_000)))
+    const options = { n: 1 }
+    const permits = await clock.drive(Promise.all(ids.map((id) => theirs.post(id, 'x', 600_000, options))))
+    const waits = ids.map((id) => track(ours.post(id, 'y', 600_000, options)))
     await clock.advance(1_000)
     expect(waits.filter(({ state }) => state !== 'pending')).to.deep.equal([])
-    expect(observations).to.be.at.most(2 * count)
+    expect(wire.counts.claim, 'claims of those who wait, the second one when it hears of news').to.be.at.most(2 * count)
     await clock.drive(Promise.all([...permits.slice(0, 3), ...permits.slice(-3)].map((permit) => permit.close())))
-    await clock.settle()
+    await clock.advance(100)
     const served = waits.flatMap(({ state }, index) => (state === 'fulfilled' ? [index] : []))
-    expect(served).to.deep.equal([0, 1, 2, 1_002, 1_003, 1_004])
+    expect(served).to.deep.equal([0, 1, 2, count - 3, count - 2, count - 1])
     await clock.drive(Promise.all([ours.stop(), theirs.stop()]))
     await Promise.all(waits.map(({ promise }) => promise.catch(() => {})))
+    await own.stop()
+  })
+
+  it('twenty processes that post in a loop are served in turn, and a hand-over takes a few requests however many wait', async () => {
+    for (const [posters, n] of [
+      [20, 2],
+      [50, 7],
+    ] as const) {
+      const served: number[] = []
+      const wires: FaultySubstrate[] = []
+      const managers: Manager[] = []
+      const stop = new AbortController()
+      const id = `pool-${posters}-${n}`
+      const work = async (index: number): Promise<void> => {
+        const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 1 })
+        const own = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
+        wires.push(wire)
+        managers.push(own)
+        const one = semaphores({ manager: own })
+        while (!stop.signal.aborted) {
+          const permit = await one.post(id, `p${index}`, 600_000, { n, signal: stop.signal })
+          served.push(index)
+          await sleep(clock, 20)
+          await permit.close()
+        }
+      }
+      const posting = Array.from({ length: posters }, (_, index) => work(index).catch(() => {}))
+      await clock.advance(1_000)
+      const from = served.length
+      const sum = (): number => wires.reduce((total, { counts }) => total + counts.roundTrips, 0)
+      const before = sum()
+      await clock.advance(enough(2_000))
+      const handOvers = served.length - from
+      // What is under way at both ends is counted once.
+      expect(sum() - before, `requests for ${handOvers} hand-overs, ${posters} posters, n = ${n}`).to.be.at.most(
+        4 * handOvers + posters,
+      )
+      for (let poster = 0; poster < posters; poster++) {
+        const turns = served.flatMap((index, at) => (index === poster && at >= from ? [at] : []))
+        expect(turns.length, `how often ${poster} of ${posters} was served, n = ${n}`).to.be.at.least(1)
+        for (const [turn, at] of turns.slice(1).entries()) {
+          const between = served.slice((turns[turn] as number) + 1, at)
+          const most = Math.max(...between.map((index) => between.filter((other) => other === index).length))
+          expect(most, `how often ${poster} was overtaken by one and the same`).to.be.at.most(n)
+        }
+      }
+      stop.abort()
+      await clock.advance(1_000)
+      await Promise.all(posting)
+      await Promise.all(managers.map((one) => one.stop()))
+    }
   })
 
   it('a creation that is given up, at whatever moment, leaves nothing that `destroy` does not remove', async () => {
@@ -125,7 +166,8 @@ describe('Semaphore: options and small print', () => {
       await clock.advance(5_000)
       expect(creation.state).not.to.equal('pending')
       await clock.drive(one.destroy('pool'))
-      expect([afterMs, ...(await clock.drive(own.pinned())).keys()]).to.deep.equal([afterMs])
+      const { generation } = await clock.drive(own.counted('semaphores/pool'))
+      expect([afterMs, generation, (await clock.drive(own.leases())).size]).to.deep.equal([afterMs, undefined, 0])
     }
     await own.stop()
   })
@@ -156,7 +198,7 @@ describe('Semaphore: options and small print', () => {
     const permit = await clock.drive(one.post('pool', 'x', 600_000))
     for (let post = 0; post < 20; post++) {
       const refused = rejection(one.post('pool', 'y', 600_000, { retries: 1 + (post % 4) }), ErrClaimDenied)
-      expect((await clock.drive(refused)).message).to.contain('all 1 permits are taken')
+      expect((await clock.drive(refused)).message).to.contain('all permits are taken')
     }
     await clock.drive(permit.close())
     await clock.advance(1_000)
@@ -229,16 +271,37 @@ describe('Semaphore: options and small print', () => {
     }
   })
 
-  it('DSM-2: a limit is a whole number of permits from 1 to 128', async () => {
+  it('DSM-2: limits and numbers of permits are whole numbers from 1 on', async () => {
     const one = semaphores()
-    for (const n of [1.5, 0, -1, 129, Number.NaN, Number.POSITIVE_INFINITY, '3', undefined]) {
-      for (const call of [one.create('pool', n as number), one.resize('pool', n as number)]) {
-        const error = await rejection(call, ErrNotValid)
-        expect(problemsOf(error)).to.deep.equal(['n must be a whole number from 1 to 128'])
+    const rule = 'must be a whole number from 1 to 1073741824'
+    for (const bad of [1.5, 0, -1, 2 ** 30 + 1, Number.NaN, Number.POSITIVE_INFINITY, '3', null]) {
+      const n = bad as number
+      for (const call of [one.create('pool', n), one.resize('pool', n), one.post('pool', 'x', 1_000, { n })]) {
+        expect(problemsOf(await rejection(call, ErrNotValid))).to.deep.equal([`n ${rule}`])
       }
+      const error = await rejection(one.post('pool', 'x', 1_000, { permits: n }), ErrNotValid)
+      expect(problemsOf(error)).to.deep.equal([`permits ${rule}`])
     }
-    await one.create('pool', 128)
-    expect((await one.read('pool')).n).to.equal(128)
+    const error = await rejection(one.post('pool', 'x', 1_000, { permits: 3, n: 2 }), ErrNotValid)
+    expect(problemsOf(error)).to.deep.equal(['permits must be at most n (2)'])
+    await one.create('pool', 2 ** 30)
+    expect((await one.read('pool')).n).to.equal(2 ** 30)
+  })
+
+  it('`wait` and `retries` are two ways to say one thing, and are not given together', async () => {
+    const one = semaphores()
+    const both = await rejection(one.post('pool', 'x', 1_000, { wait: true, retries: 3 }), ErrNotValid)
+    expect(problemsOf(both)).to.deep.equal(['retries must not be given together with wait'])
+    const bad = await rejection(one.post('pool', 'x', 1_000, { wait: 0 }), ErrNotValid)
+    expect(problemsOf(bad)).to.deep.equal(['wait must be greater than zero'])
+    await one.create('pool', 1)
+    await one.post('pool', 'x', 600_000)
+    await rejection(one.post('pool', 'y', 1_000, { wait: false }), ErrClaimDenied)
+    const waiting = track(one.post('pool', 'y', 1_000, { wait: 500 }))
+    await clock.advance(499)
+    expect(waiting.state).to.equal('pending')
+    await clock.advance(10)
+    expect(waiting.error).to.be.instanceOf(ErrClaimDenied)
   })
 
   it('CL-8: arguments that make no sense are refused at once, all of them, and nothing is sent', async () => {
@@ -278,32 +341,14 @@ describe('Semaphore: options and small print', () => {
     expect(await one.read('pool')).to.deep.equal({ n: 1, active: 0, holders: [] })
   })
 
-  it('DSM-1: a lease of another kind by that name is neither taken for a semaphore nor overwritten', async () => {
+  it('DSM-1: a lease of the same name has nothing to do with a semaphore', async () => {
     const one = semaphores()
-    for (const value of [undefined, 'x', '{"n":1.5}', 'null']) {
-      await manager.claim('semaphores/pool', 'somebody', 60_000, value === undefined ? {} : { value })
-      await rejection(one.read('pool'), Error)
-      await rejection(one.create('pool', 1), Error)
-      expect((await manager.leases()).get('semaphores/pool')?.holder).to.equal('somebody')
-      await manager.release('semaphores/pool', 'somebody')
-    }
-  })
-
-  it('DSM-10: an administrator who crashes while he waits leaves the limit as it was, and no slot out of use', async () => {
-    const one = semaphores()
-    await one.create('pool', 3)
-    await one.post('pool', 'x', { hours: 1 })
-    await one.post('pool', 'y', { hours: 1 })
-    const resizing = one.resize('pool', 1).catch(() => {})
-    await clock.advance(1000)
-    await manager.stop() // both the administrator and the holders
-    await resizing
-    manager = another()
-    const other = semaphores()
-    expect((await other.read('pool')).n).to.equal(3)
-    await clock.advance(130_000)
-    await other.post('pool', 'z', { hours: 1 }, { retries: 0 })
-    expect((await other.read('pool')).active).to.equal(3)
+    await manager.claim('semaphores/pool', 'somebody', 60_000)
+    await rejection(one.read('pool'), ErrNoSemaphore)
+    await one.create('pool', 1)
+    await one.post('pool', 'x', 60_000)
+    await one.destroy('pool')
+    expect((await manager.leases()).get('semaphores/pool')?.holder).to.equal('somebody')
   })
 
   it('DSM-4: a post that was under way while the semaphore was made anew, and long after, is one of the new ones or none', async () => {

@@ -23,7 +23,9 @@ const BAD_NAMES: readonly unknown[] = [
   'line-separator\u2028',
   'byte-order\ufeffmark',
   'dot.ted',
-  'ha#sh',
+  '#hash',
+  'hash#',
+  'a#b#c',
   'dol$lar',
   'x'.repeat(MAX_NAME_BYTES + 1),
   '雪'.repeat(MAX_NAME_BYTES / 3 + 1),
@@ -39,6 +41,17 @@ const BAD_NAMES: readonly unknown[] = [
   ['name'],
   Symbol('name'),
   7n,
+]
+
+/** A lease may be a share, and its two names obey the same rules. */
+const BAD_LEASES: readonly unknown[] = [
+  ...BAD_NAMES,
+  '#',
+  'ha##sh',
+  'ha#dot.ted',
+  'do$t#sh',
+  `${'x'.repeat(MAX_NAME_BYTES + 1)}#sh`,
+  `ha#${'x'.repeat(MAX_NAME_BYTES + 1)}`,
 ]
 
 const BAD_DURATIONS: readonly unknown[] = [
@@ -87,7 +100,7 @@ export const badInput: Chapter = {
   state(clause) {
     clause('a bad lease name is refused by every operation', async ({ a, longMs }) => {
       const request = { holder: ALICE, duration: longMs }
-      for (const bad of BAD_NAMES) {
+      for (const bad of BAD_LEASES) {
         const lease = bad as string
         await problem('lease', lease, () => a.claimLease(lease, request))
         await problem('lease', lease, () => a.extendLease(lease, request))

@@ -123,6 +123,25 @@ export const shares: Chapter = {
     )
 
     clause(
+      'a share counts that was extended or pinned where another saw it last before that, however long ago',
+      async (scene) => {
+        const { a, unitMs, longMs } = scene
+        const { durationMs } = await scene.whileLive(unitMs, async (_, duration) => {
+          await claim(scene, ALICE, { capacity: 2 }, { duration, client: a })
+          await claim(scene, BOB, { capacity: 2 }, { duration, client: a })
+          await refused(scene, CAROL, { capacity: 2 })
+          await a.extendLease(share(scene, ALICE), { holder: ALICE, duration: longMs })
+          await a.pinLease(share(scene, BOB), 'operator')
+        })
+        await scene.lapse(share(scene, ALICE), durationMs)
+        await refused(scene, CAROL, { capacity: 2 })
+        await holders(scene, ALICE, BOB)
+        await a.unpinLease(share(scene, BOB), 'operator')
+      },
+      'shares',
+    )
+
+    clause(
       'of many that claim at once as many are granted as the capacity allows',
       async (scene) => {
         const clients = await open(scene, 6)
@@ -407,6 +426,26 @@ export const shares: Chapter = {
     )
 
     clause(
+      'a claim that goes ahead passes all who wait, if there is room for each of them, and those that were not called stay',
+      async (scene) => {
+        const { b } = scene
+        await claim(scene, ALICE, { capacity: 2 })
+        await claim(scene, BOB, { capacity: 2 })
+        const tickets = [await enter(scene, 'w1', { capacity: 2 }), await enter(scene, 'w2', { capacity: 2 })]
+        tickets.push(await enter(scene, 'w3', { capacity: 2 }))
+        await refused(scene, CAROL, { capacity: 2, ahead: true })
+        await b.releaseLease(share(scene, ALICE), ALICE)
+        await claim(scene, CAROL, { capacity: 2, ahead: true })
+        await holders(scene, BOB, CAROL)
+        await b.releaseLease(share(scene, BOB), BOB)
+        await claim(scene, 'w3', { capacity: 2 }, { ticket: { ...(tickets[2] as Ticket), passing: 2 } })
+        await holders(scene, CAROL, 'w3')
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
       'nobody passes one ahead for whom there was no room',
       async (scene) => {
         await claim(scene, ALICE, { capacity: 4 })
@@ -416,6 +455,21 @@ export const shares: Chapter = {
         await scene.b.releaseLease(share(scene, ALICE), ALICE)
         await claim(scene, BOB, { weight: 4, capacity: 4 }, { ticket: bob })
         await holders(scene, BOB)
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
+      'what no wait makes a claim that is granted gets no ticket',
+      async (scene) => {
+        const ticket = noTicket()
+        await refused(scene, ALICE, {}, { ticket })
+        await define(scene, 2, undefined)
+        await refused(scene, ALICE, { weight: 3 }, { ticket })
+        await refused(scene, ALICE, { capacity: 3 }, { ticket })
+        same(ticket.place, 0, 'the ticket')
+        await claim(scene, BOB, {}, { ticket: noTicket() })
       },
       'shares',
       'queues',
@@ -437,6 +491,22 @@ export const shares: Chapter = {
     )
 
     clause(
+      'who waits counts with the weight that it asked for last',
+      async (scene) => {
+        for (const holder of [ALICE, BOB]) await claim(scene, holder, { capacity: 2 })
+        const carol = await enter(scene, CAROL, { weight: 2, capacity: 2 })
+        const eve = await enter(scene, 'eve', { capacity: 2 })
+        // Another of the same process goes on with the ticket, and asks for less.
+        await refused(scene, 'dave', { capacity: 2 }, { ticket: carol })
+        await scene.b.releaseLease(share(scene, BOB), BOB)
+        await claim(scene, 'eve', { capacity: 2 }, { ticket: { ...eve, passing: 1 } })
+        await holders(scene, ALICE, 'eve')
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
       'where too many wait already the next one gets no ticket, unless there is room',
       async (scene) => {
         await claim(scene, ALICE, { capacity: 1 })
@@ -445,6 +515,30 @@ export const shares: Chapter = {
         await refused(scene, CAROL, { capacity: 1 }, { ticket, maxWaiters: 1 })
         same([ticket.place, ticket.isFull], [0, true], 'the ticket')
         await enter(scene, CAROL, { capacity: 1 }, { maxWaiters: 2 })
+        await scene.b.releaseLease(share(scene, ALICE), ALICE)
+        await enter(scene, 'dave', { capacity: 1 }, { maxWaiters: 1 })
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
+      'who waits knows which of the shares in the way lapses first, until it leaves',
+      async (scene) => {
+        const { b, lease, longMs } = scene
+        const name = countedName(lease)
+        await claim(scene, ALICE, { capacity: 3 })
+        await claim(scene, BOB, { capacity: 3 }, { duration: longMs / 2 })
+        await claim(scene, CAROL, { capacity: 3 })
+        await refused(scene, 'dave', { capacity: 3 })
+        same(countedOf(b).blocking(name), undefined, 'what one knows that does not wait')
+        const ticket = await enter(scene, 'dave', { capacity: 3 })
+        same(countedOf(b).blocking(name)?.holder, BOB, 'whose share lapses first')
+        await countedOf(b).read(name)
+        same(countedOf(b).blocking(name)?.holder, BOB, 'whose share lapses first by a read of all')
+        await b.releaseLease(share(scene, BOB), BOB)
+        same(countedOf(b).blocking(name), undefined, 'what is in the way when one of the shares is over')
+        b.leaveQueue?.(name, ticket)
       },
       'shares',
       'queues',
@@ -530,6 +624,53 @@ export const shares: Chapter = {
     )
 
     clause(
+      'one who comes to wait and meets nothing but tickets notifies the first in the queue, for that one may have died',
+      async (scene) => {
+        await claim(scene, ALICE, { capacity: 1 })
+        const bob = await waiter(scene, BOB, { capacity: 1 })
+        await scene.b.releaseLease(share(scene, ALICE), ALICE)
+        await hears(scene, bob, 0)
+        const before = vacancies(scene, await bob.after()).length
+        const carol = await enter(scene, CAROL, { capacity: 1 })
+        same(carol.ahead, 1, 'how many are ahead')
+        await scene.until('another call of the first', () => vacancies(scene, bob.heard).length > before || bob.heard)
+      },
+      'shares',
+      'addressed',
+    )
+
+    clause(
+      'who waits is notified when the capacity falls below its weight, and those behind it when it leaves',
+      async (scene) => {
+        const first = await define(scene, 4, undefined)
+        await claim(scene, ALICE, {})
+        const bob = await waiter(scene, BOB, { weight: 4 })
+        const carol = await waiter(scene, CAROL, {})
+        await define(scene, 2, first)
+        await hears(scene, bob, 0)
+        same(vacancies(scene, await carol.after()), [], 'what one has heard for whom there will be room')
+        bob.client.leaveQueue?.(countedName(scene.lease), bob.ticket)
+        await hears(scene, carol, 0)
+      },
+      'shares',
+      'addressed',
+    )
+
+    clause(
+      'who waits is notified once there is room for what it asked for last',
+      async (scene) => {
+        await claim(scene, ALICE, { capacity: 2 })
+        await claim(scene, BOB, { capacity: 2 })
+        const carol = await waiter(scene, CAROL, { weight: 2, capacity: 2 })
+        await refused(scene, 'dave', { capacity: 2 }, { client: carol.client, ticket: carol.ticket })
+        await scene.b.releaseLease(share(scene, ALICE), ALICE)
+        await hears(scene, carol, 0)
+      },
+      'shares',
+      'addressed',
+    )
+
+    clause(
       'the holder of a share is notified when another ends it, and those who watch it',
       async (scene) => {
         const { a } = scene
@@ -589,6 +730,27 @@ export const shares: Chapter = {
       'shares',
       'faults',
       'repeats',
+    )
+
+    clause(
+      'a definition whose reply is lost takes effect, and is never refused',
+      async (scene) => {
+        const { client, faults } = await scene.openFaulty()
+        const name = countedName(scene.lease)
+        const counted = countedOf(client)
+        faults.loseReplies(1)
+        const first = await scene.settle(counted.define(name, { capacity: 3, from: undefined }), 'the definition')
+        faults.loseReplies(1)
+        const second = await scene.settle(counted.define(name, { capacity: 4, from: first }), 'the second definition')
+        same((await read(scene)).generation, second, 'the generation')
+        faults.loseReplies(1)
+        const end = scene.settle(counted.define(name, { capacity: undefined, from: second }), 'the end')
+        // A store that keeps no trace of what is not defined may not know.
+        await end.catch((error: unknown) => same(codeOf(error), 'LEASE_UNKNOWN', 'what became of it'))
+        same((await read(scene)).generation, undefined, 'the generation')
+      },
+      'shares',
+      'faults',
     )
 
     clause(
@@ -694,10 +856,10 @@ interface ClaimOptions {
 async function claim(
   { b, lease, longMs }: Scene,
   holder: string,
-  { weight = 1, capacity }: Partial<ShareRequest>,
+  { weight = 1, capacity, ahead }: Partial<ShareRequest>,
   { client = b, name = lease, duration = longMs, ticket, maxWaiters, onRefused }: ClaimOptions = {},
 ): Promise<void> {
-  const request = { holder, duration, share: { weight, capacity } }
+  const request = { holder, duration, share: { weight, capacity, ahead } }
   await client.claimLease(shareName(name, holder), request, { ticket, maxWaiters, onRefused })
 }
 

@@ -17,8 +17,8 @@ export class CountedLeases {
   readonly #definitions = new Map<string, Definition>()
   /** By the counted lease; with shares that have lapsed and that nobody came across since. */
   readonly #shares = new Map<string, Set<string>>()
-  /** When a counted lease was last undefined. */
-  readonly #ended: Recent<number>
+  /** When a counted lease was last undefined, and by which definition. */
+  readonly #ended: Recent<{ readonly atMs: number; readonly generation: string }>
   /** The generations of definitions that are over. */
   readonly #before: Recent<true>
   #sweepAt = SWEEP_FLOOR
@@ -45,6 +45,7 @@ export class CountedLeases {
   define({ lease, capacity, from, generation }: DefineOp, nowMs: number): boolean | undefined {
     const known = this.#definitions.get(lease)
     if (known?.generation === generation) return true
+    if (known === undefined && capacity === undefined && this.#ended.get(lease)?.generation === generation) return true
     if (this.#before.get(generation) === true) return undefined
     if (known?.generation !== from) return false
     if (known !== undefined) this.#before.add(known.generation, true, nowMs)
@@ -52,14 +53,14 @@ export class CountedLeases {
     else {
       this.#definitions.delete(lease)
       this.#before.add(generation, true, nowMs)
-      this.#ended.add(lease, nowMs, nowMs)
+      this.#ended.add(lease, { atMs: nowMs, generation }, nowMs)
     }
     return true
   }
 
   /** When it was last undefined. */
   endedMs(counted: string): number | undefined {
-    return this.#ended.get(counted)
+    return this.#ended.get(counted)?.atMs
   }
 
   /** By the claim with this nonce. */
@@ -86,7 +87,8 @@ export class CountedLeases {
 
   #sweep(nowMs: number): void {
     for (const [counted, { untilMs }] of this.#definitions) {
-      if (untilMs !== undefined && untilMs < nowMs) this.#definitions.delete(counted)
+      const isOld = untilMs !== undefined && untilMs < nowMs
+      if (isOld && !this.#shares.has(counted)) this.#definitions.delete(counted)
     }
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#definitions.size)
   }

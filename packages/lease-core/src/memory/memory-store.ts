@@ -162,8 +162,8 @@ type Ended = Pick<Term, 'nonce' | 'opener' | 'openedMs'>
 interface Waiting {
   readonly place: number
   readonly client: string
-  /** Of the share that it waits for; of a lease that is none 1. */
-  readonly weight: number
+  /** Of the share that it asked for last; of a lease that is none 1. */
+  weight: number
   untilMs: number
 }
 
@@ -439,8 +439,9 @@ export class MemoryNamespace {
     const own = place === 0 ? ++this.#places : place
     const untilMs = this.#sequence.nowMs() + INTEREST_MS
     const known = queue.find((waiting) => waiting.place === own)
-    if (known === undefined) queue.push({ place: own, client, weight: share?.weight ?? 1, untilMs })
-    else known.untilMs = untilMs
+    const weight = share?.weight ?? 1
+    if (known === undefined) queue.push({ place: own, client, weight, untilMs })
+    else Object.assign(known, { weight, untilMs })
     queue.sort((one, other) => one.place - other.place)
     this.#queues.set(name, queue)
     this.#sweepAwaited()
@@ -578,17 +579,22 @@ export class MemoryNamespace {
   }
 
   #holding(lease: string, term: Term, nowMs: number): Holding {
-    const { holder, nonce, fencingToken, value, weight } = term
+    const { weight } = term
+    const holding = this.#leaseHolding(lease, term, nowMs)
+    return weight === undefined ? holding : { ...holding, weight }
+  }
+
+  #leaseHolding(lease: string, term: Term, nowMs: number): Holding {
+    const { holder, nonce, fencingToken, value } = term
     const pinned = this.#pins.has(lease)
-    const facts = { holder, fencingToken, nonce, value, pinned, weight }
     if (this.#now === undefined) {
       const { durationMs: remainingMs, version } = term
-      return { ...facts, remainingMs, ageMs: undefined, version: String(version) }
+      return { holder, fencingToken, nonce, remainingMs, ageMs: undefined, value, pinned, version: String(version) }
     }
     let remainingMs = term.expiryMs - nowMs
     // At its very expiry it still stands, and zero would say that it has lapsed.
     if (remainingMs === 0) remainingMs = Number.MIN_VALUE
-    return { ...facts, remainingMs, ageMs: nowMs - term.openedMs, version: undefined }
+    return { holder, fencingToken, nonce, remainingMs, ageMs: nowMs - term.openedMs, value, pinned, version: undefined }
   }
 
   /** Forgets lapsed records when there are twice as many as last time: names that never come back leave no trace. */
@@ -632,14 +638,14 @@ export class MemoryNamespace {
     const ahead = (this.#queueOf(name) ?? []).filter(
       (waiting) => !(place !== undefined && place > 0 && waiting.place >= place),
     )
-    const isNext =
-      ahead.length <= (place !== undefined && place > 0 ? share.passing : 0) &&
-      ahead.every(({ weight }) => weight <= room)
+    const isNext = ahead.length <= share.passing && ahead.every(({ weight }) => weight <= room)
     if (share.weight > room || !isNext) {
       const refusal = { ...refused(undefined), counted: counted() }
       const isFull = share.weight > room
-      if (place !== undefined) return this.#queued(op, refusal, stamp, isFull)
-      return isFull ? refusal : { ...refusal, told: this.#tellQueue(name, nowMs).told }
+      const verdict = this.#queued(op, refusal, stamp, isFull)
+      // It has met nothing but tickets, and those who have them may have died.
+      const meetsTickets = !isFull && (place === undefined || place === 0)
+      return meetsTickets ? { ...verdict, told: this.#tellQueue(name, nowMs).told } : verdict
     }
     for (const other of lapsed) {
       const term = this.#terms.get(other)
@@ -666,12 +672,12 @@ export class MemoryNamespace {
     if (isDone === undefined) return late
     const counted = this.#countedNow(lease, nowMs)
     if (!isDone) return { ...refused(undefined), counted }
-    if (op.capacity !== undefined) return { ...granted(undefined), counted, told: this.#tellQueue(lease, nowMs).told }
-    // Nobody gets a share any more: all who wait are to find that out.
-    for (const { place, client } of this.#queueOf(lease) ?? []) {
+    // Those who cannot get a share any more are to find that out.
+    for (const { place, client, weight } of this.#queueOf(lease) ?? []) {
+      if (weight <= (op.capacity ?? 0)) continue
       this.#tellClient(client, { kind: 'vacated', lease, to: { place, ahead: 0 } })
     }
-    return { ...granted(undefined), counted }
+    return { ...granted(undefined), counted, told: this.#tellQueue(lease, nowMs).told }
   }
 
   /** The counted lease with its shares; for a refusal by a store with a clock only the one that lapses first. */

@@ -1,0 +1,118 @@
+/**
+ * At most n starts in any span of one period, in all processes together.
+ *
+ *     <prefix>/<name>#<start>   each start holds a share of a counted lease with capacity n, for one period, and lets it lapse
+ *
+ * Promises. Where the store has a clock, n + 1 starts are never granted within one period of it; on etcd a start that is over is seen by those
+ * who have watched it for a period, so starts may be fewer. Those who wait are served first come, first served, and nobody polls.
+ */
+import { ErrClaimDenied, ErrInvalid, hasMethods, MAX_CAPACITY, systemClock, uniqueHolder } from 'lease-core'
+import type { Clock, Manager } from 'lease-core'
+import type { DurationLike } from 'luxon'
+import { Checks } from './checks.ts'
+import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { ErrLimitMismatch } from './semaphore.ts'
+import { ShareQueue } from './share-queue.ts'
+
+export interface ThrottleOptions {
+  /** It stays yours to stop. */
+  readonly manager: Manager
+  /** What is throttled; the same for all who share it. */
+  readonly name: string
+  /** How many starts there may be in a period; the same for all, which is checked. */
+  readonly n: number
+  /** The same for all; a start counts for the period of the one that made it. */
+  readonly period: DurationLike
+  /** The family of throttles. @default 'throttles' */
+  readonly prefix?: string | undefined
+  /** The manager's. @default the machine's clocks */
+  readonly clock?: Clock | undefined
+}
+
+export interface StartOptions {
+  /** false: a single try. A duration bounds the wait; true waits as long as `signal` allows. @default true */
+  readonly wait?: DurationLike | boolean | undefined
+  /** Ends the call with its reason. A start that was granted after all may count. */
+  readonly signal?: AbortSignal | undefined
+}
+
+const KNOWN_OPTIONS = ['manager', 'name', 'n', 'period', 'prefix', 'clock']
+
+/** At most n starts in each period. See the head of this file. */
+export class Throttle {
+  readonly name: string
+  readonly n: number
+  readonly #manager: Manager
+  readonly #lease: string
+  readonly #periodMs: number
+  readonly #queue: ShareQueue
+
+  /** @throws ErrNotValid with every problem */
+  constructor(options: ThrottleOptions) {
+    const checks = new Checks(options, KNOWN_OPTIONS)
+    const { manager, name, n, period, prefix = 'throttles', clock } = options
+    checks.must('manager', hasMethods(manager, 'hold', 'find', 'counted'), 'must be a Manager', manager)
+    const rule = brokenSegmentRule(name)
+    checks.must('name', rule === undefined, rule ?? '', name)
+    const isCount = Number.isSafeInteger(n) && n >= 1 && n <= MAX_CAPACITY
+    checks.must('n', isCount, `must be a whole number from 1 to ${MAX_CAPACITY}`, n)
+    this.#periodMs = checks.leaseDuration('period', period)
+    checks.name('prefix', prefix)
+    const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
+    checks.must('clock', isClock, 'must be a Clock', clock)
+    const sound = rule === undefined && typeof prefix === 'string'
+    this.#lease = sound ? `${encodeSegment(prefix)}/${encodeSegment(name)}` : ''
+    checks.fits('name', this.#lease, name)
+    checks.finish()
+    this.name = name
+    this.n = n
+    this.#manager = manager
+    this.#queue = new ShareQueue(manager, clock ?? systemClock)
+  }
+
+  /**
+   * Resolves when there may be another start; from then on it counts, whatever becomes of it.
+   *
+   * @throws ErrClaimDenied   n starts were in the last period, or others are ahead, until the wait was over
+   * @throws ErrLimitMismatch others share this throttle with another n
+   * @throws ErrUnknown       it may count
+   */
+  async start(options: StartOptions = {}): Promise<void> {
+    const checks = new Checks(options, ['wait', 'signal'])
+    const { wait = true, signal } = options
+    const waitMs = checks.wait('wait', wait)
+    checks.signal('signal', signal)
+    checks.finish()
+    const share = { weight: 1, capacity: this.n }
+    const lease = { duration: this.#periodMs, renewEvery: false, share, signal, waitMs } as const
+    try {
+      const hold = await this.#queue.hold(this.#lease, uniqueHolder('start'), lease)
+      hold.letLapse()
+    } catch (error) {
+      throw await this.#explained(error)
+    }
+  }
+
+  /** As `start`, in a single try; resolves to false where that is an `ErrClaimDenied`. */
+  async tryStart(options: Omit<StartOptions, 'wait'> = {}): Promise<boolean> {
+    try {
+      await this.start({ ...options, wait: false })
+      return true
+    } catch (error) {
+      if (error instanceof ErrClaimDenied && !(error instanceof ErrLimitMismatch)) return false
+      throw error
+    }
+  }
+
+  async #explained(error: unknown): Promise<unknown> {
+    if (error instanceof ErrInvalid) {
+      const { capacity } = await this.#manager.counted(this.#lease)
+      return capacity === undefined
+        ? error
+        : new ErrLimitMismatch(this.name, this.#lease, { n: capacity, asked: this.n })
+    }
+    if (!(error instanceof ErrClaimDenied)) return error
+    const message = `"${this.name}" may not start: ${this.n} have in the last period, or others are ahead`
+    return new ErrClaimDenied(message, { lease: this.#lease, expiry: error.expiry, cause: error })
+  }
+}

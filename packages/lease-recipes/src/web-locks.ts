@@ -1,0 +1,246 @@
+/**
+ * The shape of `navigator.locks` over leases, for code that runs in browsers and on servers.
+ *
+ *     <prefix>/<name>#<request>   each request holds a share of a counted lease: an exclusive one all of it, a shared one a 2³⁰th
+ *
+ * Promises.
+ * - As the Web Locks API has it: requests of one name are granted first come, first served; an exclusive lock is held alone, shared ones
+ *   together; a lock is held until the promise of its callback settles, and `request` settles as that does.
+ * - Beyond it: the locks of all processes at one namespace exclude each other, so a lock may be lost (the process was away for longer than
+ *   `duration`), as one that was stolen is. Then `request` rejects with an AbortError at once, and the lock's `signal` aborts.
+ * - `query` shows the locks held anywhere, and the requests that wait in this process.
+ *
+ * After the Web Locks API of the W3C (https://w3c.github.io/web-locks/).
+ */
+import { brokenSignalRule, ErrClaimDenied, hasMethods, MAX_CAPACITY, notValid, onAbort, uniqueHolder } from 'lease-core'
+import type { Hold, Manager, Problem } from 'lease-core'
+import type { DurationLike } from 'luxon'
+import { Checks } from './checks.ts'
+import { brokenSegmentRule, decodeSegment, encodeSegment } from './segments.ts'
+
+export interface WebLocksOptions {
+  /** How long a lock outlives the crash of its process at most. It is renewed while it is held. @default 15 seconds */
+  readonly duration?: DurationLike | undefined
+  /** The family of locks. @default 'weblocks' */
+  readonly prefix?: string | undefined
+}
+
+export type WebLockMode = 'exclusive' | 'shared'
+
+/** A lock as the callback gets it. */
+export interface WebLock {
+  readonly name: string
+  readonly mode: WebLockMode
+  /** Aborts when the lock is lost or stolen. Not part of the Web Locks API. */
+  readonly signal: AbortSignal
+  /** Above that of all who had the lock before. Not part of the Web Locks API. */
+  readonly fencingToken: bigint
+}
+
+export interface WebLockRequestOptions {
+  /** @default 'exclusive' */
+  readonly mode?: WebLockMode | undefined
+  /** Calls the callback with null instead of waiting. @default false */
+  readonly ifAvailable?: boolean | undefined
+  /** Takes the lock from all who hold it, ahead of all who wait: their requests reject. @default false */
+  readonly steal?: boolean | undefined
+  /** Ends the wait, and not the lock. */
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface WebLockInfo {
+  readonly name: string
+  readonly mode: WebLockMode
+  /** Of one request: locks have no client here. */
+  readonly clientId: string
+}
+
+export interface WebLocksState {
+  /** In all processes. */
+  readonly held: WebLockInfo[]
+  /** In this process. */
+  readonly pending: WebLockInfo[]
+}
+
+export interface WebLocks {
+  /**
+   * Calls the callback with the lock, and settles as it does.
+   *
+   * @throws DOMException `AbortError`: the lock was stolen or lost while the callback was at work; `NotSupportedError`: options that
+   *   exclude each other, or a name that begins with "-"
+   * @throws ErrNotValid, ErrUnknown, ErrStopped, or the reason of the signal
+   */
+  request<T>(name: string, callback: (lock: WebLock | null) => T | PromiseLike<T>): Promise<Awaited<T>>
+  request<T>(
+    name: string,
+    options: WebLockRequestOptions,
+    callback: (lock: WebLock | null) => T | PromiseLike<T>,
+  ): Promise<Awaited<T>>
+  /** @throws ErrUnknown */
+  query(): Promise<WebLocksState>
+}
+
+/**
+ * `navigator.locks` over this manager, which stays yours to stop.
+ *
+ * @throws ErrNotValid with every problem
+ */
+export function webLocks(manager: Manager, options: WebLocksOptions = {}): WebLocks {
+  const checks = new Checks(options, ['duration', 'prefix'])
+  const { duration = 15_000, prefix = 'weblocks' } = options
+  const isManager = hasMethods(manager, 'hold', 'counted', 'revoke', 'leases')
+  checks.must('manager', isManager, 'must be a Manager', manager)
+  const durationMs = checks.leaseDuration('duration', duration)
+  checks.name('prefix', prefix)
+  checks.finish()
+  return new LeaseLocks(manager, durationMs, encodeSegment(prefix))
+}
+
+type Callback<T> = (lock: WebLock | null) => T | PromiseLike<T>
+
+class LeaseLocks implements WebLocks {
+  readonly #manager: Manager
+  readonly #durationMs: number
+  readonly #prefix: string
+  readonly #pending = new Set<WebLockInfo>()
+
+  constructor(manager: Manager, durationMs: number, prefix: string) {
+    this.#manager = manager
+    this.#durationMs = durationMs
+    this.#prefix = prefix
+  }
+
+  async request<T>(name: string, ...rest: readonly unknown[]): Promise<Awaited<T>> {
+    const [given, callback] = rest.length < 2 ? [{}, rest[0]] : rest
+    const { mode, ifAvailable, steal, signal, lease } = this.#checked(name, given, callback)
+    signal?.throwIfAborted()
+    const hold = await this.#take(lease, { name, mode, wait: !ifAvailable && !steal, steal, signal })
+    return (await this.#work(hold, { name, mode }, callback as Callback<T>)) as Awaited<T>
+  }
+
+  async query(): Promise<WebLocksState> {
+    const held: WebLockInfo[] = []
+    for (const [lease, { holder: clientId, weight, value }] of await this.#manager.leases()) {
+      const [prefix, segment, ...others] = lease.slice(0, lease.indexOf('#')).split('/')
+      if (weight === undefined || prefix !== this.#prefix || segment === undefined || others.length > 0) continue
+      const name = decodeSegment(segment)
+      if (name !== undefined) held.push({ name, mode: value === 'shared' ? 'shared' : 'exclusive', clientId })
+    }
+    return { held, pending: [...this.#pending] }
+  }
+
+  /** @throws ErrNotValid, DOMException */
+  #checked(name: unknown, given: unknown, callback: unknown): Parsed {
+    const problems: Problem[] = []
+    const must = (argument: string, rule: string | undefined, value: unknown): void => {
+      if (rule !== undefined) problems.push({ argument, rule, value })
+    }
+    const rule = brokenSegmentRule(name)
+    must('name', rule, name)
+    must('callback', typeof callback === 'function' ? undefined : 'must be a function', callback)
+    const isObject = typeof given === 'object' && given !== null
+    must('options', isObject ? undefined : 'must be an object', given)
+    const {
+      mode = 'exclusive',
+      ifAvailable = false,
+      steal = false,
+      signal,
+      ...others
+    } = Object(given) as Record<string, unknown>
+    must('mode', mode === 'exclusive' || mode === 'shared' ? undefined : 'must be "exclusive" or "shared"', mode)
+    for (const [argument, value] of Object.entries({ ifAvailable, steal })) {
+      must(argument, typeof value === 'boolean' ? undefined : 'must be true or false', value)
+    }
+    must('signal', signal === undefined ? undefined : brokenSignalRule(signal), signal)
+    for (const [argument, value] of Object.entries(others)) must(argument, 'is not an option', value)
+    const lease = rule === undefined ? `${this.#prefix}/${encodeSegment(name as string)}` : ''
+    if (problems.length === 0) {
+      const checks = new Checks({}, [])
+      checks.fits('name', lease, name)
+      checks.finish()
+    }
+    if (problems.length > 0) throw notValid(problems)
+    if ((name as string).startsWith('-')) throw unsupported('a name must not begin with "-"')
+    if (steal && ifAvailable) throw unsupported('steal and ifAvailable exclude each other')
+    if (steal && mode === 'shared') throw unsupported('only an exclusive lock can be stolen')
+    if (signal !== undefined && (steal || ifAvailable)) throw unsupported('signal excludes steal and ifAvailable')
+    return { mode, ifAvailable, steal, signal, lease } as Parsed
+  }
+
+  /** Undefined: it is not available. */
+  async #take(lease: string, { name, mode, wait, steal, signal }: Taking): Promise<Hold | undefined> {
+    const holder = uniqueHolder('lock')
+    const weight = mode === 'shared' ? 1 : MAX_CAPACITY
+    const share = { weight, capacity: MAX_CAPACITY, ahead: steal }
+    const options = { duration: this.#durationMs, value: mode, share, wait, signal } as const
+    const pending = { name, mode, clientId: holder }
+    this.#pending.add(pending)
+    try {
+      for (;;) {
+        if (steal) await this.#revokeAll(lease)
+        try {
+          return await this.#manager.hold(lease, holder, options)
+        } catch (error) {
+          if (!(error instanceof ErrClaimDenied) || wait) throw error
+          if (!steal) return undefined
+          // Another was granted the lock since: it is taken from that one as well.
+        }
+      }
+    } finally {
+      this.#pending.delete(pending)
+    }
+  }
+
+  async #revokeAll(lease: string): Promise<void> {
+    const { shares } = await this.#manager.counted(lease)
+    const revoked = Array.from(shares, ([share, { fencingToken }]) => this.#manager.revoke(share, { fencingToken }))
+    await Promise.all(revoked)
+  }
+
+  /** Does the work while the lock is held, and no longer than that waits for its outcome. */
+  async #work<T>(
+    hold: Hold | undefined,
+    { name, mode }: Pick<WebLockInfo, 'name' | 'mode'>,
+    callback: Callback<T>,
+  ): Promise<T> {
+    if (hold === undefined) return callback(null)
+    const { signal, fencingToken } = hold
+    let stopListening = (): void => {}
+    const lost = new Promise<never>((_, reject) => {
+      const end = (): void => {
+        reject(
+          new DOMException(`the lock "${name}" was stolen or lost`, {
+            name: 'AbortError',
+            cause: signal.reason as unknown,
+          }),
+        )
+      }
+      if (signal.aborted) end()
+      else stopListening = onAbort(signal, end)
+    })
+    lost.catch(() => {}) // the work may be over first
+    try {
+      return await Promise.race([lost, (async () => callback({ name, mode, signal, fencingToken }))()])
+    } finally {
+      stopListening()
+      await hold.release().catch(() => {}) // it lapses by itself; the work's own outcome must not be masked
+    }
+  }
+}
+
+interface Parsed {
+  readonly mode: WebLockMode
+  readonly ifAvailable: boolean
+  readonly steal: boolean
+  readonly signal: AbortSignal | undefined
+  readonly lease: string
+}
+
+interface Taking extends Pick<Parsed, 'mode' | 'steal' | 'signal'> {
+  readonly name: string
+  readonly wait: boolean
+}
+
+function unsupported(message: string): DOMException {
+  return new DOMException(message, 'NotSupportedError')
+}
