@@ -143,7 +143,7 @@ for kind, x, y, holder in ${linesToRead} do
       contents[place] = ofHolder .. expiry .. '|' .. y
       brief[place] = till < now + ${LONGEST_DEADLINE_MS} and y
     end
-  elseif stored and kind ~= 'L' then
+  elseif stored and kind ~= 'L' then -- an N names no term
     local term = x .. ofHolder
     if string.find(stored, term, 1, true) ~= 1 then -- another term stands, or only the nonce is named
     elseif kind == 'R' then
@@ -254,8 +254,8 @@ const oneByOne = `
 -- The operation at hand, and the lease it is about: one set of locals for all, as closures cost more.
 local op, key, nth, x, y, z, newValue, from, into, announces, place, most
 local name, stored, pinned, token, expiry, stamp, nonce, opened, opener, heavy, holder, value
--- Of the claim of a share.
-local weight, capacity, passing
+-- What the counted lease of a share decides; made when the first claim of one comes. Then whether the one at hand is one.
+local shares, isShare
 ${registering}${queueing}local at = #out + 1
 local unpins, generations = root .. 'u:', root .. 'g'
 
@@ -270,7 +270,9 @@ local function look(at)
   if not stored then return nil end
   token, expiry, stamp, holder, value = parse(stored)
   if not token then return 'ERR what is stored under the key of the lease is not a lease' end
-  nonce, opened, opener, heavy = string.match(stamp, '^([^ ]*) ?(%d*) ?%d* ?([^ ]*) ?(%d*)')
+  nonce, opened, opener = string.match(stamp, '^([^ ]*) ?(%d*) ?%d* ?(.*)$')
+  heavy = ''
+  if opener ~= '' and string.find(opener, ' ', 1, true) then opener, heavy = string.match(opener, '^([^ ]*) (.*)$') end
   if opened == '' then opened = token end
   if opener == '' then opener = nonce end
   if now > expiry and not pinned then token = nil end -- its pins were lost
@@ -299,9 +301,9 @@ local function vacate()
     if problem then return problem end
   end
   -- The key of a share is gone. An entry that stays does so until its bound.
-  local counted, share = countedOf(name)
-  local left = 0
-  if counted then
+  local counted, share, left = nil, nil, 0
+  if string.find(name, '#', 1, true) then
+    counted, share = countedOf(name)
     local _, dropped = counting().drop(counted, { share }, stored and heavy == '')
     left = tonumber(dropped) or 0
   end
@@ -322,13 +324,10 @@ local function refuse()
   state(0)
 end
 
-${admitting}
 local function claim()
-  local counted, share
-  if op == 'S' then counted, share = countedOf(name) end
   if token then
     if holder ~= x or nonce ~= y then
-      if counted then return state(0) end
+      if isShare then return state(0) end
       return refuse()
     end
     -- Written once more: whoever waits until this write is safe (WAIT) waits for the first one as well.
@@ -341,8 +340,8 @@ local function claim()
   if failed(latest) then return latest.err end
   if isStale(latest, y) then return fail(${LATE}) end
   if full then return full end
-  if counted then
-    local may, problem = admit(counted, share)
+  if isShare then
+    local may, problem = shares.admit()
     if not may then return problem end
   elseif place == 0 and redis.pcall('EXISTS', queues .. name) == 1 then return refuse()
   end
@@ -352,22 +351,21 @@ local function claim()
   if failed(reply) then return reply.err end
   added = added + reply
   token, expiry, stamp, holder, value = fresh, now + tonumber(z), y .. more, x, newValue
-  if weight and weight > 1 then stamp = y .. (more ~= '' and more or ' ' .. fresh) .. ' 0 ' .. y .. ' ' .. fmt(weight) end
-  local problem = counted and count(counted, share)
+  local problem = isShare and shares.count()
   if problem then return problem end
   problem = write()
   if problem then
-    if counted then counting().drop(counted, { share }) end
+    if isShare then shares.drop() end
     return problem
   end
   -- This one lapses before the last copy of its claim can come.
   if expiry < now + ${LONGEST_DEADLINE_MS} then remember(openings .. name, fmt(us), y) end
   if announces then changed[#changed + 1] = name end
   if place and place > 0 then
-    local queue = counted or name
+    local queue = isShare and countedOf(name) or name
     takeOutServed(queue, place)
     taken[#taken + 1] = { queue, fmt(place), tonumber(z) }
-    if counted then waking[#waking + 1] = { counted, nth } end
+    if isShare then waking[#waking + 1] = { queue, nth } end
   end
   state(${GRANTED})
 end
@@ -550,9 +548,9 @@ ${telling}
  * KEYS: index, tokens, pins, then one lease for each operation. ARGV: as `beginning` has it, then a line of four words for each
  * operation, none of which has white space in it:
  *
- *     C milliseconds nonce holder        E token milliseconds holder        R token nonce holder        L * * *
+ *     C milliseconds nonce holder        E token milliseconds holder        R token nonce holder        L * * *        N * * *
  *
- * where * in an R is a token or a nonce that is not named. Then, for each L, its kind and
+ * where * in an R is a token or a nonce that is not named. Then, for each L, its kind and words of its own; N is an L of kind S or D:
  *
  *     C claim    holder, nonce, milliseconds, value        W claim of a waiter: as C, then its ticket, 0 for none, and how many
  *                                                            may be in the queue if it has none, or ''
@@ -578,8 +576,7 @@ out[2] = table.concat(words, ' ')
 if left > 0 then
 ${oneByOne}
   local perform = {
-    C = claim, W = claim, S = claim, E = extend, A = extend, R = release, X = expire, P = pin, U = unpin, Q = leave, O = passOver,
-    D = define
+    C = claim, W = claim, S = claim, E = extend, A = extend, R = release, X = expire, P = pin, U = unpin, Q = leave, O = passOver
   }
   local arity = { C = 4, W = 6, S = 9, E = 4, A = 6, R = 3, X = 0, P = 2, U = 2, Q = 1, O = 1, D = 3 }
   local a = 7
@@ -587,13 +584,20 @@ ${oneByOne}
   for kind, p, q, who in ${linesToRead} do
     nth = nth + 1
     if words[nth + 1] == '' then
-      announces, place, most, from, into, weight = false, nil, nil, nil, nil, nil
-      if kind == 'L' then
+      announces, place, most, from, into, isShare = false, nil, nil, nil, nil, false
+      if kind == 'L' or kind == 'N' then
         op = string.upper(ARGV[a])
         announces = op ~= ARGV[a]
         x, y, z, newValue = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
         if op == 'W' or op == 'S' then place, most = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]) end
-        if op == 'S' then weight, capacity, passing = tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9]) end
+        if kind == 'N' then
+          if not shares then
+${admitting}
+            perform.D = shares.define
+          end
+          isShare = op == 'S'
+          if isShare then shares.ask(tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9])) end
+        end
         if op == 'A' then from, into = ARGV[a + 5], ARGV[a + 6] end
         a = a + 1 + arity[op]
       elseif kind == 'C' then op, x, y, z, newValue = kind, who, q, p, ''

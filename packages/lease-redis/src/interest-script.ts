@@ -80,6 +80,11 @@ local function enter(name, place, most, weight)
     mine = math.max(us, last and tonumber(string.match(last, '^%d+')) + 1 or 0)
   end
   local member = fmt(mine) .. ' ' .. client .. (weight and weight > 1 and ' ' .. fmt(weight) or '')
+  if weight and place > 0 then -- the waiter before, of the same client, had this ticket and perhaps another weight
+    for _, before in ipairs(listed(redis.pcall('ZRANGEBYSCORE', queues .. name, fmt(mine), fmt(mine)))) do
+      if before ~= member and string.match(before, '^%d+ ([^ ]*)') == client then remove(name, { before }) end
+    end
+  end
   if not (register(name) and keep(deadlines .. name, member) and keep(queues .. name, member, fmt(mine))) then
     return nil
   end
@@ -114,23 +119,29 @@ ${registering}${queueing}
     -- Of counted leases: whether there is room for the first in the queue, and who was told of it.
     local room, upTo = {}, {}
     for _, woken in ipairs(waking) do
-      local name, nth, isForAll = woken[1], woken[2], woken[3]
+      local name, nth, most = woken[1], woken[2], woken[3]
       local isCounted = string.sub(name, -1) == '#'
+      local isAwaited = (upTo[name] == nil or most) and isOf(name)
+      if isAwaited then takeOutLapsed(name) end
+      -- A definition leaves them nothing to wait for.
+      for _, member in ipairs(isAwaited and most and listed(redis.pcall('ZRANGE', queues .. name, 0, -1)) or {}) do
+        local ticket, to = string.match(member, '^(%d+) ([^ ]*)')
+        if counting().weightOf(member) > most then tell(to, { vacated = { { name, ticket, 0 } } }) end
+      end
+      if isCounted and isAwaited and room[name] == nil then room[name] = counting().fits(name) end
       local last = upTo[name]
-      if (last == nil or isForAll) and isOf(name) then
-        takeOutLapsed(name)
-        if isCounted and room[name] == nil then room[name] = counting().fits(name) end
-        local heard, most = 0, isForAll and -1 or room[name] == false and -2 or ${TOLD + MOST_IN_VAIN - 1}
-        for ahead, member in ipairs(most > -2 and listed(redis.pcall('ZRANGE', queues .. name, 0, fmt(most))) or {}) do
+      if last == nil and isAwaited and room[name] ~= false then
+        local heard = 0
+        for ahead, member in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, ${TOLD + MOST_IN_VAIN - 1}))) do
           local ticket, to = string.match(member, '^(%d+) ([^ ]*)')
-          local hearers = tell(to, { vacated = { { name, ticket, isForAll and 0 or isCounted and ahead - 1 or heard } } })
+          local hearers = tell(to, { vacated = { { name, ticket, isCounted and ahead - 1 or heard } } })
           last = ticket
           if ARGV[5] == '1' or hearers ~= 0 then heard = heard + 1 end
-          if heard == ${TOLD} and not isForAll then break end
+          if heard == ${TOLD} then break end
         end
-        if isCounted then upTo[name] = last or false end
       end
-      if last and nth and not isForAll then news[#news + 1] = { nth, last, ${TOLD_UP_TO} } end
+      if isCounted then upTo[name] = last or false end
+      if last and nth then news[#news + 1] = { nth, last, ${TOLD_UP_TO} } end
     end
     for _, grant in ipairs(taken) do
       local name = grant[1]

@@ -321,7 +321,8 @@ function argumentsOf(ops: readonly Op[]): string[] {
   let lines = ''
   for (const op of ops) {
     const line = lineOf(op)
-    lines += line ?? 'L * * *\n'
+    lines +=
+      line ?? (op.kind === 'define' || (op.kind === 'claim' && op.share !== undefined) ? 'N * * *\n' : 'L * * *\n')
     if (line === undefined) args.push(...atLength(op))
   }
   args[0] = lines

@@ -178,13 +178,15 @@ end
 `
 
 /**
- * Of scripts that do operations one by one: the claim of a share, and a definition. Needs `counting`, `registering`, `queueing` and what
- * `oneByOne` has at hand; `weight`, `capacity` and `passing` are those of the claim.
+ * Of scripts that do operations one by one: makes `shares`, with what the claim of a share and a definition need. Stands where the first
+ * of them is met, for plain leases need none of it, and closures cost. Needs what `oneByOne` has at hand.
  */
 export const admitting: string = `
+local weight, capacity, passing, counted, share
+
 -- What the counted lease is, for the answer.
-local function show(counted, capacity, generation, share)
-  news[#news + 1] = { nth, { capacity and fmt(capacity) or '', generation or '', unpack(share or {}) }, ${COUNTED} }
+local function show(counted, capacity, generation, first)
+  news[#news + 1] = { nth, { capacity and fmt(capacity) or '', generation or '', unpack(first or {}) }, ${COUNTED} }
 end
 -- '': it takes more than one run.
 local function broken(problem)
@@ -192,8 +194,12 @@ local function broken(problem)
   fail(${CONTENDED})
 end
 
--- Whether the claim of a share may open a term; otherwise the answer is given, or what has failed is returned.
-local function admit(counted, share)
+local function ask(...)
+  weight, capacity, passing = ...
+end
+-- Whether the claim may open a term; otherwise the answer is given, or what has failed is returned.
+local function admit()
+  counted, share = countedOf(name)
   local of = counting()
   local defined, generation, problem = of.definition(counted)
   if problem then return false, problem end
@@ -226,18 +232,19 @@ local function admit(counted, share)
       room = defined - sum
     end
     if weight <= room then
-      local allowed, to = mine and passing or 0, mine and '(' .. fmt(mine) or '+inf'
+      local to = mine and '(' .. fmt(mine) or '+inf'
       local function before()
-        return listed(redis.pcall('ZRANGEBYSCORE', queues .. counted, '-inf', to, 'LIMIT', 0, fmt(allowed + 1)))
+        return listed(redis.pcall('ZRANGEBYSCORE', queues .. counted, '-inf', to, 'LIMIT', 0, fmt(passing + 1)))
       end
       local ahead = before()
       if #ahead > 0 then
         takeOutLapsed(counted)
         ahead = before()
       end
-      local isNext = #ahead <= allowed
+      local isNext = #ahead <= passing
       for _, waiting in ipairs(ahead) do isNext = isNext and of.weightOf(waiting) <= room end
       if isNext then
+        if #ahead > 0 and not mine then waking[#waking + 1] = { counted, nth } end
         -- By use, it is remembered from the last grant on.
         problem = failed(redis.pcall('PEXPIRE', root .. 'k:' .. counted, fmt(tonumber(z) + ${DEFINITION_MS}), 'GT'))
         return not problem, problem
@@ -256,19 +263,22 @@ local function admit(counted, share)
   if mayFit and place then
     local own, ahead = enter(counted, place, weight > room and most, weight)
     if own then news[#news + 1] = { nth, own, ahead } end
-  elseif weight <= room then waking[#waking + 1] = { counted, nth }
   end
+  -- It has met nothing but tickets, and those who have them may have died.
+  if weight <= room and not mine then waking[#waking + 1] = { counted, nth } end
   show(counted, defined, generation, shown)
   return false, state(0)
 end
 
 -- Before the key of the share is written.
-local function count(counted, share)
+local function count()
+  if weight > 1 then stamp = y .. ' ' .. (string.match(stamp, ' (%d+)$') or token) .. ' 0 ' .. y .. ' ' .. fmt(weight) end
   local isNew = redis.pcall('ZADD', root .. 's:' .. counted, fmt(expiry), share)
   if failed(isNew) then return isNew.err end
   if weight > 1 then return failed(redis.pcall('ZADD', root .. 'h:' .. counted, fmt(weight), share)) end
   return isNew == 0 and failed(redis.pcall('ZREM', root .. 'h:' .. counted, share))
 end
+local function drop() counting().drop(counted, { share }) end
 
 local function define()
   local of = counting()
@@ -299,10 +309,11 @@ local function define()
     if problem then return problem end
     redis.pcall('SET', done, '1', 'PX', '${LONGEST_DEADLINE_MS}')
   end
-  waking[#waking + 1] = { name, nth, not defined }
+  waking[#waking + 1] = { name, nth, defined or 0 }
   show(name, defined, generation, (of.first(name)))
   state(${GRANTED})
 end
+shares = { ask = ask, admit = admit, count = count, drop = drop, define = define }
 `
 
 /**

@@ -55,7 +55,7 @@ class Comparison {
   readonly #dice: Dice
   readonly #lapses: boolean
   readonly #counted = `${unique('counted')}#`
-  readonly #told: Pair<string[]> = [[], []]
+  readonly #told: Pair<(readonly [client: string, LeaseChange])[]> = [[], []]
   readonly #tickets: Ticket[] = []
   readonly #held = new Map<string, Pair<Holding>>()
   readonly #pins = new Map<string, string>()
@@ -71,7 +71,7 @@ class Comparison {
     this.#lapses = lapses
     for (const [side, store] of this.#stores.entries()) {
       for (const client of CLIENTS) {
-        store.watch?.((change) => this.#told[side]?.push(`${client} ${this.#changeOf(change, side)}`), client)
+        store.watch?.((change) => this.#told[side]?.push([client, change]), client)
       }
     }
   }
@@ -106,7 +106,10 @@ class Comparison {
     if (counted !== undefined) this.#generations.push(counted.generation)
     if (op.kind === 'claim' && holding !== undefined && other !== undefined) this.#held.set(op.holder, [holding, other])
     if (op.kind === 'claim' && op.durationMs === 1) await sleep(5)
-    const heard = (side: 0 | 1): string => JSON.stringify(this.#told[side].toSorted(), undefined, 1)
+    const heard = (side: 0 | 1): string => {
+      const words = this.#told[side].map(([client, change]) => `${client} ${this.#changeOf(change, side)}`)
+      return words.toSorted().join('\n')
+    }
     for (let tries = 0; !this.#lapses && tries < MOST_TRIES && heard(0) !== heard(1); tries++) await sleep(2)
     if (!this.#lapses) expect(heard(1), log).to.equal(heard(0))
     const inMemory = sharesOf(await memory.counted(this.#counted, call))
@@ -177,9 +180,10 @@ class Comparison {
     const mine = dice.chance(2) ? this.#tickets.filter(({ client }) => client === this.#client) : []
     const ticket = mine.length > 0 ? dice.of(mine) : undefined
     const waits = ticket !== undefined || dice.chance(2)
-    const { holder, weight } = ticket ?? { holder: anyHolder, weight: 1 + dice.roll(3) }
+    const { holder } = ticket ?? { holder: anyHolder }
+    const weight = ticket !== undefined && dice.chance(2) ? ticket.weight : 1 + dice.roll(3)
     const capacity = dice.chance(2) ? undefined : 4
-    const passing = ticket === undefined ? 0 : dice.roll(3)
+    const passing = dice.chance(2) ? dice.roll(3) : 0
     if (ticket === undefined && waits) this.#asking = { client: this.#client, holder, weight }
     const claim = {
       kind: 'claim',

@@ -264,11 +264,14 @@ for (const target of redisTargets('server')) {
           return [...(info?.shares.keys() ?? [])].map((name) => name.slice(counted.length))
         }
         expect(await shown()).to.deep.equal(['c'])
+        for (const holder of ['a', 'b']) expect(await boundOf(holder), holder).to.equal(await expiryOf(holder))
         await settle(substrate, pin(`${counted}c`, 'e'))
         expect(await shown(), 'with a pinned one').to.deep.equal(['e'])
         for (const holder of ['a', 'b', 'd', 'e']) await end(holder)
         await settle(substrate, define(1, (await substrate.counted(counted, newCall())).generation))
         expect(await shown(), 'where all are pinned').to.deep.equal(['c'])
+        const { counted: info } = await settle(substrate, share('f', { capacity: undefined }))
+        expect(info?.shares.get(`${counted}c`)).to.include({ pinned: true, weight: 1 })
       })
 
       it('more than one run can look at are looked at in several', async () => {
@@ -394,23 +397,31 @@ for (const target of redisTargets('server')) {
       })
 
       it('a holder that comes again takes the place of what it has left behind, whatever either weighs', async () => {
-        await settle(substrate, define(3))
-        const boundMs = (await substrate.time(newCall())) + LASTING_MS
+        await settle(substrate, define(4, undefined, 'g4'))
+        const laterMs = Math.floor(await substrate.time(newCall())) + 2 * LASTING_MS
+        const leaveBehind = async (weight: number): Promise<void> => {
+          await redis.zadd(`${base}s:${counted}`, laterMs, 'a')
+          if (weight > 1) await redis.zadd(`${base}h:${counted}`, weight, 'a')
+        }
+        await grant(substrate, share('b', { capacity: undefined }))
         for (const [before, now] of [
           [3, 1],
           [1, 3],
           [2, 2],
         ] as const) {
-          await redis.zadd(`${base}s:${counted}`, Math.floor(boundMs), 'a')
-          if (before > 1) await redis.zadd(`${base}h:${counted}`, before, 'a')
+          await leaveBehind(before)
           await grant(substrate, share('a', { capacity: undefined, weight: now }))
           const others = await substrate.apply(
-            ['b', 'c', 'd'].map((holder) => share(holder, { capacity: undefined })),
+            ['c', 'd', 'e'].map((holder) => share(holder, { capacity: undefined })),
             newCall(),
           )
           expect(others.filter(({ outcome }) => outcome === 'granted')).to.have.length(3 - now)
-          for (const holder of await sharesNow()) await end(holder)
+          for (const holder of (await sharesNow()).filter((name) => name !== 'b')) await end(holder)
         }
+        await settle(substrate, define(9, 'g4'))
+        await leaveBehind(3)
+        await grant(substrate, share('a', { capacity: undefined }))
+        expect(await entries('h'), 'where there was room for both').to.deep.equal([])
       })
     })
 
