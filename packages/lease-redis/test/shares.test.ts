@@ -519,6 +519,18 @@ for (const target of redisTargets('server')) {
         expect(told).to.deep.equal([{ kind: 'vacated', lease: counted, to: { place, ahead: 0 } }])
       })
 
+      it('one that was not heard of for long keeps nobody out', async () => {
+        await grant(substrate, share('a', { weight: 3 }))
+        await outcomeOf(share('w', { weight: 3, place: 0 }))
+        await end('a')
+        expect(await outcomeOf(share('b'))).to.equal('refused')
+        const [member = expect.fail()] = await redis.zrange(`${base}d:${counted}`, 0, '-1')
+        expect(member).to.match(/^\d+ [^ ]+ 3$/)
+        await redis.zadd(`${base}d:${counted}`, 1, member)
+        expect(await outcomeOf(share('b'))).to.equal('granted')
+        expect(await redis.exists(`${base}q:${counted}`)).to.equal(0)
+      })
+
       it('those for whom nobody listens are passed by, and the next ones know how many are ahead', async () => {
         await grant(substrate, share('a', { weight: 3 }))
         const deaf = newCall({ client: 'nobody-hears' })
