@@ -34,6 +34,7 @@ import { LASTING_MS, openSetting, releaseOf, unpinOf, untilLapsed, type Setting 
 
 interface ShareOptions extends Partial<ShareRequest>, Partial<Pick<ClaimOp, 'place' | 'value' | 'nonce'>> {
   readonly durationMs?: number
+  readonly passing?: number
 }
 
 for (const target of redisTargets('server')) {
@@ -57,10 +58,10 @@ for (const target of redisTargets('server')) {
     })
 
     const share = (holder: string, options: ShareOptions = {}): ClaimOp => {
-      const { weight = 1, capacity = 3, durationMs = LASTING_MS, ...more } = options
+      const { weight = 1, capacity = 3, durationMs = LASTING_MS, passing = 0, ...more } = options
       const request = { weight, capacity: 'capacity' in options ? options.capacity : capacity }
       return claim(counted + holder, holder, durationMs, {
-        share: { ...request, passing: 0, lapsed: new Map() },
+        share: { ...request, passing, lapsed: new Map() },
         ...more,
       })
     }
@@ -517,6 +518,21 @@ for (const target of redisTargets('server')) {
         await untilSeen('b')
         await until('word of the room', () => told.length > 0)
         expect(told).to.deep.equal([{ kind: 'vacated', lease: counted, to: { place, ahead: 0 } }])
+      })
+
+      it('a grant past the queue notifies the first in it, if it leaves room', async () => {
+        await grant(substrate, share('a', { weight: 3 }))
+        const { call, told } = await listener()
+        const [verdict] = await substrate.apply([share('w', { place: 0 })], call())
+        const place = verdict?.ticket?.place ?? expect.fail('no ticket')
+        await end('a')
+        await until('word of the room', () => told.length === 1)
+        const passes = await settle(substrate, share('b', { passing: 1 }))
+        expect([passes.outcome, passes.told]).to.deep.equal(['granted', place])
+        await until('word of the room', () => told.length === 2)
+        const fills = await settle(substrate, share('c', { weight: 2, passing: 1 }))
+        expect([fills.outcome, fills.told]).to.deep.equal(['granted', undefined])
+        expect(told).to.deep.equal(Array(2).fill({ kind: 'vacated', lease: counted, to: { place, ahead: 0 } }))
       })
 
       it('one that was not heard of for long keeps nobody out', async () => {
