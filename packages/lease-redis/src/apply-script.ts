@@ -21,6 +21,7 @@
  */
 import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
 import { queueing, registering, telling } from './interest-script.ts'
+import { admitting, counting } from './shares-script.ts'
 import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, preludeAt, script, type Script } from './script.ts'
 
 /** The second element of the answer to a batch that came after its time; nothing was done. */
@@ -31,7 +32,7 @@ export const TOO_LATE = 'late'
  * time after which nothing is to be done and the time at which the request was sent, both in microseconds of the server's clock
  * (0: unknown), the channel, the client that asks, and '1' where a PUBLISH does not tell how many heard it (a Cluster).
  */
-export const beginning: string = `
+const beginning = `
 local deadline, sent = tonumber(ARGV[1]) or 0, tonumber(ARGV[2]) or 0
 if deadline ~= 0 and us > deadline then return { us, '${TOO_LATE}' } end
 local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
@@ -94,6 +95,7 @@ end
 local function remember(key, at, nonce)
   return failed(redis.pcall('SET', key, at .. ' ' .. nonce, 'PX', '${LONGEST_DEADLINE_MS}'))
 end
+${counting}
 
 -- What is to be told: names that were vacated, those with news, whose term another client has ended (client, name), whose queue
 -- (name, nth operation), and the grants to those who waited.
@@ -141,7 +143,7 @@ for kind, x, y, holder in ${linesToRead} do
       contents[place] = ofHolder .. expiry .. '|' .. y
       brief[place] = till < now + ${LONGEST_DEADLINE_MS} and y
     end
-  elseif stored and kind ~= 'L' then
+  elseif stored and kind ~= 'L' then -- an N names no term
     local term = x .. ofHolder
     if string.find(stored, term, 1, true) ~= 1 then -- another term stands, or only the nonce is named
     elseif kind == 'R' then
@@ -248,10 +250,12 @@ end
 `
 
 /** Does operations one by one: `perform` by kind. */
-export const oneByOne: string = `
+const oneByOne = `
 -- The operation at hand, and the lease it is about: one set of locals for all, as closures cost more.
 local op, key, nth, x, y, z, newValue, from, into, announces, place, most
-local name, stored, pinned, token, expiry, stamp, nonce, opened, opener, holder, value
+local name, stored, pinned, token, expiry, stamp, nonce, opened, opener, heavy, holder, value
+-- What the counted lease of a share decides; made when the first claim of one comes. Then whether the one at hand is one.
+local shares, isShare
 ${registering}${queueing}local at = #out + 1
 local unpins, generations = root .. 'u:', root .. 'g'
 
@@ -267,6 +271,8 @@ local function look(at)
   token, expiry, stamp, holder, value = parse(stored)
   if not token then return 'ERR what is stored under the key of the lease is not a lease' end
   nonce, opened, opener = string.match(stamp, '^([^ ]*) ?(%d*) ?%d* ?(.*)$')
+  heavy = ''
+  if opener ~= '' and string.find(opener, ' ', 1, true) then opener, heavy = string.match(opener, '^([^ ]*) (.*)$') end
   if opened == '' then opened = token end
   if opener == '' then opener = nonce end
   if now > expiry and not pinned then token = nil end -- its pins were lost
@@ -280,7 +286,7 @@ local function fail(outcome, problem) answer(outcome, problem or false, false, f
 local function state(granted)
   local outcome = granted + (pinned and ${PINNED} or 0)
   if not token then return fail(outcome) end
-  local asked = granted == ${GRANTED} and (op == 'C' or op == 'W' or op == 'E' or op == 'A')
+  local asked = granted == ${GRANTED} and (op == 'C' or op == 'W' or op == 'S' or op == 'E' or op == 'A')
   answer(outcome + ${HELD}, token, expiry, stamp, not asked and holder, value ~= '' and value)
 end
 local function write()
@@ -294,8 +300,15 @@ local function vacate()
     local problem = young and remember(openings .. name, opened, opener) or failed(redis.pcall('DEL', key))
     if problem then return problem end
   end
-  if redis.pcall('SREM', index, name) == 1 or stored then
-    vacated[#vacated + 1], waking[#waking + 1] = name, { name, nth }
+  -- The key of a share is gone. An entry that stays does so until its bound.
+  local counted, share, left = nil, nil, 0
+  if string.find(name, '#', 1, true) then
+    counted, share = countedOf(name)
+    local _, dropped = counting().drop(counted, { share }, stored and heavy == '')
+    left = tonumber(dropped) or 0
+  end
+  if redis.pcall('SREM', index, name) == 1 or stored or left > 0 then
+    vacated[#vacated + 1], waking[#waking + 1] = name, { counted or name, nth }
     local opener = stored and nonce and string.sub(nonce, 1, ${CLIENT_LENGTH})
     if opener and opener ~= client then ended[#ended + 1] = { opener, name } end
   end
@@ -313,7 +326,10 @@ end
 
 local function claim()
   if token then
-    if holder ~= x or nonce ~= y then return refuse() end
+    if holder ~= x or nonce ~= y then
+      if isShare then return state(0) end
+      return refuse()
+    end
     -- Written once more: whoever waits until this write is safe (WAIT) waits for the first one as well.
     expiry = math.max(expiry, now + tonumber(z))
     local problem = write()
@@ -324,21 +340,32 @@ local function claim()
   if failed(latest) then return latest.err end
   if isStale(latest, y) then return fail(${LATE}) end
   if full then return full end
-  if place == 0 and redis.pcall('EXISTS', queues .. name) == 1 then return refuse() end
+  if isShare then
+    local may, problem = shares.admit()
+    if not may then return problem end
+  elseif place == 0 and redis.pcall('EXISTS', queues .. name) == 1 then return refuse()
+  end
   local fresh, more = nextToken(left)
   if not fresh then return more end
   local reply = redis.pcall('SADD', index, name)
   if failed(reply) then return reply.err end
   added = added + reply
   token, expiry, stamp, holder, value = fresh, now + tonumber(z), y .. more, x, newValue
-  local problem = write()
+  local problem = isShare and shares.count()
   if problem then return problem end
+  problem = write()
+  if problem then
+    if isShare then shares.drop() end
+    return problem
+  end
   -- This one lapses before the last copy of its claim can come.
   if expiry < now + ${LONGEST_DEADLINE_MS} then remember(openings .. name, fmt(us), y) end
   if announces then changed[#changed + 1] = name end
   if place and place > 0 then
-    takeOutServed(name, place)
-    taken[#taken + 1] = { name, fmt(place), tonumber(z) }
+    local queue = isShare and countedOf(name) or name
+    takeOutServed(queue, place)
+    taken[#taken + 1] = { queue, fmt(place), tonumber(z) }
+    if isShare then waking[#waking + 1] = { queue, nth } end
   end
   state(${GRANTED})
 end
@@ -357,7 +384,8 @@ local function extend()
     end
     if newValue ~= '' or into then
       nonce = into or nonce
-      stamp = nonce .. ' ' .. opened .. ' ' .. fmt(set) .. (nonce ~= opener and ' ' .. opener or '')
+      stamp = nonce .. ' ' .. opened .. ' ' .. fmt(set) .. ((nonce ~= opener or heavy ~= '') and ' ' .. opener or '')
+        .. (heavy ~= '' and ' ' .. heavy or '')
     end
     local problem = write()
     if problem then return problem end
@@ -382,7 +410,13 @@ end
 local function leave()
   if x == '' then redis.pcall('ZREM', watches .. name, client)
   else
-    local rank = redis.pcall('ZRANK', queues .. name, x .. ' ' .. client)
+    local member = x .. ' ' .. client
+    if string.sub(name, -1) == '#' then
+      for _, waiting in ipairs(listed(redis.pcall('ZRANGEBYSCORE', queues .. name, x, x))) do
+        if string.sub(waiting .. ' ', 1, #member + 1) == member .. ' ' then member = waiting end
+      end
+    end
+    local rank = redis.pcall('ZRANK', queues .. name, member)
     if type(rank) == 'number' then
       takeOut(name, x, x)
       if rank < ${TOLD} and not token then waking[#waking + 1] = { name, nth } end
@@ -392,7 +426,7 @@ local function leave()
   fail(${GRANTED})
 end
 local function passOver()
-  if not token then
+  if not token and (string.sub(name, -1) ~= '#' or counting().fits(name)) then
     takeOut(name, tonumber(x))
     waking[#waking + 1] = { name, nth }
   end
@@ -456,6 +490,12 @@ local function unpin()
   local stands = token and now <= expiry
   problem = stands and failed(redis.pcall('PEXPIREAT', key, fmt(expiry)))
   if problem then return problem end
+  local counted, share = countedOf(name)
+  problem = stands and counted and counting().move(counted, { fmt(expiry), share })
+  if problem then
+    redis.pcall('PERSIST', key)
+    return problem
+  end
   problem = failed(redis.pcall('HDEL', pins, name))
   if problem then
     if stands then redis.pcall('PERSIST', key) end
@@ -471,7 +511,7 @@ end
 `
 
 /** Comes after the operations. */
-export const conclusion: string = `
+const conclusion = `
 -- Each new name has two others looked at, if the first few are not all in use: the index stays within about twice the
 -- leases that stand. Eight at a time, for one costs as much. From a place in it that the clock chooses, and at its end from
 -- the beginning on; what is stored small comes whole. (Its last three bits chose the moment: they cannot choose the place.)
@@ -490,8 +530,12 @@ while many > 0 do
   else
     for _, key in ipairs(keys) do
       local name = string.sub(key, #base + 1)
-      if redis.pcall('EXISTS', key) == 0 and redis.pcall('SREM', index, name) == 1 then
-        vacated[#vacated + 1], waking[#waking + 1] = name, { name }
+      if redis.pcall('EXISTS', key) == 0 then
+        local counted, share = countedOf(name)
+        if counted then counting().drop(counted, { share }) end
+        if redis.pcall('SREM', index, name) == 1 then
+          vacated[#vacated + 1], waking[#waking + 1] = name, { counted or name }
+        end
       end
     end
   end
@@ -504,23 +548,26 @@ ${telling}
  * KEYS: index, tokens, pins, then one lease for each operation. ARGV: as `beginning` has it, then a line of four words for each
  * operation, none of which has white space in it:
  *
- *     C milliseconds nonce holder        E token milliseconds holder        R token nonce holder        L * * *
+ *     C milliseconds nonce holder        E token milliseconds holder        R token nonce holder        L * * *        N * * *
  *
- * where * in an R is a token or a nonce that is not named. Then, for each L, its kind and
+ * where * in an R is a token or a nonce that is not named. Then, for each L, its kind and words of its own; N is an L of kind S or D:
  *
  *     C claim    holder, nonce, milliseconds, value        W claim of a waiter: as C, then its ticket, 0 for none, and how many
  *                                                            may be in the queue if it has none, or ''
+ *     S claim of a share: as W, with '' for the ticket of one that does not wait, then weight, capacity or '', how many it may pass
  *     E extend   holder, token, milliseconds, value        A adopt: as E, then the nonce that is replaced, and the new one
  *     R release  holder, token, nonce                      X expire
  *     P pin      entity, generation                        U unpin    entity, generation
  *     Q leave    ticket, or '' for the watch               O pass over: ticket
+ *     D define   capacity or '', the generation of before or '', generation
  *
- * where a value is '' or begins with '=', an empty token or nonce of R is not named, and the news of c, w, e and a is announced.
+ * where a value is '' or begins with '=', an empty token or nonce of R is not named, and the news of c, w, s, e and a is announced. What is
+ * not in bulk may be of a share: claims and releases of shares always come at length.
  *
  * Answers { server time in microseconds, words parted by blanks, then FIELDS for each operation without a word }. The word
  * of C: its new token, of E: the expiry in milliseconds, and the nonce between bars, of R: 1. FIELDS of a claim or extension
  * that is granted come without the holder. After these come three for each piece of news of a queue: which operation it is about,
- * a ticket, and how many are ahead of it; or FULL, or TOLD_UP_TO, instead of that number.
+ * a ticket, and how many are ahead of it; or FULL, or TOLD_UP_TO, instead of that number; or what a counted lease is, and COUNTED.
  */
 export const applyScript: Script = script(`${alone}${preludeAt('time')}${beginning}${inBulk}
 local left = 0
@@ -529,20 +576,28 @@ out[2] = table.concat(words, ' ')
 if left > 0 then
 ${oneByOne}
   local perform = {
-    C = claim, W = claim, E = extend, A = extend, R = release, X = expire, P = pin, U = unpin, Q = leave, O = passOver
+    C = claim, W = claim, S = claim, E = extend, A = extend, R = release, X = expire, P = pin, U = unpin, Q = leave, O = passOver
   }
-  local arity = { C = 4, W = 6, E = 4, A = 6, R = 3, X = 0, P = 2, U = 2, Q = 1, O = 1 }
+  local arity = { C = 4, W = 6, S = 9, E = 4, A = 6, R = 3, X = 0, P = 2, U = 2, Q = 1, O = 1, D = 3 }
   local a = 7
   nth = -1
   for kind, p, q, who in ${linesToRead} do
     nth = nth + 1
     if words[nth + 1] == '' then
-      announces, place, most, from, into = false, nil, nil, nil, nil
-      if kind == 'L' then
+      announces, place, most, from, into, isShare = false, nil, nil, nil, nil, false
+      if kind == 'L' or kind == 'N' then
         op = string.upper(ARGV[a])
         announces = op ~= ARGV[a]
         x, y, z, newValue = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
-        if op == 'W' then place, most = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]) end
+        if op == 'W' or op == 'S' then place, most = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]) end
+        if kind == 'N' then
+          if not shares then
+${admitting}
+            perform.D = shares.define
+          end
+          isShare = op == 'S'
+          if isShare then shares.ask(tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9])) end
+        end
         if op == 'A' then from, into = ARGV[a + 5], ARGV[a + 6] end
         a = a + 1 + arity[op]
       elseif kind == 'C' then op, x, y, z, newValue = kind, who, q, p, ''

@@ -6,6 +6,10 @@
  * empty name where somebody watches the whole namespace: as long as there is none, a release costs one look, however many it is
  * about, and is told to nobody. A ticket is the microsecond at which it was given, or more: tickets rise for ever.
  *
+ * The queue of a counted lease has a name that ends with a `#`. In it a member ends with the weight of the share, if that is above 1, and
+ * it is told of a vacancy only when there is room for the first. How many are ahead is said as it is there: nobody may pass those without
+ * having waited for them.
+ *
  * All of it only helps. Each command may fail, for want of rights or of memory, and nothing else does because of it.
  */
 import { INTEREST_MS, TOLD } from 'lease-core'
@@ -17,6 +21,8 @@ const MOST_IN_VAIN = 16
 /** In place of the number of those who are ahead, in a piece of news. */
 export const FULL = -1
 export const TOLD_UP_TO = -2
+/** The same, where it is no ticket that comes before, but a list of what a counted lease is: capacity, generation, a share, its FIELDS. */
+export const COUNTED = -3
 
 /** Of scripts that register an interest. Needs `now`, `root`. */
 export const registering: string = `
@@ -38,7 +44,7 @@ local function watch(name)
 end
 `
 
-/** Of scripts that change leases. Needs `us`, `client`. */
+/** Of scripts that change leases. Needs `us`, `client`, and for `telling` also `counting`. */
 export const queueing: string = `
 local function listed(reply) return type(reply) == 'table' and not reply.err and reply or {} end
 local function remove(name, members)
@@ -65,7 +71,7 @@ local function takeOutLapsed(name)
   remove(name, listed(redis.pcall('ZRANGEBYSCORE', deadlines .. name, '-inf', '(' .. fmt(now), 'LIMIT', 0, 100)))
 end
 -- Returns the ticket and how many are ahead; nothing where that failed.
-local function enter(name, place, most)
+local function enter(name, place, most, weight)
   takeOutLapsed(name)
   local mine = place
   if place == 0 then
@@ -73,7 +79,12 @@ local function enter(name, place, most)
     local last = listed(redis.pcall('ZRANGE', queues .. name, -1, -1))[1]
     mine = math.max(us, last and tonumber(string.match(last, '^%d+')) + 1 or 0)
   end
-  local member = fmt(mine) .. ' ' .. client
+  local member = fmt(mine) .. ' ' .. client .. (weight and weight > 1 and ' ' .. fmt(weight) or '')
+  if weight and place > 0 then -- the waiter before, of the same client, had this ticket and perhaps another weight
+    for _, before in ipairs(listed(redis.pcall('ZRANGEBYSCORE', queues .. name, fmt(mine), fmt(mine)))) do
+      if before ~= member and string.match(before, '^%d+ ([^ ]*)') == client then remove(name, { before }) end
+    end
+  end
   if not (register(name) and keep(deadlines .. name, member) and keep(queues .. name, member, fmt(mine))) then
     return nil
   end
@@ -105,27 +116,40 @@ ${registering}${queueing}
     end
     for _, name in ipairs(vacated) do if isOf(name) then tellWatchers(name, { vacated = { { name } } }) end end
     for _, name in ipairs(changed) do if isOf(name) then tellWatchers(name, { changed = { name } }) end end
+    -- Of counted leases: whether there is room for the first in the queue, and who was told of it.
+    local room, upTo = {}, {}
     for _, woken in ipairs(waking) do
-      local name, nth = woken[1], woken[2]
-      if isOf(name) then
-        takeOutLapsed(name)
-        local heard, last = 0, nil
-        for _, member in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, ${TOLD + MOST_IN_VAIN - 1}))) do
-          local ticket, to = string.match(member, '^(%d+) (.*)$')
-          local hearers = tell(to, { vacated = { { name, ticket, heard } } })
+      local name, nth, most = woken[1], woken[2], woken[3]
+      local isCounted = string.sub(name, -1) == '#'
+      local isAwaited = (upTo[name] == nil or most) and isOf(name)
+      if isAwaited then takeOutLapsed(name) end
+      -- A definition leaves them nothing to wait for.
+      for _, member in ipairs(isAwaited and most and listed(redis.pcall('ZRANGE', queues .. name, 0, -1)) or {}) do
+        local ticket, to = string.match(member, '^(%d+) ([^ ]*)')
+        if counting().weightOf(member) > most then tell(to, { vacated = { { name, ticket, 0 } } }) end
+      end
+      if isCounted and isAwaited and room[name] == nil then room[name] = counting().fits(name) end
+      local last = upTo[name]
+      if last == nil and isAwaited and room[name] ~= false then
+        local heard = 0
+        for ahead, member in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, ${TOLD + MOST_IN_VAIN - 1}))) do
+          local ticket, to = string.match(member, '^(%d+) ([^ ]*)')
+          local hearers = tell(to, { vacated = { { name, ticket, isCounted and ahead - 1 or heard } } })
           last = ticket
           if ARGV[5] == '1' or hearers ~= 0 then heard = heard + 1 end
           if heard == ${TOLD} then break end
         end
-        if last and nth then news[#news + 1] = { nth, last, ${TOLD_UP_TO} } end
       end
+      if isCounted then upTo[name] = last or false end
+      if last and nth then news[#news + 1] = { nth, last, ${TOLD_UP_TO} } end
     end
     for _, grant in ipairs(taken) do
       local name = grant[1]
       if isOf(name) then
         local first = listed(redis.pcall('ZRANGE', queues .. name, 0, 0))[1]
-        if first then
-          local ticket, to = string.match(first, '^(%d+) (.*)$')
+        if first and room[name] then -- it is told of the room instead
+        elseif first then
+          local ticket, to = string.match(first, '^(%d+) ([^ ]*)')
           tell(to, { taken = { { name, grant[2], grant[3], ticket, 0 } } })
         else forget(name) end
       end

@@ -9,6 +9,7 @@
  * - *Only reads from the master count*; a replica may be behind.
  */
 import {
+  contended,
   granted,
   HintStream,
   late,
@@ -17,10 +18,9 @@ import {
   systemClock,
   unknown,
   warnOfNoHints,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type ClaimOp,
+  type Counted,
   type Holding,
   type LeaseChange,
   type Op,
@@ -32,14 +32,14 @@ import {
   type Verdict,
 } from 'lease-core'
 import { applyScript, TOO_LATE } from './apply-script.ts'
-import { claimAnyScript } from './claim-any-script.ts'
 import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
-import { FULL, readScript, TOLD_UP_TO, watchAllScript } from './interest-script.ts'
+import { COUNTED, FULL, readScript, TOLD_UP_TO, watchAllScript } from './interest-script.ts'
 import { Keys } from './keys.ts'
 import { listenTo } from './listener.ts'
 import { checkOptions, type RedisSubstrateOptions } from './options.ts'
 import {
+  CONTENDED,
   FAILED,
   FIELDS,
   GRANTED,
@@ -52,6 +52,7 @@ import {
   scanScript,
   type Script,
 } from './script.ts'
+import { countedScript } from './shares-script.ts'
 import { SteadyConnection } from './steady-connection.ts'
 import { inspectionWarnings } from './warnings.ts'
 
@@ -131,13 +132,13 @@ export class RedisSubstrate implements Substrate {
 
   /** Asks the very master that the scripts go to, and for the right to write there. Fails where a newer layout is stored. */
   async time(call: Call): Promise<number> {
-    const [serverMicros] = await this.#change(applyScript, [], [''], call)
+    const [serverMicros] = await this.#change([], [''], call)
     return Number(serverMicros) / 1000
   }
 
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     const leases = ops.map(({ lease }) => lease)
-    const answer = await this.#change(applyScript, leases, argumentsOf(ops), call)
+    const answer = await this.#change(leases, argumentsOf(ops), call)
     if (answer[1] === TOO_LATE) return ops.map(() => late)
     const words = String(answer[1]).split(' ')
     let at = 2
@@ -152,26 +153,9 @@ export class RedisSubstrate implements Substrate {
     })
     for (; at < answer.length; at += 3) {
       const position = Number(answer[at])
-      verdicts[position] = { ...(verdicts[position] as Verdict), ...newsOf(answer[at + 1], answer[at + 2]) }
+      verdicts[position] = { ...(verdicts[position] as Verdict), ...newsOf(answer[at + 1], answer[at + 2], answer[0]) }
     }
     return verdicts
-  }
-
-  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    const { leases, holder } = op
-    const args = atLength({ kind: 'claim', ...op, lease: '', lapsed: undefined })
-    const answer = await this.#change(claimAnyScript, leases, args, call)
-    const holdings = new Map<string, Holding>()
-    if (answer[1] === TOO_LATE) return { outcome: 'late', lease: undefined, holdings }
-    if (answer.length !== 2 + leases.length * FIELDS) throw noAnswer(answer)
-    for (const [position, lease] of leases.entries()) {
-      const holding = holdingOf(fieldsAt(answer, 1 + position * FIELDS), answer[0], holder)
-      if (holding !== undefined) holdings.set(lease, holding)
-    }
-    const chosen = Number(answer.at(-1))
-    const code = Number(answer[1 + chosen * FIELDS])
-    const outcome = chosen >= 0 && (code & GRANTED) !== 0 ? 'granted' : 'refused'
-    return { outcome, lease: leases[chosen], holdings }
   }
 
   async read(
@@ -188,22 +172,42 @@ export class RedisSubstrate implements Substrate {
       for (const [position, lease] of leases.entries()) {
         const fields = fieldsAt(answer, 1 + position * FIELDS)
         if (Number(fields[0]) === FAILED) this.#passOver(lease)
-        const holding = holdingOf(fields, answer[0])
+        const holding = holdingOf(lease, fields, answer[0])
         if (holding !== undefined) holdings.set(lease, holding)
       }
       return holdings
     }
     for (let cursor = '0'; ;) {
       const answer = await this.#run(scanScript, [tokens, pins, index], [cursor, NAMES_PER_STEP], call)
-      for (let at = 2; at < answer.length; at += 1 + FIELDS) {
-        const fields = fieldsAt(answer, at + 1)
-        if (Number(fields[0]) === FAILED) this.#passOver(String(answer[at]))
-        const holding = holdingOf(fields, answer[0])
-        if (holding !== undefined) holdings.set(String(answer[at]), holding)
-      }
+      for (let at = 2; at < answer.length; at += 1 + FIELDS) this.#readNamed(answer, at, holdings)
       cursor = String(answer[1])
       if (cursor === '0') return holdings
     }
+  }
+
+  /** All shares as they were at one instant, up to `NAMES_PER_STEP`; of more, each as it was when it was read. */
+  async counted(lease: string, call: Call): Promise<Counted> {
+    const { tokens, pins } = this.#keys
+    const answer = await this.#run(countedScript, [tokens, pins], [lease, NAMES_PER_STEP], call)
+    const [, definition, count] = answer
+    const restAt = 3 + Number(count) * (1 + FIELDS)
+    if (!(answer.length >= restAt)) throw noAnswer(answer)
+    const shares = new Map<string, Holding>()
+    for (let at = 3; at < restAt; at += 1 + FIELDS) this.#readNamed(answer, at, shares)
+    for (let at = restAt; at < answer.length; at += NAMES_PER_STEP) {
+      const names = answer.slice(at, at + NAMES_PER_STEP).map((holder) => `${lease}${String(holder)}`)
+      for (const [share, holding] of await this.read(names, call)) shares.set(share, holding)
+    }
+    const [capacity, generation] = String(definition).split(' ')
+    return countedLease(capacity, generation, shares)
+  }
+
+  /** A name, then its FIELDS. */
+  #readNamed(answer: readonly unknown[], at: number, holdings: Map<string, Holding>): void {
+    const [lease, fields] = [String(answer[at]), fieldsAt(answer, at + 1)]
+    if (Number(fields[0]) === FAILED) this.#passOver(lease)
+    const holding = holdingOf(lease, fields, answer[0])
+    if (holding !== undefined) holdings.set(lease, holding)
   }
 
   async pinned(call: Call, leases: readonly string[] = []): Promise<ReadonlyMap<string, Pins>> {
@@ -258,14 +262,14 @@ export class RedisSubstrate implements Substrate {
     }
   }
 
-  /** Runs a script that changes something, if the server's clock does not forbid that. */
-  #change(script: Script, leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
+  /** Runs the script that changes something, if the server's clock does not forbid that. */
+  #change(leases: readonly string[], args: readonly string[], call: Call): Promise<unknown[]> {
     const { index, tokens, pins, channel } = this.#keys
     const keys = [index, tokens, pins]
     for (const lease of leases) keys.push(this.#keys.lease(lease))
     const counts = this.#isCluster ? '1' : ''
     const context = [deadlineOf(call), micros(call.sentMs), channel, call.client, counts]
-    return this.#run(script, keys, [...context, ...args], call)
+    return this.#run(applyScript, keys, [...context, ...args], call)
   }
 
   /** Runs a script whose answer begins with the server's time. */
@@ -317,23 +321,26 @@ function argumentsOf(ops: readonly Op[]): string[] {
   let lines = ''
   for (const op of ops) {
     const line = lineOf(op)
-    lines += line ?? 'L * * *\n'
+    lines +=
+      line ?? (op.kind === 'define' || (op.kind === 'claim' && op.share !== undefined) ? 'N * * *\n' : 'L * * *\n')
     if (line === undefined) args.push(...atLength(op))
   }
   args[0] = lines
   return args
 }
 
-/** Undefined: it needs more words. */
+/** Undefined: it needs more words, or is not to be done in bulk: the counted lease of a share must learn of it. */
 function lineOf(op: Op): string | undefined {
   if (op.kind === 'claim') {
-    if (op.value !== undefined || op.place !== undefined || op.announce === true) return undefined
+    if (op.value !== undefined || op.place !== undefined || op.announce === true || op.share !== undefined)
+      return undefined
     return `C ${milliseconds(op.durationMs)} ${op.nonce} ${op.holder}\n`
   }
   if (op.kind === 'extend' && op.value === undefined && op.adoption === undefined) {
     return `E ${op.fencingToken} ${milliseconds(op.durationMs)} ${op.holder}\n`
   }
-  if (op.kind === 'release') return `R ${op.fencingToken ?? '*'} ${op.nonce ?? '*'} ${op.holder}\n`
+  if (op.kind === 'release' && !op.lease.includes('#'))
+    return `R ${op.fencingToken ?? '*'} ${op.nonce ?? '*'} ${op.holder}\n`
   return undefined
 }
 
@@ -341,37 +348,74 @@ function lineOf(op: Op): string | undefined {
 function asUsual(op: Op, word: string, serverMicros: unknown): Verdict {
   if (op.kind === 'claim') {
     const expiryMs = Math.floor(Number(serverMicros) / 1000) + Math.ceil(op.durationMs)
-    return granted(plainTerm(op.holder, BigInt(word), op.nonce, remaining(expiryMs, serverMicros), 0))
+    return granted(plainTerm(op, BigInt(word), op.nonce, { remainingMs: remaining(expiryMs, serverMicros), ageMs: 0 }))
   }
   if (op.kind === 'extend') {
     const bar = word.indexOf('|')
     const remainingMs = remaining(word.slice(0, bar), serverMicros)
     const ageMs = age(op.fencingToken, serverMicros)
-    return granted(plainTerm(op.holder, op.fencingToken, word.slice(bar + 1, -1), remainingMs, ageMs))
+    return granted(plainTerm(op, op.fencingToken, word.slice(bar + 1, -1), { remainingMs, ageMs }))
   }
   return vacated
 }
 
 const vacated = granted(undefined)
 
-/** What the script says of a queue. */
-function newsOf(ticket: unknown, ahead: unknown): Pick<Verdict, 'ticket' | 'told' | 'isFull'> {
+/** What the script says of a queue, or of a counted lease. */
+function newsOf(
+  ticket: unknown,
+  ahead: unknown,
+  serverMicros: unknown,
+): Pick<Verdict, 'ticket' | 'told' | 'isFull' | 'counted'> {
+  if (Number(ahead) === COUNTED) {
+    const [capacity, generation, share, ...fields] = ticket as readonly unknown[]
+    const name = String(share)
+    const holding = share === undefined ? undefined : holdingOf(name, fieldsAt(fields, 0), serverMicros)
+    const shares = new Map(holding === undefined ? [] : [[name, holding] as const])
+    return { counted: countedLease(capacity, generation, shares) }
+  }
   const place = Number(ticket)
   if (Number(ahead) === FULL) return { isFull: true }
   return Number(ahead) === TOLD_UP_TO ? { told: place } : { ticket: { place, ahead: Number(ahead) } }
 }
 
-/** Unpinned and without a value, as most are. */
-function plainTerm(holder: string, fencingToken: bigint, nonce: string, remainingMs: number, ageMs: number): Holding {
-  return { holder, fencingToken, nonce, remainingMs, ageMs, value: undefined, pinned: false, version: undefined }
+/** @param capacity '': it is not defined */
+function countedLease(capacity: unknown, generation: unknown, shares: ReadonlyMap<string, Holding>): Counted {
+  if (capacity === '') return { capacity: undefined, generation: undefined, shares }
+  return { capacity: Number(capacity), generation: String(generation), shares }
+}
+
+/** Unpinned and without a value, as most are; of a share that weighs 1. */
+function plainTerm(
+  { holder, lease }: { readonly holder: string; readonly lease: string },
+  fencingToken: bigint,
+  nonce: string,
+  { remainingMs, ageMs }: { readonly remainingMs: number; readonly ageMs: number },
+): Holding {
+  const weight = lease.includes('#') ? 1 : undefined
+  return {
+    holder,
+    fencingToken,
+    nonce,
+    remainingMs,
+    ageMs,
+    value: undefined,
+    pinned: false,
+    version: undefined,
+    weight,
+  }
 }
 
 /** The words of an operation at length, in the order that `applyScript` documents. */
 function atLength(op: Op): string[] {
   switch (op.kind) {
     case 'claim': {
+      const { place = '', maxWaiters = '', share } = op
       const words = [claimOf(op), op.holder, op.nonce, milliseconds(op.durationMs), optional(op.value)]
-      return op.place === undefined ? words : [...words, String(op.place), String(op.maxWaiters ?? '')]
+      if (op.place === undefined && share === undefined) return words
+      words.push(String(place), String(maxWaiters))
+      if (share !== undefined) words.push(String(share.weight), String(share.capacity ?? ''), String(share.passing))
+      return words
     }
     case 'extend': {
       const kind = op.adoption === undefined ? 'E' : 'A'
@@ -392,6 +436,8 @@ function atLength(op: Op): string[] {
       return ['Q', String(op.place ?? '')]
     case 'passOver':
       return ['O', String(op.place)]
+    case 'define':
+      return ['D', String(op.capacity ?? ''), op.from ?? '', op.generation]
     case 'pin':
     case 'unpin':
       break
@@ -399,8 +445,8 @@ function atLength(op: Op): string[] {
   return [op.kind === 'pin' ? 'P' : 'U', op.entity, op.generation]
 }
 
-function claimOf({ place, announce }: ClaimOp): string {
-  const kind = place === undefined ? 'C' : 'W'
+function claimOf({ place, announce, share }: ClaimOp): string {
+  const kind = share !== undefined ? 'S' : place === undefined ? 'C' : 'W'
   return announce === true ? kind.toLowerCase() : kind
 }
 
@@ -417,8 +463,9 @@ function verdictOf(op: Op, answer: readonly unknown[], at: number): Verdict {
   const fields = fieldsAt(answer, at)
   const code = Number(fields[0])
   if (code === LATE) return late
+  if (code === CONTENDED) return contended
   if (code === FAILED) return unknown(explained(new Error(String(fields[1]))))
-  const holding = holdingOf(fields, answer[0], 'holder' in op ? op.holder : undefined)
+  const holding = holdingOf(op.lease, fields, answer[0], 'holder' in op ? op.holder : undefined)
   return (code & GRANTED) === 0 ? refused(holding) : granted(holding)
 }
 
@@ -438,6 +485,7 @@ function age(openedMicros: unknown, serverMicros: unknown): number {
 
 /** @param asked who holds it where the answer leaves that out */
 function holdingOf(
+  lease: string,
   [code, token, expiryMs, stamp, holder, value]: Fields,
   serverMicros: unknown,
   asked?: string,
@@ -446,7 +494,7 @@ function holdingOf(
   const pinned = (Number(code) & PINNED) !== 0
   let remainingMs = remaining(expiryMs, serverMicros)
   if (remainingMs <= 0 && !pinned) remainingMs = Number.MIN_VALUE
-  const [nonce, openedMicros = token] = String(stamp).split(' ')
+  const [nonce, openedMicros = token, , , weight = 1] = String(stamp).split(' ')
   return {
     holder: holder ?? asked ?? '',
     fencingToken: BigInt(String(token)),
@@ -456,6 +504,7 @@ function holdingOf(
     value: value?.slice(1),
     pinned,
     version: undefined,
+    weight: lease.includes('#') ? Number(weight) : undefined,
   }
 }
 

@@ -11,7 +11,8 @@
  * The stamp is the nonce of the claim or of the last adoption, where need be followed by a blank and the microsecond at
  * which the term was opened, by another blank and the microsecond at which its value was last sent or 0, and, where an adoption
  * has replaced the nonce of the claim that opened the term, by that nonce. Without the first the fencing token is the time of the
- * opening: it is, unless the counter of the tokens is ahead of the clock.
+ * opening: it is, unless the counter of the tokens is ahead of the clock. A share that weighs more than 1 has all four, and then, after
+ * another blank, its weight.
  */
 import { createHash } from 'node:crypto'
 
@@ -95,14 +96,15 @@ end
 export const FIELDS = 6
 
 /**
- * What the first of them means: bits. Below zero the operation was not executed: it failed, and the second is the error, or it
- * came too late. `HELD`: there is a holding; its value, if any, begins with `=`.
+ * What the first of them means: bits. Below zero the operation was not executed: it failed, and the second is the error, it came too
+ * late, or it takes more than one run. `HELD`: there is a holding; its value, if any, begins with `=`.
  */
 export const GRANTED = 1
 export const PINNED = 2
 export const HELD = 4
 export const FAILED = -1
 export const LATE = -2
+export const CONTENDED = -3
 
 /** A replica may be behind: it would call a lease held that another holds by now. */
 export const fromTheMaster: string = `
@@ -141,10 +143,19 @@ local out, at = { us, page[1] }, 3
 local function untold(name)
   return redis.pcall('ZSCORE', root .. 'x', name) ~= false or redis.pcall('ZSCORE', root .. 'x', '') ~= false
 end
+local function forget(name)
+  local at = string.find(name, '#', 1, true)
+  if untold(name) or at and untold(string.sub(name, 1, at)) then return end
+  -- The share does not count any more (shares-script.ts).
+  for _, set in ipairs(at and { 'h:', 's:' } or {}) do
+    redis.pcall('ZREM', root .. set .. string.sub(name, 1, at), string.sub(name, at + 1))
+  end
+  redis.pcall('SREM', KEYS[3], name)
+end
 for _, name in ipairs(page[2]) do
   local stored = redis.pcall('GET', base .. name)
   if stored == false then
-    if not untold(name) then redis.pcall('SREM', KEYS[3], name) end
+    forget(name)
   else
     local code, token, expiry, stamp, holder, value = standing(name, failed(stored) and '' or stored)
     if code then

@@ -19,7 +19,7 @@ function harnessOf(
 ): Omit<Harness, 'guard' | 'restart'> {
   return {
     name,
-    supports: { notifications: true, queues: true, addressed: true, serverClock: true },
+    supports: { notifications: true, queues: true, shares: true, addressed: true, serverClock: true },
     unitMs,
     sleep,
     open: async (namespace) => {

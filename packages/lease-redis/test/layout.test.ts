@@ -43,12 +43,10 @@ for (const target of redisTargets('server')) {
       await settle(substrate, pin('l', 'e', 'g'))
       await setting.redis.set(`${base}v`, '3')
       const before = await setting.redis.get(`${base}l:l`)
-      const any = { holder: 'b', durationMs: 1, nonce: 'n', value: undefined, lapsed: new Map<string, string>() }
       for (const call of [
         () => substrate.time(newCall()),
         () => substrate.apply([claim('m', 'b', LASTING_MS)], newCall()),
         () => substrate.apply([extend('l', 'a', 2 * LASTING_MS, { fencingToken }), unpin('l', 'e', 'g')], newCall()),
-        () => substrate.claimAny({ leases: ['m'], ...any }, newCall()),
         () => substrate.read(['l'], newCall()),
         () => substrate.read(undefined, newCall()),
         () => substrate.pinned(newCall()),

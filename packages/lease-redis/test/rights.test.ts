@@ -28,6 +28,12 @@ async function useLeases(redis: RedisConnection, namespace: string): Promise<voi
     await hold.update('w')
     await hold.release()
     await (await waiting).release()
+    const part = await manager.hold('s', 'one', { duration: LASTING_MS, share: { weight: 2, capacity: 3 } })
+    const parted = manager.hold('s', 'two', { duration: LASTING_MS, share: { weight: 2 }, wait: true })
+    const { generation } = await manager.counted('s')
+    await manager.define('s', 2, { from: generation })
+    await part.release()
+    await (await parted).release()
     await (await manager.holdAny(['m', 'n'], 'one', { duration: LASTING_MS })).release()
     expect((await manager.leases()).size).to.equal(0)
   } finally {

@@ -18,20 +18,12 @@ for (const target of redisTargets('server')) {
       const substrate = setting.substrate({ redis: shared, namespace })
       const { fencingToken, nonce } = await grant(substrate, claim('l', 'a', LASTING_MS))
       await shared.multi({ pipeline: false })
-      const any = {
-        holder: 'a',
-        durationMs: LASTING_MS,
-        nonce: 'n',
-        value: undefined,
-        lapsed: new Map<string, string>(),
-      }
       for (const call of [
         () => substrate.time(newCall()),
         () => substrate.apply([claim('m', 'a', LASTING_MS)], newCall()),
         () => substrate.apply([extend('l', 'a', 2 * LASTING_MS, { fencingToken })], newCall()),
         () => substrate.apply([release('l', 'a', { fencingToken, nonce })], newCall()),
         () => substrate.apply([pin('l', 'e')], newCall()),
-        () => substrate.claimAny({ leases: ['m', 'n'], ...any }, newCall()),
         () => substrate.read(['l'], newCall()),
         () => substrate.read(undefined, newCall()),
         () => substrate.pinned(newCall()),
@@ -72,8 +64,6 @@ for (const target of redisTargets('server')) {
         const ops = [claim('l', 'a', LASTING_MS), claim('m', 'a', LASTING_MS)]
         expect((await caught(substrate.apply(ops, newCall()))).message).to.match(/gave no answer/)
         expect((await caught(substrate.read(['l', 'm'], newCall()))).message).to.match(/gave no answer/)
-        const any = { holder: 'a', durationMs: 1, nonce: 'n', value: undefined, lapsed: new Map<string, string>() }
-        expect((await caught(substrate.claimAny({ leases: ['l'], ...any }, newCall()))).message).to.match(/no answer/)
       })
     }
   })

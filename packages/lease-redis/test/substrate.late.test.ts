@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { LONGEST_DEADLINE_MS, type Call, type ClaimAnyOp, type Op, type Verdict } from 'lease-core'
+import { LONGEST_DEADLINE_MS, type Call, type Op, type Verdict } from 'lease-core'
 import { redisTargets, startRedis, until, type Redis as Server } from 'lease-servers'
 import type { RedisSubstrate } from 'lease-redis'
 import {
@@ -21,10 +21,6 @@ import { LASTING_MS, openSetting, releaseOf, unpinOf, untilLapsed, type Setting 
 import { startStallingProxy, type StallingProxy } from './stalling-proxy.ts'
 
 noneUnheard()
-
-function anyOf(leases: readonly string[], holder: string, nonce: string = unique('nonce')): ClaimAnyOp {
-  return { leases, holder, durationMs: LASTING_MS, nonce, value: undefined, lapsed: new Map() }
-}
 
 for (const target of redisTargets('server')) {
   describe(`late requests, on ${target.name}`, () => {
@@ -74,8 +70,7 @@ for (const target of redisTargets('server')) {
           const verdicts = await substrate.apply(batch, call)
           expect(verdicts.map(({ outcome }) => outcome)).to.deep.equal(Array(3).fill('late'))
         }
-        expect(await substrate.claimAny(anyOf([fresh], 'b'), call)).to.have.property('outcome', 'late')
-        expect(told.length).to.equal(3)
+        expect(told.length).to.equal(2)
         expect(Math.min(...told)).to.be.greaterThan(notAfterMs)
         expect(await setting.redis.get(`${base}l:${name}`)).to.equal(before)
         expect(await readOne(substrate, fresh)).to.equal(undefined)
@@ -262,30 +257,6 @@ for (const target of redisTargets('server')) {
         } finally {
           await setting.redis.del(counter)
         }
-      })
-    })
-
-    describe('a claim of any', () => {
-      it('opens no second term when its copy arrives after the release, on any of the leases', async () => {
-        const [x, y] = [unique('x'), unique('y')]
-        await grant(substrate, claim(x, 'b', LASTING_MS))
-        const op = anyOf([x, y], 'a')
-        const copied = newCall(await copyOf())
-        expect(await substrate.claimAny(op, newCall())).to.include({ outcome: 'granted', lease: y })
-        await vacate(y)
-        await vacate(x, 'b')
-        const copy = await substrate.claimAny(op, copied)
-        expect(copy).to.deep.equal({ outcome: 'late', lease: undefined, holdings: new Map() })
-        expect((await substrate.read([x, y], newCall())).size).to.equal(0)
-        expect(await substrate.claimAny(anyOf([x, y], 'a'), newCall())).to.include({ outcome: 'granted', lease: x })
-      })
-
-      it('opens no term where another was opened and ended since it was sent', async () => {
-        const sentMs = await now()
-        await grant(substrate, claim(name, 'b', LASTING_MS))
-        await vacate(name, 'b')
-        expect(await substrate.claimAny(anyOf([name], 'a'), newCall({ sentMs }))).to.have.property('outcome', 'late')
-        expect(await heldBy()).to.equal(undefined)
       })
     })
 
@@ -552,18 +523,30 @@ describe('a driver that sends twice', () => {
     expect(await readOne(direct, name)).to.equal(undefined)
   })
 
-  it('opens no second term by a claim of any', async () => {
-    await grant(direct, claim(name, 'b', LASTING_MS))
-    const other = unique('other')
-    const op = anyOf([name, other], 'a')
-    await sentTwice(
-      async (substrate, call) => expect(await substrate.claimAny(op, call)).to.include({ lease: other }),
-      async () => {
-        await settle(direct, await releaseOf(direct, other, 'a'))
-        await settle(direct, await releaseOf(direct, name, 'b'))
-      },
-    )
-    expect((await direct.read([name, other], newCall())).size).to.equal(0)
+  it('takes no room by the claim of a share that arrives after the release, and defines nothing again', async () => {
+    const share = { weight: 2, capacity: 2, passing: 0, lapsed: new Map<string, string>() }
+    const op = claim(`${name}#a`, 'a', LASTING_MS, { share })
+    await sentTwice(sends(op), async () => {
+      await settle(direct, await releaseOf(direct, op.lease, 'a'))
+      await settle(direct, {
+        kind: 'define',
+        lease: `${name}#`,
+        capacity: undefined,
+        from: op.nonce,
+        generation: 'none',
+      })
+    })
+    expect(await readOne(direct, op.lease)).to.equal(undefined)
+    const { capacity, shares } = await direct.counted(`${name}#`, newCall())
+    expect([capacity, shares.size]).to.deep.equal([undefined, 0])
+  })
+
+  it('does not bring a definition back that arrives after the next', async () => {
+    const op = (capacity: number, from: string | undefined, generation: string): Op => {
+      return { kind: 'define', lease: `${name}#`, capacity, from, generation }
+    }
+    await sentTwice(sends(op(2, undefined, 'first')), () => settle(direct, op(3, 'first', 'second')))
+    expect(await direct.counted(`${name}#`, newCall())).to.include({ capacity: 3, generation: 'second' })
   })
 
   it('ends no later term by a release', async () => {

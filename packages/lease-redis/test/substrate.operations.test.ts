@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { Redis } from 'ioredis'
 import { redisTargets, until } from 'lease-servers'
-import type { AnyVerdict, ClaimAnyOp, Holding, Verdict } from 'lease-core'
+import type { Holding, Verdict } from 'lease-core'
 import { whileLive } from 'lease-core/testing'
 import type { RedisSubstrate } from 'lease-redis'
 import {
@@ -431,71 +431,6 @@ for (const target of redisTargets('server')) {
           await grant(substrate, claim(unique('lease'), 'a', LASTING_MS))
         })
         expect(heard).to.deep.equal([{ changed: [name] }, { changed: [name] }])
-      })
-    })
-
-    describe('a claim of any', () => {
-      const any = (leases: string[], holder: string, more: Partial<ClaimAnyOp> = {}): Promise<AnyVerdict> =>
-        substrate.claimAny(
-          {
-            leases,
-            holder,
-            durationMs: LASTING_MS,
-            nonce: unique('nonce'),
-            value: undefined,
-            lapsed: new Map(),
-            ...more,
-          },
-          newCall(),
-        )
-      let leases: string[]
-      beforeEach(() => (leases = ['x', 'y', 'z'].map((word) => unique(word))))
-
-      it('gets the first that is vacant, and tells of those that are not', async () => {
-        const [x = '', y = '', z = ''] = leases
-        await grant(substrate, claim(x, 'a', LASTING_MS, { value: 'v' }))
-        await grant(substrate, claim(z, 'a', LASTING_MS))
-        const verdict = await any(leases, 'b', { value: 'w' })
-        expect(verdict).to.include({ outcome: 'granted', lease: y })
-        expect([...verdict.holdings.keys()]).to.deep.equal([x, y, z])
-        expect(verdict.holdings.get(x)).to.include({ holder: 'a', value: 'v' })
-        expect(verdict.holdings.get(y)).to.include({ holder: 'b', value: 'w' })
-        expect(await readOne(substrate, y)).to.deep.include({ holder: 'b', value: 'w' })
-        const refusal = await any(leases, 'c')
-        expect(refusal).to.include({ outcome: 'refused', lease: undefined })
-        expect([...refusal.holdings.values()].map(({ holder }) => holder)).to.deep.equal(['a', 'b', 'a'])
-      })
-
-      it('finds its own term when it is replayed, and never a second one', async () => {
-        const [x = '', y = ''] = leases
-        await grant(substrate, claim(x, 'a', LASTING_MS))
-        const nonce = unique('nonce')
-        const first = await any(leases, 'b', { nonce })
-        await settle(substrate, await releaseOf(substrate, x, 'a')) // one before it is free by now
-        const passedMs = stopwatch()
-        const again = await any(leases, 'b', { nonce, durationMs: 2 * LASTING_MS })
-        expect(again).to.include({ outcome: 'granted', lease: y })
-        expect(again.holdings.get(y)?.fencingToken).to.equal(first.holdings.get(y)?.fencingToken)
-        expect(again.holdings.get(y)?.remainingMs).to.be.at.least(2 * LASTING_MS - passedMs())
-        const other = await any(leases, 'b')
-        expect(other).to.include({ outcome: 'refused', lease: y })
-        expect(other.holdings.get(y)).to.include({ holder: 'b' })
-        expect(await readOne(substrate, x)).to.equal(undefined)
-      })
-
-      it('passes over what is not a lease, and says so when nothing else is left', async () => {
-        const [x = '', y = ''] = leases
-        await setting.redis.rpush(`${base}l:${x}`, 'not ours')
-        expect(await any([x, y], 'a')).to.include({ outcome: 'granted', lease: y })
-        const error = await any([x, y], 'b').catch((reason: unknown) => reason)
-        expect(error)
-          .to.have.property('message')
-          .that.matches(/used for something else/)
-      })
-
-      it('is announced if asked for', async () => {
-        const heard = await announced(() => any(leases, 'a', { announce: true }))
-        expect(heard).to.deep.equal([{ changed: [leases[0]] }])
       })
     })
 
