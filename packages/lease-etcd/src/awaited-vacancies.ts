@@ -2,7 +2,7 @@
  * The vacancies that clients of this process have made, and of which others were notified. A client that has seen somebody come since
  * then has nobody passed over: those in the queue now are others.
  */
-import type { Op, Verdict } from 'lease-core'
+import { countedOf, type Op, type Verdict } from 'lease-core'
 
 /** Nobody need ever come: the oldest is forgotten. */
 const MOST = 10_000
@@ -18,7 +18,8 @@ export class AwaitedVacancies {
 
   /** @param wasAwaited as it was when the operation was sent: what it found came after the vacancy */
   learn(client: string, { kind, lease }: Op, { told, holding }: Verdict, wasAwaited: boolean): void {
-    if (told !== undefined) this.#add(nameOf(client, lease))
+    // Of a share those who wait are in the queue of its counted lease.
+    if (told !== undefined) this.#add(nameOf(client, countedOf(lease) ?? lease))
     else if (kind === 'passOver' || (wasAwaited && holding !== undefined)) this.#names.delete(nameOf(client, lease))
   }
 

@@ -5,6 +5,7 @@
  *     c/<client>/                       what others have to say to this client
  *     l/<lease> removed, a/<lease> put  of each lease that it watches, from the revision of the read that asked for it
  *     l/<lease> removed                 of each ticket that has at most one other ahead
+ *     l/<counted lease># … removed      of each ticket for a share, instead
  *     t/<lease>/ put and removed        of each ticket: from the second one ahead up to itself
  *
  * So however many wait, a vacancy is told to two, and a grant to the two behind the one that was served: one of them is the first now,
@@ -17,14 +18,20 @@
  * A grant removes the tickets ahead of its own as well. So when a ticket that does not say that it leaves is removed, all ahead of it are gone.
  * What a ticket says when it leaves goes before its removal. Whoever loses sight of those ahead by that looks again.
  *
+ * One who waits for a share hears of the end of each share, and says nothing before there is room for the first in the queue. It knows
+ * the shares from its last refusal. Where it does not know them any more, for somebody ahead has gone or the capacity is another, it
+ * tells of each vacancy: then the waiter looks once too often, and knows them again.
+ *
  * Who is ahead is known from answers and from watches, and a watch may be faster: what it has told is not undone by an answer that is older,
  * and no watch ends before the ticket does. Otherwise one who has gone would be ahead for ever, and the first would take itself for
  * the second.
  */
-import { changesIn, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
+import { changesIn, countedOf, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
 import { HintListeners } from './hint-listeners.ts'
 import type { EtcdWatchedKey } from './driver.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, type Keys, type Layout } from './layout.ts'
+import { weightIn } from './gates.ts'
+import type { Room } from './room.ts'
 import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
 export interface ClientHintsOptions {
@@ -70,6 +77,12 @@ export interface Ahead {
   readonly nearest: readonly FoundTicket[]
 }
 
+/** What one waits for that waits for a share. */
+export interface AwaitedShare {
+  readonly weight: number
+  readonly room: Room
+}
+
 export class ClientHints extends HintListeners {
   readonly #options: ClientHintsOptions
   /** By the lease and the place. */
@@ -91,7 +104,13 @@ export class ClientHints extends HintListeners {
       {
         begun: () => this.begin(),
         event: ({ value }, { revision }) => {
-          for (const change of changesIn(value.toString())) this.#toldByOthers(change, revision)
+          const message = value.toString()
+          const recounts = recountsIn(message)
+          if (recounts === undefined) {
+            for (const change of changesIn(message)) this.#toldByOthers(change, revision)
+          } else {
+            for (const [counted, place] of recounts) this.#tickets.get(nameOf(counted, place))?.forgetRoom(revision)
+          }
         },
         denied: onDenied,
       },
@@ -127,9 +146,13 @@ export class ClientHints extends HintListeners {
     })
   }
 
-  /** The lease was refused to this ticket, at this revision. */
-  queued(lease: string, place: number, ahead: Ahead, revision: string): void {
-    this.#ticket(lease, place).see(ahead, Number(revision))
+  /**
+   * The lease was refused to this ticket, at this revision.
+   *
+   * @param share of one that waits for a share: what that weighs, and the counted lease with all its shares
+   */
+  queued(lease: string, place: number, ahead: Ahead, revision: string, share?: AwaitedShare): void {
+    this.#ticket(lease, place).see(ahead, Number(revision), share)
   }
 
   /** The ticket is granted the lease, or not wanted any more. */
@@ -147,7 +170,9 @@ export class ClientHints extends HintListeners {
     if (ticket === undefined) {
       const keys = layout.keysOf(lease)
       const tell = (change: LeaseChange): void => this.tell(change)
-      ticket = new TicketWatch({ watches, lease, keys, place, own: keys.ticket(place, client), tell, onDenied })
+      const own = keys.ticket(place, client)
+      const isCounted = countedOf(lease) !== undefined
+      ticket = new TicketWatch({ watches, lease, keys, place, own, isCounted, tell, onDenied })
       this.#tickets.set(name, ticket)
     }
     ticket.untilMs = clock.monotonic() + INTEREST_MS
@@ -244,6 +269,24 @@ interface TicketParts extends WatchParts {
   readonly place: number
   /** Its key. */
   readonly own: Buffer
+  /** It is one for a share. */
+  readonly isCounted: boolean
+}
+
+/** A share is gone. */
+interface GoneShare {
+  readonly key: string
+  readonly revision: number
+}
+
+/** The shares of a counted lease, as far as those who wait know them. */
+interface KnownRoom {
+  readonly capacity: number
+  readonly revision: number
+  /** By their keys. */
+  readonly weights: ReadonlyMap<string, number>
+  /** Of those that stand. */
+  weight: number
 }
 
 /** One who waits, as far as its watches show. */
@@ -263,6 +306,16 @@ class TicketWatch {
   #asOf: number | undefined
   /** The last revision at which the lease was vacated, or said to be. */
   #vacatedAt = 0
+  /** Of one that waits for a share; undefined: not known. */
+  #room: KnownRoom | undefined
+  /** How much the share weighs that it waits for. */
+  #weight = 1
+  /** Until then nothing is known that a vacancy could change. */
+  #isSeen = false
+  /** The shares that were heard to be gone since the state that is known. */
+  #gone: GoneShare[] = []
+  /** The capacity was another since this revision. */
+  #otherSince = 0
   #waiting: (() => void)[] = []
 
   constructor(parts: TicketParts) {
@@ -282,7 +335,7 @@ class TicketWatch {
   }
 
   /** Takes over what the store says of those ahead, at this revision; undefined: it will be asked again. */
-  see({ count, nearest }: Ahead, revision: number | undefined): void {
+  see({ count, nearest }: Ahead, revision: number | undefined, share?: AwaitedShare): void {
     this.#ahead.clear()
     for (const ticket of nearest) this.#ahead.set(ticket.place, ticket)
     this.#beyond = Math.max(0, count - nearest.length)
@@ -302,6 +355,7 @@ class TicketWatch {
       this.#vacancies = undefined
     }
     if (isBlind || (this.#count === 0 && this.#vacatedAt > knownAt)) this.#tellVacated()
+    if (revision !== undefined && share !== undefined) this.#seeRoom(share, revision)
     this.#lookIfMissed()
   }
 
@@ -309,7 +363,14 @@ class TicketWatch {
   toldAnew(ahead: number, revision: number): void {
     this.#vacatedAt = Math.max(this.#vacatedAt, revision)
     if (ahead <= MOST_AHEAD) this.#watchVacancies()
+    this.forgetRoom(revision)
     this.#tellVacated(ahead)
+  }
+
+  /** The capacity is another since this revision. */
+  forgetRoom(revision: number): void {
+    this.#otherSince = Math.max(this.#otherSince, revision)
+    if (this.#room !== undefined && this.#room.revision < revision) this.#room = undefined
   }
 
   get #count(): number {
@@ -343,6 +404,7 @@ class TicketWatch {
     this.#changes.push(change)
     const gone = this.#apply(change)
     if (gone === undefined) return
+    if (!gone.leaves) this.#room = undefined
     if (gone.leaves && this.#beyond > 0) return this.#tellVacated()
     if (this.#count > MOST_AHEAD) return
     this.#watchVacancies()
@@ -377,15 +439,65 @@ class TicketWatch {
 
   #watchVacancies(): void {
     if (this.#vacancies !== undefined) return
-    const { watches, keys } = this.#parts
+    const { watches, keys, isCounted } = this.#parts
     // Whoever stands in may miss one.
     const hearing = this.#hearing(() => close())
-    const listener = this.#listener(hearing, (_kv, revision) => {
-      this.#vacatedAt = Math.max(this.#vacatedAt, revision)
-      this.#tellVacated()
+    const listener = this.#listener(hearing, ({ key }, revision) => {
+      if (isCounted) this.#shareIsGone({ key: key.toString(), revision })
+      else this.#vacatedNow(revision)
     })
     this.#vacancies = hearing
-    const close = watches.open({ key: keys.key, filters: [NO_PUTS] }, listener)
+    const close = watches.open({ ...keys.vacancies, filters: [NO_PUTS] }, listener)
+  }
+
+  #vacatedNow(revision: number): void {
+    this.#vacatedAt = Math.max(this.#vacatedAt, revision)
+    this.#tellVacated()
+  }
+
+  // ── room for a share ──────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes over what its refusal says, at this revision. What was heard since then comes after it. */
+  #seeRoom({ weight: own, room: { gate, shares } }: AwaitedShare, revision: number): void {
+    this.#weight = own
+    this.#isSeen = true
+    this.#gone = this.#gone.filter((gone) => gone.revision > revision)
+    const capacity = gate?.capacity
+    // Farther back it hears of no vacancy.
+    if (this.#count > MOST_AHEAD || capacity === undefined || this.#otherSince > revision) this.#room = undefined
+    else {
+      const weights = new Map(shares.map((kv) => [kv.key.toString(), weightIn(kv)]))
+      let weight = 0
+      for (const one of weights.values()) weight += one
+      this.#room = { capacity, revision, weights, weight }
+    }
+    // Those ahead that have gone since then may have been granted shares.
+    if (this.#changes.some(({ ticket }) => ticket === undefined)) this.#room = undefined
+    for (const gone of this.#gone) this.#tellOfRoom(gone)
+  }
+
+  #shareIsGone(gone: GoneShare): void {
+    this.#gone.push(gone)
+    if (this.#isSeen) this.#tellOfRoom(gone)
+  }
+
+  #tellOfRoom({ key, revision }: GoneShare): void {
+    const room = this.#room
+    if (room !== undefined) {
+      if (revision <= room.revision) return
+      const weight = room.weights.get(key)
+      // It was granted since then.
+      if (weight === undefined) this.#room = undefined
+      else if ((room.weight -= weight) + this.#firstWeight > room.capacity) return
+    }
+    this.#vacatedNow(revision)
+  }
+
+  /** Of the first in the queue; 0: not known. */
+  get #firstWeight(): number {
+    if (this.#count === 0) return this.#weight
+    const [first] = this.#ahead.values()
+    return first !== undefined && this.#count === 1 ? first.weight : 0
   }
 
   // ── both ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -438,6 +550,13 @@ class TicketWatch {
     this.#asOf = undefined
     if (missed) this.#tellVacated()
   }
+}
+
+/** What a message says of counted leases whose capacity is another; undefined: it is another message. */
+function recountsIn(message: string): readonly (readonly [counted: string, place: number])[] | undefined {
+  return message.startsWith('{"recount":')
+    ? (JSON.parse(message) as { recount: [string, number][] }).recount
+    : undefined
 }
 
 function nameOf(lease: string, place: number): string {

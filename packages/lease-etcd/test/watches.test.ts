@@ -137,7 +137,7 @@ describe('a ticket', () => {
     `lease/n/t/l/${String(place).padStart(16, '0')}/${client}`
 
   const nearest = (...places: readonly number[]) =>
-    places.map((place) => ({ place, client: `c${place}`, durationMs: 1_000, leaves: false }))
+    places.map((place) => ({ place, client: `c${place}`, durationMs: 1_000, weight: 1, leaves: false }))
 
   /** Waits with the ticket 9, behind 7 and 8, and hears what it is told. */
   const waiting = async (stream: FakeStream): Promise<{ hints: ClientHints; heard: LeaseChange[] }> => {

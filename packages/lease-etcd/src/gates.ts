@@ -1,0 +1,107 @@
+/**
+ * Gates: one key for each counted lease, which decides every grant of a share. And what this process knows of the room behind them.
+ *
+ *     absent ──claim with a capacity, define──▶ defined ──undefine──▶ a mark, for an hour ──▶ absent
+ *                                               │     ▲
+ *                                               └─────┘ each grant puts it again, with the share, on the version that was read
+ *
+ * Shares are created by nothing else. So while the gate is as it was read, the weights that stand are at most those that were read:
+ * a share that ends touches no gate. A grant fails only because another grant or definition was faster.
+ *
+ * The mark stays so that a definition that was sent before cannot define anew what is not defined any more, and so that whoever
+ * asks again finds its own call done. A gate that a claim has made hangs on an etcd lease, renewed by each grant.
+ *
+ * The largest weight that was ever granted makes the number of shares an upper bound, and exact where all weigh 1. So a claim
+ * need not read thousands of shares to find room for one more.
+ */
+import { foundIn, parsed, foreign } from './layout.ts'
+import type { EtcdKeyValue } from './driver.ts'
+
+export interface Gate {
+  /** undefined: it is not defined, and this is the mark of that. */
+  readonly capacity: number | undefined
+  readonly generation: string
+  /** Made by a claim. */
+  readonly byUse: boolean
+  /** No share weighs more than this; undefined: nobody knows. */
+  readonly heaviest: number | undefined
+}
+
+/** A gate as it was read. */
+export interface FoundGate extends Gate {
+  readonly kv: EtcdKeyValue
+}
+
+export function gateOf({ capacity, generation, byUse, heaviest }: Gate): Buffer {
+  return Buffer.from(JSON.stringify({ c: capacity, g: generation, u: byUse ? true : undefined, m: heaviest }))
+}
+
+/** @throws when the key was not written by this library */
+export function gateIn(kv: EtcdKeyValue): FoundGate {
+  const { c, g, u = false, m } = parsed(kv.key, kv.value) as Readonly<Record<string, unknown>>
+  if (typeof g !== 'string' || typeof u !== 'boolean') throw foreign(kv.key)
+  if ((c !== undefined && typeof c !== 'number') || (m !== undefined && typeof m !== 'number')) throw foreign(kv.key)
+  return { capacity: c, generation: g, byUse: u, heaviest: m, kv }
+}
+
+/** What is known of the room behind a gate. */
+export interface KnownGate {
+  readonly gate: Gate
+  /** Its `mod_revision`. */
+  readonly version: string
+  /** While the gate is of this version, the shares that stand weigh no more than this. */
+  readonly weight: number
+  /** The revision at which this was known. */
+  readonly asOf: number
+}
+
+/** A share that is gone. */
+export interface GoneShare {
+  readonly weight: number | undefined
+  /** When it was created. */
+  readonly fencingToken: bigint
+  /** The revision at which it was removed. */
+  readonly revision: string
+}
+
+/** With more than these the one that was used least lately is forgotten: the next claim reads it. */
+const MOST = 10_000
+
+/** The gates of one namespace, as far as this process knows them. */
+export class KnownGates {
+  readonly #known = new Map<string, KnownGate>()
+
+  get(counted: string): KnownGate | undefined {
+    return this.#known.get(counted)
+  }
+
+  /** Answers may come in another order than they were given. */
+  learn(counted: string, known: KnownGate): void {
+    const before = this.#known.get(counted)
+    if (before !== undefined && before.asOf > known.asOf) return
+    this.#known.delete(counted)
+    this.#known.set(counted, known)
+    if (this.#known.size <= MOST) return
+    for (const oldest of this.#known.keys()) {
+      this.#known.delete(oldest)
+      return
+    }
+  }
+
+  forget(counted: string): void {
+    this.#known.delete(counted)
+  }
+
+  /** One of its shares was removed, by this very request: it is counted once. */
+  gone(counted: string, { weight = 0, fencingToken, revision }: GoneShare): void {
+    const known = this.#known.get(counted)
+    // Only what the weight that is known includes.
+    if (known === undefined || Number(revision) <= known.asOf || fencingToken > BigInt(known.version)) return
+    this.#known.set(counted, { ...known, weight: Math.max(0, known.weight - weight) })
+  }
+}
+
+/** The weight of a share. @throws when the key was not written by this library */
+export function weightIn(kv: EtcdKeyValue): number {
+  return foundIn(kv).body.weight ?? 1
+}
