@@ -38,7 +38,7 @@ export function roomReads(
 /** What `roomReads` has found. @throws when a key was not written by this library */
 export function roomIn(answers: readonly EtcdAnswer[], index: number, revision: string): Room {
   const gateKv = foundBy(answers, index)
-  const { kvs = [], count } = allBy(answers, index + 1)
+  const { kvs, count } = allBy(answers, index + 1)
   const gate = gateKv === undefined ? undefined : gateIn(gateKv)
   return { gate, gateKv, shares: kvs, count: Number(count), revision }
 }
