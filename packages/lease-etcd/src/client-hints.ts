@@ -28,9 +28,9 @@
  */
 import { changesIn, countedOf, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
 import { HintListeners } from './hint-listeners.ts'
-import type { EtcdWatchedKey } from './driver.ts'
+import type { EtcdKeyValue } from './driver.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, type Keys, type Layout } from './layout.ts'
-import { weightIn } from './gates.ts'
+import { weightIn, type KnownGates } from './gates.ts'
 import type { Room } from './room.ts'
 import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
@@ -38,6 +38,7 @@ export interface ClientHintsOptions {
   readonly watches: Watches
   readonly layout: Layout
   readonly clock: Clock
+  readonly gates: KnownGates
   readonly client: string
   readonly login: Login
   /** Is called when the server refuses a watch. */
@@ -164,7 +165,7 @@ export class ClientHints extends HintListeners {
 
   #ticket(lease: string, place: number): TicketWatch {
     this.#sweep()
-    const { watches, layout, client, clock, onDenied } = this.#options
+    const { watches, layout, client, clock, gates, onDenied } = this.#options
     const name = nameOf(lease, place)
     let ticket = this.#tickets.get(name)
     if (ticket === undefined) {
@@ -172,7 +173,7 @@ export class ClientHints extends HintListeners {
       const tell = (change: LeaseChange): void => this.tell(change)
       const own = keys.ticket(place, client)
       const isCounted = countedOf(lease) !== undefined
-      ticket = new TicketWatch({ watches, lease, keys, place, own, isCounted, tell, onDenied })
+      ticket = new TicketWatch({ watches, lease, keys, place, own, isCounted, gates, tell, onDenied })
       this.#tickets.set(name, ticket)
     }
     ticket.untilMs = clock.monotonic() + INTEREST_MS
@@ -266,6 +267,7 @@ interface Change {
 }
 
 interface TicketParts extends WatchParts {
+  readonly gates: KnownGates
   readonly place: number
   /** Its key. */
   readonly own: Buffer
@@ -275,17 +277,15 @@ interface TicketParts extends WatchParts {
 
 /** A share is gone. */
 interface GoneShare {
-  readonly key: string
   readonly revision: number
+  /** What it was; undefined: that is not known any more. */
+  readonly before: EtcdKeyValue | undefined
 }
 
-/** The shares of a counted lease, as far as those who wait know them. */
+/** What the shares of a counted lease weigh, as far as one who waits knows. */
 interface KnownRoom {
   readonly capacity: number
   readonly revision: number
-  /** By their keys. */
-  readonly weights: ReadonlyMap<string, number>
-  /** Of those that stand. */
   weight: number
 }
 
@@ -391,7 +391,7 @@ class TicketWatch {
     // What it sees beyond the farthest one is gone.
     if (first !== undefined && first.from.compare(from) <= 0) return
     const hearing = { from, ...this.#hearing(() => close()) }
-    const listener = this.#listener(hearing, (kv, revision, isRemoved) => {
+    const listener = this.#listener(hearing, (kv, { revision, isRemoved }) => {
       const ticket = isRemoved ? undefined : ticketIn(kv)
       this.#changed({ place: ticketNamed(kv.key).place, revision, ticket })
     })
@@ -442,12 +442,13 @@ class TicketWatch {
     const { watches, keys, isCounted } = this.#parts
     // Whoever stands in may miss one.
     const hearing = this.#hearing(() => close())
-    const listener = this.#listener(hearing, ({ key }, revision) => {
-      if (isCounted) this.#shareIsGone({ key: key.toString(), revision })
+    const listener = this.#listener(hearing, (_kv, { revision, before }) => {
+      if (isCounted) this.#shareIsGone({ revision, before })
       else this.#vacatedNow(revision)
     })
     this.#vacancies = hearing
-    const close = watches.open({ ...keys.vacancies, filters: [NO_PUTS] }, listener)
+    const range = { ...keys.vacancies, filters: [NO_PUTS] }
+    const close = watches.open(isCounted ? { ...range, prev_kv: true } : range, listener)
   }
 
   #vacatedNow(revision: number): void {
@@ -466,10 +467,8 @@ class TicketWatch {
     // Farther back it hears of no vacancy.
     if (this.#count > MOST_AHEAD || capacity === undefined || this.#otherSince > revision) this.#room = undefined
     else {
-      const weights = new Map(shares.map((kv) => [kv.key.toString(), weightIn(kv)]))
-      let weight = 0
-      for (const one of weights.values()) weight += one
-      this.#room = { capacity, revision, weights, weight }
+      const weight = shares.reduce((sum, kv) => sum + weightIn(kv), 0)
+      this.#room = { capacity, revision, weight }
     }
     // Those ahead that have gone since then may have been granted shares.
     if (this.#changes.some(({ ticket }) => ticket === undefined)) this.#room = undefined
@@ -477,18 +476,23 @@ class TicketWatch {
   }
 
   #shareIsGone(gone: GoneShare): void {
+    const { before, revision } = gone
+    const { lease, gates } = this.#parts
+    if (before !== undefined) {
+      const fencingToken = BigInt(before.create_revision)
+      gates.gone(lease, { weight: weightIn(before), fencingToken, revision: String(revision) })
+    }
     this.#gone.push(gone)
     if (this.#isSeen) this.#tellOfRoom(gone)
   }
 
-  #tellOfRoom({ key, revision }: GoneShare): void {
+  #tellOfRoom({ before, revision }: GoneShare): void {
     const room = this.#room
     if (room !== undefined) {
       if (revision <= room.revision) return
-      const weight = room.weights.get(key)
-      // It was granted since then.
-      if (weight === undefined) this.#room = undefined
-      else if ((room.weight -= weight) + this.#firstWeight > room.capacity) return
+      // It may have been granted since then.
+      if (before === undefined || Number(before.create_revision) > room.revision) this.#room = undefined
+      else if ((room.weight -= weightIn(before)) + this.#firstWeight > room.capacity) return
     }
     this.#vacatedNow(revision)
   }
@@ -506,19 +510,18 @@ class TicketWatch {
     return { close, fromRevision: Number.POSITIVE_INFINITY }
   }
 
-  #listener(
-    hearing: Hearing,
-    event: (kv: EtcdWatchedKey, revision: number, isRemoved: boolean) => void,
-  ): WatchListener {
+  #listener(hearing: Hearing, event: WatchListener['event']): WatchListener {
     return {
       begun: (revision) => {
         hearing.fromRevision = revision
+        // What has come between them went unheard.
+        this.forgetRoom(revision)
         this.#lookIfMissed()
         this.#heard()
       },
-      event: (kv, { revision, isRemoved }) => {
+      event: (kv, change) => {
         try {
-          event(kv, revision, isRemoved)
+          event(kv, change)
         } catch {
           // Somebody else wrote the key: the claims of those who wait say so.
         }

@@ -221,7 +221,8 @@ export class EtcdSubstrate implements Substrate {
       const onDenied = (reason: string): void => this.#warnOfWatch(reason)
       const onFailed = this.#onFailed
       const options = { watches, layout: this.#layout, clock: this.#clock, login, onDenied, onFailed }
-      hints = client === undefined ? new NamespaceHints(options) : new ClientHints({ ...options, client })
+      hints =
+        client === undefined ? new NamespaceHints(options) : new ClientHints({ ...options, gates: this.#gates, client })
       this.#hints.set(client, hints)
     }
     hints.add(own)

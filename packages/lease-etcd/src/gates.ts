@@ -67,9 +67,14 @@ export interface GoneShare {
 /** With more than these the one that was used least lately is forgotten: the next claim reads it. */
 const MOST = 10_000
 
+interface Remembered extends KnownGate {
+  /** The fencing tokens of the shares that were heard to be gone since: answers and watches may tell of one twice. */
+  gone: Set<bigint> | undefined
+}
+
 /** The gates of one namespace, as far as this process knows them. */
 export class KnownGates {
-  readonly #known = new Map<string, KnownGate>()
+  readonly #known = new Map<string, Remembered>()
 
   get(counted: string): KnownGate | undefined {
     return this.#known.get(counted)
@@ -80,7 +85,7 @@ export class KnownGates {
     const before = this.#known.get(counted)
     if (before !== undefined && before.asOf > known.asOf) return
     this.#known.delete(counted)
-    this.#known.set(counted, known)
+    this.#known.set(counted, { ...known, gone: undefined })
     if (this.#known.size <= MOST) return
     for (const oldest of this.#known.keys()) {
       this.#known.delete(oldest)
@@ -92,12 +97,15 @@ export class KnownGates {
     this.#known.delete(counted)
   }
 
-  /** One of its shares was removed, by this very request: it is counted once. */
+  /** One of its shares was removed. */
   gone(counted: string, { weight = 0, fencingToken, revision }: GoneShare): void {
     const known = this.#known.get(counted)
-    // Only what the weight that is known includes.
+    // Only what the weight that is known includes: it stood then.
     if (known === undefined || Number(revision) <= known.asOf || fencingToken > BigInt(known.version)) return
-    this.#known.set(counted, { ...known, weight: Math.max(0, known.weight - weight) })
+    // No two shares of a counted lease have one fencing token: each grant puts the gate.
+    if (known.gone?.has(fencingToken) === true) return
+    const gone = (known.gone ?? new Set()).add(fencingToken)
+    this.#known.set(counted, { ...known, gone, weight: Math.max(0, known.weight - weight) })
   }
 }
 
