@@ -14,14 +14,14 @@ type Way = (txn: EtcdTxn, execute: () => Promise<EtcdTxnAnswer>) => Promise<Etcd
 
 const straight: Way = (_txn, execute) => execute()
 
-/** Whether it may create the key of a lease, or set a pin. */
+/** Whether it may create the key of a lease or of a counted lease, or set a pin. */
 function opensSomething(txn: EtcdTxn): boolean {
   const written = (one: EtcdTxn): string[] =>
     (one.success ?? []).flatMap(({ request_put, request_txn }) => [
       ...(request_put?.value === undefined || request_put.value.length === 0 ? [] : [String(request_put.key)]),
       ...(request_txn === undefined ? [] : written(request_txn)),
     ])
-  return written(txn).some((key) => /\/[lp]\/[^/]*$/.test(key))
+  return written(txn).some((key) => /\/[lpg]\/[^/]*$/.test(key))
 }
 
 for (const target of etcdTargets(1)) {
@@ -109,6 +109,35 @@ for (const target of etcdTargets(1)) {
           end: (epoch) => outcomeOf(release('l', 'a', { nonce: op.nonce }), epoch),
         }
       },
+      'the first claim of a share': async () => sharing(claim('n#a', 'a', 60_000, { share: share(1) })),
+      'a claim of a share': async () => {
+        await grant(other, claim('n#b', 'b', 60_000, { share: share(2) }))
+        return sharing(claim('n#a', 'a', 60_000, { share: share(2) }))
+      },
+      'a claim of a share in line': async () => {
+        await grant(other, claim('n#b', 'b', 60_000, { share: share(1) }))
+        const { ticket } = await send(claim('n#a', 'a', 60_000, { share: share(1), place: 0 }))
+        await send(release('n#b', 'b', { nonce: (await readOne(other, 'n#b'))?.nonce }), 0, other)
+        const place = ticket?.place ?? expect.fail()
+        return sharing(claim('n#a', 'a', 60_000, { share: share(1), place }))
+      },
+      'a claim of a share in the place of one that has lapsed': async () => {
+        const { version = '' } = await grant(other, claim('n#b', 'b', 60_000, { share: share(1) }))
+        return sharing(claim('n#a', 'a', 60_000, { share: { ...share(1), lapsed: new Map([['n#b', version]]) } }))
+      },
+      'a definition': async () => {
+        const generation = unique('generation')
+        const op = { kind: 'define', lease: 'n#', capacity: 3, from: undefined, generation } as const
+        return {
+          ask: (epoch) => outcomeOf(op, epoch),
+          isThere: async () => (await other.counted('n#', newCall())).capacity !== undefined,
+          end: async (epoch) => {
+            const end = { ...op, capacity: undefined, from: generation, generation: unique('generation') }
+            const { outcome, counted } = await send(end, epoch)
+            return counted?.capacity === undefined ? 'granted' : outcome
+          },
+        }
+      },
       'a pin': async () => {
         const op = pin('l', 'e')
         return {
@@ -118,6 +147,12 @@ for (const target of etcdTargets(1)) {
         }
       },
     }
+    const share = (capacity: number) => ({ weight: 1, capacity, passing: 0, lapsed: new Map<string, string>() })
+    const sharing = (op: Op & { readonly kind: 'claim' }): Opening => ({
+      ask: (epoch) => outcomeOf(op, epoch),
+      isThere: async () => (await readOne(other, 'n#a')) !== undefined,
+      end: (epoch) => outcomeOf(release('n#a', 'a', { nonce: op.nonce }), epoch),
+    })
     const claiming = (op: Op & { readonly kind: 'claim' }): Opening => ({
       ask: (epoch) => outcomeOf(op, epoch),
       isThere: async () => (await readOne(other, 'l')) !== undefined,
