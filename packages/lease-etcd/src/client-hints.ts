@@ -5,7 +5,7 @@
  *     c/<client>/                       what others have to say to this client
  *     l/<lease> removed, a/<lease> put  of each lease that it watches, from the revision of the read that asked for it
  *     l/<lease> removed                 of each ticket that has at most one other ahead
- *     l/<counted lease># … removed      of each ticket for a share, instead
+ *     l/<counted lease># … removed, g/<counted lease> put   of each ticket for a share, instead
  *     t/<lease>/ put and removed        of each ticket: from the second one ahead up to itself
  *
  * So however many wait, a vacancy is told to two, and a grant to the two behind the one that was served: one of them is the first now,
@@ -30,7 +30,7 @@ import { changesIn, countedOf, INTEREST_MS, type Clock, type LeaseChange } from 
 import { HintListeners } from './hint-listeners.ts'
 import type { EtcdKeyValue } from './driver.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, type Keys, type Layout } from './layout.ts'
-import { weightIn, type KnownGates } from './gates.ts'
+import { gateIn, weightIn, type KnownGates } from './gates.ts'
 import type { Room } from './room.ts'
 import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
@@ -105,13 +105,7 @@ export class ClientHints extends HintListeners {
       {
         begun: () => this.begin(),
         event: ({ value }, { revision }) => {
-          const message = value.toString()
-          const recounts = recountsIn(message)
-          if (recounts === undefined) {
-            for (const change of changesIn(message)) this.#toldByOthers(change, revision)
-          } else {
-            for (const [counted, place] of recounts) this.#tickets.get(nameOf(counted, place))?.forgetRoom(revision)
-          }
+          for (const change of changesIn(value.toString())) this.#toldByOthers(change, revision)
         },
         denied: onDenied,
       },
@@ -363,12 +357,12 @@ class TicketWatch {
   toldAnew(ahead: number, revision: number): void {
     this.#vacatedAt = Math.max(this.#vacatedAt, revision)
     if (ahead <= MOST_AHEAD) this.#watchVacancies()
-    this.forgetRoom(revision)
+    this.#forgetRoom(revision)
     this.#tellVacated(ahead)
   }
 
   /** The capacity is another since this revision. */
-  forgetRoom(revision: number): void {
+  #forgetRoom(revision: number): void {
     this.#otherSince = Math.max(this.#otherSince, revision)
     if (this.#room !== undefined && this.#room.revision < revision) this.#room = undefined
   }
@@ -441,14 +435,37 @@ class TicketWatch {
     if (this.#vacancies !== undefined) return
     const { watches, keys, isCounted } = this.#parts
     // Whoever stands in may miss one.
-    const hearing = this.#hearing(() => close())
+    const closes: (() => void)[] = []
+    const hearing = this.#hearing(() => {
+      for (const close of closes) close()
+    })
     const listener = this.#listener(hearing, (_kv, { revision, before }) => {
       if (isCounted) this.#shareIsGone({ revision, before })
       else this.#vacatedNow(revision)
     })
     this.#vacancies = hearing
     const range = { ...keys.vacancies, filters: [NO_PUTS] }
-    const close = watches.open(isCounted ? { ...range, prev_kv: true } : range, listener)
+    closes.push(watches.open(isCounted ? { ...range, prev_kv: true } : range, listener))
+    if (isCounted) closes.push(watches.open({ key: keys.gate, filters: [NO_DELETES] }, this.#gateListener()))
+  }
+
+  /** Another grant, or another capacity. What goes unheard of it only makes the next claim read it. */
+  #gateListener(): WatchListener {
+    const { lease, gates, onDenied } = this.#parts
+    return {
+      begun: () => {},
+      event: (kv, { revision }) => {
+        try {
+          const gate = gateIn(kv)
+          const { weight = Number.POSITIVE_INFINITY } = gate
+          gates.learn(lease, { gate, version: kv.mod_revision, weight, asOf: revision })
+          if (gate.capacity !== this.#room?.capacity) this.#forgetRoom(revision)
+        } catch {
+          // Somebody else wrote the key: the claims of those who wait say so.
+        }
+      },
+      denied: onDenied,
+    }
   }
 
   #vacatedNow(revision: number): void {
@@ -515,7 +532,7 @@ class TicketWatch {
       begun: (revision) => {
         hearing.fromRevision = revision
         // What has come between them went unheard.
-        this.forgetRoom(revision)
+        this.#forgetRoom(revision)
         this.#lookIfMissed()
         this.#heard()
       },
@@ -553,13 +570,6 @@ class TicketWatch {
     this.#asOf = undefined
     if (missed) this.#tellVacated()
   }
-}
-
-/** What a message says of counted leases whose capacity is another; undefined: it is another message. */
-function recountsIn(message: string): readonly (readonly [counted: string, place: number])[] | undefined {
-  return message.startsWith('{"recount":')
-    ? (JSON.parse(message) as { recount: [string, number][] }).recount
-    : undefined
 }
 
 function nameOf(lease: string, place: number): string {

@@ -5,9 +5,9 @@ import { REMEMBERED_MS } from './epochs.ts'
 import { gateOf, weightIn, type Gate } from './gates.ts'
 import { endOf, type Keys } from './layout.ts'
 import type { Step } from './requests.ts'
-import { completed, countedIn, fits, roomIn, roomReads, weightsOf, type Room } from './room.ts'
-import { hasValue, isAbsent, NO_LEASE, noneNewSince, pageOf, put, when } from './txn.ts'
-import { recount, tell, ticketsOf, type StepContext } from './waiting.ts'
+import { completed, countedIn, roomIn, roomReads, weightsOf, type Room } from './room.ts'
+import { isAbsent, isUnchanged, NO_LEASE, noneNewSince, pageOf, put, when } from './txn.ts'
+import { fitsFirst, tell, ticketsOf, type StepContext } from './waiting.ts'
 
 /** How many of those who wait are notified that there is nothing to wait for; those behind look by themselves. */
 const MOST_TOLD = 1_000
@@ -32,21 +32,18 @@ function decide(op: DefineOp, keys: Keys, context: StepContext, found: Room): Ve
   })
 }
 
-/**
- * Puts the gate, whose value is as it was found: each grant puts it again with the same value, and must not be in the way. A value has
- * the generation in it, so none comes again.
- */
+/** Puts the gate if it is as it was found: a grant that comes in between only makes it look again. */
 function change(op: DefineOp, keys: Keys, context: StepContext, room: Room): Step {
   const { lease, capacity, generation } = op
   const { gate, tickets } = keys
   const { gateKv, revision } = room
   const heaviest = room.gate === undefined ? heaviestOf(room.shares) : room.gate.heaviest
-  const after: Gate = { capacity, generation, byUse: false, heaviest }
+  const after: Gate = { capacity, generation, byUse: false, heaviest, weight: weightsOf(room).most }
   const isOver = capacity === undefined
   const conditions =
     gateKv === undefined
       ? [isAbsent(gate), noneNewSince(keys.key, endOf(keys.key), revision)]
-      : [hasValue(gate, gateKv.value)]
+      : [isUnchanged(gate, gateKv.mod_revision)]
   const reads = roomReads(keys)
   const toTell: EtcdRequest = pageOf(tickets, endOf(tickets), isOver ? MOST_TOLD : TOLD)
   return {
@@ -63,12 +60,7 @@ function change(op: DefineOp, keys: Keys, context: StepContext, room: Room): Ste
       const verdict = isOver ? { ...done, counted: { ...done.counted, generation: undefined } } : done
       const waiting = ticketsOf(responses, 3)
       if (isOver) return tell(lease, keys, waiting, { verdict, isOver })
-      const [first] = waiting
-      if (first === undefined) return verdict
-      // Those who do not fit take the vacancies that they hear of for what they knew before.
-      return fits(now, first.weight) === false
-        ? recount(lease, keys, waiting, verdict)
-        : tell(lease, keys, waiting, { verdict })
+      return fitsFirst(now, waiting) ? tell(lease, keys, waiting, { verdict }) : verdict
     },
   }
 }

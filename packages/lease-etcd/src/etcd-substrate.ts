@@ -69,8 +69,8 @@ export class EtcdSubstrate implements Substrate {
   readonly #hints = new Map<string | undefined, ClientHints | NamespaceHints>()
   readonly #closing = new Set<Promise<void>>()
   readonly #queues: NamespaceQueues
-  readonly #vacancies = new AwaitedVacancies()
   readonly #gates = new KnownGates()
+  readonly #vacancies = new AwaitedVacancies(this.#gates)
   #warnedOfWatch = false
   readonly #onFailed = warnOfNoHints((warning) => this.#onWarning?.(warning), explained)
   readonly #onWarning: EtcdSubstrateOptions['onWarning']

@@ -11,8 +11,9 @@
  * The mark stays so that a definition that was sent before cannot define anew what is not defined any more, and so that whoever
  * asks again finds its own call done. A gate that a claim has made hangs on an etcd lease, renewed by each grant.
  *
- * The largest weight that was ever granted makes the number of shares an upper bound, and exact where all weigh 1. So a claim
- * need not read thousands of shares to find room for one more.
+ * The gate also says what the shares weighed at most when it was put, and what the heaviest ever weighed. That makes their number an
+ * upper bound too, and exact where all weigh 1. So a claim need not read thousands of shares to find room for one more. And those who
+ * are next in the queue watch the gate: so the claim of one that was notified goes by the latest grant.
  */
 import { foundIn, parsed, foreign } from './layout.ts'
 import type { EtcdKeyValue } from './driver.ts'
@@ -25,23 +26,24 @@ export interface Gate {
   readonly byUse: boolean
   /** No share weighs more than this; undefined: nobody knows. */
   readonly heaviest: number | undefined
+  /** The shares weigh no more than this; undefined: nobody knows. */
+  readonly weight: number | undefined
 }
 
-/** A gate as it was read. */
-export interface FoundGate extends Gate {
-  readonly kv: EtcdKeyValue
-}
-
-export function gateOf({ capacity, generation, byUse, heaviest }: Gate): Buffer {
-  return Buffer.from(JSON.stringify({ c: capacity, g: generation, u: byUse ? true : undefined, m: heaviest }))
+export function gateOf({ capacity, generation, byUse, heaviest, weight }: Gate): Buffer {
+  const content = { c: capacity, g: generation, u: byUse ? true : undefined, m: heaviest, w: weight }
+  return Buffer.from(JSON.stringify(content))
 }
 
 /** @throws when the key was not written by this library */
-export function gateIn(kv: EtcdKeyValue): FoundGate {
-  const { c, g, u = false, m } = parsed(kv.key, kv.value) as Readonly<Record<string, unknown>>
-  if (typeof g !== 'string' || typeof u !== 'boolean') throw foreign(kv.key)
-  if ((c !== undefined && typeof c !== 'number') || (m !== undefined && typeof m !== 'number')) throw foreign(kv.key)
-  return { capacity: c, generation: g, byUse: u, heaviest: m, kv }
+export function gateIn({ key, value }: Pick<EtcdKeyValue, 'key' | 'value'>): Gate {
+  const { c, g, u = false, m, w } = parsed(key, value) as Readonly<Record<string, unknown>>
+  if (typeof g !== 'string' || typeof u !== 'boolean' || !isCount(c) || !isCount(m) || !isCount(w)) throw foreign(key)
+  return { capacity: c, generation: g, byUse: u, heaviest: m, weight: w }
+}
+
+function isCount(value: unknown): value is number | undefined {
+  return value === undefined || typeof value === 'number'
 }
 
 /** What is known of the room behind a gate. */
@@ -84,6 +86,7 @@ export class KnownGates {
   learn(counted: string, known: KnownGate): void {
     const before = this.#known.get(counted)
     if (before !== undefined && before.asOf > known.asOf) return
+    if (before !== undefined && before.asOf === known.asOf && before.weight <= known.weight) return
     this.#known.delete(counted)
     this.#known.set(counted, { ...known, gone: undefined })
     if (this.#known.size <= MOST) return
@@ -91,6 +94,12 @@ export class KnownGates {
       this.#known.delete(oldest)
       return
     }
+  }
+
+  /** It was read, and not what the shares weigh. */
+  see(counted: string, gate: Gate, { version, asOf }: Pick<KnownGate, 'version' | 'asOf'>): void {
+    if (this.#known.get(counted)?.version === version) return
+    this.learn(counted, { gate, version, weight: gate.weight ?? Number.POSITIVE_INFINITY, asOf })
   }
 
   forget(counted: string): void {

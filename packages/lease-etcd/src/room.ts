@@ -52,8 +52,9 @@ export function weightsOf({ gate, shares, count }: Room): { readonly least: numb
   let seen = 0
   for (const kv of shares) seen += weightIn(kv)
   const unseen = Math.max(0, count - shares.length)
-  const most = unseen === 0 ? 0 : unseen * (gate?.heaviest ?? Number.POSITIVE_INFINITY)
-  return { least: seen + unseen, most: seen + most }
+  if (unseen === 0) return { least: seen, most: seen }
+  const { heaviest = Number.POSITIVE_INFINITY, weight = Number.POSITIVE_INFINITY } = gate ?? {}
+  return { least: seen + unseen, most: Math.min(seen + unseen * heaviest, weight) }
 }
 
 /** Whether so much more fits; undefined: that is not known without the rest of the shares. */

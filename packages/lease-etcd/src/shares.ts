@@ -151,7 +151,7 @@ class ShareClaim {
   }
 
   #gateByUse(capacity: number): Gate {
-    return { capacity, generation: this.#op.nonce, byUse: true, heaviest: undefined }
+    return { capacity, generation: this.#op.nonce, byUse: true, heaviest: undefined, weight: undefined }
   }
 
   get #own(): Buffer {
@@ -194,7 +194,7 @@ class ShareClaim {
     const { weight } = this.#share
     const { gate } = grounds
     const heaviest = gate.heaviest === undefined ? undefined : Math.max(gate.heaviest, weight)
-    const after: Gate = { ...gate, heaviest }
+    const after: Gate = { ...gate, heaviest, weight: grounds.weight + weight }
     const conditions = this.#conditions(grounds)
     return {
       ...this.#step(true),
@@ -398,7 +398,7 @@ class ShareClaim {
   #defineByUse(room: Room, capacity: number): Step {
     const { gate, key } = this.#queue
     const { gateKv, revision } = room
-    const after = { ...this.#gateByUse(capacity), heaviest: this.#heaviest(room) }
+    const after = { ...this.#gateByUse(capacity), heaviest: this.#heaviest(room), weight: weightsOf(room).most }
     const conditions =
       gateKv === undefined
         ? [isAbsent(gate), noneNewSince(key, endOf(key), revision)]

@@ -294,19 +294,24 @@ function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[], 
   const pinned = after.size > 0
   if (op.kind === 'unpin' && !pinned && holding !== undefined && holding.version === op.lapsed) {
     const toTell = makerOf(holding, context)
-    const isCounted = countedOf(op.lease) !== undefined
+    const counted = countedOf(op.lease)
     return {
       coverMs: toTell === undefined ? undefined : TELLING_MS,
       request: (lease) =>
         when(
           conditions,
-          [remove(pin), remove(key), ...vacancyReads(keys, isCounted), ...toldOfEnd(op, keys, toTell, lease)],
+          [
+            remove(pin),
+            remove(key),
+            ...vacancyReads(keys, counted !== undefined),
+            ...toldOfEnd(op, keys, toTell, lease),
+          ],
           reads,
         ),
       next: ({ response_txn: { succeeded, responses } }, revision) => {
         if (!succeeded) return otherwise(responses)
         shareIsGone(op, holding, context, revision)
-        return vacated(responses, 2, { isCounted, revision })
+        return vacated(responses, 2, { counted, revision, gates: context.gates })
       },
     }
   }
@@ -359,7 +364,7 @@ function removal(
   const { key } = keys
   const { layout, queues } = context
   const reads = !likely || !queues.seemEmpty
-  const isCounted = countedOf(op.lease) !== undefined
+  const counted = countedOf(op.lease)
   return {
     coverMs: toTell === undefined ? undefined : TELLING_MS,
     likely,
@@ -370,19 +375,19 @@ function removal(
         : () => removal(op, conditions, keys, { toTell: undefined, held, otherwise }, context),
     request: (etcdLease) => {
       const told = toldOfEnd(op, keys, toTell, etcdLease)
-      const reading = when(conditions, [remove(key), ...vacancyReads(keys, isCounted), ...told], [get(key)])
+      const reading = when(conditions, [remove(key), ...vacancyReads(keys, counted !== undefined), ...told], [get(key)])
       return reads ? reading : when([...conditions, layout.nobodyWaits], [remove(key), ...told], [reading])
     },
     next: ({ response_txn: whole }, revision) => {
       if (!reads && whole.succeeded) {
-        if (isCounted) shareIsGone(op, held, context, revision)
+        if (counted !== undefined) shareIsGone(op, held, context, revision)
         return granted(undefined)
       }
       const { succeeded, responses } = reads ? whole : (whole.responses[0] as EtcdAnswer).response_txn
       if (!succeeded) return otherwise(foundBy(responses))
-      if (isCounted) shareIsGone(op, held, context, revision)
+      if (counted !== undefined) shareIsGone(op, held, context, revision)
       if (!reads) queues.seen()
-      return vacated(responses, 1, { isCounted, revision })
+      return vacated(responses, 1, { counted, revision, gates: context.gates })
     },
   }
 }

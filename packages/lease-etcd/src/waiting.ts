@@ -209,7 +209,7 @@ export function leave(op: LeaveOp, keys: Keys, { client, hints }: StepContext): 
       const mayFit = !isCounted || fitsFirst(roomIn(responses, 3, revision), ticketsOf(responses, 2))
       return mayFit ? tell(lease, keys, first) : granted(undefined)
     },
-    [get(keys.key), ...vacancyReads(keys, isCounted)],
+    [get(keys.key), ...vacancyReads(keys, isCounted, { countOnly: false })],
   )
   return withdrawn(own, removal, granted(undefined))
 }
@@ -262,24 +262,41 @@ export function firstTickets({ tickets }: Keys): EtcdRequest {
   return firstOf(tickets, endOf(tickets), TOLD)
 }
 
-/** What tells who is to be told that the lease was vacated. Of a share: the queue of its counted lease, and how much room there is. */
-export function vacancyReads(keys: Keys, isCounted: boolean): EtcdRequest[] {
+/**
+ * What tells who is to be told that the lease was vacated. Of a share: the queue of its counted lease, and how much room there is; as
+ * far as their number says it, for one that only has those passed over who do not come.
+ */
+export function vacancyReads(
+  keys: Keys,
+  isCounted: boolean,
+  { countOnly = true }: { readonly countOnly?: boolean } = {},
+): EtcdRequest[] {
   if (!isCounted) return [firstTickets(keys)]
   const { queue } = keys
   const { tickets } = queue
-  return [pageOf(tickets, endOf(tickets), TOLD), ...roomReads(queue, { countOnly: true })]
+  return [pageOf(tickets, endOf(tickets), TOLD), ...roomReads(queue, { countOnly })]
 }
 
 /** The lease is vacant, and those were told that `vacancyReads` has found. */
 export function vacated(
   answers: readonly EtcdAnswer[],
   index: number,
-  { isCounted, revision }: { readonly isCounted: boolean; readonly revision: string },
+  {
+    counted,
+    revision,
+    gates,
+  }: { readonly counted: string | undefined; readonly revision: string; readonly gates: KnownGates },
 ): Verdict {
   const last = allBy(answers, index).kvs.at(-1)
   if (last === undefined) return granted(undefined)
-  if (isCounted && !fitsFirst(roomIn(answers, index + 1, revision), ticketsOf(answers, index)))
-    return granted(undefined)
+  if (counted !== undefined) {
+    const room = roomIn(answers, index + 1, revision)
+    const { gate, gateKv } = room
+    if (gate !== undefined && gateKv !== undefined) {
+      gates.see(counted, gate, { version: gateKv.mod_revision, asOf: Number(revision) })
+    }
+    if (!fitsFirst(room, ticketsOf(answers, index))) return granted(undefined)
+  }
   return { ...granted(undefined), told: ticketNamed(last.key).place }
 }
 
@@ -322,11 +339,14 @@ export function tell(
     told.set(client, [...(told.get(client) ?? []), [lease, place, isOver ? 0 : ahead]])
   }
   return {
-    ...telling(
-      keys,
-      [...told].map(([client, vacated]) => [client, { vacated }] as const),
-      also,
-    ),
+    coverMs: TELLING_MS,
+    goesOn: true,
+    request: (etcdLease) => {
+      const puts = [...told].map(([client, vacated]) =>
+        put(keys.toldTo(client), Buffer.from(JSON.stringify({ vacated })), etcdLease),
+      )
+      return when([isAbsent(keys.key)], [...also, ...puts], [])
+    },
     counted: countedOf(lease),
     instead: also.length > 0 ? undefined : () => verdict,
     next: ({ response_txn: { succeeded } }) => {
@@ -334,39 +354,6 @@ export function tell(
       return rest.length > 0
         ? tell(lease, keys, rest, { verdict, isOver })
         : { ...verdict, told: isOver ? undefined : first.at(-1)?.place }
-    },
-  }
-}
-
-/** Says to these that the capacity is another, although there is no room for the first of them. */
-export function recount(lease: string, keys: Keys, first: readonly Ticket[], verdict: Verdict): Step {
-  const told = new Map<string, unknown[]>()
-  for (const { client, place } of first) told.set(client, [...(told.get(client) ?? []), [lease, place]])
-  return {
-    ...telling(
-      keys,
-      [...told].map(([client, recount]) => [client, { recount }] as const),
-      [],
-    ),
-    counted: countedOf(lease),
-    instead: () => verdict,
-    next: () => verdict,
-  }
-}
-
-function telling(
-  keys: Keys,
-  messages: readonly (readonly [client: string, message: object])[],
-  also: readonly EtcdRequest[],
-): Pick<Step, 'coverMs' | 'goesOn' | 'request'> {
-  return {
-    coverMs: TELLING_MS,
-    goesOn: true,
-    request: (etcdLease) => {
-      const puts = messages.map(([client, message]) =>
-        put(keys.toldTo(client), Buffer.from(JSON.stringify(message)), etcdLease),
-      )
-      return when([isAbsent(keys.key)], [...also, ...puts], [])
     },
   }
 }
