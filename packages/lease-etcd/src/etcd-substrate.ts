@@ -17,9 +17,7 @@ import {
   systemClock,
   unknown,
   warnOfNoHints,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type Clock,
   type Counted,
   type Holding,
@@ -32,7 +30,6 @@ import {
   type Verdict,
 } from 'lease-core'
 import { AwaitedVacancies } from './awaited-vacancies.ts'
-import { claimAny } from './claim-any.ts'
 import { ClientHints } from './client-hints.ts'
 import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { explained, failureOf } from './explain.ts'
@@ -132,11 +129,6 @@ export class EtcdSubstrate implements Substrate {
       this.#vacancies.learn(client, op, verdicts[index] as Verdict, awaited[index] === true)
     }
     return verdicts
-  }
-
-  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    const requests = this.#requests
-    return await claimAny(op, this.#layout, { requests, deadline: requests.deadline(call) })
   }
 
   async read(

@@ -11,7 +11,7 @@
  *     <prefix><namespace>/w/<lease>   empty: put again by each claim that asks for a ticket
  *     <prefix><namespace>/s/<lease>   {"taken": [[lease, place, milliseconds]]}: which ticket was granted it last
  *     <prefix><namespace>/c/<client>/<lease>  what others have to say to this client about a lease, as in `hint-message.ts`
- *     <prefix><namespace>/m/<holder>  empty: put anew by each claim of any of several leases (`claim-any.ts`)
+ *     <prefix><namespace>/m/<holder>  empty: put by earlier releases, for claims of any of several leases
  *     <prefix><namespace>/e/<client>  its epoch, after a request of it was lost (`epochs.ts`)
  *     <prefix><namespace>/o/<client>/<number>  empty: put anew by each request that a driver might send twice (`epochs.ts`)
  *     <prefix><namespace>/v           the number of the layout (`layout-check.ts`)
@@ -161,11 +161,6 @@ export class Layout {
 
   lease(name: string): Buffer {
     return this.keysOf(name).key
-  }
-
-  /** The mark of a holder. */
-  markOf(holder: string): Buffer {
-    return Buffer.from(`${this.#root}/m/${holder}`)
   }
 
   /** What all keys begin with in which others tell this client something. */

@@ -1,6 +1,6 @@
 /** Requests that are executed late, twice or in another order: what they would open, change or end stays as it is. */
 import { expect } from 'chai'
-import { CLIENT_LENGTH, type Call, type ClaimAnyOp, type Op, type Verdict } from 'lease-core'
+import { CLIENT_LENGTH, type Call, type Op, type Verdict } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdDriver, EtcdSubstrate, EtcdTxn, EtcdTxnAnswer } from 'lease-etcd'
 import { GRPCUnavailableError } from 'etcd3'
@@ -65,15 +65,6 @@ for (const target of etcdTargets(1)) {
       (await by.apply([op], call(epoch)))[0] ?? expect.fail()
     const outcomeOf = async (op: Op, epoch: number = 0, by?: EtcdSubstrate): Promise<string> =>
       (await send(op, epoch, by)).outcome
-    const any = (leases: readonly string[], more: Partial<ClaimAnyOp> = {}): ClaimAnyOp => ({
-      leases,
-      holder: 'a',
-      durationMs: 60_000,
-      nonce: unique('nonce'),
-      value: undefined,
-      lapsed: new Map(),
-      ...more,
-    })
     const execute = (txn: EtcdTxn): Promise<unknown> => setting.etcd.kv.txn(txn)
     const valueOf = async (key: string) => (await setting.etcd.get(`lease/${namespace}/${key}`).exec()).kvs[0]
 
@@ -100,14 +91,6 @@ for (const target of etcdTargets(1)) {
       'a takeover': async () => {
         const { version: lapsed } = await grant(other, claim('l', 'b', 60_000))
         return claiming(claim('l', 'a', 60_000, { lapsed }))
-      },
-      'a claim of any': async () => {
-        const op = any(['l', 'm'])
-        return {
-          ask: async (epoch) => (await substrate.claimAny(op, call(epoch))).outcome,
-          isThere: async () => (await other.read(['l', 'm'], newCall())).size > 0,
-          end: (epoch) => outcomeOf(release('l', 'a', { nonce: op.nonce }), epoch),
-        }
       },
       'the first claim of a share': async () => sharing(claim('n#a', 'a', 60_000, { share: share(1) })),
       'a claim of a share': async () => {
@@ -328,11 +311,6 @@ for (const target of etcdTargets(1)) {
           expect(Number.parseInt(String((await epochKey())?.value), 10), op.kind).to.equal(index + 1)
         }
         await send(release('held', 'a', { fencingToken }))
-        const free = any(['held', 'free'])
-        await grant(other, claim('held', 'b', 60_000))
-        await grant(other, claim('free', 'b', 60_000))
-        expect((await substrate.claimAny(free, call(20))).outcome).to.equal('refused')
-        expect(Number.parseInt(String((await epochKey())?.value), 10)).to.equal(20)
       })
 
       it('delay no renewal, and no release of a term as it was seen: these go without', async () => {
