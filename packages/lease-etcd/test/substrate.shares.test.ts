@@ -384,6 +384,23 @@ for (const target of etcdTargets(1)) {
       })
     })
 
+    it('shares that are too large to be read beside others are all read', async () => {
+      const namespace = unique('ns')
+      const by = substrate(namespace)
+      const names = Array.from({ length: 20 }, (_, index) => `m${index}`)
+      const value = 'x'.repeat(4_000)
+      for (let index = 0; index < 64; index++) {
+        const ops = names.map((name) => share(`h${index}`, { capacity: 64, value }, name))
+        await by.apply(ops, newCall({ timeoutMs: 60_000 }))
+      }
+      const verdicts = await substrate(namespace).apply(
+        names.map((name) => share('x', { capacity: 64 }, name)),
+        newCall({ timeoutMs: 60_000 }),
+      )
+      const found = verdicts.map(({ outcome, cause, counted }) => cause ?? [outcome, counted?.shares.size])
+      expect(found).to.deep.equal(names.map(() => ['refused', 64]))
+    })
+
     /** Hears what this client is told, once it is connected. */
     const hearing = async (by: EtcdSubstrate, client: string): Promise<LeaseChange[]> => {
       const heard: LeaseChange[] = []
