@@ -1,33 +1,45 @@
 /**
  * The vacancies that clients of this process have made, and of which others were notified. A client that has seen somebody come since
- * then has nobody passed over: those in the queue now are others.
+ * then has nobody passed over: those in the queue now are others. Of a counted lease it has seen that where the gate is another.
  */
-import type { Op, Verdict } from 'lease-core'
+import { countedOf, type Op, type Verdict } from 'lease-core'
+import type { KnownGates } from './gates.ts'
 
 /** Nobody need ever come: the oldest is forgotten. */
 const MOST = 10_000
 
 export class AwaitedVacancies {
-  /** By client and lease. */
-  readonly #names = new Set<string>()
+  readonly #gates: KnownGates
+  /** By client and lease: of a counted lease the version of its gate. */
+  readonly #names = new Map<string, string | undefined>()
+
+  constructor(gates: KnownGates) {
+    this.#gates = gates
+  }
 
   /** Whether this client has made a vacancy, others were notified of it, and nobody was seen to have come since. */
   has(client: string, lease: string): boolean {
-    return this.#names.size > 0 && this.#names.has(nameOf(client, lease))
+    if (this.#names.size === 0) return false
+    const name = nameOf(client, lease)
+    if (!this.#names.has(name)) return false
+    const version = this.#names.get(name)
+    return version === undefined || version === (this.#gates.get(lease)?.version ?? version)
   }
 
   /** @param wasAwaited as it was when the operation was sent: what it found came after the vacancy */
   learn(client: string, { kind, lease }: Op, { told, holding }: Verdict, wasAwaited: boolean): void {
-    if (told !== undefined) this.#add(nameOf(client, lease))
+    if (told !== undefined) this.#add(client, lease)
     else if (kind === 'passOver' || (wasAwaited && holding !== undefined)) this.#names.delete(nameOf(client, lease))
   }
 
-  #add(name: string): void {
+  #add(client: string, lease: string): void {
+    const counted = countedOf(lease)
+    const name = nameOf(client, counted ?? lease)
     const names = this.#names
     names.delete(name)
-    names.add(name)
+    names.set(name, counted === undefined ? undefined : this.#gates.get(counted)?.version)
     if (names.size <= MOST) return
-    for (const oldest of names) {
+    for (const oldest of names.keys()) {
       names.delete(oldest)
       return
     }

@@ -5,6 +5,7 @@
  *     c/<client>/                       what others have to say to this client
  *     l/<lease> removed, a/<lease> put  of each lease that it watches, from the revision of the read that asked for it
  *     l/<lease> removed                 of each ticket that has at most one other ahead
+ *     l/<counted lease># … removed, g/<counted lease> put   of each ticket for a share, instead
  *     t/<lease>/ put and removed        of each ticket: from the second one ahead up to itself
  *
  * So however many wait, a vacancy is told to two, and a grant to the two behind the one that was served: one of them is the first now,
@@ -17,20 +18,27 @@
  * A grant removes the tickets ahead of its own as well. So when a ticket that does not say that it leaves is removed, all ahead of it are gone.
  * What a ticket says when it leaves goes before its removal. Whoever loses sight of those ahead by that looks again.
  *
+ * One who waits for a share hears of the end of each share, and says nothing before there is room for the first in the queue. It knows
+ * the shares from its last refusal. Where it does not know them any more, for somebody ahead has gone or the capacity is another, it
+ * tells of each vacancy: then the waiter looks once too often, and knows them again.
+ *
  * Who is ahead is known from answers and from watches, and a watch may be faster: what it has told is not undone by an answer that is older,
  * and no watch ends before the ticket does. Otherwise one who has gone would be ahead for ever, and the first would take itself for
  * the second.
  */
-import { changesIn, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
+import { changesIn, countedOf, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
 import { HintListeners } from './hint-listeners.ts'
-import type { EtcdWatchedKey } from './driver.ts'
+import type { EtcdKeyValue } from './driver.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, type Keys, type Layout } from './layout.ts'
+import { gateIn, weightIn, type KnownGates } from './gates.ts'
+import type { Room } from './room.ts'
 import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'
 
 export interface ClientHintsOptions {
   readonly watches: Watches
   readonly layout: Layout
   readonly clock: Clock
+  readonly gates: KnownGates
   readonly client: string
   readonly login: Login
   /** Is called when the server refuses a watch. */
@@ -68,6 +76,12 @@ export interface Ahead {
   readonly count: number
   /** The last `IN_SIGHT` of them. */
   readonly nearest: readonly FoundTicket[]
+}
+
+/** What one waits for that waits for a share. */
+export interface AwaitedShare {
+  readonly weight: number
+  readonly room: Room
 }
 
 export class ClientHints extends HintListeners {
@@ -127,9 +141,13 @@ export class ClientHints extends HintListeners {
     })
   }
 
-  /** The lease was refused to this ticket, at this revision. */
-  queued(lease: string, place: number, ahead: Ahead, revision: string): void {
-    this.#ticket(lease, place).see(ahead, Number(revision))
+  /**
+   * The lease was refused to this ticket, at this revision.
+   *
+   * @param share of one that waits for a share: what that weighs, and the counted lease with all its shares
+   */
+  queued(lease: string, place: number, ahead: Ahead, revision: string, share?: AwaitedShare): void {
+    this.#ticket(lease, place).see(ahead, Number(revision), share)
   }
 
   /** The ticket is granted the lease, or not wanted any more. */
@@ -141,13 +159,15 @@ export class ClientHints extends HintListeners {
 
   #ticket(lease: string, place: number): TicketWatch {
     this.#sweep()
-    const { watches, layout, client, clock, onDenied } = this.#options
+    const { watches, layout, client, clock, gates, onDenied } = this.#options
     const name = nameOf(lease, place)
     let ticket = this.#tickets.get(name)
     if (ticket === undefined) {
       const keys = layout.keysOf(lease)
       const tell = (change: LeaseChange): void => this.tell(change)
-      ticket = new TicketWatch({ watches, lease, keys, place, own: keys.ticket(place, client), tell, onDenied })
+      const own = keys.ticket(place, client)
+      const isCounted = countedOf(lease) !== undefined
+      ticket = new TicketWatch({ watches, lease, keys, place, own, isCounted, gates, tell, onDenied })
       this.#tickets.set(name, ticket)
     }
     ticket.untilMs = clock.monotonic() + INTEREST_MS
@@ -241,9 +261,26 @@ interface Change {
 }
 
 interface TicketParts extends WatchParts {
+  readonly gates: KnownGates
   readonly place: number
   /** Its key. */
   readonly own: Buffer
+  /** It is one for a share. */
+  readonly isCounted: boolean
+}
+
+/** A share is gone. */
+interface GoneShare {
+  readonly revision: number
+  /** What it was; undefined: that is not known any more. */
+  readonly before: EtcdKeyValue | undefined
+}
+
+/** What the shares of a counted lease weigh, as far as one who waits knows. */
+interface KnownRoom {
+  readonly capacity: number
+  readonly revision: number
+  weight: number
 }
 
 /** One who waits, as far as its watches show. */
@@ -263,6 +300,16 @@ class TicketWatch {
   #asOf: number | undefined
   /** The last revision at which the lease was vacated, or said to be. */
   #vacatedAt = 0
+  /** Of one that waits for a share; undefined: not known. */
+  #room: KnownRoom | undefined
+  /** How much the share weighs that it waits for. */
+  #weight = 1
+  /** Until then nothing is known that a vacancy could change. */
+  #isSeen = false
+  /** The shares that were heard to be gone since the state that is known. */
+  #gone: GoneShare[] = []
+  /** The capacity was another since this revision. */
+  #otherSince = 0
   #waiting: (() => void)[] = []
 
   constructor(parts: TicketParts) {
@@ -282,7 +329,7 @@ class TicketWatch {
   }
 
   /** Takes over what the store says of those ahead, at this revision; undefined: it will be asked again. */
-  see({ count, nearest }: Ahead, revision: number | undefined): void {
+  see({ count, nearest }: Ahead, revision: number | undefined, share?: AwaitedShare): void {
     this.#ahead.clear()
     for (const ticket of nearest) this.#ahead.set(ticket.place, ticket)
     this.#beyond = Math.max(0, count - nearest.length)
@@ -302,6 +349,7 @@ class TicketWatch {
       this.#vacancies = undefined
     }
     if (isBlind || (this.#count === 0 && this.#vacatedAt > knownAt)) this.#tellVacated()
+    if (revision !== undefined && share !== undefined) this.#seeRoom(share, revision)
     this.#lookIfMissed()
   }
 
@@ -309,7 +357,14 @@ class TicketWatch {
   toldAnew(ahead: number, revision: number): void {
     this.#vacatedAt = Math.max(this.#vacatedAt, revision)
     if (ahead <= MOST_AHEAD) this.#watchVacancies()
+    this.#forgetRoom(revision)
     this.#tellVacated(ahead)
+  }
+
+  /** The capacity is another since this revision. */
+  #forgetRoom(revision: number): void {
+    this.#otherSince = Math.max(this.#otherSince, revision)
+    if (this.#room !== undefined && this.#room.revision < revision) this.#room = undefined
   }
 
   get #count(): number {
@@ -330,7 +385,7 @@ class TicketWatch {
     // What it sees beyond the farthest one is gone.
     if (first !== undefined && first.from.compare(from) <= 0) return
     const hearing = { from, ...this.#hearing(() => close()) }
-    const listener = this.#listener(hearing, (kv, revision, isRemoved) => {
+    const listener = this.#listener(hearing, (kv, { revision, isRemoved }) => {
       const ticket = isRemoved ? undefined : ticketIn(kv)
       this.#changed({ place: ticketNamed(kv.key).place, revision, ticket })
     })
@@ -343,6 +398,7 @@ class TicketWatch {
     this.#changes.push(change)
     const gone = this.#apply(change)
     if (gone === undefined) return
+    if (!gone.leaves) this.#room = undefined
     if (gone.leaves && this.#beyond > 0) return this.#tellVacated()
     if (this.#count > MOST_AHEAD) return
     this.#watchVacancies()
@@ -377,15 +433,92 @@ class TicketWatch {
 
   #watchVacancies(): void {
     if (this.#vacancies !== undefined) return
-    const { watches, keys } = this.#parts
+    const { watches, keys, isCounted } = this.#parts
     // Whoever stands in may miss one.
-    const hearing = this.#hearing(() => close())
-    const listener = this.#listener(hearing, (_kv, revision) => {
-      this.#vacatedAt = Math.max(this.#vacatedAt, revision)
-      this.#tellVacated()
+    const closes: (() => void)[] = []
+    const hearing = this.#hearing(() => {
+      for (const close of closes) close()
+    })
+    const listener = this.#listener(hearing, (_kv, { revision, before }) => {
+      if (isCounted) this.#shareIsGone({ revision, before })
+      else this.#vacatedNow(revision)
     })
     this.#vacancies = hearing
-    const close = watches.open({ key: keys.key, filters: [NO_PUTS] }, listener)
+    const range = { ...keys.vacancies, filters: [NO_PUTS] }
+    closes.push(watches.open(isCounted ? { ...range, prev_kv: true } : range, listener))
+    if (isCounted) closes.push(watches.open({ key: keys.gate, filters: [NO_DELETES] }, this.#gateListener()))
+  }
+
+  /** Another grant, or another capacity. What goes unheard of it only makes the next claim read it. */
+  #gateListener(): WatchListener {
+    const { lease, gates, onDenied } = this.#parts
+    return {
+      begun: () => {},
+      event: (kv, { revision }) => {
+        try {
+          const gate = gateIn(kv)
+          const { weight = Number.POSITIVE_INFINITY } = gate
+          gates.learn(lease, { gate, version: kv.mod_revision, weight, asOf: revision })
+          if (gate.capacity !== this.#room?.capacity) this.#forgetRoom(revision)
+        } catch {
+          // Somebody else wrote the key: the claims of those who wait say so.
+        }
+      },
+      denied: onDenied,
+    }
+  }
+
+  #vacatedNow(revision: number): void {
+    this.#vacatedAt = Math.max(this.#vacatedAt, revision)
+    this.#tellVacated()
+  }
+
+  // ── room for a share ──────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes over what its refusal says, at this revision. What was heard since then comes after it. */
+  #seeRoom({ weight: own, room: { gate, shares } }: AwaitedShare, revision: number): void {
+    this.#weight = own
+    this.#isSeen = true
+    this.#gone = this.#gone.filter((gone) => gone.revision > revision)
+    const capacity = gate?.capacity
+    // Farther back it hears of no vacancy.
+    if (this.#count > MOST_AHEAD || capacity === undefined || this.#otherSince > revision) this.#room = undefined
+    else {
+      const weight = shares.reduce((sum, kv) => sum + weightIn(kv), 0)
+      this.#room = { capacity, revision, weight }
+    }
+    // Those ahead that have gone since then may have been granted shares.
+    if (this.#changes.some(({ ticket }) => ticket === undefined)) this.#room = undefined
+    for (const gone of this.#gone) this.#tellOfRoom(gone)
+  }
+
+  #shareIsGone(gone: GoneShare): void {
+    const { before, revision } = gone
+    const { lease, gates } = this.#parts
+    if (before !== undefined) {
+      const fencingToken = BigInt(before.create_revision)
+      gates.gone(lease, { weight: weightIn(before), fencingToken, revision: String(revision) })
+    }
+    this.#gone.push(gone)
+    if (this.#isSeen) this.#tellOfRoom(gone)
+  }
+
+  #tellOfRoom({ before, revision }: GoneShare): void {
+    const room = this.#room
+    if (room !== undefined) {
+      if (revision <= room.revision) return
+      // It may have been granted since then.
+      if (before === undefined || Number(before.create_revision) > room.revision) this.#room = undefined
+      else if ((room.weight -= weightIn(before)) + this.#firstWeight > room.capacity) return
+    }
+    this.#vacatedNow(revision)
+  }
+
+  /** Of the first in the queue; 0: not known. */
+  get #firstWeight(): number {
+    if (this.#count === 0) return this.#weight
+    const [first] = this.#ahead.values()
+    return first !== undefined && this.#count === 1 ? first.weight : 0
   }
 
   // ── both ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -394,19 +527,18 @@ class TicketWatch {
     return { close, fromRevision: Number.POSITIVE_INFINITY }
   }
 
-  #listener(
-    hearing: Hearing,
-    event: (kv: EtcdWatchedKey, revision: number, isRemoved: boolean) => void,
-  ): WatchListener {
+  #listener(hearing: Hearing, event: WatchListener['event']): WatchListener {
     return {
       begun: (revision) => {
         hearing.fromRevision = revision
+        // What has come between them went unheard.
+        this.#forgetRoom(revision)
         this.#lookIfMissed()
         this.#heard()
       },
-      event: (kv, { revision, isRemoved }) => {
+      event: (kv, change) => {
         try {
-          event(kv, revision, isRemoved)
+          event(kv, change)
         } catch {
           // Somebody else wrote the key: the claims of those who wait say so.
         }

@@ -95,7 +95,8 @@ export interface EtcdWatchAnswer {
   readonly cancel_reason?: string
   /** Where a watch ended because what it should tell of is gone: the first revision that is not. */
   readonly compact_revision?: string
-  readonly events: readonly { readonly kv: EtcdWatchedKey }[]
+  /** `prev_kv`: what the key was before, where that was asked for. */
+  readonly events: readonly { readonly kv: EtcdWatchedKey; readonly prev_kv?: EtcdKeyValue | null }[]
 }
 
 /** The `version` of a key that was removed is `0`. */
@@ -106,6 +107,7 @@ export interface EtcdWatchRequest {
     readonly key: Buffer
     readonly range_end?: Buffer
     readonly filters: number[]
+    readonly prev_kv?: boolean
     readonly watch_id: string
     readonly start_revision?: string
   }

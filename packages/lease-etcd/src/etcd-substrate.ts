@@ -17,10 +17,9 @@ import {
   systemClock,
   unknown,
   warnOfNoHints,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type Clock,
+  type Counted,
   type Holding,
   type LeaseChange,
   type Op,
@@ -31,19 +30,21 @@ import {
   type Verdict,
 } from 'lease-core'
 import { AwaitedVacancies } from './awaited-vacancies.ts'
-import { claimAny } from './claim-any.ts'
 import { ClientHints } from './client-hints.ts'
 import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { explained, failureOf } from './explain.ts'
 import { etcdTrapdoor } from './guard.ts'
+import { KnownGates } from './gates.ts'
 import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
 import { NamespaceHints } from './listener.ts'
 import { NamespaceQueues } from './namespace-queues.ts'
 import { checkOptions, type EtcdSubstrateOptions } from './options.ts'
 import { Requests, type IndexedStep, type Outcome, type Deadline, type Step } from './requests.ts'
+import { countedIn, isComplete, roomIn, roomReads, type ReadRest } from './room.ts'
 import { firstStep } from './steps.ts'
 import { get, together } from './txn.ts'
 import { alarmWarnings, versionWarnings, watchWarning } from './warnings.ts'
+import type { StepContext } from './waiting.ts'
 import { Watches } from './watches.ts'
 
 /** The server takes 128 operations in a transaction, those of the longest branch inside included. */
@@ -65,7 +66,8 @@ export class EtcdSubstrate implements Substrate {
   readonly #hints = new Map<string | undefined, ClientHints | NamespaceHints>()
   readonly #closing = new Set<Promise<void>>()
   readonly #queues: NamespaceQueues
-  readonly #vacancies = new AwaitedVacancies()
+  readonly #gates = new KnownGates()
+  readonly #vacancies = new AwaitedVacancies(this.#gates)
   #warnedOfWatch = false
   readonly #onFailed = warnOfNoHints((warning) => this.#onWarning?.(warning), explained)
   readonly #onWarning: EtcdSubstrateOptions['onWarning']
@@ -93,7 +95,15 @@ export class EtcdSubstrate implements Substrate {
     const deadline = this.#requests.deadline(call)
     const verdicts = Array.from<Verdict>({ length: ops.length }).fill(contended)
     const { client } = call
-    const context = { layout: this.#layout, client, hints: this.#hintsOf(client), queues: this.#queues }
+    const context: StepContext = {
+      layout: this.#layout,
+      client,
+      hints: this.#hintsOf(client),
+      queues: this.#queues,
+      gates: this.#gates,
+      readRest: this.#readRest(deadline),
+      named: namesOf(ops),
+    }
     let open: IndexedStep[] = []
     const settle = (index: number, after: Verdict | Step): void => {
       if ('outcome' in after) verdicts[index] = after
@@ -105,8 +115,9 @@ export class EtcdSubstrate implements Substrate {
       const isNeedless = op.kind === 'passOver' && awaited[index] === false
       settle(index, isNeedless ? granted(undefined) : firstStep(op, context))
     }
-    for (let round = 1; open.length > 0 && round <= MAX_ROUNDS; round++) {
+    for (let round = 1; open.length > 0 && round <= MAX_ROUNDS;) {
       const steps = open
+      if (steps.some(({ step }) => step.goesOn !== true)) round++
       const leftMs = deadline.atMs - this.#clock.now()
       const preparing = steps.flatMap(({ step }) => step.prepare?.(leftMs) ?? [])
       if (preparing.length > 0) await Promise.all(preparing)
@@ -118,11 +129,6 @@ export class EtcdSubstrate implements Substrate {
       this.#vacancies.learn(client, op, verdicts[index] as Verdict, awaited[index] === true)
     }
     return verdicts
-  }
-
-  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    const requests = this.#requests
-    return await claimAny(op, this.#layout, { requests, deadline: requests.deadline(call) })
   }
 
   async read(
@@ -142,6 +148,17 @@ export class EtcdSubstrate implements Substrate {
       if (found !== undefined) holdings.set(this.#layout.nameOf(kv.key), found.holding)
     }
     return holdings
+  }
+
+  async counted(lease: string, call: Call): Promise<Counted> {
+    const deadline = this.#requests.deadline(call)
+    const keys = this.#layout.keysOf(lease)
+    const { responses, header } = await this.#requests.txn(together(roomReads(keys)), deadline)
+    const room = roomIn(responses, 0, header.revision)
+    if (isComplete(room)) return countedIn(room, this.#layout)
+    const { key } = keys
+    const shares = await this.#readRest(deadline)({ key, range_end: endOf(key), revision: header.revision })
+    return countedIn({ ...room, shares }, this.#layout)
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
@@ -196,7 +213,8 @@ export class EtcdSubstrate implements Substrate {
       const onDenied = (reason: string): void => this.#warnOfWatch(reason)
       const onFailed = this.#onFailed
       const options = { watches, layout: this.#layout, clock: this.#clock, login, onDenied, onFailed }
-      hints = client === undefined ? new NamespaceHints(options) : new ClientHints({ ...options, client })
+      hints =
+        client === undefined ? new NamespaceHints(options) : new ClientHints({ ...options, gates: this.#gates, client })
       this.#hints.set(client, hints)
     }
     hints.add(own)
@@ -248,10 +266,19 @@ export class EtcdSubstrate implements Substrate {
     return { kvs, revision: revisions.reduce((one, other) => (Number(one) <= Number(other) ? one : other), LATEST) }
   }
 
+  #readRest(deadline: Deadline): ReadRest {
+    return async (range) => (await this.#pages(range, deadline)).kvs
+  }
+
   /** All keys that begin so, as they are at one revision. */
-  async #all(prefix: Buffer, deadline: Deadline): Promise<Found> {
+  #all(prefix: Buffer, deadline: Deadline): Promise<Found> {
+    return this.#pages({ key: prefix, range_end: endOf(prefix), revision: '0' }, deadline)
+  }
+
+  /** @param range.revision `0`: that of the first page */
+  async #pages(range: Parameters<ReadRest>[0], deadline: Deadline): Promise<Found> {
     const found: EtcdKeyValue[] = []
-    let page = { key: prefix, range_end: endOf(prefix), limit: LARGEST_PAGE, revision: '0' }
+    let page = { ...range, limit: LARGEST_PAGE }
     for (;;) {
       try {
         const { kvs, more, header } = await this.#requests.range(page, deadline)
@@ -279,13 +306,21 @@ const LATEST = String(Number.MAX_SAFE_INTEGER)
 
 /** What follows from the answer: a verdict, or the step after. */
 function nextOf(step: Step, outcome: Outcome): Verdict | Step {
-  if ('error' in outcome) return step.instead?.() ?? unknown(outcome.error)
+  if ('error' in outcome) return step.instead?.(outcome.error) ?? unknown(outcome.error)
   if ('late' in outcome) return late
   try {
     return step.next(outcome.answer, outcome.revision)
   } catch (error) {
     return unknown(error)
   }
+}
+
+const NO_NAMES: ReadonlySet<string> = new Set()
+
+/** What they name, where that is of interest: where a claim of a share may remove others. */
+function namesOf(ops: readonly Op[]): ReadonlySet<string> {
+  const isOfInterest = (op: Op): boolean => op.kind === 'claim' && op.share !== undefined && op.share.lapsed.size > 0
+  return ops.length > 1 && ops.some(isOfInterest) ? new Set(ops.map(({ lease }) => lease)) : NO_NAMES
 }
 
 /** The first key after this one. */

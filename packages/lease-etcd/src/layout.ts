@@ -1,14 +1,17 @@
 /**
  * How leases lie in the store: layout 2.
  *
- *     <prefix><namespace>/l/<lease>   {"h": holder, "d": milliseconds, "n": nonce, "v": value}
+ *     <prefix><namespace>/l/<lease>   {"h": holder, "d": milliseconds, "n": nonce, "v": value, "w": weight of a share}
  *     <prefix><namespace>/p/<lease>   {"entity": generation of its pin, …}
  *     <prefix><namespace>/a/<lease>   empty: put again whenever a claim or a new value is to be announced
- *     <prefix><namespace>/t/<lease, as in a URL>/<place, 16 digits>/<client>  {"d": milliseconds}: who waits for it (`waiting.ts`)
+ *     <prefix><namespace>/g/<counted lease>  {"c": capacity, "g": generation, "u": made by a claim, "m": the largest weight of a share,
+ *         "w": what all weigh at most} (`gates.ts`)
+ *     <prefix><namespace>/t/<lease, as in a URL>/<place, 16 digits>/<client>  {"d": milliseconds, "w": weight of a share}: who waits
+ *         for it (`waiting.ts`)
  *     <prefix><namespace>/w/<lease>   empty: put again by each claim that asks for a ticket
  *     <prefix><namespace>/s/<lease>   {"taken": [[lease, place, milliseconds]]}: which ticket was granted it last
  *     <prefix><namespace>/c/<client>/<lease>  what others have to say to this client about a lease, as in `hint-message.ts`
- *     <prefix><namespace>/m/<holder>  empty: put anew by each claim of any of several leases (`claim-any.ts`)
+ *     <prefix><namespace>/m/<holder>  empty: put by earlier releases, for claims of any of several leases
  *     <prefix><namespace>/e/<client>  its epoch, after a request of it was lost (`epochs.ts`)
  *     <prefix><namespace>/o/<client>/<number>  empty: put anew by each request that a driver might send twice (`epochs.ts`)
  *     <prefix><namespace>/v           the number of the layout (`layout-check.ts`)
@@ -18,9 +21,11 @@
  *
  * A key has no etcd lease exactly while it is pinned. So its record alone says all there is to know about a lease.
  *
+ * A share is a lease, and the name of its counted lease ends with a `#`. So all shares of one are a range of keys.
+ *
  * Layout 1 had neither of the last three keys, and its pins had no generations: ["entity", …].
  */
-import type { Holding, Pins } from 'lease-core'
+import { countedOf, type ClaimOp, type Holding, type Pins } from 'lease-core'
 import type { EtcdCompare, EtcdKeyValue } from './driver.ts'
 import { isEmpty } from './txn.ts'
 
@@ -32,6 +37,8 @@ export interface Body {
   /** Of the claim that opened the term, or of the last adoption. */
   readonly nonce: string
   readonly value: string | undefined
+  /** Of a share. */
+  readonly weight?: number | undefined
 }
 
 /** A lease that is held, as the store has it. */
@@ -52,6 +59,23 @@ export class Keys {
 
   get key(): Buffer {
     return Buffer.from(`${this.#root}/l/${this.#name}`)
+  }
+
+  /** Of a counted lease: what decides each grant of a share. */
+  get gate(): Buffer {
+    return Buffer.from(`${this.#root}/g/${this.#name}`)
+  }
+
+  /** The keys of the counted lease, if this is a share of one; else these. Its queue is there. */
+  get queue(): Keys {
+    const counted = countedOf(this.#name)
+    return counted === undefined || counted === this.#name ? this : new Keys(this.#root, counted)
+  }
+
+  /** What is watched for vacancies: of a counted lease the range of all its shares. */
+  get vacancies(): { readonly key: Buffer; readonly range_end?: Buffer } {
+    const { key } = this
+    return countedOf(this.#name) === undefined ? { key } : { key, range_end: endOf(key) }
   }
 
   get pin(): Buffer {
@@ -98,7 +122,7 @@ export class Keys {
 }
 
 /** What follows the root of a namespace in keys that end with a name of somebody's choice. */
-export const KINDS: ReadonlySet<string> = new Set(['l', 'p', 'a', 't', 'w', 's', 'c', 'm', 'e', 'o'])
+export const KINDS: ReadonlySet<string> = new Set(['l', 'p', 'a', 'g', 't', 'w', 's', 'c', 'm', 'e', 'o'])
 
 /** The keys of one namespace. */
 export class Layout {
@@ -139,11 +163,6 @@ export class Layout {
     return this.keysOf(name).key
   }
 
-  /** The mark of a holder. */
-  markOf(holder: string): Buffer {
-    return Buffer.from(`${this.#root}/m/${holder}`)
-  }
-
   /** What all keys begin with in which others tell this client something. */
   toldTo(client: string): Buffer {
     return Buffer.from(`${this.#root}/c/${encodeURIComponent(client)}/`)
@@ -169,7 +188,7 @@ export class Layout {
   }
 }
 
-/** The end of the range of all keys that begin with this one, whose last byte is a slash. */
+/** The end of the range of all keys that begin with this one, whose last byte is a slash or a `#`. */
 export function endOf(prefix: Buffer): Buffer {
   const end = Buffer.from(prefix)
   end[end.length - 1] = (end.at(-1) ?? 0) + 1
@@ -182,12 +201,14 @@ export interface FoundTicket {
   readonly client: string
   /** For how long it claims the lease. */
   readonly durationMs: number
+  /** Of the share that it waits for; of a lease that is none 1. */
+  readonly weight: number
   /** It leaves the queue, and is not granted the lease. */
   readonly leaves: boolean
 }
 
-export function ticketOf(durationMs: number): Buffer {
-  return Buffer.from(JSON.stringify({ d: durationMs }))
+export function ticketOf({ durationMs, share }: Pick<ClaimOp, 'durationMs' | 'share'>): Buffer {
+  return Buffer.from(JSON.stringify({ d: durationMs, w: share?.weight }))
 }
 
 /** What a ticket says just before it is removed by its own client. */
@@ -206,9 +227,9 @@ export function ticketNamed(key: Buffer): Pick<FoundTicket, 'place' | 'client'> 
 
 /** @throws when the key was not written by this library */
 export function ticketIn({ key, value }: Pick<EtcdKeyValue, 'key' | 'value'>): FoundTicket {
-  const { d = 0, leaves = false } = parsed(key, value) as { d?: unknown; leaves?: unknown }
-  if (typeof d !== 'number' || typeof leaves !== 'boolean') throw foreign(key)
-  return { ...ticketNamed(key), durationMs: d, leaves }
+  const { d = 0, w = 1, leaves = false } = parsed(key, value) as { d?: unknown; w?: unknown; leaves?: unknown }
+  if (typeof d !== 'number' || typeof w !== 'number' || typeof leaves !== 'boolean') throw foreign(key)
+  return { ...ticketNamed(key), durationMs: d, weight: w, leaves }
 }
 
 /** Places as text, which the store compares byte by byte. */
@@ -216,17 +237,18 @@ function digits(place: number): string {
   return String(place).padStart(16, '0')
 }
 
-export function bodyOf({ holder, durationMs, nonce, value }: Body): Buffer {
-  return Buffer.from(JSON.stringify({ h: holder, d: durationMs, n: nonce, v: value }))
+export function bodyOf({ holder, durationMs, nonce, value, weight }: Body): Buffer {
+  return Buffer.from(JSON.stringify({ h: holder, d: durationMs, n: nonce, v: value, w: weight }))
 }
 
 /** @throws when the key was not written by this library */
 export function foundIn({ key, value, create_revision, mod_revision, lease }: EtcdKeyValue): Found {
-  const { h, d, n, v } = parsed(key, value) as { h?: unknown; d?: unknown; n?: unknown; v?: unknown }
+  const { h, d, n, v, w } = parsed(key, value) as Readonly<Record<string, unknown>>
   if (typeof h !== 'string' || typeof d !== 'number' || typeof n !== 'string') throw foreign(key)
   if (v !== undefined && typeof v !== 'string') throw foreign(key)
+  if (w !== undefined && typeof w !== 'number') throw foreign(key)
   return {
-    body: { holder: h, durationMs: d, nonce: n, value: v },
+    body: { holder: h, durationMs: d, nonce: n, value: v, weight: w },
     holding: {
       holder: h,
       fencingToken: BigInt(create_revision),
@@ -235,17 +257,18 @@ export function foundIn({ key, value, create_revision, mod_revision, lease }: Et
       value: v,
       pinned: lease === '0',
       version: mod_revision,
+      weight: w,
     },
   }
 }
 
 /** A term that was just written. */
 export function holdingOf(
-  { holder, durationMs, nonce, value }: Body,
+  { holder, durationMs, nonce, value, weight }: Body,
   version: string,
   { since, pinned }: { readonly since: string | bigint; readonly pinned: boolean },
 ): Holding {
-  return { holder, fencingToken: BigInt(since), nonce, remainingMs: durationMs, value, pinned, version }
+  return { holder, fencingToken: BigInt(since), nonce, remainingMs: durationMs, value, pinned, version, weight }
 }
 
 /** Of pins in layout 1. */
@@ -265,7 +288,7 @@ export function pinsIn({ key, value }: EtcdKeyValue): Pins {
   return new Map(pins.toSorted(([one], [other]) => (one < other ? -1 : 1)))
 }
 
-function parsed(key: Buffer, value: Buffer): object {
+export function parsed(key: Buffer, value: Buffer): object {
   try {
     const content: unknown = JSON.parse(value.toString())
     if (typeof content === 'object' && content !== null) return content

@@ -24,12 +24,14 @@ import { membersOf, sendsOnce } from './fail-fast.ts'
 import { checkLayout } from './layout-check.ts'
 import type { Layout } from './layout.ts'
 import { mayBeSwift, swiftly } from './renewal-codec.ts'
-import { foundBy, NO_LEASE, sizeOf, together } from './txn.ts'
+import { foundBy, NO_LEASE, sizeOf, together, widthOf } from './txn.ts'
 
 /** The server takes requests of 1.5 MiB. */
 const MAX_REQUEST_BYTES = 1_000_000
-/** It takes 128 operations in a transaction, which may also look at an epoch. */
-const MAX_REQUEST_OPS = 120
+/** It takes 128 operations in a transaction, those of the longest branch inside included; and two may look at an epoch. */
+const MAX_REQUEST_OPS = 126
+/** How many of them a request of an operation takes inside, at most, but for claims of shares. */
+const USUAL_WIDTH = 6
 /** How often a request is sent in all whose server was not there, or whose etcd lease was not. */
 const MAX_ATTEMPTS = 4
 const PAUSE_MS = 20
@@ -57,6 +59,12 @@ const BREAKER_SHARE = 0.8
 export interface Step {
   /** For how long, from the moment it is sent, the key it writes must not vanish; undefined: it needs no etcd lease. */
   readonly coverMs: number | undefined
+  /** The same for what it writes of a counted lease. */
+  readonly gateCoverMs?: number | undefined
+  /** Others that touch this counted lease travel apart: no transaction puts a key twice. */
+  readonly counted?: string | undefined
+  /** It goes on with what an earlier one has begun, and is no further attempt. */
+  readonly goesOn?: boolean
   /** The conditions of its request are most likely met, and where they are its answer says no more than that. */
   readonly likely?: boolean
   /** It creates the key of a lease, sets a pin, or changes a value: sent under the epoch of its call. */
@@ -66,11 +74,14 @@ export interface Step {
    *
    * @param leftMs how much time its call has left
    */
-  readonly prepare?: (leftMs: number) => Promise<void> | undefined
-  /** @param lease the etcd lease that covers `coverMs` */
-  request(lease: string): EtcdRequest
-  /** What to send instead where this could not be sent, or has no answer. */
-  readonly instead?: (() => Step) | undefined
+  readonly prepare?: ((leftMs: number) => Promise<void> | undefined) | undefined
+  /**
+   * @param lease the etcd lease that covers `coverMs`
+   * @param gateLease the one that covers `gateCoverMs`
+   */
+  request(lease: string, gateLease: string): EtcdRequest
+  /** What to send instead where this could not be sent, or has no answer; or what becomes of the operation all the same. */
+  readonly instead?: ((error: unknown) => Verdict | Step | undefined) | undefined
   /** @param revision that of the whole transaction: what it has put has this `mod_revision` */
   next(answer: EtcdAnswer, revision: string): Verdict | Step
 }
@@ -100,6 +111,7 @@ interface PreparedStep extends IndexedStep {
   readonly request: EtcdRequest
   /** The etcd lease that covers it. */
   readonly lease: string
+  readonly gateLease: string
 }
 
 /** The etcd lease that a key may hang on, or why there is none. */
@@ -226,10 +238,12 @@ export class Requests {
     const covers = await covering
     const prepared: PreparedStep[] = []
     for (const { index, step } of steps) {
-      const { coverMs } = step
+      const { coverMs, gateCoverMs } = step
       const cover = coverMs === undefined ? uncovered : covers.get(coverMs)
-      if (cover?.lease === undefined) outcomes[index] = { error: cover?.error }
-      else prepared.push({ index, step, lease: cover.lease, request: step.request(cover.lease) })
+      const gateCover = gateCoverMs === undefined ? uncovered : covers.get(gateCoverMs)
+      const [lease, gateLease] = [cover?.lease, gateCover?.lease]
+      if (lease === undefined || gateLease === undefined) outcomes[index] = { error: cover?.error ?? gateCover?.error }
+      else prepared.push({ index, step, lease, gateLease, request: step.request(lease, gateLease) })
     }
     await Promise.all(packed(prepared).map((pack) => this.#deliverPack(pack, outcomes, options)))
   }
@@ -281,7 +295,9 @@ export class Requests {
       }
       const isGone = failureOf(error) === 'lease-gone'
       if (isGone)
-        this.#etcdLeases.forget(new Set([...pack.map(({ lease }) => lease), sent.check?.etcdLease ?? NO_LEASE]))
+        this.#etcdLeases.forget(
+          new Set([...pack.flatMap(({ lease, gateLease }) => [lease, gateLease]), sent.check?.etcdLease ?? NO_LEASE]),
+        )
       if (isGone && attempt < MAX_ATTEMPTS) return await again(pack)
       for (const { index } of pack) outcomes[index] = { error }
     }
@@ -337,7 +353,10 @@ export class Requests {
   /** An etcd lease for each time that is to be covered. Never rejects. */
   async #covers(steps: readonly IndexedStep[], deadline: Deadline): Promise<ReadonlyMap<number, LeaseCover>> {
     const covers = new Map<number, LeaseCover>()
-    for (const { step } of steps) if (step.coverMs !== undefined) covers.set(step.coverMs, uncovered)
+    for (const { step } of steps) {
+      if (step.coverMs !== undefined) covers.set(step.coverMs, uncovered)
+      if (step.gateCoverMs !== undefined) covers.set(step.gateCoverMs, uncovered)
+    }
     await Promise.all(
       [...covers.keys()].map(async (coverMs) => {
         covers.set(
@@ -417,15 +436,24 @@ function packed(prepared: readonly PreparedStep[]): readonly PreparedStep[][] {
   const packs: PreparedStep[][] = []
   let size = Number.POSITIVE_INFINITY
   let ops = 0
-  for (const step of prepared) {
-    size += sizeOf(step.request)
-    ops += opsOf(step)
-    if (size > MAX_REQUEST_BYTES || ops > MAX_REQUEST_OPS) {
+  let width = USUAL_WIDTH
+  let counted: Set<string> | undefined
+  for (const prepare of prepared) {
+    const { step, request } = prepare
+    const ownWidth = step.counted === undefined ? USUAL_WIDTH : widthOf(request)
+    size += sizeOf(request)
+    ops += opsOf(prepare)
+    width = Math.max(width, ownWidth)
+    const isTwice = step.counted !== undefined && counted?.has(step.counted) === true
+    if (size > MAX_REQUEST_BYTES || ops + width > MAX_REQUEST_OPS || isTwice) {
       packs.push([])
-      size = sizeOf(step.request)
-      ops = opsOf(step)
+      size = sizeOf(request)
+      ops = opsOf(prepare)
+      width = Math.max(USUAL_WIDTH, ownWidth)
+      counted = undefined
     }
-    packs.at(-1)?.push(step)
+    if (step.counted !== undefined) counted = (counted ?? new Set()).add(step.counted)
+    packs.at(-1)?.push(prepare)
   }
   return packs
 }

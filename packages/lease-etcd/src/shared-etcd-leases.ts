@@ -47,6 +47,8 @@ export interface SpareEtcdLease {
 interface Covered {
   readonly request: EtcdRequest
   readonly lease: string
+  /** A further one. */
+  readonly gateLease?: string
 }
 
 /** What etcd grants at least, with an election time-out of a second. */
@@ -96,8 +98,8 @@ export class SharedEtcdLeases {
   send(covered: readonly Covered[], stays: string = NO_LEASE): () => void {
     const used = new Set<SharedEtcdLease>()
     let last: SharedEtcdLease | undefined
-    for (const { request, lease: id } of covered) {
-      if (id === NO_LEASE) continue
+    const note = (request: EtcdRequest, id: string): void => {
+      if (id === NO_LEASE) return
       if (last?.id !== id) {
         last = this.#leases.get(id)
         if (last !== undefined) used.add(last)
@@ -106,6 +108,10 @@ export class SharedEtcdLeases {
         addPuts(request, id, last.keys)
         if (last.keys.length > MOST_KEYS) last.keys = undefined
       }
+    }
+    for (const { request, lease, gateLease = NO_LEASE } of covered) {
+      note(request, lease)
+      if (gateLease !== lease) note(request, gateLease)
     }
     const staying = this.#leases.get(stays)
     if (staying !== undefined) staying.keys = undefined

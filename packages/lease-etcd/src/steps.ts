@@ -11,6 +11,7 @@
  * So is a step that changes a value, for an operation that was sent again demands the version that it finds.
  */
 import {
+  countedOf,
   granted,
   refused,
   type ClaimOp,
@@ -25,15 +26,17 @@ import {
 } from 'lease-core'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys } from './layout.ts'
+import { define } from './definitions.ts'
 import type { Step } from './requests.ts'
+import { claimShare } from './shares.ts'
 import {
   TELLING_MS,
-  firstTickets,
   leave,
   makerOf,
   openInTurn,
   openOrQueue,
   passOver,
+  vacancyReads,
   vacated,
   type StepContext,
 } from './waiting.ts'
@@ -44,6 +47,7 @@ export function firstStep(op: Op, context: StepContext): Verdict | Step {
   const keys = context.layout.keysOf(op.lease)
   switch (op.kind) {
     case 'claim':
+      if (op.share !== undefined) return openShare(op, keys, context)
       return op.lapsed === undefined ? open(op, keys, context) : takeOver(op, keys, op.lapsed, context)
     case 'extend':
       return extend(op, keys)
@@ -52,12 +56,20 @@ export function firstStep(op: Op, context: StepContext): Verdict | Step {
     case 'expire': {
       const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(op, kv, keys, context, () => false)
       if (op.lapsed === undefined) return read(keys.key, decide)
-      return removal(op, lapsed(keys, op.lapsed), keys, { toTell: undefined, otherwise: decide }, context)
+      return removal(
+        op,
+        lapsed(keys, op.lapsed),
+        keys,
+        { toTell: undefined, held: undefined, otherwise: decide },
+        context,
+      )
     }
     case 'leave':
       return leave(op, keys, context)
     case 'passOver':
-      return passOver(op, keys)
+      return passOver(op, keys, context)
+    case 'define':
+      return define(op, keys, context)
     case 'pin':
     case 'unpin':
       break
@@ -71,7 +83,7 @@ function release(op: ReleaseOp, keys: Keys, context: StepContext): Step {
   const may = (held: Holding): boolean => isNamed(op, held)
   const decide = (kv: EtcdKeyValue | undefined): Verdict | Step => vacate(op, kv, keys, context, may)
   if (seen?.version !== undefined && isNamed(op, seen)) {
-    const how = { toTell: makerOf(seen, context), otherwise: decide }
+    const how = { toTell: makerOf(seen, context), held: seen, otherwise: decide }
     return removal(op, [isUnchanged(keys.key, seen.version)], keys, how, context, { likely: true })
   }
   return read(keys.key, decide)
@@ -96,9 +108,10 @@ function open(
   keys: Keys,
   context: StepContext,
   { pinned }: { readonly pinned: boolean } = { pinned: false },
-): Step {
+): Verdict | Step {
   const { key, pin } = keys
   const { place } = op
+  if (op.share !== undefined) return openShare(op, keys, context)
   if (place !== undefined) {
     const otherwise = (kv: EtcdKeyValue): Verdict | Step => contend(op, keys, context, kv)
     return place === 0
@@ -122,6 +135,11 @@ function open(
       return kv === undefined && !pinned ? open(op, keys, context, { pinned: true }) : contend(op, keys, context, kv)
     },
   }
+}
+
+/** Creates the key of a share, as its counted lease allows. */
+function openShare(op: ClaimOp, keys: Keys, context: StepContext): Verdict | Step {
+  return claimShare(op, context, (kv) => contend(op, keys, context, kv))
 }
 
 /** Ends the term that has lapsed; then the lease is open to whoever comes first. */
@@ -157,7 +175,7 @@ function extend(op: ExtendOp, keys: Keys): Step {
     const { holder, nonce, remainingMs } = seen
     const changes = value !== undefined || durationMs > remainingMs || adoption !== undefined
     if (!changes) return new Renewal(op, keys, seen)
-    const body = { holder, durationMs: remainingMs, nonce, value: seen.value }
+    const body = { holder, durationMs: remainingMs, nonce, value: seen.value, weight: seen.weight }
     return rewrite(op, keys, { body, holding: seen }, (kv) => extended(op, keys, kv))
   }
   return read(keys.key, (kv) => extended(op, keys, kv))
@@ -196,8 +214,8 @@ class Renewal implements Step {
 
   next({ response_txn: { succeeded, responses } }: EtcdAnswer, revision: string): Verdict | Step {
     if (!succeeded) return extended(this.#op, this.#keys, foundBy(responses))
-    const { holder, fencingToken, nonce, remainingMs, value, pinned } = this.#seen
-    return granted({ holder, fencingToken, nonce, remainingMs, value, pinned, version: revision })
+    const { holder, fencingToken, nonce, remainingMs, value, pinned, weight } = this.#seen
+    return granted({ holder, fencingToken, nonce, remainingMs, value, pinned, version: revision, weight })
   }
 }
 
@@ -219,6 +237,7 @@ function rewrite(
     durationMs: Math.max(body.durationMs, durationMs),
     nonce: (op.kind === 'extend' ? op.adoption?.nonce : undefined) ?? body.nonce,
     value: value ?? body.value,
+    weight: body.weight,
   }
   const bytes = bodyOf(next)
   const { key } = keys
@@ -250,7 +269,7 @@ function vacate(
   const { holding } = foundIn(kv)
   if (!may(holding)) return refused(holding)
   const otherwise = (after: EtcdKeyValue | undefined): Verdict | Step => vacate(op, after, keys, context, may)
-  const how = { toTell: makerOf(holding, context), otherwise }
+  const how = { toTell: makerOf(holding, context), held: holding, otherwise }
   return removal(op, [isUnchanged(keys.key, kv.mod_revision)], keys, how, context)
 }
 
@@ -275,11 +294,25 @@ function repin(op: PinOp | UnpinOp, keys: Keys, answers: readonly EtcdAnswer[], 
   const pinned = after.size > 0
   if (op.kind === 'unpin' && !pinned && holding !== undefined && holding.version === op.lapsed) {
     const toTell = makerOf(holding, context)
+    const counted = countedOf(op.lease)
     return {
       coverMs: toTell === undefined ? undefined : TELLING_MS,
       request: (lease) =>
-        when(conditions, [remove(pin), remove(key), firstTickets(keys), ...toldOfEnd(op, keys, toTell, lease)], reads),
-      next: ({ response_txn: { succeeded, responses } }) => (succeeded ? vacated(responses, 2) : otherwise(responses)),
+        when(
+          conditions,
+          [
+            remove(pin),
+            remove(key),
+            ...vacancyReads(keys, counted !== undefined),
+            ...toldOfEnd(op, keys, toTell, lease),
+          ],
+          reads,
+        ),
+      next: ({ response_txn: { succeeded, responses } }, revision) => {
+        if (!succeeded) return otherwise(responses)
+        shareIsGone(op, holding, context, revision)
+        return vacated(responses, 2, { counted, revision, gates: context.gates })
+      },
     }
   }
   const moves = holding !== undefined && holding.pinned !== pinned
@@ -310,6 +343,8 @@ function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Ste
 interface Ending {
   /** The client whose term it was, if it is another one. */
   readonly toTell: string | undefined
+  /** The term, where it is known. */
+  readonly held: Holding | undefined
   /** What to do where the conditions are not met. */
   readonly otherwise: (kv: EtcdKeyValue | undefined) => Verdict | Step
 }
@@ -322,32 +357,46 @@ function removal(
   op: ReleaseOp | ExpireOp,
   conditions: EtcdCompare[],
   keys: Keys,
-  { toTell, otherwise }: Ending,
+  { toTell, held, otherwise }: Ending,
   context: StepContext,
   { likely = false }: { readonly likely?: boolean } = {},
 ): Step {
   const { key } = keys
   const { layout, queues } = context
   const reads = !likely || !queues.seemEmpty
+  const counted = countedOf(op.lease)
   return {
     coverMs: toTell === undefined ? undefined : TELLING_MS,
     likely,
     // That it could not be told must not keep the term from ending: a server that is full takes no puts.
     instead:
-      toTell === undefined ? undefined : () => removal(op, conditions, keys, { toTell: undefined, otherwise }, context),
+      toTell === undefined
+        ? undefined
+        : () => removal(op, conditions, keys, { toTell: undefined, held, otherwise }, context),
     request: (etcdLease) => {
       const told = toldOfEnd(op, keys, toTell, etcdLease)
-      const reading = when(conditions, [remove(key), firstTickets(keys), ...told], [get(key)])
+      const reading = when(conditions, [remove(key), ...vacancyReads(keys, counted !== undefined), ...told], [get(key)])
       return reads ? reading : when([...conditions, layout.nobodyWaits], [remove(key), ...told], [reading])
     },
-    next: ({ response_txn: whole }) => {
-      if (!reads && whole.succeeded) return granted(undefined)
+    next: ({ response_txn: whole }, revision) => {
+      if (!reads && whole.succeeded) {
+        if (counted !== undefined) shareIsGone(op, held, context, revision)
+        return granted(undefined)
+      }
       const { succeeded, responses } = reads ? whole : (whole.responses[0] as EtcdAnswer).response_txn
       if (!succeeded) return otherwise(foundBy(responses))
+      if (counted !== undefined) shareIsGone(op, held, context, revision)
       if (!reads) queues.seen()
-      return vacated(responses, 1)
+      return vacated(responses, 1, { counted, revision, gates: context.gates })
     },
   }
+}
+
+/** Leaves room behind the gate of its counted lease. */
+function shareIsGone({ lease }: Op, held: Holding | undefined, { gates }: StepContext, revision: string): void {
+  const counted = countedOf(lease)
+  if (counted === undefined || held === undefined) return
+  gates.gone(counted, { weight: held.weight, fencingToken: held.fencingToken, revision })
 }
 
 /** Tells this client that another has ended its term. */

@@ -33,6 +33,20 @@ export function isUnchanged(key: Buffer, modRevision: string): EtcdCompare {
   return { key, result: EQUAL, target: MOD, mod_revision: modRevision }
 }
 
+/** Whether no key from this one up to the end of the range was put after this revision. */
+export function noneSince(key: Buffer, range_end: Buffer, revision: string): EtcdCompare {
+  return { key, range_end, result: LESS, target: MOD, mod_revision: next(revision) }
+}
+
+/** The same of keys that were created; put over those that were there, others may have been. */
+export function noneNewSince(key: Buffer, range_end: Buffer, revision: string): EtcdCompare {
+  return { key, range_end, result: LESS, target: CREATE, create_revision: next(revision) }
+}
+
+function next(revision: string): string {
+  return String(BigInt(revision) + 1n)
+}
+
 /** Whether the key is there, and its value is this one or sorts before it; for values of one length. */
 export function isAtMost(key: Buffer, value: string): EtcdCompare {
   return { key, result: LESS, target: VALUE, value: Buffer.from(`${value}~`) }
@@ -79,6 +93,11 @@ export function firstOf(key: Buffer, range_end: Buffer, limit: number): EtcdRequ
   return { request_range: { key, range_end, limit, keys_only: true } }
 }
 
+/** The first keys of the range. */
+export function pageOf(key: Buffer, range_end: Buffer, limit: number): EtcdRequest {
+  return { request_range: { key, range_end, limit } }
+}
+
 /** How many keys the range has. */
 export function countOf(key: Buffer, range_end: Buffer): EtcdRequest {
   return { request_range: { key, range_end, count_only: true } }
@@ -110,6 +129,16 @@ export function foundBy(answers: readonly EtcdAnswer[], index: number = 0): Etcd
 /** What the nth of these answers, one to a range, has found. */
 export function allBy(answers: readonly EtcdAnswer[], index: number): EtcdAnswer['response_range'] {
   return answers[index]?.response_range ?? { kvs: [], count: '0' }
+}
+
+/** How many operations its longest branch has, those of the longest branch inside included. */
+export function widthOf({ request_txn }: EtcdRequest): number {
+  if (request_txn === undefined) return 1
+  const { compare = [], success = [], failure = [] } = request_txn
+  let inside = 0
+  for (const request of success) if (request.request_txn !== undefined) inside = Math.max(inside, widthOf(request))
+  for (const request of failure) if (request.request_txn !== undefined) inside = Math.max(inside, widthOf(request))
+  return Math.max(compare.length, success.length, failure.length) + inside
 }
 
 /** About how many bytes the request takes on the wire. */

@@ -10,6 +10,7 @@
  */
 import {
   CLIENT_LENGTH,
+  countedOf,
   granted,
   INTEREST_MS,
   refused,
@@ -34,8 +35,10 @@ import {
   type Keys,
   type Layout,
 } from './layout.ts'
+import type { KnownGates } from './gates.ts'
 import type { NamespaceQueues } from './namespace-queues.ts'
 import type { Step } from './requests.ts'
+import { completed, fits, roomIn, roomReads, type ReadRest, type Room } from './room.ts'
 import {
   allBy,
   countOf,
@@ -46,8 +49,10 @@ import {
   isAbsent,
   isEmpty,
   isPresent,
+  isUnchanged,
   lastOf,
   NO_LEASE,
+  pageOf,
   ping,
   put,
   remove,
@@ -62,6 +67,10 @@ export interface StepContext {
   /** undefined: this client does not listen. */
   readonly hints: ClientHints | undefined
   readonly queues: NamespaceQueues
+  readonly gates: KnownGates
+  readonly readRest: ReadRest
+  /** The leases of the operations that travel together. */
+  readonly named: ReadonlySet<string>
 }
 
 /** For how long a key stays at least that is put only to tell somebody. */
@@ -140,7 +149,7 @@ export function openInTurn(
         ],
         [
           // A copy of a claim that was granted puts no ticket.
-          when([hasValue(key, bytes)], [], [put(own, ticketOf(durationMs), lease)]),
+          when([hasValue(key, bytes)], [], [put(own, ticketOf(op), lease)]),
           get(key),
           lastOf(tickets, own, IN_SIGHT),
           ...(isBounded ? [countOf(tickets, endOf(tickets))] : []),
@@ -178,35 +187,73 @@ export function openInTurn(
   }
 }
 
-/** The ticket of this client goes; if it was one of the first of a vacant lease, those that are the first then are told anew. */
-export function leave({ lease, place }: LeaveOp, keys: Keys, { client, hints }: StepContext): Verdict | Step {
+/**
+ * The ticket of this client goes; if it was one of the first, and the lease is vacant, those that are the first then are told anew. Of a
+ * counted lease they are if there is room for the first.
+ */
+export function leave(op: LeaveOp, keys: Keys, { client, hints }: StepContext): Verdict | Step {
+  const { lease, place } = op
   if (place === undefined) {
     hints?.unwatched(lease)
     return granted(undefined)
   }
   hints?.left(lease, place)
   const own = keys.ticket(place, client)
+  const isCounted = countedOf(lease) !== undefined
   const removal = removedTicket(
     own,
-    (responses) => {
+    (responses, revision) => {
       const first = ticketsIn(responses, 2)
       const wasTold = first.filter((ticket) => ticket.place < place).length < TOLD
-      return foundBy(responses, 1) === undefined && wasTold ? tell(lease, keys, first) : granted(undefined)
+      if (!wasTold || foundBy(responses, 1) !== undefined) return granted(undefined)
+      const mayFit = !isCounted || fitsFirst(roomIn(responses, 3, revision), ticketsOf(responses, 2))
+      return mayFit ? tell(lease, keys, first) : granted(undefined)
     },
-    [get(keys.key), firstTickets(keys)],
+    [get(keys.key), ...vacancyReads(keys, isCounted, { countOnly: false })],
   )
   return withdrawn(own, removal, granted(undefined))
 }
 
 /** Those with tickets up to this one go if the lease is vacant, and those that are the first then are told. */
-export function passOver({ lease, place }: PassOverOp, keys: Keys): Step {
+export function passOver(op: PassOverOp, keys: Keys, context: StepContext): Step {
+  const { lease, place } = op
+  if (countedOf(lease) !== undefined) return passOverOfCounted(op, keys, context)
   const { key, tickets } = keys
   const rest = keys.afterTicket(place)
   return {
     coverMs: undefined,
     request: () => when([isAbsent(key)], [firstOf(rest, endOf(tickets), TOLD)], []),
     next: ({ response_txn: { succeeded, responses } }) =>
-      succeeded ? tell(lease, keys, ticketsIn(responses, 0), [removeAll(tickets, rest)]) : granted(undefined),
+      succeeded ? tell(lease, keys, ticketsIn(responses, 0), { also: [removeAll(tickets, rest)] }) : granted(undefined),
+  }
+}
+
+/** If there is room for the first; and the first of the rest are told if there is room for it. */
+function passOverOfCounted({ lease, place }: PassOverOp, keys: Keys, context: StepContext): Step {
+  const { tickets, gate } = keys
+  const rest = keys.afterTicket(place)
+  const pass =
+    (first: readonly FoundTicket[], after: readonly FoundTicket[]) =>
+    (room: Room): Verdict | Step => {
+      if (!fitsFirst(room, first)) return granted(undefined)
+      const isTold = fitsFirst(room, after)
+      // As long as nobody was granted a share, there is room.
+      return {
+        coverMs: undefined,
+        counted: lease,
+        request: () => when([isUnchanged(gate, room.gateKv?.mod_revision ?? '0')], [removeAll(tickets, rest)], []),
+        next: ({ response_txn: { succeeded } }) =>
+          succeeded && isTold ? tell(lease, keys, after) : granted(undefined),
+      }
+    }
+  const end = endOf(tickets)
+  return {
+    coverMs: undefined,
+    request: () => when([], [...roomReads(keys), pageOf(tickets, end, 1), pageOf(rest, end, TOLD)], []),
+    next: ({ response_txn: { responses } }, revision) => {
+      const room = roomIn(responses, 0, revision)
+      return completed(room, keys, context.readRest, pass(ticketsOf(responses, 2), ticketsOf(responses, 3)))
+    },
   }
 }
 
@@ -215,10 +262,47 @@ export function firstTickets({ tickets }: Keys): EtcdRequest {
   return firstOf(tickets, endOf(tickets), TOLD)
 }
 
-/** The lease is vacant, and those were told that `firstTickets` has found. */
-export function vacated(answers: readonly EtcdAnswer[], index: number): Verdict {
+/**
+ * What tells who is to be told that the lease was vacated. Of a share: the queue of its counted lease, and how much room there is; as
+ * far as their number says it, for one that only has those passed over who do not come.
+ */
+export function vacancyReads(
+  keys: Keys,
+  isCounted: boolean,
+  { countOnly = true }: { readonly countOnly?: boolean } = {},
+): EtcdRequest[] {
+  if (!isCounted) return [firstTickets(keys)]
+  const { queue } = keys
+  const { tickets } = queue
+  return [pageOf(tickets, endOf(tickets), TOLD), ...roomReads(queue, { countOnly })]
+}
+
+/** The lease is vacant, and those were told that `vacancyReads` has found. */
+export function vacated(
+  answers: readonly EtcdAnswer[],
+  index: number,
+  {
+    counted,
+    revision,
+    gates,
+  }: { readonly counted: string | undefined; readonly revision: string; readonly gates: KnownGates },
+): Verdict {
   const last = allBy(answers, index).kvs.at(-1)
-  return last === undefined ? granted(undefined) : { ...granted(undefined), told: ticketNamed(last.key).place }
+  if (last === undefined) return granted(undefined)
+  if (counted !== undefined) {
+    const room = roomIn(answers, index + 1, revision)
+    const { gate, gateKv } = room
+    if (gate !== undefined && gateKv !== undefined) {
+      gates.see(counted, gate, { version: gateKv.mod_revision, asOf: Number(revision) })
+    }
+    if (!fitsFirst(room, ticketsOf(answers, index))) return granted(undefined)
+  }
+  return { ...granted(undefined), told: ticketNamed(last.key).place }
+}
+
+/** Whether there is room for the first of these, or may be. */
+export function fitsFirst(room: Room, [first]: readonly FoundTicket[]): boolean {
+  return first !== undefined && fits(room, first.weight) !== false
 }
 
 /** The client that made the nonce of a term, unless it is the one that asks. */
@@ -229,23 +313,48 @@ export function makerOf({ nonce = '' }: Holding, { client }: StepContext): strin
 
 type Ticket = Pick<FoundTicket, 'place' | 'client'>
 
-/** Tells these that they are the first in the queue of a vacant lease, if it is vacant. */
-function tell(lease: string, keys: Keys, first: readonly Ticket[], also: EtcdRequest[] = []): Step | Verdict {
-  if (first.length + also.length === 0) return granted(undefined)
+interface Telling {
+  /** What else is done. */
+  readonly also?: readonly EtcdRequest[]
+  /** What has become of the operation that makes it necessary. */
+  readonly verdict?: Verdict
+  /** There is nothing to wait for any more: nobody is behind another. */
+  readonly isOver?: boolean
+}
+
+/** How many are told in one transaction. */
+const MOST_TOLD = 100
+
+/** Tells these that they are the first in the queue of a vacant lease, if it is vacant; of a counted lease, that there is room. */
+export function tell(
+  lease: string,
+  keys: Keys,
+  first: readonly Ticket[],
+  { also = [], verdict = granted(undefined), isOver = false }: Telling = {},
+): Step | Verdict {
+  if (first.length + also.length === 0) return verdict
+  const [part, rest] = [first.slice(0, MOST_TOLD), first.slice(MOST_TOLD)]
   const told = new Map<string, unknown[]>()
-  for (const [ahead, { client, place }] of first.entries()) {
-    told.set(client, [...(told.get(client) ?? []), [lease, place, ahead]])
+  for (const [ahead, { client, place }] of part.entries()) {
+    told.set(client, [...(told.get(client) ?? []), [lease, place, isOver ? 0 : ahead]])
   }
   return {
     coverMs: TELLING_MS,
+    goesOn: true,
     request: (etcdLease) => {
       const puts = [...told].map(([client, vacated]) =>
         put(keys.toldTo(client), Buffer.from(JSON.stringify({ vacated })), etcdLease),
       )
       return when([isAbsent(keys.key)], [...also, ...puts], [])
     },
-    next: ({ response_txn: { succeeded } }) =>
-      succeeded ? { ...granted(undefined), told: first.at(-1)?.place } : granted(undefined),
+    counted: countedOf(lease),
+    instead: also.length > 0 ? undefined : () => verdict,
+    next: ({ response_txn: { succeeded } }) => {
+      if (!succeeded) return verdict
+      return rest.length > 0
+        ? tell(lease, keys, rest, { verdict, isOver })
+        : { ...verdict, told: isOver ? undefined : first.at(-1)?.place }
+    },
   }
 }
 
@@ -255,7 +364,7 @@ function withoutTickets(tickets: readonly Ticket[], keys: Keys, verdict: Verdict
 }
 
 /** The ticket says that it leaves, for those behind are to know that it is not granted the lease. Then it is removed, if it is there. */
-function withdrawn(own: Buffer, removal: Step, otherwise: Verdict): Step {
+export function withdrawn(own: Buffer, removal: Step, otherwise: Verdict): Step {
   return {
     coverMs: INTEREST_MS,
     request: (etcdLease) => when([isPresent(own)], [put(own, LEAVES, etcdLease)], []),
@@ -263,16 +372,21 @@ function withdrawn(own: Buffer, removal: Step, otherwise: Verdict): Step {
   }
 }
 
-function removedTicket(
+export function removedTicket(
   own: Buffer,
-  next: (responses: readonly EtcdAnswer[]) => Verdict | Step,
+  next: (responses: readonly EtcdAnswer[], revision: string) => Verdict | Step,
   reads: EtcdRequest[] = [],
 ): Step {
   return {
     coverMs: undefined,
     request: () => when([], [remove(own), ...reads], []),
-    next: ({ response_txn: { responses } }) => next(responses),
+    next: ({ response_txn: { responses } }, revision) => next(responses, revision),
   }
+}
+
+/** The tickets, with what they say. @throws when one was not written by this library */
+export function ticketsOf(answers: readonly EtcdAnswer[], index: number): FoundTicket[] {
+  return allBy(answers, index).kvs.map(ticketIn)
 }
 
 function ticketsIn(answers: readonly EtcdAnswer[], index: number): Ticket[] {

@@ -16,7 +16,14 @@
  * is the answer to one more watch: etcd may leave a request for progress unanswered while a watch is behind.
  */
 import { HintStream, type Clock, type HintConnection, type HintStreamOptions } from 'lease-core'
-import type { EtcdDriver, EtcdWatchAnswer, EtcdWatchedKey, EtcdWatchRequest, EtcdWatchStream } from './driver.ts'
+import type {
+  EtcdDriver,
+  EtcdKeyValue,
+  EtcdWatchAnswer,
+  EtcdWatchedKey,
+  EtcdWatchRequest,
+  EtcdWatchStream,
+} from './driver.ts'
 
 /** How long a new stream may take to begin: gRPC itself waits without end for a connection that stays silent. */
 const OPENING_MS = 5_000
@@ -32,6 +39,15 @@ export interface WatchRange {
   readonly key: Buffer
   readonly range_end?: Buffer
   readonly filters: readonly number[]
+  /** Whether to tell what each key was before. */
+  readonly prev_kv?: boolean
+}
+
+export interface WatchedChange {
+  readonly revision: number
+  readonly isRemoved: boolean
+  /** What the key was, where that was asked for and is known. */
+  readonly before?: EtcdKeyValue | undefined
 }
 
 export interface WatchListener {
@@ -42,7 +58,7 @@ export interface WatchListener {
    */
   begun(revision: number, isLate: boolean): void
   /** A key was put, or removed. */
-  event(kv: EtcdWatchedKey, change: { readonly revision: number; readonly isRemoved: boolean }): void
+  event(kv: EtcdWatchedKey, change: WatchedChange): void
   /** The server refuses it, for want of a right. */
   denied(reason: string): void
 }
@@ -172,13 +188,14 @@ export class Watches {
   }
 
   #create(id: string, { range, since }: Watch): void {
-    const { key, range_end, filters } = range
+    const { key, range_end, filters, prev_kv } = range
     this.#creating.push(id)
     this.#send({
       create_request: {
         key,
         ...(range_end === undefined ? {} : { range_end }),
         filters: [...filters],
+        ...(prev_kv === undefined ? {} : { prev_kv }),
         watch_id: id,
         ...(since === undefined ? {} : { start_revision: String(BigInt(since) + 1n) }),
       },
@@ -297,8 +314,9 @@ export class Watches {
       this.#add(watch)
       return true
     }
-    for (const { kv } of events) {
-      watch.listener.event(kv, { revision: Number(kv.mod_revision), isRemoved: kv.version === '0' })
+    for (const { kv, prev_kv } of events) {
+      const before = prev_kv ?? undefined
+      watch.listener.event(kv, { revision: Number(kv.mod_revision), isRemoved: kv.version === '0', before })
       if (this.#watches.get(watch_id) !== watch) break
     }
     return true

@@ -30,7 +30,7 @@ function declare(nodes: 1 | 3): void {
     const requestTimeout = 30_000
     const harness: Harness = {
       name,
-      supports: { notifications: true, queues: true, addressed: true, serverClock: false },
+      supports: { notifications: true, queues: true, addressed: true, shares: true, serverClock: false },
       unitMs,
       sleep,
       open: async (namespace) => etcdClient({ etcd: setting.newEtcd(), namespace, requestTimeout }),

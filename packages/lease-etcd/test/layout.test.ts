@@ -71,18 +71,10 @@ for (const target of etcdTargets(1)) {
 
     it('of a later release is refused with advice, and nothing is written', async () => {
       await write('v', 3)
-      const any = {
-        leases: ['l'],
-        holder: 'a',
-        durationMs: 60_000,
-        nonce: unique('nonce'),
-        value: undefined,
-        lapsed: new Map(),
-      }
       const calls = [
         () => settle(substrate, claim('l', 'a', 60_000)),
         () => settle(substrate, pin('l', 'e')),
-        () => substrate.claimAny(any, newCall()),
+        () => substrate.counted('n#', newCall()),
         () => substrate.read(undefined, newCall()),
         () => substrate.read(['l'], newCall()),
         () => substrate.pinned(newCall()),

@@ -1,6 +1,6 @@
 /** Requests that are executed late, twice or in another order: what they would open, change or end stays as it is. */
 import { expect } from 'chai'
-import { CLIENT_LENGTH, type Call, type ClaimAnyOp, type Op, type Verdict } from 'lease-core'
+import { CLIENT_LENGTH, type Call, type Op, type Verdict } from 'lease-core'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdDriver, EtcdSubstrate, EtcdTxn, EtcdTxnAnswer } from 'lease-etcd'
 import { GRPCUnavailableError } from 'etcd3'
@@ -14,14 +14,14 @@ type Way = (txn: EtcdTxn, execute: () => Promise<EtcdTxnAnswer>) => Promise<Etcd
 
 const straight: Way = (_txn, execute) => execute()
 
-/** Whether it may create the key of a lease, or set a pin. */
+/** Whether it may create the key of a lease or of a counted lease, or set a pin. */
 function opensSomething(txn: EtcdTxn): boolean {
   const written = (one: EtcdTxn): string[] =>
     (one.success ?? []).flatMap(({ request_put, request_txn }) => [
       ...(request_put?.value === undefined || request_put.value.length === 0 ? [] : [String(request_put.key)]),
       ...(request_txn === undefined ? [] : written(request_txn)),
     ])
-  return written(txn).some((key) => /\/[lp]\/[^/]*$/.test(key))
+  return written(txn).some((key) => /\/[lpg]\/[^/]*$/.test(key))
 }
 
 for (const target of etcdTargets(1)) {
@@ -65,15 +65,6 @@ for (const target of etcdTargets(1)) {
       (await by.apply([op], call(epoch)))[0] ?? expect.fail()
     const outcomeOf = async (op: Op, epoch: number = 0, by?: EtcdSubstrate): Promise<string> =>
       (await send(op, epoch, by)).outcome
-    const any = (leases: readonly string[], more: Partial<ClaimAnyOp> = {}): ClaimAnyOp => ({
-      leases,
-      holder: 'a',
-      durationMs: 60_000,
-      nonce: unique('nonce'),
-      value: undefined,
-      lapsed: new Map(),
-      ...more,
-    })
     const execute = (txn: EtcdTxn): Promise<unknown> => setting.etcd.kv.txn(txn)
     const valueOf = async (key: string) => (await setting.etcd.get(`lease/${namespace}/${key}`).exec()).kvs[0]
 
@@ -101,12 +92,33 @@ for (const target of etcdTargets(1)) {
         const { version: lapsed } = await grant(other, claim('l', 'b', 60_000))
         return claiming(claim('l', 'a', 60_000, { lapsed }))
       },
-      'a claim of any': async () => {
-        const op = any(['l', 'm'])
+      'the first claim of a share': async () => sharing(claim('n#a', 'a', 60_000, { share: share(1) })),
+      'a claim of a share': async () => {
+        await grant(other, claim('n#b', 'b', 60_000, { share: share(2) }))
+        return sharing(claim('n#a', 'a', 60_000, { share: share(2) }))
+      },
+      'a claim of a share in line': async () => {
+        await grant(other, claim('n#b', 'b', 60_000, { share: share(1) }))
+        const { ticket } = await send(claim('n#a', 'a', 60_000, { share: share(1), place: 0 }))
+        await send(release('n#b', 'b', { nonce: (await readOne(other, 'n#b'))?.nonce }), 0, other)
+        const place = ticket?.place ?? expect.fail()
+        return sharing(claim('n#a', 'a', 60_000, { share: share(1), place }))
+      },
+      'a claim of a share in the place of one that has lapsed': async () => {
+        const { version = '' } = await grant(other, claim('n#b', 'b', 60_000, { share: share(1) }))
+        return sharing(claim('n#a', 'a', 60_000, { share: { ...share(1), lapsed: new Map([['n#b', version]]) } }))
+      },
+      'a definition': async () => {
+        const generation = unique('generation')
+        const op = { kind: 'define', lease: 'n#', capacity: 3, from: undefined, generation } as const
         return {
-          ask: async (epoch) => (await substrate.claimAny(op, call(epoch))).outcome,
-          isThere: async () => (await other.read(['l', 'm'], newCall())).size > 0,
-          end: (epoch) => outcomeOf(release('l', 'a', { nonce: op.nonce }), epoch),
+          ask: (epoch) => outcomeOf(op, epoch),
+          isThere: async () => (await other.counted('n#', newCall())).capacity !== undefined,
+          end: async (epoch) => {
+            const end = { ...op, capacity: undefined, from: generation, generation: unique('generation') }
+            const { outcome, counted } = await send(end, epoch)
+            return counted?.capacity === undefined ? 'granted' : outcome
+          },
         }
       },
       'a pin': async () => {
@@ -118,6 +130,12 @@ for (const target of etcdTargets(1)) {
         }
       },
     }
+    const share = (capacity: number) => ({ weight: 1, capacity, passing: 0, lapsed: new Map<string, string>() })
+    const sharing = (op: Op & { readonly kind: 'claim' }): Opening => ({
+      ask: (epoch) => outcomeOf(op, epoch),
+      isThere: async () => (await readOne(other, 'n#a')) !== undefined,
+      end: (epoch) => outcomeOf(release('n#a', 'a', { nonce: op.nonce }), epoch),
+    })
     const claiming = (op: Op & { readonly kind: 'claim' }): Opening => ({
       ask: (epoch) => outcomeOf(op, epoch),
       isThere: async () => (await readOne(other, 'l')) !== undefined,
@@ -293,11 +311,6 @@ for (const target of etcdTargets(1)) {
           expect(Number.parseInt(String((await epochKey())?.value), 10), op.kind).to.equal(index + 1)
         }
         await send(release('held', 'a', { fencingToken }))
-        const free = any(['held', 'free'])
-        await grant(other, claim('held', 'b', 60_000))
-        await grant(other, claim('free', 'b', 60_000))
-        expect((await substrate.claimAny(free, call(20))).outcome).to.equal('refused')
-        expect(Number.parseInt(String((await epochKey())?.value), 10)).to.equal(20)
       })
 
       it('delay no renewal, and no release of a term as it was seen: these go without', async () => {

@@ -41,6 +41,7 @@ for (const target of etcdTargets()) {
           value: 'v',
           pinned: false,
           version: kv?.mod_revision,
+          weight: undefined,
         })
         expect(kv?.lease).not.to.equal('0')
         expect(await readOne(substrate, name)).to.deep.equal(holding)

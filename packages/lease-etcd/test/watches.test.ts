@@ -6,6 +6,7 @@ import { claim, eventually, grant, newCall, noneUnheard, release, settle, sleep,
 import type { LeaseChange } from 'lease-core'
 import type { EtcdDriver } from 'lease-etcd'
 import { ClientHints } from '#src/client-hints.ts'
+import { KnownGates } from '#src/gates.ts'
 import { Layout } from '#src/layout.ts'
 import { NO_DELETES, Watches } from '#src/watches.ts'
 import { FakeStream } from './fake-stream.ts'
@@ -137,11 +138,12 @@ describe('a ticket', () => {
     `lease/n/t/l/${String(place).padStart(16, '0')}/${client}`
 
   const nearest = (...places: readonly number[]) =>
-    places.map((place) => ({ place, client: `c${place}`, durationMs: 1_000, leaves: false }))
+    places.map((place) => ({ place, client: `c${place}`, durationMs: 1_000, weight: 1, leaves: false }))
 
   /** Waits with the ticket 9, behind 7 and 8, and hears what it is told. */
   const waiting = async (stream: FakeStream): Promise<{ hints: ClientHints; heard: LeaseChange[] }> => {
     const hints = new ClientHints({
+      gates: new KnownGates(),
       watches: Watches.of(stream.driver, systemClock),
       layout: new Layout('lease/', 'n'),
       clock: systemClock,
