@@ -107,7 +107,8 @@ for (const target of redisTargets('server')) {
       await redis.get(`${base}end`)
       await until('the end of the commands', () => ended)
       monitor.disconnect()
-      return commands.filter((command) => !command.startsWith('SELECT'))
+      // One claim in eight looks after the index as well.
+      return commands.filter((command) => !/^(SELECT|SSCAN|EXISTS l:)/.test(command))
     }
 
     async function listener(): Promise<{ readonly call: () => Call; readonly told: LeaseChange[] }> {
