@@ -4,8 +4,8 @@ import type { Client } from 'lease-core'
 export class CountingClient implements Client {
   /** Calls so far, by method. */
   readonly calls = new Map<string, number>()
-  /** Only where the client has it: not every store can do it in one step. */
-  readonly claimAnyLease: Client['claimAnyLease']
+  /** Where it is absent nobody claims a share of a counted lease. */
+  readonly counted: Client['counted']
   /** Where it is absent managers hear of every lease in the namespace. */
   readonly unwatch: Client['unwatch']
   readonly #client: Client
@@ -13,13 +13,7 @@ export class CountingClient implements Client {
   constructor(client: Client) {
     this.#client = client
     this.unwatch = client.unwatch?.bind(client)
-    const claimAny = client.claimAnyLease?.bind(client)
-    this.claimAnyLease =
-      claimAny &&
-      ((...args) => {
-        this.#counted('claimAnyLease')
-        return claimAny(...args)
-      })
+    this.counted = client.counted
   }
 
   claimLease: Client['claimLease'] = (...args) => this.#counted('claimLease').claimLease(...args)

@@ -1,16 +1,15 @@
 /**
  * Claims of one manager: each opens a term, or goes on with the one that its holder has, whichever the latest state asks for.
  *
- * A claim has its turn on the lease, and one of any of several leases on all of them, in the order of their names. What the grant
- * leads to is done within the turn: nothing comes between the answer and the code that relies on it.
+ * A claim has its turn on the lease. What the grant leads to is done within the turn: nothing comes between the answer and the code that relies on it.
  */
 import { backoffMs } from './backoff.ts'
-import type { Client, ClientCallOptions, ShareRefusal, TermId } from './client.ts'
+import type { Client, ShareRefusal, TermId } from './client.ts'
 import { sleep, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrClaimDenied, ErrInvalid, ErrUnknown, notValid } from './errors.ts'
 import type { LeaseEvents } from './events.ts'
-import type { Info, Request, TermAware } from './lease.ts'
+import type { Info, TermAware } from './lease.ts'
 import { countedOf, type ShareRequest } from './share.ts'
 import type { Ticket } from './ticket.ts'
 import type { Term } from './term.ts'
@@ -105,9 +104,34 @@ export class Claims {
     }
   }
 
-  /** The same for any of these leases: extends the one that this holder has, or claims one that is free. */
-  any<T>(leases: readonly string[], request: ClaimRequest, granted: Granted<T>): Promise<T> {
-    return this.#host.terms.inTurns(leases, () => this.#claimAny(leases, request, granted))
+  /**
+   * The same for any of these leases: extends the one that this holder has, or claims one that is free. Two processes that do that for one
+   * holder at the same moment may get two.
+   */
+  async any<T>(leases: readonly string[], request: ClaimRequest, granted: Granted<T>): Promise<T> {
+    const { holder, signal } = request
+    // Each holder begins at another lease, so that claims at the same time do not meet at the first.
+    const from = placeOf(holder) % leases.length
+    const order = [...leases.slice(from), ...leases.slice(0, from)]
+    const mine = (lease: string): boolean => this.#holderOf(lease) === holder
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      if (attempt > 2) await this.#pause(attempt)
+      this.#throwIfEnded(signal)
+      let own = leases.find(mine)
+      if (own === undefined) {
+        await this.#host.client.refresh(leases)
+        this.#throwIfEnded(signal)
+        own = leases.find(mine)
+      }
+      const lease = own ?? order.find((free) => this.#holderOf(free) === undefined)
+      if (lease === undefined) throw this.deniedAny(leases, holder)
+      try {
+        return await this.one(lease, { ...request, ticket: undefined, maxWaiters: undefined }, granted)
+      } catch (error) {
+        if (!(error instanceof ErrClaimDenied) || error.currentHolder === holder) throw error
+      }
+    }
+    throw exhausted('claim one of several, among them', leases[0] as string, { holder })
   }
 
   /** What is known when the request is about to be sent. */
@@ -161,54 +185,6 @@ export class Claims {
       const rule = `must be at most ${defined}, the capacity of "${name}"`
       throw notValid([{ argument: 'share.weight', rule, value: weight }], { lease })
     }
-  }
-
-  async #claimAny<T>(leases: readonly string[], request: ClaimRequest, granted: Granted<T>): Promise<T> {
-    const { terms } = this.#host
-    const { holder, durationMs, value, announce, signal } = request
-    const asked = { holder, duration: durationMs, value, announce }
-    const mine = (lease: string): boolean => this.#holderOf(lease) === holder
-    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      if (attempt > 2) await this.#pause(attempt)
-      this.#throwIfEnded(signal)
-      const own = leases.find(mine)
-      try {
-        if (own !== undefined) {
-          const extended = this.#begin(own, request)
-          await this.#ask(own, request, extended)
-          return granted(this.#granted(own, request, extended), extended.sent)
-        }
-        for (const lease of leases) request.admit?.(lease)
-        const opened = new Asked(false, false, terms.now())
-        const lease = await this.#claimFreeOne(leases, asked, { signal, onGranted: opened.onGranted })
-        return granted(this.#granted(lease, request, opened), opened.sent)
-      } catch (error) {
-        if (!(error instanceof ErrInvalid || (error instanceof ErrClaimDenied && error.currentHolder !== holder)))
-          throw error
-        const others = leases.every((lease) => this.#holderOf(lease) !== undefined) && !leases.some(mine)
-        if (others) throw this.deniedAny(leases, holder)
-      }
-    }
-    throw exhausted('claim one of several, among them', leases[0] as string, { holder })
-  }
-
-  /** Each holder begins at another lease, so that claims at the same time do not meet at the first. */
-  async #claimFreeOne(leases: readonly string[], request: Request, options: ClientCallOptions): Promise<string> {
-    const { client } = this.#host
-    const from = placeOf(request.holder) % leases.length
-    const order = [...leases.slice(from), ...leases.slice(0, from)]
-    if (client.claimAnyLease !== undefined) {
-      const lease = await client.claimAnyLease(order, request, options)
-      if (leases.includes(lease)) return lease
-      throw new TypeError(`claimAnyLease resolved to ${JSON.stringify(lease)}, which it was not asked for`)
-    }
-    await client.refresh(leases)
-    const free = order.find((lease) => this.#holderOf(lease) === undefined)
-    if (free === undefined || leases.some((lease) => this.#holderOf(lease) === request.holder)) {
-      throw new ErrInvalid('nothing to claim: all of them are held, or one by this holder', { holder: request.holder })
-    }
-    await client.claimLease(free, request, options)
-    return free
   }
 
   #granted(lease: string, { holder, durationMs }: ClaimRequest, { own, sent, granted }: Asked): Term {

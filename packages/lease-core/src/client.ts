@@ -76,7 +76,7 @@ export interface ClientCallOptions {
    */
   readonly term?: TermId | undefined
   /**
-   * Of `claimLease`, `claimAnyLease` and `extendLease`: called with the term that was granted, before the call resolves. A client
+   * Of `claimLease` and `extendLease`: called with the term that was granted, before the call resolves. A client
    * that knows terms should: `leases()` may show a later one by then. Otherwise the term is taken from there.
    */
   readonly onGranted?: ((term: TermId) => void) | undefined
@@ -162,13 +162,6 @@ export interface Client {
    * a share, and the counted lease decides as well.
    */
   claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void>
-  /**
-   * Opens a term on any one of these leases and resolves with its name; as `claimLease` otherwise. All of them held, or
-   * one of them by this holder already → `ErrInvalid`. At most 128. Absent where the store cannot do it in one step.
-   */
-  readonly claimAnyLease?:
-    | ((leases: readonly string[], request: Request, options?: ClientCallOptions) => Promise<string>)
-    | undefined
   /**
    * Moves the expiry of a held lease to at least `duration` from the start of the call, never back.
    * Not held by this holder, or lapsed → `ErrInvalid`.

@@ -57,7 +57,7 @@ export class CountedLeases {
     const { settlement, mutex } = this.#parts
     const generation = settlement.newNonce()
     const op: DefineOp = { kind: 'define', lease: name, capacity, from, generation }
-    const { verdict, doubt } = await mutex.inTurns([name], () => settlement.sent(op, signal))
+    const { verdict, doubt } = await mutex.inTurn(name, () => settlement.sent(op, signal))
     if (verdict.outcome === 'granted') return generation
     const reason = 'its definition is another'
     const named = `counted lease "${name.slice(0, -1)}"`

@@ -50,9 +50,7 @@ export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener } from './events.ts'
 export { CLIENT_LENGTH, contended, granted, late, LONGEST_DEADLINE_MS, refused, unknown } from './substrate.ts'
 export type {
-  AnyVerdict,
   Call,
-  ClaimAnyOp,
   ClaimOp,
   Counted,
   DefineOp,

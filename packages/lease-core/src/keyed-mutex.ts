@@ -12,8 +12,6 @@
 const taken = Symbol('taken')
 /** So many free locks, and as many again as are taken, are no reason to rebuild. */
 const SPARE = 1024
-/** How often one who wants several locks waits for one of them without holding another. */
-const ROUNDS = 8
 
 interface Waiter {
   readonly turn: Promise<void>
@@ -55,37 +53,15 @@ export class KeyedMutex {
     return true
   }
 
-  /**
-   * Runs the body inside all of these locks. While it waits for one it holds none of the others, so one that is taken for long keeps
-   * nobody from the rest. Where they are hardly ever free together it takes them one after the other in the end, in the order of their
-   * names: two who do that do not block each other.
-   */
-  async inTurns<T>(leases: readonly string[], body: () => Promise<T>): Promise<T> {
-    const names = leases.toSorted()
-    const inside: string[] = []
-    for (let round = 1; round <= ROUNDS; round++) {
-      const busy = names.find((lease) => !inside.includes(lease) && this.#locks.get(lease) !== undefined)
-      if (busy === undefined) break
-      this.#leaveAll(inside)
-      await this.enter(busy)
-      if (round < ROUNDS) inside.push(busy)
-      else this.leave(busy)
-    }
+  /** Runs the body inside the lock. */
+  async inTurn<T>(lease: string, body: () => Promise<T>): Promise<T> {
+    const turn = this.enter(lease)
+    if (turn !== undefined) await turn
     try {
-      for (const lease of names) {
-        if (inside.includes(lease)) continue
-        const turn = this.enter(lease)
-        inside.push(lease)
-        if (turn !== undefined) await turn
-      }
       return await body()
     } finally {
-      this.#leaveAll(inside)
+      this.leave(lease)
     }
-  }
-
-  #leaveAll(inside: string[]): void {
-    for (const lease of inside.splice(0)) this.leave(lease)
   }
 
   /** Hands the lock to the one that has waited longest. */

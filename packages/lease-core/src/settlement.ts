@@ -233,7 +233,7 @@ export class Settlement {
 
   withdrawInTurn(claimed: Claimed): Promise<boolean> {
     this.#unsure(claimed)
-    return this.#parts.mutex.inTurns([claimed.lease], () => this.withdraw(claimed))
+    return this.#parts.mutex.inTurn(claimed.lease, () => this.withdraw(claimed))
   }
 
   /** A withdrawal may be under way: an extension must adopt the term. */

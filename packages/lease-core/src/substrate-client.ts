@@ -8,14 +8,13 @@
  * - *Turns* (`keyed-mutex.ts`): operations on one lease are sent one after another; renewals, which neither open nor end a term,
  *   do not wait for them.
  * - *Outcomes* (`settlement.ts`): granted resolves; refused is `ErrInvalid`, with the state that forbids it in `leases()`; what is
- *   neither is tried again, then `ErrUnknown`. A claim of any of several leases (`claim-any.ts`) goes the same way.
+ *   neither is tried again, then `ErrUnknown`.
  * - *Round trips* (`round-trips.ts`, `coalescer.ts`), their deadlines and epochs (`store-link.ts`).
  * - *The snapshot* (`lease-states.ts`): what the answers taught, by lease, in the order of the store.
  */
 import type { DurationLike } from 'luxon'
 import { allowListeners, checkSignal, onAbort, throwIfAborted } from './abort-signal.ts'
 import { contentionPauseMs } from './backoff.ts'
-import { ClaimAny, type ClaimAnyParts } from './claim-any.ts'
 import { CountedLeases } from './counted-leases.ts'
 import type {
   Client,
@@ -35,7 +34,7 @@ import { LeaseEvents } from './events.ts'
 import { Hints } from './hints.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
-import { checkNames, checkRequest, readLeases, UNREADABLE, type Info, type Request, type TermAware } from './lease.ts'
+import { checkNames, checkRequest, UNREADABLE, type Info, type Request, type TermAware } from './lease.ts'
 import { parseSubstrateClientOptions } from './options.ts'
 import { PassingOver } from './passing-over.ts'
 import { RenewalOp } from './renewal-op.ts'
@@ -73,7 +72,6 @@ export interface SubstrateClientOptions {
 export class SubstrateClient implements Client {
   /** Warnings about the substrate's set-up. */
   readonly events: LeaseEvents
-  readonly claimAnyLease: Client['claimAnyLease']
   readonly unwatch: Client['unwatch']
   readonly counted: CountedClient | undefined
   readonly #substrate: Substrate
@@ -140,11 +138,6 @@ export class SubstrateClient implements Client {
       }
     }
     allowListeners(this.#link.closing) // every operation that pauses listens to it
-    const send = substrate.claimAny?.bind(substrate)
-    if (send !== undefined) {
-      const anyParts = { ...parts, trips: this.#trips, settlement: this.#settlement, send }
-      this.claimAnyLease = (leases, request, options) => this.#claimAny(anyParts, leases, request, options)
-    }
   }
 
   // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,38 +266,6 @@ export class SubstrateClient implements Client {
         blocking = state
     }
     return { capacity, blocking }
-  }
-
-  #claimAny(
-    parts: ClaimAnyParts,
-    leases: readonly string[],
-    request: Request,
-    options: ClientCallOptions | undefined,
-  ): Promise<string> {
-    const body = (signal: AbortSignal | undefined): Promise<string> => {
-      const { names, problems } = readLeases(leases)
-      if (problems.length > 0) throw notValid(problems)
-      const durationMs = checkRequest(names[0] as string, request)
-      const { holder, value, announce } = request
-      const claim = new ClaimAny(parts, { leases: names, holder, durationMs, value, announce }, signal)
-      return new Promise((resolve, reject) => {
-        let aborted = false
-        const stopListening = onAbort(signal, () => {
-          aborted = true
-          reject(signal?.reason as Error)
-        })
-        const run = async (): Promise<void> => {
-          const { lease, nonce, fencingToken } = await claim.run()
-          stopListening()
-          if (aborted) return claim.withdraw(lease)
-          this.#assure(lease, nonce)
-          if (fencingToken !== undefined) options?.onGranted?.({ fencingToken, nonce })
-          resolve(lease)
-        }
-        this.#mutex.inTurns(names, run).catch(reject).finally(stopListening)
-      })
-    }
-    return this.#start(options, body, { heedsSignal: true })
   }
 
   // ── extend ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,8 +14,7 @@
  *   It remembers that for `LONGEST_DEADLINE_MS`, also of a lease that is vacant.
  * - A store without a clock compares the version that it has read, and `call.epoch`: it opens no term, sets no pin and changes no
  *   value by a request of an earlier epoch than the highest that it has seen of that client.
- * - A copy of a claim sets no value: the term keeps the value that it has. A copy of a claim of any of several leases opens no
- *   term on another of them, although the lease that it was granted may have a new holder.
+ * - A copy of a claim sets no value: the term keeps the value that it has.
  *
  * What is refused for one of these reasons is `late`: certainly not done, and core asks again.
  *
@@ -281,33 +280,6 @@ export const contended: Verdict = { outcome: 'contended', holding: undefined, ca
 
 export const late: Verdict = { outcome: 'late', holding: undefined, cause: undefined }
 
-/**
- * Opens a term on any one of these leases, the first that is vacant; refused when all are held, or when this holder has
- * one of them already (by another nonce): then that one comes back as `lease`. `late` when this nonce has opened a term on one
- * of them that is over.
- */
-export interface ClaimAnyOp {
-  /** At least one, all different, in the order in which they are to be tried. */
-  readonly leases: readonly string[]
-  readonly holder: string
-  readonly durationMs: number
-  /** As in `ClaimOp`. */
-  readonly nonce: string
-  readonly value: string | undefined
-  /** Stores without a clock: of each lease that core has observed to be lapsed, the version. */
-  readonly lapsed: ReadonlyMap<string, string>
-  readonly announce?: boolean | undefined
-}
-
-/** What became of a `ClaimAnyOp`. */
-export interface AnyVerdict {
-  readonly outcome: 'granted' | 'refused' | 'contended' | 'late'
-  /** Granted: which one. Refused: the one that this holder has already, if that is why. */
-  readonly lease: string | undefined
-  /** Those of the leases that are held, as far as the store has looked; after a refusal all that are. */
-  readonly holdings: ReadonlyMap<string, Holding>
-}
-
 /** How long the name of a client is, with which each of its nonces begins. */
 export const CLIENT_LENGTH = 12
 
@@ -370,11 +342,6 @@ export interface Substrate {
    * A rejection means `unknown` for all of them.
    */
   apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]>
-  /**
-   * Claims one of several leases in one round trip. A rejection means unknown. Absent: core reads them and then claims one.
-   * At most 128 leases.
-   */
-  claimAny?(op: ClaimAnyOp, call: Call): Promise<AnyVerdict>
   /**
    * The holdings of these leases, or of the whole namespace. A lease that is not in the answer is vacant.
    *

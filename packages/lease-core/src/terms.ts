@@ -171,11 +171,6 @@ export class Terms {
     this.#mutex.leave(lease)
   }
 
-  /** Runs the body in its turn on all of these leases. */
-  inTurns<T>(leases: readonly string[], body: () => Promise<T>): Promise<T> {
-    return this.#mutex.inTurns(leases, body)
-  }
-
   // ── clocks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #unheld(): void {

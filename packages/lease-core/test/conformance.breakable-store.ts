@@ -13,9 +13,7 @@ import {
   granted,
   late,
   refused,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type ClaimOp,
   type Counted,
   type DefineOp,
@@ -103,8 +101,6 @@ export class BreakableStore {
   readonly unpinned = new Map<string, { atMs: number; readonly generations: Set<string> }>()
   /** When each pin was set, by generation. */
   readonly pinned = new Map<string, number>()
-  /** The nonces of claims of any of several leases that were granted. */
-  readonly grantedAny = new Set<string>()
   /** Of each client the highest epoch seen. */
   readonly epochs = new Map<string, number>()
   versions = 0
@@ -175,10 +171,6 @@ export class BreakableStore {
   isStaleValue(term: Term, op: ExtendOp, stamp: Stamp): boolean {
     if (op.value === undefined || op.value === term.value) return false
     return this.wasSentBefore(stamp, term.valuedMs) || this.isOfEarlierEpoch(stamp)
-  }
-
-  isStaleClaimAny(op: ClaimAnyOp): boolean {
-    return this.grantedAny.has(op.nonce)
   }
 
   wasSentBefore({ sentMs }: Stamp, atMs: number | undefined): boolean {
@@ -815,28 +807,6 @@ export class BreakableStore {
     return granted(this.holding(term))
   }
 
-  async claimAny(op: ClaimAnyOp, stamp: Stamp): Promise<AnyVerdict> {
-    const standing = op.leases.filter((lease) => this.isTaken(this.terms.get(lease), op.lapsed.get(lease)))
-    const own = standing.find((lease) => this.terms.get(lease)?.holder === op.holder)
-    const lease = own ?? op.leases.find((one) => !standing.includes(one))
-    if (lease === undefined) return { outcome: 'refused', lease, holdings: this.read(standing) }
-    if (own === undefined && this.isStaleClaimAny(op)) return { outcome: 'late', lease: undefined, holdings: new Map() }
-    const claim: ClaimOp = { kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) }
-    const { outcome } = await this.apply(claim, stamp)
-    if (outcome === 'late') return { outcome, lease: undefined, holdings: new Map() }
-    if (outcome === 'granted') this.grantedAny.add(op.nonce)
-    return {
-      outcome: outcome === 'granted' ? outcome : 'refused',
-      lease,
-      holdings: this.read(outcome === 'granted' ? [lease] : op.leases),
-    }
-  }
-
-  isTaken(term: Term | undefined, lapsed: string | undefined): boolean {
-    if (term === undefined || !this.stands(term)) return false
-    return !this.isObserved(term, lapsed) || this.isPinned(term.lease)
-  }
-
   /** The client watches some of the leases from the state on that is answered. */
   async readAndWatch(
     leases: readonly string[] | undefined,
@@ -884,11 +854,6 @@ export class BreakableSubstrate implements Substrate {
   apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     this.#told(call)
     return this.#store.applyAll(ops, call)
-  }
-
-  claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    this.#told(call)
-    return this.#store.claimAny(op, call)
   }
 
   read(

@@ -7,8 +7,6 @@ import { countedOf } from '#src/share.ts'
 import {
   granted,
   refused,
-  type AnyVerdict,
-  type ClaimAnyOp,
   type ClaimOp,
   type Counted,
   type DefineOp,
@@ -1085,33 +1083,6 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
 
   // ── any of several ──────────────────────────────────────────────────────────────────────────────────────────────
 
-  'of several leases a holder gets another each time he asks': {
-    store: class extends BreakableStore {
-      override async claimAny(op: ClaimAnyOp, stamp: Stamp): Promise<AnyVerdict> {
-        const lease = op.leases.find((one) => !this.isTaken(this.terms.get(one), undefined))
-        if (lease === undefined) return { outcome: 'refused', lease, holdings: this.read(op.leases) }
-        await this.apply({ kind: 'claim', ...op, lease, lapsed: undefined }, stamp)
-        return { outcome: 'granted', lease, holdings: this.read([lease]) }
-      }
-    },
-  },
-  'of several leases one that is held is granted': {
-    store: class extends BreakableStore {
-      override async claimAny(op: ClaimAnyOp, stamp: Stamp): Promise<AnyVerdict> {
-        const [lease] = op.leases as [string]
-        this.terms.delete(lease)
-        return super.claimAny(op, stamp)
-      }
-    },
-  },
-  'of several leases one that has lapsed stays taken': {
-    store: class extends BreakableStore {
-      override isTaken(term: Term | undefined): boolean {
-        return term !== undefined
-      }
-    },
-  },
-
   // ── shares ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   'a counted lease grants one share more than its capacity': {
@@ -1844,13 +1815,6 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     serverClock: false,
     store: class extends BreakableStore {
       override isStaleValue(): boolean {
-        return false
-      }
-    },
-  },
-  'of several leases a copy of the claim gets another': {
-    store: class extends BreakableStore {
-      override isStaleClaimAny(): boolean {
         return false
       }
     },

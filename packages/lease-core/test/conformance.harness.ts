@@ -1,7 +1,7 @@
 /** The harness for the breakable store: on a test clock, or on the machine's clocks with a store that stalls. */
 import { faultsOf, type Harness } from '#src/conformance/index.ts'
 import { sleep, systemClock } from '#src/clock.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Counted, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
+import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
 import { FaultySubstrate, TestClock } from '#src/testing/index.ts'
 import { BreakableStore, BreakableSubstrate, WriteKey } from './conformance.breakable-store.ts'
@@ -80,10 +80,6 @@ class StallingSubstrate extends BreakableSubstrate {
 
   override apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     return this.#slowly(() => super.apply(ops, call))
-  }
-
-  override claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    return this.#slowly(() => super.claimAny(op, call))
   }
 
   override read(

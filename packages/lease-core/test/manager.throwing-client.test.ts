@@ -120,17 +120,4 @@ describe('Manager over a client that fails in ways of its own', () => {
       await manager.stop()
     })
   }
-
-  it('a claim of any lease that is answered with a lease that was not asked for is unknown', async () => {
-    const client = new Proxy<Client>(memoryClient(), {
-      get: (target, name) => {
-        const value: unknown = Reflect.get(target, name, target)
-        if (name === 'claimAnyLease') return () => Promise.resolve('elsewhere')
-        return typeof value === 'function' ? value.bind(target) : value
-      },
-    })
-    const manager = new Manager({ client })
-    await rejection(manager.holdAny(['one', 'two'], 'a', { duration: 30_000 }), ErrUnknown)
-    await manager.stop()
-  })
 })

@@ -348,8 +348,6 @@ describe('MemorySubstrate: what comes late does nothing', () => {
       expire(),
     ]
     for (const op of ops) expect((await bench.do(op, sentAt(0))).outcome, op.kind).to.equal('late')
-    const any = { leases: ['free'], holder: 'b', durationMs: 1000, nonce: 'n', value: undefined, lapsed: new Map() }
-    expect((await bench.substrate.claimAny(any, { ...call, ...sentAt(0) })).outcome).to.equal('late')
     expect(await bench.read()).to.include({ fencingToken, pinned: true, ageMs: 5_001 })
     expect(await bench.read('free')).to.equal(undefined)
   })

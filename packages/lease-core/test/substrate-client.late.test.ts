@@ -3,7 +3,6 @@ import { expect } from 'chai'
 import { ErrInvalid, ErrUnknown } from '#src/errors.ts'
 import type { Info, TermAware } from '#src/lease.ts'
 import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
-import type { AnyVerdict, Call, ClaimAnyOp } from '#src/substrate.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
 import type { TermId } from '#src/client.ts'
 import { TestClock, track } from '#src/testing/index.ts'
@@ -135,31 +134,6 @@ for (const serverClock of [true, false]) {
     })
   })
 }
-
-describe('SubstrateClient: a claim of any lease whose first answer was lost, and whose next attempts come late', () => {
-  for (const lates of [1, 2]) {
-    it(`${lates} late: it is granted in its first term, or nothing of it stays`, async () => {
-      const clock = new TestClock()
-      const store = new MemoryStore({ clock })
-      let calls = 0
-      class Slow extends MemorySubstrate {
-        override async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-          calls++
-          if (calls > 1 && calls <= 1 + lates) return { outcome: 'late', lease: undefined, holdings: new Map() }
-          const verdict = await super.claimAny(op, call)
-          if (calls === 1) throw new Error('the answer was lost')
-          return verdict
-        }
-      }
-      const client = new SubstrateClient({ substrate: new Slow({ store }), clock })
-      const claim = track(client.claimAnyLease?.(['one', 'two'], request) ?? expect.fail())
-      await clock.advance(20_000)
-      const held = [...store.namespace('default').read(undefined).keys()]
-      expect(held).to.deep.equal(claim.state === 'fulfilled' ? ['one'] : [])
-      if (lates === 1) expect(claim.state).to.equal('fulfilled')
-    })
-  }
-})
 
 describe('SubstrateClient: deadlines', () => {
   it('an operation that always comes too late is ErrUnknown', async () => {

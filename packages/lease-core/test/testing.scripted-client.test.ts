@@ -161,19 +161,6 @@ describe('ScriptedClient: the methods that not every client has', () => {
   const clock = new TestClock()
   const held = infoOf({ holder: 'a', expiry: clock.in(30_000) })
 
-  it('claimAnyLease follows the script, and resolves with the lease that it names', async () => {
-    const client = new ScriptedClient([
-      { call: 'claimAnyLease', args: [['x', 'y']], claims: 'y', leases: { y: held } },
-      { call: 'claimAnyLease', throws: new ErrInvalid('all are held') },
-    ])
-    expect(await client.claimAnyLease?.(['x', 'y'], { holder: 'a', duration: 1 })).to.equal('y')
-    expect([...client.leases().keys()]).to.deep.equal(['y'])
-    expect(
-      await thrown(client.claimAnyLease?.(['x'], { holder: 'a', duration: 1 }) ?? Promise.resolve()),
-    ).to.be.instanceOf(ErrInvalid)
-    client.verify()
-  })
-
   it('renewLease calls back what the script says, once, and not before it has returned', async () => {
     const lost = new ErrInvalid('gone')
     const client = new ScriptedClient([
@@ -199,8 +186,8 @@ describe('ScriptedClient: the methods that not every client has', () => {
   })
 
   it('are missing where the test says so', () => {
-    const client = new ScriptedClient([], { lacks: ['claimAnyLease', 'renewLease'] })
-    expect([client.claimAnyLease, client.renewLease]).to.deep.equal([undefined, undefined])
+    const client = new ScriptedClient([], { lacks: ['renewLease', 'refreshOver'] })
+    expect([client.renewLease, client.refreshOver]).to.deep.equal([undefined, undefined])
   })
 })
 

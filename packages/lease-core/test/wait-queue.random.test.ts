@@ -5,7 +5,7 @@ import { LeaseError } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Holding, Op, Verdict } from '#src/substrate.ts'
+import type { Call, Holding, Op, Verdict } from '#src/substrate.ts'
 import { TestClock } from '#src/testing/index.ts'
 import { LONGEST_REST_MS, PASS_OVER_MS } from '#src/ticket.ts'
 
@@ -63,10 +63,6 @@ class SlowSubstrate extends MemorySubstrate {
 
   override apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     return this.#slowly(() => super.apply(ops, call))
-  }
-
-  override claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    return this.#slowly(() => super.claimAny(op, call))
   }
 
   override read(

@@ -83,6 +83,12 @@ describe('cronSlot for cron', () => {
     expect(cronSlot(job).toISOString()).to.equal('2026-03-01T03:00:00.000Z')
   })
 
+  it('of two fire times that are a second apart it is the later one, hours afterwards', () => {
+    const job = idle('0,1 0 3 * * *', { timeZone: 'UTC' })
+    fleet.timers.setSystemTime(START_MS + 5 * 3_600_000)
+    expect(cronSlot(job).toISOString()).to.equal('2026-03-01T03:00:01.000Z')
+  })
+
   it('before the first tick it is the last slot that was due: a process that was down catches up once', async () => {
     const hourly = idle('0 0 * * * *')
     for (const once of [fleet.process(), fleet.process()]) {

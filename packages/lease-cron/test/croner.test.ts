@@ -47,6 +47,14 @@ describe('cronerSlot for croner', () => {
     expect(cronerSlot(job).toISOString()).to.equal('2026-02-28T03:00:00.000Z')
   })
 
+  it('of a job that has ticked the tick counts, and not the time of asking', async () => {
+    const job = scheduled(fleet.process(), 'a', '0 * * * * *')
+    await fleet.pass(1000)
+    expect(ran).to.deep.equal(['a 00'])
+    fleet.timers.setSystemTime(Date.UTC(2026, 2, 1, 3, 10))
+    expect(cronerSlot(job).toISOString()).to.equal('2026-03-01T03:00:00.000Z')
+  })
+
   it('before the first tick it is the last slot that was due: a process that was down catches up once', async () => {
     const [a, b] = [fleet.process(), fleet.process()]
     const hourly = new Cron('0 * * * *', { paused: true }, () => {})

@@ -10,15 +10,16 @@
  *   ends; a plain UPDATE would pass it, and a guard with an older snapshot would still say yes to a displaced holder.
  *   Everything else locks FOR NO KEY UPDATE, which passes guards.
  * - *No operation waits for a row* (SKIP LOCKED): a row that a guard, a rival or a stranger has locked makes `contended`, and
- *   does not delay the rest of the batch. Locks are taken in the order of names. Two exceptions, both bounded: a claim that is
- *   alone in its batch, before it gets into a queue (`claimInQueue`), and a read that begins to watch (`watch`).
+ *   does not delay the rest of the batch. Locks are taken in the order of names. Three exceptions, all bounded: a claim that is
+ *   alone in its batch, before it gets into a queue (`claimInQueue`), a read that begins to watch (`watch`), and the row of a counted lease.
  * - *A new row may have to wait*, for a transaction that is about to commit one for the same lease. Only the insertion can
  *   find that out.
  * - *The deadline is compared in the statement that writes*, where the row is locked (`inTime`). A row that was inserted
  *   after a wait is compared again, and removed if the deadline has passed.
  * - *A row remembers its latest term* after its end: the nonce that opened it, and when it was opened. A claim that is older
  *   opens no term (`tooLate`). So it is with the latest `unpin`, and with pins.
- * - *Vacating by a plain UPDATE is safe*: it is the next claim that must get past the guards.
+ * - *Vacating by a plain UPDATE is safe*: it is the next claim that must get past the guards. The next claim after the end of a share
+ *   is of another row: so the weight stays in the row, and a claim clears it past its guards (share-functions.ts).
  * - *What is expected comes first*: claim, extend, release and pin begin with a statement that does just that. Only when it
  *   left an operation undone, a second one looks at the leases of those, and creates the rows that are missing.
  * - *The state in an answer comes from one statement*, and was true. The second statement has a snapshot of its own: where it
@@ -42,6 +43,9 @@
  *
  * So it is with a claim or value that is announced. Rows of leases are locked before those of W, and names in their order; a
  * read that watches has changed nothing and inserted nothing when it waits for a row, so no two wait for each other.
+ *
+ * So it is with a counted lease and its shares: its row takes the place of the lease's row in this table. What else can meet there is in
+ * share-functions.ts.
  *
  * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
  * the pins and the claim all look at, and lock, this one row.

@@ -575,8 +575,8 @@ for (const target of postgresTargets()) {
       for (const holder of ['a', 'b', 'c']) held.set(holder, await grant(substrate, share(name, holder, { capacity })))
       const { ticket } = await once(substrate, share(name, 'w', { capacity, weight: 3, place: 0 }), callOfOwn())
       await setting.pool.query(
-        `CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
-         CREATE CONSTRAINT TRIGGER linger AFTER UPDATE ON lease DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()`,
+        `CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
+         CREATE TRIGGER linger BEFORE UPDATE ON lease FOR EACH ROW EXECUTE FUNCTION linger()`,
       )
       try {
         const released = (holder: string): Promise<Verdict> =>

@@ -16,7 +16,6 @@ import { unique, type Store } from './stores.ts'
 /** The calls of a `Client` that go to the store. */
 const sent = new Set<PropertyKey>([
   'claimLease',
-  'claimAnyLease',
   'extendLease',
   'expireLease',
   'releaseLease',

@@ -274,6 +274,36 @@ describe('Once', () => {
     expect(call.error).to.be.instanceOf(ErrNotRecorded).with.property('reason', 'lost')
   })
 
+  it('a renewal finds out that the lease was revoked or taken, and leaves nothing behind', async () => {
+    for (const reason of ['revoked', 'taken']) {
+      const [work, call] = await begin()
+      network.dropHints()
+      await rival.revoke('once/k')
+      if (reason === 'taken') await rival.claim('once/k', 'rival', 60_000)
+      await clock.advance(10_100)
+      expect(work.scope?.signal.reason).to.be.instanceOf(ErrLost).with.property('reason', reason)
+      expect((await rival.find('once/k'))?.holder).to.equal(reason === 'taken' ? 'rival' : undefined)
+      work.end(1)
+      await clock.settle()
+      expect(call.error).to.be.instanceOf(ErrNotRecorded).with.property('reason', 'lost')
+      network.heal()
+    }
+  })
+
+  it('renewals that fail are repeated with pauses', async () => {
+    const [work, call] = await begin()
+    await clock.advance(9_000)
+    network.reject(new Error('away'), { kind: 'extend' })
+    network.resetCounts()
+    await clock.advance(20_000)
+    expect(network.counts.extend).to.be.within(8, 300)
+    network.heal()
+    await clock.advance(1000)
+    work.end(1)
+    await clock.settle()
+    expect([call.state, call.value]).to.deep.equal(['fulfilled', 1])
+  })
+
   it('a suspend shows within a second, and before anything is marked', async () => {
     const [work, call] = await begin()
     await clock.suspend(40_000)

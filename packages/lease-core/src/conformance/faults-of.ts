@@ -2,7 +2,7 @@ import type { Fault } from '../testing/fault.ts'
 import type { FaultySubstrate } from '../testing/faulty-substrate.ts'
 import type { Faults, Packets } from './harness.ts'
 
-const WRITES = ['claim', 'claimAny', 'extend', 'release', 'expire', 'pin', 'unpin', 'define'] as const
+const WRITES = ['claim', 'extend', 'release', 'expire', 'pin', 'unpin', 'define'] as const
 /** All calls but those that look at the store's set-up and its clock, which no clause waits for. */
 const KINDS = [...WRITES, 'read', 'pinned'] as const
 

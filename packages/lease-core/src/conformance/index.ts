@@ -16,7 +16,6 @@
  * cannot do, is reported as skipped with the reason. That the kit notices broken clients is proved by its own tests,
  * which run it against substrates with one defect each.
  */
-import { any } from './any.ts'
 import { badInput } from './bad-input.ts'
 import { claims } from './claims.ts'
 import { exclusion } from './exclusion.ts'
@@ -62,7 +61,6 @@ const CHAPTERS: readonly Chapter[] = [
   faults,
   late,
   manager,
-  any,
 ]
 
 /** Declares every clause of the contract as a test of this runner, against the clients of this harness. */

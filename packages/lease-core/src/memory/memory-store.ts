@@ -32,9 +32,7 @@ import {
   late,
   LONGEST_DEADLINE_MS,
   refused,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type ClaimOp,
   type Counted,
   type DefineOp,
@@ -184,8 +182,6 @@ export class MemoryNamespace {
   readonly #ended: Recent<Ended>
   /** When a pin was withdrawn, by the lease. */
   readonly #unpinned: Recent<number>
-  /** Claims of any of several leases that were granted, by their nonce: a copy of one must not open a term on another lease. */
-  readonly #grantedAny: Recent<true>
   readonly #counted: CountedLeases
   /** Of each client that once did not know an outcome, the highest epoch seen. */
   readonly #epochs = new Map<string, number>()
@@ -207,7 +203,6 @@ export class MemoryNamespace {
     const limit = now === undefined ? { most: ENDED_WITHOUT_CLOCK } : { forMs: LONGEST_DEADLINE_MS }
     this.#ended = new Recent(limit)
     this.#unpinned = new Recent(limit)
-    this.#grantedAny = new Recent(limit)
     this.#counted = new CountedLeases(now !== undefined)
   }
 
@@ -216,7 +211,7 @@ export class MemoryNamespace {
   }
 
   get remembered(): number {
-    return this.#ended.size + this.#unpinned.size + this.#grantedAny.size
+    return this.#ended.size + this.#unpinned.size
   }
 
   get awaited(): number {
@@ -288,33 +283,6 @@ export class MemoryNamespace {
         break
     }
     return op.kind === 'pin' ? this.#pin(op, stamp, nowMs) : this.#unpin(op, stamp, nowMs)
-  }
-
-  claimAny(op: ClaimAnyOp, stamp: Stamp = NO_STAMP): AnyVerdict {
-    const nowMs = this.time()
-    if (this.#isTooLate(stamp, nowMs)) return { outcome: 'late', lease: undefined, holdings: new Map() }
-    const holdings = new Map<string, Holding>()
-    let free: string | undefined
-    let own: string | undefined
-    for (const lease of op.leases) {
-      const term = this.#standing(lease, nowMs)
-      if (term === undefined || this.#mayTakeOver(lease, term, op.lapsed.get(lease))) free ??= lease
-      else {
-        if (term.holder === op.holder) own ??= lease
-        holdings.set(lease, this.#holding(lease, term, nowMs))
-      }
-    }
-    const lease = own ?? free
-    if (lease === undefined) return { outcome: 'refused', lease, holdings }
-    if (own === undefined && this.#grantedAny.get(op.nonce) === true) {
-      return { outcome: 'late', lease: undefined, holdings: new Map() }
-    }
-    const { outcome, holding } = this.apply({ kind: 'claim', ...op, lease, lapsed: op.lapsed.get(lease) }, stamp)
-    if (outcome === 'late') return { outcome, lease: undefined, holdings: new Map() }
-    if (holding !== undefined) holdings.set(lease, holding)
-    if (outcome !== 'granted') return { outcome: 'refused', lease, holdings }
-    this.#grantedAny.add(op.nonce, true, nowMs)
-    return { outcome, lease, holdings }
   }
 
   /**

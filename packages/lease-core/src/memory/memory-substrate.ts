@@ -5,7 +5,7 @@ import { ErrNotHeld, ErrTrapdoor, notValid, type Problem } from '../errors.ts'
 import type { LeaseEvents } from '../events.ts'
 import { brokenNameRule, type Trapdoor } from '../lease.ts'
 import { SubstrateClient, type SubstrateClientOptions } from '../substrate-client.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Counted, Holding, Op, Pins, Substrate, Verdict } from '../substrate.ts'
+import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from '../substrate.ts'
 import { isMemoryGuard } from './memory-guard.ts'
 import { isMemoryStore, MemoryStore, type MemoryNamespace } from './memory-store.ts'
 
@@ -42,11 +42,6 @@ export class MemorySubstrate implements Substrate {
   async apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
     this.#open(call)
     return ops.map((op) => this.#leases.apply(op, call))
-  }
-
-  async claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    this.#open(call)
-    return this.#leases.claimAny(op, call)
   }
 
   async read(

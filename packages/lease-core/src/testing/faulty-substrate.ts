@@ -30,9 +30,7 @@ import { toMillis, type Trapdoor } from '../lease.ts'
 import {
   contended,
   unknown,
-  type AnyVerdict,
   type Call,
-  type ClaimAnyOp,
   type Counted,
   type Holding,
   type Op,
@@ -60,8 +58,6 @@ export interface FaultySubstrateOptions {
   readonly limits?: Partial<Substrate['limits']> | undefined
   /** Whether it tells of changes, if the substrate does; false: as a store that cannot. @default true */
   readonly watch?: boolean | undefined
-  /** Whether it claims one of several leases in one step, if the substrate does. @default true */
-  readonly claimAny?: boolean | undefined
   /** How long each way takes, and a hint; a function is asked each time, so that packets overtake each other. @default no time */
   readonly latency?: DurationLike | (() => number) | undefined
   /** The machine that asks: while its process is stalled, suspended or killed (`SimulatedTime`), nothing is handed to it. */
@@ -74,7 +70,6 @@ export class FaultySubstrate implements Substrate {
   declare readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
   declare readonly time?: (call: Call) => Promise<number>
-  declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
   declare readonly counted?: (lease: string, call: Call) => Promise<Counted>
   /** Over a connection of the caller: no fault befalls it. */
   declare readonly readOver?: (
@@ -101,9 +96,6 @@ export class FaultySubstrate implements Substrate {
     this.#receiver = receiver
     if (inner.watch !== undefined && options.watch !== false) {
       this.watch = (listener, client) => this.#watch(listener, client)
-    }
-    if (inner.claimAny !== undefined && options.claimAny !== false) {
-      this.claimAny = (op, call) => this.#claimAny(op, call)
     }
     if (inner.counted !== undefined) {
       this.counted = (lease, call) =>
@@ -260,19 +252,6 @@ export class FaultySubstrate implements Substrate {
     this.#counts.largestBatch = Math.max(this.#counts.largestBatch, ops.length)
     const targets = ops.map(({ kind, lease }): Target => ({ kind, leases: [lease] }))
     return this.#roundTrip(targets, call, (inward) => this.#execute(ops, targets, inward))
-  }
-
-  #claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    const targets: Target[] = [{ kind: 'claimAny', leases: op.leases }]
-    return this.#roundTrip(targets, call, async (inward) => {
-      const struck = this.#striking(isOfOneOp, targets, 1)[0]?.name
-      if (struck === 'contended') return { outcome: 'contended', lease: undefined, holdings: new Map() }
-      const verdict = await this.#inner.claimAny?.(op, inward)
-      if (verdict === undefined || struck === 'fail-after-commit') {
-        throw new InjectedFault('fail-after-commit', 'it failed after the commit')
-      }
-      return verdict
-    })
   }
 
   read(
@@ -446,7 +425,7 @@ export interface Counts extends Record<CallKind, number> {
 
 function noCounts(): Counts {
   const ops = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0, leave: 0, passOver: 0, define: 0 }
-  const calls = { claimAny: 0, read: 0, counted: 0, pinned: 0, inspect: 0, time: 0 }
+  const calls = { read: 0, counted: 0, pinned: 0, inspect: 0, time: 0 }
   return { ...ops, ...calls, roundTrips: 0, largestBatch: 0, peakInFlight: 0 }
 }
 

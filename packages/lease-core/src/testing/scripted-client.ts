@@ -19,7 +19,6 @@ import { toMillis, type Info, type Request } from '../lease.ts'
 /** The methods that follow the script. */
 export type ScriptedMethod =
   | 'claimLease'
-  | 'claimAnyLease'
   | 'extendLease'
   | 'renewLease'
   | 'expireLease'
@@ -53,12 +52,10 @@ export interface ScriptStep {
   readonly throws?: unknown
   /** What `pinned()` resolves to. @default nothing is pinned */
   readonly returns?: ReadonlyMap<string, readonly string[]> | undefined
-  /** What `claimAnyLease` resolves to. @default the first of the leases that it was asked for */
-  readonly claims?: string | undefined
 }
 
 /** The methods that not every client has. */
-export type OptionalMethod = 'claimAnyLease' | 'renewLease' | 'refreshOver'
+export type OptionalMethod = 'renewLease' | 'refreshOver'
 
 /** A call as it came in; `refresh` shows its leases as an array. */
 export interface RecordedCall {
@@ -83,8 +80,6 @@ export class ScriptedClient implements Client {
   readonly #listeners = new Set<(change: LeaseChange) => void>()
   readonly #calls: RecordedCall[] = []
   readonly #unexpected: string[] = []
-  /** undefined if this client lacks it. */
-  declare readonly claimAnyLease: Client['claimAnyLease']
   /** As the script says: it calls back with what `extendLease` would have come to. undefined if this client lacks it. */
   declare readonly renewLease?: (renewal: Renewal) => void
   /** As the script says; where it has no such step, no key is a connection. undefined if this client lacks it. */
@@ -95,8 +90,6 @@ export class ScriptedClient implements Client {
   constructor(script: readonly ScriptStep[] = [], options: ScriptedClientOptions = {}) {
     this.#inOrder = options.inOrder ?? true
     const { lacks = [] } = options
-    if (!lacks.includes('claimAnyLease'))
-      this.claimAnyLease = (leases, request, call) => this.#claimAny(leases, request, call)
     if (!lacks.includes('renewLease')) this.renewLease = (renewal) => this.#renew(renewal)
     if (!lacks.includes('refreshOver')) this.refreshOver = (lease, key) => this.#refreshOver(lease, key)
     this.expect(...script)
@@ -198,11 +191,6 @@ export class ScriptedClient implements Client {
 
   async close(): Promise<void> {
     this.#closed = true
-  }
-
-  async #claimAny(leases: readonly string[], request: Request, options?: ClientCallOptions): Promise<string> {
-    const { claims } = await this.#play('claimAnyLease', [leases, request], options)
-    return claims ?? (leases[0] as string)
   }
 
   async #refreshOver(lease: string, trapdoorKey: unknown): Promise<boolean> {

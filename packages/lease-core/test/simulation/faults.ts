@@ -20,7 +20,6 @@ const KINDS = [
   'extend',
   'release',
   'read',
-  'claimAny',
   'pin',
   'unpin',
   'leave',

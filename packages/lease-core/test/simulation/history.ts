@@ -4,7 +4,7 @@
  * It listens where requests are executed. The time of the store is the true time.
  */
 import type { MemoryNamespace, Stamp } from '#src/memory/memory-store.ts'
-import type { AnyVerdict, ClaimAnyOp, Op, Verdict } from '#src/substrate.ts'
+import type { Op, Verdict } from '#src/substrate.ts'
 
 /** Where and when a request was sent. */
 export interface Sent {
@@ -80,7 +80,6 @@ export class History {
   readonly #openedBy = new Map<string, StoredTerm>()
   readonly #lastTokens = new Map<string, bigint>()
   #namespace: MemoryNamespace | undefined
-  #sender: Sent | undefined
   /** How many terms were opened, and how many grants there were in all. */
   opened = 0
   granted = 0
@@ -94,21 +93,12 @@ export class History {
   follow(namespace: MemoryNamespace): void {
     this.#namespace = namespace
     const apply = namespace.apply.bind(namespace)
-    const claimAny = namespace.claimAny.bind(namespace)
     namespace.apply = (op: Op, stamp?: Stamp): Verdict => {
       const verdict = apply(op, stamp)
       const sent = this.#sent.get(op)
       if (verdict.outcome === 'refused' && sent !== undefined) sent.isRefused = true
-      if (verdict.outcome === 'granted') this.#executed(op, sent ?? this.#sender)
+      if (verdict.outcome === 'granted') this.#executed(op, sent)
       return verdict
-    }
-    namespace.claimAny = (op: ClaimAnyOp, stamp?: Stamp): AnyVerdict => {
-      this.#sender = this.#sent.get(op)
-      try {
-        return claimAny(op, stamp)
-      } finally {
-        this.#sender = undefined
-      }
     }
   }
 

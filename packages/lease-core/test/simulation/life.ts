@@ -3,7 +3,7 @@ import type { Client, LeaseChange } from '#src/client.ts'
 import { MemorySubstrate, type MemoryStore } from '#src/memory/index.ts'
 import type { Hold, Info, Token } from '#src/index.ts'
 import { Manager } from '#src/manager.ts'
-import type { ClaimAnyOp, Op } from '#src/substrate.ts'
+import type { Op } from '#src/substrate.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
 import { FaultySubstrate, type TestClock } from '#src/testing/index.ts'
 import type { Settings } from './settings.ts'
@@ -20,7 +20,7 @@ export interface LifeParts {
   readonly latency: () => number
   readonly managers: number
   readonly lacksOptionalMethods: boolean
-  readonly sending: (op: Op | ClaimAnyOp) => void
+  readonly sending: (op: Op) => void
 }
 
 /** A hold, and what the tester knows about it. */
@@ -77,7 +77,6 @@ export class Life {
       receiver: clock,
       latency,
       watch: !(settings.blind && name === 1),
-      claimAny: !lacksOptionalMethods,
     })
     const substrate = new Wire(this.faulty, sending)
     this.client = new SubstrateClient({ substrate, clock, requestTimeout: settings.requestTimeoutMs })

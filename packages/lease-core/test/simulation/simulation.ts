@@ -14,7 +14,7 @@
 import { ErrLost } from '#src/errors.ts'
 import { MemoryStore } from '#src/memory/index.ts'
 import { countedOf } from '#src/share.ts'
-import { LONGEST_DEADLINE_MS, type ClaimAnyOp, type Op } from '#src/substrate.ts'
+import { LONGEST_DEADLINE_MS, type Op } from '#src/substrate.ts'
 import { SimulatedTime, type TestClock } from '#src/testing/index.ts'
 import { CountedHistory } from './counted-history.ts'
 import { History, type Sent, type StoredTerm } from './history.ts'
@@ -581,7 +581,7 @@ export class Simulation {
   }
 
   /** From the moment at which a process sends the end of a term it must not rely on it. */
-  #sending(life: Life, op: Op | ClaimAnyOp): void {
+  #sending(life: Life, op: Op): void {
     this.history.sending(op, { life: life.id, atMs: this.nowMs })
     if (!('kind' in op) || op.kind !== 'release' || !this.runs(life)) return
     for (const { hold, holder, lease, fencingToken } of life.holds) {

@@ -1,18 +1,17 @@
 /** The end of the wire in a process: tells when each operation is sent. */
 import type { LeaseChange } from '#src/client.ts'
 import type { Trapdoor } from '#src/lease.ts'
-import type { AnyVerdict, Call, ClaimAnyOp, Counted, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
+import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
 
 export class Wire implements Substrate {
   readonly limits: Substrate['limits']
   declare readonly time?: (call: Call) => Promise<number>
   declare readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
-  declare readonly claimAny?: (op: ClaimAnyOp, call: Call) => Promise<AnyVerdict>
   declare readonly counted?: (lease: string, call: Call) => Promise<Counted>
   readonly #inner: Substrate
-  readonly #sending: (op: Op | ClaimAnyOp) => void
+  readonly #sending: (op: Op) => void
 
-  constructor(inner: Substrate, sending: (op: Op | ClaimAnyOp) => void) {
+  constructor(inner: Substrate, sending: (op: Op) => void) {
     this.#inner = inner
     this.#sending = sending
     this.limits = inner.limits
@@ -20,14 +19,6 @@ export class Wire implements Substrate {
     if (inner.watch !== undefined) this.watch = (heard, client) => inner.watch?.(heard, client) ?? ((): void => {})
     const counted = inner.counted?.bind(inner)
     if (counted !== undefined) this.counted = counted
-    if (inner.claimAny !== undefined) this.claimAny = (op, call) => this.#claimAny(op, call)
-  }
-
-  async #claimAny(op: ClaimAnyOp, call: Call): Promise<AnyVerdict> {
-    const copy = { ...op }
-    this.#sending(copy)
-    const verdict = await this.#inner.claimAny?.(copy, call)
-    return verdict ?? { outcome: 'refused', lease: undefined, holdings: new Map() }
   }
 
   apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
