@@ -188,7 +188,9 @@ export class CountedHistory {
       problem('1 capacity', `the shares of ${name} weigh ${sum} with that of ${op.holder}, of ${capacity}`)
     const room = capacity - sum + weight
     const ahead = waiting.filter(({ place }) => (op.place ?? 0) === 0 || place < (op.place ?? 0))
-    const passing = (op.place ?? 0) === 0 ? 0 : (op.share?.passing ?? 0)
+    const passing = op.share?.passing ?? 0
+    if ((op.share?.capacity ?? capacity) !== capacity)
+      problem('1 capacity', `${op.lease} was granted as one of ${op.share?.capacity}, of a capacity of ${capacity}`)
     if (ahead.length > passing || ahead.some((one) => one.weight > room))
       problem('6 order', `${op.lease} was granted before ${ahead.length} in the queue, of which it may pass ${passing}`)
     for (const share of this.shares) {
