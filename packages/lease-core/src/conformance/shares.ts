@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Client, CountedClient, CountedInfo, ShareRefusal } from '../client.ts'
 import type { ErrInvalid } from '../errors.ts'
+import { hasty } from './late.ts'
 import { countedName, shareName, type ShareRequest } from '../share.ts'
 import { noTicket, type Ticket } from '../ticket.ts'
 import {
@@ -757,18 +758,18 @@ export const shares: Chapter = {
 
     clause(
       'a claim of a share that comes late takes no room',
-      async (scene) => {
-        await define(scene, 1, undefined)
-        const { client, faults } = await scene.openFaulty()
-        const packets = faults.holdBack(1)
-        const claiming = later(claim(scene, ALICE, {}, { client }))
-        await scene.until('a packet under way', () => packets.count === 1)
-        await scene.settle(claiming, 'the second packet')
-        await client.releaseLease(share(scene, ALICE), ALICE)
-        await packets.letGo()
-        await soon(scene, BOB, {}, scene.b)
-        await holders(scene, BOB)
-      },
+      (scene) =>
+        hasty(scene, async ({ client, faults }) => {
+          await define(scene, 1, undefined)
+          const packets = faults.holdBack(1)
+          const claiming = later(claim(scene, ALICE, {}, { client }))
+          await scene.until('a packet under way', () => packets.count === 1)
+          await scene.settle(claiming, 'the second packet')
+          await client.releaseLease(share(scene, ALICE), ALICE)
+          await packets.letGo()
+          await soon(scene, BOB, {}, scene.b)
+          await holders(scene, BOB)
+        }),
       'shares',
       'faults',
     )
