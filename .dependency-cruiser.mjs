@@ -3,7 +3,7 @@
  * file is given its place here.
  */
 const layers = [
-  ['errors', 'shown', 'lease', 'unique-holder', 'compacting-map', 'abort-signal'],
+  ['errors', 'shown', 'share', 'lease', 'unique-holder', 'compacting-map', 'abort-signal'],
   [
     'clock',
     'skew',
@@ -29,10 +29,10 @@ const layers = [
     'observation',
     'calls',
   ],
-  ['term', 'token', 'roles', 'renewal-op', 'renewals', 'resyncs', 'shared-reads', 'lease-states', 'store-link'],
+  ['term', 'token', 'held', 'roles', 'renewal-op', 'renewals', 'resyncs', 'shared-reads', 'lease-states', 'store-link'],
   ['terms', 'term-renewal', 'round-trips'],
-  ['settlement', 'claim-any', 'claims', 'hold'],
-  ['substrate-client', 'lease-waiters', 'wait-queue'],
+  ['settlement', 'claims', 'hold'],
+  ['counted-leases', 'substrate-client', 'lease-waiters', 'wait-queue'],
   ['manager'],
   ['index'],
 ]

@@ -170,7 +170,7 @@ class CountingSubstrate extends MemorySubstrate {
 }
 
 function noCounts(): Counts {
-  const operations = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0, leave: 0, passOver: 0 }
+  const operations = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0, leave: 0, passOver: 0, define: 0 }
   return { requests: 0, operations, readRequests: 0, reads: 0, messages: 0 }
 }
 

@@ -221,10 +221,15 @@ export function warn(error: unknown, type: string = 'LeaseListenerWarning'): voi
 export function callListener(listener: () => unknown, warningType?: string): void {
   try {
     const outcome = listener()
-    if (outcome instanceof Promise) outcome.catch((error: unknown) => warn(error, warningType))
+    if (isThenable(outcome)) Promise.resolve(outcome).catch((error: unknown) => warn(error, warningType))
   } catch (error) {
     warn(error, warningType)
   }
+}
+
+/** Also a promise of another realm. */
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }
 
 const WORDLESS = 'something without words'

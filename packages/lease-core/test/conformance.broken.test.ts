@@ -13,7 +13,7 @@ import { conformance } from '#src/conformance/index.ts'
 import { Collector, type Outcome } from './conformance.collector.ts'
 import { DEFECTS, type Defect } from './conformance.defects.ts'
 import { harnessOf } from './conformance.harness.ts'
-import { Random } from './simulation/random.ts'
+import { Random } from 'lease-simulation'
 
 /** For each defect the clauses that are red, and why. */
 type Expected = Record<string, Record<string, string>>

@@ -3,9 +3,9 @@
  * docs/reliability.md says how to run more of it.
  */
 import { expect } from 'chai'
+import { shrink } from 'lease-simulation'
 import { run } from './simulation/run.ts'
 import { settingsOf } from './simulation/settings.ts'
-import { shrink } from './simulation/shrink.ts'
 
 /** CPU time for each set of seeds, in milliseconds: what a slow machine leaves out, another run makes up for. */
 const FIXED_MS = 3_000
@@ -20,7 +20,11 @@ async function simulate(seeds: Iterable<number>, cpuMs: number, flags: readonly 
     const { problems } = await run(settings)
     const [problem] = problems
     if (problem !== undefined) {
-      const { result } = await shrink(settings, problem.rule)
+      const { result } = await shrink({
+        rule: problem.rule,
+        steps: settings.steps,
+        rerun: (options) => run(settings, options),
+      })
       const again = `npx -y pnpm@10 simulate --seeds ${seed} --log ${flags.length > 0 ? `--flags ${flags.join()}` : ''}`
       expect.fail([`seed ${seed}: ${problem.rule}: ${problem.what}`, ...result.log.slice(-40), again].join('\n'))
     }

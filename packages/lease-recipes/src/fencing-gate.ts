@@ -86,6 +86,22 @@ export class FencingGate {
     this.#store = options.store
   }
 
+  /** @throws ErrUnknown, the signal's reason */
+  async #isExclusive(fence: Fence, signal: AbortSignal | undefined): Promise<boolean> {
+    const { holder } = fence
+    try {
+      return await orAborted((async () => fence.isExclusive?.() ?? true)(), signal)
+    } catch (cause) {
+      if (signal?.aborted === true) throw cause
+      const reason = reasonOf(cause)
+      throw new ErrUnknown(`could not ask whether "${holder}" excludes all others: ${reason}`, {
+        holder,
+        reason,
+        cause,
+      })
+    }
+  }
+
   /**
    * Resolves when the fence is let in: no lower token was, or will be, let in after it.
    *
@@ -99,7 +115,7 @@ export class FencingGate {
     checkAdmit(name, fence, options)
     const { holder, fencingToken } = fence
     throwIfAborted(options.signal)
-    if ((await orAborted(Promise.resolve(fence.isExclusive?.()), options.signal)) === false) {
+    if (!(await this.#isExclusive(fence, options.signal))) {
       const rule = 'must exclude all others: a share of a counted lease has a guard of its own'
       throw notValid([{ argument: 'fence', rule, value: holder }], { holder })
     }

@@ -16,7 +16,7 @@
  *
  * After clusterluck's DSMServer, whose names it keeps.
  */
-import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotHeld, ErrNotValid, hasMethods, notValid } from 'lease-core'
+import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, hasMethods, notValid } from 'lease-core'
 import { MAX_CAPACITY, MAX_DURATION_MS, shareName, sleep, systemClock } from 'lease-core'
 import type { Clock, CountedInfo, Held, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, Duration, DurationLike } from 'luxon'

@@ -115,7 +115,7 @@ class LeaseLocks implements WebLocks {
     const { mode, ifAvailable, steal, signal, lease } = this.#checked(name, given, callback)
     signal?.throwIfAborted()
     const hold = await this.#take(lease, { name, mode, wait: !ifAvailable && !steal, steal, signal })
-    return (await this.#work(hold, { name, mode }, callback as Callback<T>)) as Awaited<T>
+    return this.#work(hold, { name, mode }, callback as Callback<Awaited<T>>)
   }
 
   async query(): Promise<WebLocksState> {

@@ -343,7 +343,7 @@ describe('the fencing gate', () => {
     for (const share of shares) {
       const error = await errorOf(gate.admit('file', share))
       expect(error).to.be.instanceOf(ErrNotValid)
-      expect((error as Error).message).to.contain('must exclude all others')
+      expect(error.message).to.contain('must exclude all others')
     }
     await gate.admit('file', await manager.hold('lease', 'a', { duration: 60_000 }))
     await semaphores.stop()

@@ -3,7 +3,6 @@ import {
   ErrClaimDenied,
   ErrNotHeld,
   ErrNotValid,
-  ErrUnknown,
   Manager,
   memoryClient,
   MemoryStore,

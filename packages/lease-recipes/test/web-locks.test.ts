@@ -37,10 +37,10 @@ for (const store of stores()) {
       mode: WebLockMode = 'exclusive',
     ): Promise<{ lock: WebLock; leave: () => Promise<unknown>; outcome: Promise<unknown> }> {
       let leave = (): void => {}
-      let entered = (_: WebLock): void => {}
+      let entered: ((lock: WebLock) => void) | undefined
       const lock = new Promise<WebLock>((resolve) => (entered = resolve))
       const outcome = locks.request(name, { mode }, (granted) => {
-        entered(granted as WebLock)
+        entered?.(granted as WebLock)
         return new Promise<string>((resolve) => (leave = () => resolve('left')))
       })
       outcome.catch(() => {})

@@ -6,8 +6,8 @@ import { Manager } from '#src/manager.ts'
 import type { Op } from '#src/substrate.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
 import { FaultySubstrate, type TestClock } from '#src/testing/index.ts'
+import { Wire } from 'lease-simulation'
 import type { Settings } from './settings.ts'
-import { Wire } from './wire.ts'
 
 export interface LifeParts {
   readonly id: number

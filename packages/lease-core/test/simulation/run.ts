@@ -1,8 +1,8 @@
 /** One run: random steps, then the faults end, and everything has to come to rest. */
 import { getEventListeners } from 'node:events'
 import { release, GivenUp, Steps, unpinOf } from './steps.ts'
-import { Random } from './random.ts'
-import { Simulation, type Problem } from './simulation.ts'
+import { Random, type Outcome } from 'lease-simulation'
+import { Simulation } from './simulation.ts'
 import type { Settings } from './settings.ts'
 import { countedName, shareName } from '#src/share.ts'
 import { PASS_OVER_MS } from '#src/ticket.ts'
@@ -13,22 +13,11 @@ export interface RunOptions {
   readonly log?: boolean | undefined
 }
 
-export interface RunResult {
-  readonly problems: readonly Problem[]
-  readonly log: readonly string[]
-  readonly calls: number
-  /** Terms opened in the store. */
-  readonly terms: number
-  /** Claims and extensions granted by the store. */
-  readonly grants: number
-  readonly simulatedMs: number
-}
-
 /** Rejections that nobody handled: noticed by node after the turn. */
 const unhandled: unknown[] = []
 const onUnhandled = (error: unknown): void => void unhandled.push(error)
 
-export async function run(settings: Settings, { without, log = false }: RunOptions = {}): Promise<RunResult> {
+export async function run(settings: Settings, { without, log = false }: RunOptions = {}): Promise<Outcome> {
   const { random } = Math
   const { stackTraceLimit } = Error
   const chance = new Random(settings.seed ^ 0x1234_5678)

@@ -1,5 +1,5 @@
 /** What one run is made of: its seed decides, unless a flag does. */
-import { Random } from './random.ts'
+import { Random } from 'lease-simulation'
 
 /** What a run may have or not; a flag turns one on (`late`) or off (`no-late`). */
 export const FEATURES = {
@@ -64,6 +64,11 @@ export function settingsOf(seed: number, flags: readonly string[] = [], steps: n
     requestTimeoutMs: random.pick([400, 2_000, 5_000]),
     maxSleepMs: random.pick([3_000, 10_000]),
   }
+}
+
+/** What is turned on. */
+export function featuresOf(settings: Settings): readonly Feature[] {
+  return (Object.keys(FEATURES) as Feature[]).filter((feature) => settings[feature])
 }
 
 /** @throws Error naming the flag that is none */

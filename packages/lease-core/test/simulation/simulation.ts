@@ -16,10 +16,8 @@ import { MemoryStore } from '#src/memory/index.ts'
 import { countedOf } from '#src/share.ts'
 import { LONGEST_DEADLINE_MS, type Op } from '#src/substrate.ts'
 import { SimulatedTime, type TestClock } from '#src/testing/index.ts'
-import { CountedHistory } from './counted-history.ts'
-import { History, type Sent, type StoredTerm } from './history.ts'
+import { CountedHistory, History, Random, type Sent, type StoredTerm } from 'lease-simulation'
 import { Life, type HeldHere } from './life.ts'
-import { Random } from './random.ts'
 import type { Settings } from './settings.ts'
 
 export interface Problem {

@@ -3,11 +3,8 @@ import { MemoryGuard } from '#src/memory/index.ts'
 import type { Hold, Info, Token } from '#src/index.ts'
 import type { Manager } from '#src/manager.ts'
 import { countedName, countedOf, shareName } from '#src/share.ts'
-import { isFullFor, type CountedEntry } from './counted-history.ts'
-import type { StoredTerm } from './history.ts'
+import { isFullFor, strike, Weighted, type CountedEntry, type Random, type StoredTerm } from 'lease-simulation'
 import type { HeldHere, Life } from './life.ts'
-import { Weighted, type Random } from './random.ts'
-import { strike } from './faults.ts'
 import type { Simulation } from './simulation.ts'
 
 /** Why a call of a run is given up. */

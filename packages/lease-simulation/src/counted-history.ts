@@ -2,11 +2,8 @@
  * What the store did with counted leases, by the true time: how much of each was taken, of what capacity, and whether somebody waited.
  * Shares are leases: what became of each of them is in `history.ts`.
  */
-import type { MemoryNamespace } from '#src/memory/memory-store.ts'
-import { countedOf } from '#src/share.ts'
-import type { ClaimOp, Op, Verdict } from '#src/substrate.ts'
-import { INTEREST_MS } from '#src/ticket.ts'
-import type { History, Sent } from './history.ts'
+import { countedOf, INTEREST_MS, type ClaimOp, type Op, type Verdict } from 'lease-core'
+import type { History, MemoryNamespace, Sent } from './history.ts'
 
 /** What the store had for a counted lease, from one instant to the next entry. */
 export interface CountedEntry {
@@ -46,7 +43,7 @@ export interface CountedHistoryParts {
 
 export class CountedHistory {
   /** All shares that ever were. */
-  readonly shares = new Set<string>()
+  readonly shares: Set<string> = new Set()
   readonly #parts: CountedHistoryParts
   readonly #entries = new Map<string, CountedEntry[]>()
   readonly #granted = new Map<string, Granted>()

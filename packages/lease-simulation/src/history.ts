@@ -3,8 +3,10 @@
  *
  * It listens where requests are executed. The time of the store is the true time.
  */
-import type { MemoryNamespace, Stamp } from '#src/memory/memory-store.ts'
-import type { Op, Verdict } from '#src/substrate.ts'
+import type { MemoryStore, Op, Verdict } from 'lease-core'
+
+export type MemoryNamespace = ReturnType<MemoryStore['namespace']>
+type Stamp = NonNullable<Parameters<MemoryNamespace['apply']>[1]>
 
 /** Where and when a request was sent. */
 export interface Sent {

@@ -1,17 +1,46 @@
 /** What goes wrong in a step: on the way to the store, with the hints, or with a process and its clocks. */
-import { elapsedTimeOf } from '#src/elapsed-time.ts'
-import type { CallKind, FaultPlace } from '#src/testing/index.ts'
-import type { Life } from './life.ts'
+import { Stopwatch } from 'lease-core'
+import type { CallKind, FaultPlace, FaultySubstrate, SimulatedTime, TestClock } from 'lease-core/testing'
 import { Weighted, type Random } from './random.ts'
-import type { Simulation } from './simulation.ts'
+
+/** Which faults there may be. */
+export interface FaultSettings {
+  readonly losses: boolean
+  readonly late: boolean
+  readonly twice: boolean
+  readonly hints: boolean
+  readonly jumps: boolean
+  readonly suspends: boolean
+  readonly stalls: boolean
+  readonly counted: boolean
+  readonly strict: boolean
+}
+
+/** A process that something befalls. */
+export interface StruckProcess {
+  readonly clock: TestClock
+  readonly faulty: FaultySubstrate
+  /** For so long after a sleep that a wall clock set back has hidden it may rely on a term too long (docs/reliability.md). */
+  graceMs: number
+}
+
+export interface StruckWorld<P extends StruckProcess> {
+  readonly settings: FaultSettings
+  readonly time: SimulatedTime
+  note(life: P | undefined, what: string): void
+  /** Calls back in true time. */
+  later(ms: number, then: () => void): void
+}
 
 /** Where it strikes. */
-interface Step {
-  readonly sim: Simulation
+interface Strike<P extends StruckProcess> {
+  readonly sim: StruckWorld<P>
   readonly random: Random
-  readonly life: Life
+  readonly life: P
   readonly lease: string
 }
+
+type Step = Strike<StruckProcess>
 
 const KINDS = [
   undefined,
@@ -29,7 +58,7 @@ const KINDS = [
 
 const KINDS_OF_COUNTED = [...KINDS, 'claim', 'define', 'counted', 'release', 'leave', 'passOver'] as const
 
-export function strike(step: Step): void {
+export function strike<P extends StruckProcess>(step: Strike<P>): void {
   const { sim, random } = step
   const { losses, late, twice, hints, jumps, suspends, stalls } = sim.settings
   const when = (condition: boolean, weight: number): number => (condition ? weight : 0)
@@ -130,7 +159,7 @@ function jump({ random, life }: Step): string {
   const ms = random.pick([-3_600_000, -70_000, -5_000, -100, 3, 100, 5_000, 70_000, 3_600_000])
   void life.clock.jumpWall(ms)
   // Else a sleep of just as long may hide it, until the next anchor of the time since boot: docs/guarantees.md.
-  elapsedTimeOf(life.clock).read()
+  void new Stopwatch(life.clock).elapsedMs
   return `the wall clock jumps ${ms} ms`
 }
 

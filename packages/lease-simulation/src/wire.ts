@@ -1,7 +1,5 @@
 /** The end of the wire in a process: tells when each operation is sent. */
-import type { LeaseChange } from '#src/client.ts'
-import type { Trapdoor } from '#src/lease.ts'
-import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from '#src/substrate.ts'
+import type { Call, Counted, Holding, LeaseChange, Op, Pins, Substrate, Trapdoor, Verdict } from 'lease-core'
 
 export class Wire implements Substrate {
   readonly limits: Substrate['limits']

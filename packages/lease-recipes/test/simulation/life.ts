@@ -1,0 +1,160 @@
+/** One life of a process: its machine, its client and manager, its recipes, and what its code holds in its hands. */
+import { Manager, MemorySubstrate, SubstrateClient } from 'lease-core'
+import type { Held, Hold, HoldOptions, MemoryStore, Op } from 'lease-core'
+import { FaultySubstrate, type TestClock } from 'lease-core/testing'
+import { Wire, type StruckProcess } from 'lease-simulation'
+import type { Candidate } from '#src/lead.ts'
+import { Authority } from '#src/authority.ts'
+import { election, type ElectionNode } from '#src/election.ts'
+import { FailClosedLock, FailOpenLock } from '#src/fenced-lock.ts'
+import { FencingGate, type FencingStore } from '#src/fencing-gate.ts'
+import { Once } from '#src/once.ts'
+import { OncePer } from '#src/once-per.ts'
+import { ReadWriteLock } from '#src/read-write-lock.ts'
+import { Semaphores } from '#src/semaphore.ts'
+import { Throttle } from '#src/throttle.ts'
+import { webLocks, type WebLocks } from '#src/web-locks.ts'
+import type { Settings } from './settings.ts'
+
+export interface LifeParts {
+  readonly id: number
+  /** The process; the same after a restart. */
+  readonly name: number
+  readonly settings: Settings
+  readonly store: MemoryStore
+  readonly server: TestClock
+  readonly clock: TestClock
+  readonly latency: () => number
+  readonly fences: FencingStore
+  readonly sending: (op: Op) => void
+}
+
+/** Something that a process has been granted, and how to tell whether it relies on it. */
+export interface Thing {
+  readonly recipe: string
+  /** What it is of. */
+  readonly resource: string
+  readonly lease: string
+  readonly fencingToken: bigint
+  /** Nobody else may have anything of the resource at the same time. */
+  readonly isExclusive: boolean
+  /** It is known by its signal alone, which follows a little later. */
+  readonly isBySignal?: boolean
+  /** The recipe that ends it when it is stopped. */
+  readonly source?: object | undefined
+  /** For guarded writes. */
+  readonly held?: Held
+  relies(): boolean
+  /** Gives it back, or ends the work. */
+  end(): void
+  /** When it was first found to be over in the store, by the monotonic clock of the process. */
+  overMs?: number
+}
+
+export const KEEP_RESULT_MS = 20_000
+export const AT_LEAST_MS = 300_000
+export const PERIOD_MS = 3_000
+export const THROTTLED = 2
+export const MAX_READERS = 2
+export const TTL_MS = 5_000
+
+/** A manager that says when a process has been granted something: in that instant calls are given up. */
+class ToldManager extends Manager {
+  granted = (): void => {}
+
+  override hold(lease: string, holder: string, options: HoldOptions): Promise<Hold> {
+    const hold = super.hold(lease, holder, options)
+    hold.then(
+      () => this.granted(),
+      () => {},
+    )
+    return hold
+  }
+}
+
+export class Life implements StruckProcess {
+  readonly id: number
+  readonly name: number
+  readonly clock: TestClock
+  readonly faulty: FaultySubstrate
+  readonly client: SubstrateClient
+  readonly manager: ToldManager
+  things: Thing[] = []
+  isOver = false
+  isStopping = false
+  graceMs = 0
+  /** How many recipes were stopped: calls of them may say so. */
+  stops = 0
+  semaphores!: Semaphores
+  /** L: any number of readers; M: few. */
+  readonly locks: ReadWriteLock[] = []
+  throttle!: Throttle
+  webLocks!: WebLocks
+  authority!: Authority
+  node!: ElectionNode
+  candidate: Candidate | undefined
+  /** With heartbeats, without. */
+  readonly failOpen: FailOpenLock[] = []
+  failClosed!: FailClosedLock
+  once!: Once
+  oncePer!: OncePer
+  gate!: FencingGate
+  /** Called one after the other when the manager has granted something. */
+  readonly onGranted: (() => void)[] = []
+  readonly #fences: FencingStore
+
+  constructor({ id, name, settings, store, server, clock, latency, fences, sending }: LifeParts) {
+    this.id = id
+    this.name = name
+    this.clock = clock
+    this.#fences = fences
+    this.faulty = new FaultySubstrate(new MemorySubstrate({ store }), {
+      clock: server,
+      receiver: clock,
+      latency,
+      watch: !(settings.blind && name === 1),
+    })
+    const substrate = new Wire(this.faulty, sending)
+    this.client = new SubstrateClient({ substrate, clock, requestTimeout: settings.requestTimeoutMs })
+    this.manager = new ToldManager({ client: this.client, clock, maxSleep: settings.maxSleepMs })
+    this.manager.granted = () => this.onGranted.shift()?.()
+    this.renew()
+  }
+
+  /** Makes this recipe anew, or all: those of before are stopped, and of no more use. */
+  renew(recipe?: object): void {
+    const { manager, clock, name } = this
+    const isWanted = (one: object | undefined): boolean => recipe === undefined || one === recipe
+    const owner = `p${name}`
+    if (recipe !== undefined) this.stops++
+    if (isWanted(this.semaphores)) this.semaphores = new Semaphores({ manager, clock })
+    if (isWanted(this.locks[0])) this.locks[0] = new ReadWriteLock({ manager, clock, name: 'L', duration: TTL_MS })
+    if (isWanted(this.locks[1]))
+      this.locks[1] = new ReadWriteLock({ manager, clock, name: 'M', duration: 900, maxReaders: MAX_READERS })
+    if (isWanted(this.authority)) {
+      const options = { lease: 'authority', holder: owner, ttl: TTL_MS, heartbeatInterval: 1_000 }
+      this.authority = new Authority({ manager, clock, ...options })
+    }
+    if (isWanted(this.failOpen[0]))
+      this.failOpen[0] = new FailOpenLock({ manager, clock, owner, leaseDuration: TTL_MS, heartbeatPeriod: 1_500 })
+    if (isWanted(this.failOpen[1])) this.failOpen[1] = new FailOpenLock({ manager, clock, owner, leaseDuration: 2_000 })
+    if (isWanted(this.failClosed))
+      this.failClosed = new FailClosedLock({ manager, clock, owner, leaseDuration: TTL_MS })
+    if (isWanted(this.candidate)) this.candidate = undefined
+    if (recipe !== undefined) return
+    this.node = election({ manager, clock })({ path: 'path', id: owner, value: `v${name}`, ttl: TTL_MS })
+    this.throttle = new Throttle({ manager, clock, name: 'Q', n: THROTTLED, period: PERIOD_MS })
+    this.webLocks = webLocks(manager, { duration: TTL_MS })
+    this.once = new Once({ manager, clock, prefix: 'once', duration: TTL_MS, keepResult: KEEP_RESULT_MS })
+    this.oncePer = new OncePer({ manager, prefix: 'jobs', atMost: TTL_MS, atLeast: AT_LEAST_MS })
+    this.gate = new FencingGate({ store: this.#fences })
+  }
+
+  /** Ends all recipes in an orderly way. */
+  async stopRecipes(): Promise<void> {
+    const { semaphores, locks, authority, node, candidate, failOpen, failClosed } = this
+    await Promise.all(
+      [semaphores, ...locks, authority, node, candidate, ...failOpen, failClosed].map((recipe) => recipe?.stop()),
+    )
+  }
+}
