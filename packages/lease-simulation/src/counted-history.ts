@@ -149,7 +149,11 @@ export class CountedHistory {
     const before = this.latest(name)
     const nowMs = now()
     const { capacity, generation, shares } = namespace.counted(name)
-    if (generation !== before.generation) this.#noteDefinition(name, op, generation)
+    if (generation !== before.generation) {
+      if (before.generation !== (op.kind === 'define' ? op.from : undefined))
+        problem('5 define', `a ${op.kind} made ${name} ${generation}, which was ${before.generation}`)
+      this.#noteDefinition(name, op, generation)
+    }
     for (const share of this.shares) if (countedOf(share) === name && share !== op.lease) history.compare(share)
     const isClaim = op.kind === 'claim' && op.share !== undefined && verdict.outcome === 'granted'
     if (isClaim && history.latest(op.lease).term?.openedMs === nowMs)

@@ -334,6 +334,9 @@ function holdShare(step: Step): void {
           return was('has too little capacity', (entry) => (entry.capacity ?? 0) < weight)
         }
         if (error.currentHolder === holder) return denied(step, [share], holder, error, fromMs)
+        // Others of this process may be ahead whose ticket the store has forgotten.
+        const isBehind = [...sim.pending].some((call) => call.life === life && call.what.startsWith(`hold(${name}#,`))
+        if (isBehind && wait !== false) return
         was('has no room', isFullFor(weight))
       },
     },
@@ -350,21 +353,26 @@ function define(step: Step): void {
   const signal = steps.signal(step, 0.2)
   const call = sim.counted.defining(life.id, countedName(name))
   const isIt = (seen: string | undefined) => (entry: CountedEntry) => entry.generation === seen
-  sim.call(life, `define(${name}, ${capacity}, ${from})`, () => manager.define(name, capacity, { from, signal }), {
-    codes: ['LEASE_INVALID'],
-    signal,
-    done: (made, fromMs) => {
-      call.isDone = true
-      const is = capacity === undefined ? isIt(undefined) : isIt(made)
-      if (sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, is)) return
-      sim.problem('5 define', `${name} was defined as ${capacity}, asked at ${Math.round(fromMs)}: that was never so`)
+  sim.call(
+    life,
+    `define(${name}, ${capacity}${from === generation ? '' : ', from another one'})`,
+    () => manager.define(name, capacity, { from, signal }),
+    {
+      codes: ['LEASE_INVALID'],
+      signal,
+      done: (made, fromMs) => {
+        call.isDone = true
+        const is = capacity === undefined ? isIt(undefined) : isIt(made)
+        if (sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, is)) return
+        sim.problem('5 define', `${name} was defined as ${capacity}, asked at ${Math.round(fromMs)}: that was never so`)
+      },
+      failed: ({ code }, fromMs) => {
+        if (code === undefined) return // it was given up
+        if (sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, (entry) => entry.generation !== from)) return
+        sim.problem('5 define', `a definition of ${name} was refused over ${from}, which stood`)
+      },
     },
-    failed: ({ code }, fromMs) => {
-      if (code === undefined) return // it was given up
-      if (sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, (entry) => entry.generation !== from)) return
-      sim.problem('5 define', `a definition of ${name} was refused over ${from}, which stood`)
-    },
-  })
+  )
 }
 
 function counted(step: Step): void {
