@@ -19,6 +19,11 @@ export interface RecipesEntry extends WorkerEntry {
   readonly careless: boolean
 }
 
+// A run that was lost in a pause cannot give up its turn: that is no defect.
+process.removeAllListeners('warning').on('warning', (warning: Error & { readonly code?: string }) => {
+  if (warning.code !== 'LEASE_NOT_HELD') console.error(warning)
+})
+
 const entry = workerEntry() as RecipesEntry
 const { name, leaseMs, slotMs, careless } = entry
 const manager = new Manager({ client: openClient(entry).client })
@@ -27,7 +32,8 @@ const lock = new ReadWriteLock({ manager, name: entry.lock, duration: leaseMs })
 const once = new OncePer({ manager, atMost: leaseMs, atLeast: { minutes: 10 } })
 /** How far the clock of this process is behind. */
 const lateMs = Math.random() * slotMs
-const LONG = careless ? 0.3 : 0.03
+/** How often work is long, and how long it is then. A careless one goes on after a pause for longer than its lease. */
+const LONG = careless ? { share: 0.5, workMs: 10 * leaseMs } : { share: 0.03, workMs: 2 * leaseMs }
 
 interface Asked {
   readonly lease: string
@@ -42,9 +48,9 @@ async function rely(held: Held, { runner, ...asked }: Asked, { forgotten = false
   const { lease } = asked
   const { fencingToken } = held
   record({ what: 'granted', lease, token: String(fencingToken), detail: runner, atMs: fromMs })
-  const longestMs = Math.random() < LONG ? 2 * leaseMs : 10
+  const longestMs = Math.random() < LONG.share ? LONG.workMs : 10
   const workMs = forgotten ? Number.POSITIVE_INFINITY : Math.random() * longestMs
-  const goesOn = (): boolean => (careless && !forgotten) || held.held
+  const goesOn = (): boolean => careless || held.held
   await recordReliance({ fencingToken, ...asked }, () => goesOn() && nowMs() - fromMs < workMs, 4)
 }
 
@@ -64,7 +70,7 @@ async function takePermits(semaphore: string, n: number, holder: string, runner:
   const asked = { lease: semaphore, weight: permits, askedMs: nowMs(), runner }
   const timeoutMs = leaseMs * (0.5 + Math.random())
   const permit = await semaphores.post(semaphore, holder, timeoutMs, { n, permits, keepAlive, ...patience() })
-  await rely(permit, asked, { forgotten: !keepAlive && Math.random() < 0.02 })
+  await rely(permit, asked, { forgotten: !careless && !keepAlive && Math.random() < 0.02 })
   await permit.close()
 }
 
