@@ -21,11 +21,11 @@ import type { RecipesEntry } from './recipes.worker.ts'
 import { unique } from './stores.ts'
 
 /** Of each semaphore, of the lock, and of all jobs together. */
-const GRANTS = isMatrix() ? 2000 : 60
-const LEASE_MS = 400
-const SLOT_MS = 500
+const GRANTS = isMatrix() ? 2000 : 40
+const LEASE_MS = 600
+const SLOT_MS = 1000
 const PROCESSES = 3
-const RUNNERS = 3
+const RUNNERS = 2
 /** A process is expensive to start, so few are killed; in between, one after another is stopped. */
 const KILLS = enough(2)
 const STOPS = isMatrix() ? 60 : 4
