@@ -43,7 +43,6 @@ import type { Step } from './requests.ts'
 import { completed, countedIn, fits, isComplete, onceRead, roomIn, roomReads, weightsOf, type Room } from './room.ts'
 import {
   allBy,
-  countOf,
   foundBy,
   get,
   isAbsent,
@@ -96,7 +95,9 @@ interface Found {
   readonly ahead: number
   /** The nearest of them, in their order; of one that does not wait the first. All, if it passes them. */
   readonly tickets: readonly FoundTicket[]
-  /** How many tickets there are, with its own. */
+  /** Of one that has just got its ticket: the first `TOLD` in the queue. */
+  readonly queue: readonly FoundTicket[]
+  /** And how many tickets there are, with its own. */
   readonly waiting: number
 }
 
@@ -165,10 +166,6 @@ class ShareClaim {
   /** The end of the range of those ahead: without a ticket it is behind all. */
   get #endOfAhead(): Buffer {
     return this.#waits ? this.#own : endOf(this.#queue.tickets)
-  }
-
-  get #isBounded(): boolean {
-    return this.#isNew && this.#op.maxWaiters !== undefined
   }
 
   /** Ends the own term that has lapsed: a term begins with the creation of its key. */
@@ -283,7 +280,7 @@ class ShareClaim {
       ...(place === 0 ? [ping(counter, lease)] : []),
       // The holder of a share waits for none.
       ...(this.#waits ? [when([isAbsent(key)], [put(this.#own, ticketOf(this.#op), lease)], [])] : []),
-      ...(this.#isBounded ? [countOf(tickets, endOf(tickets))] : []),
+      ...(this.#isNew ? [pageOf(tickets, endOf(tickets), TOLD)] : []),
     ]
   }
 
@@ -302,7 +299,8 @@ class ShareClaim {
       isPinned: foundBy(answers, 1) !== undefined,
       ahead: Number(count),
       tickets,
-      waiting: this.#isBounded ? Number(allBy(answers, 6).count) : 0,
+      queue: this.#isNew ? ticketsOf(answers, 6) : [],
+      waiting: this.#isNew ? Number(allBy(answers, 6).count) : 0,
     })
   }
 
@@ -444,7 +442,7 @@ class ShareClaim {
    * @param why.isOver no wait makes this a share that is granted
    */
   #refuse(
-    { room, ahead, tickets, waiting }: Found,
+    { room, ahead, tickets, queue, waiting }: Found,
     { left = 0, isOver = false }: { readonly left?: number; readonly isOver?: boolean },
   ): Verdict | Step {
     const { layout, hints } = this.#context
@@ -462,7 +460,7 @@ class ShareClaim {
       if (isOver) return verdict
       return isFull && ahead >= maxWaiters ? { ...verdict, isFull: true } : this.#enter(room.revision, ahead, tickets)
     }
-    const isTooMany = this.#isBounded && isFull && waiting > maxWaiters
+    const isTooMany = isFull && waiting > maxWaiters
     if (isOver || isTooMany) {
       // One that came with its ticket leaves by itself.
       if (asked === place) return verdict
@@ -478,7 +476,11 @@ class ShareClaim {
       weight: this.#share.weight,
       room,
     })
-    return { ...verdict, ticket: { place, ahead } }
+    const refusal = { ...verdict, ticket: { place, ahead } }
+    const [first] = queue
+    if (isFull || first === undefined || first.weight > left) return refusal
+    // It has met nothing but tickets, and those who have them were notified: now it sees to it that they come.
+    return { ...refusal, told: queue.findLast((ticket) => ticket.place < place)?.place }
   }
 
   /** The revision of its first refusal is its place. Then it hears of whatever comes after the state that it is answered. */
