@@ -165,6 +165,7 @@ function destroy(step: Step): void {
   const { world, random, life, calls } = step
   const id = random.pick(SEMAPHORES)
   const name = `semaphores/${id}`
+  for (const thing of life.things) if (thing.resource === name) thing.isAsked = true
   const signal = calls.signal(step, 0.2)
   void world.call(life, `destroy(${id})`, () => life.semaphores.destroy(id, { signal }), {
     codes: ['LEASE_INVALID'],
