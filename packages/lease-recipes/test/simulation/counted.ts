@@ -87,6 +87,7 @@ function post(step: Step): void {
 function use(step: Step, resource: string, permit: Permit): void {
   const { world, life } = step
   const { lease, fencingToken } = permit
+  asked(step, lease) // a permit that an earlier post of this holder got ends with the work
   const body = ({ signal }: { readonly signal: AbortSignal }): Promise<string> =>
     work(step, {
       recipe: 'using',
