@@ -27,9 +27,20 @@ export function nowMs(): number {
   return Number(process.hrtime.bigint()) / 1e6
 }
 
+/** Waits while the pipe is full, because the judge reads late: the worker stands still then, as on a slow machine. */
 export function record(report: Report): void {
-  writeSync(1, `${JSON.stringify(report)}\n`)
+  const line = Buffer.from(`${JSON.stringify(report)}\n`)
+  for (let written = 0; written < line.length;) {
+    try {
+      written += writeSync(1, line, written)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+      Atomics.wait(NEVER_WOKEN, 0, 0, 1)
+    }
+  }
 }
+
+const NEVER_WOKEN = new Int32Array(new SharedArrayBuffer(4))
 
 /** A term on which a worker relies. */
 export interface Term {

@@ -1,16 +1,16 @@
 /** Definitions of counted leases: the capacity in the gate (`gates.ts`), changed where it is of the generation that the caller knows. */
 import { granted, refused, TOLD, type DefineOp, type Verdict } from 'lease-core'
-import type { EtcdKeyValue, EtcdRequest } from './driver.ts'
+import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { REMEMBERED_MS } from './epochs.ts'
 import { gateOf, weightIn, type Gate } from './gates.ts'
-import { endOf, type Keys } from './layout.ts'
+import { endOf, ticketIn, type Keys } from './layout.ts'
 import type { Step } from './requests.ts'
-import { completed, countedIn, roomIn, roomReads, weightsOf, type Room } from './room.ts'
-import { isAbsent, isUnchanged, NO_LEASE, noneNewSince, pageOf, put, when } from './txn.ts'
-import { fitsFirst, tell, ticketsOf, type StepContext } from './waiting.ts'
+import { completed, countedIn, onceRead, roomIn, roomReads, weightsOf, type Room } from './room.ts'
+import { allBy, isAbsent, isUnchanged, NO_LEASE, noneNewSince, pageOf, put, when } from './txn.ts'
+import { dismissed, fitsFirst, tell, type StepContext } from './waiting.ts'
 
-/** How many of those who wait are notified that there is nothing to wait for; those behind look by themselves. */
-const MOST_TOLD = 1_000
+/** Of more who wait than this the rest is read afterwards. */
+const PAGE = 100
 
 export function define(op: DefineOp, keys: Keys, context: StepContext): Step {
   const reads = roomReads(keys)
@@ -25,7 +25,7 @@ function decide(op: DefineOp, keys: Keys, context: StepContext, found: Room): Ve
   return completed(found, keys, context.readRest, (room) => {
     const { gate } = room
     const counted = countedIn(room, context.layout)
-    if (gate?.generation === op.generation) return { ...granted(undefined), counted }
+    if (gate?.generation === op.generation) return again(op, keys, context, { ...granted(undefined), counted })
     if (counted.generation !== op.from) return { ...refused(undefined), counted }
     if (gate === undefined && op.capacity === undefined) return { ...granted(undefined), counted }
     return change(op, keys, context, room)
@@ -35,7 +35,7 @@ function decide(op: DefineOp, keys: Keys, context: StepContext, found: Room): Ve
 /** Puts the gate if it is as it was found: a grant that comes in between only makes it look again. */
 function change(op: DefineOp, keys: Keys, context: StepContext, room: Room): Step {
   const { lease, capacity, generation } = op
-  const { gate, tickets } = keys
+  const { gate } = keys
   const { gateKv, revision } = room
   const heaviest = room.gate === undefined ? heaviestOf(room.shares) : room.gate.heaviest
   const after: Gate = { capacity, generation, byUse: false, heaviest, weight: weightsOf(room).most }
@@ -44,25 +44,66 @@ function change(op: DefineOp, keys: Keys, context: StepContext, room: Room): Ste
     gateKv === undefined
       ? [isAbsent(gate), noneNewSince(keys.key, endOf(keys.key), revision)]
       : [isUnchanged(gate, gateKv.mod_revision)]
-  const reads = roomReads(keys)
-  const toTell: EtcdRequest = pageOf(tickets, endOf(tickets), isOver ? MOST_TOLD : TOLD)
   return {
     coverMs: isOver ? REMEMBERED_MS : undefined,
     counted: lease,
     opens: true,
     request: (etcdLease) =>
-      when(conditions, [put(gate, gateOf(after), isOver ? etcdLease : NO_LEASE), ...reads, toTell], reads),
+      when(
+        conditions,
+        [put(gate, gateOf(after), isOver ? etcdLease : NO_LEASE), ...roomReads(keys), firstPage(keys)],
+        roomReads(keys),
+      ),
     next: ({ response_txn: { succeeded, responses } }, at) => {
       if (!succeeded) return decide(op, keys, context, roomIn(responses, 0, at))
       const now = roomIn(responses, 1, at)
       context.gates.learn(lease, { gate: after, version: at, weight: weightsOf(now).most, asOf: Number(at) })
       const done = { ...granted(undefined), counted: { ...countedIn(room, context.layout), capacity, generation } }
       const verdict = isOver ? { ...done, counted: { ...done.counted, generation: undefined } } : done
-      const waiting = ticketsOf(responses, 3)
-      if (isOver) return tell(lease, keys, waiting, { verdict, isOver })
-      return fitsFirst(now, waiting) ? tell(lease, keys, waiting, { verdict }) : verdict
+      return called(op, keys, context, { verdict, room: now, page: allBy(responses, 3) })
     },
   }
+}
+
+/** It was done already, and the answer was lost: whoever was to be called may not have been. */
+function again(op: DefineOp, keys: Keys, context: StepContext, verdict: Verdict): Step {
+  return {
+    coverMs: undefined,
+    goesOn: true,
+    request: () => when([], [...roomReads(keys), firstPage(keys)], []),
+    next: ({ response_txn: { responses } }, revision) =>
+      called(op, keys, context, { verdict, room: roomIn(responses, 0, revision), page: allBy(responses, 2) }),
+  }
+}
+
+function firstPage({ tickets }: Keys): EtcdRequest {
+  return pageOf(tickets, endOf(tickets), PAGE)
+}
+
+interface Done {
+  readonly verdict: Verdict
+  readonly room: Room
+  /** The first of those who wait. */
+  readonly page: EtcdAnswer['response_range']
+}
+
+/** Those who cannot get a share any more find that out, and are in nobody's way; then the first of the others hear if there is room. */
+function called({ lease, capacity = 0 }: DefineOp, keys: Keys, context: StepContext, done: Done): Verdict | Step {
+  const { verdict, room, page } = done
+  const call = (waiting: readonly EtcdKeyValue[]): Verdict | Step => {
+    const isInVain = (kv: EtcdKeyValue): boolean => ticketIn(kv).weight > capacity
+    return dismissed(lease, keys, waiting.filter(isInVain), verdict, () => {
+      const first = waiting
+        .filter((kv) => !isInVain(kv))
+        .slice(0, TOLD)
+        .map(ticketIn)
+      return fitsFirst(room, first) ? tell(lease, keys, first, { verdict }) : verdict
+    })
+  }
+  if (page.kvs.length >= Number(page.count)) return call(page.kvs)
+  const { tickets, gate } = keys
+  const all = { key: tickets, range_end: endOf(tickets), revision: room.revision }
+  return onceRead(all, gate, context.readRest, call)
 }
 
 function heaviestOf(shares: readonly EtcdKeyValue[]): number {

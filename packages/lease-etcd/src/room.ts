@@ -80,23 +80,39 @@ export function completed(
   const { shares, revision } = room
   const last = shares.at(-1)
   const from = last === undefined ? key : Buffer.concat([last.key, Buffer.alloc(1)])
-  let rest: readonly EtcdKeyValue[] | undefined
+  return onceRead({ key: from, range_end: endOf(key), revision }, gate, readRest, (rest) => {
+    const all = [...shares, ...rest]
+    return next({ ...room, shares: all, count: all.length })
+  })
+}
+
+/**
+ * Goes on with all keys of the range.
+ *
+ * @param any a key that may be read beside them
+ */
+export function onceRead(
+  range: Parameters<ReadRest>[0],
+  any: Buffer,
+  readRest: ReadRest,
+  next: (kvs: readonly EtcdKeyValue[]) => Verdict | Step,
+): Step {
+  let kvs: readonly EtcdKeyValue[] | undefined
   let failure: unknown
   return {
     goesOn: true,
     coverMs: undefined,
     async prepare() {
       try {
-        rest = await readRest({ key: from, range_end: endOf(key), revision })
+        kvs = await readRest(range)
       } catch (error) {
         failure = error
       }
     },
-    request: () => get(gate),
+    request: () => get(any),
     next() {
-      if (rest === undefined) throw failure
-      const all = [...shares, ...rest]
-      return next({ ...room, shares: all, count: all.length })
+      if (kvs === undefined) throw failure
+      return next(kvs)
     },
   }
 }

@@ -11,7 +11,7 @@
  *   where there was room, and one that does not has lost to another grant or definition: somebody always comes through.
  * - The first claim that names a capacity makes the gate, where no share was created since it read them.
  * - Shares that were observed to have lapsed are removed by the grant that needs their room, as they were read.
- * - One with a ticket demands that nobody is ahead; or that nobody came to those whom it passes since it read them.
+ * - Each demands that nobody is ahead; or that nobody came to those whom it passes since it read them.
  */
 import {
   countedOf,
@@ -40,10 +40,9 @@ import {
   type Keys,
 } from './layout.ts'
 import type { Step } from './requests.ts'
-import { completed, countedIn, fits, isComplete, roomIn, roomReads, weightsOf, type Room } from './room.ts'
+import { completed, countedIn, fits, isComplete, onceRead, roomIn, roomReads, weightsOf, type Room } from './room.ts'
 import {
   allBy,
-  countOf,
   foundBy,
   get,
   isAbsent,
@@ -66,8 +65,8 @@ import { fitsFirst, removedTicket, tell, ticketsOf, withdrawn, type StepContext 
 const MOST_LAPSED = 40
 /** How many are removed in a transaction of their own where that is not enough. */
 const MOST_SWEPT = 100
-/** How many of those ahead may be passed. */
-const MOST_PASSED = 100
+/** How many of those ahead are read beside the rest by one that may pass them; more are read where all of these may be passed. */
+const MOST_SEEN = 100
 
 /** What the claim makes of its own share, which is there. */
 type Contend = (kv: EtcdKeyValue) => Verdict | Step
@@ -94,9 +93,11 @@ interface Found {
   readonly isPinned: boolean
   /** How many are ahead; of one that does not wait, how many are in the queue. */
   readonly ahead: number
-  /** The nearest of them, in their order; of one that does not wait the first. */
+  /** The nearest of them, in their order; of one that does not wait the first. All, if it passes them. */
   readonly tickets: readonly FoundTicket[]
-  /** How many tickets there are, with its own. */
+  /** Of one that has just got its ticket: the first `TOLD` in the queue. */
+  readonly queue: readonly FoundTicket[]
+  /** And how many tickets there are, with its own. */
   readonly waiting: number
 }
 
@@ -162,8 +163,9 @@ class ShareClaim {
     return this.#place !== undefined && this.#place > 0
   }
 
-  get #isBounded(): boolean {
-    return this.#isNew && this.#op.maxWaiters !== undefined
+  /** The end of the range of those ahead: without a ticket it is behind all. */
+  get #endOfAhead(): Buffer {
+    return this.#waits ? this.#own : endOf(this.#queue.tickets)
   }
 
   /** Ends the own term that has lapsed: a term begins with the creation of its key. */
@@ -229,9 +231,7 @@ class ShareClaim {
         : [isUnchanged(gate, version)]),
       isAbsent(key),
       isPinned ? isPresent(pin) : isAbsent(pin),
-      passed.length > 0
-        ? noneSince(tickets, this.#own, asOf)
-        : isEmpty(tickets, this.#waits ? this.#own : endOf(tickets)),
+      passed.length > 0 ? noneSince(tickets, this.#endOfAhead, asOf) : isEmpty(tickets, this.#endOfAhead),
       ...lapsed.map((kv) => isUnchanged(kv.key, kv.mod_revision)),
     ]
   }
@@ -250,14 +250,17 @@ class ShareClaim {
       ...(announce === true ? [ping(news, lease)] : []),
       ...lapsed.map((kv) => remove(kv.key)),
     ]
-    if (!this.#waits) return writes
-    const tidings = Buffer.from(JSON.stringify({ taken: [[this.#name, this.#place, durationMs]] }))
+    if (this.#waits) {
+      const tidings = Buffer.from(JSON.stringify({ taken: [[this.#name, this.#place, durationMs]] }))
+      writes.push(
+        put(served, tidings, lease),
+        // Those who were told, and did not come.
+        ...passed.slice(0, TOLD).map(({ place, client }) => remove(this.#queue.ticket(place, client))),
+        remove(this.#own),
+      )
+    } else if (passed.length === 0) return writes
     return [
       ...writes,
-      put(served, tidings, lease),
-      // Those who were told, and did not come.
-      ...passed.slice(0, TOLD).map(({ place, client }) => remove(this.#queue.ticket(place, client))),
-      remove(this.#own),
       ...roomReads(this.#queue, { countOnly: this.#countOnly || after.heaviest === 1 }),
       pageOf(tickets, endOf(tickets), TOLD),
     ]
@@ -267,18 +270,17 @@ class ShareClaim {
     const { key, pin } = this.#keys
     const { counter, tickets } = this.#queue
     const place = this.#place
-    const end = place === undefined || place === 0 ? endOf(tickets) : this.#own
+    const end = this.#endOfAhead
+    const seen = Math.min(this.#share.passing, MOST_SEEN)
     return [
       get(key),
       get(pin),
       ...roomReads(this.#queue, { countOnly: this.#countOnly }),
-      place === undefined
-        ? pageOf(tickets, end, TOLD)
-        : lastOf(tickets, end, Math.max(IN_SIGHT, Math.min(this.#share.passing, MOST_PASSED))),
+      place === undefined ? pageOf(tickets, end, Math.max(TOLD, seen)) : lastOf(tickets, end, Math.max(IN_SIGHT, seen)),
       ...(place === 0 ? [ping(counter, lease)] : []),
       // The holder of a share waits for none.
       ...(this.#waits ? [when([isAbsent(key)], [put(this.#own, ticketOf(this.#op), lease)], [])] : []),
-      ...(this.#isBounded ? [countOf(tickets, endOf(tickets))] : []),
+      ...(this.#isNew ? [pageOf(tickets, endOf(tickets), TOLD)] : []),
     ]
   }
 
@@ -297,7 +299,8 @@ class ShareClaim {
       isPinned: foundBy(answers, 1) !== undefined,
       ahead: Number(count),
       tickets,
-      waiting: this.#isBounded ? Number(allBy(answers, 6).count) : 0,
+      queue: this.#isNew ? ticketsOf(answers, 6) : [],
+      waiting: this.#isNew ? Number(allBy(answers, 6).count) : 0,
     })
   }
 
@@ -338,9 +341,8 @@ class ShareClaim {
     const lapsed = isFitting === true ? [] : this.#lapsedIn(room)
     const left = defined - most + sum(lapsed)
     const isFull = weight > left
-    const passable = this.#waits ? this.#share.passing : 0
-    const isNext =
-      ahead === 0 || (ahead <= passable && tickets.length === ahead && tickets.every((one) => one.weight <= left))
+    const isNext = ahead <= this.#share.passing && tickets.every((one) => one.weight <= left)
+    if (!isFull && isNext && tickets.length < ahead) return this.#seeAllAhead(found)
     if (isFull || !isNext) {
       if (!isComplete(room)) return this.#complete(found, (all) => this.#decide(all))
       return gate?.capacity === undefined ? this.#defineByUse(room, defined) : this.#refuse(found, { left })
@@ -360,6 +362,14 @@ class ShareClaim {
 
   #complete(found: Found, next: (found: Found) => Verdict | Step): Verdict | Step {
     return completed(found.room, this.#queue, this.#context.readRest, (room) => next({ ...found, room }))
+  }
+
+  #seeAllAhead(found: Found): Step {
+    const { tickets: key, gate } = this.#queue
+    const range = { key, range_end: this.#endOfAhead, revision: found.room.revision }
+    return onceRead(range, gate, this.#context.readRest, (kvs) =>
+      this.#decide({ ...found, ahead: kvs.length, tickets: kvs.map(ticketIn) }),
+    )
   }
 
   #heaviest({ gate, shares }: Room): number | undefined {
@@ -383,11 +393,11 @@ class ShareClaim {
     const { gates, hints } = this.#context
     const verdict = granted(holdingOf(this.#body, revision, { since: revision, pinned: grounds.isPinned }))
     const known = { gate, version: revision, weight: grounds.weight + this.#share.weight, asOf: Number(revision) }
-    if (!this.#waits) {
+    if (!this.#waits && grounds.passed.length === 0) {
       gates.learn(this.#name, known)
       return verdict
     }
-    hints?.left(this.#name, this.#place as number)
+    if (this.#waits) hints?.left(this.#name, this.#place as number)
     const room = { ...roomIn(answers, answers.length - 3, revision), gate }
     gates.learn(this.#name, { ...known, weight: Math.min(known.weight, weightsOf(room).most) })
     const first = ticketsOf(answers, answers.length - 1)
@@ -432,7 +442,7 @@ class ShareClaim {
    * @param why.isOver no wait makes this a share that is granted
    */
   #refuse(
-    { room, ahead, tickets, waiting }: Found,
+    { room, ahead, tickets, queue, waiting }: Found,
     { left = 0, isOver = false }: { readonly left?: number; readonly isOver?: boolean },
   ): Verdict | Step {
     const { layout, hints } = this.#context
@@ -444,13 +454,13 @@ class ShareClaim {
       const [first] = tickets
       return isOver || isFull || first === undefined || first.weight > left
         ? verdict
-        : tell(this.#name, this.#queue, tickets, { verdict })
+        : tell(this.#name, this.#queue, tickets.slice(0, TOLD), { verdict })
     }
     if (place === 0) {
       if (isOver) return verdict
       return isFull && ahead >= maxWaiters ? { ...verdict, isFull: true } : this.#enter(room.revision, ahead, tickets)
     }
-    const isTooMany = this.#isBounded && isFull && waiting > maxWaiters
+    const isTooMany = isFull && waiting > maxWaiters
     if (isOver || isTooMany) {
       // One that came with its ticket leaves by itself.
       if (asked === place) return verdict
@@ -466,7 +476,11 @@ class ShareClaim {
       weight: this.#share.weight,
       room,
     })
-    return { ...verdict, ticket: { place, ahead } }
+    const refusal = { ...verdict, ticket: { place, ahead } }
+    const [first] = queue
+    if (isFull || first === undefined || first.weight > left) return refusal
+    // It has met nothing but tickets, and those who have them were notified: now it sees to it that they come.
+    return { ...refusal, told: queue.findLast((ticket) => ticket.place < place)?.place }
   }
 
   /** The revision of its first refusal is its place. Then it hears of whatever comes after the state that it is answered. */

@@ -318,43 +318,92 @@ interface Telling {
   readonly also?: readonly EtcdRequest[]
   /** What has become of the operation that makes it necessary. */
   readonly verdict?: Verdict
-  /** There is nothing to wait for any more: nobody is behind another. */
-  readonly isOver?: boolean
 }
-
-/** How many are told in one transaction. */
-const MOST_TOLD = 100
 
 /** Tells these that they are the first in the queue of a vacant lease, if it is vacant; of a counted lease, that there is room. */
 export function tell(
   lease: string,
   keys: Keys,
   first: readonly Ticket[],
-  { also = [], verdict = granted(undefined), isOver = false }: Telling = {},
+  { also = [], verdict = granted(undefined) }: Telling = {},
 ): Step | Verdict {
   if (first.length + also.length === 0) return verdict
-  const [part, rest] = [first.slice(0, MOST_TOLD), first.slice(MOST_TOLD)]
-  const told = new Map<string, unknown[]>()
-  for (const [ahead, { client, place }] of part.entries()) {
-    told.set(client, [...(told.get(client) ?? []), [lease, place, isOver ? 0 : ahead]])
-  }
   return {
     coverMs: TELLING_MS,
     goesOn: true,
     request: (etcdLease) => {
-      const puts = [...told].map(([client, vacated]) =>
-        put(keys.toldTo(client), Buffer.from(JSON.stringify({ vacated })), etcdLease),
+      const calls = callsOf(
+        lease,
+        keys,
+        first.map((ticket, ahead) => ({ ...ticket, ahead })),
+        etcdLease,
       )
-      return when([isAbsent(keys.key)], [...also, ...puts], [])
+      return when([isAbsent(keys.key)], [...also, ...calls], [])
     },
     counted: countedOf(lease),
     instead: also.length > 0 ? undefined : () => verdict,
-    next: ({ response_txn: { succeeded } }) => {
-      if (!succeeded) return verdict
-      return rest.length > 0
-        ? tell(lease, keys, rest, { verdict, isOver })
-        : { ...verdict, told: isOver ? undefined : first.at(-1)?.place }
+    next: ({ response_txn: { succeeded } }) => (succeeded ? { ...verdict, told: first.at(-1)?.place } : verdict),
+  }
+}
+
+/** One message to each client, however many of these are its own. */
+function callsOf(
+  lease: string,
+  keys: Keys,
+  tickets: readonly (Ticket & { readonly ahead: number })[],
+  etcdLease: string,
+): EtcdRequest[] {
+  const vacated = new Map<string, unknown[]>()
+  for (const { client, place, ahead } of tickets) {
+    vacated.set(client, [...(vacated.get(client) ?? []), [lease, place, ahead]])
+  }
+  return [...vacated].map(([client, its]) =>
+    put(keys.toldTo(client), Buffer.from(JSON.stringify({ vacated: its })), etcdLease),
+  )
+}
+
+/** How many are dismissed in one transaction. */
+const MOST_DISMISSED = 50
+
+/**
+ * There is nothing any more that these wait for: they are told, and taken out of the queue. Whoever has claimed since its ticket was read
+ * knows it by itself.
+ *
+ * @param verdict what has become of the operation, should this fail
+ */
+export function dismissed(
+  lease: string,
+  keys: Keys,
+  tickets: readonly EtcdKeyValue[],
+  verdict: Verdict,
+  next: () => Verdict | Step,
+): Verdict | Step {
+  if (tickets.length === 0) return next()
+  const [part, rest] = [tickets.slice(0, MOST_DISMISSED), tickets.slice(MOST_DISMISSED)]
+  const usual = { goesOn: true, counted: lease, instead: () => verdict }
+  const removal: Step = {
+    ...usual,
+    coverMs: undefined,
+    request: () =>
+      when(
+        [],
+        part.map(({ key }) => when([hasValue(key, LEAVES)], [remove(key)], [])),
+        [],
+      ),
+    next: () => dismissed(lease, keys, rest, verdict, next),
+  }
+  return {
+    ...usual,
+    coverMs: INTEREST_MS,
+    request: (etcdLease) => {
+      // Those behind are to know that they are not granted a share, and that others may be ahead yet.
+      const leaving = part.map(({ key, mod_revision }) =>
+        when([isUnchanged(key, mod_revision)], [put(key, LEAVES, etcdLease)], []),
+      )
+      const each = part.map(({ key }) => ({ ...ticketNamed(key), ahead: 0 }))
+      return when([], [...leaving, ...callsOf(lease, keys, each, etcdLease)], [])
     },
+    next: () => removal,
   }
 }
 

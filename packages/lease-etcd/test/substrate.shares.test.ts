@@ -412,6 +412,8 @@ for (const target of etcdTargets(1)) {
       const { ticket } = await send(by, share(client, { ...options, place: 0 }), client)
       return ticket?.place ?? expect.fail()
     }
+    const ticketsIn = async (namespace: string): Promise<number> =>
+      Number((await setting.etcd.getAll().prefix(`lease/${namespace}/t/`).exec()).count)
     const calls = (heard: readonly LeaseChange[], place: number): number[] =>
       heard.flatMap((it) => (it.kind === 'vacated' && it.to?.place === place ? [it.to.ahead] : []))
 
@@ -473,7 +475,7 @@ for (const target of etcdTargets(1)) {
           await eventually(() => calls(heard, place).length > before && calls(heard, place).at(-1) === 0)
         },
 
-        'are all notified when it is undefined, however many they are': async () => {
+        'are all notified and dismissed when it is undefined, however many they are': async () => {
           const namespace = unique('ns')
           const by = substrate(namespace)
           await settle(by, define(1, undefined, 'g1'))
@@ -482,7 +484,111 @@ for (const target of etcdTargets(1)) {
           expect(await outcomeOf(by, define(undefined, 'g1'))).to.equal('granted')
           const { count } = await setting.etcd.getAll().prefix(`lease/${namespace}/c/`).exec()
           expect(count).to.equal('130')
+          expect(await ticketsIn(namespace)).to.equal(0)
         },
+
+        'are passed by one that goes ahead, however many they are, and the first hears of the room that it leaves':
+          async () => {
+            const namespace = unique('ns')
+            const by = substrate(namespace)
+            await settle(by, define(3, undefined, 'g1'))
+            const a = await grant(by, share('a', { weight: 3 }))
+            const heard = await hearing(by, 'client-first')
+            const first = await enter(by, 'client-first', {})
+            await Promise.all(Array.from({ length: 128 }, (_, index) => enter(by, `client-${1000 + index}`, {})))
+            const last = await enter(by, 'client-last1', { weight: 2 })
+            await settle(by, release('n#a', 'a', { fencingToken: a.fencingToken, seen: a }))
+            await eventually(() => calls(heard, first).length === 1)
+            expect((await send(by, share('x', { passing: 130 }))).told).to.be.greaterThan(first)
+            await eventually(() => calls(heard, first).length === 2)
+            expect(await ticketsIn(namespace)).to.equal(130)
+            await grant(by, share('y', { passing: 130 }))
+            // There is no room for the last of them.
+            expect(await outcomeOf(by, share('z', { passing: 130 }))).to.equal('refused')
+            await send(by, { kind: 'leave', lease: 'n#', place: last }, 'client-last1')
+            expect(await outcomeOf(by, share('z', { passing: 128 }))).to.equal('refused')
+            expect((await send(by, share('z', { passing: 129 }))).told).to.equal(undefined)
+            expect(await weights(by)).to.equal(3)
+          },
+
+        'stay where they are when one behind them is dismissed': async () => {
+          const by = substrate()
+          await settle(by, define(4, undefined, 'g1'))
+          const a = await grant(by, share('a', { weight: 2 }))
+          await grant(by, share('b', { weight: 2 }))
+          const first = await enter(by, 'client-wait1', {})
+          await enter(by, 'client-wait2', { weight: 4 })
+          const heard = await hearing(by, 'client-wait3')
+          const place = await enter(by, 'client-wait3', {})
+          expect((await settle(by, define(3, 'g1', 'g2'))).told).to.equal(undefined)
+          await sleep(200)
+          // It was not told that it is the first: the one dismissed was not granted a share.
+          expect(heard.filter((it) => 'to' in it && it.to?.ahead === 0)).to.deep.equal([])
+          const again = await send(by, share('client-wait3', { place }), 'client-wait3')
+          expect(again.ticket).to.deep.equal({ place, ahead: 1 })
+          const { told } = await settle(by, release('n#a', 'a', { fencingToken: a.fencingToken, seen: a }))
+          expect(told).to.equal(place)
+          expect((await send(by, share('client-wait1', { place: first }), 'client-wait1')).outcome).to.equal('granted')
+        },
+
+        'stay if they ask for less before they are dismissed': async () => {
+          const namespace = unique('ns')
+          const by = substrate(namespace)
+          await settle(by, define(4, undefined, 'g1'))
+          await grant(by, share('a', { weight: 2 }))
+          const place = await enter(by, 'client-wait1', { weight: 4 })
+          const etcd = setting.newEtcd({ grpcOptions: {} })
+          const definer = setting.substrate({ namespace, etcd })
+          await definer.read(['l'], newCall()) // asks for the layout
+          const txn = etcd.kv.txn.bind(etcd.kv)
+          let txns = 0
+          etcd.kv.txn = async (...args) => {
+            // It reads, it changes the capacity, and then it dismisses.
+            if (++txns === 3) await send(by, share('client-wait1', { weight: 2, place }), 'client-wait1')
+            return txn(...args)
+          }
+          await settle(definer, define(2, 'g1', 'g2'))
+          expect(txns).to.be.at.least(3)
+          expect(await ticketsIn(namespace)).to.equal(1)
+        },
+
+        'are dismissed by the copy of a definition, too': async () => {
+          const namespace = unique('ns')
+          const by = substrate(namespace)
+          await settle(by, define(4, undefined, 'g1'))
+          await grant(by, share('a'))
+          const heard = await hearing(by, 'client-wait1')
+          const place = await enter(by, 'client-wait1', { weight: 4 })
+          const next = await enter(by, 'client-wait2', {})
+          // The client was gone after that.
+          await setting.etcd.put(`lease/${namespace}/g/n#`).value(JSON.stringify({ c: 2, g: 'g2', m: 1, w: 1 }))
+          const { outcome, told } = await settle(by, define(2, 'g1', 'g2'))
+          expect([outcome, told]).to.deep.equal(['granted', next])
+          await eventually(() => calls(heard, place).includes(0))
+          expect(await ticketsIn(namespace)).to.equal(1)
+        },
+
+        'are named to one that gets its ticket though there is room for the first: the last that was notified':
+          async () => {
+            const by = substrate()
+            const a = await grant(by, share('a', { weight: 2, capacity: 2 }))
+            const places: number[] = []
+            for (const client of ['client-wait1', 'client-wait2', 'client-wait3']) {
+              places.push(await enter(by, client, { weight: 2, capacity: 2 }))
+            }
+            await settle(by, release('n#a', 'a', { fencingToken: a.fencingToken, seen: a }))
+            const other = await send(by, share('client-wait4', { capacity: 2, place: 0 }), 'client-wait4')
+            expect([other.told, other.ticket?.ahead]).to.deep.equal([places[1], 3])
+            const again = await send(
+              by,
+              share('client-wait4', { capacity: 2, place: other.ticket?.place ?? 0 }),
+              'client-wait4',
+            )
+            expect(again.told).to.equal(undefined)
+            await grant(by, share('b', { weight: 2, capacity: 2, passing: 9 }))
+            const full = await send(by, share('client-wait5', { capacity: 2, place: 0 }), 'client-wait5')
+            expect([full.told, full.ticket?.ahead]).to.deep.equal([undefined, 4])
+          },
 
         'are passed over if there is room for the first, and the next are notified': async () => {
           const by = substrate()
@@ -546,8 +652,7 @@ for (const target of etcdTargets(1)) {
             expect([verdict.outcome, verdict.holding?.holder]).to.deep.equal(['refused', 'client-wait1'])
             expect(verdict).not.to.have.any.keys('ticket', 'counted')
           }
-          const { count } = await setting.etcd.getAll().prefix(`lease/${namespace}/t/`).exec()
-          expect(count).to.equal('0')
+          expect(await ticketsIn(namespace)).to.equal(0)
         },
       })
     })

@@ -17,7 +17,7 @@ import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, hasMethods, MAX_CAPAC
 import { shareName, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Held, Hold, Manager, Timer, Token } from 'lease-core'
 import { Duration, type DurationLike } from 'luxon'
-import { Calls } from './calls.ts'
+import { Calls, Takers } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
@@ -216,6 +216,8 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   readonly #requestMs: number
   readonly #lease: string
   readonly #weights: Readonly<Record<LockMode, number>>
+  /** A call that is given up when it has been granted gives back what no other call has. */
+  readonly #takers = new Takers<Lock>()
   readonly #queue: ShareQueue
   readonly #calls: Calls
   /** Those acquired here and not over, by holder. */
@@ -338,11 +340,14 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const timeoutMs = timeout === undefined ? MAX_DURATION_MS : checks.duration('timeout', timeout)
     checks.signal('signal', signal)
     checks.finish()
-    return this.#calls.run({ signal, limitMs: waitMs + this.#requestMs }, async (until) => {
+    const unwanted = (lock: Lock): void => {
+      if (this.#takers.remove(lock)) lock.release().catch(() => {}) // it lapses
+    }
+    return this.#calls.run({ signal, limitMs: waitMs + this.#requestMs, unwanted }, async (until) => {
       const before = this.#locks.get(holder)
       if (before?.held === true) {
         if (before.mode !== mode) throw this.#otherMode(mode, holder)
-        if (await refreshed(before, timeout)) return before
+        if (await refreshed(before, timeout)) return this.#given(before)
       }
       const share = { weight: this.#weights[mode], capacity: this.#weights.write }
       const duration = this.#durationMs
@@ -355,11 +360,16 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
           signal: until,
           waitMs,
         })
-        return await this.#keep({ mode, hold, clock: this.#clock, timeoutMs })
+        return this.#given(await this.#keep({ mode, hold, clock: this.#clock, timeoutMs }))
       } catch (error) {
         throw await this.#explained(error, mode, holder)
       }
     })
+  }
+
+  #given(lock: Lock): Lock {
+    this.#takers.add(lock)
+    return lock
   }
 
   async #tryLock(mode: LockMode, holder: string, options: Omit<LockOptions, 'wait'>): Promise<Lock | undefined> {

@@ -20,7 +20,7 @@ import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, hasMethods, notVal
 import { MAX_CAPACITY, MAX_DURATION_MS, shareName, sleep, systemClock } from 'lease-core'
 import type { Clock, CountedInfo, Held, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, Duration, DurationLike } from 'luxon'
-import { Calls } from './calls.ts'
+import { Calls, Takers } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { LinkedSignal } from './or-aborted.ts'
@@ -265,6 +265,8 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   readonly #requestMs: number
   /** Those posted here and not over, by their lease. */
   readonly #permits = new Map<string, Permit>()
+  /** A post that is given up when it has been granted gives back what no other post has. */
+  readonly #takers = new Takers<Permit>()
   readonly #queue: ShareQueue
   readonly #calls: Calls
   #stopping: Promise<void> | undefined
@@ -404,12 +406,17 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     const post = async (signal: AbortSignal): Promise<Permit> => {
       try {
         const hold = await this.#queue.hold(name, holder, { ...grant, share, signal, waitMs })
-        return this.#keep(id, hold, keepAlive)
+        const permit = this.#keep(id, hold, keepAlive)
+        this.#takers.add(permit)
+        return permit
       } catch (error) {
         throw await this.#explained(error, { id, name, holder, n })
       }
     }
-    return this.#call(options, checks, post, { tries, waitMs })
+    const unwanted = (permit: Permit): void => {
+      if (this.#takers.remove(permit)) permit.release().catch(() => {}) // it ends when its time is over
+    }
+    return this.#call(options, checks, post, { tries, waitMs, unwanted })
   }
 
   /** As `post`; resolves to undefined where that is an `ErrClaimDenied`. */
@@ -588,13 +595,17 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     options: SemaphoreCallOptions,
     checks: Checks,
     body: (signal: AbortSignal) => Promise<T>,
-    { tries = 1, waitMs = 0 }: { readonly tries?: number; readonly waitMs?: number } = {},
+    {
+      tries = 1,
+      waitMs = 0,
+      unwanted,
+    }: { readonly tries?: number; readonly waitMs?: number; readonly unwanted?: (value: T) => void } = {},
   ): Promise<T> {
     const { signal, requestTimeout } = options
     checks.signal('signal', signal)
     const requestMs = requestTimeout === undefined ? this.#requestMs : checks.duration('requestTimeout', requestTimeout)
     checks.finish()
-    return this.#calls.run({ signal, limitMs: waitMs + tries * requestMs }, body)
+    return this.#calls.run({ signal, limitMs: waitMs + tries * requestMs, unwanted }, body)
   }
 }
 

@@ -13,20 +13,22 @@ import {
   type Worker,
 } from 'lease-chaos'
 import { Manager, MAX_CAPACITY } from 'lease-core'
-import { enough, isMatrix } from 'lease-servers'
+import { enough, isMatrix, until } from 'lease-servers'
+import { OncePer } from '#src/once-per.ts'
+import { ReadWriteLock } from '#src/read-write-lock.ts'
 import { Semaphores } from '#src/semaphore.ts'
 import type { RecipesEntry } from './recipes.worker.ts'
 import { unique } from './stores.ts'
 
 /** Of each semaphore, of the lock, and of all jobs together. */
-const GRANTS = isMatrix() ? 2000 : 80
-const LEASE_MS = 400
-const SLOT_MS = 500
+const GRANTS = isMatrix() ? 2000 : 40
+const LEASE_MS = 600
+const SLOT_MS = 1000
 const PROCESSES = 3
-const RUNNERS = 3
+const RUNNERS = 2
 /** A process is expensive to start, so few are killed; in between, one after another is stopped. */
 const KILLS = enough(2)
-const STOPS = enough(4)
+const STOPS = isMatrix() ? 60 : 4
 /** What no wait lasts, however slow the machine is, unless a wake-up was lost: a look of its own after a minute ends it then. */
 const LOST_MS = 50_000
 
@@ -34,16 +36,27 @@ const SEMAPHORES: Readonly<Record<string, number>> = { one: 1, two: 2, fifty: 50
 const LOCK = 'lock'
 const JOBS = Array.from({ length: 10 }, (_, index) => ({ name: `job-${index}`, retry: index % 2 === 1 }))
 const CAPACITIES: Readonly<Record<string, number>> = { ...SEMAPHORES, [LOCK]: MAX_CAPACITY }
+const KINDS = [...Object.keys(CAPACITIES), 'jobs']
 
 const stores = raceStores('sorts')
 const [first] = stores
+
+function kindOf(lease: string): string {
+  return lease in CAPACITIES ? lease : 'jobs'
+}
 
 for (const store of stores) {
   describe(`Semaphore, ReadWriteLock and OncePer, a race of processes, on ${store.name}`, () => {
     let opened: OpenStore
     let workers: Workers
+    /** By what was granted. */
+    let grants: Map<string, number>
+    /** How many reports of each worker they are counted from. */
+    let counted: Map<Worker, number>
 
     beforeEach(async () => {
+      grants = new Map()
+      counted = new Map()
       opened = await store.open(unique('race'))
     })
     afterEach(async () => {
@@ -51,7 +64,7 @@ for (const store of stores) {
       await opened.close()
     })
 
-    function start(careless: boolean): void {
+    function start({ processes, careless }: { readonly processes: number; readonly careless: boolean }): void {
       const entry: Omit<RecipesEntry, 'name'> = {
         ...opened.address,
         leaseMs: LEASE_MS,
@@ -63,35 +76,39 @@ for (const store of stores) {
         careless,
       }
       workers = new Workers('./recipes.worker.ts', import.meta.url, entry)
-      for (let index = 0; index < PROCESSES; index++) workers.start()
+      for (let index = 0; index < processes; index++) workers.start()
     }
 
     /** How many grants there were, of what has the fewest. */
     function fewest(): number {
-      const counts = new Map<string, number>([...Object.keys(CAPACITIES), 'jobs'].map((lease) => [lease, 0]))
-      for (const { reports } of workers.all) {
-        for (const { what, lease = '' } of reports) {
-          const kind = lease in CAPACITIES ? lease : 'jobs'
-          if (what === 'granted') counts.set(kind, (counts.get(kind) ?? 0) + 1)
+      for (const worker of workers.all) {
+        const { reports } = worker
+        for (let index = counted.get(worker) ?? 0; index < reports.length; index++) {
+          const { what, lease = '' } = reports[index] ?? expect.fail()
+          const kind = kindOf(lease)
+          if (what === 'granted') grants.set(kind, (grants.get(kind) ?? 0) + 1)
         }
+        counted.set(worker, reports.length)
       }
-      return Math.min(...counts.values())
+      return Math.min(...KINDS.map((kind) => grants.get(kind) ?? 0))
     }
 
-    /** The job that it runs now, as far as has been heard. */
-    function runs(worker: Worker): boolean {
+    /** Whether it is in the middle of a long run, as far as has been heard. */
+    function runs({ reports }: Worker): boolean {
       return JOBS.some(({ name }) => {
-        const last = worker.reports.findLast(({ lease }) => lease === name)
-        return last?.what === 'relied' && nowMs() - last.atMs < 50
+        const begun = reports.findLast(({ what, lease }) => what === 'begun' && lease === name)
+        const last = reports.findLast(({ lease }) => lease === name)
+        if (begun === undefined || last?.what !== 'relied') return false
+        return last.atMs - begun.atMs > 30 && nowMs() - last.atMs < 30
       })
     }
 
-    async function stopOne(): Promise<void> {
+    /** It stands still, as a rule for longer than permits last. */
+    async function stopOne(leastMs = 0): Promise<void> {
       const { running } = workers
       const worker = running[Math.floor(Math.random() * running.length)] as Worker
       worker.pause()
-      // For longer than some permits last.
-      await pass(Math.random() * 2 * LEASE_MS)
+      await pass(leastMs + Math.random() * 2 * LEASE_MS)
       worker.resume()
     }
 
@@ -139,31 +156,36 @@ for (const store of stores) {
       })
     }
 
-    /** When all are dead, the permits of all and the places of those who waited end by themselves. */
-    async function frees(): Promise<void> {
+    /** When all are dead, what they had and their places in the queues end by themselves. */
+    async function outlives(): Promise<void> {
       const visit = openClient(opened.address)
       const manager = new Manager({ client: visit.client })
       const semaphores = new Semaphores({ manager })
-      await Promise.all(
-        Object.entries(SEMAPHORES).map(async ([id, n]) => {
-          const permit = await semaphores.post(id, 'heir', 60_000, { permits: n })
+      const lock = new ReadWriteLock({ manager, name: LOCK })
+      const once = new OncePer({ manager })
+      const slot = new Date(Date.now() + 60_000)
+      const isRun = async (job: string): Promise<boolean> => (await once.run(job, slot, () => {})).ran
+      await Promise.all([
+        ...Object.entries(SEMAPHORES).map(async ([id, n]) => {
+          await semaphores.post(id, 'heir', 60_000, { permits: n })
           expect(await semaphores.read(id)).to.include({ n, active: n })
-          await permit.close()
         }),
-      )
+        lock.wlock('heir'),
+        ...JOBS.map(({ name }) => until(`a run of ${name}`, () => isRun(name))),
+      ])
       await manager.stop()
       await visit.close()
     }
 
+    /** How many slots were run again, because their process was killed or stood still. */
+    function repeats(): number {
+      const begun = workers.all.flatMap(({ reports }) => reports.filter(({ what }) => what === 'begun'))
+      return begun.length - new Set(begun.map(({ lease, detail }) => `${lease} ${detail}`)).size
+    }
+
     function figures({ fromMs, kills, stops }: { fromMs: number; kills: number; stops: number }): string {
-      const windows = workers.windows()
-      const counts = new Map<string, number>()
-      for (const { lease } of windows) {
-        const kind = lease in CAPACITIES ? lease : 'jobs'
-        counts.set(kind, (counts.get(kind) ?? 0) + 1)
-      }
-      const grants = Array.from(counts, ([kind, count]) => `${kind} ${count}`).join(', ')
-      return `${grants}; ${kills} kills, ${stops} pauses, longest wait ${Math.round(longestWaitMs())} ms, ${Math.round((nowMs() - fromMs) / 1000)} s`
+      const counts = Array.from(grants, ([kind, count]) => `${kind} ${count}`).join(', ')
+      return `${counts}; ${kills} kills, ${stops} pauses, ${repeats()} slots again, longest wait ${Math.round(longestWaitMs())} ms, ${Math.round((nowMs() - fromMs) / 1000)} s`
     }
 
     function longestWaitMs(): number {
@@ -176,24 +198,24 @@ for (const store of stores) {
     it(`DSM-5: never more than n permits, a writer beside nobody, and one run per slot, in ${GRANTS} grants of each to processes that are stopped and killed`, async function () {
       this.timeout(enough(400_000)) // processes are slow to start on a busy machine
       const fromMs = nowMs()
-      start(false)
+      start({ processes: PROCESSES, careless: false })
       await workers.until('grant', () => fewest() > 0)
       let kills = 0
       let stops = 0
-      for (let grants = 0; grants < GRANTS || kills < KILLS || stops < STOPS; grants = fewest()) {
-        await pass(Math.random() * LEASE_MS)
-        if (kills < KILLS && grants >= ((kills + 0.5) * GRANTS) / KILLS) {
+      for (let done = 0; done < GRANTS || kills < KILLS || stops < STOPS; done = fewest()) {
+        if (kills < KILLS && done >= ((kills + 0.5) * GRANTS) / KILLS) {
           kills++
           await killOne()
-        } else {
+        } else if (stops < STOPS && done >= (stops * GRANTS) / STOPS) {
           stops++
           await stopOne()
         }
+        await pass(Math.random() * 50)
         expect(workers.crashes).to.deep.equal([])
       }
       await servesAll()
       await workers.kill()
-      await frees()
+      await outlives()
       process.stdout.write(`      ${figures({ fromMs, kills, stops })}\n`)
       expect(violations()).to.deep.equal({})
       expect(longestWaitMs()).to.be.below(LOST_MS)
@@ -202,12 +224,12 @@ for (const store of stores) {
     if (store !== first) return
     it('are relied on by too many, and the checker says so of each, when a worker does not look whether it still holds', async function () {
       this.timeout(enough(400_000))
-      start(true)
-      const all = Object.keys(CAPACITIES).length + 2
-      await workers.until('grant', () => fewest() > 0)
-      while (Object.keys(violations()).length < all) {
+      start({ processes: 2, careless: true })
+      await workers.until('grants to all', () => workers.running.every(({ reports }) => reports.length > 0))
+      // Of each semaphore, of the lock, and of both sorts of jobs.
+      for (let found: string[] = []; found.length < KINDS.length + 1; found = Object.keys(violations())) {
+        await stopOne(2 * LEASE_MS)
         await pass(Math.random() * LEASE_MS)
-        await stopOne()
         expect(workers.crashes).to.deep.equal([])
       }
     })

@@ -53,7 +53,7 @@ interface Totals {
   failed: Record<string, number[]>
 }
 
-const CHUNK = 50
+const CHUNK = 10
 
 /** Does what the command line of this process says. @param script its main file, which calls this: more processes run it as well */
 export async function runCommand<Settings>(tester: Tester<Settings>, script: string): Promise<void> {

@@ -87,6 +87,7 @@ function post(step: Step): void {
 function use(step: Step, resource: string, permit: Permit): void {
   const { world, life } = step
   const { lease, fencingToken } = permit
+  asked(step, lease) // a permit that an earlier post of this holder got ends with the work
   const body = ({ signal }: { readonly signal: AbortSignal }): Promise<string> =>
     work(step, {
       recipe: 'using',
@@ -108,10 +109,16 @@ function use(step: Step, resource: string, permit: Permit): void {
   )
 }
 
+/** The end of what this process has of the lease is asked for. */
+function asked({ life }: Step, lease: string): void {
+  for (const thing of life.things) if (thing.lease === lease) thing.isAsked = true
+}
+
 function closePermit(step: Step): void {
   const { world, random, life } = step
   const id = random.pick(SEMAPHORES)
   const holder = holderOf(step)
+  asked(step, shareName(`semaphores/${id}`, holder))
   if (random.chance(0.2)) {
     world.note(life, `closeAsync(${id}, ${holder})`)
     return life.semaphores.closeAsync(id, holder)
@@ -159,6 +166,7 @@ function destroy(step: Step): void {
   const { world, random, life, calls } = step
   const id = random.pick(SEMAPHORES)
   const name = `semaphores/${id}`
+  for (const thing of life.things) if (thing.resource === name) thing.isAsked = true
   const signal = calls.signal(step, 0.2)
   void world.call(life, `destroy(${id})`, () => life.semaphores.destroy(id, { signal }), {
     codes: ['LEASE_INVALID'],
@@ -192,13 +200,15 @@ function start(step: Step): void {
     void world.call(life, 'tryStart()', () => life.throttle.tryStart({ signal }), {
       ...options,
       done: (isGranted, fromMs) => {
-        if (!isGranted) denied(fromMs)
+        if (isGranted) world.started(fromMs)
+        else denied(fromMs)
       },
     })
     return
   }
   void world.call(life, `start(${wait})`, () => life.throttle.start({ wait, signal }), {
     ...options,
+    done: (_, fromMs) => world.started(fromMs),
     failed: ({ code }, fromMs) => {
       if (code === 'LEASE_CLAIM_DENIED') denied(fromMs)
     },
@@ -252,6 +262,7 @@ function unlock(step: Step): void {
   const locks = random.pick(life.locks)
   const holder = holderOf(step)
   const method = random.chance(0.5) ? 'runlock' : 'wunlock'
+  asked(step, shareName(`rwlocks/${locks.name}`, holder))
   void world.call(life, `${method}(${locks.name}, ${holder})`, () => locks[method](holder), {
     codes: ['LEASE_NOT_HELD'],
   })
@@ -321,6 +332,7 @@ export function stopAndRenew(
   recipe: { stop(): Promise<unknown> },
 ): void {
   life.renew(recipe)
+  for (const thing of life.things) if (thing.source === recipe) thing.isAsked = true
   void world.call(life, `stop() of ${recipe.constructor.name}`, () => recipe.stop(), {
     done: () => world.nothingIsRelied(life, recipe),
   })

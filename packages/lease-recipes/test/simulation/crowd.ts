@@ -105,6 +105,7 @@ export async function crowd(world: World, calls: Calls, pass: () => Promise<void
   let served = 0
   let servedMs = world.nowMs
   const untilMs = world.nowMs + (settings.leaders ? 40_000 : 0)
+  // oxlint-disable-next-line no-unmodified-loop-condition -- each worker changes it when it is done
   while (!isOver() && (working > 0 || world.nowMs < untilMs)) {
     await pass()
     leading?.look()
@@ -158,6 +159,7 @@ async function work(world: World, calls: Calls, { one, life, worker, random, tur
       signal,
       codes: ['LEASE_LOST'],
       done: (held) => {
+        if (held === undefined) world.started(askedMs)
         // A start has no token to compare.
         turns.push({ worker, askedMs, fencingToken: held?.fencingToken ?? -1n })
         if (held?.held === true)

@@ -15,7 +15,14 @@ export function listen(world: World, life: Life): void {
     authority.on('acquired', (held) => {
       takeHeld(
         { world, life },
-        { recipe: 'authority', resource: 'authority', held, isExclusive: true, source: authority },
+        {
+          recipe: 'authority',
+          resource: 'authority',
+          held,
+          isExclusive: true,
+          source: authority,
+          isPresent: () => authority.term === held,
+        },
       )
     })
     authority.on('error', (error) => judgeEnd(world, life, 'authority', error))
@@ -24,7 +31,17 @@ export function listen(world: World, life: Life): void {
     heard.add(node)
     node.on('select', (_, id, held) => {
       if (id !== node.localId) world.problem('5 answers', `${node.localId} was selected as ${id}`)
-      takeHeld({ world, life }, { recipe: 'election', resource: 'path', held, isExclusive: true, source: node })
+      takeHeld(
+        { world, life },
+        {
+          recipe: 'election',
+          resource: 'path',
+          held,
+          isExclusive: true,
+          source: node,
+          isPresent: () => node.isSelected() && node.fencingToken === held.fencingToken,
+        },
+      )
     })
     node.on('error', (error) => judgeEnd(world, life, 'node', error))
   }
@@ -59,9 +76,15 @@ function extend(step: Step): void {
   void world.call(life, 'extend()', () => authority.extend({ signal }), { signal, codes: ['LEASE_LOST'] })
 }
 
+/** The end of what it has is asked for. */
+function asked({ things }: Life, source: object): void {
+  for (const thing of things) if (thing.source === source) thing.isAsked = true
+}
+
 function releaseAuthority(step: Step): void {
   const { world, life, calls } = step
   const { authority } = life
+  asked(life, authority)
   const signal = calls.signal(step, 0.2)
   void world.call(life, 'release() of the authority', () => authority.release({ signal }), {
     signal,
@@ -91,6 +114,7 @@ function stopNode(step: Step): void {
   const stop = (): void => {
     void afterTurns(turns, () => {
       if (!world.runs(life)) return
+      asked(life, node)
       void world.call(life, 'stop() of the node', () => node.stop(), {
         done: () => {
           if (!node.started) world.nothingIsRelied(life, node)
@@ -104,6 +128,7 @@ function stopNode(step: Step): void {
 
 function resign({ world, life }: Step): void {
   const { node } = life
+  asked(life, node)
   void world.call(life, 'resign()', () => node.resign(), { codes: ['LEASE_NOT_HELD'] })
 }
 

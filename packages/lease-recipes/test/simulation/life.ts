@@ -47,6 +47,8 @@ export interface Thing {
   relies(): boolean
   /** Gives it back, or ends the work. */
   end(): void
+  /** Its process has asked for its end. */
+  isAsked?: boolean
   /** When it was first found to be over in the store, by the monotonic clock of the process. */
   overMs?: number
 }
@@ -80,6 +82,8 @@ export class Life implements StruckProcess {
   readonly client: SubstrateClient
   readonly manager: ToldManager
   things: Thing[] = []
+  /** The latest ones that are over. */
+  readonly dead: Thing[] = []
   isOver = false
   isStopping = false
   graceMs = 0
@@ -153,8 +157,7 @@ export class Life implements StruckProcess {
   /** Ends all recipes in an orderly way. */
   async stopRecipes(): Promise<void> {
     const { semaphores, locks, authority, node, candidate, failOpen, failClosed } = this
-    await Promise.all(
-      [semaphores, ...locks, authority, node, candidate, ...failOpen, failClosed].map((recipe) => recipe?.stop()),
-    )
+    const recipes = [semaphores, ...locks, authority, node, candidate, ...failOpen, failClosed]
+    await Promise.all(recipes.map(async (recipe) => recipe?.stop()))
   }
 }

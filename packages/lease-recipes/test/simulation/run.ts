@@ -31,7 +31,7 @@ const onUnhandled = (error: unknown): void => void unhandled.push(error)
 export async function run(settings: Settings, { without, log = false }: RunOptions = {}): Promise<Outcome> {
   const { random } = Math
   const { stackTraceLimit } = Error
-  const { emitWarning } = process
+  const emitWarning = process.emitWarning.bind(process)
   const chance = new Random(settings.seed ^ 0x1234_5678)
   Math.random = () => chance.next()
   process.emitWarning = () => {} // releases that fail, which nobody waits for
@@ -168,6 +168,7 @@ async function rest(world: World, calls: Calls): Promise<void> {
   calls.abortAll()
   for (let passedMs = 0; passedMs < 10_000; passedMs += 500) await endAll(world, 500)
   left(world, 'when all was given back', new Set(['authority', 'path', 'lead']))
+  for (const life of world.lives) life.isStopping = true
   const stopped = Promise.all(world.lives.map((life) => life.stopRecipes()))
   let isStopped = false
   void stopped.then(() => (isStopped = true))

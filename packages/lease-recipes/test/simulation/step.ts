@@ -95,16 +95,18 @@ export interface Taken {
   readonly held: Held
   readonly isExclusive: boolean
   readonly source?: object | undefined
+  /** What the recipe says. @default what the grant says of itself */
+  readonly isPresent?: () => boolean
 }
 
 /** The process has this in its hands from now on, until it is over. */
 export function takeHeld(
   { world, life }: Pick<Step, 'world' | 'life'>,
-  { recipe, resource, held, isExclusive, source }: Taken,
+  { recipe, resource, held, isExclusive, source, isPresent = () => held.held }: Taken,
 ): void {
   const { fencingToken, token } = held
   const { lease } = token
-  world.take(life, {
+  const thing: Thing = {
     recipe,
     resource,
     lease,
@@ -112,12 +114,14 @@ export function takeHeld(
     isExclusive,
     held,
     source,
-    relies: () => held.held,
+    relies: isPresent,
     end: () => {
+      thing.isAsked = true
       const what = `release() of ${recipe} ${resource}, term ${fencingToken}`
       void world.call(life, what, () => held.release(), { codes: ['LEASE_NOT_HELD'] })
     },
-  })
+  }
+  world.take(life, thing)
 }
 
 export interface Working extends Pick<

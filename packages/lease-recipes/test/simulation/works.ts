@@ -40,6 +40,7 @@ function list({ world, life }: Step): void {
 
 /** A person frees the lock. */
 export function forceRelease({ world, life }: Pick<Step, 'world' | 'life'>): void {
+  for (const thing of life.things) if (thing.lease === 'locks:F') thing.isAsked = true
   void world.call(life, 'forceRelease(F)', () => life.failClosed.forceRelease('F'), { codes: ['LEASE_NOT_HELD'] })
 }
 

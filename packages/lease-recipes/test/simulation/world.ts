@@ -69,7 +69,10 @@ export class World implements StruckWorld<Life> {
   readonly log: string[] | undefined
   /** Of each resource: by the process, when a call for it was last under way. */
   readonly #asked = new Map<string, Map<number, number>>()
-  readonly #starts: number[] = []
+  /** Of throttles: the latest starts. */
+  #starts: StoredTerm[] = []
+  /** Starts as the callers know them: when they asked, and when they were answered. */
+  #started: { readonly fromMs: number }[] = []
   readonly #server: TestClock
   readonly #store: MemoryStore
   readonly #weather: Random
@@ -196,7 +199,7 @@ export class World implements StruckWorld<Life> {
       void life.client.close() // which tells the store who has left, while the next process begins
       this.#replace(life, life.clock)
     }
-    this.call(life, isRough ? 'the manager stops, then the recipes' : 'the recipes stop, then the manager', stop)
+    void this.call(life, isRough ? 'the manager stops, then the recipes' : 'the recipes stop, then the manager', stop)
   }
 
   /** The process ends at once; what it has sent is still executed. */
@@ -225,7 +228,7 @@ export class World implements StruckWorld<Life> {
 
   /** Makes a call, and judges how it ends. */
   call<T>(life: Life, what: string, run: () => Promise<T>, options: CallOptions<T> = {}): Promise<void> {
-    const { codes = [], resource, signal, expects, done, failed } = options
+    const { codes = [], resource, signal, expects, done: judge, failed } = options
     this.calls++
     this.note(life, what)
     const fromMs = this.nowMs
@@ -246,7 +249,7 @@ export class World implements StruckWorld<Life> {
     }
     return promise.then(
       (value) => {
-        if (ended('done')) done?.(value, fromMs)
+        if (ended('done')) judge?.(value, fromMs)
       },
       (error: Failure) => {
         if (!ended(`${error?.code ?? error?.name ?? 'error'}: ${error?.message}`)) return
@@ -298,7 +301,12 @@ export class World implements StruckWorld<Life> {
     const byResource = new Map<string, { readonly life: Life; readonly thing: Thing }[]>()
     for (const life of this.lives) {
       if (!this.runs(life)) continue
-      life.things = life.things.filter((thing) => this.#judge(life, thing))
+      life.things = life.things.filter((thing) => {
+        const isRelied = this.#judge(life, thing)
+        if (!isRelied) this.#bury(life, thing)
+        return isRelied
+      })
+      for (const thing of life.dead) if (thing.relies()) this.problem('1 revived', `${this.#name(life, thing)} again`)
       if (life.graceMs > 0) continue
       for (const thing of life.things) {
         if (this.history.standing(thing.lease)?.fencingToken !== thing.fencingToken) continue
@@ -345,23 +353,39 @@ export class World implements StruckWorld<Life> {
     return true
   }
 
+  /** What ended unasked was lost, and says so. */
+  #bury(life: Life, thing: Thing): void {
+    life.dead.push(thing)
+    if (life.dead.length > 20) life.dead.shift()
+    const { source, held, isAsked } = thing
+    if (source === undefined || held === undefined || isAsked === true || life.isStopping) return
+    if (held.signal.aborted && (held.signal.reason as Failure).name === 'AbortError')
+      this.problem('2 given up', `${this.#name(life, thing)} no more, which nobody has asked for`)
+  }
+
   #name(life: Life, { recipe, resource, lease, fencingToken }: Thing): string {
     return `p${life.name} relies on ${recipe} ${resource} (${lease}, term ${fencingToken})`
   }
 
-  // ── what the store grants ─────────────────────────────────────────────────────────────────────────────────────
-
-  #opened({ lease }: StoredTerm): void {
-    if (lease.startsWith('throttles/')) {
-      const { nowMs } = this
-      const before = this.#starts.at(-THROTTLED)
-      if (before !== undefined && nowMs - before < PERIOD_MS - 0.01)
-        this.problem('4 starts', `${THROTTLED + 1} starts within ${Math.round(nowMs - before)} ms`)
-      this.#starts.push(nowMs)
-    }
-    this.granted?.(lease)
+  /** A caller was told that it may start. */
+  started(fromMs: number): void {
+    const { nowMs } = this
+    this.#started = this.#started.filter((one) => nowMs - one.fromMs < PERIOD_MS - 5)
+    this.#started.push({ fromMs })
+    if (this.#started.length > THROTTLED)
+      this.problem('4 starts', `${this.#started.length} starts were allowed within one period of ${PERIOD_MS} ms`)
   }
 
-  /** For what happens when the faults have ended: a term was opened. */
-  granted: ((lease: string) => void) | undefined
+  // ── what the store grants ─────────────────────────────────────────────────────────────────────────────────────
+
+  #opened(term: StoredTerm): void {
+    if (!term.lease.startsWith('throttles/')) return
+    // What was granted for a call that had been given up is given back, and does not count.
+    this.#starts = this.#starts.filter(({ openedMs, end }) => {
+      return end?.by !== 'release' && term.openedMs - openedMs < PERIOD_MS - 0.01
+    })
+    this.#starts.push(term)
+    if (this.#starts.length > THROTTLED)
+      this.problem('4 starts', `${this.#starts.length} starts within one period of ${PERIOD_MS} ms`)
+  }
 }
