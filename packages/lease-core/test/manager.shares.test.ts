@@ -322,6 +322,24 @@ describe('Manager.hold of shares', () => {
     await rejection(manager.hold(`${name}n`, holder, share(1)), ErrNotValid)
     await rejection(manager.find(`${name}#${holder}h`), ErrNotValid)
   })
+
+  it('is granted at once when another hold of its process has ended, whether the store tells of it or not', async () => {
+    const bench = new Bench()
+    bench.wire.disconnectWatch()
+    const hold = await bench.manager.hold('s', 'a', share(1))
+    const waiting = track(bench.manager.hold('s', 'b', { ...share(1), wait: true }))
+    await bench.clock.settle()
+    await hold.release()
+    await bench.clock.advance(10)
+    expect(waiting.state).to.equal('fulfilled')
+  })
+
+  it('is asked for after the share of another holder in the same process: no batch has two claims of one counted lease', async () => {
+    const bench = new Bench()
+    await bench.manager.define('s', 3)
+    await Promise.all(['a', 'b', 'c'].map((holder) => bench.manager.hold('s', holder, { ...options, share: true })))
+    expect([bench.wire.counts.claim, bench.wire.counts.largestBatch]).to.deep.equal([3, 1])
+  })
 })
 
 describe('Hold.letLapse', () => {
