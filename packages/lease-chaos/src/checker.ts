@@ -12,6 +12,10 @@ export interface Window {
   readonly token: string
   readonly fromMs: number
   readonly toMs: number
+  /** How much of the capacity it takes, of a share of a counted lease; otherwise 1. */
+  readonly weight: number
+  /** When the worker began to ask for it, where that was recorded: the grant came later. */
+  readonly askedMs?: number
 }
 
 /** For each term that a worker relied on, for how long at least, in the order of these windows. */
@@ -20,10 +24,11 @@ export function windowsIn(
 ): readonly Window[] {
   const windows = new Map<string, Window>()
   for (const { name, reports } of workers) {
-    for (const { what, lease = '', token, atMs } of reports) {
+    for (const { what, lease = '', token, atMs, weight = 1, askedMs } of reports) {
       if (what !== 'relied' || token === undefined) continue
       const key = JSON.stringify([name, lease, token])
-      windows.set(key, { name, lease, token, fromMs: windows.get(key)?.fromMs ?? atMs, toMs: atMs })
+      const fromMs = windows.get(key)?.fromMs ?? atMs
+      windows.set(key, { name, lease, token, fromMs, toMs: atMs, weight, ...(askedMs !== undefined && { askedMs }) })
     }
   }
   return [...windows.values()].toSorted((a, b) => a.fromMs - b.fromMs)
@@ -48,20 +53,94 @@ export function trustConflicts(windows: readonly Window[]): string[] {
   })
 }
 
-/** Instants at which more than so many relied on a term. */
-export function crowds(windows: readonly Window[], limit: number): string[] {
-  const edges = windows.flatMap(({ fromMs, toMs }) => [
-    { atMs: fromMs, change: 1 },
-    { atMs: toMs, change: -1 },
+/** Instants at which the weights of what was relied on exceeded this. */
+export function crowds(windows: readonly Window[], capacity: number): string[] {
+  const edges = windows.flatMap(({ fromMs, toMs, weight }) => [
+    { atMs: fromMs, change: weight },
+    { atMs: toMs, change: -weight },
   ])
   edges.sort((a, b) => a.atMs - b.atMs || a.change - b.change)
   const wrong: string[] = []
   let active = 0
   for (const { atMs, change } of edges) {
     active += change
-    if (active > limit) wrong.push(`${active} at ${atMs}`)
+    if (change > 0 && active > capacity) wrong.push(`${active} at ${atMs}`)
   }
   return wrong
+}
+
+/**
+ * Shares of one counted lease whose fencing token is not higher than that of one that was surely granted before: it was relied on when
+ * this one was asked for; or it was relied on for the last time when this one was for the first time, and the two do not fit the
+ * capacity together. And shares that have one token between them.
+ */
+export function misorderedShares(windows: readonly Window[], capacity: number): string[] {
+  const tokens = new Set(windows.map(({ token }) => token))
+  const twice = tokens.size === windows.length ? [] : [`${windows.length} shares with ${tokens.size} tokens`]
+  const asked = notAbove(
+    windows,
+    ({ fromMs }) => fromMs,
+    ({ askedMs = 0 }) => askedMs,
+    () => true,
+  )
+  const exclusive = notAbove(
+    windows,
+    ({ toMs }) => toMs,
+    ({ fromMs }) => fromMs,
+    (one, other) => one + other > capacity,
+  )
+  return [...twice, ...asked, ...exclusive]
+}
+
+/** Windows whose token is not above that of another one that had reached `end` before this one reached `start`. */
+function notAbove(
+  windows: readonly Window[],
+  end: (window: Window) => number,
+  start: (window: Window) => number,
+  concerns: (weight: number, other: number) => boolean,
+): string[] {
+  const ended = windows.toSorted((a, b) => end(a) - end(b))
+  /** The highest token of those that have ended, by their weight. */
+  const highest = new Map<number, bigint>()
+  let next = 0
+  const wrong: string[] = []
+  for (const window of windows.toSorted((a, b) => start(a) - start(b))) {
+    for (let one = ended[next]; one !== undefined && end(one) < start(window); one = ended[++next]) {
+      const token = BigInt(one.token)
+      if (token > (highest.get(one.weight) ?? -1n)) highest.set(one.weight, token)
+    }
+    const token = BigInt(window.token)
+    for (const [weight, before] of highest) {
+      if (token <= before && concerns(weight, window.weight)) wrong.push(`token ${token} after ${before}`)
+    }
+  }
+  return wrong
+}
+
+/**
+ * Runs of jobs that must not have been: of a slot that is not above the one before, in the order of their fencing tokens. With `retry` a
+ * slot may run again, unless its run was `done` when the next one was asked for. A run is recorded as `begun` with its slot as the detail.
+ */
+export function repeatedRuns(reports: readonly Report[], { retry }: { readonly retry: boolean }): string[] {
+  const done = new Map<string, number>()
+  for (const { what, lease = '', token, atMs } of reports) if (what === 'done') done.set(`${lease} ${token}`, atMs)
+  const runs = reports.flatMap(({ what, lease = '', token, detail: slot = '', askedMs = 0 }) => {
+    if (what !== 'begun' || token === undefined) return []
+    return { lease, token: BigInt(token), slot, askedMs, doneMs: done.get(`${lease} ${token}`) }
+  })
+  return [...byLease(runs)].flatMap(([lease, all]) => {
+    all.sort((a, b) => (a.token < b.token ? -1 : 1))
+    let last = ''
+    /** When a run of the last slot was done first. */
+    let lastDoneMs = Number.POSITIVE_INFINITY
+    return all.flatMap(({ slot, askedMs, doneMs = Number.POSITIVE_INFINITY }) => {
+      const isWrong = slot < last || (slot === last && !(retry && lastDoneMs >= askedMs))
+      const wrong = isWrong ? [`${lease}: slot ${slot} after ${last}`] : []
+      lastDoneMs = slot === last ? Math.min(lastDoneMs, doneMs) : doneMs
+      last = slot
+      return wrong
+    })
+  })
 }
 
 /** What happened at the store, in the order in which the store says that it happened. */

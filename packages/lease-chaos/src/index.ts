@@ -1,6 +1,8 @@
 export {
   crowds,
+  misorderedShares,
   misreportedWrites,
+  repeatedRuns,
   staleWrites,
   trustConflicts,
   windowsIn,

@@ -14,6 +14,10 @@ export interface Report {
   /** The fencing token of the term. */
   readonly token?: string
   readonly detail?: string
+  /** Of a share: how much of the capacity it takes. */
+  readonly weight?: number
+  /** When the worker began to ask for the term. */
+  readonly askedMs?: number
   /** Of `measured`: how much time was lost until then. */
   readonly lostMs?: number
 }
@@ -31,6 +35,10 @@ export function record(report: Report): void {
 export interface Term {
   readonly fencingToken: bigint
   readonly lease?: string
+  /** Of a share: how much of the capacity it takes. */
+  readonly weight?: number
+  /** When the worker began to ask for it. */
+  readonly askedMs?: number
 }
 
 /**
@@ -38,8 +46,13 @@ export interface Term {
  * `relied()` must never be true again once it was false: what is true after an instant was true at that instant.
  */
 export async function recordReliance(term: Term, relied: () => boolean, everyMs: number = 10): Promise<void> {
-  const { fencingToken, lease } = term
-  const named = { token: String(fencingToken), ...(lease !== undefined && { lease }) }
+  const { fencingToken, lease, weight, askedMs } = term
+  const named = {
+    token: String(fencingToken),
+    ...(lease !== undefined && { lease }),
+    ...(weight !== undefined && { weight }),
+    ...(askedMs !== undefined && { askedMs }),
+  }
   for (let atMs = nowMs(); relied(); atMs = nowMs()) {
     record({ what: 'relied', ...named, atMs })
     await new Promise((resolve) => setTimeout(resolve, everyMs))

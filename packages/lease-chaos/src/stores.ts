@@ -5,12 +5,13 @@ import { migrate, postgresClient } from 'lease-postgres'
 import { redisClient } from 'lease-redis'
 import { etcdTargets, freshDatabase, postgresTargets, redisTargets, type PostgresTarget } from 'lease-servers'
 import { Etcd3 } from 'etcd3'
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import { Pool } from 'pg'
 
 /** How any process reaches a store. */
 export interface StoreAddress {
   readonly kind: 'redis' | 'postgres' | 'etcd'
+  /** Of several servers, separated by commas: several of Redis are a cluster. */
   readonly url: string
   readonly namespace: string
 }
@@ -28,20 +29,25 @@ export interface OpenStore {
   close(): Promise<void>
 }
 
-/** `each`: one server of each kind. `all`: every server of the run. Call it while the test file is loaded. */
-export function raceStores(which: 'each' | 'all'): readonly RaceStore[] {
+/**
+ * `each`: one server of each kind. `sorts`: and a Redis Cluster, which takes two seconds to start. `all`: every server of the run, and no
+ * cluster. Call it while the test file is loaded.
+ */
+export function raceStores(which: 'each' | 'sorts' | 'all'): readonly RaceStore[] {
+  const most = which === 'all' ? undefined : 1
   return [
     ...redisTargets('server').map((target) => shared(target.name, 'redis', () => target.url)),
+    ...(which === 'sorts' ? redisTargets('cluster') : []).map((target) =>
+      shared(target.name, 'redis', () => target.nodes.map(({ host, port }) => `redis://${host}:${port}`).join(',')),
+    ),
     ...postgresTargets()
-      .slice(0, which === 'all' ? undefined : 1)
+      .slice(0, most)
       .map((target) => ({
         name: target.name,
         kind: 'postgres' as const,
         open: (namespace: string) => openPostgres(target, namespace),
       })),
-    ...etcdTargets(which === 'all' ? undefined : 1).map((target) =>
-      shared(target.name, 'etcd', () => target.endpoints.join(',')),
-    ),
+    ...etcdTargets(most).map((target) => shared(target.name, 'etcd', () => target.endpoints.join(','))),
   ]
 }
 
@@ -69,7 +75,8 @@ export interface OpenClient {
 /** A client of this process. */
 export function openClient({ kind, url, namespace }: StoreAddress): OpenClient {
   if (kind === 'redis') {
-    const redis = new Redis(url)
+    const nodes = url.split(',')
+    const redis = nodes.length > 1 ? new Cluster(nodes) : new Redis(url)
     return closing(redisClient({ redis, namespace }), () => redis.disconnect())
   }
   if (kind === 'postgres') {

@@ -206,7 +206,7 @@ export class SubstrateClient implements Client {
               if (outcome === 'granted') {
                 stopListening()
                 if (counted === undefined) this.#passing.taken(lease)
-                else this.#passing.taken(counted, place)
+                else if (share?.ahead !== true) this.#passing.taken(counted, place)
                 if (aborted) {
                   // The next operation on the lease comes after its end.
                   void this.#settlement.withdraw(sent as ClaimOp).finally(leave)

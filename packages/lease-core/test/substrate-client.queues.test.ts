@@ -324,7 +324,7 @@ describe('SubstrateClient: tickets', () => {
     await bench.clock.settle()
     expect([bench.sent('leave').map(({ place }) => place), ticket]).to.deep.equal([[2], noTicket()])
     expect((await bench.other().enter()).ahead).to.equal(1)
-    expect(kept).to.deep.equal({ place: 1, ahead: 0, isFull: false, passing: 0 })
+    expect(kept).to.deep.equal({ place: 1, ahead: 0, isFull: false })
   })
 
   it('an aborted claim of one that has a ticket already keeps it: its owner gives it up', async () => {
@@ -382,8 +382,8 @@ describe('SubstrateClient: tickets', () => {
     const refused = bench.client.claimLease('db', { holder: 'v', duration: HOUR_MS }, { ticket: full, maxWaiters: 1 })
     await rejection(refused, ErrInvalid)
     expect([full, ticket]).to.deep.equal([
-      { place: 0, ahead: 0, isFull: true, passing: 0 },
-      { place: 1, ahead: 0, isFull: false, passing: 0 },
+      { place: 0, ahead: 0, isFull: true },
+      { place: 1, ahead: 0, isFull: false },
     ])
   })
 
@@ -452,6 +452,28 @@ describe('SubstrateClient: those who were told and do not come', () => {
     await claim(two, 'three', third)
     await bench.clock.advance(PASS_OVER_MS)
     expect([bench.wire.counts.passOver, bench.clock.pending]).to.deep.equal([1, 0])
+  })
+
+  it('a share that this client was granted ahead of all who wait does not stop it', async () => {
+    const { bench } = await held()
+    const other = bench.other()
+    const claim = (by: Bench, holder: string, { ahead, ticket }: { ahead?: boolean; ticket?: Ticket } = {}) => {
+      const share = { weight: 1, capacity: 2, ahead }
+      return by.client.claimLease(`s#${holder}`, { holder, duration: HOUR_MS, share }, { ticket })
+    }
+    await claim(bench, 'a')
+    await claim(bench, 'b')
+    for (const holder of ['w1', 'w2', 'w3']) await rejection(claim(other, holder, { ticket: noTicket() }), ErrInvalid)
+    await bench.client.releaseLease('s#a', 'a')
+    await claim(bench, 'c', { ahead: true })
+    await bench.client.releaseLease('s#b', 'b')
+    await claim(bench, 'd', { ahead: true })
+    await bench.client.releaseLease('s#c', 'c')
+    await claim(bench, 'e', { ahead: true })
+    await other.client.refresh(['s#d'])
+    await other.client.releaseLease('s#d', 'd')
+    await bench.clock.advance(PASS_OVER_MS)
+    expect(bench.sent('passOver').map(({ place }) => place)).to.deep.equal([2])
   })
 
   it('a refused claim does not stop it', async () => {

@@ -58,7 +58,7 @@ import {
 } from './function-text.ts'
 import { CLIENT_CHANNEL, type Tables } from './schema.ts'
 import { answers, live, micros, microsOf, stateOf } from './sql.ts'
-import { tell } from './telling.ts'
+import { fitting, tell } from './telling.ts'
 
 /** So often at most the weights are added up again, and at least while somebody needs room. */
 const SWEEP_MICROS = 10_000_000
@@ -98,7 +98,9 @@ const declarations = `
   heaviest bigint;
   skipped bigint;          -- the weights that may be over, in rows that others have locked
   fencing bigint;
-  ticket bigint;`
+  ticket bigint;
+  vain text[];             -- the clients of those who wait in vain,
+  vain_places bigint[];    -- and their tickets`
 const more = { declarations, answers: [`array_to_string(pieces, ',')`] }
 
 /**
@@ -279,10 +281,12 @@ export function claimShare(tables: Tables): DatabaseFunction {
       IF $16 IS NULL THEN
         CONTINUE;
       END IF;
-      IF NOT is_over AND coalesce(r.place, 0) = 0 THEN
-        -- It has met nothing but tickets, and those who have them may have died.
+      -- One that has met nothing but tickets sees to those who do not come: they may have died.
+      IF NOT is_over AND r.place IS NULL THEN
         vacated_ops := vacated_ops || r.n;
         vacated_leases := vacated_leases || r.counted;
+      ELSIF NOT is_over AND r.place = 0 AND (${fitting(inner).with(['$1', 'ARRAY[r.counted]'])}::text[])[1] IS NOT NULL THEN
+        ${say({ told: `(SELECT max(w.place) FROM (SELECT w.place FROM ${waiter} w WHERE ${waiting('r.counted')} ORDER BY w.place LIMIT ${TOLD}) w)` })}
       END IF;
       IF r.place IS NULL THEN
         CONTINUE;
@@ -400,11 +404,20 @@ export function defineCounted(tables: Tables): DatabaseFunction {
     END IF;
     ${say({ done: 'true' })}
     ${say({ counted: shown('NULL') })}
-    IF $8 IS NOT NULL AND $9 IS NOT NULL AND ${seesCommits} THEN
-      -- Those who cannot get a share any more are to find that out.
-      PERFORM pg_notify('${CLIENT_CHANNEL}' || w.client, json_build_object('vacated', json_build_array(json_build_array(r.name, w.place, 0)))::text)
-      FROM ${waiter} w WHERE ${waiting('r.name')} AND coalesce(w.weight, 1) > coalesce(r.capacity, 0)
-        AND has_function_privilege('pg_notify(text, text)', 'EXECUTE');
+    IF $9 IS NOT NULL THEN
+      -- Those who cannot get a share any more are to find that out, and block nobody if they do not.
+      WITH d AS (
+        DELETE FROM ${waiter} w USING (
+          SELECT w.* FROM ${waiter} w WHERE ${waiting('r.name')} AND coalesce(w.weight, 1) > coalesce(r.capacity, 0) FOR UPDATE SKIP LOCKED
+        ) o WHERE (w.ns, w.name, w.place, w.client) >= (o.ns, o.name, o.place, o.client)
+          AND (w.ns, w.name, w.place, w.client) <= (o.ns, o.name, o.place, o.client)
+        RETURNING w.client, w.place
+      )
+      SELECT array_agg(d.client), array_agg(d.place) INTO vain, vain_places FROM d;
+      IF vain IS NOT NULL AND $8 IS NOT NULL AND has_function_privilege('pg_notify(text, text)', 'EXECUTE') THEN
+        PERFORM pg_notify('${CLIENT_CHANNEL}' || v.client, json_build_object('vacated', json_build_array(json_build_array(r.name, v.place, 0)))::text)
+        FROM unnest(vain, vain_places) AS v(client, place);
+      END IF;
     END IF;
     vacated_ops := vacated_ops || r.n;
     vacated_leases := vacated_leases || r.name;

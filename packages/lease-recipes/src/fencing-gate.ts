@@ -90,7 +90,7 @@ export class FencingGate {
   async #isExclusive(fence: Fence, signal: AbortSignal | undefined): Promise<boolean> {
     const { holder } = fence
     try {
-      return (await orAborted((async () => fence.isExclusive?.() ?? true)(), signal)) !== false
+      return await orAborted((async () => fence.isExclusive?.() ?? true)(), signal)
     } catch (cause) {
       if (signal?.aborted === true) throw cause
       const reason = reasonOf(cause)

@@ -51,7 +51,8 @@ for (const store of stores()) {
       most = 0
       readonly wrong: string[] = []
       readonly #permits = new Set<Permit>()
-      #token = 0n
+      /** The highest seen. */
+      token = 0n
 
       constructor(limit: number, enough: number) {
         this.limit = limit
@@ -62,18 +63,20 @@ for (const store of stores()) {
         return ended || this.grants >= this.enough
       }
 
-      /** Relied on from now on, until it is not `held` any more. */
-      enter(permit: Permit): void {
+      /**
+       * Relied on from now on, until it is not `held` any more.
+       *
+       * @param before the highest token that was seen when it was asked for
+       */
+      enter(permit: Permit, before: bigint): void {
         if (!permit.held) return
         this.grants++
         this.#permits.add(permit)
         for (const one of this.#permits) if (!one.held) this.#permits.delete(one)
         this.most = Math.max(this.most, this.#permits.size)
         if (this.#permits.size > this.limit) this.wrong.push(`${this.#permits.size} of ${this.limit} at once`)
-        // Of two that are granted at once the later one may be told first.
-        const isLate = permit.fencingToken < this.#token && this.#permits.size === 1
-        if (isLate) this.wrong.push(`${permit.fencingToken} after ${this.#token}`)
-        if (permit.fencingToken > this.#token) this.#token = permit.fencingToken
+        if (permit.fencingToken <= before) this.wrong.push(`${permit.fencingToken} after ${before}`)
+        if (permit.fencingToken > this.token) this.token = permit.fencingToken
       }
 
       /** Permits of what was destroyed do not count: their holders may not have heard of it. */
@@ -89,8 +92,9 @@ for (const store of stores()) {
         try {
           const timeout = store.unitMs * (0.5 + Math.random())
           const keepAlive = Math.random() < 0.3
+          const { token } = register
           const permit = await semaphores.post('pool', `${name}-${round}`, timeout, { keepAlive })
-          register.enter(permit)
+          register.enter(permit, token)
           await sleep(store.clock, Math.random() * store.unitMs * 0.05)
           const fate = Math.random()
           if (fate < 0.05 && !keepAlive) continue // it ends when its time is over

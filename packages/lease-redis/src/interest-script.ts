@@ -119,15 +119,14 @@ ${registering}${queueing}
     -- Of counted leases: whether there is room for the first in the queue, and who was told of it.
     local room, upTo = {}, {}
     for _, woken in ipairs(waking) do
-      local name, nth, most = woken[1], woken[2], woken[3]
+      local name, nth, inVain = woken[1], woken[2], woken[3]
       local isCounted = string.sub(name, -1) == '#'
-      local isAwaited = (upTo[name] == nil or most) and isOf(name)
-      if isAwaited then takeOutLapsed(name) end
-      -- A definition leaves them nothing to wait for.
-      for _, member in ipairs(isAwaited and most and listed(redis.pcall('ZRANGE', queues .. name, 0, -1)) or {}) do
+      for _, member in ipairs(inVain or {}) do
         local ticket, to = string.match(member, '^(%d+) ([^ ]*)')
-        if counting().weightOf(member) > most then tell(to, { vacated = { { name, ticket, 0 } } }) end
+        tell(to, { vacated = { { name, ticket, 0 } } })
       end
+      local isAwaited = upTo[name] == nil and isOf(name)
+      if isAwaited then takeOutLapsed(name) end
       if isCounted and isAwaited and room[name] == nil then room[name] = counting().fits(name) end
       local last = upTo[name]
       if last == nil and isAwaited and room[name] ~= false then

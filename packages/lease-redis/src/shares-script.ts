@@ -12,8 +12,8 @@
  * A script that fails in between leaves too much, and never too little. What is too much ends with its bound: a claim looks at the key of
  * each share whose bound has passed, and moves the bound, or takes the entry out.
  */
-import { DEFINITION_MS, LONGEST_DEADLINE_MS } from 'lease-core'
-import { COUNTED } from './interest-script.ts'
+import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { COUNTED, TOLD_UP_TO } from './interest-script.ts'
 import {
   CONTENDED,
   fromTheMaster,
@@ -263,9 +263,18 @@ local function admit()
   if mayFit and place then
     local own, ahead = enter(counted, place, weight > room and most, weight)
     if own then news[#news + 1] = { nth, own, ahead } end
+    -- It has met nothing but tickets. Those who have them were told, and it sees to it that they come.
+    if own and not mine and weight <= room then
+      local last
+      for at, waiting in ipairs(listed(redis.pcall('ZRANGE', queues .. counted, 0, ${TOLD - 1}))) do
+        if at == 1 and of.weightOf(waiting) > room then break end
+        local ticket = string.match(waiting, '^%d+')
+        if tonumber(ticket) < tonumber(own) then last = ticket end
+      end
+      if last then news[#news + 1] = { nth, last, ${TOLD_UP_TO} } end
+    end
+  elseif weight <= room then waking[#waking + 1] = { counted, nth }
   end
-  -- It has met nothing but tickets, and those who have them may have died.
-  if weight <= room and not mine then waking[#waking + 1] = { counted, nth } end
   show(counted, defined, generation, shown)
   return false, state(0)
 end
@@ -309,7 +318,15 @@ local function define()
     if problem then return problem end
     redis.pcall('SET', done, '1', 'PX', '${LONGEST_DEADLINE_MS}')
   end
-  waking[#waking + 1] = { name, nth, defined or 0 }
+  -- Those who wait for more have nothing to wait for any more, and are in nobody's way.
+  local inVain = {}
+  for _, waiting in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, -1))) do
+    if of.weightOf(waiting) > (defined or 0) then
+      inVain[#inVain + 1] = waiting
+      remove(name, { waiting })
+    end
+  end
+  waking[#waking + 1] = { name, nth, inVain }
   show(name, defined, generation, (of.first(name)))
   state(${GRANTED})
 end

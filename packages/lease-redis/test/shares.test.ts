@@ -107,7 +107,8 @@ for (const target of redisTargets('server')) {
       await redis.get(`${base}end`)
       await until('the end of the commands', () => ended)
       monitor.disconnect()
-      return commands.filter((command) => !command.startsWith('SELECT'))
+      // One claim in eight looks after the index as well.
+      return commands.filter((command) => !/^(SELECT|SSCAN|EXISTS l:)/.test(command))
     }
 
     async function listener(): Promise<{ readonly call: () => Call; readonly told: LeaseChange[] }> {
@@ -532,7 +533,8 @@ for (const target of redisTargets('server')) {
         await until('word of the room', () => told.length === 2)
         const fills = await settle(substrate, share('c', { weight: 2, passing: 1 }))
         expect([fills.outcome, fills.told]).to.deep.equal(['granted', undefined])
-        expect(told).to.deep.equal([1, 2].map(() => ({ kind: 'vacated', lease: counted, to: { place, ahead: 0 } })))
+        const room = { kind: 'vacated', lease: counted, to: { place, ahead: 0 } }
+        expect(told).to.deep.equal([room, room])
       })
 
       it('one that was not heard of for long keeps nobody out', async () => {

@@ -2,7 +2,7 @@
  * What the store did with counted leases, by the true time: how much of each was taken, of what capacity, and whether somebody waited.
  * Shares are leases: what became of each of them is in `history.ts`.
  */
-import { countedOf, INTEREST_MS, MAX_CAPACITY, type ClaimOp, type Op, type Verdict } from 'lease-core'
+import { countedOf, INTEREST_MS, type ClaimOp, type Op, type Verdict } from 'lease-core'
 import type { History, MemoryNamespace, Sent } from './history.ts'
 
 /** What the store had for a counted lease, from one instant to the next entry. */
@@ -185,9 +185,9 @@ export class CountedHistory {
       problem('1 capacity', `the shares of ${name} weigh ${sum} with that of ${op.holder}, of ${capacity}`)
     const room = capacity - sum + weight
     const ahead = waiting.filter(({ place }) => (op.place ?? 0) === 0 || place < (op.place ?? 0))
-    const asked = op.share?.passing ?? 0
-    // Without a ticket it is behind all, unless it asks to be ahead of all.
-    const passing = (op.place ?? 0) === 0 && asked < MAX_CAPACITY ? 0 : asked
+    const passing = op.share?.passing ?? 0
+    if ((op.share?.capacity ?? capacity) !== capacity)
+      problem('1 capacity', `${op.lease} was granted as one of ${op.share?.capacity}, of a capacity of ${capacity}`)
     if (ahead.length > passing || ahead.some((one) => one.weight > room))
       problem('6 order', `${op.lease} was granted before ${ahead.length} in the queue, of which it may pass ${passing}`)
     for (const share of this.shares) {

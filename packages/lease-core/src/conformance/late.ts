@@ -721,7 +721,7 @@ interface Way {
 }
 
 /** A request that stands still should not cost much time. Where the store is slower than that, everything is tried again. */
-async function hasty(scene: Scene, attempt: (way: Way) => Promise<void>): Promise<void> {
+export async function hasty(scene: Scene, attempt: (way: Way) => Promise<void>): Promise<void> {
   await scene.undisturbed(scene.unitMs * 2, async (lease, timeoutMs) => {
     const { client, faults } = await scene.openFaulty(timeoutMs)
     try {

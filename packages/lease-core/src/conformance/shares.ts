@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Client, CountedClient, CountedInfo, ShareRefusal } from '../client.ts'
 import type { ErrInvalid } from '../errors.ts'
+import { hasty } from './late.ts'
 import { countedName, shareName, type ShareRequest } from '../share.ts'
 import { noTicket, type Ticket } from '../ticket.ts'
 import {
@@ -102,16 +103,17 @@ export const shares: Chapter = {
       'a share that is extended goes on counting, and one that is pinned counts when its time is over',
       async (scene) => {
         const { a, b, unitMs } = scene
-        await a.pinLease(share(scene, ALICE), 'operator')
-        await claim(scene, ALICE, { capacity: 2 }, { duration: unitMs, client: b })
+        let durationMs = unitMs
         await scene.undisturbed(unitMs, async (_, duration) => {
+          durationMs = duration
+          await a.pinLease(share(scene, ALICE), 'operator')
+          await claim(scene, ALICE, { capacity: 2 }, { duration, client: b })
           await scene.inTime(duration, async () => {
-            await a.releaseLease(share(scene, BOB), BOB)
             await claim(scene, BOB, { capacity: 2 }, { duration, client: b })
             await b.extendLease(share(scene, BOB), { holder: BOB, duration: scene.longMs })
           })
         })
-        await scene.lapse(share(scene, ALICE), unitMs, a, b)
+        await scene.lapse(share(scene, ALICE), durationMs, a, b)
         await refused(scene, CAROL, { capacity: 2 })
         await holders(scene, ALICE, BOB)
         await a.unpinLease(share(scene, ALICE), 'operator')
@@ -616,7 +618,7 @@ export const shares: Chapter = {
       async (scene) => {
         await claim(scene, ALICE, { capacity: 1 })
         const bob = await waiter(scene, BOB, { capacity: 1 })
-        await scene.b.releaseLease(share(scene, ALICE), ALICE)
+        await vacate(scene, ALICE)
         await hears(scene, bob, 0)
         const before = vacancies(scene, await bob.after()).length
         await refused(scene, CAROL, { capacity: 1 })
@@ -631,10 +633,7 @@ export const shares: Chapter = {
       async (scene) => {
         await claim(scene, ALICE, { capacity: 1 })
         await enter(scene, BOB, { capacity: 1 })
-        const gone = await scene.open()
-        await gone.refresh([share(scene, ALICE)])
-        await gone.releaseLease(share(scene, ALICE), ALICE)
-        await gone.close()
+        await vacate(scene, ALICE)
         const carol = await waiter(scene, CAROL, { capacity: 1 })
         same(carol.ticket.ahead, 1, 'how many are ahead')
         await hears(scene, carol, 0)
@@ -759,18 +758,18 @@ export const shares: Chapter = {
 
     clause(
       'a claim of a share that comes late takes no room',
-      async (scene) => {
-        await define(scene, 1, undefined)
-        const { client, faults } = await scene.openFaulty()
-        const packets = faults.holdBack(1)
-        const claiming = later(claim(scene, ALICE, {}, { client }))
-        await scene.until('a packet under way', () => packets.count === 1)
-        await scene.settle(claiming, 'the second packet')
-        await client.releaseLease(share(scene, ALICE), ALICE)
-        await packets.letGo()
-        await soon(scene, BOB, {}, scene.b)
-        await holders(scene, BOB)
-      },
+      (scene) =>
+        hasty(scene, async ({ client, faults }) => {
+          await define(scene, 1, undefined)
+          const packets = faults.holdBack(1)
+          const claiming = later(claim(scene, ALICE, {}, { client }))
+          await scene.until('a packet under way', () => packets.count === 1)
+          await scene.settle(claiming, 'the second packet')
+          await client.releaseLease(share(scene, ALICE), ALICE)
+          await packets.letGo()
+          await soon(scene, BOB, {}, scene.b)
+          await holders(scene, BOB)
+        }),
       'shares',
       'faults',
     )
@@ -946,6 +945,14 @@ async function enter(
   await refused(scene, holder, request, { ...options, ticket })
   assert(ticket.place > 0, 'the refusal gave no ticket')
   return ticket
+}
+
+/** Releases the share, and is gone: nobody sees to it that those who were told come. */
+async function vacate(scene: Scene, holder: string): Promise<void> {
+  const client = await scene.open()
+  await client.refresh([share(scene, holder)])
+  await client.releaseLease(share(scene, holder), holder)
+  await client.close()
 }
 
 /** One who waits for a share, in a process of its own. */

@@ -295,7 +295,11 @@ function holdShare(step: Step): void {
     wait,
     signal,
     shared,
-    share: { weight, ...(capacity === undefined ? {} : { capacity }) },
+    share: {
+      weight,
+      ...(capacity === undefined ? {} : { capacity }),
+      ...(random.chance(0.15) ? { ahead: true } : {}),
+    },
     ...(random.chance(0.15) ? { maxWaiters: random.pick([1, 2, 3]) } : {}),
     ...(random.chance(0.2) ? { renewEvery: random.pick([false, Math.ceil(duration / 2)] as const) } : {}),
   }
