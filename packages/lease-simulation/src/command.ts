@@ -7,7 +7,7 @@ import { fork } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { shrink } from './shrink.ts'
-import type { Outcome, Tester } from './tester.ts'
+import type { Tester } from './tester.ts'
 
 interface Plan {
   readonly flags: readonly string[]
