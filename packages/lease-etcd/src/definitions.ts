@@ -71,8 +71,12 @@ function again(op: DefineOp, keys: Keys, context: StepContext, verdict: Verdict)
     coverMs: undefined,
     goesOn: true,
     request: () => when([], [...roomReads(keys), firstPage(keys)], []),
-    next: ({ response_txn: { responses } }, revision) =>
-      called(op, keys, context, { verdict, room: roomIn(responses, 0, revision), page: allBy(responses, 2) }),
+    next: ({ response_txn: { responses } }, revision) => {
+      const room = roomIn(responses, 0, revision)
+      // Another may have changed it meanwhile, and calls them by itself.
+      if (room.gate?.generation !== op.generation) return verdict
+      return called(op, keys, context, { verdict, room, page: allBy(responses, 2) })
+    },
   }
 }
 

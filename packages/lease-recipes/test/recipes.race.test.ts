@@ -29,8 +29,6 @@ const RUNNERS = 2
 /** A process is expensive to start, so few are killed; in between, one after another is stopped. */
 const KILLS = enough(2)
 const STOPS = isMatrix() ? 60 : 4
-/** What no wait lasts, however slow the machine is, unless a wake-up was lost: a look of its own after a minute ends it then. */
-const LOST_MS = 50_000
 
 const SEMAPHORES: Readonly<Record<string, number>> = { one: 1, two: 2, fifty: 50 }
 const LOCK = 'lock'
@@ -218,7 +216,6 @@ for (const store of stores) {
       await outlives()
       process.stdout.write(`      ${figures({ fromMs, kills, stops })}\n`)
       expect(violations()).to.deep.equal({})
-      expect(longestWaitMs()).to.be.below(LOST_MS)
     })
 
     if (store !== first) return

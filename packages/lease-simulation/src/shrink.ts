@@ -1,5 +1,5 @@
 /** Finds fewer steps that still fail in the same way. */
-import type { Outcome } from './command.ts'
+import type { Outcome } from './tester.ts'
 
 /** The same run, without these steps. */
 export type Rerun = (options: { readonly without?: ReadonlySet<number>; readonly log: boolean }) => Promise<Outcome>

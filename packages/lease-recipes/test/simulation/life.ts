@@ -89,6 +89,8 @@ export class Life implements StruckProcess {
   graceMs = 0
   /** How many recipes were stopped: calls of them may say so. */
   stops = 0
+  /** Those that were stopped end what they are granted in the same moment. */
+  readonly stopped: WeakSet<object> = new WeakSet()
   semaphores!: Semaphores
   /** L: any number of readers; M: few. */
   readonly locks: ReadWriteLock[] = []
@@ -130,7 +132,10 @@ export class Life implements StruckProcess {
     const { manager, clock, name } = this
     const isWanted = (one: object | undefined): boolean => recipe === undefined || one === recipe
     const owner = `p${name}`
-    if (recipe !== undefined) this.stops++
+    if (recipe !== undefined) {
+      this.stops++
+      this.stopped.add(recipe)
+    }
     if (isWanted(this.semaphores)) this.semaphores = new Semaphores({ manager, clock })
     if (isWanted(this.locks[0])) this.locks[0] = new ReadWriteLock({ manager, clock, name: 'L', duration: TTL_MS })
     if (isWanted(this.locks[1]))

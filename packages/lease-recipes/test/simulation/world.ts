@@ -358,7 +358,8 @@ export class World implements StruckWorld<Life> {
     life.dead.push(thing)
     if (life.dead.length > 20) life.dead.shift()
     const { source, held, isAsked } = thing
-    if (source === undefined || held === undefined || isAsked === true || life.isStopping) return
+    if (source === undefined || held === undefined || isAsked === true) return
+    if (life.isStopping || life.stopped.has(source)) return
     if (held.signal.aborted && (held.signal.reason as Failure).name === 'AbortError')
       this.problem('2 given up', `${this.#name(life, thing)} no more, which nobody has asked for`)
   }
