@@ -334,6 +334,9 @@ function holdShare(step: Step): void {
           return was('has too little capacity', (entry) => (entry.capacity ?? 0) < weight)
         }
         if (error.currentHolder === holder) return denied(step, [share], holder, error, fromMs)
+        // This process has it for the same holder, as far as it knows.
+        if ([...life.holds, ...life.dead].some((one) => one.lease === share && (one.seenDeadMs ?? fromMs) >= fromMs))
+          return
         // Others of this process may be ahead whose ticket the store has forgotten.
         const isBehind = [...sim.pending].some((call) => call.life === life && call.what.startsWith(`hold(${name}#,`))
         if (isBehind && wait !== false) return
