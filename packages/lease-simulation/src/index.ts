@@ -4,6 +4,7 @@ export { CountedHistory, isFullFor, type CountedEntry, type DefineCall } from '.
 export { strike, type FaultSettings, type StruckProcess, type StruckWorld } from './faults.ts'
 export { History, type Entry, type Sent, type StoredTerm } from './history.ts'
 export { Random, Weighted } from './random.ts'
+export { runSteps, type RunOptions } from './run-steps.ts'
 export { shrink, type Rerun } from './shrink.ts'
 export type { Outcome, Tester } from './tester.ts'
 export { Wire } from './wire.ts'

@@ -1,54 +1,18 @@
 /** One run: random steps, then the faults end, and everything has to come to rest. */
 import { getEventListeners } from 'node:events'
 import { release, GivenUp, Steps, unpinOf } from './steps.ts'
-import { Random, type Outcome } from 'lease-simulation'
+import { runSteps, type Outcome, type RunOptions } from 'lease-simulation'
 import { Simulation } from './simulation.ts'
 import type { Settings } from './settings.ts'
 import { countedName, shareName } from '#src/share.ts'
 import { PASS_OVER_MS } from '#src/ticket.ts'
 
-export interface RunOptions {
-  /** Steps that are left out. */
-  readonly without?: ReadonlySet<number> | undefined
-  readonly log?: boolean | undefined
-}
-
-/** Rejections that nobody handled: noticed by node after the turn. */
-const unhandled: unknown[] = []
-const onUnhandled = (error: unknown): void => void unhandled.push(error)
-
-export async function run(settings: Settings, { without, log = false }: RunOptions = {}): Promise<Outcome> {
-  const { random } = Math
-  const { stackTraceLimit } = Error
-  const chance = new Random(settings.seed ^ 0x1234_5678)
-  Math.random = () => chance.next()
-  if (!log) Error.stackTraceLimit = 0
-  process.on('unhandledRejection', onUnhandled)
-  unhandled.length = 0
-  const sim = new Simulation(settings, { log })
-  try {
-    const steps = new Steps(sim)
-    for (let step = 0; step < settings.steps && sim.problems.length === 0; step++) {
-      if (without?.has(step) === true) continue
-      await steps.take(step, new Random(Math.imul(settings.seed, 0x9e37_79b1) ^ Math.imul(step + 1, 0x85eb_ca6b)))
-    }
-    if (sim.problems.length === 0) await rest(sim, steps)
-    for (const error of unhandled) sim.problem('7 unhandled', String(error))
-  } catch (error) {
-    sim.problem('7 tester', error instanceof Error ? (error.stack ?? error.message) : String(error))
-  } finally {
-    process.off('unhandledRejection', onUnhandled)
-    Math.random = random
-    Error.stackTraceLimit = stackTraceLimit
-  }
-  return {
-    problems: sim.problems,
-    log: sim.log ?? [],
-    calls: sim.calls,
-    terms: sim.history.opened,
-    grants: sim.history.granted,
-    simulatedMs: sim.nowMs,
-  }
+export function run(settings: Settings, options: RunOptions = {}): Promise<Outcome> {
+  return runSteps(settings, options, () => {
+    const world = new Simulation(settings, options)
+    const steps = new Steps(world)
+    return { world, take: (step, random) => steps.take(step, random), rest: () => rest(world, steps) }
+  })
 }
 
 /** The longest lease of a run, as an observer counts it. */

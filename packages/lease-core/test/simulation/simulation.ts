@@ -95,7 +95,7 @@ export class Simulation {
   readonly #openedMs = new Map<string, number>()
   #lives = 0
 
-  constructor(settings: Settings, { log = false }: { readonly log?: boolean } = {}) {
+  constructor(settings: Settings, { log = false }: { readonly log?: boolean | undefined } = {}) {
     this.settings = settings
     this.log = log ? [] : undefined
     this.random = new Random(settings.seed)

@@ -1,7 +1,7 @@
 /** One run: random steps, then the faults end, and everything has to come to rest. */
 import { getEventListeners } from 'node:events'
 import { countedName } from 'lease-core'
-import { Random, strike, Weighted, type Outcome } from 'lease-simulation'
+import { runSteps, strike, Weighted, type Outcome, type Random, type RunOptions } from 'lease-simulation'
 import { LOCK_ACTS, SEMAPHORE_ACTS, SEMAPHORE_OPERATOR_ACTS, SEMAPHORES, STOP_COUNTED } from './counted.ts'
 import { crowd } from './crowd.ts'
 import { LEADER_ACTS } from './leaders.ts'
@@ -18,56 +18,18 @@ import {
 } from './works.ts'
 import { World } from './world.ts'
 
-export interface RunOptions {
-  /** Steps that are left out. */
-  readonly without?: ReadonlySet<number> | undefined
-  readonly log?: boolean | undefined
-}
-
-/** Rejections that nobody handled: noticed by node after the turn. */
-const unhandled: unknown[] = []
-const onUnhandled = (error: unknown): void => void unhandled.push(error)
-
-export async function run(settings: Settings, { without, log = false }: RunOptions = {}): Promise<Outcome> {
-  const { random } = Math
-  const { stackTraceLimit } = Error
+export async function run(settings: Settings, options: RunOptions = {}): Promise<Outcome> {
   const emitWarning = process.emitWarning.bind(process)
-  const chance = new Random(settings.seed ^ 0x1234_5678)
-  Math.random = () => chance.next()
   process.emitWarning = () => {} // releases that fail, which nobody waits for
-  if (!log) Error.stackTraceLimit = 0
-  process.on('unhandledRejection', onUnhandled)
-  unhandled.length = 0
-  const world = new World(settings, { log })
   try {
-    const calls = new Calls()
-    const acts = actsOf(settings)
-    for (let step = 0; step < settings.steps && world.problems.length === 0; step++) {
-      if (without?.has(step) === true) continue
-      await take(
-        world,
-        calls,
-        acts,
-        new Random(Math.imul(settings.seed, 0x9e37_79b1) ^ Math.imul(step + 1, 0x85eb_ca6b)),
-      )
-    }
-    if (world.problems.length === 0) await rest(world, calls)
-    for (const error of unhandled) world.problem('7 unhandled', String(error))
-  } catch (error) {
-    world.problem('7 tester', error instanceof Error ? (error.stack ?? error.message) : String(error))
+    return await runSteps(settings, options, () => {
+      const world = new World(settings, options)
+      const calls = new Calls()
+      const acts = actsOf(settings)
+      return { world, take: (_step, random) => take(world, calls, acts, random), rest: () => rest(world, calls) }
+    })
   } finally {
-    process.off('unhandledRejection', onUnhandled)
     process.emitWarning = emitWarning
-    Math.random = random
-    Error.stackTraceLimit = stackTraceLimit
-  }
-  return {
-    problems: world.problems,
-    log: world.log ?? [],
-    calls: world.calls,
-    terms: world.history.opened,
-    grants: world.history.granted,
-    simulatedMs: world.nowMs,
   }
 }
 

@@ -79,7 +79,7 @@ export class World implements StruckWorld<Life> {
   readonly #fences = new MemoryFencingStore()
   #lives = 0
 
-  constructor(settings: Settings, { log = false }: { readonly log?: boolean } = {}) {
+  constructor(settings: Settings, { log = false }: { readonly log?: boolean | undefined } = {}) {
     this.settings = settings
     this.log = log ? [] : undefined
     this.random = new Random(settings.seed)
