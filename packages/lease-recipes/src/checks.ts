@@ -48,11 +48,16 @@ export class Checks {
     this.#core(option, value, 'holder', { holder: value as string, duration: 1 })
   }
 
-  /** An id, which is the whole name of a lease when it is escaped; returns that name. */
-  id(option: string, value: unknown): string {
+  /**
+   * An id, which is the name of a lease when it is escaped; returns that name.
+   *
+   * @param prefix what the name begins with, as it is; none: the id is the whole name
+   */
+  id(option: string, value: unknown, prefix?: string): string {
     const rule = brokenSegmentRule(value)
     this.must(option, rule === undefined, rule ?? '', value)
-    const name = rule === undefined ? encodeSegment(value as string) : ''
+    const segment = rule === undefined ? encodeSegment(value as string) : ''
+    const name = prefix === undefined || segment === '' ? segment : `${prefix}/${segment}`
     this.fits(option, name, value)
     return name
   }

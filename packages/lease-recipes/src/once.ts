@@ -34,7 +34,6 @@ import type { DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { Run } from './run.ts'
-import { brokenSegmentRule, encodeSegment } from './segments.ts'
 
 export interface OnceOptions {
   /** It stays yours to stop. */
@@ -186,7 +185,7 @@ export class Once {
     options: OnceRunOptions = {},
   ): Promise<Awaited<T>> {
     const checks = new Checks(options, ['wait', 'signal'])
-    const lease = this.#leaseOf(key, checks)
+    const lease = checks.id('key', key, this.#prefix)
     const { wait = false, signal } = options
     const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
     checks.signal('signal', signal)
@@ -206,18 +205,10 @@ export class Once {
    */
   async forget(key: string, options: OnceCallOptions = {}): Promise<void> {
     const checks = new Checks(options, ['signal'])
-    const lease = this.#leaseOf(key, checks)
+    const lease = checks.id('key', key, this.#prefix)
     checks.signal('signal', options.signal)
     checks.finish()
     await this.#manager.revoke(lease, { signal: options.signal })
-  }
-
-  #leaseOf(key: string, checks: Checks): string {
-    const rule = brokenSegmentRule(key)
-    checks.must('key', rule === undefined, rule ?? '', key)
-    const lease = rule === undefined ? `${this.#prefix}/${encodeSegment(key)}` : ''
-    checks.fits('key', lease, key)
-    return lease
   }
 
   // ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,7 @@ import { Calls, Takers } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { LinkedSignal } from './or-aborted.ts'
-import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { encodeSegment } from './segments.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
@@ -303,7 +303,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    */
   async create(id: string, n: number, options: SemaphoreCallOptions = {}): Promise<void> {
     const checks = new Checks(options, CALL_OPTIONS)
-    const name = this.#nameOf(id, checks)
+    const name = checks.id('id', id, this.#prefix)
     checkCount(checks, 'n', n)
     await this.#call(options, checks, (signal) =>
       this.#redefine(name, signal, ({ capacity }) => {
@@ -320,7 +320,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    */
   async read(id: string, options: SemaphoreCallOptions = {}): Promise<SemaphoreInfo> {
     const checks = new Checks(options, CALL_OPTIONS)
-    const name = this.#nameOf(id, checks)
+    const name = checks.id('id', id, this.#prefix)
     return this.#call(options, checks, async (signal) => {
       const { capacity: n, shares } = await this.#manager.counted(name, { signal })
       if (n === undefined) throw new ErrNoSemaphore(id, name)
@@ -343,7 +343,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    */
   async resize(id: string, n: number, options: ResizeOptions = {}): Promise<void> {
     const checks = new Checks(options, ['signal'])
-    const name = this.#nameOf(id, checks)
+    const name = checks.id('id', id, this.#prefix)
     checkCount(checks, 'n', n)
     await this.#call({ ...options, requestTimeout: MAX_DURATION_MS }, checks, async (signal) => {
       await this.#redefine(name, signal, ({ capacity }) => {
@@ -366,7 +366,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    */
   async destroy(id: string, options: SemaphoreCallOptions = {}): Promise<void> {
     const checks = new Checks(options, CALL_OPTIONS)
-    const name = this.#nameOf(id, checks)
+    const name = checks.id('id', id, this.#prefix)
     await this.#call(options, checks, async (signal) => {
       await this.#redefine(name, signal, ({ capacity }) =>
         capacity === undefined ? undefined : { capacity: undefined },
@@ -390,7 +390,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    */
   async post(id: string, holder: string, timeout: DurationLike, options: PostOptions = {}): Promise<Permit> {
     const checks = new Checks(options, POST_OPTIONS)
-    const name = this.#nameOf(id, checks)
+    const name = checks.id('id', id, this.#prefix)
     checks.name('holder', holder)
     const duration = checks.leaseDuration('timeout', timeout)
     const { permits = 1, n, wait, retries, keepAlive = false } = options
@@ -442,7 +442,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    */
   async close(id: string, holder: string, options: SemaphoreCallOptions = {}): Promise<void> {
     const checks = new Checks(options, CALL_OPTIONS)
-    const name = this.#nameOf(id, checks)
+    const name = checks.id('id', id, this.#prefix)
     checks.name('holder', holder)
     await this.#call(options, checks, async (signal) => {
       const lease = shareName(name, holder)
@@ -581,14 +581,6 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #nameOf(id: string, checks: Checks): string {
-    const rule = brokenSegmentRule(id)
-    checks.must('id', rule === undefined, rule ?? '', id)
-    const name = rule === undefined ? `${this.#prefix}/${encodeSegment(id)}` : ''
-    checks.fits('id', name, id)
-    return name
-  }
 
   /** What every call shares: it ends with its signal, with its time, and with this object. */
   async #call<T>(
