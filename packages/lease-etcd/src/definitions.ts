@@ -22,14 +22,15 @@ export function define(op: DefineOp, keys: Keys, context: StepContext): Step {
 }
 
 function decide(op: DefineOp, keys: Keys, context: StepContext, found: Room): Verdict | Step {
-  return completed(found, keys, context.readRest, (room) => {
+  const next = (room: Room): Verdict | Step => {
     const { gate } = room
     const counted = countedIn(room, context.layout)
     if (gate?.generation === op.generation) return again(op, keys, context, { ...granted(undefined), counted })
     if (counted.generation !== op.from) return { ...refused(undefined), counted }
     if (gate === undefined && op.capacity === undefined) return { ...granted(undefined), counted }
     return change(op, keys, context, room)
-  })
+  }
+  return completed(found, keys, context.readRest, next, () => define(op, keys, context))
 }
 
 /** Puts the gate if it is as it was found: a grant that comes in between only makes it look again. */
@@ -92,7 +93,8 @@ interface Done {
 }
 
 /** Those who cannot get a share any more find that out, and are in nobody's way; then the first of the others hear if there is room. */
-function called({ lease, capacity = 0 }: DefineOp, keys: Keys, context: StepContext, done: Done): Verdict | Step {
+function called(op: DefineOp, keys: Keys, context: StepContext, done: Done): Verdict | Step {
+  const { lease, capacity = 0 } = op
   const { verdict, room, page } = done
   const call = (waiting: readonly EtcdKeyValue[]): Verdict | Step => {
     const isInVain = (kv: EtcdKeyValue): boolean => ticketIn(kv).weight > capacity
@@ -107,7 +109,7 @@ function called({ lease, capacity = 0 }: DefineOp, keys: Keys, context: StepCont
   if (page.kvs.length >= Number(page.count)) return call(page.kvs)
   const { tickets, gate } = keys
   const all = { key: tickets, range_end: endOf(tickets), revision: room.revision }
-  return onceRead(all, gate, context.readRest, call)
+  return onceRead(all, gate, context.readRest, call, () => again(op, keys, context, verdict))
 }
 
 function heaviestOf(shares: readonly EtcdKeyValue[]): number {

@@ -153,12 +153,18 @@ export class EtcdSubstrate implements Substrate {
   async counted(lease: string, call: Call): Promise<Counted> {
     const deadline = this.#requests.deadline(call)
     const keys = this.#layout.keysOf(lease)
-    const { responses, header } = await this.#requests.txn(together(roomReads(keys)), deadline)
-    const room = roomIn(responses, 0, header.revision)
-    if (isComplete(room)) return countedIn(room, this.#layout)
     const { key } = keys
-    const shares = await this.#readRest(deadline)({ key, range_end: endOf(key), revision: header.revision })
-    return countedIn({ ...room, shares }, this.#layout)
+    for (;;) {
+      const { responses, header } = await this.#requests.txn(together(roomReads(keys)), deadline)
+      const room = roomIn(responses, 0, header.revision)
+      if (isComplete(room)) return countedIn(room, this.#layout)
+      try {
+        const shares = await this.#readRest(deadline)({ key, range_end: endOf(key), revision: header.revision })
+        return countedIn({ ...room, shares }, this.#layout)
+      } catch (error) {
+        if (failureOf(error) !== 'compacted') throw error
+      }
+    }
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
@@ -275,7 +281,7 @@ export class EtcdSubstrate implements Substrate {
     return this.#pages({ key: prefix, range_end: endOf(prefix), revision: '0' }, deadline)
   }
 
-  /** @param range.revision `0`: that of the first page */
+  /** @param range.revision `0`: that of the first page, and of a later one where history was compacted meanwhile */
   async #pages(range: Parameters<ReadRest>[0], deadline: Deadline): Promise<Found> {
     const found: EtcdKeyValue[] = []
     let page = { ...range, limit: LARGEST_PAGE }
@@ -288,8 +294,12 @@ export class EtcdSubstrate implements Substrate {
         if (!more || last === undefined) return { kvs: found, revision }
         page = { ...page, key: after(last.key), revision }
       } catch (error) {
-        if (failureOf(error) !== 'too-large' || page.limit === 1) throw error
-        page = { ...page, limit: Math.ceil(page.limit / 4) }
+        const failure = failureOf(error)
+        if (failure === 'compacted' && range.revision === '0') {
+          found.length = 0
+          page = { ...range, limit: page.limit }
+        } else if (failure === 'too-large' && page.limit > 1) page = { ...page, limit: Math.ceil(page.limit / 4) }
+        else throw error
       }
     }
   }

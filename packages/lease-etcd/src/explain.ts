@@ -17,6 +17,8 @@ export type Failure =
   | 'silent'
   /** The answer is larger than the driver accepts. */
   | 'too-large'
+  /** What was asked for is older than the history that etcd has kept. */
+  | 'compacted'
 
 interface Explanation {
   readonly pattern: RegExp
@@ -88,6 +90,11 @@ const explanations: readonly Explanation[] = [
     pattern: /Received message larger than max/,
     failure: 'too-large',
     words: 'the answer is larger than the driver accepts',
+  },
+  {
+    pattern: /required revision has been compacted/,
+    failure: 'compacted',
+    words: 'the history of etcd was compacted while it was read',
   },
   {
     pattern: /GRPCDeadlineExceededError/,

@@ -2,6 +2,7 @@
 import type { Counted, Holding, Verdict } from 'lease-core'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { gateIn, weightIn, type Gate } from './gates.ts'
+import { failureOf } from './explain.ts'
 import { endOf, foundIn, type Keys, type Layout } from './layout.ts'
 import type { Step } from './requests.ts'
 import { allBy, countOf, foundBy, get, pageOf } from './txn.ts'
@@ -69,33 +70,41 @@ export function fits(
   return least + weight > capacity ? false : undefined
 }
 
-/** Goes on with all shares. */
+/**
+ * Goes on with all shares.
+ *
+ * @param anew what reads the counted lease once more: its history may be compacted before the rest of that revision is read
+ */
 export function completed(
   room: Room,
   { key, gate }: Keys,
   readRest: ReadRest,
   next: (room: Room) => Verdict | Step,
+  anew: () => Verdict | Step,
 ): Verdict | Step {
   if (isComplete(room)) return next(room)
   const { shares, revision } = room
   const last = shares.at(-1)
   const from = last === undefined ? key : Buffer.concat([last.key, Buffer.alloc(1)])
-  return onceRead({ key: from, range_end: endOf(key), revision }, gate, readRest, (rest) => {
+  const withRest = (rest: readonly EtcdKeyValue[]): Verdict | Step => {
     const all = [...shares, ...rest]
     return next({ ...room, shares: all, count: all.length })
-  })
+  }
+  return onceRead({ key: from, range_end: endOf(key), revision }, gate, readRest, withRest, anew)
 }
 
 /**
  * Goes on with all keys of the range.
  *
  * @param any a key that may be read beside them
+ * @param anew what to do where the history was compacted before all of that revision was read
  */
 export function onceRead(
   range: Parameters<ReadRest>[0],
   any: Buffer,
   readRest: ReadRest,
   next: (kvs: readonly EtcdKeyValue[]) => Verdict | Step,
+  anew: () => Verdict | Step,
 ): Step {
   let kvs: readonly EtcdKeyValue[] | undefined
   let failure: unknown
@@ -111,8 +120,9 @@ export function onceRead(
     },
     request: () => get(any),
     next() {
-      if (kvs === undefined) throw failure
-      return next(kvs)
+      if (kvs !== undefined) return next(kvs)
+      if (failureOf(failure) === 'compacted') return anew()
+      throw failure
     },
   }
 }

@@ -361,15 +361,16 @@ class ShareClaim {
   }
 
   #complete(found: Found, next: (found: Found) => Verdict | Step): Verdict | Step {
-    return completed(found.room, this.#queue, this.#context.readRest, (room) => next({ ...found, room }))
+    const withAll = (room: Room): Verdict | Step => next({ ...found, room })
+    return completed(found.room, this.#queue, this.#context.readRest, withAll, () => this.#look())
   }
 
   #seeAllAhead(found: Found): Step {
     const { tickets: key, gate } = this.#queue
     const range = { key, range_end: this.#endOfAhead, revision: found.room.revision }
-    return onceRead(range, gate, this.#context.readRest, (kvs) =>
-      this.#decide({ ...found, ahead: kvs.length, tickets: kvs.map(ticketIn) }),
-    )
+    const withAll = (kvs: readonly EtcdKeyValue[]): Verdict | Step =>
+      this.#decide({ ...found, ahead: kvs.length, tickets: kvs.map(ticketIn) })
+    return onceRead(range, gate, this.#context.readRest, withAll, () => this.#look())
   }
 
   #heaviest({ gate, shares }: Room): number | undefined {

@@ -229,7 +229,8 @@ export function passOver(op: PassOverOp, keys: Keys, context: StepContext): Step
 }
 
 /** If there is room for the first; and the first of the rest are told if there is room for it. */
-function passOverOfCounted({ lease, place }: PassOverOp, keys: Keys, context: StepContext): Step {
+function passOverOfCounted(op: PassOverOp, keys: Keys, context: StepContext): Step {
+  const { lease, place } = op
   const { tickets, gate } = keys
   const rest = keys.afterTicket(place)
   const pass =
@@ -252,7 +253,8 @@ function passOverOfCounted({ lease, place }: PassOverOp, keys: Keys, context: St
     request: () => when([], [...roomReads(keys), pageOf(tickets, end, 1), pageOf(rest, end, TOLD)], []),
     next: ({ response_txn: { responses } }, revision) => {
       const room = roomIn(responses, 0, revision)
-      return completed(room, keys, context.readRest, pass(ticketsOf(responses, 2), ticketsOf(responses, 3)))
+      const next = pass(ticketsOf(responses, 2), ticketsOf(responses, 3))
+      return completed(room, keys, context.readRest, next, () => passOverOfCounted(op, keys, context))
     },
   }
 }
