@@ -404,7 +404,10 @@ for (const target of etcdTargets(1)) {
 
     describe('a read whose history is compacted before its next page begins anew', () => {
       /** A substrate that so many pages fail, since history is compacted before each is read. */
-      const compacting = (namespace: string, pages: number): { readonly by: EtcdSubstrate; readonly failed: () => number } => {
+      const compacting = (
+        namespace: string,
+        pages: number,
+      ): { readonly by: EtcdSubstrate; readonly failed: () => number } => {
         const etcd = setting.newEtcd({ ...failFast(), grpcOptions: {} })
         const range = etcd.kv.range.bind(etcd.kv)
         let failed = 0
