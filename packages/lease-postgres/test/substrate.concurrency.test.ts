@@ -219,7 +219,7 @@ for (const target of postgresTargets()) {
       const last = new Map<string, bigint>()
       let grants = 0
       let collected = 0
-      const isEnough = (): boolean => grants >= 100 && collected >= 20
+      const isEnough = (): boolean => grants >= 40 && collected >= 8
       const worker = async (holder: string): Promise<void> => {
         const substrate = setting.substrate({ namespace, pool: setting.newPool({ max: 2 }) })
         while (!isEnough()) {
