@@ -2,6 +2,7 @@
  * The program that runs test files, one after the other: it loads the file, asks for the servers that the file uses, runs the
  * tests, and reports every outcome at once, so that nothing is lost when the process dies.
  */
+import { basename } from 'node:path'
 import { format } from 'node:util'
 import { askedServers, provideTargets, whatIsAwaited } from 'lease-servers'
 import Mocha from 'mocha'
@@ -20,6 +21,7 @@ process.on('message', (message: Order | Reply) => {
 process.once('disconnect', () => process.exit(1)) // the test command is gone
 
 async function run(order: Order): Promise<void> {
+  process.title = `test ${basename(order.file)}` // for `ps` and `top`
   const mocha = new Mocha({ timeout: order.timeoutMs, forbidOnly: true, reporter: Silent, ...grepOf(order) })
   mocha.addFile(order.file)
   await mocha.loadFilesAsync()
