@@ -3,7 +3,7 @@ import type { Client } from 'lease-core'
 import { etcdClient, failFast } from 'lease-etcd'
 import { migrate, postgresClient } from 'lease-postgres'
 import { redisClient } from 'lease-redis'
-import { etcdTargets, freshDatabase, postgresTargets, redisTargets, type PostgresTarget } from 'lease-servers'
+import { etcdTargets, freshDatabase, isMatrix, type PostgresTarget, postgresTargets, redisTargets } from 'lease-servers'
 import { Etcd3 } from 'etcd3'
 import { Cluster, Redis } from 'ioredis'
 import { Pool } from 'pg'
@@ -30,11 +30,11 @@ export interface OpenStore {
 }
 
 /**
- * `each`: one server of each kind. `sorts`: and a Redis Cluster, which takes two seconds to start. `all`: every server of the run, and no
- * cluster. Call it while the test file is loaded.
+ * `each`: one server of each kind. `sorts`: and a Redis Cluster, which takes two seconds to start. `all`: in the matrix every server, and no
+ * cluster; one of each kind otherwise. Call it while the test file is loaded.
  */
 export function raceStores(which: 'each' | 'sorts' | 'all'): readonly RaceStore[] {
-  const most = which === 'all' ? undefined : 1
+  const most = which === 'all' && isMatrix() ? undefined : 1
   return [
     ...redisTargets('server').map((target) => shared(target.name, 'redis', () => target.url)),
     ...(which === 'sorts' ? redisTargets('cluster') : []).map((target) =>

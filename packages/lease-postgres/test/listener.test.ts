@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { LeaseEvents, type LeaseChange } from 'lease-core'
-import { postgresTargets, startPostgres, startProxy } from 'lease-servers'
+import { enoughOf, postgresTargets, startPostgres, startProxy } from 'lease-servers'
 import { migrate, postgresClient, PostgresSubstrate } from 'lease-postgres'
 import { Client, Pool } from 'pg'
 import {
@@ -21,7 +21,7 @@ import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
 noneUnheard()
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`hints, on ${target.name}`, () => {
     let setting: Setting
     before(async () => {

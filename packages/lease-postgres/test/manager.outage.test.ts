@@ -2,11 +2,11 @@
 import type { Client } from 'lease-core'
 import { migrate, postgresClient } from 'lease-postgres'
 import { foundAgain, outages, overAccident, type Way } from 'lease-scenes'
-import { freshDatabase, postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
+import { enoughOf, freshDatabase, type Postgres, postgresTargets, startPostgres, startProxy } from 'lease-servers'
 import { after, before, describe, it } from 'mocha'
 import { Client as Connection, Pool } from 'pg'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`a manager whose way to ${target.name} fails`, () => {
     let direct: Pool
     let pool: Pool

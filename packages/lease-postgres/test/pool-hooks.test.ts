@@ -1,6 +1,6 @@
 /** A pool that others have used up, and what its owner does with each of its connections. */
 import { expect } from 'chai'
-import { postgresTargets, until } from 'lease-servers'
+import { enoughOf, postgresTargets, until } from 'lease-servers'
 import { migrate, type PostgresPool } from 'lease-postgres'
 import type { Pool, PoolClient } from 'pg'
 import { claim, newCall, noneUnheard, sleep, unique } from 'lease-scenes'
@@ -23,7 +23,7 @@ const WAYS: Readonly<Record<string, (open: (config?: object) => Pool, hook: Hook
     }),
 }
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`a connection beside the pool, on ${target.name}`, () => {
     let setting: Setting
     before(async () => {

@@ -1,11 +1,11 @@
 import { expect } from 'chai'
 import { ErrNotValid } from 'lease-core'
 import { migrate, migrationSql, PostgresSubstrate } from 'lease-postgres'
-import { freshDatabase, postgresTargets, until, type FreshDatabase } from 'lease-servers'
+import { enoughOf, freshDatabase, type FreshDatabase, postgresTargets, until } from 'lease-servers'
 import { Pool, type PoolClient } from 'pg'
 import { caught, claim, extend, grant, newCall } from 'lease-scenes'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`migrate at every start, on ${target.name}`, () => {
     let database: FreshDatabase
     let pool: Pool

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import type { Op } from 'lease-core'
-import { postgresTargets, until } from 'lease-servers'
+import { enoughOf, postgresTargets, until } from 'lease-servers'
 import { collect } from 'lease-postgres'
 import { Pool } from 'pg'
 import {
@@ -19,7 +19,7 @@ import {
 } from 'lease-scenes'
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`many at once, on ${target.name}`, () => {
     let setting: Setting
     before(async () => {

@@ -2,7 +2,7 @@
 import { createServer, type AddressInfo } from 'node:net'
 import { expect } from 'chai'
 import { refused, unknown, type Verdict } from 'lease-core'
-import { postgresTargets, startProxy } from 'lease-servers'
+import { enoughOf, postgresTargets, startProxy } from 'lease-servers'
 import { PostgresSubstrate, type PostgresPool, type PostgresPoolClient } from 'lease-postgres'
 import { Pool, type PoolClient } from 'pg'
 import { claim, eventually, extend, newCall, noneUnheard, readOne, sleep, unique } from 'lease-scenes'
@@ -49,7 +49,7 @@ function silent(pool: Pool): PostgresPool {
   }
 }
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`connections that others have left, on ${target.name}`, () => {
     let setting: Setting
     before(async () => {

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import type { Call, Verdict } from 'lease-core'
-import { postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
+import { enoughOf, type Postgres, postgresTargets, startPostgres, startProxy } from 'lease-servers'
 import { migrate, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'
 import { claim, eventually, grant, newCall, noneUnheard, readOne, release, settle, unique } from 'lease-scenes'
@@ -8,7 +8,7 @@ import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`failures, on ${target.name}`, () => {
     let setting: Setting
     before(async () => {

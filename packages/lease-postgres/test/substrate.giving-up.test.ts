@@ -3,7 +3,7 @@ import { createServer, type AddressInfo, type Server } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { expect } from 'chai'
 import { ErrUnknown } from 'lease-core'
-import { postgresTargets, startProxy, until } from 'lease-servers'
+import { enoughOf, postgresTargets, startProxy, until } from 'lease-servers'
 import { postgresClient, PostgresSubstrate, type PostgresPool, type PostgresPoolClient } from 'lease-postgres'
 import { Client, Pool } from 'pg'
 import { claim, grant, newCall, noneUnheard, unique } from 'lease-scenes'
@@ -11,7 +11,7 @@ import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`calls that are given up, on ${target.name}`, () => {
     let setting: Setting
     before(async () => {

@@ -9,7 +9,7 @@ import {
   type Op,
   type Verdict,
 } from 'lease-core'
-import { postgresTargets, startPostgres, startProxy, type Postgres } from 'lease-servers'
+import { enoughOf, type Postgres, postgresTargets, startPostgres, startProxy } from 'lease-servers'
 import type { PostgresSubstrate } from 'lease-postgres'
 import {
   claim,
@@ -44,7 +44,7 @@ const ways: readonly Way[] = [
   { name: 'a claim of one who waits', apply: (substrate, op, call) => oneOf(substrate, { ...op, place: 0 }, call) },
 ]
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`a request that comes too late, on ${target.name}`, () => {
     let setting: Setting
     let substrate: PostgresSubstrate

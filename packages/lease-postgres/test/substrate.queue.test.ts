@@ -17,7 +17,7 @@ import {
   unique,
   unpin,
 } from 'lease-scenes'
-import { enough, postgresTargets, startPostgres, type Postgres } from 'lease-servers'
+import { enough, enoughOf, type Postgres, postgresTargets, startPostgres } from 'lease-servers'
 import { Client } from 'pg'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -75,7 +75,7 @@ class Listener {
   }
 }
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`those who wait, on ${target.name}`, () => {
     let setting: Setting
     let namespace: string

@@ -1,7 +1,15 @@
 import { expect } from 'chai'
 import { LeaseEvents, Manager, type Op, type Substrate } from 'lease-core'
 import { collect, migrate, postgresClient, SqlGuard } from 'lease-postgres'
-import { pgbouncerTarget, postgresTargets, startPgbouncer, startPostgres, until, type Postgres } from 'lease-servers'
+import {
+  enoughOf,
+  pgbouncerTarget,
+  type Postgres,
+  postgresTargets,
+  startPgbouncer,
+  startPostgres,
+  until,
+} from 'lease-servers'
 import { Client, Pool, type PoolConfig } from 'pg'
 import {
   caught,
@@ -20,7 +28,7 @@ import {
 import { openSetting, releaseHeld, type Setting } from './setting.ts'
 import { inspectionWarnings } from '#src/warnings.ts'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`settings of the user, on ${target.name}`, () => {
     let setting: Setting
     before(async () => {

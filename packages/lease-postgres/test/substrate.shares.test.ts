@@ -27,7 +27,7 @@ import {
   unique,
   unpin,
 } from 'lease-scenes'
-import { enough, postgresTargets, startProxy } from 'lease-servers'
+import { enough, enoughOf, postgresTargets, startProxy } from 'lease-servers'
 import type { PoolClient } from 'pg'
 import { openSetting, type Setting } from './setting.ts'
 
@@ -66,7 +66,7 @@ function callOfOwn(): Call {
   return newCall({ client: `shared-${String(++clients).padStart(5, '0')}` })
 }
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`counted leases, on ${target.name}`, () => {
     let setting: Setting
     let namespace: string

@@ -1,5 +1,5 @@
 export { until, whatIsAwaited } from './awaited.ts'
-export { enough, isMatrix } from './enough.ts'
+export { enough, enoughOf, isMatrix } from './enough.ts'
 export { Den } from './process.ts'
 export { etcdProtocol } from './etcd-protocol.ts'
 export { type EtcdTarget, etcdTargets } from './etcd-targets.ts'
