@@ -5,7 +5,7 @@ import { Pool } from 'pg'
 
 export async function quickStart(url: string | undefined): Promise<void> {
   const pool = new Pool({ connectionString: url })
-  await migrate(pool) // makes the tables; safe in every process at every start
+  await migrate(pool) // creates the tables; safe in every process at every start
   const client = postgresClient({ pool, namespace: 'billing' })
   const manager = new Manager({ client })
 
