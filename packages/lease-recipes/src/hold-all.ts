@@ -8,8 +8,8 @@
  * Promises.
  * - Two calls never deadlock: every process takes the names in one order, that of their UTF-16 code units.
  * - Without `wait` the claims are sent together, in one round trip if the store can do that.
- * - With `wait` the leases are claimed one after the other, each in its queue. Leases that are already held are renewed meanwhile. If
- *   one of them is lost, the call ends.
+ * - With `wait` the leases are claimed one after the other, each in its queue. The leases that are already held are renewed during the
+ *   wait. If one of them is lost, the call ends.
  * - A refusal is reported only if no claim failed for another reason: an unknown outcome is not a refusal.
  *
  * After a loss the other leases stay held, so that the work can stop in an orderly way: then call `release()`.
