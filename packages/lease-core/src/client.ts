@@ -135,6 +135,7 @@ export interface CountedClient {
   blocking(name: string): (Info & Partial<TermAware>) | undefined
 }
 
+/** Options of `refresh` of a Client. */
 export interface RefreshOptions {
   /**
    * Watches these leases from the state that was read on, for `INTEREST_MS`. Subscriptions with `own` get the hints. The object identifies
@@ -143,6 +144,7 @@ export interface RefreshOptions {
   readonly watcher?: object | undefined
 }
 
+/** Options of `subscribe` of a Client. */
 export interface SubscribeOptions {
   /** Whether to get only hints for this client. A client that cannot tell them apart may send every hint. @default false */
   readonly own?: boolean | undefined

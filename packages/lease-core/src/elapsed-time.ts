@@ -148,6 +148,7 @@ export class Stopwatch {
     this.#since = this.#time.read()
   }
 
+  /** Milliseconds since it was made, at most. Reads the clocks. */
   get elapsedMs(): number {
     return elapsedForHolder(this.#since, this.#time.read())
   }

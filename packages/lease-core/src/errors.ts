@@ -45,7 +45,9 @@ export interface LeaseErrorDetails {
 
 /** One broken rule: which argument or option, which rule, and the value that broke it. */
 export interface Problem {
+  /** The name of the argument or option. */
   readonly argument: string
+  /** The rule, for instance `must not be empty`. */
   readonly rule: string
   /** The value. On an error: its kind, if the value may contain a password. */
   readonly value: unknown
@@ -63,9 +65,13 @@ export abstract class LeaseError extends Error {
     )
   }
 
+  /** The stable code of the class, for programs. */
   abstract readonly code: LeaseErrorCode
+  /** The lease of the failed call, when there is one. */
   readonly lease: string | undefined
+  /** The holder for which the call was made, when there is one. */
   readonly holder: string | undefined
+  /** A short word or clause for programs and logs, when there is one. */
   readonly reason: string | undefined
 
   constructor(message: string, details: LeaseErrorDetails = {}, { stack = true }: { readonly stack?: boolean } = {}) {
@@ -156,6 +162,7 @@ export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable'
 export class ErrLost extends LeaseError {
   override readonly name: string = 'ErrLost'
   readonly code = 'LEASE_LOST'
+  /** Why the Hold ended: see above. */
   declare readonly reason: LossReason
 
   constructor(message: string, details: LeaseErrorDetails & { readonly reason: LossReason }) {

@@ -30,8 +30,11 @@ export interface HintConnection {
  */
 export type OpenHintConnection = (tell: (change: LeaseChange) => void, signal: AbortSignal) => Promise<HintConnection>
 
+/** What a HintStream needs. */
 export interface HintStreamOptions {
+  /** Opens one connection. */
   readonly connect: OpenHintConnection
+  /** For pauses and pings. */
   readonly clock: Clock
   /**
    * Called after each failed attempt, with the error and the number of failures in a row. A connection that did not last counts as failed.

@@ -61,6 +61,7 @@ export interface Hold extends Held {
 
 const RELEASE_OPTIONS: readonly (keyof ReleaseOptions)[] = ['all']
 
+/** Options of `release` of a Hold. */
 export interface ReleaseOptions {
   /** Whether to end the term although other Holds share it; they are lost as `revoked`. @default false: the last release ends it */
   readonly all?: boolean | undefined

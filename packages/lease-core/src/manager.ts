@@ -81,6 +81,7 @@ import { Terms } from './terms.ts'
 import { LeaseToken, type Token, type TokenChecker } from './token.ts'
 import { WaitQueue } from './wait-queue.ts'
 
+/** Options of a Manager. */
 export interface ManagerConfig {
   /** The client of one namespace of a store. Managers over one client share the terms of this process. The Manager does not close it. */
   readonly client: Client

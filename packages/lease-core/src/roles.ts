@@ -4,6 +4,7 @@ import type { CountedInfo } from './client.ts'
 import type { Info } from './lease.ts'
 import type { Token } from './token.ts'
 
+/** Options of `claim`. */
 export interface ClaimOptions {
   /** Rejects the claim with its reason. A lease that was granted after all is released if possible; otherwise it expires. */
   readonly signal?: AbortSignal | undefined
@@ -13,6 +14,7 @@ export interface ClaimOptions {
   readonly announce?: boolean | undefined
 }
 
+/** Options of `hold` and `holdAny`. */
 export interface HoldOptions {
   /** How long each grant lasts, from the sending of its request. The Hold renews it. A number is in milliseconds. */
   readonly duration: DurationLike
@@ -57,6 +59,7 @@ export interface HoldOptions {
   readonly share?: true | ShareOptions | undefined
 }
 
+/** Which share `hold` claims. */
 export interface ShareOptions {
   /** How much of the capacity the share takes: a whole number from 1. @default 1 */
   readonly weight?: number | undefined
@@ -70,6 +73,7 @@ export interface ShareOptions {
   readonly ahead?: boolean | undefined
 }
 
+/** Options of `observe`. */
 export interface ObserveOptions {
   /** Ends the iteration with its reason. */
   readonly signal?: AbortSignal | undefined
@@ -83,16 +87,19 @@ export interface OperationOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `define`. */
 export interface DefineOptions extends OperationOptions {
   /** The generation that the definition must have. @default it must not be defined */
   readonly from?: string | undefined
 }
 
+/** Options of `revoke`. */
 export interface RevokeOptions extends OperationOptions {
   /** Ends only this term; resolves if it is over already. @default the present term */
   readonly fencingToken?: bigint | undefined
 }
 
+/** Options of `waitUntilExpired`. */
 export interface WaitOptions {
   /** Rejects the wait with its reason; nothing is left. */
   readonly signal?: AbortSignal | undefined

@@ -55,6 +55,7 @@ import {
   type Verdict,
 } from './substrate.ts'
 
+/** Options of a SubstrateClient. */
 export interface SubstrateClientOptions {
   /** The adapter. `close()` closes it. */
   readonly substrate: Substrate

@@ -146,6 +146,7 @@ export interface DefineOp {
 export interface Counted {
   /** undefined: it is not defined. */
   readonly capacity: number | undefined
+  /** Of its definition; undefined: not defined. */
   readonly generation: string | undefined
   /**
    * The live shares, with their weights. In a refusal, a store with a clock reports only those that lapse first, at least one if there is
@@ -235,6 +236,7 @@ export interface PassOverOp {
   readonly place: number
 }
 
+/** An operation on one lease; `kind` says which. */
 export type Op = ClaimOp | ExtendOp | ReleaseOp | ExpireOp | PinOp | UnpinOp | LeaveOp | PassOverOp | DefineOp
 
 /** The entities that pin a lease, each with the generation of its pin. */
@@ -251,7 +253,9 @@ export type Pins = ReadonlyMap<string, string>
  */
 export interface Verdict {
   readonly outcome: 'granted' | 'refused' | 'contended' | 'late' | 'unknown'
+  /** The state of the lease, of `granted` and `refused`; undefined: vacant. */
   readonly holding: Holding | undefined
+  /** What went wrong, of `unknown`. */
   readonly cause: unknown
   /** Of the refused claim of a waiter. */
   readonly ticket?: Place | undefined
@@ -336,6 +340,7 @@ export interface SubstrateLimits {
 
 /** What an adapter implements: see the head of this file. */
 export interface Substrate {
+  /** How core may batch. */
   readonly limits: SubstrateLimits
   /**
    * Reads the store's clock, in milliseconds since any instant. Core calls it before the first write, and later uses `call.answered`. Absent:

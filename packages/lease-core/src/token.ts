@@ -6,7 +6,9 @@ import type { Term } from './term.ts'
  * A statement "this holder has this lease". It may no longer be true: `check()` verifies it. Making a token sends nothing.
  */
 export interface Token {
+  /** The name of the lease. */
   readonly lease: string
+  /** The name of the holder. */
   readonly holder: string
   /** Of the term of this token. undefined: any term of this holder passes (`manager.token`). */
   readonly fencingToken?: bigint | undefined

@@ -47,6 +47,7 @@ import { orAborted, whenAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
 import { unlessGone } from './unless-gone.ts'
 
+/** Options of an Authority. */
 export interface AuthorityOptions {
   /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'hold' | 'observe' | 'token'>
@@ -64,6 +65,7 @@ export interface AuthorityOptions {
   readonly clock?: Clock | undefined
 }
 
+/** Options of `ready`. */
 export interface ReadyOptions {
   /**
    * false: resolves after one try. A duration, counted from the call, bounds the wait. true: waits as long as `signal` allows. The end of
@@ -74,6 +76,7 @@ export interface ReadyOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `release` and `extend`. */
 export interface AuthorityCallOptions {
   /** Ends this call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
@@ -90,6 +93,7 @@ export interface AuthorityLoss {
   readonly expired: boolean
   /** Of the term that ended. */
   readonly fencingToken: bigint
+  /** The reason of the term's signal. */
   readonly error: ErrLost
 }
 
@@ -116,7 +120,9 @@ const ROUND_TRIP_MS = 50
 
 /** A candidate for one lease: see the head of this file. */
 export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposable {
+  /** The name of the lease. */
   readonly lease: string
+  /** The name of this candidate. */
   readonly holder: string
   /** For `token.check(key)` before a guarded write. */
   readonly token: Token

@@ -46,6 +46,7 @@ import { LinkedSignal, orAborted, whenAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
 import { unlessGone } from './unless-gone.ts'
 
+/** Options of `election`. */
 export interface ElectionOptions {
   /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'hold' | 'observe' | 'token'>
@@ -53,6 +54,7 @@ export interface ElectionOptions {
   readonly clock?: Clock | undefined
 }
 
+/** Options of a node. */
 export interface NodeOptions {
   /** The name of the lease; the same for all nodes. */
   readonly path: string
@@ -66,6 +68,7 @@ export interface NodeOptions {
   readonly candidate?: boolean | undefined
 }
 
+/** Options of the calls of a node. */
 export interface ElectionCallOptions {
   /** Ends this call with its reason. What was begun is not undone. */
   readonly signal?: AbortSignal | undefined
@@ -73,6 +76,7 @@ export interface ElectionCallOptions {
 
 /** Who leads. */
 export interface Leader {
+  /** The id of the node that leads. */
   readonly id: string
   /** undefined when the lease has no value; nodes of an election always write one. */
   readonly value: string | undefined
@@ -134,9 +138,11 @@ const TTL_MS = 10_000
 
 /** A node that competes for a path, or watches it. `election()` makes it. */
 export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable {
+  /** The name of the lease. */
   readonly path: string
-  /** Who this node is. */
+  /** The name of this node. */
   readonly localId: string
+  /** false: this node only watches. */
   readonly candidate: boolean
   /** For `token.check(key)` before a guarded write. */
   readonly token: Token

@@ -45,6 +45,7 @@ export interface FencedLockOptions {
   readonly clock?: Clock | undefined
 }
 
+/** Options of a FailOpenLock. */
 export interface FailOpenLockOptions extends FencedLockOptions {
   /** How long a lock stays closed after a crash of its holder. On a store without a clock others must watch it for as long first. */
   readonly leaseDuration: DurationLike
@@ -56,6 +57,7 @@ export interface FailOpenLockOptions extends FencedLockOptions {
   readonly heartbeatPeriod?: DurationLike | undefined
 }
 
+/** Options of a FailClosedLock. */
 export interface FailClosedLockOptions extends FencedLockOptions {
   /**
    * How long the claim before the pin lasts: after a crash between the two, others wait this long. The holder renews the lease after a
@@ -66,6 +68,7 @@ export interface FailClosedLockOptions extends FencedLockOptions {
   readonly leaseDuration?: DurationLike | undefined
 }
 
+/** Options of `acquire` and `acquireLock`. */
 export interface AcquireLockOptions {
   /**
    * false: a single try. A duration bounds the wait for others; the timeouts of the client bound the answer to a claim. true: waits as
@@ -76,6 +79,7 @@ export interface AcquireLockOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `tryAcquire`, `forceRelease` and `list`. */
 export interface LockCallOptions {
   /** Rejects the call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
@@ -92,9 +96,13 @@ export interface FencedLockEvents {
 /** A lock that some process holds, for operators. */
 export interface LockInfo {
   readonly id: LockId
+  /** The name of its lease. */
   readonly lease: string
+  /** The name of the acquisition. */
   readonly holder: string
+  /** Who acquired it, for people. */
   readonly owner: string | undefined
+  /** Of the acquisition. */
   readonly fencingToken: bigint
   /** Whether it is fail-closed: only a release or an operator opens it. */
   readonly pinned: boolean
@@ -121,10 +129,13 @@ interface Acquired {
 
 /** A lock that was acquired. It is released or lost exactly once, and never held again. */
 export class FencedLock extends Emitter<FencedLockEvents> implements Held {
+  /** The id that was acquired. */
   readonly id: LockId
+  /** The name of its lease. */
   readonly lease: string
   /** A name of this acquisition alone. */
   readonly holder: string
+  /** Who acquired it, for people. */
   readonly owner: string
   readonly #backing: LockBacking
   #releasing: Promise<void> | undefined

@@ -43,11 +43,13 @@ export interface FencingStore {
   admit(name: string, fence: Fence): Promise<Fence>
 }
 
+/** Options of a FencingGate. */
 export interface FencingGateOptions {
   /** Where the admitted tokens are remembered. */
   readonly store: FencingStore
 }
 
+/** Options of `admit`. */
 export interface AdmitOptions {
   /** Rejects the call with its reason. The token may have been remembered. */
   readonly signal?: AbortSignal | undefined
@@ -150,6 +152,7 @@ export interface FencingQueryable {
   query(text: string, values: any[]): Promise<{ readonly rows: any[] }>
 }
 
+/** Options of a PostgresFencingStore. */
 export interface PostgresFencingStoreOptions {
   /** A pool, or a connection inside the transaction of the write. */
   readonly client: FencingQueryable
@@ -217,6 +220,7 @@ export interface FencingEvaluator {
   eval(script: string, numberOfKeys: number, ...keysAndArguments: string[]): Promise<unknown>
 }
 
+/** Options of a RedisFencingStore. */
 export interface RedisFencingStoreOptions {
   /** A connection to the Redis that remembers. */
   readonly client: FencingEvaluator

@@ -46,6 +46,7 @@ import { unlessGone } from './unless-gone.ts'
 /** Runs while this process leads. The term ends when the returned value, or promise, has settled. */
 export type LeadWork = (term: LeaderTerm) => unknown
 
+/** Options of `lead`. */
 export interface LeadOptions {
   /** The name of this candidate; different for each candidate. @default a unique name (`uniqueHolder`) */
   readonly holder?: string | undefined
@@ -97,8 +98,11 @@ export function lead(
 
 /** One term of a candidate: what its work is called with. */
 export class LeaderTerm implements Held {
+  /** The name of the lease. */
   readonly lease: string
+  /** The name of the candidate. */
   readonly holder: string
+  /** Higher than those of all earlier leaders. */
   readonly fencingToken: bigint
   /** Aborts when the work must end: with an `ErrLost`, with the reason of the stop, or after `release()` with an AbortError. */
   readonly signal: AbortSignal
@@ -165,7 +169,9 @@ interface Outcome {
 
 /** Leads, or campaigns to lead. `lead()` makes it. */
 export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposable {
+  /** The name of the lease. */
   readonly lease: string
+  /** The name of this candidate. */
   readonly holder: string
   /**
    * Resolves when the candidacy is over: after `stop()`, or with `again: false` after the only term. It waits for the work, but at most

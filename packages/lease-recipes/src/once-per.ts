@@ -76,6 +76,7 @@ export interface RunOptions {
   readonly retry?: boolean | undefined
 }
 
+/** Options of `OncePer`. */
 export interface OncePerOptions extends RunOptions {
   /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'hold' | 'claim' | 'find' | 'release' | 'revoke'>
@@ -83,11 +84,13 @@ export interface OncePerOptions extends RunOptions {
   readonly prefix?: string | undefined
 }
 
+/** Options of `run` and `begin`. */
 export interface RunCallOptions extends RunOptions {
   /** Before the work begins: ends the call with its reason. After that: aborts the signal of the work. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `last` and `forget`. */
 export interface LastOptions {
   /** Rejects the call with its reason. */
   readonly signal?: AbortSignal | undefined
@@ -118,13 +121,17 @@ export interface RunScope {
   readonly signal: AbortSignal
   /** Rises with every run of this name. Send it with every write to what the job changes. */
   readonly fencingToken: bigint
+  /** The slot that runs, as a string. */
   readonly slot: string
+  /** The run itself, for `token`, `held` and `assertHeld()`. */
   readonly run: Run
 }
 
 /** The last slot of a job that began. */
 export interface LastRun {
+  /** The slot, as a string. */
   readonly slot: string
+  /** The process that ran it or runs it: a holder name with host and process id. */
   readonly by: string
   /** false: it runs, its process died, or its end was not recorded. */
   readonly done: boolean
@@ -165,9 +172,11 @@ const MAX_ROUNDS = 30
 
 /** A run that has begun: its process holds the turn of the job. Release it when the work has ended. */
 export class Run implements Held {
+  /** A name of this run alone. */
   readonly holder: string
   /** Rises with every run of this name. */
   readonly fencingToken: bigint
+  /** The slot that runs, as a string. */
   readonly slot: string
   readonly #hold: Hold
   readonly #mark: { readonly done: () => Promise<unknown>; readonly undo: () => Promise<unknown> }

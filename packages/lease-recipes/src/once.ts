@@ -35,6 +35,7 @@ import { Checks } from './checks.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { Run } from './run.ts'
 
+/** Options of `Once`. */
 export interface OnceOptions {
   /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'claim' | 'find' | 'observe' | 'release' | 'revoke'>
@@ -62,6 +63,7 @@ export interface OnceStore {
   get(id: string): Promise<string | undefined | null>
 }
 
+/** Options of `run`. */
 export interface OnceRunOptions {
   /**
    * How long to wait for a run in progress. false: not at all. A duration bounds the wait; it does not bound the answer to a request.
@@ -72,6 +74,7 @@ export interface OnceRunOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `forget`. */
 export interface OnceCallOptions {
   /** Rejects the call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined

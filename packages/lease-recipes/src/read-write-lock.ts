@@ -25,6 +25,7 @@ import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
+/** Options of a ReadWriteLock. */
 export interface ReadWriteLockOptions {
   /** The recipe does not stop it. */
   readonly manager: Manager
@@ -42,6 +43,7 @@ export interface ReadWriteLockOptions {
   readonly clock?: Clock | undefined
 }
 
+/** Options of `rlock` and `wlock`. */
 export interface LockOptions {
   /**
    * false: a single try. A duration bounds the wait for others; `requestTimeout` bounds the answer to a claim. true: waits as long as
@@ -54,6 +56,7 @@ export interface LockOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `runlock` and `wunlock`. */
 export interface UnlockOptions {
   /** Ends this call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
@@ -65,11 +68,13 @@ export interface ReadWriteLockEvents {
   readonly error: readonly [cause: unknown]
 }
 
+/** Whether a lock is for reading or for writing. */
 export type LockMode = 'read' | 'write'
 
 /** A lock that was acquired. It is released or lost exactly once, and never held again. */
 export class Lock implements Held {
   readonly mode: LockMode
+  /** The name under which it was locked. */
   readonly holder: string
   readonly #hold: Hold
   readonly #clock: Clock

@@ -27,6 +27,7 @@ import { encodeSegment } from './segments.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
+/** Options of `Semaphores`. */
 export interface SemaphoresOptions {
   /** The recipe does not stop it. */
   readonly manager: Manager
@@ -42,6 +43,7 @@ export interface SemaphoresOptions {
   readonly clock?: Clock | undefined
 }
 
+/** Options of `create`, `read`, `destroy` and `close`. */
 export interface SemaphoreCallOptions {
   /** How long the call may stay unanswered; then it rejects with `ErrUnknown`. @default that of the `Semaphores` */
   readonly requestTimeout?: DurationLike | undefined
@@ -49,11 +51,13 @@ export interface SemaphoreCallOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `resize`. */
 export interface ResizeOptions {
   /** Ends the wait for the end of permits above n. The new limit stays. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `post`. */
 export interface PostOptions {
   /** How many permits to take, all or none. @default 1 */
   readonly permits?: number | undefined
@@ -87,6 +91,7 @@ export interface PostOptions {
 
 /** The permits of one holder, as `read` shows them. */
 export interface PermitInfo {
+  /** The name under which it was posted. */
   readonly holder: string
   /** How many permits the holder has. */
   readonly permits: number
@@ -94,6 +99,7 @@ export interface PermitInfo {
   readonly expiry: DateTime
   /** Above those of all earlier permits of the semaphore. */
   readonly fencingToken: bigint
+  /** The name of its lease. */
   readonly lease: string
 }
 
@@ -103,6 +109,7 @@ export interface SemaphoreInfo {
   readonly n: number
   /** How many permits are taken; may be more than n for some time after `resize`. */
   readonly active: number
+  /** Everyone who has permits. */
   readonly holders: readonly PermitInfo[]
 }
 
@@ -143,7 +150,9 @@ export class ErrLimitMismatch extends ErrClaimDenied {
 
 /** The permits of one holder. They are given back or lost exactly once, together, and never held again. */
 export class Permit implements Held {
+  /** The id of the semaphore. */
   readonly id: string
+  /** The name under which it was posted. */
   readonly holder: string
   readonly #hold: Hold
   /** Of the latest `post`. All Holds of a permit are of one term. */

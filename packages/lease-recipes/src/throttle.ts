@@ -15,6 +15,7 @@ import { brokenSegmentRule, encodeSegment } from './segments.ts'
 import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 
+/** Options of a Throttle. */
 export interface ThrottleOptions {
   /** The recipe does not stop it. */
   readonly manager: Manager
@@ -30,6 +31,7 @@ export interface ThrottleOptions {
   readonly clock?: Clock | undefined
 }
 
+/** Options of `start`. */
 export interface StartOptions {
   /** false: a single try. A duration bounds the wait for others. true: waits as long as `signal` allows. @default true */
   readonly wait?: DurationLike | boolean | undefined

@@ -34,6 +34,7 @@ export interface UsingScope<L extends Usable> {
   readonly lock: L
 }
 
+/** Options of `using`. */
 export interface UsingOptions {
   /** Aborts the signal of the work. The lock is released when the work has ended. */
   readonly signal?: AbortSignal | undefined

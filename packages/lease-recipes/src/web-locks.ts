@@ -18,6 +18,7 @@ import type { DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
 import { brokenSegmentRule, decodeSegment, encodeSegment } from './segments.ts'
 
+/** Options of `webLocks`. */
 export interface WebLocksOptions {
   /** After a crash of its process a lock expires within this time. It is renewed while it is held. @default 15 seconds */
   readonly duration?: DurationLike | undefined
@@ -25,6 +26,7 @@ export interface WebLocksOptions {
   readonly prefix?: string | undefined
 }
 
+/** Whether a lock excludes all others, or only exclusive ones. */
 export type WebLockMode = 'exclusive' | 'shared'
 
 /** The lock that the callback is called with. */
@@ -37,6 +39,7 @@ export interface WebLock {
   readonly fencingToken: bigint
 }
 
+/** Options of `request`. */
 export interface WebLockRequestOptions {
   /** @default 'exclusive' */
   readonly mode?: WebLockMode | undefined
@@ -48,6 +51,7 @@ export interface WebLockRequestOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** A lock or a waiting request, as `query` shows it. */
 export interface WebLockInfo {
   readonly name: string
   readonly mode: WebLockMode
@@ -55,6 +59,7 @@ export interface WebLockInfo {
   readonly clientId: string
 }
 
+/** What `query` returns. */
 export interface WebLocksState {
   /** Locks held in all processes. */
   readonly held: WebLockInfo[]
@@ -62,6 +67,7 @@ export interface WebLocksState {
   readonly pending: WebLockInfo[]
 }
 
+/** The part of `navigator.locks` that `webLocks` provides. */
 export interface WebLocks {
   /**
    * Calls the callback with the lock, and settles as the callback does.

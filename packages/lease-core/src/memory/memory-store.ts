@@ -47,6 +47,7 @@ import {
 import { CountedLeases } from './counted-leases.ts'
 import { Recent } from './recent.ts'
 
+/** Options of a MemoryStore. */
 export interface MemoryStoreOptions {
   /** Its monotonic clock is the clock of the store. @default the machine's clocks */
   readonly clock?: Clock | undefined

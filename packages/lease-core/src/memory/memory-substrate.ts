@@ -9,6 +9,7 @@ import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from '../su
 import { isMemoryGuard } from './memory-guard.ts'
 import { isMemoryStore, MemoryStore, type MemoryNamespace } from './memory-store.ts'
 
+/** Options of a MemorySubstrate. */
 export interface MemorySubstrateOptions {
   /** Where the leases are kept. Share it between clients that compete. @default a store of its own */
   readonly store?: MemoryStore | undefined
@@ -101,6 +102,7 @@ export class MemorySubstrate implements Substrate {
   }
 }
 
+/** Options of `memoryClient`. */
 export interface MemoryClientOptions extends MemorySubstrateOptions {
   /** The clock of the client, and of a store that is made for it. @default the machine's clocks */
   readonly clock?: Clock | undefined
