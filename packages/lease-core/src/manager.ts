@@ -462,8 +462,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   /**
-   * Reads the lease. Those who ask before the read is sent share it; nobody is answered by a read that was sent before
-   * they asked. Each lease is read by itself, so that none waits for or fails with another; the client coalesces.
+   * Reads the lease. Calls before the read is sent share it; no call is answered by a read that was sent before it. Each lease is read by
+   * itself, so that no lease waits for or fails with another; the client coalesces the reads.
    */
   #read(lease: string): Promise<void> {
     let read = this.#nextReads.get(lease)
@@ -551,7 +551,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       this.#terms.forget(term)
       this.events.emit({ type: 'released', lease, holder })
     } finally {
-      this.#terms.vacated(lease) // those who wait in this process need no hint from outside
+      this.#terms.vacated(lease) // waiters of this process need no hint of the store
     }
   }
 
