@@ -1,8 +1,8 @@
-/** An import that one process at a time goes on with; one that hangs loses its place to the next. */
+/** An import that runs in one process at a time. A process that hangs loses the lease to the next candidate. */
 import type { Manager, Token } from 'lease-core'
 import { Authority } from 'lease-recipes'
 
-/** Imports what the feed brings, as soon as it is this process's turn, until the feed ends or the authority is lost. */
+/** Waits for the lease, then imports rows until the feed ends or the lease is lost. */
 export async function importFeed(
   manager: Manager,
   feed: AsyncIterable<string>,
@@ -11,16 +11,16 @@ export async function importFeed(
   await using authority = new Authority({
     manager,
     lease: 'import',
-    ttl: { seconds: 15 }, // so long after the last row another may take over
+    ttl: { seconds: 15 }, // this long after the last extension another may take over
     heartbeatInterval: { seconds: 2 },
   })
   authority.on('lost', ({ reason }) => console.warn(`the import is not ours any more: ${reason}`))
 
-  await authority.ready({ wait: true }) // until it is our turn
+  await authority.ready({ wait: true }) // resolves when the lease is granted
   const { signal, token } = authority
   for await (const row of feed) {
-    signal.throwIfAborted() // the very term that we were granted is over
-    await write(row, token) // `token.check(key)` in the same transaction keeps a stale writer out
-    void authority.heartbeat() // alive because working: extends at most every two seconds
+    signal.throwIfAborted() // throws when this term is over
+    await write(row, token) // `token.check(key)` in the same transaction rejects a stale writer
+    void authority.heartbeat() // work makes progress: extends the lease, at most every two seconds
   }
 }

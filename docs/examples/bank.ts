@@ -1,4 +1,4 @@
-/** What the examples on PostgreSQL are run with: a database with two accounts, and a lease that can be taken away. */
+/** Test set-up for the PostgreSQL examples: a database with two accounts, and a lease that a rival can take over. */
 import { migrate, postgresClient } from 'lease-postgres'
 import { freshDatabase } from 'lease-servers'
 import type { Pool } from 'pg'

@@ -1,12 +1,12 @@
-/** A Client of one's own: it counts the calls that go through it, for a dashboard. */
+/** A Client of your own: it counts its calls by method, for a dashboard. */
 import type { Client } from 'lease-core'
 
 export class CountingClient implements Client {
   /** Calls so far, by method. */
   readonly calls = new Map<string, number>()
-  /** Where it is absent nobody claims a share of a counted lease. */
+  /** Without it, a manager refuses every claim of a share. */
   readonly counted: Client['counted']
-  /** Where it is absent managers hear of every lease in the namespace. */
+  /** Without it, managers receive hints about every lease in the namespace. */
   readonly unwatch: Client['unwatch']
   readonly #client: Client
 

@@ -8,7 +8,7 @@ import { SqlGuard } from 'lease-postgres'
 export const account = pgTable('account', { id: integer().primaryKey(), balance: integer().notNull() })
 export const ledger = pgTable('ledger', { account: integer().notNull(), amount: integer().notNull() })
 
-/** The guard as a predicate, by Drizzle's own `sql` tag; Drizzle numbers the parameters. */
+/** The guard as a predicate, through Drizzle's own `sql` tag. Drizzle numbers the parameters. */
 export async function withdraw(db: NodePgDatabase, token: Token, id: number, amount: number): Promise<void> {
   const guard = new SqlGuard()
   await token.check(guard)
@@ -18,7 +18,7 @@ export async function withdraw(db: NodePgDatabase, token: Token, id: number, amo
       .update(account)
       .set({ balance: sql`${account.balance} - ${amount}` })
       .where(and(eq(account.id, id), guard.with(sql)))
-    guard.assertHeld(rowCount) // what it throws rolls the transaction back
+    guard.assertHeld(rowCount) // throws ErrNotHeld, which rolls the transaction back
   })
 }
 

@@ -1,8 +1,8 @@
-/** Servers of which one runs the scheduler; all of them can tell a client where it is. */
+/** One of several servers runs the scheduler. Every server knows its address. */
 import type { Manager } from 'lease-core'
 import { election, type ElectionNode } from 'lease-recipes'
 
-/** Joins the election. The scheduler is run while this server leads: until its signal aborts. */
+/** Joins the election. Runs the scheduler while this server leads; its signal aborts when that ends. */
 export async function joinCluster(
   manager: Manager,
   address: string,
@@ -14,11 +14,11 @@ export async function joinCluster(
   node.on('change', (address) => console.log(`the scheduler is at ${address ?? 'no address'}`))
   node.on('select', (_value, _id, { signal, fencingToken }) => runScheduler(signal, fencingToken))
 
-  await node.start() // from here on node.value() is where the scheduler is
+  await node.start() // from now on node.value() is the address of the scheduler
   return node
 }
 
-/** Follows the leader without being one, as a load balancer would. */
+/** Watches the leader and never competes, as a load balancer would. */
 export async function followLeader(
   manager: Manager,
   route: (address?: string) => void,

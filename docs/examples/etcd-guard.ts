@@ -3,7 +3,7 @@ import type { Etcd3 } from 'etcd3'
 import type { Token } from 'lease-core'
 import { EtcdGuard } from 'lease-etcd'
 
-/** The key is a guard that becomes a comparison: what `then` puts was committed while the lease was held. */
+/** The key is a guard that becomes a comparison: etcd runs `then` only while the lease is held. */
 export async function setBalance(etcd: Etcd3, token: Token, account: string, balance: number): Promise<void> {
   const guard = new EtcdGuard()
   await token.check(guard)
@@ -11,10 +11,10 @@ export async function setBalance(etcd: Etcd3, token: Token, account: string, bal
     .if(...guard.comparison)
     .then(etcd.put(account).value(balance))
     .commit()
-  guard.assertHeld(result) // ErrNotHeld: lost it, and nothing was put
+  guard.assertHeld(result) // ErrNotHeld: the lease was lost, and nothing was put
 }
 
-/** Checked with several tokens, a guard demands that all of their terms stand. */
+/** A guard that several tokens have checked requires every one of their leases. */
 export async function setUnderBoth(
   etcd: Etcd3,
   tokens: readonly Token[],
@@ -28,8 +28,8 @@ export async function setUnderBoth(
 }
 
 /**
- * With a condition of your own beside it: takes only from the balance that was read. When the answer is no, `else` tells
- * which condition failed.
+ * With a condition of your own beside it: withdraws only from the balance that was read. When the transaction fails, `else`
+ * shows which condition failed.
  */
 export async function withdraw(etcd: Etcd3, token: Token, account: string, amount: number): Promise<boolean> {
   const before = (await etcd.get(account).exec()).kvs[0]
@@ -45,6 +45,6 @@ export async function withdraw(etcd: Etcd3, token: Token, account: string, amoun
     .commit()
   if (result.succeeded) return true
   const now = result.responses[0]?.response_range.kvs[0]
-  if (now?.mod_revision === before.mod_revision) guard.assertHeld(result) // nobody touched the account: it was the lease
-  return false // another changed the account meanwhile
+  if (now?.mod_revision === before.mod_revision) guard.assertHeld(result) // the account is unchanged, so the lease was lost
+  return false // another transaction has changed the account
 }

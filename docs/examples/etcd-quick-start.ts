@@ -15,7 +15,7 @@ export async function etcdQuickStart(endpoints: string[]): Promise<void> {
     .if(...guard.comparison)
     .then(etcd.put('balance/42').value(90))
     .commit()
-  guard.assertHeld(result) // ErrNotHeld: lost it in between, and nothing was put
+  guard.assertHeld(result) // ErrNotHeld: the lease was lost since the check, and nothing was put
   await manager.release('account-42', 'worker-1')
 
   await manager.stop()

@@ -44,7 +44,7 @@ describe('example: jobs under a lock', () => {
     const [a, b] = managers
     const moving = track(moveLedger(a, () => new Promise(() => {})))
     await clock.settle()
-    await a.stop() // and is never heard of again
+    await a.stop() // and then crashes
     const next = track(moveLedger(b, async () => {}))
     await clock.advance({ minutes: 10 })
     expect(next.error).to.be.instanceOf(ErrClaimDenied)
@@ -54,7 +54,7 @@ describe('example: jobs under a lock', () => {
     await freeLedger(b).finally(() => (console.log = log))
     expect(lines).to.deep.equal([['ledger', 'is locked by', 'ledger-mover@eu-1', '(pinned)']])
     const later = moveLedger(b, async () => {})
-    await clock.advance({ seconds: 1 }) // those who gave up waiting are still ahead in line, for an instant
+    await clock.advance({ seconds: 1 }) // waiters that gave up stay ahead in the queue for a moment
     await later
     expect(moving.state).to.equal('pending')
   })

@@ -1,8 +1,8 @@
-/** Two jobs under a lock: one that anybody may begin anew after a crash, and one that a person has to look at first. */
+/** Two jobs under a lock. After a crash any process may start the first one again; a person must inspect the second one first. */
 import type { Manager } from 'lease-core'
 import { FailClosedLock, FailOpenLock, using } from 'lease-recipes'
 
-/** Sends the invoices of a month, unless somebody is at it; tells whether it did. After a crash the next one goes on. */
+/** Sends the invoices of a month, unless another process is sending them. Returns whether it did. */
 export async function sendInvoices(
   manager: Manager,
   month: string,
@@ -10,28 +10,28 @@ export async function sendInvoices(
 ): Promise<boolean> {
   const locks = new FailOpenLock({
     manager,
-    leaseDuration: { seconds: 30 }, // so long after a crash the lock opens by itself
+    leaseDuration: { seconds: 30 }, // this long after a crash the lock opens by itself
     heartbeatPeriod: { seconds: 10 },
   })
 
-  const lock = await locks.tryAcquire({ partition: 'invoices', sort: month }) // undefined: somebody is at it
+  const lock = await locks.tryAcquire({ partition: 'invoices', sort: month }) // undefined: another process holds it
   if (lock === undefined) return false
   lock.on('error', (cause) => console.warn('a heartbeat failed, and is tried again', cause))
   lock.on('lost', ({ reason }) => console.warn(`the lock is not ours any more: ${reason}`))
-  await using(lock, ({ signal, fencingToken }) => send(signal, fencingToken)) // the signal aborts when it is lost
+  await using(lock, ({ signal, fencingToken }) => send(signal, fencingToken)) // the signal aborts when the lock is lost
   return true
 }
 
-/** Moves the ledger. A crash in the middle leaves the lock closed: nobody begins anew on a ledger that is half moved. */
+/** Moves the ledger. After a crash in the middle the lock stays closed: nobody starts again on a half-moved ledger. */
 export async function moveLedger(manager: Manager, move: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const locks = new FailClosedLock({ manager, owner: 'ledger-mover@eu-1' })
 
   const lock = await locks.acquire('ledger', { wait: { minutes: 5 } })
   await move(lock.signal)
-  await lock.release() // not when `move` threw: then the ledger is half moved, too
+  await lock.release() // not when `move` throws: the ledger is then half moved too
 }
 
-/** What a person does who has looked at the ledger. */
+/** An operator frees the lock after inspecting the ledger. */
 export async function freeLedger(manager: Manager): Promise<void> {
   const locks = new FailClosedLock({ manager })
 

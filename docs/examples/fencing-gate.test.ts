@@ -19,7 +19,7 @@ describe('example: writers that were overtaken', () => {
   let database: FreshDatabase
   let pool: Pool
   let manager: Manager
-  /** Holders of the same lock, one after another; the first has not noticed. */
+  /** Two holders of one lock, one after the other. The first does not know that it lost the lock. */
   let first: FencedLock
   let second: FencedLock
 

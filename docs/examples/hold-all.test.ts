@@ -47,7 +47,7 @@ for (const target of postgresTargets()) {
         get: (target, name) => {
           if (name !== 'connect') return Reflect.get(target, name) as unknown
           return async () => {
-            await rival.revoke('account-2') // an operator, in the last moment
+            await rival.revoke('account-2') // an operator, at the last moment
             return target.connect()
           }
         },

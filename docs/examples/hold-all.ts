@@ -1,4 +1,4 @@
-/** A transfer between two accounts, each with a lease of its own. */
+/** A transfer between two accounts. Each account has its own lease. */
 import { uniqueHolder, type Manager } from 'lease-core'
 import { holdAll } from 'lease-recipes'
 import type { Pool } from 'pg'
@@ -14,7 +14,7 @@ export async function transferBetween(
     wait: { seconds: 10 }, // for both together
   })
   await inTransaction(pool, async (connection) => {
-    await both.token.check(connection) // both are held, or nothing is written
+    await both.token.check(connection) // ErrNotHeld: one was lost, and nothing is written
     await connection.query('UPDATE account SET balance = balance - $1 WHERE id = $2', [amount, from])
     await connection.query('UPDATE account SET balance = balance + $1 WHERE id = $2', [amount, to])
   })

@@ -8,7 +8,7 @@ export interface Tables {
   readonly ledger: { readonly account: number; readonly amount: number }
 }
 
-/** The guard as a predicate, by Kysely's own `sql` tag; Kysely numbers the parameters. */
+/** The guard as a predicate, through Kysely's own `sql` tag. Kysely numbers the parameters. */
 export async function withdraw(db: Kysely<Tables>, token: Token, account: number, amount: number): Promise<void> {
   const guard = new SqlGuard()
   await token.check(guard)
@@ -20,11 +20,11 @@ export async function withdraw(db: Kysely<Tables>, token: Token, account: number
       .where('id', '=', account)
       .where(guard.with(sql<boolean>))
       .executeTakeFirstOrThrow()
-    guard.assertHeld(numUpdatedRows) // what it throws rolls the transaction back
+    guard.assertHeld(numUpdatedRows) // throws ErrNotHeld, which rolls the transaction back
   })
 }
 
-/** The transaction itself as key: guard first, then as many statements as you like. */
+/** The transaction is the key: guard first, then any number of statements. */
 export async function transfer(
   db: Kysely<Tables>,
   token: Token,
@@ -44,7 +44,7 @@ export async function transfer(
   })
 }
 
-/** A Kysely transaction in the shape that `lease-postgres` asks of a connection. */
+/** A Kysely transaction in the shape of a connection, as `lease-postgres` expects it. */
 export function keyOf<Database>(trx: Transaction<Database>): PostgresTransaction {
   return {
     query: async (text, values) => {

@@ -1,8 +1,8 @@
-/** Servers of which one sends the invoices that are due, for as long as it runs. */
+/** One of several servers sends the invoices that are due, for as long as it runs. */
 import type { Manager, Token } from 'lease-core'
 import { lead, type Candidate } from 'lease-recipes'
 
-/** What there is to do, and how it is sent: `token.check(key)` in the same transaction keeps a late one out. */
+/** The invoices that are due. `send` uses `token.check(key)` in its transaction, which rejects a former leader. */
 export interface Invoices {
   next(signal: AbortSignal): Promise<string>
   send(invoice: string, token: Token): Promise<void>
@@ -16,13 +16,13 @@ export function sendInvoices(manager: Manager, invoices: Invoices, warn: (error:
       await invoices.send(invoice, token)
     }
   })
-  candidate.on('error', warn) // it is tried again
+  candidate.on('error', warn) // the candidate campaigns again
   return candidate
 }
 
-/** At the end of the process: the invoice in hand is sent, and then the next server goes on. */
+/** At shutdown: the current invoice is sent, then the next server takes over. */
 export async function shutDown(candidate: Candidate, manager: Manager): Promise<void> {
-  await candidate.stop() // at the latest after 15 seconds, the `duration`
+  await candidate.stop() // resolves within 15 seconds, the default `duration`
   if (candidate.isWorking) console.warn('the work has not ended: the next leader may begin beside it')
   await manager.stop()
 }

@@ -1,4 +1,4 @@
-/** A job of @nestjs/schedule: each of its slots runs once in the whole fleet. */
+/** A job of @nestjs/schedule: each slot runs once in the whole fleet. */
 import { Injectable } from '@nestjs/common'
 // oxlint-disable-next-line typescript/consistent-type-imports -- Nest reads the types of a constructor when it runs
 import { Cron, SchedulerRegistry } from '@nestjs/schedule'

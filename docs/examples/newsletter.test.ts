@@ -1,4 +1,4 @@
-/** How to test an application that uses leases: no server, no sleeping, and time that the test moves. */
+/** How to test an application that uses leases: no server, no sleeping, and a clock that the test moves. */
 import { expect } from 'chai'
 import { ErrNotHeld, Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
@@ -38,7 +38,7 @@ describe('example: testing an application', () => {
   })
 
   it('after a crash another instance takes over when the five minutes are past', async () => {
-    await managers[0].claim('newsletter', 'web-1', { minutes: 5 }) // and is never heard of again
+    await managers[0].claim('newsletter', 'web-1', { minutes: 5 }) // and then crashes
     const takeover = managers[1].waitUntilExpired('newsletter')
     await clock.advance({ minutes: 6 })
     await takeover

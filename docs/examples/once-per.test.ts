@@ -33,7 +33,7 @@ describe('example: a report that is sent once', () => {
     await clock.settle()
     const next = track(sendWeekly(b, '2026-W09', send))
     await clock.settle()
-    await managers[0]?.stop() // and is never heard of again
+    await managers[0]?.stop() // and then crashes
     await clock.advance({ minutes: 2 })
     expect([next.value, sent]).to.deep.equal([true, ['2026-W09']])
   })

@@ -1,4 +1,4 @@
-/** Payments, each of which is made once, however often the client of the shop sends its request. */
+/** Each payment is made once, however often the client sends its request. */
 import { ErrClaimDenied, type Manager } from 'lease-core'
 import { ErrNotRecorded, Once } from 'lease-recipes'
 import type { Pool } from 'pg'
@@ -13,12 +13,12 @@ export function openPayments(manager: Manager): Once {
   return new Once({
     manager,
     prefix: 'payments',
-    duration: { seconds: 30 }, // so long after a crash the payment is tried again
-    keepResult: { hours: 24 }, // so long a repeated request gets the same receipt
+    duration: { seconds: 30 }, // after a crash the key stays in progress for this long
+    keepResult: { hours: 24 }, // for this long a repeated request gets the same receipt
   })
 }
 
-/** @param key that the client sends with each attempt of the same payment */
+/** @param key the client sends the same key with each attempt of one payment */
 export async function pay(
   payments: Once,
   key: string,
@@ -26,15 +26,15 @@ export async function pay(
 ): Promise<Answer> {
   try {
     const receipt = await payments.run(key, ({ signal }) => charge(signal), { wait: { seconds: 10 } })
-    return { status: 201, receipt } // of this request, or of an earlier one
+    return { status: 201, receipt } // from this request or an earlier one
   } catch (error) {
-    if (error instanceof ErrClaimDenied) return { status: 409 } // an earlier request is still at work
-    if (error instanceof ErrNotRecorded) return { status: 201, receipt: error.result } // done, but a retry may not know
+    if (error instanceof ErrClaimDenied) return { status: 409 } // an earlier request is still in progress
+    if (error instanceof ErrNotRecorded) return { status: 201, receipt: error.result } // paid, but a retry may not get this receipt
     throw error
   }
 }
 
-/** Where the work writes to the database, the transaction itself makes a second run harmless. */
+/** The work writes to a database: its transaction makes a second run harmless. */
 export async function credit(payments: Once, pool: Pool, key: string, amount: number): Promise<number> {
   return payments.run(key, ({ token }) =>
     inTransaction(pool, async (connection) => {

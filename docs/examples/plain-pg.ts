@@ -21,10 +21,10 @@ export async function withdraw(pool: Pool, token: Token, account: number, amount
     account,
     ...guard.values,
   ])
-  guard.assertHeld(rowCount) // no row: not held. The account must exist, see withdrawIfThere
+  guard.assertHeld(rowCount) // no row: not held. The account must exist: see withdrawIfThere
 }
 
-/** Where the rest of the WHERE may not match: asked alone first, the predicate tells "not held" from "no such row". */
+/** When the row may not exist: a first statement with the predicate alone tells "not held" from "no such row". */
 export async function withdrawIfThere(pool: Pool, token: Token, account: number, amount: number): Promise<boolean> {
   return inTransaction(pool, async (connection) => {
     const guard = new SqlGuard()
@@ -40,8 +40,8 @@ export async function withdrawIfThere(pool: Pool, token: Token, account: number,
 }
 
 /**
- * Writes the row, whether it is there or not. The guard is in the SELECT, so it decides about the INSERT as well: in the
- * WHERE of DO UPDATE alone it would let the INSERT pass.
+ * Inserts or updates the row. The guard is in the SELECT, so it covers the INSERT as well. In the WHERE of DO UPDATE alone it
+ * would not cover the INSERT.
  */
 export async function deposit(pool: Pool, token: Token, account: number, amount: number): Promise<void> {
   const guard = new SqlGuard(3)
@@ -54,18 +54,18 @@ export async function deposit(pool: Pool, token: Token, account: number, amount:
   guard.assertHeld(rowCount)
 }
 
-/** A pool whose connections end no process: one that breaks emits `error`, and what uses it fails in any case. */
+/** A pool that handles the `error` events of its connections: unhandled, one broken connection would end the process. */
 export function openPool(config: PoolConfig): Pool {
   const pool = new Pool({ keepAlive: true, maxLifetimeSeconds: 3600, ...config })
-  pool.on('error', ignore) // an idle connection broke, and the pool has dropped it
-  pool.on('connect', (connection) => connection.on('error', ignore)) // before anybody is handed it
+  pool.on('error', ignore) // an idle connection broke, and the pool has removed it
+  pool.on('connect', (connection) => connection.on('error', ignore)) // before the pool hands it out
   return pool
 }
 
 /** BEGIN, the body, COMMIT; or ROLLBACK, and the body's error. */
 export async function inTransaction<T>(pool: Pool, body: (connection: PoolClient) => Promise<T>): Promise<T> {
   const connection = await pool.connect()
-  connection.on('error', ignore) // of any pool: between two statements nobody else listens
+  connection.on('error', ignore) // any pool: between two statements nothing else listens
   let broken: Error | undefined
   try {
     await connection.query('BEGIN')
@@ -74,9 +74,9 @@ export async function inTransaction<T>(pool: Pool, body: (connection: PoolClient
     return result
   } catch (error) {
     await connection.query('ROLLBACK').catch((thrown: Error) => (broken = thrown))
-    throw error // the first one says what went wrong
+    throw error // the first error says what went wrong
   } finally {
-    connection.release(broken) // a broken connection is closed, and keeps its listener until it is gone
+    connection.release(broken) // closes a broken connection, which keeps its listener until then
     if (broken === undefined) connection.off('error', ignore)
   }
 }

@@ -5,7 +5,7 @@ import { Pool } from 'pg'
 
 export async function quickStart(url: string | undefined): Promise<void> {
   const pool = new Pool({ connectionString: url })
-  await migrate(pool) // makes the tables; safe in every process at every start
+  await migrate(pool) // creates the tables; safe in every process at every start
   const client = postgresClient({ pool, namespace: 'billing' })
   const manager = new Manager({ client })
 
@@ -14,7 +14,7 @@ export async function quickStart(url: string | undefined): Promise<void> {
   await token.check(guard) // ErrNotHeld: worker-1 does not hold it
   const update = `UPDATE account SET balance = balance - 10 WHERE id = 42 AND ${guard.text}`
   const { rowCount } = await pool.query(update, guard.values)
-  guard.assertHeld(rowCount) // ErrNotHeld: lost it in between, and nothing was written
+  guard.assertHeld(rowCount) // ErrNotHeld: the lease was lost since the check, and nothing was written
   await manager.release('account-42', 'worker-1')
 
   await manager.stop()

@@ -1,4 +1,4 @@
-/** A catalogue that many servers read, and that one rebuilds now and then. */
+/** Many servers read a catalogue, and one of them rebuilds it at times. */
 import type { Manager } from 'lease-core'
 import { ReadWriteLock } from 'lease-recipes'
 
@@ -7,15 +7,15 @@ export function catalogueLock(manager: Manager): ReadWriteLock {
   return new ReadWriteLock({ manager, name: 'catalogue', maxReaders: 32, duration: { seconds: 15 } })
 }
 
-/** Reads together with others, and never while it is rebuilt. */
+/** Reads beside other readers, and never during a rebuild. */
 export async function search(lock: ReadWriteLock, request: string, find: () => Promise<string>): Promise<string> {
   await using reading = await lock.rlock(request)
   const found = await find()
-  reading.assertHeld() // nobody has begun to rebuild it meanwhile
+  reading.assertHeld() // throws ErrLost when a rebuild may have begun
   return found
 }
 
-/** Rebuilds it when those who read now are through; those who come later wait. */
+/** Rebuilds it after the present readers have finished. Later readers wait. */
 export async function rebuild(
   lock: ReadWriteLock,
   server: string,

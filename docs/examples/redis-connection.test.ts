@@ -11,14 +11,14 @@ for (const target of redisTargets('server')) {
       redis.on('error', () => {})
       const client = redisClient({ redis, namespace: `silent-${process.pid}`, listen: false, requestTimeout: 500 })
       const manager = new Manager({ client })
-      // A slow machine may need more than one attempt: these time-outs are short.
+      // A slow machine may need more than one attempt: these timeouts are short.
       const claim = (lease: string): Promise<boolean> =>
         manager.claim(lease, 'ann', { minutes: 1 }).then(
           () => true,
           () => false,
         )
       await until('a claim over the first connection', () => claim('job'))
-      proxy.silence() // the connections of now; new ones are sound
+      proxy.silence() // the open connections; new ones work
       await until('a claim over a new connection', () => claim('job-2'))
       await manager.stop()
       await client.close()

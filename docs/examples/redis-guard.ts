@@ -3,36 +3,36 @@ import type { Cluster, Redis } from 'ioredis'
 import type { Token } from 'lease-core'
 import { RedisGuard } from 'lease-redis'
 
-/** Carries the hash tag of the namespace `bank`: in a Cluster it is on the node where the leases are. */
+/** Has the hash tag of the namespace `bank`: in a Cluster the key is on the same node as the leases. */
 export const accounts = '{bank}:accounts'
 
-/** The key is a guard that runs a script of yours only while the lease stands: check and writes are one step of the server. */
+/** The key is a guard that runs your script only while the lease is held: the server checks and writes in one step. */
 export async function transfer(redis: Redis | Cluster, token: Token, from: string, to: string, amount: number) {
   const guard = new RedisGuard()
   await token.check(guard)
   const lua = `
     redis.call('HINCRBY', KEYS[1], ARGV[1], -ARGV[3])
     redis.call('HINCRBY', KEYS[1], ARGV[2], ARGV[3])`
-  await guard.run(redis, lua, [accounts], [from, to, amount]) // ErrNotHeld: lost it, and nothing was run
+  await guard.run(redis, lua, [accounts], [from, to, amount]) // ErrNotHeld: the lease was lost, and nothing was run
 }
 
-/** Checked with several tokens, a guard demands that all of their terms stand. */
+/** A guard that several tokens have checked requires every one of their leases. */
 export async function setUnderBoth(redis: Redis | Cluster, tokens: readonly Token[], account: string, balance: number) {
   const guard = new RedisGuard()
   for (const token of tokens) await token.check(guard)
   await guard.run(redis, `return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])`, [accounts], [account, balance])
 }
 
-/** Commands instead of Lua: WATCH, MULTI … EXEC, on a connection that the guard makes like yours. */
+/** Commands instead of Lua: WATCH, MULTI … EXEC, on a connection that the guard opens with your options. */
 export async function transferByCommands(redis: Redis, token: Token, from: string, to: string, amount: number) {
   const guard = new RedisGuard()
   await token.check(guard)
   await guard.transaction(redis, (multi) => {
-    multi.hincrby(accounts, from, -amount).hincrby(accounts, to, amount) // called again if the lease is renewed meanwhile
+    multi.hincrby(accounts, from, -amount).hincrby(accounts, to, amount) // called again if the lease is renewed before EXEC
   })
 }
 
-/** Remembers the fencing token beside the data and refuses a lower one: holds also where a failover forgot the grant. */
+/** Stores the fencing token beside the data and refuses a lower one. This protects the data also after a failover that lost the grant. */
 export async function setFenced(redis: Redis | Cluster, token: Token, account: string, balance: number) {
   const guard = new RedisGuard()
   const { fencingToken } = await token.check(guard)

@@ -12,7 +12,7 @@ export async function redisQuickStart(url: string): Promise<void> {
   const guard = new RedisGuard()
   await token.check(guard) // ErrNotHeld: worker-1 does not hold it
   const withdraw = `return redis.call('HINCRBY', KEYS[1], 'balance', -ARGV[1])`
-  await guard.run(redis, withdraw, ['{billing}:account-42'], [10]) // ErrNotHeld: lost it in between, and nothing was run
+  await guard.run(redis, withdraw, ['{billing}:account-42'], [10]) // ErrNotHeld: the lease was lost since the check, and nothing was run
   await manager.release('account-42', 'worker-1')
 
   await manager.stop()

@@ -1,10 +1,10 @@
-/** What examples of guards are run with: one worker who relies on a lease, and another who takes it away. */
+/** Test set-up for the examples of guards: one worker relies on a lease, and another takes it over. */
 import { Manager, type Client, type Token } from 'lease-core'
 
 export interface Rivals extends AsyncDisposable {
-  /** A new lease, held by worker-1, who relies on it. */
+  /** A new lease that worker-1 holds and relies on. */
   hold(): Promise<Token>
-  /** An operator frees the lease and worker-2, another process, claims it. Worker-1 does not know yet. */
+  /** An operator revokes the lease, and worker-2 claims it from another process. Worker-1 does not know yet. */
   takeOver(token: Token): Promise<void>
 }
 
@@ -29,7 +29,7 @@ export function openRivals(newClient: () => Client): Rivals {
   }
 }
 
-/** What the work rejected with; undefined when it did not. */
+/** The error that the work rejected with; undefined when it resolved. */
 export async function failure(work: Promise<unknown>): Promise<unknown> {
   return work.then(
     () => undefined,

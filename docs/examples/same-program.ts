@@ -13,7 +13,7 @@ export const onPostgres = (pool: Pool, namespace: string): Client => postgresCli
 export const onRedis = (redis: Redis | Cluster, namespace: string): Client => redisClient({ redis, namespace })
 export const onEtcd = (etcd: Etcd3, namespace: string): Client => etcdClient({ etcd, namespace })
 
-/** Ann and Ben, each with a client and a manager of their own, as in two processes. */
+/** Ann and Ben each have a client and a manager, as in two processes. */
 export async function sameProgram(newClient: () => Client, print: (line: string) => void): Promise<void> {
   const clients = [newClient(), newClient()] as const
   const ann = new Manager({ client: clients[0] })
@@ -26,23 +26,23 @@ export async function sameProgram(newClient: () => Client, print: (line: string)
   print('ann checks and works')
   await ann.release('newsletter', 'ann')
 
-  // A value travels with the lease for everyone to read.
+  // A value travels with the lease; everyone can read it.
   const leader = await ann.hold('leader', 'ann', { duration: { seconds: 30 }, value: 'http://ann' })
   const seen = (await ben.leases()).get('leader')
   print(`ben sees: the leader is ${seen?.holder} at ${seen?.value}`)
 
-  // Who waits gets it when it is free.
+  // A waiter is granted the lease when it is released.
   const waiting = ben.hold('leader', 'ben', { duration: { seconds: 30 }, wait: { seconds: 30 } })
   await leader.release()
   const successor = await waiting
   print(`ben leads: the fencing token ${successor.fencingToken > leader.fencingToken ? 'rises' : 'DOES NOT RISE'}`)
 
-  // An operator takes it away, and its holder hears of it.
+  // An operator revokes it, and the signal of its holder aborts.
   await ann.revoke('leader')
   const { code, reason } = await lossOf(successor.signal)
   print(`ben leads no more: ${code}, ${reason}`)
 
-  // A holder falls silent: when its lease has lapsed, another takes over.
+  // A holder stops renewing: after its lease has lapsed, another takes over.
   await ann.claim('newsletter', 'ann', { milliseconds: 400 })
   const heir = await ben.hold('newsletter', 'ben', { duration: { seconds: 30 }, wait: { seconds: 30 } })
   print(`ben takes over: the fencing token ${heir.fencingToken > first ? 'rises' : 'DOES NOT RISE'}`)
@@ -54,7 +54,7 @@ export async function sameProgram(newClient: () => Client, print: (line: string)
   await Promise.all(clients.map((client) => client.close()))
 }
 
-/** The code of the error with which it ends, or `done`. */
+/** The code of the error that the work rejects with, or `done`. */
 async function codeOf(work: Promise<unknown>): Promise<string> {
   return work.then(
     () => 'done',
@@ -62,7 +62,7 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
   )
 }
 
-/** Resolves with the reason of the signal, once it aborts. */
+/** Resolves with the reason of the signal when it aborts. */
 async function lossOf(signal: AbortSignal): Promise<ErrLost> {
   if (!signal.aborted) await once(signal, 'abort')
   return signal.reason as ErrLost

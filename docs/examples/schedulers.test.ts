@@ -10,7 +10,7 @@ import { useFakeTimers, type SinonFakeTimers } from 'sinon'
 import { Reports } from './nest-schedule.ts'
 import { catchUp, withCron, withCroner, withNodeCron } from './schedulers.ts'
 
-/** An application with its jobs, as if in another process. */
+/** An application with its jobs, as in a process of its own. */
 function nest(once: OncePer, send: () => Promise<void>): Promise<INestApplicationContext> {
   class Application {
     readonly once = once

@@ -1,4 +1,4 @@
-/** The same job on four schedulers: each of its slots runs once in the whole fleet. */
+/** The same job on each scheduler: each slot runs once in the whole fleet. */
 import { CronJob } from 'cron'
 import { Cron } from 'croner'
 import { cronerSlot, cronSlot, runCoordinator } from 'lease-cron'
@@ -39,7 +39,7 @@ export function withCron(once: OncePer, send: Send): CronJob {
   })
 }
 
-/** When the process starts: runs the last slot that was due, if the whole fleet was down then. */
+/** When the process starts: runs the last slot that was due, unless it ran. */
 export async function catchUp(once: OncePer, job: Cron, send: Send): Promise<boolean> {
   const outcome = await once.run('report', cronerSlot(job), ({ signal }) => send(signal))
 

@@ -1,15 +1,15 @@
-/** A printer farm that prints three reports at once, however many servers ask for one. */
+/** A printer farm prints at most three reports at once, for any number of servers. */
 import type { Manager } from 'lease-core'
 import { Semaphores } from 'lease-recipes'
 
-/** The semaphores of this server; once `printers` is made, it is the same for everyone. */
+/** The semaphores of this server. Every server creates `printers`: the first call creates it, later calls find it. */
 export async function openPrinters(manager: Manager): Promise<Semaphores> {
   const semaphores = new Semaphores({ manager })
   await semaphores.create('printers', 3)
   return semaphores
 }
 
-/** Prints when it is this report's turn; the print stops when the permit is lost. */
+/** Waits for a permit, then prints. Printing stops when the permit is lost. */
 export async function printReport(
   semaphores: Semaphores,
   report: string,
@@ -19,7 +19,7 @@ export async function printReport(
   await print(permit.signal)
 }
 
-/** How busy they are, and whether there is a place right now. */
+/** A single try; if all permits are taken, says how many. */
 export async function tryPrinter(semaphores: Semaphores, report: string): Promise<string> {
   const permit = await semaphores.tryPost('printers', report, { seconds: 30 })
   if (permit !== undefined) return 'printing'
@@ -27,7 +27,7 @@ export async function tryPrinter(semaphores: Semaphores, report: string): Promis
   return `${active} of ${n} are busy`
 }
 
-/** Works when there is so much memory left of the 64 GB that all servers share. */
+/** Works when this much memory is free, of the 64 GB that all servers share. */
 export async function withMemory(
   semaphores: Semaphores,
   job: string,

@@ -1,10 +1,10 @@
-/** More leases than one server carries: each lease is in one of several parts, and each part may be on a server of its own. */
+/** More leases than one server carries: each lease is in one of several parts, and each part may be on its own server. */
 import { createHash } from 'node:crypto'
 import type { Cluster, Redis } from 'ioredis'
 import { Manager, type Client } from 'lease-core'
 import { redisClient } from 'lease-redis'
 
-/** Every process gives the same parts, in the same order. */
+/** Every process must give the same parts, in the same order. */
 export class SpreadLeases implements AsyncDisposable {
   readonly #parts: readonly { readonly client: Client; readonly manager: Manager }[]
 
@@ -12,7 +12,7 @@ export class SpreadLeases implements AsyncDisposable {
     this.#parts = clients.map((client) => ({ client, manager: new Manager({ client }) }))
   }
 
-  /** The manager of the part that this lease is in: `leases.managerOf(name).hold(name, …)`. */
+  /** The manager of the part of this lease: `leases.managerOf(name).hold(name, …)`. */
   managerOf(lease: string): Manager {
     const part = this.#parts[this.partOf(lease)]
     if (part === undefined) throw new Error('there are no parts')
@@ -32,12 +32,12 @@ export class SpreadLeases implements AsyncDisposable {
   }
 }
 
-/** A part on each server. */
+/** One part on each server. */
 export function onServers(servers: readonly Redis[]): SpreadLeases {
   return new SpreadLeases(servers.map((redis) => redisClient({ redis, namespace: 'billing' })))
 }
 
-/** Many parts on one Cluster: each namespace is in one slot, and the slots are on all masters. */
+/** Many parts on one Cluster: each namespace is in one slot, and the slots are spread over all masters. */
 export function onCluster(cluster: Redis | Cluster, parts: number): SpreadLeases {
   const namespaces = Array.from({ length: parts }, (_, part) => `billing-${part}`)
   return new SpreadLeases(namespaces.map((namespace) => redisClient({ redis: cluster, namespace })))

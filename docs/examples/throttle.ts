@@ -1,4 +1,4 @@
-/** Mails of all servers together: no more than the provider takes in a minute. */
+/** All servers together send no more mails per minute than the provider accepts. */
 import type { Manager } from 'lease-core'
 import { Throttle } from 'lease-recipes'
 
@@ -7,13 +7,13 @@ export function mailsPerMinute(manager: Manager, n: number): Throttle {
   return new Throttle({ manager, name: 'mails', n, period: { minutes: 1 } })
 }
 
-/** Sends it when it is its turn. */
+/** Waits for its turn, then sends. */
 export async function sendMail(throttle: Throttle, send: () => Promise<void>, stop: AbortSignal): Promise<void> {
   await throttle.start({ signal: stop })
   await send()
 }
 
-/** Sends it now, or says that it cannot. */
+/** Sends now, or returns false. */
 export async function trySendMail(throttle: Throttle, send: () => Promise<void>): Promise<boolean> {
   if (!(await throttle.tryStart())) return false
   await send()

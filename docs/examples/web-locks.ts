@@ -1,16 +1,16 @@
-/** Code that runs in a browser, where `navigator.locks` is, and on servers, where it is over leases. */
+/** The same code runs in a browser, on `navigator.locks`, and on servers, on leases. */
 import type { Manager } from 'lease-core'
 import { webLocks, type WebLocks } from 'lease-recipes'
 
-/** What both have. */
+/** The part that both provide. */
 export type Locks = Pick<WebLocks, 'request'>
 
-/** On a server; in a browser it is `navigator.locks`. */
+/** For a server. In a browser use `navigator.locks`. */
 export function serverLocks(manager: Manager): Locks {
   return webLocks(manager, { duration: { seconds: 15 } })
 }
 
-/** Refreshes the token once, however many tabs or servers want it. */
+/** Refreshes the token in one tab or server at a time. */
 export function refreshed(locks: Locks, refresh: () => Promise<string>): Promise<string> {
   return locks.request('refresh-token', () => refresh())
 }
@@ -20,7 +20,7 @@ export function readDraft(locks: Locks, read: () => Promise<string>): Promise<st
   return locks.request('draft', { mode: 'shared' }, () => read())
 }
 
-/** Saves unless somebody else does. */
+/** Saves, unless another holds the lock. */
 export function saveDraft(locks: Locks, save: () => Promise<void>): Promise<boolean> {
   return locks.request('draft', { ifAvailable: true }, async (lock) => {
     if (lock === null) return false

@@ -1,4 +1,4 @@
-/** A search index that one process at a time changes. Each function takes the lease that it needs, also when another calls it. */
+/** One process at a time changes a search index. Each function claims the lease that it needs, also when another function calls it. */
 import type { Manager } from 'lease-core'
 import { withLease } from 'lease-recipes'
 
@@ -7,13 +7,13 @@ export interface SearchIndex {
   rebuild(signal: AbortSignal, fencingToken: bigint): Promise<void>
 }
 
-/** Rebuilds the index when nobody else works on it. */
+/** Waits until nobody else works on the index, then rebuilds it. */
 export async function rebuild(manager: Manager, index: SearchIndex): Promise<void> {
   const options = { duration: { seconds: 30 }, wait: { minutes: 5 } }
   await withLease(manager, 'search-index', options, ({ signal, fencingToken }) => index.rebuild(signal, fencingToken))
 }
 
-/** Loads new data and rebuilds the index, without anybody in between. */
+/** Loads new data and rebuilds the index under one lease. */
 export async function reload(manager: Manager, index: SearchIndex): Promise<void> {
   const options = { duration: { seconds: 30 }, wait: true }
   await withLease(manager, 'search-index', options, async ({ signal }) => {

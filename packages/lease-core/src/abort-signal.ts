@@ -1,10 +1,10 @@
-/** Abort signals as callers pass them: those of this platform, those of a polyfill, and those of jsdom, whose globals are its own. */
+/** Abort signals that callers pass: of this platform, of a polyfill, or of jsdom, which has its own globals. */
 import { setMaxListeners } from 'node:events'
 import { notValid } from './errors.ts'
 
 const UNREADABLE = 'must be readable: to read it throws'
 
-/** The rule that this signal breaks, or undefined. */
+/** Returns the rule that this signal breaks, or undefined. */
 export function brokenSignalRule(signal: unknown): string | undefined {
   try {
     const { aborted, addEventListener, removeEventListener } = Object(signal) as Partial<AbortSignal>
@@ -25,7 +25,7 @@ export function checkSignal(signal: AbortSignal | undefined): void {
 }
 
 /**
- * Throws the reason of a signal that has aborted. Signals of a polyfill may lack the method of this name.
+ * Throws the signal's reason if the signal has aborted. Works also for polyfills without a method of this name.
  *
  * @throws ErrNotValid the signal cannot be read
  */
@@ -50,9 +50,10 @@ export function isReasonOf(signal: AbortSignal | undefined, error: unknown): boo
 }
 
 /**
- * Calls back once when the signal aborts; returns how to stop that.
+ * Calls the listener once when the signal aborts. Returns a function that removes the listener. A signal that has aborted already does not
+ * call it.
  *
- * @throws ErrNotValid one cannot listen to the signal
+ * @throws ErrNotValid `addEventListener` of the signal throws
  */
 export function onAbort(signal: AbortSignal | undefined, listener: () => void): () => void {
   if (signal === undefined) return () => {}
@@ -66,17 +67,17 @@ export function onAbort(signal: AbortSignal | undefined, listener: () => void): 
     try {
       signal.removeEventListener('abort', listener)
     } catch {
-      // One that is not of this platform: the listener does nothing by now, and the call must end.
+      // Not a signal of this platform: the listener does nothing any more, and the call must end.
     }
   }
 }
 
-/** One signal may end a thousand calls. Node warns of that many listeners, and refuses to be told otherwise of a signal that is not its own. */
+/** Allows any number of listeners on this signal: one signal may end a thousand calls, and Node warns of that many. */
 export function allowListeners(signal: AbortSignal): void {
   try {
     setMaxListeners(0, signal)
   } catch {
-    // Nobody counts the listeners of such a signal.
+    // Not a signal of Node: its listeners are not counted.
   }
 }
 

@@ -1,19 +1,19 @@
 /**
- * The port that the Manager sees. Any store can be put behind it; `SubstrateClient` implements it over a batching
- * `Substrate`, and a third party may implement it directly and prove it with `lease-core/conformance`.
+ * The interface between the Manager and a store. `SubstrateClient` implements it over a batching `Substrate`. A third party may implement it
+ * directly, and test it with `lease-core/conformance`.
  */
 import { ErrTrapdoor } from './errors.ts'
 import type { Info, Request, TermAware, Trapdoor } from './lease.ts'
 import type { Place, Ticket } from './ticket.ts'
 
 /**
- * Something happened to a lease. Only a hint: it may be late, doubled or lost, and it may tell of one's own doing. With `to` it is
- * said to the one who waits with this ticket, and tells how many are ahead of it.
+ * A hint that something happened to a lease. It may be late, doubled or lost, and may report an operation of this client. With `to` it is for
+ * the waiter with this ticket, and says how many waiters are ahead.
  */
 export type LeaseChange =
   | { readonly kind: 'changed'; readonly lease: string }
   | { readonly kind: 'vacated'; readonly lease: string; readonly to?: Place | undefined }
-  /** One who waited with the ticket `place` was granted the lease for so long. */
+  /** The waiter with the ticket `place` was granted the lease for `durationMs`. */
   | {
       readonly kind: 'taken'
       readonly lease: string
@@ -21,7 +21,7 @@ export type LeaseChange =
       readonly durationMs: number
       readonly to?: Place | undefined
     }
-  /** Hints may have been lost (a connection was made anew): re-read what matters. */
+  /** Hints may have been lost, for instance because of a new connection: read again what matters. */
   | { readonly kind: 'resync' }
 
 /**
@@ -48,173 +48,173 @@ function isCount(value: unknown): boolean {
   return typeof value === 'number' && value >= 0 && Number.isFinite(value)
 }
 
-/** One term of one lease, as its client names it. */
+/** Names one term of a lease. */
 export interface TermId {
   readonly fencingToken: bigint
-  /** Of the claim that opened the term, or of the adoption that was the last. undefined: not known. */
+  /** Of the claim that opened the term, or of its last adoption. undefined: not known. */
   readonly nonce: string | undefined
 }
 
 /** Options of a Client operation. */
 export interface ClientCallOptions {
   /**
-   * Rejects the call with the signal's reason. What was sent is not undone, except that a claim granted after all is
-   * released again when that can be done; otherwise it lapses.
+   * Rejects the call with the signal's reason. What was sent is not undone. Exception: a claim that is granted after all is released if
+   * possible; otherwise it expires.
    */
   readonly signal?: AbortSignal | undefined
   /**
-   * For `claimLease` by one who waits: its ticket goes in, and comes out changed when the claim is refused. The claim of one
-   * without a place is refused while others are in the queue, even if the lease is vacant. Ignored by clients whose store keeps no
-   * queues.
+   * For `claimLease` of a waiter: its ticket. A refusal changes it. Without a place, the claim is refused while others are in the queue,
+   * even if the lease is vacant. A client whose store keeps no queue ignores it.
    */
   readonly ticket?: Ticket | undefined
-  /** Of such a claim without a place: where so many are in the queue already it gets none, and its ticket says so. */
+  /** Of such a claim without a place: if this many are in the queue already, it gets no place, and its ticket says so. */
   readonly maxWaiters?: number | undefined
   /**
-   * For `releaseLease` and `extendLease`: ends or extends this term and no other; another one of the same holder → `ErrInvalid`.
-   * Ignored by clients that do not know terms.
+   * For `releaseLease` and `extendLease`: the only term to end or extend; another term of the same holder is `ErrInvalid`. A client that
+   * does not know terms ignores it.
    */
   readonly term?: TermId | undefined
   /**
-   * Of `claimLease` and `extendLease`: called with the term that was granted, before the call resolves. A client
-   * that knows terms should: `leases()` may show a later one by then. Otherwise the term is taken from there.
+   * Of `claimLease` and `extendLease`: called with the granted term, before the call resolves. A client that knows terms should call it,
+   * because `leases()` may show a later term by then. Otherwise the Manager takes the term from `leases()`.
    */
   readonly onGranted?: ((term: TermId) => void) | undefined
-  /** Of a `claimLease` of a share: called before the call rejects, unless the reason is a share that the holder has already. */
+  /** Of a `claimLease` of a share: called before the call rejects, unless the holder has that share already. */
   readonly onRefused?: ((refusal: ShareRefusal) => void) | undefined
 }
 
-/** A renewal of one term, as a Manager asks for it, and its way back: one object, for there are thousands at once. */
+/** A renewal of one term, with its callbacks. One object, because thousands may be in flight. */
 export interface Renewal {
   readonly lease: string
   readonly holder: string
-  /** Of the term: no other is extended. */
+  /** Of the only term to extend. */
   readonly fencingToken: bigint
-  /** Whole milliseconds, as the term was granted for. */
+  /** The granted duration of the term, in whole milliseconds. */
   readonly durationMs: number
-  /** It was done, to this very term, and `leases()` shows it. */
+  /** The term was extended, and `leases()` shows it. */
   granted(): void
-  /** With that with which `extendLease` would have rejected. */
+  /** The term was not extended, or that is not known: the error is the one of `extendLease`. */
   failed(error: unknown): void
 }
 
-/** A counted lease, freshly read. */
+/** A counted lease, as it was just read. */
 export interface CountedInfo {
-  /** undefined: it is not defined. */
+  /** undefined: not defined. */
   readonly capacity: number | undefined
-  /** Of its definition, for `define`. */
+  /** Of its definition, for `from` of `define`; undefined: not defined. */
   readonly generation: string | undefined
-  /** Those that stand, by their names as leases. */
+  /** The live shares, by lease name (`name#holder`). */
   readonly shares: ReadonlyMap<string, Info>
 }
 
 /** Why a share was not granted. */
 export interface ShareRefusal {
-  /** Of the counted lease; undefined: it is not defined. */
+  /** Of the counted lease; undefined: not defined. */
   readonly capacity: number | undefined
-  /** Of the shares in the way, the one that may lapse first, if any was told. */
+  /** Of the shares that prevent the grant, the one that may expire first, if the store reported one. */
   readonly blocking: Info | undefined
 }
 
-/** What a client of a store does that keeps counted leases (`share.ts`). Names are as stores have them: with a `#` at the end. */
+/** The operations on counted leases (`share.ts`), if the store keeps them. Names end with a `#`, as stores use them. */
 export interface CountedClient {
-  /** @throws ErrUnknown */
+  /** Reads the definition and the live shares. @throws ErrUnknown the store could not be asked */
   read(name: string): Promise<CountedInfo>
   /**
-   * Changes the capacity; undefined: the counted lease is not defined any more, and grants nothing.
+   * Changes the capacity; undefined: removes the definition, and nothing more is granted.
    *
    * @returns the generation of the new definition
-   * @throws ErrInvalid the definition is not of the generation `from`
-   * @throws ErrUnknown it may have happened
+   * @throws ErrInvalid the definition does not have the generation `from`
+   * @throws ErrUnknown the definition may have been changed
    */
   define(
     name: string,
     definition: { readonly capacity: number | undefined; readonly from: string | undefined },
     options?: Pick<ClientCallOptions, 'signal'>,
   ): Promise<string>
-  /** For a waiter that was refused a share: of the shares in the way, the one that may lapse first; undefined: there may be room. */
+  /** After a refused claim: of the shares that prevent the grant, the one that may expire first; undefined: there may be room. No I/O. */
   blocking(name: string): (Info & Partial<TermAware>) | undefined
 }
 
+/** Options of `refresh` of a Client. */
 export interface RefreshOptions {
   /**
-   * Watches these leases from the state that was read on, for `INTEREST_MS`, for whoever subscribes to what is the client's `own`. The
-   * object stands for the one who wants it: a lease is watched until the last of them does not.
+   * Watches these leases from the state that was read on, for `INTEREST_MS`. Subscriptions with `own` get the hints. The object identifies
+   * the watcher: a lease is watched until its last watcher calls `unwatch`.
    */
   readonly watcher?: object | undefined
 }
 
+/** Options of `subscribe` of a Client. */
 export interface SubscribeOptions {
-  /** A client that cannot tell them apart may tell of everything. @default false */
+  /** Whether to get only hints for this client. A client that cannot tell them apart may send every hint. @default false */
   readonly own?: boolean | undefined
 }
 
 /**
- * Manipulates the leases of one namespace directly. Safe to call concurrently.
+ * Operates directly on the leases of one namespace. Concurrent calls are safe. Applications use a Manager instead.
  *
- * Every operation may reject with `ErrNotValid` (nothing was sent), `ErrInvalid` (certainly not done: the latest state
- * forbids it, and `leases()` now shows that state) or `ErrUnknown` (it may have happened). After juju's `lease.Client`.
+ * Every operation may reject with `ErrNotValid` (nothing was sent), `ErrInvalid` (certainly not done: the latest state forbids it, and
+ * `leases()` shows that state) or `ErrUnknown` (it may have taken effect). After juju's `lease.Client`.
  */
 export interface Client {
   /**
-   * Opens a term. When it resolves, the holder has the lease for at least `duration` from the start of the call.
-   * A lapsed lease is taken over in the same step. A live lease, one's own included, → `ErrInvalid`. With `request.share` the lease is
-   * a share, and the counted lease decides as well.
+   * Opens a term. When it resolves, the holder has the lease for at least `duration` from the start of the call. Takes over a lapsed lease in
+   * the same step. A live lease, also one of the same holder, is `ErrInvalid`. With `request.share` the lease is a share, and the counted
+   * lease must have room for it.
    */
   claimLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void>
   /**
-   * Moves the expiry of a held lease to at least `duration` from the start of the call, never back.
-   * Not held by this holder, or lapsed → `ErrInvalid`.
+   * Moves the expiry of a held lease forward, to at least `duration` from the start of the call; never back. A lease that this holder does
+   * not hold, or that has lapsed, is `ErrInvalid`.
    */
   extendLease(lease: string, request: Request, options?: ClientCallOptions): Promise<void>
   /**
-   * `extendLease` for those who keep thousands of leases alive: no promise, no check of arguments that a claim has passed.
-   * Calls back exactly once, never before it has returned; what it calls does not throw. Absent: `extendLease` does it.
+   * Does what `extendLease` does, cheaply for thousands of leases: it makes no promise object, and does not check the arguments again. Calls
+   * back exactly once, after it has returned. The callbacks do not throw. Absent: the Manager uses `extendLease`.
    */
   renewLease?(renewal: Renewal): void
-  /** Records that a lapsed lease is vacant. Vacant already → resolves; not certainly past its expiry → `ErrInvalid`. */
+  /** Vacates a lapsed lease; resolves if it is vacant. A lease that is not certainly past its expiry is `ErrInvalid`. */
   expireLease(lease: string, options?: ClientCallOptions): Promise<void>
-  /** The holder gives the lease up. Vacant already → resolves; held by another → `ErrInvalid`. */
+  /** Releases the lease of this holder; resolves if it is vacant. A lease that another holds is `ErrInvalid`. */
   releaseLease(lease: string, holder: string, options?: ClientCallOptions): Promise<void>
-  /** The lease, or its next holding when it is vacant, does not lapse while `entity` pins it. Idempotent. */
+  /** Pins the lease for `entity`: it, or its next term if it is vacant, does not lapse while it is pinned. Idempotent. */
   pinLease(lease: string, entity: string, options?: ClientCallOptions): Promise<void>
-  /** Withdraws the pin. Past its expiry, and with no other pin, the lease has then lapsed. Idempotent. */
+  /** Withdraws the pin. If the expiry has passed, and no other pin is left, the lease has then lapsed. Idempotent. */
   unpinLease(lease: string, entity: string, options?: ClientCallOptions): Promise<void>
-  /** Every pinned lease of the namespace with the entities that pin it, sorted. */
+  /** Reads every pinned lease of the namespace, with the entities that pin it, sorted. */
   pinned(): Promise<ReadonlyMap<string, readonly string[]>>
-  /** What this client knows; no I/O. A live view: entries are immutable, the map changes with every answer. */
+  /** Returns what this client knows, without I/O. A live view: entries are immutable, but the map changes with every answer. */
   leases(): ReadonlyMap<string, Info>
-  /** Re-reads these leases, or everything in the namespace. */
+  /** Reads these leases again, or all leases of the namespace; `leases()` then shows them. */
   refresh(leases?: Iterable<string>, options?: RefreshOptions): Promise<void>
   /**
-   * `refresh` of one lease over the connection that this trapdoor key is, for a check that must not need a second one. Resolves to
-   * false where nothing was learned: the key is no connection, or does not see all that is committed. Rejects with what the driver
-   * throws. Absent: as false.
+   * Reads one lease again over the connection that is this trapdoor key, so that a check needs no second connection. Resolves to false if
+   * nothing was read: the key is not a connection, or does not see everything that is committed. Rejects with the error of the driver.
+   * Absent: false.
    */
   refreshOver?(lease: string, trapdoorKey: unknown): Promise<boolean>
   /**
-   * Calls the listener on every change in the namespace that the substrate tells of: while somebody listens, all are told. With
-   * `own` only of what this client asked for: the leases that it watches, its turn in a queue, and its terms that others have ended.
-   * Returns how to stop.
+   * Calls the listener with every hint about the namespace. With `own` only with hints for this client: leases that it watches, its turn in
+   * a queue, and terms of it that others have ended. Returns a function that ends the subscription.
    */
   subscribe(listener: (change: LeaseChange) => void, options?: SubscribeOptions): () => void
   /**
-   * This watcher (`RefreshOptions`) does not watch the lease any more. Where that is lost, it ends by itself. Absent: nothing has to be
-   * watched, for those who listen hear of every lease, or of none.
+   * Ends the watch of this watcher (`RefreshOptions`). If that is lost, the watch ends by itself. Absent: there are no watches; subscribers
+   * get hints about every lease, or none.
    */
   readonly unwatch?: ((lease: string, watcher: object) => void) | undefined
-  /** Absent where the store keeps no counted leases: then nobody claims a share. */
+  /** Absent if the store keeps no counted leases: claims of shares are then refused. */
   readonly counted?: CountedClient | undefined
-  /** The ticket is not wanted any more. Where that is lost, it ends by itself. */
+  /** Gives the ticket up. If that is lost, the ticket ends by itself. */
   leaveQueue?(lease: string, ticket: Pick<Ticket, 'place'>): void
   /**
-   * Lets go of connections that the client itself opened. Calls in flight and later ones reject with `ErrUnknown`; its reason is
-   * `closed`, which is final: callers that try again must not. Idempotent.
+   * Closes the connections that the client itself opened. Calls in flight and later calls reject with `ErrUnknown`, reason `closed`. That is
+   * final: do not retry. Idempotent.
    */
   close(): Promise<void>
 }
 
-/** The trapdoor of a substrate that has nothing to expose: undefined resolves, every key is an `ErrTrapdoor`. */
+/** The trapdoor of a substrate without transactions: undefined resolves, and every key is an `ErrTrapdoor`. */
 export const lockedTrapdoor: Trapdoor = (key) =>
   key === undefined
     ? Promise.resolve()

@@ -1,30 +1,30 @@
 /**
- * The port to time. Everything else in this library asks a `Clock`; this is the only file that touches `Date`,
- * `performance` and timers, so that a test can own time completely (see `lease-core/testing`).
+ * The interface to time. Only this file uses `Date`, `performance` and timers; everything else uses a `Clock`. So a test can control time
+ * completely (see `lease-core/testing`).
  */
 
 import { uptime } from 'node:os'
 
 /** A pending wake-up. */
 export interface Timer {
-  /** The wake-up will not happen. Harmless when it already did. */
+  /** Cancels the wake-up. Does nothing if it has happened. */
   cancel(): void
 }
 
-/** Both clocks of the machine, and wake-ups. Readings are milliseconds and may be fractional. */
+/** The clocks of the machine, and timers. Readings are in milliseconds and may be fractional. */
 export interface Clock {
-  /** The wall clock: milliseconds since the epoch. It may jump either way. */
+  /** The wall clock: milliseconds since the epoch. It may jump in either direction. */
   now(): number
-  /** Never goes back and is never set; it may stand still while the machine is suspended. */
+  /** The monotonic clock: never goes back and is never set. It may stand still while the machine is suspended. */
   monotonic(): number
   /**
-   * Time since the machine started: counts suspends and cannot be set. Coarse (10 ms) and expensive (7 µs): read about once a
-   * second. Without it a wall clock that is set back within a second before a suspend hides the suspend.
+   * The time since the machine started: counts suspends and cannot be set. It is coarse (10 ms) and expensive (7 µs), so it is read about
+   * once a second. Without it, a suspend stays hidden if the wall clock was set back within a second before it.
    */
   boot?(): number
   /**
-   * Calls `wake` once, about `delayMs` from now (not before the next turn of the event loop). It may come late, and up
-   * to a millisecond early: whoever is woken reads the clock again. Any finite delay is allowed.
+   * Calls `wake` once, about `delayMs` from now, in a later turn of the event loop. It may be late, or up to a millisecond early: read the
+   * clock again in `wake`. Any finite delay is allowed.
    */
   setTimer(delayMs: number, wake: () => void): Timer
 }
@@ -32,7 +32,7 @@ export interface Clock {
 /** setTimeout's own limit; beyond it Node fires at once. */
 const MAX_DELAY_MS = 2 ** 31 - 1
 
-/** The machine's clocks. Its timers keep the process alive until they fire or are cancelled. */
+/** The clocks of this machine. Its timers keep the process alive until they fire or are cancelled. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
@@ -51,7 +51,7 @@ export const systemClock: Clock = {
 /**
  * Resolves after `delayMs` on this clock.
  *
- * @throws the signal's reason, at once when it aborts; nothing stays behind
+ * @throws the signal's reason, at once when it aborts; no timer is left
  */
 export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

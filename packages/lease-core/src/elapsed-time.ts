@@ -138,7 +138,7 @@ export function elapsedTimeOf(clock: Clock): ElapsedTime {
   return time
 }
 
-/** Measures from now on how much time may have passed at most, as a holder counts it. */
+/** Measures how much time may have passed, at most, since it was made: the time that a holder must count, also over a suspend. */
 export class Stopwatch {
   readonly #time: ElapsedTime
   readonly #since: ClockReading
@@ -148,6 +148,7 @@ export class Stopwatch {
     this.#since = this.#time.read()
   }
 
+  /** Milliseconds since it was made, at most. Reads the clocks. */
   get elapsedMs(): number {
     return elapsedForHolder(this.#since, this.#time.read())
   }

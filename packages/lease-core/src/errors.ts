@@ -1,17 +1,17 @@
 /**
- * The eight things that can go wrong, one class and one stable `code` each.
+ * The errors of this library: eight classes, each with a stable `code`.
  *
- * What matters about an error here is what it lets the caller *infer*: a refusal is certain, everything that is not
- * certain is `ErrUnknown`. Test the class (`instanceof ErrNotHeld`) or the code (`error.code === 'LEASE_NOT_HELD'`).
+ * Each class says what the caller may *infer*. A refusal is certain. What is not certain is an `ErrUnknown`. Test the class
+ * (`instanceof ErrNotHeld`) or the code (`error.code === 'LEASE_NOT_HELD'`).
  *
- * Two copies of this package may meet in one process, and so may two releases. Errors therefore carry a registered symbol,
- * and `instanceof` goes by that symbol and the code: an `ErrNotHeld` of one copy is an instance of the `ErrNotHeld` of the other.
- * A class that is derived from one of these goes by its name, if its errors have the `name` of the class.
+ * One process may load two copies, or two releases, of this package. So errors carry a registered symbol, and `instanceof` compares that
+ * symbol and the code: an `ErrNotHeld` of one copy is an instance of the `ErrNotHeld` of the other. A derived class is compared by its
+ * name, if its errors have the `name` of the class.
  */
 import type { DateTime } from 'luxon'
 import { disclosed, disclosedName, shortened, withoutSecrets } from './shown.ts'
 
-/** On every error of every copy of this package. */
+/** The symbol on every error of every copy of this package. */
 const LEASE_ERROR = Symbol.for('lease-core.error')
 
 /** The stable code of each error class. */
@@ -25,19 +25,19 @@ export type LeaseErrorCode =
   | 'LEASE_TRAPDOOR'
   | 'LEASE_STOPPED'
 
-/** What an error may carry besides its message. Each class says which of these it fills. */
+/** What an error may carry besides its message. */
 export interface LeaseErrorDetails {
-  /** The lease the failed call was about. */
+  /** The lease of the failed call. */
   readonly lease?: string | undefined
-  /** The holder on whose behalf the call was made. */
+  /** The holder for which the call was made. */
   readonly holder?: string | undefined
   /** A short word or clause for programs and logs. */
   readonly reason?: string | undefined
-  /** What was thrown below, unchanged. */
+  /** The underlying error, unchanged. */
   readonly cause?: unknown
   /** `ErrClaimDenied`: who holds the lease, when known. */
   readonly currentHolder?: string | undefined
-  /** `ErrClaimDenied`: the latest local instant at which that holding may still be valid, when known. */
+  /** `ErrClaimDenied`: the latest instant, by the local wall clock, at which that holding may still be valid, when known. */
   readonly expiry?: DateTime | undefined
   /** `ErrNotValid`: every broken rule of the call. */
   readonly problems?: readonly Problem[] | undefined
@@ -45,27 +45,33 @@ export interface LeaseErrorDetails {
 
 /** One broken rule: which argument or option, which rule, and the value that broke it. */
 export interface Problem {
+  /** The name of the argument or option. */
   readonly argument: string
+  /** The rule, for instance `must not be empty`. */
   readonly rule: string
-  /** On an error: the kind of the value where the value itself may have a password in it. */
+  /** The value. On an error: its kind, if the value may contain a password. */
   readonly value: unknown
 }
 
-/** Base of every error that this library throws on purpose. */
+/** The base class of every error of this library. */
 export abstract class LeaseError extends Error {
   static override [Symbol.hasInstance](value: unknown): boolean {
     if (!isLeaseError(value)) return false
     const code = codes.get(this)
     if (code !== undefined) return value.code === code
-    // A class that somebody derived from one of ours shares its code, and goes by its name in another copy of its package.
+    // A class derived from one of ours shares its code; an error of another copy of its package is compared by name.
     return (
       this === LeaseError || isDerived(value, this) || (value.name === this.name && value instanceof parentOf(this))
     )
   }
 
+  /** The stable code of the class, for programs. */
   abstract readonly code: LeaseErrorCode
+  /** The lease of the failed call, when there is one. */
   readonly lease: string | undefined
+  /** The holder for which the call was made, when there is one. */
   readonly holder: string | undefined
+  /** A short word or clause for programs and logs, when there is one. */
   readonly reason: string | undefined
 
   constructor(message: string, details: LeaseErrorDetails = {}, { stack = true }: { readonly stack?: boolean } = {}) {
@@ -79,13 +85,17 @@ export abstract class LeaseError extends Error {
   }
 }
 
-/** Another holds the lease. The caller may infer that the lease was surely not held by this holder. */
+/**
+ * The claim was refused, certainly: this call was granted nothing. Another holds the lease, or others are ahead in its queue. If
+ * `currentHolder` is the caller's own holder name, this process already has a Hold of the lease that is not `shared`, or another process of
+ * that name holds the lease.
+ */
 export class ErrClaimDenied extends LeaseError {
   override readonly name: string = 'ErrClaimDenied'
   readonly code = 'LEASE_CLAIM_DENIED'
-  /** Who holds it, when the substrate said so. */
+  /** The holder, when the substrate reported it. */
   readonly currentHolder: string | undefined
-  /** The latest local instant at which that holding may still be valid, when known. */
+  /** The latest instant, by the local wall clock, at which that holding may still be valid, when known. */
   readonly expiry: DateTime | undefined
 
   constructor(message: string, details: LeaseErrorDetails = {}) {
@@ -95,17 +105,17 @@ export class ErrClaimDenied extends LeaseError {
   }
 }
 
-/** The holder does not hold the lease: surely so at the moment of the check. */
+/** The holder did not hold the lease at the moment of the check: this is certain. */
 export class ErrNotHeld extends LeaseError {
   override readonly name: string = 'ErrNotHeld'
   readonly code = 'LEASE_NOT_HELD'
 }
 
 /**
- * A `Client` operation is impossible in the latest state. It is a signal between a Client and its caller: look at
- * `client.leases()`, then try something else or say it in your own words; never pass it on to an application.
+ * The latest state forbids a `Client` operation: certainly not done. It is for direct callers of a Client: `client.leases()` then shows that
+ * state. Do not pass it on to an application. A Manager throws it only from `define`, and for a share with another capacity.
  *
- * Carries no stack trace: it is an answer, thrown on hot paths, and it is always caught one frame above.
+ * Carries no stack trace, because it is thrown often and caught by the direct caller.
  */
 export class ErrInvalid extends LeaseError {
   override readonly name: string = 'ErrInvalid'
@@ -116,7 +126,7 @@ export class ErrInvalid extends LeaseError {
   }
 }
 
-/** An argument or option breaks a rule; every problem of the call is listed. Nothing was sent. */
+/** An argument or option breaks a rule. `problems` lists every broken rule of the call. Nothing was sent. */
 export class ErrNotValid extends LeaseError {
   override readonly name: string = 'ErrNotValid'
   readonly code = 'LEASE_NOT_VALID'
@@ -129,25 +139,30 @@ export class ErrNotValid extends LeaseError {
   }
 }
 
-/** The substrate could not be reached, timed out, or retries ran out. Infer nothing: it may have happened. */
+/** The store did not answer, or retries ran out. Infer nothing: the operation may have taken effect. The reason `closed` is final. */
 export class ErrUnknown extends LeaseError {
   override readonly name: string = 'ErrUnknown'
   readonly code = 'LEASE_UNKNOWN'
 }
 
-/** Why a Hold ended unasked. */
+/** Why a Hold ended unasked: see `ErrLost`. */
 export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable'
 
 /**
- * A Hold ended unasked: the lease is no longer held, or can no longer be proved to be. `reason` is
- * `expired` (this process slept past its trust window), `taken` (another term holds it), `revoked` (vacated before its
- * time) or `unreachable` (renewals failed or hung until the trust window ended).
+ * A Hold ended unasked: the lease is no longer held, or that is no longer certain. The `reason`:
+ * - `expired`: no renewal before the trust window ended, because the process was paused or the Hold does not renew itself.
+ * - `taken`: another term holds the lease.
+ * - `revoked`: the lease was vacated before its expiry.
+ * - `unreachable`: renewals failed or hung until the trust window ended, or the manager was stopped.
  *
- * Carries no stack trace: thousands of Holds may end at once, and none of them where it was made.
+ * `assertHeld()` also throws it after a release; the reason then says nothing, and `signal.reason` is an AbortError.
+ *
+ * Carries no stack trace, because thousands of Holds may end at once, in the background.
  */
 export class ErrLost extends LeaseError {
   override readonly name: string = 'ErrLost'
   readonly code = 'LEASE_LOST'
+  /** Why the Hold ended: see above. */
   declare readonly reason: LossReason
 
   constructor(message: string, details: LeaseErrorDetails & { readonly reason: LossReason }) {
@@ -155,37 +170,37 @@ export class ErrLost extends LeaseError {
   }
 }
 
-/** The trapdoor key is not one that this substrate understands. Nothing was checked. */
+/** The substrate does not understand this trapdoor key, or the key is not in a transaction. Nothing is guarded. */
 export class ErrTrapdoor extends LeaseError {
   override readonly name: string = 'ErrTrapdoor'
   readonly code = 'LEASE_TRAPDOOR'
 }
 
-/** The manager is stopping or stopped. Infer nothing about a call that was in flight: it may have happened. */
+/** The manager, or recipe, was stopped. Infer nothing about a call in flight: it may have taken effect. */
 export class ErrStopped extends LeaseError {
   override readonly name: string = 'ErrStopped'
   readonly code = 'LEASE_STOPPED'
 }
 
-/** So many characters of a rule are shown: it may repeat what was given. */
+/** How many characters of a rule are shown: a rule may repeat the argument. */
 const MAX_RULE = 300
-/** So many problems are in a message. */
+/** How many problems a message shows. */
 const MAX_PROBLEMS = 20
-/** So many characters are shown of what was thrown. */
+/** How many characters of an underlying error are shown. */
 const MAX_REASON = 1_000
 
 /**
- * Makes the `ErrNotValid` for these problems; the message names argument, rule and value of each.
+ * Makes the `ErrNotValid` for these problems. The message names argument, rule and value of each.
  *
- * A URL, a configuration or a connection is shown by its kind, for it may have a password in it, and so is the value of an
- * option that is none. That is true of the message, of `problems`, and of the lease and holder of the error. What is shown has a
- * limit: a rule of 300 characters, and 20 problems in the message.
+ * A URL, a configuration, a connection, and the value of an unknown option are shown only by their kind, because they may contain a
+ * password: in the message, in `problems`, and in the lease and holder of the error. The message shows at most 20 problems, and 300
+ * characters of a rule.
  */
 export function notValid(problems: readonly Problem[], details: LeaseErrorDetails = {}): ErrNotValid {
   const told = problems.map(({ argument: given, rule: wholeRule, value }) => {
     const rule = shortened(wholeRule, MAX_RULE)
     const argument = disclosedName(given)
-    // What an unknown option means to its writer is unknown: it may be called `password`.
+    // An unknown option may be a secret: it may be called `password`.
     const { value: harmless, text } = disclosed(value, { byKind: rule.startsWith('is not an option') })
     return { problem: { argument, rule, value: harmless }, words: `${argument} ${rule} (got ${text})` }
   })
@@ -201,14 +216,14 @@ export function notValid(problems: readonly Problem[], details: LeaseErrorDetail
 
 Object.defineProperty(LeaseError.prototype, LEASE_ERROR, { value: true })
 
-/** What was thrown, if it is an error of this library; otherwise it came from the client, and nothing is known. */
+/** Returns the error, if it is one of this library; otherwise an `ErrUnknown`, because the client threw it. */
 export function asLeaseError(error: unknown): LeaseError {
   if (isLeaseError(error)) return error
   const message = `it may have happened: the client failed: ${reasonOf(error)}`
   return new ErrUnknown(message, { reason: 'client failed', cause: error })
 }
 
-/** Makes a warning of the process of what a listener threw. Anything can be thrown: this never throws. */
+/** Emits what a listener threw as a warning of the process. Never throws, whatever the error is. */
 export function warn(error: unknown, type: string = 'LeaseListenerWarning'): void {
   try {
     process.emitWarning(error instanceof Error ? error : reasonOf(error), { type })
@@ -217,7 +232,7 @@ export function warn(error: unknown, type: string = 'LeaseListenerWarning'): voi
   }
 }
 
-/** Calls a listener of the application. What it throws, or rejects with when it is async, becomes a warning of the process. */
+/** Calls a listener of the application. What it throws, or rejects with, becomes a warning of the process. */
 export function callListener(listener: () => unknown, warningType?: string): void {
   try {
     const outcome = listener()
@@ -227,14 +242,14 @@ export function callListener(listener: () => unknown, warningType?: string): voi
   }
 }
 
-/** Also a promise of another realm. */
+/** True also for a promise of another realm. */
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 }
 
 const WORDLESS = 'something without words'
 
-/** What was thrown, in no more than a thousand characters and without passwords. Anything can be thrown, also what has no words. */
+/** Returns the text of anything thrown, in at most a thousand characters and without passwords. Never throws. */
 export function reasonOf(cause: unknown): string {
   try {
     const words: unknown = cause instanceof Error ? cause.message || cause.name : cause
@@ -244,7 +259,7 @@ export function reasonOf(cause: unknown): string {
   }
 }
 
-/** The classes that stand for a code. */
+/** The classes, with their codes. */
 const codes = new Map<unknown, LeaseErrorCode>([
   [ErrClaimDenied, 'LEASE_CLAIM_DENIED'],
   [ErrNotHeld, 'LEASE_NOT_HELD'],

@@ -1,15 +1,16 @@
 /**
- * What happened, for logs and metrics. Core logs nothing by itself.
+ * Events, for logs and metrics. This library writes no log.
  *
- * Promises: transitions arrive in the order in which they happened, from the subscription to its end, and none is dropped; a
- * listener that throws or is slow harms nobody (it is called after the transition is complete; what it throws becomes a warning of
- * the process). The same events go to `node:diagnostics_channel` under `lease-core:<type>`.
+ * Promises: a listener gets all events from its subscription to its end, in the order in which they happened. It is called after the
+ * transition is complete. What it throws becomes a warning of the process, and affects nothing else. The same events go to
+ * `node:diagnostics_channel` under `lease-core:<type>`.
  */
 import { channel, type Channel } from 'node:diagnostics_channel'
 import { callListener, notValid, type LossReason } from './errors.ts'
 
+/** An event of a manager or a client; `type` says which. */
 export type LeaseEvent =
-  /** A claim opened a term, or renewed this holder's own (`renewed`). */
+  /** A claim opened a term, or extended the term that this holder had (`renewed`). */
   | {
       readonly type: 'claimed'
       readonly lease: string
@@ -17,7 +18,7 @@ export type LeaseEvent =
       readonly fencingToken: bigint
       readonly renewed: boolean
     }
-  /** The substrate said that another holds it. */
+  /** The store refused a claim: another holds the lease. */
   | {
       readonly type: 'denied'
       readonly lease: string
@@ -25,14 +26,14 @@ export type LeaseEvent =
       readonly currentHolder: string | undefined
     }
   /**
-   * A claim of its process was refused, and it waits: at this position, 1 is served next. Those of this process before it count, and
-   * each other process that waits counts once. Told again whenever a look or a hint shows another one. After a grant in this process
-   * nothing is told until the next one has a ticket, and the position may be higher than before.
+   * A claim was refused, and waits at this position; 1 is next. Earlier waiters of this process count, and each other waiting process
+   * counts once. Emitted again when a read or a hint shows another position. After a grant in this process the next waiter gets a new
+   * ticket, so its position may be higher than before.
    */
   | { readonly type: 'waiting'; readonly lease: string; readonly holder: string; readonly position: number }
-  /** The holder gave the lease up. */
+  /** The holder released the lease. */
   | { readonly type: 'released'; readonly lease: string; readonly holder: string }
-  /** An operator took the lease from this holder. */
+  /** This manager revoked the lease of this holder. */
   | { readonly type: 'revoked'; readonly lease: string; readonly holder: string }
   /** A Hold ended unasked. */
   | {
@@ -42,19 +43,20 @@ export type LeaseEvent =
       readonly fencingToken: bigint
       readonly reason: LossReason
     }
-  /** Work in the background failed and will be tried again: a renewal, or the re-read of something awaited. */
+  /** Work in the background failed and is retried: a renewal, or the claim or read of a waiter. */
   | {
       readonly type: 'retrying'
       readonly lease: string
       readonly doing: 'renewal' | 'claim' | 'read'
       readonly cause: unknown
     }
-  /** The set-up of the substrate weakens what the library promises. */
+  /** The set-up of the store weakens a promise of the library. */
   | { readonly type: 'warning'; readonly warning: string; readonly message: string }
 
+/** Called with each event. */
 export type LeaseEventListener = (event: LeaseEvent) => void
 
-/** A stream of events that anyone can listen to. One may be shared by a client and a manager. */
+/** A stream of events with any number of listeners. A client and a manager may share one. */
 export class LeaseEvents {
   readonly #subscriptions = new Set<Subscription>()
   readonly #channels = new Map<string, Channel>()
@@ -64,9 +66,9 @@ export class LeaseEvents {
   #delivered = 0
 
   /**
-   * Calls the listener on every event that is emitted from now on, until the function that this returns is called.
+   * Calls the listener on every event from now on. Returns a function that ends the subscription.
    *
-   * @throws ErrNotValid it is no function
+   * @throws ErrNotValid the listener is not a function
    */
   subscribe(listener: LeaseEventListener): () => void {
     if (typeof listener !== 'function') {
@@ -77,12 +79,12 @@ export class LeaseEvents {
     return () => void this.#subscriptions.delete(own)
   }
 
-  /** Whether anybody would hear an event of this type: a hot path asks before it makes one. */
+  /** Whether an event of this type has a listener: a hot path asks before it makes the event. */
   heard(type: LeaseEvent['type']): boolean {
     return this.#subscriptions.size > 0 || this.#channel(type).hasSubscribers
   }
 
-  /** Tells everyone, after the current transition is complete. */
+  /** Calls the listeners when the current transition is complete. */
   emit(event: LeaseEvent): void {
     if (!this.heard(event.type)) return
     this.#queued++

@@ -1,33 +1,37 @@
-/** What everything that is held has in common: a Hold, and what recipes make of one. */
+/** What everything that is held has in common: a Hold, and the locks, permits and terms of the recipes. */
 import type { Duration } from 'luxon'
 import type { Token } from './token.ts'
 
-/** Held until it is released or lost, exactly once; never held again. Guards, gates and `using` take any of them. */
+/** Held until it is released or lost, exactly once; never held again. Guards, gates and `using` accept every `Held`. */
 export interface Held extends AsyncDisposable {
+  /** The name under which it is held. */
   readonly holder: string
-  /** Of this term: unchanged for as long as it is held. */
+  /** Of this term. Higher than those of all earlier terms of the lease; renewals do not change it. */
   readonly fencingToken: bigint
-  /** For `token.check(key)` before a guarded write. It is of this term: in a later one of the same holder it does not pass. */
+  /** For `token.check(key)` before a guarded write. It is of this term: it does not pass in a later term of the same holder. */
   readonly token: Token
-  /** Whether the holder may rely on it now. Reads the clocks; never trusts a timer. */
+  /** Whether the holder may rely on it now. Reads the clocks when called, so it is right also after a pause. No I/O. */
   readonly held: boolean
-  /** Aborts no later than the trust window ends; the reason is an `ErrLost`. After a release it aborts with a plain AbortError. */
+  /**
+   * Aborts with an `ErrLost` when it is lost, no later than the trust window ends, if the event loop runs. Aborts with an AbortError
+   * (a `DOMException`) when it is released.
+   */
   readonly signal: AbortSignal
   /**
-   * Whether it excludes everybody else: a lease does, and a share that takes the whole capacity of its counted lease. Absent: it does.
+   * Whether it excludes all others: true for a lease, and for a share that takes the whole capacity of its counted lease. Absent: true.
    *
-   * @throws ErrUnknown
+   * @throws ErrUnknown the store could not be asked
    */
   isExclusive?(): Promise<boolean>
-  /** How long it may be relied on from now on, unless it is renewed; zero when it is over. */
+  /** How long the holder may rely on it from now, without a renewal; zero when it is over. Reads the clocks. */
   remaining(): Duration
-  /** @throws ErrLost when it is not held any more, by loss or by release */
+  /** @throws ErrLost it is over, by loss or by release */
   assertHeld(): void
   /**
-   * Gives it up, and this term only. It is over either way, and a second release sends nothing.
+   * Releases this term, and no other. From the call on it is over in this process, whatever the outcome. A second call sends nothing.
    *
-   * @throws ErrNotHeld  another has it already, or another process of this name has adopted it (reason `adopted`)
-   * @throws ErrUnknown  it may have happened; if not, it lapses by itself
+   * @throws ErrNotHeld another holds it; or another process of this holder name has adopted the term (reason `adopted`)
+   * @throws ErrUnknown it may have been released; if not, it expires by itself
    */
   release(): Promise<void>
 }

@@ -1,16 +1,16 @@
 /**
- * What the message of a store says whose hints are text. In one of those that go to everyone who watches the namespace, a name
- * stands for a lease; in one that goes to a single client a list may stand for it, which tells of a ticket:
+ * Parses hints of a store that sends them as text. In a message to all watchers of a namespace, a name stands for a lease. In a message to a
+ * single client, a list may stand for it, with the number of a ticket:
  *
  *     ["db", …]                            vacated                    {"vacated": [["db"], ["db", ticket, ahead], …]}
  *     {"changed": ["db", …]}               changed
  *     {"taken": [["db", ticket, ms], …]}   taken by one who waited    {"taken": [["db", ticket, ms, own ticket, ahead], …]}
  *
- * A ticket or a time is a number, or one in decimal digits. A message of which any part is different is not ours to understand, so all may have
- * changed.
+ * A ticket or a time is a number, or a string of decimal digits. Any other message means that everything may have changed: `resync`.
  */
 import type { LeaseChange } from './client.ts'
 
+/** Returns the changes in a message; of an unknown message one `resync`. Never throws. */
 export function changesIn(message: string): LeaseChange[] {
   try {
     const content = JSON.parse(message) as Readonly<Record<'vacated' | 'changed' | 'taken', unknown>> | null

@@ -1,50 +1,53 @@
 /**
- * Hints over a connection of their own that is open while somebody watches: what every adapter needs to keep one alive.
+ * Receives hints over a separate connection, which is open while there is a listener. For adapters: keeps that connection alive.
  *
- *     connect ──resync──▶ listening ──ended, or no sign of life──▶ pause ──▶ connect …
+ *     connect ──resync──▶ listening ──ended, or no answer to a ping──▶ pause ──▶ connect …
  *
- * The pause doubles each time, up to five seconds, until a connection has lasted. A connection that is accepted and dropped,
- * again and again, costs no more than one that is refused: each `resync` makes all listeners read again.
+ * The pause doubles each time, up to five seconds, until a connection has lasted for some time. So a connection that is accepted and dropped
+ * again and again does not make all listeners read all the time.
  *
- * No store replays what it announced while nobody listened, so every new connection begins with `resync`. A silent
- * connection is asked for a sign of life, because what lies between (NAT, load balancer, a vanished host) forgets idle
- * connections without a word. Hints are all that depends on it: without them waiting works by timer.
+ * No store replays hints, so every new connection begins with `resync`. A silent connection is pinged, because NAT, a load balancer or a lost
+ * host may drop idle connections without notice. Only hints depend on this connection: without them, waiters use timers.
  */
 import type { LeaseChange } from './client.ts'
 import { sleep, type Clock } from './clock.ts'
 import { reasonOf } from './errors.ts'
 import type { SubstrateWarning } from './substrate.ts'
 
-/** One connection that brings hints, from the moment it certainly does. */
+/** An open connection over which hints certainly arrive. */
 export interface HintConnection {
-  /** Settles when the connection has ended, for whatever reason. */
+  /** Settles when the connection has ended, for any reason. */
   readonly ended: Promise<unknown>
-  /** Settles, either way, when the other side has given a sign of life. */
+  /** Settles, in either way, when the server has answered. */
   ping(): Promise<unknown>
-  /** Lets go of it, if need be without a farewell; what it rejects with is ignored. */
+  /** Closes the connection, if necessary without the protocol's goodbye. Rejections are ignored. */
   close(): Promise<unknown> | void
 }
 
 /**
- * Opens one connection and resolves once hints certainly arrive over it. After `signal` aborts nobody wants it any
- * more: it must free what it opened, then or when it is ready.
+ * Opens a connection, and resolves when hints certainly arrive over it. When `signal` aborts, it must free what it opened, at once or when it
+ * is ready.
  */
 export type OpenHintConnection = (tell: (change: LeaseChange) => void, signal: AbortSignal) => Promise<HintConnection>
 
+/** What a HintStream needs. */
 export interface HintStreamOptions {
+  /** Opens one connection. */
   readonly connect: OpenHintConnection
+  /** For pauses and pings. */
   readonly clock: Clock
   /**
-   * Is called after each attempt that failed: why, and how many have failed in a row. A connection that did not last counts as failed.
-   * @default nothing
+   * Called after each failed attempt, with the error and the number of failures in a row. A connection that did not last counts as failed.
+   *
+   * @default does nothing
    */
   readonly failed?: ((error: unknown, attempts: number) => void) | undefined
 }
 
-/** So many attempts in a row fail in a restart of the server, too, as a rule: they take about two seconds. */
+/** How many failures in a row to tolerate: about two seconds, as in a restart of the server. */
 const MANY_ATTEMPTS = 5
 
-/** For `failed`: warns once hints have failed to come for many attempts in a row, and again only when they have come in between. */
+/** Makes a `failed` callback that warns after five failures in a row, and again only after hints have worked in between. */
 export function warnOfNoHints(
   warn: (warning: SubstrateWarning) => void,
   explained: (error: unknown) => unknown,
@@ -67,7 +70,7 @@ const LONGEST_DELAY_MS = 5_000
 /** How long `close` waits for a farewell. */
 const FAREWELL_MS = 500
 
-/** Tells its listeners of changes, from one connection after the other, for as long as there is a listener. */
+/** Passes hints to its listeners, over one connection after another, while there is a listener. */
 export class HintStream {
   readonly #connect: OpenHintConnection
   readonly #clock: Clock
@@ -81,7 +84,7 @@ export class HintStream {
     this.#failed = failed
   }
 
-  /** Starts telling; the first listener opens the connection, and the last one that leaves closes it. */
+  /** Adds a listener. The first one opens the connection. Returns a function that removes the listener; the last removal closes it. */
   watch(listener: (change: LeaseChange) => void): () => void {
     const own = (change: LeaseChange): void => listener(change)
     this.#listeners.add(own)
@@ -94,7 +97,7 @@ export class HintStream {
     }
   }
 
-  /** Resolves once the connection is closed, or does not answer its farewell. Never rejects; idempotent. */
+  /** Removes all listeners, and resolves when the connection is closed, or does not answer in time. Never rejects; idempotent. */
   async close(): Promise<void> {
     this.#listeners.clear()
     const watching = this.#watching

@@ -1,15 +1,15 @@
 /**
- * A claim kept alive. One Hold is one term: it renews, it never re-claims.
+ * A claim that is kept alive. One Hold is one term: it renews the term, and never claims again.
  *
  *      claim sent                renewal sent             … no answer …                 trust window ends
  *          ├──── renewEvery ────────┤ try ── retry ── retry ──────────────────────────────┤ signal aborts
  *          └─────────────── duration − 0.1 % − 1 ms ──────────────────────────────────────┘
  *
- *   held ──renewed──▶ held            every answer moves the window on (`term.ts`)
- *   held ──release()─▶ over           the signal aborts with a plain AbortError: work in the background should stop
+ *   held ──renewed──▶ held            every answer extends the window (`term.ts`)
+ *   held ──release()─▶ over           the signal aborts with an AbortError: work in the background should stop
  *   held ──the term is over──▶ lost   the signal aborts with an ErrLost
  *
- * A renewal that hangs is given up after a while and another is sent; a late answer still counts.
+ * If a renewal hangs, another one is sent after some time. A late answer still counts.
  */
 import { DateTime, Duration } from 'luxon'
 import type { TimerQueue, Deadline } from './timer-queue.ts'
@@ -24,44 +24,46 @@ import type { Term, TermEnd, TermHold } from './term.ts'
 import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
 import type { Token } from './token.ts'
 
-/** A claim kept alive until it is released or lost. */
+/** A claim that is kept alive until it is released or lost. */
 export interface Hold extends Held {
+  /** The name of the lease; of a share `name#holder`. */
   readonly lease: string
   /**
-   * Until when the lease may be relied on unless it is renewed, by the wall clock as it is set now. For people and for plans: ask
-   * `held` or `remaining()` before relying on it.
+   * Until when the holder may rely on the lease without a renewal, by the present setting of the wall clock. For logs and schedules:
+   * before relying on the lease, use `held` or `remaining()`.
    */
   readonly trustedUntil: DateTime
   /**
-   * Changes the value that travels with the lease, and renews it.
+   * Changes the value of the lease, renews the lease, and notifies its observers.
    *
    * @throws ErrNotValid the value breaks a rule
    * @throws ErrLost     the Hold is over
-   * @throws ErrUnknown  it may have happened
+   * @throws ErrUnknown  the value may have been changed; the Hold goes on
    */
   update(value: string): Promise<void>
   /**
-   * Renews this term now, whether or not the Hold also does so by itself.
+   * Renews this term now, in addition to the Hold's own renewals.
    *
    * @throws ErrLost    the Hold is over
-   * @throws ErrUnknown it may have happened
+   * @throws ErrUnknown the term may have been renewed; the Hold goes on
    */
   renew(): Promise<void>
   /**
-   * Ends the Hold and gives nothing up: the lease lapses when its time is over. For those who want its time, and have no work to do in it.
-   * Nothing is sent, and no loss is told.
+   * Ends the Hold without a release: the lease stays held until it expires. Sends nothing, and reports no loss; the signal aborts with an
+   * AbortError.
    */
   letLapse(): void
-  /** Reads the counted lease, of a share; of a lease it is true. */
+  /** True for a lease. For a share: reads the counted lease, and says whether the share takes the whole capacity. @throws ErrUnknown */
   isExclusive(): Promise<boolean>
-  /** As of every `Held`; of several Holds that share the term only the last one sends anything. */
+  /** Releases the Hold: see `Held`. If several Holds share the term, only the release of the last one is sent. */
   release(options?: ReleaseOptions): Promise<void>
 }
 
 const RELEASE_OPTIONS: readonly (keyof ReleaseOptions)[] = ['all']
 
+/** Options of `release` of a Hold. */
 export interface ReleaseOptions {
-  /** Ends the term also where other Holds share it: to them it is `revoked`. @default false: the last one ends it */
+  /** Whether to end the term although other Holds share it; they are lost as `revoked`. @default false: the last release ends it */
   readonly all?: boolean | undefined
 }
 

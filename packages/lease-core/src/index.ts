@@ -1,4 +1,4 @@
-/** Leases: claim by name for a time, check, and gate your own transaction on the answer. The public surface, by hand. */
+/** The public API: claim a lease by name for a time, check it, and put the check into your own transaction. */
 export {
   callListener,
   ErrClaimDenied,

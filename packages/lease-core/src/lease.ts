@@ -1,54 +1,54 @@
-/** The words: what a lease request and a lease look like, and the rules that names, durations and values obey. */
+/** What a request and a lease look like, and the rules for names, durations and values. */
 import { Duration, type DateTime, type DurationLike } from 'luxon'
 import { notValid, type Problem } from './errors.ts'
 import { brokenShareRule, countedOf, type ShareRequest } from './share.ts'
 
-/** What a holder asks for. */
+/** What a claim or an extension asks for. */
 export interface Request {
-  /** Who asks. At most 255 bytes, no white space, none of `. # $`. */
+  /** The name of the holder: at most 255 bytes, no white space or control characters, none of `. # $`. */
   readonly holder: string
-  /** For how long, counted from the start of the call. A number is in milliseconds. */
+  /** How long, from the start of the call. A number is in milliseconds. More than zero, at most 100 years. */
   readonly duration: DurationLike
-  /** Travels with the lease for everyone to read; at most 4 KiB. An extension without it keeps the old one. */
+  /** Text that travels with the lease; everyone can read it. At most 4 KiB. An extension without a value keeps the old one. */
   readonly value?: string | undefined
   /**
-   * Whether those who observe the lease are told at once of the new term, or of the new value of an extension; it costs
-   * the store a message. Without it they find out when they next read. @default false
+   * Whether observers of the lease are notified at once of the new term, or of the new value of an extension; that costs the store a
+   * message. Otherwise they notice the change at their next read. @default false
    */
   readonly announce?: boolean | undefined
-  /** Of a claim of a share (`share.ts`), and of no other: how much of the counted lease it takes. */
+  /** Required for a claim of a share (`share.ts`), and only there: how much of the counted lease it takes. */
   readonly share?: ShareRequest | undefined
 }
 
 /**
- * Lets a caller who knows the substrate reach it: a key of the kind that this substrate understands gets the check
- * "this very holding still stands" put into the caller's own transaction. Idea and name: juju `core/lease`.
+ * Puts the check "this term still stands" into the caller's own transaction. The key belongs to that transaction, and is of a kind that the
+ * substrate understands. Idea and name: juju `core/lease`.
  *
- * @throws ErrNotHeld  the holding is gone
- * @throws ErrTrapdoor the key is not one that this substrate understands
+ * @throws ErrNotHeld  the term is over
+ * @throws ErrTrapdoor the substrate does not understand the key: nothing is guarded
  */
 export type Trapdoor = (key: unknown) => Promise<void>
 
-/** What is known about one held lease. */
+/** What is known of one held lease. */
 export interface Info {
-  /** Who holds it. */
+  /** The holder. */
   readonly holder: string
-  /** The latest local instant at which the lease might still be valid. A pinned lease outlives it. */
+  /** The latest instant, by the local wall clock, at which the lease may be valid without an extension. A pinned lease outlives it. */
   readonly expiry: DateTime
-  /** Rises with every term of this lease, for ever; unchanged by extension. */
+  /** Rises with every term of this lease, forever. An extension does not change it. */
   readonly fencingToken: bigint
-  /** What the holder advertises, if anything. */
+  /** The value that the holder has written, if any. */
   readonly value: string | undefined
-  /** Whether any entity pins the lease, so that it does not lapse. */
+  /** Whether any entity pins the lease: it then does not expire. */
   readonly pinned: boolean
   /**
-   * When the term was opened, by the local wall clock: the store said how long ago that was. Absent where the store does not
-   * know (etcd).
+   * When the term was opened, by the local wall clock, computed from the age that the store reported. Absent if the store does not know
+   * it (etcd).
    */
   readonly since?: DateTime | undefined
-  /** Of a share: how much of the counted lease it takes. */
+  /** Of a share: how much of the capacity it takes. Absent for a lease. */
   readonly weight?: number | undefined
-  /** Puts the check of exactly this holding into the caller's own transaction. */
+  /** Puts the check of exactly this term into the caller's own transaction. */
   readonly trapdoor: Trapdoor
 }
 
@@ -62,20 +62,21 @@ export interface TermAware {
   lapsesInMs(): number
 }
 
-/** Longest name of a lease, a holder or a pinning entity, in UTF-8 bytes. */
+/** The longest name of a lease, a holder or a pinning entity, in UTF-8 bytes. */
 export const MAX_NAME_BYTES = 255
-/** Longest `value`, in UTF-8 bytes. */
+/** The longest `value`, in UTF-8 bytes. */
 export const MAX_VALUE_BYTES = 4096
-/** How many leases one claim of any of them may name. */
+/** How many leases `holdAny` accepts. */
 export const MAX_ANY = 128
-/** Longest duration: 100 years of 365.25 days, in milliseconds. Later instants do not fit every substrate's clock. */
+/** The longest duration, in milliseconds: 100 years of 365.25 days. Later instants do not fit every store's clock. */
 export const MAX_DURATION_MS = 3_155_760_000_000
 
 /**
- * Throws unless the string may name a lease or a holder: not empty, at most 255 bytes, no white space or control
- * character, none of `. # $`, well-formed Unicode.
+ * Throws unless the string is a valid name of a lease or a holder: not empty, at most 255 bytes, no white space or control characters, none
+ * of `. # $`, well-formed Unicode.
  *
- * @throws ErrNotValid naming `argument`, the rule and the value
+ * @param argument names the value in the message
+ * @throws ErrNotValid with argument, rule and value
  */
 export function validateString(value: string, argument: string = 'string'): void {
   const rule = brokenNameRule(value)
@@ -83,8 +84,8 @@ export function validateString(value: string, argument: string = 'string'): void
 }
 
 /**
- * Checks the arguments of a claim or an extension at once and returns the duration in whole milliseconds, rounded up:
- * nobody gets a shorter lease than asked for.
+ * Checks all arguments of a claim or an extension. Returns the duration in whole milliseconds, rounded up, so that no lease is shorter than
+ * requested.
  *
  * @throws ErrNotValid with every problem
  */

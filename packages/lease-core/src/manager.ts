@@ -1,29 +1,29 @@
 /**
- * The Manager: many callers, one Client, few round trips, and no caller who believes more than is true.
+ * The Manager: many callers, one Client, few round trips. No caller relies on a lease for longer than is safe.
  *
- * Assumptions. The Client keeps its contract (`client.ts`); clock *rates* agree to 0.1 % (`skew.ts`). Nothing is assumed
- * about clock readings, about how long an answer takes, or about how long this process is asleep.
+ * Assumptions. The Client keeps its contract (`client.ts`); clock *rates* agree to 0.1 % (`skew.ts`). Nothing is assumed about clock
+ * readings, about how long an answer takes, or about how long this process is paused.
  *
  * Promises.
- * - A claim that resolves holds for at least `duration` from the start of the call. A denial is the substrate's own
- *   answer, never a stale snapshot. What is neither is `ErrUnknown`.
- * - What relies on a lease relies on one term of it (`term.ts`). A term that was released or revoked never counts again; a Hold that was
- *   lost never comes back.
- * - A check inside the trust window of a grant made here costs no I/O, unless a hint casts doubt on it; any other costs exactly
- *   one read, over the connection of its trapdoor key if that is one.
- * - A Hold's signal aborts no later than its trust window ends.
- * - What opens or ends a term of a lease runs one after another; operations on different leases neither wait for nor fail with
- *   each other, and renewals wait for nothing.
- * - Waiters wake by the substrate's hint *and* by a timer at the known expiry; whoever waits is re-read after every
- *   (re)subscription and at least every `maxSleep`. Hints are never believed: they only cause a read.
+ * - When a claim resolves, the holder has the lease for at least `duration` from the start of the call. A denial is the store's own answer,
+ *   never a stale snapshot. Any other outcome is `ErrUnknown`.
+ * - Every Hold, claim and token relies on one term of its lease (`term.ts`). A term that was released or revoked never counts again. A lost
+ *   Hold is never held again.
+ * - A check inside the trust window of a grant of this process sends nothing, unless a hint said that the lease was vacated. Any other check
+ *   sends exactly one read, over the connection of its trapdoor key if that is one.
+ * - The signal of a Hold aborts no later than its trust window ends.
+ * - Operations that open or end a term of one lease run one after another. Operations on different leases do not wait for each other, nor
+ *   fail together. Renewals wait for nothing.
+ * - A waiter wakes by a hint of the substrate, and by a timer at the known expiry. What it waits for is read after every (re)subscription,
+ *   and at least every `maxSleep`. A hint only causes a read; it decides nothing.
  *
- * State, all of it by lease and none of it by namespace: the terms of this process (`terms.ts`), its Holds (`hold.ts`), those who
- * wait (`wait-queue.ts`), and the calls in flight (`calls.ts`).
+ * State, all of it per lease: the terms of this process (`terms.ts`), its Holds (`hold.ts`), its waiters (`wait-queue.ts`), and the calls
+ * in flight (`calls.ts`).
  *
- * Failure. An unexpected error rejects that call and no other. In the background (renewals, waits) everything is tried
- * again until it succeeds or its time is over; each failure is reported as a `retrying` event.
+ * Failure. An unexpected error rejects only its own call. Renewals and waits in the background are retried until they succeed or their time
+ * is over; each failure is a `retrying` event.
  *
- * After juju `worker/lease` (claims, tokens, one loop), with renewal and waiting taken in.
+ * After juju `worker/lease` (claims, tokens, one loop), with renewals and waits added.
  */
 import type { DurationLike } from 'luxon'
 import { allowListeners } from './abort-signal.ts'
@@ -81,14 +81,15 @@ import { Terms } from './terms.ts'
 import { LeaseToken, type Token, type TokenChecker } from './token.ts'
 import { WaitQueue } from './wait-queue.ts'
 
+/** Options of a Manager. */
 export interface ManagerConfig {
-  /** Managers over one client share the terms of this process. */
+  /** The client of one namespace of a store. Managers over one client share the terms of this process. The Manager does not close it. */
   readonly client: Client
-  /** The same for all managers over one client. @default the machine's clocks */
+  /** For tests. The same for all managers over one client. @default the machine's clocks */
   readonly clock?: Clock | undefined
-  /** Where transitions are told. @default a stream of its own, see `manager.events` */
+  /** Where events are emitted. @default a stream of its own: `manager.events` */
   readonly events?: LeaseEvents | undefined
-  /** At least this often everything awaited or held is read again; what is awaited once a minute in any case. @default 1 minute */
+  /** The longest time without a read of a lease that is held or awaited; at most a minute for an awaited one. @default 1 minute */
   readonly maxSleep?: DurationLike | undefined
 }
 
@@ -97,8 +98,9 @@ const CLAIM_OPTIONS: readonly (keyof ClaimOptions)[] = ['signal', 'value', 'anno
 const DEFINE_OPTIONS: readonly (keyof DefineOptions)[] = ['signal', 'from']
 const REVOKE_OPTIONS: readonly (keyof RevokeOptions)[] = ['signal', 'fencingToken']
 
+/** Claims, checks, holds, observes and releases the leases of one client: see the head of this file. */
 export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Reader, AsyncDisposable {
-  /** What happened, for logs and metrics. */
+  /** The events of this manager, for logs and metrics. */
   readonly events: LeaseEvents
   readonly #client: Client
   readonly #clock: Clock
@@ -283,12 +285,15 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   /**
-   * Claims the lease and keeps it alive until it is released or lost. `hold(…, { wait })` tries until it is granted.
+   * Claims the lease, and renews it until it is released or lost. With `wait` it waits until the lease is granted.
    *
-   * @throws ErrClaimDenied another holds it; with `wait`: the store said so since the call, and nothing is in flight. Or this
-   *                        process holds it already for this holder, and not both Holds are `shared`
-   * @throws ErrNotValid    nothing was sent
-   * @throws ErrUnknown     it may have happened, or the store said nothing before `wait` ran out
+   * @throws ErrClaimDenied another holds it, or still did when `wait` ran out: the store has answered since the call, and no claim is in
+   *                        flight. Or this process has a Hold of it for this holder, and not both Holds are `shared`
+   * @throws ErrInvalid     of a share: the counted lease is not defined, or has another capacity
+   * @throws ErrNotValid    an argument breaks a rule; nothing was sent
+   * @throws ErrStopped     the manager was stopped
+   * @throws ErrUnknown     the lease may have been granted, or the store did not answer before `wait` ran out. A grant is withdrawn if
+   *                        possible; otherwise it expires
    */
   hold(lease: string, holder: string, options: HoldOptions): Promise<Hold> {
     let parsed: ParsedHoldOptions
@@ -303,12 +308,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   /**
-   * Claims any one of these leases, at most 128, and keeps it alive; `hold.lease` says which. One that this holder has
-   * already is extended instead, and no second one taken. Otherwise as `hold`.
+   * Claims any one of these leases, at most 128, and renews it as `hold` does; `hold.lease` says which one. If this holder has one of them
+   * already, that one is extended, and no second one is claimed. Two processes with one holder name may get two leases.
    *
-   * @throws ErrClaimDenied others hold all of them, or still did when `wait` ran out; or as of `hold`
-   * @throws ErrNotValid    nothing was sent
-   * @throws ErrUnknown     it may have happened
+   * @throws ErrClaimDenied others hold all of them, or still did when `wait` ran out; or as in `hold`
+   * @throws ErrNotValid    an argument breaks a rule; nothing was sent
+   * @throws ErrStopped     the manager was stopped
+   * @throws ErrUnknown     one may have been granted
    */
   holdAny(leases: readonly string[], holder: string, options: HoldOptions): Promise<Hold> {
     const { names, problems } = readLeases(leases)
@@ -344,9 +350,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   /**
-   * Ends all background work. Calls in flight reject with `ErrStopped`, and so does every later call; live Holds are not
-   * renewed any more and abort. Nothing is released in the substrate, and the client stays open: it is yours to close.
-   * Idempotent.
+   * Ends all background work. Calls in flight reject with `ErrStopped`, and so does every later call. Live Holds are lost (`unreachable`):
+   * they abort and are no longer renewed. Nothing is released in the store: release your Holds first, or their leases stay held until they
+   * expire. The client stays open; close it yourself. Idempotent.
    */
   stop(): Promise<void> {
     if (this.#stopping.signal.aborted) return Promise.resolve()
@@ -456,8 +462,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   /**
-   * Reads the lease. Those who ask before the read is sent share it; nobody is answered by a read that was sent before
-   * they asked. Each lease is read by itself, so that none waits for or fails with another; the client coalesces.
+   * Reads the lease. Calls before the read is sent share it; no call is answered by a read that was sent before it. Each lease is read by
+   * itself, so that no lease waits for or fails with another; the client coalesces the reads.
    */
   #read(lease: string): Promise<void> {
     let read = this.#nextReads.get(lease)
@@ -545,7 +551,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       this.#terms.forget(term)
       this.events.emit({ type: 'released', lease, holder })
     } finally {
-      this.#terms.vacated(lease) // those who wait in this process need no hint from outside
+      this.#terms.vacated(lease) // waiters of this process need no hint of the store
     }
   }
 

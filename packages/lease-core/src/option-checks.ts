@@ -1,7 +1,7 @@
 /**
- * The checks that every adapter makes of its options: at the edge, all problems at once, no coercion, nothing ignored.
+ * Checks the options of an adapter: all problems are reported together, nothing is coerced or ignored.
  *
- * An adapter sees only core and its driver (`docs/decisions/0012`), so what they have in common is here.
+ * An adapter imports only core and its driver (`docs/decisions/0012`), so what adapters share is here.
  */
 import { notValid, type Problem } from './errors.ts'
 import { brokenClientOptions, readOptions } from './options.ts'
@@ -10,20 +10,20 @@ import { brokenClientOptions, readOptions } from './options.ts'
 const ofClient = ['events', 'requestTimeout'] as const
 
 /**
- * Collects what is wrong with the options of one adapter:
+ * Collects the broken rules of the options of one adapter:
  *
  *     const checks = new OptionChecks(options, ['pool', 'notify'], { client: true })
  *     checks.must('pool', hasMethods(options.pool, 'connect'), 'must be a pool')
  *     checks.finish()
  *
- * Unknown options, `namespace` and, where it is one of its own, `clock` are looked at by itself; the other options of a
- * client (`events`, `requestTimeout`) too, if asked to.
+ * It checks by itself: unknown options, `namespace`, `clock` if it is among the adapter's own options, and with `client: true` the other
+ * options of a client (`events`, `requestTimeout`).
  */
 export class OptionChecks {
   readonly #options: Readonly<Record<string, unknown>>
   readonly #problems: Problem[] = []
 
-  /** @throws ErrNotValid these are no options at all */
+  /** @throws ErrNotValid the options are not an object */
   constructor(options: unknown, own: readonly string[], { client }: { readonly client: boolean }) {
     const known = [...own, 'namespace', ...(client ? ofClient : [])]
     const { read, problems } = readOptions(options as Record<string, unknown>, known)
@@ -53,7 +53,7 @@ export class OptionChecks {
   }
 }
 
-/** Whether this is an object with all of these methods. */
+/** Returns whether this is an object with all of these methods. */
 export function hasMethods(value: unknown, ...methods: readonly PropertyKey[]): boolean {
   return (
     typeof value === 'object' &&
@@ -62,7 +62,7 @@ export function hasMethods(value: unknown, ...methods: readonly PropertyKey[]): 
   )
 }
 
-/** The rule that this namespace breaks; undefined when it may be one in every adapter. */
+/** Returns the rule that this namespace breaks; undefined when it is valid for every adapter. */
 export function brokenNamespaceRule(namespace: unknown): string | undefined {
   if (typeof namespace !== 'string') return 'must be a string'
   if (namespace === '') return 'must not be empty'

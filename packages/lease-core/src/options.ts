@@ -204,7 +204,7 @@ function lateRenewal(options: unknown): readonly Problem[] {
   return rule === undefined ? [] : [{ argument: 'renewEvery', rule, value: renewEvery }]
 }
 
-/** The rule that a renewal breaks which is due so long after a grant; undefined: it is sent before the trust window ends. */
+/** Returns the rule that this renewal interval breaks; undefined: each renewal is sent in time before the trust window ends. */
 export function brokenRenewalRule(renewEveryMs: number, durationName: string, durationMs: number): string | undefined {
   const limitMs = tooLateMs(durationMs)
   if (renewEveryMs < limitMs) return undefined

@@ -1,45 +1,45 @@
 /**
- * Counted leases: a name with a capacity, and shares of it. A *share* is a lease of its own, of one holder, with a weight: it is
- * extended, released, revoked, pinned and guarded like every lease. Only its claim is decided by the counted lease: the weights of
- * the shares that stand never exceed the capacity, and nobody passes those who wait.
+ * Counted leases: a name with a capacity, and shares of it. A *share* is a lease of one holder, with a weight. It is extended, released,
+ * revoked, pinned and guarded like every lease. Only its claim also depends on the counted lease: the weights of the live shares never
+ * exceed the capacity, and a claim does not pass waiters.
  *
- *     printers#           the counted lease, as stores call it: its capacity, and the queue of those who wait for a share
- *     printers#alice      the share of alice, a lease: one for each holder
+ *     printers#           the counted lease, as stores name it: its capacity, and its queue
+ *     printers#alice      the share of alice: a lease, one per holder
  *
- * No other name has a `#`, so a lease and a counted lease may have the same name and have nothing to do with each other. A holder
- * has one share: a second claim of it goes on with the first, on every store, however many run at once.
+ * No other name has a `#`: a lease and a counted lease may have the same name and are independent. A holder has one share: a second claim
+ * continues the first, on every store and under any concurrency.
  *
- * The capacity is *defined* by `define`, or by the first claim that names one. A definition has a generation, and `define` changes it
- * only if it is of the generation that the caller has seen. One that a claim has made may be forgotten a day after the last grant.
+ * The capacity is *defined* by `define`, or by the first claim that names one. A definition has a generation, and `define` changes it only
+ * if it has the generation that the caller names. A definition that a claim made may be forgotten a day after the last grant.
  */
 
-/** The largest capacity. */
+/** The largest capacity: 2³⁰. */
 export const MAX_CAPACITY: number = 2 ** 30
 
-/** A definition that a claim has made is remembered for so long after the last grant, and as long as that share was granted for. */
+/** How long, in milliseconds, a definition that a claim made is remembered after the granted time of the last share. */
 export const DEFINITION_MS = 86_400_000
 
 /** What a claim of a share asks for. */
 export interface ShareRequest {
-  /** How much of the capacity it takes. */
+  /** How much of the capacity the share takes: a whole number from 1. */
   readonly weight: number
-  /** Defines the counted lease where it is not defined, and refuses the claim where it is with another capacity. */
+  /** Defines the counted lease if it is not defined. If it has another capacity, the claim is refused. */
   readonly capacity?: number | undefined
-  /** Goes ahead of those who wait, if there is room for it. */
+  /** Whether the claim passes all waiters, if there is room. */
   readonly ahead?: boolean | undefined
 }
 
-/** The name of a counted lease, as stores have it. */
+/** Returns the name of a counted lease, as stores use it. */
 export function countedName(name: string): string {
   return `${name}#`
 }
 
-/** The name of a share. */
+/** Returns the lease name of a share. */
 export function shareName(name: string, holder: string): string {
   return `${name}#${holder}`
 }
 
-/** The counted lease that this lease is a share of, as stores have it; undefined: it is no share. */
+/** Returns the counted lease of a share, as stores name it; undefined: not a share. */
 export function countedOf(lease: string): string | undefined {
   const at = lease.indexOf('#')
   return at === -1 ? undefined : lease.slice(0, at + 1)

@@ -77,8 +77,8 @@ function isOptionName(key: unknown): key is string {
 }
 
 /**
- * The text of a driver, server or callback, without the passwords of URLs, of connection strings, and of commands that Redis
- * repeats when it refuses them. Every repetition has a limit, so that a long text takes no longer than its length.
+ * Removes passwords from the text of a driver, server or callback: those in URLs, in connection strings, and in commands that Redis repeats
+ * when it refuses them. Takes time in proportion to the length of the text.
  */
 export function withoutSecrets(text: string): string {
   return text

@@ -24,12 +24,12 @@ export const EARLY_MS = 2
 /** Timers fire up to a millisecond early or late, and their times are whole milliseconds. */
 const TIMER_MS = 2
 
-/** How long after *sending* a holder may rely on a grant of `durationMs`. May be negative: then it never may. */
+/** How long, in milliseconds after *sending* the request, a holder may rely on a grant of `durationMs`. Zero or less: not at all. */
 export function trustWindowMs(durationMs: number): number {
   return durationMs - durationMs * DRIFT_RATE - DRIFT_FLOOR_MS
 }
 
-/** How long after *receiving* "`remainingMs` are left" the lease might still be valid. */
+/** How long, in milliseconds after *receiving* "`remainingMs` are left", the lease may still be valid. */
 export function lapseWindowMs(remainingMs: number): number {
   return remainingMs + remainingMs * DRIFT_RATE + DRIFT_FLOOR_MS
 }

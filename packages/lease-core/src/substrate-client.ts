@@ -1,16 +1,15 @@
 /**
- * The Client over any Substrate. What every store needs is written once, here and in its parts:
+ * The Client over any Substrate. It does, for every store:
  *
  * - *Validation*: an adapter never sees a bad name, duration or value.
- * - *Terms*: each request names the term that it is about. A claim has a nonce, the same over its retries, so that a lost reply
- *   resolves to "it was mine". A term that another client opened, or that this client may have ended, is adopted before it is
- *   extended: a new nonce takes the place of the old one, and a release that is still under way does nothing any more.
- * - *Turns* (`keyed-mutex.ts`): operations on one lease are sent one after another; renewals, which neither open nor end a term,
- *   do not wait for them.
- * - *Outcomes* (`settlement.ts`): granted resolves; refused is `ErrInvalid`, with the state that forbids it in `leases()`; what is
- *   neither is tried again, then `ErrUnknown`.
+ * - *Terms*: each request names its term. A claim has a nonce, the same in its retries, so that a retry recognises its own grant. A term
+ *   that another client opened, or that this client may have ended, is adopted before it is extended: a new nonce replaces the old one, and
+ *   a release in flight then does nothing.
+ * - *Order* (`keyed-mutex.ts`): operations on one lease are sent one after another. Renewals neither open nor end a term, so they do not wait.
+ * - *Outcomes* (`settlement.ts`): granted resolves; refused is `ErrInvalid`, and `leases()` shows the state that forbids it; anything else is
+ *   retried, and then `ErrUnknown`.
  * - *Round trips* (`round-trips.ts`, `coalescer.ts`), their deadlines and epochs (`store-link.ts`).
- * - *The snapshot* (`lease-states.ts`): what the answers taught, by lease, in the order of the store.
+ * - *The snapshot* (`lease-states.ts`): what the answers showed, by lease, in the order of the store.
  */
 import type { DurationLike } from 'luxon'
 import { allowListeners, checkSignal, onAbort, throwIfAborted } from './abort-signal.ts'
@@ -56,21 +55,24 @@ import {
   type Verdict,
 } from './substrate.ts'
 
+/** Options of a SubstrateClient. */
 export interface SubstrateClientOptions {
+  /** The adapter. `close()` closes it. */
   readonly substrate: Substrate
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
-  /** Where warnings about the substrate's set-up go. @default a stream of its own, see `events` */
+  /** Where warnings about the set-up of the store are emitted. @default a stream of its own: `events` */
   readonly events?: LeaseEvents | undefined
   /**
-   * How long one round trip may take before its answer counts as lost. A claim or an extension waits at most a third of
-   * its duration (but at least 250 ms), so that there is time to ask again. @default 5 seconds
+   * How long one round trip may take; then its answer counts as lost. A claim or an extension waits at most a third of its duration, but at
+   * least 250 ms, so that there is time for a retry. @default 5 seconds
    */
   readonly requestTimeout?: DurationLike | undefined
 }
 
+/** A Client over a Substrate: see the head of this file. */
 export class SubstrateClient implements Client {
-  /** Warnings about the substrate's set-up. */
+  /** Emits warnings about the set-up of the store. */
   readonly events: LeaseEvents
   readonly unwatch: Client['unwatch']
   readonly counted: CountedClient | undefined

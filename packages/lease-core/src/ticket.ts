@@ -1,78 +1,76 @@
 /**
- * Those who wait for one lease in different processes, in a queue that the store keeps: who waits gets a *ticket*, and is told
- * when it is its turn.
+ * Waiters for one lease in different processes have a queue in the store: each waiter gets a *ticket*, and is notified when it is its turn.
  *
  *     claim, waiting ──refused──▶ ticket 7, 2 ahead ──"vacated, 0 ahead"──▶ claims at once
  *                                      │                    └─"vacated, 1 ahead"──▶ stands in: claims a slot later, unless it is
- *                                      │                                            told that the lease was taken
- *                                      └─ the known holding lapses ──▶ claims, a slot later for each who is ahead
+ *                                      │                                            notified that the lease was taken
+ *                                      └─ the known holding lapses ──▶ claims, a slot later for each waiter ahead
  *
- * Only the first claims when the lease is vacated, and only it and the one that stands in are told, so a hand-off costs the same
- * however many wait. A ticket is worth nothing but the moment at which its owner asks: it grants nothing, so a wrong, doubled
- * or forgotten one costs fairness or a few milliseconds, never safety. Whoever is granted the lease takes those out of the queue who
- * were told before it and did not come: the first `TOLD`, as far as they are ahead of it. So one who has died delays those behind by
- * a slot, once, and one who lives gets in again where it was, by the claim for which it was told. Those who were not told stay, for
- * nobody else would tell them later.
+ * When the lease is vacated, only the first waiter claims it, and only the first two are notified: a hand-over costs the same for any number
+ * of waiters. A ticket grants nothing; it only decides when its owner claims. So a wrong, doubled or forgotten ticket costs fairness or a
+ * few milliseconds, never safety. A grant removes from the queue the waiters ahead of it that were notified and did not claim: they are
+ * among the first `TOLD`. So a dead waiter delays the others by one slot, once. A live one returns to its place with its next claim.
+ * Waiters that were not notified stay in the queue, because nothing else would notify them later.
  *
  * After the ticket lock, and after the queue of ZooKeeper's lock recipe, in which each waiter watches the one ahead.
  */
 
-/** What the store says of a ticket. */
+/** A ticket, as the store reports it. */
 export interface Place {
-  /** Its number: a smaller one is ahead. */
+  /** The number of the ticket: a smaller one is ahead. */
   readonly place: number
-  /** How many are ahead. */
+  /** How many tickets are ahead. */
   readonly ahead: number
 }
 
-/** What a waiter knows of its own: the client writes it. */
+/** A ticket, as its waiter knows it. The client writes it. */
 export interface Ticket {
-  /** 0: it has none yet. */
+  /** The number of the ticket; 0: none yet. */
   place: number
-  /** How many were ahead. */
+  /** How many tickets were ahead. */
   ahead: number
-  /** The claim was refused a ticket, for `maxWaiters`. */
+  /** Whether the claim got no ticket because of `maxWaiters`. */
   isFull: boolean
-  /** Of a share: so many of those ahead had their turn and did not come; the claim passes them. The waiter writes it. */
+  /** Of a share: how many waiters ahead had their turn and did not claim; the claim passes them. The waiter writes it. */
   passing?: number
 }
 
-/** Of one who is not in the queue yet. */
+/** Makes the ticket of a waiter that is not in the queue yet. */
 export function noTicket(): Ticket {
   return { place: 0, ahead: 0, isFull: false }
 }
 
-/** Of those in the queue so many are told of a vacancy: the first, and one that stands in. */
+/** How many waiters are notified of a vacancy: the first, and one that stands in for it. */
 export const TOLD = 2
 
 /**
- * So long the store remembers a ticket, or that somebody watches a lease, without hearing of it again. Those who wait look, and so
- * renew it, more than twice as often.
+ * How long, in milliseconds, the store remembers a ticket, or a watch of a lease, without a renewal. Waiters read, and so renew it, more than
+ * twice as often.
  */
 export const INTEREST_MS = 150_000
 
-/** The longest pause between two looks of those who wait. */
+/** The longest time between two reads of a waiter. */
 export const LONGEST_REST_MS = 60_000
 
 /**
- * After a vacancy that it has made a client waits so long for one of those who were told. Then it has them passed over: they are taken
- * out of the queue, and the next ones are told. So however many have died at its head, and however late the rest would look.
+ * How long a client that vacated a lease waits for a claim of the notified waiters. Then it passes them over: they leave the queue, and the
+ * next ones are notified. So dead waiters at the head of the queue do not block the rest.
  */
 export const PASS_OVER_MS = 400
 
 /**
- * A waiter that was notified of a vacancy, and then of a grant, looks so long afterwards: the second hint may be false or late. A lease
- * that is given up sooner costs no look.
+ * How long after a grant a waiter reads, if it was notified of a vacancy and then of that grant: the second hint may be false or late. If the
+ * lease is released earlier, no read is needed.
  */
 export const LOOK_AGAIN_MS = 10_000
 
-/** What one who has died in the queue costs those behind it; longer than a claim takes to be answered and told of. */
+/** How long a dead waiter delays those behind it; longer than a claim, its answer and the notification take. */
 const SHORTEST_SLOT_MS = 20
 const LONGEST_SLOT_MS = 100
-/** However many are ahead, nobody asks later than so many slots after a vacancy. */
+/** After a vacancy no waiter claims later than this many slots, for any number ahead. */
 const MOST_SLOTS = 12
 
-/** How long after a vacancy it is this waiter's turn, if nobody who is ahead of it takes the lease. */
+/** How long after a vacancy this waiter claims, if no waiter ahead of it takes the lease. */
 export function untilTurnMs({ ahead }: Pick<Ticket, 'ahead'>, claimTookMs: number): number {
   const slotMs = Math.min(LONGEST_SLOT_MS, Math.max(SHORTEST_SLOT_MS, 3 * claimTookMs))
   return Math.min(MOST_SLOTS, ahead) * slotMs

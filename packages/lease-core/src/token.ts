@@ -1,34 +1,39 @@
-/** A checkable statement "this holder has this lease", perhaps no longer true. */
+/** A statement "this holder has this lease", which `check()` verifies. */
 import type { Info } from './lease.ts'
 import type { Term } from './term.ts'
 
 /**
- * A statement about a lease. Making one says nothing; checking it does.
+ * A statement "this holder has this lease". It may no longer be true: `check()` verifies it. Making a token sends nothing.
  */
 export interface Token {
+  /** The name of the lease. */
   readonly lease: string
+  /** The name of the holder. */
   readonly holder: string
-  /** Of the term that this token is about. undefined: any term of this holder will do (`manager.token`). */
+  /** Of the term of this token. undefined: any term of this holder passes (`manager.token`). */
   readonly fencingToken?: bigint | undefined
   /**
-   * Resolves with what is known of the lease if the holder has it: without any I/O while this process relies on a grant
-   * of its own and no hint casts doubt on it, else after exactly one read (concurrent checks share it).
+   * Resolves with what is known of the lease, if the holder has it. Sends nothing inside the trust window of a grant of this process,
+   * unless a hint said that the lease was vacated. Otherwise it sends exactly one read; concurrent checks share it.
    *
-   * With a trapdoor key the substrate puts the same check into the caller's own transaction; which keys it understands
-   * is in its own documentation. Where the key is a connection, what must be read is read over it, and what the driver throws there
-   * reaches the caller as it is. `undefined` alone means "no key".
+   * With a trapdoor key the substrate puts the same check into the caller's own transaction. The page of each store lists its keys. If
+   * the key is a connection, a read goes over that connection, and errors of its driver reach the caller unchanged. `undefined` means
+   * "no key".
    *
-   * @throws ErrNotHeld  surely not held at the moment of the check
+   * Without a key a revocation may go unnoticed until the trust window ends. With a key the store is always asked.
+   *
+   * @throws ErrNotHeld  not held at the moment of the check: certain
    * @throws ErrNotValid lease or holder is not a valid name
-   * @throws ErrTrapdoor the key is not one that this substrate understands
-   * @throws ErrUnknown  the substrate could not be asked: infer nothing
+   * @throws ErrTrapdoor the substrate does not understand the key: nothing is guarded
+   * @throws ErrUnknown  the store could not be asked: infer nothing
+   * @throws ErrStopped  the manager was stopped
    */
   check(trapdoorKey?: unknown): Promise<Info>
 }
 
-/** How a token asks. */
+/** How a token checks. */
 export interface TokenChecker {
-  /** @param term the only one that will do; undefined: any of this holder */
+  /** @param term the only term that passes; undefined: any term of this holder */
   check(
     named: { readonly lease: string; readonly holder: string },
     term: Term | undefined,
@@ -53,7 +58,7 @@ export class LeaseToken implements Token {
     this.#term = term
   }
 
-  /** Of the term, if the token is of one. */
+  /** Of the term of this token, if it has one. */
   get fencingToken(): bigint | undefined {
     return this.#term?.fencingToken
   }

@@ -1,4 +1,4 @@
-/** Names for holders that nobody else has. */
+/** Unique names for holders. */
 import { randomBytes } from 'node:crypto'
 import os from 'node:os'
 import { notValid } from './errors.ts'
@@ -8,12 +8,12 @@ import { brokenNameRule, MAX_NAME_BYTES } from './lease.ts'
  * Returns a holder name that no other call returns, in this or another process, thread, container or machine:
  * `<prefix>-<host>-<process id>-<64 random bits>`, for instance `billing-web3-4711-9f86d081884c7d65`.
  *
- * A host name alone may have dots, a process id repeats from container to container, and worker threads share it. Host and
- * process are there for people; the random bits make the name unique. Make one when the process or worker starts, and use it
- * for all that this worker claims: two names are two holders.
+ * A host name may contain dots, a process id repeats in other containers, and worker threads share it. Host and process id are for people;
+ * the random bits make the name unique. Make one name when the process or worker starts, and use it for all its claims: two names are two
+ * holders.
  *
- * @param prefix what the worker is; a valid name, at most 128 bytes
- * @throws ErrNotValid
+ * @param prefix for people; a valid name, at most 128 bytes
+ * @throws ErrNotValid the prefix breaks a rule
  */
 export function uniqueHolder(prefix?: string): string {
   const longest = MAX_NAME_BYTES - 127

@@ -1,13 +1,13 @@
-/** The slots of cron (4 or later), and so of @nestjs/schedule. */
+/** Slots of jobs of cron (4 or later), which are also the jobs of @nestjs/schedule. */
 import { notValid } from 'lease-core'
 
-/** A `CronJob` of cron, as far as it matters here. */
+/** The part of a `CronJob` of cron that is used here. */
 export interface CronJobLike {
   readonly cronTime: {
     readonly source: unknown
-    /** Whether the source is one time, and no pattern. */
+    /** Whether the source is a single time, not a pattern. */
     readonly realDate: boolean
-    /** The first fire time after the second of `start`. */
+    /** The first fire time after the second that contains `start`. */
     getNextDateFrom(start: Date, timeZone?: string): { toMillis(): number }
   }
   lastDate(): Date | null
@@ -15,14 +15,14 @@ export interface CronJobLike {
 }
 
 const SECOND_MS = 1000
-/** As far as cron itself looks. */
+/** How far ahead cron itself searches. */
 const MAX_SPAN_MS = 8 * 366 * 86_400_000
 
 /**
- * Returns the slot of a job: the last fire time of its pattern that was due when it last ticked; before the first tick, the last one that
- * is due now. The clocks and timers of processes are late by different amounts, this time is the same in all of them.
+ * Returns the slot of a job: the last fire time of its pattern at or before its last tick, or before the first tick, at or before now. This
+ * time is the same in all processes, although their clocks and timers differ. If the job runs at a single time, that time is the slot.
  *
- * @throws ErrNotValid no fire time was due yet
+ * @throws ErrNotValid no fire time was due in the last eight years
  */
 export function cronSlot(job: CronJobLike): Date {
   const { cronTime } = job
@@ -31,7 +31,7 @@ export function cronSlot(job: CronJobLike): Date {
   const zone = job.nextDate().zoneName ?? undefined
   const after = (ms: number): number => cronTime.getNextDateFrom(new Date(ms), zone).toMillis()
   const isDueAfter = (ms: number): boolean => after(ms) <= atMs
-  // cron looks forward only: go back in growing steps, then halve the last one down to a second, in which it fires once.
+  // cron searches forward only: go back in growing steps, then halve the last step down to one second, which has at most one fire time.
   let notAfterMs = atMs
   let spanMs = SECOND_MS
   while (!isDueAfter(atMs - spanMs)) {

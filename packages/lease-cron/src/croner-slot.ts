@@ -1,7 +1,7 @@
-/** The slots of croner (10 or later). */
+/** Slots of jobs of croner (10 or later). */
 import { notValid } from 'lease-core'
 
-/** A `Cron` of croner, as far as it matters here. */
+/** The part of a `Cron` of croner that is used here. */
 export interface CronerJob {
   readonly options?: { readonly interval?: number | undefined } | undefined
   currentRun(): Date | null
@@ -9,8 +9,8 @@ export interface CronerJob {
 }
 
 /**
- * Returns the slot of a job: the last fire time of its pattern that was due when it was last triggered; before the first time, the last
- * one that is due now. The clocks and timers of processes are late by different amounts, this time is the same in all of them.
+ * Returns the slot of a job: the last fire time of its pattern at or before its last trigger, or before the first trigger, at or before now.
+ * This time is the same in all processes, although their clocks and timers differ.
  *
  * @throws ErrNotValid the job has an `interval`, which each process counts from its own start; or no fire time was due yet
  */
@@ -22,7 +22,7 @@ export function cronerSlot(job: CronerJob): Date {
     ])
   }
   const at = job.currentRun() ?? new Date()
-  // Fire times are whole seconds. Whether one in the second of the reference counts as previous depends on the version of croner.
+  // Fire times are whole seconds. Versions of croner differ on whether a fire time in the second of the reference is a previous one.
   const [slot] = job.previousRuns(1, new Date((Math.floor(at.getTime() / 1000) + 1) * 1000))
   if (slot === undefined) throw notValid([{ argument: 'job', rule: 'must have been due before', value: at }])
   return slot

@@ -1,4 +1,4 @@
-/** What turns the schedulers of Node into schedulers of a fleet: each slot of a job runs once. No scheduler of its own. */
+/** Adapters for the schedulers of Node: each slot of a job runs once in the whole fleet. Contains no scheduler. */
 export { runCoordinator } from './run-coordinator.ts'
 export type { FleetCoordinator, RunCoordinatorOptions, TaskContext } from './run-coordinator.ts'
 export { cronerSlot } from './croner-slot.ts'

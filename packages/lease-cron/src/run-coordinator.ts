@@ -1,23 +1,24 @@
 /**
- * node-cron's port for fleets, `RunCoordinator`: it asks before each scheduled run, and says when the run has ended.
+ * Implements `RunCoordinator` of node-cron, which node-cron calls before each scheduled run, and after the run has ended.
  *
  *     shouldRun('report:2026-03-01T03:00:00.000Z', 30_000) ──▶ true: run · false: skip · throws: skip
  *     onComplete('report:2026-03-01T03:00:00.000Z')
  *
  * The name of the task is the job, the time in the key is the slot, and `distributedLease` of the task is `atMost`.
  *
- * Runs are not renewed. node-cron does not promise the end of each: none comes when the process of a background task dies, or when a task
- * is stopped during its random delay. A run that is renewed would keep its job busy in the whole fleet from then on.
+ * Runs are not renewed, because node-cron does not report the end of every run: no report comes when the process of a background task dies,
+ * or when a task is stopped during its random delay. A renewed run would then keep its job busy in the whole fleet.
  */
 import { notValid } from 'lease-core'
 import type { OncePer, Run, RunOptions } from 'lease-recipes'
 
+/** Options of `runCoordinator`. */
 export interface RunCoordinatorOptions {
-  /** How long the last slot of a task is remembered, as in `OncePer`. @default that of the `OncePer` */
+  /** How long the last slot of a task is remembered: `atLeast` of `OncePer`. @default that of the `OncePer` */
   readonly atLeast?: RunOptions['atLeast']
 }
 
-/** What node-cron tells a task, as far as it matters here. */
+/** The part of the context of a node-cron task that is used here. */
 export interface TaskContext {
   /** The slot. */
   readonly date: Date
@@ -26,15 +27,19 @@ export interface TaskContext {
 
 /** A `RunCoordinator` of node-cron: for the option `runCoordinator` of a task, or for `setRunCoordinator`. */
 export interface FleetCoordinator {
-  /** @throws ErrUnknown it is not known whether this process was to run the slot: node-cron skips it (`coordinator-error`) */
+  /**
+   * Resolves to whether this process runs the slot. `ttlMs` is `distributedLease`.
+   *
+   * @throws ErrUnknown the store did not answer: node-cron skips the slot (`coordinator-error`)
+   */
   shouldRun(key: string, ttlMs: number): Promise<boolean>
-  /** Rejects where the end of the run could not be recorded: node-cron logs it, and the slot stays taken. */
+  /** Records the end of the run. If that fails it rejects: node-cron logs the error, and the slot stays taken. */
   onComplete(key: string): Promise<void>
-  /** Inside a task that is not in the background: its run, with `signal` and `fencingToken`. Undefined for a run by hand. */
+  /** Returns the run of a task that is not in the background, with `signal` and `fencingToken`. undefined: the task was run by hand. */
   runOf(context: TaskContext): Run | undefined
 }
 
-/** Makes each slot of a `distributed` task of node-cron (4.5 or later) run once in the whole fleet. */
+/** Makes each slot of a `distributed` task of node-cron (4.5 or later) run once in the whole fleet: see the head of this file. */
 export function runCoordinator(
   once: Pick<OncePer, 'begin'>,
   { atLeast }: RunCoordinatorOptions = {},
@@ -45,7 +50,7 @@ export function runCoordinator(
       const { name, slot } = partsOf(key)
       const begun = await once.begin(name, slot, { atMost: ttlMs, renew: false, retry: false, atLeast })
       if (!begun.ran) return false
-      // Those whose end may never be reported.
+      // Forget earlier runs that ended without a report.
       for (const [earlier, other] of runs) if (other.name === name && !other.run.held) runs.delete(earlier)
       runs.set(key, { name, run: begun.run })
       return true
@@ -59,7 +64,7 @@ export function runCoordinator(
   }
 }
 
-/** The time is at the end; a name may have colons, too. */
+/** The time is at the end; a name may contain colons. */
 const KEY = /^(?<name>.+):(?<slot>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)$/s
 
 function partsOf(key: string): { readonly name: string; readonly slot: string } {

@@ -1,5 +1,5 @@
 /**
- * Authority: a standing candidate for a lease, who keeps it by working.
+ * Authority: a candidate that competes for a lease, and keeps it only while its work makes progress.
  *
  *   idle ────ready()────▶ standing ───granted───▶ held
  *    ▲                      │  ▲                   │ │
@@ -8,18 +8,18 @@
  *    └────── release(), or lost: expired ────────────┘
  *
  * Promises.
- * - Of all that stand for one lease, at most one is `held` at any instant. The next is granted it as soon as the substrate
- *   tells that it is free, and otherwise when it lapses; nobody polls.
- * - Nothing extends the lease but `extend()` and `heartbeat()`: who stops working loses it after `ttl`. Whoever lost it
- *   so (`expired`) does not stand again until told to; every other loss leaves the candidate standing.
- * - Every loss is told, once, by `lost` and by `signal`, no later than the lease can be another's, unless an
- *   operator revoked it: then as soon as the news has come. To give it up by `release()` or `stop()` is no loss.
- * - After `stop()` no timer, wait or subscription of it is left.
+ * - Of all candidates for one lease, at most one is `held` at any instant. The next one is granted the lease when the substrate
+ *   notifies it, or when the lease expires. Nobody polls.
+ * - Only `extend()` and `heartbeat()` extend the lease. Without them it expires after `ttl`. After that loss (`expired`) the candidate
+ *   stops competing until the next `ready()`, `extend()` or `heartbeat()`. After any other loss it goes on competing.
+ * - Every loss is reported once by `lost` and once by `signal`, before the lease can be granted to another; after a revocation, when
+ *   the news arrives. `release()` and `stop()` are not losses.
+ * - After `stop()` no timer, wait or subscription is left.
  *
- * Failure. An attempt in the background that fails is repeated with growing pauses for as long as this stands, whatever it met: errors
- * of others end nothing. What cannot be repeated (the manager was stopped) ends the candidacy: `error`.
+ * Failure. A failed attempt in the background is retried with growing pauses for as long as this competes. Only an error that no retry
+ * can cure (the manager was stopped) ends the candidacy: `error`.
  *
- * After `authoritah`, whose names it keeps.
+ * After `authoritah`; the names are the same.
  */
 import { randomUUID } from 'node:crypto'
 import {
@@ -47,75 +47,82 @@ import { orAborted, whenAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
 import { unlessGone } from './unless-gone.ts'
 
+/** Options of an Authority. */
 export interface AuthorityOptions {
-  /** It stays yours to stop. */
+  /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'hold' | 'observe' | 'token'>
-  /** What the authority is over; all its candidates name the same. */
+  /** The name of the lease; the same for all candidates. */
   readonly lease: string
-  /** Who this candidate is; no two candidates may be the same. @default a random UUID */
+  /** The name of this candidate; different for each candidate. @default a random UUID */
   readonly holder?: string | undefined
-  /** How long a grant lasts unless it is extended. A number is in milliseconds. @default 15 seconds */
+  /** How long a grant or an extension lasts. A number is in milliseconds. @default 15 seconds */
   readonly ttl?: DurationLike | undefined
-  /** `heartbeat()` extends at most once in this time; less than `ttl` by 0.1 % and 6 ms. @default 2 seconds */
+  /** `heartbeat()` extends at most once in this time. Shorter than `ttl` by 0.1 % and 6 ms. @default 2 seconds */
   readonly heartbeatInterval?: DurationLike | undefined
-  /** Travels with the lease for everyone to read; at most 4 KiB. */
+  /** Text that travels with the lease; everyone can read it. At most 4 KiB. */
   readonly value?: string | undefined
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
+/** Options of `ready`. */
 export interface ReadyOptions {
   /**
-   * false: resolves after one try. A duration bounds the wait, which counts from the call; true waits as long as `signal` allows. The
-   * wait also ends with the candidacy. When it is over, the candidacy goes on. @default false
+   * false: resolves after one try. A duration, counted from the call, bounds the wait. true: waits as long as `signal` allows. The end of
+   * the candidacy ends the wait. The end of the wait does not end the candidacy. @default false
    */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends this call with its reason; the candidacy goes on. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `release` and `extend`. */
 export interface AuthorityCallOptions {
-  /** Ends this call with its reason; what was sent is not undone. */
+  /** Ends this call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
 }
 
-/** What `lost` tells. */
+/** The argument of `lost`. */
 export interface AuthorityLoss {
   /**
-   * `expired`: nothing extended it in time · `revoked`: it was vacated before its time · `taken`: another has it ·
-   * `unreachable`: extensions failed until its time was over.
+   * `expired`: no extension in time · `revoked`: vacated before its expiry · `taken`: another holds it · `unreachable`: extensions
+   * failed until the lease expired.
    */
   readonly reason: LossReason
-  /** Whether the reason is `expired`: this does not stand any more. */
+  /** Whether the reason is `expired`: this has stopped competing. */
   readonly expired: boolean
   /** Of the term that ended. */
   readonly fencingToken: bigint
+  /** The reason of the term's signal. */
   readonly error: ErrLost
 }
 
 /** Events with the arguments of their listeners. */
 export interface AuthorityEvents {
-  /** It was granted. */
+  /** The lease was granted. */
   acquired: [Held]
-  /** It ended unasked. */
+  /** The term ended unasked. */
   lost: [AuthorityLoss]
-  /** For logs: it stands from now on. */
+  /** For logs: this competes from now on. */
   ready: []
-  /** For logs: another was found to hold the lease. */
+  /** For logs: another candidate was found to hold the lease. */
   taken: [{ readonly holder: string | undefined }]
-  /** For logs: another's lease was seen to lapse. */
+  /** For logs: the lease of another candidate was seen to expire. */
   expired: [{ readonly holder: string }]
-  /** The candidacy ended: an attempt failed in a way that no other attempt can mend. */
+  /** The candidacy ended: an attempt failed, and no retry can help. */
   error: [unknown]
 }
 
 const TTL_MS = 15_000
 const HEARTBEAT_MS = 2_000
-/** The expiry that is known is a latest instant; a lease may have lapsed about so long before it. For logs only. */
+/** The known expiry is a latest instant: a lease may have expired about this much earlier. For logs only. */
 const ROUND_TRIP_MS = 50
 
+/** A candidate for one lease: see the head of this file. */
 export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposable {
+  /** The name of the lease. */
   readonly lease: string
+  /** The name of this candidate. */
   readonly holder: string
   /** For `token.check(key)` before a guarded write. */
   readonly token: Token
@@ -124,19 +131,19 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   readonly #heartbeatMs: number
   readonly #value: string | undefined
   readonly #clock: Clock
-  /** While this stands: aborted when it does not any more. */
+  /** While this competes. Aborts when the candidacy ends. */
   #candidacy: AbortController | undefined
   /** The attempt that answers `ready()`, while it is in flight. */
   #attempt: Promise<boolean> | undefined
-  /** The attempts and waits in flight: each gives back what it is granted when it is not wanted any more. */
+  /** Attempts and waits in flight. Each releases what it is granted after the candidacy has ended. */
   readonly #attempts = new Set<Promise<unknown>>()
-  /** For those who wait to see it acquired. */
+  /** What calls of `ready({ wait })` wait for. */
   #acquisition: Acquisition | undefined
   #hold: Hold | undefined
   #leader: Info | undefined
-  /** Who was told of as `taken` last, since nobody or this had the lease. */
+  /** The holder in the last `taken` event, since the lease was vacant or held here. */
   #takenBy: string | undefined
-  /** By release(): heartbeats do not undo that. */
+  /** Set by `release()`: heartbeats do not undo it. */
   #released = false
   #releasing: Promise<void> | undefined
   #stopping: Promise<void> | undefined
@@ -168,12 +175,12 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     this.token = manager.token(lease, this.holder)
   }
 
-  /** Whether this may rely on the lease now. Reads the clock; never trusts a timer. */
+  /** Whether this candidate may rely on the lease now. Reads the clocks when called; does not depend on timers. */
   get held(): boolean {
     return this.#hold?.held === true
   }
 
-  /** Whether this has the lease or stands for it. */
+  /** Whether this has the lease or competes for it. */
   get standing(): boolean {
     return this.held || this.#candidacy !== undefined
   }
@@ -183,28 +190,28 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     return this.held ? this.#hold?.fencingToken : undefined
   }
 
-  /** The present term; undefined while this does not have the lease. Its `release()` is that of this. */
+  /** The present term; undefined while this does not have the lease. Its `release()` releases the authority. */
   get term(): Held | undefined {
     return this.held ? this.#hold : undefined
   }
 
-  /** Of the present term: aborts when it ends, by loss (`ErrLost`) or by release. Without a term it is aborted already. */
+  /** Of the present term: aborts with an `ErrLost` after a loss, with an AbortError after a release. Already aborted without a term. */
   get signal(): AbortSignal {
     if (this.held && this.#hold !== undefined) return this.#hold.signal
     return AbortSignal.abort(new ErrNotHeld(`"${this.holder}" does not hold lease "${this.lease}"`))
   }
 
-  /** Who was last seen to have the lease, and with which value; this one included. Undefined: nobody, or not standing. */
+  /** The last known holder, which may be this one, with its value. undefined: vacant, or this does not compete. */
   get leader(): Info | undefined {
     return this.#leader
   }
 
   /**
-   * Stands for the lease from now on and tries to acquire it. Resolves to whether this has it; if not, it is acquired as
-   * soon as it is free. Standing already, it only tells.
+   * Competes for the lease from now on, and tries to claim it. Resolves to whether this has it. If not, the candidacy goes on, and
+   * `acquired` reports a later grant. If this competes already, no further claim is sent.
    *
-   * @throws ErrUnknown it may have been acquired; this stands and tries on
-   * @throws ErrStopped this was stopped, or the manager was
+   * @throws ErrUnknown the lease may have been granted; the candidacy goes on
+   * @throws ErrStopped the authority or the manager was stopped
    */
   async ready(options: ReadyOptions = {}): Promise<boolean> {
     const checks = new Checks(options, ['wait', 'signal'])
@@ -218,10 +225,10 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   }
 
   /**
-   * Gives the lease up if this has it, and stands no more. Resolves when it is free for the next, or another's already.
+   * Gives the lease up, if this has it, and stops competing. Resolves when the lease is free, or another holds it.
    *
-   * @throws ErrNotHeld another candidate of the same `holder` name, which none may have, goes on with it (reason `adopted`)
-   * @throws ErrUnknown it may have happened; if not, the lease lapses by itself
+   * @throws ErrNotHeld reason `adopted`: another candidate uses the same `holder` name, which is not allowed, and goes on with the lease
+   * @throws ErrUnknown the lease may have been released; if not, it expires by itself
    */
   async release(options: AuthorityCallOptions = {}): Promise<void> {
     const signal = checkedSignal(options)
@@ -229,11 +236,11 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   }
 
   /**
-   * Extends the lease by `ttl` from now. Resolves to whether this has it: a lease found lost is tried for again at once,
-   * and one who does not stand does so from now on, as by `ready()`. One who stands without it does nothing.
+   * Extends the lease to a `ttl` from now. Resolves to whether this has it. If the lease turns out to be lost, this tries to claim it
+   * again at once. If this does not compete, it does what `ready()` does. A waiting candidate sends nothing and gets false.
    *
-   * @throws ErrUnknown it may have happened; until when this may rely on the lease has not changed
-   * @throws ErrStopped this was stopped, or the manager was
+   * @throws ErrUnknown the lease may have been extended; this relies on it no longer than before
+   * @throws ErrStopped the authority or the manager was stopped
    */
   async extend(options: AuthorityCallOptions = {}): Promise<boolean> {
     const signal = checkedSignal(options)
@@ -242,14 +249,14 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   }
 
   /**
-   * To be called as work gets on, as often as you like: extends as `extend()` does, at once and then at most once in each
-   * `heartbeatInterval`, the last time after the last call. Returns the outcome of the latest extension; to ignore it
-   * is safe. After `release()` it does nothing and resolves to false.
+   * Call it whenever the work makes progress, as often as you like. Extends as `extend()` does: at once, then at most once per
+   * `heartbeatInterval`, and once more after the last call. Returns the outcome of the latest extension; you need not await it. After
+   * `release()` it sends nothing and resolves to false.
    */
   heartbeat(): Promise<boolean> {
     if (this.#stopping === undefined) {
       if (this.#released) return Promise.resolve(false)
-      // The interval goes by a clock that may have slept: a term that is over by now is not waited for.
+      // The monotonic clock may have stood still during a suspend: after the end of the term, do not wait for the interval.
       const waitMs = this.held ? this.#nextBeatMs - this.#clock.monotonic() : 0
       if (waitMs <= 0) this.#beat()
       else this.#trailingBeat ??= this.#clock.setTimer(Math.ceil(waitMs), () => this.#trail())
@@ -261,8 +268,8 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   }
 
   /**
-   * Gives the lease up and ends this for good: later calls reject with `ErrStopped`. A lease that could not be given up
-   * lapses by itself. Idempotent.
+   * Releases the lease and ends the authority for good: later calls reject with `ErrStopped`. If the release fails, the lease
+   * expires by itself. Never rejects; idempotent.
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#release().catch(() => {})
@@ -291,9 +298,9 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
 
   async #ready(wait: boolean): Promise<boolean> {
     this.#released = false
-    if (this.held) return true // before all else: a term that ran out in a pause ends the candidacy here
+    if (this.held) return true // first: reading it ends the candidacy of a term that expired during a pause
     if (wait) this.#acquisition ??= new Acquisition()
-    const acquired = wait ? this.#acquisition?.promise : undefined // before it stands: that may fail at once
+    const acquired = wait ? this.#acquisition?.promise : undefined // before the candidacy begins: it may fail at once
     if (this.#candidacy === undefined) this.#stand()
     return acquired ?? this.#attempt ?? false
   }
@@ -307,7 +314,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     void this.#watch(candidacy)
   }
 
-  /** Tries once, and if that is in vain, waits. */
+  /** Tries once. After a refusal or a failure, waits. */
   #try(candidacy: AbortController): void {
     const attempt = this.#tryOnce(candidacy)
     this.#attempt = attempt
@@ -366,11 +373,11 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     })
   }
 
-  /** Makes the Hold this one's term, unless the candidacy has ended meanwhile. */
+  /** Makes the Hold the present term, unless the candidacy has ended. */
   async #take(candidacy: AbortController, acquired: Promise<Hold>): Promise<boolean> {
     const hold = await acquired
     if (candidacy.signal.aborted) {
-      await hold.release().catch(() => {}) // it lapses by itself
+      await hold.release().catch(() => {}) // if it fails, the lease expires
       return false
     }
     this.#hold = hold
@@ -381,7 +388,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
       if (reason instanceof ErrLost) this.#lose(candidacy, hold, reason)
       else if (this.#hold === hold) this.#resigned(hold)
     })
-    const { held } = this // an answer that came late may be worth nothing by now: then it is lost
+    const { held } = this // after a late answer the trust window may be over: then the term is lost
     if (held) this.#settle((acquisition) => acquisition.resolve(true))
     return held
   }
@@ -397,7 +404,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     } else this.#try(candidacy)
   }
 
-  /** The term was released by itself: its caller gets the outcome, and whoever stops this waits for it. */
+  /** The caller released the term itself: the caller gets the outcome, and `stop()` waits for it. */
   #resigned(hold: Hold): void {
     this.#track(Promise.resolve().then(() => hold.release().catch(() => {})))
     this.#release().catch(() => {})
@@ -417,7 +424,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     this.#cancelBeat()
   }
 
-  /** Whoever waits to see it acquired waits no more. */
+  /** Ends the waits of `ready({ wait })`. */
   #settle(settle: (acquisition: Acquisition) => void): void {
     const acquisition = this.#acquisition
     this.#acquisition = undefined
@@ -442,14 +449,14 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     return releasing
   }
 
-  /** Keeps `leader` up to date and tells of the others. */
+  /** Keeps `leader` up to date and reports other holders. */
   async #watch(candidacy: AbortController): Promise<void> {
     const { signal } = candidacy
     for (let failures = 1; !signal.aborted; failures++) {
       try {
         await this.#look(candidacy)
       } catch (error) {
-        // A manager that was stopped is told of by the attempts.
+        // The attempts report a stopped manager.
         if (isFinal(error) && !signal.aborted && !(error instanceof ErrStopped)) this.emit('error', error)
         if (isFinal(error)) return
         await pauseAfter(failures, { clock: this.#clock, signal })
@@ -502,7 +509,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
     this.#latestBeat.catch(() => {})
   }
 
-  /** Extends for the heartbeats since the last extension, but never stands again for them: that work was done before. */
+  /** Extends for the heartbeats since the last extension. It never starts a candidacy: that work is done already. */
   #trail(): void {
     this.#trailingBeat = undefined
     if (this.held) this.#beat()
@@ -520,7 +527,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
 
 const known = ['manager', 'lease', 'holder', 'ttl', 'heartbeatInterval', 'value', 'clock']
 
-/** What those wait for who want to see it acquired. */
+/** The promise behind `ready({ wait })`. */
 class Acquisition {
   resolve: (acquired: boolean) => void = () => {}
   reject: (error: unknown) => void = () => {}
@@ -530,7 +537,7 @@ class Acquisition {
   })
 }
 
-/** @param attempts each gives back what it was granted after all */
+/** @param attempts each releases what it was granted after all */
 async function giveUp(hold: Hold | undefined, attempts: readonly (Promise<unknown> | undefined)[]): Promise<void> {
   const released = hold?.release().catch(unlessGone)
   await Promise.all([released, ...attempts.map((attempt) => attempt?.catch(() => {}))])

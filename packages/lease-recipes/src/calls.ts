@@ -4,11 +4,11 @@ import { LinkedSignal, orAborted } from './or-aborted.ts'
 interface CallOf<T> {
   readonly signal: AbortSignal | undefined
   readonly limitMs: number
-  /** Called with the outcome of a body that comes when the call has ended. */
+  /** Called with a result that arrives after the call has ended. */
   readonly unwanted?: ((value: T) => void) | undefined
 }
 
-/** For what several calls may be given, such as a permit: how many have it, or are about to. */
+/** Counts, for a permit or lock that several calls may return, how many calls use it. */
 export class Takers<T extends object> {
   readonly #takers = new WeakMap<T, number>()
 
@@ -16,7 +16,7 @@ export class Takers<T extends object> {
     this.#takers.set(one, (this.#takers.get(one) ?? 0) + 1)
   }
 
-  /** A call was not given it after all. Returns whether nobody else was. */
+  /** A call does not use it after all. Returns whether no other call does. */
   remove(one: T): boolean {
     const left = (this.#takers.get(one) ?? 1) - 1
     this.#takers.set(one, left)
@@ -24,10 +24,10 @@ export class Takers<T extends object> {
   }
 }
 
-/** The calls of a recipe that are under way: each ends with its signal, with its time, and with the recipe. */
+/** The calls of a recipe in progress: each ends with its signal, with its time, and with the recipe. */
 export class Calls {
   readonly #clock: Clock
-  /** For messages: what is stopped. */
+  /** For messages: the subject of "stopped". */
   readonly #what: string
   readonly #underWay = new Map<LinkedSignal, Promise<unknown>>()
   #stopped = false
@@ -38,10 +38,10 @@ export class Calls {
   }
 
   /**
-   * The outcome of the body, whose signal aborts when nobody waits for it any more.
+   * Settles as the body does. The signal of the body aborts when the call has ended before it.
    *
    * @throws ErrStopped `stop` was called
-   * @throws ErrUnknown `limitMs` were over
+   * @throws ErrUnknown no answer within `limitMs`
    */
   async run<T>({ signal, limitMs, unwanted }: CallOf<T>, body: (signal: AbortSignal) => Promise<T>): Promise<T> {
     if (this.#stopped) throw this.#error()
@@ -67,7 +67,7 @@ export class Calls {
     }
   }
 
-  /** Every call rejects, now and later; resolves when none is under way any more. */
+  /** Rejects every present and later call. Resolves when no body runs any more. */
   async stop(): Promise<void> {
     this.#stopped = true
     const calls = [...this.#underWay]

@@ -1,4 +1,4 @@
-/** The checks that every recipe makes of its options: once, all problems together, no coercion, nothing ignored. */
+/** Checks the options of a recipe: all problems are reported together, nothing is coerced or ignored. */
 import {
   brokenRenewalRule,
   brokenSignalRule,
@@ -14,7 +14,7 @@ import { Duration, type DurationLike } from 'luxon'
 import { brokenSegmentRule, encodeSegment } from './segments.ts'
 
 /**
- * Collects what is wrong with the options of a recipe:
+ * Collects the broken rules of the options of a recipe:
  *
  *     const checks = new Checks(options, ['lease', 'ttl'])
  *     checks.name('lease', options.lease)
@@ -24,7 +24,7 @@ import { brokenSegmentRule, encodeSegment } from './segments.ts'
 export class Checks {
   readonly #problems: Problem[] = []
 
-  /** @throws ErrNotValid these are no options at all */
+  /** @throws ErrNotValid the options are not an object */
   constructor(options: unknown, known: readonly string[]) {
     if (typeof options !== 'object' || options === null) {
       throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
@@ -43,15 +43,15 @@ export class Checks {
     if (!sound) this.#problems.push({ argument: option, rule, value })
   }
 
-  /** A name of a lease or a holder, by core's own rules. */
+  /** Checks a name of a lease or a holder, by core's rules. */
   name(option: string, value: unknown): void {
     this.#core(option, value, 'holder', { holder: value as string, duration: 1 })
   }
 
   /**
-   * An id, which is the name of a lease when it is escaped; returns that name.
+   * Checks an id. Returns the lease name that is made of it, escaped.
    *
-   * @param prefix what the name begins with, as it is; none: the id is the whole name
+   * @param prefix the beginning of the name, not escaped; none: the id is the whole name
    */
   id(option: string, value: unknown, prefix?: string): string {
     const rule = brokenSegmentRule(value)
@@ -63,9 +63,9 @@ export class Checks {
   }
 
   /**
-   * An option of which the name of a lease or a holder is made.
+   * Checks the length of a name that is made of an option.
    *
-   * @param name as it would be. The rule does not repeat it: it may be a URL with a password in it
+   * @param name the whole name. The rule does not show it, because it may be a URL with a password
    */
   fits(option: string, name: string, value: unknown): void {
     const bytes = Buffer.byteLength(name)
@@ -73,38 +73,38 @@ export class Checks {
     this.must(option, bytes <= MAX_NAME_BYTES, rule, value)
   }
 
-  /** What may travel with a lease, by core's own rules. */
+  /** Checks a value of a lease, by core's rules. */
   value(option: string, value: unknown): void {
     if (value !== undefined) this.#core(option, value, 'value', { holder: 'a', duration: 1, value: value as string })
   }
 
-  /** A signal, or none. */
+  /** Checks a signal; undefined is valid. */
   signal(option: string, value: unknown): void {
     const rule = value === undefined ? undefined : brokenSignalRule(value)
     this.must(option, rule === undefined, rule ?? '', value)
   }
 
-  /** How often a lease is renewed, by core's own rule. NaN is told already. */
+  /** Checks a renewal interval, by core's rule. NaN is reported already. */
   renewal(option: string, everyMs: number, durationOption: string, durationMs: number): void {
     if (Number.isNaN(everyMs) || Number.isNaN(durationMs)) return
     const rule = brokenRenewalRule(everyMs, durationOption, durationMs)
     this.must(option, rule === undefined, rule ?? '', everyMs)
   }
 
-  /** A duration in whole milliseconds; NaN when it breaks core's rules, and any comparison with it is false. */
+  /** Checks a duration. Returns whole milliseconds; NaN when it breaks core's rules, so that every comparison with it is false. */
   duration(option: string, value: unknown): number {
     const duration = value as DurationLike
     if (this.#core(option, value, 'duration', { holder: 'a', duration })) return Number.NaN
     return Math.ceil(typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis())
   }
 
-  /** How long to wait for others, in milliseconds: 0 for a single try, Infinity for as long as it takes; NaN when it breaks a rule. */
+  /** Checks a `wait`. Returns milliseconds: 0 for a single try, Infinity for no bound, NaN when it breaks a rule. */
   wait(option: string, value: unknown): number {
     if (typeof value === 'boolean') return value ? Number.POSITIVE_INFINITY : 0
     return this.duration(option, value)
   }
 
-  /** As `duration`, of a lease: long enough to be relied on at the instant of the grant. */
+  /** Checks the duration of a lease, which must be long enough to have a trust window. Returns as `duration` does. */
   leaseDuration(option: string, value: unknown): number {
     const durationMs = this.duration(option, value)
     if (!(trustWindowMs(durationMs) <= 0)) return durationMs
@@ -117,7 +117,7 @@ export class Checks {
     if (this.#problems.length > 0) throw notValid(this.#problems)
   }
 
-  /** Asks core about one argument of a request; whether it broke a rule. */
+  /** Lets core check one argument of a request. Returns whether it broke a rule. */
   #core(option: string, value: unknown, argument: string, request: Parameters<typeof checkRequest>[1]): boolean {
     try {
       checkRequest('a', request)
@@ -132,7 +132,7 @@ export class Checks {
 }
 
 /**
- * The signal of a call that takes nothing else.
+ * Checks the options of a call that accepts only a signal. Returns the signal.
  *
  * @throws ErrNotValid, or the signal's reason when it has aborted already
  */

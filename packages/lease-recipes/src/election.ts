@@ -1,26 +1,26 @@
 /**
- * Election: among nodes at one path, one leads, and all of them know which and with what value.
+ * Election: of the nodes at one path one leads, and every node knows which one, and its value.
  *
  *   stopped ──start()──▶ waiting ──granted──▶ leading ──lost, release()─▶ waiting …
  *      ▲                    │                    │
  *      └───────stop()───────┴────────────────────┘
  *
  * Promises.
- * - At most one node is selected at any instant; it renews by itself for as long as its process runs. When it ends, the
- *   next is selected as soon as the substrate tells so, or when the lease lapses.
- * - Every node, one that joined late and one that only watches too, knows the leader and its value when `start()`
- *   resolves, and hears of every later change. Nobody polls.
- * - `select` and `deselect` alternate, and each is told: `deselect` no later than another can be selected. An operator's
- *   revocation is the exception to both: until the news has come, the revoked node may believe that it leads.
- * - After `stop()` no timer, wait or subscription of it is left.
+ * - At most one node is selected at any instant. It renews its lease for as long as its process runs. The next node is selected when
+ *   the substrate notifies it, or when the lease expires.
+ * - When `start()` resolves, the node knows the leader and its value, also a node that joins late or only watches. It is notified of
+ *   later changes; one that was over before the node read it is passed over. Nobody polls.
+ * - `select` and `deselect` alternate. `deselect` is reported before another node can be selected. A revocation by an operator is the
+ *   exception to both: the revoked node may go on as leader until the news arrives.
+ * - After `stop()` no timer, wait or subscription is left.
  *
- * What a node that leads knows of itself counts for more than what it reads: a read that was sent before it was selected
- * may arrive after it, and what it reads about itself while it does not lead is its past, or is about to be granted.
+ * While a node leads, it trusts its own term more than what it reads: a read that was sent before the node was selected may arrive after
+ * that. While it does not lead, a lease under its own name is a past term, or one that it is about to be granted.
  *
- * Failure. Attempts and reads that fail are repeated with growing pauses for as long as the node runs, whatever they met: errors of others
- * end nothing. What cannot be repeated (the manager was stopped) stops the node: `error`.
+ * Failure. Failed attempts and reads are retried with growing pauses for as long as the node runs. Only an error that no retry can cure
+ * (the manager was stopped) stops the node: `error`.
  *
- * After `locked`, whose names it keeps.
+ * After `locked`; the names are the same.
  */
 import { randomUUID } from 'node:crypto'
 import {
@@ -46,41 +46,45 @@ import { LinkedSignal, orAborted, whenAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
 import { unlessGone } from './unless-gone.ts'
 
+/** Options of `election`. */
 export interface ElectionOptions {
-  /** It stays yours to stop. */
+  /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'hold' | 'observe' | 'token'>
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
+/** Options of a node. */
 export interface NodeOptions {
-  /** What the nodes compete for; all of them name the same. */
+  /** The name of the lease; the same for all nodes. */
   readonly path: string
-  /** What this node writes when it leads; at most 4 KiB. Needed unless it only watches. */
+  /** The value of this node, which every node can read while this one leads. At most 4 KiB. Required, unless it only watches. */
   readonly value?: string | undefined
-  /** Who this node is; no two at one path may be the same. @default a random UUID */
+  /** The name of this node; different for each node at one path. @default a random UUID */
   readonly id?: string | undefined
-  /** How long a grant lasts; renewed from a third of it on. A number is in milliseconds. @default 10 seconds */
+  /** How long a grant lasts. Renewed after a third of it. A number is in milliseconds. @default 10 seconds */
   readonly ttl?: DurationLike | undefined
-  /** false: this node watches and is never selected. @default true */
+  /** false: this node only watches and is never selected. @default true */
   readonly candidate?: boolean | undefined
 }
 
+/** Options of the calls of a node. */
 export interface ElectionCallOptions {
-  /** Ends this call with its reason; what was begun is not undone. */
+  /** Ends this call with its reason. What was begun is not undone. */
   readonly signal?: AbortSignal | undefined
 }
 
 /** Who leads. */
 export interface Leader {
+  /** The id of the node that leads. */
   readonly id: string
-  /** Undefined when its lease carries none, which no node of an election does. */
+  /** undefined when the lease has no value; nodes of an election always write one. */
   readonly value: string | undefined
   /** Of its term. */
   readonly fencingToken: bigint
 }
 
-/** The term of a node that was selected. Its `release()` is that of the node. */
+/** The term of a node that was selected. Its `release()` gives the leadership up, as that of the node does. */
 export type Leadership = Held
 
 /** Why a node does not lead any more. */
@@ -88,7 +92,7 @@ export type DeselectReason = LossReason | 'resigned' | 'stopped'
 
 /** Events with the arguments of their listeners. */
 export interface NodeEvents {
-  /** Another leads, or with another value; both undefined: nobody does. */
+  /** Another node leads, or the leader has another value. Both undefined: nobody leads. */
   change: [value: string | undefined, id: string | undefined]
   /** This node leads from now on. */
   select: [value: string, id: string, term: Leadership]
@@ -96,13 +100,13 @@ export interface NodeEvents {
   deselect: [{ readonly reason: DeselectReason }]
   /** This node leads, and its lease was seen to have been renewed: at least once in each `ttl`. */
   refresh: [value: string, id: string]
-  /** A leader was seen to be alive: after each change, and at least once in each `ttl` of its. */
+  /** The leader was seen alive: after each change, and at least once in each `ttl` of the leader. */
   ping: [value: string | undefined, id: string]
-  /** The node was stopped: something failed in a way that no repetition can mend. */
+  /** The node was stopped: something failed, and no retry can help. */
   error: [unknown]
 }
 
-/** Makes nodes, as `locked` did: with everything in one object, or with the path before it. */
+/** Makes nodes, as in `locked`: with all options in one object, or with the path before them. */
 export interface NodeFactory {
   (options: NodeOptions): ElectionNode
   (path: string, options?: Omit<NodeOptions, 'path'>): ElectionNode
@@ -132,11 +136,13 @@ export function election(options: ElectionOptions): NodeFactory {
 
 const TTL_MS = 10_000
 
-/** One of those who compete for a path, or watch it. Made by `election()`. */
+/** A node that competes for a path, or watches it. `election()` makes it. */
 export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable {
+  /** The name of the lease. */
   readonly path: string
-  /** Who this node is. */
+  /** The name of this node. */
   readonly localId: string
+  /** false: this node only watches. */
   readonly candidate: boolean
   /** For `token.check(key)` before a guarded write. */
   readonly token: Token
@@ -150,9 +156,9 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   #leader: Leader | undefined
   /** What was seen last, whether or not it counted. */
   #seen: Info | undefined
-  /** The fencing token of this node's latest term: who had a lower one led before it, whenever that comes to be seen. */
+  /** The fencing token of this node's latest term: a leader with a lower one led earlier, whenever it is seen. */
   #latestTerm = -1n
-  /** Ends the pause after resign(), when another leads. */
+  /** Ends the pause after `release()`, when another node leads. */
   #rival: (() => void) | undefined
 
   /** @throws ErrNotValid with every problem */
@@ -177,7 +183,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     this.token = manager.token(path, this.localId)
   }
 
-  /** What this node writes when it leads; undefined if it only watches. */
+  /** The value of this node; undefined if it only watches. */
   get localValue(): string | undefined {
     return this.#localValue
   }
@@ -187,23 +193,23 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     return this.#run !== undefined
   }
 
-  /** Who leads, with value and term; undefined: nobody, or not known because this node is not started. */
+  /** Who leads, with value and fencing token. undefined: nobody, or this node is not started. */
   get leader(): Leader | undefined {
-    this.isSelected() // a term that is over by the clock is so before any timer says it
+    this.isSelected() // reading it ends a term that is over by the clock, before any timer fires
     return this.#leader
   }
 
-  /** Who leads. */
+  /** The id of the leader; undefined as `leader` is. */
   id(): string | undefined {
     return this.leader?.id
   }
 
-  /** The value of the one who leads. */
+  /** The value of the leader; undefined as `leader` is. */
   value(): string | undefined {
     return this.leader?.value
   }
 
-  /** Whether this node leads and may rely on it. Reads the clock; never trusts a timer. */
+  /** Whether this node leads and may rely on that now. Reads the clocks when called; does not depend on timers. */
   isSelected(): boolean {
     return this.#hold?.held === true
   }
@@ -218,17 +224,17 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     return this.isSelected() ? this.#hold : undefined
   }
 
-  /** Of this node's present term: aborts when it ends, unasked (`ErrLost`) or not. Without a term it is aborted already. */
+  /** Of this node's present term: aborts with an `ErrLost` after a loss, with an AbortError otherwise. Already aborted without a term. */
   get signal(): AbortSignal {
     if (this.isSelected() && this.#hold !== undefined) return this.#hold.signal
     return AbortSignal.abort(new ErrNotHeld(`node "${this.localId}" does not lead "${this.path}"`))
   }
 
   /**
-   * Competes and watches from now on. Resolves when the leader is known; to a node that only watches, that nobody leads
-   * is knowledge, too. Not to wait for it is safe. Started already, it only waits.
+   * Competes and watches from now on. Resolves when the leader is known; a node that only watches may learn that nobody leads. You need
+   * not await it. A second call only waits.
    *
-   * @throws ErrStopped the node or the manager was stopped before
+   * @throws ErrStopped the node or the manager was stopped before that
    */
   start(options: ElectionCallOptions = {}): Promise<void> {
     const started = this.#start(options)
@@ -237,8 +243,8 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   }
 
   /**
-   * Gives the leadership up if this node leads, and neither competes nor watches any more; it can be started again. A
-   * lease that could not be given up lapses by itself. Idempotent.
+   * Gives the leadership up, if this node leads, and stops competing and watching. The node can be started again. If the release fails,
+   * the lease expires by itself. Never rejects; idempotent.
    */
   stop(): Promise<void> {
     const run = this.#run
@@ -258,11 +264,11 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   }
 
   /**
-   * Gives the leadership up and goes on competing, but only when another has led or nobody wanted to for a `ttl`. Does
+   * Gives the leadership up. This node competes again when another node has been seen to lead, or after a `ttl` in which none did. Does
    * nothing while this node does not lead.
    *
-   * @throws ErrNotHeld another node of the same `id`, which none may have, goes on with it (reason `adopted`)
-   * @throws ErrUnknown it may have happened; if not, the lease lapses by itself. This node does not lead in any case
+   * @throws ErrNotHeld reason `adopted`: another node uses the same `id`, which is not allowed, and goes on as leader
+   * @throws ErrUnknown the lease may have been released; if not, it expires by itself. This node does not lead in either case
    */
   async release(options: ElectionCallOptions = {}): Promise<void> {
     const signal = checkedSignal(options)
@@ -276,10 +282,10 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   }
 
   /**
-   * Changes the value of this node. While it leads, everyone is told; else it is written when it is selected.
+   * Changes the value of this node. While it leads, all nodes are notified. Otherwise the value is written when the node is selected.
    *
    * @throws ErrNotValid the value breaks a rule, or this node only watches
-   * @throws ErrUnknown  it may have been written; it is again when this node is next selected
+   * @throws ErrUnknown  the value may have been written; it is written again when this node is next selected
    */
   async update(value: string, options: ElectionCallOptions = {}): Promise<void> {
     const signal = checkedSignal(options)
@@ -297,10 +303,10 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   }
 
   /**
-   * Yields who leads (undefined: nobody), at once and then whenever that has changed, whether or not this node is
-   * started. The latest state counts: one that was over before it was asked for is passed over.
+   * Yields who leads (undefined: nobody), at once and after each change, whether or not this node is started. Yields the latest
+   * state: one that ended before `next()` was called is passed over.
    *
-   * @throws ErrStopped the manager was stopped; or the reason of the signal
+   * @throws ErrStopped the manager was stopped; or throws the reason of the signal
    */
   async *observe(options: ElectionCallOptions = {}): AsyncGenerator<Leader | undefined, never, void> {
     const signal = checkedSignal(options)
@@ -324,7 +330,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
       this.#run = run
       run.ended = Promise.all([this.#watch(run), this.candidate ? this.#compete(run) : undefined])
     }
-    return orAborted(run.known, signal) // a manager that throws has ended it already
+    return orAborted(run.known, signal) // if the manager threw, the run has ended already
   }
 
   async #watch(run: Run): Promise<void> {
@@ -350,7 +356,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
         signal,
       })
       try {
-        // A node never leads when it is not meant to any more, nor with a value that is not its own.
+        // A node never leads after it was stopped, nor with an outdated value.
         for (let value = this.#localValue ?? ''; value !== written && !signal.aborted; value = this.#localValue ?? '') {
           await hold.update(value)
           written = value
@@ -366,7 +372,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     })
   }
 
-  /** Does it again and again until the run ends; pauses when it failed. What no repetition can mend ends the run. */
+  /** Repeats the attempt until the run ends; pauses after a failure. An error that no retry can cure ends the run. */
   async #persist(run: Run, attempt: () => Promise<void>): Promise<void> {
     const { signal } = run
     for (let failures = 0; !signal.aborted;) {
@@ -380,7 +386,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     }
   }
 
-  /** Resolves when it does not lead any more. */
+  /** Resolves when the node no longer leads. */
   #lead(run: Run, hold: Hold): Promise<DeselectReason> {
     this.#hold = hold
     const { fencingToken, signal } = hold
@@ -402,7 +408,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     })
   }
 
-  /** Until another leads; when nobody wants to, as long as a lease lasts. */
+  /** Waits until another node leads, at most a `ttl`. */
   async #giveWay(signal: AbortSignal): Promise<void> {
     if (this.#leader !== undefined) return
     const rival = new LinkedSignal(signal)
@@ -427,7 +433,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     try {
       await hold.update(value)
     } catch (error) {
-      if (error instanceof ErrLost) return // told as `deselect`; it is written when this node is next selected
+      if (error instanceof ErrLost) return // `deselect` reports it; the value is written at the next selection
       throw error
     }
     if (this.#hold !== hold || this.#localValue !== value) return
@@ -452,13 +458,13 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     }
   }
 
-  /** Who leads by this, while this node does not: a lease in its own name is one that it had, or is about to have. */
+  /** Who leads by this read, while this node does not: a lease under its own name is a past term, or about to be granted. */
   #news(info: Info | undefined): Leader | undefined {
     if (info === undefined || info.fencingToken < this.#latestTerm) return undefined
     return this.candidate && info.holder === this.localId ? undefined : leaderOf(info)
   }
 
-  /** Tells what has changed, if anything, and that there is a leader, if there is. */
+  /** Reports a change of leader or value, if there is one, and a leader, if there is one. */
   #tell(leader: Leader | undefined, andThen: () => void = () => {}): void {
     const before = this.#leader
     this.#leader = leader
@@ -470,11 +476,11 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   }
 }
 
-/** One time between start and stop. */
+/** The time from one start to the next stop. */
 class Run {
-  /** Resolves when the leader is known; rejects when that will not be. */
+  /** Resolves when the leader is known; rejects when the run ends before that. */
   readonly known: Promise<void>
-  /** Resolves when nothing of it goes on any more. */
+  /** Resolves when all work of the run has ended. */
   ended: Promise<unknown> = Promise.resolve()
   know: () => void = () => {}
   readonly #ending = new AbortController()
@@ -497,7 +503,7 @@ class Run {
   }
 }
 
-/** A lease that cannot be released lapses. */
+/** If the release fails, the lease expires. */
 function giveBack(hold: Hold): Promise<void> {
   return hold.release().catch(() => {})
 }

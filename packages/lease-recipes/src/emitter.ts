@@ -1,26 +1,26 @@
 /**
- * Events of a recipe, by name and typed, without the two traps of Node's `EventEmitter`: a listener that throws does
- * not throw into whoever made the transition, and an `error` that nobody listens to does not end the process.
+ * Typed events of a recipe, without two traps of Node's `EventEmitter`: a listener that throws does not throw into the code that caused the
+ * event, and an `error` event without a listener does not end the process.
  *
- * Promises: transitions are told in the order in which they happened and none is dropped; each is complete before it is
- * told, so a listener may call the recipe. What a listener throws, or rejects with, becomes a warning of the process.
- * Whoever comes late reads the present state from the recipe's own properties.
+ * Promises: events arrive in the order in which they happened, and none is dropped. A transition is complete before its event arrives, so a
+ * listener may call the recipe. What a listener throws, or rejects with, becomes a warning of the process. A late listener reads the
+ * present state from the properties of the recipe.
  */
 import { callListener, notValid } from 'lease-core'
 
-/** What is called for an event. One that returns a promise is not waited for. */
+/** Called for an event. A returned promise is not awaited. */
 export type Listener<Args extends readonly unknown[]> = (...args: [...Args]) => unknown
 
 /** Event names with the arguments of their listeners. */
 export type EventMap<Events> = { readonly [Name in keyof Events]: readonly unknown[] }
 
-/** The base of every recipe that tells of events. */
+/** The base class of recipes with events. */
 export abstract class Emitter<Events extends EventMap<Events>> {
   readonly #listeners = new Map<keyof Events, Entry[]>()
   #queue: { readonly event: keyof Events; readonly args: readonly unknown[] }[] = []
 
   /**
-   * Calls the listener at every such event from now on. A listener that is added twice is called twice.
+   * Calls the listener at every event of this name from now on. A listener that is added twice is called twice.
    *
    * @throws ErrNotValid the listener is not a function
    */
@@ -29,7 +29,7 @@ export abstract class Emitter<Events extends EventMap<Events>> {
   }
 
   /**
-   * Calls the listener at the next such event only.
+   * Calls the listener at the next event of this name only.
    *
    * @throws ErrNotValid the listener is not a function
    */
@@ -37,7 +37,7 @@ export abstract class Emitter<Events extends EventMap<Events>> {
     return this.#add(event, listener as AnyListener, true)
   }
 
-  /** The listener, added last by `on` or `once`, is not called any more. */
+  /** Removes the listener: the registration that `on` or `once` added last. */
   off<Name extends keyof Events>(event: Name, listener: Listener<Events[Name]>): this {
     const entries = this.#listeners.get(event) ?? []
     const at = entries.findLastIndex((entry) => entry.listener === (listener as AnyListener))
@@ -45,7 +45,7 @@ export abstract class Emitter<Events extends EventMap<Events>> {
     return this
   }
 
-  /** Tells everyone, after the current transition is complete. */
+  /** Calls the listeners when the current transition is complete. */
   protected emit<Name extends keyof Events>(event: Name, ...args: Events[Name]): void {
     if (this.#queue.push({ event, args }) === 1) queueMicrotask(() => this.#deliver())
   }
@@ -66,7 +66,7 @@ export abstract class Emitter<Events extends EventMap<Events>> {
     for (const { event, args } of told) {
       const entries = this.#listeners.get(event) ?? []
       for (const entry of [...entries]) {
-        if (!entries.includes(entry)) continue // taken off by a listener before it
+        if (!entries.includes(entry)) continue // removed by an earlier listener
         if (entry.once) entries.splice(entries.indexOf(entry), 1)
         callListener(async () => entry.listener(...args)) // async: a promise of another realm may reject, too
       }

@@ -1,15 +1,14 @@
 /**
  * Fenced locks in two modes, after dynamodb-lock-client:
  *
- * - `FailOpenLock`: a lock is a lease. When its holder crashes, it opens by itself once the lease has run out.
- * - `FailClosedLock`: a lock is a pinned lease (`pinned-hold.ts`). When its holder crashes, it stays closed until a
- *   person has looked at what the holder left behind, and calls `forceRelease`.
+ * - `FailOpenLock`: a lock is a lease. After a crash of its holder it opens by itself when the lease has expired.
+ * - `FailClosedLock`: a lock is a pinned lease (`pinned-hold.ts`). After a crash of its holder it stays closed until an operator has
+ *   inspected what the holder left behind, and calls `forceRelease`.
  *
- * Both modes share their locks: an id that is locked in one is locked in the other. Every acquisition has a
- * `fencingToken` higher than all before it, and a holder's name of its own: two acquisitions never pass for one another,
- * even if they have the same `owner`, which is for people to read.
+ * Both modes share their locks: an id that is locked in one mode is locked in the other. Every acquisition has a `fencingToken` higher
+ * than all before it, and a holder name of its own: two acquisitions are never confused, even with the same `owner`, which is for people.
  *
- * After `stop()` a fail-open lock that was still held is released; a fail-closed one stays closed.
+ * `stop()` releases fail-open locks that are still held. Fail-closed locks stay closed.
  */
 import { randomBytes } from 'node:crypto'
 import { hostname, userInfo } from 'node:os'
@@ -34,77 +33,87 @@ import { encodeSegment } from './segments.ts'
 import { waitThenTry } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
 
-/** What both modes want to know. */
+/** Options of both modes. */
 export interface FencedLockOptions {
+  /** The locks do not stop it. */
   readonly manager: Manager
-  /** The family of locks: those of two tables have nothing to do with each other. @default 'locks' */
+  /** The first part of each lease name: locks of two tables are independent. @default 'locks' */
   readonly lockTable?: string | undefined
-  /** Who asks, for people: travels with the lease and begins the holder's name. @default user@host */
+  /** Who acquires, for people: the value of the lease, and the beginning of the holder name. @default user@host */
   readonly owner?: string | undefined
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
+/** Options of a FailOpenLock. */
 export interface FailOpenLockOptions extends FencedLockOptions {
-  /** How long a lock outlives the crash of its holder at most. */
+  /** How long a lock stays closed after a crash of its holder. On a store without a clock others must watch it for as long first. */
   readonly leaseDuration: DurationLike
   /**
-   * How often the lease is renewed; less than `leaseDuration` by 0.1 % and 6 ms, so that the renewal comes in time. Without it a lock
-   * ends when its lease does.
+   * How often the lease is renewed. Shorter than `leaseDuration` by 0.1 % and 6 ms, so that the renewal comes in time.
+   *
+   * @default no renewals: the lock is lost (`expired`) when its lease ends
    */
   readonly heartbeatPeriod?: DurationLike | undefined
 }
 
+/** Options of a FailClosedLock. */
 export interface FailClosedLockOptions extends FencedLockOptions {
   /**
-   * How long the claim lasts that precedes the pin; a crash between the two costs others so much time. Thrice in it the
-   * holder makes sure that nobody freed the lock.
+   * How long the claim before the pin lasts: after a crash between the two, others wait this long. The holder renews the lease after a
+   * third of it, and so learns whether an operator has freed the lock.
    *
    * @default 1 minute
    */
   readonly leaseDuration?: DurationLike | undefined
 }
 
+/** Options of `acquire` and `acquireLock`. */
 export interface AcquireLockOptions {
   /**
-   * false: another's lock is refused at once. A duration bounds the wait for others, and not the answer to a claim, which ends by the
-   * time-outs of the client; true waits as long as `signal` allows. @default true; of `acquireLock` false
+   * false: a single try. A duration bounds the wait for others; the timeouts of the client bound the answer to a claim. true: waits as
+   * long as `signal` allows. @default true; of `acquireLock` false
    */
   readonly wait?: DurationLike | boolean | undefined
-  /** Ends the acquisition, not the lock. What was granted after all is released again if possible. */
+  /** Ends the acquisition with its reason; does not end an acquired lock. A lock that was granted after all is released, if possible. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `tryAcquire`, `forceRelease` and `list`. */
 export interface LockCallOptions {
-  /** Rejects the call with its reason; what was sent is not undone. */
+  /** Rejects the call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
 }
 
-/** What a `FencedLock` tells. */
+/** Events of a `FencedLock`, with the arguments of their listeners. */
 export interface FencedLockEvents {
-  /** Something went wrong and is tried again: the lock is still held. Nobody needs to listen. */
+  /** A request failed and is retried; the lock is still held. Needs no listener. */
   readonly error: readonly [cause: unknown]
-  /** The lock ended unasked. Once, and the last event. */
+  /** The lock ended unasked. Emitted once, as the last event. */
   readonly lost: readonly [loss: ErrLost]
 }
 
-/** Somebody's lock, for an operator. */
+/** A lock that some process holds, for operators. */
 export interface LockInfo {
   readonly id: LockId
+  /** The name of its lease. */
   readonly lease: string
+  /** The name of the acquisition. */
   readonly holder: string
+  /** Who acquired it, for people. */
   readonly owner: string | undefined
+  /** Of the acquisition. */
   readonly fencingToken: bigint
-  /** Whether only a release or a person opens it: a fail-closed lock. */
+  /** Whether it is fail-closed: only a release or an operator opens it. */
   readonly pinned: boolean
-  /** When it opens by itself at the latest, unless it is renewed or pinned. */
+  /** The latest instant, by the local wall clock, at which it opens by itself, unless it is renewed or pinned. */
   readonly expiry: DateTime
 }
 
-/** What a lock stands on: a Hold or a PinnedHold. */
+/** What keeps a lock: a Hold or a PinnedHold. */
 type LockBacking = Pick<Held, 'fencingToken' | 'token' | 'held' | 'signal' | 'remaining' | 'release'>
 
-/** Where trouble of one acquisition is told; the lock takes it over when there is one. */
+/** Where failures of one acquisition are reported. The lock takes it over when it exists. */
 interface Trouble {
   tell: (cause: unknown) => void
 }
@@ -120,15 +129,18 @@ interface Acquired {
 
 /** A lock that was acquired. It is released or lost exactly once, and never held again. */
 export class FencedLock extends Emitter<FencedLockEvents> implements Held {
+  /** The id that was acquired. */
   readonly id: LockId
+  /** The name of its lease. */
   readonly lease: string
-  /** Of this acquisition alone. */
+  /** A name of this acquisition alone. */
   readonly holder: string
+  /** Who acquired it, for people. */
   readonly owner: string
   readonly #backing: LockBacking
   #releasing: Promise<void> | undefined
 
-  /** `acquireLock` makes it. */
+  /** `acquire`, `tryAcquire` and `acquireLock` make it. */
   constructor({ id, lease, holder, owner, trouble, backing }: Acquired) {
     super()
     this.id = id
@@ -145,38 +157,38 @@ export class FencedLock extends Emitter<FencedLockEvents> implements Held {
     })
   }
 
-  /** Higher than that of every earlier acquisition of this id, in either mode; unchanged by heartbeats. */
+  /** Higher than that of every earlier acquisition of this id, in either mode. Heartbeats do not change it. */
   get fencingToken(): bigint {
     return this.#backing.fencingToken
   }
 
-  /** For `token.check(key)` before a guarded write, or to ask the store. */
+  /** For `token.check(key)` before a guarded write. It is of this term. */
   get token(): Token {
     return this.#backing.token
   }
 
   /**
-   * Whether the holder may rely on it now. Fail-open: reads the clock. Fail-closed: true until it is released, or this
-   * process learns that a person freed it; `token.check()` asks.
+   * Whether the holder may rely on the lock now. Fail-open: reads the clocks. Fail-closed: true until it is released, or until this
+   * process learns that an operator freed it; `token.check(key)` asks the store.
    */
   get held(): boolean {
     return this.#backing.held
   }
 
   /**
-   * Aborts with an `ErrLost` when the lock is lost: a fail-open one before another can have it. At the beginning of a
-   * release it aborts with a plain AbortError.
+   * Aborts with an `ErrLost` when the lock is lost: a fail-open lock before another can have it (after a revocation: when the news
+   * arrives). When a release begins, it aborts with an AbortError.
    */
   get signal(): AbortSignal {
     return this.#backing.signal
   }
 
-  /** How long it may be relied on unless it is renewed; zero when it is over. Fail-closed: 100 years, for it does not end by itself. */
+  /** How long the holder may rely on it without a renewal; zero when it is over. Fail-closed: 100 years, because it does not expire. */
   remaining(): Duration {
     return this.#backing.remaining()
   }
 
-  /** @throws ErrLost when the lock is not held any more, by loss or by release */
+  /** @throws ErrLost the lock is over, by loss or by release */
   assertHeld(): void {
     if (this.held) return
     const { lease, holder } = this
@@ -187,13 +199,13 @@ export class FencedLock extends Emitter<FencedLockEvents> implements Held {
   }
 
   /**
-   * Gives the lock up, after a heartbeat in flight: when it resolves, another can have it at once. A second release sends
-   * nothing, except after one of a fail-closed lock that rejected: that is tried again.
+   * Gives the lock up, after a heartbeat in flight. When it resolves, another can have the lock. A second call sends nothing, except
+   * after a release of a fail-closed lock that rejected with `ErrUnknown`: it tries again.
    *
-   * Fail-open: resolves as well when the lock was lost or is another's by now. Fail-closed: that is an `ErrNotHeld`.
+   * Fail-open: also resolves when the lock was lost, or another holds it. Fail-closed: that is an `ErrNotHeld`.
    *
-   * @throws ErrNotHeld a person freed the fail-closed lock while this holder believed to have it
-   * @throws ErrUnknown it may have happened. A fail-open lock opens by itself; a fail-closed one may stay closed
+   * @throws ErrNotHeld an operator had freed the fail-closed lock; or another process has adopted the lock (reason `adopted`)
+   * @throws ErrUnknown the lock may have been released. If not, a fail-open lock opens by itself; a fail-closed one may stay closed
    */
   release(): Promise<void> {
     this.#releasing ??= this.#backing.release().catch((error: unknown) => {
@@ -203,7 +215,7 @@ export class FencedLock extends Emitter<FencedLockEvents> implements Held {
     return this.#releasing
   }
 
-  /** Never rejects: the work's own outcome must not be masked. A release that fails becomes a warning of the process. */
+  /** Releases the lock. Never rejects, so that it does not hide the outcome of the work: a failure becomes a warning of the process. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release().catch(warnOfRelease)
   }
@@ -218,15 +230,15 @@ interface Acquisition {
   readonly trouble: Trouble
 }
 
-/** What the two modes have in common. */
+/** What both modes have in common. */
 abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   protected readonly manager: Manager
   protected readonly clock: Clock
   readonly #prefix: string
   readonly #owner: string
-  /** Those held, by lease. */
+  /** The locks held, by lease. */
   readonly #held = new Map<string, { readonly backing: T; readonly trouble: Trouble }>()
-  /** Acquisitions under way, each with a promise that resolves when it has ended and what it was granted for nobody is given back. */
+  /** Acquisitions in progress. Each promise resolves when the acquisition has ended, and an unwanted grant is released. */
   readonly #acquiring = new Map<LinkedSignal, Promise<void>>()
   #stopped = false
   #unsubscribe: (() => void) | undefined
@@ -239,18 +251,18 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   }
 
   /**
-   * Resolves with the lock when it is held.
+   * Acquires the lock of this id. The lock is held when the call resolves.
    *
-   * @throws ErrClaimDenied another has it, or still had when `wait` ran out
-   * @throws ErrNotValid    nothing was sent
-   * @throws ErrUnknown     it may have happened
-   * @throws ErrStopped     this was stopped, or the manager was
+   * @throws ErrClaimDenied another holds it, or still did when `wait` ran out
+   * @throws ErrNotValid    an argument breaks a rule; nothing was sent
+   * @throws ErrUnknown     the lock may have been granted, and was withdrawn as far as possible. A fail-closed lock may stay closed
+   * @throws ErrStopped     the locks or the manager were stopped
    */
   acquire(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
     return this.#acquire(id, options, { wait: true })
   }
 
-  /** As `acquire`, in a single try; resolves with undefined where another has it. */
+  /** Does what `acquire` does, in a single try. Resolves with undefined when another holds the lock. */
   async tryAcquire(id: LockId, options: LockCallOptions = {}): Promise<FencedLock | undefined> {
     try {
       return await this.#acquire(id, options, { wait: false }, ['signal'])
@@ -260,16 +272,16 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
     }
   }
 
-  /** As `acquire`, but a single try unless `wait` says otherwise. */
+  /** Does what `acquire` does, but `wait` is false by default. */
   acquireLock(id: LockId, options: AcquireLockOptions = {}): Promise<FencedLock> {
     return this.#acquire(id, options, { wait: false })
   }
 
   /**
-   * A person frees the lock, whoever has it and in whichever mode. Its holder, if he lives, is told by `lost`; he may be at
-   * work until then, and only the fencing token keeps him out. Nobody has it: resolves. Reads the namespace.
+   * Frees the lock, whoever holds it, in either mode; for operators. A live holder is notified by `lost`. Until then it may go on
+   * working, and only guards and the fencing token reject its writes. Resolves when nobody holds the lock. Reads the whole namespace.
    *
-   * @throws ErrUnknown it may have happened
+   * @throws ErrUnknown the lock may have been freed; call again
    */
   async forceRelease(id: LockId, options: LockCallOptions = {}): Promise<void> {
     const checks = new Checks(options, ['signal'])
@@ -280,7 +292,7 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
     await orAborted(this.#free(lease), options.signal)
   }
 
-  /** Every lock of the table that is held now, in either mode, freshly read with all leases of the namespace. */
+  /** Returns every lock of the table that is held now, in either mode. Reads the whole namespace. */
   async list(options: LockCallOptions = {}): Promise<readonly LockInfo[]> {
     const checks = new Checks(options, ['signal'])
     checks.signal('signal', options.signal)
@@ -296,13 +308,13 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   }
 
   /**
-   * Acquisitions under way reject with `ErrStopped`, and so does every later one. Fail-open locks that are still held are
-   * released; fail-closed ones stay closed, for nobody knows how far the work of their holders is, and are renewed until the
-   * manager stops. The manager stays as it is. Never rejects; idempotent.
+   * Ends this object: acquisitions in progress reject with `ErrStopped`, and so does every later one. Fail-open locks that are still
+   * held are released. Fail-closed locks stay closed, because their work may be unfinished; the manager renews them until it stops. The
+   * manager is not stopped. Never rejects; idempotent.
    *
-   * Resolves when nothing is under way any more, so stop the manager after it: what an acquisition was granted for nobody is given
-   * back first. A store that does not answer is waited for as long as the client repeats a request, for each of the requests: a
-   * claim, and for a fail-closed lock a pin, its withdrawal and a release.
+   * Resolves when no request is in flight and unwanted grants are released. So stop the manager after it. If the store does not answer,
+   * this waits for each request for as long as the client repeats it: a claim; for a fail-closed lock also a pin, its withdrawal and a
+   * release.
    */
   async stop(): Promise<void> {
     this.#stopped = true
@@ -345,13 +357,13 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
     const acquiring = this.claim({ lease, holder, owner, waitMs, signal: until.signal, trouble })
     try {
       const backing = await orAborted(acquiring, until.signal)
-      until.signal.throwIfAborted() // at the last moment
+      until.signal.throwIfAborted() // it may have aborted together with the grant
       const lock = new FencedLock({ id, lease, holder, owner, trouble, backing })
       this.#keep(lease, backing, trouble)
       ended()
       return lock
     } catch (error) {
-      const withdrawn = acquiring.then((late) => late.release()) // nobody is here any more to take it
+      const withdrawn = acquiring.then((late) => late.release()) // the caller has gone: release a late grant
       withdrawn.then(ended, ended)
       throw error
     } finally {
@@ -359,7 +371,7 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
     }
   }
 
-  /** Registers an acquisition; what it returns is to be called when nothing of it is under way any more. */
+  /** Registers an acquisition. Call the returned function when all its requests have ended. */
   #begin(until: LinkedSignal): () => void {
     let resolve = (): void => {}
     this.#acquiring.set(until, new Promise((done) => (resolve = done)))
@@ -378,8 +390,8 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   }
 
   /**
-   * The pins that our holders put on are withdrawn first, and then exactly the term that was found is ended: a crash in
-   * between leaves a lease that lapses, and whoever acquires the lock meanwhile keeps it.
+   * Withdraws the pins of our holders first, then ends exactly the term that was read. After a crash in between, the lease expires. A
+   * process that acquires the lock in between keeps it.
    */
   async #free(lease: string): Promise<void> {
     const [pinned, leases] = await Promise.all([this.manager.pinned(), this.manager.leases()])
@@ -404,7 +416,7 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   }
 }
 
-/** Locks that open by themselves when their holder does not renew them: see `FailOpenLockOptions`. */
+/** Locks that open by themselves after a crash of their holder, or when they are not renewed: see the head of this file. */
 export class FailOpenLock extends FencedLocks<LockBacking> {
   readonly #durationMs: number
   readonly #heartbeatMs: number | undefined
@@ -430,11 +442,11 @@ export class FailOpenLock extends FencedLocks<LockBacking> {
   }
 
   protected override async leave(backing: LockBacking): Promise<void> {
-    await backing.release().catch(() => {}) // it lapses by itself
+    await backing.release().catch(() => {}) // if it fails, the lease expires
   }
 }
 
-/** Locks that stay closed until they are released, or freed by a person: see `FailClosedLockOptions`. */
+/** Locks that stay closed until they are released, or an operator frees them: see the head of this file. */
 export class FailClosedLock extends FencedLocks<PinnedHold> {
   readonly #durationMs: number
 
@@ -461,7 +473,7 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
 }
 
 const COMMON_OPTIONS = ['manager', 'lockTable', 'owner', 'clock']
-/** What `readable` and 16 random bytes make. */
+/** The end of a holder name: 16 random bytes. */
 const HOLDER = /~[\w-]{22}$/
 
 function checkCommon(checks: Checks, { manager, lockTable, owner, clock }: FencedLockOptions): void {
@@ -485,7 +497,7 @@ function checkCommon(checks: Checks, { manager, lockTable, owner, clock }: Fence
   checks.must('clock', isClock, 'must be a Clock', clock)
 }
 
-/** A Hold whose release does not mind that the lease is another's by now. */
+/** A Hold whose release resolves when another holds the lease. */
 function openEnded(hold: Hold): LockBacking {
   return {
     fencingToken: hold.fencingToken,
@@ -507,16 +519,16 @@ function stopped(): ErrStopped {
   return new ErrStopped('the locks were stopped')
 }
 
-/** user@host, as far as this machine tells. */
+/** `user@host`, with what this machine knows. */
 function whoIsThis(): string {
   let user = 'unknown'
   try {
     user = userInfo().username
-  } catch {} // an id without an entry, as in many a container
+  } catch {} // a user id without an entry, as in many containers
   return `${user}@${hostname()}`
 }
 
-/** As much of the owner as fits into a name. */
+/** The owner, as far as a name may contain it. */
 function readable(owner: string): string {
   return Array.from(owner.replace(/[^\p{L}\p{N}_@-]+/gu, '-'))
     .slice(0, 40)

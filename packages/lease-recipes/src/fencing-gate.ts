@@ -1,66 +1,69 @@
 /**
- * The guard for a resource that is not the store of the leases: a file server, another database, an API.
+ * A guard for a resource outside the store of the leases: a file server, another database, an API.
  *
- * A holder that was paused does not know that it lost its lease; the resource does not know either, unless it compares
- * fencing tokens. The gate remembers, by the resource's name, the highest token that it let in and whose it was:
+ * A holder that was paused does not know that it lost its lease. The resource does not know either, unless it compares fencing tokens.
+ * For each resource name the gate remembers the highest token that it admitted, and its holder:
  *
- *     higher than that          in, and remembered
- *     the same, of the same     in: a holder's own further writes
- *     the same, of another      out: tokens belong to one term, so one of the two has no business here
- *     lower                     out: a later term was here before
+ *     higher                          admitted and remembered
+ *     equal, from the same holder     admitted: another write of the same holder
+ *     equal, from another holder      refused: a token belongs to one term, so one of the two is wrong
+ *     lower                           refused: a later term was admitted
  *
- * What several hold at once (permits of a semaphore of more than one, readers) has no order of this kind, and is refused.
+ * Fencing tokens do not order holders of one thing at the same time (readers, permits of a larger semaphore): these are refused.
  *
- * Each store decides in one atomic step. From a refusal on, nobody with a lower token is let in again, for ever.
+ * Each store decides in one atomic step. After a token was admitted, no lower one is admitted, ever.
  *
- * The gate is a check *before* the write. Between the two a holder may be paused, and a later one be let in, unless both
- * happen in one transaction (`PostgresFencingStore` on a connection inside it) or the resource compares tokens itself.
- * Where the resource is the store of the leases, its trapdoor does all this without a gate.
+ * The gate is a check *before* the write. Between the two the holder may be paused, and a later holder admitted. One transaction for
+ * both prevents that (`PostgresFencingStore` on a connection inside it), and so does a resource that compares tokens itself.
+ * If the resource is the store of the leases, use its trapdoor instead of a gate.
  *
- * After M. Kleppmann, "How to do distributed locking" (2016), with the comparison that admits a holder's second write.
+ * After M. Kleppmann, "How to do distributed locking" (2016). In addition, a holder's second write is admitted.
  */
 import { brokenSignalRule, ErrNotHeld, ErrUnknown, hasMethods, notValid, reasonOf, throwIfAborted } from 'lease-core'
 import type { Problem } from 'lease-core'
 import { Checks } from './checks.ts'
 import { orAborted } from './or-aborted.ts'
 
-/** Who wants in: a `Hold` or a `FencedLock` fits as it is. */
+/** What the gate compares. Every `Held` fits, for instance a `Hold` or a `FencedLock`. */
 export interface Fence {
-  /** Of one term of one lease. */
+  /** Of one term of the lease. */
   readonly fencingToken: bigint
-  /** Whose term it is, best by a name that no other term has. */
+  /** The holder of that term; preferably a name that no other term uses. */
   readonly holder: string
-  /** Whether nobody else holds a part of the same thing at once. Absent: nobody does. */
+  /** Whether nobody else can hold a share of the same lease at the same time. Absent: true. */
   isExclusive?(): Promise<boolean>
 }
 
-/** PORT to where the gate remembers. */
+/** Where the gate remembers the admitted tokens; implement it for a store of your own. */
 export interface FencingStore {
   /**
-   * In one atomic step: takes over the fence if its token is higher than the one remembered for this name, or if none is;
-   * then resolves with what is remembered. Nothing that was remembered is ever forgotten. Rejects when it cannot tell.
+   * In one atomic step: remembers the fence if no token, or a lower one, is remembered for this name; then resolves with the remembered
+   * fence. Never forgets. Rejects if the outcome is not known.
    */
   admit(name: string, fence: Fence): Promise<Fence>
 }
 
+/** Options of a FencingGate. */
 export interface FencingGateOptions {
+  /** Where the admitted tokens are remembered. */
   readonly store: FencingStore
 }
 
+/** Options of `admit`. */
 export interface AdmitOptions {
-  /** Rejects the call with its reason; the token may have been remembered. */
+  /** Rejects the call with its reason. The token may have been remembered. */
   readonly signal?: AbortSignal | undefined
 }
 
 /**
- * The gate does not let this holder in, now or later. `instanceof ErrNotHeld`, with the same code: a later term has been
- * admitted, so this one is over.
+ * The gate refuses this holder, now and forever: another term with a higher or equal token was admitted. Extends `ErrNotHeld`, with the
+ * same code.
  */
 export class ErrFenced extends ErrNotHeld {
   override readonly name: string = 'ErrFenced'
-  /** The token that was shown. */
+  /** The refused token. */
   readonly fencingToken: bigint
-  /** What the gate remembers. */
+  /** The fence that the gate remembers. */
   readonly admitted: Fence
 
   constructor(name: string, { holder, fencingToken }: Fence, admitted: Fence) {
@@ -74,7 +77,7 @@ export class ErrFenced extends ErrNotHeld {
   }
 }
 
-/** Lets a name's holders in by rising fencing tokens: see the head of this file. */
+/** Admits the holders of a resource by rising fencing tokens: see the head of this file. */
 export class FencingGate {
   readonly #store: FencingStore
 
@@ -103,13 +106,13 @@ export class FencingGate {
   }
 
   /**
-   * Resolves when the fence is let in: no lower token was, or will be, let in after it.
+   * Admits the fence. When the call resolves, no lower token is admitted any more.
    *
-   * @param name of the resource, which has one lease: at most 255 bytes
-   * @throws ErrFenced   it is out for good
-   * @throws ErrNotValid the store was not asked; also for a share that does not exclude others: a later one would keep it out for good,
-   *   although it stands. It has a guard of its own (`token.check(key)`)
-   * @throws ErrUnknown  the store could not be asked: infer nothing, and do not write
+   * @param name of the resource, at most 255 bytes. One resource must have one lease
+   * @throws ErrFenced   refused forever
+   * @throws ErrNotValid an argument breaks a rule, or the fence is a share that does not exclude others: guard it with
+   *   `token.check(key)`. The gate's store was not asked
+   * @throws ErrUnknown  the store could not be asked: infer nothing, and do not write. Calling again is safe
    */
   async admit(name: string, fence: Fence, options: AdmitOptions = {}): Promise<void> {
     checkAdmit(name, fence, options)
@@ -131,7 +134,7 @@ export class FencingGate {
   }
 }
 
-/** Remembers in this process, and only as long as it lives: for tests, and where one process owns the resource. */
+/** Remembers in the memory of this process: for tests, and for a resource that only this process uses. */
 export class MemoryFencingStore implements FencingStore {
   readonly #admitted = new Map<string, Fence>()
 
@@ -143,23 +146,25 @@ export class MemoryFencingStore implements FencingStore {
   }
 }
 
-/** What runs a statement: `Pool`, `Client` and `PoolClient` of `pg` fit. */
+/** Runs a statement: `Pool`, `Client` and `PoolClient` of `pg` fit. */
 export interface FencingQueryable {
   // oxlint-disable-next-line typescript/no-explicit-any -- every driver declares its rows as it likes
   query(text: string, values: any[]): Promise<{ readonly rows: any[] }>
 }
 
+/** Options of a PostgresFencingStore. */
 export interface PostgresFencingStoreOptions {
+  /** A pool, or a connection inside the transaction of the write. */
   readonly client: FencingQueryable
-  /** The table, with its schema if need be. @default 'fencing_gate' */
+  /** The table, optionally with its schema. @default 'fencing_gate' */
   readonly table?: string | undefined
 }
 
 /**
- * Remembers in one row for each name, by one statement.
+ * Remembers one row per name, with one statement.
  *
- * On a connection inside a transaction the row stays locked until it ends: whoever comes with a higher token waits, so a
- * write in the same transaction cannot be overtaken. Above READ COMMITTED such a meeting is a serialization failure.
+ * On a connection inside a transaction the row stays locked until the transaction ends: a caller with a higher token waits, so it cannot
+ * overtake a write in that transaction. Above READ COMMITTED two such calls cause a serialization failure.
  */
 export class PostgresFencingStore implements FencingStore {
   readonly #client: FencingQueryable
@@ -177,12 +182,12 @@ export class PostgresFencingStore implements FencingStore {
     this.#table = table.replaceAll(/\w+/g, '"$&"')
   }
 
-  /** Creates the table if it is missing; safe from many processes at once. */
+  /** Creates the table if it is missing. Many processes may call it at once. */
   async migrate(): Promise<void> {
     await this.#client.query(this.migrationSql(), [])
   }
 
-  /** What `migrate` runs, for people who migrate by hand. */
+  /** Returns the SQL that `migrate` runs, for migrations by hand. */
   migrationSql(): string {
     // One at a time: CREATE TABLE IF NOT EXISTS alone fails when two run it at once.
     return `DO $$ BEGIN
@@ -196,7 +201,7 @@ END $$`
   }
 
   async admit(name: string, { fencingToken, holder }: Fence): Promise<Fence> {
-    // The row is written even when it stays as it is: only so one statement sees the latest and locks it.
+    // Writes the row even when it does not change: only then does one statement see the latest row and lock it.
     const text = `INSERT INTO ${this.#table} AS gate (name, fencing_token, holder) VALUES ($1, $2::numeric, $3)
 ON CONFLICT (name) DO UPDATE SET
   fencing_token = greatest(gate.fencing_token, excluded.fencing_token),
@@ -210,20 +215,22 @@ RETURNING fencing_token::text AS fencing_token, holder`
 
 const MIGRATION_LOCK = 7_046_029_254_386_353
 
-/** What runs a script: `Redis` and `Cluster` of ioredis fit. */
+/** Runs a script: `Redis` and `Cluster` of ioredis fit. */
 export interface FencingEvaluator {
   eval(script: string, numberOfKeys: number, ...keysAndArguments: string[]): Promise<unknown>
 }
 
+/** Options of a RedisFencingStore. */
 export interface RedisFencingStoreOptions {
+  /** A connection to the Redis that remembers. */
   readonly client: FencingEvaluator
-  /** Begins each key. @default 'fencing-gate:' */
+  /** The beginning of each key. @default 'fencing-gate:' */
   readonly prefix?: string | undefined
 }
 
 /**
- * Remembers in one key for each name, by one script. The keys never expire: an eviction policy, a fail-over or a restart
- * without `appendonly` that loses a key lets a lower token in again.
+ * Remembers one key per name, with one script. The keys never expire. If a key is lost (by an eviction policy, a failover, or a restart
+ * without `appendonly`), a lower token is admitted again.
  */
 export class RedisFencingStore implements FencingStore {
   readonly #client: FencingEvaluator
@@ -256,7 +263,7 @@ if not token or #token < #theirs or (#token == #theirs and token < theirs) then
 end
 return known`
 
-/** @throws when this is no answer of ours: then nobody can tell */
+/** @throws when the answer has another form: the outcome is then not known */
 function fenceOf(fencingToken: unknown, holder: unknown): Fence {
   if (typeof fencingToken !== 'string' || !/^\d+$/.test(fencingToken) || typeof holder !== 'string') {
     throw new Error('the store answered something else than a fencing token and a holder')
@@ -282,7 +289,7 @@ function checkAdmit(name: unknown, fence: unknown, options: unknown): void {
   if (problems.length > 0) throw notValid(problems)
 }
 
-/** The rule that this text breaks, or undefined: what every store keeps apart from every other. */
+/** The rule that this text breaks, or undefined. Every store can tell two valid texts apart. */
 function brokenTextRule(text: unknown): string | undefined {
   if (typeof text !== 'string') return 'must be a string'
   if (text === '') return 'must not be empty'

@@ -1,18 +1,18 @@
 /**
  * Several leases as one: all of them are held, or none.
  *
- *     holdAll ──all granted──▶ HeldAll ──release()─────▶ over: all are given back
+ *     holdAll ──all granted──▶ HeldAll ──release()─────▶ over: all are released
  *        │                        └──one is lost──▶ lost: the signal aborts; the others are held until release()
- *        └──denied, aborted, lost, unknown──▶ what was granted is given back, then it rejects
+ *        └──denied, aborted, lost, unknown──▶ granted leases are released, then it rejects
  *
  * Promises.
- * - Two callers never wait for each other: names are taken in one order, that of their UTF-16 code units, in every process.
- * - Without `wait` the claims are sent together: a client makes one round trip of them where its store can.
- * - With `wait` one name is taken after the other, in the queue of each. What is held already is renewed meanwhile; if it is lost,
- *   the wait ends.
- * - A refusal is reported only where no other claim failed for another reason: what is not certain is no refusal.
+ * - Two calls never deadlock: every process takes the names in one order, that of their UTF-16 code units.
+ * - Without `wait` the claims are sent together, in one round trip if the store can do that.
+ * - With `wait` the leases are claimed one after the other, each in its queue. The leases that are already held are renewed during the
+ *   wait. If one of them is lost, the call ends.
+ * - A refusal is reported only if no claim failed for another reason: an unknown outcome is not a refusal.
  *
- * After a loss the other leases stay held, because the work needs a moment to stop: give them back with `release()`.
+ * After a loss the other leases stay held, so that the work can stop in an orderly way: then call `release()`.
  */
 import { ErrClaimDenied, hasMethods, MemoryGuard, onAbort, systemClock, throwIfAborted } from 'lease-core'
 import type { Clock, Held, Hold, Info, Manager, Token } from 'lease-core'
@@ -22,25 +22,27 @@ import { checkHoldOptions, HOLD_OPTIONS, waitMsOf, type LeaseOptions } from './h
 import { LinkedSignal } from './or-aborted.ts'
 import { patienceFor, waitThenTry } from './try-then-wait.ts'
 
-/** Those of a hold, for each of the leases. */
+/** Options of a hold, for each of the leases. */
 export interface HoldAllOptions extends LeaseOptions {
   /**
-   * false: a lease of another is `ErrClaimDenied` at once. A duration bounds the wait for others, for all leases together, and not the
-   * answer to a claim; true waits as long as `signal` allows. @default false
+   * false: a single try. A duration bounds the wait for others, for all leases together; it does not bound the answer to a claim. true:
+   * waits as long as `signal` allows. @default false
    */
   readonly wait?: LeaseOptions['wait']
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
 /**
- * Holds all of these leases. Resolves when all of them are held; when it rejects, those that were granted are given back.
+ * Holds all of these leases. Resolves when all of them are held. When it rejects, every granted lease has been released, or its release
+ * failed and it expires by itself.
  *
- * @param holder of these leases alone: a term of a lease that it has already ends with this one
+ * @param names at least one, all different
+ * @param holder a name for this call alone: the release also ends a term of one of these leases that this holder had before
  * @throws ErrClaimDenied another holds one of them, or still did when `wait` ran out; `lease` says which
- * @throws ErrLost        one that was held was lost before the others were granted
- * @throws ErrNotValid    nothing was sent
- * @throws ErrUnknown     one may have been granted; the client withdraws it as soon as it can
+ * @throws ErrLost        a lease that was already held was lost before the others were granted; `lease` says which
+ * @throws ErrNotValid    an argument breaks a rule; nothing was sent
+ * @throws ErrUnknown     a lease may have been granted; the client withdraws that claim as soon as it can
  */
 export async function holdAll(
   manager: Pick<Manager, 'hold'>,
@@ -70,12 +72,12 @@ export async function holdAll(
       const patience = patienceFor(waitMs, clock)
       for (const name of sorted) await waitThenTry((wait) => claim(name, wait), patience.leftMs())
     } else await allOf(sorted.map((name) => claim(name, false)))
-    throwIfAborted(until.signal) // at the last moment
+    throwIfAborted(until.signal) // it may have aborted together with the last grant
     const holds = sorted.map((name) => granted.find(({ hold }) => hold.lease === name)?.hold as Hold)
     for (const hold of holds) hold.assertHeld()
     return new HeldAll(holds)
   } catch (error) {
-    await Promise.allSettled(granted.map(({ hold }) => hold.release())) // one that fails lapses by itself
+    await Promise.allSettled(granted.map(({ hold }) => hold.release())) // if one fails, its lease expires
     throw error
   } finally {
     until.letGo()
@@ -86,13 +88,13 @@ export async function holdAll(
 /** Leases of one holder that are held together. `holdAll` makes it. */
 export class HeldAll implements Held {
   readonly holder: string
-  /** In the order in which they were taken. */
+  /** The names, in the order in which they were claimed. */
   readonly leases: readonly string[]
-  /** One for each lease, in the same order: to `renew()` or `update()` it. One that is released alone ends the whole. */
+  /** One per lease, in the same order: for `renew()` and `update()`. To release one of them ends the whole. */
   readonly holds: readonly Hold[]
-  /** One for each lease, in the same order. */
+  /** One per lease, in the same order. */
   readonly tokens: readonly Token[]
-  /** By lease: to compare with those of others that hold the same lease, alone or among others. */
+  /** By lease: comparable with the tokens of all others that hold this lease. */
   readonly fencingTokens: ReadonlyMap<string, bigint>
   /** Passes while every lease is held. */
   readonly token: Token
@@ -112,8 +114,8 @@ export class HeldAll implements Held {
   }
 
   /**
-   * That of the first lease. It rises from one holder of the same set of leases to the next; compare it with nothing else, and use
-   * `fencingTokens` where sets differ.
+   * The token of the first lease. It rises from holder to holder only if all of them name the same leases. If the sets differ, use
+   * `fencingTokens`.
    */
   get fencingToken(): bigint {
     return first(this.holds).fencingToken
@@ -124,29 +126,30 @@ export class HeldAll implements Held {
     return this.#releasing === undefined && this.holds.every(({ held }) => held)
   }
 
-  /** Aborts when the first of them is lost; the reason is its `ErrLost`. After a release it aborts with a plain AbortError. */
+  /** Aborts when the first of them is lost; the reason is its `ErrLost`. After a release it aborts with an AbortError. */
   get signal(): AbortSignal {
     return this.#until.signal
   }
 
-  /** The least of all. */
+  /** The shortest of all; zero when one of them is over. */
   remaining(): Duration {
     if (!this.held) return Duration.fromMillis(0)
     return Duration.fromMillis(Math.min(...this.holds.map((hold) => hold.remaining().toMillis())))
   }
 
+  /** @throws ErrLost one of them is over, by loss or by release; `lease` says which */
   assertHeld(): void {
-    for (const hold of this.holds) hold.assertHeld() // a lease that was lost says why, also after a release
+    for (const hold of this.holds) hold.assertHeld() // after a release, a lease that was lost still says why
   }
 
   /**
-   * Gives all of them back, also where some of that fails, and also after a loss. A second release sends nothing.
+   * Releases all of them, even if some releases fail, and also after a loss. A second call sends nothing.
    *
-   * @throws ErrNotHeld, ErrUnknown as of a Hold: the first error, in the order of the leases, when all releases have ended
+   * @throws ErrNotHeld, ErrUnknown the first error of a Hold's release, in the order of the leases, after all releases have ended
    */
   release(): Promise<void> {
     if (this.#releasing !== undefined) return this.#releasing
-    // It is over before anybody hears of it: a listener may call this again.
+    // Set before any listener runs: a listener may call this again.
     let settle: (released: Promise<void>) => void = () => {}
     this.#releasing = new Promise((resolve) => (settle = resolve))
     settle(allOf(this.holds.map((hold) => hold.release())).then(() => {}))
@@ -154,7 +157,7 @@ export class HeldAll implements Held {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.release().catch(() => {}) // the leases lapse by themselves; the work's own outcome must not be masked
+    await this.release().catch(() => {}) // the leases expire by themselves; do not hide the outcome of the work
   }
 
   #end(reason: unknown): void {
@@ -164,7 +167,7 @@ export class HeldAll implements Held {
   }
 }
 
-/** The tokens of several leases as one, under the name of the first. */
+/** The tokens of several leases as one, under the name of the first lease. */
 class TokenOfAll implements Token {
   readonly lease: string
   readonly holder: string
@@ -182,8 +185,8 @@ class TokenOfAll implements Token {
   /**
    * Checks every token, and resolves with what is known of the first lease.
    *
-   * With a key one is checked after the other, in the order of the leases: transactions of two bundles then lock their guards in the
-   * same order. A guard demands all of the terms.
+   * With a key the tokens are checked one after the other, in the order of the leases: two transactions then lock their guards in the
+   * same order. A guard requires every term.
    */
   async check(trapdoorKey?: unknown): Promise<Info> {
     if (trapdoorKey === undefined) return first(await allOf(this.#tokens.map((token) => token.check())))
@@ -193,12 +196,12 @@ class TokenOfAll implements Token {
     return first(infos)
   }
 
-  /** Such a guard runs its body when it is checked: it must run once, and only if all terms stand at that instant. */
+  /** A `MemoryGuard` runs its body when it is checked: it must run once, and only if all terms stand at that instant. */
   async #checkInMemory(guard: MemoryGuard): Promise<Info> {
     const [token, ...others] = this.#tokens as readonly [Token, ...Token[]]
     const infos = await allOf(others.map((other) => other.check()))
     const opened: Promise<void>[] = []
-    // A trapdoor in memory looks and runs within its call: the body of each guard opens the next one, the last runs the caller's.
+    // A memory trapdoor checks and runs synchronously: the body of each guard opens the next one, and the last runs the caller's body.
     let body = (): void => guard.run()
     for (const { trapdoor } of infos) {
       const next = new MemoryGuard(body)
@@ -210,7 +213,7 @@ class TokenOfAll implements Token {
   }
 }
 
-/** By the symbol that guards carry: also those of another copy of `lease-core`. */
+/** Recognised by the symbol on each guard, so that guards of another copy of `lease-core` count too. */
 function isMemoryGuard(key: unknown): key is MemoryGuard {
   return typeof key === 'object' && key !== null && Symbol.for('lease-core.MemoryGuard') in key
 }
@@ -221,25 +224,25 @@ interface Granted {
   readonly stopListening: () => void
 }
 
-/** Calls back once when the hold is over, at once if it is already. */
+/** Calls back once when the hold is over; at once if it is over already. */
 function whenOver({ signal }: Hold, listener: () => void): () => void {
   if (signal.aborted) listener()
   return onAbort(signal, listener)
 }
 
-/** The names in the order in which everybody takes them; notes what is wrong with them. */
+/** The names in the order in which every process claims them. Notes broken rules. */
 function sortedNames(checks: Checks, given: readonly string[]): readonly string[] {
   let names: readonly string[] = []
   try {
     if (Array.isArray(given)) names = Array.from(given)
-  } catch {} // a proxy that throws: told as no array
+  } catch {} // a proxy that throws is not an array
   checks.must('names', names.length > 0, 'must be an array of at least one name', given)
   for (const [index, name] of names.entries()) checks.name(`names[${index}]`, name)
   checks.must('names', new Set(names).size === names.length, 'must be different names', given)
   return names.toSorted() // by code units: the same order in every process, whatever its locale
 }
 
-/** The values when all have settled. @throws the first error that is no refusal, or else the first */
+/** The values when all have settled. @throws the first error that is not a refusal, otherwise the first error */
 async function allOf<T>(promises: readonly Promise<T>[]): Promise<T[]> {
   const outcomes = await Promise.allSettled(promises)
   const failed = outcomes.filter((outcome) => outcome.status === 'rejected')

@@ -1,8 +1,8 @@
-/** Options of a hold in recipes that take them all: the rules are core's, and the problems come with those of the recipe. */
+/** For recipes that accept all options of a hold: core's rules, reported together with the recipe's own problems. */
 import type { HoldOptions } from 'lease-core'
 import type { Checks } from './checks.ts'
 
-/** Those of a hold of a lease: a share has recipes of its own. */
+/** The options of `manager.hold`, without `share`: shares have recipes of their own. */
 export type LeaseOptions = Omit<HoldOptions, 'share'>
 
 const ALL: Readonly<Record<keyof LeaseOptions, true>> = {
@@ -19,7 +19,7 @@ const ALL: Readonly<Record<keyof LeaseOptions, true>> = {
 /** The names of all options of a hold. */
 export const HOLD_OPTIONS: readonly string[] = Object.keys(ALL)
 
-/** Notes what is wrong with the options of a hold. Returns the options of the hold alone, each read once. */
+/** Notes which options of a hold break a rule. Returns the options of the hold alone, each read once. */
 export function checkHoldOptions(checks: Checks, options: LeaseOptions): LeaseOptions {
   const { duration, wait, signal, maxWaiters, value, announce, shared, renewEvery } = options
   const durationMs = checks.leaseDuration('duration', duration)
@@ -38,7 +38,7 @@ export function checkHoldOptions(checks: Checks, options: LeaseOptions): LeaseOp
   return { duration, wait, signal, maxWaiters, value, announce, shared, renewEvery }
 }
 
-/** How long the hold waits for others, in milliseconds; Infinity: as long as its signal allows. */
+/** How long the hold waits for others, in milliseconds. Infinity: as long as its signal allows. */
 export function waitMsOf(checks: Checks, wait: HoldOptions['wait'] = false): number {
   if (typeof wait === 'boolean') return wait ? Number.POSITIVE_INFINITY : 0
   return checks.duration('wait', wait)

@@ -1,4 +1,4 @@
-/** What people build on leases, each from the public API of lease-core only. */
+/** Recipes on leases. They use only the public API of lease-core. */
 export { Authority } from './authority.ts'
 export type {
   AuthorityCallOptions,

@@ -9,15 +9,15 @@
  *                                             └─ not within one `duration` ───▶ renewed no more: the lease lapses; the end
  *
  * Promises.
- * - Work begins only while the lease is held, and two runs of one candidate never overlap: a work that was lost and does not end keeps
- *   its candidate from leading again.
+ * - Work begins only while the lease is held. Two runs of one candidate never overlap: after a loss, the candidate leads again only when
+ *   its work has ended.
  * - The signal aborts no later than the trust window ends, and at once on `stop()`.
- * - The lease is released when the work has ended, and never before. Work that throws gives it up too.
- * - `stop()` takes one `duration` at most. If the work has not ended by then, the lease lapses within another one, and the next leader may
- *   begin beside it: only `token.check(key)` or the fencing token keeps its late writes out.
+ * - The lease is released after the work has ended, also when it throws, and never earlier.
+ * - `stop()` takes at most one `duration`. If the work has not ended by then, the lease expires within another `duration`, and the next
+ *   leader may begin beside that work: only `token.check(key)` or the fencing token rejects its late writes.
  *
- * Failure. Attempts that fail are repeated with growing pauses, and so is work that throws or returns at once. What no repetition can
- * mend (the manager was stopped) ends the candidacy: `finished` rejects.
+ * Failure. Failed attempts are retried with growing pauses. There is also a pause after work that throws or soon returns. An error that no
+ * retry can cure (the manager was stopped) ends the candidacy: `finished` rejects.
  *
  * After `RunOrDie` of client-go (with `ReleaseOnCancel`, which here waits for the work) and `LeaderSelector` of Curator.
  */
@@ -43,26 +43,27 @@ import { LinkedSignal, whenAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
 import { unlessGone } from './unless-gone.ts'
 
-/** What is run while leading. The term ends when it returns, or when what it returns has settled. */
+/** Runs while this process leads. The term ends when the returned value, or promise, has settled. */
 export type LeadWork = (term: LeaderTerm) => unknown
 
+/** Options of `lead`. */
 export interface LeadOptions {
-  /** Who this candidate is; no two of one name may be the same. @default a name that nobody else has (`uniqueHolder`) */
+  /** The name of this candidate; different for each candidate. @default a unique name (`uniqueHolder`) */
   readonly holder?: string | undefined
   /**
-   * How long a grant lasts; renewed from a third of it on. So long after a crash another leads, and so long `stop()` waits for the work
-   * at most. A number is in milliseconds. At least 8 ms. @default 15 seconds
+   * How long a grant lasts. Renewed after a third of it. After a crash another candidate leads when it is over, and `stop()` waits at most
+   * this long for the work. A number is in milliseconds. At least 8 ms. @default 15 seconds
    */
   readonly duration?: DurationLike | undefined
-  /** Travels with the lease for everyone to read, such as the leader's address; at most 4 KiB. */
+  /** Text that travels with the lease, for instance the leader's address; everyone can read it. At most 4 KiB. */
   readonly value?: string | undefined
   /** Whether to campaign again after each term. false: the candidacy ends with its first term. @default true */
   readonly again?: boolean | undefined
-  /** The longest pause after work that failed or returned at once; the first is a tenth of a second. @default 30 seconds */
+  /** The longest pause after work that threw or soon returned; the first is 50 to 100 ms. @default 30 seconds */
   readonly maxPause?: DurationLike | undefined
-  /** As `stop()`, when it aborts. The signal of the work has its reason then. */
+  /** Stops the candidate when it aborts, as `stop()` does. The signal of the work then has the same reason. */
   readonly signal?: AbortSignal | undefined
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
@@ -70,20 +71,20 @@ export interface LeadOptions {
 export interface CandidateEvents {
   /** This candidate leads from now on. */
   elected: [LeaderTerm]
-  /** The lease was lost: this candidate does not lead any more. */
+  /** The lease was lost: this candidate no longer leads. */
   lost: [ErrLost]
-  /** The work threw, or a release or an attempt failed. What can be repeated is. */
+  /** The work threw, and not because its signal aborted; or a release or a claim failed. Retried where that can help. */
   error: [unknown]
 }
 
 /**
- * Campaigns from now on, and runs the work whenever it leads.
+ * Campaigns from now on, and runs the work whenever this process leads.
  *
  *     const candidate = lead(manager, 'scheduler', async ({ signal }) => schedule(signal))
  *     …
  *     await candidate.stop()
  *
- * @param name of what is led; all candidates give the same. Escaped like every id: `my.app` is the lease `my%2Eapp`
+ * @param name the same for all candidates. Escaped like every id: `my.app` is the lease `my%2Eapp`
  * @throws ErrNotValid with every problem
  */
 export function lead(
@@ -95,16 +96,19 @@ export function lead(
   return new Candidate(readLead(manager, name, work, options))
 }
 
-/** One term of a candidate, as its work sees it. */
+/** One term of a candidate: what its work is called with. */
 export class LeaderTerm implements Held {
+  /** The name of the lease. */
   readonly lease: string
+  /** The name of the candidate. */
   readonly holder: string
+  /** Higher than those of all earlier leaders. */
   readonly fencingToken: bigint
   /** Aborts when the work must end: with an `ErrLost`, with the reason of the stop, or after `release()` with an AbortError. */
   readonly signal: AbortSignal
   readonly #hold: Hold
 
-  /** @param signal aborts with that of the Hold at the latest */
+  /** @param signal aborts no later than that of the Hold */
   constructor(hold: Hold, signal: AbortSignal) {
     this.#hold = hold
     this.lease = hold.lease
@@ -118,20 +122,22 @@ export class LeaderTerm implements Held {
     return this.#hold.token
   }
 
-  /** Whether the lease may be relied on now; also while the work winds up after `stop()`. Reads the clock. */
+  /** Whether the holder may rely on the lease now; also true while the work ends after `stop()`. Reads the clocks. */
   get held(): boolean {
     return this.#hold.held
   }
 
+  /** How long the holder may rely on the lease without a renewal; zero when it is over. */
   remaining(): Duration {
     return this.#hold.remaining()
   }
 
+  /** @throws ErrLost the term is over, by loss or by release */
   assertHeld(): void {
     this.#hold.assertHeld()
   }
 
-  /** Resigns at once, for a work that protects nothing any more: it need not have ended. Otherwise return from the work. */
+  /** Resigns at once, before the work has ended: only for work that has nothing left to protect. Otherwise return from the work. */
   release(): Promise<void> {
     return this.#hold.release()
   }
@@ -154,23 +160,25 @@ interface Campaign {
   readonly clock: Clock
 }
 
-/** How a work ended. */
+/** How the work ended. */
 interface Outcome {
   readonly thrown: { readonly error: unknown } | undefined
-  /** It went on for so long. */
+  /** How long it ran. */
   readonly ranMs: number
 }
 
-/** One that leads or waits for it. Made by `lead()`. */
+/** Leads, or campaigns to lead. `lead()` makes it. */
 export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposable {
+  /** The name of the lease. */
   readonly lease: string
+  /** The name of this candidate. */
   readonly holder: string
   /**
-   * Resolves when nothing of this goes on any more: after `stop()`, or after the only term of `again: false`. A work that has not ended
-   * one `duration` after the stop is not waited for. Not to look at it is safe.
+   * Resolves when the candidacy is over: after `stop()`, or with `again: false` after the only term. It waits for the work, but at most
+   * one `duration` after the stop. You need not await it.
    *
-   * With `again: false` it rejects with what the work threw, `ErrLost` for instance; in any case with what ended the candidacy unasked,
-   * `ErrStopped` when the manager was stopped.
+   * Rejects with the error that ended the candidacy, for instance `ErrStopped` when the manager was stopped. With `again: false` it also
+   * rejects with what the work threw.
    */
   readonly finished: Promise<void>
   readonly #campaign: Campaign
@@ -178,7 +186,7 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
   #hold: Hold | undefined
   #term: LeaderTerm | undefined
   #isWorking = false
-  /** What ended the candidacy unasked. */
+  /** The error that ended the candidacy, if one did. */
   #failure: ErrStopped | undefined
 
   /** Use `lead()`. */
@@ -207,7 +215,7 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
     this.finished.catch(() => {})
   }
 
-  /** Whether this leads and may rely on it; also while the work winds up after `stop()`. Reads the clock; never trusts a timer. */
+  /** Whether this leads and may rely on that now; also true while the work ends after `stop()`. Reads the clocks. */
   get isLeader(): boolean {
     return this.#term?.held === true
   }
@@ -217,14 +225,14 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
     return this.isLeader ? this.#term : undefined
   }
 
-  /** Whether the work is running. If it is when `stop()` has resolved, it did not end in time. */
+  /** Whether the work is running. True after `stop()` has resolved: the work did not end in time. */
   get isWorking(): boolean {
     return this.#isWorking
   }
 
   /**
-   * Aborts the signal of the work, waits for the work, releases the lease, and ends the candidacy. Takes one `duration` at most. Never
-   * rejects; idempotent.
+   * Aborts the signal of the work, waits for the work, releases the lease, and ends the candidacy. Takes at most one `duration`; then the
+   * lease is no longer renewed. Never rejects; idempotent.
    */
   async stop(): Promise<void> {
     this.#stopping.abort(new ErrStopped('the candidate was stopped', { lease: this.lease, holder: this.holder }))
@@ -242,7 +250,7 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
       const hold = await this.#elect()
       if (hold === undefined) return
       if (signal.aborted || !hold.held) {
-        await this.#giveUp(hold) // stopped or lost before anybody could see it
+        await this.#giveUp(hold) // stopped or lost before the work could begin
         continue
       }
       const { thrown, ranMs } = await this.#lead(hold)
@@ -260,7 +268,7 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
     }
   }
 
-  /** Resolves with a Hold when it is granted, with undefined when this was stopped. */
+  /** Resolves with a Hold when the lease is granted, with undefined after a stop. */
   async #elect(): Promise<Hold | undefined> {
     const { manager, lease, holder, durationMs, value, clock } = this.#campaign
     const { signal } = this.#stopping
@@ -278,7 +286,7 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
     return undefined
   }
 
-  /** Runs the work to its end. Until then nothing else of this candidate goes on. */
+  /** Runs the work to its end. The candidate does nothing else until then. */
   async #lead(hold: Hold): Promise<Outcome> {
     const { work, clock } = this.#campaign
     const stopping = this.#stopping.signal
@@ -302,7 +310,7 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
       if (!isAbort(error, until.signal)) this.emit('error', error)
     }
     this.#isWorking = false
-    until.abort(new DOMException('the work has ended', 'AbortError')) // nothing of it should go on in the background
+    until.abort(new DOMException('the work has ended', 'AbortError')) // what it left in the background should stop
     until.letGo()
     for (const stop of stopListening) stop()
     return { thrown, ranMs: begun.elapsedMs }
@@ -313,11 +321,11 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
     this.emit('lost', reason)
     const { cause } = reason
     if (!(cause instanceof ErrStopped)) return
-    this.#failure = cause // the manager was stopped: nothing can be renewed or claimed any more
+    this.#failure = cause // the manager was stopped: no renewal or claim can succeed
     this.#stopping.abort(cause)
   }
 
-  /** A lease that cannot be released lapses. */
+  /** If the release fails, the lease expires. */
   async #giveUp(hold: Hold): Promise<void> {
     try {
       await hold.release().catch(unlessGone)
@@ -357,10 +365,10 @@ function readLead(manager: Pick<Manager, 'hold'>, name: string, work: LeadWork, 
   }
 }
 
-/** As of a Hold that renews itself. */
+/** The shortest duration of a Hold that renews itself. */
 const LEAST_MS = 8
 
-/** Whether a work threw this because it was told to end. Anything can be thrown, also what cannot be read. */
+/** Whether the work threw this because its signal aborted. Anything can be thrown, also an object that throws when it is read. */
 function isAbort(error: unknown, signal: AbortSignal): boolean {
   if (!signal.aborted) return false
   try {

@@ -1,6 +1,5 @@
 /**
- * Names of locks as people have them (a string, a number, bytes, a partition key with a sort key), written as names that
- * a lease may have.
+ * Ids of locks (a string, a number, bytes, a partition key with a sort key), written as valid lease names.
  *
  *     'order 42'                      order%2042
  *     42, 42n                         =42, =42n
@@ -8,18 +7,18 @@
  *     ['eu', 7]                       [eu,=7]
  *     { partition: 'eu', sort: 0 }    (partition=eu,sort==0)
  *
- * The writing is injective: two ids meet in one lease only when they are equal, type included (`5` and `'5'` are two
- * locks; the order of an object's keys does not matter). It can be read back.
+ * The encoding is injective and can be decoded: two ids have the same lease only when they are equal, with the same types (`5` and `'5'` are
+ * two locks; the order of an object's keys does not matter).
  *
  * After the composite keys of dynamodb-lock-client, where a sort key of 0 or '' was dropped and bytes became no key at all.
  */
 import { isUint8Array } from 'node:util/types'
 import { brokenTextRule, encodeSegment } from './segments.ts'
 
-/** One part of a lock's name. `-0` is `0`. */
+/** One part of a lock id. `-0` is `0`. */
 export type LockIdPart = string | number | bigint | Uint8Array
 
-/** What a lock is called: one part, several in order, or several by name. */
+/** The id of a lock: one part, a list of parts, or named parts. */
 export type LockId = LockIdPart | readonly LockIdPart[] | { readonly [part: string]: LockIdPart }
 
 /** The rule that this id breaks, or undefined. */
@@ -31,13 +30,13 @@ export function brokenLockIdRule(id: unknown): string | undefined {
   for (const [index, [key, part]] of parts.entries()) {
     const rule =
       brokenTextRule(key) ?? (isPart(part) ? brokenPartRule(part) : 'must be a string, a number, a bigint or bytes')
-    // The rule is part of a message, and a key that is no plain word may be a URL with a password in it.
+    // The rule is part of a message, and a key that is not a plain word may be a URL with a password.
     if (rule !== undefined) return `is not valid: part ${/^\w{1,40}$/.test(key) ? `"${key}"` : index + 1} ${rule}`
   }
   return undefined
 }
 
-/** The id as a part of a lease name. It must break no rule. */
+/** Encodes a valid id as a part of a lease name. */
 export function encodeLockId(id: LockId): string {
   if (isPart(id)) return encodePart(id)
   if (Array.isArray(id)) return `[${id.map(encodePart).join(',')}]`
@@ -45,7 +44,7 @@ export function encodeLockId(id: LockId): string {
   return `(${parts.map(([key, part]) => `${encodeSegment(key)}=${encodePart(part)}`).join(',')})`
 }
 
-/** The id that was encoded; undefined when this is no encoded id. */
+/** Decodes an id; undefined when this is not an encoded id. */
 export function decodeLockId(name: string): LockId | undefined {
   const id = decode(name)
   return id !== undefined && brokenLockIdRule(id) === undefined && encodeLockId(id) === name ? id : undefined

@@ -1,28 +1,29 @@
 /**
- * A job that runs once per period in the whole fleet, whatever the clocks of its processes read.
+ * A job that runs once per period in the whole fleet, even if the clocks of its processes differ.
  *
- *     <prefix>/<name>                        the turn: its holder decides, or runs. Renewed; lapses `atMost` after a crash
- *     <prefix>/<name>/0, <prefix>/<name>/1   the marks: the last slots that were begun. Claimed for `atLeast`, never renewed
+ *     <prefix>/<name>                        the turn: its holder decides, or runs. Renewed; expires `atMost` after a crash
+ *     <prefix>/<name>/0, <prefix>/<name>/1   the marks: the last slots that began. Claimed for `atLeast`, never renewed
  *
- * A slot is the fire time of a period, as the schedule says it and not as a clock reads it: it is the same in every process. Slots are
- * strings that rise, and one runs only while both marks are below it:
+ * A slot is the fire time of a period in the schedule, not the time on a clock: it is the same in every process. Slots are strings that
+ * rise, and a slot runs only if both marks are below it:
  *
  *     take the turn ──▶ read the marks ──below──▶ put the lower mark on the slot ──▶ turn still held? ──▶ run ──▶ mark it done, release
  *       │ refused            │ not below                                               │ no
  *       └──▶ skipped         └──▶ release, skipped                                     └──▶ unknown: do not run
  *
- * Why no slot runs twice. A run has held the turn without a gap from before its read of the marks until after its own mark. So nobody
- * else decided in between, and every earlier run had left its mark. A process that is paused in between does not hold the turn
- * any more when it goes on, and does not run. Its mark may still arrive: each attempt has a holder name of its own, so it takes a vacant
- * lease and never a live mark. Where it comes into the instant in which another replaces that mark, the other one replaces it in turn.
- * There are two marks so that a crash in that instant leaves the higher one.
+ * Why no slot runs twice. A run holds the turn without a gap from before its read of the marks until after its own mark. So nobody else
+ * decides in between, and every earlier run has left its mark. A process that is paused in between has lost the turn when it continues,
+ * and does not run. Its mark may still arrive. Each attempt has a holder name of its own, so a late mark can take a vacant lease, but
+ * never replaces a live mark. If it arrives while another process is replacing that mark, the other process replaces the late mark too.
+ * There are two marks so that a crash at that moment leaves the higher one.
  *
- * Why a slot is not skipped because somebody merely looked. A process that is refused the turn reads for which slot it was taken. The
- * same: somebody deals with it. Another that is marked by the holder of the turn: an earlier slot still runs. Another that is not: the
- * holder is about to decide, and the turn is waited for.
+ * Why a process that only decides does not make others skip. A process that is refused the turn reads which slot the turn was taken for:
+ * - the same slot: the holder of the turn deals with it;
+ * - another slot, which that holder has marked: that slot still runs;
+ * - another slot, not marked: that holder is about to decide, so this process waits for the turn.
  *
- * After ShedLock, whose `lockAtMostFor` and `lockAtLeastFor` keep their names. There the minimum must be longer than clocks are apart and
- * shorter than the period; here the marks keep a late clock out, and a long minimum delays nobody.
+ * `atMost` and `atLeast` are named after `lockAtMostFor` and `lockAtLeastFor` of ShedLock. There the minimum must be longer than the
+ * difference between clocks and shorter than the period. Here the marks stop a late process, and a long minimum delays nobody.
  */
 import {
   ErrClaimDenied,
@@ -48,89 +49,95 @@ import { brokenSegmentRule, encodeSegment } from './segments.ts'
 import { using } from './using.ts'
 
 /**
- * Which period: its fire time, or a string that sorts after those of earlier periods (`2026-03`, `2026-W09`, `2026-03-01T12:00`).
- * A `Date` and a `DateTime` mean their ISO string in UTC. All slots of one name must be of one kind. The time at which a process happens
- * to look at its clock is no slot: every process would have one of its own.
+ * A period: its fire time, or a string that sorts after those of earlier periods (`2026-03`, `2026-W09`, `2026-03-01T12:00`).
+ * A `Date` or a `DateTime` means its ISO string in UTC. All slots of one name must be of one kind. Do not use the present time: every
+ * process would have a slot of its own.
  */
 export type Slot = Date | DateTime | string
 
-/** Defaults for all jobs of an `OncePer`, and options of each call. */
+/** Defaults for all jobs of an `OncePer`, and options of each call. Use the same in every process. */
 export interface RunOptions {
-  /** How long a job stays busy after the crash of the process that runs it, at most. @default 1 minute */
+  /** How long a job stays busy, at most, after a crash of the process that runs it. @default 1 minute */
   readonly atMost?: DurationLike | undefined
   /**
-   * true: while its process lives, a run is renewed, and may take as long as it likes. false: it is lost when it takes longer than
-   * `atMost`, and the next slot may run beside it; for work whose end nobody may ever report. @default true
+   * true: a run is renewed while its process lives, so it may take any time. false: a run that takes longer than `atMost` is lost, and
+   * the next slot may run beside it; for work whose end may never be reported. @default true
    */
   readonly renew?: boolean | undefined
   /**
-   * How long the last slot is remembered, from its start and again from its end. A process that comes for this slot or an earlier one is
-   * skipped until then, so this must be longer than any clock or catching up is late. It delays no later slot. @default 1 day
+   * How long the last slot is remembered, counted from its start and again from its end. Until then, calls for this slot or an earlier
+   * one are skipped. Must be longer than any process may be late, also when it catches up. Does not delay later slots. @default 1 day
    */
   readonly atLeast?: DurationLike | undefined
   /**
-   * false: a run whose process died counts as a run. true: a process that comes for a slot that is running waits for the end of the run,
-   * and takes over if the run has ended without saying so. @default false
+   * false: a run whose process died counts as a run. true: a call for a slot that is running waits until that run ends, and takes over if
+   * the run ended without a record that it is done. @default false
    */
   readonly retry?: boolean | undefined
 }
 
+/** Options of `OncePer`. */
 export interface OncePerOptions extends RunOptions {
-  /** It stays yours to stop. */
+  /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'hold' | 'claim' | 'find' | 'release' | 'revoke'>
-  /** The family of jobs: those of two prefixes have nothing to do with each other. @default 'once' */
+  /** The first part of each lease name: jobs of two prefixes are independent. `Once` has the same default. @default 'once' */
   readonly prefix?: string | undefined
 }
 
+/** Options of `run` and `begin`. */
 export interface RunCallOptions extends RunOptions {
-  /** Ends the call with its reason before the work begins; afterwards it aborts the signal of the work. */
+  /** Before the work begins: ends the call with its reason. After that: aborts the signal of the work. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `last` and `forget`. */
 export interface LastOptions {
   /** Rejects the call with its reason. */
   readonly signal?: AbortSignal | undefined
 }
 
-/** It did not run here. */
+/** The slot did not run in this process. */
 export interface Skipped {
   readonly ran: false
   /**
-   * `taken`: this slot has run, or runs · `passed`: a later one was begun before, so this one comes too late · `busy`: an earlier one
-   * still runs.
+   * `taken`: this slot has run, or runs · `passed`: a later slot has begun · `busy`: another slot of the job still runs.
    */
   readonly reason: 'taken' | 'passed' | 'busy'
-  /** The slot that stood in the way. */
+  /** The slot that prevented it. */
   readonly slot: string
-  /** Which process ran it or runs it: host and process id are in its name. */
+  /** The process that ran it or runs it: a holder name with host and process id. */
   readonly by: string
 }
 
-/** What became of a call of `run`. */
+/** The outcome of a call of `run`. */
 export type Outcome<T> = { readonly ran: true; readonly slot: string; readonly result: T } | Skipped
 
-/** What became of a call of `begin`. */
+/** The outcome of a call of `begin`. */
 export type Begun = { readonly ran: true; readonly slot: string; readonly run: Run } | Skipped
 
-/** What the work is given. */
+/** What the work is called with. */
 export interface RunScope {
-  /** Aborts when the turn is lost, when the work is over, and with `options.signal`. */
+  /** Aborts when the run is lost, when the work is over, and with `options.signal`. */
   readonly signal: AbortSignal
-  /** Rises with every run of this name. For every write to what the job changes. */
+  /** Rises with every run of this name. Send it with every write to what the job changes. */
   readonly fencingToken: bigint
+  /** The slot that runs, as a string. */
   readonly slot: string
+  /** The run itself, for `token`, `held` and `assertHeld()`. */
   readonly run: Run
 }
 
-/** The last slot of a job that was begun. */
+/** The last slot of a job that began. */
 export interface LastRun {
+  /** The slot, as a string. */
   readonly slot: string
+  /** The process that ran it or runs it: a holder name with host and process id. */
   readonly by: string
-  /** false: it runs, its process died, or its end could not be recorded. */
+  /** false: it runs, its process died, or its end was not recorded. */
   readonly done: boolean
 }
 
-/** What is written into a turn or a mark, and where it was found. */
+/** The record in a turn or a mark, and where it was found. */
 interface Found extends LastRun {
   readonly lease: string
   readonly holder: string
@@ -151,7 +158,7 @@ interface Times {
 
 interface Request extends Names, Times {
   readonly slot: string
-  /** Of this call alone. */
+  /** A name of this call alone. */
   readonly holder: string
   readonly signal: AbortSignal | undefined
 }
@@ -160,14 +167,16 @@ const TIMES = ['atMost', 'renew', 'atLeast', 'retry']
 const MINUTE_MS = 60_000
 const DAY_MS = 86_400_000
 const DEFAULTS: Times = { atMostMs: MINUTE_MS, renew: true, atLeastMs: DAY_MS, retry: false }
-/** So often the turn may change hands between a refusal and the look at who has it, or the mark between a look and a claim. */
+/** How often the turn may change holder between a refusal and a read, or a mark between a read and a claim. */
 const MAX_ROUNDS = 30
 
-/** A run that was begun: the turn of its job, held. Release it when the work has ended. */
+/** A run that has begun: its process holds the turn of the job. Release it when the work has ended. */
 export class Run implements Held {
+  /** A name of this run alone. */
   readonly holder: string
   /** Rises with every run of this name. */
   readonly fencingToken: bigint
+  /** The slot that runs, as a string. */
   readonly slot: string
   readonly #hold: Hold
   readonly #mark: { readonly done: () => Promise<unknown>; readonly undo: () => Promise<unknown> }
@@ -188,22 +197,27 @@ export class Run implements Held {
     this.#until = new LinkedSignal(hold.signal)
   }
 
+  /** For `token.check(key)` before a guarded write. It is of this run. */
   get token(): Token {
     return this.#hold.token
   }
 
+  /** Whether this process may rely on the turn now. Reads the clocks. */
   get held(): boolean {
     return this.#releasing === undefined && this.#hold.held
   }
 
+  /** Aborts with an `ErrLost` when the turn is lost, and with an AbortError when `release()` begins. */
   get signal(): AbortSignal {
     return this.#until.signal
   }
 
+  /** How long this process may rely on the turn without a renewal; zero when the run is over. */
   remaining(): Duration {
     return this.held ? this.#hold.remaining() : Duration.fromMillis(0)
   }
 
+  /** @throws ErrLost the run is over, by loss or by release */
   assertHeld(): void {
     this.#hold.assertHeld()
     if (this.#releasing === undefined) return
@@ -216,22 +230,21 @@ export class Run implements Held {
   }
 
   /**
-   * Records that the slot is done, then gives the turn up. A run that was lost records it as well, unless another process runs the slot
-   * anew by then.
+   * Records that the slot is done, then releases the turn. A lost run records it too, unless another process has begun the slot again.
    *
    * @throws ErrNotHeld another process has the turn already
-   * @throws ErrUnknown it may have happened: the slot stays taken, but with `retry` it may run again
+   * @throws ErrUnknown the slot may not be recorded as done: it stays taken, but with `retry` it may run again
    */
   release(): Promise<void> {
     return this.#end(this.#mark.done)
   }
 
-  /** The work never began: takes the mark back, so that another may run the slot. @internal */
+  /** The work never began: withdraws the mark, so that another process may run the slot. @internal */
   withdraw(): Promise<void> {
     return this.#end(this.#mark.undo)
   }
 
-  /** Never rejects: the outcome of the work must not be masked. A release that fails becomes a warning of the process. */
+  /** Releases the run. Never rejects, so that it does not hide the outcome of the work: a failure becomes a warning of the process. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release().catch((error: unknown) => warn(error, 'LeaseReleaseWarning'))
   }
@@ -253,7 +266,7 @@ async function endInOrder(record: () => Promise<unknown>, hold: Hold): Promise<v
   }
 }
 
-/** Runs jobs once per slot, over all processes that use the same prefix and names. See the head of this file. */
+/** Runs each slot of a job once, over all processes that use the same prefix and names. See the head of this file. */
 export class OncePer {
   readonly #manager: OncePerOptions['manager']
   readonly #prefix: string
@@ -273,12 +286,12 @@ export class OncePer {
   }
 
   /**
-   * Does the work of this slot, unless the slot has run or runs elsewhere. Rejects with what the work throws: the slot has run then, too.
-   * A work whose signal aborts is waited for.
+   * Does the work of this slot, unless the slot has run or runs elsewhere. Rejects with what the work throws; the slot then counts as run.
+   * Waits for the work, also after its signal has aborted.
    *
-   * @throws ErrUnknown  it is not known whether this process was to run the slot: it does not run here, and perhaps nowhere
-   * @throws ErrLost     the turn was lost before the work began: it does not run here
-   * @throws ErrNotValid nothing was sent
+   * @throws ErrUnknown  the store did not answer: the work does not begin here. The slot may count as run, and then runs nowhere
+   * @throws ErrLost     the turn was lost before the work began: the work does not begin here
+   * @throws ErrNotValid an argument breaks a rule; nothing was sent
    */
   async run<T>(
     name: string,
@@ -306,16 +319,16 @@ export class OncePer {
   }
 
   /**
-   * As `run`, where somebody else calls the work: a scheduler that asks whether it may. Release the run when the work has ended.
+   * Begins a slot as `run` does, for work that other code calls, for instance a scheduler. Release the run when the work has ended.
    *
-   * @throws ErrUnknown  as `run`
-   * @throws ErrNotValid nothing was sent
+   * @throws ErrUnknown  as in `run`
+   * @throws ErrNotValid an argument breaks a rule; nothing was sent
    */
   async begin(name: string, slot: Slot, options: RunCallOptions = {}): Promise<Begun> {
     return this.#begin(this.#requestOf(name, slot, options))
   }
 
-  /** Reads the last slot of this job that was begun. undefined: none was, or it is forgotten by now (`atLeast`). */
+  /** Reads the last slot of this job that began. undefined: none began, or it is forgotten (`atLeast`). */
   async last(name: string, options: LastOptions = {}): Promise<LastRun | undefined> {
     const { marks, signal } = this.#callOf(name, options)
     const last = latest(await orAborted(this.#readAll(marks), signal))
@@ -323,9 +336,9 @@ export class OncePer {
   }
 
   /**
-   * An operator has the job forget its last slots: the next process that comes runs, whatever its slot. A run in progress goes on.
+   * Makes the job forget its last slots, for operators: the next call runs, whatever its slot. A run in progress goes on.
    *
-   * @throws ErrUnknown it may have happened
+   * @throws ErrUnknown the slots may have been forgotten
    */
   async forget(name: string, options: LastOptions = {}): Promise<void> {
     const { marks, signal } = this.#callOf(name, options)
@@ -339,13 +352,13 @@ export class OncePer {
     try {
       return await orAborted(beginning, signal)
     } catch (error) {
-      // Nobody is here any more to run it.
+      // The caller has gone: withdraw a late run.
       beginning.then((late) => (late.ran ? late.run.withdraw() : undefined)).catch(() => {})
       throw error
     }
   }
 
-  /** Takes the turn, unless it is known without it that the slot is not ours. */
+  /** Takes the turn, unless the marks show already that the slot must not run here. */
   async #take(request: Request): Promise<Begun> {
     const { turn, marks, slot, holder, atMostMs, renew, retry, signal } = request
     const renewEvery = renew ? undefined : false
@@ -368,17 +381,17 @@ export class OncePer {
       }
       const now = await this.#read(turn)
       if (now?.slot === slot && !retry) return notRun('taken', now)
-      // The same holder of the turn for so long: it runs, and its mark has lapsed meanwhile.
+      // The same term has held the turn for the whole wait: it runs, and its mark has expired.
       if (now !== undefined && now.slot !== slot && now.fencingToken === refusedBy?.fencingToken)
         return notRun('busy', now)
       refusedBy = now
-      // A holder that died before it decided is gone after `atMost`.
+      // The turn of a holder that died before it decided expires after `atMost`.
       wait = now === undefined ? false : now.slot === slot ? true : atMostMs
     }
     throw exhausted(request)
   }
 
-  /** With the turn: whether the slot is ours to run. Unless it is, the turn is given up again. */
+  /** Holding the turn: decides whether the slot runs here. If not, releases the turn. */
   async #decide(request: Request, hold: Hold): Promise<Begun> {
     try {
       const decided = await this.#markOrSkip(request)
@@ -397,7 +410,7 @@ export class OncePer {
     }
   }
 
-  /** Puts a mark on the slot, and says which; or says why not. */
+  /** Marks the slot and returns the lease of the mark; or returns why the slot is skipped. */
   async #markOrSkip(request: Request): Promise<string | Skipped> {
     const { marks, slot, holder, atLeastMs, signal } = request
     const value = recordOf({ slot, by: holder, done: false })
@@ -414,7 +427,7 @@ export class OncePer {
         await this.#manager.claim(mark, holder, atLeastMs, { value })
         return mark
       } catch (error) {
-        // Somebody who does not have the turn any more has put a mark there.
+        // A process that has lost the turn has put a late mark there.
         if (!(error instanceof ErrClaimDenied) && !(error instanceof ErrNotHeld)) throw error
       }
     }
@@ -488,7 +501,7 @@ function timesOf(options: RunOptions, checks: Checks, defaults: Times): Times {
   return { atMostMs, renew, atLeastMs, retry }
 }
 
-/** The slot as a string that rises. */
+/** The slot as a string that sorts by time. */
 function keyOf(slot: unknown, checks: Checks): string {
   const instant = DateTime.isDateTime(slot) ? slot.toMillis() : isDate(slot) ? slot.getTime() : undefined
   if (instant !== undefined) {
@@ -506,7 +519,7 @@ function keyOf(slot: unknown, checks: Checks): string {
   return key
 }
 
-/** What is said to somebody who comes for this slot while these marks stand; undefined: it may run. */
+/** Why a call for this slot is skipped while these marks stand; undefined: it may run. */
 function skippedFor({ slot, retry }: Request, marks: readonly Found[]): Skipped | undefined {
   const last = latest(marks)
   if (last === undefined || last.slot < slot) return undefined
@@ -518,7 +531,7 @@ function notRun(reason: Skipped['reason'], { slot, by }: Found): Skipped {
   return { ran: false, reason, slot, by }
 }
 
-/** The highest slot; of two marks of one slot the one that is done. */
+/** The mark of the highest slot; of two marks of one slot, the one that is done. */
 function latest(marks: readonly Found[]): Found | undefined {
   const [one, other] = marks
   return one === undefined || other === undefined || !isBelow(one, other) ? one : other
@@ -532,17 +545,17 @@ function isBelow(one: Found, other: Found): boolean {
   return one.slot === other.slot ? other.done : one.slot < other.slot
 }
 
-/** Whether the holder of the turn has marked its slot, and not said that it is done. */
+/** Whether the holder of the turn has marked its slot, and has not recorded that it is done. */
 function isRunning({ by }: Found, marks: readonly Found[]): boolean {
   return marks.some((mark) => mark.by === by && !mark.done)
 }
 
-/** Never rejects: the turn lapses by itself. */
+/** Releases the turn. Never rejects: if the release fails, the turn expires. */
 async function leave(hold: Hold): Promise<void> {
   await hold.release().catch(() => {})
 }
 
-/** Another has replaced the mark; or the manager was stopped, after which the release of a Hold does nothing either. */
+/** Ignores that another process has replaced the mark, or that the manager was stopped: the release of a Hold does nothing either then. */
 function unlessOver(error: unknown): void {
   if (!(error instanceof ErrClaimDenied) && !(error instanceof ErrStopped)) throw error
 }

@@ -1,20 +1,20 @@
 /**
- * Work that is done once for each key, with a result that is kept for a time.
+ * Work that is done once per key, with a result that is kept for a time.
  *
- *     free ──claim──▶ in progress ──done──▶ done: the result is kept, and lapses by itself ──▶ free
+ *     free ──claim──▶ in progress ──done──▶ done: the result is kept, and expires by itself ──▶ free
  *      ▲                  │
- *      └──────failed──────┤            a renewed lease stands for "in progress", the same lease with a result for "done":
- *      └──process died────┘            it goes from one to the other in one write
+ *      ├──────failed──────┤            a renewed lease means "in progress", the same lease with a result means "done":
+ *      └──process died────┘            one write changes one into the other
  *
  * Promises.
- * - While a run of a key is in progress, or its result is kept, no other run of that key begins. A process that dies in the middle
- *   leaves the key free after `duration`, so the work is done at least once.
- * - A mark counts only in the term of the run that made it: it repeats the fencing token. A run that lost its lease marks nothing,
- *   also where its last request opens a new term: the next reader of such a mark revokes it.
- * - A result is never lost without a word: a call that has done the work, and cannot be sure that the result is kept, rejects with
- *   an `ErrNotRecorded` that has it.
+ * - While a run of a key is in progress, or its result is kept, no other run of that key begins. If the process dies during the work, the
+ *   key is free after `duration`: the work is done at least once.
+ * - A mark counts only in the term of the run that made it: it contains the fencing token. A run that lost its lease records nothing. If
+ *   its last request opens a new term, the next reader of that mark revokes the term.
+ * - No result is lost silently. A call that has done the work, and does not know whether the result is kept, rejects with an
+ *   `ErrNotRecorded` that contains the result.
  *
- * The lease of a run is no Hold (`run.ts`): a revocation is noticed when it is renewed, after a third of `duration` at the latest.
+ * The lease of a run is not a Hold (`run.ts`): a revocation is noticed at the next renewal, which is due after a third of `duration`.
  */
 import {
   checkRequest,
@@ -35,65 +35,69 @@ import { Checks } from './checks.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { Run } from './run.ts'
 
+/** Options of `Once`. */
 export interface OnceOptions {
-  /** It stays yours to stop. */
+  /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'claim' | 'find' | 'observe' | 'release' | 'revoke'>
-  /** The family of keys: those of two prefixes have nothing to do with each other. @default 'once' */
+  /** The first part of each lease name: keys of two prefixes are independent. `OncePer` has the same default. @default 'once' */
   readonly prefix?: string | undefined
-  /** How long a key is blocked after the process that worked on it died. Renewed while the work goes on. @default 30 seconds */
+  /** How long a key stays in progress after its process has died. Renewed during the work. At least 8 ms. @default 30 seconds */
   readonly duration?: DurationLike | undefined
-  /** How long a result is kept at least, from when the work was done. @default 1 day */
+  /** How long a result is kept, at least, from the end of the work. @default 1 day */
   readonly keepResult?: DurationLike | undefined
-  /** Makes a text of a result. @default JSON; undefined becomes an empty text */
+  /** Turns a result into a text. @default JSON; undefined becomes an empty text */
   readonly serialize?: ((result: unknown) => string) | undefined
-  /** Makes a result of that text. @default JSON; an empty text becomes undefined */
+  /** Turns that text into a result. @default JSON; an empty text becomes undefined */
   readonly parse?: ((text: string) => unknown) | undefined
-  /** Where results go that do not fit into a lease. @default nowhere: a result that is too large is an `ErrNotRecorded` */
+  /** Keeps results that do not fit into a lease. @default none: a result that is too large is an `ErrNotRecorded` */
   readonly store?: OnceStore | undefined
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
-/** Keeps texts that do not fit into a lease, for all processes: a table, a key of Redis, a bucket. */
+/** Keeps texts that do not fit into a lease, where all processes can read them: a table, a Redis key, a bucket. */
 export interface OnceStore {
-  /** @param id each run has its own, so no run overwrites the result of another. @param keepMs keep it at least so long */
+  /** Keeps the text for at least `keepMs` milliseconds. @param id different for each run, so no run overwrites another's result */
   set(id: string, text: string, keepMs: number): Promise<unknown>
-  /** Undefined or null: it is not there any more. */
+  /** Returns the text; undefined or null when it is gone. */
   get(id: string): Promise<string | undefined | null>
 }
 
+/** Options of `run`. */
 export interface OnceRunOptions {
   /**
-   * false: a key that is in progress elsewhere is `ErrClaimDenied` at once. A duration bounds the wait for it, and not the answer to a
-   * request; true waits as long as `signal` allows. @default false
+   * How long to wait for a run in progress. false: not at all. A duration bounds the wait; it does not bound the answer to a request.
+   * true: waits as long as `signal` allows. @default false
    */
   readonly wait?: DurationLike | boolean | undefined
-  /** Ends the waiting, and aborts the work's signal. A result that the work returns after all is kept. */
+  /** Ends the wait with its reason, and aborts the signal of the work. If the work returns a result all the same, the result is kept. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `forget`. */
 export interface OnceCallOptions {
-  /** Rejects the call with its reason; what was sent is not undone. */
+  /** Rejects the call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
 }
 
-/** What the work is given. */
+/** What the work is called with. */
 export interface OnceScope {
   /** Aborts when the lease is lost, when the call is over, and with `options.signal`. */
   readonly signal: AbortSignal
   /** Rises with each run of the key. */
   readonly fencingToken: bigint
-  /** For `token.check(key)` in the transaction that the work writes with: a run that has lost its lease then writes nothing. */
+  /** For `token.check(key)` in the transaction of the work: a run that has lost its lease then writes nothing. */
   readonly token: Token
 }
 
-/** Why a result is not recorded for certain. */
+/** Why it is not certain that a result is recorded. */
 export type NotRecordedReason = 'lost' | 'no answer' | 'stopped' | 'no text' | 'too large' | 'store failed'
 
 /**
- * This call has done the work, and others may not get its result. With `lost` the work may be done again, with `no answer` and `stopped`
- * too, unless the mark was written after all. With the other reasons it is not done again while the result would have been kept:
- * later calls get an `ErrNoResult`. `instanceof ErrUnknown`, with the same code.
+ * This call has done the work, but other calls may not get its result. Extends `ErrUnknown`, with the same code. The `reason` says more:
+ * - `lost`: the work may be done again.
+ * - `no answer`, `stopped`: the work may be done again, unless the mark was written after all.
+ * - `no text`, `too large`, `store failed`: the work is not done again for `keepResult`; later calls get `ErrNoResult`.
  */
 export class ErrNotRecorded extends ErrUnknown {
   override readonly name: string = 'ErrNotRecorded'
@@ -118,7 +122,7 @@ const reasons: Readonly<Record<NotRecordedReason, string>> = {
   'store failed': 'the `store` did not take it',
 }
 
-/** The work was done, by this call or another, and its result is not to be had. `instanceof ErrUnknown`, with the same code. */
+/** An earlier call has done the work, but its result is not available. Extends `ErrUnknown`, with the same code. */
 export class ErrNoResult extends ErrUnknown {
   override readonly name: string = 'ErrNoResult'
   readonly key: string
@@ -132,7 +136,7 @@ export class ErrNoResult extends ErrUnknown {
 const DURATION_MS = 30_000
 const KEEP_RESULT_MS = 86_400_000
 
-/** Does the work of each key once: see the head of this file. Make one for each family of keys. */
+/** Does the work of each key once: see the head of this file. Make one for each kind of work. */
 export class Once {
   readonly #manager: OnceOptions['manager']
   readonly #prefix: string
@@ -168,15 +172,15 @@ export class Once {
   }
 
   /**
-   * Does the work, or resolves with the result of the run that has done it. Work that fails leaves the key free, and is not repeated by
-   * this call; calls that wait do theirs then, one after the other.
+   * Does the work, or resolves with the result of an earlier run. If the work throws, the key is free again; this call does not repeat the
+   * work. Waiting calls then do their own work, one after the other.
    *
    * @throws what the work throws
    * @throws ErrClaimDenied the work is in progress elsewhere, or still was when `wait` ran out
-   * @throws ErrNotRecorded this call has done the work; whether others get the result is not certain
-   * @throws ErrNoResult    the work was done, and the result cannot be had
-   * @throws ErrLost        the answer to the claim took longer than `duration`: the work was not begun
-   * @throws ErrNotValid    nothing was sent
+   * @throws ErrNotRecorded this call has done the work; other calls may not get the result
+   * @throws ErrNoResult    the work was done earlier; its result is not available
+   * @throws ErrLost        the answer to the claim came too late to rely on the lease: the work has not begun
+   * @throws ErrNotValid    an argument breaks a rule; nothing was sent
    * @throws ErrUnknown     the store could not be asked: this call has not begun the work
    */
   async run<T>(
@@ -198,10 +202,10 @@ export class Once {
   }
 
   /**
-   * Frees the key: its result is forgotten, and the next call does the work. A run in progress loses its lease, goes on until it
-   * notices, and records nothing.
+   * Frees the key: its result is forgotten, and the next call does the work. A run in progress loses its lease. It goes on until it
+   * notices that, and records nothing.
    *
-   * @throws ErrUnknown it may have happened
+   * @throws ErrUnknown the key may have been freed
    */
   async forget(key: string, options: OnceCallOptions = {}): Promise<void> {
     const checks = new Checks(options, ['signal'])
@@ -213,7 +217,7 @@ export class Once {
 
   // ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A run of this call's own, or the mark of one that is done. */
+  /** A run of this call, or the mark of an earlier run that is done. */
   async #begin(lease: string, waitMs: number, signal: AbortSignal | undefined): Promise<Run | Mark> {
     const until = new LinkedSignal(signal)
     const timeIsUp = (): void => until.abort(TIME_IS_UP)
@@ -234,7 +238,7 @@ export class Once {
     }
   }
 
-  /** Waits until the key is free or done; when the time for that is up, looks once more. */
+  /** Waits until the key is free or done. When the wait is over, reads once more. */
   async #stateOf(lease: string, until: AbortSignal, signal: AbortSignal | undefined): Promise<State> {
     try {
       for await (const info of this.#manager.observe(lease, { signal: until })) {
@@ -253,7 +257,7 @@ export class Once {
     if (mark === undefined) return 'in progress'
     const { fencingToken } = info
     if (mark.fencingToken === fencingToken) return mark
-    // A run that had lost its lease made this mark in a new term, and has not undone that: the term stands for nothing.
+    // A run that had lost its lease opened a new term with this mark, and has not released it: the term means nothing.
     await this.#manager.revoke(lease, { fencingToken, signal })
     return 'free'
   }
@@ -304,7 +308,7 @@ export class Once {
   }
 
   /**
-   * What says that this run is done. Where the result cannot be kept, that says so as well: the work was done all the same, and must not be
+   * The mark of a run that is done. If the result cannot be kept, the mark says so: the work was done all the same, and must not be
    * repeated.
    */
   async #markFor(run: Run, result: unknown): Promise<MarkAndProblem> {
@@ -331,7 +335,7 @@ export class Once {
     return { mark: { kind: 'stored', text: '' } }
   }
 
-  /** The mark lapses before the text: it is made within `duration`, and lasts for `keepResult`. */
+  /** The mark expires before the text: it is made within `duration`, and lasts for `keepResult`. */
   async #put(store: OnceStore, { lease, fencingToken }: Run, text: string): Promise<void> {
     await store.set(idOf(lease, fencingToken), text, this.#keepMs + this.#durationMs)
   }
@@ -377,7 +381,7 @@ function fromJson(text: string): unknown {
 /** The value of the lease of a run that is done: `done 17 {"id":5}`, `stored 17 `, `unkept 17 `. */
 interface Mark {
   readonly kind: 'done' | 'stored' | 'unkept'
-  /** Of the run that made it, and of the only term in which it counts. */
+  /** Of the run that made it: the mark counts only in that term. */
   readonly fencingToken: bigint
   readonly text: string
 }
@@ -394,14 +398,14 @@ interface MarkAndProblem {
 const UNKEPT = { kind: 'unkept', text: '' } as const
 /** The value of a lease in progress. */
 const IN_PROGRESS = 'in progress'
-/** So much of a value is not the result, at most: a fencing token has 20 digits. */
+/** How much of a value is not the result, at most: a fencing token has 20 digits. */
 const HEAD_BYTES = 32
 
 function formatMark({ kind, fencingToken, text }: Mark): string {
   return `${kind} ${fencingToken} ${text}`
 }
 
-/** Undefined: the value is none of a run that is done. */
+/** undefined: not the value of a run that is done. */
 function parseMark(value: string | undefined): Mark | undefined {
   const { kind, fencingToken, text } =
     /^(?<kind>done|stored|unkept) (?<fencingToken>-?\d+) (?<text>.*)$/s.exec(value ?? '')?.groups ?? {}
@@ -409,7 +413,7 @@ function parseMark(value: string | undefined): Mark | undefined {
   return { kind: kind as Mark['kind'], fencingToken: BigInt(fencingToken), text }
 }
 
-/** What is wrong with the value, by the rules of core. */
+/** The error with which core refuses this value; undefined when it is valid. */
 function problemOf(value: string): unknown {
   try {
     checkRequest('a', { holder: 'a', duration: 1, value })

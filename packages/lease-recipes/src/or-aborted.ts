@@ -1,23 +1,23 @@
 import { onAbort } from 'lease-core'
 
-/** As `onAbort` of lease-core, but of a signal that has aborted already it calls back at once. */
+/** Does what `onAbort` of lease-core does, and calls back at once if the signal has aborted already. */
 export function whenAborted(signal: AbortSignal | undefined, listener: () => void): () => void {
   if (signal?.aborted !== true) return onAbort(signal, listener)
   listener()
   return () => {}
 }
 
-/** The promise's outcome, or the signal's reason if that comes first; what was begun goes on by itself. */
+/** Settles as the promise does, or rejects with the signal's reason if that comes first. The work behind the promise goes on. */
 export function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise
   return new Promise((resolve, reject) => {
     let stopListening = (): void => {}
-    promise.then(resolve, reject).finally(() => stopListening()) // before all else: to listen may throw
+    promise.then(resolve, reject).finally(() => stopListening()) // first, because `whenAborted` may throw
     stopListening = whenAborted(signal, () => reject(signal.reason as Error))
   })
 }
 
-/** A signal of one's own that also aborts with another, until it is let go: a long-lived one then remembers nothing. */
+/** A signal that can be aborted here, and aborts with its source until `letGo()`: a long-lived source then keeps no reference. */
 export class LinkedSignal {
   readonly #controller = new AbortController()
   readonly #stopListening: () => void

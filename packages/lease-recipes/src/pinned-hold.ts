@@ -1,19 +1,18 @@
 /**
- * A Hold that does not end when its holder does: the lease is pinned, so that only its release or a person frees it.
+ * A Hold that outlives a crash of its holder: the lease is pinned, so that only its release or an operator frees it.
  *
- *     claim ──▶ pin, by an entity of this term's own ──▶ handed over
- *       │ crash: it lapses    │ crash, or nobody knows: it stays closed until a person frees it
+ *     claim ──▶ pin, by an entity of this term alone ──▶ returned to the caller
+ *       │ crash: it expires   │ crash, or an unknown outcome: it stays closed until an operator frees it
  *
  *     unpin ──▶ release
- *       │ crash: it lapses, or has lapsed
+ *       │ crash: it expires, or has expired
  *
- * The claim comes first: a lease is pinned only by one who holds it, so nobody who merely tried, or crashed while he
- * tried, keeps another's lease from lapsing or leaves a pin on a vacant one. It is handed over only if the very term that
- * was claimed still stood when the pin had been put on. The pin is withdrawn first, for the same reason. It bears the name
- * of the holder, of which there is one for each term: nobody's withdrawal opens another's lock.
+ * The claim comes first: only a holder pins a lease. So a process that only tried, or crashed while it tried, neither pins another's lease
+ * nor a vacant one. The lock is returned only if the claimed term still stood after the pin was set. On release the pin is withdrawn first,
+ * for the same reason. The pin has the name of the holder, which is different for each term: so no withdrawal opens another lock.
  *
- * While it lives it renews like any Hold, and thereby finds out what became of it. When it cannot (the store is out of
- * reach, this process was asleep) it is *not* lost, for the pin keeps it: it asks until it knows.
+ * The lease is renewed like any Hold, and the renewals show what became of it. If they fail (the store is out of reach, this process was
+ * paused), the lock is *not* lost, because the pin keeps it: the holder asks until it knows.
  */
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, MAX_DURATION_MS } from 'lease-core'
 import type { Clock, Hold, HoldOptions, LossReason, Manager, Token } from 'lease-core'
@@ -30,7 +29,7 @@ export interface PinnedHoldRequest {
   readonly holder: string
   readonly options: Omit<HoldOptions, 'wait'>
   readonly waitMs: number
-  /** Told of what went wrong while the lock stays closed. */
+  /** Called with failures while the lock stays closed. */
   readonly troubled: (cause: unknown) => void
 }
 
@@ -38,7 +37,7 @@ export interface PinnedHoldRequest {
  * Claims the lease and pins it.
  *
  * @throws ErrClaimDenied another holds it, or still did when the wait ran out
- * @throws ErrUnknown     it may have happened, and then the lease stays held until a person frees it
+ * @throws ErrUnknown     the lease may be held and pinned; it then stays held until an operator frees it
  */
 export async function holdPinned(request: PinnedHoldRequest): Promise<PinnedHold> {
   const { manager, lease, holder, options, waitMs } = request
@@ -46,7 +45,7 @@ export async function holdPinned(request: PinnedHoldRequest): Promise<PinnedHold
   try {
     await manager.pin(lease, holder)
     if (hold.held) return new PinnedHold(request, hold)
-    // The pin may have come after the term, and then protects a vacant lease or another's.
+    // The pin may have been set after the term ended: it then protects a vacant lease or another term.
     const loss: unknown = hold.signal.reason
     if (loss instanceof ErrLost && isCertain(loss)) {
       throw new ErrClaimDenied(`lease "${lease}" was taken from "${holder}" before it was pinned`, {
@@ -57,13 +56,13 @@ export async function holdPinned(request: PinnedHoldRequest): Promise<PinnedHold
     }
     throw new ErrUnknown(`lease "${lease}" was claimed, but it took too long to pin it`, { lease, holder, cause: loss })
   } catch (error) {
-    await manager.unpin(lease, holder).catch(() => {}) // nobody can tell, then, and it may stay closed
+    await manager.unpin(lease, holder).catch(() => {}) // if it fails, the lock may stay closed
     await vacate(request, hold).catch(() => {})
     throw error
   }
 }
 
-/** Ends the term whether or not its Hold still lives. */
+/** Ends the term, whether or not its Hold is still held. */
 function vacate({ manager, lease, holder }: PinnedHoldRequest, hold: Hold): Promise<void> {
   return hold.held ? hold.release() : manager.release(lease, holder)
 }
@@ -87,26 +86,26 @@ export class PinnedHold {
     return this.#hold.token
   }
 
-  /** Until it is released, or this process learns that a person freed it. */
+  /** True until it is released, or until this process learns that an operator freed it. */
   get held(): boolean {
     return !this.signal.aborted
   }
 
-  /** As long as there is, while it is held: it does not end by itself. */
+  /** The longest duration while it is held: it does not expire. */
   remaining(): Duration {
     return Duration.fromMillis(this.held ? MAX_DURATION_MS : 0)
   }
 
-  /** Aborts with an `ErrLost` when a person freed it, with a plain AbortError when its release begins. */
+  /** Aborts with an `ErrLost` when an operator freed it, with an AbortError when its release begins. */
   get signal(): AbortSignal {
     return this.#controller.signal
   }
 
   /**
-   * Vacates the lease. When it rejects with `ErrUnknown`, call it again: until it resolves, the lock may stay closed.
+   * Releases the lease. After `ErrUnknown` call it again: until it resolves, the lock may stay closed.
    *
-   * @throws ErrNotHeld a person freed it, or another has it by now
-   * @throws ErrUnknown it may have happened
+   * @throws ErrNotHeld an operator freed it, or another holds it now
+   * @throws ErrUnknown the lease may have been released
    */
   async release(): Promise<void> {
     if (this.#release === 'done') return
@@ -118,20 +117,20 @@ export class PinnedHold {
       if (freed !== undefined) throw freed
       this.#release = 'unpinned'
     }
-    // A person may have freed it meanwhile; the news of that may have come, or not.
+    // An operator may have freed it; the news may or may not have arrived.
     const freed = this.#hold.held ? await this.#refusal() : this.#refusalHeard()
     if (freed !== undefined) throw freed
-    // Otherwise the lease may have lapsed since it was unpinned and be another's, and nothing has gone wrong.
+    // Otherwise the lease may have expired since it was unpinned, and be another's: that is no error.
     await vacate(this.#request, this.#hold).catch(unlessGone)
     this.#release = 'done'
   }
 
-  /** Nothing is asked any more. The lease stays pinned; a Hold under way goes on until the manager stops. */
+  /** Ends this object without a release. The lease stays pinned, and its Hold goes on until the manager stops. */
   forget(reason: Error): void {
     this.#controller.abort(reason)
   }
 
-  /** What the store says against our term; undefined when it stands. */
+  /** Asks the store whether this term is over; undefined when it stands. */
   async #refusal(): Promise<ErrNotHeld | undefined> {
     try {
       await this.token.check()
@@ -142,7 +141,7 @@ export class PinnedHold {
     }
   }
 
-  /** What the Hold has been told against our term; undefined when nobody knows anything. */
+  /** Whether the Hold knows that this term is over; undefined when that is not certain. */
   #refusalHeard(): ErrNotHeld | undefined {
     const loss: unknown = this.#hold.signal.reason
     if (!(loss instanceof ErrLost && isCertain(loss))) return undefined
@@ -164,7 +163,7 @@ export class PinnedHold {
     }
   }
 
-  /** Asks until it is known whether the term stands; if so, it is renewed from then on as before. */
+  /** Asks until it is known whether the term stands; if it does, renews it as before. */
   async #ask(): Promise<void> {
     const { manager, clock, lease, holder, options, troubled } = this.#request
     for (let failures = 1; this.held; failures++) {
@@ -177,7 +176,7 @@ export class PinnedHold {
           this.#watch(hold)
           return
         }
-        await hold.release().catch(() => {}) // it was freed since the check, and this is another term
+        await hold.release().catch(() => {}) // freed since the check: this is another term
         this.#lose('revoked')
       } catch (error) {
         if (!this.held) return
@@ -201,12 +200,12 @@ export class PinnedHold {
   #lost(loss: ErrLost): void {
     const { manager, lease, holder } = this.#request
     this.#controller.abort(loss)
-    // Whoever freed it may have left our pin on it, and it would keep the next one's lease from lapsing.
+    // Our pin may still be set, and would keep the next holder's lease from expiring.
     if (isCertain(loss)) manager.unpin(lease, holder).catch(() => {})
   }
 }
 
-/** Whether the store has said so; otherwise the pin keeps the lease, as far as anybody knows. */
+/** Whether the store reported the loss; otherwise the pin keeps the lease, as far as is known. */
 function isCertain({ reason }: ErrLost): boolean {
   return reason === 'revoked' || reason === 'taken'
 }

@@ -1,17 +1,17 @@
 /**
  * A lock for many readers or one writer.
  *
- *     <prefix>/<name>            a counted lease (`share.ts` of lease-core); its capacity is as many readers as may be
+ *     <prefix>/<name>            a counted lease (`share.ts` of lease-core); its capacity is the largest number of readers
  *     <prefix>/<name>#<holder>   the lock of this holder: a share of it. A reader weighs 1, a writer the whole capacity
  *
  * Promises.
- * - A reader and a writer, or two writers, never have the lock at once: the store counts the weights when it grants one.
+ * - A reader and a writer, or two writers, never hold the lock at once: the store counts the weights when it grants one.
  * - Readers and writers are served first come, first served: neither starves. Nobody polls.
- * - A lock is renewed until it is unlocked, or `timeout` is over; after a crash it lapses within `duration`.
- * - A holder has one lock, however often it asks and in how many processes: it has the same again, refreshed. A reader that asks to
- *   write, or a writer that asks to read, is refused at once and keeps what it has: there is no upgrade.
+ * - A lock is renewed until it is released, or until its `timeout` is over. After a crash it expires within `duration`.
+ * - A holder has one lock. If it locks again in the same mode, in any process, it gets the same lock, refreshed. A reader that asks to
+ *   write, or a writer that asks to read, is refused at once and keeps its lock: there is no upgrade.
  *
- * After clusterluck's DLMServer, whose names it keeps. Its quorum of nodes is the store's business here.
+ * After clusterluck's DLMServer; the names are the same. Here the store replaces its quorum of nodes.
  */
 import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, hasMethods, MAX_CAPACITY, MAX_DURATION_MS } from 'lease-core'
 import { shareName, Stopwatch, systemClock } from 'lease-core'
@@ -25,50 +25,56 @@ import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
+/** Options of a ReadWriteLock. */
 export interface ReadWriteLockOptions {
-  /** It stays yours to stop. */
+  /** The recipe does not stop it. */
   readonly manager: Manager
-  /** What the lock is called; the same for all who share it. */
+  /** The name of the lock; the same for everyone who shares it. */
   readonly name: string
-  /** How many may read at once; the same for all who share the lock, which is checked. @default any number */
+  /** How many readers at once; the same for everyone who shares the lock: the store compares it. @default any number */
   readonly maxReaders?: number | undefined
-  /** How long a lock outlives the crash of its holder at most. @default 15 seconds */
+  /** After a crash of its holder a lock expires within this time. @default 15 seconds */
   readonly duration?: DurationLike | undefined
-  /** The family of locks. @default 'rwlocks' */
+  /** The first part of each lease name: locks of two prefixes are independent. @default 'rwlocks' */
   readonly prefix?: string | undefined
-  /** How long a call may go without an answer; waiting does not count. @default 30 seconds */
+  /** How long a call may stay unanswered, not counting its wait for others. @default 30 seconds */
   readonly requestTimeout?: DurationLike | undefined
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
+/** Options of `rlock` and `wlock`. */
 export interface LockOptions {
   /**
-   * false: a single try. A duration bounds the wait for others, and not the answer to a claim, which has `requestTimeout`; true waits
-   * as long as `signal` allows. @default true
+   * false: a single try. A duration bounds the wait for others; `requestTimeout` bounds the answer to a claim. true: waits as long as
+   * `signal` allows. @default true
    */
   readonly wait?: DurationLike | boolean | undefined
-  /** The lock ends by itself so long after it was acquired or refreshed last. @default it does not */
+  /** The lock ends by itself this long after it was acquired or last refreshed. @default it is renewed until released */
   readonly timeout?: DurationLike | undefined
-  /** Ends this call with its reason, not the lock. What was granted after all is given back if possible. */
+  /** Ends this call with its reason; does not end a lock. A lock that was granted after all is released, if possible. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `runlock` and `wunlock`. */
 export interface UnlockOptions {
-  /** Ends this call with its reason; what was sent is not undone. */
+  /** Ends this call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Events with the arguments of their listeners. */
 export interface ReadWriteLockEvents {
-  /** A `runlockAsync` or `wunlockAsync` failed. Nobody needs to listen. */
+  /** A `runlockAsync` or `wunlockAsync` failed. Needs no listener. */
   readonly error: readonly [cause: unknown]
 }
 
+/** Whether a lock is for reading or for writing. */
 export type LockMode = 'read' | 'write'
 
 /** A lock that was acquired. It is released or lost exactly once, and never held again. */
 export class Lock implements Held {
   readonly mode: LockMode
+  /** The name under which it was locked. */
   readonly holder: string
   readonly #hold: Hold
   readonly #clock: Clock
@@ -92,36 +98,41 @@ export class Lock implements Held {
     this.#keepTime()
   }
 
-  /** Above those of all who had the lock before, readers and writers. */
+  /** Above those of all earlier readers and writers of this lock. */
   get fencingToken(): bigint {
     return this.#hold.fencingToken
   }
 
+  /** For `token.check(key)` before a guarded write. It is of this term. */
   get token(): Token {
     return this.#hold.token
   }
 
+  /** Whether the holder may rely on the lock now. Reads the clocks. */
   get held(): boolean {
     if (this.#controller.signal.aborted) return false
     if (this.#since.elapsedMs >= this.#timeoutMs) this.#expire()
     return this.#hold.held && !this.#controller.signal.aborted
   }
 
+  /** Aborts with an `ErrLost` when the lock is lost or its `timeout` is over, and with an AbortError after a release. */
   get signal(): AbortSignal {
     return this.#controller.signal
   }
 
-  /** A writer's is, and a reader's is not. */
+  /** Whether it excludes all others: true for a writer, false for a reader. */
   isExclusive(): Promise<boolean> {
     return Promise.resolve(this.mode === 'write')
   }
 
+  /** How long the holder may rely on the lock without a renewal, at most until its `timeout`; zero when it is over. */
   remaining(): Duration {
     if (!this.held) return Duration.fromMillis(0)
     const [leaseMs, leftMs] = [this.#hold.remaining().toMillis(), this.#timeoutMs - this.#since.elapsedMs]
     return Duration.fromMillis(Math.max(0, Math.min(leaseMs, leftMs)))
   }
 
+  /** @throws ErrLost the lock is over, by loss, by release, or by its `timeout` */
   assertHeld(): void {
     if (this.held) return
     const reason: unknown = this.signal.reason
@@ -130,10 +141,11 @@ export class Lock implements Held {
   }
 
   /**
-   * Renews it now; its `timeout` is counted from here.
+   * Renews the lock, and counts its `timeout` from now.
    *
-   * @throws ErrLost    it is over
-   * @throws ErrUnknown it may have happened
+   * @param timeout replaces the timeout of the lock. @default the same again
+   * @throws ErrLost    the lock is over
+   * @throws ErrUnknown the lock may have been renewed
    */
   async refresh(timeout?: DurationLike): Promise<void> {
     this.assertHeld()
@@ -148,23 +160,23 @@ export class Lock implements Held {
   }
 
   /**
-   * Gives it back: when it resolves, others can have it. Over already: resolves.
+   * Gives the lock back. When it resolves, others can have it. Resolves if it is over already.
    *
-   * @throws ErrNotHeld the same holder has locked in another process since, which keeps the lock (reason `adopted`). This one is
-   *   over; `runlock` and `wunlock` take it from the other process, too
-   * @throws ErrUnknown it may have happened; if not, it lapses
+   * @throws ErrNotHeld reason `adopted`: the same holder has locked again in another process, which keeps the lock. This object is over.
+   *   `runlock` and `wunlock` free the lock there too
+   * @throws ErrUnknown the lock may have been released; if not, it expires
    */
   release(): Promise<void> {
     this.#end(new DOMException('the lock was unlocked', 'AbortError'))
     return this.#releasing ?? Promise.resolve()
   }
 
-  /** As `release`. */
+  /** The same as `release()`. */
   unlock(): Promise<void> {
     return this.release()
   }
 
-  /** Never rejects: the work's own outcome must not be masked, and the lock lapses by itself. */
+  /** Releases the lock. Never rejects, so that it does not hide the outcome of the work: the lock expires by itself. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release().catch(() => {})
   }
@@ -185,7 +197,7 @@ export class Lock implements Held {
     this.#timer?.cancel()
     this.#controller.abort(reason)
     this.#releasing = this.#hold.release({ all: true }).catch(unlessGone)
-    this.#releasing.catch(() => {}) // told to whoever releases
+    this.#releasing.catch(() => {}) // `release()` returns it
   }
 
   #lost(how: string, cause?: unknown): ErrLost {
@@ -205,7 +217,7 @@ interface LockParts {
 const KNOWN_OPTIONS = ['manager', 'name', 'maxReaders', 'duration', 'prefix', 'requestTimeout', 'clock']
 const METHODS = ['hold', 'counted', 'find', 'release']
 
-/** A lock for many readers or one writer. See the head of this file. */
+/** A lock for many readers or one writer: see the head of this file. */
 export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements AsyncDisposable {
   readonly name: string
   /** undefined: any number. */
@@ -216,11 +228,11 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   readonly #requestMs: number
   readonly #lease: string
   readonly #weights: Readonly<Record<LockMode, number>>
-  /** A call that is given up when it has been granted gives back what no other call has. */
+  /** An aborted call that was granted releases what no other call uses. */
   readonly #takers = new Takers<Lock>()
   readonly #queue: ShareQueue
   readonly #calls: Calls
-  /** Those acquired here and not over, by holder. */
+  /** Locks acquired here that are not over, by holder. */
   readonly #locks = new Map<string, Lock>()
   #stopping: Promise<void> | undefined
 
@@ -254,69 +266,71 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   }
 
   /**
-   * Locks for reading, together with other readers. A holder that reads already has that lock again, refreshed.
+   * Locks for reading, together with other readers. If the holder reads already, returns that lock, refreshed.
    *
-   * @throws ErrClaimDenied   a writer has the lock, others are ahead, or `maxReaders` read, until the wait was over; at once when this
-   *   very holder writes
+   * @throws ErrClaimDenied   a writer had the lock, others were ahead, or `maxReaders` were reading, until the wait was over; at once when
+   *   this holder has the lock for writing
    * @throws ErrLimitMismatch others share this lock with another `maxReaders`
-   * @throws ErrUnknown       it may have happened
+   * @throws ErrNotValid      an argument breaks a rule; nothing was sent
+   * @throws ErrUnknown       the lock may have been granted; `runlock` frees it
    */
   rlock(holder: string, options: LockOptions = {}): Promise<Lock> {
     return this.#lock('read', holder, options)
   }
 
   /**
-   * Locks for writing, alone. A holder that writes already has that lock again, refreshed.
+   * Locks for writing, alone. If the holder writes already, returns that lock, refreshed.
    *
-   * @throws ErrClaimDenied   others had the lock, or were ahead, until the wait was over; at once when this very holder reads
+   * @throws ErrClaimDenied   others had the lock, or were ahead, until the wait was over; at once when this holder has the lock for reading
    * @throws ErrLimitMismatch others share this lock with another `maxReaders`
-   * @throws ErrUnknown       it may have happened
+   * @throws ErrNotValid      an argument breaks a rule; nothing was sent
+   * @throws ErrUnknown       the lock may have been granted; `wunlock` frees it
    */
   wlock(holder: string, options: LockOptions = {}): Promise<Lock> {
     return this.#lock('write', holder, options)
   }
 
-  /** As `rlock`, in a single try; resolves to undefined where that is an `ErrClaimDenied`. */
+  /** Does what `rlock` does, in a single try. Resolves with undefined when it is refused. */
   tryRlock(holder: string, options: Omit<LockOptions, 'wait'> = {}): Promise<Lock | undefined> {
     return this.#tryLock('read', holder, options)
   }
 
-  /** As `wlock`, in a single try; resolves to undefined where that is an `ErrClaimDenied`. */
+  /** Does what `wlock` does, in a single try. Resolves with undefined when it is refused. */
   tryWlock(holder: string, options: Omit<LockOptions, 'wait'> = {}): Promise<Lock | undefined> {
     return this.#tryLock('write', holder, options)
   }
 
   /**
-   * The holder does not read any more. It did not: resolves.
+   * Frees the read lock of this holder, in whichever process it is. Resolves if the holder has none.
    *
-   * @throws ErrUnknown it may have happened
+   * @throws ErrUnknown the lock may have been released; if not, it expires when its process stops renewing it
    */
   runlock(holder: string, options: UnlockOptions = {}): Promise<void> {
     return this.#unlock('read', holder, options)
   }
 
   /**
-   * The holder does not write any more. It did not: resolves.
+   * Frees the write lock of this holder, in whichever process it is. Resolves if the holder has none.
    *
-   * @throws ErrUnknown it may have happened
+   * @throws ErrUnknown the lock may have been released; if not, it expires when its process stops renewing it
    */
   wunlock(holder: string, options: UnlockOptions = {}): Promise<void> {
     return this.#unlock('write', holder, options)
   }
 
-  /** As `runlock`, without waiting for it. Never throws or rejects; what fails is told by the event `error`. */
+  /** Does what `runlock` does, in the background. Never throws; a failure is an `error` event. */
   runlockAsync(holder: string): void {
     this.runlock(holder).catch((error: unknown) => this.emit('error', error))
   }
 
-  /** As `wunlock`, without waiting for it. Never throws or rejects; what fails is told by the event `error`. */
+  /** Does what `wunlock` does, in the background. Never throws; a failure is an `error` event. */
   wunlockAsync(holder: string): void {
     this.wunlock(holder).catch((error: unknown) => this.emit('error', error))
   }
 
   /**
-   * Ends this object: calls under way reject with `ErrStopped`, and so does every later one; locks acquired here are
-   * unlocked. Never rejects; idempotent.
+   * Ends this object: calls in progress reject with `ErrStopped`, and so does every later one. Releases the locks acquired here. Never
+   * rejects; idempotent.
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop()
@@ -341,7 +355,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     checks.signal('signal', signal)
     checks.finish()
     const unwanted = (lock: Lock): void => {
-      if (this.#takers.remove(lock)) lock.release().catch(() => {}) // it lapses
+      if (this.#takers.remove(lock)) lock.release().catch(() => {}) // if it fails, the lock expires
     }
     return this.#calls.run({ signal, limitMs: waitMs + this.#requestMs, unwanted }, async (until) => {
       const before = this.#locks.get(holder)
@@ -399,7 +413,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const { hold, timeoutMs } = parts
     const before = this.#locks.get(hold.holder)
     if (before?.held === true && before.fencingToken === hold.fencingToken) {
-      hold.release().catch(() => {}) // shared: it sends nothing
+      hold.release().catch(() => {}) // shared: sends nothing
       if (await refreshed(before, timeoutMs)) return before
     }
     const lock = new Lock(parts)
@@ -412,7 +426,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     return lock
   }
 
-  /** What a refusal of the counted lease means for a lock. */
+  /** Translates a refusal of the counted lease. */
   async #explained(error: unknown, mode: LockMode, holder: string): Promise<unknown> {
     if (error instanceof ErrNotValid) return this.#otherMode(mode, holder)
     if (error instanceof ErrInvalid) {
@@ -436,8 +450,8 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 const MAX_READERS = MAX_CAPACITY - 1
 
 /**
- * What a reader and a writer weigh; a writer weighs the whole capacity. Readers and writers must not weigh the same, as it is by
- * the weight that the store knows a reader that asks to write.
+ * The weights of a reader and a writer; a writer weighs the whole capacity. The two weights must differ: by the weight the store
+ * recognises a reader that asks to write.
  */
 function weightsFor(maxReaders: number | undefined): Readonly<Record<LockMode, number>> {
   if (maxReaders === 1) return { read: 2, write: 3 }

@@ -1,30 +1,30 @@
-/** What a recipe does about an attempt in the background that failed: which failures end it, and how long it pauses. */
+/** How a recipe handles a failed attempt in the background: which failures are final, and how long it pauses. */
 import { ErrNotValid, ErrStopped, ErrUnknown, LeaseError, sleep, type Clock } from 'lease-core'
 
 /**
- * Whether no later attempt can do better: the manager was stopped, its client was closed, or the store does not take the request. Errors
- * of others (a revocation at the wrong moment, a client that fails, a lease that this process has already) are no reason to give up.
+ * Whether no retry can help: the manager was stopped, its client was closed, or the request is not valid. Other errors (a revocation at a
+ * bad moment, a failing client, a lease that this process holds already) are retried.
  */
 export function isFinal(error: unknown): boolean {
   if (error instanceof ErrUnknown) return error.reason === 'closed'
-  // A Manager rejects with errors of this library only: what throws anything else is none.
+  // A Manager rejects only with errors of this library: another error means that this is not a Manager.
   return error instanceof ErrStopped || error instanceof ErrNotValid || !(error instanceof LeaseError)
 }
 
 export interface PauseOptions {
   readonly clock: Clock
-  /** @default 1 second: what is away is found within this time after it came back */
+  /** The longest pause. @default 1 second: a store that comes back is reached within this time */
   readonly mostMs?: number
   readonly signal: AbortSignal
 }
 
-/** Pauses after so many failures in a row, longer each time, up to `mostMs`. Resolves at once when the signal aborts. */
+/** Pauses after this many failures in a row: 50 to 100 ms at first, doubled each time, up to `mostMs`. Ends when the signal aborts. */
 export async function pauseAfter(
   failures: number,
   { clock, mostMs = LONGEST_MS, signal }: PauseOptions,
 ): Promise<void> {
   const ms = Math.min(mostMs, FIRST_MS * 2 ** (failures - 1))
-  // Those that failed together spread out.
+  // Random, so that attempts that failed together spread out.
   await sleep(clock, ms * (1 + Math.random()) * 0.5, signal).catch(() => {})
 }
 

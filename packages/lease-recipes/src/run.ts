@@ -1,13 +1,13 @@
 /**
- * A claim that is kept alive while work goes on, and then left to lapse with a mark, or given up.
+ * A claim that is renewed during work, and then left to expire with a mark, or released.
  *
- *     in progress ──mark()────▶ over: the lease goes on with this value, and lapses by itself
+ *     in progress ──mark()────▶ over: the lease goes on with this value, and expires by itself
  *         │  ▲  └──giveUp()──▶ over: the lease is free
- *         │  └── renewed from a third of its duration on; a renewal that fails is repeated
+ *         │  └── renewed after a third of its duration; a failed renewal is retried
  *         └──its time is over, or another term was found──▶ lost
  *
- * It is no Hold, for that can only be released: nothing ends it and leaves the lease. So it hears no hints, and notices a revocation when
- * it is renewed. A claim that finds the lease vacant opens a new term: that is a loss, and the new term is given up.
+ * It is not a Hold, because a Hold cannot end with a last value for another duration. So it gets no hints, and notices a revocation only
+ * at a renewal. A renewal that finds the lease vacant opens a new term: that is a loss, and the new term is released.
  */
 import {
   ErrClaimDenied,
@@ -24,7 +24,7 @@ import {
 import type { Clock, LossReason, Manager, Timer, Token } from 'lease-core'
 
 export interface RunRequest {
-  /** Of the claim. */
+  /** The value of the claim. */
   readonly value: string
   readonly lease: string
   readonly durationMs: number
@@ -44,7 +44,7 @@ export class Run {
   #since: Stopwatch
   #timer: Timer | undefined
   #renewing = false
-  /** In a row. */
+  /** Failed renewals in a row. */
   #failures = 0
   #retryMs = 0
   #isOver = false
@@ -64,7 +64,7 @@ export class Run {
     this.#tick()
   }
 
-  /** The run; or the refusal, where another has the lease. */
+  /** The run; or the refusal, when another holds the lease. */
   static async claim(
     manager: Pick<Manager, 'claim' | 'release'>,
     clock: Clock,
@@ -80,7 +80,7 @@ export class Run {
     }
   }
 
-  /** Aborts when the lease is lost, no later than another can have it; the reason is an `ErrLost`. */
+  /** Aborts with an `ErrLost` when the lease is lost, before another can hold it (after a revocation: at the next renewal). */
   get lost(): AbortSignal {
     return this.#lost.signal
   }
@@ -91,17 +91,17 @@ export class Run {
     throwIfAborted(this.lost)
   }
 
-  /** Gives the lease up. Never rejects: a release that fails becomes a warning, and the lease lapses by itself. */
+  /** Releases the lease. Never rejects: a failure becomes a warning, and the lease expires by itself. */
   async giveUp(): Promise<void> {
     this.#end()
     await this.#release().catch((error: unknown) => warn(error, 'LeaseReleaseWarning'))
   }
 
   /**
-   * Leaves the lease to lapse with this value. Until that is answered the run is renewed, so it is tried for as long as the run holds.
+   * Leaves the lease to expire with this value. Retries while the run is held; the run is renewed until the answer.
    *
-   * @throws ErrLost, ErrClaimDenied another may have the lease: it is not marked, or the mark does not count
-   * @throws ErrStopped, ErrUnknown  it may have happened
+   * @throws ErrLost, ErrClaimDenied another may hold the lease: it is not marked, or the mark does not count
+   * @throws ErrStopped, ErrUnknown  the lease may be marked
    */
   async mark(value: string, keepMs: number): Promise<void> {
     try {
@@ -126,12 +126,12 @@ export class Run {
     }
   }
 
-  /** For so long the lease may be relied on. */
+  /** How long the lease may still be relied on. */
   get #leftMs(): number {
     return trustWindowMs(this.#durationMs) - this.#since.elapsedMs
   }
 
-  /** At least once a second: a suspend shows on a clock, and on no timer. */
+  /** Runs at least once a second: timers do not show a suspend, clocks do. */
   #tick(): void {
     if (this.#isOver || this.lost.aborted) return
     const leftMs = this.#leftMs - EARLY_MS
@@ -153,7 +153,7 @@ export class Run {
         this.#failures = 0
       } else {
         this.#lose('revoked')
-        await this.#release().catch(() => {}) // nobody relies on the new term, and it lapses by itself
+        await this.#release().catch(() => {}) // nobody relies on the new term, and it expires by itself
       }
     } catch (error) {
       if (error instanceof ErrClaimDenied) this.#lose('taken', error)

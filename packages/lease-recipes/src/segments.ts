@@ -1,10 +1,10 @@
 /**
- * Ids as people have them, escaped as names of leases: in one way, everywhere, and told apart whatever is in them.
+ * Ids of any text, escaped as parts of lease names: in one way in all recipes, and two different ids never give the same name.
  *
  *     'order 42', 'order:42', 'eu/7', 'my.app'    order%2042, order:42, eu%2F7, my%2Eapp
  *
- * What an id is made of neither breaks a rule for names nor separates anything: the parts of a name are joined by `/`, or by other signs
- * that are escaped here.
+ * An escaped id breaks no rule for names, and contains no separator: the parts of a name are joined by `/`, or by other signs that are
+ * escaped here.
  */
 
 /** The rule that this id breaks, or undefined. */
@@ -18,7 +18,7 @@ export function brokenTextRule(text: string): string | undefined {
   return /\p{Cs}/u.test(text) ? 'must be well-formed Unicode' : undefined
 }
 
-/** The id, which must break no rule, percent-encoded but for letters, digits and `_ - : @`. */
+/** Encodes a valid id: percent-encodes all but ASCII letters, digits and `_ - : @`. */
 export function encodeSegment(id: string): string {
   return encodeURIComponent(id)
     .replace(/[.!~*'()]/g, (sign) => `%${sign.charCodeAt(0).toString(16).toUpperCase()}`)
@@ -26,7 +26,7 @@ export function encodeSegment(id: string): string {
     .replace(/%40/g, '@')
 }
 
-/** What was encoded; undefined: this is no encoded id. */
+/** Decodes an id; undefined when this is not an encoded id. */
 export function decodeSegment(segment: string): string | undefined {
   try {
     const id = decodeURIComponent(segment)

@@ -1,20 +1,19 @@
 /**
- * Semaphores: at most n permits are taken at once, each for its own time.
+ * Semaphores: at most n permits are held at once, each for its own time.
  *
  *     <prefix>/<id>            a counted lease (`share.ts` of lease-core): its capacity is n
  *     <prefix>/<id>#<holder>   the permits of this holder: a share of it, which is a lease of its own
  *
  * Promises.
- * - Never more than n permits are taken, whatever the mix of timeouts, pauses and crashes: the store counts them when it grants one. Each
- *   holder's are a lease, so they end by themselves, alone, and have a fencing token that is above those of all earlier permits of
- *   this semaphore.
- * - A holder has one permit (or k, if it asked for k), however often it posts and in how many processes at once: it has the same again.
- * - Those who wait are served first come, first served, whatever the number of permits that they want. Nobody polls, and to hand a
- *   permit over takes the same few requests however many wait.
- * - `resize` and `destroy` are one write each, which holds for every later grant. Permits that are too many run out. `destroy` revokes
- *   all permits; holders that have not heard of that yet may go on until their permits' time would have been over.
+ * - Never more than n permits are held, over all timeouts, pauses and crashes: the store counts them when it grants one. The permits of
+ *   one holder are one lease. They expire together, and have a fencing token above those of all earlier permits of this semaphore.
+ * - A holder has one permit (or k, if it asked for k). If it posts again, in any process, it gets the same permit.
+ * - Waiters are served first come, first served, also when they want different numbers of permits. Nobody polls. A hand-over takes the
+ *   same few requests for any number of waiters.
+ * - `resize` and `destroy` are one write each, which counts for every later grant. After `resize`, permits above n expire or are given
+ *   back. `destroy` revokes all permits; a holder may go on until it is notified, at most for the time of its permit.
  *
- * After clusterluck's DSMServer, whose names it keeps.
+ * After clusterluck's DSMServer; the names are the same.
  */
 import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, hasMethods, notValid } from 'lease-core'
 import { MAX_CAPACITY, MAX_DURATION_MS, shareName, sleep, systemClock } from 'lease-core'
@@ -28,73 +27,79 @@ import { encodeSegment } from './segments.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
+/** Options of `Semaphores`. */
 export interface SemaphoresOptions {
-  /** It stays yours to stop. */
+  /** The recipe does not stop it. */
   readonly manager: Manager
-  /** The family of semaphores: those of two prefixes have nothing to do with each other. @default 'semaphores' */
+  /** The first part of each lease name: semaphores of two prefixes are independent. @default 'semaphores' */
   readonly prefix?: string | undefined
-  /** Least wait that a retry of `post` stands for. @default 10 ms */
+  /** The shortest wait that one of the `retries` of `post` adds. @default 10 ms */
   readonly minWaitTimeout?: DurationLike | undefined
-  /** Greatest wait that a retry of `post` stands for. @default 100 ms */
+  /** The longest wait that one of the `retries` of `post` adds. @default 100 ms */
   readonly maxWaitTimeout?: DurationLike | undefined
-  /** How long a call may go without an answer, unless it says otherwise; waiting does not count. @default 30 seconds */
+  /** How long a call may stay unanswered, not counting its wait for others. @default 30 seconds */
   readonly requestTimeout?: DurationLike | undefined
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
+/** Options of `create`, `read`, `destroy` and `close`. */
 export interface SemaphoreCallOptions {
-  /** How long the call may go without an answer; then it is an `ErrUnknown`. @default that of the `Semaphores` */
+  /** How long the call may stay unanswered; then it rejects with `ErrUnknown`. @default that of the `Semaphores` */
   readonly requestTimeout?: DurationLike | undefined
-  /** Ends this call with its reason; what was sent is not undone. */
+  /** Ends this call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `resize`. */
 export interface ResizeOptions {
-  /** Ends the wait for permits that are too many; the limit stays as it was made. */
+  /** Ends the wait for the end of permits above n. The new limit stays. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** Options of `post`. */
 export interface PostOptions {
-  /** How many permits are taken, all or none. @default 1 */
+  /** How many permits to take, all or none. @default 1 */
   readonly permits?: number | undefined
   /**
-   * How many there are. The first post of a semaphore that is not created creates it, with this n; of one that has another n the post is an
-   * `ErrLimitMismatch`. @default it must have been created
+   * The capacity of the semaphore. If the semaphore does not exist, the post creates it with this n. If it has another n, the post rejects
+   * with `ErrLimitMismatch`. @default the semaphore must exist
    */
   readonly n?: number | undefined
   /**
-   * false: a single try. A duration bounds the wait for others, and not the answer to a claim, which has `requestTimeout`; true
-   * waits as long as `signal` allows. @default true
+   * false: a single try. A duration bounds the wait for others; `requestTimeout` bounds the answer to a claim. true: waits as long as
+   * `signal` allows. @default true
    */
   readonly wait?: DurationLike | boolean | undefined
   /**
-   * Another way to say how long to wait: each retry stands for a random wait between `minWaitTimeout` and `maxWaitTimeout`. 0: a single
-   * try. Nothing is sent for a retry. Not together with `wait`.
+   * Another way to bound the wait: each retry adds a random time between `minWaitTimeout` and `maxWaitTimeout`. 0: a single try. No
+   * request is sent for a retry. Not together with `wait`.
    */
   readonly retries?: number | undefined
   /**
-   * How long each of these tries may go without an answer: the call ends, in `ErrUnknown`, after the wait and so long for every
-   * try. With an endless wait it does not end.
+   * How long each try may stay unanswered. The call rejects with `ErrUnknown` after its wait plus this time for every try: two tries, or
+   * with `retries` one more than these. With `wait: true` the call has no such bound.
    *
    * @default that of the `Semaphores`
    */
   readonly requestTimeout?: DurationLike | undefined
-  /** Whether the permit is renewed, from a third of its time on, until it is closed or lost. @default false */
+  /** Whether the permit is renewed, after a third of its time, until it is released or lost. @default false */
   readonly keepAlive?: boolean | undefined
-  /** Ends this call with its reason, not the permit. What was granted after all is given back if possible. */
+  /** Ends this call with its reason; does not end a permit. A permit that was granted after all is given back, if possible. */
   readonly signal?: AbortSignal | undefined
 }
 
-/** Somebody's permit. */
+/** The permits of one holder, as `read` shows them. */
 export interface PermitInfo {
+  /** The name under which it was posted. */
   readonly holder: string
-  /** How many it is. */
+  /** How many permits the holder has. */
   readonly permits: number
-  /** When it ends at the latest, unless it is refreshed. */
+  /** The latest instant, by the local wall clock, at which it ends, unless it is refreshed. */
   readonly expiry: DateTime
   /** Above those of all earlier permits of the semaphore. */
   readonly fencingToken: bigint
+  /** The name of its lease. */
   readonly lease: string
 }
 
@@ -102,17 +107,19 @@ export interface PermitInfo {
 export interface SemaphoreInfo {
   /** How many permits there are. */
   readonly n: number
-  /** How many are taken; more than n for a while after `resize`. */
+  /** How many permits are taken; may be more than n for some time after `resize`. */
   readonly active: number
+  /** Everyone who has permits. */
   readonly holders: readonly PermitInfo[]
 }
 
+/** Events with the arguments of their listeners. */
 export interface SemaphoresEvents {
-  /** A `closeAsync` failed: the permit ends when its time is over. Nobody needs to listen. */
+  /** A `closeAsync` failed: the permit ends when its time is over. Needs no listener. */
   readonly error: readonly [cause: unknown]
 }
 
-/** There is no such semaphore: surely so at the moment of the read. `instanceof ErrNotHeld`, with the same code. */
+/** The semaphore did not exist at the moment of the read. Extends `ErrNotHeld`, with the same code. */
 export class ErrNoSemaphore extends ErrNotHeld {
   override readonly name: string = 'ErrNoSemaphore'
   readonly id: string
@@ -123,13 +130,13 @@ export class ErrNoSemaphore extends ErrNotHeld {
   }
 }
 
-/** The semaphore exists with another limit, and stays so. `instanceof ErrClaimDenied`, with the same code. */
+/** The semaphore, lock or throttle exists with another capacity, and keeps it. Extends `ErrClaimDenied`, with the same code. */
 export class ErrLimitMismatch extends ErrClaimDenied {
   override readonly name: string = 'ErrLimitMismatch'
   readonly id: string
-  /** What it is. */
+  /** The capacity that it has. */
   readonly n: number
-  /** What was asked for. */
+  /** The capacity that the call named. */
   readonly asked: number
 
   constructor(id: string, lease: string, limits: { readonly n: number; readonly asked: number }) {
@@ -141,12 +148,14 @@ export class ErrLimitMismatch extends ErrClaimDenied {
   }
 }
 
-/** Permits of one holder. They are given back or lost exactly once, together, and never held again. */
+/** The permits of one holder. They are given back or lost exactly once, together, and never held again. */
 export class Permit implements Held {
+  /** The id of the semaphore. */
   readonly id: string
+  /** The name under which it was posted. */
   readonly holder: string
   readonly #hold: Hold
-  /** Of the latest `post`: all of them are of one term. */
+  /** Of the latest `post`. All Holds of a permit are of one term. */
   #latest: Hold
   /** The first one that renews itself. */
   #renewing: Hold | undefined
@@ -161,93 +170,98 @@ export class Permit implements Held {
   }
 
   /**
-   * For `post`: the same holder was granted the permit again. At most three Holds stay, however often that happens.
-   * Returns false when this permit is over, or is another.
+   * For `post`: the same holder was granted the permit again. Keeps at most three Holds, however often that happens.
+   * Returns false when this permit is over, or is of another term.
    */
   again(hold: Hold, keepAlive: boolean): boolean {
     if (!this.held || hold.fencingToken !== this.fencingToken) return false
     const before = this.#latest
     this.#latest = hold
     if (keepAlive) this.#renewing ??= hold
-    if (before !== this.#hold && before !== this.#renewing) before.release().catch(() => {}) // shared: it sends nothing
+    if (before !== this.#hold && before !== this.#renewing) before.release().catch(() => {}) // shared: sends nothing
     return true
   }
 
-  /** What it is for the store: a lease like any other. */
+  /** The name of its lease in the store. */
   get lease(): string {
     return this.#hold.lease
   }
 
-  /** Above those of all earlier permits of the semaphore; unchanged by a refresh. */
+  /** Above those of all earlier permits of the semaphore. A refresh does not change it. */
   get fencingToken(): bigint {
     return this.#hold.fencingToken
   }
 
+  /** For `token.check(key)` before a guarded write. It is of this term. */
   get token(): Token {
     return this.#hold.token
   }
 
+  /** Whether the holder may rely on the permit now. Reads the clocks. */
   get held(): boolean {
     return this.#hold.held
   }
 
+  /** Aborts with an `ErrLost` when the permit is lost, and with an AbortError after a release. */
   get signal(): AbortSignal {
     return this.#hold.signal
   }
 
-  /** Whether it is all permits that there are. */
+  /** Whether it takes the whole capacity. Reads the store. @throws ErrUnknown */
   isExclusive(): Promise<boolean> {
     return this.#hold.isExclusive()
   }
 
+  /** How long the holder may rely on the permit without a renewal; zero when it is over. */
   remaining(): Duration {
     return this.#hold.remaining()
   }
 
+  /** @throws ErrLost the permit is over, by loss or by release */
   assertHeld(): void {
     this.#hold.assertHeld()
   }
 
   /**
-   * Gives it its full time again, that of the latest `post`, from now on.
+   * Renews the permit: it lasts the `timeout` of the latest `post`, from now.
    *
-   * @throws ErrLost    it is over
-   * @throws ErrUnknown it may have happened
+   * @throws ErrLost    the permit is over
+   * @throws ErrUnknown the permit may have been renewed
    */
   async refresh(): Promise<void> {
     this.assertHeld()
     const latest = this.#latest
     await latest.renew().catch((error: unknown) => {
-      if (latest === this.#latest || !this.held) throw error // otherwise a `post` meanwhile has refreshed it
+      if (latest === this.#latest || !this.held) throw error // otherwise a concurrent `post` has refreshed it
     })
     this.assertHeld()
   }
 
   /**
-   * Gives it back: when it resolves, another can have it. Over already: resolves.
+   * Gives the permit back. When it resolves, another can have it. Resolves if it is over already.
    *
-   * @throws ErrNotHeld the same holder has posted in another process since, which keeps the permit (reason `adopted`). This one
-   *   is over; `close` of the `Semaphores` takes it from the other process, too
-   * @throws ErrUnknown it may have happened; if not, it ends when its time is over
+   * @throws ErrNotHeld reason `adopted`: the same holder has posted again in another process, which keeps the permit. This object is
+   *   over. `close` of the `Semaphores` frees the permit there too
+   * @throws ErrUnknown the permit may have been given back; if not, it ends when its time is over
    */
   release(): Promise<void> {
     return this.#hold.release({ all: true }).catch(unlessGone)
   }
 
-  /** As `release`. */
+  /** The same as `release()`. */
   close(): Promise<void> {
     return this.release()
   }
 
-  /** Never rejects: the work's own outcome must not be masked, and the permit ends by itself. */
+  /** Releases the permit. Never rejects, so that it does not hide the outcome of the work: the permit ends by itself. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release().catch(() => {})
   }
 }
 
-/** How often a definition is read and changed that others change as well. */
+/** How often a definition is read and written again when others change it at the same time. */
 const ROUNDS = 20
-/** Of permits that are too many so many are watched, for so long; then all are read again. */
+/** How many permits `resize` watches, and for how long; then it reads all of them again. */
 const MOST_WATCHED = 32
 const LONGEST_WATCH_MS = 10_000
 const KNOWN_OPTIONS = ['manager', 'prefix', 'minWaitTimeout', 'maxWaitTimeout', 'requestTimeout', 'clock']
@@ -255,7 +269,7 @@ const CALL_OPTIONS = ['requestTimeout', 'signal']
 const POST_OPTIONS = [...CALL_OPTIONS, 'permits', 'n', 'wait', 'retries', 'keepAlive']
 const METHODS = ['hold', 'find', 'counted', 'define', 'release', 'revoke', 'waitUntilExpired'] as const
 
-/** The semaphores of one prefix. See the head of this file. */
+/** The semaphores of one prefix: see the head of this file. */
 export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDisposable {
   readonly #manager: Manager
   readonly #clock: Clock
@@ -263,9 +277,9 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   readonly #minWaitMs: number
   readonly #maxWaitMs: number
   readonly #requestMs: number
-  /** Those posted here and not over, by their lease. */
+  /** Permits posted here that are not over, by lease. */
   readonly #permits = new Map<string, Permit>()
-  /** A post that is given up when it has been granted gives back what no other post has. */
+  /** An aborted post that was granted gives back what no other post uses. */
   readonly #takers = new Takers<Permit>()
   readonly #queue: ShareQueue
   readonly #calls: Calls
@@ -296,10 +310,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   /**
-   * The semaphore exists, with this limit, until it is destroyed. Created before with the same limit: resolves.
+   * Creates the semaphore with capacity n, from 1 to 2³⁰. It exists until it is destroyed. Resolves if it exists with this n.
    *
-   * @throws ErrLimitMismatch it exists with another limit: see `resize`
-   * @throws ErrUnknown       it may have happened; to create it again tells
+   * @throws ErrLimitMismatch it exists with another capacity: see `resize`
+   * @throws ErrUnknown       it may have been created; call again
    */
   async create(id: string, n: number, options: SemaphoreCallOptions = {}): Promise<void> {
     const checks = new Checks(options, CALL_OPTIONS)
@@ -308,15 +322,15 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     await this.#call(options, checks, (signal) =>
       this.#redefine(name, signal, ({ capacity }) => {
         if (capacity !== undefined && capacity !== n) throw new ErrLimitMismatch(id, name, { n: capacity, asked: n })
-        return { capacity: n } // also if it is so already: what a post has made would be forgotten some day
+        return { capacity: n } // also if it is n already: a definition that a post made would be forgotten one day
       }),
     )
   }
 
   /**
-   * How many permits there are, and who has one: freshly read.
+   * Reads the capacity and the holders.
    *
-   * @throws ErrNoSemaphore
+   * @throws ErrNoSemaphore the semaphore does not exist
    */
   async read(id: string, options: SemaphoreCallOptions = {}): Promise<SemaphoreInfo> {
     const checks = new Checks(options, CALL_OPTIONS)
@@ -335,11 +349,11 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   /**
-   * Changes the limit, in one write, for every later grant; resolves when no more than n permits are taken. Permits that are too many are
-   * not taken away: they run out, or are given back. Idempotent.
+   * Changes the capacity, in one write, for every later grant. Resolves when at most n permits are taken: permits above n are not revoked;
+   * they expire, or are given back. Idempotent.
    *
-   * @throws ErrNoSemaphore
-   * @throws ErrUnknown     it may have happened
+   * @throws ErrNoSemaphore the semaphore does not exist
+   * @throws ErrUnknown     the capacity may have been changed
    */
   async resize(id: string, n: number, options: ResizeOptions = {}): Promise<void> {
     const checks = new Checks(options, ['signal'])
@@ -359,10 +373,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   /**
-   * The semaphore is no more: nothing is granted, those who wait are refused, and every permit is revoked. Its signal aborts when its
-   * process hears of that, and at the latest when the time of the permit is over. Missing already: resolves.
+   * Destroys the semaphore: grants nothing more, refuses the waiters, and revokes every permit. The signal of a permit aborts when its
+   * process is notified, and at the latest when the time of the permit is over. Resolves if the semaphore is missing.
    *
-   * @throws ErrUnknown it may have happened; to destroy it again tells, and completes it
+   * @throws ErrUnknown it may be destroyed, or half destroyed; call again to complete it
    */
   async destroy(id: string, options: SemaphoreCallOptions = {}): Promise<void> {
     const checks = new Checks(options, CALL_OPTIONS)
@@ -380,13 +394,13 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   /**
-   * Takes permits for so long. A holder that has some gets these again, the same object, refreshed, and takes no further ones.
+   * Takes permits for `timeout`. If the holder has permits already, it takes no more: the call returns the same `Permit`, refreshed.
    *
-   * @throws ErrNoSemaphore   at once: it is not waited for
-   * @throws ErrLimitMismatch at once: it has another `n`
-   * @throws ErrNotValid      also where the semaphore has fewer than so many `permits`, or this holder has another number of them
-   * @throws ErrClaimDenied   others had all permits, or were ahead, until the wait was over
-   * @throws ErrUnknown       it may have happened; it ends when its time is over, or by `close`
+   * @throws ErrNoSemaphore   the semaphore does not exist, and `n` is not given. At once, without a wait
+   * @throws ErrLimitMismatch the semaphore has another `n`. At once, without a wait
+   * @throws ErrNotValid      an argument breaks a rule; or the semaphore has fewer than `permits`; or the holder has another number of them
+   * @throws ErrClaimDenied   others had the permits, or were ahead, until the wait was over
+   * @throws ErrUnknown       the permits may have been taken; they end when their time is over, or by `close`
    */
   async post(id: string, holder: string, timeout: DurationLike, options: PostOptions = {}): Promise<Permit> {
     const checks = new Checks(options, POST_OPTIONS)
@@ -414,12 +428,12 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
       }
     }
     const unwanted = (permit: Permit): void => {
-      if (this.#takers.remove(permit)) permit.release().catch(() => {}) // it ends when its time is over
+      if (this.#takers.remove(permit)) permit.release().catch(() => {}) // if it fails, the permit ends when its time is over
     }
     return this.#call(options, checks, post, { tries, waitMs, unwanted })
   }
 
-  /** As `post`; resolves to undefined where that is an `ErrClaimDenied`. */
+  /** Does what `post` does, in a single try. Resolves with undefined when others have the permits or are ahead. */
   async tryPost(
     id: string,
     holder: string,
@@ -435,10 +449,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 
   /**
-   * The holder has no permit any more: when it resolves, another can have it. It had none: resolves.
+   * Frees the permit of this holder, in whichever process it is. When it resolves, another can have it. Resolves if the holder has none.
    *
-   * @throws ErrNoSemaphore
-   * @throws ErrUnknown it may have happened; if not, the permit ends when its time is over
+   * @throws ErrNoSemaphore the semaphore does not exist
+   * @throws ErrUnknown     the permit may have been freed; if not, it ends when its time is over
    */
   async close(id: string, holder: string, options: SemaphoreCallOptions = {}): Promise<void> {
     const checks = new Checks(options, CALL_OPTIONS)
@@ -454,15 +468,14 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     })
   }
 
-  /** As `close`, without waiting for it. Never throws or rejects; what fails is told by the event `error`. */
+  /** Does what `close` does, in the background. Never throws; a failure is an `error` event. */
   closeAsync(id: string, holder: string): void {
     this.close(id, holder).catch((error: unknown) => this.emit('error', error))
   }
 
   /**
-   * Ends this object: calls under way reject with `ErrStopped`, and so does every later one; resolves when nothing of it is
-   * under way. Permits that were posted here are given back; semaphores, and permits of others, stay as they are. Never
-   * rejects; idempotent.
+   * Ends this object: calls in progress reject with `ErrStopped`, and so does every later one. Gives back the permits that were posted
+   * here; semaphores, and permits of others, stay. Resolves when no request is in flight. Never rejects; idempotent.
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop()
@@ -494,7 +507,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     return permit
   }
 
-  /** What a refusal of the counted lease means for a semaphore. */
+  /** Translates a refusal of the counted lease. */
   async #explained(
     error: unknown,
     {
@@ -513,7 +526,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     if (error instanceof ErrInvalid) {
       if (n === undefined) return new ErrNoSemaphore(id, name)
       const { capacity } = await this.#manager.counted(name)
-      if (capacity === undefined) return new ErrNoSemaphore(id, name) // it was destroyed since
+      if (capacity === undefined) return new ErrNoSemaphore(id, name) // destroyed since the refusal
       return new ErrLimitMismatch(id, name, { n: capacity, asked: n })
     }
     if (!(error instanceof ErrClaimDenied)) return error
@@ -535,16 +548,16 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     return isCount ? { waitMs: this.#waitMs(retries), tries: retries + 1 } : { waitMs: 0, tries: 1 }
   }
 
-  /** What so many retries would have waited. */
+  /** How long this many retries wait in all. */
   #waitMs(retries: number): number {
     const [least, span] = [this.#minWaitMs, this.#maxWaitMs - this.#minWaitMs]
-    if (retries > 1000) return Math.ceil(retries * (least + span / 2)) // what the sum of so many comes to
+    if (retries > 1000) return Math.ceil(retries * (least + span / 2)) // the average, for so many
     let sumMs = 0
     for (let retry = 0; retry < retries; retry++) sumMs += least + Math.random() * span
     return Math.ceil(sumMs)
   }
 
-  /** Resolves when one of these has ended, as far as a few are watched, or after a while. */
+  /** Resolves when one of the watched shares has ended, or after `LONGEST_WATCH_MS`. */
   async #endOfAny(shares: CountedInfo['shares'], signal: AbortSignal): Promise<void> {
     const until = new LinkedSignal(signal)
     try {
@@ -561,7 +574,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   // ── definitions ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Reads what the semaphore is, and makes it what is returned; undefined: it is as it should be. */
+  /** Reads the definition, and changes it to what `next` returns; undefined: no change. */
   async #redefine(
     name: string,
     signal: AbortSignal,
@@ -575,14 +588,14 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         await this.#manager.define(name, change.capacity, { from: found.generation, signal })
         return
       } catch (error) {
-        if (!(error instanceof ErrInvalid) || round >= ROUNDS) throw error // others were first
+        if (!(error instanceof ErrInvalid) || round >= ROUNDS) throw error // others changed it first: read again
       }
     }
   }
 
   // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** What every call shares: it ends with its signal, with its time, and with this object. */
+  /** Bounds a call by its signal, by its time, and by `stop()`. */
   async #call<T>(
     options: SemaphoreCallOptions,
     checks: Checks,
@@ -601,7 +614,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   }
 }
 
-/** How many permits these shares are. */
+/** How many permits these shares take. */
 function taken(shares: CountedInfo['shares']): number {
   let sum = 0
   for (const { weight = 1 } of shares.values()) sum += weight

@@ -1,11 +1,11 @@
-/** Holds of shares of counted leases, for recipes whose calls are bounded in their own way. */
+/** Holds shares of counted leases, for recipes that bound their calls themselves. */
 import { shareName, Stopwatch, type Clock, type Hold, type HoldOptions, type Manager } from 'lease-core'
 import { tryThenWait, waitThenTry } from './try-then-wait.ts'
 
 export class ShareQueue {
   readonly #manager: Pick<Manager, 'hold' | 'find'>
   readonly #clock: Clock
-  /** How many wait here, by the counted lease. */
+  /** How many calls wait in this object, by counted lease. */
   readonly #waiting = new Map<string, number>()
 
   constructor(manager: Pick<Manager, 'hold' | 'find'>, clock: Clock) {
@@ -14,7 +14,7 @@ export class ShareQueue {
   }
 
   /**
-   * Holds a share, in turn with all who wait; at once where the holder has it already, here or in another process.
+   * Holds a share, in the order of the queue; at once if the holder has the share already, here or in another process.
    *
    * @throws as `manager.hold`
    */
@@ -29,14 +29,14 @@ export class ShareQueue {
     }
     const since = new Stopwatch(this.#clock)
     if (waitMs > 0 && this.#waiting.has(name)) {
-      // Behind others of this process nothing is asked for, so a share that the holder has would not be found; and a try would pass them.
+      // Behind other waiters of this process no claim is sent, so a share that the holder has would not be found; a try would pass them.
       const found = await this.#manager.find(shareName(name, holder), { signal: options.signal })
       if (found?.holder === holder) return claim(false)
       return waitThenTry(claim, waitMs - since.elapsedMs)
     }
     if (waitMs === Number.POSITIVE_INFINITY) return claim(true)
     let refused: Stopwatch | undefined
-    /** The wait counts from the first refusal: before it nobody was waited for. */
+    /** The wait counts from the first refusal: before that the call did not wait for others. */
     const leftMs = (): number => waitMs - (refused ??= new Stopwatch(this.#clock)).elapsedMs
     return tryThenWait(claim, { waitMs, leftMs })
   }

@@ -1,10 +1,11 @@
 /**
- * At most n starts in any span of one period, in all processes together.
+ * At most n starts in any span of one period, over all processes.
  *
- *     <prefix>/<name>#<start>   each start holds a share of a counted lease with capacity n, for one period, and lets it lapse
+ *     <prefix>/<name>#<start>   each start holds a share of a counted lease with capacity n, for one period, and lets it expire
  *
- * Promises. Where the store has a clock, n + 1 starts are never granted within one period of it; on etcd a start that is over is seen by those
- * who have watched it for a period, so starts may be fewer. Those who wait are served first come, first served, and nobody polls.
+ * Promises. A store with a clock never grants n + 1 starts within one period of its clock. On etcd, which has no clock, a process sees
+ * that a start has expired after watching it for a period, so there may be fewer starts. Waiters are served first come, first served.
+ * Nobody polls.
  */
 import { ErrClaimDenied, ErrInvalid, hasMethods, MAX_CAPACITY, systemClock, uniqueHolder } from 'lease-core'
 import type { Clock, Manager } from 'lease-core'
@@ -14,23 +15,25 @@ import { brokenSegmentRule, encodeSegment } from './segments.ts'
 import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 
+/** Options of a Throttle. */
 export interface ThrottleOptions {
-  /** It stays yours to stop. */
+  /** The recipe does not stop it. */
   readonly manager: Manager
-  /** What is throttled; the same for all who share it. */
+  /** The name of the throttle; the same for everyone who shares it. */
   readonly name: string
-  /** How many starts there may be in a period; the same for all, which is checked. */
+  /** How many starts per period, from 1 to 2³⁰; the same for everyone: the store compares it. */
   readonly n: number
-  /** The same for all; a start counts for the period of the one that made it. */
+  /** The same for everyone, which is not compared: a start counts for the period of the process that made it. More than 1 ms. */
   readonly period: DurationLike
-  /** The family of throttles. @default 'throttles' */
+  /** The first part of each lease name: throttles of two prefixes are independent. @default 'throttles' */
   readonly prefix?: string | undefined
-  /** The manager's. @default the machine's clocks */
+  /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
 
+/** Options of `start`. */
 export interface StartOptions {
-  /** false: a single try. A duration bounds the wait; true waits as long as `signal` allows. @default true */
+  /** false: a single try. A duration bounds the wait for others. true: waits as long as `signal` allows. @default true */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the call with its reason. A start that was granted after all may count. */
   readonly signal?: AbortSignal | undefined
@@ -38,7 +41,7 @@ export interface StartOptions {
 
 const KNOWN_OPTIONS = ['manager', 'name', 'n', 'period', 'prefix', 'clock']
 
-/** At most n starts in each period. See the head of this file. */
+/** Grants at most n starts in any span of one period: see the head of this file. */
 export class Throttle {
   readonly name: string
   readonly n: number
@@ -71,11 +74,12 @@ export class Throttle {
   }
 
   /**
-   * Resolves when there may be another start; from then on it counts, whatever becomes of it.
+   * Resolves when the caller may start. The start counts for one period from its grant, whatever becomes of the work.
    *
-   * @throws ErrClaimDenied   n starts were in the last period, or others are ahead, until the wait was over
+   * @throws ErrClaimDenied   n starts were in the last period, or others were ahead, until the wait was over
    * @throws ErrLimitMismatch others share this throttle with another n
-   * @throws ErrUnknown       it may count
+   * @throws ErrNotValid      an option breaks a rule; nothing was sent
+   * @throws ErrUnknown       the start may count
    */
   async start(options: StartOptions = {}): Promise<void> {
     const checks = new Checks(options, ['wait', 'signal'])
@@ -93,7 +97,7 @@ export class Throttle {
     }
   }
 
-  /** As `start`, in a single try; resolves to false where that is an `ErrClaimDenied`. */
+  /** Does what `start` does, in a single try. Resolves to whether the caller may start. */
   async tryStart(options: Omit<StartOptions, 'wait'> = {}): Promise<boolean> {
     try {
       await this.start({ ...options, wait: false })

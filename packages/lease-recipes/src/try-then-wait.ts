@@ -1,5 +1,5 @@
 /**
- * A wait for others, on a store that may be distant: what bounds the wait must not cut off the answer to a claim.
+ * A wait for others, on a store that may be slow: the bound of the wait must not cut off the answer to a claim.
  *
  *     a try ──granted──▶                  an unanswered try ends with its call, not with the wait
  *       │ refused, and time is left
@@ -7,15 +7,15 @@
  *       │ over, with a claim in flight
  *     a try ──granted, refused──▶
  *
- * A wait without an end needs none of this: it cuts nothing off. Nor does one in the queue of a single lease begin with a try: that
- * would take the lease past those who are in the queue (`waitThenTry`).
+ * An unbounded wait cuts nothing off, so it needs none of this. A wait for a single lease does not begin with a try, because a try can take
+ * the lease ahead of the queue (`waitThenTry`).
  */
 import { ErrClaimDenied, ErrUnknown, MAX_DURATION_MS, Stopwatch, type Clock } from 'lease-core'
 
 export interface Patience {
-  /** How long to wait for others in all; Infinity: for as long as it takes. */
+  /** How long to wait for others in all; Infinity: without a bound. */
   readonly waitMs: number
-  /** How much of that is left now. Not called before the first try has ended. */
+  /** How much of the wait is left now. Not called before the first try has ended. */
   leftMs(): number
   /** The first try was refused. What this throws ends the call. */
   readonly refused?: (error: ErrClaimDenied) => void
@@ -28,7 +28,7 @@ export function patienceFor(waitMs: number, clock: Clock): Patience {
 }
 
 /**
- * Claims at once, and waits only where others have it.
+ * Tries once, and waits only if others hold it.
  *
  * @param claim makes a `hold` or `holdAny` with this `wait`
  * @throws ErrClaimDenied the store refused the last claim
@@ -53,7 +53,7 @@ export async function tryThenWait<T>(claim: (wait: number | boolean) => Promise<
 }
 
 /**
- * Waits in turn with all others.
+ * Waits in the queue; if the wait ends without an answer, tries once.
  *
  * @throws as {@link tryThenWait}
  */
@@ -67,7 +67,7 @@ export async function waitThenTry<T>(claim: (wait: number | boolean) => Promise<
   }
 }
 
-/** As `wait` of a hold: what is longer than any duration has no end. */
+/** The `wait` of a hold: longer than the longest duration is unbounded. */
 function waitFor(ms: number): number | true {
   return ms > MAX_DURATION_MS ? true : ms
 }

@@ -1,15 +1,15 @@
 /**
- * What the refusal of a release means. A lease that is vacant or another's by now is given up. One that a process of the same
- * holder name has adopted is not: it stays held.
+ * What a refused release means. If the lease is vacant, or another holder has it, the release is done. If another process of the same
+ * holder name has adopted the term, the lease stays held.
  */
 import { ErrNotHeld, type Manager } from 'lease-core'
 
-/** For the `catch` of a release. @throws the error, unless it says that the lease is given up */
+/** For the `catch` of a release. @throws the error, unless it says that this holder no longer has the lease */
 export function unlessGone(error: unknown): void {
   if (!(error instanceof ErrNotHeld) || error.reason === ADOPTED) throw error
 }
 
-/** Whether what was released is given up; false: another process has adopted it. @throws what else went wrong */
+/** Whether the release is done; false: another process has adopted the term. @throws any other error */
 export async function isGone(released: Promise<void>): Promise<boolean> {
   try {
     await released
@@ -20,12 +20,12 @@ export async function isGone(released: Promise<void>): Promise<boolean> {
   }
 }
 
-/** Gives a lease up by the name of its holder, whichever process has it. @throws what the release does, but for `unlessGone` */
+/** Releases a lease by the name of its holder, in whichever process it is. @throws as the release, except for `unlessGone` */
 export async function releaseAnywhere(manager: Pick<Manager, 'release'>, lease: string, holder: string): Promise<void> {
   const release = (): Promise<void> => manager.release(lease, holder).catch(unlessGone)
   if (await isGone(release())) return
-  await release() // this process knew a term that is another's by now; it has forgotten it, and goes by the store
+  await release() // this process has now forgotten its outdated term, so this release goes by the store
 }
 
-/** As `Hold.release` says. */
+/** The `reason` of `Hold.release`. */
 const ADOPTED = 'adopted'

@@ -1,5 +1,5 @@
 /**
- * Work under a lock, whose own outcome is what the caller gets: a release that fails masks neither result nor error.
+ * Work under a lock. The caller gets the outcome of the work: a failed release hides neither result nor error.
  *
  * After node-redlock's `using(resources, duration, routine)`.
  */
@@ -15,17 +15,17 @@ import {
 } from 'lease-core'
 import { LinkedSignal, whenAborted } from './or-aborted.ts'
 
-/** What can be worked under: a `Hold`, a `FencedLock`, and anything like them. */
+/** What work can run under: every `Held`, for instance a `Hold` or a `FencedLock`. */
 export interface Usable {
   readonly fencingToken: bigint
-  /** Aborts when it is lost. */
+  /** Aborts when the lock is lost. */
   readonly signal: AbortSignal
-  /** @throws when it is not held */
+  /** @throws when the lock is not held */
   assertHeld(): void
   release(): Promise<unknown>
 }
 
-/** What the work is given. */
+/** What the work is called with. */
 export interface UsingScope<L extends Usable> {
   /** Aborts when the lock is lost, when the work is over, and with `options.signal`. */
   readonly signal: AbortSignal
@@ -34,20 +34,23 @@ export interface UsingScope<L extends Usable> {
   readonly lock: L
 }
 
+/** Options of `using`. */
 export interface UsingOptions {
-  /** Aborts the work's signal: it is for the work to end, and the lock is released when it has. */
+  /** Aborts the signal of the work. The lock is released when the work has ended. */
   readonly signal?: AbortSignal | undefined
-  /** Told of a release that failed. @default a warning of the process */
+  /** Called with the error of a failed release. @default a warning of the process */
   readonly releaseFailed?: ((error: unknown) => void) | undefined
 }
 
 /**
- * Does the work while the lock is held, releases it whatever happens, and settles as the work did.
+ * Does the work while the lock is held, then releases the lock in any case, and settles as the work did.
  *
- * A work whose signal has aborted is waited for all the same: a lock is given up only when nobody works under it. That the
- * lock was lost does not undo what a work returns; one that must not count then ends with `lock.assertHeld()`.
+ * Waits for the work, also after its signal has aborted: the lock is released only when the work has ended. After a loss the call still
+ * resolves with what the work returns. If such a result must not count, end the work with `lock.assertHeld()`.
  *
- * @throws ErrLost the lock was over before the work began
+ * @param lock acquired and awaited. It is released also when another argument is not valid
+ * @throws ErrLost     the lock was over before the work began
+ * @throws ErrNotValid an argument breaks a rule; the work has not begun
  */
 export async function using<L extends Usable, T>(
   lock: L,
@@ -56,7 +59,7 @@ export async function using<L extends Usable, T>(
 ): Promise<Awaited<T>> {
   const problems = problemsOf(lock, work, options)
   if (problems.length > 0) {
-    // It is ours from the moment of the call; left alone it would stay held.
+    // This call owns the lock: without a release it would stay held.
     if (hasMethods(lock, 'release')) await release(lock, () => {})
     else void releaseLate(lock)
     throw notValid(problems)
@@ -79,12 +82,12 @@ export async function using<L extends Usable, T>(
   }
 }
 
-/** Of an acquisition that nobody has awaited. */
+/** Releases a lock that was passed as a promise. */
 async function releaseLate(lock: unknown): Promise<void> {
   try {
     const late = await lock
     if (hasMethods(late, 'release')) await (late as Usable).release()
-  } catch {} // its caller learns of neither
+  } catch {} // the caller gets the ErrNotValid
 }
 
 async function release(lock: Usable, failed: (error: unknown) => void): Promise<void> {

@@ -1,14 +1,14 @@
 /**
- * The shape of `navigator.locks` over leases, for code that runs in browsers and on servers.
+ * `navigator.locks` over leases, for code that runs in browsers and on servers.
  *
  *     <prefix>/<name>#<request>   each request holds a share of a counted lease: an exclusive one all of it, a shared one a 2³⁰th
  *
  * Promises.
- * - As the Web Locks API has it: requests of one name are granted first come, first served; an exclusive lock is held alone, shared ones
- *   together; a lock is held until the promise of its callback settles, and `request` settles as that does.
- * - Beyond it: the locks of all processes at one namespace exclude each other, so a lock may be lost (the process was away for longer than
- *   `duration`), as one that was stolen is. Then `request` rejects with an AbortError at once, and the lock's `signal` aborts.
- * - `query` shows the locks held anywhere, and the requests that wait in this process.
+ * - As in the Web Locks API: requests for one name are granted first come, first served. An exclusive lock is held alone, shared locks are
+ *   held together. A lock is held until the promise of its callback settles, and `request` settles as that promise does.
+ * - Beyond it: the locks of all processes in one namespace exclude each other. So a lock can be lost, for instance when its process was
+ *   paused for longer than `duration`. Then, as when it is stolen, `request` rejects with an AbortError at once, and its `signal` aborts.
+ * - `query` shows the locks held in all processes, and the requests that wait in this process.
  *
  * After the Web Locks API of the W3C (https://w3c.github.io/web-locks/).
  */
@@ -18,56 +18,62 @@ import type { DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
 import { brokenSegmentRule, decodeSegment, encodeSegment } from './segments.ts'
 
+/** Options of `webLocks`. */
 export interface WebLocksOptions {
-  /** How long a lock outlives the crash of its process at most. It is renewed while it is held. @default 15 seconds */
+  /** After a crash of its process a lock expires within this time. It is renewed while it is held. @default 15 seconds */
   readonly duration?: DurationLike | undefined
-  /** The family of locks. @default 'weblocks' */
+  /** The first part of each lease name: locks of two prefixes are independent. @default 'weblocks' */
   readonly prefix?: string | undefined
 }
 
+/** Whether a lock excludes all others, or only exclusive ones. */
 export type WebLockMode = 'exclusive' | 'shared'
 
-/** A lock as the callback gets it. */
+/** The lock that the callback is called with. */
 export interface WebLock {
   readonly name: string
   readonly mode: WebLockMode
-  /** Aborts when the lock is lost or stolen. Not part of the Web Locks API. */
+  /** Aborts when the lock is lost, stolen or released. Not part of the Web Locks API. */
   readonly signal: AbortSignal
-  /** Above that of all who had the lock before. Not part of the Web Locks API. */
+  /** Above those of all earlier holders of the lock. Not part of the Web Locks API. */
   readonly fencingToken: bigint
 }
 
+/** Options of `request`. */
 export interface WebLockRequestOptions {
   /** @default 'exclusive' */
   readonly mode?: WebLockMode | undefined
   /** Calls the callback with null instead of waiting. @default false */
   readonly ifAvailable?: boolean | undefined
-  /** Takes the lock from all who hold it, ahead of all who wait: their requests reject. @default false */
+  /** Revokes the lock of all holders, whose requests reject, and takes it ahead of all waiters. @default false */
   readonly steal?: boolean | undefined
-  /** Ends the wait, and not the lock. */
+  /** Ends the wait with its reason; does not end the lock. */
   readonly signal?: AbortSignal | undefined
 }
 
+/** A lock or a waiting request, as `query` shows it. */
 export interface WebLockInfo {
   readonly name: string
   readonly mode: WebLockMode
-  /** Of one request: locks have no client here. */
+  /** Names one request; there are no clients here. */
   readonly clientId: string
 }
 
+/** What `query` returns. */
 export interface WebLocksState {
-  /** In all processes. */
+  /** Locks held in all processes. */
   readonly held: WebLockInfo[]
-  /** In this process. */
+  /** Requests that wait in this process. */
   readonly pending: WebLockInfo[]
 }
 
+/** The part of `navigator.locks` that `webLocks` provides. */
 export interface WebLocks {
   /**
-   * Calls the callback with the lock, and settles as it does.
+   * Calls the callback with the lock, and settles as the callback does.
    *
-   * @throws DOMException `AbortError`: the lock was stolen or lost while the callback was at work; `NotSupportedError`: options that
-   *   exclude each other, or a name that begins with "-"
+   * @throws DOMException `AbortError`: the lock was stolen or lost before the callback settled; its `cause` is the `ErrLost`.
+   *   `NotSupportedError`: options that exclude each other, or a name that begins with "-"
    * @throws ErrNotValid, ErrUnknown, ErrStopped, or the reason of the signal
    */
   request<T>(name: string, callback: (lock: WebLock | null) => T | PromiseLike<T>): Promise<Awaited<T>>
@@ -76,12 +82,12 @@ export interface WebLocks {
     options: WebLockRequestOptions,
     callback: (lock: WebLock | null) => T | PromiseLike<T>,
   ): Promise<Awaited<T>>
-  /** @throws ErrUnknown */
+  /** Returns the held locks and the waiting requests. Reads the whole namespace. @throws ErrUnknown */
   query(): Promise<WebLocksState>
 }
 
 /**
- * `navigator.locks` over this manager, which stays yours to stop.
+ * Returns `navigator.locks` over this manager. It does not stop the manager.
  *
  * @throws ErrNotValid with every problem
  */
@@ -167,7 +173,7 @@ class LeaseLocks implements WebLocks {
     return { mode, ifAvailable, steal, signal, lease } as Parsed
   }
 
-  /** Undefined: it is not available. */
+  /** undefined: the lock is not available. */
   async #take(lease: string, { name, mode, wait, steal, signal }: Taking): Promise<Hold | undefined> {
     const holder = uniqueHolder('lock')
     const weight = mode === 'shared' ? 1 : MAX_CAPACITY
@@ -183,7 +189,7 @@ class LeaseLocks implements WebLocks {
         } catch (error) {
           if (!(error instanceof ErrClaimDenied) || wait) throw error
           if (!steal) return undefined
-          // Another was granted the lock since: it is taken from that one as well.
+          // Another was granted the lock since the revocation: revoke that one too.
         }
       }
     } finally {
@@ -197,7 +203,7 @@ class LeaseLocks implements WebLocks {
     await Promise.all(revoked)
   }
 
-  /** Does the work while the lock is held, and no longer than that waits for its outcome. */
+  /** Runs the callback. Waits for its outcome only while the lock is held. */
   async #work<T>(
     hold: Hold | undefined,
     { name, mode }: Pick<WebLockInfo, 'name' | 'mode'>,
@@ -218,12 +224,12 @@ class LeaseLocks implements WebLocks {
       if (signal.aborted) end()
       else stopListening = onAbort(signal, end)
     })
-    lost.catch(() => {}) // the work may be over first
+    lost.catch(() => {}) // the callback may settle first
     try {
       return await Promise.race([lost, (async () => callback({ name, mode, signal, fencingToken }))()])
     } finally {
       stopListening()
-      await hold.release().catch(() => {}) // it lapses by itself; the work's own outcome must not be masked
+      await hold.release().catch(() => {}) // the lease expires by itself; do not hide the outcome of the callback
     }
   }
 }

@@ -4,11 +4,11 @@
  *     withLease ──granted──▶ work ──settles──▶ inner calls settle ──▶ release ──▶ settles as the work did
  *                             └─ withLease of the same manager and name: joins, and claims nothing
  *
- * Re-entrant within its asynchronous context: what the work calls, and what that calls, is inside, as `AsyncLocalStorage` follows
- * it. A call joins the innermost work of the same manager and name that has not settled. A context whose works have all
- * settled, as that of a promise that nobody waited for, is outside: a call from it claims.
+ * Re-entrant within its asynchronous context, which `AsyncLocalStorage` follows: everything that the work calls, directly or indirectly, is
+ * inside. A call joins the innermost work of the same manager and name that has not settled. If all of them have settled, the call is
+ * outside, and claims: for instance a call from a promise that outlives its work.
  *
- * The lease is given up only when nobody works under it: an outer call waits for the inner calls that have joined it.
+ * The lease is released only when no work uses it: an outer call waits for the inner calls that have joined it.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { ErrLost, hasMethods, uniqueHolder } from 'lease-core'
@@ -19,34 +19,34 @@ import { checkHoldOptions, HOLD_OPTIONS, type LeaseOptions } from './hold-option
 import { LinkedSignal } from './or-aborted.ts'
 import { using } from './using.ts'
 
-/** Those of a hold. A call that joins an outer one checks them, and uses only `signal` and `releaseFailed`. */
+/** The options of a hold, and more. A call that joins an outer one checks all of them, but uses only `signal` and `releaseFailed`. */
 export interface WithLeaseOptions extends LeaseOptions {
-  /** A name that nobody else uses at the same time. @default a new one for each call, `uniqueHolder()` */
+  /** The holder name; different for concurrent calls. @default a new name for each call (`uniqueHolder()`) */
   readonly holder?: string | undefined
-  /** Ends the waiting, and aborts the work's signal: the lease is released when the work has ended. */
+  /** Ends the wait with its reason. Later it aborts the signal of the work; the lease is released when the work has ended. */
   readonly signal?: AbortSignal | undefined
-  /** Called with the error of a release that failed. @default a warning of the process */
+  /** Called with the error of a failed release. @default a warning of the process */
   readonly releaseFailed?: ((error: unknown) => void) | undefined
 }
 
-/** What the work is given. */
+/** What the work is called with. */
 export interface LeaseScope {
   /** Aborts when the lease is lost, when this call is over, and with `options.signal`. */
   readonly signal: AbortSignal
-  /** For every write to what the lease protects. An inner call has that of its outer one. */
+  /** For every write to what the lease protects. An inner call has that of its outer call. */
   readonly fencingToken: bigint
-  /** The work may release it early. In an inner call that ends the inner call's part only. */
+  /** The hold of the lease. The work may release it early. In an inner call `release()` ends only the inner call's part. */
   readonly hold: Hold
 }
 
 /**
- * Does the work while the lease is held, and settles as the work does: a release that fails masks nothing.
+ * Claims the lease, does the work, releases the lease, and settles as the work did. A failed release hides nothing. After a loss the call
+ * still waits for the work.
  *
- * @throws ErrClaimDenied another holds the lease, or still did when `wait` ran out: the work was not begun
- * @throws ErrLost        the lease was lost before the work began; or the outer call that this one would join has lost or
- *                        released it
- * @throws ErrNotValid    nothing was sent
- * @throws ErrUnknown     the claim may have been granted, and is withdrawn: the work was not begun
+ * @throws ErrClaimDenied another holds the lease, or still did when `wait` ran out: the work did not begin
+ * @throws ErrLost        the lease was lost before the work began; or the outer call that this call would join has lost or released it
+ * @throws ErrNotValid    an argument breaks a rule; nothing was sent
+ * @throws ErrUnknown     the claim may have been granted, and is withdrawn: the work did not begin
  */
 export async function withLease<T>(
   manager: Pick<Manager, 'hold'>,
@@ -65,7 +65,7 @@ export async function withLease<T>(
   checks.must('work', typeof work === 'function', 'must be a function', work)
   checks.finish()
 
-  // Works that have settled are left out: a chain of contexts that outlive each other must not grow.
+  // Without the settled works: a chain of contexts that outlive each other must not grow.
   const around = (works.getStore() ?? []).filter(({ isOver }) => !isOver)
   const outer = around.findLast((other) => other.manager === manager && other.name === name)
   const run = (hold: Hold): Promise<Awaited<T>> => {
@@ -80,11 +80,11 @@ export async function withLease<T>(
 /** The works around the present call, the innermost last. */
 const works = new AsyncLocalStorage<readonly Work[]>()
 
-/** A work under way, and the inner calls that have joined it. */
+/** A work in progress, and the inner calls that have joined it. */
 class Work {
   readonly manager: unknown
   readonly name: string
-  /** Let go when the work has settled: the context of what it left behind may be kept for long. */
+  /** undefined when the work has settled: the context may be kept for long. */
   #hold: Hold | undefined
   readonly #joined = new Set<Promise<unknown>>()
 
@@ -94,12 +94,12 @@ class Work {
     this.#hold = hold
   }
 
-  /** It has settled: nobody joins it any more. */
+  /** Whether it has settled: no call joins it any more. */
   get isOver(): boolean {
     return this.#hold === undefined
   }
 
-  /** Settles as the body does, when those that have joined have settled as well. */
+  /** Settles as the body does, after the joined calls have settled. */
   async run<T>(body: () => T | PromiseLike<T>): Promise<Awaited<T>> {
     try {
       return await body()
@@ -119,7 +119,7 @@ class Work {
   }
 }
 
-/** An outer call's hold in the hands of an inner call, whose release ends its own part and nothing else. */
+/** An outer call's hold, as an inner call uses it: its release ends only the inner call's part. */
 class JoinedHold implements Hold {
   readonly #outer: Hold
   readonly #until: LinkedSignal
@@ -190,7 +190,7 @@ class JoinedHold implements Hold {
     return this.#outer.isExclusive()
   }
 
-  /** @param options `all: true` ends the outer call's hold as well */
+  /** Ends the inner call's part. @param options `all: true` ends the outer call's hold too */
   async release(options: ReleaseOptions = {}): Promise<void> {
     const checks = new Checks(options, ['all'])
     const { all } = options

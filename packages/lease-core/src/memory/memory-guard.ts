@@ -1,13 +1,12 @@
 /** The trapdoor key of the memory substrate. */
 import { notValid } from '../errors.ts'
 
-/** On the guards of every copy of this package. */
+/** The symbol on the guards of every copy of this package. */
 const MEMORY_GUARD = Symbol.for('lease-core.MemoryGuard')
 
 /**
- * Runs a synchronous body only while exactly the holding that was checked still stands. Nothing can come between the
- * check and the body, for JavaScript runs one at a time: they are one transaction. What the body throws reaches the
- * caller of the check as it is.
+ * Runs a synchronous body only if the checked term still stands. Check and body are one transaction, because no other JavaScript runs in
+ * between. What the body throws reaches the caller of the check unchanged.
  *
  *     const guard = new MemoryGuard(() => accounts.set('a', 90))
  *     await manager.token('account-a', 'worker-1').check(guard)
@@ -21,8 +20,8 @@ export class MemoryGuard<T = unknown> {
   }
 
   /**
-   * @throws ErrNotValid for an async function, whose lease may be lost at its first `await`, and for a generator function, whose body
-   *   runs later or never
+   * @throws ErrNotValid the body is an async function, which may lose the lease at its first `await`, or a generator function, which runs
+   *   later or never
    */
   constructor(body: () => T extends PromiseLike<unknown> | Iterator<unknown> | AsyncIterator<unknown> ? never : T) {
     if (typeof body !== 'function' || /^Async|^Generator/.test(body.constructor.name)) {
@@ -31,15 +30,15 @@ export class MemoryGuard<T = unknown> {
     this.#body = body
   }
 
-  /** What the body returned when it last ran; undefined while it has not run. */
+  /** What the body returned when it last ran; undefined if it has not run. */
   get result(): T | undefined {
     return this.#result
   }
 
   /**
-   * For the trapdoor: runs the body.
+   * Runs the body. For the trapdoor.
    *
-   * @throws ErrNotValid it returned a promise or an iterator: what these do is not guarded
+   * @throws ErrNotValid the body returned a promise or an iterator, whose later work is not guarded
    */
   run(): void {
     const result = this.#body()

@@ -1,24 +1,22 @@
 /**
  * The "server" of the memory substrate: the leases of any number of namespaces, in one process.
  *
- * Promises: every operation is atomic (JavaScript runs one at a time); a claim, extension, release, expiry or pin
- * costs the same however many leases there are; a lease costs one small record while it is held, and nothing but the
- * shared counter afterwards. Fencing tokens come from one counter of the store, so they rise with every term of a
- * lease for as long as the store lives, and need no memory of leases that are vacant. For a few seconds the store remembers the
- * claim that opened a term that is over, so that a late copy of it opens no other.
+ * Promises: every operation is atomic, because it is synchronous. A claim, extension, release, expiry or pin costs the same for any number of
+ * leases. A held lease is one small record; a vacant lease needs none. Fencing tokens come from one counter of the store, so they rise with
+ * every term of a lease for as long as the store lives. For a few seconds the store remembers the claim of an ended term, so that a late
+ * copy of that claim opens no other term.
  *
  *     vacant ──claim──▶ held ──release, expire──▶ vacant
  *                        │ now > expiry, no pin
  *                        ▼
- *                      lapsed = vacant: whoever comes next finds it so; nothing runs when it happens
+ *                      lapsed = vacant: the next operation finds it so; nothing runs at that moment
  *
- * A pin belongs to the name, not to the term: it outlives release and waits for the next holder. A pin that comes
- * after the lapse does not bring the old holder back.
+ * A pin belongs to the name, not to the term: it outlives a release, and protects the next holder. A pin after the lapse does not restore the
+ * old holder.
  *
- * With `serverClock: false` the store never looks at a clock, as etcd and DynamoDB do not: nothing lapses here, each
- * claim and extension writes a new `version`, and only the version that the caller has observed to be lapsed may be
- * taken over or expired (compare and swap). It exists so that core's rule for such stores (`observer.ts`) can be
- * tried without one.
+ * With `serverClock: false` the store uses no clock, as etcd and DynamoDB: nothing lapses by itself. Each claim and extension writes a new
+ * `version`. Only a version that the caller has observed to be lapsed may be taken over or expired (compare-and-swap). So core's rule for
+ * such stores (`observer.ts`) can be tested in memory.
  */
 import { CompactingMap } from '../compacting-map.ts'
 import type { LeaseChange } from '../client.ts'
@@ -49,17 +47,18 @@ import {
 import { CountedLeases } from './counted-leases.ts'
 import { Recent } from './recent.ts'
 
+/** Options of a MemoryStore. */
 export interface MemoryStoreOptions {
-  /** Its monotonic reading is the store's time. @default the machine's clocks */
+  /** Its monotonic clock is the clock of the store. @default the machine's clocks */
   readonly clock?: Clock | undefined
-  /** Whether the store decides by its clock what has lapsed; false: it behaves as a store without one. @default true */
+  /** Whether the store decides by its clock what has lapsed; false: it behaves as a store without a clock. @default true */
   readonly serverClock?: boolean | undefined
 }
 
-/** On the stores of every copy of this package. The number rises when what `MemorySubstrate` calls of it changes. */
+/** The symbol on the stores of every copy of this package. Its number rises when the methods for `MemorySubstrate` change. */
 const MEMORY_STORE = Symbol.for('lease-core.MemoryStore/3')
 
-/** Leases in the memory of this process. Clients that share one store contend with each other. */
+/** Leases in the memory of this process. Clients over one store compete for its leases, as processes over one server do. */
 export class MemoryStore {
   readonly #clock: Clock
   readonly #serverClock: boolean
@@ -78,28 +77,28 @@ export class MemoryStore {
     this.#serverClock = options.serverClock ?? true
   }
 
-  /** How many records are kept, those of lapsed leases that nobody came across since included. */
+  /** How many records are kept, including those of lapsed leases that no operation has found since. */
   get size(): number {
     let size = 0
     for (const namespace of this.#namespaces.values()) size += namespace.size
     return size
   }
 
-  /** How many vacant leases are remembered, so that late requests do nothing to them. */
+  /** How many vacant leases are remembered, so that late requests have no effect on them. */
   get remembered(): number {
     let remembered = 0
     for (const namespace of this.#namespaces.values()) remembered += namespace.remembered
     return remembered
   }
 
-  /** For how many leases it is remembered that somebody waits for them, or watches them; those whose interest has lapsed included. */
+  /** How many leases have remembered waiters or watchers, including those whose time is over. */
   get awaited(): number {
     let awaited = 0
     for (const namespace of this.#namespaces.values()) awaited += namespace.awaited
     return awaited
   }
 
-  /** The leases of one namespace; the same object for the same name. For `MemorySubstrate`. */
+  /** Returns the leases of one namespace; the same object for the same name. For `MemorySubstrate`. */
   namespace(name: string): MemoryNamespace {
     let known = this.#namespaces.get(name)
     if (known === undefined) {

@@ -1,4 +1,4 @@
-/** A `Substrate` in the memory of this process: for the tests of applications, and for programs of one process. */
+/** A `Substrate` in the memory of this process: for tests of applications, and for programs with one process. */
 import type { LeaseChange } from '../client.ts'
 import type { Clock } from '../clock.ts'
 import { ErrNotHeld, ErrTrapdoor, notValid, type Problem } from '../errors.ts'
@@ -9,14 +9,15 @@ import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from '../su
 import { isMemoryGuard } from './memory-guard.ts'
 import { isMemoryStore, MemoryStore, type MemoryNamespace } from './memory-store.ts'
 
+/** Options of a MemorySubstrate. */
 export interface MemorySubstrateOptions {
-  /** Where the leases are kept; substrates that share one contend with each other. @default a store of its own */
+  /** Where the leases are kept. Share it between clients that compete. @default a store of its own */
   readonly store?: MemoryStore | undefined
-  /** Leases of different namespaces have nothing to do with each other. @default "default" */
+  /** Leases of different namespaces are independent. @default "default" */
   readonly namespace?: string | undefined
 }
 
-/** Trapdoor key: `MemoryGuard`. Hints are complete and in order. */
+/** Keeps leases in a `MemoryStore`. Its trapdoor key is a `MemoryGuard`. Its hints are complete and in order. */
 export class MemorySubstrate implements Substrate {
   readonly limits: Substrate['limits'] = { maxOps: 1000, maxInFlight: 4 }
   /** Absent where the store has no clock. */
@@ -101,19 +102,20 @@ export class MemorySubstrate implements Substrate {
   }
 }
 
+/** Options of `memoryClient`. */
 export interface MemoryClientOptions extends MemorySubstrateOptions {
-  /** The client's clocks, and those of a store made for it. @default the machine's clocks */
+  /** The clock of the client, and of a store that is made for it. @default the machine's clocks */
   readonly clock?: Clock | undefined
-  /** @default a stream of its own */
+  /** Where warnings are emitted. @default a stream of its own */
   readonly events?: LeaseEvents | undefined
-  /** How long one round trip may take before its answer counts as lost. @default 5 seconds */
+  /** How long one round trip may take; then its answer counts as lost. @default 5 seconds */
   readonly requestTimeout?: SubstrateClientOptions['requestTimeout']
 }
 
 /**
- * A `Client` whose leases live in this process.
+ * Makes a `Client` whose leases are in the memory of this process.
  *
- * @throws ErrNotValid
+ * @throws ErrNotValid with every problem
  */
 export function memoryClient(options: MemoryClientOptions = {}): SubstrateClient {
   checkIsObject(options)
