@@ -8,6 +8,7 @@ const root = pathToFileURL(`${process.cwd()}/`)
 const quotes = /(?:<!-- docs\/examples\/(?<file>\S+) -->\n+)?```ts\n(?<code>.*?)```/gs
 
 const recipes = await readdir(new URL('docs/recipes/', root))
+const published = ['lease-core', 'lease-postgres', 'lease-redis', 'lease-etcd', 'lease-recipes', 'lease-cron']
 
 for (const page of [
   'README.md',
@@ -19,6 +20,7 @@ for (const page of [
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',
   ...recipes.map((name) => `docs/recipes/${name}`),
+  ...published.map((name) => `packages/${name}/README.md`),
 ]) {
   describe(`the code in ${page}`, () => {
     it('is quoted from examples that are run', async () => {
