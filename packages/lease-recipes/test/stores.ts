@@ -12,16 +12,17 @@ import { redisClient } from 'lease-redis'
 import {
   etcdTargets,
   freshDatabase,
+  isMatrix,
   postgresTargets,
   redisTargets,
   until,
   type EtcdTarget,
   type FreshDatabase,
   type PostgresTarget,
-  type RedisServerTarget,
+  type RedisTarget,
 } from 'lease-servers'
 import { Etcd3 } from 'etcd3'
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import { Pool } from 'pg'
 
 export interface Store {
@@ -55,11 +56,15 @@ export interface Store {
   close(): Promise<void>
 }
 
-/** Memory, Redis, PostgreSQL and etcd; call it while the test file is loaded. */
-export function stores(): readonly Store[] {
+/**
+ * Memory, Redis, PostgreSQL and etcd; in the matrix also a Redis Cluster. Call it while the test file is loaded.
+ *
+ * @param withCluster the Cluster in every run: for suites whose tests name a row of an older library (AU, LO, DT, DSM, DLM, CL)
+ */
+export function stores({ withCluster = isMatrix() }: { readonly withCluster?: boolean } = {}): readonly Store[] {
   return [
     new InMemory(),
-    ...redisTargets('server').map((target) => new OnRedis(target)),
+    ...(withCluster ? redisTargets() : redisTargets('server')).map((target) => new OnRedis(target)),
     ...postgresTargets()
       .slice(0, 1)
       .map((target) => new OnPostgres(target)),
@@ -183,9 +188,9 @@ class OnRedis extends AnyStore {
   readonly name: string
   readonly serverClock = true
   readonly unitMs = 250
-  readonly #target: RedisServerTarget
+  readonly #target: RedisTarget
 
-  constructor(target: RedisServerTarget) {
+  constructor(target: RedisTarget) {
     super()
     this.name = target.name
     this.#target = target
@@ -194,7 +199,7 @@ class OnRedis extends AnyStore {
   async open(): Promise<void> {}
 
   client(namespace: string): Client {
-    const redis = new Redis(this.#target.url)
+    const redis = this.#target.kind === 'cluster' ? new Cluster([...this.#target.nodes]) : new Redis(this.#target.url)
     this.whenClosing(async () => redis.disconnect())
     const client = redisClient({ redis, namespace })
     this.whenClosing(() => client.close())
