@@ -72,8 +72,15 @@ export function onAbort(signal: AbortSignal | undefined, listener: () => void): 
   }
 }
 
+/** Creates a controller whose signal is handed out: it may have any number of listeners, and Node does not warn of them. */
+export function abortController(): AbortController {
+  const controller = new AbortController()
+  allowListeners(controller.signal)
+  return controller
+}
+
 /** Allows any number of listeners on this signal: one signal may end a thousand calls, and Node warns of that many. */
-export function allowListeners(signal: AbortSignal): void {
+function allowListeners(signal: AbortSignal): void {
   try {
     setMaxListeners(0, signal)
   } catch {

@@ -12,6 +12,7 @@
  * If a renewal hangs, another one is sent after some time. A late answer still counts.
  */
 import { DateTime, Duration } from 'luxon'
+import { abortController } from './abort-signal.ts'
 import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import { elapsedForHolder, type ClockReading, type RecentReading } from './elapsed-time.ts'
@@ -182,7 +183,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
 
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
-      this.#controller = new AbortController()
+      this.#controller = abortController()
       if (this.#over !== undefined) this.#controller.abort(reasonOf(this.#over.loss))
     }
     return this.#controller.signal

@@ -17,7 +17,7 @@ export {
 export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './errors.ts'
 export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
-export { allowListeners, brokenSignalRule, onAbort, throwIfAborted } from './abort-signal.ts'
+export { abortController, brokenSignalRule, onAbort, throwIfAborted } from './abort-signal.ts'
 export { brokenRenewalRule } from './options.ts'
 export { uniqueHolder } from './unique-holder.ts'
 export { lockedTrapdoor } from './client.ts'

@@ -26,7 +26,7 @@
  * After juju `worker/lease` (claims, tokens, one loop), with renewals and waits added.
  */
 import type { DurationLike } from 'luxon'
-import { allowListeners } from './abort-signal.ts'
+import { abortController } from './abort-signal.ts'
 import { backoffMs } from './backoff.ts'
 import { Calls, type CallEnd } from './calls.ts'
 import { Claims, exhausted, hasLapsed, MAX_ATTEMPTS, type ClaimRequest } from './claims.ts'
@@ -114,7 +114,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   readonly #resyncs: Resyncs
   /** Reads that are about to be sent. */
   readonly #nextReads = new Map<string, Promise<void>>()
-  readonly #stopping = new AbortController()
+  readonly #stopping = abortController() // every claim that pauses listens to it
   readonly #calls = new Calls(this.#stopping.signal)
   #unsubscribe: (() => void) | undefined
 
@@ -143,7 +143,6 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       this.#waitQueue.lookAtAll()
       for (const term of this.#terms.held()) this.#holdsOf(term)[0]?.suspect()
     })
-    allowListeners(this.#stopping.signal) // every claim that pauses listens to it
   }
 
   claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<Token> {

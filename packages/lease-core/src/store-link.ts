@@ -8,6 +8,7 @@
  * - *The end*: `close` gives up all calls in flight, and every later one but the last (`lastly`).
  */
 import { randomBytes } from 'node:crypto'
+import { abortController } from './abort-signal.ts'
 import { sleep, type Clock } from './clock.ts'
 import { reasonOf, type ErrUnknown } from './errors.ts'
 import { StoreCall } from './store-call.ts'
@@ -44,7 +45,7 @@ export class StoreLink {
   readonly #storeClock: StoreClock
   /** An array, and not a Set, whose tables would keep each other alive (`keyed-mutex.ts`). */
   readonly #inFlight: StoreCall[] = []
-  readonly #closing = new AbortController()
+  readonly #closing = abortController() // every operation that pauses listens to it
   #epoch = 0
   #knowing: Promise<void> | undefined
 

@@ -12,7 +12,7 @@
  * - *The snapshot* (`lease-states.ts`): what the answers showed, by lease, in the order of the store.
  */
 import type { DurationLike } from 'luxon'
-import { allowListeners, checkSignal, onAbort, throwIfAborted } from './abort-signal.ts'
+import { checkSignal, onAbort, throwIfAborted } from './abort-signal.ts'
 import { contentionPauseMs } from './backoff.ts'
 import { CountedLeases } from './counted-leases.ts'
 import type {
@@ -139,7 +139,6 @@ export class SubstrateClient implements Client {
         blocking: (name) => counted.blocking(name),
       }
     }
-    allowListeners(this.#link.closing) // every operation that pauses listens to it
   }
 
   // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────

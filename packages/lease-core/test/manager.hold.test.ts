@@ -121,6 +121,22 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     })
   }
 
+  it('any number of listeners may be added to the signal of a hold', async () => {
+    const bench = new Bench()
+    const warnings: unknown[] = []
+    const listener = (warning: unknown): void => void warnings.push(warning)
+    process.on('warning', listener)
+    try {
+      const { signal } = await bench.manager.hold('db', 'a', options)
+      for (let count = 0; count < 20; count++) signal.addEventListener('abort', () => {})
+      await new Promise((resolve) => setImmediate(resolve))
+    } finally {
+      process.off('warning', listener)
+    }
+    expect(warnings).to.deep.equal([])
+    await bench.manager.stop()
+  })
+
   it('with `renewEvery: false` it renews when told to, and only then', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false, value: 'kept' })

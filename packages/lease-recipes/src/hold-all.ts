@@ -14,7 +14,15 @@
  *
  * After a loss the other leases stay held, so that the work can stop in an orderly way: then call `release()`.
  */
-import { ErrClaimDenied, hasMethods, MemoryGuard, onAbort, systemClock, throwIfAborted } from 'lease-core'
+import {
+  abortController,
+  ErrClaimDenied,
+  hasMethods,
+  MemoryGuard,
+  onAbort,
+  systemClock,
+  throwIfAborted,
+} from 'lease-core'
 import type { Clock, Held, Hold, Info, Manager, Token } from 'lease-core'
 import { Duration } from 'luxon'
 import { Checks } from './checks.ts'
@@ -98,7 +106,7 @@ export class HeldAll implements Held {
   readonly fencingTokens: ReadonlyMap<string, bigint>
   /** Passes while every lease is held. */
   readonly token: Token
-  readonly #until = new AbortController()
+  readonly #until = abortController()
   readonly #stopListening: (() => void)[] = []
   #releasing: Promise<void> | undefined
 

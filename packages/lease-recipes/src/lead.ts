@@ -22,7 +22,6 @@
  * After `RunOrDie` of client-go (with `ReleaseOnCancel`, which here waits for the work) and `LeaderSelector` of Curator.
  */
 import {
-  allowListeners,
   ErrLost,
   ErrStopped,
   hasMethods,
@@ -291,7 +290,6 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
     const { work, clock } = this.#campaign
     const stopping = this.#stopping.signal
     const until = new LinkedSignal(hold.signal)
-    allowListeners(until.signal)
     const stopListening = [
       whenAborted(stopping, () => until.abort(stopping.reason)),
       whenAborted(hold.signal, () => this.#ended(hold.signal.reason)),

@@ -1,4 +1,4 @@
-import { onAbort } from 'lease-core'
+import { abortController, onAbort } from 'lease-core'
 
 /** Does what `onAbort` of lease-core does, and calls back at once if the signal has aborted already. */
 export function whenAborted(signal: AbortSignal | undefined, listener: () => void): () => void {
@@ -19,7 +19,7 @@ export function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefine
 
 /** A signal that can be aborted here, and aborts with its source until `letGo()`: a long-lived source then keeps no reference. */
 export class LinkedSignal {
-  readonly #controller = new AbortController()
+  readonly #controller = abortController()
   readonly #stopListening: () => void
 
   constructor(source: AbortSignal | undefined) {

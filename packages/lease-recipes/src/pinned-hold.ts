@@ -14,7 +14,15 @@
  * The lease is renewed like any Hold, and the renewals show what became of it. If they fail (the store is out of reach, this process was
  * paused), the lock is *not* lost, because the pin keeps it: the holder asks until it knows.
  */
-import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, ErrUnknown, MAX_DURATION_MS } from 'lease-core'
+import {
+  abortController,
+  ErrClaimDenied,
+  ErrLost,
+  ErrNotHeld,
+  ErrStopped,
+  ErrUnknown,
+  MAX_DURATION_MS,
+} from 'lease-core'
 import type { Clock, Hold, HoldOptions, LossReason, Manager, Token } from 'lease-core'
 import { Duration } from 'luxon'
 import { whenAborted } from './or-aborted.ts'
@@ -70,7 +78,7 @@ function vacate({ manager, lease, holder }: PinnedHoldRequest, hold: Hold): Prom
 export class PinnedHold {
   readonly fencingToken: bigint
   readonly #request: PinnedHoldRequest
-  readonly #controller = new AbortController()
+  readonly #controller = abortController()
   #hold: Hold
   /** How far a release has come. */
   #release: 'not begun' | 'unpinned' | 'done' = 'not begun'

@@ -14,7 +14,7 @@
  * After clusterluck's DLMServer; the names are the same. Here the store replaces its quorum of nodes.
  */
 import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, hasMethods, MAX_CAPACITY, MAX_DURATION_MS } from 'lease-core'
-import { shareName, Stopwatch, systemClock } from 'lease-core'
+import { abortController, shareName, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Held, Hold, Manager, Timer, Token } from 'lease-core'
 import { Duration, type DurationLike } from 'luxon'
 import { Calls, Takers } from './calls.ts'
@@ -78,7 +78,7 @@ export class Lock implements Held {
   readonly holder: string
   readonly #hold: Hold
   readonly #clock: Clock
-  readonly #controller = new AbortController()
+  readonly #controller = abortController()
   #timeoutMs: number
   #since: Stopwatch
   #timer: Timer | undefined

@@ -3,16 +3,7 @@
  *
  * After node-redlock's `using(resources, duration, routine)`.
  */
-import {
-  allowListeners,
-  brokenSignalRule,
-  callListener,
-  hasMethods,
-  notValid,
-  throwIfAborted,
-  warn,
-  type Problem,
-} from 'lease-core'
+import { brokenSignalRule, callListener, hasMethods, notValid, throwIfAborted, warn, type Problem } from 'lease-core'
 import { LinkedSignal, whenAborted } from './or-aborted.ts'
 
 /** What work can run under: every `Held`, for instance a `Hold` or a `FencedLock`. */
@@ -69,7 +60,6 @@ export async function using<L extends Usable, T>(
   let stopListening = (): void => {}
   try {
     const until = new LinkedSignal(signal)
-    allowListeners(until.signal)
     letGo = () => until.letGo()
     stopListening = whenAborted(lock.signal, () => until.abort(lock.signal.reason))
     lock.assertHeld()

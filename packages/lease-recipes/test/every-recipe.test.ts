@@ -1,5 +1,14 @@
 import { expect } from 'chai'
-import { Manager, MemoryGuard, MemoryStore, MemorySubstrate, SubstrateClient, type Held } from 'lease-core'
+import {
+  ErrNotValid,
+  Manager,
+  MemoryGuard,
+  MemoryStore,
+  MemorySubstrate,
+  SubstrateClient,
+  uniqueHolder,
+  type Held,
+} from 'lease-core'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import {
   Authority,
@@ -7,11 +16,14 @@ import {
   FailClosedLock,
   FailOpenLock,
   FencingGate,
+  holdAll,
   lead,
   MemoryFencingStore,
+  ReadWriteLock,
+  Semaphores,
   using,
 } from 'lease-recipes'
-import { unhandledDuring } from './bench.ts'
+import { rejection, unhandledDuring } from './bench.ts'
 
 /** What every recipe of one lease looks like to these tests. */
 interface Standing {
@@ -35,59 +47,121 @@ interface Options {
   readonly holder?: string
 }
 
-/** Stands for the lease of this name, without waiting for anything. */
-type Recipe = (world: World, name: string, options?: Options) => Standing
+/** Stands for what this name stands for in the recipe, without waiting for anything. */
+type Stand = (world: World, name: string, options?: Options) => Standing
+
+interface Recipe {
+  readonly stand: Stand
+  /** Takes what excludes everybody who stands for "l". */
+  readonly block: (world: World) => Promise<Held>
+  /** What is held comes from one call, which rejects; it has no events of its own. */
+  readonly isCall?: boolean
+  /** How many hold it at once. */
+  readonly most: number
+  /** Whether who holds it excludes all others. */
+  readonly isExclusive: boolean
+}
 
 const DURATION_MS = 30_000
 
 const recipes: Readonly<Record<string, Recipe>> = {
-  authority: ({ manager, clock }, lease, { signal, holder } = {}) => {
+  authority: standing(({ manager, clock }, lease, { signal, holder } = {}) => {
     const one = new Authority({ manager, clock, lease, holder, ttl: DURATION_MS })
     one.ready({ wait: true, signal }).catch(() => {})
     return { held: () => one.term, stop: () => one.stop(), onHeld: (listener) => one.on('acquired', listener) }
-  },
-  election: ({ manager, clock }, path, { signal, holder } = {}) => {
+  }),
+  election: standing(({ manager, clock }, path, { signal, holder } = {}) => {
     const one = election({ manager, clock })({ path, id: holder, value: 'v', ttl: DURATION_MS })
     one.start({ signal }).catch(() => {})
     return { held: () => one.term, stop: () => one.stop(), onHeld: (listener) => one.on('select', listener) }
-  },
-  lead: ({ manager, clock }, name, { signal, holder } = {}) => {
+  }),
+  lead: standing(({ manager, clock }, name, { signal, holder } = {}) => {
     const work = ({ signal }: Held): Promise<void> =>
       new Promise((resolve) => signal.addEventListener('abort', () => resolve()))
     const one = lead(manager, name, work, { clock, duration: DURATION_MS, signal, holder })
     return { held: () => one.term, stop: () => one.stop(), onHeld: (listener) => one.on('elected', listener) }
-  },
-  'fail-open lock': ({ manager, clock }, id, { signal } = {}) => {
-    return lockOf(new FailOpenLock({ manager, clock, leaseDuration: DURATION_MS }), id, signal)
-  },
-  'fail-open lock with heartbeats': ({ manager, clock }, id, { signal } = {}) => {
-    const options = { leaseDuration: DURATION_MS, heartbeatPeriod: 10_000 }
-    return lockOf(new FailOpenLock({ manager, clock, ...options }), id, signal)
-  },
-  'fail-closed lock': ({ manager, clock }, id, { signal } = {}) => {
-    return lockOf(new FailClosedLock({ manager, clock, leaseDuration: DURATION_MS }), id, signal)
-  },
+  }),
+  'fail-open lock': fencedLock(
+    ({ manager, clock }) => new FailOpenLock({ manager, clock, leaseDuration: DURATION_MS }),
+  ),
+  'fail-open lock with heartbeats': fencedLock(({ manager, clock }) => {
+    return new FailOpenLock({ manager, clock, leaseDuration: DURATION_MS, heartbeatPeriod: 10_000 })
+  }),
+  'fail-closed lock': fencedLock(
+    ({ manager, clock }) => new FailClosedLock({ manager, clock, leaseDuration: DURATION_MS }),
+  ),
+  'all permits of a semaphore': permits(3),
+  'most permits of a semaphore': permits(2),
+  'lock for writing': readWriteLock('wlock'),
+  'lock for reading': readWriteLock('rlock'),
+  'leases held together': together(),
 }
 
-function lockOf(locks: FailOpenLock | FailClosedLock, id: string, signal: AbortSignal | undefined): Standing {
-  let lock: Awaited<ReturnType<typeof locks.acquire>> | undefined
-  const acquired = locks.acquire(id, { wait: true, signal }).then(
-    (one) => void (lock = one),
+/** It stands for a lease until it is stopped. */
+function standing(stand: Stand): Recipe {
+  const block = async ({ manager }: World): Promise<Held> => manager.hold('l', 'before', { duration: DURATION_MS })
+  return { stand, block, most: 1, isExclusive: true }
+}
+
+function fencedLock(locksOf: (world: World) => FailOpenLock | FailClosedLock): Recipe {
+  const stand: Stand = (world, id, { signal } = {}) => {
+    const locks = locksOf(world)
+    return callOf(locks.acquire(id, { wait: true, signal }), () => locks.stop())
+  }
+  return { stand, block: (world) => locksOf(world).acquire('l'), isCall: true, most: 1, isExclusive: true }
+}
+
+/** So many of three: no two have them at once. */
+function permits(count: number): Recipe {
+  const n = 3
+  const stand: Stand = ({ manager, clock }, id, { signal, holder = uniqueHolder() } = {}) => {
+    const semaphores = new Semaphores({ manager, clock })
+    const posted = semaphores.post(id, holder, DURATION_MS, { permits: count, n, signal })
+    return callOf(posted, () => semaphores.stop())
+  }
+  const block = async ({ manager, clock }: World): Promise<Held> =>
+    new Semaphores({ manager, clock }).post('l', 'before', DURATION_MS, { permits: n, n })
+  return { stand, block, isCall: true, most: 1, isExclusive: count === n }
+}
+
+function readWriteLock(way: 'rlock' | 'wlock'): Recipe {
+  const stand: Stand = ({ manager, clock }, name, { signal, holder = uniqueHolder() } = {}) => {
+    const lock = new ReadWriteLock({ manager, clock, name, duration: DURATION_MS })
+    return callOf(lock[way](holder, { signal }), () => lock.stop())
+  }
+  const block = async ({ manager, clock }: World): Promise<Held> =>
+    new ReadWriteLock({ manager, clock, name: 'l', duration: DURATION_MS }).wlock('before')
+  const isExclusive = way === 'wlock'
+  return { stand, block, isCall: true, most: isExclusive ? 1 : Number.POSITIVE_INFINITY, isExclusive }
+}
+
+function together(): Recipe {
+  const stand: Stand = ({ manager, clock }, name, { signal, holder = uniqueHolder() } = {}) => {
+    const end = new AbortController()
+    const either = signal === undefined ? end.signal : AbortSignal.any([signal, end.signal])
+    const options = { duration: DURATION_MS, wait: true, clock, signal: either }
+    return callOf(holdAll(manager, ['k', name], holder, options), async () => end.abort())
+  }
+  return { ...standing(stand), isCall: true }
+}
+
+/** @param stopAll ends what made the call */
+function callOf(call: Promise<Held>, stopAll: () => Promise<unknown>): Standing {
+  let held: Held | undefined
+  const settled = call.then(
+    (one) => void (held = one),
     () => {},
   )
   const stop = async (): Promise<void> => {
-    await locks.stop()
-    await acquired
-    await lock?.release()
+    await stopAll()
+    await settled
+    await held?.release()
   }
-  return { held: () => (lock?.held === true ? lock : undefined), stop }
+  return { held: () => (held?.held === true ? held : undefined), stop }
 }
 
-for (const [name, recipe] of Object.entries(recipes)) {
+for (const [name, { stand, block, isCall = false, most, isExclusive }] of Object.entries(recipes)) {
   describe(`every recipe: ${name}`, () => {
-    /** Its `acquire` is one call, which rejects, and it has no events of its own. */
-    const isLock = name.includes('lock')
-    const lease = isLock ? 'locks:l' : 'l'
     let world: World
 
     beforeEach(() => {
@@ -101,13 +175,14 @@ for (const [name, recipe] of Object.entries(recipes)) {
     }
 
     it('what is held is a Held: `using`, the gate and the guard of a check take it', async () => {
-      const one = recipe(world, 'l')
+      const one = stand(world, 'l')
       await world.clock.settle()
       const held = one.held() as Held
       held.assertHeld()
       expect([held.held, held.signal.aborted]).to.deep.equal([true, false])
       expect(held.remaining().toMillis()).to.be.greaterThan(0)
-      await new FencingGate({ store: new MemoryFencingStore() }).admit('r', held)
+      const admitted = new FencingGate({ store: new MemoryFencingStore() }).admit('r', held)
+      await (isExclusive ? admitted : rejection(admitted, ErrNotValid))
       let written = false
       await held.token.check(new MemoryGuard(() => void (written = true)))
       expect(written).to.equal(true)
@@ -122,7 +197,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
 
     it('stopped within any microtask of its claim it keeps nothing', async () => {
       for (let turns = 0; turns < 60; turns++) {
-        const one = recipe(world, 'l')
+        const one = stand(world, 'l')
         for (let turn = 0; turn < turns; turn++) await Promise.resolve()
         await one.stop()
         expect(one.held(), `after ${turns} turns`).to.equal(undefined)
@@ -136,13 +211,13 @@ for (const [name, recipe] of Object.entries(recipes)) {
       const grant = isWaiting ? 'the grant that it waited for' : 'its grant'
       it(`stopped within any microtask of ${grant} it has given it back when that resolves`, async () => {
         for (let turns = 0; turns < 12; turns++) {
-          const before = isWaiting ? await other().manager.hold(lease, 'before', { duration: DURATION_MS }) : undefined
+          const before = isWaiting ? await block(other()) : undefined
           let stopped: Promise<unknown> | undefined
           const manager = whenGranted(world.manager, async () => {
             for (let turn = 0; turn < turns; turn++) await Promise.resolve()
             stopped = one.stop()
           })
-          const one = recipe({ ...world, manager }, 'l')
+          const one = stand({ ...world, manager }, 'l')
           await world.clock.settle()
           await before?.release()
           await world.clock.settle()
@@ -155,7 +230,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
       })
     }
 
-    if (isLock) {
+    if (isCall) {
       it('aborted within any microtask of its grant the call keeps nothing', async () => {
         for (let turns = 0; turns < 12; turns++) {
           const end = new AbortController()
@@ -163,9 +238,10 @@ for (const [name, recipe] of Object.entries(recipes)) {
             for (let turn = 0; turn < turns; turn++) await Promise.resolve()
             end.abort()
           })
-          const one = recipe({ ...world, manager }, 'l', { signal: end.signal })
+          const one = stand({ ...world, manager }, 'l', { signal: end.signal })
           await world.clock.settle()
-          expect(await leasesOf(other()), `after ${turns} turns`).to.deep.equal(one.held() === undefined ? [] : [lease])
+          const isHeld = one.held() !== undefined
+          expect((await leasesOf(other())).length > 0, `after ${turns} turns`).to.equal(isHeld)
           await one.stop()
         }
       })
@@ -174,9 +250,9 @@ for (const [name, recipe] of Object.entries(recipes)) {
     it('a thousand that wait in one process, with one signal, cause no warning, and leave nothing behind', async () => {
       const warnings = await warningsDuring(async () => {
         const end = new AbortController()
-        const all = Array.from({ length: 1000 }, () => recipe(world, 'l', { signal: end.signal }))
+        const all = Array.from({ length: 1000 }, () => stand(world, 'l', { signal: end.signal }))
         await world.clock.settle()
-        expect(all.filter((one) => one.held() !== undefined)).to.have.length(1)
+        expect(all.filter((one) => one.held() !== undefined)).to.have.length(Math.min(most, all.length))
         end.abort()
         await Promise.all(all.map((one) => one.stop()))
         await world.clock.settle()
@@ -189,7 +265,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
 
     it('any number of listeners may be added to the signal of what is held', async () => {
       const warnings = await warningsDuring(async () => {
-        const one = recipe(world, 'l')
+        const one = stand(world, 'l')
         await world.clock.settle()
         for (let count = 0; count < 20; count++) one.held()?.signal.addEventListener('abort', () => {})
         await one.stop()
@@ -197,11 +273,11 @@ for (const [name, recipe] of Object.entries(recipes)) {
       expect(warnings).to.deep.equal([])
     })
 
-    if (!isLock) {
+    if (!isCall) {
       it('a client that fails with anything is asked again, until it answers', async () => {
         for (const thrown of [undefined, null, new Error('of the driver'), Object.freeze(new TypeError('frozen'))]) {
           world.network.reject(thrown)
-          const one = recipe(world, 'l')
+          const one = stand(world, 'l')
           await world.clock.advance(40_000)
           expect(one.held()).to.equal(undefined)
           world.network.heal()
@@ -217,7 +293,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
         let warnings: unknown[] = []
         const unhandled = await unhandledDuring(async () => {
           warnings = await warningsDuring(async () => {
-            const one = recipe(world, 'l')
+            const one = stand(world, 'l')
             const things = [undefined, null, 0, Symbol('s'), Object.freeze(new Error('frozen')), Object.create(null)]
             for (const thrown of things) {
               one.onHeld?.(() => {
@@ -237,7 +313,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
 
       it('a lease that this process has already for the same holder ends nothing', async () => {
         const theirs = await world.manager.hold('l', 'a', { duration: DURATION_MS })
-        const one = recipe(world, 'l', { holder: 'a' })
+        const one = stand(world, 'l', { holder: 'a' })
         await world.clock.advance(5_000)
         await theirs.release()
         await world.clock.advance(5_000)
@@ -249,7 +325,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
         for (let delayMs = 0; delayMs < 60; delayMs += 3) {
           const here = other()
           here.network.delay(10)
-          const one = recipe(here, 'l')
+          const one = stand(here, 'l')
           await world.clock.advance(delayMs)
           here.manager.revoke('l').catch(() => {})
           world.manager.revoke('l').catch(() => {})
@@ -266,7 +342,7 @@ for (const [name, recipe] of Object.entries(recipes)) {
     it('a call that failed with an unknown outcome leaves nothing behind when it is stopped', async () => {
       world.network.loseReply({ kind: 'claim', times: 1 })
       world.network.loseReply({ kind: 'pin', times: 1 })
-      const one = recipe(world, 'l')
+      const one = stand(world, 'l')
       await world.clock.advance(1_000)
       const stopped = track(one.stop())
       await world.clock.advance(1_000)

@@ -23,7 +23,7 @@
  * executed.
  */
 import type { DurationLike } from 'luxon'
-import { allowListeners } from '../abort-signal.ts'
+import { abortController } from '../abort-signal.ts'
 import type { LeaseChange } from '../client.ts'
 import { sleep, systemClock, type Clock } from '../clock.ts'
 import { toMillis, type Trapdoor } from '../lease.ts'
@@ -410,8 +410,7 @@ function beyondRecall(call: Call): Call {
 }
 
 /** Does not abort. One for all: a signal costs more than the rest of a call. */
-const NEVER = new AbortController().signal
-allowListeners(NEVER)
+const NEVER = abortController().signal
 
 /** Operations and calls by kind, and what they tell of coalescing. */
 export interface Counts extends Record<CallKind, number> {
