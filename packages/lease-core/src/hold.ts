@@ -11,13 +11,14 @@
  *
  * If a renewal hangs, another one is sent after some time. A late answer still counts.
  */
-import { DateTime, Duration } from 'luxon'
+import { DateTime, Duration, type DurationLike } from 'luxon'
 import { abortController } from './abort-signal.ts'
 import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import { elapsedForHolder, type ClockReading, type RecentReading } from './elapsed-time.ts'
 import { notValid, type ErrLost, type LossReason } from './errors.ts'
 import type { Held } from './held.ts'
+import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
 import { readOptions } from './options.ts'
 import type { Renewable, Renewals } from './renewals.ts'
 import { EARLY_MS } from './skew.ts'
@@ -37,11 +38,11 @@ export interface Hold extends Held {
   /**
    * Changes the value of the lease, renews the lease, and notifies its observers.
    *
-   * @throws ErrNotValid the value breaks a rule
+   * @throws ErrNotValid the value or an option breaks a rule
    * @throws ErrLost     the Hold is over
    * @throws ErrUnknown  the value may have been changed; the Hold goes on
    */
-  update(value: string): Promise<void>
+  update(value: string, options?: UpdateOptions): Promise<void>
   /**
    * Renews this term now, in addition to the Hold's own renewals.
    *
@@ -60,12 +61,30 @@ export interface Hold extends Held {
   release(options?: ReleaseOptions): Promise<void>
 }
 
+const UPDATE_OPTIONS: readonly (keyof UpdateOptions)[] = ['duration']
 const RELEASE_OPTIONS: readonly (keyof ReleaseOptions)[] = ['all']
 
 /** Options of `release` of a Hold. */
 export interface ReleaseOptions {
   /** Whether to end the term although other Holds share it; they are lost as `revoked`. @default false: the last release ends it */
   readonly all?: boolean | undefined
+}
+
+/** Options of `hold.update`. */
+export interface UpdateOptions {
+  /**
+   * How long the lease lasts from now on at least. The renewals of the Hold ask for its own duration again, and shorten nothing.
+   *
+   * @default the Hold's own
+   */
+  readonly duration?: DurationLike | undefined
+}
+
+/** What an extension asks for. */
+export interface Extended {
+  readonly durationMs: number
+  /** undefined keeps the old one. */
+  readonly value: string | undefined
 }
 
 /** What the manager does for its Holds. */
@@ -81,8 +100,8 @@ export interface HoldHost {
   now(): ClockReading
   /** Now. */
   read(): ClockReading
-  /** Extends the term, with a new value if there is one, as a call of the caller's own. */
-  renew(hold: ManagedHold, value: string | undefined): Promise<LossReason | undefined>
+  /** Extends the term, as a call of the caller's own. */
+  renew(term: Term, asked: Extended): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why the term is over, or undefined when it stands. */
   reread(hold: ManagedHold): Promise<LossReason | undefined>
   /** Ends the term, if no other Hold relies on it or all are meant. */
@@ -97,7 +116,6 @@ export interface HoldHost {
   /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void
   retrying(hold: ManagedHold, cause: unknown): void
-  checkValue(value: string): void
 }
 
 export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, Deadline {
@@ -194,32 +212,31 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     throw this.#over?.loss ?? lossError({ ...this.#names, ended: { reason: 'released' } })
   }
 
-  async update(value: string): Promise<void> {
-    this.host.checkValue(value)
-    return this.#renewNow(value)
+  async update(value: string, options: UpdateOptions = {}): Promise<void> {
+    return this.#renewNow(checkUpdate(value, options, this.durationMs))
   }
 
   renew(): Promise<void> {
-    return this.#renewNow(undefined)
+    return this.#renewNow({ durationMs: this.durationMs, value: undefined })
   }
 
-  async #renewNow(value: string | undefined): Promise<void> {
+  async #renewNow(asked: Extended): Promise<void> {
     this.assertHeld()
     let end = (): void => {}
     const ended = new Promise<undefined>((resolve) => (end = () => resolve(undefined)))
-    const asked = (this.#asked ??= new Set())
-    asked.add(end)
+    const ends = (this.#asked ??= new Set())
+    ends.add(end)
     try {
       // A client of somebody's own may never answer: the call ends with the Hold.
-      const loss = await Promise.race([this.host.renew(this, value), ended])
+      const loss = await Promise.race([this.host.renew(this.term, asked), ended])
       this.#failures = 0
       if (loss !== undefined) this.host.lose(this.term, { reason: loss })
     } catch (error) {
       this.#failures++
       throw error
     } finally {
-      asked.delete(end)
-      if (asked.size === 0) this.#asked = undefined
+      ends.delete(end)
+      if (ends.size === 0) this.#asked = undefined
     }
     this.assertHeld()
   }
@@ -392,6 +409,20 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     for (const endCall of this.#asked ?? []) endCall()
     return over
   }
+}
+
+/** @throws ErrNotValid */
+function checkUpdate(value: string, options: UpdateOptions, durationMs: number): Extended {
+  const { read, problems } = readOptions(options, UPDATE_OPTIONS)
+  const { duration = durationMs } = read
+  const rules = { value: brokenValueRule(value), duration: brokenDurationRule(duration) }
+  const broken = [
+    ...problems,
+    ...(rules.value === undefined ? [] : [{ argument: 'value', rule: rules.value, value }]),
+    ...(rules.duration === undefined ? [] : [{ argument: 'duration', rule: rules.duration, value: duration }]),
+  ]
+  if (broken.length > 0) throw notValid(broken)
+  return { durationMs: Math.ceil(toMillis(duration)), value }
 }
 
 /** For a Hold that nobody has seen, because the call was given up. */

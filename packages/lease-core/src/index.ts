@@ -74,7 +74,7 @@ export { SubstrateClient } from './substrate-client.ts'
 export type { SubstrateClientOptions } from './substrate-client.ts'
 export type { Token } from './token.ts'
 export type { Held } from './held.ts'
-export type { Hold, ReleaseOptions } from './hold.ts'
+export type { Hold, ReleaseOptions, UpdateOptions } from './hold.ts'
 export { Manager } from './manager.ts'
 export type { ManagerConfig } from './manager.ts'
 export type {

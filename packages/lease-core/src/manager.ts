@@ -36,16 +36,8 @@ import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LossReason } from './errors.ts'
 import { LeaseEvents } from './events.ts'
-import { abandon, ManagedHold, type Hold, type HoldHost } from './hold.ts'
-import {
-  brokenNameRule,
-  brokenNames,
-  brokenPlainNames,
-  brokenValueRule,
-  checkNames,
-  checkRequest,
-  readLeases,
-} from './lease.ts'
+import { abandon, ManagedHold, type Hold, type Extended, type HoldHost } from './hold.ts'
+import { brokenNameRule, brokenNames, brokenPlainNames, checkNames, checkRequest, readLeases } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
 import { brokenCapacityRule, countedName, countedOf } from './share.ts'
@@ -677,16 +669,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         this.#calls.start(undefined, () => this.#leaveTerm(term, () => !all && term.isHeld)),
       giveBack: ({ term }) => this.#giveBack(term),
       read: () => this.#terms.readClock(),
-      renew: (hold, value) => this.#calls.start(undefined, () => this.#renew(hold, value)),
+      renew: (term, asked) => this.#calls.start(undefined, () => this.#renew(term, asked)),
       lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
       left: ({ lease }) => this.#terms.vacated(lease),
       isExclusive: ({ lease }) => this.#calls.start(undefined, () => this.#isExclusive(lease)),
       retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
-      checkValue: (value) => {
-        const rule = brokenValueRule(value)
-        if (rule !== undefined) throw notValid([{ argument: 'value', rule, value }])
-      },
     }
   }
 
@@ -697,7 +685,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     return shares.get(lease)?.weight === capacity
   }
 
-  async #renew({ term, durationMs }: ManagedHold, value: string | undefined): Promise<LossReason | undefined> {
+  async #renew(term: Term, asked: Extended): Promise<LossReason | undefined> {
     const { lease, holder } = term
     try {
       return await new Promise((resolve, reject) => {
@@ -705,7 +693,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
           extended: (_: TermRenewal, loss?: LossReason) => resolve(loss),
           failed: (_: TermRenewal, error: unknown) => reject(error),
         }
-        new TermRenewal(this.#renewalHost, term, { durationMs, value }, listener).send(this.#terms.now())
+        new TermRenewal(this.#renewalHost, term, asked, listener).send(this.#terms.now())
       })
     } catch (error) {
       if (!(error instanceof ErrInvalid)) throw error

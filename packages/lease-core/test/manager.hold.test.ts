@@ -426,6 +426,34 @@ describe('Hold.update, decision 10: the value that travels with the lease', () =
     await manager.stop()
   })
 
+  it('update with a duration makes the lease last that long, and no renewal makes it shorter again', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    await hold.update('kept', { duration: { minutes: 10 } })
+    expect(hold.remaining().as('minutes')).to.be.within(9.9, 10)
+    await hold.renew()
+    await bench.clock.advance(30_000)
+    expect(hold.remaining().as('minutes')).to.be.within(9.4, 9.5)
+    hold.letLapse()
+    await bench.clock.advance(9 * 60_000)
+    expect((await bench.other().manager.find('db'))?.value).to.equal('kept')
+    await bench.clock.advance(31_000)
+    expect(await bench.other().manager.find('db')).to.equal(undefined)
+  })
+
+  it('update refuses a duration or an option that breaks a rule, with the value, and sends nothing', async () => {
+    const { manager, wire } = new Bench()
+    const hold = await manager.hold('db', 'a', options)
+    for (const duration of [0, -1, Number.NaN, 'long', {}, null]) {
+      const given = { duration, ttl: 5 } as never
+      const { problems } = await rejection(hold.update('a\0b', given), ErrNotValid)
+      expect(problems.map(({ argument }) => argument)).to.have.members(['value', 'duration', 'ttl'])
+    }
+    await rejection(hold.update('x', 5 as never), ErrNotValid)
+    expect(wire.counts.extend).to.equal(0)
+    await manager.stop()
+  })
+
   it('update on a Hold that is over is ErrLost', async () => {
     const { manager } = new Bench()
     const hold = await manager.hold('db', 'a', options)

@@ -9,12 +9,9 @@
  * Promises.
  * - While a run of a key is in progress, or its result is kept, no other run of that key begins. If the process dies during the work, the
  *   key is free after `duration`: the work is done at least once.
- * - A mark counts only in the term of the run that made it: it contains the fencing token. A run that lost its lease records nothing. If
- *   its last request opens a new term, the next reader of that mark revokes the term.
+ * - A mark extends the term of its run. A run that lost its lease records nothing, and a late request for a mark opens no term.
  * - No result is lost silently. A call that has done the work, and does not know whether the result is kept, rejects with an
  *   `ErrNotRecorded` that contains the result.
- *
- * The lease of a run is not a Hold (`run.ts`): a revocation is noticed at the next renewal, which is due after a third of `duration`.
  */
 import {
   checkRequest,
@@ -25,20 +22,21 @@ import {
   hasMethods,
   MAX_DURATION_MS,
   MAX_VALUE_BYTES,
-  onAbort,
   systemClock,
   throwIfAborted,
+  uniqueHolder,
 } from 'lease-core'
-import type { Clock, Info, Manager, Token } from 'lease-core'
+import type { Clock, Hold, Info, Manager, Token } from 'lease-core'
 import type { DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
-import { Run } from './run.ts'
+import { isFinal, pauseAfter } from './retry.ts'
+import { using, type UsingScope } from './using.ts'
 
 /** Options of `Once`. */
 export interface OnceOptions {
   /** The recipe does not stop it. */
-  readonly manager: Pick<Manager, 'claim' | 'find' | 'observe' | 'release' | 'revoke'>
+  readonly manager: Pick<Manager, 'hold' | 'find' | 'observe' | 'revoke'>
   /** The first part of each lease name: keys of two prefixes are independent. `OncePer` has the same default. @default 'once' */
   readonly prefix?: string | undefined
   /** How long a key stays in progress after its process has died. Renewed during the work. At least 8 ms. @default 30 seconds */
@@ -152,7 +150,7 @@ export class Once {
     const checks = new Checks(options, OPTIONS)
     const { manager, prefix = 'once', duration, keepResult, store, clock = systemClock } = options
     const { serialize = toJson, parse = fromJson } = options
-    const isManager = hasMethods(manager, 'claim', 'find', 'observe', 'release', 'revoke')
+    const isManager = hasMethods(manager, 'hold', 'find', 'observe', 'revoke')
     checks.must('manager', isManager, 'must be a Manager', manager)
     checks.name('prefix', prefix)
     this.#durationMs = duration === undefined ? DURATION_MS : checks.leaseDuration('duration', duration)
@@ -179,7 +177,7 @@ export class Once {
    * @throws ErrClaimDenied the work is in progress elsewhere, or still was when `wait` ran out
    * @throws ErrNotRecorded this call has done the work; other calls may not get the result
    * @throws ErrNoResult    the work was done earlier; its result is not available
-   * @throws ErrLost        the answer to the claim came too late to rely on the lease: the work has not begun
+   * @throws ErrLost        the lease was lost before the work began
    * @throws ErrNotValid    an argument breaks a rule; nothing was sent
    * @throws ErrUnknown     the store could not be asked: this call has not begun the work
    */
@@ -191,14 +189,19 @@ export class Once {
     const checks = new Checks(options, ['wait', 'signal'])
     const lease = checks.id('key', key, this.#prefix)
     const { wait = false, signal } = options
-    const waitMs = typeof wait === 'boolean' ? (wait ? Number.POSITIVE_INFINITY : 0) : checks.duration('wait', wait)
+    const waitMs = checks.wait('wait', wait)
     checks.signal('signal', signal)
     checks.must('work', typeof work === 'function', 'must be a function', work)
     checks.finish()
     throwIfAborted(signal)
     const begun = await this.#begin(lease, waitMs, signal)
-    if (begun instanceof Run) return this.#do(begun, key, work, signal)
-    return (await this.#resultOf(begun, lease, key, signal)) as Awaited<T>
+    if ('kind' in begun) return (await this.#resultOf(begun, lease, key, signal)) as Awaited<T>
+    const body = async ({ signal: until, fencingToken }: UsingScope<Hold>): Promise<Awaited<T>> => {
+      const result = await work({ signal: until, fencingToken, token: begun.token })
+      await this.#record(begun, key, result)
+      return result
+    }
+    return using(begun, body, { signal })
   }
 
   /**
@@ -217,20 +220,23 @@ export class Once {
 
   // ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A run of this call, or the mark of an earlier run that is done. */
-  async #begin(lease: string, waitMs: number, signal: AbortSignal | undefined): Promise<Run | Mark> {
+  /** The Hold of this call, or the mark of an earlier run that is done. */
+  async #begin(lease: string, waitMs: number, signal: AbortSignal | undefined): Promise<Hold | Done> {
     const until = new LinkedSignal(signal)
     const timeIsUp = (): void => until.abort(TIME_IS_UP)
     if (waitMs === 0) timeIsUp()
     const timer = waitMs > 0 && waitMs <= MAX_DURATION_MS ? this.#clock.setTimer(waitMs, timeIsUp) : undefined
     try {
       for (;;) {
-        const request = { lease, durationMs: this.#durationMs, value: IN_PROGRESS, signal }
-        const run = await Run.claim(this.#manager, this.#clock, request)
-        if (run instanceof Run) return run
-        const state = await this.#stateOf(lease, until.signal, signal)
-        if (state === 'in progress') throw run
-        if (state !== 'free') return state
+        try {
+          const options = { duration: this.#durationMs, value: IN_PROGRESS, signal }
+          return await this.#manager.hold(lease, uniqueHolder(), options)
+        } catch (refusal) {
+          if (!(refusal instanceof ErrClaimDenied)) throw refusal
+          const state = await this.#stateOf(lease, until.signal, signal)
+          if (state === 'in progress') throw refusal
+          if (state !== 'free') return state
+        }
       }
     } finally {
       timer?.cancel()
@@ -242,68 +248,54 @@ export class Once {
   async #stateOf(lease: string, until: AbortSignal, signal: AbortSignal | undefined): Promise<State> {
     try {
       for await (const info of this.#manager.observe(lease, { signal: until })) {
-        const state = await this.#read(lease, info, signal)
+        const state = stateOf(info)
         if (state !== 'in progress') return state
       }
     } catch (error) {
       if (error !== TIME_IS_UP) throw error
     }
-    return this.#read(lease, await this.#manager.find(lease, { signal }), signal)
+    return stateOf(await this.#manager.find(lease, { signal }))
   }
 
-  async #read(lease: string, info: Info | undefined, signal: AbortSignal | undefined): Promise<State> {
-    if (info === undefined) return 'free'
-    const mark = parseMark(info.value)
-    if (mark === undefined) return 'in progress'
-    const { fencingToken } = info
-    if (mark.fencingToken === fencingToken) return mark
-    // A run that had lost its lease opened a new term with this mark, and has not released it: the term means nothing.
-    await this.#manager.revoke(lease, { fencingToken, signal })
-    return 'free'
-  }
-
-  // ── work ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  async #do<T>(
-    run: Run,
-    key: string,
-    work: (scope: OnceScope) => T | PromiseLike<T>,
-    signal: AbortSignal | undefined,
-  ): Promise<Awaited<T>> {
-    const until = new LinkedSignal(signal)
-    const { fencingToken, token, lost } = run
-    onAbort(lost, () => until.abort(lost.reason))
-    try {
-      let result: Awaited<T>
-      try {
-        throwIfAborted(signal)
-        run.assertHeld()
-        result = await work({ signal: until.signal, fencingToken, token })
-      } catch (error) {
-        await run.giveUp()
-        throw error
-      }
-      await this.#record(run, key, result)
-      return result
-    } finally {
-      until.letGo()
-      until.abort(new DOMException('the call is over', 'AbortError'))
-    }
-  }
+  // ── results ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** @throws ErrNotRecorded */
-  async #record(run: Run, key: string, result: unknown): Promise<void> {
-    const { lease, fencingToken } = run
-    const failure = (reason: NotRecordedReason, cause: unknown): ErrNotRecorded =>
-      new ErrNotRecorded(key, result, { reason, lease, cause })
+  async #record(hold: Hold, key: string, result: unknown): Promise<void> {
+    const { mark, problem } = await this.#markFor(hold, result)
+    const { reason, cause } = (await this.#mark(hold, formatMark(mark))) ?? problem ?? {}
+    if (reason !== undefined) throw new ErrNotRecorded(key, result, { reason, lease: hold.lease, cause })
+  }
+
+  /**
+   * Leaves the lease to lapse with this value. Until that is answered the lease is renewed, so it is tried for as long as it is held.
+   * Resolves with why it did not certainly happen.
+   */
+  async #mark(hold: Hold, value: string): Promise<Failure | undefined> {
+    let isSent = false
+    let unanswered: unknown
     try {
-      const { mark, reason, cause } = await this.#markFor(run, result)
-      await run.mark(formatMark({ ...mark, fencingToken }), this.#keepMs)
-      if (reason !== undefined) throw failure(reason, cause)
+      for (let attempts = 1; ; attempts++) {
+        hold.assertHeld()
+        isSent = true
+        try {
+          await hold.update(value, { duration: this.#keepMs })
+          return undefined
+        } catch (error) {
+          if (isFinal(error) || error instanceof ErrLost) throw error
+          unanswered = error
+        }
+        await pauseAfter(attempts, { clock: this.#clock, signal: hold.signal })
+      }
     } catch (error) {
-      if (error instanceof ErrNotRecorded) throw error
-      if (error instanceof ErrLost || error instanceof ErrClaimDenied) throw failure('lost', error)
-      throw failure(error instanceof ErrStopped ? 'stopped' : 'no answer', error)
+      if (error instanceof ErrStopped || (error as Partial<Error> | undefined)?.cause instanceof ErrStopped)
+        return { reason: 'stopped', cause: error }
+      // Where the term was ended before its time, it has no mark; where it ran out, it may have one.
+      const isVacated = error instanceof ErrLost && (error.reason === 'revoked' || error.reason === 'taken')
+      return isSent && !isVacated
+        ? { reason: 'no answer', cause: unanswered ?? error }
+        : { reason: 'lost', cause: error }
+    } finally {
+      hold.letLapse()
     }
   }
 
@@ -311,36 +303,35 @@ export class Once {
    * The mark of a run that is done. If the result cannot be kept, the mark says so: the work was done all the same, and must not be
    * repeated.
    */
-  async #markFor(run: Run, result: unknown): Promise<MarkAndProblem> {
-    const { fencingToken } = run
+  async #markFor(hold: Hold, result: unknown): Promise<MarkAndProblem> {
     let text: unknown
     try {
       text = this.#serialize(result)
     } catch (cause) {
-      return { mark: UNKEPT, reason: 'no text', cause }
+      return unkept('no text', cause)
     }
-    if (typeof text !== 'string') return { mark: UNKEPT, reason: 'no text', cause: undefined }
+    if (typeof text !== 'string') return unkept('no text')
     const mark = { kind: 'done', text } as const
-    const problem = problemOf(formatMark({ ...mark, fencingToken }))
+    const problem = problemOf(formatMark(mark))
     if (problem === undefined) return { mark }
     if (this.#store === undefined) {
-      const isLarge = Buffer.byteLength(text) > MAX_VALUE_BYTES - HEAD_BYTES
-      return { mark: UNKEPT, reason: isLarge ? 'too large' : 'no text', cause: problem }
+      const isLarge = Buffer.byteLength(formatMark(mark)) > MAX_VALUE_BYTES
+      return unkept(isLarge ? 'too large' : 'no text', problem)
     }
     try {
-      await orAborted(this.#put(this.#store, run, text), run.lost)
+      await orAborted(this.#put(this.#store, hold, text), hold.signal)
     } catch (cause) {
-      return { mark: UNKEPT, reason: 'store failed', cause }
+      return unkept('store failed', cause)
     }
     return { mark: { kind: 'stored', text: '' } }
   }
 
   /** The mark expires before the text: it is made within `duration`, and lasts for `keepResult`. */
-  async #put(store: OnceStore, { lease, fencingToken }: Run, text: string): Promise<void> {
+  async #put(store: OnceStore, { lease, fencingToken }: Hold, text: string): Promise<void> {
     await store.set(idOf(lease, fencingToken), text, this.#keepMs + this.#durationMs)
   }
 
-  async #resultOf(mark: Mark, lease: string, key: string, signal: AbortSignal | undefined): Promise<unknown> {
+  async #resultOf(mark: Done, lease: string, key: string, signal: AbortSignal | undefined): Promise<unknown> {
     const gone = (reason: string, cause?: unknown): ErrNoResult => new ErrNoResult(key, { reason, lease, cause })
     if (mark.kind === 'unkept') throw gone('it could not be kept')
     let text: string | undefined | null = mark.text
@@ -378,39 +369,47 @@ function fromJson(text: string): unknown {
 
 // ── marks ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** The value of the lease of a run that is done: `done 17 {"id":5}`, `stored 17 `, `unkept 17 `. */
+/** The value of the lease of a run that is done: `done {"id":5}`, `stored `, `unkept `. */
 interface Mark {
   readonly kind: 'done' | 'stored' | 'unkept'
-  /** Of the run that made it: the mark counts only in that term. */
-  readonly fencingToken: bigint
   readonly text: string
 }
 
-type State = Mark | 'free' | 'in progress'
+/** A mark, with the fencing token of the run that made it. */
+interface Done extends Mark {
+  readonly fencingToken: bigint
+}
 
-interface MarkAndProblem {
-  readonly mark: Omit<Mark, 'fencingToken'>
-  /** Why the result is not in it. */
-  readonly reason?: NotRecordedReason
+type State = Done | 'free' | 'in progress'
+
+/** Why a result is not certainly kept. */
+interface Failure {
+  readonly reason: NotRecordedReason
   readonly cause?: unknown
 }
 
-const UNKEPT = { kind: 'unkept', text: '' } as const
-/** The value of a lease in progress. */
-const IN_PROGRESS = 'in progress'
-/** How much of a value is not the result, at most: a fencing token has 20 digits. */
-const HEAD_BYTES = 32
-
-function formatMark({ kind, fencingToken, text }: Mark): string {
-  return `${kind} ${fencingToken} ${text}`
+interface MarkAndProblem {
+  readonly mark: Mark
+  /** Why the result is not in it. */
+  readonly problem?: Failure
 }
 
-/** undefined: not the value of a run that is done. */
-function parseMark(value: string | undefined): Mark | undefined {
-  const { kind, fencingToken, text } =
-    /^(?<kind>done|stored|unkept) (?<fencingToken>-?\d+) (?<text>.*)$/s.exec(value ?? '')?.groups ?? {}
-  if (kind === undefined || fencingToken === undefined || text === undefined) return undefined
-  return { kind: kind as Mark['kind'], fencingToken: BigInt(fencingToken), text }
+function unkept(reason: NotRecordedReason, cause?: unknown): MarkAndProblem {
+  return { mark: { kind: 'unkept', text: '' }, problem: { reason, cause } }
+}
+
+/** The value of a lease in progress. */
+const IN_PROGRESS = 'in progress'
+
+function formatMark({ kind, text }: Mark): string {
+  return `${kind} ${text}`
+}
+
+function stateOf(info: Info | undefined): State {
+  if (info === undefined) return 'free'
+  const { kind, text } = /^(?<kind>done|stored|unkept) (?<text>.*)$/s.exec(info.value ?? '')?.groups ?? {}
+  if (kind === undefined || text === undefined) return 'in progress'
+  return { kind: kind as Mark['kind'], text, fencingToken: info.fencingToken }
 }
 
 /** The error with which core refuses this value; undefined when it is valid. */

@@ -12,7 +12,7 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { ErrLost, hasMethods, uniqueHolder } from 'lease-core'
-import type { Hold, Manager, ReleaseOptions, Token } from 'lease-core'
+import type { Hold, Manager, ReleaseOptions, Token, UpdateOptions } from 'lease-core'
 import { Duration, type DateTime } from 'luxon'
 import { Checks } from './checks.ts'
 import { checkHoldOptions, HOLD_OPTIONS, type LeaseOptions } from './hold-options.ts'
@@ -172,9 +172,9 @@ class JoinedHold implements Hold {
     })
   }
 
-  async update(value: string): Promise<void> {
+  async update(value: string, options?: UpdateOptions): Promise<void> {
     this.assertHeld()
-    await this.#outer.update(value)
+    await this.#outer.update(value, options)
   }
 
   async renew(): Promise<void> {
