@@ -48,17 +48,24 @@ export class Checks {
     this.#core(option, value, 'holder', { holder: value as string, duration: 1 })
   }
 
+  /** Checks what the names of a family of leases begin with. Returns it as `id` takes it, escaped. */
+  prefix(option: string, value: unknown): string {
+    const isBroken = this.#core(option, value, 'holder', { holder: value as string, duration: 1 })
+    return isBroken ? '' : encodeSegment(value as string)
+  }
+
   /**
    * Checks an id. Returns the lease name that is made of it, escaped.
    *
-   * @param prefix the beginning of the name, not escaped; none: the id is the whole name
+   * @param prefix the beginning of the name, as `prefix` returns it; none: the id is the whole name
+   * @param suffix the end of the longest name that is made of this one
    */
-  id(option: string, value: unknown, prefix?: string): string {
+  id(option: string, value: unknown, prefix?: string, suffix: string = ''): string {
     const rule = brokenSegmentRule(value)
     this.must(option, rule === undefined, rule ?? '', value)
     const segment = rule === undefined ? encodeSegment(value as string) : ''
     const name = prefix === undefined || segment === '' ? segment : `${prefix}/${segment}`
-    this.fits(option, name, value)
+    this.fits(option, name + suffix, value)
     return name
   }
 

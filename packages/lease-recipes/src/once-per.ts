@@ -45,7 +45,7 @@ import { DateTime, Duration, type DurationLike } from 'luxon'
 import { isDate } from 'node:util/types'
 import { Checks } from './checks.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
-import { brokenSegmentRule, encodeSegment } from './segments.ts'
+import { brokenSegmentRule } from './segments.ts'
 import { using } from './using.ts'
 
 /**
@@ -278,11 +278,10 @@ export class OncePer {
     const { manager, prefix = 'once' } = options
     const isManager = hasMethods(manager, 'hold', 'claim', 'find', 'release', 'revoke')
     checks.must('manager', isManager, 'must be a Manager', manager)
-    checks.name('prefix', prefix)
+    this.#prefix = checks.prefix('prefix', prefix)
     this.#defaults = timesOf(options, checks, DEFAULTS)
     checks.finish()
     this.#manager = manager
-    this.#prefix = encodeSegment(prefix)
   }
 
   /**
@@ -482,12 +481,8 @@ export class OncePer {
   }
 
   #namesOf(name: string, checks: Checks): Names {
-    const rule = brokenSegmentRule(name)
-    checks.must('name', rule === undefined, rule ?? '', name)
-    const turn = rule === undefined ? `${this.#prefix}/${encodeSegment(name)}` : ''
-    const marks = [`${turn}/0`, `${turn}/1`] as const
-    checks.fits('name', marks[0], name)
-    return { turn, marks }
+    const turn = checks.id('name', name, this.#prefix, '/0')
+    return { turn, marks: [`${turn}/0`, `${turn}/1`] }
   }
 }
 

@@ -152,7 +152,7 @@ export class Once {
     const { serialize = toJson, parse = fromJson } = options
     const isManager = hasMethods(manager, 'hold', 'find', 'observe', 'revoke')
     checks.must('manager', isManager, 'must be a Manager', manager)
-    checks.name('prefix', prefix)
+    this.#prefix = checks.prefix('prefix', prefix)
     this.#durationMs = duration === undefined ? DURATION_MS : checks.leaseDuration('duration', duration)
     checks.renewal('duration', this.#durationMs / 3, 'duration', this.#durationMs)
     this.#keepMs = keepResult === undefined ? KEEP_RESULT_MS : checks.leaseDuration('keepResult', keepResult)
@@ -162,7 +162,6 @@ export class Once {
     checks.must('clock', hasMethods(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock', clock)
     checks.finish()
     this.#manager = manager
-    this.#prefix = prefix
     this.#serialize = serialize
     this.#parse = parse
     this.#store = store

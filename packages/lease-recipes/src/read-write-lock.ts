@@ -20,7 +20,6 @@ import { Duration, type DurationLike } from 'luxon'
 import { Calls, Takers } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
-import { brokenSegmentRule, encodeSegment } from './segments.ts'
 import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
@@ -242,19 +241,14 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const checks = new Checks(options, KNOWN_OPTIONS)
     const { manager, name, maxReaders, duration = 15_000, prefix = 'rwlocks', requestTimeout = 30_000 } = options
     checks.must('manager', hasMethods(manager, ...METHODS), 'must be a Manager', manager)
-    const rule = brokenSegmentRule(name)
-    checks.must('name', rule === undefined, rule ?? '', name)
+    this.#lease = checks.id('name', name, checks.prefix('prefix', prefix))
     const isCount = Number.isSafeInteger(maxReaders) && Number(maxReaders) >= 1 && Number(maxReaders) <= MAX_READERS
     const countable = maxReaders === undefined || isCount
     checks.must('maxReaders', countable, `must be a whole number from 1 to ${MAX_READERS}`, maxReaders)
     this.#durationMs = checks.leaseDuration('duration', duration)
-    checks.name('prefix', prefix)
     this.#requestMs = checks.duration('requestTimeout', requestTimeout)
     const isClock = options.clock === undefined || hasMethods(options.clock, 'now', 'monotonic', 'setTimer')
     checks.must('clock', isClock, 'must be a Clock', options.clock)
-    const sound = rule === undefined && typeof prefix === 'string'
-    this.#lease = sound ? `${encodeSegment(prefix)}/${encodeSegment(name)}` : ''
-    checks.fits('name', this.#lease, name)
     checks.finish()
     this.name = name
     this.maxReaders = maxReaders

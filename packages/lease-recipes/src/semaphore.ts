@@ -23,7 +23,6 @@ import { Calls, Takers } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { LinkedSignal } from './or-aborted.ts'
-import { encodeSegment } from './segments.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
@@ -292,7 +291,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     const { manager, prefix = 'semaphores', minWaitTimeout = 10, maxWaitTimeout = 100 } = options
     const { requestTimeout = 30_000, clock } = options
     checks.must('manager', hasMethods(manager, ...METHODS), 'must be a Manager', manager)
-    checks.name('prefix', prefix)
+    this.#prefix = checks.prefix('prefix', prefix)
     this.#minWaitMs = checks.duration('minWaitTimeout', minWaitTimeout)
     this.#maxWaitMs = checks.duration('maxWaitTimeout', maxWaitTimeout)
     const upsideDown = this.#minWaitMs > this.#maxWaitMs
@@ -304,7 +303,6 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     checks.finish()
     this.#manager = manager
     this.#clock = clock ?? systemClock
-    this.#prefix = encodeSegment(prefix)
     this.#queue = new ShareQueue(manager, this.#clock)
     this.#calls = new Calls(this.#clock, 'the semaphores are')
   }

@@ -11,7 +11,6 @@ import { ErrClaimDenied, ErrInvalid, hasMethods, MAX_CAPACITY, systemClock, uniq
 import type { Clock, Manager } from 'lease-core'
 import type { DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
-import { brokenSegmentRule, encodeSegment } from './segments.ts'
 import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 
@@ -55,17 +54,12 @@ export class Throttle {
     const checks = new Checks(options, KNOWN_OPTIONS)
     const { manager, name, n, period, prefix = 'throttles', clock } = options
     checks.must('manager', hasMethods(manager, 'hold', 'find', 'counted'), 'must be a Manager', manager)
-    const rule = brokenSegmentRule(name)
-    checks.must('name', rule === undefined, rule ?? '', name)
+    this.#lease = checks.id('name', name, checks.prefix('prefix', prefix))
     const isCount = Number.isSafeInteger(n) && n >= 1 && n <= MAX_CAPACITY
     checks.must('n', isCount, `must be a whole number from 1 to ${MAX_CAPACITY}`, n)
     this.#periodMs = checks.leaseDuration('period', period)
-    checks.name('prefix', prefix)
     const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
     checks.must('clock', isClock, 'must be a Clock', clock)
-    const sound = rule === undefined && typeof prefix === 'string'
-    this.#lease = sound ? `${encodeSegment(prefix)}/${encodeSegment(name)}` : ''
-    checks.fits('name', this.#lease, name)
     checks.finish()
     this.name = name
     this.n = n

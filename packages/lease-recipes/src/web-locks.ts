@@ -12,11 +12,11 @@
  *
  * After the Web Locks API of the W3C (https://w3c.github.io/web-locks/).
  */
-import { brokenSignalRule, ErrClaimDenied, hasMethods, MAX_CAPACITY, notValid, onAbort, uniqueHolder } from 'lease-core'
-import type { Hold, Manager, Problem } from 'lease-core'
+import { ErrClaimDenied, hasMethods, MAX_CAPACITY, onAbort, uniqueHolder } from 'lease-core'
+import type { Hold, Manager } from 'lease-core'
 import type { DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
-import { brokenSegmentRule, decodeSegment, encodeSegment } from './segments.ts'
+import { decodeSegment } from './segments.ts'
 
 /** Options of `webLocks`. */
 export interface WebLocksOptions {
@@ -97,9 +97,9 @@ export function webLocks(manager: Manager, options: WebLocksOptions = {}): WebLo
   const isManager = hasMethods(manager, 'hold', 'counted', 'revoke', 'leases')
   checks.must('manager', isManager, 'must be a Manager', manager)
   const durationMs = checks.leaseDuration('duration', duration)
-  checks.name('prefix', prefix)
+  const segment = checks.prefix('prefix', prefix)
   checks.finish()
-  return new LeaseLocks(manager, durationMs, encodeSegment(prefix))
+  return new LeaseLocks(manager, durationMs, segment)
 }
 
 type Callback<T> = (lock: WebLock | null) => T | PromiseLike<T>
@@ -137,35 +137,18 @@ class LeaseLocks implements WebLocks {
 
   /** @throws ErrNotValid, DOMException */
   #checked(name: unknown, given: unknown, callback: unknown): Parsed {
-    const problems: Problem[] = []
-    const must = (argument: string, rule: string | undefined, value: unknown): void => {
-      if (rule !== undefined) problems.push({ argument, rule, value })
-    }
-    const rule = brokenSegmentRule(name)
-    must('name', rule, name)
-    must('callback', typeof callback === 'function' ? undefined : 'must be a function', callback)
     const isObject = typeof given === 'object' && given !== null
-    must('options', isObject ? undefined : 'must be an object', given)
-    const {
-      mode = 'exclusive',
-      ifAvailable = false,
-      steal = false,
-      signal,
-      ...others
-    } = Object(given) as Record<string, unknown>
-    must('mode', mode === 'exclusive' || mode === 'shared' ? undefined : 'must be "exclusive" or "shared"', mode)
-    for (const [argument, value] of Object.entries({ ifAvailable, steal })) {
-      must(argument, typeof value === 'boolean' ? undefined : 'must be true or false', value)
-    }
-    must('signal', signal === undefined ? undefined : brokenSignalRule(signal), signal)
-    for (const [argument, value] of Object.entries(others)) must(argument, 'is not an option', value)
-    const lease = rule === undefined ? `${this.#prefix}/${encodeSegment(name as string)}` : ''
-    if (problems.length === 0) {
-      const checks = new Checks({}, [])
-      checks.fits('name', lease, name)
-      checks.finish()
-    }
-    if (problems.length > 0) throw notValid(problems)
+    const options = (isObject ? given : {}) as Record<string, unknown>
+    const checks = new Checks(options, ['mode', 'ifAvailable', 'steal', 'signal'])
+    checks.must('options', isObject, 'must be an object', given)
+    const lease = checks.id('name', name, this.#prefix)
+    checks.must('callback', typeof callback === 'function', 'must be a function', callback)
+    const { mode = 'exclusive', ifAvailable = false, steal = false, signal } = options
+    checks.must('mode', mode === 'exclusive' || mode === 'shared', 'must be "exclusive" or "shared"', mode)
+    checks.must('ifAvailable', typeof ifAvailable === 'boolean', 'must be true or false', ifAvailable)
+    checks.must('steal', typeof steal === 'boolean', 'must be true or false', steal)
+    checks.signal('signal', signal)
+    checks.finish()
     if ((name as string).startsWith('-')) throw unsupported('a name must not begin with "-"')
     if (steal && ifAvailable) throw unsupported('steal and ifAvailable exclude each other')
     if (steal && mode === 'shared') throw unsupported('only an exclusive lock can be stolen')

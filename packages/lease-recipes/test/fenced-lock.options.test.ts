@@ -60,7 +60,7 @@ describe('the options of fenced locks', () => {
     expect(() => open({ manager, leaseDuration: 0 })).to.throw('leaseDuration must be greater than zero (got 0)')
     for (const owner of [5, 'x'.repeat(5000), 'a\0b', '\ud800'])
       expect(wrong(() => closed({ manager, owner }))).to.have.keys('owner')
-    for (const lockTable of [5, 'a b', 'a.b', 'x'.repeat(300)]) {
+    for (const lockTable of [5, 'a b', 'a.b', '\ud800', 'x'.repeat(300)]) {
       expect(wrong(() => closed({ manager, lockTable }))).to.have.keys('lockTable')
     }
   })

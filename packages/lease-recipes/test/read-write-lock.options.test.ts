@@ -49,10 +49,10 @@ describe('Read-write lock: options and small print', () => {
     expect(problems(() => lockOf({ ...options, rquorum: 0.5 } as never))).to.deep.equal([
       'rquorum is not an option',
       'manager must be a Manager',
+      'prefix must not be empty',
       'name must not be empty',
       'maxReaders must be a whole number from 1 to 1073741823',
       'duration must be greater than zero',
-      'prefix must not be empty',
       'requestTimeout must be greater than zero',
       'clock must be a Clock',
     ])

@@ -121,10 +121,10 @@ for (const store of stores()) {
       expect(problems(() => new Throttle(bad))).to.deep.equal([
         'burst is not an option',
         'manager must be a Manager',
+        'prefix must not contain white space or control characters',
         'name must not be empty',
         'n must be a whole number from 1 to 1073741824',
         'period must be longer than the margin for clocks, 1 ms and 0.1 %',
-        'prefix must not contain white space or control characters',
         'clock must be a Clock',
       ])
       const error = await rejection(throttle(here).start({ wait: -1, signal: 5, retries: 1 } as never), ErrNotValid)

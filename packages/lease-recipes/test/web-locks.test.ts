@@ -198,12 +198,12 @@ for (const store of stores()) {
       expect(
         (await rejection(bad, ErrNotValid)).problems.map(({ argument, rule }) => `${argument} ${rule}`),
       ).to.deep.equal([
+        'retries is not an option',
         'name must not be empty',
         'callback must be a function',
         'mode must be "exclusive" or "shared"',
         'ifAvailable must be true or false',
         'signal must be an AbortSignal',
-        'retries is not an option',
       ])
       await rejection(
         a.request('db', null as never, () => {}),
