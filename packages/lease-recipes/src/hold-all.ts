@@ -26,7 +26,7 @@ import {
 import type { Clock, Held, Hold, Info, Manager, Token } from 'lease-core'
 import { Duration } from 'luxon'
 import { Checks } from './checks.ts'
-import { checkHoldOptions, HOLD_OPTIONS, waitMsOf, type LeaseOptions } from './hold-options.ts'
+import { checkHoldOptions, HOLD_OPTIONS, type LeaseOptions } from './hold-options.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { patienceFor, waitThenTry } from './try-then-wait.ts'
 
@@ -62,8 +62,8 @@ export async function holdAll(
   checks.must('manager', hasMethods(manager, 'hold'), 'must be a Manager', manager)
   const sorted = sortedNames(checks, names)
   checks.name('holder', holder)
-  const { signal, wait, ...others } = checkHoldOptions(checks, options)
-  const waitMs = waitMsOf(new Checks({}, []), wait)
+  const { signal, wait = false, ...others } = checkHoldOptions(checks, options)
+  const waitMs = new Checks({}, []).wait('wait', wait) // what is wrong with it is noted already
   const { clock = systemClock } = options
   checks.must('clock', hasMethods(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock', clock)
   checks.finish()

@@ -23,7 +23,7 @@ export const HOLD_OPTIONS: readonly string[] = Object.keys(ALL)
 export function checkHoldOptions(checks: Checks, options: LeaseOptions): LeaseOptions {
   const { duration, wait, signal, maxWaiters, value, announce, shared, renewEvery } = options
   const durationMs = checks.leaseDuration('duration', duration)
-  waitMsOf(checks, wait)
+  checks.wait('wait', wait ?? false)
   checks.signal('signal', signal)
   checks.value('value', value)
   for (const [option, given] of Object.entries({ announce, shared })) {
@@ -36,10 +36,4 @@ export function checkHoldOptions(checks: Checks, options: LeaseOptions): LeaseOp
   const isCount = maxWaiters === undefined || (Number.isInteger(maxWaiters) && maxWaiters >= 1)
   checks.must('maxWaiters', isCount, 'must be a whole number of at least 1', maxWaiters)
   return { duration, wait, signal, maxWaiters, value, announce, shared, renewEvery }
-}
-
-/** How long the hold waits for others, in milliseconds. Infinity: as long as its signal allows. */
-export function waitMsOf(checks: Checks, wait: HoldOptions['wait'] = false): number {
-  if (typeof wait === 'boolean') return wait ? Number.POSITIVE_INFINITY : 0
-  return checks.duration('wait', wait)
 }
