@@ -145,8 +145,8 @@ export class ErrUnknown extends LeaseError {
   readonly code = 'LEASE_UNKNOWN'
 }
 
-/** Why a Hold ended unasked: see `ErrLost`. */
-export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable'
+/** Why a Hold is over: see `ErrLost`. */
+export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable' | 'released'
 
 /**
  * A Hold ended unasked: the lease is no longer held, or that is no longer certain. The `reason`:
@@ -154,8 +154,8 @@ export type LossReason = 'expired' | 'taken' | 'revoked' | 'unreachable'
  * - `taken`: another term holds the lease.
  * - `revoked`: the lease was vacated before its expiry.
  * - `unreachable`: renewals failed or hung until the trust window ended, or the manager was stopped.
- *
- * `assertHeld()` also throws it after a release; the reason then says nothing, and `signal.reason` is an AbortError.
+ * - `released`: only from `assertHeld()`: this Hold was released, as its owner wished. Then `signal.reason` is an AbortError, and no event
+ *   is emitted.
  *
  * Carries no stack trace, because thousands of Holds may end at once, in the background.
  */

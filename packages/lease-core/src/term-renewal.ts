@@ -143,8 +143,8 @@ export class TermRenewal implements Renewal {
 
 /** What those hear who ask for a term that is over. */
 export function lossError({ lease, holder, ended }: Pick<Term, 'lease' | 'holder' | 'ended'>): ErrLost {
-  const reason = ended === undefined || ended.reason === 'released' ? 'revoked' : ended.reason
-  const detail = ended?.detail ?? (ended?.reason === 'released' ? 'released' : words[reason])
+  const reason = ended?.reason ?? 'revoked'
+  const detail = ended?.detail ?? words[reason]
   const message = `lease "${lease}" of "${holder}" is not held any more: ${detail}`
   return new ErrLost(message, { lease, holder, reason, ...(ended?.cause === undefined ? {} : { cause: ended.cause }) })
 }
@@ -154,4 +154,5 @@ const words: Readonly<Record<LossReason, string>> = {
   taken: 'another term holds it',
   revoked: 'it was vacated before its time',
   unreachable: 'it could not be renewed in time',
+  released: 'it was released',
 }

@@ -16,7 +16,7 @@ import { EARLY_MS, trustWindowMs } from './skew.ts'
 
 /** Why a term is over; `released`: by this process, on purpose. */
 export interface TermEnd {
-  readonly reason: LossReason | 'released'
+  readonly reason: LossReason
   readonly detail?: string | undefined
   readonly cause?: unknown
   /** This process has sent a request that ends it: nobody here relies on it, and the store may still have it. */

@@ -16,7 +16,9 @@ describe('Hold.release, decisions 10 and 20', () => {
     expect(signal.reason).to.be.instanceOf(DOMException).with.property('name', 'AbortError')
     await released
     expect(hold.held).to.equal(false)
-    expect(() => hold.assertHeld()).to.throw(ErrLost)
+    expect(() => hold.assertHeld())
+      .to.throw(ErrLost)
+      .with.property('reason', 'released')
   })
 
   it('decision 20: a signal first looked at after the release is aborted all the same', async () => {

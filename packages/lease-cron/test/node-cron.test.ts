@@ -67,7 +67,7 @@ describe('runCoordinator for node-cron', () => {
     scheduled('a', runCoordinator(once))
     await fleet.pass(2000)
     expect(await once.last('a.report: daily')).to.include({ slot: '2026-03-01T03:00:00.000Z', done: true })
-    expect([...(await once.manager.leases()).keys()]).to.deep.equal(['once/a%2Ereport:%20daily/0'])
+    expect([...(await once.manager.leases()).keys()]).to.deep.equal(['once-per/a%2Ereport:%20daily/0'])
   })
 
   it('a process whose clock is late is skipped when the run is long over', async () => {
@@ -93,7 +93,7 @@ describe('runCoordinator for node-cron', () => {
       () => new Promise<void>((resolve) => (finish = resolve)),
     )
     await fleet.pass(1000)
-    const info = await a.manager.find('once/a%2Ereport:%20daily')
+    const info = await a.manager.find('once-per/a%2Ereport:%20daily')
     expect((info?.expiry.toMillis() ?? 0) - fleet.clock.now()).to.be.within(60_000, 60_100)
     const other = runCoordinator(b)
     expect(await other.shouldRun('a.report: daily:2026-03-01T03:00:10.000Z', 1000)).to.equal(false)

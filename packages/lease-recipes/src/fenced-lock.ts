@@ -29,6 +29,7 @@ import { Emitter } from './emitter.ts'
 import { brokenLockIdRule, decodeLockId, encodeLockId, type LockId } from './lock-id.ts'
 import { LinkedSignal, orAborted, whenAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
+import { released } from './released.ts'
 import { encodeSegment } from './segments.ts'
 import { waitThenTry } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
@@ -191,11 +192,8 @@ export class FencedLock extends Emitter<FencedLockEvents> implements Held {
   /** @throws ErrLost the lock is over, by loss or by release */
   assertHeld(): void {
     if (this.held) return
-    const { lease, holder } = this
     const reason: unknown = this.signal.reason
-    if (reason instanceof ErrLost) throw reason
-    const message = `lease "${lease}" of "${holder}" is not held any more: released`
-    throw new ErrLost(message, { lease, holder, reason: 'expired', cause: reason })
+    throw reason instanceof ErrLost ? reason : released(this)
   }
 
   /**

@@ -27,7 +27,6 @@
  */
 import {
   ErrClaimDenied,
-  ErrLost,
   ErrNotHeld,
   ErrStopped,
   ErrUnknown,
@@ -45,6 +44,7 @@ import { DateTime, Duration, type DurationLike } from 'luxon'
 import { isDate } from 'node:util/types'
 import { Checks } from './checks.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
+import { released } from './released.ts'
 import { brokenSegmentRule } from './segments.ts'
 import { using } from './using.ts'
 
@@ -80,7 +80,7 @@ export interface RunOptions {
 export interface OncePerOptions extends RunOptions {
   /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'hold' | 'claim' | 'find' | 'release' | 'revoke'>
-  /** The first part of each lease name: jobs of two prefixes are independent. `Once` has the same default. @default 'once' */
+  /** The first part of each lease name: jobs of two prefixes are independent. @default 'once-per' */
   readonly prefix?: string | undefined
 }
 
@@ -220,13 +220,7 @@ export class Run implements Held {
   /** @throws ErrLost the run is over, by loss or by release */
   assertHeld(): void {
     this.#hold.assertHeld()
-    if (this.#releasing === undefined) return
-    const { lease, holder } = this.#hold
-    throw new ErrLost(`lease "${lease}" of "${holder}" is not held any more: released`, {
-      lease,
-      holder,
-      reason: 'expired',
-    })
+    if (this.#releasing !== undefined) throw released(this.#hold)
   }
 
   /**
@@ -275,7 +269,7 @@ export class OncePer {
   /** @throws ErrNotValid with every problem */
   constructor(options: OncePerOptions) {
     const checks = new Checks(options, ['manager', 'prefix', ...TIMES])
-    const { manager, prefix = 'once' } = options
+    const { manager, prefix = 'once-per' } = options
     const isManager = hasMethods(manager, 'hold', 'claim', 'find', 'release', 'revoke')
     checks.must('manager', isManager, 'must be a Manager', manager)
     this.#prefix = checks.prefix('prefix', prefix)

@@ -37,7 +37,7 @@ import { using, type UsingScope } from './using.ts'
 export interface OnceOptions {
   /** The recipe does not stop it. */
   readonly manager: Pick<Manager, 'hold' | 'find' | 'observe' | 'revoke'>
-  /** The first part of each lease name: keys of two prefixes are independent. `OncePer` has the same default. @default 'once' */
+  /** The first part of each lease name: keys of two prefixes are independent. @default 'once' */
   readonly prefix?: string | undefined
   /** How long a key stays in progress after its process has died. Renewed during the work. At least 8 ms. @default 30 seconds */
   readonly duration?: DurationLike | undefined

@@ -23,7 +23,7 @@ import {
   ErrUnknown,
   MAX_DURATION_MS,
 } from 'lease-core'
-import type { Clock, Hold, HoldOptions, LossReason, Manager, Token } from 'lease-core'
+import type { Clock, Hold, HoldOptions, Manager, Token } from 'lease-core'
 import { Duration } from 'luxon'
 import { whenAborted } from './or-aborted.ts'
 import { pauseAfter } from './retry.ts'
@@ -199,7 +199,7 @@ export class PinnedHold {
     }
   }
 
-  #lose(reason: LossReason, cause?: unknown): void {
+  #lose(reason: keyof typeof words, cause?: unknown): void {
     const { lease, holder } = this.#request
     const message = `lease "${lease}" of "${holder}" is not held any more: ${words[reason]}`
     this.#lost(new ErrLost(message, { lease, holder, reason, cause }))
@@ -218,9 +218,8 @@ function isCertain({ reason }: ErrLost): boolean {
   return reason === 'revoked' || reason === 'taken'
 }
 
-const words: Readonly<Record<LossReason, string>> = {
-  expired: 'its time ran out',
+const words = {
   taken: 'it was freed, and another holds it',
   revoked: 'it was freed',
-  unreachable: 'nobody asks any more whether it is',
+  unreachable: 'the manager was stopped, and nobody asks any more whether it is',
 }

@@ -20,6 +20,7 @@ import { Duration, type DurationLike } from 'luxon'
 import { Calls, Takers } from './calls.ts'
 import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
+import { released } from './released.ts'
 import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
@@ -135,8 +136,7 @@ export class Lock implements Held {
   assertHeld(): void {
     if (this.held) return
     const reason: unknown = this.signal.reason
-    if (reason instanceof ErrLost) throw reason
-    throw this.#lost('it was unlocked', reason)
+    throw reason instanceof ErrLost ? reason : released({ lease: this.#hold.lease, holder: this.holder })
   }
 
   /**
@@ -188,7 +188,7 @@ export class Lock implements Held {
   }
 
   #expire(): void {
-    this.#end(this.#lost('its time is over'))
+    this.#end(this.#expired())
   }
 
   #end(reason: unknown): void {
@@ -199,10 +199,10 @@ export class Lock implements Held {
     this.#releasing.catch(() => {}) // `release()` returns it
   }
 
-  #lost(how: string, cause?: unknown): ErrLost {
+  #expired(): ErrLost {
     const { lease } = this.#hold
-    const message = `the ${this.mode} lock "${lease}" of "${this.holder}" is not held any more: ${how}`
-    return new ErrLost(message, { lease, holder: this.holder, reason: 'expired', cause })
+    const message = `the ${this.mode} lock "${lease}" of "${this.holder}" is not held any more: its time is over`
+    return new ErrLost(message, { lease, holder: this.holder, reason: 'expired' })
   }
 }
 

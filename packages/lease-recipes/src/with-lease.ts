@@ -11,12 +11,13 @@
  * The lease is released only when no work uses it: an outer call waits for the inner calls that have joined it.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { ErrLost, hasMethods, uniqueHolder } from 'lease-core'
+import { hasMethods, uniqueHolder } from 'lease-core'
 import type { Hold, Manager, ReleaseOptions, Token, UpdateOptions } from 'lease-core'
 import { Duration, type DateTime } from 'luxon'
 import { Checks } from './checks.ts'
 import { checkHoldOptions, HOLD_OPTIONS, type LeaseOptions } from './hold-options.ts'
 import { LinkedSignal } from './or-aborted.ts'
+import { released } from './released.ts'
 import { using } from './using.ts'
 
 /** The options of a hold, and more. A call that joins an outer one checks all of them, but uses only `signal` and `releaseFailed`. */
@@ -164,12 +165,7 @@ class JoinedHold implements Hold {
 
   assertHeld(): void {
     if (!this.#released) return this.#outer.assertHeld()
-    const { lease, holder } = this
-    throw new ErrLost(`lease "${lease}" of "${holder}" is not held any more: released`, {
-      lease,
-      holder,
-      reason: 'revoked',
-    })
+    throw released(this)
   }
 
   async update(value: string, options?: UpdateOptions): Promise<void> {

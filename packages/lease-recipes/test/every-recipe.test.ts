@@ -1,5 +1,6 @@
 import { expect } from 'chai'
 import {
+  ErrLost,
   ErrNotValid,
   Manager,
   MemoryGuard,
@@ -189,7 +190,9 @@ for (const [name, { stand, block, isCall = false, most, isExclusive }] of Object
       const result = await using(held, ({ fencingToken }) => fencingToken)
       expect(result).to.equal(held.fencingToken)
       expect([held.held, held.signal.aborted, held.remaining().toMillis()]).to.deep.equal([false, true, 0])
-      expect(() => held.assertHeld()).to.throw()
+      expect(() => held.assertHeld())
+        .to.throw(ErrLost)
+        .with.property('reason', 'released')
       await held[Symbol.asyncDispose]()
       expect(await leasesOf(other())).to.deep.equal([])
       await one.stop()

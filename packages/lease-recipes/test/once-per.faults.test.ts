@@ -147,7 +147,7 @@ describe('OncePer when things go wrong', () => {
         await clock.settle()
         expect(aborted.error, `call ${call}`).to.have.property('message', `at ${call}`)
         expect(getEventListeners(stop.signal, 'abort')).to.have.length(0)
-        expect((await there.leases()).has('once/job'), `call ${call}`).to.equal(false)
+        expect((await there.leases()).has('once-per/job'), `call ${call}`).to.equal(false)
         expect(timesOf(2)).to.equal(0)
         if (call <= 5) expect(calls, `call ${call}`).to.be.at.most(5) // no mark was touched
         expect(await come(once, 2), `call ${call}`).to.include({ ran: true })
@@ -169,7 +169,7 @@ describe('OncePer when things go wrong', () => {
       if (value?.ran === true) await value.run.release()
       else {
         expect(aborted.error).to.have.property('message', 'enough')
-        expect((await manager.leases()).has('once/job')).to.equal(false)
+        expect((await manager.leases()).has('once-per/job')).to.equal(false)
         expect(await once.last('job')).to.equal(undefined)
       }
       await once.forget('job')
@@ -197,7 +197,7 @@ describe('OncePer when things go wrong', () => {
       const hasRun = timesOf(microtasks) === 1
       seen.add(hasRun)
       expect(here.state).to.equal(hasRun ? 'fulfilled' : 'rejected')
-      expect((await newManager().leases()).has('once/job')).to.equal(false)
+      expect((await newManager().leases()).has('once-per/job')).to.equal(false)
       expect(await come(newOnce(), microtasks)).to.include({ ran: !hasRun })
     }
     expect(seen.size).to.equal(2)
@@ -252,7 +252,7 @@ describe('OncePer when things go wrong', () => {
       const manager = newManager()
       for (const mark of [0, 1]) {
         const value = `${mark === done ? 'done' : 'begun'} process-${mark} ${slot}`
-        await manager.claim(`once/job/${mark}`, `process-${mark}`, 60_000, { value })
+        await manager.claim(`once-per/job/${mark}`, `process-${mark}`, 60_000, { value })
       }
       expect(await come(newOnce(manager), 0, { retry: true })).to.include({ ran: false, by: `process-${done}` })
       await newOnce(manager).forget('job')
@@ -339,7 +339,7 @@ describe('OncePer when things go wrong', () => {
     const running = track(
       newOnce(here).run('job', minute(0), async ({ signal, run }) => {
         const lost = new Promise((resolve) => signal.addEventListener('abort', resolve))
-        await there.revoke('once/job')
+        await there.revoke('once-per/job')
         await lost
         return [signal.aborted, run.held, (signal.reason as Error).name]
       }),
@@ -352,7 +352,7 @@ describe('OncePer when things go wrong', () => {
   it('a run that lost its turn to one that runs the slot anew leaves the record to that one', async () => {
     const [here, there] = [newManager(), newManager()]
     const first = await newOnce(here).begin('job', minute(0))
-    await there.revoke('once/job')
+    await there.revoke('once-per/job')
     await clock.settle()
     const second = await newOnce(there).begin('job', minute(0), { retry: true })
     expect(first.ran && second.ran).to.equal(true)
@@ -414,7 +414,7 @@ describe('OncePer when things go wrong', () => {
 
   it('a lease of somebody else under the name of a job is none of its marks: unknown, and it stays', async () => {
     const manager = newManager()
-    for (const lease of ['once/job', 'once/job/0']) {
+    for (const lease of ['once-per/job', 'once-per/job/0']) {
       await manager.claim(lease, 'stranger', 60_000, { value: 'mine' })
       const error: unknown = await come(newOnce(), 0).catch((reason: unknown) => reason)
       expect(error).to.be.instanceOf(ErrUnknown)

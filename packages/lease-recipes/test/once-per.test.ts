@@ -196,7 +196,7 @@ for (const store of stores()) {
     /** The process dies in the middle of a run, and its turn lapses. On a server, which may be slow, an operator ends it. */
     async function died(process: Process, witness: Process): Promise<void> {
       await process.crash()
-      if (!store.exact) await witness.manager.revoke('once/job')
+      if (!store.exact) await witness.manager.revoke('once-per/job')
     }
     /** Of runs whose process dies. */
     const mortal = { atMost: store.exact ? store.briefMs : lasting }
@@ -310,7 +310,7 @@ for (const store of stores()) {
     it('nothing but the marks of the job is left, and they lapse', async () => {
       const [a, b] = [fleet.process(), fleet.process()]
       for (const n of [0, 1, 2]) for (const process of [a, b]) await quickly(process, minute(n))
-      expect([...(await b.manager.leases()).keys()].toSorted()).to.deep.equal(['once/job/0', 'once/job/1'])
+      expect([...(await b.manager.leases()).keys()].toSorted()).to.deep.equal(['once-per/job/0', 'once-per/job/1'])
       await b.once.forget('job')
       const brief = { atLeast: store.briefMs }
       await quickly(a, minute(3), brief)
