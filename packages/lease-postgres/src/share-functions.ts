@@ -260,8 +260,9 @@ export function claimShare(tables: Tables): DatabaseFunction {
     skipped := 0;
     ${roomNow}
     IF need > room THEN
-      skipped := ${sweep(inner).with(['$1', 'r.counted', 'r.name'])}::bigint;
+      skipped := ${sweep(inner).with(['$1', 'r.counted'])}::bigint;
       SELECT c.used, c.sweep INTO counts.used, counts.sweep FROM ${counts} c WHERE c.ns = $1 AND c.name = r.counted;
+      SELECT l.weight INTO own.weight FROM ${lease} l WHERE ${key};
       ${roomNow}
     END IF;
     IF is_next AND need > room AND need <= room + skipped THEN
@@ -482,7 +483,7 @@ export const passed: string = `(blocked IS NULL OR ${countedOf('r.name')} <> ALL
 
 /**
  * Clears the weights of shares that are over, past their guards, and says how much more may be over, in rows that others have locked.
- * $1 namespace, $2 counted lease, whose row the caller has locked FOR UPDATE, $3 a share that the caller takes over itself, or null.
+ * $1 namespace, $2 counted lease, whose row the caller has locked FOR UPDATE.
  *
  * Those that were ended are few, and the index has them side by side. All shares are looked at once one may have lapsed.
  */
@@ -500,7 +501,7 @@ export function sweep(tables: Tables): DatabaseFunction {
   return defineText(
     { prefix },
     'sweep',
-    ['text', 'text', 'text'],
+    ['text', 'text'],
     `DECLARE
   over bigint;     -- what is over
   cleared bigint;  -- of that, what does not count any more
@@ -509,14 +510,14 @@ export function sweep(tables: Tables): DatabaseFunction {
 BEGIN
   IF (SELECT c.sweep <= ${micros} FROM ${counts} c WHERE c.ns = $1 AND c.name = $2) THEN
     WITH o AS MATERIALIZED (
-      SELECT l.ns, l.name, abs(l.weight) AS weight, l.expiry, ${isOver('l')} AND l.name IS DISTINCT FROM $3 AS is_over FROM ${sharesOf(tables, '$2', 'IS NOT NULL')}
+      SELECT l.ns, l.name, abs(l.weight) AS weight, l.expiry, ${isOver('l')} AS is_over FROM ${sharesOf(tables, '$2', 'IS NOT NULL')}
     ), ${clearing('o.is_over')}
     SELECT coalesce(sum(o.weight), 0), coalesce(sum(o.weight) FILTER (WHERE o.is_over), 0), ${cleared},
       least(${microsOf('min(o.expiry) FILTER (WHERE NOT o.is_over AND o.expiry > clock_timestamp())')}, ${micros} + ${SWEEP_MICROS})
     INTO kept, over, cleared, first FROM o;
   ELSE
     WITH o AS MATERIALIZED (
-      SELECT l.ns, l.name, abs(l.weight) AS weight FROM ${sharesOf(tables, '$2', '< 0')} AND l.name IS DISTINCT FROM $3
+      SELECT l.ns, l.name, abs(l.weight) AS weight FROM ${sharesOf(tables, '$2', '< 0')}
     ), ${clearing('true')}
     SELECT coalesce(sum(o.weight), 0), ${cleared} INTO over, cleared FROM o;
   END IF;
@@ -595,7 +596,7 @@ BEGIN
   FOR one IN SELECT t.name FROM unnest($3) AS t(name) ORDER BY t.name COLLATE "C" LOOP
     PERFORM FROM ${counts} c WHERE c.ns = $1 AND c.name = one.name FOR UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND;
-    PERFORM ${sweep(insideOf(tables)).with(['$1', 'one.name', 'NULL'])};
+    PERFORM ${sweep(insideOf(tables)).with(['$1', 'one.name'])};
     WITH d AS (
       DELETE FROM ${counts} c WHERE c.ns = $1 AND c.name = one.name
         AND CASE WHEN c.capacity IS NOT NULL THEN c.until < clock_timestamp() - ${longAgo}

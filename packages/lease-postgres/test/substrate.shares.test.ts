@@ -206,6 +206,17 @@ for (const target of enoughOf(postgresTargets())) {
       )
     })
 
+    it('that have lapsed take no room from others, also when their holders were refused another since', async () => {
+      const capacity = 3
+      await grant(substrate, share(name, 'a', { capacity }))
+      await grant(substrate, share(name, 'b', { capacity, weight: 2 }))
+      await setting.lapse(`${name}#a`)
+      expect(await once(substrate, share(name, 'a', { capacity, weight: 2 }))).to.include({ outcome: 'refused' })
+      expect(await once(substrate, share(name, 'c', { capacity }))).to.include({ outcome: 'granted' })
+      expect(await holdersOf()).to.deep.equal(['b', 'c'])
+      expect(await counts()).to.include({ used: '3' })
+    })
+
     it('tell the weight of a share wherever its holding is told, and of no other lease one', async () => {
       const op = share(name, 'a', { weight: 2, capacity: 3 })
       const { fencingToken, weight } = await grant(substrate, op)
