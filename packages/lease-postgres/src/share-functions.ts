@@ -485,7 +485,8 @@ export const passed: string = `(blocked IS NULL OR ${countedOf('r.name')} <> ALL
  * Clears the weights of shares that are over, past their guards, and says how much more may be over, in rows that others have locked.
  * $1 namespace, $2 counted lease, whose row the caller has locked FOR UPDATE.
  *
- * Those that were ended are few, and the index has them side by side. All shares are looked at once one may have lapsed.
+ * Those that were ended are few, and the index has them side by side. All shares are looked at once one may have lapsed: each time, while a
+ * pin keeps one beyond its time, which may be extended, and lapse soon after its pin is withdrawn.
  */
 export function sweep(tables: Tables): DatabaseFunction {
   const { prefix, lease, counts } = tables
@@ -513,7 +514,7 @@ BEGIN
       SELECT l.ns, l.name, abs(l.weight) AS weight, l.expiry, ${isOver('l')} AS is_over FROM ${sharesOf(tables, '$2', 'IS NOT NULL')}
     ), ${clearing('o.is_over')}
     SELECT coalesce(sum(o.weight), 0), coalesce(sum(o.weight) FILTER (WHERE o.is_over), 0), ${cleared},
-      least(${microsOf('min(o.expiry) FILTER (WHERE NOT o.is_over AND o.expiry > clock_timestamp())')}, ${micros} + ${SWEEP_MICROS})
+      least(${microsOf('min(o.expiry) FILTER (WHERE NOT o.is_over)')}, ${micros} + ${SWEEP_MICROS})
     INTO kept, over, cleared, first FROM o;
   ELSE
     WITH o AS MATERIALIZED (

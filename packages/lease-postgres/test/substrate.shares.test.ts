@@ -217,6 +217,17 @@ for (const target of enoughOf(postgresTargets())) {
       expect(await counts()).to.include({ used: '3' })
     })
 
+    it('take no room after their time, also when a pin had kept them beyond it before they were extended', async () => {
+      const { fencingToken } = await grant(substrate, share(name, 'a'))
+      await settle(substrate, pin(`${name}#a`, 'e', 'g'))
+      await setting.lapse(`${name}#a`)
+      expect(await once(substrate, share(name, 'b'))).to.include({ outcome: 'refused' })
+      await grant(substrate, extend(`${name}#a`, 'a', 200, { fencingToken }))
+      await settle(substrate, unpin(`${name}#a`, 'e', 'g'))
+      await setting.lapsed(`${name}#a`)
+      expect(await once(substrate, share(name, 'b'))).to.include({ outcome: 'granted' })
+    })
+
     it('tell the weight of a share wherever its holding is told, and of no other lease one', async () => {
       const op = share(name, 'a', { weight: 2, capacity: 3 })
       const { fencingToken, weight } = await grant(substrate, op)
