@@ -138,6 +138,10 @@ const formerly = `(
         SELECT coalesce(jsonb_object_agg(f.key, f.value), '{}') FROM jsonb_each(counts.former) f WHERE f.value::bigint > ${micros} - ${isForgotten}
       ) || CASE WHEN counts.generation IS NULL THEN '{}' ELSE jsonb_build_object(counts.generation, asked) END`
 
+/** There was a definition of this generation, and it is over. */
+const isFormer = (generation: string): string =>
+  `coalesce((counts.former->>${generation})::bigint > ${micros} - ${isForgotten}, false)`
+
 /**
  * $4 names, $5 holders, $6 nonces, $7 milliseconds, $8 values, $9 whether to notify, $10 weights, $11 capacities or null, $12 how many
  * of those ahead are passed, $13 places, 0 for none, or null, $14 how many may wait, or null, $15 channel or null, $16 client, or null where
@@ -229,7 +233,7 @@ export function claimShare(tables: Tables): DatabaseFunction {
     -- 4. The definition.
     is_defined := counts.capacity IS NULL AND r.capacity IS NOT NULL;
     IF is_defined THEN
-      IF coalesce(${overtaken('counts.ended')}, false) THEN
+      IF ${isFormer('r.nonce')} OR coalesce(${overtaken('counts.ended')}, false) THEN
         ${say(tooLateNow)}
         CONTINUE;
       END IF;
@@ -387,8 +391,7 @@ export function defineCounted(tables: Tables): DatabaseFunction {
     )}
     IF counts.generation = r.generation THEN
       is_found := ${inTime};
-    ELSIF coalesce((counts.former->>r.generation)::bigint > ${micros} - ${isForgotten}, false)
-        OR r.seen IS NULL AND coalesce(${overtaken('counts.ended')}, false) THEN
+    ELSIF ${isFormer('r.generation')} OR r.seen IS NULL AND coalesce(${overtaken('counts.ended')}, false) THEN
       is_found := false;
     ELSIF (CASE WHEN counts.capacity IS NOT NULL THEN counts.generation END) IS DISTINCT FROM r.seen THEN
       ${refuse}

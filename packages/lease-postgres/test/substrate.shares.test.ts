@@ -357,6 +357,17 @@ for (const target of enoughOf(postgresTargets())) {
       await grant(substrate, share(name, 'a'))
     })
 
+    it('are not defined again by a claim whose definition is over, as of the same generation', async () => {
+      await grantedTo(define(name, 1))
+      await grant(substrate, share(name, 'a', { capacity: undefined }))
+      await grantedTo(define(name, undefined, (await counts())?.['generation'] as string))
+      const op = share(name, 'b')
+      expect(await once(substrate, op)).to.include({ outcome: 'refused' })
+      await grantedTo(define(name, undefined, op.nonce))
+      expect(await once(substrate, op)).to.deep.equal(late)
+      expect((await substrate.counted(`${name}#`, newCall())).capacity).to.equal(undefined)
+    })
+
     it('are left alone by what comes after its deadline, also where its row had to wait for another', async () => {
       const nowMs = await substrate.time(newCall())
       const overdue = (): Call => newCall({ notAfterMs: nowMs - 0.001 })

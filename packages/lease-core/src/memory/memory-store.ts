@@ -589,7 +589,8 @@ export class MemoryNamespace {
     const name = countedOf(lease) as string
     const isNew = this.#counted.definition(name) === undefined
     if (isNew && share.capacity !== undefined) {
-      if (this.#isOfEarlierEpoch(stamp) || isSince(stamp.sentMs, this.#counted.endedMs(name), nowMs)) return late
+      if (this.#isOfEarlierEpoch(stamp) || this.#counted.isOver(op.nonce)) return late
+      if (isSince(stamp.sentMs, this.#counted.endedMs(name), nowMs)) return late
       this.#counted.defineByUse(name, share.capacity, op.nonce)
     }
     const { capacity } = this.#counted.definition(name) ?? {}
