@@ -375,11 +375,13 @@ export class MemoryNamespace {
     const { lease, adoption } = op
     const term = this.#standing(lease, nowMs)
     if (term === undefined || !isOf(term, op)) return this.#refuse(lease, term, nowMs)
+    if (adoption !== undefined && term.nonce !== adoption.from && term.nonce !== adoption.nonce) {
+      return this.#refuse(lease, term, nowMs)
+    }
     if (op.value !== undefined && op.value !== term.value) {
       if (this.#isOfEarlierEpoch(stamp) || isSince(stamp.sentMs, term.valuedMs, nowMs)) return late
     }
     if (adoption !== undefined) {
-      if (term.nonce !== adoption.from && term.nonce !== adoption.nonce) return this.#refuse(lease, term, nowMs)
       if (term.nonce !== adoption.nonce) term.opener ??= term.nonce
       term.nonce = adoption.nonce
     }
