@@ -755,6 +755,55 @@ for (const target of enoughOf(postgresTargets())) {
       })
     })
 
+    it('weigh what their counted lease says, and none lapses before it looks for that, whatever meets', async function () {
+      this.timeout(300_000)
+      const pool = setting.newPool({ max: 6 })
+      const one = setting.substrate({ namespace, pool, listen: false })
+      const held = new Map<string, bigint>()
+      const any = <T>(...list: readonly T[]): T => list[Math.floor(Math.random() * list.length)] as T
+      const next = (): Op => {
+        const holder = any('a', 'b', 'c', 'd', 'e')
+        const lease = `${name}#${holder}`
+        const fencingToken = held.get(lease) ?? 0n
+        const wants = { capacity: 4, weight: any(1, 2, 3), durationMs: any(5, 20, 60, longMs) }
+        return any<() => Op>(
+          () => share(name, holder, wants),
+          () => share(name, holder, wants),
+          () => share(name, holder, { ...wants, durationMs: 5 }),
+          () => release(lease, holder, { fencingToken }),
+          () => extend(lease, holder, any(5, 50), { fencingToken }),
+          () => expire(lease),
+          () => pin(lease, 'e', 'g'),
+          () => unpin(lease, 'e', 'g'),
+        )()
+      }
+      const work = async (): Promise<void> => {
+        for (let turn = 0; turn < 4 * ROUNDS; turn++) {
+          const op = next()
+          const { outcome, holding, cause } = await once(one, op)
+          if (outcome === 'unknown') throw cause
+          if (outcome === 'granted' && holding !== undefined) held.set(op.lease, holding.fencingToken)
+        }
+      }
+      const over = new AbortController()
+      const look = async (): Promise<void> => {
+        for (let looks = 0; !over.signal.aborted || looks === 0; looks++) {
+          const { rows } = await setting.pool.query(
+            `SELECT c.used::int, coalesce(sum(abs(l.weight)), 0)::int AS weight, coalesce(extract(epoch FROM min(l.expiry)
+               FILTER (WHERE l.weight > 0 AND l.pins = '{}')) * 1000000 < c.sweep, false) AS is_missed
+             FROM lease_counts c LEFT JOIN lease l ON l.ns = c.ns AND l.name LIKE c.name || '%'
+             WHERE c.ns = $1 GROUP BY c.used, c.sweep`,
+            [namespace],
+          )
+          for (const { used, weight, is_missed: isMissed } of rows) {
+            expect({ used, isMissed }).to.deep.equal({ used: weight, isMissed: false })
+          }
+        }
+      }
+      const working = Promise.all([work(), work(), work(), work()]).finally(() => over.abort())
+      await Promise.all([working, look()])
+    })
+
     it('never deadlock, and never exceed the capacity, where batches of claims and releases cross', async function () {
       this.timeout(300_000)
       const names = Array.from({ length: 4 }, () => unique('counted'))
