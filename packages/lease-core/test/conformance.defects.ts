@@ -1445,6 +1445,13 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'a definition that is over is made again by whoever asks for it again': {
+    store: class extends BreakableStore {
+      override isStaleCopy(): boolean {
+        return false
+      }
+    },
+  },
   'a definition whose reply was lost is refused': {
     store: class extends BreakableStore {
       override isDefined(): boolean {

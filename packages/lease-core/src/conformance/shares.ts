@@ -780,6 +780,27 @@ export const shares: Chapter = {
     )
 
     clause(
+      'a first definition whose replies are lost is not made again once another has ended it',
+      async (scene) => {
+        const { client, faults } = await scene.openFaulty()
+        const name = countedName(scene.lease)
+        faults.loseReplies()
+        const defining = later(countedOf(client).define(name, { capacity: 3, from: undefined }))
+        await scene.until('the definition', async () => (await read(scene)).capacity === 3)
+        await define(scene, undefined, (await read(scene)).generation)
+        faults.heal()
+        const outcome = await scene.settle(
+          defining.then(() => 'granted', codeOf),
+          'what became of it',
+        )
+        same(outcome, 'LEASE_UNKNOWN', 'what became of it')
+        same((await read(scene)).capacity, undefined, 'the capacity')
+      },
+      'shares',
+      'faults',
+    )
+
+    clause(
       'a claim of a share that comes late takes no room',
       (scene) =>
         hasty(scene, async ({ client, faults }) => {
