@@ -222,9 +222,9 @@ export class Claims {
 
   // ── denials ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  denied(lease: string, holder: string, info: Info | undefined, isFull = false): ErrClaimDenied {
+  denied(lease: string, holder: string, known: Partial<Info> | undefined, isFull = false): ErrClaimDenied {
     const { events } = this.#host
-    const currentHolder = info?.holder
+    const currentHolder = known?.holder
     if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder })
     const by = currentHolder === undefined ? 'another' : `"${currentHolder}"`
     const why = isFull ? ', and as many wait for it as `maxWaiters` allows' : ''
@@ -232,7 +232,7 @@ export class Claims {
       lease,
       holder,
       currentHolder,
-      expiry: info?.expiry,
+      expiry: known?.expiry,
     })
   }
 

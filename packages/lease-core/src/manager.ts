@@ -607,7 +607,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     if (term === undefined || term.holder !== holder || !term.isHeld) return
     if (!term.isTrusted(this.#terms.readClock())) return term.endWindow() // its timer is late: this process was paused
     if (shared && term.holds().every((hold) => hold.shared)) return
-    throw this.#claims.denied(lease, holder, this.#client.leases().get(lease))
+    throw this.#claims.denied(lease, holder, this.#client.leases().get(lease) ?? { holder })
   }
 
   /** Within the turn of the claim. undefined: the grant is of no use. */

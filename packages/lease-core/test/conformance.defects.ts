@@ -1155,6 +1155,21 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'a share that has lapsed counts once its holder was refused another': {
+    store: class extends BreakableStore {
+      readonly kept: Set<Term> = new Set()
+
+      override refuseShare(op: ClaimOp): Verdict {
+        const own = this.terms.get(op.lease)
+        if (own !== undefined) this.kept.add(own)
+        return super.refuseShare(op)
+      }
+
+      override counts(term: Term, lapsed: string | undefined): boolean {
+        return this.kept.has(term) || super.counts(term, lapsed)
+      }
+    },
+  },
   'a pinned share does not count when its time is over': {
     store: class extends BreakableStore {
       override counts(term: Term): boolean {
@@ -1426,6 +1441,13 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
 
       override isStaleDefinition(): boolean {
+        return false
+      }
+    },
+  },
+  'a definition that is over is made again by whoever asks for it again': {
+    store: class extends BreakableStore {
+      override isStaleCopy(): boolean {
         return false
       }
     },

@@ -4,7 +4,7 @@ import type { Clock } from '#src/clock.ts'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown, type ErrLost } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { MemoryGuard } from '#src/memory/index.ts'
-import { track } from '#src/testing/index.ts'
+import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const options = { duration: 30_000 }
@@ -209,6 +209,20 @@ describe('Manager: one process holds a term once, or shares it', () => {
     await rejection(bench.manager.hold('db', 'a', options), ErrClaimDenied)
     await bench.manager.hold('db', 'a', { ...options, shared: true })
     await bench.manager.stop()
+  })
+
+  it('a second Hold is denied by its holder also where the client shows nobody meanwhile', async () => {
+    const clock = new TestClock()
+    const client = new ScriptedClient([
+      { call: 'claimLease', leases: { db: infoOf({ holder: 'a', expiry: clock.in(30_000) }) } },
+      { call: 'pinned', leases: { db: undefined } },
+    ])
+    const manager = new Manager({ client, clock })
+    await manager.hold('db', 'a', options)
+    await client.pinned()
+    const { currentHolder, message } = await rejection(manager.hold('db', 'a', options), ErrClaimDenied)
+    expect([currentHolder, message]).to.deep.equal(['a', 'lease "db" is held by "a"'])
+    await manager.stop()
   })
 
   it('of several shared Holds the last one that is released ends the term', async () => {

@@ -385,6 +385,29 @@ describe('MemorySubstrate: what comes late does nothing', () => {
     }
   })
 
+  it('no claim defines a counted lease twice', async () => {
+    const store = new MemoryStore({ clock: new TestClock() })
+    const leases = store.namespace('default')
+    const share = (holder: string): ClaimOp =>
+      claim(holder, { lease: `db#${holder}`, share: { weight: 1, capacity: 1, passing: 0, lapsed: new Map() } })
+    const end = (from: string, generation: string): Op => ({
+      kind: 'define',
+      lease: 'db#',
+      capacity: undefined,
+      from,
+      generation,
+    })
+    const outcomes = [share('alice'), end('alice-1', 'g1'), share('bob'), end('bob-1', 'g2'), share('bob')]
+    expect(outcomes.map((op) => leases.apply(op).outcome)).to.deep.equal([
+      'granted',
+      'granted',
+      'refused',
+      'granted',
+      'late',
+    ])
+    expect(leases.counted('db#').capacity).to.equal(undefined)
+  })
+
   it('an adoption takes the place of the nonce that it names, and a release by the old one does nothing any more', async () => {
     const bench = new Bench()
     const { fencingToken } = (await bench.granted(claim('a'))) as Holding

@@ -1,5 +1,5 @@
 /** Definitions of counted leases: the capacity in the gate (`gates.ts`), changed where it is of the generation that the caller knows. */
-import { granted, refused, TOLD, type DefineOp, type Verdict } from 'lease-core'
+import { granted, late, refused, TOLD, type DefineOp, type Verdict } from 'lease-core'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { REMEMBERED_MS } from './epochs.ts'
 import { gateOf, weightIn, type Gate } from './gates.ts'
@@ -26,6 +26,7 @@ function decide(op: DefineOp, keys: Keys, context: StepContext, found: Room): Ve
     const { gate } = room
     const counted = countedIn(room, context.layout)
     if (gate?.generation === op.generation) return again(op, keys, context, { ...granted(undefined), counted })
+    if (gate?.first === op.generation) return late // it was done, and another has changed it since
     if (counted.generation !== op.from) return { ...refused(undefined), counted }
     if (gate === undefined && op.capacity === undefined) return { ...granted(undefined), counted }
     return change(op, keys, context, room)
@@ -39,8 +40,9 @@ function change(op: DefineOp, keys: Keys, context: StepContext, room: Room): Ste
   const { gate } = keys
   const { gateKv, revision } = room
   const heaviest = room.gate === undefined ? heaviestOf(room.shares) : room.gate.heaviest
-  const after: Gate = { capacity, generation, byUse: false, heaviest, weight: weightsOf(room).most }
   const isOver = capacity === undefined
+  const first = room.gate?.capacity === undefined && !isOver ? generation : room.gate?.first
+  const after: Gate = { capacity, generation, byUse: false, heaviest, weight: weightsOf(room).most, first }
   const conditions =
     gateKv === undefined
       ? [isAbsent(gate), noneNewSince(keys.key, endOf(keys.key), revision)]

@@ -9,7 +9,7 @@
  * a share that ends touches no gate. A grant fails only because another grant or definition was faster.
  *
  * The mark stays so that a definition that was sent before cannot define anew what is not defined any more, and so that whoever
- * asks again finds its own call done. A gate that a claim has made hangs on an etcd lease, renewed by each grant.
+ * asks again finds its own call done, or that it was done and is over. A gate that a claim has made hangs on an etcd lease, renewed by each grant.
  *
  * The gate also says what the shares weighed at most when it was put, and what the heaviest ever weighed. That makes their number an
  * upper bound too, and exact where all weigh 1. So a claim need not read thousands of shares to find room for one more. And those who
@@ -28,18 +28,21 @@ export interface Gate {
   readonly heaviest: number | undefined
   /** The shares weigh no more than this; undefined: nobody knows. */
   readonly weight: number | undefined
+  /** The generation by which `define` has defined it last where it was not defined: whoever asks for that again is late. */
+  readonly first: string | undefined
 }
 
-export function gateOf({ capacity, generation, byUse, heaviest, weight }: Gate): Buffer {
-  const content = { c: capacity, g: generation, u: byUse ? true : undefined, m: heaviest, w: weight }
+export function gateOf({ capacity, generation, byUse, heaviest, weight, first }: Gate): Buffer {
+  const content = { c: capacity, g: generation, u: byUse ? true : undefined, m: heaviest, w: weight, f: first }
   return Buffer.from(JSON.stringify(content))
 }
 
 /** @throws when the key was not written by this library */
 export function gateIn({ key, value }: Pick<EtcdKeyValue, 'key' | 'value'>): Gate {
-  const { c, g, u = false, m, w } = parsed(key, value) as Readonly<Record<string, unknown>>
+  const { c, g, u = false, m, w, f } = parsed(key, value) as Readonly<Record<string, unknown>>
   if (typeof g !== 'string' || typeof u !== 'boolean' || !isCount(c) || !isCount(m) || !isCount(w)) throw foreign(key)
-  return { capacity: c, generation: g, byUse: u, heaviest: m, weight: w }
+  if (f !== undefined && typeof f !== 'string') throw foreign(key)
+  return { capacity: c, generation: g, byUse: u, heaviest: m, weight: w, first: f }
 }
 
 function isCount(value: unknown): value is number | undefined {

@@ -5,7 +5,7 @@
  *     <prefix><namespace>/p/<lease>   {"entity": generation of its pin, …}
  *     <prefix><namespace>/a/<lease>   empty: put again whenever a claim or a new value is to be announced
  *     <prefix><namespace>/g/<counted lease>  {"c": capacity, "g": generation, "u": made by a claim, "m": the largest weight of a share,
- *         "w": what all weigh at most} (`gates.ts`)
+ *         "w": what all weigh at most, "f": generation of the first definition} (`gates.ts`)
  *     <prefix><namespace>/t/<lease, as in a URL>/<place, 16 digits>/<client>  {"d": milliseconds, "w": weight of a share}: who waits
  *         for it (`waiting.ts`)
  *     <prefix><namespace>/w/<lease>   empty: put again by each claim that asks for a ticket

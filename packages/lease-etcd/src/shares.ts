@@ -141,18 +141,20 @@ class ShareClaim {
     const known = this.#context.gates.get(this.#name)
     if (known === undefined) {
       if (capacity === undefined) return this.#look()
-      return this.#grant({ ...FIRST, gate: { ...this.#gateByUse(capacity), heaviest: weight } })
+      return this.#grant({ ...FIRST, gate: { ...this.#gateByUse(capacity, undefined), heaviest: weight } })
     }
     const { gate, version, asOf } = known
     const defined = gate.capacity ?? capacity
     if (defined === undefined || (capacity ?? defined) !== defined || known.weight + weight > defined)
       return this.#look()
-    const after = gate.capacity === undefined ? { ...this.#gateByUse(defined), heaviest: gate.heaviest } : gate
+    const after = gate.capacity === undefined ? { ...this.#gateByUse(defined, gate), heaviest: gate.heaviest } : gate
     return this.#grant({ ...FIRST, gate: after, version, weight: known.weight, asOf: String(asOf) })
   }
 
-  #gateByUse(capacity: number): Gate {
-    return { capacity, generation: this.#op.nonce, byUse: true, heaviest: undefined, weight: undefined }
+  /** @param before the mark, if there is one */
+  #gateByUse(capacity: number, before: Gate | undefined): Gate {
+    const unknown = { heaviest: undefined, weight: undefined }
+    return { capacity, generation: this.#op.nonce, byUse: true, ...unknown, first: before?.first }
   }
 
   get #own(): Buffer {
@@ -350,7 +352,7 @@ class ShareClaim {
     const removed = enough(lapsed, most + weight - defined)
     if (removed.length > MOST_LAPSED) return this.#sweep(removed)
     return this.#grant({
-      gate: gate?.capacity === undefined ? { ...this.#gateByUse(defined), heaviest: this.#heaviest(room) } : gate,
+      gate: gate?.capacity === undefined ? { ...this.#gateByUse(defined, gate), heaviest: this.#heaviest(room) } : gate,
       version: room.gateKv?.mod_revision ?? ABSENT,
       weight: most - sum(removed),
       asOf: room.revision,
@@ -409,7 +411,11 @@ class ShareClaim {
   #defineByUse(room: Room, capacity: number): Step {
     const { gate, key } = this.#queue
     const { gateKv, revision } = room
-    const after = { ...this.#gateByUse(capacity), heaviest: this.#heaviest(room), weight: weightsOf(room).most }
+    const after = {
+      ...this.#gateByUse(capacity, room.gate),
+      heaviest: this.#heaviest(room),
+      weight: weightsOf(room).most,
+    }
     const conditions =
       gateKv === undefined
         ? [isAbsent(gate), noneNewSince(key, endOf(key), revision)]

@@ -2,7 +2,7 @@
 import { expect } from 'chai'
 import { KnownGates, type Gate } from '#src/gates.ts'
 
-const gate: Gate = { capacity: 10, generation: 'g', byUse: false, heaviest: 3, weight: 9 }
+const gate: Gate = { capacity: 10, generation: 'g', byUse: false, heaviest: 3, weight: 9, first: undefined }
 
 /** Knows 9 at the revision 20, behind the gate of the revision 15. */
 function known(): KnownGates {

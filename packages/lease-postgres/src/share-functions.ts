@@ -138,6 +138,10 @@ const formerly = `(
         SELECT coalesce(jsonb_object_agg(f.key, f.value), '{}') FROM jsonb_each(counts.former) f WHERE f.value::bigint > ${micros} - ${isForgotten}
       ) || CASE WHEN counts.generation IS NULL THEN '{}' ELSE jsonb_build_object(counts.generation, asked) END`
 
+/** There was a definition of this generation, and it is over. */
+const isFormer = (generation: string): string =>
+  `coalesce((counts.former->>${generation})::bigint > ${micros} - ${isForgotten}, false)`
+
 /**
  * $4 names, $5 holders, $6 nonces, $7 milliseconds, $8 values, $9 whether to notify, $10 weights, $11 capacities or null, $12 how many
  * of those ahead are passed, $13 places, 0 for none, or null, $14 how many may wait, or null, $15 channel or null, $16 client, or null where
@@ -229,7 +233,7 @@ export function claimShare(tables: Tables): DatabaseFunction {
     -- 4. The definition.
     is_defined := counts.capacity IS NULL AND r.capacity IS NOT NULL;
     IF is_defined THEN
-      IF coalesce(${overtaken('counts.ended')}, false) THEN
+      IF ${isFormer('r.nonce')} OR coalesce(${overtaken('counts.ended')}, false) THEN
         ${say(tooLateNow)}
         CONTINUE;
       END IF;
@@ -260,8 +264,9 @@ export function claimShare(tables: Tables): DatabaseFunction {
     skipped := 0;
     ${roomNow}
     IF need > room THEN
-      skipped := ${sweep(inner).with(['$1', 'r.counted', 'r.name'])}::bigint;
+      skipped := ${sweep(inner).with(['$1', 'r.counted'])}::bigint;
       SELECT c.used, c.sweep INTO counts.used, counts.sweep FROM ${counts} c WHERE c.ns = $1 AND c.name = r.counted;
+      SELECT l.weight INTO own.weight FROM ${lease} l WHERE ${key};
       ${roomNow}
     END IF;
     IF is_next AND need > room AND need <= room + skipped THEN
@@ -386,8 +391,7 @@ export function defineCounted(tables: Tables): DatabaseFunction {
     )}
     IF counts.generation = r.generation THEN
       is_found := ${inTime};
-    ELSIF coalesce((counts.former->>r.generation)::bigint > ${micros} - ${isForgotten}, false)
-        OR r.seen IS NULL AND coalesce(${overtaken('counts.ended')}, false) THEN
+    ELSIF ${isFormer('r.generation')} OR r.seen IS NULL AND coalesce(${overtaken('counts.ended')}, false) THEN
       is_found := false;
     ELSIF (CASE WHEN counts.capacity IS NOT NULL THEN counts.generation END) IS DISTINCT FROM r.seen THEN
       ${refuse}
@@ -482,9 +486,10 @@ export const passed: string = `(blocked IS NULL OR ${countedOf('r.name')} <> ALL
 
 /**
  * Clears the weights of shares that are over, past their guards, and says how much more may be over, in rows that others have locked.
- * $1 namespace, $2 counted lease, whose row the caller has locked FOR UPDATE, $3 a share that the caller takes over itself, or null.
+ * $1 namespace, $2 counted lease, whose row the caller has locked FOR UPDATE.
  *
- * Those that were ended are few, and the index has them side by side. All shares are looked at once one may have lapsed.
+ * Those that were ended are few, and the index has them side by side. All shares are looked at once one may have lapsed: each time, while a
+ * pin keeps one beyond its time, which may be extended, and lapse soon after its pin is withdrawn.
  */
 export function sweep(tables: Tables): DatabaseFunction {
   const { prefix, lease, counts } = tables
@@ -500,7 +505,7 @@ export function sweep(tables: Tables): DatabaseFunction {
   return defineText(
     { prefix },
     'sweep',
-    ['text', 'text', 'text'],
+    ['text', 'text'],
     `DECLARE
   over bigint;     -- what is over
   cleared bigint;  -- of that, what does not count any more
@@ -509,14 +514,14 @@ export function sweep(tables: Tables): DatabaseFunction {
 BEGIN
   IF (SELECT c.sweep <= ${micros} FROM ${counts} c WHERE c.ns = $1 AND c.name = $2) THEN
     WITH o AS MATERIALIZED (
-      SELECT l.ns, l.name, abs(l.weight) AS weight, l.expiry, ${isOver('l')} AND l.name IS DISTINCT FROM $3 AS is_over FROM ${sharesOf(tables, '$2', 'IS NOT NULL')}
+      SELECT l.ns, l.name, abs(l.weight) AS weight, l.expiry, ${isOver('l')} AS is_over FROM ${sharesOf(tables, '$2', 'IS NOT NULL')}
     ), ${clearing('o.is_over')}
     SELECT coalesce(sum(o.weight), 0), coalesce(sum(o.weight) FILTER (WHERE o.is_over), 0), ${cleared},
-      least(${microsOf('min(o.expiry) FILTER (WHERE NOT o.is_over AND o.expiry > clock_timestamp())')}, ${micros} + ${SWEEP_MICROS})
+      least(${microsOf('min(o.expiry) FILTER (WHERE NOT o.is_over)')}, ${micros} + ${SWEEP_MICROS})
     INTO kept, over, cleared, first FROM o;
   ELSE
     WITH o AS MATERIALIZED (
-      SELECT l.ns, l.name, abs(l.weight) AS weight FROM ${sharesOf(tables, '$2', '< 0')} AND l.name IS DISTINCT FROM $3
+      SELECT l.ns, l.name, abs(l.weight) AS weight FROM ${sharesOf(tables, '$2', '< 0')}
     ), ${clearing('true')}
     SELECT coalesce(sum(o.weight), 0), ${cleared} INTO over, cleared FROM o;
   END IF;
@@ -595,7 +600,7 @@ BEGIN
   FOR one IN SELECT t.name FROM unnest($3) AS t(name) ORDER BY t.name COLLATE "C" LOOP
     PERFORM FROM ${counts} c WHERE c.ns = $1 AND c.name = one.name FOR UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND;
-    PERFORM ${sweep(insideOf(tables)).with(['$1', 'one.name', 'NULL'])};
+    PERFORM ${sweep(insideOf(tables)).with(['$1', 'one.name'])};
     WITH d AS (
       DELETE FROM ${counts} c WHERE c.ns = $1 AND c.name = one.name
         AND CASE WHEN c.capacity IS NOT NULL THEN c.until < clock_timestamp() - ${longAgo}

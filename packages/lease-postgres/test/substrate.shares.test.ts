@@ -206,6 +206,28 @@ for (const target of enoughOf(postgresTargets())) {
       )
     })
 
+    it('that have lapsed take no room from others, also when their holders were refused another since', async () => {
+      const capacity = 3
+      await grant(substrate, share(name, 'a', { capacity }))
+      await grant(substrate, share(name, 'b', { capacity, weight: 2 }))
+      await setting.lapse(`${name}#a`)
+      expect(await once(substrate, share(name, 'a', { capacity, weight: 2 }))).to.include({ outcome: 'refused' })
+      expect(await once(substrate, share(name, 'c', { capacity }))).to.include({ outcome: 'granted' })
+      expect(await holdersOf()).to.deep.equal(['b', 'c'])
+      expect(await counts()).to.include({ used: '3' })
+    })
+
+    it('take no room after their time, also when a pin had kept them beyond it before they were extended', async () => {
+      const { fencingToken } = await grant(substrate, share(name, 'a'))
+      await settle(substrate, pin(`${name}#a`, 'e', 'g'))
+      await setting.lapse(`${name}#a`)
+      expect(await once(substrate, share(name, 'b'))).to.include({ outcome: 'refused' })
+      await grant(substrate, extend(`${name}#a`, 'a', 200, { fencingToken }))
+      await settle(substrate, unpin(`${name}#a`, 'e', 'g'))
+      await setting.lapsed(`${name}#a`)
+      expect(await once(substrate, share(name, 'b'))).to.include({ outcome: 'granted' })
+    })
+
     it('tell the weight of a share wherever its holding is told, and of no other lease one', async () => {
       const op = share(name, 'a', { weight: 2, capacity: 3 })
       const { fencingToken, weight } = await grant(substrate, op)
@@ -333,6 +355,17 @@ for (const target of enoughOf(postgresTargets())) {
         shares: new Map(),
       })
       await grant(substrate, share(name, 'a'))
+    })
+
+    it('are not defined again by a claim whose definition is over, as of the same generation', async () => {
+      await grantedTo(define(name, 1))
+      await grant(substrate, share(name, 'a', { capacity: undefined }))
+      await grantedTo(define(name, undefined, (await counts())?.['generation'] as string))
+      const op = share(name, 'b')
+      expect(await once(substrate, op)).to.include({ outcome: 'refused' })
+      await grantedTo(define(name, undefined, op.nonce))
+      expect(await once(substrate, op)).to.deep.equal(late)
+      expect((await substrate.counted(`${name}#`, newCall())).capacity).to.equal(undefined)
     })
 
     it('are left alone by what comes after its deadline, also where its row had to wait for another', async () => {
@@ -720,6 +753,55 @@ for (const target of enoughOf(postgresTargets())) {
         expect(await outcomes(...passing)).to.deep.equal(['contended', 'granted'])
         expect(await readOne(substrate, `${name}#a`)).to.include({ holder: 'a' })
       })
+    })
+
+    it('weigh what their counted lease says, and none lapses before it looks for that, whatever meets', async function () {
+      this.timeout(300_000)
+      const pool = setting.newPool({ max: 6 })
+      const one = setting.substrate({ namespace, pool, listen: false })
+      const held = new Map<string, bigint>()
+      const any = <T>(...list: readonly T[]): T => list[Math.floor(Math.random() * list.length)] as T
+      const next = (): Op => {
+        const holder = any('a', 'b', 'c', 'd', 'e')
+        const lease = `${name}#${holder}`
+        const fencingToken = held.get(lease) ?? 0n
+        const wants = { capacity: 4, weight: any(1, 2, 3), durationMs: any(5, 20, 60, longMs) }
+        return any<() => Op>(
+          () => share(name, holder, wants),
+          () => share(name, holder, wants),
+          () => share(name, holder, { ...wants, durationMs: 5 }),
+          () => release(lease, holder, { fencingToken }),
+          () => extend(lease, holder, any(5, 50), { fencingToken }),
+          () => expire(lease),
+          () => pin(lease, 'e', 'g'),
+          () => unpin(lease, 'e', 'g'),
+        )()
+      }
+      const work = async (): Promise<void> => {
+        for (let turn = 0; turn < 4 * ROUNDS; turn++) {
+          const op = next()
+          const { outcome, holding, cause } = await once(one, op)
+          if (outcome === 'unknown') throw cause
+          if (outcome === 'granted' && holding !== undefined) held.set(op.lease, holding.fencingToken)
+        }
+      }
+      const over = new AbortController()
+      const look = async (): Promise<void> => {
+        for (let looks = 0; !over.signal.aborted || looks === 0; looks++) {
+          const { rows } = await setting.pool.query(
+            `SELECT c.used::int, coalesce(sum(abs(l.weight)), 0)::int AS weight, coalesce(extract(epoch FROM min(l.expiry)
+               FILTER (WHERE l.weight > 0 AND l.pins = '{}')) * 1000000 < c.sweep, false) AS is_missed
+             FROM lease_counts c LEFT JOIN lease l ON l.ns = c.ns AND l.name LIKE c.name || '%'
+             WHERE c.ns = $1 GROUP BY c.used, c.sweep`,
+            [namespace],
+          )
+          for (const { used, weight, is_missed: isMissed } of rows) {
+            expect({ used, isMissed }).to.deep.equal({ used: weight, isMissed: false })
+          }
+        }
+      }
+      const working = Promise.all([work(), work(), work(), work()]).finally(() => over.abort())
+      await Promise.all([working, look()])
     })
 
     it('never deadlock, and never exceed the capacity, where batches of claims and releases cross', async function () {

@@ -128,8 +128,9 @@ local function counting()
 
   -- The share that lapses first, as FIELDS with its name before them; a pinned one where there is no other. Then whether one was found to be
   -- over, and what has failed; '' as above. By the bounds in turn, each of which is moved to where it belongs, until none can be before.
+  -- Pins keep bounds from being moved: where a run has moved none, another one would see no more.
   local function first(counted)
-    local best, until_, pinnedOne, from, isOver = nil, nil, nil, 0, false
+    local best, until_, pinnedOne, from, isOver, isNews = nil, nil, nil, 0, false, false
     while true do
       local page = redis.pcall('ZRANGE', sets .. counted, fmt(from), fmt(from + 3), 'WITHSCORES')
       if failed(page) then return nil, isOver, page.err end
@@ -154,7 +155,8 @@ local function counting()
       end
       local problem = drop(counted, gone) or move(counted, moved)
       if problem then return nil, isOver, problem end
-      if isDone then return best or pinnedOne, isOver end
+      isNews = isNews or #gone + #moved > 0
+      if isDone or looks <= 0 and not isNews then return best or pinnedOne, isOver end
       if looks <= 0 then return nil, isOver, '' end
     end
   end

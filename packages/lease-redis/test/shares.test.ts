@@ -282,6 +282,25 @@ for (const target of redisTargets('server')) {
         expect(info?.shares.get(`${counted}c`)).to.include({ pinned: true, weight: 1 })
       })
 
+      it('more than one run can look at keep no answer from anybody while all are pinned', async () => {
+        const capacity = 2_100
+        const holders = Array.from({ length: capacity }, (_, index) => `h${index}`)
+        for (let from = 0; from < capacity; from += 100) {
+          const some = holders.slice(from, from + 100)
+          for (const ops of [
+            some.map((holder) => share(holder, { capacity })),
+            some.map((holder) => pin(counted + holder, 'e')),
+          ]) {
+            const verdicts = await substrate.apply(ops, newCall())
+            expect(new Set(verdicts.map(({ outcome }) => outcome))).to.deep.equal(new Set(['granted']))
+          }
+        }
+        const [verdict] = await substrate.apply([share('late', { capacity })], newCall())
+        expect(verdict?.outcome).to.equal('refused')
+        expect([...(verdict?.counted?.shares.values() ?? [])].map(({ pinned }) => pinned)).to.deep.equal([true])
+        expect(await outcomeOf(define(capacity + 1, 'not the one'))).to.equal('refused')
+      })
+
       it('more than one run can look at are looked at in several', async () => {
         await settle(substrate, define(5_000))
         const ghosts = Array.from({ length: 4_500 }, (_, index) => [index + 1, `g${index}`]).flat()

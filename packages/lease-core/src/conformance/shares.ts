@@ -100,6 +100,27 @@ export const shares: Chapter = {
     )
 
     clause(
+      "a share whose time is over is in nobody's way, also when its holder was refused another since",
+      async (scene) => {
+        const { a, unitMs } = scene
+        const live = await scene.whileLive(unitMs, async (_, duration) => {
+          await claim(scene, ALICE, { capacity: 3 }, { duration, client: a })
+        })
+        await claim(scene, BOB, { weight: 2, capacity: 3 }, { client: a })
+        await scene.lapse(share(scene, ALICE), live.durationMs, a)
+        await scene.until('refusal by the counted lease', async () => {
+          const refusals: ShareRefusal[] = []
+          const onRefused = (refusal: ShareRefusal): void => void refusals.push(refusal)
+          const claiming = claim(scene, ALICE, { weight: 2, capacity: 3 }, { client: a, onRefused })
+          return ((await outcomeOf(claiming)) === 'refused' && refusals.length > 0) || refusals
+        })
+        await claim(scene, CAROL, { capacity: 3 }, { client: a })
+        await holders(scene, BOB, CAROL)
+      },
+      'shares',
+    )
+
+    clause(
       'a share that is extended goes on counting, and one that is pinned counts when its time is over',
       async (scene) => {
         const { a, b, unitMs } = scene
@@ -753,6 +774,27 @@ export const shares: Chapter = {
         // A store that keeps no trace of what is not defined may not know.
         await end.catch((error: unknown) => same(codeOf(error), 'LEASE_UNKNOWN', 'what became of it'))
         same((await read(scene)).generation, undefined, 'the generation')
+      },
+      'shares',
+      'faults',
+    )
+
+    clause(
+      'a first definition whose replies are lost is not made again once another has ended it',
+      async (scene) => {
+        const { client, faults } = await scene.openFaulty()
+        const name = countedName(scene.lease)
+        faults.loseReplies()
+        const defining = later(countedOf(client).define(name, { capacity: 3, from: undefined }))
+        await scene.until('the definition', async () => (await read(scene)).capacity === 3)
+        await define(scene, undefined, (await read(scene)).generation)
+        faults.heal()
+        const outcome = await scene.settle(
+          defining.then(() => 'granted', codeOf),
+          'what became of it',
+        )
+        same(outcome, 'LEASE_UNKNOWN', 'what became of it')
+        same((await read(scene)).capacity, undefined, 'the capacity')
       },
       'shares',
       'faults',

@@ -46,7 +46,7 @@ export class CountedLeases {
     const known = this.#definitions.get(lease)
     if (known?.generation === generation) return true
     if (known === undefined && capacity === undefined && this.#ended.get(lease)?.generation === generation) return true
-    if (this.#before.get(generation) === true) return undefined
+    if (this.isOver(generation)) return undefined
     if (known?.generation !== from) return false
     if (known !== undefined) this.#before.add(known.generation, true, nowMs)
     if (capacity !== undefined) this.#definitions.set(lease, { capacity, generation, untilMs: undefined })
@@ -61,6 +61,11 @@ export class CountedLeases {
   /** When it was last undefined. */
   endedMs(counted: string): number | undefined {
     return this.#ended.get(counted)?.atMs
+  }
+
+  /** Whether this was the generation of a definition that is over. */
+  isOver(generation: string): boolean {
+    return this.#before.get(generation) === true
   }
 
   /** By the claim with this nonce. */

@@ -375,11 +375,13 @@ export class MemoryNamespace {
     const { lease, adoption } = op
     const term = this.#standing(lease, nowMs)
     if (term === undefined || !isOf(term, op)) return this.#refuse(lease, term, nowMs)
+    if (adoption !== undefined && term.nonce !== adoption.from && term.nonce !== adoption.nonce) {
+      return this.#refuse(lease, term, nowMs)
+    }
     if (op.value !== undefined && op.value !== term.value) {
       if (this.#isOfEarlierEpoch(stamp) || isSince(stamp.sentMs, term.valuedMs, nowMs)) return late
     }
     if (adoption !== undefined) {
-      if (term.nonce !== adoption.from && term.nonce !== adoption.nonce) return this.#refuse(lease, term, nowMs)
       if (term.nonce !== adoption.nonce) term.opener ??= term.nonce
       term.nonce = adoption.nonce
     }
@@ -589,7 +591,8 @@ export class MemoryNamespace {
     const name = countedOf(lease) as string
     const isNew = this.#counted.definition(name) === undefined
     if (isNew && share.capacity !== undefined) {
-      if (this.#isOfEarlierEpoch(stamp) || isSince(stamp.sentMs, this.#counted.endedMs(name), nowMs)) return late
+      if (this.#isOfEarlierEpoch(stamp) || this.#counted.isOver(op.nonce)) return late
+      if (isSince(stamp.sentMs, this.#counted.endedMs(name), nowMs)) return late
       this.#counted.defineByUse(name, share.capacity, op.nonce)
     }
     const { capacity } = this.#counted.definition(name) ?? {}
