@@ -31,6 +31,7 @@ export function listen(world: World, life: Life): void {
     heard.add(node)
     node.on('select', (_, id, held) => {
       if (id !== node.localId) world.problem('5 answers', `${node.localId} was selected as ${id}`)
+      if (node.term !== held) return // given up before the event
       takeHeld(
         { world, life },
         {
@@ -39,7 +40,8 @@ export function listen(world: World, life: Life): void {
           held,
           isExclusive: true,
           source: node,
-          isPresent: () => node.isSelected() && node.fencingToken === held.fencingToken,
+          // Not by the fencing token: who has lost a term by its clock may adopt the same one.
+          isPresent: () => node.term === held,
         },
       )
     })
