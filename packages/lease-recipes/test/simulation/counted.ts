@@ -1,12 +1,11 @@
 /** Semaphores, throttles, read-write locks and web locks: what is built on counted leases. */
 import { countedName, MAX_CAPACITY, shareName } from 'lease-core'
-import { isFullFor, type CountedEntry } from 'lease-simulation'
+import { isFullFor, type CountedEntry, type Failure } from 'lease-simulation'
 import type { Lock, LockMode } from '#src/read-write-lock.ts'
 import type { Permit } from '#src/semaphore.ts'
 import { using } from '#src/using.ts'
 import { MAX_READERS, THROTTLED } from './life.ts'
 import { afterTurns, DURATIONS, holderOf, takeHeld, WAITS, work, WorkFailed, type Act, type Step } from './step.ts'
-import type { Failure } from './world.ts'
 
 export const SEMAPHORES = ['S', 'T'] as const
 

@@ -1,8 +1,8 @@
 /** One step of a run, and what the acts of all recipes share. */
 import type { Held } from 'lease-core'
-import type { Random } from 'lease-simulation'
+import type { Failure, Random } from 'lease-simulation'
 import type { Life, Thing } from './life.ts'
-import type { Failure, World } from './world.ts'
+import type { World } from './world.ts'
 
 /** Why a call of a run is given up. */
 export class GivenUp extends Error {
