@@ -9,7 +9,11 @@ const heard = new WeakSet<object>()
 
 /** Listens to the authority and the node of this process, once. */
 export function listen(world: World, life: Life): void {
-  const { authority, node } = life
+  const { authority, node, watcher } = life
+  if (!heard.has(watcher)) {
+    heard.add(watcher)
+    watcher.on('error', (error) => judgeEnd(world, life, 'watcher', error))
+  }
   if (!heard.has(authority)) {
     heard.add(authority)
     authority.on('acquired', (held) => {
@@ -109,6 +113,37 @@ export function startNode(step: Step): void {
   })
 }
 
+/** One that only watches. */
+function startWatcher({ world, random, life }: Step): void {
+  listen(world, life)
+  const { watcher } = life
+  if (watcher.started && random.chance(0.3)) return void world.call(life, 'stop() of the watcher', () => watcher.stop())
+  void world.call(life, 'start() of the watcher', () => watcher.start(), {
+    expects: (error) => (error as { readonly code?: string }).code === 'LEASE_STOPPED',
+  })
+}
+
+/** An operator, or another part of this process, takes a lease from those who lead, or keeps it from them for a while. */
+function revokeLeader({ world, random, life }: Step): void {
+  const lease = random.pick(['authority', 'path', 'lead'])
+  for (const thing of life.things) if (thing.lease === lease) thing.isAsked = true
+  void world.call(life, `revoke(${lease})`, () => life.manager.revoke(lease))
+}
+
+function intrude(step: Step): void {
+  const { world, random, life, calls } = step
+  const lease = random.pick(['path', 'lead'])
+  // By the name of the node or candidate of this process, too: its own attempts fail meanwhile.
+  const holder = random.chance(0.7) ? `p${life.name}` : `i${calls.serial()}`
+  const options = { duration: TTL_MS, wait: random.pick([false, false, 4_000]) }
+  void world.call(life, `hold(${lease}, ${holder}, ${options.wait})`, () => life.manager.hold(lease, holder, options), {
+    codes: ['LEASE_CLAIM_DENIED', 'LEASE_INVALID'],
+    done: (held) => {
+      if (held.held) takeHeld(step, { recipe: 'hold', resource: lease, held, isExclusive: true })
+    },
+  })
+}
+
 function stopNode(step: Step): void {
   const { world, random, life } = step
   const { node } = life
@@ -140,9 +175,8 @@ function updateNode({ world, life, calls }: Step): void {
 }
 
 /** What all nodes say of the leader is true, or was. */
-function askLeader({ world, life }: Step): void {
-  const { node } = life
-  const { leader } = node
+function askLeader({ world, random, life }: Step): void {
+  const { leader } = random.pick([life.node, life.watcher])
   if (leader === undefined) return
   if (world.history.term('path', leader.fencingToken)?.holder !== leader.id)
     world.problem(
@@ -151,7 +185,10 @@ function askLeader({ world, life }: Step): void {
     )
 }
 
-export function campaign(step: Step, { again = true }: { readonly again?: boolean } = {}): void {
+export function campaign(
+  step: Step,
+  { again = true, signal }: { readonly again?: boolean; readonly signal?: AbortSignal | undefined } = {},
+): void {
   const { world, random, life } = step
   if (life.candidate !== undefined) return
   const body = (term: LeaderTerm): Promise<string> => {
@@ -165,6 +202,7 @@ export function campaign(step: Step, { again = true }: { readonly again?: boolea
     duration: TTL_MS,
     maxPause: 1_000,
     again,
+    signal,
   })
   life.candidate = candidate
   void world.call(life, `lead(${again})`, () => candidate.finished, {
@@ -180,7 +218,7 @@ export function campaign(step: Step, { again = true }: { readonly again?: boolea
 }
 
 function campaignSometimes(step: Step): void {
-  campaign(step, { again: step.random.chance(0.8) })
+  campaign(step, { again: step.random.chance(0.8), signal: step.calls.signal(step, 0.3) })
 }
 
 function stopLeaders(step: Step): void {
@@ -209,4 +247,10 @@ export const LEADER_ACTS: readonly (readonly [number, Act])[] = [
   [2, askLeader],
   [4, campaignSometimes],
   [1, stopLeaders],
+  [2, startWatcher],
+]
+
+export const LEADER_OPERATOR_ACTS: readonly (readonly [number, Act])[] = [
+  [2, revokeLeader],
+  [2, intrude],
 ]

@@ -17,6 +17,8 @@ import type { Settings } from './settings.ts'
 
 export interface LifeParts extends ProcessParts<Settings> {
   readonly fences: FencingStore
+  /** Of `Once`: those that do not fit into a lease. */
+  readonly results: Map<string, string>
 }
 
 /** Something that a process has been granted, and how to tell whether it relies on it. */
@@ -81,6 +83,8 @@ export class Life extends SimulatedProcess {
   webLocks!: WebLocks
   authority!: Authority
   node!: ElectionNode
+  /** Does not compete. */
+  watcher!: ElectionNode
   candidate: Candidate | undefined
   /** With heartbeats, without. */
   readonly failOpen: FailOpenLock[] = []
@@ -91,11 +95,13 @@ export class Life extends SimulatedProcess {
   /** Called one after the other when the manager has granted something. */
   readonly onGranted: (() => void)[] = []
   readonly #fences: FencingStore
+  readonly #results: Map<string, string>
 
   constructor(parts: LifeParts) {
     super(parts)
-    const { settings, clock, fences } = parts
+    const { settings, clock, fences, results } = parts
     this.#fences = fences
+    this.#results = results
     this.manager = new ToldManager({ client: this.client, clock, maxSleep: settings.maxSleepMs })
     this.manager.granted = () => this.onGranted.shift()?.()
     this.renew()
@@ -126,17 +132,23 @@ export class Life extends SimulatedProcess {
     if (isWanted(this.candidate)) this.candidate = undefined
     if (recipe !== undefined) return
     this.node = election({ manager, clock })({ path: 'path', id: owner, value: `v${name}`, ttl: TTL_MS })
+    this.watcher = election({ manager, clock })({ path: 'path', candidate: false })
     this.throttle = new Throttle({ manager, clock, name: 'Q', n: THROTTLED, period: PERIOD_MS })
     this.webLocks = webLocks(manager, { duration: TTL_MS })
-    this.once = new Once({ manager, clock, prefix: 'once', duration: TTL_MS, keepResult: KEEP_RESULT_MS })
+    const results = this.#results
+    const store = {
+      set: async (id: string, text: string): Promise<void> => void results.set(id, text),
+      get: async (id: string): Promise<string | undefined> => results.get(id),
+    }
+    this.once = new Once({ manager, clock, prefix: 'once', duration: TTL_MS, keepResult: KEEP_RESULT_MS, store })
     this.oncePer = new OncePer({ manager, prefix: 'jobs', atMost: TTL_MS, atLeast: AT_LEAST_MS })
     this.gate = new FencingGate({ store: this.#fences })
   }
 
   /** Ends all recipes in an orderly way. */
   async stopRecipes(): Promise<void> {
-    const { semaphores, locks, authority, node, candidate, failOpen, failClosed } = this
-    const recipes = [semaphores, ...locks, authority, node, candidate, ...failOpen, failClosed]
+    const { semaphores, locks, authority, node, watcher, candidate, failOpen, failClosed } = this
+    const recipes = [semaphores, ...locks, authority, node, watcher, candidate, ...failOpen, failClosed]
     await Promise.all(recipes.map(async (recipe) => recipe?.stop()))
   }
 }

@@ -97,12 +97,14 @@ export interface Taken {
   readonly source?: object | undefined
   /** What the recipe says. @default what the grant says of itself */
   readonly isPresent?: () => boolean
+  /** Its release has resolved, which was asked for then, while it was held. */
+  readonly released?: (fromMs: number) => void
 }
 
 /** The process has this in its hands from now on, until it is over. */
 export function takeHeld(
   { world, life }: Pick<Step, 'world' | 'life'>,
-  { recipe, resource, held, isExclusive, source, isPresent = () => held.held }: Taken,
+  { recipe, resource, held, isExclusive, source, isPresent = () => held.held, released }: Taken,
 ): void {
   const { fencingToken, token } = held
   const { lease } = token
@@ -118,7 +120,13 @@ export function takeHeld(
     end: () => {
       thing.isAsked = true
       const what = `release() of ${recipe} ${resource}, term ${fencingToken}`
-      void world.call(life, what, () => held.release(), { codes: ['LEASE_NOT_HELD'] })
+      const wasHeld = held.held
+      void world.call(life, what, () => held.release(), {
+        codes: ['LEASE_NOT_HELD'],
+        done: (_, fromMs) => {
+          if (wasHeld) released?.(fromMs)
+        },
+      })
     },
   }
   world.take(life, thing)

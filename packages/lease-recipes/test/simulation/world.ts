@@ -48,6 +48,8 @@ export class World extends SimulatedWorld<Settings, Life, RecipeCall> {
   /** Starts as the callers know them: when they asked, and when they were answered. */
   #started: { readonly fromMs: number }[] = []
   readonly #fences = new MemoryFencingStore()
+  readonly #results = new Map<string, string>()
+  readonly #lapsing: { readonly life: Life; readonly lease: string; readonly fencingToken: bigint }[] = []
 
   constructor(settings: Settings, options: RunOptions = {}) {
     super(settings, options)
@@ -89,7 +91,7 @@ export class World extends SimulatedWorld<Settings, Life, RecipeCall> {
   // ── processes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   protected override newLife(parts: ProcessParts<Settings>): Life {
-    return new Life({ ...parts, fences: this.#fences })
+    return new Life({ ...parts, fences: this.#fences, results: this.#results })
   }
 
   protected override sending(life: Life, op: Op): void {
@@ -246,6 +248,25 @@ export class World extends SimulatedWorld<Settings, Life, RecipeCall> {
     const stands = term === undefined ? 'nothing' : `term ${term.fencingToken} of ${term.holder}`
     this.problem(isOwn ? '2 ended' : '1 believes', `${this.#name(life, thing)}; the store has ${stands}`)
     return true
+  }
+
+  /** From now on this term is left to lapse: nothing is relied on, and its process gives it up no more. */
+  lapsing(life: Life, lease: string, fencingToken: bigint): void {
+    for (const thing of life.things) {
+      if (thing.lease !== lease || thing.fencingToken !== fencingToken) continue
+      thing.isAsked = true
+      if (thing.relies()) this.problem('2 ended', `${this.#name(life, thing)}, and was left to lapse`)
+    }
+    this.#lapsing.push({ life, lease, fencingToken })
+  }
+
+  /** For the end: what was left to lapse has lapsed. */
+  judgeLapsed(): void {
+    for (const { life, lease, fencingToken } of this.#lapsing) {
+      const end = this.history.term(lease, fencingToken)?.end
+      if (end?.by === 'release' && end.sent?.life === life.id)
+        this.problem('2 lapse', `p${life.name} left ${lease}, term ${fencingToken}, to lapse, and has given it up`)
+    }
   }
 
   /** What ended unasked was lost, and says so. */
