@@ -95,7 +95,10 @@ function use(step: Step, resource: string, permit: Permit): void {
       isExclusive: false,
       signal,
       relies: () => permit.held,
-    }).finally(() => asked(step, lease)) // permits that other posts of this holder got end with the work
+    }).finally(() => {
+      // Other posts of this holder got the same permit, which ends with the work.
+      if (!signal.aborted) asked(step, lease)
+    })
   void world.call(
     life,
     `using(${lease}, term ${fencingToken})`,

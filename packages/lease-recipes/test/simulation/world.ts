@@ -37,6 +37,8 @@ export interface CallOptions<T> {
 
 /** A signal follows what the clock says within this time, by the clock of a process that runs. */
 const SIGNAL_MS = 1_500
+/** The holder of a fail-closed lock that a person has freed knows it within this time, by the same clock. */
+const UNPINNED_MS = 60_000
 
 export class World extends SimulatedWorld<Settings, Life, RecipeCall> {
   readonly history: History
@@ -243,6 +245,12 @@ export class World extends SimulatedWorld<Settings, Life, RecipeCall> {
       thing.overMs ??= nowMs
       const mostMs = end?.by === 'release' ? 20_000 : SIGNAL_MS
       if (nowMs - thing.overMs <= mostMs) return true
+    }
+    if (end?.by === 'unpin') {
+      // A person has freed a fail-closed lock. Its holder need not know yet: it asks, with pauses of up to half a minute.
+      const nowMs = life.clock.monotonic()
+      thing.overMs ??= nowMs
+      if (nowMs - thing.overMs <= UNPINNED_MS) return true
     }
     const isOwn = end?.by === 'release'
     const stands = term === undefined ? 'nothing' : `term ${term.fencingToken} of ${term.holder}`
