@@ -1,4 +1,4 @@
-/** Parts of the random testers: those of `lease-core` and of `lease-recipes` are made of them. */
+/** What the random testers of `lease-core` and of `lease-recipes` share. */
 export { runCommand } from './command.ts'
 export { CountedHistory, isFullFor, type CountedEntry, type DefineCall } from './counted-history.ts'
 export { strike, type FaultSettings } from './faults.ts'

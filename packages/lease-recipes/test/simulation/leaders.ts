@@ -10,12 +10,16 @@ const heard = new WeakSet<object>()
 /** Listens to the authority and the node of this process, once. */
 export function listen(world: World, life: Life): void {
   const { authority, node, watcher } = life
+  const fails = (): never => {
+    throw new WorkFailed('of a listener')
+  }
   if (!heard.has(watcher)) {
     heard.add(watcher)
     watcher.on('error', (error) => judgeEnd(world, life, 'watcher', error))
   }
   if (!heard.has(authority)) {
     heard.add(authority)
+    authority.on('acquired', fails).on('lost', fails)
     authority.on('acquired', (held) => {
       takeHeld(
         { world, life },
@@ -33,6 +37,7 @@ export function listen(world: World, life: Life): void {
   }
   if (!heard.has(node)) {
     heard.add(node)
+    node.on('select', fails).on('deselect', fails).on('change', fails)
     node.on('select', (_, id, held) => {
       if (id !== node.localId) world.problem('5 answers', `${node.localId} was selected as ${id}`)
       if (node.term !== held) return // given up before the event

@@ -21,10 +21,15 @@ import { World } from './world.ts'
 
 export async function run(settings: Settings, options: RunOptions = {}): Promise<Outcome> {
   const emitWarning = process.emitWarning.bind(process)
-  process.emitWarning = () => {} // releases that fail, which nobody waits for
+  let world: World
+  process.emitWarning = (warning: string | Error) => {
+    // Others are of releases that fail, which nobody waits for, and of listeners that throw.
+    if (warning instanceof Error && warning.name === 'MaxListenersExceededWarning')
+      world.problem('7 listeners', warning.message)
+  }
   try {
     return await runSteps(settings, options, () => {
-      const world = new World(settings, options)
+      world = new World(settings, options)
       const calls = new Calls()
       const acts = actsOf(settings)
       return { world, take: (_step, random) => take(world, calls, acts, random), rest: () => rest(world, calls) }

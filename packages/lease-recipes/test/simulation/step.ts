@@ -34,6 +34,8 @@ export class Calls {
   readonly aborting: Aborting[] = []
   /** All signals that calls were given. */
   readonly given: Aborting[] = []
+  /** By process: the one of many calls, which aborts at the end. */
+  readonly #shared = new WeakMap<Life, AbortSignal>()
   #serial = 0
 
   serial(): number {
@@ -46,6 +48,7 @@ export class Calls {
    */
   signal({ world, random, life }: Step, chance: number = 0.5): AbortSignal | undefined {
     if (!random.chance(chance)) return undefined
+    if (random.chance(0.15)) return this.#sharedSignal(life)
     const controller = new AbortController()
     const given = { life, controller }
     this.given.push(given)
@@ -59,6 +62,16 @@ export class Calls {
     else if (way === 1) life.onGranted.push(abort)
     else this.aborting.push(given)
     return controller.signal
+  }
+
+  #sharedSignal(life: Life): AbortSignal {
+    const before = this.#shared.get(life)
+    if (before !== undefined) return before
+    const controller = new AbortController()
+    const { signal } = controller
+    this.given.push({ life, controller })
+    this.#shared.set(life, signal)
+    return signal
   }
 
   /** Gives one up. */
