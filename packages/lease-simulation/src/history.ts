@@ -36,9 +36,10 @@ export interface StoredTerm {
 }
 
 export interface TermEnding {
-  readonly by: 'lapse' | 'release' | 'takeover'
+  /** `unpin`: it had lapsed, but for a pin that was withdrawn. */
+  readonly by: 'lapse' | 'release' | 'takeover' | 'unpin'
   readonly atMs: number
-  /** Who sent the release. */
+  /** Who sent the release, or the withdrawal. */
   readonly sent?: Sent | undefined
   /** Whether somebody asked for this release. */
   readonly isAsked: boolean
@@ -199,8 +200,8 @@ export class History {
         term.end = ending
         term.end = { ...ending, isAsked: this.#listener.released(term, op, sent, before.nonce) }
       } else if (nowMs >= before.vacantFromMs) term.end = { by: 'takeover', atMs: nowMs, isAsked: true }
-      else if (op.kind !== 'unpin')
-        this.#listener.problem('store', `${op.kind} ended the live term ${term.fencingToken} of ${lease}`)
+      else if (op.kind === 'unpin') term.end = { by: 'unpin', atMs: nowMs, sent, isAsked: true }
+      else this.#listener.problem('store', `${op.kind} ended the live term ${term.fencingToken} of ${lease}`)
       term = undefined
     }
     const isNew = holding !== undefined && term === undefined

@@ -1,10 +1,11 @@
-/** Parts of the random testers: those of `lease-core` and of `lease-recipes` are made of them. */
+/** What the random testers of `lease-core` and of `lease-recipes` share. */
 export { runCommand } from './command.ts'
 export { CountedHistory, isFullFor, type CountedEntry, type DefineCall } from './counted-history.ts'
-export { strike, type FaultSettings, type StruckProcess, type StruckWorld } from './faults.ts'
+export { strike, type FaultSettings } from './faults.ts'
 export { History, type Entry, type Sent, type StoredTerm } from './history.ts'
+export { SimulatedProcess, type ProcessParts } from './process.ts'
 export { Random, Weighted } from './random.ts'
 export { runSteps, type RunOptions } from './run-steps.ts'
 export { shrink, type Rerun } from './shrink.ts'
 export type { Outcome, Tester } from './tester.ts'
-export { Wire } from './wire.ts'
+export { SimulatedWorld, type Failure, type PendingCall } from './world.ts'

@@ -26,7 +26,7 @@ export interface Run {
   rest(): Promise<void>
 }
 
-/** Rejections that nobody handled: noticed by node after the turn. */
+/** Rejections that nobody handled, and what was thrown where nobody catches it: noticed by node. */
 const unhandled: unknown[] = []
 const onUnhandled = (error: unknown): void => void unhandled.push(error)
 
@@ -42,6 +42,7 @@ export async function runSteps(
   Math.random = () => chance.next()
   if (!log) Error.stackTraceLimit = 0
   process.on('unhandledRejection', onUnhandled)
+  process.on('uncaughtException', onUnhandled)
   unhandled.length = 0
   const run = begin()
   const { world } = run
@@ -56,6 +57,7 @@ export async function runSteps(
     world.problem('7 tester', error instanceof Error ? (error.stack ?? error.message) : String(error))
   } finally {
     process.off('unhandledRejection', onUnhandled)
+    process.off('uncaughtException', onUnhandled)
     Math.random = random
     Error.stackTraceLimit = stackTraceLimit
   }

@@ -1,26 +1,14 @@
 /** One life of a process: its machine, its client and managers, and what its code holds in its hands. */
 import type { Client, LeaseChange } from '#src/client.ts'
-import { MemorySubstrate, type MemoryStore } from '#src/memory/index.ts'
 import type { Hold, Info, Token } from '#src/index.ts'
 import { Manager } from '#src/manager.ts'
-import type { Op } from '#src/substrate.ts'
-import { SubstrateClient } from '#src/substrate-client.ts'
-import { FaultySubstrate, type TestClock } from '#src/testing/index.ts'
-import { Wire } from 'lease-simulation'
+import type { SubstrateClient } from '#src/substrate-client.ts'
+import { SimulatedProcess, type ProcessParts } from 'lease-simulation'
 import type { Settings } from './settings.ts'
 
-export interface LifeParts {
-  readonly id: number
-  /** The process; the same after a restart. */
-  readonly name: number
-  readonly settings: Settings
-  readonly store: MemoryStore
-  readonly server: TestClock
-  readonly clock: TestClock
-  readonly latency: () => number
+export interface LifeParts extends ProcessParts<Settings> {
   readonly managers: number
   readonly lacksOptionalMethods: boolean
-  readonly sending: (op: Op) => void
 }
 
 /** A hold, and what the tester knows about it. */
@@ -38,12 +26,7 @@ export interface HeldHere {
   seenDeadMs?: number
 }
 
-export class Life {
-  readonly id: number
-  readonly name: number
-  readonly clock: TestClock
-  readonly faulty: FaultySubstrate
-  readonly client: SubstrateClient
+export class Life extends SimulatedProcess {
   readonly seen: Client
   managers: Manager[]
   /** Those that were held when last looked at, and the last of the others. */
@@ -51,35 +34,12 @@ export class Life {
   dead: HeldHere[] = []
   tokens: Token[] = []
   readonly observations = new Set<AsyncGenerator<Info | undefined, never, void>>()
-  isOver = false
-  /** For so long after a sleep that a wall clock set back has hidden it may rely on a term too long (docs/reliability.md). */
-  graceMs = 0
   readonly #settings: Settings
 
-  constructor({
-    id,
-    name,
-    settings,
-    store,
-    server,
-    clock,
-    latency,
-    managers,
-    lacksOptionalMethods,
-    sending,
-  }: LifeParts) {
-    this.id = id
-    this.name = name
-    this.clock = clock
+  constructor(parts: LifeParts) {
+    super(parts)
+    const { settings, managers, lacksOptionalMethods } = parts
     this.#settings = settings
-    this.faulty = new FaultySubstrate(new MemorySubstrate({ store }), {
-      clock: server,
-      receiver: clock,
-      latency,
-      watch: !(settings.blind && name === 1),
-    })
-    const substrate = new Wire(this.faulty, sending)
-    this.client = new SubstrateClient({ substrate, clock, requestTimeout: settings.requestTimeoutMs })
     this.seen = lacksOptionalMethods ? withoutOptionalMethods(this.client) : this.client
     this.managers = Array.from({ length: managers }, () => this.newManager())
   }

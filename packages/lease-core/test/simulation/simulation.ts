@@ -12,19 +12,12 @@
  * 7. Something is left behind, or is not an error of ours.
  */
 import { ErrLost } from '#src/errors.ts'
-import { MemoryStore } from '#src/memory/index.ts'
 import { countedOf } from '#src/share.ts'
 import { LONGEST_DEADLINE_MS, type Op } from '#src/substrate.ts'
-import { SimulatedTime, type TestClock } from '#src/testing/index.ts'
-import { CountedHistory, History, Random, type Sent, type StoredTerm } from 'lease-simulation'
+import { CountedHistory, History, SimulatedWorld } from 'lease-simulation'
+import type { Failure, ProcessParts, RunOptions, Sent, StoredTerm } from 'lease-simulation'
 import { Life, type HeldHere } from './life.ts'
 import type { Settings } from './settings.ts'
-
-export interface Problem {
-  /** The number and a word: what a shrunk run must show again. */
-  readonly rule: string
-  readonly what: string
-}
 
 /** A call that may end terms: with it, a release of this process is asked for. */
 interface Request {
@@ -57,31 +50,13 @@ export interface PinCall {
   isDone: boolean
 }
 
-/** A call of the public API. */
-export interface ApiCall {
-  readonly life: Life
-  readonly what: string
-  readonly fromMs: number
-}
-
 const ALWAYS_ALLOWED = new Set(['LEASE_UNKNOWN', 'LEASE_STOPPED'])
 /** By when a signal has followed `held`, by the clock of a process that runs. */
 const SIGNAL_MS = 1_500
 
-export class Simulation {
-  readonly settings: Settings
-  readonly time = new SimulatedTime()
-  readonly random: Random
+export class Simulation extends SimulatedWorld<Settings, Life> {
   readonly history: History
   readonly counted: CountedHistory
-  readonly problems: Problem[] = []
-  readonly pending = new Set<ApiCall>()
-  lives: Life[] = []
-  calls = 0
-  readonly log: string[] | undefined
-  readonly #server: TestClock
-  readonly #store: MemoryStore
-  readonly #weather: Random
   readonly #ends: Request[] = []
   readonly #claims: Claiming[] = []
   /** Ends of terms that were acknowledged, by lease. */
@@ -93,15 +68,9 @@ export class Simulation {
   readonly #guarded = new Map<string, bigint>()
   /** When the latest term of a lease was opened. */
   readonly #openedMs = new Map<string, number>()
-  #lives = 0
 
-  constructor(settings: Settings, { log = false }: { readonly log?: boolean | undefined } = {}) {
-    this.settings = settings
-    this.log = log ? [] : undefined
-    this.random = new Random(settings.seed)
-    this.#weather = new Random(settings.seed ^ 0x0a7e_51de)
-    this.#server = this.time.clock({ monotonicMs: 1_000_000 })
-    this.#store = new MemoryStore({ clock: this.#server, serverClock: !settings.clockless })
+  constructor(settings: Settings, options: RunOptions = {}) {
+    super(settings, options)
     this.history = new History(() => this.nowMs, {
       opened: (term, sent) => this.#opened(term, sent),
       released: (term, op, sent, nonce) => this.#isAskedFor(term, op, sent, nonce),
@@ -122,65 +91,20 @@ export class Simulation {
         !settings.clockless || (this.#heardMs.get(life) ?? -1) > atMs + settings.requestTimeoutMs,
       problem: (rule, what) => this.problem(rule, what),
     })
-    this.history.follow(this.#store.namespace('default'))
-    if (settings.counted) this.counted.follow(this.#store.namespace('default'))
-    for (let name = 0; name < 3; name++) this.lives.push(this.#begin(name))
-  }
-
-  get nowMs(): number {
-    return this.time.nowMs
-  }
-
-  problem(rule: string, what: string): void {
-    this.log?.push(`  PROBLEM ${rule}: ${what}`)
-    this.problems.push({ rule, what: `${what} (at ${Math.round(this.nowMs)} ms)` })
-  }
-
-  note(life: Life | undefined, what: string): void {
-    this.log?.push(`${this.nowMs.toFixed(1).padStart(9)} ${life === undefined ? '  ' : `p${life.name}`} ${what}`)
-  }
-
-  runs(life: Life): boolean {
-    return !life.isOver && this.time.runs(life.clock)
-  }
-
-  /** Calls back in true time, whatever becomes of any process. */
-  later(ms: number, then: () => void): void {
-    this.#server.setTimer(ms, then)
-  }
-
-  /** Whether anything is still under way in the network. */
-  get isQuiet(): boolean {
-    return this.#server.pending === 0
+    this.history.follow(this.store.namespace('default'))
+    if (settings.counted) this.counted.follow(this.store.namespace('default'))
+    this.beginAll()
   }
 
   // ── processes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A process starts; on the machine on which it lived before, if that still runs. */
-  #begin(name: number, machine?: TestClock): Life {
-    const { drift, fallback } = this.settings
-    const rate = drift ? this.random.pick([1, 1.0004, 0.9996]) : 1
-    const monotonicMs = 1_000 + this.random.int(100_000)
-    const clock = machine ?? this.time.clock({ rate, monotonicMs, bootGrainMs: 10 })
-    const life: Life = new Life({
-      id: this.#lives++,
-      name,
-      settings: this.settings,
-      store: this.#store,
-      server: this.#server,
-      clock,
-      latency: () => this.#latencyMs(),
+  protected override newLife(parts: ProcessParts<Settings>): Life {
+    const { name } = parts
+    return new Life({
+      ...parts,
       managers: name === 0 ? 2 : 1,
-      lacksOptionalMethods: fallback && name === 2,
-      sending: (op) => this.#sending(life, op),
+      lacksOptionalMethods: this.settings.fallback && name === 2,
     })
-    return life
-  }
-
-  #latencyMs(): number {
-    const random = this.#weather
-    if (this.settings.late && random.chance(0.01)) return random.int(12_000)
-    return random.chance(0.03) ? random.int(300) : 0.2 + random.next() * 5
   }
 
   /** The process ends in order, and comes back. */
@@ -189,20 +113,7 @@ export class Simulation {
     await Promise.all(life.managers.map((manager) => manager.stop()))
     this.look(life)
     void life.client.close() // which tells the store who has left, while the next process begins
-    this.#replace(life, life.clock)
-  }
-
-  /** The process ends at once; what it has sent is still executed. */
-  kill(life: Life): void {
-    life.isOver = true
-    this.time.kill(life.clock)
-    life.faulty.disconnectWatch()
-    for (const call of this.pending) if (call.life === life) this.pending.delete(call)
-    this.#replace(life)
-  }
-
-  #replace(life: Life, machine?: TestClock): void {
-    this.lives = this.lives.map((one) => (one === life ? this.#begin(life.name, machine) : one))
+    this.replace(life, life.clock)
   }
 
   // ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,51 +132,20 @@ export class Simulation {
       readonly codes?: readonly string[]
       readonly signal?: AbortSignal | undefined
       readonly done?: (value: T, fromMs: number) => void
-      readonly failed?: (
-        error: {
-          readonly code?: string
-          readonly currentHolder?: string
-          readonly reason?: string
-          readonly message?: string
-          readonly lease?: string
-        },
-        fromMs: number,
-      ) => void
+      readonly failed?: (error: Failure, fromMs: number) => void
     } = {},
   ): void {
-    this.calls++
-    this.note(life, what)
-    const fromMs = this.nowMs
-    const call: ApiCall = { life, what, fromMs }
-    this.pending.add(call)
-    const ended = (outcome: string): boolean => {
-      if (this.log !== undefined) this.note(life, `    ${outcome} ← ${what} of ${Math.round(fromMs)}`)
-      return this.pending.delete(call)
-    }
-    let promise: Promise<T>
-    try {
-      promise = run()
-    } catch (error) {
-      ended(String(error))
-      return this.problem('7 errors', `${what} threw synchronously: ${String(error)}`)
-    }
-    promise.then(
-      (value) => {
-        if (!ended('done')) return
-        const judge = done
-        judge?.(value, fromMs)
+    const call = { life, what, fromMs: this.nowMs }
+    void this.follow(call, run, {
+      done: (value) => done?.(value, call.fromMs),
+      failed: (error) => {
+        const { code } = error
+        const isOurs = code !== undefined && (codes.includes(code) || ALWAYS_ALLOWED.has(code))
+        if (!isOurs && !(signal?.aborted === true && error === signal.reason)) return this.misended(call, error)
+        if (code === 'LEASE_STOPPED' && !life.isOver) this.misended(call, error)
+        if (code !== 'LEASE_UNKNOWN' && code !== 'LEASE_STOPPED') failed?.(error, call.fromMs)
       },
-      (error: { readonly code?: string; readonly message?: string }) => {
-        if (!ended(`${error?.code ?? 'error'}: ${error?.message}`)) return
-        const isOurs = error.code !== undefined && (codes.includes(error.code) || ALWAYS_ALLOWED.has(error.code))
-        if (!isOurs && !(signal?.aborted === true && error === signal.reason)) {
-          return this.problem('7 errors', `${what} rejected with ${error.code}: ${error.message}`)
-        }
-        if (error.code === 'LEASE_STOPPED' && !life.isOver)
-          this.problem('7 errors', `${what} rejected with ${error.code}: ${error.message}`)
-        if (error.code !== 'LEASE_UNKNOWN' && error.code !== 'LEASE_STOPPED') failed?.(error, fromMs)
-      },
-    )
+    })
   }
 
   /** From now on this process may end such terms; returns how to say that the call is over. */
@@ -579,7 +459,7 @@ export class Simulation {
   }
 
   /** From the moment at which a process sends the end of a term it must not rely on it. */
-  #sending(life: Life, op: Op): void {
+  protected override sending(life: Life, op: Op): void {
     this.history.sending(op, { life: life.id, atMs: this.nowMs })
     if (!('kind' in op) || op.kind !== 'release' || !this.runs(life)) return
     for (const { hold, holder, lease, fencingToken } of life.holds) {

@@ -1,12 +1,11 @@
 /** Semaphores, throttles, read-write locks and web locks: what is built on counted leases. */
 import { countedName, MAX_CAPACITY, shareName } from 'lease-core'
-import { isFullFor, type CountedEntry } from 'lease-simulation'
+import { isFullFor, type CountedEntry, type Failure } from 'lease-simulation'
 import type { Lock, LockMode } from '#src/read-write-lock.ts'
 import type { Permit } from '#src/semaphore.ts'
 import { using } from '#src/using.ts'
 import { MAX_READERS, THROTTLED } from './life.ts'
 import { afterTurns, DURATIONS, holderOf, takeHeld, WAITS, work, WorkFailed, type Act, type Step } from './step.ts'
-import type { Failure } from './world.ts'
 
 export const SEMAPHORES = ['S', 'T'] as const
 
@@ -87,7 +86,6 @@ function post(step: Step): void {
 function use(step: Step, resource: string, permit: Permit): void {
   const { world, life } = step
   const { lease, fencingToken } = permit
-  asked(step, lease) // a permit that an earlier post of this holder got ends with the work
   const body = ({ signal }: { readonly signal: AbortSignal }): Promise<string> =>
     work(step, {
       recipe: 'using',
@@ -97,6 +95,9 @@ function use(step: Step, resource: string, permit: Permit): void {
       isExclusive: false,
       signal,
       relies: () => permit.held,
+    }).finally(() => {
+      // Other posts of this holder got the same permit, which ends with the work.
+      if (!signal.aborted) asked(step, lease)
     })
   void world.call(
     life,
@@ -132,8 +133,10 @@ function refresh(step: Step): void {
   const thing = random.maybe(life.things.filter(({ held }) => held !== undefined && 'refresh' in held))
   if (thing === undefined) return
   const held = thing.held as unknown as Permit | Lock
-  const what = `refresh() of ${thing.lease}`
-  void world.call(life, what, () => held.refresh(), { codes: ['LEASE_LOST', 'LEASE_NOT_HELD', 'LEASE_CLAIM_DENIED'] })
+  const timeout = 'mode' in held ? random.pick([undefined, 300, 6_000]) : undefined
+  const what = `refresh(${timeout ?? ''}) of ${thing.lease}`
+  const refreshed = (): Promise<void> => ('mode' in held ? held.refresh(timeout) : held.refresh())
+  void world.call(life, what, refreshed, { codes: ['LEASE_LOST', 'LEASE_NOT_HELD', 'LEASE_CLAIM_DENIED'] })
 }
 
 function create(step: Step): void {
@@ -236,16 +239,22 @@ function lock(step: Step): void {
     if (world.history.wasTrue(share, fromMs, world.nowMs, (term) => term !== undefined)) return
     judgeFull(step, name, weight, fromMs)
   }
-  const method = mode === 'read' ? 'rlock' : 'wlock'
-  void world.call(
+  const isTry = wait === false && random.chance(0.5)
+  const method = isShared ? (isTry ? 'tryRlock' : 'rlock') : isTry ? 'tryWlock' : 'wlock'
+  const run = (): Promise<Lock | undefined> =>
+    isTry
+      ? locks[isShared ? 'tryRlock' : 'tryWlock'](holder, { timeout, signal })
+      : locks[isShared ? 'rlock' : 'wlock'](holder, options)
+  void world.call<Lock | undefined>(
     life,
     `${method}(${locks.name}, ${holder}, ${JSON.stringify({ wait, timeout })})`,
-    () => locks[method](holder, options),
+    run,
     {
       codes: ['LEASE_CLAIM_DENIED', 'LEASE_LOST'],
       signal,
       resource: name,
-      done: (held) => {
+      done: (held, fromMs) => {
+        if (held === undefined) return denied(fromMs)
         if (held.mode !== mode) world.problem('5 answers', `${method} gave a lock to ${held.mode}`)
         if (held.held)
           takeHeld(step, { recipe: `${mode} lock`, resource: name, held, isExclusive: !isShared, source: locks })
@@ -263,6 +272,10 @@ function unlock(step: Step): void {
   const holder = holderOf(step)
   const method = random.chance(0.5) ? 'runlock' : 'wunlock'
   asked(step, shareName(`rwlocks/${locks.name}`, holder))
+  if (random.chance(0.2)) {
+    world.note(life, `${method}Async(${locks.name}, ${holder})`)
+    return locks[`${method}Async`](holder)
+  }
   void world.call(life, `${method}(${locks.name}, ${holder})`, () => locks[method](holder), {
     codes: ['LEASE_NOT_HELD'],
   })
@@ -304,7 +317,12 @@ export function request(step: Step): void {
 
 function query({ world, life }: Step): void {
   void world.call(life, 'query()', () => life.webLocks.query(), {
-    done: ({ held }) => {
+    done: ({ held }, fromMs) => {
+      for (const { clientId } of held) {
+        const share = shareName('weblocks/W', clientId)
+        if (!world.history.wasTrue(share, fromMs, world.nowMs, (term) => term !== undefined))
+          world.problem('5 answers', `query() showed ${clientId}, which had no lock since it was asked`)
+      }
       const writers = held.filter(({ mode }) => mode === 'exclusive').length
       if (writers > 0 && held.length > 1 && !world.settings.clockless)
         world.problem('1 exclusion', `query() showed ${held.length} locks, ${writers} of them exclusive`)

@@ -4,7 +4,7 @@ import { Random } from 'lease-simulation'
 import { holdAll } from '#src/hold-all.ts'
 import { campaign, listen } from './leaders.ts'
 import { THROTTLED, TTL_MS, type Life } from './life.ts'
-import { GivenUp, takeHeld, type Calls } from './step.ts'
+import { afterTurns, GivenUp, takeHeld, type Calls } from './step.ts'
 import type { World } from './world.ts'
 
 /** What there is room for, and how it is asked for. */
@@ -151,9 +151,10 @@ async function work(world: World, calls: Calls, { one, life, worker, random, tur
       const controller = new AbortController()
       signal = controller.signal
       calls.given.push({ life, controller })
-      world.laterIn(life, random.int(random.pick([10, 400, 3_000])), () =>
-        controller.abort(new GivenUp('of the crowd')),
-      )
+      const abort = (): void => controller.abort(new GivenUp('of the crowd'))
+      const turns = random.int(40)
+      if (random.chance(0.5)) life.onGranted.push(() => void afterTurns(turns, abort))
+      else world.laterIn(life, random.int(random.pick([10, 400, 3_000])), abort)
     }
     await world.call(life, `crowd: ${holder} wants ${resource}`, () => hold(life, holder, signal), {
       signal,
@@ -210,7 +211,8 @@ class Leading {
     for (const life of world.lives) {
       if (!world.runs(life)) continue
       listen(world, life)
-      const { authority, node } = life
+      const { authority, node, watcher } = life
+      if (!watcher.started) void world.call(life, 'start() of the watcher', () => watcher.start())
       if (!authority.standing) void world.call(life, 'ready()', () => authority.ready())
       else if (authority.held && random.chance(0.2)) {
         void world.call(life, 'heartbeat()', () => authority.heartbeat(), { codes: ['LEASE_LOST'] })
@@ -222,6 +224,10 @@ class Leading {
       campaign({ world, life, random, calls: this.#calls })
     }
     const { lives } = world
+    for (const { name, watcher } of lives) {
+      const { term } = world.history.latest('path')
+      this.#judge(`path as the watcher of p${name} has it`, watcher.leader?.fencingToken === term?.fencingToken)
+    }
     this.#judge(
       'authority',
       lives.some(({ authority }) => authority.held),

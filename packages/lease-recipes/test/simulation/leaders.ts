@@ -9,9 +9,17 @@ const heard = new WeakSet<object>()
 
 /** Listens to the authority and the node of this process, once. */
 export function listen(world: World, life: Life): void {
-  const { authority, node } = life
+  const { authority, node, watcher } = life
+  const fails = (): never => {
+    throw new WorkFailed('of a listener')
+  }
+  if (!heard.has(watcher)) {
+    heard.add(watcher)
+    watcher.on('error', (error) => judgeEnd(world, life, 'watcher', error))
+  }
   if (!heard.has(authority)) {
     heard.add(authority)
+    authority.on('acquired', fails).on('lost', fails)
     authority.on('acquired', (held) => {
       takeHeld(
         { world, life },
@@ -29,8 +37,10 @@ export function listen(world: World, life: Life): void {
   }
   if (!heard.has(node)) {
     heard.add(node)
+    node.on('select', fails).on('deselect', fails).on('change', fails)
     node.on('select', (_, id, held) => {
       if (id !== node.localId) world.problem('5 answers', `${node.localId} was selected as ${id}`)
+      if (node.term !== held) return // given up before the event
       takeHeld(
         { world, life },
         {
@@ -39,7 +49,8 @@ export function listen(world: World, life: Life): void {
           held,
           isExclusive: true,
           source: node,
-          isPresent: () => node.isSelected() && node.fencingToken === held.fencingToken,
+          // Not by the fencing token: who has lost a term by its clock may adopt the same one.
+          isPresent: () => node.term === held,
         },
       )
     })
@@ -107,6 +118,37 @@ export function startNode(step: Step): void {
   })
 }
 
+/** One that only watches. */
+function startWatcher({ world, random, life }: Step): void {
+  listen(world, life)
+  const { watcher } = life
+  if (watcher.started && random.chance(0.3)) return void world.call(life, 'stop() of the watcher', () => watcher.stop())
+  void world.call(life, 'start() of the watcher', () => watcher.start(), {
+    expects: (error) => (error as { readonly code?: string }).code === 'LEASE_STOPPED',
+  })
+}
+
+/** An operator, or another part of this process, takes a lease from those who lead, or keeps it from them for a while. */
+function revokeLeader({ world, random, life }: Step): void {
+  const lease = random.pick(['authority', 'path', 'lead'])
+  for (const thing of life.things) if (thing.lease === lease) thing.isAsked = true
+  void world.call(life, `revoke(${lease})`, () => life.manager.revoke(lease))
+}
+
+function intrude(step: Step): void {
+  const { world, random, life, calls } = step
+  const lease = random.pick(['path', 'lead'])
+  // By the name of the node or candidate of this process, too: its own attempts fail meanwhile.
+  const holder = random.chance(0.7) ? `p${life.name}` : `i${calls.serial()}`
+  const options = { duration: TTL_MS, wait: random.pick([false, false, 4_000]) }
+  void world.call(life, `hold(${lease}, ${holder}, ${options.wait})`, () => life.manager.hold(lease, holder, options), {
+    codes: ['LEASE_CLAIM_DENIED', 'LEASE_INVALID'],
+    done: (held) => {
+      if (held.held) takeHeld(step, { recipe: 'hold', resource: lease, held, isExclusive: true })
+    },
+  })
+}
+
 function stopNode(step: Step): void {
   const { world, random, life } = step
   const { node } = life
@@ -138,9 +180,8 @@ function updateNode({ world, life, calls }: Step): void {
 }
 
 /** What all nodes say of the leader is true, or was. */
-function askLeader({ world, life }: Step): void {
-  const { node } = life
-  const { leader } = node
+function askLeader({ world, random, life }: Step): void {
+  const { leader } = random.pick([life.node, life.watcher])
   if (leader === undefined) return
   if (world.history.term('path', leader.fencingToken)?.holder !== leader.id)
     world.problem(
@@ -149,7 +190,10 @@ function askLeader({ world, life }: Step): void {
     )
 }
 
-export function campaign(step: Step, { again = true }: { readonly again?: boolean } = {}): void {
+export function campaign(
+  step: Step,
+  { again = true, signal }: { readonly again?: boolean; readonly signal?: AbortSignal | undefined } = {},
+): void {
   const { world, random, life } = step
   if (life.candidate !== undefined) return
   const body = (term: LeaderTerm): Promise<string> => {
@@ -163,6 +207,7 @@ export function campaign(step: Step, { again = true }: { readonly again?: boolea
     duration: TTL_MS,
     maxPause: 1_000,
     again,
+    signal,
   })
   life.candidate = candidate
   void world.call(life, `lead(${again})`, () => candidate.finished, {
@@ -178,7 +223,7 @@ export function campaign(step: Step, { again = true }: { readonly again?: boolea
 }
 
 function campaignSometimes(step: Step): void {
-  campaign(step, { again: step.random.chance(0.8) })
+  campaign(step, { again: step.random.chance(0.8), signal: step.calls.signal(step, 0.3) })
 }
 
 function stopLeaders(step: Step): void {
@@ -207,4 +252,10 @@ export const LEADER_ACTS: readonly (readonly [number, Act])[] = [
   [2, askLeader],
   [4, campaignSometimes],
   [1, stopLeaders],
+  [2, startWatcher],
+]
+
+export const LEADER_OPERATOR_ACTS: readonly (readonly [number, Act])[] = [
+  [2, revokeLeader],
+  [2, intrude],
 ]

@@ -1,8 +1,7 @@
 /** One life of a process: its machine, its client and manager, its recipes, and what its code holds in its hands. */
-import { Manager, MemorySubstrate, SubstrateClient } from 'lease-core'
-import type { Held, Hold, HoldOptions, MemoryStore, Op } from 'lease-core'
-import { FaultySubstrate, type TestClock } from 'lease-core/testing'
-import { Wire, type StruckProcess } from 'lease-simulation'
+import { Manager } from 'lease-core'
+import type { Held, Hold, HoldOptions } from 'lease-core'
+import { SimulatedProcess, type ProcessParts } from 'lease-simulation'
 import type { Candidate } from '#src/lead.ts'
 import { Authority } from '#src/authority.ts'
 import { election, type ElectionNode } from '#src/election.ts'
@@ -16,17 +15,10 @@ import { Throttle } from '#src/throttle.ts'
 import { webLocks, type WebLocks } from '#src/web-locks.ts'
 import type { Settings } from './settings.ts'
 
-export interface LifeParts {
-  readonly id: number
-  /** The process; the same after a restart. */
-  readonly name: number
-  readonly settings: Settings
-  readonly store: MemoryStore
-  readonly server: TestClock
-  readonly clock: TestClock
-  readonly latency: () => number
+export interface LifeParts extends ProcessParts<Settings> {
   readonly fences: FencingStore
-  readonly sending: (op: Op) => void
+  /** Of `Once`: those that do not fit into a lease. */
+  readonly results: Map<string, string>
 }
 
 /** Something that a process has been granted, and how to tell whether it relies on it. */
@@ -74,19 +66,12 @@ class ToldManager extends Manager {
   }
 }
 
-export class Life implements StruckProcess {
-  readonly id: number
-  readonly name: number
-  readonly clock: TestClock
-  readonly faulty: FaultySubstrate
-  readonly client: SubstrateClient
+export class Life extends SimulatedProcess {
   readonly manager: ToldManager
   things: Thing[] = []
   /** The latest ones that are over. */
   readonly dead: Thing[] = []
-  isOver = false
   isStopping = false
-  graceMs = 0
   /** How many recipes were stopped: calls of them may say so. */
   stops = 0
   /** Those that were stopped end what they are granted in the same moment. */
@@ -98,6 +83,8 @@ export class Life implements StruckProcess {
   webLocks!: WebLocks
   authority!: Authority
   node!: ElectionNode
+  /** Does not compete. */
+  watcher!: ElectionNode
   candidate: Candidate | undefined
   /** With heartbeats, without. */
   readonly failOpen: FailOpenLock[] = []
@@ -108,20 +95,13 @@ export class Life implements StruckProcess {
   /** Called one after the other when the manager has granted something. */
   readonly onGranted: (() => void)[] = []
   readonly #fences: FencingStore
+  readonly #results: Map<string, string>
 
-  constructor({ id, name, settings, store, server, clock, latency, fences, sending }: LifeParts) {
-    this.id = id
-    this.name = name
-    this.clock = clock
+  constructor(parts: LifeParts) {
+    super(parts)
+    const { settings, clock, fences, results } = parts
     this.#fences = fences
-    this.faulty = new FaultySubstrate(new MemorySubstrate({ store }), {
-      clock: server,
-      receiver: clock,
-      latency,
-      watch: !(settings.blind && name === 1),
-    })
-    const substrate = new Wire(this.faulty, sending)
-    this.client = new SubstrateClient({ substrate, clock, requestTimeout: settings.requestTimeoutMs })
+    this.#results = results
     this.manager = new ToldManager({ client: this.client, clock, maxSleep: settings.maxSleepMs })
     this.manager.granted = () => this.onGranted.shift()?.()
     this.renew()
@@ -152,17 +132,23 @@ export class Life implements StruckProcess {
     if (isWanted(this.candidate)) this.candidate = undefined
     if (recipe !== undefined) return
     this.node = election({ manager, clock })({ path: 'path', id: owner, value: `v${name}`, ttl: TTL_MS })
+    this.watcher = election({ manager, clock })({ path: 'path', candidate: false })
     this.throttle = new Throttle({ manager, clock, name: 'Q', n: THROTTLED, period: PERIOD_MS })
     this.webLocks = webLocks(manager, { duration: TTL_MS })
-    this.once = new Once({ manager, clock, prefix: 'once', duration: TTL_MS, keepResult: KEEP_RESULT_MS })
+    const results = this.#results
+    const store = {
+      set: async (id: string, text: string): Promise<void> => void results.set(id, text),
+      get: async (id: string): Promise<string | undefined> => results.get(id),
+    }
+    this.once = new Once({ manager, clock, prefix: 'once', duration: TTL_MS, keepResult: KEEP_RESULT_MS, store })
     this.oncePer = new OncePer({ manager, prefix: 'jobs', atMost: TTL_MS, atLeast: AT_LEAST_MS })
     this.gate = new FencingGate({ store: this.#fences })
   }
 
   /** Ends all recipes in an orderly way. */
   async stopRecipes(): Promise<void> {
-    const { semaphores, locks, authority, node, candidate, failOpen, failClosed } = this
-    const recipes = [semaphores, ...locks, authority, node, candidate, ...failOpen, failClosed]
+    const { semaphores, locks, authority, node, watcher, candidate, failOpen, failClosed } = this
+    const recipes = [semaphores, ...locks, authority, node, watcher, candidate, ...failOpen, failClosed]
     await Promise.all(recipes.map(async (recipe) => recipe?.stop()))
   }
 }

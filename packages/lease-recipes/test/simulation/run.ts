@@ -4,7 +4,8 @@ import { countedName } from 'lease-core'
 import { runSteps, strike, Weighted, type Outcome, type Random, type RunOptions } from 'lease-simulation'
 import { LOCK_ACTS, SEMAPHORE_ACTS, SEMAPHORE_OPERATOR_ACTS, SEMAPHORES, STOP_COUNTED } from './counted.ts'
 import { crowd } from './crowd.ts'
-import { LEADER_ACTS } from './leaders.ts'
+import { growLimit } from './grown-limit.ts'
+import { LEADER_ACTS, LEADER_OPERATOR_ACTS } from './leaders.ts'
 import type { Settings } from './settings.ts'
 import { Calls, type Act, type Step } from './step.ts'
 import {
@@ -20,10 +21,15 @@ import { World } from './world.ts'
 
 export async function run(settings: Settings, options: RunOptions = {}): Promise<Outcome> {
   const emitWarning = process.emitWarning.bind(process)
-  process.emitWarning = () => {} // releases that fail, which nobody waits for
+  let world: World
+  process.emitWarning = (warning: string | Error) => {
+    // Others are of releases that fail, which nobody waits for, and of listeners that throw.
+    if (warning instanceof Error && warning.name === 'MaxListenersExceededWarning')
+      world.problem('7 listeners', warning.message)
+  }
   try {
     return await runSteps(settings, options, () => {
-      const world = new World(settings, options)
+      world = new World(settings, options)
       const calls = new Calls()
       const acts = actsOf(settings)
       return { world, take: (_step, random) => take(world, calls, acts, random), rest: () => rest(world, calls) }
@@ -45,6 +51,7 @@ function actsOf({ semaphores, locks, leaders, works, operators, restarts }: Sett
     ...when(locks && operators, FENCED_OPERATOR_ACTS),
     ...when(semaphores || locks, [[1, STOP_COUNTED]]),
     ...when(leaders, LEADER_ACTS),
+    ...when(leaders && operators, LEADER_OPERATOR_ACTS),
     ...when(works, WORK_ACTS),
     ...when(works && operators, WORK_OPERATOR_ACTS),
     ...when(restarts, [[1, restart]]),
@@ -124,6 +131,7 @@ async function rest(world: World, calls: Calls): Promise<void> {
   for (const { faulty } of world.lives) faulty.heal()
   await setUp(world)
   await serveWaiters(world)
+  if (world.problems.length === 0 && world.settings.semaphores) await growLimit(world)
   if (world.problems.length === 0) await crowd(world, calls, () => endAll(world, 100))
   if (world.problems.length > 0) return
 
@@ -147,6 +155,7 @@ async function rest(world: World, calls: Calls): Promise<void> {
   await world.time.advance(FORGOTTEN_MS)
   const [some] = world.settings.clockless ? [] : world.leases.keys()
   if (some !== undefined) world.problem('7 left', `${some} has not lapsed`)
+  world.judgeLapsed()
   leftovers(world, 'before the managers stop')
   for (const { manager } of world.lives) await manager.stop()
   await world.time.settle()
@@ -179,7 +188,12 @@ async function setUp(world: World): Promise<void> {
     else void world.call(life, `resize(${id}, ${n})`, () => semaphores.resize(id, n))
   }
   await endAll(world, 5_000)
-  if (world.leases.has('locks:F') && isAbandoned(world.lives)) forceRelease({ world, life })
+  if (world.leases.has('locks:F') && isAbandoned(world.lives)) {
+    const { term, pins, vacantFromMs } = world.history.latest('locks:F')
+    if (term !== undefined && pins.size === 0 && world.nowMs < vacantFromMs)
+      world.problem('7 left', `${term.holder} has locks:F, though nobody relies on it`)
+    forceRelease({ world, life })
+  }
   await endAll(world, 1_000)
 }
 

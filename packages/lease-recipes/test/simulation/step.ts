@@ -1,8 +1,8 @@
 /** One step of a run, and what the acts of all recipes share. */
 import type { Held } from 'lease-core'
-import type { Random } from 'lease-simulation'
+import type { Failure, Random } from 'lease-simulation'
 import type { Life, Thing } from './life.ts'
-import type { Failure, World } from './world.ts'
+import type { World } from './world.ts'
 
 /** Why a call of a run is given up. */
 export class GivenUp extends Error {
@@ -34,6 +34,8 @@ export class Calls {
   readonly aborting: Aborting[] = []
   /** All signals that calls were given. */
   readonly given: Aborting[] = []
+  /** By process: the one of many calls, which aborts at the end. */
+  readonly #shared = new WeakMap<Life, AbortSignal>()
   #serial = 0
 
   serial(): number {
@@ -46,6 +48,7 @@ export class Calls {
    */
   signal({ world, random, life }: Step, chance: number = 0.5): AbortSignal | undefined {
     if (!random.chance(chance)) return undefined
+    if (random.chance(0.15)) return this.#sharedSignal(life)
     const controller = new AbortController()
     const given = { life, controller }
     this.given.push(given)
@@ -59,6 +62,16 @@ export class Calls {
     else if (way === 1) life.onGranted.push(abort)
     else this.aborting.push(given)
     return controller.signal
+  }
+
+  #sharedSignal(life: Life): AbortSignal {
+    const before = this.#shared.get(life)
+    if (before !== undefined) return before
+    const controller = new AbortController()
+    const { signal } = controller
+    this.given.push({ life, controller })
+    this.#shared.set(life, signal)
+    return signal
   }
 
   /** Gives one up. */
@@ -97,12 +110,14 @@ export interface Taken {
   readonly source?: object | undefined
   /** What the recipe says. @default what the grant says of itself */
   readonly isPresent?: () => boolean
+  /** Its release has resolved, which was asked for then, while it was held. */
+  readonly released?: (fromMs: number) => void
 }
 
 /** The process has this in its hands from now on, until it is over. */
 export function takeHeld(
   { world, life }: Pick<Step, 'world' | 'life'>,
-  { recipe, resource, held, isExclusive, source, isPresent = () => held.held }: Taken,
+  { recipe, resource, held, isExclusive, source, isPresent = () => held.held, released }: Taken,
 ): void {
   const { fencingToken, token } = held
   const { lease } = token
@@ -118,7 +133,13 @@ export function takeHeld(
     end: () => {
       thing.isAsked = true
       const what = `release() of ${recipe} ${resource}, term ${fencingToken}`
-      void world.call(life, what, () => held.release(), { codes: ['LEASE_NOT_HELD'] })
+      const wasHeld = held.held
+      void world.call(life, what, () => held.release(), {
+        codes: ['LEASE_NOT_HELD'],
+        done: (_, fromMs) => {
+          if (wasHeld) released?.(fromMs)
+        },
+      })
     },
   }
   world.take(life, thing)

@@ -1,5 +1,6 @@
 /** Fenced locks, `withLease`, `holdAll`, `Once`, `OncePer`, and guarded writes. */
-import { MemoryGuard } from 'lease-core'
+import { countedOf, MAX_VALUE_BYTES, MemoryGuard, type Hold } from 'lease-core'
+import type { CountedEntry } from 'lease-simulation'
 import { ErrFenced } from '#src/fencing-gate.ts'
 import type { FencedLock } from '#src/fenced-lock.ts'
 import { holdAll, type HeldAll } from '#src/hold-all.ts'
@@ -35,7 +36,15 @@ function acquire(step: Step): void {
 }
 
 function list({ world, life }: Step): void {
-  void world.call(life, 'list()', () => life.failClosed.list())
+  void world.call(life, 'list()', () => life.failClosed.list(), {
+    done: (locks, fromMs) => {
+      const [lock] = locks
+      const was = world.history.wasTrue('locks:F', fromMs, world.nowMs, (term) => {
+        return term?.fencingToken === lock?.fencingToken && term?.holder === lock?.holder
+      })
+      if (!was) world.problem('5 answers', `list() showed ${lock?.holder ?? 'nobody'}: that was never so`)
+    },
+  })
 }
 
 /** A person frees the lock. */
@@ -123,6 +132,43 @@ function all(step: Step): void {
   })
 }
 
+/** Takes a lease for its time alone, and leaves it to lapse. */
+function lapse(step: Step): void {
+  const { world, random, life, calls } = step
+  const name = random.pick(['X', 'Y', 'Z'])
+  const wait = random.pick(WAITS)
+  const duration = random.pick(DURATIONS)
+  const signal = calls.signal(step, wait === true ? 0.8 : 0.4)
+  const hold = (): Promise<Hold> => life.manager.hold(name, `l${calls.serial()}`, { duration, wait, signal })
+  void world.call(life, `hold(${name}, ${JSON.stringify({ duration, wait })})`, hold, {
+    codes: ['LEASE_CLAIM_DENIED'],
+    resource: name,
+    signal,
+    failed: (error, fromMs) => judgeDenied(step, name, error, fromMs),
+    done: (held) => {
+      if (!held.held) return
+      const { lease, fencingToken } = held
+      const end = (): void => {
+        world.note(life, `letLapse() of ${lease}, term ${fencingToken}`)
+        held.letLapse()
+        world.lapsing(life, lease, fencingToken)
+      }
+      const relies = (): boolean => held.held
+      // When the faults have ended nobody lets others wait for nothing.
+      const endOrRelease = (): void => {
+        if (world.isCalm) void world.call(life, `release() of ${lease}`, () => held.release(), NOT_HELD)
+        else end()
+      }
+      world.take(life, {
+        ...{ recipe: 'hold', resource: lease, lease, fencingToken, isExclusive: true, held, relies },
+        end: endOrRelease,
+      })
+    },
+  })
+}
+
+const NOT_HELD = { codes: ['LEASE_NOT_HELD'] }
+
 function takeAll({ world, life }: Step, held: HeldAll): void {
   if (!held.held) return
   const release = (): void => {
@@ -173,6 +219,7 @@ function once(step: Step): void {
   const wait = random.pick(WAITS)
   const signal = calls.signal(step, wait === true ? 0.7 : 0.3)
   let workedMs: number | undefined
+  const isLarge = random.chance(0.2)
   const run = (): Promise<string> =>
     life.once.run(
       key,
@@ -183,7 +230,8 @@ function once(step: Step): void {
             `the work of ${key} begins again, though its result is kept until ${Math.round(marks.untilMs)}`,
           )
         const parts = { recipe: 'once', resource: lease, lease, fencingToken, isExclusive: true, isBySignal: true }
-        const result = await work(step, { ...parts, signal, relies: () => !signal.aborted })
+        const short = await work(step, { ...parts, signal, relies: () => !signal.aborted })
+        const result = isLarge ? short.padEnd(2 * MAX_VALUE_BYTES, '.') : short
         marks.results.add(result)
         workedMs = world.nowMs
         return result
@@ -195,7 +243,8 @@ function once(step: Step): void {
     signal,
     expects: isFailed,
     done: (result) => {
-      if (!marks.results.has(result)) world.problem('5 result', `${key} is ${result}, which no work has returned`)
+      if (!marks.results.has(result))
+        world.problem('5 result', `${key} is ${result.slice(0, 20)}, which no work has returned`)
       // By the clock of the store, and of processes that differ by less than a thousandth from it.
       if (workedMs !== undefined) marks.untilMs = Math.max(marks.untilMs, workedMs + KEEP_RESULT_MS * 0.999)
     },
@@ -220,6 +269,7 @@ function oncePer(step: Step): void {
   const signal = calls.signal(step, 0.3)
   let slots = begun.get(world)
   if (slots === undefined) begun.set(world, (slots = new Map()))
+  const renew = random.chance(0.8)
   const begin = (): void => {
     const times = (slots.get(slot) ?? 0) + 1
     slots.set(slot, times)
@@ -228,7 +278,7 @@ function oncePer(step: Step): void {
   const options = { codes: ['LEASE_LOST'], signal, expects: isFailed }
   const [resource, isExclusive] = ['jobs/J', true]
   if (random.chance(0.3)) {
-    void world.call(life, `begin(J, ${slot})`, () => life.oncePer.begin('J', slot, { signal }), {
+    void world.call(life, `begin(J, ${slot})`, () => life.oncePer.begin('J', slot, { renew, signal }), {
       ...options,
       done: (outcome) => {
         if (!outcome.ran) return
@@ -247,9 +297,65 @@ function oncePer(step: Step): void {
         const parts = { recipe: 'oncePer', resource, lease: resource, fencingToken, isExclusive, held, signal }
         return work(step, { ...parts, relies: () => held.held })
       },
-      { signal },
+      { renew, signal },
     )
   void world.call(life, `run(J, ${slot})`, run, options)
+}
+
+/** Slots of a job that are run again if their run did not end. */
+interface Retried {
+  /** When it was known that the slot is done. */
+  readonly doneMs: Map<string, number>
+  readonly asked: Set<string>
+  forgottenMs: number
+}
+const retried = new WeakMap<World, Retried>()
+
+function retriedOf(world: World): Retried {
+  let one = retried.get(world)
+  if (one === undefined) retried.set(world, (one = { doneMs: new Map(), asked: new Set(), forgottenMs: -LATEST_MS }))
+  return one
+}
+
+function retry(step: Step): void {
+  const { world, random, life, calls } = step
+  const slots = retriedOf(world)
+  const slot = `s${String(Math.floor(world.nowMs / SLOT_MS) - random.pick([0, 0, 1])).padStart(6, '0')}`
+  slots.asked.add(slot)
+  const options = { retry: true, renew: random.chance(0.7), signal: calls.signal(step, 0.5) }
+  void world.call(life, `begin(R, ${slot})`, () => life.oncePer.begin('R', slot, options), {
+    signal: options.signal,
+    done: (outcome, fromMs) => {
+      if (!outcome.ran) return
+      if (fromMs > (slots.doneMs.get(slot) ?? Number.POSITIVE_INFINITY))
+        world.problem('4 slot', `slot ${slot} runs again, which was done`)
+      const released = (releasedMs: number): void => {
+        if (releasedMs > slots.forgottenMs + LATEST_MS) slots.doneMs.set(slot, world.nowMs)
+      }
+      takeHeld(step, { recipe: 'oncePer', resource: 'jobs/R', held: outcome.run, isExclusive: true, released })
+    },
+  })
+}
+
+/** The last slot is one that somebody has asked for. */
+function last({ world, life }: Step): void {
+  void world.call(life, 'last(R)', () => life.oncePer.last('R'), {
+    done: (run) => {
+      if (run !== undefined && !retriedOf(world).asked.has(run.slot))
+        world.problem('5 answers', `the last slot is ${run.slot}, for which nobody has asked`)
+    },
+  })
+}
+
+function forgetSlots({ world, life }: Step): void {
+  const slots = retriedOf(world)
+  const over = (): void => {
+    slots.forgottenMs = world.nowMs
+    slots.doneMs.clear()
+  }
+  slots.forgottenMs = Number.POSITIVE_INFINITY
+  slots.doneMs.clear()
+  void world.call(life, 'forget(R)', () => life.oncePer.forget('R').finally(over))
 }
 
 // ── guarded writes ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -258,17 +364,22 @@ const admitted = new WeakMap<World, Map<string, bigint>>()
 
 /** A write that the gate, or the store itself, lets in. */
 export function write({ world, random, life }: Step): void {
-  const thing = random.maybe(life.things.filter(({ held, isExclusive }) => held !== undefined && isExclusive))
+  const thing = random.maybe(life.things.filter(({ held }) => held !== undefined))
   if (thing?.held === undefined) return
-  const { held, lease, fencingToken } = thing
+  const { held, lease, fencingToken, isExclusive } = thing
   if (random.chance(0.5)) {
     let tokens = admitted.get(world)
     if (tokens === undefined) admitted.set(world, (tokens = new Map()))
     const before = tokens
     void world.call(life, `admit(${lease}, term ${fencingToken})`, () => life.gate.admit(lease, held), {
-      codes: ['LEASE_LOST'],
+      // A share beside others has no order among them: the gate refuses it.
+      codes: isExclusive ? ['LEASE_LOST'] : ['LEASE_LOST', 'LEASE_NOT_VALID'],
       expects: (error) => error instanceof ErrFenced,
-      done: () => {
+      done: (_, fromMs) => {
+        const name = countedOf(lease)
+        const isWhole = ({ capacity, shares }: CountedEntry): boolean => shares.get(lease)?.weight === capacity
+        if (!isExclusive && name !== undefined && !world.counted.wasTrue(name, fromMs, world.nowMs, isWhole))
+          world.problem('3 gate', `${lease} was let in, which excludes nobody`)
         const latest = before.get(lease) ?? -1n
         if (fencingToken < latest)
           world.problem('3 gate', `term ${fencingToken} of ${lease} was let in after ${latest}`)
@@ -297,11 +408,17 @@ export const FENCED_OPERATOR_ACTS: readonly (readonly [number, Act])[] = [[1, fo
 export const WORK_ACTS: readonly (readonly [number, Act])[] = [
   [7, underLease],
   [7, all],
+  [3, lapse],
   [6, once],
   [8, oncePer],
+  [4, retry],
+  [1, last],
 ]
 
-export const WORK_OPERATOR_ACTS: readonly (readonly [number, Act])[] = [[1, forget]]
+export const WORK_OPERATOR_ACTS: readonly (readonly [number, Act])[] = [
+  [1, forget],
+  [1, forgetSlots],
+]
 
 /** Whether a fail-closed lock has outlived the process that had it, or its recipe. */
 export function isAbandoned(lives: readonly Life[]): boolean {

@@ -11,26 +11,17 @@
  * 6. When the faults have ended: somebody waits too long, nobody leads, or one waiter is overtaken again and again.
  * 7. Something is left behind, or is not an error of ours.
  */
-import { countedOf, MemoryStore, type Op } from 'lease-core'
-import { SimulatedTime, type TestClock } from 'lease-core/testing'
-import { CountedHistory, History, Random, type StoredTerm, type StruckWorld } from 'lease-simulation'
+import { countedOf, type Op } from 'lease-core'
+import { CountedHistory, History, SimulatedWorld } from 'lease-simulation'
+import type { Failure, PendingCall, ProcessParts, RunOptions, StoredTerm } from 'lease-simulation'
 import { MemoryFencingStore } from '#src/fencing-gate.ts'
 import { Life, PERIOD_MS, THROTTLED, type Thing } from './life.ts'
 import type { Settings } from './settings.ts'
 
-export interface Problem {
-  /** The number and a word: what a shrunk run must show again. */
-  readonly rule: string
-  readonly what: string
-}
-
 /** A call of a recipe. */
-export interface RecipeCall {
-  readonly life: Life
-  readonly what: string
+export interface RecipeCall extends PendingCall<Life> {
   /** What it waits for. */
   readonly resource: string | undefined
-  readonly fromMs: number
 }
 
 export interface CallOptions<T> {
@@ -44,48 +35,26 @@ export interface CallOptions<T> {
   readonly failed?: (error: Failure, fromMs: number) => void
 }
 
-export interface Failure {
-  readonly name?: string
-  readonly code?: string
-  readonly reason?: string
-  readonly message?: string
-}
-
 /** A signal follows what the clock says within this time, by the clock of a process that runs. */
 const SIGNAL_MS = 1_500
+/** The holder of a fail-closed lock that a person has freed knows it within this time, by the same clock. */
+const UNPINNED_MS = 60_000
 
-export class World implements StruckWorld<Life> {
-  readonly settings: Settings
-  readonly time: SimulatedTime = new SimulatedTime()
-  readonly random: Random
+export class World extends SimulatedWorld<Settings, Life, RecipeCall> {
   readonly history: History
   readonly counted: CountedHistory
-  readonly problems: Problem[] = []
-  readonly pending: Set<RecipeCall> = new Set()
-  lives: Life[] = []
-  calls = 0
-  /** The faults have ended. */
-  isCalm = false
-  readonly log: string[] | undefined
   /** Of each resource: by the process, when a call for it was last under way. */
   readonly #asked = new Map<string, Map<number, number>>()
   /** Of throttles: the latest starts. */
   #starts: StoredTerm[] = []
   /** Starts as the callers know them: when they asked, and when they were answered. */
   #started: { readonly fromMs: number }[] = []
-  readonly #server: TestClock
-  readonly #store: MemoryStore
-  readonly #weather: Random
   readonly #fences = new MemoryFencingStore()
-  #lives = 0
+  readonly #results = new Map<string, string>()
+  readonly #lapsing: { readonly life: Life; readonly lease: string; readonly fencingToken: bigint }[] = []
 
-  constructor(settings: Settings, { log = false }: { readonly log?: boolean | undefined } = {}) {
-    this.settings = settings
-    this.log = log ? [] : undefined
-    this.random = new Random(settings.seed)
-    this.#weather = new Random(settings.seed ^ 0x0a7e_51de)
-    this.#server = this.time.clock({ monotonicMs: 1_000_000 })
-    this.#store = new MemoryStore({ clock: this.#server, serverClock: !settings.clockless })
+  constructor(settings: Settings, options: RunOptions = {}) {
+    super(settings, options)
     this.history = new History(() => this.nowMs, {
       opened: (term) => this.#opened(term),
       released: () => true,
@@ -102,36 +71,14 @@ export class World implements StruckWorld<Life> {
       isOutdated: () => false,
       problem: (rule, what) => this.problem(rule, what),
     })
-    this.history.follow(this.#store.namespace('default'))
-    this.counted.follow(this.#store.namespace('default'))
-    for (let name = 0; name < 3; name++) this.lives.push(this.#begin(name))
-  }
-
-  get nowMs(): number {
-    return this.time.nowMs
+    this.history.follow(this.store.namespace('default'))
+    this.counted.follow(this.store.namespace('default'))
+    this.beginAll()
   }
 
   /** What the store has at this moment. */
   get leases(): ReadonlyMap<string, { readonly holder: string }> {
-    return this.#store.namespace('default').read(undefined)
-  }
-
-  problem(rule: string, what: string): void {
-    this.log?.push(`  PROBLEM ${rule}: ${what}`)
-    this.problems.push({ rule, what: `${what} (at ${Math.round(this.nowMs)} ms)` })
-  }
-
-  note(life: Life | undefined, what: string): void {
-    this.log?.push(`${this.nowMs.toFixed(1).padStart(9)} ${life === undefined ? '  ' : `p${life.name}`} ${what}`)
-  }
-
-  /** Whether its code may do something now. */
-  runs(life: Life): boolean {
-    return !life.isOver && this.time.runs(life.clock)
-  }
-
-  later(ms: number, then: () => void): void {
-    this.#server.setTimer(ms, then)
+    return this.store.namespace('default').read(undefined)
   }
 
   /** Calls back in true time, when the process runs; never after its end. */
@@ -143,39 +90,13 @@ export class World implements StruckWorld<Life> {
     })
   }
 
-  /** Whether anything is still under way in the network. */
-  get isQuiet(): boolean {
-    return this.#server.pending === 0
-  }
-
   // ── processes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** A process starts; on the machine on which it lived before, if that still runs. */
-  #begin(name: number, machine?: TestClock): Life {
-    const rate = this.settings.drift ? this.random.pick([1, 1.0004, 0.9996]) : 1
-    const monotonicMs = 1_000 + this.random.int(100_000)
-    const clock = machine ?? this.time.clock({ rate, monotonicMs, bootGrainMs: 10 })
-    const life: Life = new Life({
-      id: this.#lives++,
-      name,
-      settings: this.settings,
-      store: this.#store,
-      server: this.#server,
-      clock,
-      latency: () => this.#latencyMs(),
-      fences: this.#fences,
-      sending: (op) => this.#sending(life, op),
-    })
-    return life
+  protected override newLife(parts: ProcessParts<Settings>): Life {
+    return new Life({ ...parts, fences: this.#fences, results: this.#results })
   }
 
-  #latencyMs(): number {
-    const random = this.#weather
-    if (this.settings.late && !this.isCalm && random.chance(0.01)) return random.int(12_000)
-    return random.chance(0.03) ? random.int(300) : 0.2 + random.next() * 5
-  }
-
-  #sending(life: Life, op: Op): void {
+  protected override sending(life: Life, op: Op): void {
     this.history.sending(op, { life: life.id, atMs: this.nowMs })
     if (op.kind !== 'release' || !this.runs(life)) return
     for (const thing of life.things) {
@@ -197,24 +118,15 @@ export class World implements StruckWorld<Life> {
       if (life.isOver) return
       life.isOver = true
       void life.client.close() // which tells the store who has left, while the next process begins
-      this.#replace(life, life.clock)
+      this.forgetCalls(life)
+      this.replace(life, life.clock)
     }
     void this.call(life, isRough ? 'the manager stops, then the recipes' : 'the recipes stop, then the manager', stop)
   }
 
-  /** The process ends at once; what it has sent is still executed. */
-  kill(life: Life): void {
+  override kill(life: Life): void {
     this.note(life, 'is killed and comes back')
-    life.isOver = true
-    this.time.kill(life.clock)
-    life.faulty.disconnectWatch()
-    for (const call of this.pending) if (call.life === life) this.pending.delete(call)
-    this.#replace(life)
-  }
-
-  #replace(life: Life, machine?: TestClock): void {
-    for (const call of this.pending) if (call.life === life) this.pending.delete(call)
-    this.lives = this.lives.map((one) => (one === life ? this.#begin(life.name, machine) : one))
+    super.kill(life)
   }
 
   /** @param source of what was stopped; undefined: all recipes */
@@ -228,40 +140,27 @@ export class World implements StruckWorld<Life> {
 
   /** Makes a call, and judges how it ends. */
   call<T>(life: Life, what: string, run: () => Promise<T>, options: CallOptions<T> = {}): Promise<void> {
-    const { codes = [], resource, signal, expects, done: judge, failed } = options
-    this.calls++
-    this.note(life, what)
-    const fromMs = this.nowMs
-    const call: RecipeCall = { life, what, resource, fromMs }
-    this.pending.add(call)
-    const ended = (outcome: string): boolean => {
-      if (this.log !== undefined) this.note(life, `    ${outcome} ← ${what} of ${Math.round(fromMs)}`)
+    const { codes = [], resource, signal, expects, done, failed } = options
+    const call: RecipeCall = { life, what, resource, fromMs: this.nowMs }
+    const noteAsked = (): void => {
       if (resource !== undefined) this.#noteAsked(life, resource)
-      return this.pending.delete(call)
     }
-    let promise: Promise<T>
-    try {
-      promise = run()
-    } catch (error) {
-      ended(String(error))
-      this.problem('7 errors', `${what} threw synchronously: ${String(error)}`)
-      return Promise.resolve()
-    }
-    return promise.then(
-      (value) => {
-        if (ended('done')) judge?.(value, fromMs)
+    return this.follow(call, run, {
+      done: (value) => {
+        noteAsked()
+        done?.(value, call.fromMs)
       },
-      (error: Failure) => {
-        if (!ended(`${error?.code ?? error?.name ?? 'error'}: ${error?.message}`)) return
+      failed: (error) => {
+        noteAsked()
         if (signal?.aborted === true && error === signal.reason) return
         if (expects?.(error) === true) return
-        const isOurs = error.code === 'LEASE_UNKNOWN' || (error.code !== undefined && codes.includes(error.code))
-        const isStopped = error.code === 'LEASE_STOPPED' && (life.isOver || life.isStopping || life.stops > 0)
-        if (!isOurs && !isStopped)
-          this.problem('7 errors', `${what} rejected with ${error.code ?? error.name}: ${error.message}`)
-        if (error.code !== 'LEASE_UNKNOWN' && error.code !== 'LEASE_STOPPED') failed?.(error, fromMs)
+        const { code } = error
+        const isOurs = code === 'LEASE_UNKNOWN' || (code !== undefined && codes.includes(code))
+        const isStopped = code === 'LEASE_STOPPED' && (life.isOver || life.isStopping || life.stops > 0)
+        if (!isOurs && !isStopped) this.misended(call, error)
+        if (code !== 'LEASE_UNKNOWN' && code !== 'LEASE_STOPPED') failed?.(error, call.fromMs)
       },
-    )
+    })
   }
 
   /** Whether another call of this process for it was under way since then: its own waiters are ahead of those that come later. */
@@ -347,10 +246,35 @@ export class World implements StruckWorld<Life> {
       const mostMs = end?.by === 'release' ? 20_000 : SIGNAL_MS
       if (nowMs - thing.overMs <= mostMs) return true
     }
+    if (end?.by === 'unpin') {
+      // A person has freed a fail-closed lock. Its holder need not know yet: it asks, with pauses of up to half a minute.
+      const nowMs = life.clock.monotonic()
+      thing.overMs ??= nowMs
+      if (nowMs - thing.overMs <= UNPINNED_MS) return true
+    }
     const isOwn = end?.by === 'release'
     const stands = term === undefined ? 'nothing' : `term ${term.fencingToken} of ${term.holder}`
     this.problem(isOwn ? '2 ended' : '1 believes', `${this.#name(life, thing)}; the store has ${stands}`)
     return true
+  }
+
+  /** From now on this term is left to lapse: nothing is relied on, and its process gives it up no more. */
+  lapsing(life: Life, lease: string, fencingToken: bigint): void {
+    for (const thing of life.things) {
+      if (thing.lease !== lease || thing.fencingToken !== fencingToken) continue
+      thing.isAsked = true
+      if (thing.relies()) this.problem('2 ended', `${this.#name(life, thing)}, and was left to lapse`)
+    }
+    this.#lapsing.push({ life, lease, fencingToken })
+  }
+
+  /** For the end: what was left to lapse has lapsed. */
+  judgeLapsed(): void {
+    for (const { life, lease, fencingToken } of this.#lapsing) {
+      const end = this.history.term(lease, fencingToken)?.end
+      if (end?.by === 'release' && end.sent?.life === life.id)
+        this.problem('2 lapse', `p${life.name} left ${lease}, term ${fencingToken}, to lapse, and has given it up`)
+    }
   }
 
   /** What ended unasked was lost, and says so. */
