@@ -203,10 +203,11 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
         if (this.#failure === undefined) resolve()
         else reject(this.#failure)
       }
-      whenAborted(this.#stopping.signal, () => (timer = clock.setTimer(durationMs, timeIsUp)))
+      const stopListening = whenAborted(this.#stopping.signal, () => (timer = clock.setTimer(durationMs, timeIsUp)))
       this.#run()
         .then(resolve, reject)
         .finally(() => {
+          stopListening() // a stop() that comes later has nothing to wait for
           timer?.cancel()
           this.#stopping.letGo()
         })
