@@ -61,7 +61,7 @@ export class Coalescer<Item, Answer> {
   #shortestMs = Number.POSITIVE_INFINITY
   #longestMs = 0
   /** Batches in flight, in the order in which they were sent: the first ones are slow. */
-  readonly #flights: Flight[] = []
+  readonly #flights: Flight<Item>[] = []
   #slow = 0
   #pumpQueued = false
   /** Something waits for a slot. */
@@ -77,6 +77,11 @@ export class Coalescer<Item, Answer> {
   /** The answer to this item; undefined when the signal aborted before it was sent: then it never is. */
   submit(item: Item, signal?: AbortSignal, key?: string): Promise<Answer | undefined> {
     return new Promise((settle) => this.enqueue({ item, signal, key, settle }))
+  }
+
+  /** What has no answer yet: sent, or about to be. */
+  unanswered(): readonly Item[] {
+    return [...this.#flights.flatMap(({ items }) => items), ...this.#queue.map(({ item }) => item)]
   }
 
   /** The same for those who are many and need no promise. */
@@ -117,7 +122,7 @@ export class Coalescer<Item, Answer> {
     const inFlight = this.#flights.length
     if (inFlight - this.#slow >= maxInFlight) {
       const slowSinceMs = this.#clock.monotonic() - SLOW_MS
-      while (this.#slow < inFlight && (this.#flights[this.#slow] as Flight).sentMs <= slowSinceMs) this.#slow++
+      while (this.#slow < inFlight && (this.#flights[this.#slow] as Flight<Item>).sentMs <= slowSinceMs) this.#slow++
     }
     return Math.min(maxInFlight - (inFlight - this.#slow), HARD_CAP * maxInFlight - inFlight)
   }
@@ -189,13 +194,13 @@ export class Coalescer<Item, Answer> {
   #stamp(): void {
     const nowMs = this.#clock.monotonic()
     for (let index = this.#flights.length - 1; index >= this.#slow; index--) {
-      const flight = this.#flights[index] as Flight
+      const flight = this.#flights[index] as Flight<Item>
       if (flight.sentMs !== Number.POSITIVE_INFINITY) return
       flight.sentMs = nowMs
     }
   }
 
-  #landed(flight: Flight): void {
+  #landed(flight: Flight<Item>): void {
     const index = this.#flights.indexOf(flight)
     if (index === 0) this.#flights.shift()
     else this.#flights.splice(index, 1)
@@ -204,10 +209,11 @@ export class Coalescer<Item, Answer> {
   }
 
   async #dispatch(batch: readonly Waiting<Item, Answer>[]): Promise<void> {
-    const flight: Flight = { sentMs: Number.POSITIVE_INFINITY }
+    const items = batch.map(({ item }) => item)
+    const flight: Flight<Item> = { items, sentMs: Number.POSITIVE_INFINITY }
     this.#flights.push(flight)
     if (this.#flights.length - this.#slow >= this.#limits.maxInFlight) this.#stamp()
-    const answers = await this.#send(batch.map(({ item }) => item))
+    const answers = await this.#send(items)
     this.#landed(flight)
     for (let at = 0; at < batch.length; at++) batch[at]?.settle(answers[at])
     if (this.#queue.length > 0) this.#pumpSoon()
@@ -219,7 +225,8 @@ export class Coalescer<Item, Answer> {
 }
 
 /** A batch in flight. */
-interface Flight {
+interface Flight<Item> {
+  readonly items: readonly Item[]
   /** Not before it was sent; infinite while slots are free, since nobody asks: reading the clock is not free. */
   sentMs: number
 }

@@ -64,7 +64,8 @@ export interface ShareOptions {
   /** How much of the capacity the share takes: a whole number from 1. @default 1 */
   readonly weight?: number | undefined
   /**
-   * The capacity of the counted lease. The first claim that names a capacity defines it. A claim that names another one is `ErrInvalid`.
+   * The capacity of the counted lease. The first claim that names a capacity defines it. A claim that names another one is `ErrInvalid`,
+   * unless its holder has the share already.
    *
    * @default the counted lease must be defined
    */

@@ -18,7 +18,7 @@ import type { KeyedMutex } from './keyed-mutex.ts'
 import type { LeaseStates } from './lease-states.ts'
 import { isSettled, MAX_ATTEMPTS, type RoundTrips } from './round-trips.ts'
 import { LostCall, type InDoubt, type StoreLink } from './store-link.ts'
-import type { ClaimOp, Counted, Holding, Op, PinOp, Verdict } from './substrate.ts'
+import type { ClaimOp, Counted, Holding, Op, PinOp, ReleaseOp, Verdict } from './substrate.ts'
 
 /** Granted or refused; `sent` is the operation that it was at last, and `doubt` says whether an earlier attempt may still be executed. */
 export interface Settled {
@@ -231,6 +231,18 @@ export class Settlement {
     }
   }
 
+  /** What the end of the client leaves open: ends the terms that its claims may open, and those that are being released. */
+  withdrawals(): readonly ReleaseOp[] {
+    const { link, trips } = this.#parts
+    const ops: ReleaseOp[] = []
+    for (const op of trips.operations.unanswered()) {
+      if (op.kind === 'release') ops.push(op)
+      if (op.kind === 'claim') ops.push(withdrawalOf(op))
+    }
+    if (ops.length > 0) link.beginEpoch()
+    return ops
+  }
+
   withdrawInTurn(claimed: Claimed): Promise<boolean> {
     this.#unsure(claimed)
     return this.#parts.mutex.inTurn(claimed.lease, () => this.withdraw(claimed))
@@ -243,14 +255,18 @@ export class Settlement {
   }
 
   /** Ends the term that this nonce opened, if it stands. Returns whether that is certain. */
-  async withdraw({ lease, holder, nonce }: Claimed): Promise<boolean> {
-    this.#unsure({ lease, nonce })
-    const op: Op = { kind: 'release', lease, holder, fencingToken: undefined, nonce }
-    return this.sent(op, undefined).then(
+  async withdraw(claimed: Claimed): Promise<boolean> {
+    this.#unsure(claimed)
+    return this.sent(withdrawalOf(claimed), undefined).then(
       () => true,
       () => false,
     )
   }
+}
+
+/** Ends the term that this nonce opened, and no other. */
+function withdrawalOf({ lease, holder, nonce }: Claimed): ReleaseOp {
+  return { kind: 'release', lease, holder, fencingToken: undefined, nonce }
 }
 
 /** A release that was refused for a later term, after an attempt whose answer was lost: its own term is over, and by that attempt for all that is known. */

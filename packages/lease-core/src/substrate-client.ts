@@ -555,22 +555,28 @@ export class SubstrateClient implements Client {
 
   /**
    * Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. The store is told who has
-   * left; it forgets by itself what does not reach it.
+   * left, and which claims nobody waits for any more; it forgets by itself what does not reach it.
    */
   async close(): Promise<void> {
     if (this.#link.closing.aborted) return
     const leaving = [...this.#leaving]
+    const withdrawals = this.#settlement.withdrawals()
     this.#link.close(new ErrUnknown('the client was closed', { reason: 'closed' }))
     this.#passing.close()
     for (const hints of [this.#ownHints, this.#allHints]) hints.close()
+    await Promise.allSettled([...this.#lastly(leaving), ...this.#lastly(withdrawals)])
+    await this.#substrate.close()
+  }
+
+  /** Of different leases, in as many batches as it takes. */
+  #lastly(ops: readonly Op[]): readonly Promise<unknown>[] {
     const { maxOps } = this.#substrate.limits
     const batches: Promise<unknown>[] = []
-    for (let from = 0; from < leaving.length; from += maxOps) {
-      const ops = leaving.slice(from, from + maxOps)
-      batches.push(this.#link.lastly((call) => this.#substrate.apply(ops, call), LEAVING_MS))
+    for (let from = 0; from < ops.length; from += maxOps) {
+      const batch = ops.slice(from, from + maxOps)
+      batches.push(this.#link.lastly((call) => this.#substrate.apply(batch, call), LEAVING_MS))
     }
-    await Promise.allSettled(batches)
-    await this.#substrate.close()
+    return batches
   }
 
   // ── one call ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -668,7 +674,7 @@ function nothing(): void {}
 /** Matches no pin. */
 const NO_GENERATION = '-'
 
-/** At the end of a client the store has so long to be told who leaves. */
+/** At the end of a client the store has so long to be told who leaves, and what is withdrawn. */
 const LEAVING_MS = 1000
 
 /** @throws ErrNotValid */

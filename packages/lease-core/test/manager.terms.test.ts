@@ -274,7 +274,7 @@ describe('Manager: one process holds a term once, or shares it', () => {
     expect(hold.held).to.equal(false)
     await rejection(bench.manager.token('db', 'a').check(), ErrNotHeld)
     await Promise.all([bench.manager.stop(), twin.stop()])
-    await bench.client.close()
+    await bench.clock.drive(bench.client.close())
   })
 
   it('a manager with another clock than that of the other managers of its client is refused until they have stopped', async () => {
@@ -434,7 +434,7 @@ describe('Manager: signals', () => {
       expect(called.error).to.equal(reason)
     }
     await manager.stop()
-    await bench.client.close()
+    await bench.clock.drive(bench.client.close())
     expect(bench.clock.pending).to.equal(0)
   })
 })

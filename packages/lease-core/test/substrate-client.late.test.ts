@@ -303,10 +303,44 @@ describe('SubstrateClient.close', () => {
       track(bench.client.pinned()),
     ]
     await bench.clock.settle()
-    await bench.client.close()
+    const closed = track(bench.client.close())
     await bench.clock.settle()
     for (const { error } of calls) expect(error).to.be.instanceOf(ErrUnknown).and.include({ reason: 'closed' })
+    expect(closed.state, 'the withdrawal of the claim has no answer').to.equal('pending')
+    await bench.clock.advance(1_000)
+    expect(closed.state).to.equal('fulfilled')
     expect([bench.clock.pending, bench.wire.inFlight]).to.deep.equal([0, 0])
     hang.heal()
   })
+
+  for (const serverClock of [true, false]) {
+    const store = `a store ${serverClock ? 'with' : 'without'} a clock`
+
+    it(`leaves no term of a claim that was in flight, on ${store}`, async () => {
+      const bench = new Bench({ serverClock })
+      bench.wire.delay(3_000, { kind: 'claim', at: 'reply' })
+      const given = new AbortController()
+      const calls = [
+        track(bench.client.claimLease('db', request)),
+        track(bench.client.claimLease('queue', request, { signal: given.signal })),
+      ]
+      await bench.clock.settle()
+      expect([bench.holder('db'), bench.holder('queue')]).to.deep.equal(['a', 'a'])
+      given.abort()
+      await bench.clock.drive(bench.client.close())
+      expect(calls.map(({ state }) => state)).to.deep.equal(['rejected', 'rejected'])
+      expect([bench.holder('db'), bench.holder('queue')]).to.deep.equal([undefined, undefined])
+    })
+
+    it(`ends no term that was granted, and ends one that was being released, on ${store}`, async () => {
+      const bench = new Bench({ serverClock })
+      await bench.clock.drive(bench.client.claimLease('db', request))
+      await bench.clock.drive(bench.client.claimLease('queue', request))
+      bench.wire.hang({ kind: 'release', times: 1 })
+      const release = track(bench.client.releaseLease('queue', 'a'))
+      await bench.clock.settle()
+      await bench.clock.drive(bench.client.close())
+      expect([release.state, bench.holder('db'), bench.holder('queue')]).to.deep.equal(['rejected', 'a', undefined])
+    })
+  }
 })

@@ -100,7 +100,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     call?.onAbort?.((why) => told.push(why))
     expect(call?.signal.aborted).to.equal(true)
     expect(told).to.deep.equal(Array.from({ length: 3 }, () => call?.signal.reason as Error))
-    await client.close()
+    await clock.drive(client.close())
     await clock.drive(claim.promise.catch(() => {}))
   })
 

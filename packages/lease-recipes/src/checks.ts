@@ -119,6 +119,14 @@ export class Checks {
     return Number.NaN
   }
 
+  /** As `leaseDuration`, of a lease that renews itself: long enough for a renewal to come in time. */
+  renewedDuration(option: string, value: unknown): number {
+    const durationMs = this.leaseDuration(option, value)
+    if (!(durationMs < LEAST_RENEWED_MS)) return durationMs
+    this.must(option, false, `must be at least ${LEAST_RENEWED_MS} ms, to be renewed in time`, value)
+    return Number.NaN
+  }
+
   /** @throws ErrNotValid with every problem, if there is one */
   finish(): void {
     if (this.#problems.length > 0) throw notValid(this.#problems)
@@ -137,6 +145,9 @@ export class Checks {
     return false
   }
 }
+
+/** As of a Hold that renews itself. */
+const LEAST_RENEWED_MS = 8
 
 /**
  * Checks the options of a call that accepts only a signal. Returns the signal.

@@ -172,7 +172,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
     else if (value === undefined) checks.must('value', false, 'must be given, unless candidate is false', value)
     else checks.value('value', value)
     if (id !== undefined) checks.name('id', id)
-    this.#ttlMs = ttl === undefined ? TTL_MS : checks.leaseDuration('ttl', ttl)
+    this.#ttlMs = ttl === undefined ? TTL_MS : checks.renewedDuration('ttl', ttl)
     checks.finish()
     this.#manager = manager
     this.#clock = clock

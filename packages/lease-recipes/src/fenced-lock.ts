@@ -452,7 +452,7 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
   constructor(options: FailClosedLockOptions) {
     const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration'])
     checkCommon(checks, options)
-    const durationMs = checks.leaseDuration('leaseDuration', options.leaseDuration ?? 60_000)
+    const durationMs = checks.renewedDuration('leaseDuration', options.leaseDuration ?? 60_000)
     checks.finish()
     super(options)
     this.#durationMs = durationMs

@@ -22,15 +22,15 @@ export const HOLD_OPTIONS: readonly string[] = Object.keys(ALL)
 /** Notes which options of a hold break a rule. Returns the options of the hold alone, each read once. */
 export function checkHoldOptions(checks: Checks, options: LeaseOptions): LeaseOptions {
   const { duration, wait, signal, maxWaiters, value, announce, shared, renewEvery } = options
-  const durationMs = checks.leaseDuration('duration', duration)
-  checks.wait('wait', wait ?? false)
+  const check = renewEvery === undefined ? 'renewedDuration' : 'leaseDuration'
+  const durationMs = checks[check]('duration', duration)
+  checks.wait('wait', wait === undefined ? false : wait)
   checks.signal('signal', signal)
   checks.value('value', value)
   for (const [option, given] of Object.entries({ announce, shared })) {
     checks.must(option, given === undefined || typeof given === 'boolean', 'must be true or false', given)
   }
-  if (renewEvery === undefined) checks.renewal('duration', durationMs / 3, 'duration', durationMs)
-  else if (renewEvery !== false) {
+  if (renewEvery !== undefined && renewEvery !== false) {
     checks.renewal('renewEvery', checks.duration('renewEvery', renewEvery), 'duration', durationMs)
   }
   const isCount = maxWaiters === undefined || (Number.isInteger(maxWaiters) && maxWaiters >= 1)

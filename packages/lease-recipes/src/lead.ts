@@ -203,10 +203,11 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
         if (this.#failure === undefined) resolve()
         else reject(this.#failure)
       }
-      whenAborted(this.#stopping.signal, () => (timer = clock.setTimer(durationMs, timeIsUp)))
+      const stopListening = whenAborted(this.#stopping.signal, () => (timer = clock.setTimer(durationMs, timeIsUp)))
       this.#run()
         .then(resolve, reject)
         .finally(() => {
+          stopListening() // a stop() that comes later has nothing to wait for
           timer?.cancel()
           this.#stopping.letGo()
         })
@@ -340,8 +341,7 @@ function readLead(manager: Pick<Manager, 'hold'>, name: string, work: LeadWork, 
   const lease = checks.id('name', name)
   checks.must('work', typeof work === 'function', 'must be a function', work)
   if (holder !== undefined) checks.name('holder', holder)
-  const durationMs = checks.duration('duration', duration)
-  checks.must('duration', !(durationMs < LEAST_MS), `must be at least ${LEAST_MS} ms, to be renewed in time`, duration)
+  const durationMs = checks.renewedDuration('duration', duration)
   checks.value('value', value)
   checks.must('again', typeof again === 'boolean', 'must be true or false', again)
   const maxPauseMs = checks.duration('maxPause', maxPause)
@@ -362,9 +362,6 @@ function readLead(manager: Pick<Manager, 'hold'>, name: string, work: LeadWork, 
     clock: clock ?? systemClock,
   }
 }
-
-/** The shortest duration of a Hold that renews itself. */
-const LEAST_MS = 8
 
 /** Whether the work threw this because its signal aborted. Anything can be thrown, also an object that throws when it is read. */
 function isAbort(error: unknown, signal: AbortSignal): boolean {

@@ -245,7 +245,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const isCount = Number.isSafeInteger(maxReaders) && Number(maxReaders) >= 1 && Number(maxReaders) <= MAX_READERS
     const countable = maxReaders === undefined || isCount
     checks.must('maxReaders', countable, `must be a whole number from 1 to ${MAX_READERS}`, maxReaders)
-    this.#durationMs = checks.leaseDuration('duration', duration)
+    this.#durationMs = checks.renewedDuration('duration', duration)
     this.#requestMs = checks.duration('requestTimeout', requestTimeout)
     const isClock = options.clock === undefined || hasMethods(options.clock, 'now', 'monotonic', 'setTimer')
     checks.must('clock', isClock, 'must be a Clock', options.clock)
@@ -340,10 +340,10 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     await Promise.allSettled(Array.from(this.#locks.values(), (lock) => lock.release()))
   }
 
-  async #lock(mode: LockMode, holder: string, options: LockOptions): Promise<Lock> {
-    const checks = new Checks(options, ['wait', 'timeout', 'signal'])
+  async #lock(mode: LockMode, holder: string, options: LockOptions, isTry: boolean = false): Promise<Lock> {
+    const checks = new Checks(options, isTry ? ['timeout', 'signal'] : ['wait', 'timeout', 'signal'])
     checks.name('holder', holder)
-    const { wait = true, timeout, signal } = options
+    const { wait = !isTry, timeout, signal } = options
     const waitMs = checks.wait('wait', wait)
     const timeoutMs = timeout === undefined ? MAX_DURATION_MS : checks.duration('timeout', timeout)
     checks.signal('signal', signal)
@@ -382,7 +382,7 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   async #tryLock(mode: LockMode, holder: string, options: Omit<LockOptions, 'wait'>): Promise<Lock | undefined> {
     try {
-      return await this.#lock(mode, holder, { ...options, wait: false })
+      return await this.#lock(mode, holder, options, true)
     } catch (error) {
       if (error instanceof ErrClaimDenied && !(error instanceof ErrLimitMismatch)) return undefined
       throw error
@@ -422,11 +422,13 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
 
   /** Translates a refusal of the counted lease. */
   async #explained(error: unknown, mode: LockMode, holder: string): Promise<unknown> {
-    if (error instanceof ErrNotValid) return this.#otherMode(mode, holder)
-    if (error instanceof ErrInvalid) {
+    if (error instanceof ErrNotValid || error instanceof ErrInvalid) {
       const { capacity } = await this.#manager.counted(this.#lease)
-      const asked = this.#weights.write
-      return capacity === undefined ? error : new ErrLimitMismatch(this.name, this.#lease, { n: capacity, asked })
+      if (capacity === this.#weights.write) return this.#otherMode(mode, holder)
+      if (capacity === undefined) return error
+      const [n, asked] = [readersOf(capacity), this.maxReaders ?? Number.POSITIVE_INFINITY]
+      const message = `lock "${this.name}" has maxReaders equal to ${n}, not ${asked}`
+      return new ErrLimitMismatch(this.name, this.#lease, { n, asked, message })
     }
     if (!(error instanceof ErrClaimDenied)) return error
     const message = `"${holder}" cannot ${mode}: others have the lock "${this.name}", or are ahead`
@@ -440,16 +442,22 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   }
 }
 
-/** One less than the largest capacity, so that a writer always weighs more than a reader. */
-const MAX_READERS = MAX_CAPACITY - 1
+/** One less than the capacity of one reader: each number of readers has a capacity of its own, by which the store compares it. */
+const MAX_READERS = MAX_CAPACITY - 2
 
 /**
  * The weights of a reader and a writer; a writer weighs the whole capacity. The two weights must differ: by the weight the store
  * recognises a reader that asks to write.
  */
 function weightsFor(maxReaders: number | undefined): Readonly<Record<LockMode, number>> {
-  if (maxReaders === 1) return { read: 2, write: 3 }
+  if (maxReaders === 1) return { read: MAX_CAPACITY / 2, write: MAX_CAPACITY - 1 }
   return { read: 1, write: maxReaders ?? MAX_CAPACITY }
+}
+
+/** Which `maxReaders` has this capacity. */
+function readersOf(capacity: number): number {
+  if (capacity === MAX_CAPACITY) return Number.POSITIVE_INFINITY
+  return capacity === MAX_CAPACITY - 1 ? 1 : capacity
 }
 
 function timeoutMsOf(duration: DurationLike): number {

@@ -133,18 +133,25 @@ export class ErrNoSemaphore extends ErrNotHeld {
 export class ErrLimitMismatch extends ErrClaimDenied {
   override readonly name: string = 'ErrLimitMismatch'
   readonly id: string
-  /** The capacity that it has. */
+  /** The capacity that it has; of a lock its `maxReaders`, where Infinity is any number. */
   readonly n: number
   /** The capacity that the call named. */
   readonly asked: number
 
-  constructor(id: string, lease: string, limits: { readonly n: number; readonly asked: number }) {
-    const { n, asked } = limits
-    super(`semaphore "${id}" already exists with n equal to ${n}, not ${asked}`, { lease, reason: 'limit mismatch' })
+  constructor(id: string, lease: string, limits: LimitMismatch) {
+    const { n, asked, message = `semaphore "${id}" already exists with n equal to ${n}, not ${asked}` } = limits
+    super(message, { lease, reason: 'limit mismatch' })
     this.id = id
     this.n = n
     this.asked = asked
   }
+}
+
+interface LimitMismatch {
+  readonly n: number
+  readonly asked: number
+  /** @default that of a semaphore */
+  readonly message?: string
 }
 
 /** The permits of one holder. They are given back or lost exactly once, together, and never held again. */
@@ -265,7 +272,8 @@ const MOST_WATCHED = 32
 const LONGEST_WATCH_MS = 10_000
 const KNOWN_OPTIONS = ['manager', 'prefix', 'minWaitTimeout', 'maxWaitTimeout', 'requestTimeout', 'clock']
 const CALL_OPTIONS = ['requestTimeout', 'signal']
-const POST_OPTIONS = [...CALL_OPTIONS, 'permits', 'n', 'wait', 'retries', 'keepAlive']
+const TRY_OPTIONS = [...CALL_OPTIONS, 'permits', 'n', 'keepAlive']
+const POST_OPTIONS = [...TRY_OPTIONS, 'wait', 'retries']
 const METHODS = ['hold', 'find', 'counted', 'define', 'release', 'revoke', 'waitUntilExpired'] as const
 
 /** The semaphores of one prefix: see the head of this file. */
@@ -400,12 +408,22 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    * @throws ErrClaimDenied   others had the permits, or were ahead, until the wait was over
    * @throws ErrUnknown       the permits may have been taken; they end when their time is over, or by `close`
    */
-  async post(id: string, holder: string, timeout: DurationLike, options: PostOptions = {}): Promise<Permit> {
-    const checks = new Checks(options, POST_OPTIONS)
+  post(id: string, holder: string, timeout: DurationLike, options: PostOptions = {}): Promise<Permit> {
+    return this.#post(id, holder, timeout, options)
+  }
+
+  async #post(
+    id: string,
+    holder: string,
+    timeout: DurationLike,
+    options: PostOptions,
+    isTry: boolean = false,
+  ): Promise<Permit> {
+    const checks = new Checks(options, isTry ? TRY_OPTIONS : POST_OPTIONS)
     const name = checks.id('id', id, this.#prefix)
     checks.name('holder', holder)
-    const duration = checks.leaseDuration('timeout', timeout)
-    const { permits = 1, n, wait, retries, keepAlive = false } = options
+    const { permits = 1, n, wait = isTry ? false : undefined, retries, keepAlive = false } = options
+    const duration = keepAlive ? checks.renewedDuration('timeout', timeout) : checks.leaseDuration('timeout', timeout)
     checkCount(checks, 'permits', permits)
     if (n !== undefined) {
       checkCount(checks, 'n', n)
@@ -439,7 +457,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     options: Omit<PostOptions, 'wait' | 'retries'> = {},
   ): Promise<Permit | undefined> {
     try {
-      return await this.post(id, holder, timeout, { ...options, wait: false })
+      return await this.#post(id, holder, timeout, options, true)
     } catch (error) {
       if (error instanceof ErrClaimDenied && !(error instanceof ErrLimitMismatch)) return undefined
       throw error
@@ -538,7 +556,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   ): { readonly waitMs: number; readonly tries: number } {
     checks.must('retries', wait === undefined || retries === undefined, 'must not be given together with wait', retries)
     if (retries === undefined) {
-      const waitMs = checks.wait('wait', wait ?? true)
+      const waitMs = checks.wait('wait', wait === undefined ? true : wait)
       return { waitMs, tries: 2 }
     }
     const isCount = retries === Number.POSITIVE_INFINITY || (Number.isSafeInteger(retries) && retries >= 0)

@@ -75,9 +75,13 @@ export class Throttle {
    * @throws ErrNotValid      an option breaks a rule; nothing was sent
    * @throws ErrUnknown       the start may count
    */
-  async start(options: StartOptions = {}): Promise<void> {
-    const checks = new Checks(options, ['wait', 'signal'])
-    const { wait = true, signal } = options
+  start(options: StartOptions = {}): Promise<void> {
+    return this.#start(options)
+  }
+
+  async #start(options: StartOptions, isTry: boolean = false): Promise<void> {
+    const checks = new Checks(options, isTry ? ['signal'] : ['wait', 'signal'])
+    const { wait = !isTry, signal } = options
     const waitMs = checks.wait('wait', wait)
     checks.signal('signal', signal)
     checks.finish()
@@ -94,7 +98,7 @@ export class Throttle {
   /** Does what `start` does, in a single try. Resolves to whether the caller may start. */
   async tryStart(options: Omit<StartOptions, 'wait'> = {}): Promise<boolean> {
     try {
-      await this.start({ ...options, wait: false })
+      await this.#start(options, true)
       return true
     } catch (error) {
       if (error instanceof ErrClaimDenied && !(error instanceof ErrLimitMismatch)) return false
@@ -104,10 +108,10 @@ export class Throttle {
 
   async #explained(error: unknown): Promise<unknown> {
     if (error instanceof ErrInvalid) {
-      const { capacity } = await this.#manager.counted(this.#lease)
-      return capacity === undefined
-        ? error
-        : new ErrLimitMismatch(this.name, this.#lease, { n: capacity, asked: this.n })
+      const { capacity: n } = await this.#manager.counted(this.#lease)
+      if (n === undefined) return error
+      const message = `throttle "${this.name}" has n equal to ${n}, not ${this.n}`
+      return new ErrLimitMismatch(this.name, this.#lease, { n, asked: this.n, message })
     }
     if (!(error instanceof ErrClaimDenied)) return error
     const message = `"${this.name}" may not start: ${this.n} have in the last period, or others are ahead`

@@ -96,7 +96,7 @@ export function webLocks(manager: Manager, options: WebLocksOptions = {}): WebLo
   const { duration = 15_000, prefix = 'weblocks' } = options
   const isManager = hasMethods(manager, 'hold', 'counted', 'revoke', 'leases')
   checks.must('manager', isManager, 'must be a Manager', manager)
-  const durationMs = checks.leaseDuration('duration', duration)
+  const durationMs = checks.renewedDuration('duration', duration)
   const segment = checks.prefix('prefix', prefix)
   checks.finish()
   return new LeaseLocks(manager, durationMs, segment)

@@ -100,6 +100,11 @@ describe('Election: options and small print', () => {
     await one.stop()
   })
 
+  it('a ttl that is too short to be renewed is refused when the node is made', () => {
+    expect(problems(() => node({ ttl: 7 }))).to.deep.equal(['ttl must be at least 8 ms, to be renewed in time'])
+    expect(node({ ttl: 8 }).started).to.equal(false)
+  })
+
   it('LO-4: the ttl is ten seconds', async () => {
     const one = node()
     await one.start()

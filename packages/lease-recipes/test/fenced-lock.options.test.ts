@@ -71,6 +71,9 @@ describe('the options of fenced locks', () => {
       expect(wrong(() => open({ manager, leaseDuration }))).to.deep.equal(rule)
       expect(wrong(() => closed({ manager, leaseDuration }))).to.deep.equal(rule)
     }
+    const rule = { leaseDuration: 'must be at least 8 ms, to be renewed in time' }
+    expect(wrong(() => closed({ manager, leaseDuration: 7 }))).to.deep.equal(rule)
+    expect(wrong(() => open({ manager, leaseDuration: 7 }))).to.deep.equal({})
   })
 
   it('an id that breaks a rule is refused without being repeated: it may be a URL with a password', async () => {

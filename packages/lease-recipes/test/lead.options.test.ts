@@ -514,6 +514,16 @@ describe('lead: options and small print', () => {
     expect(clock.pending).to.equal(0)
   })
 
+  it('a stop after the candidacy is over leaves no timer', async () => {
+    const one = candidate(() => {}, { again: false })
+    await clock.settle()
+    await one.finished
+    await clock.settle()
+    const { pending } = clock
+    await one.stop()
+    expect(clock.pending).to.equal(pending)
+  })
+
   it('`finished` that nobody looks at is no unhandled rejection', async () => {
     const unhandled = await unhandledDuring(async () => {
       candidate(() => Promise.reject(new Error('mine')), { again: false })

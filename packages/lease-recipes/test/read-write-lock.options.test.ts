@@ -51,14 +51,25 @@ describe('Read-write lock: options and small print', () => {
       'manager must be a Manager',
       'prefix must not be empty',
       'name must not be empty',
-      'maxReaders must be a whole number from 1 to 1073741823',
+      'maxReaders must be a whole number from 1 to 1073741822',
       'duration must be greater than zero',
       'requestTimeout must be greater than zero',
       'clock must be a Clock',
     ])
-    for (const maxReaders of [0, -1, 2 ** 30, '4']) expect(problems(() => lockOf({ maxReaders }))).to.have.length(1)
+    for (const maxReaders of [0, -1, 2 ** 30, 2 ** 30 - 1, '4'])
+      expect(problems(() => lockOf({ maxReaders }))).to.have.length(1)
+    expect(problems(() => lockOf({ duration: 7 }))).to.deep.equal([
+      'duration must be at least 8 ms, to be renewed in time',
+    ])
     expect(problems(() => lockOf({ name: 'x'.repeat(255) }))).to.have.length(1)
     expect(problems(() => lockOf({ prefix: 5 }))).to.deep.equal(['prefix must be a string'])
+  })
+
+  it('a single try takes no `wait`', async () => {
+    const lock = lockOf()
+    for (const call of [lock.tryRlock('x', { wait: true } as never), lock.tryWlock('x', { wait: true } as never)]) {
+      expect(problemsOf(await rejection(call, ErrNotValid))).to.deep.equal(['wait is not an option'])
+    }
   })
 
   it('CL-8: arguments that make no sense are refused at once, and nothing is sent', async () => {

@@ -421,11 +421,31 @@ for (const store of stores({ withCluster: true })) {
       const other = lockOf(there, { maxReaders: 5 })
       const error = await rejection(bench.within(other.rlock('y')), ErrLimitMismatch)
       expect(error).to.include({ n: 4, asked: 5 })
+      expect(error.message).to.equal('lock "orders" has maxReaders equal to 4, not 5')
       await rejection(bench.within(other.tryWlock('y')), ErrLimitMismatch)
       const any = lockOf(there, { name: 'any', maxReaders: undefined })
       const readers = Array.from({ length: 30 }, (_, index) => any.rlock(`r${index}`))
       expect((await bench.within(Promise.all(readers))).every(({ held }) => held)).to.equal(true)
       expect(await bench.within(any.tryWlock('w'))).to.equal(undefined)
+    })
+
+    it('a writer that comes again with another `maxReaders` is told that, and not that it reads', async () => {
+      await bench.within(a.wlock('x'))
+      const other = lockOf(there, { maxReaders: 5 })
+      expect(await rejection(bench.within(other.wlock('x')), ErrLimitMismatch)).to.include({ n: 4, asked: 5 })
+    })
+
+    it('no two numbers of readers are mistaken for each other', async () => {
+      const given = [undefined, 1, 2, 3, 2 ** 30 - 2]
+      for (const maxReaders of given) {
+        const name = `of-${maxReaders ?? 'any'}`
+        await bench.within(lockOf(here, { name, maxReaders }).rlock('x'))
+        for (const another of given.filter((other) => other !== maxReaders)) {
+          const other = lockOf(there, { name, maxReaders: another })
+          const error = await rejection(bench.within(other.rlock('y')), ErrLimitMismatch)
+          expect(error).to.include({ n: maxReaders ?? Infinity, asked: another ?? Infinity })
+        }
+      }
     })
 
     it('CL-4: stop ends calls under way and unlocks what is locked here', async () => {

@@ -284,6 +284,14 @@ describe('Semaphore: options and small print', () => {
     }
     const error = await rejection(one.post('pool', 'x', 1_000, { permits: 3, n: 2 }), ErrNotValid)
     expect(problemsOf(error)).to.deep.equal(['permits must be at most n (2)'])
+    const noWait = await rejection(one.post('pool', 'x', 1_000, { wait: null as never }), ErrNotValid)
+    expect(problemsOf(noWait)).to.have.length(1)
+    for (const option of ['wait', 'retries']) {
+      const call = one.tryPost('pool', 'x', 1_000, { [option]: 5 })
+      expect(problemsOf(await rejection(call, ErrNotValid))[0]).to.equal(`${option} is not an option`)
+    }
+    const brief = await rejection(one.post('pool', 'x', 7, { keepAlive: true }), ErrNotValid)
+    expect(problemsOf(brief)).to.deep.equal(['timeout must be at least 8 ms, to be renewed in time'])
     await one.create('pool', 2 ** 30)
     expect((await one.read('pool')).n).to.equal(2 ** 30)
   })

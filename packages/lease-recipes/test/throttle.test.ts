@@ -80,7 +80,13 @@ for (const store of stores()) {
       await bench.within(throttle(here, { period: long }).start())
       const error = await rejection(bench.within(throttle(there, { n: 4, period: long }).start()), ErrLimitMismatch)
       expect(error).to.include({ n: 3, asked: 4 })
+      expect(error.message).to.match(/^throttle ".+" has n equal to 3, not 4$/)
       await rejection(bench.within(throttle(there, { n: 4, period: long }).tryStart()), ErrLimitMismatch)
+    })
+
+    it('a single try takes no `wait`', async () => {
+      const call = throttle(here).tryStart({ wait: true } as never)
+      expect((await rejection(call, ErrNotValid)).message).to.match(/^wait is not an option/)
     })
 
     if (!store.exact) return
