@@ -79,9 +79,10 @@ const share = z
     capacity: capacity.optional(),
     ahead: z.boolean({ error: 'must be true or false' }).optional(),
   })
-  .superRefine((value, context) => {
-    if (value.capacity === undefined || value.weight <= value.capacity) return
-    context.addIssue({ code: 'custom', path: ['weight'], message: `must be at most the capacity, ${value.capacity}` })
+  .superRefine(({ weight, capacity: most }, context) => {
+    const isSound = brokenCapacityRule(weight) === undefined && brokenCapacityRule(most) === undefined
+    if (!isSound || weight <= (most as number)) return
+    context.addIssue({ code: 'custom', path: ['weight'], message: `must be at most the capacity, ${most}` })
   })
 
 const holdOptions = z.strictObject({
@@ -245,7 +246,8 @@ function problemsIn<T>(
   const problems = (error?.issues ?? []).flatMap((issue): readonly Problem[] => {
     if (issue.code === 'unrecognized_keys') {
       const value = (key: string): unknown => at(read, [...issue.path, key])
-      return issue.keys.map((key) => ({ argument: key, rule: 'is not an option', value: value(key) }))
+      const named = (key: string): string => [...issue.path, key].join('.')
+      return issue.keys.map((key) => ({ argument: named(key), rule: 'is not an option', value: value(key) }))
     }
     const argument = issue.path.length === 0 ? root : issue.path.join('.')
     return [{ argument, rule: ruleOf(issue.message), value: at(read, issue.path) }]

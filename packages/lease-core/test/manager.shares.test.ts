@@ -56,7 +56,14 @@ describe('Manager.hold of shares', () => {
     const sent = bench.wire.counts.roundTrips
     for (const bad of [0, -1, 1.5, Number.NaN, 2 ** 31, '1', {}]) {
       await rejection(bench.manager.hold('s', 'a', { ...wait, share: { capacity: bad as number } }), ErrNotValid)
-      await rejection(bench.manager.hold('s', 'a', { ...wait, share: { weight: bad as number } }), ErrNotValid)
+      const { problems } = await rejection(
+        bench.manager.hold('s', 'a', {
+          ...wait,
+          share: { weight: bad as number, capacity: bad as number, high: 1 } as never,
+        }),
+        ErrNotValid,
+      )
+      expect(problems.map(({ argument }) => argument)).to.deep.equal(['share.weight', 'share.capacity', 'share.high'])
       await rejection(bench.manager.define('s', bad as number), ErrNotValid)
     }
     await rejection(bench.manager.hold('s', 'a', { ...wait, share: { weight: 3, capacity: 2 } }), ErrNotValid)

@@ -482,9 +482,9 @@ export class OncePer {
 
 function timesOf(options: RunOptions, checks: Checks, defaults: Times): Times {
   const { atMost, renew = defaults.renew, atLeast, retry = defaults.retry } = options
-  const atMostMs = atMost === undefined ? defaults.atMostMs : checks.leaseDuration('atMost', atMost)
+  const check = renew ? 'renewedDuration' : 'leaseDuration'
+  const atMostMs = checks[check]('atMost', atMost ?? defaults.atMostMs)
   checks.must('renew', typeof renew === 'boolean', 'must be true or false', renew)
-  if (renew) checks.renewal('atMost', Math.ceil(atMostMs / 3), 'atMost', atMostMs)
   const atLeastMs = atLeast === undefined ? defaults.atLeastMs : checks.duration('atLeast', atLeast)
   checks.must('retry', typeof retry === 'boolean', 'must be true or false', retry)
   return { atMostMs, renew, atLeastMs, retry }

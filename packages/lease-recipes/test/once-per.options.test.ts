@@ -31,7 +31,7 @@ describe('the arguments of OncePer', () => {
     ])
     const brief = { manager, atMost: 5 }
     expect(await problemsOf(() => new OncePer(brief))).to.deep.equal([
-      'atMost: cannot be met: atMost (5 ms) is over before a renewal is sent',
+      'atMost: must be at least 8 ms, to be renewed in time',
     ])
     expect(new OncePer({ ...brief, renew: false })).to.be.instanceOf(OncePer)
     for (const options of [undefined, null, 'x'] as unknown as OncePerOptions[]) {
