@@ -10,7 +10,8 @@
  * - While the gate is as it was read, the shares only become fewer. So a transaction that finds the gate unchanged finds room
  *   where there was room, and one that does not has lost to another grant or definition: somebody always comes through.
  * - The first claim that names a capacity makes the gate, where no share was created since it read them.
- * - Shares that were observed to have lapsed are removed by the grant that needs their room, as they were read.
+ * - Shares that were observed to have lapsed are removed by the grant that needs their room, as they were read: for itself, or for those
+ *   whom it passes.
  * - Each demands that nobody is ahead; or that nobody came to those whom it passes since it read them.
  */
 import {
@@ -340,16 +341,19 @@ class ShareClaim {
     if (isFitting !== true && !isComplete(room)) return this.#complete(found, (all) => this.#decide(all))
 
     const { most } = weightsOf(room)
-    const lapsed = isFitting === true ? [] : this.#lapsedIn(room)
+    const lapsed = this.#lapsedIn(room)
     const left = defined - most + sum(lapsed)
     const isFull = weight > left
-    const isNext = ahead <= this.#share.passing && tickets.every((one) => one.weight <= left)
+    // There must be room for each of those that it passes, too.
+    const mayPass = ahead <= this.#share.passing
+    const needed = mayPass ? tickets.reduce((most, one) => Math.max(most, one.weight), weight) : weight
+    const isNext = mayPass && needed <= left
     if (!isFull && isNext && tickets.length < ahead) return this.#seeAllAhead(found)
     if (isFull || !isNext) {
       if (!isComplete(room)) return this.#complete(found, (all) => this.#decide(all))
       return gate?.capacity === undefined ? this.#defineByUse(room, defined) : this.#refuse(found, { left })
     }
-    const removed = enough(lapsed, most + weight - defined)
+    const removed = enough(lapsed, most + needed - defined)
     if (removed.length > MOST_LAPSED) return this.#sweep(removed)
     return this.#grant({
       gate: gate?.capacity === undefined ? { ...this.#gateByUse(defined, gate), heaviest: this.#heaviest(room) } : gate,

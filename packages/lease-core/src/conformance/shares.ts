@@ -484,6 +484,23 @@ export const shares: Chapter = {
     )
 
     clause(
+      'who waits passes a heavier one ahead that had its turn, when the share in the way of that one has lapsed',
+      async (scene) => {
+        const { a, unitMs } = scene
+        const live = await scene.whileLive(unitMs, async (_, duration) => {
+          await claim(scene, ALICE, { capacity: 2 }, { duration })
+          await enter(scene, BOB, { weight: 2, capacity: 2 })
+          return await enter(scene, CAROL, { capacity: 2 }, { client: a })
+        })
+        await scene.lapse(share(scene, ALICE), live.durationMs, a)
+        await claim(scene, CAROL, { capacity: 2 }, { client: a, ticket: { ...live.outcome, passing: 1 } })
+        await holders(scene, CAROL)
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
       'what no wait makes a claim that is granted gets no ticket',
       async (scene) => {
         const ticket = noTicket()
