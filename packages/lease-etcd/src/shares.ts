@@ -96,7 +96,7 @@ interface Found {
   readonly ahead: number
   /** The nearest of them, in their order; of one that does not wait the first. All, if it passes them. */
   readonly tickets: readonly FoundTicket[]
-  /** Of one that has just got its ticket: the first `TOLD` in the queue. */
+  /** Of one that has its ticket: the first `TOLD` in the queue. */
   readonly queue: readonly FoundTicket[]
   /** And how many tickets there are, with its own. */
   readonly waiting: number
@@ -283,7 +283,7 @@ class ShareClaim {
       ...(place === 0 ? [ping(counter, lease)] : []),
       // The holder of a share waits for none.
       ...(this.#waits ? [when([isAbsent(key)], [put(this.#own, ticketOf(this.#op), lease)], [])] : []),
-      ...(this.#isNew ? [pageOf(tickets, endOf(tickets), TOLD)] : []),
+      ...(this.#waits ? [pageOf(tickets, endOf(tickets), TOLD)] : []),
     ]
   }
 
@@ -302,7 +302,7 @@ class ShareClaim {
       isPinned: foundBy(answers, 1) !== undefined,
       ahead: Number(count),
       tickets,
-      queue: this.#isNew ? ticketsOf(answers, 6) : [],
+      queue: this.#waits ? ticketsOf(answers, 6) : [],
       waiting: this.#isNew ? Number(allBy(answers, 6).count) : 0,
     })
   }
@@ -346,7 +346,7 @@ class ShareClaim {
     const isFull = weight > left
     // There must be room for each of those that it passes, too.
     const mayPass = ahead <= this.#share.passing
-    const needed = mayPass ? tickets.reduce((most, one) => Math.max(most, one.weight), weight) : weight
+    const needed = mayPass ? tickets.reduce((heaviest, one) => Math.max(heaviest, one.weight), weight) : weight
     const isNext = mayPass && needed <= left
     if (!isFull && isNext && tickets.length < ahead) return this.#seeAllAhead(found)
     if (isFull || !isNext) {
@@ -490,7 +490,8 @@ class ShareClaim {
     const refusal = { ...verdict, ticket: { place, ahead } }
     const [first] = queue
     if (isFull || first === undefined || first.weight > left) return refusal
-    // It has met nothing but tickets, and those who have them were notified: now it sees to it that they come.
+    // It has met nothing but tickets, and sees to it that those who have them come. Whoever has just come knows that they were notified.
+    if (!this.#isNew) return tell(this.#name, this.#queue, queue, { verdict: refusal })
     return { ...refusal, told: queue.findLast((ticket) => ticket.place < place)?.place }
   }
 

@@ -684,6 +684,25 @@ export const shares: Chapter = {
     )
 
     clause(
+      'one who looks again, and meets nothing but those ahead, has them notified anew, and passed over if they do not come',
+      async (scene) => {
+        for (const holder of [ALICE, 'eve']) await claim(scene, holder, { capacity: 2 })
+        const bob = await waiter(scene, BOB, { capacity: 2 })
+        const carol = await waiter(scene, CAROL, { capacity: 2 })
+        await vacate(scene, ALICE)
+        await hears(scene, bob, 0)
+        await hears(scene, carol, 1)
+        const before = vacancies(scene, await bob.after()).length
+        await refused(scene, CAROL, { capacity: 2 }, { client: carol.client, ticket: carol.ticket })
+        await scene.until('another call of the first', () => vacancies(scene, bob.heard).length > before || bob.heard)
+        await hears(scene, carol, 0)
+        await claim(scene, CAROL, { capacity: 2 }, { client: carol.client, ticket: carol.ticket })
+      },
+      'shares',
+      'addressed',
+    )
+
+    clause(
       'who waits is notified when the capacity falls below its weight, and is out of the way of those behind',
       async (scene) => {
         const first = await define(scene, 4, undefined)
