@@ -57,6 +57,13 @@ function define(capacity: number | undefined, from: string | undefined, generati
   return { kind: 'define', lease: 'n#', capacity, from, generation }
 }
 
+/** A Buffer, as JSON has it. */
+function isBytes(
+  value: { readonly type?: unknown; readonly data?: unknown } | null,
+): value is { readonly data: number[] } {
+  return value?.type === 'Buffer' && Array.isArray(value.data)
+}
+
 /** Counts what passes a driver. */
 interface Counted {
   txns: number
@@ -524,6 +531,44 @@ for (const target of etcdTargets(1)) {
           expect(calls(heard, place)).to.deep.equal([])
         },
 
+        'hear of the room behind one ahead whose ticket has ended by itself': async () => {
+          const namespace = unique('ns')
+          const by = substrate(namespace)
+          const heard = await hearing(by, 'client-wait2')
+          await grant(by, share('a', { weight: 2, capacity: 4 }))
+          await enter(by, 'client-wait1', { weight: 4, capacity: 4 })
+          const [dead] = (await setting.etcd.getAll().prefix(`lease/${namespace}/t/`).exec()).kvs
+          const place = await enter(by, 'client-wait2', { weight: 1, capacity: 4 })
+          await setting.etcd
+            .delete()
+            .key(dead?.key ?? expect.fail())
+            .exec()
+          await eventually(() => calls(heard, place).includes(0))
+        },
+
+        'hear of the room that a grant has left whose process tells nobody': async () => {
+          const namespace = unique('ns')
+          const by = substrate(namespace)
+          const heard = await hearing(by, 'client-wait2')
+          const a = await grant(by, share('a', { weight: 4, capacity: 4 }))
+          const etcd = setting.newEtcd({ grpcOptions: {} })
+          const txn = etcd.kv.txn.bind(etcd.kv)
+          const dying = setting.substrate({ namespace, etcd })
+          const first = await enter(dying, 'client-wait1', { weight: 1, capacity: 4 })
+          const place = await enter(by, 'client-wait2', { weight: 2, capacity: 4 })
+          await settle(by, release('n#a', 'a', { fencingToken: a.fencingToken, seen: a }))
+          etcd.kv.txn = async (...args) => {
+            const tells = JSON.stringify(args[0], (_, value) =>
+              isBytes(value) ? String(Buffer.from(value.data)) : value,
+            )
+            if (tells.includes('vacated')) throw new Error('it has died')
+            return await txn(...args)
+          }
+          const again = share('client-wait1', { weight: 1, capacity: 4, place: first })
+          expect((await send(dying, again, 'client-wait1')).outcome).to.equal('granted')
+          await eventually(() => calls(heard, place).includes(0))
+        },
+
         'hear of a vacancy after one ahead was granted a share, whatever it weighs': async () => {
           const by = substrate()
           const heard = await hearing(by, 'client-wait2')
@@ -649,7 +694,7 @@ for (const target of etcdTargets(1)) {
               share('client-wait4', { capacity: 2, place: other.ticket?.place ?? 0 }),
               'client-wait4',
             )
-            expect(again.told).to.equal(undefined)
+            expect(again.told, 'they are notified anew').to.equal(places[1])
             await grant(by, share('b', { weight: 2, capacity: 2, passing: 9 }))
             const full = await send(by, share('client-wait5', { capacity: 2, place: 0 }), 'client-wait5')
             expect([full.told, full.ticket?.ahead]).to.deep.equal([undefined, 4])
