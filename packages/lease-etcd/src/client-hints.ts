@@ -417,14 +417,13 @@ class TicketWatch {
     if (gone.leaves) this.#asOf ??= revision
     else {
       this.#asOf = revision
-      const { lease, place: own, isCounted, clock, tell } = this.#parts
+      const { lease, place: own, tell } = this.#parts
       if (this.#vacatedAt >= revision) this.#tellVacated()
-      else {
-        tell({ kind: 'taken', lease, place, durationMs: gone.durationMs, to: { place: own, ahead: 0 } })
-        this.#timer?.cancel()
-        if (isCounted) this.#timer = clock.setTimer(TOGETHER_MS, () => this.#tellOfRoomLeft())
-      }
+      else tell({ kind: 'taken', lease, place, durationMs: gone.durationMs, to: { place: own, ahead: 0 } })
     }
+    const { isCounted, clock } = this.#parts
+    this.#timer?.cancel()
+    if (isCounted) this.#timer = clock.setTimer(TOGETHER_MS, () => this.#tellOfRoomLeft())
     this.#lookIfMissed()
   }
 
@@ -474,6 +473,7 @@ class TicketWatch {
           const { weight = Number.POSITIVE_INFINITY } = gate
           gates.learn(lease, { gate, version: kv.mod_revision, weight, asOf: revision })
           if (gate.capacity !== this.#room?.capacity) this.#forgetRoom(revision)
+          this.#tellOfRoomLeft()
         } catch {
           // Somebody else wrote the key: the claims of those who wait say so.
         }
@@ -517,7 +517,7 @@ class TicketWatch {
     if (this.#isSeen) this.#tellOfRoom(gone)
   }
 
-  /** By what is known of the gate: whoever was ahead has gone, with a share or without one. */
+  /** To the first, by what is known of the gate. */
   #tellOfRoomLeft(): void {
     const { lease, gates } = this.#parts
     const { gate, weight = 0 } = gates.get(lease) ?? {}
