@@ -135,7 +135,8 @@ export class RoundTrips {
         const op = ops[index] as Op
         const verdict = verdicts[index] as Verdict
         if (!isSettled(verdict)) continue
-        if (verdict.told !== undefined) this.#parts.told(countedOf(op.lease) ?? op.lease, verdict.told)
+        const told = toldAhead(op, verdict)
+        if (told !== undefined) this.#parts.told(countedOf(op.lease) ?? op.lease, told)
         for (const [share, holding] of verdict.counted?.shares ?? NONE) states.learn(share, holding, { question, now })
         if (op.kind === 'leave' || op.kind === 'passOver' || op.kind === 'define') continue
         const granted = verdict.outcome === 'granted'
@@ -153,6 +154,12 @@ export class RoundTrips {
 }
 
 const NONE: ReadonlyMap<string, Holding> = new Map()
+
+/** The last ticket of those who were told and may have to be passed over: nobody who waits has itself passed over. */
+function toldAhead(op: Op, { outcome, told }: Verdict): number | undefined {
+  const waits = op.kind === 'claim' && outcome === 'refused' && op.place !== undefined && op.place > 0
+  return waits && told !== undefined ? Math.min(told, op.place - 1) : told
+}
 
 /** Granted or refused: what became of it is known. */
 export function isSettled<V extends Pick<Verdict, 'outcome'>>(

@@ -51,6 +51,7 @@ import {
   type Op,
   type PassOverOp,
   type Pins,
+  type ShareOp,
   type Substrate,
   type Verdict,
 } from './substrate.ts'
@@ -225,6 +226,7 @@ export class SubstrateClient implements Client {
                 const { capacity, shares } = verdict.counted
                 // The only share there is has been taken since.
                 if (counted !== undefined && capacity === 1 && shares.size > 0) this.#passing.taken(counted)
+                if (waits && op.share !== undefined) this.#expireLapsed(shares, op.share)
                 options?.onRefused?.(this.#refusalOf(verdict.counted))
               }
               const refusal = invalid(op, verdict.holding, verdict.counted)
@@ -257,6 +259,19 @@ export class SubstrateClient implements Client {
       throw notValid([{ argument: 'lease', rule: 'must be the share of this holder', value: lease }], { lease, holder })
     }
     return counted
+  }
+
+  /**
+   * Those who wait end the shares that they have seen lapse, on a store without a clock. While such a share stands there, what others release
+   * seems to leave no room, and nobody is notified.
+   */
+  #expireLapsed(shares: Counted['shares'], { lapsed }: ShareOp): void {
+    let left = MOST_EXPIRED
+    for (const [share, { version, pinned }] of shares) {
+      if (pinned || version === undefined || lapsed.get(share) !== version) continue
+      if (left-- === 0) return
+      this.expireLease(share).catch(nothing) // it counts for nobody who has seen that, and the next refusal has it tried again
+    }
   }
 
   #refusalOf({ capacity, shares }: Counted): ShareRefusal {
@@ -673,6 +688,9 @@ function nothing(): void {}
 
 /** Matches no pin. */
 const NO_GENERATION = '-'
+
+/** A refusal has so many shares ended that have lapsed. */
+const MOST_EXPIRED = 100
 
 /** At the end of a client the store has so long to be told who leaves, and what is withdrawn. */
 const LEAVING_MS = 1000

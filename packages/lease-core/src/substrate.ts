@@ -112,8 +112,9 @@ export interface ClaimOp {
  * the first waiter notifies the first `TOLD`, as a vacancy does.
  *
  * A claim that is refused only because of tickets, although there is room for the first of them, makes sure that these waiters claim: they
- * may be dead. If the claim does not wait, its refusal notifies the first `TOLD` again. If it gets a ticket, its refusal only says (`told`)
- * which of the first `TOLD` is the last ahead of it: they were notified before.
+ * may be dead, and so may the client that made the room. If the claim does not wait, or has a ticket already, its refusal notifies the first
+ * `TOLD` again. If it gets a ticket, its refusal only says (`told`) which of the first `TOLD` is the last ahead of it: they were notified
+ * before.
  *
  * A waiter counts in the queue with the weight of its latest claim: the next waiter of a process continues with the ticket of the one before.
  */

@@ -568,11 +568,11 @@ export class BreakableStore {
     return this.tellQueue(queueNameOf(lease))
   }
 
-  /** Those ahead of a claim have not come: only one without a ticket sees to that. */
+  /** Those ahead of a claim have not come. */
   tellMissing(op: ClaimOp): Verdict {
     const name = queueNameOf(op.lease)
-    if (op.place === undefined) return this.tellQueue(name)
-    return op.place === 0 && this.fitsFirst(name) ? this.nameMissing(op) : granted(undefined)
+    if (op.place !== 0) return this.tellQueue(name)
+    return this.fitsFirst(name) ? this.nameMissing(op) : granted(undefined)
   }
 
   /** Says who was told before one that comes to wait. */

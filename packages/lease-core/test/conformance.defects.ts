@@ -1349,6 +1349,21 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'one who looks again, and meets nothing but tickets, notifies nobody': {
+    store: class extends BreakableStore {
+      override tellMissing(op: ClaimOp): Verdict {
+        return (op.place ?? 0) > 0 ? granted(undefined) : super.tellMissing(op)
+      }
+    },
+  },
+  'one who looks again does not learn that those ahead were notified': {
+    store: class extends BreakableStore {
+      override tellMissing(op: ClaimOp): Verdict {
+        const verdict = super.tellMissing(op)
+        return (op.place ?? 0) > 0 ? granted(undefined) : verdict
+      }
+    },
+  },
   'one who comes to wait does not learn that those ahead do not come': {
     store: class extends BreakableStore {
       override nameMissing(): Verdict {

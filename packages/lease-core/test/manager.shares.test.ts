@@ -4,7 +4,7 @@ import type { Hold } from '#src/hold.ts'
 import type { HoldOptions } from '#src/roles.ts'
 import { refused } from '#src/substrate.ts'
 import { track } from '#src/testing/index.ts'
-import { PASS_OVER_MS } from '#src/ticket.ts'
+import { LONGEST_REST_MS, PASS_OVER_MS } from '#src/ticket.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const options: HoldOptions = { duration: 30_000 }
@@ -228,6 +228,42 @@ describe('Manager.hold of shares', () => {
     await bench.clock.advance(2 * PASS_OVER_MS)
     expect(waiting.state).to.equal('fulfilled')
     for (const { manager } of dying) await manager.stop()
+  })
+
+  it('is granted within a minute or so when all ahead of it have died, and whoever made room as well', async () => {
+    for (const serverClock of [true, false]) {
+      const bench = new Bench({ serverClock })
+      const [keeper, releaser] = [bench.other(), bench.other()]
+      await keeper.manager.hold('s', 'kept', share(2))
+      const first = await releaser.manager.hold('s', 'a', share(2))
+      const dying = [bench.other(), bench.other(), bench.other()]
+      for (const [index, { manager }] of dying.entries()) {
+        manager.hold('s', `d${index}`, { ...share(2), wait: true }).catch(() => {})
+        await bench.clock.settle()
+      }
+      const waiting = track(bench.manager.hold('s', 'next', { ...share(2), wait: true }))
+      await bench.clock.settle()
+      for (const { wire } of dying) wire.hang()
+      await first.release()
+      await releaser.client.close() // it passes nobody over any more
+      await bench.clock.advance(LONGEST_REST_MS + 3 * PASS_OVER_MS)
+      expect(waiting.state, `server clock: ${serverClock}`).to.equal('fulfilled')
+      for (const { manager } of dying) await manager.stop()
+    }
+  })
+
+  it('is granted as soon as there is room, when a share that lapsed before would be in the way', async () => {
+    const bench = new Bench({ serverClock: false })
+    const [keeper, dying] = [bench.other(), bench.other()]
+    const kept = await keeper.manager.hold('s', 'kept', share(3))
+    await dying.manager.hold('s', 'dead', share(3))
+    dying.wire.hang()
+    const waiting = track(bench.manager.hold('s', 'writer', { ...share(3, 3), wait: true }))
+    await bench.clock.advance(600_000)
+    await kept.release()
+    await bench.clock.settle()
+    expect(waiting.state).to.equal('fulfilled')
+    await dying.manager.stop()
   })
 
   it('ends the wait of one that asks for more than a smaller capacity, and serves those behind it', async () => {

@@ -22,11 +22,15 @@
  * the shares from its last refusal. Where it does not know them any more, for somebody ahead has gone or the capacity is another, it
  * tells of each vacancy: then the waiter looks once too often, and knows them again.
  *
+ * Whoever becomes the first because a ticket ahead has gone looks at what it knows of the gate a moment later. A grant has put that in the
+ * same transaction, and says what room it has left. So the first hears of that room where the process that was granted the share has died
+ * before it told anybody, and where no share was granted at all: the ticket of one who has died ends by itself.
+ *
  * Who is ahead is known from answers and from watches, and a watch may be faster: what it has told is not undone by an answer that is older,
  * and no watch ends before the ticket does. Otherwise one who has gone would be ahead for ever, and the first would take itself for
  * the second.
  */
-import { changesIn, countedOf, INTEREST_MS, type Clock, type LeaseChange } from 'lease-core'
+import { changesIn, countedOf, INTEREST_MS, type Clock, type LeaseChange, type Timer } from 'lease-core'
 import { HintListeners } from './hint-listeners.ts'
 import type { EtcdKeyValue } from './driver.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, type Keys, type Layout } from './layout.ts'
@@ -61,6 +65,9 @@ const SWEEP_MS = 30_000
  */
 const PATIENCE_MS = 250
 const PATIENCE_SHARE = 0.25
+
+/** What one transaction has put and removed is heard within so long of each other, as a rule: otherwise it costs a look. */
+const TOGETHER_MS = 100
 
 /** A claim that is about to be sent with a ticket. */
 export interface Joining {
@@ -167,7 +174,7 @@ export class ClientHints extends HintListeners {
       const tell = (change: LeaseChange): void => this.tell(change)
       const own = keys.ticket(place, client)
       const isCounted = countedOf(lease) !== undefined
-      ticket = new TicketWatch({ watches, lease, keys, place, own, isCounted, gates, tell, onDenied })
+      ticket = new TicketWatch({ watches, lease, keys, place, own, isCounted, gates, clock, tell, onDenied })
       this.#tickets.set(name, ticket)
     }
     ticket.untilMs = clock.monotonic() + INTEREST_MS
@@ -262,6 +269,7 @@ interface Change {
 
 interface TicketParts extends WatchParts {
   readonly gates: KnownGates
+  readonly clock: Clock
   readonly place: number
   /** Its key. */
   readonly own: Buffer
@@ -311,6 +319,7 @@ class TicketWatch {
   /** The capacity was another since this revision. */
   #otherSince = 0
   #waiting: (() => void)[] = []
+  #timer: Timer | undefined
 
   constructor(parts: TicketParts) {
     this.#parts = parts
@@ -319,6 +328,7 @@ class TicketWatch {
   close(): void {
     for (const part of this.#queue) part.close()
     this.#vacancies?.close()
+    this.#timer?.cancel()
     this.#whenAllHeard()
   }
 
@@ -411,6 +421,9 @@ class TicketWatch {
       if (this.#vacatedAt >= revision) this.#tellVacated()
       else tell({ kind: 'taken', lease, place, durationMs: gone.durationMs, to: { place: own, ahead: 0 } })
     }
+    const { isCounted, clock } = this.#parts
+    this.#timer?.cancel()
+    if (isCounted) this.#timer = clock.setTimer(TOGETHER_MS, () => this.#tellOfRoomLeft())
     this.#lookIfMissed()
   }
 
@@ -460,6 +473,7 @@ class TicketWatch {
           const { weight = Number.POSITIVE_INFINITY } = gate
           gates.learn(lease, { gate, version: kv.mod_revision, weight, asOf: revision })
           if (gate.capacity !== this.#room?.capacity) this.#forgetRoom(revision)
+          this.#tellOfRoomLeft()
         } catch {
           // Somebody else wrote the key: the claims of those who wait say so.
         }
@@ -503,6 +517,13 @@ class TicketWatch {
     if (this.#isSeen) this.#tellOfRoom(gone)
   }
 
+  /** To the first, by what is known of the gate. */
+  #tellOfRoomLeft(): void {
+    const { lease, gates } = this.#parts
+    const { gate, weight = 0 } = gates.get(lease) ?? {}
+    if (this.#isSeen && this.#count === 0 && weight + this.#weight <= (gate?.capacity ?? 0)) this.#tellVacated()
+  }
+
   #tellOfRoom({ before, revision }: GoneShare): void {
     const room = this.#room
     if (room !== undefined) {
@@ -529,10 +550,11 @@ class TicketWatch {
 
   #listener(hearing: Hearing, event: WatchListener['event']): WatchListener {
     return {
-      begun: (revision) => {
+      begun: (revision, isLate) => {
         hearing.fromRevision = revision
         // What has come between them went unheard.
         this.#forgetRoom(revision)
+        if (isLate) this.#tellVacated()
         this.#lookIfMissed()
         this.#heard()
       },

@@ -10,7 +10,8 @@
  * - While the gate is as it was read, the shares only become fewer. So a transaction that finds the gate unchanged finds room
  *   where there was room, and one that does not has lost to another grant or definition: somebody always comes through.
  * - The first claim that names a capacity makes the gate, where no share was created since it read them.
- * - Shares that were observed to have lapsed are removed by the grant that needs their room, as they were read.
+ * - Shares that were observed to have lapsed are removed by the grant that needs their room, as they were read: for itself, or for those
+ *   whom it passes.
  * - Each demands that nobody is ahead; or that nobody came to those whom it passes since it read them.
  */
 import {
@@ -95,7 +96,7 @@ interface Found {
   readonly ahead: number
   /** The nearest of them, in their order; of one that does not wait the first. All, if it passes them. */
   readonly tickets: readonly FoundTicket[]
-  /** Of one that has just got its ticket: the first `TOLD` in the queue. */
+  /** Of one that has its ticket: the first `TOLD` in the queue. */
   readonly queue: readonly FoundTicket[]
   /** And how many tickets there are, with its own. */
   readonly waiting: number
@@ -282,7 +283,7 @@ class ShareClaim {
       ...(place === 0 ? [ping(counter, lease)] : []),
       // The holder of a share waits for none.
       ...(this.#waits ? [when([isAbsent(key)], [put(this.#own, ticketOf(this.#op), lease)], [])] : []),
-      ...(this.#isNew ? [pageOf(tickets, endOf(tickets), TOLD)] : []),
+      ...(this.#waits ? [pageOf(tickets, endOf(tickets), TOLD)] : []),
     ]
   }
 
@@ -301,7 +302,7 @@ class ShareClaim {
       isPinned: foundBy(answers, 1) !== undefined,
       ahead: Number(count),
       tickets,
-      queue: this.#isNew ? ticketsOf(answers, 6) : [],
+      queue: this.#waits ? ticketsOf(answers, 6) : [],
       waiting: this.#isNew ? Number(allBy(answers, 6).count) : 0,
     })
   }
@@ -340,16 +341,19 @@ class ShareClaim {
     if (isFitting !== true && !isComplete(room)) return this.#complete(found, (all) => this.#decide(all))
 
     const { most } = weightsOf(room)
-    const lapsed = isFitting === true ? [] : this.#lapsedIn(room)
+    const lapsed = this.#lapsedIn(room)
     const left = defined - most + sum(lapsed)
     const isFull = weight > left
-    const isNext = ahead <= this.#share.passing && tickets.every((one) => one.weight <= left)
+    // There must be room for each of those that it passes, too.
+    const mayPass = ahead <= this.#share.passing
+    const needed = mayPass ? tickets.reduce((heaviest, one) => Math.max(heaviest, one.weight), weight) : weight
+    const isNext = mayPass && needed <= left
     if (!isFull && isNext && tickets.length < ahead) return this.#seeAllAhead(found)
     if (isFull || !isNext) {
       if (!isComplete(room)) return this.#complete(found, (all) => this.#decide(all))
       return gate?.capacity === undefined ? this.#defineByUse(room, defined) : this.#refuse(found, { left })
     }
-    const removed = enough(lapsed, most + weight - defined)
+    const removed = enough(lapsed, most + needed - defined)
     if (removed.length > MOST_LAPSED) return this.#sweep(removed)
     return this.#grant({
       gate: gate?.capacity === undefined ? { ...this.#gateByUse(defined, gate), heaviest: this.#heaviest(room) } : gate,
@@ -486,7 +490,8 @@ class ShareClaim {
     const refusal = { ...verdict, ticket: { place, ahead } }
     const [first] = queue
     if (isFull || first === undefined || first.weight > left) return refusal
-    // It has met nothing but tickets, and those who have them were notified: now it sees to it that they come.
+    // It has met nothing but tickets, and sees to it that those who have them come. Whoever has just come knows that they were notified.
+    if (!this.#isNew) return tell(this.#name, this.#queue, queue, { verdict: refusal })
     return { ...refusal, told: queue.findLast((ticket) => ticket.place < place)?.place }
   }
 

@@ -57,6 +57,13 @@ function define(capacity: number | undefined, from: string | undefined, generati
   return { kind: 'define', lease: 'n#', capacity, from, generation }
 }
 
+/** A Buffer, as JSON has it. */
+function isBytes(
+  value: { readonly type?: unknown; readonly data?: unknown } | null,
+): value is { readonly data: number[] } {
+  return value?.type === 'Buffer' && Array.isArray(value.data)
+}
+
 /** Counts what passes a driver. */
 interface Counted {
   txns: number
@@ -473,6 +480,17 @@ for (const target of etcdTargets(1)) {
       await eventually(() => heard.length === 1)
       return heard
     }
+    /** A substrate whose process dies whenever it is about to notify somebody. */
+    const mute = (namespace: string): EtcdSubstrate => {
+      const etcd = setting.newEtcd({ grpcOptions: {} })
+      const txn = etcd.kv.txn.bind(etcd.kv)
+      etcd.kv.txn = async (...args) => {
+        const sent = JSON.stringify(args[0], (_, value) => (isBytes(value) ? String(Buffer.from(value.data)) : value))
+        if (sent.includes('vacated')) throw new Error('it has died')
+        return await txn(...args)
+      }
+      return setting.substrate({ namespace, etcd })
+    }
     const enter = async (by: EtcdSubstrate, client: string, options: ShareOptions): Promise<number> => {
       const { ticket } = await send(by, share(client, { ...options, place: 0 }), client)
       return ticket?.place ?? expect.fail()
@@ -522,6 +540,58 @@ for (const target of etcdTargets(1)) {
           )
           await sleep(200)
           expect(calls(heard, place)).to.deep.equal([])
+        },
+
+        'hear of the room behind one ahead whose ticket has ended by itself': async () => {
+          const namespace = unique('ns')
+          const by = substrate(namespace)
+          const heard = await hearing(by, 'client-wait2')
+          await grant(by, share('a', { weight: 2, capacity: 4 }))
+          await enter(by, 'client-wait1', { weight: 4, capacity: 4 })
+          const [dead] = (await setting.etcd.getAll().prefix(`lease/${namespace}/t/`).exec()).kvs
+          const place = await enter(by, 'client-wait2', { weight: 1, capacity: 4 })
+          await setting.etcd
+            .delete()
+            .key(dead?.key ?? expect.fail())
+            .exec()
+          await eventually(() => calls(heard, place).includes(0))
+        },
+
+        'hear of the room that a grant has left whose process tells nobody': async () => {
+          const namespace = unique('ns')
+          const by = substrate(namespace)
+          const heard = await hearing(by, 'client-wait2')
+          const a = await grant(by, share('a', { weight: 4, capacity: 4 }))
+          const dying = mute(namespace)
+          const first = await enter(dying, 'client-wait1', { weight: 1, capacity: 4 })
+          const place = await enter(by, 'client-wait2', { weight: 2, capacity: 4 })
+          await settle(by, release('n#a', 'a', { fencingToken: a.fencingToken, seen: a }))
+          const again = share('client-wait1', { weight: 1, capacity: 4, place: first })
+          expect((await send(dying, again, 'client-wait1')).outcome).to.equal('granted')
+          await eventually(() => calls(heard, place).includes(0))
+        },
+
+        'hear of the room that a larger capacity has made whose process tells nobody': async () => {
+          const namespace = unique('ns')
+          const by = substrate(namespace)
+          const heard = await hearing(by, 'client-wait1')
+          await settle(by, define(1, undefined, 'g1'))
+          await grant(by, share('a'))
+          const place = await enter(by, 'client-wait1', {})
+          expect(await outcomeOf(mute(namespace), define(2, 'g1'))).to.equal('granted')
+          await eventually(() => calls(heard, place).includes(0))
+        },
+
+        'hear of the room that one ahead leaves which goes, and whose process tells nobody': async () => {
+          const namespace = unique('ns')
+          const by = substrate(namespace)
+          const heard = await hearing(by, 'client-wait2')
+          await grant(by, share('a', { weight: 3, capacity: 4 }))
+          const dying = mute(namespace)
+          const first = await enter(dying, 'client-wait1', { weight: 4, capacity: 4 })
+          const place = await enter(by, 'client-wait2', { weight: 1, capacity: 4 })
+          await send(dying, { kind: 'leave', lease: 'n#', place: first }, 'client-wait1')
+          await eventually(() => calls(heard, place).includes(0))
         },
 
         'hear of a vacancy after one ahead was granted a share, whatever it weighs': async () => {
@@ -649,7 +719,7 @@ for (const target of etcdTargets(1)) {
               share('client-wait4', { capacity: 2, place: other.ticket?.place ?? 0 }),
               'client-wait4',
             )
-            expect(again.told).to.equal(undefined)
+            expect(again.told, 'they are notified anew').to.equal(places[1])
             await grant(by, share('b', { weight: 2, capacity: 2, passing: 9 }))
             const full = await send(by, share('client-wait5', { capacity: 2, place: 0 }), 'client-wait5')
             expect([full.told, full.ticket?.ahead]).to.deep.equal([undefined, 4])

@@ -246,6 +246,16 @@ describe('a ticket', () => {
     await hints.close()
   })
 
+  it('looks where what it should have heard was compacted', async () => {
+    const stream = new FakeStream()
+    const { hints, heard } = await waiting(stream)
+    const { watch_id = '' } = stream.creates.find(({ key }) => key.toString().startsWith('lease/n/t/')) ?? {}
+    stream.answer(watch_id, { revision: 30, created: false, canceled: true, compact_revision: '25' })
+    await stream.answersCreates(1, 31)
+    expect(heard).to.deep.equal([{ ...vacated, to: { place: 9, ahead: 2 } }])
+    await hints.close()
+  })
+
   it('hears that one who is ahead leaves also while it begins to watch one who has come back farther ahead', async () => {
     const stream = new FakeStream()
     const { hints, heard } = await waiting(stream)

@@ -287,7 +287,7 @@ export function claimShare(tables: Tables): DatabaseFunction {
         CONTINUE;
       END IF;
       -- One that has met nothing but tickets sees to those who do not come: they may have died.
-      IF NOT is_over AND r.place IS NULL THEN
+      IF NOT is_over AND r.place IS DISTINCT FROM 0 THEN
         vacated_ops := vacated_ops || r.n;
         vacated_leases := vacated_leases || r.counted;
       ELSIF NOT is_over AND r.place = 0 AND (${fitting(inner).with(['$1', 'ARRAY[r.counted]'])}::text[])[1] IS NOT NULL THEN

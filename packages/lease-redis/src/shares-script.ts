@@ -265,8 +265,9 @@ local function admit()
   if mayFit and place then
     local own, ahead = enter(counted, place, weight > room and most, weight)
     if own then news[#news + 1] = { nth, own, ahead } end
-    -- It has met nothing but tickets. Those who have them were told, and it sees to it that they come.
-    if own and not mine and weight <= room then
+    -- It has met nothing but tickets, and sees to it that those who have them come. Whoever has just come knows that they were told.
+    if mine and weight <= room then waking[#waking + 1] = { counted, nth }
+    elseif own and weight <= room then
       local last
       for at, waiting in ipairs(listed(redis.pcall('ZRANGE', queues .. counted, 0, ${TOLD - 1}))) do
         if at == 1 and of.weightOf(waiting) > room then break end

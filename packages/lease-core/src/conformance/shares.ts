@@ -484,6 +484,23 @@ export const shares: Chapter = {
     )
 
     clause(
+      'who waits passes a heavier one ahead that had its turn, when the share in the way of that one has lapsed',
+      async (scene) => {
+        const { a, unitMs } = scene
+        const live = await scene.whileLive(unitMs, async (_, duration) => {
+          await claim(scene, ALICE, { capacity: 2 }, { duration })
+          await enter(scene, BOB, { weight: 2, capacity: 2 })
+          return await enter(scene, CAROL, { capacity: 2 }, { client: a })
+        })
+        await scene.lapse(share(scene, ALICE), live.durationMs, a)
+        await claim(scene, CAROL, { capacity: 2 }, { client: a, ticket: { ...live.outcome, passing: 1 } })
+        await holders(scene, CAROL)
+      },
+      'shares',
+      'queues',
+    )
+
+    clause(
       'what no wait makes a claim that is granted gets no ticket',
       async (scene) => {
         const ticket = noTicket()
@@ -661,6 +678,25 @@ export const shares: Chapter = {
         same(carol.ticket.ahead, 1, 'how many are ahead')
         await hears(scene, carol, 0)
         await claim(scene, CAROL, { capacity: 1 }, { client: carol.client, ticket: carol.ticket })
+      },
+      'shares',
+      'addressed',
+    )
+
+    clause(
+      'one who looks again, and meets nothing but those ahead, has them notified anew, and passed over if they do not come',
+      async (scene) => {
+        for (const holder of [ALICE, 'eve']) await claim(scene, holder, { capacity: 2 })
+        const bob = await waiter(scene, BOB, { capacity: 2 })
+        const carol = await waiter(scene, CAROL, { capacity: 2 })
+        await vacate(scene, ALICE)
+        await hears(scene, bob, 0)
+        await hears(scene, carol, 1)
+        const before = vacancies(scene, await bob.after()).length
+        await refused(scene, CAROL, { capacity: 2 }, { client: carol.client, ticket: carol.ticket })
+        await scene.until('another call of the first', () => vacancies(scene, bob.heard).length > before || bob.heard)
+        await hears(scene, carol, 0)
+        await claim(scene, CAROL, { capacity: 2 }, { client: carol.client, ticket: carol.ticket })
       },
       'shares',
       'addressed',

@@ -613,9 +613,9 @@ export class MemoryNamespace {
       const refusal = { ...refused(undefined), counted: counted() }
       const isFull = share.weight > room
       const verdict = this.#queued(op, refusal, stamp, isFull)
-      if (isFull || (place ?? 0) > 0) return verdict
+      if (isFull) return verdict
       // It has met nothing but tickets, and those who have them may have died.
-      if (place === undefined) return { ...verdict, told: this.#tellQueue(name, nowMs).told }
+      if (place !== 0) return { ...verdict, told: this.#tellQueue(name, nowMs).told }
       return this.#fitsFirst(name, nowMs) ? { ...verdict, told: ahead.slice(0, TOLD).at(-1)?.place } : verdict
     }
     for (const other of lapsed) {
