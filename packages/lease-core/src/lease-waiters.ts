@@ -92,6 +92,8 @@ export class LeaseWaiters implements Deadline {
   readonly read: Look = new Look()
   readonly claim: Look = new Look()
   looking = false
+  /** Of a counted lease: the holder of one of the waiters may have its share in this process. To find out takes a walk through all. */
+  mayHaveOwn = false
   /** A waiter needs an answer of the store. */
   isAsked = false
   /** The ticket of the first waiter; the next one inherits it. */

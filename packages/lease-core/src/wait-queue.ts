@@ -182,7 +182,9 @@ export class WaitQueue {
       queue.waiters.push(waiter)
       this.#bound(queue)
       this.#tellPositions(queue)
-      if (queue.waiters.length === 1 || this.#isOwnHere(waiter)) this.#lookNow(queue, queue.claim)
+      const isOwn = this.#isOwnHere(waiter)
+      queue.mayHaveOwn ||= isOwn
+      if (queue.waiters.length === 1 || isOwn) this.#lookNow(queue, queue.claim)
     })
     return { outcome, leave }
   }
@@ -220,7 +222,10 @@ export class WaitQueue {
   /** This process got the lease for this holder: waiters of the same holder are decided now. */
   acquired(lease: string, holder: string): void {
     for (const queue of this.#queuesFor(lease)) {
-      if (queue.waiters.some(({ request }) => request.holder === holder)) this.#lookNow(queue, queue.claim)
+      const isOwn = ({ request }: Waiter): boolean => request.holder === holder
+      if (!queue.waiters.some(isOwn)) continue
+      queue.mayHaveOwn ||= queue.waiters.some((waiter) => isOwn(waiter) && !waiter.claiming) // else it is the grant of the first
+      this.#lookNow(queue, queue.claim)
     }
   }
 
@@ -513,10 +518,15 @@ export class WaitQueue {
   }
 
   /** Whose claim is next; undefined while other holders of this process have all of the leases. */
-  #next({ waiters, leases, countedBy }: LeaseWaiters): Waiter | undefined {
+  #next(queue: LeaseWaiters): Waiter | undefined {
+    const { waiters, leases, countedBy } = queue
+    if (isCounted(leases)) {
+      const own = queue.mayHaveOwn ? waiters.find((waiter) => this.#isOwnHere(waiter)) : undefined
+      queue.mayHaveOwn = own !== undefined
+      return own ?? waiters[0]
+    }
     // Only the store knows how many are in the queue.
     let free = countedBy === undefined && waiters[0]?.request.options.maxWaiters !== undefined
-    if (isCounted(leases)) return waiters.find((waiter) => this.#isOwnHere(waiter)) ?? waiters[0]
     for (const lease of leases) {
       const here = this.#host.holderHere(lease)
       if (here === undefined) free = true
