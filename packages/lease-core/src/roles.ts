@@ -70,7 +70,7 @@ export interface ShareOptions {
    * @default the counted lease must be defined
    */
   readonly capacity?: number | undefined
-  /** Whether the claim passes all waiters, if there is room: for a takeover after a revocation. @default false */
+  /** Whether the claim passes all waiters, if there is room for each of them: for a takeover after a revocation. @default false */
   readonly ahead?: boolean | undefined
 }
 

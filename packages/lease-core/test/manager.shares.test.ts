@@ -112,6 +112,36 @@ describe('Manager.hold of shares', () => {
     expect((await writer).held).to.equal(true)
   })
 
+  it('gives a holder that waits behind others the share that it has here, whichever came first', async () => {
+    const bench = new Bench()
+    const { manager, clock } = bench
+    await manager.hold('s', 'a', { ...share(2), shared: true })
+    const heavy = manager.hold('s', 'heavy', { ...share(2, 2), wait: true })
+    heavy.catch(() => {})
+    await clock.settle()
+    const again = { ...share(2), shared: true, wait: true }
+    const had = track(manager.hold('s', 'a', again))
+    await clock.settle()
+    expect(had.state).to.equal('fulfilled')
+
+    const dead = bench.other()
+    const first = await manager.hold('t', 'a', share(1))
+    void dead.manager.hold('t', 'dead', { ...share(1), wait: true }).catch(() => {})
+    await clock.settle()
+    manager.hold('t', 'earlier', { ...share(1), wait: true }).catch(() => {})
+    const waits = track(manager.hold('t', 'b', { ...share(1), shared: true, wait: true }))
+    await clock.settle()
+    dead.wire.hang()
+    await first.release()
+    await clock.settle()
+    expect(waits.state).to.equal('pending')
+    await manager.hold('t', 'b', { ...options, share: { weight: 1, capacity: 1, ahead: true }, shared: true })
+    await clock.settle()
+    expect(waits.state).to.equal('fulfilled')
+    await dead.manager.stop()
+    await manager.stop()
+  })
+
   it('is granted soon after a waiter ahead of it has died', async () => {
     const bench = new Bench()
     const dead = bench.other()
