@@ -752,3 +752,22 @@ describe('MemorySubstrate without a server clock', () => {
     expect((await bench.granted(extend('a', { durationMs: 3000 })))?.remainingMs).to.equal(3000)
   })
 })
+
+it('the end of a definition that is asked for once more, as its answer was lost, is granted as before', async () => {
+  const clock = new TestClock()
+  const substrate = new MemorySubstrate({ store: new MemoryStore({ clock }) })
+  for (const [capacity, from, generation] of [
+    [2, undefined, 'first'],
+    [undefined, 'first', 'second'],
+    [undefined, undefined, 'third'],
+  ] as const) {
+    const sentMs = await substrate.time?.(call)
+    await clock.advance(5)
+    for (let copy = 0; copy < 2; copy++) {
+      const op = { kind: 'define', lease: 'n#', capacity, from, generation } as const
+      const [verdict] = await substrate.apply([op], { ...call, sentMs })
+      expect(verdict?.outcome).to.equal('granted')
+      await clock.advance(5)
+    }
+  }
+})

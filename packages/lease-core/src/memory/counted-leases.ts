@@ -41,11 +41,18 @@ export class CountedLeases {
     return this.#shares.get(counted) ?? NONE
   }
 
-  /** Returns whether it is now as the operation asks; undefined: a copy of an earlier request. */
-  define({ lease, capacity, from, generation }: DefineOp, nowMs: number): boolean | undefined {
+  /** Whether this very operation is done, and nothing has come after it. */
+  isDone({ lease, capacity, generation }: DefineOp): boolean {
     const known = this.#definitions.get(lease)
-    if (known?.generation === generation) return true
-    if (known === undefined && capacity === undefined && this.#ended.get(lease)?.generation === generation) return true
+    if (known !== undefined) return known.generation === generation
+    return capacity === undefined && this.#ended.get(lease)?.generation === generation
+  }
+
+  /** Returns whether it is now as the operation asks; undefined: a copy of an earlier request. */
+  define(op: DefineOp, nowMs: number): boolean | undefined {
+    if (this.isDone(op)) return true
+    const { lease, capacity, from, generation } = op
+    const known = this.#definitions.get(lease)
     if (this.isOver(generation)) return undefined
     if (known?.generation !== from) return false
     if (known !== undefined) this.#before.add(known.generation, true, nowMs)

@@ -631,9 +631,8 @@ export class MemoryNamespace {
 
   #define(op: DefineOp, stamp: Stamp, nowMs: number): Verdict {
     const { lease, from } = op
-    const isCopy = this.#counted.definition(lease)?.generation === op.generation
     if (
-      !isCopy &&
+      !this.#counted.isDone(op) &&
       (this.#isOfEarlierEpoch(stamp) ||
         (from === undefined && isSince(stamp.sentMs, this.#counted.endedMs(lease), nowMs)))
     ) {
