@@ -14,8 +14,9 @@ export interface WorkerEntry extends StoreAddress {
   readonly leaseMs: number
 }
 
-/** In a worker: how it was called, with whatever else its race has for it. */
+/** In a worker: how it was called, with whatever else its race has for it. From now on the worker ends when its race has ended. */
 export function workerEntry(): WorkerEntry {
+  process.once('disconnect', () => process.exit(1))
   return JSON.parse(process.argv[2] ?? '') as WorkerEntry
 }
 
