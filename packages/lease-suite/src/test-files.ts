@@ -26,7 +26,7 @@ const recorded = join(root, 'packages/lease-suite/durations.json')
 /** What is taken for a file that was never recorded: early rather than late. */
 const UNKNOWN_MS = 10_000
 /** A file that takes longer is run in parts, a process for each top-level suite: each has to load everything anew. */
-const LONG_MS = 20_000
+const LONG_MS = 40_000
 
 /** All test files of the workspace, those that take longest first, and long ones in parts. */
 export function allTests(): readonly TestFile[] {
