@@ -51,10 +51,10 @@ export const late: Chapter = {
       (scene) =>
         hasty(scene, async ({ client, faults, lease }) => {
           const { b, longMs } = scene
+          await b.claimLease(lease, { holder: BOB, duration: longMs })
           const packets = faults.holdBack(1)
           const claim = later(client.claimLease(lease, { holder: ALICE, duration: longMs }))
           await underWay(scene, packets)
-          await b.claimLease(lease, { holder: BOB, duration: longMs })
           await invalid(scene.settle(claim, 'the second packet'), 'the claim')
           await b.releaseLease(lease, BOB)
           await arrive(scene, packets)
