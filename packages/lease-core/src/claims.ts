@@ -46,7 +46,6 @@ class Asked {
   /** Of a share: what the counted lease had against it. */
   refusal: ShareRefusal | undefined
   readonly onGranted = (term: TermId): void => void (this.granted = term)
-  readonly onRefused = (refusal: ShareRefusal): void => void (this.refusal = refusal)
 
   constructor(own: boolean, placeless: boolean, sent: ClockReading) {
     this.own = own
@@ -163,12 +162,14 @@ export class Claims {
     }
   }
 
-  #ask(lease: string, request: ClaimRequest, { own, onGranted, onRefused }: Asked): Promise<void> {
+  #ask(lease: string, request: ClaimRequest, asking: Asked): Promise<void> {
     const { client } = this.#host
+    const { own, onGranted } = asking
     const { holder, durationMs, value, announce, share, signal, ticket, maxWaiters } = request
-    const asked = { holder, duration: durationMs, value, announce }
+    const asked = { holder, duration: durationMs, value, announce, share: own ? undefined : share }
+    const onRefused = share === undefined ? undefined : (refusal: ShareRefusal) => void (asking.refusal = refusal)
     const options = { signal, ticket, maxWaiters, onGranted, onRefused }
-    return own ? client.extendLease(lease, asked, options) : client.claimLease(lease, { ...asked, share }, options)
+    return own ? client.extendLease(lease, asked, options) : client.claimLease(lease, asked, options)
   }
 
   /** @throws ErrInvalid, ErrNotValid no wait makes this share one that is granted */

@@ -11,7 +11,7 @@ import type { LeaseStates } from './lease-states.ts'
 import { countedOf } from './share.ts'
 import { SharedReads } from './shared-reads.ts'
 import { LostCall, type StoreLink } from './store-link.ts'
-import { unknown, type Call, type Holding, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
+import { unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
 
 /** How often a request whose outcome is unknown is sent in all. */
 export const MAX_ATTEMPTS = 4
@@ -135,9 +135,11 @@ export class RoundTrips {
         const op = ops[index] as Op
         const verdict = verdicts[index] as Verdict
         if (!isSettled(verdict)) continue
-        const told = toldAhead(op, verdict)
-        if (told !== undefined) this.#parts.told(countedOf(op.lease) ?? op.lease, told)
-        for (const [share, holding] of verdict.counted?.shares ?? NONE) states.learn(share, holding, { question, now })
+        const { told, counted } = verdict
+        if (told !== undefined) this.#parts.told(countedOf(op.lease) ?? op.lease, aheadOf(op, verdict, told))
+        if (counted !== undefined) {
+          for (const [share, holding] of counted.shares) states.learn(share, holding, { question, now })
+        }
         if (op.kind === 'leave' || op.kind === 'passOver' || op.kind === 'define') continue
         const granted = verdict.outcome === 'granted'
         const ended = 'fencingToken' in op ? op.fencingToken : undefined
@@ -153,12 +155,10 @@ export class RoundTrips {
   }
 }
 
-const NONE: ReadonlyMap<string, Holding> = new Map()
-
-/** The last ticket of those who were told and may have to be passed over: nobody who waits has itself passed over. */
-function toldAhead(op: Op, { outcome, told }: Verdict): number | undefined {
+/** The last ticket of those who were notified and may have to be passed over: no waiter has itself passed over. */
+function aheadOf(op: Op, { outcome }: Verdict, told: number): number {
   const waits = op.kind === 'claim' && outcome === 'refused' && op.place !== undefined && op.place > 0
-  return waits && told !== undefined ? Math.min(told, op.place - 1) : told
+  return waits ? Math.min(told, op.place - 1) : told
 }
 
 /** Granted or refused: what became of it is known. */

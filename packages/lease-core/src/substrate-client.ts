@@ -149,14 +149,6 @@ export class SubstrateClient implements Client {
       const durationMs = checkRequest(lease, request)
       const { holder, value, announce, share } = request
       const counted = this.#countedOf(lease, request)
-      const enter = (turn: () => void): void => {
-        if (counted === undefined) this.#inTurn(lease, turn)
-        else this.#inTurn(lease, () => this.#inTurn(counted, turn))
-      }
-      const leave = (): void => {
-        if (counted !== undefined) this.#mutex.leave(counted)
-        this.#mutex.leave(lease)
-      }
       return new Promise((resolve, reject) => {
         let aborted = false
         // Here and nowhere else it is decided whether the caller learns of the grant or of the abort.
@@ -169,7 +161,7 @@ export class SubstrateClient implements Client {
           reject(error)
         }
         const { ticket, maxWaiters } = options ?? {}
-        enter(() => {
+        this.#inTurns(lease, counted, () => {
           const lapsed = this.#states.get(lease)?.lapsedVersion(this.#time.read())
           const nonce = this.#settlement.newNonce()
           const place = ticket?.place
@@ -211,16 +203,16 @@ export class SubstrateClient implements Client {
                 else if (share?.ahead !== true) this.#passing.taken(counted, place)
                 if (aborted) {
                   // The next operation on the lease comes after its end.
-                  void this.#settlement.withdraw(sent as ClaimOp).finally(leave)
+                  void this.#settlement.withdraw(sent as ClaimOp).finally(() => this.#leaveTurns(lease, counted))
                   return
                 }
                 const { nonce } = sent as ClaimOp
                 this.#assure(lease, nonce)
                 if (holding !== undefined) options?.onGranted?.({ fencingToken: holding.fencingToken, nonce })
-                leave()
+                this.#leaveTurns(lease, counted)
                 return resolve()
               }
-              leave()
+              this.#leaveTurns(lease, counted)
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
               if (verdict.counted !== undefined) {
                 const { capacity, shares } = verdict.counted
@@ -234,7 +226,7 @@ export class SubstrateClient implements Client {
               else end(refusal)
             },
             fail: (error, sent, doubt) => {
-              leave()
+              this.#leaveTurns(lease, counted)
               this.#settlement.cleanUp(sent as ClaimOp, doubt)
               end(error)
             },
@@ -629,6 +621,16 @@ export class SubstrateClient implements Client {
     const turn = this.#mutex.enter(lease)
     if (turn === undefined) body()
     else void turn.then(body)
+  }
+
+  /** The same for a share: on it, and on its counted lease. Left by `#leaveTurns`. */
+  #inTurns(lease: string, counted: string | undefined, body: () => void): void {
+    this.#inTurn(lease, counted === undefined ? body : () => this.#inTurn(counted, body))
+  }
+
+  #leaveTurns(lease: string, counted: string | undefined): void {
+    if (counted !== undefined) this.#mutex.leave(counted)
+    this.#mutex.leave(lease)
   }
 
   /**
