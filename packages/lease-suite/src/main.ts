@@ -104,7 +104,7 @@ process.exit()
 
 function shared(command: Command): Command {
   return command
-    .option('--jobs <n>', 'processes at a time (default: four per core)', positive)
+    .option('--jobs <n>', 'processes at a time (default: three per core)', positive)
     .option('--json <file>', 'write all outcomes there as well', writable)
 }
 

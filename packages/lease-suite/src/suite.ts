@@ -15,7 +15,7 @@ export interface SuiteOptions {
   readonly grep?: RegExp | undefined
   /** Starts all servers at once instead of each when the first file needs it. */
   readonly allServers: boolean
-  /** How many processes run at a time. Tests wait more than they compute. @default four per core */
+  /** How many processes run at a time. Tests wait more than they compute. @default three per core */
   readonly jobs?: number | undefined
   /** How long a test or hook may take. @default {@link TIMEOUT_MS} */
   readonly timeoutMs?: number | undefined
@@ -61,7 +61,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       }
       const targets = async (wanted: readonly string[]): Promise<string> => servers.targets(wanted)
       const { grep, timeoutMs = TIMEOUT_MS } = options
-      await inParallel(options.jobs ?? availableParallelism() * 4, [
+      await inParallel(options.jobs ?? availableParallelism() * 3, [
         ...options.checks.map((check) => async () => done(results.checks, await timed(check, signal))),
         ...inBatches(options.files).map((files) => async () => {
           await runFiles(files, { grep, timeoutMs, targets, signal }, (result) => done(results.files, result))
