@@ -92,7 +92,7 @@ export class LeaseWaiters implements Deadline {
   readonly read: Look = new Look()
   readonly claim: Look = new Look()
   looking = false
-  /** Of a counted lease: the holder of one of the waiters may have its share in this process. To find out takes a walk through all. */
+  /** Of a counted lease: a waiter's holder may have its share in this process already. To know for sure takes a walk through all waiters. */
   mayHaveOwn = false
   /** A waiter needs an answer of the store. */
   isAsked = false

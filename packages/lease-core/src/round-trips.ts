@@ -155,7 +155,7 @@ export class RoundTrips {
   }
 }
 
-/** The last ticket of those who were notified and may have to be passed over: no waiter has itself passed over. */
+/** The last ticket of the notified waiters that may have to be passed over. A waiter does not pass over itself. */
 function aheadOf(op: Op, { outcome }: Verdict, told: number): number {
   const waits = op.kind === 'claim' && outcome === 'refused' && op.place !== undefined && op.place > 0
   return waits ? Math.min(told, op.place - 1) : told

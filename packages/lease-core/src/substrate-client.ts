@@ -254,15 +254,15 @@ export class SubstrateClient implements Client {
   }
 
   /**
-   * Those who wait end the shares that they have seen lapse, on a store without a clock. While such a share stands there, what others release
-   * seems to leave no room, and nobody is notified.
+   * On a store without a clock a waiter expires the shares that it has observed to lapse. As long as the store has such a share, a release by
+   * another holder seems to leave no room, and notifies nobody.
    */
   #expireLapsed(shares: Counted['shares'], { lapsed }: ShareOp): void {
     let left = MOST_EXPIRED
     for (const [share, { version, pinned }] of shares) {
       if (pinned || version === undefined || lapsed.get(share) !== version) continue
       if (left-- === 0) return
-      this.expireLease(share).catch(nothing) // it counts for nobody who has seen that, and the next refusal has it tried again
+      this.expireLease(share).catch(nothing) // the next refusal tries again
     }
   }
 
@@ -691,7 +691,7 @@ function nothing(): void {}
 /** Matches no pin. */
 const NO_GENERATION = '-'
 
-/** A refusal has so many shares ended that have lapsed. */
+/** How many lapsed shares a waiter expires after one refusal. */
 const MOST_EXPIRED = 100
 
 /** At the end of a client the store has so long to be told who leaves, and what is withdrawn. */

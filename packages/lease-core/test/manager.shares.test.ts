@@ -260,7 +260,7 @@ describe('Manager.hold of shares', () => {
     for (const { manager } of dying) await manager.stop()
   })
 
-  it('is granted within a minute or so when all ahead of it have died, and whoever made room as well', async () => {
+  it('is granted within a minute or so when all waiters ahead of it have died, and the process that made room as well', async () => {
     for (const serverClock of [true, false]) {
       const bench = new Bench({ serverClock })
       const [keeper, releaser] = [bench.other(), bench.other()]

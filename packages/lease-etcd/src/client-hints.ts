@@ -22,9 +22,9 @@
  * the shares from its last refusal. Where it does not know them any more, for somebody ahead has gone or the capacity is another, it
  * tells of each vacancy: then the waiter looks once too often, and knows them again.
  *
- * Whoever becomes the first because a ticket ahead has gone looks at what it knows of the gate a moment later. A grant has put that in the
- * same transaction, and says what room it has left. So the first hears of that room where the process that was granted the share has died
- * before it told anybody, and where no share was granted at all: the ticket of one who has died ends by itself.
+ * A waiter that becomes the first because a ticket ahead has gone looks, a moment later, at what it knows of the gate. A grant puts the gate
+ * in the same transaction, with the room that it leaves. So the first waiter hears of that room also if the granted process has died before it
+ * told anybody, or if no share was granted: the ticket of a dead process ends by itself.
  *
  * Who is ahead is known from answers and from watches, and a watch may be faster: what it has told is not undone by an answer that is older,
  * and no watch ends before the ticket does. Otherwise one who has gone would be ahead for ever, and the first would take itself for

@@ -9,7 +9,7 @@ import { completed, countedIn, onceRead, roomIn, roomReads, weightsOf, type Room
 import { allBy, isAbsent, isUnchanged, NO_LEASE, noneNewSince, pageOf, put, when } from './txn.ts'
 import { dismissed, fitsFirst, tell, type StepContext } from './waiting.ts'
 
-/** Of more who wait than this the rest is read afterwards. */
+/** How many waiters are read in the same transaction; the rest is read afterwards. */
 const PAGE = 100
 
 export function define(op: DefineOp, keys: Keys, context: StepContext): Step {
@@ -68,7 +68,7 @@ function change(op: DefineOp, keys: Keys, context: StepContext, room: Room): Ste
   }
 }
 
-/** It was done already, and the answer was lost: whoever was to be called may not have been. */
+/** It was done already, and the answer was lost: perhaps nobody was notified. */
 function again(op: DefineOp, keys: Keys, context: StepContext, verdict: Verdict): Step {
   return {
     coverMs: undefined,
@@ -90,11 +90,11 @@ function firstPage({ tickets }: Keys): EtcdRequest {
 interface Done {
   readonly verdict: Verdict
   readonly room: Room
-  /** The first of those who wait. */
+  /** The first waiters. */
   readonly page: EtcdAnswer['response_range']
 }
 
-/** Those who cannot get a share any more find that out, and are in nobody's way; then the first of the others hear if there is room. */
+/** Dismisses the waiters that cannot get a share any more, then notifies the first of the others if there is room. */
 function called(op: DefineOp, keys: Keys, context: StepContext, done: Done): Verdict | Step {
   const { lease, capacity = 0 } = op
   const { verdict, room, page } = done

@@ -28,7 +28,7 @@ export interface Gate {
   readonly heaviest: number | undefined
   /** The shares weigh no more than this; undefined: nobody knows. */
   readonly weight: number | undefined
-  /** The generation by which `define` has defined it last where it was not defined: whoever asks for that again is late. */
+  /** The generation of the last `define` that found it undefined: the same request again is late. */
   readonly first: string | undefined
 }
 

@@ -368,8 +368,8 @@ function callsOf(
 const MOST_DISMISSED = 50
 
 /**
- * There is nothing any more that these wait for: they are told, and taken out of the queue. Whoever has claimed since its ticket was read
- * knows it by itself.
+ * These waiters cannot be granted anything any more: notifies them, and removes them from the queue. A waiter that has claimed since its
+ * ticket was read learns it from its refusal.
  *
  * @param verdict what has become of the operation, should this fail
  */
@@ -398,7 +398,7 @@ export function dismissed(
     ...usual,
     coverMs: INTEREST_MS,
     request: (etcdLease) => {
-      // Those behind are to know that they are not granted a share, and that others may be ahead yet.
+      // Waiters behind must not take this for a grant, and must know that others may be ahead yet.
       const leaving = part.map(({ key, mod_revision }) =>
         when([isUnchanged(key, mod_revision)], [put(key, LEAVES, etcdLease)], []),
       )
