@@ -3,13 +3,13 @@
  * list, docs/reliability.md says how to run more of it.
  */
 import { expect } from 'chai'
+import { isMatrix } from 'lease-servers'
 import { shrink } from 'lease-simulation'
 import { run } from './simulation/run.ts'
 import { settingsOf } from './simulation/settings.ts'
 
-const isMatrix = process.env['LEASE_SUITE'] === 'matrix'
 /** CPU time for each set of seeds, in milliseconds: what a slow machine leaves out, another run makes up for. */
-const CPU_MS = isMatrix ? 60_000 : 3_000
+const CPU_MS = isMatrix() ? 60_000 : 3_000
 
 /** Runs one seed after the other until the time is used up; the first that fails is shrunk and shown. */
 async function simulate(seeds: Iterable<number>, cpuMs: number): Promise<number> {
@@ -36,7 +36,7 @@ function* from(seed: number): Generator<number> {
 }
 
 describe('simulation of the recipes', function () {
-  this.timeout(isMatrix ? 600_000 : 60_000)
+  this.timeout(isMatrix() ? 600_000 : 60_000)
 
   it('the promises hold for a fixed set of seeds', async () => {
     expect(await simulate(from(1), CPU_MS)).to.be.at.least(1)
