@@ -298,6 +298,7 @@ export const late: Chapter = {
         await arrive(scene, packets)
         await vacant(scene, lease)
       },
+      'serverClock', // without one, a copy of an earlier try of the waiter that was refused would open a term
       'repeats',
       'faults',
     )
