@@ -23,8 +23,8 @@ import { testServers } from './servers.ts'
 
 const servers = testServers()
 
-const usual = [memory, postgres, redis]
-for (const substrate of isMatrix() ? [...usual, redisCluster, etcd] : usual) {
+const usual = [memory, redis]
+for (const substrate of isMatrix() ? [...usual, postgres, redisCluster, etcd] : usual) {
   const url = servers.get(substrate.name)
   if (url === undefined) continue
   describe(`bench: adapters on ${substrate.name}`, () => {
@@ -54,8 +54,6 @@ for (const substrate of isMatrix() ? [...usual, redisCluster, etcd] : usual) {
     }
 
     for (const workload of workloads.filter(({ name }) => substrate.workloads?.includes(name) ?? true)) {
-      // They start many processes: elsewhere than on Redis the matrix tries them.
-      if (/^(W4|W9)$/.test(workload.name) && !['memory', 'redis'].includes(substrate.name) && !isMatrix()) continue
       it(`${workload.name} measures the library`, () => measured(workload.name, substrate, ground))
     }
   })

@@ -1,12 +1,12 @@
 import { expect } from 'chai'
 import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres'
 import { ErrNotHeld } from 'lease-core'
-import { postgresTargets } from 'lease-servers'
+import { enoughOf, postgresTargets } from 'lease-servers'
 import { openBank, type Bank } from './bank.ts'
 import { transfer, withdraw } from './drizzle.ts'
 import { failure } from './rivals.ts'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`example: Drizzle, on ${target.name}`, () => {
     let bank: Bank
     let db: NodePgDatabase

@@ -1,12 +1,12 @@
 import { expect } from 'chai'
 import { ErrNotHeld, Manager } from 'lease-core'
 import { postgresClient } from 'lease-postgres'
-import { postgresTargets } from 'lease-servers'
+import { enoughOf, postgresTargets } from 'lease-servers'
 import { openBank, type Bank } from './bank.ts'
 import { transferBetween } from './hold-all.ts'
 import { failure } from './rivals.ts'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`example: a transfer between two accounts, on ${target.name}`, () => {
     let bank: Bank
     let manager: Manager

@@ -1,12 +1,12 @@
 import { expect } from 'chai'
 import { Kysely, PostgresDialect } from 'kysely'
 import { ErrNotHeld } from 'lease-core'
-import { postgresTargets } from 'lease-servers'
+import { enoughOf, postgresTargets } from 'lease-servers'
 import { openBank, type Bank } from './bank.ts'
 import { keyOf, transfer, withdraw, type Tables } from './kysely.ts'
 import { failure } from './rivals.ts'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`example: Kysely, on ${target.name}`, () => {
     let bank: Bank
     let db: Kysely<Tables>

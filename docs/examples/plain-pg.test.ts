@@ -3,13 +3,13 @@ import { createServer, type AddressInfo } from 'node:net'
 import { expect } from 'chai'
 import { ErrNotHeld } from 'lease-core'
 import { SqlGuard } from 'lease-postgres'
-import { postgresTargets, until } from 'lease-servers'
+import { enoughOf, postgresTargets, until } from 'lease-servers'
 import { Pool } from 'pg'
 import { openBank, type Bank } from './bank.ts'
 import { deposit, inTransaction, openPool, transfer, withdraw, withdrawIfThere } from './plain-pg.ts'
 import { failure } from './rivals.ts'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`example: plain pg, on ${target.name}`, () => {
     let bank: Bank
     before(async () => (bank = await openBank(target)))

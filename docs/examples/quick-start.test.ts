@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { Etcd3 } from 'etcd3'
 import { Redis } from 'ioredis'
-import { freshDatabase, postgresTargets, startEtcd, startRedis } from 'lease-servers'
+import { enoughOf, freshDatabase, postgresTargets, startEtcd, startRedis } from 'lease-servers'
 import { Client } from 'pg'
 import { etcdQuickStart } from './etcd-quick-start.ts'
 import { withdrawInMemory } from './in-memory.ts'
@@ -9,7 +9,7 @@ import { quickStart } from './quick-start.ts'
 import { redisQuickStart } from './redis-quick-start.ts'
 
 describe('example: quick start', () => {
-  for (const target of postgresTargets()) {
+  for (const target of enoughOf(postgresTargets())) {
     it(`withdraws once, on ${target.name}`, async () => {
       await using database = await freshDatabase(target)
       const client = new Client({ connectionString: database.url })

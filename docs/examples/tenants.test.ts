@@ -1,12 +1,12 @@
 import { expect } from 'chai'
 import { ErrClaimDenied } from 'lease-core'
 import { SqlGuard } from 'lease-postgres'
-import { freshDatabase, postgresTargets } from 'lease-servers'
+import { enoughOf, freshDatabase, postgresTargets } from 'lease-servers'
 import { openPool } from './plain-pg.ts'
 import { failure } from './rivals.ts'
 import { openTenant } from './tenants.ts'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`example: a schema for each tenant, on ${target.name}`, () => {
     it('keeps the leases of tenants apart, whatever search_path a connection was left with', async () => {
       await using database = await freshDatabase(target)

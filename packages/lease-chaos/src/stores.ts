@@ -30,24 +30,32 @@ export interface OpenStore {
 }
 
 /**
- * `each`: one server of each kind. `sorts`: and a Redis Cluster, which takes two seconds to start. `all`: in the matrix every server, and no
- * cluster; one of each kind otherwise. Call it while the test file is loaded.
+ * What a race runs on in the matrix. `each`: one server of each kind. `sorts`: and a Redis Cluster. `all`: every server, and no cluster.
+ * Call it while the test file is loaded.
+ *
+ * @param few of which kinds the test command takes one server: a process costs it half a second. @default all three
  */
-export function raceStores(which: 'each' | 'sorts' | 'all'): readonly RaceStore[] {
+export function raceStores(
+  which: 'each' | 'sorts' | 'all',
+  few: readonly StoreAddress['kind'][] = ['redis', 'postgres', 'etcd'],
+): readonly RaceStore[] {
+  const isWanted = (kind: StoreAddress['kind']): boolean => isMatrix() || few.includes(kind)
   const most = which === 'all' && isMatrix() ? undefined : 1
   return [
-    ...redisTargets('server').map((target) => shared(target.name, 'redis', () => target.url)),
-    ...(which === 'sorts' ? redisTargets('cluster') : []).map((target) =>
+    ...(isWanted('redis') ? redisTargets('server') : []).map((target) =>
+      shared(target.name, 'redis', () => target.url),
+    ),
+    ...(which === 'sorts' && isMatrix() ? redisTargets('cluster') : []).map((target) =>
       shared(target.name, 'redis', () => target.nodes.map(({ host, port }) => `redis://${host}:${port}`).join(',')),
     ),
-    ...postgresTargets()
-      .slice(0, most)
-      .map((target) => ({
-        name: target.name,
-        kind: 'postgres' as const,
-        open: (namespace: string) => openPostgres(target, namespace),
-      })),
-    ...etcdTargets(most).map((target) => shared(target.name, 'etcd', () => target.endpoints.join(','))),
+    ...(isWanted('postgres') ? postgresTargets().slice(0, most) : []).map((target) => ({
+      name: target.name,
+      kind: 'postgres' as const,
+      open: (namespace: string) => openPostgres(target, namespace),
+    })),
+    ...(isWanted('etcd') ? etcdTargets(most) : []).map((target) =>
+      shared(target.name, 'etcd', () => target.endpoints.join(',')),
+    ),
   ]
 }
 

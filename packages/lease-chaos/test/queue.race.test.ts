@@ -13,7 +13,7 @@ const LEASE_MS = 600_000
 /** What no wait for a vacant lease lasts, however slow the machine is, unless a wake-up was lost: a minute ends it then. */
 const LOST_MS = 50_000
 
-for (const store of raceStores('each')) {
+for (const store of raceStores('each', ['redis'])) {
   describe(`those who wait in processes that are stopped and killed, on ${store.name}`, () => {
     let opened: OpenStore
     before(async () => {

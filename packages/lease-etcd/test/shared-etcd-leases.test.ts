@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { TestClock } from 'lease-core/testing'
-import { enoughOf, etcdTargets, startProxy, until } from 'lease-servers'
+import { etcdTargets, startProxy, until } from 'lease-servers'
 import { claim, extend, grant, newCall, pin, readOne, release, settle, sleep, together, unique } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 import { SharedEtcdLeases } from '#src/shared-etcd-leases.ts'
@@ -116,7 +116,7 @@ describe('shared etcd leases', () => {
   })
 })
 
-for (const target of enoughOf(etcdTargets())) {
+for (const target of etcdTargets()) {
   describe(`keys that vanish, on ${target.name}`, () => {
     let setting: Setting
     before(() => {

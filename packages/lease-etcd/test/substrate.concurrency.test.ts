@@ -1,10 +1,10 @@
 import { expect } from 'chai'
 import type { Holding, Op } from 'lease-core'
-import { enoughOf, etcdTargets, until } from 'lease-servers'
+import { etcdTargets, until } from 'lease-servers'
 import { claim, extend, grant, newCall, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
-for (const target of enoughOf(etcdTargets())) {
+for (const target of etcdTargets()) {
   describe(`many at once, on ${target.name}`, () => {
     let setting: Setting
     before(() => {

@@ -2,6 +2,7 @@ import { SubstrateClient, type Client } from 'lease-core'
 import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
 import {
+  enoughOf,
   pgbouncerTarget,
   postgresTargets,
   startPgbouncer,
@@ -19,7 +20,8 @@ import { openSetting, type Setting } from './setting.ts'
 /** Connections of one client: some forty clients may be open at once, and the server allows 200. */
 const POOL = 4
 
-for (const target of postgresTargets()) {
+// The older one: the pooler stands before the newer.
+for (const target of enoughOf(postgresTargets().toReversed())) {
   // A server of its own, where there is a choice: the kit restarts it.
   const version = (): 15 | 18 => (target.version === 15 ? 15 : 18)
   declare(target, process.env['DATABASE_URL'] ? undefined : () => startPostgres({ version: version() }))

@@ -13,7 +13,7 @@ import {
   type Worker,
 } from 'lease-chaos'
 import { Manager } from 'lease-core'
-import { enough, isMatrix } from 'lease-servers'
+import { enough } from 'lease-servers'
 import { unique } from './stores.ts'
 
 const TTL_MS = 1500
@@ -21,7 +21,7 @@ const PROCESSES = 3
 const ROUND = ['resign', 'kill', 'pause', 'resign', 'kill', 'pause', 'resign'] as const
 const TROUBLES = Array.from({ length: enough(1) }, () => ROUND).flat()
 
-for (const store of raceStores(isMatrix() ? 'sorts' : 'each')) {
+for (const store of raceStores('sorts', ['etcd'])) {
   describe(`Election, a race of processes, on ${store.name}`, () => {
     let opened: OpenStore
     let judge: OpenClient

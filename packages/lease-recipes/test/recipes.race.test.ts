@@ -37,7 +37,7 @@ const JOBS = Array.from({ length: 10 }, (_, index) => ({ name: `job-${index}`, r
 const CAPACITIES: Readonly<Record<string, number>> = { ...SEMAPHORES, [LOCK]: MAX_CAPACITY }
 const KINDS = [...Object.keys(CAPACITIES), 'jobs']
 
-const stores = raceStores('sorts')
+const stores = raceStores('sorts', ['postgres'])
 const [first] = stores
 
 function kindOf(lease: string): string {

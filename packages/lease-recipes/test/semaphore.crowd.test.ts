@@ -7,9 +7,9 @@ import { Bench, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
 for (const store of stores()) {
-  const grants = store.exact ? 400 : enough(120)
+  const grants = store.exact ? 400 : enough(60)
   /** Fewer where administrators wait for permits to end. */
-  const grantsWhileChanging = store.exact ? 200 : enough(80)
+  const grantsWhileChanging = store.exact ? 200 : enough(40)
 
   describe(`Semaphore, a crowd, on ${store.name}`, () => {
     let bench: Bench

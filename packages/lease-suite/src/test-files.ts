@@ -47,8 +47,8 @@ const onServer = / (on|in|of) (redis|postgres|etcd)/i
 const onSecond = /postgres 15|pgbouncer|Cluster|three nodes/
 
 /** Files that take less share a process: half a second goes into its start. */
-const SMALL_MS = 4000
-const BATCH_MS = 12_000
+const SMALL_MS = 6000
+const BATCH_MS = 15_000
 
 /** Small files of one folder together, in the order given; the others alone. */
 export function inBatches(files: readonly TestFile[]): readonly (readonly TestFile[])[] {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { Chapter, Scene } from './kit.ts'
 import type { Info } from '../lease.ts'
-import { ALICE, BOB, codeOf, describeError, invalid, known, later, rejects, rises, same } from './kit.ts'
+import { ALICE, BOB, describeError, invalid, isUnknown, known, later, rejects, rises, same } from './kit.ts'
 
 /** What is lost on the way is made good, or ends by itself; and every call is answered. */
 export const faults: Chapter = {
@@ -263,7 +263,7 @@ async function answered(scene: Scene, what: string, call: () => Promise<void>): 
       await scene.settle(call(), what)
       return true
     } catch (error) {
-      if (!scene.realTime || codeOf(error) !== 'LEASE_UNKNOWN') throw error
+      if (!scene.realTime || !isUnknown(error)) throw error
       return describeError(error)
     }
   })

@@ -248,8 +248,7 @@ export class Scene {
         return await attempt(this.#leaseOf(attempts), durationMs)
       } catch (error) {
         const patient = this.realTime && this.clock.monotonic() - startedMs < this.patienceMs
-        // An unknown outcome proves nothing either.
-        if (!patient || !(error instanceof TooSlow || codeOf(error) === 'LEASE_UNKNOWN')) throw error
+        if (!patient || !(error instanceof TooSlow || isUnknown(error))) throw error
       }
     }
   }
@@ -458,7 +457,11 @@ export async function rejects(code: LeaseErrorCode, call: Promise<unknown>, what
     error = thrown
   }
   const outcome = error === undefined ? 'resolved' : `rejected with ${describeError(error)}`
-  throw new assert.AssertionError({ message: `${what}: expected ${code}, but it ${outcome}` })
+  throw failure(`${what}: expected ${code}, but it ${outcome}`, error)
+}
+
+function failure(message: string, cause: unknown): Error {
+  return Object.assign(new assert.AssertionError({ message }), { cause })
 }
 
 /** Asserts that the two are alike, in one line of words. */
@@ -497,6 +500,12 @@ export async function notHeld(call: Promise<unknown>, what: string): Promise<Lea
   return rejects('LEASE_NOT_HELD', call, what)
 }
 
+/** Whether this says, or fails because a call said, that the outcome is unknown: it proves nothing. */
+export function isUnknown(error: unknown): boolean {
+  const { cause = error } = error instanceof assert.AssertionError ? error : {}
+  return codeOf(cause) === 'LEASE_UNKNOWN'
+}
+
 export function codeOf(error: unknown): unknown {
   return typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined
 }
@@ -516,7 +525,7 @@ export async function grants<T>(
     const key = (calls[index] as readonly [T, Promise<void>])[0]
     if (outcome.status === 'fulfilled') granted.push(key)
     else if (codeOf(outcome.reason) === 'LEASE_INVALID') refused.push(key)
-    else assert.fail(`expected a grant or ErrInvalid, but got ${describeError(outcome.reason)}`)
+    else throw failure(`expected a grant or ErrInvalid, but got ${describeError(outcome.reason)}`, outcome.reason)
   }
   return { granted, refused }
 }

@@ -4,7 +4,7 @@ import type { Info } from '../lease.ts'
 import type { Manager } from '../manager.ts'
 import type { Faults, Packets } from './harness.ts'
 import type { Chapter, Scene } from './kit.ts'
-import { ALICE, BOB, CAROL, codeOf, describeError, invalid, known, later, rejects, same, TooSlow } from './kit.ts'
+import { ALICE, BOB, CAROL, describeError, invalid, isUnknown, known, later, rejects, same, TooSlow } from './kit.ts'
 
 /**
  * A request may be executed at any time after it was sent, also when its client has given it up, and twice. What comes late does
@@ -733,7 +733,7 @@ export async function hasty(scene: Scene, attempt: (way: Way) => Promise<void>):
       const pastDeadline = (): Promise<void> => scene.pass(timeoutMs + roundTripMs + scene.unitMs / 10)
       await attempt({ client, faults, lease, timeoutMs, pastDeadline })
     } catch (error) {
-      if (!scene.realTime || codeOf(error) !== 'LEASE_UNKNOWN') throw error
+      if (!scene.realTime || !isUnknown(error)) throw error
       throw new TooSlow({ message: `with ${timeoutMs} ms for a request: ${describeError(error)}` })
     }
   })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { Duration, type DurationLike } from 'luxon'
 import { MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES } from '../lease.ts'
 import type { Chapter, Scene } from './kit.ts'
-import { ALICE, BOB, codeOf, describeError, invalid, known, same } from './kit.ts'
+import { ALICE, BOB, describeError, invalid, isUnknown, known, same } from './kit.ts'
 
 /** Names that are allowed, and that a careless store mangles. The tag keeps them unique to the clause. */
 function awkwardNames(tag: string): readonly string[] {
@@ -153,7 +153,7 @@ export const limits: Chapter = {
           return true
         } catch (error) {
           // A claim for so short a time does not wait long for its answer.
-          if (!scene.realTime || codeOf(error) !== 'LEASE_UNKNOWN') throw error
+          if (!scene.realTime || !isUnknown(error)) throw error
           lease += '-again'
           return describeError(error)
         }
