@@ -104,7 +104,11 @@ process.exit()
 
 function shared(command: Command): Command {
   return command
-    .option('--jobs <n>', 'processes at a time (default: three per core)', positive)
+    .option(
+      '--jobs <n>',
+      'processes at a time (default: one per core, and up to four per core while the cores idle)',
+      positive,
+    )
     .option('--json <file>', 'write all outcomes there as well', writable)
 }
 

@@ -3,10 +3,10 @@
  * file in a process of its own but for the smallest. Everything is stopped when the run ends, however it ends.
  */
 import { setMaxListeners } from 'node:events'
-import { availableParallelism } from 'node:os'
 import { etcdTargets, pgbouncerTarget, postgresTargets, redisTargets, Servers } from 'lease-servers'
 import { build, type Check, type CheckResult, timed } from './checks.ts'
 import { runFiles, type FileResult } from './file-run.ts'
+import { inLanes, usualLanes } from './lanes.ts'
 import { inBatches, type TestFile } from './test-files.ts'
 
 export interface SuiteOptions {
@@ -15,7 +15,7 @@ export interface SuiteOptions {
   readonly grep?: RegExp | undefined
   /** Starts all servers at once instead of each when the first file needs it. */
   readonly allServers: boolean
-  /** How many processes run at a time. Tests wait more than they compute. @default three per core */
+  /** How many processes run at a time. @default one per core, and up to four per core while the cores idle */
   readonly jobs?: number | undefined
   /** How long a test or hook may take. @default {@link TIMEOUT_MS} */
   readonly timeoutMs?: number | undefined
@@ -34,7 +34,7 @@ export interface SuiteResult {
 }
 
 /** How long a test or hook may take. The only limit there is: on a machine at rest most need a thousandth of it. */
-export const TIMEOUT_MS = 60_000
+export const TIMEOUT_MS = 180_000
 
 /** @throws when a server cannot be had, or the signal's reason */
 export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
@@ -61,7 +61,8 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       }
       const targets = async (wanted: readonly string[]): Promise<string> => servers.targets(wanted)
       const { grep, timeoutMs = TIMEOUT_MS } = options
-      await inParallel(options.jobs ?? availableParallelism() * 3, [
+      const lanes = options.jobs === undefined ? usualLanes() : { least: options.jobs, most: options.jobs }
+      await inLanes(lanes, [
         ...options.checks.map((check) => async () => done(results.checks, await timed(check, signal))),
         ...inBatches(options.files).map((files) => async () => {
           await runFiles(files, { grep, timeoutMs, targets, signal }, (result) => done(results.files, result))
@@ -74,20 +75,4 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
     ending.abort()
     await servers.stop()
   }
-}
-
-/** Starts them in this order, so many at a time. @throws what the first that fails has thrown; then no more are started */
-async function inParallel(count: number, works: readonly (() => Promise<void>)[]): Promise<void> {
-  const queue = [...works]
-  const lane = async (): Promise<void> => {
-    for (let work = queue.shift(); work !== undefined; work = queue.shift()) {
-      try {
-        await work()
-      } catch (error) {
-        queue.length = 0
-        throw error
-      }
-    }
-  }
-  await Promise.all(Array.from({ length: count }, lane))
 }
