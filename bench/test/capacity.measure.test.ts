@@ -7,7 +7,6 @@ import { measureStore } from '#src/capacity/measure.ts'
 import { redis } from '#src/substrates/redis.ts'
 
 describe('bench: the command capacity', function () {
-  this.timeout(120_000) // it starts a server, or compiles itself
 
   it('prints what a fleet asks of its server', async () => {
     const flags = ['load', '--processes', '10000', '--leases', '20', '--duration-ms', '30000']

@@ -17,7 +17,6 @@ const INTERVALS = 3
 const MANY = isMatrix() ? 1_000 : 200
 
 describe('bench: the load of a fleet', function () {
-  this.timeout(120_000) // nothing but CPU
 
   it(`${MANY} processes renew twenty leases each as often as the formula says, and each sends one request for all`, async () => {
     const fleet = { ...one, processes: MANY, leases: 20 }

@@ -12,7 +12,6 @@ import { testServers } from './servers.ts'
 const servers = testServers()
 
 describe('bench: clients in several processes, on redis', function () {
-  this.timeout(120_000) // it compiles itself in each process
   let ground: Ground
 
   before(async () => {

@@ -16,7 +16,6 @@ import { runBench } from './programs.ts'
 const quick = '--substrate memory --workload W1,W5 --seconds 0.05 --warm-up 0 --repetitions 2'.split(' ')
 
 describe('bench: the command', function () {
-  this.timeout(120_000) // it compiles itself and four arms, each in a process of its own
   let folder: string
 
   before(async () => {

@@ -50,10 +50,16 @@ for (const store of raceStores('each', ['redis'])) {
           await pass(Math.random() * 100)
           const worker = workers.running[Math.floor(Math.random() * workers.running.length)]
           if (Math.random() < 0.2) {
+            const before = handOffs()
             worker?.kill()
             // Two at once, now and then: nobody stands in for the first.
             if (Math.random() < 0.5) workers.running.find((other) => other !== worker)?.kill()
             while (workers.running.length < PROCESSES) workers.start()
+            // Those that live go on, before more of them die.
+            while (handOffs() <= before) {
+              await pass(20)
+              await look()
+            }
           } else {
             worker?.pause()
             await pass(Math.random() * 300)

@@ -98,7 +98,6 @@ const grounds = [postgres, new RedisGround(), new EtcdGround()] as const
 const doomed = new PostgresGround()
 
 describe('the demo', function () {
-  this.timeout(180_000) // each test waits for stories that share two cores with many others
   const runs = new Map<Ground, Runs>()
   let cutOff: Promise<Ended>
 

@@ -187,7 +187,6 @@ function causeOf(error: unknown): string {
 }
 
 describe('under Sentinels', function () {
-  this.timeout(180_000) // a failover that was given up is begun anew, by the limits of the Sentinels
   /** Its Sentinels find out by themselves that the master is down. */
   let whole: Fleet | undefined
   /** Its replica is cut off: there is time for that, as its Sentinels are slow to find out. */
