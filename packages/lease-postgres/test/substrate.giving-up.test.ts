@@ -11,6 +11,9 @@ import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
 
+/** Half of it is for a connection beside the pool: none that is sound takes so long. */
+const PATIENT_MS = 4_000
+
 for (const target of enoughOf(postgresTargets())) {
   describe(`calls that are given up, on ${target.name}`, () => {
     let setting: Setting
@@ -124,7 +127,7 @@ for (const target of enoughOf(postgresTargets())) {
       const substrate = setting.substrate({ pool, listen: false })
       const busy = await pool.connect()
       const verdicts = await Promise.all(
-        ['l0', 'l1'].map((name) => substrate.apply([claim(name, 'a', 60_000)], newCall({ timeoutMs: 100 }))),
+        ['l0', 'l1'].map((name) => substrate.apply([claim(name, 'a', 60_000)], newCall({ timeoutMs: PATIENT_MS }))),
       )
       expect(verdicts.map(([verdict]) => verdict?.outcome)).to.deep.equal(['granted', 'granted'])
       busy.release()
@@ -151,7 +154,7 @@ for (const target of enoughOf(postgresTargets())) {
       Object.assign(pool, { Client: hanging })
       const substrate = setting.substrate({ pool, listen: false })
       const calls = Array.from({ length: 4 }, (_, nth) => async () => {
-        const [verdict] = await substrate.apply([claim(`l${nth}`, 'a', 60_000)], newCall({ timeoutMs: 600 }))
+        const [verdict] = await substrate.apply([claim(`l${nth}`, 'a', 60_000)], newCall({ timeoutMs: PATIENT_MS }))
         return verdict?.outcome
       })
       for (const call of calls) expect(await call()).to.equal('granted')
@@ -165,7 +168,7 @@ for (const target of enoughOf(postgresTargets())) {
           asked.push({
             password: options.password,
             max: options.max,
-            isBounded: options.connectionTimeoutMillis === 50,
+            isBounded: options.connectionTimeoutMillis === PATIENT_MS / 2,
           })
         }
       }
@@ -173,7 +176,7 @@ for (const target of enoughOf(postgresTargets())) {
       const busy = await pool.connect()
       Object.assign(pool, { Client: Asked })
       const substrate = setting.substrate({ pool, listen: false })
-      const verdict = (await substrate.apply([claim('l', 'a', 60_000)], newCall({ timeoutMs: 100 })))[0]
+      const verdict = (await substrate.apply([claim('l', 'a', 60_000)], newCall({ timeoutMs: PATIENT_MS })))[0]
       expect(verdict?.outcome).to.equal('granted')
       expect(asked).to.deep.equal([{ password: 'secret', max: 1, isBounded: true }])
       busy.release()

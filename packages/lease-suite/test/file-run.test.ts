@@ -123,11 +123,11 @@ describe('which files share a process', () => {
 
   it('small ones of one folder do, while they take no longer together than others alone', () => {
     const [a1, a2, b1] = [file('a/1', 1000), file('a/2', 900), file('b/1', 100)]
-    const long = file('a/long', 5000)
+    const long = file('a/long', 7000)
     const part = file('a/part', 100, { index: 0, last: false })
     expect(inBatches([long, a1, a2, part, b1])).to.deep.equal([[long], [a1, a2], [part], [b1]])
-    const many = Array.from({ length: 15 }, (_, index) => file(`a/${index}`, 1000))
-    expect(inBatches(many).map(({ length }) => length)).to.deep.equal([12, 3])
+    const many = Array.from({ length: 20 }, (_, index) => file(`a/${index}`, 1000))
+    expect(inBatches(many).map(({ length }) => length)).to.deep.equal([15, 5])
     expect(inBatches(many).flat()).to.deep.equal(many)
   })
 })
