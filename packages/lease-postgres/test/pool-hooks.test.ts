@@ -58,7 +58,7 @@ for (const target of enoughOf(postgresTargets())) {
         const lease = unique('l')
         const substrate = setting.substrate({ pool, listen: false })
         const free = await usedUp(pool)
-        const [verdict] = await substrate.apply([claim(lease, 'a', 60_000)], newCall({ timeoutMs: 1_000 }))
+        const [verdict] = await substrate.apply([claim(lease, 'a', 60_000)], newCall({ timeoutMs: 4_000 }))
         expect(verdict?.outcome).to.equal('granted')
         expect(await schemasOf(lease)).to.deep.equal(['tenant'])
         free()
