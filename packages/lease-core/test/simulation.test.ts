@@ -3,56 +3,28 @@
  * docs/reliability.md says how to run more of it.
  */
 import { expect } from 'chai'
-import { shrink } from 'lease-simulation'
+import { runSeeds, seedsFrom } from 'lease-simulation'
 import { run } from './simulation/run.ts'
 import { settingsOf } from './simulation/settings.ts'
+import { tester } from './simulation/tester.ts'
 
 /** CPU time for each set of seeds, in milliseconds: what a slow machine leaves out, another run makes up for. */
-const FIXED_MS = 3_000
-const FRESH_MS = 3_000
-
-/** Runs one seed after the other until the time is used up; the first that fails is shrunk and shown. */
-async function simulate(seeds: Iterable<number>, cpuMs: number, flags: readonly string[] = []): Promise<number> {
-  const before = process.cpuUsage()
-  let runs = 0
-  for (const seed of seeds) {
-    const settings = settingsOf(seed, flags)
-    const { problems } = await run(settings)
-    const [problem] = problems
-    if (problem !== undefined) {
-      const { result } = await shrink({
-        rule: problem.rule,
-        steps: settings.steps,
-        rerun: (options) => run(settings, options),
-      })
-      const again = `npx -y pnpm@10 simulate --seeds ${seed} --log ${flags.length > 0 ? `--flags ${flags.join()}` : ''}`
-      expect.fail([`seed ${seed}: ${problem.rule}: ${problem.what}`, ...result.log.slice(-40), again].join('\n'))
-    }
-    runs++
-    const { user, system } = process.cpuUsage(before)
-    if ((user + system) / 1000 > cpuMs) break
-  }
-  return runs
-}
-
-function* from(seed: number): Generator<number> {
-  for (;;) yield seed++
-}
+const CPU_MS = 3_000
 
 describe('simulation', () => {
   it('the promises hold for a fixed set of seeds', async () => {
-    expect(await simulate(from(1), FIXED_MS)).to.be.at.least(1)
+    expect(await runSeeds(tester, seedsFrom(1), { cpuMs: CPU_MS })).to.be.at.least(1)
   })
 
   it('the promises hold for seeds that have found a defect', async () => {
     const seeds = [707001273, 804000284, 804000123, 620045447, 620022735, 620036864, 620041963, 630027138, 630040105]
-    expect(await simulate(seeds, Number.POSITIVE_INFINITY, ['no-counted'])).to.equal(seeds.length)
+    expect(await runSeeds(tester, seeds, { flags: ['no-counted'] })).to.equal(seeds.length)
   })
 
   it('the promises hold for seeds that nobody has tried', async function () {
     const seed = 1 + Math.floor(Math.random() * 2 ** 30)
     this.test!.title += ` (from ${seed} on)`
-    expect(await simulate(from(seed), FRESH_MS)).to.be.at.least(1)
+    expect(await runSeeds(tester, seedsFrom(seed), { cpuMs: CPU_MS })).to.be.at.least(1)
   })
 
   it('a run repeats what its seed says, step by step', async () => {

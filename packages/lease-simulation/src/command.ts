@@ -5,13 +5,11 @@
  */
 import { fork } from 'node:child_process'
 import { availableParallelism } from 'node:os'
-import { parseArgs } from 'node:util'
-import { shrink } from './shrink.ts'
+import { Command, InvalidArgumentError } from 'commander'
+import { failureOf, type Plan } from './seeds.ts'
 import type { Tester } from './tester.ts'
 
-interface Plan {
-  readonly flags: readonly string[]
-  readonly steps: number
+interface Orders extends Plan {
   readonly log: boolean
   readonly keepGoing: boolean
 }
@@ -28,16 +26,18 @@ interface Totals {
 }
 
 const CHUNK = 10
+/** How one more process is told what it is. */
+const FOLLOW = 'follow'
 
 /** Does what the command line of this process says. @param script its main file, which calls this: more processes run it as well */
 export async function runCommand<Settings>(tester: Tester<Settings>, script: string): Promise<void> {
-  if (!process.argv.includes('--follow')) return lead(tester, script)
-  process.on('message', ({ seeds, plan }: { seeds: readonly number[]; plan: Plan }) => {
+  if (process.argv[2] !== FOLLOW) return lead(tester, script)
+  process.on('message', ({ seeds, plan }: { seeds: readonly number[]; plan: Orders }) => {
     void simulate(tester, seeds, plan).then((totals) => process.send?.(totals))
   })
 }
 
-async function simulate<Settings>(tester: Tester<Settings>, seeds: readonly number[], plan: Plan): Promise<Totals> {
+async function simulate<Settings>(tester: Tester<Settings>, seeds: readonly number[], plan: Orders): Promise<Totals> {
   const { flags, steps, log, keepGoing } = plan
   const totals = noTotals()
   const before = process.cpuUsage()
@@ -56,20 +56,7 @@ async function simulate<Settings>(tester: Tester<Settings>, seeds: readonly numb
     }
     ;(totals.failed[problem.rule] ??= []).push(seed)
     if (keepGoing) continue
-    console.log(`\nseed ${seed} (${tester.featuresOf(settings).join()}): ${problem.rule}: ${problem.what}`)
-    const { without, result: small } = await shrink({
-      rule: problem.rule,
-      steps,
-      rerun: (options) => tester.run(settings, options),
-    })
-    console.log(`${steps - without.size} of ${steps} steps are enough; the last ones:`)
-    console.log((log ? small.log : small.log.slice(-40)).join('\n'))
-    const again = [
-      `--seeds ${seed}`,
-      flags.length > 0 ? `--flags ${flags.join()}` : '',
-      steps === tester.defaultSteps ? '' : `--steps ${steps}`,
-    ]
-    console.log(`again: npx -y pnpm@10 ${tester.script} ${again.filter(Boolean).join(' ')} --log\n`)
+    console.log(`\n${await failureOf(tester, seed, plan, problem, log)}\n`)
     break
   }
   const { user, system } = process.cpuUsage(before)
@@ -95,22 +82,55 @@ function show(totals: Totals, wallMs: number): string {
   )
 }
 
+/** What the command line asks for; ends the process with a message where it cannot be. */
+function ordersOf<Settings>(tester: Tester<Settings>): Orders & {
+  readonly seeds: readonly [number, number]
+  readonly jobs: number
+} {
+  const { script, defaultSteps } = tester
+  const program = new Command(script)
+    .description('Runs the random tester for many seeds; a run that fails is shrunk, and its last steps are shown.')
+    .option('--seeds <from-to>', 'which runs: one number, or the first and the last', seedsOf, [1, 1000] as const)
+    .option(
+      '--flags <list>',
+      'features to turn on or off (no-…), separated by commas',
+      (text) => flagsOf(tester, text),
+      [],
+    )
+    .option('--steps <n>', 'the length of a run', positive, defaultSteps)
+    .option('--jobs <n>', 'processes at a time', positive, availableParallelism())
+    .option('--log', 'show every step', false)
+    .option('--keep-going', 'count what fails by rule, instead of ending', false)
+  return program.parse().opts()
+}
+
+function seedsOf(text: string): readonly [number, number] {
+  const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(text) ?? []
+  const [from, to] = [Number(first), Number(last)]
+  if (from <= to) return [from, to]
+  throw new InvalidArgumentError('It must be a whole number, or two as in 1-1000.')
+}
+
+function flagsOf<Settings>(tester: Tester<Settings>, text: string): readonly string[] {
+  const flags = text.split(',').filter(Boolean)
+  try {
+    tester.checkFlags(flags)
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message)
+  }
+  return flags
+}
+
+function positive(text: string): number {
+  const number = Number(text)
+  if (Number.isSafeInteger(number) && number > 0) return number
+  throw new InvalidArgumentError('It must be a whole number above 0.')
+}
+
 /** The process that hands out the seeds. */
 async function lead<Settings>(tester: Tester<Settings>, script: string): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      seeds: { type: 'string', default: '1-1000' },
-      flags: { type: 'string', default: '' },
-      steps: { type: 'string', default: String(tester.defaultSteps) },
-      jobs: { type: 'string', default: String(availableParallelism()) },
-      log: { type: 'boolean', default: false },
-      'keep-going': { type: 'boolean', default: false },
-    },
-  })
-  const [from = 1, to = from] = values.seeds.split('-').map(Number)
-  const flags = values.flags.split(',').filter(Boolean)
-  tester.checkFlags(flags)
-  const plan: Plan = { flags, steps: Number(values.steps), log: values.log, keepGoing: values['keep-going'] }
+  const { seeds, jobs: mostJobs, ...plan } = ordersOf(tester)
+  const [from, to] = seeds
   const startedMs = performance.now()
   const totals = noTotals()
   let next = from
@@ -118,9 +138,9 @@ async function lead<Settings>(tester: Tester<Settings>, script: string): Promise
   const hasFailed = (): boolean => Object.keys(totals.failed).length > 0 && !plan.keepGoing
   const take = (): readonly number[] | undefined => {
     if (next > to || hasFailed()) return undefined
-    const seeds = Array.from({ length: Math.min(CHUNK, to - next + 1) }, (_, index) => next + index)
-    next += seeds.length
-    return seeds
+    const some = Array.from({ length: Math.min(CHUNK, to - next + 1) }, (_, index) => next + index)
+    next += some.length
+    return some
   }
   const noteDone = (more: Totals): void => {
     add(totals, more)
@@ -128,9 +148,9 @@ async function lead<Settings>(tester: Tester<Settings>, script: string): Promise
     shownMs = performance.now()
     console.log(show(totals, shownMs - startedMs))
   }
-  const jobs = Math.min(Number(values.jobs), Math.ceil((to - from + 1) / CHUNK))
+  const jobs = Math.min(mostJobs, Math.ceil((to - from + 1) / CHUNK))
   if (jobs <= 1) {
-    for (let seeds = take(); seeds !== undefined; seeds = take()) noteDone(await simulate(tester, seeds, plan))
+    for (let some = take(); some !== undefined; some = take()) noteDone(await simulate(tester, some, plan))
   } else await Promise.all(Array.from({ length: jobs }, () => follow(script, plan, take, noteDone)))
   console.log(show(totals, performance.now() - startedMs))
   for (const [rule, seeds] of Object.entries(totals.failed)) {
@@ -145,12 +165,12 @@ async function lead<Settings>(tester: Tester<Settings>, script: string): Promise
 /** One more process, until no seeds are left. */
 function follow(
   script: string,
-  plan: Plan,
+  plan: Orders,
   take: () => readonly number[] | undefined,
   done: (totals: Totals) => void,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const child = fork(script, ['--follow'])
+    const child = fork(script, [FOLLOW])
     const give = (): void => {
       const seeds = take()
       if (seeds === undefined) child.disconnect()

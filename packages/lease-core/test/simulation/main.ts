@@ -5,8 +5,6 @@
  */
 import { fileURLToPath } from 'node:url'
 import { runCommand } from 'lease-simulation'
-import { run } from './run.ts'
-import { checkFlags, DEFAULT_STEPS, featuresOf, settingsOf } from './settings.ts'
+import { tester } from './tester.ts'
 
-const tester = { script: 'simulate', defaultSteps: DEFAULT_STEPS, checkFlags, settingsOf, featuresOf, run }
 await runCommand(tester, fileURLToPath(import.meta.url))

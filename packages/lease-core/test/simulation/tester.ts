@@ -1,0 +1,13 @@
+/** The random tester of `lease-core`, for its command and for the tests. */
+import type { Tester } from 'lease-simulation'
+import { run } from './run.ts'
+import { checkFlags, DEFAULT_STEPS, featuresOf, settingsOf, type Settings } from './settings.ts'
+
+export const tester: Tester<Settings> = {
+  script: 'simulate',
+  defaultSteps: DEFAULT_STEPS,
+  checkFlags,
+  settingsOf,
+  featuresOf,
+  run,
+}
