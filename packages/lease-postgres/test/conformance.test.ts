@@ -1,4 +1,4 @@
-import { SubstrateClient, type Client } from 'lease-core'
+import { SubstrateClient } from 'lease-core'
 import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
 import {
@@ -17,8 +17,8 @@ import { Client as Connection, Pool } from 'pg'
 import { sleep } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'
 
-/** Connections of one client: some forty clients may be open at once, and the server allows 200. */
-const POOL = 4
+/** Of all clients together: each connection costs the server a process that compiles the functions anew. The server allows 200. */
+const CONNECTIONS = 32
 
 // The older one: the pooler stands before the newer.
 for (const target of enoughOf(postgresTargets().toReversed())) {
@@ -33,32 +33,19 @@ function declare(target: PostgresTarget, start: (() => Promise<Postgres | Pgboun
   describe(`lease-postgres on ${target.name}`, () => {
     let server: Postgres | Pgbouncer | undefined
     let setting: Setting
-    const ended: Promise<void>[] = []
+    let pool: Pool
     before(async () => {
       server = await start?.()
       setting = await openSetting(server ?? target)
       await setting.pool.query('CREATE TABLE written (at serial, text text)')
+      pool = new Pool({ connectionString: setting.url, max: CONNECTIONS })
+      pool.on('error', () => {}) // the kit restarts the server
     })
     after(async () => {
-      await Promise.all(ended)
+      await pool.end()
       await setting[Symbol.asyncDispose]()
       await server?.stop()
     })
-
-    const newPool = (): Pool => {
-      const pool = new Pool({ connectionString: setting.url, max: POOL })
-      pool.on('error', () => {}) // the kit restarts the server
-      return pool
-    }
-    /** The client, whose pool ends with it: the connections of all chapters together would be too many for the server. */
-    const ending = (client: Client, pool: Pool): Client => {
-      const close = client.close.bind(client)
-      client.close = async () => {
-        await close()
-        if (!pool.ending) ended.push(pool.end())
-      }
-      return client
-    }
 
     // A pooler accepts LISTEN and passes nothing on.
     const listen = (): Connection => new Connection(setting.directUrl)
@@ -70,15 +57,11 @@ function declare(target: PostgresTarget, start: (() => Promise<Postgres | Pgboun
       supports: { notifications: true, queues: true, addressed: true, serverClock: true, shares: true },
       unitMs,
       sleep,
-      open: async (namespace) => {
-        const pool = newPool()
-        return ending(postgresClient({ pool, namespace, listen, requestTimeout }), pool)
-      },
+      open: async (namespace) => postgresClient({ pool, namespace, listen, requestTimeout }),
       openFaulty: async (namespace, requestTimeoutMs) => {
-        const pool = newPool()
         const substrate = new FaultySubstrate(new PostgresSubstrate({ pool, namespace, listen }))
         const client = new SubstrateClient({ substrate, requestTimeout: requestTimeoutMs })
-        return { client: ending(client, pool), faults: faultsOf(substrate) }
+        return { client, faults: faultsOf(substrate) }
       },
       guard: guard(() => setting),
       ...(start ? { restart: async () => server?.restart() } : {}),
