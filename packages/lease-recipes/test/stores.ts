@@ -151,6 +151,8 @@ class OnPostgres extends AnyStore {
   readonly unitMs = 250
   readonly #target: PostgresTarget
   #database: FreshDatabase | undefined
+  /** Of all clients: each connection costs the server a process that compiles the functions anew. */
+  #pool: Pool | undefined
 
   constructor(target: PostgresTarget) {
     super()
@@ -161,26 +163,22 @@ class OnPostgres extends AnyStore {
   async open(): Promise<void> {
     const database = await freshDatabase(this.#target)
     this.#database = database
-    await migrate(this.#pool())
-    await this.closeClients()
+    this.#pool = new Pool({ connectionString: database.url, max: 16 })
+    this.#pool.on('error', () => {}) // the database is dropped before the last connection is closed
+    await migrate(this.#pool)
   }
 
   override async close(): Promise<void> {
     await super.close()
+    await this.#pool?.end()
     await this.#database?.drop()
   }
 
   client(namespace: string): Client {
-    const client = postgresClient({ pool: this.#pool(), namespace })
+    if (this.#pool === undefined) throw new Error('open() comes first')
+    const client = postgresClient({ pool: this.#pool, namespace })
     this.whenClosing(() => client.close())
     return client
-  }
-
-  #pool(): Pool {
-    const pool = new Pool({ connectionString: this.#database?.url, max: 3 })
-    pool.on('error', () => {}) // the database is dropped before the last connection is closed
-    this.whenClosing(() => pool.end())
-    return pool
   }
 }
 
