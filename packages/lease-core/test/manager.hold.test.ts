@@ -1,10 +1,12 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const options = { duration: 30_000 }
+const share = { weight: 1, capacity: 2 }
 
 function lossOf(signal: AbortSignal): string {
   const reason: unknown = signal.reason
@@ -58,6 +60,30 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
       await bench.manager.stop()
     }
   })
+
+  for (const [way, ask] of Object.entries<(manager: Manager) => Promise<Hold>>({
+    hold: (manager) => manager.hold('db', 'a', options),
+    'hold with wait': (manager) => manager.hold('db', 'a', { ...options, wait: true }),
+    holdAny: (manager) => manager.holdAny(['db', 'db2'], 'a', options),
+    'holdAny with wait': (manager) => manager.holdAny(['db', 'db2'], 'a', { ...options, wait: true }),
+    'hold of a share': (manager) => manager.hold('db', 'a', { ...options, share }),
+    'hold of a share with wait': (manager) => manager.hold('db', 'a', { ...options, share, wait: true }),
+  })) {
+    it(`a grant whose answer was late is trusted from its sending: ${way}`, async () => {
+      for (const isOwn of [false, true]) {
+        const { clock, manager, wire } = new Bench()
+        const before = isOwn ? await ask(manager) : undefined
+        before?.letLapse()
+        await clock.advance(10_000)
+        for (const kind of ['claim', 'extend'] as const) wire.delay(3_000, { kind, at: 'reply', times: 1 })
+        const hold = track(ask(manager))
+        await clock.advance(3_000)
+        expect(hold.value?.fencingToken === before?.fencingToken, 'one term').to.equal(isOwn)
+        expect(hold.value?.remaining().toMillis(), isOwn ? 'of its own lease' : 'of a vacant one').to.equal(26_969)
+        await manager.stop()
+      }
+    })
+  }
 
   it('a renewal whose answer was late is trusted from its sending, on the timer, when told to, and with a new value', async () => {
     for (const renew of [undefined, 'renew', 'update'] as const) {
