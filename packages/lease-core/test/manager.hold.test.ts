@@ -386,6 +386,40 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     expect(bench.holder()).to.equal('a')
   })
 
+  for (const call of ['renew', 'update', undefined] as const) {
+    it(`a client that goes by names extends a later term of the same name: ${call ?? 'the renewal'} finds it taken`, async () => {
+      const clock = new TestClock()
+      const term = (fencingToken: bigint) => ({ db: infoOf({ holder: 'a', fencingToken, expiry: clock.in(60_000) }) })
+      const client = new ScriptedClient(
+        [
+          { call: 'claimLease', leases: term(1n) },
+          { call: 'extendLease', leases: term(2n) },
+        ],
+        { lacks: ['renewLease'] },
+      )
+      const manager = new Manager({ client, clock })
+      const hold = await manager.hold('db', 'a', options)
+      const { signal } = hold
+      if (call === undefined) await clock.advance(10_000)
+      else await rejection(call === 'renew' ? hold.renew() : hold.update('v'), ErrLost)
+      expect(lossOf(signal)).to.equal('taken')
+      client.verify()
+      await manager.stop()
+    })
+  }
+
+  it('nothing is extended by name once a later term of the same name is known', async () => {
+    const clock = new TestClock()
+    const term = (fencingToken: bigint) => ({ db: infoOf({ holder: 'a', fencingToken, expiry: clock.in(60_000) }) })
+    const client = new ScriptedClient([{ call: 'claimLease', leases: term(1n) }], { lacks: ['renewLease'] })
+    const manager = new Manager({ client, clock })
+    const hold = await manager.hold('db', 'a', options)
+    client.show(term(2n))
+    expect(await rejection(hold.update('v'), ErrLost)).to.include({ reason: 'taken' })
+    client.verify()
+    await manager.stop()
+  })
+
   it('decision 8: a revocation elsewhere is heard of by hint, long before the next renewal', async () => {
     const bench = new Bench()
     const other = bench.other()
