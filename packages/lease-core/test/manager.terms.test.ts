@@ -230,6 +230,34 @@ describe('Manager: a release ends its own term', () => {
     }
   })
 
+  it('a release whose first request was lost is refused where another process of this name has adopted the term since', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    const hold = await bench.manager.hold('db', 'a', options)
+    bench.wire.loseRequest({ kind: 'release', times: 1 })
+    bench.wire.delay(100, { kind: 'release' }) // the second one
+    const released = track(hold.release())
+    await bench.clock.settle()
+    const adopted = await other.manager.hold('db', 'a', options)
+    await bench.clock.advance(5_000)
+    expect(released.error).to.be.instanceOf(ErrNotHeld).and.include({ reason: 'adopted' })
+    expect([adopted.held, bench.holder()]).to.deep.equal([true, 'a'])
+    await Promise.all([bench.manager.stop(), other.manager.stop()])
+  })
+
+  it('a release of a term that is over is refused, and says who has the lease now', async () => {
+    for (const holder of ['a', 'b']) {
+      const bench = new Bench({ wire: { watch: false } })
+      const other = bench.other()
+      const hold = await bench.manager.hold('db', 'a', options)
+      await other.manager.revoke('db')
+      await other.manager.claim('db', holder, 60_000)
+      expect(await rejection(hold.release(), ErrNotHeld)).to.include({ reason: `held by "${holder}"` })
+      expect(bench.holder()).to.equal(holder)
+      await Promise.all([bench.manager.stop(), other.manager.stop()])
+    }
+  })
+
   it('a release that was done, and whose answer was lost, resolves also when another has claimed since', async () => {
     const bench = new Bench()
     const other = bench.other()

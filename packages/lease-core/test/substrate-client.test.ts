@@ -1,5 +1,6 @@
 import { getEventListeners } from 'node:events'
 import { expect } from 'chai'
+import type { TermId } from '#src/client.ts'
 import { ErrInvalid, ErrNotValid, ErrUnknown } from '#src/errors.ts'
 import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
 import type { Call, ClaimOp, Op } from '#src/substrate.ts'
@@ -137,9 +138,12 @@ describe('SubstrateClient: the Client over any Substrate', () => {
 
   it('decision 4: nor on a store without a clock, once it was seen to lapse', async () => {
     const { clock, client, wire } = new Bench({ serverClock: false })
-    await client.claimLease('db', { holder: 'a', duration: 1000 })
+    let term: TermId | undefined
+    const onGranted = (granted: TermId): void => void (term = granted)
+    await client.claimLease('db', { holder: 'a', duration: 1000 }, { onGranted })
     await clock.advance(1003)
     await rejection(client.extendLease('db', request), ErrInvalid)
+    await rejection(client.extendLease('db', { ...request, value: 'v' }, { term }), ErrInvalid)
     expect(wire.counts.extend).to.equal(0)
   })
 
