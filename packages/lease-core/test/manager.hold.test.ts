@@ -1,4 +1,5 @@
 import { expect } from 'chai'
+import type { Renewal } from '#src/client.ts'
 import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, ErrUnknown } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
@@ -353,6 +354,52 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.clock.advance(10_000)
     expect(lossOf(signal)).to.equal('expired')
     expect(bench.wire.counts).to.include({ claim: 1, extend: 0 })
+  })
+
+  it('where only the wall clock shows a suspend, the signal aborts within a second, though nothing is renewed and nobody asks', async () => {
+    for (const asleep of ['suspend', 'jumpWall'] as const) {
+      const bench = new Bench()
+      const hold = await bench.manager.hold('db', 'a', { duration: { hours: 1 }, renewEvery: false })
+      const { signal } = hold
+      await bench.clock.advance(10_000)
+      await bench.clock[asleep]({ hours: 2 })
+      await bench.clock.advance(1_000)
+      expect(lossOf(signal), asleep).to.equal('expired')
+      await bench.manager.stop()
+    }
+  })
+
+  for (const [question, ask] of Object.entries<(hold: Hold) => boolean>({
+    held: (hold) => hold.held,
+    remaining: (hold) => hold.remaining().toMillis() > 0,
+    trustedUntil: (hold) => hold.trustedUntil.toMillis() > 30_001,
+  })) {
+    it(`a hold that was over when asked, by ${question}, is not held again when a renewal is answered after that`, async () => {
+      const bench = new Bench({ time: { wallMs: 0 } })
+      const hold = await bench.manager.hold('db', 'a', options)
+      let renewal: Renewal | undefined
+      Object.defineProperty(bench.client, 'renewLease', { value: (sent: Renewal) => (renewal = sent) })
+      await bench.clock.advance(10_000)
+      const pause = bench.clock.pause(20_001) // the clocks have moved, and no timer has fired yet
+      expect(ask(hold)).to.equal(false)
+      renewal?.granted()
+      expect([hold.held, lossOf(hold.signal)]).to.deep.equal([false, 'unreachable'])
+      await pause
+      await bench.manager.stop()
+    })
+  }
+
+  it('a hold that slept past its lease is lost as expired, also where the first it hears is that its renewal was refused', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    let renewal: Renewal | undefined
+    Object.defineProperty(bench.client, 'renewLease', { value: (sent: Renewal) => (renewal = sent) })
+    await bench.clock.advance(10_000)
+    const pause = bench.clock.pause(30_000)
+    renewal?.failed(new ErrInvalid('vacant', { lease: 'db', reason: 'vacant' }))
+    expect(lossOf(hold.signal)).to.equal('expired')
+    await pause
+    await bench.manager.stop()
   })
 
   it('decision 20: a renewal never re-claims: vacant before its time → revoked', async () => {
