@@ -129,6 +129,21 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(other.wire.counts.read).to.equal(1) // of the lease that it had never heard of
   })
 
+  it('three outcomes: where a store gives no verdict, each operation of the batch is ErrUnknown', async () => {
+    const { clock, store } = new Bench()
+    const substrate = new MemorySubstrate({ store })
+    Object.defineProperty(substrate, 'apply', { value: async () => [] })
+    const client = new SubstrateClient({ substrate, clock })
+    const calls = [
+      client.claimLease('one', request),
+      client.releaseLease('two', 'a', { term: { fencingToken: 1n, nonce: undefined } }),
+      client.pinLease('three', 'e'),
+      client.expireLease('four'),
+    ].map(track)
+    await clock.drive(Promise.allSettled(calls.map(({ promise }) => promise)))
+    for (const { error } of calls) expect(error).to.be.instanceOf(ErrUnknown)
+  })
+
   it('decision 4: a lapsed lease cannot be extended', async () => {
     const { clock, client } = new Bench()
     await client.claimLease('db', { holder: 'a', duration: 1000 })
