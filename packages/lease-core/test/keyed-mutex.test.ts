@@ -81,6 +81,25 @@ describe('KeyedMutex: operations on one lease, one after another', () => {
     expect(mutex.enter('a')).to.equal(undefined)
   })
 
+  it('keeps the locks that are taken when it forgets those that are free', async () => {
+    const mutex = new KeyedMutex()
+    const inside: string[] = []
+    void mutex.enter('taken')
+    void enter(mutex, 'awaited', inside, 'first')
+    void enter(mutex, 'awaited', inside, 'second')
+    for (let index = 0; index < 5_000; index++) {
+      void mutex.enter(`lease-${index}`)
+      mutex.leave(`lease-${index}`)
+    }
+    const turn = mutex.enter('taken')
+    expect(turn).to.be.instanceOf(Promise)
+    void enter(mutex, 'awaited', inside, 'third')
+    for (const lease of ['taken', 'awaited', 'awaited']) mutex.leave(lease)
+    await turn
+    await settled()
+    expect(inside).to.deep.equal(['first', 'second', 'third'])
+  })
+
   it('stays small when keys come and go', () => {
     const mutex = new KeyedMutex()
     for (let index = 0; index < 10_000; index++) {

@@ -124,6 +124,34 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     kept.abort()
   })
 
+  for (const question of ['check', 'read after a hint', 'renewal'] as const) {
+    it(`decision 7: a hint that comes while a ${question} is in flight is not answered by it: the next check asks`, async () => {
+      const bench = new Bench()
+      const options = { duration: { hours: 1 }, renewEvery: false } as const
+      const queue = await bench.manager.hold('queue', 'a', options) // so that hints are listened to
+      const claimed = question === 'check' ? await bench.manager.claim('db', 'a', options.duration) : undefined
+      const hold = claimed === undefined ? await bench.manager.hold('db', 'a', options) : undefined
+      const token = claimed ?? hold?.token
+      await bench.clock.settle()
+      for (const kind of ['read', 'extend'] as const) bench.wire.delay(100, { kind, at: 'reply', times: 1 })
+      if (question !== 'renewal') bench.wire.emit({ kind: 'vacated', lease: 'db' })
+      const asked = question === 'renewal' ? hold?.renew() : question === 'check' ? token?.check() : undefined
+      await bench.clock.settle()
+      const hung = bench.wire.hang({ kind: 'read' })
+      bench.wire.emit({ kind: 'vacated', lease: 'db' })
+      await bench.clock.advance(100)
+      await asked
+      const next = track(token?.check())
+      await bench.clock.settle()
+      expect(next.state).to.equal('pending')
+      hung.heal()
+      await bench.clock.advance(10_000)
+      expect(next.state).to.equal('fulfilled')
+      await queue.release()
+      await bench.manager.stop()
+    })
+  }
+
   it("decision 9: a check whose read hangs does not delay another lease's check", async () => {
     const { clock, manager, wire } = new Bench({ wire: { limits: { maxOps: 1, maxInFlight: 4 } } })
     wire.hang({ kind: 'read', lease: 'slow' })

@@ -127,6 +127,23 @@ describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', 
     expect((bench.fencingToken() as bigint) > before).to.equal(true)
   })
 
+  it('decision 4: a store without a clock: taken over when seen unchanged for its duration + 0.1 % + 1 ms, not before', async () => {
+    const bench = new Bench({ serverClock: false })
+    const { manager, wire } = bench.other()
+    await bench.manager.claim('db', 'a', 100_000)
+    wire.delay(2_000, { kind: 'read', at: 'reply', times: 1 })
+    const seen = track(manager.find('db'))
+    await bench.clock.advance(2_000) // the answer may be as young as this
+    expect(seen.value?.holder).to.equal('a')
+    await bench.clock.advance(100_101)
+    await rejection(manager.claim('db', 'b', 1000), ErrClaimDenied)
+    expect((await manager.find('db'))?.holder, 'nor is it reported vacant').to.equal('a')
+    await bench.clock.advance(1)
+    expect(await manager.find('db')).to.equal(undefined)
+    await manager.claim('db', 'b', 1000)
+    expect(bench.holder()).to.equal('b')
+  })
+
   it('decision 4: the holder of a lapsed lease claims it anew and gets a new fencing token', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 1000)

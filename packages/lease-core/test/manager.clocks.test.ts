@@ -98,10 +98,13 @@ for (const serverClock of [true, false]) {
 
       it('what a holder is told about its trust in the first instant after a pause is true, asked just before or not', async () => {
         const hold = await mine.hold('db', 'a', { duration: DURATION_MS })
+        const other = await mine.hold('queue', 'a', { duration: DURATION_MS })
         expect(hold.remaining().toMillis()).to.be.greaterThan(0)
+        expect(other.trustedUntil.toMillis()).to.be.greaterThan(laptop.now())
         const pause = laptop.pause(DURATION_MS + 1_000) // the clocks have moved, and nothing has run yet
         expect(hold.remaining().toMillis()).to.equal(0)
         expect(hold.trustedUntil.toMillis()).to.equal(Math.floor(laptop.now()))
+        expect(other.trustedUntil.toMillis()).to.equal(Math.floor(laptop.now()))
         expect(hold.held).to.equal(false)
         await Promise.all([pause, world.advance(DURATION_MS + 1_000)])
       })

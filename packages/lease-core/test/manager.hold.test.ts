@@ -1,10 +1,13 @@
 import { expect } from 'chai'
+import type { Renewal } from '#src/client.ts'
 import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const options = { duration: 30_000 }
+const share = { weight: 1, capacity: 2 }
 
 function lossOf(signal: AbortSignal): string {
   const reason: unknown = signal.reason
@@ -58,6 +61,30 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
       await bench.manager.stop()
     }
   })
+
+  for (const [way, ask] of Object.entries<(manager: Manager) => Promise<Hold>>({
+    hold: (manager) => manager.hold('db', 'a', options),
+    'hold with wait': (manager) => manager.hold('db', 'a', { ...options, wait: true }),
+    holdAny: (manager) => manager.holdAny(['db', 'db2'], 'a', options),
+    'holdAny with wait': (manager) => manager.holdAny(['db', 'db2'], 'a', { ...options, wait: true }),
+    'hold of a share': (manager) => manager.hold('db', 'a', { ...options, share }),
+    'hold of a share with wait': (manager) => manager.hold('db', 'a', { ...options, share, wait: true }),
+  })) {
+    it(`a grant whose answer was late is trusted from its sending: ${way}`, async () => {
+      for (const isOwn of [false, true]) {
+        const { clock, manager, wire } = new Bench()
+        const before = isOwn ? await ask(manager) : undefined
+        before?.letLapse()
+        await clock.advance(10_000)
+        for (const kind of ['claim', 'extend'] as const) wire.delay(3_000, { kind, at: 'reply', times: 1 })
+        const hold = track(ask(manager))
+        await clock.advance(3_000)
+        expect(hold.value?.fencingToken === before?.fencingToken, 'one term').to.equal(isOwn)
+        expect(hold.value?.remaining().toMillis(), isOwn ? 'of its own lease' : 'of a vacant one').to.equal(26_969)
+        await manager.stop()
+      }
+    })
+  }
 
   it('a renewal whose answer was late is trusted from its sending, on the timer, when told to, and with a new value', async () => {
     for (const renew of [undefined, 'renew', 'update'] as const) {
@@ -329,6 +356,52 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     expect(bench.wire.counts).to.include({ claim: 1, extend: 0 })
   })
 
+  it('where only the wall clock shows a suspend, the signal aborts within a second, though nothing is renewed and nobody asks', async () => {
+    for (const asleep of ['suspend', 'jumpWall'] as const) {
+      const bench = new Bench()
+      const hold = await bench.manager.hold('db', 'a', { duration: { hours: 1 }, renewEvery: false })
+      const { signal } = hold
+      await bench.clock.advance(10_000)
+      await bench.clock[asleep]({ hours: 2 })
+      await bench.clock.advance(1_000)
+      expect(lossOf(signal), asleep).to.equal('expired')
+      await bench.manager.stop()
+    }
+  })
+
+  for (const [question, ask] of Object.entries<(hold: Hold) => boolean>({
+    held: (hold) => hold.held,
+    remaining: (hold) => hold.remaining().toMillis() > 0,
+    trustedUntil: (hold) => hold.trustedUntil.toMillis() > 30_001,
+  })) {
+    it(`a hold that was over when asked, by ${question}, is not held again when a renewal is answered after that`, async () => {
+      const bench = new Bench({ time: { wallMs: 0 } })
+      const hold = await bench.manager.hold('db', 'a', options)
+      let renewal: Renewal | undefined
+      Object.defineProperty(bench.client, 'renewLease', { value: (sent: Renewal) => (renewal = sent) })
+      await bench.clock.advance(10_000)
+      const pause = bench.clock.pause(20_001) // the clocks have moved, and no timer has fired yet
+      expect(ask(hold)).to.equal(false)
+      renewal?.granted()
+      expect([hold.held, lossOf(hold.signal)]).to.deep.equal([false, 'unreachable'])
+      await pause
+      await bench.manager.stop()
+    })
+  }
+
+  it('a hold that slept past its lease is lost as expired, also where the first it hears is that its renewal was refused', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    let renewal: Renewal | undefined
+    Object.defineProperty(bench.client, 'renewLease', { value: (sent: Renewal) => (renewal = sent) })
+    await bench.clock.advance(10_000)
+    const pause = bench.clock.pause(30_000)
+    renewal?.failed(new ErrInvalid('vacant', { lease: 'db', reason: 'vacant' }))
+    expect(lossOf(hold.signal)).to.equal('expired')
+    await pause
+    await bench.manager.stop()
+  })
+
   it('decision 20: a renewal never re-claims: vacant before its time → revoked', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const { signal } = await bench.manager.hold('db', 'a', options)
@@ -358,6 +431,40 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.clock.advance(10_000)
     expect(lossOf(signal)).to.equal('taken')
     expect(bench.holder()).to.equal('a')
+  })
+
+  for (const call of ['renew', 'update', undefined] as const) {
+    it(`a client that goes by names extends a later term of the same name: ${call ?? 'the renewal'} finds it taken`, async () => {
+      const clock = new TestClock()
+      const term = (fencingToken: bigint) => ({ db: infoOf({ holder: 'a', fencingToken, expiry: clock.in(60_000) }) })
+      const client = new ScriptedClient(
+        [
+          { call: 'claimLease', leases: term(1n) },
+          { call: 'extendLease', leases: term(2n) },
+        ],
+        { lacks: ['renewLease'] },
+      )
+      const manager = new Manager({ client, clock })
+      const hold = await manager.hold('db', 'a', options)
+      const { signal } = hold
+      if (call === undefined) await clock.advance(10_000)
+      else await rejection(call === 'renew' ? hold.renew() : hold.update('v'), ErrLost)
+      expect(lossOf(signal)).to.equal('taken')
+      client.verify()
+      await manager.stop()
+    })
+  }
+
+  it('nothing is extended by name once a later term of the same name is known', async () => {
+    const clock = new TestClock()
+    const term = (fencingToken: bigint) => ({ db: infoOf({ holder: 'a', fencingToken, expiry: clock.in(60_000) }) })
+    const client = new ScriptedClient([{ call: 'claimLease', leases: term(1n) }], { lacks: ['renewLease'] })
+    const manager = new Manager({ client, clock })
+    const hold = await manager.hold('db', 'a', options)
+    client.show(term(2n))
+    expect(await rejection(hold.update('v'), ErrLost)).to.include({ reason: 'taken' })
+    client.verify()
+    await manager.stop()
   })
 
   it('decision 8: a revocation elsewhere is heard of by hint, long before the next renewal', async () => {

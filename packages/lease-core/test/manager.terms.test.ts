@@ -56,6 +56,38 @@ describe('Manager: a token is of its term', () => {
     await bench.manager.stop()
   })
 
+  it('a token does not pass for a later term of the same holder that this process has read of, inside its trust window', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const other = bench.other()
+    const token = await bench.manager.claim('db', 'a', 30_000)
+    await other.manager.release('db', 'a')
+    await other.manager.claim('db', 'a', 30_000)
+    await bench.manager.find('db')
+    let writes = 0
+    await rejection(token.check(), ErrNotHeld)
+    await rejection(token.check(new MemoryGuard(() => void writes++)), ErrNotHeld)
+    expect(writes).to.equal(0)
+    expect(await bench.manager.token('db', 'a').check()).to.include({ fencingToken: bench.fencingToken() })
+    await Promise.all([bench.manager.stop(), other.manager.stop()])
+  })
+
+  it('nor where it asks the store: its window has ended, or a hint said that the lease was vacated', async () => {
+    for (const watch of [true, false]) {
+      const bench = new Bench({ wire: { watch } })
+      const other = bench.other()
+      const token = await bench.manager.claim('db', 'a', 30_000)
+      const held = await bench.manager.hold('queue', 'a', options) // so that hints are listened to
+      if (watch) await other.manager.release('db', 'a')
+      else await bench.clock.advance(30_001)
+      await other.manager.claim('db', 'a', 30_000)
+      await bench.clock.settle()
+      await rejection(token.check(), ErrNotHeld)
+      expect(await bench.manager.token('db', 'a').check()).to.include({ fencingToken: bench.fencingToken() })
+      await held.release()
+      await Promise.all([bench.manager.stop(), other.manager.stop()])
+    }
+  })
+
   it('a token whose window has ended asks the store, which may still have that very term', async () => {
     const bench = new Bench()
     const token = await bench.manager.claim('db', 'a', 1_000)
@@ -156,6 +188,19 @@ describe('Manager: a release ends its own term', () => {
     await adopted.check()
   })
 
+  it('after a release of unknown outcome a check by name passes again once another process of this name has adopted the term', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    await bench.manager.claim('db', 'a', 60_000)
+    const lost = bench.wire.loseRequest({ kind: 'release' })
+    await rejection(bench.clock.drive(bench.manager.release('db', 'a')), ErrUnknown)
+    lost.heal()
+    await rejection(bench.manager.token('db', 'a').check(), ErrNotHeld)
+    await other.manager.claim('db', 'a', 60_000)
+    expect(await bench.manager.token('db', 'a').check()).to.include({ fencingToken: bench.fencingToken() })
+    await Promise.all([bench.manager.stop(), other.manager.stop()])
+  })
+
   it('a release of a term that another process of this name has adopted is refused, and leaves it alone', async () => {
     const bench = new Bench()
     const other = bench.other()
@@ -167,6 +212,50 @@ describe('Manager: a release ends its own term', () => {
     await adopted.release()
     expect(bench.holder()).to.equal(undefined)
     await Promise.all([bench.manager.stop(), other.manager.stop()])
+  })
+
+  it('a term that this process has adopted back is ended by its release: by name, and of a Hold from before', async () => {
+    for (const byName of [true, false]) {
+      const bench = new Bench()
+      const other = bench.other()
+      const shared = { ...options, shared: true }
+      const first = await bench.manager.hold('db', 'a', shared)
+      await other.manager.hold('db', 'a', shared)
+      const second = await bench.manager.hold('db', 'a', shared)
+      expect(second.fencingToken).to.equal(first.fencingToken)
+      if (byName) await bench.manager.release('db', 'a')
+      else await Promise.all([second.release(), first.release()])
+      expect(bench.holder()).to.equal(undefined)
+      await Promise.all([bench.manager.stop(), other.manager.stop()])
+    }
+  })
+
+  it('a release whose first request was lost is refused where another process of this name has adopted the term since', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    const hold = await bench.manager.hold('db', 'a', options)
+    bench.wire.loseRequest({ kind: 'release', times: 1 })
+    bench.wire.delay(100, { kind: 'release' }) // the second one
+    const released = track(hold.release())
+    await bench.clock.settle()
+    const adopted = await other.manager.hold('db', 'a', options)
+    await bench.clock.advance(5_000)
+    expect(released.error).to.be.instanceOf(ErrNotHeld).and.include({ reason: 'adopted' })
+    expect([adopted.held, bench.holder()]).to.deep.equal([true, 'a'])
+    await Promise.all([bench.manager.stop(), other.manager.stop()])
+  })
+
+  it('a release of a term that is over is refused, and says who has the lease now', async () => {
+    for (const holder of ['a', 'b']) {
+      const bench = new Bench({ wire: { watch: false } })
+      const other = bench.other()
+      const hold = await bench.manager.hold('db', 'a', options)
+      await other.manager.revoke('db')
+      await other.manager.claim('db', holder, 60_000)
+      expect(await rejection(hold.release(), ErrNotHeld)).to.include({ reason: `held by "${holder}"` })
+      expect(bench.holder()).to.equal(holder)
+      await Promise.all([bench.manager.stop(), other.manager.stop()])
+    }
   })
 
   it('a release that was done, and whose answer was lost, resolves also when another has claimed since', async () => {
@@ -481,6 +570,19 @@ describe('Manager: a call that is given up after its answer has come', () => {
         await token.check()
         expect(bench.holder()).to.equal('a')
         await bench.manager.stop()
+      }
+      expect(inTime).to.be.greaterThan(0)
+    })
+
+    it(`${name}: what another process of this name has opened stands`, async () => {
+      let inTime = 0
+      for (let turns = 0; turns < 25; turns++) {
+        const bench = new Bench()
+        const other = bench.other()
+        await other.manager.claim('db', 'a', 60_000)
+        if (!(await giveUpAfterAnswer(bench, name, turns))) inTime++
+        expect([bench.holder(), turns]).to.deep.equal(['a', turns])
+        await Promise.all([bench.manager.stop(), other.manager.stop()])
       }
       expect(inTime).to.be.greaterThan(0)
     })

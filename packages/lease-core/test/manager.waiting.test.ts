@@ -1067,6 +1067,31 @@ describe('Manager.hold with wait: what a wait that runs out is told', () => {
     expect(first.state).to.equal('rejected')
   })
 
+  it('is ErrUnknown when the last claim failed, though an earlier one was denied', async () => {
+    for (let wait = 5_000; wait < 6_000; wait += 50) {
+      const bench = new Bench({ wire: { watch: false } })
+      await bench.other().manager.claim('db', 'x', 3_000)
+      const waiting = track(bench.manager.hold('db', 'a', { ...options, wait }))
+      await bench.clock.advance(2_000)
+      bench.wire.reject(new Error('away'))
+      await bench.clock.advance(wait)
+      expect(waiting.error, `of ${wait} ms`).to.be.instanceOf(ErrUnknown)
+      await bench.manager.stop()
+    }
+  })
+
+  it('is denied when the last claim was, though an earlier one failed', async () => {
+    const bench = new Bench()
+    await bench.other().manager.claim('db', 'x', 3_600_000)
+    const away = bench.wire.reject(new Error('away'))
+    const waiting = track(bench.manager.hold('db', 'a', options))
+    await bench.clock.advance(5_000)
+    away.heal()
+    await bench.clock.advance(5_001)
+    expect(waiting.error).to.be.instanceOf(ErrClaimDenied).and.include({ currentHolder: 'x' })
+    await bench.manager.stop()
+  })
+
   it('is denied after one question for all while another holder of this process has it', async () => {
     const bench = new Bench()
     await bench.manager.hold('db', 'a', { duration: 3_600_000 })
@@ -1089,6 +1114,31 @@ describe('Manager.hold with wait: what a wait that runs out is told', () => {
     expect(lost.signal.aborted).to.equal(true)
     await bench.manager.stop()
   })
+})
+
+describe('Manager.hold with wait: a claim in flight', () => {
+  for (const end of ['its signal aborts', 'its time runs out', 'the manager stops'] as const) {
+    it(`is not sent again when ${end}, and what it was granted is given back`, async () => {
+      for (const leases of [['db'], ['db', 'db2']]) {
+        const bench = new Bench()
+        const controller = new AbortController()
+        const hung = bench.wire.hang({ kind: 'claim', at: 'reply' })
+        const { signal } = controller
+        const wait = end === 'its time runs out' ? 1_000 : true
+        const waiting = track(bench.manager.holdAny(leases, 'a', { duration: 60_000, wait, signal }))
+        await bench.clock.advance(1_000)
+        expect(bench.holder('db') ?? bench.holder('db2')).to.equal('a')
+        if (end === 'its signal aborts') controller.abort()
+        if (end === 'the manager stops') await bench.manager.stop()
+        await bench.clock.advance(30_000)
+        expect(waiting.state).to.equal('rejected')
+        expect(bench.wire.counts.claim).to.equal(1)
+        expect([bench.holder('db'), bench.holder('db2')]).to.deep.equal([undefined, undefined])
+        hung.heal()
+        await bench.manager.stop()
+      }
+    })
+  }
 })
 
 describe('A client that was closed', () => {

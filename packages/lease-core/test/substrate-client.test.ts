@@ -1,5 +1,6 @@
 import { getEventListeners } from 'node:events'
 import { expect } from 'chai'
+import type { TermId } from '#src/client.ts'
 import { ErrInvalid, ErrNotValid, ErrUnknown } from '#src/errors.ts'
 import { MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
 import type { Call, ClaimOp, Op } from '#src/substrate.ts'
@@ -128,6 +129,21 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(other.wire.counts.read).to.equal(1) // of the lease that it had never heard of
   })
 
+  it('three outcomes: where a store gives no verdict, each operation of the batch is ErrUnknown', async () => {
+    const { clock, store } = new Bench()
+    const substrate = new MemorySubstrate({ store })
+    Object.defineProperty(substrate, 'apply', { value: async () => [] })
+    const client = new SubstrateClient({ substrate, clock })
+    const calls = [
+      client.claimLease('one', request),
+      client.releaseLease('two', 'a', { term: { fencingToken: 1n, nonce: undefined } }),
+      client.pinLease('three', 'e'),
+      client.expireLease('four'),
+    ].map(track)
+    await clock.drive(Promise.allSettled(calls.map(({ promise }) => promise)))
+    for (const { error } of calls) expect(error).to.be.instanceOf(ErrUnknown)
+  })
+
   it('decision 4: a lapsed lease cannot be extended', async () => {
     const { clock, client } = new Bench()
     await client.claimLease('db', { holder: 'a', duration: 1000 })
@@ -137,9 +153,12 @@ describe('SubstrateClient: the Client over any Substrate', () => {
 
   it('decision 4: nor on a store without a clock, once it was seen to lapse', async () => {
     const { clock, client, wire } = new Bench({ serverClock: false })
-    await client.claimLease('db', { holder: 'a', duration: 1000 })
+    let term: TermId | undefined
+    const onGranted = (granted: TermId): void => void (term = granted)
+    await client.claimLease('db', { holder: 'a', duration: 1000 }, { onGranted })
     await clock.advance(1003)
     await rejection(client.extendLease('db', request), ErrInvalid)
+    await rejection(client.extendLease('db', { ...request, value: 'v' }, { term }), ErrInvalid)
     expect(wire.counts.extend).to.equal(0)
   })
 
