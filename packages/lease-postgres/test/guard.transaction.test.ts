@@ -314,6 +314,13 @@ for (const target of postgresTargets()) {
         }
       })
 
+      it(`with a snapshot in ${isolation} that does not show the lease says no of a term that began more than a minute before`, async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
+        await beginWithSnapshot()
+        const collected = substrate.trapdoor(`${name}-collected`, 'a', fencingToken - 61_000_000n)
+        expect(await caught(collected(client))).to.be.instanceOf(ErrNotHeld)
+      })
+
       it(`with a snapshot in ${isolation} that shows the term to be over says no: released, lapsed, or another's since`, async () => {
         const ends: Record<string, (lease: string) => Promise<unknown>> = {
           released: (lease) => releaseHeld(substrate, lease),
