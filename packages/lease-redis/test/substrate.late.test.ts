@@ -125,6 +125,14 @@ for (const target of redisTargets('server')) {
           await settle(substrate, extend(name, 'a', 2 * LASTING_MS, { fencingToken, value: 'v' }))
           await settle(substrate, release(name, 'a', { fencingToken, nonce: 'adopter' }))
         },
+        'is released by the second that adopted it': async (fencingToken, opener) => {
+          const nonces = [opener, 'adopter', 'adopter-2'] as const
+          for (const [index, from] of nonces.slice(0, -1).entries()) {
+            const adoption = { from, nonce: nonces[index + 1] as string }
+            await settle(substrate, extend(name, 'a', LASTING_MS, { fencingToken, adoption }))
+          }
+          await settle(substrate, release(name, 'a', { fencingToken, nonce: 'adopter-2' }))
+        },
         'is ended by its nonce': (_, nonce) => settle(substrate, release(name, 'a', { nonce })),
         'is released in a batch with others': async (fencingToken, nonce) => {
           const other = unique('other')
