@@ -1926,6 +1926,8 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
   'names do not differ by case': { store: renaming((name) => name.toLowerCase()) },
   'names are normalised': { store: renaming((name) => name.normalize('NFKC')) },
   'names are not escaped': { store: renaming((name) => name.replaceAll(/['"\\].*/g, '')) },
+  'holders do not differ by case': { store: renamingHolders((holder) => holder.toLowerCase()) },
+  'holders are cut at 63 bytes': { store: renamingHolders((holder) => holder.slice(0, 63)) },
 
   // ── clients ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -2052,6 +2054,15 @@ function renaming(mangle: (name: string) => string): typeof BreakableStore {
           return holding === undefined ? [] : [[lease, holding] as const]
         }),
       )
+    }
+  }
+}
+
+/** A store that mangles holders. */
+function renamingHolders(mangle: (holder: string) => string): typeof BreakableStore {
+  return class extends BreakableStore {
+    override apply(op: Op, stamp: Stamp): Promise<Verdict> {
+      return super.apply('holder' in op ? { ...op, holder: mangle(op.holder) } : op, stamp)
     }
   }
 }

@@ -1,4 +1,5 @@
 import { expect } from 'chai'
+import { sleep as clockSleep } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import { etcdTargets, startProxy, until } from 'lease-servers'
 import { claim, extend, grant, newCall, pin, readOne, release, settle, sleep, together, unique } from 'lease-scenes'
@@ -53,6 +54,22 @@ describe('shared etcd leases', () => {
     await clock.jumpWall(-3_600_000)
     await clock.advance(1_501)
     expect(await cover(1_500)).to.equal('3')
+  })
+
+  it('count from the sending of their grant, however late its answer comes', async () => {
+    const clock = new TestClock()
+    const { leases, ids, cover } = counted(clock)
+    const slow = leases.cover(30_000, async ({ TTL }) => {
+      await clockSleep(clock, 3_000)
+      return TTL
+    })
+    await clock.advance(3_000)
+    const id = await slow
+    await clock.advance(8_000 - 38 - 1 - 3_000)
+    expect(await leases.cover(30_000, () => expect.fail('another one was asked for'))).to.equal(id)
+    await clock.advance(1)
+    expect(await cover(30_000)).to.equal('1')
+    expect(ids[0]).not.to.equal(id)
   })
 
   it('last as long as the server says, if that is longer', async () => {

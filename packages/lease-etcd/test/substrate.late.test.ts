@@ -624,6 +624,40 @@ for (const target of etcdTargets(1)) {
       expect((await other.pinned(newCall())).get('l')).to.deep.equal(new Map([['e', 'second']]))
     })
 
+    /** Takes this step between what the next operation reads and what it writes. */
+    const beforeItsWrite = async (step: () => Promise<unknown>): Promise<void> => {
+      await send(pin('known', 'e')) // the first operation of all also asks for the layout
+      let steps = 0
+      way = async (_txn, go) => {
+        if (++steps === 2) await step()
+        return go()
+      }
+    }
+
+    it('a pin that has found the lease vacant takes the key off its etcd lease that came before its write', async () => {
+      await beforeItsWrite(() => grant(other, claim('l', 'a', 60_000)))
+      expect(await send(pin('l', 'e'))).to.have.nested.property('holding.pinned', true)
+      expect((await valueOf('l/l'))?.lease).to.equal('0')
+    })
+
+    it('the last unpin that has found the lease vacant puts the key on an etcd lease that came before its write', async () => {
+      await send(pin('l', 'e', 'first'))
+      await beforeItsWrite(() => grant(other, claim('l', 'a', 60_000)))
+      expect(await send(unpin('l', 'e', 'first'))).to.have.nested.property('holding.pinned', false)
+      expect((await valueOf('l/l'))?.lease).not.to.equal('0')
+    })
+
+    it('the last unpin frees a lease as it was seen to lapse, and none that was extended since', async () => {
+      const { version: lapsed, fencingToken } = await grant(other, claim('l', 'a', 60_000))
+      for (const isExtended of [true, false]) {
+        const pinned = await grant(other, pin('l', 'e', 'first'))
+        if (isExtended) await grant(other, extend('l', 'a', 90_000, { fencingToken }))
+        const seen = isExtended ? (pinned.version ?? lapsed) : (await readOne(other, 'l'))?.version
+        await send({ ...unpin('l', 'e', 'first'), lapsed: seen })
+        expect((await readOne(other, 'l'))?.holder).to.equal(isExtended ? 'a' : undefined)
+      }
+    })
+
     it('a waiting claim of which a copy arrives late opens no term and gets into the queue once', async () => {
       await grant(other, claim('l', 'b', 60_000))
       const sent: EtcdTxn[] = []

@@ -219,6 +219,7 @@ for (const target of etcdTargets()) {
         expect(await grant(substrate, pin(name, 'e', '2'))).to.deep.equal(pinned)
         expect(await grant(substrate, pin(name, 'f', '3'))).to.deep.equal(pinned)
         expect(await grant(substrate, extend(name, 'a', 1_000, { seen: pinned }))).to.include({ pinned: true })
+        expect((await record())?.lease).to.equal('0')
         const { fencingToken } = held
         const longer = await grant(substrate, extend(name, 'a', 120_000, { fencingToken }))
         expect(longer).to.include({ pinned: true, remainingMs: 120_000 })

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrNotHeld, ErrTrapdoor, Manager, type Holding, type Info } from 'lease-core'
+import { CLIENT_LENGTH, ErrNotHeld, ErrTrapdoor, Manager, type Call, type Holding, type Info } from 'lease-core'
 import { whileLive } from 'lease-core/testing'
 import { postgresTargets, until } from 'lease-servers'
 import { postgresClient, type PostgresSubstrate, type PostgresTransaction } from 'lease-postgres'
@@ -124,6 +124,38 @@ for (const target of postgresTargets()) {
       expect(await outcomeOf(expire(name))).to.equal('contended')
       await client.query('COMMIT')
       expect(await grant(substrate, claim(name, 'b', 1_000))).to.include({ holder: 'b' })
+    })
+
+    it('held past the expiry keeps those who wait away as well, whatever their place in the queue, until the COMMIT', async () => {
+      await guardedAndLapsed('BEGIN')
+      expect(await outcomeOf(claim(name, 'b', 1_000, { place: 0 }))).to.equal('contended')
+      expect(await outcomeOf(claim(name, 'b', 1_000, { place: 7 }))).to.equal('contended')
+      await client.query('COMMIT')
+      expect(await grant(substrate, claim(name, 'b', 1_000, { place: 7 }))).to.include({ holder: 'b' })
+    })
+
+    it('keeps those who wait away also after the holder released the lease', async () => {
+      const held = await grant(substrate, claim(name, 'a', 60_000))
+      await client.query('BEGIN')
+      await guard('a', held, client)
+      const waiters: { readonly call: Call; readonly holder: string; readonly place: number }[] = []
+      for (const holder of ['b', 'c']) {
+        const call = newCall({ client: holder.repeat(CLIENT_LENGTH) })
+        const [verdict] = await substrate.apply([claim(name, holder, 1_000, { place: 0 })], call)
+        waiters.push({ call, holder, place: verdict?.ticket?.place ?? expect.fail('no ticket') })
+      }
+      await releaseHeld(substrate, name)
+      const outcomes = async (): Promise<unknown[]> => {
+        const all: unknown[] = []
+        for (const { call, holder, place } of waiters) {
+          const [verdict] = await substrate.apply([claim(name, holder, 60_000, { place })], call)
+          all.push(verdict?.outcome)
+        }
+        return all
+      }
+      expect(await outcomes()).to.deep.equal(['contended', 'contended'])
+      await client.query('COMMIT')
+      expect(await outcomes()).to.deep.equal(['granted', 'refused'])
     })
 
     it('keeps a takeover away also after the holder released the lease', async () => {
@@ -280,6 +312,13 @@ for (const target of postgresTargets()) {
           expect(await caught(trapdoor(client))).to.have.property('code', '40001')
           await client.query('ROLLBACK')
         }
+      })
+
+      it(`with a snapshot in ${isolation} that does not show the lease says no of a term that began more than a minute before`, async () => {
+        const { fencingToken } = await grant(substrate, claim(name, 'a', 60_000))
+        await beginWithSnapshot()
+        const collected = substrate.trapdoor(`${name}-collected`, 'a', fencingToken - 61_000_000n)
+        expect(await caught(collected(client))).to.be.instanceOf(ErrNotHeld)
       })
 
       it(`with a snapshot in ${isolation} that shows the term to be over says no: released, lapsed, or another's since`, async () => {

@@ -214,6 +214,31 @@ for (const target of enoughOf(postgresTargets())) {
       expect((await grant(substrate, claim('p', 'a', 1))).fencingToken > far).to.equal(true)
     })
 
+    it('raises the token that it leaves behind with each run, and lowers it with none', async () => {
+      const namespace = unique('ns')
+      const substrate = setting.substrate({ namespace })
+      const { fencingToken: now } = await grant(substrate, claim('held', 'a', 60_000))
+      let highest = now
+      for (const [lease, ahead] of [
+        ['first', 10n ** 15n],
+        ['higher', 2n * 10n ** 15n],
+        ['lower', 10n ** 14n],
+      ] as const) {
+        await grant(substrate, claim(lease, 'a', 60_000))
+        await setting.pool.query('UPDATE lease SET token = $1 WHERE ns = $2 AND name = $3', [
+          String(now + ahead),
+          namespace,
+          lease,
+        ])
+        await releaseHeld(substrate, lease)
+        await setting.age(lease)
+        expect(await collect(setting.pool, { namespace, retention: 1 })).to.equal(1)
+        if (now + ahead > highest) highest = now + ahead
+        const { fencingToken } = await grant(substrate, claim(`after the ${lease}`, 'a', 60_000))
+        expect(fencingToken, `after the ${lease}`).to.equal(highest + 1n)
+      }
+    })
+
     it('run without pause, never lets a token go back', async () => {
       const namespace = unique('ns')
       const last = new Map<string, bigint>()

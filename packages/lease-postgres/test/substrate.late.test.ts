@@ -139,9 +139,22 @@ for (const target of enoughOf(postgresTargets())) {
       })
     })
 
+    const adoptedAndReleased = async (
+      { lease, nonce }: ClaimOp,
+      fencingToken: bigint,
+      times: number,
+    ): Promise<void> => {
+      for (let [time, from] = [0, nonce]; time < times; time++) {
+        const adoption = { from, nonce: unique('nonce') }
+        await grant(substrate, extend(lease, 'a', 60_000, { fencingToken, adoption }))
+        from = adoption.nonce
+      }
+      await releaseHeld(substrate, lease)
+    }
+
     for (const { name: way, apply } of ways) {
       describe(`of ${way}`, () => {
-        it('opens no second term with its nonce: after a release, a lapse, an expiry, an adoption', async () => {
+        it('opens no second term with its nonce: after a release, a lapse, an expiry, one adoption, two adoptions', async () => {
           const ends: readonly ((op: ClaimOp, fencingToken: bigint) => Promise<unknown>)[] = [
             ({ lease }) => releaseHeld(substrate, lease),
             ({ lease }) => setting.lapse(lease),
@@ -149,11 +162,8 @@ for (const target of enoughOf(postgresTargets())) {
               await setting.lapse(lease)
               await settle(substrate, expire(lease))
             },
-            async ({ lease, nonce: from }, fencingToken) => {
-              const adoption = { from, nonce: unique('nonce') }
-              await grant(substrate, extend(lease, 'a', 60_000, { fencingToken, adoption }))
-              await releaseHeld(substrate, lease)
-            },
+            (op, fencingToken) => adoptedAndReleased(op, fencingToken, 1),
+            (op, fencingToken) => adoptedAndReleased(op, fencingToken, 2),
           ]
           for (const end of ends) {
             name = unique('lease')

@@ -216,6 +216,21 @@ for (const target of redisTargets('server')) {
         expect(refusal.message).to.match(/databases 0 and 2/)
       })
 
+      it('take the later term of the same lease and holder instead of the earlier one, and not the other way round', async () => {
+        const first = await grant(substrate, claim(name, 'a', LASTING_MS))
+        await settle(substrate, await releaseOf(substrate, name, 'a'))
+        const second = await grant(substrate, claim(name, 'a', LASTING_MS))
+        const checkedBy = async (...terms: readonly Holding[]): Promise<RedisGuard> => {
+          const guard = new RedisGuard()
+          for (const { fencingToken } of terms) await substrate.trapdoor(name, 'a', fencingToken)(guard)
+          return guard
+        }
+        expect(await (await checkedBy(first, second)).run(setting.redis, set, [own], ['x'])).to.equal('OK')
+        const refusal = await caught((await checkedBy(second, first)).run(setting.redis, set, [own], ['y']))
+        expect(refusal).to.be.instanceOf(ErrNotHeld)
+        expect(await setting.redis.get(own)).to.equal('x')
+      })
+
       it('checked again after a new claim look at the new term', async () => {
         const guard = await guardOf(await grant(substrate, claim(name, 'a', LASTING_MS)))
         await settle(substrate, await releaseOf(substrate, name, 'a'))
@@ -288,6 +303,19 @@ for (const target of redisTargets('server')) {
       beforeEach(() => (connection = setting.connect({ retryStrategy: null })))
 
       for (const [way, watch] of Object.entries(ways)) {
+        it(`${way}: looks at the lease after WATCH, for what was gone by then EXEC does not miss`, async () => {
+          const term = await ended({})
+          const sent: string[] = []
+          const { connection } = term
+          const send = connection.sendCommand.bind(connection)
+          connection.sendCommand = (command, ...rest) => {
+            sent.push(command.name)
+            return send(command, ...rest)
+          }
+          await watch(term)
+          expect(sent.slice(0, 2)).to.deep.equal(['watch', 'evalsha'])
+        })
+
         it(`${way}: EXEC writes while nothing has changed`, async () => {
           const term = await ended({})
           await watch(term)

@@ -29,3 +29,4 @@ export {
   unique,
   unpin,
 } from './words.ts'
+export { yearsApart } from './years-apart.ts'
