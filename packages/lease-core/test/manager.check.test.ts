@@ -131,17 +131,17 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
       const queue = await bench.manager.hold('queue', 'a', options) // so that hints are listened to
       const claimed = question === 'check' ? await bench.manager.claim('db', 'a', options.duration) : undefined
       const hold = claimed === undefined ? await bench.manager.hold('db', 'a', options) : undefined
-      const token = claimed ?? hold?.token
+      const token = claimed ?? hold?.token ?? expect.fail()
       await bench.clock.settle()
       for (const kind of ['read', 'extend'] as const) bench.wire.delay(100, { kind, at: 'reply', times: 1 })
       if (question !== 'renewal') bench.wire.emit({ kind: 'vacated', lease: 'db' })
-      const asked = question === 'renewal' ? hold?.renew() : question === 'check' ? token?.check() : undefined
+      const asked = question === 'renewal' ? hold?.renew() : question === 'check' ? token.check() : undefined
       await bench.clock.settle()
       const hung = bench.wire.hang({ kind: 'read' })
       bench.wire.emit({ kind: 'vacated', lease: 'db' })
       await bench.clock.advance(100)
       await asked
-      const next = track(token?.check())
+      const next = track(token.check())
       await bench.clock.settle()
       expect(next.state).to.equal('pending')
       hung.heal()
