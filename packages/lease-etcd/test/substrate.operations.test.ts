@@ -235,9 +235,11 @@ for (const target of etcdTargets()) {
 
       it('of a vacant lease leave it vacant, and the next term has no etcd lease', async () => {
         expect(await settle(substrate, pin(name, 'e', 'g'))).to.deep.equal(vacant)
-        expect(await grant(substrate, claim(name, 'a', 1_000))).to.include({ pinned: true })
-        expect((await record())?.lease).to.equal('0')
-        expect(await settle(substrate, release(name, 'a'))).to.deep.equal(vacant)
+        for (const announce of [false, true]) {
+          expect(await grant(substrate, claim(name, 'a', 1_000, { announce }))).to.include({ pinned: true })
+          expect((await record())?.lease).to.equal('0')
+          expect(await settle(substrate, release(name, 'a'))).to.deep.equal(vacant)
+        }
         expect(await settle(substrate, unpin(name, 'e', 'g'))).to.deep.equal(vacant)
       })
 

@@ -137,6 +137,30 @@ for (const target of enoughOf(postgresTargets())) {
           expect(await setting.row(name)).to.equal(undefined)
         }
       })
+
+      it('leaves nothing behind, if the deadline passed while the row was inserted', async () => {
+        await setting.pool.query(`CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$
+          BEGIN PERFORM pg_catalog.pg_sleep(0.4); RETURN NEW; END $$`)
+        await setting.pool.query('CREATE TRIGGER slowly BEFORE INSERT ON lease FOR EACH ROW EXECUTE FUNCTION slowly()')
+        try {
+          const ofShare = claim(`${name}#b`, 'b', 60_000, {
+            share: { weight: 1, capacity: 1, passing: 0, lapsed: new Map() },
+          })
+          const ops = [
+            ...ways.map(({ apply }) => [claim(name, 'b', 60_000), apply] as const),
+            [pin(name, 'e'), oneOf] as const,
+            [ofShare, oneOf] as const,
+          ]
+          for (const [op, apply] of ops) {
+            const notAfterMs = (await serverMs()) + 300
+            const verdict = await apply(substrate, op as ClaimOp, newCall({ notAfterMs }))
+            expect(verdict?.outcome, op.kind).to.equal('late')
+            expect(await setting.row(op.lease), op.kind).to.equal(undefined)
+          }
+        } finally {
+          await setting.pool.query('DROP FUNCTION slowly CASCADE')
+        }
+      })
     })
 
     const adoptedAndReleased = async (

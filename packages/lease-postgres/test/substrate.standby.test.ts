@@ -140,6 +140,7 @@ for (const version of [18, 15] as const) {
       }
       for (const read of [
         () => there.read([lease], newCall(patient)),
+        () => there.read([lease], newCall(patient), [lease]),
         () => there.read(undefined, newCall(patient)),
         () => there.pinned(newCall(patient)),
         () => there.counted(`${counted}#`, newCall(patient)),

@@ -50,6 +50,7 @@ for (const target of redisTargets('server')) {
         () => substrate.read(['l'], newCall()),
         () => substrate.read(undefined, newCall()),
         () => substrate.pinned(newCall()),
+        () => substrate.counted('n#', newCall()),
       ]) {
         expect((await caught(call())).message).to.match(/newer release.*upgrade lease-redis.*LAYOUT 3 is above 2/)
       }

@@ -412,8 +412,11 @@ describe('a server of our own', () => {
       }
       for (const call of [
         () => substrate.read(['held'], newCall()),
+        () => substrate.read(['held'], newCall(), ['held']),
         () => substrate.read(undefined, newCall()),
         () => substrate.pinned(newCall()),
+        () => substrate.pinned(newCall(), ['held']),
+        () => substrate.counted('held#', newCall()),
         () => substrate.time(newCall()),
       ]) {
         expect((await caught(call())).message).to.match(/is a replica/)

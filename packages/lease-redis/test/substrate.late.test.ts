@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { LONGEST_DEADLINE_MS, type Call, type Op, type Verdict } from 'lease-core'
+import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, type Call, type Op, type Verdict } from 'lease-core'
 import { redisTargets, startRedis, until, type Redis as Server } from 'lease-servers'
 import type { RedisSubstrate } from 'lease-redis'
 import {
@@ -17,7 +17,7 @@ import {
   unique,
   unpin,
 } from 'lease-scenes'
-import { LASTING_MS, openSetting, releaseOf, unpinOf, untilLapsed, type Setting } from './setting.ts'
+import { extendOf, LASTING_MS, openSetting, releaseOf, unpinOf, untilLapsed, type Setting } from './setting.ts'
 import { startStallingProxy, type StallingProxy } from './stalling-proxy.ts'
 
 noneUnheard()
@@ -217,13 +217,19 @@ for (const target of redisTargets('server')) {
       })
 
       it('is remembered for as long as it may take, and no longer, and not at all once it is old', async () => {
-        await grant(substrate, claim(name, 'a', LASTING_MS))
-        const beforeMs = await now()
-        await vacate()
-        const leftMs = await setting.redis.pttl(`${base}o:${name}`)
-        const passedMs = (await now()) - beforeMs
-        if (passedMs < LONGEST_DEADLINE_MS)
-          expect(leftMs).to.be.within(LONGEST_DEADLINE_MS - passedMs - 1, LONGEST_DEADLINE_MS)
+        for (const way of ['alone', 'in bulk', 'one by one']) {
+          name = unique('lease')
+          const { fencingToken, nonce } = await grant(substrate, claim(name, 'a', LASTING_MS))
+          if (way === 'one by one')
+            await grant(substrate, await extendOf(substrate, name, 'a', LASTING_MS, { value: 'v' }))
+          const beforeMs = await now()
+          const call = way === 'in bulk' ? { client: 'b'.repeat(CLIENT_LENGTH) } : {}
+          expect(await outcomeOf(release(name, 'a', { fencingToken, nonce }), call)).to.equal('granted')
+          const leftMs = await setting.redis.pttl(`${base}o:${name}`)
+          const passedMs = (await now()) - beforeMs
+          expect(leftMs, way).to.be.at.most(LONGEST_DEADLINE_MS).and.not.equal(-1)
+          if (passedMs < LONGEST_DEADLINE_MS) expect(leftMs, way).to.be.at.least(LONGEST_DEADLINE_MS - passedMs - 1)
+        }
         const old = [unique('old'), unique('old')]
         const token = String(Math.floor(((await now()) - LONGEST_DEADLINE_MS) * 1000) - 1)
         const expiry = String(Math.floor((await now()) + LASTING_MS))
