@@ -3,6 +3,7 @@ import { ErrNotHeld, ErrNotValid, ErrStopped, ErrTrapdoor, ErrUnknown } from '#s
 import { Manager } from '#src/manager.ts'
 import { MemoryGuard } from '#src/memory/index.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
+import type { Token } from '#src/token.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 describe('Token.check, decision 7: within the early bound no I/O, otherwise exactly one read', () => {
@@ -131,17 +132,17 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
       const queue = await bench.manager.hold('queue', 'a', options) // so that hints are listened to
       const claimed = question === 'check' ? await bench.manager.claim('db', 'a', options.duration) : undefined
       const hold = claimed === undefined ? await bench.manager.hold('db', 'a', options) : undefined
-      const token = claimed ?? hold?.token
+      const token = (claimed ?? hold?.token) as Token
       await bench.clock.settle()
       for (const kind of ['read', 'extend'] as const) bench.wire.delay(100, { kind, at: 'reply', times: 1 })
       if (question !== 'renewal') bench.wire.emit({ kind: 'vacated', lease: 'db' })
-      const asked = question === 'renewal' ? hold?.renew() : question === 'check' ? token?.check() : undefined
+      const asked = question === 'renewal' ? hold?.renew() : question === 'check' ? token.check() : undefined
       await bench.clock.settle()
       const hung = bench.wire.hang({ kind: 'read' })
       bench.wire.emit({ kind: 'vacated', lease: 'db' })
       await bench.clock.advance(100)
       await asked
-      const next = track(token?.check())
+      const next = track(token.check())
       await bench.clock.settle()
       expect(next.state).to.equal('pending')
       hung.heal()
