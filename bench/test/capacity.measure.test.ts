@@ -7,7 +7,6 @@ import { measureStore } from '#src/capacity/measure.ts'
 import { redis } from '#src/substrates/redis.ts'
 
 describe('bench: the command capacity', function () {
-
   it('prints what a fleet asks of its server', async () => {
     const flags = ['load', '--processes', '10000', '--leases', '20', '--duration-ms', '30000']
     const program = programOf('../src/capacity/main.ts', import.meta.url)

@@ -17,7 +17,6 @@ const INTERVALS = 3
 const MANY = isMatrix() ? 1_000 : 200
 
 describe('bench: the load of a fleet', function () {
-
   it(`${MANY} processes renew twenty leases each as often as the formula says, and each sends one request for all`, async () => {
     const fleet = { ...one, processes: MANY, leases: 20 }
     const { counts, seconds } = await counted(fleet, INTERVALS * renewalIntervalMs(fleet.durationMs))

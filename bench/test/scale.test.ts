@@ -3,7 +3,6 @@ import { Manager, memoryClient, MemoryStore, type Hold } from 'lease-core'
 import { countingClock } from '#src/counting-clock.ts'
 
 describe('bench: scale', function () {
-
   it('a hundred thousand Holds are alive on one timer, and on none once the manager is stopped', async () => {
     const clock = countingClock()
     const client = memoryClient({ store: new MemoryStore(), namespace: 'scale', clock })
