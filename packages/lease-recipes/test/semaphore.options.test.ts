@@ -174,6 +174,19 @@ describe('Semaphore: options and small print', () => {
     await operator.stop()
   })
 
+  it('a permit that any of its posts asked to keep alive is kept alive, whatever later posts ask for', async () => {
+    const one = semaphores()
+    await clock.drive(one.create('pool', 1))
+    const permit = await clock.drive(one.post('pool', 'x', 60_000))
+    for (const keepAlive of [true, false, false]) {
+      expect(await clock.drive(one.post('pool', 'x', 60_000, { keepAlive }))).to.equal(permit)
+    }
+    await clock.advance(600_000)
+    expect(permit.held).to.equal(true)
+    await clock.drive(permit.release())
+    expect((await clock.drive(one.read('pool'))).active).to.equal(0)
+  })
+
   it('a creation that is given up, at whatever moment, leaves nothing that `destroy` does not remove', async () => {
     const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock, latency: 5 })
     const own = new Manager({ client: new SubstrateClient({ substrate: wire, clock }), clock })
