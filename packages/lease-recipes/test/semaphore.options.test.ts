@@ -154,6 +154,22 @@ describe('Semaphore: options and small print', () => {
     }
   })
 
+  it('`destroy` revokes also what was granted while it was about to write', async () => {
+    const operator = another()
+    const one = semaphores()
+    await clock.drive(one.create('pool', 1))
+    let late: Permit | undefined
+    const value = async (...args: Parameters<Manager['define']>): Promise<string> => {
+      late = await one.post('pool', 'x', 60_000)
+      return Manager.prototype.define.apply(operator, args)
+    }
+    Object.defineProperty(operator, 'define', { value })
+    await clock.drive(semaphores({ manager: operator }).destroy('pool'))
+    await clock.settle()
+    expect(late?.held).to.equal(false)
+    await operator.stop()
+  })
+
   it('`destroy` leaves alone what the same holder was granted of a new semaphore of this id before the revocation', async () => {
     const operator = another()
     const one = semaphores()
