@@ -36,6 +36,22 @@ describe('Manager.observe: what becomes of a lease', () => {
     await bench.manager.stop()
   })
 
+  it('tells a later term of the same holder and value, also where nobody saw the lease vacant in between', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const { manager } = bench.other()
+    const value = { value: 'v' }
+    await manager.claim('db', 'a', 3_600_000, value)
+    const { seen } = watch(bench.manager)
+    await bench.clock.settle()
+    await manager.release('db', 'a')
+    await manager.claim('db', 'a', 3_600_000, value)
+    await bench.clock.advance(60_000)
+    expect(seen).to.deep.equal(['a v', 'a v'])
+    await bench.clock.advance(120_000)
+    expect(seen, 'and once').to.have.length(2)
+    await bench.manager.stop()
+  })
+
   it('tells each change of holder, term, value and pin, and nothing twice', async () => {
     const bench = new Bench()
     const { manager } = bench.other()

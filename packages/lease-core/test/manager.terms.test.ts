@@ -4,6 +4,7 @@ import type { Clock } from '#src/clock.ts'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown, type ErrLost } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { MemoryGuard } from '#src/memory/index.ts'
+import type { OperationOptions } from '#src/roles.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
@@ -526,6 +527,42 @@ describe('Manager: signals', () => {
     await bench.clock.drive(bench.client.close())
     expect(bench.clock.pending).to.equal(0)
   })
+})
+
+describe('Manager: a call that is given up before it is answered', () => {
+  type GivenUp = readonly [
+    name: string,
+    kind: string,
+    send: (of: Manager, options: OperationOptions) => Promise<unknown>,
+  ]
+
+  for (const [name, kind, send] of [
+    ['claim', 'claim', (manager, options) => manager.claim('free', 'a', 600_000, options)],
+    ['claim of its own lease', 'extend', (manager, options) => manager.claim('db', 'a', 600_000, options)],
+    ['release of a term', 'release', (manager, options) => manager.release('db', 'a', options)],
+    ['release by name', 'release', (manager, options) => manager.release('other', 'b', options)],
+    ['revoke', 'release', (manager, options) => manager.revoke('other', options)],
+    ['pin', 'pin', (manager, options) => manager.pin('db', 'e', options)],
+    ['unpin', 'unpin', (manager, options) => manager.unpin('db', 'e', options)],
+  ] as const satisfies readonly GivenUp[]) {
+    it(`${name}: is not sent again`, async () => {
+      const bench = new Bench()
+      await bench.manager.claim('db', 'a', 600_000)
+      await bench.other().manager.claim('other', 'b', 600_000)
+      bench.wire.resetCounts()
+      const hung = bench.wire.hang({ kind })
+      const controller = new AbortController()
+      const call = track<unknown>(send(bench.manager, { signal: controller.signal }))
+      await bench.clock.advance(1_000)
+      expect(bench.wire.counts[kind]).to.equal(1)
+      controller.abort(new Error('enough'))
+      await bench.clock.advance(60_000)
+      expect(call.state).to.equal('rejected')
+      expect(bench.wire.counts[kind]).to.equal(1)
+      hung.heal()
+      await bench.manager.stop()
+    })
+  }
 })
 
 describe('Manager: a call that is given up after its answer has come', () => {

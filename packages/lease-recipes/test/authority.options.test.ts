@@ -39,6 +39,26 @@ describe('Authority: options and small print', () => {
     }
   }
 
+  it('ready() is false when the lease was lost in the moment in which it was granted, and the candidacy goes on', async () => {
+    const operator = new Manager({ client: memoryClient({ store, clock }), clock })
+    let grants = 0
+    const hold: Manager['hold'] = async (...args) => {
+      const granted = await manager.hold(...args)
+      if (++grants === 1) {
+        const lost = new Promise((resolve) => granted.signal.addEventListener('abort', resolve))
+        await operator.revoke('l')
+        await lost
+      }
+      return granted
+    }
+    const observe = manager.observe.bind(manager)
+    const authority = create({ manager: { hold, observe, token: manager.token.bind(manager) } })
+    const ready = track(authority.ready())
+    await clock.advance(1_000)
+    expect([ready.value, grants, authority.held]).to.deep.equal([false, 2, true])
+    await Promise.all([authority.stop(), operator.stop()])
+  })
+
   it('AU-1: a grant lasts 15 seconds, and a heartbeat is sent at most every 2', async () => {
     const authority = create({})
     await authority.ready()

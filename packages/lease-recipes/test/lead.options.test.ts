@@ -70,6 +70,29 @@ describe('lead: options and small print', () => {
     throw new Error('accepted')
   }
 
+  it('the work does not begin under a lease that was lost in the moment in which it was granted', async () => {
+    const operator = otherManager()
+    let grants = 0
+    const hold: Manager['hold'] = async (...args) => {
+      const granted = await manager.hold(...args)
+      if (++grants === 1) {
+        const lost = new Promise((resolve) => granted.signal.addEventListener('abort', resolve))
+        await operator.revoke('l')
+        await lost
+      }
+      return granted
+    }
+    const held: boolean[] = []
+    const work: LeadWork = (term) => {
+      held.push(term.held)
+      return patient(term)
+    }
+    candidates.push(lead({ hold }, 'l', work, { clock, duration: 9_000 }))
+    await clock.advance(1_000)
+    expect([grants, held]).to.deep.equal([2, [true]])
+    await operator.stop()
+  })
+
   it('every problem is reported at once, and nothing is sent', () => {
     const options = {
       holder: 'a b',

@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown } from 'lease-core'
 import { Manager, memoryClient, MemoryStore, MemorySubstrate, sleep, SubstrateClient } from 'lease-core'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
-import { ErrNoSemaphore, Semaphores, type SemaphoresOptions } from '#src/semaphore.ts'
+import { ErrNoSemaphore, Semaphores, type Permit, type SemaphoresOptions } from '#src/semaphore.ts'
 import { enough } from 'lease-servers'
 import { Process, rejection } from './bench.ts'
 import type { Store } from './stores.ts'
@@ -152,6 +152,55 @@ describe('Semaphore: options and small print', () => {
       await Promise.all(posting)
       await Promise.all(managers.map((one) => one.stop()))
     }
+  })
+
+  it('`destroy` revokes also what was granted while it was about to write', async () => {
+    const operator = another()
+    const one = semaphores()
+    await clock.drive(one.create('pool', 1))
+    let late: Permit | undefined
+    const value = async (...args: Parameters<Manager['define']>): Promise<string> => {
+      late = await one.post('pool', 'x', 60_000)
+      return Manager.prototype.define.apply(operator, args)
+    }
+    Object.defineProperty(operator, 'define', { value })
+    await clock.drive(semaphores({ manager: operator }).destroy('pool'))
+    await clock.settle()
+    expect(late?.held).to.equal(false)
+    await operator.stop()
+  })
+
+  it('`destroy` leaves alone what the same holder was granted of a new semaphore of this id before the revocation', async () => {
+    const operator = another()
+    const one = semaphores()
+    await clock.drive(one.create('pool', 1))
+    const before = await clock.drive(one.post('pool', 'x', 60_000))
+    let again: Permit | undefined
+    const value = async (...args: Parameters<Manager['revoke']>): Promise<void> => {
+      await before.release()
+      await one.create('pool', 1)
+      again = await one.post('pool', 'x', 60_000)
+      await Manager.prototype.revoke.apply(operator, args)
+    }
+    Object.defineProperty(operator, 'revoke', { value })
+    await clock.drive(semaphores({ manager: operator }).destroy('pool'))
+    await clock.settle()
+    expect([before.held, again?.held]).to.deep.equal([false, true])
+    expect((await clock.drive(one.read('pool'))).active).to.equal(1)
+    await operator.stop()
+  })
+
+  it('a permit that any of its posts asked to keep alive is kept alive, whatever later posts ask for', async () => {
+    const one = semaphores()
+    await clock.drive(one.create('pool', 1))
+    const permit = await clock.drive(one.post('pool', 'x', 60_000))
+    for (const keepAlive of [true, false, false]) {
+      expect(await clock.drive(one.post('pool', 'x', 60_000, { keepAlive }))).to.equal(permit)
+    }
+    await clock.advance(600_000)
+    expect(permit.held).to.equal(true)
+    await clock.drive(permit.release())
+    expect((await clock.drive(one.read('pool'))).active).to.equal(0)
   })
 
   it('a creation that is given up, at whatever moment, leaves nothing that `destroy` does not remove', async () => {
