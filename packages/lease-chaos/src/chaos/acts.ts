@@ -26,13 +26,18 @@ export interface ChaosEntry extends WorkerEntry {
   readonly runners: number
   /** Ways to write that the store has. */
   readonly ways: readonly string[]
-  /** The promise that this worker breaks on purpose. */
-  readonly broken?: Broken | undefined
+  /** The worker breaks promises on purpose, each on a lease of its own: see {@link brokenLease}. */
+  readonly broken?: boolean | undefined
 }
 
 /** Promises that a negative control breaks. */
 export const BROKEN = ['guard-off', 'reply-trust', 'nameless-release'] as const
 export type Broken = (typeof BROKEN)[number]
+
+/** The lease on which this promise is broken. */
+export function brokenLease(broken: Broken): string {
+  return LEASES.hot(BROKEN.indexOf(broken))
+}
 
 /** A cold lease is used for so long, beside so many others. */
 const COLD = { forMs: 2_000, beside: 6 } as const
@@ -95,14 +100,14 @@ export class Actor {
 
   /** One round, by chance. @param holder a name that is used for this round alone */
   act(holder: string): Promise<void> {
-    const { broken } = this.#entry
-    return broken === undefined ? this.#weighted.pick(this.#random)(holder) : this.#break(broken, holder)
+    if (this.#entry.broken === true) return this.#break(this.#random.pick(BROKEN), holder)
+    return this.#weighted.pick(this.#random)(holder)
   }
 
   /** The rounds in turn: in few of them every operation is called. */
   actInTurn(holder: string, round: number): Promise<void> {
     const [, act] = this.#acts[round % this.#acts.length] ?? []
-    return this.#entry.broken === undefined && act !== undefined ? act(holder) : this.act(holder)
+    return act === undefined ? this.act(holder) : act(holder)
   }
 
   async stop(): Promise<void> {
@@ -378,27 +383,22 @@ export class Actor {
 
   /** A round that breaks one promise. */
   async #break(broken: Broken, holder: string): Promise<void> {
-    const lease = LEASES.hot(this.#random.int(this.#entry.hot))
+    const lease = brokenLease(broken)
     const durationMs = Math.round(this.#entry.leaseMs / 2)
+    const dawdle = (): Promise<void> => pass(this.#random.next() * 2 * durationMs)
     const askedMs = nowMs()
     const token = await this.#claimOnce(lease, holder, durationMs)
     if (token?.fencingToken === undefined) return
     const { fencingToken } = token
     if (broken === 'guard-off') {
-      await this.#alone('write', async () => {
-        await this.#write(
-          { lease, holder, token: fencingToken },
-          async () => pass(this.#random.next() * 20),
-          UNGUARDED,
-          lease,
-        )
-      })
+      // A guard would refuse it when it comes too late.
+      await this.#write({ lease, holder, token: fencingToken }, dawdle, UNGUARDED, lease)
       await this.#release(lease, token)
     } else if (broken === 'reply-trust') {
       const untilMs = nowMs() + 1.1 * durationMs
       await recordReliance({ fencingToken, lease, askedMs }, () => nowMs() < untilMs, 5)
     } else {
-      await pass(this.#random.next() * 2 * durationMs)
+      await dawdle()
       await call({ operation: 'revoke', lease, holder }, () => this.#manager.revoke(lease))
     }
   }

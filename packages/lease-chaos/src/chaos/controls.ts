@@ -1,32 +1,51 @@
-/** Negative controls: runs that must find something. Workers break one promise beside a fault that shows it, or the store does. */
+/**
+ * Negative controls: runs that must find something. In one the workers break a promise each on a lease of its own, beside pauses of the
+ * workers; in the other the clock of the server is set forward. A check that has never been seen to fail proves nothing.
+ */
 import type { Ground, Nemesis } from '../ground.ts'
-import { BROKEN, type Broken } from './acts.ts'
-import { judge } from './checks/index.ts'
+import { BROKEN, brokenLease, type Broken } from './acts.ts'
+import { judge, type Violation } from './checks/index.ts'
 import type { ChaosEvent } from './event.ts'
 import type { RunSettings } from './history.ts'
 import { run, type RunOptions } from './run.ts'
 
-/** What is wrong in a control, and by which checks it must be found. */
+/** Something that is wrong on purpose, and how it shows. */
 interface Control {
   readonly name: string
+  isShownBy(violation: Violation): boolean
+}
+
+/** Controls that one run shows. */
+interface ControlRun {
+  readonly name: string
   readonly nemesis: string
-  readonly broken?: Broken
-  readonly checks: readonly string[]
+  readonly broken: boolean
+  readonly controls: readonly Control[]
 }
 
-const FOUND_BY: Readonly<Record<Broken, readonly string[]>> = {
-  'guard-off': ['C3'],
-  'reply-trust': ['C1'],
-  'nameless-release': ['C1'],
-}
+const FOUND_BY: Readonly<Record<Broken, string>> = { 'guard-off': 'C3', 'reply-trust': 'C1', 'nameless-release': 'C1' }
 
-const CONTROLS: readonly Control[] = [
-  ...BROKEN.map((broken) => ({ name: broken, nemesis: 'stop-short', broken, checks: FOUND_BY[broken] })),
-  { name: 'server-clock', nemesis: 'wall-server-forward', checks: ['C1', 'C2', 'C4', 'C8'] },
+const CONTROL_RUNS: readonly ControlRun[] = [
+  {
+    name: 'broken-workers',
+    nemesis: 'stop-short',
+    broken: true,
+    controls: BROKEN.map((name) => ({
+      name,
+      isShownBy: ({ check, lease }) => check === FOUND_BY[name] && lease === brokenLease(name),
+    })),
+  },
+  {
+    name: 'server-clock',
+    nemesis: 'wall-server-forward',
+    broken: false,
+    controls: [{ name: 'server-clock', isShownBy: ({ check }) => ['C1', 'C2', 'C4', 'C8'].includes(check) }],
+  },
 ]
 
 /** A control ends when it has found something. This is when it has not. */
 const PATIENCE_MINUTES = 3
+const WORKERS = 2
 
 export interface ControlResult {
   readonly name: string
@@ -35,51 +54,55 @@ export interface ControlResult {
   readonly what: string
 }
 
-/** Runs each control that the ground can have. Ends early, with those that are done, when the signal aborts. */
-export async function runControls(
-  options: Pick<RunOptions, 'ground' | 'seed' | 'signal' | 'report'>,
-  folderOf: (control: string) => string,
-): Promise<ControlResult[]> {
+type ControlOptions = Pick<RunOptions, 'ground' | 'seed' | 'signal' | 'report'>
+
+/**
+ * Runs each control that the ground can have. Ends early when the signal aborts; what was not found until then is not reported.
+ *
+ * @param folderOf where the history of a run with this name goes
+ */
+export async function runControls(options: ControlOptions, folderOf: (name: string) => string): Promise<ControlResult[]> {
   const results: ControlResult[] = []
-  for (const control of CONTROLS) {
-    const nemesis = options.ground.nemeses.find(({ name }) => name === control.nemesis)
+  for (const controlRun of CONTROL_RUNS) {
+    const nemesis = nemesisOf(options.ground, controlRun)
     if (nemesis === undefined || options.signal.aborted) continue
-    const result = await runControl(control, nemesis, { ...options, folder: folderOf(control.name) })
-    if (!options.signal.aborted || result.isFound) results.push(result)
+    results.push(...(await runControl(controlRun, nemesis, { ...options, folder: folderOf(controlRun.name) })))
   }
   return results
 }
 
 async function runControl(
-  control: Control,
+  { name, controls, broken }: ControlRun,
   nemesis: Nemesis,
-  options: Pick<RunOptions, 'ground' | 'seed' | 'signal' | 'report' | 'folder'>,
-): Promise<ControlResult> {
-  let found: string | undefined
+  options: ControlOptions & Pick<RunOptions, 'folder'>,
+): Promise<ControlResult[]> {
+  const { ground, seed, signal, report } = options
+  const found = new Map<Control, Violation>()
   const isEnough = (events: readonly ChaosEvent[]): boolean => {
-    const settings = { ground: options.ground.name, seed: options.seed } as RunSettings
-    const { violations } = judge({ settings, events, damage: [] })
-    const violation = violations.find(({ check }) => control.checks.includes(check))
-    if (violation !== undefined) found = `${violation.check} ${violation.lease}: ${violation.what}`
-    return violation !== undefined
+    const { violations } = judge({ settings: { ground: ground.name, seed } as RunSettings, events, damage: [] })
+    for (const control of controls) {
+      const first = violations.find((violation) => control.isShownBy(violation))
+      if (first !== undefined && !found.has(control)) found.set(control, first)
+    }
+    return found.size === controls.length
   }
   await run({
     ...options,
     nemeses: [nemesis],
     minutes: PATIENCE_MINUTES,
-    workers: 3,
-    report: (line) => options.report(`${control.name} on ${line}`),
-    broken: control.broken,
+    workers: WORKERS,
+    report: (line) => report(`${name} on ${line}`),
+    broken,
     isEnough,
   })
-  return {
-    name: control.name,
-    isFound: found !== undefined,
-    what: found ?? 'found nothing: the checks are blind to it',
-  }
+  return controls.flatMap((control) => {
+    const first = found.get(control)
+    if (first === undefined && signal.aborted) return []
+    const what = first === undefined ? 'nothing: the checks do not see it' : `${first.check} ${first.lease}: ${first.what}`
+    return [{ name: control.name, isFound: first !== undefined, what }]
+  })
 }
 
-/** Names of the controls that this ground has. */
-export function controlsOf(ground: Ground): string[] {
-  return CONTROLS.filter(({ nemesis }) => ground.nemeses.some(({ name }) => name === nemesis)).map(({ name }) => name)
+function nemesisOf({ nemeses }: Ground, { nemesis }: ControlRun): Nemesis | undefined {
+  return nemeses.find(({ name }) => name === nemesis)
 }

@@ -19,8 +19,8 @@ export interface RunSettings {
   readonly minutes: number
   readonly workers: number
   readonly leaseMs: number
-  /** Of a negative control: the promise that its workers break. */
-  readonly broken?: string | undefined
+  /** Of a negative control: its workers break promises. */
+  readonly broken?: boolean | undefined
   /** Nemeses that the guarantees name as an exception. */
   readonly controls?: readonly string[] | undefined
   readonly commit: string

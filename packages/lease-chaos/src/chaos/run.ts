@@ -16,7 +16,7 @@ import type { Battle, Ground, Nemesis, Reach } from '../ground.ts'
 import { nowMs } from '../recorder.ts'
 import { openClient, openPool, type OpenClient, type StoreAddress } from '../stores.ts'
 import { Workers, type Worker } from '../workers.ts'
-import { clearClosedLock, type Broken, type ChaosEntry } from './acts.ts'
+import { clearClosedLock, type ChaosEntry } from './acts.ts'
 import { LEASES, RUN, unguardedAccount, type ChaosEvent, type Operation } from './event.ts'
 import { HistoryWriter, type RunSettings } from './history.ts'
 import type { Order } from './worker.ts'
@@ -32,9 +32,9 @@ export interface RunOptions {
   readonly signal: AbortSignal
   /** Called with a line now and then. */
   readonly report: (line: string) => void
-  /** The workers break this promise: there is no quiet, and they are ended at once. */
-  readonly broken?: Broken | undefined
-  /** Asked after each fault; the faults are over when it is true. */
+  /** The workers break promises: there is no quiet, and they are ended at once. */
+  readonly broken?: boolean | undefined
+  /** Asked after each fault; the faults are over when it is true, and there is no quiet. */
   readonly isEnough?: (events: readonly ChaosEvent[]) => boolean
 }
 
@@ -69,7 +69,7 @@ export async function run(options: RunOptions): Promise<void> {
   try {
     await chaos.warmUp()
     await chaos.faults()
-    if (options.broken === undefined && options.isEnough === undefined) await chaos.quiet()
+    if (options.isEnough === undefined) await chaos.quiet()
   } finally {
     await chaos.end()
   }
@@ -119,6 +119,7 @@ class Run implements AsyncDisposable {
   /** For a control, which is judged while it runs, and for the store's log. */
   readonly #events: ChaosEvent[] = []
   #phase = ''
+  #ways = 0
   #operations = 0
   #faults = 0
   #reportedMs = nowMs()
@@ -131,14 +132,14 @@ class Run implements AsyncDisposable {
     this.#random = new Random(options.seed)
     this.#judge = openClient(options.ground.judge)
     this.#manager = new Manager({ client: this.#judge.client })
-    const { broken } = options
+    const { broken = false } = options
     const entry: Omit<ChaosEntry, 'name'> = {
       ...options.ground.judge,
       leaseMs: settings.leaseMs,
       seed: options.seed,
       startMs: this.#startMs,
-      hot: broken === undefined ? HOT : 1,
-      runners: broken === undefined ? RUNNERS : 3,
+      hot: HOT,
+      runners: RUNNERS,
       ways: waysOf(options.ground),
       broken,
     }
@@ -159,7 +160,7 @@ class Run implements AsyncDisposable {
   /** Until every worker was granted something. */
   async warmUp(): Promise<void> {
     this.#begin('warm-up')
-    for (let index = 0; index < this.#options.workers; index++) await this.#start()
+    await Promise.all(Array.from({ length: this.#options.workers }, () => this.#start()))
     await this.#until(PATIENCE_MS, () => this.#workers.running.every(({ name }) => this.#granted.has(name)))
     await this.#pause(WARM_UP_MS)
   }
@@ -198,14 +199,14 @@ class Run implements AsyncDisposable {
   async end(): Promise<void> {
     if (this.#phase === 'stored') return
     this.#begin(this.#options.signal.aborted ? 'interrupted' : 'end')
-    if (this.#options.broken === undefined) {
+    if (this.#options.broken !== true) {
       this.#tell({ phase: 'stop' })
       const patienceMs = this.#options.signal.aborted ? INTERRUPTED_PATIENCE_MS : PATIENCE_MS
       await this.#until(patienceMs, () => this.#ended.size === this.#workers.all.length, true)
     }
     const stuck = this.#workers.all.filter(({ name }) => !this.#ended.has(name))
     for (const worker of stuck) {
-      const isBlamed = this.#options.broken === undefined && !this.#options.signal.aborted
+      const isBlamed = this.#options.broken !== true && !this.#options.signal.aborted
       this.#note({ what: 'gone', lease: worker.name, detail: isBlamed ? 'stuck' : 'ended by the run' })
       worker.resume()
       worker.kill()
@@ -229,8 +230,9 @@ class Run implements AsyncDisposable {
 
   async #start(): Promise<Worker> {
     const { ground, seed } = this.#options
+    // Its name is known when its way in is open; several may start at once.
+    const { env, ...reach } = await ground.reach(`way-${++this.#ways}`)
     const name = this.#workers.nextName
-    const { env, ...reach } = await ground.reach(name)
     const entry: Partial<ChaosEntry> = { ...reach, seed: seed + this.#workers.all.length }
     const worker = this.#workers.start({ entry, ...(env !== undefined && { env }) })
     this.#note({ what: 'started', lease: name })
