@@ -10,6 +10,8 @@ export interface Report {
   /** What happened. `relied`: the worker relied on the term at this instant. */
   readonly what: string
   readonly atMs: number
+  /** Of `relied`: when the answer was there. It was so at some instant between `atMs` and this one. */
+  readonly sampledMs?: number
   /** The lease, where a race has several. */
   readonly lease?: string
   /** The fencing token of the term. */
@@ -64,7 +66,7 @@ export async function recordReliance(term: Term, relied: () => boolean, everyMs:
     ...(askedMs !== undefined && { askedMs }),
   }
   for (let atMs = nowMs(); relied(); atMs = nowMs()) {
-    record({ what: 'relied', ...named, atMs })
+    record({ what: 'relied', ...named, atMs, sampledMs: nowMs() })
     await new Promise((resolve) => setTimeout(resolve, everyMs))
   }
 }
