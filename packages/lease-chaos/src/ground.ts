@@ -35,6 +35,10 @@ export interface Ground extends AsyncDisposable {
   reach(worker: string): Promise<Reach>
   /** A way in past all proxies, for the judge who prepares and reads the store. */
   readonly judge: Reach
+  /** Nemeses that this ground could have on another machine. */
+  readonly leftOut: readonly { readonly name: string; readonly why: string }[]
+  /** Redis with Sentinels: each change of the master that the Sentinels have reported, on the clock of the records. */
+  readonly promotions?: () => readonly { readonly atMs: number; readonly port: number }[]
 }
 
 export interface Nemesis {

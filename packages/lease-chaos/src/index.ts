@@ -13,6 +13,8 @@ export {
   type Window,
 } from './checker.ts'
 export { GROUNDS, type Battle, type Ground, type GroundName, type Nemesis, type Reach } from './ground.ts'
+export { openGround, type GroundOptions } from './grounds/index.ts'
+export { nemesesOf } from './nemeses/index.ts'
 export { nowMs, record, recordReliance, type Report, type Term } from './recorder.ts'
 export { measureStalls, Stalls, type Stall } from './stalls.ts'
 export {

@@ -3,6 +3,7 @@
  * the machine. A line has left the process when the call returns, so nothing is lost when the process is killed.
  */
 import { writeSync } from 'node:fs'
+import { machineClock } from './machine-clock.ts'
 
 /** An event in a worker. */
 export interface Report {
@@ -24,10 +25,8 @@ export interface Report {
   readonly lostMs?: number
 }
 
-/** The monotonic clock of the machine, in milliseconds: all processes read the same. */
-export function nowMs(): number {
-  return Number(process.hrtime.bigint()) / 1e6
-}
+/** The monotonic clock of the machine, in milliseconds: all processes read the same, also those whose clocks a fault moves. */
+export const nowMs: () => number = machineClock()
 
 /** Waits while the pipe is full, because the judge reads late: the worker stands still then, as on a slow machine. */
 export function record(report: Report): void {
