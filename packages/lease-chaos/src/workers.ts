@@ -98,6 +98,8 @@ export interface WorkersOptions {
 
 /** How one worker differs from the others. */
 export interface StartOptions {
+  /** A name of this worker alone. @default the next of `p1`, `p2`, … */
+  readonly name?: string
   readonly entry?: Partial<Omit<WorkerEntry, 'name'>>
   readonly env?: Readonly<Record<string, string>>
 }
@@ -124,8 +126,7 @@ export class Workers {
     return this.all.filter(({ running }) => running)
   }
 
-  start({ entry, env }: StartOptions = {}): Worker {
-    const name = this.nextName
+  start({ name = `p${this.all.length + 1}`, entry, env }: StartOptions = {}): Worker {
     const ended = (one: Worker, code: number | null): void => {
       this.#closed++
       if (code !== null) this.crashes.push(`${name} ended by itself with ${code}`)
@@ -138,11 +139,6 @@ export class Workers {
     )
     this.all.push(worker)
     return worker
-  }
-
-  /** Of the next one that is started. */
-  get nextName(): string {
-    return `p${this.all.length + 1}`
   }
 
   /** @throws when one ended by itself */

@@ -396,7 +396,12 @@ export class Actor {
       await this.#release(lease, token)
     } else if (broken === 'reply-trust') {
       const untilMs = nowMs() + 1.1 * durationMs
-      await recordReliance({ fencingToken, lease, askedMs }, () => nowMs() < untilMs, 5)
+      await recordReliance(
+        { fencingToken, lease, askedMs },
+        () => nowMs() < untilMs,
+        5,
+        () => ({ holder }),
+      )
     } else {
       await dawdle()
       await call({ operation: 'revoke', lease, holder }, () => this.#manager.revoke(lease))

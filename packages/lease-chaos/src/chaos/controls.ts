@@ -61,7 +61,10 @@ type ControlOptions = Pick<RunOptions, 'ground' | 'seed' | 'signal' | 'report'>
  *
  * @param folderOf where the history of a run with this name goes
  */
-export async function runControls(options: ControlOptions, folderOf: (name: string) => string): Promise<ControlResult[]> {
+export async function runControls(
+  options: ControlOptions,
+  folderOf: (name: string) => string,
+): Promise<ControlResult[]> {
   const results: ControlResult[] = []
   for (const controlRun of CONTROL_RUNS) {
     const nemesis = nemesisOf(options.ground, controlRun)
@@ -98,7 +101,8 @@ async function runControl(
   return controls.flatMap((control) => {
     const first = found.get(control)
     if (first === undefined && signal.aborted) return []
-    const what = first === undefined ? 'nothing: the checks do not see it' : `${first.check} ${first.lease}: ${first.what}`
+    const what =
+      first === undefined ? 'nothing: the checks do not see it' : `${first.check} ${first.lease}: ${first.what}`
     return [{ name: control.name, isFound: first !== undefined, what }]
   })
 }

@@ -119,7 +119,7 @@ class Run implements AsyncDisposable {
   /** For a control, which is judged while it runs, and for the store's log. */
   readonly #events: ChaosEvent[] = []
   #phase = ''
-  #ways = 0
+  #started = 0
   #operations = 0
   #faults = 0
   #reportedMs = nowMs()
@@ -230,11 +230,11 @@ class Run implements AsyncDisposable {
 
   async #start(): Promise<Worker> {
     const { ground, seed } = this.#options
-    // Its name is known when its way in is open; several may start at once.
-    const { env, ...reach } = await ground.reach(`way-${++this.#ways}`)
-    const name = this.#workers.nextName
-    const entry: Partial<ChaosEntry> = { ...reach, seed: seed + this.#workers.all.length }
-    const worker = this.#workers.start({ entry, ...(env !== undefined && { env }) })
+    const number = ++this.#started
+    const name = `p${number}`
+    const { env, ...reach } = await ground.reach(name)
+    const entry: Partial<ChaosEntry> = { ...reach, seed: seed + number }
+    const worker = this.#workers.start({ name, entry, ...(env !== undefined && { env }) })
     this.#note({ what: 'started', lease: name })
     await this.#until(PATIENCE_MS, () => this.#ready.has(name) || this.#ended.has(name))
     return worker

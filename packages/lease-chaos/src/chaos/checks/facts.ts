@@ -69,7 +69,7 @@ export function asksForTerm({ operation }: Pick<Call, 'operation'>): boolean {
 
 export function factsOf(history: History): Facts {
   const calls = callsOf(history.events)
-  const windows = joined([...windowsIn(workersOf(history.events)), ...claimWindows(calls)])
+  const windows = joined([...windowsIn(holdersOf(history.events)), ...claimWindows(calls)])
   return { history, calls, windows, terms: termsOf(calls, windows) }
 }
 
@@ -110,9 +110,13 @@ function callOf(sent: ChaosEvent, answer: ChaosEvent | undefined): Call {
   }
 }
 
-function workersOf(events: readonly ChaosEvent[]): { readonly name: string; readonly reports: ChaosEvent[] }[] {
-  const groups = groupedBy(events, ({ worker }) => worker)
-  return Array.from(groups, ([name, reports]) => ({ name, reports }))
+/** By who relied, which is a worker or one of its runners. */
+function holdersOf(events: readonly ChaosEvent[]): { readonly name: string; readonly reports: ChaosEvent[] }[] {
+  const relied = events.filter(({ what }) => what === 'relied')
+  return Array.from(
+    groupedBy(relied, ({ holder, worker }) => holder ?? worker),
+    ([name, reports]) => ({ name, reports }),
+  )
 }
 
 /** What a plain claim promises: the lease from the answer until its trust window ends, unless it was released before. */
@@ -122,13 +126,13 @@ function claimWindows(calls: readonly Call[]): Window[] {
     const key = `${lease} ${token}`
     if (operation === 'release' && sentMs < (released.get(key) ?? Number.POSITIVE_INFINITY)) released.set(key, sentMs)
   }
-  return calls.flatMap(({ operation, outcome, worker, lease, token, sentMs, answeredMs, durationMs }) => {
+  return calls.flatMap(({ operation, outcome, holder, lease, token, sentMs, answeredMs, durationMs }) => {
     if (operation !== 'claim' || outcome !== 'granted' || token === undefined) return []
     const releasedMs = released.get(`${lease} ${token}`) ?? Number.POSITIVE_INFINITY
     const toMs = Math.min(sentMs + trustWindowMs(durationMs), releasedMs)
     return toMs <= answeredMs
       ? []
-      : { name: worker, lease, token: String(token), fromMs: answeredMs, toMs, weight: 1, askedMs: sentMs }
+      : { name: holder, lease, token: String(token), fromMs: answeredMs, toMs, weight: 1, askedMs: sentMs }
   })
 }
 
