@@ -126,7 +126,7 @@ export class Workers {
     return this.all.filter(({ running }) => running)
   }
 
-  start({ name = `p${this.all.length + 1}`, entry, env }: StartOptions = {}): Worker {
+  start({ name = this.nextName, entry, env }: StartOptions = {}): Worker {
     const ended = (one: Worker, code: number | null): void => {
       this.#closed++
       if (code !== null) this.crashes.push(`${name} ended by itself with ${code}`)
@@ -139,6 +139,11 @@ export class Workers {
     )
     this.all.push(worker)
     return worker
+  }
+
+  /** Of the next one that is started without a name. */
+  get nextName(): string {
+    return `p${this.all.length + 1}`
   }
 
   /** @throws when one ended by itself */

@@ -11,10 +11,20 @@ import {
   type FencedLock,
 } from 'lease-recipes'
 import { Weighted, type Random } from 'lease-simulation'
-import { kinds, UNGUARDED, type Teller } from '../accounts.ts'
+import { UNGUARDED, type Teller } from '../accounts.ts'
 import { nowMs, recordReliance } from '../recorder.ts'
 import type { WorkerEntry } from '../workers.ts'
-import { CLOSED_LOCK, ELECTION, JOBS, LEASES, LOCK, SEMAPHORES, unguardedAccount, type ChaosEvent } from './event.ts'
+import {
+  CLOSED_LOCK,
+  ELECTION,
+  JOBS,
+  LEASES,
+  LOCK,
+  SEMAPHORES,
+  unguardedAccount,
+  type ChaosEvent,
+  LOCAL,
+} from './event.ts'
 import { call, note, rely } from './journal.ts'
 
 /** How a worker of a run is called. */
@@ -43,6 +53,7 @@ export function brokenLease(broken: Broken): string {
 const COLD = { forMs: 2_000, beside: 6 } as const
 const SLOT_MS = 1_000
 
+/** What an actor acts with. */
 interface Tools {
   readonly entry: ChaosEntry
   readonly manager: Manager
@@ -220,7 +231,15 @@ export class Actor {
     if (hold === undefined) return
     await Promise.all([rely(hold, { lease: hold.lease, askedMs }, this.#workMs()), this.#useHold(hold)])
     const { lease: taken, fencingToken: token } = hold
-    await call({ operation: 'release', lease: taken, holder, token }, () => hold.release())
+    let isLocal = false
+    await call(
+      { operation: 'release', lease: taken, holder, token },
+      () => {
+        isLocal = !hold.held
+        return hold.release()
+      },
+      () => (isLocal ? { detail: LOCAL } : {}),
+    )
   }
 
   async #useHold(hold: Hold): Promise<void> {

@@ -100,6 +100,9 @@ export function isCold(lease: string): boolean {
   return lease.startsWith('cold-')
 }
 
+/** The detail of a release of a Hold that was lost before: it sends nothing, so the lease may stand until it lapses. */
+export const LOCAL = 'lost before'
+
 /** The semaphores of a run, and how many permits each has. */
 export const SEMAPHORES: Readonly<Record<string, number>> = { 'permits-1': 1, 'permits-3': 3 }
 export const LOCK = 'read-write'

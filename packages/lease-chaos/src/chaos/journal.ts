@@ -18,6 +18,7 @@ export interface Answer {
   readonly token?: bigint | undefined
   readonly lease?: string
   readonly holder?: string
+  readonly detail?: string
   /** The call promises this answer where others say no. */
   readonly isRefusal?: boolean
 }

@@ -30,7 +30,7 @@ const EXPECTED_WARNINGS = ['LEASE_NOT_HELD', 'LEASE_UNKNOWN']
 
 const descriptorsBefore = descriptors()
 const entry = workerEntry() as ChaosEntry
-let phase: 'faults' | 'quiet' | 'stop' = 'faults'
+const told: { phase: 'faults' | 'quiet' | 'stop' } = { phase: 'faults' }
 
 process.on('uncaughtException', (error) => note({ what: 'uncaught', detail: wordsOf(error) }))
 process.on('unhandledRejection', (error) => note({ what: 'uncaught', detail: `rejection: ${wordsOf(error)}` }))
@@ -39,7 +39,7 @@ process.removeAllListeners('warning').on('warning', (warning: Error & { readonly
 })
 whenTold((order) => {
   const { phase: next, spinMs } = order as Order
-  if (next !== undefined) phase = next
+  if (next !== undefined) told.phase = next
   if (spinMs !== undefined) spin(spinMs)
 })
 
@@ -56,9 +56,9 @@ note({ what: 'finished' })
 await close()
 
 async function run(runner: string): Promise<void> {
-  for (let round = 0, quiet = 0; phase !== 'stop'; round++) {
+  for (let round = 0, quiet = 0; told.phase !== 'stop'; round++) {
     const holder = `${runner}-${round}`
-    await (phase === 'quiet' ? actor.actInTurn(holder, quiet++) : actor.act(holder))
+    await (told.phase === 'quiet' ? actor.actInTurn(holder, quiet++) : actor.act(holder))
     await pass(random.next() * 10)
   }
 }

@@ -1,7 +1,7 @@
 /** What follows for certain from a history: calls, windows of trust, and terms. The checks read nothing else. */
 import { trustWindowMs } from 'lease-core'
 import { groupedBy, windowsIn, type Window } from '../../checker.ts'
-import { isRevocable, type CallOutcome, type ChaosEvent, type Operation } from '../event.ts'
+import { isRevocable, LOCAL, type CallOutcome, type ChaosEvent, type Operation } from '../event.ts'
 import type { History } from '../history.ts'
 
 /** Something that must not have been. */
@@ -169,12 +169,13 @@ function termsOf(calls: readonly Call[], windows: readonly Window[]): Map<string
     })
     if (holder !== undefined) terms.get(key)?.holders.add(holder)
   }
-  for (const { operation, outcome, lease, holder, token, sentMs, answeredMs } of calls) {
+  for (const { operation, outcome, lease, holder, token, sentMs, answeredMs, detail } of calls) {
     if (token === undefined || outcome !== 'granted') continue
     if (SIGHTS.has(operation) && !(operation === 'check' && isRevocable(lease))) {
       grow(lease, token, { begunMs: answeredMs, stoodMs: sentMs }, holder)
     }
-    if (operation === 'release' || operation === 'revoke') grow(lease, token, { endedMs: answeredMs })
+    if ((operation === 'release' && detail !== LOCAL) || operation === 'revoke')
+      grow(lease, token, { endedMs: answeredMs })
   }
   for (const { lease, token, fromMs, toMs } of windows) {
     if (!isRevocable(lease) && terms.has(`${lease} ${token}`)) {

@@ -5,7 +5,7 @@
  *
  * After Wing and Gong, "Testing and verifying concurrent objects" (1993), with the memory of Lowe (2017).
  */
-import { isCold } from '../event.ts'
+import { isCold, LOCAL } from '../event.ts'
 import { asksForTerm, callsByLease, type Call, type Facts, type Violation } from './facts.ts'
 
 /** More calls than this are not searched, nor are more of unknown outcome. */
@@ -37,7 +37,8 @@ export function checkLinearization({ calls }: Facts): Violation[] {
 }
 
 /** A refused wait says nothing about the lease: others may have been ahead. What failed to check may be local. */
-function isCounted({ operation, outcome, token }: Call): boolean {
+function isCounted({ operation, outcome, token, detail }: Call): boolean {
+  if (detail === LOCAL) return false
   if (outcome === 'granted') {
     return asksForTerm({ operation }) || ['find', 'check', 'release', 'update', 'renew', 'write'].includes(operation)
   }
