@@ -99,10 +99,7 @@ export function openClient(reach: Reach): OpenClient {
 }
 
 /** How a connection to Redis differs from the driver's own. */
-export type ConnectionOptions = Pick<
-  RedisOptions,
-  'autoResendUnfulfilledCommands' | 'maxRetriesPerRequest' | 'retryStrategy'
->
+export type ConnectionOptions = Pick<RedisOptions, 'commandTimeout' | 'maxRetriesPerRequest' | 'retryStrategy'>
 
 /** A connection to a Redis, a Cluster, or the master that its Sentinels name. */
 export function openRedis(reach: Reach, options: ConnectionOptions = {}): Redis | Cluster {
@@ -127,9 +124,10 @@ function connect({ url, sentinels, master = 'mymaster' }: Reach, options: Connec
   return new Cluster(nodes, { redisOptions })
 }
 
-/** Connections to a PostgreSQL. */
-export function openPool({ url }: Reach, max: number): Pool {
-  const pool = new Pool({ connectionString: url, max, connectionTimeoutMillis: 5_000 })
+/** Connections to a PostgreSQL. @param answerMs how long a query may take. @default for ever */
+export function openPool({ url }: Reach, max: number, answerMs?: number): Pool {
+  const limit = answerMs === undefined ? {} : { query_timeout: answerMs }
+  const pool = new Pool({ connectionString: url, max, connectionTimeoutMillis: 5_000, ...limit })
   pool.on('error', () => {}) // of an idle connection: the next query makes another
   return pool
 }
