@@ -88,7 +88,7 @@ async function open(reach: Reach): Promise<Connection> {
       redis.disconnect()
       throw error
     })
-    return { write: () => redis.set('probe', VALUE), close: () => redis.disconnect() }
+    return { write: () => redis.set(`{${reach.namespace}}probe`, VALUE), close: () => redis.disconnect() }
   }
   const etcd = openEtcd(reach)
   return { write: () => etcd.put('probe').value(VALUE).exec(), close: () => etcd.close() }
