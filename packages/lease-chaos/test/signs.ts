@@ -185,7 +185,7 @@ const rowsLost: Sign = async ({ ground, reach }) => {
 
 const tombstonesGone: Sign = async ({ ground }) => {
   const { namespace, url } = ground.judge
-  const count = `SELECT count(*)::int AS count FROM lease WHERE namespace = '${namespace}' AND name = 'vacated'`
+  const count = `SELECT count(*)::int AS count FROM lease WHERE ns = '${namespace}' AND name = 'vacated'`
   return async () => ((await rowOf(url, count)) as { readonly count: number }).count === 0
 }
 

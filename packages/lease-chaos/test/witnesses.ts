@@ -88,7 +88,7 @@ async function open(reach: Reach): Promise<Connection> {
       redis.disconnect()
       throw error
     })
-    return { write: () => redis.set('probe', VALUE), close: () => redis.disconnect() }
+    return { write: () => redis.set(`{${reach.namespace}}probe`, VALUE), close: () => redis.disconnect() }
   }
   const etcd = openEtcd(reach)
   return { write: () => etcd.put('probe').value(VALUE).exec(), close: () => etcd.close() }
@@ -178,13 +178,13 @@ export class Listener implements AsyncDisposable {
     send: () => Promise<unknown>,
     isOpen: () => boolean,
   ): Promise<void> {
-    let count = 0
-    onHeard(() => count++)
+    const heard: string[] = []
+    onHeard(() => heard.push(''))
     while (!this.#ended) {
-      const before = count
+      heard.length = 0
       const sentMs = performance.now()
       await send()
-      while (count === before) {
+      while (heard.length === 0) {
         if (!isOpen()) throw new Error('cut')
         if (performance.now() - sentMs > SLOW_MS) this.isHurt = true
         if (this.#ended) return

@@ -50,7 +50,8 @@ export async function openPgbouncer(options: GroundOptions): Promise<Ground> {
     const server = stack.use(await startPostgres({ durable: true, settings: SETTINGS }))
     const { worker, superuser } = await prepared(server)
     // Few connections to the server: workers share them, and wait for them.
-    const bouncer = stack.use(await startPgbouncer(worker, { poolSize: 3 }))
+    const settings = { server_login_retry: '1' } // for fifteen seconds it would not look for a server that was down
+    const bouncer = stack.use(await startPgbouncer(worker, { poolSize: 3, settings }))
     return assembled({
       name: 'pgbouncer',
       ways,
@@ -71,9 +72,9 @@ export async function openPgbouncer(options: GroundOptions): Promise<Ground> {
 export async function openStandby(options: GroundOptions): Promise<Ground> {
   return await inParts(async (stack) => {
     const ways = stack.use(await Ways.open(options.compiler))
-    const pair = stack.use(
-      await startPostgresPair({ durable: true, settings: { ...SETTINGS, synchronous_commit: 'on' } }),
-    )
+    // A standby starts with no less than the primary had when its data was made.
+    const settings = { ...SETTINGS, max_connections: '100', synchronous_commit: 'on' }
+    const pair = stack.use(await startPostgresPair({ durable: true, settings }))
     const { primary, standby } = pair
     const { worker, superuser } = await prepared(primary)
     await pair.synchronous('on')

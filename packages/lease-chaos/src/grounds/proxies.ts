@@ -43,7 +43,7 @@ export class Proxies implements AsyncDisposable {
     })
     this.#gone = new Promise((resolve) => this.#process.once('exit', () => resolve()))
     void this.#gone.then(() => {
-      for (const { reject } of this.#waiting.values()) reject(new Error('the process of the proxies has ended'))
+      for (const call of this.#waiting.values()) call.reject(new Error('the process of the proxies has ended'))
       this.#waiting.clear()
     })
   }

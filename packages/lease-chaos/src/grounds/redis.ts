@@ -1,6 +1,6 @@
 /** Redis: one server, one that Sentinels watch, and a cluster. */
 import { setTimeout as pass } from 'node:timers/promises'
-import { type Address, type RedisSentinel, startRedis, startRedisCluster, startRedisSentinel } from 'lease-servers'
+import { type RedisSentinel, startRedis, startRedisCluster, startRedisSentinel } from 'lease-servers'
 import type { Ground, Reach } from '../ground.ts'
 import { clusterNemeses } from '../nemeses/cluster.ts'
 import { connectionNemeses, listenerNemeses } from '../nemeses/connections.ts'
@@ -51,7 +51,6 @@ export async function openRedisCluster(options: GroundOptions): Promise<Ground> 
     const cluster = stack.use(await startRedisCluster({ settings: DURABLE }))
     const url = cluster.servers.map((server) => server.url).join(',')
     const { namespace } = options
-    const node = (): Address => cluster.nodes[Math.floor(Math.random() * cluster.nodes.length)] as Address
     return assembled({
       name: 'redis-cluster',
       ways,
@@ -62,7 +61,7 @@ export async function openRedisCluster(options: GroundOptions): Promise<Ground> 
         const { env } = await ways.add(worker, [])
         return { kind: 'redis', url, namespace, env }
       },
-      faults: [...clusterNemeses(cluster, namespace), ...redisNemeses(node)],
+      faults: clusterNemeses(cluster, namespace),
     })
   })
 }

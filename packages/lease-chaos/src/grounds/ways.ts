@@ -1,5 +1,5 @@
 /** The ways in of the workers to a store: for each worker proxies of its own, and clocks that can be moved. */
-import { ProcessShim, Shim } from '../shim.ts'
+import { type ProcessShim, Shim } from '../shim.ts'
 import { Proxies, type RemoteProxy } from './proxies.ts'
 
 /** How one worker comes in. */

@@ -2,6 +2,7 @@
 import { type Address, type Redis, redisCommand, type RedisCluster, until } from 'lease-servers'
 import type { Battle } from '../ground.ts'
 import { fault, type Fault, lasting } from './strike.ts'
+import { redisNemeses } from './redis.ts'
 import { kill, pause, restart } from './server.ts'
 
 /** Below the time after which a node is thought to have failed. */
@@ -22,6 +23,7 @@ export function clusterNemeses(cluster: RedisCluster, namespace: string): readon
       await migrate(battle, cluster, { slot: from.slot, from: from.server, to })
       return () => undefined
     }),
+    ...redisNemeses(async () => at(await ofLeases())),
   ]
 
   /** A node that is back is asked by clients only when the others know it. */
@@ -36,21 +38,13 @@ export function clusterNemeses(cluster: RedisCluster, namespace: string): readon
   }
 }
 
-/** The node with keys of this namespace, and the slot of one of them; the first node and its slot while there are none. */
+/** The node with the leases, and their slot: all keys of a namespace carry it as their hash tag. */
 async function whereLeasesAre(
   { servers }: RedisCluster,
   namespace: string,
 ): Promise<{ readonly server: Redis; readonly slot: number }> {
-  for (const server of servers) {
-    const found = await redisCommand(at(server), 'SCAN', 0, 'MATCH', `*${namespace}*`, 'COUNT', 100_000)
-    const keys = Array.isArray(found) && Array.isArray(found[1]) ? found[1] : []
-    const [key] = keys
-    if (key !== undefined)
-      return { server, slot: Number(await redisCommand(at(server), 'CLUSTER', 'KEYSLOT', String(key))) }
-  }
   const slot = Number(await redisCommand(at(first(servers)), 'CLUSTER', 'KEYSLOT', `{${namespace}}`))
-  const owner = await ownerOf(servers, slot)
-  return { server: owner, slot }
+  return { server: await ownerOf(servers, slot), slot }
 }
 
 async function ownerOf(servers: readonly Redis[], slot: number): Promise<Redis> {

@@ -62,8 +62,8 @@ export function etcdMemberNemeses(etcd: Etcd, peers: readonly RemoteProxy[]): re
       return () => member?.resume()
     }),
     fault('etcd-majority-loss', { breaks: 'server', lasts: { fromMs: 500, toMs: 3500 } }, async (battle, say) => {
-      const [one, other] = [...members].toSorted(() => battle.random() - 0.5)
-      const lost = [one, other].filter((member) => member !== undefined)
+      const spared = Math.floor(battle.random() * members.length)
+      const lost = members.filter((_, index) => index !== spared)
       const way = oneOf(battle, ['kill', 'stop'])
       say(way)
       if (way === 'kill') await Promise.all(lost.map(async (member) => member.kill()))

@@ -38,8 +38,8 @@ export function mixedNemeses(faults: readonly Fault[]): readonly Nemesis[] {
   ]
 }
 
-function choose({ random }: Battle, faults: readonly Fault[]): Fault | undefined {
-  return faults[Math.floor(random() * faults.length)]
+function choose(battle: Battle, faults: readonly Fault[]): Fault | undefined {
+  return faults[Math.floor(battle.random() * faults.length)]
 }
 
 /** Ends when all have ended; what one throws comes after the others have mended. */

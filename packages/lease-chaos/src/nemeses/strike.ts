@@ -70,13 +70,13 @@ export function repeatedly(battle: Battle, span: Span, act: () => void | Promise
 }
 
 /** A number between these, by the seed. */
-export function between({ random }: Pick<Battle, 'random'>, { fromMs, toMs }: Span): number {
-  return fromMs + random() * (toMs - fromMs)
+export function between(battle: Pick<Battle, 'random'>, { fromMs, toMs }: Span): number {
+  return fromMs + battle.random() * (toMs - fromMs)
 }
 
 /** One of these, by the seed. */
-export function oneOf<const T>({ random }: Pick<Battle, 'random'>, choices: readonly [T, ...T[]]): T {
-  return choices[Math.floor(random() * choices.length)] ?? choices[0]
+export function oneOf<const T>(battle: Pick<Battle, 'random'>, choices: readonly [T, ...T[]]): T {
+  return choices[Math.floor(battle.random() * choices.length)] ?? choices[0]
 }
 
 /** Some of these, by the seed: at least one if there is any, at most `most`. */
