@@ -130,7 +130,7 @@ const postgres: Kind = {
           CREATE OR REPLACE FUNCTION note_write() RETURNS trigger LANGUAGE plpgsql AS
             'BEGIN INSERT INTO written VALUES (NEW.lease, NEW.token, OLD.token); RETURN NULL; END';
           CREATE OR REPLACE TRIGGER note_write AFTER UPDATE ON account FOR EACH ROW EXECUTE FUNCTION note_write();`)
-        await pool.query('INSERT INTO account SELECT unnest($1::text[]), 0', [leases])
+        await pool.query('INSERT INTO account SELECT unnest($1::text[]), 0 ON CONFLICT DO NOTHING', [leases])
       },
       async read(leases) {
         const { rows: settings } = await pool.query('SHOW track_commit_timestamp')

@@ -99,7 +99,10 @@ export function openClient(reach: Reach): OpenClient {
 }
 
 /** How a connection to Redis differs from the driver's own. */
-export type ConnectionOptions = Pick<RedisOptions, 'commandTimeout' | 'maxRetriesPerRequest' | 'retryStrategy'>
+export type ConnectionOptions = Pick<
+  RedisOptions,
+  'autoResendUnfulfilledCommands' | 'commandTimeout' | 'maxRetriesPerRequest' | 'retryStrategy'
+>
 
 /** A connection to a Redis, a Cluster, or the master that its Sentinels name. */
 export function openRedis(reach: Reach, options: ConnectionOptions = {}): Redis | Cluster {

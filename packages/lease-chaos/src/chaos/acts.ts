@@ -229,7 +229,9 @@ export class Actor {
       (granted) => ({ token: granted.fencingToken, lease: granted.lease }),
     )
     if (hold === undefined) return
-    await Promise.all([rely(hold, { lease: hold.lease, askedMs }, this.#workMs()), this.#useHold(hold)])
+    let isUsed = false
+    const use = this.#useHold(hold).finally(() => (isUsed = true))
+    await Promise.all([use, rely(hold, { lease: hold.lease, askedMs }, this.#workMs(), () => isUsed)])
     const { lease: taken, fencingToken: token } = hold
     let isLocal = false
     await call(

@@ -91,8 +91,16 @@ export interface Relied {
   readonly weight?: number
 }
 
-/** Relies on it for this long, or until it is lost, and records samples of that and the end of its signal. */
-export async function rely(held: Held, { lease, askedMs, weight = 1 }: Relied, workMs: number): Promise<void> {
+/**
+ * Relies on it for this long and until `isDone`, or until it is lost, and records samples of that and the end of its signal. Release it
+ * at once afterwards: the checks take the last sample for the last instant at which its trust window was known.
+ */
+export async function rely(
+  held: Held,
+  { lease, askedMs, weight = 1 }: Relied,
+  workMs: number,
+  isDone: () => boolean = () => true,
+): Promise<void> {
   const { fencingToken, signal, holder } = held
   const token = String(fencingToken)
   const aborted = (): void => {
@@ -106,7 +114,7 @@ export async function rely(held: Held, { lease, askedMs, weight = 1 }: Relied, w
   const term = { fencingToken, lease, weight, askedMs }
   await recordReliance(
     term,
-    () => held.held && nowMs() - fromMs < workMs,
+    () => held.held && (nowMs() - fromMs < workMs || !isDone()),
     10,
     (sampledMs) => ({ holder, trustedUntilMs: nowMs() + held.remaining().toMillis(), wallMs: Date.now() - sampledMs }),
   )

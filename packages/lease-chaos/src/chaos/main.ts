@@ -1,5 +1,5 @@
 /** The command `npx -y pnpm@10 chaos`: runs, checks a history again, draws one. */
-import { mkdirSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
 import { GROUNDS, type GroundName } from '../ground.ts'
@@ -92,7 +92,6 @@ process.exit()
 async function runOn(name: GroundName, flags: Flags): Promise<void> {
   const { seed, minutes, workers, out, keep = false } = flags
   const folderOf = (part: string): string => join(out, `${name}-${seed}`, part)
-  mkdirSync(folderOf(''), { recursive: true })
   await using ground = await openGround(name, { namespace: `chaos-${seed}` })
   for (const { name: left, why } of ground.leftOut) print(`${name} leaves out ${left}: ${why}`)
   const nemeses = nemesesOf(ground, flags.nemesis)

@@ -12,6 +12,8 @@ const LATE_MS = 25
 const CLOCK_WATCH_MS = 1000
 /** The two clocks differ by more than their rates do. */
 const JUMP_MS = 5
+/** Samples are taken more often than this. */
+const SAMPLED_MS = 50
 
 export function checkSignals({ history: { events } }: Facts): Violation[] {
   const workers = groupedBy(events, ({ worker }) => worker)
@@ -43,12 +45,19 @@ function abortedLate(event: ChaosEvent, last: ChaosEvent | undefined, stalls: re
   const untilMs = last?.trustedUntilMs
   // A term that is renewed in time goes on: only the last sample before the loss bounds it, and a release is no loss.
   if (untilMs === undefined || detail === 'AbortError' || atMs <= untilMs) return []
-  const lostMs = stalls.reduce((sum, { atMs: toMs, lostMs: lost = 0 }) => {
-    return sum + Math.max(0, Math.min(atMs, toMs) - Math.max(untilMs, toMs - lost))
-  }, 0)
+  // Samples that ended before the window did say nothing about a renewal after them.
+  if (untilMs - (last?.atMs ?? 0) - lostBetween(stalls, last?.atMs ?? 0, untilMs) > SAMPLED_MS) return []
+  const lostMs = lostBetween(stalls, untilMs, atMs)
   const jumped = Math.abs(wallMs - (last?.wallMs ?? wallMs)) > JUMP_MS
   const lateMs = atMs - untilMs - lostMs - LATE_MS - (jumped ? CLOCK_WATCH_MS : 0)
   if (lateMs <= 0) return []
   const what = `the signal of ${worker} for token ${token} aborted ${(lateMs + LATE_MS).toFixed(1)} ms after its trust window`
   return [{ check: 'C6', lease, atMs, what }]
+}
+
+/** How long the event loop did not run. */
+function lostBetween(stalls: readonly ChaosEvent[], fromMs: number, toMs: number): number {
+  return stalls.reduce((sum, { atMs, lostMs = 0 }) => {
+    return sum + Math.max(0, Math.min(toMs, atMs) - Math.max(fromMs, atMs - lostMs))
+  }, 0)
 }
