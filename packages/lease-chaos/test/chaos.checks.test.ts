@@ -259,11 +259,11 @@ describe('C7, leftovers', () => {
     expect(foundIn({ worker: 'p1', what: 'warning', detail: 'MaxListeners', atMs: 1 })).to.have.length(1)
     expect(foundIn({ worker: 'run', what: 'gone', lease: 'p1', code: 1, atMs: 1 })).to.have.length(1)
     expect(foundIn({ worker: 'run', what: 'gone', lease: 'p1', detail: 'stuck', atMs: 1 })).to.have.length(1)
-    expect(foundIn({ worker: 'p1', what: 'closed', lostMs: 2, atMs: 1 })).to.have.length(1)
+    expect(foundIn({ worker: 'p1', what: 'closed', left: ['socket:[1]'], atMs: 1 })).to.have.length(1)
     const quiet: readonly ChaosEvent[] = [
       { worker: 'run', what: 'gone', lease: 'p1', code: 0, atMs: 1 },
       { worker: 'run', what: 'gone', lease: 'p1', code: null, atMs: 1 },
-      { worker: 'p1', what: 'closed', lostMs: 0, atMs: 1 },
+      { worker: 'p1', what: 'closed', left: [], atMs: 1 },
     ]
     expect(foundIn(...quiet)).to.deep.equal([])
   })

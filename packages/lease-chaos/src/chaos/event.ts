@@ -37,6 +37,8 @@ export interface ChaosEvent extends Report {
   readonly trustedUntilMs?: number
   /** Of `aborted` and `relied`: the wall clock minus the monotonic one. */
   readonly wallMs?: number
+  /** Of `closed`: descriptors that the worker did not have at its start, and has in excess. */
+  readonly left?: readonly string[]
   /** Of `usage` and `closed`. */
   readonly usage?: Usage
   /** Of `stored`: the fencing token of the write that this one replaced, where the store knows it. */

@@ -1,5 +1,5 @@
 /** The program of a worker: several runners act at random until they are told to stop; then it closes everything and ends by itself. */
-import { readdirSync } from 'node:fs'
+import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as pass } from 'node:timers/promises'
 import { Manager } from 'lease-core'
 import { Random } from 'lease-simulation'
@@ -73,8 +73,11 @@ async function close(): Promise<void> {
   // The channel to the run is the last that keeps the process.
   process.removeAllListeners('disconnect').disconnect()
   const untilMs = nowMs() + CLOSING_MS
-  while (descriptors() > descriptorsBefore && nowMs() < untilMs) await pass(20)
-  note({ what: 'closed', usage: usage(), lostMs: Math.max(0, descriptors() - descriptorsBefore) })
+  while (descriptors().length > descriptorsBefore.length && nowMs() < untilMs) await pass(20)
+  const left = descriptors().filter((one) => !descriptorsBefore.includes(one))
+  // A descriptor that another one has replaced is not left over.
+  const more = left.slice(0, Math.max(0, descriptors().length - descriptorsBefore.length))
+  note({ what: 'closed', usage: usage(), left: more, detail: process.getActiveResourcesInfo().join(' ') })
 }
 
 /** Records for how long the event loop did not run. */
@@ -96,17 +99,26 @@ function spin(forMs: number): void {
 function usage(): Usage {
   return {
     heapBytes: process.memoryUsage().heapUsed,
-    descriptors: descriptors(),
+    descriptors: descriptors().length,
     timers: process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length,
     listeners: process.eventNames().reduce((sum, name) => sum + process.listenerCount(name), 0),
   }
 }
 
-/** Open files and sockets of this process; none where the system does not show them. */
-function descriptors(): number {
+/** Open files and sockets of this process, by what they are; none where the system does not show them. */
+function descriptors(): readonly string[] {
   try {
-    return readdirSync('/proc/self/fd').length
+    return readdirSync('/proc/self/fd').flatMap((number) => targetOf(number) ?? [])
   } catch {
-    return 0
+    return []
+  }
+}
+
+/** undefined: it was the one by which the folder was read. */
+function targetOf(number: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/self/fd/${number}`)
+  } catch {
+    return undefined
   }
 }

@@ -28,8 +28,8 @@ function mishap(event: ChaosEvent): Violation[] {
     return found(`${lease} ended by itself with ${code}`, lease)
   }
   if (what === 'answered' && event.outcome === 'failed') return found(`${worker}: ${event.operation} threw ${detail}`)
-  if (what === 'closed' && event.lostMs !== undefined && event.lostMs > 0) {
-    return found(`${worker} closed everything and had ${event.lostMs} descriptors more than at its start`)
+  if (what === 'closed' && event.left !== undefined && event.left.length > 0) {
+    return found(`${worker} closed everything and has more descriptors than at its start: ${event.left.join(', ')}`)
   }
   return []
 }
