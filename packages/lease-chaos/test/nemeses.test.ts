@@ -29,7 +29,7 @@ const CONNECTIONS = [
   ...['one-way-up', 'one-way-down', 'stall', 'delay', 'trickle'],
 ] as const
 const SERVER = ['server-pause', 'server-kill', 'server-restart'] as const
-const SERVER_CLOCK = ['wall-server-back', 'wall-server-forward', 'slow-fsync'] as const
+const SERVER_CLOCK = ['wall-server-back', 'wall-server-forward', 'slow-fsync', 'slow-fsync-kill'] as const
 const REDIS = [
   ...['redis-pause', 'redis-debug-sleep', 'redis-client-kill', 'redis-script-flush', 'redis-save'],
   ...['redis-maxmemory', 'redis-config', 'redis-flushall'],

@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import { existsSync } from 'node:fs'
 import { Client } from 'pg'
 import { freshDatabase, type Postgres, postgresTargets, startPostgres } from 'lease-servers'
+import { runs } from './runs.ts'
 
 async function ask(url: string, text: string): Promise<unknown> {
   const client = new Client({ connectionString: url })
@@ -70,6 +71,19 @@ describe('a server of one’s own', () => {
     server.resume()
     await answer
     await client.end()
+  })
+
+  it('kills every process, also one that was begun in the same moment', async () => {
+    const { pid = 0 } = server
+    const clients = Array.from({ length: 8 }, () => new Client({ connectionString: server.url }))
+    for (const client of clients) client.on('error', () => undefined)
+    const connecting = clients.map(async (client) => client.connect().catch(() => undefined))
+    await server.kill()
+    expect(runs(pid)).to.equal(false)
+    await Promise.all(connecting)
+    await Promise.all(clients.map(async (client) => client.end().catch(() => undefined)))
+    // A process that was left would keep the segment of shared memory, and the server would not start.
+    await server.restart()
   })
 
   it('keeps port and data over a restart, and over a kill', async () => {
