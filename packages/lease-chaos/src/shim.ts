@@ -80,7 +80,10 @@ export class ProcessShim {
     this.#write({ wallNs: BigInt(Math.round(ms)) * 1_000_000n })
   }
 
-  /** By how much both clocks run fast (0.03: 3 %) or slow (negative). What they have gained or lost stays: no clock goes back. */
+  /**
+   * By how much both clocks run fast (0.03: 3 %) or slow (negative). What they have gained or lost stays, so no clock is set back. Should
+   * this process stand still in the middle of the change, they jump by what they drift meanwhile.
+   */
   set rate(rate: number) {
     const nowNs = BigInt(Math.round(nowMs() * 1e6))
     this.#write({ sinceNs: nowNs, driftNs: driftAt(this.#control, nowNs), rate })

@@ -81,12 +81,12 @@ for (const name of GROUNDS) {
       workers = new Workers('./nemeses.worker.ts', import.meta.url, { ...ground.judge, leaseMs: 0 })
       await Promise.all([start(), start()])
       // A lease that is held, and one that somebody has left.
-      const { client, close } = openClient(ground.judge)
-      await using manager = new Manager({ client })
+      const opened = openClient(ground.judge)
+      await using manager = new Manager({ client: opened.client })
       await manager.claim('held', 'test', 3_600_000)
       await manager.claim('vacated', 'test', 3_600_000)
       await manager.release('vacated', 'test')
-      await close()
+      await opened.close()
     })
 
     after(async () => {

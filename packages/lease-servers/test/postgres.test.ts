@@ -53,7 +53,7 @@ describe('a server of one’s own', () => {
   let server: Postgres
 
   before(async () => {
-    server = await startPostgres()
+    server = await startPostgres({ env: { LEASE_TEST: 'one' } })
   })
 
   after(async () => {
@@ -71,6 +71,12 @@ describe('a server of one’s own', () => {
     server.resume()
     await answer
     await client.end()
+  })
+
+  it('has the variables that it was given in its environment', async () => {
+    await ask(server.url, 'CREATE TABLE variable (answer text)')
+    await ask(server.url, "COPY variable FROM PROGRAM 'printenv LEASE_TEST'")
+    expect(await ask(server.url, 'SELECT answer FROM variable')).to.equal('one')
   })
 
   it('kills every process, also one that was begun in the same moment', async () => {

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { Redis as Client } from 'ioredis'
 import { type Redis, redisTargets, startRedis } from 'lease-servers'
@@ -109,13 +109,6 @@ describe('a Redis of one’s own', () => {
       'allkeys-lru',
     ])
     expect(await ask(server.url, 'CONFIG', 'GET', 'appendonly')).to.deep.equal(['appendonly', 'yes'])
-  })
-
-  it('takes variables of its environment', async function () {
-    if (!existsSync('/proc/self/environ')) this.skip()
-    const { pid = 0 } = await started({ env: { LEASE_TEST: 'one' } })
-    const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0')
-    expect(environment).to.include('LEASE_TEST=one')
   })
 
   it('says at once what is wrong with its settings', async () => {
