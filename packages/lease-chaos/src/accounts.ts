@@ -53,6 +53,9 @@ export interface Kind {
 /** The control: in time when it looks, perhaps not when it writes. */
 export const UNGUARDED = 'a check before the write instead'
 
+/** How long a writer waits for each answer. */
+const WRITE_MS = 5_000
+
 // ── PostgreSQL ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 const postgres: Kind = {
@@ -61,7 +64,7 @@ const postgres: Kind = {
   grants: 400,
   pauseMs: 12,
   openTeller(reach) {
-    const pool = openPool(reach, 1)
+    const pool = openPool(reach, 1, WRITE_MS)
     const update = 'UPDATE account SET token = $1 WHERE lease = $2'
     type Write = (client: PoolClient, stint: Stint) => Promise<unknown>
     const ways: Record<string, Write> = {
@@ -156,7 +159,9 @@ const redis: Kind = {
   pauseMs: 12,
   openTeller(reach) {
     const { namespace } = reach
-    const connection = openRedis(reach, { autoResendUnfulfilledCommands: false, maxRetriesPerRequest: 1 })
+    // Nothing is sent again behind the back of the writer: a repeated write could be refused although the first was done. (Without
+    // `autoResendUnfulfilledCommands` the driver would forget commands, and never settle them.)
+    const connection = openRedis(reach, { maxRetriesPerRequest: 0, commandTimeout: WRITE_MS })
     /** What is watched is forgotten with the connection, so this one is not made again. */
     let watched: Redis | Cluster | undefined
     /** In one step, so that the order of the log is the order of the writes. */

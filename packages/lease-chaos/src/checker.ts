@@ -31,7 +31,8 @@ export function windowsIn(
       windows.set(key, { name, lease, token, fromMs, toMs: atMs, weight, ...(askedMs !== undefined && { askedMs }) })
     }
   }
-  return [...windows.values()].toSorted((a, b) => a.fromMs - b.fromMs)
+  // Of a single sample nothing is certain: it was so at some instant while it was taken.
+  return [...windows.values()].filter(({ fromMs, toMs }) => fromMs <= toMs).toSorted((a, b) => a.fromMs - b.fromMs)
 }
 
 /** Something that must not have been. */
@@ -192,10 +193,16 @@ export function misreportedWrites(log: readonly StoreEvent[], reports: readonly 
 }
 
 function byLease<T extends { readonly lease: string }>(all: readonly T[]): Map<string, T[]> {
+  return groupedBy(all, ({ lease }) => lease)
+}
+
+/** These in groups of one key each, in their order. */
+export function groupedBy<T>(all: readonly T[], keyOf: (one: T) => string): Map<string, T[]> {
   const groups = new Map<string, T[]>()
   for (const one of all) {
-    const group = groups.get(one.lease)
-    if (group === undefined) groups.set(one.lease, [one])
+    const key = keyOf(one)
+    const group = groups.get(key)
+    if (group === undefined) groups.set(key, [one])
     else group.push(one)
   }
   return groups

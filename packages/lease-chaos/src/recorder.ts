@@ -55,9 +55,14 @@ export interface Term {
 
 /**
  * Records how long the worker relies on the term: the first instant, and one every `everyMs` until `relied()` is false.
- * `relied()` must never be true again once it was false: what is true after an instant was true at that instant.
+ * `more` is what else is recorded of each. `relied()` must never be true again once it was false: what is true after an instant was true at that instant.
  */
-export async function recordReliance(term: Term, relied: () => boolean, everyMs: number = 10): Promise<void> {
+export async function recordReliance(
+  term: Term,
+  relied: () => boolean,
+  everyMs: number = 10,
+  more?: (sampledMs: number) => object,
+): Promise<void> {
   const { fencingToken, lease, weight, askedMs } = term
   const named = {
     token: String(fencingToken),
@@ -66,7 +71,8 @@ export async function recordReliance(term: Term, relied: () => boolean, everyMs:
     ...(askedMs !== undefined && { askedMs }),
   }
   for (let atMs = nowMs(); relied(); atMs = nowMs()) {
-    record({ what: 'relied', ...named, atMs, sampledMs: nowMs() })
+    const sampledMs = nowMs()
+    record({ what: 'relied', ...named, atMs, sampledMs, ...more?.(sampledMs) })
     await new Promise((resolve) => setTimeout(resolve, everyMs))
   }
 }

@@ -7,7 +7,6 @@ import { etcdTargets, freshDatabase, isMatrix, type PostgresTarget, postgresTarg
 import { Etcd3 } from 'etcd3'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { Client as PgClient, Pool } from 'pg'
-import type { Reach } from './ground.ts'
 
 /** How any process reaches a store. */
 export interface StoreAddress {
@@ -15,6 +14,17 @@ export interface StoreAddress {
   /** Of several servers, separated by commas: several of Redis are a cluster. */
   readonly url: string
   readonly namespace: string
+}
+
+/** How one worker reaches the store: through a proxy of its own, where the ground has proxies. */
+export interface Reach extends StoreAddress {
+  /** PostgreSQL: where it listens, if not at `url`. */
+  readonly listenUrl?: string
+  /** Redis: the Sentinels to ask for the master, separated by commas (`redis://host:port`), and the name of their master. */
+  readonly sentinels?: string
+  readonly master?: string
+  /** Environment of the worker's process, for instance a clock shim. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /** A store that a race may use. */
@@ -99,10 +109,7 @@ export function openClient(reach: Reach): OpenClient {
 }
 
 /** How a connection to Redis differs from the driver's own. */
-export type ConnectionOptions = Pick<
-  RedisOptions,
-  'autoResendUnfulfilledCommands' | 'maxRetriesPerRequest' | 'retryStrategy'
->
+export type ConnectionOptions = Pick<RedisOptions, 'commandTimeout' | 'maxRetriesPerRequest' | 'retryStrategy'>
 
 /** A connection to a Redis, a Cluster, or the master that its Sentinels name. */
 export function openRedis(reach: Reach, options: ConnectionOptions = {}): Redis | Cluster {
@@ -127,9 +134,10 @@ function connect({ url, sentinels, master = 'mymaster' }: Reach, options: Connec
   return new Cluster(nodes, { redisOptions })
 }
 
-/** Connections to a PostgreSQL. */
-export function openPool({ url }: Reach, max: number): Pool {
-  const pool = new Pool({ connectionString: url, max, connectionTimeoutMillis: 5_000 })
+/** Connections to a PostgreSQL. @param answerMs how long a query may take. @default for ever */
+export function openPool({ url }: Reach, max: number, answerMs?: number): Pool {
+  const limit = answerMs === undefined ? {} : { query_timeout: answerMs }
+  const pool = new Pool({ connectionString: url, max, connectionTimeoutMillis: 5_000, ...limit })
   pool.on('error', () => {}) // of an idle connection: the next query makes another
   return pool
 }

@@ -98,6 +98,8 @@ export interface WorkersOptions {
 
 /** How one worker differs from the others. */
 export interface StartOptions {
+  /** A name of this worker alone. @default the next of `p1`, `p2`, … */
+  readonly name?: string
   readonly entry?: Partial<Omit<WorkerEntry, 'name'>>
   readonly env?: Readonly<Record<string, string>>
 }
@@ -124,8 +126,7 @@ export class Workers {
     return this.all.filter(({ running }) => running)
   }
 
-  start({ entry, env }: StartOptions = {}): Worker {
-    const name = this.nextName
+  start({ name = this.nextName, entry, env }: StartOptions = {}): Worker {
     const ended = (one: Worker, code: number | null): void => {
       this.#closed++
       if (code !== null) this.crashes.push(`${name} ended by itself with ${code}`)
@@ -140,7 +141,7 @@ export class Workers {
     return worker
   }
 
-  /** Of the next one that is started. */
+  /** Of the next one that is started without a name. */
   get nextName(): string {
     return `p${this.all.length + 1}`
   }
