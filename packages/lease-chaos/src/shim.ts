@@ -63,6 +63,7 @@ export class ProcessShim {
   /** The process has to be started with these. */
   readonly env: Readonly<Record<string, string>>
   readonly #file: number
+  #closed = false
   #control: ShimControl = { seq: 0n, wallNs: 0n, sinceNs: 0n, driftNs: 0n, rate: 0, fsyncNs: 0n }
 
   constructor(path: string, library: string) {
@@ -94,11 +95,14 @@ export class ProcessShim {
     this.#write({ fsyncNs: BigInt(Math.round(ms)) * 1_000_000n })
   }
 
+  /** Changes do nothing from now on. Idempotent. */
   close(): void {
-    closeSync(this.#file)
+    if (!this.#closed) closeSync(this.#file)
+    this.#closed = true
   }
 
   #write(change: Partial<ShimControl>): void {
+    if (this.#closed) return
     const { seq } = this.#control
     this.#control = { ...this.#control, ...change, seq: seq + 2n }
     writeSync(this.#file, encodeControl({ ...this.#control, seq: seq + 1n }), 0, 8, 0)
