@@ -2,8 +2,10 @@
  * Where a chaos run takes place: a store with its servers, and a way in for each worker that can be broken. The nemeses that a ground can
  * have are part of it.
  */
-import type { StoreAddress } from './stores.ts'
+import type { Reach } from './stores.ts'
 import type { Worker } from './workers.ts'
+
+export type { Reach } from './stores.ts'
 
 export const GROUNDS = [
   'postgres',
@@ -16,17 +18,6 @@ export const GROUNDS = [
   'etcd3',
 ] as const
 export type GroundName = (typeof GROUNDS)[number]
-
-/** How one worker reaches the store: through a proxy of its own, where the ground has proxies. */
-export interface Reach extends StoreAddress {
-  /** PostgreSQL: where it listens, if not at `url`. */
-  readonly listenUrl?: string
-  /** Redis: the Sentinels to ask for the master, separated by commas (`redis://host:port`), and the name of their master. */
-  readonly sentinels?: string
-  readonly master?: string
-  /** Environment of the worker's process, for instance a clock shim. */
-  readonly env?: Readonly<Record<string, string>>
-}
 
 export interface Ground extends AsyncDisposable {
   readonly name: GroundName

@@ -63,6 +63,7 @@ export class ProcessShim {
   /** The process has to be started with these. */
   readonly env: Readonly<Record<string, string>>
   readonly #file: number
+  #closed = false
   #control: ShimControl = { seq: 0n, wallNs: 0n, sinceNs: 0n, driftNs: 0n, rate: 0, fsyncNs: 0n }
 
   constructor(path: string, library: string) {
@@ -80,7 +81,10 @@ export class ProcessShim {
     this.#write({ wallNs: BigInt(Math.round(ms)) * 1_000_000n })
   }
 
-  /** By how much both clocks run fast (0.03: 3 %) or slow (negative). What they have gained or lost stays: no clock goes back. */
+  /**
+   * By how much both clocks run fast (0.03: 3 %) or slow (negative). What they have gained or lost stays, so no clock is set back. Should
+   * this process stand still in the middle of the change, they jump by what they drift meanwhile.
+   */
   set rate(rate: number) {
     const nowNs = BigInt(Math.round(nowMs() * 1e6))
     this.#write({ sinceNs: nowNs, driftNs: driftAt(this.#control, nowNs), rate })
@@ -91,11 +95,14 @@ export class ProcessShim {
     this.#write({ fsyncNs: BigInt(Math.round(ms)) * 1_000_000n })
   }
 
+  /** Changes do nothing from now on. Idempotent. */
   close(): void {
-    closeSync(this.#file)
+    if (!this.#closed) closeSync(this.#file)
+    this.#closed = true
   }
 
   #write(change: Partial<ShimControl>): void {
+    if (this.#closed) return
     const { seq } = this.#control
     this.#control = { ...this.#control, ...change, seq: seq + 2n }
     writeSync(this.#file, encodeControl({ ...this.#control, seq: seq + 1n }), 0, 8, 0)

@@ -7,7 +7,6 @@ import { etcdTargets, freshDatabase, isMatrix, type PostgresTarget, postgresTarg
 import { Etcd3 } from 'etcd3'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { Client as PgClient, Pool } from 'pg'
-import type { Reach } from './ground.ts'
 
 /** How any process reaches a store. */
 export interface StoreAddress {
@@ -15,6 +14,17 @@ export interface StoreAddress {
   /** Of several servers, separated by commas: several of Redis are a cluster. */
   readonly url: string
   readonly namespace: string
+}
+
+/** How one worker reaches the store: through a proxy of its own, where the ground has proxies. */
+export interface Reach extends StoreAddress {
+  /** PostgreSQL: where it listens, if not at `url`. */
+  readonly listenUrl?: string
+  /** Redis: the Sentinels to ask for the master, separated by commas (`redis://host:port`), and the name of their master. */
+  readonly sentinels?: string
+  readonly master?: string
+  /** Environment of the worker's process, for instance a clock shim. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /** A store that a race may use. */

@@ -29,7 +29,7 @@ const CONNECTIONS = [
   ...['one-way-up', 'one-way-down', 'stall', 'delay', 'trickle'],
 ] as const
 const SERVER = ['server-pause', 'server-kill', 'server-restart'] as const
-const SERVER_CLOCK = ['wall-server-back', 'wall-server-forward', 'slow-fsync'] as const
+const SERVER_CLOCK = ['wall-server-back', 'wall-server-forward', 'slow-fsync', 'slow-fsync-kill'] as const
 const REDIS = [
   ...['redis-pause', 'redis-debug-sleep', 'redis-client-kill', 'redis-script-flush', 'redis-save'],
   ...['redis-maxmemory', 'redis-config', 'redis-flushall'],
@@ -81,12 +81,12 @@ for (const name of GROUNDS) {
       workers = new Workers('./nemeses.worker.ts', import.meta.url, { ...ground.judge, leaseMs: 0 })
       await Promise.all([start(), start()])
       // A lease that is held, and one that somebody has left.
-      const { client, close } = openClient(ground.judge)
-      await using manager = new Manager({ client })
+      const opened = openClient(ground.judge)
+      await using manager = new Manager({ client: opened.client })
       await manager.claim('held', 'test', 3_600_000)
       await manager.claim('vacated', 'test', 3_600_000)
       await manager.release('vacated', 'test')
-      await close()
+      await opened.close()
     })
 
     after(async () => {

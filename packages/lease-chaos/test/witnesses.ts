@@ -80,7 +80,7 @@ async function open(reach: Reach): Promise<Connection> {
     return { write: () => client.query(text, [VALUE]), close: () => void client.end().catch(() => undefined) }
   }
   if (reach.kind === 'redis') {
-    const redis = openRedis(reach, { autoResendUnfulfilledCommands: false, maxRetriesPerRequest: 0 })
+    const redis = openRedis(reach, { maxRetriesPerRequest: 0, retryStrategy: () => null })
     await new Promise<void>((resolve, reject) => {
       redis.once('ready', () => resolve())
       redis.once('close', () => reject(new Error('closed')))

@@ -28,7 +28,7 @@ interface Parts {
 
 export function assembled({ name, ways, judge, reach, faults, withShim = [], promotions, stack }: Parts): Ground {
   const needShim = new Set<string>(ways.shim === undefined ? [...CLOCK_NEMESES, ...withShim] : [])
-  const all = [...workerNemeses(ways.all), ...faults].filter((one) => !needShim.has(one.name))
+  const all = [...workerNemeses(ways), ...faults].filter((one) => !needShim.has(one.name))
   const nemeses: readonly Nemesis[] = [...all, ...mixedNemeses(all)]
   return {
     name,

@@ -38,7 +38,7 @@ export async function openPostgres(options: GroundOptions): Promise<Ground> {
         ...connectionNemeses(proxies),
         ...listenerNemeses(proxies),
         ...postgresNemeses({ server, url: superuser, database: DATABASE, role: ROLE, namespace: options.namespace }),
-        ...(shim === undefined ? [] : serverClockNemeses(shim)),
+        ...(shim === undefined ? [] : serverClockNemeses(shim, server)),
       ],
     })
   })

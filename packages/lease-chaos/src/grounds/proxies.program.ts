@@ -14,11 +14,12 @@ async function obey(order: Order): Promise<Reply['value']> {
     return proxy.port
   }
   const proxy = proxies.get(order.proxy)
-  if (proxy === undefined) throw new Error(`there is no proxy ${order.proxy}`)
+  if (proxy === undefined) return undefined // closed with its worker, in the middle of a fault
   if (order.call === 'impair') return proxy.impair(order.impairment)
   if (order.call === 'mend') return proxy.mend(order.impairment)
   if (order.call === 'cut') return proxy.cut(order.some)
   if (order.call === 'counters') return proxy.counters
+  if (order.call === 'close') proxies.delete(order.proxy)
   return proxy[order.call]()
 }
 

@@ -115,4 +115,9 @@ export class RemoteProxy {
   async accept(): Promise<void> {
     await this.#proxies.order({ proxy: this.#id, call: 'accept' })
   }
+
+  /** From now on faults leave it alone. */
+  async close(): Promise<void> {
+    await this.#proxies.order({ proxy: this.#id, call: 'close' })
+  }
 }

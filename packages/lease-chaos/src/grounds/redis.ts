@@ -38,7 +38,7 @@ export async function openRedis(options: GroundOptions): Promise<Ground> {
         ...connectionNemeses(proxies),
         ...listenerNemeses(proxies),
         ...redisNemeses(() => ({ host: '127.0.0.1', port: server.port })),
-        ...(shim === undefined ? [] : serverClockNemeses(shim)),
+        ...(shim === undefined ? [] : serverClockNemeses(shim, server)),
       ],
     })
   })

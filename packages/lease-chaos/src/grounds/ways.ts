@@ -48,6 +48,14 @@ export class Ways implements AsyncDisposable {
     return { urls: urls.map((url, index) => proxies[index]?.url(url) ?? url), env: shim?.env ?? {} }
   }
 
+  /** The worker is dead: faults hit those that live. */
+  async remove(worker: string): Promise<void> {
+    const index = this.all.findIndex((way) => way.worker === worker)
+    const [way] = index < 0 ? [] : this.all.splice(index, 1)
+    way?.shim?.close()
+    await Promise.all((way?.proxies ?? []).map(async (proxy) => proxy.close()))
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { shim } of this.all) shim?.close()
     await this.processes[Symbol.asyncDispose]()

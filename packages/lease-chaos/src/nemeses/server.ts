@@ -1,6 +1,7 @@
 /** What may befall a server's process: pause, death, restart. */
+import type { Battle } from '../ground.ts'
 import type { ProcessShim } from '../shim.ts'
-import { between, fault, type Fault, repeatedly, type Span } from './strike.ts'
+import { between, fault, type Fault, lasting, type Mend, repeatedly, type Span } from './strike.ts'
 
 /** What can be done to a process of a server; one of lease-servers fits. */
 export interface Pausable {
@@ -42,10 +43,15 @@ export function restart(name: string, server: () => Restartable | Promise<Restar
   })
 }
 
-export const SERVER_CLOCK_NEMESES = ['wall-server-back', 'wall-server-forward', 'slow-fsync'] as const
+export const SERVER_CLOCK_NEMESES = [
+  'wall-server-back',
+  'wall-server-forward',
+  'slow-fsync',
+  'slow-fsync-kill',
+] as const
 
-/** On servers that run under the shim. */
-export function serverClockNemeses(shim: ProcessShim): readonly Fault[] {
+/** On a server that runs under the shim. */
+export function serverClockNemeses(shim: ProcessShim, server: Restartable): readonly Fault[] {
   return [
     // Back, and again back, from true time on. In the end the clock catches up, as after a correction.
     fault('wall-server-back', { breaks: 'server', lasts: { fromMs: 1000, toMs: 4000 } }, (battle) => {
@@ -69,18 +75,30 @@ export function serverClockNemeses(shim: ProcessShim): readonly Fault[] {
         }
       },
     ),
-    slowFsync([shim]),
+    slowFsync('slow-fsync', shim, () => undefined),
+    slowFsync('slow-fsync-kill', shim, async (battle) => {
+      await lasting(battle, between(battle, { fromMs: 100, toMs: 1500 }))
+      await server.kill()
+      return async () => server.restart()
+    }),
   ]
 }
 
-/** Each fsync and fdatasync of these servers takes longer. */
-export function slowFsync(shims: readonly ProcessShim[]): Fault {
-  return fault('slow-fsync', { breaks: 'server', lasts: { fromMs: 500, toMs: 3000 } }, (battle, say) => {
+/** Each fsync and fdatasync of the server takes longer. @param then happens meanwhile, and returns what mends it */
+function slowFsync(name: string, shim: ProcessShim, then: (battle: Battle) => Promise<Mend> | undefined): Fault {
+  return fault(name, { breaks: 'server', lasts: { fromMs: 500, toMs: 3000 } }, async (battle, say) => {
     const ms = Math.round(between(battle, { fromMs: 20, toMs: 400 }))
     say(`${ms} ms each`)
-    for (const shim of shims) shim.fsyncMs = ms
-    return () => {
-      for (const shim of shims) shim.fsyncMs = 0
+    shim.fsyncMs = ms
+    try {
+      const mend = await then(battle)
+      return async () => {
+        shim.fsyncMs = 0 // first: a server that starts would take as long
+        await mend?.()
+      }
+    } catch (error) {
+      shim.fsyncMs = 0
+      throw error
     }
   })
 }
