@@ -24,32 +24,50 @@ export function windowsIn(
 ): readonly Window[] {
   const windows = new Map<string, Window>()
   for (const { name, reports } of workers) {
-    for (const { what, lease = '', token, atMs, weight = 1, askedMs } of reports) {
+    for (const { what, lease = '', token, atMs, sampledMs = atMs, weight = 1, askedMs } of reports) {
       if (what !== 'relied' || token === undefined) continue
       const key = JSON.stringify([name, lease, token])
-      const fromMs = windows.get(key)?.fromMs ?? atMs
+      const fromMs = windows.get(key)?.fromMs ?? sampledMs
       windows.set(key, { name, lease, token, fromMs, toMs: atMs, weight, ...(askedMs !== undefined && { askedMs }) })
     }
   }
-  return [...windows.values()].toSorted((a, b) => a.fromMs - b.fromMs)
+  // Of a single sample nothing is certain: it was so at some instant while it was taken.
+  return [...windows.values()].filter(({ fromMs, toMs }) => fromMs <= toMs).toSorted((a, b) => a.fromMs - b.fromMs)
+}
+
+/** Something that must not have been. */
+export interface Conflict {
+  readonly lease: string
+  readonly atMs: number
+  readonly what: string
 }
 
 /** Windows of one lease that overlap, or whose fencing token is not higher than that of the one before. */
 export function trustConflicts(windows: readonly Window[]): string[] {
+  return conflictsIn(windows).map(({ lease, what }) => (lease === '' ? what : `${lease}: ${what}`))
+}
+
+/**
+ * The same, with where and when.
+ *
+ * @param leastMs what an overlap must exceed. @default 0
+ */
+export function conflictsIn(windows: readonly Window[], leastMs: number = 0): Conflict[] {
   return [...byLease(windows)].flatMap(([lease, all]) => {
-    const wrong: string[] = []
+    const wrong: Conflict[] = []
     // The one that lasted longest until now: also one that began before the last can reach into the next.
     let longest: Window | undefined
     for (const [index, window] of all.entries()) {
       const before = all[index - 1]
       const overlapMs = longest === undefined ? 0 : longest.toMs - window.fromMs
-      if (overlapMs > 0) wrong.push(`${window.name} while ${longest?.name} did, for ${overlapMs.toFixed(1)} ms`)
+      const report = (what: string): void => void wrong.push({ lease, atMs: window.fromMs, what })
+      if (overlapMs > leastMs) report(`${window.name} while ${longest?.name} did, for ${overlapMs.toFixed(1)} ms`)
       if (before !== undefined && BigInt(window.token) <= BigInt(before.token)) {
-        wrong.push(`token ${window.token} after ${before.token}`)
+        report(`token ${window.token} after ${before.token}`)
       }
       if (longest === undefined || window.toMs > longest.toMs) longest = window
     }
-    return lease === '' ? wrong : wrong.map((one) => `${lease}: ${one}`)
+    return wrong
   })
 }
 
@@ -175,10 +193,16 @@ export function misreportedWrites(log: readonly StoreEvent[], reports: readonly 
 }
 
 function byLease<T extends { readonly lease: string }>(all: readonly T[]): Map<string, T[]> {
+  return groupedBy(all, ({ lease }) => lease)
+}
+
+/** These in groups of one key each, in their order. */
+export function groupedBy<T>(all: readonly T[], keyOf: (one: T) => string): Map<string, T[]> {
   const groups = new Map<string, T[]>()
   for (const one of all) {
-    const group = groups.get(one.lease)
-    if (group === undefined) groups.set(one.lease, [one])
+    const key = keyOf(one)
+    const group = groups.get(key)
+    if (group === undefined) groups.set(key, [one])
     else group.push(one)
   }
   return groups

@@ -1,4 +1,6 @@
+export { kinds, UNGUARDED, type Kind, type Ledger, type Stint, type Teller } from './accounts.ts'
 export {
+  conflictsIn,
   crowds,
   misorderedShares,
   misreportedWrites,
@@ -6,10 +8,24 @@ export {
   staleWrites,
   trustConflicts,
   windowsIn,
+  type Conflict,
   type StoreEvent,
   type Window,
 } from './checker.ts'
+export { GROUNDS, type Battle, type Ground, type GroundName, type Nemesis, type Reach } from './ground.ts'
+export { openGround, type GroundOptions } from './grounds/index.ts'
+export { nemesesOf } from './nemeses/index.ts'
 export { nowMs, record, recordReliance, type Report, type Term } from './recorder.ts'
 export { measureStalls, Stalls, type Stall } from './stalls.ts'
-export { openClient, raceStores, type OpenClient, type OpenStore, type RaceStore, type StoreAddress } from './stores.ts'
+export {
+  openClient,
+  openEtcd,
+  openPool,
+  openRedis,
+  raceStores,
+  type OpenClient,
+  type OpenStore,
+  type RaceStore,
+  type StoreAddress,
+} from './stores.ts'
 export { whenTold, Worker, workerEntry, Workers, type WorkerEntry } from './workers.ts'

@@ -3,12 +3,15 @@
  * the machine. A line has left the process when the call returns, so nothing is lost when the process is killed.
  */
 import { writeSync } from 'node:fs'
+import { machineClock } from './machine-clock.ts'
 
 /** An event in a worker. */
 export interface Report {
   /** What happened. `relied`: the worker relied on the term at this instant. */
   readonly what: string
   readonly atMs: number
+  /** Of `relied`: when the answer was there. It was so at some instant between `atMs` and this one. */
+  readonly sampledMs?: number
   /** The lease, where a race has several. */
   readonly lease?: string
   /** The fencing token of the term. */
@@ -22,10 +25,8 @@ export interface Report {
   readonly lostMs?: number
 }
 
-/** The monotonic clock of the machine, in milliseconds: all processes read the same. */
-export function nowMs(): number {
-  return Number(process.hrtime.bigint()) / 1e6
-}
+/** The monotonic clock of the machine, in milliseconds: all processes read the same, also those whose clocks a fault moves. */
+export const nowMs: () => number = machineClock()
 
 /** Waits while the pipe is full, because the judge reads late: the worker stands still then, as on a slow machine. */
 export function record(report: Report): void {
@@ -54,9 +55,14 @@ export interface Term {
 
 /**
  * Records how long the worker relies on the term: the first instant, and one every `everyMs` until `relied()` is false.
- * `relied()` must never be true again once it was false: what is true after an instant was true at that instant.
+ * `more` is what else is recorded of each. `relied()` must never be true again once it was false: what is true after an instant was true at that instant.
  */
-export async function recordReliance(term: Term, relied: () => boolean, everyMs: number = 10): Promise<void> {
+export async function recordReliance(
+  term: Term,
+  relied: () => boolean,
+  everyMs: number = 10,
+  more?: (sampledMs: number) => object,
+): Promise<void> {
   const { fencingToken, lease, weight, askedMs } = term
   const named = {
     token: String(fencingToken),
@@ -65,7 +71,8 @@ export async function recordReliance(term: Term, relied: () => boolean, everyMs:
     ...(askedMs !== undefined && { askedMs }),
   }
   for (let atMs = nowMs(); relied(); atMs = nowMs()) {
-    record({ what: 'relied', ...named, atMs })
+    const sampledMs = nowMs()
+    record({ what: 'relied', ...named, atMs, sampledMs, ...more?.(sampledMs) })
     await new Promise((resolve) => setTimeout(resolve, everyMs))
   }
 }

@@ -5,8 +5,8 @@ import { migrate, postgresClient } from 'lease-postgres'
 import { redisClient } from 'lease-redis'
 import { etcdTargets, freshDatabase, isMatrix, type PostgresTarget, postgresTargets, redisTargets } from 'lease-servers'
 import { Etcd3 } from 'etcd3'
-import { Cluster, Redis } from 'ioredis'
-import { Pool } from 'pg'
+import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import { Client as PgClient, Pool } from 'pg'
 
 /** How any process reaches a store. */
 export interface StoreAddress {
@@ -14,6 +14,17 @@ export interface StoreAddress {
   /** Of several servers, separated by commas: several of Redis are a cluster. */
   readonly url: string
   readonly namespace: string
+}
+
+/** How one worker reaches the store: through a proxy of its own, where the ground has proxies. */
+export interface Reach extends StoreAddress {
+  /** PostgreSQL: where it listens, if not at `url`. */
+  readonly listenUrl?: string
+  /** Redis: the Sentinels to ask for the master, separated by commas (`redis://host:port`), and the name of their master. */
+  readonly sentinels?: string
+  readonly master?: string
+  /** Environment of the worker's process, for instance a clock shim. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /** A store that a race may use. */
@@ -81,18 +92,62 @@ export interface OpenClient {
 }
 
 /** A client of this process. */
-export function openClient({ kind, url, namespace }: StoreAddress): OpenClient {
+export function openClient(reach: Reach): OpenClient {
+  const { kind, namespace } = reach
   if (kind === 'redis') {
-    const nodes = url.split(',')
-    const redis = nodes.length > 1 ? new Cluster(nodes) : new Redis(url)
+    const redis = openRedis(reach)
     return closing(redisClient({ redis, namespace }), () => redis.disconnect())
   }
   if (kind === 'postgres') {
-    const pool = new Pool({ connectionString: url, max: 3 })
-    return closing(postgresClient({ pool, namespace }), () => pool.end())
+    const pool = openPool(reach, 3)
+    const { listenUrl } = reach
+    const listen = listenUrl === undefined ? {} : { listen: () => new PgClient({ connectionString: listenUrl }) }
+    return closing(postgresClient({ pool, namespace, ...listen }), () => pool.end())
   }
-  const etcd = new Etcd3({ hosts: url.split(','), ...failFast() })
+  const etcd = openEtcd(reach)
   return closing(etcdClient({ etcd, namespace }), () => etcd.close())
+}
+
+/** How a connection to Redis differs from the driver's own. */
+export type ConnectionOptions = Pick<
+  RedisOptions,
+  'autoResendUnfulfilledCommands' | 'commandTimeout' | 'maxRetriesPerRequest' | 'retryStrategy'
+>
+
+/** A connection to a Redis, a Cluster, or the master that its Sentinels name. */
+export function openRedis(reach: Reach, options: ConnectionOptions = {}): Redis | Cluster {
+  const redis = connect(reach, options)
+  redis.on('error', () => {}) // each command reports it
+  return redis
+}
+
+function connect({ url, sentinels, master = 'mymaster' }: Reach, options: ConnectionOptions): Redis | Cluster {
+  if (sentinels !== undefined) {
+    const addresses = sentinels.split(',').map((one) => new URL(one))
+    return new Redis({
+      ...options,
+      sentinels: addresses.map(({ hostname, port }) => ({ host: hostname, port: Number(port) })),
+      name: master,
+      socketTimeout: 2_000,
+    })
+  }
+  const nodes = url.split(',')
+  if (nodes.length === 1) return new Redis(url, { ...options })
+  const { retryStrategy: _, ...redisOptions } = options
+  return new Cluster(nodes, { redisOptions })
+}
+
+/** Connections to a PostgreSQL. @param answerMs how long a query may take. @default for ever */
+export function openPool({ url }: Reach, max: number, answerMs?: number): Pool {
+  const limit = answerMs === undefined ? {} : { query_timeout: answerMs }
+  const pool = new Pool({ connectionString: url, max, connectionTimeoutMillis: 5_000, ...limit })
+  pool.on('error', () => {}) // of an idle connection: the next query makes another
+  return pool
+}
+
+/** A driver of an etcd. */
+export function openEtcd({ url }: Reach): Etcd3 {
+  return new Etcd3({ hosts: url.split(','), ...failFast() })
 }
 
 function closing(client: Client, disconnect: () => unknown): OpenClient {

@@ -1,10 +1,13 @@
 import { setTimeout as pass } from 'node:timers/promises'
 import { expect } from 'chai'
 import {
+  kinds,
   misreportedWrites,
   raceStores,
   staleWrites,
+  UNGUARDED,
   Workers,
+  type Ledger,
   type OpenStore,
   type Report,
   type StoreEvent,
@@ -12,7 +15,6 @@ import {
 import { enough } from 'lease-servers'
 import { unique } from 'lease-scenes'
 import type { Order } from './guard.worker.ts'
-import { kinds, UNGUARDED, type Ledger } from './guarded-accounts.ts'
 
 const PROCESSES = 2
 /** How many writes, and how many refusals, a race has at least. */

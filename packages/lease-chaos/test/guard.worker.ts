@@ -3,9 +3,9 @@
  * most just stop. They race in the way that they are told, until they are told another.
  */
 import { ErrNotHeld, type Substrate } from 'lease-core'
-import { nowMs, record, whenTold, workerEntry } from 'lease-chaos'
+import { kinds, nowMs, record, whenTold, workerEntry } from 'lease-chaos'
 import { briefMs, claim, extend, newCall, release, settle, sleep } from 'lease-scenes'
-import { kinds } from './guarded-accounts.ts'
+import { openSubstrate } from './substrates.ts'
 
 /** What to do from now on; nothing when there are no leases. */
 export interface Order {
@@ -33,7 +33,7 @@ async function granted(substrate: Substrate, lease: string, holder: string, ms: 
 
 async function race(holder: string): Promise<never> {
   const teller = kind.openTeller(entry)
-  const { substrate } = teller
+  const substrate = openSubstrate(entry)
   for (;;) {
     const { way, leases } = order
     const lease = leases[Math.floor(Math.random() * leases.length)]
@@ -50,12 +50,17 @@ async function race(holder: string): Promise<never> {
     const told = (what: string, detail?: string | void): void =>
       record({ what, lease, token: String(token), atMs: nowMs(), ...(typeof detail === 'string' && { detail }) })
     told('granted')
-    await teller.granted?.({ lease, holder, token })
+    const check = async (key?: unknown): Promise<void> => {
+      if (key !== undefined) return substrate.trapdoor(lease, holder, token)(key)
+      const held = (await substrate.read([lease], newCall())).get(lease)
+      if (held?.holder !== holder || held.fencingToken !== token) throw new ErrNotHeld('not held')
+    }
+    await teller.granted?.({ lease, token, check })
     if (Math.random() < 0.3) {
       await substrate.apply([extend(lease, holder, durationMs, { fencingToken: token })], newCall())
     }
     try {
-      told('written', await teller.write(way, { lease, holder, token }))
+      told('written', await teller.write(way, { lease, token, check }))
     } catch (error) {
       if (!(error instanceof ErrNotHeld)) throw error
       told('refused')

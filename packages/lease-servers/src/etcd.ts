@@ -17,6 +17,8 @@ export interface EtcdOptions {
   readonly durable?: boolean
   /** Further flags: `{ 'snapshot-count': '100' }` becomes `--snapshot-count=100`. They win over ours. */
   readonly settings?: Readonly<Record<string, string>>
+  /** Where the other members reach a member whose peers connect to this URL, for instance through a proxy. @default there */
+  readonly peerVia?: (peerUrl: string) => Promise<string>
 }
 
 /** A running server or cluster. */
@@ -45,6 +47,8 @@ export interface Etcd extends AsyncDisposable {
 /** One node. */
 export interface EtcdMember {
   readonly endpoint: string
+  /** What it says of itself; undefined when it says nothing within a second. */
+  status(): Promise<EtcdStatus | undefined>
   /** The process; undefined between `kill` and `restart`. */
   readonly pid: number | undefined
   /** Freezes it: connections stay open and nothing answers. */
@@ -60,6 +64,15 @@ export interface EtcdMember {
   kill(): Promise<void>
 }
 
+/** How a member sees the cluster. */
+export interface EtcdStatus {
+  /** Its own number, decimal as in etcd's JSON. */
+  readonly id: string
+  /** The number of the leader; `0` or empty without one. */
+  readonly leader: string
+  readonly term: number
+}
+
 /** `system`: PATH. `debian`: unpacked package. */
 export type EtcdOrigin = 'system' | 'debian'
 
@@ -72,12 +85,14 @@ export async function startEtcd(options: EtcdOptions = {}): Promise<Etcd> {
   const count = options.nodes ?? 1
   return await onFreePorts(2 * count, async (ports) => {
     const cluster = `lease-${randomBytes(6).toString('hex')}`
-    const places = Array.from({ length: count }, (_, index) => ({
-      name: `${cluster}-${index}`,
-      client: `http://127.0.0.1:${ports[2 * index]}`,
-      peer: `http://127.0.0.1:${ports[2 * index + 1]}`,
-    }))
-    const initial = places.map(({ name, peer }) => `${name}=${peer}`).join(',')
+    const via = options.peerVia ?? (async (peerUrl: string) => peerUrl)
+    const places: Place[] = []
+    for (let index = 0; index < count; index++) {
+      const peer = `http://127.0.0.1:${ports[2 * index + 1]}`
+      const client = `http://127.0.0.1:${ports[2 * index]}`
+      places.push({ name: `${cluster}-${index}`, client, peer, reachedAt: await via(peer) })
+    }
+    const initial = places.map(({ name, reachedAt }) => `${name}=${reachedAt}`).join(',')
     const members: Member[] = []
     try {
       for (const place of places) {
@@ -159,6 +174,14 @@ class Cluster implements Etcd {
   }
 }
 
+interface Place {
+  readonly name: string
+  readonly client: string
+  readonly peer: string
+  /** Where its peers reach it. */
+  readonly reachedAt: string
+}
+
 class Member extends ServerProcess implements EtcdMember {
   readonly endpoint: string
   protected readonly title: string
@@ -170,7 +193,7 @@ class Member extends ServerProcess implements EtcdMember {
   constructor(
     den: Den,
     { binaries, answer }: Found<EtcdOrigin>,
-    place: { readonly name: string; readonly client: string; readonly peer: string },
+    place: Place,
     { cluster, initial }: { readonly cluster: string; readonly initial: string },
     options: EtcdOptions,
   ) {
@@ -184,7 +207,7 @@ class Member extends ServerProcess implements EtcdMember {
       'listen-client-urls': place.client,
       'advertise-client-urls': place.client,
       'listen-peer-urls': place.peer,
-      'initial-advertise-peer-urls': place.peer,
+      'initial-advertise-peer-urls': place.reachedAt,
       'initial-cluster': initial,
       'initial-cluster-token': cluster,
       // Half of the defaults: a shorter one elects anew whenever the machine is busy, and what was proposed hangs for seconds.
@@ -204,7 +227,7 @@ class Member extends ServerProcess implements EtcdMember {
   }
 
   /** What it says of itself; undefined when it says nothing within a second. */
-  async status(): Promise<{ readonly id: string; readonly leader: string; readonly term: number } | undefined> {
+  async status(): Promise<EtcdStatus | undefined> {
     const answer = await postJson(`${this.endpoint}/v3/maintenance/status`).catch(() => undefined)
     const status = answer as { header?: { member_id?: string }; leader?: string; raftTerm?: string } | undefined
     if (status?.header?.member_id === undefined) return undefined
@@ -222,7 +245,7 @@ class Member extends ServerProcess implements EtcdMember {
 }
 
 /** Asks the gateway of etcd, which speaks JSON. @throws when there is no answer within `withinMs`. */
-export async function postJson(url: string, withinMs = 1000): Promise<unknown> {
+export async function postJson(url: string, withinMs = 1000, body: object = {}): Promise<unknown> {
   const signal = AbortSignal.timeout(withinMs)
   return await new Promise((resolve, reject) => {
     const call = request(url, { method: 'POST', agent: false, signal }, (response) => {
@@ -241,6 +264,6 @@ export async function postJson(url: string, withinMs = 1000): Promise<unknown> {
       })
     })
     call.on('error', (error) => reject(signal.aborted ? new Error(`no answer within ${withinMs / 1000} s`) : error))
-    call.end('{}')
+    call.end(JSON.stringify(body))
   })
 }

@@ -3,7 +3,15 @@ export { enough, enoughOf, isMatrix } from './enough.ts'
 export { Den } from './process.ts'
 export { etcdProtocol } from './etcd-protocol.ts'
 export { type EtcdTarget, etcdTargets } from './etcd-targets.ts'
-export { type Etcd, type EtcdMember, type EtcdOptions, type EtcdOrigin, startEtcd } from './etcd.ts'
+export {
+  type Etcd,
+  type EtcdMember,
+  type EtcdOptions,
+  type EtcdOrigin,
+  type EtcdStatus,
+  postJson,
+  startEtcd,
+} from './etcd.ts'
 export { type Pgbouncer, type PgbouncerOptions, startPgbouncer } from './pgbouncer.ts'
 export {
   type FreshDatabase,
@@ -14,7 +22,7 @@ export {
 } from './postgres-targets.ts'
 export { postgresProtocol } from './postgres-protocol.ts'
 export { nodeOptions, programOf } from './program.ts'
-export { type Postgres, type PostgresOptions, type PostgresOrigin, startPostgres } from './postgres.ts'
+export { type Postgres, type PostgresOptions, type PostgresOrigin, postgresQuery, startPostgres } from './postgres.ts'
 export { type PostgresPair, startPostgresPair } from './postgres-standby.ts'
 export {
   type ClientUnit,
@@ -24,11 +32,11 @@ export {
   type Request,
   type ServerUnit,
 } from './protocol.ts'
-export { type Proxy, type ProxyCounters, startProxy } from './proxy.ts'
+export { type Impairment, type Proxy, type ProxyCounters, startProxy, type Way, type Which } from './proxy.ts'
 export { redisProtocol } from './redis-protocol.ts'
 export { type RedisCluster, type RedisClusterOptions, startRedisCluster } from './redis-cluster.ts'
 export { type RedisSentinel, type RedisSentinelOptions, startRedisSentinel } from './redis-sentinel.ts'
 export { type RedisClusterTarget, type RedisServerTarget, type RedisTarget, redisTargets } from './redis-targets.ts'
 export { type Redis, type RedisOptions, type RedisOrigin, startRedis } from './redis.ts'
-export { type Address } from './resp.ts'
+export { type Address, redisCommand, redisCommands, type RespValue } from './resp.ts'
 export { askedServers, provideTargets, Servers } from './targets.ts'

@@ -108,6 +108,7 @@ class PgbouncerProcess extends ServerProcess implements Pgbouncer {
       listen_port: String(port),
       unix_socket_dir: '',
       auth_type: 'any',
+      admin_users: 'anybody', // who uses the URL of the console
       pool_mode: options.poolMode ?? 'transaction',
       default_pool_size: String(options.poolSize ?? 4),
       max_client_conn: '1000',

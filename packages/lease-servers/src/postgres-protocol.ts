@@ -17,6 +17,7 @@ import {
 export const postgresProtocol: Protocol = () => new PostgresConversation()
 
 const encryptionRequests = new Set([80_877_103, 80_877_104])
+const listenStatement = /(^|\0|;)\s*LISTEN\s/i
 const requestEnds = new Set(['Q', 'S', 'F'])
 
 class PostgresConversation implements Conversation {
@@ -25,6 +26,7 @@ class PostgresConversation implements Conversation {
   readonly #client = new Splitter((bytes) => this.#lengthOf(bytes, this.#started ? 1 : 0))
   readonly #server = new Splitter((bytes) => (this.#asksToEncrypt ? 1 : this.#lengthOf(bytes, 1)))
   #payload: Buffer[] = []
+  listens = false
   #started = false
   #asksToEncrypt = false
   #encrypted = false
@@ -54,6 +56,8 @@ class PostgresConversation implements Conversation {
     }
     const type = typeOf(bytes)
     if (type === 'p' || type === 'X') return { bytes }
+    // A statement is in clear, in Query as well as in Parse, after a name that ends with a zero.
+    this.listens ||= (type === 'Q' || type === 'P') && listenStatement.test(bytes.toString('latin1', 5))
     this.#payload.push(bytes)
     if (!requestEnds.has(type)) return { bytes }
     const request: Request = { payload: Buffer.concat(this.#payload) }

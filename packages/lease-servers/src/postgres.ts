@@ -18,6 +18,8 @@ export interface PostgresOptions {
   readonly durable?: boolean
   /** Further `name: value` settings of postgresql.conf. */
   readonly settings?: Readonly<Record<string, string>>
+  /** Further variables of its environment. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /** A running server. Everybody may connect to `url` without a password, as its superuser. */
@@ -85,6 +87,7 @@ export class PostgresServer extends ServerProcess implements Postgres {
   readonly #binaries: Binaries
   readonly #data: string
   readonly #settings: Readonly<Record<string, string>>
+  readonly #env: Readonly<Record<string, string>>
   #primary: PostgresServer | undefined
 
   constructor(binaries: Binaries<PostgresOrigin>, version: number, options: PostgresOptions) {
@@ -94,6 +97,7 @@ export class PostgresServer extends ServerProcess implements Postgres {
     this.title = `PostgreSQL ${version}`
     this.#binaries = binaries
     this.#data = join(this.den.dir, 'data')
+    this.#env = options.env ?? {}
     const durability = options.durable ? 'on' : 'off'
     this.#settings = {
       fsync: durability,
@@ -154,7 +158,7 @@ export class PostgresServer extends ServerProcess implements Postgres {
     return {
       file: join(this.#binaries.bin, 'postgres'),
       args: ['-D', this.#data, '-p', String(this.port), ...settings],
-      env: environment(this.#binaries),
+      env: { ...environment(this.#binaries), ...this.#env },
     }
   }
 

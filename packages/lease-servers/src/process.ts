@@ -166,6 +166,7 @@ export class Den implements AsyncDisposable {
     const pid = this.pid
     if (pid === undefined) return
     this.#child?.ref()
+    if (everyone) signal(pid, 'SIGSTOP') // first, so that it starts no other that would survive
     const all = everyone ? [pid, ...descendants(pid)] : [pid]
     for (const one of all) signal(one, name)
     await this.#childGone

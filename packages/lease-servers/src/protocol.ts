@@ -7,6 +7,8 @@ export type Protocol = () => Conversation
 
 /** What has been read of one connection; each side's bytes come in order, in chunks that mean nothing. */
 export interface Conversation {
+  /** The client has asked for notifications on this connection. */
+  readonly listens?: boolean
   /** The complete units that these bytes of the client end, in order. */
   fromClient(bytes: Buffer): readonly ClientUnit[]
   /** The complete units that these bytes of the server end, in order. */

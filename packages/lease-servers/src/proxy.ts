@@ -4,6 +4,7 @@
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { until } from './awaited.ts'
 import { etcdProtocol } from './etcd-protocol.ts'
+import { Lane, type Treatment } from './lane.ts'
 import { releasePorts, reservePorts } from './ports.ts'
 import { postgresProtocol } from './postgres-protocol.ts'
 import type { Conversation, Protocol, Request } from './protocol.ts'
@@ -16,9 +17,40 @@ export interface ProxyCounters {
   readonly cuts: number
   readonly bytesToServer: number
   readonly bytesToClient: number
-  /** Either way, while paused or silent. */
+  /** Either way, while paused or silent, or dropped by an impairment. */
   readonly bytesSwallowed: number
+  /** Either way, that an impairment made wait. */
+  readonly bytesDelayed: number
 }
+
+/** Towards the server, or towards the client. */
+export type Way = 'up' | 'down'
+
+/** Which connections: every one; those of now, so that later ones are sound; those that listen to notifications; those whose client said this first. */
+export type Which = 'all' | 'present' | 'listening' | { readonly first: string }
+
+/**
+ * A fault that lasts until it is mended. Bytes that are dropped are lost with the news of a hang-up, and their connection is cut in the
+ * end. Bytes that are held, late or slow arrive in order, also after the side that sent them has hung up.
+ */
+export type Impairment =
+  | { readonly kind: 'drop' | 'hold'; readonly on?: Which; readonly way?: Way }
+  /** Each chunk of bytes is late by 0 to `maxMs`, each way. */
+  | { readonly kind: 'delay'; readonly on?: Which; readonly way?: Way; readonly maxMs: number }
+  /** 1 to `maxBytes` at a time, 0 to `maxMs` apart. */
+  | {
+      readonly kind: 'trickle'
+      readonly on?: Which
+      readonly way?: Way
+      readonly maxBytes: number
+      readonly maxMs: number
+    }
+  /** A share (0 to 1) of the requests, by chance, leads to a cut before the server has it, or after it was carried out. */
+  | { readonly kind: 'cut-requests'; readonly when: 'before' | 'after'; readonly share: number }
+  /** Connections are cut when they have lived from now on for `minMs` to `maxMs`. */
+  | { readonly kind: 'short-lived'; readonly minMs: number; readonly maxMs: number }
+  /** A connection that begins to listen is cut before the server knows. */
+  | { readonly kind: 'refuse-listeners' }
 
 /** A proxy on a port of 127.0.0.1. Every fault ends with its counterpart or by itself; several may be on at once. */
 export interface Proxy extends AsyncDisposable {
@@ -41,8 +73,12 @@ export interface Proxy extends AsyncDisposable {
   resume(): void
   /** From now on bytes either way are swallowed on the connections of now, which stay; new ones are sound. */
   silence(): void
-  /** Cuts all connections; new ones are welcome. */
-  cut(): void
+  /** Cuts a share (0 to 1) of the connections, by chance, or of those that listen; new ones are welcome. @default all */
+  cut(some?: { readonly share?: number; readonly on?: 'all' | 'listening' }): void
+  /** Begins a fault and returns its number, for {@link mend}. Several may be on: bytes that one drops or holds, no other lets pass. */
+  impair(impairment: Impairment): number
+  /** Ends this fault. Harmless when it has ended. */
+  mend(impairment: number): void
   /** Cuts all connections and refuses new ones, as a server that is down. */
   refuse(): Promise<void>
   /** Ends `refuse`, on the same port; waits for as long as another process has it. */
@@ -80,6 +116,14 @@ interface Trap {
   readonly matching: RegExp | undefined
   readonly sprung: () => void
   left: number
+  /** Sprung by chance: nobody waits for it. */
+  readonly byChance?: boolean
+}
+
+interface Fault {
+  readonly impairment: Impairment
+  /** The connections of then, where later ones are sound. */
+  readonly links: ReadonlySet<Link> | undefined
 }
 
 interface Link {
@@ -88,18 +132,35 @@ interface Link {
   readonly conversation: Conversation
   /** Requests whose reply leads to a cut. */
   readonly doomed: Map<Request, Trap>
+  readonly up: Lane
+  readonly down: Lane
+  /** What the client said first, as far as anybody asks for it. */
+  first: string
   lost: boolean
   silent: boolean
+  timer: NodeJS.Timeout | undefined
 }
+
+const FIRST_BYTES = 2048
 
 class FaultyProxy implements Proxy {
   port = 0
-  readonly counters = { connections: 0, requests: 0, cuts: 0, bytesToServer: 0, bytesToClient: 0, bytesSwallowed: 0 }
+  readonly counters = {
+    connections: 0,
+    requests: 0,
+    cuts: 0,
+    bytesToServer: 0,
+    bytesToClient: 0,
+    bytesSwallowed: 0,
+    bytesDelayed: 0,
+  }
   readonly #host: string
   readonly #targetPort: number
   readonly #protocol: Protocol
   readonly #links = new Set<Link>()
   readonly #traps = new Set<Trap>()
+  readonly #faults = new Map<number, Fault>()
+  #impairments = 0
   #listener: Server | undefined
   #accepting: Promise<void> = Promise.resolve()
   #mode: 'open' | 'paused' | 'held' = 'open'
@@ -152,8 +213,27 @@ class FaultyProxy implements Proxy {
     }
   }
 
-  cut(): void {
-    for (const link of this.#links) this.#cutLink(link)
+  cut({ share = 1, on = 'all' }: { readonly share?: number; readonly on?: 'all' | 'listening' } = {}): void {
+    for (const link of this.#links) {
+      if ((on === 'all' || link.conversation.listens) && Math.random() < share) this.#cutLink(link)
+    }
+  }
+
+  impair(impairment: Impairment): number {
+    const isOfNow = 'on' in impairment && impairment.on === 'present'
+    const id = ++this.#impairments
+    this.#faults.set(id, { impairment, links: isOfNow ? new Set(this.#links) : undefined })
+    if (impairment.kind === 'short-lived') for (const link of this.#links) this.#limitLife(link)
+    return id
+  }
+
+  mend(impairment: number): void {
+    if (!this.#faults.delete(impairment)) return
+    for (const link of this.#links) {
+      if (link.lost && this.#mode === 'open' && !link.silent && !this.#drops(link)) this.#cutLink(link)
+      link.up.flush()
+      link.down.flush()
+    }
   }
 
   async refuse(): Promise<void> {
@@ -207,27 +287,56 @@ class FaultyProxy implements Proxy {
     this.counters.connections++
     const server = connect({ host: this.#host, port: this.#targetPort, noDelay: true })
     client.setNoDelay(true)
-    const link: Link = { client, server, conversation: this.#protocol(), doomed: new Map(), lost: false, silent: false }
+    const link: Link = {
+      client,
+      server,
+      conversation: this.#protocol(),
+      doomed: new Map(),
+      up: new Lane(
+        () => this.#treatment(link, 'up'),
+        (bytes) => server.write(bytes),
+        () => server.end(),
+      ),
+      down: new Lane(
+        () => this.#treatment(link, 'down'),
+        (bytes) => client.write(bytes),
+        () => client.end(),
+      ),
+      first: '',
+      lost: false,
+      silent: false,
+      timer: undefined,
+    }
     this.#links.add(link)
     client.on('data', (bytes: Buffer) => this.#toServer(link, bytes))
     server.on('data', (bytes: Buffer) => this.#toClient(link, bytes))
-    for (const [from, to] of [
-      [client, server],
-      [server, client],
+    for (const [from, to, way] of [
+      [client, server, 'up'],
+      [server, client, 'down'],
     ] as const) {
-      from.on('error', () => this.#cutLink(link))
+      // What was written before a hang-up still arrives, as long as there is somebody to read it.
+      const isUnderWay = (): boolean => this.#drops(link, way) || (link[way].isWaiting && !to.destroyed)
+      from.on('error', () => {
+        if (!isUnderWay()) this.#cutLink(link)
+      })
       // While paused, even the news that a side has hung up is lost.
-      from.on('end', () => (this.#mode === 'paused' ? (link.lost = true) : to.end()))
+      from.on('end', () => {
+        if (this.#mode === 'paused' || this.#drops(link, way)) link.lost = true
+        else link[way].end()
+      })
       from.on('close', () => {
-        if (this.#mode === 'open') this.#drop(link)
-        else link.lost = true
+        if (this.#mode !== 'open' || this.#drops(link, way)) link.lost = true
+        else if (isUnderWay()) link[way].end()
+        else this.#drop(link)
       })
     }
     if (this.#mode === 'held') this.#freeze(link)
+    this.#limitLife(link)
   }
 
   #toServer(link: Link, bytes: Buffer): void {
-    if (this.#mode === 'paused' || link.silent) {
+    if (link.first.length < FIRST_BYTES) link.first += bytes.toString('latin1').slice(0, FIRST_BYTES)
+    if (this.#mode === 'paused' || link.silent || this.#drops(link, 'up')) {
       link.lost = true
       this.counters.bytesSwallowed += bytes.length
       return
@@ -236,7 +345,7 @@ class FaultyProxy implements Proxy {
     for (const { bytes: unit, request } of link.conversation.fromClient(bytes)) {
       const trap = request && this.#spring(request)
       if (trap?.when === 'before') {
-        this.#send(link.server, passed, 'bytesToServer')
+        this.#send(link, 'up', passed)
         this.#cutLink(link)
         trap.sprung()
         return
@@ -244,11 +353,12 @@ class FaultyProxy implements Proxy {
       if (trap) link.doomed.set(request, trap)
       passed.push(unit)
     }
-    this.#send(link.server, passed, 'bytesToServer')
+    if (link.conversation.listens && this.#has('refuse-listeners')) this.#cutLink(link)
+    else this.#send(link, 'up', passed)
   }
 
   #toClient(link: Link, bytes: Buffer): void {
-    if (this.#mode === 'paused' || link.silent) {
+    if (this.#mode === 'paused' || link.silent || this.#drops(link, 'down')) {
       link.lost = true
       this.counters.bytesSwallowed += bytes.length
       return
@@ -259,20 +369,62 @@ class FaultyProxy implements Proxy {
       if (!trap) passed.push(unit)
       else if (ends) {
         link.doomed.delete(answers)
-        this.#send(link.client, passed, 'bytesToClient')
+        this.#send(link, 'down', passed)
         this.#cutLink(link)
         trap.sprung()
         return
       }
     }
-    this.#send(link.client, passed, 'bytesToClient')
+    this.#send(link, 'down', passed)
   }
 
-  #send(to: Socket, units: readonly Buffer[], counter: 'bytesToServer' | 'bytesToClient'): void {
+  #send(link: Link, way: Way, units: readonly Buffer[]): void {
     if (units.length === 0) return
     const bytes = Buffer.concat(units)
-    this.counters[counter] += bytes.length
-    to.write(bytes)
+    this.counters[way === 'up' ? 'bytesToServer' : 'bytesToClient'] += bytes.length
+    if (this.#treatment(link, way).kind !== 'pass') this.counters.bytesDelayed += bytes.length
+    link[way].push(bytes)
+  }
+
+  #has(kind: Impairment['kind']): boolean {
+    return [...this.#faults.values()].some(({ impairment }) => impairment.kind === kind)
+  }
+
+  /** The faults that concern these bytes, of those that last. */
+  *#on(link: Link, way: Way): Generator<Impairment> {
+    for (const { impairment, links } of this.#faults.values()) {
+      if (impairment.kind === 'cut-requests' || impairment.kind === 'short-lived') continue
+      if (impairment.kind === 'refuse-listeners') continue
+      const { on = 'all' } = impairment
+      const isMeant =
+        on === 'all' ||
+        (on === 'listening' && link.conversation.listens === true) ||
+        (typeof on === 'object' && link.first.includes(on.first)) ||
+        links?.has(link) === true
+      if (isMeant && (impairment.way ?? way) === way) yield impairment
+    }
+  }
+
+  #drops(link: Link, way?: Way): boolean {
+    if (way === undefined) return this.#drops(link, 'up') || this.#drops(link, 'down')
+    return [...this.#on(link, way)].some(({ kind }) => kind === 'drop')
+  }
+
+  #treatment(link: Link, way: Way): Treatment {
+    const all = [...this.#on(link, way)]
+    for (const kind of ['hold', 'trickle', 'delay'] as const) {
+      const found = all.find((impairment) => impairment.kind === kind)
+      if (found !== undefined) return found as Treatment
+    }
+    return { kind: 'pass' }
+  }
+
+  #limitLife(link: Link): void {
+    for (const { impairment } of this.#faults.values()) {
+      if (impairment.kind !== 'short-lived') continue
+      const lifeMs = impairment.minMs + Math.random() * (impairment.maxMs - impairment.minMs)
+      link.timer ??= setTimeout(() => this.#cutLink(link), lifeMs)
+    }
   }
 
   /** Counts this request against each trap; the first that is due springs. */
@@ -283,6 +435,10 @@ class FaultyProxy implements Proxy {
       if (--trap.left > 0) continue
       this.#traps.delete(trap)
       return trap
+    }
+    for (const { impairment } of this.#faults.values()) {
+      if (impairment.kind !== 'cut-requests' || Math.random() >= impairment.share) continue
+      return { when: impairment.when, matching: undefined, sprung: () => undefined, left: 0, byChance: true }
     }
     return undefined
   }
@@ -301,7 +457,10 @@ class FaultyProxy implements Proxy {
   #drop(link: Link): void {
     this.#links.delete(link)
     // Those that were not answered in time have not happened: they wait for the next request.
-    for (const trap of link.doomed.values()) this.#traps.add({ ...trap, left: 1 })
+    for (const trap of link.doomed.values()) if (!trap.byChance) this.#traps.add({ ...trap, left: 1 })
+    clearTimeout(link.timer)
+    link.up.stop()
+    link.down.stop()
     link.client.destroy()
     link.server.destroy()
   }

@@ -36,7 +36,7 @@ class RedisConversation implements Conversation {
   readonly #awaited: (Request | undefined)[] = []
   readonly #client = new Splitter((bytes) => parseResp(bytes)?.end)
   readonly #server = new Splitter((bytes) => parseResp(bytes)?.end)
-  #subscribes = false
+  listens = false
 
   fromClient(bytes: Buffer): readonly ClientUnit[] {
     return Array.from(this.#client.split(bytes), (unit) => this.#fromClient(unit))
@@ -52,7 +52,7 @@ class RedisConversation implements Conversation {
       Array.isArray(value) ? textAt(value, 0) : (bytes.toString('latin1').split(/\s/)[0] ?? '')
     ).toUpperCase()
     if (subscriptions.test(name)) {
-      this.#subscribes = true
+      this.listens = true
       return { bytes }
     }
     const request: Request | undefined = setUp.has(name) ? undefined : { payload: bytes }
@@ -64,8 +64,7 @@ class RedisConversation implements Conversation {
     const parsed = parseResp(bytes)
     // RESP3 marks what nobody asked for; in RESP2 it is an array that begins with one of a few words.
     const unasked =
-      parsed?.type === '>' ||
-      (this.#subscribes && Array.isArray(parsed?.value) && published.test(textAt(parsed.value, 0)))
+      parsed?.type === '>' || (this.listens && Array.isArray(parsed?.value) && published.test(textAt(parsed.value, 0)))
     if (unasked) return { bytes }
     const answers = this.#awaited.shift()
     return answers ? { bytes, answers, ends: true } : { bytes }

@@ -15,6 +15,8 @@ export interface RedisOptions {
   readonly settings?: Readonly<Record<string, string>>
   /** What clients have to say first; it is part of `url`. */
   readonly password?: string
+  /** Further variables of its environment. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /** A running server. */
@@ -101,6 +103,7 @@ export class RedisProcess extends ServerProcess implements Redis {
   readonly #binaries: Binaries
   readonly #password: string | undefined
   readonly #mode: 'server' | 'sentinel'
+  readonly #env: Readonly<Record<string, string>>
 
   constructor(
     den: Den,
@@ -118,6 +121,7 @@ export class RedisProcess extends ServerProcess implements Redis {
     this.#binaries = found.binaries
     this.#password = options.password
     this.#mode = mode
+    this.#env = options.env ?? {}
     const settings: Record<string, string> = {
       ...(mode === 'server' && {
         save: '""',
@@ -148,7 +152,7 @@ export class RedisProcess extends ServerProcess implements Redis {
     return {
       file: join(this.#binaries.bin, 'redis-server'),
       args: [join(this.den.dir, 'redis.conf'), ...(this.#mode === 'sentinel' ? ['--sentinel'] : [])],
-      env: environment(this.#binaries),
+      env: { ...environment(this.#binaries), ...this.#env },
     }
   }
 

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { Etcd3 } from 'etcd3'
-import { type Etcd, etcdTargets, startEtcd, until } from 'lease-servers'
+import { type Etcd, etcdTargets, opaqueProtocol, type Proxy, startEtcd, startProxy, until } from 'lease-servers'
 import { runs } from './runs.ts'
 
 async function withClient<T>(
@@ -161,6 +161,32 @@ describe('an etcd of three nodes', () => {
     await etcd.leader()
     await put(etcd.endpoints, 'note', 'one')
   })
+})
+
+it('an etcd whose members reach each other through proxies loses one that is cut off, and takes it back', async () => {
+  const proxies: Proxy[] = []
+  const peerVia = async (url: string): Promise<string> => {
+    const proxy = await startProxy(Number(new URL(url).port), opaqueProtocol)
+    proxies.push(proxy)
+    return proxy.url(url)
+  }
+  await using etcd = await startEtcd({ nodes: 3, peerVia })
+  try {
+    const first = await etcd.leader()
+    const id = BigInt((await first.status())?.id ?? 0).toString(16)
+    const index = etcd.members.indexOf(first)
+    // From the others to it, and, by the name that it gives, from it to the others.
+    const cuts = proxies.map((proxy, peer) =>
+      proxy.impair(peer === index ? { kind: 'drop' } : { kind: 'drop', on: { first: `X-Server-From: ${id}` } }),
+    )
+    await until('another leader', async () => (await etcd.leader()) !== first)
+    const second = await etcd.leader()
+    await put([second.endpoint], 'note', 'one')
+    for (const [peer, cut] of cuts.entries()) proxies[peer]?.mend(cut)
+    expect(await get([first.endpoint], 'note')).to.equal('one')
+  } finally {
+    for (const proxy of proxies) await proxy.close()
+  }
 })
 
 it('an etcd says at once what is wrong with its settings', async () => {

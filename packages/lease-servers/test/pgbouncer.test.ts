@@ -72,6 +72,14 @@ describe('a pgbouncer of one’s own', () => {
     expect(rows.find(({ key }) => key === 'pool_mode')?.value).to.equal('transaction')
   })
 
+  it('does what its console is told', async () => {
+    await using pooled = await connected(pgbouncer.url)
+    const before = await ask(pooled, pid)
+    await using console = await connected(pgbouncer.consoleUrl)
+    await console.query('RECONNECT')
+    expect(await ask(pooled, pid)).not.to.equal(before)
+  })
+
   it('cuts its clients when it is restarted, and serves new ones on the same port', async () => {
     await using client = await connected(pgbouncer.url)
     const { url } = pgbouncer

@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import { existsSync } from 'node:fs'
 import { Client } from 'pg'
 import { freshDatabase, type Postgres, postgresTargets, startPostgres } from 'lease-servers'
+import { runs } from './runs.ts'
 
 async function ask(url: string, text: string): Promise<unknown> {
   const client = new Client({ connectionString: url })
@@ -52,7 +53,7 @@ describe('a server of one’s own', () => {
   let server: Postgres
 
   before(async () => {
-    server = await startPostgres()
+    server = await startPostgres({ env: { LEASE_TEST: 'one' } })
   })
 
   after(async () => {
@@ -70,6 +71,25 @@ describe('a server of one’s own', () => {
     server.resume()
     await answer
     await client.end()
+  })
+
+  it('has the variables that it was given in its environment', async () => {
+    await ask(server.url, 'CREATE TABLE variable (answer text)')
+    await ask(server.url, "COPY variable FROM PROGRAM 'printenv LEASE_TEST'")
+    expect(await ask(server.url, 'SELECT answer FROM variable')).to.equal('one')
+  })
+
+  it('kills every process, also one that was begun in the same moment', async () => {
+    const { pid = 0 } = server
+    const clients = Array.from({ length: 8 }, () => new Client({ connectionString: server.url }))
+    for (const client of clients) client.on('error', () => undefined)
+    const connecting = clients.map(async (client) => client.connect().catch(() => undefined))
+    await server.kill()
+    expect(runs(pid)).to.equal(false)
+    await Promise.all(connecting)
+    await Promise.all(clients.map(async (client) => client.end().catch(() => undefined)))
+    // A process that was left would keep the segment of shared memory, and the server would not start.
+    await server.restart()
   })
 
   it('keeps port and data over a restart, and over a kill', async () => {

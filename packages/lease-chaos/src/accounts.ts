@@ -2,26 +2,29 @@
  * An account for each lease, to which its holders write their fencing tokens: on each kind of store by each kind of guard, and
  * without one. The store itself says in which order terms began and writes were done.
  */
-import { ErrNotHeld, type Substrate } from 'lease-core'
-import type { Report, StoreAddress, StoreEvent } from 'lease-chaos'
-import { EtcdGuard, EtcdSubstrate, failFast } from 'lease-etcd'
-import { PostgresSubstrate, SqlGuard } from 'lease-postgres'
-import { RedisGuard, RedisSubstrate } from 'lease-redis'
-import { Etcd3 } from 'etcd3'
-import { Redis } from 'ioredis'
-import { newCall, sleep } from 'lease-scenes'
-import { Pool, type PoolClient } from 'pg'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { EtcdGuard } from 'lease-etcd'
+import { SqlGuard } from 'lease-postgres'
+import { RedisGuard } from 'lease-redis'
+import { Cluster, type Redis } from 'ioredis'
+import type { PoolClient } from 'pg'
+import type { StoreEvent } from './checker.ts'
+import type { Reach } from './ground.ts'
+import type { Report } from './recorder.ts'
+import { openEtcd, openPool, openRedis, type StoreAddress } from './stores.ts'
 
 /** A term in which its holder writes. */
 export interface Stint {
   readonly lease: string
-  readonly holder: string
   readonly token: bigint
+  /** The account that it writes to, if that is not the one of its lease. */
+  readonly account?: string
+  /** Puts the check of this term into a transaction. Without a key: looks whether the lease is held. @throws ErrNotHeld */
+  readonly check: (key?: unknown) => Promise<unknown>
 }
 
 /** One who writes to accounts, with connections of its own. */
-export interface Teller {
-  readonly substrate: Substrate
+export interface Teller extends AsyncDisposable {
   /** Notes a grant down, where the store does not do so by itself. */
   granted?(stint: Stint): Promise<unknown>
   /** Writes in this way. Resolves to the revision of the write, where the store has one. @throws ErrNotHeld when it was refused */
@@ -43,17 +46,15 @@ export interface Kind {
   readonly grants: number
   /** The longest that a holder hesitates: shorter or longer than its lease. */
   readonly pauseMs: number
-  openTeller(address: StoreAddress): Teller
+  openTeller(reach: Reach): Teller
   openLedger(address: StoreAddress): Ledger
 }
 
 /** The control: in time when it looks, perhaps not when it writes. */
 export const UNGUARDED = 'a check before the write instead'
 
-async function lookFirst(substrate: Substrate, { lease, holder, token }: Stint): Promise<void> {
-  const held = (await substrate.read([lease], newCall())).get(lease)
-  if (held?.holder !== holder || held.fencingToken !== token) throw new ErrNotHeld('not held')
-}
+/** How long a writer waits for each answer. */
+const WRITE_MS = 5_000
 
 // ── PostgreSQL ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -62,51 +63,58 @@ const postgres: Kind = {
   leases: 12,
   grants: 400,
   pauseMs: 12,
-  openTeller({ url, namespace }) {
-    const substrate = new PostgresSubstrate({ pool: new Pool({ connectionString: url, max: 1 }), namespace })
-    const pool = new Pool({ connectionString: url, max: 1 })
+  openTeller(reach) {
+    const pool = openPool(reach, 1, WRITE_MS)
     const update = 'UPDATE account SET token = $1 WHERE lease = $2'
     type Write = (client: PoolClient, stint: Stint) => Promise<unknown>
     const ways: Record<string, Write> = {
-      'a connection as key': async (client, { lease, holder, token }) => {
-        await substrate.trapdoor(lease, holder, token)(client)
+      'a connection as key': async (client, { lease, account = lease, token, check }) => {
+        await check(client)
         await hesitate(postgres)
-        await client.query(update, [String(token), lease])
+        await client.query(update, [String(token), account])
       },
-      'a SqlGuard': async (client, { lease, holder, token }) => {
+      'a SqlGuard': async (client, { lease, account = lease, token, check }) => {
         const guard = new SqlGuard(3)
-        await substrate.trapdoor(lease, holder, token)(guard)
+        await check(guard)
         await hesitate(postgres)
-        const { rowCount } = await client.query(`${update} AND ${guard.text}`, [String(token), lease, ...guard.values])
+        const values = [String(token), account, ...guard.values]
+        const { rowCount } = await client.query(`${update} AND ${guard.text}`, values)
         guard.assertHeld(rowCount)
       },
-      [UNGUARDED]: async (client, stint) => {
-        await lookFirst(substrate, stint)
+      [UNGUARDED]: async (client, { lease, account = lease, token, check }) => {
+        await check()
         await hesitate(postgres)
-        await client.query(update, [String(stint.token), stint.lease])
+        await client.query(update, [String(token), account])
       },
     }
     return {
-      substrate,
       async write(way, stint) {
         const client = await pool.connect()
+        const ignore = (): void => {} // the query reports it
+        client.on('error', ignore)
+        let isSound = true
         try {
           await client.query('BEGIN')
           await ways[way]?.(client, stint)
           await hesitate(postgres)
           await client.query('COMMIT')
         } catch (error) {
-          await client.query('ROLLBACK')
+          // Without an answer to this the server may be at work yet, and the connection is not used again.
+          isSound = await client.query('ROLLBACK').then(
+            () => true,
+            () => false,
+          )
           throw error
         } finally {
-          client.release()
+          client.off('error', ignore)
+          client.release(!isSound)
         }
       },
+      [Symbol.asyncDispose]: () => pool.end(),
     }
   },
-  openLedger({ url }) {
-    const pool = new Pool({ connectionString: url, max: 1 })
-    pool.on('error', () => {}) // the database is dropped before the last connection is closed
+  openLedger(address) {
+    const pool = openPool(address, 1)
     return {
       // Everyone writes down what happened in the transaction in which it happened: the server knows when that committed.
       async open(leases) {
@@ -122,7 +130,7 @@ const postgres: Kind = {
           CREATE OR REPLACE FUNCTION note_write() RETURNS trigger LANGUAGE plpgsql AS
             'BEGIN INSERT INTO written VALUES (NEW.lease, NEW.token, OLD.token); RETURN NULL; END';
           CREATE OR REPLACE TRIGGER note_write AFTER UPDATE ON account FOR EACH ROW EXECUTE FUNCTION note_write();`)
-        await pool.query('INSERT INTO account SELECT unnest($1::text[]), 0', [leases])
+        await pool.query('INSERT INTO account SELECT unnest($1::text[]), 0 ON CONFLICT DO NOTHING', [leases])
       },
       async read(leases) {
         const { rows: settings } = await pool.query('SHOW track_commit_timestamp')
@@ -149,14 +157,18 @@ const redis: Kind = {
   leases: 12,
   grants: 400,
   pauseMs: 12,
-  openTeller({ url, namespace }) {
-    const substrate = new RedisSubstrate({ redis: new Redis(url), namespace })
-    const connection = new Redis(url, { retryStrategy: null })
+  openTeller(reach) {
+    const { namespace } = reach
+    // Nothing is sent again behind the back of the writer: a repeated write could be refused although the first was done. (Without
+    // `autoResendUnfulfilledCommands` the driver would forget commands, and never settle them.)
+    const connection = openRedis(reach, { maxRetriesPerRequest: 0, commandTimeout: WRITE_MS })
+    /** What is watched is forgotten with the connection, so this one is not made again. */
+    let watched: Redis | Cluster | undefined
     /** In one step, so that the order of the log is the order of the writes. */
     const script = `redis.call('SET', KEYS[1], ARGV[1]) return redis.call('RPUSH', KEYS[2], 'write ' .. ARGV[1])`
-    const armed = async ({ lease, holder, token }: Stint): Promise<RedisGuard> => {
+    const armed = async ({ check }: Stint): Promise<RedisGuard> => {
       const guard = new RedisGuard()
-      await substrate.trapdoor(lease, holder, token)(guard)
+      await check(guard)
       await hesitate(redis)
       return guard
     }
@@ -167,40 +179,45 @@ const redis: Kind = {
       'transaction()': async (stint, account, log) => {
         await (
           await armed(stint)
-        ).transaction(connection, async (multi) => {
+        ).transaction(asServer(connection), async (multi) => {
           await sleep(Math.random() * 3)
           multi.set(account, String(stint.token)).rpush(log, `write ${stint.token}`)
         })
       },
-      'a connection as key': async ({ lease, holder, token }, account, log) => {
+      'a connection as key': async ({ token, check }, account, log) => {
+        watched ??= openRedis(reach, { retryStrategy: null })
         for (let results: unknown = null; results === null;) {
-          await substrate.trapdoor(lease, holder, token)(connection)
+          await check(watched)
           await hesitate(redis)
-          results = await connection.multi().set(account, String(token)).rpush(log, `write ${token}`).exec()
+          results = await watched.multi().set(account, String(token)).rpush(log, `write ${token}`).exec()
         }
       },
       [UNGUARDED]: async (stint, account, log) => {
-        await lookFirst(substrate, stint)
+        await stint.check()
         await hesitate(redis)
         await connection.eval(script, 2, account, log, String(stint.token))
       },
     }
     return {
-      substrate,
-      granted: ({ lease, token }) => connection.rpush(`${namespace}:${lease}:log`, `grant ${token}`),
+      granted: ({ lease, token }) => connection.rpush(keyOf(namespace, lease, 'log'), `grant ${token}`),
       async write(way, stint) {
-        const key = `${namespace}:${stint.lease}`
-        await ways[way]?.(stint, `${key}:account`, `${key}:log`)
+        const { lease, account = lease } = stint
+        await ways[way]?.(stint, keyOf(namespace, account, 'account'), keyOf(namespace, account, 'log'))
+      },
+      async [Symbol.asyncDispose]() {
+        connection.disconnect()
+        watched?.disconnect()
       },
     }
   },
-  openLedger({ url, namespace }) {
-    const connection = new Redis(url)
+  openLedger(address) {
+    const { namespace } = address
+    const connection = openRedis(address)
     return {
       open: async () => {},
       async read(leases) {
         const logs = leases.map(async (lease) => {
-          const lines = await connection.lrange(`${namespace}:${lease}:log`, 0, -1)
+          const lines = await connection.lrange(keyOf(namespace, lease, 'log'), 0, -1)
           return lines.map((line): StoreEvent => {
             const [what, token = ''] = line.split(' ')
             return { what: what === 'write' ? 'write' : 'grant', lease, token: BigInt(token) }
@@ -220,12 +237,12 @@ const etcd: Kind = {
   leases: 6,
   grants: 300,
   pauseMs: 60,
-  openTeller({ url, namespace }) {
-    const driver = new Etcd3({ hosts: url.split(','), ...failFast() })
-    const substrate = new EtcdSubstrate({ etcd: driver, namespace })
-    const armed = async ({ lease, holder, token }: Stint): Promise<EtcdGuard> => {
+  openTeller(reach) {
+    const driver = openEtcd(reach)
+    const keyOf = ({ lease, account = lease }: Stint): string => `account/${reach.namespace}/${account}`
+    const armed = async ({ check }: Stint): Promise<EtcdGuard> => {
       const guard = new EtcdGuard()
-      await substrate.trapdoor(lease, holder, token)(guard)
+      await check(guard)
       await hesitate(etcd)
       return guard
     }
@@ -234,7 +251,7 @@ const etcd: Kind = {
         const guard = await armed(stint)
         const result = await driver
           .if(...guard.comparison)
-          .then(driver.put(`account/${stint.lease}`).value(String(stint.token)))
+          .then(driver.put(keyOf(stint)).value(String(stint.token)))
           .commit()
         guard.assertHeld(result)
         return result
@@ -243,18 +260,21 @@ const etcd: Kind = {
         const guard = await armed(stint)
         const result = await guard
           .if(driver)
-          .then(driver.put(`account/${stint.lease}`).value(String(stint.token)))
+          .then(driver.put(keyOf(stint)).value(String(stint.token)))
           .commit()
         guard.assertHeld(result)
         return result
       },
       [UNGUARDED]: async (stint) => {
-        await lookFirst(substrate, stint)
+        await stint.check()
         await hesitate(etcd)
-        return driver.put(`account/${stint.lease}`).value(String(stint.token))
+        return driver.put(keyOf(stint)).value(String(stint.token))
       },
     }
-    return { substrate, write: async (way, stint) => (await ways[way]?.(stint))?.header.revision }
+    return {
+      write: async (way, stint) => (await ways[way]?.(stint))?.header.revision,
+      [Symbol.asyncDispose]: async () => driver.close(),
+    }
   },
   openLedger: () => ({
     open: async () => {},
@@ -277,6 +297,17 @@ const etcd: Kind = {
 }
 
 export const kinds: Readonly<Record<StoreAddress['kind'], Kind>> = { postgres, redis, etcd }
+
+/** In the slot of the namespace, so that a Cluster can execute it together with the guard. */
+function keyOf(namespace: string, account: string, part: 'account' | 'log'): string {
+  return `${account}:${part}:{${namespace}}`
+}
+
+/** What takes a connection of its own. @throws for a Cluster, which has none */
+function asServer(connection: Redis | Cluster): Redis {
+  if (connection instanceof Cluster) throw new Error('a transaction needs one server: write by run()')
+  return connection
+}
 
 function hesitate({ pauseMs }: Kind): Promise<void> {
   return sleep(Math.random() * pauseMs)

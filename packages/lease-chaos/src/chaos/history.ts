@@ -1,0 +1,129 @@
+/**
+ * The history of a run: a folder with `run.json` (what was run) and `history.ndjson` (one event a line). Lines are written as they arrive,
+ * so a run that is killed loses at most the end of its last line.
+ */
+import { createReadStream, createWriteStream, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import type { WriteStream } from 'node:fs'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { StoreAddress } from '../stores.ts'
+import { RUN, type ChaosEvent } from './event.ts'
+
+/** What was run: enough to run it again. */
+export interface RunSettings {
+  readonly ground: string
+  readonly kind: StoreAddress['kind']
+  readonly nemeses: readonly string[]
+  readonly seed: number
+  readonly minutes: number
+  readonly workers: number
+  readonly leaseMs: number
+  /** Of a negative control: its workers break promises. */
+  readonly broken?: boolean | undefined
+  /** Nemeses that the guarantees name as an exception. */
+  readonly controls?: readonly string[] | undefined
+  readonly commit: string
+  /** Of Node and of the packages. */
+  readonly versions: Readonly<Record<string, string>>
+  readonly startedAt: string
+}
+
+/** What a folder has told. */
+export interface History {
+  readonly settings: RunSettings
+  /** In the order of their instants. */
+  readonly events: readonly ChaosEvent[]
+  /** Lines that could not be read, in words: the last one of a run that was killed is one. */
+  readonly damage: readonly string[]
+}
+
+const SETTINGS = 'run.json'
+const EVENTS = 'history.ndjson'
+
+/** Writes a history. */
+export class HistoryWriter implements AsyncDisposable {
+  readonly folder: string
+  readonly #lines: WriteStream
+  #count = 0
+
+  /** @throws when the folder cannot be made */
+  constructor(folder: string, settings: RunSettings) {
+    this.folder = folder
+    mkdirSync(folder, { recursive: true })
+    writeFileSync(join(folder, SETTINGS), `${JSON.stringify(settings, null, 2)}\n`)
+    this.#lines = createWriteStream(join(folder, EVENTS))
+  }
+
+  /** How many events there are. */
+  get count(): number {
+    return this.#count
+  }
+
+  write(event: ChaosEvent): void {
+    this.#count++
+    this.#lines.write(`${JSON.stringify(event)}\n`)
+  }
+
+  /** Resolves when all is in the file. */
+  async close(): Promise<void> {
+    if (this.#lines.closed) return
+    this.#lines.end()
+    await once(this.#lines, 'close')
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+/** Reads a history again. @throws an error of one line, when the folder has none */
+export async function readHistory(folder: string): Promise<History> {
+  const settings = readSettings(folder)
+  const file = join(folder, EVENTS)
+  if (statSync(file, { throwIfNoEntry: false }) === undefined) throw new Error(`${folder} has no ${EVENTS}`)
+  const events: ChaosEvent[] = []
+  const damage: string[] = []
+  let number = 0
+  for await (const line of createInterface({ input: createReadStream(file), crlfDelay: Infinity })) {
+    number++
+    const event = eventOf(line)
+    if (event === undefined) damage.push(`line ${number} is no event: ${line.slice(0, 60)}`)
+    else events.push(event)
+  }
+  events.sort((a, b) => a.atMs - b.atMs)
+  return { settings, events, damage }
+}
+
+function readSettings(folder: string): RunSettings {
+  let text: string
+  try {
+    text = readFileSync(join(folder, SETTINGS), 'utf8')
+  } catch {
+    throw new Error(`${folder} is not a history: it has no ${SETTINGS}`)
+  }
+  try {
+    const settings = JSON.parse(text) as RunSettings
+    if (typeof settings.ground === 'string' && typeof settings.seed === 'number') return settings
+  } catch {
+    // said below
+  }
+  throw new Error(`${join(folder, SETTINGS)} does not say what was run`)
+}
+
+/** undefined: not the whole of one. */
+function eventOf(line: string): ChaosEvent | undefined {
+  try {
+    const event = JSON.parse(line) as Partial<ChaosEvent> | null
+    const isEvent =
+      typeof event?.worker === 'string' && typeof event.what === 'string' && typeof event.atMs === 'number'
+    return isEvent ? (event as ChaosEvent) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** When a phase of the run began; undefined: it did not come to that. */
+export function phaseAtMs({ events }: History, phase: string): number | undefined {
+  return events.find(({ worker, what, detail }) => worker === RUN && what === 'phase' && detail === phase)?.atMs
+}

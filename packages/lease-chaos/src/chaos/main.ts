@@ -1,0 +1,174 @@
+/** The command `npx -y pnpm@10 chaos`: runs, checks a history again, draws one. */
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { Command, InvalidArgumentError } from 'commander'
+import { GROUNDS, type GroundName } from '../ground.ts'
+import { openGround } from '../grounds/index.ts'
+import { nemesesOf } from '../nemeses/index.ts'
+import { judge, type Verdict } from './checks/index.ts'
+import { runControls, type ControlResult } from './controls.ts'
+import { readHistory, type History } from './history.ts'
+import { run } from './run.ts'
+import { drawTimeline, wordsOf } from './timeline.ts'
+
+interface Flags {
+  readonly on: readonly GroundName[]
+  readonly nemesis?: readonly string[]
+  readonly minutes: number
+  readonly seed: number
+  readonly workers: number
+  readonly out: string
+  readonly keep?: boolean
+  readonly controls: boolean
+}
+
+const stopping = new AbortController()
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(name, () => {
+    if (!stopping.signal.aborted) print('ends in order, and keeps what is recorded')
+    process.exitCode = 130
+    stopping.abort(new Error('interrupted'))
+  })
+}
+
+const program = new Command('chaos').description(
+  'Worker processes on real servers, with faults; the history is checked.',
+)
+
+program
+  .command('run', { isDefault: true })
+  .description('runs on each ground, one after another')
+  .option('--on <grounds>', `some of ${GROUNDS.join(', ')}, separated by commas`, grounds, [
+    'postgres',
+    'redis',
+    'etcd',
+  ])
+  .option('--nemesis <names>', 'only these faults, separated by commas (default: all that are no controls)', list)
+  .option('--minutes <n>', 'how long there are faults, on each ground', positive, 1)
+  .option(
+    '--seed <n>',
+    'what is done by chance is done again with this number',
+    natural,
+    Math.floor(Math.random() * 1e6),
+  )
+  .option('--workers <n>', 'processes', natural, 3)
+  .option('--out <folder>', 'where the histories go', 'chaos-histories')
+  .option('--keep', 'keep the histories of sound runs as well')
+  .option('--no-controls', 'leave out the negative controls')
+  .action(async (flags: Flags) => {
+    for (const name of flags.on) {
+      if (!stopping.signal.aborted) await runOn(name, flags)
+    }
+  })
+
+program
+  .command('check')
+  .argument('<folder>')
+  .description('checks a history again')
+  .action(async (folder: string) => {
+    const history = await readHistory(folder)
+    tell(history, judge(history))
+  })
+
+program
+  .command('draw')
+  .argument('<folder>')
+  .description('draws a history as timeline.html in its folder')
+  .action(async (folder: string) => {
+    const history = await readHistory(folder)
+    print(`${folder}/timeline.html has ${draw(folder, history, judge(history))} violations`)
+  })
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  console.error(error instanceof Error ? error.message : String(error))
+  if (process.env['DEBUG'] !== undefined) console.error(error)
+  process.exitCode ??= 1
+}
+// Servers and drivers do not keep the command alive.
+process.exit()
+
+async function runOn(name: GroundName, flags: Flags): Promise<void> {
+  const { seed, minutes, workers, out, keep = false } = flags
+  const folderOf = (part: string): string => join(out, `${name}-${seed}`, part)
+  await using ground = await openGround(name, { namespace: `chaos-${seed}` })
+  for (const { name: left, why } of ground.leftOut) print(`${name} leaves out ${left}: ${why}`)
+  const nemeses = nemesesOf(ground, flags.nemesis)
+  const { signal } = stopping
+  const shared = { ground, seed, signal, report: print }
+  await run({ ...shared, nemeses, minutes, workers, folder: folderOf('run') })
+  const history = await readHistory(folderOf('run'))
+  const verdict = judge(history)
+  const isSound = tell(
+    history,
+    verdict,
+    nemeses.some(({ isControl }) => isControl),
+  )
+  if (!isSound) {
+    draw(folderOf('run'), history, verdict)
+    print(`${name}: see ${folderOf('run')}/timeline.html; check again with: chaos check ${folderOf('run')}`)
+  }
+  const controls = flags.controls && !signal.aborted ? await runControls(shared, folderOf) : []
+  for (const control of controls) tellControl(name, control)
+  const isFailed = !isSound || controls.some(({ isFound }) => !isFound)
+  if (isFailed) process.exitCode ??= 1
+  if (!isFailed && !keep && !signal.aborted) rmSync(folderOf(''), { recursive: true })
+}
+
+/** @param isControl a fault is among the exceptions of the guarantees: something must be found */
+function tell(history: History, { violations, figures }: Verdict, isControl: boolean = false): boolean {
+  const { ground, seed } = history.settings
+  const fromMs = history.events[0]?.atMs ?? 0
+  for (const line of history.damage) print(`${ground}: ${line}`)
+  for (const violation of violations.slice(0, 50)) print(`  ${wordsOf(violation, fromMs)}`)
+  const isSound = isControl === violations.length > 0
+  const verdict = violations.length === 0 ? 'no violation' : `${violations.length} violations`
+  const expected = isControl ? (isSound ? ', as the control must have' : ': the control was not seen') : ''
+  const { operations, grants, terms, faults } = figures
+  const counts = `${operations} operations, ${grants} granted, ${terms} terms, ${faults} faults`
+  print(`${ground}, seed ${seed}: ${verdict}${expected}; ${counts}`)
+  if (!isSound) process.exitCode ??= 1
+  return isSound
+}
+
+function tellControl(ground: string, { name, isFound, what }: ControlResult): void {
+  print(`${ground}, control ${name}: ${isFound ? 'found' : 'MISSED'}, ${what}`)
+}
+
+/** @returns how many violations are marked */
+function draw(folder: string, history: History, { violations }: Verdict): number {
+  drawTimeline(history, violations, join(folder, 'timeline.html'))
+  return violations.length
+}
+
+function print(line: string): void {
+  console.log(line)
+}
+
+function list(text: string): string[] {
+  const names = text.split(',').map((name) => name.trim())
+  if (names.includes('')) throw new InvalidArgumentError('It must be names, separated by commas.')
+  return names
+}
+
+function grounds(text: string): GroundName[] {
+  return list(text).map((name) => {
+    const found = GROUNDS.find((ground) => ground === name)
+    if (found === undefined) throw new InvalidArgumentError(`There is no ground "${name}", only ${GROUNDS.join(', ')}.`)
+    return found
+  })
+}
+
+function natural(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.')
+  return Number(text)
+}
+
+function positive(text: string): number {
+  const number = Number(text)
+  if (!/^\d+(\.\d+)?$/.test(text) || number <= 0 || number > 600) {
+    throw new InvalidArgumentError('It must be a number of minutes above 0, at most 600.')
+  }
+  return number
+}

@@ -1,0 +1,95 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect } from 'chai'
+import { HistoryWriter, readHistory } from '#src/chaos/history.ts'
+import { programOf } from 'lease-servers'
+import type { ChaosEvent } from '#src/chaos/event.ts'
+import { callEvents, reliedEvents, SETTINGS } from './chaos-histories.ts'
+
+const overlap: readonly ChaosEvent[] = [
+  ...callEvents({ operation: 'hold', holder: 'p1-0-0', sentMs: 0, answeredMs: 10, token: 5 }),
+  ...reliedEvents({ holder: 'p1-0-0', token: 5 }, { fromMs: 11, toMs: 60 }),
+  ...reliedEvents({ holder: 'p2-0-0', token: 6 }, { fromMs: 40, toMs: 90 }),
+]
+
+describe('the history of a chaos run', () => {
+  let folder: string
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'chaos-'))
+    await using writer = new HistoryWriter(folder, SETTINGS)
+    for (const event of overlap) writer.write(event)
+  })
+  afterEach(() => rmSync(folder, { recursive: true }))
+
+  it('is read as it was written', async () => {
+    const { settings, events, damage } = await readHistory(folder)
+    expect(settings).to.deep.equal(SETTINGS)
+    expect(events).to.have.deep.members([...overlap])
+    expect(damage).to.deep.equal([])
+  })
+
+  it('loses nothing but its last line when that is truncated, and says so', async () => {
+    const file = join(folder, 'history.ndjson')
+    writeFileSync(file, readFileSync(file, 'utf8').trimEnd().slice(0, -10))
+    const { events, damage } = await readHistory(folder)
+    expect(events).to.have.length(overlap.length - 1)
+    expect(damage.join()).to.match(new RegExp(`^line ${overlap.length} is no event`))
+  })
+
+  it('names a line in the middle that is no event, and reads the rest', async () => {
+    appendFileSync(join(folder, 'history.ndjson'), 'nonsense\n{"worker":"p1","what":"ready","atMs":99}\n')
+    const { events, damage } = await readHistory(folder)
+    expect(events.at(-1)).to.include({ what: 'ready' })
+    expect(damage).to.have.length(1)
+  })
+
+  it('is not read from a folder that has none', async () => {
+    rmSync(join(folder, 'history.ndjson'))
+    const errorOf = async (): Promise<string> => readHistory(folder).then(String, (error: Error) => error.message)
+    expect(await errorOf()).to.equal(`${folder} has no history.ndjson`)
+    writeFileSync(join(folder, 'run.json'), '{}')
+    expect(await errorOf()).to.match(/does not say what was run$/)
+    rmSync(join(folder, 'run.json'))
+    expect(await errorOf()).to.match(/is not a history: it has no run.json$/)
+  })
+
+  it('is checked and drawn again by the command', async () => {
+    const checked = await chaos('check', folder)
+    expect(checked.code).to.equal(1)
+    expect(checked.output).to.match(/C1 cold-1 at 0.040 s: p2-0-0 while p1-0-0 did, for 20.0 ms/)
+    expect((await chaos('draw', folder)).code).to.equal(0)
+    const drawing = readFileSync(join(folder, 'timeline.html'), 'utf8')
+    expect(drawing).to.match(/<rect [^>]*><title>p1-0-0, token 5, 49.0 ms</)
+    expect(drawing).to.match(/<line class="wrong"[^>]*><title>C1: p2-0-0 while/)
+    expect(drawing).not.to.match(/https?:|<script|<link/)
+  })
+})
+
+describe('the command chaos', () => {
+  const bad: readonly (readonly [args: readonly string[], words: RegExp])[] = [
+    [['--seed', 'x'], /^error: option '--seed <n>' argument 'x' is invalid\. It must be a whole number\.$/],
+    [['--on', 'redis,oracle'], /^error: .* There is no ground "oracle", only postgres, .*\.$/],
+    [['--minutes', '0'], /^error: .* It must be a number of minutes above 0, at most 600\.$/],
+    [['--nemesis', ','], /^error: .* It must be names, separated by commas\.$/],
+    [['check', '/nowhere'], /^\/nowhere is not a history: it has no run\.json$/],
+  ]
+  for (const [args, words] of bad) {
+    it(`says in one line what is wrong with ${args.join(' ')}`, async () => {
+      const { code, output } = await chaos(...args)
+      expect(code).to.equal(1)
+      expect(output.trim()).to.match(words)
+    })
+  }
+})
+
+async function chaos(...args: readonly string[]): Promise<{ readonly code: number | null; readonly output: string }> {
+  const command = programOf('../src/chaos/main.ts', import.meta.url)
+  const child = spawn(process.execPath, [...command, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes: Buffer) => (output += String(bytes)))
+  const [code] = (await once(child, 'close')) as [number | null]
+  return { code, output }
+}
