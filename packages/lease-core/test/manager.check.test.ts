@@ -3,7 +3,6 @@ import { ErrNotHeld, ErrNotValid, ErrStopped, ErrTrapdoor, ErrUnknown } from '#s
 import { Manager } from '#src/manager.ts'
 import { MemoryGuard } from '#src/memory/index.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
-import type { Token } from '#src/token.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 describe('Token.check, decision 7: within the early bound no I/O, otherwise exactly one read', () => {
