@@ -28,7 +28,8 @@ export interface Held extends AsyncDisposable {
   /** @throws ErrLost it is over, by loss or by release */
   assertHeld(): void
   /**
-   * Releases this term, and no other. From the call on it is over in this process, whatever the outcome. A second call sends nothing.
+   * Releases this term, and no other. From the call on it is over in this process, whatever the outcome. A second call sends nothing;
+   * nor does one after a loss: what the store still has then expires by itself.
    *
    * @throws ErrNotHeld another holds it; or another process of this holder name has adopted the term (reason `adopted`)
    * @throws ErrUnknown it may have been released; if not, it expires by itself
