@@ -169,10 +169,11 @@ export class Actor {
     const token = await this.#claimOnce(lease, holder, durationMs)
     if (token === undefined) return
     await this.#useToken(lease, token)
-    if (this.#random.chance(0.3)) await this.#claimOnce(lease, holder, durationMs)
+    // The same term again; or a later one, where the first has lapsed meanwhile.
+    const again = this.#random.chance(0.3) ? await this.#claimOnce(lease, holder, durationMs) : undefined
     await pass(this.#random.next() * 20)
     // Some just stop.
-    if (this.#random.chance(0.85)) await this.#release(lease, token)
+    if (this.#random.chance(0.85)) await this.#release(lease, again ?? token)
   }
 
   async #claimOnce(lease: string, holder: string, durationMs: number): Promise<Token | undefined> {
