@@ -5,7 +5,7 @@ import { ErrNotHeld, ErrNotValid, Manager, memoryClient, MemoryStore } from 'lea
 import { TestClock, track } from 'lease-core/testing'
 import { Authority, type AuthorityOptions } from '#src/authority.ts'
 import { programOf } from 'lease-servers'
-import { rejection } from './bench.ts'
+import { losingTheFirst, rejection } from './bench.ts'
 
 describe('Authority: options and small print', () => {
   let clock: TestClock
@@ -41,21 +41,12 @@ describe('Authority: options and small print', () => {
 
   it('ready() is false when the lease was lost in the moment in which it was granted, and the candidacy goes on', async () => {
     const operator = new Manager({ client: memoryClient({ store, clock }), clock })
-    let grants = 0
-    const hold: Manager['hold'] = async (...args) => {
-      const granted = await manager.hold(...args)
-      if (++grants === 1) {
-        const lost = new Promise((resolve) => granted.signal.addEventListener('abort', resolve))
-        await operator.revoke('l')
-        await lost
-      }
-      return granted
-    }
+    const { hold, grants } = losingTheFirst(manager, operator)
     const observe = manager.observe.bind(manager)
     const authority = create({ manager: { hold, observe, token: manager.token.bind(manager) } })
     const ready = track(authority.ready())
     await clock.advance(1_000)
-    expect([ready.value, grants, authority.held]).to.deep.equal([false, 2, true])
+    expect([ready.value, grants(), authority.held]).to.deep.equal([false, 2, true])
     await Promise.all([authority.stop(), operator.stop()])
   })
 

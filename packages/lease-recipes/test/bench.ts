@@ -271,6 +271,24 @@ export function record<Events extends EventMap<Events>>(
   return told
 }
 
+/** The `hold` of a manager, and how often it was granted. The operator revokes the first grant at once: its caller gets a lost Hold. */
+export function losingTheFirst(
+  manager: Manager,
+  operator: Manager,
+): { readonly hold: Manager['hold']; readonly grants: () => number } {
+  let grants = 0
+  const hold: Manager['hold'] = async (lease, ...args) => {
+    const granted = await manager.hold(lease, ...args)
+    if (++grants === 1) {
+      const lost = new Promise((resolve) => granted.signal.addEventListener('abort', resolve))
+      await operator.revoke(lease)
+      await lost
+    }
+    return granted
+  }
+  return { hold, grants: () => grants }
+}
+
 /** What the work rejected with, which must be of this class. */
 export async function rejection<E extends Error>(
   work: PromiseLike<unknown>,

@@ -18,7 +18,7 @@ import {
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { programOf } from 'lease-servers'
 import { lead, type Candidate, type LeaderTerm, type LeadOptions, type LeadWork } from 'lease-recipes'
-import { rejection, unhandledDuring } from './bench.ts'
+import { losingTheFirst, rejection, unhandledDuring } from './bench.ts'
 
 describe('lead: options and small print', () => {
   let clock: TestClock
@@ -72,16 +72,7 @@ describe('lead: options and small print', () => {
 
   it('the work does not begin under a lease that was lost in the moment in which it was granted', async () => {
     const operator = otherManager()
-    let grants = 0
-    const hold: Manager['hold'] = async (...args) => {
-      const granted = await manager.hold(...args)
-      if (++grants === 1) {
-        const lost = new Promise((resolve) => granted.signal.addEventListener('abort', resolve))
-        await operator.revoke('l')
-        await lost
-      }
-      return granted
-    }
+    const { hold, grants } = losingTheFirst(manager, operator)
     const held: boolean[] = []
     const work: LeadWork = (term) => {
       held.push(term.held)
@@ -89,7 +80,7 @@ describe('lead: options and small print', () => {
     }
     candidates.push(lead({ hold }, 'l', work, { clock, duration: 9_000 }))
     await clock.advance(1_000)
-    expect([grants, held]).to.deep.equal([2, [true]])
+    expect([grants(), held]).to.deep.equal([2, [true]])
     await operator.stop()
   })
 
