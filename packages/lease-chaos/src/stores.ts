@@ -44,7 +44,7 @@ export interface OpenStore {
  * What a race runs on in the matrix. `each`: one server of each kind. `sorts`: and a Redis Cluster. `all`: every server, and no cluster.
  * Call it while the test file is loaded.
  *
- * @param few of which kinds the test command takes one server: a process costs it half a second. @default all three
+ * @param few the kinds on which the test command runs the race, on one server each: every process costs half a second. @default all three
  */
 export function raceStores(
   which: 'each' | 'sorts' | 'all',

@@ -1,4 +1,4 @@
-/** A worker that does nothing but look at its clocks, and spin when it is told to. */
+/** A worker that does nothing but look at its clocks, and spin on command. */
 import { nowMs, record, whenTold, workerEntry } from 'lease-chaos'
 
 workerEntry()

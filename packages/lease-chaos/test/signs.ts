@@ -253,7 +253,7 @@ const leaseRevoked: Sign = async ({ ground }) => {
   return async () => !JSON.stringify(await postJson(`${first}/v3/lease/leases`, 10_000)).includes(ID)
 }
 
-/** Those that are not here hurt one who writes by the way of a worker. */
+/** Every other nemesis makes writes fail that go the way of a worker. */
 const signs: Readonly<Record<string, Sign>> = {
   none:
     async ({ notes }) =>

@@ -31,7 +31,7 @@ export class Writer implements AsyncDisposable {
     this.#running = this.#run()
   }
 
-  /** Resolves when two writes, of which the second began since the call, were answered. */
+  /** Resolves when two writes were answered; the second began after the call. */
   async isServed(): Promise<void> {
     const { written } = this
     await until('a store that serves a plain driver', () => this.written >= written + 2)
@@ -122,7 +122,7 @@ export class Listener implements AsyncDisposable {
   /** Resolves when a message that was sent since the call has come. */
   async isServed(): Promise<void> {
     const { heard } = this
-    await until('a message for one who listens', () => this.heard >= heard + 2)
+    await until('a message for the listener', () => this.heard >= heard + 2)
   }
 
   async #run(url: string, judge: Reach): Promise<void> {

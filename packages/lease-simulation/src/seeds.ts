@@ -1,4 +1,4 @@
-/** Runs a random tester for seeds, and tells of one that fails what a person needs. */
+/** Runs a random tester for seeds. For a seed that fails, says what a person needs to repeat it. */
 import { shrink } from './shrink.ts'
 import type { Outcome, Tester } from './tester.ts'
 
@@ -12,7 +12,7 @@ export interface Plan {
 /** What must not be in a run: the rule, and what was seen. */
 export type Problem = Outcome['problems'][number]
 
-/** How many of the last steps are told. */
+/** How many of the last steps are shown. */
 const LAST_STEPS = 40
 
 /**

@@ -61,7 +61,7 @@ interface Tools {
   readonly teller: Teller
 }
 
-/** One who acts in a worker; all of a worker share its clients. */
+/** Acts in a worker, one act after another. The actors of a worker share its clients. */
 export class Actor {
   readonly #entry: ChaosEntry
   readonly #manager: Manager
@@ -169,7 +169,7 @@ export class Actor {
     const token = await this.#claimOnce(lease, holder, durationMs)
     if (token === undefined) return
     await this.#useToken(lease, token)
-    // The same term again; or a later one, where the first has lapsed meanwhile.
+    // The same term again. If the first has lapsed by now, a later one.
     const again = this.#random.chance(0.3) ? await this.#claimOnce(lease, holder, durationMs) : undefined
     await pass(this.#random.next() * 20)
     // Some just stop.
@@ -447,7 +447,7 @@ export async function clearClosedLock(
     await locks.forceRelease(CLOSED_LOCK)
     return { what: 'cleared', lease: CLOSED_LOCK, atMs, sampledMs: nowMs() }
   } catch {
-    return undefined // the next one who looks finds it
+    return undefined // the next look finds it
   } finally {
     await locks.stop()
   }

@@ -1,4 +1,4 @@
-/** The program of a worker: several runners act at random until they are told to stop; then it closes everything and ends by itself. */
+/** The program of a worker: several runners act at random until the run says stop. Then the worker closes everything and ends by itself. */
 import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as pass } from 'node:timers/promises'
 import { Manager } from 'lease-core'

@@ -40,7 +40,7 @@ export function etcdNemeses(etcd: Etcd): readonly Fault[] {
     fault('etcd-lease-revoke', { breaks: 'server', lasts: USUAL, isControl: true }, async (battle) =>
       repeatedly(battle, { fromMs: 100, toMs: 800 }, async () => {
         const { leases = [] } = (await ask('lease/leases')) as { readonly leases?: readonly { readonly ID: string }[] }
-        // One may have ended by itself meanwhile.
+        // It may have ended by itself by now.
         for (const { ID } of some(battle, leases, 3)) await ask('lease/revoke', { ID })
       }),
     ),

@@ -97,7 +97,7 @@ async function configured({ host, port }: Address, name: string, value: string):
   await redis.config('SET', name, value)
   return async () => {
     await redis.config('SET', name, old)
-    // What was written meanwhile is in no file until this is over: a kill would lose it.
+    // What is written during this is in no file until this is over: a kill would lose it.
     if (name === 'appendonly') await until('the append-only file is complete', async () => isRewritten(redis))
     redis.disconnect()
   }

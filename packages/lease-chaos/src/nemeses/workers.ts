@@ -21,7 +21,7 @@ export function workerNemeses(ways: Ways): readonly Fault[] {
         say(`${(await battle.startWorker()).name} in place of ${victim.name}`)
       }
     }),
-    // Each worker is told once: what it does not obey in time, it obeys late, and then it is sound again.
+    // Each worker gets the order once. A worker that is late obeys late, and is sound after that.
     fault('block-loop', { breaks: 'worker', lasts: { fromMs: 60, toMs: 1800 } }, (battle, say) => {
       for (const worker of some(battle, running(battle.workers), 3)) {
         const spinMs = Math.round(between(battle, { fromMs: 60, toMs: 1800 }))

@@ -33,7 +33,7 @@ function wrongWrites(events: readonly ChaosEvent[], counts: (account: string) =>
   })
 }
 
-/** When a worker reported the write of which this says the token. */
+/** When a worker reported the write whose token these words name. */
 function writtenAt(reports: readonly ChaosEvent[], lease: string, words: string): number | undefined {
   const token = /token (\d+)/.exec(words)?.[1]
   const isIt = (report: ChaosEvent): boolean => report.lease === lease && report.token === token
