@@ -33,7 +33,7 @@ describe('a strike', () => {
       return () => void notes.push('mended')
     })
     const strike = nemesis.strike(battle)
-    await until('the fault', () => notes.length === 2)
+    await until('the fault', () => notes.length >= 2)
     abort.abort()
     await strike
     expect(notes).to.deep.equal(['breaks', 'breaks a leg', 'mended', 'breaks ends'])
@@ -63,7 +63,7 @@ describe('a strike', () => {
       }),
     )
     const strike = nemesis.strike(battle).catch(String)
-    await until('three times', () => times === 3)
+    await until('three times', () => times >= 3)
     abort.abort()
     expect(await strike).to.equal('Error: broken')
     expect(notes.at(-1)).to.equal('breaks')
@@ -89,7 +89,7 @@ describe('a strike', () => {
     const [storm] = mixedNemeses(faults)
     let seed = 0
     const strike = storm?.strike({ ...battle, random: () => (seed += 0.37) % 1 })
-    await until('all that are allowed', () => seen.size === 3)
+    await until('all that are allowed', () => seen.size >= 3)
     abort.abort()
     await strike
     expect([...seen].toSorted()).to.deep.equal(['one', 'three', 'two'])

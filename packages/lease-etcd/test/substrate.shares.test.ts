@@ -477,7 +477,7 @@ for (const target of etcdTargets(1)) {
     const hearing = async (by: EtcdSubstrate, client: string): Promise<LeaseChange[]> => {
       const heard: LeaseChange[] = []
       by.watch?.((change) => heard.push(change), client)
-      await eventually(() => heard.length === 1)
+      await eventually(() => heard.length >= 1)
       return heard
     }
     /** A substrate whose process dies whenever it is about to notify somebody. */
@@ -637,9 +637,9 @@ for (const target of etcdTargets(1)) {
             await Promise.all(Array.from({ length: 128 }, (_, index) => enter(by, `client-${1000 + index}`, {})))
             const last = await enter(by, 'client-last1', { weight: 2 })
             await settle(by, release('n#a', 'a', { fencingToken: a.fencingToken, seen: a }))
-            await hears(heard, first, ({ length }) => length === 1)
+            await hears(heard, first, ({ length }) => length >= 1)
             expect((await send(by, share('x', { passing: 130 }))).told).to.be.greaterThan(first)
-            await hears(heard, first, ({ length }) => length === 2)
+            await hears(heard, first, ({ length }) => length >= 2)
             expect(await ticketsIn(namespace)).to.equal(130)
             await grant(by, share('y', { passing: 130 }))
             // There is no room for the last of them.
@@ -771,7 +771,7 @@ for (const target of etcdTargets(1)) {
           await grant(by, share('b', { capacity: 2 }))
           const place = await enter(by, 'client-wait1', { capacity: 2 })
           expect((await settle(by, expire('n#a', a.version))).told).to.equal(place)
-          await hears(heard, place, ({ length }) => length === 1)
+          await hears(heard, place, ({ length }) => length >= 1)
           await send(by, share('client-wait1', { capacity: 2, place }), 'client-wait1')
           const heardNext = await hearing(by, 'client-wait2')
           const next = await enter(by, 'client-wait2', { capacity: 2 })
@@ -779,7 +779,7 @@ for (const target of etcdTargets(1)) {
           const pinned = await readOne(by, 'n#b')
           const { told } = await settle(by, { ...unpin('n#b', 'e', 'g'), lapsed: pinned?.version })
           expect(told).to.equal(next)
-          await hears(heardNext, next, ({ length }) => length === 1)
+          await hears(heardNext, next, ({ length }) => length >= 1)
         },
 
         'wait for no share that their holder has, and leave no ticket': async () => {

@@ -299,13 +299,13 @@ for (const target of etcdTargets(1)) {
           substrate.watch?.((change) => heard.push(change), index % 2 === 0 ? undefined : `client-${index}`)
           return { substrate, heard, index }
         })
-        await eventually(() => all.every(({ heard }) => heard.length === 1))
+        await eventually(() => all.every(({ heard }) => heard.length >= 1))
         for (const { substrate, index } of all) {
           if (index % 2 === 1) await substrate.read(['l'], newCall({ client: `client-${index}` }), ['l'])
           await grant(substrate, claim('l', 'a', 60_000, { nonce: 'n' }))
           await settle(substrate, release('l', 'a', { nonce: 'n' }))
         }
-        await eventually(() => all.every(({ heard }) => heard.length === 2))
+        await eventually(() => all.every(({ heard }) => heard.length >= 2))
         for (const { heard } of all) expect(heard).to.deep.equal([{ kind: 'resync' }, { kind: 'vacated', lease: 'l' }])
         expect(counted.streams).to.equal(1)
       },
@@ -320,15 +320,15 @@ for (const target of etcdTargets(1)) {
         substrate.watch?.((change) => heard.push(change), 'client-of-it')
         await substrate.read(['l', 'm'], newCall({ client: 'client-of-it' }), ['l', 'm'])
         const resyncs = (): number => heard.filter(({ kind }) => kind === 'resync').length
-        await eventually(() => resyncs() === 1)
+        await eventually(() => resyncs() >= 1)
         proxy.cut()
-        await eventually(() => resyncs() === 2)
+        await eventually(() => resyncs() >= 2)
         const other = setting.substrate({ namespace })
         for (const lease of ['l', 'm']) {
           await grant(other, claim(lease, 'a', 60_000))
           await settle(other, release(lease, 'a'))
         }
-        await eventually(() => heard.filter(({ kind }) => kind === 'vacated').length === 2)
+        await eventually(() => heard.filter(({ kind }) => kind === 'vacated').length >= 2)
       },
 
       'a watch that is opened and closed at once, again and again, harms no other': async () => {
@@ -338,7 +338,7 @@ for (const target of etcdTargets(1)) {
         const key = unique('k')
         const kept = listening()
         watches.open({ key: Buffer.from(key), filters: [NO_DELETES] }, kept.listener)
-        await eventually(() => kept.told.length === 1)
+        await eventually(() => kept.told.length >= 1)
         const closed = listening()
         for (let round = 0; round < 200; round++) {
           const close = watches.open(range(key), closed.listener)
@@ -347,7 +347,7 @@ for (const target of etcdTargets(1)) {
         }
         const before = closed.told.length
         await setting.etcd.put(key).value('x')
-        await eventually(() => kept.told.length === 2)
+        await eventually(() => kept.told.length >= 2)
         expect(closed.told).to.have.lengthOf(before)
         await letGo()
       },

@@ -123,7 +123,7 @@ for (const target of enoughOf(postgresTargets())) {
       for (const payload of ['*', '', '{}', '[1]']) {
         for (const { query } of rows) await setting.pool.query(`${query.replace('LISTEN', 'NOTIFY')}, '${payload}'`)
       }
-      await eventually(() => changes.length === 4)
+      await eventually(() => changes.length >= 4)
       expect(changes.every(({ kind }) => kind === 'resync')).to.equal(true)
       stop()
     })
@@ -140,11 +140,11 @@ for (const target of enoughOf(postgresTargets())) {
         const [pid] = await present()
         former = pid
         await setting.pool.query('SELECT pg_terminate_backend($1)', [pid])
-        await eventually(() => changes.length === 1)
+        await eventually(() => changes.length >= 1)
         expect(changes).to.deep.equal([{ kind: 'resync' }])
         await grant(substrate, claim('l', 'a', 60_000))
         await releaseHeld(substrate, 'l')
-        await eventually(() => changes.length === 2)
+        await eventually(() => changes.length >= 2)
         expect(changes[1]).to.deep.equal({ kind: 'vacated', lease: 'l' })
         changes.length = 0
       }
@@ -165,7 +165,7 @@ for (const target of enoughOf(postgresTargets())) {
         expect(made).to.equal(isLate ? 2 : 1)
         await grant(setting.substrate({ namespace }), claim('l', 'a', 60_000))
         await releaseHeld(setting.substrate({ namespace }), 'l')
-        await eventually(() => all[0]?.changes.length === 1)
+        await eventually(() => (all[0]?.changes.length ?? 0) >= 1)
         for (const { stop } of all) stop()
       })
     }
@@ -362,11 +362,11 @@ describe('hints, where the password is rotated', () => {
     const substrate = new PostgresSubstrate({ pool, namespace: 'ns', schema: 'public' })
     let resyncs = 0
     substrate.watch?.(() => resyncs++)
-    await eventually(() => resyncs === 1)
+    await eventually(() => resyncs >= 1)
     password = 'of today'
     await admin.query(`ALTER ROLE ${settings.username} PASSWORD '${password}'`)
     await admin.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1', [settings.username])
-    await eventually(() => resyncs === 2)
+    await eventually(() => resyncs >= 2)
     await substrate.close()
     await Promise.all([pool.end(), admin.end()])
   })

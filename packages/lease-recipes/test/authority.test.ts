@@ -383,7 +383,7 @@ for (const store of stores({ withCluster: true })) {
       expect(a.heartbeat()).to.equal(first)
       expect(await first).to.equal(true)
       expect(here.counts['extendLease']).to.be.oneOf(store.exact ? [1] : [1, 2]) // after a slow answer the next is due
-      await store.until('the trailing one', () => here.counts['extendLease'] === 2)
+      await store.until('the trailing one', () => (here.counts['extendLease'] ?? 0) >= 2)
       expect(a.heartbeat()).not.to.equal(first)
     })
 
@@ -430,7 +430,7 @@ for (const store of stores({ withCluster: true })) {
       await a.release()
       await a.ready()
       await there.manager.revoke('l')
-      await store.until('it to get it back', () => events.filter((one) => one === 'acquired').length === 3)
+      await store.until('it to get it back', () => events.filter((one) => one === 'acquired').length >= 3)
     })
 
     it('AU-19: a lease that ran out is told as expired, and not tried for again', async () => {
@@ -452,7 +452,7 @@ for (const store of stores({ withCluster: true })) {
       const events = told(a)
       await a.ready()
       await there.manager.revoke('l')
-      await store.until('it to get it back', () => a.held && events.length === 4)
+      await store.until('it to get it back', () => a.held && events.length >= 4)
       expect(events).to.deep.equal(['ready', 'acquired', 'lost revoked', 'acquired'])
     })
 

@@ -488,7 +488,7 @@ for (const store of stores({ withCluster: true })) {
       const updated = a.update('new')
       here.resume()
       await updated
-      await store.until('it to be told', () => events.length === 2)
+      await store.until('it to be told', () => events.length >= 2)
       expect(events).to.deep.equal(['select value of a a', 'deselect taken'])
       if (!store.exact) await there.manager.release('/master', 'thief') // a test that owns the time lets it lapse
       await store.until('it to lead again', () => a.isSelected())
@@ -515,9 +515,9 @@ for (const store of stores({ withCluster: true })) {
       const watching = (async () => {
         for await (const leader of b.observe({ signal: end.signal })) seen.push(leader)
       })()
-      await store.until('that nobody leads', () => seen.length === 1)
+      await store.until('that nobody leads', () => seen.length >= 1)
       await a.start()
-      await store.until('the leader', () => seen.length === 2)
+      await store.until('the leader', () => seen.length >= 2)
       const { fencingToken = 0n } = a
       await here.manager.pin('/master', 'operator') // a change of the lease, but none of the leader
       await here.manager.unpin('/master', 'operator')
@@ -525,7 +525,7 @@ for (const store of stores({ withCluster: true })) {
       await a.update('new')
       await store.until('the new value', () => seen.length >= 3)
       await a.stop()
-      await store.until('the end', () => seen.length === 4)
+      await store.until('the end', () => seen.length >= 4)
       expect(seen).to.deep.equal([
         undefined,
         { id: 'a', value: 'value of a', fencingToken },

@@ -73,12 +73,12 @@ for (const store of raceStores('sorts', ['redis'])) {
       expect(winners()).to.deep.equal([crashed])
 
       await person((locks) => locks.forceRelease('race'))
-      await workers.until('next holder', () => winners().length === 2)
+      await workers.until('next holder', () => winners().length >= 2)
       await pass(1.5 * LEASE_MS)
       expect(winners()).to.have.length(2)
 
       winners()[1]?.tell()
-      await workers.until('one after it', () => winners().length === 3)
+      await workers.until('one after it', () => winners().length >= 3)
       await pass(LEASE_MS / 2)
       await workers.kill()
       const windows = workers.windows()

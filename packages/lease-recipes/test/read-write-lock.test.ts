@@ -356,10 +356,10 @@ for (const store of stores({ withCluster: true })) {
         b.wunlockAsync('w')
         await store.until('its end', () => !writer.held)
         a.wunlockAsync('a b')
-        await store.until('the first', () => told.length === 1)
+        await store.until('the first', () => told.length >= 1)
         await a.stop()
         a.runlockAsync('x')
-        await store.until('the second', () => told.length === 2)
+        await store.until('the second', () => told.length >= 2)
         b.runlockAsync('a b') // nobody listens
         await store.pass(1)
       })

@@ -135,7 +135,7 @@ for (const target of redisTargets('server')) {
         await grant(substrate, claim(unique('other'), 'a', LASTING_MS))
         return (await setting.redis.sismember(`${base}i`, lease)) === 0
       })
-      await until('word of the lapse', () => [one, watcher].every(({ told }) => told?.length === 1))
+      await until('word of the lapse', () => [one, watcher].every(({ told }) => (told?.length ?? 0) >= 1))
       expect(one.told).to.deep.equal([{ kind: 'vacated', lease, to: { place, ahead: 0 } }])
       const again = await published(async () => {
         expect(await settle(substrate, expire(lease))).to.have.property('outcome', 'granted')
@@ -149,7 +149,7 @@ for (const target of redisTargets('server')) {
       await setting.redis.zadd(`${base}b:${lease}`, 1, gone.call().client)
       await grant(substrate, claim(lease, 'a', LASTING_MS, { announce: true }))
       await settle(substrate, await releaseOf(substrate, lease, 'a'))
-      await until('word of the vacancy', () => here.told?.length === 2)
+      await until('word of the vacancy', () => (here.told?.length ?? 0) >= 2)
       expect(gone.told).to.deep.equal([])
       await setting.redis.zadd(`${base}x`, 1, lease)
       expect(

@@ -552,10 +552,10 @@ for (const target of redisTargets('server')) {
         const [verdict] = await substrate.apply([share('w', { place: 0 })], call())
         const place = verdict?.ticket?.place ?? expect.fail('no ticket')
         await end('a')
-        await until('word of the room', () => told.length === 1)
+        await until('word of the room', () => told.length >= 1)
         const passes = await settle(substrate, share('b', { passing: 1 }))
         expect([passes.outcome, passes.told]).to.deep.equal(['granted', place])
-        await until('word of the room', () => told.length === 2)
+        await until('word of the room', () => told.length >= 2)
         const fills = await settle(substrate, share('c', { weight: 2, passing: 1 }))
         expect([fills.outcome, fills.told]).to.deep.equal(['granted', undefined])
         const room = { kind: 'vacated', lease: counted, to: { place, ahead: 0 } }

@@ -217,15 +217,15 @@ for (const target of redisTargets('server')) {
         const substrate = setting.substrate({ namespace, redis: setting.connect({ connectionName }) })
         const heard: string[] = []
         substrate.watch?.((change) => heard.push(change.kind === 'resync' ? 'resync' : change.lease))
-        await eventually(() => heard.length === 1)
+        await eventually(() => heard.length >= 1)
         for (let round = 1; round <= 2; round++) {
           const id = await subscriberId(setting.redis, connectionName)
           expect(await setting.redis.call('CLIENT', 'KILL', 'ID', id)).to.equal(1)
-          await eventually(() => heard.length === 1 + round)
+          await eventually(() => heard.length >= 1 + round)
         }
         await grant(substrate, claim('l', 'a', LASTING_MS))
         await settle(substrate, await releaseOf(substrate, 'l', 'a'))
-        await eventually(() => heard.length === 4)
+        await eventually(() => heard.length >= 4)
         expect(heard).to.deep.equal(['resync', 'resync', 'resync', 'l'])
       })
 
@@ -258,9 +258,9 @@ for (const target of redisTargets('server')) {
         })
         const heard: string[] = []
         const stop = substrate.watch?.((change) => heard.push(change.kind))
-        await eventually(() => heard.length === 1)
+        await eventually(() => heard.length >= 1)
         made[0]?.disconnect(true)
-        await eventually(() => heard.length === 2)
+        await eventually(() => heard.length >= 2)
         stop?.()
         await eventually(() => made.every(({ status }) => status !== 'ready'))
         await sleep(100) // a driver's first attempt comes after 50 ms
@@ -284,9 +284,9 @@ for (const target of redisTargets('server')) {
         const substrate = setting.substrate({ namespace })
         const heard: string[] = []
         substrate.watch?.((change) => heard.push(change.kind))
-        await eventually(() => heard.length === 1)
+        await eventually(() => heard.length >= 1)
         for (const message of ['', '{}', '[1]']) await setting.redis.publish(`lease:{${namespace}}:c`, message)
-        await eventually(() => heard.length === 4)
+        await eventually(() => heard.length >= 4)
         expect(new Set(heard)).to.deep.equal(new Set(['resync']))
       })
     })
@@ -572,16 +572,16 @@ describe('a server of our own', () => {
     let resyncs = 0
     let vacated = 0
     substrate.watch?.((change) => (change.kind === 'resync' ? resyncs++ : vacated++))
-    await eventually(() => resyncs === 1)
+    await eventually(() => resyncs >= 1)
     const { fencingToken } = await grant(substrate, claim('l', 'a', 600_000))
     await server.kill()
     expect((await causeOf(substrate, claim('m', 'a', 1_000))).message).to.match(/cannot be reached/)
     await server.restart()
-    await eventually(() => resyncs === 2)
+    await eventually(() => resyncs >= 2)
     await eventually(() => succeeds(redis.ping()))
     expect(await readOne(substrate, 'l')).to.include({ holder: 'a', fencingToken })
     await settle(substrate, await releaseOf(substrate, 'l', 'a'))
-    await eventually(() => vacated === 1)
+    await eventually(() => vacated >= 1)
     expect((await grant(substrate, claim('l', 'b', 1_000))).fencingToken > fencingToken).to.equal(true)
   })
 })
@@ -636,10 +636,10 @@ for (const target of redisTargets('cluster')) {
         const substrate = new RedisSubstrate({ redis: cluster, namespace: unique('ns') })
         const heard: string[] = []
         substrate.watch?.((change) => heard.push(change.kind))
-        await eventually(() => heard.length === 1)
+        await eventually(() => heard.length >= 1)
         await grant(substrate, claim('l', 'a', LASTING_MS))
         await settle(substrate, await releaseOf(substrate, 'l', 'a'))
-        await eventually(() => heard.length === 2)
+        await eventually(() => heard.length >= 2)
         await substrate.close()
       }
     })

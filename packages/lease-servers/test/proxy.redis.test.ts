@@ -109,7 +109,7 @@ for (const protocol of [2, 3] as const) {
       let sprung = false
       const cut = proxy.cutAfterRequest(1, /blpop|incr/i).then(() => (sprung = true))
       const waiting = failureOf(client.blpop(`${prefix}nothing`, 0))
-      await until('the proxy has passed the command on', () => proxy.counters.requests === 1)
+      await until('the proxy has passed the command on', () => proxy.counters.requests >= 1)
       client.disconnect()
       expect(await waiting).to.be.instanceOf(Error)
       expect(sprung).to.equal(false)
