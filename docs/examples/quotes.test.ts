@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -42,6 +43,35 @@ for (const page of [
     })
   })
 }
+
+const pages = [
+  '.',
+  'docs',
+  'docs/decisions',
+  'docs/recipes',
+  'docs/substrates',
+  ...published.map((name) => `packages/${name}`),
+]
+for (const folder of pages) {
+  it(`every link of the pages in ${folder} leads to a file`, async () => {
+    const broken: string[] = []
+    for (const page of (await readdir(new URL(`${folder}/`, root))).filter((name) => name.endsWith('.md'))) {
+      const text = await readFile(new URL(`${folder}/${page}`, root), 'utf8')
+      for (const [, target = ''] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)) {
+        if (!existsSync(new URL(target, new URL(`${folder}/${page}`, root)))) broken.push(`${page}: ${target}`)
+      }
+    }
+    expect(broken).to.deep.equal([])
+  })
+}
+
+it('every file that docs/architecture.md names in its paths is a file of lease-core', async () => {
+  const text = await readFile(new URL('docs/architecture.md', root), 'utf8')
+  const named = Array.from(text.matchAll(/`([a-z-]+\.ts)`/g), ([, name = '']) => name)
+  expect(named).to.have.length.above(20)
+  const missing = named.filter((name) => !existsSync(new URL(`packages/lease-core/src/${name}`, root)))
+  expect(missing.filter((name) => !existsSync(new URL(`packages/lease-core/test/${name}`, root)))).to.deep.equal([])
+})
 
 it('every example is run by a test', async () => {
   const files = await readdir(fileURLToPath(new URL('docs/examples/', root)))
