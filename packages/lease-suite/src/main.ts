@@ -6,6 +6,7 @@ import { NODES, nodeOf, writeReliability } from './matrix.ts'
 import { printDone, printSummary, totals, writeJson } from './report.ts'
 import { soak } from './soak.ts'
 import { runSuite, type SuiteOptions, type SuiteResult } from './suite.ts'
+import { changed } from './watch.ts'
 import { allTests, namedTests, quickTests, record, testsOn } from './test-files.ts'
 
 interface Flags {
@@ -13,6 +14,7 @@ interface Flags {
   readonly jobs?: number
   readonly json?: string
   readonly record?: boolean
+  readonly watch?: boolean
   readonly write?: boolean
   readonly busy: number
   readonly fresh?: boolean
@@ -57,8 +59,21 @@ shared(
   program.command('file').argument('<paths...>', 'test files, or folders with test files').description('some files'),
 )
   .option('-g, --grep <title>', 'only tests whose full title matches; it fails when none does')
+  .option('--watch', 'again after each change of a source or a test')
   .action(async (paths: string[], flags: Flags) => {
-    await tested({ files: namedTests(paths), checks: [], allServers: false, grep: grepOf(flags) }, flags, true)
+    const run = (): Promise<unknown> =>
+      tested({ files: namedTests(paths), checks: [], allServers: false, grep: grepOf(flags) }, flags, true)
+    if (!flags.watch) return void (await run())
+    namedTests(paths)
+    grepOf(flags)
+    for (;;) {
+      const change = changed(stopping.signal) // also what changes during the run
+      change.catch(() => {})
+      await run().catch(printError)
+      stopping.signal.throwIfAborted()
+      console.log('\nwaiting for a change; Ctrl-C ends')
+      await change
+    }
   })
 
 shared(
@@ -94,13 +109,17 @@ shared(
 try {
   await program.parseAsync()
 } catch (error) {
-  // One line that says what to do; the rest of it only for those who ask.
-  console.error(error instanceof Error ? error.message : String(error))
-  if (process.env['DEBUG'] !== undefined) console.error(error)
+  printError(error)
   process.exitCode ??= 1
 }
 // Nothing that a library left behind keeps the command alive.
 process.exit()
+
+/** One line that says what to do; the rest of it only for those who ask. */
+function printError(error: unknown): void {
+  console.error(error instanceof Error ? error.message : String(error))
+  if (process.env['DEBUG'] !== undefined) console.error(error)
+}
 
 function shared(command: Command): Command {
   return command

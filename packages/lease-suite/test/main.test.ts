@@ -1,9 +1,9 @@
 import { expect } from 'chai'
-import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { execFile, spawn } from 'node:child_process'
+import { mkdtemp, readdir, readFile, rm, utimes } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { programOf } from 'lease-servers'
+import { programOf, until } from 'lease-servers'
 import { root } from '#src/test-files.ts'
 
 interface Ended {
@@ -63,6 +63,20 @@ describe('the test command', () => {
     }
     const runs = JSON.parse(await readFile(json, 'utf8')) as { failed: unknown[] }[]
     expect(runs.map(({ failed }) => failed)).to.deep.equal([[], []])
+  })
+
+  it('runs a file again when a source has changed, and ends with Ctrl-C', async () => {
+    const child = spawn(process.execPath, [...compiled, 'file', quick, '--watch'], { cwd: root })
+    let output = ''
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (output += text))
+    const ended = new Promise((resolve) => child.once('exit', resolve))
+    const runs = (): number => output.match(/^\d+ passed, 0 failed$/gm)?.length ?? 0
+    await until('the first run', () => runs() >= 1 && output.includes('waiting for a change'))
+    const now = new Date()
+    await utimes(join(root, quick), now, now)
+    await until('a second run', () => runs() >= 2)
+    child.kill('SIGINT')
+    expect(await ended, output).to.equal(130)
   })
 
   it('fails when no test matches', async () => {
