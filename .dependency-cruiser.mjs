@@ -3,7 +3,7 @@
  * file is given its place here.
  */
 const layers = [
-  ['errors', 'shown', 'share', 'lease', 'unique-holder', 'compacting-map', 'abort-signal'],
+  ['errors', 'shown', 'share', 'turns', 'lease', 'unique-holder', 'compacting-map', 'abort-signal'],
   [
     'clock',
     'skew',

@@ -15,6 +15,7 @@
  * Items with the same key do not share a batch: a batch has no order that a store would have to keep.
  */
 import type { Clock, Timer } from './clock.ts'
+import { nextTick } from './turns.ts'
 
 /** Sends one batch; must settle, must not reject, and answers every item in order. */
 export type SendBatch<Item, Answer> = (batch: readonly Item[]) => Promise<readonly Answer[]>
@@ -102,7 +103,7 @@ export class Coalescer<Item, Answer> {
   #pumpSoon(): void {
     if (this.#pumpQueued || this.#blocked) return
     this.#pumpQueued = true
-    process.nextTick(() => {
+    nextTick(() => {
       this.#pumpQueued = false
       this.#pump()
     })

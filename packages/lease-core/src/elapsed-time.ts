@@ -18,6 +18,7 @@
  * matters (`ClockWatch`): what happens to the clocks between two readings counts as one step.
  */
 import type { Clock } from './clock.ts'
+import { queueMicrotask } from './turns.ts'
 
 /** An instant of this process. */
 export interface ClockReading {

@@ -7,6 +7,7 @@
  */
 import { channel, type Channel } from 'node:diagnostics_channel'
 import { callListener, notValid, type LossReason } from './errors.ts'
+import { queueMicrotask } from './turns.ts'
 
 /** An event of a manager or a client; `type` says which. */
 export type LeaseEvent =

@@ -8,6 +8,7 @@
  */
 import type { ClockReading } from './elapsed-time.ts'
 import { warnOfTimer, type Deadline, type TimerQueue } from './timer-queue.ts'
+import { queueMicrotask } from './turns.ts'
 
 /** Something that is to be renewed. It waits at most once. */
 export interface Renewable {

@@ -55,6 +55,7 @@ import {
   type Substrate,
   type Verdict,
 } from './substrate.ts'
+import { queueMicrotask } from './turns.ts'
 
 /** Options of a SubstrateClient. */
 export interface SubstrateClientOptions {

@@ -8,6 +8,7 @@ import type { Client, Renewal } from './client.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrLost, type LossReason } from './errors.ts'
 import type { Term } from './term.ts'
+import { queueMicrotask } from './turns.ts'
 
 /** Who hears what became of it: exactly one of the two, never from within `send`. */
 export interface RenewalListener {

@@ -14,6 +14,7 @@ import { elapsedTimeOf, RecentReading, type ClockReading, type ElapsedTime } fro
 import { notValid } from './errors.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { Term, type GrantedTerm, type TermEnd, type TermHold, type TermHost } from './term.ts'
+import { queueMicrotask } from './turns.ts'
 
 /** How often the clocks are compared while anything is held. */
 const WATCH_MS = 1_000

@@ -1,6 +1,9 @@
 /** Those who listen to hints of one kind. Whoever comes when they are in force is told so, as it may have missed some. */
 import type { LeaseChange } from 'lease-core'
 
+// Node's own: fake timers may replace the global one.
+const { queueMicrotask } = globalThis
+
 type Listener = (change: LeaseChange) => void
 
 export class HintListeners {

@@ -8,6 +8,9 @@
  */
 import { callListener, notValid } from 'lease-core'
 
+// Node's own: fake timers may replace the global one.
+const { queueMicrotask } = globalThis
+
 /** Called for an event. A returned promise is not awaited. */
 export type Listener<Args extends readonly unknown[]> = (...args: [...Args]) => unknown
 

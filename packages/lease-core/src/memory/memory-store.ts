@@ -46,6 +46,7 @@ import {
 } from '../substrate.ts'
 import { CountedLeases } from './counted-leases.ts'
 import { Recent } from './recent.ts'
+import { queueMicrotask } from '../turns.ts'
 
 /** Options of a MemoryStore. */
 export interface MemoryStoreOptions {

@@ -1,4 +1,5 @@
 /** Tools to test what is built on leases, and the library itself: time that stands still, and things that go wrong. */
+export { FakeLeases, type FakeLeasesOptions } from './fake-leases.ts'
 export {
   InjectedFault,
   type CallKind,

@@ -22,7 +22,8 @@
  */
 import type { DurationLike } from 'luxon'
 import { toMillis } from '../lease.ts'
-import { exact, TestClock, turn, type ClockMotor, type TestClockOptions } from './test-clock.ts'
+import { exact, TestClock, type ClockMotor, type TestClockOptions } from './test-clock.ts'
+import { turn } from '../turns.ts'
 
 export interface SimulatedClockOptions extends TestClockOptions {
   /** How many milliseconds this machine counts in one of true time. @default 1 */

@@ -29,6 +29,7 @@
 import { DateTime, type DurationLike } from 'luxon'
 import { systemClock, type Clock, type Timer } from '../clock.ts'
 import { toMillis } from '../lease.ts'
+import { turn } from '../turns.ts'
 import { TimerQueue, type QueuedTimer } from './timer-queue.ts'
 import { track } from './track.ts'
 
@@ -352,12 +353,6 @@ export class TestClock implements Clock {
     this.#spin = new Error(`something spins: ${SPIN_LIMIT} timers without delay, each set after the last had fired`)
     if (this.#settling === 0) throw this.#spin
   }
-}
-
-/** @internal resolves with the next turn of the event loop, when all promises that could run have run */
-export function turn(): Promise<void> {
-  // oxlint-disable-next-line no-restricted-globals -- the event loop is what a test clock has to wait for
-  return new Promise((resolve) => setImmediate(resolve))
 }
 
 /** @internal rounds up to what all clocks can show without error */
