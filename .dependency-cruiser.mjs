@@ -57,7 +57,7 @@ export default {
       name: 'no-unresolvable',
       severity: 'error',
       comment: 'An import that cannot be followed cannot be checked either.',
-      from: { path: '^(packages|bench|docs)/' },
+      from: { path: '^(packages|docs)/' },
       to: { couldNotResolve: true },
     },
     {
@@ -89,7 +89,7 @@ export default {
       severity: 'error',
       comment: 'Adapters plug in from outside; core never names a substrate.',
       from: { path: core },
-      to: { path: '^(packages|bench|docs)/', pathNot: core },
+      to: { path: '^(packages|docs)/', pathNot: core },
     },
     {
       name: 'core-needs-luxon-and-zod-only',
@@ -108,7 +108,7 @@ export default {
         name: `${name}-sees-the-front-door-of-core`,
         severity: 'error',
         from: { path: `^packages/${name}/src/` },
-        to: { path: '^(packages|bench|docs)/', pathNot: [`^packages/${name}/src/`, `${core}index\\.ts$`] },
+        to: { path: '^(packages|docs)/', pathNot: [`^packages/${name}/src/`, `${core}index\\.ts$`] },
       },
       {
         name: `${name}-names-core-by-package`,
@@ -127,14 +127,14 @@ export default {
     {
       name: 'no-undeclared-dependency',
       severity: 'error',
-      from: { path: '^(packages|bench|docs)/' },
+      from: { path: '^(packages|docs)/' },
       to: { dependencyTypes: ['npm-no-pkg', 'npm-unknown'], dependencyTypesNot: ['npm-peer'] },
     },
     {
       name: 'src-serves-no-test',
       severity: 'error',
-      from: { path: '^(packages/[^/]+|bench)/src/' },
-      to: { path: '^(packages/[^/]+|bench)/test/' },
+      from: { path: '^packages/[^/]+/src/' },
+      to: { path: '^packages/[^/]+/test/' },
     },
   ],
   options: {

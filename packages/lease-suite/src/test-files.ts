@@ -32,7 +32,6 @@ const LONG_MS = 40_000
 export function allTests(): readonly TestFile[] {
   const folders = [
     ...readdirSync(join(root, 'packages')).map((name) => `packages/${name}/test`),
-    'bench/test',
     'docs/examples',
   ]
   const files = folders.filter((folder) => existsSync(join(root, folder))).flatMap(testsIn)

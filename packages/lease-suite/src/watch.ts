@@ -10,8 +10,6 @@ const SETTLE_MS = 100
 export async function changed(signal: AbortSignal): Promise<void> {
   const folders = [
     ...readdirSync(join(root, 'packages')).flatMap((name) => [`packages/${name}/src`, `packages/${name}/test`]),
-    'bench/src',
-    'bench/test',
   ].filter((folder) => existsSync(join(root, folder)))
   await new Promise<void>((resolve, reject) => {
     let settled: NodeJS.Timeout | undefined
