@@ -6,12 +6,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { EtcdGuard } from 'lease-etcd'
 import { SqlGuard } from 'lease-postgres'
 import { RedisGuard } from 'lease-redis'
-import { Cluster, type Redis } from 'ioredis'
+import type { Cluster, Redis } from 'ioredis'
 import type { PoolClient } from 'pg'
 import type { StoreEvent } from './checker.ts'
 import type { Reach } from './ground.ts'
 import type { Report } from './recorder.ts'
-import { openEtcd, openPool, openRedis, type StoreAddress } from './stores.ts'
+import { openEtcd, openPool, openRedis, type StoreAddress } from './connections.ts'
 
 /** A term in which its holder writes. */
 export interface Stint {
@@ -305,8 +305,8 @@ function keyOf(namespace: string, account: string, part: 'account' | 'log'): str
 
 /** What takes a connection of its own. @throws for a Cluster, which has none */
 function asServer(connection: Redis | Cluster): Redis {
-  if (connection instanceof Cluster) throw new Error('a transaction needs one server: write by run()')
-  return connection
+  if (connection.isCluster) throw new Error('a transaction needs one server: write by run()')
+  return connection as Redis
 }
 
 function hesitate({ pauseMs }: Kind): Promise<void> {

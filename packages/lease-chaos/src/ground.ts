@@ -2,10 +2,10 @@
  * Where a chaos run takes place: a store with its servers, and a way in for each worker that can be broken. The nemeses that a ground can
  * have are part of it.
  */
-import type { Reach } from './stores.ts'
+import type { Reach } from './connections.ts'
 import type { Worker } from './workers.ts'
 
-export type { Reach } from './stores.ts'
+export type { Reach } from './connections.ts'
 
 export const GROUNDS = [
   'postgres',

@@ -17,15 +17,7 @@ export { openGround, type GroundOptions } from './grounds/index.ts'
 export { nemesesOf } from './nemeses/index.ts'
 export { nowMs, record, recordReliance, type Report, type Term } from './recorder.ts'
 export { measureStalls, Stalls, type Stall } from './stalls.ts'
-export {
-  openClient,
-  openEtcd,
-  openPool,
-  openRedis,
-  raceStores,
-  type OpenClient,
-  type OpenStore,
-  type RaceStore,
-  type StoreAddress,
-} from './stores.ts'
-export { whenTold, Worker, workerEntry, Workers, type WorkerEntry } from './workers.ts'
+export { openClient, openEtcd, openPool, openRedis, type OpenClient, type StoreAddress } from './connections.ts'
+export { raceStores, type OpenStore, type RaceStore } from './stores.ts'
+export { whenTold, workerEntry, type WorkerEntry } from './worker-entry.ts'
+export { Worker, Workers } from './workers.ts'

@@ -4,26 +4,7 @@ import { createInterface } from 'node:readline'
 import { programOf, until } from 'lease-servers'
 import { windowsIn, type Window } from './checker.ts'
 import type { Report } from './recorder.ts'
-import type { StoreAddress } from './stores.ts'
-
-/** How a worker is called. */
-export interface WorkerEntry extends StoreAddress {
-  /** Of this process alone. */
-  readonly name: string
-  /** How long its leases last. */
-  readonly leaseMs: number
-}
-
-/** In a worker: how it was called, with whatever else its race has for it. From now on the worker ends when its race has ended. */
-export function workerEntry(): WorkerEntry {
-  process.once('disconnect', () => process.exit(1))
-  return JSON.parse(process.argv[2] ?? '') as WorkerEntry
-}
-
-/** In a worker: calls back with each message from the parent. */
-export function whenTold(obey: (order: unknown) => void): void {
-  process.on('message', obey)
-}
+import type { WorkerEntry } from './worker-entry.ts'
 
 interface WorkerParts {
   readonly env: Readonly<Record<string, string>> | undefined

@@ -3,7 +3,7 @@
  * most just stop. They race in the way that they are told, until they are told another.
  */
 import { ErrNotHeld, type Substrate } from 'lease-core'
-import { kinds, nowMs, record, whenTold, workerEntry } from 'lease-chaos'
+import { kinds, nowMs, record, whenTold, workerEntry } from 'lease-chaos/worker'
 import { briefMs, claim, extend, newCall, release, settle, sleep } from 'lease-scenes'
 import { openSubstrate } from './substrates.ts'
 

@@ -1,7 +1,7 @@
 /** One process of the race: holds leases for a while, one after another, and records how long it relies on each. */
 import { setTimeout as pass } from 'node:timers/promises'
 import { ErrClaimDenied, ErrNotHeld, ErrUnknown, Manager } from 'lease-core'
-import { nowMs, openClient, recordReliance, workerEntry, type WorkerEntry } from 'lease-chaos'
+import { nowMs, openClient, recordReliance, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
 
 export interface HolderEntry extends WorkerEntry {
   readonly leases: readonly string[]

@@ -1,5 +1,5 @@
 /** A worker that does nothing, and does not end by itself. */
-import { nowMs, record, workerEntry } from 'lease-chaos'
+import { nowMs, record, workerEntry } from 'lease-chaos/worker'
 
 workerEntry()
 record({ what: 'began', atMs: nowMs(), detail: String(process.pid) })

@@ -1,5 +1,5 @@
 /** A worker that does nothing but look at its clocks, and spin on command. */
-import { nowMs, record, whenTold, workerEntry } from 'lease-chaos'
+import { nowMs, record, whenTold, workerEntry } from 'lease-chaos/worker'
 
 workerEntry()
 whenTold((order) => {

@@ -1,6 +1,6 @@
 /** One process that waits for a lease, holds it for a moment, and waits again. */
 import { Manager } from 'lease-core'
-import { nowMs, openClient, record, workerEntry, type WorkerEntry } from 'lease-chaos'
+import { nowMs, openClient, record, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
 
 export interface WaiterEntry extends WorkerEntry {
   readonly lease: string

@@ -1,6 +1,6 @@
 /** The substrate of a worker that goes past the managers. */
 import type { Substrate } from 'lease-core'
-import { openEtcd, openPool, openRedis, type StoreAddress } from 'lease-chaos'
+import { openEtcd, openPool, openRedis, type StoreAddress } from 'lease-chaos/worker'
 import { EtcdSubstrate } from 'lease-etcd'
 import { PostgresSubstrate } from 'lease-postgres'
 import { RedisSubstrate } from 'lease-redis'

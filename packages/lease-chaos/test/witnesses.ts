@@ -1,6 +1,6 @@
 /** Plain drivers that see whether a store serves, without any part of the library. */
 import { setTimeout as pass } from 'node:timers/promises'
-import { openEtcd, openRedis, type Reach } from 'lease-chaos'
+import { openEtcd, openRedis, type Reach } from 'lease-chaos/worker'
 import { until } from 'lease-servers'
 import { Redis } from 'ioredis'
 import { Client } from 'pg'

@@ -1,7 +1,7 @@
 /** One process of the race: a node of an election that says when it leads. It resigns when it is told anything. */
 import { Manager } from 'lease-core'
 import { election } from '#src/election.ts'
-import { measureStalls, nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos'
+import { measureStalls, nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos/worker'
 
 const entry = workerEntry()
 const { client } = openClient(entry)

@@ -1,7 +1,7 @@
 /** One process of the race: waits for a fail-closed lock and keeps it. It releases it when it is told anything. */
 import { ErrUnknown, Manager } from 'lease-core'
 import { FailClosedLock, type FencedLock } from '#src/fenced-lock.ts'
-import { nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos'
+import { nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos/worker'
 
 const entry = workerEntry()
 const { client } = openClient(entry)

@@ -1,7 +1,7 @@
 /** One process of the race: takes permits, locks and turns of jobs again and again, and records on what it relied, and when. */
 import { setTimeout as pass } from 'node:timers/promises'
 import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrUnknown, Manager, MAX_CAPACITY, type Held } from 'lease-core'
-import { nowMs, openClient, record, recordReliance, workerEntry, type WorkerEntry } from 'lease-chaos'
+import { nowMs, openClient, record, recordReliance, workerEntry, type WorkerEntry } from 'lease-chaos/worker'
 import { OncePer, type Run } from '#src/once-per.ts'
 import { ReadWriteLock } from '#src/read-write-lock.ts'
 import { Semaphores } from '#src/semaphore.ts'

@@ -13,7 +13,7 @@ import {
 import { Weighted, type Random } from 'lease-simulation'
 import { UNGUARDED, type Teller } from '../accounts.ts'
 import { nowMs, recordReliance } from '../recorder.ts'
-import type { WorkerEntry } from '../workers.ts'
+import type { WorkerEntry } from '../worker-entry.ts'
 import {
   CLOSED_LOCK,
   ELECTION,

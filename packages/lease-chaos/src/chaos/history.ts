@@ -7,7 +7,7 @@ import type { WriteStream } from 'node:fs'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import type { StoreAddress } from '../stores.ts'
+import type { StoreAddress } from '../connections.ts'
 import { RUN, type ChaosEvent } from './event.ts'
 
 /** What was run: enough to run it again. */
