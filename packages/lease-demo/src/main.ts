@@ -1,4 +1,4 @@
-/** `pnpm demo`: sets the stage, has the story told, and looks at the books. */
+/** The demo: sets the stage, has the story told, and looks at the books. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { inspect } from 'node:util'

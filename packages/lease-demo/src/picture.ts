@@ -49,7 +49,12 @@ export function draw(recording: Recording, { store, findings }: PictureOptions):
     `<style>${style()}</style>`,
     `<rect class="paper" x="0.5" y="0.5" width="${WIDTH - 1}" height="${height - 1}" rx="8"/>`,
     text(20, 30, 'ink title', heading),
-    text(20, 50, 'quiet small', `Recorded on ${store}. Leases last ${inSeconds(recording.leaseMs)}.`),
+    text(
+      20,
+      50,
+      'quiet small',
+      `Recorded on ${store}. Leases last ${recording.leaseMs / 1000} s. # is the fencing token.`,
+    ),
     text(X.first, HEAD, `${scene.first} small middle strong`, scene.first),
     text(X.second, HEAD, `${scene.second} small middle strong`, scene.second),
     text(X.lease, HEAD, 'ink small middle', 'lease'),
@@ -65,14 +70,14 @@ export function draw(recording: Recording, { store, findings }: PictureOptions):
   ].join('\n')
 }
 
-const WIDTH = 520
+const WIDTH = 560
 const HEAD = 80
 const TOP = 92
 const LINE = 18
 /** How much text fits, in the widest of the usual fonts. */
-const TEXT_CHARS = 31
-const VERDICT_CHARS = 56
-const X = { time: 50, first: 78, second: 132, lease: 184, balance: 228, text: 258 } as const
+const TEXT_CHARS = 33
+const VERDICT_CHARS = 60
+const X = { time: 56, first: 84, second: 142, lease: 202, balance: 248, text: 278 } as const
 
 /** What a row shows besides its text. */
 type Mark =
@@ -154,7 +159,7 @@ function sceneOf({ events, tokens }: Recording): Scene {
         'claims',
         worker === second && frozen ? `takes over the lapsed lease (${token})` : `holds the lease (${token})`,
       )
-    } else if (event.kind === 'denied' && event.account === account) add('waits', 'is denied the lease and waits')
+    } else if (event.kind === 'denied' && event.account === account) add('waits', 'waits for the lease')
     else if (
       event.kind === 'writing' &&
       worker === first &&
@@ -162,7 +167,7 @@ function sceneOf({ events, tokens }: Recording): Scene {
       !lapsed &&
       rows.every(({ mark }) => mark !== 'freezes')
     ) {
-      add('checks', `checks the lease: held. Next: write ${event.next[account]}`)
+      add('checks', `checks: held; will write ${event.next[account]}`)
     } else if (event.kind === 'frozen') {
       frozen = true
       add('freezes', 'is frozen before it writes')
@@ -170,8 +175,8 @@ function sceneOf({ events, tokens }: Recording): Scene {
       frozen = false
       add('wakes', 'wakes up where it was')
     } else if (event.kind === 'sent' && stale) add('sends', `sends its write: ${next[account]}`)
-    else if (event.kind === 'lost' && event.account === account) add('learns', 'learns that it lost the lease')
-    else if (event.kind === 'refused') add('refused', 'is refused: nothing is written')
+    else if (event.kind === 'lost' && event.account === account) add('learns', 'learns of the loss')
+    else if (event.kind === 'refused') add('refused', 'is refused: nothing written')
     else if (event.kind === 'moved') {
       const balance = event.next[account]
       add(stale ? 'overwrites' : 'writes', stale ? `overwrites the balance: ${balance}` : `writes ${balance}`, balance)
@@ -188,10 +193,10 @@ function summaryOf({ account, first, second, rows }: Scene): string {
   return `${first} is frozen while it holds the lease of ${account}, ${second} takes over, ${end}`
 }
 
-/** The first finding when all is well, else what is not. */
+/** What is not well; when all is well, the first findings. */
 function verdictOf(findings: readonly Finding[]): readonly Finding[] {
   const broken = findings.filter(({ holds }) => !holds)
-  return broken.length > 0 ? broken.slice(0, 2) : findings.slice(0, 1)
+  return broken.length > 0 ? broken.slice(0, 2) : findings.slice(0, 2)
 }
 
 function place(rows: readonly Row[]): readonly PlacedRow[] {
@@ -295,7 +300,7 @@ const round = (length: number): number => Number(length.toFixed(1))
 const text = (x: number, y: number, classes: string, words: string): string =>
   `<text x="${x}" y="${y}" class="${classes}">${escaped(words)}</text>`
 
-const inSeconds = (ms: number): string => `${(ms / 1000).toFixed(ms % 1000 === 0 ? 0 : 2)} s`
+const inSeconds = (ms: number): string => `${(ms / 1000).toFixed(2)} s`
 
 const escaped = (words: string): string =>
   words.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
@@ -313,8 +318,8 @@ function style(): string {
     "text{font:14px system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}",
     '.title{font-size:18px;font-weight:600}.small{font-size:12px}.strong{font-weight:600}',
     '.middle{text-anchor:middle}.end{text-anchor:end}',
-    '.stroke{fill:none;stroke-width:2}.track{stroke-width:5;stroke-linecap:round}.thin{stroke-width:1}',
-    '.frozen{stroke-width:5;stroke-dasharray:1 7}.dashed{stroke-dasharray:4 3}.chip{stroke-width:1.5}',
+    'path.stroke{fill:none;stroke-width:2}.track{stroke-width:5;stroke-linecap:round}.thin{stroke-width:1}',
+    '.frozen{stroke-width:5;stroke-linecap:round;stroke-dasharray:0 10}.dashed{stroke-dasharray:4 3}.chip{stroke-width:1.5}',
     painted('light'),
     `@media (prefers-color-scheme:dark){${painted('dark')}}`,
   ].join('\n')

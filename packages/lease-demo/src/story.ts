@@ -22,6 +22,8 @@ export const SHORTEST_LEASE_MS = 2000
 const GATE_MS = 150
 /** For how long, besides a lease, no worker may say anything: then a server or a worker hangs. */
 const SILENCE_MS = 60_000
+/** The same while worker processes start: a machine with too much to do takes minutes for that. */
+const START_MS = 300_000
 
 export interface StoryOptions {
   readonly place: Place
@@ -90,6 +92,8 @@ class Story implements AsyncDisposable {
   readonly #allMet: Promise<void>
   #whenAllMet = (): void => {}
   #leaseMs: number
+  /** All worker processes run. */
+  #ready = false
   /** The first accident has happened: from now on leases may lapse. */
   #accident = false
   #silence: NodeJS.Timeout | undefined
@@ -128,6 +132,7 @@ class Story implements AsyncDisposable {
         await ready
       }),
     )
+    this.#ready = true
     this.#timeline.waitFor('measuring how fast this machine answers')
     const beganMs = performance.now()
     const fencingTokens = await Promise.all(
@@ -232,7 +237,10 @@ class Story implements AsyncDisposable {
         this.#meets(worker)
         if (this.#detained.has(worker)) {
           timeline.did(name, `has read, has checked its leases, and is about to write ${amounts(event.next)}`)
-        } else void this.#openSoon(worker)
+        }
+        break
+      case 'atGate': // not before: a worker that knows of a loss does not come to its gate
+        if (!this.#detained.has(worker)) void this.#openSoon(worker)
         break
       case 'sent':
         if (this.#overtaken.has(worker)) {
@@ -281,7 +289,6 @@ class Story implements AsyncDisposable {
         break
       case 'ready':
       case 'rehearsed':
-      case 'atGate':
       case 'idle':
       case 'failed': // ends the story, see crew.ts
         break
@@ -340,7 +347,7 @@ class Story implements AsyncDisposable {
   /** Ends the story when nothing is heard for too long. */
   #listen(): void {
     clearTimeout(this.#silence)
-    const limitMs = SILENCE_MS + this.#leaseMs
+    const limitMs = this.#ready ? SILENCE_MS + this.#leaseMs : START_MS
     const end = (): void => this.#crew.abort(new Error(`no worker has said anything for ${seconds(limitMs)}`))
     this.#silence = setTimeout(end, limitMs)
   }

@@ -8,7 +8,8 @@ export const pictureNames = { guarded: 'with-the-guard.svg', unguarded: 'without
 /** What to type to run the demo, in a clone of this repository. */
 export const COMMAND = 'npx -y pnpm@10 demo'
 
-const usage = `Usage: ${COMMAND} [--on ${venueNames.join('|')}] [--unguarded | --draw FOLDER]
+const usage = `Usage: ${COMMAND} [--on ${venueNames.join('|')}] [--unguarded]
+       ${COMMAND} [--on ${venueNames.join('|')}] --draw FOLDER
 
 Four worker processes move money between accounts. Who moves money holds the
 leases of both accounts. One worker is frozen in the middle of a write until its
@@ -59,7 +60,7 @@ export interface Usage {
 export function parse(args: readonly string[]): Wishes | Usage {
   try {
     const { values } = parseArgs({
-      args: args.filter((arg, index) => index > 0 || arg !== '--'), // pnpm demo -- --unguarded
+      args: args.filter((arg, index) => index > 0 || arg !== '--'), // demo -- --unguarded
       options: {
         on: { type: 'string', default: venueNames[0] },
         unguarded: { type: 'boolean' },
