@@ -26,9 +26,9 @@ export interface Finding {
   readonly text: string
 }
 
-/** Reads nothing but the books: whoever wrote them, they balance or they do not. */
-export function audit({ accounts, entries }: Books): readonly Finding[] {
-  return [total(accounts), balances(accounts, entries), fencingTokens(entries)]
+/** Reads nothing but the books: whoever wrote them, they balance or they do not. `show` writes a fencing token. */
+export function audit({ accounts, entries }: Books, show: (fencingToken: bigint) => string): readonly Finding[] {
+  return [total(accounts), balances(accounts, entries), fencingTokens(entries, show)]
 }
 
 function total(accounts: readonly Account[]): Finding {
@@ -49,12 +49,12 @@ function balances(accounts: readonly Account[], entries: readonly Entry[]): Find
     : { holds: false, text: `an update was lost: ${wrong.join('; ')}` }
 }
 
-function fencingTokens(entries: readonly Entry[]): Finding {
+function fencingTokens(entries: readonly Entry[], show: (fencingToken: bigint) => string): Finding {
   const last = new Map<string, Entry>()
   for (const entry of entries) {
     const before = last.get(entry.account)
     if (before !== undefined && entry.fencingToken < before.fencingToken) {
-      const text = `fencing tokens went back: on ${entry.account}, ${entry.worker} wrote with #${entry.fencingToken} after ${before.worker} had with #${before.fencingToken}`
+      const text = `fencing tokens went back: on ${entry.account}, ${entry.worker} wrote with ${show(entry.fencingToken)} after ${before.worker} had with ${show(before.fencingToken)}`
       return { holds: false, text }
     }
     last.set(entry.account, entry)

@@ -1,7 +1,7 @@
 /** The worker processes, seen from the story. None outlives the crew. */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { Writable } from 'node:stream'
+import { Duplex } from 'node:stream'
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
@@ -59,6 +59,8 @@ export class CrewMember {
   readonly #awaited = new Set<(event: FromWorker) => void>()
   #state: 'runs' | 'frozen' | 'killed' = 'runs'
   #complaints = ''
+  #arrivals = 0
+  #openings = 0
 
   constructor(name: WorkerName, ties: Ties) {
     this.name = name
@@ -70,6 +72,10 @@ export class CrewMember {
     this.#child.once('exit', () => process.off('exit', killChild))
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text))
     this.#gate.on('error', () => {}) // nobody is left to go through it
+    this.#gate.on('data', (bytes: Uint8Array) => {
+      this.#arrivals += bytes.length
+      this.#hear({ kind: 'atGate' })
+    })
     this.#child.on('message', (event) => this.#hear(event as FromWorker))
     this.#child.on('error', (cause) => ties.failed(new Error(`worker ${name}: ${cause.message}`, { cause })))
     this.#child.on('close', (code, signal) => {
@@ -112,8 +118,14 @@ export class CrewMember {
     })
   }
 
+  /** Resolves when it is between its last check and a write, for which its gate was not opened yet. */
+  async atGate(): Promise<void> {
+    while (this.#arrivals <= this.#openings) await this.next('atGate')
+  }
+
   /** Lets it through to its next write. */
   openGate(): void {
+    this.#openings++
     this.#gate.write('.')
   }
 
@@ -134,9 +146,9 @@ export class CrewMember {
     if (this.#child.pid !== undefined) await this.#gone
   }
 
-  get #gate(): Writable {
+  get #gate(): Duplex {
     const pipe = this.#child.stdio[GATE]
-    if (pipe instanceof Writable) return pipe
+    if (pipe instanceof Duplex) return pipe
     throw new Error('a worker was started without its gate')
   }
 

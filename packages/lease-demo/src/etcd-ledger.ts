@@ -7,6 +7,7 @@ import type { Entry } from './books.ts'
 import type { Balances, LedgerOffice, Posting, Site, Venue, Write } from './ledger.ts'
 
 export const etcd: Venue = {
+  name: 'etcd',
   variable: 'ETCD_ENDPOINTS',
   title: 'etcd',
   apart: 'keys',

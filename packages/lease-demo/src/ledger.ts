@@ -21,7 +21,7 @@ export interface Ledger extends AsyncDisposable {
   /** The leases, in the same store as the accounts: that is what makes a trapdoor possible. */
   readonly client: Client
   balances(accounts: readonly string[]): Promise<Balances>
-  /** Writes whoever holds what. */
+  /** Writes whoever holds what: one request, so nothing can be checked between its parts. */
   readonly write: Write
   /**
    * Checks the tokens through the trapdoor. Resolves with a write that is done only while all their terms still stand.
@@ -53,6 +53,8 @@ export interface Site {
 
 /** One kind of server to play on. */
 export interface Venue {
+  /** What the kind of server is called. */
+  readonly name: string
   /** The environment variable that names such a server. */
   readonly variable: string
   /** What is started when there is none. */

@@ -1,10 +1,13 @@
-/** `pnpm demo`: sets the stage, has the story told, and looks at the books. */
+/** The demo: sets the stage, has the story told, and looks at the books. */
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { inspect } from 'node:util'
-import { audit, type Books } from './books.ts'
+import { audit, type Books, type Finding } from './books.ts'
+import { draw } from './picture.ts'
 import { Stage } from './stage.ts'
 import { Disturbed, OPENING, type Outcome, SHORTEST_LEASE_MS, type StoryOptions, tell } from './story.ts'
 import { Timeline, wantsColor } from './timeline.ts'
-import { parse, type Wishes } from './usage.ts'
+import { COMMAND, parse, pictureNames, type Wishes } from './usage.ts'
 import { venueNames } from './venues.ts'
 
 /** How often the demo repeats a disturbed story; each repetition doubles the leases. */
@@ -21,34 +24,72 @@ class Stopped extends Error {
   }
 }
 
-async function play({ on, guarded }: Wishes, stopping: AbortController): Promise<number> {
-  const timeline = new Timeline(process.stdout, { color: wantsColor(process.stdout, process.env) })
+/** A story that was told to its end. */
+interface Told {
+  readonly exitCode: number
+  readonly outcome: Outcome
+  /** What the auditor found in the books. */
+  readonly findings: readonly Finding[]
+  readonly store: string
+}
+
+async function play(wishes: Wishes, stopping: AbortController): Promise<number> {
+  if (wishes.draw === undefined) return (await playOnce(wishes, newTimeline(), stopping)).exitCode
+  const files: string[] = []
+  for (const kind of ['guarded', 'unguarded'] as const) {
+    const guarded = kind === 'guarded'
+    const timeline = newTimeline()
+    const { exitCode, outcome, findings, store } = await playOnce({ ...wishes, guarded }, timeline, stopping)
+    if (exitCode !== (guarded ? 0 : 1)) {
+      timeline.note('Nothing is drawn: this run did not show what a picture is for.')
+      return exitCode === 0 ? 1 : exitCode
+    }
+    const file = join(wishes.draw, pictureNames[kind])
+    await mkdir(wishes.draw, { recursive: true })
+    await writeFile(file, draw(outcome.recording, { store, findings }))
+    files.push(file)
+  }
+  newTimeline().verdict(`Drawn from these two runs: ${files.join(', ')}`, 'good')
+  return 0
+}
+
+function newTimeline(): Timeline {
+  return new Timeline(process.stdout, {
+    color: wantsColor(process.stdout, process.env),
+    columns: process.stdout.columns ?? (Number(process.env['COLUMNS']) || undefined),
+  })
+}
+
+async function playOnce({ on, guarded }: Wishes, timeline: Timeline, stopping: AbortController): Promise<Told> {
   timeline.title(guarded ? 'Leases with the guard' : 'The same WITHOUT the guard')
   timeline.note(
-    'Workers move money between accounts. Who moves money holds the lease of both accounts, each with a\n' +
+    'Workers move money between accounts. Who moves money holds the lease of both accounts, each with a ' +
       'fencing token (#) that rises with every new holder.',
   )
-  const stage = await Stage.set({
-    on,
-    opening: OPENING,
-    env: process.env,
-    starting: (title) => timeline.note(`Starting ${title} …`),
-  })
+  let stage: Stage
+  try {
+    stage = await Stage.set({ on, opening: OPENING, env: process.env, waitFor: (step) => timeline.waitFor(step) })
+  } finally {
+    timeline.arrived()
+  }
   timeline.note(`The accounts are in ${stage.description}.`)
   let cleaned = true
-  let exitCode: number
+  let told: Told
   try {
     const { signal } = stopping
     signal.throwIfAborted()
     const outcome = await toldUndisturbed(stage, { guarded, timeline, signal })
-    exitCode = closeBooks(timeline, { on, guarded }, outcome, await stage.books())
+    const books = await stage.books()
+    const findings = audit(books, (fencingToken) => outcome.recording.tokens.show(fencingToken))
+    const exitCode = closeBooks(timeline, { on, guarded }, outcome, { ...books, findings })
+    told = { exitCode, outcome, findings, store: stage.store }
   } finally {
     await stage[Symbol.asyncDispose]().catch((error: unknown) => {
       cleaned = false // told, but it must not mask why the story ended
       process.stderr.write(`\nlease-demo: ${stage.description} could not be cleaned up: ${messagesOf(error)}\n`)
     })
   }
-  return cleaned ? exitCode : 3
+  return cleaned ? told : { ...told, exitCode: 3 }
 }
 
 /** Tells the story again, with accounts as they were and longer leases, while the machine is too slow for it. */
@@ -72,16 +113,20 @@ async function toldUndisturbed(
 }
 
 /** Shows the books and says what to think of them. Returns the exit code. */
-function closeBooks(timeline: Timeline, { on, guarded }: Wishes, outcome: Outcome, books: Books): number {
+function closeBooks(
+  timeline: Timeline,
+  { on, guarded }: Wishes,
+  outcome: Outcome,
+  books: Books & Pick<Told, 'findings'>,
+): number {
   timeline.title('The books')
   for (const { name, opening, balance } of books.accounts) {
     const entries = books.entries.filter((entry) => entry.account === name)
     const moves = entries.map(({ worker, amount }) => `${amount > 0 ? '+' : ''}${amount} ${worker}`)
-    timeline.line(
-      `  ${name.padEnd(8)}${String(opening).padStart(4)}  ${moves.join(', ').padEnd(48)}${String(balance).padStart(5)}`,
-    )
+    const change = `${String(opening).padStart(4)} →${String(balance).padStart(4)}`
+    timeline.entry(`  ${name.padEnd(6)}${change}   `, moves.map((move) => move.replace(' ', '\u00A0')).join(', '))
   }
-  const findings = audit(books)
+  const { findings } = books
   const accidents = [
     {
       holds: ['alice', 'dave'].every((account) => outcome.takeovers.includes(account)),
@@ -90,20 +135,24 @@ function closeBooks(timeline: Timeline, { on, guarded }: Wishes, outcome: Outcom
     ...(guarded ? [{ holds: outcome.refused, text: 'the stale write was refused' }] : []),
   ]
   for (const { holds, text } of [...findings, ...accidents])
-    timeline.line(`  ${holds ? timeline.paint('✓', 'good') : timeline.paint('✗', 'bad')} ${text}`)
+    timeline.entry(holds ? '  ✓ ' : '  ✗ ', text, holds ? 'good' : 'bad')
 
   const balanced = findings.every(({ holds }) => holds)
   const shown = accidents.every(({ holds }) => holds)
-  timeline.line('')
-  if (!balanced) timeline.line(timeline.paint(timeline.bold('The books DO NOT balance (exit code 1).'), 'bad'))
-  else if (!shown)
-    timeline.line(timeline.paint('The books balance, but not everything happened that should (exit code 1).', 'bad'))
-  else timeline.line(timeline.paint(timeline.bold('The books balance.'), 'good'))
+  if (!balanced) timeline.verdict('The books DO NOT balance (exit code 1).', 'bad')
+  else if (!shown) timeline.verdict('The books balance, but not everything happened that should (exit code 1).', 'bad')
+  else timeline.verdict('The books balance.', 'good')
   if (guarded && balanced) {
-    timeline.note(`See what the guard is good for: pnpm demo${on === venueNames[0] ? '' : ` --on ${on}`} --unguarded`)
+    timeline.note('See what the guard is good for:')
+    timeline.entry('  ', `${COMMAND}${on === venueNames[0] ? '' : ` --on ${on}`} --unguarded`)
   }
   if (!guarded && !balanced) {
-    timeline.note('A check before the write was not enough: the pause came after it. The guard is part of the write.')
+    timeline.note(
+      'Why: cyan checked its leases in the store, then its clock, and then wrote at once. Both checks were right. ' +
+        'The pause came between the last check and the write: no check inside the worker can see it. A worker that ' +
+        'knows of its loss writes nothing; cyan learned of it when its write was on its way. With the guard, the ' +
+        'store checks the lease as part of the write.',
+    )
   }
   return balanced && shown ? 0 : 1
 }
@@ -146,7 +195,7 @@ async function main(): Promise<number> {
       stopping.abort(new Stopped(`stopped by ${name}`, exitCode))
     })
   }
-  process.stdout.on('error', () => stopping.abort(new Stopped('nobody reads on', 3))) // such as: pnpm demo | head
+  process.stdout.on('error', () => stopping.abort(new Stopped('nobody reads on', 3))) // for example: demo | head
   try {
     return await play(parsed, stopping)
   } catch (error) {

@@ -7,6 +7,7 @@ import type { Entry } from './books.ts'
 import type { Balances, LedgerOffice, Posting, Site, Venue, Write } from './ledger.ts'
 
 export const postgres: Venue = {
+  name: 'PostgreSQL',
   variable: 'DATABASE_URL',
   title: 'PostgreSQL 18',
   apart: 'a schema',
@@ -45,7 +46,27 @@ class PostgresLedger implements LedgerOffice {
     return Object.fromEntries(rows.map(({ name, balance }) => [name, balance]))
   }
 
-  readonly write: Write = async (postings) => this.#write(postings, new Map())
+  /** One statement, so that nothing lies between the last check of a worker and the whole of its write. */
+  readonly write: Write = async (postings) => {
+    await this.#pool.query(
+      `WITH posting AS (
+         SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::int[], $5::bigint[])
+           WITH ORDINALITY AS posting (account, balance, worker, amount, fencing_token, number)
+       ), updated AS (
+         UPDATE ${this.#schema}.account SET balance = posting.balance FROM posting WHERE name = posting.account
+       )
+       INSERT INTO ${this.#schema}.entry (account, worker, amount, fencing_token)
+       SELECT account, worker, amount, fencing_token FROM posting ORDER BY number
+       ON CONFLICT (account, fencing_token) DO NOTHING`,
+      [
+        postings.map(({ account }) => account),
+        postings.map(({ balance }) => balance),
+        postings.map(({ worker }) => worker),
+        postings.map(({ amount }) => amount),
+        postings.map(({ fencingToken }) => String(fencingToken)),
+      ],
+    )
+  }
 
   async guard(tokens: readonly Token[]): Promise<Write> {
     const guards = new Map<string, SqlGuard>()
@@ -54,24 +75,23 @@ class PostgresLedger implements LedgerOffice {
       await token.check(guard)
       guards.set(token.lease, guard)
     }
-    return async (postings) => this.#write(postings, guards)
+    return async (postings) => this.#writeGuarded(postings, guards)
   }
 
-  async #write(postings: readonly Posting[], guards: ReadonlyMap<string, SqlGuard>): Promise<void> {
+  async #writeGuarded(postings: readonly Posting[], guards: ReadonlyMap<string, SqlGuard>): Promise<void> {
     const connection = await this.#pool.connect()
     connection.on('error', ignore) // it may break between two statements; the next one rejects
     let broken = false
     try {
       await connection.query('BEGIN')
       for (const { account, balance, worker, amount, fencingToken } of postings) {
-        const update = `UPDATE ${this.#schema}.account SET balance = $1 WHERE name = $2`
         const guard = guards.get(account)
-        if (guard === undefined) await connection.query(update, [balance, account])
-        else {
-          const values = [balance, account, ...guard.values]
-          const { rowCount } = await connection.query(`${update} AND ${guard.text}`, values)
-          guard.assertHeld(rowCount)
-        }
+        if (guard === undefined) throw new Error(`account ${account} is written without a check of its lease`)
+        const { rowCount } = await connection.query(
+          `UPDATE ${this.#schema}.account SET balance = $1 WHERE name = $2 AND ${guard.text}`,
+          [balance, account, ...guard.values],
+        )
+        guard.assertHeld(rowCount)
         await connection.query(
           `INSERT INTO ${this.#schema}.entry (account, worker, amount, fencing_token) VALUES ($1, $2, $3, $4)
            ON CONFLICT (account, fencing_token) DO NOTHING`,

@@ -17,14 +17,19 @@ export type ToWorker =
 
 export type FromWorker =
   | { readonly kind: 'ready' }
-  | { readonly kind: 'rehearsed' }
+  /** `fencingToken`: of the lease that was claimed and released. */
+  | { readonly kind: 'rehearsed'; readonly fencingToken: bigint }
   | { readonly kind: 'denied'; readonly account: string; readonly by: string | undefined }
   | { readonly kind: 'held'; readonly account: string; readonly fencingToken: bigint }
-  /** Leases checked, new balances worked out; the worker goes no further until its gate opens. */
+  /** Leases checked, new balances computed; the worker goes on to its gate. */
   | { readonly kind: 'writing'; readonly order: Order; readonly next: Balances }
+  /** The very last check is done: what happens until `sent` the worker cannot notice. This one arrives through the gate. */
+  | { readonly kind: 'atGate' }
+  /** The write is on its way. */
+  | { readonly kind: 'sent' }
   /** `late`: when the write was done, the leases had lapsed by the worker's own clock. */
   | { readonly kind: 'moved'; readonly order: Order; readonly next: Balances; readonly late: boolean }
-  /** A lease lapsed before the worker had checked it. The worker starts over. */
+  /** The worker noticed that a lease had lapsed, before it sent its write. It wrote nothing and starts over. */
   | { readonly kind: 'lapsed'; readonly order: Order; readonly message: string }
   /** The guard refused the write. The worker starts over. */
   | { readonly kind: 'refused'; readonly order: Order; readonly message: string }
@@ -33,5 +38,5 @@ export type FromWorker =
   | { readonly kind: 'idle' }
   | { readonly kind: 'failed'; readonly message: string }
 
-/** The file descriptor from which a worker reads one byte before every write. */
+/** The file descriptor to which a worker writes one byte before every write, and from which it then reads one. */
 export const GATE = 4

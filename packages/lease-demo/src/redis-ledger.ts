@@ -7,6 +7,7 @@ import type { Entry } from './books.ts'
 import type { Balances, LedgerOffice, Posting, Site, Venue, Write } from './ledger.ts'
 
 export const redis: Venue = {
+  name: 'Redis',
   variable: 'REDIS_URL',
   title: 'Redis',
   apart: 'keys',

@@ -1,6 +1,7 @@
 /** Where the story plays: in a place of its own on the server that the environment names, or on one started for it. */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { onStep } from 'lease-servers'
 import type { Books } from './books.ts'
 import type { Balances, LedgerOffice, StartedServer, Venue } from './ledger.ts'
 import { type Place, type VenueName, venueNamed } from './venues.ts'
@@ -13,8 +14,8 @@ export interface StageOptions {
   readonly on: VenueName
   readonly opening: Balances
   readonly env: NodeJS.ProcessEnv
-  /** Called before a server is started. */
-  readonly starting: (title: string) => void
+  /** Called with what is being waited for. */
+  readonly waitFor: (step: string) => void
 }
 
 interface Set {
@@ -37,11 +38,12 @@ export class Stage implements AsyncDisposable {
   }
 
   /** @throws when there is no server or it refuses; nothing is left behind. */
-  static async set({ on, opening, env, starting }: StageOptions): Promise<Stage> {
+  static async set({ on, opening, env, waitFor }: StageOptions): Promise<Stage> {
+    waitFor(`loading what the demo needs for ${on}`)
     const venue = await venueNamed(on)
     const given = env[venue.variable] || undefined
-    if (given === undefined) starting(venue.title)
-    const server = given === undefined ? await venue.start() : undefined
+    const server = given === undefined ? await started(venue, waitFor) : undefined
+    waitFor(`creating the accounts on ${server === undefined ? `the server of ${venue.variable}` : venue.title}`)
     const stage = new Stage({ on, venue, url: given ?? server?.url ?? '', opening, server })
     try {
       await stage.#open()
@@ -61,6 +63,11 @@ export class Stage implements AsyncDisposable {
 
   get place(): Place {
     return this.#place
+  }
+
+  /** What kind of server it is. */
+  get store(): string {
+    return this.#set.venue.name
   }
 
   /** For the reader. */
@@ -104,6 +111,12 @@ export class Stage implements AsyncDisposable {
   async #closeOffice(): Promise<void> {
     await Promise.race([this.#office[Symbol.asyncDispose](), sleep(FAREWELL_MS, undefined, { ref: false })])
   }
+}
+
+/** Starts a server, which may have to be downloaded first. */
+async function started(venue: Venue, waitFor: StageOptions['waitFor']): Promise<StartedServer> {
+  using _steps = onStep(waitFor)
+  return await venue.start()
 }
 
 function placeOn({ on, url }: Set): Place {

@@ -1,5 +1,5 @@
 /** Moving money by read, decide, write: the same on every substrate. */
-import { ErrNotHeld, type Hold } from 'lease-core'
+import { ErrLost, ErrNotHeld, type Hold } from 'lease-core'
 import type { Balances, Ledger, Posting, Write } from './ledger.ts'
 
 /** Move `amount` from one account to another. */
@@ -12,16 +12,21 @@ export interface Order {
 export interface TransferOptions {
   /** The leases of both accounts. */
   readonly holds: ReadonlyMap<string, Hold>
-  /** `false` checks the leases just as carefully, but writes without the guard. */
+  /** `false` checks the leases just as carefully, and writes nothing when it knows of a loss; but it writes without the guard. */
   readonly guarded: boolean
-  /** Called between the last check and the first write, with the balances to be. */
+  /** Called after the leases were checked in the store, with the new balances. */
   beforeWrite(next: Balances): Promise<void>
+  /** Called once, between the very last check and the write. The worker cannot notice what happens here before it has written. */
+  readonly blindSpot?: () => void
+  /** Called once, when the write is on its way. */
+  readonly sent?: () => void
 }
 
 /**
  * Both balances are read, both leases checked, and then the new balances and two entries are written in one transaction.
  *
- * @throws ErrNotHeld with the guard on, when one of the holds is not the present term any more; nothing was written
+ * @throws ErrNotHeld with the guard, when one of the holds is not of the present term any more; nothing was written
+ * @throws ErrLost without the guard, when this process knows that one of the holds is lost; nothing was written
  */
 export async function transfer(ledger: Ledger, order: Order, options: TransferOptions): Promise<void> {
   const holds = [...options.holds]
@@ -38,8 +43,16 @@ export async function transfer(ledger: Ledger, order: Order, options: TransferOp
   if (options.guarded) write = await ledger.guard(tokens)
   else for (const token of tokens) await token.check()
   await options.beforeWrite(Object.fromEntries(postings.map(({ account, balance }) => [account, balance])))
-  // 3. Write.
-  await writeTo(ledger, write, postings)
+  // 3. Write. Without the guard, the clock is read once more, as late as possible.
+  let attempts = 0
+  const send: Write = async (all) => {
+    if (!options.guarded) for (const [, hold] of holds) hold.assertHeld()
+    if (attempts++ === 0) options.blindSpot?.()
+    const written = write(all)
+    if (attempts === 1) options.sent?.()
+    await written
+  }
+  await writeTo(ledger, send, postings)
 }
 
 /**
@@ -51,7 +64,7 @@ async function writeTo(ledger: Ledger, write: Write, postings: readonly Posting[
     await orAgain(() => write(postings))
   } catch (error) {
     const [first] = postings
-    if (!(error instanceof ErrNotHeld) || first === undefined || !(await ledger.hasEntry(first))) throw error
+    if (!isOver(error) || first === undefined || !(await ledger.hasEntry(first))) throw error
   }
 }
 
@@ -63,7 +76,12 @@ async function orAgain<T>(request: () => Promise<T>): Promise<T> {
   try {
     return await request()
   } catch (error) {
-    if (error instanceof ErrNotHeld) throw error // an answer
+    if (isOver(error)) throw error // an answer
     return request()
   }
+}
+
+/** Whether the error says that a lease is lost: the store says so, or this process knows it. */
+export function isOver(error: unknown): error is ErrNotHeld | ErrLost {
+  return error instanceof ErrNotHeld || error instanceof ErrLost
 }

@@ -2,36 +2,51 @@
 import { parseArgs } from 'node:util'
 import { isVenueName, type VenueName, venueNames } from './venues.ts'
 
-const usage = `Usage: pnpm demo [--on ${venueNames.join('|')}] [--unguarded]
+/** The files that `--draw` writes. */
+export const pictureNames = { guarded: 'with-the-guard.svg', unguarded: 'without-the-guard.svg' } as const
 
-Four worker processes move money between accounts. Who moves money holds the leases of both
-accounts. One worker is frozen in the middle of a write until its leases have lapsed, another is
-killed. In the end the books are checked.
+/** What to type to run the demo, in a clone of this repository. */
+export const COMMAND = 'npx -y pnpm@10 demo'
 
-  --on NAME    where leases and accounts are (default ${venueNames[0]})
-  --unguarded  check the leases as before, but write without the guard, and see the damage
-  --help       this text
+const usage = `Usage: ${COMMAND} [--on ${venueNames.join('|')}] [--unguarded]
+       ${COMMAND} [--on ${venueNames.join('|')}] --draw FOLDER
+
+Four worker processes move money between accounts. Who moves money holds the
+leases of both accounts. One worker is frozen in the middle of a write until its
+leases have lapsed, another is killed. In the end the books are checked.
+
+  --on NAME      where leases and accounts are (default ${venueNames[0]})
+  --unguarded    check the leases as before, but write without the guard, and
+                 see the damage
+  --draw FOLDER  run with and without the guard, and draw what happened:
+                 ${pictureNames.guarded} and ${pictureNames.unguarded}
+  --help         this text
 
 Environment:
-  DATABASE_URL    a PostgreSQL server (15 or later) to play on, in a schema of its own
-  REDIS_URL       a Redis server (7 or later) to play on, under keys of its own
-  ETCD_ENDPOINTS  members of etcd (3.4 or later) to play on, comma separated, under keys of its own
-                  What is its own is removed afterwards. Without the variable a server is started
-                  and removed again.
+  DATABASE_URL    a PostgreSQL server (15 or later); a schema is made there
+  REDIS_URL       a Redis server (7 or later); keys with a prefix of their own
+  ETCD_ENDPOINTS  members of etcd (3.4 or later), comma separated; likewise
+                  What the demo makes is removed afterwards. Without the
+                  variable a server is started and removed again.
   NO_COLOR        no colours
+  COLUMNS         width of the output where it is no terminal (default 80)
 
 Exit code:
-  0  the books balance (and, with the guard: the stale write was refused, and the leases of the
-     frozen and the killed worker were taken over)
+  0  the books balance (and, with the guard: the stale write was refused, and
+     the leases of the frozen and the killed worker were taken over); or both
+     pictures are drawn
   1  the books do not balance, or the story did not show what it should
   2  wrong usage
-  3  the story could not be told: no server, a worker failed or hangs, a machine that is too slow
+  3  the story could not be told: no server, a worker failed or hangs, a machine
+     that is too slow
 `
 
 /** What to play. */
 export interface Wishes {
   readonly on: VenueName
   readonly guarded: boolean
+  /** The folder for pictures of both runs. */
+  readonly draw?: string
 }
 
 /** Why nothing is played. */
@@ -45,17 +60,22 @@ export interface Usage {
 export function parse(args: readonly string[]): Wishes | Usage {
   try {
     const { values } = parseArgs({
-      args: args.filter((arg, index) => index > 0 || arg !== '--'), // pnpm demo -- --unguarded
+      args: args.filter((arg, index) => index > 0 || arg !== '--'), // demo -- --unguarded
       options: {
         on: { type: 'string', default: venueNames[0] },
         unguarded: { type: 'boolean' },
+        draw: { type: 'string' },
         help: { type: 'boolean', short: 'h' },
       },
     })
     if (values.help !== true) {
-      const { on = '' } = values
+      const { on = '', draw } = values
       if (!isVenueName(on)) throw new Error(`--on must be one of ${venueNames.join(', ')}, not '${on}'`)
-      return { on, guarded: values.unguarded !== true }
+      if (draw === '') throw new Error('--draw needs the folder for the pictures')
+      if (draw !== undefined && values.unguarded === true) {
+        throw new Error('--draw runs with and without the guard: leave out --unguarded')
+      }
+      return { on, guarded: values.unguarded !== true, ...(draw !== undefined && { draw }) }
     }
     return { exitCode: 0, text: usage }
   } catch (error) {

@@ -1,15 +1,15 @@
 /**
  * A worker process: takes orders, holds the leases of both accounts, moves the money, releases.
  *
- * Between the last check of its leases and the write it waits at the gate, and nothing else of it runs meanwhile: so is
- * any pause that comes at the wrong moment (garbage collection, a swapped page, a suspended virtual machine). The story
- * keeps the gate, and so decides when the pause comes.
+ * Between the last check of its leases and the write it waits at the gate, and nothing else of it runs during that time.
+ * Any pause that comes at the wrong moment is like that (garbage collection, a swapped page, a suspended virtual machine).
+ * The story opens the gate, and so decides when the pause comes.
  */
-import { readSync } from 'node:fs'
-import { ErrClaimDenied, ErrNotHeld, ErrUnknown, Manager, type Hold, type HoldOptions } from 'lease-core'
+import { readSync, writeSync } from 'node:fs'
+import { ErrClaimDenied, ErrUnknown, Manager, type Hold, type HoldOptions } from 'lease-core'
 import type { Ledger } from './ledger.ts'
 import { GATE, type FromWorker, type ToWorker } from './protocol.ts'
-import { transfer, type Order } from './transfer.ts'
+import { isOver, transfer, type Order } from './transfer.ts'
 import { ledgerAt } from './venues.ts'
 
 /**
@@ -27,8 +27,8 @@ class Worker {
   readonly #guarded: boolean
   readonly #ledger: Ledger
   readonly #manager: Manager
-  /** The leases are checked; what fails from now on is the write. */
-  #checked = false
+  /** The write is on its way: what fails from now on is the write. */
+  #sent = false
 
   constructor({ name, guarded }: Engagement, ledger: Ledger) {
     this.#name = name
@@ -40,22 +40,23 @@ class Worker {
     })
   }
 
-  /** Claims and releases a lease of its own, as a transfer does. */
-  async rehearse(): Promise<void> {
+  /** Claims and releases a lease of its own, as a transfer does. Returns the fencing token of that lease. */
+  async rehearse(): Promise<bigint> {
     const hold = await this.#hold(`rehearsal-${this.#name}`, REHEARSAL_MS)
     await hold[Symbol.asyncDispose]()
+    return hold.fencingToken
   }
 
   /** Until it is done: a refused write was not done, and everything is read anew under new leases. */
   async perform(order: Order, leaseMs: number): Promise<void> {
     for (let done = false; !done;) {
-      this.#checked = false
+      this.#sent = false
       try {
         await this.#transfer(order, leaseMs)
         done = true
       } catch (error) {
-        if (!(error instanceof ErrNotHeld)) throw error
-        await tell({ kind: this.#checked ? 'refused' : 'lapsed', order, message: error.message })
+        if (!isOver(error)) throw error
+        await tell({ kind: this.#sent ? 'refused' : 'lapsed', order, message: error.message })
       }
     }
     await tell({ kind: 'idle' })
@@ -76,9 +77,12 @@ class Worker {
         guarded: this.#guarded,
         beforeWrite: async (balances) => {
           next = balances
-          this.#checked = true
           await tell({ kind: 'writing', order, next })
-          waitAtGate()
+        },
+        blindSpot: waitAtGate,
+        sent: () => {
+          this.#sent = true
+          void tell({ kind: 'sent' })
         },
       })
       const late = [...holds.values()].some((hold) => !hold.held)
@@ -112,6 +116,7 @@ class Worker {
 
 /** Blocks the whole process until the story lets it write. */
 function waitAtGate(): void {
+  writeSync(GATE, '.') // at the gate: the last check lies behind
   for (;;) {
     try {
       if (readSync(GATE, Buffer.alloc(1)) === 0) process.exit(1) // the story is over
@@ -134,8 +139,7 @@ async function obey(message: ToWorker): Promise<void> {
     await worker.rehearse() // the first request also connects
     await tell({ kind: 'ready' })
   } else if (message.kind === 'rehearse') {
-    await worker?.rehearse()
-    await tell({ kind: 'rehearsed' })
+    if (worker !== undefined) await tell({ kind: 'rehearsed', fencingToken: await worker.rehearse() })
   } else await worker?.perform(message.order, message.leaseMs)
 }
 

@@ -1,8 +1,8 @@
 import { expect } from 'chai'
-import { ErrNotHeld, Manager, memoryClient, type Hold } from 'lease-core'
+import { ErrLost, ErrNotHeld, Manager, memoryClient, type Hold } from 'lease-core'
 import { startProxy, type Proxy } from 'lease-servers'
 import type { Ledger, LedgerOffice, Posting } from '#src/ledger.ts'
-import { transfer } from '#src/transfer.ts'
+import { transfer, type TransferOptions } from '#src/transfer.ts'
 import { venueNamed } from '#src/venues.ts'
 import { EtcdGround, type Ground, PostgresGround, RedisGround } from './grounds.ts'
 
@@ -19,7 +19,7 @@ async function held(manager: Manager): Promise<ReadonlyMap<string, Hold>> {
 }
 
 /** What the write of a posting looks like on its way to the server. */
-const writing = { postgres: /COMMIT/, redis: /RPUSH|evalsha/i, etcd: /entry\/bob/ } as const
+const writing = { postgres: /COMMIT|INSERT INTO/, redis: /RPUSH|evalsha/i, etcd: /entry\/bob/ } as const
 
 for (const ground of [new PostgresGround(), new RedisGround(), new EtcdGround()] as const satisfies readonly Ground[]) {
   describe(`the ledger on ${ground.name}`, () => {
@@ -76,13 +76,16 @@ for (const ground of [new PostgresGround(), new RedisGround(), new EtcdGround()]
 }
 
 describe('a transfer', () => {
-  /** A ledger in this process whose guarded writes do as `attempts` says, one after the other. */
-  function ledgerOf(attempts: readonly ('lose the answer' | 'refuse')[]): Ledger & { readonly written: Posting[] } {
+  /** A ledger in this process whose writes do as `attempts` says, one after the other. */
+  function ledgerOf(
+    attempts: readonly ('lose the answer' | 'lose the request' | 'refuse')[],
+  ): Ledger & { readonly written: Posting[] } {
     const written: Posting[] = []
     const left = [...attempts]
     const write = async (postings: readonly Posting[]): Promise<void> => {
       const attempt = left.shift()
       if (attempt === 'refuse') throw new ErrNotHeld('a later term is here')
+      if (attempt === 'lose the request') throw new Error('the connection was dropped')
       written.push(...postings)
       if (attempt === 'lose the answer') throw new Error('the connection was dropped')
     }
@@ -98,10 +101,23 @@ describe('a transfer', () => {
     }
   }
 
-  async function outcome(ledger: Ledger): Promise<unknown> {
+  /** With the guard, unless it says otherwise. `lapse`: the step after which alice's lease has lapsed. */
+  async function outcome(
+    ledger: Ledger,
+    { guarded = true, lapse }: { guarded?: boolean; lapse?: 'beforeWrite' | 'blindSpot' | 'sent' } = {},
+  ): Promise<unknown> {
     const manager = new Manager({ client: ledger.client })
     try {
-      await transfer(ledger, order, { holds: await held(manager), guarded: true, beforeWrite: async () => {} })
+      const holds = await held(manager)
+      const at = (step: typeof lapse) => (): void => (step === lapse ? holds.get('alice')?.letLapse() : undefined)
+      const options: TransferOptions = {
+        holds,
+        guarded,
+        beforeWrite: async () => at('beforeWrite')(),
+        blindSpot: at('blindSpot'),
+        sent: at('sent'),
+      }
+      await transfer(ledger, order, options)
       return 'done'
     } catch (error) {
       return error
@@ -120,6 +136,24 @@ describe('a transfer', () => {
     const ledger = ledgerOf(['refuse'])
     expect(await outcome(ledger)).to.be.instanceOf(ErrNotHeld)
     expect(ledger.written).to.deep.equal([])
+  })
+
+  it('without the guard writes nothing when the worker knows that a lease is lost', async () => {
+    const ledger = ledgerOf([])
+    expect(await outcome(ledger, { guarded: false, lapse: 'beforeWrite' })).to.be.instanceOf(ErrLost)
+    expect(ledger.written).to.deep.equal([])
+  })
+
+  it('without the guard is not sent again when the worker knows by then that a lease is lost', async () => {
+    const ledger = ledgerOf(['lose the request'])
+    expect(await outcome(ledger, { guarded: false, lapse: 'sent' })).to.be.instanceOf(ErrLost)
+    expect(ledger.written).to.deep.equal([])
+  })
+
+  it('without the guard writes when a lease is lost in the blind spot: no check of the worker can prevent it', async () => {
+    const ledger = ledgerOf([])
+    expect(await outcome(ledger, { guarded: false, lapse: 'blindSpot' })).to.equal('done')
+    expect(ledger.written).to.have.length(2)
   })
 
   it('whose write fails twice fails', async () => {

@@ -8,6 +8,7 @@ import { delimiter, join } from 'node:path'
 import { unpackDebian } from './debian.ts'
 import { reasonIn } from './failures.ts'
 import { Den, output, serverAccount } from './process.ts'
+import { report } from './progress.ts'
 
 /** `system`: PATH and the usual folders. `embedded`: npm package. `debian`: unpacked package. */
 export type Origin = 'system' | 'embedded' | 'debian'
@@ -58,6 +59,7 @@ export async function findBinaries<O extends Origin>(wanted: Wanted<O>): Promise
 }
 
 async function searchFor<O extends Origin>(wanted: Wanted<O>): Promise<Found<O>> {
+  report(`looking for ${wanted.title}`)
   const allowed = process.env['LEASE_SERVERS_ORIGINS']?.split(',').map((word) => word.trim())
   const failures: string[] = []
   const causes: unknown[] = []
@@ -119,6 +121,7 @@ async function runnable<O extends Origin>(found: Binaries<O>, program: string): 
 
 /** One copy serves all servers of this process and goes with it. */
 async function copied(found: Binaries, root: string): Promise<Binaries> {
+  report('copying the programs to where servers may run them')
   const to = join(new Den('binaries').dir, 'root')
   await cp(root, to, { recursive: true, verbatimSymlinks: true })
   const libraryPath = found.libraryPath.split(':').map((one) => one.replace(root, to))

@@ -6,6 +6,7 @@ import { mkdir, readdir, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Den, installed, output } from './process.ts'
+import { report } from './progress.ts'
 
 const defaultCache = join(dirname(fileURLToPath(import.meta.url)), '..', 'node_modules', '.cache', 'debian')
 
@@ -36,9 +37,14 @@ async function fetchInto(root: string, cache: string, names: readonly [string, .
   // A den, so that a run that is killed leaves nothing half unpacked; in the cache, so that a rename is all that is left to do.
   await using den = new Den(names[0], 'KILL', cache)
   const work = den.dir
-  if (!(await known(names[0])) && process.getuid?.() === 0) await output('apt-get', ['-q', 'update'])
+  if (!(await known(names[0])) && process.getuid?.() === 0) {
+    report(`asking Debian's archive for ${names[0]}`)
+    await output('apt-get', ['-q', 'update'])
+  }
   if (!(await known(names[0]))) throw new Error(`apt knows no package ${names[0]} (apt-get update may help)`)
+  report(`downloading ${names[0]} from Debian's archive`)
   await output('apt-get', ['-q', 'download', ...names, ...(await missingLibraries(names))], { cwd: work })
+  report(`unpacking ${names[0]}`)
   for (const file of await readdir(work)) {
     if (file.endsWith('.deb')) await output('dpkg-deb', ['-x', file, 'root'], { cwd: work })
   }

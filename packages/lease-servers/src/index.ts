@@ -22,6 +22,7 @@ export {
 } from './postgres-targets.ts'
 export { postgresProtocol } from './postgres-protocol.ts'
 export { nodeOptions, programOf } from './program.ts'
+export { onStep } from './progress.ts'
 export { type Postgres, type PostgresOptions, type PostgresOrigin, postgresQuery, startPostgres } from './postgres.ts'
 export { type PostgresPair, startPostgresPair } from './postgres-standby.ts'
 export {

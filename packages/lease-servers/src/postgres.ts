@@ -8,6 +8,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { type Binaries, debianFolder, environment, findBinaries, systemFolders } from './binaries.ts'
 import { accepts, Den } from './process.ts'
+import { report } from './progress.ts'
 import { type Command, onFreePorts, ServerProcess } from './server.ts'
 
 /** What to start. */
@@ -128,6 +129,7 @@ export class PostgresServer extends ServerProcess implements Postgres {
 
   /** Makes its data. */
   async init(): Promise<void> {
+    report(`creating a database cluster for ${this.title}`)
     const args = ['-D', this.#data, '-U', 'postgres', '-A', 'trust', '-N', '--locale=C', '-E', 'UTF8']
     await this.den.run(join(this.#binaries.bin, 'initdb'), args, environment(this.#binaries))
     const hba = join(this.#data, 'pg_hba.conf')

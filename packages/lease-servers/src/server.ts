@@ -5,6 +5,7 @@ import { until } from './awaited.ts'
 import { failure } from './failures.ts'
 import { releasePorts, reservePorts } from './ports.ts'
 import type { Den } from './process.ts'
+import { report } from './progress.ts'
 
 /** A server that is not ready by then, though its process runs, hangs. Tests have a shorter limit: mocha's. */
 const START_MS = 300_000
@@ -39,6 +40,7 @@ export abstract class ServerProcess implements AsyncDisposable {
   /** Resolves once it is ready. @throws {@link PortTakenError}, or an error that says why and has its log as the cause */
   async start(): Promise<void> {
     const { file, args, env } = this.command()
+    report(`starting ${this.title}`)
     this.den.start(file, args, env)
     const beganMs = performance.now()
     const hangs = (): boolean => performance.now() - beganMs > START_MS
