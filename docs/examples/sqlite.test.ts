@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { SubstrateClient, type Trapdoor } from 'lease-core'
+import { expect } from 'chai'
+import { LONGEST_DEADLINE_MS, SubstrateClient, type Trapdoor } from 'lease-core'
 import { conformance, faultsOf } from 'lease-core/conformance'
 import { FaultySubstrate, TestClock } from 'lease-core/testing'
 import { ReopeningConnection, sqliteDrivers } from './sqlite-drivers.ts'
@@ -46,6 +47,45 @@ for (const driver of sqliteDrivers) {
         throw error
       }
     }
+
+    describe('what the kit does not check', () => {
+      let clients: readonly [SubstrateClient, SubstrateClient]
+      beforeEach(() => {
+        const [ann, ben] = [open('beside'), open('beside')]
+        clients = [new SubstrateClient({ substrate: ann, clock }), new SubstrateClient({ substrate: ben, clock })]
+      })
+      afterEach(() => Promise.all(clients.map((client) => client.close())))
+
+      for (const begin of ['BEGIN', 'BEGIN IMMEDIATE']) {
+        it(`nobody is granted the lease between the check and COMMIT, after ${begin}`, async () => {
+          const [ann, ben] = clients
+          const lease = begin.replaceAll(' ', '-')
+          await ann.claimLease(lease, { holder: 'ann', duration: 1_000 })
+          const info = ann.leases().get(lease)
+          mine.exec(begin)
+          await info?.trapdoor(mine)
+          await clock.advance(2_000) // it lapses
+          let isGranted = false
+          const claim = ben.claimLease(lease, { holder: 'ben', duration: 1_000 }).then(() => (isGranted = true))
+          await clock.advance(1_000)
+          expect(isGranted).to.equal(false)
+          mine.exec('COMMIT')
+          await clock.advance(1_000)
+          await claim
+        })
+      }
+
+      it('a vacant lease leaves no row', async () => {
+        const [ann] = clients
+        await ann.claimLease('once', { holder: 'ann', duration: 60_000 })
+        await ann.releaseLease('once', 'ann')
+        await ann.claimLease('lapsing', { holder: 'ann', duration: 1_000 })
+        await clock.advance(LONGEST_DEADLINE_MS + 2_000)
+        await ann.claimLease('another', { holder: 'ann', duration: 60_000 })
+        const rows = mine.prepare(`SELECT lease FROM lease WHERE namespace = 'beside'`).all() as { lease: string }[]
+        expect(rows.map(({ lease }) => lease)).to.deep.equal(['another'])
+      })
+    })
 
     conformance(
       { describe, it, before, after },
