@@ -19,7 +19,7 @@ export const sqliteDrivers: readonly SqliteDriver[] = nodeSqlite === undefined ?
 
 /** Opens a connection. Creates the file if it does not exist. */
 export function openSqlite(driver: SqliteDriver, file: string): OpenConnection {
-  if (driver === 'libsql') return new Database(file) as OpenConnection
+  if (driver === 'libsql') return new Database(file)
   if (nodeSqlite === undefined) throw new Error(`Node ${process.versions.node} has no node:sqlite`)
   return new nodeSqlite.DatabaseSync(file)
 }

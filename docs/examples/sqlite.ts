@@ -166,8 +166,9 @@ export class SqliteSubstrate implements Substrate {
       case 'define': // of counted leases and queues, which this store does not keep
       case 'leave':
       case 'passOver':
-        return state
+        break
     }
+    return state
   }
 }
 
@@ -187,14 +188,13 @@ function holdingOf({ holder = '', token, nonce, expiryMs, openedMs, value, pins 
   return { ...shown, pinned: pins.length > 0, version: undefined }
 }
 
-/** The drivers tell it by different names. A BEGIN in a transaction fails, and changes nothing. */
+/** The drivers name it differently. A BEGIN in a transaction fails, and changes nothing. */
 function isInTransaction(connection: SqliteConnection): boolean {
   try {
-    connection.exec('BEGIN')
+    connection.exec('BEGIN; ROLLBACK') // the first error ends it
+    return false
   } catch (error) {
     if (String(error).includes('within a transaction')) return true
     throw error
   }
-  connection.exec('ROLLBACK')
-  return false
 }
