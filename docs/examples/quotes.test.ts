@@ -16,6 +16,7 @@ for (const page of [
   'docs/concepts.md',
   'docs/guarantees.md',
   'docs/setup.md',
+  'docs/adapters.md',
   'docs/testing.md',
   'docs/capacity.md',
   'docs/substrates/postgres.md',

@@ -40,6 +40,7 @@ export function allTests(): readonly TestFile[] {
 
 const core = /^packages\/lease-core\/test\/(?!conformance\.(broken|real-time))/
 const recipes = /^packages\/lease-recipes\/test\/(?!.*\.(race|crowd)\.)/
+const sqlite = /^docs\/examples\/sqlite\./
 const adapters = /^packages\/lease-(postgres|redis|etcd)\/test\/(conformance|options)\./
 /** Titles of suites on a server, and of those on a second server of one kind. */
 const onServer = / (on|in|of) (redis|postgres|etcd)/i
@@ -75,10 +76,12 @@ export function quickTests(): readonly TestFile[] {
   return chosen.filter(({ path }) => [core, recipes, adapters].some((pattern) => pattern.test(path)))
 }
 
-/** What needs no server, on another Node: core, and the recipes on memory. */
+/** What needs no server, on another Node: core, the recipes on memory, and the adapter for SQLite, with the driver of that Node. */
 export function testsOn(version: string, execPath: string): readonly TestFile[] {
   return allTests()
-    .filter(({ path, part }) => core.test(path) || (recipes.test(path) && (part?.index ?? 0) === 0))
+    .filter(
+      ({ path, part }) => core.test(path) || sqlite.test(path) || (recipes.test(path) && (part?.index ?? 0) === 0),
+    )
     .map((file) => ({ ...file, exclude: onServer, execPath, title: `${file.title} on Node ${version}` }))
 }
 
