@@ -201,10 +201,11 @@ end
 `
 
 /**
- * A batch of one, as a single caller sends it, in the ordinary case: a claim of a vacant lease, a release of the very term that stands
- * while nobody in the namespace waits, and no lease is pinned. It does what `inBulk` does, and makes nothing that it does not need: half of
- * the server's time. Whatever is otherwise is left to the rest, and what has failed half-way as well: what came first is harmless
- * alone. So is one claim in eight, for it is then that the index is looked after.
+ * A batch of one, as a single caller sends it, in the ordinary case: a claim of a vacant lease, or a release of the very term that stands,
+ * while no lease is pinned. It does what `inBulk` does, and makes nothing that it does not need: half of the server's time. After a
+ * release, where somebody in the namespace waits, what follows is told, and nothing else is done: `released`. Whatever is otherwise is
+ * left to the rest, and what has failed half-way as well: what came first is harmless alone. So is one claim in eight, for it is then that
+ * the index is looked after.
  */
 const alone = `
 local time, released = redis.call('TIME'), nil
