@@ -73,6 +73,13 @@ export const tell = (tables: Tables, { channel, client, of }: News): string => {
   END IF;`
 }
 
+/** What a row is told in: SQL. */
+interface HintOf {
+  readonly kind: string
+  readonly entry: string
+  readonly where?: string
+}
+
 /**
  * Sends the notifications, as `changesIn` of lease-core reads them, and answers the last ticket told in each queue. $1 namespace,
  * $2 client of the caller, $3 channel of the namespace; of leases: $4 whose queue is told, $5 that were vacated, $6 whose term each
@@ -82,6 +89,9 @@ export const tell = (tables: Tables, { channel, client, of }: News): string => {
  * Those who do not count any more are removed where they are met. Without a client, or where this transaction cannot see who has
  * registered since it began, everyone in the namespace is told.
  *
+ * Each kind is looked up by a statement of its own, where there is something of it, and hints that need no grouping are sent one by one: the
+ * statement that does all of it takes twice as long, and a hand-off waits for two.
+ *
  * The server takes less than 8000 bytes at once; one name is at most 513 in JSON.
  */
 export function telling({ prefix, waiter }: Tables): DatabaseFunction {
@@ -90,6 +100,16 @@ export function telling({ prefix, waiter }: Tables): DatabaseFunction {
       UNION ALL SELECT 'changed', to_json(t.name) FROM unnest($7) AS t(name)
       UNION ALL SELECT 'taken', json_build_array(t.name, t.place, t.ms) FROM unnest($8, $9, $10) AS t(name, place, ms)`
   const stale = (from: string): string => `EXISTS (SELECT FROM ${from} q WHERE NOT ${inForce('q')})`
+  const message = (kind: string, entries: string): string =>
+    `CASE ${kind} WHEN 'vacated' THEN ${entries} ELSE json_build_object(CASE ${kind} WHEN 'told' THEN 'vacated' ELSE ${kind} END, ${entries}) END::text`
+  // Adds to what is told: a hint for each row, to its client. Then whether one of the rows does not count any more.
+  const hints = (row: string, { kind, entry, where = 'true' }: HintOf): string =>
+    [
+      ...[`'${CLIENT_CHANNEL}' || ${row}.client`, `${kind}::text`, entry].map(
+        (value, index) => `${['channels', 'kinds', 'entries'][index]} || array_agg(${value}) FILTER (WHERE ${where})`,
+      ),
+      `is_stale OR coalesce(bool_or(NOT ${inForce(row)}), false)`,
+    ].join(', ')
   return defineText(
     { prefix },
     'tell',
@@ -100,44 +120,56 @@ export function telling({ prefix, waiter }: Tables): DatabaseFunction {
   entries json[];
   places json;
   is_stale boolean;
+  is_watched boolean;
 BEGIN
   IF $2 IS NULL OR NOT ${seesCommits} THEN
     SELECT array_agg('${EVERYONE}' || substr($3, ${EVERYONE.length + 1}) || '${HOME_SUFFIX}'), array_agg(a.kind), array_agg(a.entry)
     INTO channels, kinds, entries FROM (${all}) a;
   ELSE
     FOR attempt IN 1..2 LOOP
-      WITH queue AS MATERIALIZED (
-        SELECT t.n, t.name, w.* FROM unnest($4) WITH ORDINALITY AS t(name, n) CROSS JOIN LATERAL (
-          SELECT w.place, w.client, w.until, row_number() OVER (ORDER BY w.place) - 1 AS ahead FROM (
-            SELECT w.* FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT ${TOLD}
-          ) w
-        ) w
-      ), next AS MATERIALIZED (
-        SELECT t.*, w.* FROM unnest($8, $9, $10) AS t(name, taken, ms) CROSS JOIN LATERAL (
+      channels := NULL; kinds := NULL; entries := NULL; is_stale := false;
+      IF $4 IS NOT NULL THEN
+        WITH queue AS MATERIALIZED (
+          SELECT t.n, t.name, w.* FROM unnest($4) WITH ORDINALITY AS t(name, n) LEFT JOIN LATERAL (
+            SELECT w.place, w.client, w.until, row_number() OVER (ORDER BY w.place) - 1 AS ahead FROM (
+              SELECT w.* FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT ${TOLD}
+            ) w
+          ) w ON true
+        )
+        SELECT ${hints('w', { kind: `'told'`, entry: 'json_build_array(w.name, w.place, w.ahead)', where: 'w.place IS NOT NULL' })},
+          (SELECT json_agg(t.place ORDER BY t.n) FROM (SELECT q.n, max(q.place) AS place FROM queue q GROUP BY q.n) t)
+        INTO channels, kinds, entries, is_stale, places FROM queue w;
+      END IF;
+      IF $8 IS NOT NULL THEN
+        SELECT ${hints('w', { kind: `'taken'`, entry: 'json_build_array(t.name, t.taken, t.ms, w.place, 0)' })}
+        INTO channels, kinds, entries, is_stale FROM unnest($8, $9, $10) AS t(name, taken, ms) CROSS JOIN LATERAL (
           SELECT w.place, w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place > 0 ORDER BY w.place LIMIT 1
-        ) w WHERE NOT coalesce(t.name = ANY($4), false)
-      ), watch AS MATERIALIZED (
-        SELECT t.*, w.* FROM (
-          SELECT 'vacated' AS kind, v.name FROM unnest($5) AS v(name) UNION ALL SELECT 'changed', c.name FROM unnest($7) AS c(name)
-        ) t CROSS JOIN LATERAL (
-          SELECT w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place = 0 OFFSET 0
+        ) w WHERE NOT coalesce(t.name = ANY($4), false);
+      END IF;
+      is_watched := EXISTS (
+        SELECT FROM unnest($5 || $7 || ''::text) AS t(name) CROSS JOIN LATERAL (
+          SELECT FROM ${waiter} w WHERE ${of('t.name')} AND w.place = 0 LIMIT 1
         ) w
-      ), space AS MATERIALIZED (
-        SELECT w.until FROM ${waiter} w WHERE ${of("''")} AND w.place = 0
-      ), hint AS (
-        SELECT '${CLIENT_CHANNEL}' || q.client AS channel, 'told' AS kind, json_build_array(q.name, q.place, q.ahead) AS entry FROM queue q
-        UNION ALL SELECT '${CLIENT_CHANNEL}' || q.client, 'taken', json_build_array(q.name, q.taken, q.ms, q.place, 0) FROM next q
-        UNION ALL SELECT '${CLIENT_CHANNEL}' || q.client, q.kind, to_json(q.name) FROM watch q
-        UNION ALL SELECT '${CLIENT_CHANNEL}' || t.ended, 'vacated', to_json(t.name) FROM unnest($5, $6) AS t(name, ended)
-          WHERE t.ended IS NOT NULL
-        UNION ALL SELECT $3 || '${HOME_SUFFIX}', a.kind, a.entry FROM (${all}) a WHERE EXISTS (SELECT FROM space)
-      )
-      SELECT array_agg(h.channel), array_agg(h.kind), array_agg(h.entry),
-        (SELECT json_agg(t.place ORDER BY t.n) FROM (
-          SELECT t.n, (SELECT max(q.place) FROM queue q WHERE q.n = t.n) AS place FROM unnest($4) WITH ORDINALITY AS t(name, n)
-        ) t),
-        ${['queue', 'next', 'watch', 'space'].map(stale).join(' OR ')}
-      INTO channels, kinds, entries, places, is_stale FROM hint h;
+      );
+      IF is_watched OR cardinality(array_remove($6, NULL)) > 0 THEN
+        WITH watch AS MATERIALIZED (
+          SELECT t.*, w.* FROM (
+            SELECT 'vacated' AS kind, v.name FROM unnest($5) AS v(name) UNION ALL SELECT 'changed', c.name FROM unnest($7) AS c(name)
+          ) t CROSS JOIN LATERAL (
+            SELECT w.client, w.until FROM ${waiter} w WHERE ${of('t.name')} AND w.place = 0 OFFSET 0
+          ) w
+        ), space AS MATERIALIZED (
+          SELECT w.until FROM ${waiter} w WHERE ${of("''")} AND w.place = 0
+        ), hint AS (
+          SELECT '${CLIENT_CHANNEL}' || q.client AS channel, q.kind, to_json(q.name) AS entry FROM watch q
+          UNION ALL SELECT '${CLIENT_CHANNEL}' || t.ended, 'vacated', to_json(t.name) FROM unnest($5, $6) AS t(name, ended)
+            WHERE t.ended IS NOT NULL
+          UNION ALL SELECT $3 || '${HOME_SUFFIX}', a.kind, a.entry FROM (${all}) a WHERE EXISTS (SELECT FROM space)
+        )
+        SELECT channels || array_agg(h.channel), kinds || array_agg(h.kind), entries || array_agg(h.entry),
+          is_stale OR ${stale('watch')} OR ${stale('space')}
+        INTO channels, kinds, entries, is_stale FROM hint h;
+      END IF;
       EXIT WHEN NOT is_stale;
       DELETE FROM ${waiter} w USING (
         SELECT w.* FROM (SELECT DISTINCT t.name FROM unnest($4 || $5 || $7 || $8 || ''::text) AS t(name)) t CROSS JOIN LATERAL (
@@ -146,9 +178,13 @@ BEGIN
       ) r WHERE ${sameWaiter};
     END LOOP;
   END IF;
-  IF channels IS NOT NULL AND has_function_privilege('pg_notify(text, text)', 'EXECUTE') THEN
-    PERFORM pg_notify(part.channel, CASE part.kind WHEN 'vacated' THEN json_agg(part.entry)
-      ELSE json_build_object(CASE part.kind WHEN 'told' THEN 'vacated' ELSE part.kind END, json_agg(part.entry)) END::text)
+  IF channels IS NULL OR NOT has_function_privilege('pg_notify(text, text)', 'EXECUTE') THEN RETURN places; END IF;
+  IF cardinality(channels) = 1 OR cardinality(channels) = 2 AND channels[1] <> channels[2] THEN
+    FOR nth IN 1..cardinality(channels) LOOP
+      PERFORM pg_notify(channels[nth], ${message('kinds[nth]', 'json_build_array(entries[nth])')});
+    END LOOP;
+  ELSE
+    PERFORM pg_notify(part.channel, ${message('part.kind', 'json_agg(part.entry)')})
     FROM (
       SELECT h.*, sum(octet_length(h.entry::text) + 2) OVER (PARTITION BY h.channel, h.kind ROWS UNBOUNDED PRECEDING) / 6000 AS nth
       FROM unnest(channels, kinds, entries) AS h(channel, kind, entry)

@@ -20,7 +20,7 @@
  * sent before that opening, or by that nonce, opens nothing. Under `u:<name>` it remembers the last unpin, in the same way.
  */
 import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
-import { queueing, registering, telling } from './interest-script.ts'
+import { entering, naming, queueing, registering, telling } from './interest-script.ts'
 import { admitting, counting } from './shares-script.ts'
 import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, preludeAt, script, type Script } from './script.ts'
 
@@ -38,8 +38,23 @@ if deadline ~= 0 and us > deadline then return { us, '${TOO_LATE}' } end
 local index, tokens, pins = KEYS[1], KEYS[2], KEYS[3]
 local channel, client = ARGV[3], ARGV[4]
 local openings = root .. 'o:'
+local anyPinned, full = false, nil
+local function remember(key, at, nonce)
+  return failed(redis.pcall('SET', key, at .. ' ' .. nonce, 'PX', '${LONGEST_DEADLINE_MS}'))
+end
+${counting}${naming}${queueing}
+-- What is to be told: names that were vacated, those with news, whose term another client has ended (client, name), whose queue
+-- (name, nth operation), and the grants to those who waited.
+local vacated, changed, ended, waking, taken, added = {}, {}, {}, {}, {}, 0
+-- Of queues: which operation it is about, a ticket, and how many are ahead.
+local news = {}
+local out = { us }
+`
+
+/** What a script begins with that has not done all of it `alone`. */
+const checking = `
 local layout = redis.pcall('SET', root .. 'v', '${LAYOUT}', 'NX', 'GET')
-local full = failed(layout)
+full = failed(layout)
 if full then
   if string.find(full, 'OOM', 1, true) ~= 1 then return redis.error_reply(full) end
   layout = redis.call('GET', root .. 'v')
@@ -47,7 +62,7 @@ if full then
 end
 local problem = unreadable(layout)
 if problem then return redis.error_reply(problem) end
-local anyPinned = redis.pcall('HLEN', pins)
+anyPinned = redis.pcall('HLEN', pins)
 if failed(anyPinned) then return anyPinned end
 anyPinned = anyPinned > 0
 
@@ -92,26 +107,18 @@ local function isStale(remembered, nonce)
   local at, before = string.match(remembered, '^(%d+) (.*)$')
   return before == nonce or isSince(at)
 end
-local function remember(key, at, nonce)
-  return failed(redis.pcall('SET', key, at .. ' ' .. nonce, 'PX', '${LONGEST_DEADLINE_MS}'))
-end
-${counting}
-
--- What is to be told: names that were vacated, those with news, whose term another client has ended (client, name), whose queue
--- (name, nth operation), and the grants to those who waited.
-local vacated, changed, ended, waking, taken, added = {}, {}, {}, {}, {}, 0
--- Of queues: which operation it is about, a ticket, and how many are ahead.
-local news = {}
-local out = { us }
 `
 
 /** One line of `applyScript` after the other, in four words. */
-const linesToRead = `string.gmatch(ARGV[6], '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)')`
+function linesIn(text: string): string {
+  return `string.gmatch(${text}, '(%u) ([^ ]+) ([^ ]+) ([^\\n]+)')`
+}
 
 /** Does what can be done in bulk, and leaves `words`: of each operation the word of its answer, '' where it is not done. */
 const inBulk = `
 local words, found, names, count = {}, {}, {}, #KEYS - 3
-if count > 0 and not full then
+local isBulk = string.find(ARGV[6], '^[CER]') or string.find(ARGV[6], '\\n[CER]')
+if isBulk and not full then
   local keys = { unpack(KEYS, 4) }
   for n = 1, count do names[n] = string.sub(KEYS[n + 3], #base + 1) end
   if string.find(ARGV[6], 'C ', 1, true) then for n = 1, count do keys[count + n] = openings .. names[n] end end
@@ -126,7 +133,8 @@ local ofHolder, whose, expiry, till, lasting = nil, nil, nil, nil, nil
 local claims, claimed, contents, expiries, brief = {}, {}, {}, {}, {}
 local freed, released, young = {}, {}, us - ${LONGEST_DEADLINE_MS}000
 local n = 0
-for kind, x, y, holder in ${linesToRead} do
+if not isBulk then for nth = 1, count do words[nth] = '' end end
+for kind, x, y, holder in ${linesIn(`isBulk and ARGV[6] or ''`)} do
   n = n + 1
   words[n] = ''
   local stored = found[n]
@@ -193,13 +201,14 @@ end
 `
 
 /**
- * A batch of one, as a single caller sends it, in the ordinary case: a claim of a vacant lease, a release of the very term that stands
- * while nobody in the namespace waits, and no lease is pinned. It does what `inBulk` does, and makes nothing that it does not need: half of
- * the server's time. Whatever is otherwise is left to the rest, and what has failed half-way as well: what came first is harmless
- * alone. So is one claim in eight, for it is then that the index is looked after.
+ * A batch of one, as a single caller sends it, in the ordinary case: a claim of a vacant lease, or a release of the very term that stands,
+ * while no lease is pinned. It does what `inBulk` does, and makes nothing that it does not need: half of the server's time. After a
+ * release, where somebody in the namespace waits, what follows is told, and nothing else is done: `released`. Whatever is otherwise is
+ * left to the rest, and what has failed half-way as well: what came first is harmless alone. So is one claim in eight, for it is then that
+ * the index is looked after.
  */
 const alone = `
-local time = redis.call('TIME')
+local time, released = redis.call('TIME'), nil
 if #KEYS == 4 then
   local kind, x, y, holder = string.match(ARGV[6], '^([CR]) ([^ ]+) ([^ ]+) ([^\\n]+)\\n$')
   if kind then
@@ -235,13 +244,15 @@ if #KEYS == 4 then
     else
       local term = x .. '|' .. #holder .. '|' .. holder .. '|'
       local stored = found[2]
-      if stored and string.find(stored, term, 1, true) == 1 and string.match(stored, '^%d+|([^| ]*)|', #term + 1) == y
-        and redis.pcall('EXISTS', KEYS[3], root .. 'x') == 0 then
+      local besides = stored and string.find(stored, term, 1, true) == 1
+        and string.match(stored, '^%d+|([^| ]*)|', #term + 1) == y and redis.pcall('EXISTS', KEYS[3], root .. 'x')
+      if besides == 0 or besides == 1 and redis.pcall('EXISTS', KEYS[3]) == 0 then
         local young = tonumber(x) >= us - ${LONGEST_DEADLINE_MS}000
         local kept = not young or redis.pcall('SET', opening, x .. ' ' .. y, 'PX', '${LONGEST_DEADLINE_MS}')
         if (kept == true or not kept.err) and redis.pcall('DEL', key) == 1 then
           redis.pcall('SREM', KEYS[1], name)
-          return { us, '1' }
+          if besides == 0 then return { us, '1' } end
+          released = name
         end
       end
     end
@@ -256,8 +267,9 @@ local op, key, nth, x, y, z, newValue, from, into, announces, place, most
 local name, stored, pinned, token, expiry, stamp, nonce, opened, opener, heavy, holder, value
 -- What the counted lease of a share decides; made when the first claim of one comes. Then whether the one at hand is one.
 local shares, isShare
-${registering}${queueing}local at = #out + 1
-local unpins, generations = root .. 'u:', root .. 'g'
+-- Of claims that wait.
+local takeOutServed, enter
+local at = #out + 1
 
 -- What is stored under this key becomes what is at hand.
 local function look(at)
@@ -314,7 +326,11 @@ local function vacate()
   end
   token = nil
 end
+`
 
+/** What performs each kind of operation, made when the first of its kind comes: closures over so much cost more than what they do. */
+const claiming = `
+${registering}${entering}
 -- A refusal puts one who waits into the queue. It only helps: what fails here changes no verdict.
 local function refuse()
   if place then
@@ -369,6 +385,9 @@ local function claim()
   end
   state(${GRANTED})
 end
+perform.C, perform.W, perform.S = claim, claim, claim
+`
+const extending = `
 local function extend()
   if not token or holder ~= x or token ~= y then return state(0) end
   if into and nonce ~= from and nonce ~= into then return state(0) end
@@ -393,6 +412,9 @@ local function extend()
   end
   state(${GRANTED})
 end
+perform.E, perform.A = extend, extend
+`
+const ending = `
 local function release()
   local named = y ~= '' and y == token and (z == '' or z == nonce) or y == '' and z ~= '' and z == nonce
   if token and not (named and holder == x) then return state(0) end
@@ -406,7 +428,9 @@ local function expire()
   if problem then return problem end
   state(${GRANTED})
 end
-
+perform.R, perform.X = release, expire
+`
+const leaving = `
 local function leave()
   if x == '' then redis.pcall('ZREM', watches .. name, client)
   else
@@ -432,7 +456,10 @@ local function passOver()
   end
   fail(${GRANTED})
 end
-
+perform.Q, perform.O = leave, passOver
+`
+const pinning = `
+local unpins, generations = root .. 'u:', root .. 'g'
 -- The others that pin this lease; their generations and when each was set; and the same of x, if it does. Pins of layout 1
 -- have no generation.
 local function decoded(text)
@@ -507,7 +534,7 @@ local function unpin()
   if problem then return problem end
   state(${GRANTED})
 end
-
+perform.P, perform.U = pin, unpin
 `
 
 /** Comes after the operations. */
@@ -516,9 +543,8 @@ const conclusion = `
 -- leases that stand. Eight at a time, for one costs as much. From a place in it that the clock chooses, and at its end from
 -- the beginning on; what is stored small comes whole. (Its last three bits chose the moment: they cannot choose the place.)
 if added > 0 and added < 8 then added = us % 8 < added and 8 or 0 end
-local many, place = added > 0 and 2 * added + 1 or 0, fmt(math.floor(us / 8) % 4294967296)
-local few = math.min(many, 4)
-while many > 0 do
+local many, few, place = 2 * added + 1, 4, added > 0 and fmt(math.floor(us / 8) % 4294967296)
+while added > 0 and many > 0 do
   local page = redis.pcall('SSCAN', index, place, 'COUNT', few)
   if failed(page) then break end
   local names, keys = page[2], {}
@@ -569,19 +595,21 @@ ${telling}
  * that is granted come without the holder. After these come three for each piece of news of a queue: which operation it is about,
  * a ticket, and how many are ahead of it; or FULL, or TOLD_UP_TO, instead of that number; or what a counted lease is, and COUNTED.
  */
-export const applyScript: Script = script(`${alone}${preludeAt('time')}${beginning}${inBulk}
+export const applyScript: Script = script(`${alone}${preludeAt('time')}${beginning}
+local isAwaited = released ~= nil
+if released then out[2], vacated[1], waking[1] = '1', released, { released, 0 }
+else
+${checking}${inBulk}
 local left = 0
 for _, word in ipairs(words) do if word == '' then left = left + 1 end end
 out[2] = table.concat(words, ' ')
 if left > 0 then
 ${oneByOne}
-  local perform = {
-    C = claim, W = claim, S = claim, E = extend, A = extend, R = release, X = expire, P = pin, U = unpin, Q = leave, O = passOver
-  }
+  local perform = {}
   local arity = { C = 4, W = 6, S = 9, E = 4, A = 6, R = 3, X = 0, P = 2, U = 2, Q = 1, O = 1, D = 3 }
   local a = 7
   nth = -1
-  for kind, p, q, who in ${linesToRead} do
+  for kind, p, q, who in ${linesIn('ARGV[6]')} do
     nth = nth + 1
     if words[nth + 1] == '' then
       announces, place, most, from, into, isShare = false, nil, nil, nil, nil, false
@@ -602,11 +630,24 @@ ${admitting}
         a = a + 1 + arity[op]
       elseif kind == 'C' then op, x, y, z, newValue = kind, who, q, p, ''
       else op, x, y, z, newValue = kind, who, p ~= '*' and p or '', q ~= '*' and q or '', '' end
+      if perform[op] then -- made
+      elseif op == 'C' or op == 'W' or op == 'S' then
+${claiming}
+      elseif op == 'E' or op == 'A' then
+${extending}
+      elseif op == 'R' or op == 'X' then
+${ending}
+      elseif op == 'Q' or op == 'O' then
+${leaving}
+      else
+${pinning}
+      end
       local problem = look(KEYS[nth + 4]) or perform[op]()
       if problem then fail(${FAILED}, problem) end
       left = left - 1
     end
   end
+end
 end
 ${conclusion}
 for _, piece in ipairs(news) do

@@ -24,9 +24,13 @@ export const TOLD_UP_TO = -2
 /** The same, where it is no ticket that comes before, but a list of what a counted lease is: capacity, generation, a share, its FIELDS. */
 export const COUNTED = -3
 
-/** Of scripts that register an interest. Needs `now`, `root`. */
-export const registering: string = `
+/** Where all of that is. Needs `root`. */
+export const naming: string = `
 local queues, deadlines, watches, interest = root .. 'q:', root .. 'd:', root .. 'b:', root .. 'x'
+`
+
+/** Of scripts that register an interest. Needs `now`, and what `naming` makes. */
+export const registering: string = `
 local untilMs = fmt(now + ${INTEREST_MS})
 local function keep(key, member, score)
   if failed(redis.pcall('ZADD', key, score or untilMs, member)) then return false end
@@ -38,13 +42,9 @@ local function register(name)
   redis.pcall('ZREMRANGEBYSCORE', interest, '-inf', '(' .. fmt(now))
   return keep(interest, name)
 end
-local function watch(name)
-  redis.pcall('ZREMRANGEBYSCORE', watches .. name, '-inf', '(' .. fmt(now))
-  return register(name) and keep(watches .. name, client)
-end
 `
 
-/** Of scripts that change leases. Needs `us`, `client`, and for `telling` also `counting`. */
+/** Of scripts that change leases. Needs `now`, and what `naming` makes. */
 export const queueing: string = `
 local function listed(reply) return type(reply) == 'table' and not reply.err and reply or {} end
 local function remove(name, members)
@@ -60,18 +60,26 @@ end
 local function takeOut(name, to, from)
   remove(name, listed(redis.pcall('ZRANGEBYSCORE', queues .. name, from or '-inf', type(to) == 'number' and fmt(to) or to)))
 end
--- One who waited was granted the lease: it goes, and those ahead of it who were told of the vacancy.
-local function takeOutServed(name, place)
-  for _, member in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, ${TOLD - 1}))) do
-    if tonumber(string.match(member, '^%d+')) <= place then remove(name, { member }) end
-  end
-  takeOut(name, place, fmt(place))
-end
 local function takeOutLapsed(name)
   remove(name, listed(redis.pcall('ZRANGEBYSCORE', deadlines .. name, '-inf', '(' .. fmt(now), 'LIMIT', 0, 100)))
 end
+`
+
+/** Of claims: fills `takeOutServed` and `enter`. Needs `us`, `client`, and what `registering` and `queueing` make. */
+export const entering: string = `
+-- One who waited was granted the lease: it goes, and those ahead of it who were told of the vacancy.
+function takeOutServed(name, place)
+  local served, isOut = {}, false
+  for _, member in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, ${TOLD - 1}))) do
+    local ticket = tonumber(string.match(member, '^%d+'))
+    if ticket <= place then served[#served + 1] = member end
+    isOut = isOut or ticket == place
+  end
+  remove(name, served)
+  if not isOut then takeOut(name, place, fmt(place)) end
+end
 -- Returns the ticket and how many are ahead; nothing where that failed.
-local function enter(name, place, most, weight)
+function enter(name, place, most, weight)
   takeOutLapsed(name)
   local mine = place
   if place == 0 then
@@ -93,18 +101,21 @@ end
 `
 
 /**
- * Tells those who asked, at the end of a script that has collected what there is to tell. One for whom nobody listens on this
+ * Tells those who asked, at the end of a script that has collected what there is to tell; `isAwaited` where it is known that somebody asked. One for whom nobody listens on this
  * server is told as well, and does not count: where PUBLISH says how many heard it.
  */
 export const telling: string = `
 if #vacated + #changed + #waking + #taken > 0 or #ended > 0 then
   local function tell(to, message) return redis.pcall('PUBLISH', channel .. ':' .. to, cjson.encode(message)) end
   for _, end_ in ipairs(ended) do tell(end_[1], { vacated = { { end_[2] } } }) end
-  if (tonumber(redis.pcall('ZCARD', root .. 'x')) or 0) > 0 then
-${registering}${queueing}
+  if isAwaited or (tonumber(redis.pcall('ZCARD', interest)) or 0) > 0 then
+    local known = {}
     local function isOf(name)
-      local till = redis.pcall('ZSCORE', interest, name)
-      return type(till) == 'string' and tonumber(till) >= now
+      if known[name] == nil then
+        local till = redis.pcall('ZSCORE', interest, name)
+        known[name] = type(till) == 'string' and tonumber(till) >= now
+      end
+      return known[name]
     end
     local function tellWatchers(name, message)
       for _, to in ipairs(listed(redis.pcall('ZRANGEBYSCORE', watches .. name, fmt(now), '+inf'))) do tell(to, message) end
@@ -130,14 +141,19 @@ ${registering}${queueing}
       if isCounted and isAwaited and room[name] == nil then room[name] = counting().fits(name) end
       local last = upTo[name]
       if last == nil and isAwaited and room[name] ~= false then
-        local heard = 0
-        for ahead, member in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, ${TOLD + MOST_IN_VAIN - 1}))) do
-          local ticket, to = string.match(member, '^(%d+) ([^ ]*)')
-          local hearers = tell(to, { vacated = { { name, ticket, isCounted and ahead - 1 or heard } } })
-          last = ticket
-          if ARGV[5] == '1' or hearers ~= 0 then heard = heard + 1 end
-          if heard == ${TOLD} then break end
-        end
+        local heard, ahead, to = 0, 0, ${TOLD - 1}
+        repeat -- those who are told, as a rule; then those who come after them
+          local page = listed(redis.pcall('ZRANGE', queues .. name, ahead, to))
+          for _, member in ipairs(page) do
+            local ticket, client = string.match(member, '^(%d+) ([^ ]*)')
+            local hearers = tell(client, { vacated = { { name, ticket, isCounted and ahead or heard } } })
+            last, ahead = ticket, ahead + 1
+            if ARGV[5] == '1' or hearers ~= 0 then heard = heard + 1 end
+            if heard == ${TOLD} then break end
+          end
+          local isOver = heard == ${TOLD} or ahead <= to or to >= ${TOLD + MOST_IN_VAIN - 1}
+          to = ${TOLD + MOST_IN_VAIN - 1}
+        until isOver
       end
       if isCounted then upTo[name] = last or false end
       if last and nth then news[#news + 1] = { nth, last, ${TOLD_UP_TO} } end
@@ -158,7 +174,7 @@ end
 `
 
 /** KEYS: index. Somebody watches the whole namespace. Answers { microseconds, why that failed or '' }. */
-export const watchAllScript: Script = script(`${prelude}${registering}
+export const watchAllScript: Script = script(`${prelude}${naming}${registering}
 return { us, register('') and '' or failed(redis.pcall('ZADD', interest, 'XX', untilMs, '')) or '' }`)
 
 /**
@@ -167,9 +183,11 @@ return { us, register('') and '' or failed(redis.pcall('ZADD', interest, 'XX', u
  */
 export const readScript: Script = script(`${prelude}${fromTheMaster}${reading}
 if #ARGV > 1 then
-  local client = ARGV[1]
-${registering}
-  for n = 2, #ARGV do watch(ARGV[n]) end
+${naming}${registering}
+  for n = 2, #ARGV do
+    redis.pcall('ZREMRANGEBYSCORE', watches .. ARGV[n], '-inf', '(' .. fmt(now))
+    if register(ARGV[n]) then keep(watches .. ARGV[n], ARGV[1]) end
+  end
 end
 local out = { us }
 local found = redis.call('MGET', root .. 'v', unpack(KEYS, 3))
