@@ -3,7 +3,7 @@ import { expect } from 'chai'
 import type { Manager } from 'lease-core'
 import { ErrLost } from 'lease-core'
 import { FakeLeases } from 'lease-core/testing'
-import sinon from 'sinon'
+import { spy, useFakeTimers, type SinonFakeTimers } from 'sinon'
 import { sendNewsletter } from './newsletter.ts'
 
 /** The application: does a step a minute, for as long as it leads. */
@@ -19,11 +19,11 @@ async function lead(manager: Manager, step: () => void): Promise<unknown> {
 }
 
 describe('example: testing an application on fake timers', () => {
-  let timers: sinon.SinonFakeTimers
+  let timers: SinonFakeTimers
   let leases: FakeLeases
 
   beforeEach(() => {
-    timers = sinon.useFakeTimers()
+    timers = useFakeTimers()
     leases = new FakeLeases()
   })
   afterEach(async () => {
@@ -38,7 +38,7 @@ describe('example: testing an application on fake timers', () => {
   })
 
   it('leads when the leader is gone, and stops when it has lost the lease', async () => {
-    const step = sinon.spy()
+    const step = spy()
     await leases.take('leader')
     const leading = lead(leases.manager, step)
     await timers.tickAsync(600_000)

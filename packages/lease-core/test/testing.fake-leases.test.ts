@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrLost, ErrUnknown, Manager } from 'lease-core'
 import { FakeLeases, TestClock } from 'lease-core/testing'
-import sinon from 'sinon'
+import { useFakeTimers, type SinonFakeTimers } from 'sinon'
 
 const duration = { seconds: 30 }
 
@@ -116,10 +116,10 @@ describe('fake leases', () => {
     ],
   ] as const) {
     describe(`on ${which}`, () => {
-      let timers: sinon.SinonFakeTimers
+      let timers: SinonFakeTimers
       let faked: FakeLeases
       beforeEach(() => {
-        timers = sinon.useFakeTimers(toFake === undefined ? {} : { toFake: [...toFake] })
+        timers = useFakeTimers(toFake === undefined ? {} : { toFake: [...toFake] })
         faked = new FakeLeases()
       })
       afterEach(async () => {
