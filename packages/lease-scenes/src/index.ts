@@ -8,6 +8,7 @@ export {
   type ManagedOptions,
   type Way,
 } from './outages.ts'
+export { failsForSetUp } from './set-ups.ts'
 export { sharesLikeMemory } from './shares-like-memory.ts'
 export { together } from './together.ts'
 export { hearUnheard, noneUnheard, unheard } from './unheard.ts'
