@@ -107,6 +107,11 @@ const explanations: readonly Explanation[] = [
     words: 'etcd gave no answer in time: is it overloaded, or without a leader, or the network broken?',
   },
   {
+    pattern: /Failed to parse DNS address/,
+    isSetUp: true,
+    words: 'the address of etcd is not valid: hosts are such as http://127.0.0.1:2379, without a path',
+  },
+  {
     pattern: /ENOTFOUND|EAI_AGAIN|Name resolution failed/,
     failure: 'unavailable',
     words: 'the host name of the server cannot be resolved',

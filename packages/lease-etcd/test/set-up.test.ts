@@ -3,7 +3,7 @@ import { expect } from 'chai'
 import { Etcd3 } from 'etcd3'
 import { Manager } from 'lease-core'
 import { etcdClient, failFast } from 'lease-etcd'
-import { caught, failsForSetUp } from 'lease-scenes'
+import { caught, failsForSetUp, leavesNoTimer } from 'lease-scenes'
 import { startEtcd } from 'lease-servers'
 import { openSetting } from './setting.ts'
 
@@ -23,6 +23,22 @@ describe('a set-up that cannot work, on etcd', () => {
     await over({ username: 'app', password: 'wrong' }, /etcd refused the credentials/)
     await over(undefined, /etcd does not know who this is/)
     await over({ username: 'app', password: 'right' }, /this user of etcd lacks a right/)
+  })
+})
+
+describe('a short job, on etcd', () => {
+  it('leaves no timer behind where it holds, releases, stops and closes at once', async () => {
+    await using server = await startEtcd()
+    await using setting = openSetting(server)
+    await leavesNoTimer((clock) => etcdClient({ etcd: setting.etcd, namespace: 'ns', clock }))
+  })
+})
+
+describe('an address of etcd that is none', () => {
+  it('fails at once, and shows one that is', async () => {
+    const etcd = new Etcd3({ ...failFast(), hosts: 'http://127.0.0.1:2379/' })
+    await failsForSetUp(etcdClient({ etcd, namespace: 'ns' }), /hosts are such as http:\/\/127/)
+    etcd.close()
   })
 })
 

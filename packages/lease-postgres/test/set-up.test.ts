@@ -2,13 +2,13 @@
 import { expect } from 'chai'
 import { LeaseEvents, Manager } from 'lease-core'
 import { migrate, migrationSql, postgresClient } from 'lease-postgres'
-import { failsForSetUp, unique } from 'lease-scenes'
+import { failsForSetUp, leavesNoTimer, unique } from 'lease-scenes'
 import { enoughOf, postgresTargets, until } from 'lease-servers'
 import { Client, Pool } from 'pg'
 import { openSetting, type Setting } from './setting.ts'
 
 for (const target of enoughOf(postgresTargets())) {
-  describe(`a set-up that cannot work, on ${target.name}`, () => {
+  describe(`a set-up that cannot work, and a short job, on ${target.name}`, () => {
     let setting: Setting
     before(async () => {
       setting = await openSetting(target)
@@ -20,6 +20,9 @@ for (const target of enoughOf(postgresTargets())) {
         postgresClient({ pool: setting.pool, namespace: unique('ns'), table: 'nobody_made_this' }),
         /migrate\(\)/,
       ))
+
+    it('leaves no timer behind where a job holds, releases, stops and closes at once', () =>
+      leavesNoTimer((clock) => postgresClient({ pool: setting.pool, namespace: unique('ns'), clock })))
 
     it('fails at once where the database does not exist', async () => {
       const url = new URL(setting.directUrl)

@@ -3,12 +3,12 @@ import { expect } from 'chai'
 import { Redis } from 'ioredis'
 import { Manager } from 'lease-core'
 import { redisClient } from 'lease-redis'
-import { caught, failsForSetUp, unique } from 'lease-scenes'
+import { caught, failsForSetUp, leavesNoTimer, unique } from 'lease-scenes'
 import { redisTargets, until } from 'lease-servers'
 import { openSetting, type Setting } from './setting.ts'
 
 for (const target of redisTargets('server')) {
-  describe(`a set-up that cannot work, on ${target.name}`, () => {
+  describe(`a set-up that cannot work, and a short job, on ${target.name}`, () => {
     let setting: Setting
     before(() => (setting = openSetting(target.url)))
     after(() => setting[Symbol.asyncDispose]())
@@ -35,6 +35,9 @@ for (const target of redisTargets('server')) {
         await setting.redis.acl('DELUSER', user)
       }
     })
+
+    it('leaves no timer behind where a job holds, releases, stops and closes at once', () =>
+      leavesNoTimer((clock) => redisClient({ redis: setting.redis, namespace: unique('ns'), clock })))
 
     it('warns in the stream of the manager of what the set-up weakens', async () => {
       const redis = new Redis(target.url)
