@@ -1,6 +1,6 @@
 /** The quick start on etcd. */
 import { Etcd3 } from 'etcd3'
-import { Manager } from 'lease-core'
+import { Manager, uniqueHolder } from 'lease-core'
 import { etcdClient, EtcdGuard, failFast } from 'lease-etcd'
 
 export async function etcdQuickStart(endpoints: string[]): Promise<void> {
@@ -8,15 +8,16 @@ export async function etcdQuickStart(endpoints: string[]): Promise<void> {
   const client = etcdClient({ etcd, namespace: 'billing' })
   const manager = new Manager({ client })
 
-  const token = await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
+  const worker = uniqueHolder('billing') // the name of this caller: two callers with one name are one holder
+  const token = await manager.claim('account-42', worker, { seconds: 30 }) // ErrClaimDenied: another holds it
   const guard = new EtcdGuard()
-  await token.check(guard) // ErrNotHeld: worker-1 does not hold it
+  await token.check(guard) // ErrNotHeld: worker does not hold it
   const result = await etcd
     .if(...guard.comparison)
     .then(etcd.put('balance/42').value(90))
     .commit()
   guard.assertHeld(result) // ErrNotHeld: the lease was lost since the check, and nothing was put
-  await manager.release('account-42', 'worker-1')
+  await manager.release('account-42', worker)
 
   await manager.stop()
   await client.close() // the client first, then the Etcd3

@@ -1,6 +1,6 @@
 /** The quick start on Redis. */
 import { Redis } from 'ioredis'
-import { Manager } from 'lease-core'
+import { Manager, uniqueHolder } from 'lease-core'
 import { redisClient, RedisGuard } from 'lease-redis'
 
 export async function redisQuickStart(url: string): Promise<void> {
@@ -8,12 +8,13 @@ export async function redisQuickStart(url: string): Promise<void> {
   const client = redisClient({ redis, namespace: 'billing' })
   const manager = new Manager({ client })
 
-  const token = await manager.claim('account-42', 'worker-1', { seconds: 30 }) // ErrClaimDenied: another holds it
+  const worker = uniqueHolder('billing') // the name of this caller: two callers with one name are one holder
+  const token = await manager.claim('account-42', worker, { seconds: 30 }) // ErrClaimDenied: another holds it
   const guard = new RedisGuard()
-  await token.check(guard) // ErrNotHeld: worker-1 does not hold it
+  await token.check(guard) // ErrNotHeld: worker does not hold it
   const withdraw = `return redis.call('HINCRBY', KEYS[1], 'balance', -ARGV[1])`
   await guard.run(redis, withdraw, ['{billing}:account-42'], [10]) // ErrNotHeld: the lease was lost since the check, and nothing was run
-  await manager.release('account-42', 'worker-1')
+  await manager.release('account-42', worker)
 
   await manager.stop()
   await client.close() // the client first, then the connection

@@ -39,8 +39,10 @@ export class Calls {
       const fail = (error: unknown): void => {
         if (call.index === OVER) return
         end()
-        const reason = isReasonOf(signal, error) ? error : asLeaseError(error)
-        reject(reason)
+        const isAbort = isReasonOf(signal, error)
+        const reason = isAbort ? error : asLeaseError(error)
+        if (isAbort || !isToBeTraced(reason)) reject(reason)
+        else rejectTraced(resolve, reason)
         atEnd?.(reason)
       }
       const call: CallInFlight = { index: this.#calls.length, fail }
@@ -77,6 +79,39 @@ export class Calls {
     }
     call.index = OVER
   }
+}
+
+/** Errors that have the frames of a caller. One error may end several calls. */
+const traced = new WeakSet<Error>()
+
+/** Whether the error has a stack, which does not show the caller yet. A manager that stops ends all its calls at once. */
+function isToBeTraced(error: unknown): error is Error {
+  if (!(error instanceof Error) || error instanceof ErrStopped || traced.has(error)) return false
+  return error.stack?.includes('\n    at ') === true
+}
+
+/**
+ * Rejects the call with the error, and lets its stack show who called. The error was made in the background, where no caller is on the
+ * stack, and to note the stack of each call would cost too much. So the way back is looked at before the call ends, from a function for
+ * which the call waits as the caller waits for the call.
+ */
+function rejectTraced(resolve: (outcome: Promise<never>) => void, error: Error): void {
+  let begin = (): void => {}
+  const isWaitedFor = new Promise<void>((began) => (begin = began))
+  resolve(tracedToCaller(error, isWaitedFor))
+  begin()
+}
+
+async function tracedToCaller(error: Error, isWaitedFor: Promise<void>): Promise<never> {
+  await isWaitedFor
+  const way: { stack?: string } = {}
+  Error.captureStackTrace(way)
+  const callers = (way.stack ?? '').split('\n').filter((line) => line.startsWith('    at async '))
+  if (callers.length > 0 && !error.stack?.includes(callers[0] as string)) {
+    error.stack = [error.stack, ...callers].join('\n')
+  }
+  traced.add(error)
+  throw error
 }
 
 /** A call whose promise is pending, and how to reject it. */

@@ -3,6 +3,7 @@
  *
  * A claim has its turn on the lease. What the grant leads to is done within the turn: nothing comes between the answer and the code that relies on it.
  */
+import type { DateTime } from 'luxon'
 import { backoffMs } from './backoff.ts'
 import type { Client, ShareRefusal, TermId } from './client.ts'
 import { sleep, type Clock } from './clock.ts'
@@ -18,6 +19,12 @@ import type { Terms } from './terms.ts'
 /** Attempts of one claim, release or revocation that keeps meeting another state. */
 export const MAX_ATTEMPTS = 10
 
+/** Of a waiter. */
+export interface WaiterDenial {
+  /** A `denied` event was emitted for it. */
+  isDenied?: boolean
+}
+
 export interface ClaimRequest {
   readonly holder: string
   readonly durationMs: number
@@ -29,6 +36,8 @@ export interface ClaimRequest {
   /** For a waiter. */
   readonly ticket?: Ticket | undefined
   readonly maxWaiters?: number | undefined
+  /** For a waiter: its denial is reported once, however often it claims. */
+  readonly waiter?: WaiterDenial | undefined
   /** Throws where this process must not ask for the lease: called when it is the claim's turn, before anything is sent. */
   readonly admit?: ((lease: string) => void) | undefined
 }
@@ -52,6 +61,12 @@ class Asked {
     this.placeless = placeless
     this.sent = sent
   }
+}
+
+interface DenialOptions {
+  /** As many wait as may. @default false */
+  readonly isFull?: boolean | undefined
+  readonly waiter?: WaiterDenial | undefined
 }
 
 /** Called within the turn. @param sent an instant before the request was sent */
@@ -123,7 +138,7 @@ export class Claims {
         own = leases.find(mine)
       }
       const lease = own ?? order.find((free) => this.#holderOf(free) === undefined)
-      if (lease === undefined) throw this.deniedAny(leases, holder)
+      if (lease === undefined) throw this.deniedAny(leases, holder, request.waiter)
       try {
         return await this.one(lease, { ...request, ticket: undefined, maxWaiters: undefined }, granted)
       } catch (error) {
@@ -145,20 +160,21 @@ export class Claims {
   /** Throws unless the claim may be tried again. */
   #refused(lease: string, request: ClaimRequest, { placeless, refusal }: Asked, error: unknown): void {
     if (!(error instanceof ErrInvalid)) throw error
-    const { holder, ticket, share } = request
+    const { holder, ticket, share, waiter } = request
+    const isFull = ticket?.isFull
     if (refusal !== undefined && share !== undefined) {
       this.#checkCapacity(lease, share, refusal)
-      throw this.deniedShare(lease, holder, refusal.blocking, ticket?.isFull)
+      throw this.deniedShare(lease, holder, refusal.blocking, { isFull, waiter })
     }
     const found = this.#host.client.leases().get(lease)
     if (found !== undefined && !hasLapsed(found, this.#host.clock)) {
-      if (found.holder !== holder) throw this.denied(lease, holder, found, ticket?.isFull)
+      if (found.holder !== holder) throw this.denied(lease, holder, found, { isFull, waiter })
       if (share !== undefined && !isAsAsked(found, share)) {
         const rule = `must be ${found.weight}, as of the share that "${holder}" has already`
         throw notValid([{ argument: 'share.weight', rule, value: share.weight }], { lease, holder })
       }
     } else if (placeless && ticket !== undefined && ticket.place > 0) {
-      throw this.denied(lease, holder, undefined) // it is vacant, and others were first
+      throw this.denied(lease, holder, undefined, { waiter }) // it is vacant, and others were first
     }
   }
 
@@ -223,41 +239,66 @@ export class Claims {
 
   // ── denials ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  denied(lease: string, holder: string, known: Partial<Info> | undefined, isFull = false): ErrClaimDenied {
-    const { events } = this.#host
+  denied(
+    lease: string,
+    holder: string,
+    known: Partial<Info> | undefined,
+    { isFull = false, waiter }: DenialOptions = {},
+  ): ErrClaimDenied {
     const currentHolder = known?.holder
-    if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder })
+    this.#report(lease, holder, currentHolder, waiter)
     const by = currentHolder === undefined ? 'another' : `"${currentHolder}"`
     const why = isFull ? ', and as many wait for it as `maxWaiters` allows' : ''
-    return new ErrClaimDenied(`lease "${lease}" is held by ${by}${why}`, {
-      lease,
-      holder,
-      currentHolder,
-      expiry: known?.expiry,
-    })
+    const expiry = known?.expiry
+    const message = `lease "${lease}" is held by ${by}${this.#until(expiry, known?.pinned)}${why}`
+    return new ErrClaimDenied(message, { lease, holder, currentHolder, expiry })
   }
 
   /** @param blocking the share that may lapse first, if one is known */
-  deniedShare(lease: string, holder: string, blocking: Info | undefined, isFull = false): ErrClaimDenied {
-    const { events } = this.#host
-    if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder: undefined })
+  deniedShare(
+    lease: string,
+    holder: string,
+    blocking: Info | undefined,
+    { isFull = false, waiter }: DenialOptions = {},
+  ): ErrClaimDenied {
+    this.#report(lease, holder, undefined, waiter)
     const name = (countedOf(lease) ?? lease).slice(0, -1)
     const why = isFull ? ', and as many wait for it as `maxWaiters` allows' : ''
-    const message = `others have the shares of counted lease "${name}", or are ahead in its queue${why}`
-    return new ErrClaimDenied(message, { lease, holder, expiry: blocking?.expiry })
+    const expiry = blocking?.expiry
+    const until =
+      blocking === undefined ? '' : `; the share of "${blocking.holder}" lasts${this.#until(expiry, blocking.pinned)}`
+    const message = `others have the shares of counted lease "${name}", or are ahead in its queue${until}${why}`
+    return new ErrClaimDenied(message, { lease, holder, expiry })
   }
 
-  deniedAny(leases: readonly string[], holder: string): ErrClaimDenied {
-    const { client, events } = this.#host
-    let first: readonly [lease: string, info: Info] | undefined
+  deniedAny(leases: readonly string[], holder: string, waiter?: WaiterDenial): ErrClaimDenied {
+    const { client } = this.#host
+    let soonest: readonly [lease: string, info: Info] | undefined
     for (const lease of leases) {
       const info = client.leases().get(lease)
-      if (info !== undefined && (first === undefined || info.expiry < first[1].expiry)) first = [lease, info]
+      if (info !== undefined && (soonest === undefined || info.expiry < soonest[1].expiry)) soonest = [lease, info]
     }
-    const [lease, info] = first ?? [leases[0] as string]
-    if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder: info?.holder })
-    const message = `all of ${leases.length} leases are held by others`
-    return new ErrClaimDenied(message, { holder, expiry: info?.expiry })
+    const [lease, info] = soonest ?? [leases[0] as string]
+    this.#report(lease, holder, info?.holder, waiter)
+    const expiry = info?.expiry
+    const first = info === undefined ? '' : `; lease "${lease}" is held${this.#until(expiry, info.pinned)}`
+    return new ErrClaimDenied(`all of ${leases.length} leases are held by others${first}`, { holder, expiry })
+  }
+
+  /** A waiter claims again and again: its first denial is news. */
+  #report(lease: string, holder: string, currentHolder: string | undefined, waiter: WaiterDenial | undefined): void {
+    if (waiter?.isDenied === true) return
+    if (waiter !== undefined) waiter.isDenied = true
+    const { events } = this.#host
+    if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder })
+  }
+
+  /** For how long, in words. */
+  #until(expiry: DateTime | undefined, pinned: boolean | undefined): string {
+    if (pinned === true) return ' until it is unpinned or released'
+    if (expiry === undefined) return ''
+    const leftMs = Math.max(0, expiry.toMillis() - this.#host.clock.now())
+    return ` for at most ${(leftMs / 1000).toFixed(1)} s, unless it is extended`
   }
 
   // ── what is known ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@
  * name, if its errors have the `name` of the class.
  */
 import type { DateTime } from 'luxon'
-import { disclosed, disclosedName, shortened, withoutSecrets } from './shown.ts'
+import { disclosed, disclosedName, reported, shortened, withoutSecrets } from './shown.ts'
 
 /** The symbol on every error of every copy of this package. */
 const LEASE_ERROR = Symbol.for('lease-core.error')
@@ -83,6 +83,12 @@ export abstract class LeaseError extends Error {
     this.holder = details.holder
     this.reason = details.reason
   }
+
+  /** What `JSON.stringify` shows: everything but the stack. */
+  toJSON(): object {
+    const { name, code, message, cause } = this
+    return Object.assign({ name, code, message }, this, cause === undefined ? undefined : { cause: reported(cause) })
+  }
 }
 
 /**
@@ -139,7 +145,11 @@ export class ErrNotValid extends LeaseError {
   }
 }
 
-/** The store did not answer, or retries ran out. Infer nothing: the operation may have taken effect. The reason `closed` is final. */
+/**
+ * The store did not answer, or retries ran out. Infer nothing: the operation may have taken effect. The message says "it may have
+ * happened" unless it certainly has not. Two reasons are final: `closed` (the client was closed), and `set-up` (the store refuses what
+ * this process asks, and has never done it: no tables, a wrong password, no rights).
+ */
 export class ErrUnknown extends LeaseError {
   override readonly name: string = 'ErrUnknown'
   readonly code = 'LEASE_UNKNOWN'
@@ -215,6 +225,16 @@ export function notValid(problems: readonly Problem[], details: LeaseErrorDetail
 }
 
 Object.defineProperty(LeaseError.prototype, LEASE_ERROR, { value: true })
+
+/** Whether the store will not do better at the next attempt: the client was closed, or its set-up cannot work. */
+export function isFinalUnknown(error: unknown): boolean {
+  return error instanceof ErrUnknown && (error.reason === CLOSED || error.reason === SET_UP)
+}
+
+/** The `reason` of an `ErrUnknown` whose client was closed. */
+export const CLOSED = 'closed'
+/** The `reason` of an `ErrUnknown` for a set-up that cannot work. */
+export const SET_UP = 'set-up'
 
 /** Returns the error, if it is one of this library; otherwise an `ErrUnknown`, because the client threw it. */
 export function asLeaseError(error: unknown): LeaseError {

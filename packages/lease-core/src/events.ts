@@ -3,11 +3,13 @@
  *
  * Promises: a listener gets all events from its subscription to its end, in the order in which they happened. It is called after the
  * transition is complete. What it throws becomes a warning of the process, and affects nothing else. The same events go to
- * `node:diagnostics_channel` under `lease-core:<type>`.
+ * `node:diagnostics_channel` under `lease-core:<type>`. A `warning` that nobody listens to becomes a warning of the process, once for each
+ * message. `JSON.stringify` of an event works: a `bigint` is shown as a string.
  */
 import { channel, type Channel } from 'node:diagnostics_channel'
 import { callListener, notValid, type LossReason } from './errors.ts'
 import { queueMicrotask } from './turns.ts'
+import { reported } from './shown.ts'
 
 /** An event of a manager or a client; `type` says which. */
 export type LeaseEvent =
@@ -19,7 +21,7 @@ export type LeaseEvent =
       readonly fencingToken: bigint
       readonly renewed: boolean
     }
-  /** The store refused a claim: another holds the lease. */
+  /** The store refused a claim: another holds the lease. Emitted once for a claim that waits, by its first refusal. */
   | {
       readonly type: 'denied'
       readonly lease: string
@@ -51,16 +53,25 @@ export type LeaseEvent =
       readonly doing: 'renewal' | 'claim' | 'read'
       readonly cause: unknown
     }
-  /** The set-up of the store weakens a promise of the library. */
-  | { readonly type: 'warning'; readonly warning: string; readonly message: string }
+  /** The set-up of the store weakens a promise of the library, or the store has been away for some seconds. */
+  | {
+      readonly type: 'warning'
+      /** A stable word, such as `fsync-off`. */
+      readonly warning: string
+      readonly message: string
+      /** Where to read more: a page of the documentation. */
+      readonly page?: string | undefined
+    }
 
 /** Called with each event. */
 export type LeaseEventListener = (event: LeaseEvent) => void
 
-/** A stream of events with any number of listeners. A client and a manager may share one. */
+/** A stream of events with any number of listeners. A client and a manager may share one; otherwise a manager passes on what its client warns of. */
 export class LeaseEvents {
   readonly #subscriptions = new Set<Subscription>()
   readonly #channels = new Map<string, Channel>()
+  /** Streams that get the warnings of this one. */
+  readonly #others = new Set<LeaseEvents>()
   #queue: LeaseEvent[] = []
   /** How many events were ever queued, and how many of them delivered. */
   #queued = 0
@@ -80,6 +91,12 @@ export class LeaseEvents {
     return () => void this.#subscriptions.delete(own)
   }
 
+  /** Passes on every later `warning` to another stream. Returns a function that ends it. */
+  passWarningsTo(other: LeaseEvents): () => void {
+    if (other !== this) this.#others.add(other)
+    return () => void this.#others.delete(other)
+  }
+
   /** Whether an event of this type has a listener: a hot path asks before it makes the event. */
   heard(type: LeaseEvent['type']): boolean {
     return this.#subscriptions.size > 0 || this.#channel(type).hasSubscribers
@@ -87,9 +104,23 @@ export class LeaseEvents {
 
   /** Calls the listeners when the current transition is complete. */
   emit(event: LeaseEvent): void {
+    if (event.type === 'warning' && this.#passOn(event)) return
     if (!this.heard(event.type)) return
+    if (Object.isExtensible(event)) Object.defineProperty(event, 'toJSON', asJson)
     this.#queued++
     if (this.#queue.push(event) === 1) queueMicrotask(() => this.#deliver())
+  }
+
+  /** Returns whether nothing is left to do here: another stream has it, and this one has no listeners of its own. */
+  #passOn(event: LeaseEvent & { readonly type: 'warning' }): boolean {
+    let isPassedOn = false
+    for (const other of this.#others) {
+      if (!other.heard('warning')) continue
+      other.emit(event)
+      isPassedOn = true
+    }
+    if (!isPassedOn && !this.heard('warning')) warnProcess(event)
+    return isPassedOn && this.#subscriptions.size === 0
   }
 
   #deliver(): void {
@@ -111,6 +142,31 @@ export class LeaseEvents {
     if (known === undefined) this.#channels.set(type, (known = channel(`lease-core:${type}`)))
     return known
   }
+}
+
+/** `JSON.stringify` throws on a `bigint`, and shows nothing of an error. */
+const asJson = {
+  configurable: true,
+  value: function toJSON(this: LeaseEvent): object {
+    return Object.fromEntries(Object.entries(this).map(([name, value]) => [name, reported(value)]))
+  },
+}
+
+/** Messages that the process was warned of. */
+const told = new Set<string>()
+/** No more of them are remembered. */
+const MOST_TOLD = 1_000
+
+function warnProcess({ warning, message, page }: LeaseEvent & { readonly type: 'warning' }): void {
+  if (told.has(message)) return
+  if (told.size < MOST_TOLD) told.add(message)
+  const code = `LEASE_${warning.toUpperCase().replace(/\W/g, '_')}`
+  const where = 'Listen to it by manager.events.subscribe(…)'
+  process.emitWarning(message, {
+    type: 'LeaseWarning',
+    code,
+    detail: page === undefined ? where : `See ${page}. ${where}`,
+  })
 }
 
 interface Subscription {

@@ -76,6 +76,8 @@ export class HintStream {
   readonly #clock: Clock
   readonly #failed: (error: unknown, attempts: number) => void
   readonly #listeners = new Set<(change: LeaseChange) => void>()
+  /** Settles when the connections of earlier watches are closed. */
+  #ending: Promise<void> = Promise.resolve()
   #watching: { readonly controller: AbortController; readonly ended: Promise<void> } | undefined
 
   constructor({ connect, clock, failed = ignore }: HintStreamOptions) {
@@ -102,8 +104,12 @@ export class HintStream {
     this.#listeners.clear()
     const watching = this.#watching
     this.#watching = undefined
-    watching?.controller.abort(new Error('nobody watches any more'))
-    await watching?.ended
+    if (watching !== undefined) {
+      watching.controller.abort(new Error('nobody watches any more'))
+      this.#ending = Promise.all([this.#ending, watching.ended]).then(ignore)
+    }
+    // Also one that is still being closed since its last listener has left.
+    await this.#ending
   }
 
   /** One connection after the other. Never rejects. */

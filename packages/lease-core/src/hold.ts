@@ -21,6 +21,7 @@ import type { Held } from './held.ts'
 import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
 import { readOptions } from './options.ts'
 import type { Renewable, Renewals } from './renewals.ts'
+import { showAs } from './shown.ts'
 import { EARLY_MS } from './skew.ts'
 import type { Term, TermEnd, TermHold } from './term.ts'
 import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
@@ -73,7 +74,8 @@ export interface ReleaseOptions {
 /** Options of `hold.update`. */
 export interface UpdateOptions {
   /**
-   * How long the lease lasts from now on at least. The renewals of the Hold ask for its own duration again, and shorten nothing.
+   * How long the lease lasts from now on at least. The renewals of the Hold ask for its own duration again, and
+   * shorten nothing. A number is in milliseconds.
    *
    * @default the Hold's own
    */
@@ -410,6 +412,8 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     return over
   }
 }
+
+showAs(ManagedHold, 'Hold', ['lease', 'holder', 'fencingToken', 'held', 'trustedUntil'])
 
 /** @throws ErrNotValid */
 function checkUpdate(value: string, options: UpdateOptions, durationMs: number): Extended {

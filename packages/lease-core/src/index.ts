@@ -9,6 +9,7 @@ export {
   ErrStopped,
   ErrTrapdoor,
   ErrUnknown,
+  isFinalUnknown,
   LeaseError,
   notValid,
   reasonOf,
@@ -18,7 +19,7 @@ export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './e
 export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { abortController, brokenSignalRule, onAbort, throwIfAborted } from './abort-signal.ts'
-export { brokenRenewalRule } from './options.ts'
+export { brokenOptionsRule, brokenRenewalRule, readOptions } from './options.ts'
 export { uniqueHolder } from './unique-holder.ts'
 export { lockedTrapdoor } from './client.ts'
 export type {
@@ -44,11 +45,20 @@ export { trustWindowMs } from './skew.ts'
 export { changesIn } from './hint-message.ts'
 export { HintStream, warnOfNoHints } from './hint-stream.ts'
 export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hint-stream.ts'
-export { withoutSecrets } from './shown.ts'
+export { showAs, withoutSecrets } from './shown.ts'
 export { brokenNamespaceRule, hasMethods, OptionChecks } from './option-checks.ts'
 export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener } from './events.ts'
-export { CLIENT_LENGTH, contended, granted, late, LONGEST_DEADLINE_MS, refused, unknown } from './substrate.ts'
+export {
+  CLIENT_LENGTH,
+  contended,
+  granted,
+  late,
+  LONGEST_DEADLINE_MS,
+  refused,
+  StoreFailure,
+  unknown,
+} from './substrate.ts'
 export type {
   Call,
   ClaimOp,
@@ -64,6 +74,7 @@ export type {
   Pins,
   ReleaseOp,
   ShareOp,
+  StoreFailureDetails,
   Substrate,
   SubstrateLimits,
   SubstrateWarning,

@@ -17,6 +17,7 @@ import { CompactingMap } from './compacting-map.ts'
 import { elapsedForObserver, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
 import type { Info, TermAware, Trapdoor } from './lease.ts'
 import { inViewSince } from './observer.ts'
+import { showAs } from './shown.ts'
 import { lapseWindowMs } from './skew.ts'
 import type { Holding, Substrate } from './substrate.ts'
 
@@ -296,3 +297,5 @@ export class LeaseState implements Info, Holding, TermAware {
     return this.lapsesInMs(now) < 0 ? this.version : undefined
   }
 }
+
+showAs(LeaseState, 'Info', ['holder', 'expiry', 'fencingToken', 'value', 'pinned', 'since', 'weight'])

@@ -3,6 +3,7 @@
  * the next look of each kind is due. `WaitQueue` decides.
  */
 import type { Deadline } from './timer-queue.ts'
+import type { WaiterDenial } from './claims.ts'
 import type { LeaseChange } from './client.ts'
 import type { ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
@@ -11,7 +12,7 @@ import type { ParsedHoldOptions } from './options.ts'
 import { noTicket, type Ticket } from './ticket.ts'
 
 /** What a waiter asks for: any one of these leases will do. Of a share it is the counted lease. */
-export interface WaitRequest {
+export interface WaitRequest extends WaiterDenial {
   readonly leases: readonly string[]
   readonly holder: string
   readonly options: ParsedHoldOptions

@@ -198,11 +198,38 @@ const NO_PROBLEMS: readonly Problem[] = []
 /** The rule that this duration breaks, or undefined. */
 export function brokenDurationRule(duration: unknown): string | undefined {
   const ms = toMillis(duration as DurationLike)
-  if (Number.isNaN(ms)) return 'must be a luxon Duration, an object such as { seconds: 30 }, or milliseconds'
+  // luxon reads the own properties of anything: of a Temporal.Duration or a Date it finds none.
+  if (Number.isNaN(ms) || (ms === 0 && isNoDuration(duration))) return NO_DURATION + ownWords(duration)
   if (!Number.isFinite(ms)) return 'must be finite'
   if (ms <= 0) return 'must be greater than zero'
   if (ms > MAX_DURATION_MS) return `must be at most ${MAX_DURATION_MS} ms (100 years)`
   return undefined
+}
+
+const NO_DURATION = 'must be a luxon Duration, an object such as { seconds: 30 }, or milliseconds'
+
+function isNoDuration(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Duration.isDuration(value)) return false
+  return Object.getPrototypeOf(value) !== Object.prototype || Object.keys(value).length === 0
+}
+
+/** What to write for a duration of another library. */
+function ownWords(value: unknown): string {
+  return Object.prototype.toString.call(value) === '[object Temporal.Duration]'
+    ? ": write duration.total('milliseconds')"
+    : ''
+}
+
+let isWarnedOfBareNumber = false
+/** A number below this is hardly meant as milliseconds. */
+const FEW_MS = 100
+
+/** Warns the process, once, of a lease for a few milliseconds that may have been meant as seconds. */
+export function warnOfBareNumber(duration: DurationLike): void {
+  if (typeof duration !== 'number' || duration >= FEW_MS || isWarnedOfBareNumber) return
+  isWarnedOfBareNumber = true
+  const message = `a number is a duration in milliseconds: a lease was asked for ${duration} ms. Write { seconds: ${duration} } for seconds, or { milliseconds: ${duration} } where that is meant`
+  process.emitWarning(message, { type: 'LeaseWarning', code: 'LEASE_FEW_MILLISECONDS', detail: 'See docs/setup.md' })
 }
 
 /** The duration in milliseconds, or NaN when it is not a duration. */

@@ -34,10 +34,18 @@ import { isSound, type Client, type CountedClient, type CountedInfo, type LeaseC
 import { sleep, systemClock, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
-import type { ErrLost, LossReason } from './errors.ts'
+import type { ErrLost, LossReason, Problem } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { abandon, ManagedHold, type Hold, type Extended, type HoldHost } from './hold.ts'
-import { brokenNameRule, brokenNames, brokenPlainNames, checkNames, checkRequest, readLeases } from './lease.ts'
+import {
+  brokenNameRule,
+  brokenNames,
+  brokenPlainNames,
+  checkNames,
+  checkRequest,
+  readLeases,
+  warnOfBareNumber,
+} from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
 import { brokenCapacityRule, countedName, countedOf } from './share.ts'
@@ -81,7 +89,12 @@ export interface ManagerConfig {
   readonly clock?: Clock | undefined
   /** Where events are emitted. @default a stream of its own: `manager.events` */
   readonly events?: LeaseEvents | undefined
-  /** The longest time without a read of a lease that is held or awaited; at most a minute for an awaited one. @default 1 minute */
+  /**
+   * The longest time without a read of a lease that is held or awaited; at most a minute for an awaited one. A
+   * number is in milliseconds.
+   *
+   * @default 1 minute
+   */
   readonly maxSleep?: DurationLike | undefined
 }
 
@@ -92,7 +105,7 @@ const REVOKE_OPTIONS: readonly (keyof RevokeOptions)[] = ['signal', 'fencingToke
 
 /** Claims, checks, holds, observes and releases the leases of one client: see the head of this file. */
 export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Reader, AsyncDisposable {
-  /** The events of this manager, for logs and metrics. */
+  /** The events of this manager, for logs and metrics, and the warnings of its client. */
   readonly events: LeaseEvents
   readonly #client: Client
   readonly #clock: Clock
@@ -109,6 +122,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   readonly #stopping = abortController() // every claim that pauses listens to it
   readonly #calls = new Calls(this.#stopping.signal)
   #unsubscribe: (() => void) | undefined
+  readonly #endWarnings: () => void
 
   /** @throws ErrNotValid with every problem */
   constructor(config: ManagerConfig) {
@@ -116,6 +130,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     this.#client = client
     this.#clock = clock ?? systemClock
     this.events = events ?? new LeaseEvents()
+    this.#endWarnings = warningsOf(client, this.events)
     this.#maxSleepMs = maxSleepMs
     this.#terms = Terms.join(client, this.#clock)
     this.#renewals = new Renewals(this.#terms.timers, () => this.#terms.now())
@@ -141,6 +156,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     let granted: Term | undefined
     const body = ({ signal, value, announce }: ClaimOptions): Promise<Token> => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
+      warnOfBareNumber(duration)
       const rule = brokenNameRule(lease)
       if (rule !== undefined) throw notValid([{ argument: 'lease', rule, value: lease }], { lease, holder })
       const request = { holder, durationMs, value, announce, signal }
@@ -351,6 +367,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     this.#stopping.abort(stopped)
     this.#unsubscribe?.()
     this.#unsubscribe = undefined
+    this.#endWarnings()
     const end = { reason: 'unreachable', detail: 'the manager was stopped', cause: stopped } as const
     for (const term of [...this.#terms.held()]) {
       for (const hold of this.#holdsOf(term)) hold.termEnded(end)
@@ -376,7 +393,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   ): Promise<T> {
     try {
       const { read, problems } = readOptions(options, known)
-      if (problems.length > 0) throw notValid(problems)
+      if (problems.length > 0) throw notValid(known === CLAIM_OPTIONS ? problems.map(unlessItWaits) : problems)
       return this.#calls.start(read.signal, () => body(read), end)
     } catch (error) {
       return this.#calls.start(undefined, () => Promise.reject(error))
@@ -581,9 +598,21 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
   async #acquire(request: WaitRequest, signal: AbortSignal | undefined, ticket?: Ticket): Promise<Hold> {
     const { leases, holder, options } = request
-    const { durationMs, value, announce, shared, maxWaiters, share } = options
-    const admit = (lease: string): void => this.#admit(lease, holder, shared)
-    const claim: ClaimRequest = { holder, durationMs, value, announce, signal, share, ticket, maxWaiters, admit }
+    const { durationMs, value, announce, maxWaiters, share } = options
+    const admit = (lease: string): void => this.#admit(lease, request)
+    const waiter = options.waitMs > 0 ? request : undefined
+    const claim: ClaimRequest = {
+      holder,
+      durationMs,
+      value,
+      announce,
+      signal,
+      share,
+      ticket,
+      maxWaiters,
+      waiter,
+      admit,
+    }
     const only = share === undefined ? (leases[0] as string) : `${leases[0]}${holder}`
     const granted = (term: Term, sent: ClockReading): Hold | undefined => this.#held(term, sent, options, signal)
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
@@ -602,11 +631,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   /** One process holds a term once, unless all who hold it agree to share it. */
-  #admit(lease: string, holder: string, shared: boolean): void {
+  #admit(lease: string, request: WaitRequest): void {
+    const { holder, options } = request
     const term = this.#terms.get(lease)
     if (term === undefined || term.holder !== holder || !term.isHeld) return
     if (!term.isTrusted(this.#terms.readClock())) return term.endWindow() // its timer is late: this process was paused
-    if (shared && term.holds().every((hold) => hold.shared)) return
+    if (options.shared && term.holds().every((hold) => hold.shared)) return
     throw this.#claims.denied(lease, holder, this.#client.leases().get(lease) ?? { holder })
   }
 
@@ -761,14 +791,17 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         return term?.isHeld === true && term.isTrusted(this.#terms.recent.take()) ? term.holder : undefined
       },
       acquire: (contention, signal, ticket) => this.#acquire(contention, signal, ticket),
-      denied: ({ leases, holder }) => {
-        if (leases.length > 1) return this.#claims.deniedAny(leases, holder)
+      denied: (waiter) => {
+        const { leases, holder } = waiter
+        if (leases.length > 1) return this.#claims.deniedAny(leases, holder, waiter)
         const lease = leases[0] as string
         if (countedOf(lease) === lease) {
-          return this.#claims.deniedShare(`${lease}${holder}`, holder, this.#client.counted?.blocking(lease))
+          return this.#claims.deniedShare(`${lease}${holder}`, holder, this.#client.counted?.blocking(lease), {
+            waiter,
+          })
         }
         const info = this.#client.leases().get(lease)
-        return this.#claims.denied(lease, holder, info?.holder === holder ? undefined : info)
+        return this.#claims.denied(lease, holder, info?.holder === holder ? undefined : info, { waiter })
       },
       retrying: (lease, doing, cause) => this.events.emit({ type: 'retrying', lease, doing, cause }),
     })
@@ -799,6 +832,17 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     term.suspect()
     this.#holdsOf(term)[0]?.suspect()
   }
+}
+
+/** `claim` does not wait, and says what does. */
+function unlessItWaits(problem: Problem): Problem {
+  if (problem.argument !== 'wait') return problem
+  return { ...problem, rule: 'is not an option of claim: write manager.hold(lease, holder, { duration, wait: true })' }
+}
+
+/** Passes on what the client warns of. A client of the application's own may have no events, or others. */
+function warningsOf({ events }: Client, to: LeaseEvents): () => void {
+  return events instanceof LeaseEvents ? events.passWarningsTo(to) : nothing
 }
 
 /** What the caller's own connection threw: it reaches the caller as it is. */

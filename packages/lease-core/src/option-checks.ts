@@ -4,7 +4,7 @@
  * An adapter imports only core and its driver (`docs/decisions/0012`), so what adapters share is here.
  */
 import { notValid, type Problem } from './errors.ts'
-import { brokenClientOptions, readOptions } from './options.ts'
+import { brokenClientOptions, brokenOptionsRule, readOptions } from './options.ts'
 
 /** The options of `SubstrateClient` that an adapter's client passes on, beside `clock`. */
 const ofClient = ['events', 'requestTimeout'] as const
@@ -27,7 +27,7 @@ export class OptionChecks {
   constructor(options: unknown, own: readonly string[], { client }: { readonly client: boolean }) {
     const known = [...own, 'namespace', ...(client ? ofClient : [])]
     const { read, problems } = readOptions(options as Record<string, unknown>, known)
-    if (typeof options !== 'object' || options === null) throw notValid(problems)
+    if (brokenOptionsRule(options, known) !== undefined) throw notValid(problems)
     this.#options = read
     this.add(problems)
     const namespace = brokenNamespaceRule(this.#options['namespace'])

@@ -6,7 +6,7 @@ import type { Client } from './client.ts'
 import type { Clock } from './clock.ts'
 import { notValid, type Problem } from './errors.ts'
 import type { LeaseEvents } from './events.ts'
-import { brokenDurationRule, brokenValueRule, toMillis, UNREADABLE } from './lease.ts'
+import { brokenDurationRule, brokenValueRule, toMillis, UNREADABLE, warnOfBareNumber } from './lease.ts'
 import { brokenCapacityRule, type ShareRequest } from './share.ts'
 import type { Substrate } from './substrate.ts'
 import { SHORTEST_RENEWED_MS, tooLateMs, trustWindowMs } from './skew.ts'
@@ -51,7 +51,7 @@ const substrateClientOptions = z.strictObject({
 })
 
 const managerConfig = z.strictObject({
-  client: having<Client>('a Client', [
+  client: having<Client>('a Client, such as postgresClient({ pool, namespace })', [
     'claimLease',
     'extendLease',
     'expireLease',
@@ -167,6 +167,7 @@ export function parseHoldOptions(given: unknown, others: readonly Problem[] = []
     maxWaiters,
     share,
   } = parse(holdOptions, options, 'options', [...others, ...tooShort(options), ...lateRenewal(options)])
+  warnOfBareNumber((options as { readonly duration: DurationLike }).duration)
   const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
   const renewEveryMs = renewEvery ?? durationMs / 3
   return { durationMs, waitMs, signal, value, announce, shared, renewEveryMs, maxWaiters, share }
@@ -236,6 +237,8 @@ function problemsIn<T>(
 ): { readonly data?: T | undefined; readonly problems: readonly Problem[] } {
   const read = snapshot(schema, input)
   if (read === undefined && input !== undefined) return { problems: [unreadable(root, input)] }
+  const rule = schema instanceof z.ZodObject ? brokenObjectRule(schema, read, input) : undefined
+  if (rule !== undefined) return { problems: [{ argument: root, rule, value: input }] }
   let parsed
   try {
     parsed = schema.safeParse(read)
@@ -254,6 +257,41 @@ function problemsIn<T>(
   })
   return { data, problems }
 }
+
+/**
+ * The rule that these options break by what they are: not an object, or something that was meant to be one of the options.
+ *
+ * @param known their names
+ */
+export function brokenOptionsRule(options: unknown, known: readonly string[]): string | undefined {
+  if (typeof options !== 'object' || options === null) return 'must be an object'
+  if (!isMade(options) || known.some((name) => name in options)) return undefined
+  return `must be an object such as { ${known.includes('namespace') ? `${known[0]}, namespace` : known[0]} }`
+}
+
+/** The same of a schema. */
+function brokenObjectRule(schema: z.ZodObject, read: unknown, given: unknown): string | undefined {
+  const [needed, example] = needs.get(schema) ?? []
+  const rule = example === undefined ? 'must be an object' : `must be an object such as ${example}`
+  if (typeof read !== 'object' || read === null) return rule
+  return needed === undefined || needed in read || !isMade(given as object) ? undefined : rule
+}
+
+/** What each of these cannot be without, and an example of it. */
+const needs: ReadonlyMap<z.ZodObject, readonly [needed: string, example: string]> = new Map<
+  z.ZodObject,
+  readonly [string, string]
+>([
+  [managerConfig, ['client', '{ client: postgresClient({ pool, namespace }) }']],
+  [holdOptions, ['duration', '{ duration: { seconds: 30 } }']],
+])
+
+/** Whether it is an array, or was made by a class. */
+function isMade(value: object): boolean {
+  return !PLAIN.has(Object.getPrototypeOf(value))
+}
+
+const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null])
 
 function ruleOf(message: string): string {
   return /^(must|is|cannot) /.test(message) ? message : `is not valid: ${message}`
@@ -296,6 +334,10 @@ export function readOptions<O extends object>(
   }
   const given = options as Record<string, unknown>
   try {
+    if (isMade(options)) {
+      const rule = brokenOptionsRule(options, known)
+      if (rule !== undefined) return { read: read as O, problems: [{ argument: 'options', rule, value: options }] }
+    }
     for (const name of known) {
       const value = given[name]
       if (value !== undefined) read[name] = value

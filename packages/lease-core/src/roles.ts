@@ -20,7 +20,7 @@ export interface HoldOptions {
   readonly duration: DurationLike
   /**
    * false: a single try. A duration bounds the whole call. true: waits as long as `signal` allows. Waiters have a queue over all
-   * processes, if the store keeps one; it is fair as a rule. @default false
+   * processes, if the store keeps one; it is fair as a rule. A number is in milliseconds. @default false
    */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the call with its reason; does not end the Hold. */
@@ -44,7 +44,8 @@ export interface HoldOptions {
   readonly shared?: boolean | undefined
   /**
    * How long after a grant the next renewal is sent. `false`: the Hold renews only by `hold.renew()`. Shorter than `duration` by at least
-   * 0.1 % and 6 ms, because a later renewal would miss the trust window. A `duration` below 8 ms needs `false`.
+   * 0.1 % and 6 ms, because a later renewal would miss the trust window. A `duration` below 8 ms needs `false`. A
+   * number is in milliseconds.
    *
    * @default a third of `duration`
    */
@@ -113,6 +114,7 @@ export interface Claimer {
    * the start of the call, unless the lease is released or revoked. The claim is a single try. It is not renewed: for that use
    * `manager.hold`. The returned token is of this term.
    *
+   * @param duration a luxon Duration, an object such as `{ seconds: 30 }`, or a number, which is in milliseconds
    * @throws ErrClaimDenied another holds it: certain, and this holder does not
    * @throws ErrNotValid    an argument breaks a rule; nothing was sent
    * @throws ErrStopped     the manager was stopped

@@ -6,12 +6,12 @@ import { backoffMs } from './backoff.ts'
 import { sleep, type Clock } from './clock.ts'
 import { Coalescer } from './coalescer.ts'
 import type { ElapsedTime } from './elapsed-time.ts'
-import { ErrUnknown } from './errors.ts'
+import { ErrUnknown, SET_UP } from './errors.ts'
 import type { LeaseStates } from './lease-states.ts'
 import { countedOf } from './share.ts'
 import { SharedReads } from './shared-reads.ts'
 import { LostCall, type StoreLink } from './store-link.ts'
-import { unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
+import { failsFor, unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
 
 /** How often a request whose outcome is unknown is sent in all. */
 export const MAX_ATTEMPTS = 4
@@ -36,6 +36,9 @@ export class RoundTrips {
   readonly renewals: Coalescer<Op, Verdict>
   readonly #reads: SharedReads
   readonly #parts: RoundTripParts
+  /** Whether the store has ever done what it was asked: then what it refuses for the set-up is tried again, for the set-up did work. */
+  #hasApplied = false
+  #hasRead = false
 
   constructor(parts: RoundTripParts) {
     this.#parts = parts
@@ -91,17 +94,25 @@ export class RoundTrips {
     const { clock, link } = this.#parts
     for (let attempt = 1; ; attempt++) {
       try {
-        return await link.call(read)
+        const answer = await link.call(read)
+        this.#hasRead = true
+        return answer
       } catch (error) {
         link.closing.throwIfAborted()
         if (!(error instanceof LostCall)) throw error
-        if (attempt >= MAX_ATTEMPTS) {
-          const reason = error.message
-          throw new ErrUnknown(`could not read ${what}: ${reason}`, { reason, cause: error.cause })
+        const isHopeless = !this.#hasRead && failsFor(error.cause, 'isSetUp')
+        if (isHopeless || attempt >= MAX_ATTEMPTS) {
+          const reason = isHopeless ? SET_UP : error.message
+          throw new ErrUnknown(`could not read ${what}: ${error.message}`, { reason, cause: error.cause })
         }
         if (attempt > 1) await sleep(clock, backoffMs(attempt - 1), link.closing)
       }
     }
+  }
+
+  /** Whether no further attempt of an operation can help: the set-up is at fault, and has never worked. */
+  isHopeless(cause: unknown): boolean {
+    return !this.#hasApplied && failsFor(cause, 'isSetUp')
   }
 
   /** A lost answer must leave time to ask again before the lease is over. */
@@ -135,6 +146,7 @@ export class RoundTrips {
         const op = ops[index] as Op
         const verdict = verdicts[index] as Verdict
         if (!isSettled(verdict)) continue
+        this.#hasApplied = true
         const { told, counted } = verdict
         if (told !== undefined) this.#parts.told(countedOf(op.lease) ?? op.lease, aheadOf(op, verdict, told))
         if (counted !== undefined) {

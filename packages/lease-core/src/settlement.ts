@@ -13,12 +13,21 @@
 import { backoffMs, contentionPauseMs, pauseAfterMs } from './backoff.ts'
 import { sleep, type Clock } from './clock.ts'
 import type { Coalescer } from './coalescer.ts'
-import { ErrInvalid, ErrUnknown, reasonOf } from './errors.ts'
+import { ErrInvalid, ErrUnknown, reasonOf, SET_UP } from './errors.ts'
 import type { KeyedMutex } from './keyed-mutex.ts'
 import type { LeaseStates } from './lease-states.ts'
 import { isSettled, MAX_ATTEMPTS, type RoundTrips } from './round-trips.ts'
 import { LostCall, type InDoubt, type StoreLink } from './store-link.ts'
-import type { ClaimOp, Counted, Holding, Op, PinOp, ReleaseOp, Verdict } from './substrate.ts'
+import {
+  failsFor,
+  type ClaimOp,
+  type Counted,
+  type Holding,
+  type Op,
+  type PinOp,
+  type ReleaseOp,
+  type Verdict,
+} from './substrate.ts'
 
 /** Granted or refused; `sent` is the operation that it was at last, and `doubt` says whether an earlier attempt may still be executed. */
 export interface Settled {
@@ -83,7 +92,8 @@ export interface Sending<V extends Outcome> {
   afresh(): void
   /** Whether a further attempt is useless. */
   isOver?(): boolean
-  unsettled(reason: string, cause?: unknown): ErrUnknown
+  /** @param why for people; `reason` is for programs, the same unless it is said */
+  unsettled(why: string, cause?: unknown, reason?: string): ErrUnknown
 }
 
 /** Between two attempts to withdraw a claim. */
@@ -150,7 +160,7 @@ export class Settlement {
       },
       // A lease that has lapsed since needs no release.
       isOver: () => op.kind === 'release' && this.#parts.trips.leftMs(op) <= 0,
-      unsettled: (reason, cause) => unsettled(op, reason, cause),
+      unsettled: (why, cause, reason) => unsettled(op, { why, cause, reason, mayHaveRun: sending.doubt !== undefined }),
     }
     try {
       const verdict = await this.settle(sending, signal, { verdict: first })
@@ -192,8 +202,9 @@ export class Settlement {
         delayMs = 0
       } else {
         const lost = verdict.cause instanceof LostCall ? verdict.cause : undefined
-        if (lost?.sent !== false) sending.doubt = this.#doubtOf(sending.doubt, lost)
         const cause = lost === undefined ? verdict.cause : lost.cause
+        if (lost?.sent !== false && !failsFor(cause, 'isNotDone')) sending.doubt = this.#doubtOf(sending.doubt, lost)
+        if (this.#parts.trips.isHopeless(cause)) throw sending.unsettled(reasonOf(cause), cause, SET_UP)
         if (++failures >= MAX_ATTEMPTS || sending.isOver?.()) throw sending.unsettled(reasonOf(cause), cause)
         delayMs = pauseAfterMs(failures)
       }
@@ -286,12 +297,16 @@ export function invalid(
   return new ErrInvalid(`cannot ${kind} lease "${lease}": it is ${reason}`, { lease, holder, reason })
 }
 
-function unsettled(op: Op, reason: string, cause?: unknown): ErrUnknown {
-  const holder = 'holder' in op ? op.holder : undefined
-  return new ErrUnknown(`could not ${op.kind} lease "${op.lease}", it may have happened: ${reason}`, {
-    lease: op.lease,
-    holder,
-    reason,
+function unsettled(
+  op: Op,
+  {
+    why,
+    reason = why,
+    mayHaveRun,
     cause,
-  })
+  }: { why: string; reason?: string | undefined; mayHaveRun: boolean; cause?: unknown },
+): ErrUnknown {
+  const holder = 'holder' in op ? op.holder : undefined
+  const message = `could not ${op.kind} lease "${op.lease}"${mayHaveRun ? ', it may have happened' : ''}: ${why}`
+  return new ErrUnknown(message, { lease: op.lease, holder, reason, cause })
 }

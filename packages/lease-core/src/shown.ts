@@ -6,6 +6,9 @@
  * its kind.
  */
 
+import { inspect, type InspectOptions } from 'node:util'
+import { DateTime } from 'luxon'
+
 /** Longer strings are shown by their length: no name or option is that long by intent. */
 const MAX_SHOWN = 80
 
@@ -24,6 +27,40 @@ export function disclosed(
   if (byKind || !isHarmless(value)) return { value: kindOf(value), text: kindOf(value) }
   if (typeof value === 'bigint') return { value, text: `${value}n` }
   return { value, text: value === undefined || typeof value === 'number' ? String(value) : JSON.stringify(value) }
+}
+
+/** The value as JSON may have it: a `bigint` as a string, an error by its name, code and message. */
+export function reported(value: unknown): unknown {
+  if (typeof value === 'bigint') return String(value)
+  if (!(value instanceof Error) || 'toJSON' in value) return value
+  const { name, message, code } = value as Error & { readonly code?: unknown }
+  return { name, code: typeof code === 'string' ? code : undefined, message: withoutSecrets(message) }
+}
+
+/**
+ * Makes `console.log` and `JSON.stringify` of the instances show these properties, and nothing else: as JSON has them, without those that are
+ * undefined.
+ *
+ * @param name what `console.log` calls it
+ */
+export function showAs<T extends object>(
+  type: { readonly prototype: T },
+  name: string,
+  properties: readonly (keyof T & string)[],
+): void {
+  function toJSON(this: T): object {
+    const shown: Record<string, unknown> = {}
+    for (const property of properties) {
+      const value = this[property]
+      if (value !== undefined) shown[property] = DateTime.isDateTime(value) ? value.toISO() : reported(value)
+    }
+    return shown
+  }
+  function inspected(this: T, _depth: number, options: InspectOptions): string {
+    return `${name} ${inspect(toJSON.call(this), options)}`
+  }
+  const methods = { toJSON: { value: toJSON }, [inspect.custom]: { value: inspected } }
+  Object.defineProperties(type.prototype, methods)
 }
 
 /** Whether the value may be shown as it is. */

@@ -5,15 +5,17 @@
  * - *Deadlines*: each call says what the store's clock showed at least when it was sent, and until when the store may execute it
  *   (`store-clock.ts`). Before its first call a client reads the store's clock.
  * - *Epochs*: a store without a clock is told in which epoch a call was sent; a new one begins whenever an outcome is unknown.
+ * - *Outages*: a store of which no call has succeeded for some seconds is a `store-away` warning, once for each outage.
  * - *The end*: `close` gives up all calls in flight, and every later one but the last (`lastly`).
  */
 import { randomBytes } from 'node:crypto'
+import { DateTime } from 'luxon'
 import { abortController } from './abort-signal.ts'
 import { sleep, type Clock } from './clock.ts'
 import { reasonOf, type ErrUnknown } from './errors.ts'
 import { StoreCall } from './store-call.ts'
 import { StoreClock } from './store-clock.ts'
-import { LONGEST_DEADLINE_MS, type Call, type Substrate } from './substrate.ts'
+import { LONGEST_DEADLINE_MS, type Call, type Substrate, type SubstrateWarning } from './substrate.ts'
 
 /** Until when a call whose outcome is unknown may still be executed. */
 export interface InDoubt {
@@ -36,12 +38,20 @@ export class LostCall extends Error implements InDoubt {
   }
 }
 
+/** A store that has been away for so long is warned of. */
+const AWAY_MS = 5_000
+
 export class StoreLink {
   /** Names this client in the store. */
   readonly client: string = randomBytes(9).toString('base64url')
   readonly #substrate: Substrate
   readonly #clock: Clock
   readonly #timeoutMs: number
+  readonly #warn: (warning: SubstrateWarning) => void
+  /** Failures since the last answer, and when the first of them was sent. */
+  #failures = 0
+  #awaySinceMs = 0
+  #isWarned = false
   readonly #storeClock: StoreClock
   /** An array, and not a Set, whose tables would keep each other alive (`keyed-mutex.ts`). */
   readonly #inFlight: StoreCall[] = []
@@ -53,14 +63,17 @@ export class StoreLink {
     substrate,
     clock,
     timeoutMs,
+    warn,
   }: {
     readonly substrate: Substrate
     readonly clock: Clock
     readonly timeoutMs: number
+    readonly warn: (warning: SubstrateWarning) => void
   }) {
     this.#substrate = substrate
     this.#clock = clock
     this.#timeoutMs = timeoutMs
+    this.#warn = warn
     this.#storeClock = new StoreClock(clock)
   }
 
@@ -139,9 +152,10 @@ export class StoreLink {
       const fail = (cause: unknown): void => {
         timer.cancel()
         this.#forget(call)
+        this.#failed(cause, sentMs)
         reject(new LostCall(cause, { sent: true, notAfterMs }))
       }
-      const timer = this.#clock.setTimer(timeoutMs, () => call.abort(new Error(`no answer within ${timeoutMs} ms`)))
+      const timer = this.#clock.setTimer(timeoutMs, () => call.abort(this.#noAnswer(timeoutMs)))
       call.onAbort(fail)
       if (this.closing.aborted && !isLast) return call.abort(this.closing.reason as Error)
       call.index = this.#inFlight.push(call) - 1
@@ -149,12 +163,36 @@ export class StoreLink {
         send(call).then((answer) => {
           timer.cancel()
           this.#forget(call)
+          this.#failures = 0
           onAnswer?.(answer, sentMs)
           resolve(answer)
         }, fail)
       } catch (error) {
         fail(error)
       }
+    })
+  }
+
+  #noAnswer(timeoutMs: number): Error {
+    const trouble = this.#substrate.trouble?.()
+    const words = `no answer within ${timeoutMs} ms`
+    return trouble === undefined ? new Error(words) : new Error(`${words}: ${reasonOf(trouble)}`, { cause: trouble })
+  }
+
+  /** Warns of a store that has been away for some seconds. */
+  #failed(cause: unknown, sentMs: number): void {
+    if (this.closing.aborted) return
+    if (this.#failures++ === 0) {
+      this.#awaySinceMs = sentMs
+      this.#isWarned = false
+    }
+    const awayMs = this.#clock.monotonic() - this.#awaySinceMs
+    if (this.#isWarned || this.#failures === 1 || awayMs < AWAY_MS) return
+    this.#isWarned = true
+    const since = DateTime.fromMillis(Math.floor(this.#clock.now() - awayMs)).toISO()
+    this.#warn({
+      warning: 'store-away',
+      message: `No call to the store has succeeded since ${since}, for ${Math.floor(awayMs / 1000)} seconds: ${reasonOf(cause)}. Whatever waits, renews or observes tries again.`,
     })
   }
 

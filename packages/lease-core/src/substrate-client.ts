@@ -53,6 +53,7 @@ import {
   type Pins,
   type ShareOp,
   type Substrate,
+  type SubstrateWarning,
   type Verdict,
 } from './substrate.ts'
 import { queueMicrotask } from './turns.ts'
@@ -67,7 +68,7 @@ export interface SubstrateClientOptions {
   readonly events?: LeaseEvents | undefined
   /**
    * How long one round trip may take; then its answer counts as lost. A claim or an extension waits at most a third of its duration, but at
-   * least 250 ms, so that there is time for a retry. @default 5 seconds
+   * least 250 ms, so that there is time for a retry. A number is in milliseconds. @default 5 seconds
    */
   readonly requestTimeout?: DurationLike | undefined
 }
@@ -105,7 +106,7 @@ export class SubstrateClient implements Client {
     this.#clock = clock ?? systemClock
     this.#time = elapsedTimeOf(this.#clock)
     const own = { substrate, clock: this.#clock, time: this.#time, timeoutMs: requestTimeoutMs }
-    this.#link = new StoreLink(own)
+    this.#link = new StoreLink({ ...own, warn: (warning) => this.warn(warning) })
     this.#states = new LeaseStates(own)
     const told = (lease: string, place: number): void => this.#passing.told(lease, place, this.#states.get(lease))
     const parts = { ...own, link: this.#link, states: this.#states, told }
@@ -141,6 +142,12 @@ export class SubstrateClient implements Client {
         blocking: (name) => counted.blocking(name),
       }
     }
+  }
+
+  /** Emits a `warning` event, with the page of the store. */
+  warn(warning: SubstrateWarning): void {
+    const { page } = this.#substrate
+    this.events.emit({ type: 'warning', ...(page !== undefined && { page }), ...warning })
   }
 
   // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -669,7 +676,7 @@ export class SubstrateClient implements Client {
     if (this.#substrate.inspect === undefined) return
     this.#link
       .call((call) => this.#substrate.inspect?.(call) ?? Promise.resolve([]))
-      .then((warnings) => warnings.forEach((warning) => this.events.emit({ type: 'warning', ...warning })))
+      .then((warnings) => warnings.forEach((warning) => this.warn(warning)))
       .catch(() => {
         this.#inspectAfter = this.#inspectAgainAfter
         this.#inspectAgainAfter *= 2

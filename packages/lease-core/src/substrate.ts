@@ -324,6 +324,41 @@ export interface SubstrateWarning {
   readonly warning: string
   /** What it means for the user, in one or two sentences. */
   readonly message: string
+  /** Where to read more: a page of the documentation. @default the substrate's `page` */
+  readonly page?: string | undefined
+}
+
+/**
+ * What a substrate may reject with, or give as the cause of `unknown`, to say more about a failure.
+ *
+ * While no request of this kind has ever succeeded, core does not send again what failed for the set-up.
+ */
+export class StoreFailure extends Error {
+  /** Whether no request can succeed before somebody changes the set-up: tables, passwords, rights. */
+  readonly isSetUp: boolean
+  /** Whether it is certain that nothing of the request was executed, and that nothing of it will be. */
+  readonly isNotDone: boolean
+
+  constructor(message: string, { cause, isSetUp = false, isNotDone = false }: StoreFailureDetails = {}) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.isSetUp = isSetUp
+    this.isNotDone = isNotDone
+  }
+}
+
+/** What a `StoreFailure` says besides its message. */
+export interface StoreFailureDetails {
+  /** What the driver threw. */
+  readonly cause?: unknown
+  /** @default false */
+  readonly isSetUp?: boolean | undefined
+  /** @default false */
+  readonly isNotDone?: boolean | undefined
+}
+
+/** Whether a failure is of this kind, also one of another copy of this package. */
+export function failsFor(error: unknown, kind: 'isSetUp' | 'isNotDone'): boolean {
+  return error instanceof Error && (error as Partial<StoreFailure>)[kind] === true
 }
 
 /** How core may batch. */
@@ -343,6 +378,10 @@ export interface SubstrateLimits {
 export interface Substrate {
   /** How core may batch. */
   readonly limits: SubstrateLimits
+  /** The page of the documentation about this store. Warnings name it. */
+  readonly page?: string | undefined
+  /** Returns what is wrong with the connection, as far as is known, for the message of a call that had no answer. undefined: nothing is known. */
+  trouble?(): unknown
   /**
    * Reads the store's clock, in milliseconds since any instant. Core calls it before the first write, and later uses `call.answered`. Absent:
    * the store has no clock. A rejection means that the store cannot be used now; core reports its reason.

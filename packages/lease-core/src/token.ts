@@ -1,5 +1,6 @@
 /** A statement "this holder has this lease", which `check()` verifies. */
 import type { Info } from './lease.ts'
+import { showAs } from './shown.ts'
 import type { Term } from './term.ts'
 
 /**
@@ -67,3 +68,5 @@ export class LeaseToken implements Token {
     return this.#checker.check(this, this.#term, trapdoorKey)
   }
 }
+
+showAs(LeaseToken, 'Token', ['lease', 'holder', 'fencingToken'])

@@ -35,7 +35,7 @@
 import type { TimerQueue, Deadline } from './timer-queue.ts'
 import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import type { Clock } from './clock.ts'
-import { ErrClaimDenied, ErrUnknown } from './errors.ts'
+import { ErrClaimDenied, ErrUnknown, isFinalUnknown } from './errors.ts'
 import { abandon, type Hold } from './hold.ts'
 import type { Info, TermAware } from './lease.ts'
 import {
@@ -63,8 +63,7 @@ export interface WaitQueueHost {
   known(lease: string): (Info & Partial<TermAware>) | undefined
   hasLapsed(info: Info): boolean
   /**
-   * Reads the lease, and has it watched for this queue from then on. An `ErrUnknown` with the reason "closed" is final: it ends
-   * every wait.
+   * Reads the lease, and has it watched for this queue from then on. A final `ErrUnknown` (`isFinalUnknown`) ends every wait.
    */
   watch(lease: string, watcher: LeaseWaiters): Promise<void>
   unwatch(lease: string, watcher: LeaseWaiters): void
@@ -395,7 +394,7 @@ export class WaitQueue {
       look.failures = 0
     } catch (error) {
       if (this.#closed) return
-      if (isFinal(error)) return queue.end(error)
+      if (isFinalUnknown(error)) return queue.end(error)
       queue.failure = error
       look.failures++
       const pauseMs = 1 + backoffMs(look.failures, Math.min(LONGEST_RETRY_MS, this.#host.maxSleepMs))
@@ -743,11 +742,6 @@ const NONE: readonly LeaseWaiters[] = []
 /** What is waited for is a share. */
 function isCounted([lease = '']: readonly string[]): boolean {
   return lease.endsWith('#')
-}
-
-/** No later look will do better. */
-function isFinal(error: unknown): boolean {
-  return error instanceof ErrUnknown && error.reason === 'closed'
 }
 
 function remove<T>(list: T[], item: T): boolean {

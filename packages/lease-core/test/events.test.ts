@@ -2,7 +2,9 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { expect } from 'chai'
 import { ErrNotValid } from '#src/errors.ts'
 import { LeaseEvents, type LeaseEvent } from '#src/events.ts'
+import { Manager, SubstrateClient } from '#src/index.ts'
 import { TestClock } from '#src/testing/index.ts'
+import { Bench } from './manager.bench.ts'
 
 const released = (lease: string): LeaseEvent => ({ type: 'released', lease, holder: 'a' })
 const settle = (): Promise<void> => new TestClock().settle()
@@ -150,5 +152,104 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
     await settle()
     unsubscribe('lease-core:released', listener)
     expect(heard).to.deep.equal([released('x')])
+  })
+})
+
+describe('LeaseEvents: warnings', () => {
+  const warned: (Error & { code?: string; detail?: string })[] = []
+  const onWarning = (warning: Error): void => void (warning.name === 'LeaseWarning' && warned.push(warning))
+  beforeEach(() => {
+    warned.length = 0
+    process.on('warning', onWarning)
+  })
+  afterEach(() => void process.off('warning', onWarning))
+
+  let messages = 0
+  const warning = (): LeaseEvent & { type: 'warning' } => ({
+    type: 'warning',
+    warning: 'fsync-off',
+    message: `fsync is off on server ${++messages}`,
+    page: 'docs/substrates/postgres.md',
+  })
+
+  it('that nobody listens to become one warning of the process, with a code and the page', async () => {
+    const event = warning()
+    for (const events of [new LeaseEvents(), new LeaseEvents()]) for (let time = 0; time < 2; time++) events.emit(event)
+    await settle()
+    expect(warned.map(({ message, code }) => ({ message, code }))).to.deep.equal([
+      { message: event.message, code: 'LEASE_FSYNC_OFF' },
+    ])
+    expect(warned[0]?.detail).to.include('docs/substrates/postgres.md')
+  })
+
+  it('of a client are heard in the stream of its manager, set up as in the examples, and are none of the process', async () => {
+    const bench = new Bench()
+    const heard: LeaseEvent[] = []
+    bench.manager.events.subscribe((event) => heard.push(event))
+    const event = warning()
+    bench.client.warn(event)
+    await settle()
+    expect(heard).to.deep.equal([event])
+    expect(warned).to.deep.equal([])
+    await bench.manager.stop()
+    const late = warning()
+    bench.client.warn(late)
+    await settle()
+    expect(heard).to.deep.equal([event])
+    expect(warned.map(({ message }) => message)).to.deep.equal([late.message])
+  })
+
+  it('of a client are heard once where it and its manager share a stream, or several managers have one client', async () => {
+    const events = new LeaseEvents()
+    const { clock, client, wire } = new Bench()
+    const shared = new SubstrateClient({ substrate: wire, clock, events })
+    const managers = [
+      new Manager({ client: shared, clock, events }),
+      new Manager({ client, clock }),
+      new Manager({ client, clock }),
+    ]
+    const heard: string[] = []
+    for (const [index, manager] of managers.entries()) {
+      if (index < 2)
+        manager.events.subscribe((event) => void (event.type === 'warning' && heard.push(`${index} ${event.message}`)))
+    }
+    const [first, second] = [warning(), warning()]
+    shared.warn(first)
+    client.warn(second)
+    await settle()
+    expect(heard).to.deep.equal([`0 ${first.message}`, `1 ${second.message}`])
+    expect(warned).to.deep.equal([])
+    for (const manager of managers) await manager.stop()
+  })
+
+  it('go to the diagnostics channel once, and are then no warning of the process', async () => {
+    const heard: unknown[] = []
+    const listener = (message: unknown): void => void heard.push(message)
+    const bench = new Bench()
+    subscribe('lease-core:warning', listener)
+    try {
+      const event = warning()
+      bench.client.warn(event)
+      await settle()
+      expect(heard).to.deep.equal([event])
+      expect(warned).to.deep.equal([])
+    } finally {
+      unsubscribe('lease-core:warning', listener)
+      await bench.manager.stop()
+    }
+  })
+
+  it('a number of a few milliseconds, which may be meant as seconds, is one warning of the process', async () => {
+    const bench = new Bench()
+    await bench.manager.claim('a', 'h', { milliseconds: 30 })
+    await bench.manager.claim('b', 'h', 100)
+    await settle()
+    expect(warned).to.deep.equal([])
+    await bench.manager.claim('c', 'h', 30)
+    await bench.manager.hold('d', 'h', { duration: 30 })
+    await settle()
+    expect(warned.map(({ code }) => code)).to.deep.equal(['LEASE_FEW_MILLISECONDS'])
+    expect(warned[0]?.message).to.include('{ seconds: 30 }')
+    await bench.manager.stop()
   })
 })

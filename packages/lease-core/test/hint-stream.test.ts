@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import type { LeaseChange } from '#src/client.ts'
 import { HintStream, warnOfNoHints, type HintStreamOptions } from '#src/hint-stream.ts'
-import { TestClock } from '#src/testing/index.ts'
+import { TestClock, track } from '#src/testing/index.ts'
 
 /** One connection as the test plays it. */
 class Line {
@@ -285,5 +285,22 @@ describe('HintStream: hints over one connection after the other', () => {
     expect(closed).to.equal(false)
     await clock.advance(1)
     expect(closed).to.equal(true)
+  })
+
+  it('is closed, and has no timer, when `close` resolves, also where its last listener had left before', async () => {
+    const clock = new TestClock()
+    let finish = (): void => {}
+    const close = (): Promise<void> => new Promise((resolve) => (finish = resolve))
+    const connection = { ended: new Promise(() => {}), ping: () => Promise.resolve(), close }
+    const stream = new HintStream({ clock, connect: () => Promise.resolve(connection) })
+    const leave = stream.watch(() => {})
+    await clock.settle()
+    leave()
+    const closed = track(stream.close())
+    await clock.settle()
+    expect(closed.state).to.equal('pending')
+    finish()
+    await clock.settle()
+    expect([closed.state, clock.pending]).to.deep.equal(['fulfilled', 0])
   })
 })

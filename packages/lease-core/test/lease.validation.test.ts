@@ -58,6 +58,20 @@ describe('checkRequest: the arguments of a claim', () => {
     }
   })
 
+  it('says of what is no duration what is one, also where luxon finds none of its units: a Date, a Temporal.Duration', () => {
+    class OfTemporal {
+      get [Symbol.toStringTag](): string {
+        return 'Temporal.Duration'
+      }
+    }
+    for (const none of [{}, new Date(), new OfTemporal()]) {
+      expect(brokenDurationRule(none)).to.match(/^must be a luxon Duration, an object such as /)
+    }
+    expect(brokenDurationRule(new OfTemporal())).to.include("write duration.total('milliseconds')")
+    expect(brokenDurationRule({ seconds: 0 })).to.equal('must be greater than zero')
+    expect(brokenDurationRule(Duration.fromMillis(0))).to.equal('must be greater than zero')
+  })
+
   it('lists every problem at once, in the order of the arguments, with lease and holder', () => {
     try {
       checkRequest('a b', { holder: '#', duration: 0, value: 'x'.repeat(4097) })

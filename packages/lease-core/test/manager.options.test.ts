@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { ErrNotValid } from '#src/errors.ts'
-import type { Manager } from '#src/manager.ts'
+import { Manager } from '#src/manager.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
 const operations: Record<string, (manager: Manager, options: object) => Promise<unknown>> = {
@@ -26,6 +26,36 @@ describe('options of an operation', () => {
       await bench.manager.stop()
     })
   }
+
+  it('claim: `wait` is none of its options, and the message says what waits', async () => {
+    const bench = new Bench()
+    const { message } = await rejection(bench.manager.claim('l', 'h', 30_000, { wait: true } as object), ErrNotValid)
+    expect(message).to.include('write manager.hold(lease, holder, { duration, wait: true })')
+    await bench.manager.stop()
+  })
+
+  it('hold: what is no object is answered with an example', async () => {
+    const bench = new Bench()
+    for (const options of [undefined, 30_000]) {
+      const { message } = await rejection(bench.manager.hold('l', 'h', options as never), ErrNotValid)
+      expect(message).to.include('options must be an object such as { duration: { seconds: 30 } }')
+    }
+    await bench.manager.stop()
+  })
+
+  it('of a Manager: nothing, a client for the options, and another object for the client, are answered with an example', () => {
+    const { client } = new Bench()
+    const wrong: Record<string, unknown> = { nothing: undefined, 'the client': client, 'a map': new Map() }
+    for (const [name, config] of Object.entries(wrong)) {
+      expect(() => new Manager(config as never), name).to.throw(
+        'config must be an object such as { client: postgresClient(',
+      )
+    }
+    expect(() => new Manager({ client: new Map() as never })).to.throw(
+      ErrNotValid,
+      /^client must be a Client, such as /,
+    )
+  })
 
   it('of the release of a Hold: it stays as it was', async () => {
     const bench = new Bench()

@@ -1,4 +1,4 @@
-import { LeaseEvents, SubstrateClient, type Client } from 'lease-core'
+import { SubstrateClient, type Client } from 'lease-core'
 import { EtcdSubstrate } from './etcd-substrate.ts'
 import { checkOptions, type EtcdOptions } from './options.ts'
 
@@ -9,11 +9,12 @@ import { checkOptions, type EtcdOptions } from './options.ts'
  */
 export function etcdClient(options: EtcdOptions): Client {
   checkOptions(options, { client: true })
-  const { events = new LeaseEvents(), requestTimeout, ...ofSubstrate } = options
+  const { events, requestTimeout, ...ofSubstrate } = options
   const { clock } = ofSubstrate
   const substrate = new EtcdSubstrate({
     ...ofSubstrate,
-    onWarning: (warning) => events.emit({ type: 'warning', ...warning }),
+    onWarning: (warning) => client.warn(warning),
   })
-  return new SubstrateClient({ clock, events, requestTimeout, substrate })
+  const client = new SubstrateClient({ clock, events, requestTimeout, substrate })
+  return client
 }

@@ -87,6 +87,10 @@ export class EtcdSubstrate implements Substrate {
     if (watch) this.watch = (listener, client) => this.#watch(listener, client)
   }
 
+  get page(): string {
+    return 'docs/substrates/etcd.md'
+  }
+
   get limits(): Substrate['limits'] {
     return limits
   }

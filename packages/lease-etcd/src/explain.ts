@@ -1,5 +1,5 @@
 /** What the failures of etcd and of its driver mean, and what to do about them. */
-import { withoutSecrets } from 'lease-core'
+import { reasonOf, StoreFailure, withoutSecrets } from 'lease-core'
 
 /** What went wrong, as far as it changes what this adapter does. */
 export type Failure =
@@ -23,6 +23,8 @@ export type Failure =
 interface Explanation {
   readonly pattern: RegExp
   readonly failure?: Failure
+  /** It comes back until somebody changes the set-up. */
+  readonly isSetUp?: true
   readonly words: string
 }
 
@@ -61,15 +63,18 @@ const explanations: readonly Explanation[] = [
   },
   {
     pattern: /EtcdAuthenticationFailedError|authentication failed|authentication is not enabled/,
+    isSetUp: true,
     words:
       'etcd refused the credentials: check the user and password of the option auth, and that authentication is enabled',
   },
   {
     pattern: /EtcdInvalidAuthTokenError|invalid auth token|user name is empty|GRPCUnauthenticatedError/,
+    isSetUp: true,
     words: 'etcd does not know who this is: set the option auth of Etcd3 to a user and password',
   },
   {
     pattern: /EtcdPermissionDeniedError|permission denied/,
+    isSetUp: true,
     words:
       'this user of etcd lacks a right: its role needs readwrite on the whole prefix (etcdctl role grant-permission ROLE readwrite --prefix PREFIX)',
   },
@@ -102,6 +107,11 @@ const explanations: readonly Explanation[] = [
     words: 'etcd gave no answer in time: is it overloaded, or without a leader, or the network broken?',
   },
   {
+    pattern: /Failed to parse DNS address/,
+    isSetUp: true,
+    words: 'the address of etcd is not valid: hosts are such as http://127.0.0.1:2379, without a path',
+  },
+  {
     pattern: /ENOTFOUND|EAI_AGAIN|Name resolution failed/,
     failure: 'unavailable',
     words: 'the host name of the server cannot be resolved',
@@ -127,8 +137,14 @@ export function failureOf(error: unknown): Failure | undefined {
 
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original. */
 export function explained(error: unknown): unknown {
-  const words = explanationOf(error)?.words
+  const { words, isSetUp } = explanationOf(error) ?? {}
   return words === undefined
     ? error
-    : new Error(withoutSecrets(`${words} (${(error as Error).message})`), { cause: error })
+    : new StoreFailure(withoutSecrets(`${words} (${(error as Error).message})`), { cause: error, isSetUp })
+}
+
+/** The same failure, of a call of which nothing was sent. */
+export function unsent(error: unknown): StoreFailure {
+  const { isSetUp, cause } = error instanceof StoreFailure ? error : { cause: error }
+  return new StoreFailure(reasonOf(error), { cause, isSetUp, isNotDone: true })
 }

@@ -7,6 +7,7 @@
  * A namespace whose keys lie among those of another one (prefix `lease/a/l/` beside the namespace `a` of `lease/`) would
  * meet it: the same key would be a lease of both. Whichever of the two is used second finds the number of the other.
  */
+import { StoreFailure } from 'lease-core'
 import type { EtcdCompare, EtcdKeyValue, EtcdRequest, EtcdTxn, EtcdTxnAnswer } from './driver.ts'
 import { endOf, foreign, KINDS, type Layout } from './layout.ts'
 import { foundBy, get, isAbsent, NO_LEASE, put, together } from './txn.ts'
@@ -55,8 +56,9 @@ function mustBeUnderstood({ key, value }: EtcdKeyValue): void {
   const layout = numberIn(value)
   if (layout === undefined) throw foreign(key)
   if (layout <= LAYOUT) return
-  throw new Error(
+  throw new StoreFailure(
     `a later release of lease-etcd has written this namespace (layout ${layout} in the key ${JSON.stringify(key.toString())}; this release understands layouts up to ${LAYOUT}): update lease-etcd in this process, or give it another namespace`,
+    { isSetUp: true },
   )
 }
 
@@ -81,8 +83,9 @@ async function mustHaveNoneInside(range: NonNullable<EtcdRequest['request_range'
 /** A key that looks like that of a number may also be one of a lease of this name. */
 function mustNotMeet(kv: EtcdKeyValue | undefined, key: Buffer): void {
   if (kv === undefined || numberIn(kv.value) === undefined) return
-  throw new Error(
+  throw new StoreFailure(
     `another namespace of lease-etcd lies in the way (its key ${JSON.stringify(key.toString())}), so leases of both might share a key: choose a prefix that is neither inside of that namespace nor around it`,
+    { isSetUp: true },
   )
 }
 

@@ -45,7 +45,7 @@ export function checkOptions(
 }
 
 function brokenEtcdRule(etcd: Partial<EtcdDriver> | undefined | null): string | undefined {
-  if (!isDriver(etcd)) return 'must be an Etcd3'
+  if (!isDriver(etcd)) return 'must be an Etcd3: new Etcd3({ ...failFast(), hosts })'
   if (etcd.prefix.length > 0) return 'must be the Etcd3 itself, not a namespace() of it: use the option prefix instead'
   const { hosts = [] } = (etcd as { readonly options?: { readonly hosts?: string | readonly string[] } }).options ?? {}
   const hasUser = [hosts].flat().some((host) => /^(\w+:\/\/)?[^/]*@/.test(host))

@@ -19,7 +19,7 @@ import type {
 } from './driver.ts'
 import { bundle, type Bundle } from './bundle.ts'
 import { EpochOver, Epochs, REMEMBERED_MS, type EpochCheck } from './epochs.ts'
-import { explained, failureOf } from './explain.ts'
+import { explained, failureOf, unsent } from './explain.ts'
 import { membersOf, sendsOnce } from './fail-fast.ts'
 import { checkLayout } from './layout-check.ts'
 import type { Layout } from './layout.ts'
@@ -231,7 +231,7 @@ export class Requests {
       try {
         await this.#checkLayout(deadline)
       } catch (error) {
-        for (const { index } of steps) outcomes[index] = { error }
+        for (const { index } of steps) outcomes[index] = { error: unsent(error) }
         return
       }
     }

@@ -56,7 +56,7 @@ describe('the options of lease-etcd', () => {
     )
     for (const [given, rule] of [
       ['http://app:hunter2@db', /must be an Etcd3/],
-      [{ hosts: 'db', auth }, /must be an Etcd3 .*hosts, auth/],
+      [{ hosts: 'db', auth }, /must be an Etcd3: .*hosts, auth/],
       [driver.namespace('app/'), /namespace\(\)/],
       ...inHosts.map((one) => [one, /password in its hosts: give its option auth/] as const),
     ] as const) {

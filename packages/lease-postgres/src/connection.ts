@@ -5,7 +5,7 @@
  * answer counts only if this call alone has committed it. So a connection on which that is not certain is closed, which undoes
  * what was done there, and the call goes on with another.
  */
-import { systemClock, withoutSecrets, type Call } from 'lease-core'
+import { StoreFailure, systemClock, withoutSecrets, type Call } from 'lease-core'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import { Lender, type Loan } from './lender.ts'
 
@@ -142,6 +142,7 @@ const advice: Readonly<Record<string, string>> = {
   RLS: 'row level security may hide leases from this role: ALTER TABLE … DISABLE ROW LEVEL SECURITY, or give the role BYPASSRLS',
   '25006': 'the server or session is read-only (a standby?): connect to the primary (target_session_attrs=read-write)',
   '28P01': 'the server refused the credentials: check user and password',
+  SASL: 'the server asks for a password, and the connection settings have none',
   '28000': 'the server refused this user: check the user and pg_hba.conf',
   '3D000': 'the database does not exist: create it, or correct its name in the connection settings',
   '53300': 'the server has no connection left: raise max_connections or make the pools smaller',
@@ -150,12 +151,18 @@ const advice: Readonly<Record<string, string>> = {
   ENOTFOUND: 'the host name of the server cannot be resolved',
 }
 
+/** Those that come back until somebody changes the set-up: tables, rights, user, password, database. */
+const OF_SET_UP = /^(42P01|42883|42703|3F000|42501|28P01|28000|3D000|SASL)$/
+
+/** What `pg` says where the server asks for a password and none was given. */
+const NO_PASSWORD = /^SASL: .*client password must be/
+
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original. */
 export function explained(error: unknown): unknown {
-  const code = codeOf(error)
+  const code = error instanceof Error && NO_PASSWORD.test(error.message) ? 'SASL' : codeOf(error)
   const isHidden = code === '42501' && /row-level security/.test((error as Error).message)
   const words = code === undefined ? undefined : advice[isHidden ? 'RLS' : code]
   if (words === undefined) return error
   const detail = error instanceof Error && error.message !== '' ? error.message : code
-  return new Error(withoutSecrets(`${words} (${detail})`), { cause: error })
+  return new StoreFailure(withoutSecrets(`${words} (${detail})`), { cause: error, isSetUp: OF_SET_UP.test(code ?? '') })
 }

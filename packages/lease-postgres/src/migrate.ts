@@ -1,5 +1,5 @@
 /** How tables and functions come to be. */
-import { notValid, type ErrNotValid } from 'lease-core'
+import { notValid, readOptions, type ErrNotValid } from 'lease-core'
 import { codeOf, onConnection } from './connection.ts'
 import type { PostgresPool, PostgresResult } from './driver.ts'
 import { countedOf, digestOf, type DatabaseFunction } from './function-text.ts'
@@ -115,7 +115,13 @@ const indexes: Readonly<Record<string, string>> = {
  * The types and functions above the line that sets the path name their schema: until then whatever is called is looked up in the
  * path of the caller, who may have more rights than those who can create something in it.
  */
-function migrationBody({ owner, ...where }: MigrateOptions): string {
+/** The names of its options. */
+const KNOWN: readonly (keyof MigrateOptions)[] = ['schema', 'table', 'owner']
+
+function migrationBody(options: MigrateOptions): string {
+  const { read, problems } = readOptions(options, KNOWN)
+  if (problems.length > 0) throw notValid(problems)
+  const { owner, ...where } = read
   const tables = tablesOf(where)
   checkOwner(owner)
   const { schema, table = 'lease' } = where

@@ -49,7 +49,7 @@ export function checkOptions(options: PostgresOptions, { client }: { readonly cl
   checks.must('notify', notify === undefined || typeof notify === 'boolean', 'must be true or false')
   const listens = listen === undefined || listen === false || typeof listen === 'function'
   checks.must('listen', listens, 'must be false or a function that makes a connection')
-  if (listen === undefined && hasMethods(pool, 'connect')) {
+  if (listen === undefined && poolProblems(pool).length === 0) {
     const tells = typeof pool.Client === 'function' && typeof pool.options === 'object'
     checks.must('listen', tells, 'must be given, for this pool does not show how it makes connections')
   }
@@ -65,7 +65,8 @@ export function checkPool(pool: PostgresPool): void {
 /** A connection has a `connect` as well, which lends nothing: it could be used once, and never be given back. */
 function poolProblems(pool: unknown): Problem[] {
   if (!hasMethods(pool, 'connect')) {
-    return [{ argument: 'pool', rule: 'must be a pool (an object with connect)', value: pool }]
+    const rule = 'must be a pool (an object with connect): new pg.Pool({ connectionString })'
+    return [{ argument: 'pool', rule, value: pool }]
   }
   const isConnection = hasMethods(pool, 'escapeIdentifier') || hasMethods(pool, 'getTransactionStatus')
   return isConnection || hasMethods(pool, 'query', 'release')

@@ -11,7 +11,7 @@ export function postgresClient(options: PostgresOptions): Client {
   checkOptions(options, { client: true })
   const { events, requestTimeout, ...ofSubstrate } = options
   const { clock } = ofSubstrate
-  const substrate = new PostgresSubstrate(ofSubstrate, (warning) => client.events.emit({ type: 'warning', ...warning }))
+  const substrate = new PostgresSubstrate(ofSubstrate, (warning) => client.warn(warning))
   const client = new SubstrateClient({ clock, events, requestTimeout, substrate })
   return client
 }

@@ -20,6 +20,7 @@ import {
   late,
   refused,
   sleep,
+  StoreFailure,
   systemClock,
   unknown,
   warnOfNoHints,
@@ -194,6 +195,10 @@ export class PostgresSubstrate implements Substrate {
     }
   }
 
+  get page(): string {
+    return 'docs/substrates/postgres.md'
+  }
+
   get limits(): Substrate['limits'] {
     return limits
   }
@@ -205,13 +210,15 @@ export class PostgresSubstrate implements Substrate {
     if (row.hidden === 'true') throw isHidden()
     const layout = Number(row.layout ?? 1)
     if (layout > LAYOUT) {
-      throw new Error(
+      throw new StoreFailure(
         `the tables have layout ${layout}, and this release of lease-postgres knows layouts up to ${LAYOUT}: update it in this process`,
+        { isSetUp: true },
       )
     }
     if (layout < LAYOUT) {
-      throw new Error(
+      throw new StoreFailure(
         'the tables have the layout of an earlier release: run migrate(), or the SQL of migrationSql(), with the same schema and table',
+        { isSetUp: true },
       )
     }
     return Number(row.at) / 1000
@@ -403,7 +410,9 @@ export class PostgresSubstrate implements Substrate {
       name,
       announces ? [...values, this.#channel, client] : values,
       call,
-    )
+    ).catch((error: unknown) => {
+      throw notDone(error)
+    })
     const verdicts = Array.from<Verdict>({ length: ops.length })
     for (const row of rows) verdicts[row.n - 1] = verdictOf(ops[row.n - 1] as Op, row, at)
     for (const note of notes) verdicts[note.n - 1] = withNote(verdicts[note.n - 1] as Verdict, note)
@@ -500,6 +509,12 @@ const asOfAnswer = ([row]: readonly unknown[]): number =>
 
 const isStandby = (): Error =>
   new Error('the server is a standby: connect to the primary (target_session_attrs=read-write)')
+
+/** A statement that was refused for the set-up did nothing: it is a transaction of its own. */
+const notDone = (error: unknown): unknown =>
+  error instanceof StoreFailure && error.isSetUp
+    ? new StoreFailure(error.message, { cause: error.cause, isSetUp: true, isNotDone: true })
+    : error
 
 const isHidden = (): unknown =>
   explained(Object.assign(new Error('row-level security is active for the table of the layout'), { code: '42501' }))

@@ -57,7 +57,12 @@ export interface AuthorityOptions {
   readonly holder?: string | undefined
   /** How long a grant or an extension lasts. A number is in milliseconds. @default 15 seconds */
   readonly ttl?: DurationLike | undefined
-  /** `heartbeat()` extends at most once in this time. Shorter than `ttl` by 0.1 % and 6 ms. @default 2 seconds */
+  /**
+   * `heartbeat()` extends at most once in this time. Shorter than `ttl` by 0.1 % and 6 ms. A number is in
+   * milliseconds.
+   *
+   * @default 2 seconds
+   */
   readonly heartbeatInterval?: DurationLike | undefined
   /** Text that travels with the lease; everyone can read it. At most 4 KiB. */
   readonly value?: string | undefined
@@ -69,7 +74,9 @@ export interface AuthorityOptions {
 export interface ReadyOptions {
   /**
    * false: resolves after one try. A duration, counted from the call, bounds the wait. true: waits as long as `signal` allows. The end of
-   * the candidacy ends the wait. The end of the wait does not end the candidacy. @default false
+   * the candidacy ends the wait. The end of the wait does not end the candidacy. A number is in milliseconds.
+   *
+   * @default false
    */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends this call with its reason; the candidacy goes on. */

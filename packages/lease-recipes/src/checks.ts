@@ -1,5 +1,6 @@
 /** Checks the options of a recipe: all problems are reported together, nothing is coerced or ignored. */
 import {
+  brokenOptionsRule,
   brokenRenewalRule,
   brokenSignalRule,
   checkRequest,
@@ -26,13 +27,13 @@ export class Checks {
 
   /** @throws ErrNotValid the options are not an object */
   constructor(options: unknown, known: readonly string[]) {
-    if (typeof options !== 'object' || options === null) {
-      throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
-    }
     let entries: [string, unknown][]
     try {
-      entries = Object.entries(options)
-    } catch {
+      const rule = brokenOptionsRule(options, known)
+      if (rule !== undefined) throw notValid([{ argument: 'options', rule, value: options }])
+      entries = Object.entries(options as object)
+    } catch (error) {
+      if (error instanceof ErrNotValid) throw error
       throw notValid([{ argument: 'options', rule: 'must be readable: to read it throws', value: options }])
     }
     for (const [name, value] of entries) this.must(name, known.includes(name), 'is not an option', value)

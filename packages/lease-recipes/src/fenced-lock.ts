@@ -21,6 +21,7 @@ import {
   systemClock,
   throwIfAborted,
   warn,
+  showAs,
 } from 'lease-core'
 import type { Clock, Held, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, Duration, DurationLike } from 'luxon'
@@ -48,10 +49,14 @@ export interface FencedLockOptions {
 
 /** Options of a FailOpenLock. */
 export interface FailOpenLockOptions extends FencedLockOptions {
-  /** How long a lock stays closed after a crash of its holder. On a store without a clock others must watch it for as long first. */
+  /**
+   * How long a lock stays closed after a crash of its holder. On a store without a clock others must watch it for as
+   * long first. A number is in milliseconds.
+   */
   readonly leaseDuration: DurationLike
   /**
-   * How often the lease is renewed. Shorter than `leaseDuration` by 0.1 % and 6 ms, so that the renewal comes in time.
+   * How often the lease is renewed. Shorter than `leaseDuration` by 0.1 % and 6 ms, so that the renewal comes in
+   * time. A number is in milliseconds.
    *
    * @default no renewals: the lock is lost (`expired`) when its lease ends
    */
@@ -62,7 +67,7 @@ export interface FailOpenLockOptions extends FencedLockOptions {
 export interface FailClosedLockOptions extends FencedLockOptions {
   /**
    * How long the claim before the pin lasts: after a crash between the two, others wait this long. The holder renews the lease after a
-   * third of it, and so learns whether an operator has freed the lock.
+   * third of it, and so learns whether an operator has freed the lock. A number is in milliseconds.
    *
    * @default 1 minute
    */
@@ -73,7 +78,7 @@ export interface FailClosedLockOptions extends FencedLockOptions {
 export interface AcquireLockOptions {
   /**
    * false: a single try. A duration bounds the wait for others; the timeouts of the client bound the answer to a claim. true: waits as
-   * long as `signal` allows. @default true; of `acquireLock` false
+   * long as `signal` allows. A number is in milliseconds. @default true; of `acquireLock` false
    */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the acquisition with its reason; does not end an acquired lock. A lock that was granted after all is released, if possible. */
@@ -218,6 +223,8 @@ export class FencedLock extends Emitter<FencedLockEvents> implements Held {
     await this.release().catch(warnOfRelease)
   }
 }
+
+showAs(FencedLock, 'FencedLock', ['lease', 'holder', 'fencingToken', 'held', 'owner'])
 
 interface Acquisition {
   readonly lease: string

@@ -22,6 +22,7 @@ import {
   onAbort,
   systemClock,
   throwIfAborted,
+  showAs,
 } from 'lease-core'
 import type { Clock, Held, Hold, Info, Manager, Token } from 'lease-core'
 import { Duration } from 'luxon'
@@ -175,6 +176,8 @@ export class HeldAll implements Held {
   }
 }
 
+showAs(HeldAll, 'HeldAll', ['leases', 'holder', 'fencingToken', 'held'])
+
 /** The tokens of several leases as one, under the name of the first lease. */
 class TokenOfAll implements Token {
   readonly lease: string
@@ -220,6 +223,8 @@ class TokenOfAll implements Token {
     return info
   }
 }
+
+showAs(TokenOfAll, 'Token', ['lease', 'holder', 'fencingToken'])
 
 /** Recognised by the symbol on each guard, so that guards of another copy of `lease-core` count too. */
 function isMemoryGuard(key: unknown): key is MemoryGuard {

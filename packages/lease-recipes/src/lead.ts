@@ -34,6 +34,7 @@ import {
   type Manager,
   type Timer,
   type Token,
+  showAs,
 } from 'lease-core'
 import type { Duration, DurationLike } from 'luxon'
 import { Checks } from './checks.ts'
@@ -58,7 +59,12 @@ export interface LeadOptions {
   readonly value?: string | undefined
   /** Whether to campaign again after each term. false: the candidacy ends with its first term. @default true */
   readonly again?: boolean | undefined
-  /** The longest pause after work that threw or soon returned; the first is 50 to 100 ms. @default 30 seconds */
+  /**
+   * The longest pause after work that threw or soon returned; the first is 50 to 100 ms. A number is in
+   * milliseconds.
+   *
+   * @default 30 seconds
+   */
   readonly maxPause?: DurationLike | undefined
   /** Stops the candidate when it aborts, as `stop()` does. The signal of the work then has the same reason. */
   readonly signal?: AbortSignal | undefined
@@ -145,6 +151,8 @@ export class LeaderTerm implements Held {
     await this.#hold[Symbol.asyncDispose]()
   }
 }
+
+showAs(LeaderTerm, 'LeaderTerm', ['lease', 'holder', 'fencingToken', 'held'])
 
 interface Campaign {
   readonly manager: Pick<Manager, 'hold'>

@@ -39,6 +39,7 @@ import {
   type Hold,
   type Manager,
   type Token,
+  showAs,
 } from 'lease-core'
 import { DateTime, Duration, type DurationLike } from 'luxon'
 import { isDate } from 'node:util/types'
@@ -57,7 +58,11 @@ export type Slot = Date | DateTime | string
 
 /** Defaults for all jobs of an `OncePer`, and options of each call. Use the same in every process. */
 export interface RunOptions {
-  /** How long a job stays busy, at most, after a crash of the process that runs it. @default 1 minute */
+  /**
+   * How long a job stays busy, at most, after a crash of the process that runs it. A number is in milliseconds.
+   *
+   * @default 1 minute
+   */
   readonly atMost?: DurationLike | undefined
   /**
    * true: a run is renewed while its process lives, so it may take any time. false: a run that takes longer than `atMost` is lost, and
@@ -66,7 +71,10 @@ export interface RunOptions {
   readonly renew?: boolean | undefined
   /**
    * How long the last slot is remembered, counted from its start and again from its end. Until then, calls for this slot or an earlier
-   * one are skipped. Must be longer than any process may be late, also when it catches up. Does not delay later slots. @default 1 day
+   * one are skipped. Must be longer than any process may be late, also when it catches up. Does not delay later
+   * slots. A number is in milliseconds.
+   *
+   * @default 1 day
    */
   readonly atLeast?: DurationLike | undefined
   /**
@@ -250,6 +258,8 @@ export class Run implements Held {
     return this.#releasing
   }
 }
+
+showAs(Run, 'Run', ['slot', 'holder', 'fencingToken', 'held'])
 
 /** The record comes first: the next holder of the turn reads it. */
 async function endInOrder(record: () => Promise<unknown>, hold: Hold): Promise<void> {

@@ -39,9 +39,14 @@ export interface OnceOptions {
   readonly manager: Pick<Manager, 'hold' | 'find' | 'observe' | 'revoke'>
   /** The first part of each lease name: keys of two prefixes are independent. @default 'once' */
   readonly prefix?: string | undefined
-  /** How long a key stays in progress after its process has died. Renewed during the work. At least 8 ms. @default 30 seconds */
+  /**
+   * How long a key stays in progress after its process has died. Renewed during the work. At least 8 ms. A number is
+   * in milliseconds.
+   *
+   * @default 30 seconds
+   */
   readonly duration?: DurationLike | undefined
-  /** How long a result is kept, at least, from the end of the work. @default 1 day */
+  /** How long a result is kept, at least, from the end of the work. A number is in milliseconds. @default 1 day */
   readonly keepResult?: DurationLike | undefined
   /** Turns a result into a text. @default JSON; undefined becomes an empty text */
   readonly serialize?: ((result: unknown) => string) | undefined
@@ -65,7 +70,7 @@ export interface OnceStore {
 export interface OnceRunOptions {
   /**
    * How long to wait for a run in progress. false: not at all. A duration bounds the wait; it does not bound the answer to a request.
-   * true: waits as long as `signal` allows. @default false
+   * true: waits as long as `signal` allows. A number is in milliseconds. @default false
    */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the wait with its reason, and aborts the signal of the work. If the work returns a result all the same, the result is kept. */

@@ -13,7 +13,16 @@
  *
  * After clusterluck's DLMServer; the names are the same. Here the store replaces its quorum of nodes.
  */
-import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, hasMethods, MAX_CAPACITY, MAX_DURATION_MS } from 'lease-core'
+import {
+  ErrClaimDenied,
+  ErrInvalid,
+  ErrLost,
+  ErrNotValid,
+  hasMethods,
+  MAX_CAPACITY,
+  MAX_DURATION_MS,
+  showAs,
+} from 'lease-core'
 import { abortController, shareName, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Held, Hold, Manager, Timer, Token } from 'lease-core'
 import { Duration, type DurationLike } from 'luxon'
@@ -33,11 +42,15 @@ export interface ReadWriteLockOptions {
   readonly name: string
   /** How many readers at once; the same for everyone who shares the lock: the store compares it. @default any number */
   readonly maxReaders?: number | undefined
-  /** After a crash of its holder a lock expires within this time. @default 15 seconds */
+  /** After a crash of its holder a lock expires within this time. A number is in milliseconds. @default 15 seconds */
   readonly duration?: DurationLike | undefined
   /** The first part of each lease name: locks of two prefixes are independent. @default 'rwlocks' */
   readonly prefix?: string | undefined
-  /** How long a call may stay unanswered, not counting its wait for others. @default 30 seconds */
+  /**
+   * How long a call may stay unanswered, not counting its wait for others. A number is in milliseconds.
+   *
+   * @default 30 seconds
+   */
   readonly requestTimeout?: DurationLike | undefined
   /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
@@ -47,10 +60,14 @@ export interface ReadWriteLockOptions {
 export interface LockOptions {
   /**
    * false: a single try. A duration bounds the wait for others; `requestTimeout` bounds the answer to a claim. true: waits as long as
-   * `signal` allows. @default true
+   * `signal` allows. A number is in milliseconds. @default true
    */
   readonly wait?: DurationLike | boolean | undefined
-  /** The lock ends by itself this long after it was acquired or last refreshed. @default it is renewed until released */
+  /**
+   * The lock ends by itself this long after it was acquired or last refreshed. A number is in milliseconds.
+   *
+   * @default it is renewed until released
+   */
   readonly timeout?: DurationLike | undefined
   /** Ends this call with its reason; does not end a lock. A lock that was granted after all is released, if possible. */
   readonly signal?: AbortSignal | undefined
@@ -205,6 +222,8 @@ export class Lock implements Held {
     return new ErrLost(message, { lease, holder: this.holder, reason: 'expired' })
   }
 }
+
+showAs(Lock, 'Lock', ['mode', 'holder', 'fencingToken', 'held'])
 
 interface LockParts {
   readonly mode: LockMode

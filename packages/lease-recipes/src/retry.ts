@@ -1,12 +1,12 @@
 /** How a recipe handles a failed attempt in the background: which failures are final, and how long it pauses. */
-import { ErrNotValid, ErrStopped, ErrUnknown, LeaseError, sleep, type Clock } from 'lease-core'
+import { ErrNotValid, ErrStopped, ErrUnknown, isFinalUnknown, LeaseError, sleep, type Clock } from 'lease-core'
 
 /**
- * Whether no retry can help: the manager was stopped, its client was closed, or the request is not valid. Other errors (a revocation at a
+ * Whether no retry can help: the manager was stopped, its client was closed, the set-up of the store cannot work, or the request is not valid. Other errors (a revocation at a
  * bad moment, a failing client, a lease that this process holds already) are retried.
  */
 export function isFinal(error: unknown): boolean {
-  if (error instanceof ErrUnknown) return error.reason === 'closed'
+  if (error instanceof ErrUnknown) return isFinalUnknown(error)
   // A Manager rejects only with errors of this library: another error means that this is not a Manager.
   return error instanceof ErrStopped || error instanceof ErrNotValid || !(error instanceof LeaseError)
 }

@@ -15,7 +15,7 @@
  *
  * After clusterluck's DSMServer; the names are the same.
  */
-import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, hasMethods, notValid } from 'lease-core'
+import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, hasMethods, notValid, showAs } from 'lease-core'
 import { MAX_CAPACITY, MAX_DURATION_MS, shareName, sleep, systemClock } from 'lease-core'
 import type { Clock, CountedInfo, Held, Hold, Manager, Token } from 'lease-core'
 import type { DateTime, Duration, DurationLike } from 'luxon'
@@ -32,11 +32,15 @@ export interface SemaphoresOptions {
   readonly manager: Manager
   /** The first part of each lease name: semaphores of two prefixes are independent. @default 'semaphores' */
   readonly prefix?: string | undefined
-  /** The shortest wait that one of the `retries` of `post` adds. @default 10 ms */
+  /** The shortest wait that one of the `retries` of `post` adds. A number is in milliseconds. @default 10 ms */
   readonly minWaitTimeout?: DurationLike | undefined
-  /** The longest wait that one of the `retries` of `post` adds. @default 100 ms */
+  /** The longest wait that one of the `retries` of `post` adds. A number is in milliseconds. @default 100 ms */
   readonly maxWaitTimeout?: DurationLike | undefined
-  /** How long a call may stay unanswered, not counting its wait for others. @default 30 seconds */
+  /**
+   * How long a call may stay unanswered, not counting its wait for others. A number is in milliseconds.
+   *
+   * @default 30 seconds
+   */
   readonly requestTimeout?: DurationLike | undefined
   /** The clock of the manager, in tests. @default the machine's clocks */
   readonly clock?: Clock | undefined
@@ -44,7 +48,11 @@ export interface SemaphoresOptions {
 
 /** Options of `create`, `read`, `destroy` and `close`. */
 export interface SemaphoreCallOptions {
-  /** How long the call may stay unanswered; then it rejects with `ErrUnknown`. @default that of the `Semaphores` */
+  /**
+   * How long the call may stay unanswered; then it rejects with `ErrUnknown`. A number is in milliseconds.
+   *
+   * @default that of the `Semaphores`
+   */
   readonly requestTimeout?: DurationLike | undefined
   /** Ends this call with its reason. What was sent is not undone. */
   readonly signal?: AbortSignal | undefined
@@ -67,7 +75,7 @@ export interface PostOptions {
   readonly n?: number | undefined
   /**
    * false: a single try. A duration bounds the wait for others; `requestTimeout` bounds the answer to a claim. true: waits as long as
-   * `signal` allows. @default true
+   * `signal` allows. A number is in milliseconds. @default true
    */
   readonly wait?: DurationLike | boolean | undefined
   /**
@@ -77,7 +85,7 @@ export interface PostOptions {
   readonly retries?: number | undefined
   /**
    * How long each try may stay unanswered. The call rejects with `ErrUnknown` after its wait plus this time for every try: two tries, or
-   * with `retries` one more than these. With `wait: true` the call has no such bound.
+   * with `retries` one more than these. With `wait: true` the call has no such bound. A number is in milliseconds.
    *
    * @default that of the `Semaphores`
    */
@@ -264,6 +272,8 @@ export class Permit implements Held {
     await this.release().catch(() => {})
   }
 }
+
+showAs(Permit, 'Permit', ['lease', 'holder', 'fencingToken', 'held'])
 
 /** How often a definition is read and written again when others change it at the same time. */
 const ROUNDS = 20

@@ -22,7 +22,10 @@ export interface ThrottleOptions {
   readonly name: string
   /** How many starts per period, from 1 to 2³⁰; the same for everyone: the store compares it. */
   readonly n: number
-  /** The same for everyone, which is not compared: a start counts for the period of the process that made it. More than 1 ms. */
+  /**
+   * The same for everyone, which is not compared: a start counts for the period of the process that made it. More
+   * than 1 ms. A number is in milliseconds.
+   */
   readonly period: DurationLike
   /** The first part of each lease name: throttles of two prefixes are independent. @default 'throttles' */
   readonly prefix?: string | undefined
@@ -32,7 +35,12 @@ export interface ThrottleOptions {
 
 /** Options of `start`. */
 export interface StartOptions {
-  /** false: a single try. A duration bounds the wait for others. true: waits as long as `signal` allows. @default true */
+  /**
+   * false: a single try. A duration bounds the wait for others. true: waits as long as `signal` allows. A number is
+   * in milliseconds.
+   *
+   * @default true
+   */
   readonly wait?: DurationLike | boolean | undefined
   /** Ends the call with its reason. A start that was granted after all may count. */
   readonly signal?: AbortSignal | undefined

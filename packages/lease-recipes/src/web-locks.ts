@@ -20,7 +20,12 @@ import { decodeSegment } from './segments.ts'
 
 /** Options of `webLocks`. */
 export interface WebLocksOptions {
-  /** After a crash of its process a lock expires within this time. It is renewed while it is held. @default 15 seconds */
+  /**
+   * After a crash of its process a lock expires within this time. It is renewed while it is held. A number is in
+   * milliseconds.
+   *
+   * @default 15 seconds
+   */
   readonly duration?: DurationLike | undefined
   /** The first part of each lease name: locks of two prefixes are independent. @default 'weblocks' */
   readonly prefix?: string | undefined

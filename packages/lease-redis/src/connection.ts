@@ -1,7 +1,7 @@
 /**
  * One script on the caller's connection, and what its failures mean.
  */
-import { withoutSecrets } from 'lease-core'
+import { StoreFailure, withoutSecrets } from 'lease-core'
 import type { RedisScripting } from './driver.ts'
 import type { Script } from './script.ts'
 
@@ -115,6 +115,8 @@ const advice: Readonly<Record<string, string>> = {
   ENOTFOUND: 'the host name of the server cannot be resolved',
 }
 
+const OLD_SERVER = 'the server lacks what leases need: is it Redis 7 or later?'
+
 /** The same for errors that the driver makes itself, by what they say. */
 const driverAdvice: readonly (readonly [RegExp, string])[] = [
   [/^Connection is closed/, 'the connection is closed, and does not reconnect by itself'],
@@ -125,11 +127,19 @@ const driverAdvice: readonly (readonly [RegExp, string])[] = [
     'no node of the Cluster can be reached: are they running, at these addresses?',
   ],
   [/^Too many Cluster redirections|access a non local key/, advice['TRYAGAIN'] ?? ''],
-  [/^ERR syntax error|Unknown Redis command called/, 'the server lacks what leases need: is it Redis 7 or later?'],
+  [/^ERR syntax error|Unknown Redis command called/, OLD_SERVER],
   [/^All sentinels are unreachable/, 'no Sentinel can be reached, or none knows a master of this name'],
   [/can't run this command|has no permissions/, advice['NOPERM'] ?? ''],
   [/is not a lease$|is not a number$|is not an integer/, advice['WRONGTYPE'] ?? ''],
 ]
+
+/** Those that come back until somebody changes the set-up: rights, passwords, keys, or which server it is. */
+const OF_SET_UP: ReadonlySet<string | undefined> = new Set([
+  ...['NOAUTH', 'WRONGPASS', 'NOPERM', 'CROSSSLOT', 'WRONGTYPE', 'LAYOUT', 'DATABASE', 'MOVED'].map(
+    (word) => advice[word],
+  ),
+  OLD_SERVER,
+])
 
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original, without passwords. */
 export function explained(error: Error): Error
@@ -142,7 +152,10 @@ export function explained(error: unknown): unknown {
     (word === undefined ? undefined : advice[word]) ??
     driverAdvice.find(([pattern]) => pattern.test(error.message))?.[1]
   if (words === undefined) return error
-  return new Error(withoutSecrets(`${words} (${reasons(error)})`), { cause: error })
+  return new StoreFailure(withoutSecrets(`${words} (${reasons(error)})`), {
+    cause: error,
+    isSetUp: OF_SET_UP.has(words),
+  })
 }
 
 /** ioredis keeps below what was wrong with the last node it tried. */

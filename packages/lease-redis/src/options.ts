@@ -43,7 +43,11 @@ export function checkOptions(options: RedisClientOptions, { client }: { readonly
     if (!sound) checks.add([{ argument, rule, value: kindOf(options[argument]) }])
   }
   const connection = hasMethods(redis, 'eval', 'evalsha') && !isPipeline(redis)
-  must('redis', connection, 'must be a connection (an object with eval and evalsha)')
+  const isNodeRedis = hasMethods(redis, 'sendCommand', 'evalSha')
+  const line = isNodeRedis
+    ? 'new Redis(url) of ioredis, and not a client of the package redis'
+    : 'new Redis(url) of ioredis'
+  must('redis', connection, `must be a connection (an object with eval and evalsha): ${line}`)
   if (connection) {
     const driverPrefix: unknown = redis.options?.keyPrefix
     must('redis', driverPrefix === undefined || typeof driverPrefix === 'string', 'must have a string as keyPrefix')

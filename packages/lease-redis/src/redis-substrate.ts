@@ -126,6 +126,14 @@ export class RedisSubstrate implements Substrate {
     }
   }
 
+  get page(): string {
+    return 'docs/substrates/redis.md'
+  }
+
+  trouble(): unknown {
+    return explained(this.#connection.trouble)
+  }
+
   get limits(): Substrate['limits'] {
     return limits
   }

@@ -43,6 +43,8 @@ export class SteadyConnection {
   /** In use instead of the caller's. */
   #standIn: StandIn | undefined
   readonly #attempts = new Set<StandIn>()
+  /** What was wrong with the last connection that was tried; undefined: nothing since the last answer. */
+  #trouble: unknown
   /** Rejects what has no answer yet. */
   readonly #waiting = new Set<(why: Error) => void>()
   #answers = 0
@@ -97,6 +99,11 @@ export class SteadyConnection {
     })
   }
 
+  /** Why nothing is answered, as far as the attempts to connect have shown. */
+  get trouble(): unknown {
+    return this.#trouble
+  }
+
   /** To be called once for each `over`. */
   close(): void {
     if (--this.#users === 0) this.#dispose()
@@ -104,6 +111,7 @@ export class SteadyConnection {
 
   #heard(request: (why: Error) => void): void {
     this.#answers++
+    this.#trouble = undefined
     if (this.#waiting.delete(request) && this.#waiting.size === 0) this.#stopListening()
     if (this.#attempts.size > 0) this.#abandon()
   }
@@ -151,7 +159,7 @@ export class SteadyConnection {
       if (this.#attempts.delete(attempt)) attempt.disconnect()
     }
     const timer = this.#clock.setTimer(ATTEMPT_MS, giveUp)
-    attempt.on('error', () => {}) // what was asked rejects as well
+    attempt.on('error', (error) => (this.#trouble = error)) // what was asked rejects as well
     attempt.on('end', () => {
       timer.cancel()
       this.#attempts.delete(attempt)

@@ -8,7 +8,9 @@ export {
   type ManagedOptions,
   type Way,
 } from './outages.ts'
+export { failsForSetUp } from './set-ups.ts'
 export { sharesLikeMemory } from './shares-like-memory.ts'
+export { leavesNoTimer } from './short-job.ts'
 export { together } from './together.ts'
 export { hearUnheard, noneUnheard, unheard } from './unheard.ts'
 export {
