@@ -42,7 +42,8 @@ export interface Edit {
   readonly file: string
   /** Whole lines of it. */
   readonly from: string
-  readonly to: string
+  /** What stands there instead; undefined: nothing. */
+  readonly to: string | undefined
 }
 
 /** All faults of a package. @throws when its list is not written as described above */
@@ -60,7 +61,7 @@ export function withFault(fault: Fault, sourceOf: (file: string) => string): Rea
     if (parts.length !== 2) {
       throw new StaleFault(`its lines are found ${parts.length - 1} times in ${file}, not once: ${from.trim()}`)
     }
-    changed.set(file, parts.join(to === '' ? '\n' : `\n${to}\n`).slice(1))
+    changed.set(file, parts.join(to === undefined ? '\n' : `\n${to}\n`).slice(1))
   }
   return changed
 }
@@ -104,11 +105,12 @@ function editsIn(diff: string): readonly Edit[] {
     .slice(1)
     .map((part) => {
       const [file = '', ...lines] = part.replace(/\n$/, '').split('\n')
-      const side = (sign: '-' | '+'): string =>
+      const side = (sign: '-' | '+'): readonly string[] =>
         lines
           .filter((line) => line === '' || line.startsWith(' ') || line.startsWith(sign))
           .map((line) => line.slice(1))
-          .join('\n')
-      return { file, from: side('-'), to: side('+') }
+      const [from, to] = [side('-'), side('+')]
+      return { file, from: from.join('\n'), to: to.length === 0 ? undefined : to.join('\n') }
     })
+    .filter(({ from, to }) => from !== to && from !== '')
 }

@@ -12,6 +12,7 @@ import { type FileResult, runFile } from './file-run.ts'
 import { inLanes } from './lanes.ts'
 import { rewriteRecord } from './record.ts'
 import { seconds } from './report.ts'
+import { knownServers } from './suite.ts'
 import { namedTests, onMemory, root, type TestFile } from './test-files.ts'
 import { TreeCopy } from './tree-copy.ts'
 
@@ -77,6 +78,7 @@ export async function tryFaults(faults: readonly Fault[], options: MutantsOption
   const ending = new AbortController()
   const signal = AbortSignal.any([options.signal, ending.signal])
   setMaxListeners(0, signal)
+  knownServers()
   const servers = new Servers()
   const copies: TreeCopy[] = []
   try {
@@ -135,7 +137,7 @@ class TestRuns {
         await copy.put(sources)
         const failure = await this.#failureOf(file, copy, limitMs)
         await copy.restore()
-        if (failure !== undefined) return trial('noticed', failure)
+        if (failure !== undefined) return trial('noticed', `${file.path}: ${failure}`)
       }
       return trial('survived', `by ${fault.tests.join(', ')}`)
     } catch (error) {
@@ -169,11 +171,12 @@ class TestRuns {
     this.#signal.throwIfAborted()
     const failed = outcomes.find(({ state }) => state === 'failed')
     if (failed !== undefined) return failed.path.join(' › ')
-    return limit.aborted ? `${file.path}, which did not end` : undefined
+    return limit.aborted ? 'it does not end' : undefined
   }
 
   async #run(file: TestFile, copy: TreeCopy, signal: AbortSignal): Promise<FileResult> {
     const targets = async (wanted: readonly string[]): Promise<string> => {
+      if (file.exclude !== undefined) return '{}' // its suites on servers do not run
       try {
         return await this.#servers.targets(wanted)
       } catch (cause) {
@@ -188,7 +191,12 @@ class TestRuns {
 
 /** Faults of core and of recipes need no server. */
 function testsOf({ package: name, tests }: Fault): readonly TestFile[] {
-  const files = tests.flatMap((path) => namedTests([path]))
+  let files: readonly TestFile[]
+  try {
+    files = tests.flatMap((path) => namedTests([path]))
+  } catch (cause) {
+    throw new StaleFault((cause as Error).message, { cause })
+  }
   return name === 'core' || name === 'recipes' ? files.map(onMemory) : files
 }
 
