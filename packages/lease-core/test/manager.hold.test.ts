@@ -402,6 +402,21 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
+  it('a late answer of a renewal that was given up sends no third one while the second is in flight', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const sent: Renewal[] = []
+    Object.defineProperty(bench.client, 'renewLease', { value: (renewal: Renewal) => void sent.push(renewal) })
+    while (sent.length < 2) await bench.clock.advance(1_000)
+    sent[0]?.granted()
+    await bench.clock.advance(1_000)
+    expect(sent).to.have.length(2)
+    sent[1]?.granted()
+    await bench.clock.advance(1_000)
+    expect([hold.held, sent.length]).to.deep.equal([true, 2])
+    await bench.manager.stop()
+  })
+
   it('decision 20: a renewal never re-claims: vacant before its time → revoked', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const { signal } = await bench.manager.hold('db', 'a', options)
