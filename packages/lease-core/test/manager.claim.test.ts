@@ -364,8 +364,17 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
         const first = track(bench.manager.pin('db', 'first'))
         await bench.clock.settle()
         const asked: string[] = []
-        for (const name of ['claimLease', 'extendLease', 'releaseLease', 'pinLease', 'unpinLease', 'refresh'] as const) {
-          Object.defineProperty(bench.client, name, { value: () => Promise.reject(new Error(String(asked.push(name)))) })
+        for (const name of [
+          'claimLease',
+          'extendLease',
+          'releaseLease',
+          'pinLease',
+          'unpinLease',
+          'refresh',
+        ] as const) {
+          Object.defineProperty(bench.client, name, {
+            value: () => Promise.reject(new Error(String(asked.push(name)))),
+          })
         }
         const impatient = new AbortController()
         const waiting = track(call(bench.manager, impatient.signal))

@@ -402,6 +402,40 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
+  it('a read after a hint that fails is tried again, and a revocation is seen within the back-off', async () => {
+    const bench = new Bench()
+    const { signal } = await bench.manager.hold('db', 'a', { duration: { hours: 1 }, renewEvery: false })
+    await bench.clock.settle()
+    const away = bench.wire.loseRequest({ kind: 'read' })
+    await bench.other().manager.revoke('db')
+    await bench.clock.advance(10_000)
+    expect(lossOf(signal)).to.equal('held')
+    away.heal()
+    await bench.clock.advance(2_000)
+    expect(lossOf(signal)).to.equal('revoked')
+    await bench.manager.stop()
+  })
+
+  for (const [what, read] of Object.entries<(manager: Manager) => Promise<unknown>>({
+    find: (manager) => manager.find('db'),
+    leases: (manager) => manager.leases(),
+    check: (manager) =>
+      manager
+        .token('db', 'b')
+        .check()
+        .catch(() => {}),
+  })) {
+    it(`a lease that is seen to be gone ends its Hold, by ${what} too`, async () => {
+      const bench = new Bench({ wire: { watch: false } })
+      const { signal } = await bench.manager.hold('db', 'a', options)
+      await bench.other().manager.revoke('db')
+      expect(lossOf(signal)).to.equal('held')
+      await read(bench.manager)
+      expect(lossOf(signal)).to.equal('revoked')
+      await bench.manager.stop()
+    })
+  }
+
   it('a late answer of a renewal that was given up sends no third one while the second is in flight', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)

@@ -202,6 +202,18 @@ describe('Manager: a release ends its own term', () => {
     await Promise.all([bench.manager.stop(), other.manager.stop()])
   })
 
+  it('after the stop of a manager nothing relies on the grants of its Holds: another manager of its client asks the store', async () => {
+    const bench = new Bench()
+    const beside = new Manager({ client: bench.client, clock: bench.clock })
+    await bench.manager.hold('db', 'a', options)
+    await beside.token('db', 'a').check()
+    expect(bench.wire.counts.read, 'trusted').to.equal(0)
+    await bench.manager.stop()
+    await beside.token('db', 'a').check()
+    expect(bench.wire.counts.read, 'asked').to.equal(1)
+    await beside.stop()
+  })
+
   it('a check that was reading when its term was released does not pass for the process that has adopted the term', async () => {
     const bench = new Bench()
     const other = bench.other()
