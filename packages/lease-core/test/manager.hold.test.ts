@@ -436,6 +436,39 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     })
   }
 
+  it('a revocation whose hint was lost is seen when the hints are connected again', async () => {
+    const bench = new Bench()
+    const { signal } = await bench.manager.hold('db', 'a', { duration: { hours: 1 }, renewEvery: false })
+    await bench.clock.settle()
+    bench.wire.disconnectWatch()
+    await bench.other().manager.revoke('db')
+    await bench.clock.advance(2_000)
+    expect(lossOf(signal)).to.equal('held')
+    bench.wire.reconnectWatch()
+    await bench.clock.advance(2_000)
+    expect(lossOf(signal)).to.equal('revoked')
+    await bench.manager.stop()
+  })
+
+  for (const [what, ask] of Object.entries<(hold: Hold) => Promise<void>>({
+    renew: (hold) => hold.renew(),
+    update: (hold) => hold.update('there'),
+  })) {
+    it(`${what} ends with its Hold, though its request hangs`, async () => {
+      const bench = new Bench()
+      const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
+      const hung = bench.wire.hang({ kind: 'extend' })
+      const asked = track(ask(hold))
+      await bench.clock.settle()
+      const releasing = track(hold.release())
+      await bench.clock.settle()
+      expect(asked.error).to.be.an.instanceOf(ErrLost).with.property('reason', 'released')
+      hung.heal()
+      await bench.clock.drive(releasing.promise)
+      await bench.manager.stop()
+    })
+  }
+
   it('a late answer of a renewal that was given up sends no third one while the second is in flight', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
