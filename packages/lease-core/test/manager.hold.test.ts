@@ -469,6 +469,23 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     })
   }
 
+  for (const [then, reason] of [
+    ['one that is granted ends that', 'expired'],
+    ['nothing else', 'unreachable'],
+  ] as const) {
+    it(`a renewal by a call that fails is trouble, and then ${then}: a Hold whose time runs out is lost as ${reason}`, async () => {
+      const bench = new Bench()
+      const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
+      const away = bench.wire.loseRequest({ kind: 'extend' })
+      await rejection(bench.clock.drive(hold.renew()), ErrUnknown)
+      away.heal()
+      if (reason === 'expired') await hold.renew()
+      await bench.clock.advance(30_000)
+      expect(lossOf(hold.signal)).to.equal(reason)
+      await bench.manager.stop()
+    })
+  }
+
   it('a late answer of a renewal that was given up sends no third one while the second is in flight', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)

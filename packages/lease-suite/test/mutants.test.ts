@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { programOf } from 'lease-servers'
+import { programOf, until } from 'lease-servers'
 import type { Fault } from '#src/faults.ts'
 import { type Trial, tryFaults } from '#src/mutants.ts'
 import { root } from '#src/test-files.ts'
@@ -115,7 +115,7 @@ describe('the command that tries faults', () => {
   it('leaves nothing behind when it is interrupted', async () => {
     const { child, output } = start('--package', 'core', '--jobs', '1')
     const ended = once(child, 'close')
-    await new Promise<void>((resolve) => child.stdout?.once('data', () => resolve()))
+    await until('a copy of the workspace', async () => (await readdir(folder)).length > 0)
     child.kill('SIGINT')
     expect((await ended)[0], output()).to.equal(130)
     expect(output()).to.contain('interrupted')
