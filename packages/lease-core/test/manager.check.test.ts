@@ -152,6 +152,30 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     })
   }
 
+  it('decision 7: a renewal that is granted after a hint refutes it: the next check asks nobody', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', { duration: 30_000 })
+    await bench.clock.settle()
+    const away = bench.wire.loseRequest({ kind: 'read' })
+    bench.wire.emit({ kind: 'vacated', lease: 'db' })
+    while (bench.wire.counts.extend === 0) await bench.clock.advance(100)
+    away.heal()
+    await bench.clock.settle()
+    const before = bench.wire.counts.read
+    await hold.token.check()
+    expect(bench.wire.counts.read).to.equal(before)
+    await bench.manager.stop()
+  })
+
+  it('decision 7: once a guard has refused, a check without a key does not pass inside the trust window either', async () => {
+    const bench = new Bench({ wire: { watch: false } })
+    const token = await bench.manager.claim('db', 'a', 30_000)
+    await bench.other().manager.revoke('db')
+    await token.check() // nobody was asked
+    await rejection(token.check(new MemoryGuard(() => {})), ErrNotHeld)
+    await rejection(token.check(), ErrNotHeld)
+  })
+
   it("decision 9: a check whose read hangs does not delay another lease's check", async () => {
     const { clock, manager, wire } = new Bench({ wire: { limits: { maxOps: 1, maxInFlight: 4 } } })
     wire.hang({ kind: 'read', lease: 'slow' })

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, ErrUnknown } from '#src/errors.ts'
+import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, ErrStopped, ErrUnknown } from '#src/errors.ts'
 import { Manager } from '#src/manager.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
@@ -348,6 +348,50 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     expect(error.problems.map(({ argument }) => argument)).to.deep.equal(['lease', 'holder', 'duration', 'value'])
     expect(client.calls).to.deep.equal([])
   })
+
+  for (const [what, call] of Object.entries<(manager: Manager, signal: AbortSignal) => Promise<unknown>>({
+    claim: (manager, signal) => manager.claim('db', 'a', 30_000, { signal }),
+    hold: (manager, signal) => manager.hold('db', 'a', { duration: 30_000, signal }),
+    release: (manager, signal) => manager.release('db', 'a', { signal }),
+    revoke: (manager, signal) => manager.revoke('db', { signal }),
+    pin: (manager, signal) => manager.pin('db', 'entity', { signal }),
+    unpin: (manager, signal) => manager.unpin('db', 'entity', { signal }),
+  })) {
+    it(`a ${what} that is given up while it waits for its turn never reaches the client`, async () => {
+      for (const way of ['abort', 'stop'] as const) {
+        const bench = new Bench()
+        const before = bench.wire.hang({ kind: 'pin' })
+        const first = track(bench.manager.pin('db', 'first'))
+        await bench.clock.settle()
+        const asked: string[] = []
+        for (const name of [
+          'claimLease',
+          'extendLease',
+          'releaseLease',
+          'pinLease',
+          'unpinLease',
+          'refresh',
+        ] as const) {
+          Object.defineProperty(bench.client, name, {
+            value: () => Promise.reject(new Error(String(asked.push(name)))),
+          })
+        }
+        const impatient = new AbortController()
+        const waiting = track(call(bench.manager, impatient.signal))
+        await bench.clock.settle()
+        const reason = new Error('no patience')
+        const stopping = way === 'stop' ? bench.manager.stop() : impatient.abort(reason)
+        before.heal()
+        await bench.clock.settle()
+        if (way === 'stop') expect(waiting.error).to.be.an.instanceOf(ErrStopped)
+        else expect(waiting.error).to.equal(reason)
+        expect(asked, way).to.deep.equal([])
+        await stopping
+        await first.promise.catch(() => {})
+        await bench.manager.stop()
+      }
+    })
+  }
 
   it('an aborted claim rejects with its own reason; one aborted before sends nothing', async () => {
     const bench = new Bench()

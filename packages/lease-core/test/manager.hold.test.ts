@@ -402,6 +402,105 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
+  it('a read after a hint that fails is tried again, and a revocation is seen within the back-off', async () => {
+    const bench = new Bench()
+    const { signal } = await bench.manager.hold('db', 'a', { duration: { hours: 1 }, renewEvery: false })
+    await bench.clock.settle()
+    const away = bench.wire.loseRequest({ kind: 'read' })
+    await bench.other().manager.revoke('db')
+    await bench.clock.advance(10_000)
+    expect(lossOf(signal)).to.equal('held')
+    away.heal()
+    await bench.clock.advance(2_000)
+    expect(lossOf(signal)).to.equal('revoked')
+    await bench.manager.stop()
+  })
+
+  for (const [what, read] of Object.entries<(manager: Manager) => Promise<unknown>>({
+    find: (manager) => manager.find('db'),
+    leases: (manager) => manager.leases(),
+    check: (manager) =>
+      manager
+        .token('db', 'b')
+        .check()
+        .catch(() => {}),
+  })) {
+    it(`a lease that is seen to be gone ends its Hold, by ${what} too`, async () => {
+      const bench = new Bench({ wire: { watch: false } })
+      const { signal } = await bench.manager.hold('db', 'a', options)
+      await bench.other().manager.revoke('db')
+      expect(lossOf(signal)).to.equal('held')
+      await read(bench.manager)
+      expect(lossOf(signal)).to.equal('revoked')
+      await bench.manager.stop()
+    })
+  }
+
+  it('a revocation whose hint was lost is seen when the hints are connected again', async () => {
+    const bench = new Bench()
+    const { signal } = await bench.manager.hold('db', 'a', { duration: { hours: 1 }, renewEvery: false })
+    await bench.clock.settle()
+    bench.wire.disconnectWatch()
+    await bench.other().manager.revoke('db')
+    await bench.clock.advance(2_000)
+    expect(lossOf(signal)).to.equal('held')
+    bench.wire.reconnectWatch()
+    await bench.clock.advance(2_000)
+    expect(lossOf(signal)).to.equal('revoked')
+    await bench.manager.stop()
+  })
+
+  for (const [what, ask] of Object.entries<(hold: Hold) => Promise<void>>({
+    renew: (hold) => hold.renew(),
+    update: (hold) => hold.update('there'),
+  })) {
+    it(`${what} ends with its Hold, though its request hangs`, async () => {
+      const bench = new Bench()
+      const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
+      const hung = bench.wire.hang({ kind: 'extend' })
+      const asked = track(ask(hold))
+      await bench.clock.settle()
+      const releasing = track(hold.release())
+      await bench.clock.settle()
+      expect(asked.error).to.be.an.instanceOf(ErrLost).with.property('reason', 'released')
+      hung.heal()
+      await bench.clock.drive(releasing.promise)
+      await bench.manager.stop()
+    })
+  }
+
+  for (const [then, reason] of [
+    ['one that is granted ends that', 'expired'],
+    ['nothing else', 'unreachable'],
+  ] as const) {
+    it(`a renewal by a call that fails is trouble, and then ${then}: a Hold whose time runs out is lost as ${reason}`, async () => {
+      const bench = new Bench()
+      const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
+      const away = bench.wire.loseRequest({ kind: 'extend' })
+      await rejection(bench.clock.drive(hold.renew()), ErrUnknown)
+      away.heal()
+      if (reason === 'expired') await hold.renew()
+      await bench.clock.advance(30_000)
+      expect(lossOf(hold.signal)).to.equal(reason)
+      await bench.manager.stop()
+    })
+  }
+
+  it('a late answer of a renewal that was given up sends no third one while the second is in flight', async () => {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', options)
+    const sent: Renewal[] = []
+    Object.defineProperty(bench.client, 'renewLease', { value: (renewal: Renewal) => void sent.push(renewal) })
+    while (sent.length < 2) await bench.clock.advance(1_000)
+    sent[0]?.granted()
+    await bench.clock.advance(1_000)
+    expect(sent).to.have.length(2)
+    sent[1]?.granted()
+    await bench.clock.advance(1_000)
+    expect([hold.held, sent.length]).to.deep.equal([true, 2])
+    await bench.manager.stop()
+  })
+
   it('decision 20: a renewal never re-claims: vacant before its time → revoked', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const { signal } = await bench.manager.hold('db', 'a', options)

@@ -202,6 +202,38 @@ describe('Manager: a release ends its own term', () => {
     await Promise.all([bench.manager.stop(), other.manager.stop()])
   })
 
+  it('after the stop of a manager nothing relies on the grants of its Holds: another manager of its client asks the store', async () => {
+    const bench = new Bench()
+    const beside = new Manager({ client: bench.client, clock: bench.clock })
+    await bench.manager.hold('db', 'a', options)
+    await beside.token('db', 'a').check()
+    expect(bench.wire.counts.read, 'trusted').to.equal(0)
+    await bench.manager.stop()
+    await beside.token('db', 'a').check()
+    expect(bench.wire.counts.read, 'asked').to.equal(1)
+    await beside.stop()
+  })
+
+  it('a check that was reading when its term was released does not pass for the process that has adopted the term', async () => {
+    const bench = new Bench()
+    const other = bench.other()
+    const hold = await bench.manager.hold('db', 'a', options)
+    bench.wire.emit({ kind: 'vacated', lease: 'db' })
+    const reading = bench.wire.hang({ kind: 'read' })
+    const check = track(hold.token.check())
+    await bench.clock.settle()
+    const lost = bench.wire.loseRequest({ kind: 'release' })
+    const release = track(hold.release())
+    await bench.clock.settle()
+    await other.manager.claim('db', 'a', 60_000)
+    reading.heal()
+    await bench.clock.settle()
+    expect(check.error).to.be.an.instanceOf(ErrNotHeld)
+    await bench.clock.drive(release.promise.catch(() => {}))
+    lost.heal()
+    await Promise.all([bench.manager.stop(), other.manager.stop()])
+  })
+
   it('a release of a term that another process of this name has adopted is refused, and leaves it alone', async () => {
     const bench = new Bench()
     const other = bench.other()

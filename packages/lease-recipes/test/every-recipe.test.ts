@@ -198,6 +198,19 @@ for (const [name, { stand, block, isCall = false, most, isExclusive }] of Object
       await one.stop()
     })
 
+    it('what is held is given back at the end of an `await using` block', async () => {
+      const one = stand(world, 'l')
+      await world.clock.settle()
+      const held = one.held() as Held
+      {
+        await using inBlock = held
+        expect(inBlock.held).to.equal(true)
+      }
+      expect(held.held).to.equal(false)
+      expect(await leasesOf(other())).to.deep.equal([])
+      await one.stop()
+    })
+
     it('stopped within any microtask of its claim it keeps nothing', async () => {
       for (let turns = 0; turns < 60; turns++) {
         const one = stand(world, 'l')

@@ -22,6 +22,10 @@ export interface FileResult {
 export interface FileOptions {
   readonly grep?: RegExp | undefined
   readonly timeoutMs: number
+  /** The workspace that it belongs to, or a copy of it. @default this one */
+  readonly folder?: string | undefined
+  /** Ends with the first test that fails. @default false */
+  readonly bail?: boolean | undefined
   /** How to reach servers of these names, started now if they are not yet. */
   targets(servers: readonly string[]): Promise<string>
   /** Ends it. */
@@ -73,8 +77,9 @@ class TestProcess {
 
   constructor({ execPath = process.execPath }: TestFile, options: FileOptions) {
     this.#options = options
-    const child = fork(join(root, 'packages/lease-suite/dist/worker.js'), {
-      cwd: root,
+    const { folder = root } = options
+    const child = fork(join(folder, 'packages/lease-suite/dist/worker.js'), {
+      cwd: folder,
       execPath,
       execArgv: ['--enable-source-maps'],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
@@ -100,12 +105,12 @@ class TestProcess {
 
   async run(file: TestFile, { isLast }: { readonly isLast: boolean }): Promise<FileResult> {
     const startedMs = performance.now()
-    const { grep, timeoutMs, signal } = this.#options
+    const { grep, timeoutMs, bail = false, signal } = this.#options
     const { built, part, exclude } = file
     this.#outcomes = []
     this.#output = ''
     const end = new Promise<Extract<Message, { kind: 'end' }>>((resolve) => (this.#onEnd = resolve))
-    this.#child.send({ file: built, part, exclude, grep, timeoutMs, isLast } satisfies Order)
+    this.#child.send({ file: built, part, exclude, grep, timeoutMs, bail, isLast } satisfies Order)
     this.#listen()
     const how = await Promise.race([end, this.ended])
     if (isLast) await this.ended // with all that it writes

@@ -1,8 +1,10 @@
 /** The test command: `npx -y pnpm@10 test`, and its relatives for some files, for the daily loop and for many runs. */
 import { writeFileSync } from 'node:fs'
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { checks } from './checks.ts'
+import { type Package, PACKAGES } from './faults.ts'
 import { NODES, nodeOf, writeReliability } from './matrix.ts'
+import { BadInput, chosenFaults, printScores, printTrial, recordScores, tryFaults } from './mutants.ts'
 import { printDone, printSummary, totals, writeJson } from './report.ts'
 import { soak } from './soak.ts'
 import { runSuite, type SuiteOptions, type SuiteResult } from './suite.ts'
@@ -18,6 +20,14 @@ interface Flags {
   readonly write?: boolean
   readonly busy: number
   readonly fresh?: boolean
+}
+
+interface MutantFlags {
+  readonly package?: Package
+  readonly only?: string
+  readonly changed?: string | true
+  readonly jobs?: number
+  readonly record?: boolean
 }
 
 const stopping = new AbortController()
@@ -106,11 +116,39 @@ shared(
     if (!green) process.exitCode = 1
   })
 
+program
+  .command('mutants')
+  .description('tries faults: a test must notice each; exits with 1 if one survives or is stale')
+  .addOption(new Option('--package <name>', 'only faults of this package').choices(PACKAGES))
+  .option('--only <words>', 'only faults with these words in their names')
+  .option('--changed [commit]', 'only faults in sources that differ from this commit (default: HEAD)')
+  .option('--jobs <n>', 'faults at a time (default: one per core)', positive)
+  .option('--record', 'keep the score in docs/reliability.md')
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .action(async (flags: MutantFlags) => {
+    const { only, jobs, record: keeps = false } = flags
+    const changedSince = flags.changed === true ? 'HEAD' : flags.changed
+    if (keeps && (only !== undefined || changedSince !== undefined)) {
+      throw new BadInput('--record wants all faults of a package: leave out --only and --changed')
+    }
+    const packages = flags.package === undefined ? PACKAGES : [flags.package]
+    const faults = await chosenFaults({ packages, only, changedSince })
+    let done = 0
+    const trials = await tryFaults(faults, {
+      jobs,
+      signal: stopping.signal,
+      onDone: (trial) => printTrial(trial, `${++done}/${faults.length}`),
+    })
+    printScores(trials)
+    if (keeps) recordScores(trials)
+    if (trials.some(({ outcome }) => outcome === 'survived' || outcome === 'stale')) process.exitCode = 1
+  })
+
 try {
   await program.parseAsync()
 } catch (error) {
   printError(error)
-  process.exitCode ??= 1
+  process.exitCode ??= error instanceof BadInput ? 2 : 1
 }
 // Nothing that a library left behind keeps the command alive.
 process.exit()

@@ -1,8 +1,7 @@
 /** What the matrix adds to the test command: other versions of Node, and its record in the documentation. */
 import { execFile } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { rewriteRecord } from './record.ts'
 import { totals } from './report.ts'
 import type { SuiteResult } from './suite.ts'
 import { root } from './test-files.ts'
@@ -21,31 +20,20 @@ export async function nodeOf(version: string): Promise<string> {
   }
 }
 
-/** Replaces the record between the marks in docs/reliability.md. */
+/** Replaces the record of the last matrix in docs/reliability.md. */
 export function writeReliability(result: SuiteResult): void {
-  const page = join(root, 'docs/reliability.md')
-  const [begin, end] = ['<!-- record -->', '<!-- end of record -->']
-  const text = readFileSync(page, 'utf8')
   const { passed, failed, skipped } = totals(result)
   const nodes = new Map<string, number>()
   for (const { file, outcomes } of result.files) {
     const node = /on Node (\d+)$/.exec(file.title)?.[1] ?? process.versions.node
     nodes.set(node, (nodes.get(node) ?? 0) + outcomes.filter(({ state }) => state === 'passed').length)
   }
-  const record = [
-    begin,
-    '',
+  rewriteRecord('record', () => [
     '| | |',
     '|---|---|',
     `| day | ${new Date().toISOString().slice(0, 10)} |`,
     `| time | ${(result.ms / 60_000).toFixed(1)} minutes |`,
     `| tests | ${passed} passed, ${failed} failed, ${skipped} skipped |`,
     ...[...nodes].map(([node, count]) => `| passed on Node ${node} | ${count} |`),
-    '',
-    end,
-  ]
-  writeFileSync(
-    page,
-    `${text.slice(0, text.indexOf(begin))}${record.join('\n')}${text.slice(text.indexOf(end) + end.length)}`,
-  )
+  ])
 }

@@ -12,6 +12,8 @@ export interface Order {
   readonly grep: RegExp | undefined
   /** How long each test and hook may take, unless it says so itself. */
   readonly timeoutMs: number
+  /** Ends with the first test that fails. */
+  readonly bail: boolean
   /** The process ends with this file: nothing that tests left open keeps it alive. */
   readonly isLast: boolean
 }

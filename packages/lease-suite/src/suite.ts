@@ -39,8 +39,7 @@ export const TIMEOUT_MS = 180_000
 /** @throws when a server cannot be had, or the signal's reason */
 export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   const startedMs = performance.now()
-  const all = [...redisTargets(), ...postgresTargets(), pgbouncerTarget(), ...etcdTargets()]
-  const names = all.map(({ name }) => name)
+  const names = knownServers()
   const servers = new Servers()
   const ending = new AbortController()
   const signal = AbortSignal.any([options.signal, ending.signal])
@@ -75,4 +74,9 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
     ending.abort()
     await servers.stop()
   }
+}
+
+/** The names of the servers that test files can ask for; from now on they can be opened in this process. */
+export function knownServers(): readonly string[] {
+  return [...redisTargets(), ...postgresTargets(), pgbouncerTarget(), ...etcdTargets()].map(({ name }) => name)
 }

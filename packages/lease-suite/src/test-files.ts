@@ -82,7 +82,7 @@ export function testsOn(version: string, execPath: string): readonly TestFile[] 
     .filter(
       ({ path, part }) => core.test(path) || sqlite.test(path) || (recipes.test(path) && (part?.index ?? 0) === 0),
     )
-    .map((file) => ({ ...file, exclude: onServer, execPath, title: `${file.title} on Node ${version}` }))
+    .map((file) => ({ ...onMemory(file), execPath, title: `${file.title} on Node ${version}` }))
 }
 
 /** These files, whole. @throws when one is not a test file of the workspace */
@@ -95,6 +95,11 @@ export function namedTests(paths: readonly string[]): readonly TestFile[] {
     throw new Error(`${given} is no test file, and no folder with test files, of this workspace`)
   })
   return [...new Set(named)].map(whole)
+}
+
+/** Without the suites on servers, where the others say the same on memory. */
+export function onMemory(file: TestFile): TestFile {
+  return { ...file, exclude: onServer }
 }
 
 /** Notes how long the top-level suites of each file took, for the order of later runs. */

@@ -22,7 +22,8 @@ process.once('disconnect', () => process.exit(1)) // the test command is gone
 
 async function run(order: Order): Promise<void> {
   process.title = `test ${basename(order.file)}` // for `ps` and `top`
-  const mocha = new Mocha({ timeout: order.timeoutMs, forbidOnly: true, reporter: Silent, ...grepOf(order) })
+  const { timeoutMs: timeout, bail } = order
+  const mocha = new Mocha({ timeout, bail, forbidOnly: true, reporter: Silent, ...grepOf(order) })
   mocha.addFile(order.file)
   await mocha.loadFilesAsync()
   choose(mocha.suite, order)
