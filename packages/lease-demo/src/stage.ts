@@ -115,8 +115,12 @@ export class Stage implements AsyncDisposable {
 
 /** Starts a server, which may have to be downloaded first. */
 async function started(venue: Venue, waitFor: StageOptions['waitFor']): Promise<StartedServer> {
-  using _steps = onStep(waitFor)
-  return await venue.start()
+  const listening = onStep(waitFor)
+  try {
+    return await venue.start()
+  } finally {
+    listening[Symbol.dispose]()
+  }
 }
 
 function placeOn({ on, url }: Set): Place {

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { stripVTControlCharacters } from 'node:util'
 import { expect } from 'chai'
 import { isMatrix, programOf } from 'lease-servers'
 import { EtcdGround, type Ground, PostgresGround, RedisGround } from './grounds.ts'
@@ -38,7 +39,11 @@ function lastStory(stdout: string): string {
 
 /** The longest line, as a terminal shows it. */
 function widthOf(stdout: string): number {
-  return Math.max(...stdout.split('\n').map((line) => line.replaceAll(/\u001B\[\d+m/g, '').length))
+  return Math.max(
+    ...stripVTControlCharacters(stdout)
+      .split('\n')
+      .map((line) => line.length),
+  )
 }
 
 /** Waits for a run that began earlier; a failure is reported by the test that waits. */

@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from 'node:util'
 import { expect } from 'chai'
 import { type Output, Timeline } from '#src/timeline.ts'
 import { TokenScale } from '#src/tokens.ts'
@@ -56,7 +57,7 @@ describe('the timeline of the demo', () => {
     const lines = [false, true].map((color) => {
       const paper = new Paper({ columns: 60 })
       new Timeline(paper, { color }).entry('  ✗ ', long, 'bad')
-      return paper.text.replaceAll(/\u001B\[\d+m/g, '')
+      return stripVTControlCharacters(paper.text)
     })
     expect(lines[1]).to.equal(lines[0])
   })

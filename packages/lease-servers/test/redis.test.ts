@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { Redis as Client } from 'ioredis'
-import { type Redis, redisTargets, startRedis } from 'lease-servers'
+import { onStep, type Redis, redisTargets, startRedis } from 'lease-servers'
 
 async function ask(url: string, ...command: [string, ...string[]]): Promise<unknown> {
   const client = new Client(url, { lazyConnect: true, enableReadyCheck: false, retryStrategy: () => null })
@@ -53,6 +53,17 @@ describe('a Redis of one’s own', () => {
     const info = String(await ask(server.url, 'INFO'))
     expect(info).to.include(`redis_version:${server.version}\r\n`)
     expect(info).to.include(`process_id:${server.pid}\r\n`)
+  })
+
+  it('reports what its start is doing, as long as somebody listens', async () => {
+    const steps: string[] = []
+    const listening = onStep((step) => steps.push(step))
+    const server = await started()
+    listening[Symbol.dispose]()
+    expect(steps).to.include(`starting Redis ${server.version}`)
+    const { length } = steps
+    await started()
+    expect(steps).to.have.length(length)
   })
 
   it('answers nothing while paused, and everything afterwards', async () => {
