@@ -108,6 +108,19 @@ describe('C3, guarded writes', () => {
     )
   })
 
+  it('are found with the instant at which they were reported, and with their fencing tokens', () => {
+    const { violations } = verdictOf(
+      reported('written', 5),
+      stored(7, 100),
+      stored(5, 101),
+      reported('written', 7),
+      end,
+    )
+    expect(violations).to.deep.equal([
+      { check: 'C3', lease: 'hot-0', atMs: 5, what: 'a write with token 5 after 7', tokens: ['5', '7'] },
+    ])
+  })
+
   it('are not compared with a log that was never read', () => {
     expect(foundIn(reported('written', 5))).to.deep.equal([])
   })

@@ -19,7 +19,8 @@ export const RUN = 'run'
  * - `cleared`: an operator freed a fail-closed lock between `atMs` and `sampledMs`
  * - `uncaught`, `warning`, `usage`, `closed`
  *
- * Of the run: `phase`, `fault`, `mended`, `started`, `gone`, `stored`.
+ * Of the run: `phase`, `fault`, `mended`, `started`, `gone`, `stored`; `lost`: the store may have forgotten what it answered between `atMs`
+ * and `sampledMs`, by what the detail says.
  */
 export interface ChaosEvent extends Report {
   readonly worker: string

@@ -117,17 +117,22 @@ async function runOn(name: GroundName, flags: Flags): Promise<void> {
 }
 
 /** @param isControl a fault is among the exceptions of the guarantees: something must be found */
-function tell(history: History, { violations, figures }: Verdict, isControl: boolean = false): boolean {
+function tell(history: History, verdict: Verdict, isControl: boolean = false): boolean {
+  const { violations, named, losses, figures } = verdict
   const { ground, seed } = history.settings
   const fromMs = history.events[0]?.atMs ?? 0
   for (const line of history.damage) print(`${ground}: ${line}`)
   for (const violation of violations.slice(0, 50)) print(`  ${wordsOf(violation, fromMs)}`)
-  const isSound = isControl === violations.length > 0
-  const verdict = violations.length === 0 ? 'no violation' : `${violations.length} violations`
-  const expected = isControl ? (isSound ? ', as the control must have' : ': the control was not seen') : ''
+  for (const { violation, loss } of named.slice(0, 10)) print(`  lost by ${loss.what}: ${wordsOf(violation, fromMs)}`)
+  const isSeen = violations.length + named.length > 0
+  // Where the run knows what the store forgot, nothing else may be wrong.
+  const isSound = isControl && losses === 0 ? isSeen : violations.length === 0 && (!isControl || isSeen)
+  const found = violations.length === 0 ? 'no violation' : `${violations.length} violations`
+  const forgotten = losses === 0 ? '' : `, ${named.length} that the guarantees name in ${losses} losses`
+  const expected = !isControl ? '' : isSeen ? ', as the control must have' : ': the control was not seen'
   const { operations, grants, terms, faults } = figures
   const counts = `${operations} operations, ${grants} granted, ${terms} terms, ${faults} faults`
-  print(`${ground}, seed ${seed}: ${verdict}${expected}; ${counts}`)
+  print(`${ground}, seed ${seed}: ${found}${forgotten}${isSound || !isSeen ? expected : ''}; ${counts}`)
   if (!isSound) process.exitCode ??= 1
   return isSound
 }

@@ -12,6 +12,8 @@ export interface Violation {
   readonly lease: string
   readonly atMs: number
   readonly what: string
+  /** The fencing tokens of the terms concerned, where they are known. */
+  readonly tokens?: readonly string[]
 }
 
 /** Readings of the clock in two processes agree to this. */
