@@ -4,6 +4,7 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
+import { judge } from '#src/chaos/checks/index.ts'
 import { HistoryWriter, readHistory } from '#src/chaos/history.ts'
 import { programOf } from 'lease-servers'
 import type { ChaosEvent } from '#src/chaos/event.ts'
@@ -24,18 +25,41 @@ describe('the history of a chaos run', () => {
   })
   afterEach(() => rmSync(folder, { recursive: true }))
 
+  it('is judged by the first and the last sample of each term as by all of them', async () => {
+    const long: readonly ChaosEvent[] = [
+      ...overlap,
+      ...reliedEvents({ holder: 'p1-1-0', token: 8 }, { fromMs: 100, toMs: 400, trustedUntilMs: 405 }),
+      { worker: 'p1', what: 'aborted', lease: 'cold-1', token: '8', held: false, detail: 'ErrLost', atMs: 450 },
+      ...reliedEvents({ holder: 'p2-1-0', token: 7 }, { fromMs: 500, toMs: 600 }),
+    ].toSorted((a, b) => a.atMs - b.atMs)
+    await using writer = new HistoryWriter(folder, SETTINGS)
+    for (const event of long) writer.write(event)
+    await writer.close()
+    const history = await readHistory(folder)
+    expect(history.events).to.have.length.below(long.length / 2)
+    const verdict = judge(history)
+    expect(verdict).to.deep.equal(judge({ ...history, events: long }))
+    expect(new Set(verdict.violations.map(({ check }) => check))).to.deep.equal(new Set(['C1', 'C6']))
+  })
+
   it('is read as it was written', async () => {
     const { settings, events, damage } = await readHistory(folder)
     expect(settings).to.deep.equal(SETTINGS)
-    expect(events).to.have.deep.members([...overlap])
+    const samples = overlap.filter(({ what }) => what === 'relied')
+    const ends = ['p1-0-0', 'p2-0-0'].flatMap((name) => {
+      const own = samples.filter(({ holder }) => holder === name)
+      return [own[0], own.at(-1)]
+    })
+    expect(events).to.have.deep.members([...overlap.filter(({ what }) => what !== 'relied'), ...ends])
     expect(damage).to.deep.equal([])
   })
 
   it('loses nothing but its last line when that is truncated, and says so', async () => {
     const file = join(folder, 'history.ndjson')
     writeFileSync(file, readFileSync(file, 'utf8').trimEnd().slice(0, -10))
+    const before = overlap.at(-2)
     const { events, damage } = await readHistory(folder)
-    expect(events).to.have.length(overlap.length - 1)
+    expect(events.at(-1)).to.deep.equal(before)
     expect(damage.join()).to.match(new RegExp(`^line ${overlap.length} is no event`))
   })
 

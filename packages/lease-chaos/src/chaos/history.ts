@@ -32,7 +32,7 @@ export interface RunSettings {
 /** What a folder has told. */
 export interface History {
   readonly settings: RunSettings
-  /** In the order of their instants. */
+  /** In the order of their instants. Of the samples of a term only the first and the last: the checks read no others. */
   readonly events: readonly ChaosEvent[]
   /** Lines that could not be read, in words: the last one of a run that was killed is one. */
   readonly damage: readonly string[]
@@ -77,22 +77,64 @@ export class HistoryWriter implements AsyncDisposable {
   }
 }
 
-/** Reads a history again. @throws an error of one line, when the folder has none */
+/** Reads a history again, line by line: what it takes of memory grows with the calls and terms, not with the samples. @throws an error of one line, when the folder has none */
 export async function readHistory(folder: string): Promise<History> {
   const settings = readSettings(folder)
   const file = join(folder, EVENTS)
   if (statSync(file, { throwIfNoEntry: false }) === undefined) throw new Error(`${folder} has no ${EVENTS}`)
-  const events: ChaosEvent[] = []
+  const events = new EventList()
   const damage: string[] = []
   let number = 0
   for await (const line of createInterface({ input: createReadStream(file), crlfDelay: Infinity })) {
     number++
     const event = eventOf(line)
     if (event === undefined) damage.push(`line ${number} is no event: ${line.slice(0, 60)}`)
-    else events.push(event)
+    else events.add(event)
   }
-  events.sort((a, b) => a.atMs - b.atMs)
-  return { settings, events, damage }
+  return { settings, events: events.inOrder(), damage }
+}
+
+/** Collects the events that the checks read, and keeps each text once. */
+class EventList {
+  readonly #events: ChaosEvent[] = []
+  readonly #texts = new Map<string, string>()
+  /** The first and the last sample of each term in each worker. */
+  readonly #samples = new Map<string, { readonly first: ChaosEvent; last?: ChaosEvent }>()
+
+  add(event: ChaosEvent): void {
+    const own = this.#withSharedTexts(event)
+    if (own.what !== 'relied') this.#events.push(own)
+    else this.#addSample(own)
+  }
+
+  inOrder(): readonly ChaosEvent[] {
+    for (const { first, last } of this.#samples.values())
+      this.#events.push(first, ...(last === undefined ? [] : [last]))
+    this.#samples.clear()
+    return this.#events.sort((a, b) => a.atMs - b.atMs)
+  }
+
+  #addSample(event: ChaosEvent): void {
+    const key = `${event.worker} ${event.holder} ${event.lease} ${event.token}`
+    const samples = this.#samples.get(key)
+    if (samples === undefined) this.#samples.set(key, { first: event })
+    else samples.last = event
+  }
+
+  #withSharedTexts(event: ChaosEvent): ChaosEvent {
+    const shared: Record<string, unknown> = {}
+    for (const [name, value] of Object.entries(event)) {
+      shared[name] = typeof value === 'string' ? this.#shared(value) : value
+    }
+    return shared as unknown as ChaosEvent
+  }
+
+  #shared(text: string): string {
+    const known = this.#texts.get(text)
+    if (known !== undefined) return known
+    this.#texts.set(text, text)
+    return text
+  }
 }
 
 function readSettings(folder: string): RunSettings {
