@@ -103,6 +103,9 @@ export function isCold(lease: string): boolean {
   return lease.startsWith('cold-')
 }
 
+/** How a call names the leases among which it chooses, `any-0` and so on. */
+export const ANY = 'any'
+
 /** The detail of a release of a Hold that was lost before: it sends nothing, so the lease may stand until it lapses. */
 export const LOCAL = 'lost before'
 
