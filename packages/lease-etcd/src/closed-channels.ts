@@ -5,10 +5,13 @@
  *
  * 1. the channel was closed while it waited to connect again: it connects once more, and nobody uses that connection;
  * 2. the channel was closed while it connected, and the server accepts but says nothing;
- * 3. the server does not answer the end of a connection.
+ * 3. the server does not answer the end of a connection;
+ * 4. the channel was closed in the turn of the event loop in which it asked for the address of the server, as it does after each failed
+ *    attempt: when the address comes, it connects.
  *
  * Each outage would leave some of them behind, and a silent server one for each call. A connection is made by the credentials of its channel,
- * which learn when the channel is closed. So they refuse 1, and end 2 and 3. Where grpc-js has no such credentials, nothing is changed.
+ * which learn when the channel is closed. So they refuse 1, and end 2 and 3. For 4 a channel
+ * is closed once more when the address has come. Where grpc-js has no such credentials, nothing is changed.
  */
 import type { Duplex } from 'node:stream'
 import { systemClock } from 'lease-core'
@@ -31,22 +34,41 @@ interface Credentials {
 
 /** A call of grpc-js before it is sent: before its channel connects for the first time. */
 interface Invocation {
-  readonly channel?: { readonly internalChannel?: { readonly credentials?: Credentials } }
+  readonly channel?: Channel
+}
+
+interface Channel {
+  close(): void
+  readonly internalChannel?: { readonly credentials?: Credentials }
 }
 
 /** How long a server has to hang up as well, when all calls of a connection are over. */
 const HANG_UP_MS = 1_000
 
+const knownChannels = new WeakSet<Channel>()
 const known = new WeakSet<Credentials>()
 
-/** For the option `callInvocationTransformer` of grpc-js: ends the connections of this call's channel, and of those with the same credentials. */
+/** For the option `callInvocationTransformer` of grpc-js: ends the connections of this call's channel with it. */
 export function endsWithChannel<Call extends Invocation>(call: Call): Call {
-  const credentials = call.channel?.internalChannel?.credentials
+  const { channel } = call
+  if (channel === undefined || knownChannels.has(channel)) return call
+  knownChannels.add(channel)
+  closeTwice(channel)
+  const credentials = channel.internalChannel?.credentials
   if (credentials === undefined || known.has(credentials)) return call
   known.add(credentials)
   const create = credentials[CREATE]?.bind(credentials)
   if (create !== undefined) credentials[CREATE] = (...of) => ending(create(...of))
   return call
+}
+
+function closeTwice(channel: Channel): void {
+  const close = channel.close.bind(channel)
+  channel.close = () => {
+    close()
+    // An address comes in the check phase of the loop, which lies between any two timers of which one sets the other.
+    systemClock.setTimer(0, () => systemClock.setTimer(0, close))
+  }
 }
 
 function ending(connector: Connector): Connector {

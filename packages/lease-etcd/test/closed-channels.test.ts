@@ -4,7 +4,9 @@ import { failFast } from 'lease-etcd'
 import { startEtcd, startProxy, until, type Etcd, type Proxy } from 'lease-servers'
 import { Etcd3, type IOptions } from 'etcd3'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import type { Socket } from 'node:net'
+import { createServer as createHttp2Server } from 'node:http2'
+import { createRequire } from 'node:module'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 
 /** The sockets that this process has opened to the port and not closed. */
 class OpenSockets implements Disposable {
@@ -118,3 +120,61 @@ describe('an Etcd3 with failFast()', () => {
     expect((await call).kvs).to.deep.equal([])
   })
 })
+
+/** As much of the gRPC of etcd3 as it takes to close a channel at once: etcd3 itself waits for a second. */
+interface Grpc {
+  readonly credentials: { createInsecure(): unknown }
+  readonly Client: new (
+    address: string,
+    credentials: unknown,
+    options: object,
+  ) => {
+    makeUnaryRequest(path: string, write: object, read: object, argument: Buffer, done: () => void): unknown
+    close(): void
+  }
+}
+
+describe('a channel of gRPC with failFast()', () => {
+  it('leaves no connection behind when it is closed in the turn in which it asks for the address', async () => {
+    const { Client, credentials } = createRequire(createRequire(import.meta.url).resolve('etcd3'))(
+      '@grpc/grpc-js',
+    ) as Grpc
+    using sockets = new OpenSockets()
+    await using ours = await openHttp2Server()
+    await using control = await openHttp2Server()
+    const { callInvocationTransformer, ...without } = failFast().grpcOptions
+    const closeAtOnce = ({ port }: { readonly port: number }, options: object): void => {
+      const same = (bytes: Buffer): Buffer => bytes
+      const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), options)
+      client.makeUnaryRequest('/x', same, same, Buffer.alloc(0), () => {})
+      client.close()
+    }
+    closeAtOnce(ours, { ...without, callInvocationTransformer })
+    closeAtOnce(control, without)
+    await until('the control has left one behind', () => control.accepted() > 0 && sockets.to(control) === 1)
+    await until('ours has none', () => sockets.to(ours) === 0)
+    expect(sockets.to(control)).to.equal(1)
+  })
+})
+
+/** It says what its protocol begins with, and answers nothing. */
+async function openHttp2Server() {
+  let accepted = 0
+  const open = new Set<Socket>()
+  const protocol = createHttp2Server()
+  const server = createServer((socket) => {
+    accepted++
+    open.add(socket)
+    socket.on('error', () => {})
+    protocol.emit('connection', socket)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return {
+    port: (server.address() as AddressInfo).port,
+    accepted: () => accepted,
+    async [Symbol.asyncDispose]() {
+      for (const socket of open) socket.destroy()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
