@@ -40,11 +40,13 @@ export interface Conflict {
   readonly lease: string
   readonly atMs: number
   readonly what: string
+  /** The fencing tokens of the terms concerned. */
+  readonly tokens: readonly string[]
 }
 
 /** Windows of one lease that overlap, or whose fencing token is not higher than that of the one before. */
 export function trustConflicts(windows: readonly Window[]): string[] {
-  return conflictsIn(windows).map(({ lease, what }) => (lease === '' ? what : `${lease}: ${what}`))
+  return conflictsIn(windows).map(inWords)
 }
 
 /**
@@ -60,10 +62,14 @@ export function conflictsIn(windows: readonly Window[], leastMs: number = 0): Co
     for (const [index, window] of all.entries()) {
       const before = all[index - 1]
       const overlapMs = longest === undefined ? 0 : longest.toMs - window.fromMs
-      const report = (what: string): void => void wrong.push({ lease, atMs: window.fromMs, what })
-      if (overlapMs > leastMs) report(`${window.name} while ${longest?.name} did, for ${overlapMs.toFixed(1)} ms`)
+      const report = (what: string, other: Window): void => {
+        wrong.push({ lease, atMs: window.fromMs, what, tokens: [other.token, window.token] })
+      }
+      if (longest !== undefined && overlapMs > leastMs) {
+        report(`${window.name} while ${longest.name} did, for ${overlapMs.toFixed(1)} ms`, longest)
+      }
       if (before !== undefined && BigInt(window.token) <= BigInt(before.token)) {
-        report(`token ${window.token} after ${before.token}`)
+        report(`token ${window.token} after ${before.token}`, before)
       }
       if (longest === undefined || window.toMs > longest.toMs) longest = window
     }
@@ -73,16 +79,24 @@ export function conflictsIn(windows: readonly Window[], leastMs: number = 0): Co
 
 /** Instants at which the weights of what was relied on exceeded this. */
 export function crowds(windows: readonly Window[], capacity: number): string[] {
+  return crowdsIn(windows, capacity).map(({ active, atMs }) => `${active} at ${atMs}`)
+}
+
+/** The same, with how much was taken, and when. */
+export function crowdsIn(
+  windows: readonly Window[],
+  capacity: number,
+): { readonly active: number; readonly atMs: number }[] {
   const edges = windows.flatMap(({ fromMs, toMs, weight }) => [
     { atMs: fromMs, change: weight },
     { atMs: toMs, change: -weight },
   ])
   edges.sort((a, b) => a.atMs - b.atMs || a.change - b.change)
-  const wrong: string[] = []
+  const wrong: { readonly active: number; readonly atMs: number }[] = []
   let active = 0
   for (const { atMs, change } of edges) {
     active += change
-    if (change > 0 && active > capacity) wrong.push(`${active} at ${atMs}`)
+    if (change > 0 && active > capacity) wrong.push({ active, atMs })
   }
   return wrong
 }
@@ -95,6 +109,11 @@ export function crowds(windows: readonly Window[], capacity: number): string[] {
 export function misorderedShares(windows: readonly Window[], capacity: number): string[] {
   const tokens = new Set(windows.map(({ token }) => token))
   const twice = tokens.size === windows.length ? [] : [`${windows.length} shares with ${tokens.size} tokens`]
+  return [...twice, ...misorderedSharesIn(windows, capacity).map(({ what }) => what)]
+}
+
+/** The shares among these whose fencing token is not high enough, with where and when. */
+export function misorderedSharesIn(windows: readonly Window[], capacity: number): Conflict[] {
   const asked = notAbove(
     windows,
     ({ fromMs }) => fromMs,
@@ -107,7 +126,7 @@ export function misorderedShares(windows: readonly Window[], capacity: number): 
     ({ fromMs }) => fromMs,
     (one, other) => one + other > capacity,
   )
-  return [...twice, ...asked, ...exclusive]
+  return [...asked, ...exclusive]
 }
 
 /** Windows whose token is not above that of another one that had reached `end` before this one reached `start`. */
@@ -116,12 +135,12 @@ function notAbove(
   end: (window: Window) => number,
   start: (window: Window) => number,
   concerns: (weight: number, other: number) => boolean,
-): string[] {
+): Conflict[] {
   const ended = windows.toSorted((a, b) => end(a) - end(b))
   /** The highest token of those that have ended, by their weight. */
   const highest = new Map<number, bigint>()
   let next = 0
-  const wrong: string[] = []
+  const wrong: Conflict[] = []
   for (const window of windows.toSorted((a, b) => start(a) - start(b))) {
     for (let one = ended[next]; one !== undefined && end(one) < start(window); one = ended[++next]) {
       const token = BigInt(one.token)
@@ -129,7 +148,9 @@ function notAbove(
     }
     const token = BigInt(window.token)
     for (const [weight, before] of highest) {
-      if (token <= before && concerns(weight, window.weight)) wrong.push(`token ${token} after ${before}`)
+      if (token > before || !concerns(weight, window.weight)) continue
+      const tokens = [String(before), window.token]
+      wrong.push({ lease: window.lease, atMs: window.fromMs, what: `token ${token} after ${before}`, tokens })
     }
   }
   return wrong
@@ -139,23 +160,31 @@ function notAbove(
  * Runs of jobs that must not have been: of a slot that is not above the one before, in the order of their fencing tokens. With `retry` a
  * slot may run again, unless its run was `done` when the next one was asked for. A run is recorded as `begun` with its slot as the detail.
  */
-export function repeatedRuns(reports: readonly Report[], { retry }: { readonly retry: boolean }): string[] {
+export function repeatedRuns(reports: readonly Report[], how: { readonly retry: boolean }): string[] {
+  return repeatedRunsIn(reports, how).map(inWords)
+}
+
+/** The same, with where and when. */
+export function repeatedRunsIn(reports: readonly Report[], { retry }: { readonly retry: boolean }): Conflict[] {
   const done = new Map<string, number>()
   for (const { what, lease = '', token, atMs } of reports) if (what === 'done') done.set(`${lease} ${token}`, atMs)
-  const runs = reports.flatMap(({ what, lease = '', token, detail: slot = '', askedMs = 0 }) => {
+  const runs = reports.flatMap(({ what, lease = '', token, detail: slot = '', askedMs = 0, atMs }) => {
     if (what !== 'begun' || token === undefined) return []
-    return { lease, token: BigInt(token), slot, askedMs, doneMs: done.get(`${lease} ${token}`) }
+    return { lease, token: BigInt(token), slot, askedMs, atMs, doneMs: done.get(`${lease} ${token}`) }
   })
   return [...byLease(runs)].flatMap(([lease, all]) => {
     all.sort((a, b) => (a.token < b.token ? -1 : 1))
     let last = ''
+    let lastToken = ''
     /** When a run of the last slot was done first. */
     let lastDoneMs = Number.POSITIVE_INFINITY
-    return all.flatMap(({ slot, askedMs, doneMs = Number.POSITIVE_INFINITY }) => {
+    return all.flatMap(({ slot, askedMs, atMs, token, doneMs = Number.POSITIVE_INFINITY }) => {
       const isWrong = slot < last || (slot === last && !(retry && lastDoneMs >= askedMs))
-      const wrong = isWrong ? [`${lease}: slot ${slot} after ${last}`] : []
+      const tokens = [lastToken, String(token)]
+      const wrong: Conflict[] = isWrong ? [{ lease, atMs, what: `slot ${slot} after ${last}`, tokens }] : []
       lastDoneMs = slot === last ? Math.min(lastDoneMs, doneMs) : doneMs
       last = slot
+      lastToken = String(token)
       return wrong
     })
   })
@@ -170,26 +199,51 @@ export interface StoreEvent {
   readonly over?: bigint
 }
 
+/** A write that must not be in the log of the store, or that is missing there. */
+export interface WrongWrite {
+  readonly lease: string
+  /** The fencing token with which it was written. */
+  readonly token: bigint
+  /** The newer one over which it was written. */
+  readonly over?: bigint
+  readonly what: string
+}
+
 /** Writes that came after a newer grant, after a newer write, or over one. */
 export function staleWrites(log: readonly StoreEvent[]): string[] {
+  return staleWritesIn(log).map(inWords)
+}
+
+/** The same, with the lease and the fencing tokens. */
+export function staleWritesIn(log: readonly StoreEvent[]): WrongWrite[] {
   return [...byLease(log)].flatMap(([lease, events]) => {
     let newest = 0n
     return events.flatMap(({ what, token, over = 0n }) => {
       const passed = over > newest ? over : newest
       if (token > newest) newest = token
-      return what === 'write' && token < passed ? `${lease}: a write with token ${token} after ${passed}` : []
+      const isStale = what === 'write' && token < passed
+      return isStale ? { lease, token, over: passed, what: `a write with token ${token} after ${passed}` } : []
     })
   })
 }
 
 /** Writes that a worker recorded as `written` and that the log does not have, and those `refused` that it has. */
 export function misreportedWrites(log: readonly StoreEvent[], reports: readonly Report[]): string[] {
+  return misreportedWritesIn(log, reports).map(inWords)
+}
+
+/** The same, with the lease and the fencing token. */
+export function misreportedWritesIn(log: readonly StoreEvent[], reports: readonly Report[]): WrongWrite[] {
   const written = new Set(log.flatMap(({ what, lease, token }) => (what === 'write' ? `${lease} ${token}` : [])))
   return reports.flatMap(({ what, lease = '', token = '' }) => {
     if (what !== 'written' && what !== 'refused') return []
     const isRight = written.has(`${lease} ${token}`) === (what === 'written')
-    return isRight ? [] : `${lease}: the write with token ${token} was ${what}`
+    return isRight ? [] : { lease, token: BigInt(token), what: `the write with token ${token} was ${what}` }
   })
+}
+
+function inWords({ lease, what }: { readonly lease: string; readonly what: string }): string {
+  return lease === '' ? what : `${lease}: ${what}`
 }
 
 function byLease<T extends { readonly lease: string }>(all: readonly T[]): Map<string, T[]> {

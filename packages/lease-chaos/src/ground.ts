@@ -30,7 +30,20 @@ export interface Ground extends AsyncDisposable {
   readonly leftOut: readonly { readonly name: string; readonly why: string }[]
   /** Redis with Sentinels: each change of the master that the Sentinels have reported, on the clock of the records. */
   readonly promotions?: () => readonly { readonly atMs: number; readonly port: number }[]
+  /** What the store may have forgotten until now, in the order in which that was known. */
+  readonly losses?: () => readonly Loss[]
 }
+
+/** What this set-up of the store was told, and may have answered, between two instants; the guarantees say that it may be forgotten. */
+export interface Loss {
+  /** What lost it. */
+  readonly what: string
+  readonly fromMs: number
+  readonly toMs: number
+}
+
+/** Called by a nemesis that makes a store forget. */
+export type ReportLoss = (loss: Loss) => void
 
 export interface Nemesis {
   readonly name: string

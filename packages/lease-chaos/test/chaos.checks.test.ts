@@ -108,6 +108,19 @@ describe('C3, guarded writes', () => {
     )
   })
 
+  it('are found with the instant at which they were reported, and with their fencing tokens', () => {
+    const { violations } = verdictOf(
+      reported('written', 5),
+      stored(7, 100),
+      stored(5, 101),
+      reported('written', 7),
+      end,
+    )
+    expect(violations).to.deep.equal([
+      { check: 'C3', lease: 'hot-0', atMs: 5, what: 'a write with token 5 after 7', tokens: ['5', '7'] },
+    ])
+  })
+
   it('are not compared with a log that was never read', () => {
     expect(foundIn(reported('written', 5))).to.deep.equal([])
   })
@@ -272,8 +285,28 @@ describe('C7, leftovers', () => {
     const steady = Array.from({ length: 200 }, (_, index) => usage((20 + (index % 10)) * MIB, index))
     const growing = Array.from({ length: 200 }, (_, index) => usage((20 + index) * MIB, index))
     expect(foundIn(steady)).to.deep.equal([])
-    expect(foundIn(growing).join()).to.match(/C7: p1 grows: heapBytes/)
+    expect(foundIn(growing).join()).to.match(/C7: p1 grows: heapBytes by \d+ in/)
     expect(foundIn(growing.slice(0, 100))).to.deep.equal([])
+  })
+
+  it('are growth below the ups and downs of a heap, as soon as it is more than these', () => {
+    const sawtooth = (perMeasurement: number): ChaosEvent[] =>
+      Array.from({ length: 600 }, (_, index) => usage((20 + (index % 10) + index * perMeasurement) * MIB, index))
+    expect(foundIn(sawtooth(0.05)).join()).to.match(/C7: p1 grows: heapBytes/)
+    expect(foundIn(sawtooth(0.005))).to.deep.equal([])
+  })
+
+  it('are no growth where a few more are taken once, or while faults last', () => {
+    const of = (descriptors: (index: number) => number): ChaosEvent[] =>
+      Array.from({ length: 600 }, (_, index) => {
+        return {
+          ...usage(MIB, index),
+          usage: { heapBytes: MIB, descriptors: descriptors(index), timers: 3, listeners: 5 },
+        }
+      })
+    expect(foundIn(of((index) => (index < 400 ? 30 : 33)))).to.deep.equal([])
+    expect(foundIn(of((index) => 30 + (Math.floor(index / 60) % 3) * 8))).to.deep.equal([])
+    expect(foundIn(of((index) => 30 + Math.floor(index / 30))).join()).to.match(/C7: p1 grows: descriptors by 1\d in/)
   })
 })
 

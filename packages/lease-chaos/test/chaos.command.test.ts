@@ -4,10 +4,11 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
+import { judge, judgeFolder } from '#src/chaos/checks/index.ts'
 import { HistoryWriter, readHistory } from '#src/chaos/history.ts'
 import { programOf } from 'lease-servers'
 import type { ChaosEvent } from '#src/chaos/event.ts'
-import { callEvents, reliedEvents, SETTINGS } from './chaos-histories.ts'
+import { callEvents, phaseEvent, reliedEvents, SETTINGS } from './chaos-histories.ts'
 
 const overlap: readonly ChaosEvent[] = [
   ...callEvents({ operation: 'hold', holder: 'p1-0-0', sentMs: 0, answeredMs: 10, token: 5 }),
@@ -24,19 +25,101 @@ describe('the history of a chaos run', () => {
   })
   afterEach(() => rmSync(folder, { recursive: true }))
 
+  it('is judged by the first and the last sample of each term as by all of them', async () => {
+    const long: readonly ChaosEvent[] = [
+      ...overlap,
+      ...reliedEvents({ holder: 'p1-1-0', token: 8 }, { fromMs: 100, toMs: 400, trustedUntilMs: 405 }),
+      { worker: 'p1', what: 'aborted', lease: 'cold-1', token: '8', held: false, detail: 'ErrLost', atMs: 450 },
+      ...reliedEvents({ holder: 'p2-1-0', token: 7 }, { fromMs: 500, toMs: 600 }),
+    ].toSorted((a, b) => a.atMs - b.atMs)
+    await using writer = new HistoryWriter(folder, SETTINGS)
+    for (const event of long) writer.write(event)
+    await writer.close()
+    const history = await readHistory(folder)
+    expect(history.events).to.have.length.below(long.length / 2)
+    const verdict = judge(history)
+    expect(verdict).to.deep.equal(judge({ ...history, events: long }))
+    expect(new Set(verdict.violations.map(({ check }) => check))).to.deep.equal(new Set(['C1', 'C6']))
+  })
+
+  it('gets the same verdict in parts as in one piece', async () => {
+    const any = callEvents({
+      operation: 'hold-any',
+      holder: 'p1-2-0',
+      lease: 'any',
+      sentMs: 100,
+      answeredMs: 110,
+      token: 9,
+    })
+    const more: readonly ChaosEvent[] = [
+      ...overlap,
+      ...any.map((event) => (event.what === 'answered' ? { ...event, lease: 'any-1' } : event)),
+      ...reliedEvents({ holder: 'p1-2-0', lease: 'any-1', token: 9 }, { fromMs: 111, toMs: 115 }),
+      ...reliedEvents({ holder: 'p2-2-0', lease: 'any-1', token: 8 }, { fromMs: 120, toMs: 140 }),
+      ...callEvents({
+        operation: 'find',
+        holder: 'p1-3-0',
+        lease: 'hot-0',
+        sentMs: 150,
+        answeredMs: 160,
+        outcome: 'failed',
+      }),
+      { worker: 'p1', what: 'uncaught', detail: 'Error', atMs: 170 },
+      { worker: 'run', what: 'fault', detail: 'stall', atMs: 171 },
+      phaseEvent('quiet', 180),
+      ...callEvents({
+        operation: 'find',
+        holder: 'p1-4-0',
+        lease: 'hot-1',
+        sentMs: 190,
+        answeredMs: 200,
+        outcome: 'unknown',
+      }),
+      phaseEvent('impatient', 210),
+      { worker: 'run', what: 'gone', lease: 'p2', detail: 'stuck', atMs: 215 },
+      phaseEvent('end', 220),
+    ].toSorted((a, b) => a.atMs - b.atMs)
+    await using writer = new HistoryWriter(folder, SETTINGS)
+    for (const event of more) writer.write(event)
+    await writer.close()
+    const whole = await judgeFolder(folder)
+    const found = whole.violations.map(({ check, lease }) => `${check} ${lease}`)
+    expect(found).to.include.members(['C1 cold-1', 'C1 any-1', 'C5 p1', 'C7 p1', 'C7 p2'])
+    for (const bytes of [400, 1000, 5000]) {
+      const { violations, ...rest } = await judgeFolder(folder, bytes)
+      const { violations: _, ...expected } = whole
+      expect(rest).to.deep.equal(expected)
+      expect(violations).to.have.deep.members([...whole.violations])
+    }
+  })
+
   it('is read as it was written', async () => {
     const { settings, events, damage } = await readHistory(folder)
     expect(settings).to.deep.equal(SETTINGS)
-    expect(events).to.have.deep.members([...overlap])
+    const samples = overlap.filter(({ what }) => what === 'relied')
+    const ends = ['p1-0-0', 'p2-0-0'].flatMap((name) => {
+      const own = samples.filter(({ holder }) => holder === name)
+      return [own[0], own.at(-1)]
+    })
+    expect(events).to.have.deep.members([...overlap.filter(({ what }) => what !== 'relied'), ...ends])
     expect(damage).to.deep.equal([])
   })
 
   it('loses nothing but its last line when that is truncated, and says so', async () => {
     const file = join(folder, 'history.ndjson')
     writeFileSync(file, readFileSync(file, 'utf8').trimEnd().slice(0, -10))
+    const before = overlap.at(-2)
     const { events, damage } = await readHistory(folder)
-    expect(events).to.have.length(overlap.length - 1)
+    expect(events.at(-1)).to.deep.equal(before)
     expect(damage.join()).to.match(new RegExp(`^line ${overlap.length} is no event`))
+  })
+
+  it('is checked when it is truncated, and the command says which line is lost', async () => {
+    const file = join(folder, 'history.ndjson')
+    writeFileSync(file, readFileSync(file, 'utf8').trimEnd().slice(0, -10))
+    const { output } = await chaos(['check', folder])
+    expect(output).to.match(new RegExp(`^redis: line ${overlap.length} is no event: `))
+    expect(output).to.match(/C1 cold-1 at 0.040 s: p2-0-0 while p1-0-0 did/)
   })
 
   it('names a line in the middle that is no event, and reads the rest', async () => {
@@ -57,10 +140,10 @@ describe('the history of a chaos run', () => {
   })
 
   it('is checked and drawn again by the command', async () => {
-    const checked = await chaos('check', folder)
+    const checked = await chaos(['check', folder])
     expect(checked.code).to.equal(1)
     expect(checked.output).to.match(/C1 cold-1 at 0.040 s: p2-0-0 while p1-0-0 did, for 20.0 ms/)
-    expect((await chaos('draw', folder)).code).to.equal(0)
+    expect((await chaos(['draw', folder])).code).to.equal(0)
     const drawing = readFileSync(join(folder, 'timeline.html'), 'utf8')
     expect(drawing).to.match(/<rect [^>]*><title>p1-0-0, token 5, 49.0 ms</)
     expect(drawing).to.match(/<line class="wrong"[^>]*><title>C1: p2-0-0 while/)
@@ -78,16 +161,47 @@ describe('the command chaos', () => {
   ]
   for (const [args, words] of bad) {
     it(`says in one line what is wrong with ${args.join(' ')}`, async () => {
-      const { code, output } = await chaos(...args)
+      const { code, output } = await chaos(args)
       expect(code).to.equal(1)
       expect(output.trim()).to.match(words)
     })
   }
+
+  it('says in one line that a store does not start', async () => {
+    const { code, output } = await chaos(['--on', 'redis'], { LEASE_SERVERS_ORIGINS: 'none of them' })
+    expect(code).to.equal(1)
+    expect(output.trim()).to.match(/^no Redis 7 or later on this machine: install it .*$/)
+  })
+
+  it('says in one line that a store cannot have a nemesis, and which it has', async () => {
+    const { code, output } = await chaos(['--on', 'redis', '--nemesis', 'none,etcd-nospace'])
+    expect(code).to.equal(1)
+    expect(output).to.match(/^redis has no nemesis "etcd-nospace"; it has none, stop-short, .*$/m)
+  })
+
+  it('says in one line that a nemesis needs a compiler where there is none', async () => {
+    const empty = mkdtempSync(join(tmpdir(), 'no-programs-'))
+    try {
+      const { code, output } = await chaos(['--on', 'redis', '--nemesis', 'wall-workers'], { PATH: empty })
+      expect(code).to.equal(1)
+      expect(output).to.match(
+        /^redis has no nemesis "wall-workers" here \(the shim .* there is no cc\); it has none, .*$/m,
+      )
+    } finally {
+      rmSync(empty, { recursive: true })
+    }
+  })
 })
 
-async function chaos(...args: readonly string[]): Promise<{ readonly code: number | null; readonly output: string }> {
+async function chaos(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+): Promise<{ readonly code: number | null; readonly output: string }> {
   const command = programOf('../src/chaos/main.ts', import.meta.url)
-  const child = spawn(process.execPath, [...command, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [...command, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes: Buffer) => (output += String(bytes)))
   const [code] = (await once(child, 'close')) as [number | null]

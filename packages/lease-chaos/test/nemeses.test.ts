@@ -61,10 +61,19 @@ const EXPECTED: Readonly<Record<GroundName, readonly string[]>> = {
     'listener-cut',
     ...POSTGRES,
   ],
-  redis: [...COMMON, ...CLOCKS, ...SERVER, ...CONNECTIONS, 'listener-cut', ...REDIS, ...SERVER_CLOCK],
+  redis: [
+    ...COMMON,
+    ...CLOCKS,
+    ...SERVER,
+    ...CONNECTIONS,
+    'listener-cut',
+    ...REDIS,
+    ...SERVER_CLOCK,
+    'redis-everysec-kill',
+  ],
   sentinel: [...COMMON, ...CLOCKS, ...SENTINEL, ...REDIS],
   'redis-cluster': [...COMMON, ...CLOCKS, ...CLUSTER, ...REDIS],
-  etcd: [...COMMON, ...CLOCKS, ...SERVER, ...CONNECTIONS, ...ETCD],
+  etcd: [...COMMON, ...CLOCKS, ...SERVER, ...CONNECTIONS, ...ETCD, 'etcd-restore'],
   etcd3: [...COMMON, ...CLOCKS, ...SERVER, ...CONNECTIONS, ...ETCD, ...ETCD_MEMBERS],
 }
 

@@ -183,6 +183,33 @@ const rowsLost: Sign = async ({ ground, reach }) => {
   }
 }
 
+/** An acknowledged number that the server counts again. */
+const countsAgain: Sign = async (scene) => {
+  let highest = 0
+  return async () => {
+    const [node] = await nodesOf(scene)
+    const count = Number(await redisCommand(node as Address, 'INCR', 'acknowledged'))
+    const isAgain = count <= highest
+    highest = Math.max(highest, count)
+    return isAgain
+  }
+}
+
+/** A revision that was acknowledged comes again. */
+const revisionAgain: Sign = async ({ ground }) => {
+  let highest = 0
+  return async () => {
+    const put = { key: 'YWNr', value: 'eA==' }
+    const { header } = (await postJson(`${ground.judge.url}/v3/kv/put`, 1000, put)) as {
+      readonly header?: { readonly revision?: string }
+    }
+    const revision = Number(header?.revision ?? Number.POSITIVE_INFINITY)
+    const isAgain = revision <= highest
+    if (revision < Number.POSITIVE_INFINITY) highest = Math.max(highest, revision)
+    return isAgain
+  }
+}
+
 const tombstonesGone: Sign = async ({ ground }) => {
   const { namespace, url } = ground.judge
   const count = `SELECT count(*)::int AS count FROM lease WHERE ns = '${namespace}' AND name = 'vacated'`
@@ -300,6 +327,7 @@ const signs: Readonly<Record<string, Sign>> = {
     (pg_control_checkpoint()).redo_lsn`),
   'pg-collect': tombstonesGone,
   'pg-async-kill': rowsLost,
+  'redis-everysec-kill': countsAgain,
   'redis-script-flush': scriptGone,
   'redis-save': answersChanged(['INFO'], lines(/(rdb_saves|aof_rewrites|rdb_last_save_time):\d+/g)),
   'redis-maxmemory': answersChanged(['CONFIG', 'GET', 'maxmemory']),
@@ -314,6 +342,7 @@ const signs: Readonly<Record<string, Sign>> = {
   'cluster-migrate': answersChanged(['CLUSTER', 'SLOTS']),
   'etcd-maintenance': compacted,
   'etcd-lease-revoke': leaseRevoked,
+  'etcd-restore': revisionAgain,
   'etcd-member-pause': memberSilent,
   'etcd-leader-kill': memberSilent,
   'etcd-majority-loss': memberSilent,

@@ -1,6 +1,7 @@
 /** How an `Etcd3` should treat failures. */
 import type { IOptions } from 'etcd3'
 import { systemClock } from 'lease-core'
+import { endsWithChannel } from './closed-channels.ts'
 import { Members } from './members.ts'
 
 export interface FailFastOptions {
@@ -40,6 +41,7 @@ const LOGIN_MS = 2_000
  * - An established connection that falls silent ends seven seconds later, while a call or a watch is open on it. Any
  *   connection ends as soon as a call on it has reached its deadline. The next call makes another connection. Without
  *   `failFast()` gRPC waits without end for a new connection that stays silent.
+ * - A connection that etcd3 has replaced or closed does not stay open.
  * - Servers that are back are found within a second or so; gRPC itself may let two minutes pass after a long outage.
  * - Calls that carry no deadline get one; by default etcd3 waits for ever.
  */
@@ -76,6 +78,7 @@ export function failFast({ callTimeoutMs = 5_000 }: FailFastOptions = {}): Requi
       'grpc.max_reconnect_backoff_ms': 1_000,
       // Otherwise what etcd3 makes in the place of a silent connection is the same connection: gRPC shares those that are in use.
       'grpc.use_local_subchannel_pool': 1,
+      callInvocationTransformer: endsWithChannel,
     },
     defaultCallOptions,
   }

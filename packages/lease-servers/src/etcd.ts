@@ -1,9 +1,12 @@
 /**
  * A real etcd of our own, of one node or three.
  */
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { rm } from 'node:fs/promises'
 import { request } from 'node:http'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { until } from './awaited.ts'
 import { debianFolder, environment, findBinaries, type Found, systemFolders } from './binaries.ts'
 import { Den } from './process.ts'
@@ -62,6 +65,13 @@ export interface EtcdMember {
   restart(): Promise<void>
   /** SIGKILL; after `restart` it rejoins with its data. */
   kill(): Promise<void>
+  /** Keeps a copy of its data, as a backup does, in place of an earlier one. The member is down for that time. */
+  backUp(): Promise<void>
+  /**
+   * Goes back to the data of the last backup, as when a snapshot is restored without `--bump-revision`: what was answered since then is
+   * forgotten, and revisions come again. Only for a cluster of one member.
+   */
+  restoreBackup(): Promise<void>
 }
 
 /** How a member sees the cluster. */
@@ -203,7 +213,7 @@ class Member extends ServerProcess implements EtcdMember {
     this.title = `etcd ${versionIn(answer)}`
     const flags: Record<string, string> = {
       name: place.name,
-      'data-dir': join(den.dir, 'data'),
+      'data-dir': this.#data,
       'listen-client-urls': place.client,
       'advertise-client-urls': place.client,
       'listen-peer-urls': place.peer,
@@ -234,6 +244,37 @@ class Member extends ServerProcess implements EtcdMember {
     return { id: status.header.member_id, leader: status.leader ?? '', term: Number(status.raftTerm ?? 0) }
   }
 
+  async backUp(): Promise<void> {
+    await this.#whileDown(async () => {
+      await rm(this.#backup, { recursive: true, force: true })
+      await copied(this.#data, this.#backup)
+    })
+  }
+
+  async restoreBackup(): Promise<void> {
+    await this.#whileDown(async () => {
+      await rm(this.#data, { recursive: true, force: true })
+      await copied(this.#backup, this.#data)
+    })
+  }
+
+  async #whileDown(change: () => Promise<void>): Promise<void> {
+    await this.kill()
+    try {
+      await change()
+    } finally {
+      await this.restart()
+    }
+  }
+
+  get #data(): string {
+    return join(this.den.dir, 'data')
+  }
+
+  get #backup(): string {
+    return join(this.den.dir, 'backup')
+  }
+
   protected command(): Command {
     return this.#command
   }
@@ -242,6 +283,11 @@ class Member extends ServerProcess implements EtcdMember {
     // Who answers on the port may be a stranger; the log is ours.
     return /serving client traffic|ready to serve client/.test(this.den.log) && (await this.status()) !== undefined
   }
+}
+
+/** With owners and permissions: a server that runs under an account of its own can use the copy. */
+async function copied(from: string, to: string): Promise<void> {
+  await promisify(execFile)('cp', ['-a', from, to])
 }
 
 /** Asks the gateway of etcd, which speaks JSON. @throws when there is no answer within `withinMs`. */

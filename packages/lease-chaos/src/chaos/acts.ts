@@ -15,6 +15,7 @@ import { UNGUARDED, type Teller } from '../accounts.ts'
 import { nowMs, recordReliance } from '../recorder.ts'
 import type { WorkerEntry } from '../worker-entry.ts'
 import {
+  ANY,
   CLOSED_LOCK,
   ELECTION,
   JOBS,
@@ -208,8 +209,8 @@ export class Actor {
 
   async #holdAny(holder: string): Promise<void> {
     const wait = this.#random.chance(0.5) ? false : 2_000
-    await this.#holdAndUse('hold-any', 'any', holder, { wait }, (options) =>
-      this.#manager.holdAny(['any-0', 'any-1', 'any-2'], holder, options),
+    await this.#holdAndUse('hold-any', ANY, holder, { wait }, (options) =>
+      this.#manager.holdAny([`${ANY}-0`, `${ANY}-1`, `${ANY}-2`], holder, options),
     )
   }
 

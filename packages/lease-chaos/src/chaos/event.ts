@@ -19,7 +19,8 @@ export const RUN = 'run'
  * - `cleared`: an operator freed a fail-closed lock between `atMs` and `sampledMs`
  * - `uncaught`, `warning`, `usage`, `closed`
  *
- * Of the run: `phase`, `fault`, `mended`, `started`, `gone`, `stored`.
+ * Of the run: `phase`, `fault`, `mended`, `started`, `gone`, `stored`; `lost`: the store may have forgotten what it answered between `atMs`
+ * and `sampledMs`, by what the detail says.
  */
 export interface ChaosEvent extends Report {
   readonly worker: string
@@ -101,6 +102,9 @@ export function isRevocable(lease: string): boolean {
 export function isCold(lease: string): boolean {
   return lease.startsWith('cold-')
 }
+
+/** How a call names the leases among which it chooses, `any-0` and so on. */
+export const ANY = 'any'
 
 /** The detail of a release of a Hold that was lost before: it sends nothing, so the lease may stand until it lapses. */
 export const LOCAL = 'lost before'

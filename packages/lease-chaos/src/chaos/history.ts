@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { StoreAddress } from '../connections.ts'
-import { RUN, type ChaosEvent } from './event.ts'
+import { ANY, RUN, type ChaosEvent } from './event.ts'
 
 /** What was run: enough to run it again. */
 export interface RunSettings {
@@ -32,7 +32,7 @@ export interface RunSettings {
 /** What a folder has told. */
 export interface History {
   readonly settings: RunSettings
-  /** In the order of their instants. */
+  /** In the order of their instants. Of the samples of a term only the first and the last: the checks read no others. */
   readonly events: readonly ChaosEvent[]
   /** Lines that could not be read, in words: the last one of a run that was killed is one. */
   readonly damage: readonly string[]
@@ -77,22 +77,102 @@ export class HistoryWriter implements AsyncDisposable {
   }
 }
 
-/** Reads a history again. @throws an error of one line, when the folder has none */
-export async function readHistory(folder: string): Promise<History> {
+/** What to read of a history, beside what concerns no lease. */
+export interface Selection {
+  /** Whether to read what concerns this lease; the leases among which one call chooses are one. @default all */
+  readonly concerns?: (lease: string) => boolean
+  /** Only what came after the faults. @default false */
+  readonly sinceQuiet?: boolean
+}
+
+/** How many bytes the events of a history have. @throws an error of one line, when the folder has none */
+export function sizeOfHistory(folder: string): number {
+  const stats = statSync(join(folder, EVENTS), { throwIfNoEntry: false })
+  if (stats === undefined) throw new Error(`${folder} has no ${EVENTS}`)
+  return stats.size
+}
+
+/**
+ * Reads a history again, line by line: what it takes of memory grows with the calls and terms that are selected, not with the samples.
+ * @throws an error of one line, when the folder has none
+ */
+export async function readHistory(folder: string, selection: Selection = {}): Promise<History> {
   const settings = readSettings(folder)
+  sizeOfHistory(folder)
   const file = join(folder, EVENTS)
-  if (statSync(file, { throwIfNoEntry: false }) === undefined) throw new Error(`${folder} has no ${EVENTS}`)
-  const events: ChaosEvent[] = []
+  const isSelected = selector(selection)
+  const events = new EventList()
   const damage: string[] = []
   let number = 0
   for await (const line of createInterface({ input: createReadStream(file), crlfDelay: Infinity })) {
     number++
     const event = eventOf(line)
     if (event === undefined) damage.push(`line ${number} is no event: ${line.slice(0, 60)}`)
-    else events.push(event)
+    else if (isSelected(event)) events.add(event)
   }
-  events.sort((a, b) => a.atMs - b.atMs)
-  return { settings, events, damage }
+  return { settings, events: events.inOrder(), damage }
+}
+
+/** Takes the events in their order: an answer is selected with its call. */
+function selector({ concerns = () => true, sinceQuiet = false }: Selection): (event: ChaosEvent) => boolean {
+  let isOpen = !sinceQuiet
+  const selected = new Set<string>()
+  return ({ worker, what, detail, lease, call }) => {
+    if (worker === RUN && what === 'phase' && detail === 'quiet') isOpen = true
+    if (what === 'answered') return selected.delete(`${worker} ${call}`)
+    if (lease === undefined || (worker === RUN && what !== 'stored')) return true
+    const isSelected = isOpen && concerns(familyOf(lease))
+    if (isSelected && what === 'sent') selected.add(`${worker} ${call}`)
+    return isSelected
+  }
+}
+
+/** The leases of `hold-any` have one family: the call names one, and its answer another. */
+function familyOf(lease: string): string {
+  return lease.startsWith(`${ANY}-`) ? ANY : lease
+}
+
+/** Collects the events that the checks read, and keeps each text once. */
+class EventList {
+  readonly #events: ChaosEvent[] = []
+  readonly #texts = new Map<string, string>()
+  /** The first and the last sample of each term in each worker. */
+  readonly #samples = new Map<string, { readonly first: ChaosEvent; last?: ChaosEvent }>()
+
+  add(event: ChaosEvent): void {
+    const own = this.#withSharedTexts(event)
+    if (own.what !== 'relied') this.#events.push(own)
+    else this.#addSample(own)
+  }
+
+  inOrder(): readonly ChaosEvent[] {
+    for (const { first, last } of this.#samples.values())
+      this.#events.push(first, ...(last === undefined ? [] : [last]))
+    this.#samples.clear()
+    return this.#events.toSorted((a, b) => a.atMs - b.atMs)
+  }
+
+  #addSample(event: ChaosEvent): void {
+    const key = `${event.worker} ${event.holder} ${event.lease} ${event.token}`
+    const samples = this.#samples.get(key)
+    if (samples === undefined) this.#samples.set(key, { first: event })
+    else samples.last = event
+  }
+
+  #withSharedTexts(event: ChaosEvent): ChaosEvent {
+    const shared: Record<string, unknown> = {}
+    for (const [name, value] of Object.entries(event)) {
+      shared[name] = typeof value === 'string' ? this.#shared(value) : value
+    }
+    return shared as unknown as ChaosEvent
+  }
+
+  #shared(text: string): string {
+    const known = this.#texts.get(text)
+    if (known !== undefined) return known
+    this.#texts.set(text, text)
+    return text
+  }
 }
 
 function readSettings(folder: string): RunSettings {

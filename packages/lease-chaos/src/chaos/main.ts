@@ -5,9 +5,9 @@ import { Command, InvalidArgumentError } from 'commander'
 import { GROUNDS, type GroundName } from '../ground.ts'
 import { openGround } from '../grounds/index.ts'
 import { nemesesOf } from '../nemeses/index.ts'
-import { judge, type Verdict } from './checks/index.ts'
+import { judgeFolder, type Judged } from './checks/index.ts'
 import { runControls, type ControlResult } from './controls.ts'
-import { readHistory, type History } from './history.ts'
+import { readHistory, sizeOfHistory } from './history.ts'
 import { run } from './run.ts'
 import { drawTimeline, wordsOf } from './timeline.ts'
 
@@ -21,6 +21,8 @@ interface Flags {
   readonly keep?: boolean
   readonly controls: boolean
 }
+
+const LONG_BYTES = 300 * 2 ** 20
 
 const stopping = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -66,8 +68,7 @@ program
   .argument('<folder>')
   .description('checks a history again')
   .action(async (folder: string) => {
-    const history = await readHistory(folder)
-    tell(history, judge(history))
+    tell(await judgeFolder(folder))
   })
 
 program
@@ -75,8 +76,9 @@ program
   .argument('<folder>')
   .description('draws a history as timeline.html in its folder')
   .action(async (folder: string) => {
-    const history = await readHistory(folder)
-    print(`${folder}/timeline.html has ${draw(folder, history, judge(history))} violations`)
+    const judged = await judgeFolder(folder)
+    await draw(folder, judged)
+    print(`${folder}/timeline.html has ${judged.violations.length} violations`)
   })
 
 try {
@@ -98,15 +100,13 @@ async function runOn(name: GroundName, flags: Flags): Promise<void> {
   const { signal } = stopping
   const shared = { ground, seed, signal, report: print }
   await run({ ...shared, nemeses, minutes, workers, folder: folderOf('run') })
-  const history = await readHistory(folderOf('run'))
-  const verdict = judge(history)
+  const judged = await judgeFolder(folderOf('run'))
   const isSound = tell(
-    history,
-    verdict,
+    judged,
     nemeses.some(({ isControl }) => isControl),
   )
   if (!isSound) {
-    draw(folderOf('run'), history, verdict)
+    await draw(folderOf('run'), judged)
     print(`${name}: see ${folderOf('run')}/timeline.html; check again with: chaos check ${folderOf('run')}`)
   }
   const controls = flags.controls && !signal.aborted ? await runControls(shared, folderOf) : []
@@ -117,17 +117,21 @@ async function runOn(name: GroundName, flags: Flags): Promise<void> {
 }
 
 /** @param isControl a fault is among the exceptions of the guarantees: something must be found */
-function tell(history: History, { violations, figures }: Verdict, isControl: boolean = false): boolean {
-  const { ground, seed } = history.settings
-  const fromMs = history.events[0]?.atMs ?? 0
-  for (const line of history.damage) print(`${ground}: ${line}`)
+function tell({ settings, damage, fromMs, ...verdict }: Judged, isControl: boolean = false): boolean {
+  const { violations, named, losses, figures } = verdict
+  const { ground, seed } = settings
+  for (const line of damage) print(`${ground}: ${line}`)
   for (const violation of violations.slice(0, 50)) print(`  ${wordsOf(violation, fromMs)}`)
-  const isSound = isControl === violations.length > 0
-  const verdict = violations.length === 0 ? 'no violation' : `${violations.length} violations`
-  const expected = isControl ? (isSound ? ', as the control must have' : ': the control was not seen') : ''
+  for (const { violation, loss } of named.slice(0, 10)) print(`  lost by ${loss.what}: ${wordsOf(violation, fromMs)}`)
+  const isSeen = violations.length + named.length > 0
+  // Where the run knows what the store forgot, nothing else may be wrong.
+  const isSound = isControl && losses === 0 ? isSeen : violations.length === 0 && (!isControl || isSeen)
+  const found = violations.length === 0 ? 'no violation' : `${violations.length} violations`
+  const forgotten = losses === 0 ? '' : `, ${named.length} that the guarantees name in ${losses} losses`
+  const expected = !isControl ? '' : isSeen ? ', as the control must have' : ': the control was not seen'
   const { operations, grants, terms, faults } = figures
   const counts = `${operations} operations, ${grants} granted, ${terms} terms, ${faults} faults`
-  print(`${ground}, seed ${seed}: ${verdict}${expected}; ${counts}`)
+  print(`${ground}, seed ${seed}: ${found}${forgotten}${isSound || !isSeen ? expected : ''}; ${counts}`)
   if (!isSound) process.exitCode ??= 1
   return isSound
 }
@@ -136,10 +140,12 @@ function tellControl(ground: string, { name, isFound, what }: ControlResult): vo
   print(`${ground}, control ${name}: ${isFound ? 'found' : 'MISSED'}, ${what}`)
 }
 
-/** @returns how many violations are marked */
-function draw(folder: string, history: History, { violations }: Verdict): number {
+/** More than a browser can show is left out: of a long history there are only the leases with violations. */
+async function draw(folder: string, { violations }: Judged): Promise<void> {
+  const wrong = new Set(violations.map(({ lease }) => lease))
+  const isLong = sizeOfHistory(folder) > LONG_BYTES
+  const history = await readHistory(folder, isLong ? { concerns: (lease) => wrong.has(lease) } : {})
   drawTimeline(history, violations, join(folder, 'timeline.html'))
-  return violations.length
 }
 
 function print(line: string): void {

@@ -213,6 +213,11 @@ class Run implements AsyncDisposable {
     }
     await this.#until(PATIENCE_MS, () => this.#ended.size === this.#workers.all.length, true)
     await this.#clearing
+    for (const { what, fromMs, toMs } of this.#options.ground.losses?.() ?? []) {
+      if (fromMs > this.#startMs) {
+        this.#write({ worker: RUN, what: 'lost', atMs: fromMs, sampledMs: toMs, detail: what })
+      }
+    }
     try {
       for (const event of await this.#stored()) this.#write(event)
       this.#begin('stored')

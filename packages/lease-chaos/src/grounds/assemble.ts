@@ -22,11 +22,13 @@ interface Parts {
   /** Names of those that need the shim, beside those of workers. */
   readonly withShim?: readonly string[]
   readonly promotions?: Ground['promotions']
+  readonly losses?: Ground['losses']
   /** Ends what was started, the last first. */
   readonly stack: Opened
 }
 
-export function assembled({ name, ways, judge, reach, faults, withShim = [], promotions, stack }: Parts): Ground {
+export function assembled(parts: Parts): Ground {
+  const { name, ways, judge, reach, faults, withShim = [], promotions, losses, stack } = parts
   const needShim = new Set<string>(ways.shim === undefined ? [...CLOCK_NEMESES, ...withShim] : [])
   const all = [...workerNemeses(ways), ...faults].filter((one) => !needShim.has(one.name))
   const nemeses: readonly Nemesis[] = [...all, ...mixedNemeses(all)]
@@ -37,6 +39,7 @@ export function assembled({ name, ways, judge, reach, faults, withShim = [], pro
     reach,
     leftOut: [...needShim].map((one) => ({ name: one, why: ways.whyNoShim })),
     ...(promotions !== undefined && { promotions }),
+    ...(losses !== undefined && { losses }),
     [Symbol.asyncDispose]: async () => stack[Symbol.asyncDispose](),
   }
 }

@@ -2,7 +2,7 @@
 import { migrate } from 'lease-postgres'
 import { type Postgres, postgresQuery, startPgbouncer, startPostgres, startPostgresPair } from 'lease-servers'
 import { Pool } from 'pg'
-import type { Ground, Reach } from '../ground.ts'
+import type { Ground, Loss, Reach } from '../ground.ts'
 import { bouncerNemeses } from '../nemeses/bouncer.ts'
 import { connectionNemeses, listenerNemeses } from '../nemeses/connections.ts'
 import { postgresNemeses } from '../nemeses/postgres.ts'
@@ -25,6 +25,8 @@ export async function openPostgres(options: GroundOptions): Promise<Ground> {
     const shim = ways.shim?.control()
     const server = stack.use(await startPostgres({ durable: true, settings: SETTINGS, ...(shim && { env: shim.env }) }))
     const { worker, superuser } = await prepared(server)
+    const losses: Loss[] = []
+    const lost = (loss: Loss): void => void losses.push(loss)
     const proxies = (): Ways['proxies'] => ways.proxies
     return assembled({
       name: 'postgres',
@@ -33,11 +35,19 @@ export async function openPostgres(options: GroundOptions): Promise<Ground> {
       judge: { kind: 'postgres', url: superuser, namespace: options.namespace },
       reach: reachBy(ways, options, worker),
       withShim: SERVER_CLOCK_NEMESES,
+      losses: () => losses,
       faults: [
         ...serverFaults(server),
         ...connectionNemeses(proxies),
         ...listenerNemeses(proxies),
-        ...postgresNemeses({ server, url: superuser, database: DATABASE, role: ROLE, namespace: options.namespace }),
+        ...postgresNemeses({
+          server,
+          url: superuser,
+          database: DATABASE,
+          role: ROLE,
+          namespace: options.namespace,
+          lost,
+        }),
         ...(shim === undefined ? [] : serverClockNemeses(shim, server)),
       ],
     })
@@ -78,10 +88,12 @@ export async function openStandby(options: GroundOptions): Promise<Ground> {
     const { primary, standby } = pair
     const { worker, superuser } = await prepared(primary)
     await pair.synchronous('on')
+    const losses: Loss[] = []
     return assembled({
       name: 'standby',
       ways,
       stack,
+      losses: () => losses,
       judge: { kind: 'postgres', url: superuser, namespace: options.namespace },
       reach: reachBy(ways, options, worker),
       faults: [
@@ -97,6 +109,7 @@ export async function openStandby(options: GroundOptions): Promise<Ground> {
           database: DATABASE,
           role: ROLE,
           namespace: options.namespace,
+          lost: (loss) => void losses.push(loss),
         }),
       ],
     })

@@ -1,11 +1,11 @@
 /** Redis: one server, one that Sentinels watch, and a cluster. */
 import { setTimeout as pass } from 'node:timers/promises'
 import { type RedisSentinel, startRedis, startRedisCluster, startRedisSentinel } from 'lease-servers'
-import type { Ground, Reach } from '../ground.ts'
+import type { Ground, Loss, Reach } from '../ground.ts'
 import { clusterNemeses } from '../nemeses/cluster.ts'
 import { connectionNemeses, listenerNemeses } from '../nemeses/connections.ts'
-import { redisNemeses } from '../nemeses/redis.ts'
-import { masterOf, sentinelNemeses } from '../nemeses/sentinel.ts'
+import { everysecKill, redisNemeses } from '../nemeses/redis.ts'
+import { masterOf, replicates, sentinelNemeses } from '../nemeses/sentinel.ts'
 import { kill, pause, restart, SERVER_CLOCK_NEMESES, serverClockNemeses } from '../nemeses/server.ts'
 import { nowMs } from '../recorder.ts'
 import { assembled, type GroundOptions, inParts } from './assemble.ts'
@@ -21,6 +21,7 @@ export async function openRedis(options: GroundOptions): Promise<Ground> {
     const server = stack.use(await startRedis({ settings: DURABLE, ...(shim && { env: shim.env }) }))
     const proxies = (): Ways['proxies'] => ways.proxies
     const { namespace } = options
+    const losses: Loss[] = []
     return assembled({
       name: 'redis',
       ways,
@@ -30,7 +31,8 @@ export async function openRedis(options: GroundOptions): Promise<Ground> {
         const { urls, env } = await ways.add(worker, [server.url])
         return { kind: 'redis', url: urls.join(','), namespace, env }
       },
-      withShim: SERVER_CLOCK_NEMESES,
+      withShim: [...SERVER_CLOCK_NEMESES, 'redis-everysec-kill'],
+      losses: () => losses,
       faults: [
         pause('server-pause', () => server),
         kill('server-kill', () => server),
@@ -39,6 +41,7 @@ export async function openRedis(options: GroundOptions): Promise<Ground> {
         ...listenerNemeses(proxies),
         ...redisNemeses(() => ({ host: '127.0.0.1', port: server.port })),
         ...(shim === undefined ? [] : serverClockNemeses(shim, server)),
+        ...(shim === undefined ? [] : [everysecKill(server, shim, (loss) => void losses.push(loss))]),
       ],
     })
   })
@@ -88,6 +91,7 @@ export async function openSentinel(options: GroundOptions): Promise<Ground> {
         return { ...address, env }
       },
       promotions: () => log.all,
+      losses: () => log.losses,
       faults: [
         ...sentinelNemeses(watched, PAUSES),
         ...redisNemeses(async () => ({ host: '127.0.0.1', port: (await masterOf(watched)).port }), PAUSES),
@@ -96,14 +100,27 @@ export async function openSentinel(options: GroundOptions): Promise<Ground> {
   })
 }
 
-/** Asks the Sentinels for the master again and again: a second holder is an exception only where there was another master. */
+/**
+ * Asks the Sentinels for the master again and again: a second holder is an exception only where there was another master. What a promotion
+ * may lose was told to a master that goes on until it follows the new one, and came after the last look at which a replica had all.
+ */
 class Promotions implements AsyncDisposable {
   readonly all: { readonly atMs: number; readonly port: number }[] = []
+  readonly #losses: Loss[] = []
   readonly #running: Promise<void>
   readonly #ended = new AbortController()
+  /** All replicas had what the master had then. */
+  #completeMs = nowMs()
+  /** A promotion has begun to lose: since when. */
+  #losingMs: number | undefined
 
   constructor(watched: RedisSentinel) {
     this.#running = this.#watch(watched)
+  }
+
+  /** One of a promotion that is not over reaches until now. */
+  get losses(): readonly Loss[] {
+    return this.#losingMs === undefined ? this.#losses : [...this.#losses, this.#lossUntilNow(this.#losingMs)]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -116,9 +133,22 @@ class Promotions implements AsyncDisposable {
     let { port: last } = watched.master
     while (!signal.aborted) {
       const port = await watched.masterPort().catch(() => last)
-      if (port !== last) this.all.push({ atMs: nowMs(), port })
+      if (port !== last) {
+        this.all.push({ atMs: nowMs(), port })
+        this.#losingMs ??= this.#completeMs
+      }
       last = port
+      const atMs = nowMs()
+      if (await replicates(watched)) {
+        if (this.#losingMs !== undefined) this.#losses.push(this.#lossUntilNow(this.#losingMs))
+        this.#losingMs = undefined
+        this.#completeMs = atMs
+      }
       await pass(250, undefined, { signal }).catch(() => undefined)
     }
+  }
+
+  #lossUntilNow(fromMs: number): Loss {
+    return { what: 'promotion', fromMs, toMs: nowMs() }
   }
 }

@@ -1,8 +1,10 @@
 /** What may befall etcd: its members, their connections to each other, and its keeper's commands. */
 import { type Etcd, type EtcdMember, postJson, until } from 'lease-servers'
+import type { ReportLoss } from '../ground.ts'
 import type { RemoteProxy } from '../grounds/proxies.ts'
+import { nowMs } from '../recorder.ts'
 import { impairAll } from './connections.ts'
-import { fault, type Fault, oneOf, repeatedly, some, type Span } from './strike.ts'
+import { between, fault, type Fault, lasting, oneOf, repeatedly, some, type Span } from './strike.ts'
 
 /** Within it etcd answers what an operator asks, or the nemesis asks again. */
 const ANSWER_MS = 10_000
@@ -45,6 +47,22 @@ export function etcdNemeses(etcd: Etcd): readonly Fault[] {
       }),
     ),
   ]
+}
+
+/** With one member. */
+export function etcdRestore({ members: [member] }: Etcd, lost: ReportLoss): Fault {
+  return fault(
+    'etcd-restore',
+    { breaks: 'server', lasts: { fromMs: 0, toMs: 500 }, isControl: true },
+    async (battle) => {
+      await member?.backUp()
+      const fromMs = nowMs()
+      await lasting(battle, between(battle, { fromMs: 1000, toMs: 4000 }))
+      await member?.restoreBackup()
+      lost({ what: 'etcd-restore', fromMs, toMs: nowMs() })
+      return () => undefined
+    },
+  )
 }
 
 /** With three members. @param peers in front of each member, in their order: the others come to it that way only */

@@ -2,6 +2,8 @@
 import { collect } from 'lease-postgres'
 import { type Postgres, until } from 'lease-servers'
 import { Client, Pool } from 'pg'
+import type { ReportLoss } from '../ground.ts'
+import { nowMs } from '../recorder.ts'
 import { between, fault, type Fault, lasting, type Mend, oneOf, repeatedly, type Span } from './strike.ts'
 
 const USUAL: Span = { fromMs: 800, toMs: 4000 }
@@ -16,6 +18,7 @@ export interface PostgresField {
   /** The role of the workers, which is no superuser. */
   readonly role: string
   readonly namespace: string
+  readonly lost: ReportLoss
 }
 
 /** On the server that workers use. */
@@ -81,7 +84,8 @@ export function postgresNemeses(field: PostgresField): readonly Fault[] {
       'pg-async-kill',
       { breaks: 'server', lasts: { fromMs: 500, toMs: 1500 }, isControl: true },
       async (battle) => {
-        const { database, server } = field
+        const { database, server, lost } = field
+        const fromMs = nowMs()
         const mend = await setForSessions(
           field,
           `ALTER DATABASE ${database} SET synchronous_commit = off`,
@@ -89,6 +93,7 @@ export function postgresNemeses(field: PostgresField): readonly Fault[] {
         )
         await lasting(battle, between(battle, { fromMs: 300, toMs: 1500 }))
         await server.kill()
+        lost({ what: 'pg-async-kill', fromMs, toMs: nowMs() })
         return async () => {
           await server.restart()
           await mend()

@@ -1,7 +1,9 @@
 /** What may befall a Redis server by its own commands: one server, a node of a cluster, or the master that Sentinels watch. */
-import { type Address, redisCommand, redisCommands, until } from 'lease-servers'
+import { type Address, type Redis as RunningRedis, redisCommand, redisCommands, until } from 'lease-servers'
 import { Redis } from 'ioredis'
-import type { Battle } from '../ground.ts'
+import type { Battle, ReportLoss } from '../ground.ts'
+import { nowMs } from '../recorder.ts'
+import type { ProcessShim } from '../shim.ts'
 import { between, fault, type Fault, lasting, type Mend, oneOf, repeatedly, type Span } from './strike.ts'
 
 const USUAL: Span = { fromMs: 800, toMs: 4000 }
@@ -65,6 +67,32 @@ export function redisNemeses(
       })
     }),
   ]
+}
+
+/** A disk so slow that each fsync is still under way when the next one is due. */
+const SLOW_FSYNC_MS = 5_000
+
+/**
+ * Under `appendfsync everysec` Redis answers before its log is on the disk, and while an fsync is under way it does not even write the
+ * log, for up to two seconds. A kill then loses what was answered.
+ */
+export function everysecKill(server: RunningRedis, shim: ProcessShim, lost: ReportLoss): Fault {
+  const lasts = { fromMs: 0, toMs: 500 }
+  return fault('redis-everysec-kill', { breaks: 'server', lasts, isControl: true }, async (battle) => {
+    const address = { host: '127.0.0.1', port: server.port }
+    const fromMs = nowMs()
+    await redisCommand(address, 'CONFIG', 'SET', 'appendfsync', 'everysec')
+    shim.fsyncMs = SLOW_FSYNC_MS
+    try {
+      await lasting(battle, between(battle, { fromMs: 1500, toMs: 3500 }))
+      await server.kill()
+    } finally {
+      shim.fsyncMs = 0
+    }
+    lost({ what: 'redis-everysec-kill', fromMs, toMs: nowMs() })
+    // It starts with its own settings again.
+    return async () => server.restart()
+  })
 }
 
 /** A server that stands still by a command, which is repeated until the fault ends. */

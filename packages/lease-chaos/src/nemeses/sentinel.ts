@@ -95,17 +95,20 @@ async function replicasOf(watched: RedisSentinel): Promise<readonly Redis[]> {
   return [watched.master, ...watched.replicas].filter((server) => server !== master)
 }
 
-/** Whether all others follow the master, and a Sentinel could fail over. */
-async function replicates(watched: RedisSentinel): Promise<boolean> {
+/** Whether all others follow the master and have what it has, and a Sentinel could fail over. */
+export async function replicates(watched: RedisSentinel): Promise<boolean> {
   const host = '127.0.0.1'
   try {
     const master = await masterOf(watched)
+    const role = await redisCommand({ host, port: master.port }, 'ROLE')
+    if (!Array.isArray(role) || role[0] !== 'master') return false
     const roles = await Promise.all(
       (await replicasOf(watched)).map(async ({ port }) => redisCommand({ host, port }, 'ROLE')),
     )
-    const role = await redisCommand({ host, port: master.port }, 'ROLE')
-    const isMaster = Array.isArray(role) && role[0] === 'master'
-    return isMaster && roles.every((one) => Array.isArray(one) && one[2] === master.port && one[3] === 'connected')
+    return roles.every(
+      (one) =>
+        Array.isArray(one) && one[2] === master.port && one[3] === 'connected' && Number(one[4]) >= Number(role[1]),
+    )
   } catch {
     return false
   }

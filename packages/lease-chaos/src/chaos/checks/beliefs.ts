@@ -1,13 +1,16 @@
 /** C1: what two holders of one lease rely on for certain never overlaps. */
-import { conflictsIn, type Window } from '../../checker.ts'
+import { conflictsIn, groupedBy, type Window } from '../../checker.ts'
 import { CLOSED_LOCK, ELECTION, isRevocable, JOBS, LOCK, SEMAPHORES } from '../event.ts'
 import { PRECISION_MS, type Facts, type Violation } from './facts.ts'
 
 /** What an operator takes away is left out: its holder may go on relying on it. */
 export function checkBeliefs({ windows, history: { events } }: Facts): Violation[] {
-  const cleared = events.filter(({ what }) => what === 'cleared')
+  const cleared = groupedBy(
+    events.filter(({ what }) => what === 'cleared'),
+    ({ lease = '' }) => lease,
+  )
   const isCleared = ({ lease, fromMs, toMs }: Window): boolean =>
-    cleared.some((event) => event.lease === lease && fromMs <= (event.sampledMs ?? event.atMs) && toMs >= event.atMs)
+    (cleared.get(lease) ?? []).some((event) => fromMs <= (event.sampledMs ?? event.atMs) && toMs >= event.atMs)
   const exclusive = windows.filter(
     (window) =>
       !isRevocable(window.lease) && !(window.lease in SEMAPHORES) && window.lease !== LOCK && !isCleared(window),

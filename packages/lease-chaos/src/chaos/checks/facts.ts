@@ -12,6 +12,8 @@ export interface Violation {
   readonly lease: string
   readonly atMs: number
   readonly what: string
+  /** The fencing tokens of the terms concerned, where they are known. */
+  readonly tokens?: readonly string[]
 }
 
 /** Readings of the clock in two processes agree to this. */
@@ -182,8 +184,7 @@ function termsOf(calls: readonly Call[], windows: readonly Window[]): Map<string
       grow(lease, BigInt(token), { begunMs: fromMs, stoodMs: toMs })
     }
   }
-  const byLease = new Map<string, TermFacts[]>()
-  for (const term of terms.values()) byLease.set(term.lease, [...(byLease.get(term.lease) ?? []), term])
+  const byLease: Map<string, TermFacts[]> = groupedBy([...terms.values()], ({ lease }) => lease)
   for (const all of byLease.values()) all.sort((a, b) => (a.token < b.token ? -1 : 1))
   return byLease
 }

@@ -1,6 +1,6 @@
 /** C8: permits, locks, leaders and jobs. What their holders rely on is checked with that of leases. */
 import { MAX_CAPACITY } from 'lease-core'
-import { crowds, misorderedShares, repeatedRuns } from '../../checker.ts'
+import { crowdsIn, groupedBy, misorderedSharesIn, repeatedRunsIn, type Conflict, type Window } from '../../checker.ts'
 import { ELECTION, JOBS, LOCK, SEMAPHORES, type ChaosEvent } from '../event.ts'
 import type { Facts, Violation } from './facts.ts'
 
@@ -9,23 +9,31 @@ const CAPACITIES: Readonly<Record<string, number>> = { ...SEMAPHORES, [LOCK]: MA
 export function checkGroups({ windows, history: { events } }: Facts): Violation[] {
   const shares = Object.entries(CAPACITIES).flatMap(([lease, capacity]) => {
     const own = windows.filter((window) => window.lease === lease)
-    const atMs = own[0]?.fromMs ?? 0
-    const found = (what: string): Violation => ({ check: 'C8', lease, atMs, what })
     return [
-      ...crowds(own, capacity).map((what) => {
-        const [taken, at] = what.split(' at ')
-        return { ...found(`${taken} of ${capacity} were relied on`), atMs: Number(at) }
+      ...crowdsIn(own, capacity).map(({ active, atMs }) => {
+        return { check: 'C8', lease, atMs, what: `${active} of ${capacity} were relied on` }
       }),
-      ...misorderedShares(own, capacity).map(found),
+      ...misorderedSharesIn(own, capacity).map(inGroup),
+      ...twins(lease, own),
     ]
   })
   const runs = JOBS.flatMap((job) => {
     const reports = events.filter(({ lease }) => lease === job)
-    return repeatedRuns(reports, { retry: job === 'job-retry' }).map((what): Violation => {
-      return { check: 'C8', lease: job, atMs: reports[0]?.atMs ?? 0, what: what.slice(job.length + 2) }
-    })
+    return repeatedRunsIn(reports, { retry: job === 'job-retry' }).map(inGroup)
   })
   return [...shares, ...runs, ...unpaired(events)]
+}
+
+function inGroup(conflict: Conflict): Violation {
+  return { check: 'C8', ...conflict }
+}
+
+/** Shares with one fencing token. */
+function twins(lease: string, windows: readonly Window[]): Violation[] {
+  return [...groupedBy(windows, ({ token }) => token)].flatMap(([token, [, second]]) => {
+    if (second === undefined) return []
+    return [{ check: 'C8', lease, atMs: second.fromMs, what: `two shares have token ${token}`, tokens: [token] }]
+  })
 }
 
 /** Selections of a node that do not alternate with losses. */
@@ -35,6 +43,7 @@ function unpaired(events: readonly ChaosEvent[]): Violation[] {
     if (what !== 'selected' && what !== 'deselected') return []
     const before = last.get(worker) ?? 'deselected'
     last.set(worker, what)
-    return what === before ? [{ check: 'C8', lease: ELECTION, atMs, what: `${worker} was ${what} twice in a row` }] : []
+    if (what !== before) return []
+    return [{ check: 'C8', lease: ELECTION, atMs, what: `${worker} was ${what} twice in a row`, tokens: [] }]
   })
 }

@@ -6,16 +6,21 @@ import type { Facts, Violation } from './facts.ts'
 
 /** Fewer measurements of a worker than this show no trend: there is one a second. */
 const LEAST_MEASUREMENTS = 120
-/** What a quarter may have above the quarter after the start. */
-const GROWTH: Readonly<Record<keyof Usage, (before: number) => number>> = {
-  heapBytes: (before) => 1.5 * before + 32 * 2 ** 20,
-  descriptors: (before) => before + 20,
-  timers: (before) => 2 * before + 100,
-  listeners: (before) => 2 * before + 50,
-}
+const WINDOWS = 12
+/** Of the pairs of windows, the later one is higher in so many: of those that only fluctuate, in half. */
+const RISING_SHARE = 0.8
+const MEASURED = ['heapBytes', 'descriptors', 'timers', 'listeners'] as const satisfies readonly (keyof Usage)[]
 
 export function checkLeftovers({ history: { events } }: Facts): Violation[] {
   return [...events.flatMap(mishap), ...growths(events)]
+}
+
+/** Calls that threw what they do not promise. */
+export function checkFailures({ history: { events } }: Facts): Violation[] {
+  return events.flatMap(({ what, outcome, worker, operation, detail = '', atMs }) => {
+    if (what !== 'answered' || outcome !== 'failed') return []
+    return [{ check: 'C7', lease: worker, atMs, what: `${worker}: ${operation} threw ${detail}` }]
+  })
 }
 
 function mishap(event: ChaosEvent): Violation[] {
@@ -27,14 +32,13 @@ function mishap(event: ChaosEvent): Violation[] {
   if (worker === RUN && what === 'gone' && typeof code === 'number' && code !== 0) {
     return found(`${lease} ended by itself with ${code}`, lease)
   }
-  if (what === 'answered' && event.outcome === 'failed') return found(`${worker}: ${event.operation} threw ${detail}`)
   if (what === 'closed' && event.left !== undefined && event.left.length > 0) {
     return found(`${worker} closed everything and has more descriptors than at its start: ${event.left.join(', ')}`)
   }
   return []
 }
 
-/** The last quarter of a worker's life against the second one: the first one is still filling caches. */
+/** Workers that take more and more. */
 function growths(events: readonly ChaosEvent[]): Violation[] {
   const measured = groupedBy(
     events.filter(({ what }) => what === 'usage'),
@@ -42,18 +46,45 @@ function growths(events: readonly ChaosEvent[]): Violation[] {
   )
   return [...measured].flatMap(([worker, all]) => {
     if (all.length < LEAST_MEASUREMENTS) return []
-    const quarter = Math.floor(all.length / 4)
-    return (Object.keys(GROWTH) as (keyof Usage)[]).flatMap((of) => {
-      const before = median(all.slice(quarter, 2 * quarter), of)
-      const after = median(all.slice(-quarter), of)
-      if (after <= GROWTH[of](before)) return []
-      const what = `${worker} grows: ${of} from ${before} to ${after}`
-      return [{ check: 'C7', lease: worker, atMs: all.at(-1)?.atMs ?? 0, what }]
+    const warm = all.slice(Math.floor(all.length / 4)) // until then caches are filled
+    return MEASURED.flatMap((of) => {
+      const trend = trendOf(warm, of)
+      if (!trend.isGrowth) return []
+      const what = `${worker} grows: ${of} by ${trend.rise} in ${trend.minutes} minutes, and it fluctuates by ${trend.fluctuation}`
+      return [{ check: 'C7', lease: worker, atMs: warm.at(-1)?.atMs ?? 0, what }]
     })
   })
 }
 
-function median(events: readonly ChaosEvent[], of: keyof Usage): number {
-  const all = events.map(({ usage }) => usage?.[of] ?? 0).toSorted((a, b) => a - b)
-  return all[Math.floor(all.length / 2)] ?? 0
+interface Trend {
+  readonly isGrowth: boolean
+  readonly rise: number
+  readonly minutes: string
+  readonly fluctuation: number
+}
+
+/**
+ * The floors of equal windows of time, because a heap goes up and down with each collection. It is growth if nearly each floor is above
+ * those before, and if the rise is more than what the measurements of one window differ by: both bounds come from the run itself.
+ */
+function trendOf(measurements: readonly ChaosEvent[], of: keyof Usage): Trend {
+  const length = Math.floor(measurements.length / WINDOWS)
+  const windows = Array.from({ length: WINDOWS }, (_, index) => {
+    const own = measurements.slice(index * length, (index + 1) * length).map(({ usage }) => usage?.[of] ?? 0)
+    return { floor: Math.min(...own), spread: Math.max(...own) - Math.min(...own) }
+  })
+  const floors = windows.map(({ floor }) => floor)
+  const slopes = floors.flatMap((floor, index) => {
+    return floors.slice(index + 1).map((later, distance) => (later - floor) / (distance + 1))
+  })
+  const rise = Math.round(median(slopes) * (WINDOWS - 1))
+  const fluctuation = Math.round(median(windows.map(({ spread }) => spread)))
+  const risingShare = slopes.filter((slope) => slope > 0).length / slopes.length
+  const [first, last] = [measurements[0], measurements.at(-1)]
+  const minutes = (((last?.atMs ?? 0) - (first?.atMs ?? 0)) / 60_000).toFixed(1)
+  return { isGrowth: risingShare >= RISING_SHARE && rise > fluctuation, rise, minutes, fluctuation }
+}
+
+function median(numbers: readonly number[]): number {
+  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? 0
 }

@@ -55,9 +55,24 @@ function abortedLate(event: ChaosEvent, last: ChaosEvent | undefined, stalls: re
   return [{ check: 'C6', lease, atMs, what }]
 }
 
-/** How long the event loop did not run. */
+/** How long the event loop did not run. @param stalls of one worker, in their order: they do not overlap */
 function lostBetween(stalls: readonly ChaosEvent[], fromMs: number, toMs: number): number {
-  return stalls.reduce((sum, { atMs, lostMs = 0 }) => {
-    return sum + Math.max(0, Math.min(toMs, atMs) - Math.max(fromMs, atMs - lostMs))
-  }, 0)
+  let sum = 0
+  for (let index = firstAfter(stalls, fromMs); index < stalls.length; index++) {
+    const { atMs, lostMs = 0 } = stalls[index] as ChaosEvent
+    if (atMs - lostMs >= toMs) break
+    sum += Math.max(0, Math.min(toMs, atMs) - Math.max(fromMs, atMs - lostMs))
+  }
+  return sum
+}
+
+/** The first event that is later than this instant. */
+function firstAfter(events: readonly ChaosEvent[], ms: number): number {
+  let low = 0
+  for (let high = events.length; low < high;) {
+    const middle = (low + high) >>> 1
+    if ((events[middle] as ChaosEvent).atMs <= ms) low = middle + 1
+    else high = middle
+  }
+  return low
 }

@@ -58,13 +58,16 @@ function longestBy<T extends { readonly fromMs: number }>(all: readonly T[], end
 /** Seen after the answer to its release, or after a later term. */
 function seenWhenOver(terms: readonly TermFacts[]): Violation[] {
   let followerMs = Number.POSITIVE_INFINITY
+  let follower = ''
   return terms.toReversed().flatMap(({ lease, token, stoodMs, begunMs, endedMs }) => {
     const isReleased = endedMs <= followerMs
     const overMs = Math.min(endedMs, followerMs)
+    const tokens = [String(token), ...(isReleased ? [] : [follower])]
+    if (begunMs < followerMs) follower = String(token)
     followerMs = Math.min(followerMs, begunMs)
     if (stoodMs <= overMs + PRECISION_MS) return []
     const what = `token ${token} was seen after ${isReleased ? 'its release was answered' : 'a later term'}`
-    return [{ check: 'C4', lease, atMs: stoodMs, what }]
+    return [{ check: 'C4', lease, atMs: stoodMs, what, tokens }]
   })
 }
 
@@ -74,7 +77,7 @@ function unseen({ operation, outcome, lease, token, sentMs, answeredMs }: Call, 
   const holding = held(sentMs)
   if (holding === undefined || holding.toMs < answeredMs) return []
   const what = `read as vacant while ${holding.name} held it with token ${holding.token}`
-  return [{ check: 'C4', lease, atMs: answeredMs, what }]
+  return [{ check: 'C4', lease, atMs: answeredMs, what, tokens: [holding.token] }]
 }
 
 /** A claim of a holder that held it for the whole call. */
@@ -83,7 +86,8 @@ function refusedWhileHeld(call: Call, held: Cover<Window> | undefined): Violatio
   if (call.operation !== 'claim' || call.outcome !== 'refused') return []
   const holding = held?.(sentMs)
   if (holding === undefined || holding.toMs < answeredMs) return []
-  return [{ check: 'C4', lease, atMs: answeredMs, what: `${holder} was refused while it held token ${holding.token}` }]
+  const what = `${holder} was refused while it held token ${holding.token}`
+  return [{ check: 'C4', lease, atMs: answeredMs, what, tokens: [holding.token] }]
 }
 
 /** A single try that was denied although nothing can have been in its way. */

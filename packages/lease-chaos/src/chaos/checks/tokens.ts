@@ -7,7 +7,8 @@ export function checkTokens({ terms }: Facts): Violation[] {
 
 function twoHolders({ lease, token, holders, begunMs }: TermFacts): Violation[] {
   if (holders.size < 2) return []
-  return [{ check: 'C2', lease, atMs: begunMs, what: `token ${token} has two holders: ${[...holders].join(' and ')}` }]
+  const what = `token ${token} has two holders: ${[...holders].join(' and ')}`
+  return [{ check: 'C2', lease, atMs: begunMs, what, tokens: [String(token)] }]
 }
 
 function misordered(all: readonly TermFacts[]): Violation[] {
@@ -22,6 +23,7 @@ function misordered(all: readonly TermFacts[]): Violation[] {
       }
       if (highest === undefined || term.token >= highest.token) return []
       const what = `token ${term.token} for a term that began after token ${highest.token} was seen`
-      return [{ check: 'C2', lease: term.lease, atMs: term.fromMs, what }]
+      const tokens = [String(highest.token), String(term.token)]
+      return [{ check: 'C2', lease: term.lease, atMs: term.fromMs, what, tokens }]
     })
 }

@@ -1,5 +1,5 @@
 /** C3: guarded writes are in the order of their fencing tokens, each that was acknowledged is there, and none that was refused. */
-import { misreportedWrites, staleWrites, type StoreEvent } from '../../checker.ts'
+import { misreportedWritesIn, staleWritesIn, type StoreEvent } from '../../checker.ts'
 import { unguardedAccount, type ChaosEvent } from '../event.ts'
 import type { Facts, Violation } from './facts.ts'
 
@@ -26,16 +26,14 @@ function wrongWrites(events: readonly ChaosEvent[], counts: (account: string) =>
     ...(over !== undefined && { over: BigInt(over) }),
   }))
   const reports = events.filter(({ lease = '' }) => counts(lease))
-  const atMs = stored[0]?.atMs ?? 0
-  return [...staleWrites(log), ...misreportedWrites(log, reports)].map((what) => {
-    const lease = what.slice(0, what.indexOf(':'))
-    return { check: 'C3', lease, atMs: writtenAt(reports, lease, what) ?? atMs, what: what.slice(lease.length + 2) }
+  const readMs = stored[0]?.atMs ?? 0
+  const reportedMs = new Map<string, number>()
+  for (const { what, lease, token, atMs } of reports) {
+    const key = `${lease} ${token}`
+    if ((what === 'written' || what === 'refused') && !reportedMs.has(key)) reportedMs.set(key, atMs)
+  }
+  return [...staleWritesIn(log), ...misreportedWritesIn(log, reports)].map(({ lease, token, over, what }) => {
+    const atMs = reportedMs.get(`${lease} ${token}`) ?? readMs
+    return { check: 'C3', lease, atMs, what, tokens: [token, ...(over === undefined ? [] : [over])].map(String) }
   })
-}
-
-/** When a worker reported the write whose token these words name. */
-function writtenAt(reports: readonly ChaosEvent[], lease: string, words: string): number | undefined {
-  const token = /token (\d+)/.exec(words)?.[1]
-  const isIt = (report: ChaosEvent): boolean => report.lease === lease && report.token === token
-  return reports.find((report) => isIt(report) && (report.what === 'written' || report.what === 'refused'))?.atMs
 }
