@@ -682,7 +682,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     const name = countedOf(lease)
     if (name === undefined) return true
     const { capacity, shares } = await this.#countedClient().read(name)
-    return shares.get(lease)?.weight === capacity
+    // Beside it there may be shares that were granted when the capacity was larger.
+    return shares.size === 1 && shares.get(lease)?.weight === capacity
   }
 
   async #renew(term: Term, asked: Extended): Promise<LossReason | undefined> {
