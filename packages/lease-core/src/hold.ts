@@ -58,7 +58,8 @@ export interface Hold extends Held {
   /**
    * True for a lease. For a share: reads the counted lease, and says whether this is the only share, and takes the whole capacity.
    *
-   * @throws ErrUnknown
+   * @throws ErrNotHeld the term of the share is over
+   * @throws ErrUnknown the store could not be asked
    */
   isExclusive(): Promise<boolean>
   /** Releases the Hold: see `Held`. If several Holds share the term, only the release of the last one is sent. */
