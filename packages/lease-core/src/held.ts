@@ -18,8 +18,10 @@ export interface Held extends AsyncDisposable {
    */
   readonly signal: AbortSignal
   /**
-   * Whether it excludes all others: true for a lease, and for a share that takes the whole capacity of its counted lease. Absent: true.
+   * Whether it excludes all others: true for a lease, and for the only share of a counted lease if it takes the whole
+   * capacity. Absent: true.
    *
+   * @throws ErrNotHeld the term of the share is over
    * @throws ErrUnknown the store could not be asked
    */
   isExclusive?(): Promise<boolean>

@@ -56,7 +56,12 @@ export interface Hold extends Held {
    * AbortError.
    */
   letLapse(): void
-  /** True for a lease. For a share: reads the counted lease, and says whether the share takes the whole capacity. @throws ErrUnknown */
+  /**
+   * True for a lease. For a share: reads the counted lease, and says whether this is the only share, and takes the whole capacity.
+   *
+   * @throws ErrNotHeld the term of the share is over
+   * @throws ErrUnknown the store could not be asked
+   */
   isExclusive(): Promise<boolean>
   /** Releases the Hold: see `Held`. If several Holds share the term, only the release of the last one is sent. */
   release(options?: ReleaseOptions): Promise<void>
@@ -113,7 +118,7 @@ export interface HoldHost {
   lose(term: Term, end: TermEnd): void
   /** It is over, and its lease is not given up. */
   left(hold: ManagedHold): void
-  /** Whether it takes the whole capacity, of a share. */
+  /** Whether it is the only share, and takes the whole capacity. */
   isExclusive(hold: ManagedHold): Promise<boolean>
   /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void

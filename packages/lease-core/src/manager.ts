@@ -703,16 +703,18 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
       left: ({ lease }) => this.#terms.vacated(lease),
-      isExclusive: ({ lease }) => this.#calls.start(undefined, () => this.#isExclusive(lease)),
+      isExclusive: ({ term }) => this.#calls.start(undefined, () => this.#isExclusive(term)),
       retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
     }
   }
 
-  async #isExclusive(lease: string): Promise<boolean> {
+  async #isExclusive({ lease, holder, fencingToken }: Term): Promise<boolean> {
     const name = countedOf(lease)
     if (name === undefined) return true
     const { capacity, shares } = await this.#countedClient().read(name)
-    return shares.get(lease)?.weight === capacity
+    if (shares.get(lease)?.fencingToken !== fencingToken) throw notHeld(lease, holder, 'its term is over')
+    // Beside it there may be shares that were granted when the capacity was larger.
+    return shares.size === 1 && shares.get(lease)?.weight === capacity
   }
 
   async #renew(term: Term, asked: Extended): Promise<LossReason | undefined> {

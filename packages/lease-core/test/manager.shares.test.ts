@@ -445,4 +445,17 @@ describe('Hold.isExclusive', () => {
     expect(await (await bench.manager.hold('s', 'a', share(3, 2))).isExclusive()).to.equal(false)
     expect(await (await bench.manager.hold('t', 'a', share(3, 3))).isExclusive()).to.equal(true)
   })
+
+  it('is false while others have what a larger capacity allowed, and true when they have ended', async () => {
+    const bench = new Bench()
+    const [one, other] = [
+      await bench.manager.hold('s', 'a', share(2, 1)),
+      await bench.manager.hold('s', 'b', share(2, 1)),
+    ]
+    const { generation } = await bench.manager.counted('s')
+    await bench.manager.define('s', 1, { from: generation })
+    expect([one.held, await one.isExclusive(), await other.isExclusive()]).to.deep.equal([true, false, false])
+    await other.release()
+    expect(await one.isExclusive()).to.equal(true)
+  })
 })

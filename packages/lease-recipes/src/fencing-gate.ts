@@ -30,7 +30,7 @@ export interface Fence {
   readonly fencingToken: bigint
   /** The holder of that term; preferably a name that no other term uses. */
   readonly holder: string
-  /** Whether nobody else can hold a share of the same lease at the same time. Absent: true. */
+  /** Whether nobody else can hold a share of the same lease at the same time. Absent: true. @throws ErrNotHeld its term is over */
   isExclusive?(): Promise<boolean>
 }
 
@@ -89,13 +89,13 @@ export class FencingGate {
     this.#store = options.store
   }
 
-  /** @throws ErrUnknown, the signal's reason */
+  /** @throws ErrNotHeld, ErrUnknown, the signal's reason */
   async #isExclusive(fence: Fence, signal: AbortSignal | undefined): Promise<boolean> {
     const { holder } = fence
     try {
       return await orAborted((async () => fence.isExclusive?.() ?? true)(), signal)
     } catch (cause) {
-      if (signal?.aborted === true) throw cause
+      if (signal?.aborted === true || cause instanceof ErrNotHeld) throw cause
       const reason = reasonOf(cause)
       throw new ErrUnknown(`could not ask whether "${holder}" excludes all others: ${reason}`, {
         holder,
@@ -110,6 +110,7 @@ export class FencingGate {
    *
    * @param name of the resource, at most 255 bytes. One resource must have one lease
    * @throws ErrFenced   refused forever
+   * @throws ErrNotHeld  the fence is a share whose term is over. The gate's store was not asked
    * @throws ErrNotValid an argument breaks a rule, or the fence is a share that does not exclude others: guard it with
    *   `token.check(key)`. The gate's store was not asked
    * @throws ErrUnknown  the store could not be asked: infer nothing, and do not write. Calling again is safe

@@ -339,7 +339,8 @@ export class OncePer {
   }
 
   /**
-   * Makes the job forget its last slots, for operators: the next call runs, whatever its slot. A run in progress goes on.
+   * Makes the job forget its last slots, for operators: the next call runs, whatever its slot. A run in progress goes on, and
+   * records its slot when it ends.
    *
    * @throws ErrUnknown the slots may have been forgotten
    */

@@ -221,7 +221,7 @@ export class Permit implements Held {
     return this.#hold.signal
   }
 
-  /** Whether it takes the whole capacity. Reads the store. @throws ErrUnknown */
+  /** Whether it takes the whole capacity, and no other permit is left from before a `resize`. Reads the store. @throws ErrNotHeld, ErrUnknown */
   isExclusive(): Promise<boolean> {
     return this.#hold.isExclusive()
   }

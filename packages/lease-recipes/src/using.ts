@@ -48,14 +48,15 @@ export async function using<L extends Usable, T>(
   work: (scope: UsingScope<L>) => T | PromiseLike<T>,
   options: UsingOptions = {},
 ): Promise<Awaited<T>> {
-  const problems = problemsOf(lock, work, options)
+  const read = readOnce(options)
+  const problems = problemsOf(lock, work, read)
   if (problems.length > 0) {
     // This call owns the lock: without a release it would stay held.
     if (hasMethods(lock, 'release')) await release(lock, () => {})
     else void releaseLate(lock)
     throw notValid(problems)
   }
-  const { signal, releaseFailed = warnOfRelease } = options
+  const { signal, releaseFailed = warnOfRelease } = read as UsingOptions
   let letGo = (): void => {}
   let stopListening = (): void => {}
   try {
@@ -88,6 +89,17 @@ async function release(lock: Usable, failed: (error: unknown) => void): Promise<
   }
 }
 
+/** The options, each read once: a getter may throw, or answer otherwise the next time. undefined: to read them throws. */
+function readOnce(options: unknown): unknown {
+  if (typeof options !== 'object' || options === null) return options
+  try {
+    const { signal, releaseFailed, ...others } = options as UsingOptions
+    return { ...others, signal, releaseFailed }
+  } catch {
+    return undefined
+  }
+}
+
 function problemsOf(lock: unknown, work: unknown, options: unknown): readonly Problem[] {
   const problems: Problem[] = []
   const must = (argument: string, sound: boolean, rule: string, value: unknown): void => {
@@ -98,7 +110,8 @@ function problemsOf(lock: unknown, work: unknown, options: unknown): readonly Pr
   must('lock', usable, 'must be a lock that was acquired (await it), or a Hold', lock)
   must('work', typeof work === 'function', 'must be a function', work)
   const isObject = typeof options === 'object' && options !== null
-  must('options', isObject, 'must be an object', options)
+  const optionsRule = options === undefined ? 'must be readable: to read it throws' : 'must be an object'
+  must('options', isObject, optionsRule, options)
   const { signal, releaseFailed, ...others } = (isObject ? options : {}) as Record<string, unknown>
   const rule = signal === undefined ? undefined : brokenSignalRule(signal)
   must('signal', rule === undefined, rule ?? '', signal)

@@ -324,6 +324,25 @@ describe('the fencing gate', () => {
     expect(() => new RedisFencingStore({ client: {} } as never)).to.throw(ErrNotValid, 'client')
   })
 
+  it('a permit that was lost is refused as not held, whoever has the next one', async () => {
+    const manager = new Manager({ client: memoryClient() })
+    const gate = new FencingGate({ store: new MemoryFencingStore() })
+    const semaphores = new Semaphores({ manager })
+    await semaphores.create('one', 1)
+    const lost = await semaphores.post('one', 'a', 60_000)
+    await gate.admit('file', lost)
+    await manager.revoke(lost.lease)
+    const refusals = [await errorOf(gate.admit('file', lost))]
+    await gate.admit('file', await semaphores.post('one', 'b', 60_000))
+    refusals.push(await errorOf(gate.admit('file', lost)))
+    await semaphores.close('one', 'b')
+    await semaphores.post('one', 'a', 60_000)
+    refusals.push(await errorOf(gate.admit('file', lost)))
+    for (const refusal of refusals) expect(refusal).to.be.instanceOf(ErrNotHeld)
+    await semaphores.stop()
+    await manager.stop()
+  })
+
   it('writers and holders of all there is are let in, and those who share are not', async () => {
     const manager = new Manager({ client: memoryClient() })
     const gate = new FencingGate({ store: new MemoryFencingStore() })

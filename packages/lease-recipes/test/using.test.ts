@@ -208,6 +208,19 @@ describe('using a lock', () => {
       expect(await errorOf(using(bad as never, () => {}))).to.be.instanceOf(ErrNotValid)
   })
 
+  it('options that throw when they are read end the call, and the lock is released', async () => {
+    const lock = await open.acquire('db')
+    const options = {
+      get signal(): AbortSignal {
+        throw new Error('of the getter')
+      },
+    }
+    const error = (await errorOf(using(lock, () => {}, options))) as ErrNotValid
+    expect(error).to.be.instanceOf(ErrNotValid)
+    expect(error.problems.map(({ argument }) => argument)).to.deep.equal(['options'])
+    expect(lock.held).to.equal(false)
+  })
+
   it('a signal that cannot be listened to ends the call, and the lock is released', async () => {
     const broken = {
       aborted: false,

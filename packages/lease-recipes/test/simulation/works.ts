@@ -371,13 +371,17 @@ export function write({ world, random, life }: Step): void {
     let tokens = admitted.get(world)
     if (tokens === undefined) admitted.set(world, (tokens = new Map()))
     const before = tokens
+    const isShare = countedOf(lease) !== undefined
     void world.call(life, `admit(${lease}, term ${fencingToken})`, () => life.gate.admit(lease, held), {
       // A share beside others has no order among them: the gate refuses it.
-      codes: isExclusive ? ['LEASE_LOST'] : ['LEASE_LOST', 'LEASE_NOT_VALID'],
+      codes: ['LEASE_LOST', ...(isExclusive ? [] : ['LEASE_NOT_VALID']), ...(isShare ? ['LEASE_NOT_HELD'] : [])],
       expects: (error) => error instanceof ErrFenced,
       done: (_, fromMs) => {
         const name = countedOf(lease)
-        const isWhole = ({ capacity, shares }: CountedEntry): boolean => shares.get(lease)?.weight === capacity
+        const isWhole = ({ capacity, shares }: CountedEntry): boolean => {
+          const isAlone = [...shares].every(([share, { heldUntilMs }]) => share === lease || heldUntilMs < world.nowMs)
+          return isAlone && shares.get(lease)?.weight === capacity
+        }
         if (!isExclusive && name !== undefined && !world.counted.wasTrue(name, fromMs, world.nowMs, isWhole))
           world.problem('3 gate', `${lease} was let in, which excludes nobody`)
         const latest = before.get(lease) ?? -1n
