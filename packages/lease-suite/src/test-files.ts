@@ -30,10 +30,7 @@ const LONG_MS = 40_000
 
 /** All test files of the workspace, those that take longest first, and long ones in parts. */
 export function allTests(): readonly TestFile[] {
-  const folders = [
-    ...readdirSync(join(root, 'packages')).map((name) => `packages/${name}/test`),
-    'docs/examples',
-  ]
+  const folders = [...readdirSync(join(root, 'packages')).map((name) => `packages/${name}/test`), 'docs/examples']
   const files = folders.filter((folder) => existsSync(join(root, folder))).flatMap(testsIn)
   return inParts(files)
 }
