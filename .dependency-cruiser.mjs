@@ -33,7 +33,7 @@ const layers = [
   ['term', 'token', 'held', 'roles', 'renewal-op', 'renewals', 'resyncs', 'shared-reads', 'lease-states', 'store-link'],
   ['terms', 'term-renewal', 'round-trips'],
   ['settlement', 'claims', 'hold'],
-  ['counted-leases', 'substrate-client', 'lease-waiters', 'wait-queue'],
+  ['counted-leases', 'substrate-client', 'lease-waiters', 'wait-queue', 'schemas'],
   ['manager'],
   ['index'],
 ]

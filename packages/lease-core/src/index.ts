@@ -19,7 +19,7 @@ export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './e
 export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { abortController, brokenSignalRule, onAbort, throwIfAborted } from './abort-signal.ts'
-export { brokenOptionsRule, brokenRenewalRule, readOptions } from './options.ts'
+export { brokenOptionsRule, brokenRenewalRule, hasMethods, readOptions } from './options.ts'
 export { uniqueHolder } from './unique-holder.ts'
 export { lockedTrapdoor } from './client.ts'
 export type {
@@ -46,7 +46,7 @@ export { changesIn } from './hint-message.ts'
 export { HintStream, warnOfNoHints } from './hint-stream.ts'
 export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hint-stream.ts'
 export { showAs, withoutSecrets } from './shown.ts'
-export { brokenNamespaceRule, hasMethods, OptionChecks } from './option-checks.ts'
+export { brokenNamespaceRule, OptionChecks } from './option-checks.ts'
 export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener } from './events.ts'
 export {

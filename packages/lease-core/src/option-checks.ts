@@ -4,7 +4,7 @@
  * An adapter imports only core and its driver (`docs/decisions/0012`), so what adapters share is here.
  */
 import { notValid, type Problem } from './errors.ts'
-import { brokenClientOptions, brokenOptionsRule, readOptions } from './options.ts'
+import { brokenClientOptions, brokenOptionsRule, hasMethods, readOptions } from './options.ts'
 
 /** The options of `SubstrateClient` that an adapter's client passes on, beside `clock`. */
 const ofClient = ['events', 'requestTimeout'] as const
@@ -51,15 +51,6 @@ export class OptionChecks {
   finish(): void {
     if (this.#problems.length > 0) throw notValid(this.#problems)
   }
-}
-
-/** Returns whether this is an object with all of these methods. */
-export function hasMethods(value: unknown, ...methods: readonly PropertyKey[]): boolean {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    methods.every((method) => typeof (value as Record<PropertyKey, unknown>)[method] === 'function')
-  )
 }
 
 /** Returns the rule that this namespace breaks; undefined when it is valid for every adapter. */

@@ -1,6 +1,5 @@
 /** Configuration, parsed once at the edge: every problem at once, relations included, no coercion, nothing ignored. */
 import type { DurationLike } from 'luxon'
-import { z } from 'zod'
 import { brokenSignalRule } from './abort-signal.ts'
 import type { Client } from './client.ts'
 import type { Clock } from './clock.ts'
@@ -11,111 +10,38 @@ import { brokenCapacityRule, type ShareRequest } from './share.ts'
 import type { Substrate } from './substrate.ts'
 import { SHORTEST_RENEWED_MS, tooLateMs, trustWindowMs } from './skew.ts'
 
-/** A duration option: what `brokenDurationRule` accepts, in milliseconds. */
-const duration: z.ZodType<number> = z.unknown().transform(millisOf)
-/** The same, or `false`, which is never: Infinity. */
-const durationOrNever: z.ZodType<number> = z
-  .unknown()
-  .transform((value, context) => (value === false ? Number.POSITIVE_INFINITY : millisOf(value, context)))
-
-function millisOf(value: unknown, context: z.RefinementCtx): number {
-  const rule = brokenDurationRule(value)
-  if (rule === undefined) return Math.ceil(toMillis(value as DurationLike))
-  context.addIssue({ code: 'custom', message: rule })
-  return z.NEVER
-}
-
-/** An object of which these methods are called. */
-function having<T>(what: string, methods: readonly (keyof T & string)[]): z.ZodType<T> {
-  return z.custom<T>(
-    (value) =>
-      typeof value === 'object' &&
-      value !== null &&
-      methods.every((method) => typeof (value as Record<string, unknown>)[method] === 'function'),
-    `must be ${what} (an object with ${methods.join(', ')})`,
-  )
-}
-
-const abortSignal = z.custom<AbortSignal>().superRefine((value, context) => {
-  const rule = value === undefined ? undefined : brokenSignalRule(value)
-  if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
-})
-const clock = having<Clock>('a Clock', ['now', 'monotonic', 'setTimer'])
-const events = having<LeaseEvents>('a LeaseEvents', ['subscribe', 'emit', 'heard'])
-
-const substrateClientOptions = z.strictObject({
-  substrate: having<Substrate>('a Substrate', ['apply', 'read', 'pinned', 'trapdoor', 'close']),
-  clock: clock.optional(),
-  events: events.optional(),
-  requestTimeout: duration.default(5_000),
-})
-
-const managerConfig = z.strictObject({
-  client: having<Client>('a Client, such as postgresClient({ pool, namespace })', [
-    'claimLease',
-    'extendLease',
-    'expireLease',
-    'releaseLease',
-    'pinLease',
-    'unpinLease',
-    'pinned',
-    'leases',
-    'refresh',
-    'subscribe',
-  ]),
-  clock: clock.optional(),
-  events: events.optional(),
-  maxSleep: duration.default(60_000),
-})
-
-const capacity = z.custom<number>().superRefine((value, context) => {
-  const rule = value === undefined ? undefined : brokenCapacityRule(value)
-  if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
-})
-
-const share = z
-  .strictObject({
-    weight: capacity.default(1),
-    capacity: capacity.optional(),
-    ahead: z.boolean({ error: 'must be true or false' }).optional(),
-  })
-  .superRefine(({ weight, capacity: most }, context) => {
-    const isSound = brokenCapacityRule(weight) === undefined && brokenCapacityRule(most) === undefined
-    if (!isSound || weight <= (most as number)) return
-    context.addIssue({ code: 'custom', path: ['weight'], message: `must be at most the capacity, ${most}` })
-  })
-
-const holdOptions = z.strictObject({
-  duration,
-  wait: z.union([z.boolean(), duration], { error: 'must be true, false or a duration' }).default(false),
-  signal: abortSignal.optional(),
-  value: z
-    .custom<string>()
-    .superRefine((value, context) => {
-      const rule = value === undefined ? undefined : brokenValueRule(value)
-      if (rule !== undefined) context.addIssue({ code: 'custom', message: rule })
-    })
-    .optional(),
-  announce: z.boolean({ error: 'must be true or false' }).optional(),
-  shared: z.boolean({ error: 'must be true or false' }).default(false),
-  renewEvery: durationOrNever.optional(),
-  maxWaiters: z.int({ error: 'must be a whole number' }).min(1, { error: 'must be at least 1' }).optional(),
-  share: z
-    .union([z.literal(true), share], { error: 'must be true, or an object with a weight and a capacity' })
-    .optional()
-    .transform((value): ShareRequest | undefined => (value === true ? { weight: 1 } : value)),
-})
-
-const observeOptions = z.strictObject({
-  signal: abortSignal.optional(),
-  renewals: z.boolean({ error: 'must be true or false' }).default(false),
-})
-
 export interface ParsedSubstrateClientOptions {
   readonly substrate: Substrate
   readonly clock: Clock | undefined
   readonly events: LeaseEvents | undefined
   readonly requestTimeoutMs: number
+}
+
+const SUBSTRATE_METHODS = ['apply', 'read', 'pinned', 'trapdoor', 'close'] as const
+const REQUEST_TIMEOUT_MS = 5_000
+
+/** @throws ErrNotValid with every problem */
+export function parseSubstrateClientOptions(given: unknown): ParsedSubstrateClientOptions {
+  const options = new OptionReader(given, ['substrate', 'clock', 'events', 'requestTimeout'])
+  const parsed = {
+    substrate: options.object<Substrate>('substrate', 'a Substrate', SUBSTRATE_METHODS) as Substrate,
+    clock: options.clock(),
+    events: options.events(),
+    requestTimeoutMs: options.duration('requestTimeout', REQUEST_TIMEOUT_MS),
+  }
+  options.finish()
+  return parsed
+}
+
+/** What is wrong with the options of a client, beside its substrate. */
+export function brokenClientOptions(given: {
+  readonly events?: unknown
+  readonly requestTimeout?: unknown
+}): readonly Problem[] {
+  const options = new OptionReader(given, ['events', 'requestTimeout'])
+  options.events()
+  options.duration('requestTimeout', REQUEST_TIMEOUT_MS)
+  return options.problems
 }
 
 export interface ParsedManagerConfig {
@@ -125,16 +51,35 @@ export interface ParsedManagerConfig {
   readonly maxSleepMs: number
 }
 
-/** @throws ErrNotValid with every problem */
-export function parseSubstrateClientOptions(options: unknown): ParsedSubstrateClientOptions {
-  const { requestTimeout, substrate, clock, events } = parse(substrateClientOptions, options, 'options')
-  return { substrate, clock, events, requestTimeoutMs: requestTimeout }
-}
+const CLIENT_METHODS = [
+  'claimLease',
+  'extendLease',
+  'expireLease',
+  'releaseLease',
+  'pinLease',
+  'unpinLease',
+  'pinned',
+  'leases',
+  'refresh',
+  'subscribe',
+] as const
 
 /** @throws ErrNotValid with every problem */
-export function parseManagerConfig(config: unknown): ParsedManagerConfig {
-  const { maxSleep, client, clock, events } = parse(managerConfig, config, 'config')
-  return { client, clock, events, maxSleepMs: maxSleep }
+export function parseManagerConfig(given: unknown): ParsedManagerConfig {
+  const config = new OptionReader(given, ['client', 'clock', 'events', 'maxSleep'], {
+    root: 'config',
+    needed: 'client',
+    example: '{ client: postgresClient({ pool, namespace }) }',
+  })
+  const what = 'a Client, such as postgresClient({ pool, namespace })'
+  const parsed = {
+    client: config.object<Client>('client', what, CLIENT_METHODS) as Client,
+    clock: config.clock(),
+    events: config.events(),
+    maxSleepMs: config.duration('maxSleep', 60_000),
+  }
+  config.finish()
+  return parsed
 }
 
 export interface ParsedHoldOptions {
@@ -152,25 +97,84 @@ export interface ParsedHoldOptions {
   readonly share: ShareRequest | undefined
 }
 
+const HOLD_OPTIONS = [
+  'duration',
+  'wait',
+  'signal',
+  'value',
+  'announce',
+  'shared',
+  'renewEvery',
+  'maxWaiters',
+  'share',
+] as const
+
 /** @throws ErrNotValid with every problem, those of the other arguments first */
 export function parseHoldOptions(given: unknown, others: readonly Problem[] = []): ParsedHoldOptions {
-  const options = snapshot(holdOptions, given)
-  if (options === undefined && given !== undefined) throw notValid([...others, unreadable('options', given)])
-  const {
-    duration: durationMs,
-    wait,
-    signal,
-    value,
-    announce,
-    shared,
-    renewEvery,
-    maxWaiters,
-    share,
-  } = parse(holdOptions, options, 'options', [...others, ...tooShort(options), ...lateRenewal(options)])
-  warnOfBareNumber((options as { readonly duration: DurationLike }).duration)
-  const waitMs = typeof wait === 'number' ? wait : wait ? Number.POSITIVE_INFINITY : 0
-  const renewEveryMs = renewEvery ?? durationMs / 3
-  return { durationMs, waitMs, signal, value, announce, shared, renewEveryMs, maxWaiters, share }
+  const words = { needed: 'duration', example: '{ duration: { seconds: 30 } }', others }
+  const options = new OptionReader(given, HOLD_OPTIONS, words)
+  const durationMs = options.duration('duration')
+  const parsed = {
+    durationMs,
+    waitMs: options.wait(),
+    signal: options.signal(),
+    value: options.text('value', brokenValueRule),
+    announce: options.boolean('announce'),
+    shared: options.boolean('shared') ?? false,
+    renewEveryMs: renewEveryIn(options, durationMs),
+    maxWaiters: options.count('maxWaiters'),
+    share: shareIn(options),
+  }
+  options.finish()
+  warnOfBareNumber(options.given('duration') as DurationLike)
+  return parsed
+}
+
+/** In milliseconds; Infinity: never. The lease must be long enough for it, and for somebody to rely on it. */
+function renewEveryIn(options: OptionReader, durationMs: number): number {
+  const given = options.given('renewEvery')
+  const renewEveryMs = given === false ? Number.POSITIVE_INFINITY : options.duration('renewEvery', durationMs / 3)
+  if (trustWindowMs(durationMs) <= 0) {
+    options.fault('duration', 'must be longer than the margin for clocks, 1 ms and 0.1 %')
+  } else if (given === undefined && durationMs < SHORTEST_RENEWED_MS) {
+    const why = 'a shorter lease is over before it is renewed'
+    options.fault('duration', `must be at least ${SHORTEST_RENEWED_MS} ms, or renewEvery false: ${why}`)
+  } else if (given !== undefined && given !== false && !Number.isNaN(durationMs) && !Number.isNaN(renewEveryMs)) {
+    options.fault('renewEvery', brokenRenewalRule(renewEveryMs, 'duration', durationMs))
+  }
+  return renewEveryMs
+}
+
+function shareIn(options: OptionReader): ShareRequest | undefined {
+  const given = options.given('share')
+  if (given === undefined || given === true) return given && { weight: 1 }
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) {
+    options.fault('share', 'must be true, or an object with a weight and a capacity')
+    return undefined
+  }
+  const share = options.inner('share', ['weight', 'capacity', 'ahead'])
+  if (share === undefined) return undefined
+  const { weight = 1, capacity } = { weight: share.given('weight'), capacity: share.given('capacity') }
+  const rules = {
+    weight: brokenCapacityRule(weight),
+    capacity: capacity === undefined ? undefined : brokenCapacityRule(capacity),
+  }
+  share.fault('weight', rules.weight)
+  share.fault('capacity', rules.capacity)
+  if (
+    rules.weight === undefined &&
+    rules.capacity === undefined &&
+    (weight as number) > ((capacity as number) ?? Infinity)
+  ) {
+    share.fault('weight', `must be at most the capacity, ${String(capacity)}`)
+  }
+  const ahead = share.boolean('ahead')
+  options.add(share)
+  return {
+    weight: weight as number,
+    ...(capacity !== undefined && { capacity: capacity as number }),
+    ...(ahead !== undefined && { ahead }),
+  }
 }
 
 export interface ParsedObserveOptions {
@@ -179,31 +183,11 @@ export interface ParsedObserveOptions {
 }
 
 /** @throws ErrNotValid with every problem, those of the other arguments first */
-export function parseObserveOptions(options: unknown, others: readonly Problem[]): ParsedObserveOptions {
-  const { signal, renewals } = parse(observeOptions, options, 'options', others)
-  return { signal, renewals }
-}
-
-/** Nobody could rely on it, not even at the instant of the grant; or it ends before it is renewed. */
-function tooShort(options: unknown): readonly Problem[] {
-  const { duration: value, renewEvery } = Object(options) as { duration?: DurationLike; renewEvery?: unknown }
-  if (value === undefined || brokenDurationRule(value) !== undefined) return []
-  const durationMs = Math.ceil(toMillis(value))
-  if (trustWindowMs(durationMs) <= 0) {
-    return [{ argument: 'duration', rule: 'must be longer than the margin for clocks, 1 ms and 0.1 %', value }]
-  }
-  if (renewEvery !== undefined || durationMs >= SHORTEST_RENEWED_MS) return []
-  const rule = `must be at least ${SHORTEST_RENEWED_MS} ms, or renewEvery false: a shorter lease is over before it is renewed`
-  return [{ argument: 'duration', rule, value }]
-}
-
-/** A renewal must be sent before its lease is over; told beside whatever else is wrong. */
-function lateRenewal(options: unknown): readonly Problem[] {
-  const { duration: asked, renewEvery } = Object(options) as { duration?: DurationLike; renewEvery?: DurationLike }
-  if (asked === undefined || renewEvery === undefined) return []
-  if (brokenDurationRule(asked) !== undefined || brokenDurationRule(renewEvery) !== undefined) return []
-  const rule = brokenRenewalRule(Math.ceil(toMillis(renewEvery)), 'duration', Math.ceil(toMillis(asked)))
-  return rule === undefined ? [] : [{ argument: 'renewEvery', rule, value: renewEvery }]
+export function parseObserveOptions(given: unknown, others: readonly Problem[]): ParsedObserveOptions {
+  const options = new OptionReader(given, ['signal', 'renewals'], { others })
+  const parsed = { signal: options.signal(), renewals: options.boolean('renewals') ?? false }
+  options.finish()
+  return parsed
 }
 
 /** Returns the rule that this renewal interval breaks; undefined: each renewal is sent in time before the trust window ends. */
@@ -215,47 +199,157 @@ export function brokenRenewalRule(renewEveryMs: number, durationName: string, du
   return `must be at most ${mostMs} ms, so that a renewal is sent within the trust window of ${durationName} (${durationMs} ms)`
 }
 
-/** What is wrong with the options of a client, beside its substrate. */
-export function brokenClientOptions(options: {
-  readonly events?: unknown
-  readonly requestTimeout?: unknown
-}): readonly Problem[] {
-  return problemsIn(substrateClientOptions.omit({ substrate: true }), options, 'options').problems
+/** What is said of options that are none. */
+interface OptionWords {
+  /** The name of the whole object. @default 'options' */
+  readonly root?: string | undefined
+  /** The option without which there is nothing. */
+  readonly needed?: string | undefined
+  readonly example?: string | undefined
 }
 
-/** Runs a schema and says what is wrong in this library's words; `root` names the whole object. */
-export function parse<T>(schema: z.ZodType<T>, input: unknown, root: string, others: readonly Problem[] = []): T {
-  const { data, problems } = problemsIn(schema, input, root)
-  if (others.length > 0 || problems.length > 0) throw notValid([...others, ...problems])
-  return data as T
-}
+/** Reads the options of one call, each once, and collects what is wrong with them. What is not given is undefined. */
+class OptionReader {
+  readonly #read: Readonly<Record<string, unknown>>
+  readonly #root: string
+  readonly #faults: Problem[]
+  readonly #unknown: readonly Problem[]
 
-function problemsIn<T>(
-  schema: z.ZodType<T>,
-  input: unknown,
-  root: string,
-): { readonly data?: T | undefined; readonly problems: readonly Problem[] } {
-  const read = snapshot(schema, input)
-  if (read === undefined && input !== undefined) return { problems: [unreadable(root, input)] }
-  const rule = schema instanceof z.ZodObject ? brokenObjectRule(schema, read, input) : undefined
-  if (rule !== undefined) return { problems: [{ argument: root, rule, value: input }] }
-  let parsed
-  try {
-    parsed = schema.safeParse(read)
-  } catch {
-    return { problems: [unreadable(root, input)] }
+  /** @throws ErrNotValid the whole is no object, or cannot be read */
+  constructor(
+    given: unknown,
+    known: readonly string[],
+    { others = [], root = 'options', ...words }: OptionWords & { readonly others?: readonly Problem[] } = {},
+  ) {
+    const { read, problems } = readOptions(given as Record<string, unknown>, known, { root, ...words })
+    if (problems.some(({ argument }) => argument === root)) throw notValid([...others, ...problems])
+    this.#read = read
+    this.#root = root
+    this.#faults = [...others]
+    this.#unknown = problems
   }
-  const { data, error } = parsed
-  const problems = (error?.issues ?? []).flatMap((issue): readonly Problem[] => {
-    if (issue.code === 'unrecognized_keys') {
-      const value = (key: string): unknown => at(read, [...issue.path, key])
-      const named = (key: string): string => [...issue.path, key].join('.')
-      return issue.keys.map((key) => ({ argument: named(key), rule: 'is not an option', value: value(key) }))
+
+  /** All that was found; options that there are not come last. */
+  get problems(): readonly Problem[] {
+    return [...this.#faults, ...this.#unknown]
+  }
+
+  /** @throws ErrNotValid with every problem, if there is one */
+  finish(): void {
+    if (this.#faults.length + this.#unknown.length > 0) throw notValid(this.problems)
+  }
+
+  given(name: string): unknown {
+    return this.#read[name]
+  }
+
+  /** Notes the rule that an option breaks; undefined: none. */
+  fault(name: string, rule: string | undefined): void {
+    if (rule !== undefined) this.#faults.push({ argument: name, rule, value: this.#read[name] })
+  }
+
+  /** The options inside of an option. undefined: these cannot be read, which is noted. */
+  inner(name: string, known: readonly string[]): OptionReader | undefined {
+    try {
+      return new OptionReader(this.#read[name], known, { root: name })
+    } catch {
+      this.fault(name, UNREADABLE)
+      return undefined
     }
-    const argument = issue.path.length === 0 ? root : issue.path.join('.')
-    return [{ argument, rule: ruleOf(issue.message), value: at(read, issue.path) }]
-  })
-  return { data, problems }
+  }
+
+  /** Takes over what is wrong with inner options. */
+  add(inner: OptionReader): void {
+    const of = (problem: Problem): Problem => ({ ...problem, argument: `${inner.#root}.${problem.argument}` })
+    this.#faults.push(...inner.problems.map(of))
+  }
+
+  /** In whole milliseconds; NaN: not valid. @param otherwiseMs for one that is not given; undefined: it must be */
+  duration(name: string, otherwiseMs?: number): number {
+    const value = this.#read[name]
+    if (value === undefined && otherwiseMs !== undefined) return otherwiseMs
+    const rule = readably(() => brokenDurationRule(value))
+    this.fault(name, rule)
+    return rule === undefined ? Math.ceil(toMillis(value as DurationLike)) : Number.NaN
+  }
+
+  /** In milliseconds: 0, a duration, or Infinity. */
+  wait(): number {
+    const { wait = false } = this.#read
+    if (typeof wait === 'boolean') return wait ? Number.POSITIVE_INFINITY : 0
+    const rule = readably(() => brokenDurationRule(wait))
+    if (rule === undefined) return Math.ceil(toMillis(wait as DurationLike))
+    this.fault('wait', rule === UNREADABLE ? rule : 'must be true, false or a duration')
+    return Number.NaN
+  }
+
+  boolean(name: string): boolean | undefined {
+    const value = this.#read[name]
+    if (value === undefined || typeof value === 'boolean') return value
+    this.fault(name, 'must be true or false')
+    return undefined
+  }
+
+  count(name: string): number | undefined {
+    const value = this.#read[name]
+    if (value === undefined) return undefined
+    if (!Number.isSafeInteger(value)) this.fault(name, 'must be a whole number')
+    else if ((value as number) < 1) this.fault(name, 'must be at least 1')
+    return value as number
+  }
+
+  text(name: string, broken: (value: string) => string | undefined): string | undefined {
+    const value = this.#read[name] as string | undefined
+    if (value !== undefined) this.fault(name, broken(value))
+    return value
+  }
+
+  signal(): AbortSignal | undefined {
+    const { signal } = this.#read
+    if (signal !== undefined) this.fault('signal', brokenSignalRule(signal))
+    return signal as AbortSignal | undefined
+  }
+
+  clock(): Clock | undefined {
+    return this.#optional<Clock>('clock', 'a Clock', ['now', 'monotonic', 'setTimer'])
+  }
+
+  events(): LeaseEvents | undefined {
+    return this.#optional<LeaseEvents>('events', 'a LeaseEvents', ['subscribe', 'emit', 'heard'])
+  }
+
+  #optional<T>(name: string, what: string, methods: readonly (keyof T & string)[]): T | undefined {
+    return this.#read[name] === undefined ? undefined : this.object(name, what, methods)
+  }
+
+  /** An object of which these methods are called. */
+  object<T>(name: string, what: string, methods: readonly (keyof T & string)[]): T | undefined {
+    const value = this.#read[name]
+    const rule = `must be ${what} (an object with ${methods.join(', ')})`
+    this.fault(
+      name,
+      readably(() => (hasMethods(value, ...methods) ? undefined : rule)),
+    )
+    return value as T
+  }
+}
+
+/** The rule that is broken, also where what is given throws when it is looked at. */
+function readably(rule: () => string | undefined): string | undefined {
+  try {
+    return rule()
+  } catch {
+    return UNREADABLE
+  }
+}
+
+/** Returns whether this is an object with all of these methods. */
+export function hasMethods(value: unknown, ...methods: readonly PropertyKey[]): boolean {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    methods.every((method) => typeof (value as Record<PropertyKey, unknown>)[method] === 'function')
+  )
 }
 
 /**
@@ -263,28 +357,19 @@ function problemsIn<T>(
  *
  * @param known their names
  */
-export function brokenOptionsRule(options: unknown, known: readonly string[]): string | undefined {
-  if (typeof options !== 'object' || options === null) return 'must be an object'
-  if (!isMade(options) || known.some((name) => name in options)) return undefined
-  return `must be an object such as { ${known.includes('namespace') ? `${known[0]}, namespace` : known[0]} }`
+export function brokenOptionsRule(
+  options: unknown,
+  known: readonly string[],
+  { needed, example }: Pick<OptionWords, 'needed' | 'example'> = {},
+): string | undefined {
+  if (typeof options !== 'object' || options === null) {
+    return example === undefined ? 'must be an object' : `must be an object such as ${example}`
+  }
+  const isNamed = needed === undefined ? known.some((name) => name in options) : needed in options
+  if (isNamed || !isMade(options)) return undefined
+  const usual = `{ ${known.includes('namespace') ? `${known[0]}, namespace` : known[0]} }`
+  return `must be an object such as ${example ?? usual}`
 }
-
-/** The same of a schema. */
-function brokenObjectRule(schema: z.ZodObject, read: unknown, given: unknown): string | undefined {
-  const [needed, example] = needs.get(schema) ?? []
-  const rule = example === undefined ? 'must be an object' : `must be an object such as ${example}`
-  if (typeof read !== 'object' || read === null) return rule
-  return needed === undefined || needed in read || !isMade(given as object) ? undefined : rule
-}
-
-/** What each of these cannot be without, and an example of it. */
-const needs: ReadonlyMap<z.ZodObject, readonly [needed: string, example: string]> = new Map<
-  z.ZodObject,
-  readonly [string, string]
->([
-  [managerConfig, ['client', '{ client: postgresClient({ pool, namespace }) }']],
-  [holdOptions, ['duration', '{ duration: { seconds: 30 } }']],
-])
 
 /** Whether it is an array, or was made by a class. */
 function isMade(value: object): boolean {
@@ -293,51 +378,20 @@ function isMade(value: object): boolean {
 
 const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null])
 
-function ruleOf(message: string): string {
-  return /^(must|is|cannot) /.test(message) ? message : `is not valid: ${message}`
-}
-
-function at(input: unknown, path: readonly PropertyKey[]): unknown {
-  let value = input
-  for (const key of path) value = (value as Record<PropertyKey, unknown> | undefined)?.[key]
-  return value
-}
-
-/** The options, each read once: a getter may throw, or answer otherwise the next time. undefined: to read them throws. */
-function snapshot(schema: z.ZodType, options: unknown): unknown {
-  if (typeof options !== 'object' || options === null) return options
-  try {
-    if (Array.isArray(options)) return options
-    const known = schema instanceof z.ZodObject ? Object.keys(schema.shape) : []
-    const names = new Set([...known.filter((name) => name in options), ...Object.keys(options)])
-    return Object.fromEntries(Array.from(names, (name) => [name, (options as Record<string, unknown>)[name]]))
-  } catch {
-    return undefined
-  }
-}
-
 const SOUND: readonly Problem[] = []
 
-/**
- * The options, each read once, and what is wrong with them apart from their values: for adapters, and for calls that are too frequent
- * for a schema.
- */
+/** The options, each read once (a getter may throw, or answer otherwise the next time), and what is wrong with them apart from their values. */
 export function readOptions<O extends object>(
   options: O,
   known: readonly string[],
+  { root = 'options', ...words }: OptionWords = {},
 ): { readonly read: O; readonly problems: readonly Problem[] } {
   const read: Record<string, unknown> = {}
   let problems = SOUND
-  if (typeof options !== 'object' || options === null) {
-    problems = [{ argument: 'options', rule: 'must be an object', value: options }]
-    return { read: read as O, problems }
-  }
   const given = options as Record<string, unknown>
   try {
-    if (isMade(options)) {
-      const rule = brokenOptionsRule(options, known)
-      if (rule !== undefined) return { read: read as O, problems: [{ argument: 'options', rule, value: options }] }
-    }
+    const rule = brokenOptionsRule(options, known, words)
+    if (rule !== undefined) return { read: read as O, problems: [{ argument: root, rule, value: options }] }
     for (const name of known) {
       const value = given[name]
       if (value !== undefined) read[name] = value
@@ -348,11 +402,7 @@ export function readOptions<O extends object>(
       problems = [...problems, { argument: name, rule: 'is not an option', value }]
     }
   } catch {
-    return { read: {} as O, problems: [unreadable('options', options)] }
+    return { read: {} as O, problems: [{ argument: root, rule: UNREADABLE, value: options }] }
   }
   return { read: read as O, problems }
-}
-
-function unreadable(argument: string, value: unknown): Problem {
-  return { argument, rule: UNREADABLE, value }
 }

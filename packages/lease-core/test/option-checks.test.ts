@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import { ErrNotValid } from '#src/errors.ts'
-import { hasMethods, OptionChecks } from '#src/option-checks.ts'
+import { OptionChecks } from '#src/option-checks.ts'
+import { hasMethods } from '#src/options.ts'
 
 describe('OptionChecks: what an adapter is given', () => {
   const check = (options: unknown, { client = false } = {}): Record<string, unknown> => {
