@@ -49,7 +49,7 @@ export const late: Chapter = {
     clause(
       'a claim that was refused at last opens no term when its first packet comes after the release',
       (scene) =>
-        hasty(scene, async ({ client, faults, lease }) => {
+        hasty(scene, async ({ client, faults, lease, pastDeadline }) => {
           const { b, longMs } = scene
           await b.claimLease(lease, { holder: BOB, duration: longMs })
           const packets = faults.holdBack(1)
@@ -57,6 +57,7 @@ export const late: Chapter = {
           await underWay(scene, packets)
           await invalid(scene.settle(claim, 'the second packet'), 'the claim')
           await b.releaseLease(lease, BOB)
+          await pastDeadline() // until then it may open a term, which the clean-up of the claim ends
           await arrive(scene, packets)
           await vacant(scene, lease)
         }),

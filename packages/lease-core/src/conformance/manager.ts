@@ -585,7 +585,7 @@ export const manager: Chapter = {
           const manager = scene.manage(client)
           const hold = await scene.inTime(duration, () => scene.settle(manager.hold(lease, ALICE, { duration })))
           await whileHeld(hold, duration, async () => {
-            faults.delayRequests(duration / 3)
+            faults.delayRequests(unitMs) // less than a renewal may take, however long the lease is
             await scene.until('renewal', () => inFlight() || !hold.held)
             await scene.settle(hold.release(), 'the release')
             same(await scene.holding(b), undefined, 'the holding')
