@@ -67,6 +67,20 @@ for (const folder of pages) {
   })
 }
 
+/** A wider line cannot be broken: a table, a link, a heading, code. */
+const UNBROKEN = /^\s*[|#>]|^\s*([-*+]|\d+\.)?\s*\S+$|\]\(\S+$|^<!--|^ {4}/
+for (const folder of pages) {
+  it(`the prose of the pages in ${folder} is wrapped at 120 columns, so that a change of a sentence is a small one`, async () => {
+    const long: string[] = []
+    for (const page of (await readdir(new URL(`${folder}/`, root))).filter((name) => name.endsWith('.md'))) {
+      const text = await readFile(new URL(`${folder}/${page}`, root), 'utf8')
+      const prose = text.replaceAll(/^( *)```.*?^\1```/gms, '')
+      for (const line of prose.split('\n')) if (line.length > 120 && !UNBROKEN.test(line)) long.push(`${page}: ${line}`)
+    }
+    expect(long).to.deep.equal([])
+  })
+}
+
 it('every file that docs/architecture.md names in its paths is a file of lease-core', async () => {
   const text = await readFile(new URL('docs/architecture.md', root), 'utf8')
   const named = Array.from(text.matchAll(/`([a-z-]+\.ts)`/g), ([, name = '']) => name)
