@@ -220,16 +220,13 @@ function ownWords(value: unknown): string {
     : ''
 }
 
-let isWarnedOfBareNumber = false
 /** A number below this is hardly meant as milliseconds. */
 const FEW_MS = 100
 
-/** Warns the process, once, of a lease for a few milliseconds that may have been meant as seconds. */
-export function warnOfBareNumber(duration: DurationLike): void {
-  if (typeof duration !== 'number' || duration >= FEW_MS || isWarnedOfBareNumber) return
-  isWarnedOfBareNumber = true
-  const message = `a number is a duration in milliseconds: a lease was asked for ${duration} ms. Write { seconds: ${duration} } for seconds, or { milliseconds: ${duration} } where that is meant`
-  process.emitWarning(message, { type: 'LeaseWarning', code: 'LEASE_FEW_MILLISECONDS', detail: 'See docs/setup.md' })
+/** What to say of a lease for a few milliseconds that may have been meant as seconds; undefined: nothing. */
+export function bareNumberWarning(duration: unknown): string | undefined {
+  if (typeof duration !== 'number' || duration >= FEW_MS) return undefined
+  return `a number is a duration in milliseconds: a lease was asked for ${duration} ms. Write { seconds: ${duration} } for seconds, or { milliseconds: ${duration} } where that is meant`
 }
 
 /** The duration in milliseconds, or NaN when it is not a duration. */

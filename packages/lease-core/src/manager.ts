@@ -38,13 +38,13 @@ import type { ErrLost, LossReason, Problem } from './errors.ts'
 import { LeaseEvents } from './events.ts'
 import { abandon, ManagedHold, type Hold, type Extended, type HoldHost } from './hold.ts'
 import {
+  bareNumberWarning,
   brokenNameRule,
   brokenNames,
   brokenPlainNames,
   checkNames,
   checkRequest,
   readLeases,
-  warnOfBareNumber,
 } from './lease.ts'
 import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
@@ -122,6 +122,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   readonly #stopping = abortController() // every claim that pauses listens to it
   readonly #calls = new Calls(this.#stopping.signal)
   #unsubscribe: (() => void) | undefined
+  #isWarnedOfBareNumber = false
   readonly #endWarnings: () => void
 
   /** @throws ErrNotValid with every problem */
@@ -156,7 +157,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     let granted: Term | undefined
     const body = ({ signal, value, announce }: ClaimOptions): Promise<Token> => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
-      warnOfBareNumber(duration)
+      this.#warnOfBareNumber(duration)
       const rule = brokenNameRule(lease)
       if (rule !== undefined) throw notValid([{ argument: 'lease', rule, value: lease }], { lease, holder })
       const request = { holder, durationMs, value, announce, signal }
@@ -337,8 +338,17 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     return this.#holdOne({ leases: names, holder, options: parsed })
   }
 
+  /** Once. */
+  #warnOfBareNumber(duration: unknown): void {
+    const message = this.#isWarnedOfBareNumber ? undefined : bareNumberWarning(duration)
+    if (message === undefined) return
+    this.#isWarnedOfBareNumber = true
+    this.events.emit({ type: 'warning', warning: 'few-milliseconds', message, page: 'docs/setup.md' })
+  }
+
   #holdOne(request: WaitRequest): Promise<Hold> {
-    const { signal, waitMs } = request.options
+    const { signal, waitMs, givenDuration } = request.options
+    this.#warnOfBareNumber(givenDuration)
     const onOrphanedResult = (hold: Hold): void => abandon(hold)
     if (waitMs === 0) {
       return this.#calls.start(signal, () => this.#acquire(request, signal), { onOrphanedResult })

@@ -5,7 +5,7 @@ import type { Client } from './client.ts'
 import type { Clock } from './clock.ts'
 import { notValid, type Problem } from './errors.ts'
 import type { LeaseEvents } from './events.ts'
-import { brokenDurationRule, brokenValueRule, toMillis, UNREADABLE, warnOfBareNumber } from './lease.ts'
+import { brokenDurationRule, brokenValueRule, toMillis, UNREADABLE } from './lease.ts'
 import { brokenCapacityRule, type ShareRequest } from './share.ts'
 import type { Substrate } from './substrate.ts'
 import { SHORTEST_RENEWED_MS, tooLateMs, trustWindowMs } from './skew.ts'
@@ -84,6 +84,8 @@ export function parseManagerConfig(given: unknown): ParsedManagerConfig {
 
 export interface ParsedHoldOptions {
   readonly durationMs: number
+  /** As it was given. */
+  readonly givenDuration: unknown
   /** Milliseconds, 0 = do not wait, Infinity = as long as the signal allows. */
   readonly waitMs: number
   readonly signal: AbortSignal | undefined
@@ -116,6 +118,7 @@ export function parseHoldOptions(given: unknown, others: readonly Problem[] = []
   const durationMs = options.duration('duration')
   const parsed = {
     durationMs,
+    givenDuration: options.given('duration'),
     waitMs: options.wait(),
     signal: options.signal(),
     value: options.text('value', brokenValueRule),
@@ -126,7 +129,6 @@ export function parseHoldOptions(given: unknown, others: readonly Problem[] = []
     share: shareIn(options),
   }
   options.finish()
-  warnOfBareNumber(options.given('duration') as DurationLike)
   return parsed
 }
 

@@ -239,17 +239,25 @@ describe('LeaseEvents: warnings', () => {
     }
   })
 
-  it('a number of a few milliseconds, which may be meant as seconds, is one warning of the process', async () => {
+  it('a number of a few milliseconds, which may be meant as seconds, is one warning of each manager', async () => {
     const bench = new Bench()
+    const heard: LeaseEvent[] = []
+    bench.manager.events.subscribe((event) => event.type === 'warning' && heard.push(event))
     await bench.manager.claim('a', 'h', { milliseconds: 30 })
     await bench.manager.claim('b', 'h', 100)
     await settle()
-    expect(warned).to.deep.equal([])
-    await bench.manager.claim('c', 'h', 30)
-    await bench.manager.hold('d', 'h', { duration: 30 })
+    expect(heard).to.deep.equal([])
+    await bench.manager.claim('c', 'h', 31)
+    await bench.manager.hold('d', 'h', { duration: 32 })
+    await settle()
+    expect(heard.map((event) => event.type === 'warning' && event.warning)).to.deep.equal(['few-milliseconds'])
+    await bench.manager.stop()
+
+    const unheard = new Bench()
+    await unheard.manager.hold('d', 'h', { duration: 33 })
     await settle()
     expect(warned.map(({ code }) => code)).to.deep.equal(['LEASE_FEW_MILLISECONDS'])
-    expect(warned[0]?.message).to.include('{ seconds: 30 }')
-    await bench.manager.stop()
+    expect(warned[0]?.message).to.include('{ seconds: 33 }')
+    await unheard.manager.stop()
   })
 })

@@ -87,6 +87,7 @@ export interface Selection {
 
 /** How many bytes the events of a history have. @throws an error of one line, when the folder has none */
 export function sizeOfHistory(folder: string): number {
+  readSettings(folder) // without them it is none
   const stats = statSync(join(folder, EVENTS), { throwIfNoEntry: false })
   if (stats === undefined) throw new Error(`${folder} has no ${EVENTS}`)
   return stats.size
@@ -97,8 +98,8 @@ export function sizeOfHistory(folder: string): number {
  * @throws an error of one line, when the folder has none
  */
 export async function readHistory(folder: string, selection: Selection = {}): Promise<History> {
-  const settings = readSettings(folder)
   sizeOfHistory(folder)
+  const settings = readSettings(folder)
   const file = join(folder, EVENTS)
   const isSelected = selector(selection)
   const events = new EventList()
