@@ -652,7 +652,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
 
   /** Within the turn of the claim. undefined: the grant is of no use. */
   #held(term: Term, sent: ClockReading, options: ParsedHoldOptions, signal: AbortSignal | undefined): Hold | undefined {
-    if (!term.isTrusted(this.#terms.recent.take())) return undefined
+    if (!options.acceptLate && !term.isTrusted(this.#terms.recent.take())) return undefined
     if (this.#stopping.signal.aborted) return undefined
     if (signal?.aborted === true) {
       this.#giveBack(term)

@@ -93,6 +93,8 @@ export interface ParsedHoldOptions {
   readonly announce: boolean | undefined
   /** Whether this process may hold the same term more than once. */
   readonly shared: boolean
+  /** Whether a grant counts that arrives after its trust window. */
+  readonly acceptLate: boolean
   readonly renewEveryMs: number
   /** How many may wait for the lease. undefined: any number. */
   readonly maxWaiters: number | undefined
@@ -106,6 +108,7 @@ const HOLD_OPTIONS = [
   'value',
   'announce',
   'shared',
+  'acceptLate',
   'renewEvery',
   'maxWaiters',
   'share',
@@ -124,6 +127,7 @@ export function parseHoldOptions(given: unknown, others: readonly Problem[] = []
     value: options.text('value', brokenValueRule),
     announce: options.boolean('announce'),
     shared: options.boolean('shared') ?? false,
+    acceptLate: options.boolean('acceptLate') ?? false,
     renewEveryMs: renewEveryIn(options, durationMs),
     maxWaiters: options.count('maxWaiters'),
     share: shareIn(options),

@@ -43,6 +43,11 @@ export interface HoldOptions {
    */
   readonly shared?: boolean | undefined
   /**
+   * Whether to resolve also with a grant that took longer to arrive than the lease lasts; such a Hold is over already. For callers that
+   * count grants and rely on none. Without it such a grant is claimed again, a few times. @default false
+   */
+  readonly acceptLate?: boolean | undefined
+  /**
    * How long after a grant the next renewal is sent. `false`: the Hold renews only by `hold.renew()`. Shorter than `duration` by at least
    * 0.1 % and 6 ms, because a later renewal would miss the trust window. A `duration` below 8 ms needs `false`. A
    * number is in milliseconds.

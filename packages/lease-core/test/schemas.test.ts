@@ -1,6 +1,6 @@
 import { expect } from 'chai'
 import { z } from 'zod'
-import { ErrNotValid } from '#src/errors.ts'
+import type { ErrNotValid } from '#src/errors.ts'
 import { parseHoldOptions } from '#src/options.ts'
 import { durationSchema, holderSchema, holdOptionsSchema, leaseNameSchema } from '#src/schemas.ts'
 

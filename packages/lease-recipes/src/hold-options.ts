@@ -2,8 +2,8 @@
 import type { HoldOptions } from 'lease-core'
 import type { Checks } from './checks.ts'
 
-/** The options of `manager.hold`, without `share`: shares have recipes of their own. */
-export type LeaseOptions = Omit<HoldOptions, 'share'>
+/** The options of `manager.hold`, without `share` (shares have recipes of their own) and `acceptLate` (these recipes rely on their Holds). */
+export type LeaseOptions = Omit<HoldOptions, 'share' | 'acceptLate'>
 
 const ALL: Readonly<Record<keyof LeaseOptions, true>> = {
   duration: true,

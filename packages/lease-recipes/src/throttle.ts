@@ -94,7 +94,8 @@ export class Throttle {
     checks.signal('signal', signal)
     checks.finish()
     const share = { weight: 1, capacity: this.n }
-    const lease = { duration: this.#periodMs, renewEvery: false, share, signal, waitMs } as const
+    // Nobody relies on the share: that it was granted is all.
+    const lease = { duration: this.#periodMs, renewEvery: false, acceptLate: true, share, signal, waitMs } as const
     try {
       const hold = await this.#queue.hold(this.#lease, uniqueHolder('start'), lease)
       hold.letLapse()

@@ -1,6 +1,6 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrNotValid } from 'lease-core'
-import { track } from 'lease-core/testing'
+import { ErrClaimDenied, ErrNotValid, Manager, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ErrLimitMismatch } from '#src/semaphore.ts'
 import { Throttle, type ThrottleOptions } from '#src/throttle.ts'
 import { Bench, rejection, type Process } from './bench.ts'
@@ -139,3 +139,25 @@ for (const store of stores()) {
     })
   })
 }
+
+describe('Throttle, over a network that takes longer than a period', () => {
+  for (const period of [20, 3]) {
+    it(`lets one start with the first grant, with a period of ${period} ms and 30 ms for a request`, async () => {
+      const clock = new TestClock()
+      const store = new MemorySubstrate({ store: new MemoryStore({ clock }) })
+      const client = new SubstrateClient({ substrate: new FaultySubstrate(store, { clock, latency: 15 }), clock })
+      const manager = new Manager({ client, clock })
+      let claims = 0
+      manager.events.subscribe(({ type }) => void (type === 'claimed' && claims++))
+      const throttle = new Throttle({ manager, name: 'mails', n: 1, period, clock })
+      for (const start of [() => throttle.start(), () => throttle.tryStart(), () => throttle.start({ wait: 500 })]) {
+        claims = 0
+        const started = track<unknown>(start())
+        await clock.advance(400)
+        expect(started.state).to.equal('fulfilled')
+        expect(claims).to.equal(1)
+      }
+      await manager.stop()
+    })
+  }
+})
