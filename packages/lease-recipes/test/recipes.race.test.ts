@@ -23,7 +23,8 @@ import { unique } from './stores.ts'
 /** Of each semaphore, of the lock, and of all jobs together. */
 const GRANTS = isMatrix() ? 2000 : 40
 /** A request waits for its answer for a third of it, at least 250 ms. A busy etcd takes longer, and then each request costs a connection as well. */
-const LEASE_MS = { redis: 600, postgres: 600, etcd: 1800 } as const
+/** A request is given up after a third of it, and on PostgreSQL each that is given up costs a connection: on a slow machine that ends in nothing else. */
+const LEASE_MS = { redis: 600, postgres: 1800, etcd: 1800 } as const
 const SLOT_MS = 1000
 const PROCESSES = 3
 const RUNNERS = 2
