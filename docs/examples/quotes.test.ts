@@ -57,8 +57,7 @@ const pages = [
 for (const folder of pages) {
   it(`every link of the pages in ${folder} leads to a file`, async () => {
     const broken: string[] = []
-    for (const page of (await readdir(new URL(`${folder}/`, root))).filter((name) => name.endsWith('.md'))) {
-      const text = await readFile(new URL(`${folder}/${page}`, root), 'utf8')
+    for (const { page, text } of await pagesIn(folder)) {
       for (const [, target = ''] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)) {
         if (!existsSync(new URL(target, new URL(`${folder}/${page}`, root)))) broken.push(`${page}: ${target}`)
       }
@@ -72,8 +71,7 @@ const UNBROKEN = /^\s*[|#>]|^\s*([-*+]|\d+\.)?\s*\S+$|\]\(\S+$|^<!--|^ {4}/
 for (const folder of pages) {
   it(`the prose of the pages in ${folder} is wrapped at 120 columns, so that a change of a sentence is a small one`, async () => {
     const long: string[] = []
-    for (const page of (await readdir(new URL(`${folder}/`, root))).filter((name) => name.endsWith('.md'))) {
-      const text = await readFile(new URL(`${folder}/${page}`, root), 'utf8')
+    for (const { page, text } of await pagesIn(folder)) {
       const prose = text.replaceAll(/^( *)```.*?^\1```/gms, '')
       for (const line of prose.split('\n')) if (line.length > 120 && !UNBROKEN.test(line)) long.push(`${page}: ${line}`)
     }
@@ -102,4 +100,10 @@ it('every example is run by a test', async () => {
 
 function unindented(code: string): string {
   return code.replace(/^ +/gm, '')
+}
+
+async function pagesIn(folder: string): Promise<readonly { readonly page: string; readonly text: string }[]> {
+  const pages = (await readdir(new URL(`${folder}/`, root))).filter((name) => name.endsWith('.md'))
+  const read = async (page: string) => ({ page, text: await readFile(new URL(`${folder}/${page}`, root), 'utf8') })
+  return await Promise.all(pages.map(read))
 }

@@ -124,7 +124,7 @@ export function parseHoldOptions(given: unknown, others: readonly Problem[] = []
     givenDuration: options.given('duration'),
     waitMs: options.wait(),
     signal: options.signal(),
-    value: options.text('value', brokenValueRule),
+    value: options.ruled<string>('value', brokenValueRule),
     announce: options.boolean('announce'),
     shared: options.boolean('shared') ?? false,
     acceptLate: options.boolean('acceptLate') ?? false,
@@ -160,27 +160,14 @@ function shareIn(options: OptionReader): ShareRequest | undefined {
   }
   const share = options.inner('share', ['weight', 'capacity', 'ahead'])
   if (share === undefined) return undefined
-  const { weight = 1, capacity } = { weight: share.given('weight'), capacity: share.given('capacity') }
-  const rules = {
-    weight: brokenCapacityRule(weight),
-    capacity: capacity === undefined ? undefined : brokenCapacityRule(capacity),
-  }
-  share.fault('weight', rules.weight)
-  share.fault('capacity', rules.capacity)
-  if (
-    rules.weight === undefined &&
-    rules.capacity === undefined &&
-    (weight as number) > ((capacity as number) ?? Infinity)
-  ) {
-    share.fault('weight', `must be at most the capacity, ${String(capacity)}`)
+  const weight = share.ruled<number>('weight', brokenCapacityRule) ?? 1
+  const capacity = share.ruled<number>('capacity', brokenCapacityRule)
+  if (share.isSound && capacity !== undefined && weight > capacity) {
+    share.fault('weight', `must be at most the capacity, ${capacity}`)
   }
   const ahead = share.boolean('ahead')
   options.add(share)
-  return {
-    weight: weight as number,
-    ...(capacity !== undefined && { capacity: capacity as number }),
-    ...(ahead !== undefined && { ahead }),
-  }
+  return { weight, ...(capacity !== undefined && { capacity }), ...(ahead !== undefined && { ahead }) }
 }
 
 export interface ParsedObserveOptions {
@@ -238,6 +225,11 @@ class OptionReader {
   /** All that was found; options that there are not come last. */
   get problems(): readonly Problem[] {
     return [...this.#faults, ...this.#unknown]
+  }
+
+  /** Whether no option that was looked at has broken a rule. */
+  get isSound(): boolean {
+    return this.#faults.length === 0
   }
 
   /** @throws ErrNotValid with every problem, if there is one */
@@ -304,16 +296,15 @@ class OptionReader {
     return value as number
   }
 
-  text(name: string, broken: (value: string) => string | undefined): string | undefined {
-    const value = this.#read[name] as string | undefined
+  /** What breaks no rule. */
+  ruled<T>(name: string, broken: (value: T) => string | undefined): T | undefined {
+    const value = this.#read[name] as T | undefined
     if (value !== undefined) this.fault(name, broken(value))
     return value
   }
 
   signal(): AbortSignal | undefined {
-    const { signal } = this.#read
-    if (signal !== undefined) this.fault('signal', brokenSignalRule(signal))
-    return signal as AbortSignal | undefined
+    return this.ruled<AbortSignal>('signal', brokenSignalRule)
   }
 
   clock(): Clock | undefined {

@@ -66,7 +66,7 @@ function closeTwice(channel: Channel): void {
   const close = channel.close.bind(channel)
   channel.close = () => {
     close()
-    // An address comes in the check phase of the loop, which lies between any two timers of which one sets the other.
+    // An address comes in the check phase of the event loop. That phase lies between a timer and another one that it sets.
     systemClock.setTimer(0, () => systemClock.setTimer(0, close))
   }
 }

@@ -105,6 +105,9 @@ const indexes: Readonly<Record<string, string>> = {
   _share: `(ns, ${countedOf('name')}, weight) WHERE weight IS NOT NULL`,
 }
 
+/** The names of all options. */
+const KNOWN: readonly (keyof MigrateOptions)[] = ['schema', 'table', 'owner']
+
 /**
  * Looks; where something is missing takes the advisory lock and looks again; creates what is missing, and looks a last time. So
  * nothing counts that was not looked at under the lock, and nothing is locked where everything is there.
@@ -115,9 +118,6 @@ const indexes: Readonly<Record<string, string>> = {
  * The types and functions above the line that sets the path name their schema: until then whatever is called is looked up in the
  * path of the caller, who may have more rights than those who can create something in it.
  */
-/** The names of its options. */
-const KNOWN: readonly (keyof MigrateOptions)[] = ['schema', 'table', 'owner']
-
 function migrationBody(options: MigrateOptions): string {
   const { read, problems } = readOptions(options, KNOWN)
   if (problems.length > 0) throw notValid(problems)

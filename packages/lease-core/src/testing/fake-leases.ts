@@ -4,7 +4,7 @@
  *     const leases = new FakeLeases()
  *     await leases.take('invoices')        // another process holds it: claims are denied, waiters wait
  *     await leases.free('invoices')        // … until now
- *     await leases.take('invoices')        // whoever holds it has lost it: its signal aborts with ErrLost
+ *     await leases.take('invoices')        // its holder has lost it: the signal aborts with ErrLost
  *     leases.cut()                         // the store does not answer any more
  *     leases.reconnect()
  *
@@ -80,7 +80,7 @@ export class FakeLeases implements AsyncDisposable {
     await heard()
   }
 
-  /** Ends the tenure of whoever holds this lease, another process or an instance. Waiters are granted it. */
+  /** Ends the term of the holder of this lease, another process or an instance. Waiters are granted the lease. */
   async free(lease: string): Promise<void> {
     await this.#others.revoke(lease)
     await heard()
