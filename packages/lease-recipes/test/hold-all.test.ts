@@ -21,7 +21,7 @@ import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { moments } from './moments.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`holdAll on ${store.name}`, () => {
     const duration = 1000 * store.briefMs
     let bench: Bench

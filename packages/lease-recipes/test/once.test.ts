@@ -37,7 +37,7 @@ class Work<T> {
   }
 }
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`Once on ${store.name}`, () => {
     const lasting = 1000 * store.briefMs
     let bench: Bench

@@ -6,7 +6,7 @@ import { Throttle, type ThrottleOptions } from '#src/throttle.ts'
 import { Bench, rejection, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`Throttle on ${store.name}`, () => {
     const period = 2 * store.unitMs
     const long = 8000 * store.unitMs

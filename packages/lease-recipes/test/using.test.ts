@@ -7,7 +7,7 @@ import { stores } from './stores.ts'
 
 const LASTING_MS = 600_000
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`using a lock on ${store.name}`, () => {
     let town: Town
 

@@ -19,7 +19,7 @@ import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { moments } from './moments.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('etcd')) {
   describe(`withLease on ${store.name}`, () => {
     const options: WithLeaseOptions = { duration: 1000 * store.briefMs }
     let bench: Bench
