@@ -233,7 +233,7 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     const hold = await bench.manager.hold('db', 'a', options)
     const told: string[] = []
     bench.manager.events.subscribe((event) => {
-      if (event.type === 'retrying') told.push(event.doing)
+      if (event.type === 'retrying') told.push(event.operation)
     })
     const away = bench.wire.reject(new Error('away'), { kind: 'extend' })
     await bench.clock.advance(25_000)

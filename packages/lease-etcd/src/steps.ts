@@ -340,7 +340,7 @@ function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Ste
 }
 
 /** What the end of a term concerns besides its key. */
-interface Ending {
+interface Removal {
   /** The client whose term it was, if it is another one. */
   readonly toTell: string | undefined
   /** The term, where it is known. */
@@ -357,7 +357,7 @@ function removal(
   op: ReleaseOp | ExpireOp,
   conditions: EtcdCompare[],
   keys: Keys,
-  { toTell, held, otherwise }: Ending,
+  { toTell, held, otherwise }: Removal,
   context: StepContext,
   { likely = false }: { readonly likely?: boolean } = {},
 ): Step {

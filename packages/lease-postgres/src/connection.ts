@@ -33,7 +33,7 @@ export async function onConnection<T>(
   let sentMs = Number.NaN
   let givenUp: { readonly why: unknown } | undefined
   let loan: Loan | undefined
-  const unheed = onAbort(call, (why) => {
+  const stopListening = onAbort(call, (why) => {
     givenUp = { why }
     // The error of a client that is closed: then nothing is kept.
     loan?.abandon(sentMs, { mayKeep: codeOf(why) === undefined })
@@ -80,7 +80,7 @@ export async function onConnection<T>(
       `each of ${MOST_LEFT_OPEN} connections of the pool was in a transaction that somebody had left open: find who gives connections back without COMMIT or ROLLBACK`,
     )
   } finally {
-    unheed?.()
+    stopListening?.()
   }
 }
 
