@@ -23,7 +23,7 @@ import {
   type ReleaseOp,
   type UnpinOp,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys } from './layout.ts'
 import { define } from './definitions.ts'

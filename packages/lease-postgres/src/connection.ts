@@ -5,7 +5,8 @@
  * answer counts only if this call alone has committed it. So a connection on which that is not certain is closed, which undoes
  * what was done there, and the call goes on with another.
  */
-import { StoreFailure, systemClock, withoutSecrets, type Call } from 'lease-core'
+import { systemClock } from 'lease-core'
+import { StoreFailure, withoutSecrets, type Call } from 'lease-core/adapter'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import { Lender, type Loan } from './lender.ts'
 

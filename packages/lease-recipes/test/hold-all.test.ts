@@ -12,9 +12,9 @@ import {
   MemoryGuard,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
   type Held,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { FencingGate, holdAll, MemoryFencingStore, using, type HeldAll, type HoldAllOptions } from 'lease-recipes'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'

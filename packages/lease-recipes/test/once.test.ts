@@ -9,8 +9,8 @@ import {
   Manager,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track, type Tracked } from 'lease-core/testing'
 import { ErrNoResult, ErrNotRecorded, Once, type OnceOptions, type OnceScope, type OnceStore } from 'lease-recipes'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrNotValid, Manager, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { ErrClaimDenied, ErrNotValid, Manager, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ErrLimitMismatch } from '#src/semaphore.ts'
 import { Throttle, type ThrottleOptions } from '#src/throttle.ts'

@@ -10,9 +10,9 @@ import {
   Manager,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
   type Hold,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { using, withLease, type LeaseScope, type WithLeaseOptions } from 'lease-recipes'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'

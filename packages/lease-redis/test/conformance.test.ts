@@ -1,5 +1,5 @@
 import { Cluster, Redis } from 'ioredis'
-import { SubstrateClient } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
 import { isMatrix, startRedis, startRedisCluster, type Redis as Server, type RedisCluster } from 'lease-servers'
