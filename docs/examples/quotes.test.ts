@@ -93,7 +93,7 @@ it('every example is run by a test', async () => {
   const imported: string[] = []
   for (const file of files.filter((one) => one.endsWith('.test.ts'))) {
     const text = await readFile(new URL(`docs/examples/${file}`, root), 'utf8')
-    imported.push(...Array.from(text.matchAll(/from '\.\/(.*)'/g), ([, name]) => basename(name ?? '')))
+    imported.push(...Array.from(text.matchAll(/'\.\/(.*?\.ts)'/g), ([, name]) => basename(name ?? '')))
   }
   expect(examples.filter((file) => !imported.includes(file))).to.deep.equal([])
 })
