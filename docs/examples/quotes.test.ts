@@ -13,6 +13,7 @@ const published = ['lease-core', 'lease-postgres', 'lease-redis', 'lease-etcd', 
 
 for (const page of [
   'README.md',
+  'docs/cookbook.md',
   'docs/concepts.md',
   'docs/guarantees.md',
   'docs/setup.md',
