@@ -57,7 +57,8 @@ export default {
     {
       name: 'no-unresolvable',
       severity: 'error',
-      comment: 'An import that cannot be followed cannot be checked either. Prisma is installed by the test of its example.',
+      comment:
+        'An import that cannot be followed cannot be checked either. Prisma is installed by the test of its example.',
       from: { path: '^(packages|docs)/', pathNot: '^docs/examples/prisma/' },
       to: { couldNotResolve: true },
     },
