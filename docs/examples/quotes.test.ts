@@ -54,6 +54,7 @@ const pages = [
   'docs/recipes',
   'docs/substrates',
   ...published.map((name) => `packages/${name}`),
+  'packages/lease-bench',
 ]
 for (const folder of pages) {
   it(`every link of the pages in ${folder} leads to a file`, async () => {
