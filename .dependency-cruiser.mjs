@@ -35,11 +35,12 @@ const layers = [
   ['settlement', 'claims', 'hold'],
   ['counted-leases', 'substrate-client', 'lease-waiters', 'wait-queue', 'schemas'],
   ['manager'],
-  ['index'],
+  ['adapter-parts'],
+  ['index', 'adapter'],
 ]
 const core = '^packages/lease-core/src/'
 const adapters = { 'lease-postgres': 'pg', 'lease-redis': 'ioredis', 'lease-etcd': 'etcd3' }
-const published = `^packages/(lease-core|lease-recipes|lease-cron|lease-cli|${Object.keys(adapters).join('|')})/src/`
+const published = `^packages/(lease-core|lease-recipes|lease-cron|lease-nestjs|lease-cli|${Object.keys(adapters).join('|')})/src/`
 
 const files = (names) => `${core}(${names.join('|')})\\.ts$`
 const packages = (names) => `node_modules/(@types/)?(${names.join('|')})/`
@@ -110,7 +111,7 @@ export default {
         name: `${name}-sees-the-front-door-of-core`,
         severity: 'error',
         from: { path: `^packages/${name}/src/` },
-        to: { path: '^(packages|docs)/', pathNot: [`^packages/${name}/src/`, `${core}index\\.ts$`] },
+        to: { path: '^(packages|docs)/', pathNot: [`^packages/${name}/src/`, `${core}(index|adapter)\\.ts$`] },
       },
       {
         name: `${name}-names-core-by-package`,

@@ -50,7 +50,7 @@ export type LeaseEvent =
   | {
       readonly type: 'retrying'
       readonly lease: string
-      readonly doing: 'renewal' | 'claim' | 'read'
+      readonly operation: 'renewal' | 'claim' | 'read'
       readonly cause: unknown
     }
   /** The set-up of the store weakens a promise of the library, or the store has been away for some seconds. */

@@ -34,53 +34,18 @@ export type {
   SubscribeOptions,
   TermId,
 } from './client.ts'
-export { countedName, countedOf, DEFINITION_MS, MAX_CAPACITY, shareName } from './share.ts'
+export { countedName, MAX_CAPACITY, shareName } from './share.ts'
 export type { ShareRequest } from './share.ts'
-export { INTEREST_MS, noTicket, TOLD } from './ticket.ts'
-export type { Place, Ticket } from './ticket.ts'
+export type { Ticket } from './ticket.ts'
 export { sleep, systemClock } from './clock.ts'
 export type { Clock, Timer } from './clock.ts'
 export { Stopwatch } from './elapsed-time.ts'
 export { trustWindowMs } from './skew.ts'
-export { changesIn } from './hint-message.ts'
-export { HintStream, warnOfNoHints } from './hint-stream.ts'
-export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hint-stream.ts'
-export { showAs, withoutSecrets } from './shown.ts'
-export { brokenNamespaceRule, OptionChecks } from './option-checks.ts'
+export { showAs } from './shown.ts'
 export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener } from './events.ts'
-export {
-  CLIENT_LENGTH,
-  contended,
-  granted,
-  late,
-  LONGEST_DEADLINE_MS,
-  refused,
-  StoreFailure,
-  unknown,
-} from './substrate.ts'
-export type {
-  Call,
-  ClaimOp,
-  Counted,
-  DefineOp,
-  ExpireOp,
-  ExtendOp,
-  Holding,
-  LeaveOp,
-  Op,
-  PassOverOp,
-  PinOp,
-  Pins,
-  ReleaseOp,
-  ShareOp,
-  StoreFailureDetails,
-  Substrate,
-  SubstrateLimits,
-  SubstrateWarning,
-  UnpinOp,
-  Verdict,
-} from './substrate.ts'
+// Of `lease-core/adapter`: for a Client over a store of one's own.
+export { contended, granted, refused, unknown } from './substrate.ts'
 export { SubstrateClient } from './substrate-client.ts'
 export type { SubstrateClientOptions } from './substrate-client.ts'
 export type { Token } from './token.ts'

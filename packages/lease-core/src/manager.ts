@@ -714,7 +714,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       ended: (hold, loss) => this.#ended(hold, loss),
       left: ({ lease }) => this.#terms.vacated(lease),
       isExclusive: ({ term }) => this.#calls.start(undefined, () => this.#isExclusive(term)),
-      retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, doing: 'renewal', cause }),
+      retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, operation: 'renewal', cause }),
     }
   }
 
@@ -815,7 +815,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         const info = this.#client.leases().get(lease)
         return this.#claims.denied(lease, holder, info?.holder === holder ? undefined : info, { waiter })
       },
-      retrying: (lease, doing, cause) => this.events.emit({ type: 'retrying', lease, doing, cause }),
+      retrying: (lease, operation, cause) => this.events.emit({ type: 'retrying', lease, operation, cause }),
     })
   }
 

@@ -11,7 +11,7 @@
 import { randomBytes } from 'node:crypto'
 import { DateTime } from 'luxon'
 import { abortController } from './abort-signal.ts'
-import { sleep, type Clock } from './clock.ts'
+import { sleep, systemClock, type Clock } from './clock.ts'
 import { reasonOf, type ErrUnknown } from './errors.ts'
 import { StoreCall } from './store-call.ts'
 import { StoreClock } from './store-clock.ts'
@@ -113,7 +113,12 @@ export class StoreLink {
     for (const call of [...this.#inFlight]) call.abort(reason)
   }
 
-  /** The one call that may still be sent once this is closed. @throws LostCall */
+  /**
+   * The one call that may still be sent once this is closed. It ends when its time is over by the client's clock or by the
+   * machine's: also a client whose clock stands still must come to its end.
+   *
+   * @throws LostCall
+   */
   lastly<T>(send: (call: Call) => Promise<T>, timeoutMs: number): Promise<T> {
     return this.#call(send, Math.min(timeoutMs, this.#timeoutMs), { isLast: true })
   }
@@ -149,20 +154,25 @@ export class StoreLink {
       const { client } = this
       const stamp = { timeoutMs, client, epoch: this.#epoch, sentMs: clock?.earliestMs(sentMs), notAfterMs }
       const call = new StoreCall(stamp, this.#storeClock, sentMs)
-      const fail = (cause: unknown): void => {
+      const end = (): void => {
         timer.cancel()
+        machineTimer?.cancel()
         this.#forget(call)
+      }
+      const fail = (cause: unknown): void => {
+        end()
         this.#failed(cause, sentMs)
         reject(new LostCall(cause, { sent: true, notAfterMs }))
       }
-      const timer = this.#clock.setTimer(timeoutMs, () => call.abort(this.#noAnswer(timeoutMs)))
+      const giveUp = (): void => call.abort(this.#noAnswer(timeoutMs))
+      const timer = this.#clock.setTimer(timeoutMs, giveUp)
+      const machineTimer = isLast ? systemClock.setTimer(timeoutMs, giveUp) : undefined
       call.onAbort(fail)
       if (this.closing.aborted && !isLast) return call.abort(this.closing.reason as Error)
       call.index = this.#inFlight.push(call) - 1
       try {
         send(call).then((answer) => {
-          timer.cancel()
-          this.#forget(call)
+          end()
           this.#failures = 0
           onAnswer?.(answer, sentMs)
           resolve(answer)

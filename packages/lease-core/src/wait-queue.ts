@@ -78,7 +78,7 @@ export interface WaitQueueHost {
   acquire(request: WaitRequest, signal: AbortSignal, ticket: Ticket | undefined): Promise<Hold>
   /** The error for a waiter whose time ran out while another had the lease, from what is known. */
   denied(request: WaitRequest): ErrClaimDenied
-  retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
+  retrying(lease: string, operation: 'read' | 'claim', cause: unknown): void
 }
 
 /** Somebody in the queue. */
@@ -387,8 +387,8 @@ export class WaitQueue {
     return looked
   }
 
-  async #attempt(queue: LeaseWaiters, doing: 'read' | 'claim', send: () => Promise<void>): Promise<void> {
-    const look = queue[doing]
+  async #attempt(queue: LeaseWaiters, operation: 'read' | 'claim', send: () => Promise<void>): Promise<void> {
+    const look = queue[operation]
     try {
       await send()
       look.failures = 0
@@ -399,7 +399,7 @@ export class WaitQueue {
       look.failures++
       const pauseMs = 1 + backoffMs(look.failures, Math.min(LONGEST_RETRY_MS, this.#host.maxSleepMs))
       look.dueMs = Math.min(look.dueMs, this.#host.clock.monotonic() + pauseMs)
-      this.#host.retrying(queue.leases[0] as string, doing, error)
+      this.#host.retrying(queue.leases[0] as string, operation, error)
     }
   }
 

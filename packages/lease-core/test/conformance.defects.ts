@@ -23,7 +23,7 @@ import {
 import { BreakableStore, type Definition, type Stamp, type Term, type Waiting } from './conformance.breakable-store.ts'
 
 export interface Defect {
-  /** Clauses of the manager's chapter that are red at least. What else is depends on how the Manager tries again. */
+  /** Clauses of the manager's suite that are red at least. What else is depends on how the Manager tries again. */
   readonly manager?: readonly string[]
   readonly store?: typeof BreakableStore
   /** Whether the store has a clock. @default true */

@@ -233,7 +233,7 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     const hold = await bench.manager.hold('db', 'a', options)
     const told: string[] = []
     bench.manager.events.subscribe((event) => {
-      if (event.type === 'retrying') told.push(event.doing)
+      if (event.type === 'retrying') told.push(event.operation)
     })
     const away = bench.wire.reject(new Error('away'), { kind: 'extend' })
     await bench.clock.advance(25_000)
@@ -498,6 +498,64 @@ describe('Manager.hold, decision 10: a claim kept alive', () => {
     sent[1]?.granted()
     await bench.clock.advance(1_000)
     expect([hold.held, sent.length]).to.deep.equal([true, 2])
+    await bench.manager.stop()
+  })
+
+  /** A Hold whose renewals are answered by the test, or never. */
+  async function byHand(more: { readonly renewEvery?: number } = {}) {
+    const bench = new Bench()
+    const hold = await bench.manager.hold('db', 'a', { ...options, ...more })
+    const sent: { readonly renewal: Renewal; readonly atMs: number }[] = []
+    const retriedAtMs: number[] = []
+    Object.defineProperty(bench.client, 'renewLease', {
+      value: (renewal: Renewal) => void sent.push({ renewal, atMs: bench.clock.monotonic() }),
+    })
+    bench.manager.events.subscribe((event) => {
+      if (event.type === 'retrying') retriedAtMs.push(bench.clock.monotonic())
+    })
+    const untilSent = async (count: number): Promise<void> => {
+      while (sent.length < count) await bench.clock.advanceToNext()
+    }
+    return { bench, hold, sent, retriedAtMs, untilSent }
+  }
+
+  it('a renewal without an answer is given up, and the next one sent at the same instant', async () => {
+    const { bench, sent, retriedAtMs, untilSent } = await byHand()
+    await untilSent(2)
+    expect(retriedAtMs).to.deep.equal([sent[1]?.atMs])
+    await bench.manager.stop()
+  })
+
+  it('a renewal that was given up and fails later is no failure of the one in flight', async () => {
+    const { bench, hold, sent, retriedAtMs, untilSent } = await byHand()
+    await untilSent(2)
+    sent[0]?.renewal.failed(new Error('away'))
+    await bench.clock.advance(1_000)
+    expect([retriedAtMs.length, sent.length]).to.deep.equal([1, 2])
+    sent[1]?.renewal.granted()
+    expect(hold.held).to.equal(true)
+    await bench.manager.stop()
+  })
+
+  it('a renewal that hangs leaves time for another, also when it was sent late in the lease', async () => {
+    const { bench, hold, sent, untilSent } = await byHand({ renewEvery: 20_000 })
+    await untilSent(2)
+    expect(bench.clock.monotonic() - (sent[0]?.atMs ?? 0)).to.be.below(6_000)
+    sent[1]?.renewal.granted()
+    await bench.clock.advance(10_000)
+    expect(hold.held).to.equal(true)
+    await bench.manager.stop()
+  })
+
+  it('a renewal that is granted ends the failures before it: a Hold that sleeps past its lease then is lost as expired', async () => {
+    const { bench, hold, sent, untilSent } = await byHand()
+    await untilSent(1)
+    sent[0]?.renewal.failed(new Error('away'))
+    await untilSent(2)
+    sent[1]?.renewal.granted()
+    const pause = bench.clock.pause(31_000)
+    expect([hold.held, lossOf(hold.signal)]).to.deep.equal([false, 'expired'])
+    await pause
     await bench.manager.stop()
   })
 

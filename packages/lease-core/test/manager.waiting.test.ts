@@ -269,7 +269,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     await bench.other().manager.claim('db', 'a', 600_000)
     const events: string[] = []
     bench.manager.events.subscribe((event) => {
-      if (event.type === 'retrying') events.push(`${event.doing} ${event.lease}`)
+      if (event.type === 'retrying') events.push(`${event.operation} ${event.lease}`)
     })
     const away = bench.wire.reject(new Error('away'), { kind: 'read' })
     const waiting = track(bench.manager.waitUntilExpired('db'))

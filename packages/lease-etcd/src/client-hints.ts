@@ -30,7 +30,8 @@
  * and no watch ends before the ticket does. Otherwise one who has gone would be ahead for ever, and the first would take itself for
  * the second.
  */
-import { changesIn, countedOf, INTEREST_MS, type Clock, type LeaseChange, type Timer } from 'lease-core'
+import type { Clock, LeaseChange, Timer } from 'lease-core'
+import { changesIn, countedOf, INTEREST_MS } from 'lease-core/adapter'
 import { HintListeners } from './hint-listeners.ts'
 import type { EtcdKeyValue } from './driver.ts'
 import { endOf, ticketIn, ticketNamed, type FoundTicket, type Keys, type Layout } from './layout.ts'

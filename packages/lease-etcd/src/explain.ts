@@ -1,5 +1,6 @@
 /** What the failures of etcd and of its driver mean, and what to do about them. */
-import { reasonOf, StoreFailure, withoutSecrets } from 'lease-core'
+import { reasonOf } from 'lease-core'
+import { StoreFailure, withoutSecrets } from 'lease-core/adapter'
 
 /** What went wrong, as far as it changes what this adapter does. */
 export type Failure =

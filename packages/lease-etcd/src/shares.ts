@@ -24,7 +24,7 @@ import {
   type ClaimOp,
   type ShareOp,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { IN_SIGHT } from './client-hints.ts'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { failureOf } from './explain.ts'

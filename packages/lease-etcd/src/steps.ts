@@ -23,7 +23,7 @@ import {
   type ReleaseOp,
   type UnpinOp,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys } from './layout.ts'
 import { define } from './definitions.ts'
@@ -340,7 +340,7 @@ function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Ste
 }
 
 /** What the end of a term concerns besides its key. */
-interface Ending {
+interface Removal {
   /** The client whose term it was, if it is another one. */
   readonly toTell: string | undefined
   /** The term, where it is known. */
@@ -357,7 +357,7 @@ function removal(
   op: ReleaseOp | ExpireOp,
   conditions: EtcdCompare[],
   keys: Keys,
-  { toTell, held, otherwise }: Ending,
+  { toTell, held, otherwise }: Removal,
   context: StepContext,
   { likely = false }: { readonly likely?: boolean } = {},
 ): Step {

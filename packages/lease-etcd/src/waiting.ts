@@ -20,7 +20,7 @@ import {
   type LeaveOp,
   type PassOverOp,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { IN_SIGHT, type Ahead, type ClientHints } from './client-hints.ts'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import {

@@ -1,5 +1,5 @@
 /** What the server's version and state take away from the promises. */
-import type { SubstrateWarning } from 'lease-core'
+import type { SubstrateWarning } from 'lease-core/adapter'
 
 interface Fix {
   /** The first release with the fix, by minor version; minors above the last one have it from the start. */

@@ -15,7 +15,8 @@
  * The stream is the bare one. etcd3's own watcher reconnects behind one's back, and forgets what happened meanwhile. A sign of life
  * is the answer to one more watch: etcd may leave a request for progress unanswered while a watch is behind.
  */
-import { HintStream, type Clock, type HintConnection, type HintStreamOptions } from 'lease-core'
+import type { Clock } from 'lease-core'
+import { HintStream, type HintConnection, type HintStreamOptions } from 'lease-core/adapter'
 import type {
   EtcdDriver,
   EtcdKeyValue,

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Holding, Verdict } from 'lease-core'
+import type { Holding, Verdict } from 'lease-core/adapter'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdDriver, EtcdSubstrate, EtcdTxn } from 'lease-etcd'
 import { claim, extend, grant, newCall, pin, readOne, release, unique } from 'lease-scenes'

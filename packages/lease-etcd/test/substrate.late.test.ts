@@ -1,6 +1,6 @@
 /** Requests that are executed late, twice or in another order: what they would open, change or end stays as it is. */
 import { expect } from 'chai'
-import { CLIENT_LENGTH, type Call, type Op, type Verdict } from 'lease-core'
+import { CLIENT_LENGTH, type Call, type Op, type Verdict } from 'lease-core/adapter'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdDriver, EtcdSubstrate, EtcdTxn, EtcdTxnAnswer } from 'lease-etcd'
 import { GRPCUnavailableError } from 'etcd3'

@@ -1,16 +1,7 @@
 /** Counted leases on a real etcd: what each operation costs, and what the store must not be told twice, forget or leave behind. */
 import { expect } from 'chai'
-import {
-  INTEREST_MS,
-  Manager,
-  SubstrateClient,
-  type ClaimOp,
-  type DefineOp,
-  type Hold,
-  type LeaseChange,
-  type Op,
-  type Verdict,
-} from 'lease-core'
+import { Manager, type Hold, type LeaseChange } from 'lease-core'
+import { INTEREST_MS, SubstrateClient, type ClaimOp, type DefineOp, type Op, type Verdict } from 'lease-core/adapter'
 import { etcdTargets } from 'lease-servers'
 import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import {

@@ -1,6 +1,7 @@
 /** Those who wait: what a hand-off costs however many there are, and that nobody sleeps through a vacancy. */
 import { expect } from 'chai'
-import { Manager, SubstrateClient, type Hold, type LeaseChange, type Op, type Verdict } from 'lease-core'
+import { Manager, type Hold, type LeaseChange } from 'lease-core'
+import { SubstrateClient, type Op, type Verdict } from 'lease-core/adapter'
 import { enough, etcdTargets, isMatrix } from 'lease-servers'
 import { EtcdSubstrate, failFast } from 'lease-etcd'
 import type { Etcd3 } from 'etcd3'

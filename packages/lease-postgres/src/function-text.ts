@@ -1,6 +1,6 @@
 /** What the functions of the database are made of (functions.ts): their frame, and the parts that several have in common. */
 import { createHash } from 'node:crypto'
-import { CLIENT_LENGTH, INTEREST_MS, LONGEST_DEADLINE_MS } from 'lease-core'
+import { CLIENT_LENGTH, INTEREST_MS, LONGEST_DEADLINE_MS } from 'lease-core/adapter'
 import { HOME, type Tables } from './schema.ts'
 import { answers, live, micros, stateOf, type StateField } from './sql.ts'
 

@@ -50,7 +50,7 @@
  * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
  * the pins and the claim all look at, and lock, this one row.
  */
-import { LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { LONGEST_DEADLINE_MS, TOLD } from 'lease-core/adapter'
 import {
   anyUndone,
   byKey,

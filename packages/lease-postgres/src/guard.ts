@@ -8,6 +8,7 @@
  * `ROLLBACK TO SAVEPOINT` past the guard drops its lock: guard outside of savepoints, or again after them.
  */
 import { ErrNotHeld, ErrTrapdoor, hasMethods, notValid, type Trapdoor } from 'lease-core'
+import { notHeld } from 'lease-core/adapter'
 import type { PostgresTransaction } from './driver.ts'
 import type { DatabaseFunction } from './function-text.ts'
 import { wayInFor } from './way-in.ts'
@@ -111,13 +112,6 @@ const wayIn = (rows: string): string =>
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null
-}
-
-function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
-  return new ErrNotHeld(`"${holder}" does not hold lease "${lease}" with fencing token ${fencingToken}`, {
-    lease,
-    holder,
-  })
 }
 
 /** A predicate does not tell which of them is over. */

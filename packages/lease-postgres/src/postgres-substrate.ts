@@ -13,32 +13,28 @@
  *   clock shows: whole microseconds, which a number holds exactly for the next two centuries.
  */
 import { createHash, randomBytes } from 'node:crypto'
+import { sleep, systemClock, type Clock, type LeaseChange, type Trapdoor } from 'lease-core'
 import {
   contended,
   granted,
   HintStream,
   late,
   refused,
-  sleep,
   StoreFailure,
-  systemClock,
   unknown,
   warnOfNoHints,
   type Call,
   type ClaimOp,
-  type Clock,
   type Counted,
   type HintConnection,
   type Holding,
-  type LeaseChange,
   type OpenHintConnection,
   type Op,
   type Pins,
   type Substrate,
   type SubstrateWarning,
-  type Trapdoor,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { arrayOf } from './array.ts'
 import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connection.ts'
 import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './driver.ts'

@@ -32,7 +32,7 @@
  * | the end of a share in REPEATABLE READ, or by a role that may not see the queue | everyone in the namespace is told |
  * | an earlier release that ends or removes a share | it knows no weights: the sum is added up again every ten seconds where somebody needs room |
  */
-import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core/adapter'
 import {
   asynchronously,
   boundedWait,

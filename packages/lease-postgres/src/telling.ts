@@ -1,5 +1,5 @@
 /** Who is told of what an operation has done. */
-import { TOLD } from 'lease-core'
+import { TOLD } from 'lease-core/adapter'
 import {
   byKey,
   countedOf,

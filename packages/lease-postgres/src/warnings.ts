@@ -1,5 +1,5 @@
 /** What the server's set-up takes away from the promises. */
-import type { SubstrateWarning } from 'lease-core'
+import type { SubstrateWarning } from 'lease-core/adapter'
 import { codeOf } from './connection.ts'
 
 /** The answer to the `inspect` statement. */

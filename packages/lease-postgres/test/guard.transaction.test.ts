@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { CLIENT_LENGTH, ErrNotHeld, ErrTrapdoor, Manager, type Call, type Holding, type Info } from 'lease-core'
+import { ErrNotHeld, ErrTrapdoor, Manager, type Info } from 'lease-core'
+import { CLIENT_LENGTH, type Call, type Holding } from 'lease-core/adapter'
 import { whileLive } from 'lease-core/testing'
 import { postgresTargets, until } from 'lease-servers'
 import { postgresClient, type PostgresSubstrate, type PostgresTransaction } from 'lease-postgres'

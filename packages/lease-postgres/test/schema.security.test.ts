@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrNotHeld, type ClaimOp, type LeaseChange } from 'lease-core'
+import { ErrNotHeld, type LeaseChange } from 'lease-core'
+import type { ClaimOp } from 'lease-core/adapter'
 import {
   collect,
   migrate,

@@ -2,7 +2,7 @@
 import { freshDatabase, until } from 'lease-servers'
 import { migrate, PostgresSubstrate, type PostgresSubstrateOptions } from 'lease-postgres'
 import { Pool, type PoolClient, type PoolConfig } from 'pg'
-import type { Substrate } from 'lease-core'
+import type { Substrate } from 'lease-core/adapter'
 import { readOne, release, settle, unique } from 'lease-scenes'
 
 export interface Setting extends AsyncDisposable {

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Call, Verdict } from 'lease-core'
+import type { Call, Verdict } from 'lease-core/adapter'
 import { enoughOf, type Postgres, postgresTargets, startPostgres, startProxy } from 'lease-servers'
 import { migrate, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { INTEREST_MS, type Call, type LeaseChange, type Verdict } from 'lease-core'
+import type { LeaseChange } from 'lease-core'
+import { INTEREST_MS, type Call, type Verdict } from 'lease-core/adapter'
 import { collect, type PostgresSubstrate } from 'lease-postgres'
 import {
   claim,

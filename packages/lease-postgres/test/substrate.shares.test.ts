@@ -1,4 +1,5 @@
 import { expect } from 'chai'
+import type { LeaseChange } from 'lease-core'
 import {
   DEFINITION_MS,
   late,
@@ -6,10 +7,9 @@ import {
   type ClaimOp,
   type DefineOp,
   type Holding,
-  type LeaseChange,
   type Op,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { collect, SqlGuard, type PostgresSubstrate } from 'lease-postgres'
 import {
   claim,

@@ -1,6 +1,7 @@
 /** A primary and its standby: what is refused there, what an answer waits for, and what a promotion keeps. */
 import { expect } from 'chai'
-import { Manager, type Op, type Verdict } from 'lease-core'
+import { Manager } from 'lease-core'
+import type { Op, Verdict } from 'lease-core/adapter'
 import { postgresTargets, startPostgresPair, until, type Postgres, type PostgresPair } from 'lease-servers'
 import { migrate, postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
 import { Pool, type PoolClient } from 'pg'

@@ -6,7 +6,7 @@ import { Authority, type AuthorityEvents, type AuthorityOptions } from '#src/aut
 import { Bench, record, rejection, undisturbed, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('etcd')) {
   describe(`Authority on ${store.name}`, () => {
     /** Of leases that lapse in the course of a test. */
     const brief = store.briefMs

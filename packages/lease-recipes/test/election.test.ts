@@ -5,7 +5,7 @@ import { whileLive } from 'lease-core/testing'
 import { Bench, record, rejection, undisturbed, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('cluster')) {
   describe(`Election on ${store.name}`, () => {
     /** Of leases that lapse in the course of a test. */
     const brief = store.briefMs

@@ -1,14 +1,7 @@
 /** What goes wrong between a lock and its store: on memory, behind a network that the test breaks. */
 import { expect } from 'chai'
-import {
-  ErrClaimDenied,
-  ErrNotHeld,
-  ErrUnknown,
-  Manager,
-  MemoryStore,
-  MemorySubstrate,
-  SubstrateClient,
-} from 'lease-core'
+import { ErrClaimDenied, ErrNotHeld, ErrUnknown, Manager, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { FailClosedLock, FailOpenLock, type FencedLock } from 'lease-recipes'
 import { errorOf, heard } from './fenced-lock.fixture.ts'

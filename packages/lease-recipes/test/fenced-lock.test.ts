@@ -7,7 +7,7 @@ import { acquireInTime, errorOf, heard, Town } from './fenced-lock.fixture.ts'
 import { refusal, renewedThrice } from './store-events.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('postgres')) {
   describe(`fenced locks on ${store.name}`, () => {
     /** Where time can be told; servers and their machine may be slow. */
     const exact = store.clock instanceof TestClock

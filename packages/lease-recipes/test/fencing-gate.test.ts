@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { Cluster, Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrUnknown, Manager, memoryClient } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { freshDatabase, postgresTargets, redisTargets, type RedisTarget } from 'lease-servers'
+import { enoughOf, freshDatabase, postgresTargets, redisTargets, type RedisTarget } from 'lease-servers'
 import { Client, Pool } from 'pg'
 import {
   ErrFenced,
@@ -63,7 +63,7 @@ function inRedis(target: RedisTarget): Place {
   }
 }
 
-const postgres = postgresTargets().map(inPostgres)
+const postgres = enoughOf(postgresTargets()).map(inPostgres)
 const redis = redisTargets().map(inRedis)
 
 for (const place of [inMemory, ...postgres, ...redis]) {

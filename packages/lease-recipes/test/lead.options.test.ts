@@ -13,8 +13,8 @@ import {
   memoryClient,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { programOf } from 'lease-servers'
 import { lead, type Candidate, type LeaderTerm, type LeadOptions, type LeadWork } from 'lease-recipes'

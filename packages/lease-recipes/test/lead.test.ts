@@ -47,7 +47,7 @@ class Work {
   }
 }
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`lead on ${store.name}`, () => {
     /** Of leases that do not lapse, however slow the machine. */
     const lasting = 1000 * store.briefMs

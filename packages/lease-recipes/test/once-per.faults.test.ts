@@ -1,13 +1,6 @@
 import { expect } from 'chai'
-import {
-  ErrStopped,
-  ErrUnknown,
-  Manager,
-  memoryClient,
-  MemoryStore,
-  MemorySubstrate,
-  SubstrateClient,
-} from 'lease-core'
+import { ErrStopped, ErrUnknown, Manager, memoryClient, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { OncePer, type OncePerOptions, type Outcome } from 'lease-recipes'
 import { getEventListeners } from 'node:events'

@@ -9,7 +9,7 @@ import { stores } from './stores.ts'
 
 const lasting = { minutes: 10 }
 
-for (const store of stores()) {
+for (const store of stores('postgres')) {
   describe(`OncePer on ${store.name}`, () => {
     let fleet: Fleet
     /** Which slots ran, in order. */

@@ -7,8 +7,8 @@ import {
   memoryClient,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ReadWriteLock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { rejection } from './bench.ts'

@@ -5,7 +5,7 @@ import { Bench, rejection, type Process } from './bench.ts'
 import { refusal, replaced } from './store-events.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`Semaphore, being destroyed, on ${store.name}`, () => {
     const long = 8000 * store.unitMs
     const retries = 0

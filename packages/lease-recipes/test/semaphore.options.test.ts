@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown } from 'lease-core'
-import { Manager, memoryClient, MemoryStore, MemorySubstrate, sleep, SubstrateClient } from 'lease-core'
+import { Manager, memoryClient, MemoryStore, MemorySubstrate, sleep } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ErrNoSemaphore, Semaphores, type Permit, type SemaphoresOptions } from '#src/semaphore.ts'
 import { enough } from 'lease-servers'

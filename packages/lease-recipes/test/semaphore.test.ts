@@ -6,7 +6,7 @@ import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('etcd')) {
   describe(`Semaphore on ${store.name}`, () => {
     /** Where time and messages can be counted; servers and their machine may be slow. */
     const exact = store.clock instanceof TestClock

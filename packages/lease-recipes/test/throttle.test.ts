@@ -1,12 +1,13 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrNotValid, Manager, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { ErrClaimDenied, ErrNotValid, Manager, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ErrLimitMismatch } from '#src/semaphore.ts'
 import { Throttle, type ThrottleOptions } from '#src/throttle.ts'
 import { Bench, rejection, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`Throttle on ${store.name}`, () => {
     const period = 2 * store.unitMs
     const long = 8000 * store.unitMs

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrLost, ErrNotValid, ErrUnknown, Manager, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { ErrLost, ErrNotValid, ErrUnknown, Manager, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { FailClosedLock, FailOpenLock, using, type Usable } from 'lease-recipes'
 import { errorOf, Town } from './fenced-lock.fixture.ts'
@@ -7,7 +8,7 @@ import { stores } from './stores.ts'
 
 const LASTING_MS = 600_000
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`using a lock on ${store.name}`, () => {
     let town: Town
 

@@ -19,7 +19,7 @@
  * remembers the claim that opened the latest term, once the term is over or where its key may be gone too soon: a claim that was
  * sent before that opening, or by that nonce, opens nothing. Under `u:<name>` it remembers the last unpin, in the same way.
  */
-import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, TOLD } from 'lease-core/adapter'
 import { entering, naming, queueing, registering, telling } from './interest-script.ts'
 import { admitting, counting } from './shares-script.ts'
 import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, preludeAt, script, type Script } from './script.ts'

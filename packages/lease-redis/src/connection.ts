@@ -1,7 +1,7 @@
 /**
  * One script on the caller's connection, and what its failures mean.
  */
-import { StoreFailure, withoutSecrets } from 'lease-core'
+import { StoreFailure, withoutSecrets } from 'lease-core/adapter'
 import type { RedisScripting } from './driver.ts'
 import type { Script } from './script.ts'
 

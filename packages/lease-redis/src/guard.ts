@@ -16,16 +16,8 @@
  * A failover that loses the last writes of the old master loses grants and guarded writes alike; no check in Redis can
  * see that. Keep the fencing token beside your data, and refuse a lower one, where that matters.
  */
-import {
-  ErrNotHeld,
-  ErrTrapdoor,
-  ErrUnknown,
-  hasMethods,
-  LONGEST_DEADLINE_MS,
-  notValid,
-  systemClock,
-  type Trapdoor,
-} from 'lease-core'
+import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, systemClock, type Trapdoor } from 'lease-core'
+import { LONGEST_DEADLINE_MS, notHeld } from 'lease-core/adapter'
 import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy, withoutCredentials } from './connection.ts'
 import type { RedisPrivateConnection, RedisScripting, RedisTransactional } from './driver.ts'
 import { dropPrivate, privateOf } from './private-connection.ts'
@@ -365,13 +357,6 @@ function notUnderstood(terms: readonly GuardedTerm[], remedy: string): ErrTrapdo
 
 function trapdoor(message: string, [term]: readonly GuardedTerm[], cause?: unknown): ErrTrapdoor {
   return new ErrTrapdoor(message, { lease: term?.lease, holder: term?.holder, ...(cause !== undefined && { cause }) })
-}
-
-function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
-  return new ErrNotHeld(`"${holder}" does not hold lease "${lease}" with fencing token ${fencingToken}`, {
-    lease,
-    holder,
-  })
 }
 
 function ignore(): void {}

@@ -12,7 +12,7 @@
  *
  * All of it only helps. Each command may fail, for want of rights or of memory, and nothing else does because of it.
  */
-import { INTEREST_MS, TOLD } from 'lease-core'
+import { INTEREST_MS, TOLD } from 'lease-core/adapter'
 import { FIELDS, fromTheMaster, prelude, reading, script, type Script } from './script.ts'
 
 /** How many tickets of clients that do not listen are passed by; then the rest of the queue is left to its timers. */

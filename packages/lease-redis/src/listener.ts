@@ -2,14 +2,8 @@
  * Hints by SUBSCRIBE. One connection listens for all namespaces over one connection of the caller: each joins it with its channel,
  * and the last one that leaves closes it.
  */
-import {
-  changesIn,
-  hasMethods,
-  notValid,
-  type HintConnection,
-  type LeaseChange,
-  type OpenHintConnection,
-} from 'lease-core'
+import { hasMethods, notValid, type LeaseChange } from 'lease-core'
+import { changesIn, type HintConnection, type OpenHintConnection } from 'lease-core/adapter'
 import type { RedisConnection, RedisDuplicable, RedisListenConnection, RedisListenOverrides } from './driver.ts'
 
 /** Makes a connection of its own, connected or not. */

@@ -1,5 +1,6 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
-import { hasMethods, OptionChecks, type Clock, type SubstrateClientOptions } from 'lease-core'
+import { hasMethods, type Clock } from 'lease-core'
+import { OptionChecks, type SubstrateClientOptions } from 'lease-core/adapter'
 import { isPipeline } from './connection.ts'
 import type { RedisConnection, RedisListenConnection } from './driver.ts'
 

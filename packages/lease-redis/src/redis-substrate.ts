@@ -8,6 +8,7 @@
  *   which it does nothing, and the server time at which it was sent, with which the script compares what it remembers.
  * - *Only reads from the master count*; a replica may be behind.
  */
+import { systemClock, type LeaseChange, type Trapdoor } from 'lease-core'
 import {
   contended,
   granted,
@@ -15,22 +16,19 @@ import {
   late,
   LONGEST_DEADLINE_MS,
   refused,
-  systemClock,
   unknown,
   warnOfNoHints,
   type Call,
   type ClaimOp,
   type Counted,
   type Holding,
-  type LeaseChange,
   type Op,
   type OpenHintConnection,
   type Pins,
   type Substrate,
   type SubstrateWarning,
-  type Trapdoor,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { applyScript, TOO_LATE } from './apply-script.ts'
 import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'

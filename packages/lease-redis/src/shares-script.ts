@@ -12,7 +12,7 @@
  * A script that fails in between leaves too much, and never too little. What is too much ends with its bound: a claim looks at the key of
  * each share whose bound has passed, and moves the bound, or takes the entry out.
  */
-import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core/adapter'
 import { COUNTED, TOLD_UP_TO } from './interest-script.ts'
 import {
   CONTENDED,

@@ -1,16 +1,8 @@
 /** Who is told of what: beyond what the conformance kit asks, what only Redis can show. */
 import { expect } from 'chai'
 import type { Redis } from 'ioredis'
-import {
-  INTEREST_MS,
-  LeaseEvents,
-  Manager,
-  noTicket,
-  TOLD,
-  type Call,
-  type LeaseChange,
-  type Verdict,
-} from 'lease-core'
+import { LeaseEvents, Manager, type LeaseChange } from 'lease-core'
+import { INTEREST_MS, noTicket, TOLD, type Call, type Verdict } from 'lease-core/adapter'
 import { redisClient, type RedisSubstrate } from 'lease-redis'
 import { claim, expire, grant, newCall, settle, sleep, unique } from 'lease-scenes'
 import { redisTargets, until } from 'lease-servers'

@@ -2,17 +2,16 @@
 import { connect } from 'node:net'
 import { expect } from 'chai'
 import type { Redis } from 'ioredis'
+import type { LeaseChange, ShareRequest } from 'lease-core'
 import {
   DEFINITION_MS,
   LONGEST_DEADLINE_MS,
   type Call,
   type ClaimOp,
   type DefineOp,
-  type LeaseChange,
   type Op,
-  type ShareRequest,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import type { RedisSubstrate } from 'lease-redis'
 import {
   caught,

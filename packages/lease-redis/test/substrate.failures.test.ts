@@ -3,7 +3,7 @@ import { expect } from 'chai'
 import { Cluster, type Redis } from 'ioredis'
 import { redisTargets, startProxy, startRedis, until, type Redis as Server } from 'lease-servers'
 import { RedisSubstrate } from 'lease-redis'
-import type { Op, Verdict } from 'lease-core'
+import type { Op, Verdict } from 'lease-core/adapter'
 import {
   noneUnheard,
   caught,

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, type Call, type Op, type Verdict } from 'lease-core'
+import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, type Call, type Op, type Verdict } from 'lease-core/adapter'
 import { redisTargets, startRedis, until, type Redis as Server } from 'lease-servers'
 import type { RedisSubstrate } from 'lease-redis'
 import {

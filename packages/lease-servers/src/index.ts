@@ -1,6 +1,6 @@
 export { until, whatIsAwaited } from './awaited.ts'
 export { enough, enoughOf, isMatrix } from './enough.ts'
-export { Den } from './process.ts'
+export { ServerHome } from './process.ts'
 export { etcdProtocol } from './etcd-protocol.ts'
 export { type EtcdTarget, etcdTargets } from './etcd-targets.ts'
 export {

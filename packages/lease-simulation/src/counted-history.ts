@@ -2,7 +2,7 @@
  * What the store did with counted leases, by the true time: how much of each was taken, of what capacity, and whether somebody waited.
  * Shares are leases: what became of each of them is in `history.ts`.
  */
-import { countedOf, INTEREST_MS, type ClaimOp, type Op, type Verdict } from 'lease-core'
+import { countedOf, INTEREST_MS, type ClaimOp, type Op, type Verdict } from 'lease-core/adapter'
 import type { History, MemoryNamespace, Sent } from './history.ts'
 
 /** What the store had for a counted lease, from one instant to the next entry. */

@@ -3,7 +3,8 @@
  *
  * It listens where requests are executed. The time of the store is the true time.
  */
-import type { MemoryStore, Op, Verdict } from 'lease-core'
+import type { MemoryStore } from 'lease-core'
+import type { Op, Verdict } from 'lease-core/adapter'
 
 export type MemoryNamespace = ReturnType<MemoryStore['namespace']>
 type Stamp = NonNullable<Parameters<MemoryNamespace['apply']>[1]>

@@ -1,5 +1,6 @@
 /** The end of the wire in a process: tells when each operation is sent. */
-import type { Call, Counted, Holding, LeaseChange, Op, Pins, Substrate, Trapdoor, Verdict } from 'lease-core'
+import type { LeaseChange, Trapdoor } from 'lease-core'
+import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from 'lease-core/adapter'
 
 export class Wire implements Substrate {
   readonly limits: Substrate['limits']

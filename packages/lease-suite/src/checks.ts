@@ -69,7 +69,8 @@ function command(
   }
 }
 
-function publishedPackages(): readonly string[] {
+/** The packages that npm gets. */
+export function publishedPackages(): readonly string[] {
   return readdirSync(join(root, 'packages')).filter((name) => {
     const file = join(root, 'packages', name, 'package.json')
     return existsSync(file) && (JSON.parse(readFileSync(file, 'utf8')) as { private?: boolean }).private !== true

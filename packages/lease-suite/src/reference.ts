@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import ts from 'typescript'
+import { publishedPackages } from './checks.ts'
 import { root } from './test-files.ts'
 
 export const REFERENCE_PAGE: string = join(root, 'docs/reference.md')
@@ -12,20 +13,22 @@ export const REFERENCE_PAGE: string = join(root, 'docs/reference.md')
 /** In the place of a message that is put together elsewhere. */
 const SEE_PAGE = '(see the page)'
 
-/** The package, and the page of its options and limits. */
-const PACKAGES = [
+/** The page about a package, where that is not its README. */
+const pages: ReadonlyMap<string, string> = new Map([
   ['lease-core', 'setup.md'],
   ['lease-postgres', 'substrates/postgres.md'],
   ['lease-redis', 'substrates/redis.md'],
   ['lease-etcd', 'substrates/etcd.md'],
   ['lease-recipes', 'recipes/README.md'],
   ['lease-cron', 'recipes/once-per.md'],
-] as const
+])
 
 /** The text of the page. */
 export function reference(): string {
-  const packages = PACKAGES.map(([name, page]) => ({ name, page, files: sourcesOf(name) }))
-  const core = packages[0]?.files ?? []
+  const packages = publishedPackages().map((name) => {
+    return { name, page: pages.get(name) ?? `../packages/${name}/README.md`, files: sourcesOf(name) }
+  })
+  const core = packages.find(({ name }) => name === 'lease-core')?.files ?? []
   return `# Reference
 
 This page is made from the sources by \`npx -y pnpm@10 reference\`, and a test compares it with them. Events and warnings

@@ -8,9 +8,9 @@ import type { Trapdoor } from '../lease.ts'
  * Allow each test a minute on a real server, however fast it is: the kit waits for up to 55 seconds before it reports what
  * has not happened, and has no other limit.
  *
- * With a real clock the first test of a chapter that runs starts all clauses of the chapter, eight at once, and each test
- * awaits the outcome of its own clause. So a filter for one title also runs the rest of its chapter, the first tests seem to
- * take the time of all, and tests of one chapter must run in the same process. Clauses that need the store for themselves
+ * With a real clock the first test of a suite that runs starts all clauses of the suite, eight at once, and each test
+ * awaits the outcome of its own clause. So a filter for one title also runs the rest of its suite, the first tests seem to
+ * take the time of all, and tests of one suite must run in the same process. Clauses that need the store for themselves
  * (restarts, races, thousands of leases) run alone, after the others.
  */
 export interface Runner {

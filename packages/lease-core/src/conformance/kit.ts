@@ -46,17 +46,17 @@ export const ALICE = 'alice'
 export const BOB = 'bob'
 export const CAROL = 'carol'
 
-/** One chapter of the contract: a title, and a function that states its clauses. */
-export interface Chapter {
+/** One suite of the contract: a title, and a function that states its clauses. */
+export interface Suite {
   readonly title: string
   readonly state: (clause: Clause) => void
 }
 
 /** States one clause. The title is a promise; `needs` are checked against the harness. */
-export type Clause = (title: string, body: (scene: Scene) => Promise<void>, ...needs: readonly Need[]) => void
+export type Clause = (title: string, body: (context: Context) => Promise<void>, ...needs: readonly Need[]) => void
 
-/** Declares a chapter's tests with the runner. */
-export function declare(runner: Runner, harness: Harness, { title, state }: Chapter): void {
+/** Declares a suite's tests with the runner. */
+export function declare(runner: Runner, harness: Harness, { title, state }: Suite): void {
   runner.describe(title, () => {
     const namespace = `conformance-${title.replaceAll(' ', '-')}-${randomBytes(6).toString('hex')}`
     const queue = new ClauseQueue(() => harness.open(namespace), { together: harness.clock === undefined })
@@ -67,11 +67,11 @@ export function declare(runner: Runner, harness: Harness, { title, state }: Chap
     state((promise, body, ...needs) => {
       const lease = `${title.replaceAll(' ', '-')}-${++clauses}`
       const run = async (pair: Pair): Promise<void> => {
-        const scene = new Scene(harness, namespace, lease, pair)
+        const context = new Context(harness, namespace, lease, pair)
         try {
-          await body(scene)
+          await body(context)
         } finally {
-          await scene.tidy()
+          await context.tidy()
         }
       }
       const lacking = needs.map((need) => whyNot(need, harness)).find((reason) => reason !== undefined)
@@ -119,7 +119,7 @@ export interface Live<T> {
 }
 
 /** What one clause has at hand. */
-export class Scene {
+export class Context {
   /** Two clients of the same namespace, as if in two processes. */
   readonly a: Client
   readonly b: Client

@@ -11,7 +11,7 @@
  * 6. When the faults have ended: somebody waits too long, nobody leads, or one waiter is overtaken again and again.
  * 7. Something is left behind, or is not an error of ours.
  */
-import { countedOf, type Op } from 'lease-core'
+import { countedOf, type Op } from 'lease-core/adapter'
 import { CountedHistory, History, SimulatedWorld } from 'lease-simulation'
 import type { Failure, PendingCall, ProcessParts, RunOptions, StoredTerm } from 'lease-simulation'
 import { MemoryFencingStore } from '#src/fencing-gate.ts'
