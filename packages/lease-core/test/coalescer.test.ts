@@ -22,7 +22,7 @@ class Bench {
 
 const settle = (): Promise<void> => new TestClock().settle()
 
-describe('Coalescer: many concurrent calls, few round trips (decision 9)', () => {
+describe('Coalescer: many concurrent calls, few round trips', () => {
   it('one caller alone is sent before the event loop goes on: no timer, no delay', async () => {
     const bench = new Bench(10, 1)
     void bench.submit(1)

@@ -132,7 +132,7 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
     expect(heard).to.deep.equal(['other', 'other'])
   })
 
-  it('decision 19: nobody listens, nothing is heard', () => {
+  it('nobody listens, nothing is heard', () => {
     const events = new LeaseEvents()
     expect(events.heard('claimed')).to.equal(false)
     const stop = events.subscribe(() => {})

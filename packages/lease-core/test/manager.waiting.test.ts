@@ -8,15 +8,15 @@ import { infoOf, ScriptedClient, TestClock, track, type Tracked } from '#src/tes
 import { LOOK_AGAIN_MS } from '#src/ticket.ts'
 import { Bench, rejection, type Process } from './manager.bench.ts'
 
-describe('Manager.waitUntilExpired, decision 8', () => {
-  it('decision 8: vacant → at once, after one read', async () => {
+describe('Manager.waitUntilExpired', () => {
+  it('vacant → at once, after one read', async () => {
     const { clock, manager, wire } = new Bench()
     await manager.waitUntilExpired('db')
     expect(wire.counts.read).to.be.within(1, 2) // the watch begins with a resync
     expect(clock.pending).to.equal(0)
   })
 
-  it('decision 8: without any hint it wakes one millisecond after the latest instant of the known expiry', async () => {
+  it('without any hint it wakes one millisecond after the latest instant of the known expiry', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 10_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -28,7 +28,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: it wakes on the hint, long before the expiry', async () => {
+  it('it wakes on the hint, long before the expiry', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 3_600_000)
@@ -39,7 +39,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 8: a hint is never believed: a false one costs a read and wakes nobody', async () => {
+  it('a hint is never believed: a false one costs a read and wakes nobody', async () => {
     const bench = new Bench()
     await bench.other().manager.claim('db', 'a', 30_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -113,7 +113,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     }
   })
 
-  it('decision 8: a holder that changes without a vacancy keeps waiters waiting', async () => {
+  it('a holder that changes without a vacancy keeps waiters waiting', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const other = bench.other()
     await other.manager.claim('db', 'a', 10_000)
@@ -127,7 +127,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 8: an extension keeps waiters waiting', async () => {
+  it('an extension keeps waiters waiting', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 10_000)
@@ -141,7 +141,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 8: all waiters on a vacated lease wake, in order (20)', async () => {
+  it('all waiters on a vacated lease wake, in order (20)', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 30_000)
@@ -154,7 +154,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: one who comes while a read is out is not answered by it', async () => {
+  it('one who comes while a read is out is not answered by it', async () => {
     const clock = new TestClock()
     let answer = (): void => {}
     const first = new Promise<void>((resolve) => (answer = resolve))
@@ -172,7 +172,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     await manager.stop()
   })
 
-  it('decision 8: every maxSleep what is awaited is read again, though hints are lost', async () => {
+  it('every maxSleep what is awaited is read again, though hints are lost', async () => {
     const bench = new Bench({ maxSleep: 7000 })
     const other = bench.other()
     await other.manager.claim('db', 'a', 3_600_000)
@@ -186,7 +186,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 8: maxSleep is one minute unless told otherwise', async () => {
+  it('maxSleep is one minute unless told otherwise', async () => {
     const clock = new TestClock()
     const held = infoOf({ holder: 'a', expiry: clock.in(3_600_000) })
     const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases: { db: held } }])
@@ -202,7 +202,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('rejected')
   })
 
-  it('decision 20: "all is re-read" means what is awaited or held, never the whole namespace', async () => {
+  it('"all is re-read" means what is awaited or held, never the whole namespace', async () => {
     const clock = new TestClock()
     const held = infoOf({ holder: 'x', expiry: clock.in(3_600_000) })
     const mine = infoOf({ holder: 'a', expiry: clock.in(3_600_000), fencingToken: 5n })
@@ -231,7 +231,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('rejected')
   })
 
-  it('decision 8: after a resync everything awaited or held is re-read at once', async () => {
+  it('after a resync everything awaited or held is re-read at once', async () => {
     const bench = new Bench()
     const other = bench.other()
     for (const lease of ['x', 'y']) await other.manager.claim(lease, 'o', 3_600_000)
@@ -250,7 +250,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(hold.signal.reason).to.include({ code: 'LEASE_LOST', reason: 'revoked' })
   })
 
-  it('decision 8: doubled hints wake once, and cost few reads', async () => {
+  it('doubled hints wake once, and cost few reads', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 30_000)
@@ -264,7 +264,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.wire.counts.read).to.be.at.most(2)
   })
 
-  it('decision 8: ErrUnknown while waiting is tried again with growing pauses, and told as an event', async () => {
+  it('ErrUnknown while waiting is tried again with growing pauses, and told as an event', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 600_000)
     const events: string[] = []
@@ -285,7 +285,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: an unexpected error rejects those who wait, and the manager lives on', async () => {
+  it('an unexpected error rejects those who wait, and the manager lives on', async () => {
     const client = new ScriptedClient([{ call: 'refresh', throws: new TypeError('a bug') }, { call: 'refresh' }])
     const manager = new Manager({ client, clock: new TestClock() })
     await rejection(manager.waitUntilExpired('db'), ErrUnknown)
@@ -293,7 +293,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     client.verify()
   })
 
-  it('decision 8: an aborted wait leaves nothing behind: no timer, no listener, no reads', async () => {
+  it('an aborted wait leaves nothing behind: no timer, no listener, no reads', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 600_000)
     const controller = new AbortController()
@@ -313,7 +313,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.wire.counts.roundTrips).to.equal(0)
   })
 
-  it('decision 8: a wait that ends well leaves no listener on the signal', async () => {
+  it('a wait that ends well leaves no listener on the signal', async () => {
     const { manager } = new Bench()
     const controller = new AbortController()
     await manager.waitUntilExpired('db', { signal: controller.signal })
@@ -325,7 +325,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     await manager.stop()
   })
 
-  it('decision 8: one of several waiters that aborts leaves the others waiting', async () => {
+  it('one of several waiters that aborts leaves the others waiting', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 600_000)
@@ -339,14 +339,14 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect([gone.state, stays.state]).to.deep.equal(['rejected', 'fulfilled'])
   })
 
-  it('decision 8: the name is validated, and nothing is sent', async () => {
+  it('the name is validated, and nothing is sent', async () => {
     const { manager, wire } = new Bench()
     await rejection(manager.waitUntilExpired('a.b'), ErrNotValid)
     expect(wire.counts.roundTrips).to.equal(0)
     expect(wire.watchers).to.equal(0)
   })
 
-  it('decision 3: a tick landing exactly on the expiry re-arms and never spins', async () => {
+  it('a tick landing exactly on the expiry re-arms and never spins', async () => {
     const clock = new TestClock()
     const held = infoOf({ holder: 'a', expiry: clock.in(10_000) })
     const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases: { db: held } }])
@@ -363,7 +363,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(clock.fired).to.be.at.most(3)
   })
 
-  it('decision 3: timers that fire early are tolerated: the wait arms again and does not spin', async () => {
+  it('timers that fire early are tolerated: the wait arms again and does not spin', async () => {
     const bench = new Bench({ wire: { watch: false }, time: { timersLateMs: -0.75 } })
     await bench.other().manager.claim('db', 'a', 10_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -374,7 +374,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.clock.fired).to.be.at.most(6)
   })
 
-  it('decision 3: timers that fire late only delay', async () => {
+  it('timers that fire late only delay', async () => {
     const bench = new Bench({ wire: { watch: false }, time: { timersLateMs: 300 } })
     await bench.other().manager.claim('db', 'a', 10_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -382,7 +382,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 3: a wait for longer than 2³¹ − 1 ms comes to its end', async () => {
+  it('a wait for longer than 2³¹ − 1 ms comes to its end', async () => {
     const bench = new Bench({ wire: { watch: false }, maxSleep: { days: 40 } })
     await bench.other().manager.claim('db', 'a', { days: 30 })
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -393,7 +393,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 1: a wall clock set back or forward delays or wakes nobody wrongly', async () => {
+  it('a wall clock set back or forward delays or wakes nobody wrongly', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 90_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -406,7 +406,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state, 'back: found within maxSleep of its end').to.equal('fulfilled')
   })
 
-  it('decision 12: past the expiry a pinned lease keeps waiters waiting, without spinning', async () => {
+  it('past the expiry a pinned lease keeps waiters waiting, without spinning', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 1000)
@@ -420,7 +420,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 9: a lease whose read hangs does not delay those who wait for another', async () => {
+  it('a lease whose read hangs does not delay those who wait for another', async () => {
     const bench = new Bench({ wire: { watch: false, limits: { maxOps: 1, maxInFlight: 4 } } })
     bench.wire.hang({ lease: 'slow' })
     const slow = track(bench.manager.waitUntilExpired('slow'))
@@ -431,8 +431,8 @@ describe('Manager.waitUntilExpired, decision 8', () => {
   })
 })
 
-describe('Manager.hold with wait, decision 8: first come, first served', () => {
-  it('decision 8: those who want to hold are served in order', async () => {
+describe('Manager.hold with wait: first come, first served', () => {
+  it('those who want to hold are served in order', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'x', 30_000)
@@ -451,7 +451,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: only the first of them contends in the substrate', async () => {
+  it('only the first of them contends in the substrate', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'x', 600_000)
@@ -473,7 +473,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: while one of this manager holds it, the next does not even ask', async () => {
+  it('while one of this manager holds it, the next does not even ask', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', { duration: 30_000 })
     bench.wire.resetCounts()
@@ -486,7 +486,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: one that aborts makes room for the next', async () => {
+  it('one that aborts makes room for the next', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'x', 600_000)
@@ -503,7 +503,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: one that aborts while its claim is out gives back what it is granted', async () => {
+  it('one that aborts while its claim is out gives back what it is granted', async () => {
     const bench = new Bench()
     const hang = bench.wire.hang({ kind: 'claim', at: 'reply', times: 1 })
     const controller = new AbortController()
@@ -519,7 +519,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: aborted waits for a hold leave nothing behind: no timer, no listener', async () => {
+  it('aborted waits for a hold leave nothing behind: no timer, no listener', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'x', 600_000)
     const controller = new AbortController()
@@ -536,7 +536,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(getEventListeners(signal, 'abort')).to.deep.equal([])
   })
 
-  it('decision 20: running out of `wait` → ErrClaimDenied, to the millisecond, with the holder', async () => {
+  it('running out of `wait` → ErrClaimDenied, to the millisecond, with the holder', async () => {
     const bench = new Bench()
     await bench.other().manager.claim('db', 'x', 600_000)
     const first = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: 5000 }))
@@ -553,7 +553,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: `wait: false`, the default, is denied at once', async () => {
+  it('`wait: false`, the default, is denied at once', async () => {
     const bench = new Bench()
     await bench.other().manager.claim('db', 'x', 600_000)
     await rejection(bench.manager.hold('db', 'a', { duration: 30_000 }), ErrClaimDenied)
@@ -562,7 +562,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: a substrate that is away while a hold waits is tried again until it is back', async () => {
+  it('a substrate that is away while a hold waits is tried again until it is back', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const away = bench.wire.reject(new Error('away'))
     const waiting = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: true }))
@@ -574,7 +574,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: running out of `wait` while the substrate is away → ErrUnknown: nothing can be inferred', async () => {
+  it('running out of `wait` while the substrate is away → ErrUnknown: nothing can be inferred', async () => {
     const bench = new Bench({ wire: { watch: false } })
     bench.wire.reject(new Error('away'))
     const waiting = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: 20_000 }))
@@ -582,7 +582,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(waiting.error).to.be.instanceOf(ErrUnknown)
   })
 
-  it('decision 8: an unexpected error rejects that wait only', async () => {
+  it('an unexpected error rejects that wait only', async () => {
     const clock = new TestClock()
     const client = new ScriptedClient([
       { call: 'claimLease', args: ['db', { holder: 'a' }], throws: new TypeError('a bug') },
@@ -600,7 +600,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await manager.stop()
   })
 
-  it('decision 5: while waiting, a state that keeps changing is asked again', async () => {
+  it('while waiting, a state that keeps changing is asked again', async () => {
     const clock = new TestClock()
     const client = new ScriptedClient([
       { call: 'claimLease', times: 2, throws: new ErrInvalid('changed'), leases: { db: undefined } },

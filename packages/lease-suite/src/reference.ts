@@ -25,9 +25,11 @@ const pages: ReadonlyMap<string, string> = new Map([
 
 /** The text of the page. */
 export function reference(): string {
-  const packages = publishedPackages().map((name) => {
-    return { name, page: pages.get(name) ?? `../packages/${name}/README.md`, files: sourcesOf(name) }
-  })
+  const packages = publishedPackages()
+    .toSorted()
+    .map((name) => {
+      return { name, page: pages.get(name) ?? `../packages/${name}/README.md`, files: sourcesOf(name) }
+    })
   const core = packages.find(({ name }) => name === 'lease-core')?.files ?? []
   return `# Reference
 

@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { publishedPackages } from '#src/checks.ts'
 import { reference, REFERENCE_PAGE } from '#src/reference.ts'
 import { root } from '#src/test-files.ts'
 
@@ -12,9 +13,8 @@ describe('docs/reference.md', () => {
   })
 
   it('names each word that the sources give to a warning', () => {
-    const packages = ['core', 'postgres', 'redis', 'etcd', 'recipes', 'cron']
-    const words = packages.flatMap((name) => {
-      const folder = join(root, `packages/lease-${name}/src`)
+    const words = publishedPackages().flatMap((name) => {
+      const folder = join(root, `packages/${name}/src`)
       const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((path) => path.endsWith('.ts'))
       return files.flatMap((path) => {
         const text = readFileSync(join(folder, path), 'utf8')
