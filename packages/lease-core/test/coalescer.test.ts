@@ -117,7 +117,7 @@ describe('Coalescer: many concurrent calls, few round trips', () => {
     expect(await stays).to.equal('#2')
   })
 
-  it('a batch of which all were aborted is not sent, and holds no slot', async () => {
+  it('a batch whose calls were all aborted is not sent, and holds no slot', async () => {
     const bench = new Bench(10, 1)
     expect(await bench.coalescer.submit(1, AbortSignal.abort())).to.equal(undefined)
     void bench.submit(1, 2)

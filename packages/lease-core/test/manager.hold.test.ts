@@ -86,7 +86,7 @@ describe('Manager.hold: a claim kept alive', () => {
     })
   }
 
-  it('a renewal whose answer was late is trusted from its sending, on the timer, when told to, and with a new value', async () => {
+  it('a renewal whose answer was late is trusted from its sending, on the timer, on request, and with a new value', async () => {
     for (const renew of [undefined, 'renew', 'update'] as const) {
       const bench = new Bench()
       const hold = await bench.manager.hold('db', 'a', {
@@ -164,7 +164,7 @@ describe('Manager.hold: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
-  it('with `renewEvery: false` it renews when told to, and only then', async () => {
+  it('with `renewEvery: false` it renews when asked to, and only then', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false, value: 'kept' })
     const { signal } = hold
@@ -187,7 +187,7 @@ describe('Manager.hold: a claim kept alive', () => {
     await bench.manager.stop()
   })
 
-  it('a renewal that was told to, and failed or hangs to the end of the window, is why: unreachable', async () => {
+  it('a renewal that was asked to, and failed or hangs to the end of the window, is why: unreachable', async () => {
     for (const fails of [true, false]) {
       const bench = new Bench()
       const hold = await bench.manager.hold('db', 'a', { ...options, renewEvery: false })
@@ -332,7 +332,7 @@ describe('Manager.hold: a claim kept alive', () => {
     expect(lossOf(signal)).to.equal('unreachable')
   })
 
-  it('asleep past the window → expired, told before anything else is sent', async () => {
+  it('asleep past the window → expired, reported before anything else is sent', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
     const { signal } = hold

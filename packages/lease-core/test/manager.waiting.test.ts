@@ -186,7 +186,7 @@ describe('Manager.waitUntilExpired', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('maxSleep is one minute unless told otherwise', async () => {
+  it('maxSleep is one minute by default', async () => {
     const clock = new TestClock()
     const held = infoOf({ holder: 'a', expiry: clock.in(3_600_000) })
     const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases: { db: held } }])
@@ -264,7 +264,7 @@ describe('Manager.waitUntilExpired', () => {
     expect(bench.wire.counts.read).to.be.at.most(2)
   })
 
-  it('ErrUnknown while waiting is tried again with growing pauses, and told as an event', async () => {
+  it('ErrUnknown while waiting is tried again with growing pauses, and reported as an event', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 600_000)
     const events: string[] = []
@@ -447,7 +447,7 @@ describe('Manager.hold with wait: first come, first served', () => {
     await other.manager.release('db', 'x')
     await bench.clock.settle()
     expect(order).to.deep.equal(['a', 'b', 'c'])
-    await bench.clock.advance(400) // the other one sees to it that those who were told have come
+    await bench.clock.advance(400) // the other one sees to it that those who were notified have come
     expect(bench.clock.pending).to.equal(0)
   })
 
@@ -613,7 +613,7 @@ describe('Manager.hold with wait: first come, first served', () => {
   })
 })
 
-describe('Manager.hold with wait: in line with other processes', () => {
+describe('Manager.hold with wait: in a queue with other processes', () => {
   const options = { duration: 30_000, wait: true }
 
   /** One who holds the lease, and so many in as many processes who wait for it, in this order. */
@@ -648,7 +648,7 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const { manager } of line) await manager.stop()
   })
 
-  it('one who does not take it delays the next by a slot, and keeps his place', async () => {
+  it('one who does not take it delays the next by a slot, and keeps its place', async () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 3)
     const hang = line[0]?.wire.hang({ kind: 'claim' })
@@ -666,7 +666,7 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const { manager } of line) await manager.stop()
   })
 
-  it('news that overtakes the refusal, of which one learns his place, counts all the same', async () => {
+  it('news that overtakes the refusal, from which a waiter learns its place, counts all the same', async () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 1)
     const next = bench.other()
@@ -713,7 +713,7 @@ describe('Manager.hold with wait: in line with other processes', () => {
     await bench.manager.stop()
   })
 
-  it('whoever gives it up and wants it again is the last', async () => {
+  it('anyone who gives it up and wants it again is the last', async () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 2)
     await bench.manager.release('db', 'x')
@@ -741,7 +741,7 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const { manager } of line) await manager.stop()
   })
 
-  it('all who are ahead have gone: nobody waits longer for his turn than twelve slots', async () => {
+  it('all who are ahead have gone: nobody waits longer for its turn than twelve slots', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', 600_000)
     for (let gone = 0; gone < 40; gone++) {
@@ -821,7 +821,7 @@ describe('Manager.hold with wait: what hints may do', () => {
   it('a "taken" that says nothing new, or what cannot be, takes no "vacated" back', async () => {
     const to = { place: 2, ahead: 0 }
     const hints = {
-      'of one who is ahead, though as many are ahead as before': { place: 1, to: { place: 2, ahead: 1 } },
+      'of one that is ahead, though as many are ahead as before': { place: 1, to: { place: 2, ahead: 1 } },
       'of the waiter itself': { place: 2, to },
       'of one behind': { place: 3, to },
       'of nobody': { place: 0, to },
@@ -956,7 +956,7 @@ describe('Manager.hold with wait: what hints may do', () => {
     await manager.stop()
   })
 
-  it('tickets of those who left are forgotten after ten minutes: whoever comes then is granted a vacant lease at once', async () => {
+  it('tickets of those who left are forgotten after ten minutes: anyone who comes then is granted a vacant lease at once', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', 600_000)
     const { manager } = bench.other()
@@ -986,7 +986,7 @@ describe('Manager.hold with wait: what hints may do', () => {
   })
 })
 
-describe('Manager.hold with wait: what a wait that runs out is told', () => {
+describe('Manager.hold with wait: what a wait that runs out is notified', () => {
   const options = { duration: 30_000, wait: 10_000 }
 
   it('is ErrUnknown with the cause when the store was away, for everyone who waited', async () => {
@@ -1020,11 +1020,11 @@ describe('Manager.hold with wait: what a wait that runs out is told', () => {
     }
   })
 
-  it('is no denial for a holder who had gone when its claim was answered, though a read that overlapped the claim shows him', async () => {
+  it('is no denial for a holder that had gone when its claim was answered, though a read that overlapped the claim shows it', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const { holder, dead } = { holder: bench.other(), dead: bench.other() }
     await holder.client.claimLease('db', { holder: 'h', duration: 60_000 })
-    void track(dead.manager.hold('db', 'dead', { duration: 60_000, wait: true })) // it has the first place in line
+    void track(dead.manager.hold('db', 'dead', { duration: 60_000, wait: true })) // it has the first place in the queue
     await bench.clock.settle()
     dead.wire.hang()
     bench.wire.delay(20, { kind: 'read', at: 'reply', times: 1 })
@@ -1104,7 +1104,7 @@ describe('Manager.hold with wait: what a wait that runs out is told', () => {
     await bench.manager.stop()
   })
 
-  it('is no denial, but a grant, when the Hold of this process lost its lease and nobody told it', async () => {
+  it('is no denial, but a grant, when the Hold of this process lost its lease and nobody notified it', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const lost = await bench.manager.hold('db', 'a', { duration: 3_600_000 })
     await bench.other().manager.revoke('db')

@@ -80,7 +80,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(read.state).to.equal('fulfilled')
   })
 
-  it('a call that is given up tells those who listen, and whoever asks later at once, why the signal aborts', async () => {
+  it('a call that is given up tells those who listen, and anyone who asks later at once, why the signal aborts', async () => {
     const clock = new TestClock()
     const calls: Call[] = []
     const told: unknown[] = []

@@ -12,7 +12,7 @@ import { npmFolder } from 'lease-servers'
 const execute = promisify(execFile)
 
 /**
- * Nothing is to be read: whoever asks for a word gets none.
+ * Nothing is to be read: anyone who asks for a word gets none.
  *
  * @param done what it prints when it has done its work, of a command that does not end by itself
  */

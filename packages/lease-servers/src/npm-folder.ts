@@ -35,7 +35,7 @@ export async function npmFolder({ name, manifest, cache, prepare }: NpmFolderOpt
     await rename(installing, folder)
   } catch (error) {
     await rm(installing, { recursive: true, force: true })
-    if (!existsSync(folder)) throw error // another process may have installed them meanwhile
+    if (!existsSync(folder)) throw error // another process may have installed them in the meantime
   }
   return folder
 }

@@ -44,6 +44,7 @@ export function checks(): readonly Check[] {
   return [
     // One thread for the types, as in the build: tests run on the other cores.
     { title: 'lint', run: command(['oxlint', '--deny-warnings'], { ...COLLECT_RARELY, GOMAXPROCS: '1' }) },
+    { title: 'words', run: wordsCheck },
     { title: 'format', run: command(['oxfmt', '--check']) },
     {
       title: 'arrows',
@@ -67,6 +68,13 @@ function command(
     const { code, output } = await execute(join(root, 'node_modules/.bin', name), args, signal, env)
     return code === 0 ? undefined : output || `${name} ended with ${code}`
   }
+}
+
+/** In a process of its own, as the others: it reads all files at once. */
+async function wordsCheck(signal: AbortSignal): Promise<string | undefined> {
+  const program = join(root, 'packages/lease-suite/dist/words-main.js')
+  const { code, output } = await execute(process.execPath, [program], signal)
+  return code === 0 ? undefined : output || `the check of words ended with ${code}`
 }
 
 /** The packages that npm gets. */
