@@ -21,6 +21,7 @@ const published = [
 
 for (const page of [
   'README.md',
+  'docs/cookbook.md',
   'docs/concepts.md',
   'docs/guarantees.md',
   'docs/setup.md',
@@ -61,6 +62,7 @@ const pages = [
   'docs/recipes',
   'docs/substrates',
   ...published.map((name) => `packages/${name}`),
+  'packages/lease-bench',
 ]
 for (const folder of pages) {
   it(`every link of the pages in ${folder} leads to a file`, async () => {
@@ -101,7 +103,7 @@ it('every example is run by a test', async () => {
   const imported: string[] = []
   for (const file of files.filter((one) => one.endsWith('.test.ts'))) {
     const text = await readFile(new URL(`docs/examples/${file}`, root), 'utf8')
-    imported.push(...Array.from(text.matchAll(/from '\.\/(.*)'/g), ([, name]) => basename(name ?? '')))
+    imported.push(...Array.from(text.matchAll(/'\.\/(.*?\.ts)'/g), ([, name]) => basename(name ?? '')))
   }
   expect(examples.filter((file) => !imported.includes(file))).to.deep.equal([])
 })

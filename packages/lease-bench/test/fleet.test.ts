@@ -55,7 +55,7 @@ describe('bench: clients in several processes, on redis', function () {
     }
   })
 
-  it('what fails there is told, and so is the end of a process', async () => {
+  it('what fails there is notified, and so is the end of a process', async () => {
     const nobody = await launched('nobody').catch((error: unknown) => error)
     expect(String(nobody)).to.contain('there is no adapter "nobody" on redis')
     const clients = await launched('ring')

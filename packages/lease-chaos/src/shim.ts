@@ -83,7 +83,7 @@ export class ProcessShim {
 
   /**
    * By how much both clocks run fast (0.03: 3 %) or slow (negative). What they have gained or lost stays, so no clock is set back. Should
-   * this process stand still in the middle of the change, they jump by what they drift meanwhile.
+   * this process stand still in the middle of the change, they jump by their drift during that time.
    */
   set rate(rate: number) {
     const nowNs = BigInt(Math.round(nowMs() * 1e6))

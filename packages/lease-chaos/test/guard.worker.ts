@@ -1,6 +1,6 @@
 /**
  * One process of the race: its holders claim for a few milliseconds, or a few more, dawdle, and write; some renew or release,
- * most just stop. They race in the way that they are told, until they are told another.
+ * most just stop. They race in the way that they are notified, until they are notified another.
  */
 import { ErrNotHeld } from 'lease-core'
 import type { Substrate } from 'lease-core/adapter'

@@ -46,7 +46,7 @@ export interface ClaimRequest {
 class Asked {
   /** The holder has the lease, and the claim extends it. */
   readonly own: boolean
-  /** It waited and had no place in line yet. */
+  /** It waited and had no place in the queue yet. */
   readonly placeless: boolean
   /** An instant before. */
   readonly sent: ClockReading

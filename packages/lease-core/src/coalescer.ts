@@ -34,7 +34,7 @@ export interface CoalescerLimits<Item> {
   readonly timeoutOf?: ((item: Item) => number) | undefined
 }
 
-/** An item, and who is told its answer. */
+/** An item, and the caller that gets its answer. */
 export interface Waiting<Item, Answer> {
   readonly item: Item
   readonly signal: AbortSignal | undefined
@@ -247,7 +247,7 @@ function hasDoubles(queue: readonly Waiting<unknown, unknown>[], size: number): 
   return keys !== undefined && keys.size < keyed
 }
 
-/** Settles those whose signals have aborted, and returns the others. Whoever is told may enqueue more, at the end. */
+/** Settles those whose signals have aborted, and returns the others. A notified caller may enqueue more, at the end. */
 function withoutGone<Item, Answer>(queue: Waiting<Item, Answer>[]): Waiting<Item, Answer>[] {
   if (!queue.some(isGone)) return queue
   const left: Waiting<Item, Answer>[] = []

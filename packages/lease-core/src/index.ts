@@ -44,7 +44,7 @@ export { trustWindowMs } from './skew.ts'
 export { showAs } from './shown.ts'
 export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener } from './events.ts'
-// Of `lease-core/adapter`: for a Client over a store of one's own.
+// Of `lease-core/adapter`: for a Client over your own store.
 export { contended, granted, refused, unknown } from './substrate.ts'
 export { SubstrateClient } from './substrate-client.ts'
 export type { SubstrateClientOptions } from './substrate-client.ts'

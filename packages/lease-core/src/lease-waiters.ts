@@ -50,7 +50,7 @@ export interface Waiter {
   failure: ErrUnknown | undefined
   /** A claim of this waiter is in flight. */
   claiming: boolean
-  /** In the queue, as it was told last; 0: it was not. */
+  /** In the queue, as it was notified last; 0: it was not. */
   position: number
   /** Not too many were ahead when it came (`maxWaiters`). */
   mayStay: boolean
@@ -109,7 +109,7 @@ export class LeaseWaiters implements Deadline {
   watchedMs: number = AT_ONCE
   /** How long the last claim took. */
   tookMs = 0
-  /** When the vacancies were heard of, since the last claim was sent, of which it was not heard that they were taken. */
+  /** When vacancies were reported since the last claim was sent, without those that were reported as taken. */
   readonly openings: number[] = []
   /** When a Hold of this process ended, since the last claim was sent. */
   releasedMs: number = NEVER

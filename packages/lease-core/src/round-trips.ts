@@ -27,7 +27,7 @@ export interface RoundTripParts {
   readonly link: StoreLink
   readonly states: LeaseStates
   readonly timeoutMs: number
-  /** Those in the queue of a vacant lease were told, up to this ticket. */
+  /** Those in the queue of a vacant lease were notified, up to this ticket. */
   told(lease: string, place: number): void
 }
 

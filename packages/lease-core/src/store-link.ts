@@ -4,8 +4,8 @@
  * - *Time-outs*: each call is given up after its own.
  * - *Deadlines*: each call says what the store's clock showed at least when it was sent, and until when the store may execute it
  *   (`store-clock.ts`). Before its first call a client reads the store's clock.
- * - *Epochs*: a store without a clock is told in which epoch a call was sent; a new one begins whenever an outcome is unknown.
- * - *Outages*: a store of which no call has succeeded for some seconds is a `store-away` warning, once for each outage.
+ * - *Epochs*: a store without a clock is notified in which epoch a call was sent; a new one begins whenever an outcome is unknown.
+ * - *Outages*: a store that has answered no call for some seconds is a `store-away` warning, once for each outage.
  * - *The end*: `close` gives up all calls in flight, and every later one but the last (`lastly`).
  */
 import { randomBytes } from 'node:crypto'

@@ -94,7 +94,7 @@ export class SubstrateClient implements Client {
   readonly #passing: PassingOver
   /** For whom each lease is watched. */
   readonly #watched = new Map<string, Set<object>>()
-  /** What the store was not certainly told yet. */
+  /** What the store does not certainly know yet. */
   readonly #leaving = new Set<LeaveOp>()
   /** How many calls until the set-up is inspected, and how many more if that fails. */
   #inspectAfter = 0
@@ -124,7 +124,7 @@ export class SubstrateClient implements Client {
       if (stop === undefined) return undefined
       return () => {
         stop()
-        // Without a manager nobody is there to see to it that those who were told come.
+        // Without a manager nobody is there to see to it that those who were notified come.
         this.#passing.close()
       }
     })
@@ -531,7 +531,7 @@ export class SubstrateClient implements Client {
     if (place > 0) this.#leave(lease, place)
   }
 
-  /** The store is told once it is this one's turn; whatever is lost of it, the store forgets by itself. */
+  /** The store is notified when its turn comes; whatever is lost of it, the store forgets by itself. */
   #leave(lease: string, place: number | undefined): void {
     if (this.#link.closing.aborted) return
     const op: LeaveOp = { kind: 'leave', lease, place }
@@ -553,7 +553,7 @@ export class SubstrateClient implements Client {
     })
   }
 
-  /** The end of a watch may have ended one that has begun meanwhile: whoever it is for reads once more. */
+  /** The end of a watch may have ended one that began in the meantime: its watcher reads once more. */
   #lookAgain(lease: string): void {
     if (this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
   }
@@ -569,7 +569,7 @@ export class SubstrateClient implements Client {
   }
 
   /**
-   * Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. The store is told who has
+   * Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. The store is notified who has
    * left, and which claims nobody waits for any more; it forgets by itself what does not reach it.
    */
   async close(): Promise<void> {
@@ -702,7 +702,7 @@ const NO_GENERATION = '-'
 /** How many lapsed shares a waiter expires after one refusal. */
 const MOST_EXPIRED = 100
 
-/** At the end of a client the store has so long to be told who leaves, and what is withdrawn. */
+/** At the end of a client the store has so long to be notified who leaves, and what is withdrawn. */
 const LEAVING_MS = 1000
 
 /** @throws ErrNotValid */

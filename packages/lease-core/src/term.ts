@@ -6,7 +6,7 @@
  *     live ──release, revocation sent──▶ over        ──another term stands, or none──▶ over: taken, revoked
  *     live ──trust window ends──▶ over: unreachable (renewals failed or hung) or expired (nobody renewed in time)
  *
- * Whoever relies on it reads the clock at that moment: a term without a Hold has no timer, and its window ends by itself.
+ * Anyone who relies on it reads the clock at that moment: a term without a Hold has no timer, and its window ends by itself.
  */
 import type { Deadline } from './timer-queue.ts'
 import type { TermId } from './client.ts'

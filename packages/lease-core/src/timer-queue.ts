@@ -2,7 +2,7 @@
  * Many deadlines, one timer. There are two classes:
  *
  * - *Urgent*: the ends of trust windows. All that are due are woken first, earliest first, in one turn of the event loop:
- *   what ends late may have been granted to another meanwhile. Those that fall due meanwhile are woken in the same turn.
+ *   what ends late may have been granted to another in the meantime. Those that fall due then are woken in the same turn.
  * - *The others*: at most 256 in one turn, so that answers and callers have their turns, too.
  *
  * In each class, deadlines of the same millisecond share a bucket, and a heap orders the times of the buckets. Renewals

@@ -189,7 +189,7 @@ describe('the demo', function () {
         const { exitCode, stderr } = await run('nowhere')
         const [variable] = Object.keys(ground.nowhere)
         expect(exitCode).to.equal(3)
-        expect(stderr.trim()).to.match(/^lease-demo: the story could not be told: .*ECONNREFUSED.*$/)
+        expect(stderr.trim()).to.match(/^lease-demo: the story could not be shown: .*ECONNREFUSED.*$/)
         expect(stderr).to.include(`name one that runs in ${variable}`)
       })
     })
@@ -209,6 +209,6 @@ describe('the demo', function () {
   it('ends with a clear error when the server goes away in the middle', async () => {
     const { exitCode, stderr } = await cutOff
     expect(exitCode).to.equal(3)
-    expect(stderr).to.match(/lease-demo: the story could not be told: worker \w+: /)
+    expect(stderr).to.match(/lease-demo: the story could not be shown: worker \w+: /)
   })
 })

@@ -142,14 +142,14 @@ function openShare(op: ClaimOp, keys: Keys, context: StepContext): Verdict | Ste
   return claimShare(op, context, (kv) => contend(op, keys, context, kv))
 }
 
-/** Ends the term that has lapsed; then the lease is open to whoever comes first. */
+/** Ends the term that has lapsed; then the lease is open to anyone who comes first. */
 function takeOver(op: ClaimOp, keys: Keys, version: string, context: StepContext): Step {
   const { key } = keys
   return {
     coverMs: undefined,
     request: () => when(lapsed(keys, version), [remove(key)], [get(key)]),
     next: ({ response_txn: { succeeded, responses } }) =>
-      // Whoever waits gets its ticket in the same step as it sees the state.
+      // Anyone who waits gets its ticket in the same step as it sees the state.
       succeeded || op.place !== undefined ? open(op, keys, context) : contend(op, keys, context, foundBy(responses)),
   }
 }
@@ -368,7 +368,7 @@ function removal(
   return {
     coverMs: toTell === undefined ? undefined : TELLING_MS,
     likely,
-    // That it could not be told must not keep the term from ending: a server that is full takes no puts.
+    // That it could not be notified must not keep the term from ending: a server that is full takes no puts.
     instead:
       toTell === undefined
         ? undefined

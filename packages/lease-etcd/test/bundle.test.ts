@@ -56,7 +56,7 @@ for (const target of etcdTargets(1)) {
       ['by way of a wrapped driver', () => substrate],
       ['by the short cut', () => setting.substrate({ namespace })],
     ] as const) {
-      it(`renewals of which one was lost are granted but for that one, ${how}`, async () => {
+      it(`renewals are granted, except one that was lost, ${how}`, async () => {
         const by = open()
         const names = ['x', 'y', 'z']
         const seen = await claimed(names, by)

@@ -58,7 +58,7 @@ export async function onConnection<T>(
         if (!isInTransaction(client)) {
           const result = await body(client)
           lender.heard(client)
-          // Given up meanwhile: nobody waits for it.
+          // Given up in the meantime: nobody waits for it.
           if (givenUp !== undefined || !isInTransaction(client)) return result
         }
         leftOpen++

@@ -70,7 +70,7 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
 }
 
 /**
- * The column `answer` of the one row. A key that shows rows in another way is refused: what it shows could not be told from a lease that
+ * The column `answer` of the one row. A key that shows rows in another way is refused: what it shows could not be notified from a lease that
  * is not held.
  *
  * @throws ErrTrapdoor

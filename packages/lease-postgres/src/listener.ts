@@ -108,7 +108,7 @@ class ListenConnection {
     return { ended: this.#ended, ping: () => this.#pinged(), close: leave }
   }
 
-  /** Returns whether nobody is told of this channel any more. */
+  /** Returns whether nobody is notified of this channel any more. */
   #forget(channel: string, tell: Tell): boolean {
     const tells = this.#tells.get(channel)
     if (tells?.delete(tell) !== true || tells.size > 0) return false

@@ -116,7 +116,7 @@ interface Note {
   readonly blind?: boolean | null
   /** Of the claim of a share that was refused, and of a definition. */
   readonly counted?: CountedAnswer | null
-  /** The last ticket told of a vacancy. */
+  /** The last ticket notified of a vacancy. */
   readonly told?: number | null
 }
 
@@ -325,7 +325,7 @@ export class PostgresSubstrate implements Substrate {
     await Promise.all([...this.#hints.values()].map((hints) => hints.close()))
   }
 
-  /** The connection, once all that happens in the namespace is told over it, and for as long as it is asked for a sign of life. */
+  /** The connection, once all that happens in the namespace is reported over it, and for as long as it is asked for a sign of life. */
   async #watchingAll(connection: HintConnection, signal: AbortSignal): Promise<HintConnection> {
     const { watchAll, leave } = this.#functions
     const values = [this.#namespace, this.#watcher]
@@ -416,7 +416,7 @@ export class PostgresSubstrate implements Substrate {
     for (const note of notes) verdicts[note.n - 1] = withNote(verdicts[note.n - 1] as Verdict, note)
     const blind = notes.filter((note) => note.blind === true).map(({ n }) => n - 1)
     if (blind.length > 0) {
-      // The end of a share may have come just before, and have told nobody of it: whoever ends one later sees the ticket.
+      // The end of a share may have come just before, and have notified nobody: the next end of a share sees the ticket.
       const again = blind.map((index) => ({ ...(ops[index] as ClaimOp), place: verdicts[index]?.ticket?.place }))
       const later = await this.#verdicts(name, again, call, client)
       for (const [position, index] of blind.entries()) {
@@ -692,7 +692,7 @@ function verdictUndone(op: Op, row: OpRow, at: number): Verdict {
   switch (op.kind) {
     case 'claim':
       if (row.refused === true) return refused(held)
-      // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there meanwhile.
+      // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there in the meantime.
       return held === undefined || row.mine === true ? contended : refused(held)
     case 'extend':
       return held !== undefined && row.mine === true ? contended : refused(held)

@@ -355,7 +355,7 @@ for (const target of postgresTargets()) {
     after(() => setting[Symbol.asyncDispose]())
     beforeEach(() => (namespace = unique('ns')))
 
-    /** With a pool of so many connections, of which the work has one. */
+    /** With a pool of so many connections. The work has one of them. */
     const withConnection = async (
       max: number,
       work: (connection: PoolClient, check: (key?: unknown) => Promise<Info>) => Promise<void>,

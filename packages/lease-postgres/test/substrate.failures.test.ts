@@ -244,7 +244,7 @@ describe('a server of our own', () => {
   })
 })
 
-/** A call, and how to give it up; whoever listens in the other way hears nothing. */
+/** A call, and how to give it up; anyone who listens in the other way hears nothing. */
 function callToGiveUp(how: 'by its signal' | 'by calling back'): { call: Call; giveUp: (why: Error) => void } {
   const controller = new AbortController()
   if (how === 'by its signal')

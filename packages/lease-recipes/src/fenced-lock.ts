@@ -283,7 +283,7 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   }
 
   /**
-   * Frees the lock, whoever holds it, in either mode; for operators. A live holder is notified by `lost`. Until then it may go on
+   * Frees the lock, no matter who holds it, in either mode; for operators. A live holder is notified by `lost`. Until then it may go on
    * working, and only guards and the fencing token reject its writes. Resolves when nobody holds the lock. Reads the whole namespace.
    *
    * @throws ErrUnknown the lock may have been freed; call again

@@ -369,7 +369,7 @@ describe('holdAll', () => {
     for (const wait of [false, true]) {
       for (const end of ['pending, rejected', 'fulfilled, fulfilled'])
         expect(states.get(`${wait}: ${end}`)).to.be.above(0)
-      // Only one that is granted already, and of which `track` has not heard.
+      // Only one that is granted already, and that `track` has not reported.
       expect(states.get(`${wait}: pending, fulfilled`) ?? 0).to.be.below(3)
     }
   })

@@ -245,7 +245,7 @@ describe('lead: options and small print', () => {
     expect(getEventListeners(end.signal, 'abort')).to.deep.equal([])
   })
 
-  it('work that ends because it was told to is no error', async () => {
+  it('work that ends because it was asked to is no error', async () => {
     const errors: unknown[] = []
     const works: LeadWork[] = [
       ({ signal }) =>

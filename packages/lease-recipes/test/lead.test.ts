@@ -122,7 +122,7 @@ for (const store of stores('redis')) {
       await rejection(bench.within(term.token.check()), ErrNotHeld)
     })
 
-    it('work whose lease is revoked is told, and the candidate campaigns again when it has ended', async () => {
+    it('work whose lease is revoked is notified, and the candidate campaigns again when it has ended', async () => {
       const losses: string[] = []
       const one = candidate(here, work.stubborn)
       one.on('lost', ({ reason }) => losses.push(reason))

@@ -284,7 +284,7 @@ describe('OncePer when things go wrong', () => {
 
   for (const kind of ['claim', 'read', 'release'] as const) {
     for (const fault of ['loseReply', 'loseRequest'] as const) {
-      it(`a slot runs at most once when each ${kind} meets ${fault}, and unknown is not told as skipped`, async () => {
+      it(`a slot runs at most once when each ${kind} meets ${fault}, and unknown is not reported as skipped`, async () => {
         for (let skip = 0; skip < 4; skip++) {
           runs = []
           await newOnce().forget('job')

@@ -42,7 +42,7 @@ describe('Semaphore: options and small print', () => {
     throw new Error('accepted')
   }
 
-  it('CL-8: what is wrong with the options is told, all at once', () => {
+  it('CL-8: what is wrong with the options is notified, all at once', () => {
     expect(problems(() => new Semaphores(undefined as never))).to.deep.equal(['options must be an object'])
     const options = { manager: {}, prefix: 'a b', minWaitTimeout: 20, maxWaitTimeout: 10, requestTimeout: 0, clock: 1 }
     expect(problems(() => semaphores({ ...options, disk: true } as never))).to.deep.equal([

@@ -47,7 +47,7 @@ export interface Store {
   open(): Promise<void>
   /** A new client, as if in another process. */
   client(namespace: string): Client
-  /** At the end of a test: closes them, and their connections, of which a server has not many for all test files. */
+  /** At the end of a test: closes them, and their connections, because a server does not have many for all test files. */
   closeClients(): Promise<void>
   /** Lets time pass: really waits, or advances the test clock. */
   pass(ms: number): Promise<void>

@@ -55,7 +55,7 @@ for (const store of stores('redis')) {
       const beganMs = store.clock.monotonic()
       await bench.within(Promise.all(throttles.map(work)))
       expect(starts).to.have.length(9)
-      // Nine starts of which three may be in each period take two periods at least.
+      // Nine starts, three at most in each period, take two periods at least.
       expect(store.clock.monotonic() - beganMs).to.be.at.least(0.99 * 2 * period)
       if (!store.exact) return
       for (const [index, { toMs }] of starts.slice(3).entries()) {

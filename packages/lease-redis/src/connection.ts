@@ -61,7 +61,7 @@ export function databaseOf({ options, condition }: Pick<RedisScripting, 'options
   return typeof database === 'number' && Number.isInteger(database) ? database : undefined
 }
 
-/** What a connection answers on which somebody has opened a MULTI: it will do that with his EXEC, if at all. */
+/** What a connection answers on which somebody has opened a MULTI: it will do that with that EXEC, if at all. */
 export function isDeferred(answer: unknown): boolean {
   return String(answer) === 'QUEUED'
 }

@@ -151,7 +151,7 @@ export class RedisGuard {
    * others do on the given connection, their EXEC for example, does not touch it. In a Cluster give the node of the slot. Commands
    * that were added to the given connection itself are not there.
    *
-   * `body` queues the commands, and is called again when the lease was renewed meanwhile. One transaction at a time for a
+   * `body` queues the commands, and is called again when the lease was renewed in the meantime. One transaction at a time for a
    * connection.
    *
    * @throws ErrNotHeld a term does not stand; nothing was written
@@ -234,7 +234,7 @@ const MOST_MADE = 256
 
 /**
  * KEYS: leases, then the caller's. ARGV: how what is stored of each must begin, then the caller's. Ours are taken out before
- * his script begins. All of ours is on the first line: what the server says about lines of the script is true of the caller's
+ * the caller's script begins. All of ours is on the first line: what the server says about lines of the script is true of the caller's
  * own. A server whose memory is full denies the SETRANGE as well; the caller's script may want none.
  *
  * Answers { the caller's answer }: what the server says instead of running a script cannot be mistaken for that.
@@ -290,7 +290,7 @@ async function watch(connection: RedisPrivateConnection, terms: readonly Guarded
     await connection.unwatch().catch(ignore)
     const said = whatItSays(error, terms)
     if (!(said instanceof ErrNotHeld)) throw said
-    // Not where the connection is. It may be in another database than it was told to use.
+    // Not where the connection is. It may be in another database than it was asked to use.
     const database = databaseIn(terms)
     if (database === undefined) throw said
     const elsewhere = await look(database).then(

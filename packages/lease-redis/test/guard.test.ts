@@ -130,7 +130,7 @@ for (const target of redisTargets('server')) {
           }
           queue(multi, key)
         })
-        results.catch(() => {}) // whoever awaits them hears of it; nobody awaits those of a late attempt
+        results.catch(() => {}) // anyone who awaits them hears of it; nobody awaits those of a late attempt
         await Promise.race([first, results])
         return { results, key, bodies: () => bodies }
       })

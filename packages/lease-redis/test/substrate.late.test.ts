@@ -37,7 +37,7 @@ for (const target of redisTargets('server')) {
     beforeEach(() => (name = unique('lease')))
 
     const now = (): Promise<number> => substrate.time(newCall())
-    /** What a copy says that knows no time at which it was sent: it is told by what it names alone. */
+    /** What a copy says that knows no time at which it was sent: only what it names identifies it. */
     const copyOf = async (): Promise<Partial<Call>> => ({ notAfterMs: (await now()) + LONGEST_DEADLINE_MS })
     const heldBy = async (lease: string = name): Promise<string | undefined> =>
       (await readOne(substrate, lease))?.holder

@@ -85,7 +85,7 @@ export function countRenewals(client: Client): AnsweredRenewals {
 
 /** Declares the scenes in which the way fails. */
 export function outages(way: () => Way): void {
-  it('a claim whose reply is lost is granted, in the term that the lost reply told of', () =>
+  it('a claim whose reply is lost is granted, in the term that the lost reply reported', () =>
     managed(
       way(),
       async (manager, _, namespace) => {

@@ -12,6 +12,7 @@ export {
   postJson,
   startEtcd,
 } from './etcd.ts'
+export { npmFolder, type NpmFolderOptions } from './npm-folder.ts'
 export { type Pgbouncer, type PgbouncerOptions, startPgbouncer } from './pgbouncer.ts'
 export {
   type FreshDatabase,

@@ -193,7 +193,7 @@ export class CountedHistory {
     if ((op.share?.capacity ?? capacity) !== capacity)
       problem('1 capacity', `${op.lease} was granted as one of ${op.share?.capacity}, of a capacity of ${capacity}`)
     if (ahead.length > passing || ahead.some((one) => one.weight > room))
-      problem('6 order', `${op.lease} was granted before ${ahead.length} in the queue, of which it may pass ${passing}`)
+      problem('6 order', `${op.lease} was granted before ${ahead.length} in the queue, and may pass ${passing}`)
     for (const share of this.shares) {
       const token = history.latest(share).term?.fencingToken ?? -1n
       if (countedOf(share) === name && share !== op.lease && token >= (term?.fencingToken ?? 0n))

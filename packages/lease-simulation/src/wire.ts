@@ -21,7 +21,7 @@ export class Wire implements Substrate {
   }
 
   apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    // A copy of each attempt, so that those of one operation can be told apart.
+    // A copy of each attempt, so that those of one operation can be distinguished.
     const copies = ops.map((op) => (Object.getPrototypeOf(op) === Object.prototype ? { ...op } : op))
     for (const op of copies) this.#sending(op)
     return this.#inner.apply(copies, call)

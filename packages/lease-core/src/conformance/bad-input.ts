@@ -160,7 +160,7 @@ export const badInput: Suite = {
       await context.stillHeld(a, before, held)
     })
 
-    clause('all problems of a call are told at once, each with its argument, rule and value', async ({ a }) => {
+    clause('all problems of a call are reported at once, each with its argument, rule and value', async ({ a }) => {
       const request = { holder: '', duration: -1, value: 'nul\0' }
       for (const call of [() => a.claimLease('no good', request), () => a.extendLease('no good', request)]) {
         const error = await notValidError(call)

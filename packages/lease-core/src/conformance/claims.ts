@@ -42,8 +42,8 @@ export const claims: Suite = {
       const { a, b, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       const before = known(a, lease)
-      await invalid(a.claimLease(lease, { holder: ALICE, duration: longMs }), "a claim of one's own lease")
-      await invalid(b.claimLease(lease, { holder: ALICE, duration: longMs }), "a claim of one's own lease elsewhere")
+      await invalid(a.claimLease(lease, { holder: ALICE, duration: longMs }), 'a claim of its own lease')
+      await invalid(b.claimLease(lease, { holder: ALICE, duration: longMs }), 'a claim of its own lease elsewhere')
       await context.stillHeld(b, before)
     })
 

@@ -14,7 +14,7 @@ export const fencing: Suite = {
       same(seen?.fencingToken, known(a, lease).fencingToken, 'the fencing token')
     })
 
-    clause('a token rises with every term after a release, whoever claims', async (context) => {
+    clause('a token rises with every term after a release, no matter who claims', async (context) => {
       const { a, b, lease, longMs } = context
       let last = -1n
       const terms: readonly (readonly [Client, string])[] = [

@@ -34,7 +34,7 @@ export interface Supports {
   readonly queues?: boolean | undefined
   /** `client.counted`, and claims of shares. */
   readonly shares?: boolean | undefined
-  /** A client that listens to what is its `own` is told of that and of nothing else. */
+  /** A client that listens to what is its `own` is notified of that and of nothing else. */
   readonly addressed?: boolean | undefined
   /**
    * The store measures time itself, so anybody may take over a lapsed lease at once. Otherwise a client must have
@@ -79,7 +79,7 @@ export interface Harness {
   open(namespace: string): Promise<Client>
   /**
    * A client whose way to the store can be broken. The kit says how long a request of this client may take: two units where
-   * the store is to hang, and on a test clock; otherwise so long that a slow store is never taken for a broken one.
+   * the store is to hang, and on a test clock; otherwise so long that a slow store never counts as broken.
    */
   openFaulty?: ((namespace: string, requestTimeoutMs: number) => Promise<FaultyClient>) | undefined
   /** Stops the store and starts it again with what it has kept. Open clients may lose their connections. */
@@ -94,7 +94,7 @@ export interface FaultyClient {
 }
 
 /**
- * Breaks the way between a client and its store. Nothing is broken until it is told so. Of several faults that a request might meet
+ * Breaks the way between a client and its store. Nothing is broken until a method is called. Of several faults that a request might meet
  * it meets the one that was asked for first, and delays with any.
  */
 export interface Faults {

@@ -1,5 +1,5 @@
 /**
- * The contract of a lease client as tests that anyone can run against his own, with any test runner:
+ * The contract of a lease client as tests that anyone can run against a client of their own, with any test runner:
  *
  * ```ts
  * import { after, before, describe, it } from 'mocha' // or node:test, vitest, jest

@@ -21,7 +21,7 @@ import { whileLive } from '../testing/while-live.ts'
 import { ClauseQueue, type Pair } from './clause-queue.ts'
 import type { FaultyClient, Guard, Harness, Runner } from './harness.ts'
 
-/** What a clause may need beyond the two clients. `alone`: no other clause runs meanwhile; implied by `restart`. */
+/** What a clause may need beyond the two clients. `alone`: no other clause runs at the same time; implied by `restart`. */
 export type Need =
   | 'alone'
   | 'notifications'
@@ -291,7 +291,7 @@ export class Context {
     return this.#harness.sleep(delayMs)
   }
 
-  /** Lets a lease lapse that was granted for `durationMs`, for everybody who is given as an observer. */
+  /** Lets a lease lapse that was granted for `durationMs`, for each given observer. */
   async lapse(lease: string, durationMs: number, ...observers: readonly Client[]): Promise<void> {
     if (!this.serverClock) for (const observer of observers) await observer.refresh([lease])
     const lapseMs = durationMs * 1.002 + this.unitMs / 10 + 2 + (this.#harness.lateMs ?? 0)
@@ -387,7 +387,7 @@ export class Context {
     return heard
   }
 
-  /** A new client that is told already of what it asks for, and what it hears beside `resync`. */
+  /** A new client that is notified already of what it asks for, and what it hears beside `resync`. */
   async hearer(): Promise<Hearer> {
     const client = await this.open()
     const all: LeaseChange[] = []
@@ -401,7 +401,7 @@ export class Context {
     const lease = `${this.lease}-of-hearer-${++this.#hearers}`
     const proofs = (): number =>
       all.filter((change) => change.kind === 'vacated' && change.lease === lease && change.to === undefined).length
-    /** What is told in the order in which it happened has arrived, once what was done last has. */
+    /** What is notified in the order in which it happened has arrived, once what was done last has. */
     const proof = async (): Promise<void> => {
       await client.refresh([lease], { watcher: proof })
       const before = proofs()

@@ -65,7 +65,7 @@ export const manager: Suite = {
       await context.stillHeld(b, before)
     })
 
-    clause('a claim takes over a lapsed lease, from a holder that is then told so', async (context) => {
+    clause('a claim takes over a lapsed lease, from a holder that is then notified', async (context) => {
       const { a, b, unitMs, longMs } = context
       const [first, second] = [context.manage(a), context.manage(b)]
       const claim = (lease: string, duration: number): Promise<unknown> => first.claim(lease, ALICE, duration)
@@ -743,7 +743,7 @@ function deaf(client: Client): Client {
   return { ...bound(client), subscribe: () => () => {}, unwatch: undefined }
 }
 
-/** Lets them get in line for a held lease, each in a process of his own, and vacates it: in which order they were granted it. */
+/** Puts them into the queue for a held lease, each in a process of its own, and vacates it: in which order they were granted it. */
 async function serve(context: Context, lease: string, inLine: readonly string[]): Promise<readonly string[]> {
   const { a, longMs } = context
   await a.claimLease(lease, { holder: ALICE, duration: longMs })
@@ -758,7 +758,7 @@ async function serve(context: Context, lease: string, inLine: readonly string[])
       await manager.stop()
     })
     holds.push(later(hold))
-    await context.until('place in line', refused)
+    await context.until('place in the queue', refused)
   }
   await a.releaseLease(lease, ALICE)
   await context.settle(Promise.all(holds), 'the holds')

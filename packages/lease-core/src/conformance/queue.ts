@@ -36,7 +36,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'whoever waits alone stands before an empty queue',
+      'anyone who waits alone stands before an empty queue',
       async (context) => {
         await claim(context, BOB, noTicket())
         same((await context.holding(context.a))?.holder, BOB, 'the holder')
@@ -45,7 +45,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'whoever has no ticket does not get past those who have one, though the lease is vacant',
+      'anyone who has no ticket does not get past those who have one, though the lease is vacant',
       async (context) => {
         const { a, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
@@ -61,7 +61,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'whoever has a ticket is granted a vacant lease, also before those ahead, who keep theirs',
+      'anyone who has a ticket is granted a vacant lease, also before those ahead, who keep theirs',
       async (context) => {
         const { a, b, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
@@ -83,7 +83,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'a grant takes those out of the queue who were told before it, and leaves those in who were not',
+      'a grant takes those out of the queue who were notified before it, and leaves those in who were not',
       async (context) => {
         const { a, b, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
@@ -135,7 +135,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'whoever leaves is ahead of nobody, and a queue that all have left keeps nobody out',
+      'anyone who leaves is ahead of nobody, and a queue that all have left keeps nobody out',
       async (context) => {
         const { a, b, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
@@ -172,7 +172,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'a ticket of which the store hears no more lapses, and one that is renewed does not',
+      'a ticket that is not renewed lapses, and one that is renewed does not',
       async (context) => {
         const { a, b, lease } = context
         const duration = 4 * INTEREST_MS
@@ -293,7 +293,7 @@ export const queue: Suite = {
         same(
           grants.every(({ durationMs }) => durationMs === longMs),
           true,
-          'the duration told',
+          'the duration reported',
         )
         await context.until(
           'word of the last grant',
@@ -304,10 +304,10 @@ export const queue: Suite = {
       'notifications',
     )
 
-    // ── who is told ───────────────────────────────────────────────────────────────────────────────────────────────
+    // ── whom to notify ───────────────────────────────────────────────────────────────────────────────────────────────
 
     clause(
-      'the first in the queue is told of a vacancy, and one that stands in, each with how many are ahead, and nobody else',
+      'the first in the queue is notified of a vacancy, and one that stands in, each with how many are ahead, and nobody else',
       async (context) => {
         const waiters = await inQueue(context, 4)
         await vacate(context)
@@ -320,7 +320,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'the first in the queue is told when a lapsed lease is expired',
+      'the first in the queue is notified when a lapsed lease is expired',
       async (context) => {
         const { a, b, unitMs } = context
         const hearer = await context.hearer()
@@ -337,7 +337,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'the first in the queue is told when a lease lapses with its last pin',
+      'the first in the queue is notified when a lease lapses with its last pin',
       async (context) => {
         const { a, unitMs } = context
         const { lease, durationMs } = await context.whileLive(unitMs, async (lease, duration) => {
@@ -355,7 +355,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'a claim that is refused at the moment of a release is in the queue by then, and told',
+      'a claim that is refused at the moment of a release is in the queue by then, and notified',
       async (context) => {
         const { a, longMs } = context
         const { client, heard } = await context.hearer()
@@ -378,7 +378,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'when one who waited is granted the lease the next one is told: that it is first, and for how long the lease is taken',
+      'when one who waited is granted the lease the next one is notified: that it is first, and for how long the lease is taken',
       async (context) => {
         const { longMs } = context
         const [first, second, third] = await inQueue(context, 3)
@@ -398,7 +398,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'when the first in the queue leaves a vacant lease, those behind are told anew',
+      'when the first in the queue leaves a vacant lease, those behind are notified anew',
       async (context) => {
         const [first, second, third] = await inQueue(context, 3)
         await vacate(context)
@@ -411,7 +411,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'when the one that stands in leaves a vacant lease, the one behind is told that it stands in',
+      'when the one that stands in leaves a vacant lease, the one behind is notified that it stands in',
       async (context) => {
         const [, second, third] = await inQueue(context, 3)
         await vacate(context)
@@ -423,7 +423,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'when one leaves a lease that is held, nobody is told',
+      'when one leaves a lease that is held, nobody is notified',
       async (context) => {
         const { b, lease } = context
         const [first, second] = await inQueue(context, 2)
@@ -440,7 +440,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'when those who were told do not come, they are passed over and the next ones are told',
+      'when those who were notified do not come, they are passed over and the next ones are notified',
       async (context) => {
         const [, , third, fourth, fifth] = await inQueue(context, 5)
         await context.a.releaseLease(context.lease, ALICE)
@@ -495,7 +495,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'a release is told to nobody who has not asked',
+      'a release is reported to nobody who has not asked',
       async (context) => {
         const { a, lease, longMs } = context
         const listener = await context.hearer()
@@ -511,7 +511,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'whoever watches a lease hears of every change since the state that it saw, until it stops',
+      'anyone who watches a lease hears of every change since the state that it saw, until it stops',
       async (context) => {
         const { a, lease, longMs } = context
         const { client, heard, after } = await context.hearer()
@@ -538,7 +538,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'whoever watches a lease at the moment of its release has seen the release, or is told of it',
+      'anyone who watches a lease at the moment of its release has seen the release, or is notified of it',
       async (context) => {
         const { a, longMs } = context
         const { client, heard } = await context.hearer()
@@ -603,7 +603,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'a holder is told when another ends its term, and not of its own doing',
+      'a holder is notified when another ends its term, and not of its own doing',
       async (context) => {
         const { a, lease, longMs } = context
         const { client, heard, after } = await context.hearer()
@@ -622,7 +622,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'the client that has adopted a term is told of its end, and the one that opened it is not',
+      'the client that has adopted a term is notified of its end, and the one that opened it is not',
       async (context) => {
         const { a, lease, longMs } = context
         const [opener, adopter] = await hearers(context, 2)
@@ -665,7 +665,7 @@ async function join(context: Context, count: number): Promise<InQueue[]> {
   return waiters
 }
 
-/** Releases the lease, and is gone: nobody sees to it that those who were told come. */
+/** Releases the lease, and is gone: nobody sees to it that those who were notified come. */
 async function vacate(context: Context): Promise<void> {
   const client = await context.open()
   await client.releaseLease(context.lease, ALICE)

@@ -44,7 +44,7 @@ export const refusals: Suite = {
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       await b.releaseLease(lease, ALICE)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
-      assert.equal(known(a, lease).holder, ALICE, 'nobody has told it yet')
+      assert.equal(known(a, lease).holder, ALICE, 'nobody has notified it yet')
       await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension by a stale holder')
       shows(a, lease, b)
       await b.releaseLease(lease, BOB)

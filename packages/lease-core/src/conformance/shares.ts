@@ -590,7 +590,7 @@ export const shares: Suite = {
       'queues',
     )
 
-    // ── who is notified ───────────────────────────────────────────────────────────────────────────────────────────
+    // ── whom to notify ───────────────────────────────────────────────────────────────────────────────────────────
 
     clause(
       'a release notifies the first in the queue once there is room for it, and nobody before',
@@ -1039,7 +1039,7 @@ async function enter(
   return ticket
 }
 
-/** Releases the share, and is gone: nobody sees to it that those who were told come. */
+/** Releases the share, and is gone: nobody sees to it that those who were notified come. */
 async function vacate(context: Context, holder: string): Promise<void> {
   const client = await context.open()
   await client.refresh([share(context, holder)])

@@ -68,7 +68,7 @@ export const values: Suite = {
       await a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'mine' })
       await invalid(b.claimLease(lease, { holder: BOB, duration: longMs, value: 'theirs' }), 'a claim')
       await invalid(b.extendLease(lease, { holder: BOB, duration: longMs, value: 'theirs' }), 'an extension')
-      await invalid(a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'again' }), "a claim of one's own")
+      await invalid(a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'again' }), 'a claim of its own')
       same((await context.holding(b))?.value, 'mine', 'the value')
     })
 

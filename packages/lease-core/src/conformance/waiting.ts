@@ -2,7 +2,7 @@ import type { LeaseChange } from '../client.ts'
 import type { Suite, Context } from './kit.ts'
 import { ALICE, BOB, known, same } from './kit.ts'
 
-/** Hints of change: whoever listens hears of a vacancy, whenever he began, and late comers can read what is. */
+/** Hints of change: anyone who listens hears of a vacancy, whenever it began, and late comers can read what is. */
 export const waiting: Suite = {
   title: 'notification',
   state(clause) {
@@ -56,7 +56,7 @@ export const waiting: Suite = {
     )
 
     clause(
-      'whoever has stopped listening may begin again',
+      'anyone who has stopped listening may begin again',
       async (context) => {
         const client = await context.open()
         client.subscribe(() => {})()

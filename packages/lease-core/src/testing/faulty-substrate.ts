@@ -187,7 +187,7 @@ export class FaultySubstrate implements Substrate {
 
   // ── faults of the watch ───────────────────────────────────────────────────────────────────────────────────────
 
-  /** Hints get lost, all or those chosen, until `heal`; nobody is told. */
+  /** Hints get lost, all or those chosen, until `heal`; nobody is notified. */
   dropHints(which: (change: LeaseChange) => boolean = () => true): void {
     this.#hints.drop = which
   }

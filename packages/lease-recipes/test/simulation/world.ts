@@ -292,7 +292,7 @@ export class World extends SimulatedWorld<Settings, Life, RecipeCall> {
     return `p${life.name} relies on ${recipe} ${resource} (${lease}, term ${fencingToken})`
   }
 
-  /** A caller was told that it may start. */
+  /** A caller was notified that it may start. */
   started(fromMs: number): void {
     const { nowMs } = this
     this.#started = this.#started.filter((one) => nowMs - one.fromMs < PERIOD_MS - 5)
