@@ -48,7 +48,9 @@ export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hi
 export { showAs, withoutSecrets } from './shown.ts'
 export { brokenNamespaceRule, OptionChecks } from './option-checks.ts'
 export { LeaseEvents } from './events.ts'
-export type { LeaseEvent, LeaseEventListener } from './events.ts'
+export type { LeaseEvent, LeaseEventListener, StoreName, SubscribeToEvents } from './events.ts'
+export { traces } from './tracing.ts'
+export type { ApplyTrace, CallTrace, CheckTrace, ClaimTrace, HoldTrace, ReleaseTrace } from './tracing.ts'
 export {
   CLIENT_LENGTH,
   contended,
