@@ -140,13 +140,14 @@ export class Claims {
       if (attempt > 2) await this.#pause(attempt)
       this.#throwIfEnded(signal)
       let own = leases.find(mine)
+      const sent = this.#host.terms.now()
       if (own === undefined) {
         await this.#host.client.refresh(leases)
         this.#throwIfEnded(signal)
         own = leases.find(mine)
       }
       const lease = own ?? order.find((free) => this.#holderOf(free) === undefined)
-      if (lease === undefined) throw this.deniedAny(leases, holder, request.waiter)
+      if (lease === undefined) throw this.deniedAny(leases, holder, { waiter: request.waiter, sent })
       try {
         return await this.one(lease, { ...request, ticket: undefined, maxWaiters: undefined }, granted)
       } catch (error) {
@@ -283,7 +284,7 @@ export class Claims {
     return new ErrClaimDenied(message, { lease, holder, expiry })
   }
 
-  deniedAny(leases: readonly string[], holder: string, waiter?: WaiterDenial): ErrClaimDenied {
+  deniedAny(leases: readonly string[], holder: string, { waiter, sent }: DenialOptions = {}): ErrClaimDenied {
     const { client } = this.#host
     let soonest: readonly [lease: string, info: Info] | undefined
     for (const lease of leases) {
@@ -291,7 +292,7 @@ export class Claims {
       if (info !== undefined && (soonest === undefined || info.expiry < soonest[1].expiry)) soonest = [lease, info]
     }
     const [lease, info] = soonest ?? [leases[0] as string]
-    this.#report(lease, holder, info?.holder, { waiter })
+    this.#report(lease, holder, info?.holder, { waiter, sent })
     const expiry = info?.expiry
     const first = info === undefined ? '' : `; lease "${lease}" is held${this.#until(expiry, info.pinned)}`
     return new ErrClaimDenied(`all of ${leases.length} leases are held by others${first}`, { holder, expiry })

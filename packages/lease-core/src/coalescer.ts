@@ -39,8 +39,8 @@ export interface WatchedBatch<Item, Answer> {
   readonly items: readonly Item[]
   /** How many wait for a batch of their own. */
   readonly waiting: number
-  /** The same object for all batches of one coalescer. */
-  readonly queue: object
+  /** Names the coalescer, in this process. */
+  readonly queue: number
   readonly callers: readonly AsyncResource[]
   readonly send: () => Promise<readonly Answer[]>
 }
@@ -78,7 +78,11 @@ const HARD_CAP = 8
 /** The longest time-out in a batch is at most so many times the shortest. */
 const TIMEOUT_SPREAD = 2
 
+/** How many there are. */
+let coalescers = 0
+
 export class Coalescer<Item, Answer> {
+  readonly #id = ++coalescers
   readonly #clock: Clock
   readonly #limits: CoalescerLimits<Item>
   readonly #send: SendBatch<Item, Answer>
@@ -250,7 +254,7 @@ export class Coalescer<Item, Answer> {
       const caller = this.#callers?.get(waiting)
       if (caller !== undefined) callers.push(caller)
     }
-    const watched = { items, waiting: this.#queue.length, queue: this, callers, send: () => this.#send(items) }
+    const watched = { items, waiting: this.#queue.length, queue: this.#id, callers, send: () => this.#send(items) }
     return (this.#watcher as BatchWatcher<Item, Answer>).around(watched)
   }
 

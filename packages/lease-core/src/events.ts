@@ -41,7 +41,7 @@ type LeaseEventBody =
       readonly lease: string
       readonly holder: string
       readonly currentHolder: string | undefined
-      /** From when the request was sent to its answer. undefined: of several leases, or no request was sent for it. */
+      /** From when the request was sent to its answer. undefined: no request was sent for it. */
       readonly tookMs?: number | undefined
     }
   /**
@@ -100,8 +100,10 @@ type LeaseEventBody =
       readonly kind: 'apply' | 'read'
       /** How many operations, or leases, travelled in it. */
       readonly size: number
-      /** How many wait for a round trip of their own. */
+      /** How many waited for a round trip of their own when it was sent. */
       readonly waiting: number
+      /** Names the queue of this process that it was taken from. */
+      readonly queue: number
       readonly tookMs: number
       /** Why there was no answer; undefined: there was one. */
       readonly error?: unknown

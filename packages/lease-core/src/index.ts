@@ -16,7 +16,16 @@ export {
   warn,
 } from './errors.ts'
 export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './errors.ts'
-export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
+export {
+  brokenDurationRule,
+  checkRequest,
+  toMillis,
+  MAX_ANY,
+  MAX_DURATION_MS,
+  MAX_NAME_BYTES,
+  MAX_VALUE_BYTES,
+  validateString,
+} from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { abortController, brokenSignalRule, onAbort, throwIfAborted } from './abort-signal.ts'
 export { brokenOptionsRule, brokenRenewalRule, hasMethods, readOptions } from './options.ts'
@@ -49,8 +58,8 @@ export { showAs, withoutSecrets } from './shown.ts'
 export { brokenNamespaceRule, OptionChecks } from './option-checks.ts'
 export { LeaseEvents } from './events.ts'
 export type { LeaseEvent, LeaseEventListener, StoreName, SubscribeToEvents } from './events.ts'
-export { traces } from './tracing.ts'
-export type { ApplyTrace, CallTrace, CheckTrace, ClaimTrace, HoldTrace, ReleaseTrace } from './tracing.ts'
+export { traces, traceWork } from './tracing.ts'
+export type { ApplyTrace, CallTrace, CheckTrace, ClaimTrace, HoldTrace, ReleaseTrace, WorkTrace } from './tracing.ts'
 export {
   CLIENT_LENGTH,
   contended,

@@ -110,8 +110,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   /** The events of this manager, for logs and metrics, and the warnings of its client. */
   readonly events: LeaseEvents
   readonly #client: Client
-  /** For events and traces. */
-  readonly #store: StoreName | undefined
+  /** Where its leases are, as events name it. undefined: the client does not say. */
+  readonly store: StoreName | undefined
   readonly #reports: Reports
   readonly #clock: Clock
   readonly #maxSleepMs: number
@@ -134,7 +134,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   constructor(config: ManagerConfig) {
     const { client, clock, events, maxSleepMs } = parseManagerConfig(config)
     this.#client = client
-    this.#store = client.store
+    this.store = client.store
     this.#clock = clock ?? systemClock
     this.events = events ?? new LeaseEvents()
     this.#endWarnings = warningsOf(client, this.events)
@@ -143,7 +143,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     this.#reports = new Reports({
       manager: this,
       events: this.events,
-      store: this.#store,
+      store: this.store,
       clock: this.#clock,
       now: () => this.#terms.now(),
     })
@@ -152,7 +152,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       client,
       clock: this.#clock,
       events: this.events,
-      store: this.#store,
+      store: this.store,
       stopping: this.#stopping.signal,
       terms: this.#terms,
       leaveQueue: (lease, ticket) => this.#leaveQueue(lease, ticket),
@@ -387,7 +387,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     const message = this.#isWarnedOfBareNumber ? undefined : bareNumberWarning(duration)
     if (message === undefined) return
     this.#isWarnedOfBareNumber = true
-    this.events.emit({ type: 'warning', ...this.#store, warning: 'few-milliseconds', message, page: 'docs/setup.md' })
+    this.events.emit({ type: 'warning', ...this.store, warning: 'few-milliseconds', message, page: 'docs/setup.md' })
   }
 
   #holdOne(request: WaitRequest, call: 'hold' | 'holdAny'): Promise<Hold> {
@@ -868,7 +868,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       acquire: (contention, signal, ticket) => this.#acquire(contention, signal, ticket),
       denied: (waiter) => {
         const { leases, holder } = waiter
-        if (leases.length > 1) return this.#claims.deniedAny(leases, holder, waiter)
+        if (leases.length > 1) return this.#claims.deniedAny(leases, holder, { waiter })
         const lease = leases[0] as string
         if (countedOf(lease) === lease) {
           return this.#claims.deniedShare(`${lease}${holder}`, holder, this.#client.counted?.blocking(lease), {

@@ -198,9 +198,9 @@ class BatchReports<Answer> implements BatchWatcher<unknown, Answer> {
   async around({ items, waiting, queue, callers, send }: WatchedBatch<unknown, Answer>): Promise<readonly Answer[]> {
     const { clock, events, substrate } = this.#parts
     const size = items.length
-    const about = { ...substrate.store, kind: this.#kind, size, waiting }
+    const about = { ...substrate.store, kind: this.#kind, size, waiting, queue }
     const startMs = clock.monotonic()
-    const trace: ApplyTrace = { ...about, queue, callers }
+    const trace: ApplyTrace = { ...about, callers }
     const call = async (): Promise<readonly Answer[]> => {
       const answers = await send()
       trace.failure = this.#failure(answers[0] as Answer)

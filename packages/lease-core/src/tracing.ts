@@ -23,6 +23,11 @@ export interface CallTrace {
   readonly result?: unknown
   /** What the call rejected with. */
   readonly error?: unknown
+  /**
+   * How to run the call: a subscriber may set it at `start`, for instance to run the call in the context of its span. It calls back once, and
+   * returns what that returns. Who sets it includes the one that was there before.
+   */
+  around?: (<T>(call: () => T) => T) | undefined
 }
 
 /** One call of `claim`, `hold` or `holdAny`, from the call to its end. */
@@ -82,6 +87,14 @@ export interface CheckTrace extends CallTrace {
   readonly key: unknown
 }
 
+/** Work that runs under a lease: its `signal` aborts when the lease is lost. A package that runs work under a lease publishes it. */
+export interface WorkTrace extends CallTrace {
+  readonly lease: string | undefined
+  readonly holder: string | undefined
+  readonly fencingToken: bigint
+  readonly signal: AbortSignal
+}
+
 /** One round trip to the store. */
 export interface ApplyTrace extends CallTrace {
   readonly kind: 'apply' | 'read'
@@ -89,8 +102,8 @@ export interface ApplyTrace extends CallTrace {
   readonly size: number
   /** How many wait for a round trip of their own. */
   readonly waiting: number
-  /** The queue that it was taken from: the same object each time. */
-  readonly queue: object
+  /** Names the queue of this process that it was taken from. */
+  readonly queue: number
   /** The contexts of those who asked for it, as far as the channel had subscribers by then. */
   readonly callers: readonly AsyncResource[]
   /** Why there was no answer. undefined: there was one. */
@@ -104,12 +117,14 @@ export const traces: {
   readonly release: TracingChannel<ReleaseTrace, ReleaseTrace>
   readonly check: TracingChannel<CheckTrace, CheckTrace>
   readonly apply: TracingChannel<ApplyTrace, ApplyTrace>
+  readonly work: TracingChannel<WorkTrace, WorkTrace>
 } = {
   claim: tracingChannel('lease-core:claim'),
   hold: tracingChannel('lease-core:hold'),
   release: tracingChannel('lease-core:release'),
   check: tracingChannel('lease-core:check'),
   apply: tracingChannel('lease-core:apply'),
+  work: tracingChannel('lease-core:work'),
 }
 
 /** Runs the call, and publishes its beginning and its end. For a channel with subscribers. */
@@ -122,11 +137,21 @@ export function traced<C extends CallTrace, T>(
   const startMs = clock.monotonic()
   return channel.tracePromise(async () => {
     try {
-      return await call()
+      return await (trace.around === undefined ? call() : trace.around(call))
     } finally {
       trace.tookMs = clock.monotonic() - startMs
     }
   }, trace)
+}
+
+/** Does work under this lease, and publishes its beginning and its end if somebody listens. */
+export function traceWork<T>(
+  about: Pick<WorkTrace, 'lease' | 'holder' | 'fencingToken' | 'signal'>,
+  work: () => Promise<T>,
+): Promise<T> {
+  if (!traces.work.hasSubscribers) return work()
+  const trace: WorkTrace = { ...about }
+  return traces.work.tracePromise(() => (trace.around === undefined ? work() : trace.around(work)), trace)
 }
 
 /** The context in which this package was loaded: that of no call. */

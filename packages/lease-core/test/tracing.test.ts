@@ -126,9 +126,10 @@ describe('Events say how long things took', () => {
     await bench.clock.advance(100)
     expect(claims.every(({ state }) => state === 'fulfilled')).to.equal(true)
     const applied = heard.filter((event) => event.type === 'batch' && event.kind === 'apply')
+    const [{ queue }] = applied as [LeaseEvent & { type: 'batch' }]
     expect(applied).to.deep.equal([
-      { type: 'batch', ...store, kind: 'apply', size: 3, waiting: 2, tookMs: 20 },
-      { type: 'batch', ...store, kind: 'apply', size: 2, waiting: 0, tookMs: 10 },
+      { type: 'batch', ...store, kind: 'apply', size: 3, waiting: 2, queue, tookMs: 20 },
+      { type: 'batch', ...store, kind: 'apply', size: 2, waiting: 0, queue, tookMs: 10 },
     ])
     const away = new Error('away')
     bench.wire.reject(away, { kind: 'read' })
