@@ -139,6 +139,7 @@ interface PinRow {
 
 export class PostgresSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
+  readonly store: NonNullable<Substrate['store']>
   readonly #pool: PostgresPool
   readonly #namespace: string
   readonly #tables: Tables
@@ -161,6 +162,7 @@ export class PostgresSubstrate implements Substrate {
   constructor(options: PostgresSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     checkOptions(options, { client: false })
     const { pool, namespace, notify = true, clock = systemClock } = options
+    this.store = { system: 'postgresql', namespace }
     this.#pool = pool
     this.#namespace = namespace
     this.#tables = tablesOf(options)

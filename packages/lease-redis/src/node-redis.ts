@@ -38,7 +38,8 @@ export function asIoredis(given: unknown): unknown {
   let made = known.get(given)
   if (made === undefined) {
     if (hasMethods(given, 'nodeClient')) made = new OverCluster(given as unknown as NodeRedisCluster)
-    else if (hasMethods(given, 'duplicate', 'connect', 'watch')) made = new OverClient(given as unknown as NodeRedisClient)
+    else if (hasMethods(given, 'duplicate', 'connect', 'watch'))
+      made = new OverClient(given as unknown as NodeRedisClient)
     else made = new OverScripting(given)
     known.set(given, made)
   }

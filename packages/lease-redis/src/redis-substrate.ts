@@ -79,6 +79,7 @@ type Fields = readonly [
 
 export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
+  readonly store: NonNullable<Substrate['store']>
   readonly #redis: object
   readonly #connection: SteadyConnection
   readonly #keys: Keys
@@ -102,6 +103,7 @@ export class RedisSubstrate implements Substrate {
     checkOptions(options, { client: false })
     const { namespace, prefix = 'lease', listen, clock = systemClock } = options
     const redis = asIoredis(options.redis)
+    this.store = { system: 'redis', namespace }
     this.#redis = redis
     this.#connection = SteadyConnection.over(redis, clock)
     this.#database = databaseOf(redis)

@@ -1,6 +1,6 @@
 /** The kit on the other drivers: the matrix alone runs it, `node-redis.test.ts` and `drivers.test.ts` try each in the test command. */
 import { Redis as Valkey } from 'iovalkey'
-import { SubstrateClient } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { conformance, faultsOf, type Guard } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
 import { redisClient, RedisGuard, RedisSubstrate, type RedisClientOptions, type RedisScripting } from 'lease-redis'
