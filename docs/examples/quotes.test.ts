@@ -9,7 +9,15 @@ const root = pathToFileURL(`${process.cwd()}/`)
 const quotes = /(?:<!-- docs\/examples\/(?<file>\S+) -->\n+)?```ts\n(?<code>.*?)```/gs
 
 const recipes = await readdir(new URL('docs/recipes/', root))
-const published = ['lease-core', 'lease-postgres', 'lease-redis', 'lease-etcd', 'lease-recipes', 'lease-cron']
+const published = [
+  'lease-core',
+  'lease-postgres',
+  'lease-redis',
+  'lease-etcd',
+  'lease-recipes',
+  'lease-cron',
+  'lease-console',
+]
 
 for (const page of [
   'README.md',
@@ -19,6 +27,7 @@ for (const page of [
   'docs/adapters.md',
   'docs/testing.md',
   'docs/capacity.md',
+  'docs/operations/console.md',
   'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',
@@ -50,6 +59,7 @@ const pages = [
   '.',
   'docs',
   'docs/decisions',
+  'docs/operations',
   'docs/recipes',
   'docs/substrates',
   ...published.map((name) => `packages/${name}`),
