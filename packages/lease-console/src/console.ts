@@ -257,8 +257,12 @@ class ConsolePages {
         clock,
         pollEveryMs,
         read: async () => {
-          const [info, pins] = await Promise.all([manager.find(lease), manager.pinned()])
-          return rowOf(lease, info, pins.get(lease) ?? [], Number.POSITIVE_INFINITY)
+          const [info, pins, waiting] = await Promise.all([
+            manager.find(lease),
+            manager.pinned(),
+            manager.waiting(lease).catch(() => undefined), // of a store that is away the others say so
+          ])
+          return { ...rowOf(lease, info, pins.get(lease) ?? [], Number.POSITIVE_INFINITY), waiting }
         },
         hints: (changed) => observed(manager, lease, changed),
       })

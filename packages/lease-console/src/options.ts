@@ -3,7 +3,10 @@ import { hasMethods, notValid, readOptions, systemClock, type Clock, type Manage
 import { Duration, type DurationLike } from 'luxon'
 
 /** What a console calls on a manager. */
-export type ConsoleManager = Pick<Manager, 'find' | 'leases' | 'observe' | 'pin' | 'pinned' | 'revoke' | 'unpin'>
+export type ConsoleManager = Pick<
+  Manager,
+  'find' | 'leases' | 'observe' | 'pin' | 'pinned' | 'revoke' | 'unpin' | 'waiting'
+>
 
 /** What a request wants to do, for `authorize`. */
 export type ConsoleAction =
@@ -39,7 +42,7 @@ export interface OperatorAction {
 export interface ConsoleOptions {
   /** The managers to show, by the name that the page gives to their namespace. The console does not stop them. */
   readonly managers: Readonly<Record<string, ConsoleManager>>
-  /** The path under which the console is mounted: '' or like '/leases', without a slash at its end. @default '' */
+  /** The path under which the console is mounted: '' or '/' for the root, or like '/leases', without a slash at its end. @default '' */
   readonly basePath?: string | undefined
   /** Whether every action is refused with 405. `false` needs `authorize`. @default true */
   readonly readOnly?: boolean | undefined
@@ -121,7 +124,7 @@ export function parseConsoleOptions(given: ConsoleOptions): ParsedConsoleOptions
   if (problems.length + unknown.length > 0) throw notValid([...problems, ...unknown])
   return {
     managers,
-    basePath,
+    basePath: basePath === '/' ? '' : basePath,
     readOnly,
     authorize: authorize ?? (() => true),
     environment,
@@ -132,7 +135,7 @@ export function parseConsoleOptions(given: ConsoleOptions): ParsedConsoleOptions
   }
 }
 
-const METHODS = ['find', 'leases', 'observe', 'pin', 'pinned', 'revoke', 'unpin'] as const
+const METHODS = ['find', 'leases', 'observe', 'pin', 'pinned', 'revoke', 'unpin', 'waiting'] as const
 
 function managersIn(given: unknown, problems: Problem[]): ReadonlyMap<string, ConsoleManager> {
   const entries = typeof given === 'object' && given !== null ? Object.entries(given) : []
@@ -152,7 +155,7 @@ function managersIn(given: unknown, problems: Problem[]): ReadonlyMap<string, Co
 }
 
 function isBasePath(value: unknown): boolean {
-  return value === '' || (typeof value === 'string' && /^(\/[\w~.-]+)+$/.test(value))
+  return value === '' || value === '/' || (typeof value === 'string' && /^(\/[\w~.-]+)+$/.test(value))
 }
 
 function isShortText(value: unknown): boolean {

@@ -19,6 +19,8 @@ export interface LeaseRow {
   readonly weight?: number | undefined
   /** The entities that pin it, sorted. */
   readonly pinnedBy: readonly string[]
+  /** Of one lease, not of a list: how many processes wait for it at most. Absent: the store does not say. */
+  readonly waiting?: number | undefined
   /** Only if the console and the viewer want values; in a list at most `MAX_LISTED_VALUE` characters. */
   readonly value?: string | undefined
 }

@@ -154,10 +154,26 @@ describe('a console', () => {
       expect(body.row).to.include({ lease: 'payouts/eu', holder: 'worker-03', fencingToken: '7' })
     })
 
+    it('with how many processes wait for it', async () => {
+      const ask = async (): Promise<unknown> =>
+        (await get(fleet.console(), '/api/lease?namespace=billing&lease=invoices')).body.row.waiting
+      expect(await ask()).to.equal(0)
+      const stop = new AbortController()
+      const waiting = fleet.workers
+        .hold('invoices', 'worker-15', { duration: 30_000, wait: true, signal: stop.signal })
+        .catch((error: unknown) => error)
+      await fleet.clock.settle()
+      expect(await ask()).to.equal(1)
+      stop.abort()
+      await waiting
+      await fleet.clock.settle()
+      expect(await ask()).to.equal(0)
+    })
+
     it('also if it is vacant', async () => {
       const { status, body } = await get(fleet.console(), '/api/lease?namespace=billing&lease=nobody')
       expect(status).to.equal(200)
-      expect(body.row).to.deep.equal({ lease: 'nobody', pinnedBy: [] })
+      expect(body.row).to.deep.equal({ lease: 'nobody', pinnedBy: [], waiting: 0 })
     })
 
     it('and says what is wrong with a name that no lease can have', async () => {

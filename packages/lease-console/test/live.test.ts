@@ -122,7 +122,7 @@ describe('the live events of a console', () => {
     expect(viewer.states.at(-1)?.row?.holder).to.equal('worker-1')
     await fleet.workers.release('invoices', 'worker-1')
     await fleet.clock.settle()
-    expect(viewer.states.at(-1)?.row).to.deep.equal({ lease: 'invoices', pinnedBy: [] })
+    expect(viewer.states.at(-1)?.row).to.deep.equal({ lease: 'invoices', pinnedBy: [], waiting: 0 })
   })
 
   it('show an action of this console at once', async () => {

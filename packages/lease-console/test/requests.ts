@@ -22,6 +22,7 @@ export interface Row {
   readonly expiresMs?: number
   readonly pinnedBy: readonly string[]
   readonly value?: string
+  readonly waiting?: number
 }
 
 /** Of any JSON answer. */

@@ -27,6 +27,7 @@ export function showLease(host, lease) {
   const countdown = new Countdown()
   const until = h('span', { class: 'quiet' })
   const token = h('dd', { class: 'token' })
+  const waiting = h('dd')
   const pins = h('dd', { class: 'chips' })
   const value = h('dd', { class: 'value' })
   const changes = h('ol', { class: 'changes' })
@@ -77,6 +78,7 @@ export function showLease(host, lease) {
           fact('Held since', since),
           fact('Expires in', h('dd', { class: 'until' }, countdown.element, until)),
           fact('Fencing token', token),
+          fact('Waiting', waiting),
           fact('Pinned by', pins),
           ...(about.showValues ? [fact('Value', h('dd', {}, ...(wantsValues ? [value, ' '] : []), valueToggle))] : []),
         ),
@@ -108,6 +110,7 @@ export function showLease(host, lease) {
     setAttribute(state, 'data-state', isVacant ? 'vacant' : isPinned ? 'pinned' : 'held')
     setText(holder, isVacant ? 'nobody' : `${next.holder}${next.weight === undefined ? '' : `, weight ${next.weight}`}`)
     setText(token, next.fencingToken ?? '–')
+    setText(waiting, waitingInWords(next.waiting))
     setText(value, next.value ?? (isVacant ? '–' : 'none'))
     countdown.set(next.expiresMs, isPinned)
     setText(until, next.expiresMs === undefined ? '' : `at ${timeOfDay(next.expiresMs)}, unless it is renewed`)
@@ -149,6 +152,13 @@ export function showLease(host, lease) {
     endTicks()
     endLive()
   }
+}
+
+/** @param {number | undefined} waiting */
+function waitingInWords(waiting) {
+  if (waiting === undefined) return 'unknown: this store keeps no queue'
+  if (waiting === 0) return 'nobody'
+  return waiting === 1 ? 'at most 1 process' : `at most ${waiting} processes`
 }
 
 /**

@@ -36,6 +36,26 @@ export const queue: Chapter = {
     )
 
     clause(
+      'the store says how many are in the queue of a lease',
+      async (scene) => {
+        const { a, b, lease, longMs } = scene
+        const seen = async (client: Client): Promise<number | undefined> => client.waiting?.(lease)
+        same([await seen(a), await seen(b)], [0, 0], 'how many wait before anybody does')
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const bob = await enter(scene, BOB)
+        const carol = await enter(scene, CAROL)
+        same([await seen(a), await seen(b)], [2, 2], 'how many wait')
+        b.leaveQueue?.(lease, bob)
+        await rejects('LEASE_INVALID', claim(scene, CAROL, carol), 'a claim of one who waits')
+        same(await seen(a), 1, 'how many wait after one has left')
+        await a.releaseLease(lease, ALICE)
+        await claim(scene, CAROL, carol)
+        same(await seen(a), 0, 'how many wait after the other was granted the lease')
+      },
+      'queues',
+    )
+
+    clause(
       'whoever waits alone stands before an empty queue',
       async (scene) => {
         await claim(scene, BOB, noTicket())
