@@ -175,7 +175,7 @@ end
 
 /** KEYS: tokens. ARGV: a lease. Answers { microseconds, how many are in its queue }. */
 export const waitingScript: Script = script(`${prelude}${fromTheMaster}${naming}
-return { us, redis.call('ZCOUNT', deadlines .. ARGV[1], fmt(now), '+inf') }`)
+return { us, #redis.call('ZRANGEBYSCORE', deadlines .. ARGV[1], fmt(now), '+inf') }`)
 
 /** KEYS: index. Somebody watches the whole namespace. Answers { microseconds, why that failed or '' }. */
 export const watchAllScript: Script = script(`${prelude}${naming}${registering}
