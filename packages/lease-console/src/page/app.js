@@ -143,8 +143,10 @@ function render() {
 function showConnection() {
   const { connection, pulse } = last
   const isTrouble = pulse?.trouble !== undefined || connection === 'offline'
-  setText(status, isTrouble && connection !== 'offline' ? 'Store away' : CONNECTIONS[connection])
-  setAttribute(status, 'data-state', isTrouble ? 'trouble' : connection)
+  // The console answers before the store has.
+  const shown = connection === 'live' && pulse?.readMs === undefined ? 'connecting' : connection
+  setText(status, isTrouble && connection !== 'offline' ? 'Store away' : CONNECTIONS[shown])
+  setAttribute(status, 'data-state', isTrouble ? 'trouble' : shown)
   trouble.hidden = !isTrouble
   if (!isTrouble) return
   const age = pulse?.readMs === undefined ? undefined : inWords(Math.max(0, serverNow() - pulse.readMs))

@@ -29,7 +29,7 @@ export function showLease(host, lease) {
   const token = h('dd', { class: 'token' })
   const waiting = h('dd')
   const pins = h('dd', { class: 'chips' })
-  const value = h('dd', { class: 'value' })
+  const value = h('span', { class: 'value' })
   const changes = h('ol', { class: 'changes' })
   const none = h('p', { class: 'quiet' }, 'Nothing has changed since this page was opened.')
   const result = h('div', { class: 'result', role: 'status', tabIndex: -1, hidden: true })

@@ -104,9 +104,9 @@ export function showList(host) {
   )
   const body = h('tbody')
   const empty = h('p', { class: 'empty', hidden: true })
-  const count = h('p', { class: 'count', role: 'status' })
+  const count = h('p', { class: 'count', role: 'status' }, 'Reading…')
   const pager = h('nav', { class: 'pager', 'aria-label': 'Pages' })
-  const table = h('table', { class: 'leases' }, h('thead', {}, head), body)
+  const table = h('table', { class: 'leases', hidden: true }, h('thead', {}, head), body)
   host.main.replaceChildren(
     h('div', { class: 'toolbar' }, tabs, h('div', { class: 'tools' }, values, filter)),
     count,
