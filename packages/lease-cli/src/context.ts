@@ -37,7 +37,7 @@ export class Context {
     const settings = await this.settings.read({ admin })
     const interrupt = this.interrupts()
     try {
-      const store = await this.open(settings, { signal: interrupt.signal, needsNamespace })
+      const store = await this.open(settings, { signal: interrupt.signal, needsNamespace, requestMs: READ_MS })
       const endWarnings = store.events.subscribe((event) => {
         if (event.type === 'warning' && this.verbose) this.out.warn(event.message)
       })
@@ -55,14 +55,13 @@ export class Context {
   /** Opens the store; the caller closes it. */
   async open(
     settings: Settings,
-    { signal, needsNamespace = true }: { readonly signal: AbortSignal; readonly needsNamespace?: boolean },
+    options: Pick<OpenOptions, 'signal' | 'needsNamespace' | 'requestMs'>,
   ): Promise<Store> {
     let isSaid = false
     return this.#open(settings, {
       clock: this.io.clock,
       retryMs: this.#retryMs,
-      signal,
-      needsNamespace,
+      ...options,
       retrying: (cause) => {
         if (!isSaid) this.out.note(`lease: waiting for the server: ${cause}`)
         isSaid = true
@@ -112,6 +111,9 @@ export class Context {
     if (typed.trim() !== word) throw new CommandEnd(EXIT.no, 'not confirmed: nothing was changed')
   }
 }
+
+/** A namespace with a hundred thousand leases takes a slow server more than the usual five seconds. */
+const READ_MS = 30_000
 
 /** Signals that interrupt a command, with their numbers. */
 export const INTERRUPTS = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 } as const

@@ -72,6 +72,8 @@ export class JobRunner {
   #exit: { readonly code: number | null; readonly signal: NodeJS.Signals | null } | undefined
   #stopped: StopReason | undefined
   #isOver = false
+  /** By the wish of somebody outside. */
+  #isKilled = false
   #timer: Timer | undefined
   #maxTimer: Timer | undefined
   /** The window as it was last seen, for a hold that was revoked since. */
@@ -123,8 +125,9 @@ export class JobRunner {
     })
   }
 
-  /** Passes a signal on to the group, or to the job alone where it has no group of its own. */
+  /** Passes a signal on to the group, or to the job alone where it has no group of its own. KILL ends the guardian too. */
   forward(signal: NodeJS.Signals): void {
+    if (signal === 'SIGKILL') this.#isKilled = true
     if (this.#childPid === undefined) return void this.#pending.push(signal)
     const { pid } = this.#process
     const target = this.#isGroup && pid !== undefined ? -pid : this.#childPid
@@ -232,9 +235,10 @@ export class JobRunner {
   /** Killed, by us together with its group or by somebody else. What it guarded must not go on unguarded. */
   #guardianGone(): void {
     if (this.#isOver) return
-    if (this.#exit === undefined && this.#stopped === undefined) {
-      this.#stopped = 'guardian'
-      this.#options?.stopping('guardian', undefined)
+    if (this.#exit === undefined && this.#stopped === undefined && this.#options !== undefined && !this.#isKilled) {
+      // Its last act may have been to end the job in time, while this process was stopped.
+      this.#stopped = this.#leftMs() <= this.#options.order.graceMs ? 'lost' : 'guardian'
+      this.#options.stopping(this.#stopped, undefined)
     }
     this.#kill()
     void this.#groupGone().then(() => this.#finish())

@@ -1,36 +1,44 @@
 /** A lease as it is shown: in a table, by its fields, and in JSON. */
-import type { DateTime } from 'luxon'
+import { DateTime } from 'luxon'
 import type { Info } from 'lease-core'
 import { showDuration } from './durations.ts'
 import { oneLine, type Column } from './output.ts'
 
-/** A lease at the moment of a read. */
+/** A lease at the moment of a read. Its instants are numbers: a hundred thousand of them are compared and shown. */
 export interface LeaseView {
   readonly lease: string
   readonly info: Info
   /** The entities that pin it, where they were read. */
   readonly pins: readonly string[] | undefined
+  /** By the local wall clock. */
+  readonly expiryMs: number
+  /** By the local wall clock; undefined: the store does not know it. */
+  readonly sinceMs: number | undefined
+}
+
+/** What is shown of this lease. */
+export function viewOf(lease: string, info: Info, pins?: readonly string[]): LeaseView {
+  return { lease, info, pins, expiryMs: info.expiry.toMillis(), sinceMs: info.since?.toMillis() }
 }
 
 /** Milliseconds for which it has been held; undefined: the store does not know it. */
-export function heldForMs({ info }: LeaseView, nowMs: number): number | undefined {
-  return info.since === undefined ? undefined : Math.max(0, nowMs - info.since.toMillis())
+export function heldForMs({ sinceMs }: LeaseView, nowMs: number): number | undefined {
+  return sinceMs === undefined ? undefined : Math.max(0, nowMs - sinceMs)
 }
 
 /** Milliseconds until it lapses if nobody renews it, by the last read. */
-export function expiresInMs({ info }: LeaseView, nowMs: number): number {
-  return info.expiry.toMillis() - nowMs
+export function expiresInMs({ expiryMs }: LeaseView, nowMs: number): number {
+  return expiryMs - nowMs
 }
 
 /** The fields of a lease for programs. Instants are UTC. */
 export function leaseJson(view: LeaseView, nowMs: number): object {
   const { lease, info, pins } = view
-  const since = info.since?.toUTC().toISO() ?? null
   return {
     lease,
     holder: info.holder,
-    since,
-    expiry: info.expiry.toUTC().toISO(),
+    since: view.sinceMs === undefined ? null : utc(view.sinceMs).toISO(),
+    expiry: utc(view.expiryMs).toISO(),
     expiresInMs: Math.round(expiresInMs(view, nowMs)),
     pinned: info.pinned,
     ...(pins === undefined ? {} : { pins }),
@@ -63,10 +71,13 @@ export function leaseFields(view: LeaseView, nowMs: number): (readonly [name: st
   return [
     ['lease', lease],
     ['holder', info.holder],
-    ['since', info.since === undefined ? 'the store does not record it' : `${stamp(info.since)} (${ago(forMs)} ago)`],
+    [
+      'since',
+      view.sinceMs === undefined ? 'the store does not record it' : `${stamp(view.sinceMs)} (${ago(forMs)} ago)`,
+    ],
     [
       'expires',
-      `${stamp(info.expiry)} (${expiresIn(view, nowMs)})${info.pinned ? ', but a pin keeps it' : ' unless it is renewed'}`,
+      `${stamp(view.expiryMs)} (${expiresIn(view, nowMs)})${info.pinned ? ', but a pin keeps it' : ' unless it is renewed'}`,
     ],
     ['pinned by', pins.length === 0 ? 'nobody' : pins.join(', ')],
     ['fencing token', String(info.fencingToken)],
@@ -76,8 +87,12 @@ export function leaseFields(view: LeaseView, nowMs: number): (readonly [name: st
 }
 
 /** UTC, to the second. */
-export function stamp(at: DateTime): string {
-  return at.toUTC().toFormat(`yyyy-MM-dd'T'HH:mm:ss'Z'`)
+export function stamp(ms: number): string {
+  return utc(ms).toFormat(`yyyy-MM-dd'T'HH:mm:ss'Z'`)
+}
+
+function utc(ms: number): DateTime {
+  return DateTime.fromMillis(ms, { zone: 'utc' })
 }
 
 function ago(ms: number | undefined): string {

@@ -38,10 +38,15 @@ export interface Store {
 interface Driver {
   /** Resolves when the server has answered. */
   probe(): Promise<void>
-  client(namespace: string, events: LeaseEvents): Promise<Client>
+  client(namespace: string, options: ClientOptions): Promise<Client>
   substrate(namespace: string): Promise<Substrate>
   readonly pool?: PostgresPool | undefined
   close(): Promise<void>
+}
+
+interface ClientOptions {
+  readonly events: LeaseEvents
+  readonly requestTimeout: number | undefined
 }
 
 /** How long a connection may take. */
@@ -57,6 +62,8 @@ export interface OpenOptions {
   readonly signal: AbortSignal
   /** Called before each further try. */
   readonly retrying?: (cause: string) => void
+  /** How long a request may take. @default that of the client, which holds need */
+  readonly requestMs?: number | undefined
   /** A command on the whole store needs none. */
   readonly needsNamespace?: boolean
 }
@@ -75,7 +82,7 @@ export async function openStore(settings: Settings, options: OpenOptions): Promi
   try {
     await reach(driver, url, options)
     const events = new LeaseEvents()
-    const client = await driver.client(namespace, events)
+    const client = await driver.client(namespace, { events, requestTimeout: options.requestMs })
     const manager = new Manager({ client, events })
     const substrate = await driver.substrate(namespace)
     const close = async (): Promise<void> => {
@@ -107,7 +114,8 @@ function checkPlace({ schema, table, prefix }: Settings, { kind }: StoreUrl): vo
   }
 }
 
-function namespaceOf({ namespace }: Settings, { kind }: StoreUrl, isNeeded: boolean): string {
+/** The namespace that is named. @throws CommandEnd 64: none is, or it breaks a rule */
+export function namespaceOf({ namespace }: Settings, { kind }: StoreUrl, isNeeded: boolean = true): string {
   if (namespace === undefined) {
     if (!isNeeded) return 'none'
     throw wrongUsage(
@@ -213,7 +221,7 @@ async function postgresDriver(url: StoreUrl, settings: Settings): Promise<Driver
   return {
     pool,
     probe: async () => void (await pool.query('SELECT 1')),
-    client: async (namespace, events) => adapter.postgresClient({ ...options(namespace), events }),
+    client: async (namespace, own) => adapter.postgresClient({ ...options(namespace), ...own }),
     substrate: async (namespace) => new adapter.PostgresSubstrate(options(namespace)),
     close: () => pool.end(),
   }
@@ -266,7 +274,7 @@ async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
         throw lastError ?? error // "Connection is closed." says less than what closed it
       }
     },
-    client: async (namespace, events) => adapter.redisClient({ ...options(namespace), events }),
+    client: async (namespace, own) => adapter.redisClient({ ...options(namespace), ...own }),
     substrate: async (namespace) => new adapter.RedisSubstrate(options(namespace)),
     close: async () => connection.disconnect(),
   }
@@ -286,7 +294,7 @@ async function etcdDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
   const options = (namespace: string) => ({ etcd, namespace, prefix })
   return {
     probe: async () => void (await etcd.get('lease-cli-probe')),
-    client: async (namespace, events) => adapter.etcdClient({ ...options(namespace), events }),
+    client: async (namespace, own) => adapter.etcdClient({ ...options(namespace), ...own }),
     substrate: async (namespace) => new adapter.EtcdSubstrate(options(namespace)),
     close: async () => etcd.close(),
   }

@@ -8,7 +8,7 @@ import { ErrUnknown, sleep, systemClock, type Call, type Clock, type SubstrateWa
 import type { Context } from '../context.ts'
 import { showDuration } from '../durations.ts'
 import { CommandEnd, EXIT } from '../exit-codes.ts'
-import { advice, causeOf, CONNECT_MS, type Store } from '../store.ts'
+import { advice, causeOf, CONNECT_MS, namespaceOf, type Store } from '../store.ts'
 import { parseStoreUrl, shown, type HostPort } from '../store-url.ts'
 
 /** What one check has found. */
@@ -43,6 +43,7 @@ export async function doctor(context: Context): Promise<number> {
 async function* check(context: Context): AsyncGenerator<Finding> {
   const settings = await context.settings.read()
   const url = parseStoreUrl(settings.url, settings.urlFrom)
+  namespaceOf(settings, url)
   yield good('url', `${url.address}, from ${settings.urlFrom}${url.tls ? ', with TLS' : ''}`)
   if (settings.urlFrom === '--url' && url.password !== undefined) {
     yield {

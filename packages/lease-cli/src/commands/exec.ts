@@ -25,7 +25,7 @@ import { parseDuration, showDuration } from '../durations.ts'
 import { CommandEnd, EXIT, wrongUsage } from '../exit-codes.ts'
 import type { JobOrder } from '../guardian-link.ts'
 import { JobRunner, StartFailure, type JobEnd, type StopReason } from '../job.ts'
-import { heldForMs } from '../lease-view.ts'
+import { heldForMs, viewOf } from '../lease-view.ts'
 import { SECRET_VARIABLES } from '../settings.ts'
 import type { Store } from '../store.ts'
 import { waitOf } from '../wait-flag.ts'
@@ -250,7 +250,7 @@ function follow({ out, verbose, io }: Context, { events, manager }: Store, { nam
       void manager.find(event.lease).then(
         (info) => {
           if (info === undefined) return
-          const forMs = heldForMs({ lease: event.lease, info, pins: undefined }, io.clock.now())
+          const forMs = heldForMs(viewOf(event.lease, info), io.clock.now())
           out.note(
             `lease: ${event.lease} is held by ${info.holder}${forMs === undefined ? '' : ` for ${showDuration(forMs)}`}`,
           )

@@ -3,7 +3,7 @@ import { sleep } from 'lease-core'
 import type { Context } from '../context.ts'
 import { parseDuration } from '../durations.ts'
 import { EXIT, wrongUsage } from '../exit-codes.ts'
-import { expiresInMs, heldForMs, leaseColumns, leaseJson, type LeaseView } from '../lease-view.ts'
+import { expiresInMs, heldForMs, leaseColumns, leaseJson, viewOf, type LeaseView } from '../lease-view.ts'
 import type { Store } from '../store.ts'
 
 /** The flags of `lease list`. */
@@ -21,8 +21,8 @@ export interface ListFlags {
 const COMPARE: Readonly<Record<string, (a: LeaseView, b: LeaseView) => number>> = {
   name: (a, b) => compare(a.lease, b.lease),
   holder: (a, b) => compare(a.info.holder, b.info.holder) || compare(a.lease, b.lease),
-  since: (a, b) => sinceOf(a) - sinceOf(b) || compare(a.lease, b.lease),
-  expires: (a, b) => a.info.expiry.toMillis() - b.info.expiry.toMillis() || compare(a.lease, b.lease),
+  since: (a, b) => (a.sinceMs ?? 0) - (b.sinceMs ?? 0) || compare(a.lease, b.lease),
+  expires: (a, b) => a.expiryMs - b.expiryMs || compare(a.lease, b.lease),
   token: (a, b) => compare(a.info.fencingToken, b.info.fencingToken),
 }
 
@@ -73,6 +73,8 @@ function* jsonOf(rows: readonly LeaseView[], nowMs: number): Generator<object> {
   for (const row of rows) yield leaseJson(row, nowMs)
 }
 
+const NOBODY: readonly string[] = []
+
 type Filter = (view: LeaseView, nowMs: number) => boolean
 
 async function read(store: Store, wanted: Filter, nowMs: number): Promise<LeaseView[]> {
@@ -82,7 +84,7 @@ async function read(store: Store, wanted: Filter, nowMs: number): Promise<LeaseV
   const pinned = anyPinned ? await store.manager.pinned() : undefined
   const found: LeaseView[] = []
   for (const [lease, info] of leases) {
-    const view = { lease, info, pins: info.pinned ? pinned?.get(lease) : [] }
+    const view = viewOf(lease, info, info.pinned ? pinned?.get(lease) : NOBODY)
     if (wanted(view, nowMs)) found.push(view)
   }
   return found
@@ -130,10 +132,6 @@ class Changes {
     for (const lease of this.#before.keys()) if (!now.has(lease)) write({ change: 'vacant', lease })
     this.#before = now
   }
-}
-
-function sinceOf({ info }: LeaseView): number {
-  return info.since?.toMillis() ?? 0
 }
 
 function compare<T extends string | bigint>(a: T, b: T): number {

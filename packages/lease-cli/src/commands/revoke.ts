@@ -3,7 +3,7 @@ import type { Info, Manager } from 'lease-core'
 import type { Context } from '../context.ts'
 import { showDuration } from '../durations.ts'
 import { CommandEnd, EXIT, wrongUsage } from '../exit-codes.ts'
-import { expiresInMs, stamp } from '../lease-view.ts'
+import { expiresInMs, stamp, viewOf } from '../lease-view.ts'
 import { oneLine } from '../output.ts'
 import type { Store } from '../store.ts'
 
@@ -123,7 +123,7 @@ function tell(
   const { out } = context
   const { lease, info } = held
   const nowMs = context.now()
-  const restMs = Math.max(0, expiresInMs({ ...held, pins: undefined }, nowMs))
+  const restMs = Math.max(0, expiresInMs(viewOf(lease, info), nowMs))
   if (out.json) {
     return out.object({
       change,
@@ -142,7 +142,7 @@ function tell(
   out.line(
     restMs === 0
       ? '  its holder relies on nothing any more'
-      : `  until it hears of it, its holder may rely on the lease for up to ${showDuration(restMs)}, until ${stamp(info.expiry)}; guards and fencing tokens refuse it from now on`,
+      : `  until it hears of it, its holder may rely on the lease for up to ${showDuration(restMs)}, until ${stamp(info.expiry.toMillis())}; guards and fencing tokens refuse it from now on`,
   )
 }
 

@@ -3,7 +3,7 @@ import type { CountedInfo } from 'lease-core'
 import type { Context } from '../context.ts'
 import { showDuration } from '../durations.ts'
 import { EXIT } from '../exit-codes.ts'
-import { expiresInMs, leaseFields, leaseJson, type LeaseView } from '../lease-view.ts'
+import { expiresInMs, leaseFields, leaseJson, viewOf, type LeaseView } from '../lease-view.ts'
 import type { Store } from '../store.ts'
 
 /** Writes one lease, or the shares of a counted lease. Returns 1 if nobody holds it. */
@@ -16,12 +16,8 @@ export async function show(context: Context, name: string): Promise<number> {
     ])
     const nowMs = context.now()
     const { out } = context
-    const view: LeaseView | undefined = info === undefined ? undefined : { lease: name, info, pins }
-    const shares = [...(counted?.shares ?? [])].map(([lease, share]): LeaseView => ({
-      lease,
-      info: share,
-      pins: undefined,
-    }))
+    const view: LeaseView | undefined = info === undefined ? undefined : viewOf(name, info, pins)
+    const shares = [...(counted?.shares ?? [])].map(([lease, share]) => viewOf(lease, share))
     if (out.json) {
       out.object({
         ...(view === undefined ? { lease: name, holder: null, pinned: pins.length > 0, pins } : leaseJson(view, nowMs)),

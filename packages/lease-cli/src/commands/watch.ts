@@ -2,11 +2,10 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { sleep, type Info } from 'lease-core'
-import { DateTime } from 'luxon'
 import type { Context } from '../context.ts'
 import { parseDuration } from '../durations.ts'
 import { CommandEnd, EXIT, wrongUsage } from '../exit-codes.ts'
-import { leaseJson, stamp } from '../lease-view.ts'
+import { leaseJson, stamp, viewOf } from '../lease-view.ts'
 import { oneLine } from '../output.ts'
 import { SECRET_VARIABLES } from '../settings.ts'
 
@@ -79,9 +78,9 @@ async function expire({ io }: Context, timeoutMs: number, signal: AbortSignal): 
 function report(context: Context, lease: string, info: Info | undefined): void {
   const { out } = context
   const nowMs = context.now()
-  const at = stamp(DateTime.fromMillis(nowMs))
+  const at = stamp(nowMs)
   if (out.json) {
-    const fields = info === undefined ? { lease, holder: null } : leaseJson({ lease, info, pins: undefined }, nowMs)
+    const fields = info === undefined ? { lease, holder: null } : leaseJson(viewOf(lease, info), nowMs)
     return out.object({ at, change: info === undefined ? 'vacant' : 'held', ...fields })
   }
   if (info === undefined) return out.line(`${out.dim(at)} ${lease} ${out.good('vacant')}`)
