@@ -1,5 +1,5 @@
 /** A terminal or a pipe that keeps what is written, for commands that run in this process on leases in memory. */
-import { LeaseEvents, Manager, MemoryStore, memoryClient, MemorySubstrate } from 'lease-core'
+import { LeaseEvents, Manager, MemoryStore, memoryClient, MemorySubstrate, systemClock, type Clock } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import type { OpenStore } from '#src/context.ts'
 import type { Io, Sink } from '#src/io.ts'
@@ -66,6 +66,13 @@ export class World {
   }
 }
 
+/** Runs a command in this process, on the server that its environment names. */
+export async function leaseHere(args: readonly string[], env: Readonly<Record<string, string>>): Promise<Printed> {
+  const running = new Running(systemClock, { env })
+  const code = await run(args, running.io)
+  return { code, stdout: running.stdout, stderr: running.stderr }
+}
+
 /** A command that runs. */
 export class Running {
   stdout = ''
@@ -74,7 +81,7 @@ export class Running {
   readonly io: Io
   readonly #listeners = new Map<string, () => void>()
 
-  constructor(clock: TestClock, { isTTY = false, columns, env = {}, cwd = '/', typed }: ScreenOptions) {
+  constructor(clock: Clock, { isTTY = false, columns, env = {}, cwd = '/', typed }: ScreenOptions) {
     this.io = {
       stdout: this.#sink('stdout', isTTY, columns),
       stderr: this.#sink('stderr', isTTY, columns),
