@@ -9,7 +9,15 @@ const root = pathToFileURL(`${process.cwd()}/`)
 const quotes = /(?:<!-- docs\/examples\/(?<file>\S+) -->\n+)?```ts\n(?<code>.*?)```/gs
 
 const recipes = await readdir(new URL('docs/recipes/', root))
-const published = ['lease-core', 'lease-postgres', 'lease-redis', 'lease-etcd', 'lease-recipes', 'lease-cron']
+const published = [
+  'lease-core',
+  'lease-postgres',
+  'lease-redis',
+  'lease-etcd',
+  'lease-recipes',
+  'lease-cron',
+  'lease-cli',
+]
 
 for (const page of [
   'README.md',
@@ -50,6 +58,7 @@ const pages = [
   '.',
   'docs',
   'docs/decisions',
+  'docs/operations',
   'docs/recipes',
   'docs/substrates',
   ...published.map((name) => `packages/${name}`),

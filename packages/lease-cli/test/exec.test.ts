@@ -1,7 +1,12 @@
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { expect } from 'chai'
+import { ReadWriteLock, Semaphores } from 'lease-recipes'
 import { DateTime } from 'luxon'
 import { enoughOf, isMatrix, startEtcd, startPostgres, startRedis, until } from 'lease-servers'
 import type { Store } from '#src/store.ts'
+import { leaseHere } from './screen.ts'
 import { endRuns, isRunning, lease, LeaseRun } from './lease-run.ts'
 import { besides, etcdUrl, testServers, unique, type TestServer } from './stores.ts'
 
@@ -183,6 +188,81 @@ describe('lease exec', () => {
   })
 })
 
+describe('lease exec with', () => {
+  let env: Record<string, string>
+  let store: Store
+
+  beforeEach(async () => {
+    const namespace = unique()
+    env = { LEASE_URL: await redis.open(), LEASE_NAMESPACE: namespace }
+    store = await besides(env['LEASE_URL'] as string, namespace)
+  })
+  afterEach(() => store.close())
+
+  /** The exit code of the command, or of lease. */
+  const codeOf = async (...args: string[]): Promise<number> => (await leaseHere(['exec', ...args], env)).code
+
+  it('--any takes whichever is free, and the command hears which', async () => {
+    await store.manager.claim('slot-1', 'other', { minutes: 1 })
+    expect(await codeOf('--any', 'slot-1', 'slot-2', '-c', 'test "$LEASE_NAME" = slot-2')).to.equal(0)
+    await store.manager.claim('slot-2', 'other', { minutes: 1 })
+    expect(await codeOf('--any', 'slot-1', 'slot-2', '-E', '9', '--', 'true')).to.equal(9)
+  })
+
+  it('--permits is one of n, as programs post them; another n is refused', async () => {
+    const semaphores = new Semaphores({ manager: store.manager })
+    await semaphores.post('job', 'other', { minutes: 1 }, { n: 2 })
+    expect(await codeOf('job', '--permits', '2', '-c', 'test "$LEASE_NAME" = job')).to.equal(0)
+    expect(await codeOf('job', '--permits', '3', '--', 'true')).to.equal(64)
+    const second = await semaphores.post('job', 'another', { minutes: 1 })
+    expect(await codeOf('job', '--permits', '2', '--', 'true')).to.equal(75)
+    const lease = second.lease
+    expect((await leaseHere(['revoke', lease, '--yes'], env)).code).to.equal(0)
+    expect(await codeOf('job', '--permits', '2', '--', 'true')).to.equal(0)
+    await semaphores.stop()
+  })
+
+  it('--shared reads beside other readers, and --exclusive does not', async () => {
+    const lock = new ReadWriteLock({ manager: store.manager, name: 'job' })
+    const reader = await lock.rlock('other')
+    expect(await codeOf('job', '--shared', '--', 'true')).to.equal(0)
+    expect(await codeOf('job', '--exclusive', '--', 'true')).to.equal(75)
+    await reader.release()
+    expect(await codeOf('job', '--exclusive', '--', 'true')).to.equal(0)
+    await lock.stop()
+  })
+
+  it('--foreground still passes on the code, and stops the command in time', async () => {
+    expect(await codeOf('job', '--foreground', '--', 'sh', '-c', 'exit 6')).to.equal(6)
+    expect(await codeOf('job', '--foreground', '--max-time', '50ms', '--', 'sleep', '1000')).to.equal(124)
+  })
+
+  it('--value shows text to everyone', async () => {
+    const running = leaseHere(
+      [
+        'exec',
+        'job',
+        '--value',
+        'hello',
+        '--max-time',
+        '1h',
+        '--',
+        'sh',
+        '-c',
+        'while ! test -e "$STOP"; do sleep 0.02; done',
+      ],
+      { ...env, STOP: stop() },
+    )
+    const info = await until('it is held', () => store.manager.find('job'))
+    expect(info.value).to.equal('hello')
+    writeFileSync(stop(), '')
+    expect((await running).code).to.equal(0)
+    rmSync(stop())
+  })
+
+  const stop = (): string => join(tmpdir(), `${env['LEASE_NAMESPACE']}.stop`)
+})
+
 describe('the guardian of lease exec', () => {
   let env: Record<string, string>
   let store: Store
@@ -246,7 +326,6 @@ describe('the guardian of lease exec', () => {
   })
 
   it('has no URL, neither as an argument nor in its environment', async function () {
-    const { readFileSync, existsSync } = await import('node:fs')
     if (!existsSync('/proc/self/environ')) this.skip()
     const { run, pid, guardian } = await start()
     for (const process of [guardian, pid]) {

@@ -133,7 +133,8 @@ if (postgres !== undefined) {
         (await leaseHere(['migrate'], { LEASE_URL: 'postgres://127.0.0.1:1/x', LEASE_MIGRATE_URL: database.url })).code,
       ).to.equal(0)
       expect(await leaseHere(['list'], env)).to.include({ code: 0, stderr: 'no lease is held\n' })
-      expect((await leaseHere(['doctor'], env)).stdout).to.contain('ok      tables and rights')
+      const after = (await leaseHere(['doctor'], env)).stdout
+      expect(after).to.contain('ok      tables and rights').and.to.contain('ok      vacant leases: 0 rows')
     })
 
     it('removes the rows of leases that were vacant for long', async () => {

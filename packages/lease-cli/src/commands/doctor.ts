@@ -5,10 +5,12 @@
 import { lookup } from 'node:dns/promises'
 import { connect } from 'node:net'
 import { ErrUnknown, sleep, systemClock, type Call, type Clock, type SubstrateWarning } from 'lease-core'
+import type { PostgresPool } from 'lease-postgres'
 import type { Context } from '../context.ts'
 import { showDuration } from '../durations.ts'
 import { CommandEnd, EXIT } from '../exit-codes.ts'
 import { advice, causeOf, CONNECT_MS, namespaceOf, type Store } from '../store.ts'
+import type { Settings } from '../settings.ts'
 import { parseStoreUrl, shown, type HostPort } from '../store-url.ts'
 
 /** What one check has found. */
@@ -19,6 +21,8 @@ export interface Finding {
   readonly hints: readonly string[]
 }
 
+/** So many rows of vacant leases are worth a word. */
+const MANY_ROWS = 100_000
 /** Clocks that differ by more are worth a word: the library does not mind, people who read logs do. */
 const CLOCKS_APART_MS = 5_000
 
@@ -75,14 +79,14 @@ async function* check(context: Context): AsyncGenerator<Finding> {
   const ignoreWarnings = store.events.subscribe(() => {}) // the same that `inspect` finds
   try {
     yield good('login', 'the server answers, and takes user and password')
-    yield* inspect(store)
+    yield* inspect(store, settings)
   } finally {
     ignoreWarnings()
     await store.close()
   }
 }
 
-async function* inspect(store: Store): AsyncGenerator<Finding> {
+async function* inspect(store: Store, place: Settings): AsyncGenerator<Finding> {
   const substrate = store.substrate()
   if (substrate.time !== undefined)
     yield await clockDifference((call) => substrate.time?.(call) ?? Promise.reject(new Error('no clock')))
@@ -107,6 +111,7 @@ async function* inspect(store: Store): AsyncGenerator<Finding> {
     yield { check: 'set-up', status: 'failed', message: causeOf(error), hints: [] }
   }
   yield* leftovers(store)
+  if (store.pool !== undefined) yield await tombstones(store, store.pool, place)
 }
 
 /** Pins that keep a lease although its holder does not renew it any more, and pins that nobody's lease needs. */
@@ -136,6 +141,30 @@ async function* leftovers({ manager }: Store): AsyncGenerator<Finding> {
     }
   }
   if (found === 0) yield good('leftovers', 'no pin is left without a holder who renews')
+}
+
+/** PostgreSQL keeps a row of each lease that was ever held, until `collect` removes it. */
+async function tombstones(
+  { namespace }: Store,
+  pool: PostgresPool,
+  { schema, table = 'lease' }: Settings,
+): Promise<Finding> {
+  const { escapeIdentifier } = await import('pg')
+  const name = [schema, table].flatMap((part) => (part === undefined ? [] : [escapeIdentifier(part)])).join('.')
+  const connection = await pool.connect()
+  try {
+    const text = `SELECT count(*)::int AS rows FROM (SELECT FROM ${name} WHERE ns = $1 AND holder IS NULL LIMIT $2) found`
+    const { rows } = await connection.query(text, [namespace, MANY_ROWS])
+    const { rows: found } = rows[0] as { readonly rows: number }
+    if (found < MANY_ROWS)
+      return good('vacant leases', `${found} ${found === 1 ? 'row' : 'rows'} of leases that nobody holds`)
+    const message = `${MANY_ROWS} rows or more of leases that nobody holds: lists and VACUUM take longer`
+    return { check: 'vacant leases', status: 'warning', message, hints: ['lease collect --retention 1d, each day'] }
+  } catch (error) {
+    return { check: 'vacant leases', status: 'failed', message: causeOf(error), hints: [] }
+  } finally {
+    connection.release()
+  }
 }
 
 async function clockDifference(time: (call: Call) => Promise<number>): Promise<Finding> {
