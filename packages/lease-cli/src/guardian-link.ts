@@ -24,6 +24,8 @@ export type FromGuardian =
   | { readonly kind: 'started'; readonly pid: number }
   /** The job could not be started. `late`: the lease could not be relied on any more. */
   | { readonly kind: 'failed'; readonly code: string; readonly message: string }
+  /** It has given the job its signal: no answer promised enough time. */
+  | { readonly kind: 'signalled' }
   | { readonly kind: 'exited'; readonly code: number | null; readonly signal: NodeJS.Signals | null }
   /** The command has ended, and so many processes of its group have not: they get the signal now. */
   | { readonly kind: 'leftovers'; readonly count: number }

@@ -134,7 +134,10 @@ class Guardian {
     const killInMs = this.#graceSince === undefined ? leftMs : Math.min(leftMs, graceMs - this.#graceSince.elapsedMs)
     if (killInMs <= 0) return this.#kill()
     const signalInMs = leftMs - graceMs * (1 - PATIENCE)
-    if (signalInMs <= 0) this.#signal()
+    if (signalInMs <= 0 && !this.#isSignalled) {
+      this.#link.send({ kind: 'signalled' })
+      this.#signal()
+    }
     const askInMs = Math.max(ASK_EVERY_MS, leftMs / ASKS)
     const nextMs = Math.min(killInMs, askInMs, this.#isSignalled ? killInMs : signalInMs)
     this.#timer = systemClock.setTimer(Math.max(1, nextMs), () => {

@@ -150,6 +150,8 @@ export class JobRunner {
         return this.#plan()
       case 'failed':
         return this.#fail(new StartFailure(message.code, message.message))
+      case 'signalled':
+        return this.#guardianSignalled()
       case 'exited':
         this.#exit = { code: message.code, signal: message.signal }
         return
@@ -210,6 +212,15 @@ export class JobRunner {
     stopping(reason, error)
     this.forward(order.signal)
     this.forward('SIGCONT') // what is stopped gets no other signal
+  }
+
+  /** This process was stopped, or too slow to answer. The job is ending, although the lease may have been renewed since. */
+  #guardianSignalled(): void {
+    if (this.#stopped !== undefined || this.#options === undefined) return
+    this.#stopped = 'lost'
+    this.#graceSince = new Stopwatch(this.#options.clock)
+    this.#options.stopping('lost', undefined)
+    this.#plan()
   }
 
   /** Everything in the group at once, the guardian included. Without a group the guardian is left, and reports the end of the job. */

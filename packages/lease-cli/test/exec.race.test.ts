@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { isMatrix, programOf, until } from 'lease-servers'
+import { signalTo } from '#src/process-group.ts'
 import { endRuns, isRunning, LeaseRun } from './lease-run.ts'
 import { testServers, unique, type TestServer } from './stores.ts'
 
@@ -42,9 +43,9 @@ describe('two lease exec that contend for one job', () => {
           `job-${pair}`,
           '--wait',
           '--duration',
-          '3s',
+          '5s',
           '--kill-after',
-          '1500ms',
+          '2500ms',
           '--',
           process.execPath,
           ...JOB,
@@ -55,12 +56,16 @@ describe('two lease exec that contend for one job', () => {
     const runs = [start(), start()]
     for (let round = 0; round < ROUNDS; round++) {
       const active = await until('one of the two runs the job', () => {
-        for (const run of runs) {
+        for (const [index, run] of runs.entries()) {
           expect(run.stdout).to.not.contain('overlap')
-          if (run.hasEnded) throw new Error(`lease exec has ended while it waited: ${run.stderr}`)
+          if (!run.hasEnded) continue
+          // On a slow machine a renewal may miss its time, and the job is stopped: that is no fault.
+          expect(run.child.exitCode, run.stderr).to.equal(124)
+          runs[index] = start()
         }
         return runs.find(({ stdout }) => stdout.includes('running'))
       })
+      if (process.env['LEASE_TEST_FIGURES'] !== undefined) console.log(`      pair ${pair}: round ${round + 1}`)
       await strike(active, STRIKES[round % STRIKES.length])
       runs.splice(runs.indexOf(active), 1, start())
     }
@@ -72,7 +77,7 @@ describe('two lease exec that contend for one job', () => {
   async function strike(run: LeaseRun, kind: (typeof STRIKES)[number] | undefined): Promise<void> {
     const guardian = Number(await run.line(/guardian (\d+)/))
     if (kind === 'kill lease') run.kill('SIGKILL')
-    else if (kind === 'kill guardian') process.kill(guardian, 'SIGKILL')
+    else if (kind === 'kill guardian') signalTo(guardian, 'SIGKILL')
     else if (kind === 'end lease') run.kill('SIGTERM')
     else {
       run.kill('SIGSTOP')
