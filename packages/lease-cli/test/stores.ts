@@ -2,7 +2,7 @@
 import { etcdTargets, freshDatabase, postgresTargets, redisTargets, type FreshDatabase } from 'lease-servers'
 import { openStore, type Store } from '#src/store.ts'
 import { systemClock } from 'lease-core'
-import { lease } from './lease-run.ts'
+import { leaseHere } from './screen.ts'
 
 /** A server. */
 export interface TestServer {
@@ -25,7 +25,7 @@ export function testServers(): readonly TestServer[] {
       name: 'postgres',
       open: async () => {
         database = await freshDatabase(postgres)
-        await lease(['migrate'], { LEASE_URL: database.url })
+        await leaseHere(['migrate'], { LEASE_URL: database.url })
         return database.url
       },
       close: async () => database?.drop(),
