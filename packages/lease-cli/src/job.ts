@@ -164,9 +164,8 @@ export class JobRunner {
 
   /** The first answer is the order to start. */
   #answer(ask: number): void {
-    const { held, order } = this.#options as JobOptions
-    this.#link.send({ kind: 'trust', ask, remainingMs: held.remaining().toMillis() })
-    if (ask === 1) this.#link.send({ kind: 'run', job: order })
+    this.#link.send({ kind: 'trust', ask, remainingMs: Math.max(0, this.#leftMs() + EARLY_MS) })
+    if (ask === 1) this.#link.send({ kind: 'run', job: (this.#options as JobOptions).order })
   }
 
   #leftMs(): number {
@@ -191,7 +190,7 @@ export class JobRunner {
   }
 
   #lost(reason: unknown): void {
-    if (this.#isOver || this.#exit !== undefined) return
+    if (this.#isOver) return
     if (this.#childPid === undefined && this.#stopped === undefined) {
       // Not started, or not known to be: the guardian starts nothing without trust, and what it has started must end.
       this.#stopped = 'lost'
@@ -204,7 +203,8 @@ export class JobRunner {
   }
 
   #stop(reason: StopReason, error: unknown): void {
-    if (this.#stopped !== undefined) return
+    // A command that has ended is judged by its code, also if others of its group still have to end.
+    if (this.#stopped !== undefined || this.#exit !== undefined) return
     this.#stopped = reason
     const { order, stopping } = this.#options as JobOptions
     this.#link.send({ kind: 'stopping' })
@@ -216,7 +216,7 @@ export class JobRunner {
 
   /** This process was stopped, or too slow to answer. The job is ending, although the lease may have been renewed since. */
   #guardianSignalled(): void {
-    if (this.#stopped !== undefined || this.#options === undefined) return
+    if (this.#stopped !== undefined || this.#exit !== undefined || this.#options === undefined) return
     this.#stopped = 'lost'
     this.#graceSince = new Stopwatch(this.#options.clock)
     this.#options.stopping('lost', undefined)

@@ -166,6 +166,16 @@ describe('lease exec', () => {
     expect(run.stdout).to.contain('lost job revoked')
   })
 
+  it('lets a command that was revoked finish within the grace', async () => {
+    const job = `trap 'sleep 0.2; echo tidied up; exit 0' TERM; echo ready; while :; do sleep 0.05; done`
+    const grace = ['--duration', '60s', '--kill-after', '30s'] // so that no slow machine cuts it
+    const run = new LeaseRun(['exec', 'job', ...grace, '--', 'sh', '-c', job], env)
+    await run.line(/ready/)
+    await store.manager.revoke('job')
+    expect(await run.code).to.equal(124)
+    expect(run.stdout).to.contain('tidied up')
+  })
+
   it('stops a command that takes longer than --max-time', async () => {
     const { code, stderr } = await leaseHere(['exec', 'job', '--max-time', '100ms', '--', 'sleep', '1000'], env)
     expect(code).to.equal(124)
