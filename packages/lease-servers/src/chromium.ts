@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { findBinaries, systemFolders, type Binaries } from './binaries.ts'
+import { updateDebian } from './debian.ts'
 import { installed, output } from './process.ts'
 import { report } from './progress.ts'
 
@@ -41,7 +42,7 @@ async function installChromium(): Promise<readonly Omit<Binaries, 'origin'>[]> {
   try {
     await install()
   } catch {
-    await output('apt-get', [...patient, 'update']) // it knows no packages yet, or old versions of them
+    await updateDebian() // it knows no packages yet, or old versions of them
     await install()
   }
   return systemFolders('/usr/bin')
