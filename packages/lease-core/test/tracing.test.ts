@@ -305,6 +305,49 @@ describe('Tracing channels', () => {
   })
 })
 
+describe('Where nobody listens', () => {
+  it('no clock is read for events and traces, also not after the last listener has gone', async () => {
+    const bench = new Bench()
+    const { clock } = bench
+    let readings = 0
+    const counting = new Proxy(clock, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name, target)
+        if (typeof value !== 'function') return value
+        if (name === 'monotonic' || name === 'now' || name === 'boot') readings++
+        return value.bind(target) as unknown
+      },
+    })
+    const client = new SubstrateClient({ substrate: new MemorySubstrate({ store: bench.store }), clock: counting })
+    const manager = new Manager({ client, clock: counting })
+    const work = async (): Promise<number> => {
+      const before = readings
+      const token = await manager.claim('db', 'a', 30_000)
+      await token.check()
+      await manager.claim('db', 'b', 30_000).catch(() => {})
+      await manager.claim('other', 'a', 30_000)
+      await manager.holdAny(['db', 'other'], 'b', { duration: 30_000 }).catch(() => {})
+      await manager.release('db', 'a')
+      const hold = await manager.hold('db', 'a', { duration: 30_000 })
+      await hold.renew()
+      await hold.release()
+      await clock.settle()
+      return readings - before
+    }
+    await work() // first contact
+    const silent = await work()
+    const following = Object.values(traces).map((channel) => follow(channel))
+    const ends = [manager.events, client.events].map((events) =>
+      events.subscribe(() => {}, { types: ['claimed', 'denied', 'released', 'renewed', 'batch'] }),
+    )
+    expect(await work()).to.be.above(silent)
+    for (const one of following) one.end()
+    for (const end of ends) end()
+    expect(await work()).to.equal(silent)
+    await manager.stop()
+  })
+})
+
 describe('The AsyncLocalStorage context of a caller', () => {
   const storage = new AsyncLocalStorage<string>()
 
