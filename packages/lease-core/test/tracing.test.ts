@@ -413,4 +413,25 @@ describe('The AsyncLocalStorage context of a caller', () => {
     await manager.stop()
     await client.close()
   })
+
+  it('is that of no caller in a batch that goes out when an answer has freed its slot', async () => {
+    const substrate = new Recording({ store: new MemoryStore() })
+    const wire = new FaultySubstrate(substrate, { limits: { maxInFlight: 1 } })
+    const client = new SubstrateClient({ substrate: wire })
+    const manager = new Manager({ client })
+    await manager.claim('first', 'contact', 60_000)
+    const hung = wire.hang({ kind: 'claim' })
+    const first = storage.run('A', () => manager.claim('a', 'a', 60_000))
+    await until(() => wire.inFlight > 0)
+    const second = storage.run('B', () => manager.claim('b', 'b', 60_000))
+    await sleep(systemClock, 1)
+    hung.heal()
+    await Promise.all([first, second])
+    expect(substrate.seen.filter((one) => one.startsWith('claim')).slice(1)).to.deep.equal([
+      'claim a: A',
+      'claim b: undefined',
+    ])
+    await manager.stop()
+    await client.close()
+  })
 })
