@@ -344,6 +344,15 @@ describe('Where nobody listens', () => {
     for (const one of following) one.end()
     for (const end of ends) end()
     expect(await work()).to.equal(silent)
+
+    // Each call that is followed reads the clock at its beginning and its end, and each batch once more: the others do not.
+    const calls = [traces.claim, traces.check, traces.release, traces.apply].map((channel) => follow(channel))
+    const followed = await work()
+    const ended = calls.map(({ seen }) => seen.filter(([name]) => name === 'asyncEnd').length)
+    for (const one of calls) one.end()
+    const [claims = 0, checks = 0, releases = 0, batches = 0] = ended
+    expect([claims, checks, releases]).to.deep.equal([5, 1, 2])
+    expect(followed - silent).to.equal(2 * (claims + checks + releases) + 3 * batches)
     await manager.stop()
   })
 })
@@ -382,6 +391,11 @@ describe('The AsyncLocalStorage context of a caller', () => {
     const count = (what: string): number => seen.filter((one) => one.startsWith(what)).length
     const within = <T>(name: string, work: () => T): T => storage.run(name, work)
 
+    const alone = await within('A', () => manager.hold('alone', 'alone', { duration: 60_000, renewEvery: 20 }))
+    await until(() => count('extend alone') >= 3)
+    expect(new Set(seen.filter((one) => one.startsWith('extend')))).to.deep.equal(new Set(['extend alone: undefined']))
+    await alone.release()
+    seen.length = 0
     const first = await within('A', () => manager.hold('db', 'a', { duration: 60_000, renewEvery: 20 }))
     const waiting = within('B', () => manager.hold('db', 'b', { duration: 60_000, renewEvery: 20, wait: true }))
     const last = within('C', () => manager.hold('db', 'c', { duration: 60_000, wait: true }))
