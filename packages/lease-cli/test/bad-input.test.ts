@@ -42,6 +42,8 @@ describe('bad input of lease', () => {
     [['exec', 'a', '--duration', '100ms', '--', 'true'], '--duration must be at least 1s'],
     [['exec', 'a', '--kill-after', '20s', '--', 'true'], '--kill-after must be at most half of --duration'],
     [['exec', 'a', '--signal', 'FOO', '--', 'true'], '--signal must be the name of a signal'],
+    [['console', '--write', '--host', '0.0.0.0'], '--write is for this machine only'],
+    [['console', '--port', 'http'], '--port must be a number'],
     [['completion', 'tcsh'], 'there is no completion for tcsh'],
     [['collect', '--retention', '5'], '--retention must have a unit'],
     [['list', '--color', 'red'], 'Allowed choices are auto, always, never'],

@@ -12,7 +12,7 @@ interface ConsolePackage {
     readonly managers: Readonly<Record<string, Manager>>
     readonly basePath: string
     readonly readOnly: boolean
-    readonly authorize: () => boolean
+    readonly authorize: () => { readonly who: string }
     readonly environment: string | undefined
     readonly onAction: (action: Readonly<Record<string, unknown>>) => void
   }): (request: Request) => Promise<Response>
@@ -27,25 +27,34 @@ export interface ConsoleFlags {
   readonly environment?: string
 }
 
+/** Addresses that only this machine reaches. */
+const LOCAL: readonly string[] = ['127.0.0.1', '::1', 'localhost']
+
 /** Serves the console until it is interrupted. It only shows, unless `--write` is given. */
 export async function serveConsole(context: Context, flags: ConsoleFlags): Promise<number> {
   const port = flags.port === undefined ? 0 : Number(flags.port)
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw wrongUsage(`--port must be a number from 0 to 65535 (got ${flags.port})`)
   const host = flags.host ?? '127.0.0.1'
+  if (flags.write === true && !LOCAL.includes(host)) {
+    throw wrongUsage(
+      `--write is for this machine only (got --host ${host}): nobody is asked who they are`,
+      'in your own server mount createConsole of lease-console, with authorize',
+    )
+  }
   if (flags.write === true) await context.mustWrite()
   const lib = await load()
   return context.withStore(async ({ manager, namespace, address }, signal) => {
     const by = await context.settings.author()
     const handler = lib.createConsole({
       managers: { [namespace]: manager },
-      basePath: '/',
+      basePath: '',
       readOnly: flags.write !== true,
-      authorize: () => true, // whoever reaches this address may look: it is this machine's own
+      authorize: () => ({ who: by }), // who reaches this address may look; only this machine can change anything
       environment: flags.environment,
       onAction: (action) =>
         context.out.note(
-          `lease: ${oneLine(JSON.stringify({ ...action, by }, (_key, part: unknown) => (typeof part === 'bigint' ? String(part) : part)))}`,
+          `lease: ${oneLine(JSON.stringify(action, (_key, part: unknown) => (typeof part === 'bigint' ? String(part) : part)))}`,
         ),
     })
     const server = createServer(lib.toNodeListener(handler))
