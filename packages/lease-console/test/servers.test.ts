@@ -67,15 +67,15 @@ const servers: readonly { readonly name: string; readonly knowsAge: boolean; ope
   })),
 ]
 
-for (const { name, knowsAge, open } of servers) {
-  describe(`a console on ${name}`, () => {
+for (const server of servers) {
+  describe(`a console on ${server.name}`, () => {
     let opened: Opened
     let workers: Manager
     let manager: Manager
     let console: LeaseConsole
 
     before(async () => {
-      opened = await open()
+      opened = await server.open()
       const [a, b] = opened.clients
       workers = new Manager({ client: a })
       manager = new Manager({ client: b })
@@ -100,7 +100,7 @@ for (const { name, knowsAge, open } of servers) {
       const { row, nowMs } = await shown()
       expect(row).to.deep.include({ lease: 'invoices', holder: 'worker-1', pinnedBy: ['dana'] })
       expect((row.expiresMs ?? 0) - nowMs).to.be.within(1, 600_000)
-      expect(row.sinceMs === undefined).to.equal(!knowsAge)
+      expect(row.sinceMs === undefined).to.equal(!server.knowsAge)
       const list = await get(console, '/api/leases?namespace=billing&view=pinned')
       expect(list.body.rows.map(({ holder }) => holder)).to.deep.equal(['worker-1'])
       stop.abort()
