@@ -44,7 +44,7 @@ describe('example: writers that were overtaken', () => {
     await database.drop()
   })
 
-  it('files: the second writes as often as he likes, the first no more', async () => {
+  it('files: the second writes as often as it likes, the first no more', async () => {
     const gate = new FencingGate({ store: new MemoryFencingStore() })
     const put: string[] = []
     const by = (who: string) => async (): Promise<void> => void put.push(who)

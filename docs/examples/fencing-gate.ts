@@ -1,7 +1,7 @@
 /** Writers hold a lease in one store and write to another. The gate rejects a writer after a later one has been admitted. */
 import type { Pool } from 'pg'
+import { inTransaction } from 'lease-postgres'
 import { ErrFenced, FencingGate, PostgresFencingStore, type Fence } from 'lease-recipes'
-import { inTransaction } from './plain-pg.ts'
 
 /** Puts a file into a bucket that only the holder of the lock may write to. Returns whether it did. */
 export async function putFile(

@@ -1,8 +1,8 @@
 /** A transfer between two accounts. Each account has its own lease. */
 import { uniqueHolder, type Manager } from 'lease-core'
+import { inTransaction } from 'lease-postgres'
 import { holdAll } from 'lease-recipes'
 import type { Pool } from 'pg'
-import { inTransaction } from './plain-pg.ts'
 
 export async function transferBetween(
   { manager, pool }: { readonly manager: Manager; readonly pool: Pool },

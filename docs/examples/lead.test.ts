@@ -3,7 +3,7 @@ import { Manager, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
 import { sendInvoices, shutDown, type Invoices } from './lead.ts'
 
-describe('example: servers of which one sends the invoices', () => {
+describe('example: one of several servers sends the invoices', () => {
   it('one sends, and the next goes on when it shuts down: each invoice is sent once', async () => {
     const clock = new TestClock()
     const store = new MemoryStore({ clock })

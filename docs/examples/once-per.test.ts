@@ -18,7 +18,7 @@ describe('example: a report that is sent once', () => {
   })
   afterEach(() => Promise.all(managers.map((manager) => manager.stop())))
 
-  it('is sent by one process, and the others are told by whom', async () => {
+  it('is sent by one process, and the others are reported by whom', async () => {
     const [a, b] = managers.map(jobs) as [ReturnType<typeof jobs>, ReturnType<typeof jobs>]
     expect(await sendDaily(a, day(1), send)).to.equal('sent')
     expect(await sendDaily(b, day(1), send)).to.match(/^taken by .+-\d+-[0-9a-f]+$/)

@@ -1,8 +1,8 @@
 /** Each payment is made once, however often the client sends its request. */
 import { ErrClaimDenied, type Manager } from 'lease-core'
+import { inTransaction } from 'lease-postgres'
 import { ErrNotRecorded, Once } from 'lease-recipes'
 import type { Pool } from 'pg'
-import { inTransaction } from './plain-pg.ts'
 
 export interface Answer {
   readonly status: number

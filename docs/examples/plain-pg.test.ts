@@ -2,11 +2,11 @@ import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { expect } from 'chai'
 import { ErrNotHeld } from 'lease-core'
-import { SqlGuard } from 'lease-postgres'
+import { inTransaction, SqlGuard } from 'lease-postgres'
 import { enoughOf, postgresTargets, until } from 'lease-servers'
 import { Pool } from 'pg'
 import { openBank, type Bank } from './bank.ts'
-import { deposit, inTransaction, openPool, transfer, withdraw, withdrawIfThere } from './plain-pg.ts'
+import { deposit, openPool, transfer, withdraw, withdrawIfThere } from './plain-pg.ts'
 import { failure } from './rivals.ts'
 
 for (const target of enoughOf(postgresTargets())) {

@@ -1,7 +1,7 @@
 /** A guarded transaction and a guarded statement with plain `pg`. */
 import type { Token } from 'lease-core'
-import { SqlGuard } from 'lease-postgres'
-import { Pool, type PoolClient, type PoolConfig } from 'pg'
+import { inTransaction, SqlGuard } from 'lease-postgres'
+import { Pool, type PoolConfig } from 'pg'
 
 /** The key is the connection: the guard runs first, and nobody else is granted the lease before the transaction ends. */
 export async function transfer(pool: Pool, token: Token, from: number, to: number, amount: number): Promise<void> {
@@ -60,25 +60,6 @@ export function openPool(config: PoolConfig): Pool {
   pool.on('error', ignore) // an idle connection broke, and the pool has removed it
   pool.on('connect', (connection) => connection.on('error', ignore)) // before the pool hands it out
   return pool
-}
-
-/** BEGIN, the body, COMMIT; or ROLLBACK, and the body's error. */
-export async function inTransaction<T>(pool: Pool, body: (connection: PoolClient) => Promise<T>): Promise<T> {
-  const connection = await pool.connect()
-  connection.on('error', ignore) // any pool: between two statements nothing else listens
-  let broken: Error | undefined
-  try {
-    await connection.query('BEGIN')
-    const result = await body(connection)
-    await connection.query('COMMIT')
-    return result
-  } catch (error) {
-    await connection.query('ROLLBACK').catch((thrown: Error) => (broken = thrown))
-    throw error // the first error says what went wrong
-  } finally {
-    connection.release(broken) // closes a broken connection, which keeps its listener until then
-    if (broken === undefined) connection.off('error', ignore)
-  }
 }
 
 const ignore = (): void => {}

@@ -17,10 +17,13 @@ const published = [
   'lease-recipes',
   'lease-cron',
   'lease-console',
+  'lease-nestjs',
+  'lease-otel',
 ]
 
 for (const page of [
   'README.md',
+  'docs/cookbook.md',
   'docs/concepts.md',
   'docs/guarantees.md',
   'docs/setup.md',
@@ -28,6 +31,7 @@ for (const page of [
   'docs/testing.md',
   'docs/capacity.md',
   'docs/operations/console.md',
+  'docs/operations/metrics.md',
   'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',
@@ -63,6 +67,7 @@ const pages = [
   'docs/recipes',
   'docs/substrates',
   ...published.map((name) => `packages/${name}`),
+  'packages/lease-bench',
 ]
 for (const folder of pages) {
   it(`every link of the pages in ${folder} leads to a file`, async () => {
@@ -97,13 +102,33 @@ it('every file that docs/architecture.md names in its paths is a file of lease-c
   expect(missing.filter((name) => !existsSync(new URL(`packages/lease-core/test/${name}`, root)))).to.deep.equal([])
 })
 
+it('every event of lease-core is listed in docs/operations/metrics.md, with all of its fields', async () => {
+  const source = await readFile(new URL('packages/lease-core/src/events.ts', root), 'utf8')
+  const [, union = ''] = /type LeaseEventBody =\n(.*?)\n\n/s.exec(source) ?? []
+  const events = union.split(/^ {2}\| /m).slice(1)
+  const fields = (event: string): string[] => Array.from(event.matchAll(/readonly (\w+)\??:/g), ([, name = '']) => name)
+  const defined = events.map((event) => {
+    const [, type = ''] = /type: '(\w+)'/.exec(event) ?? []
+    return `${type}: ${fields(event)
+      .filter((name) => name !== 'type')
+      .join()}`
+  })
+  expect(defined).to.have.length.above(10)
+  const page = await readFile(new URL('docs/operations/metrics.md', root), 'utf8')
+  const [, table = ''] = /## Events\n(.*?)\n## /s.exec(page) ?? []
+  const listed = Array.from(table.matchAll(/^\| `(\w+)` \|.*\|(.*)\|$/gm), ([, type, cells = '']) => {
+    return `${type}: ${Array.from(cells.matchAll(/`(\w+)`/g), ([, name = '']) => name).join()}`
+  })
+  expect(listed).to.deep.equal(defined)
+})
+
 it('every example is run by a test', async () => {
   const files = await readdir(fileURLToPath(new URL('docs/examples/', root)))
   const examples = files.filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
   const imported: string[] = []
   for (const file of files.filter((one) => one.endsWith('.test.ts'))) {
     const text = await readFile(new URL(`docs/examples/${file}`, root), 'utf8')
-    imported.push(...Array.from(text.matchAll(/from '\.\/(.*)'/g), ([, name]) => basename(name ?? '')))
+    imported.push(...Array.from(text.matchAll(/'\.\/(.*?\.ts)'/g), ([, name]) => basename(name ?? '')))
   }
   expect(examples.filter((file) => !imported.includes(file))).to.deep.equal([])
 })

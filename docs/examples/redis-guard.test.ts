@@ -47,7 +47,7 @@ for (const target of redisTargets()) {
       expect(await balances()).to.deep.equal([1, 100])
     })
 
-    it('a fence: a lower fencing token than the last is refused, whoever the server says holds the lease', async () => {
+    it('a fence: a lower fencing token than the last is refused, no matter who the server says holds the lease', async () => {
       const token = await rivals.hold()
       expect(await setFenced(redis, token, 'ann', 50)).to.equal(true)
       await redis.hset(accounts, 'fence', '9000000000000000') // as if a later holder had written, on a server that is gone

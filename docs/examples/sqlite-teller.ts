@@ -1,9 +1,10 @@
 /**
  * A process that moves one account forward under a lease. It reads the balance before its transaction, so two tellers at once would lose
- * a deposit. Its argument is a `TellerOrder` as JSON. It says each step to its parent, and goes on with the next step when it is told.
+ * a deposit. Its argument is a `TellerOrder` as JSON. It says each step to its parent, and goes on with the next step when it is notified.
  */
 import { once } from 'node:events'
-import { ErrNotHeld, Manager, SubstrateClient, type Trapdoor } from 'lease-core'
+import { ErrNotHeld, Manager, type Trapdoor } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { openSqlite, type SqliteDriver } from './sqlite-drivers.ts'
 import { SqliteSubstrate, migrateSqlite, type SqliteConnection } from './sqlite.ts'
 

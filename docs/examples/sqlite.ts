@@ -1,7 +1,10 @@
 /** An adapter for SQLite: the processes of one host share leases in one database file. docs/adapters.md explains each step. */
-import { contended, ErrNotHeld, ErrTrapdoor, granted, hasMethods, late, LONGEST_DEADLINE_MS, refused } from 'lease-core'
-import { systemClock, type Call, type Holding, type Op, type Pins, type Substrate, type Verdict } from 'lease-core'
-import type { SubstrateLimits, Trapdoor } from 'lease-core'
+import { ErrNotHeld, ErrTrapdoor, hasMethods } from 'lease-core'
+import { contended, granted, late, LONGEST_DEADLINE_MS, refused } from 'lease-core/adapter'
+import { systemClock } from 'lease-core'
+import type { Call, Holding, Op, Pins, Substrate, Verdict } from 'lease-core/adapter'
+import type { Trapdoor } from 'lease-core'
+import type { SubstrateLimits } from 'lease-core/adapter'
 
 /** The methods that the adapter calls: better-sqlite3, libsql and node:sqlite have them. */
 export interface SqliteConnection {

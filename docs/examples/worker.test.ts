@@ -12,7 +12,7 @@ describe('example: a worker loop', () => {
     const [stopA, stopB] = [new AbortController(), new AbortController()]
     let atWork: string[] = []
     const reasons: unknown[] = []
-    /** Works until it is told to stop, as a job does that passes its signal on. */
+    /** Works until it is asked to stop, as a job does that passes its signal on. */
     const step =
       (worker: string): Step =>
       (signal) => {

@@ -32,7 +32,7 @@ export interface Ground {
   readonly counts: 'process' | 'server'
   /** Commands that clients have sent to the server so far. */
   commands(): Promise<number>
-  /** Messages by which the server has told clients of something unasked so far. */
+  /** Messages that the server has sent to clients unasked so far. */
   messages(): Promise<number>
   /** Bytes that this process has read from and written to sockets so far. */
   bytes(): number

@@ -1,5 +1,5 @@
 /**
- * Counts the calls of a method on every object of a class, from now on: what a driver's class sends, it sends for whoever
+ * Counts the calls of a method on every object of a class, from now on: what a driver's class sends, it sends for anyone who
  * uses it in this process.
  *
  * @param counts which calls, by their arguments. @default all

@@ -35,7 +35,7 @@ export interface TableResult {
   readonly unable: readonly Inability[]
 }
 
-/** Told while it runs. */
+/** Called while it runs. */
 export interface Progress {
   /** Another table begins, with that many measurements. */
   begin(what: string, measurements: number): void
@@ -44,7 +44,7 @@ export interface Progress {
   end(): void
 }
 
-/** What a process of its own is told to do. */
+/** What a process of its own is asked to do. */
 export interface Job {
   readonly substrate: string
   readonly url: string
@@ -57,7 +57,7 @@ export interface Job {
 export type Launch = (job: Job) => Promise<Trial>
 
 /**
- * An arm that fails is left out from then on, and told of in the result: what the others take hours for is not lost. A library of
+ * An arm that fails is left out from then on, and named in the result: what the others take hours for is not lost. A library of
  * somebody else that fails is one that cannot do it.
  *
  * @throws Error when nothing is left to measure

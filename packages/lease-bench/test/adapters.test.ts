@@ -92,7 +92,7 @@ const abilities: Readonly<Record<Ability, (adapter: Adapter, contestant: Contest
     },
     async keep(adapter, contestant) {
       const keep = ableTo(adapter, contestant, 'keep')
-      // Renewed every third of the duration; who is later than that by two thirds proves nothing.
+      // Renewed every third of the duration; a renewal that is later by two thirds proves nothing.
       await whileLive(KEPT_MS, async (durationMs) => {
         const before = keep.renewals()
         const kept = await keep.hold(`kept-${durationMs}`, durationMs)

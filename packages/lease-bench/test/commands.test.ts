@@ -21,11 +21,11 @@ for (const [name, url] of [...testServers()].filter(([name]) => name !== 'memory
       expect(ground.bytes() - before).to.be.at.least(10 * '+PONG'.length)
     })
 
-    it('are as many as a client has sent, told at once', async () => {
+    it('are as many as a client has sent, reported at once', async () => {
       await ground.roundTrip() // connections
       const before = await ground.commands()
       for (let times = 0; times < 10; times++) await ground.roundTrip()
-      // The server's own count, on etcd, has what other tests do meanwhile; the others count this process.
+      // The server's own count, on etcd, also counts other tests; the others count this process.
       const counted = (await ground.commands()) - before
       if (name === 'etcd') expect(counted).to.be.at.least(10)
       else expect(counted).to.equal(10)

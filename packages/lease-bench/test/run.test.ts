@@ -51,7 +51,7 @@ describe('bench: run', () => {
     expect(results[0]?.rows[1]?.ratios['b']?.median).to.equal(1)
   })
 
-  it('one that fails is left out and told of; the others go on, and everything is closed', async () => {
+  it('one that fails is left out and named; the others go on, and everything is closed', async () => {
     const { results, failures, closed } = await runScripted([
       ['a', [0, 1, 2, 3]],
       ['b', [0, 2]],
@@ -108,7 +108,7 @@ describe('bench: run', () => {
 describe('bench: the process of an arm', () => {
   const job: Job = { substrate: 'memory', url: '', adapter: 'store', workload: 'W1', task: null }
 
-  it('measures as often as it is told', async () => {
+  it('measures as often as it is notified', async () => {
     const trial = await launchProcess(job)
     const samples = [await trial.measure(0.01), await trial.measure(0.01)]
     await trial.close()
@@ -122,12 +122,12 @@ describe('bench: the process of an arm', () => {
     expect(commands).to.equal(2)
   })
 
-  it('what fails there is told of by the name of the library and the workload', async () => {
+  it('what fails there is notified of by the name of the library and the workload', async () => {
     const error = await launchProcess({ ...job, adapter: 'nobody' }).catch((error: unknown) => error)
     expect(String(error)).to.contain('nobody (W1 on memory): Error: there is no such adapter')
   })
 
-  it('a process that ends is told of with its last words', async () => {
+  it('a process that ends is notified of with its last words', async () => {
     const dying = String(programOf('./dying-arm.ts', import.meta.url).at(-1))
     const trial = await launchProcess(job, dying)
     const error = await trial.measure(1).catch((error: unknown) => error)

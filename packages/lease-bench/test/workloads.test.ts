@@ -28,7 +28,7 @@ describe('bench: what workloads measure', () => {
     expect(sample['lost']).to.equal(0)
   })
 
-  it('a hand-off is one release, a claim of him who queues again, and at most one of each who waits', async () => {
+  it('a hand-off is one release, a claim of the one that queues again, and at most one of each who waits', async () => {
     // Who waits asks once more when a stall made it doubt: so one measurement must show it, not each.
     const sample = await until('a hand-off that takes no more commands than that', async () => {
       const sample = await sampleOf(w4HandOff, 'ours', { waiters: [3] })
@@ -40,7 +40,7 @@ describe('bench: what workloads measure', () => {
     expect(sample['waited p99 ÷ p50']).to.be.at.least(1)
   })
 
-  it('he who is served last of all is not forgotten in how long each waits', async () => {
+  it('the last to be served is counted in how long each waits', async () => {
     // The last who came is the first served: three of five wait for as long as it is measured, at least twelve hand-offs.
     // The others wait for one hand-off each: at least four of those take as long as the median, however uneven they are.
     const adapters = [scripted((waiting) => waiting.length - 1)]
@@ -48,7 +48,7 @@ describe('bench: what workloads measure', () => {
     expect(sample['waited p99 ÷ p50']).to.be.above(4)
   })
 
-  it('somebody who cannot wait ends the measurement with his reason', async () => {
+  it('somebody who cannot wait ends the measurement with its reason', async () => {
     const failing: Adapter = {
       ...scripted(() => 0),
       open: async () =>

@@ -34,7 +34,7 @@ export interface Ground extends AsyncDisposable {
   readonly losses?: () => readonly Loss[]
 }
 
-/** What this set-up of the store was told, and may have answered, between two instants; the guarantees say that it may be forgotten. */
+/** What this set-up of the store was notified, and may have answered, between two instants; the guarantees say that it may be forgotten. */
 export interface Loss {
   /** What lost it. */
   readonly what: string

@@ -7,7 +7,7 @@ import { chmodSync, closeSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { Den } from 'lease-servers'
+import { ServerHome } from 'lease-servers'
 import { CLOCK_VARIABLE, driftAt, encodeControl, type ShimControl } from './machine-clock.ts'
 import { nowMs } from './recorder.ts'
 
@@ -15,11 +15,11 @@ const SOURCE = fileURLToPath(new URL('../shims/faults.c', import.meta.url))
 
 /** The compiled shim. */
 export class Shim implements AsyncDisposable {
-  readonly #den: Den
+  readonly #home: ServerHome
   #clocks = 0
 
-  private constructor(den: Den) {
-    this.#den = den
+  private constructor(home: ServerHome) {
+    this.#home = home
   }
 
   /**
@@ -28,14 +28,14 @@ export class Shim implements AsyncDisposable {
    */
   static async open(compiler: string = 'cc'): Promise<Shim> {
     if (process.platform !== 'linux') throw new Error('the shim for clocks and fsync needs Linux (LD_PRELOAD)')
-    const den = new Den('shim')
+    const home = new ServerHome('shim')
     try {
-      const library = join(den.dir, 'faults.so')
+      const library = join(home.dir, 'faults.so')
       await promisify(execFile)(compiler, ['-shared', '-fPIC', '-O2', '-o', library, SOURCE, '-ldl'])
       chmodSync(library, 0o755)
-      return new Shim(den)
+      return new Shim(home)
     } catch (cause) {
-      await den.close()
+      await home.close()
       const { code, stderr = '' } = cause as { readonly code?: unknown; readonly stderr?: string }
       const reason = code === 'ENOENT' ? `there is no ${compiler}` : (stderr.split('\n')[0] ?? String(cause))
       throw new Error(`the shim for clocks and fsync needs a C compiler: ${reason}`, { cause })
@@ -45,12 +45,12 @@ export class Shim implements AsyncDisposable {
   /** For one process, and those that it forks. */
   control(): ProcessShim {
     const name = `clock-${++this.#clocks}`
-    this.#den.write(name, '')
-    return new ProcessShim(join(this.#den.dir, name), join(this.#den.dir, 'faults.so'))
+    this.#home.write(name, '')
+    return new ProcessShim(join(this.#home.dir, name), join(this.#home.dir, 'faults.so'))
   }
 
   async close(): Promise<void> {
-    await this.#den.close()
+    await this.#home.close()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -83,7 +83,7 @@ export class ProcessShim {
 
   /**
    * By how much both clocks run fast (0.03: 3 %) or slow (negative). What they have gained or lost stays, so no clock is set back. Should
-   * this process stand still in the middle of the change, they jump by what they drift meanwhile.
+   * this process stand still in the middle of the change, they jump by their drift during that time.
    */
   set rate(rate: number) {
     const nowNs = BigInt(Math.round(nowMs() * 1e6))

@@ -1,4 +1,4 @@
-/** The other side of a worker process: how it was called, and what it is told. */
+/** The other side of a worker process: how it was called, and what it is notified. */
 import type { StoreAddress } from './connections.ts'
 
 /** How a worker is called. */

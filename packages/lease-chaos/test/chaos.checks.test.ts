@@ -125,7 +125,7 @@ describe('C3, guarded writes', () => {
     expect(foundIn(reported('written', 5))).to.deep.equal([])
   })
 
-  it('are told apart from the unguarded ones, which may go wrong', () => {
+  it('are distinguished from the unguarded ones, which may go wrong', () => {
     const wrong = [stored(7, 100, 'unguarded-hot-0'), stored(5, 101, 'unguarded-hot-0'), end]
     expect(foundIn(...wrong)).to.deep.equal([])
     expect(verdictOf(...wrong).unguarded).to.have.length(1)

@@ -1,8 +1,9 @@
 /**
  * One process of the race: its holders claim for a few milliseconds, or a few more, dawdle, and write; some renew or release,
- * most just stop. They race in the way that they are told, until they are told another.
+ * most just stop. They race in the way that they are notified, until they are notified another.
  */
-import { ErrNotHeld, type Substrate } from 'lease-core'
+import { ErrNotHeld } from 'lease-core'
+import type { Substrate } from 'lease-core/adapter'
 import { kinds, nowMs, record, whenTold, workerEntry } from 'lease-chaos/worker'
 import { briefMs, claim, extend, newCall, release, settle, sleep } from 'lease-scenes'
 import { openSubstrate } from './substrates.ts'

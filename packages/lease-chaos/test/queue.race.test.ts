@@ -33,7 +33,7 @@ for (const store of raceStores('each', ['redis'])) {
       let longestMs = 0
       let vacantSince: number | undefined
 
-      /** Sees how long the lease is vacant, and frees it where one has died with it in his hands: a grant under way was his. */
+      /** Sees how long the lease is vacant, and frees it where a waiter has died while its grant was in flight. */
       async function look(): Promise<void> {
         const before = nowMs()
         const holder = (await judge.find(lease))?.holder

@@ -1,5 +1,5 @@
 /** The substrate of a worker that goes past the managers. */
-import type { Substrate } from 'lease-core'
+import type { Substrate } from 'lease-core/adapter'
 import { openEtcd, openPool, openRedis, type StoreAddress } from 'lease-chaos/worker'
 import { EtcdSubstrate } from 'lease-etcd'
 import { PostgresSubstrate } from 'lease-postgres'

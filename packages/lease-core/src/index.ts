@@ -16,7 +16,16 @@ export {
   warn,
 } from './errors.ts'
 export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './errors.ts'
-export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
+export {
+  brokenDurationRule,
+  checkRequest,
+  toMillis,
+  MAX_ANY,
+  MAX_DURATION_MS,
+  MAX_NAME_BYTES,
+  MAX_VALUE_BYTES,
+  validateString,
+} from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { abortController, brokenSignalRule, onAbort, throwIfAborted } from './abort-signal.ts'
 export { brokenOptionsRule, brokenRenewalRule, hasMethods, readOptions } from './options.ts'
@@ -34,53 +43,20 @@ export type {
   SubscribeOptions,
   TermId,
 } from './client.ts'
-export { countedName, countedOf, DEFINITION_MS, MAX_CAPACITY, shareName } from './share.ts'
+export { countedName, MAX_CAPACITY, shareName } from './share.ts'
 export type { ShareRequest } from './share.ts'
-export { INTEREST_MS, noTicket, TOLD } from './ticket.ts'
-export type { Place, Ticket } from './ticket.ts'
+export type { Ticket } from './ticket.ts'
 export { sleep, systemClock } from './clock.ts'
 export type { Clock, Timer } from './clock.ts'
 export { Stopwatch } from './elapsed-time.ts'
 export { trustWindowMs } from './skew.ts'
-export { changesIn } from './hint-message.ts'
-export { HintStream, warnOfNoHints } from './hint-stream.ts'
-export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hint-stream.ts'
-export { showAs, withoutSecrets } from './shown.ts'
-export { brokenNamespaceRule, OptionChecks } from './option-checks.ts'
+export { showAs } from './shown.ts'
 export { LeaseEvents } from './events.ts'
-export type { LeaseEvent, LeaseEventListener } from './events.ts'
-export {
-  CLIENT_LENGTH,
-  contended,
-  granted,
-  late,
-  LONGEST_DEADLINE_MS,
-  refused,
-  StoreFailure,
-  unknown,
-} from './substrate.ts'
-export type {
-  Call,
-  ClaimOp,
-  Counted,
-  DefineOp,
-  ExpireOp,
-  ExtendOp,
-  Holding,
-  LeaveOp,
-  Op,
-  PassOverOp,
-  PinOp,
-  Pins,
-  ReleaseOp,
-  ShareOp,
-  StoreFailureDetails,
-  Substrate,
-  SubstrateLimits,
-  SubstrateWarning,
-  UnpinOp,
-  Verdict,
-} from './substrate.ts'
+export type { LeaseEvent, LeaseEventListener, StoreName, SubscribeToEvents } from './events.ts'
+export { traces, traceWork } from './tracing.ts'
+export type { ApplyTrace, CallTrace, CheckTrace, ClaimTrace, HoldTrace, ReleaseTrace, WorkTrace } from './tracing.ts'
+// Of `lease-core/adapter`: for a Client over your own store.
+export { contended, granted, refused, unknown } from './substrate.ts'
 export { SubstrateClient } from './substrate-client.ts'
 export type { SubstrateClientOptions } from './substrate-client.ts'
 export type { Token } from './token.ts'

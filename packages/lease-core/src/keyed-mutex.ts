@@ -75,7 +75,7 @@ export class KeyedMutex {
     if (this.#locks.size > 2 * this.#taken + SPARE) this.#forgetFree()
   }
 
-  /** Whether somebody waits behind the one who is inside. */
+  /** Whether somebody waits behind the one inside. */
   contended(lease: string): boolean {
     const waiting = this.#locks.get(lease)
     return waiting !== undefined && waiting !== taken && waiting.length > 0

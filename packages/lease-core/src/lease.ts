@@ -127,7 +127,7 @@ function fieldsOf({ holder, duration, value, announce, share }: Request): Reques
   return { holder, duration, value, announce, share }
 }
 
-/** The names in a list of leases of which any will do, each read once, and what is wrong with them. */
+/** The names in a list of leases, any one of them enough, each read once, and what is wrong with them. */
 export function readLeases(leases: unknown): {
   readonly names: readonly string[]
   readonly problems: readonly Problem[]

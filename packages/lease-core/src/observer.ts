@@ -1,8 +1,8 @@
 /**
  * Lapse without a server clock, for stores that have none to offer (etcd, DynamoDB).
  *
- * The rule of Amazon's DynamoDB lock client: every claim and extension writes a fresh `version`. Whoever has seen the
- * *same* version for the whole duration that was granted with it, on a clock of his own, knows that the lease has
+ * The rule of Amazon's DynamoDB lock client: every claim and extension writes a fresh `version`. Anyone who has seen the
+ * *same* version for the whole duration that was granted with it, on a clock of its own, knows that the lease has
  * lapsed: its holder has been counting for longer, from an earlier instant. No two clocks are compared; only their
  * rates have to agree (`skew.ts` allows for 0.1 %). The price: a fresh observer watches for one whole duration.
  */

@@ -319,7 +319,7 @@ class OptionReader {
     return this.#read[name] === undefined ? undefined : this.object(name, what, methods)
   }
 
-  /** An object of which these methods are called. */
+  /** An object with these methods. */
   object<T>(name: string, what: string, methods: readonly (keyof T & string)[]): T | undefined {
     const value = this.#read[name]
     const rule = `must be ${what} (an object with ${methods.join(', ')})`

@@ -1,14 +1,14 @@
 import type { Clock, Timer } from './clock.ts'
 import { PASS_OVER_MS } from './ticket.ts'
 
-/** @param before what was known of the lease when they were told */
+/** @param before what was known of the lease when they were notified */
 type PassOver = (lease: string, place: number, before: unknown) => void
 
-/** Has those passed over who were told of a vacancy and did not come; at most one timer for each lease. */
+/** Has those passed over who were notified of a vacancy and did not come; at most one timer for each lease. */
 export class PassingOver {
   readonly #clock: Clock
   readonly #passOver: PassOver
-  /** The last ticket told, when, and what was known of the lease then. */
+  /** The last ticket notified, when, and what was known of the lease then. */
   readonly #due = new Map<string, { timer: Timer; place: number; toldMs: number; before: unknown }>()
 
   constructor(clock: Clock, passOver: PassOver) {

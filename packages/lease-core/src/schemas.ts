@@ -6,7 +6,8 @@
  *     const { lease, hold } = configuration.parse(JSON.parse(text))
  *     await manager.hold(lease, uniqueHolder(), hold)
  *
- * An entry of its own, `lease-core/schemas`: zod is an optional peer, and nothing else here loads it (decision 36).
+ * An entry of its own, `lease-core/schemas`: zod is an optional peer, and nothing else here loads it
+ * (docs/decisions/0036-options-are-checked-without-zod.md).
  */
 import type { DurationLike } from 'luxon'
 import { z } from 'zod'

@@ -4,14 +4,14 @@
  * - *Time-outs*: each call is given up after its own.
  * - *Deadlines*: each call says what the store's clock showed at least when it was sent, and until when the store may execute it
  *   (`store-clock.ts`). Before its first call a client reads the store's clock.
- * - *Epochs*: a store without a clock is told in which epoch a call was sent; a new one begins whenever an outcome is unknown.
- * - *Outages*: a store of which no call has succeeded for some seconds is a `store-away` warning, once for each outage.
+ * - *Epochs*: a store without a clock is notified in which epoch a call was sent; a new one begins whenever an outcome is unknown.
+ * - *Outages*: a store that has answered no call for some seconds is a `store-away` warning, once for each outage.
  * - *The end*: `close` gives up all calls in flight, and every later one but the last (`lastly`).
  */
 import { randomBytes } from 'node:crypto'
 import { DateTime } from 'luxon'
 import { abortController } from './abort-signal.ts'
-import { sleep, type Clock } from './clock.ts'
+import { sleep, systemClock, type Clock } from './clock.ts'
 import { reasonOf, type ErrUnknown } from './errors.ts'
 import { StoreCall } from './store-call.ts'
 import { StoreClock } from './store-clock.ts'
@@ -113,7 +113,12 @@ export class StoreLink {
     for (const call of [...this.#inFlight]) call.abort(reason)
   }
 
-  /** The one call that may still be sent once this is closed. @throws LostCall */
+  /**
+   * The one call that may still be sent once this is closed. It ends when its time is over by the client's clock or by the
+   * machine's: also a client whose clock stands still must come to its end.
+   *
+   * @throws LostCall
+   */
   lastly<T>(send: (call: Call) => Promise<T>, timeoutMs: number): Promise<T> {
     return this.#call(send, Math.min(timeoutMs, this.#timeoutMs), { isLast: true })
   }
@@ -149,20 +154,25 @@ export class StoreLink {
       const { client } = this
       const stamp = { timeoutMs, client, epoch: this.#epoch, sentMs: clock?.earliestMs(sentMs), notAfterMs }
       const call = new StoreCall(stamp, this.#storeClock, sentMs)
-      const fail = (cause: unknown): void => {
+      const end = (): void => {
         timer.cancel()
+        machineTimer?.cancel()
         this.#forget(call)
+      }
+      const fail = (cause: unknown): void => {
+        end()
         this.#failed(cause, sentMs)
         reject(new LostCall(cause, { sent: true, notAfterMs }))
       }
-      const timer = this.#clock.setTimer(timeoutMs, () => call.abort(this.#noAnswer(timeoutMs)))
+      const giveUp = (): void => call.abort(this.#noAnswer(timeoutMs))
+      const timer = this.#clock.setTimer(timeoutMs, giveUp)
+      const machineTimer = isLast ? systemClock.setTimer(timeoutMs, giveUp) : undefined
       call.onAbort(fail)
       if (this.closing.aborted && !isLast) return call.abort(this.closing.reason as Error)
       call.index = this.#inFlight.push(call) - 1
       try {
         send(call).then((answer) => {
-          timer.cancel()
-          this.#forget(call)
+          end()
           this.#failures = 0
           onAnswer?.(answer, sentMs)
           resolve(answer)

@@ -29,7 +29,7 @@ import type {
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown, notValid } from './errors.ts'
-import { LeaseEvents } from './events.ts'
+import { LeaseEvents, type StoreName } from './events.ts'
 import { Hints } from './hints.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
@@ -77,6 +77,7 @@ export interface SubstrateClientOptions {
 export class SubstrateClient implements Client {
   /** Emits warnings about the set-up of the store. */
   readonly events: LeaseEvents
+  readonly store: StoreName | undefined
   readonly unwatch: Client['unwatch']
   readonly counted: CountedClient | undefined
   readonly waiting: ((lease: string) => Promise<number>) | undefined
@@ -95,7 +96,7 @@ export class SubstrateClient implements Client {
   readonly #passing: PassingOver
   /** For whom each lease is watched. */
   readonly #watched = new Map<string, Set<object>>()
-  /** What the store was not certainly told yet. */
+  /** What the store does not certainly know yet. */
   readonly #leaving = new Set<LeaveOp>()
   /** How many calls until the set-up is inspected, and how many more if that fails. */
   #inspectAfter = 0
@@ -104,16 +105,17 @@ export class SubstrateClient implements Client {
   constructor(options: SubstrateClientOptions) {
     const { substrate, clock, events, requestTimeoutMs } = parseSubstrateClientOptions(options)
     this.#substrate = substrate
+    this.store = substrate.store
+    this.events = events ?? new LeaseEvents()
     this.#clock = clock ?? systemClock
     this.#time = elapsedTimeOf(this.#clock)
     const own = { substrate, clock: this.#clock, time: this.#time, timeoutMs: requestTimeoutMs }
     this.#link = new StoreLink({ ...own, warn: (warning) => this.warn(warning) })
     this.#states = new LeaseStates(own)
     const told = (lease: string, place: number): void => this.#passing.told(lease, place, this.#states.get(lease))
-    const parts = { ...own, link: this.#link, states: this.#states, told }
+    const parts = { ...own, link: this.#link, states: this.#states, events: this.events, told }
     this.#trips = new RoundTrips(parts)
     this.#settlement = new Settlement({ ...parts, trips: this.#trips, mutex: this.#mutex })
-    this.events = events ?? new LeaseEvents()
     const { client } = this.#link
     this.#passing = new PassingOver(this.#clock, (lease, place, before) => {
       const known = this.#states.get(lease)
@@ -125,7 +127,7 @@ export class SubstrateClient implements Client {
       if (stop === undefined) return undefined
       return () => {
         stop()
-        // Without a manager nobody is there to see to it that those who were told come.
+        // Without a manager nobody is there to see to it that those who were notified come.
         this.#passing.close()
       }
     })
@@ -155,7 +157,7 @@ export class SubstrateClient implements Client {
   /** Emits a `warning` event, with the page of the store. */
   warn(warning: SubstrateWarning): void {
     const { page } = this.#substrate
-    this.events.emit({ type: 'warning', ...(page !== undefined && { page }), ...warning })
+    this.events.emit({ type: 'warning', ...this.store, ...(page !== undefined && { page }), ...warning })
   }
 
   // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -539,7 +541,7 @@ export class SubstrateClient implements Client {
     if (place > 0) this.#leave(lease, place)
   }
 
-  /** The store is told once it is this one's turn; whatever is lost of it, the store forgets by itself. */
+  /** The store is notified when its turn comes; whatever is lost of it, the store forgets by itself. */
   #leave(lease: string, place: number | undefined): void {
     if (this.#link.closing.aborted) return
     const op: LeaveOp = { kind: 'leave', lease, place }
@@ -561,7 +563,7 @@ export class SubstrateClient implements Client {
     })
   }
 
-  /** The end of a watch may have ended one that has begun meanwhile: whoever it is for reads once more. */
+  /** The end of a watch may have ended one that began in the meantime: its watcher reads once more. */
   #lookAgain(lease: string): void {
     if (this.#watched.has(lease)) this.#ownHints.tell({ kind: 'vacated', lease })
   }
@@ -577,7 +579,7 @@ export class SubstrateClient implements Client {
   }
 
   /**
-   * Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. The store is told who has
+   * Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. The store is notified who has
    * left, and which claims nobody waits for any more; it forgets by itself what does not reach it.
    */
   async close(): Promise<void> {
@@ -710,7 +712,7 @@ const NO_GENERATION = '-'
 /** How many lapsed shares a waiter expires after one refusal. */
 const MOST_EXPIRED = 100
 
-/** At the end of a client the store has so long to be told who leaves, and what is withdrawn. */
+/** At the end of a client the store has so long to be notified who leaves, and what is withdrawn. */
 const LEAVING_MS = 1000
 
 /** @throws ErrNotValid */

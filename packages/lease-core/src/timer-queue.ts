@@ -2,7 +2,7 @@
  * Many deadlines, one timer. There are two classes:
  *
  * - *Urgent*: the ends of trust windows. All that are due are woken first, earliest first, in one turn of the event loop:
- *   what ends late may have been granted to another meanwhile. Those that fall due meanwhile are woken in the same turn.
+ *   what ends late may have been granted to another in the meantime. Those that fall due then are woken in the same turn.
  * - *The others*: at most 256 in one turn, so that answers and callers have their turns, too.
  *
  * In each class, deadlines of the same millisecond share a bucket, and a heap orders the times of the buckets. Renewals
@@ -13,6 +13,7 @@
 import type { Clock, Timer } from './clock.ts'
 import { elapsedTimeOf, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
 import { warn } from './errors.ts'
+import { withoutContext } from './tracing.ts'
 
 /** Something that wants to be woken. It is in at most one queue, at most once. */
 export interface Deadline {
@@ -81,7 +82,7 @@ export class TimerQueue {
     this.#timerAtMs = timeMs
     // A timer may fire up to a millisecond early: a tick that lands before its time arms again, it never spins.
     const delayMs = Math.max(0, Math.ceil(timeMs - this.#clock.monotonic()))
-    this.#timer = this.#clock.setTimer(delayMs, () => this.#fire())
+    this.#timer = this.#clock.setTimer(delayMs, this.#fired)
   }
 
   #disarm(): void {
@@ -89,6 +90,9 @@ export class TimerQueue {
     this.#timer = undefined
     this.#timerAtMs = Number.POSITIVE_INFINITY
   }
+
+  /** Who waits belongs to no call: not to the one that armed the timer. */
+  readonly #fired = (): void => withoutContext(() => this.#fire())
 
   #fire(): void {
     this.#timer = undefined

@@ -17,16 +17,16 @@
  *   `LOOK_AGAIN_MS`. A "taken" that was heard before, or that contradicts the ticket, takes nothing back.
  * - "Vacated" and "taken" are counted, because they may overtake each other. What is heard while a claim is in flight is
  *   handled after its answer, which tells the ticket.
- * - The turn is counted from the oldest vacancy that nobody is known to have taken. Who takes the lease past the queue is not told of,
+ * - The turn is counted from the oldest vacancy that nobody is known to have taken. Who takes the lease past the queue is not notified of,
  *   so the next vacancy says nothing about the one before, and puts nothing off.
- * - Whoever waits is told. A waiter is by its ticket. Those who watch for a vacancy or a change, and those who wait for any of
+ * - Anyone who waits is notified. A waiter is by its ticket. Those who watch for a vacancy or a change, and those who wait for any of
  *   several leases or at a store without queues, are because what they read is watched: from the state on that they saw.
  * - So a lease that was vacated is claimed by one of its waiters within the delay of the hint, `MOST_SLOTS` slots and one
  *   claim. Without the hint: when the known holding lapses, or after maxSleep.
  * - Waiters are served first come, first served. Only the first of them claims, and only while no other holder of this process
  *   has the lease. Exception: a waiter whose own holder got the lease in this process is decided at once.
  * - Those of this process are counted from the first refusal on: by then the store has said how many are ahead, or keeps no queue.
- *   Until then nobody is denied for `maxWaiters` but by the store, and nobody is told a position.
+ *   Until then nobody is denied for `maxWaiters` but by the store, and nobody gets a position.
  * - A wait that runs out is denied only if the store said, since that waiter joined, that another holds the lease or is ahead in its
  *   queue, and no later claim is in flight. So the store is asked once for a waiter that is never the first.
  * - A waiter with less time than a ticket takes (`TICKET_CLAIMS`) claims without one, past the queue: better out of turn than never.
@@ -52,6 +52,7 @@ import {
 } from './lease-waiters.ts'
 import { countedOf } from './share.ts'
 import { lapseWindowMs } from './skew.ts'
+import { presentContext, withoutContext } from './tracing.ts'
 import { LONGEST_REST_MS, LOOK_AGAIN_MS, untilTurnMs, type Ticket } from './ticket.ts'
 
 /** What the manager does for the queue. */
@@ -67,7 +68,7 @@ export interface WaitQueueHost {
    */
   watch(lease: string, watcher: LeaseWaiters): Promise<void>
   unwatch(lease: string, watcher: LeaseWaiters): void
-  /** Nobody is told of a lease that is not watched, unless it has a ticket; and either must be renewed. */
+  /** Nobody is notified of a lease that is not watched, unless it has a ticket; and either must be renewed. */
   readonly mustWatch: boolean
   /** The waiter has another position in the queue than before. */
   waiting(request: WaitRequest, position: number): void
@@ -78,7 +79,7 @@ export interface WaitQueueHost {
   acquire(request: WaitRequest, signal: AbortSignal, ticket: Ticket | undefined): Promise<Hold>
   /** The error for a waiter whose time ran out while another had the lease, from what is known. */
   denied(request: WaitRequest): ErrClaimDenied
-  retrying(lease: string, doing: 'read' | 'claim', cause: unknown): void
+  retrying(lease: string, operation: 'read' | 'claim', cause: unknown): void
 }
 
 /** Somebody in the queue. */
@@ -90,7 +91,7 @@ export interface Waiting<T> {
 
 export class WaitQueue {
   readonly #host: WaitQueueHost
-  /** By the lease, or by all the leases of which any will do. */
+  /** By the lease, or by all the leases, and any one will do. */
   readonly #queues = new Map<string, LeaseWaiters>()
   /** By the lease: the queues for which it is one of several. */
   readonly #groups = new Map<string, Set<LeaseWaiters>>()
@@ -143,6 +144,7 @@ export class WaitQueue {
     let leave = (_reason?: unknown): void => {}
     const outcome = new Promise<Hold>((resolve, reject) => {
       const joinedMs = clock.monotonic()
+      request.joinedMs = joinedMs
       const endMs = joinedMs + waitMs
       const giveUp = new AbortController()
       const waiter: Waiter = {
@@ -150,6 +152,7 @@ export class WaitQueue {
         joinedMs,
         endMs,
         giveUp,
+        context: presentContext(),
         failure: undefined,
         claiming: false,
         position: 0,
@@ -168,6 +171,7 @@ export class WaitQueue {
       }
       leave = (reason) => {
         timers.off(timer)
+        if (request.trace !== undefined) request.trace.waitedMs = clock.monotonic() - joinedMs
         // The claim that is due next may be the one that is given up here.
         const wasNext = queue.waiters[0] === waiter || waiter.claiming
         // A waiter that was granted the lease has left already: an abort without a reason would make an error, with its stack.
@@ -200,7 +204,7 @@ export class WaitQueue {
         if (queue.heard === undefined) this.#hear(queue, heard, { inFlight: false })
         else queue.heard.push(heard)
       }
-      void this.#look(queue)
+      this.#look(queue)
     }
   }
 
@@ -209,7 +213,7 @@ export class WaitQueue {
     for (const queue of this.#queuesFor(lease)) {
       queue.read.dueMs = AT_ONCE
       queue.releasedMs = this.#host.clock.monotonic()
-      void this.#look(queue)
+      this.#look(queue)
     }
   }
 
@@ -272,7 +276,7 @@ export class WaitQueue {
     const name = leases.length === 1 ? (leases[0] as string) : leases.toSorted().join(' ')
     let queue = this.#queues.get(name)
     if (queue === undefined) {
-      queue = new LeaseWaiters(name, leases, (woken) => void this.#look(woken))
+      queue = new LeaseWaiters(name, leases, (woken) => this.#look(woken))
       this.#queues.set(name, queue)
       if (leases.length > 1) {
         for (const lease of leases) {
@@ -342,13 +346,20 @@ export class WaitQueue {
 
   #lookNow(queue: LeaseWaiters, look: Look): void {
     look.dueMs = AT_ONCE
-    void this.#look(queue)
+    this.#look(queue)
   }
 
-  /** One look at a time. What becomes due while a look is in flight may be news to it: then another is sent. */
-  async #look(queue: LeaseWaiters): Promise<void> {
+  /**
+   * One look at a time. What becomes due while a look is in flight may be news to it: then another is sent. It belongs to no call: only the
+   * claims of a waiter do, to the waiter's own.
+   */
+  #look(queue: LeaseWaiters): void {
     if (queue.looking || this.#closed) return
     queue.looking = true
+    void withoutContext(() => this.#lookUntilDone(queue))
+  }
+
+  async #lookUntilDone(queue: LeaseWaiters): Promise<void> {
     try {
       while (!this.#closed && (await this.#lookOnce(queue)));
     } finally {
@@ -359,7 +370,7 @@ export class WaitQueue {
 
   /**
    * Sends what is due, and returns whether anything was. Those who watch for a vacancy are served first: they are to see the
-   * one that a claim is about to end. Observers are told what the claim finds; only if there was none, or it found nothing, are
+   * one that a claim is about to end. Observers get what the claim finds; only if there was none, or it found nothing, are
    * they read for.
    */
   async #lookOnce(queue: LeaseWaiters): Promise<boolean> {
@@ -387,8 +398,8 @@ export class WaitQueue {
     return looked
   }
 
-  async #attempt(queue: LeaseWaiters, doing: 'read' | 'claim', send: () => Promise<void>): Promise<void> {
-    const look = queue[doing]
+  async #attempt(queue: LeaseWaiters, operation: 'read' | 'claim', send: () => Promise<void>): Promise<void> {
+    const look = queue[operation]
     try {
       await send()
       look.failures = 0
@@ -399,7 +410,7 @@ export class WaitQueue {
       look.failures++
       const pauseMs = 1 + backoffMs(look.failures, Math.min(LONGEST_RETRY_MS, this.#host.maxSleepMs))
       look.dueMs = Math.min(look.dueMs, this.#host.clock.monotonic() + pauseMs)
-      this.#host.retrying(queue.leases[0] as string, doing, error)
+      this.#host.retrying(queue.leases[0] as string, operation, error)
     }
   }
 
@@ -452,7 +463,9 @@ export class WaitQueue {
     let found = false
     let isGranted = false
     try {
-      const hold = await this.#host.acquire(request, giveUp.signal, isHurried ? undefined : ticket)
+      if (request.trace !== undefined) request.trace.attempts = (request.trace.attempts ?? 0) + 1
+      const acquire = (): Promise<Hold> => this.#host.acquire(request, giveUp.signal, isHurried ? undefined : ticket)
+      const hold = await waiter.context.runInAsyncScope(acquire)
       if (giveUp.signal.aborted) return abandon(hold)
       remove(queue.waiters, waiter)
       // Who has got the share that its holder had already has used no ticket: it is that of the next one.
@@ -508,7 +521,7 @@ export class WaitQueue {
   }
 
   /**
-   * Whether those ahead of one who waits for a share had theirs, before this claim: since this process was told of room, or since a claim
+   * Whether those ahead of one who waits for a share had theirs, before this claim: since this process was notified of room, or since a claim
    * that was refused though nothing was in the way. The end of a Hold here, or a lapse, says nothing of that: there is more than one share.
    */
   #hadTheirTurn(queue: LeaseWaiters, nowMs: number): boolean {
@@ -567,12 +580,12 @@ export class WaitQueue {
    * Notes what a hint says. One that says nothing new, or what cannot be, is ignored.
    *
    * @param inFlight heard while a claim was in flight. Then the ticket says nothing about the one who took the lease: the queue may
-   *   have begun anew meanwhile.
+   *   have begun anew in the meantime.
    */
   #hear(queue: LeaseWaiters, { change, atMs }: Heard, { inFlight }: { readonly inFlight: boolean }): void {
     const { ticket, claim } = queue
     const { to } = change
-    if (to !== undefined && to.place !== ticket.place) return // said to another one of this client, or to one who is gone
+    if (to !== undefined && to.place !== ticket.place) return // said to another one of this client, or to one that is gone
     if (change.kind === 'vacated') {
       queue.openings.push(atMs)
       if (to === undefined) return
@@ -598,7 +611,7 @@ export class WaitQueue {
     claim.dueMs = Math.min(claim.dueMs, dueMs)
   }
 
-  /** Nobody is told a number that the store has not said yet. */
+  /** Nobody is notified a number that the store has not said yet. */
   #tellPositions({ waiters, ticket: { ahead }, countedBy }: LeaseWaiters): void {
     if (countedBy === undefined) return
     for (const [index, waiter] of waiters.entries()) {
@@ -655,7 +668,7 @@ export class WaitQueue {
     return endMs - this.#host.clock.monotonic() < TICKET_CLAIMS * this.#tookMs
   }
 
-  /** When it claims again, of which a claim past the queue was denied: no claim is sent whose answer would come too late. */
+  /** When a waiter claims again whose claim past the queue was denied: no claim is sent whose answer would come too late. */
   #againMs({ endMs }: Waiter, sentMs: number): number {
     const nowMs = this.#host.clock.monotonic()
     const [leftMs, tookMs] = [endMs - nowMs, nowMs - sentMs]
@@ -712,7 +725,7 @@ export class WaitQueue {
     if (waiter.claiming || claim.failures + read.failures > 0 || this.#isDenied(queue, waiter)) return
     if (looking && Math.max(claim.sentMs, read.sentMs) >= waiter.joinedMs) return
     queue.isAsked = true
-    void this.#look(queue)
+    this.#look(queue)
   }
 
   #inVain(queue: LeaseWaiters, waiter: Waiter): Error {

@@ -21,7 +21,7 @@ describe("systemClock: the machine's clocks", () => {
     expect([systemClock.now() - wallMs, systemClock.monotonic() - monotonicMs]).to.deep.equal([100, 100])
   })
 
-  it('decision 3: a wait over 2³¹ − 1 ms is split, and can be cancelled in any part', () => {
+  it('a wait over 2³¹ − 1 ms is split, and can be cancelled in any part', () => {
     const limit = 2 ** 31 - 1
     const [wake, never] = [spy(), spy()]
     systemClock.setTimer(2 * limit + 500, wake)

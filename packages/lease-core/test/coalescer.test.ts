@@ -22,7 +22,7 @@ class Bench {
 
 const settle = (): Promise<void> => new TestClock().settle()
 
-describe('Coalescer: many concurrent calls, few round trips (decision 9)', () => {
+describe('Coalescer: many concurrent calls, few round trips', () => {
   it('one caller alone is sent before the event loop goes on: no timer, no delay', async () => {
     const bench = new Bench(10, 1)
     void bench.submit(1)
@@ -117,7 +117,7 @@ describe('Coalescer: many concurrent calls, few round trips (decision 9)', () =>
     expect(await stays).to.equal('#2')
   })
 
-  it('a batch of which all were aborted is not sent, and holds no slot', async () => {
+  it('a batch whose calls were all aborted is not sent, and holds no slot', async () => {
     const bench = new Bench(10, 1)
     expect(await bench.coalescer.submit(1, AbortSignal.abort())).to.equal(undefined)
     void bench.submit(1, 2)

@@ -300,7 +300,7 @@ export class BreakableStore {
     this.unpinned.set(lease, unpinned)
   }
 
-  // ── who waits, and who is told ────────────────────────────────────────────────────────────────────────────────────
+  // ── waiters, and whom to notify ────────────────────────────────────────────────────────────────────────────────────
 
   newPlace(_lease: string): number {
     return ++this.places
@@ -358,7 +358,7 @@ export class BreakableStore {
     this.tellClient(next.client, { ...taken, to: { place: next.place, ahead: 0 } })
   }
 
-  /** Who is told of a vacancy. */
+  /** The clients to notify of a vacancy. */
   toldOf(queue: readonly Waiting[]): readonly Waiting[] {
     return queue.slice(0, TOLD)
   }
@@ -376,7 +376,7 @@ export class BreakableStore {
     return waiting.client === client
   }
 
-  /** Whether those behind are told anew when the one at this index leaves a vacant lease. */
+  /** Whether those behind are notified anew when the one at this index leaves a vacant lease. */
   isMissed(index: number): boolean {
     return index < TOLD
   }
@@ -579,7 +579,7 @@ export class BreakableStore {
     return this.fitsFirst(name) ? this.nameMissing(op) : granted(undefined)
   }
 
-  /** Says who was told before one that comes to wait. */
+  /** Says who was reported before one that comes to wait. */
   nameMissing({ lease }: ClaimOp): Verdict {
     const ahead = this.toldOf(this.queueOf(queueNameOf(lease)).slice(0, -1))
     return { ...granted(undefined), told: ahead.at(-1)?.place }

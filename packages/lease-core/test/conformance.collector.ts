@@ -2,7 +2,7 @@
 import type { Runner, TestFunction } from '#src/conformance/index.ts'
 
 export interface Outcome {
-  /** Chapter and clause. */
+  /** Suite and clause. */
   readonly title: string
   readonly outcome: 'passed' | 'failed' | 'skipped'
   readonly error: unknown

@@ -23,7 +23,7 @@ import {
 import { BreakableStore, type Definition, type Stamp, type Term, type Waiting } from './conformance.breakable-store.ts'
 
 export interface Defect {
-  /** Clauses of the manager's chapter that are red at least. What else is depends on how the Manager tries again. */
+  /** Clauses of the manager's suite that are red at least. What else is depends on how the Manager tries again. */
   readonly manager?: readonly string[]
   readonly store?: typeof BreakableStore
   /** Whether the store has a clock. @default true */
@@ -50,7 +50,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
 
   'a takeover keeps the old owner': {
     manager: [
-      'a claim takes over a lapsed lease, from a holder that is then told so',
+      'a claim takes over a lapsed lease, from a holder that is then notified',
       'a hold that waits gets the lease when it lapses, by the clock alone',
     ],
     store: class extends BreakableStore {
@@ -442,14 +442,14 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'values are told to their holder only': {
+  'values are reported to their holder only': {
     store: class extends BreakableStore {
       override read(leases: readonly string[] | undefined): Map<string, Holding> {
         return new Map([...super.read(leases)].map(([lease, held]) => [lease, { ...held, value: undefined }]))
       }
     },
   },
-  'no value is taken for the empty one': {
+  'no value counts as the empty one': {
     store: class extends BreakableStore {
       override holding(term: Term | undefined): Holding | undefined {
         const holding = super.holding(term)
@@ -466,7 +466,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'the empty value is taken for none': {
+  'the empty value counts as none': {
     store: class extends BreakableStore {
       override holding(term: Term | undefined): Holding | undefined {
         const holding = super.holding(term)
@@ -553,7 +553,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
 
-  // ── what is told ────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── what is notified ────────────────────────────────────────────────────────────────────────────────────────────────
 
   'refusals say nothing of the current holding': {
     store: class extends BreakableStore {
@@ -618,7 +618,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'nobody is told of a vacancy': {
+  'nobody is notified of a vacancy': {
     manager: [
       'a wait ends when another releases the lease, also one that began after the claim',
       'a hold that waits gets the lease when it is released',
@@ -629,7 +629,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'nobody is told of a lease that was expired': {
+  'nobody is notified of a lease that was expired': {
     store: class extends BreakableStore {
       override expire(lease: string): Verdict {
         this.terms.delete(lease)
@@ -637,14 +637,14 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'nobody is told of a lease that lapsed with its last pin': {
+  'nobody is notified of a lease that lapsed with its last pin': {
     store: class extends BreakableStore {
       override vacateAfterUnpin(): Verdict {
         return granted(undefined)
       }
     },
   },
-  'nobody is told of a new term': {
+  'nobody is notified of a new term': {
     manager: ['an observer sees who holds the lease at once, and then every change that is announced'],
     store: class extends BreakableStore {
       override claim(op: ClaimOp, term: Term | undefined, stamp: Stamp): Verdict {
@@ -652,7 +652,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'nobody is told of a new value': {
+  'nobody is notified of a new value': {
     manager: ['an observer sees who holds the lease at once, and then every change that is announced'],
     store: class extends BreakableStore {
       override extend(op: ExtendOp, term: Term | undefined, stamp: Stamp): Verdict {
@@ -869,21 +869,21 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'when the first leaves a vacant lease nobody is told': {
+  'when the first leaves a vacant lease nobody is notified': {
     store: class extends BreakableStore {
       override isMissed(index: number): boolean {
         return index === 1
       }
     },
   },
-  'when the one that stands in leaves a vacant lease nobody is told': {
+  'when the one that stands in leaves a vacant lease nobody is notified': {
     store: class extends BreakableStore {
       override isMissed(index: number): boolean {
         return index === 0
       }
     },
   },
-  'when one leaves a lease that is held those behind are told that it is vacant': {
+  'when one leaves a lease that is held those behind are notified that it is vacant': {
     store: class extends BreakableStore {
       override leave(op: LeaveOp, stamp: Stamp): Verdict {
         super.leave(op, stamp)
@@ -913,9 +913,9 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
 
-  // ── who is told ─────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── whom to notify ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  'a release is told to everybody': {
+  'a release is asked to everybody': {
     store: class extends BreakableStore {
       override tellOf(change: Extract<LeaseChange, { readonly kind: 'changed' | 'vacated' }>): void {
         this.tellAll(change)
@@ -923,7 +923,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'nobody in the queue is told': {
+  'nobody in the queue is notified': {
     manager: ['a hold that waits gets the lease when it is released'],
     store: class extends BreakableStore {
       override toldOf(): readonly Waiting[] {
@@ -938,21 +938,21 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'all who wait are told': {
+  'all who wait are notified': {
     store: class extends BreakableStore {
       override toldOf(queue: readonly Waiting[]): readonly Waiting[] {
         return queue
       }
     },
   },
-  'the last in the queue are told': {
+  'the last in the queue are notified': {
     store: class extends BreakableStore {
       override toldOf(queue: readonly Waiting[]): readonly Waiting[] {
         return super.toldOf(queue.toReversed())
       }
     },
   },
-  'the one that stands in is told that nobody is ahead': {
+  'the one that stands in is notified that nobody is ahead': {
     store: class extends BreakableStore {
       override tellClient(client: string, change: LeaseChange): void {
         const to = 'to' in change ? change.to : undefined
@@ -968,21 +968,21 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'a grant in the queue is not told': {
+  'a grant in the queue is not notified': {
     store: class extends BreakableStore {
       override hand(listeners: Iterable<(change: LeaseChange) => void>, change: LeaseChange): void {
         if (change.kind !== 'taken') super.hand(listeners, change)
       }
     },
   },
-  'a grant in the queue is not told to the next': {
+  'a grant in the queue is not reported to the next': {
     store: class extends BreakableStore {
       override tellClient(client: string, change: LeaseChange): void {
         if (change.kind !== 'taken') super.tellClient(client, change)
       }
     },
   },
-  'a grant in the queue is told to the one that was granted': {
+  'a grant in the queue is reported to the one that was granted': {
     store: class extends BreakableStore {
       override serve(lease: string, place: number, durationMs: number): void {
         const own = this.queueOf(lease).find((waiting) => waiting.place === place)
@@ -1045,7 +1045,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'whoever watches one lease is told of all': {
+  'anyone who watches one lease is notified of all': {
     store: class extends BreakableStore {
       override watchersOf(): readonly string[] {
         return [...new Set([...this.watched.values()].flatMap((clients) => [...clients.keys()]))]
@@ -1059,21 +1059,21 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'a holder is not told of the end of its term': {
+  'a holder is not notified of the end of its term': {
     store: class extends BreakableStore {
       override isToldOfItsEnd(): boolean {
         return false
       }
     },
   },
-  'a holder is told of its own release': {
+  'a holder is notified of its own release': {
     store: class extends BreakableStore {
       override isToldOfItsEnd(): boolean {
         return true
       }
     },
   },
-  'who opened a term is told of its end, and not who adopted it': {
+  'who opened a term is notified of its end, and not who adopted it': {
     store: class extends BreakableStore {
       readonly openers = new WeakMap<Term, string>()
       override adopt(term: Term, adoption: NonNullable<ExtendOp['adoption']>): void {
@@ -1232,7 +1232,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'a holder that has its share is told of the counted lease': {
+  'a holder that has its share is notified of the counted lease': {
     store: class extends BreakableStore {
       override refuseSecond(term: Term, op: ClaimOp): Verdict {
         return { ...this.refuseShare(op), holding: this.holding(term) }
@@ -1253,7 +1253,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'whoever has a ticket gets a share': {
+  'anyone who has a ticket gets a share': {
     store: class extends BreakableStore {
       override aheadOfClaim(op: ClaimOp): readonly Waiting[] {
         return (op.place ?? 0) > 0 ? [] : super.aheadOfClaim(op)
@@ -1468,7 +1468,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
-  'a definition that is over is made again by whoever asks for it again': {
+  'a definition that is over is made again by anyone who asks for it again': {
     store: class extends BreakableStore {
       override isStaleCopy(): boolean {
         return false

@@ -38,7 +38,7 @@ describe('Errors: one base, a stable code on each', () => {
     expect(new ErrLost('x', { reason: 'expired' }).reason).to.equal('expired')
   })
 
-  it('decision 19: ErrInvalid carries no stack trace, and leaves the limit as it was', () => {
+  it('ErrInvalid carries no stack trace, and leaves the limit as it was', () => {
     const limit = Error.stackTraceLimit
     expect(new ErrInvalid('no').stack).not.to.match(/\n\s+at /)
     expect(Error.stackTraceLimit).to.equal(limit)

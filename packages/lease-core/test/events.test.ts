@@ -100,7 +100,7 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
     expect(heard).to.equal(1)
   })
 
-  it('one that subscribes is told of what is emitted from then on, and of nothing before', async () => {
+  it('one that subscribes is notified of what is emitted from then on, and of nothing before', async () => {
     const events = new LeaseEvents()
     const heard: string[] = []
     const subscribe = (name: string): (() => void) =>
@@ -120,7 +120,7 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
     expect(heard).to.deep.equal(['first:x', 'first:y', 'second:y', 'first:z', 'second:z', ...ends])
   })
 
-  it('one that was unsubscribed by a listener before it is told nothing more, of that event neither', async () => {
+  it('one that was unsubscribed by a listener before it is notified nothing more, of that event neither', async () => {
     const events = new LeaseEvents()
     const heard: string[] = []
     events.subscribe(() => stop())
@@ -132,7 +132,7 @@ describe('LeaseEvents: in order, none dropped, no listener harms another', () =>
     expect(heard).to.deep.equal(['other', 'other'])
   })
 
-  it('decision 19: nobody listens, nothing is heard', () => {
+  it('nobody listens, nothing is heard', () => {
     const events = new LeaseEvents()
     expect(events.heard('claimed')).to.equal(false)
     const stop = events.subscribe(() => {})
@@ -189,13 +189,14 @@ describe('LeaseEvents: warnings', () => {
     const event = warning()
     bench.client.warn(event)
     await settle()
-    expect(heard).to.deep.equal([event])
+    const store = { system: 'memory', namespace: 'default' }
+    expect(heard).to.deep.equal([{ ...event, ...store }])
     expect(warned).to.deep.equal([])
     await bench.manager.stop()
     const late = warning()
     bench.client.warn(late)
     await settle()
-    expect(heard).to.deep.equal([event])
+    expect(heard).to.deep.equal([{ ...event, ...store }])
     expect(warned.map(({ message }) => message)).to.deep.equal([late.message])
   })
 
@@ -231,7 +232,7 @@ describe('LeaseEvents: warnings', () => {
       const event = warning()
       bench.client.warn(event)
       await settle()
-      expect(heard).to.deep.equal([event])
+      expect(heard).to.deep.equal([{ ...event, system: 'memory', namespace: 'default' }])
       expect(warned).to.deep.equal([])
     } finally {
       unsubscribe('lease-core:warning', listener)

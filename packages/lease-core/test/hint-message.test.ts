@@ -105,7 +105,7 @@ describe('changesIn: what a hint of a store says', () => {
     })
   }
 
-  it('a message of which one part is not understood says nothing else either', () => {
+  it('a message with a part that is not understood says nothing else either', () => {
     expect(changesIn('{"changed": ["db"], "vacated": [["db", 1]]}')).to.deep.equal(RESYNC)
     expect(changesIn('{"changed": ["db", 7]}')).to.deep.equal(RESYNC)
   })

@@ -201,7 +201,7 @@ describe('Manager.holdAny: what is left open', () => {
     await manager.stop()
   })
 
-  it('a claim aborted at whatever moment is either granted and told so, or not held', async () => {
+  it('a claim aborted at whatever moment is either granted and reported as such, or not held', async () => {
     for (let microtasks = 0; microtasks < 40; microtasks++) {
       const bench = new Bench()
       const { manager, client } = bench

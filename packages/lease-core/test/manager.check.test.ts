@@ -5,15 +5,15 @@ import { MemoryGuard } from '#src/memory/index.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
-describe('Token.check, decision 7: within the early bound no I/O, otherwise exactly one read', () => {
-  it('decision 7: making a token costs nothing and validates nothing', () => {
+describe('Token.check: within the early bound no I/O, otherwise exactly one read', () => {
+  it('making a token costs nothing and validates nothing', () => {
     const client = new ScriptedClient()
     const token = new Manager({ client, clock: new TestClock() }).token('not a name', '')
     expect(token).to.include({ lease: 'not a name', holder: '' })
     expect(client.calls).to.deep.equal([])
   })
 
-  it('decision 7: a grant made here is believed without I/O, whole Info included', async () => {
+  it('a grant made here is believed without I/O, whole Info included', async () => {
     const { manager, wire } = new Bench()
     await manager.claim('db', 'a', 30_000, { value: 'here' })
     wire.resetCounts()
@@ -22,7 +22,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     expect(wire.counts.roundTrips).to.equal(0)
   })
 
-  it('decision 7: what this process was not granted costs exactly one read of that lease', async () => {
+  it('what this process was not granted costs exactly one read of that lease', async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.manager.claim('db', 'a', 30_000)
@@ -31,7 +31,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     expect(other.wire.counts).to.include({ read: 1, roundTrips: 1 })
   })
 
-  it('decision 7: a snapshot is no grant: another check reads again', async () => {
+  it('a snapshot is no grant: another check reads again', async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.manager.claim('db', 'a', 30_000)
@@ -41,13 +41,13 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     expect(other.wire.counts.read).to.equal(2)
   })
 
-  it('decision 7: only the lease asked about is read', async () => {
+  it('only the lease asked about is read', async () => {
     const client = new ScriptedClient([{ call: 'refresh', args: [['db']] }])
     await rejection(new Manager({ client, clock: new TestClock() }).token('db', 'a').check(), ErrNotHeld)
     client.verify()
   })
 
-  it('decision 7: concurrent checks share exactly one refresh', async () => {
+  it('concurrent checks share exactly one refresh', async () => {
     const client = new ScriptedClient([{ call: 'refresh', args: [['db']] }])
     const manager = new Manager({ client, clock: new TestClock() })
     const checks = await Promise.allSettled(['a', 'b', 'c', 'a'].map((holder) => manager.token('db', holder).check()))
@@ -55,7 +55,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     client.verify()
   })
 
-  it('decision 7: a check is never answered by a read that was sent before it was asked', async () => {
+  it('a check is never answered by a read that was sent before it was asked', async () => {
     const clock = new TestClock()
     let answer = (): void => {}
     const first = new Promise<void>((resolve) => (answer = resolve))
@@ -74,7 +74,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     client.verify()
   })
 
-  it("decision 7: another's, or nobody's → ErrNotHeld, which says so", async () => {
+  it("another's, or nobody's → ErrNotHeld, which says so", async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'b', 30_000)
     expect(await rejection(bench.manager.token('db', 'a').check(), ErrNotHeld)).to.include({
@@ -85,20 +85,20 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     expect(await rejection(bench.manager.token('free', 'a').check(), ErrNotHeld)).to.include({ reason: 'vacant' })
   })
 
-  it('decision 7: names are validated at check, all problems at once, and nothing is sent', async () => {
+  it('names are validated at check, all problems at once, and nothing is sent', async () => {
     const { manager, wire } = new Bench()
     const error = await rejection(manager.token('a b', 'x#y').check(), ErrNotValid)
     expect(error.problems.map(({ argument }) => argument)).to.deep.equal(['lease', 'holder'])
     expect(wire.counts.roundTrips).to.equal(0)
   })
 
-  it('decision 7: a holder that cannot ask does not know: ErrUnknown, never ErrNotHeld', async () => {
+  it('a holder that cannot ask does not know: ErrUnknown, never ErrNotHeld', async () => {
     const { clock, manager, wire } = new Bench()
     wire.reject(new Error('away'), { kind: 'read' })
     await rejection(clock.drive(manager.token('db', 'a').check()), ErrUnknown)
   })
 
-  it('decision 7: after its own release or a revocation nobody believes', async () => {
+  it('after its own release or a revocation nobody believes', async () => {
     const { manager } = new Bench()
     await manager.claim('db', 'a', 30_000)
     await manager.release('db', 'a')
@@ -108,7 +108,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     await rejection(manager.token('db', 'a').check(), ErrNotHeld)
   })
 
-  it('decision 7: a hint that the lease was vacated makes the next check ask', async () => {
+  it('a hint that the lease was vacated makes the next check ask', async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.manager.claim('db', 'a', 30_000)
@@ -125,7 +125,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
   })
 
   for (const question of ['check', 'read after a hint', 'renewal'] as const) {
-    it(`decision 7: a hint that comes while a ${question} is in flight is not answered by it: the next check asks`, async () => {
+    it(`a hint that comes while a ${question} is in flight is not answered by it: the next check asks`, async () => {
       const bench = new Bench()
       const options = { duration: { hours: 1 }, renewEvery: false } as const
       const queue = await bench.manager.hold('queue', 'a', options) // so that hints are listened to
@@ -152,7 +152,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     })
   }
 
-  it('decision 7: a renewal that is granted after a hint refutes it: the next check asks nobody', async () => {
+  it('a renewal that is granted after a hint refutes it: the next check asks nobody', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', { duration: 30_000 })
     await bench.clock.settle()
@@ -167,7 +167,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     await bench.manager.stop()
   })
 
-  it('decision 7: once a guard has refused, a check without a key does not pass inside the trust window either', async () => {
+  it('once a guard has refused, a check without a key does not pass inside the trust window either', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const token = await bench.manager.claim('db', 'a', 30_000)
     await bench.other().manager.revoke('db')
@@ -176,7 +176,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     await rejection(token.check(), ErrNotHeld)
   })
 
-  it("decision 9: a check whose read hangs does not delay another lease's check", async () => {
+  it("a check whose read hangs does not delay another lease's check", async () => {
     const { clock, manager, wire } = new Bench({ wire: { limits: { maxOps: 1, maxInFlight: 4 } } })
     wire.hang({ kind: 'read', lease: 'slow' })
     const slow = track(manager.token('slow', 'a').check())
@@ -187,7 +187,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
     await clock.drive(slow.promise.catch(() => {}))
   })
 
-  it('decision 9: an unexpected error of a client about one lease does not fail the check of another', async () => {
+  it('an unexpected error of a client about one lease does not fail the check of another', async () => {
     const client = new ScriptedClient([
       { call: 'refresh', args: [['x']], throws: new TypeError('broken row') },
       { call: 'refresh', args: [['y']] },
@@ -200,7 +200,7 @@ describe('Token.check, decision 7: within the early bound no I/O, otherwise exac
   })
 })
 
-describe('Token.check, decision 7: the trapdoor', () => {
+describe('Token.check: the trapdoor', () => {
   const believed = () => {
     const clock = new TestClock()
     const keys: unknown[] = []
@@ -210,7 +210,7 @@ describe('Token.check, decision 7: the trapdoor', () => {
     return { clock, keys, client, manager: new Manager({ client, clock }) }
   }
 
-  it('decision 7: it is called with that very key, after the check, believed or read', async () => {
+  it('it is called with that very key, after the check, believed or read', async () => {
     const { clock, client, keys, manager } = believed()
     await manager.claim('db', 'a', 30_000)
     const key = { transaction: true }
@@ -224,7 +224,7 @@ describe('Token.check, decision 7: the trapdoor', () => {
     expect(keys[1]).to.equal(key)
   })
 
-  it('decision 7: without a key it is not called', async () => {
+  it('without a key it is not called', async () => {
     const { clock, client, keys, manager } = believed()
     await manager.claim('db', 'a', 30_000)
     await manager.token('db', 'a').check()
@@ -235,7 +235,7 @@ describe('Token.check, decision 7: the trapdoor', () => {
     expect(keys).to.deep.equal([])
   })
 
-  it('decision 20: `undefined` alone means "no trapdoor key": null, 0, false and "" are keys', async () => {
+  it('`undefined` alone means "no trapdoor key": null, 0, false and "" are keys', async () => {
     const { clock, client, keys, manager } = believed()
     await manager.claim('db', 'a', 30_000)
     for (const key of [null, 0, false, '']) await manager.token('db', 'a').check(key)
@@ -246,7 +246,7 @@ describe('Token.check, decision 7: the trapdoor', () => {
     expect(keys.length).to.equal(5)
   })
 
-  it('decision 7: it is not called when the check fails', async () => {
+  it('it is not called when the check fails', async () => {
     const { client, keys, manager } = believed()
     await manager.claim('db', 'a', 30_000)
     client.expect({ call: 'refresh' })
@@ -254,7 +254,7 @@ describe('Token.check, decision 7: the trapdoor', () => {
     expect(keys).to.deep.equal([])
   })
 
-  it("decision 20: a trapdoor's own error reaches the caller as it is", async () => {
+  it("a trapdoor's own error reaches the caller as it is", async () => {
     const clock = new TestClock()
     const own = new RangeError('deadlock detected')
     const info = infoOf({ holder: 'a', expiry: clock.in(30_000), trapdoor: () => Promise.reject(own) })
@@ -314,13 +314,13 @@ describe('Token.check, decision 7: the trapdoor', () => {
     expect(touched).to.deep.equal([])
   })
 
-  it('decision 15: a key that the substrate does not understand is ErrTrapdoor', async () => {
+  it('a key that the substrate does not understand is ErrTrapdoor', async () => {
     const { manager } = new Bench()
     await manager.claim('db', 'a', 30_000)
     await rejection(manager.token('db', 'a').check('no such key'), ErrTrapdoor)
   })
 
-  it('decision 15: a guard lets through a write only while exactly this holding stands', async () => {
+  it('a guard lets through a write only while exactly this holding stands', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 30_000)
     const guard = new MemoryGuard(() => 'written')
@@ -333,8 +333,8 @@ describe('Token.check, decision 7: the trapdoor', () => {
   })
 })
 
-describe('Manager.pin and unpin, decision 12: a pinned lease does not lapse', () => {
-  it('decision 12: while any entity pins it', async () => {
+describe('Manager.pin and unpin: a pinned lease does not lapse', () => {
+  it('while any entity pins it', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 1000)
     await bench.manager.pin('db', 'e')
@@ -346,7 +346,7 @@ describe('Manager.pin and unpin, decision 12: a pinned lease does not lapse', ()
     expect(bench.holder()).to.equal(undefined)
   })
 
-  it('decision 12: a pin on a vacant lease protects its next holder', async () => {
+  it('a pin on a vacant lease protects its next holder', async () => {
     const bench = new Bench()
     await bench.manager.pin('db', 'e')
     await bench.manager.claim('db', 'a', 1000)
@@ -355,7 +355,7 @@ describe('Manager.pin and unpin, decision 12: a pinned lease does not lapse', ()
     expect([...(await bench.manager.pinned())]).to.deep.equal([['db', ['e']]])
   })
 
-  it('decision 20: a pinned Info keeps the expiry that was asked for; past it a check re-reads and passes', async () => {
+  it('a pinned Info keeps the expiry that was asked for; past it a check re-reads and passes', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 1000)
     const asked = (await bench.manager.token('db', 'a').check()).expiry.toMillis()
@@ -372,7 +372,7 @@ describe('Manager.pin and unpin, decision 12: a pinned lease does not lapse', ()
     await rejection(bench.manager.token('db', 'a').check(), ErrNotHeld)
   })
 
-  it('decision 12: names are validated before anything is sent', async () => {
+  it('names are validated before anything is sent', async () => {
     const { manager, wire } = new Bench()
     await rejection(manager.pin('db', 'no entity'), ErrNotValid)
     await rejection(manager.unpin('', 'e'), ErrNotValid)

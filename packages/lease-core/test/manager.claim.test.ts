@@ -4,8 +4,8 @@ import { Manager } from '#src/manager.ts'
 import { infoOf, ScriptedClient, TestClock, track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
-describe('Manager.claim, decision 1: at least `duration` from the start of the call', () => {
-  it('decision 1: the holder may rely on it for duration − 0.1 % − 1 ms, to the millisecond', async () => {
+describe('Manager.claim: at least `duration` from the start of the call', () => {
+  it('the holder may rely on it for duration − 0.1 % − 1 ms, to the millisecond', async () => {
     const { clock, manager, wire } = new Bench()
     await manager.claim('db', 'a', 10_000)
     await clock.advance(9988)
@@ -16,7 +16,7 @@ describe('Manager.claim, decision 1: at least `duration` from the start of the c
     expect(wire.counts.read).to.equal(1)
   })
 
-  it('decision 1: the trust window counts from the call, however long the answer took', async () => {
+  it('the trust window counts from the call, however long the answer took', async () => {
     const { clock, manager, wire } = new Bench()
     wire.delay(3000, { kind: 'claim', at: 'request' })
     const claim = manager.claim('db', 'a', 10_000)
@@ -30,7 +30,7 @@ describe('Manager.claim, decision 1: at least `duration` from the start of the c
     expect(wire.counts.read).to.equal(1)
   })
 
-  it('decision 1: a claim sent again after a lost request holds for its whole duration', async () => {
+  it('a claim sent again after a lost request holds for its whole duration', async () => {
     const bench = new Bench()
     bench.wire.loseRequest({ kind: 'claim', times: 2 })
     await bench.clock.drive(bench.manager.claim('db', 'a', 10_000))
@@ -40,7 +40,7 @@ describe('Manager.claim, decision 1: at least `duration` from the start of the c
     expect(bench.holder(), 'the full duration from the start of the call').to.equal('a')
   })
 
-  it("decision 1: everyone else's bound counts from the reply, plus 0.1 % + 1 ms", async () => {
+  it("everyone else's bound counts from the reply, plus 0.1 % + 1 ms", async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.manager.claim('db', 'a', 10_000)
@@ -50,7 +50,7 @@ describe('Manager.claim, decision 1: at least `duration` from the start of the c
     expect((await read).get('db')?.expiry.toMillis()).to.equal(bench.clock.in(10_011).toMillis())
   })
 
-  it('decision 1: a holder counts the larger elapsed time: a suspended machine distrusts its claim when it wakes', async () => {
+  it('a holder counts the larger elapsed time: a suspended machine distrusts its claim when it wakes', async () => {
     const { clock, manager, wire } = new Bench()
     await manager.claim('db', 'a', 10_000)
     await clock.suspend(9989)
@@ -58,7 +58,7 @@ describe('Manager.claim, decision 1: at least `duration` from the start of the c
     expect(wire.counts.read).to.equal(1)
   })
 
-  it('decision 1: a wall clock set back does not lengthen the trust of a holder', async () => {
+  it('a wall clock set back does not lengthen the trust of a holder', async () => {
     const { clock, manager, wire } = new Bench()
     await manager.claim('db', 'a', 10_000)
     await clock.jumpWall(-3_600_000)
@@ -70,7 +70,7 @@ describe('Manager.claim, decision 1: at least `duration` from the start of the c
     expect(wire.counts.read).to.equal(1)
   })
 
-  it('decision 1: an observer counts the smaller elapsed time: a wall clock set forward frees no lease', async () => {
+  it('an observer counts the smaller elapsed time: a wall clock set forward frees no lease', async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.manager.claim('db', 'a', 10_000)
@@ -82,8 +82,8 @@ describe('Manager.claim, decision 1: at least `duration` from the start of the c
   })
 })
 
-describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', () => {
-  it('decision 2: a shorter claim by the holder never moves the expiry back', async () => {
+describe('Manager.claim: extension, boundary, take-over', () => {
+  it('a shorter claim by the holder never moves the expiry back', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 60_000)
     await bench.manager.claim('db', 'a', 1000)
@@ -94,7 +94,7 @@ describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', 
     expect(bench.holder()).to.equal('a')
   })
 
-  it('decision 2: a renewing claim moves the expiry to now + duration, not by duration', async () => {
+  it('a renewing claim moves the expiry to now + duration, not by duration', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 10_000)
     await bench.clock.advance(4000)
@@ -106,7 +106,7 @@ describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', 
     expect(bench.holder()).to.equal(undefined)
   })
 
-  it('decision 3: at its very expiry a lease still belongs to the holder; one millisecond later it is free', async () => {
+  it('at its very expiry a lease still belongs to the holder; one millisecond later it is free', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 10_000)
     await bench.clock.advance(10_000)
@@ -116,7 +116,7 @@ describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', 
     expect(bench.holder()).to.equal('b')
   })
 
-  it('decision 4: a claim takes a lapsed lease over in one step, with a new fencing token', async () => {
+  it('a claim takes a lapsed lease over in one step, with a new fencing token', async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.manager.claim('db', 'a', 1000)
@@ -127,7 +127,7 @@ describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', 
     expect((bench.fencingToken() as bigint) > before).to.equal(true)
   })
 
-  it('decision 4: a store without a clock: taken over when seen unchanged for its duration + 0.1 % + 1 ms, not before', async () => {
+  it('a store without a clock: taken over when seen unchanged for its duration + 0.1 % + 1 ms, not before', async () => {
     const bench = new Bench({ serverClock: false })
     const { manager, wire } = bench.other()
     await bench.manager.claim('db', 'a', 100_000)
@@ -144,7 +144,7 @@ describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', 
     expect(bench.holder()).to.equal('b')
   })
 
-  it('decision 4: the holder of a lapsed lease claims it anew and gets a new fencing token', async () => {
+  it('the holder of a lapsed lease claims it anew and gets a new fencing token', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 1000)
     const before = bench.fencingToken() as bigint
@@ -153,7 +153,7 @@ describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', 
     expect((bench.fencingToken() as bigint) > before).to.equal(true)
   })
 
-  it('decision 11: fencing tokens rise with every term, over release and expiry, and stay over extensions', async () => {
+  it('fencing tokens rise with every term, over release and expiry, and stay over extensions', async () => {
     const bench = new Bench()
     const seen: bigint[] = []
     for (const holder of ['a', 'a', 'b', 'a']) {
@@ -170,7 +170,7 @@ describe('Manager.claim, decisions 2, 3 and 4: extension, boundary, take-over', 
   })
 })
 
-describe('Manager.claim, decision 5: claim or extend, then look again', () => {
+describe('Manager.claim: claim or extend, then look again', () => {
   const request = { holder: 'a', duration: 30_000 }
   const settings = (script: ConstructorParameters<typeof ScriptedClient>[0]) => {
     const clock = new TestClock()
@@ -179,27 +179,27 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
   }
   const invalid = new ErrInvalid('the latest state forbids it')
 
-  it('decision 5: vacant or unknown → claimLease', async () => {
+  it('vacant or unknown → claimLease', async () => {
     const { client, manager } = settings([{ call: 'claimLease', args: ['db', request] }])
     await manager.claim('db', 'a', 30_000)
     client.verify()
   })
 
-  it("decision 5: this holder's → extendLease", async () => {
+  it("this holder's → extendLease", async () => {
     const { clock, client, manager } = settings([{ call: 'extendLease', args: ['db', request] }])
     client.show({ db: infoOf({ holder: 'a', expiry: clock.in(10_000) }) })
     await manager.claim('db', 'a', 30_000)
     client.verify()
   })
 
-  it("decision 5: another's → claimLease: a stale snapshot denies nobody", async () => {
+  it("another's → claimLease: a stale snapshot denies nobody", async () => {
     const { clock, client, manager } = settings([{ call: 'claimLease', args: ['db', request] }])
     client.show({ db: infoOf({ holder: 'b', expiry: clock.in(10_000) }) })
     await manager.claim('db', 'a', 30_000)
     client.verify()
   })
 
-  it('decision 5: ErrInvalid and another holds it → ErrClaimDenied, with who and until when', async () => {
+  it('ErrInvalid and another holds it → ErrClaimDenied, with who and until when', async () => {
     const { clock, client, manager } = settings([])
     const info = infoOf({ holder: 'b', expiry: clock.in(10_000) })
     client.expect({ call: 'claimLease', throws: invalid, leases: { db: info } })
@@ -208,7 +208,7 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     client.verify()
   })
 
-  it('decision 5: ErrInvalid without another holder → once more, at once', async () => {
+  it('ErrInvalid without another holder → once more, at once', async () => {
     const { clock, client, manager } = settings([])
     client.expect(
       { call: 'claimLease', throws: invalid, leases: { db: infoOf({ holder: 'a', expiry: clock.in(10_000) }) } },
@@ -223,7 +223,7 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     expect(claim.state).to.equal('fulfilled')
   })
 
-  it('decision 5: then jittered from 50 ms by 1.6, ten attempts in all, then ErrUnknown', async () => {
+  it('then jittered from 50 ms by 1.6, ten attempts in all, then ErrUnknown', async () => {
     const { clock, client, manager } = settings([{ call: 'claimLease', times: 10, throws: invalid }])
     const startedMs = clock.monotonic()
     const claim = track(manager.claim('db', 'a', 30_000))
@@ -240,7 +240,7 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     client.verify()
   })
 
-  it('decision 5: the pauses are spread by full jitter', async () => {
+  it('the pauses are spread by full jitter', async () => {
     const pauses: number[] = []
     for (let run = 0; run < 40; run++) {
       const { clock, manager } = settings([{ call: 'claimLease', times: 10, throws: invalid }])
@@ -254,13 +254,13 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     expect(Math.max(...pauses)).to.be.at.most(50)
   })
 
-  it('decision 5: two concurrent claims by the same holder both succeed, in one term', async () => {
+  it('two concurrent claims by the same holder both succeed, in one term', async () => {
     const bench = new Bench()
     await Promise.all([bench.manager.claim('db', 'a', 30_000), bench.manager.claim('db', 'a', 40_000)])
     expect(bench.wire.ops.map(({ kind }) => kind)).to.deep.equal(['claim', 'extend'])
   })
 
-  it('decision 5: also when the two come from two processes', async () => {
+  it('also when the two come from two processes', async () => {
     const bench = new Bench()
     const other = bench.other()
     await Promise.all([bench.manager.claim('db', 'a', 30_000), other.manager.claim('db', 'a', 30_000)])
@@ -269,7 +269,7 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     await other.manager.token('db', 'a').check()
   })
 
-  it('decision 5: of two holders at once exactly one is granted', async () => {
+  it('of two holders at once exactly one is granted', async () => {
     const bench = new Bench()
     const other = bench.other()
     const results = await Promise.allSettled([
@@ -279,7 +279,7 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     expect(results.map(({ status }) => status).toSorted()).to.deep.equal(['fulfilled', 'rejected'])
   })
 
-  it("decision 5: a lease that was released behind a snapshot's back is granted", async () => {
+  it("a lease that was released behind a snapshot's back is granted", async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.manager.claim('db', 'a', 30_000)
@@ -289,7 +289,7 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     expect(bench.holder()).to.equal('b')
   })
 
-  it('decision 13: a refused claim brings the holder along, and costs no read', async () => {
+  it('a refused claim brings the holder along, and costs no read', async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.manager.claim('db', 'a', 30_000)
@@ -299,7 +299,7 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     expect(other.wire.counts).to.include({ claim: 1, read: 0 })
   })
 
-  it('decision 6: a claim whose reply was lost resolves to "it was mine"', async () => {
+  it('a claim whose reply was lost resolves to "it was mine"', async () => {
     const bench = new Bench()
     bench.wire.loseReply({ kind: 'claim', times: 1 })
     await bench.manager.claim('db', 'a', 30_000)
@@ -308,7 +308,7 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
     expect(new Set(nonces).size, 'one nonce over the retries').to.equal(1)
   })
 
-  it('decision 5: a claim whose outcome nobody can tell is ErrUnknown, with its cause', async () => {
+  it('a claim whose outcome nobody can tell is ErrUnknown, with its cause', async () => {
     const { clock, manager, wire } = new Bench()
     const cause = new Error('server away')
     wire.reject(cause, { kind: 'claim' })
@@ -414,8 +414,8 @@ describe('Manager.claim, decision 5: claim or extend, then look again', () => {
   })
 })
 
-describe('Manager.claim, decision 9: one lease after the other, different leases at once', () => {
-  it('decision 9: operations on one lease are serialised', async () => {
+describe('Manager.claim: one lease after the other, different leases at once', () => {
+  it('operations on one lease are serialised', async () => {
     const clock = new TestClock()
     let answer = (): void => {}
     const first = new Promise<void>((resolve) => (answer = resolve))
@@ -433,7 +433,7 @@ describe('Manager.claim, decision 9: one lease after the other, different leases
     client.verify()
   })
 
-  it('decision 9: a lease whose operations hang does not delay another', async () => {
+  it('a lease whose operations hang does not delay another', async () => {
     const { clock, manager, wire } = new Bench({ wire: { limits: { maxOps: 1, maxInFlight: 4 } } })
     wire.hang({ lease: 'slow' })
     const slow = track(manager.claim('slow', 'a', 60_000))
@@ -447,7 +447,7 @@ describe('Manager.claim, decision 9: one lease after the other, different leases
     expect(slow.state).to.equal('pending')
   })
 
-  it('decision 9: a failing lease fails alone', async () => {
+  it('a failing lease fails alone', async () => {
     const { clock, manager, wire } = new Bench({ wire: { limits: { maxOps: 1, maxInFlight: 4 } } })
     wire.reject(new Error('this row is broken'), { lease: 'broken' })
     const broken = track(manager.claim('broken', 'a', 60_000))
@@ -456,15 +456,15 @@ describe('Manager.claim, decision 9: one lease after the other, different leases
     expect(broken.error).to.be.instanceOf(ErrUnknown)
   })
 
-  it('decision 9: concurrent operations on different leases coalesce', async () => {
+  it('concurrent operations on different leases coalesce', async () => {
     const { manager, wire } = new Bench()
     await Promise.all(Array.from({ length: 500 }, (_, index) => manager.claim(`l-${index}`, 'a', 60_000)))
     expect(wire.counts).to.include({ claim: 500, roundTrips: 1 })
   })
 })
 
-describe('Manager, decisions 14 and 19: scale', () => {
-  it('decision 14: work grows with the leases touched, not with the namespace: nothing but reads of names is sent', async () => {
+describe('Manager: scale', () => {
+  it('work grows with the leases touched, not with the namespace: nothing but reads of names is sent', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'a', 60_000)
     for (let index = 0; index < 2000; index++) {
@@ -484,7 +484,7 @@ describe('Manager, decisions 14 and 19: scale', () => {
     expect(bench.client.leases().size).to.equal(0)
   })
 
-  it('decision 19: what ten thousand claims leave behind is no timer', async () => {
+  it('what ten thousand claims leave behind is no timer', async () => {
     const { clock, manager } = new Bench()
     const claims: Promise<unknown>[] = []
     for (let index = 0; index < 10_000; index++) claims.push(manager.claim(`l-${index}`, 'a', 60_000))
@@ -492,7 +492,7 @@ describe('Manager, decisions 14 and 19: scale', () => {
     expect(clock.pending).to.equal(0)
   })
 
-  it('decision 19: a thousand Holds share one timer, and their renewals travel together', async () => {
+  it('a thousand Holds share one timer, and their renewals travel together', async () => {
     const { clock, manager, wire } = new Bench()
     await Promise.all(Array.from({ length: 1000 }, (_, n) => manager.hold(`l-${n}`, 'a', { duration: 60_000 })))
     await clock.settle() // the first Hold subscribed, and everything held is read once

@@ -96,7 +96,7 @@ for (const serverClock of [true, false]) {
         expect(waiting.state).to.equal('fulfilled')
       })
 
-      it('what a holder is told about its trust in the first instant after a pause is true, asked just before or not', async () => {
+      it('what a holder learns about its trust in the first instant after a pause is true, asked just before or not', async () => {
         const hold = await mine.hold('db', 'a', { duration: DURATION_MS })
         const other = await mine.hold('queue', 'a', { duration: DURATION_MS })
         expect(hold.remaining().toMillis()).to.be.greaterThan(0)

@@ -161,7 +161,7 @@ describe('Manager.observe: what becomes of a lease', () => {
     await bench.manager.stop()
   })
 
-  it('is told what the claim of a waiter beside it finds, and costs no read for that', async () => {
+  it('gets what the claim of a waiter beside it finds, and costs no read for that', async () => {
     const bench = new Bench()
     const { manager } = bench.other()
     await manager.claim('db', 'a', 60_000)
@@ -181,7 +181,7 @@ describe('Manager.observe: what becomes of a lease', () => {
     await bench.manager.stop()
   })
 
-  it('is told what can be read while claims beside it fail', async () => {
+  it('gets what can be read while claims beside it fail', async () => {
     const bench = new Bench()
     const { manager } = bench.other()
     const { seen } = watch(bench.manager)
@@ -196,7 +196,7 @@ describe('Manager.observe: what becomes of a lease', () => {
     await rejection(waiting, ErrStopped)
   })
 
-  it('is told what there is when the one beside it gives up', async () => {
+  it('gets the present state when the one beside it gives up', async () => {
     const bench = new Bench()
     const { manager } = bench.other()
     const { seen } = watch(bench.manager)
@@ -361,7 +361,7 @@ describe('Manager.observe: what an observation leaves behind', () => {
 })
 
 describe('Manager.observe: a lease that has lapsed and is still there', () => {
-  it('is told as vacant once, and read once per maxSleep after that', async () => {
+  it('is reported as vacant once, and read once per maxSleep after that', async () => {
     const clock = new TestClock()
     const store = new MemoryStore({ clock, serverClock: false })
     const wire = new FaultySubstrate(new MemorySubstrate({ store }), { clock })

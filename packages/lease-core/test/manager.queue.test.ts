@@ -17,7 +17,7 @@ interface Waiter extends Process {
   readonly positions: number[]
 }
 
-/** One who waits in a process of its own, and the positions that it is told. */
+/** One who waits in a process of its own, and the positions that it is notified. */
 async function waiter(bench: Bench, holder: string, more: { maxWaiters?: number } = {}): Promise<Waiter> {
   const process = bench.other()
   const positions = positionsOf(process.manager, holder)
@@ -68,7 +68,7 @@ async function served(bench: Bench, { hold }: Waiter): Promise<void> {
 }
 
 describe('Manager: positions in the queue', () => {
-  it('a waiter is told its position when its claim is refused, and when those before it are served, up to the first', async () => {
+  it('a waiter gets its position when its claim is refused, and when those before it are served, up to the first', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
     const waiters: Waiter[] = []
@@ -112,7 +112,7 @@ describe('Manager: positions in the queue', () => {
     await manager.stop()
   })
 
-  it('after a grant nobody of its process is told a position until the store has given the next one a ticket', async () => {
+  it('after a grant nobody of its process gets a position until the store has given the next one a ticket', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
     const { manager, wire } = bench.other()
@@ -137,7 +137,7 @@ describe('Manager: positions in the queue', () => {
     for (const one of [...others, { manager }]) await one.manager.stop()
   })
 
-  it('one that comes to a queue in which its process is already is told its position at once, without a claim', async () => {
+  it('one that comes to a queue in which its process is already gets its position at once, without a claim', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
     const first = await waiter(bench, 'first')
@@ -162,7 +162,7 @@ describe('Manager: positions in the queue', () => {
     await second.manager.stop()
   })
 
-  it('one who is served at once is told nothing', async () => {
+  it('a waiter that is served at once gets no position', async () => {
     const bench = new Bench()
     const { hold, positions, manager } = await waiter(bench, 'a')
     expect([hold.state, positions]).to.deep.equal(['fulfilled', []])
@@ -193,7 +193,7 @@ describe('Manager: hints with a ticket', () => {
 })
 
 describe('Manager: a grant out of turn', () => {
-  it('one who was not told of that vacancy is told of the next, though one behind it was served', async () => {
+  it('one who was not notified of that vacancy is notified of the next, though one behind it was served', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
     for (const name of ['dead', 'dead-too']) {
@@ -463,7 +463,7 @@ describe('Manager: maxWaiters', () => {
         ['a', 1],
         ['b', 2],
       ])
-      expect(wire.counts.claim, 'no lease is claimed of which all are known to be held').to.equal(0)
+      expect(wire.counts.claim, 'no lease is claimed while all are known to be held').to.equal(0)
       await manager.stop()
     })
   }
@@ -505,7 +505,7 @@ describe('Manager: maxWaiters', () => {
     await manager.stop()
   })
 
-  it('bounds those of a process whose client keeps no queues at once, and each is told its position', async () => {
+  it('bounds those of a process whose client keeps no queues at once, and each gets its position', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
     const manager = new Manager({ client: withoutQueues(bench.other()), clock: bench.clock })
@@ -561,7 +561,7 @@ describe('Manager: what those who wait leave behind', () => {
     expect(bench.store.awaited).to.equal(0)
   })
 
-  it('stop() leaves the queue and what it watches; those behind are told', async () => {
+  it('stop() leaves the queue and what it watches; those behind are notified', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', HOUR_MS)
     const [first, second] = [await waiter(bench, 'first'), await waiter(bench, 'second')]

@@ -6,8 +6,8 @@ import { Bench, rejection } from './manager.bench.ts'
 
 const options = { duration: 30_000 }
 
-describe('Hold.release, decisions 10 and 20', () => {
-  it('decision 20: after a release the signal aborts with a plain AbortError: background work stops', async () => {
+describe('Hold.release', () => {
+  it('after a release the signal aborts with a plain AbortError: background work stops', async () => {
     const { manager } = new Bench()
     const hold = await manager.hold('db', 'a', options)
     const { signal } = hold
@@ -21,14 +21,14 @@ describe('Hold.release, decisions 10 and 20', () => {
       .with.property('reason', 'released')
   })
 
-  it('decision 20: a signal first looked at after the release is aborted all the same', async () => {
+  it('a signal first looked at after the release is aborted all the same', async () => {
     const { manager } = new Bench()
     const hold = await manager.hold('db', 'a', options)
     await hold.release()
     expect(hold.signal.reason).to.have.property('name', 'AbortError')
   })
 
-  it('decision 10: a voluntary release is not a loss: no event tells of one', async () => {
+  it('a voluntary release is not a loss: no event tells of one', async () => {
     const { clock, manager } = new Bench()
     const events: string[] = []
     manager.events.subscribe(({ type }) => events.push(type))
@@ -38,7 +38,7 @@ describe('Hold.release, decisions 10 and 20', () => {
     expect(events).to.deep.equal(['claimed', 'released'])
   })
 
-  it('decision 20: a second release sends nothing', async () => {
+  it('a second release sends nothing', async () => {
     const { manager, wire } = new Bench()
     const hold = await manager.hold('db', 'a', options)
     await Promise.all([hold.release(), hold.release()])
@@ -47,7 +47,7 @@ describe('Hold.release, decisions 10 and 20', () => {
     expect(wire.counts.release).to.equal(1)
   })
 
-  it('decision 20: a second release resolves when the first does', async () => {
+  it('a second release resolves when the first does', async () => {
     const { clock, manager, wire } = new Bench()
     const hold = await manager.hold('db', 'a', options)
     const slow = wire.hang({ kind: 'release' })
@@ -75,7 +75,7 @@ describe('Hold.release, decisions 10 and 20', () => {
     expect(bench.holder()).to.equal(undefined)
   })
 
-  it('decision 20: disposal never rejects, and the hold is over either way', async () => {
+  it('disposal never rejects, and the hold is over either way', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
     bench.wire.reject(new Error('away'), { kind: 'release' })
@@ -83,7 +83,7 @@ describe('Hold.release, decisions 10 and 20', () => {
     expect(hold.held).to.equal(false)
   })
 
-  it("decision 10: `await using` does not mask the work's own error", async () => {
+  it("`await using` does not mask the work's own error", async () => {
     const bench = new Bench()
     bench.wire.reject(new Error('away'), { kind: 'release' })
     const work = async (): Promise<void> => {
@@ -94,7 +94,7 @@ describe('Hold.release, decisions 10 and 20', () => {
     await rejection(bench.clock.drive(work()), RangeError)
   })
 
-  it('decision 20: `release()` may reject, and the hold is over all the same', async () => {
+  it('`release()` may reject, and the hold is over all the same', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
     bench.wire.reject(new Error('away'), { kind: 'release' })
@@ -104,7 +104,7 @@ describe('Hold.release, decisions 10 and 20', () => {
     expect(bench.wire.counts.extend).to.equal(0)
   })
 
-  it('decision 20: a release after a loss sends nothing', async () => {
+  it('a release after a loss sends nothing', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
     await bench.clock.pause(60_000)
@@ -152,7 +152,7 @@ describe('Manager.release and revoke', () => {
     client.verify()
   })
 
-  it('decision 20: `revoke` reads the lease and releases it for its true holder, pinned or not', async () => {
+  it('`revoke` reads the lease and releases it for its true holder, pinned or not', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'x', 30_000)
@@ -164,13 +164,13 @@ describe('Manager.release and revoke', () => {
     expect(bench.holder()).to.equal(undefined)
   })
 
-  it('decision 20: `revoke` of a vacant lease resolves and releases nothing', async () => {
+  it('`revoke` of a vacant lease resolves and releases nothing', async () => {
     const { manager, wire } = new Bench()
     await manager.revoke('db')
     expect(wire.counts).to.include({ read: 1, release: 0 })
   })
 
-  it('decision 20: a lease that changed hands since the read is read again', async () => {
+  it('a lease that changed hands since the read is read again', async () => {
     const clock = new TestClock()
     const by = (holder: string) => ({ db: infoOf({ holder, expiry: clock.in(30_000) }) })
     const client = new ScriptedClient([

@@ -1,6 +1,7 @@
 /** A set-up that cannot work fails at once; a store that is merely away is asked again, and the process is warned of it. */
 import { expect } from 'chai'
-import { ErrUnknown, StoreFailure, type LeaseEvent, type LeaseEvents } from '#src/index.ts'
+import { StoreFailure } from '#src/adapter.ts'
+import { ErrUnknown, type LeaseEvent, type LeaseEvents } from '#src/index.ts'
 import { track } from '#src/testing/index.ts'
 import { Bench } from './manager.bench.ts'
 

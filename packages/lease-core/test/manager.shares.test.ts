@@ -337,7 +337,7 @@ describe('Manager.hold of shares', () => {
     expect(bench.wire.counts.roundTrips - trips).to.equal(2)
   })
 
-  it('does not pass those ahead who were told just now, though a hold beside it has ended before', async () => {
+  it('does not pass those ahead who were notified just now, though a hold beside it has ended before', async () => {
     const bench = new Bench()
     const [other, one, two] = [bench.other(), bench.other(), bench.other()]
     const beside = await bench.manager.hold('s', 'beside', { ...share(2), duration: 20_000 })

@@ -1,11 +1,11 @@
-/** Sentences of decision 20 that have no better place; the others are in the files of the methods they belong to. */
+/** Promises of the Manager that have no better place; the others are in the files of the methods they belong to. */
 import { expect } from 'chai'
 import { ErrInvalid } from '#src/errors.ts'
 import { track } from '#src/testing/index.ts'
 import { Bench, rejection } from './manager.bench.ts'
 
-describe('Small print, decision 20', () => {
-  it('decision 20: `claimLease` by the holder of a live lease → ErrInvalid; the Manager then extends', async () => {
+describe('Small print', () => {
+  it('`claimLease` by the holder of a live lease → ErrInvalid; the Manager then extends', async () => {
     const bench = new Bench()
     const { client } = bench.other()
     await bench.manager.claim('db', 'a', 30_000)
@@ -16,7 +16,7 @@ describe('Small print, decision 20', () => {
     expect(bench.fencingToken()).to.equal(1n)
   })
 
-  it('decision 20: an extension without `value` keeps the old one; with one it changes it', async () => {
+  it('an extension without `value` keeps the old one; with one it changes it', async () => {
     const { manager } = new Bench()
     await manager.claim('db', 'a', 30_000, { value: 'one' })
     await manager.claim('db', 'a', 30_000)
@@ -27,7 +27,7 @@ describe('Small print, decision 20', () => {
     expect((await manager.token('db', 'a').check()).value).to.equal('')
   })
 
-  it('decision 20: a check does not queue behind another operation on the lease', async () => {
+  it('a check does not queue behind another operation on the lease', async () => {
     const bench = new Bench()
     await bench.other().manager.claim('db', 'a', 30_000)
     bench.wire.hang({ kind: ['release', 'claim', 'extend', 'pin'] })

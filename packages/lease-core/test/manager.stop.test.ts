@@ -7,8 +7,8 @@ import { Bench, rejection } from './manager.bench.ts'
 
 const options = { duration: 30_000 }
 
-describe('Manager.stop, decision 20', () => {
-  it('decision 20: leaves no timer and no subscription, whatever was going on', async () => {
+describe('Manager.stop', () => {
+  it('leaves no timer and no subscription, whatever was going on', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'x', 600_000)
@@ -27,7 +27,7 @@ describe('Manager.stop, decision 20', () => {
     for (const { error } of work) expect(error).to.be.instanceOf(ErrStopped)
   })
 
-  it('decision 20: calls in flight reject with ErrStopped, and leave no listener on their signals', async () => {
+  it('calls in flight reject with ErrStopped, and leave no listener on their signals', async () => {
     const clock = new TestClock()
     const client = new ScriptedClient(
       [
@@ -57,7 +57,7 @@ describe('Manager.stop, decision 20', () => {
     expect(getEventListeners(signal, 'abort').length, "the client's own, at most").to.be.at.most(1)
   })
 
-  it('decision 20: it does not wait for a hung read', async () => {
+  it('it does not wait for a hung read', async () => {
     const client = new ScriptedClient([{ call: 'refresh', hangs: true }])
     const manager = new Manager({ client, clock: new TestClock() })
     const check = track(manager.token('db', 'a').check())
@@ -67,14 +67,14 @@ describe('Manager.stop, decision 20', () => {
     await rejection(check.promise, ErrStopped)
   })
 
-  it('decision 20: is idempotent, also as a disposal', async () => {
+  it('is idempotent, also as a disposal', async () => {
     const { manager } = new Bench()
     await Promise.all([manager.stop(), manager.stop()])
     await manager.stop()
     await manager[Symbol.asyncDispose]()
   })
 
-  it('decision 20: every later call rejects with ErrStopped and sends nothing', async () => {
+  it('every later call rejects with ErrStopped and sends nothing', async () => {
     const { manager, wire } = new Bench()
     await manager.claim('db', 'a', 30_000)
     await manager.stop()
@@ -97,7 +97,7 @@ describe('Manager.stop, decision 20', () => {
     expect(wire.counts.roundTrips).to.equal(0)
   })
 
-  it('decision 20: a live hold is not renewed and aborts by the end of its window; nothing is released', async () => {
+  it('a live hold is not renewed and aborts by the end of its window; nothing is released', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)
     const { signal } = hold
@@ -112,7 +112,7 @@ describe('Manager.stop, decision 20', () => {
     await hold.release()
   })
 
-  it('decision 20: a claim for a Hold that is answered after stop() starts no renewals', async () => {
+  it('a claim for a Hold that is answered after stop() starts no renewals', async () => {
     const clock = new TestClock()
     let answer = (): void => {}
     const after = new Promise<void>((resolve) => (answer = resolve))
@@ -131,7 +131,7 @@ describe('Manager.stop, decision 20', () => {
     client.verify()
   })
 
-  it('decision 20: a pause between two attempts ends with it', async () => {
+  it('a pause between two attempts ends with it', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY }])
     const manager = new Manager({ client, clock: bench.clock })

@@ -8,15 +8,15 @@ import { infoOf, ScriptedClient, TestClock, track, type Tracked } from '#src/tes
 import { LOOK_AGAIN_MS } from '#src/ticket.ts'
 import { Bench, rejection, type Process } from './manager.bench.ts'
 
-describe('Manager.waitUntilExpired, decision 8', () => {
-  it('decision 8: vacant → at once, after one read', async () => {
+describe('Manager.waitUntilExpired', () => {
+  it('vacant → at once, after one read', async () => {
     const { clock, manager, wire } = new Bench()
     await manager.waitUntilExpired('db')
     expect(wire.counts.read).to.be.within(1, 2) // the watch begins with a resync
     expect(clock.pending).to.equal(0)
   })
 
-  it('decision 8: without any hint it wakes one millisecond after the latest instant of the known expiry', async () => {
+  it('without any hint it wakes one millisecond after the latest instant of the known expiry', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 10_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -28,7 +28,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: it wakes on the hint, long before the expiry', async () => {
+  it('it wakes on the hint, long before the expiry', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 3_600_000)
@@ -39,7 +39,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 8: a hint is never believed: a false one costs a read and wakes nobody', async () => {
+  it('a hint is never believed: a false one costs a read and wakes nobody', async () => {
     const bench = new Bench()
     await bench.other().manager.claim('db', 'a', 30_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -113,7 +113,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     }
   })
 
-  it('decision 8: a holder that changes without a vacancy keeps waiters waiting', async () => {
+  it('a holder that changes without a vacancy keeps waiters waiting', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const other = bench.other()
     await other.manager.claim('db', 'a', 10_000)
@@ -127,7 +127,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 8: an extension keeps waiters waiting', async () => {
+  it('an extension keeps waiters waiting', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 10_000)
@@ -141,7 +141,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 8: all waiters on a vacated lease wake, in order (20)', async () => {
+  it('all waiters on a vacated lease wake, in order (20)', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 30_000)
@@ -154,7 +154,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: one who comes while a read is out is not answered by it', async () => {
+  it('one who comes while a read is out is not answered by it', async () => {
     const clock = new TestClock()
     let answer = (): void => {}
     const first = new Promise<void>((resolve) => (answer = resolve))
@@ -172,7 +172,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     await manager.stop()
   })
 
-  it('decision 8: every maxSleep what is awaited is read again, though hints are lost', async () => {
+  it('every maxSleep what is awaited is read again, though hints are lost', async () => {
     const bench = new Bench({ maxSleep: 7000 })
     const other = bench.other()
     await other.manager.claim('db', 'a', 3_600_000)
@@ -186,7 +186,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 8: maxSleep is one minute unless told otherwise', async () => {
+  it('maxSleep is one minute by default', async () => {
     const clock = new TestClock()
     const held = infoOf({ holder: 'a', expiry: clock.in(3_600_000) })
     const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases: { db: held } }])
@@ -202,7 +202,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('rejected')
   })
 
-  it('decision 20: "all is re-read" means what is awaited or held, never the whole namespace', async () => {
+  it('"all is re-read" means what is awaited or held, never the whole namespace', async () => {
     const clock = new TestClock()
     const held = infoOf({ holder: 'x', expiry: clock.in(3_600_000) })
     const mine = infoOf({ holder: 'a', expiry: clock.in(3_600_000), fencingToken: 5n })
@@ -231,7 +231,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('rejected')
   })
 
-  it('decision 8: after a resync everything awaited or held is re-read at once', async () => {
+  it('after a resync everything awaited or held is re-read at once', async () => {
     const bench = new Bench()
     const other = bench.other()
     for (const lease of ['x', 'y']) await other.manager.claim(lease, 'o', 3_600_000)
@@ -250,7 +250,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(hold.signal.reason).to.include({ code: 'LEASE_LOST', reason: 'revoked' })
   })
 
-  it('decision 8: doubled hints wake once, and cost few reads', async () => {
+  it('doubled hints wake once, and cost few reads', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 30_000)
@@ -264,12 +264,12 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.wire.counts.read).to.be.at.most(2)
   })
 
-  it('decision 8: ErrUnknown while waiting is tried again with growing pauses, and told as an event', async () => {
+  it('ErrUnknown while waiting is tried again with growing pauses, and reported as an event', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 600_000)
     const events: string[] = []
     bench.manager.events.subscribe((event) => {
-      if (event.type === 'retrying') events.push(`${event.doing} ${event.lease}`)
+      if (event.type === 'retrying') events.push(`${event.operation} ${event.lease}`)
     })
     const away = bench.wire.reject(new Error('away'), { kind: 'read' })
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -285,7 +285,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: an unexpected error rejects those who wait, and the manager lives on', async () => {
+  it('an unexpected error rejects those who wait, and the manager lives on', async () => {
     const client = new ScriptedClient([{ call: 'refresh', throws: new TypeError('a bug') }, { call: 'refresh' }])
     const manager = new Manager({ client, clock: new TestClock() })
     await rejection(manager.waitUntilExpired('db'), ErrUnknown)
@@ -293,7 +293,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     client.verify()
   })
 
-  it('decision 8: an aborted wait leaves nothing behind: no timer, no listener, no reads', async () => {
+  it('an aborted wait leaves nothing behind: no timer, no listener, no reads', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 600_000)
     const controller = new AbortController()
@@ -313,7 +313,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.wire.counts.roundTrips).to.equal(0)
   })
 
-  it('decision 8: a wait that ends well leaves no listener on the signal', async () => {
+  it('a wait that ends well leaves no listener on the signal', async () => {
     const { manager } = new Bench()
     const controller = new AbortController()
     await manager.waitUntilExpired('db', { signal: controller.signal })
@@ -325,7 +325,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     await manager.stop()
   })
 
-  it('decision 8: one of several waiters that aborts leaves the others waiting', async () => {
+  it('one of several waiters that aborts leaves the others waiting', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 600_000)
@@ -339,14 +339,14 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect([gone.state, stays.state]).to.deep.equal(['rejected', 'fulfilled'])
   })
 
-  it('decision 8: the name is validated, and nothing is sent', async () => {
+  it('the name is validated, and nothing is sent', async () => {
     const { manager, wire } = new Bench()
     await rejection(manager.waitUntilExpired('a.b'), ErrNotValid)
     expect(wire.counts.roundTrips).to.equal(0)
     expect(wire.watchers).to.equal(0)
   })
 
-  it('decision 3: a tick landing exactly on the expiry re-arms and never spins', async () => {
+  it('a tick landing exactly on the expiry re-arms and never spins', async () => {
     const clock = new TestClock()
     const held = infoOf({ holder: 'a', expiry: clock.in(10_000) })
     const client = new ScriptedClient([{ call: 'refresh', times: Number.POSITIVE_INFINITY, leases: { db: held } }])
@@ -363,7 +363,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(clock.fired).to.be.at.most(3)
   })
 
-  it('decision 3: timers that fire early are tolerated: the wait arms again and does not spin', async () => {
+  it('timers that fire early are tolerated: the wait arms again and does not spin', async () => {
     const bench = new Bench({ wire: { watch: false }, time: { timersLateMs: -0.75 } })
     await bench.other().manager.claim('db', 'a', 10_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -374,7 +374,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(bench.clock.fired).to.be.at.most(6)
   })
 
-  it('decision 3: timers that fire late only delay', async () => {
+  it('timers that fire late only delay', async () => {
     const bench = new Bench({ wire: { watch: false }, time: { timersLateMs: 300 } })
     await bench.other().manager.claim('db', 'a', 10_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -382,7 +382,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 3: a wait for longer than 2³¹ − 1 ms comes to its end', async () => {
+  it('a wait for longer than 2³¹ − 1 ms comes to its end', async () => {
     const bench = new Bench({ wire: { watch: false }, maxSleep: { days: 40 } })
     await bench.other().manager.claim('db', 'a', { days: 30 })
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -393,7 +393,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 1: a wall clock set back or forward delays or wakes nobody wrongly', async () => {
+  it('a wall clock set back or forward delays or wakes nobody wrongly', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'a', 90_000)
     const waiting = track(bench.manager.waitUntilExpired('db'))
@@ -406,7 +406,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state, 'back: found within maxSleep of its end').to.equal('fulfilled')
   })
 
-  it('decision 12: past the expiry a pinned lease keeps waiters waiting, without spinning', async () => {
+  it('past the expiry a pinned lease keeps waiters waiting, without spinning', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'a', 1000)
@@ -420,7 +420,7 @@ describe('Manager.waitUntilExpired, decision 8', () => {
     expect(waiting.state).to.equal('fulfilled')
   })
 
-  it('decision 9: a lease whose read hangs does not delay those who wait for another', async () => {
+  it('a lease whose read hangs does not delay those who wait for another', async () => {
     const bench = new Bench({ wire: { watch: false, limits: { maxOps: 1, maxInFlight: 4 } } })
     bench.wire.hang({ lease: 'slow' })
     const slow = track(bench.manager.waitUntilExpired('slow'))
@@ -431,8 +431,8 @@ describe('Manager.waitUntilExpired, decision 8', () => {
   })
 })
 
-describe('Manager.hold with wait, decision 8: first come, first served', () => {
-  it('decision 8: those who want to hold are served in order', async () => {
+describe('Manager.hold with wait: first come, first served', () => {
+  it('those who want to hold are served in order', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'x', 30_000)
@@ -447,11 +447,11 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await other.manager.release('db', 'x')
     await bench.clock.settle()
     expect(order).to.deep.equal(['a', 'b', 'c'])
-    await bench.clock.advance(400) // the other one sees to it that those who were told have come
+    await bench.clock.advance(400) // the other one sees to it that those who were notified have come
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: only the first of them contends in the substrate', async () => {
+  it('only the first of them contends in the substrate', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'x', 600_000)
@@ -473,7 +473,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: while one of this manager holds it, the next does not even ask', async () => {
+  it('while one of this manager holds it, the next does not even ask', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', { duration: 30_000 })
     bench.wire.resetCounts()
@@ -486,7 +486,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: one that aborts makes room for the next', async () => {
+  it('one that aborts makes room for the next', async () => {
     const bench = new Bench()
     const other = bench.other()
     await other.manager.claim('db', 'x', 600_000)
@@ -503,7 +503,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: one that aborts while its claim is out gives back what it is granted', async () => {
+  it('one that aborts while its claim is out gives back what it is granted', async () => {
     const bench = new Bench()
     const hang = bench.wire.hang({ kind: 'claim', at: 'reply', times: 1 })
     const controller = new AbortController()
@@ -519,7 +519,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: aborted waits for a hold leave nothing behind: no timer, no listener', async () => {
+  it('aborted waits for a hold leave nothing behind: no timer, no listener', async () => {
     const bench = new Bench({ wire: { watch: false } })
     await bench.other().manager.claim('db', 'x', 600_000)
     const controller = new AbortController()
@@ -536,7 +536,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(getEventListeners(signal, 'abort')).to.deep.equal([])
   })
 
-  it('decision 20: running out of `wait` → ErrClaimDenied, to the millisecond, with the holder', async () => {
+  it('running out of `wait` → ErrClaimDenied, to the millisecond, with the holder', async () => {
     const bench = new Bench()
     await bench.other().manager.claim('db', 'x', 600_000)
     const first = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: 5000 }))
@@ -553,7 +553,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: `wait: false`, the default, is denied at once', async () => {
+  it('`wait: false`, the default, is denied at once', async () => {
     const bench = new Bench()
     await bench.other().manager.claim('db', 'x', 600_000)
     await rejection(bench.manager.hold('db', 'a', { duration: 30_000 }), ErrClaimDenied)
@@ -562,7 +562,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(bench.clock.pending).to.equal(0)
   })
 
-  it('decision 8: a substrate that is away while a hold waits is tried again until it is back', async () => {
+  it('a substrate that is away while a hold waits is tried again until it is back', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const away = bench.wire.reject(new Error('away'))
     const waiting = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: true }))
@@ -574,7 +574,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await bench.manager.stop()
   })
 
-  it('decision 8: running out of `wait` while the substrate is away → ErrUnknown: nothing can be inferred', async () => {
+  it('running out of `wait` while the substrate is away → ErrUnknown: nothing can be inferred', async () => {
     const bench = new Bench({ wire: { watch: false } })
     bench.wire.reject(new Error('away'))
     const waiting = track(bench.manager.hold('db', 'a', { duration: 30_000, wait: 20_000 }))
@@ -582,7 +582,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     expect(waiting.error).to.be.instanceOf(ErrUnknown)
   })
 
-  it('decision 8: an unexpected error rejects that wait only', async () => {
+  it('an unexpected error rejects that wait only', async () => {
     const clock = new TestClock()
     const client = new ScriptedClient([
       { call: 'claimLease', args: ['db', { holder: 'a' }], throws: new TypeError('a bug') },
@@ -600,7 +600,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
     await manager.stop()
   })
 
-  it('decision 5: while waiting, a state that keeps changing is asked again', async () => {
+  it('while waiting, a state that keeps changing is asked again', async () => {
     const clock = new TestClock()
     const client = new ScriptedClient([
       { call: 'claimLease', times: 2, throws: new ErrInvalid('changed'), leases: { db: undefined } },
@@ -613,7 +613,7 @@ describe('Manager.hold with wait, decision 8: first come, first served', () => {
   })
 })
 
-describe('Manager.hold with wait: in line with other processes', () => {
+describe('Manager.hold with wait: in a queue with other processes', () => {
   const options = { duration: 30_000, wait: true }
 
   /** One who holds the lease, and so many in as many processes who wait for it, in this order. */
@@ -648,7 +648,7 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const { manager } of line) await manager.stop()
   })
 
-  it('one who does not take it delays the next by a slot, and keeps his place', async () => {
+  it('one who does not take it delays the next by a slot, and keeps its place', async () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 3)
     const hang = line[0]?.wire.hang({ kind: 'claim' })
@@ -666,7 +666,7 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const { manager } of line) await manager.stop()
   })
 
-  it('news that overtakes the refusal, of which one learns his place, counts all the same', async () => {
+  it('news that overtakes the refusal, from which a waiter learns its place, counts all the same', async () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 1)
     const next = bench.other()
@@ -713,7 +713,7 @@ describe('Manager.hold with wait: in line with other processes', () => {
     await bench.manager.stop()
   })
 
-  it('whoever gives it up and wants it again is the last', async () => {
+  it('anyone who gives it up and wants it again is the last', async () => {
     const bench = new Bench()
     const { line, waits } = await queue(bench, 2)
     await bench.manager.release('db', 'x')
@@ -741,7 +741,7 @@ describe('Manager.hold with wait: in line with other processes', () => {
     for (const { manager } of line) await manager.stop()
   })
 
-  it('all who are ahead have gone: nobody waits longer for his turn than twelve slots', async () => {
+  it('all who are ahead have gone: nobody waits longer for its turn than twelve slots', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', 600_000)
     for (let gone = 0; gone < 40; gone++) {
@@ -821,7 +821,7 @@ describe('Manager.hold with wait: what hints may do', () => {
   it('a "taken" that says nothing new, or what cannot be, takes no "vacated" back', async () => {
     const to = { place: 2, ahead: 0 }
     const hints = {
-      'of one who is ahead, though as many are ahead as before': { place: 1, to: { place: 2, ahead: 1 } },
+      'of one that is ahead, though as many are ahead as before': { place: 1, to: { place: 2, ahead: 1 } },
       'of the waiter itself': { place: 2, to },
       'of one behind': { place: 3, to },
       'of nobody': { place: 0, to },
@@ -956,7 +956,7 @@ describe('Manager.hold with wait: what hints may do', () => {
     await manager.stop()
   })
 
-  it('tickets of those who left are forgotten after ten minutes: whoever comes then is granted a vacant lease at once', async () => {
+  it('tickets of those who left are forgotten after ten minutes: anyone who comes then is granted a vacant lease at once', async () => {
     const bench = new Bench()
     await bench.manager.claim('db', 'x', 600_000)
     const { manager } = bench.other()
@@ -986,7 +986,7 @@ describe('Manager.hold with wait: what hints may do', () => {
   })
 })
 
-describe('Manager.hold with wait: what a wait that runs out is told', () => {
+describe('Manager.hold with wait: what a wait that runs out is notified', () => {
   const options = { duration: 30_000, wait: 10_000 }
 
   it('is ErrUnknown with the cause when the store was away, for everyone who waited', async () => {
@@ -1020,11 +1020,11 @@ describe('Manager.hold with wait: what a wait that runs out is told', () => {
     }
   })
 
-  it('is no denial for a holder who had gone when its claim was answered, though a read that overlapped the claim shows him', async () => {
+  it('is no denial for a holder that had gone when its claim was answered, though a read that overlapped the claim shows it', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const { holder, dead } = { holder: bench.other(), dead: bench.other() }
     await holder.client.claimLease('db', { holder: 'h', duration: 60_000 })
-    void track(dead.manager.hold('db', 'dead', { duration: 60_000, wait: true })) // it has the first place in line
+    void track(dead.manager.hold('db', 'dead', { duration: 60_000, wait: true })) // it has the first place in the queue
     await bench.clock.settle()
     dead.wire.hang()
     bench.wire.delay(20, { kind: 'read', at: 'reply', times: 1 })
@@ -1104,7 +1104,7 @@ describe('Manager.hold with wait: what a wait that runs out is told', () => {
     await bench.manager.stop()
   })
 
-  it('is no denial, but a grant, when the Hold of this process lost its lease and nobody told it', async () => {
+  it('is no denial, but a grant, when the Hold of this process lost its lease and nobody notified it', async () => {
     const bench = new Bench({ wire: { watch: false } })
     const lost = await bench.manager.hold('db', 'a', { duration: 3_600_000 })
     await bench.other().manager.revoke('db')

@@ -48,7 +48,7 @@ describe('memoryClient: a Client whose leases live in this process', () => {
     expect(b.leases().get('db')?.holder).to.equal('a')
   })
 
-  it('without a server clock a lease is taken over by whoever watched one version for the whole duration', async () => {
+  it('without a server clock a lease is taken over by anyone who watched one version for the whole duration', async () => {
     const clock = new TestClock()
     const store = new MemoryStore({ clock, serverClock: false })
     const [a, b] = [memoryClient({ store, clock }), memoryClient({ store, clock })]

@@ -62,7 +62,7 @@ describe('MemoryStore: those who wait', () => {
     expect([bench.claim(one, 0).outcome, bench.store.awaited]).to.deep.equal(['granted', 0])
   })
 
-  it('tickets that have lapsed count for nothing: nobody is told, kept out, or turned away for them', async () => {
+  it('tickets that have lapsed count for nothing: nobody is notified, kept out, or turned away for them', async () => {
     const bench = new Bench()
     const [one, two, three] = CLIENTS
     bench.claim(one)

@@ -580,7 +580,7 @@ describe('MemorySubstrate: hints', () => {
     expect(await hintsOf(bench, ...ops)).to.deep.equal([changed, changed, vacated])
   })
 
-  it('what nobody announces is not told, nor what changes nothing: a plain extension, a pin, the release of a vacant lease', async () => {
+  it('what nobody announces is not notified, nor what changes nothing: a plain extension, a pin, the release of a vacant lease', async () => {
     const bench = new Bench()
     await bench.granted(pin())
     const idle = [claim('a'), claim('a'), extend('a'), pin(), unpin('nobody')]

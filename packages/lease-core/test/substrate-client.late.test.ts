@@ -313,6 +313,15 @@ describe('SubstrateClient.close', () => {
     hang.heal()
   })
 
+  it('ends also where its clock stands still and the store does not answer, and leaves nothing behind', async () => {
+    const bench = new Bench()
+    bench.wire.hang()
+    const claim = track(bench.client.claimLease('one', request))
+    await bench.clock.settle()
+    await bench.client.close()
+    expect([claim.state, bench.clock.pending, bench.wire.inFlight]).to.deep.equal(['rejected', 0, 0])
+  })
+
   for (const serverClock of [true, false]) {
     const store = `a store ${serverClock ? 'with' : 'without'} a clock`
 

@@ -118,7 +118,7 @@ describe('SubstrateClient: what it watches', () => {
     expect(heard).to.deep.equal([{ kind: 'vacated', lease: 'db' }])
   })
 
-  it('goes on until the last of its watchers does not want it; the store is told once', async () => {
+  it('goes on until the last of its watchers does not want it; the store is notified once', async () => {
     const { bench, holder } = await held()
     const heard = bench.hear()
     const [one, other, stranger] = [{}, {}, {}]
@@ -140,7 +140,7 @@ describe('SubstrateClient: what it watches', () => {
     expect(bench.store.awaited).to.equal(0)
   })
 
-  it('leaves are told apart by the lease', async () => {
+  it('leaves are distinguished by the lease', async () => {
     const bench = new Bench()
     const watcher = {}
     await bench.watch(watcher, 'one')
@@ -398,7 +398,7 @@ describe('SubstrateClient: tickets', () => {
   })
 })
 
-describe('SubstrateClient: those who were told and do not come', () => {
+describe('SubstrateClient: those who were notified and do not come', () => {
   it('are passed over after a while, those behind them as well, until nobody is left; one timer for each lease', async () => {
     const { bench, holder } = await held()
     for (let count = 0; count < 5; count++) await bench.other().enter()
@@ -414,7 +414,7 @@ describe('SubstrateClient: those who were told and do not come', () => {
     expect([holder.wire.counts.passOver, bench.clock.pending, bench.store.awaited]).to.deep.equal([3, 0, 0])
   })
 
-  it('nobody is passed over where nobody was told, or where this client has taken the lease since', async () => {
+  it('nobody is passed over where nobody was notified, or where this client has taken the lease since', async () => {
     const { bench, holder } = await held()
     await holder.release()
     expect(bench.clock.pending).to.equal(0)
@@ -446,7 +446,7 @@ describe('SubstrateClient: those who were told and do not come', () => {
     await one.client.releaseLease('s#one', 'one')
     expect(bench.clock.pending).to.equal(2)
     await claim(bench, 'two', second)
-    expect(bench.clock.pending, 'those that the release of the other has told are its own').to.equal(1)
+    expect(bench.clock.pending, 'those that the release of the other has notified are its own').to.equal(1)
     const third = await enter(two, 'three')
     await bench.client.releaseLease('s#two', 'two')
     await claim(two, 'three', third)
@@ -485,7 +485,7 @@ describe('SubstrateClient: those who were told and do not come', () => {
     expect(holder.sent('passOver').map(({ place }) => place)).to.deep.equal([1])
   })
 
-  it('those who were told later have their own time', async () => {
+  it('those who were notified later have their own time', async () => {
     const { bench, holder } = await held()
     const waiters = [bench.other(), bench.other(), bench.other()]
     const tickets: Ticket[] = []
@@ -497,7 +497,7 @@ describe('SubstrateClient: those who were told and do not come', () => {
     await holder.client.refresh(['db'])
     await holder.release('w') // another vacancy, by the same client
     await bench.clock.advance(PASS_OVER_MS / 2)
-    expect(holder.wire.counts.passOver, 'those told of the second vacancy have just been told').to.equal(0)
+    expect(holder.wire.counts.passOver, 'those notified of the second vacancy have just been notified').to.equal(0)
     await bench.clock.advance(PASS_OVER_MS)
     expect(holder.sent('passOver').map(({ place }) => place)).to.deep.equal([3])
   })
@@ -519,7 +519,7 @@ describe('SubstrateClient: those who were told and do not come', () => {
     expect(holder.wire.counts.passOver).to.equal(1)
   })
 
-  it('the one that leaves a vacant lease sees to those who are told for it', async () => {
+  it('the one that leaves a vacant lease sees to those who are notified for it', async () => {
     const { bench, holder } = await held()
     const ticket = await bench.enter()
     const heard = holder.hear()

@@ -33,7 +33,7 @@ class Bench {
 const request = { holder: 'a', duration: 30_000 }
 
 describe('SubstrateClient: the Client over any Substrate', () => {
-  it('decision 6: a claim keeps its nonce over retries; two claims never share one', async () => {
+  it('a claim keeps its nonce over retries; two claims never share one', async () => {
     const bench = new Bench()
     const { client } = bench
     bench.wire.loseReply({ kind: 'claim', times: 2 })
@@ -45,7 +45,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(sent[3]).not.to.equal(sent[0])
   })
 
-  it('decision 6: nonces of two clients never meet', async () => {
+  it('nonces of two clients never meet', async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.client.claimLease('x', request)
@@ -64,7 +64,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(clock.pending).to.equal(0)
   })
 
-  it('decision 10: a round trip has its own time-out: a third of a short lease, at most five seconds', async () => {
+  it('a round trip has its own time-out: a third of a short lease, at most five seconds', async () => {
     const { clock, client, wire } = new Bench()
     wire.hang({ kind: 'claim', times: 1 })
     const claim = track(client.claimLease('db', { holder: 'a', duration: 3000 }))
@@ -80,7 +80,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(read.state).to.equal('fulfilled')
   })
 
-  it('decision 24: a call that is given up tells those who listen, and whoever asks later at once, why the signal aborts', async () => {
+  it('a call that is given up tells those who listen, and anyone who asks later at once, why the signal aborts', async () => {
     const clock = new TestClock()
     const calls: Call[] = []
     const told: unknown[] = []
@@ -118,7 +118,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     await rejection(clock.drive(client.claimLease('db', request)), ErrUnknown)
   })
 
-  it('decision 13: ErrInvalid, and leases() shows the state that forbade it, without a read', async () => {
+  it('ErrInvalid, and leases() shows the state that forbade it, without a read', async () => {
     const bench = new Bench()
     const other = bench.other()
     await bench.client.claimLease('db', request)
@@ -144,14 +144,14 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     for (const { error } of calls) expect(error).to.be.instanceOf(ErrUnknown)
   })
 
-  it('decision 4: a lapsed lease cannot be extended', async () => {
+  it('a lapsed lease cannot be extended', async () => {
     const { clock, client } = new Bench()
     await client.claimLease('db', { holder: 'a', duration: 1000 })
     await clock.advance(1001)
     await rejection(client.extendLease('db', request), ErrInvalid)
   })
 
-  it('decision 4: nor on a store without a clock, once it was seen to lapse', async () => {
+  it('nor on a store without a clock, once it was seen to lapse', async () => {
     const { clock, client, wire } = new Bench({ serverClock: false })
     let term: TermId | undefined
     const onGranted = (granted: TermId): void => void (term = granted)
@@ -173,7 +173,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     }
   })
 
-  it('decision 3: expireLease: vacant resolves, alive → ErrInvalid, at the expiry too', async () => {
+  it('expireLease: vacant resolves, alive → ErrInvalid, at the expiry too', async () => {
     const { clock, client } = new Bench()
     await client.expireLease('db')
     await client.claimLease('db', { holder: 'a', duration: 1000 })
@@ -183,7 +183,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     await client.expireLease('db')
   })
 
-  it('decision 9: two operations on one lease never meet in the store; different leases share a round trip', async () => {
+  it('two operations on one lease never meet in the store; different leases share a round trip', async () => {
     const { client, wire } = new Bench()
     await Promise.all([
       client.claimLease('x', request),
@@ -225,7 +225,7 @@ describe('SubstrateClient: the Client over any Substrate', () => {
     expect(wire.counts.roundTrips).to.equal(0)
   })
 
-  it('decision 14: leases() grows with the leases touched, and refresh(names) reads these only', async () => {
+  it('leases() grows with the leases touched, and refresh(names) reads these only', async () => {
     const bench = new Bench()
     const other = bench.other()
     for (let index = 0; index < 50; index++) await bench.client.claimLease(`l-${index}`, request)
@@ -320,10 +320,10 @@ describe('SubstrateClient: the Client over any Substrate', () => {
   })
 })
 
-describe('SubstrateClient, decision 18: the set-up of the substrate', () => {
+describe('SubstrateClient: the set-up of the substrate', () => {
   const warning = { warning: 'synchronous-commit-off', message: 'a crash may lose the last grants' }
 
-  it('decision 18: is asked for once, at first use; a weakness is a warning event, never a refusal', async () => {
+  it('is asked for once, at first use; a weakness is a warning event, never a refusal', async () => {
     const clock = new TestClock()
     const substrate = new MemorySubstrate({ store: new MemoryStore({ clock }) })
     let asked = 0
@@ -341,11 +341,11 @@ describe('SubstrateClient, decision 18: the set-up of the substrate', () => {
     await client.refresh(['db'])
     await clock.settle()
     expect(asked).to.equal(1)
-    expect(told).to.deep.equal([{ type: 'warning', ...warning }])
+    expect(told).to.deep.equal([{ type: 'warning', system: 'memory', namespace: 'default', ...warning }])
     await client.close()
   })
 
-  it('decision 18: a substrate that cannot be asked is no reason to refuse an operation', async () => {
+  it('a substrate that cannot be asked is no reason to refuse an operation', async () => {
     const clock = new TestClock()
     const substrate = new MemorySubstrate({ store: new MemoryStore({ clock }) })
     const silent = Object.assign(substrate, { inspect: () => Promise.reject(new Error('not allowed')) })

@@ -201,7 +201,7 @@ describe('TestClock: the ways in which the clocks of a machine move', () => {
     expect(error).to.be.instanceOf(RangeError)
   })
 
-  it('timers can be early or late, and whoever sets the rest again gets on', async () => {
+  it('timers can be early or late, and anyone who sets the rest again gets on', async () => {
     for (const timersLateMs of [-1, 3]) {
       const clock = new TestClock({ timersLateMs })
       const untilMs = clock.monotonic() + 10
@@ -282,7 +282,7 @@ describe('TestClock: waiting for the program under test', () => {
     }
   })
 
-  it('two movements at once are a mistake of the test, and told so', async () => {
+  it('two movements at once are a mistake of the test, and reported as one', async () => {
     const clock = new TestClock()
     const first = clock.advance(10)
     let error: unknown

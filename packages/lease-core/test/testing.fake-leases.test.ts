@@ -25,7 +25,7 @@ describe('fake leases', () => {
     await token.check()
   })
 
-  it('are denied while another process has them, who is named', async () => {
+  it('are denied while another process has them, which is named', async () => {
     await leases.take('l', 'web-2')
     const error = await rejection(leases.manager.claim('l', 'a', duration))
     expect(error).to.be.instanceOf(ErrClaimDenied)

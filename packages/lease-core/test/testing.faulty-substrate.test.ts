@@ -257,7 +257,7 @@ describe('FaultySubstrate: hints', () => {
     expect(seen).to.have.length(3)
   })
 
-  it('can be dropped, all or some, and nobody is told', async () => {
+  it('can be dropped, all or some, and nobody is notified', async () => {
     const [bench, seen] = await watching()
     bench.faulty.dropHints((change) => change.kind === 'changed' && change.lease === 'x')
     await bench.apply(claim('x'), claim('y'))

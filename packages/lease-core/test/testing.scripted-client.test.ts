@@ -146,7 +146,7 @@ describe('ScriptedClient: does what the script says', () => {
     expect(client.subscribers).to.equal(0)
   })
 
-  it('shows what it is told to show, and remembers that it was closed', async () => {
+  it('shows what it is asked to show, and remembers that it was closed', async () => {
     const client = new ScriptedClient([], { leases: { db: held } })
     expect(client.leases().get('db')).to.equal(held)
     client.show({ db: undefined, x: held })

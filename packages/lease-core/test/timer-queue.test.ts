@@ -12,7 +12,7 @@ function urgent(wake: () => void): Deadline {
   return { wakeAtMs: -1, slot: 0, urgent: true, wake }
 }
 
-describe('TimerQueue: many deadlines, one timer (decision 19)', () => {
+describe('TimerQueue: many deadlines, one timer', () => {
   it('wakes each at its time, in the order of their times, with one timer', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
     const timers = new TimerQueue(clock)
@@ -56,7 +56,7 @@ describe('TimerQueue: many deadlines, one timer (decision 19)', () => {
     expect({ woken, wrong, pending: clock.pending }).to.deep.equal({ woken: 5000, wrong: 0, pending: 0 })
   })
 
-  it('decision 8: when the last is taken off no timer is left', async () => {
+  it('when the last is taken off no timer is left', async () => {
     const clock = new TestClock()
     const timers = new TimerQueue(clock)
     const [a, b] = [deadline(() => {}), deadline(() => {})]
@@ -98,7 +98,7 @@ describe('TimerQueue: many deadlines, one timer (decision 19)', () => {
     expect(clock.pending).to.equal(0)
   })
 
-  it('decision 3: a timer that fires early arms again and never spins', async () => {
+  it('a timer that fires early arms again and never spins', async () => {
     const clock = new TestClock({ monotonicMs: 0, timersLateMs: -0.5 })
     const timers = new TimerQueue(clock)
     const woken: number[] = []
@@ -112,7 +112,7 @@ describe('TimerQueue: many deadlines, one timer (decision 19)', () => {
     expect(clock.fired).to.be.at.most(3)
   })
 
-  it('decision 3: a time further away than 2³¹ − 1 ms is kept', async () => {
+  it('a time further away than 2³¹ − 1 ms is kept', async () => {
     const clock = new TestClock({ monotonicMs: 0 })
     const timers = new TimerQueue(clock)
     let woken = 0

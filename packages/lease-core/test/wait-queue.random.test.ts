@@ -22,7 +22,7 @@ const STEP_MS = 25
 const LONG_STEP_MS = 400
 /** A hint, two claims (one was in flight), twelve slots of three times what a claim takes, and a pause after a refusal. */
 const BOUND_MS = LONGEST_HINT_MS + 4 * LONGEST_LEG_MS + 12 * Math.min(100, 6 * LONGEST_LEG_MS) + 150
-/** Two tickets of processes that have died, or three waiters that get in each other's way: told in vain, and passed over. */
+/** Two tickets of processes that have died, or three waiters that get in each other's way: notified in vain, and passed over. */
 const PASSING_MS = PASS_OVER_MS + 2 * LONGEST_LEG_MS
 /** Hints were lost, or the process that had woken the queue died: those who wait look by themselves. */
 const REST_BOUND_MS = LONGEST_REST_MS + BOUND_MS

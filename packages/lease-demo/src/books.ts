@@ -26,7 +26,7 @@ export interface Finding {
   readonly text: string
 }
 
-/** Reads nothing but the books: whoever wrote them, they balance or they do not. `show` writes a fencing token. */
+/** Reads nothing but the books: anyone who wrote them, they balance or they do not. `show` writes a fencing token. */
 export function audit({ accounts, entries }: Books, show: (fencingToken: bigint) => string): readonly Finding[] {
   return [total(accounts), balances(accounts, entries), fencingTokens(entries, show)]
 }

@@ -21,7 +21,7 @@ export interface Ledger extends AsyncDisposable {
   /** The leases, in the same store as the accounts: that is what makes a trapdoor possible. */
   readonly client: Client
   balances(accounts: readonly string[]): Promise<Balances>
-  /** Writes whoever holds what: one request, so nothing can be checked between its parts. */
+  /** Writes anyone who holds what: one request, so nothing can be checked between its parts. */
   readonly write: Write
   /**
    * Checks the tokens through the trapdoor. Resolves with a write that is done only while all their terms still stand.

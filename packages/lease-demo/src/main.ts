@@ -1,4 +1,4 @@
-/** The demo: sets the stage, has the story told, and looks at the books. */
+/** The demo: sets the stage, runs the story, and checks the books. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
@@ -24,7 +24,7 @@ class Stopped extends Error {
   }
 }
 
-/** A story that was told to its end. */
+/** A story that was reported to its end. */
 interface Told {
   readonly exitCode: number
   readonly outcome: Outcome
@@ -85,7 +85,7 @@ async function playOnce({ on, guarded }: Wishes, timeline: Timeline, stopping: A
     told = { exitCode, outcome, findings, store: stage.store }
   } finally {
     await stage[Symbol.asyncDispose]().catch((error: unknown) => {
-      cleaned = false // told, but it must not mask why the story ended
+      cleaned = false // reported, but it must not mask why the story ended
       process.stderr.write(`\nlease-demo: ${stage.description} could not be cleaned up: ${messagesOf(error)}\n`)
     })
   }
@@ -163,7 +163,7 @@ function failed(error: unknown, stopping: AbortSignal): number {
     process.stderr.write(`\nlease-demo: ${cause.message}\n`)
     return cause.exitCode
   }
-  process.stderr.write(`\nlease-demo: the story could not be told: ${messagesOf(cause).trimEnd()}\n`)
+  process.stderr.write(`\nlease-demo: the story could not be shown: ${messagesOf(cause).trimEnd()}\n`)
   return 3
 }
 

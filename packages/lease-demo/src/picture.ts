@@ -110,7 +110,7 @@ interface PlacedRow extends Row {
 
 interface Scene {
   readonly account: string
-  /** Who is frozen. */
+  /** The frozen worker. */
   readonly first: WorkerName
   /** Who takes over. */
   readonly second: WorkerName

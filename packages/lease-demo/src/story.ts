@@ -1,7 +1,7 @@
 /**
  * The story: four workers, four accounts, two accidents.
  *
- * Only the accidents are arranged: who is frozen or killed, and at which point of its work. Everything else on the
+ * Only the accidents are arranged: which worker is frozen or killed, and at which point of its work. Everything else on the
  * timeline is what workers reported while it happened.
  */
 import { setTimeout as sleep } from 'node:timers/promises'

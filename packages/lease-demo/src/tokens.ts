@@ -1,4 +1,4 @@
-/** Fencing tokens for readers: on some stores they have sixteen digits, of which most are the same in one run. */
+/** Fencing tokens for readers: on some stores they have sixteen digits, and most of them are the same in one run. */
 
 /** Shows fencing tokens as their distance from one of this run. The order stays, and so do the differences. */
 export class TokenScale {

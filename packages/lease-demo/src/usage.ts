@@ -37,7 +37,7 @@ Exit code:
      pictures are drawn
   1  the books do not balance, or the story did not show what it should
   2  wrong usage
-  3  the story could not be told: no server, a worker failed or hangs, a machine
+  3  the story could not be shown: no server, a worker failed or hangs, a machine
      that is too slow
 `
 

@@ -14,7 +14,7 @@ type Step = readonly [atMs: number, worker: WorkerName, event: FromWorker | Acci
 
 const held = (account: string, fencingToken: bigint): FromWorker => ({ kind: 'held', account, fencingToken })
 
-/** What goes before the pause, and others do meanwhile: not drawn. */
+/** What goes before the pause, and what others do at that time: not drawn. */
 const ordinary: readonly Step[] = [
   [0, 'cyan', held('alice', 1001n)],
   [50, 'cyan', { kind: 'moved', order: late, next: { alice: 75 }, late: false }],

@@ -3,17 +3,16 @@
  * installed in a folder of their own, once: they are large, and no package of this workspace needs them.
  */
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { npmFolder } from 'lease-servers'
 
 const execute = promisify(execFile)
 
 /**
- * Nothing is to be read: whoever asks for a word gets none.
+ * Nothing is to be read: anyone who asks for a word gets none.
  *
  * @param done what it prints when it has done its work, of a command that does not end by itself
  */
@@ -63,20 +62,12 @@ const NO_ENGINE = 'no-engine'
 export async function pushTools(): Promise<readonly PushTool[] | Error> {
   const cache = fileURLToPath(new URL('../node_modules/.cache/', import.meta.url))
   const manifest = JSON.stringify({ private: true, type: 'module', dependencies })
-  const home = join(cache, `push-tools-${createHash('sha256').update(manifest).digest('hex').slice(0, 16)}`)
-  if (!existsSync(home)) {
-    await mkdir(cache, { recursive: true })
-    const folder = await mkdtemp(join(cache, 'installing-'))
-    try {
-      await writeFile(join(folder, 'package.json'), manifest)
-      // Scripts would fetch programs from elsewhere; none of them is needed.
-      await run('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline'], { cwd: folder })
-      await writeFile(join(folder, NO_ENGINE), '#!/bin/sh\n', { mode: 0o755 })
-      await rename(folder, home)
-    } catch (error) {
-      await rm(folder, { recursive: true, force: true })
-      if (!existsSync(home)) return error as Error // another process may have installed them meanwhile
-    }
+  const prepare = (folder: string): Promise<void> => writeFile(join(folder, NO_ENGINE), '#!/bin/sh\n', { mode: 0o755 })
+  let home: string
+  try {
+    home = await npmFolder({ name: 'push-tools', manifest, cache, prepare })
+  } catch (error) {
+    return error as Error
   }
   return [drizzle(home), prisma(home)]
 }

@@ -1,8 +1,8 @@
 /**
- * The vacancies that clients of this process have made, and of which others were notified. A client that has seen somebody come since
+ * The vacancies that clients of this process have made, and that others were notified of. A client that has seen somebody come since
  * then has nobody passed over: those in the queue now are others. Of a counted lease it has seen that where the gate is another.
  */
-import { countedOf, type Op, type Verdict } from 'lease-core'
+import { countedOf, type Op, type Verdict } from 'lease-core/adapter'
 import type { KnownGates } from './gates.ts'
 
 /** Nobody need ever come: the oldest is forgotten. */

@@ -7,7 +7,7 @@
  *
  * Where one of them opens a term, sets a pin or changes a value, the whole also looks at the epoch of the client (`epochs.ts`).
  *
- * Nested is what always brings a verdict for each, and dear: twice the messages to encode, and to decode. Renewals and
+ * Nested is what always brings a verdict for each, and expensive: twice the messages to encode, and to decode. Renewals and
  * releases mostly find what they expect, so they are merged at first; where a single one of them does not, nothing at all
  * was done, and the same goes out again nested.
  */
@@ -69,7 +69,7 @@ function checked({ compare = [], success = [], failure = [] }: EtcdTxn, check: E
   }
 }
 
-/** What a merged request is told that has only written: what is known from the revision of the whole. */
+/** What a merged request is notified that has only written: what is known from the revision of the whole. */
 const done = inside({ succeeded: true, responses: [] })
 
 /** Where in the answers those of one request are. */

@@ -1,5 +1,5 @@
 /** Definitions of counted leases: the capacity in the gate (`gates.ts`), changed where it is of the generation that the caller knows. */
-import { granted, late, refused, TOLD, type DefineOp, type Verdict } from 'lease-core'
+import { granted, late, refused, TOLD, type DefineOp, type Verdict } from 'lease-core/adapter'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { REMEMBERED_MS } from './epochs.ts'
 import { gateOf, weightIn, type Gate } from './gates.ts'

@@ -6,7 +6,7 @@
 /** When a call is over, answered or not: milliseconds since the epoch. */
 export interface EtcdCallOptions {
   readonly deadline: number
-  /** A driver that knows none need not heed them: they only make a call cheaper. */
+  /** A driver that knows none may ignore them: they only make a call cheaper. */
   // oxlint-disable-next-line typescript/no-explicit-any -- grpc-js's own type
   readonly interceptors?: any[]
 }

@@ -50,7 +50,7 @@ interface OnceKey {
 /** How a request is sent. */
 export interface EpochCheckOptions {
   readonly level: string
-  /** Lasts for at least `REMEMBERED_MS`; undefined: neither does the level rise nor is a copy to be told apart. */
+  /** Lasts for at least `REMEMBERED_MS`; undefined: neither does the level rise nor is a copy to be distinguished. */
   readonly etcdLease: string | undefined
   /** Whether the driver may send copies of it by itself, and only one of them may be executed. */
   readonly once: boolean

@@ -1,4 +1,5 @@
-import { SubstrateClient, type Client } from 'lease-core'
+import type { Client } from 'lease-core'
+import { clientOver } from 'lease-core/adapter'
 import { EtcdSubstrate } from './etcd-substrate.ts'
 import { checkOptions, type EtcdOptions } from './options.ts'
 
@@ -9,12 +10,5 @@ import { checkOptions, type EtcdOptions } from './options.ts'
  */
 export function etcdClient(options: EtcdOptions): Client {
   checkOptions(options, { client: true })
-  const { events, requestTimeout, ...ofSubstrate } = options
-  const { clock } = ofSubstrate
-  const substrate = new EtcdSubstrate({
-    ...ofSubstrate,
-    onWarning: (warning) => client.warn(warning),
-  })
-  const client = new SubstrateClient({ clock, events, requestTimeout, substrate })
-  return client
+  return clientOver(options, (own, onWarning) => new EtcdSubstrate({ ...own, onWarning }))
 }

@@ -10,25 +10,22 @@
  * - *Reads are linearizable*, always: a member that is behind, or cut off, does not answer.
  * - *Every request carries a deadline*, that of the call: whatever the driver's own options say, none hangs.
  */
+import { systemClock, type Clock, type LeaseChange, type Trapdoor } from 'lease-core'
 import {
   contended,
   granted,
   late,
-  systemClock,
   unknown,
   warnOfNoHints,
   type Call,
-  type Clock,
   type Counted,
   type Holding,
-  type LeaseChange,
   type Op,
   type Pins,
   type Substrate,
   type SubstrateWarning,
-  type Trapdoor,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { AwaitedVacancies } from './awaited-vacancies.ts'
 import { ClientHints } from './client-hints.ts'
 import type { EtcdDriver, EtcdKeyValue, EtcdRequest } from './driver.ts'
@@ -58,6 +55,7 @@ const MAX_ROUNDS = 6
 
 export class EtcdSubstrate implements Substrate {
   readonly watch?: NonNullable<Substrate['watch']>
+  readonly store: NonNullable<Substrate['store']>
   readonly #etcd: EtcdDriver
   readonly #layout: Layout
   readonly #clock: Clock
@@ -78,6 +76,7 @@ export class EtcdSubstrate implements Substrate {
   constructor(options: EtcdSubstrateOptions) {
     checkOptions(options, { client: false })
     const { etcd, namespace, prefix = 'lease/', watch = true, clock = systemClock } = options
+    this.store = { system: 'etcd', namespace }
     this.#etcd = etcd
     this.#onWarning = options.onWarning
     this.#layout = new Layout(prefix, namespace)

@@ -1,5 +1,6 @@
 /** What the failures of etcd and of its driver mean, and what to do about them. */
-import { reasonOf, StoreFailure, withoutSecrets } from 'lease-core'
+import { reasonOf } from 'lease-core'
+import { StoreFailure, withoutSecrets } from 'lease-core/adapter'
 
 /** What went wrong, as far as it changes what this adapter does. */
 export type Failure =
@@ -143,7 +144,7 @@ export function explained(error: unknown): unknown {
     : new StoreFailure(withoutSecrets(`${words} (${(error as Error).message})`), { cause: error, isSetUp })
 }
 
-/** The same failure, of a call of which nothing was sent. */
+/** The same failure, of a call that sent nothing. */
 export function unsent(error: unknown): StoreFailure {
   const { isSetUp, cause } = error instanceof StoreFailure ? error : { cause: error }
   return new StoreFailure(reasonOf(error), { cause, isSetUp, isNotDone: true })

@@ -8,7 +8,7 @@
  * Shares are created by nothing else. So while the gate is as it was read, the weights that stand are at most those that were read:
  * a share that ends touches no gate. A grant fails only because another grant or definition was faster.
  *
- * The mark stays so that a definition that was sent before cannot define anew what is not defined any more, and so that whoever
+ * The mark stays so that a definition that was sent before cannot define anew what is not defined any more, and so that anyone who
  * asks again finds its own call done, or that it was done and is over. A gate that a claim has made hangs on an etcd lease, renewed by each grant.
  *
  * The gate also says what the shares weighed at most when it was put, and what the heaviest ever weighed. That makes their number an

@@ -4,7 +4,8 @@
  * Promise: what such a transaction does was committed while the term was in place. No release, expiry or takeover came
  * before it in the store's order, so no later term was granted before it. Time is no part of it, and no clock is asked.
  */
-import { ErrNotHeld, ErrTrapdoor, hasMethods, type Trapdoor } from 'lease-core'
+import { ErrTrapdoor, hasMethods, type Trapdoor } from 'lease-core'
+import { notHeld } from 'lease-core/adapter'
 import type { EtcdComparisons, EtcdTransactions } from './driver.ts'
 
 /** One term of one lease, and the key that stands for it. */
@@ -116,12 +117,8 @@ export class EtcdGuard {
       throw new ErrTrapdoor('this is no answer to a transaction: pass what commit() resolves with')
     }
     if (result.succeeded) return
-    const [{ lease, holder, fencingToken }, ...others] = terms
-    const also = others.length === 0 ? '' : `, or another of the ${terms.length} terms does not stand`
-    throw new ErrNotHeld(`"${holder}" does not hold lease "${lease}" with fencing token ${fencingToken}${also}`, {
-      lease,
-      holder,
-    })
+    const [term, ...others] = terms
+    throw notHeld(term, others.length === 0 ? '' : `, or another of the ${terms.length} terms does not stand`)
   }
 
   #checked(): [GuardedTerm, ...GuardedTerm[]] {

@@ -1,4 +1,4 @@
-/** Those who listen to hints of one kind. Whoever comes when they are in force is told so, as it may have missed some. */
+/** Those who listen to hints of one kind. Anyone who comes when they are in force is notified, as it may have missed some. */
 import type { LeaseChange } from 'lease-core'
 
 // Node's own: fake timers may replace the global one.

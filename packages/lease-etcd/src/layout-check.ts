@@ -7,7 +7,7 @@
  * A namespace whose keys lie among those of another one (prefix `lease/a/l/` beside the namespace `a` of `lease/`) would
  * meet it: the same key would be a lease of both. Whichever of the two is used second finds the number of the other.
  */
-import { StoreFailure } from 'lease-core'
+import { StoreFailure } from 'lease-core/adapter'
 import type { EtcdCompare, EtcdKeyValue, EtcdRequest, EtcdTxn, EtcdTxnAnswer } from './driver.ts'
 import { endOf, foreign, KINDS, type Layout } from './layout.ts'
 import { foundBy, get, isAbsent, NO_LEASE, put, together } from './txn.ts'

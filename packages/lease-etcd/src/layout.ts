@@ -25,7 +25,7 @@
  *
  * Layout 1 had neither of the last three keys, and its pins had no generations: ["entity", …].
  */
-import { countedOf, type ClaimOp, type Holding, type Pins } from 'lease-core'
+import { countedOf, type ClaimOp, type Holding, type Pins } from 'lease-core/adapter'
 import type { EtcdCompare, EtcdKeyValue } from './driver.ts'
 import { isEmpty } from './txn.ts'
 

@@ -3,7 +3,7 @@
  * ticket was granted a lease; and the claims and new values that are announced, by a key of their own, for otherwise every renewal
  * of every holder would be sent to everyone.
  */
-import { changesIn } from 'lease-core'
+import { changesIn } from 'lease-core/adapter'
 import { HintListeners } from './hint-listeners.ts'
 import { endOf, type Layout } from './layout.ts'
 import { NO_DELETES, NO_PUTS, type Failed, type Login, type Watches, type WatchListener } from './watches.ts'

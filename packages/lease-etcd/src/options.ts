@@ -1,5 +1,6 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
-import { hasMethods, OptionChecks, type Clock, type SubstrateClientOptions, type SubstrateWarning } from 'lease-core'
+import { hasMethods, type Clock } from 'lease-core'
+import { OptionChecks, type SubstrateClientOptions, type SubstrateWarning } from 'lease-core/adapter'
 import type { EtcdDriver } from './driver.ts'
 
 /** What the substrate needs to know. */

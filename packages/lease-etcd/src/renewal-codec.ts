@@ -1,5 +1,5 @@
 /**
- * Renewals in bytes. A batch of them is the one message that is sent all the time, by whoever holds many leases, and the
+ * Renewals in bytes. A batch of them is the one message that is sent all the time, by anyone who holds many leases, and the
  * driver's own way to bytes and back takes half of what such a batch costs: it makes an object for each message inside,
  * twice, and text of each number.
  *

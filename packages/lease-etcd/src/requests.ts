@@ -5,7 +5,8 @@
  * silent gets a share of the time only, and then another one is asked (`members.ts`, `fail-fast.ts`); what opens a term, sets a pin or changes a value at a higher level (`epochs.ts`). A transaction
  * whose etcd lease is gone was not applied, and goes out again with a new one.
  */
-import { sleep, type Call, type Clock, type Verdict } from 'lease-core'
+import { sleep, type Clock } from 'lease-core'
+import type { Call, Verdict } from 'lease-core/adapter'
 import { SharedEtcdLeases } from './shared-etcd-leases.ts'
 import type {
   EtcdAnswer,

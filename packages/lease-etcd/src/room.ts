@@ -1,5 +1,5 @@
 /** What one transaction reads of a counted lease: its gate, and the first of its shares. */
-import type { Counted, Holding, Verdict } from 'lease-core'
+import type { Counted, Holding, Verdict } from 'lease-core/adapter'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { gateIn, weightIn, type Gate } from './gates.ts'
 import { failureOf } from './explain.ts'

@@ -24,7 +24,7 @@ import {
   type ClaimOp,
   type ShareOp,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { IN_SIGHT } from './client-hints.ts'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { failureOf } from './explain.ts'
@@ -257,7 +257,7 @@ class ShareClaim {
       const tidings = Buffer.from(JSON.stringify({ taken: [[this.#name, this.#place, durationMs]] }))
       writes.push(
         put(served, tidings, lease),
-        // Those who were told, and did not come.
+        // Those who were notified, and did not come.
         ...passed.slice(0, TOLD).map(({ place, client }) => remove(this.#queue.ticket(place, client))),
         remove(this.#own),
       )
@@ -490,7 +490,7 @@ class ShareClaim {
     const refusal = { ...verdict, ticket: { place, ahead } }
     const [first] = queue
     if (isFull || first === undefined || first.weight > left) return refusal
-    // It has met nothing but tickets, and sees to it that those who have them come. Whoever has just come knows that they were notified.
+    // It has met nothing but tickets, and sees to it that those who have them come. Anyone who has just come knows that they were notified.
     if (!this.#isNew) return tell(this.#name, this.#queue, queue, { verdict: refusal })
     return { ...refusal, told: queue.findLast((ticket) => ticket.place < place)?.place }
   }
@@ -508,7 +508,7 @@ class ShareClaim {
 
 const ABSENT = '0'
 
-/** Of a claim of which nothing is known. */
+/** Of a claim that nothing is known about. */
 const FIRST = { version: ABSENT, weight: 0, asOf: '0', isPinned: false, lapsed: [], passed: [] } as const
 
 function sum(shares: readonly EtcdKeyValue[]): number {

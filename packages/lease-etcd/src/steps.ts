@@ -23,7 +23,7 @@ import {
   type ReleaseOp,
   type UnpinOp,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import type { EtcdAnswer, EtcdCompare, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import { bodyOf, foundIn, holdingOf, pinsIn, pinsOf, type Body, type Found, type Keys } from './layout.ts'
 import { define } from './definitions.ts'
@@ -142,14 +142,14 @@ function openShare(op: ClaimOp, keys: Keys, context: StepContext): Verdict | Ste
   return claimShare(op, context, (kv) => contend(op, keys, context, kv))
 }
 
-/** Ends the term that has lapsed; then the lease is open to whoever comes first. */
+/** Ends the term that has lapsed; then the lease is open to anyone who comes first. */
 function takeOver(op: ClaimOp, keys: Keys, version: string, context: StepContext): Step {
   const { key } = keys
   return {
     coverMs: undefined,
     request: () => when(lapsed(keys, version), [remove(key)], [get(key)]),
     next: ({ response_txn: { succeeded, responses } }) =>
-      // Whoever waits gets its ticket in the same step as it sees the state.
+      // Anyone who waits gets its ticket in the same step as it sees the state.
       succeeded || op.place !== undefined ? open(op, keys, context) : contend(op, keys, context, foundBy(responses)),
   }
 }
@@ -340,7 +340,7 @@ function read(key: Buffer, next: (kv: EtcdKeyValue | undefined) => Verdict | Ste
 }
 
 /** What the end of a term concerns besides its key. */
-interface Ending {
+interface Removal {
   /** The client whose term it was, if it is another one. */
   readonly toTell: string | undefined
   /** The term, where it is known. */
@@ -357,7 +357,7 @@ function removal(
   op: ReleaseOp | ExpireOp,
   conditions: EtcdCompare[],
   keys: Keys,
-  { toTell, held, otherwise }: Ending,
+  { toTell, held, otherwise }: Removal,
   context: StepContext,
   { likely = false }: { readonly likely?: boolean } = {},
 ): Step {
@@ -368,7 +368,7 @@ function removal(
   return {
     coverMs: toTell === undefined ? undefined : TELLING_MS,
     likely,
-    // That it could not be told must not keep the term from ending: a server that is full takes no puts.
+    // That it could not be notified must not keep the term from ending: a server that is full takes no puts.
     instead:
       toTell === undefined
         ? undefined

@@ -2,7 +2,7 @@
  * Claims of those who wait (`ticket.ts` of lease-core), and what else there is to do in their queues.
  *
  * A ticket is a key whose name says its place and its client. Its place is the revision at which its claim was refused, so it is larger
- * than every place before, and nobody else's. That takes two transactions: one is refused and learns the place and who is ahead, the other
+ * than every place before, and nobody else's. That takes two transactions: one is refused and learns the place and the waiters ahead, the other
  * puts the ticket, and sees the state again. In between the client begins to watch (`client-hints.ts`), so it hears of whatever comes
  * after the state that it is answered.
  *
@@ -20,7 +20,7 @@ import {
   type LeaveOp,
   type PassOverOp,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { IN_SIGHT, type Ahead, type ClientHints } from './client-hints.ts'
 import type { EtcdAnswer, EtcdKeyValue, EtcdRequest } from './driver.ts'
 import {
@@ -159,7 +159,7 @@ export function openInTurn(
       if (succeeded) {
         hints?.left(name, place)
         const verdict = granted(holdingOf(op, revision, { since: revision, pinned }))
-        // Those ahead who were told of the vacancy, and did not come.
+        // Those ahead who were notified of the vacancy, and did not come.
         const overtaken = ticketsIn(responses, announce === true ? 3 : 2).filter(
           (ticket) => ticket.place < place || (ticket.place === place && ticket.client !== client),
         )
@@ -188,7 +188,7 @@ export function openInTurn(
 }
 
 /**
- * The ticket of this client goes; if it was one of the first, and the lease is vacant, those that are the first then are told anew. Of a
+ * The ticket of this client goes; if it was one of the first, and the lease is vacant, those that are the first then are notified anew. Of a
  * counted lease they are if there is room for the first.
  */
 export function leave(op: LeaveOp, keys: Keys, { client, hints }: StepContext): Verdict | Step {
@@ -214,7 +214,7 @@ export function leave(op: LeaveOp, keys: Keys, { client, hints }: StepContext): 
   return withdrawn(own, removal, granted(undefined))
 }
 
-/** Those with tickets up to this one go if the lease is vacant, and those that are the first then are told. */
+/** Those with tickets up to this one go if the lease is vacant, and those that are the first then are notified. */
 export function passOver(op: PassOverOp, keys: Keys, context: StepContext): Step {
   const { lease, place } = op
   if (countedOf(lease) !== undefined) return passOverOfCounted(op, keys, context)
@@ -228,7 +228,7 @@ export function passOver(op: PassOverOp, keys: Keys, context: StepContext): Step
   }
 }
 
-/** If there is room for the first; and the first of the rest are told if there is room for it. */
+/** If there is room for the first; and the first of the rest are notified if there is room for it. */
 function passOverOfCounted(op: PassOverOp, keys: Keys, context: StepContext): Step {
   const { lease, place } = op
   const { tickets, gate } = keys
@@ -259,13 +259,13 @@ function passOverOfCounted(op: PassOverOp, keys: Keys, context: StepContext): St
   }
 }
 
-/** The first in the queue, those who are told of a vacancy. */
+/** The first in the queue, those who are notified of a vacancy. */
 export function firstTickets({ tickets }: Keys): EtcdRequest {
   return firstOf(tickets, endOf(tickets), TOLD)
 }
 
 /**
- * What tells who is to be told that the lease was vacated. Of a share: the queue of its counted lease, and how much room there is; as
+ * Finds the waiters to notify that the lease was vacated. Of a share: the queue of its counted lease, and how much room there is; as
  * far as their number says it, for one that only has those passed over who do not come.
  */
 export function vacancyReads(
@@ -279,7 +279,7 @@ export function vacancyReads(
   return [pageOf(tickets, endOf(tickets), TOLD), ...roomReads(queue, { countOnly })]
 }
 
-/** The lease is vacant, and those were told that `vacancyReads` has found. */
+/** The lease is vacant, and those were notified that `vacancyReads` has found. */
 export function vacated(
   answers: readonly EtcdAnswer[],
   index: number,

@@ -1,5 +1,5 @@
 /** What the server's version and state take away from the promises. */
-import type { SubstrateWarning } from 'lease-core'
+import type { SubstrateWarning } from 'lease-core/adapter'
 
 interface Fix {
   /** The first release with the fix, by minor version; minors above the last one have it from the start. */
@@ -19,13 +19,13 @@ const fixes: readonly Fix[] = [
     fixedIn: { 4: 42, 5: 28, 6: 9 },
     warning: 'stale-reads',
     message:
-      'a member of this etcd that was paused may answer one read with what was true before (fixed in 3.4.42, 3.5.28 and 3.6.9). Claims and guards are transactions and not affected; check() without a guard, and leases(), may be told of a term that has ended.',
+      'a member of this etcd that was paused may answer one read with what was true before (fixed in 3.4.42, 3.5.28 and 3.6.9). Claims and guards are transactions and not affected; check() without a guard, and leases(), may still show a term that has ended.',
   },
   {
     fixedIn: { 4: 44, 5: 30, 6: 11 },
     warning: 'rights-unchecked',
     message:
-      'this etcd does not check rights inside nested transactions (fixed in 3.4.44, 3.5.30 and 3.6.11): where authentication is on, whoever can reach it may claim and release leases, and write any other key.',
+      'this etcd does not check rights inside nested transactions (fixed in 3.4.44, 3.5.30 and 3.6.11): where authentication is on, no matter who can reach it may claim and release leases, and write any other key.',
   },
 ]
 
@@ -65,6 +65,6 @@ export function alarmWarnings(alarms: readonly string[]): SubstrateWarning[] {
 export function watchWarning(reason: string): SubstrateWarning {
   return {
     warning: 'watch-refused',
-    message: `this etcd does not let the client watch its keys (${reason}): whoever waits hears of a vacancy only when it looks by itself. Give the role of its user read rights on all keys that begin with the prefix.`,
+    message: `this etcd does not let the client watch its keys (${reason}): anyone who waits hears of a vacancy only when it looks by itself. Give the role of its user read rights on all keys that begin with the prefix.`,
   }
 }

@@ -6,16 +6,17 @@
  *        └──stream broken────┘    or what it should tell of was compacted
  *
  * - The stream is open while somebody keeps it open (`keep`). When it breaks, another one is made (`HintStream`), and every watch begins
- *   again, from then on. A listener is told each time that its watch has begun, and at which revision: what happened between the
+ *   again, from then on. A listener is notified each time that its watch has begun, and at which revision: what happened between the
  *   revision that it knows and that one it may have missed.
- * - A watch from a revision of the past is behind for up to 100 ms: so often etcd looks at those. A watch from now on is told at once.
+ * - A watch from a revision of the past is behind for up to 100 ms: so often etcd looks at those. A watch from now on is reported at once.
  * - A watch that the server refuses is tried again on a stream for which the driver has logged in anew, for its token may have been too
- *   old. Refused there, it lacks a right: its listener is told, and nobody else is disturbed.
+ *   old. Refused there, it lacks a right: its listener is notified, and nobody else is disturbed.
  *
- * The stream is the bare one. etcd3's own watcher reconnects behind one's back, and forgets what happened meanwhile. A sign of life
+ * The stream is the bare one. etcd3's own watcher reconnects without notice, and forgets what happened in that time. A sign of life
  * is the answer to one more watch: etcd may leave a request for progress unanswered while a watch is behind.
  */
-import { HintStream, type Clock, type HintConnection, type HintStreamOptions } from 'lease-core'
+import type { Clock } from 'lease-core'
+import { HintStream, type HintConnection, type HintStreamOptions } from 'lease-core/adapter'
 import type {
   EtcdDriver,
   EtcdKeyValue,
@@ -52,9 +53,9 @@ export interface WatchedChange {
 
 export interface WatchListener {
   /**
-   * From the events after this revision on everything is told.
+   * From the events after this revision on everything is notified.
    *
-   * @param isLate what should have been told until then is gone, for it was compacted
+   * @param isLate what should have been notified until then is gone, for it was compacted
    */
   begun(revision: number, isLate: boolean): void
   /** A key was put, or removed. */
@@ -159,7 +160,7 @@ export class Watches {
     }
   }
 
-  /** Whoever is there more than once is told once. */
+  /** A watcher that is there more than once is notified once. */
   readonly #failed: Failed = (error, attempts) => {
     for (const tell of new Set(this.#keepers.values())) tell(error, attempts)
   }

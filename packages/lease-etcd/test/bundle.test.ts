@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Holding, Verdict } from 'lease-core'
+import type { Holding, Verdict } from 'lease-core/adapter'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdDriver, EtcdSubstrate, EtcdTxn } from 'lease-etcd'
 import { claim, extend, grant, newCall, pin, readOne, release, unique } from 'lease-scenes'
@@ -56,7 +56,7 @@ for (const target of etcdTargets(1)) {
       ['by way of a wrapped driver', () => substrate],
       ['by the short cut', () => setting.substrate({ namespace })],
     ] as const) {
-      it(`renewals of which one was lost are granted but for that one, ${how}`, async () => {
+      it(`renewals are granted, except one that was lost, ${how}`, async () => {
         const by = open()
         const names = ['x', 'y', 'z']
         const seen = await claimed(names, by)

@@ -1,4 +1,4 @@
-import { SubstrateClient } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { conformance, faultsOf, type Guard, type Harness } from 'lease-core/conformance'
 import { FaultySubstrate } from 'lease-core/testing'
 import { etcdClient, EtcdGuard, EtcdSubstrate } from 'lease-etcd'

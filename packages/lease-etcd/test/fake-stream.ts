@@ -1,4 +1,4 @@
-/** A stream of watches that says what it is told to, in any order, and a driver that opens it. */
+/** A stream of watches that says what it is asked to, in any order, and a driver that opens it. */
 import type { EtcdDriver, EtcdWatchRequest } from 'lease-etcd'
 import { EventEmitter } from 'node:events'
 import { eventually } from 'lease-scenes'

@@ -130,7 +130,7 @@ for (const target of etcdTargets(1)) {
       })
     }
 
-    it('of two namespaces of which one lies among the keys of the other is given to one of them, if they come at once', async () => {
+    it('of two namespaces, one among the keys of the other, is given to one of them, if they come at once', async () => {
       for (let round = 0; round < 20; round++) {
         const name = unique('ns')
         const outcomes = await Promise.all([firstClaim('lease/', name), firstClaim(`lease/${name}/l/`, 'inner')])
@@ -178,7 +178,7 @@ for (const target of etcdTargets(1)) {
       expect(await grant(substrate, claim('l', 'a', 50))).to.include({ pinned: true })
       await settle(substrate, pin('l', 'e', 'new'))
       await settle(substrate, unpin('l', 'f', '0'))
-      await settle(substrate, unpin('l', 'e', '0')) // by whoever read it before
+      await settle(substrate, unpin('l', 'e', '0')) // by anyone who read it before
       expect(await substrate.pinned(newCall())).to.deep.equal(new Map([['l', new Map([['e', 'new']])]]))
       await settle(substrate, unpin('l', 'e', 'new'))
       expect(await substrate.pinned(newCall())).to.deep.equal(new Map())

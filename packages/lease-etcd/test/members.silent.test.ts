@@ -31,7 +31,7 @@ const untilAnswered = (etcd: Etcd3): Promise<unknown> =>
 
 const answersWithin = async (etcd: Etcd3, ms: number): Promise<boolean> => (await failureWithin(etcd, ms)) === undefined
 
-/** A way to the server on which each connection stays silent from its first byte, while it is told to. */
+/** A way to the server on which each connection stays silent from its first byte, while it is asked to. */
 async function mutable(url: string) {
   const target = new URL(url)
   const sockets = new Set<Socket>()

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Holding, Op } from 'lease-core'
+import type { Holding, Op } from 'lease-core/adapter'
 import { etcdTargets, until } from 'lease-servers'
 import { claim, extend, grant, newCall, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { LeaseEvents, Manager, type Op, type Verdict } from 'lease-core'
+import { LeaseEvents, Manager } from 'lease-core'
+import type { Op, Verdict } from 'lease-core/adapter'
 import { etcdTargets, startEtcd, startProxy, until, type Etcd } from 'lease-servers'
 import { etcdClient, failFast, type EtcdSubstrate } from 'lease-etcd'
 import { Etcd3, type IOptions } from 'etcd3'

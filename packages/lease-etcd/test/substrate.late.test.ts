@@ -1,6 +1,6 @@
 /** Requests that are executed late, twice or in another order: what they would open, change or end stays as it is. */
 import { expect } from 'chai'
-import { CLIENT_LENGTH, type Call, type Op, type Verdict } from 'lease-core'
+import { CLIENT_LENGTH, type Call, type Op, type Verdict } from 'lease-core/adapter'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdDriver, EtcdSubstrate, EtcdTxn, EtcdTxnAnswer } from 'lease-etcd'
 import { GRPCUnavailableError } from 'etcd3'
@@ -79,8 +79,8 @@ for (const target of etcdTargets(1)) {
     const openings: Record<string, () => Promise<Opening>> = {
       'a claim': async () => claiming(claim('l', 'a', 60_000)),
       'an announced claim': async () => claiming(claim('l', 'a', 60_000, { announce: true })),
-      'a claim without a place in line': async () => claiming(claim('l', 'a', 60_000, { place: 0 })),
-      'a claim in line': async () => {
+      'a claim without a place in the queue': async () => claiming(claim('l', 'a', 60_000, { place: 0 })),
+      'a claim in the queue': async () => {
         await grant(other, claim('l', 'b', 60_000))
         const { ticket } = await send(claim('l', 'a', 60_000, { place: 0 }))
         await send(release('l', 'b', { nonce: (await readOne(other, 'l'))?.nonce }), 0, other)
@@ -99,7 +99,7 @@ for (const target of etcdTargets(1)) {
         await grant(other, claim('n#b', 'b', 60_000, { share: share(2) }))
         return sharing(claim('n#a', 'a', 60_000, { share: share(2) }))
       },
-      'a claim of a share in line': async () => {
+      'a claim of a share in the queue': async () => {
         await grant(other, claim('n#b', 'b', 60_000, { share: share(1) }))
         const { ticket } = await send(claim('n#a', 'a', 60_000, { share: share(1), place: 0 }))
         await send(release('n#b', 'b', { nonce: (await readOne(other, 'n#b'))?.nonce }), 0, other)
@@ -443,7 +443,7 @@ for (const target of etcdTargets(1)) {
         expect(await readOne(other, 'l')).to.equal(undefined)
       })
 
-      it('of which a copy arrives late does not end the next term of the same holder', async () => {
+      it('whose copy arrives late does not end the next term of the same holder', async () => {
         for (const naming of ['term', 'both', 'nonce', 'seen'] as const) {
           const seen = await grant(substrate, claim('l', 'a', 60_000))
           const { fencingToken, nonce } = seen
@@ -491,7 +491,7 @@ for (const target of etcdTargets(1)) {
         expect(await send(stale)).to.deep.include({ outcome: 'refused', holding: await readOne(other, 'l') })
       })
 
-      it('of which a copy arrives late does not give the term back to whom it was adopted from', async () => {
+      it('whose copy arrives late does not give the term back to its former process', async () => {
         const seen = await grant(substrate, claim('l', 'a', 60_000))
         const sent: EtcdTxn[] = []
         way = (txn, go) => {
@@ -510,7 +510,7 @@ for (const target of etcdTargets(1)) {
         expect(await readOne(other, 'l')).to.deep.equal(last)
       })
 
-      it('of which a copy arrives late does not bring back a term that is over', async () => {
+      it('whose copy arrives late does not bring back a term that is over', async () => {
         const seen = await grant(substrate, claim('l', 'a', 60_000))
         const sent: EtcdTxn[] = []
         way = (txn, go) => {
@@ -543,7 +543,7 @@ for (const target of etcdTargets(1)) {
         expect(await readOne(other, 'l')).to.include({ value: 'third' })
       })
 
-      it('of which a copy of its transaction arrives late does not come back', async () => {
+      it('whose transaction arrives late again does not come back', async () => {
         const { fencingToken } = await grant(substrate, claim('l', 'a', 60_000, { value: 'first' }))
         const sent: EtcdTxn[] = []
         way = (txn, go) => {
@@ -584,7 +584,7 @@ for (const target of etcdTargets(1)) {
       })
     })
 
-    it('an expiry and a takeover of which a copy arrives late do not end the term after', async () => {
+    it('an expiry and a takeover whose copies arrive late do not end the term after', async () => {
       const sent: EtcdTxn[] = []
       way = (txn, go) => {
         sent.push(txn)
@@ -601,7 +601,7 @@ for (const target of etcdTargets(1)) {
       expect(await readOne(other, 'l')).to.deep.equal(next)
     })
 
-    it('an unpin of which a copy arrives late does not remove a later pin of the same entity', async () => {
+    it('an unpin whose copy arrives late does not remove a later pin of the same entity', async () => {
       const sent: EtcdTxn[] = []
       await send(pin('l', 'e', 'first'))
       way = (txn, go) => {
@@ -662,7 +662,7 @@ for (const target of etcdTargets(1)) {
       }
     })
 
-    it('a waiting claim of which a copy arrives late opens no term and gets into the queue once', async () => {
+    it('a waiting claim whose copy arrives late opens no term and gets into the queue once', async () => {
       await grant(other, claim('l', 'b', 60_000))
       const sent: EtcdTxn[] = []
       way = (txn, go) => {

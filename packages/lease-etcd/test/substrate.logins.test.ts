@@ -105,7 +105,7 @@ describe('a server that forgets its tokens', () => {
     },
   })
 
-  it('is told the password of the moment at each login, by calls and by the watch', async () => {
+  it('gets the present password at each login, by calls and by the watch', async () => {
     const current = { password: 'secret' }
     const { name, forget } = await newUser()
     const etcd = guarded.setting.newEtcd({

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Holding, Op } from 'lease-core'
+import type { Holding, Op } from 'lease-core/adapter'
 import { etcdTargets } from 'lease-servers'
 import type { EtcdSubstrate } from 'lease-etcd'
 import { claim, expire, extend, grant, newCall, pin, readOne, release, settle, unique, unpin } from 'lease-scenes'

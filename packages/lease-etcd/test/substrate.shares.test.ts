@@ -1,16 +1,7 @@
-/** Counted leases on a real etcd: what each operation costs, and what the store must not be told twice, forget or leave behind. */
+/** Counted leases on a real etcd: what each operation costs, and what the store must not be notified twice, forget or leave behind. */
 import { expect } from 'chai'
-import {
-  INTEREST_MS,
-  Manager,
-  SubstrateClient,
-  type ClaimOp,
-  type DefineOp,
-  type Hold,
-  type LeaseChange,
-  type Op,
-  type Verdict,
-} from 'lease-core'
+import { Manager, type Hold, type LeaseChange } from 'lease-core'
+import { INTEREST_MS, SubstrateClient, type ClaimOp, type DefineOp, type Op, type Verdict } from 'lease-core/adapter'
 import { etcdTargets } from 'lease-servers'
 import { failFast, type EtcdSubstrate } from 'lease-etcd'
 import {
@@ -333,7 +324,7 @@ for (const target of etcdTargets(1)) {
           expect(third.fencingToken > again.fencingToken).to.equal(true)
         },
 
-        'are removed by nobody who is refused': async () => {
+        'are removed by no refused claim': async () => {
           const by = substrate()
           const { version } = await grant(by, share('a', { capacity: 3 }))
           await grant(by, share('b', { weight: 2, capacity: 3 }))
@@ -473,7 +464,7 @@ for (const target of etcdTargets(1)) {
       })
     })
 
-    /** Hears what this client is told, once it is connected. */
+    /** Hears what this client is notified, once it is connected. */
     const hearing = async (by: EtcdSubstrate, client: string): Promise<LeaseChange[]> => {
       const heard: LeaseChange[] = []
       by.watch?.((change) => heard.push(change), client)
@@ -500,7 +491,7 @@ for (const target of etcdTargets(1)) {
     const calls = (heard: readonly LeaseChange[], place: number): number[] =>
       heard.flatMap((it) => (it.kind === 'vacated' && it.to?.place === place ? [it.to.ahead] : []))
 
-    /** Until this is among what it was told; or until its watch began anew, because another test has compacted what it should have heard. */
+    /** Until this is among what it was notified; or until its watch began anew, because another test has compacted what it should have heard. */
     const hears = (heard: readonly LeaseChange[], place: number, isTold: (aheads: readonly number[]) => boolean) =>
       eventually(() => isTold(calls(heard, place)) || heard.filter(({ kind }) => kind === 'resync').length > 1)
 
@@ -661,7 +652,7 @@ for (const target of etcdTargets(1)) {
           const place = await enter(by, 'client-wait3', {})
           expect((await settle(by, define(3, 'g1', 'g2'))).told).to.equal(undefined)
           await sleep(200)
-          // It was not told that it is the first: the one dismissed was not granted a share.
+          // It was not notified that it is the first: the one dismissed was not granted a share.
           expect(heard.filter((it) => 'to' in it && it.to?.ahead === 0)).to.deep.equal([])
           const again = await send(by, share('client-wait3', { place }), 'client-wait3')
           expect(again.ticket).to.deep.equal({ place, ahead: 1 })

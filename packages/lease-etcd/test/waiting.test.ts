@@ -1,6 +1,7 @@
 /** Those who wait: what a hand-off costs however many there are, and that nobody sleeps through a vacancy. */
 import { expect } from 'chai'
-import { Manager, SubstrateClient, type Hold, type LeaseChange, type Op, type Verdict } from 'lease-core'
+import { Manager, type Hold, type LeaseChange } from 'lease-core'
+import { SubstrateClient, type Op, type Verdict } from 'lease-core/adapter'
 import { enough, etcdTargets, isMatrix } from 'lease-servers'
 import { EtcdSubstrate, failFast } from 'lease-etcd'
 import type { Etcd3 } from 'etcd3'
@@ -186,11 +187,11 @@ for (const target of etcdTargets(1)) {
           }
         }),
       )
-      // Whoever sleeps looks after a minute.
+      // Anyone who sleeps looks after a minute.
       expect(Math.max(...waitedMs)).to.be.below(50_000)
     })
 
-    /** Hears what this client is told, once it is connected. */
+    /** Hears what this client is notified, once it is connected. */
     const hearing = async (substrate: EtcdSubstrate, client: string): Promise<LeaseChange[]> => {
       const heard: LeaseChange[] = []
       substrate.watch?.((change) => heard.push(change), client)
@@ -344,7 +345,7 @@ for (const target of etcdTargets(1)) {
           }
         },
 
-      'those who were told and do not come are passed over, and the next ones are told': async () => {
+      'those who were notified and do not come are passed over, and the next ones are notified': async () => {
         const substrate = setting.substrate({ etcd: setting.newEtcd({ grpcOptions: {} }) })
         await send(substrate, claim('l', 'h', 60_000, { nonce: NONCE }), 'holder')
         const clients = ['one', 'two', 'three', 'four']
@@ -357,7 +358,7 @@ for (const target of etcdTargets(1)) {
         const passed = await send(substrate, { kind: 'passOver', lease: 'l', place: told ?? 0 }, 'revoker')
         expect(passed.told).to.equal(places[3])
         await eventually(() => tellsOf(heard[2] ?? [], places[2] ?? 0, 0) && tellsOf(heard[3] ?? [], places[3] ?? 0, 1))
-        // Whoever was passed over and lives gets its place back.
+        // Anyone who was passed over and lives gets its place back.
         const late = await send(substrate, claim('l', 'two', 60_000, { place: places[1] }), 'two')
         expect(late.outcome).to.equal('granted')
       },
@@ -388,7 +389,7 @@ for (const target of etcdTargets(1)) {
         const again = await send(substrate, claim('l', 'last', 60_000, { place: own }), 'last')
         expect(again.ticket).to.deep.equal({ place: own, ahead: 2 })
         await send(substrate, { kind: 'leave', lease: 'l', place: two }, 'two')
-        // More than once: it begins to watch the lease only now. And it looks when it is told to, as core does.
+        // More than once: it begins to watch the lease only now. And it looks when it is asked to, as core does.
         for (let times = 1; !tellsOf(last, own, 1); times++) {
           const { ticket } = await send(substrate, claim('l', 'last', 60_000, { place: own }), 'last')
           expect(ticket).to.deep.equal({ place: own, ahead: 1 })

@@ -14,7 +14,7 @@ import { openSetting, type Setting } from './setting.ts'
 
 noneUnheard()
 
-/** What a watch has told, in words. */
+/** What a watch has reported, in words. */
 function listening(): { readonly told: string[]; readonly listener: Parameters<Watches['open']>[1] } {
   const told: string[] = []
   return {
@@ -43,7 +43,7 @@ describe('watches on one stream', () => {
   })
   afterEach(() => letGo())
 
-  it('are told what is theirs, from the revision at which they have begun', async () => {
+  it('get what is theirs, from the revision at which they have begun', async () => {
     const [one, other] = [listening(), listening()]
     watches.open(range('a'), one.listener)
     watches.open(range('b'), other.listener)
@@ -140,7 +140,7 @@ describe('a ticket', () => {
   const nearest = (...places: readonly number[]) =>
     places.map((place) => ({ place, client: `c${place}`, durationMs: 1_000, weight: 1, leaves: false }))
 
-  /** Waits with the ticket 9, behind 7 and 8, and hears what it is told. */
+  /** Waits with the ticket 9, behind 7 and 8, and hears what it is notified. */
   const waiting = async (stream: FakeStream): Promise<{ hints: ClientHints; heard: LeaseChange[] }> => {
     const hints = new ClientHints({
       gates: new KnownGates(),
@@ -220,7 +220,7 @@ describe('a ticket', () => {
   const vacancy = (revision: number) => ({ key: 'lease/n/l/l', revision, version: '0' })
   const toTheSecond = { ...vacated, to: { place: 9, ahead: 1 } }
 
-  it('is not told of one who has gone by an answer that is older than that', async () => {
+  it('is not notified of one who has gone by an answer that is older than that', async () => {
     const stream = new FakeStream()
     const { hints, heard } = await waiting(stream)
     stream.says('lease/n/t/', ...leaving(8, 20))
@@ -234,7 +234,7 @@ describe('a ticket', () => {
     await hints.close()
   })
 
-  it('that is the first by what was heard before the answer is told so of a vacancy that came after it', async () => {
+  it('that is the first by what was heard before the answer is notified of a vacancy that came after it', async () => {
     const stream = new FakeStream()
     const { hints, heard } = await waiting(stream)
     stream.says('lease/n/t/', removed(7, 18), removed(8, 20))
@@ -256,7 +256,7 @@ describe('a ticket', () => {
     await hints.close()
   })
 
-  it('hears that one who is ahead leaves also while it begins to watch one who has come back farther ahead', async () => {
+  it('hears that a waiter ahead leaves also while it begins to watch one that has come back farther ahead', async () => {
     const stream = new FakeStream()
     const { hints, heard } = await waiting(stream)
     hints.queued('l', 9, { count: 2, nearest: nearest(8, 5) }, '20')

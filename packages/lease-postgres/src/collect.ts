@@ -15,7 +15,7 @@ export interface CollectOptions extends TableOptions {
   readonly namespace: string
   /**
    * For how long a lease must have been vacant; ten seconds at least (`LONGEST_DEADLINE_MS`), for the row remembers who held it last
-   * for as long. An hour at least is wise: whoever looks into the past finds it there.
+   * for as long. An hour at least is wise: anyone who looks into the past finds it there.
    */
   readonly retention: Request['duration']
 }

@@ -5,7 +5,8 @@
  * answer counts only if this call alone has committed it. So a connection on which that is not certain is closed, which undoes
  * what was done there, and the call goes on with another.
  */
-import { StoreFailure, systemClock, withoutSecrets, type Call } from 'lease-core'
+import { systemClock } from 'lease-core'
+import { StoreFailure, withoutSecrets, type Call } from 'lease-core/adapter'
 import type { PostgresPool, PostgresPoolClient } from './driver.ts'
 import { Lender, type Loan } from './lender.ts'
 
@@ -33,7 +34,7 @@ export async function onConnection<T>(
   let sentMs = Number.NaN
   let givenUp: { readonly why: unknown } | undefined
   let loan: Loan | undefined
-  const unheed = onAbort(call, (why) => {
+  const stopListening = onAbort(call, (why) => {
     givenUp = { why }
     // The error of a client that is closed: then nothing is kept.
     loan?.abandon(sentMs, { mayKeep: codeOf(why) === undefined })
@@ -57,7 +58,7 @@ export async function onConnection<T>(
         if (!isInTransaction(client)) {
           const result = await body(client)
           lender.heard(client)
-          // Given up meanwhile: nobody waits for it.
+          // Given up in the meantime: nobody waits for it.
           if (givenUp !== undefined || !isInTransaction(client)) return result
         }
         leftOpen++
@@ -80,7 +81,7 @@ export async function onConnection<T>(
       `each of ${MOST_LEFT_OPEN} connections of the pool was in a transaction that somebody had left open: find who gives connections back without COMMIT or ROLLBACK`,
     )
   } finally {
-    unheed?.()
+    stopListening?.()
   }
 }
 

@@ -1,6 +1,6 @@
 /** What the functions of the database are made of (functions.ts): their frame, and the parts that several have in common. */
 import { createHash } from 'node:crypto'
-import { CLIENT_LENGTH, INTEREST_MS, LONGEST_DEADLINE_MS } from 'lease-core'
+import { CLIENT_LENGTH, INTEREST_MS, LONGEST_DEADLINE_MS } from 'lease-core/adapter'
 import { HOME, type Tables } from './schema.ts'
 import { answers, live, micros, stateOf, type StateField } from './sql.ts'
 
@@ -23,7 +23,7 @@ export interface DatabaseFunction {
 export type Setting = readonly [name: string, value: string]
 
 /**
- * Nothing that the function names is looked up in the caller's path: whoever may create functions, operators or casts in a
+ * Nothing that the function names is looked up in the caller's path: anyone who may create functions, operators or casts in a
  * schema of it would run code with the caller's rights.
  */
 const safePath: Setting = ['search_path', 'pg_catalog, pg_temp']
@@ -74,7 +74,7 @@ export function define(
   confirmed json;         -- the answers to these, which count instead
   missed bigint[];        -- the operations whose row the first statement has locked in vain
   overdue_rows text[];    -- leases whose new row had to wait, until after the deadline
-  vacated_ops bigint[];    -- the operations after which a queue is to be told,
+  vacated_ops bigint[];    -- the operations after which a queue is to be notified,
   vacated_leases text[];   -- their leases,
   vacated_by text[];       -- and whose term each has ended, unless it is the caller's
   changed_leases text[];   -- leases with another term or value, to be announced
@@ -83,7 +83,7 @@ export function define(
   taken_ms bigint[];       -- and for how long
   joining bigint[];        -- the claims that get into a queue
   is_granted boolean;      -- the second statement has granted a claim
-  is_asked boolean;        -- somebody is to be told
+  is_asked boolean;        -- somebody is to be notified
   tickets json;            -- the tickets of claims that were refused
   told json;               -- for each of vacated_ops, the last ticket told
   of_shares boolean;       -- some of the leases are shares, or counted
@@ -215,7 +215,7 @@ export const locked = ({ lease }: Tables, { from, where, lock, keep = 'r.*', rea
 
 /**
  * Joins the row to `lk r`. Written with `=`, the planner could as well read the whole namespace and sort or hash it, and
- * takes that for no dearer as long as the table is small. This way there is only the lookup by the key.
+ * estimates the same cost as long as the table is small. This way there is only the lookup by the key.
  */
 export const lockedRow = '(l.ns, l.name) >= (r.ns, r.name) AND (l.ns, l.name) <= (r.ns, r.name)'
 

@@ -28,7 +28,7 @@
  *   was made when the table was. It would rather scan the namespace as long as the table has never been analyzed.
  *
  * Nobody who waits misses a vacancy. One who gets into a queue, or begins to watch, locks the lease's row FOR SHARE, tells the state of
- * the row as it was locked, and is in the table of those who wait (W) when its COMMIT frees the row. Whoever ends a term changes the
+ * the row as it was locked, and is in the table of those who wait (W) when its COMMIT frees the row. Anyone who ends a term changes the
  * row first, and looks into that table in a *second statement* (R), which sees all that was committed before it. SHARE conflicts
  * with that change and not with guards, nor with others who register. In whichever order the two come to the row:
  *
@@ -50,7 +50,7 @@
  * A row is *live* when it has a holder and is pinned or not past its expiry; otherwise the lease is vacant. The guard,
  * the pins and the claim all look at, and lock, this one row.
  */
-import { LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { LONGEST_DEADLINE_MS, TOLD } from 'lease-core/adapter'
 import {
   anyUndone,
   byKey,
@@ -261,7 +261,7 @@ function claim(tables: Tables): DatabaseFunction {
  * row as it was locked. Where somebody else is at the row it is `contended`, and core asks again. Where nothing is granted the
  * COMMIT does not wait for the disk, so the row is locked for a moment only.
  *
- * One that is alone in its batch, and so has locked nothing and delays nobody, waits for the row for a moment: whoever is at a lease that
+ * One that is alone in its batch, and so has locked nothing and delays nobody, waits for the row for a moment: a caller at a lease that
  * others wait for has just been granted it, and is at its COMMIT.
  *
  * Tickets rise, but of two who get one at once the later may be seen first: then `ahead` is one too small.
@@ -277,7 +277,7 @@ function claimInQueue(tables: Tables): DatabaseFunction {
   const takenIn = (condition: string): string[] =>
     taken('r').map((column) => `array_agg(${column}) FILTER (WHERE ${condition})`)
   const takenSoFar = ['taken_leases', 'taken_places', 'taken_ms']
-  // The queue is counted where it must not grow beyond a number: nobody else gets in meanwhile.
+  // The queue is counted where it must not grow beyond a number: nobody else gets in at that time.
   const lockedFor = (limit: string, lock: 'SHARE' | 'NO KEY UPDATE'): string =>
     locked(tables, {
       from: `(SELECT * FROM req WHERE most IS ${limit})`,
@@ -346,7 +346,7 @@ function claimInQueue(tables: Tables): DatabaseFunction {
     END IF;
   END IF;
   IF taken_leases IS NOT NULL THEN
-    -- It goes, and those ahead of it who were told of the vacancy.
+    -- It goes, and those ahead of it who were notified of the vacancy.
     DELETE FROM ${waiter} w USING (
       SELECT $1 AS ns, t.name, o.place FROM unnest(taken_leases, taken_places) AS t(name, place) CROSS JOIN LATERAL (
         (SELECT w.place FROM ${waiter} w WHERE w.ns = $1 AND w.name = t.name AND w.place > 0 AND w.place < t.place
@@ -761,7 +761,7 @@ END`,
   )
 }
 
-/** How long after it was asked for a claim may have been committed whose holder has been told of it, in microseconds. */
+/** How long after it was asked for a claim may have been committed whose holder has been notified of it, in microseconds. */
 const LONGEST_CLAIM_MICROS = 60_000_000
 
 /**

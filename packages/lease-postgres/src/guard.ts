@@ -8,9 +8,10 @@
  * `ROLLBACK TO SAVEPOINT` past the guard drops its lock: guard outside of savepoints, or again after them.
  */
 import { ErrNotHeld, ErrTrapdoor, hasMethods, notValid, type Trapdoor } from 'lease-core'
+import { notHeld } from 'lease-core/adapter'
 import type { PostgresTransaction } from './driver.ts'
 import type { DatabaseFunction } from './function-text.ts'
-import { wayInFor } from './way-in.ts'
+import { entryOf } from './way-in.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
@@ -23,20 +24,17 @@ export interface GuardedTerm {
   readonly fencingToken: bigint
 }
 
-/** Understands a connection inside a transaction of the caller, and a `SqlGuard`. */
+const NOT_UNDERSTOOD =
+  'this key is not understood: pass a connection inside a transaction (an object with query(text, values)), or a SqlGuard'
+
+/** Understands a connection inside a transaction of the caller, the transaction of an ORM, and a `SqlGuard`. */
 export function postgresTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
     if (isTermCollector(key)) return key[ADD_TERM](term)
-    const instead = wayInFor(key)
-    if (instead !== undefined) throw new ErrTrapdoor(instead, { lease: term.lease, holder: term.holder })
-    if (isQueryable(key)) await guardTransaction(key, term)
-    else {
-      throw new ErrTrapdoor(
-        'this key is not understood: pass a connection inside a transaction (an object with query(text, values)), or a SqlGuard',
-        { lease: term.lease, holder: term.holder },
-      )
-    }
+    const { transaction, instead = NOT_UNDERSTOOD } = entryOf(key)
+    if (transaction === undefined) throw new ErrTrapdoor(instead, { lease: term.lease, holder: term.holder })
+    await guardTransaction(transaction, term)
   }
 }
 
@@ -46,11 +44,6 @@ const parametersOf = ({ namespace, lease, holder, fencingToken }: GuardedTerm): 
   holder,
   fencingToken.toString(),
 ]
-
-/** A connection. */
-export function isQueryable(key: unknown): key is PostgresTransaction {
-  return typeof key === 'object' && key !== null && typeof (key as { query?: unknown }).query === 'function'
-}
 
 /**
  * The guard as a statement of its own. Outside of a transaction its lock would be gone before the caller writes, so
@@ -77,7 +70,7 @@ async function guardTransaction(client: PostgresTransaction, term: GuardedTerm):
 }
 
 /**
- * The column `answer` of the one row. A key that shows rows in another way is refused: what it shows could not be told from a lease that
+ * The column `answer` of the one row. A key that shows rows in another way is refused: what it shows could not be notified from a lease that
  * is not held.
  *
  * @throws ErrTrapdoor
@@ -111,13 +104,6 @@ const wayIn = (rows: string): string =>
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null
-}
-
-function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
-  return new ErrNotHeld(`"${holder}" does not hold lease "${lease}" with fencing token ${fencingToken}`, {
-    lease,
-    holder,
-  })
 }
 
 /** A predicate does not tell which of them is over. */

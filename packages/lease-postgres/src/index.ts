@@ -6,6 +6,7 @@ export { migrate, migrationSql, type MigrateOptions, type Migration } from './mi
 export type { TableOptions } from './schema.ts'
 export { collect, type CollectOptions } from './collect.ts'
 export { SqlGuard } from './guard.ts'
+export { inTransaction, type ConnectionOf, type TransactionPool } from './transaction.ts'
 export type {
   PostgresListenClient,
   PostgresPool,

@@ -3,15 +3,8 @@
  *
  * One that has fallen silent is ended for all: each makes a new one, the first of them for the rest.
  */
-import {
-  changesIn,
-  hasMethods,
-  notValid,
-  systemClock,
-  type HintConnection,
-  type LeaseChange,
-  type OpenHintConnection,
-} from 'lease-core'
+import { hasMethods, notValid, systemClock, type LeaseChange } from 'lease-core'
+import { changesIn, type HintConnection, type OpenHintConnection } from 'lease-core/adapter'
 import type { PostgresListenClient } from './driver.ts'
 import { quoteIdentifier } from './schema.ts'
 
@@ -115,7 +108,7 @@ class ListenConnection {
     return { ended: this.#ended, ping: () => this.#pinged(), close: leave }
   }
 
-  /** Returns whether nobody is told of this channel any more. */
+  /** Returns whether nobody is notified of this channel any more. */
   #forget(channel: string, tell: Tell): boolean {
     const tells = this.#tells.get(channel)
     if (tells?.delete(tell) !== true || tells.size > 0) return false

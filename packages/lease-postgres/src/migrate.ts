@@ -18,8 +18,8 @@ import {
 
 export interface MigrateOptions extends TableOptions {
   /**
-   * A role whose tables and functions are taken for those of an earlier `migrate`. Without that they are where they belong to the
-   * role that migrates, a role of which it is a member, the owner of the schema or of the database, or a superuser.
+   * A role whose tables and functions count as those of an earlier `migrate`. Without that they are where they belong to the
+   * role that migrates, a role that it is a member of, the owner of the schema or of the database, or a superuser.
    */
   readonly owner?: string | undefined
 }
@@ -76,7 +76,7 @@ function taken({ table = 'lease' }: MigrateOptions, cause: unknown): ErrNotValid
 export function migrationSql(options: MigrateOptions = {}): string {
   const body = migrationBody(options)
   const tag = `$migrate_${digestOf(body)}$`
-  return `-- An earlier snapshot would not show what another has made meanwhile.
+  return `-- An earlier snapshot would not show what another has made in the meantime.
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 
 DO ${tag}
@@ -335,7 +335,7 @@ const columnsOf: Readonly<Record<string, string>> = {
   ns text COLLATE "C" PRIMARY KEY,
   token bigint NOT NULL               -- no lease unknown to the other table ever had a higher one
 )`,
-  // Who is told of what. It is not logged: after a crash everyone who waits looks again, and so is in it again.
+  // Which clients to notify of what. It is not logged: after a crash everyone who waits looks again, and so is in it again.
   [WAITER]: `UNLOGGED TABLE (
   ns text COLLATE "C" NOT NULL,
   name text COLLATE "C" NOT NULL,     -- empty: every lease of the namespace

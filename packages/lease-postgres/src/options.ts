@@ -1,15 +1,6 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
-import {
-  checkRequest,
-  ErrNotValid,
-  hasMethods,
-  notValid,
-  OptionChecks,
-  type Clock,
-  type Problem,
-  type Request,
-  type SubstrateClientOptions,
-} from 'lease-core'
+import { checkRequest, ErrNotValid, hasMethods, notValid, type Clock, type Problem, type Request } from 'lease-core'
+import { OptionChecks, type SubstrateClientOptions } from 'lease-core/adapter'
 import type { PostgresListenClient, PostgresPool } from './driver.ts'
 import { tableProblems, type TableOptions } from './schema.ts'
 

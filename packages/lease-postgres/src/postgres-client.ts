@@ -1,4 +1,5 @@
-import { SubstrateClient, type Client } from 'lease-core'
+import type { Client } from 'lease-core'
+import { clientOver } from 'lease-core/adapter'
 import { checkOptions, type PostgresOptions } from './options.ts'
 import { PostgresSubstrate } from './postgres-substrate.ts'
 
@@ -9,9 +10,5 @@ import { PostgresSubstrate } from './postgres-substrate.ts'
  */
 export function postgresClient(options: PostgresOptions): Client {
   checkOptions(options, { client: true })
-  const { events, requestTimeout, ...ofSubstrate } = options
-  const { clock } = ofSubstrate
-  const substrate = new PostgresSubstrate(ofSubstrate, (warning) => client.warn(warning))
-  const client = new SubstrateClient({ clock, events, requestTimeout, substrate })
-  return client
+  return clientOver(options, (own, warn) => new PostgresSubstrate(own, warn))
 }

@@ -13,42 +13,39 @@
  *   clock shows: whole microseconds, which a number holds exactly for the next two centuries.
  */
 import { createHash, randomBytes } from 'node:crypto'
+import { sleep, systemClock, type Clock, type LeaseChange, type Trapdoor } from 'lease-core'
 import {
   contended,
   granted,
   HintStream,
   late,
   refused,
-  sleep,
   StoreFailure,
-  systemClock,
   unknown,
   warnOfNoHints,
   type Call,
   type ClaimOp,
-  type Clock,
   type Counted,
   type HintConnection,
   type Holding,
-  type LeaseChange,
   type OpenHintConnection,
   type Op,
   type Pins,
   type Substrate,
   type SubstrateWarning,
-  type Trapdoor,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { arrayOf } from './array.ts'
 import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connection.ts'
 import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './driver.ts'
 import { functionsOf, type Functions } from './functions.ts'
-import { answerOf, isQueryable, postgresTrapdoor } from './guard.ts'
+import { answerOf, postgresTrapdoor } from './guard.ts'
 import { listenTo } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
 import { likeThePool } from './pool-hooks.ts'
 import { CLIENT_CHANNEL, EVERYONE, hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
+import { entryOf } from './way-in.ts'
 import { inspectionWarnings, isPooled, refusesTransactions, statementPooling, type Inspection } from './warnings.ts'
 
 /** A batch costs one fsync, whatever its size, and two at once may share it; beyond this the last wait for the first. */
@@ -119,7 +116,7 @@ interface Note {
   readonly blind?: boolean | null
   /** Of the claim of a share that was refused, and of a definition. */
   readonly counted?: CountedAnswer | null
-  /** The last ticket told of a vacancy. */
+  /** The last ticket notified of a vacancy. */
   readonly told?: number | null
 }
 
@@ -142,6 +139,7 @@ interface PinRow {
 
 export class PostgresSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
+  readonly store: NonNullable<Substrate['store']>
   readonly #pool: PostgresPool
   readonly #namespace: string
   readonly #tables: Tables
@@ -164,6 +162,7 @@ export class PostgresSubstrate implements Substrate {
   constructor(options: PostgresSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     checkOptions(options, { client: false })
     const { pool, namespace, notify = true, clock = systemClock } = options
+    this.store = { system: 'postgresql', namespace }
     this.#pool = pool
     this.#namespace = namespace
     this.#tables = tablesOf(options)
@@ -283,7 +282,8 @@ export class PostgresSubstrate implements Substrate {
   }
 
   readOver(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined {
-    return isQueryable(key) ? this.#readOver(key, lease) : undefined
+    const { transaction } = entryOf(key)
+    return transaction && this.#readOver(transaction, lease)
   }
 
   async #readOver(connection: PostgresTransaction, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> {
@@ -332,7 +332,7 @@ export class PostgresSubstrate implements Substrate {
     await Promise.all([...this.#hints.values()].map((hints) => hints.close()))
   }
 
-  /** The connection, once all that happens in the namespace is told over it, and for as long as it is asked for a sign of life. */
+  /** The connection, once all that happens in the namespace is reported over it, and for as long as it is asked for a sign of life. */
   async #watchingAll(connection: HintConnection, signal: AbortSignal): Promise<HintConnection> {
     const { watchAll, leave } = this.#functions
     const values = [this.#namespace, this.#watcher]
@@ -423,7 +423,7 @@ export class PostgresSubstrate implements Substrate {
     for (const note of notes) verdicts[note.n - 1] = withNote(verdicts[note.n - 1] as Verdict, note)
     const blind = notes.filter((note) => note.blind === true).map(({ n }) => n - 1)
     if (blind.length > 0) {
-      // The end of a share may have come just before, and have told nobody of it: whoever ends one later sees the ticket.
+      // The end of a share may have come just before, and have notified nobody: the next end of a share sees the ticket.
       const again = blind.map((index) => ({ ...(ops[index] as ClaimOp), place: verdicts[index]?.ticket?.place }))
       const later = await this.#verdicts(name, again, call, client)
       for (const [position, index] of blind.entries()) {
@@ -699,7 +699,7 @@ function verdictUndone(op: Op, row: OpRow, at: number): Verdict {
   switch (op.kind) {
     case 'claim':
       if (row.refused === true) return refused(held)
-      // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there meanwhile.
+      // What is vacant, lapsed or unheard of could have been taken: somebody has it locked, or put it there in the meantime.
       return held === undefined || row.mine === true ? contended : refused(held)
     case 'extend':
       return held !== undefined && row.mine === true ? contended : refused(held)

@@ -2,8 +2,8 @@
  * The tables and how they are named.
  *
  * One row per lease name ever claimed or pinned. A vacated lease keeps its row, for the row keeps the fencing token;
- * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third says who is to be
- * told of what: those in the queue of a lease, those who watch it, and those who watch the namespace. The fourth has a row for each
+ * `collect` removes old ones and remembers the highest token removed in the second table, the floor. The third says whom to notify of
+ * what: those in the queue of a lease, those who watch it, and those who watch the namespace. The fourth has a row for each
  * counted lease. The fifth says which layout the tables have.
  */
 import { createHash } from 'node:crypto'

@@ -13,9 +13,9 @@
  *
  * The rules of functions.ts hold, and these:
  *
- * - *The row of the counted lease is locked before those of its shares*: by the claim of a share and by `define` FOR UPDATE, by whoever
+ * - *The row of the counted lease is locked before those of its shares*: by the claim of a share and by `define` FOR UPDATE, by anyone who
  *   may end a share FOR SHARE, or FOR NO KEY UPDATE while somebody waits (`entering`). These wait for it, for a moment: others have it
- *   until their COMMIT. Whoever has it waits for no row but one that is new.
+ *   until their COMMIT. Anyone who has it waits for no row but one that is new.
  * - *A claim decides by a statement that begins when it has the lock*: it sees all grants before it.
  * - *A weight does not count any more once its row was locked FOR UPDATE* after the end of the share. A row that is not to be had counts: a
  *   guard may have it, or an extension that is not committed. Where that alone keeps a claim out it is `contended`, and not refused.
@@ -25,14 +25,14 @@
  * | two claims of shares | the second waits for the COMMIT of the first, and decides by what is there then |
  * | a claim, and a guard of a share that was released, revoked or has lapsed | the guard has the row: it counts until the guard's transaction ends |
  * | a claim, and an extension of a share that has lapsed by the snapshot | the extension has the row, or has committed: the lock is not to be had, or finds it live |
- * | a claim that gets a ticket, and the end of a share | the lock is with one of them: the claim sees the end, or whoever ends it waits, and then sees the ticket |
+ * | a claim that gets a ticket, and the end of a share | the lock is with one of them: the claim sees the end, or anyone who ends it waits, and then sees the ticket |
  * | two ends of shares while somebody waits | one after the other: the second sees what both have freed |
- * | two ends of shares, and a ticket that comes between | each sees that it is not alone, and tells whoever is first (`fitting`) |
+ * | two ends of shares, and a ticket that comes between | each sees that it is not alone, and notifies the first (`fitting`) |
  * | a claim that gets a ticket in REPEATABLE READ | it may not see an end before it: it is sent once more with the ticket (postgres-substrate.ts) |
- * | the end of a share in REPEATABLE READ, or by a role that may not see the queue | everyone in the namespace is told |
+ * | the end of a share in REPEATABLE READ, or by a role that may not see the queue | everyone in the namespace is notified |
  * | an earlier release that ends or removes a share | it knows no weights: the sum is added up again every ten seconds where somebody needs room |
  */
-import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core/adapter'
 import {
   asynchronously,
   boundedWait,
@@ -351,7 +351,7 @@ export function claimShare(tables: Tables): DatabaseFunction {
       taken_leases := taken_leases || r.counted;
       taken_places := taken_places || r.place;
       taken_ms := taken_ms || ceil(r.ms)::bigint;
-      -- It goes, and those ahead of it who were told.
+      -- It goes, and those ahead of it who were notified.
       DELETE FROM ${waiter} w USING (
         (SELECT w.place FROM ${waiter} w WHERE w.ns = $1 AND w.name = r.counted AND w.place > 0 AND w.place < r.place
           ORDER BY w.place LIMIT ${TOLD})

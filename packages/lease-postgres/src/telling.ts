@@ -1,5 +1,5 @@
-/** Who is told of what an operation has done. */
-import { TOLD } from 'lease-core'
+/** Which clients are notified of what an operation has done. */
+import { TOLD } from 'lease-core/adapter'
 import {
   byKey,
   countedOf,
@@ -14,12 +14,12 @@ import {
 import { CLIENT_CHANNEL, EVERYONE, HOME_SUFFIX, type Tables } from './schema.ts'
 import { live, micros } from './sql.ts'
 
-/** What somebody may have asked to be told of. */
+/** What somebody may have asked to be notified of. */
 interface News {
   /** The parameters with the channel of the namespace and the client of the caller. */
   readonly channel: string
   readonly client: string
-  /** The queues of `vacated_leases` are told; with `vacated` all others as well. */
+  /** The queues of `vacated_leases` are notified; with `vacated` all others as well. */
   readonly of: readonly ('queue' | 'vacated' | 'changed' | 'taken')[]
 }
 
@@ -36,7 +36,7 @@ export const tell = (tables: Tables, { channel, client, of }: News): string => {
     ...(has('taken') ? ['taken_leases'] : []),
   ]
   const inner = insideOf(tables)
-  // Where it cannot be seen who waits, everyone is told.
+  // Where it cannot be seen who waits, everyone is notified.
   const unseen = `CASE WHEN ${client} IS NULL OR NOT ${seesCommits} THEN vacated_leases END`
   const args = [
     '$1',
@@ -73,7 +73,7 @@ export const tell = (tables: Tables, { channel, client, of }: News): string => {
   END IF;`
 }
 
-/** What a row is told in: SQL. */
+/** What a row is notified in: SQL. */
 interface HintOf {
   readonly kind: string
   readonly entry: string
@@ -81,13 +81,13 @@ interface HintOf {
 }
 
 /**
- * Sends the notifications, as `changesIn` of lease-core reads them, and answers the last ticket told in each queue. $1 namespace,
- * $2 client of the caller, $3 channel of the namespace; of leases: $4 whose queue is told, $5 that were vacated, $6 whose term each
+ * Sends the notifications, as `changesIn` of lease-core reads them, and answers the last ticket notified in each queue. $1 namespace,
+ * $2 client of the caller, $3 channel of the namespace; of leases: $4 whose queue is notified, $5 that were vacated, $6 whose term each
  * of these was, or null; $7 that were changed; $8 that were granted to one who waited, $9 with which ticket, $10 for how many
- * milliseconds: the first in its queue is not told of that where it is told that there is room for it.
+ * milliseconds: the first in its queue is not notified of that where it is notified that there is room for it.
  *
  * Those who do not count any more are removed where they are met. Without a client, or where this transaction cannot see who has
- * registered since it began, everyone in the namespace is told.
+ * registered since it began, everyone in the namespace is notified.
  *
  * Each kind is looked up by a statement of its own, where there is something of it, and hints that need no grouping are sent one by one: the
  * statement that does all of it takes twice as long, and a hand-off waits for two.
@@ -102,7 +102,7 @@ export function telling({ prefix, waiter }: Tables): DatabaseFunction {
   const stale = (from: string): string => `EXISTS (SELECT FROM ${from} q WHERE NOT ${inForce('q')})`
   const message = (kind: string, entries: string): string =>
     `CASE ${kind} WHEN 'vacated' THEN ${entries} ELSE json_build_object(CASE ${kind} WHEN 'told' THEN 'vacated' ELSE ${kind} END, ${entries}) END::text`
-  // Adds to what is told: a hint for each row, to its client. Then whether one of the rows does not count any more.
+  // Adds to what is notified: a hint for each row, to its client. Then whether one of the rows does not count any more.
   const hints = (row: string, { kind, entry, where = 'true' }: HintOf): string =>
     [
       ...[`'${CLIENT_CHANNEL}' || ${row}.client`, `${kind}::text`, entry].map(
@@ -197,11 +197,11 @@ END`,
 }
 
 /**
- * Of these queues, those to be told of a vacancy; null in the place of the others: a counted lease without room for the first that waits.
+ * Of these queues, those to be notified of a vacancy; null in the place of the others: a counted lease without room for the first that waits.
  * $1 namespace, $2 leases and counted leases. Something has just ended.
  *
  * What two transactions at once have freed, neither of them sees. So where another one may be ending a share as well
- * (`entering`), the queue is told in any case.
+ * (`entering`), the queue is notified in any case.
  */
 export function fitting({ prefix, lease, waiter, counts }: Tables): DatabaseFunction {
   const shares = (weight: string): string =>

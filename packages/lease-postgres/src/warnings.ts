@@ -1,5 +1,5 @@
 /** What the server's set-up takes away from the promises. */
-import type { SubstrateWarning } from 'lease-core'
+import type { SubstrateWarning } from 'lease-core/adapter'
 import { codeOf } from './connection.ts'
 
 /** The answer to the `inspect` statement. */
@@ -82,12 +82,12 @@ export function inspectionWarnings(found: Inspection): SubstrateWarning[] {
   warn(
     found.registers === 'false',
     'waiter-table-denied',
-    'this role lacks SELECT, INSERT, UPDATE or DELETE on the table of those who wait (lease_waiter): it has no place in queues, is told of no change, and looks again at the known expiry and after maxSleep. What it vacates it tells everyone.',
+    'this role lacks SELECT, INSERT, UPDATE or DELETE on the table of those who wait (lease_waiter): it has no place in queues, is notified of no change, and looks again at the known expiry and after maxSleep. What it vacates it tells everyone.',
   )
   warn(
     found.notifies === 'false',
     'notify-denied',
-    'this role may not call pg_notify: those who wait for a lease are not told when it vacates one.',
+    'this role may not call pg_notify: those who wait for a lease are not notified when it vacates one.',
   )
   warn(
     found.encoding !== 'UTF8',

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { CLIENT_LENGTH, ErrNotHeld, ErrTrapdoor, Manager, type Call, type Holding, type Info } from 'lease-core'
+import { ErrNotHeld, ErrTrapdoor, Manager, type Info } from 'lease-core'
+import { CLIENT_LENGTH, type Call, type Holding } from 'lease-core/adapter'
 import { whileLive } from 'lease-core/testing'
 import { postgresTargets, until } from 'lease-servers'
 import { postgresClient, type PostgresSubstrate, type PostgresTransaction } from 'lease-postgres'
@@ -354,7 +355,7 @@ for (const target of postgresTargets()) {
     after(() => setting[Symbol.asyncDispose]())
     beforeEach(() => (namespace = unique('ns')))
 
-    /** With a pool of so many connections, of which the work has one. */
+    /** With a pool of so many connections. The work has one of them. */
     const withConnection = async (
       max: number,
       work: (connection: PoolClient, check: (key?: unknown) => Promise<Info>) => Promise<void>,

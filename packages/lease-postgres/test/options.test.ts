@@ -50,7 +50,7 @@ describe('the options of lease-postgres', () => {
     }
   })
 
-  it('want to be told how to listen when the pool does not show how it connects', () => {
+  it('must say how to listen when the pool does not show how it connects', () => {
     const plain = { connect: () => pool.connect() }
     expect(problemsOf(() => postgresClient({ pool: plain, namespace: 'n' }))).to.have.keys('listen')
     postgresClient({ pool: plain, namespace: 'n', listen: false })

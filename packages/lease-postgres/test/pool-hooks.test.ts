@@ -10,7 +10,7 @@ noneUnheard()
 
 type Hook = (client: PoolClient) => Promise<unknown>
 
-/** How somebody makes each connection of a pool his own. */
+/** How an application prepares each connection of a pool. */
 const WAYS: Readonly<Record<string, (open: (config?: object) => Pool, hook: Hook) => Pool>> = {
   'a listener of `connect`': (open, hook) => open().on('connect', (client) => void hook(client)),
   'a listener of `acquire`': (open, hook) => open().on('acquire', (client) => void hook(client)),

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrNotValid, type Op } from 'lease-core'
+import { ErrNotValid } from 'lease-core'
+import type { Op } from 'lease-core/adapter'
 import {
   enoughOf,
   freshDatabase,

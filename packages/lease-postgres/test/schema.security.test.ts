@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrNotHeld, type ClaimOp, type LeaseChange } from 'lease-core'
+import { ErrNotHeld, type LeaseChange } from 'lease-core'
+import type { ClaimOp } from 'lease-core/adapter'
 import {
   collect,
   migrate,
@@ -147,7 +148,7 @@ for (const target of postgresTargets()) {
     }
 
     describe('what a stranger may create in a schema of the path', () => {
-      /** Functions and operators that would be found, or be taken for the better match, and that note who runs them. */
+      /** Functions and operators that would be found, or be the better match, and that note who runs them. */
       const traps = `
         CREATE FUNCTION trap() RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user); END $$;
         CREATE FUNCTION cardinality(bigint[]) RETURNS int LANGUAGE plpgsql AS
@@ -289,7 +290,7 @@ for (const target of postgresTargets()) {
         expect(await caught(migrate(pool))).to.have.property('code', '42P17')
       })
 
-      it('nothing that belongs to a role of which the role is a member, or that is named as owner', async () => {
+      it('nothing that belongs to a role that the role is a member of, or that is named as owner', async () => {
         const { application, stranger, pool, evil } = await sharedSchema()
         await migrate(evil)
         expect(await caught(migrate(pool))).to.have.property('code', '42501')
@@ -323,7 +324,7 @@ for (const target of postgresTargets()) {
         await useAll(substrate, pool, schema)
       })
 
-      it('that may not use the table of counted leases does everything with leases, and is told which right it lacks', async () => {
+      it('that may not use the table of counted leases does everything with leases, and learns which right it lacks', async () => {
         const { pool, schema, substrate } = await setUp(
           (role) =>
             `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_waiter TO ${role}`,
@@ -444,7 +445,7 @@ for (const target of postgresTargets()) {
         ['no policy', ''],
         ['a policy', 'CREATE POLICY p ON leases.lease USING (holder IS NULL) WITH CHECK (true)'],
       ] as const) {
-        it(`from which row level security may hide leases, by ${which}, is told so, and never that a lease is not held`, async () => {
+        it(`from which row level security may hide leases, by ${which}, fails with that reason, and never says that a lease is not held`, async () => {
           const { pool, full, substrate } = await setUp(
             (role) =>
               `GRANT SELECT, INSERT, UPDATE, DELETE ON leases.lease, leases.lease_floor, leases.lease_waiter TO ${role};

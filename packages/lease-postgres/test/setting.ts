@@ -2,7 +2,7 @@
 import { freshDatabase, until } from 'lease-servers'
 import { migrate, PostgresSubstrate, type PostgresSubstrateOptions } from 'lease-postgres'
 import { Pool, type PoolClient, type PoolConfig } from 'pg'
-import type { Substrate } from 'lease-core'
+import type { Substrate } from 'lease-core/adapter'
 import { readOne, release, settle, unique } from 'lease-scenes'
 
 export interface Setting extends AsyncDisposable {
@@ -14,7 +14,7 @@ export interface Setting extends AsyncDisposable {
   substrate(options?: Partial<PostgresSubstrateOptions>): PostgresSubstrate
   /** A further pool, ended in the end. */
   newPool(config?: PoolConfig): Pool
-  /** Moves the expiry of these leases to now. A lease can thus be long for as long as it must live. Writes to the rows. */
+  /** Moves the expiry of these leases to now. So a lease can be long for as long as it must live. Writes to the rows. */
   lapse(...leases: readonly string[]): Promise<void>
   /** Resolves once these leases are past their expiry by `byMs`. Leaves the rows as they are. */
   lapsed(leases: string | readonly string[], byMs?: number): Promise<void>

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Op } from 'lease-core'
+import type { Op } from 'lease-core/adapter'
 import { enoughOf, postgresTargets, until } from 'lease-servers'
 import { collect } from 'lease-postgres'
 import { Pool } from 'pg'

@@ -1,7 +1,7 @@
 /** Connections of the pool in the state in which others have left them. */
 import { createServer, type AddressInfo } from 'node:net'
 import { expect } from 'chai'
-import { refused, unknown, type Verdict } from 'lease-core'
+import { refused, unknown, type Verdict } from 'lease-core/adapter'
 import { enoughOf, postgresTargets, startProxy } from 'lease-servers'
 import { PostgresSubstrate, type PostgresPool, type PostgresPoolClient } from 'lease-postgres'
 import { Pool, type PoolClient } from 'pg'

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Call, Verdict } from 'lease-core'
+import type { Call, Verdict } from 'lease-core/adapter'
 import { enoughOf, type Postgres, postgresTargets, startPostgres, startProxy } from 'lease-servers'
 import { migrate, PostgresSubstrate } from 'lease-postgres'
 import { Pool } from 'pg'
@@ -244,7 +244,7 @@ describe('a server of our own', () => {
   })
 })
 
-/** A call, and how to give it up; whoever listens in the other way hears nothing. */
+/** A call, and how to give it up; anyone who listens in the other way hears nothing. */
 function callToGiveUp(how: 'by its signal' | 'by calling back'): { call: Call; giveUp: (why: Error) => void } {
   const controller = new AbortController()
   if (how === 'by its signal')

@@ -30,7 +30,7 @@ for (const target of enoughOf(postgresTargets())) {
       return rows[0].backends
     }
 
-    /** While somebody has the table of the leases for himself. */
+    /** While somebody has the table of the leases to itself. */
     const whileLocked = async (work: () => Promise<void>): Promise<void> => {
       const locker = await setting.pool.connect()
       try {
@@ -131,7 +131,7 @@ for (const target of enoughOf(postgresTargets())) {
       )
       expect(verdicts.map(([verdict]) => verdict?.outcome)).to.deep.equal(['granted', 'granted'])
       busy.release()
-      // On a slow machine it may be closed instead: a call was given up meanwhile.
+      // On a slow machine it may be closed instead: a call was given up in the meantime.
       const isBack = (): boolean => pool.waitingCount === 0 && pool.idleCount === pool.totalCount
       await until('what the pool gives in the end is given back', isBack)
       await until('what was made beside it is closed', async () => {

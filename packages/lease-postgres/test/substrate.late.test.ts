@@ -8,7 +8,7 @@ import {
   type Holding,
   type Op,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { enoughOf, type Postgres, postgresTargets, startPostgres, startProxy } from 'lease-servers'
 import type { PostgresSubstrate } from 'lease-postgres'
 import {

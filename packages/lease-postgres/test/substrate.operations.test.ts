@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { contended, type Holding } from 'lease-core'
+import { contended, type Holding } from 'lease-core/adapter'
 import { postgresTargets } from 'lease-servers'
 import type { PostgresSubstrate } from 'lease-postgres'
 import { claim, expire, extend, grant, newCall, pin, readOne, release, settle, unique, unpin } from 'lease-scenes'

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { INTEREST_MS, type Call, type LeaseChange, type Verdict } from 'lease-core'
+import type { LeaseChange } from 'lease-core'
+import { INTEREST_MS, type Call, type Verdict } from 'lease-core/adapter'
 import { collect, type PostgresSubstrate } from 'lease-postgres'
 import {
   claim,
@@ -34,7 +35,7 @@ function callOfOwn(): Call {
   return newCall({ client: `client-${String(++clients).padStart(5, '0')}` })
 }
 
-/** What one client is told. */
+/** What one client is notified. */
 class Listener {
   readonly call = callOfOwn()
   readonly substrate: PostgresSubstrate
@@ -51,7 +52,7 @@ class Listener {
     return this
   }
 
-  /** Waits until it is told that the lease is vacant. */
+  /** Waits until it is notified that the lease is vacant. */
   async hears(lease: string): Promise<void> {
     await eventually(() => this.tellsOf(lease).length > 0, `word of the vacancy of ${lease}`)
   }
@@ -135,7 +136,7 @@ for (const target of enoughOf(postgresTargets())) {
             await pause()
             const { outcome, holding } = await waiter.claims(lease)
             if (outcome === 'granted') {
-              // Whoever saw this term is to hear of its end.
+              // Anyone who saw this term is to hear of its end.
               await settle(holder, release(lease, 'w', { fencingToken: holding?.fencingToken }))
               return
             }
@@ -150,7 +151,7 @@ for (const target of enoughOf(postgresTargets())) {
       })
     }
 
-    it('are told of the first term of a lease that nobody had heard of, whoever comes first', async () => {
+    it('are notified of the first term of a lease that nobody had heard of, no matter who comes first', async () => {
       const watcher = await listener()
       for (let round = 1; round <= 200; round++) {
         const lease = `l${round}`
@@ -162,11 +163,11 @@ for (const target of enoughOf(postgresTargets())) {
       }
     })
 
-    it('are told by a claim that waited for the row of a lease that nobody had heard of', async () => {
+    it('are notified by a claim that waited for the row of a lease that nobody had heard of', async () => {
       const watcher = await listener()
       const other = await setting.pool.connect()
       try {
-        // Whoever watches such a lease makes its row: here it stands still before its COMMIT.
+        // Anyone who watches such a lease makes its row: here it stands still before its COMMIT.
         await other.query('BEGIN')
         await other.query('INSERT INTO lease (ns, name, token, expiry) VALUES ($1, $2, 0, clock_timestamp())', [
           namespace,
@@ -214,7 +215,7 @@ for (const target of enoughOf(postgresTargets())) {
       expect(third.ticket?.ahead).to.equal(1)
     })
 
-    it('are told who stands where, and whoever ends a term learns who was told last', async () => {
+    it('are notified who stands where, and anyone who ends a term learns who was notified last', async () => {
       const { fencingToken } = await grant(substrate, claim('l', 'a', longMs))
       const [first, second, third] = [await listener(), await listener(), await listener()]
       const places: number[] = []
@@ -235,7 +236,7 @@ for (const target of enoughOf(postgresTargets())) {
       expect(await waiters()).to.deep.equal([])
     })
 
-    it('are told by every way to become vacant', async () => {
+    it('are notified by every way to become vacant', async () => {
       const ways: Readonly<Record<string, (lease: string) => Promise<Verdict>>> = {
         release: async (lease) => {
           const { fencingToken } = (await readOne(substrate, lease)) ?? expect.fail()
@@ -268,7 +269,7 @@ for (const target of enoughOf(postgresTargets())) {
       }
     })
 
-    it('have their terms ended by another: the client that opened or adopted it is told, and nobody for its own doing', async () => {
+    it('have their terms ended by another: the client that opened or adopted it is notified, and nobody for its own doing', async () => {
       const [former, later] = [await listener(), await listener()]
       const nonceOf = ({ call }: Listener): string => `${call.client}${unique('n')}`
       const { fencingToken, nonce } = await grant(substrate, claim('l', 'a', longMs, { nonce: nonceOf(former) }))
@@ -328,7 +329,7 @@ for (const target of enoughOf(postgresTargets())) {
       expect((await fetched()) - before).to.equal(0)
     })
 
-    it('of the whole namespace are told once nobody is at work who may have missed that they are there', async () => {
+    it('of the whole namespace are notified once nobody is at work that may have missed that they are there', async () => {
       await grant(substrate, claim('l', 'a', longMs))
       const other = await setting.pool.connect()
       const heard: LeaseChange[] = []

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { LeaseEvents, Manager, type Op, type Substrate } from 'lease-core'
+import { LeaseEvents, Manager } from 'lease-core'
+import type { Op, Substrate } from 'lease-core/adapter'
 import { collect, migrate, postgresClient, SqlGuard } from 'lease-postgres'
 import {
   enoughOf,

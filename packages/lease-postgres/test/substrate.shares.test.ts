@@ -1,4 +1,5 @@
 import { expect } from 'chai'
+import type { LeaseChange } from 'lease-core'
 import {
   DEFINITION_MS,
   late,
@@ -6,10 +7,9 @@ import {
   type ClaimOp,
   type DefineOp,
   type Holding,
-  type LeaseChange,
   type Op,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { collect, SqlGuard, type PostgresSubstrate } from 'lease-postgres'
 import {
   claim,
@@ -228,7 +228,7 @@ for (const target of enoughOf(postgresTargets())) {
       expect(await once(substrate, share(name, 'b'))).to.include({ outcome: 'granted' })
     })
 
-    it('tell the weight of a share wherever its holding is told, and of no other lease one', async () => {
+    it('tell the weight of a share wherever its holding is reported, and of no other lease one', async () => {
       const op = share(name, 'a', { weight: 2, capacity: 3 })
       const { fencingToken, weight } = await grant(substrate, op)
       const lease = `${name}#a`
@@ -505,7 +505,7 @@ for (const target of enoughOf(postgresTargets())) {
     // ── the queue ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     for (const isolation of ['read committed', 'repeatable read', 'serializable']) {
-      it(`let nobody who waits miss that there is room, whoever comes first, where transactions are ${isolation}`, async function () {
+      it(`let nobody who waits miss that there is room, no matter who comes first, where transactions are ${isolation}`, async function () {
         this.timeout(300_000)
         const options = `-c default_transaction_isolation=${isolation.replace(' ', '\\ ')}`
         const pool = setting.newPool({ options })
@@ -602,7 +602,7 @@ for (const target of enoughOf(postgresTargets())) {
       })
     })
 
-    it('are told of room by the ends of shares that make it, and not by others that come at the same moment', async () => {
+    it('are notified of room by the ends of shares that make it, and not by others that come at the same moment', async () => {
       const capacity = 3
       const held = new Map<string, Holding>()
       for (const holder of ['a', 'b', 'c']) held.set(holder, await grant(substrate, share(name, holder, { capacity })))
@@ -625,7 +625,7 @@ for (const target of enoughOf(postgresTargets())) {
       }
     })
 
-    it('are told of by whoever leaves the queue, and keep their turn while one that had it does not fit', async () => {
+    it('are notified of by anyone who leaves the queue, and keep their turn while one that had it does not fit', async () => {
       const { fencingToken } = await grant(substrate, share(name, 'a', { capacity: 2 }))
       await grant(substrate, share(name, 'b', { capacity: 2 }))
       const call = callOfOwn()
@@ -657,7 +657,7 @@ for (const target of enoughOf(postgresTargets())) {
       expect((await setting.pool.query('SELECT FROM lease_waiter WHERE ns = $1', [namespace])).rowCount).to.equal(0)
     })
 
-    it('are told by every way to end a share', async () => {
+    it('are notified by every way to end a share', async () => {
       for (const [how, end] of Object.entries(ended)) {
         if (how === 'lapsed') continue
         name = unique('counted')

@@ -1,6 +1,7 @@
 /** A primary and its standby: what is refused there, what an answer waits for, and what a promotion keeps. */
 import { expect } from 'chai'
-import { Manager, type Op, type Verdict } from 'lease-core'
+import { Manager } from 'lease-core'
+import type { Op, Verdict } from 'lease-core/adapter'
 import { postgresTargets, startPostgresPair, until, type Postgres, type PostgresPair } from 'lease-servers'
 import { migrate, postgresClient, PostgresSubstrate, SqlGuard } from 'lease-postgres'
 import { Pool, type PoolClient } from 'pg'
@@ -281,7 +282,7 @@ for (const version of [18, 15] as const) {
       const after = fixture.substrate(fixture.pair.standby)
       expect(await readOne(after, kept)).to.include({ holder: 'a', fencingToken: first.fencingToken })
       expect(await settle(after, claim(kept, 'b', longMs))).to.have.property('outcome', 'refused')
-      // Of the queue nothing is left but that tickets rise. Whoever had one keeps it.
+      // Of the queue nothing is left but that tickets rise. Anyone who had one keeps it.
       const next = await waits(after)
       expect(next?.ahead).to.equal(0)
       expect(next?.place).to.be.greaterThan(ticket?.place ?? expect.fail())

@@ -5,7 +5,7 @@ interface CallOf<T> {
   readonly signal: AbortSignal | undefined
   readonly limitMs: number
   /** Called with a result that arrives after the call has ended. */
-  readonly unwanted?: ((value: T) => void) | undefined
+  readonly onOrphanedResult?: ((value: T) => void) | undefined
 }
 
 /** Counts, for a permit or lock that several calls may return, how many calls use it. */
@@ -43,7 +43,10 @@ export class Calls {
    * @throws ErrStopped `stop` was called
    * @throws ErrUnknown no answer within `limitMs`
    */
-  async run<T>({ signal, limitMs, unwanted }: CallOf<T>, body: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async run<T>(
+    { signal, limitMs, onOrphanedResult }: CallOf<T>,
+    body: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     if (this.#stopped) throw this.#error()
     throwIfAborted(signal)
     const until = new LinkedSignal(signal)
@@ -62,7 +65,7 @@ export class Calls {
       isAnswered = true
       return value
     } finally {
-      if (!isAnswered && unwanted !== undefined) call.then(unwanted, () => {})
+      if (!isAnswered && onOrphanedResult !== undefined) call.then(onOrphanedResult, () => {})
       timer?.cancel()
     }
   }

@@ -120,8 +120,8 @@ export interface LockInfo {
 type LockBacking = Pick<Held, 'fencingToken' | 'token' | 'held' | 'signal' | 'remaining' | 'release'>
 
 /** Where failures of one acquisition are reported. The lock takes it over when it exists. */
-interface Trouble {
-  tell: (cause: unknown) => void
+interface ErrorReporter {
+  report: (cause: unknown) => void
 }
 
 interface Acquired {
@@ -129,7 +129,7 @@ interface Acquired {
   readonly lease: string
   readonly holder: string
   readonly owner: string
-  readonly trouble: Trouble
+  readonly reporter: ErrorReporter
   readonly backing: LockBacking
 }
 
@@ -147,7 +147,7 @@ export class FencedLock extends Emitter<FencedLockEvents> implements Held {
   #releasing: Promise<void> | undefined
 
   /** `acquire`, `tryAcquire` and `acquireLock` make it. */
-  constructor({ id, lease, holder, owner, trouble, backing }: Acquired) {
+  constructor({ id, lease, holder, owner, reporter, backing }: Acquired) {
     super()
     this.id = id
     this.lease = lease
@@ -155,7 +155,7 @@ export class FencedLock extends Emitter<FencedLockEvents> implements Held {
     this.owner = owner
     this.#backing = backing
     const { signal } = backing
-    trouble.tell = (cause) => {
+    reporter.report = (cause) => {
       if (!signal.aborted) this.emit('error', cause)
     }
     whenAborted(signal, () => {
@@ -232,7 +232,7 @@ interface Acquisition {
   readonly owner: string
   readonly waitMs: number
   readonly signal: AbortSignal
-  readonly trouble: Trouble
+  readonly reporter: ErrorReporter
 }
 
 /** What both modes have in common. */
@@ -242,8 +242,8 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   readonly #prefix: string
   readonly #owner: string
   /** The locks held, by lease. */
-  readonly #held = new Map<string, { readonly backing: T; readonly trouble: Trouble }>()
-  /** Acquisitions in progress. Each promise resolves when the acquisition has ended, and an unwanted grant is released. */
+  readonly #held = new Map<string, { readonly backing: T; readonly reporter: ErrorReporter }>()
+  /** Acquisitions in progress. Each promise resolves when the acquisition has ended, and an onOrphanedResult grant is released. */
   readonly #acquiring = new Map<LinkedSignal, Promise<void>>()
   #stopped = false
   #unsubscribe: (() => void) | undefined
@@ -283,7 +283,7 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
   }
 
   /**
-   * Frees the lock, whoever holds it, in either mode; for operators. A live holder is notified by `lost`. Until then it may go on
+   * Frees the lock, no matter who holds it, in either mode; for operators. A live holder is notified by `lost`. Until then it may go on
    * working, and only guards and the fencing token reject its writes. Resolves when nobody holds the lock. Reads the whole namespace.
    *
    * @throws ErrUnknown the lock may have been freed; call again
@@ -317,7 +317,7 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
    * held are released. Fail-closed locks stay closed, because their work may be unfinished; the manager renews them until it stops. The
    * manager is not stopped. Never rejects; idempotent.
    *
-   * Resolves when no request is in flight and unwanted grants are released. So stop the manager after it. If the store does not answer,
+   * Resolves when no request is in flight and onOrphanedResult grants are released. So stop the manager after it. If the store does not answer,
    * this waits for each request for as long as the client repeats it: a claim; for a fail-closed lock also a pin, its withdrawal and a
    * release.
    */
@@ -358,13 +358,13 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
     const ended = this.#begin(until)
     const owner = this.#owner
     const holder = `${readable(owner)}~${randomBytes(16).toString('base64url')}`
-    const trouble: Trouble = { tell: () => {} }
-    const acquiring = this.claim({ lease, holder, owner, waitMs, signal: until.signal, trouble })
+    const reporter: ErrorReporter = { report: () => {} }
+    const acquiring = this.claim({ lease, holder, owner, waitMs, signal: until.signal, reporter })
     try {
       const backing = await orAborted(acquiring, until.signal)
       until.signal.throwIfAborted() // it may have aborted together with the grant
-      const lock = new FencedLock({ id, lease, holder, owner, trouble, backing })
-      this.#keep(lease, backing, trouble)
+      const lock = new FencedLock({ id, lease, holder, owner, reporter, backing })
+      this.#keep(lease, backing, reporter)
       ended()
       return lock
     } catch (error) {
@@ -405,8 +405,8 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
     if (holder !== undefined) await this.manager.release(lease, holder).catch(unlessGone)
   }
 
-  #keep(lease: string, backing: T, trouble: Trouble): void {
-    const kept = { backing, trouble }
+  #keep(lease: string, backing: T, reporter: ErrorReporter): void {
+    const kept = { backing, reporter }
     if (backing.signal.aborted) return
     this.#held.set(lease, kept)
     whenAborted(backing.signal, () => {
@@ -416,7 +416,8 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
       this.#unsubscribe = undefined
     })
     this.#unsubscribe ??= this.manager.events.subscribe((event) => {
-      if (event.type === 'retrying' && event.doing === 'renewal') this.#held.get(event.lease)?.trouble.tell(event.cause)
+      if (event.type === 'retrying' && event.operation === 'renewal')
+        this.#held.get(event.lease)?.reporter.report(event.cause)
     })
   }
 }
@@ -466,10 +467,10 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
   }
 
   protected override claim(acquisition: Acquisition): Promise<PinnedHold> {
-    const { lease, holder, owner, waitMs, signal, trouble } = acquisition
+    const { lease, holder, owner, waitMs, signal, reporter } = acquisition
     const options = { duration: this.#durationMs, value: owner, signal }
     const { manager, clock } = this
-    return holdPinned({ manager, clock, lease, holder, options, waitMs, troubled: (cause) => trouble.tell(cause) })
+    return holdPinned({ manager, clock, lease, holder, options, waitMs, onError: (cause) => reporter.report(cause) })
   }
 
   protected override async leave(backing: PinnedHold): Promise<void> {

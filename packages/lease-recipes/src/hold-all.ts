@@ -29,7 +29,7 @@ import { Duration } from 'luxon'
 import { Checks } from './checks.ts'
 import { checkHoldOptions, HOLD_OPTIONS, type LeaseOptions } from './hold-options.ts'
 import { LinkedSignal } from './or-aborted.ts'
-import { patienceFor, waitThenTry } from './try-then-wait.ts'
+import { waitBudget, waitThenTry } from './try-then-wait.ts'
 
 /** Options of a hold, for each of the leases. */
 export interface HoldAllOptions extends LeaseOptions {
@@ -78,8 +78,8 @@ export async function holdAll(
   }
   try {
     if (waitMs > 0) {
-      const patience = patienceFor(waitMs, clock)
-      for (const name of sorted) await waitThenTry((wait) => claim(name, wait), patience.leftMs())
+      const budget = waitBudget(waitMs, clock)
+      for (const name of sorted) await waitThenTry((wait) => claim(name, wait), budget.leftMs())
     } else await allOf(sorted.map((name) => claim(name, false)))
     throwIfAborted(until.signal) // it may have aborted together with the last grant
     const holds = sorted.map((name) => granted.find(({ hold }) => hold.lease === name)?.hold as Hold)

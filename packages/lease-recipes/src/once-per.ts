@@ -17,7 +17,7 @@
  * never replaces a live mark. If it arrives while another process is replacing that mark, the other process replaces the late mark too.
  * There are two marks so that a crash at that moment leaves the higher one.
  *
- * Why a process that only decides does not make others skip. A process that is refused the turn reads which slot the turn was taken for:
+ * Why a process that only decides does not make others skip. A process that is refused the turn reads for which slot the turn was taken:
  * - the same slot: the holder of the turn deals with it;
  * - another slot, which that holder has marked: that slot still runs;
  * - another slot, not marked: that holder is about to decide, so this process waits for the turn.

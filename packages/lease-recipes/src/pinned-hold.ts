@@ -38,7 +38,7 @@ export interface PinnedHoldRequest {
   readonly options: Omit<HoldOptions, 'wait'>
   readonly waitMs: number
   /** Called with failures while the lock stays closed. */
-  readonly troubled: (cause: unknown) => void
+  readonly onError: (cause: unknown) => void
 }
 
 /**
@@ -166,14 +166,14 @@ export class PinnedHold {
     if (this.signal.aborted || !(loss instanceof ErrLost)) return
     if (isCertain(loss) || loss.cause instanceof ErrStopped) this.#lost(loss)
     else {
-      this.#request.troubled(loss)
+      this.#request.onError(loss)
       void this.#ask()
     }
   }
 
   /** Asks until it is known whether the term stands; if it does, renews it as before. */
   async #ask(): Promise<void> {
-    const { manager, clock, lease, holder, options, troubled } = this.#request
+    const { manager, clock, lease, holder, options, onError } = this.#request
     for (let failures = 1; this.held; failures++) {
       try {
         await this.token.check()
@@ -192,7 +192,7 @@ export class PinnedHold {
         else if (error instanceof ErrClaimDenied) this.#lose('taken', error)
         else if (error instanceof ErrStopped) this.#lose('unreachable', error)
         else {
-          troubled(error)
+          onError(error)
           await pauseAfter(failures, { clock, mostMs: 30_000, signal: this.signal })
         }
       }

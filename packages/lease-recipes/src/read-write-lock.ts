@@ -367,10 +367,10 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
     const timeoutMs = timeout === undefined ? MAX_DURATION_MS : checks.duration('timeout', timeout)
     checks.signal('signal', signal)
     checks.finish()
-    const unwanted = (lock: Lock): void => {
+    const onOrphanedResult = (lock: Lock): void => {
       if (this.#takers.remove(lock)) lock.release().catch(() => {}) // if it fails, the lock expires
     }
-    return this.#calls.run({ signal, limitMs: waitMs + this.#requestMs, unwanted }, async (until) => {
+    return this.#calls.run({ signal, limitMs: waitMs + this.#requestMs, onOrphanedResult }, async (until) => {
       const before = this.#locks.get(holder)
       if (before?.held === true) {
         if (before.mode !== mode) throw this.#otherMode(mode, holder)

@@ -453,10 +453,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         throw await this.#explained(error, { id, name, holder, n })
       }
     }
-    const unwanted = (permit: Permit): void => {
+    const onOrphanedResult = (permit: Permit): void => {
       if (this.#takers.remove(permit)) permit.release().catch(() => {}) // if it fails, the permit ends when its time is over
     }
-    return this.#call(options, checks, post, { tries, waitMs, unwanted })
+    return this.#call(options, checks, post, { tries, waitMs, onOrphanedResult })
   }
 
   /** Does what `post` does, in a single try. Resolves with undefined when others have the permits or are ahead. */
@@ -629,14 +629,14 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     {
       tries = 1,
       waitMs = 0,
-      unwanted,
-    }: { readonly tries?: number; readonly waitMs?: number; readonly unwanted?: (value: T) => void } = {},
+      onOrphanedResult,
+    }: { readonly tries?: number; readonly waitMs?: number; readonly onOrphanedResult?: (value: T) => void } = {},
   ): Promise<T> {
     const { signal, requestTimeout } = options
     checks.signal('signal', signal)
     const requestMs = requestTimeout === undefined ? this.#requestMs : checks.duration('requestTimeout', requestTimeout)
     checks.finish()
-    return this.#calls.run({ signal, limitMs: waitMs + tries * requestMs, unwanted }, body)
+    return this.#calls.run({ signal, limitMs: waitMs + tries * requestMs, onOrphanedResult }, body)
   }
 }
 

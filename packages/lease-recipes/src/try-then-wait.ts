@@ -12,7 +12,7 @@
  */
 import { ErrClaimDenied, ErrUnknown, MAX_DURATION_MS, Stopwatch, type Clock } from 'lease-core'
 
-export interface Patience {
+export interface WaitBudget {
   /** How long to wait for others in all; Infinity: without a bound. */
   readonly waitMs: number
   /** How much of the wait is left now. Not called before the first try has ended. */
@@ -22,7 +22,7 @@ export interface Patience {
 }
 
 /** A wait that counts from now on. */
-export function patienceFor(waitMs: number, clock: Clock): Patience {
+export function waitBudget(waitMs: number, clock: Clock): WaitBudget {
   const begun = new Stopwatch(clock)
   return { waitMs, leftMs: () => waitMs - begun.elapsedMs }
 }
@@ -34,8 +34,8 @@ export function patienceFor(waitMs: number, clock: Clock): Patience {
  * @throws ErrClaimDenied the store refused the last claim
  * @throws ErrUnknown     the store did not answer
  */
-export async function tryThenWait<T>(claim: (wait: number | boolean) => Promise<T>, patience: Patience): Promise<T> {
-  const { waitMs, refused } = patience
+export async function tryThenWait<T>(claim: (wait: number | boolean) => Promise<T>, budget: WaitBudget): Promise<T> {
+  const { waitMs, refused } = budget
   if (refused === undefined && waitMs > MAX_DURATION_MS) return claim(true)
   let isAnswered: boolean
   let leftMs: number
@@ -45,7 +45,7 @@ export async function tryThenWait<T>(claim: (wait: number | boolean) => Promise<
     isAnswered = error instanceof ErrClaimDenied
     if (error instanceof ErrClaimDenied) refused?.(error)
     else if (!(error instanceof ErrUnknown)) throw error
-    leftMs = patience.leftMs()
+    leftMs = budget.leftMs()
     if (leftMs <= 0) throw error
   }
   if (!isAnswered) return claim(waitFor(leftMs))

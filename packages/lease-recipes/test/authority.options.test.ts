@@ -68,7 +68,7 @@ describe('Authority: options and small print', () => {
     await authority.close()
   })
 
-  it('AU-1: every problem is told at once, with argument, rule and value', () => {
+  it('AU-1: every problem is reported at once, with argument, rule and value', () => {
     expect(
       problems({
         manager: {},
@@ -103,7 +103,7 @@ describe('Authority: options and small print', () => {
     expect(create({ ttl: { seconds: 15 }, heartbeatInterval: { seconds: 14 } }).held).to.equal(false)
   })
 
-  it('AU-1: a ttl no longer than clocks differ is refused, and only that is told', () => {
+  it('AU-1: a ttl no longer than clocks differ is refused, and only that is notified', () => {
     const rule = 'ttl must be longer than the margin for clocks, 1 ms and 0.1 %'
     expect(problems({ manager, lease: 'l', ttl: 1, heartbeatInterval: 0.5 })).to.deep.equal([rule])
   })
@@ -284,7 +284,7 @@ describe('Authority: options and small print', () => {
     await authority.close()
   })
 
-  it('AU-19: after a pause the loss is told before the event loop does anything else for it', async () => {
+  it('AU-19: after a pause the loss is reported before the event loop does anything else for it', async () => {
     const authority = create({})
     await authority.ready()
     const { signal } = authority

@@ -6,7 +6,7 @@ import { Authority, type AuthorityEvents, type AuthorityOptions } from '#src/aut
 import { Bench, record, rejection, undisturbed, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('etcd')) {
   describe(`Authority on ${store.name}`, () => {
     /** Of leases that lapse in the course of a test. */
     const brief = store.briefMs
@@ -147,7 +147,7 @@ for (const store of stores({ withCluster: true })) {
       here.resume()
     })
 
-    it('AU-8: it is free again when it is deleted, and whoever had it is a candidate like the others', async () => {
+    it('AU-8: it is free again when it is deleted, and anyone who had it is a candidate like the others', async () => {
       const a = candidate(here)
       const b = candidate(there)
       await a.ready()
@@ -196,7 +196,7 @@ for (const store of stores({ withCluster: true })) {
       expect((await there.manager.leases()).get('l')?.holder).to.equal('thief')
     })
 
-    it('AU-9: a release that could not be sent is told as unknown, and the lease is not relied on', async () => {
+    it('AU-9: a release that could not be sent is reported as unknown, and the lease is not relied on', async () => {
       const a = candidate(here)
       await a.ready()
       const { signal } = a
@@ -387,7 +387,7 @@ for (const store of stores({ withCluster: true })) {
       expect(a.heartbeat()).not.to.equal(first)
     })
 
-    it('AU-17: who stops working loses it, and whoever works on does not', async () => {
+    it('AU-17: who stops working loses it, and anyone who works on does not', async () => {
       const a = candidate(here, { ttl: brief })
       const events = told(a)
       await a.ready({ wait: true })
@@ -423,7 +423,7 @@ for (const store of stores({ withCluster: true })) {
       expect(unhandled).to.deep.equal([])
     })
 
-    it('AU-18: every acquisition is told, the second as the first', async () => {
+    it('AU-18: every acquisition is notified, the second as the first', async () => {
       const a = candidate(here)
       const events = told(a)
       await a.ready()
@@ -433,7 +433,7 @@ for (const store of stores({ withCluster: true })) {
       await store.until('it to get it back', () => events.filter((one) => one === 'acquired').length >= 3)
     })
 
-    it('AU-19: a lease that ran out is told as expired, and not tried for again', async () => {
+    it('AU-19: a lease that ran out is reported as expired, and not tried for again', async () => {
       const a = candidate(here, { ttl: brief })
       const losses: unknown[] = []
       a.on('lost', (loss) => losses.push(loss))
@@ -447,7 +447,7 @@ for (const store of stores({ withCluster: true })) {
       expect([a.standing, a.held, losses.length]).to.deep.equal([false, false, 1])
     })
 
-    it('AU-19: a lease that was deleted is told as revoked, and acquired again', async () => {
+    it('AU-19: a lease that was deleted is reported as revoked, and acquired again', async () => {
       const a = candidate(here)
       const events = told(a)
       await a.ready()
@@ -456,7 +456,7 @@ for (const store of stores({ withCluster: true })) {
       expect(events).to.deep.equal(['ready', 'acquired', 'lost revoked', 'acquired'])
     })
 
-    it('AU-19: a store that is out of reach is told as unreachable, and tried for again when it is back', () =>
+    it('AU-19: a store that is out of reach is reported as unreachable, and tried for again when it is back', () =>
       undisturbed(brief, begin, async (ttl) => {
         const a = candidate(here, { ttl })
         const events = told(a)
@@ -474,13 +474,13 @@ for (const store of stores({ withCluster: true })) {
         await store.until('it to get it back', () => events.slice(before).includes('acquired'))
       }))
 
-    it('AU-20: a theft is told, and the candidate is back when the thief lets go', async () => {
+    it('AU-20: a theft is notified, and the candidate is back when the thief lets go', async () => {
       const a = candidate(here)
       const events = told(a)
       await a.ready()
       await steal(here, kept)
       here.resume()
-      await store.until('it to be told', () => events.includes('taken thief'))
+      await store.until('it to be notified', () => events.includes('taken thief'))
       expect(events).to.deep.equal(['ready', 'acquired', 'lost taken', 'taken thief'])
       if (!store.exact) await there.manager.release('l', 'thief') // a test that owns the time lets it lapse
       await store.until('its turn to come again', () => a.held)
@@ -488,7 +488,7 @@ for (const store of stores({ withCluster: true })) {
 
     it("AU-21: logs can tell when it stands, when another has it, and when another's lease lapsed", async () => {
       const events: string[] = []
-      await store.until('it to be told', async () => {
+      await store.until('it to be notified', async () => {
         // The answers of a store that is slow may be too old to tell a lapse from a release; not all of them are.
         const a = candidate(here, { ttl: brief, holder: 'a' })
         const b = candidate(there, { holder: 'b' })
@@ -506,7 +506,7 @@ for (const store of stores({ withCluster: true })) {
       expect(events).to.deep.equal(['ready', 'taken a', 'expired a'])
     })
 
-    it("AU-21: another's release is not told as expired", () =>
+    it("AU-21: another's release is not reported as expired", () =>
       undisturbed(brief, begin, async (ttl) => {
         const a = candidate(here, { ttl, holder: 'a' })
         const b = candidate(there, { holder: 'b' })
@@ -557,7 +557,7 @@ for (const store of stores({ withCluster: true })) {
       expect(unhandled).to.deep.equal([])
     })
 
-    it('AU-23: a manager that is stopped ends the candidacy: told, and nothing is unhandled', async () => {
+    it('AU-23: a manager that is stopped ends the candidacy: reported, and nothing is unhandled', async () => {
       const [a, b] = [candidate(here), candidate(there)]
       const [ofA, ofB] = [told(a), told(b)]
       await a.ready()
@@ -566,7 +566,10 @@ for (const store of stores({ withCluster: true })) {
       const unhandled = await unhandledDuring(async () => {
         await Promise.all([here.manager.stop(), there.manager.stop()])
         await rejection(waiting, ErrStopped)
-        await store.until('both to be told', () => ofA.includes('error ErrStopped') && ofB.includes('error ErrStopped'))
+        await store.until(
+          'both to be notified',
+          () => ofA.includes('error ErrStopped') && ofB.includes('error ErrStopped'),
+        )
       })
       expect(unhandled).to.deep.equal([])
       expect(ofA).to.deep.equal(['ready', 'acquired', 'lost unreachable', 'error ErrStopped'])

@@ -312,7 +312,7 @@ export async function unhandledDuring(work: () => Promise<void>): Promise<unknow
   process.on('unhandledRejection', listener)
   try {
     await work()
-    // oxlint-disable-next-line no-restricted-globals -- they are told of after a turn of the event loop
+    // oxlint-disable-next-line no-restricted-globals -- they are notified of after a turn of the event loop
     await new Promise((resolve) => setImmediate(resolve))
   } finally {
     process.off('unhandledRejection', listener)

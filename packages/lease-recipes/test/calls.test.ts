@@ -1,6 +1,7 @@
 /** Calls that are given up in the very moment in which they are granted something. */
 import { expect } from 'chai'
-import { Manager, MemoryStore, MemorySubstrate, SubstrateClient, type Held } from 'lease-core'
+import { Manager, MemoryStore, MemorySubstrate, type Held } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock } from 'lease-core/testing'
 import { ReadWriteLock, Semaphores } from 'lease-recipes'
 

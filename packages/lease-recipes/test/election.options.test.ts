@@ -51,7 +51,7 @@ describe('Election: options and small print', () => {
     ])
   })
 
-  it('LO-3: what is missing or wrong is told, all at once', () => {
+  it('LO-3: what is missing or wrong is notified, all at once', () => {
     const locker = election({ manager, clock })
     expect(problems(() => locker({} as NodeOptions))).to.deep.equal([
       'path must be a string',

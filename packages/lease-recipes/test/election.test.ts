@@ -5,7 +5,7 @@ import { whileLive } from 'lease-core/testing'
 import { Bench, record, rejection, undisturbed, unhandledDuring, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('cluster')) {
   describe(`Election on ${store.name}`, () => {
     /** Of leases that lapse in the course of a test. */
     const brief = store.briefMs
@@ -155,7 +155,7 @@ for (const store of stores({ withCluster: true })) {
       }
     })
 
-    it('LO-9: who wins at once is told of its own election, and of its end', async () => {
+    it('LO-9: who wins at once is notified of its own election, and of its end', async () => {
       for (let round = 0; round < 5; round++) {
         const a = node(here, { id: `a${round}`, value: 'v' })
         // A second read shows the same lease, and on a server perhaps a later expiry.
@@ -166,7 +166,7 @@ for (const store of stores({ withCluster: true })) {
       }
     })
 
-    it('LO-10: every change is told to every node, whoever wrote it', async () => {
+    it('LO-10: every change is asked to every node, no matter who wrote it', async () => {
       const [a, b] = [node(here), node(there, { id: 'b' })]
       const c = watcher(bench.process())
       const events = [b, c].map((one) => told(one, 'ping', 'refresh', 'select'))
@@ -184,7 +184,7 @@ for (const store of stores({ withCluster: true })) {
       }
     })
 
-    it('LO-10: a change by one who is no node of an election is told as well', async () => {
+    it('LO-10: a change by a stranger that is no node of an election is reported as well', async () => {
       const c = watcher(here)
       await c.start()
       expect(c.id()).to.equal(undefined)
@@ -229,7 +229,7 @@ for (const store of stores({ withCluster: true })) {
         expect(a.id()).to.equal('a')
       }))
 
-    it('LO-12: another takes over from one who is cut off, and only then', async () => {
+    it('LO-12: another takes over from a node that is cut off, and only then', async () => {
       const [a, b] = [node(here, { ttl: brief }), node(there, { id: 'b' })]
       let both = false
       b.on('select', () => (both ||= a.isSelected()))
@@ -243,7 +243,7 @@ for (const store of stores({ withCluster: true })) {
       await store.until('the first to hear of it', () => a.id() === 'b')
     })
 
-    it('LO-13, LO-14: renewals are told: refresh to the leader, ping to everyone', () =>
+    it('LO-13, LO-14: renewals are notified: refresh to the leader, ping to everyone', () =>
       undisturbed(brief, begin, async (ttl) => {
         const [a, b] = [node(here, { ttl }), node(there, { ttl, id: 'b' })]
         const [ofA, ofB] = [told(a), told(b)]
@@ -262,7 +262,7 @@ for (const store of stores({ withCluster: true })) {
         expect(count(ofB, 'change value of a a')).to.equal(1)
       }))
 
-    it('LO-15: when the manager is stopped, the node is: told by error, without a listener no crash', async () => {
+    it('LO-15: when the manager is stopped, the node is: reported by error, without a listener no crash', async () => {
       const [a, b, c] = [node(here), node(there, { id: 'b' }), watcher(there)]
       const [ofA, ofB] = [told(a, 'ping', 'refresh'), told(b, 'ping', 'refresh')]
       await a.start()
@@ -319,7 +319,7 @@ for (const store of stores({ withCluster: true })) {
       const { fencingToken = 0n } = nodes[0] as ElectionNode
       await bench.process().manager.revoke('/master')
       await store.until('somebody to be elected', () => nodes.some((one) => (one.fencingToken ?? 0n) > fencingToken))
-      // Whoever is revoked may believe in his lease until he hears of it.
+      // A revoked leader may rely on its lease until it hears of that.
       await store.until('news of it', () => nodes.filter((one) => one.isSelected()).length === 1)
       await store.pass(0)
       expect(events[1], 'taken: another was quicker than the read').to.be.oneOf(['deselect revoked', 'deselect taken'])
@@ -403,7 +403,7 @@ for (const store of stores({ withCluster: true })) {
       expect(events).to.deep.equal(['select value of a a', 'deselect resigned', 'select value of a a'])
     })
 
-    it('resign() at once when selected: who led before it is not taken for one who leads now', async () => {
+    it('resign() at once when selected: a former leader does not count as the present one', async () => {
       const [a, b] = [node(here), node(there, { id: 'b' })]
       const changes = told(b, 'ping', 'refresh')
       await a.start()
@@ -442,7 +442,7 @@ for (const store of stores({ withCluster: true })) {
       expect((againMs ?? 0) - resignedMs).to.be.at.least(brief - 1)
     })
 
-    it('resign() that could not be sent is told as unknown; it does not lead all the same', async () => {
+    it('resign() that could not be sent is reported as unknown; it does not lead all the same', async () => {
       const a = node(here)
       await a.start()
       here.cut = true
@@ -469,7 +469,7 @@ for (const store of stores({ withCluster: true })) {
       expect((await here.manager.leases()).get('/master')?.value).to.equal('new of b')
     })
 
-    it('update() that could not be sent is told as unknown', async () => {
+    it('update() that could not be sent is reported as unknown', async () => {
       const a = node(here)
       await a.start()
       here.cut = true
@@ -477,7 +477,7 @@ for (const store of stores({ withCluster: true })) {
       expect([a.localValue, a.value()]).to.deep.equal(['new', 'value of a'])
     })
 
-    it('update() that finds the leadership lost is no error: the loss is told, and the value is for the next time', async () => {
+    it('update() that finds the leadership lost is no error: the loss is reported, and the value is for the next time', async () => {
       const a = node(here)
       const events = told(a, 'ping', 'refresh', 'change')
       await a.start()
@@ -488,7 +488,7 @@ for (const store of stores({ withCluster: true })) {
       const updated = a.update('new')
       here.resume()
       await updated
-      await store.until('it to be told', () => events.length >= 2)
+      await store.until('it to be notified', () => events.length >= 2)
       expect(events).to.deep.equal(['select value of a a', 'deselect taken'])
       if (!store.exact) await there.manager.release('/master', 'thief') // a test that owns the time lets it lapse
       await store.until('it to lead again', () => a.isSelected())

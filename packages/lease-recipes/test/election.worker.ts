@@ -1,4 +1,4 @@
-/** One process of the race: a node of an election that says when it leads. It resigns when it is told anything. */
+/** One process of the race: a node of an election that says when it leads. It resigns when it gets a message. */
 import { Manager } from 'lease-core'
 import { election } from '#src/election.ts'
 import { measureStalls, nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos/worker'

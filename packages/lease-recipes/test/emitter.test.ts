@@ -52,7 +52,7 @@ describe('Emitter', () => {
     expect(told).to.deep.equal([1])
   })
 
-  it('whoever was taken off is not called any more, not even for what was on its way', async () => {
+  it('anyone who was taken off is not called any more, not even for what was on its way', async () => {
     const steps = new Steps()
     const told: string[] = []
     const second = (step: number): number => told.push(`second ${step}`)

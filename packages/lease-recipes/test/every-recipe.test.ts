@@ -6,10 +6,10 @@ import {
   MemoryGuard,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
   uniqueHolder,
   type Held,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import {
   Authority,

@@ -1,14 +1,7 @@
 /** What goes wrong between a lock and its store: on memory, behind a network that the test breaks. */
 import { expect } from 'chai'
-import {
-  ErrClaimDenied,
-  ErrNotHeld,
-  ErrUnknown,
-  Manager,
-  MemoryStore,
-  MemorySubstrate,
-  SubstrateClient,
-} from 'lease-core'
+import { ErrClaimDenied, ErrNotHeld, ErrUnknown, Manager, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { FailClosedLock, FailOpenLock, type FencedLock } from 'lease-recipes'
 import { errorOf, heard } from './fenced-lock.fixture.ts'
@@ -82,7 +75,7 @@ describe('fenced locks when things go wrong', () => {
   })
 
   describe('fail open', () => {
-    it('DT-12: on a store without a clock a lock is taken by one who has watched it for a lease, whatever his clock says', async () => {
+    it('DT-12: on a store without a clock a lock is taken by one who has watched it for a lease, whatever its clock says', async () => {
       const dumb = new MemoryStore({ clock, serverClock: false })
       const here = machine(dumb)
       const far = new TestClock({ wallMs: clock.now() + 86_400_000, monotonicMs: 7 })
@@ -96,7 +89,7 @@ describe('fenced locks when things go wrong', () => {
       expect((await next.promise).fencingToken > lock.fencingToken).to.equal(true)
     })
 
-    it('DT-19: a heartbeat that fails is told and tried again, and nobody needs to listen', async () => {
+    it('DT-19: a heartbeat that fails is notified and tried again, and nobody needs to listen', async () => {
       const [lock, silent] = [await a.failOpen.acquireLock('db'), await a.failOpen.acquireLock('other')]
       const told = heard(lock)
       const fault = a.network.reject(away, { kind: 'extend' })
@@ -112,7 +105,7 @@ describe('fenced locks when things go wrong', () => {
       await lock.token.check()
     })
 
-    it('DT-19: a lock that is lost is told as such, once, and its signal aborts before another has it', async () => {
+    it('DT-19: a lock that is lost is reported as such, once, and its signal aborts before another has it', async () => {
       const lock = await a.failOpen.acquireLock('db')
       const told = heard(lock)
       a.network.reject(away, { kind: 'extend' })
@@ -189,7 +182,7 @@ describe('fenced locks when things go wrong', () => {
       }
     })
 
-    it('one who waits without heartbeats goes on through an outage, and says what he met if that was all', async () => {
+    it('one who waits without heartbeats goes on through an outage, and says what it met if that was all', async () => {
       const lock = await a.failOpen.acquireLock('db')
       const fault = b.network.reject(away)
       const bounded = track(b.brief.acquireLock('db', { wait: 20_000 }))
@@ -325,7 +318,7 @@ describe('fenced locks when things go wrong', () => {
       expect(await pins()).to.deep.equal([next.value?.holder])
     })
 
-    it('a pin that comes after the term is not taken for a lock, and is withdrawn from what is another’s', async () => {
+    it('a pin that comes after the term does not count as a lock, and is withdrawn from what is another’s', async () => {
       const client = new SubstrateClient({ substrate: a.network, clock, requestTimeout: 3 * LEASE_MS })
       const manager = new Manager({ client, clock })
       const locks = new FailClosedLock({ manager, clock, leaseDuration: LEASE_MS })
@@ -424,7 +417,7 @@ describe('fenced locks when things go wrong', () => {
       await b.failClosed.acquireLock('db')
     })
 
-    it('a release of which only the second step failed can be tried again, also when the lock is another’s by then', async () => {
+    it('a release whose second step alone failed can be tried again, also when the lock is another’s by then', async () => {
       const [lock, other] = [await a.failClosed.acquireLock('db'), await a.failClosed.acquireLock('other')]
       const fault = a.network.reject(away, { kind: 'release' })
       const failing = [track(lock.release()), track(other.release())]
@@ -443,7 +436,7 @@ describe('fenced locks when things go wrong', () => {
       ])
     })
 
-    it('an outage longer than the lease costs nobody the lock: it is told, and asked until it is known', async () => {
+    it('an outage longer than the lease costs nobody the lock: it is notified, and asked until it is known', async () => {
       const lock = await a.failClosed.acquireLock('db')
       const told = heard(lock)
       const fault = a.network.reject(away)
@@ -556,7 +549,7 @@ describe('fenced locks when things go wrong', () => {
       await b.failClosed.acquireLock('db')
     })
 
-    it('when the manager stops the lock stays closed, and its holder is told that nobody asks any more', async () => {
+    it('when the manager stops the lock stays closed, and its holder is notified that nobody asks any more', async () => {
       const lock = await a.failClosed.acquireLock('db')
       const told = heard(lock)
       await a.manager.stop()
@@ -602,7 +595,7 @@ describe('fenced locks when things go wrong', () => {
     })
   })
 
-  it('whoever waits does not poll: less than one command in five seconds, whatever he waits for', async () => {
+  it('a waiter does not poll: less than one command in five seconds, whatever it waits for', async () => {
     const open = await a.failOpen.acquireLock('open')
     await a.failClosed.acquireLock('closed')
     const waiting = machine()

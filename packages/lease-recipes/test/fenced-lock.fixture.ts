@@ -60,7 +60,7 @@ export class Town {
   }
 }
 
-/** What a lock has told so far. */
+/** What a lock has reported so far. */
 export function heard(lock: FencedLock): string[] {
   const told: string[] = []
   const names: (keyof FencedLockEvents)[] = ['error', 'lost']

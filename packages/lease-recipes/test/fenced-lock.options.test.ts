@@ -44,7 +44,7 @@ describe('the options of fenced locks', () => {
     expect(wrong(() => open({ manager }))).to.have.keys('leaseDuration')
   })
 
-  it('DT-5: every problem is told at once, by name, rule and value; nothing is coerced, and unknown options are refused', () => {
+  it('DT-5: every problem is reported at once, by name, rule and value; nothing is coerced, and unknown options are refused', () => {
     const bad = {
       manager: {},
       lockTable: '',

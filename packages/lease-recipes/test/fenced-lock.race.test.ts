@@ -51,7 +51,7 @@ for (const store of raceStores('sorts', ['redis'])) {
       return locks.acquireLock('race').catch((error: unknown) => error)
     }
 
-    it('DT-1: the lock of a killed process stays closed, whoever else is killed, until a person frees it; then one has it', async function () {
+    it('DT-1: the lock of a killed process stays closed, no matter who else is killed, until a person frees it; then one has it', async function () {
       this.timeout(300_000) // processes are slow to start on a busy machine
       await contend(PROCESSES)
       await workers.until('holder', () => winners().length === 1)

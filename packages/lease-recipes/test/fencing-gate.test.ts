@@ -2,7 +2,7 @@ import { expect } from 'chai'
 import { Cluster, Redis } from 'ioredis'
 import { ErrNotHeld, ErrNotValid, ErrUnknown, Manager, memoryClient } from 'lease-core'
 import { TestClock, track } from 'lease-core/testing'
-import { freshDatabase, postgresTargets, redisTargets, type RedisTarget } from 'lease-servers'
+import { enoughOf, freshDatabase, postgresTargets, redisTargets, type RedisTarget } from 'lease-servers'
 import { Client, Pool } from 'pg'
 import {
   ErrFenced,
@@ -63,7 +63,7 @@ function inRedis(target: RedisTarget): Place {
   }
 }
 
-const postgres = postgresTargets().map(inPostgres)
+const postgres = enoughOf(postgresTargets()).map(inPostgres)
 const redis = redisTargets().map(inRedis)
 
 for (const place of [inMemory, ...postgres, ...redis]) {
@@ -222,7 +222,7 @@ for (const place of postgres) {
     before(() => place.open())
     after(() => place.close())
 
-    it('whoever comes later waits until the write has been committed', async () => {
+    it('anyone who comes later waits until the write has been committed', async () => {
       const name = unique('row')
       const session = await place.pool().connect()
       try {
@@ -282,7 +282,7 @@ for (const place of postgres) {
 describe('the fencing gate', () => {
   const gate = new FencingGate({ store: new MemoryFencingStore() })
 
-  it('what is wrong with the arguments is told at once, and nothing is coerced', async () => {
+  it('what is wrong with the arguments is reported at once, and nothing is coerced', async () => {
     const problemsOf = async (...args: unknown[]): Promise<string[]> => {
       const error = (await errorOf(gate.admit(...(args as Parameters<typeof gate.admit>)))) as ErrNotValid
       expect(error).to.be.instanceOf(ErrNotValid)
@@ -324,7 +324,7 @@ describe('the fencing gate', () => {
     expect(() => new RedisFencingStore({ client: {} } as never)).to.throw(ErrNotValid, 'client')
   })
 
-  it('a permit that was lost is refused as not held, whoever has the next one', async () => {
+  it('a permit that was lost is refused as not held, no matter who has the next one', async () => {
     const manager = new Manager({ client: memoryClient() })
     const gate = new FencingGate({ store: new MemoryFencingStore() })
     const semaphores = new Semaphores({ manager })

@@ -12,16 +12,16 @@ import {
   MemoryGuard,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
   type Held,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { FencingGate, holdAll, MemoryFencingStore, using, type HeldAll, type HoldAllOptions } from 'lease-recipes'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { moments } from './moments.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`holdAll on ${store.name}`, () => {
     const duration = 1000 * store.briefMs
     let bench: Bench
@@ -369,7 +369,7 @@ describe('holdAll', () => {
     for (const wait of [false, true]) {
       for (const end of ['pending, rejected', 'fulfilled, fulfilled'])
         expect(states.get(`${wait}: ${end}`)).to.be.above(0)
-      // Only one that is granted already, and of which `track` has not heard.
+      // Only one that is granted already, and that `track` has not reported.
       expect(states.get(`${wait}: pending, fulfilled`) ?? 0).to.be.below(3)
     }
   })

@@ -13,8 +13,8 @@ import {
   memoryClient,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { programOf } from 'lease-servers'
 import { lead, type Candidate, type LeaderTerm, type LeadOptions, type LeadWork } from 'lease-recipes'
@@ -245,7 +245,7 @@ describe('lead: options and small print', () => {
     expect(getEventListeners(end.signal, 'abort')).to.deep.equal([])
   })
 
-  it('work that ends because it was told to is no error', async () => {
+  it('work that ends because it was asked to is no error', async () => {
     const errors: unknown[] = []
     const works: LeadWork[] = [
       ({ signal }) =>

@@ -47,7 +47,7 @@ class Work {
   }
 }
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`lead on ${store.name}`, () => {
     /** Of leases that do not lapse, however slow the machine. */
     const lasting = 1000 * store.briefMs
@@ -122,7 +122,7 @@ for (const store of stores()) {
       await rejection(bench.within(term.token.check()), ErrNotHeld)
     })
 
-    it('work whose lease is revoked is told, and the candidate campaigns again when it has ended', async () => {
+    it('work whose lease is revoked is notified, and the candidate campaigns again when it has ended', async () => {
       const losses: string[] = []
       const one = candidate(here, work.stubborn)
       one.on('lost', ({ reason }) => losses.push(reason))

@@ -1,13 +1,6 @@
 import { expect } from 'chai'
-import {
-  ErrStopped,
-  ErrUnknown,
-  Manager,
-  memoryClient,
-  MemoryStore,
-  MemorySubstrate,
-  SubstrateClient,
-} from 'lease-core'
+import { ErrStopped, ErrUnknown, Manager, memoryClient, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { OncePer, type OncePerOptions, type Outcome } from 'lease-recipes'
 import { getEventListeners } from 'node:events'
@@ -291,7 +284,7 @@ describe('OncePer when things go wrong', () => {
 
   for (const kind of ['claim', 'read', 'release'] as const) {
     for (const fault of ['loseReply', 'loseRequest'] as const) {
-      it(`a slot runs at most once when each ${kind} meets ${fault}, and unknown is not told as skipped`, async () => {
+      it(`a slot runs at most once when each ${kind} meets ${fault}, and unknown is not reported as skipped`, async () => {
         for (let skip = 0; skip < 4; skip++) {
           runs = []
           await newOnce().forget('job')

@@ -9,7 +9,7 @@ import { stores } from './stores.ts'
 
 const lasting = { minutes: 10 }
 
-for (const store of stores()) {
+for (const store of stores('postgres')) {
   describe(`OncePer on ${store.name}`, () => {
     let fleet: Fleet
     /** Which slots ran, in order. */
@@ -32,14 +32,14 @@ for (const store of stores()) {
       return once.run('job', slot, work, { atMost: lasting, ...options })
     }
 
-    /** Begins a run that ends when told to. */
+    /** Begins a run that ends on request. */
     async function begun({ once }: Process, slot: Date | string, options = {}): Promise<Run> {
       const begun = await once.begin('job', slot, { atMost: lasting, ...options })
       if (!begun.ran) throw new Error(`skipped: ${begun.reason}`)
       return begun.run
     }
 
-    it('a slot runs once when many processes come for it at once, and the others are told by whom', async () => {
+    it('a slot runs once when many processes come for it at once, and the others are reported by whom', async () => {
       const processes = Array.from({ length: 6 }, () => fleet.process())
       const outcomes = await Promise.all(processes.map((process) => quickly(process, minute(0))))
       const slot = '2026-03-01T03:00:00.000Z'

@@ -9,8 +9,8 @@ import {
   Manager,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track, type Tracked } from 'lease-core/testing'
 import { ErrNoResult, ErrNotRecorded, Once, type OnceOptions, type OnceScope, type OnceStore } from 'lease-recipes'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
@@ -37,7 +37,7 @@ class Work<T> {
   }
 }
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`Once on ${store.name}`, () => {
     const lasting = 1000 * store.briefMs
     let bench: Bench

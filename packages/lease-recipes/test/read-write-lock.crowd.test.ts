@@ -8,7 +8,7 @@ import { stores } from './stores.ts'
 
 const GRANTS = enough(60)
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`Read-write lock, a crowd, on ${store.name}`, () => {
     let bench: Bench
 

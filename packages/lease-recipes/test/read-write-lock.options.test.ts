@@ -7,8 +7,8 @@ import {
   memoryClient,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ReadWriteLock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { rejection } from './bench.ts'
@@ -43,7 +43,7 @@ describe('Read-write lock: options and small print', () => {
     throw new Error('accepted')
   }
 
-  it('CL-8: what is wrong with the options is told, all at once', () => {
+  it('CL-8: what is wrong with the options is notified, all at once', () => {
     expect(problems(() => new ReadWriteLock(null as never))).to.deep.equal(['options must be an object'])
     const options = { manager: 1, name: '', maxReaders: 1.5, duration: -1, prefix: '', requestTimeout: 0, clock: {} }
     expect(problems(() => lockOf({ ...options, rquorum: 0.5 } as never))).to.deep.equal([
@@ -190,7 +190,7 @@ describe('Read-write lock: options and small print', () => {
     }
   })
 
-  it('names are told apart, whatever is in them', async () => {
+  it('names are distinguished, whatever is in them', async () => {
     const names = ['a', 'a/0', 'a%2F0', 'a b', 'ä', '0']
     const locks = names.map((name) => lockOf({ name }))
     for (const lock of locks) await lock.wlock('w', { wait: false })
@@ -291,7 +291,7 @@ describe('Read-write lock: a writer that fails or gives up', () => {
     }
   })
 
-  it('a reader that asks to write, or a writer that asks to read, is refused at once, whoever else waits', async () => {
+  it('a reader that asks to write, or a writer that asks to read, is refused at once, no matter who else waits', async () => {
     const [here, there, elsewhere] = [process().lock(), process().lock(), process().lock()]
     const reader = await clock.drive(here.rlock('x'))
     const waiting = track(elsewhere.wlock('w'))

@@ -7,7 +7,7 @@ import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('postgres')) {
   describe(`Read-write lock on ${store.name}`, () => {
     /** Where time and messages can be counted; servers and their machine may be slow. */
     const exact = store.clock instanceof TestClock
@@ -125,7 +125,7 @@ for (const store of stores({ withCluster: true })) {
       for (const error of await bench.within(Promise.all(waits))) expect(error.message).to.equal('no patience')
     })
 
-    it('DLM-3: whoever waits is woken when the lock is free, and has sent nothing meanwhile', async () => {
+    it('DLM-3: anyone who waits is woken when the lock is free, and has sent nothing meanwhile', async () => {
       const writer = await bench.within(a.wlock('w'))
       const others = lockOf(bench.process(), { prefix: 'others' })
       await bench.within(others.rlock('z')) // to see that it goes on beside
@@ -429,7 +429,7 @@ for (const store of stores({ withCluster: true })) {
       expect(await bench.within(any.tryWlock('w'))).to.equal(undefined)
     })
 
-    it('a writer that comes again with another `maxReaders` is told that, and not that it reads', async () => {
+    it('a writer that comes again with another `maxReaders` is notified that, and not that it reads', async () => {
       await bench.within(a.wlock('x'))
       const other = lockOf(there, { maxReaders: 5 })
       expect(await rejection(bench.within(other.wlock('x')), ErrLimitMismatch)).to.include({ n: 4, asked: 5 })

@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrLost, Manager, MemoryStore, MemorySubstrate, SubstrateClient, type Timer } from 'lease-core'
+import { ErrClaimDenied, ErrLost, Manager, MemoryStore, MemorySubstrate, type Timer } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ReadWriteLock, type ReadWriteLockOptions } from '#src/read-write-lock.ts'
 import { rejection } from './bench.ts'

@@ -6,7 +6,7 @@ import { Semaphores, type Permit } from '#src/semaphore.ts'
 import { Bench, type Process } from './bench.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('etcd')) {
   const grants = store.exact ? 400 : enough(60)
   /** Fewer where administrators wait for permits to end. */
   const grantsWhileChanging = store.exact ? 200 : enough(40)

@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown } from 'lease-core'
-import { Manager, memoryClient, MemoryStore, MemorySubstrate, sleep, SubstrateClient } from 'lease-core'
+import { Manager, memoryClient, MemoryStore, MemorySubstrate, sleep } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { ErrNoSemaphore, Semaphores, type Permit, type SemaphoresOptions } from '#src/semaphore.ts'
 import { enough } from 'lease-servers'
@@ -41,7 +42,7 @@ describe('Semaphore: options and small print', () => {
     throw new Error('accepted')
   }
 
-  it('CL-8: what is wrong with the options is told, all at once', () => {
+  it('CL-8: what is wrong with the options is notified, all at once', () => {
     expect(problems(() => new Semaphores(undefined as never))).to.deep.equal(['options must be an object'])
     const options = { manager: {}, prefix: 'a b', minWaitTimeout: 20, maxWaitTimeout: 10, requestTimeout: 0, clock: 1 }
     expect(problems(() => semaphores({ ...options, disk: true } as never))).to.deep.equal([

@@ -6,7 +6,7 @@ import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { refusal, renewedThrice, renewingEvery } from './store-events.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores({ withCluster: true })) {
+for (const store of stores('etcd')) {
   describe(`Semaphore on ${store.name}`, () => {
     /** Where time and messages can be counted; servers and their machine may be slow. */
     const exact = store.clock instanceof TestClock
@@ -56,7 +56,7 @@ for (const store of stores({ withCluster: true })) {
       }
     })
 
-    it('DSM-1: ids are told apart, whatever is in them', async () => {
+    it('DSM-1: ids are distinguished, whatever is in them', async () => {
       const a = semaphores(here)
       const ids = ['a', 'a/0', 'a/admin', 'a%2F0', 'a b', 'a.b#c$', 'ä', '0']
       for (const [index, id] of ids.entries()) await bench.within(a.create(id, index + 1))
@@ -151,7 +151,7 @@ for (const store of stores({ withCluster: true })) {
       expect(store.clock.monotonic() - begunMs).to.be.at.least(3 * minWaitTimeout - 1)
     })
 
-    it('DSM-5: whoever waits is woken at once, and has sent nothing meanwhile', async () => {
+    it('DSM-5: anyone who waits is woken at once, and has sent nothing meanwhile', async () => {
       const [a, b] = [semaphores(here), semaphores(there)]
       await bench.within(a.create('pool', 1))
       const x = await bench.within(a.post('pool', 'x', long))
@@ -352,7 +352,7 @@ for (const store of stores({ withCluster: true })) {
       expect((await bench.within(a.read('pool'))).active).to.equal(0)
     })
 
-    it('DSM-9: closeAsync of a missing semaphore, or without a line, harms nobody and is told', async () => {
+    it('DSM-9: closeAsync of a missing semaphore, or without a line, harms nobody and is notified', async () => {
       const a = semaphores(here)
       const told: unknown[] = []
       a.on('error', (error) => told.push(error))

@@ -1,6 +1,7 @@
 /** A set-up of the store that cannot work ends what waits in a recipe: nothing is retried in silence. */
 import { expect } from 'chai'
-import { ErrUnknown, Manager, MemoryStore, MemorySubstrate, StoreFailure, SubstrateClient } from 'lease-core'
+import { ErrUnknown, Manager, MemoryStore, MemorySubstrate } from 'lease-core'
+import { StoreFailure, SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import {
   Authority,

@@ -59,7 +59,7 @@ describe('seeds of a random tester', () => {
     expect(await runSeeds(failing, seedsFrom(1), { cpuMs: -1 })).to.equal(1)
   })
 
-  it('that fail are told with what was seen, the fewest steps, and the command that repeats them', async () => {
+  it('that fail are reported with what was seen, the fewest steps, and the command that repeats them', async () => {
     const error: unknown = await runSeeds(failing, seedsFrom(1), { flags: ['late'] }).catch((thrown) => thrown)
     expect((error as Error).message.split('\n')).to.deep.equal([
       'seed 3 (late): 1 believes: two at once',

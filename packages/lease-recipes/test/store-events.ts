@@ -2,7 +2,7 @@
 import type { HoldOptions, Manager } from 'lease-core'
 import type { Store } from './stores.ts'
 
-/** Resolves when the store refuses the next claim of this manager: whoever made it waits from now on, if it waits at all. */
+/** Resolves when the store refuses the next claim of this manager: anyone who made it waits from now on, if it waits at all. */
 export function refusal(manager: Manager): Promise<void> {
   return new Promise((resolve) => {
     const unsubscribe = manager.events.subscribe(({ type }) => {

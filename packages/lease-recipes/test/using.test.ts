@@ -1,5 +1,6 @@
 import { expect } from 'chai'
-import { ErrLost, ErrNotValid, ErrUnknown, Manager, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { ErrLost, ErrNotValid, ErrUnknown, Manager, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { FailClosedLock, FailOpenLock, using, type Usable } from 'lease-recipes'
 import { errorOf, Town } from './fenced-lock.fixture.ts'
@@ -7,7 +8,7 @@ import { stores } from './stores.ts'
 
 const LASTING_MS = 600_000
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`using a lock on ${store.name}`, () => {
     let town: Town
 
@@ -50,7 +51,7 @@ for (const store of stores()) {
       })
     }
 
-    it('work is told when a person frees its lock, and is waited for', async () => {
+    it('work is notified when a person frees its lock, and is waited for', async () => {
       const [a, b] = [town.process(), town.process()]
       const lock = await a.failOpen.acquireLock('db')
       const steps: string[] = []
@@ -86,7 +87,7 @@ describe('using a lock', () => {
   })
   afterEach(() => manager.stop())
 
-  it('a release that fails masks neither a result nor an error, and is told', async () => {
+  it('a release that fails masks neither a result nor an error, and is notified', async () => {
     network.reject(new Error('away'), { kind: ['release', 'unpin'] })
     for (const locks of [open, closed]) {
       for (const outcome of ['result', 'error']) {
@@ -192,7 +193,7 @@ describe('using a lock', () => {
     expect(began).to.equal(false)
   })
 
-  it('what is wrong with the arguments is told at once, and the lock is released all the same', async () => {
+  it('what is wrong with the arguments is reported at once, and the lock is released all the same', async () => {
     const lock = await open.acquireLock('db')
     const options = { signal: 5, releaseFailed: 6, retries: 7 } as never
     const error = (await errorOf(using(lock, 'work' as never, options))) as ErrNotValid

@@ -6,7 +6,7 @@ import { Bench, rejection, type Process } from './bench.ts'
 import { refusal } from './store-events.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('redis')) {
   describe(`Web locks on ${store.name}`, () => {
     const duration = 8000 * store.unitMs
     let bench: Bench

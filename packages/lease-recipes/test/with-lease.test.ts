@@ -10,16 +10,16 @@ import {
   Manager,
   MemoryStore,
   MemorySubstrate,
-  SubstrateClient,
   type Hold,
 } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock, track } from 'lease-core/testing'
 import { using, withLease, type LeaseScope, type WithLeaseOptions } from 'lease-recipes'
 import { Bench, rejection, unhandledDuring, type Process } from './bench.ts'
 import { moments } from './moments.ts'
 import { stores } from './stores.ts'
 
-for (const store of stores()) {
+for (const store of stores('etcd')) {
   describe(`withLease on ${store.name}`, () => {
     const options: WithLeaseOptions = { duration: 1000 * store.briefMs }
     let bench: Bench

@@ -19,7 +19,7 @@
  * remembers the claim that opened the latest term, once the term is over or where its key may be gone too soon: a claim that was
  * sent before that opening, or by that nonce, opens nothing. Under `u:<name>` it remembers the last unpin, in the same way.
  */
-import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, TOLD } from 'lease-core/adapter'
 import { entering, naming, queueing, registering, telling } from './interest-script.ts'
 import { admitting, counting } from './shares-script.ts'
 import { FAILED, GRANTED, HELD, LATE, LAYOUT, PINNED, preludeAt, script, type Script } from './script.ts'
@@ -43,7 +43,7 @@ local function remember(key, at, nonce)
   return failed(redis.pcall('SET', key, at .. ' ' .. nonce, 'PX', '${LONGEST_DEADLINE_MS}'))
 end
 ${counting}${naming}${queueing}
--- What is to be told: names that were vacated, those with news, whose term another client has ended (client, name), whose queue
+-- What is to be notified: names that were vacated, those with news, whose term another client has ended (client, name), whose queue
 -- (name, nth operation), and the grants to those who waited.
 local vacated, changed, ended, waking, taken, added = {}, {}, {}, {}, {}, 0
 -- Of queues: which operation it is about, a ticket, and how many are ahead.
@@ -203,7 +203,7 @@ end
 /**
  * A batch of one, as a single caller sends it, in the ordinary case: a claim of a vacant lease, or a release of the very term that stands,
  * while no lease is pinned. It does what `inBulk` does, and makes nothing that it does not need: half of the server's time. After a
- * release, where somebody in the namespace waits, what follows is told, and nothing else is done: `released`. Whatever is otherwise is
+ * release, where somebody in the namespace waits, what follows is reported, and nothing else is done: `released`. Whatever is otherwise is
  * left to the rest, and what has failed half-way as well: what came first is harmless alone. So is one claim in eight, for it is then that
  * the index is looked after.
  */
@@ -346,7 +346,7 @@ local function claim()
       if isShare then return state(0) end
       return refuse()
     end
-    -- Written once more: whoever waits until this write is safe (WAIT) waits for the first one as well.
+    -- Written once more: anyone who waits until this write is safe (WAIT) waits for the first one as well.
     expiry = math.max(expiry, now + tonumber(z))
     local problem = write()
     if problem then return problem end
@@ -572,7 +572,7 @@ ${telling}
 
 /**
  * KEYS: index, tokens, pins, then one lease for each operation. ARGV: as `beginning` has it, then a line of four words for each
- * operation, none of which has white space in it:
+ * operation, without white space in each:
  *
  *     C milliseconds nonce holder        E token milliseconds holder        R token nonce holder        L * * *        N * * *
  *

@@ -16,18 +16,18 @@
  * A failover that loses the last writes of the old master loses grants and guarded writes alike; no check in Redis can
  * see that. Keep the fencing token beside your data, and refuse a lower one, where that matters.
  */
-import {
-  ErrNotHeld,
-  ErrTrapdoor,
-  ErrUnknown,
-  hasMethods,
-  LONGEST_DEADLINE_MS,
-  notValid,
-  systemClock,
-  type Trapdoor,
-} from 'lease-core'
+import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, systemClock, type Trapdoor } from 'lease-core'
+import { LONGEST_DEADLINE_MS, notHeld } from 'lease-core/adapter'
 import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy, withoutCredentials } from './connection.ts'
-import type { RedisPrivateConnection, RedisScripting, RedisTransactional } from './driver.ts'
+import type {
+  NodeRedisClient,
+  NodeRedisScripting,
+  NodeRedisTransactional,
+  RedisPrivateConnection,
+  RedisScripting,
+  RedisTransactional,
+} from './driver.ts'
+import { asIoredis, isWatchError } from './node-redis.ts'
 import { dropPrivate, privateOf } from './private-connection.ts'
 import { script, selecting, type Script } from './script.ts'
 
@@ -49,7 +49,7 @@ export function redisTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
     if (isTermCollector(key)) key[ADD_TERM](term)
-    else await watch(key as RedisPrivateConnection, [term])
+    else await watch(asIoredis(key) as RedisPrivateConnection, [term])
   }
 }
 
@@ -104,12 +104,13 @@ export class RedisGuard {
    * @throws what the script or the driver throws, as it is
    */
   async run(
-    redis: RedisScripting,
+    given: RedisScripting | NodeRedisScripting,
     lua: string,
     keys: readonly string[] = [],
     args: readonly (string | Buffer | number)[] = [],
   ): Promise<unknown> {
     const terms = this.#checked()
+    const redis = asIoredis(given) as RedisScripting
     if (typeof lua !== 'string' || lua.startsWith('#!')) {
       throw notValid([{ argument: 'lua', rule: 'must be a script without a #! line', value: lua }])
     }
@@ -137,8 +138,8 @@ export class RedisGuard {
    * @throws ErrNotHeld a term does not stand; nothing is watched
    * @throws ErrTrapdoor before the first check, or not a connection that can be watched
    */
-  async watch(connection: RedisPrivateConnection): Promise<void> {
-    await watch(connection, this.#checked())
+  async watch(connection: RedisPrivateConnection | NodeRedisClient): Promise<void> {
+    await watch(asIoredis(connection) as RedisPrivateConnection, this.#checked())
   }
 
   /**
@@ -150,7 +151,7 @@ export class RedisGuard {
    * others do on the given connection, their EXEC for example, does not touch it. In a Cluster give the node of the slot. Commands
    * that were added to the given connection itself are not there.
    *
-   * `body` queues the commands, and is called again when the lease was renewed meanwhile. One transaction at a time for a
+   * `body` queues the commands, and is called again when the lease was renewed in the meantime. One transaction at a time for a
    * connection.
    *
    * @throws ErrNotHeld a term does not stand; nothing was written
@@ -160,10 +161,11 @@ export class RedisGuard {
    * @throws what the body or the driver throws, as it is; where EXEC's answer is lost it may have been written
    */
   async transaction<Multi extends { exec(): Promise<unknown> }>(
-    connection: RedisTransactional<Multi>,
+    given: RedisTransactional<Multi> | NodeRedisTransactional<Multi>,
     body: (multi: Multi) => unknown,
   ): Promise<Exclude<Awaited<ReturnType<Multi['exec']>>, null>> {
     const terms = this.#checked()
+    const connection = asIoredis(given) as RedisTransactional<Multi>
     if (busy.has(connection)) throw new ErrTrapdoor('another transaction is under way on this connection')
     const own = privateOf(connection, terms[0])
     busy.add(connection)
@@ -180,7 +182,10 @@ export class RedisGuard {
           throw error
         }
         const results = await inTime(
-          multi.exec(),
+          multi.exec().catch((error: unknown) => {
+            if (isWatchError(error)) return null
+            throw error
+          }),
           () => new ErrUnknown(`it may have happened: ${SILENT}`, { reason: SILENT }),
         )
         if (results === null) continue
@@ -229,7 +234,7 @@ const MOST_MADE = 256
 
 /**
  * KEYS: leases, then the caller's. ARGV: how what is stored of each must begin, then the caller's. Ours are taken out before
- * his script begins. All of ours is on the first line: what the server says about lines of the script is true of the caller's
+ * the caller's script begins. All of ours is on the first line: what the server says about lines of the script is true of the caller's
  * own. A server whose memory is full denies the SETRANGE as well; the caller's script may want none.
  *
  * Answers { the caller's answer }: what the server says instead of running a script cannot be mistaken for that.
@@ -285,7 +290,7 @@ async function watch(connection: RedisPrivateConnection, terms: readonly Guarded
     await connection.unwatch().catch(ignore)
     const said = whatItSays(error, terms)
     if (!(said instanceof ErrNotHeld)) throw said
-    // Not where the connection is. It may be in another database than it was told to use.
+    // Not where the connection is. It may be in another database than it was asked to use.
     const database = databaseIn(terms)
     if (database === undefined) throw said
     const elsewhere = await look(database).then(
@@ -365,13 +370,6 @@ function notUnderstood(terms: readonly GuardedTerm[], remedy: string): ErrTrapdo
 
 function trapdoor(message: string, [term]: readonly GuardedTerm[], cause?: unknown): ErrTrapdoor {
   return new ErrTrapdoor(message, { lease: term?.lease, holder: term?.holder, ...(cause !== undefined && { cause }) })
-}
-
-function notHeld({ lease, holder, fencingToken }: GuardedTerm): ErrNotHeld {
-  return new ErrNotHeld(`"${holder}" does not hold lease "${lease}" with fencing token ${fencingToken}`, {
-    lease,
-    holder,
-  })
 }
 
 function ignore(): void {}

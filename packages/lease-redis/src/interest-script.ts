@@ -4,15 +4,15 @@
  * Under `q:<name>` are those in the queue, by ticket, and under `d:<name>` until when each of them is remembered; under `b:<name>`
  * until when each client is that watches the lease. `x` has the names of all leases for which there is one or the other, and an
  * empty name where somebody watches the whole namespace: as long as there is none, a release costs one look, however many it is
- * about, and is told to nobody. A ticket is the microsecond at which it was given, or more: tickets rise for ever.
+ * about, and is reported to nobody. A ticket is the microsecond at which it was given, or more: tickets rise for ever.
  *
  * The queue of a counted lease has a name that ends with a `#`. In it a member ends with the weight of the share, if that is above 1, and
- * it is told of a vacancy only when there is room for the first. How many are ahead is said as it is there: nobody may pass those without
+ * it is notified of a vacancy only when there is room for the first. How many are ahead is said as it is there: nobody may pass those without
  * having waited for them.
  *
  * All of it only helps. Each command may fail, for want of rights or of memory, and nothing else does because of it.
  */
-import { INTEREST_MS, TOLD } from 'lease-core'
+import { INTEREST_MS, TOLD } from 'lease-core/adapter'
 import { FIELDS, fromTheMaster, prelude, reading, script, type Script } from './script.ts'
 
 /** How many tickets of clients that do not listen are passed by; then the rest of the queue is left to its timers. */
@@ -37,7 +37,7 @@ local function keep(key, member, score)
   redis.pcall('PEXPIRE', key, ${INTEREST_MS})
   return true
 end
--- Whoever registers takes out what has lapsed.
+-- Anyone who registers takes out what has lapsed.
 local function register(name)
   redis.pcall('ZREMRANGEBYSCORE', interest, '-inf', '(' .. fmt(now))
   return keep(interest, name)
@@ -67,7 +67,7 @@ end
 
 /** Of claims: fills `takeOutServed` and `enter`. Needs `us`, `client`, and what `registering` and `queueing` make. */
 export const entering: string = `
--- One who waited was granted the lease: it goes, and those ahead of it who were told of the vacancy.
+-- One who waited was granted the lease: it goes, and those ahead of it who were notified of the vacancy.
 function takeOutServed(name, place)
   local served, isOut = {}, false
   for _, member in ipairs(listed(redis.pcall('ZRANGE', queues .. name, 0, ${TOLD - 1}))) do
@@ -102,7 +102,7 @@ end
 
 /**
  * Tells those who asked, at the end of a script that has collected what there is to tell; `isAwaited` where it is known that somebody asked. One for whom nobody listens on this
- * server is told as well, and does not count: where PUBLISH says how many heard it.
+ * server is reported as well, and does not count: where PUBLISH says how many heard it.
  */
 export const telling: string = `
 if #vacated + #changed + #waking + #taken > 0 or #ended > 0 then
@@ -127,7 +127,7 @@ if #vacated + #changed + #waking + #taken > 0 or #ended > 0 then
     end
     for _, name in ipairs(vacated) do if isOf(name) then tellWatchers(name, { vacated = { { name } } }) end end
     for _, name in ipairs(changed) do if isOf(name) then tellWatchers(name, { changed = { name } }) end end
-    -- Of counted leases: whether there is room for the first in the queue, and who was told of it.
+    -- Of counted leases: whether there is room for the first in the queue, and who was notified of it.
     local room, upTo = {}, {}
     for _, woken in ipairs(waking) do
       local name, nth, inVain = woken[1], woken[2], woken[3]
@@ -142,7 +142,7 @@ if #vacated + #changed + #waking + #taken > 0 or #ended > 0 then
       local last = upTo[name]
       if last == nil and isAwaited and room[name] ~= false then
         local heard, ahead, to = 0, 0, ${TOLD - 1}
-        repeat -- those who are told, as a rule; then those who come after them
+        repeat -- those who are notified, as a rule; then those who come after them
           local page = listed(redis.pcall('ZRANGE', queues .. name, ahead, to))
           for _, member in ipairs(page) do
             local ticket, client = string.match(member, '^(%d+) ([^ ]*)')
@@ -162,7 +162,7 @@ if #vacated + #changed + #waking + #taken > 0 or #ended > 0 then
       local name = grant[1]
       if isOf(name) then
         local first = listed(redis.pcall('ZRANGE', queues .. name, 0, 0))[1]
-        if first and room[name] then -- it is told of the room instead
+        if first and room[name] then -- it is notified of the room instead
         elseif first then
           local ticket, to = string.match(first, '^(%d+) ([^ ]*)')
           tell(to, { taken = { { name, grant[2], grant[3], ticket, 0 } } })

@@ -9,7 +9,7 @@ export class Keys {
   readonly tokens: string
   /** Hash: lease → JSON array of the entities that pin it. */
   readonly pins: string
-  /** Where those are told who watch the whole namespace (`listener.ts`). */
+  /** Where those are notified who watch the whole namespace (`listener.ts`). */
   readonly channel: string
   readonly #lease: string
   readonly #driverPrefix: string
@@ -28,7 +28,7 @@ export class Keys {
     this.#driverPrefix = driverPrefix
   }
 
-  /** Where this client is told; without one, that of those who watch the whole namespace. */
+  /** Where this client is notified; without one, that of those who watch the whole namespace. */
   channelOf(client: string | undefined): string {
     return client === undefined ? this.channel : `${this.channel}:${client}`
   }

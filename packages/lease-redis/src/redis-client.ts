@@ -1,4 +1,5 @@
-import { SubstrateClient, type Client } from 'lease-core'
+import type { Client } from 'lease-core'
+import { clientOver } from 'lease-core/adapter'
 import { checkOptions, type RedisClientOptions } from './options.ts'
 import { RedisSubstrate } from './redis-substrate.ts'
 
@@ -9,9 +10,5 @@ import { RedisSubstrate } from './redis-substrate.ts'
  */
 export function redisClient(options: RedisClientOptions): Client {
   checkOptions(options, { client: true })
-  const { events, requestTimeout, ...ofSubstrate } = options
-  const { clock } = ofSubstrate
-  const substrate = new RedisSubstrate(ofSubstrate, (warning) => client.warn(warning))
-  const client = new SubstrateClient({ clock, events, requestTimeout, substrate })
-  return client
+  return clientOver(options, (own, warn) => new RedisSubstrate(own, warn))
 }

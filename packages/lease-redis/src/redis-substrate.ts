@@ -8,6 +8,7 @@
  *   which it does nothing, and the server time at which it was sent, with which the script compares what it remembers.
  * - *Only reads from the master count*; a replica may be behind.
  */
+import { systemClock, type LeaseChange, type Trapdoor } from 'lease-core'
 import {
   contended,
   granted,
@@ -15,28 +16,26 @@ import {
   late,
   LONGEST_DEADLINE_MS,
   refused,
-  systemClock,
   unknown,
   warnOfNoHints,
   type Call,
   type ClaimOp,
   type Counted,
   type Holding,
-  type LeaseChange,
   type Op,
   type OpenHintConnection,
   type Pins,
   type Substrate,
   type SubstrateWarning,
-  type Trapdoor,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { applyScript, TOO_LATE } from './apply-script.ts'
 import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
 import { COUNTED, FULL, readScript, TOLD_UP_TO, waitingScript, watchAllScript } from './interest-script.ts'
 import { Keys } from './keys.ts'
 import { listenTo } from './listener.ts'
+import { asIoredis } from './node-redis.ts'
 import { checkOptions, type RedisSubstrateOptions } from './options.ts'
 import {
   CONTENDED,
@@ -80,6 +79,7 @@ type Fields = readonly [
 
 export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
+  readonly store: NonNullable<Substrate['store']>
   readonly #redis: object
   readonly #connection: SteadyConnection
   readonly #keys: Keys
@@ -101,7 +101,9 @@ export class RedisSubstrate implements Substrate {
   constructor(options: RedisSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     this.#warn = warn
     checkOptions(options, { client: false })
-    const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
+    const { namespace, prefix = 'lease', listen, clock = systemClock } = options
+    const redis = asIoredis(options.redis)
+    this.store = { system: 'redis', namespace }
     this.#redis = redis
     this.#connection = SteadyConnection.over(redis, clock)
     this.#database = databaseOf(redis)

@@ -12,7 +12,7 @@
  * A script that fails in between leaves too much, and never too little. What is too much ends with its bound: a claim looks at the key of
  * each share whose bound has passed, and moves the bound, or takes the entry out.
  */
-import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core'
+import { DEFINITION_MS, LONGEST_DEADLINE_MS, TOLD } from 'lease-core/adapter'
 import { COUNTED, TOLD_UP_TO } from './interest-script.ts'
 import {
   CONTENDED,
@@ -127,7 +127,7 @@ local function counting()
   end
 
   -- The share that lapses first, as FIELDS with its name before them; a pinned one where there is no other. Then whether one was found to be
-  -- over, and what has failed; '' as above. By the bounds in turn, each of which is moved to where it belongs, until none can be before.
+  -- over, and what has failed; '' as above. By the bounds in turn: each is moved to where it belongs, until none can be before.
   -- Pins keep bounds from being moved: where a run has moved none, another one would see no more.
   local function first(counted)
     local best, until_, pinnedOne, from, isOver, isNews = nil, nil, nil, 0, false, false
@@ -265,7 +265,7 @@ local function admit()
   if mayFit and place then
     local own, ahead = enter(counted, place, weight > room and most, weight)
     if own then news[#news + 1] = { nth, own, ahead } end
-    -- It has met nothing but tickets, and sees to it that those who have them come. Whoever has just come knows that they were told.
+    -- It has met nothing but tickets, and sees to it that those who have them come. Anyone who has just come knows that they were notified.
     if mine and weight <= room then waking[#waking + 1] = { counted, nth }
     elseif own and weight <= room then
       local last

@@ -13,7 +13,8 @@
  * A late answer of the caller's connection does not call us back to it once another one is in use: behind Sentinels it may lead
  * to a former master. What makes a connection as the caller's was asks the Sentinels, the name server, and the options, again.
  */
-import { hasMethods, type Call, type Clock } from 'lease-core'
+import { hasMethods, type Clock } from 'lease-core'
+import type { Call } from 'lease-core/adapter'
 import { evaluate, isReply } from './connection.ts'
 import type { RedisConnection, RedisScripting } from './driver.ts'
 import { overrides } from './listener.ts'

@@ -1,5 +1,5 @@
 /** What the server's set-up takes away from the promises. */
-import type { SubstrateWarning } from 'lease-core'
+import type { SubstrateWarning } from 'lease-core/adapter'
 import { explained } from './connection.ts'
 
 /** @param answer of `inspectScript` */
@@ -43,12 +43,12 @@ export function inspectionWarnings([
   warn(
     silence !== '',
     'publish-forbidden',
-    `Those who wait for a lease cannot be told that it is free (${silence}): they learn of it by timer only. Allow the channels of the leases (ACL: &).`,
+    `Those who wait for a lease cannot be notified that it is free (${silence}): they learn of it by timer only. Allow the channels of the leases (ACL: &).`,
   )
   warn(
     queues !== '',
     'queue-forbidden',
-    `The server keeps no queue of those who wait for a lease (${queues}): they are not told that it is free, and learn of it by timer only. Allow the commands that docs/substrates/redis.md lists.`,
+    `The server keeps no queue of those who wait for a lease (${queues}): they are not notified that it is free, and learn of it by timer only. Allow the commands that docs/substrates/redis.md lists.`,
   )
   warn(
     memory === '' || persistence === '',

@@ -162,7 +162,7 @@ function waitFor({ manager }: Party, lease: string): Promise<Hold> {
   return manager.hold(lease, 'b', { duration: longMs, wait: true })
 }
 
-/** Whoever has asked for the lease before is denied by then as well. */
+/** Anyone who has asked for the lease before is denied by then as well. */
 async function isDenied({ manager }: Party, lease: string): Promise<void> {
   expect(await caught(manager.claim(lease, 'c', longMs))).to.be.instanceOf(ErrClaimDenied)
 }
@@ -371,7 +371,7 @@ describe('under Sentinels', function () {
       expect(await stored(master, namespace, 'l')).to.include({ holder: 'b', token: String(later.fencingToken) })
     })
 
-    it('a resource that refuses a lower token than it has seen lets the later one win, whoever comes first', () => {
+    it('a resource that refuses a lower token than it has seen lets the later one win, no matter who comes first', () => {
       for (const order of [
         [earlier, later],
         [later, earlier],

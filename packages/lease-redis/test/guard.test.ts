@@ -1,6 +1,7 @@
 import { expect } from 'chai'
 import { Cluster, type ChainableCommander, type Redis } from 'ioredis'
-import { ErrNotHeld, ErrNotValid, ErrTrapdoor, type Holding } from 'lease-core'
+import { ErrNotHeld, ErrNotValid, ErrTrapdoor } from 'lease-core'
+import type { Holding } from 'lease-core/adapter'
 import { whileLive } from 'lease-core/testing'
 import { redisTargets, startProxy, startRedis } from 'lease-servers'
 import { RedisGuard, RedisSubstrate } from 'lease-redis'
@@ -129,7 +130,7 @@ for (const target of redisTargets('server')) {
           }
           queue(multi, key)
         })
-        results.catch(() => {}) // whoever awaits them hears of it; nobody awaits those of a late attempt
+        results.catch(() => {}) // anyone who awaits them hears of it; nobody awaits those of a late attempt
         await Promise.race([first, results])
         return { results, key, bodies: () => bodies }
       })

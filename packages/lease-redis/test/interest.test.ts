@@ -1,16 +1,8 @@
-/** Who is told of what: beyond what the conformance kit asks, what only Redis can show. */
+/** Which clients are notified of what: beyond what the conformance kit asks, what only Redis can show. */
 import { expect } from 'chai'
 import type { Redis } from 'ioredis'
-import {
-  INTEREST_MS,
-  LeaseEvents,
-  Manager,
-  noTicket,
-  TOLD,
-  type Call,
-  type LeaseChange,
-  type Verdict,
-} from 'lease-core'
+import { LeaseEvents, Manager, type LeaseChange } from 'lease-core'
+import { INTEREST_MS, noTicket, TOLD, type Call, type Verdict } from 'lease-core/adapter'
 import { redisClient, type RedisSubstrate } from 'lease-redis'
 import { claim, expire, grant, newCall, settle, sleep, unique } from 'lease-scenes'
 import { redisTargets, until } from 'lease-servers'
@@ -21,12 +13,12 @@ import { LASTING_MS, openSetting, releaseOf, type Setting } from './setting.ts'
 interface Client {
   readonly substrate: RedisSubstrate
   readonly call: () => Call
-  /** What it is told; undefined: it does not listen. */
+  /** What it is notified; undefined: it does not listen. */
   readonly told: LeaseChange[] | undefined
 }
 
 for (const target of redisTargets('server')) {
-  describe(`who is told, on ${target.name}`, () => {
+  describe(`whom to notify, on ${target.name}`, () => {
     let setting: Setting
     let namespace: string
     let base: string
@@ -91,7 +83,7 @@ for (const target of redisTargets('server')) {
       expect(await published(work)).to.deep.equal([])
     })
 
-    it('one for whom nobody listens is told, and counts as none: the next ones are told as well', async () => {
+    it('one for whom nobody listens is notified, and counts as none: the next ones are reported as well', async () => {
       await grant(substrate, claim(lease, 'a', LASTING_MS))
       const crowd: Client[] = []
       for (const listens of [false, true, false, true, true]) crowd.push(await client({ listens }))
@@ -124,7 +116,7 @@ for (const target of redisTargets('server')) {
       expect(late.ticket, 'one that was forgotten').to.deep.equal({ place: Number(first.split(' ')[0]), ahead: 0 })
     })
 
-    it('a lapse is told once: by an expiry, or by a claim of another name that takes the lapsed one out of the index', async () => {
+    it('a lapse is reported once: by an expiry, or by a claim of another name that takes the lapsed one out of the index', async () => {
       await grant(substrate, claim(lease, 'a', LASTING_MS))
       const [one, watcher] = [await client(), await client()]
       const place = (await ask(one)).ticket?.place ?? expect.fail('no ticket')
@@ -143,7 +135,7 @@ for (const target of redisTargets('server')) {
       expect(again).to.deep.equal([])
     })
 
-    it('watchers that were not heard of for long are told nothing', async () => {
+    it('watchers that were not heard of for long are notified nothing', async () => {
       const [gone, here] = [await client(), await client()]
       for (const one of [gone, here]) await one.substrate.read([lease], one.call(), [lease])
       await setting.redis.zadd(`${base}b:${lease}`, 1, gone.call().client)

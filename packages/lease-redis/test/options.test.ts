@@ -86,7 +86,7 @@ describe('the options of lease-redis', () => {
     }
   })
 
-  it('want to be told how to listen when the connection does not show how it was made', () => {
+  it('must say how to listen when the connection does not show how it was made', () => {
     const plain: RedisConnection = { eval: redis.eval.bind(redis), evalsha: redis.evalsha.bind(redis) } as never
     expect(problemsOf(() => redisClient({ redis: plain, namespace: 'n' }))).to.have.keys('listen')
     redisClient({ redis: plain, namespace: 'n', listen: false })

@@ -1,6 +1,6 @@
 /** Connections and substrates that are closed in the end, and what tests ask of time. */
 import { Redis, type RedisOptions as AnyRedisOptions } from 'ioredis'
-import type { ExtendOp, ReleaseOp, Substrate, UnpinOp } from 'lease-core'
+import type { ExtendOp, ReleaseOp, Substrate, UnpinOp } from 'lease-core/adapter'
 import { RedisSubstrate, type RedisSubstrateOptions } from 'lease-redis'
 import { extend, newCall, readOne, release, unique, unpin } from 'lease-scenes'
 import { until } from 'lease-servers'

@@ -2,17 +2,16 @@
 import { connect } from 'node:net'
 import { expect } from 'chai'
 import type { Redis } from 'ioredis'
+import type { LeaseChange, ShareRequest } from 'lease-core'
 import {
   DEFINITION_MS,
   LONGEST_DEADLINE_MS,
   type Call,
   type ClaimOp,
   type DefineOp,
-  type LeaseChange,
   type Op,
-  type ShareRequest,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import type { RedisSubstrate } from 'lease-redis'
 import {
   caught,
@@ -95,7 +94,7 @@ for (const target of redisTargets('server')) {
         .map((name) => name.slice(counted.length))
         .toSorted()
 
-    /** The commands with keys that scripts run in this namespace meanwhile; other tests are at the same server. */
+    /** The commands with keys that scripts run in this namespace at that time; other tests are at the same server. */
     async function commandsOf(body: () => Promise<unknown>): Promise<string[]> {
       // By hand: the driver's own monitor is confused by the commands of others that come while it is set up.
       const { host, port } = redis.options
@@ -453,7 +452,7 @@ for (const target of redisTargets('server')) {
     })
 
     describe('late packets', () => {
-      /** What a copy says that knows no time at which it was sent: it is told by what it names alone. */
+      /** What a copy says that knows no time at which it was sent: only what it names identifies it. */
       const copyOf = async (): Promise<Partial<Call>> => ({
         notAfterMs: (await substrate.time(newCall())) + LONGEST_DEADLINE_MS,
       })
@@ -523,8 +522,8 @@ for (const target of redisTargets('server')) {
       })
     })
 
-    describe('who is told', () => {
-      it('a lapse that the index shows is told to the queue of the counted lease, once there is room', async () => {
+    describe('whom to notify', () => {
+      it('a lapse that the index shows is reported to the queue of the counted lease, once there is room', async () => {
         await settle(substrate, define(2))
         await grant(substrate, share('a', { capacity: undefined, durationMs: 1 }))
         await grant(substrate, share('b', { capacity: undefined }))

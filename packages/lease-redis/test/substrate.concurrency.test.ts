@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import type { Op } from 'lease-core'
+import type { Op } from 'lease-core/adapter'
 import { redisTargets, until } from 'lease-servers'
 import { briefMs, claim, expire, extend, newCall, pin, release, settle, sleep, unique, unpin } from 'lease-scenes'
 import { openSetting, type Setting } from './setting.ts'

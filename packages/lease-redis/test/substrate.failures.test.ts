@@ -3,7 +3,7 @@ import { expect } from 'chai'
 import { Cluster, type Redis } from 'ioredis'
 import { redisTargets, startProxy, startRedis, until, type Redis as Server } from 'lease-servers'
 import { RedisSubstrate } from 'lease-redis'
-import type { Op, Verdict } from 'lease-core'
+import type { Op, Verdict } from 'lease-core/adapter'
 import {
   noneUnheard,
   caught,
@@ -135,7 +135,7 @@ for (const target of redisTargets('server')) {
         'the pins': { key: 'p', fails: ['claim', 'extend', 'release', 'expire', 'pin', 'unpin'] },
       }
       for (const [what, { key, fails }] of Object.entries(cases)) {
-        it(`in place of ${what}, it is told so and left as it was`, async () => {
+        it(`in place of ${what}, that is reported and left as it was`, async () => {
           const namespace = unique('ns')
           const substrate = setting.substrate({ namespace })
           const base = `lease:{${namespace}}:`
@@ -244,7 +244,7 @@ for (const target of redisTargets('server')) {
         await eventually(async () => (await listeners()) === 1)
         await substrate.close()
         await eventually(async () => (await listeners()) === 0)
-        expect(await setting.redis.ping()).to.equal('PONG') // the caller's own is still his
+        expect(await setting.redis.ping()).to.equal('PONG') // the caller's own is unchanged
       })
 
       it('one that the caller makes is used instead, and closed', async () => {
@@ -436,7 +436,7 @@ describe('a server of our own', () => {
     const user = (name: string, ...rules: string[]): Promise<unknown> =>
       setting.redis.acl('SETUSER', name, 'on', '>secret', 'allkeys', 'allchannels', 'allcommands', ...rules)
 
-    it('a wrong password is told as such, and so is a missing one', async () => {
+    it('a wrong password is reported as such, and so is a missing one', async () => {
       await user('known')
       const wrong = setting.connect({ maxRetriesPerRequest: 1 }, url('known').replace('secret', 'wrong'))
       const error = await causeOf(setting.substrate({ redis: wrong }))
@@ -449,7 +449,7 @@ describe('a server of our own', () => {
       })
     })
 
-    it('a right that lacks is told as such, and nothing is done by halves', async () => {
+    it('a right that lacks is reported as such, and nothing is done by halves', async () => {
       await user('nokeys', 'resetkeys', '~other:*')
       await user('noeval', '-eval', '-evalsha')
       await user('noset', '-set')

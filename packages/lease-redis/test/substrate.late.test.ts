@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, type Call, type Op, type Verdict } from 'lease-core'
+import { CLIENT_LENGTH, LONGEST_DEADLINE_MS, type Call, type Op, type Verdict } from 'lease-core/adapter'
 import { redisTargets, startRedis, until, type Redis as Server } from 'lease-servers'
 import type { RedisSubstrate } from 'lease-redis'
 import {
@@ -37,7 +37,7 @@ for (const target of redisTargets('server')) {
     beforeEach(() => (name = unique('lease')))
 
     const now = (): Promise<number> => substrate.time(newCall())
-    /** What a copy says that knows no time at which it was sent: it is told by what it names alone. */
+    /** What a copy says that knows no time at which it was sent: only what it names identifies it. */
     const copyOf = async (): Promise<Partial<Call>> => ({ notAfterMs: (await now()) + LONGEST_DEADLINE_MS })
     const heldBy = async (lease: string = name): Promise<string | undefined> =>
       (await readOne(substrate, lease))?.holder

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { Redis } from 'ioredis'
 import { redisTargets, until } from 'lease-servers'
-import type { Holding, Verdict } from 'lease-core'
+import type { Holding, Verdict } from 'lease-core/adapter'
 import { whileLive } from 'lease-core/testing'
 import type { RedisSubstrate } from 'lease-redis'
 import {

@@ -85,7 +85,7 @@ export function countRenewals(client: Client): AnsweredRenewals {
 
 /** Declares the scenes in which the way fails. */
 export function outages(way: () => Way): void {
-  it('a claim whose reply is lost is granted, in the term that the lost reply told of', () =>
+  it('a claim whose reply is lost is granted, in the term that the lost reply reported', () =>
     managed(
       way(),
       async (manager, _, namespace) => {
@@ -162,7 +162,7 @@ export function outages(way: () => Way): void {
         const { proxy } = way()
         const hold = await manager.hold('l', 'a', { duration: 60_000, renewEvery: 100 })
         await proxy.refuse()
-        await eventually(() => events.some((event) => event.type === 'retrying' && event.doing === 'renewal'))
+        await eventually(() => events.some((event) => event.type === 'retrying' && event.operation === 'renewal'))
         await proxy.accept()
         const before = answered('l')
         await eventually(() => answered('l') >= before + 3)
@@ -267,7 +267,7 @@ export async function overAccident(
   const [here, there] = clients.map((client) => new Manager({ client, maxSleep: 2_000 })) as [Manager, Manager]
   let failures = 0
   here.events.subscribe((event) => {
-    if (event.type === 'retrying' && event.doing === 'renewal') failures++
+    if (event.type === 'retrying' && event.operation === 'renewal') failures++
   })
   const noticed = async (): Promise<void> => {
     const before = failures

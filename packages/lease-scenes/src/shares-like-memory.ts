@@ -1,16 +1,15 @@
 /** Random operations on shares, one after the other, some of them sent twice: what a store with a clock answers and tells is what memory does. */
 import { expect } from 'chai'
+import { MemorySubstrate, type LeaseChange } from 'lease-core'
 import {
   LONGEST_DEADLINE_MS,
-  MemorySubstrate,
   type Call,
   type Counted,
   type Holding,
-  type LeaseChange,
   type Op,
   type Substrate,
   type Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { until } from 'lease-servers'
 import { it } from 'mocha'
 import { newCall, sleep, unique } from './words.ts'

@@ -11,7 +11,7 @@ import type {
   Substrate,
   UnpinOp,
   Verdict,
-} from 'lease-core'
+} from 'lease-core/adapter'
 import { until } from 'lease-servers'
 
 /** In whose name the words are said: a nonce begins with it. */

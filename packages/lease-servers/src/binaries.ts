@@ -7,7 +7,7 @@ import { cp } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import { unpackDebian } from './debian.ts'
 import { reasonIn } from './failures.ts'
-import { Den, output, serverAccount } from './process.ts'
+import { ServerHome, output, serverAccount } from './process.ts'
 import { report } from './progress.ts'
 
 /** `system`: PATH and the usual folders. `embedded`: npm package. `debian`: unpacked package. */
@@ -122,12 +122,12 @@ async function runnable<O extends Origin>(found: Binaries<O>, program: string): 
 /** One copy serves all servers of this process and goes with it. */
 async function copied(found: Binaries, root: string): Promise<Binaries> {
   report('copying the programs to where servers may run them')
-  const to = join(new Den('binaries').dir, 'root')
+  const to = join(new ServerHome('binaries').dir, 'root')
   await cp(root, to, { recursive: true, verbatimSymlinks: true })
   const libraryPath = found.libraryPath.split(':').map((one) => one.replace(root, to))
   return { origin: found.origin, bin: found.bin.replace(root, to), root: to, libraryPath: libraryPath.join(':') }
 }
 
-async function versionOf(binaries: Binaries, program: string, account?: Den['account']): Promise<string> {
+async function versionOf(binaries: Binaries, program: string, account?: ServerHome['account']): Promise<string> {
   return await output(join(binaries.bin, program), ['--version'], { account, env: environment(binaries) })
 }

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, readdir, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Den, installed, output } from './process.ts'
+import { ServerHome, installed, output } from './process.ts'
 import { report } from './progress.ts'
 
 const defaultCache = join(dirname(fileURLToPath(import.meta.url)), '..', 'node_modules', '.cache', 'debian')
@@ -34,9 +34,9 @@ async function fetchInto(root: string, cache: string, names: readonly [string, .
     if (!(await installed(tool))) throw new Error(`${tool} is not on this machine`)
   }
   await mkdir(cache, { recursive: true })
-  // A den, so that a run that is killed leaves nothing half unpacked; in the cache, so that a rename is all that is left to do.
-  await using den = new Den(names[0], 'KILL', cache)
-  const work = den.dir
+  // A home, so that a run that is killed leaves nothing half unpacked; in the cache, so that a rename is all that is left to do.
+  await using home = new ServerHome(names[0], 'KILL', cache)
+  const work = home.dir
   if (!(await known(names[0])) && process.getuid?.() === 0) {
     report(`asking Debian's archive for ${names[0]}`)
     await output('apt-get', ['-q', 'update'])

@@ -8,7 +8,7 @@ import { ANSWER_MS, nothing, type Opened, shared, unreachable } from './targets.
 
 /**
  * What to test against. `name` is known at once; the rest from the first `before` hook on. Test files share it and nothing is
- * removed, so keys need a prefix of one's own.
+ * removed, so keys need a prefix of their own.
  */
 export interface EtcdTarget {
   /** For titles: `etcd, one node`. */

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { until } from './awaited.ts'
 import { debianFolder, environment, findBinaries, type Found, systemFolders } from './binaries.ts'
-import { Den } from './process.ts'
+import { ServerHome } from './process.ts'
 import { type Command, onFreePorts, ServerProcess, stopAll } from './server.ts'
 
 /** What to start. */
@@ -106,7 +106,7 @@ export async function startEtcd(options: EtcdOptions = {}): Promise<Etcd> {
     const members: Member[] = []
     try {
       for (const place of places) {
-        members.push(new Member(new Den('etcd'), found, place, { cluster, initial }, options))
+        members.push(new Member(new ServerHome('etcd'), found, place, { cluster, initial }, options))
       }
       const started = await Promise.allSettled(members.map(async (member) => member.start()))
       for (const one of started) if (one.status === 'rejected') throw one.reason
@@ -201,13 +201,13 @@ class Member extends ServerProcess implements EtcdMember {
   readonly #command: Command
 
   constructor(
-    den: Den,
+    home: ServerHome,
     { binaries, answer }: Found<EtcdOrigin>,
     place: Place,
     { cluster, initial }: { readonly cluster: string; readonly initial: string },
     options: EtcdOptions,
   ) {
-    super(den)
+    super(home)
     this.endpoint = place.client
     this.ports = [place.client, place.peer].map((url) => Number(new URL(url).port))
     this.title = `etcd ${versionIn(answer)}`
@@ -268,11 +268,11 @@ class Member extends ServerProcess implements EtcdMember {
   }
 
   get #data(): string {
-    return join(this.den.dir, 'data')
+    return join(this.home.dir, 'data')
   }
 
   get #backup(): string {
-    return join(this.den.dir, 'backup')
+    return join(this.home.dir, 'backup')
   }
 
   protected command(): Command {
@@ -281,7 +281,7 @@ class Member extends ServerProcess implements EtcdMember {
 
   protected async ready(): Promise<boolean> {
     // Who answers on the port may be a stranger; the log is ours.
-    return /serving client traffic|ready to serve client/.test(this.den.log) && (await this.status()) !== undefined
+    return /serving client traffic|ready to serve client/.test(this.home.log) && (await this.status()) !== undefined
   }
 }
 

@@ -1,7 +1,7 @@
 export { until, whatIsAwaited } from './awaited.ts'
 export { findChromium } from './chromium.ts'
 export { enough, enoughOf, isMatrix } from './enough.ts'
-export { Den } from './process.ts'
+export { ServerHome } from './process.ts'
 export { etcdProtocol } from './etcd-protocol.ts'
 export { type EtcdTarget, etcdTargets } from './etcd-targets.ts'
 export {
@@ -13,6 +13,7 @@ export {
   postJson,
   startEtcd,
 } from './etcd.ts'
+export { npmFolder, type NpmFolderOptions } from './npm-folder.ts'
 export { type Pgbouncer, type PgbouncerOptions, startPgbouncer } from './pgbouncer.ts'
 export {
   type FreshDatabase,

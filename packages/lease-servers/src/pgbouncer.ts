@@ -3,7 +3,7 @@
  */
 import { join } from 'node:path'
 import { type Binaries, debianFolder, environment, findBinaries, systemFolders } from './binaries.ts'
-import { accepts, Den } from './process.ts'
+import { accepts, ServerHome } from './process.ts'
 import { type Command, onFreePorts, ServerProcess } from './server.ts'
 
 /** A running pgbouncer. */
@@ -55,13 +55,13 @@ export async function startPgbouncer(serverUrl: string, options: PgbouncerOption
     hint: 'install it (for example apt-get install pgbouncer)',
   })
   return await onFreePorts(1, async ([port]) => {
-    const den = new Den('pgbouncer')
+    const home = new ServerHome('pgbouncer')
     try {
-      const pgbouncer = new PgbouncerProcess(den, binaries, { port: Number(port), serverUrl, answer, options })
+      const pgbouncer = new PgbouncerProcess(home, binaries, { port: Number(port), serverUrl, answer, options })
       await pgbouncer.start()
       return pgbouncer
     } catch (error) {
-      await den.close()
+      await home.close()
       throw error
     }
   })
@@ -87,8 +87,8 @@ class PgbouncerProcess extends ServerProcess implements Pgbouncer {
   readonly #binaries: Binaries
   readonly #database: string
 
-  constructor(den: Den, binaries: Binaries, { port, serverUrl, answer, options }: Place) {
-    super(den)
+  constructor(home: ServerHome, binaries: Binaries, { port, serverUrl, answer, options }: Place) {
+    super(home)
     this.version = /\d[\d.]*/.exec(answer)?.[0] ?? ''
     this.title = `pgbouncer ${this.version}`
     this.port = port
@@ -116,7 +116,7 @@ class PgbouncerProcess extends ServerProcess implements Pgbouncer {
     }
     const quoted = Object.entries(entry).map(([name, value]) => `${name}='${value.replaceAll("'", "''")}'`)
     const lines = Object.entries(settings).map(([name, value]) => `${name} = ${value}`)
-    den.write('pgbouncer.ini', ['[databases]', `* = ${quoted.join(' ')}`, '[pgbouncer]', ...lines, ''].join('\n'))
+    home.write('pgbouncer.ini', ['[databases]', `* = ${quoted.join(' ')}`, '[pgbouncer]', ...lines, ''].join('\n'))
   }
 
   get url(): string {
@@ -130,12 +130,12 @@ class PgbouncerProcess extends ServerProcess implements Pgbouncer {
   protected command(): Command {
     return {
       file: join(this.#binaries.bin, 'pgbouncer'),
-      args: [join(this.den.dir, 'pgbouncer.ini')],
+      args: [join(this.home.dir, 'pgbouncer.ini')],
       env: environment(this.#binaries),
     }
   }
 
   protected async ready(): Promise<boolean> {
-    return this.den.log.includes('process up') && (await accepts(this.port))
+    return this.home.log.includes('process up') && (await accepts(this.port))
   }
 }

@@ -20,12 +20,12 @@ export interface PostgresTarget {
   readonly passwordUrl: string | undefined
 }
 
-/** A database of one's own. */
+/** A database of its own. */
 export interface FreshDatabase extends AsyncDisposable {
   readonly url: string
   /** Past the pooler; the `url` where there is none. */
   readonly directUrl: string
-  /** Removes it, whoever is still connected. Idempotent. */
+  /** Removes it, no matter who is still connected. Idempotent. */
   drop(): Promise<void>
 }
 

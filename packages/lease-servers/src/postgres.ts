@@ -7,7 +7,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { type Binaries, debianFolder, environment, findBinaries, systemFolders } from './binaries.ts'
-import { accepts, Den } from './process.ts'
+import { accepts, ServerHome } from './process.ts'
 import { report } from './progress.ts'
 import { type Command, onFreePorts, ServerProcess } from './server.ts'
 
@@ -92,12 +92,12 @@ export class PostgresServer extends ServerProcess implements Postgres {
   #primary: PostgresServer | undefined
 
   constructor(binaries: Binaries<PostgresOrigin>, version: number, options: PostgresOptions) {
-    super(new Den(`postgres${version}`, 'QUIT')) // KILL would leave a segment of shared memory
+    super(new ServerHome(`postgres${version}`, 'QUIT')) // KILL would leave a segment of shared memory
     this.version = version
     this.origin = binaries.origin
     this.title = `PostgreSQL ${version}`
     this.#binaries = binaries
-    this.#data = join(this.den.dir, 'data')
+    this.#data = join(this.home.dir, 'data')
     this.#env = options.env ?? {}
     const durability = options.durable ? 'on' : 'off'
     this.#settings = {
@@ -131,15 +131,15 @@ export class PostgresServer extends ServerProcess implements Postgres {
   async init(): Promise<void> {
     report(`creating a database cluster for ${this.title}`)
     const args = ['-D', this.#data, '-U', 'postgres', '-A', 'trust', '-N', '--locale=C', '-E', 'UTF8']
-    await this.den.run(join(this.#binaries.bin, 'initdb'), args, environment(this.#binaries))
+    await this.home.run(join(this.#binaries.bin, 'initdb'), args, environment(this.#binaries))
     const hba = join(this.#data, 'pg_hba.conf')
     await writeFile(hba, `host all lease_password all scram-sha-256\n${await readFile(hba, 'utf8')}`)
   }
 
   /** Becomes a standby of a server that has its data and was never started. */
   async copy(primary: PostgresServer): Promise<void> {
-    await this.den.run('cp', ['-Rp', primary.#data, this.#data])
-    this.den.write(join('data', 'standby.signal'), '')
+    await this.home.run('cp', ['-Rp', primary.#data, this.#data])
+    this.home.write(join('data', 'standby.signal'), '')
     this.#primary = primary
   }
 

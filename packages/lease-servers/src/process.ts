@@ -1,10 +1,10 @@
 /**
  * One way to run a server that is not ours to trust with our lifetime.
  *
- * Every server lives in a *den*: a temporary folder and a guardian. The guardian is a small shell process in a session of
+ * Every server lives in a *home*: a temporary folder and a guardian. The guardian is a small shell process in a session of
  * its own that reads from a pipe of ours and, when that pipe closes, stops the server and removes the folder. The kernel
  * closes the pipe however we end (return, exception, Ctrl-C, SIGKILL), so there is one teardown and it cannot be missed;
- * closing the den on purpose takes the same path.
+ * closing the home on purpose takes the same path.
  */
 import { type ChildProcess, execFile, execFileSync, spawn, type SpawnOptions } from 'node:child_process'
 import {
@@ -52,11 +52,11 @@ fi
 rm -rf -- "$dir" || { sleep 1; rm -rf -- "$dir"; }
 `
 
-/** A temporary folder with at most one process in it; both are gone once the den is closed or this process has ended. */
-export class Den implements AsyncDisposable {
-  /** The folder; the account of the den owns it, and everybody may traverse it. */
+/** A temporary folder with at most one process in it; both are gone once the home is closed or this process has ended. */
+export class ServerHome implements AsyncDisposable {
+  /** The folder; the account of the home owns it, and everybody may traverse it. */
   readonly dir: string
-  /** Who runs what is in the den; undefined when that is simply us. */
+  /** Who runs what is in the home; undefined when that is simply us. */
   readonly account: Account | undefined
   readonly #guardian: ChildProcess
   readonly #guardianGone: Promise<void>
@@ -86,7 +86,7 @@ export class Den implements AsyncDisposable {
     if (this.account) chownSync(this.dir, this.account.uid, this.account.gid)
   }
 
-  /** The process in the den that was started last, while it runs. */
+  /** The process in the home that was started last, while it runs. */
   get pid(): number | undefined {
     return this.#child?.exitCode === null && this.#child.signalCode === null ? this.#child.pid : undefined
   }
@@ -105,14 +105,14 @@ export class Den implements AsyncDisposable {
     }
   }
 
-  /** Writes a file that belongs to the den's account. */
+  /** Writes a file that belongs to the home's account. */
   write(name: string, text: string): void {
     const path = join(this.dir, name)
     inFolder(dirname(this.dir), () => writeFileSync(path, text))
     if (this.account) chownSync(path, this.account.uid, this.account.gid)
   }
 
-  /** Starts a process as the den's account, in a session of its own, with its output in the den's log. */
+  /** Starts a process as the home's account, in a session of its own, with its output in the home's log. */
   start(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): void {
     const log = inFolder(dirname(this.dir), () => openSync(join(this.dir, 'log'), 'a'))
     this.#logStart = fstatSync(log).size
@@ -134,7 +134,7 @@ export class Den implements AsyncDisposable {
     }
   }
 
-  /** Runs a process in the den to its end. @throws with its output when it fails. */
+  /** Runs a process in the home to its end. @throws with its output when it fails. */
   async run(command: string, args: readonly string[], env?: NodeJS.ProcessEnv): Promise<void> {
     this.start(command, args, env)
     const child = this.#child

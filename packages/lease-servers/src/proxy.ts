@@ -240,7 +240,7 @@ class FaultyProxy implements Proxy {
     const listener = this.#listener
     this.#listener = undefined
     this.cut()
-    await this.#accepting.catch(() => undefined) // told to who called accept
+    await this.#accepting.catch(() => undefined) // reported to the caller of accept
     if (listener?.listening) await new Promise<void>((resolve) => listener.close(() => resolve()))
   }
 

@@ -168,7 +168,7 @@ class Watched implements RedisSentinel {
       [`sentinel down-after-milliseconds ${name}`]: String(options.downAfterMs ?? 500),
       [`sentinel failover-timeout ${name}`]: String(options.failoverTimeoutMs ?? 3000),
     }
-    // They would find each other within seconds; told beforehand, they know each other at once.
+    // They would find each other within seconds; with the addresses beforehand, they know each other at once.
     for (const port of this.#replicaPorts) settings[`sentinel known-replica ${name} ${host} ${port}`] = ''
     for (const [other, { port }] of this.sentinels.entries()) {
       if (other !== index) settings[`sentinel known-sentinel ${name} ${host} ${port} ${ids[other]}`] = ''

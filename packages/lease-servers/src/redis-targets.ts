@@ -8,7 +8,7 @@ import { ANSWER_MS, nothing, type Opened, shared, unreachable } from './targets.
 
 /**
  * What to test against: a server by its URL, or the nodes of a cluster. `name` and `kind` are known at once; the rest from the
- * first `before` hook on. Test files share them and nothing is flushed, so keys need a prefix of one's own.
+ * first `before` hook on. Test files share them and nothing is flushed, so keys need a prefix of their own.
  */
 export type RedisTarget = RedisServerTarget | RedisClusterTarget
 

@@ -3,7 +3,7 @@
  */
 import { join } from 'node:path'
 import { type Binaries, debianFolder, environment, findBinaries, type Found, systemFolders } from './binaries.ts'
-import { Den } from './process.ts'
+import { ServerHome } from './process.ts'
 import { redisCommands } from './resp.ts'
 import { type Command, onFreePorts, ServerProcess } from './server.ts'
 
@@ -61,13 +61,13 @@ export async function launchRedis(
   options: RedisOptions = {},
   mode: 'server' | 'sentinel' = 'server',
 ): Promise<RedisProcess> {
-  const den = new Den('redis')
+  const home = new ServerHome('redis')
   try {
-    const server = new RedisProcess(den, found, port, options, mode)
+    const server = new RedisProcess(home, found, port, options, mode)
     await server.start()
     return server
   } catch (error) {
-    await den.close()
+    await home.close()
     throw error
   }
 }
@@ -106,13 +106,13 @@ export class RedisProcess extends ServerProcess implements Redis {
   readonly #env: Readonly<Record<string, string>>
 
   constructor(
-    den: Den,
+    home: ServerHome,
     found: Found<RedisOrigin>,
     port: number,
     options: RedisOptions,
     mode: 'server' | 'sentinel' = 'server',
   ) {
-    super(den)
+    super(home)
     this.version = versionIn(found.answer)
     this.origin = found.binaries.origin
     this.port = port
@@ -132,10 +132,10 @@ export class RedisProcess extends ServerProcess implements Redis {
       ...options.settings,
       bind: '127.0.0.1',
       port: String(port),
-      dir: den.dir,
+      dir: home.dir,
     }
     // A file, and the server's own, because sentinels and CONFIG REWRITE write to it.
-    den.write(
+    home.write(
       'redis.conf',
       Object.entries(settings)
         .map(([name, value]) => `${name} ${value}\n`)
@@ -151,7 +151,7 @@ export class RedisProcess extends ServerProcess implements Redis {
   protected command(): Command {
     return {
       file: join(this.#binaries.bin, 'redis-server'),
-      args: [join(this.den.dir, 'redis.conf'), ...(this.#mode === 'sentinel' ? ['--sentinel'] : [])],
+      args: [join(this.home.dir, 'redis.conf'), ...(this.#mode === 'sentinel' ? ['--sentinel'] : [])],
       env: { ...environment(this.#binaries), ...this.#env },
     }
   }

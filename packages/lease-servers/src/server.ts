@@ -1,10 +1,10 @@
 /**
- * What all servers of our own have in common: a process in a den, on ports that nobody else has.
+ * What all servers of our own have in common: a process in a home, on ports that nobody else has.
  */
 import { until } from './awaited.ts'
 import { failure } from './failures.ts'
 import { releasePorts, reservePorts } from './ports.ts'
-import type { Den } from './process.ts'
+import type { ServerHome } from './process.ts'
 import { report } from './progress.ts'
 
 /** A server that is not ready by then, though its process runs, hangs. Tests have a shorter limit: mocha's. */
@@ -19,7 +19,7 @@ export interface Command {
 
 /** One process of a server. `start` first; a subclass says what is started and when it is ready. */
 export abstract class ServerProcess implements AsyncDisposable {
-  protected readonly den: Den
+  protected readonly home: ServerHome
   /** For messages: `PostgreSQL 18`. */
   protected abstract readonly title: string
   /** Ends it in an orderly way. */
@@ -29,19 +29,19 @@ export abstract class ServerProcess implements AsyncDisposable {
   /** Its own, released when it is stopped. */
   protected abstract readonly ports: readonly number[]
 
-  constructor(den: Den) {
-    this.den = den
+  constructor(home: ServerHome) {
+    this.home = home
   }
 
   get pid(): number | undefined {
-    return this.den.pid
+    return this.home.pid
   }
 
   /** Resolves once it is ready. @throws {@link PortTakenError}, or an error that says why and has its log as the cause */
   async start(): Promise<void> {
     const { file, args, env } = this.command()
     report(`starting ${this.title}`)
-    this.den.start(file, args, env)
+    this.home.start(file, args, env)
     const beganMs = performance.now()
     const hangs = (): boolean => performance.now() - beganMs > START_MS
     let ready = false
@@ -54,32 +54,32 @@ export abstract class ServerProcess implements AsyncDisposable {
       10,
     )
     if (ready && this.pid !== undefined) return
-    const { log } = this.den
-    await this.den.end('SIGKILL', true)
+    const { log } = this.home
+    await this.home.end('SIGKILL', true)
     if (this.portTaken.test(log)) throw new PortTakenError(`${this.title} does not start: its port is in use`)
-    throw failure(`${this.title} does not start`, log, this.den.dir)
+    throw failure(`${this.title} does not start`, log, this.home.dir)
   }
 
   pause(): void {
-    this.den.pause()
+    this.home.pause()
   }
 
   resume(): void {
-    this.den.resume()
+    this.home.resume()
   }
 
   /** Waits for as long as another process has one of its ports. */
   async restart(): Promise<void> {
-    await this.den.end(this.quit)
+    await this.home.end(this.quit)
     await until(`port ${this.ports.join(' or ')} is free for ${this.title}`, async () => starts(this), 100)
   }
 
   async kill(): Promise<void> {
-    await this.den.end('SIGKILL', true)
+    await this.home.end('SIGKILL', true)
   }
 
   async stop(): Promise<void> {
-    await this.den.close()
+    await this.home.close()
     releasePorts(this.ports)
   }
 

@@ -72,7 +72,7 @@ describe('a pgbouncer of one’s own', () => {
     expect(rows.find(({ key }) => key === 'pool_mode')?.value).to.equal('transaction')
   })
 
-  it('does what its console is told', async () => {
+  it('does what its console is notified', async () => {
     await using pooled = await connected(pgbouncer.url)
     const before = await ask(pooled, pid)
     await using console = await connected(pgbouncer.consoleUrl)

@@ -101,7 +101,7 @@ describe('a proxy in front of etcd', () => {
     expect(await direct.get(`${prefix}a`).string()).to.equal('1')
   })
 
-  it('keeps a call from the server when told to cut before it', async () => {
+  it('keeps a call from the server when asked to cut before it', async () => {
     const client = throughProxy()
     const cut = proxy.cutBeforeRequest(2, new RegExp(prefix))
     await client.put(`${prefix}a`).value('1')

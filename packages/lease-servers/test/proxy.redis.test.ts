@@ -78,7 +78,7 @@ for (const protocol of [2, 3] as const) {
       expect(await direct.get(`${prefix}a`)).to.equal('1')
     })
 
-    it('keeps a command from the server when told to cut before it', async () => {
+    it('keeps a command from the server when asked to cut before it', async () => {
       const client = await throughProxy()
       const cut = proxy.cutBeforeRequest(1, /incr/i)
       await client.set(`${prefix}b`, '1')

@@ -80,7 +80,7 @@ describe('a proxy in front of PostgreSQL', () => {
     expect(await notes()).to.have.length(50_000)
   })
 
-  it('cuts at the nth request that matches, whoever sends it', async () => {
+  it('cuts at the nth request that matches, no matter who sends it', async () => {
     const [one, other] = [await throughProxy(), await throughProxy()]
     const cut = proxy.cutAfterRequest(2, /INSERT/)
     await one.query('SELECT 1')
@@ -93,7 +93,7 @@ describe('a proxy in front of PostgreSQL', () => {
     await one.query('SELECT 1')
   })
 
-  it('keeps a request from the server when told to cut before it', async () => {
+  it('keeps a request from the server when asked to cut before it', async () => {
     const client = await throughProxy()
     const cut = proxy.cutBeforeRequest(1, /INSERT/)
     await client.query('SELECT 1')

@@ -13,7 +13,7 @@ async function ask(url: string, ...command: [string, ...string[]]): Promise<unkn
     const [name, ...words] = command
     return await client.call(name, ...words)
   } catch (error) {
-    throw reason ?? error // a refused greeting is told of by an event only
+    throw reason ?? error // a refused greeting is notified of by an event only
   } finally {
     client.disconnect()
   }

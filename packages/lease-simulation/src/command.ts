@@ -26,7 +26,7 @@ interface Totals {
 }
 
 const CHUNK = 10
-/** How one more process is told what it is. */
+/** How one more process learns what it is. */
 const FOLLOW = 'follow'
 
 /** Does what the command line of this process says. @param script its main file, which calls this: more processes run it as well */

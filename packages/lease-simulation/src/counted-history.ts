@@ -2,7 +2,7 @@
  * What the store did with counted leases, by the true time: how much of each was taken, of what capacity, and whether somebody waited.
  * Shares are leases: what became of each of them is in `history.ts`.
  */
-import { countedOf, INTEREST_MS, type ClaimOp, type Op, type Verdict } from 'lease-core'
+import { countedOf, INTEREST_MS, type ClaimOp, type Op, type Verdict } from 'lease-core/adapter'
 import type { History, MemoryNamespace, Sent } from './history.ts'
 
 /** What the store had for a counted lease, from one instant to the next entry. */
@@ -193,7 +193,7 @@ export class CountedHistory {
     if ((op.share?.capacity ?? capacity) !== capacity)
       problem('1 capacity', `${op.lease} was granted as one of ${op.share?.capacity}, of a capacity of ${capacity}`)
     if (ahead.length > passing || ahead.some((one) => one.weight > room))
-      problem('6 order', `${op.lease} was granted before ${ahead.length} in the queue, of which it may pass ${passing}`)
+      problem('6 order', `${op.lease} was granted before ${ahead.length} in the queue, and may pass ${passing}`)
     for (const share of this.shares) {
       const token = history.latest(share).term?.fencingToken ?? -1n
       if (countedOf(share) === name && share !== op.lease && token >= (term?.fencingToken ?? 0n))

@@ -1,9 +1,10 @@
 /**
- * What the store did, and when by the true time: the model with which everything is compared that callers are told.
+ * What the store did, and when by the true time: the model with which everything is compared that callers are notified.
  *
  * It listens where requests are executed. The time of the store is the true time.
  */
-import type { MemoryStore, Op, Verdict } from 'lease-core'
+import type { MemoryStore } from 'lease-core'
+import type { Op, Verdict } from 'lease-core/adapter'
 
 export type MemoryNamespace = ReturnType<MemoryStore['namespace']>
 type Stamp = NonNullable<Parameters<MemoryNamespace['apply']>[1]>
@@ -17,7 +18,7 @@ export interface Sent {
   isRefused?: boolean
 }
 
-/** A caller was told that it has this term. */
+/** A caller was notified that it has this term. */
 export interface Acknowledged {
   readonly life: number
   /** When the call began. */
@@ -195,7 +196,7 @@ export class History {
     if (term !== undefined && (hadLapsed || term.fencingToken !== holding?.fencingToken)) {
       if (hadLapsed) term.end = { by: 'lapse', atMs: before.heldUntilMs, isAsked: true }
       else if (op.kind === 'release') {
-        // Set first: whoever is asked now must find the term over.
+        // Set first: a process that is asked now must find the term over.
         const ending = { by: 'release', atMs: nowMs, sent, isAsked: true } as const
         term.end = ending
         term.end = { ...ending, isAsked: this.#listener.released(term, op, sent, before.nonce) }

@@ -1,5 +1,6 @@
 /** What every process of a random tester is: a machine, and a client whose way to the store can be struck. */
-import { MemorySubstrate, SubstrateClient, type MemoryStore, type Op } from 'lease-core'
+import { MemorySubstrate, type MemoryStore } from 'lease-core'
+import { SubstrateClient, type Op } from 'lease-core/adapter'
 import { FaultySubstrate, type TestClock } from 'lease-core/testing'
 import type { StruckProcess } from './faults.ts'
 import { Wire } from './wire.ts'

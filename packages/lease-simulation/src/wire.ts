@@ -1,5 +1,6 @@
 /** The end of the wire in a process: tells when each operation is sent. */
-import type { Call, Counted, Holding, LeaseChange, Op, Pins, Substrate, Trapdoor, Verdict } from 'lease-core'
+import type { LeaseChange, Trapdoor } from 'lease-core'
+import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from 'lease-core/adapter'
 
 export class Wire implements Substrate {
   readonly limits: Substrate['limits']
@@ -23,7 +24,7 @@ export class Wire implements Substrate {
   }
 
   apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {
-    // A copy of each attempt, so that those of one operation can be told apart.
+    // A copy of each attempt, so that those of one operation can be distinguished.
     const copies = ops.map((op) => (Object.getPrototypeOf(op) === Object.prototype ? { ...op } : op))
     for (const op of copies) this.#sending(op)
     return this.#inner.apply(copies, call)

@@ -1,5 +1,6 @@
 /** What the worlds of the random testers share: a store, processes that come and go, one true time, their calls, and what was found. */
-import { MemoryStore, type Op } from 'lease-core'
+import { MemoryStore } from 'lease-core'
+import type { Op } from 'lease-core/adapter'
 import { SimulatedTime, type TestClock } from 'lease-core/testing'
 import type { FaultSettings, StruckWorld } from './faults.ts'
 import type { History } from './history.ts'

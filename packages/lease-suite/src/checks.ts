@@ -44,6 +44,7 @@ export function checks(): readonly Check[] {
   return [
     // One thread for the types, as in the build: tests run on the other cores.
     { title: 'lint', run: command(['oxlint', '--deny-warnings'], { ...COLLECT_RARELY, GOMAXPROCS: '1' }) },
+    { title: 'words', run: wordsCheck },
     { title: 'format', run: command(['oxfmt', '--check']) },
     {
       title: 'arrows',
@@ -69,7 +70,15 @@ function command(
   }
 }
 
-function publishedPackages(): readonly string[] {
+/** In a process of its own, as the others: it reads all files at once. */
+async function wordsCheck(signal: AbortSignal): Promise<string | undefined> {
+  const program = join(root, 'packages/lease-suite/dist/words-main.js')
+  const { code, output } = await execute(process.execPath, [program], signal)
+  return code === 0 ? undefined : output || `the check of words ended with ${code}`
+}
+
+/** The packages that npm gets. */
+export function publishedPackages(): readonly string[] {
   return readdirSync(join(root, 'packages')).filter((name) => {
     const file = join(root, 'packages', name, 'package.json')
     return existsSync(file) && (JSON.parse(readFileSync(file, 'utf8')) as { private?: boolean }).private !== true

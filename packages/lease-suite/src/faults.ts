@@ -1,5 +1,5 @@
 /**
- * The faults of `npx -y pnpm@10 mutants`: small changes of the sources, each of which breaks a sentence of the documentation. They stand
+ * The faults of `npx -y pnpm@10 mutants`: small changes of the sources. Each breaks a sentence of the documentation. They stand
  * in `mutants/<package>.md`, under the sentence that they break:
  *
  *     ## A sentence, word for word

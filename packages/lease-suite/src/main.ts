@@ -144,6 +144,14 @@ program
     if (trials.some(({ outcome }) => outcome === 'survived' || outcome === 'stale')) process.exitCode = 1
   })
 
+program
+  .command('reference')
+  .description('writes docs/reference.md from the sources: events, warnings, options')
+  .action(async () => {
+    const { reference, REFERENCE_PAGE } = await import('./reference.ts') // loads the compiler
+    writeFileSync(REFERENCE_PAGE, reference())
+  })
+
 try {
   await program.parseAsync()
 } catch (error) {

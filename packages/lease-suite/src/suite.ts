@@ -33,7 +33,7 @@ export interface SuiteResult {
   readonly files: readonly FileResult[]
 }
 
-/** How long a test or hook may take. The only limit there is: on a machine at rest most need a thousandth of it. */
+/** How long a test or hook may take. The only limit there is: on an idle machine most need a thousandth of it. */
 export const TIMEOUT_MS = 180_000
 
 /** @throws when a server cannot be had, or the signal's reason */

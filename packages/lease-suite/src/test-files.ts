@@ -23,7 +23,7 @@ export interface TestFile {
 }
 
 const recorded = join(root, 'packages/lease-suite/durations.json')
-/** What is taken for a file that was never recorded: early rather than late. */
+/** What counts for a file that was never recorded: early rather than late. */
 const UNKNOWN_MS = 10_000
 /** A file that takes longer is run in parts, a process for each top-level suite: each has to load everything anew. */
 const LONG_MS = 40_000

@@ -1,7 +1,7 @@
 import { expect } from 'chai'
 import { inLanes } from '#src/lanes.ts'
 
-/** Works that end when they are told to. */
+/** Works that end when they are asked to. */
 function newWorks(count: number) {
   const ends: (() => void)[] = []
   const works = Array.from({ length: count }, () => () => new Promise<void>((resolve) => ends.push(resolve)))
@@ -58,7 +58,7 @@ describe('lanes', () => {
     await all
   })
 
-  it('a failure is told at once, and no more are begun', async () => {
+  it('a failure is reported at once, and no more are begun', async () => {
     const { works, started } = newWorks(2)
     const failing = (): Promise<void> => Promise.reject(new Error('broken'))
     const error: unknown = await inLanes({ least: 2, most: 2 }, [works[0]!, failing, works[1]!], never).catch(

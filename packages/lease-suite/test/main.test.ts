@@ -43,7 +43,7 @@ describe('the test command', () => {
     await rm(folder, { recursive: true, force: true })
   })
 
-  it('runs one file, closes with the counts, and writes every outcome where it is told to', async () => {
+  it('runs one file, closes with the counts, and writes every outcome where it is asked to', async () => {
     const json = join(folder, 'outcomes.json')
     const { code, output } = await suite(['file', quick, '--json', json], { program: asInPackageJson })
     expect(code, output).to.equal(0)
@@ -52,7 +52,7 @@ describe('the test command', () => {
     expect(written.files[0]?.tests).to.have.length(written.passed)
   })
 
-  it('soaks: counts the runs, writes them where it is told to, and begins anew once it is done', async () => {
+  it('soaks: counts the runs, writes them where it is asked to, and begins anew once it is done', async () => {
     const json = join(folder, 'runs.json')
     const args = ['soak', '2', quick, '-g', 'in time', '--busy', '1', '--json', json]
     for (const _ of [1, 2]) {

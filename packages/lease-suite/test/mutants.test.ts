@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { programOf, until } from 'lease-servers'
+import { isMatrix, programOf, until } from 'lease-servers'
 import type { Fault } from '#src/faults.ts'
 import { type Trial, tryFaults } from '#src/mutants.ts'
 import { root } from '#src/test-files.ts'
@@ -94,6 +94,8 @@ describe('the command that tries faults', () => {
       expect(output().trim().split('\n')).to.have.length(1)
     })
   }
+
+  if (!isMatrix()) return // a copy of the workspace for each
 
   it('says in one line that a server cannot be had, with code 2', async () => {
     const { child, output } = start('--package', 'postgres', '--only', 'guard locks nothing', '--jobs', '1')

@@ -1,4 +1,4 @@
-/** One who does the same as the library with the driver alone, and the forms in which he can be compared. */
+/** An arm that does the same as the library with the driver alone, and its forms for comparison. */
 import type { Contestant } from '../bench.ts'
 
 export interface ByHand {
@@ -11,7 +11,7 @@ export interface ByHand {
   close(): Promise<void>
 }
 
-/** How long his leases last: until whatever is measured is over. */
+/** How long its leases last: until the measurement is over. */
 export const LONG_MS: number = 2 * 3_600_000
 
 /** A request for each lease. */

@@ -19,7 +19,7 @@ export interface Peer {
   readonly acquire: (lease: string, durationMs: number) => Promise<PeerLock>
   /** Waits as long as it takes, in the library's own way and with its default intervals. */
   readonly wait?: (lease: string, durationMs: number) => Promise<PeerLock>
-  /** Renewed by the library itself, every third of the duration if it can be told so. Without it the bench extends. */
+  /** Renewed by the library itself, every third of the duration if it has an option for that. Without it the bench extends. */
   readonly keep?: (lease: string, durationMs: number) => Promise<Kept>
   /** What `keep` has renewed so far. */
   readonly renewals?: () => number
@@ -75,7 +75,7 @@ function keepOf(peer: Peer): NonNullable<Contestant['keep']> {
   }
 }
 
-/** As whoever uses the library would do it: a timer for each lease. */
+/** As anyone who uses the library would do it: a timer for each lease. */
 async function keptByHand(peer: Peer, lease: string, durationMs: number, done: () => void): Promise<Kept> {
   const lock = await peer.acquire(lease, durationMs)
   let held = true
@@ -106,7 +106,7 @@ async function keptByHand(peer: Peer, lease: string, durationMs: number, done: (
 
 interface Queue {
   readonly waiting: NonNullable<Contestant['queue']>
-  /** Whoever waits gets it and gives it back: libraries that ask again and again do so until they are served. */
+  /** Anyone who waits gets it and gives it back: libraries that ask again and again do so until they are served. */
   readonly drained: () => Promise<void>
 }
 

@@ -1,5 +1,5 @@
 /** What an adapter of the library sends: so that who sends the same by hand never falls behind it. */
-import type { Call, Holding, Op, Substrate } from 'lease-core'
+import type { Call, Holding, Op, Substrate } from 'lease-core/adapter'
 
 /** A call that says nothing about time: the store executes it whenever it comes. */
 export const timelessCall: Call = {

@@ -1,6 +1,6 @@
 /**
  * The least that a hand-off takes by hand: a release that notifies one client, the message, and its claim. Clients hand on in a
- * ring that all of them know beforehand, so nothing has to find out who is next.
+ * ring that all of them know beforehand, so nothing has to find the next one.
  */
 import { ownSeat, type Adapter, type Contestant, type Ground, type Seat } from '../bench.ts'
 

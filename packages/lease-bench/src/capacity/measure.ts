@@ -40,7 +40,7 @@ export interface Figure {
 const AT_ONCE = 1_000
 /** Leases of each client of the fleet, claimed together. */
 const EACH = 20
-/** Of a lease that is not renewed meanwhile. */
+/** Of a lease that is not renewed during that time. */
 const LONG = { hours: 2 }
 /** Clients that wait for one lease. */
 const WAITERS = 16
@@ -65,7 +65,7 @@ export async function measureStore(
   ]
 }
 
-/** What the server has taken for some work. */
+/** What the server has spent on some work. */
 interface Cost {
   readonly cpuMicros: number
   readonly commands: number

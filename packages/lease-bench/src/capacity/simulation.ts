@@ -3,7 +3,8 @@
  * takes only CPU. Each process has a client, a Manager and listeners of its own, as on a real server; the store applies each request
  * at once. The counts are deterministic.
  */
-import { Manager, MemoryStore, MemorySubstrate, SubstrateClient, type Hold, type Op } from 'lease-core'
+import { Manager, MemoryStore, MemorySubstrate, type Hold } from 'lease-core'
+import { SubstrateClient, type Op } from 'lease-core/adapter'
 import { TestClock } from 'lease-core/testing'
 import type { Fleet } from './fleet-load.ts'
 

@@ -1,6 +1,6 @@
 import type { Substrate, SubstrateName } from '../bench.ts'
 
-/** One at a time: whoever needs one does not load the drivers of the others. */
+/** One at a time: anyone who needs one does not load the drivers of the others. */
 const loaders: Readonly<Record<SubstrateName, () => Promise<Substrate>>> = {
   memory: async () => (await import('./memory.ts')).memory,
   postgres: async () => (await import('./postgres.ts')).postgres,

@@ -54,7 +54,7 @@ export const postgres: Substrate = {
 }
 
 async function open(given: string | undefined = process.env['DATABASE_URL']): Promise<Place> {
-  // Each of those who wait for a lease has connections of his own, and each who holds an advisory lock needs one.
+  // Each of those who wait for a lease has connections of its own, and each holder of an advisory lock needs one.
   const settings = { max_connections: '500' }
   const server = given ? undefined : await startPostgres({ version: 18, durable: true, settings })
   const home = server?.url ?? given ?? ''

@@ -3,7 +3,7 @@ import type { Manager } from 'lease-core'
 import { Authority, election, FailOpenLock, ReadWriteLock, Semaphores } from 'lease-recipes'
 import { ableTo, ownSeat, type Adapter, type Contestant, type Ground, type Sample, type Workload } from '../bench.ts'
 
-/** Those who wait, each in a client of his own. */
+/** Those who wait, each in a client of its own. */
 const WAITERS = 8
 
 /** Measured is ten times as long as anything else: what comes every few seconds is to be seen as well. */
@@ -12,7 +12,7 @@ const LONGER = 10
 /** Until all who wait do nothing else any more. */
 const SETTLING_MS = 500
 
-/** Nobody renews meanwhile: what is counted is what waiting takes. */
+/** Nobody renews during that time: what is counted is what waiting takes. */
 const duration = { hours: 2 }
 
 interface Asker {

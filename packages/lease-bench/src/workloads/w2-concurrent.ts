@@ -1,7 +1,7 @@
 import { armsOf, type Workload } from '../bench.ts'
 import { pairMetrics, pairs } from './loop.ts'
 
-/** Many callers in one process, each with a lease of his own: what sharing round trips brings. */
+/** Many callers in one process, each with a lease of its own: what sharing round trips brings. */
 export const w2Concurrent: Workload<{ readonly callers: number }> = {
   name: 'W2',
   about: 'claim and release by many concurrent callers',

@@ -7,7 +7,7 @@ import { inWindows } from './loop.ts'
 /** How often the delay of the event loop is looked at. */
 const RESOLUTION_MS = 5
 
-/** So long nothing is done, some times, to learn what this process takes meanwhile; the least counts. */
+/** So long nothing is done, some times, to learn what this process takes when idle; the least counts. */
 const IDLE_MS = 30
 const IDLE_TIMES = 4
 

@@ -29,7 +29,7 @@ export interface RunSettings {
   readonly startedAt: string
 }
 
-/** What a folder has told. */
+/** What a folder contains. */
 export interface History {
   readonly settings: RunSettings
   /** In the order of their instants. Of the samples of a term only the first and the last: the checks read no others. */

@@ -11,7 +11,7 @@ import { Actor, type ChaosEntry } from './acts.ts'
 import type { Usage } from './event.ts'
 import { note, wordsOf } from './journal.ts'
 
-/** What a worker can be told. */
+/** What a worker can be notified. */
 export interface Order {
   /** `quiet`: the faults are over, and every operation is called in turn. `stop`: finish, close and end. */
   readonly phase?: 'quiet' | 'stop'

@@ -102,7 +102,7 @@ export async function openSentinel(options: GroundOptions): Promise<Ground> {
 
 /**
  * Asks the Sentinels for the master again and again: a second holder is an exception only where there was another master. What a promotion
- * may lose was told to a master that goes on until it follows the new one, and came after the last look at which a replica had all.
+ * may lose was reported to a master that goes on until it follows the new one, and came after the last look at which a replica had all.
  */
 class Promotions implements AsyncDisposable {
   readonly all: { readonly atMs: number; readonly port: number }[] = []

@@ -62,7 +62,7 @@ export function repeatedly(battle: Battle, span: Span, act: () => void | Promise
       await lasting({ signal }, between(battle, span))
     }
   })()
-  running.catch(() => undefined) // told by the mend
+  running.catch(() => undefined) // reported by the mend
   return async () => {
     ended.abort()
     await running

@@ -4,7 +4,7 @@ import type { Client } from '../client.ts'
 import type { ErrNotValid } from '../errors.ts'
 import { MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES } from '../lease.ts'
 import { disclosed } from '../shown.ts'
-import type { Chapter } from './kit.ts'
+import type { Suite } from './kit.ts'
 import { ALICE, BOB, describeError, known, rejects, same } from './kit.ts'
 
 const BAD_NAMES: readonly unknown[] = [
@@ -95,7 +95,7 @@ const BAD_VALUES: readonly unknown[] = [
 ]
 
 /** What breaks a rule is refused with all its problems by name, nothing is sent, and there always is an answer. */
-export const badInput: Chapter = {
+export const badInput: Suite = {
   title: 'bad input',
   state(clause) {
     clause('a bad lease name is refused by every operation', async ({ a, longMs }) => {
@@ -112,15 +112,15 @@ export const badInput: Chapter = {
       }
     })
 
-    clause('a bad holder is refused by every operation that takes one', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('a bad holder is refused by every operation that takes one', async (context) => {
+      const { a, lease, longMs } = context
       for (const bad of BAD_NAMES) {
         const holder = bad as string
         await problem('holder', holder, () => a.claimLease(lease, { holder, duration: longMs }))
         await problem('holder', holder, () => a.extendLease(lease, { holder, duration: longMs }))
         await problem('holder', holder, () => a.releaseLease(lease, holder))
       }
-      assert.equal(await scene.holding(a), undefined, 'a bad holder holds it')
+      assert.equal(await context.holding(a), undefined, 'a bad holder holds it')
     })
 
     clause('a bad entity is refused for pin and unpin', async ({ a, lease }) => {
@@ -132,8 +132,8 @@ export const badInput: Chapter = {
       assert.equal((await a.pinned()).has(lease), false, 'a bad entity pins it')
     })
 
-    clause('a bad duration is refused for claim and extension', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('a bad duration is refused for claim and extension', async (context) => {
+      const { a, lease, longMs } = context
       const held = `${lease}-held`
       await a.claimLease(held, { holder: ALICE, duration: longMs })
       const before = known(a, held)
@@ -142,12 +142,12 @@ export const badInput: Chapter = {
         await problem('duration', duration, () => a.claimLease(lease, { holder: ALICE, duration }))
         await problem('duration', duration, () => a.extendLease(held, { holder: ALICE, duration }))
       }
-      assert.equal(await scene.holding(a), undefined, 'it was claimed')
-      await scene.stillHeld(a, before, held)
+      assert.equal(await context.holding(a), undefined, 'it was claimed')
+      await context.stillHeld(a, before, held)
     })
 
-    clause('a bad value is refused for claim and extension', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('a bad value is refused for claim and extension', async (context) => {
+      const { a, lease, longMs } = context
       const held = `${lease}-held`
       await a.claimLease(held, { holder: ALICE, duration: longMs, value: 'good' })
       const before = known(a, held)
@@ -156,11 +156,11 @@ export const badInput: Chapter = {
         await problem('value', value, () => a.claimLease(lease, { holder: ALICE, duration: longMs, value }))
         await problem('value', value, () => a.extendLease(held, { holder: ALICE, duration: longMs, value }))
       }
-      assert.equal(await scene.holding(a), undefined, 'it was claimed')
-      await scene.stillHeld(a, before, held)
+      assert.equal(await context.holding(a), undefined, 'it was claimed')
+      await context.stillHeld(a, before, held)
     })
 
-    clause('all problems of a call are told at once, each with its argument, rule and value', async ({ a }) => {
+    clause('all problems of a call are reported at once, each with its argument, rule and value', async ({ a }) => {
       const request = { holder: '', duration: -1, value: 'nul\0' }
       for (const call of [() => a.claimLease('no good', request), () => a.extendLease('no good', request)]) {
         const error = await notValidError(call)
@@ -183,8 +183,8 @@ export const badInput: Chapter = {
       )
     })
 
-    clause('after bad input the client is as good as before', async (scene) => {
-      const { a, b, lease, longMs } = scene
+    clause('after bad input the client is as good as before', async (context) => {
+      const { a, b, lease, longMs } = context
       await Promise.allSettled([
         rejects(
           'LEASE_NOT_VALID',
@@ -198,20 +198,20 @@ export const badInput: Chapter = {
           'a bad release',
         ),
       ])
-      same((await scene.holding(b))?.holder, ALICE, 'the holder')
+      same((await context.holding(b))?.holder, ALICE, 'the holder')
       await a.releaseLease(lease, ALICE)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
     })
 
     clause(
       'bad input is answered even while the store is not: nothing was sent',
-      async (scene) => {
-        const { client, faults } = await scene.openFaulty()
+      async (context) => {
+        const { client, faults } = await context.openFaulty()
         faults.hang()
         const calls = callsWithBadInput(client).map((call) => rejects('LEASE_NOT_VALID', answered(call), 'bad input'))
         let answers = 0
         for (const call of calls) void call.finally(() => answers++).catch(() => {})
-        await scene.pass(scene.unitMs / 10)
+        await context.pass(context.unitMs / 10)
         assert.equal(answers, calls.length, `${calls.length - answers} calls wait for the store`)
         await Promise.all(calls)
       },

@@ -1,5 +1,5 @@
 /**
- * When the clauses of one chapter run. On a test clock one after the other, as they share its time. On a real clock most of a
+ * When the clauses of one suite run. On a test clock one after the other, as they share its time. On a real clock most of a
  * clause is waiting, so several run at once:
  *
  *     it 1 ─▶ starts all lanes ─▶ awaits clause 1      lane 1: clause 1, clause 4, …      (two clients for each lane)

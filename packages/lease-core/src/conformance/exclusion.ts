@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { sleep } from '../clock.ts'
 import { trustWindowMs } from '../skew.ts'
 import type { Client } from '../client.ts'
-import type { Chapter, Scene } from './kit.ts'
+import type { Suite, Context } from './kit.ts'
 import { codeOf } from './kit.ts'
 
 const LEASES = 12
@@ -13,15 +13,15 @@ const ROUNDS = 12
 /** What the workers of one race share. */
 interface Race {
   readonly names: readonly string[]
-  readonly beliefs: Belief[]
+  readonly reliances: Reliance[]
   /** A lease lasts for several round trips. Doubled when an answer took longer than the lease. */
   durationMs: number
   /** The race ends then, with however many leases have changed hands. */
   readonly endsAtMs: number
 }
 
-/** One worker's belief that it holds a lease: from the return of its claim to the end of its trust window. */
-interface Belief {
+/** One worker's reliance that it holds a lease: from the return of its claim to the end of its trust window. */
+interface Reliance {
   readonly lease: string
   readonly fencingToken: bigint
   readonly claimedFromMs: number
@@ -30,30 +30,30 @@ interface Belief {
 }
 
 /** Mutual exclusion by time, and an order of terms that all agree on. */
-export const exclusion: Chapter = {
+export const exclusion: Suite = {
   title: 'exclusion',
   state(clause) {
     clause(
       'of two clients racing for many leases no two ever believe that they hold the same one',
-      async (scene) => {
-        const { unitMs, patienceMs, clock } = scene
-        const names = scene.leases(LEASES)
-        const beliefs: Belief[] = []
-        const durationMs = Math.min(unitMs, Math.max(unitMs / 4, 8 * (await roundTripMs(scene))))
-        const race: Race = { names, beliefs, durationMs, endsAtMs: clock.monotonic() + patienceMs * (2 / 3) }
-        const workers = [scene.a, scene.b].flatMap((client, which) =>
+      async (context) => {
+        const { unitMs, patienceMs, clock } = context
+        const names = context.leases(LEASES)
+        const reliances: Reliance[] = []
+        const durationMs = Math.min(unitMs, Math.max(unitMs / 4, 8 * (await roundTripMs(context))))
+        const race: Race = { names, reliances, durationMs, endsAtMs: clock.monotonic() + patienceMs * (2 / 3) }
+        const workers = [context.a, context.b].flatMap((client, which) =>
           Array.from({ length: WORKERS_PER_CLIENT }, (_, index) =>
-            work(scene, client, which * WORKERS_PER_CLIENT + index, race),
+            work(context, client, which * WORKERS_PER_CLIENT + index, race),
           ),
         )
-        await scene.settle(Promise.all(workers), 'the race')
+        await context.settle(Promise.all(workers), 'the race')
 
         for (const lease of names) {
-          const terms = beliefs
-            .filter((belief) => belief.lease === lease)
+          const terms = reliances
+            .filter((reliance) => reliance.lease === lease)
             .toSorted((one, other) => (one.fencingToken < other.fencingToken ? -1 : 1))
           for (let index = 1; index < terms.length; index++) {
-            const [before, after] = [terms[index - 1], terms[index]] as [Belief, Belief]
+            const [before, after] = [terms[index - 1], terms[index]] as [Reliance, Reliance]
             assert.notEqual(before.fencingToken, after.fencingToken, `two terms of ${lease} have the same token`)
             const overlapMs = before.untilMs - after.fromMs
             assert(
@@ -75,12 +75,12 @@ export const exclusion: Chapter = {
 }
 
 /** How many leases were believed in more than once. */
-function contestedIn({ names, beliefs }: Race): number {
-  return names.filter((lease) => beliefs.filter((belief) => belief.lease === lease).length > 1).length
+function contestedIn({ names, reliances }: Race): number {
+  return names.filter((lease) => reliances.filter((reliance) => reliance.lease === lease).length > 1).length
 }
 
 /** The longest of a few. */
-async function roundTripMs({ a, clock }: Scene): Promise<number> {
+async function roundTripMs({ a, clock }: Context): Promise<number> {
   let longestMs = 0
   for (let turn = 0; turn < 5; turn++) {
     const sentMs = clock.monotonic()
@@ -91,8 +91,8 @@ async function roundTripMs({ a, clock }: Scene): Promise<number> {
 }
 
 /** Claims leases in turn; releases some, extends some, and walks away from the rest. Contends by the clock's timers. */
-async function work({ clock }: Scene, client: Client, seed: number, race: Race): Promise<void> {
-  const { names, beliefs, endsAtMs } = race
+async function work({ clock }: Context, client: Client, seed: number, race: Race): Promise<void> {
+  const { names, reliances, endsAtMs } = race
   const holder = `worker-${seed}`
   let turn = seed
   for (let round = 0; round < ROUNDS || contestedIn(race) <= LEASES / 2; round++) {
@@ -115,21 +115,21 @@ async function work({ clock }: Scene, client: Client, seed: number, race: Race):
       continue
     }
     if (info?.holder !== holder) continue
-    const belief: Belief = { lease, fencingToken: info.fencingToken, claimedFromMs, fromMs, untilMs }
-    beliefs.push(belief)
+    const reliance: Reliance = { lease, fencingToken: info.fencingToken, claimedFromMs, fromMs, untilMs }
+    reliances.push(reliance)
     await sleep(clock, durationMs / 2)
     if (turn % 3 === 0) {
       const extendedFromMs = clock.monotonic()
       try {
         await client.extendLease(lease, asked)
-        belief.untilMs = Math.max(belief.untilMs, extendedFromMs + trustWindowMs(durationMs))
+        reliance.untilMs = Math.max(reliance.untilMs, extendedFromMs + trustWindowMs(durationMs))
       } catch (error) {
-        if (codeOf(error) === 'LEASE_UNKNOWN') continue // the belief was not prolonged
+        if (codeOf(error) === 'LEASE_UNKNOWN') continue // the reliance was not prolonged
         if (codeOf(error) !== 'LEASE_INVALID') throw error
-        assert(clock.monotonic() >= belief.untilMs, `${holder} lost ${lease} while it relied on it`)
+        assert(clock.monotonic() >= reliance.untilMs, `${holder} lost ${lease} while it relied on it`)
       }
     } else if (turn % 3 === 1) {
-      belief.untilMs = Math.min(belief.untilMs, clock.monotonic())
+      reliance.untilMs = Math.min(reliance.untilMs, clock.monotonic())
       await granted(client.releaseLease(lease, holder)) // or it lapsed meanwhile, and another has it
     }
   }

@@ -1,74 +1,77 @@
 import assert from 'node:assert/strict'
-import type { Chapter } from './kit.ts'
+import type { Suite } from './kit.ts'
 import { ALICE, BOB, invalid, known, rises, same, termOf } from './kit.ts'
 
 /** An extension moves the expiry of a held lease forward, and changes nothing else. */
-export const extension: Chapter = {
+export const extension: Suite = {
   title: 'extension',
   state(clause) {
-    clause('an extended lease outlives its first expiry', async (scene) => {
-      const { a, b, unitMs, longMs } = scene
+    clause('an extended lease outlives its first expiry', async (context) => {
+      const { a, b, unitMs, longMs } = context
       const {
         lease,
         durationMs,
         outcome: before,
-      } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+      } = await context.whileLive(unitMs * 2, async (lease, duration) => {
         await a.claimLease(lease, { holder: ALICE, duration })
         const before = known(a, lease)
-        const sentMs = scene.clock.now()
+        const sentMs = context.clock.now()
         await a.extendLease(lease, { holder: ALICE, duration: longMs })
         const expiryMs = known(a, lease).expiry.toMillis()
         assert(expiryMs >= sentMs + longMs, 'the expiry is earlier than the start of the call + duration')
         return before
       })
-      await scene.lapse(lease, durationMs, b)
+      await context.lapse(lease, durationMs, b)
       await invalid(b.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim past the first expiry')
-      await scene.stillHeld(b, before)
+      await context.stillHeld(b, before)
     })
 
-    clause('an extension never shortens', async (scene) => {
-      const { a, b, unitMs, longMs } = scene
+    clause('an extension never shortens', async (context) => {
+      const { a, b, unitMs, longMs } = context
       const {
         lease,
         durationMs,
         outcome: before,
-      } = await scene.whileLive(unitMs, async (lease, duration) => {
+      } = await context.whileLive(unitMs, async (lease, duration) => {
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         const before = known(a, lease)
         await a.extendLease(lease, { holder: ALICE, duration })
         return before
       })
-      const fresh = await scene.open()
-      const after = await scene.holding(fresh)
+      const fresh = await context.open()
+      const after = await context.holding(fresh)
       same(after?.holder, ALICE, 'the holder')
       const lostMs = before.expiry.toMillis() - (after?.expiry.toMillis() ?? 0)
       assert(lostMs < longMs / 10, `the expiry went back by ${lostMs} ms`)
-      await scene.lapse(lease, durationMs, a, b)
+      await context.lapse(lease, durationMs, a, b)
       await invalid(b.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim before the first expiry')
     })
 
-    clause('an extension keeps the holder and the fencing token', async (scene) => {
-      const { a, b, lease, longMs } = scene
+    clause('an extension keeps the holder and the fencing token', async (context) => {
+      const { a, b, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       const before = known(a, lease)
       for (let times = 1; times <= 3; times++) await a.extendLease(lease, { holder: ALICE, duration: longMs * 2 })
       assert.equal(known(a, lease).fencingToken, before.fencingToken, 'the fencing token changed')
       same(known(a, lease).holder, ALICE, 'the holder')
-      await scene.stillHeld(b, before)
+      await context.stillHeld(b, before)
     })
 
-    clause('a lease can be extended in the name of its holder by a process that knows nothing of it', async (scene) => {
-      const { a, lease, longMs } = scene
-      await a.claimLease(lease, { holder: ALICE, duration: longMs })
-      const stranger = await scene.open()
-      await stranger.extendLease(lease, { holder: ALICE, duration: longMs * 2 })
-      same(known(stranger, lease).fencingToken, known(a, lease).fencingToken, 'the fencing token')
-      await a.extendLease(lease, { holder: ALICE, duration: longMs * 3 })
-    })
+    clause(
+      'a lease can be extended in the name of its holder by a process that knows nothing of it',
+      async (context) => {
+        const { a, lease, longMs } = context
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const stranger = await context.open()
+        await stranger.extendLease(lease, { holder: ALICE, duration: longMs * 2 })
+        same(known(stranger, lease).fencingToken, known(a, lease).fencingToken, 'the fencing token')
+        await a.extendLease(lease, { holder: ALICE, duration: longMs * 3 })
+      },
+    )
 
-    clause('an extension that names a term prolongs no other term of the same holder', async (scene) => {
-      const { a, b, unitMs, longMs } = scene
-      const { lease } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+    clause('an extension that names a term prolongs no other term of the same holder', async (context) => {
+      const { a, b, unitMs, longMs } = context
+      const { lease } = await context.whileLive(unitMs * 2, async (lease, duration) => {
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         const term = termOf(known(a, lease))
         await a.releaseLease(lease, ALICE)
@@ -78,22 +81,22 @@ export const extension: Chapter = {
           const request = { holder: ALICE, duration: longMs, value: 'of the earlier term' }
           await invalid(client.extendLease(lease, request, { term }), 'an extension of the earlier term')
         }
-        await scene.stillHeld(b, now, lease)
+        await context.stillHeld(b, now, lease)
       })
-      await scene.claimSoon(b, lease, BOB, longMs)
+      await context.claimSoon(b, lease, BOB, longMs)
     })
 
-    clause('an extension that names a term does not prolong it in the name of another holder', async (scene) => {
-      const { a, b, lease, longMs } = scene
+    clause('an extension that names a term does not prolong it in the name of another holder', async (context) => {
+      const { a, b, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       const before = known(a, lease)
       const request = { holder: BOB, duration: longMs, value: 'of another' }
       await invalid(b.extendLease(lease, request, { term: termOf(before) }), "an extension of another's term")
-      await scene.stillHeld(b, before)
+      await context.stillHeld(b, before)
     })
 
-    clause('an extension that names a term does not open it again once it is over', async (scene) => {
-      const { a, b, lease, longMs } = scene
+    clause('an extension that names a term does not open it again once it is over', async (context) => {
+      const { a, b, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       const term = termOf(known(a, lease))
       await a.releaseLease(lease, ALICE)
@@ -101,65 +104,65 @@ export const extension: Chapter = {
         const request = { holder: ALICE, duration: longMs }
         await invalid(client.extendLease(lease, request, { term }), 'an extension of a term that is over')
       }
-      same(await scene.holding(b), undefined, 'the holding')
+      same(await context.holding(b), undefined, 'the holding')
     })
 
-    clause('many extensions at once all succeed', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('many extensions at once all succeed', async (context) => {
+      const { a, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       const before = known(a, lease)
       const calls = Array.from({ length: 20 }, (_, index) =>
         a.extendLease(lease, { holder: ALICE, duration: longMs * (1 + (index % 3)) }),
       )
       await Promise.all(calls)
-      await scene.stillHeld(a, before)
+      await context.stillHeld(a, before)
     })
 
-    clause("another's lease is not extended", async (scene) => {
-      const { a, b, unitMs, longMs } = scene
-      const { lease } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+    clause("another's lease is not extended", async (context) => {
+      const { a, b, unitMs, longMs } = context
+      const { lease } = await context.whileLive(unitMs * 2, async (lease, duration) => {
         await a.claimLease(lease, { holder: ALICE, duration })
         const expiryMs = known(a, lease).expiry.toMillis()
         await invalid(b.extendLease(lease, { holder: BOB, duration: longMs }), "an extension of another's lease")
         await invalid(a.extendLease(lease, { holder: BOB, duration: longMs }), 'the same through the same client')
         assert(known(a, lease).expiry.toMillis() < expiryMs + longMs / 2, 'it was extended all the same')
       })
-      await scene.claimSoon(b, lease, BOB, longMs)
+      await context.claimSoon(b, lease, BOB, longMs)
     })
 
-    clause('a vacant lease is not extended', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('a vacant lease is not extended', async (context) => {
+      const { a, lease, longMs } = context
       await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension of a lease never held')
-      assert.equal(await scene.holding(a), undefined, 'it is held now')
+      assert.equal(await context.holding(a), undefined, 'it is held now')
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       await a.releaseLease(lease, ALICE)
       await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension of a released lease')
-      assert.equal(await scene.holding(a), undefined, 'it is held again')
+      assert.equal(await context.holding(a), undefined, 'it is held again')
     })
 
     clause(
       'a lapsed lease is not extended, though nobody else has claimed it: it must be claimed anew',
-      async (scene) => {
-        const { a, b, longMs } = scene
-        const { lease, durationMs } = await scene.brief()
+      async (context) => {
+        const { a, b, longMs } = context
+        const { lease, durationMs } = await context.brief()
         const before = known(a, lease)
-        await scene.lapse(lease, durationMs, a, b)
+        await context.lapse(lease, durationMs, a, b)
         await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension of a lapsed lease')
-        assert.equal(await scene.holding(a), undefined, 'it is held again')
+        assert.equal(await context.holding(a), undefined, 'it is held again')
         await b.claimLease(lease, { holder: BOB, duration: longMs })
         rises(before.fencingToken, known(b, lease).fencingToken)
       },
     )
 
-    clause('a stale holder cannot extend, and the new holder keeps the lease', async (scene) => {
-      const { a, b, longMs } = scene
-      const { lease, durationMs } = await scene.brief()
-      await scene.lapse(lease, durationMs, b)
+    clause('a stale holder cannot extend, and the new holder keeps the lease', async (context) => {
+      const { a, b, longMs } = context
+      const { lease, durationMs } = await context.brief()
+      await context.lapse(lease, durationMs, b)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
       const now = known(b, lease)
       await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension by a stale holder')
       await invalid(b.extendLease(lease, { holder: ALICE, duration: longMs }), 'the same where nothing is remembered')
-      await scene.stillHeld(a, now)
+      await context.stillHeld(a, now)
     })
   },
 }

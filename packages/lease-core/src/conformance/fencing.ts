@@ -1,21 +1,21 @@
 import type { Client } from '../client.ts'
-import type { Chapter } from './kit.ts'
+import type { Suite } from './kit.ts'
 import { ALICE, BOB, known, rises, same } from './kit.ts'
 
 /** Fencing tokens order the terms of a lease for ever. */
-export const fencing: Chapter = {
+export const fencing: Suite = {
   title: 'fencing tokens',
   state(clause) {
-    clause('everyone reads the same token', async (scene) => {
-      const { a, b, lease, longMs } = scene
+    clause('everyone reads the same token', async (context) => {
+      const { a, b, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
-      const seen = await scene.holding(b)
+      const seen = await context.holding(b)
       same(typeof seen?.fencingToken, 'bigint', 'the type of the fencing token')
       same(seen?.fencingToken, known(a, lease).fencingToken, 'the fencing token')
     })
 
-    clause('a token rises with every term after a release, whoever claims', async (scene) => {
-      const { a, b, lease, longMs } = scene
+    clause('a token rises with every term after a release, no matter who claims', async (context) => {
+      const { a, b, lease, longMs } = context
       let last = -1n
       const terms: readonly (readonly [Client, string])[] = [
         [a, ALICE],
@@ -23,7 +23,7 @@ export const fencing: Chapter = {
         [b, BOB],
         [b, ALICE],
         [a, BOB],
-        [await scene.open(), ALICE],
+        [await context.open(), ALICE],
       ]
       for (const [client, holder] of terms) {
         await client.claimLease(lease, { holder, duration: longMs })
@@ -45,19 +45,19 @@ export const fencing: Chapter = {
       }
     })
 
-    clause('a token rises when a lapsed lease is taken over', async (scene) => {
-      const { a, b, longMs } = scene
-      const { lease, durationMs } = await scene.brief()
-      await scene.lapse(lease, durationMs, b)
+    clause('a token rises when a lapsed lease is taken over', async (context) => {
+      const { a, b, longMs } = context
+      const { lease, durationMs } = await context.brief()
+      await context.lapse(lease, durationMs, b)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
       rises(known(a, lease).fencingToken, known(b, lease).fencingToken)
     })
 
-    clause('a token rises after a lapsed lease was expired', async (scene) => {
-      const { a, b, longMs } = scene
-      const { lease, durationMs } = await scene.brief()
+    clause('a token rises after a lapsed lease was expired', async (context) => {
+      const { a, b, longMs } = context
+      const { lease, durationMs } = await context.brief()
       const { fencingToken } = known(a, lease)
-      await scene.lapse(lease, durationMs, b)
+      await context.lapse(lease, durationMs, b)
       await b.expireLease(lease)
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       rises(fencingToken, known(a, lease).fencingToken)
@@ -65,10 +65,10 @@ export const fencing: Chapter = {
 
     clause(
       'a token rises over a restart of the store',
-      async (scene) => {
-        const { unitMs, longMs } = scene
-        const before = await scene.open()
-        const { outcome: tokens } = await scene.whileLive(unitMs * 4, async (lease, duration) => {
+      async (context) => {
+        const { unitMs, longMs } = context
+        const before = await context.open()
+        const { outcome: tokens } = await context.whileLive(unitMs * 4, async (lease, duration) => {
           const [held, released, lapsed] = [`${lease}-held`, `${lease}-released`, `${lease}-lapsed`]
           const tokens = new Map<string, bigint>()
           for (const name of [held, released, lapsed]) {
@@ -78,10 +78,10 @@ export const fencing: Chapter = {
           await before.releaseLease(released, ALICE)
           return tokens
         })
-        await scene.restart()
-        const after = await scene.open()
+        await context.restart()
+        const after = await context.open()
         for (const [name, token] of tokens) {
-          await scene.claimSoon(after, name, BOB, longMs)
+          await context.claimSoon(after, name, BOB, longMs)
           rises(token, known(after, name).fencingToken)
         }
       },
@@ -90,14 +90,14 @@ export const fencing: Chapter = {
 
     clause(
       'a lease that is held stays held over a restart of the store, or its token rises',
-      async (scene) => {
-        const { lease, longMs } = scene
-        const before = await scene.open()
+      async (context) => {
+        const { lease, longMs } = context
+        const before = await context.open()
         await before.claimLease(lease, { holder: ALICE, duration: longMs })
         const held = known(before, lease)
-        await scene.restart()
-        const after = await scene.open()
-        const seen = await scene.holding(after)
+        await context.restart()
+        const after = await context.open()
+        const seen = await context.holding(after)
         if (seen !== undefined) {
           same(seen.holder, ALICE, 'the holder')
           same(seen.fencingToken, held.fencingToken, 'the fencing token')

@@ -8,9 +8,9 @@ import type { Trapdoor } from '../lease.ts'
  * Allow each test a minute on a real server, however fast it is: the kit waits for up to 55 seconds before it reports what
  * has not happened, and has no other limit.
  *
- * With a real clock the first test of a chapter that runs starts all clauses of the chapter, eight at once, and each test
- * awaits the outcome of its own clause. So a filter for one title also runs the rest of its chapter, the first tests seem to
- * take the time of all, and tests of one chapter must run in the same process. Clauses that need the store for themselves
+ * With a real clock the first test of a suite that runs starts all clauses of the suite, eight at once, and each test
+ * awaits the outcome of its own clause. So a filter for one title also runs the rest of its suite, the first tests seem to
+ * take the time of all, and tests of one suite must run in the same process. Clauses that need the store for themselves
  * (restarts, races, thousands of leases) run alone, after the others.
  */
 export interface Runner {
@@ -34,7 +34,7 @@ export interface Supports {
   readonly queues?: boolean | undefined
   /** `client.counted`, and claims of shares. */
   readonly shares?: boolean | undefined
-  /** A client that listens to what is its `own` is told of that and of nothing else. */
+  /** A client that listens to what is its `own` is notified of that and of nothing else. */
   readonly addressed?: boolean | undefined
   /**
    * The store measures time itself, so anybody may take over a lapsed lease at once. Otherwise a client must have
@@ -79,7 +79,7 @@ export interface Harness {
   open(namespace: string): Promise<Client>
   /**
    * A client whose way to the store can be broken. The kit says how long a request of this client may take: two units where
-   * the store is to hang, and on a test clock; otherwise so long that a slow store is never taken for a broken one.
+   * the store is to hang, and on a test clock; otherwise so long that a slow store never counts as broken.
    */
   openFaulty?: ((namespace: string, requestTimeoutMs: number) => Promise<FaultyClient>) | undefined
   /** Stops the store and starts it again with what it has kept. Open clients may lose their connections. */
@@ -94,7 +94,7 @@ export interface FaultyClient {
 }
 
 /**
- * Breaks the way between a client and its store. Nothing is broken until it is told so. Of several faults that a request might meet
+ * Breaks the way between a client and its store. Nothing is broken until a method is called. Of several faults that a request might meet
  * it meets the one that was asked for first, and delays with any.
  */
 export interface Faults {

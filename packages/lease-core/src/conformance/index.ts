@@ -1,5 +1,5 @@
 /**
- * The contract of a lease client as tests that anyone can run against his own, with any test runner:
+ * The contract of a lease client as tests that anyone can run against a client of their own, with any test runner:
  *
  * ```ts
  * import { after, before, describe, it } from 'mocha' // or node:test, vitest, jest
@@ -8,11 +8,11 @@
  * conformance({ describe, it, before, after }, harness)
  * ```
  *
- * Give each test of a real store a minute. On a real clock the clauses of a chapter run side by side, and a slow store makes
+ * Give each test of a real store a minute. On a real clock the clauses of a suite run side by side, and a slow store makes
  * the kit slower, never red: steps that came too late are repeated with longer leases. On a test clock clauses run one after
  * the other, with exact bounds. `harness.ts` says more.
  *
- * One file per chapter; each title is a promise. What a substrate does not have by its nature, or what its harness
+ * One file per suite; each title is a promise. What a substrate does not have by its nature, or what its harness
  * cannot do, is reported as skipped with the reason. That the kit notices broken clients is proved by its own tests,
  * which run it against substrates with one defect each.
  */
@@ -24,7 +24,7 @@ import { extension } from './extension.ts'
 import { faults } from './faults.ts'
 import { fencing } from './fencing.ts'
 import type { Harness, Runner } from './harness.ts'
-import { declare, type Chapter } from './kit.ts'
+import { declare, type Suite } from './kit.ts'
 import { late } from './late.ts'
 import { limits } from './limits.ts'
 import { manager } from './manager.ts'
@@ -41,7 +41,7 @@ import { waiting } from './waiting.ts'
 export { faultsOf } from './faults-of.ts'
 export type { Faults, FaultyClient, Guard, Harness, Packets, Runner, Supports, TestFunction } from './harness.ts'
 
-const CHAPTERS: readonly Chapter[] = [
+const SUITES: readonly Suite[] = [
   claims,
   extension,
   expiry,
@@ -66,6 +66,6 @@ const CHAPTERS: readonly Chapter[] = [
 /** Declares every clause of the contract as a test of this runner, against the clients of this harness. */
 export function conformance(runner: Runner, harness: Harness): void {
   runner.describe(`${harness.name} keeps the lease contract`, () => {
-    for (const chapter of CHAPTERS) declare(runner, harness, chapter)
+    for (const suite of SUITES) declare(runner, harness, suite)
   })
 }

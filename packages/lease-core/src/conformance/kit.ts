@@ -21,7 +21,7 @@ import { whileLive } from '../testing/while-live.ts'
 import { ClauseQueue, type Pair } from './clause-queue.ts'
 import type { FaultyClient, Guard, Harness, Runner } from './harness.ts'
 
-/** What a clause may need beyond the two clients. `alone`: no other clause runs meanwhile; implied by `restart`. */
+/** What a clause may need beyond the two clients. `alone`: no other clause runs at the same time; implied by `restart`. */
 export type Need =
   | 'alone'
   | 'notifications'
@@ -46,17 +46,17 @@ export const ALICE = 'alice'
 export const BOB = 'bob'
 export const CAROL = 'carol'
 
-/** One chapter of the contract: a title, and a function that states its clauses. */
-export interface Chapter {
+/** One suite of the contract: a title, and a function that states its clauses. */
+export interface Suite {
   readonly title: string
   readonly state: (clause: Clause) => void
 }
 
 /** States one clause. The title is a promise; `needs` are checked against the harness. */
-export type Clause = (title: string, body: (scene: Scene) => Promise<void>, ...needs: readonly Need[]) => void
+export type Clause = (title: string, body: (context: Context) => Promise<void>, ...needs: readonly Need[]) => void
 
-/** Declares a chapter's tests with the runner. */
-export function declare(runner: Runner, harness: Harness, { title, state }: Chapter): void {
+/** Declares a suite's tests with the runner. */
+export function declare(runner: Runner, harness: Harness, { title, state }: Suite): void {
   runner.describe(title, () => {
     const namespace = `conformance-${title.replaceAll(' ', '-')}-${randomBytes(6).toString('hex')}`
     const queue = new ClauseQueue(() => harness.open(namespace), { together: harness.clock === undefined })
@@ -67,11 +67,11 @@ export function declare(runner: Runner, harness: Harness, { title, state }: Chap
     state((promise, body, ...needs) => {
       const lease = `${title.replaceAll(' ', '-')}-${++clauses}`
       const run = async (pair: Pair): Promise<void> => {
-        const scene = new Scene(harness, namespace, lease, pair)
+        const context = new Context(harness, namespace, lease, pair)
         try {
-          await body(scene)
+          await body(context)
         } finally {
-          await scene.tidy()
+          await context.tidy()
         }
       }
       const lacking = needs.map((need) => whyNot(need, harness)).find((reason) => reason !== undefined)
@@ -119,7 +119,7 @@ export interface Live<T> {
 }
 
 /** What one clause has at hand. */
-export class Scene {
+export class Context {
   /** Two clients of the same namespace, as if in two processes. */
   readonly a: Client
   readonly b: Client
@@ -291,7 +291,7 @@ export class Scene {
     return this.#harness.sleep(delayMs)
   }
 
-  /** Lets a lease lapse that was granted for `durationMs`, for everybody who is given as an observer. */
+  /** Lets a lease lapse that was granted for `durationMs`, for each given observer. */
   async lapse(lease: string, durationMs: number, ...observers: readonly Client[]): Promise<void> {
     if (!this.serverClock) for (const observer of observers) await observer.refresh([lease])
     const lapseMs = durationMs * 1.002 + this.unitMs / 10 + 2 + (this.#harness.lateMs ?? 0)
@@ -387,7 +387,7 @@ export class Scene {
     return heard
   }
 
-  /** A new client that is told already of what it asks for, and what it hears beside `resync`. */
+  /** A new client that is notified already of what it asks for, and what it hears beside `resync`. */
   async hearer(): Promise<Hearer> {
     const client = await this.open()
     const all: LeaseChange[] = []
@@ -401,7 +401,7 @@ export class Scene {
     const lease = `${this.lease}-of-hearer-${++this.#hearers}`
     const proofs = (): number =>
       all.filter((change) => change.kind === 'vacated' && change.lease === lease && change.to === undefined).length
-    /** What is told in the order in which it happened has arrived, once what was done last has. */
+    /** What is notified in the order in which it happened has arrived, once what was done last has. */
     const proof = async (): Promise<void> => {
       await client.refresh([lease], { watcher: proof })
       const before = proofs()

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { Duration, type DurationLike } from 'luxon'
 import { MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES } from '../lease.ts'
-import type { Chapter, Scene } from './kit.ts'
+import type { Suite, Context } from './kit.ts'
 import { ALICE, BOB, describeError, invalid, isUnknown, known, same } from './kit.ts'
 
 /** Names that are allowed, and that a careless store mangles. The tag keeps them unique to the clause. */
@@ -35,12 +35,12 @@ function awkwardNames(tag: string): readonly string[] {
 }
 
 /** Everything within the limits is taken as it is. */
-export const limits: Chapter = {
+export const limits: Suite = {
   title: 'limits',
   state(clause) {
-    clause('awkward names are names like any other, and no two are the same', async (scene) => {
-      const { a, b, longMs } = scene
-      const names = awkwardNames(scene.lease)
+    clause('awkward names are names like any other, and no two are the same', async (context) => {
+      const { a, b, longMs } = context
+      const names = awkwardNames(context.lease)
       for (const lease of names) await a.claimLease(lease, { holder: ALICE, duration: longMs, value: lease })
       await b.refresh(names)
       for (const lease of names) same(known(b, lease).value, lease, 'the value')
@@ -51,22 +51,22 @@ export const limits: Chapter = {
       for (const lease of names) same(b.leases().get(lease), undefined, 'the holding known')
     })
 
-    clause('awkward holders are holders like any other', async (scene) => {
-      const { a, b, longMs } = scene
+    clause('awkward holders are holders like any other', async (context) => {
+      const { a, b, longMs } = context
       for (const [index, holder] of awkwardNames('h').entries()) {
-        const lease = `${scene.lease}-${index}`
+        const lease = `${context.lease}-${index}`
         await a.claimLease(lease, { holder, duration: longMs })
         await a.extendLease(lease, { holder, duration: longMs })
-        same((await scene.holding(b, lease))?.holder, holder, 'the holder')
+        same((await context.holding(b, lease))?.holder, holder, 'the holder')
         await invalid(b.releaseLease(lease, `${holder}-`), 'a release by another')
         await b.releaseLease(lease, holder)
       }
     })
 
-    clause('names of the runtime’s own objects are names like any other', async (scene) => {
-      const { a, b, longMs } = scene
+    clause('names of the runtime’s own objects are names like any other', async (context) => {
+      const { a, b, longMs } = context
       const elsewhere = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', 'undefined', 'null', '0', '-1']
-      const client = await scene.openElsewhere()
+      const client = await context.openElsewhere()
       for (const lease of elsewhere) {
         await client.claimLease(lease, { holder: lease, duration: longMs, value: lease })
         await client.refresh([lease])
@@ -80,8 +80,8 @@ export const limits: Chapter = {
       same(a.leases().has('__proto__') || b.leases().has('__proto__'), false, 'whether the client knows it')
     })
 
-    clause('awkward entities pin like any other', async (scene) => {
-      const { a, b, lease } = scene
+    clause('awkward entities pin like any other', async (context) => {
+      const { a, b, lease } = context
       const entities = awkwardNames('e')
       for (const entity of entities) await a.pinLease(lease, entity)
       same(new Set((await b.pinned()).get(lease)), new Set(entities), 'the pins')
@@ -89,9 +89,9 @@ export const limits: Chapter = {
       same((await a.pinned()).has(lease), false, 'whether it is in the list of pins')
     })
 
-    clause('names of 255 bytes are whole, and differ in their last byte', async (scene) => {
-      const { b, longMs, a } = scene
-      const stem = `${scene.lease}-`.padEnd(MAX_NAME_BYTES - 3, 'x')
+    clause('names of 255 bytes are whole, and differ in their last byte', async (context) => {
+      const { b, longMs, a } = context
+      const stem = `${context.lease}-`.padEnd(MAX_NAME_BYTES - 3, 'x')
       const names = [`${stem}abc`, `${stem}abd`, `${stem}雪`]
       for (const lease of names) {
         assert.equal(Buffer.byteLength(lease), MAX_NAME_BYTES)
@@ -108,8 +108,8 @@ export const limits: Chapter = {
       }
     })
 
-    clause('values up to 4 KiB are kept byte for byte', async (scene) => {
-      const { a, b, longMs } = scene
+    clause('values up to 4 KiB are kept byte for byte', async (context) => {
+      const { a, b, longMs } = context
       const everyCharacter = Array.from({ length: 0x17f }, (_, code) => String.fromCodePoint(code + 1)).join('')
       const values = [
         'x'.repeat(MAX_VALUE_BYTES),
@@ -123,57 +123,57 @@ export const limits: Chapter = {
         '|a|b|',
       ]
       for (const [index, value] of values.entries()) {
-        const lease = `${scene.lease}-${index}`
+        const lease = `${context.lease}-${index}`
         await a.claimLease(lease, { holder: ALICE, duration: longMs, value })
-        same((await scene.holding(b, lease))?.value, value, 'the value')
+        same((await context.holding(b, lease))?.value, value, 'the value')
         await a.extendLease(lease, { holder: ALICE, duration: longMs, value: `${index}` })
         await a.extendLease(lease, { holder: ALICE, duration: longMs, value })
-        assert.equal((await scene.holding(b, lease))?.value, value, 'not so after an extension')
+        assert.equal((await context.holding(b, lease))?.value, value, 'not so after an extension')
       }
     })
 
-    clause('a duration may be a number, an object or a luxon Duration', async (scene) => {
-      const { longMs } = scene
-      await lasts(scene, 'number', longMs, longMs)
-      await lasts(scene, 'object', { milliseconds: longMs }, longMs)
-      await lasts(scene, 'mixed', { hours: 1, minutes: 30, seconds: 2.5 }, 5_402_500)
-      await lasts(scene, 'luxon', Duration.fromObject({ days: 2 }), 172_800_000)
+    clause('a duration may be a number, an object or a luxon Duration', async (context) => {
+      const { longMs } = context
+      await lasts(context, 'number', longMs, longMs)
+      await lasts(context, 'object', { milliseconds: longMs }, longMs)
+      await lasts(context, 'mixed', { hours: 1, minutes: 30, seconds: 2.5 }, 5_402_500)
+      await lasts(context, 'luxon', Duration.fromObject({ days: 2 }), 172_800_000)
     })
 
-    clause('a duration of a hundred years is kept', async (scene) => {
-      await lasts(scene, 'longest', MAX_DURATION_MS, MAX_DURATION_MS)
+    clause('a duration of a hundred years is kept', async (context) => {
+      await lasts(context, 'longest', MAX_DURATION_MS, MAX_DURATION_MS)
     })
 
-    clause('a duration below a millisecond is granted, and soon over', async (scene) => {
-      const { a, b, longMs } = scene
-      let lease = scene.lease
-      await scene.until('grant for a quarter of a millisecond', async () => {
+    clause('a duration below a millisecond is granted, and soon over', async (context) => {
+      const { a, b, longMs } = context
+      let lease = context.lease
+      await context.until('grant for a quarter of a millisecond', async () => {
         try {
           await a.claimLease(lease, { holder: ALICE, duration: 0.25 })
           return true
         } catch (error) {
           // A claim for so short a time does not wait long for its answer.
-          if (!scene.realTime || !isUnknown(error)) throw error
+          if (!context.realTime || !isUnknown(error)) throw error
           lease += '-again'
           return describeError(error)
         }
       })
-      await scene.lapse(lease, 1, b)
-      await scene.claimSoon(b, lease, BOB, longMs)
+      await context.lapse(lease, 1, b)
+      await context.claimSoon(b, lease, BOB, longMs)
     })
   },
 }
 
 /** A lease claimed for this duration, and one extended to it, expire that much later. */
-async function lasts(scene: Scene, tag: string, duration: DurationLike, expectedMs: number): Promise<void> {
-  const { a, b, unitMs, longMs, clock } = scene
+async function lasts(context: Context, tag: string, duration: DurationLike, expectedMs: number): Promise<void> {
+  const { a, b, unitMs, longMs, clock } = context
   for (const how of ['claimed', 'extended'] as const) {
-    const lease = `${scene.lease}-${tag}-${how}`
+    const lease = `${context.lease}-${tag}-${how}`
     if (how === 'extended') await a.claimLease(lease, { holder: ALICE, duration: longMs / 2 })
     const sentMs = clock.now()
     if (how === 'claimed') await a.claimLease(lease, { holder: ALICE, duration })
     else await a.extendLease(lease, { holder: ALICE, duration })
-    const expiryMs = (await scene.holding(b, lease))?.expiry.toMillis() ?? Number.NaN
+    const expiryMs = (await context.holding(b, lease))?.expiry.toMillis() ?? Number.NaN
     const latestMs = clock.now() + expectedMs * 1.01
     assert(expiryMs >= sentMs + expectedMs * 0.999 - 1, `${how}: lasts ${expiryMs - sentMs} ms of ${expectedMs}`)
     assert(expiryMs <= latestMs + unitMs, `${how}: lasts ${expiryMs - sentMs} ms instead of ${expectedMs}`)

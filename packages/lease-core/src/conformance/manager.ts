@@ -5,7 +5,7 @@ import type { Hold } from '../hold.ts'
 import type { Info } from '../lease.ts'
 import type { HoldOptions } from '../roles.ts'
 import { trustWindowMs } from '../skew.ts'
-import type { Chapter, Scene } from './kit.ts'
+import type { Suite, Context } from './kit.ts'
 import {
   ALICE,
   BOB,
@@ -22,66 +22,66 @@ import {
 } from './kit.ts'
 
 /** The Manager keeps its promises over this client. */
-export const manager: Chapter = {
+export const manager: Suite = {
   title: 'manager',
   state(clause) {
     // ── claim, check, release ─────────────────────────────────────────────────────────────────────────────────────
 
-    clause('a claim is granted, and its token checks', async (scene) => {
-      const { a, b, lease, longMs } = scene
-      const manager = scene.manage(a)
+    clause('a claim is granted, and its token checks', async (context) => {
+      const { a, b, lease, longMs } = context
+      const manager = context.manage(a)
       await manager.claim(lease, ALICE, longMs, { value: 'here' })
       const info = await manager.token(lease, ALICE).check()
       same(info.holder, ALICE, 'the holder')
-      await scene.stillHeld(b, info)
+      await context.stillHeld(b, info)
       same(info.value, 'here', 'the value')
     })
 
-    clause("a claim of another's lease is denied, with who holds it and until when", async (scene) => {
-      const { a, b, lease, longMs, clock } = scene
-      await scene.manage(a).claim(lease, ALICE, longMs)
-      const denial = await scene.settle(denied(scene.manage(b).claim(lease, BOB, longMs)))
+    clause("a claim of another's lease is denied, with who holds it and until when", async (context) => {
+      const { a, b, lease, longMs, clock } = context
+      await context.manage(a).claim(lease, ALICE, longMs)
+      const denial = await context.settle(denied(context.manage(b).claim(lease, BOB, longMs)))
       same(denial.currentHolder, ALICE, 'the holder named by the denial')
       assert((denial.expiry?.toMillis() ?? 0) > clock.now() + longMs / 2, 'the denial does not say until when')
     })
 
-    clause('a holder that claims again renews its own term, from anywhere', async (scene) => {
-      const { a, b, unitMs, longMs } = scene
-      const manager = scene.manage(a)
+    clause('a holder that claims again renews its own term, from anywhere', async (context) => {
+      const { a, b, unitMs, longMs } = context
+      const manager = context.manage(a)
       const {
         lease,
         durationMs,
         outcome: before,
-      } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+      } = await context.whileLive(unitMs * 2, async (lease, duration) => {
         await manager.claim(lease, ALICE, duration)
         const before = known(a, lease)
-        await scene.settle(manager.claim(lease, ALICE, longMs))
+        await context.settle(manager.claim(lease, ALICE, longMs))
         assert.equal(known(a, lease).fencingToken, before.fencingToken, 'it is another term')
         return before
       })
-      await scene.settle(scene.manage(b).claim(lease, ALICE, longMs))
+      await context.settle(context.manage(b).claim(lease, ALICE, longMs))
       assert.equal(known(b, lease).fencingToken, before.fencingToken, 'it is another term elsewhere')
-      await scene.lapse(lease, durationMs, a, b)
-      await scene.stillHeld(b, before)
+      await context.lapse(lease, durationMs, a, b)
+      await context.stillHeld(b, before)
     })
 
-    clause('a claim takes over a lapsed lease, from a holder that is then told so', async (scene) => {
-      const { a, b, unitMs, longMs } = scene
-      const [first, second] = [scene.manage(a), scene.manage(b)]
+    clause('a claim takes over a lapsed lease, from a holder that is then notified', async (context) => {
+      const { a, b, unitMs, longMs } = context
+      const [first, second] = [context.manage(a), context.manage(b)]
       const claim = (lease: string, duration: number): Promise<unknown> => first.claim(lease, ALICE, duration)
-      const { lease, durationMs } = await scene.whileLive(unitMs, claim)
-      await scene.lapse(lease, durationMs, b)
-      await scene.settle(second.claim(lease, BOB, longMs))
-      await notHeld(scene.settle(first.token(lease, ALICE).check()), 'the check of the displaced holder')
-      await denied(scene.settle(first.claim(lease, ALICE, longMs)))
+      const { lease, durationMs } = await context.whileLive(unitMs, claim)
+      await context.lapse(lease, durationMs, b)
+      await context.settle(second.claim(lease, BOB, longMs))
+      await notHeld(context.settle(first.token(lease, ALICE).check()), 'the check of the displaced holder')
+      await denied(context.settle(first.claim(lease, ALICE, longMs)))
       same((await second.token(lease, BOB).check()).holder, BOB, 'the holder')
     })
 
-    clause('of two holders that claim at once exactly one is granted, and the other is denied', async (scene) => {
-      const { a, b, longMs } = scene
-      const [first, second] = [scene.manage(a), scene.manage(b)]
-      for (const lease of scene.leases(5)) {
-        const outcomes = await scene.settle(
+    clause('of two holders that claim at once exactly one is granted, and the other is denied', async (context) => {
+      const { a, b, longMs } = context
+      const [first, second] = [context.manage(a), context.manage(b)]
+      for (const lease of context.leases(5)) {
+        const outcomes = await context.settle(
           Promise.allSettled([first.claim(lease, ALICE, longMs), second.claim(lease, BOB, longMs)]),
         )
         const codes = outcomes.map((outcome) => (outcome.status === 'fulfilled' ? 'granted' : codeOf(outcome.reason)))
@@ -89,50 +89,50 @@ export const manager: Chapter = {
       }
     })
 
-    clause('two claims by one holder at once are both granted, in one term', async (scene) => {
-      const { a, b, longMs } = scene
-      const [first, second] = [scene.manage(a), scene.manage(b)]
-      for (const lease of scene.leases(5)) {
-        await scene.settle(Promise.all([first.claim(lease, ALICE, longMs), second.claim(lease, ALICE, longMs)]))
+    clause('two claims by one holder at once are both granted, in one term', async (context) => {
+      const { a, b, longMs } = context
+      const [first, second] = [context.manage(a), context.manage(b)]
+      for (const lease of context.leases(5)) {
+        await context.settle(Promise.all([first.claim(lease, ALICE, longMs), second.claim(lease, ALICE, longMs)]))
         same(
-          (await scene.holding(a, lease))?.fencingToken,
-          (await scene.holding(b, lease))?.fencingToken,
+          (await context.holding(a, lease))?.fencingToken,
+          (await context.holding(b, lease))?.fencingToken,
           'the fencing token',
         )
       }
     })
 
-    clause('a check within one’s own term reads nothing, any other reads once', async (scene) => {
-      const { lease, longMs } = scene
-      const [mine, theirs] = [counting(scene.a), counting(await scene.open())]
-      const holder = scene.manage(mine.client)
+    clause('a check within one’s own term reads nothing, any other reads once', async (context) => {
+      const { lease, longMs } = context
+      const [mine, theirs] = [counting(context.a), counting(await context.open())]
+      const holder = context.manage(mine.client)
       await holder.claim(lease, ALICE, longMs)
       const readsBefore = mine.reads()
       for (let times = 1; times <= 3; times++) await holder.token(lease, ALICE).check()
       assert.equal(mine.reads(), readsBefore, 'a check of one’s own term did a read')
 
-      const other = scene.manage(theirs.client)
+      const other = context.manage(theirs.client)
       const token = other.token(lease, ALICE)
       assert.equal(theirs.reads(), 0, 'making a token did a read')
-      const infos = await scene.settle(Promise.all([token.check(), token.check(), token.check()]))
+      const infos = await context.settle(Promise.all([token.check(), token.check(), token.check()]))
       for (const info of infos) same(info.holder, ALICE, 'the holder')
       assert.equal(theirs.reads(), 1, 'checks at the same time share one read')
     })
 
-    clause('a check of a lease that is not held so is refused after one read', async (scene) => {
-      const { a, lease, longMs } = scene
-      const { client, reads } = counting(await scene.open())
-      const manager = scene.manage(client)
-      await notHeld(scene.settle(manager.token(lease, ALICE).check()), 'the check of a vacant lease')
+    clause('a check of a lease that is not held so is refused after one read', async (context) => {
+      const { a, lease, longMs } = context
+      const { client, reads } = counting(await context.open())
+      const manager = context.manage(client)
+      await notHeld(context.settle(manager.token(lease, ALICE).check()), 'the check of a vacant lease')
       same(reads(), 1, 'the number of reads')
       await a.claimLease(lease, { holder: BOB, duration: longMs })
-      await notHeld(scene.settle(manager.token(lease, ALICE).check()), "the check of another's lease")
+      await notHeld(context.settle(manager.token(lease, ALICE).check()), "the check of another's lease")
       same(reads(), 2, 'the number of reads')
     })
 
-    clause('a check with a key takes the key to the trapdoor', async (scene) => {
-      const { a, lease, longMs } = scene
-      const manager = scene.manage(a)
+    clause('a check with a key takes the key to the trapdoor', async (context) => {
+      const { a, lease, longMs } = context
+      const manager = context.manage(a)
       await manager.claim(lease, ALICE, longMs)
       const token = manager.token(lease, ALICE)
       await rejects('LEASE_TRAPDOOR', token.check({ strange: 'key' }), 'a check with a strange key')
@@ -142,9 +142,9 @@ export const manager: Chapter = {
 
     clause(
       'a check with a key of this substrate gates the caller’s own write',
-      async (scene) => {
-        const { a, b, lease, longMs, guard } = scene
-        const manager = scene.manage(a)
+      async (context) => {
+        const { a, b, lease, longMs, guard } = context
+        const manager = context.manage(a)
         await manager.claim(lease, ALICE, longMs)
         const token = manager.token(lease, ALICE)
         const checked = async (key: unknown): Promise<void> => void (await token.check(key))
@@ -159,35 +159,35 @@ export const manager: Chapter = {
       'guard',
     )
 
-    clause('a release frees the lease; twice, or when it is vacant, it resolves', async (scene) => {
-      const { a, b, lease, longMs } = scene
-      const manager = scene.manage(a)
+    clause('a release frees the lease; twice, or when it is vacant, it resolves', async (context) => {
+      const { a, b, lease, longMs } = context
+      const manager = context.manage(a)
       await manager.release(lease, ALICE)
       await manager.claim(lease, ALICE, longMs)
       await manager.release(lease, ALICE)
       await manager.release(lease, ALICE)
       await notHeld(manager.token(lease, ALICE).check(), 'a check after the release')
-      await scene.manage(b).claim(lease, BOB, longMs)
-      await notHeld(scene.settle(manager.release(lease, ALICE)), "a release of another's lease")
-      same((await scene.holding(a))?.holder, BOB, 'the holder')
+      await context.manage(b).claim(lease, BOB, longMs)
+      await notHeld(context.settle(manager.release(lease, ALICE)), "a release of another's lease")
+      same((await context.holding(a))?.holder, BOB, 'the holder')
     })
 
-    clause('an operator revokes a lease, pinned or not', async (scene) => {
-      const { a, b, longMs } = scene
-      const operator = scene.manage(b)
-      for (const lease of scene.leases(2)) {
+    clause('an operator revokes a lease, pinned or not', async (context) => {
+      const { a, b, longMs } = context
+      const operator = context.manage(b)
+      for (const lease of context.leases(2)) {
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         if (lease.endsWith('1')) await operator.pin(lease, 'operator')
-        await scene.settle(operator.revoke(lease))
-        same(await scene.holding(a, lease), undefined, 'the holding')
-        await scene.settle(operator.revoke(lease))
+        await context.settle(operator.revoke(lease))
+        same(await context.holding(a, lease), undefined, 'the holding')
+        await context.settle(operator.revoke(lease))
       }
     })
 
-    clause('pins and leases are there for the operator to see', async (scene) => {
-      const { a, b, longMs } = scene
-      const [held, pinned] = scene.leases(2) as [string, string]
-      const operator = scene.manage(b)
+    clause('pins and leases are there for the operator to see', async (context) => {
+      const { a, b, longMs } = context
+      const [held, pinned] = context.leases(2) as [string, string]
+      const operator = context.manage(b)
       await a.claimLease(held, { holder: ALICE, duration: longMs })
       await operator.pin(pinned, 'operator')
       same((await operator.pinned()).get(pinned), ['operator'], 'the pins')
@@ -198,17 +198,17 @@ export const manager: Chapter = {
       same((await operator.pinned()).has(pinned), false, 'whether it is in the list of pins')
     })
 
-    clause('a late observer sees the current holder at once', async (scene) => {
-      const { a, lease, longMs } = scene
-      await scene.manage(a).claim(lease, ALICE, longMs)
-      const late = scene.manage(await scene.open())
+    clause('a late observer sees the current holder at once', async (context) => {
+      const { a, lease, longMs } = context
+      await context.manage(a).claim(lease, ALICE, longMs)
+      const late = context.manage(await context.open())
       same((await late.token(lease, ALICE).check()).holder, ALICE, 'the holder')
       same((await late.leases()).get(lease)?.holder, ALICE, 'the holder')
     })
 
-    clause('bad input is refused as such, and always answered', async (scene) => {
-      const { a, lease, longMs } = scene
-      const manager = scene.manage(a)
+    clause('bad input is refused as such, and always answered', async (context) => {
+      const { a, lease, longMs } = context
+      const manager = context.manage(a)
       await rejects('LEASE_NOT_VALID', manager.claim('', ALICE, longMs), 'a claim without a name')
       await rejects('LEASE_NOT_VALID', manager.claim(lease, 'a b', longMs), 'a claim with a bad holder')
       await rejects('LEASE_NOT_VALID', manager.claim(lease, ALICE, 0), 'a claim for no time')
@@ -218,116 +218,116 @@ export const manager: Chapter = {
       await rejects('LEASE_NOT_VALID', manager.waitUntilExpired('$'), 'a wait for a bad name')
       await rejects('LEASE_NOT_VALID', manager.pin(lease, ''), 'a pin without an entity')
       await rejects('LEASE_NOT_VALID', manager.hold(lease, ALICE, { duration: -1 }), 'a hold for no time')
-      same(await scene.holding(a), undefined, 'the holding')
+      same(await context.holding(a), undefined, 'the holding')
     })
 
-    clause('after stop calls are answered with ErrStopped, and leases stay held', async (scene) => {
-      const { a, b, lease, longMs } = scene
-      const manager = scene.manage(a)
+    clause('after stop calls are answered with ErrStopped, and leases stay held', async (context) => {
+      const { a, b, lease, longMs } = context
+      const manager = context.manage(a)
       await manager.claim(lease, ALICE, longMs)
       const waiting = later(manager.waitUntilExpired(lease))
-      await scene.settle(manager.stop())
-      await scene.settle(manager.stop())
+      await context.settle(manager.stop())
+      await context.settle(manager.stop())
       await rejects('LEASE_STOPPED', waiting, 'the wait that was going on')
       await rejects('LEASE_STOPPED', manager.claim(lease, ALICE, longMs), 'a claim')
-      same((await scene.holding(b))?.holder, ALICE, 'the holder')
+      same((await context.holding(b))?.holder, ALICE, 'the holder')
     })
 
     // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    clause('a wait for a vacant lease ends at once', async (scene) => {
-      const { a, lease, longMs } = scene
-      const manager = scene.manage(a)
-      await scene.settle(manager.waitUntilExpired(lease))
+    clause('a wait for a vacant lease ends at once', async (context) => {
+      const { a, lease, longMs } = context
+      const manager = context.manage(a)
+      await context.settle(manager.waitUntilExpired(lease))
       await manager.claim(lease, ALICE, longMs)
       await manager.release(lease, ALICE)
-      await scene.settle(manager.waitUntilExpired(lease))
+      await context.settle(manager.waitUntilExpired(lease))
     })
 
-    clause('a wait ends when the lease lapses, by the clock alone', async (scene) => {
-      const { a, b, unitMs, clock } = scene
+    clause('a wait ends when the lease lapses, by the clock alone', async (context) => {
+      const { a, b, unitMs, clock } = context
       const {
         lease,
         durationMs,
         outcome: sentMs,
-      } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+      } = await context.whileLive(unitMs * 2, async (lease, duration) => {
         const sentMs = clock.monotonic()
         await a.claimLease(lease, { holder: ALICE, duration })
         return sentMs
       })
-      await scene.settle(scene.manage(deaf(b)).waitUntilExpired(lease), 'the wait')
+      await context.settle(context.manage(deaf(b)).waitUntilExpired(lease), 'the wait')
       const afterMs = clock.monotonic() - sentMs
       assert(afterMs >= durationMs * 0.999 - 1, `the wait ended after ${afterMs} ms of ${durationMs}`)
-      same(await scene.holding(b), undefined, 'the holding')
+      same(await context.holding(b), undefined, 'the holding')
     })
 
-    clause('a wait that outlives an extension ends with the extended lease', async (scene) => {
-      const { a, b, unitMs, clock } = scene
-      const manager = scene.manage(b)
-      const { durationMs, outcome } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+    clause('a wait that outlives an extension ends with the extended lease', async (context) => {
+      const { a, b, unitMs, clock } = context
+      const manager = context.manage(b)
+      const { durationMs, outcome } = await context.whileLive(unitMs * 2, async (lease, duration) => {
         await a.claimLease(lease, { holder: ALICE, duration })
         const wait = later(manager.waitUntilExpired(lease))
-        await scene.pass(duration / 2)
+        await context.pass(duration / 2)
         const extendedMs = clock.monotonic()
         await a.extendLease(lease, { holder: ALICE, duration })
         return { wait, extendedMs }
       })
-      await scene.settle(outcome.wait, 'the wait')
+      await context.settle(outcome.wait, 'the wait')
       const afterMs = clock.monotonic() - outcome.extendedMs
       assert(afterMs >= durationMs * 0.999 - 1, `the wait ended ${afterMs} ms after an extension by ${durationMs}`)
     })
 
     clause(
       'a wait ends when another releases the lease, also one that began after the claim',
-      async (scene) => {
-        const { a, lease, longMs } = scene
+      async (context) => {
+        const { a, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
-        const wait = later(scene.manage(await scene.open()).waitUntilExpired(lease))
-        await scene.pass(scene.unitMs)
+        const wait = later(context.manage(await context.open()).waitUntilExpired(lease))
+        await context.pass(context.unitMs)
         await a.releaseLease(lease, ALICE)
-        await scene.settle(wait, 'the wait')
+        await context.settle(wait, 'the wait')
       },
       'notifications',
     )
 
-    clause('without any hint a wait ends by reading again, at least every maxSleep', async (scene) => {
-      const { a, b, lease, unitMs, longMs } = scene
+    clause('without any hint a wait ends by reading again, at least every maxSleep', async (context) => {
+      const { a, b, lease, unitMs, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
-      const wait = later(scene.manage(deaf(b), { maxSleep: unitMs }).waitUntilExpired(lease))
-      await scene.pass(unitMs / 2)
+      const wait = later(context.manage(deaf(b), { maxSleep: unitMs }).waitUntilExpired(lease))
+      await context.pass(unitMs / 2)
       await a.releaseLease(lease, ALICE)
-      await scene.settle(wait, 'the wait')
+      await context.settle(wait, 'the wait')
     })
 
-    clause('an aborted wait rejects with the signal’s reason', async (scene) => {
-      const { a, b, lease, longMs } = scene
+    clause('an aborted wait rejects with the signal’s reason', async (context) => {
+      const { a, b, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       const controller = new AbortController()
-      const wait = later(scene.manage(b).waitUntilExpired(lease, { signal: controller.signal }))
-      await scene.pass(scene.unitMs / 5)
+      const wait = later(context.manage(b).waitUntilExpired(lease, { signal: controller.signal }))
+      await context.pass(context.unitMs / 5)
       const reason = new Error('enough')
       controller.abort(reason)
-      await assert.rejects(scene.settle(wait), (error) => error === reason)
+      await assert.rejects(context.settle(wait), (error) => error === reason)
     })
 
     clause(
       'an observer sees who holds the lease at once, and then every change that is announced',
-      async (scene) => {
-        const { a, b, lease, longMs } = scene
-        const worker = scene.manage(a)
+      async (context) => {
+        const { a, b, lease, longMs } = context
+        const worker = context.manage(a)
         await worker.claim(lease, ALICE, longMs, { value: 'first' })
         const seen: string[] = []
         const controller = new AbortController()
         const watching = later(
           (async () => {
-            for await (const info of scene.manage(b).observe(lease, { signal: controller.signal })) {
+            for await (const info of context.manage(b).observe(lease, { signal: controller.signal })) {
               seen.push(info === undefined ? 'vacant' : `${info.holder}: ${info.value}`)
             }
           })(),
         )
-        const next = (what: string): Promise<void> => scene.until(what, () => seen.at(-1) === what || seen)
+        const next = (what: string): Promise<void> => context.until(what, () => seen.at(-1) === what || seen)
         await next('alice: first')
-        await scene.pass(scene.unitMs) // the subscription is in force
+        await context.pass(context.unitMs) // the subscription is in force
         await worker.claim(lease, ALICE, longMs, { value: 'second', announce: true })
         await next('alice: second')
         await worker.release(lease, ALICE)
@@ -338,57 +338,57 @@ export const manager: Chapter = {
         await next('bob: fourth')
         const reason = new Error('enough')
         controller.abort(reason)
-        await assert.rejects(scene.settle(watching), (error) => error === reason)
+        await assert.rejects(context.settle(watching), (error) => error === reason)
         await hold.release()
         same(seen, ['alice: first', 'alice: second', 'vacant', 'bob: third', 'bob: fourth'], 'what was seen')
       },
       'notifications',
     )
 
-    clause('without any hint an observer sees a takeover after the expiry that it knows', async (scene) => {
-      const { a, b, unitMs, longMs } = scene
-      const manager = scene.manage(deaf(b))
+    clause('without any hint an observer sees a takeover after the expiry that it knows', async (context) => {
+      const { a, b, unitMs, longMs } = context
+      const manager = context.manage(deaf(b))
       // All before the expiry that the observer knows: so long it has no reason to look.
-      const { outcome } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+      const { outcome } = await context.whileLive(unitMs * 2, async (lease, duration) => {
         await a.claimLease(lease, { holder: ALICE, duration })
         const observing = manager.observe(lease)
-        same((await scene.settle(observing.next())).value?.holder, ALICE, 'the holder')
+        same((await context.settle(observing.next())).value?.holder, ALICE, 'the holder')
         const second = later(observing.next())
         await a.extendLease(lease, { holder: ALICE, duration: duration * 1.5 })
         await a.releaseLease(lease, ALICE)
         await a.claimLease(lease, { holder: BOB, duration: longMs })
         return { observing, second }
       })
-      same((await scene.settle(outcome.second)).value?.holder, BOB, 'the holder')
-      await scene.settle(outcome.observing.return(undefined as never))
+      same((await context.settle(outcome.second)).value?.holder, BOB, 'the holder')
+      await context.settle(outcome.observing.return(undefined as never))
     })
 
     // ── hold ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     clause(
       'a hold outlives its duration many times over in one term, and its release frees the lease',
-      async (scene) => {
-        const { a, b, unitMs, longMs } = scene
-        await scene.undisturbed(unitMs * 2, async (lease, duration) => {
-          const { client, whileHeld } = renewing(scene, a)
-          const manager = scene.manage(client)
-          const hold = await scene.inTime(duration, () => manager.hold(lease, ALICE, { duration, value: 'old' }))
+      async (context) => {
+        const { a, b, unitMs, longMs } = context
+        await context.undisturbed(unitMs * 2, async (lease, duration) => {
+          const { client, whileHeld } = renewing(context, a)
+          const manager = context.manage(client)
+          const hold = await context.inTime(duration, () => manager.hold(lease, ALICE, { duration, value: 'old' }))
           await whileHeld(hold, duration, async () => {
-            await scene.settle(hold.update('new'))
-            const before = await scene.holding(b)
+            await context.settle(hold.update('new'))
+            const before = await context.holding(b)
             assert(before !== undefined, 'nobody holds it')
             same(before.fencingToken, hold.fencingToken, 'the fencing token')
             same(before.value, 'new', 'the value')
             for (let times = 1; times <= 4; times++) {
-              await scene.pass(duration / 2)
+              await context.pass(duration / 2)
               assert(hold.held, `the hold ended: ${describeError(hold.signal.reason)}`)
-              await denied(scene.settle(scene.manage(b).claim(lease, BOB, longMs)))
+              await denied(context.settle(context.manage(b).claim(lease, BOB, longMs)))
             }
-            await scene.stillHeld(b, before)
-            await scene.settle(hold.release())
+            await context.stillHeld(b, before)
+            await context.settle(hold.release())
             same(hold.held, false, 'whether it is held')
             assert.notEqual(codeOf(hold.signal.reason), 'LEASE_LOST', 'a release by the holder is not a loss')
-            same(await scene.holding(b), undefined, 'the holding')
+            same(await context.holding(b), undefined, 'the holding')
           })
         })
       },
@@ -396,18 +396,18 @@ export const manager: Chapter = {
 
     clause(
       'a hold that does not wait is denied at once, one that waits in vain is denied in the end',
-      async (scene) => {
-        const { a, b, unitMs, longMs, clock } = scene
-        const manager = scene.manage(b)
-        await scene.undisturbed(unitMs, async (lease, waitMs) => {
+      async (context) => {
+        const { a, b, unitMs, longMs, clock } = context
+        const manager = context.manage(b)
+        await context.undisturbed(unitMs, async (lease, waitMs) => {
           await a.claimLease(lease, { holder: ALICE, duration: longMs })
-          const denial = await denied(scene.settle(manager.hold(lease, BOB, { duration: longMs })))
+          const denial = await denied(context.settle(manager.hold(lease, BOB, { duration: longMs })))
           same(denial.currentHolder, ALICE, 'the holder named by the denial')
           const startedMs = clock.monotonic()
-          const inVain = later(scene.settle(manager.hold(lease, BOB, { duration: longMs, wait: waitMs })))
+          const inVain = later(context.settle(manager.hold(lease, BOB, { duration: longMs, wait: waitMs })))
           const [outcome] = await Promise.allSettled([inVain])
           assert(clock.monotonic() - startedMs >= waitMs * 0.99 - 1, 'it gave up before its time')
-          if (scene.realTime && outcome.status === 'rejected' && codeOf(outcome.reason) === 'LEASE_UNKNOWN') {
+          if (context.realTime && outcome.status === 'rejected' && codeOf(outcome.reason) === 'LEASE_UNKNOWN') {
             throw new TooSlow({ message: `no claim was answered in ${waitMs} ms: ${describeError(outcome.reason)}` })
           }
           await denied(inVain)
@@ -417,30 +417,30 @@ export const manager: Chapter = {
 
     clause(
       'a hold that waits gets the lease when it is released',
-      async (scene) => {
-        const { a, b, lease, unitMs, longMs } = scene
+      async (context) => {
+        const { a, b, lease, unitMs, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
-        const hold = later(scene.manage(b).hold(lease, BOB, { duration: longMs, wait: true }))
-        await scene.pass(unitMs)
+        const hold = later(context.manage(b).hold(lease, BOB, { duration: longMs, wait: true }))
+        await context.pass(unitMs)
         await a.releaseLease(lease, ALICE)
-        const granted = await scene.settle(hold, 'the hold')
+        const granted = await context.settle(hold, 'the hold')
         assert(granted.held, 'the hold is over already')
-        same((await scene.holding(a))?.holder, BOB, 'the holder')
-        await scene.settle(granted.release())
+        same((await context.holding(a))?.holder, BOB, 'the holder')
+        await context.settle(granted.release())
       },
       'notifications',
     )
 
     clause(
       'those who wait in different processes are served in the order in which they came',
-      async (scene) => {
+      async (context) => {
         const inLine = ['first', 'second', 'third']
         const served: string[] = []
         const inOrder = (): number => served.filter((round) => round === inLine.join(', ')).length
         // On a busy machine a waiter may ask so late that its turn is over: then there are further rounds.
-        const rounds = scene.realTime ? 30 : 3
-        for (const lease of scene.leases(rounds)) {
-          served.push((await serve(scene, lease, inLine)).join(', '))
+        const rounds = context.realTime ? 30 : 3
+        for (const lease of context.leases(rounds)) {
+          served.push((await serve(context, lease, inLine)).join(', '))
           if (inOrder() === 3) return
         }
         assert.fail(`they were served in this order: ${served.join('; ')}`)
@@ -449,85 +449,85 @@ export const manager: Chapter = {
       'notifications',
     )
 
-    clause('a hold that waits gets the lease when it lapses, by the clock alone', async (scene) => {
-      const { a, b, longMs } = scene
-      const { lease, outcome: before } = await scene.brief()
-      const hold = await scene.settle(scene.manage(deaf(b)).hold(lease, BOB, { duration: longMs, wait: true }))
+    clause('a hold that waits gets the lease when it lapses, by the clock alone', async (context) => {
+      const { a, b, longMs } = context
+      const { lease, outcome: before } = await context.brief()
+      const hold = await context.settle(context.manage(deaf(b)).hold(lease, BOB, { duration: longMs, wait: true }))
       assert(hold.held, 'the hold is over already')
       rises(before.fencingToken, hold.fencingToken)
-      same((await scene.holding(a))?.holder, BOB, 'the holder')
-      await scene.settle(hold.release())
+      same((await context.holding(a))?.holder, BOB, 'the holder')
+      await context.settle(hold.release())
     })
 
-    clause('an aborted hold stops waiting and leaves nothing behind', async (scene) => {
-      const { a, b, clock, unitMs, longMs } = scene
+    clause('an aborted hold stops waiting and leaves nothing behind', async (context) => {
+      const { a, b, clock, unitMs, longMs } = context
       const attempt = async (lease: string, duration: number): Promise<void> => {
         await a.claimLease(lease, { holder: ALICE, duration })
         const controller = new AbortController()
-        const hold = later(scene.manage(b).hold(lease, BOB, { duration, wait: true, signal: controller.signal }))
-        await scene.pass(unitMs / 5)
+        const hold = later(context.manage(b).hold(lease, BOB, { duration, wait: true, signal: controller.signal }))
+        await context.pass(unitMs / 5)
         const reason = new Error('enough')
         controller.abort(reason)
-        await assert.rejects(scene.settle(hold), (error) => error === reason)
+        await assert.rejects(context.settle(hold), (error) => error === reason)
         await a.releaseLease(lease, ALICE)
-        await scene.pass(unitMs)
+        await context.pass(unitMs)
         // A claim that was under way when it was given up may have been granted; then it is withdrawn.
         let seen: Info | undefined
-        await scene.until('vacancy', async () => {
-          const info = await scene.holding(a, lease)
+        await context.until('vacancy', async () => {
+          const info = await context.holding(a, lease)
           seen = info ?? seen
           return info === undefined
         })
         assert(seen === undefined || clock.now() < seen.expiry.toMillis(), 'the aborted hold kept the lease')
         await a.claimLease(lease, { holder: CAROL, duration })
       }
-      await scene.undisturbed(longMs, (lease, duration) => scene.inTime(duration, () => attempt(lease, duration)))
+      await context.undisturbed(longMs, (lease, duration) => context.inTime(duration, () => attempt(lease, duration)))
     })
 
-    clause('a holder whose lease was taken by another learns that it lost, within its duration', async (scene) => {
-      const { a, b, lease, longMs } = scene
-      const hold = await scene.manage(a).hold(lease, ALICE, renewed(scene))
+    clause('a holder whose lease was taken by another learns that it lost, within its duration', async (context) => {
+      const { a, b, lease, longMs } = context
+      const hold = await context.manage(a).hold(lease, ALICE, renewed(context))
       await b.releaseLease(lease, ALICE)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
-      await lost(scene, hold.signal, 'taken', 'revoked') // whichever the hold came to see first
+      await lost(context, hold.signal, 'taken', 'revoked') // whichever the hold came to see first
       same(hold.held, false, 'whether it is held')
       assert.throws(
         () => hold.assertHeld(),
         (error) => codeOf(error) === 'LEASE_LOST',
       )
-      same((await scene.holding(b))?.holder, BOB, 'the holder')
+      same((await context.holding(b))?.holder, BOB, 'the holder')
     })
 
-    clause('a holder whose lease was revoked learns it, and does not claim it again', async (scene) => {
-      const { a, b, lease, unitMs } = scene
-      const hold = await scene.manage(deaf(a)).hold(lease, ALICE, renewed(scene))
-      await scene.settle(scene.manage(b).revoke(lease))
-      await lost(scene, hold.signal, 'revoked')
-      await scene.pass(unitMs)
-      assert.equal(await scene.holding(b), undefined, 'a renewal claimed it again')
+    clause('a holder whose lease was revoked learns it, and does not claim it again', async (context) => {
+      const { a, b, lease, unitMs } = context
+      const hold = await context.manage(deaf(a)).hold(lease, ALICE, renewed(context))
+      await context.settle(context.manage(b).revoke(lease))
+      await lost(context, hold.signal, 'revoked')
+      await context.pass(unitMs)
+      assert.equal(await context.holding(b), undefined, 'a renewal claimed it again')
     })
 
     // ── faults ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     clause(
       'renewals that fail and recover before the deadline keep the hold',
-      async (scene) => {
-        const { b, unitMs } = scene
-        const faulty = await scene.openFaulty()
+      async (context) => {
+        const { b, unitMs } = context
+        const faulty = await context.openFaulty()
         const { faults } = faulty
-        await scene.undisturbed(unitMs * 4, async (lease, duration) => {
+        await context.undisturbed(unitMs * 4, async (lease, duration) => {
           faults.heal()
-          const { client, whileHeld } = renewing(scene, faulty.client)
-          const manager = scene.manage(client)
-          const hold = await scene.inTime(duration, () => scene.settle(manager.hold(lease, ALICE, { duration })))
+          const { client, whileHeld } = renewing(context, faulty.client)
+          const manager = context.manage(client)
+          const hold = await context.inTime(duration, () => context.settle(manager.hold(lease, ALICE, { duration })))
           await whileHeld(hold, duration, async () => {
             faults.loseRequests()
-            await scene.pass(duration / 2) // past the time of the first renewal
+            await context.pass(duration / 2) // past the time of the first renewal
             assert(hold.held, 'it gave up before the deadline')
             faults.heal()
-            await scene.pass(duration * 0.75) // past the end of the first grant
+            await context.pass(duration * 0.75) // past the end of the first grant
             assert(hold.held, `the hold ended: ${describeError(hold.signal.reason)}`)
-            same((await scene.holding(b))?.fencingToken, hold.fencingToken, 'the fencing token')
+            same((await context.holding(b))?.fencingToken, hold.fencingToken, 'the fencing token')
           })
         })
       },
@@ -536,19 +536,19 @@ export const manager: Chapter = {
 
     clause(
       'renewals that fail to the deadline abort the signal before another can have the lease',
-      async (scene) => {
-        const { b, unitMs, longMs } = scene
-        const { client, faults } = await scene.openFaulty()
-        const manager = scene.manage(client)
-        const { lease, outcome: hold } = await scene.whileLive(unitMs * 3, async (lease, duration) => {
+      async (context) => {
+        const { b, unitMs, longMs } = context
+        const { client, faults } = await context.openFaulty()
+        const manager = context.manage(client)
+        const { lease, outcome: hold } = await context.whileLive(unitMs * 3, async (lease, duration) => {
           faults.heal()
-          const hold = await scene.settle(manager.hold(lease, ALICE, { duration }))
+          const hold = await context.settle(manager.hold(lease, ALICE, { duration }))
           faults.loseRequests()
           return hold
         })
-        await scene.claimSoon(b, lease, BOB, longMs)
+        await context.claimSoon(b, lease, BOB, longMs)
         assert.equal(hold.held, false, 'two hold it')
-        await lost(scene, hold.signal, 'unreachable', 'expired')
+        await lost(context, hold.signal, 'unreachable', 'expired')
         rises(hold.fencingToken, known(b, lease).fencingToken)
       },
       'faults',
@@ -556,42 +556,42 @@ export const manager: Chapter = {
 
     clause(
       'renewals that hang abort the signal before another can have the lease',
-      async (scene) => {
-        const { b, unitMs, longMs } = scene
-        const { client, faults } = await scene.openFaulty()
-        const manager = scene.manage(client)
-        const { lease, outcome: hold } = await scene.whileLive(unitMs * 3, async (lease, duration) => {
+      async (context) => {
+        const { b, unitMs, longMs } = context
+        const { client, faults } = await context.openFaulty()
+        const manager = context.manage(client)
+        const { lease, outcome: hold } = await context.whileLive(unitMs * 3, async (lease, duration) => {
           faults.heal()
-          const hold = await scene.settle(manager.hold(lease, ALICE, { duration }))
+          const hold = await context.settle(manager.hold(lease, ALICE, { duration }))
           faults.hang()
           return hold
         })
-        await scene.claimSoon(b, lease, BOB, longMs)
+        await context.claimSoon(b, lease, BOB, longMs)
         assert.equal(hold.held, false, 'two hold it')
-        await lost(scene, hold.signal, 'unreachable', 'expired')
+        await lost(context, hold.signal, 'unreachable', 'expired')
       },
       'faults',
     )
 
     clause(
       'a release during a renewal leaves the lease vacant',
-      async (scene) => {
-        const { b, unitMs } = scene
-        const faulty = await scene.openFaulty()
+      async (context) => {
+        const { b, unitMs } = context
+        const faulty = await context.openFaulty()
         const { faults } = faulty
-        await scene.undisturbed(unitMs * 3, async (lease, duration) => {
+        await context.undisturbed(unitMs * 3, async (lease, duration) => {
           faults.heal()
-          const { client, whileHeld, inFlight } = renewing(scene, faulty.client)
-          const manager = scene.manage(client)
-          const hold = await scene.inTime(duration, () => scene.settle(manager.hold(lease, ALICE, { duration })))
+          const { client, whileHeld, inFlight } = renewing(context, faulty.client)
+          const manager = context.manage(client)
+          const hold = await context.inTime(duration, () => context.settle(manager.hold(lease, ALICE, { duration })))
           await whileHeld(hold, duration, async () => {
             faults.delayRequests(unitMs) // less than a renewal may take, however long the lease is
-            await scene.until('renewal', () => inFlight() || !hold.held)
-            await scene.settle(hold.release(), 'the release')
-            same(await scene.holding(b), undefined, 'the holding')
+            await context.until('renewal', () => inFlight() || !hold.held)
+            await context.settle(hold.release(), 'the release')
+            same(await context.holding(b), undefined, 'the holding')
             faults.heal()
-            await scene.pass((duration * 2) / 3)
-            assert.equal(await scene.holding(b), undefined, 'the renewal brought it back')
+            await context.pass((duration * 2) / 3)
+            assert.equal(await context.holding(b), undefined, 'the renewal brought it back')
             assert.notEqual(codeOf(hold.signal.reason), 'LEASE_LOST')
           })
         })
@@ -601,20 +601,20 @@ export const manager: Chapter = {
 
     clause(
       'a claim whose answer takes longer than the lease is not believed',
-      async (scene) => {
-        const { b, unitMs, longMs } = scene
-        const { client, faults } = await scene.openFaulty()
-        const manager = scene.manage(client)
-        await scene.undisturbed(unitMs, async (lease, durationMs) => {
+      async (context) => {
+        const { b, unitMs, longMs } = context
+        const { client, faults } = await context.openFaulty()
+        const manager = context.manage(client)
+        await context.undisturbed(unitMs, async (lease, durationMs) => {
           faults.heal()
           faults.delayReplies(durationMs * 1.6)
           const claim = later(manager.claim(lease, ALICE, durationMs))
-          await scene.sightOf('the claim', lease, durationMs)
-          await scene.claimSoon(b, lease, BOB, longMs)
-          await scene.settle(Promise.allSettled([claim]))
+          await context.sightOf('the claim', lease, durationMs)
+          await context.claimSoon(b, lease, BOB, longMs)
+          await context.settle(Promise.allSettled([claim]))
           faults.heal()
-          await notHeld(scene.settle(manager.token(lease, ALICE).check()), 'the check of a claim that came too late')
-          same((await scene.holding(b))?.holder, BOB, 'the holder')
+          await notHeld(context.settle(manager.token(lease, ALICE).check()), 'the check of a claim that came too late')
+          same((await context.holding(b))?.holder, BOB, 'the holder')
         })
       },
       'faults',
@@ -622,29 +622,29 @@ export const manager: Chapter = {
 
     clause(
       'a lost reply does not keep a holder out of its own lease',
-      async (scene) => {
-        const { b, lease, longMs } = scene
-        const { client, faults } = await scene.openFaulty()
-        const manager = scene.manage(client)
+      async (context) => {
+        const { b, lease, longMs } = context
+        const { client, faults } = await context.openFaulty()
+        const manager = context.manage(client)
         faults.loseReplies(1)
-        await scene.settle(manager.claim(lease, ALICE, longMs), 'the claim')
+        await context.settle(manager.claim(lease, ALICE, longMs), 'the claim')
         const info = await manager.token(lease, ALICE).check()
-        await scene.stillHeld(b, info)
+        await context.stillHeld(b, info)
       },
       'faults',
     )
 
     clause(
       'a holder that crashed between claim and reply finds its term again under the same name',
-      async (scene) => {
-        const { b, lease, longMs } = scene
-        const { client, faults } = await scene.openFaulty()
-        faults.delayReplies(scene.unitMs * 30)
-        void later(scene.manage(client).claim(lease, ALICE, longMs))
-        await scene.until('sight of the claim', async () => (await scene.holding(b)) !== undefined)
+      async (context) => {
+        const { b, lease, longMs } = context
+        const { client, faults } = await context.openFaulty()
+        faults.delayReplies(context.unitMs * 30)
+        void later(context.manage(client).claim(lease, ALICE, longMs))
+        await context.until('sight of the claim', async () => (await context.holding(b)) !== undefined)
         faults.loseRequests()
-        const again = scene.manage(await scene.open())
-        await scene.settle(again.claim(lease, ALICE, longMs), 'the claim after the crash')
+        const again = context.manage(await context.open())
+        await context.settle(again.claim(lease, ALICE, longMs), 'the claim after the crash')
         const info = await again.token(lease, ALICE).check()
         same(info.fencingToken, known(b, lease).fencingToken, 'the fencing token')
       },
@@ -653,16 +653,16 @@ export const manager: Chapter = {
 
     clause(
       'a store that cannot be reached is ErrUnknown, and the manager goes on when it is back',
-      async (scene) => {
-        const { b, lease, longMs } = scene
-        const { client, faults } = await scene.openFaulty()
-        const manager = scene.manage(client)
+      async (context) => {
+        const { b, lease, longMs } = context
+        const { client, faults } = await context.openFaulty()
+        const manager = context.manage(client)
         faults.loseRequests()
-        await rejects('LEASE_UNKNOWN', scene.settle(manager.claim(lease, ALICE, longMs)), 'a claim')
-        await rejects('LEASE_UNKNOWN', scene.settle(manager.token(lease, ALICE).check()), 'a check')
+        await rejects('LEASE_UNKNOWN', context.settle(manager.claim(lease, ALICE, longMs)), 'a claim')
+        await rejects('LEASE_UNKNOWN', context.settle(manager.token(lease, ALICE).check()), 'a check')
         faults.heal()
-        await scene.settle(manager.claim(lease, ALICE, longMs), 'a claim when the store is back')
-        same((await scene.holding(b))?.holder, ALICE, 'the holder')
+        await context.settle(manager.claim(lease, ALICE, longMs), 'a claim when the store is back')
+        same((await context.holding(b))?.holder, ALICE, 'the holder')
       },
       'faults',
     )
@@ -674,8 +674,8 @@ async function denied(call: Promise<unknown>): Promise<ErrClaimDenied> {
 }
 
 /** The hold ends with a loss for one of these reasons. */
-async function lost(scene: Scene, signal: AbortSignal, ...reasons: readonly ErrLost['reason'][]): Promise<void> {
-  await scene.until('loss of the hold', () => signal.aborted)
+async function lost(context: Context, signal: AbortSignal, ...reasons: readonly ErrLost['reason'][]): Promise<void> {
+  await context.until('loss of the hold', () => signal.aborted)
   const error = signal.reason as ErrLost
   assert.equal(codeOf(error), 'LEASE_LOST', `the hold ended with ${describeError(error)}`)
   assert(reasons.includes(error.reason), `lost because "${error.reason}" instead of "${reasons.join('" or "')}"`)
@@ -685,7 +685,7 @@ async function lost(scene: Scene, signal: AbortSignal, ...reasons: readonly ErrL
  * A hold that learns soon what became of its lease. On a real clock its own time does not run out before that, however slow the
  * store is: so the reason of a loss is exact.
  */
-function renewed({ realTime, unitMs, longMs }: Scene): HoldOptions {
+function renewed({ realTime, unitMs, longMs }: Context): HoldOptions {
   return realTime ? { duration: longMs, renewEvery: unitMs } : { duration: unitMs * 3 }
 }
 
@@ -702,8 +702,8 @@ interface Renewing {
  * Notes when grants were asked for, in order to judge a hold that ended. A grant was asked for no earlier than the one before
  * was answered. So a hold that ends less than its trust window after that answer has no excuse.
  */
-function renewing(scene: Scene, client: Client): Renewing {
-  const { clock, realTime } = scene
+function renewing(context: Context, client: Client): Renewing {
+  const { clock, realTime } = context
   let answeredMs = clock.monotonic()
   let reliedOnFromMs = answeredMs
   let extending = 0
@@ -743,25 +743,25 @@ function deaf(client: Client): Client {
   return { ...bound(client), subscribe: () => () => {}, unwatch: undefined }
 }
 
-/** Lets them get in line for a held lease, each in a process of his own, and vacates it: in which order they were granted it. */
-async function serve(scene: Scene, lease: string, inLine: readonly string[]): Promise<readonly string[]> {
-  const { a, longMs } = scene
+/** Puts them into the queue for a held lease, each in a process of its own, and vacates it: in which order they were granted it. */
+async function serve(context: Context, lease: string, inLine: readonly string[]): Promise<readonly string[]> {
+  const { a, longMs } = context
   await a.claimLease(lease, { holder: ALICE, duration: longMs })
   const served: string[] = []
   const holds = []
   for (const holder of inLine) {
-    const { client, refused } = refusing(await scene.open())
-    const manager = scene.manage(client)
+    const { client, refused } = refusing(await context.open())
+    const manager = context.manage(client)
     const hold = manager.hold(lease, holder, { duration: longMs, wait: true }).then(async (granted) => {
       served.push(holder)
       await granted.release()
       await manager.stop()
     })
     holds.push(later(hold))
-    await scene.until('place in line', refused)
+    await context.until('place in the queue', refused)
   }
   await a.releaseLease(lease, ALICE)
-  await scene.settle(Promise.all(holds), 'the holds')
+  await context.settle(Promise.all(holds), 'the holds')
   return served
 }
 

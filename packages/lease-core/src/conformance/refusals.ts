@@ -1,50 +1,50 @@
 import assert from 'node:assert/strict'
 import type { Client } from '../client.ts'
-import type { Chapter } from './kit.ts'
+import type { Suite } from './kit.ts'
 import { ALICE, BOB, CAROL, invalid, known, rejects, same } from './kit.ts'
 
 /** A refusal brings the state that forbade it, and what a client knows is there to be read without I/O. */
-export const refusals: Chapter = {
+export const refusals: Suite = {
   title: 'refusals and what is known',
   state(clause) {
-    clause('after a refused claim the client knows who holds the lease', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('after a refused claim the client knows who holds the lease', async (context) => {
+      const { a, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'v' })
-      const stranger = await scene.open()
+      const stranger = await context.open()
       await invalid(stranger.claimLease(lease, { holder: BOB, duration: longMs }), "a claim of another's lease")
       shows(stranger, lease, a)
     })
 
-    clause('after a refused extension the client knows who holds the lease', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('after a refused extension the client knows who holds the lease', async (context) => {
+      const { a, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'v' })
-      const stranger = await scene.open()
+      const stranger = await context.open()
       await invalid(stranger.extendLease(lease, { holder: BOB, duration: longMs }), "an extension of another's lease")
       shows(stranger, lease, a)
     })
 
-    clause('after a refused release the client knows who holds the lease', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('after a refused release the client knows who holds the lease', async (context) => {
+      const { a, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'v' })
-      const stranger = await scene.open()
+      const stranger = await context.open()
       await invalid(stranger.releaseLease(lease, BOB), "a release of another's lease")
       shows(stranger, lease, a)
     })
 
-    clause('after a refused expiry the client knows who holds the lease', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('after a refused expiry the client knows who holds the lease', async (context) => {
+      const { a, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs, value: 'v' })
-      const stranger = await scene.open()
+      const stranger = await context.open()
       await invalid(stranger.expireLease(lease), 'an expiry of a live lease')
       shows(stranger, lease, a)
     })
 
-    clause('a stale holder learns from the refusal who displaced it', async (scene) => {
-      const { a, b, lease, longMs } = scene
+    clause('a stale holder learns from the refusal who displaced it', async (context) => {
+      const { a, b, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       await b.releaseLease(lease, ALICE)
       await b.claimLease(lease, { holder: BOB, duration: longMs })
-      assert.equal(known(a, lease).holder, ALICE, 'nobody has told it yet')
+      assert.equal(known(a, lease).holder, ALICE, 'nobody has notified it yet')
       await invalid(a.extendLease(lease, { holder: ALICE, duration: longMs }), 'an extension by a stale holder')
       shows(a, lease, b)
       await b.releaseLease(lease, BOB)
@@ -60,21 +60,21 @@ export const refusals: Chapter = {
       assert.equal(a.leases().get(lease), undefined, 'the client still shows the old holding')
     })
 
-    clause('a refused claim of a pinned lease shows the pin', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('a refused claim of a pinned lease shows the pin', async (context) => {
+      const { a, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       await a.pinLease(lease, 'operator')
-      const stranger = await scene.open()
+      const stranger = await context.open()
       await invalid(stranger.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim')
       same(known(stranger, lease).pinned, true, 'whether it shows as pinned')
       await a.unpinLease(lease, 'operator')
     })
 
-    clause('of many refused at once each learns its own lease', async (scene) => {
-      const { a, longMs } = scene
-      const names = scene.leases(30)
+    clause('of many refused at once each learns its own lease', async (context) => {
+      const { a, longMs } = context
+      const names = context.leases(30)
       await Promise.all(names.map((lease) => a.claimLease(lease, { holder: `of-${lease}`, duration: longMs })))
-      const stranger = await scene.open()
+      const stranger = await context.open()
       await Promise.all(
         names.map(async (lease) => {
           await invalid(stranger.claimLease(lease, { holder: BOB, duration: longMs }), 'a claim')
@@ -101,10 +101,10 @@ export const refusals: Chapter = {
       same(entry.holder, ALICE, 'the holder')
     })
 
-    clause('refresh of some leases learns and forgets as they are', async (scene) => {
-      const { a, longMs } = scene
-      const [held, vacated, changed, vacant] = scene.leases(4) as [string, string, string, string]
-      const stranger = await scene.open()
+    clause('refresh of some leases learns and forgets as they are', async (context) => {
+      const { a, longMs } = context
+      const [held, vacated, changed, vacant] = context.leases(4) as [string, string, string, string]
+      const stranger = await context.open()
       for (const lease of [held, vacated, changed]) await a.claimLease(lease, { holder: ALICE, duration: longMs })
       await stranger.refresh([held, vacated, changed, vacant])
       await a.releaseLease(vacated, ALICE)
@@ -118,10 +118,10 @@ export const refusals: Chapter = {
       await stranger.refresh([])
     })
 
-    clause('refresh without names re-reads the whole namespace', async (scene) => {
-      const { a, longMs } = scene
-      const names = scene.leases(5)
-      const stranger = await scene.open()
+    clause('refresh without names re-reads the whole namespace', async (context) => {
+      const { a, longMs } = context
+      const names = context.leases(5)
+      const stranger = await context.open()
       for (const lease of names) await a.claimLease(lease, { holder: ALICE, duration: longMs })
       await stranger.refresh()
       for (const lease of names) shows(stranger, lease, a)
@@ -132,30 +132,30 @@ export const refusals: Chapter = {
       assert.equal([...stranger.leases().keys()].filter((lease) => names.includes(lease)).length, 4)
     })
 
-    clause('an aborted signal rejects with its own reason, and a call not sent yet never is', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('an aborted signal rejects with its own reason, and a call not sent yet never is', async (context) => {
+      const { a, lease, longMs } = context
       const reason = new Error('enough')
       const signal = AbortSignal.abort(reason)
       const request = { holder: ALICE, duration: longMs }
       await assert.rejects(a.claimLease(lease, request, { signal }), (error) => error === reason)
-      assert.equal(await scene.holding(a), undefined, 'it was claimed all the same')
+      assert.equal(await context.holding(a), undefined, 'it was claimed all the same')
       await a.claimLease(lease, request)
       await assert.rejects(a.extendLease(lease, request, { signal }), (error) => error === reason)
       await assert.rejects(a.releaseLease(lease, ALICE, { signal }), (error) => error === reason)
       await assert.rejects(a.expireLease(lease, { signal }), (error) => error === reason)
-      same((await scene.holding(a))?.holder, ALICE, 'the holder')
+      same((await context.holding(a))?.holder, ALICE, 'the holder')
     })
 
-    clause('close is idempotent, and a call after it is answered', async (scene) => {
-      const client = await scene.open()
-      const { lease, longMs } = scene
+    clause('close is idempotent, and a call after it is answered', async (context) => {
+      const client = await context.open()
+      const { lease, longMs } = context
       await client.claimLease(lease, { holder: ALICE, duration: longMs })
       await client.close()
       await client.close()
-      await scene.settle(
+      await context.settle(
         rejects('LEASE_UNKNOWN', client.extendLease(lease, { holder: ALICE, duration: longMs }), 'after close'),
       )
-      assert.equal((await scene.holding(scene.a))?.holder, ALICE, 'closing a client must not release its leases')
+      assert.equal((await context.holding(context.a))?.holder, ALICE, 'closing a client must not release its leases')
     })
   },
 }

@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict'
-import type { Chapter } from './kit.ts'
+import type { Suite } from './kit.ts'
 import { ALICE, BOB, grants, same } from './kit.ts'
 
 /** Thousands of calls at once are all answered, each with the answer of its own lease. */
-export const scale: Chapter = {
+export const scale: Suite = {
   title: 'thousands at once',
   state(clause) {
     clause(
       'thousands of claims at once are all granted, each to its own holder',
-      async (scene) => {
-        const { a, b, longMs } = scene
-        const names = scene.leases(scene.thousands)
+      async (context) => {
+        const { a, b, longMs } = context
+        const names = context.leases(context.thousands)
         await Promise.all(
           names.map((lease) => a.claimLease(lease, { holder: `of-${lease}`, duration: longMs, value: `v-${lease}` })),
         )
@@ -28,9 +28,9 @@ export const scale: Chapter = {
 
     clause(
       'thousands of claims, some on held leases: exactly those are refused',
-      async (scene) => {
-        const { a, b, longMs } = scene
-        const names = scene.leases(scene.thousands)
+      async (context) => {
+        const { a, b, longMs } = context
+        const names = context.leases(context.thousands)
         const taken = names.filter((_, index) => index % 3 === 1)
         await Promise.all(taken.map((lease) => b.claimLease(lease, { holder: BOB, duration: longMs })))
         const { granted, refused } = await grants(
@@ -48,9 +48,9 @@ export const scale: Chapter = {
 
     clause(
       'thousands of different operations at once each get their own answer',
-      async (scene) => {
-        const { a, b, longMs } = scene
-        const names = scene.leases(scene.thousands)
+      async (context) => {
+        const { a, b, longMs } = context
+        const names = context.leases(context.thousands)
         const mine = names.filter((_, index) => index % 2 === 0)
         await Promise.all(mine.map((lease) => a.claimLease(lease, { holder: ALICE, duration: longMs })))
         // Four cases in turn: extend a held lease, claim a vacant one, release a held one, extend a vacant one.
@@ -81,9 +81,9 @@ export const scale: Chapter = {
 
     clause(
       'two clients at once for thousands of leases: each lease has exactly one holder',
-      async (scene) => {
-        const { a, b, longMs } = scene
-        const names = scene.leases(scene.thousands)
+      async (context) => {
+        const { a, b, longMs } = context
+        const names = context.leases(context.thousands)
         const calls = names.flatMap((lease, index): readonly (readonly [string, Promise<void>])[] => {
           const claims = [
             () => a.claimLease(lease, { holder: ALICE, duration: longMs }),
@@ -94,8 +94,8 @@ export const scale: Chapter = {
         const { granted } = await grants(calls)
         // A claim whose first answer was lost may be refused for that attempt, which is then undone: nobody has the lease.
         const once = new Set(granted)
-        const open = scene.realTime ? names.filter((lease) => !once.has(lease)) : []
-        for (const lease of open) await scene.claimSoon(a, lease, ALICE, longMs)
+        const open = context.realTime ? names.filter((lease) => !once.has(lease)) : []
+        for (const lease of open) await context.claimSoon(a, lease, ALICE, longMs)
         await b.refresh(open)
         assert.deepEqual([...granted, ...open].toSorted(), names.toSorted(), 'not each lease was granted exactly once')
         const [mine, theirs] = [a.leases(), b.leases()]

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { Chapter, Scene } from './kit.ts'
+import type { Suite, Context } from './kit.ts'
 import { ALICE, BOB, describeError, known, notHeld, rejects } from './kit.ts'
 import type { Info } from '../lease.ts'
 
@@ -21,11 +21,11 @@ const STRANGE_KEYS: readonly unknown[] = [
 ]
 
 /** A trapdoor opens for exactly one term of one lease, inside the caller's own transaction. */
-export const trapdoor: Chapter = {
+export const trapdoor: Suite = {
   title: 'trapdoor',
   state(clause) {
-    clause('without a key nothing is checked', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('without a key nothing is checked', async (context) => {
+      const { a, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       const { trapdoor } = known(a, lease)
       await trapdoor(undefined)
@@ -33,8 +33,8 @@ export const trapdoor: Chapter = {
       await trapdoor(undefined)
     })
 
-    clause('a key of another kind is refused as such, whether the lease is held or not', async (scene) => {
-      const { a, lease, longMs } = scene
+    clause('a key of another kind is refused as such, whether the lease is held or not', async (context) => {
+      const { a, lease, longMs } = context
       await a.claimLease(lease, { holder: ALICE, duration: longMs })
       const { trapdoor } = known(a, lease)
       for (const key of STRANGE_KEYS) await rejects('LEASE_TRAPDOOR', trapdoor(key), `the key ${typeof key}`)
@@ -44,121 +44,121 @@ export const trapdoor: Chapter = {
 
     clause(
       'a key that needs a transaction is refused while none is open',
-      async (scene) => {
-        const { a, lease, longMs, guard } = scene
+      async (context) => {
+        const { a, lease, longMs, guard } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         const { trapdoor } = known(a, lease)
         await rejects('LEASE_TRAPDOOR', guard.outside?.(trapdoor) ?? Promise.resolve(), 'a key outside a transaction')
-        await opens(scene, known(a, lease))
+        await opens(context, known(a, lease))
       },
       'keyOutside',
     )
 
     clause(
       'the holder’s write is committed',
-      async (scene) => {
-        const { a, lease, longMs } = scene
+      async (context) => {
+        const { a, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
-        await opens(scene, known(a, lease))
+        await opens(context, known(a, lease))
       },
       'guard',
     )
 
     clause(
       'the write is committed through the eyes of any client that sees the same term',
-      async (scene) => {
-        const { a, b, lease, longMs } = scene
+      async (context) => {
+        const { a, b, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         await b.refresh([lease])
-        await opens(scene, known(b, lease))
+        await opens(context, known(b, lease))
       },
       'guard',
     )
 
     clause(
       'an extension does not close the trapdoor: it is the same term',
-      async (scene) => {
-        const { a, unitMs, longMs } = scene
+      async (context) => {
+        const { a, unitMs, longMs } = context
         const {
           lease,
           durationMs,
           outcome: before,
-        } = await scene.whileLive(unitMs * 2, async (lease, duration) => {
+        } = await context.whileLive(unitMs * 2, async (lease, duration) => {
           await a.claimLease(lease, { holder: ALICE, duration, value: 'old' })
           const before = known(a, lease)
           await a.extendLease(lease, { holder: ALICE, duration: longMs, value: 'new' })
           return before
         })
-        await opens(scene, before)
-        await scene.lapse(lease, durationMs, a)
-        await opens(scene, before)
-        await opens(scene, known(a, lease))
+        await opens(context, before)
+        await context.lapse(lease, durationMs, a)
+        await opens(context, before)
+        await opens(context, known(a, lease))
       },
       'guard',
     )
 
     clause(
       'after a release nothing is written',
-      async (scene) => {
-        const { a, lease, longMs } = scene
+      async (context) => {
+        const { a, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         const before = known(a, lease)
         await a.releaseLease(lease, ALICE)
-        await shut(scene, before)
+        await shut(context, before)
       },
       'guard',
     )
 
     clause(
       'once another holds the lease nothing is written',
-      async (scene) => {
-        const { a, b, lease, longMs } = scene
+      async (context) => {
+        const { a, b, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         const before = known(a, lease)
         await a.releaseLease(lease, ALICE)
         await b.claimLease(lease, { holder: BOB, duration: longMs })
-        await shut(scene, before)
-        await opens(scene, known(b, lease))
+        await shut(context, before)
+        await opens(context, known(b, lease))
       },
       'guard',
     )
 
     clause(
       'after a takeover of the lapsed lease nothing is written',
-      async (scene) => {
-        const { a, b, longMs } = scene
-        const { lease, durationMs } = await scene.brief()
+      async (context) => {
+        const { a, b, longMs } = context
+        const { lease, durationMs } = await context.brief()
         const before = known(a, lease)
-        await scene.lapse(lease, durationMs, b)
+        await context.lapse(lease, durationMs, b)
         await b.claimLease(lease, { holder: BOB, duration: longMs })
-        await shut(scene, before)
-        await opens(scene, known(b, lease))
+        await shut(context, before)
+        await opens(context, known(b, lease))
       },
       'guard',
     )
 
     clause(
       'a later term of the same holder does not open the trapdoor of an earlier one',
-      async (scene) => {
-        const { a, lease, longMs } = scene
+      async (context) => {
+        const { a, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
         const before = known(a, lease)
         await a.releaseLease(lease, ALICE)
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
-        await shut(scene, before)
-        await opens(scene, known(a, lease))
+        await shut(context, before)
+        await opens(context, known(a, lease))
       },
       'guard',
     )
 
     clause(
       'past its expiry nothing is written, though nobody has claimed the lease',
-      async (scene) => {
-        const { a } = scene
-        const { lease, durationMs } = await scene.brief()
+      async (context) => {
+        const { a } = context
+        const { lease, durationMs } = await context.brief()
         const before = known(a, lease)
-        await scene.lapse(lease, durationMs, a)
-        await shut(scene, before)
+        await context.lapse(lease, durationMs, a)
+        await shut(context, before)
       },
       'guard',
       'serverClock',
@@ -166,21 +166,21 @@ export const trapdoor: Chapter = {
 
     clause(
       'past the expiry of a pinned lease its holder still writes',
-      async (scene) => {
-        const { a, unitMs } = scene
+      async (context) => {
+        const { a, unitMs } = context
         const {
           lease,
           durationMs,
           outcome: held,
-        } = await scene.whileLive(unitMs, async (lease, duration) => {
+        } = await context.whileLive(unitMs, async (lease, duration) => {
           await a.claimLease(lease, { holder: ALICE, duration })
           await a.pinLease(lease, 'operator')
           return known(a, lease)
         })
-        await scene.lapse(lease, durationMs, a)
-        await opens(scene, held)
+        await context.lapse(lease, durationMs, a)
+        await opens(context, held)
         await a.releaseLease(lease, ALICE)
-        await shut(scene, held)
+        await shut(context, held)
         await a.unpinLease(lease, 'operator')
       },
       'guard',
@@ -188,30 +188,30 @@ export const trapdoor: Chapter = {
 
     clause(
       'the trapdoor of one lease has nothing to do with another lease of the same holder',
-      async (scene) => {
-        const { a, longMs } = scene
-        const [one, other] = scene.leases(2) as [string, string]
+      async (context) => {
+        const { a, longMs } = context
+        const [one, other] = context.leases(2) as [string, string]
         await a.claimLease(one, { holder: ALICE, duration: longMs })
         await a.claimLease(other, { holder: ALICE, duration: longMs })
         const released = known(a, one)
         await a.releaseLease(one, ALICE)
-        await shut(scene, released)
-        await opens(scene, known(a, other))
+        await shut(context, released)
+        await opens(context, known(a, other))
       },
       'guard',
     )
 
     clause(
       'names of any script pass through the guard unharmed',
-      async (scene) => {
-        const { a, longMs } = scene
+      async (context) => {
+        const { a, longMs } = context
         for (const name of ["o'clock;--", 'lease-naïve-雪-🦉', '"quoted"\\back', '%s-{}-[]-*?']) {
-          const [lease, holder] = [`${scene.lease}-${name}`, `${name}-holder`]
+          const [lease, holder] = [`${context.lease}-${name}`, `${name}-holder`]
           await a.claimLease(lease, { holder, duration: longMs })
           const before = known(a, lease)
-          await opens(scene, before)
+          await opens(context, before)
           await a.releaseLease(lease, holder)
-          await shut(scene, before)
+          await shut(context, before)
         }
       },
       'guard',
@@ -231,7 +231,7 @@ export const trapdoor: Chapter = {
 let texts = 0
 
 /** The guarded write is committed. */
-async function opens({ guard, lease }: Scene, info: Info): Promise<void> {
+async function opens({ guard, lease }: Context, info: Info): Promise<void> {
   const text = `${lease}:${info.fencingToken}:${++texts}`
   try {
     await guard.write(info.trapdoor, text)
@@ -242,7 +242,7 @@ async function opens({ guard, lease }: Scene, info: Info): Promise<void> {
 }
 
 /** The guarded write is refused, and nothing is written. */
-async function shut({ guard, lease }: Scene, info: Info): Promise<void> {
+async function shut({ guard, lease }: Context, info: Info): Promise<void> {
   const text = `${lease}:${info.fencingToken}:${++texts}`
   await notHeld(guard.write(info.trapdoor, text), 'a guarded write by a stale holder')
   assert(!(await guard.written()).includes(text), 'the guard refused, but the write is there')

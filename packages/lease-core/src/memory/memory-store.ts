@@ -172,7 +172,7 @@ const ENDED_WITHOUT_CLOCK = 1024
 /** What is remembered and lies further in the future was written before the clock was set back: it says nothing. */
 const SET_BACK_MS = 1_000
 
-/** What one namespace of a `MemoryStore` holds. Its methods are synchronous, hence atomic. */
+/** What one namespace of a `MemoryStore` holds. Its methods are synchronous, and so atomic. */
 export class MemoryNamespace {
   readonly #now: (() => number) | undefined
   readonly #sequence: Sequence
@@ -432,7 +432,7 @@ export class MemoryNamespace {
     return queue.length === 0 ? undefined : queue
   }
 
-  /** Whoever is granted the lease with a ticket takes those out of the queue who were told before it. The first one left is told. */
+  /** A grant with a ticket removes from the queue the waiters that were notified before it. The first one left is notified. */
   #serve(lease: string, place: number, durationMs: number, isOver: () => boolean = () => true): void {
     const taken = { kind: 'taken', lease, place, durationMs } as const
     this.#tellAll(taken)
@@ -577,7 +577,7 @@ export class MemoryNamespace {
     this.#sweepAt = Math.max(SWEEP_FLOOR, 2 * this.#terms.size)
   }
 
-  /** The same for tickets and watches of which nothing is heard any more. */
+  /** The same for tickets and watches that nobody renews any more. */
   #sweepAwaited(): void {
     if (this.awaited <= this.#sweepAwaitedAt) return
     for (const lease of this.#queues.keys()) this.#queueOf(lease)
@@ -695,7 +695,7 @@ export class MemoryNamespace {
     return first !== undefined && capacity !== undefined && this.#weightOf(name, nowMs) + first.weight <= capacity
   }
 
-  // ── who is told ───────────────────────────────────────────────────────────────────────────────────────────────
+  // ── whom to notify ───────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Those who watch the lease, and those who watch all. */
   #tellOf(change: Extract<LeaseChange, { readonly kind: 'changed' | 'vacated' }>): void {

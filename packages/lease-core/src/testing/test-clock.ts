@@ -40,7 +40,7 @@ export interface TestClockOptions {
   readonly monotonicMs?: number | undefined
   /**
    * Every timer fires this much later than asked, or earlier when negative (Node's do, by up to a millisecond). A
-   * timer that is not longer than that fires in time, so that whoever sets the rest again gets on. In milliseconds.
+   * timer that is not longer than that fires in time, so that anyone who sets the rest again gets on. In milliseconds.
    * @default 0
    */
   readonly timersLateMs?: number | undefined
@@ -85,7 +85,7 @@ export class TestClock implements Clock {
   #fired = 0
   #moving = false
   #settling = 0
-  /** Rises whenever a timer is set, cancelled or fires: while it does, the program under test is not at rest. */
+  /** Rises whenever a timer is set, cancelled or fires: while it does, the program under test is not idle. */
   #activity = 0
   #turnQueued = false
   #generation = { mark: 0, count: 0 }
@@ -238,7 +238,7 @@ export class TestClock implements Clock {
   }
 
   /**
-   * Resolves when the program under test is at rest and at least so many timers wait: `advance` will find them.
+   * Resolves when the program under test is idle and at least so many timers wait: `advance` will find them.
    * Rejects after `patience`, of real time. After `WaitAdvance` of juju's test clock.
    */
   async untilSleeping(timers: number = 1, patience: DurationLike = { seconds: 2 }): Promise<void> {

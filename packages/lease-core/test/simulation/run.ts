@@ -24,7 +24,7 @@ const CALM_MS = 40_000
 /** A client that is closed tells the store for so long who has left. */
 const CLOSING_MS = 1000
 /**
- * How long a lease that was released may be vacant while somebody waits for it and nothing goes wrong: a hint, two claims of which one
+ * How long a lease that was released may be vacant while somebody waits for it and nothing goes wrong: a hint, two claims, and one of them
  * was in flight, twelve slots, and a pause for each two dead ones that are passed over.
  */
 const VACANT_MS = 300 + 4 * 300 + 12 * 100 + 5 * PASS_OVER_MS
@@ -74,7 +74,7 @@ function leftovers(sim: Simulation, when: string): void {
   if (!sim.isQuiet) sim.problem('7 timers', `packets are under way ${when}`)
 }
 
-/** Nothing is wrong any more: whoever waits for a lease gets it when those before it have given it up. */
+/** Nothing is wrong any more: anyone who waits for a lease gets it when those before it have given it up. */
 async function serveWaiters(sim: Simulation): Promise<void> {
   const [first] = sim.lives
   if (first === undefined) return
@@ -118,7 +118,7 @@ async function serveWaiters(sim: Simulation): Promise<void> {
       .join('')
     sim.problem(
       '6 waits',
-      `${what} of ${Math.round(fromMs)} was not served within ${boundMs} ms (${sim.history.opened - grants} terms opened meanwhile; ${terms}${counted})`,
+      `${what} of ${Math.round(fromMs)} was not served within ${boundMs} ms (${sim.history.opened - grants} terms opened in that time; ${terms}${counted})`,
     )
   }
 }
@@ -133,7 +133,7 @@ function checkVacancies(sim: Simulation, calmMs: number): void {
       const [, leases] = /^(?:hold|holdAny|waitUntilExpired)\(([A-Z,]+)/.exec(what) ?? []
       if (leases?.split(',').includes(lease) !== true || !sim.runs(life)) continue
       // Who hears nothing looks again after a while; and a hint that is under way for long is as good as lost.
-      // So is one for a machine that slept, and was passed over meanwhile: its timers are late.
+      // So is one for a machine that slept, and was passed over during that time: its timers are late.
       const isDeaf = late || suspends || (blind && life.name === 1)
       const rereadMs = (late ? LATEST_MS : 0) + (isDeaf ? maxSleepMs : 0)
       const waitedMs = sim.nowMs - Math.max(releasedMs, fromMs, calmMs)

@@ -4,7 +4,7 @@
  * This file says what must never be seen, by the numbers of the list that it comes from:
  *
  * 1. Two terms of one lease are relied on at once.
- * 2. A process relies on a term of which it knows that it is over.
+ * 2. A process relies on a term that it knows to be over.
  * 3. A guarded write is not ordered; a fencing token does not rise.
  * 4. A request that was given up undoes something acknowledged.
  * 5. An answer was not true at any instant between the question and the answer.
@@ -38,7 +38,7 @@ interface Claiming {
   readonly holder: string
   readonly fromMs: number
   toMs: number
-  /** It was told that it has surely nothing. */
+  /** It was notified that it has surely nothing. */
   isDenied: boolean
 }
 
@@ -177,7 +177,7 @@ export class Simulation extends SimulatedWorld<Settings, Life> {
     )
   }
 
-  /** A caller was told that its release is done. */
+  /** A caller was notified that its release is done. */
   released(life: Life, lease: string, holder: string, fromMs: number): void {
     push(this.#released, lease, { life: life.id, holder, fromMs })
   }
@@ -191,7 +191,7 @@ export class Simulation extends SimulatedWorld<Settings, Life> {
     })
   }
 
-  /** A caller was told that it has this term since it asked. */
+  /** A caller was notified that it has this term since it asked. */
   acknowledge(
     life: Life,
     lease: string,
@@ -373,7 +373,7 @@ export class Simulation extends SimulatedWorld<Settings, Life> {
     return true
   }
 
-  /** Who is told that another ended the term, or has the lease, is told the truth. */
+  /** A holder that is notified that another ended the term, or has the lease, learns the truth. */
   #judgeLoss(life: Life, { hold, lease, holder, fencingToken }: HeldHere): void {
     const loss: unknown = hold.signal.reason
     if (!(loss instanceof ErrLost) || (loss.reason !== 'revoked' && loss.reason !== 'taken')) return
@@ -432,7 +432,7 @@ export class Simulation extends SimulatedWorld<Settings, Life> {
       callers.length > 0 &&
       callers.every(({ isDenied, toMs }) => isDenied && toMs < this.nowMs)
     ) {
-      this.problem('4 denied', `${what}, though all who had asked for it were told that they have nothing`)
+      this.problem('4 denied', `${what}, though all who had asked for it were notified that they have nothing`)
     }
   }
 

@@ -322,7 +322,7 @@ function holdShare(step: Step): void {
           if (sim.counted.wasTrue(countedName(name), fromMs, sim.nowMs, test)) return
           sim.problem(
             '5 shares',
-            `${holder} was told that ${name} ${what}, asked at ${Math.round(fromMs)}: that was never so`,
+            `${holder} was notified that ${name} ${what}, asked at ${Math.round(fromMs)}: that was never so`,
           )
         }
         if (error.code === 'LEASE_INVALID') {

@@ -138,7 +138,7 @@ function revokeLeader({ world, random, life }: Step): void {
 function intrude(step: Step): void {
   const { world, random, life, calls } = step
   const lease = random.pick(['path', 'lead'])
-  // By the name of the node or candidate of this process, too: its own attempts fail meanwhile.
+  // By the name of the node or candidate of this process, too: its own attempts fail during that time.
   const holder = random.chance(0.7) ? `p${life.name}` : `i${calls.serial()}`
   const options = { duration: TTL_MS, wait: random.pick([false, false, 4_000]) }
   void world.call(life, `hold(${lease}, ${holder}, ${options.wait})`, () => life.manager.hold(lease, holder, options), {

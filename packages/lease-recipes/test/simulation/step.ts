@@ -153,7 +153,7 @@ export interface Working extends Pick<
   readonly relies: () => boolean
 }
 
-/** A work that ends after a while, when it is told to, or later than that; it may fail. Resolves with a result of its own. */
+/** A work that ends after a while, when it is asked to, or later than that; it may fail. Resolves with a result of its own. */
 export function work(step: Step, { signal, relies, ...parts }: Working, mayFail: boolean = true): Promise<string> {
   const { world, random, life, calls } = step
   const result = `r${calls.serial()}`

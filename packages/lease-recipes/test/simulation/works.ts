@@ -1,5 +1,6 @@
 /** Fenced locks, `withLease`, `holdAll`, `Once`, `OncePer`, and guarded writes. */
-import { countedOf, MAX_VALUE_BYTES, MemoryGuard, type Hold } from 'lease-core'
+import { MAX_VALUE_BYTES, MemoryGuard, type Hold } from 'lease-core'
+import { countedOf } from 'lease-core/adapter'
 import type { CountedEntry } from 'lease-simulation'
 import { ErrFenced } from '#src/fencing-gate.ts'
 import type { FencedLock } from '#src/fenced-lock.ts'

@@ -11,7 +11,7 @@
  * 6. When the faults have ended: somebody waits too long, nobody leads, or one waiter is overtaken again and again.
  * 7. Something is left behind, or is not an error of ours.
  */
-import { countedOf, type Op } from 'lease-core'
+import { countedOf, type Op } from 'lease-core/adapter'
 import { CountedHistory, History, SimulatedWorld } from 'lease-simulation'
 import type { Failure, PendingCall, ProcessParts, RunOptions, StoredTerm } from 'lease-simulation'
 import { MemoryFencingStore } from '#src/fencing-gate.ts'
@@ -292,7 +292,7 @@ export class World extends SimulatedWorld<Settings, Life, RecipeCall> {
     return `p${life.name} relies on ${recipe} ${resource} (${lease}, term ${fencingToken})`
   }
 
-  /** A caller was told that it may start. */
+  /** A caller was notified that it may start. */
   started(fromMs: number): void {
     const { nowMs } = this
     this.#started = this.#started.filter((one) => nowMs - one.fromMs < PERIOD_MS - 5)

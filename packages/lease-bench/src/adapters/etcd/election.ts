@@ -2,7 +2,7 @@ import { ownSeat, type Adapter, type Contestant } from '../../bench.ts'
 import { peerContestant, versionOf, type PeerLock } from '../peer.ts'
 import { openEtcd } from './connection.ts'
 
-/** Those who campaign stand in line; each waits for the one before him. */
+/** Candidates queue; each waits for the one before it. */
 export const etcd3Election: Adapter = {
   name: 'etcd3-election',
   role: 'peer',

@@ -1,14 +1,6 @@
 /** On the memory substrate. */
-import {
-  MemoryStore,
-  MemorySubstrate,
-  SubstrateClient,
-  type Call,
-  type Holding,
-  type Op,
-  type Substrate,
-  type Verdict,
-} from 'lease-core'
+import { MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient, type Call, type Holding, type Op, type Substrate, type Verdict } from 'lease-core/adapter'
 import { ownSeat, type Adapter } from '../../bench.ts'
 import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
 import { libraryCan, libraryContestant } from '../library.ts'

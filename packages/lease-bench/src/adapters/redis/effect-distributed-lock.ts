@@ -4,7 +4,7 @@ import { redisPeer } from './peer.ts'
 export const effectDistributedLock: Adapter = redisPeer({
   name: 'effect-distributed-lock',
   dependency: 'effect-distributed-lock',
-  about: 'its semaphore of one permit, told of releases by a connection for each who waits',
+  about: 'its semaphore of one permit, notified of releases over a connection for each waiter',
   can: ['one', 'keep', 'queue'],
   async connect(redis, prefix) {
     const { Effect, Exit, Fiber, ManagedRuntime, Option, Scope } = await import('effect')

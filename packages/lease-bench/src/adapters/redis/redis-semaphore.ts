@@ -25,7 +25,7 @@ export const redisSemaphore: Adapter = redisPeer({
       },
       wait: (lease, durationMs) => mutex(lease, durationMs, { refreshInterval: 0 }),
       async keep(lease, durationMs) {
-        const onLockLost = (): void => {} // told by isAcquired
+        const onLockLost = (): void => {} // known from isAcquired
         const acquired = await mutex(lease, durationMs, { ...once, refreshInterval: durationMs / 3, onLockLost })
         return {
           get held() {

@@ -1,5 +1,5 @@
 /**
- * The least that one could write: SET NX PX, and scripts that extend or delete what is still one's own. No fencing token,
+ * The least that one could write: SET NX PX, and scripts that extend or delete only the caller's own key. No fencing token,
  * no lost reply that resolves to "it was mine", no refusal that says who has it, no announcement, no guard.
  */
 import { randomUUID } from 'node:crypto'

@@ -1,0 +1,48 @@
+/**
+ * What an adapter is made of: the interface to a store (`Substrate`), the Client over it, and what adapters share. `docs/adapters.md`
+ * explains how to write one.
+ */
+export {
+  CLIENT_LENGTH,
+  contended,
+  granted,
+  late,
+  LONGEST_DEADLINE_MS,
+  refused,
+  StoreFailure,
+  unknown,
+} from './substrate.ts'
+export type {
+  Call,
+  ClaimOp,
+  Counted,
+  DefineOp,
+  ExpireOp,
+  ExtendOp,
+  Holding,
+  LeaveOp,
+  Op,
+  PassOverOp,
+  PinOp,
+  Pins,
+  ReleaseOp,
+  ShareOp,
+  StoreFailureDetails,
+  Substrate,
+  SubstrateLimits,
+  SubstrateWarning,
+  UnpinOp,
+  Verdict,
+} from './substrate.ts'
+export { clientOver, notHeld } from './adapter-parts.ts'
+export { SubstrateClient } from './substrate-client.ts'
+export type { SubstrateClientOptions } from './substrate-client.ts'
+export { lockedTrapdoor } from './client.ts'
+export { countedOf, DEFINITION_MS } from './share.ts'
+export { INTEREST_MS, noTicket, TOLD } from './ticket.ts'
+export type { Place } from './ticket.ts'
+export { changesIn } from './hint-message.ts'
+export { HintStream, warnOfNoHints } from './hint-stream.ts'
+export type { HintConnection, HintStreamOptions, OpenHintConnection } from './hint-stream.ts'
+export { brokenNamespaceRule, OptionChecks } from './option-checks.ts'
+export { withoutSecrets } from './shown.ts'

@@ -1,0 +1,311 @@
+import { Controller, Get, Injectable, Module, type INestApplicationContext, type Type } from '@nestjs/common'
+import { NestFactory } from '@nestjs/core'
+import { expect } from 'chai'
+import { ErrClaimDenied, ErrNotValid, ErrStopped, Manager, MemoryStore, memoryClient } from 'lease-core'
+import { FakeLeases, track } from 'lease-core/testing'
+import { currentLease, Lease, LeaseModule, type LeaseOptions } from 'lease-nestjs'
+
+/** Something that a method waits for. */
+class Gate {
+  readonly passed: Promise<void>
+  open = (): void => {}
+
+  constructor() {
+    this.passed = new Promise((resolve) => (this.open = resolve))
+  }
+}
+
+const ran: string[] = []
+let gate = new Gate()
+
+@Injectable()
+class Orders {
+  @Lease({ name: (order: string) => `order/${order}` })
+  async ship(order: string, parcels: number): Promise<string> {
+    ran.push(`ship ${order} ${parcels}`)
+    await gate.passed
+    return `${this.constructor.name} ${order}`
+  }
+
+  @Lease({ name: 'report', onBusy: 'skip' })
+  async report(): Promise<string | undefined> {
+    ran.push('report')
+    await gate.passed
+    return 'done'
+  }
+
+  @Lease({ name: 'report', wait: true })
+  async reportLater(): Promise<void> {
+    ran.push('later')
+  }
+
+  @Lease({ name: 'failing', onBusy: 'skip' })
+  async failing(): Promise<void> {
+    throw new ErrClaimDenied('of the method itself')
+  }
+
+  @Lease({ name: 'long' })
+  async untilAborted(): Promise<unknown> {
+    const { signal, fencingToken, name } = currentLease()
+    ran.push(`${name} ${typeof fencingToken}`)
+    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+    ran.push('aborted')
+    return signal.reason as unknown
+  }
+}
+
+describe('LeaseModule', () => {
+  let store: MemoryStore
+  let applications: INestApplicationContext[]
+
+  beforeEach(() => {
+    store = new MemoryStore()
+    applications = []
+    ran.length = 0
+    gate = new Gate()
+  })
+  afterEach(async () => {
+    gate.open()
+    for (const application of applications) await application.close()
+  })
+
+  /** An application, as if in a process of its own. */
+  async function started(
+    options: LeaseOptions = { client: memoryClient({ store }) },
+    provider: Type = Orders,
+  ): Promise<INestApplicationContext> {
+    @Module({ imports: [LeaseModule.forRoot(options)], providers: [provider] })
+    class Application {}
+    const application = await NestFactory.createApplicationContext(Application, { logger: false, abortOnError: false })
+    applications.push(application)
+    return application
+  }
+
+  it('provides a Manager to the whole application', async () => {
+    @Injectable()
+    class Worker {
+      readonly manager: Manager
+      constructor(manager: Manager) {
+        this.manager = manager
+      }
+    }
+    Reflect.defineMetadata('design:paramtypes', [Manager], Worker)
+    const application = await started(undefined, Worker)
+    const token = await application.get(Worker).manager.claim('db', 'a', { seconds: 30 })
+    await token.check()
+  })
+
+  it('a decorated method runs under the lease that its arguments name, in one process at a time', async () => {
+    const [here, there] = [await started(), await started()].map((application) => application.get(Orders))
+    const shipping = here?.ship('1', 2)
+    await whenRan(1)
+    await fails(there?.ship('1', 3), ErrClaimDenied)
+    const other = there?.ship('2', 3)
+    gate.open()
+    expect(await Promise.all([shipping, other])).to.deep.equal(['Orders 1', 'Orders 2'])
+    expect(await there?.ship('1', 4)).to.equal('Orders 1')
+    expect(ran).to.deep.equal(['ship 1 2', 'ship 2 3', 'ship 1 4'])
+  })
+
+  it('where another has it, `skip` resolves with undefined and `wait` waits', async () => {
+    const [here, there] = [await started(), await started()].map((application) => application.get(Orders))
+    const report = here?.report()
+    await whenRan(1)
+    expect(await there?.report()).to.equal(undefined)
+    const later = track(there?.reportLater() ?? Promise.resolve())
+    gate.open()
+    expect(await report).to.equal('done')
+    await later.promise
+    expect(ran).to.deep.equal(['report', 'later'])
+  })
+
+  it('what the method itself throws is thrown, also where it looks like a refusal', async () => {
+    await fails((await started()).get(Orders).failing(), ErrClaimDenied)
+  })
+
+  it('in a method `currentLease()` has its signal and fencing token; elsewhere it says what to do', async () => {
+    const application = await started()
+    const work = application.get(Orders).untilAborted()
+    await whenRan(1)
+    expect(ran).to.deep.equal(['long bigint'])
+    await application.close()
+    expect(await work).to.be.instanceOf(ErrStopped)
+    expect(() => currentLease()).to.throw('call currentLease() in a method with @Lease')
+  })
+
+  describe('at the end of the application', () => {
+    it('waits end, works are aborted and awaited, and leases are released before the connections are closed', async () => {
+      const client = memoryClient({ store })
+      let atTheEnd: readonly string[] = []
+      const observer = memoryClient({ store })
+      const close = async (): Promise<void> => {
+        await observer.refresh()
+        atTheEnd = [...ran, ...observer.leases().keys()]
+      }
+      const application = await started({ client, close })
+      const rival = await started()
+      const orders = application.get(Orders)
+      const report = rival.get(Orders).report()
+      await whenRan(1)
+      const waiting = track(orders.reportLater())
+      const working = orders.untilAborted()
+      await whenRan(2)
+      await application.close()
+      expect(waiting.error).to.be.instanceOf(ErrStopped)
+      expect(await working).to.be.instanceOf(ErrStopped)
+      expect(atTheEnd).to.deep.equal(['report', 'long bigint', 'aborted', 'report'])
+      await fails(orders.reportLater(), ErrStopped)
+      await fails(client.refresh(), Error)
+      gate.open()
+      await report
+      await observer.close()
+    })
+
+    it('a work that does not end keeps it waiting for `shutdownTimeout` only, and a warning says so', async () => {
+      const application = await started({ client: memoryClient({ store }), shutdownTimeout: 10 })
+      const warned = new Promise<Error>((resolve) => process.once('warning', resolve))
+      const shipping = track(application.get(Orders).ship('1', 1))
+      await whenRan(1)
+      await application.close()
+      expect((await warned).message).to.contain('1 work under a lease did not end within shutdownTimeout')
+      expect(shipping.state).to.equal('pending')
+      gate.open()
+      await shipping.promise
+    })
+
+    it('a Manager that was given goes on', async () => {
+      await using leases = new FakeLeases()
+      const application = await started({ manager: leases.manager })
+      await application.close()
+      await leases.manager.claim('db', 'a', 1_000)
+    })
+  })
+
+  it('a fake denies and takes leases on command', async () => {
+    await using leases = new FakeLeases()
+    const orders = (await started({ manager: leases.manager })).get(Orders)
+    await leases.take('report')
+    expect(await orders.report()).to.equal(undefined)
+    await leases.free('report')
+    const work = orders.untilAborted()
+    await whenRan(1)
+    await leases.take('long')
+    expect(await work).to.have.property('code', 'LEASE_LOST')
+  })
+
+  it('options may come from a factory, with what it needs', async () => {
+    class Settings {
+      readonly namespace = 'billing'
+    }
+    Module({ providers: [Settings], exports: [Settings] })(Settings)
+    const useFactory = async ({ namespace }: Settings): Promise<LeaseOptions> => ({
+      client: memoryClient({ store, namespace }),
+    })
+    const leases = LeaseModule.forRootAsync({ imports: [Settings], useFactory, inject: [Settings] })
+    @Module({ imports: [leases], providers: [Orders] })
+    class Application {}
+    const application = await NestFactory.createApplicationContext(Application, { logger: false, abortOnError: false })
+    applications.push(application)
+    gate.open()
+    expect(await application.get(Orders).report()).to.equal('done')
+  })
+
+  it('decorates methods of controllers', async () => {
+    @Controller()
+    class Reports {
+      @Get()
+      @Lease({ name: 'page' })
+      async page(): Promise<string> {
+        return currentLease().name
+      }
+    }
+    const page: unknown = Object.getOwnPropertyDescriptor(Reports.prototype, 'page')?.value
+    expect(Reflect.getMetadata('method', page as object), 'what @Get has noted').to.equal(0)
+    const application = await started(undefined, Reports)
+    expect(await application.get(Reports).page()).to.equal('page')
+  })
+
+  describe('bad input', () => {
+    for (const [what, options, says] of [
+      ['nothing', undefined, 'client must be given'],
+      ['no client', {}, 'client must be given, or else a manager: LeaseModule.forRoot({ client: redisClient('],
+      ['both', { client: {}, manager: {} }, 'client must be given, or else a manager'],
+      ['no Client', { client: { url: 'redis://user:secret@host' } }, 'client must be a Client'],
+      ['no Manager', { manager: {} }, 'manager must be a Manager'],
+      [
+        'no duration',
+        { manager: { hold() {}, stop() {} }, shutdownTimeout: 'soon' },
+        'shutdownTimeout must be a duration',
+      ],
+      ['what it does not know', { manager: { hold() {}, stop() {} }, ttl: 1 }, 'ttl is not an option'],
+    ] as const) {
+      it(`refuses ${what}, at once and from a factory`, async () => {
+        expect(() => LeaseModule.forRoot(options as never))
+          .to.throw(ErrNotValid, says)
+          .and.satisfy(({ message }: Error) => !message.includes('secret'))
+        @Module({ imports: [LeaseModule.forRootAsync({ useFactory: () => options as never })] })
+        class Application {}
+        const starting = NestFactory.createApplicationContext(Application, { logger: false, abortOnError: false })
+        await fails(starting, ErrNotValid, says)
+      })
+    }
+
+    it('a decorated method without a module does not start, and the error names the fix', async () => {
+      @Module({ providers: [Orders] })
+      class Application {}
+      const starting = NestFactory.createApplicationContext(Application, { logger: false, abortOnError: false })
+      await fails(starting, Error, 'import LeaseModule.forRoot({ client }) in the root module')
+    })
+
+    it('an instance that Nest has not made says so', async () => {
+      await fails(new Orders().report(), Error, 'was not made by Nest')
+    })
+
+    it('a decorator without a name, with a wrong onBusy, or on a static method, is refused when the class is defined', () => {
+      expect(() => Lease({} as never)).to.throw(ErrNotValid, "@Lease({ name: 'report' })")
+      expect(() => Lease({ name: '' })).to.throw(ErrNotValid, 'name must be')
+      expect(() => Lease(undefined as never)).to.throw(ErrNotValid, 'name must be')
+      expect(() => Lease({ name: 'a', onBusy: 'wait' as never })).to.throw(ErrNotValid, "'throw' or 'skip'")
+      const descriptor = { value: async () => {} }
+      expect(() => Lease({ name: 'a' })(descriptor.value, {} as never, undefined as never)).to.throw(
+        ErrNotValid,
+        'experimentalDecorators',
+      )
+      expect(() => Lease({ name: 'a' })(Orders, 'run', descriptor)).to.throw(ErrNotValid, 'ordinary method')
+    })
+
+    it('a name that breaks a rule, or an option that there is not, is refused by the call', async () => {
+      @Injectable()
+      class Wrong {
+        @Lease({ name: (id: string) => id })
+        async named(id: string): Promise<string> {
+          return id
+        }
+
+        @Lease({ name: 'a', ttl: 3 } as { readonly name: string })
+        async unknown(): Promise<void> {}
+      }
+      const wrong = (await started(undefined, Wrong)).get(Wrong)
+      await fails(wrong.named('with space'), ErrNotValid)
+      await fails(wrong.unknown(), ErrNotValid, 'ttl is not an option')
+    })
+  })
+})
+
+/** Waits until so many methods have begun. */
+async function whenRan(count: number): Promise<void> {
+  while (ran.length < count) await new Promise((resolve) => setImmediate(resolve))
+}
+
+async function fails(
+  call: Promise<unknown> | undefined,
+  kind: new (...args: never[]) => Error,
+  says: string = '',
+): Promise<void> {
+  const error = await call?.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  )
+  expect(error).to.be.instanceOf(kind)
+  expect((error as Error).message).to.contain(says)
+}

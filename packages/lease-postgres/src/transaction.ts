@@ -1,0 +1,56 @@
+/** A transaction of the application, on a connection of its pool. */
+import type { PostgresPoolClient, PostgresResult } from './driver.ts'
+
+/** A pool with `connect()`. `pg.Pool` fits. */
+export interface TransactionPool {
+  connect(): Promise<PostgresPoolClient>
+}
+
+/** The connections of a pool, with their own type: of `pg.Pool` a `pg.PoolClient`. */
+export type ConnectionOf<Pool> = Pool extends { connect(): Promise<infer Connection> }
+  ? unknown extends Connection // `connect` of `pg.Pool` has a second signature, with a callback
+    ? Pool extends { connect: { (): Promise<infer First>; (...callback: never[]): unknown } }
+      ? First
+      : PostgresPoolClient
+    : Connection
+  : never
+
+/**
+ * Runs the body between BEGIN and COMMIT on one connection of the pool, and returns what the body returns. After a failure the
+ * transaction is rolled back, and the first error is thrown: an error of ROLLBACK does not replace it. A connection that broke
+ * fails this call and not the process, and is closed.
+ *
+ * The isolation is the default of the connection. Nothing is tried again.
+ *
+ * @throws what the body throws; what the driver throws: when `connect`, BEGIN or a statement failed, nothing was written. When
+ *   COMMIT failed, the transaction may have been committed. An error of this function when the server rolled back at COMMIT
+ *   because the body caught the error of a statement
+ */
+export async function inTransaction<Pool extends TransactionPool, Result>(
+  pool: Pool,
+  body: (connection: ConnectionOf<Pool>) => Promise<Result>,
+): Promise<Result> {
+  const connection = await pool.connect()
+  connection.on?.('error', ignore) // any pool: between two statements nothing else listens
+  let isBroken = false
+  try {
+    await connection.query('BEGIN')
+    const result = await body(connection as ConnectionOf<Pool>)
+    const { command }: PostgresResult & { readonly command?: string } = await connection.query('COMMIT')
+    if (command === 'ROLLBACK') {
+      throw new Error(
+        'COMMIT was a rollback, and nothing was written: a statement failed, and the body did not throw its error. ' +
+          'To go on after an error, set a SAVEPOINT before the statement',
+      )
+    }
+    return result
+  } catch (error) {
+    await connection.query('ROLLBACK').catch(() => (isBroken = true))
+    throw error
+  } finally {
+    connection.release(isBroken) // a broken connection is closed, and keeps its listener until then
+    if (!isBroken) connection.removeListener?.('error', ignore)
+  }
+}
+
+const ignore = (): void => {}
