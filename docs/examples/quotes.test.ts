@@ -16,9 +16,9 @@ const published = [
   'lease-etcd',
   'lease-recipes',
   'lease-cron',
-  'lease-console',
   'lease-nestjs',
   'lease-otel',
+  'lease-console',
 ]
 
 for (const page of [
@@ -30,8 +30,8 @@ for (const page of [
   'docs/adapters.md',
   'docs/testing.md',
   'docs/capacity.md',
-  'docs/operations/console.md',
   'docs/operations/metrics.md',
+  'docs/operations/console.md',
   'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',

@@ -1,5 +1,6 @@
 /** Leases as a company may have them, on the memory store and a test clock: the same at each run. */
-import { Manager, memoryClient, MemoryStore, MemorySubstrate, SubstrateClient } from 'lease-core'
+import { Manager, memoryClient, MemoryStore, MemorySubstrate } from 'lease-core'
+import { SubstrateClient } from 'lease-core/adapter'
 import { FaultySubstrate, TestClock } from 'lease-core/testing'
 import { createConsole, serveConsole, type ConsoleOptions, type LeaseConsole, type ServedConsole } from 'lease-console'
 
