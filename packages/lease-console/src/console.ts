@@ -17,7 +17,6 @@
  * - No value of a lease leaves the server unless both `showValues` and the viewer want it.
  */
 import { ErrNotValid, reasonOf, validateString, warn } from 'lease-core'
-import { countedOf } from 'lease-core/adapter'
 import { act, permissionFor, readAction } from './actions.ts'
 import { asset, isAsset, shell } from './assets.ts'
 import { EventStream } from './event-stream.ts'
@@ -309,10 +308,10 @@ function wanted({ searchParams }: URL): { namespace: string | undefined; lease: 
 
 /** The rule that this name of a lease, or of a share, breaks; undefined: none. */
 function brokenLeaseRule(lease: string): string | undefined {
-  const counted = countedOf(lease)
+  const at = lease.indexOf('#')
   try {
-    if (counted !== undefined) validateString(counted.slice(0, -1), 'lease')
-    validateString(lease.slice(counted?.length ?? 0), 'lease')
+    if (at !== -1) validateString(lease.slice(0, at), 'lease')
+    validateString(lease.slice(at + 1), 'lease')
     return undefined
   } catch (error) {
     if (error instanceof ErrNotValid) return reasonOf(error)

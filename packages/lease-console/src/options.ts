@@ -1,6 +1,15 @@
 /** The options of a console, checked once: every problem at once, nothing coerced, nothing ignored. */
-import { hasMethods, notValid, readOptions, systemClock, type Clock, type Manager, type Problem } from 'lease-core'
-import { Duration, type DurationLike } from 'luxon'
+import {
+  type Clock,
+  hasMethods,
+  type Manager,
+  notValid,
+  type Problem,
+  readOptions,
+  systemClock,
+  toMillis,
+} from 'lease-core'
+import type { DurationLike } from 'luxon'
 
 /** What a console calls on a manager. */
 export type ConsoleManager = Pick<
@@ -105,7 +114,7 @@ export function parseConsoleOptions(given: ConsoleOptions): ParsedConsoleOptions
     if (!isSound) problems.push({ argument, rule, value: read[argument] })
   }
   const { basePath = '', readOnly = true, authorize, environment, showValues = false, onAction, clock } = read
-  const pollEveryMs = read.pollEvery === undefined ? POLL_EVERY_MS : millisecondsOf(read.pollEvery)
+  const pollEveryMs = read.pollEvery === undefined ? POLL_EVERY_MS : toMillis(read.pollEvery)
 
   const managers = managersIn(read.managers, problems)
   must('basePath', isBasePath(basePath), "must be '' or a path such as '/leases', without a slash at its end")
@@ -160,12 +169,4 @@ function isBasePath(value: unknown): boolean {
 
 function isShortText(value: unknown): boolean {
   return typeof value === 'string' && value.length > 0 && value.length <= 40
-}
-
-function millisecondsOf(duration: unknown): number {
-  try {
-    return Duration.fromDurationLike(duration as DurationLike).toMillis()
-  } catch {
-    return Number.NaN
-  }
 }
