@@ -62,7 +62,7 @@ ${packages
   .flatMap(({ name, page, files }) => {
     const exported = exportsOf(name)
     const interfaces = files.flatMap((file) => file.statements.filter(ts.isInterfaceDeclaration))
-    const options = interfaces.filter((one) => exported.has(one.name.text) && one.name.text.endsWith('Options'))
+    const options = interfaces.filter((one) => exported.has(one.name.text) && /(Options|Config)$/.test(one.name.text))
     const tables = options.map((one) => optionsIn(one))
     return tables.length === 0 ? [] : [`### ${name}\n\nMore: [${page}](${page}).\n\n${tables.join('\n\n')}`]
   })
