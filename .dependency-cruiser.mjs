@@ -12,6 +12,7 @@ const layers = [
     'backoff',
     'ticket',
     'events',
+    'tracing',
     'client',
     'substrate',
     'store-clock',
@@ -33,14 +34,14 @@ const layers = [
   ['term', 'token', 'held', 'roles', 'renewal-op', 'renewals', 'resyncs', 'shared-reads', 'lease-states', 'store-link'],
   ['terms', 'term-renewal', 'round-trips'],
   ['settlement', 'claims', 'hold'],
-  ['counted-leases', 'substrate-client', 'lease-waiters', 'wait-queue', 'schemas'],
+  ['counted-leases', 'substrate-client', 'lease-waiters', 'wait-queue', 'reports', 'schemas'],
   ['manager'],
   ['adapter-parts'],
   ['index', 'adapter'],
 ]
 const core = '^packages/lease-core/src/'
 const adapters = { 'lease-postgres': 'pg', 'lease-redis': 'ioredis', 'lease-etcd': 'etcd3' }
-const published = `^packages/(lease-core|lease-recipes|lease-cron|lease-nestjs|lease-cli|${Object.keys(adapters).join('|')})/src/`
+const published = `^packages/(lease-core|lease-recipes|lease-cron|lease-nestjs|lease-otel|lease-cli|${Object.keys(adapters).join('|')})/src/`
 
 const files = (names) => `${core}(${names.join('|')})\\.ts$`
 const packages = (names) => `node_modules/(@types/)?(${names.join('|')})/`

@@ -22,7 +22,7 @@ export async function withdraw(db: NodePgDatabase, token: Token, id: number, amo
   })
 }
 
-/** The predicate alone, as the first statement: it guards the whole transaction. */
+/** The transaction is the key: guard first, then any number of statements. */
 export async function transfer(
   db: NodePgDatabase,
   token: Token,
@@ -30,11 +30,8 @@ export async function transfer(
   to: number,
   amount: number,
 ): Promise<void> {
-  const guard = new SqlGuard()
-  await token.check(guard)
   await db.transaction(async (tx) => {
-    const held = await tx.execute(sql`SELECT 1 WHERE ${guard.with(sql)}`)
-    guard.assertHeld(held.rowCount)
+    await token.check(tx) // throws ErrNotHeld, which rolls the transaction back
     for (const [id, delta] of [[from, -amount] as const, [to, amount] as const]) {
       await tx
         .update(account)

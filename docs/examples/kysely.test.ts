@@ -3,7 +3,7 @@ import { Kysely, PostgresDialect } from 'kysely'
 import { ErrNotHeld } from 'lease-core'
 import { enoughOf, postgresTargets } from 'lease-servers'
 import { openBank, type Bank } from './bank.ts'
-import { keyOf, transfer, withdraw, type Tables } from './kysely.ts'
+import { transfer, withdraw, type Tables } from './kysely.ts'
 import { failure } from './rivals.ts'
 
 for (const target of enoughOf(postgresTargets())) {
@@ -42,7 +42,7 @@ for (const target of enoughOf(postgresTargets())) {
       expect(await failure(transfer(db, token, 1, 2, 10))).to.be.instanceOf(ErrNotHeld)
       const late = db.transaction().execute(async (trx) => {
         await trx.insertInto('ledger').values({ account: 1, amount: 10 }).execute()
-        await token.check(keyOf(trx))
+        await token.check(trx)
       })
       expect(await failure(late)).to.be.instanceOf(ErrNotHeld)
       expect(await bank.balances()).to.deep.equal([100, 100])

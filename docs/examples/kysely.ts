@@ -1,7 +1,7 @@
 /** Guarded writes with Kysely. */
-import { CompiledQuery, sql, type Kysely, type Transaction } from 'kysely'
+import { sql, type Kysely } from 'kysely'
 import type { Token } from 'lease-core'
-import { SqlGuard, type PostgresTransaction } from 'lease-postgres'
+import { SqlGuard } from 'lease-postgres'
 
 export interface Tables {
   readonly account: { readonly id: number; readonly balance: number }
@@ -33,7 +33,7 @@ export async function transfer(
   amount: number,
 ): Promise<void> {
   await db.transaction().execute(async (trx) => {
-    await token.check(keyOf(trx))
+    await token.check(trx)
     for (const [id, delta] of [[from, -amount] as const, [to, amount] as const]) {
       await trx
         .updateTable('account')
@@ -42,14 +42,4 @@ export async function transfer(
         .execute()
     }
   })
-}
-
-/** A Kysely transaction in the shape of a connection, as `lease-postgres` expects it. */
-export function keyOf<Database>(trx: Transaction<Database>): PostgresTransaction {
-  return {
-    query: async (text, values) => {
-      const { rows } = await trx.executeQuery(CompiledQuery.raw(text, values))
-      return { rows }
-    },
-  }
 }

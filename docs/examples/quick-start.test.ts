@@ -5,6 +5,7 @@ import { enoughOf, freshDatabase, postgresTargets, startEtcd, startRedis } from 
 import { Client } from 'pg'
 import { etcdQuickStart } from './etcd-quick-start.ts'
 import { withdrawInMemory } from './in-memory.ts'
+import { nodeRedisQuickStart } from './node-redis.ts'
 import { quickStart } from './quick-start.ts'
 import { redisQuickStart } from './redis-quick-start.ts'
 
@@ -24,13 +25,15 @@ describe('example: quick start', () => {
   }
 
   // On servers of their own: the names in these examples may mean something on another.
-  it('withdraws once, on Redis', async () => {
+  it('withdraws once, on Redis, by ioredis and by node-redis', async () => {
     await using server = await startRedis()
     const redis = new Redis(server.url)
-    await redis.hset('{billing}:account-42', 'balance', 100)
-    await redisQuickStart(server.url)
-    expect(await redis.hget('{billing}:account-42', 'balance')).to.equal('90')
-    expect(await redis.keys('lease:{billing}:l:*')).to.deep.equal([])
+    for (const example of [redisQuickStart, nodeRedisQuickStart]) {
+      await redis.hset('{billing}:account-42', 'balance', 100)
+      await example(server.url)
+      expect(await redis.hget('{billing}:account-42', 'balance')).to.equal('90')
+      expect(await redis.keys('lease:{billing}:l:*')).to.deep.equal([])
+    }
     redis.disconnect()
   })
 

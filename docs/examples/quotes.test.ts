@@ -17,6 +17,7 @@ const published = [
   'lease-recipes',
   'lease-cron',
   'lease-nestjs',
+  'lease-otel',
 ]
 
 for (const page of [
@@ -28,6 +29,7 @@ for (const page of [
   'docs/adapters.md',
   'docs/testing.md',
   'docs/capacity.md',
+  'docs/operations/metrics.md',
   'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',
@@ -59,6 +61,7 @@ const pages = [
   '.',
   'docs',
   'docs/decisions',
+  'docs/operations',
   'docs/recipes',
   'docs/substrates',
   ...published.map((name) => `packages/${name}`),
@@ -95,6 +98,26 @@ it('every file that docs/architecture.md names in its paths is a file of lease-c
   expect(named).to.have.length.above(20)
   const missing = named.filter((name) => !existsSync(new URL(`packages/lease-core/src/${name}`, root)))
   expect(missing.filter((name) => !existsSync(new URL(`packages/lease-core/test/${name}`, root)))).to.deep.equal([])
+})
+
+it('every event of lease-core is listed in docs/operations/metrics.md, with all of its fields', async () => {
+  const source = await readFile(new URL('packages/lease-core/src/events.ts', root), 'utf8')
+  const [, union = ''] = /type LeaseEventBody =\n(.*?)\n\n/s.exec(source) ?? []
+  const events = union.split(/^ {2}\| /m).slice(1)
+  const fields = (event: string): string[] => Array.from(event.matchAll(/readonly (\w+)\??:/g), ([, name = '']) => name)
+  const defined = events.map((event) => {
+    const [, type = ''] = /type: '(\w+)'/.exec(event) ?? []
+    return `${type}: ${fields(event)
+      .filter((name) => name !== 'type')
+      .join()}`
+  })
+  expect(defined).to.have.length.above(10)
+  const page = await readFile(new URL('docs/operations/metrics.md', root), 'utf8')
+  const [, table = ''] = /## Events\n(.*?)\n## /s.exec(page) ?? []
+  const listed = Array.from(table.matchAll(/^\| `(\w+)` \|.*\|(.*)\|$/gm), ([, type, cells = '']) => {
+    return `${type}: ${Array.from(cells.matchAll(/`(\w+)`/g), ([, name = '']) => name).join()}`
+  })
+  expect(listed).to.deep.equal(defined)
 })
 
 it('every example is run by a test', async () => {

@@ -9,10 +9,11 @@ import type { Client, ShareRefusal, TermId } from './client.ts'
 import { sleep, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrClaimDenied, ErrInvalid, ErrUnknown, notValid } from './errors.ts'
-import type { LeaseEvents } from './events.ts'
+import type { LeaseEvents, StoreName } from './events.ts'
 import type { Info, TermAware } from './lease.ts'
 import { countedOf, type ShareRequest } from './share.ts'
 import type { Ticket } from './ticket.ts'
+import type { ClaimTrace } from './tracing.ts'
 import type { Term } from './term.ts'
 import type { Terms } from './terms.ts'
 
@@ -23,6 +24,8 @@ export const MAX_ATTEMPTS = 10
 export interface WaiterDenial {
   /** A `denied` event was emitted for it. */
   isDenied?: boolean
+  /** When it joined the queue, on the monotonic clock. */
+  joinedMs?: number
 }
 
 export interface ClaimRequest {
@@ -38,6 +41,8 @@ export interface ClaimRequest {
   readonly maxWaiters?: number | undefined
   /** For a waiter: its denial is reported once, however often it claims. */
   readonly waiter?: WaiterDenial | undefined
+  /** Somebody listens to the call. */
+  readonly trace?: ClaimTrace | undefined
   /** Throws where this process must not ask for the lease: called when it is the claim's turn, before anything is sent. */
   readonly admit?: ((lease: string) => void) | undefined
 }
@@ -67,6 +72,8 @@ interface DenialOptions {
   /** As many wait as may. @default false */
   readonly isFull?: boolean | undefined
   readonly waiter?: WaiterDenial | undefined
+  /** An instant before the claim was sent that was refused. */
+  readonly sent?: ClockReading | undefined
 }
 
 /** Called within the turn. @param sent an instant before the request was sent */
@@ -76,6 +83,7 @@ export interface ClaimsHost {
   readonly client: Client
   readonly clock: Clock
   readonly events: LeaseEvents
+  readonly store: StoreName | undefined
   readonly stopping: AbortSignal
   readonly terms: Terms
   leaveQueue(lease: string, ticket: Ticket): void
@@ -132,13 +140,14 @@ export class Claims {
       if (attempt > 2) await this.#pause(attempt)
       this.#throwIfEnded(signal)
       let own = leases.find(mine)
+      const sent = this.#host.terms.now()
       if (own === undefined) {
         await this.#host.client.refresh(leases)
         this.#throwIfEnded(signal)
         own = leases.find(mine)
       }
       const lease = own ?? order.find((free) => this.#holderOf(free) === undefined)
-      if (lease === undefined) throw this.deniedAny(leases, holder, request.waiter)
+      if (lease === undefined) throw this.deniedAny(leases, holder, { waiter: request.waiter, sent })
       try {
         return await this.one(lease, { ...request, ticket: undefined, maxWaiters: undefined }, granted)
       } catch (error) {
@@ -158,23 +167,23 @@ export class Claims {
   }
 
   /** Throws unless the claim may be tried again. */
-  #refused(lease: string, request: ClaimRequest, { placeless, refusal }: Asked, error: unknown): void {
+  #refused(lease: string, request: ClaimRequest, { placeless, refusal, sent }: Asked, error: unknown): void {
     if (!(error instanceof ErrInvalid)) throw error
     const { holder, ticket, share, waiter } = request
     const isFull = ticket?.isFull
     if (refusal !== undefined && share !== undefined) {
       this.#checkCapacity(lease, share, refusal)
-      throw this.deniedShare(lease, holder, refusal.blocking, { isFull, waiter })
+      throw this.deniedShare(lease, holder, refusal.blocking, { isFull, waiter, sent })
     }
     const found = this.#host.client.leases().get(lease)
     if (found !== undefined && !hasLapsed(found, this.#host.clock)) {
-      if (found.holder !== holder) throw this.denied(lease, holder, found, { isFull, waiter })
+      if (found.holder !== holder) throw this.denied(lease, holder, found, { isFull, waiter, sent })
       if (share !== undefined && !isAsAsked(found, share)) {
         const rule = `must be ${found.weight}, as of the share that "${holder}" has already`
         throw notValid([{ argument: 'share.weight', rule, value: share.weight }], { lease, holder })
       }
     } else if (placeless && ticket !== undefined && ticket.place > 0) {
-      throw this.denied(lease, holder, undefined, { waiter }) // it is vacant, and others were first
+      throw this.denied(lease, holder, undefined, { waiter, sent }) // it is vacant, and others were first
     }
   }
 
@@ -204,8 +213,8 @@ export class Claims {
     }
   }
 
-  #granted(lease: string, { holder, durationMs }: ClaimRequest, { own, sent, granted }: Asked): Term {
-    const { client, terms, events } = this.#host
+  #granted(lease: string, { holder, durationMs, waiter, trace }: ClaimRequest, { own, sent, granted }: Asked): Term {
+    const { client, clock, terms, events, store } = this.#host
     const info: (Info & Partial<TermAware>) | undefined = client.leases().get(lease)
     const shown = info?.holder === holder ? { fencingToken: info.fencingToken, nonce: info.nonce } : undefined
     const { fencingToken, nonce } = granted ?? shown ?? UNKNOWN
@@ -222,8 +231,12 @@ export class Claims {
     })
     if (isOver) terms.end(term, { reason: 'taken' })
     if (term !== before) this.#host.opened(term)
+    if (trace !== undefined) trace.renewed = own
     if (events.heard('claimed')) {
-      events.emit({ type: 'claimed', lease, holder, fencingToken: term.fencingToken, renewed: own })
+      const nowMs = clock.monotonic()
+      const waited = waiter?.joinedMs === undefined ? {} : { waitedMs: nowMs - waiter.joinedMs }
+      const times = { tookMs: nowMs - sent.monotonicMs, ...waited }
+      events.emit({ type: 'claimed', ...store, lease, holder, fencingToken: term.fencingToken, renewed: own, ...times })
     }
     return term
   }
@@ -243,10 +256,10 @@ export class Claims {
     lease: string,
     holder: string,
     known: Partial<Info> | undefined,
-    { isFull = false, waiter }: DenialOptions = {},
+    { isFull = false, waiter, sent }: DenialOptions = {},
   ): ErrClaimDenied {
     const currentHolder = known?.holder
-    this.#report(lease, holder, currentHolder, waiter)
+    this.#report(lease, holder, currentHolder, { waiter, sent })
     const by = currentHolder === undefined ? 'another' : `"${currentHolder}"`
     const why = isFull ? ', and as many wait for it as `maxWaiters` allows' : ''
     const expiry = known?.expiry
@@ -259,9 +272,9 @@ export class Claims {
     lease: string,
     holder: string,
     blocking: Info | undefined,
-    { isFull = false, waiter }: DenialOptions = {},
+    { isFull = false, waiter, sent }: DenialOptions = {},
   ): ErrClaimDenied {
-    this.#report(lease, holder, undefined, waiter)
+    this.#report(lease, holder, undefined, { waiter, sent })
     const name = (countedOf(lease) ?? lease).slice(0, -1)
     const why = isFull ? ', and as many wait for it as `maxWaiters` allows' : ''
     const expiry = blocking?.expiry
@@ -271,7 +284,7 @@ export class Claims {
     return new ErrClaimDenied(message, { lease, holder, expiry })
   }
 
-  deniedAny(leases: readonly string[], holder: string, waiter?: WaiterDenial): ErrClaimDenied {
+  deniedAny(leases: readonly string[], holder: string, { waiter, sent }: DenialOptions = {}): ErrClaimDenied {
     const { client } = this.#host
     let soonest: readonly [lease: string, info: Info] | undefined
     for (const lease of leases) {
@@ -279,18 +292,20 @@ export class Claims {
       if (info !== undefined && (soonest === undefined || info.expiry < soonest[1].expiry)) soonest = [lease, info]
     }
     const [lease, info] = soonest ?? [leases[0] as string]
-    this.#report(lease, holder, info?.holder, waiter)
+    this.#report(lease, holder, info?.holder, { waiter, sent })
     const expiry = info?.expiry
     const first = info === undefined ? '' : `; lease "${lease}" is held${this.#until(expiry, info.pinned)}`
     return new ErrClaimDenied(`all of ${leases.length} leases are held by others${first}`, { holder, expiry })
   }
 
   /** A waiter claims again and again: its first denial is news. */
-  #report(lease: string, holder: string, currentHolder: string | undefined, waiter: WaiterDenial | undefined): void {
+  #report(lease: string, holder: string, currentHolder: string | undefined, { waiter, sent }: DenialOptions): void {
     if (waiter?.isDenied === true) return
     if (waiter !== undefined) waiter.isDenied = true
-    const { events } = this.#host
-    if (events.heard('denied')) events.emit({ type: 'denied', lease, holder, currentHolder })
+    const { events, clock, store } = this.#host
+    if (!events.heard('denied')) return
+    const took = sent === undefined ? {} : { tookMs: clock.monotonic() - sent.monotonicMs }
+    events.emit({ type: 'denied', ...store, lease, holder, currentHolder, ...took })
   }
 
   /** For how long, in words. */

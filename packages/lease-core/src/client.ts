@@ -3,7 +3,7 @@
  * directly, and test it with `lease-core/conformance`.
  */
 import { ErrTrapdoor } from './errors.ts'
-import type { LeaseEvents } from './events.ts'
+import type { LeaseEvents, StoreName } from './events.ts'
 import type { Info, Request, TermAware, Trapdoor } from './lease.ts'
 import type { Place, Ticket } from './ticket.ts'
 
@@ -160,6 +160,8 @@ export interface SubscribeOptions {
 export interface Client {
   /** Where the client warns of the set-up of the store. A Manager passes its warnings on to `manager.events`. */
   readonly events?: LeaseEvents | undefined
+  /** Where its leases are. Events of a Manager name it. */
+  readonly store?: StoreName | undefined
   /**
    * Opens a term. When it resolves, the holder has the lease for at least `duration` from the start of the call. Takes over a lapsed lease in
    * the same step. A live lease, also one of the same holder, is `ErrInvalid`. With `request.share` the lease is a share, and the counted

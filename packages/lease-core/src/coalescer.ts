@@ -12,13 +12,38 @@
  *   store that is slow for all still gets few batches: the total is limited, too.
  * - Items whose time-outs differ much do not share a batch: a short time-out would cut off the others.
  *
+ * A batch travels in the context (`AsyncLocalStorage`) of the call that made it go out; one that goes out when an answer has freed its slot, in
+ * none: it belongs to no single call.
+ *
  * Items with the same key do not share a batch: a batch has no order that a store would have to keep.
  */
+import type { AsyncResource } from 'node:async_hooks'
 import type { Clock, Timer } from './clock.ts'
+import { presentContext, withoutContext } from './tracing.ts'
 import { nextTick } from './turns.ts'
 
 /** Sends one batch; must settle, must not reject, and answers every item in order. */
 export type SendBatch<Item, Answer> = (batch: readonly Item[]) => Promise<readonly Answer[]>
+
+/** Watches the batches of a coalescer, while somebody listens. */
+export interface BatchWatcher<Item, Answer> {
+  /** Whether the next batch is to be watched. */
+  readonly isHeard: boolean
+  /** Whether the contexts of those who ask are to be kept for `around`. */
+  readonly wantsCallers: boolean
+  /** Sends the batch, and reports it. Must settle, and must not reject. */
+  around(batch: WatchedBatch<Item, Answer>): Promise<readonly Answer[]>
+}
+
+export interface WatchedBatch<Item, Answer> {
+  readonly items: readonly Item[]
+  /** How many wait for a batch of their own. */
+  readonly waiting: number
+  /** Names the coalescer, in this process. */
+  readonly queue: number
+  readonly callers: readonly AsyncResource[]
+  readonly send: () => Promise<readonly Answer[]>
+}
 
 export interface CoalescerLimits<Item> {
   /** Items in one batch. */
@@ -53,7 +78,11 @@ const HARD_CAP = 8
 /** The longest time-out in a batch is at most so many times the shortest. */
 const TIMEOUT_SPREAD = 2
 
+/** How many there are. */
+let coalescers = 0
+
 export class Coalescer<Item, Answer> {
+  readonly #id = ++coalescers
   readonly #clock: Clock
   readonly #limits: CoalescerLimits<Item>
   readonly #send: SendBatch<Item, Answer>
@@ -68,8 +97,17 @@ export class Coalescer<Item, Answer> {
   /** Something waits for a slot. */
   #blocked = false
   #timer: Timer | undefined
+  readonly #watcher: BatchWatcher<Item, Answer> | undefined
+  /** Made when they are asked for. */
+  #callers: WeakMap<Waiting<Item, Answer>, AsyncResource> | undefined
 
-  constructor(clock: Clock, limits: CoalescerLimits<Item>, send: SendBatch<Item, Answer>) {
+  constructor(
+    clock: Clock,
+    limits: CoalescerLimits<Item>,
+    send: SendBatch<Item, Answer>,
+    watcher?: BatchWatcher<Item, Answer>,
+  ) {
+    this.#watcher = watcher
     this.#clock = clock
     this.#limits = limits
     this.#send = send
@@ -88,6 +126,7 @@ export class Coalescer<Item, Answer> {
   /** The same for those who are many and need no promise. */
   enqueue(waiting: Waiting<Item, Answer>): void {
     this.#queue.push(waiting)
+    if (this.#watcher?.wantsCallers === true) (this.#callers ??= new WeakMap()).set(waiting, presentContext())
     this.#noteTimeout(waiting.item)
     if (!this.#blocked) this.#pumpSoon()
     else if (waiting.signal !== undefined) this.#waitForSlot()
@@ -209,15 +248,25 @@ export class Coalescer<Item, Answer> {
     this.#blocked = false
   }
 
+  #watched(batch: readonly Waiting<Item, Answer>[], items: readonly Item[]): Promise<readonly Answer[]> {
+    const callers: AsyncResource[] = []
+    for (const waiting of batch) {
+      const caller = this.#callers?.get(waiting)
+      if (caller !== undefined) callers.push(caller)
+    }
+    const watched = { items, waiting: this.#queue.length, queue: this.#id, callers, send: () => this.#send(items) }
+    return (this.#watcher as BatchWatcher<Item, Answer>).around(watched)
+  }
+
   async #dispatch(batch: readonly Waiting<Item, Answer>[]): Promise<void> {
     const items = batch.map(({ item }) => item)
     const flight: Flight<Item> = { items, sentMs: Number.POSITIVE_INFINITY }
     this.#flights.push(flight)
     if (this.#flights.length - this.#slow >= this.#limits.maxInFlight) this.#stamp()
-    const answers = await this.#send(items)
+    const answers = this.#watcher?.isHeard === true ? await this.#watched(batch, items) : await this.#send(items)
     this.#landed(flight)
     for (let at = 0; at < batch.length; at++) batch[at]?.settle(answers[at])
-    if (this.#queue.length > 0) this.#pumpSoon()
+    if (this.#queue.length > 0) withoutContext(() => this.#pumpSoon())
     else if (this.#flights.length === 0) {
       this.#timer?.cancel()
       this.#timer = undefined

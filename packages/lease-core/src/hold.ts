@@ -26,6 +26,7 @@ import { EARLY_MS } from './skew.ts'
 import type { Term, TermEnd, TermHold } from './term.ts'
 import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
 import type { Token } from './token.ts'
+import { withoutContext, type HoldTrace } from './tracing.ts'
 
 /** A claim that is kept alive until it is released or lost. */
 export interface Hold extends Held {
@@ -122,7 +123,12 @@ export interface HoldHost {
   isExclusive(hold: ManagedHold): Promise<boolean>
   /** The Hold is over. `loss` is undefined after a release. */
   ended(hold: ManagedHold, loss: ErrLost | undefined): void
-  retrying(hold: ManagedHold, cause: unknown): void
+  /** @param sent an instant before a renewal was sent that failed */
+  retrying(hold: ManagedHold, cause: unknown, sent?: ClockReading): void
+  /** For those who listen. @param dueMs when it was due; undefined: it was not, or no longer */
+  renewed(renewal: TermRenewal, dueMs: number | undefined): void
+  /** The user has let go of a Hold that was over. */
+  letGo(hold: ManagedHold): void
 }
 
 export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, Deadline {
@@ -130,6 +136,8 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   slot = 0
   renewalIndex = -1
   next: TermHold | undefined
+  /** Somebody listened when it began. */
+  trace: HoldTrace | undefined
   readonly term: Term
   readonly shared: boolean
   readonly durationMs: number
@@ -254,13 +262,16 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     const isSound = all === undefined || typeof all === 'boolean'
     const broken = isSound ? problems : [...problems, { argument: 'all', rule: 'must be true or false', value: all }]
     if (broken.length > 0) return Promise.reject(notValid(broken))
-    if (this.#over !== undefined) return this.#over.releasing ?? Promise.resolve()
+    if (this.#over !== undefined) {
+      this.host.letGo(this)
+      return this.#over.releasing ?? Promise.resolve()
+    }
     const over = this.#end(undefined)
     return (over.releasing = this.host.release(this, read))
   }
 
   letLapse(): void {
-    if (this.#over !== undefined) return
+    if (this.#over !== undefined) return this.host.letGo(this)
     this.#end(undefined)
     this.host.left(this)
   }
@@ -283,7 +294,8 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   /** The lease may have been vacated: ask. */
   suspect(): void {
     if (this.#over !== undefined) return
-    this.host.reread(this).then(
+    // Somebody else's call may have led here.
+    withoutContext(() => this.host.reread(this)).then(
       (loss) => {
         this.#failedReads = 0
         if (loss !== undefined) this.host.lose(this.term, { reason: loss })
@@ -326,8 +338,9 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     if (this.term.leftMs(now) <= EARLY_MS) return this.term.endWindow() // there is nothing to renew any more
     const nowMs = now.monotonicMs
     if (this.#renewal instanceof TermRenewal && nowMs >= this.#renewal.giveUpAtMs) {
+      const { sent } = this.#renewal
       this.#renewal.giveUp()
-      this.#failed(nowMs, new Error('no answer to a renewal in time'))
+      this.#failed(nowMs, new Error('no answer to a renewal in time'), sent)
       this.#renewAtMs = nowMs
     }
     if (this.#renewal === undefined) {
@@ -355,6 +368,9 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     if (this.#over !== undefined) return
     if (loss !== undefined) return this.host.lose(this.term, { reason: loss })
     const now = this.host.now()
+    if (renewal.margin !== undefined) {
+      this.host.renewed(renewal, this.#renewal === renewal ? this.#renewAtMs : undefined)
+    }
     if (this.#renewal === renewal) this.#renewal = undefined
     this.#failures = 0
     this.#renewAtMs = this.#nextRenewal(renewal.sent ?? now, now)
@@ -365,15 +381,15 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   failed(renewal: TermRenewal, error: unknown): void {
     if (this.#over !== undefined || this.#renewal !== renewal) return
     const now = this.host.now()
-    this.#failed(now.monotonicMs, error)
+    this.#failed(now.monotonicMs, error, renewal.sent)
     this.#schedule(now)
   }
 
-  #failed(nowMs: number, cause: unknown): void {
+  #failed(nowMs: number, cause: unknown, sent: ClockReading | undefined): void {
     this.#renewal = undefined
     this.#failures++
     this.#renewAtMs = this.#retryAtMs(nowMs, this.#failures)
-    this.host.retrying(this, cause)
+    this.host.retrying(this, cause, sent)
   }
 
   #retryAtMs(nowMs: number, failures: number): number {

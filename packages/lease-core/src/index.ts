@@ -16,7 +16,16 @@ export {
   warn,
 } from './errors.ts'
 export type { LeaseErrorCode, LeaseErrorDetails, LossReason, Problem } from './errors.ts'
-export { checkRequest, MAX_ANY, MAX_DURATION_MS, MAX_NAME_BYTES, MAX_VALUE_BYTES, validateString } from './lease.ts'
+export {
+  brokenDurationRule,
+  checkRequest,
+  toMillis,
+  MAX_ANY,
+  MAX_DURATION_MS,
+  MAX_NAME_BYTES,
+  MAX_VALUE_BYTES,
+  validateString,
+} from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { abortController, brokenSignalRule, onAbort, throwIfAborted } from './abort-signal.ts'
 export { brokenOptionsRule, brokenRenewalRule, hasMethods, readOptions } from './options.ts'
@@ -43,7 +52,9 @@ export { Stopwatch } from './elapsed-time.ts'
 export { trustWindowMs } from './skew.ts'
 export { showAs } from './shown.ts'
 export { LeaseEvents } from './events.ts'
-export type { LeaseEvent, LeaseEventListener } from './events.ts'
+export type { LeaseEvent, LeaseEventListener, StoreName, SubscribeToEvents } from './events.ts'
+export { traces, traceWork } from './tracing.ts'
+export type { ApplyTrace, CallTrace, CheckTrace, ClaimTrace, HoldTrace, ReleaseTrace, WorkTrace } from './tracing.ts'
 // Of `lease-core/adapter`: for a Client over your own store.
 export { contended, granted, refused, unknown } from './substrate.ts'
 export { SubstrateClient } from './substrate-client.ts'

@@ -2,6 +2,7 @@
  * What is known of those who wait for one lease, or for any of several: who they are, what was heard since the last claim, and when
  * the next look of each kind is due. `WaitQueue` decides.
  */
+import type { AsyncResource } from 'node:async_hooks'
 import type { Deadline } from './timer-queue.ts'
 import type { WaiterDenial } from './claims.ts'
 import type { LeaseChange } from './client.ts'
@@ -9,6 +10,7 @@ import type { ErrUnknown } from './errors.ts'
 import type { Hold } from './hold.ts'
 import type { Info } from './lease.ts'
 import type { ParsedHoldOptions } from './options.ts'
+import type { ClaimTrace } from './tracing.ts'
 import { noTicket, type Ticket } from './ticket.ts'
 
 /** What a waiter asks for: any one of these leases will do. Of a share it is the counted lease. */
@@ -16,6 +18,8 @@ export interface WaitRequest extends WaiterDenial {
   readonly leases: readonly string[]
   readonly holder: string
   readonly options: ParsedHoldOptions
+  /** Somebody listens to the call. */
+  readonly trace?: ClaimTrace | undefined
 }
 
 export const AT_ONCE: number = Number.NEGATIVE_INFINITY
@@ -46,6 +50,8 @@ export interface Waiter {
   readonly endMs: number
   /** Aborts when it stops waiting: a claim in flight is given up. */
   readonly giveUp: AbortController
+  /** Of its call: its claims are sent in it, whatever caused them. */
+  readonly context: AsyncResource
   /** What its last claim met, when that was neither a grant nor a denial. */
   failure: ErrUnknown | undefined
   /** A claim of this waiter is in flight. */

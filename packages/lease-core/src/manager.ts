@@ -35,7 +35,7 @@ import { sleep, systemClock, type Clock } from './clock.ts'
 import type { ClockReading } from './elapsed-time.ts'
 import { ErrInvalid, ErrNotHeld, ErrStopped, ErrUnknown, notValid } from './errors.ts'
 import type { ErrLost, LossReason, Problem } from './errors.ts'
-import { LeaseEvents } from './events.ts'
+import { LeaseEvents, type StoreName } from './events.ts'
 import { abandon, ManagedHold, type Hold, type Extended, type HoldHost } from './hold.ts'
 import {
   bareNumberWarning,
@@ -58,6 +58,7 @@ import {
   type ParsedHoldOptions,
 } from './options.ts'
 import { Renewals } from './renewals.ts'
+import { Reports } from './reports.ts'
 import { Resyncs } from './resyncs.ts'
 import type {
   Checker,
@@ -79,6 +80,7 @@ import type { Ticket } from './ticket.ts'
 import type { Term, TermEnd } from './term.ts'
 import { Terms } from './terms.ts'
 import { LeaseToken, type Token, type TokenChecker } from './token.ts'
+import { traces, withoutContext, type ClaimTrace } from './tracing.ts'
 import { WaitQueue } from './wait-queue.ts'
 
 /** Options of a Manager. */
@@ -108,6 +110,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   /** The events of this manager, for logs and metrics, and the warnings of its client. */
   readonly events: LeaseEvents
   readonly #client: Client
+  /** Where its leases are, as events name it. undefined: the client does not say. */
+  readonly store: StoreName | undefined
+  readonly #reports: Reports
   readonly #clock: Clock
   readonly #maxSleepMs: number
   readonly #terms: Terms
@@ -129,38 +134,65 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   constructor(config: ManagerConfig) {
     const { client, clock, events, maxSleepMs } = parseManagerConfig(config)
     this.#client = client
+    this.store = client.store
     this.#clock = clock ?? systemClock
     this.events = events ?? new LeaseEvents()
     this.#endWarnings = warningsOf(client, this.events)
     this.#maxSleepMs = maxSleepMs
     this.#terms = Terms.join(client, this.#clock)
+    this.#reports = new Reports({
+      manager: this,
+      events: this.events,
+      store: this.store,
+      clock: this.#clock,
+      now: () => this.#terms.now(),
+    })
     this.#renewals = new Renewals(this.#terms.timers, () => this.#terms.now())
     this.#claims = new Claims({
       client,
       clock: this.#clock,
       events: this.events,
+      store: this.store,
       stopping: this.#stopping.signal,
       terms: this.#terms,
       leaveQueue: (lease, ticket) => this.#leaveQueue(lease, ticket),
       opened: ({ lease }) => this.#waitQueue.changed(lease),
     })
-    this.#renewalHost = { client, stopping: this.#stopping.signal, lossOf: (term) => this.#lossOf(term) }
+    this.#renewalHost = {
+      client,
+      stopping: this.#stopping.signal,
+      margin: (term) => this.#reports.margin(term),
+      lossOf: (term) => this.#lossOf(term),
+    }
     this.#holdHost = this.#makeHoldHost()
     this.#waitQueue = this.#makeWaitQueue()
     this.#resyncs = new Resyncs(this.#clock, this.#terms.timers, () => {
+      this.#reports.resync()
       this.#waitQueue.lookAtAll()
       for (const term of this.#terms.held()) this.#holdsOf(term)[0]?.suspect()
     })
   }
 
   claim(lease: string, holder: string, duration: DurationLike, options: ClaimOptions = {}): Promise<Token> {
+    if (!traces.claim.hasSubscribers) return this.#claim(lease, holder, duration, options)
+    const about = { call: 'claim', leases: [lease], holder, waits: false } as const
+    return this.#reports.claim(about, (trace) => this.#claim(lease, holder, duration, options, trace))
+  }
+
+  #claim(
+    lease: string,
+    holder: string,
+    duration: DurationLike,
+    options: ClaimOptions,
+    trace?: ClaimTrace,
+  ): Promise<Token> {
     let granted: Term | undefined
     const body = ({ signal, value, announce }: ClaimOptions): Promise<Token> => {
       const durationMs = checkRequest(lease, { holder, duration, value, announce })
       this.#warnOfBareNumber(duration)
       const rule = brokenNameRule(lease)
       if (rule !== undefined) throw notValid([{ argument: 'lease', rule, value: lease }], { lease, holder })
-      const request = { holder, durationMs, value, announce, signal }
+      const request = { holder, durationMs, value, announce, signal, trace }
       return this.#claims.one(lease, request, (term) => {
         term.addClaim()
         granted = term
@@ -199,6 +231,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   release(lease: string, holder: string, options: OperationOptions = {}): Promise<void> {
+    if (!traces.release.hasSubscribers) return this.#releaseByName(lease, holder, options)
+    const about = { call: 'release', lease, holder } as const
+    return this.#reports.release(about, () => this.#releaseByName(lease, holder, options))
+  }
+
+  #releaseByName(lease: string, holder: string, options: OperationOptions): Promise<void> {
     return this.#start(options, OPERATION_OPTIONS, ({ signal }) => {
       checkNames({ lease, holder })
       return this.#inTurn(lease, signal, () => this.#release(lease, holder, signal))
@@ -206,6 +244,12 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   revoke(lease: string, options: RevokeOptions = {}): Promise<void> {
+    if (!traces.release.hasSubscribers) return this.#revokeByName(lease, options)
+    const about = { call: 'revoke', lease, holder: undefined } as const
+    return this.#reports.release(about, () => this.#revokeByName(lease, options))
+  }
+
+  #revokeByName(lease: string, options: RevokeOptions): Promise<void> {
     return this.#start(options, REVOKE_OPTIONS, ({ signal, fencingToken }) => {
       checkNames({ lease })
       checkFencingToken(fencingToken)
@@ -312,7 +356,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       return Promise.reject(error)
     }
     const name = parsed.share === undefined ? lease : countedName(lease)
-    return this.#holdOne({ leases: [name], holder, options: parsed })
+    return this.#holdOne({ leases: [name], holder, options: parsed }, 'hold')
   }
 
   /**
@@ -335,7 +379,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     } catch (error) {
       return Promise.reject(error)
     }
-    return this.#holdOne({ leases: names, holder, options: parsed })
+    return this.#holdOne({ leases: names, holder, options: parsed }, 'holdAny')
   }
 
   /** Once. */
@@ -343,10 +387,17 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     const message = this.#isWarnedOfBareNumber ? undefined : bareNumberWarning(duration)
     if (message === undefined) return
     this.#isWarnedOfBareNumber = true
-    this.events.emit({ type: 'warning', warning: 'few-milliseconds', message, page: 'docs/setup.md' })
+    this.events.emit({ type: 'warning', ...this.store, warning: 'few-milliseconds', message, page: 'docs/setup.md' })
   }
 
-  #holdOne(request: WaitRequest): Promise<Hold> {
+  #holdOne(request: WaitRequest, call: 'hold' | 'holdAny'): Promise<Hold> {
+    if (!traces.claim.hasSubscribers) return this.#beginHold(request)
+    const { leases, holder, options } = request
+    const about = { call, leases, holder, waits: options.waitMs > 0 }
+    return this.#reports.claim(about, (trace) => this.#beginHold({ ...request, trace }))
+  }
+
+  #beginHold(request: WaitRequest): Promise<Hold> {
     const { signal, waitMs, givenDuration } = request.options
     this.#warnOfBareNumber(givenDuration)
     const onOrphanedResult = (hold: Hold): void => abandon(hold)
@@ -426,14 +477,23 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   // ── check ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   readonly #checker: TokenChecker = {
-    check: async ({ lease, holder }, term, trapdoorKey) => {
-      const trusted = this.#stopping.signal.aborted ? undefined : this.#trustedInfo(lease, holder, term)
-      const info =
-        trusted ?? (await this.#calls.start(undefined, () => this.#ask({ lease, holder }, term, trapdoorKey)))
-      if (info instanceof KeyFailure) throw info.error
-      if (trapdoorKey !== undefined) await this.#pass(lease, info, trapdoorKey)
-      return info
+    check: (named, term, trapdoorKey) => {
+      if (!traces.check.hasSubscribers) return this.#check(named, term, trapdoorKey)
+      const about = { lease: named.lease, holder: named.holder, key: trapdoorKey }
+      return this.#reports.check(about, () => this.#check(named, term, trapdoorKey))
     },
+  }
+
+  async #check(
+    { lease, holder }: { readonly lease: string; readonly holder: string },
+    term: Term | undefined,
+    trapdoorKey: unknown,
+  ): Promise<Info> {
+    const trusted = this.#stopping.signal.aborted ? undefined : this.#trustedInfo(lease, holder, term)
+    const info = trusted ?? (await this.#calls.start(undefined, () => this.#ask({ lease, holder }, term, trapdoorKey)))
+    if (info instanceof KeyFailure) throw info.error
+    if (trapdoorKey !== undefined) await this.#pass(lease, info, trapdoorKey)
+    return info
   }
 
   /** @param named the term that must stand; undefined: any of this holder */
@@ -546,7 +606,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         if (attempt >= MAX_ATTEMPTS) throw exhausted('release', lease, { cause: error })
       }
     }
-    this.events.emit({ type: 'released', lease, holder })
+    this.#reports.released(lease, holder)
     this.#terms.vacated(lease)
   }
 
@@ -567,7 +627,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         }
       }
       this.#terms.forget(term)
-      this.events.emit({ type: 'released', lease, holder })
+      this.#reports.released(lease, holder, term)
     } finally {
       this.#terms.vacated(lease) // waiters of this process need no hint of the store
     }
@@ -596,7 +656,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       }
       const latest = this.#terms.latest(lease)
       if (latest?.ended !== undefined) this.#terms.forget(latest)
-      this.events.emit({ type: 'revoked', lease, holder })
+      this.#reports.revoked(lease, holder)
       this.#terms.vacated(lease)
       return
     }
@@ -608,6 +668,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   /** Claims until the grant can be relied on: an answer that took longer than the lease is worth nothing. */
   async #acquire(request: WaitRequest, signal: AbortSignal | undefined, ticket?: Ticket): Promise<Hold> {
     const { leases, holder, options } = request
+    const { trace } = request
     const { durationMs, value, announce, maxWaiters, share } = options
     const admit = (lease: string): void => this.#admit(lease, request)
     const waiter = options.waitMs > 0 ? request : undefined
@@ -621,6 +682,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       ticket,
       maxWaiters,
       waiter,
+      trace,
       admit,
     }
     const only = share === undefined ? (leases[0] as string) : `${leases[0]}${holder}`
@@ -660,6 +722,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     }
     this.#subscribe() // a hold wants to hear at once that it was revoked
     const hold = new ManagedHold(this.#holdHost, term, sent, options)
+    this.#reports.holdBegan(hold)
     this.#terms.addHold(term, hold, this.#terms.now())
     this.#waitQueue.acquired(term.lease, term.holder)
     return hold
@@ -705,8 +768,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         if (loss === undefined) hold.term.confirm(suspicions)
         return loss
       },
-      release: ({ term }, { all = false } = {}) =>
-        this.#calls.start(undefined, () => this.#leaveTerm(term, () => !all && term.isHeld)),
+      release: ({ term }, { all = false } = {}) => {
+        const release = (): Promise<void> =>
+          this.#calls.start(undefined, () => this.#leaveTerm(term, () => !all && term.isHeld))
+        if (!traces.release.hasSubscribers) return release()
+        const { lease, holder } = term
+        return this.#reports.release({ call: 'release', lease, holder }, release)
+      },
       giveBack: ({ term }) => this.#giveBack(term),
       read: () => this.#terms.readClock(),
       renew: (term, asked) => this.#calls.start(undefined, () => this.#renew(term, asked)),
@@ -714,7 +782,9 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       ended: (hold, loss) => this.#ended(hold, loss),
       left: ({ lease }) => this.#terms.vacated(lease),
       isExclusive: ({ term }) => this.#calls.start(undefined, () => this.#isExclusive(term)),
-      retrying: ({ lease }, cause) => this.events.emit({ type: 'retrying', lease, operation: 'renewal', cause }),
+      retrying: ({ lease }, cause, sent) => this.#reports.retrying(lease, 'renewal', cause, sent),
+      renewed: (renewal, dueMs) => this.#reports.renewed(renewal, dueMs),
+      letGo: (hold) => this.#reports.letGo(hold),
     }
   }
 
@@ -732,7 +802,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     try {
       return await new Promise((resolve, reject) => {
         const listener = {
-          extended: (_: TermRenewal, loss?: LossReason) => resolve(loss),
+          extended: (renewal: TermRenewal, loss?: LossReason) => {
+            if (loss === undefined) this.#reports.renewed(renewal)
+            resolve(loss)
+          },
           failed: (_: TermRenewal, error: unknown) => reject(error),
         }
         new TermRenewal(this.#renewalHost, term, asked, listener).send(this.#terms.now())
@@ -757,10 +830,10 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
   }
 
   #ended(hold: ManagedHold, loss: ErrLost | undefined): void {
-    const { term, lease, holder, fencingToken } = hold
+    const { term, lease } = hold
     this.#terms.removeHold(term, hold)
+    this.#reports.holdEnded(hold, loss)
     if (loss === undefined) return
-    this.events.emit({ type: 'lost', lease, holder, fencingToken, reason: loss.reason })
     this.#terms.vacated(lease)
   }
 
@@ -786,17 +859,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         if (countedOf(lease) !== lease) inBackground(() => this.#client.unwatch?.(lease, watcher))
       },
       mustWatch: this.#client.unwatch !== undefined,
-      waiting: ({ leases, holder }, position) => {
-        if (this.events.heard('waiting')) {
-          const [lease = ''] = leases
-          this.events.emit({
-            type: 'waiting',
-            lease: countedOf(lease) === lease ? lease + holder : lease,
-            holder,
-            position,
-          })
-        }
-      },
+      waiting: (request, position) => this.#reports.waiting(request, position),
       leaveQueue: (lease, ticket) => this.#leaveQueue(lease, ticket),
       holderHere: (lease) => {
         const term = this.#terms.get(lease)
@@ -805,7 +868,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       acquire: (contention, signal, ticket) => this.#acquire(contention, signal, ticket),
       denied: (waiter) => {
         const { leases, holder } = waiter
-        if (leases.length > 1) return this.#claims.deniedAny(leases, holder, waiter)
+        if (leases.length > 1) return this.#claims.deniedAny(leases, holder, { waiter })
         const lease = leases[0] as string
         if (countedOf(lease) === lease) {
           return this.#claims.deniedShare(`${lease}${holder}`, holder, this.#client.counted?.blocking(lease), {
@@ -815,7 +878,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         const info = this.#client.leases().get(lease)
         return this.#claims.denied(lease, holder, info?.holder === holder ? undefined : info, { waiter })
       },
-      retrying: (lease, operation, cause) => this.events.emit({ type: 'retrying', lease, operation, cause }),
+      retrying: (lease, operation, cause) => this.#reports.retrying(lease, operation, cause),
     })
   }
 
@@ -823,6 +886,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
 
   #subscribe(): void {
     if (this.#unsubscribe !== undefined) return
+    // Its connection outlives the call that is the first to need it.
+    withoutContext(() => this.#listen())
+  }
+
+  #listen(): void {
     const ends = [
       // What is not watched is not its own: a client that cannot watch, but passes options on, must hear of everything.
       this.#client.subscribe((change) => this.#hinted(change), { own: this.#client.unwatch !== undefined }),

@@ -8,6 +8,7 @@
  */
 import type { ClockReading } from './elapsed-time.ts'
 import { warnOfTimer, type Deadline, type TimerQueue } from './timer-queue.ts'
+import { withoutContext } from './tracing.ts'
 import { queueMicrotask } from './turns.ts'
 
 /** Something that is to be renewed. It waits at most once. */
@@ -76,7 +77,7 @@ export class Renewals {
         this.#serving = true
         queueMicrotask(() => {
           this.#serving = false
-          this.#serve(this.#now())
+          withoutContext(() => this.#serve(this.#now()))
         })
       },
     }

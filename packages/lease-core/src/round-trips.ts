@@ -4,14 +4,16 @@
  */
 import { backoffMs } from './backoff.ts'
 import { sleep, type Clock } from './clock.ts'
-import { Coalescer } from './coalescer.ts'
+import { Coalescer, type BatchWatcher, type WatchedBatch } from './coalescer.ts'
 import type { ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown, SET_UP } from './errors.ts'
+import type { LeaseEvents } from './events.ts'
 import type { LeaseStates } from './lease-states.ts'
 import { countedOf } from './share.ts'
 import { SharedReads } from './shared-reads.ts'
 import { LostCall, type StoreLink } from './store-link.ts'
 import { failsFor, unknown, type Call, type Op, type ReleaseOp, type Substrate, type Verdict } from './substrate.ts'
+import { traced, traces, type ApplyTrace } from './tracing.ts'
 
 /** How often a request whose outcome is unknown is sent in all. */
 export const MAX_ATTEMPTS = 4
@@ -27,6 +29,7 @@ export interface RoundTripParts {
   readonly link: StoreLink
   readonly states: LeaseStates
   readonly timeoutMs: number
+  readonly events: LeaseEvents
   /** Those in the queue of a vacant lease were notified, up to this ticket. */
   told(lease: string, place: number): void
 }
@@ -45,9 +48,13 @@ export class RoundTrips {
     const { maxOps: maxItems, maxInFlight, enoughOps: enough } = parts.substrate.limits
     const limits = { maxItems, maxInFlight, enough }
     const ofOps = { ...limits, timeoutOf: (op: Op) => this.timeoutMsOf(op) }
-    this.operations = new Coalescer(parts.clock, ofOps, (ops) => this.#apply(ops))
-    this.renewals = new Coalescer(parts.clock, ofOps, (ops) => this.#apply(ops))
-    this.#reads = new SharedReads(parts.clock, limits, (names, watched) => this.readAll(names, watched))
+    const failure = ({ outcome, cause }: Verdict): unknown => (outcome === 'unknown' ? cause : undefined)
+    const batches = new BatchReports(parts, 'apply', failure)
+    this.operations = new Coalescer(parts.clock, ofOps, (ops) => this.#apply(ops), batches)
+    this.renewals = new Coalescer(parts.clock, ofOps, (ops) => this.#apply(ops), batches)
+    const readNames = (names: readonly string[], watched: readonly string[]): Promise<void> =>
+      this.readAll(names, watched)
+    this.#reads = new SharedReads(parts.clock, limits, readNames, new BatchReports(parts, 'read', (error) => error))
   }
 
   /** Reads one lease by a request that is sent from now on. */
@@ -164,6 +171,47 @@ export class RoundTrips {
     } finally {
       states.close(question)
     }
+  }
+}
+
+/** Reports the batches of one kind, while somebody listens. */
+class BatchReports<Answer> implements BatchWatcher<unknown, Answer> {
+  readonly #parts: RoundTripParts
+  readonly #kind: 'apply' | 'read'
+  readonly #failure: (answer: Answer) => unknown
+
+  /** @param failure why there was no answer; undefined: there was one */
+  constructor(parts: RoundTripParts, kind: 'apply' | 'read', failure: (answer: Answer) => unknown) {
+    this.#parts = parts
+    this.#kind = kind
+    this.#failure = failure
+  }
+
+  get isHeard(): boolean {
+    return this.#parts.events.heard('batch') || traces.apply.hasSubscribers
+  }
+
+  get wantsCallers(): boolean {
+    return traces.apply.hasSubscribers
+  }
+
+  async around({ items, waiting, queue, callers, send }: WatchedBatch<unknown, Answer>): Promise<readonly Answer[]> {
+    const { clock, events, substrate } = this.#parts
+    const size = items.length
+    const about = { ...substrate.store, kind: this.#kind, size, waiting, queue }
+    const startMs = clock.monotonic()
+    const trace: ApplyTrace = { ...about, callers }
+    const call = async (): Promise<readonly Answer[]> => {
+      const answers = await send()
+      trace.failure = this.#failure(answers[0] as Answer)
+      return answers
+    }
+    const answers = await (traces.apply.hasSubscribers ? traced(traces.apply, clock, trace, call) : call())
+    if (events.heard('batch')) {
+      const error = trace.failure === undefined ? {} : { error: trace.failure }
+      events.emit({ type: 'batch', ...about, tookMs: clock.monotonic() - startMs, ...error })
+    }
+    return answers
   }
 }
 

@@ -7,7 +7,7 @@
  * So there is at most one read of a name in flight, and a name whose reads hang takes one slot, however many ask.
  */
 import type { Clock } from './clock.ts'
-import { Coalescer, type CoalescerLimits, type Waiting } from './coalescer.ts'
+import { Coalescer, type BatchWatcher, type CoalescerLimits, type Waiting } from './coalescer.ts'
 import { CompactingMap } from './compacting-map.ts'
 
 /**
@@ -22,8 +22,13 @@ export class SharedReads {
   /** The read of each name that is queued or in flight. */
   readonly #reads = new CompactingMap<SharedRead>()
 
-  constructor(clock: Clock, limits: Omit<CoalescerLimits<SharedRead>, 'timeoutOf'>, readNames: ReadNames) {
-    this.#coalescer = new Coalescer(clock, limits, async (reads) => {
+  constructor(
+    clock: Clock,
+    limits: Omit<CoalescerLimits<SharedRead>, 'timeoutOf'>,
+    readNames: ReadNames,
+    watcher?: BatchWatcher<unknown, unknown>,
+  ) {
+    const send = async (reads: readonly SharedRead[]): Promise<readonly unknown[]> => {
       for (const read of reads) read.sent = true
       let error: unknown
       try {
@@ -35,7 +40,8 @@ export class SharedReads {
         error = cause
       }
       return reads.map(() => error)
-    })
+    }
+    this.#coalescer = new Coalescer(clock, limits, send, watcher)
   }
 
   /** Resolves when the name was read, by a read that is sent from now on; rejects with why it could not be read. */

@@ -29,7 +29,7 @@ import type {
 import { sleep, systemClock, type Clock } from './clock.ts'
 import { elapsedTimeOf, type ElapsedTime } from './elapsed-time.ts'
 import { ErrUnknown, notValid } from './errors.ts'
-import { LeaseEvents } from './events.ts'
+import { LeaseEvents, type StoreName } from './events.ts'
 import { Hints } from './hints.ts'
 import { KeyedMutex } from './keyed-mutex.ts'
 import { LeaseStates } from './lease-states.ts'
@@ -77,6 +77,7 @@ export interface SubstrateClientOptions {
 export class SubstrateClient implements Client {
   /** Emits warnings about the set-up of the store. */
   readonly events: LeaseEvents
+  readonly store: StoreName | undefined
   readonly unwatch: Client['unwatch']
   readonly counted: CountedClient | undefined
   readonly #substrate: Substrate
@@ -103,16 +104,17 @@ export class SubstrateClient implements Client {
   constructor(options: SubstrateClientOptions) {
     const { substrate, clock, events, requestTimeoutMs } = parseSubstrateClientOptions(options)
     this.#substrate = substrate
+    this.store = substrate.store
+    this.events = events ?? new LeaseEvents()
     this.#clock = clock ?? systemClock
     this.#time = elapsedTimeOf(this.#clock)
     const own = { substrate, clock: this.#clock, time: this.#time, timeoutMs: requestTimeoutMs }
     this.#link = new StoreLink({ ...own, warn: (warning) => this.warn(warning) })
     this.#states = new LeaseStates(own)
     const told = (lease: string, place: number): void => this.#passing.told(lease, place, this.#states.get(lease))
-    const parts = { ...own, link: this.#link, states: this.#states, told }
+    const parts = { ...own, link: this.#link, states: this.#states, events: this.events, told }
     this.#trips = new RoundTrips(parts)
     this.#settlement = new Settlement({ ...parts, trips: this.#trips, mutex: this.#mutex })
-    this.events = events ?? new LeaseEvents()
     const { client } = this.#link
     this.#passing = new PassingOver(this.#clock, (lease, place, before) => {
       const known = this.#states.get(lease)
@@ -147,7 +149,7 @@ export class SubstrateClient implements Client {
   /** Emits a `warning` event, with the page of the store. */
   warn(warning: SubstrateWarning): void {
     const { page } = this.#substrate
-    this.events.emit({ type: 'warning', ...(page !== undefined && { page }), ...warning })
+    this.events.emit({ type: 'warning', ...this.store, ...(page !== undefined && { page }), ...warning })
   }
 
   // ── claim ─────────────────────────────────────────────────────────────────────────────────────────────────────

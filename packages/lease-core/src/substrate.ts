@@ -42,6 +42,7 @@
  * that do not claim (`passOver`).
  */
 import type { LeaseChange } from './client.ts'
+import type { StoreName } from './events.ts'
 import type { Trapdoor } from './lease.ts'
 import type { Place } from './ticket.ts'
 
@@ -380,6 +381,8 @@ export interface Substrate {
   readonly limits: SubstrateLimits
   /** The page of the documentation about this store. Warnings name it. */
   readonly page?: string | undefined
+  /** Where its leases are. Events name it. */
+  readonly store?: StoreName | undefined
   /** Returns what is wrong with the connection, as far as is known, for the message of a call that had no answer. undefined: nothing is known. */
   trouble?(): unknown
   /**

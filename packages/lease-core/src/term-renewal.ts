@@ -22,6 +22,8 @@ export interface RenewalListener {
 export interface RenewalHost {
   readonly client: Client
   readonly stopping: AbortSignal
+  /** The share of the trust window of this term that is left; undefined: nobody listens. */
+  margin(term: Term): number | undefined
   /** Why this term is over by what the client knows, or undefined when it stands. */
   lossOf(term: Term): LossReason | undefined
 }
@@ -29,6 +31,8 @@ export interface RenewalHost {
 export class TermRenewal implements Renewal {
   /** The monotonic instant at which it is given up, for its waiters. */
   giveUpAtMs = 0
+  /** The share of the trust window that was left when it was granted; undefined: nobody listens. */
+  margin: number | undefined
   readonly durationMs: number
   readonly #host: RenewalHost
   readonly #term: Term
@@ -118,6 +122,7 @@ export class TermRenewal implements Renewal {
   /** For the client. */
   granted(): void {
     if (this.#term.ended === undefined && this.#sent !== undefined) {
+      this.margin = this.#host.margin(this.#term)
       this.#term.confirm(this.#suspicions)
       this.#term.extend({ sent: this.#sent, durationMs: this.durationMs })
     }

@@ -55,6 +55,8 @@ export class Term implements TermId, Deadline {
   readonly fencingToken: bigint
   /** The holder had it before this process asked for it: a call that is given up must not end it. */
   readonly isAdopted: boolean
+  /** When its first claim here was sent, as `atMostMs` of a reading; a whole number, which takes no memory of its own. */
+  readonly openedMs: number
   #nonce: string | undefined
   #sent: ClockReading
   /** Of the last grant, not of its window: a whole number takes no memory of its own. */
@@ -73,6 +75,7 @@ export class Term implements TermId, Deadline {
     this.holder = grant.holder
     this.fencingToken = grant.fencingToken
     this.isAdopted = grant.isAdopted
+    this.openedMs = Math.floor(grant.sent.atMostMs)
     this.#nonce = grant.nonce
     this.#sent = grant.sent
     this.#durationMs = grant.durationMs
@@ -99,6 +102,11 @@ export class Term implements TermId, Deadline {
   /** Milliseconds of trust left; zero or less: none. */
   leftMs(now: ClockReading): number {
     return trustWindowMs(this.#durationMs) - elapsedForHolder(this.#sent, now)
+  }
+
+  /** The share of its trust window that is left, 0 to 1. */
+  margin(now: ClockReading): number {
+    return Math.min(1, Math.max(0, this.leftMs(now) / trustWindowMs(this.#durationMs)))
   }
 
   /** A later grant of the same term. The window never moves back. @param nonce of an adoption */

@@ -13,6 +13,7 @@
 import type { Clock, Timer } from './clock.ts'
 import { elapsedTimeOf, type ClockReading, type ElapsedTime } from './elapsed-time.ts'
 import { warn } from './errors.ts'
+import { withoutContext } from './tracing.ts'
 
 /** Something that wants to be woken. It is in at most one queue, at most once. */
 export interface Deadline {
@@ -81,7 +82,7 @@ export class TimerQueue {
     this.#timerAtMs = timeMs
     // A timer may fire up to a millisecond early: a tick that lands before its time arms again, it never spins.
     const delayMs = Math.max(0, Math.ceil(timeMs - this.#clock.monotonic()))
-    this.#timer = this.#clock.setTimer(delayMs, () => this.#fire())
+    this.#timer = this.#clock.setTimer(delayMs, this.#fired)
   }
 
   #disarm(): void {
@@ -89,6 +90,9 @@ export class TimerQueue {
     this.#timer = undefined
     this.#timerAtMs = Number.POSITIVE_INFINITY
   }
+
+  /** Who waits belongs to no call: not to the one that armed the timer. */
+  readonly #fired = (): void => withoutContext(() => this.#fire())
 
   #fire(): void {
     this.#timer = undefined

@@ -52,6 +52,7 @@ import {
 } from './lease-waiters.ts'
 import { countedOf } from './share.ts'
 import { lapseWindowMs } from './skew.ts'
+import { presentContext, withoutContext } from './tracing.ts'
 import { LONGEST_REST_MS, LOOK_AGAIN_MS, untilTurnMs, type Ticket } from './ticket.ts'
 
 /** What the manager does for the queue. */
@@ -143,6 +144,7 @@ export class WaitQueue {
     let leave = (_reason?: unknown): void => {}
     const outcome = new Promise<Hold>((resolve, reject) => {
       const joinedMs = clock.monotonic()
+      request.joinedMs = joinedMs
       const endMs = joinedMs + waitMs
       const giveUp = new AbortController()
       const waiter: Waiter = {
@@ -150,6 +152,7 @@ export class WaitQueue {
         joinedMs,
         endMs,
         giveUp,
+        context: presentContext(),
         failure: undefined,
         claiming: false,
         position: 0,
@@ -168,6 +171,7 @@ export class WaitQueue {
       }
       leave = (reason) => {
         timers.off(timer)
+        if (request.trace !== undefined) request.trace.waitedMs = clock.monotonic() - joinedMs
         // The claim that is due next may be the one that is given up here.
         const wasNext = queue.waiters[0] === waiter || waiter.claiming
         // A waiter that was granted the lease has left already: an abort without a reason would make an error, with its stack.
@@ -200,7 +204,7 @@ export class WaitQueue {
         if (queue.heard === undefined) this.#hear(queue, heard, { inFlight: false })
         else queue.heard.push(heard)
       }
-      void this.#look(queue)
+      this.#look(queue)
     }
   }
 
@@ -209,7 +213,7 @@ export class WaitQueue {
     for (const queue of this.#queuesFor(lease)) {
       queue.read.dueMs = AT_ONCE
       queue.releasedMs = this.#host.clock.monotonic()
-      void this.#look(queue)
+      this.#look(queue)
     }
   }
 
@@ -272,7 +276,7 @@ export class WaitQueue {
     const name = leases.length === 1 ? (leases[0] as string) : leases.toSorted().join(' ')
     let queue = this.#queues.get(name)
     if (queue === undefined) {
-      queue = new LeaseWaiters(name, leases, (woken) => void this.#look(woken))
+      queue = new LeaseWaiters(name, leases, (woken) => this.#look(woken))
       this.#queues.set(name, queue)
       if (leases.length > 1) {
         for (const lease of leases) {
@@ -342,13 +346,20 @@ export class WaitQueue {
 
   #lookNow(queue: LeaseWaiters, look: Look): void {
     look.dueMs = AT_ONCE
-    void this.#look(queue)
+    this.#look(queue)
   }
 
-  /** One look at a time. What becomes due while a look is in flight may be news to it: then another is sent. */
-  async #look(queue: LeaseWaiters): Promise<void> {
+  /**
+   * One look at a time. What becomes due while a look is in flight may be news to it: then another is sent. It belongs to no call: only the
+   * claims of a waiter do, to the waiter's own.
+   */
+  #look(queue: LeaseWaiters): void {
     if (queue.looking || this.#closed) return
     queue.looking = true
+    void withoutContext(() => this.#lookUntilDone(queue))
+  }
+
+  async #lookUntilDone(queue: LeaseWaiters): Promise<void> {
     try {
       while (!this.#closed && (await this.#lookOnce(queue)));
     } finally {
@@ -452,7 +463,9 @@ export class WaitQueue {
     let found = false
     let isGranted = false
     try {
-      const hold = await this.#host.acquire(request, giveUp.signal, isHurried ? undefined : ticket)
+      if (request.trace !== undefined) request.trace.attempts = (request.trace.attempts ?? 0) + 1
+      const acquire = (): Promise<Hold> => this.#host.acquire(request, giveUp.signal, isHurried ? undefined : ticket)
+      const hold = await waiter.context.runInAsyncScope(acquire)
       if (giveUp.signal.aborted) return abandon(hold)
       remove(queue.waiters, waiter)
       // Who has got the share that its holder had already has used no ticket: it is that of the next one.
@@ -712,7 +725,7 @@ export class WaitQueue {
     if (waiter.claiming || claim.failures + read.failures > 0 || this.#isDenied(queue, waiter)) return
     if (looking && Math.max(claim.sentMs, read.sentMs) >= waiter.joinedMs) return
     queue.isAsked = true
-    void this.#look(queue)
+    this.#look(queue)
   }
 
   #inVain(queue: LeaseWaiters, waiter: Waiter): Error {

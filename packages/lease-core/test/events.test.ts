@@ -189,13 +189,14 @@ describe('LeaseEvents: warnings', () => {
     const event = warning()
     bench.client.warn(event)
     await settle()
-    expect(heard).to.deep.equal([event])
+    const store = { system: 'memory', namespace: 'default' }
+    expect(heard).to.deep.equal([{ ...event, ...store }])
     expect(warned).to.deep.equal([])
     await bench.manager.stop()
     const late = warning()
     bench.client.warn(late)
     await settle()
-    expect(heard).to.deep.equal([event])
+    expect(heard).to.deep.equal([{ ...event, ...store }])
     expect(warned.map(({ message }) => message)).to.deep.equal([late.message])
   })
 
@@ -231,7 +232,7 @@ describe('LeaseEvents: warnings', () => {
       const event = warning()
       bench.client.warn(event)
       await settle()
-      expect(heard).to.deep.equal([event])
+      expect(heard).to.deep.equal([{ ...event, system: 'memory', namespace: 'default' }])
       expect(warned).to.deep.equal([])
     } finally {
       unsubscribe('lease-core:warning', listener)

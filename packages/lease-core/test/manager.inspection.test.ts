@@ -36,9 +36,10 @@ describe('What is logged', () => {
     bench.manager.events.subscribe((event) => void events.push(event))
     await bench.manager.claim('db', 'a', 30_000)
     const denied = await rejection(bench.manager.claim('db', 'b', 30_000), ErrClaimDenied)
+    const store = { system: 'memory', namespace: 'default' }
     expect(events.map(asJson)).to.deep.equal([
-      { type: 'claimed', lease: 'db', holder: 'a', fencingToken: '1', renewed: false },
-      { type: 'denied', lease: 'db', holder: 'b', currentHolder: 'a' },
+      { type: 'claimed', ...store, lease: 'db', holder: 'a', fencingToken: '1', renewed: false, tookMs: 0 },
+      { type: 'denied', ...store, lease: 'db', holder: 'b', currentHolder: 'a', tookMs: 0 },
     ])
     expect(asJson(denied)).to.deep.equal({
       name: 'ErrClaimDenied',

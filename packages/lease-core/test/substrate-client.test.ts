@@ -341,7 +341,7 @@ describe('SubstrateClient: the set-up of the substrate', () => {
     await client.refresh(['db'])
     await clock.settle()
     expect(asked).to.equal(1)
-    expect(told).to.deep.equal([{ type: 'warning', ...warning }])
+    expect(told).to.deep.equal([{ type: 'warning', system: 'memory', namespace: 'default', ...warning }])
     await client.close()
   })
 

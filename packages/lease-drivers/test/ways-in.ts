@@ -6,7 +6,7 @@ import { drizzle as drizzleOnPg, type NodePgDatabase } from 'drizzle-orm/node-po
 import { integer, pgTable } from 'drizzle-orm/pg-core'
 import { drizzle as drizzleOnPostgresJs, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import knexOf, { type Knex } from 'knex'
-import { CompiledQuery, Kysely, PostgresDialect, sql as kyselySql, type Transaction } from 'kysely'
+import { Kysely, PostgresDialect, sql as kyselySql, type Transaction } from 'kysely'
 import type { Token } from 'lease-core'
 import type { SqlGuard } from 'lease-postgres'
 import { Model, raw } from 'objection'
@@ -23,7 +23,7 @@ export interface Driver<Tx> {
   /** Runs the body in a transaction, which is rolled back when the body rejects. */
   transact(body: (tx: Tx) => Promise<void>): Promise<void>
   /** The guard as the first statement of the transaction. */
-  check(tx: Tx, token: Token, guard: SqlGuard): Promise<unknown>
+  check(tx: Tx, token: Token): Promise<unknown>
   /** Sets the balance of account 1 by the driver's own means. */
   set(tx: Tx, balance: number): Promise<unknown>
   /** The same in one statement with the guard as a predicate, whose first parameter is $2. Resolves to the number of rows. */
@@ -97,10 +97,7 @@ export const waysIn: readonly WayIn[] = [
     const prisma = new PrismaStandIn(url)
     return {
       transact: (body) => prisma.$transaction(body),
-      check: (tx, token) =>
-        token.check({
-          query: async (text: string, values: string[]) => ({ rows: await tx.$queryRawUnsafe(text, ...values) }),
-        }),
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx.$executeRaw(Prisma.sql`UPDATE account SET balance = ${balance} WHERE id = 1`),
       setGuarded: (tx, balance, guard) =>
         tx.$executeRaw(Prisma.sql`UPDATE account SET balance = ${balance} WHERE id = 1 AND ${guard.with(Prisma.sql)}`),
@@ -114,8 +111,7 @@ export const waysIn: readonly WayIn[] = [
     const source = await new DataSource({ type: 'postgres', url }).initialize()
     return {
       transact: (body) => source.transaction(body),
-      check: (tx, token) =>
-        token.check({ query: async (text: string, values: string[]) => ({ rows: await tx.query(text, values) }) }),
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx.query('UPDATE account SET balance = $1 WHERE id = 1', [balance]),
       async setGuarded(tx, balance, guard) {
         const text = `UPDATE account SET balance = $1 WHERE id = 1 AND ${guard.text}`
@@ -132,8 +128,7 @@ export const waysIn: readonly WayIn[] = [
     const knex = knexOf({ client: 'pg', connection: url })
     return {
       transact: (body) => knex.transaction(body),
-      check: (tx, token) =>
-        token.check({ query: (text: string, values: string[]) => tx.raw(text.replace(/\$\d/g, '?'), values) }),
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx('account').where({ id: 1 }).update({ balance }),
       setGuarded: (tx, balance, guard) => {
         const predicate = guard.with((strings, ...values) => tx.raw(strings.join('?'), values))
@@ -149,8 +144,7 @@ export const waysIn: readonly WayIn[] = [
     const knex = knexOf({ client: 'pg', connection: url })
     return {
       transact: (body) => knex.transaction(body),
-      check: (tx, token) =>
-        token.check({ query: (text: string, values: string[]) => tx.raw(text.replace(/\$\d/g, '?'), values) }),
+      check: (tx, token) => token.check(tx),
       set: async (tx, balance) => AccountModel.query(tx).where('id', 1).patch({ balance }),
       setGuarded: async (tx, balance, guard) => {
         const predicate = guard.with((strings, ...values) => raw(strings.join('?'), values))
@@ -166,15 +160,11 @@ export const waysIn: readonly WayIn[] = [
     const orm = await MikroORM.init({ clientUrl: url, entities: [AccountEntity] })
     return {
       transact: (body) => orm.em.fork().transactional(body),
-      check: (tx, token) =>
-        token.check({
-          query: (text: string, values: string[]) =>
-            tx.getTransactionContext<Knex>()?.raw(text.replace(/\$\d/g, '?'), values),
-        }),
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx.nativeUpdate(AccountEntity, { id: 1 }, { balance }),
       setGuarded: (tx, balance, guard) =>
         tx.nativeUpdate(AccountEntity, { id: 1, [String(guard.with(mikroSql))]: [] }, { balance }),
-      mistaken: [orm.em],
+      mistaken: [], // in the body orm.em itself is in the transaction
       outside: orm.em,
       close: () => orm.close(),
     }
@@ -184,12 +174,7 @@ export const waysIn: readonly WayIn[] = [
     const sequelize = new Sequelize(url, { logging: false })
     return {
       transact: (body) => sequelize.transaction(body),
-      check: (tx, token) =>
-        token.check({
-          query: async (text: string, values: string[]) => ({
-            rows: await sequelize.query(text, { bind: values, transaction: tx, type: QueryTypes.SELECT }),
-          }),
-        }),
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) =>
         sequelize.query('UPDATE account SET balance = $1 WHERE id = 1', { bind: [balance], transaction: tx }),
       async setGuarded(tx, balance, guard) {
@@ -230,8 +215,7 @@ export const waysIn: readonly WayIn[] = [
       transact: async (body) => {
         await sql.begin(body)
       },
-      check: (tx, token) =>
-        token.check({ query: async (text: string, values: string[]) => ({ rows: await tx.unsafe(text, values) }) }),
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx`UPDATE account SET balance = ${balance} WHERE id = 1`,
       async setGuarded(tx, balance, guard) {
         const { count } = await tx`UPDATE account SET balance = ${balance} WHERE id = 1 AND ${guard.with(tx)}`
@@ -247,7 +231,7 @@ export const waysIn: readonly WayIn[] = [
     const db = pgPromise({ noWarnings: true })(url)
     return {
       transact: (body) => db.tx(body),
-      check: (tx, token) => token.check({ query: (text: string, values: string[]) => tx.result(text, values) }),
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx.none('UPDATE account SET balance = $1 WHERE id = 1', [balance]),
       async setGuarded(tx, balance, guard) {
         const text = `UPDATE account SET balance = $1 WHERE id = 1 AND ${guard.text}`
@@ -266,11 +250,7 @@ export const waysIn: readonly WayIn[] = [
     const sql = drizzleSql
     return {
       transact: (body) => db.transaction(body),
-      async check(tx, token, guard) {
-        await token.check(guard)
-        const { rowCount } = await tx.execute(sql`SELECT 1 WHERE ${guard.with(sql)}`)
-        guard.assertHeld(rowCount)
-      },
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx.update(account).set({ balance }).where(eq(account.id, 1)),
       async setGuarded(tx, balance, guard) {
         const { rowCount } = await tx
@@ -280,6 +260,7 @@ export const waysIn: readonly WayIn[] = [
         return rowCount
       },
       mistaken: [db],
+      outside: db,
       close: () => pool.end(),
     }
   }),
@@ -290,11 +271,7 @@ export const waysIn: readonly WayIn[] = [
     const sql = drizzleSql
     return {
       transact: (body) => db.transaction(body),
-      async check(tx, token, guard) {
-        await token.check(guard)
-        const { count } = await tx.execute(sql`SELECT 1 WHERE ${guard.with(sql)}`)
-        guard.assertHeld(count)
-      },
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx.update(account).set({ balance }).where(eq(account.id, 1)),
       async setGuarded(tx, balance, guard) {
         const { count } = await tx
@@ -304,6 +281,7 @@ export const waysIn: readonly WayIn[] = [
         return count
       },
       mistaken: [db],
+      outside: db,
       close: () => client.end(),
     }
   }),
@@ -315,8 +293,7 @@ export const waysIn: readonly WayIn[] = [
     const sql = kyselySql
     return {
       transact: (body) => db.transaction().execute(body),
-      check: (tx, token) =>
-        token.check({ query: (text: string, values: string[]) => tx.executeQuery(CompiledQuery.raw(text, values)) }),
+      check: (tx, token) => token.check(tx),
       set: (tx, balance) => tx.updateTable('account').set({ balance }).where('id', '=', 1).execute(),
       async setGuarded(tx, balance, guard) {
         const { numUpdatedRows } = await tx

@@ -55,6 +55,7 @@ const MAX_ROUNDS = 6
 
 export class EtcdSubstrate implements Substrate {
   readonly watch?: NonNullable<Substrate['watch']>
+  readonly store: NonNullable<Substrate['store']>
   readonly #etcd: EtcdDriver
   readonly #layout: Layout
   readonly #clock: Clock
@@ -75,6 +76,7 @@ export class EtcdSubstrate implements Substrate {
   constructor(options: EtcdSubstrateOptions) {
     checkOptions(options, { client: false })
     const { etcd, namespace, prefix = 'lease/', watch = true, clock = systemClock } = options
+    this.store = { system: 'etcd', namespace }
     this.#etcd = etcd
     this.#onWarning = options.onWarning
     this.#layout = new Layout(prefix, namespace)

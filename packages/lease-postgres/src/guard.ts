@@ -11,7 +11,7 @@ import { ErrNotHeld, ErrTrapdoor, hasMethods, notValid, type Trapdoor } from 'le
 import { notHeld } from 'lease-core/adapter'
 import type { PostgresTransaction } from './driver.ts'
 import type { DatabaseFunction } from './function-text.ts'
-import { wayInFor } from './way-in.ts'
+import { entryOf } from './way-in.ts'
 
 /** One term of one lease, and where to look for it. */
 export interface GuardedTerm {
@@ -24,20 +24,17 @@ export interface GuardedTerm {
   readonly fencingToken: bigint
 }
 
-/** Understands a connection inside a transaction of the caller, and a `SqlGuard`. */
+const NOT_UNDERSTOOD =
+  'this key is not understood: pass a connection inside a transaction (an object with query(text, values)), or a SqlGuard'
+
+/** Understands a connection inside a transaction of the caller, the transaction of an ORM, and a `SqlGuard`. */
 export function postgresTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
     if (isTermCollector(key)) return key[ADD_TERM](term)
-    const instead = wayInFor(key)
-    if (instead !== undefined) throw new ErrTrapdoor(instead, { lease: term.lease, holder: term.holder })
-    if (isQueryable(key)) await guardTransaction(key, term)
-    else {
-      throw new ErrTrapdoor(
-        'this key is not understood: pass a connection inside a transaction (an object with query(text, values)), or a SqlGuard',
-        { lease: term.lease, holder: term.holder },
-      )
-    }
+    const { transaction, instead = NOT_UNDERSTOOD } = entryOf(key)
+    if (transaction === undefined) throw new ErrTrapdoor(instead, { lease: term.lease, holder: term.holder })
+    await guardTransaction(transaction, term)
   }
 }
 
@@ -47,11 +44,6 @@ const parametersOf = ({ namespace, lease, holder, fencingToken }: GuardedTerm): 
   holder,
   fencingToken.toString(),
 ]
-
-/** A connection. */
-export function isQueryable(key: unknown): key is PostgresTransaction {
-  return typeof key === 'object' && key !== null && typeof (key as { query?: unknown }).query === 'function'
-}
 
 /**
  * The guard as a statement of its own. Outside of a transaction its lock would be gone before the caller writes, so

@@ -39,12 +39,13 @@ import { arrayOf } from './array.ts'
 import { codeOf, explained, LeftOpen, onConnection, tellsStatus } from './connection.ts'
 import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './driver.ts'
 import { functionsOf, type Functions } from './functions.ts'
-import { answerOf, isQueryable, postgresTrapdoor } from './guard.ts'
+import { answerOf, postgresTrapdoor } from './guard.ts'
 import { listenTo } from './listener.ts'
 import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
 import { likeThePool } from './pool-hooks.ts'
 import { CLIENT_CHANNEL, EVERYONE, hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
+import { entryOf } from './way-in.ts'
 import { inspectionWarnings, isPooled, refusesTransactions, statementPooling, type Inspection } from './warnings.ts'
 
 /** A batch costs one fsync, whatever its size, and two at once may share it; beyond this the last wait for the first. */
@@ -138,6 +139,7 @@ interface PinRow {
 
 export class PostgresSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
+  readonly store: NonNullable<Substrate['store']>
   readonly #pool: PostgresPool
   readonly #namespace: string
   readonly #tables: Tables
@@ -160,6 +162,7 @@ export class PostgresSubstrate implements Substrate {
   constructor(options: PostgresSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     checkOptions(options, { client: false })
     const { pool, namespace, notify = true, clock = systemClock } = options
+    this.store = { system: 'postgresql', namespace }
     this.#pool = pool
     this.#namespace = namespace
     this.#tables = tablesOf(options)
@@ -274,7 +277,8 @@ export class PostgresSubstrate implements Substrate {
   }
 
   readOver(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined {
-    return isQueryable(key) ? this.#readOver(key, lease) : undefined
+    const { transaction } = entryOf(key)
+    return transaction && this.#readOver(transaction, lease)
   }
 
   async #readOver(connection: PostgresTransaction, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> {

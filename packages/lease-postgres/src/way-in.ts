@@ -1,41 +1,95 @@
 /**
- * What to pass as a key instead of a transaction of an ORM or driver that has another shape than `pg`.
+ * The statement behind a key: a connection of `pg`, or the transaction of an ORM or driver that has another shape.
  *
- * The lines are those of the table in docs/substrates/postgres.md, and packages/lease-drivers runs each of them.
+ * They are recognised by their methods. What one of them is mistaken for does no harm: the guard finds out by two statements whether they
+ * are in one transaction (`guard.ts`). packages/lease-drivers passes the transaction of each real package.
  */
+import type { PostgresTransaction } from './driver.ts'
+
+type Query = PostgresTransaction['query']
+// oxlint-disable-next-line typescript/no-explicit-any -- methods of a stranger
+type Stranger = any
 
 interface WayIn {
   readonly name: string
-  /** By these methods its transactions are recognised, and nothing that can be a key has them. */
+  /** By these methods its transactions are recognised, and nothing else that can be a key has them. */
   readonly methods: readonly string[]
-  /** `tx` is the transaction. */
+  /** How a statement runs in the transaction; undefined: this one has none, or does not show it. */
+  readonly query?: (tx: Stranger) => Query | undefined
+  /** What to write where that is so. `tx` is the transaction. */
   readonly line: string
 }
 
-const overKnex = (trx: string): string =>
-  `await token.check({ query: (text, values) => ${trx}.raw(text.replace(/\\$\\d/g, '?'), values) })`
-const overRows = (rows: string): string =>
-  `await token.check({ query: async (text, values) => ({ rows: await ${rows} }) })`
-const overSequelize = overRows('sequelize.query(text, { bind: values, transaction: tx, type: QueryTypes.SELECT })')
+const passIt = 'await token.check(tx)'
+
+/** Rows alone. */
+const rowsBy =
+  (rows: (text: string, values: readonly unknown[]) => Promise<readonly unknown[]>): Query =>
+  async (text, values) => ({ rows: [...(await rows(text, values))] })
+
+/** Knex numbers no parameters. */
+const byKnex =
+  (knex: Stranger): Query =>
+  (text, values) =>
+    knex.raw(text.replaceAll(/\$\d/g, '?'), values)
+
+/** A query that Kysely runs as it is. */
+const rawOfKysely = (sql: string, parameters: readonly unknown[]): object => ({
+  sql,
+  parameters,
+  query: { kind: 'RawNode', sqlFragments: [sql], parameters: [] },
+  queryId: { queryId: 'lease' },
+})
 
 const waysIn: readonly WayIn[] = [
-  { name: 'Prisma', methods: ['$queryRawUnsafe'], line: overRows('tx.$queryRawUnsafe(text, ...values)') },
+  {
+    name: 'Prisma',
+    methods: ['$queryRawUnsafe'],
+    query: (tx) => rowsBy((text, values) => tx.$queryRawUnsafe(text, ...values)),
+    line: passIt,
+  },
   {
     name: 'Kysely',
     methods: ['executeQuery', 'selectFrom'],
-    line: 'await token.check({ query: (text, values) => tx.executeQuery(CompiledQuery.raw(text, values)) })',
+    query: (tx) => (text, values) => tx.executeQuery(rawOfKysely(text, values)),
+    line: passIt,
   },
   {
     name: 'Drizzle',
     methods: ['execute', 'select', 'transaction'],
+    query: (tx) => queryOf(tx.session?.client),
     line: 'await token.check(guard); const held = await tx.execute(sql`SELECT 1 WHERE ${guard.with(sql)}`); guard.assertHeld(held.rowCount), or held.count on postgres.js',
   },
-  { name: 'MikroORM', methods: ['getTransactionContext'], line: overKnex('tx.getTransactionContext<Knex>()?') },
-  { name: 'TypeORM', methods: ['query', 'createQueryBuilder'], line: overRows('tx.query(text, values)') },
-  { name: 'TypeORM', methods: ['query', 'commitTransaction'], line: overRows('tx.query(text, values)') },
-  { name: 'Sequelize', methods: ['commit', 'rollback', 'afterCommit'], line: overSequelize },
-  { name: 'Sequelize', methods: ['query', 'define'], line: overSequelize },
-  { name: 'Objection', methods: ['query', 'bindKnex'], line: overKnex('tx') },
+  {
+    name: 'MikroORM',
+    methods: ['getTransactionContext'],
+    query: (tx) => queryOf(tx.getTransactionContext()),
+    line: passIt,
+  },
+  {
+    name: 'TypeORM',
+    methods: ['query', 'createQueryBuilder'],
+    query: (tx) => rowsBy((text, values) => tx.query(text, values)),
+    line: passIt,
+  },
+  {
+    name: 'TypeORM',
+    methods: ['query', 'commitTransaction'],
+    query: (tx) => rowsBy((text, values) => tx.query(text, values)),
+    line: passIt,
+  },
+  {
+    name: 'Sequelize',
+    methods: ['commit', 'rollback', 'afterCommit'],
+    query: (tx) => {
+      const { sequelize } = tx
+      if (typeof sequelize?.query !== 'function') return undefined
+      return rowsBy((text, bind) => sequelize.query(text, { bind, transaction: tx, type: 'SELECT' }))
+    },
+    line: passIt,
+  },
+  { name: 'Sequelize', methods: ['query', 'define'], line: passIt },
+  { name: 'Objection', methods: ['query', 'bindKnex'], line: passIt },
   {
     name: 'Slonik',
     methods: ['query', 'oneFirst'],
@@ -44,18 +98,37 @@ const waysIn: readonly WayIn[] = [
   {
     name: 'pg-promise',
     methods: ['result', 'oneOrNone'],
-    line: 'await token.check({ query: (text, values) => tx.result(text, values) })',
+    query: (tx) => (text, values) => tx.result(text, values),
+    line: passIt,
   },
-  { name: 'postgres.js', methods: ['unsafe', 'array'], line: overRows('tx.unsafe(text, values)') },
-  { name: 'Knex or Objection', methods: ['raw', 'table'], line: overKnex('tx') },
+  {
+    name: 'postgres.js',
+    methods: ['unsafe', 'array'],
+    query: (tx) => rowsBy((text, values) => tx.unsafe(text, values)),
+    line: passIt,
+  },
+  { name: 'Knex or Objection', methods: ['raw', 'table'], query: byKnex, line: passIt },
 ]
 
-/** What to write where such a transaction was passed as a key; undefined: it is none of them. */
-export function wayInFor(key: unknown): string | undefined {
+/** What runs a statement where this key is, or what to write instead; neither: it is nothing that is known. */
+export interface Entry {
+  /** In `query` alone, for a transaction that is not of `pg`. */
+  readonly transaction?: PostgresTransaction
+  readonly instead?: string
+}
+
+export function entryOf(key: unknown): Entry {
   const found = waysIn.find(({ methods }) => methods.every((method) => isMethodOf(key, method)))
-  return (
-    found && `this key is a transaction of ${found.name}, or its client. Inside of a transaction, write: ${found.line}`
-  )
+  if (found === undefined) return isMethodOf(key, 'query') ? { transaction: key as PostgresTransaction } : {}
+  const query = found.query?.(key)
+  if (query !== undefined) return { transaction: { query } }
+  const { name, line } = found
+  return { instead: `this key is ${name}, but no transaction of it. Inside of a transaction, write: ${line}` }
+}
+
+function queryOf(key: unknown): Query | undefined {
+  const { transaction } = entryOf(key)
+  return transaction && ((text, values) => transaction.query(text, values))
 }
 
 /** Some are functions themselves. */

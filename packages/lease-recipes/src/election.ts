@@ -399,6 +399,7 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
         const reason =
           signal.reason instanceof ErrLost ? signal.reason.reason : run.signal.aborted ? 'stopped' : 'resigned'
         this.#hold = undefined
+        hold.release().catch(() => {}) // sends nothing after a loss: nothing relies on it here
         const told = (): void => this.emit('deselect', { reason })
         if (reason === 'stopped') told()
         else this.#tell(this.#news(this.#seen), told)

@@ -3,7 +3,17 @@
  *
  * After node-redlock's `using(resources, duration, routine)`.
  */
-import { brokenSignalRule, callListener, hasMethods, notValid, throwIfAborted, warn, type Problem } from 'lease-core'
+import {
+  brokenSignalRule,
+  callListener,
+  hasMethods,
+  notValid,
+  throwIfAborted,
+  traceWork,
+  warn,
+  type Held,
+  type Problem,
+} from 'lease-core'
 import { LinkedSignal, whenAborted } from './or-aborted.ts'
 
 /** What work can run under: every `Held`, for instance a `Hold` or a `FencedLock`. */
@@ -65,7 +75,10 @@ export async function using<L extends Usable, T>(
     stopListening = whenAborted(lock.signal, () => until.abort(lock.signal.reason))
     lock.assertHeld()
     throwIfAborted(signal)
-    return await work({ signal: until.signal, fencingToken: lock.fencingToken, lock })
+    const { lease, holder }: Partial<Pick<Held & { lease: string }, 'lease' | 'holder'>> = lock as object
+    const { fencingToken } = lock
+    const about = { lease, holder, fencingToken, signal: lock.signal }
+    return await traceWork(about, async () => work({ signal: until.signal, fencingToken, lock }))
   } finally {
     letGo()
     await release(lock, releaseFailed)

@@ -3,6 +3,7 @@
  */
 import { StoreFailure, withoutSecrets } from 'lease-core/adapter'
 import type { RedisScripting } from './driver.ts'
+import { isNodeRedisReply } from './node-redis.ts'
 import type { Script } from './script.ts'
 
 /**
@@ -67,7 +68,7 @@ export function isDeferred(answer: unknown): boolean {
 
 /** Whether this was said by the server, and not by the driver. */
 export function isReply(error: unknown): boolean {
-  return (error as { readonly name?: unknown } | null)?.name === 'ReplyError'
+  return (error as { readonly name?: unknown } | null)?.name === 'ReplyError' || isNodeRedisReply(error)
 }
 
 /** What came instead of an answer, for messages. */
@@ -115,10 +116,14 @@ const advice: Readonly<Record<string, string>> = {
   ENOTFOUND: 'the host name of the server cannot be resolved',
 }
 
+const NOT_OPEN = 'the client of node-redis is not connected, or was closed: await redis.connect() first'
+const LISTENS = 'this connection is in subscriber mode: pass another one'
 const OLD_SERVER = 'the server lacks what leases need: is it Redis 7 or later?'
 
 /** The same for errors that the driver makes itself, by what they say. */
 const driverAdvice: readonly (readonly [RegExp, string])[] = [
+  [/^The client is closed/, NOT_OPEN],
+  [/subscriber mode|only \(P\|S\)SUBSCRIBE/, LISTENS],
   [/^Connection is closed/, 'the connection is closed, and does not reconnect by itself'],
   [/^Stream isn't writeable/, 'the connection is not established, and its offline queue is turned off'],
   [/^Reached the max retries per request/, 'the server cannot be reached: is it running, at this address?'],
@@ -139,6 +144,8 @@ const OF_SET_UP: ReadonlySet<string | undefined> = new Set([
     (word) => advice[word],
   ),
   OLD_SERVER,
+  NOT_OPEN,
+  LISTENS,
 ])
 
 /** The error with advice in front, or the error itself where there is none to give; `cause` is always the original, without passwords. */

@@ -21,6 +21,57 @@ export interface RedisDuplicable {
 /** Where scripts go: `Redis` of ioredis, by Sentinels or not, or `Cluster`. */
 export type RedisConnection = RedisScripting & (RedisDuplicable | RedisClusterNodes)
 
+/** What runs scripts in node-redis: a client, a cluster or a sentinel of the package `redis`, 5 or 6. */
+export interface NodeRedisScripting {
+  eval(script: string, options: NodeRedisScriptOptions): Promise<unknown>
+  evalSha(sha: string, options: NodeRedisScriptOptions): Promise<unknown>
+  withTypeMapping?(mapping: object): NodeRedisScripting
+}
+
+/** What a script is called with. */
+export interface NodeRedisScriptOptions {
+  keys: string[]
+  arguments: (string | Buffer)[]
+}
+
+/** What listens to an event of node-redis. */
+// oxlint-disable-next-line typescript/no-explicit-any -- each event has arguments of its own
+export type NodeRedisListener = (...args: any[]) => void
+
+/** A client of node-redis: `createClient(…)`. */
+export interface NodeRedisClient extends NodeRedisScripting {
+  connect(): Promise<unknown>
+  duplicate(overrides?: object): NodeRedisClient
+  on(event: string, listener: NodeRedisListener): unknown
+  off(event: string, listener: NodeRedisListener): unknown
+  readonly options?:
+    | { readonly database?: number; readonly keyPrefix?: string | Buffer; readonly socket?: object | undefined }
+    | undefined
+  readonly isOpen?: boolean
+  readonly isReady?: boolean
+  multi?(): unknown
+  watch?(keys: string[]): Promise<unknown>
+  unwatch?(): Promise<unknown>
+  ping?(): Promise<unknown>
+  subscribe?(channel: string, listener: (message: string, channel: string) => void): Promise<unknown>
+  unsubscribe?(channel: string): Promise<unknown>
+  destroy?(): void
+  disconnect?(): unknown
+}
+
+/** A client of node-redis that makes transactions. */
+export interface NodeRedisTransactional<Multi> extends NodeRedisScripting {
+  multi(): Multi
+  connect(): Promise<unknown>
+}
+
+/** A cluster of node-redis: `createCluster(…)`. */
+export interface NodeRedisCluster extends NodeRedisScripting {
+  readonly masters: readonly object[]
+  nodeClient(node: object): NodeRedisClient | Promise<NodeRedisClient>
+  on?(event: string, listener: NodeRedisListener): unknown
+}
+
 /** What tells a Cluster from a single connection. */
 export interface RedisClusterNodes {
   nodes(): RedisDuplicable[]

@@ -19,7 +19,15 @@
 import { ErrNotHeld, ErrTrapdoor, ErrUnknown, hasMethods, notValid, systemClock, type Trapdoor } from 'lease-core'
 import { LONGEST_DEADLINE_MS, notHeld } from 'lease-core/adapter'
 import { databaseOf, evaluate, explained, isDeferred, isPipeline, saidBy, withoutCredentials } from './connection.ts'
-import type { RedisPrivateConnection, RedisScripting, RedisTransactional } from './driver.ts'
+import type {
+  NodeRedisClient,
+  NodeRedisScripting,
+  NodeRedisTransactional,
+  RedisPrivateConnection,
+  RedisScripting,
+  RedisTransactional,
+} from './driver.ts'
+import { asIoredis, isWatchError } from './node-redis.ts'
 import { dropPrivate, privateOf } from './private-connection.ts'
 import { script, selecting, type Script } from './script.ts'
 
@@ -41,7 +49,7 @@ export function redisTrapdoor(term: GuardedTerm): Trapdoor {
   return async (key) => {
     if (key === undefined) return
     if (isTermCollector(key)) key[ADD_TERM](term)
-    else await watch(key as RedisPrivateConnection, [term])
+    else await watch(asIoredis(key) as RedisPrivateConnection, [term])
   }
 }
 
@@ -96,12 +104,13 @@ export class RedisGuard {
    * @throws what the script or the driver throws, as it is
    */
   async run(
-    redis: RedisScripting,
+    given: RedisScripting | NodeRedisScripting,
     lua: string,
     keys: readonly string[] = [],
     args: readonly (string | Buffer | number)[] = [],
   ): Promise<unknown> {
     const terms = this.#checked()
+    const redis = asIoredis(given) as RedisScripting
     if (typeof lua !== 'string' || lua.startsWith('#!')) {
       throw notValid([{ argument: 'lua', rule: 'must be a script without a #! line', value: lua }])
     }
@@ -129,8 +138,8 @@ export class RedisGuard {
    * @throws ErrNotHeld a term does not stand; nothing is watched
    * @throws ErrTrapdoor before the first check, or not a connection that can be watched
    */
-  async watch(connection: RedisPrivateConnection): Promise<void> {
-    await watch(connection, this.#checked())
+  async watch(connection: RedisPrivateConnection | NodeRedisClient): Promise<void> {
+    await watch(asIoredis(connection) as RedisPrivateConnection, this.#checked())
   }
 
   /**
@@ -152,10 +161,11 @@ export class RedisGuard {
    * @throws what the body or the driver throws, as it is; where EXEC's answer is lost it may have been written
    */
   async transaction<Multi extends { exec(): Promise<unknown> }>(
-    connection: RedisTransactional<Multi>,
+    given: RedisTransactional<Multi> | NodeRedisTransactional<Multi>,
     body: (multi: Multi) => unknown,
   ): Promise<Exclude<Awaited<ReturnType<Multi['exec']>>, null>> {
     const terms = this.#checked()
+    const connection = asIoredis(given) as RedisTransactional<Multi>
     if (busy.has(connection)) throw new ErrTrapdoor('another transaction is under way on this connection')
     const own = privateOf(connection, terms[0])
     busy.add(connection)
@@ -172,7 +182,10 @@ export class RedisGuard {
           throw error
         }
         const results = await inTime(
-          multi.exec(),
+          multi.exec().catch((error: unknown) => {
+            if (isWatchError(error)) return null
+            throw error
+          }),
           () => new ErrUnknown(`it may have happened: ${SILENT}`, { reason: SILENT }),
         )
         if (results === null) continue

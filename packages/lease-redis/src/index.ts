@@ -4,6 +4,11 @@ export { RedisSubstrate } from './redis-substrate.ts'
 export type { RedisClientOptions, RedisSubstrateOptions } from './options.ts'
 export { RedisGuard } from './guard.ts'
 export type {
+  NodeRedisClient,
+  NodeRedisCluster,
+  NodeRedisScriptOptions,
+  NodeRedisScripting,
+  NodeRedisTransactional,
   RedisClusterNodes,
   RedisConnection,
   RedisDuplicable,

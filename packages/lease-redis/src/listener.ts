@@ -4,10 +4,18 @@
  */
 import { hasMethods, notValid, type LeaseChange } from 'lease-core'
 import { changesIn, type HintConnection, type OpenHintConnection } from 'lease-core/adapter'
-import type { RedisConnection, RedisDuplicable, RedisListenConnection, RedisListenOverrides } from './driver.ts'
+import type {
+  NodeRedisClient,
+  RedisConnection,
+  RedisDuplicable,
+  RedisListenConnection,
+  RedisListenOverrides,
+} from './driver.ts'
+import { asListenConnection } from './node-redis.ts'
 
 /** Makes a connection of its own, connected or not. */
-export type OpenListenConnection = () => RedisListenConnection | Promise<RedisListenConnection>
+type Listening = RedisListenConnection | NodeRedisClient
+export type OpenListenConnection = () => Listening | Promise<Listening>
 
 /** Without it a Sentinel that hangs keeps a connection of ours for as long. */
 export const SENTINEL_TIMEOUT_MS = 3_000
@@ -89,7 +97,7 @@ class SharedConnection {
   }
 
   async #connect(open: OpenListenConnection): Promise<RedisListenConnection> {
-    const connection = await open()
+    const connection = asListenConnection(await open())
     if (!hasMethods(connection, 'subscribe', 'ping', 'disconnect', 'on')) {
       const rule = 'must make a connection (an object with subscribe, ping, disconnect and on), or a promise of one'
       throw notValid([{ argument: 'listen', rule, value: connection }])

@@ -2,15 +2,22 @@
 import { hasMethods, type Clock } from 'lease-core'
 import { OptionChecks, type SubstrateClientOptions } from 'lease-core/adapter'
 import { isPipeline } from './connection.ts'
-import type { RedisConnection, RedisListenConnection } from './driver.ts'
+import type {
+  NodeRedisClient,
+  NodeRedisCluster,
+  NodeRedisScripting,
+  RedisConnection,
+  RedisListenConnection,
+} from './driver.ts'
+import { asIoredis } from './node-redis.ts'
 
 /** What the substrate needs to know. */
 export interface RedisSubstrateOptions {
   /**
-   * The connection: a `Redis` or `Cluster` of ioredis, or anything of that shape. It stays yours: close it after the
-   * client. Its `keyPrefix`, if it has one, is part of where the leases are.
+   * The connection: a `Redis` or `Cluster` of ioredis, a client, cluster or sentinel of node-redis (connected), or anything of that
+   * shape. It stays yours: close it after the client. Its `keyPrefix`, if it has one, is part of where the leases are.
    */
-  readonly redis: RedisConnection
+  readonly redis: RedisConnection | NodeRedisClient | NodeRedisCluster | NodeRedisScripting
   /**
    * Leases of different namespaces know nothing of each other. At most 255 bytes, without `{` and `}`: it is the hash tag
    * of all its keys, so that a namespace is in one slot of a Cluster. Spread over several for more throughput.
@@ -19,12 +26,16 @@ export interface RedisSubstrateOptions {
   /** Begins the name of every key, without `{` and `}`. @default 'lease' */
   readonly prefix?: string | undefined
   /**
-   * Makes the connection that hears of vacated leases: `() => redis.duplicate()`, or a promise of one. It is used once and then
+   * Makes the connection that hears of vacated leases: `() => redis.duplicate()`, or a promise of one; one of node-redis is connected
+   * here. It is used once and then
    * closed, and made anew when it breaks: what it was given, a token for example, is asked for again. All clients that are given
    * the same function share one connection. `false`: waiting works by timer alone. @default a connection made as `redis` was, shared
    * by all clients over `redis`
    */
-  readonly listen?: (() => RedisListenConnection | Promise<RedisListenConnection>) | false | undefined
+  readonly listen?:
+    | (() => RedisListenConnection | NodeRedisClient | Promise<RedisListenConnection | NodeRedisClient>)
+    | false
+    | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
 }
@@ -38,17 +49,15 @@ const own = ['redis', 'prefix', 'listen', 'clock']
 /** @throws ErrNotValid with every problem; `client` says whose options they are */
 export function checkOptions(options: RedisClientOptions, { client }: { readonly client: boolean }): void {
   const checks = new OptionChecks(options, own, { client })
-  const { redis, namespace, prefix, listen } = options
+  const { namespace, prefix, listen } = options
+  const redis = asIoredis(options.redis)
   // A URL or a configuration that is passed by mistake has a password in it: only its kind is shown.
   const must = (argument: 'redis' | 'prefix' | 'listen', sound: boolean, rule: string): void => {
     if (!sound) checks.add([{ argument, rule, value: kindOf(options[argument]) }])
   }
   const connection = hasMethods(redis, 'eval', 'evalsha') && !isPipeline(redis)
-  const isNodeRedis = hasMethods(redis, 'sendCommand', 'evalSha')
-  const line = isNodeRedis
-    ? 'new Redis(url) of ioredis, and not a client of the package redis'
-    : 'new Redis(url) of ioredis'
-  must('redis', connection, `must be a connection (an object with eval and evalsha): ${line}`)
+  const lines = 'new Redis(url) of ioredis, or createClient({ url }) of redis'
+  must('redis', connection, `must be a connection (an object with eval and evalsha): ${lines}`)
   if (connection) {
     const driverPrefix: unknown = redis.options?.keyPrefix
     must('redis', driverPrefix === undefined || typeof driverPrefix === 'string', 'must have a string as keyPrefix')

@@ -35,6 +35,7 @@ import { redisTrapdoor } from './guard.ts'
 import { COUNTED, FULL, readScript, TOLD_UP_TO, watchAllScript } from './interest-script.ts'
 import { Keys } from './keys.ts'
 import { listenTo } from './listener.ts'
+import { asIoredis } from './node-redis.ts'
 import { checkOptions, type RedisSubstrateOptions } from './options.ts'
 import {
   CONTENDED,
@@ -78,6 +79,7 @@ type Fields = readonly [
 
 export class RedisSubstrate implements Substrate {
   readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
+  readonly store: NonNullable<Substrate['store']>
   readonly #redis: object
   readonly #connection: SteadyConnection
   readonly #keys: Keys
@@ -99,7 +101,9 @@ export class RedisSubstrate implements Substrate {
   constructor(options: RedisSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     this.#warn = warn
     checkOptions(options, { client: false })
-    const { redis, namespace, prefix = 'lease', listen, clock = systemClock } = options
+    const { namespace, prefix = 'lease', listen, clock = systemClock } = options
+    const redis = asIoredis(options.redis)
+    this.store = { system: 'redis', namespace }
     this.#redis = redis
     this.#connection = SteadyConnection.over(redis, clock)
     this.#database = databaseOf(redis)

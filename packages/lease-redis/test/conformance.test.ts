@@ -111,7 +111,7 @@ if (isMatrix())
       await cluster.stop()
     })
 
-    // What is gated has to be in the slot of the namespace. Chapters have one namespace each, and run one after the other.
+    // What is gated has to be in the slot of the namespace. Suites have one namespace each, and run one after the other.
     let tag = ''
     const opened = (namespace: string): void => {
       if (!namespace.endsWith('-elsewhere')) tag = namespace

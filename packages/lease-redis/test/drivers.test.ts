@@ -3,6 +3,7 @@ import { inspect } from 'node:util'
 import { expect } from 'chai'
 import * as six from 'ioredis'
 import * as five from 'ioredis-5'
+import * as valkey from 'iovalkey'
 import { ErrClaimDenied, ErrNotHeld, Manager } from 'lease-core'
 import { redisClient, RedisGuard, RedisSubstrate, type RedisConnection } from 'lease-redis'
 import { caught, unique } from 'lease-scenes'
@@ -28,6 +29,11 @@ const drivers: Record<string, Driver> = {
   'ioredis 6': {
     connect: (url, options = {}) => new six.Redis(url, options),
     cluster: (nodes, options = {}) => new six.Cluster(nodes, options),
+  },
+  // A fork of ioredis 5, with its types but for names.
+  iovalkey: {
+    connect: (url, options = {}) => new valkey.Redis(url, options) as unknown as five.Redis,
+    cluster: (nodes, options = {}) => new valkey.Cluster(nodes, options) as unknown as five.Cluster,
   },
 }
 

@@ -22,6 +22,7 @@ export class MemorySubstrate implements Substrate {
   readonly limits: Substrate['limits'] = { maxOps: 1000, maxInFlight: 4 }
   /** Absent where the store has no clock. */
   declare readonly time?: (call: Call) => Promise<number>
+  readonly store: NonNullable<Substrate['store']>
   readonly #leases: MemoryNamespace
   readonly #unwatch = new Set<() => void>()
   #closed = false
@@ -32,6 +33,7 @@ export class MemorySubstrate implements Substrate {
     const { store = new MemoryStore(), namespace = 'default' } = options
     const leases = store.namespace(namespace)
     this.#leases = leases
+    this.store = { system: 'memory', namespace }
     if (leases.hasClock) {
       this.time = async (call) => {
         this.#open(call)

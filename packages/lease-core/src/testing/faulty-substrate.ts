@@ -67,6 +67,7 @@ export interface FaultySubstrateOptions {
 /** Passes everything on, except what is injected. */
 export class FaultySubstrate implements Substrate {
   readonly limits: Substrate['limits']
+  readonly store: Substrate['store']
   declare readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
   declare readonly time?: (call: Call) => Promise<number>
@@ -90,6 +91,7 @@ export class FaultySubstrate implements Substrate {
   constructor(inner: Substrate, options: FaultySubstrateOptions = {}) {
     this.#inner = inner
     this.#clock = options.clock ?? systemClock
+    this.store = inner.store
     this.limits = { ...inner.limits, ...options.limits }
     const { latency, receiver } = options
     this.#latencyMs = latency === undefined || typeof latency === 'function' ? latency : () => toMillis(latency)

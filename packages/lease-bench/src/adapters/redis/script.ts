@@ -1,7 +1,7 @@
 /** The library's own script, run by hand: one lease at a time, or many. */
 import { randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
-import { RedisSubstrate } from 'lease-redis'
+import { RedisSubstrate, type RedisConnection } from 'lease-redis'
 import type { Adapter } from '../../bench.ts'
 import { batches, batchName, inBatches, LONG_MS, oneByOne, type ByHand } from '../by-hand.ts'
 import { record, specimen, type Kind } from '../recorded.ts'
@@ -86,17 +86,14 @@ async function byHand(url: string): Promise<ByHand> {
 
 /** An adapter that puts what it sends into the list. */
 function recording(redis: Redis, namespace: string, sent: Sent[]): RedisSubstrate {
-  return new RedisSubstrate({
-    namespace,
-    listen: false,
-    redis: {
-      eval: (...request) => redis.eval(...request),
-      evalsha(sha, count, ...rest) {
-        const words = rest.map(String)
-        sent.push({ sha, keys: words.slice(0, count), args: words.slice(count) })
-        return redis.evalsha(sha, count, ...rest)
-      },
-      duplicate: () => redis.duplicate(),
+  const connection: RedisConnection = {
+    eval: (...request) => redis.eval(...request),
+    evalsha(sha, count, ...rest) {
+      const words = rest.map(String)
+      sent.push({ sha, keys: words.slice(0, count), args: words.slice(count) })
+      return redis.evalsha(sha, count, ...rest)
     },
-  })
+    duplicate: () => redis.duplicate(),
+  }
+  return new RedisSubstrate({ namespace, listen: false, redis: connection })
 }

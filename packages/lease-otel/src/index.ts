@@ -1,0 +1,10 @@
+/** OpenTelemetry metrics and spans of leases, and health checks. Depends on `@opentelemetry/api` alone. */
+export { collapseName, MAX_GROUPS } from './attributes.ts'
+export { health, Health } from './health.ts'
+export type { HealthOptions, HealthReport } from './health.ts'
+export { instrument } from './instrument.ts'
+export type { Instrumentation, InstrumentOptions } from './instrument.ts'
+export { countLeases } from './lease-counts.ts'
+export type { CountOptions } from './lease-counts.ts'
+export type { MetricsOptions } from './metrics.ts'
+export type { SpansOptions } from './spans.ts'

@@ -1,0 +1,207 @@
+/** node-redis 5 and 6: each does all that a client and a guard ask of it. */
+import { expect } from 'chai'
+import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown, Manager } from 'lease-core'
+import { RedisGuard, redisClient, type NodeRedisClient, type RedisClientOptions } from 'lease-redis'
+import { caught, unique } from 'lease-scenes'
+import { redisTargets, startProxy, startRedisSentinel } from 'lease-servers'
+import * as six from 'redis'
+import * as five from 'redis-5'
+import { LASTING_MS } from './setting.ts'
+
+const set = `return redis.call('SET', KEYS[1], ARGV[1])`
+
+/** The types of the two versions differ in what is not used here. */
+const drivers = { 'node-redis 6': six, 'node-redis 5': five as unknown as typeof six }
+
+type Client = ReturnType<typeof six.createClient>
+
+for (const [name, driver] of Object.entries(drivers)) {
+  for (const target of redisTargets('server')) {
+    describe(`${name}, on ${target.name}`, () => {
+      const open: (() => unknown)[] = []
+      afterEach(async () => {
+        for (const close of open.splice(0).toReversed()) await close()
+      })
+
+      async function connected(options: object = {}): Promise<Client> {
+        const redis: Client = driver.createClient({ url: target.url, ...options })
+        redis.on('error', () => {})
+        await redis.connect()
+        open.push(() => {
+          if (redis.isOpen) redis.destroy()
+        })
+        return redis
+      }
+
+      function managerOf(options: RedisClientOptions): Manager {
+        const client = redisClient(options)
+        const manager = new Manager({ client })
+        open.push(() => client.close())
+        open.push(() => manager.stop())
+        return manager
+      }
+
+      for (const options of [{}, { database: 2 }, { RESP: 3 as const }]) {
+        it(`does all that a client asks of it, with the options ${JSON.stringify(options)}`, async () => {
+          const namespace = unique('driver')
+          const [redis, other] = [await connected(options), await connected(options)]
+          const [one, two] = [managerOf({ redis, namespace }), managerOf({ redis: other, namespace })]
+          const token = await one.claim('l', 'one', LASTING_MS, { value: 'here' })
+          expect(await caught(two.claim('l', 'two', LASTING_MS))).to.be.instanceOf(ErrClaimDenied)
+          expect((await two.leases()).get('l')).to.include({ holder: 'one', value: 'here' })
+          await one.pin('l', 'operator')
+          expect([...(await two.pinned()).keys()]).to.deep.equal(['l'])
+          await one.unpin('l', 'operator')
+          const guard = new RedisGuard()
+          await token.check(guard)
+          const own = `{${namespace}}:own`
+          expect(await guard.run(redis, set, [own], ['x'])).to.equal('OK')
+          const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
+          await one.release('l', 'one')
+          const hold = await waiting // by a hint, for the lease lasts longer than this test may
+          expect(await caught(guard.run(redis, set, [own], ['y']))).to.be.instanceOf(ErrNotHeld)
+          expect(await redis.get(own)).to.equal('x')
+          await hold.release()
+        })
+      }
+
+      it('executes guarded transactions, and again when the lease was renewed meanwhile', async () => {
+        const namespace = unique('driver')
+        const redis = await connected()
+        const manager = managerOf({ redis, namespace, listen: false })
+        const token = await manager.claim('l', 'one', LASTING_MS)
+        const guard = new RedisGuard()
+        await token.check(guard)
+        const own = unique('own')
+        let bodies = 0
+        const answers = await guard.transaction(redis, async (multi) => {
+          if (++bodies === 1) await manager.claim('l', 'one', 2 * LASTING_MS)
+          multi.incr(own)
+        })
+        expect([answers, bodies]).to.deep.equal([[1], 2])
+        await manager.release('l', 'one')
+        expect(await caught(guard.transaction(redis, (multi) => void multi.incr(own)))).to.be.instanceOf(ErrNotHeld)
+        expect(await redis.get(own)).to.equal('1')
+      })
+
+      it('as a key it is watched: an EXEC after the release writes nothing', async () => {
+        const redis = await connected()
+        const manager = managerOf({ redis, namespace: unique('driver'), listen: false })
+        const key = await connected()
+        const token = await manager.claim('l', 'one', LASTING_MS)
+        await token.check(key)
+        await manager.release('l', 'one')
+        const own = unique('own')
+        expect(await caught(key.multi().incr(own).exec()))
+          .to.have.property('name')
+          .that.is.a('string')
+        expect(await redis.get(own)).to.equal(null)
+        expect(await caught(token.check(key))).to.be.instanceOf(ErrNotHeld)
+      })
+
+      it('where the server falls silent over this connection, another one is opened', async () => {
+        await using proxy = await startProxy(target.url)
+        const redis = await connected({ url: proxy.url(target.url) })
+        const manager = managerOf({ redis, namespace: unique('driver'), listen: false })
+        await manager.claim('l', 'one', LASTING_MS)
+        proxy.silence() // the connections that there are
+        await manager.claim('l', 'one', 2 * LASTING_MS)
+      })
+
+      it('hears of vacancies over a connection that a factory makes, connected or not', async () => {
+        const namespace = unique('driver')
+        const redis = await connected()
+        const listen = (): NodeRedisClient => {
+          const made = driver.createClient({ url: target.url })
+          made.on('error', () => {})
+          return made
+        }
+        const [one, two] = [managerOf({ redis, namespace }), managerOf({ redis, namespace, listen })]
+        await one.claim('l', 'one', LASTING_MS)
+        const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
+        await one.release('l', 'one')
+        await (await waiting).release()
+      })
+
+      it('a client that is not connected, or was closed, is an error that says what to do, at once', async () => {
+        const redis = driver.createClient({ url: target.url })
+        const manager = managerOf({ redis, namespace: unique('driver'), listen: false })
+        const claim = await caught(manager.claim('l', 'one', LASTING_MS))
+        expect(claim).to.be.instanceOf(ErrUnknown).with.property('reason', 'set-up')
+        expect(String(claim)).to.contain('await redis.connect() first')
+        const wait = await caught(manager.hold('l', 'one', { duration: LASTING_MS, wait: true }))
+        expect(wait).to.be.instanceOf(ErrUnknown).with.property('reason', 'set-up')
+      })
+
+      it('a transaction of it is no connection, and a URL is refused without being shown', async () => {
+        const redis = await connected()
+        expect(() => redisClient({ redis: redis.multi() as never, namespace: 'n' })).to.throw(
+          ErrNotValid,
+          'createClient',
+        )
+        const url = 'redis://user:secret@host' as never
+        expect(() => redisClient({ redis: url, namespace: 'n' }))
+          .to.throw(ErrNotValid, 'createClient({ url }) of redis')
+          .and.satisfy(({ message }: Error) => !message.includes('secret'))
+      })
+    })
+  }
+
+  for (const target of redisTargets('cluster')) {
+    describe(`${name}, on ${target.name}`, () => {
+      it('does all that a client asks of it', async () => {
+        const namespace = unique('driver')
+        const rootNodes = target.nodes.map(({ host, port }) => ({ url: `redis://${host}:${port}` }))
+        const clusters = [driver.createCluster({ rootNodes }), driver.createCluster({ rootNodes })]
+        for (const cluster of clusters) {
+          cluster.on('error', () => {})
+          await cluster.connect()
+        }
+        const clients = clusters.map((redis) => redisClient({ redis, namespace }))
+        const [one, two] = clients.map((client) => new Manager({ client })) as [Manager, Manager]
+        try {
+          const token = await one.claim('l', 'one', LASTING_MS)
+          expect(await caught(two.claim('l', 'two', LASTING_MS))).to.be.instanceOf(ErrClaimDenied)
+          const guard = new RedisGuard()
+          await token.check(guard)
+          const [redis] = clusters as [(typeof clusters)[number]]
+          expect(await guard.run(redis, set, [`{${namespace}}:own`], ['x'])).to.equal('OK')
+          const waiting = two.hold('l', 'two', { duration: LASTING_MS, wait: true })
+          await one.release('l', 'one')
+          await (await waiting).release()
+        } finally {
+          await Promise.all([one.stop(), two.stop()])
+          await Promise.all(clients.map((client) => client.close()))
+          for (const cluster of clusters) cluster.destroy()
+        }
+      })
+    })
+  }
+
+  describe(`${name}, by Sentinels`, () => {
+    it('does what a client asks of it, with a function that makes the connection that listens', async () => {
+      await using servers = await startRedisSentinel()
+      const sentinelRootNodes = servers.sentinels.map(({ host, port }) => ({ host, port }))
+      const redis = driver.createSentinel({ name: servers.name, sentinelRootNodes })
+      redis.on('error', () => {})
+      await redis.connect()
+      expect(() => redisClient({ redis, namespace: 'n' })).to.throw(ErrNotValid, 'listen must be given')
+      const listen = (): NodeRedisClient => driver.createClient({ url: servers.master.url })
+      const client = redisClient({ redis, namespace: 'n', listen })
+      const manager = new Manager({ client })
+      try {
+        const token = await manager.claim('l', 'one', LASTING_MS)
+        const guard = new RedisGuard()
+        await token.check(guard)
+        expect(await guard.run(redis, set, ['own'], ['x'])).to.equal('OK')
+        const waiting = manager.hold('l', 'two', { duration: LASTING_MS, wait: true })
+        await manager.release('l', 'one')
+        await (await waiting).release()
+      } finally {
+        await manager.stop()
+        await client.close()
+        redis.destroy()
+      }
+    })
+  })
+}
