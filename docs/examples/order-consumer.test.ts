@@ -32,6 +32,7 @@ for (const target of enoughOf(postgresTargets())) {
         )
         return rows[0]?.name
       })
+      for (const program of programs) await program.says(/^started/) // before that SIGTERM ends it at once
       const former = await holder()
       const [leader = expect.fail()] = programs.splice(['a', 'b', 'c'].indexOf(first), 1)
       leader.terminate()

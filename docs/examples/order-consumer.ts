@@ -41,3 +41,4 @@ async function stop(): Promise<void> {
   await pool.end() // nothing is left: the process ends with 0
 }
 process.once('SIGTERM', () => void stop())
+console.log('started')

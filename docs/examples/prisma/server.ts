@@ -9,7 +9,7 @@ import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrUnknown, Manager } from 'lease-
 import { migrate, postgresClient } from 'lease-postgres'
 import { withLease } from 'lease-recipes'
 import { Pool } from 'pg'
-import { PrismaClient, type Prisma } from './generated/client.ts'
+import { PrismaClient } from './generated/client.ts'
 
 const connectionString = process.env['DATABASE_URL']
 const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString }) })
@@ -30,16 +30,11 @@ async function transfer({ from, to, amount }: Transfer): Promise<void> {
   await withLease(manager, `account-${from}`, options, async ({ signal, hold }) => {
     await askFraudService({ from, to, amount }, signal)
     await prisma.$transaction(async (tx) => {
-      await hold.token.check(keyOf(tx)) // ErrNotHeld: rolled back
+      await hold.token.check(tx) // ErrNotHeld: rolled back
       await tx.account.update({ where: { id: from }, data: { balance: { decrement: amount } } })
       await tx.account.update({ where: { id: to }, data: { balance: { increment: amount } } })
     })
   })
-}
-
-/** The key to the trapdoor: statements in the transaction of Prisma. */
-function keyOf(tx: Prisma.TransactionClient): object {
-  return { query: async (text: string, values: string[]) => ({ rows: await tx.$queryRawUnsafe(text, ...values) }) }
 }
 
 async function askFraudService(transfer: Transfer, signal: AbortSignal): Promise<void> {

@@ -45,7 +45,7 @@ export interface ClaimTrace extends CallTrace {
   waitedMs?: number
   /** Of a call that waits: how many claims were sent for it. */
   attempts?: number
-  /** Of a call that waits: the first position that it was told; 1 is next. undefined: it was told none. */
+  /** Of a call that waits: the first position that it got; 1 is next. undefined: it got none. */
   position?: number
 }
 
@@ -74,7 +74,7 @@ export interface ReleaseTrace extends CallTrace {
   readonly manager: object
   readonly call: 'release' | 'revoke'
   readonly lease: string
-  /** undefined: a revocation, whoever holds it. */
+  /** undefined: a revocation, no matter who holds it. */
   readonly holder: string | undefined
 }
 

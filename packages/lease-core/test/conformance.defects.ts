@@ -915,7 +915,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
 
   // ── whom to notify ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  'a release is asked to everybody': {
+  'a release is reported to everybody': {
     store: class extends BreakableStore {
       override tellOf(change: Extract<LeaseChange, { readonly kind: 'changed' | 'vacated' }>): void {
         this.tellAll(change)

@@ -8,7 +8,7 @@
  *     l/<counted lease># … removed, g/<counted lease> put   of each ticket for a share, instead
  *     t/<lease>/ put and removed        of each ticket: from the second one ahead up to itself
  *
- * So however many wait, a vacancy is asked to two, and a grant to the two behind the one that was served: one of them is the first now,
+ * So however many wait, a vacancy is reported to two, and a grant to the two behind the one that was served: one of them is the first now,
  * and the other stands in from then on. Anyone who stands in begins to watch the lease only now, and may miss a vacancy that is as fast
  * as that: then nobody stands in, once. The first must miss none: where it may have, it is notified of a vacancy and looks.
  *

@@ -25,7 +25,7 @@ const fixes: readonly Fix[] = [
     fixedIn: { 4: 44, 5: 30, 6: 11 },
     warning: 'rights-unchecked',
     message:
-      'this etcd does not check rights inside nested transactions (fixed in 3.4.44, 3.5.30 and 3.6.11): where authentication is on, no matter who can reach it may claim and release leases, and write any other key.',
+      'this etcd does not check rights inside nested transactions (fixed in 3.4.44, 3.5.30 and 3.6.11): where authentication is on, everyone who can reach it may claim and release leases, and write any other key.',
   },
 ]
 
@@ -65,6 +65,6 @@ export function alarmWarnings(alarms: readonly string[]): SubstrateWarning[] {
 export function watchWarning(reason: string): SubstrateWarning {
   return {
     warning: 'watch-refused',
-    message: `this etcd does not let the client watch its keys (${reason}): anyone who waits hears of a vacancy only when it looks by itself. Give the role of its user read rights on all keys that begin with the prefix.`,
+    message: `this etcd does not let the client watch its keys (${reason}): a waiter hears of a vacancy only when it looks by itself. Give the role of its user read rights on all keys that begin with the prefix.`,
   }
 }

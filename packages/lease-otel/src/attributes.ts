@@ -7,7 +7,7 @@ import type { Attributes } from '@opentelemetry/api'
 import { LeaseError, type StoreName } from 'lease-core'
 import { countedOf } from 'lease-core/adapter'
 
-/** So many groups are told apart, and as many namespaces, and as many types of errors. The rest are `_other`. */
+/** So many groups are kept apart, and as many namespaces, and as many types of errors. The rest are `_other`. */
 export const MAX_GROUPS = 200
 const OTHER = '_other'
 

@@ -15,7 +15,7 @@ export interface InstrumentOptions {
   /** false: no spans. An object: further ones. @default true */
   readonly spans?: boolean | SpansOptions | undefined
   /**
-   * The group of a lease by its name, for the attribute `lease.group` of metrics; undefined: none. At most 200 groups are told apart, the
+   * The group of a lease by its name, for the attribute `lease.group` of metrics; undefined: none. At most 200 groups are kept apart, the
    * rest are `_other`. `collapseName` is one. @default no groups
    */
   readonly groupOf?: ((name: string) => string | undefined) | undefined

@@ -401,7 +401,7 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   }
 
   #lose(candidacy: AbortController, hold: Hold, error: ErrLost): void {
-    hold.release().catch(() => {}) // sends nothing: whoever follows the hold learns that nothing relies on it
+    hold.release().catch(() => {}) // sends nothing: a follower of the hold learns that nothing relies on it
     if (this.#hold !== hold) return
     this.#hold = undefined
     const { reason } = error

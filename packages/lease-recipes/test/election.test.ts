@@ -166,7 +166,7 @@ for (const store of stores('cluster')) {
       }
     })
 
-    it('LO-10: every change is asked to every node, no matter who wrote it', async () => {
+    it('LO-10: every change is reported to every node, no matter who wrote it', async () => {
       const [a, b] = [node(here), node(there, { id: 'b' })]
       const c = watcher(bench.process())
       const events = [b, c].map((one) => told(one, 'ping', 'refresh', 'select'))

@@ -101,8 +101,8 @@ end
 `
 
 /**
- * Tells those who asked, at the end of a script that has collected what there is to tell; `isAwaited` where it is known that somebody asked. One for whom nobody listens on this
- * server is reported as well, and does not count: where PUBLISH says how many heard it.
+ * Tells those who asked, at the end of a script that has collected what there is to tell; `isAwaited` where it is known that somebody asked. A client without a listener on this
+ * server gets the message as well, and does not count: where PUBLISH says how many heard it.
  */
 export const telling: string = `
 if #vacated + #changed + #waking + #taken > 0 or #ended > 0 then

@@ -2,7 +2,7 @@
  * The package `redis` (node-redis 5 and 6) in the shape of ioredis, which is what the rest of this package calls. What is passed in tells
  * which of the two it is.
  *
- * Differences that are levelled here: keys and arguments of scripts are lists; a duplicate connects when it is told to; one without a
+ * Differences that are levelled here: keys and arguments of scripts are lists; a duplicate connects when it is asked to; one without a
  * reconnect strategy ends by an error, not by an event; an EXEC after a change of what was watched rejects instead of answering null.
  */
 import { EventEmitter } from 'node:events'
@@ -21,7 +21,7 @@ import type {
 
 type Given = RedisConnection | NodeRedisClient | NodeRedisCluster | NodeRedisScripting
 
-/** By what was passed in: whoever passes the same has the same. */
+/** By what was passed in: the same client gives the same connection. */
 const known = new WeakMap<object, object>()
 
 /** Whether it is a client, a cluster or a sentinel of node-redis. */

@@ -62,7 +62,7 @@ ${packages
   .flatMap(({ name, page, files }) => {
     const exported = exportsOf(name)
     const interfaces = files.flatMap((file) => file.statements.filter(ts.isInterfaceDeclaration))
-    const options = interfaces.filter((one) => exported.has(one.name.text) && one.name.text.endsWith('Options'))
+    const options = interfaces.filter((one) => exported.has(one.name.text) && /(Options|Config)$/.test(one.name.text))
     const tables = options.map((one) => optionsIn(one))
     return tables.length === 0 ? [] : [`### ${name}\n\nMore: [${page}](${page}).\n\n${tables.join('\n\n')}`]
   })
@@ -94,23 +94,38 @@ function exportsOf(name: string): ReadonlySet<string> {
   return new Set([...lists].flatMap(([, list = '']) => list.match(/\w+(?=\s*(?:,|$))/g) ?? []))
 }
 
+/** The members of the type that all events are made of. */
 function eventsIn(files: readonly ts.SourceFile[]): string {
   for (const file of files) {
-    const type = file.statements.find((one) => ts.isTypeAliasDeclaration(one) && one.name.text === 'LeaseEvent')
+    const type = file.statements.find((one) => ts.isTypeAliasDeclaration(one) && one.name.text === 'LeaseEventBody')
     if (type === undefined || !ts.isTypeAliasDeclaration(type) || !ts.isUnionTypeNode(type.type)) continue
     let before = type.type.getFullStart()
     const rows = type.type.types.map((member) => {
       const comment = file.text.slice(before, member.getStart(file))
       before = member.getEnd()
       const fields = ts.isTypeLiteralNode(member) ? member.members.filter(ts.isPropertySignature) : []
-      const shown = fields.map((field) => [field.name.getText(file), field.type?.getText(file) ?? ''] as const)
-      const name = shown.find(([field]) => field === 'type')?.[1].replaceAll("'", '') ?? ''
-      const others = shown.filter(([field]) => field !== 'type').map(([field, type]) => `\`${field}\`: \`${type}\``)
-      return [`\`${name}\``, others.join(', '), prose(comment.replace(/^[^*]*\*+|\*\/[^]*$|^ *\* ?/gm, ' '))]
+      const typeOf = ({ type, questionToken }: ts.PropertySignature): string => {
+        const text = type?.getText(file) ?? ''
+        return questionToken === undefined ? text : text.replace(/ \| undefined$/, '')
+      }
+      const name = fields.find((field) => field.name.getText(file) === 'type')
+      const others = fields.filter((field) => field !== name)
+      const shown = others.map((field) => {
+        const says = docOf(field)
+        const optional = field.questionToken === undefined ? '' : '?'
+        return `\`${field.name.getText(file)}${optional}\`: \`${typeOf(field)}\`${says === '' ? '' : ` (${says})`}`
+      })
+      const when = prose(comment.replace(/^[^*]*\*+|\*\/[^]*$|^ *\* ?/gm, ' '))
+      return [`\`${name === undefined ? '' : typeOf(name).replaceAll("'", '')}\``, shown.join('<br>'), when]
     })
     return table(['type', 'fields', 'when'], rows)
   }
-  throw new Error('there is no type LeaseEvent in the sources of lease-core')
+  throw new Error('there is no type LeaseEventBody in the sources of lease-core')
+}
+
+function docOf(member: ts.PropertySignature): string {
+  const [doc] = ts.getJSDocCommentsAndTags(member).filter(ts.isJSDoc)
+  return prose(ts.getTextOfJSDocComment(doc?.comment) ?? '')
 }
 
 /** Where a warning is made: an object with the fields `warning` and `message`, or a call `warn(applies, word, message)`. */
@@ -165,8 +180,7 @@ function optionsIn(one: ts.InterfaceDeclaration): string {
     const tag = doc?.tags?.find(({ tagName }) => tagName.text === 'default')
     const fallback = ts.getTextOfJSDocComment(tag?.comment)
     const isRequired = member.questionToken === undefined
-    const says = prose(ts.getTextOfJSDocComment(doc?.comment) ?? '')
-    return [`\`${member.name.getText()}\``, isRequired ? '(required)' : prose(fallback ?? ''), says]
+    return [`\`${member.name.getText()}\``, isRequired ? '(required)' : prose(fallback ?? ''), docOf(member)]
   })
   const heading = `#### ${one.name.text}`
   const also = parents.length === 0 ? '' : `\n\nAlso the options of ${parents.join(', ')}.`

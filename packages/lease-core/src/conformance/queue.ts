@@ -56,7 +56,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'anyone who waits alone stands before an empty queue',
+      'a waiter alone stands before an empty queue',
       async (context) => {
         await claim(context, BOB, noTicket())
         same((await context.holding(context.a))?.holder, BOB, 'the holder')
@@ -65,7 +65,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'anyone who has no ticket does not get past those who have one, though the lease is vacant',
+      'a claim without a ticket does not get past those with one, though the lease is vacant',
       async (context) => {
         const { a, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
@@ -81,7 +81,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'anyone who has a ticket is granted a vacant lease, also before those ahead, who keep theirs',
+      'a waiter with a ticket is granted a vacant lease, also before those ahead, which keep theirs',
       async (context) => {
         const { a, b, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
@@ -155,7 +155,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'anyone who leaves is ahead of nobody, and a queue that all have left keeps nobody out',
+      'a waiter that leaves is ahead of nobody, and a queue that all have left keeps nobody out',
       async (context) => {
         const { a, b, lease, longMs } = context
         await a.claimLease(lease, { holder: ALICE, duration: longMs })
@@ -531,7 +531,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'anyone who watches a lease hears of every change since the state that it saw, until it stops',
+      'a watcher of a lease hears of every change since the state that it saw, until it stops',
       async (context) => {
         const { a, lease, longMs } = context
         const { client, heard, after } = await context.hearer()
@@ -558,7 +558,7 @@ export const queue: Suite = {
     )
 
     clause(
-      'anyone who watches a lease at the moment of its release has seen the release, or is notified of it',
+      'a watcher of a lease at the moment of its release has seen the release, or is notified of it',
       async (context) => {
         const { a, longMs } = context
         const { client, heard } = await context.hearer()

@@ -56,7 +56,7 @@ export const waiting: Suite = {
     )
 
     clause(
-      'anyone who has stopped listening may begin again',
+      'a listener that has stopped may begin again',
       async (context) => {
         const client = await context.open()
         client.subscribe(() => {})()
