@@ -41,7 +41,7 @@ const layers = [
 ]
 const core = '^packages/lease-core/src/'
 const adapters = { 'lease-postgres': 'pg', 'lease-redis': 'ioredis', 'lease-etcd': 'etcd3' }
-const published = `^packages/(lease-core|lease-recipes|lease-cron|lease-nestjs|lease-otel|lease-cli|${Object.keys(adapters).join('|')})/src/`
+const published = `^packages/(lease-core|lease-recipes|lease-cron|lease-nestjs|lease-otel|lease-cli|lease-console|${Object.keys(adapters).join('|')})/src/`
 
 const files = (names) => `${core}(${names.join('|')})\\.ts$`
 const packages = (names) => `node_modules/(@types/)?(${names.join('|')})/`

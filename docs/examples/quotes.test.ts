@@ -18,6 +18,8 @@ const published = [
   'lease-cron',
   'lease-nestjs',
   'lease-otel',
+  'lease-console',
+  'lease-cli',
 ]
 
 for (const page of [
@@ -30,6 +32,7 @@ for (const page of [
   'docs/testing.md',
   'docs/capacity.md',
   'docs/operations/metrics.md',
+  'docs/operations/console.md',
   'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',

@@ -208,6 +208,13 @@ export interface Client {
    * get hints about every lease, or none.
    */
   readonly unwatch?: ((lease: string, watcher: object) => void) | undefined
+  /**
+   * Reads how many are in the queue of a lease, or of the counted lease of a share. A waiter that died counts until the store has forgotten
+   * it. Absent: the store keeps no queues.
+   *
+   * @throws ErrUnknown the store could not be asked
+   */
+  readonly waiting?: ((lease: string) => Promise<number>) | undefined
   /** Absent if the store keeps no counted leases: claims of shares are then refused. */
   readonly counted?: CountedClient | undefined
   /** Gives the ticket up. If that is lost, the ticket ends by itself. */

@@ -314,6 +314,13 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     })
   }
 
+  waiting(lease: string, options: OperationOptions = {}): Promise<number | undefined> {
+    return this.#start(options, OPERATION_OPTIONS, async () => {
+      checkNames({ lease })
+      return await this.#client.waiting?.(lease)
+    })
+  }
+
   leases(): Promise<ReadonlyMap<string, Info>> {
     return this.#calls.start(undefined, async () => {
       await this.#client.refresh()

@@ -195,6 +195,11 @@ export interface Reader {
   observe(lease: string, options?: ObserveOptions): AsyncGenerator<Info | undefined, never, void>
   /** Reads one lease. undefined: vacant. */
   find(lease: string, options?: OperationOptions): Promise<Info | undefined>
+  /**
+   * Reads how many processes wait for a lease, or for a share of the counted lease of a share; each counts once, however many of its calls
+   * wait. It is an upper bound: a process that died counts for up to `INTEREST_MS` (150 s). undefined: the store keeps no queues.
+   */
+  waiting(lease: string, options?: OperationOptions): Promise<number | undefined>
   /** Reads every lease of the namespace that is held. The map is a copy and does not change. */
   leases(): Promise<ReadonlyMap<string, Info>>
 }

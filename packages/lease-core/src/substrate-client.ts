@@ -80,6 +80,7 @@ export class SubstrateClient implements Client {
   readonly store: StoreName | undefined
   readonly unwatch: Client['unwatch']
   readonly counted: CountedClient | undefined
+  readonly waiting: ((lease: string) => Promise<number>) | undefined
   readonly #substrate: Substrate
   readonly #clock: Clock
   readonly #time: ElapsedTime
@@ -132,6 +133,13 @@ export class SubstrateClient implements Client {
     })
     this.#allHints = new Hints((listener) => substrate.watch?.(listener))
     if (substrate.watch !== undefined) this.unwatch = (lease, watcher) => this.#unwatch(lease, watcher)
+    const waiting = substrate.waiting?.bind(substrate)
+    if (waiting !== undefined) {
+      this.waiting = (lease) =>
+        this.#start(undefined, () =>
+          this.#trips.ask(`the queue of "${lease}"`, (call) => waiting(countedOf(lease) ?? lease, call)),
+        )
+    }
     const read = substrate.counted?.bind(substrate)
     if (read !== undefined) {
       const { trips, settlement, mutex } = { trips: this.#trips, settlement: this.#settlement, mutex: this.#mutex }

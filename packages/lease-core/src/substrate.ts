@@ -413,6 +413,11 @@ export interface Substrate {
   readOver?(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined
   /** Reads a counted lease with all its shares. Absent: the store keeps no counted leases, and core refuses claims of shares. */
   counted?(lease: string, call: Call): Promise<Counted>
+  /**
+   * Reads how many are in the queue of a lease, or of a counted lease. A waiter that died counts until the store has forgotten it. Absent:
+   * the store keeps no queues.
+   */
+  waiting?(lease: string, call: Call): Promise<number>
   /** Reads the pinned leases, of these or of the whole namespace, with their pins. */
   pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>>
   /**

@@ -323,6 +323,10 @@ export class BreakableStore {
     return untilMs >= this.nowMs()
   }
 
+  waiting(lease: string): number {
+    return this.queueOf(lease).length
+  }
+
   /** Those who wait for the lease now. */
   queueOf(lease: string): readonly Waiting[] {
     return (this.queues.get(lease) ?? []).filter(({ untilMs }) => this.isLive(untilMs))
@@ -868,6 +872,11 @@ export class BreakableSubstrate implements Substrate {
   async counted(lease: string, call: Call): Promise<Counted> {
     this.#told(call)
     return this.#store.counted(lease)
+  }
+
+  async waiting(lease: string, call: Call): Promise<number> {
+    this.#told(call)
+    return this.#store.waiting(lease)
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {

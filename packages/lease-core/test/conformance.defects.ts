@@ -682,6 +682,14 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
       }
     },
   },
+  'those who have left are counted in the queue': {
+    store: class extends BreakableStore {
+      override waiting(lease: string): number {
+        return (this.most = Math.max(this.most, super.waiting(lease)))
+      }
+      most = 0
+    },
+  },
   'a ticket changes with each refusal': {
     store: class extends BreakableStore {
       override placeOf({ lease }: ClaimOp): number {

@@ -94,6 +94,10 @@ class StallingSubstrate extends BreakableSubstrate {
     return this.#slowly(() => super.counted(lease, call))
   }
 
+  override waiting(lease: string, call: Call): Promise<number> {
+    return this.#slowly(() => super.waiting(lease, call))
+  }
+
   override pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
     return this.#slowly(() => super.pinned(call, leases))
   }

@@ -1,10 +1,10 @@
 /** What a Manager promises to those who wait for one lease in several processes: positions, bounds, and what they leave behind. */
 import { expect } from 'chai'
 import type { Client, LeaseChange } from '#src/client.ts'
-import { ErrClaimDenied, ErrInvalid, ErrNotValid } from '#src/errors.ts'
+import { ErrClaimDenied, ErrInvalid, ErrNotValid, ErrUnknown } from '#src/errors.ts'
 import type { Hold } from '#src/hold.ts'
 import { Manager } from '#src/manager.ts'
-import { track, type Tracked } from '#src/testing/index.ts'
+import { ScriptedClient, track, type Tracked } from '#src/testing/index.ts'
 import { LONGEST_REST_MS, noTicket, untilTurnMs } from '#src/ticket.ts'
 import { Bench, rejection, type Process } from './manager.bench.ts'
 
@@ -733,5 +733,50 @@ describe('Manager over a client that cannot say what it watches', () => {
     expect(wait.state).to.equal('fulfilled')
     await other.stop()
     await bench.manager.stop()
+  })
+})
+
+describe('Manager.waiting', () => {
+  it('says how many processes wait for a lease, each once, also where nobody holds it', async () => {
+    const bench = new Bench()
+    expect(await bench.manager.waiting('db')).to.equal(0)
+    await bench.manager.claim('db', 'a', 30_000)
+    expect(await bench.manager.waiting('db')).to.equal(0)
+    const stop = new AbortController()
+    const options = { duration: 30_000, wait: true, signal: stop.signal }
+    for (const { manager } of [bench.other(), bench.other()]) {
+      for (const holder of ['b', 'c']) track(manager.hold('db', holder, options))
+    }
+    await bench.clock.settle()
+    expect(await bench.manager.waiting('db')).to.equal(2)
+    stop.abort()
+    await bench.clock.settle()
+    expect(await bench.manager.waiting('db')).to.equal(0)
+  })
+
+  it('says of a share how many wait for shares of its counted lease', async () => {
+    const bench = new Bench()
+    const share = { capacity: 1 }
+    await bench.manager.hold('printers', 'a', { duration: 30_000, share })
+    const waiter = track(bench.other().manager.hold('printers', 'b', { duration: 30_000, wait: true, share }))
+    await bench.clock.settle()
+    expect(await bench.manager.waiting('printers#a')).to.equal(1)
+    expect(await bench.manager.waiting('printers')).to.equal(0)
+    expect(waiter.state).to.equal('pending')
+  })
+
+  it('refuses a name that no lease can have, and says undefined where the client does not know', async () => {
+    const bench = new Bench()
+    await rejection(bench.manager.waiting('a b'), ErrNotValid)
+    const client = new ScriptedClient()
+    const manager = new Manager({ client, clock: bench.clock })
+    expect(await manager.waiting('db')).to.equal(undefined)
+    await manager.stop()
+  })
+
+  it('is an ErrUnknown while the store cannot be asked', async () => {
+    const bench = new Bench()
+    bench.wire.reject(new Error('ECONNREFUSED'))
+    await bench.clock.drive(rejection(bench.manager.waiting('db'), ErrUnknown))
   })
 })

@@ -39,7 +39,7 @@ import { checkOptions, type EtcdSubstrateOptions } from './options.ts'
 import { Requests, type IndexedStep, type Outcome, type Deadline, type Step } from './requests.ts'
 import { countedIn, isComplete, roomIn, roomReads, type ReadRest } from './room.ts'
 import { firstStep } from './steps.ts'
-import { get, together } from './txn.ts'
+import { allBy, countOf, get, together } from './txn.ts'
 import { alarmWarnings, versionWarnings, watchWarning } from './warnings.ts'
 import type { StepContext } from './waiting.ts'
 import { Watches } from './watches.ts'
@@ -168,6 +168,13 @@ export class EtcdSubstrate implements Substrate {
         if (failureOf(error) !== 'compacted') throw error
       }
     }
+  }
+
+  async waiting(lease: string, call: Call): Promise<number> {
+    const { tickets } = this.#layout.keysOf(lease)
+    const deadline = this.#requests.deadline(call)
+    const { responses } = await this.#requests.txn(together([countOf(tickets, endOf(tickets))]), deadline)
+    return Number(allBy(responses, 0).count)
   }
 
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {

@@ -276,6 +276,11 @@ export class PostgresSubstrate implements Substrate {
     return countedIn(answer)
   }
 
+  async waiting(lease: string, call: Call): Promise<number> {
+    const rows = await this.#query(this.#statements.waiting, [this.#namespace, lease], call, asOfTime)
+    return Number((rows[0] as { waiting: string }).waiting)
+  }
+
   readOver(key: unknown, lease: string): Promise<ReadonlyMap<string, Holding> | undefined> | undefined {
     const { transaction } = entryOf(key)
     return transaction && this.#readOver(transaction, lease)

@@ -12,6 +12,8 @@ export interface Statements {
   /** The schema in which the tables are. */
   readonly home: string
   readonly inspect: string
+  /** How many are in the queue of the lease $2 of the namespace $1. */
+  readonly waiting: string
   /** The transactions that are writing to the leases just now. */
   readonly writing: string
 }
@@ -36,6 +38,9 @@ export function statements({ inStatement }: Tables): Statements {
   (SELECT relpersistence::pg_catalog.text FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ${lease}::pg_catalog.oid) AS persistence,
   (${['SELECT', 'INSERT', 'UPDATE', 'DELETE'].map(mayWaiter).join(' AND ')})::pg_catalog.text AS registers,
   pg_catalog.has_function_privilege('pg_catalog.pg_notify(pg_catalog.text, pg_catalog.text)', 'EXECUTE')::pg_catalog.text AS notifies`,
+    waiting: `SELECT ${microsText('clock')} AS at, pg_catalog.count(*)::pg_catalog.text AS waiting FROM ${inStatement.waiter}
+WHERE ns OPERATOR(pg_catalog.=) $1::pg_catalog.text AND name OPERATOR(pg_catalog.=) $2::pg_catalog.text
+  AND place OPERATOR(pg_catalog.>) 0 AND until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()`,
     writing: `SELECT coalesce(pg_catalog.array_to_string(pg_catalog.array_agg(virtualtransaction), ' '::pg_catalog.text), '') AS writing
 FROM pg_catalog.pg_locks WHERE relation OPERATOR(pg_catalog.=) ${lease}::pg_catalog.oid AND mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'::pg_catalog.text
   AND database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())`,

@@ -173,6 +173,10 @@ if #vacated + #changed + #waking + #taken > 0 or #ended > 0 then
 end
 `
 
+/** KEYS: tokens. ARGV: a lease. Answers { microseconds, how many are in its queue }. */
+export const waitingScript: Script = script(`${prelude}${fromTheMaster}${naming}
+return { us, #redis.call('ZRANGEBYSCORE', deadlines .. ARGV[1], fmt(now), '+inf') }`)
+
 /** KEYS: index. Somebody watches the whole namespace. Answers { microseconds, why that failed or '' }. */
 export const watchAllScript: Script = script(`${prelude}${naming}${registering}
 return { us, register('') and '' or failed(redis.pcall('ZADD', interest, 'XX', untilMs, '')) or '' }`)

@@ -32,7 +32,7 @@ import {
 import { applyScript, TOO_LATE } from './apply-script.ts'
 import { databaseOf, explained, isDeferred, saidBy } from './connection.ts'
 import { redisTrapdoor } from './guard.ts'
-import { COUNTED, FULL, readScript, TOLD_UP_TO, watchAllScript } from './interest-script.ts'
+import { COUNTED, FULL, readScript, TOLD_UP_TO, waitingScript, watchAllScript } from './interest-script.ts'
 import { Keys } from './keys.ts'
 import { listenTo } from './listener.ts'
 import { asIoredis } from './node-redis.ts'
@@ -210,6 +210,10 @@ export class RedisSubstrate implements Substrate {
     }
     const [capacity, generation] = String(definition).split(' ')
     return countedLease(capacity, generation, shares)
+  }
+
+  async waiting(lease: string, call: Call): Promise<number> {
+    return Number((await this.#run(waitingScript, [this.#keys.tokens], [lease], call))[1])
   }
 
   /** A name, then its FIELDS. */

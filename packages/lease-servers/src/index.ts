@@ -1,4 +1,5 @@
 export { until, whatIsAwaited } from './awaited.ts'
+export { findChromium } from './chromium.ts'
 export { enough, enoughOf, isMatrix } from './enough.ts'
 export { ServerHome } from './process.ts'
 export { etcdProtocol } from './etcd-protocol.ts'

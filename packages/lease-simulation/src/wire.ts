@@ -7,6 +7,7 @@ export class Wire implements Substrate {
   declare readonly time?: (call: Call) => Promise<number>
   declare readonly watch?: (listener: (change: LeaseChange) => void, client?: string) => () => void
   declare readonly counted?: (lease: string, call: Call) => Promise<Counted>
+  declare readonly waiting?: (lease: string, call: Call) => Promise<number>
   readonly #inner: Substrate
   readonly #sending: (op: Op) => void
 
@@ -18,6 +19,8 @@ export class Wire implements Substrate {
     if (inner.watch !== undefined) this.watch = (heard, client) => inner.watch?.(heard, client) ?? ((): void => {})
     const counted = inner.counted?.bind(inner)
     if (counted !== undefined) this.counted = counted
+    const waiting = inner.waiting?.bind(inner)
+    if (waiting !== undefined) this.waiting = waiting
   }
 
   apply(ops: readonly Op[], call: Call): Promise<readonly Verdict[]> {

@@ -804,6 +804,7 @@ export function bound(client: Client): Client {
     subscribe: (listener, options) => client.subscribe(listener, options),
     unwatch: client.unwatch && ((lease, watcher) => client.unwatch?.(lease, watcher)),
     leaveQueue: (lease, ticket) => client.leaveQueue?.(lease, ticket),
+    waiting: client.waiting?.bind(client),
     counted: client.counted,
     close: () => client.close(),
   }

@@ -36,6 +36,26 @@ export const queue: Suite = {
     )
 
     clause(
+      'the store says how many are in the queue of a lease',
+      async (context) => {
+        const { a, b, lease, longMs } = context
+        const seen = async (client: Client): Promise<number | undefined> => client.waiting?.(lease)
+        same([await seen(a), await seen(b)], [0, 0], 'how many wait before anybody does')
+        await a.claimLease(lease, { holder: ALICE, duration: longMs })
+        const bob = await enter(context, BOB)
+        const carol = await enter(context, CAROL)
+        same([await seen(a), await seen(b)], [2, 2], 'how many wait')
+        b.leaveQueue?.(lease, bob)
+        await rejects('LEASE_INVALID', claim(context, CAROL, carol), 'a claim of one who waits')
+        same(await seen(a), 1, 'how many wait after one has left')
+        await a.releaseLease(lease, ALICE)
+        await claim(context, CAROL, carol)
+        same(await seen(a), 0, 'how many wait after the other was granted the lease')
+      },
+      'queues',
+    )
+
+    clause(
       'a waiter alone stands before an empty queue',
       async (context) => {
         await claim(context, BOB, noTicket())

@@ -656,7 +656,7 @@ export class MemoryNamespace {
     return { ...granted(undefined), counted, told: this.#tellQueue(lease, nowMs).told }
   }
 
-  /** Who waits, in the order of the tickets: for tests that compare. */
+  /** Who waits, in the order of the tickets. */
   waiting(name: string): readonly { readonly place: number; readonly weight: number }[] {
     return this.#queueOf(name) ?? []
   }

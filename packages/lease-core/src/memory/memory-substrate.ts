@@ -61,6 +61,11 @@ export class MemorySubstrate implements Substrate {
     return this.#leases.counted(lease)
   }
 
+  async waiting(lease: string, call: Call): Promise<number> {
+    this.#open(call)
+    return this.#leases.waiting(lease).length
+  }
+
   async pinned(call: Call, leases?: readonly string[]): Promise<ReadonlyMap<string, Pins>> {
     this.#open(call)
     return this.#leases.pinned(leases)

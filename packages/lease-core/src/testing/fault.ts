@@ -2,7 +2,7 @@
 import type { Call, Op } from '../substrate.ts'
 
 /** What a call or operation does, for filters and counts. */
-export type CallKind = Op['kind'] | 'read' | 'counted' | 'pinned' | 'inspect' | 'time'
+export type CallKind = Op['kind'] | 'read' | 'counted' | 'waiting' | 'pinned' | 'inspect' | 'time'
 
 /** Which calls a fault befalls; all conditions must hold. */
 export interface FaultFilter {

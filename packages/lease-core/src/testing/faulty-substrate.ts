@@ -72,6 +72,7 @@ export class FaultySubstrate implements Substrate {
   declare readonly inspect?: (call: Call) => Promise<readonly SubstrateWarning[]>
   declare readonly time?: (call: Call) => Promise<number>
   declare readonly counted?: (lease: string, call: Call) => Promise<Counted>
+  declare readonly waiting?: (lease: string, call: Call) => Promise<number>
   /** Over a connection of the caller: no fault befalls it. */
   declare readonly readOver?: (
     key: unknown,
@@ -104,6 +105,12 @@ export class FaultySubstrate implements Substrate {
         this.#roundTrip([{ kind: 'counted', leases: [lease] }], call, async (inward) => {
           const counted = await inner.counted?.(lease, inward)
           return counted ?? { capacity: undefined, generation: undefined, shares: new Map() }
+        })
+    }
+    if (inner.waiting !== undefined) {
+      this.waiting = (lease, call) =>
+        this.#roundTrip([{ kind: 'waiting', leases: [lease] }], call, async (inward) => {
+          return (await inner.waiting?.(lease, inward)) ?? 0
         })
     }
     if (inner.readOver !== undefined) this.readOver = (key, lease) => inner.readOver?.(key, lease)
@@ -426,7 +433,7 @@ export interface Counts extends Record<CallKind, number> {
 
 function noCounts(): Counts {
   const ops = { claim: 0, extend: 0, release: 0, expire: 0, pin: 0, unpin: 0, leave: 0, passOver: 0, define: 0 }
-  const calls = { read: 0, counted: 0, pinned: 0, inspect: 0, time: 0 }
+  const calls = { read: 0, counted: 0, waiting: 0, pinned: 0, inspect: 0, time: 0 }
   return { ...ops, ...calls, roundTrips: 0, largestBatch: 0, peakInFlight: 0 }
 }
 
