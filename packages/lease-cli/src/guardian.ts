@@ -38,7 +38,7 @@ const SURVIVED: readonly NodeJS.Signals[] = [
 const ASKS = 5
 /** Not more often, in milliseconds. */
 const ASK_EVERY_MS = 25
-/** How often it looks who is left in the group. */
+/** How often it looks which processes are left in the group. */
 const LOOK_EVERY_MS = 20
 /** So much of the grace it waits for `lease exec` to signal first. */
 const PATIENCE = 0.2

@@ -9,7 +9,7 @@ export type ColorChoice = 'auto' | 'always' | 'never'
 export interface Column<T> {
   readonly title: string
   readonly of: (row: T) => string
-  /** Whether numbers are to be compared: they end in line. */
+  /** Whether numbers are to be compared: they are aligned at the end. */
   readonly right?: boolean
   /** Where the terminal is narrow, columns with a higher number get narrower first. 0: never. */
   readonly yields: number

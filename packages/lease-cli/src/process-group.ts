@@ -1,4 +1,4 @@
-/** Signals to a process group, and who is in it. */
+/** Signals to a process group, and the processes in it. */
 import { execFile } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { promisify } from 'node:util'

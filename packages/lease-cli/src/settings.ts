@@ -90,7 +90,7 @@ export class SettingsReader {
     return config.readOnly === true ? `${file} says readOnly` : undefined
   }
 
-  /** Who is at the terminal, for the record: `--as`, or user@host. */
+  /** The person at the terminal, for the record: `--as`, or user@host. */
   async author(): Promise<string> {
     const [given] = (await this.#field('as')) ?? []
     return given ?? `${userName()}@${os.hostname()}`

@@ -1,4 +1,6 @@
 import { expect } from 'chai'
+import { once } from 'node:events'
+import { request, type IncomingMessage } from 'node:http'
 import {
   freshDatabase,
   isMatrix,
@@ -12,6 +14,7 @@ import {
   type Redis,
 } from 'lease-servers'
 import type { Finding } from '#src/commands/doctor.ts'
+import { LeaseRun } from './lease-run.ts'
 import { leaseHere } from './screen.ts'
 import { besides, testServers, unique } from './stores.ts'
 
@@ -36,6 +39,21 @@ describe('lease and the servers that a URL names', () => {
       await server.close()
     })
   }
+
+  it('shows them on a page of this machine alone, until it is interrupted', async () => {
+    const [server] = testServers()
+    const env = { LEASE_URL: (await server?.open()) ?? '', LEASE_NAMESPACE: unique() }
+    const run = new LeaseRun(['console', '--write'], env)
+    const url = await run.line(/^(http:\/\/127\.0\.0\.1:\d+\/)$/m)
+    expect((await fetch(url)).status).to.equal(200)
+    const asked = request(url, { headers: { host: 'evil.test' } }).end()
+    const [answer] = (await once(asked, 'response')) as [IncomingMessage]
+    expect(answer.statusCode, 'under the name of another site').to.equal(421)
+    answer.resume()
+    run.kill('SIGINT')
+    expect(await run.code).to.equal(130)
+    await server?.close()
+  })
 
   if (cluster !== undefined) {
     it('are a Redis Cluster', async () => {

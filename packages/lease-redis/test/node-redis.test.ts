@@ -200,7 +200,7 @@ for (const [name, driver] of Object.entries(drivers)) {
       } finally {
         await manager.stop()
         await client.close()
-        redis.destroy()
+        await redis.close()
       }
     })
   })

@@ -1,23 +1,8 @@
 /** `lease console`: the page of the package `lease-console`, on this machine. It is loaded only here, and need not be installed. */
-import { createServer, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import type { Manager } from 'lease-core'
+import type * as ConsolePackage from 'lease-console'
 import type { Context } from '../context.ts'
 import { CommandEnd, EXIT, wrongUsage } from '../exit-codes.ts'
 import { oneLine } from '../output.ts'
-
-/** What is used of `lease-console`. */
-interface ConsolePackage {
-  createConsole(options: {
-    readonly managers: Readonly<Record<string, Manager>>
-    readonly basePath: string
-    readonly readOnly: boolean
-    readonly authorize: () => { readonly who: string }
-    readonly environment: string | undefined
-    readonly onAction: (action: Readonly<Record<string, unknown>>) => void
-  }): (request: Request) => Promise<Response>
-  toNodeListener(handler: (request: Request) => Promise<Response>): RequestListener
-}
 
 /** The flags of `lease console`. */
 export interface ConsoleFlags {
@@ -46,9 +31,8 @@ export async function serveConsole(context: Context, flags: ConsoleFlags): Promi
   const lib = await load()
   return context.withStore(async ({ manager, namespace, address }, signal) => {
     const by = await context.settings.author()
-    const handler = lib.createConsole({
+    const console = lib.createConsole({
       managers: { [namespace]: manager },
-      basePath: '',
       readOnly: flags.write !== true,
       authorize: () => ({ who: by }), // who reaches this address may look; only this machine can change anything
       environment: flags.environment,
@@ -57,32 +41,22 @@ export async function serveConsole(context: Context, flags: ConsoleFlags): Promi
           `lease: ${oneLine(JSON.stringify(action, (_key, part: unknown) => (typeof part === 'bigint' ? String(part) : part)))}`,
         ),
     })
-    const server = createServer(lib.toNodeListener(handler))
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(port, host, resolve)
-    })
-    const { port: bound } = server.address() as AddressInfo
-    context.out.line(`http://${host.includes(':') ? `[${host}]` : host}:${bound}/`)
+    await using server = await lib.serveConsole(console, { port, host })
+    context.out.line(`${server.url}/`)
     context.out.note(
       `lease: ${namespace} of ${address}, ${flags.write === true ? 'with revoke and pin' : 'read-only'}; Ctrl-C ends it`,
     )
-    try {
-      await new Promise<never>((_, reject) =>
-        signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }),
-      )
-    } finally {
-      server.close()
-      server.closeAllConnections()
-    }
+    await new Promise<never>((_, reject) =>
+      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true }),
+    )
     return EXIT.ok
   })
 }
 
-async function load(): Promise<ConsolePackage> {
+async function load(): Promise<typeof ConsolePackage> {
   const name = 'lease-console' // no name for the compiler: the package need not be there
   try {
-    return (await import(name)) as ConsolePackage
+    return (await import(name)) as typeof ConsolePackage
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw error
     throw new CommandEnd(
