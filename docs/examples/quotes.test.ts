@@ -19,6 +19,7 @@ const published = [
   'lease-nestjs',
   'lease-otel',
   'lease-console',
+  'lease-cli',
 ]
 
 for (const page of [

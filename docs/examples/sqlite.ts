@@ -41,6 +41,7 @@ export function migrateSqlite(connection: SqliteConnection): void {
 /** The leases of one namespace. */
 export class SqliteSubstrate implements Substrate {
   readonly limits: SubstrateLimits = { maxOps: 100, maxInFlight: 1 }
+  readonly store: NonNullable<Substrate['store']>
   readonly #connection: SqliteConnection
   readonly #namespace: string
   readonly #clock: { now(): number }
@@ -49,6 +50,7 @@ export class SqliteSubstrate implements Substrate {
   constructor(connection: SqliteConnection, namespace: string, clock: { now(): number } = systemClock) {
     this.#connection = connection
     this.#namespace = namespace
+    this.store = { system: 'sqlite', namespace }
     this.#clock = clock
     connection.exec('PRAGMA busy_timeout = 0') // a driver that waits stops all JavaScript, also that of the lock's holder
   }

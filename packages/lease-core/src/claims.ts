@@ -140,7 +140,8 @@ export class Claims {
       if (attempt > 2) await this.#pause(attempt)
       this.#throwIfEnded(signal)
       let own = leases.find(mine)
-      const sent = this.#host.terms.now()
+      const { events, terms } = this.#host
+      const sent = events.heard('denied') ? terms.now() : undefined
       if (own === undefined) {
         await this.#host.client.refresh(leases)
         this.#throwIfEnded(signal)

@@ -305,6 +305,58 @@ describe('Tracing channels', () => {
   })
 })
 
+describe('Where nobody listens', () => {
+  it('no clock is read for events and traces, also not after the last listener has gone', async () => {
+    const bench = new Bench()
+    const { clock } = bench
+    let readings = 0
+    const counting = new Proxy(clock, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name, target)
+        if (typeof value !== 'function') return value
+        if (name === 'monotonic' || name === 'now' || name === 'boot') readings++
+        return value.bind(target) as unknown
+      },
+    })
+    const client = new SubstrateClient({ substrate: new MemorySubstrate({ store: bench.store }), clock: counting })
+    const manager = new Manager({ client, clock: counting })
+    const work = async (): Promise<number> => {
+      const before = readings
+      const token = await manager.claim('db', 'a', 30_000)
+      await token.check()
+      await manager.claim('db', 'b', 30_000).catch(() => {})
+      await manager.claim('other', 'a', 30_000)
+      await manager.holdAny(['db', 'other'], 'b', { duration: 30_000 }).catch(() => {})
+      await manager.release('db', 'a')
+      const hold = await manager.hold('db', 'a', { duration: 30_000 })
+      await hold.renew()
+      await hold.release()
+      await clock.settle()
+      return readings - before
+    }
+    await work() // first contact
+    const silent = await work()
+    const following = Object.values(traces).map((channel) => follow(channel))
+    const ends = [manager.events, client.events].map((events) =>
+      events.subscribe(() => {}, { types: ['claimed', 'denied', 'released', 'renewed', 'batch'] }),
+    )
+    expect(await work()).to.be.above(silent)
+    for (const one of following) one.end()
+    for (const end of ends) end()
+    expect(await work()).to.equal(silent)
+
+    // Each call that is followed reads the clock at its beginning and its end, and each batch once more: the others do not.
+    const calls = [traces.claim, traces.check, traces.release, traces.apply].map((channel) => follow(channel))
+    const followed = await work()
+    const ended = calls.map(({ seen }) => seen.filter(([name]) => name === 'asyncEnd').length)
+    for (const one of calls) one.end()
+    const [claims = 0, checks = 0, releases = 0, batches = 0] = ended
+    expect([claims, checks, releases]).to.deep.equal([5, 1, 2])
+    expect(followed - silent).to.equal(2 * (claims + checks + releases) + 3 * batches)
+    await manager.stop()
+  })
+})
+
 describe('The AsyncLocalStorage context of a caller', () => {
   const storage = new AsyncLocalStorage<string>()
 
@@ -339,6 +391,11 @@ describe('The AsyncLocalStorage context of a caller', () => {
     const count = (what: string): number => seen.filter((one) => one.startsWith(what)).length
     const within = <T>(name: string, work: () => T): T => storage.run(name, work)
 
+    const alone = await within('A', () => manager.hold('alone', 'alone', { duration: 60_000, renewEvery: 20 }))
+    await until(() => count('extend alone') >= 3)
+    expect(new Set(seen.filter((one) => one.startsWith('extend')))).to.deep.equal(new Set(['extend alone: undefined']))
+    await alone.release()
+    seen.length = 0
     const first = await within('A', () => manager.hold('db', 'a', { duration: 60_000, renewEvery: 20 }))
     const waiting = within('B', () => manager.hold('db', 'b', { duration: 60_000, renewEvery: 20, wait: true }))
     const last = within('C', () => manager.hold('db', 'c', { duration: 60_000, wait: true }))
@@ -367,6 +424,27 @@ describe('The AsyncLocalStorage context of a caller', () => {
     ).to.have.length(1)
     expect(contexts('read')).to.deep.equal(['read: undefined'])
     expect(contexts('release').slice(0, 2)).to.deep.equal(['release a: F', 'release b: G'])
+    await manager.stop()
+    await client.close()
+  })
+
+  it('is that of no caller in a batch that goes out when an answer has freed its slot', async () => {
+    const substrate = new Recording({ store: new MemoryStore() })
+    const wire = new FaultySubstrate(substrate, { limits: { maxInFlight: 1 } })
+    const client = new SubstrateClient({ substrate: wire })
+    const manager = new Manager({ client })
+    await manager.claim('first', 'contact', 60_000)
+    const hung = wire.hang({ kind: 'claim' })
+    const first = storage.run('A', () => manager.claim('a', 'a', 60_000))
+    await until(() => wire.inFlight > 0)
+    const second = storage.run('B', () => manager.claim('b', 'b', 60_000))
+    await sleep(systemClock, 1)
+    hung.heal()
+    await Promise.all([first, second])
+    expect(substrate.seen.filter((one) => one.startsWith('claim')).slice(1)).to.deep.equal([
+      'claim a: A',
+      'claim b: undefined',
+    ])
     await manager.stop()
     await client.close()
   })

@@ -65,7 +65,7 @@ export function errorTypeOf(error: unknown): string {
   return typeof name === 'string' && /^\w{1,64}$/.test(name) ? name : 'Error'
 }
 
-/** The first 16 digits of its SHA-256: the same for the same text, and its text cannot be read from it. */
+/** The first 16 digits of its SHA-256: the same for the same text. It hides a name, but not one that can be guessed and tried. */
 export function hashed(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16)
 }
@@ -75,7 +75,7 @@ const VARIABLE =
 
 /**
  * Groups names that differ in a number, a UUID or a hexadecimal id: each of these becomes `*`. For `groupOf`. `order-4711` and `order-4712`
- * are `order-*`; `job/9f86d081884c7d65/run` is a `*` between the slashes.
+ * are `order-*`; the id in `job/9f86d081884c7d65/run` becomes `*`.
  */
 export function collapseName(name: string): string {
   return name.replace(VARIABLE, '*')

@@ -21,7 +21,7 @@ export interface InstrumentOptions {
   readonly groupOf?: ((name: string) => string | undefined) | undefined
   /** The leases of elections: `lease.leader` says for each whether this process holds it. They appear by name on that metric. @default none */
   readonly names?: readonly string[] | undefined
-  /** Whether spans show hashes instead of the names of leases and holders. @default false */
+  /** Whether spans show hashes instead of the names of leases and holders. A name that can be guessed can be tried. @default false */
   readonly hash?: boolean | undefined
 }
 

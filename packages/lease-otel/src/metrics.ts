@@ -1,6 +1,6 @@
 /**
- * The metrics. Each instrument is created once, at the start. A listener costs a few microseconds for each event; the ones that follow every
- * check or every round trip are made only if they are asked for.
+ * The metrics. Each instrument is created once, at the start. Those that follow every check, or time what drivers time as well, are made only if
+ * they are asked for.
  */
 import {
   ValueType,

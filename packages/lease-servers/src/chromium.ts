@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { systemFolders } from './binaries.ts'
+import { updateDebian } from './debian.ts'
 import { reasonIn } from './failures.ts'
 import { installed, output } from './process.ts'
 import { report } from './progress.ts'
@@ -59,7 +60,7 @@ async function install(): Promise<void> {
   try {
     await add()
   } catch {
-    await output('apt-get', [...patient, 'update']) // it knows no packages yet, or old versions of them
+    await updateDebian() // it knows no packages yet, or old versions of them
     await add()
   }
 }

@@ -39,7 +39,7 @@ async function fetchInto(root: string, cache: string, names: readonly [string, .
   const work = home.dir
   if (!(await known(names[0])) && process.getuid?.() === 0) {
     report(`asking Debian's archive for ${names[0]}`)
-    await output('apt-get', ['-q', 'update'])
+    await updateDebian()
   }
   if (!(await known(names[0]))) throw new Error(`apt knows no package ${names[0]} (apt-get update may help)`)
   report(`downloading ${names[0]} from Debian's archive`)
@@ -51,6 +51,25 @@ async function fetchInto(root: string, cache: string, names: readonly [string, .
   await rename(join(work, 'root'), root).catch((error: unknown) => {
     if (!existsSync(root)) throw error // else another process was first
   })
+}
+
+/** How long another process may be at it. */
+const LOCKED_MS = 300_000
+
+/** Asks the archive which packages there are; one process at a time may. @throws what apt-get says */
+export async function updateDebian(): Promise<void> {
+  const untilMs = performance.now() + LOCKED_MS
+  for (;;) {
+    try {
+      await output('apt-get', ['-q', 'update'])
+      return
+    } catch (error) {
+      const { stderr } = (error as Error).cause as { readonly stderr?: string }
+      const isLocked = /Could not get lock|Unable to lock/.test(`${stderr} ${String(error)}`)
+      if (!isLocked || performance.now() > untilMs) throw error
+      await new Promise((resolve) => setTimeout(resolve, 1_000))
+    }
+  }
 }
 
 async function known(name: string): Promise<boolean> {

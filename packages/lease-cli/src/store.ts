@@ -1,0 +1,331 @@
+/** Opens a store by its URL. A driver is loaded only if the URL needs it. */
+import { readFileSync } from 'node:fs'
+import { LeaseEvents, Manager, reasonOf, sleep, type Client, type Clock } from 'lease-core'
+import { brokenNamespaceRule, withoutSecrets, type Substrate } from 'lease-core/adapter'
+import type { PostgresPool } from 'lease-postgres'
+import { CommandEnd, EXIT, wrongUsage } from './exit-codes.ts'
+import type { Settings } from './settings.ts'
+import { parseStoreUrl, shown, type StoreKind, type StoreUrl } from './store-url.ts'
+
+/** A store that answers. */
+export interface Store {
+  readonly kind: StoreKind | 'memory'
+  /** For people: which kind, which hosts; no user, no password. */
+  readonly address: string
+  readonly namespace: string
+  readonly manager: Manager
+  readonly client: Client
+  /** What the client warns of, and what the manager does. */
+  readonly events: LeaseEvents
+  /** Of PostgreSQL: for `migrate` and `collect`. */
+  readonly pool?: PostgresPool | undefined
+  /** A substrate of its own over the same connection, for `doctor`. */
+  substrate(): Substrate
+  /** Ends all connections. Releases nothing. */
+  close(): Promise<void>
+}
+
+/** The connection of a store, before anybody knows whether it answers. */
+interface Driver {
+  /** Resolves when the server has answered. */
+  probe(): Promise<void>
+  client(namespace: string, options: ClientOptions): Promise<Client>
+  substrate(namespace: string): Promise<Substrate>
+  readonly pool?: PostgresPool | undefined
+  close(): Promise<void>
+}
+
+interface ClientOptions {
+  readonly events: LeaseEvents
+  readonly requestTimeout: number | undefined
+}
+
+/** How long a connection may take. */
+export const CONNECT_MS = 5_000
+/** Between two tries of `--retry`. */
+const RETRY_MS = 500
+
+/** How to open it. */
+export interface OpenOptions {
+  readonly clock: Clock
+  /** For so long it is tried again; 0: once. */
+  readonly retryMs: number
+  readonly signal: AbortSignal
+  /** Called before each further try. */
+  readonly retrying?: (cause: string) => void
+  /** How long a request may take. @default that of the client, which holds need */
+  readonly requestMs?: number | undefined
+  /** A command on the whole store needs none. */
+  readonly needsNamespace?: boolean
+}
+
+/**
+ * Opens the store, and waits for its first answer.
+ *
+ * @throws CommandEnd 64: the URL breaks a rule, or no namespace is named
+ * @throws CommandEnd 69: the server does not answer, or refuses
+ */
+export async function openStore(settings: Settings, options: OpenOptions): Promise<Store> {
+  const url = parseStoreUrl(settings.url, settings.urlFrom)
+  checkPlace(settings, url)
+  const namespace = namespaceOf(settings, url, options.needsNamespace ?? true)
+  const driver = await driverOf(url, settings)
+  try {
+    await reach(driver, url, options)
+    const events = new LeaseEvents()
+    const client = await driver.client(namespace, { events, requestTimeout: options.requestMs })
+    const manager = new Manager({ client, events })
+    const substrate = await driver.substrate(namespace)
+    const close = async (): Promise<void> => {
+      await manager.stop()
+      await client.close()
+      await driver.close()
+    }
+    const { kind, address } = url
+    return { kind, address, namespace, manager, client, events, pool: driver.pool, substrate: () => substrate, close }
+  } catch (error) {
+    await driver.close().catch(() => {}) // what went wrong first is what the caller must learn
+    throw error
+  }
+}
+
+/** Opens the driver of this URL, and nothing else: for `doctor`, which explains each step. */
+export function driverOf(url: StoreUrl, settings: Settings): Promise<Driver> {
+  if (url.kind === 'postgres') return postgresDriver(url, settings)
+  if (url.kind === 'redis') return redisDriver(url, settings)
+  return etcdDriver(url, settings)
+}
+
+function checkPlace({ schema, table, prefix }: Settings, { kind }: StoreUrl): void {
+  if (kind !== 'postgres' && (schema !== undefined || table !== undefined)) {
+    throw wrongUsage(`--schema and --table are of PostgreSQL; ${kind} has --prefix`)
+  }
+  if (kind === 'postgres' && prefix !== undefined) {
+    throw wrongUsage('--prefix is of Redis and etcd; PostgreSQL has --schema and --table')
+  }
+}
+
+/** The namespace that is named. @throws CommandEnd 64: none is, or it breaks a rule */
+export function namespaceOf({ namespace }: Settings, { kind }: StoreUrl, isNeeded: boolean = true): string {
+  if (namespace === undefined) {
+    if (!isNeeded) return 'none'
+    throw wrongUsage(
+      'no namespace is named',
+      'give -N NAME, or export LEASE_NAMESPACE: the namespace of the client in your program',
+    )
+  }
+  const tagged = kind === 'redis' && /[{}]/.test(namespace) ? 'must not contain { or }' : undefined
+  const rule = brokenNamespaceRule(namespace) ?? tagged
+  if (rule !== undefined) throw wrongUsage(`the namespace ${rule} (got ${JSON.stringify(namespace.slice(0, 60))})`)
+  return namespace
+}
+
+async function reach(driver: Driver, url: StoreUrl, { clock, retryMs, signal, retrying }: OpenOptions): Promise<void> {
+  const startedMs = clock.monotonic()
+  for (;;) {
+    try {
+      return await withinTime(driver.probe(), clock, signal)
+    } catch (error) {
+      if (signal.aborted) throw signal.reason
+      const cause = causeOf(error)
+      if (clock.monotonic() - startedMs >= retryMs) {
+        throw new CommandEnd(
+          EXIT.unavailable,
+          `cannot reach ${url.address}: ${cause}`,
+          ...advice(error),
+          'lease doctor looks for the cause; --retry waits for the server',
+        )
+      }
+      retrying?.(cause)
+      await sleep(clock, RETRY_MS, signal)
+    }
+  }
+}
+
+/** A driver may wait without end for a server that accepts and says nothing. */
+async function withinTime(probe: Promise<void>, clock: Clock, signal: AbortSignal): Promise<void> {
+  const limit = new AbortController()
+  const silence = sleep(clock, CONNECT_MS, AbortSignal.any([limit.signal, signal])).then(() => {
+    throw new Error(`no answer within ${CONNECT_MS / 1000} seconds`)
+  })
+  try {
+    await Promise.race([probe, silence])
+  } finally {
+    limit.abort()
+    probe.catch(() => {})
+    silence.catch(() => {})
+  }
+}
+
+/** The words of a driver, without passwords. Node reports a refused connection by its code alone when it has tried several addresses. */
+export function causeOf(error: unknown): string {
+  const first: unknown = error instanceof AggregateError ? (error.errors[0] ?? error) : error
+  const words = reasonOf(first)
+  const code = codeOf(first)
+  return withoutSecrets(code === undefined || words.includes(code) ? words : `${words} (${code})`)
+}
+
+function codeOf(error: unknown): string | undefined {
+  const { code } = Object(error) as { readonly code?: unknown }
+  return typeof code === 'string' ? code : undefined
+}
+
+/** What to do about it, where the cause shows it. */
+export function advice(error: unknown): string[] {
+  const cause = causeOf(error)
+  const found = ADVICE.find(([pattern]) => pattern.test(cause))
+  return found === undefined ? [] : [found[1]]
+}
+
+const ADVICE: readonly (readonly [RegExp, string])[] = [
+  [/ECONNREFUSED/, 'nothing listens there: is the server started, are host and port right?'],
+  [/ENOTFOUND|EAI_AGAIN|Name resolution failed/i, 'DNS does not know this host'],
+  [/no answer|ETIMEDOUT|timeout|DEADLINE/i, 'a firewall may drop the packets, or the server hangs'],
+  [
+    /certificate|self.signed|unable to (get|verify)|altname/i,
+    'the certificate is not trusted: name its authority (sslrootcert=… of PostgreSQL, ?ca=… of Redis and etcd)',
+  ],
+  [
+    /wrong version number|packet length too long|EPROTO|does not support SSL/i,
+    'one side speaks TLS and the other does not: compare postgres sslmode, redis:// and rediss://, etcd:// and etcds://',
+  ],
+  [
+    /password|SASL|WRONGPASS|NOAUTH|authentication/i,
+    'user or password are wrong; in a URL @ : / ? # need %40 %3A %2F %3F %23',
+  ],
+  [/database .* does not exist|3D000/, 'create the database, or correct the end of the URL'],
+]
+
+async function postgresDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
+  const [{ default: pg }, adapter] = await Promise.all([import('pg'), import('lease-postgres')])
+  const pool = new pg.Pool({
+    connectionString: url.text,
+    connectionTimeoutMillis: CONNECT_MS,
+    keepAlive: true,
+    max: 6, // as many as the adapter uses at once
+    application_name: 'lease-cli',
+  })
+  pool.on('error', nothing) // an idle connection broke; the pool has removed it
+  pool.on('connect', (connection) => connection.on('error', nothing))
+  const { schema, table } = settings
+  const options = (namespace: string) => ({ pool, namespace, schema, table })
+  return {
+    pool,
+    probe: async () => void (await pool.query('SELECT 1')),
+    client: async (namespace, own) => adapter.postgresClient({ ...options(namespace), ...own }),
+    substrate: async (namespace) => new adapter.PostgresSubstrate(options(namespace)),
+    close: () => pool.end(),
+  }
+}
+
+async function redisDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
+  const [{ Cluster, Redis }, adapter] = await Promise.all([import('ioredis'), import('lease-redis')])
+  const { username, password, hosts, mode, parameters } = url
+  const tls = url.tls ? filesOf(parameters, ['ca', 'cert', 'key']) : undefined
+  const path = url.path.split('/')
+  const db = database(mode === 'sentinel' ? path[1] : path[0])
+  const one = {
+    lazyConnect: true,
+    connectTimeout: CONNECT_MS,
+    socketTimeout: CONNECT_MS, // a host that vanished says nothing
+    maxRetriesPerRequest: 1,
+    ...(tls === undefined ? {} : { tls }),
+    ...(username === undefined ? {} : { username }),
+    ...(password === undefined ? {} : { password }),
+  }
+  const [first] = hosts
+  const connection =
+    mode === 'cluster'
+      ? new Cluster([...hosts], {
+          lazyConnect: true,
+          redisOptions: one,
+          ...(tls === undefined ? {} : { dnsLookup: asItIs }),
+        })
+      : mode === 'sentinel'
+        ? new Redis({
+            ...one,
+            db,
+            name: path[0] ?? '',
+            sentinels: [...hosts],
+            ...(tls === undefined ? {} : { sentinelTLS: tls, enableTLSForSentinelMode: true }),
+            ...namedIn(parameters, ['sentinelUsername', 'sentinelPassword']),
+          })
+        : new Redis({ ...one, db, host: first?.host ?? '', port: first?.port ?? 0 })
+  let lastError: unknown
+  connection.on('error', (error: unknown) => (lastError = error))
+  const { prefix } = settings
+  const options = (namespace: string) => ({ redis: connection, namespace, prefix })
+  return {
+    probe: async () => {
+      try {
+        if (connection.status === 'wait' || connection.status === 'end' || connection.status === 'close')
+          await connection.connect()
+        await connection.ping()
+      } catch (error) {
+        throw lastError ?? error // "Connection is closed." says less than what closed it
+      }
+    },
+    client: async (namespace, own) => adapter.redisClient({ ...options(namespace), ...own }),
+    substrate: async (namespace) => new adapter.RedisSubstrate(options(namespace)),
+    close: async () => connection.disconnect(),
+  }
+}
+
+async function etcdDriver(url: StoreUrl, settings: Settings): Promise<Driver> {
+  const [{ Etcd3 }, adapter] = await Promise.all([import('etcd3'), import('lease-etcd')])
+  const { username, password, hosts, parameters, tls } = url
+  const { ca, cert, key } = filesOf(parameters, ['ca', 'cert', 'key'])
+  const etcd = new Etcd3({
+    ...adapter.failFast(),
+    hosts: hosts.map((host) => `${tls ? 'https' : 'http'}://${shown(host)}`),
+    ...(username === undefined ? {} : { auth: { username, password: password ?? '' } }),
+    ...(ca === undefined ? {} : { credentials: { rootCertificate: ca, ...pair(cert, key) } }),
+  })
+  const { prefix } = settings
+  const options = (namespace: string) => ({ etcd, namespace, prefix })
+  return {
+    probe: async () => void (await etcd.get('lease-cli-probe')),
+    client: async (namespace, own) => adapter.etcdClient({ ...options(namespace), ...own }),
+    substrate: async (namespace) => new adapter.EtcdSubstrate(options(namespace)),
+    close: async () => etcd.close(),
+  }
+}
+
+function pair(certChain: Buffer | undefined, privateKey: Buffer | undefined): object {
+  return certChain === undefined || privateKey === undefined ? {} : { certChain, privateKey }
+}
+
+/** The names of a Cluster over TLS are in its certificates. */
+function asItIs(address: string, done: (error: null, address: string) => void): void {
+  done(null, address)
+}
+
+function filesOf<K extends string>(
+  parameters: ReadonlyMap<string, string>,
+  names: readonly K[],
+): Partial<Record<K, Buffer>> {
+  const files: Partial<Record<K, Buffer>> = {}
+  for (const name of names) {
+    const path = parameters.get(name)
+    if (path === undefined) continue
+    try {
+      files[name] = readFileSync(path)
+    } catch (error) {
+      throw wrongUsage(`the file of ?${name}= cannot be read: ${reasonOf(error)}`)
+    }
+  }
+  return files
+}
+
+function namedIn(parameters: ReadonlyMap<string, string>, names: readonly string[]): Record<string, string> {
+  return Object.fromEntries(names.flatMap((name) => (parameters.has(name) ? [[name, parameters.get(name) ?? '']] : [])))
+}
+
+function database(text: string = ''): number {
+  if (text === '') return 0
+  if (!/^\d{1,6}$/.test(text))
+    throw wrongUsage('the database of Redis in the URL must be a number', 'write redis://host:6379/0')
+  return Number(text)
+}
+
+function nothing(): void {}

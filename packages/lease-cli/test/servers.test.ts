@@ -1,0 +1,159 @@
+import { expect } from 'chai'
+import {
+  freshDatabase,
+  isMatrix,
+  postgresTargets,
+  redisTargets,
+  startRedis,
+  startRedisSentinel,
+  until,
+  type Address,
+  type FreshDatabase,
+  type Redis,
+} from 'lease-servers'
+import type { Finding } from '#src/commands/doctor.ts'
+import { leaseHere } from './screen.ts'
+import { besides, testServers, unique } from './stores.ts'
+
+const SECRET = 'geheim'
+const [postgres] = postgresTargets()
+const [cluster] = redisTargets('cluster')
+
+describe('lease and the servers that a URL names', () => {
+  for (const server of testServers()) {
+    it(`sees what a program holds, and takes it, on ${server.name}`, async () => {
+      const [url, namespace] = [await server.open(), unique()]
+      const env = { LEASE_URL: url, LEASE_NAMESPACE: namespace }
+      const store = await besides(url, namespace)
+      const { manager } = store
+      await manager.claim('job', 'bob', { minutes: 1 }, { value: 'hello' })
+      const [listed] = JSON.parse((await leaseHere(['list', '--json'], env)).stdout) as Record<string, unknown>[]
+      expect(listed).to.include({ lease: 'job', holder: 'bob', value: 'hello', pinned: false })
+      const revoked = await leaseHere(['revoke', 'job', '--yes', '--token', String(listed?.['fencingToken'])], env)
+      expect(revoked.code).to.equal(0)
+      expect(await manager.find('job')).to.equal(undefined)
+      await store.close()
+      await server.close()
+    })
+  }
+
+  if (cluster !== undefined) {
+    it('are a Redis Cluster', async () => {
+      const env = { LEASE_URL: `redis+cluster://${listOf(cluster.nodes)}`, LEASE_NAMESPACE: unique() }
+      expect(await leaseHere(['list', '--json'], env)).to.include({ code: 0, stdout: '[]\n' })
+    })
+  }
+
+  if (isMatrix()) {
+    it('are Sentinels, which know the master', async () => {
+      await using sentinel = await startRedisSentinel()
+      const env = {
+        LEASE_URL: `redis+sentinel://${listOf(sentinel.sentinels)}/${sentinel.name}`,
+        LEASE_NAMESPACE: unique(),
+      }
+      expect(await leaseHere(['list', '--json'], env)).to.include({ code: 0, stdout: '[]\n' })
+    })
+  }
+
+  it('end a command with 69 where nothing listens, and doctor says what to look at', async () => {
+    const env = { LEASE_URL: `redis://ann:${SECRET}@127.0.0.1:1`, LEASE_NAMESPACE: 'x' }
+    const listed = await leaseHere(['list'], env)
+    expect(listed).to.include({ code: 69, stdout: '' })
+    expect(listed.stderr).to.contain('cannot reach redis at 127.0.0.1:1').and.to.contain('nothing listens there')
+    const seen = await leaseHere(['doctor'], env)
+    expect(seen.code).to.equal(1)
+    expect(seen.stdout).to.contain('failed  reach 127.0.0.1:1')
+    for (const { stdout, stderr } of [listed, seen]) expect(stdout + stderr).to.not.contain(SECRET)
+  })
+})
+
+describe('lease doctor', () => {
+  let redis: Redis
+
+  before(async () => (redis = await startRedis({ appendonly: true, password: 'right' })))
+  after(() => redis.stop())
+
+  it('has no findings about a server that is well set up, and ends with 0', async () => {
+    const { code, stdout } = await leaseHere(['doctor'], { LEASE_URL: redis.url, LEASE_NAMESPACE: unique() })
+    expect(stdout).to.contain('no findings')
+    expect(code).to.equal(0)
+  })
+
+  it('names a wrong password, and shows none', async () => {
+    const env = { LEASE_URL: redis.url.replace('right', SECRET), LEASE_NAMESPACE: 'x' }
+    const { code, stdout } = await leaseHere(['doctor', '--json'], env)
+    expect(code).to.equal(1)
+    const { findings } = JSON.parse(stdout) as { findings: Finding[] }
+    expect(findings.at(-1)).to.include({ check: 'login', status: 'failed' })
+    expect(findings.at(-1)?.hints.join()).to.contain('user or password are wrong')
+    expect(stdout).to.not.contain(SECRET)
+  })
+
+  it('finds a lease that a pin alone keeps, and says how to end it', async () => {
+    const namespace = unique()
+    const store = await besides(redis.url, namespace)
+    const { manager } = store
+    await manager.pin('job', 'ops')
+    await manager.claim('job', 'dead', 1)
+    await manager.pin('next', 'ops')
+    await until(
+      'the lease is overdue',
+      async () => Number((await manager.find('job'))?.expiry.diffNow().toMillis()) < 0,
+    )
+    const { code, stdout } = await leaseHere(['doctor'], { LEASE_URL: redis.url, LEASE_NAMESPACE: namespace })
+    expect(code).to.equal(1)
+    expect(stdout).to.contain('job is kept by the pin of ops alone: dead has not renewed it')
+    expect(stdout).to.contain('lease unpin job ENTITY, or lease revoke job')
+    expect(stdout).to.contain('next is pinned by ops, and nobody holds it')
+    await store.close()
+  })
+})
+
+if (postgres !== undefined) {
+  describe('lease and a database of PostgreSQL', () => {
+    let database: FreshDatabase
+    let env: Record<string, string>
+
+    before(async () => {
+      database = await freshDatabase(postgres)
+      env = { LEASE_URL: database.url, LEASE_NAMESPACE: unique() }
+    })
+    after(() => database.drop())
+
+    it('without tables: 69, doctor says lease migrate, and that makes them', async () => {
+      const listed = await leaseHere(['list'], env)
+      expect(listed.code).to.equal(69)
+      expect(listed.stderr).to.contain('lease migrate makes missing tables')
+      const seen = await leaseHere(['doctor'], env)
+      expect(seen.code).to.equal(1)
+      expect(seen.stdout).to.contain('tables are missing').and.to.contain('lease migrate makes what is missing')
+      expect((await leaseHere(['migrate', '--dry-run'], env)).stdout).to.contain('CREATE TABLE')
+      expect((await leaseHere(['list'], env)).code).to.equal(69)
+      expect(
+        (await leaseHere(['migrate'], { LEASE_URL: 'postgres://127.0.0.1:1/x', LEASE_MIGRATE_URL: database.url })).code,
+      ).to.equal(0)
+      expect(await leaseHere(['list'], env)).to.include({ code: 0, stderr: 'no lease is held\n' })
+      const after = (await leaseHere(['doctor'], env)).stdout
+      expect(after).to.contain('ok      tables and rights').and.to.contain('ok      vacant leases: 0 rows')
+    })
+
+    it('removes the rows of leases that were vacant for long', async () => {
+      expect((await leaseHere(['collect', '--retention', '1h'], env)).stdout).to.equal(
+        'removed 0 rows of leases that were vacant for longer\n',
+      )
+    })
+
+    it('that is not there: what to do, and no password', async () => {
+      const url = new URL(postgres.url)
+      url.pathname = '/no_such_database'
+      url.password = SECRET
+      const { code, stderr } = await leaseHere(['list'], { ...env, LEASE_URL: url.href })
+      expect(code).to.equal(69)
+      expect(stderr).to.contain('create the database').and.to.not.contain(SECRET)
+    })
+  })
+}
+
+function listOf(addresses: readonly Address[]): string {
+  return addresses.map(({ host, port }) => `${host}:${port}`).join(',')
+}
