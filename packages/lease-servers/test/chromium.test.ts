@@ -66,8 +66,8 @@ describe('a Chromium for tests', () => {
     const made = join(bin, 'chromium')
     program(
       'apt-get',
-      `echo "$4" >>'${log}'
-[ "$4" = update ] && exit 0
+      `case "$*" in *update*) echo update >>'${log}'; exit 0 ;; esac
+echo install >>'${log}'
 [ "$(/usr/bin/wc -l <'${log}')" -lt 2 ] && { echo "E: Unable to locate package" >&2; exit 100; }
 echo '#!/bin/sh' >'${made}'; echo 'echo Chromium 156.0' >>'${made}'; /bin/chmod +x '${made}'`,
     )
