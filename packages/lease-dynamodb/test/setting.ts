@@ -3,6 +3,9 @@ import { DynamoDBClient, type DynamoDBClientConfig } from '@aws-sdk/client-dynam
 import { createTable, DynamodbSubstrate, type DynamodbSubstrateOptions } from 'lease-dynamodb'
 import { unique } from 'lease-scenes'
 
+// The SDK tells of the end of Node 20 in every process.
+process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] = 'true'
+
 export interface Setting extends AsyncDisposable {
   readonly client: DynamoDBClient
   readonly table: string
