@@ -72,6 +72,7 @@ const explanations: readonly Explanation[] = [
   },
   {
     pattern: /ECONNREFUSED/,
+    isBusy: true,
     words: 'DynamoDB cannot be reached: check region and endpoint of the DynamoDBClient',
   },
 ]
@@ -118,4 +119,11 @@ export function explained(error: unknown): unknown {
   const isNotDone = attemptsOf(error) <= 1 && (isRefusal === true || isBusy === true)
   const message = withoutSecrets(`${words} (${(error as Error).name}: ${reasonOf(error)})`)
   return new StoreFailure(message, { cause: error, isSetUp, isNotDone })
+}
+
+/** The same failure, of a read: nothing was written. */
+export function ofRead(error: unknown): StoreFailure {
+  const failure = explained(error)
+  const { isSetUp, cause } = failure instanceof StoreFailure ? failure : { isSetUp: false, cause: error }
+  return new StoreFailure(reasonOf(failure), { cause, isSetUp, isNotDone: true })
 }

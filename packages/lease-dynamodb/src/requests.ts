@@ -16,7 +16,7 @@ import {
 } from '@aws-sdk/client-dynamodb'
 import type { Call } from 'lease-core/adapter'
 import type { DynamodbDriver, Item } from './driver.ts'
-import { explained, type Cancellation } from './explain.ts'
+import { explained, ofRead, type Cancellation } from './explain.ts'
 import { HASH, isUnchanged, RANGE, updateOf, type State } from './layout.ts'
 
 /** What became of a write: done, or the item was not as expected. `found` is undefined where the answer does not say it. */
@@ -51,7 +51,7 @@ export class Requests {
 
   async get(lease: string, call: Call): Promise<Item | undefined> {
     const input = { TableName: this.#table, Key: this.key(lease), ConsistentRead: true }
-    return (await this.#send<GetItemCommandOutput>(new GetItemCommand(input), call)).Item
+    return (await this.#read<GetItemCommandOutput>(new GetItemCommand(input), call)).Item
   }
 
   /** The items that there are of these leases. */
@@ -70,7 +70,7 @@ export class Requests {
     let keys: KeysAndAttributes | undefined = { Keys: leases.map((lease) => this.key(lease)), ConsistentRead: true }
     while (keys !== undefined) {
       const command = new BatchGetItemCommand({ RequestItems: { [this.#table]: keys } })
-      const answer: BatchGetItemCommandOutput = await this.#send(command, call)
+      const answer: BatchGetItemCommandOutput = await this.#read(command, call)
       found.push(...Object.values(answer.Responses ?? {}).flat())
       keys = Object.values(answer.UnprocessedKeys ?? {})[0]
     }
@@ -90,7 +90,7 @@ export class Requests {
         ExpressionAttributeValues: { ':ns': { S: this.#namespace }, ...(prefix !== '' && { ':nm': { S: prefix } }) },
         ...(from !== undefined && { ExclusiveStartKey: from }),
       })
-      const answer: QueryCommandOutput = await this.#send(command, call)
+      const answer: QueryCommandOutput = await this.#read(command, call)
       found.push(...(answer.Items ?? []))
       from = answer.LastEvaluatedKey
     } while (from !== undefined)
@@ -105,7 +105,7 @@ export class Requests {
         ? new DeleteItemCommand({ TableName: this.#table, Key: key, ...isUnchanged(was), ...refusal })
         : new UpdateItemCommand({ ...updateOf({ table: this.#table, key, was, state: after }), ...refusal })
     try {
-      await this.#driverSend<UpdateItemCommandOutput>(command, call)
+      await this.#send<UpdateItemCommandOutput>(command, call)
       return { isDone: true }
     } catch (error) {
       if (!isNamed(error, 'ConditionalCheckFailedException')) throw explained(error)
@@ -129,7 +129,7 @@ export class Requests {
       })),
     })
     try {
-      await this.#driverSend(command, call)
+      await this.#send(command, call)
       return writes.map(() => ({ isDone: true }))
     } catch (error) {
       const { CancellationReasons = [] } = error as { readonly CancellationReasons?: readonly Cancellation[] }
@@ -143,18 +143,18 @@ export class Requests {
   }
 
   describe(call: Call): Promise<DescribeTableCommandOutput> {
-    return this.#send(new DescribeTableCommand({ TableName: this.#table }), call)
+    return this.#read(new DescribeTableCommand({ TableName: this.#table }), call)
   }
 
-  async #send<Output>(command: object, call: Call): Promise<Output> {
+  async #read<Output>(command: object, call: Call): Promise<Output> {
     try {
-      return await this.#driverSend(command, call)
+      return await this.#send(command, call)
     } catch (error) {
-      throw explained(error)
+      throw ofRead(error)
     }
   }
 
-  async #driverSend<Output>(command: object, call: Call): Promise<Output> {
+  async #send<Output>(command: object, call: Call): Promise<Output> {
     const controller = new AbortController()
     const abort = (why: Error): void => controller.abort(why)
     if (call.onAbort === undefined) call.signal.addEventListener('abort', () => abort(call.signal.reason as Error))
