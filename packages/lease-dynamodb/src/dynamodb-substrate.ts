@@ -12,13 +12,15 @@
  *   the version, also if it has nothing else to write (`known-items.ts`).
  * - *Reads are consistent*, always. A refusal is answered only from a read, or from what a refused write has returned.
  */
-import { systemClock, type Trapdoor } from 'lease-core'
+import { systemClock, type Clock, type LeaseChange, type Trapdoor } from 'lease-core'
 import {
   contended,
+  countedOf,
   granted,
   late,
   refused,
   unknown,
+  warnOfNoHints,
   type Call,
   type Counted,
   type Holding,
@@ -30,12 +32,13 @@ import {
 } from 'lease-core/adapter'
 import { bumped, decide, type Decision, type SingleOp } from './decide.ts'
 import type { Item } from './driver.ts'
-import { isContended } from './explain.ts'
+import { explained, isContended } from './explain.ts'
 import { dynamoTrapdoor } from './guard.ts'
 import { Items } from './items.ts'
 import { ABSENT, holdingOf, nameOf, stateIn, type State } from './layout.ts'
 import { checkOptions, type DynamodbSubstrateOptions } from './options.ts'
-import { Requests } from './requests.ts'
+import { countedSightOf, PolledHints, sightOf, type Sight } from './polled-hints.ts'
+import { Requests, type Abortable } from './requests.ts'
 import { claimShare, countedIn, define, type Room, type SharesHost } from './shares.ts'
 import { tableWarnings } from './table.ts'
 
@@ -43,6 +46,8 @@ import { tableWarnings } from './table.ts'
 const limits: Substrate['limits'] = { maxOps: 10, maxInFlight: 5, enoughOps: 1 }
 /** How many leases that cannot be read are remembered; beyond this they are reported once more. */
 const MOST_NAMED = 1_000
+/** How long one look of those who wait may take. */
+const LOOK_MS = 5_000
 /** How many times one operation may meet another at the same item before it counts as contended. */
 const MOST_ROUNDS = 6
 
@@ -51,6 +56,9 @@ export class DynamodbSubstrate implements Substrate {
   readonly #items: Items
   readonly #shares: SharesHost
   readonly #table: string
+  readonly #clock: Clock
+  /** By the client; undefined: of those who hear of everything. */
+  readonly #hints = new Map<string | undefined, PolledHints>()
   readonly #onWarning: DynamodbSubstrateOptions['onWarning']
   /** Leases that a warning has named. */
   readonly #unreadable = new Set<string>()
@@ -60,6 +68,7 @@ export class DynamodbSubstrate implements Substrate {
     checkOptions(options, { client: false })
     const { client, table, namespace, clock = systemClock } = options
     this.#table = table
+    this.#clock = clock
     this.#onWarning = options.onWarning
     this.#requests = new Requests(client, table, namespace)
     this.#items = new Items(this.#requests, clock)
@@ -88,14 +97,17 @@ export class DynamodbSubstrate implements Substrate {
   async #verdict(op: Op, call: Call): Promise<Verdict> {
     try {
       if (op.kind === 'define') return await define(op, call, this.#shares)
-      if (op.kind === 'claim' && op.share !== undefined) return await claimShare(op, call, this.#shares)
-      return await this.#applied(op, call)
+      const isShare = op.kind === 'claim' && op.share !== undefined
+      const verdict = isShare ? await claimShare(op, call, this.#shares) : await this.#applied(op, call)
+      if (op.kind === 'claim' && op.place !== undefined) this.#waits(op.lease, verdict, call.client)
+      return verdict
     } catch (error) {
       return isContended(error) ? contended : unknown(error)
     }
   }
 
   async #applied(op: SingleOp, call: Call): Promise<Verdict> {
+    if (op.kind === 'leave' && op.place === undefined) this.#hints.get(call.client)?.unwatch(op.lease)
     if (op.kind === 'leave' || op.kind === 'passOver') return granted(undefined)
     const { lease } = op
     const { known } = this.#items
@@ -130,9 +142,15 @@ export class DynamodbSubstrate implements Substrate {
     return (await this.#items.write({ lease, was: state.version, after }, call)).isDone
   }
 
-  async read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, Holding>> {
+  async read(
+    leases: readonly string[] | undefined,
+    call: Call,
+    watched: readonly string[] = [],
+  ): Promise<ReadonlyMap<string, Holding>> {
     const holdings = new Map<string, Holding>()
-    for (const [lease, state] of await this.#read(leases, call)) {
+    const states = await this.#read(leases, call)
+    for (const lease of watched) this.#hints.get(call.client)?.want(lease, sightOfState(states.get(lease)), 'watches')
+    for (const [lease, state] of states) {
       const holding = holdingOf(state)
       if (holding !== undefined) holdings.set(lease, holding)
     }
@@ -158,14 +176,59 @@ export class DynamodbSubstrate implements Substrate {
 
   async close(): Promise<void> {}
 
-  async #room(counted: string, call: Call): Promise<Room> {
+  watch(listener: (change: LeaseChange) => void, client?: string): () => void {
+    const own = (change: LeaseChange): void => listener(change)
+    const options = {
+      clock: this.#clock,
+      look: (leases: readonly string[] | undefined) => this.#look(leases),
+      failed: warnOfNoHints((warning) => this.#onWarning?.(warning), explained),
+    }
+    const hints = this.#hints.get(client) ?? new PolledHints(options, { all: client === undefined })
+    this.#hints.set(client, hints)
+    hints.add(own)
+    return () => {
+      hints.delete(own)
+      if (!hints.isUsed && this.#hints.get(client) === hints) this.#hints.delete(client)
+    }
+  }
+
+  /** From now on what the claim has met is looked at. */
+  #waits(lease: string, { outcome, holding, counted }: Verdict, client: string): void {
+    if (outcome !== 'refused') return
+    const hints = this.#hints.get(client)
+    if (counted !== undefined) hints?.want(countedOf(lease) ?? lease, countedSightOf(counted), 'waits')
+    else if (holding !== undefined) hints?.want(lease, sightOf(holding), 'waits')
+  }
+
+  async #look(leases: readonly string[] | undefined): Promise<ReadonlyMap<string, Sight>> {
+    const controller = new AbortController()
+    const { signal } = controller
+    const timer = this.#clock.setTimer(LOOK_MS, () => controller.abort())
+    const counted = leases?.filter((lease) => countedOf(lease) === lease) ?? []
+    try {
+      const [states, rooms] = await Promise.all([
+        this.#read(
+          leases?.filter((lease) => !counted.includes(lease)),
+          { signal },
+        ),
+        Promise.all(counted.map(async (lease) => [lease, countedIn(await this.#room(lease, { signal }))] as const)),
+      ])
+      const sights = new Map([...states].map(([lease, state]) => [lease, sightOfState(state)]))
+      for (const [lease, room] of rooms) sights.set(lease, countedSightOf(room))
+      return sights
+    } finally {
+      timer.cancel()
+    }
+  }
+
+  async #room(counted: string, call: Abortable): Promise<Room> {
     const states = this.#readable(await this.#requests.query(counted, call))
     const gate = states.get(counted) ?? ABSENT
     states.delete(counted)
     return { gate, shares: states }
   }
 
-  async #read(leases: readonly string[] | undefined, call: Call): Promise<ReadonlyMap<string, State>> {
+  async #read(leases: readonly string[] | undefined, call: Abortable): Promise<ReadonlyMap<string, State>> {
     const items = await (leases === undefined ? this.#requests.query('', call) : this.#requests.getAll(leases, call))
     return this.#readable(items)
   }
@@ -199,4 +262,8 @@ export class DynamodbSubstrate implements Substrate {
 function verdictOf({ outcome }: Decision, state: State): Verdict {
   if (outcome === 'late') return late
   return outcome === 'granted' ? granted(holdingOf(state)) : refused(holdingOf(state))
+}
+
+function sightOfState({ fencingToken, term }: State = ABSENT): Sight {
+  return sightOf({ fencingToken, holder: term?.holder, value: term?.value })
 }

@@ -19,6 +19,9 @@ import type { DynamodbDriver, Item } from './driver.ts'
 import { explained, ofRead, type Cancellation } from './explain.ts'
 import { HASH, isUnchanged, RANGE, updateOf, type State } from './layout.ts'
 
+/** When a request ends, answered or not. */
+export type Abortable = Pick<Call, 'signal' | 'onAbort'>
+
 /** What became of a write: done, or the item was not as expected. `found` is undefined where the answer does not say it. */
 export type Written = { readonly isDone: true } | { readonly isDone: false; readonly found: Item | undefined }
 
@@ -49,13 +52,13 @@ export class Requests {
     return { [HASH]: { S: this.#namespace }, [RANGE]: { S: lease } }
   }
 
-  async get(lease: string, call: Call): Promise<Item | undefined> {
+  async get(lease: string, call: Abortable): Promise<Item | undefined> {
     const input = { TableName: this.#table, Key: this.key(lease), ConsistentRead: true }
     return (await this.#read<GetItemCommandOutput>(new GetItemCommand(input), call)).Item
   }
 
   /** The items that there are of these leases. */
-  async getAll(leases: readonly string[], call: Call): Promise<readonly Item[]> {
+  async getAll(leases: readonly string[], call: Abortable): Promise<readonly Item[]> {
     const [first, ...others] = new Set(leases)
     if (first === undefined) return []
     if (others.length === 0) return [await this.get(first, call)].filter((item) => item !== undefined)
@@ -65,7 +68,7 @@ export class Requests {
     return (await Promise.all(parts.map((part) => this.#batch(part, call)))).flat()
   }
 
-  async #batch(leases: readonly string[], call: Call): Promise<readonly Item[]> {
+  async #batch(leases: readonly string[], call: Abortable): Promise<readonly Item[]> {
     const found: Item[] = []
     let keys: KeysAndAttributes | undefined = { Keys: leases.map((lease) => this.key(lease)), ConsistentRead: true }
     while (keys !== undefined) {
@@ -78,7 +81,7 @@ export class Requests {
   }
 
   /** All items of the namespace whose name begins so. */
-  async query(prefix: string, call: Call): Promise<readonly Item[]> {
+  async query(prefix: string, call: Abortable): Promise<readonly Item[]> {
     const found: Item[] = []
     let from: Item | undefined
     do {
@@ -97,7 +100,7 @@ export class Requests {
     return found
   }
 
-  async write({ lease, was, after }: Write, call: Call): Promise<Written> {
+  async write({ lease, was, after }: Write, call: Abortable): Promise<Written> {
     const key = this.key(lease)
     const refusal = { ReturnValuesOnConditionCheckFailure: 'ALL_OLD' } as const
     const command =
@@ -117,7 +120,7 @@ export class Requests {
   async transact(
     writes: readonly (Write & { readonly after: State })[],
     token: string,
-    call: Call,
+    call: Abortable,
   ): Promise<readonly Written[]> {
     const command = new TransactWriteItemsCommand({
       ClientRequestToken: token,
@@ -142,11 +145,11 @@ export class Requests {
     }
   }
 
-  describe(call: Call): Promise<DescribeTableCommandOutput> {
+  describe(call: Abortable): Promise<DescribeTableCommandOutput> {
     return this.#read(new DescribeTableCommand({ TableName: this.#table }), call)
   }
 
-  async #read<Output>(command: object, call: Call): Promise<Output> {
+  async #read<Output>(command: object, call: Abortable): Promise<Output> {
     try {
       return await this.#send(command, call)
     } catch (error) {
@@ -154,7 +157,7 @@ export class Requests {
     }
   }
 
-  async #send<Output>(command: object, call: Call): Promise<Output> {
+  async #send<Output>(command: object, call: Abortable): Promise<Output> {
     const controller = new AbortController()
     const abort = (why: Error): void => controller.abort(why)
     if (call.onAbort === undefined) call.signal.addEventListener('abort', () => abort(call.signal.reason as Error))

@@ -27,7 +27,7 @@ describe('lease-dynamodb on a local server', () => {
   const requestTimeout = 30_000
   const harness: Harness = {
     name: 'DynamoDB',
-    supports: { notifications: false, shares: true, serverClock: false },
+    supports: { notifications: true, shares: true, serverClock: false },
     unitMs: 250,
     sleep,
     thousands: isMatrix() ? 3_000 : 100,
