@@ -116,12 +116,12 @@ describe(`a set-up that cannot work, on ${target.name}`, () => {
     let refusal: unknown
     let pins = 0
     while (refusal === undefined) {
-      const op = pin('l', `${'x'.repeat(240)}-${pins}`, `${'g'.repeat(20_000)}-${pins}`)
+      const op = pin('l', `${'x'.repeat(240)}-${pins}`, `${'g'.repeat(90_000)}-${pins}`)
       const [verdict] = await substrate.apply([op], newCall())
       if (verdict?.outcome === 'granted') pins++
       else refusal = verdict?.cause
     }
-    expect(pins).to.be.within(15, 25)
+    expect(pins).to.equal(4)
     expect(refusal).to.be.instanceOf(StoreFailure).and.include({ isNotDone: true, isSetUp: false })
     expect((refusal as Error).message).to.match(/above the 400 KB that DynamoDB allows/)
     expect((await substrate.pinned(newCall())).get('l')?.size).to.equal(pins)

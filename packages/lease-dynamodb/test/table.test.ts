@@ -71,12 +71,12 @@ describe(`the table, on ${target.name}`, () => {
     })
 
     it('waits for as long as the table is being made, and not for ever', async () => {
+      const { Table } = await setting.client.send(new DescribeTableCommand({ TableName: setting.table }))
       let looks = 0
       const answers = ['CREATING', 'CREATING', 'ACTIVE']
       const slow: DynamodbDriver = {
         send: async (command: object) => {
           if (!(command instanceof DescribeTableCommand)) return {}
-          const { Table } = await setting.client.send(new DescribeTableCommand({ TableName: setting.table }))
           return { Table: { ...Table, TableStatus: answers[looks++] ?? 'CREATING' } }
         },
       }
