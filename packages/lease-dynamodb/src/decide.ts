@@ -17,8 +17,10 @@ export interface DecisionContext {
   readonly version: string
   /** Whether the client has sent a later request whose epoch is higher: then this one must open nothing. */
   readonly isStale: boolean
-  /** The wall clock, in milliseconds. Only fencing tokens and the time to live depend on it. */
+  /** The wall clock, in milliseconds. Fencing tokens and the time to live depend on it, and what `maxSkewMs` takes over. */
   readonly nowMs: number
+  /** By how much the clocks of two machines differ at most, in milliseconds; undefined: not known. */
+  readonly maxSkewMs: number | undefined
 }
 
 const REFUSED: Decision = { outcome: 'refused' }
@@ -70,14 +72,15 @@ export function claimed(op: ClaimOp, state: State, context: DecisionContext): De
     // Sent again. It is written again as well: an observer may have watched the first one for some time.
     return granted(extended({ durationMs: op.durationMs }, state, term, context))
   }
-  if (term !== undefined && !isLapsed(state, op.lapsed)) return REFUSED
+  if (term !== undefined && !isLapsed(state, op.lapsed) && !isOver(state, context)) return REFUSED
   return state.nonces.includes(op.nonce) || context.isStale ? LATE : undefined
 }
 
 /** The state in the new term of this claim. */
-export function opened(op: ClaimOp, state: State, fencingToken: bigint, { version }: DecisionContext): State {
+export function opened(op: ClaimOp, state: State, fencingToken: bigint, { version, nowMs }: DecisionContext): State {
   const { holder, durationMs, nonce, value, share } = op
-  const term = { holder, version, durationMs, nonce, value, weight: share?.weight }
+  const untilMs = Math.ceil(nowMs + durationMs)
+  const term = { holder, version, durationMs, untilMs, nonce, value, weight: share?.weight }
   return { ...state, version, fencingToken, term, nonces: [nonce], expires: undefined }
 }
 
@@ -105,6 +108,14 @@ export function isLapsed({ term, pins }: State, lapsed: string | undefined): boo
   return term !== undefined && term.version === lapsed && pins.size === 0
 }
 
+/** Whether the holder of an unpinned term relies on it no more, by its clock, if that differs from this one by `maxSkewMs` at most. */
+export function isOver(
+  { term, pins }: State,
+  { nowMs, maxSkewMs }: Pick<DecisionContext, 'nowMs' | 'maxSkewMs'>,
+): boolean {
+  return maxSkewMs !== undefined && term !== undefined && pins.size === 0 && nowMs > term.untilMs + maxSkewMs
+}
+
 function granted(after: State): Decision {
   return { outcome: 'granted', after }
 }
@@ -113,12 +124,13 @@ function extended(
   op: Pick<ExtendOp, 'durationMs' | 'value' | 'adoption'> | Pick<ClaimOp, 'durationMs'>,
   state: State,
   term: Term,
-  { version }: DecisionContext,
+  { version, nowMs }: DecisionContext,
 ): State {
   const { value, adoption } = { value: undefined, adoption: undefined, ...op }
   const durationMs = Math.max(term.durationMs, op.durationMs)
+  const untilMs = Math.max(term.untilMs, Math.ceil(nowMs + op.durationMs))
   const nonce = adoption?.nonce ?? term.nonce
-  const next = { ...term, version, durationMs, nonce, value: value ?? term.value }
+  const next = { ...term, version, durationMs, untilMs, nonce, value: value ?? term.value }
   const opener = state.nonces.at(-1) ?? nonce
   return { ...state, version, term: next, nonces: opener === nonce ? [nonce] : [nonce, opener] }
 }

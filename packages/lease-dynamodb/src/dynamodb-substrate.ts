@@ -66,12 +66,12 @@ export class DynamodbSubstrate implements Substrate {
   /** @throws ErrNotValid with every problem */
   constructor(options: DynamodbSubstrateOptions) {
     checkOptions(options, { client: false })
-    const { client, table, namespace, clock = systemClock } = options
+    const { client, table, namespace, maxSkewMs, clock = systemClock } = options
     this.#table = table
     this.#clock = clock
     this.#onWarning = options.onWarning
     this.#requests = new Requests(client, table, namespace)
-    this.#items = new Items(this.#requests, clock)
+    this.#items = new Items(this.#requests, clock, maxSkewMs)
     this.#shares = {
       items: this.#items,
       read: (counted, call) => this.#room(counted, call),
@@ -211,10 +211,15 @@ export class DynamodbSubstrate implements Substrate {
           leases?.filter((lease) => !counted.includes(lease)),
           { signal },
         ),
-        Promise.all(counted.map(async (lease) => [lease, countedIn(await this.#room(lease, { signal }))] as const)),
+        Promise.all(counted.map(async (lease) => [lease, await this.#room(lease, { signal })] as const)),
       ])
-      const sights = new Map([...states].map(([lease, state]) => [lease, sightOfState(state)]))
-      for (const [lease, room] of rooms) sights.set(lease, countedSightOf(room))
+      const standing = ([, state]: readonly [string, State]): boolean => !this.#items.isOver(state)
+      const sights = new Map<string, Sight>()
+      for (const one of states)
+        sights.set(one[0], sightOfState(standing(one) ? one[1] : { ...one[1], term: undefined }))
+      for (const [lease, { gate, shares }] of rooms) {
+        sights.set(lease, countedSightOf(countedIn({ gate, shares: new Map([...shares].filter(standing)) })))
+      }
       return sights
     } finally {
       timer.cancel()

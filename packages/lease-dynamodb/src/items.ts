@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Clock } from 'lease-core'
 import { StoreFailure, type Call } from 'lease-core/adapter'
-import type { DecisionContext } from './decide.ts'
+import { isOver, type DecisionContext } from './decide.ts'
 import { KnownItems } from './known-items.ts'
 import { ABSENT, stateIn, type State } from './layout.ts'
 import type { Requests, Write, Written } from './requests.ts'
@@ -17,12 +17,15 @@ export class Items {
   readonly known: KnownItems = new KnownItems()
   readonly #requests: Requests
   readonly #clock: Clock
+  readonly #maxSkewMs: number | undefined
   readonly #prefix = randomUUID().replaceAll('-', '').slice(0, 20)
   #versions = 0
 
-  constructor(requests: Requests, clock: Clock) {
+  /** @param maxSkewMs see `DynamodbSubstrateOptions` */
+  constructor(requests: Requests, clock: Clock, maxSkewMs?: number) {
     this.#requests = requests
     this.#clock = clock
+    this.#maxSkewMs = maxSkewMs
   }
 
   /** For one decision: its version is new. */
@@ -31,7 +34,13 @@ export class Items {
       version: `${this.#prefix}${(this.#versions++).toString(36)}`,
       isStale: this.known.isStale(client, epoch),
       nowMs: this.#clock.now(),
+      maxSkewMs: this.#maxSkewMs,
     }
+  }
+
+  /** Whether the term is over as far as clocks can tell, where they are asked. */
+  isOver(state: State): boolean {
+    return isOver(state, { nowMs: this.#clock.now(), maxSkewMs: this.#maxSkewMs })
   }
 
   /** The state now. @throws StoreFailure also for an item that somebody else wrote */

@@ -8,6 +8,7 @@
  *     h   (S)   holder; absent: vacant
  *     e   (S)   version of the term: new with every claim and extension
  *     d   (N)   the longest duration granted in this term, in milliseconds
+ *     u   (N)   until when its holder may rely on it, by its own wall clock, in milliseconds: only `maxSkewMs` asks for it
  *     q   (S)   nonce of the latest term or of its last adoption; o (S): of the claim that opened it
  *     a   (S)   value
  *     w   (N)   weight of a share
@@ -18,7 +19,7 @@
  * The item of a counted lease (`printers#`) decides each grant of a share. It has `v`, `tk` and `x`, and:
  *
  *     c   (N)   capacity; absent: not defined
- *     g   (S)   generation of the definition; b (S): of the one before, if it is not defined any more; u (BOOL): made by a claim
+ *     g   (S)   generation of the definition; b (S): of the one before, if it is not defined any more; y (BOOL): made by a claim
  *
  * Other attributes are left as they are. What decides a condition is `v` alone: a version never comes again, so a request that arrives late
  * changes nothing.
@@ -38,6 +39,8 @@ export interface Term {
   readonly holder: string
   readonly version: string
   readonly durationMs: number
+  /** By the wall clock of its holder. */
+  readonly untilMs: number
   readonly nonce: string
   readonly value: string | undefined
   readonly weight: number | undefined
@@ -83,22 +86,26 @@ export const ABSENT: State = {
 }
 
 /** Every attribute but those of the key: a write replaces them all. */
-const ATTRIBUTES = ['v', 'tk', 'h', 'e', 'd', 'q', 'o', 'a', 'w', 'p', 'k', 'c', 'g', 'b', 'u', EXPIRES] as const
+const ATTRIBUTES = ['v', 'tk', 'h', 'e', 'd', 'q', 'o', 'a', 'w', 'p', 'k', 'c', 'g', 'b', 'u', 'y', EXPIRES] as const
 
 /** @throws StoreFailure the item was not written by this library */
 export function stateIn(item: Item | undefined): State {
   if (item === undefined) return ABSENT
-  const { v, tk, h, e, d, q, o, a, w, p, k, c, g, b, u, x } = item
+  const { v, tk, h, e, d, u, q, o, a, w, p, k, c, g, b, y, x } = item
   const isText = [h, e, q, o, a, g, b].every((one) => one === undefined || one.S !== undefined)
-  const isNumber = [tk, d, w, c, x].every((one) => one === undefined || one.N !== undefined)
-  const isHeld = h === undefined || (e !== undefined && d !== undefined && q !== undefined && tk !== undefined)
+  const isNumber = [tk, d, u, w, c, x].every((one) => one === undefined || one.N !== undefined)
+  const isHeld =
+    h === undefined || (e !== undefined && d !== undefined && u !== undefined && q !== undefined && tk !== undefined)
   const pins = p === undefined ? [] : p.L?.map((one) => one.S)
   if (v?.S === undefined || !isText || !isNumber || !isHeld || pins === undefined || pins.includes(undefined)) {
     throw foreign(item)
   }
-  const term = h?.S === undefined ? undefined : { holder: h.S, version: textOf(e), durationMs: Number(d?.N) }
+  const term =
+    h?.S === undefined
+      ? undefined
+      : { holder: h.S, version: textOf(e), durationMs: Number(d?.N), untilMs: Number(u?.N) }
   const definition =
-    c?.N === undefined ? undefined : { capacity: Number(c.N), generation: textOf(g), byUse: u?.BOOL === true }
+    c?.N === undefined ? undefined : { capacity: Number(c.N), generation: textOf(g), byUse: y?.BOOL === true }
   return {
     version: v.S,
     fencingToken: BigInt(tk?.N ?? 0),
@@ -121,7 +128,12 @@ function attributesOf(state: State): Partial<Record<(typeof ATTRIBUTES)[number],
   return {
     v: { S: state.version ?? '' },
     ...(state.fencingToken > 0n && { tk: { N: String(state.fencingToken) } }),
-    ...(term && { h: { S: term.holder }, e: { S: term.version }, d: { N: String(term.durationMs) } }),
+    ...(term && {
+      h: { S: term.holder },
+      e: { S: term.version },
+      d: { N: String(term.durationMs) },
+      u: { N: String(term.untilMs) },
+    }),
     ...(nonces[0] !== undefined && { q: { S: nonces[0] } }),
     ...(nonces[1] !== undefined && { o: { S: nonces[1] } }),
     ...(term?.value !== undefined && { a: { S: term.value } }),
@@ -129,7 +141,7 @@ function attributesOf(state: State): Partial<Record<(typeof ATTRIBUTES)[number],
     ...(pins.size > 0 && { p: { L: [...pins].flat().map((one) => ({ S: one })) } }),
     ...(state.keeps && { k: { BOOL: true } }),
     ...(definition && { c: { N: String(definition.capacity) }, g: { S: definition.generation } }),
-    ...(definition?.byUse && { u: { BOOL: true } }),
+    ...(definition?.byUse && { y: { BOOL: true } }),
     ...(before.length > 0 && { b: { S: before.join('|') } }),
     ...(expires !== undefined && { [EXPIRES]: { N: String(expires) } }),
   }

@@ -11,6 +11,12 @@ export interface DynamodbSubstrateOptions {
   readonly table: string
   /** Leases of different namespaces know nothing of each other. At most 255 bytes. */
   readonly namespace: string
+  /**
+   * Takes a lease over as soon as the clock of its holder, taken to be this much behind the clock of this process at most, has passed the
+   * end of the grant: in milliseconds. **Then two holders can rely on one lease, if the clocks differ by more**; guards still hold.
+   * @default never: a lease is taken over once it has been observed for its whole duration, whatever the clocks show
+   */
+  readonly maxSkewMs?: number | undefined
   /** @default the machine's clocks */
   readonly clock?: Clock | undefined
   /**
@@ -29,12 +35,14 @@ export function checkOptions(
   options: DynamodbOptions & Pick<DynamodbSubstrateOptions, 'onWarning'>,
   { client }: { readonly client: boolean },
 ): void {
-  const own = ['client', 'table', 'clock', ...(client ? [] : ['onWarning'])]
+  const own = ['client', 'table', 'maxSkewMs', 'clock', ...(client ? [] : ['onWarning'])]
   const checks = new OptionChecks(options, own, { client })
-  const { client: driver, table, onWarning } = options
+  const { client: driver, table, maxSkewMs, onWarning } = options
   checks.must('client', hasMethods(driver, 'send'), 'must be a DynamoDBClient: new DynamoDBClient({ region })')
   const rule = brokenTableRule(table)
   checks.must('table', rule === undefined, rule ?? '')
+  const isSkew = maxSkewMs === undefined || (Number.isFinite(maxSkewMs) && maxSkewMs >= 0)
+  checks.must('maxSkewMs', isSkew, 'must be a number of milliseconds from 0, such as 1000')
   checks.must('onWarning', client || onWarning === undefined || typeof onWarning === 'function', 'must be a function')
   checks.finish()
 }

@@ -18,7 +18,7 @@ import {
   type DefineOp,
   type Verdict,
 } from 'lease-core/adapter'
-import { claimed, isLapsed, nextToken, opened, tombstoneOf } from './decide.ts'
+import { claimed, isLapsed, isOver, nextToken, opened, tombstoneOf } from './decide.ts'
 import type { Items } from './items.ts'
 import { ABSENT, holdingOf, type Definition, type State } from './layout.ts'
 
@@ -71,8 +71,10 @@ export async function claimShare(op: ClaimOp, call: Call, host: SharesHost): Pro
     }
     const definition = gate.definition ?? definedBy(op)
     const others = [...shares].filter(([other, { term }]) => other !== lease && term !== undefined)
-    const lapsed = others.filter(([other, state]) => isLapsed(state, share.lapsed.get(other)))
-    const standing = others.filter(([other, state]) => !isLapsed(state, share.lapsed.get(other)))
+    const isOut = ([other, state]: readonly [string, State]): boolean =>
+      isLapsed(state, share.lapsed.get(other)) || isOver(state, context)
+    const lapsed = others.filter(isOut)
+    const standing = others.filter((one) => !isOut(one))
     const weight = standing.reduce((sum, [, { term }]) => sum + (term?.weight ?? 0), 0)
     const { capacity } = definition ?? {}
     const isRefused =

@@ -39,6 +39,7 @@ describe('the options of lease-dynamodb', () => {
       client: 'us-east-1',
       table: 'no',
       namespace: 'x'.repeat(256),
+      maxSkewMs: -1,
       clock: {},
       events: {},
       requestTimeout: -1,
