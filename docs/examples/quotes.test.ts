@@ -9,7 +9,15 @@ const root = pathToFileURL(`${process.cwd()}/`)
 const quotes = /(?:<!-- docs\/examples\/(?<file>\S+) -->\n+)?```ts\n(?<code>.*?)```/gs
 
 const recipes = await readdir(new URL('docs/recipes/', root))
-const published = ['lease-core', 'lease-postgres', 'lease-redis', 'lease-etcd', 'lease-recipes', 'lease-cron']
+const published = [
+  'lease-core',
+  'lease-postgres',
+  'lease-redis',
+  'lease-etcd',
+  'lease-dynamodb',
+  'lease-recipes',
+  'lease-cron',
+]
 
 for (const page of [
   'README.md',
@@ -22,6 +30,7 @@ for (const page of [
   'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',
+  'docs/substrates/dynamodb.md',
   ...recipes.map((name) => `docs/recipes/${name}`),
   ...published.map((name) => `packages/${name}/README.md`),
 ]) {

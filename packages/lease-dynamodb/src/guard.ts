@@ -5,7 +5,7 @@
  * of the store, so no later term was granted before it. Time is no part of it, and no clock is asked.
  */
 import type { AttributeValue } from '@aws-sdk/client-dynamodb'
-import { ErrTrapdoor, hasMethods, type ErrNotHeld, type Trapdoor } from 'lease-core'
+import { ErrTrapdoor, hasMethods, type Trapdoor } from 'lease-core'
 import { notHeld } from 'lease-core/adapter'
 import type { Item } from './driver.ts'
 import type { Cancellation } from './explain.ts'
@@ -142,7 +142,7 @@ export class DynamoGuard {
    *
    * @param items the `TransactItems` that were sent, in either form and in any order
    */
-  explain(error: unknown, items: readonly object[]): ErrNotHeld | unknown {
+  explain(error: unknown, items: readonly object[]): unknown {
     const reasons = reasonsOf(error)
     for (const [index, item] of items.entries()) {
       if (reasons[index] !== 'ConditionalCheckFailed') continue

@@ -89,10 +89,10 @@ describe(`stale holders in a race, on ${target.name}`, function () {
     const leases = Array.from({ length: 4 }, () => unique('lease'))
     const namespace = unique('ns')
     const course: Course = { grants: 0, written: 0, refused: 0 }
-    let isOver = false
+    const end = new AbortController()
     const work = async (holder: string): Promise<void> => {
       const substrate = setting.substrate({ namespace })
-      while (!isOver) {
+      while (!end.signal.aborted) {
         const lease = leases[Math.floor(Math.random() * leases.length)] as string
         const ms = briefMs()
         let verdict = await settle(substrate, claim(lease, holder, ms))
@@ -120,7 +120,7 @@ describe(`stale holders in a race, on ${target.name}`, function () {
       const isOverSoon = until('enough grants, writes and refusals', () => isEnough(course, leases), 50)
       await Promise.race([working, isOverSoon])
     } finally {
-      isOver = true
+      end.abort()
     }
     await working
     return await regressions(leases)

@@ -100,7 +100,9 @@ describe(`a set-up that cannot work, on ${target.name}`, () => {
       const [verdict] = await substrate.apply([claim(lease, 'a', 60_000)], newCall())
       expect(verdict?.outcome).to.equal('unknown')
       expect(verdict?.cause).to.be.instanceOf(StoreFailure).and.include({ isNotDone: true })
-      expect(String((verdict?.cause as Error).message)).to.match(/theirs-\d" was written by somebody else/)
+      expect(verdict?.cause)
+        .to.have.property('message')
+        .that.matches(/theirs-\d" was written by somebody else/)
     }
     const all = [...(await substrate.read(undefined, newCall())).keys()]
     expect(all).to.deep.equal(['ours'])

@@ -2,7 +2,7 @@
 import { expect } from 'chai'
 import { ErrUnknown } from 'lease-core'
 import { SubstrateClient, type Op, type Substrate, type Verdict } from 'lease-core/adapter'
-import { DynamodbSubstrate, type DynamodbDriver } from 'lease-dynamodb'
+import type { DynamodbDriver, DynamodbSubstrate } from 'lease-dynamodb'
 import { caught, claim, expire, extend, grant, newCall, pin, readOne, release, unique, unpin } from 'lease-scenes'
 import { dynamodbTarget } from 'lease-servers'
 import { openSetting, type Setting } from './setting.ts'
@@ -139,7 +139,7 @@ describe(`faults of requests, on ${target.name}`, () => {
       const { outcome, cause } = await one(slow, op)
       expect(throttled.count).to.equal(1)
       expect(outcome).to.equal('unknown')
-      expect(String((cause as Error).message)).to.match(/throttles these requests/)
+      expect((cause as Error).message).to.match(/throttles these requests/)
       expect((await one(slow, op)).outcome).to.equal('granted')
     })
   }
