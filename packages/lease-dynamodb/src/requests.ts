@@ -158,10 +158,9 @@ export class Requests {
   }
 
   async #send<Output>(command: object, call: Abortable): Promise<Output> {
+    if (call.onAbort === undefined) return (await this.#driver.send(command, { abortSignal: call.signal })) as Output
     const controller = new AbortController()
-    const abort = (why: Error): void => controller.abort(why)
-    if (call.onAbort === undefined) call.signal.addEventListener('abort', () => abort(call.signal.reason as Error))
-    else call.onAbort(abort)
+    call.onAbort((why) => controller.abort(why))
     return (await this.#driver.send(command, { abortSignal: controller.signal })) as Output
   }
 }
