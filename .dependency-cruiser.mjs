@@ -40,7 +40,12 @@ const layers = [
   ['index', 'adapter'],
 ]
 const core = '^packages/lease-core/src/'
-const adapters = { 'lease-postgres': 'pg', 'lease-redis': 'ioredis', 'lease-etcd': 'etcd3' }
+const adapters = {
+  'lease-postgres': 'pg',
+  'lease-redis': 'ioredis',
+  'lease-etcd': 'etcd3',
+  'lease-dynamodb': '@aws-sdk/client-dynamodb',
+}
 const published = `^packages/(lease-core|lease-recipes|lease-cron|lease-nestjs|lease-otel|lease-cli|lease-console|${Object.keys(adapters).join('|')})/src/`
 
 const files = (names) => `${core}(${names.join('|')})\\.ts$`

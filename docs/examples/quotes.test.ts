@@ -14,6 +14,7 @@ const published = [
   'lease-postgres',
   'lease-redis',
   'lease-etcd',
+  'lease-dynamodb',
   'lease-recipes',
   'lease-cron',
   'lease-nestjs',
@@ -36,6 +37,7 @@ for (const page of [
   'docs/substrates/postgres.md',
   'docs/substrates/redis.md',
   'docs/substrates/etcd.md',
+  'docs/substrates/dynamodb.md',
   ...recipes.map((name) => `docs/recipes/${name}`),
   ...published.map((name) => `packages/${name}/README.md`),
 ]) {

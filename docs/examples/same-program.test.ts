@@ -7,17 +7,7 @@ import { migrate } from 'lease-postgres'
 import { enoughOf, etcdTargets, freshDatabase, postgresTargets, redisTargets } from 'lease-servers'
 import { Pool } from 'pg'
 import { inMemory, onEtcd, onPostgres, onRedis, sameProgram } from './same-program.ts'
-
-const printed = [
-  'ben claims: LEASE_CLAIM_DENIED',
-  'ann checks and works',
-  'ben sees: the leader is ann at http://ann',
-  'ben leads: the fencing token rises',
-  'ben leads no more: LEASE_LOST, revoked',
-  'ben takes over: the fencing token rises',
-  'ann checks: LEASE_NOT_HELD',
-  'leases left: 0',
-]
+import { printed } from './same-program.printed.ts'
 
 describe('example: the same program on every substrate', () => {
   const namespace = `same-program-${process.pid}`

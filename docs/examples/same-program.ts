@@ -1,8 +1,10 @@
-/** One program on four substrates: only the line that makes the client differs. */
+/** One program on five substrates: only the line that makes the client differs. */
 import { once } from 'node:events'
+import type { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import type { Etcd3 } from 'etcd3'
 import type { Cluster, Redis } from 'ioredis'
 import { Manager, memoryClient, type Client, type ErrLost, type LeaseError, type MemoryStore } from 'lease-core'
+import { dynamodbClient } from 'lease-dynamodb'
 import { etcdClient } from 'lease-etcd'
 import { postgresClient } from 'lease-postgres'
 import { redisClient } from 'lease-redis'
@@ -12,6 +14,8 @@ export const inMemory = (store: MemoryStore): Client => memoryClient({ store })
 export const onPostgres = (pool: Pool, namespace: string): Client => postgresClient({ pool, namespace })
 export const onRedis = (redis: Redis | Cluster, namespace: string): Client => redisClient({ redis, namespace })
 export const onEtcd = (etcd: Etcd3, namespace: string): Client => etcdClient({ etcd, namespace })
+export const onDynamodb = (client: DynamoDBClient, table: string, namespace: string): Client =>
+  dynamodbClient({ client, table, namespace })
 
 /** Ann and Ben each have a client and a manager, as in two processes. */
 export async function sameProgram(newClient: () => Client, print: (line: string) => void): Promise<void> {

@@ -17,6 +17,7 @@ const entries = [
   'lease-postgres',
   'lease-redis',
   'lease-etcd',
+  'lease-dynamodb',
   'lease-recipes',
 ]
 

@@ -4,18 +4,22 @@
  * A suite says what happens and lets time pass through `store.pass`; it never sleeps by itself. Durations are counted in
  * `store.unitMs`, the shortest comfortable lease.
  */
+import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { systemClock, type Client, type Clock, memoryClient, MemoryStore } from 'lease-core'
 import { TestClock } from 'lease-core/testing'
+import { createTable, dynamodbClient } from 'lease-dynamodb'
 import { etcdClient, failFast } from 'lease-etcd'
 import { migrate, postgresClient } from 'lease-postgres'
 import { redisClient } from 'lease-redis'
 import {
+  dynamodbTarget,
   etcdTargets,
   freshDatabase,
   isMatrix,
   postgresTargets,
   redisTargets,
   until,
+  type DynamodbTarget,
   type EtcdTarget,
   type FreshDatabase,
   type PostgresTarget,
@@ -30,6 +34,10 @@ export interface Store {
   readonly name: string
   /** Whether a lapsed lease may be taken over at once; otherwise only by one who has watched it for its duration. */
   readonly serverClock: boolean
+  /** Whether it keeps a queue of those who wait. DynamoDB keeps none: they are served in any order. */
+  readonly queues: boolean
+  /** After how long managers look by themselves; undefined: as they do by default. DynamoDB does not tell a holder that another has ended its term. */
+  readonly maxSleep?: number | undefined
   /** The shortest comfortable lease. */
   readonly unitMs: number
   /**
@@ -57,10 +65,10 @@ export interface Store {
 }
 
 /** The sorts of real servers. */
-type Sort = 'redis' | 'cluster' | 'postgres' | 'etcd'
+type Sort = 'redis' | 'cluster' | 'postgres' | 'etcd' | 'dynamodb'
 
 /**
- * Memory, Redis, a Redis Cluster, PostgreSQL and etcd. What a recipe asks of a store is the kit's matter, so the test command runs each
+ * Memory, Redis, a Redis Cluster, PostgreSQL, etcd and DynamoDB. What a recipe asks of a store is the kit's matter, so the test command runs each
  * suite on memory and on one sort of server, a different one from suite to suite. Call it while the test file is loaded.
  *
  * @param usual the sort on which the test command runs this suite as well
@@ -73,7 +81,16 @@ export function stores(usual: Sort): readonly Store[] {
     ...(isWanted('cluster') ? redisTargets('cluster') : []).map((target) => new OnRedis(target)),
     ...(isWanted('postgres') ? postgresTargets().slice(0, 1) : []).map((target) => new OnPostgres(target)),
     ...(isWanted('etcd') ? etcdTargets(1) : []).map((target) => new OnEtcd(target)),
+    ...(isWanted('dynamodb') ? [new OnDynamodb(dynamodbTarget())] : []),
   ]
+}
+
+/** A test of the order in which a store serves those who wait; skipped, with the reason, on a store that keeps no queue. */
+export function inOrderOn(store: Store): (title: string, body: () => Promise<void>) => Mocha.Test {
+  return (title, body) => {
+    if (store.queues) return it(title, body)
+    return it.skip(`${title} (skipped: the store keeps no queue of those who wait)`, body)
+  }
 }
 
 let count = 0
@@ -88,6 +105,8 @@ abstract class AnyStore implements Store {
   abstract readonly serverClock: boolean
   abstract readonly unitMs: number
   readonly exact: boolean = false
+  readonly queues: boolean = true
+  readonly maxSleep: number | undefined
   readonly briefMs: number = 400
   readonly momentMs: number = 60
   readonly clock: Clock = systemClock
@@ -229,5 +248,41 @@ class OnEtcd extends AnyStore {
     const client = etcdClient({ etcd, namespace })
     this.whenClosing(() => client.close())
     return client
+  }
+}
+
+class OnDynamodb extends AnyStore {
+  readonly name: string
+  readonly serverClock = false
+  override readonly queues = false
+  override readonly maxSleep = 5_000
+  readonly unitMs = 300
+  readonly #target: DynamodbTarget
+  readonly #table = unique('recipes')
+
+  constructor(target: DynamodbTarget) {
+    super()
+    this.name = target.name
+    this.#target = target
+  }
+
+  async open(): Promise<void> {
+    const client = this.#connect()
+    await createTable({ client, table: this.#table })
+    client.destroy()
+  }
+
+  client(namespace: string): Client {
+    const connection = this.#connect()
+    this.whenClosing(async () => connection.destroy())
+    const client = dynamodbClient({ client: connection, table: this.#table, namespace })
+    this.whenClosing(() => client.close())
+    return client
+  }
+
+  #connect(): DynamoDBClient {
+    process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] = 'true'
+    const credentials = { accessKeyId: 'test', secretAccessKey: 'test' }
+    return new DynamoDBClient({ endpoint: this.#target.endpoint, region: 'us-east-1', credentials })
   }
 }

@@ -2,6 +2,8 @@ export { until, whatIsAwaited } from './awaited.ts'
 export { findChromium } from './chromium.ts'
 export { enough, enoughOf, isMatrix } from './enough.ts'
 export { ServerHome } from './process.ts'
+export { type Dynamodb, type DynamodbOptions, type DynamodbOrigin, startDynamodb } from './dynamodb.ts'
+export { type DynamodbTarget, dynamodbTarget } from './dynamodb-targets.ts'
 export { etcdProtocol } from './etcd-protocol.ts'
 export { type EtcdTarget, etcdTargets } from './etcd-targets.ts'
 export {

@@ -1,3 +1,4 @@
+import { dynamodbTarget } from './dynamodb-targets.ts'
 import { etcdTargets } from './etcd-targets.ts'
 import { pgbouncerTarget, postgresTargets } from './postgres-targets.ts'
 import { redisTargets } from './redis-targets.ts'
@@ -9,7 +10,7 @@ const servers = new Servers()
 export async function mochaGlobalSetup(): Promise<void> {
   // With --parallel the test files are loaded in processes of their own, after this: so all are started.
   if (process.argv.includes('--parallel'))
-    for (const ask of [redisTargets, postgresTargets, pgbouncerTarget, etcdTargets]) ask()
+    for (const ask of [redisTargets, postgresTargets, pgbouncerTarget, etcdTargets, dynamodbTarget]) ask()
   try {
     provideTargets(await servers.targets(askedServers()))
   } catch (error) {

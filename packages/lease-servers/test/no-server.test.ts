@@ -4,6 +4,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import {
+  startDynamodb,
   startEtcd,
   startPgbouncer,
   startPostgres,
@@ -14,6 +15,7 @@ import {
 import { findBinaries } from '#src/binaries.ts'
 import { unpackDebian } from '#src/debian.ts'
 import { failure } from '#src/failures.ts'
+import { givenDynamodb } from '#src/dynamodb-targets.ts'
 import { givenEtcd } from '#src/etcd-targets.ts'
 import { givenPostgres } from '#src/postgres-targets.ts'
 import { givenRedis } from '#src/redis-targets.ts'
@@ -100,6 +102,7 @@ describe('no server of our own', () => {
     Redis: async () => startRedis(),
     'a Redis Cluster': async () => startRedisCluster(),
     etcd: async () => startEtcd({ nodes: 3 }),
+    'a local DynamoDB': async () => startDynamodb(),
   }
 
   for (const [name, start] of Object.entries(starts)) {
@@ -129,6 +132,7 @@ describe('a server that the environment names', () => {
     DATABASE_URL: [(at) => `postgres://postgres@${at}/postgres`, givenPostgres],
     REDIS_URL: [(at) => `redis://${at}`, givenRedis],
     ETCD_ENDPOINTS: [(at) => `http://${at}`, givenEtcd],
+    DYNAMODB_ENDPOINT: [(at) => `http://${at}`, givenDynamodb],
   } satisfies Record<string, [(at: string) => string, (url: string, withinMs?: number) => Promise<unknown>]>
   const sockets: Socket[] = []
   let silent: Server

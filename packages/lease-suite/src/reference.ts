@@ -183,7 +183,7 @@ function optionsIn(one: ts.InterfaceDeclaration): string {
     return [`\`${member.name.getText()}\``, isRequired ? '(required)' : prose(fallback ?? ''), docOf(member)]
   })
   const heading = `#### ${one.name.text}`
-  const also = parents.length === 0 ? '' : `\n\nAlso the options of ${parents.join(', ')}.`
+  const also = parents.length === 0 ? '' : `\n\nAlso the options of\n${parents.join(',\n')}.`
   return `${heading}${also}${rows.length === 0 ? '' : `\n\n${table(['option', 'default', ''], rows)}`}`
 }
 

@@ -3,7 +3,7 @@
  * file in a process of its own but for the smallest. Everything is stopped when the run ends, however it ends.
  */
 import { setMaxListeners } from 'node:events'
-import { etcdTargets, pgbouncerTarget, postgresTargets, redisTargets, Servers } from 'lease-servers'
+import { dynamodbTarget, etcdTargets, pgbouncerTarget, postgresTargets, redisTargets, Servers } from 'lease-servers'
 import { build, type Check, type CheckResult, timed } from './checks.ts'
 import { runFiles, type FileResult } from './file-run.ts'
 import { inLanes, usualLanes } from './lanes.ts'
@@ -78,5 +78,6 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
 
 /** The names of the servers that test files can ask for; from now on they can be opened in this process. */
 export function knownServers(): readonly string[] {
-  return [...redisTargets(), ...postgresTargets(), pgbouncerTarget(), ...etcdTargets()].map(({ name }) => name)
+  const targets = [...redisTargets(), ...postgresTargets(), pgbouncerTarget(), ...etcdTargets(), dynamodbTarget()]
+  return targets.map(({ name }) => name)
 }

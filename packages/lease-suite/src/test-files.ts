@@ -38,9 +38,9 @@ export function allTests(): readonly TestFile[] {
 const core = /^packages\/lease-core\/test\/(?!conformance\.(broken|real-time))/
 const recipes = /^packages\/lease-recipes\/test\/(?!.*\.(race|crowd)\.)/
 const sqlite = /^docs\/examples\/sqlite\./
-const adapters = /^packages\/lease-(postgres|redis|etcd)\/test\/(conformance|options)\./
+const adapters = /^packages\/lease-(postgres|redis|etcd|dynamodb)\/test\/(conformance|options)\./
 /** Titles of suites on a server, and of those on a second server of one kind. */
-const onServer = / (on|in|of) (redis|postgres|etcd)/i
+const onServer = / (on|in|of) (redis|postgres|etcd|dynamodb)/i
 const onSecond = /postgres 15|pgbouncer|Cluster|three nodes/
 
 /** Files that take less share a process: half a second goes into its start. */

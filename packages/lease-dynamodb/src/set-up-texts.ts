@@ -1,0 +1,96 @@
+/** The set-up as text, for those who keep it in files. */
+import { notValid } from 'lease-core'
+import { EXPIRES, HASH, RANGE } from './layout.ts'
+import { brokenTableRule } from './options.ts'
+
+/** A table by its name. */
+export interface TableName {
+  readonly table: string
+}
+
+/** What the policy is about. */
+export interface PolicyOptions extends TableName {
+  /** @default every region */
+  readonly region?: string | undefined
+  /** @default every account; a policy of an account reaches only its own tables */
+  readonly account?: string | undefined
+}
+
+/** Returns the table as a template of CloudFormation, as JSON. @throws ErrNotValid */
+export function cloudFormation({ table }: TableName): string {
+  checkTable(table)
+  const template = {
+    AWSTemplateFormatVersion: '2010-09-09',
+    Resources: {
+      LeaseTable: {
+        Type: 'AWS::DynamoDB::Table',
+        DeletionPolicy: 'Retain',
+        Properties: {
+          TableName: table,
+          BillingMode: 'PAY_PER_REQUEST',
+          AttributeDefinitions: [
+            { AttributeName: HASH, AttributeType: 'S' },
+            { AttributeName: RANGE, AttributeType: 'S' },
+          ],
+          KeySchema: [
+            { AttributeName: HASH, KeyType: 'HASH' },
+            { AttributeName: RANGE, KeyType: 'RANGE' },
+          ],
+          TimeToLiveSpecification: { AttributeName: EXPIRES, Enabled: true },
+        },
+      },
+    },
+  }
+  return JSON.stringify(template, undefined, 2)
+}
+
+/** Returns the table as a resource of Terraform. @throws ErrNotValid */
+export function terraform({ table }: TableName): string {
+  checkTable(table)
+  return `resource "aws_dynamodb_table" "leases" {
+  name         = "${table}"
+  billing_mode = "PAY_PER_REQUEST"
+  hash_key     = "${HASH}"
+  range_key    = "${RANGE}"
+
+  attribute {
+    name = "${HASH}"
+    type = "S"
+  }
+
+  attribute {
+    name = "${RANGE}"
+    type = "S"
+  }
+
+  ttl {
+    attribute_name = "${EXPIRES}"
+    enabled        = true
+  }
+}
+`
+}
+
+/** What the library calls. The checks of a guard need `dynamodb:ConditionCheckItem`; the transaction that they are in needs what it writes. */
+const ACTIONS = [
+  'dynamodb:GetItem',
+  'dynamodb:BatchGetItem',
+  'dynamodb:Query',
+  'dynamodb:UpdateItem',
+  'dynamodb:DeleteItem',
+  'dynamodb:ConditionCheckItem',
+  'dynamodb:DescribeTable',
+]
+
+/** Returns the least rights of a process that uses leases, as an IAM policy. To create the table needs more. @throws ErrNotValid */
+export function iamPolicy({ table, region = '*', account = '*' }: PolicyOptions): string {
+  checkTable(table)
+  const resource = table.startsWith('arn:') ? table : `arn:aws:dynamodb:${region}:${account}:table/${table}`
+  const statement = { Sid: 'Leases', Effect: 'Allow', Action: ACTIONS, Resource: resource }
+  return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, undefined, 2)
+}
+
+function checkTable(table: string): void {
+  const rule = brokenTableRule(table)
+  if (rule !== undefined) throw notValid([{ argument: 'table', rule, value: table }])
+}
