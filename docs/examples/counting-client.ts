@@ -8,11 +8,14 @@ export class CountingClient implements Client {
   readonly counted: Client['counted']
   /** Without it, managers receive hints about every lease in the namespace. */
   readonly unwatch: Client['unwatch']
+  /** Without it, nobody is told how many wait. */
+  readonly waiting: Client['waiting']
   readonly #client: Client
 
   constructor(client: Client) {
     this.#client = client
     this.unwatch = client.unwatch?.bind(client)
+    this.waiting = client.waiting?.bind(client)
     this.counted = client.counted
   }
 

@@ -9,13 +9,15 @@ import { testServers, unique, type TestServer } from './stores.ts'
 
 /** What befalls the one that runs the job: `lease exec` or its guardian. */
 const STRIKES = ['kill lease', 'stop lease', 'kill guardian', 'end lease'] as const
-const ROUNDS = isMatrix() ? 50 : STRIKES.length
-const PAIRS = isMatrix() ? 4 : 1
+const ROUNDS = 50
+const PAIRS = 4
 const JOB = programOf('./race.program.ts', import.meta.url)
 
 const redis = testServers().find(({ name }) => name === 'redis') as TestServer
 
 describe('two lease exec that contend for one job', () => {
+  if (!isMatrix()) return // each round takes as long as a lease
+
   let folder: string
   let env: Record<string, string>
 

@@ -37,8 +37,8 @@ Exit code:
      pictures are drawn
   1  the books do not balance, or the story did not show what it should
   2  wrong usage
-  3  the story could not be shown: no server, a worker failed or hangs, a machine
-     that is too slow
+  3  the story could not be shown: no server, a worker failed or hangs, or the
+     machine is too slow
 `
 
 /** What to play. */

@@ -12,7 +12,7 @@ export interface Lanes {
 }
 
 /** How long the cores are watched, and so at least between the starts of two works that they have time for. */
-const LOOK_MS = 500
+const LOOK_MS = 250
 /** What part of that time they must have had nothing to do, all together. */
 const IDLE = 0.15
 
@@ -24,7 +24,7 @@ export function usualLanes(): Lanes {
 /**
  * Starts them in this order.
  *
- * @param idle what part of the time the cores have nothing to do, seen over half a second
+ * @param idle what part of the time the cores have nothing to do, seen over a quarter of a second
  * @throws what the first that fails has thrown, at once; no more are started
  */
 export async function inLanes(
