@@ -8,7 +8,7 @@ export class CountingClient implements Client {
   readonly counted: Client['counted']
   /** Without it, managers receive hints about every lease in the namespace. */
   readonly unwatch: Client['unwatch']
-  /** Without it, nobody is told how many wait. */
+  /** Without it, operators do not see how many wait. */
   readonly waiting: Client['waiting']
   readonly #client: Client
 
