@@ -78,6 +78,8 @@ export class JobRunner {
   #maxTimer: Timer | undefined
   /** The window as it was last seen, for a hold that was revoked since. */
   #lastTrust: Trust | undefined
+  /** Aborts when the guardian has ended before there was a job. */
+  readonly #unguarded = new AbortController()
   #graceSince: Stopwatch | undefined
 
   /**
@@ -106,13 +108,18 @@ export class JobRunner {
     return this.#process.pid
   }
 
+  /** Aborts, with the error that `run` would throw, when the guardian has ended before `run`: there is nothing to wait for. */
+  get unguarded(): AbortSignal {
+    return this.#unguarded.signal
+  }
+
   /** Runs the job to its end. @throws StartFailure */
   run(options: JobOptions): Promise<JobEnd> {
     return new Promise((resolve, reject) => {
       this.#end = { resolve, reject }
       this.#options = options
       const { held, maxTimeMs, clock } = options
-      if (this.#isOver) return this.#fail(new StartFailure('guardian', 'the guardian of the job has ended'))
+      if (this.#unguarded.signal.aborted) return reject(this.#unguarded.signal.reason)
       held.signal.addEventListener('abort', () => this.#lost(held.signal.reason), { once: true })
       if (held.signal.aborted) return this.#lost(held.signal.reason)
       if (maxTimeMs !== undefined) {
@@ -246,7 +253,9 @@ export class JobRunner {
   /** Killed, by us together with its group or by somebody else. What it guarded must not go on unguarded. */
   #guardianGone(): void {
     if (this.#isOver) return
-    if (this.#exit === undefined && this.#stopped === undefined && this.#options !== undefined && !this.#isKilled) {
+    if (this.#options === undefined)
+      return this.#fail(new StartFailure('guardian', 'the guardian has ended before the command was started'))
+    if (this.#exit === undefined && this.#stopped === undefined && !this.#isKilled) {
       // Its last act may have been to end the job in time, while this process was stopped.
       this.#stopped = this.#leftMs() <= this.#options.order.graceMs ? 'lost' : 'guardian'
       this.#options.stopping(this.#stopped, undefined)
@@ -276,6 +285,7 @@ export class JobRunner {
     this.#timer?.cancel()
     this.#maxTimer?.cancel()
     this.close()
+    if (this.#options === undefined) this.#unguarded.abort(error)
     this.#end?.reject(error)
   }
 }

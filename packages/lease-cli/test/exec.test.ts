@@ -332,6 +332,22 @@ describe('the guardian of lease exec', () => {
     expect(await store.manager.find('job')).to.equal(undefined)
   })
 
+  it('ends the wait with 125 if it is killed before the command was started, and leaves the queue', async function () {
+    if (!existsSync('/proc/self/stat')) this.skip()
+    const hold = await store.manager.hold('job', 'other', { duration: { seconds: 60 } })
+    const run = new LeaseRun(['exec', 'job', '--wait', '--verbose', '--', 'echo', 'ran'], env)
+    await until('it waits', () => run.stderr.includes('waiting for job, position 1'))
+    const children = readFileSync(`/proc/${run.pid}/task/${run.pid}/children`, 'utf8').trim().split(' ').map(Number)
+    expect(children).to.have.lengthOf(1)
+    process.kill(children[0] as number, 'SIGKILL')
+    expect(await run.code).to.equal(125)
+    expect(run.stderr).to.contain('the guardian has ended before the command was started')
+    expect(run.stdout).to.equal('')
+    await hold.release()
+    const next = await store.manager.hold('job', 'next', { duration: { seconds: 60 } })
+    await next.release()
+  })
+
   it('has no URL, neither as an argument nor in its environment', async function () {
     if (!existsSync('/proc/self/environ')) this.skip()
     const { run, pid, guardian } = await start()

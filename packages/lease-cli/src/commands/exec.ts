@@ -99,12 +99,13 @@ export async function exec(
   const env = Object.fromEntries(Object.entries(context.io.env).filter(([name]) => !SECRET_VARIABLES.includes(name)))
   const runner = new JobRunner(env, { isGroup: flags.foreground !== true })
   const signals = new SignalRelay(context, runner, flags.foreground === true)
+  const noJob = AbortSignal.any([signals.ended, runner.unguarded])
   let store: Store | undefined
   try {
-    store = await context.open(settings, { signal: signals.ended })
+    store = await context.open(settings, { signal: noJob })
     const endEvents = follow(context, store, plan)
     try {
-      const held = await claim(store.manager, plan, flags, signals.ended)
+      const held = await claim(store.manager, plan, flags, noJob)
       return await runHeld({ context, store, plan, flags, runner, signals }, held)
     } finally {
       endEvents()
