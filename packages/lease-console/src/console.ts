@@ -199,7 +199,7 @@ class ConsolePages {
     if (answer instanceof Response) return answer
     if (answer === true) return { who: undefined }
     const who = typeof answer === 'object' && answer !== null && 'who' in answer ? answer.who : undefined
-    return typeof who === 'string' ? { who } : notFound()
+    return typeof who === 'string' && who !== '' ? { who } : notFound()
   }
 
   async #about(request: Request): Promise<Response> {

@@ -195,7 +195,7 @@ describe('the safety of a console', () => {
       await new Promise((resolve) => setImmediate(resolve))
       process.off('warning', note)
       expect(String(warnings)).to.include('the directory is away')
-      for (const nonsense of [undefined, null, 'yes', 1, {}, { who: 1 }]) {
+      for (const nonsense of [undefined, null, 'yes', 1, {}, { who: 1 }, { who: '' }]) {
         const { console } = asking(() => nonsense as unknown as Permission)
         expect((await get(console, '/api/leases?namespace=billing')).status).to.equal(404)
       }
