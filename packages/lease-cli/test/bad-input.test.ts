@@ -34,6 +34,7 @@ describe('bad input of lease', () => {
     [['exec', 'a', 'b', '--', 'true'], 'several leases are named'],
     [['exec', 'a', '--shared', '--permits', '2', '--', 'true'], 'exclude each other'],
     [['exec', 'a', '-c', 'x', '--', 'true'], 'exclude each other'],
+    [['exec', 'a', '--if-busy', 'skip', '-E', '9', '--', 'true'], 'skip ends with 0'],
     [['exec', 'a', '--permits', '0', '--', 'true'], '--permits must be'],
     [['exec', 'a', '--permits', '2', '--value', 'x', '--', 'true'], 'are not for --shared'],
     [['exec', 'a', '--if-busy', 'wait', '--', 'true'], '--if-busy must be skip or fail'],

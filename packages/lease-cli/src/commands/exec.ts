@@ -342,6 +342,8 @@ function planOf(context: Context, names: readonly string[], command: readonly st
   if (flags.ifBusy !== undefined && flags.ifBusy !== 'skip' && flags.ifBusy !== 'fail') {
     throw wrongUsage(`--if-busy must be skip or fail (got ${flags.ifBusy})`)
   }
+  if (flags.ifBusy === 'skip' && flags.busyExitCode !== undefined)
+    throw wrongUsage('--if-busy skip and --busy-exit-code exclude each other: skip ends with 0')
   const durationMs = flags.duration === undefined ? DURATION_MS : parseDuration(flags.duration, '--duration')
   if (durationMs < SHORTEST_MS)
     throw wrongUsage(
