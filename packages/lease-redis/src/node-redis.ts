@@ -93,6 +93,11 @@ function split(numberOfKeys: number, rest: readonly Argument[]): { keys: string[
   return { keys: texts.slice(0, numberOfKeys) as string[], arguments: texts.slice(numberOfKeys) }
 }
 
+/** WATCH is answered by the mapping of the user, whatever we ask for: a text may come as a Buffer. */
+function asText(answer: unknown): unknown {
+  return Buffer.isBuffer(answer) ? answer.toString() : answer
+}
+
 interface NodeRedisOverrides {
   readonly username?: string
   readonly password?: string
@@ -122,15 +127,15 @@ class OverClient extends OverScripting implements RedisDuplicable {
 
   duplicate({ username, password }: NodeRedisOverrides = {}): Duplicate {
     const credentials = { ...(username && { username }), ...(password && { password }) }
-    return new Duplicate(this.#client.duplicate(ownWay(this.#client, credentials)))
+    return new Duplicate(this.#client.duplicate(ownWay(this.#client, credentials)), this.options.keyPrefix)
   }
 
   multi(): unknown {
     return this.#client.multi?.()
   }
 
-  watch(...keys: string[]): Promise<unknown> {
-    return Promise.resolve(this.#client.watch?.(keys))
+  async watch(...keys: string[]): Promise<unknown> {
+    return asText(await this.#client.watch?.(keys))
   }
 
   unwatch(): Promise<unknown> {
@@ -157,11 +162,13 @@ class Duplicate extends EventEmitter implements RedisListenConnection {
   readonly #scripting: Promise<OverScripting>
   /** Once it is connected. */
   #current: NodeRedisClient | undefined
-  readonly options = { retryStrategy: null }
+  readonly options: { readonly retryStrategy: null; readonly keyPrefix: string | undefined }
   #isOver = false
 
-  constructor(model: NodeRedisClient | Promise<NodeRedisClient>) {
+  /** @param keyPrefix what the driver puts in front of each key, also here */
+  constructor(model: NodeRedisClient | Promise<NodeRedisClient>, keyPrefix?: string) {
     super()
+    this.options = { retryStrategy: null, keyPrefix }
     this.on('error', () => {}) // `end` follows, and what was asked rejects
     this.#client = this.#connected(model)
     this.#client.catch((error: unknown) => this.#fail(error))
@@ -189,7 +196,7 @@ class Duplicate extends EventEmitter implements RedisListenConnection {
   }
 
   async watch(...keys: string[]): Promise<unknown> {
-    return (await this.#client).watch?.(keys)
+    return asText(await (await this.#client).watch?.(keys))
   }
 
   async unwatch(): Promise<unknown> {

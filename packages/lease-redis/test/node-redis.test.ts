@@ -84,6 +84,26 @@ for (const [name, driver] of Object.entries(drivers)) {
         expect(await redis.get(own)).to.equal('1')
       })
 
+      const mapped = { [driver.RESP_TYPES.SIMPLE_STRING]: Buffer, [driver.RESP_TYPES.BLOB_STRING]: Buffer }
+      for (const options of [{ commandOptions: { typeMapping: mapped } }, { keyPrefix: 'app:' }]) {
+        const [what] = Object.keys(options)
+        it(`executes guarded transactions with ${what}, and a connection with it is a key`, async () => {
+          const namespace = unique('driver')
+          const redis = await connected(options)
+          const manager = managerOf({ redis, namespace, listen: false })
+          const token = await manager.claim('l', 'one', LASTING_MS)
+          const guard = new RedisGuard()
+          await token.check(guard)
+          const own = unique('own')
+          expect(await guard.transaction(redis, (multi) => void multi.incr(own))).to.deep.equal([1])
+          const key = await connected(options)
+          await token.check(key)
+          expect(await key.multi().incr(own).exec()).to.deep.equal([2])
+          await manager.release('l', 'one')
+          expect(await caught(guard.transaction(redis, (multi) => void multi.incr(own)))).to.be.instanceOf(ErrNotHeld)
+        })
+      }
+
       it('as a key it is watched: an EXEC after the release writes nothing', async () => {
         const redis = await connected()
         const manager = managerOf({ redis, namespace: unique('driver'), listen: false })
