@@ -79,6 +79,12 @@ class OverScripting implements RedisScripting {
     this.#redis = hasMethods(redis, 'withTypeMapping') ? (redis.withTypeMapping?.({}) ?? redis) : redis
   }
 
+  /** Clusters and sentinels do not show their options, but this. Their nodes put no prefix in front. */
+  get options(): { readonly keyPrefix?: string | undefined } {
+    const { _keyPrefix: keyPrefix } = this.#redis
+    return keyPrefix === undefined ? {} : { keyPrefix: keyPrefix.toString() }
+  }
+
   eval(script: string, numberOfKeys: number, ...rest: Argument[]): Promise<unknown> {
     return this.#redis.eval(script, split(numberOfKeys, rest))
   }
@@ -114,7 +120,7 @@ class OverClient extends OverScripting implements RedisDuplicable {
     client.on('ready', () => (this.#hasEnded = false))
   }
 
-  get options(): { readonly db: number; readonly keyPrefix: string | undefined } {
+  override get options(): { readonly db: number; readonly keyPrefix: string | undefined } {
     const { database = 0, keyPrefix } = this.#client.options ?? {}
     return { db: database, keyPrefix: keyPrefix?.toString() }
   }
