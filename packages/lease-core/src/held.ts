@@ -13,8 +13,8 @@ export interface Held extends AsyncDisposable {
   /** Whether the holder may rely on it now. Reads the clocks when called, so it is right also after a pause. No I/O. */
   readonly held: boolean
   /**
-   * Aborts with an `ErrLost` when it is lost, no later than the trust window ends, if the event loop runs. Aborts with an AbortError
-   * (a `DOMException`) when it is released.
+   * Aborts with an `ErrLost` when it is lost, no later than the trust window ends, if the event loop runs. A Hold's is right at each
+   * new reading of this property, also after a pause. Aborts with an AbortError (a `DOMException`) when it is released.
    */
   readonly signal: AbortSignal
   /**

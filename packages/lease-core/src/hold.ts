@@ -219,6 +219,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
       this.#controller = abortController()
       if (this.#over !== undefined) this.#controller.abort(reasonOf(this.#over.loss))
     }
+    void this.held // after a pause of the process the timers are late: ends it if its time is over
     return this.#controller.signal
   }
 

@@ -344,6 +344,17 @@ describe('Manager.hold: a claim kept alive', () => {
     expect(bench.wire.counts.roundTrips, 'a renewal never re-claims').to.equal(0)
   })
 
+  it('after a pause a new reading of the signal is right before any timer has fired', async () => {
+    const bench = new Bench()
+    const read = await bench.manager.hold('db', 'a', options)
+    const unread = await bench.manager.hold('other', 'a', options)
+    expect(read.signal.aborted).to.equal(false)
+    const pause = bench.clock.pause(30_000) // the clocks have moved, and no timer has fired yet
+    expect([lossOf(read.signal), lossOf(unread.signal)]).to.deep.equal(['expired', 'expired'])
+    await pause
+    await bench.manager.stop()
+  })
+
   it('a suspended machine finds its Hold over as soon as it looks', async () => {
     const bench = new Bench()
     const hold = await bench.manager.hold('db', 'a', options)

@@ -34,6 +34,18 @@ export function currentLease(): LeaseWork {
   )
 }
 
+/** Each reading of its signal is right, also after a pause of the process, when the timers are late. */
+function workOf(name: string, signal: AbortSignal, fencingToken: bigint, lock: { readonly held: boolean }): LeaseWork {
+  return {
+    name,
+    fencingToken,
+    get signal(): AbortSignal {
+      void lock.held // aborts the signal if the time of the lease is over
+      return signal
+    },
+  }
+}
+
 /** How a call ends that cannot begin any more. */
 const stopped = (): ErrStopped => new ErrStopped('the application is ending, and begins no work under a lease any more')
 
@@ -70,8 +82,8 @@ export class Works {
     work: () => T | PromiseLike<T>,
   ): Promise<Awaited<T>> {
     return this.#call(({ controller }, begun) =>
-      withLease(this.manager, name, { ...options, signal: controller.signal }, ({ signal, fencingToken }) =>
-        begun({ signal, fencingToken, name }, work),
+      withLease(this.manager, name, { ...options, signal: controller.signal }, ({ signal, fencingToken, hold }) =>
+        begun(workOf(name, signal, fencingToken, hold), work),
       ),
     )
   }
@@ -85,7 +97,7 @@ export class Works {
   ): Promise<Awaited<T> | undefined> {
     const once = (this.#once ??= new OncePer({ manager: this.manager }))
     const outcome = await this.#call(({ controller }, begun) =>
-      once.run(name, slot, ({ signal, fencingToken }) => begun({ signal, fencingToken, name }, work), {
+      once.run(name, slot, ({ signal, fencingToken, run }) => begun(workOf(name, signal, fencingToken, run), work), {
         ...options,
         signal: controller.signal,
       }),

@@ -2,7 +2,7 @@ import { Controller, Get, Injectable, Module, type INestApplicationContext, type
 import { NestFactory } from '@nestjs/core'
 import { expect } from 'chai'
 import { ErrClaimDenied, ErrNotValid, ErrStopped, Manager, MemoryStore, memoryClient } from 'lease-core'
-import { FakeLeases, track } from 'lease-core/testing'
+import { FakeLeases, TestClock, track } from 'lease-core/testing'
 import { currentLease, Lease, LeaseModule, type LeaseOptions } from 'lease-nestjs'
 
 /** Something that a method waits for. */
@@ -131,6 +131,27 @@ describe('LeaseModule', () => {
     await application.close()
     expect(await work).to.be.instanceOf(ErrStopped)
     expect(() => currentLease()).to.throw('call currentLease() in a method with @Lease')
+  })
+
+  it('after a pause of the process a new reading of its signal is right at once', async () => {
+    const clock = new TestClock()
+    const client = memoryClient({ store: new MemoryStore({ clock }), clock })
+    let pause: Promise<void> | undefined
+    @Injectable()
+    class Computing {
+      @Lease({ name: 'computing', duration: { seconds: 30 } })
+      async run(): Promise<boolean[]> {
+        const before = currentLease().signal.aborted
+        pause = clock.pause(30_000) // the clocks have moved, and no timer has fired yet
+        return [before, currentLease().signal.aborted]
+      }
+    }
+    const manager = new Manager({ client, clock })
+    const computing = (await started({ manager }, Computing)).get(Computing)
+    expect(await computing.run()).to.deep.equal([false, true])
+    await pause
+    await manager.stop()
+    await client.close()
   })
 
   describe('at the end of the application', () => {

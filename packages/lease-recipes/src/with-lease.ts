@@ -152,6 +152,7 @@ class JoinedHold implements Hold {
   }
 
   get signal(): AbortSignal {
+    void this.held // after a pause of the process the timers are late
     return this.#until.signal
   }
 

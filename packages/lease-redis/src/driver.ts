@@ -26,6 +26,8 @@ export interface NodeRedisScripting {
   eval(script: string, options: NodeRedisScriptOptions): Promise<unknown>
   evalSha(sha: string, options: NodeRedisScriptOptions): Promise<unknown>
   withTypeMapping?(mapping: object): NodeRedisScripting
+  /** What it puts in front of each key, since 6.3. */
+  readonly _keyPrefix?: string | Buffer | undefined
 }
 
 /** What a script is called with. */

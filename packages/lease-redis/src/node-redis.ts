@@ -79,6 +79,12 @@ class OverScripting implements RedisScripting {
     this.#redis = hasMethods(redis, 'withTypeMapping') ? (redis.withTypeMapping?.({}) ?? redis) : redis
   }
 
+  /** Clusters and sentinels do not show their options, but this. Their nodes put no prefix in front. */
+  get options(): { readonly keyPrefix?: string | undefined } {
+    const { _keyPrefix: keyPrefix } = this.#redis
+    return keyPrefix === undefined ? {} : { keyPrefix: keyPrefix.toString() }
+  }
+
   eval(script: string, numberOfKeys: number, ...rest: Argument[]): Promise<unknown> {
     return this.#redis.eval(script, split(numberOfKeys, rest))
   }
@@ -91,6 +97,11 @@ class OverScripting implements RedisScripting {
 function split(numberOfKeys: number, rest: readonly Argument[]): { keys: string[]; arguments: (string | Buffer)[] } {
   const texts = rest.map((one) => (typeof one === 'number' ? String(one) : one))
   return { keys: texts.slice(0, numberOfKeys) as string[], arguments: texts.slice(numberOfKeys) }
+}
+
+/** WATCH is answered by the mapping of the user, whatever we ask for: a text may come as a Buffer. */
+function asText(answer: unknown): unknown {
+  return Buffer.isBuffer(answer) ? answer.toString() : answer
 }
 
 interface NodeRedisOverrides {
@@ -109,7 +120,7 @@ class OverClient extends OverScripting implements RedisDuplicable {
     client.on('ready', () => (this.#hasEnded = false))
   }
 
-  get options(): { readonly db: number; readonly keyPrefix: string | undefined } {
+  override get options(): { readonly db: number; readonly keyPrefix: string | undefined } {
     const { database = 0, keyPrefix } = this.#client.options ?? {}
     return { db: database, keyPrefix: keyPrefix?.toString() }
   }
@@ -122,15 +133,15 @@ class OverClient extends OverScripting implements RedisDuplicable {
 
   duplicate({ username, password }: NodeRedisOverrides = {}): Duplicate {
     const credentials = { ...(username && { username }), ...(password && { password }) }
-    return new Duplicate(this.#client.duplicate(ownWay(this.#client, credentials)))
+    return new Duplicate(this.#client.duplicate(ownWay(this.#client, credentials)), this.options.keyPrefix)
   }
 
   multi(): unknown {
     return this.#client.multi?.()
   }
 
-  watch(...keys: string[]): Promise<unknown> {
-    return Promise.resolve(this.#client.watch?.(keys))
+  async watch(...keys: string[]): Promise<unknown> {
+    return asText(await this.#client.watch?.(keys))
   }
 
   unwatch(): Promise<unknown> {
@@ -157,11 +168,13 @@ class Duplicate extends EventEmitter implements RedisListenConnection {
   readonly #scripting: Promise<OverScripting>
   /** Once it is connected. */
   #current: NodeRedisClient | undefined
-  readonly options = { retryStrategy: null }
+  readonly options: { readonly retryStrategy: null; readonly keyPrefix: string | undefined }
   #isOver = false
 
-  constructor(model: NodeRedisClient | Promise<NodeRedisClient>) {
+  /** @param keyPrefix what the driver puts in front of each key, also here */
+  constructor(model: NodeRedisClient | Promise<NodeRedisClient>, keyPrefix?: string) {
     super()
+    this.options = { retryStrategy: null, keyPrefix }
     this.on('error', () => {}) // `end` follows, and what was asked rejects
     this.#client = this.#connected(model)
     this.#client.catch((error: unknown) => this.#fail(error))
@@ -189,7 +202,7 @@ class Duplicate extends EventEmitter implements RedisListenConnection {
   }
 
   async watch(...keys: string[]): Promise<unknown> {
-    return (await this.#client).watch?.(keys)
+    return asText(await (await this.#client).watch?.(keys))
   }
 
   async unwatch(): Promise<unknown> {

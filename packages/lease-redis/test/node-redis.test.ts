@@ -1,6 +1,6 @@
 /** node-redis 5 and 6: each does all that a client and a guard ask of it. */
 import { expect } from 'chai'
-import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrUnknown, Manager } from 'lease-core'
+import { ErrClaimDenied, ErrNotHeld, ErrNotValid, ErrTrapdoor, ErrUnknown, Manager } from 'lease-core'
 import { RedisGuard, redisClient, type NodeRedisClient, type RedisClientOptions } from 'lease-redis'
 import { caught, unique } from 'lease-scenes'
 import { redisTargets, startProxy, startRedisSentinel } from 'lease-servers'
@@ -83,6 +83,26 @@ for (const [name, driver] of Object.entries(drivers)) {
         expect(await caught(guard.transaction(redis, (multi) => void multi.incr(own)))).to.be.instanceOf(ErrNotHeld)
         expect(await redis.get(own)).to.equal('1')
       })
+
+      const mapped = { [driver.RESP_TYPES.SIMPLE_STRING]: Buffer, [driver.RESP_TYPES.BLOB_STRING]: Buffer }
+      for (const options of [{ commandOptions: { typeMapping: mapped } }, { keyPrefix: 'app:' }]) {
+        const [what] = Object.keys(options)
+        it(`executes guarded transactions with ${what}, and a connection with it is a key`, async () => {
+          const namespace = unique('driver')
+          const redis = await connected(options)
+          const manager = managerOf({ redis, namespace, listen: false })
+          const token = await manager.claim('l', 'one', LASTING_MS)
+          const guard = new RedisGuard()
+          await token.check(guard)
+          const own = unique('own')
+          expect(await guard.transaction(redis, (multi) => void multi.incr(own))).to.deep.equal([1])
+          const key = await connected(options)
+          await token.check(key)
+          expect(await key.multi().incr(own).exec()).to.deep.equal([2])
+          await manager.release('l', 'one')
+          expect(await caught(guard.transaction(redis, (multi) => void multi.incr(own)))).to.be.instanceOf(ErrNotHeld)
+        })
+      }
 
       it('as a key it is watched: an EXEC after the release writes nothing', async () => {
         const redis = await connected()
@@ -173,6 +193,34 @@ for (const [name, driver] of Object.entries(drivers)) {
           await Promise.all([one.stop(), two.stop()])
           await Promise.all(clients.map((client) => client.close()))
           for (const cluster of clusters) cluster.destroy()
+        }
+      })
+
+      it('a guard passes over the cluster and the node of the slot, with a keyPrefix too', async () => {
+        const namespace = unique('driver')
+        const rootNodes = target.nodes.map(({ host, port }) => ({ url: `redis://${host}:${port}` }))
+        const redis = driver.createCluster({ rootNodes, keyPrefix: 'app:' })
+        redis.on('error', () => {})
+        await redis.connect()
+        const client = redisClient({ redis, namespace, listen: false })
+        const manager = new Manager({ client })
+        try {
+          const guard = new RedisGuard()
+          await (await manager.claim('l', 'one', LASTING_MS)).check(guard)
+          const own = `{${namespace}}:own`
+          expect(await guard.run(redis, set, [own], ['x'])).to.equal('OK')
+          const refusals: unknown[] = []
+          for (const master of redis.masters) {
+            const node = await redis.nodeClient(master)
+            const transaction = guard.transaction(node, (multi) => void multi.set(own, 'y'))
+            await transaction.catch((error: unknown) => refusals.push(error))
+          }
+          expect(refusals).to.have.length(redis.masters.length - 1)
+          for (const refusal of refusals) expect(refusal).to.be.instanceOf(ErrTrapdoor)
+        } finally {
+          await manager.stop()
+          await client.close()
+          redis.destroy()
         }
       })
     })
