@@ -161,7 +161,10 @@ class CommandLine {
       .option('--holder <name>', 'who holds it (default: host, process id and random bits)')
       .option('--value <text>', 'text that everyone can read with the lease; @file reads it')
       .option('--announce', 'notify those who watch the lease at once')
-      .option('--at-least <duration>', 'keep the lease for so long, also if the command ends earlier')
+      .option(
+        '--at-least <duration>',
+        'keep the lease for so long at least, also if the command ends earlier: until the last grant ends',
+      )
       .option('--max-time <duration>', 'stop the command after so long (124)')
       .option(
         '--kill-after <duration>',
