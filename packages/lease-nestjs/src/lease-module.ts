@@ -8,8 +8,8 @@ import {
   type OnApplicationShutdown,
   type BeforeApplicationShutdown,
 } from '@nestjs/common'
-import { hasMethods, Manager, notValid, type Client, type ManagerConfig, type Problem } from 'lease-core'
-import { Duration, type DurationLike } from 'luxon'
+import { hasMethods, Manager, notValid, toMillis, type Client, type ManagerConfig, type Problem } from 'lease-core'
+import type { DurationLike } from 'luxon'
 import { WORKS } from './tokens.ts'
 import { Works } from './works.ts'
 
@@ -122,7 +122,7 @@ function worksOf(options: LeaseOptions): Works {
 /** NaN: it is none. */
 function millisOf(duration: DurationLike): number {
   try {
-    return typeof duration === 'number' ? duration : Duration.fromDurationLike(duration).toMillis()
+    return toMillis(duration)
   } catch {
     return Number.NaN
   }
