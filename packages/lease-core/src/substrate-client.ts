@@ -579,7 +579,7 @@ export class SubstrateClient implements Client {
   }
 
   /**
-   * Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. The store is notified who has
+   * Gives up the calls in flight: they reject with `ErrUnknown`, reason `closed`, as every later call does. The store learns who has
    * left, and which claims nobody waits for any more; it forgets by itself what does not reach it.
    */
   async close(): Promise<void> {
@@ -712,7 +712,7 @@ const NO_GENERATION = '-'
 /** How many lapsed shares a waiter expires after one refusal. */
 const MOST_EXPIRED = 100
 
-/** At the end of a client the store has so long to be notified who leaves, and what is withdrawn. */
+/** How long a client waits at its end until the store has heard who leaves, and what is withdrawn. */
 const LEAVING_MS = 1000
 
 /** @throws ErrNotValid */

@@ -17,10 +17,10 @@
  *   `LOOK_AGAIN_MS`. A "taken" that was heard before, or that contradicts the ticket, takes nothing back.
  * - "Vacated" and "taken" are counted, because they may overtake each other. What is heard while a claim is in flight is
  *   handled after its answer, which tells the ticket.
- * - The turn is counted from the oldest vacancy that nobody is known to have taken. Who takes the lease past the queue is not notified of,
+ * - The turn is counted from the oldest vacancy that nobody is known to have taken. A grant past the queue is not announced,
  *   so the next vacancy says nothing about the one before, and puts nothing off.
- * - Anyone who waits is notified. A waiter is by its ticket. Those who watch for a vacancy or a change, and those who wait for any of
- *   several leases or at a store without queues, are because what they read is watched: from the state on that they saw.
+ * - Each waiter is notified by its ticket. Watchers of a vacancy or a change, and waiters for any of several leases or at a store
+ *   without queues, are notified because what they read is watched: from the state on that they saw.
  * - So a lease that was vacated is claimed by one of its waiters within the delay of the hint, `MOST_SLOTS` slots and one
  *   claim. Without the hint: when the known holding lapses, or after maxSleep.
  * - Waiters are served first come, first served. Only the first of them claims, and only while no other holder of this process

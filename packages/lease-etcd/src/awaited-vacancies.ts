@@ -1,5 +1,5 @@
 /**
- * The vacancies that clients of this process have made, and that others were notified of. A client that has seen somebody come since
+ * The vacancies that clients of this process have made, and others were notified of them. A client that has seen somebody come since
  * then has nobody passed over: those in the queue now are others. Of a counted lease it has seen that where the gate is another.
  */
 import { countedOf, type Op, type Verdict } from 'lease-core/adapter'

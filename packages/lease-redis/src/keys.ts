@@ -9,7 +9,7 @@ export class Keys {
   readonly tokens: string
   /** Hash: lease → JSON array of the entities that pin it. */
   readonly pins: string
-  /** Where those are notified who watch the whole namespace (`listener.ts`). */
+  /** The channel of those that watch the whole namespace (`listener.ts`). */
   readonly channel: string
   readonly #lease: string
   readonly #driverPrefix: string

@@ -135,7 +135,7 @@ end
 
 /**
  * KEYS: tokens, pins, index. ARGV: cursor, how many at about. Answers { microseconds, next cursor, then for each lease
- * that stands its name and FIELDS }, and takes names out of the index whose lease has lapsed: those that nobody is to be notified of.
+ * that stands its name and FIELDS }, and takes names of lapsed leases out of the index, where nobody waits for the news.
  */
 export const scanScript: Script = script(`${prelude}${fromTheMaster}${layoutChecked}${reading}
 local page = redis.call('SSCAN', KEYS[3], ARGV[1], 'COUNT', ARGV[2])
