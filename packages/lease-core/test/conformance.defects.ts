@@ -25,6 +25,8 @@ import { BreakableStore, type Definition, type Stamp, type Term, type Waiting } 
 export interface Defect {
   /** Clauses of the manager's suite that are red at least. What else is depends on how the Manager tries again. */
   readonly manager?: readonly string[]
+  /** What is red depends on the clauses before it, which are therefore run too. @default false */
+  readonly remembers?: boolean
   readonly store?: typeof BreakableStore
   /** Whether the store has a clock. @default true */
   readonly serverClock?: boolean
@@ -698,6 +700,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'who comes last is served first': {
+    remembers: true,
     manager: ['those who wait in different processes are served in the order in which they came'],
     store: class extends BreakableStore {
       override newPlace(): number {
@@ -832,6 +835,7 @@ export const DEFECTS: Readonly<Record<string, Defect>> = {
     },
   },
   'a full queue refuses who does not bound it': {
+    remembers: true,
     store: class extends BreakableStore {
       bound: number | undefined
       override isFull(queue: readonly Waiting[], op: ClaimOp, isHeld: boolean): boolean {

@@ -109,7 +109,7 @@ export async function givenPostgres(url: string, withinMs: number = ANSWER_MS): 
 export async function freshDatabase(on: { readonly url: string; readonly directUrl?: string }): Promise<FreshDatabase> {
   const { url, directUrl = url } = on
   const name = `lease_${process.pid}_${randomBytes(6).toString('hex')}`
-  await postgresQuery(directUrl, `CREATE DATABASE ${name} TEMPLATE template0`)
+  await postgresQuery(directUrl, `CREATE DATABASE ${name} TEMPLATE template0 STRATEGY file_copy`)
   const drop = async (): Promise<void> => {
     await postgresQuery(directUrl, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
   }

@@ -1,6 +1,10 @@
-/** Test files in a process of their own: one, or several small ones, one after the other. */
+/**
+ * Test files in processes of their own. Loading what a file uses takes as long as many of its tests, so a process runs one file
+ * after the other: what is loaded once serves all of them.
+ */
 import { fork, type ChildProcess } from 'node:child_process'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Message, Order, Outcome, Reply } from './protocol.ts'
 import { root, type TestFile } from './test-files.ts'
 
@@ -38,36 +42,54 @@ const OUTPUT_LIMIT = 100_000
 
 /** Runs one file in a process of its own to its end; never rejects for what the file does. @throws what `targets` throws */
 export async function runFile(file: TestFile, options: FileOptions): Promise<FileResult> {
-  const tests = new TestProcess(file, options)
-  const result = await tests.run(file, { isLast: true })
-  await tests.ended
-  return result
+  const processes = new TestProcesses(options)
+  try {
+    return await processes.run(file)
+  } finally {
+    await processes.end()
+  }
 }
 
-/**
- * Runs several in one process, and tells of each as it is done. When the process ends before its time the next files have another.
- *
- * @throws what `targets` throws
- */
-export async function runFiles(
-  files: readonly TestFile[],
-  options: FileOptions,
-  onDone: (result: FileResult) => void,
-): Promise<void> {
-  let tests: TestProcess | undefined
-  for (const [index, file] of files.entries()) {
-    if (options.signal.aborted) return
-    if (tests === undefined || tests.isOver) tests = new TestProcess(file, options)
-    onDone(await tests.run(file, { isLast: index === files.length - 1 }))
+/** As many processes as files run at a time. */
+export class TestProcesses {
+  readonly #options: FileOptions
+  readonly #idle: TestProcess[] = []
+
+  constructor(options: FileOptions) {
+    this.#options = options
   }
-  await tests?.ended
+
+  /** Runs a file to its end; never rejects for what the file does. @throws what `targets` throws */
+  async run(file: TestFile): Promise<FileResult> {
+    const process = this.#take(file) ?? new TestProcess(file, this.#options)
+    const result = await process.run(file)
+    if (!process.isOver) this.#idle.push(process)
+    return result
+  }
+
+  /** Ends those that run nothing. */
+  async end(): Promise<void> {
+    await Promise.all(this.#idle.splice(0).map(async (process) => await process.end()))
+  }
+
+  /** One that may run it; rather one that has loaded what files of its folder use. */
+  #take(file: TestFile): TestProcess | undefined {
+    const able = this.#idle.filter((process) => process.mayRun(file))
+    const taken = able.find(({ folders }) => folders.has(dirname(file.path))) ?? able[0]
+    if (taken !== undefined) this.#idle.splice(this.#idle.indexOf(taken), 1)
+    return taken
+  }
 }
 
 class TestProcess {
   readonly #options: FileOptions
   readonly #child: ChildProcess
+  readonly #execPath: string
   /** When and how it has ended. */
-  readonly ended: Promise<string>
+  readonly #ended: Promise<string>
+  /** Those of the files that it has run. */
+  readonly folders = new Set<string>()
+  readonly #loaded = new Set<string>()
   isOver = false
   #outcomes: Outcome[] = []
   #output = ''
@@ -77,6 +99,7 @@ class TestProcess {
 
   constructor({ execPath = process.execPath }: TestFile, options: FileOptions) {
     this.#options = options
+    this.#execPath = execPath
     const { folder = root } = options
     const child = fork(join(folder, 'packages/lease-suite/dist/worker.js'), {
       cwd: folder,
@@ -93,27 +116,35 @@ class TestProcess {
       stream?.on('data', (text: string) => (this.#output = `${this.#output}${text}`.slice(0, OUTPUT_LIMIT)))
     }
     child.on('message', (message: Message) => this.#hear(message))
-    this.ended = new Promise((resolve) => {
+    this.#ended = new Promise((resolve) => {
       child.on('error', (error) => resolve(error.message))
       child.on('close', (code, signal) => resolve(signal ?? `code ${code}`))
     })
-    void this.ended.then(() => {
+    void this.#ended.then(() => {
       this.isOver = true
       clearTimeout(this.#silence)
     })
   }
 
-  async run(file: TestFile, { isLast }: { readonly isLast: boolean }): Promise<FileResult> {
+  /** A file is loaded once: of its parts, each runs in a process that has not loaded it. */
+  mayRun({ built, execPath = process.execPath }: TestFile): boolean {
+    return !this.isOver && execPath === this.#execPath && !this.#loaded.has(built)
+  }
+
+  async run(file: TestFile): Promise<FileResult> {
     const startedMs = performance.now()
     const { grep, timeoutMs, bail = false, signal } = this.#options
     const { built, part, exclude } = file
+    this.folders.add(dirname(file.path))
+    this.#loaded.add(built)
     this.#outcomes = []
     this.#output = ''
     const end = new Promise<Extract<Message, { kind: 'end' }>>((resolve) => (this.#onEnd = resolve))
-    this.#child.send({ file: built, part, exclude, grep, timeoutMs, bail, isLast } satisfies Order)
+    this.#tell({ file: built, part, exclude, grep, timeoutMs, bail })
     this.#listen()
-    const how = await Promise.race([end, this.ended])
-    if (isLast) await this.ended // with all that it writes
+    const how = await Promise.race([end, this.#ended])
+    clearTimeout(this.#silence)
+    await nextTurn() // with all that it has written
     if (this.#failure !== undefined) throw this.#failure
     const outcomes = this.#outcomes
     if (typeof how === 'string' && !signal.aborted) {
@@ -124,6 +155,16 @@ class TestProcess {
     const ms = performance.now() - startedMs
     const { suitesMs = [], cpuMs = 0, matched = true } = typeof how === 'string' ? {} : how
     return { file, ms, cpuMs, outcomes, output: this.#output, suitesMs, matched }
+  }
+
+  /** Ends it, whatever tests left open. */
+  async end(): Promise<void> {
+    this.#tell('end')
+    await this.#ended
+  }
+
+  #tell(order: Order): void {
+    if (this.#child.connected) this.#child.send(order)
   }
 
   #hear(message: Message): void {

@@ -1,7 +1,9 @@
 /** What the test command and the process of one test file say to each other. Sent as structured clones: bigints survive. */
 
-/** What a process is to run. */
-export interface Order {
+/** What a process is to run next; or it is to end, whatever tests left open. */
+export type Order = Work | 'end'
+
+export interface Work {
   /** The built file. */
   readonly file: string
   /** Only this part of its top-level suites; undefined for all. */
@@ -14,8 +16,6 @@ export interface Order {
   readonly timeoutMs: number
   /** Ends with the first test that fails. */
   readonly bail: boolean
-  /** The process ends with this file: nothing that tests left open keeps it alive. */
-  readonly isLast: boolean
 }
 
 /** The top-level suite number `index`; with `last`, all later ones too. */
@@ -43,7 +43,7 @@ export type Message =
     }
   | { readonly kind: 'outcome'; readonly outcome: Outcome }
   | {
-      /** The last message about a file. */
+      /** The last message about a file; the process waits for its next order. */
       readonly kind: 'end'
       /** How long each top-level suite took, for the next run's order. */
       readonly suitesMs: readonly number[]

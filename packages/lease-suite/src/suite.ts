@@ -1,13 +1,13 @@
 /**
- * One run: servers and build start together; then checks and test files run side by side, those that take longest first, each
- * file in a process of its own but for the smallest. Everything is stopped when the run ends, however it ends.
+ * One run: servers and build start together; then checks and test files run side by side, those that take longest first, in as
+ * many processes as run at a time. Everything is stopped when the run ends, however it ends.
  */
 import { setMaxListeners } from 'node:events'
 import { dynamodbTarget, etcdTargets, pgbouncerTarget, postgresTargets, redisTargets, Servers } from 'lease-servers'
 import { build, type Check, type CheckResult, timed } from './checks.ts'
-import { runFiles, type FileResult } from './file-run.ts'
+import { type FileResult, TestProcesses } from './file-run.ts'
 import { inLanes, usualLanes } from './lanes.ts'
-import { inBatches, type TestFile } from './test-files.ts'
+import type { TestFile } from './test-files.ts'
 
 export interface SuiteOptions {
   readonly files: readonly TestFile[]
@@ -60,13 +60,13 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
       }
       const targets = async (wanted: readonly string[]): Promise<string> => servers.targets(wanted)
       const { grep, timeoutMs = TIMEOUT_MS } = options
+      const processes = new TestProcesses({ grep, timeoutMs, targets, signal })
       const lanes = options.jobs === undefined ? usualLanes() : { least: options.jobs, most: options.jobs }
       await inLanes(lanes, [
         ...options.checks.map((check) => async () => done(results.checks, await timed(check, signal))),
-        ...inBatches(options.files).map((files) => async () => {
-          await runFiles(files, { grep, timeoutMs, targets, signal }, (result) => done(results.files, result))
-        }),
+        ...options.files.map((file) => async () => done(results.files, await processes.run(file))),
       ])
+      await processes.end()
       options.signal.throwIfAborted()
     }
     return { ms: performance.now() - startedMs, serversMs, ...results }

@@ -1,6 +1,6 @@
 /** Which test files there are, what of them a run takes, and how long each took the last time that was recorded. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, join, relative, resolve } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import type { Part } from './protocol.ts'
 
 /** The folder of the workspace; every path below is relative to it. */
@@ -25,7 +25,7 @@ export interface TestFile {
 const recorded = join(root, 'packages/lease-suite/durations.json')
 /** What counts for a file that was never recorded: early rather than late. */
 const UNKNOWN_MS = 10_000
-/** A file that takes longer is run in parts, a process for each top-level suite: each has to load everything anew. */
+/** A file that takes longer is run in parts, side by side: its top-level suites. */
 const LONG_MS = 40_000
 
 /** All test files of the workspace, those that take longest first, and long ones in parts. */
@@ -42,30 +42,6 @@ const adapters = /^packages\/lease-(postgres|redis|etcd|dynamodb)\/test\/(confor
 /** Titles of suites on a server, and of those on a second server of one kind. */
 const onServer = / (on|in|of) (redis|postgres|etcd|dynamodb)/i
 const onSecond = /postgres 15|pgbouncer|Cluster|three nodes/
-
-/** Files that take less share a process: half a second goes into its start. */
-const SMALL_MS = 6000
-const BATCH_MS = 15_000
-
-/** Small files of one folder together, in the order given; the others alone. */
-export function inBatches(files: readonly TestFile[]): readonly (readonly TestFile[])[] {
-  const batches: TestFile[][] = []
-  const open = new Map<string, { files: TestFile[]; ms: number }>()
-  for (const file of files) {
-    const isSmall = file.expectedMs < SMALL_MS && file.part === undefined
-    const key = `${dirname(file.path)} ${file.execPath}`
-    const batch = isSmall ? open.get(key) : undefined
-    if (batch !== undefined && batch.ms + file.expectedMs <= BATCH_MS) {
-      batch.files.push(file)
-      batch.ms += file.expectedMs
-      continue
-    }
-    const alone = [file]
-    batches.push(alone)
-    if (isSmall) open.set(key, { files: alone, ms: file.expectedMs })
-  }
-  return batches
-}
 
 /** What the daily loop needs: core, the recipes on memory, and the contract on one store of each kind. */
 export function quickTests(): readonly TestFile[] {

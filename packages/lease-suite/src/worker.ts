@@ -6,21 +6,22 @@ import { basename } from 'node:path'
 import { format } from 'node:util'
 import { askedServers, provideTargets, whatIsAwaited } from 'lease-servers'
 import Mocha from 'mocha'
-import type { Message, Order, Outcome, Part, Reply } from './protocol.ts'
+import type { Message, Order, Outcome, Part, Reply, Work } from './protocol.ts'
 
 process.on('message', (message: Order | Reply) => {
+  if (message === 'end') process.exit()
   if (!('file' in message)) return
   run(message).catch((error: unknown) => {
     tell({
       kind: 'outcome',
       outcome: { path: ['(loading the file)'], state: 'failed', ms: 0, failure: stackOf(error) },
     })
-    end(message, { suitesMs: [], matched: true })
+    end({ suitesMs: [], matched: true })
   })
 })
 process.once('disconnect', () => process.exit(1)) // the test command is gone
 
-async function run(order: Order): Promise<void> {
+async function run(order: Work): Promise<void> {
   process.title = `test ${basename(order.file)}` // for `ps` and `top`
   const { timeoutMs: timeout, bail } = order
   const mocha = new Mocha({ timeout, bail, forbidOnly: true, reporter: Silent, ...grepOf(order) })
@@ -34,7 +35,7 @@ async function run(order: Order): Promise<void> {
   const timed = (suite: Mocha.Suite): (typeof suites)[number] | undefined => suites.find((one) => one.suite === suite)
   const runner = mocha.run(() => {
     stopListening()
-    end(order, { suitesMs: suites.map(({ ms }) => Math.round(ms)), matched: runner.total > 0 || !order.grep })
+    end({ suitesMs: suites.map(({ ms }) => Math.round(ms)), matched: runner.total > 0 || !order.grep })
   })
   const { EVENT_SUITE_BEGIN, EVENT_SUITE_END, EVENT_TEST_PASS, EVENT_TEST_FAIL, EVENT_TEST_PENDING } =
     Mocha.Runner.constants
@@ -53,7 +54,7 @@ async function run(order: Order): Promise<void> {
 }
 
 /** Keeps the suites that were ordered. Tests outside of any suite belong to the first part. */
-function choose(root: Mocha.Suite, { part, exclude }: Order): void {
+function choose(root: Mocha.Suite, { part, exclude }: Work): void {
   root.suites = root.suites.filter(({ title }, index) => isIn(index, part) && !exclude?.test(title))
   if (part !== undefined && part.index > 0) root.tests = []
 }
@@ -62,7 +63,7 @@ function isIn(index: number, part: Part | undefined): boolean {
   return part === undefined || index === part.index || (part.last && index > part.index)
 }
 
-function grepOf({ grep }: Order): { grep?: RegExp } {
+function grepOf({ grep }: Work): { grep?: RegExp } {
   return grep === undefined ? {} : { grep }
 }
 
@@ -129,11 +130,10 @@ async function answer(message: Message): Promise<Reply> {
 /** What earlier files of this process have computed. */
 let computedMs = 0
 
-function end({ isLast }: Order, how: Omit<Extract<Message, { kind: 'end' }>, 'kind' | 'cpuMs'>): void {
+function end(how: Omit<Extract<Message, { kind: 'end' }>, 'kind' | 'cpuMs'>): void {
   const { user, system } = process.cpuUsage()
   const cpuMs = (user + system) / 1000 - computedMs
   computedMs += cpuMs
-  process.send?.({ kind: 'end', cpuMs, ...how } satisfies Message, () => {
-    if (isLast) process.exit()
-  })
+  process.title = 'tests, waiting'
+  tell({ kind: 'end', cpuMs, ...how })
 }

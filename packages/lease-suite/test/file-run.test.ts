@@ -1,8 +1,8 @@
 import { expect } from 'chai'
 import { fileURLToPath } from 'node:url'
-import { type FileOptions, type FileResult, runFile, runFiles } from '#src/file-run.ts'
+import { type FileOptions, type FileResult, runFile, TestProcesses } from '#src/file-run.ts'
 import type { Part } from '#src/protocol.ts'
-import { inBatches, type TestFile } from '#src/test-files.ts'
+import type { TestFile } from '#src/test-files.ts'
 
 interface How {
   readonly part?: Part
@@ -104,30 +104,33 @@ describe('the run of a test file', () => {
     expect(error).to.be.an.instanceOf(Error).with.property('message', 'no such server')
   })
 
-  it('several in one process are reported each for itself; the one in which it dies fails, and the next ones run', async () => {
+  it('several in one process are reported each for itself; the one in which it dies fails, and the next has another', async () => {
+    const processes = new TestProcesses(optionsOf())
     const results: FileResult[] = []
-    const files = ['outcomes', 'crash', 'process', 'process-again'].map((name) => fixture(name))
-    await runFiles(files, optionsOf(), (result) => results.push(result))
-    expect(results.map(({ file }) => file.path)).to.deep.equal(['outcomes', 'crash', 'process', 'process-again'])
+    for (const name of ['process', 'outcomes', 'process-again', 'crash', 'process']) {
+      results.push(await processes.run(fixture(name)))
+    }
+    await processes.end()
     const counts = results.map(({ outcomes }) => outcomes.filter(({ state }) => state === 'failed').length)
-    expect(counts).to.deep.equal([3, 1, 0, 0])
+    expect(counts).to.deep.equal([0, 3, 0, 1, 0])
     expect(results.every(({ outcomes }) => outcomes.length > 0)).to.equal(true)
-    const pids = results.slice(2).map(({ output }) => output.trim())
-    expect(pids[0]).to.match(/^pid \d+$/)
-    expect(pids[1], 'in the same process').to.equal(pids[0])
+    const [first, , again] = results.map(({ output }) => output.trim())
+    expect(first).to.match(/^pid \d+$/)
+    expect(again, 'in the same process').to.equal(first)
   })
-})
 
-describe('which files share a process', () => {
-  const file = (path: string, expectedMs: number, part?: Part): TestFile => ({ ...fixture(path), expectedMs, part })
-
-  it('small ones of one folder do, while they take no longer together than others alone', () => {
-    const [a1, a2, b1] = [file('a/1', 1000), file('a/2', 900), file('b/1', 100)]
-    const long = file('a/long', 7000)
-    const part = file('a/part', 100, { index: 0, last: false })
-    expect(inBatches([long, a1, a2, part, b1])).to.deep.equal([[long], [a1, a2], [part], [b1]])
-    const many = Array.from({ length: 20 }, (_, index) => file(`a/${index}`, 1000))
-    expect(inBatches(many).map(({ length }) => length)).to.deep.equal([15, 5])
-    expect(inBatches(many).flat()).to.deep.equal(many)
+  it('files that run at a time have a process each, and so have the parts of one', async () => {
+    const processes = new TestProcesses(optionsOf())
+    const both = await Promise.all(['process', 'process-again'].map(async (name) => await processes.run(fixture(name))))
+    const parts = []
+    for (const part of [
+      { index: 0, last: false },
+      { index: 1, last: true },
+    ]) {
+      parts.push(await processes.run(fixture('outcomes', { part })))
+    }
+    await processes.end()
+    expect(new Set(both.map(({ output }) => output.trim())).size).to.equal(2)
+    expect(parts.map(({ suitesMs }) => suitesMs.length)).to.deep.equal([1, 2])
   })
 })
