@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import { ErrNotValid } from 'lease-core'
 import type { Op } from 'lease-core/adapter'
 import {
+  enough,
   enoughOf,
   freshDatabase,
   postgresTargets,
@@ -65,12 +66,13 @@ for (const target of enoughOf(postgresTargets())) {
     }
 
     it('succeeds in 20 processes that start at once, schema included, and again', async () => {
-      for (let round = 0; round < 5; round++) {
+      const rounds = enough(1)
+      for (let round = 0; round < rounds; round++) {
         const schema = `s${round}`
         await Promise.all(Array.from({ length: 20 }, () => migrate(pool, { schema })))
         await migrate(pool, { schema })
       }
-      expect(await relations()).to.have.length(5 * RELATIONS)
+      expect(await relations()).to.have.length(rounds * RELATIONS)
     })
 
     it('keeps what is in the tables', async () => {

@@ -9,7 +9,7 @@ import {
   SqlGuard,
   type PostgresSubstrateOptions,
 } from 'lease-postgres'
-import { freshDatabase, postgresTargets, type FreshDatabase } from 'lease-servers'
+import { enoughOf, freshDatabase, postgresTargets, type FreshDatabase } from 'lease-servers'
 import { Pool } from 'pg'
 import {
   caught,
@@ -27,7 +27,7 @@ import {
   unpin,
 } from 'lease-scenes'
 
-for (const target of postgresTargets()) {
+for (const target of enoughOf(postgresTargets())) {
   describe(`roles and schemas, on ${target.name}`, () => {
     let database: FreshDatabase
     let admin: Pool

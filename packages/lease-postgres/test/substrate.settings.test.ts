@@ -4,6 +4,7 @@ import type { Op, Substrate } from 'lease-core/adapter'
 import { collect, migrate, postgresClient, SqlGuard } from 'lease-postgres'
 import {
   enoughOf,
+  isMatrix,
   pgbouncerTarget,
   type Postgres,
   postgresTargets,
@@ -59,7 +60,8 @@ for (const target of enoughOf(postgresTargets())) {
     const ways: Record<string, PoolConfig> = {
       'all at once': { options: settings.map((one) => `-c ${one}`).join(' ') },
     }
-    for (const one of settings) ways[one] = { options: `-c ${one}` }
+    // One by one only to tell which of them it is.
+    for (const one of isMatrix() ? settings : []) ways[one] = { options: `-c ${one}` }
     for (const [name, types] of Object.entries(parsers)) ways[name] = { types } as PoolConfig
 
     for (const [name, config] of Object.entries(ways)) {
