@@ -14,7 +14,7 @@ import { countHandOffs, FleetSimulation, type Counts, type SimulatedFleet } from
 const INTERVALS = 3
 
 /** Processes do not know of each other: fewer show the same. */
-const MANY = isMatrix() ? 1_000 : 50
+const MANY = isMatrix() ? 1_000 : 10
 
 describe('bench: the load of a fleet', function () {
   it(`${MANY} processes renew twenty leases each as often as the formula says, and each sends one request for all`, async () => {
