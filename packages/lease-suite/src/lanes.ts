@@ -1,6 +1,7 @@
 /**
  * How many works run at a time. Tests wait more than they compute, so more of them than there are cores keep the cores busy; but on cores
- * that are busy another one only makes all of them late. So a few always run, and more are begun while the cores have nothing to do.
+ * that are busy another one only makes all of them late. So a few always run, also where other programs keep the cores busy, and more are
+ * begun while the cores have nothing to do.
  */
 import { availableParallelism, cpus } from 'node:os'
 import { setTimeout as pass } from 'node:timers/promises'
@@ -18,7 +19,7 @@ const IDLE = 0.15
 
 export function usualLanes(): Lanes {
   const cores = availableParallelism()
-  return { least: cores, most: cores * 4 }
+  return { least: cores * 2, most: cores * 4 }
 }
 
 /**

@@ -171,7 +171,7 @@ function shared(command: Command): Command {
   return command
     .option(
       '--jobs <n>',
-      'processes at a time (default: one per core, and up to four per core while the cores idle)',
+      'processes at a time (default: two per core, and up to four per core while the cores idle)',
       positive,
     )
     .option('--json <file>', 'write all outcomes there as well', writable)

@@ -15,7 +15,7 @@ export interface SuiteOptions {
   readonly grep?: RegExp | undefined
   /** Starts all servers at once instead of each when the first file needs it. */
   readonly allServers: boolean
-  /** How many processes run at a time. @default one per core, and up to four per core while the cores idle */
+  /** How many processes run at a time. @default two per core, and up to four per core while the cores idle */
   readonly jobs?: number | undefined
   /** How long a test or hook may take. @default {@link TIMEOUT_MS} */
   readonly timeoutMs?: number | undefined
