@@ -7,8 +7,8 @@ import type { Balances, LedgerOffice, StartedServer, Venue } from './ledger.ts'
 import { type Place, type VenueName, venueNamed } from './venues.ts'
 
 const FAREWELL_MS = 3000
-/** A server that has not answered by then hangs. */
-const ANSWER_MS = 30_000
+/** A server on which the accounts are not there by then hangs. A busy machine needs half a minute. */
+const ANSWER_MS = 120_000
 
 export interface StageOptions {
   readonly on: VenueName
