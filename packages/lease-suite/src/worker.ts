@@ -35,6 +35,7 @@ async function run(order: Work): Promise<void> {
   const timed = (suite: Mocha.Suite): (typeof suites)[number] | undefined => suites.find((one) => one.suite === suite)
   const runner = mocha.run(() => {
     stopListening()
+    mocha.dispose() // the process goes on to other files
     end({ suitesMs: suites.map(({ ms }) => Math.round(ms)), matched: runner.total > 0 || !order.grep })
   })
   const { EVENT_SUITE_BEGIN, EVENT_SUITE_END, EVENT_TEST_PASS, EVENT_TEST_FAIL, EVENT_TEST_PENDING } =
