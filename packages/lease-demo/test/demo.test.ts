@@ -103,22 +103,23 @@ const colors = {
 
 const postgres = new PostgresGround()
 const grounds = [postgres, ...(isMatrix() ? [new RedisGround(), new EtcdGround()] : [])]
-/** Its server goes away in the middle of the story. */
+/** Its server goes away in the middle of the story. In the matrix only: that is one story more. */
 const doomed = new PostgresGround()
+const opened = isMatrix() ? [...grounds, doomed] : grounds
 
 describe('the demo', function () {
   const runs = new Map<Ground, Runs>()
-  let cutOff: Promise<Ended>
+  let cutOff: Promise<Ended> | undefined
 
   before(async () => {
-    await Promise.all([...grounds, doomed].map(async (ground) => ground.open()))
+    await Promise.all(opened.map(async (ground) => ground.open()))
     for (const ground of grounds) runs.set(ground, new Runs(ground, colors[ground.name][0]))
-    cutOff = later(playCutOff())
+    if (isMatrix()) cutOff = later(playCutOff())
   })
 
   after(async () => {
     await Promise.allSettled([cutOff, ...Array.from(runs.values(), async (one) => one.over())])
-    await Promise.all([...grounds, doomed].map(async (ground) => ground.close()))
+    await Promise.all(opened.map(async (ground) => ground.close()))
   })
 
   for (const ground of grounds) {
@@ -206,8 +207,9 @@ describe('the demo', function () {
     expect(wrong?.stdout).to.equal('')
   })
 
-  it('ends with a clear error when the server goes away in the middle', async () => {
-    const { exitCode, stderr } = await cutOff
+  const matrixOnly = isMatrix() ? it : it.skip
+  matrixOnly('ends with a clear error when the server goes away in the middle', async () => {
+    const { exitCode, stderr } = (await cutOff) ?? expect.fail()
     expect(exitCode).to.equal(3)
     expect(stderr).to.match(/lease-demo: the story could not be shown: worker \w+: /)
   })
