@@ -122,7 +122,11 @@ export class EtcdSubstrate implements Substrate {
       const steps = open
       if (steps.some(({ step }) => step.goesOn !== true)) round++
       const leftMs = deadline.atMs - this.#clock.now()
-      const preparing = steps.flatMap(({ step }) => step.prepare?.(leftMs) ?? [])
+      const preparing: Promise<void>[] = []
+      for (const { step } of steps) {
+        const isReady = step.prepare?.(leftMs)
+        if (isReady !== undefined) preparing.push(isReady)
+      }
       if (preparing.length > 0) await Promise.all(preparing)
       const outcomes = await this.#requests.round(steps, deadline)
       open = []
