@@ -502,7 +502,7 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
       if (trusted !== undefined && trapdoorKey === undefined) return Promise.resolve(trusted)
       return this.#checkInStore(named, term, { trusted, trapdoorKey })
     } catch (error) {
-      return Promise.reject(error as Error) // a client of somebody else threw
+      return Promise.reject(error) // a client of somebody else threw
     }
   }
 
