@@ -491,12 +491,26 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
     },
   }
 
-  async #check(
-    { lease, holder }: { readonly lease: string; readonly holder: string },
+  /** Where this process relies on a grant of its own, and there is no key, this makes a promise and nothing else. */
+  #check(
+    named: { readonly lease: string; readonly holder: string },
     term: Term | undefined,
     trapdoorKey: unknown,
   ): Promise<Info> {
-    const trusted = this.#stopping.signal.aborted ? undefined : this.#trustedInfo(lease, holder, term)
+    try {
+      const trusted = this.#stopping.signal.aborted ? undefined : this.#trustedInfo(named.lease, named.holder, term)
+      if (trusted !== undefined && trapdoorKey === undefined) return Promise.resolve(trusted)
+      return this.#checkInStore(named, term, { trusted, trapdoorKey })
+    } catch (error) {
+      return Promise.reject(error) // a client of somebody else threw
+    }
+  }
+
+  async #checkInStore(
+    { lease, holder }: { readonly lease: string; readonly holder: string },
+    term: Term | undefined,
+    { trusted, trapdoorKey }: { readonly trusted: Info | undefined; readonly trapdoorKey: unknown },
+  ): Promise<Info> {
     const info = trusted ?? (await this.#calls.start(undefined, () => this.#ask({ lease, holder }, term, trapdoorKey)))
     if (info instanceof KeyFailure) throw info.error
     if (trapdoorKey !== undefined) await this.#pass(lease, info, trapdoorKey)

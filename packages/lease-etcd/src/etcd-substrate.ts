@@ -108,9 +108,10 @@ export class EtcdSubstrate implements Substrate {
       named: namesOf(ops),
     }
     let open: IndexedStep[] = []
+    const repeated = new Set<number>()
     const settle = (index: number, after: Verdict | Step): void => {
-      if ('outcome' in after) verdicts[index] = after
-      else open.push({ index, step: after })
+      if (!('outcome' in after)) open.push({ index, step: after })
+      else verdicts[index] = repeated.has(index) ? ofRepeated(ops[index] as Op, after) : after
     }
     const awaited = ops.map(({ lease }) => this.#vacancies.has(client, lease))
     for (let index = 0; index < ops.length; index++) {
@@ -122,11 +123,19 @@ export class EtcdSubstrate implements Substrate {
       const steps = open
       if (steps.some(({ step }) => step.goesOn !== true)) round++
       const leftMs = deadline.atMs - this.#clock.now()
-      const preparing = steps.flatMap(({ step }) => step.prepare?.(leftMs) ?? [])
+      const preparing: Promise<void>[] = []
+      for (const { step } of steps) {
+        const isReady = step.prepare?.(leftMs)
+        if (isReady !== undefined) preparing.push(isReady)
+      }
       if (preparing.length > 0) await Promise.all(preparing)
       const outcomes = await this.#requests.round(steps, deadline)
       open = []
-      for (const { index, step } of steps) settle(index, nextOf(step, outcomes[index] as Outcome))
+      for (const { index, step } of steps) {
+        const outcome = outcomes[index] as Outcome
+        if ('isRepeated' in outcome && outcome.isRepeated) repeated.add(index)
+        settle(index, nextOf(step, outcome))
+      }
     }
     for (const [index, op] of ops.entries()) {
       this.#vacancies.learn(client, op, verdicts[index] as Verdict, awaited[index] === true)
@@ -333,6 +342,16 @@ function nextOf(step: Step, outcome: Outcome): Verdict | Step {
   } catch (error) {
     return unknown(error)
   }
+}
+
+/**
+ * The verdict on an operation that was sent again. A release that a later term refuses has ended its own, for all that is known: the answer
+ * to an earlier copy may have been lost. As `settlement.ts` of lease-core says it of its own copies.
+ */
+function ofRepeated(op: Op, verdict: Verdict): Verdict {
+  if (op.kind !== 'release' || op.fencingToken === undefined || verdict.outcome !== 'refused') return verdict
+  const { holding } = verdict
+  return holding !== undefined && holding.fencingToken > op.fencingToken ? granted(holding) : verdict
 }
 
 const NO_NAMES: ReadonlySet<string> = new Set()

@@ -47,10 +47,11 @@ export interface Found {
   readonly holding: Holding
 }
 
-/** The keys of one lease, each made when it is asked for: most operations need one or two. */
+/** The keys of one lease, each made when it is asked for: most operations need one or two, and that of the lease more than once. */
 export class Keys {
   readonly #root: string
   readonly #name: string
+  #key: Buffer | undefined
 
   constructor(root: string, name: string) {
     this.#root = root
@@ -58,7 +59,7 @@ export class Keys {
   }
 
   get key(): Buffer {
-    return Buffer.from(`${this.#root}/l/${this.#name}`)
+    return (this.#key ??= Buffer.from(`${this.#root}/l/${this.#name}`))
   }
 
   /** Of a counted lease: what decides each grant of a share. */

@@ -95,9 +95,9 @@ export interface Deadline {
   readonly breakerUntilMs: number
 }
 
-/** What became of one step; `late`: certainly not done, for the epoch of its call is over. */
+/** What became of one step; `late`: certainly not done, for the epoch of its call is over; `isRepeated`: a copy may have been executed before. */
 export type Outcome =
-  | { readonly answer: EtcdAnswer; readonly revision: string }
+  | { readonly answer: EtcdAnswer; readonly revision: string; readonly isRepeated: boolean }
   | { readonly error: unknown }
   | { readonly late: true }
 
@@ -130,6 +130,8 @@ interface SendOptions {
   readonly merging: boolean
   /** The level of a copy that may have been executed, or may be yet. */
   readonly before?: string | undefined
+  /** There is a copy that may have been executed. */
+  readonly isRepeated?: boolean
 }
 
 /** How a pack is sent. */
@@ -253,14 +255,15 @@ export class Requests {
     const { deadline, attempt } = options
     const opens = pack.some(({ step }) => step.opens === true)
     const sent: Sent = {}
-    let { before } = options
+    let { before, isRepeated = false } = options
     const again = (steps: readonly PreparedStep[], more?: Partial<SendOptions>): Promise<void> =>
-      this.#deliver(steps, outcomes, { ...options, before, ...(more ?? { attempt: attempt + 1 }) })
+      this.#deliver(steps, outcomes, { ...options, before, isRepeated, ...(more ?? { attempt: attempt + 1 }) })
     try {
       // 1. Sent until it is answered; each copy of what opens something at a higher level than the one before.
       const answer = await this.#send((limit) => this.#sendPack(pack, sent, { ...options, opens, before, limit }), {
         deadline,
         beforeAgain: () => {
+          isRepeated = true
           if (opens) before = sent.check?.level ?? before
         },
       })
@@ -286,7 +289,8 @@ export class Requests {
 
       // 3. It was.
       for (let position = 0; position < pack.length; position++) {
-        outcomes[(pack[position] as PreparedStep).index] = { answer: answers[position] as EtcdAnswer, revision }
+        const answer = answers[position] as EtcdAnswer
+        outcomes[(pack[position] as PreparedStep).index] = { answer, revision, isRepeated }
       }
     } catch (error) {
       if (error instanceof EpochOver) {

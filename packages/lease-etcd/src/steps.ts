@@ -40,7 +40,20 @@ import {
   vacated,
   type StepContext,
 } from './waiting.ts'
-import { foundBy, get, isAbsent, isPresent, isUnchanged, NO_LEASE, ping, put, remove, touch, when } from './txn.ts'
+import {
+  foundBy,
+  get,
+  isAbsent,
+  isPresent,
+  isUnchanged,
+  NO_LEASE,
+  ping,
+  put,
+  remove,
+  touch,
+  when,
+  whenLikely,
+} from './txn.ts'
 
 /** The first step of the operation, or what becomes of it without any. */
 export function firstStep(op: Op, context: StepContext): Verdict | Step {
@@ -375,8 +388,10 @@ function removal(
         : () => removal(op, conditions, keys, { toTell: undefined, held, otherwise }, context),
     request: (etcdLease) => {
       const told = toldOfEnd(op, keys, toTell, etcdLease)
-      const reading = when(conditions, [remove(key), ...vacancyReads(keys, counted !== undefined), ...told], [get(key)])
-      return reads ? reading : when([...conditions, layout.nobodyWaits], [remove(key), ...told], [reading])
+      const reading = (): EtcdRequest =>
+        when(conditions, [remove(key), ...vacancyReads(keys, counted !== undefined), ...told], [get(key)])
+      if (reads) return reading()
+      return whenLikely([...conditions, layout.nobodyWaits], [remove(key), ...told], () => [reading()])
     },
     next: ({ response_txn: whole }, revision) => {
       if (!reads && whole.succeeded) {

@@ -116,6 +116,29 @@ export function when(compare: EtcdCompare[], success: EtcdRequest[], failure: Et
   return { request_txn: { compare, success, failure } }
 }
 
+/** The same of one whose conditions are most likely met: `failure` only reads, and is made when it is asked for. */
+export function whenLikely(compare: EtcdCompare[], success: EtcdRequest[], failure: () => EtcdRequest[]): EtcdRequest {
+  return { request_txn: new LikelyTxn(compare, success, failure) }
+}
+
+/** Merged with others nobody asks for `failure` (`bundle.ts`). */
+class LikelyTxn implements EtcdTxn {
+  readonly compare: EtcdCompare[]
+  readonly success: EtcdRequest[]
+  readonly #make: () => EtcdRequest[]
+  #failure: EtcdRequest[] | undefined
+
+  constructor(compare: EtcdCompare[], success: EtcdRequest[], failure: () => EtcdRequest[]) {
+    this.compare = compare
+    this.success = success
+    this.#make = failure
+  }
+
+  get failure(): EtcdRequest[] {
+    return (this.#failure ??= this.#make())
+  }
+}
+
 /** All of these side by side, each with its own conditions. */
 export function together(requests: EtcdRequest[]): EtcdTxn {
   return { compare: [], success: requests, failure: [] }
@@ -141,7 +164,7 @@ export function widthOf({ request_txn }: EtcdRequest): number {
   return Math.max(compare.length, success.length, failure.length) + inside
 }
 
-/** About how many bytes the request takes on the wire. */
+/** About how many bytes the request takes on the wire, without what a likely one reads where its conditions are not met. */
 export function sizeOf({ request_put, request_range, request_delete_range, request_txn }: EtcdRequest): number {
   let size = 16
   if (request_put !== undefined) size += request_put.key.length + (request_put.value?.length ?? 0)
@@ -149,7 +172,9 @@ export function sizeOf({ request_put, request_range, request_delete_range, reque
   if (request_txn !== undefined) {
     for (const { key } of request_txn.compare ?? []) size += 16 + key.length
     for (const request of request_txn.success ?? []) size += sizeOf(request)
-    for (const request of request_txn.failure ?? []) size += sizeOf(request)
+    if (!(request_txn instanceof LikelyTxn)) {
+      for (const request of request_txn.failure ?? []) size += sizeOf(request)
+    }
   }
   return size
 }

@@ -3,7 +3,7 @@ import { LeaseEvents, Manager } from 'lease-core'
 import type { Op, Verdict } from 'lease-core/adapter'
 import { etcdTargets, startEtcd, startProxy, until, type Etcd } from 'lease-servers'
 import { etcdClient, failFast, type EtcdSubstrate } from 'lease-etcd'
-import { Etcd3, type IOptions } from 'etcd3'
+import { Etcd3, GRPCUnavailableError, type IOptions } from 'etcd3'
 import {
   noneUnheard,
   caught,
@@ -157,6 +157,26 @@ for (const target of etcdTargets(1)) {
         })
       })
     }
+
+    it('a release whose reply is lost is done, also if another has claimed the lease before it is sent again', async () => {
+      const namespace = unique('ns')
+      const others = setting.substrate({ namespace })
+      const etcd = through(target.endpoints[0] ?? '')
+      const substrate = setting.substrate({ namespace, etcd })
+      const held = await grant(substrate, claim('l', 'a', 60_000))
+      const { kv } = etcd
+      const txn = kv.txn.bind(kv)
+      let next: bigint | undefined
+      kv.txn = async (...args) => {
+        const answer = await txn(...args)
+        if (next !== undefined) return answer
+        next = (await grant(others, claim('l', 'b', 60_000))).fencingToken
+        throw new GRPCUnavailableError('14 UNAVAILABLE: the connection was cut')
+      }
+      const op = release('l', 'a', { fencingToken: held.fencingToken, nonce: held.nonce, seen: held })
+      expect(await settle(substrate, op)).to.deep.include({ outcome: 'granted' })
+      expect(await readOne(others, 'l')).to.include({ holder: 'b', fencingToken: next })
+    })
 
     it('a server that is not there says so, with the error as the cause', async () => {
       const cause = await causeOf(setting.substrate({ etcd: through('http://127.0.0.1:1') }))
