@@ -18,8 +18,8 @@ import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
 import { elapsedForHolder, type ClockReading, type RecentReading } from './elapsed-time.ts'
 import { notValid, type ErrLost, type LossReason } from './errors.ts'
 import type { Held } from './held.ts'
-import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
-import { readOptions } from './options.ts'
+import { brokenValueRule } from './lease.ts'
+import { OptionReader } from './option-reader.ts'
 import type { Renewable, Renewals } from './renewals.ts'
 import { showAs } from './shown.ts'
 import { EARLY_MS } from './skew.ts'
@@ -258,17 +258,15 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   }
 
   release(options: ReleaseOptions = {}): Promise<void> {
-    const { read, problems } = readOptions(options, RELEASE_OPTIONS)
-    const { all } = read
-    const isSound = all === undefined || typeof all === 'boolean'
-    const broken = isSound ? problems : [...problems, { argument: 'all', rule: 'must be true or false', value: all }]
-    if (broken.length > 0) return Promise.reject(notValid(broken))
+    const reader = new OptionReader(options, RELEASE_OPTIONS)
+    reader.boolean('all')
+    if (reader.problems.length > 0) return Promise.reject(notValid(reader.problems))
     if (this.#over !== undefined) {
       this.host.letGo(this)
       return this.#over.releasing ?? Promise.resolve()
     }
     const over = this.#end(undefined)
-    return (over.releasing = this.host.release(this, read))
+    return (over.releasing = this.host.release(this, reader.read))
   }
 
   letLapse(): void {
@@ -439,16 +437,11 @@ showAs(ManagedHold, 'Hold', ['lease', 'holder', 'fencingToken', 'held', 'trusted
 
 /** @throws ErrNotValid */
 function checkUpdate(value: string, options: UpdateOptions, durationMs: number): Extended {
-  const { read, problems } = readOptions(options, UPDATE_OPTIONS)
-  const { duration = durationMs } = read
-  const rules = { value: brokenValueRule(value), duration: brokenDurationRule(duration) }
-  const broken = [
-    ...problems,
-    ...(rules.value === undefined ? [] : [{ argument: 'value', rule: rules.value, value }]),
-    ...(rules.duration === undefined ? [] : [{ argument: 'duration', rule: rules.duration, value: duration }]),
-  ]
-  if (broken.length > 0) throw notValid(broken)
-  return { durationMs: Math.ceil(toMillis(duration)), value }
+  const reader = new OptionReader(options, UPDATE_OPTIONS, { arguments: { value } })
+  reader.fault('value', brokenValueRule(value))
+  const update = { durationMs: reader.duration('duration', durationMs), value }
+  reader.finish()
+  return update
 }
 
 /** For a Hold that nobody has seen, because the call was given up. */

@@ -50,13 +50,8 @@ import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
 import { brokenCapacityRule, countedName, countedOf } from './share.ts'
 import { Observation } from './observation.ts'
-import {
-  parseHoldOptions,
-  parseManagerConfig,
-  parseObserveOptions,
-  readOptions,
-  type ParsedHoldOptions,
-} from './options.ts'
+import { readOptions } from './option-reader.ts'
+import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
 import { Renewals } from './renewals.ts'
 import { Reports } from './reports.ts'
 import { Resyncs } from './resyncs.ts'
