@@ -40,7 +40,8 @@ export interface OptionReaderWords extends OptionWords {
  * - Each option is read once, here: a getter may throw, or answer otherwise the next time. `read` has what was read.
  * - Nothing is coerced, and nothing is ignored: an unknown option is a problem.
  * - `finish` throws all problems together. Each names the option, the rule and the value; never a text that may be a secret.
- * - What a method returns is valid only after `finish`. A broken duration is NaN, so that every comparison with it is false.
+ * - What a method returns is valid only after `finish`. Until then a broken option counts as not given, and a broken duration is NaN, so
+ *   that every comparison with it is false.
  * - A method without a default accepts a missing *option*; `name`, `duration` and `object` do not.
  *
  * Unknown options come first, because a typing error often explains the problem that follows it.
@@ -117,7 +118,7 @@ export class OptionReader<O extends object = object> {
     if (value === undefined) return otherwise
     if (typeof value === 'boolean') return value
     this.fault(name, 'must be true or false')
-    return false
+    return otherwise
   }
 
   /** A whole number from 1. */

@@ -34,7 +34,7 @@ describe('OptionReader', () => {
     const options = new OptionReader(given, ['again', 'wait', 'n'], { arguments: { name: '', work: undefined } })
     options.name('name')
     options.must('work', false, 'must be a function')
-    expect(options.boolean('again', true)).to.equal(false)
+    expect(options.boolean('again', true)).to.equal(true)
     expect(options.wait()).to.deep.equal(Number.NaN)
     expect(options.count('n', 8)).to.equal(undefined)
     expect(problemsOf(options)).to.deep.equal([
