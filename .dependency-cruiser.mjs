@@ -18,6 +18,7 @@ const layers = [
     'store-clock',
     'store-call',
   ],
+  ['option-reader'],
   ['options'],
   [
     'coalescer',
@@ -27,7 +28,6 @@ const layers = [
     'hint-message',
     'hints',
     'passing-over',
-    'option-checks',
     'observation',
     'calls',
   ],

@@ -1,14 +1,6 @@
 /** The options of a console, checked once: every problem at once, nothing coerced, nothing ignored. */
-import {
-  type Clock,
-  hasMethods,
-  type Manager,
-  notValid,
-  type Problem,
-  readOptions,
-  systemClock,
-  toMillis,
-} from 'lease-core'
+import { type Clock, hasMethods, type Manager, systemClock, toMillis } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
 
 /** What a console calls on a manager. */
@@ -107,30 +99,27 @@ const POLL_EVERY_MS = 2_000
 /** @throws ErrNotValid with every problem */
 export function parseConsoleOptions(given: ConsoleOptions): ParsedConsoleOptions {
   const words = { needed: 'managers', example: '{ managers: { billing: manager } }' }
-  const { read, problems: unknown } = readOptions(given, OPTIONS, words)
-  if (unknown.some(({ argument }) => argument === 'options')) throw notValid(unknown)
-  const problems: Problem[] = []
-  const must = (argument: keyof ConsoleOptions, isSound: boolean, rule: string): void => {
-    if (!isSound) problems.push({ argument, rule, value: read[argument] })
-  }
-  const { basePath = '', readOnly = true, authorize, environment, showValues = false, onAction, clock } = read
-  const pollEveryMs = read.pollEvery === undefined ? POLL_EVERY_MS : toMillis(read.pollEvery)
+  const options = new OptionReader(given, OPTIONS, words)
+  const { basePath = '', authorize, environment, onAction, pollEvery = POLL_EVERY_MS } = options.read
+  const pollEveryMs = toMillis(pollEvery)
 
-  const managers = managersIn(read.managers, problems)
-  must('basePath', isBasePath(basePath), "must be '' or a path such as '/leases', without a slash at its end")
-  must('readOnly', typeof readOnly === 'boolean', 'must be true or false')
-  must('authorize', authorize === undefined || typeof authorize === 'function', 'must be a function')
-  must(
+  const managers = managersIn(options)
+  options.must('basePath', isBasePath(basePath), "must be '' or a path such as '/leases', without a slash at its end")
+  const readOnly = options.boolean('readOnly', true)
+  options.function('authorize')
+  options.must(
     'authorize',
     readOnly || authorize !== undefined,
     'must be given with readOnly: false, or everybody could revoke leases: write authorize: (request, action) => …',
   )
-  must('environment', environment === undefined || isShortText(environment), 'must be a text of at most 40 characters')
-  must('showValues', typeof showValues === 'boolean', 'must be true or false')
-  must('onAction', onAction === undefined || typeof onAction === 'function', 'must be a function')
-  must('pollEvery', pollEveryMs >= 100 && pollEveryMs <= 3_600_000, 'must be a duration from 100 ms to one hour')
-  must('clock', clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock')
-  if (problems.length + unknown.length > 0) throw notValid([...problems, ...unknown])
+  const isNamed = environment === undefined || isShortText(environment)
+  options.must('environment', isNamed, 'must be a text of at most 40 characters')
+  const showValues = options.boolean('showValues', false)
+  options.function('onAction')
+  const isPace = pollEveryMs >= 100 && pollEveryMs <= 3_600_000
+  options.must('pollEvery', isPace, 'must be a duration from 100 ms to one hour')
+  const clock = options.clock() ?? systemClock
+  options.finish()
   return {
     managers,
     basePath: basePath === '/' ? '' : basePath,
@@ -140,27 +129,22 @@ export function parseConsoleOptions(given: ConsoleOptions): ParsedConsoleOptions
     showValues,
     onAction,
     pollEveryMs,
-    clock: clock ?? systemClock,
+    clock,
   }
 }
 
 const METHODS = ['find', 'leases', 'observe', 'pin', 'pinned', 'revoke', 'unpin', 'waiting'] as const
 
-function managersIn(given: unknown, problems: Problem[]): ReadonlyMap<string, ConsoleManager> {
-  const entries = typeof given === 'object' && given !== null ? Object.entries(given) : []
-  if (entries.length === 0) {
-    problems.push({
-      argument: 'managers',
-      rule: 'must be an object with a Manager for each namespace, such as { billing: manager }',
-      value: given,
-    })
+function managersIn(options: OptionReader<ConsoleOptions>): ReadonlyMap<string, ConsoleManager> {
+  const given: unknown = options.read.managers
+  const managers = new Map(Object.entries(typeof given === 'object' && given !== null ? given : {}))
+  const rule = 'must be an object with a Manager for each namespace, such as { billing: manager }'
+  options.must('managers', managers.size > 0, rule)
+  for (const [name, manager] of managers) {
+    const broken = hasMethods(manager, ...METHODS) ? undefined : 'must be a Manager of lease-core'
+    options.fault(`managers.${name}`, broken, manager)
   }
-  for (const [name, manager] of entries) {
-    if (!hasMethods(manager, ...METHODS)) {
-      problems.push({ argument: `managers.${name}`, rule: 'must be a Manager of lease-core', value: manager })
-    }
-  }
-  return new Map(entries as [string, ConsoleManager][])
+  return managers as ReadonlyMap<string, ConsoleManager>
 }
 
 function isBasePath(value: unknown): boolean {

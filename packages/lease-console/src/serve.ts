@@ -1,7 +1,7 @@
 /** A server of its own for a console, for one operator on one machine. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { notValid, type Problem } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { LeaseConsole } from './console.ts'
 import { toNodeListener } from './node-listener.ts'
 import { problem } from './safety.ts'
@@ -36,18 +36,13 @@ const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/
  * @throws ErrNotValid port or host break a rule
  * @throws Error the port is taken, or the address is not of this machine: the code of node:net is kept
  */
-export async function serveConsole(
-  console: LeaseConsole,
-  { port = 0, host = '127.0.0.1' }: ServeConsoleOptions = {},
-): Promise<ServedConsole> {
-  const problems: Problem[] = []
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
-    problems.push({ argument: 'port', rule: 'must be a whole number from 0 to 65535', value: port })
-  }
-  if (typeof host !== 'string' || host === '') {
-    problems.push({ argument: 'host', rule: "must be an address such as '127.0.0.1'", value: host })
-  }
-  if (problems.length > 0) throw notValid(problems)
+export async function serveConsole(console: LeaseConsole, options: ServeConsoleOptions = {}): Promise<ServedConsole> {
+  const reader = new OptionReader(options, ['port', 'host'])
+  const { port = 0, host = '127.0.0.1' } = reader.read
+  const isPort = Number.isInteger(port) && port >= 0 && port <= 65_535
+  reader.must('port', isPort, 'must be a whole number from 0 to 65535')
+  reader.must('host', typeof host === 'string' && host !== '', "must be an address such as '127.0.0.1'")
+  reader.finish()
 
   const isLocal = LOOPBACK.test(host)
   const server = createServer(

@@ -13,18 +13,19 @@
  */
 import { DateTime, Duration, type DurationLike } from 'luxon'
 import { abortController } from './abort-signal.ts'
-import type { TimerQueue, Deadline } from './timer-queue.ts'
+import type { Deadline } from './timer-queue.ts'
 import { backoffMs, LONGEST_RETRY_MS } from './backoff.ts'
-import { elapsedForHolder, type ClockReading, type RecentReading } from './elapsed-time.ts'
+import { elapsedForHolder, type ClockReading } from './elapsed-time.ts'
 import { notValid, type ErrLost, type LossReason } from './errors.ts'
 import type { Held } from './held.ts'
-import { brokenDurationRule, brokenValueRule, toMillis } from './lease.ts'
-import { readOptions } from './options.ts'
+import { brokenValueRule } from './lease.ts'
+import { OptionReader } from './option-reader.ts'
 import type { Renewable, Renewals } from './renewals.ts'
 import { showAs } from './shown.ts'
 import { EARLY_MS } from './skew.ts'
 import type { Term, TermEnd, TermHold } from './term.ts'
-import { lossError, TermRenewal, type RenewalListener } from './term-renewal.ts'
+import { lossError, TermRenewal, type RenewalHost, type RenewalListener } from './term-renewal.ts'
+import type { Terms } from './terms.ts'
 import type { Token } from './token.ts'
 import { withoutContext, type HoldTrace } from './tracing.ts'
 
@@ -97,17 +98,12 @@ export interface Extended {
 
 /** What the manager does for its Holds. */
 export interface HoldHost {
-  readonly recent: RecentReading
-  readonly timers: TimerQueue
+  /** The clocks, the deadlines, and the ends of terms. */
+  readonly terms: Terms
   readonly maxSleepMs: number
   tokenOf(term: Term): Token
   readonly renewals: Renewals
-  /** Begins to extend the term; the Hold is notified of the outcome. @param done called when it does not count any more */
-  extend(hold: ManagedHold, now: ClockReading, done: () => void): TermRenewal
-  /** Now, read once for many. */
-  now(): ClockReading
-  /** Now. */
-  read(): ClockReading
+  readonly renewalHost: RenewalHost
   /** Extends the term, as a call of the caller's own. */
   renew(term: Term, asked: Extended): Promise<LossReason | undefined>
   /** Reads the lease; resolves with why the term is over, or undefined when it stands. */
@@ -116,9 +112,6 @@ export interface HoldHost {
   release(hold: ManagedHold, options: ReleaseOptions | undefined): Promise<void>
   /** Ends the term, unless somebody in this process relies on it. */
   giveBack(hold: ManagedHold): void
-  lose(term: Term, end: TermEnd): void
-  /** It is over, and its lease is not given up. */
-  left(hold: ManagedHold): void
   /** Whether it is the only share, and takes the whole capacity. */
   isExclusive(hold: ManagedHold): Promise<boolean>
   /** The Hold is over. `loss` is undefined after a release. */
@@ -171,7 +164,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.shared = shared
     this.durationMs = durationMs
     this.#renewEveryMs = renewEveryMs
-    const now = host.now()
+    const now = host.terms.now()
     this.#renewAtMs = this.#nextRenewal(sent, now)
     this.#rereadAtMs = Math.ceil(now.monotonicMs + host.maxSleepMs)
     this.#schedule(now)
@@ -196,7 +189,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
 
   get held(): boolean {
     if (this.#over !== undefined) return false
-    if (this.term.isTrusted(this.host.recent.take())) return true
+    if (this.term.isTrusted(this.host.terms.recent.take())) return true
     this.term.endWindow() // what was called lost once is never held again
     return false
   }
@@ -206,12 +199,12 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   }
 
   get trustedUntil(): DateTime {
-    const now = this.host.read()
+    const now = this.host.terms.readClock()
     return DateTime.fromMillis(Math.floor(now.wallMs + this.#leftMs(now)))
   }
 
   remaining(): Duration {
-    return Duration.fromMillis(Math.floor(this.#leftMs(this.host.read())))
+    return Duration.fromMillis(Math.floor(this.#leftMs(this.host.terms.readClock())))
   }
 
   get signal(): AbortSignal {
@@ -246,7 +239,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
       // A client of somebody's own may never answer: the call ends with the Hold.
       const loss = await Promise.race([this.host.renew(this.term, asked), ended])
       this.#failures = 0
-      if (loss !== undefined) this.host.lose(this.term, { reason: loss })
+      if (loss !== undefined) this.host.terms.end(this.term, { reason: loss })
     } catch (error) {
       this.#failures++
       throw error
@@ -258,23 +251,21 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   }
 
   release(options: ReleaseOptions = {}): Promise<void> {
-    const { read, problems } = readOptions(options, RELEASE_OPTIONS)
-    const { all } = read
-    const isSound = all === undefined || typeof all === 'boolean'
-    const broken = isSound ? problems : [...problems, { argument: 'all', rule: 'must be true or false', value: all }]
-    if (broken.length > 0) return Promise.reject(notValid(broken))
+    const reader = new OptionReader(options, RELEASE_OPTIONS)
+    reader.boolean('all')
+    if (reader.problems.length > 0) return Promise.reject(notValid(reader.problems))
     if (this.#over !== undefined) {
       this.host.letGo(this)
       return this.#over.releasing ?? Promise.resolve()
     }
     const over = this.#end(undefined)
-    return (over.releasing = this.host.release(this, read))
+    return (over.releasing = this.host.release(this, reader.read))
   }
 
   letLapse(): void {
     if (this.#over !== undefined) return this.host.letGo(this)
     this.#end(undefined)
-    this.host.left(this)
+    this.host.terms.vacated(this.lease)
   }
 
   isExclusive(): Promise<boolean> {
@@ -299,12 +290,12 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     withoutContext(() => this.host.reread(this)).then(
       (loss) => {
         this.#failedReads = 0
-        if (loss !== undefined) this.host.lose(this.term, { reason: loss })
+        if (loss !== undefined) this.host.terms.end(this.term, { reason: loss })
       },
       (error: unknown) => {
         if (this.#over !== undefined) return
         this.host.retrying(this, error)
-        const now = this.host.now()
+        const now = this.host.terms.now()
         this.#rereadAtMs = this.#retryAtMs(now.monotonicMs, ++this.#failedReads)
         this.#schedule(now)
       },
@@ -358,8 +349,11 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
 
   renewNow(now: ClockReading, done: () => void): boolean {
     if (this.#over !== undefined || this.#renewal !== 'due') return false
-    this.#renewal = this.host.extend(this, now, done)
-    this.#renewal.giveUpAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now))
+    const asked = { durationMs: this.durationMs, value: undefined }
+    const renewal = new TermRenewal(this.host.renewalHost, this.term, asked, this, done)
+    renewal.send(now)
+    renewal.giveUpAtMs = Math.ceil(now.monotonicMs + this.#renewalLimitMs(now))
+    this.#renewal = renewal
     this.#schedule(now)
     return true
   }
@@ -367,8 +361,8 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   /** A renewal has its answer. The late one of a renewal that was given up counts as well: it moved the window. */
   extended(renewal: TermRenewal, loss: LossReason | undefined): void {
     if (this.#over !== undefined) return
-    if (loss !== undefined) return this.host.lose(this.term, { reason: loss })
-    const now = this.host.now()
+    if (loss !== undefined) return this.host.terms.end(this.term, { reason: loss })
+    const now = this.host.terms.now()
     if (renewal.margin !== undefined) {
       this.host.renewed(renewal, this.#renewal === renewal ? this.#renewAtMs : undefined)
     }
@@ -381,7 +375,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
 
   failed(renewal: TermRenewal, error: unknown): void {
     if (this.#over !== undefined || this.#renewal !== renewal) return
-    const now = this.host.now()
+    const now = this.host.terms.now()
     this.#failed(now.monotonicMs, error, renewal.sent)
     this.#schedule(now)
   }
@@ -416,9 +410,9 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
   #schedule(now: ClockReading): void {
     let nextMs: number
     if (this.#renewal === undefined) nextMs = Math.min(this.#renewAtMs, this.#rereadAtMs)
-    else if (this.#renewal === 'due') return this.host.timers.off(this)
+    else if (this.#renewal === 'due') return this.host.terms.timers.off(this)
     else nextMs = this.#renewal.giveUpAtMs
-    this.host.timers.at(this, Math.max(nextMs, Math.ceil(now.monotonicMs)))
+    this.host.terms.timers.at(this, Math.max(nextMs, Math.ceil(now.monotonicMs)))
   }
 
   #end(loss: ErrLost | undefined): { releasing?: Promise<void> } {
@@ -426,7 +420,7 @@ export class ManagedHold implements Hold, TermHold, RenewalListener, Renewable, 
     this.#over = over
     if (this.#renewal instanceof TermRenewal) this.#renewal.giveUp()
     this.#renewal = undefined
-    this.host.timers.off(this)
+    this.host.terms.timers.off(this)
     this.host.renewals.withdraw(this)
     this.host.ended(this, loss)
     this.#controller?.abort(reasonOf(loss))
@@ -439,16 +433,11 @@ showAs(ManagedHold, 'Hold', ['lease', 'holder', 'fencingToken', 'held', 'trusted
 
 /** @throws ErrNotValid */
 function checkUpdate(value: string, options: UpdateOptions, durationMs: number): Extended {
-  const { read, problems } = readOptions(options, UPDATE_OPTIONS)
-  const { duration = durationMs } = read
-  const rules = { value: brokenValueRule(value), duration: brokenDurationRule(duration) }
-  const broken = [
-    ...problems,
-    ...(rules.value === undefined ? [] : [{ argument: 'value', rule: rules.value, value }]),
-    ...(rules.duration === undefined ? [] : [{ argument: 'duration', rule: rules.duration, value: duration }]),
-  ]
-  if (broken.length > 0) throw notValid(broken)
-  return { durationMs: Math.ceil(toMillis(duration)), value }
+  const reader = new OptionReader(options, UPDATE_OPTIONS, { arguments: { value } })
+  reader.fault('value', brokenValueRule(value))
+  const update = { durationMs: reader.duration('duration', durationMs), value }
+  reader.finish()
+  return update
 }
 
 /** For a Hold that nobody has seen, because the call was given up. */

@@ -28,7 +28,7 @@ export {
 } from './lease.ts'
 export type { Info, Request, Trapdoor } from './lease.ts'
 export { abortController, brokenSignalRule, onAbort, throwIfAborted } from './abort-signal.ts'
-export { brokenOptionsRule, brokenRenewalRule, hasMethods, readOptions } from './options.ts'
+export { brokenOptionsRule, brokenRenewalRule, hasMethods, readOptions } from './option-reader.ts'
 export { uniqueHolder } from './unique-holder.ts'
 export { lockedTrapdoor } from './client.ts'
 export type {

@@ -50,13 +50,8 @@ import type { Info, TermAware } from './lease.ts'
 import type { WaitRequest } from './lease-waiters.ts'
 import { brokenCapacityRule, countedName, countedOf } from './share.ts'
 import { Observation } from './observation.ts'
-import {
-  parseHoldOptions,
-  parseManagerConfig,
-  parseObserveOptions,
-  readOptions,
-  type ParsedHoldOptions,
-} from './options.ts'
+import { readOptions } from './option-reader.ts'
+import { parseHoldOptions, parseManagerConfig, parseObserveOptions, type ParsedHoldOptions } from './options.ts'
 import { Renewals } from './renewals.ts'
 import { Reports } from './reports.ts'
 import { Resyncs } from './resyncs.ts'
@@ -769,19 +764,11 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
 
   #makeHoldHost(): HoldHost {
     return {
-      recent: this.#terms.recent,
-      timers: this.#terms.timers,
+      terms: this.#terms,
       maxSleepMs: this.#maxSleepMs,
       tokenOf: (term) => this.#tokenOf(term),
-      now: () => this.#terms.now(),
       renewals: this.#renewals,
-      extend: (hold, now, done) => {
-        const { term, durationMs } = hold
-        const asked = { durationMs, value: undefined }
-        const renewal = new TermRenewal(this.#renewalHost, term, asked, hold, done)
-        renewal.send(now)
-        return renewal
-      },
+      renewalHost: this.#renewalHost,
       reread: async (hold) => {
         const suspicions = hold.term.suspicions
         await this.#read(hold.lease)
@@ -797,11 +784,8 @@ export class Manager implements Claimer, Checker, Releaser, Pinner, Counter, Rea
         return this.#reports.release({ call: 'release', lease, holder }, release)
       },
       giveBack: ({ term }) => this.#giveBack(term),
-      read: () => this.#terms.readClock(),
       renew: (term, asked) => this.#calls.start(undefined, () => this.#renew(term, asked)),
-      lose: (term, end) => this.#terms.end(term, end),
       ended: (hold, loss) => this.#ended(hold, loss),
-      left: ({ lease }) => this.#terms.vacated(lease),
       isExclusive: ({ term }) => this.#calls.start(undefined, () => this.#isExclusive(term)),
       retrying: ({ lease }, cause, sent) => this.#reports.retrying(lease, 'renewal', cause, sent),
       renewed: (renewal, dueMs) => this.#reports.renewed(renewal, dueMs),

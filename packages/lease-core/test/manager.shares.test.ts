@@ -63,7 +63,7 @@ describe('Manager.hold of shares', () => {
         }),
         ErrNotValid,
       )
-      expect(problems.map(({ argument }) => argument)).to.deep.equal(['share.weight', 'share.capacity', 'share.high'])
+      expect(problems.map(({ argument }) => argument)).to.deep.equal(['share.high', 'share.weight', 'share.capacity'])
       await rejection(bench.manager.define('s', bad as number), ErrNotValid)
     }
     await rejection(bench.manager.hold('s', 'a', { ...wait, share: { weight: 3, capacity: 2 } }), ErrNotValid)

@@ -1,10 +1,10 @@
 import { inspect } from 'node:util'
 import { expect } from 'chai'
+import { readAdapterOptions } from '#src/adapter-parts.ts'
 import { asLeaseError, ErrNotValid, notValid } from '#src/errors.ts'
 import { checkNames, checkRequest } from '#src/lease.ts'
 import { Manager } from '#src/manager.ts'
 import { memoryClient, MemoryStore, MemorySubstrate } from '#src/memory/index.ts'
-import { OptionChecks } from '#src/option-checks.ts'
 import { withoutSecrets } from '#src/shown.ts'
 import { SubstrateClient } from '#src/substrate-client.ts'
 
@@ -62,9 +62,9 @@ describe('What is shown of a value: nothing that may be a password', () => {
       const asName = typeof value === 'string' ? ` ${value}` : value // broken as a name in any case
       const calls = [
         () => raise(notValid([{ argument: 'pool', rule: 'must be a pool', value }], { lease: given, holder: given })),
-        () => new OptionChecks(value, ['pool'], { client: true }).finish(),
+        () => readAdapterOptions(given, ['pool'], { client: true }).finish(),
         () =>
-          new OptionChecks(
+          readAdapterOptions(
             { namespace: '', clock: value, events: value, requestTimeout: value, [`x`]: value },
             ['clock'],
             { client: true },
@@ -87,7 +87,7 @@ describe('What is shown of a value: nothing that may be a password', () => {
 
   it('no message reveals the value of an option that is none, however harmless it looks', () => {
     const call = (): unknown =>
-      new OptionChecks({ namespace: 'n', password: 'hunter2', pin: 1234567 }, [], { client: true }).finish()
+      readAdapterOptions({ namespace: 'n', password: 'hunter2', pin: 1234567 }, [], { client: true }).finish()
     expect(told(call)).to.match(/password is not an option \(got a string of 7 characters\)/)
     expect(told(call)).not.to.match(/hunter2|1234567/)
     expect(told(() => new Manager({ client: memoryClient(), password: 'hunter2' } as never))).not.to.include('hunter2')

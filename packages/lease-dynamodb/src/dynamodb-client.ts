@@ -1,7 +1,7 @@
 import type { Client } from 'lease-core'
 import { clientOver } from 'lease-core/adapter'
 import { DynamodbSubstrate } from './dynamodb-substrate.ts'
-import { checkOptions, type DynamodbOptions } from './options.ts'
+import { parseOptions, type DynamodbOptions } from './options.ts'
 
 /**
  * A client for the leases of one namespace in a table of DynamoDB. Nothing is sent before the first call.
@@ -9,6 +9,8 @@ import { checkOptions, type DynamodbOptions } from './options.ts'
  * @throws ErrNotValid with every problem of the options
  */
 export function dynamodbClient(options: DynamodbOptions): Client {
-  checkOptions(options, { client: true })
-  return clientOver(options, (own, onWarning) => new DynamodbSubstrate({ ...own, onWarning }))
+  return clientOver(
+    parseOptions(options, { client: true }),
+    (own, onWarning) => new DynamodbSubstrate({ ...own, onWarning }),
+  )
 }

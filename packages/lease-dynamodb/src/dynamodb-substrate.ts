@@ -36,7 +36,7 @@ import { explained, isContended } from './explain.ts'
 import { dynamoTrapdoor } from './guard.ts'
 import { Items } from './items.ts'
 import { ABSENT, holdingOf, nameOf, stateIn, type State } from './layout.ts'
-import { checkOptions, type DynamodbSubstrateOptions } from './options.ts'
+import { parseOptions, type DynamodbSubstrateOptions } from './options.ts'
 import { countedSightOf, PolledHints, sightOf, type Sight } from './polled-hints.ts'
 import { Requests, type Abortable } from './requests.ts'
 import { claimShare, countedIn, define, type Room, type SharesHost } from './shares.ts'
@@ -65,11 +65,17 @@ export class DynamodbSubstrate implements Substrate {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: DynamodbSubstrateOptions) {
-    checkOptions(options, { client: false })
-    const { client, table, namespace, maxSkewMs, clock = systemClock } = options
+    const {
+      client,
+      table,
+      namespace,
+      maxSkewMs,
+      clock = systemClock,
+      onWarning,
+    } = parseOptions(options, { client: false })
     this.#table = table
     this.#clock = clock
-    this.#onWarning = options.onWarning
+    this.#onWarning = onWarning
     this.#requests = new Requests(client, table, namespace)
     this.#items = new Items(this.#requests, clock, maxSkewMs)
     this.#shares = {

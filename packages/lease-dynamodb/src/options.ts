@@ -1,6 +1,11 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
-import { hasMethods, type Clock } from 'lease-core'
-import { OptionChecks, type SubstrateClientOptions, type SubstrateWarning } from 'lease-core/adapter'
+import type { Clock } from 'lease-core'
+import {
+  readAdapterOptions,
+  type OptionReader,
+  type SubstrateClientOptions,
+  type SubstrateWarning,
+} from 'lease-core/adapter'
 import type { DynamodbDriver } from './driver.ts'
 
 /** What the substrate needs to know. */
@@ -30,21 +35,26 @@ export interface DynamodbSubstrateOptions {
 export interface DynamodbOptions
   extends Omit<DynamodbSubstrateOptions, 'onWarning'>, Omit<SubstrateClientOptions, 'substrate' | 'clock'> {}
 
-/** @throws ErrNotValid with every problem; `client` says whose options they are */
-export function checkOptions(
-  options: DynamodbOptions & Pick<DynamodbSubstrateOptions, 'onWarning'>,
+/** The options, each read once; `client` says whose they are. @throws ErrNotValid with every problem */
+export function parseOptions<O extends DynamodbSubstrateOptions>(
+  given: O,
   { client }: { readonly client: boolean },
-): void {
+): O {
   const own = ['client', 'table', 'maxSkewMs', 'clock', ...(client ? [] : ['onWarning'])]
-  const checks = new OptionChecks(options, own, { client })
-  const { client: driver, table, maxSkewMs, onWarning } = options
-  checks.must('client', hasMethods(driver, 'send'), 'must be a DynamoDBClient: new DynamoDBClient({ region })')
-  const rule = brokenTableRule(table)
-  checks.must('table', rule === undefined, rule ?? '')
+  const options = readAdapterOptions(given, own, { client })
+  const { maxSkewMs } = options.read
+  checkTable(options)
   const isSkew = maxSkewMs === undefined || (Number.isFinite(maxSkewMs) && maxSkewMs >= 0)
-  checks.must('maxSkewMs', isSkew, 'must be a number of milliseconds from 0, such as 1000')
-  checks.must('onWarning', client || onWarning === undefined || typeof onWarning === 'function', 'must be a function')
-  checks.finish()
+  options.must('maxSkewMs', isSkew, 'must be a number of milliseconds from 0, such as 1000')
+  options.function('onWarning')
+  options.finish()
+  return options.read
+}
+
+/** Checks which table it is, and the way to it. */
+export function checkTable(options: OptionReader): void {
+  options.object('client', 'a DynamoDBClient: new DynamoDBClient({ region })', ['send'])
+  options.fault('table', brokenTableRule(options.given('table')))
 }
 
 /** The rule that this name or ARN of a table breaks; undefined: none. */

@@ -6,12 +6,12 @@ import {
   type CreateTableCommandInput,
   type DescribeTableCommandOutput,
 } from '@aws-sdk/client-dynamodb'
-import { hasMethods, sleep, systemClock, type Clock } from 'lease-core'
-import { OptionChecks, StoreFailure, type SubstrateWarning } from 'lease-core/adapter'
+import { sleep, systemClock, type Clock } from 'lease-core'
+import { OptionReader, StoreFailure, type SubstrateWarning } from 'lease-core/adapter'
 import type { DynamodbDriver } from './driver.ts'
 import { explained } from './explain.ts'
 import { EXPIRES, HASH, RANGE } from './layout.ts'
-import { brokenTableRule } from './options.ts'
+import { checkTable } from './options.ts'
 import { isNamed } from './requests.ts'
 
 /** What `createTable` needs to know. */
@@ -73,12 +73,11 @@ export async function createTable(options: CreateTableOptions): Promise<void> {
 }
 
 function checked(options: CreateTableOptions): CreateTableOptions {
-  const checks = new OptionChecks({ namespace: '-', ...options }, ['client', 'table', 'clock'], { client: false })
-  checks.must('client', hasMethods(options.client, 'send'), 'must be a DynamoDBClient: new DynamoDBClient({ region })')
-  const rule = brokenTableRule(options.table)
-  checks.must('table', rule === undefined, rule ?? '')
-  checks.finish()
-  return options
+  const reader = new OptionReader(options, ['client', 'table', 'clock'])
+  checkTable(reader)
+  reader.clock()
+  reader.finish()
+  return reader.read
 }
 
 /** @param expected the name of an error that is none here */

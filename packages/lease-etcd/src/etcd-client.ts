@@ -1,7 +1,7 @@
 import type { Client } from 'lease-core'
 import { clientOver } from 'lease-core/adapter'
 import { EtcdSubstrate } from './etcd-substrate.ts'
-import { checkOptions, type EtcdOptions } from './options.ts'
+import { parseOptions, type EtcdOptions } from './options.ts'
 
 /**
  * A client for the leases of one namespace in etcd. Nothing is sent before the first call.
@@ -9,6 +9,8 @@ import { checkOptions, type EtcdOptions } from './options.ts'
  * @throws ErrNotValid with every problem of the options
  */
 export function etcdClient(options: EtcdOptions): Client {
-  checkOptions(options, { client: true })
-  return clientOver(options, (own, onWarning) => new EtcdSubstrate({ ...own, onWarning }))
+  return clientOver(
+    parseOptions(options, { client: true }),
+    (own, onWarning) => new EtcdSubstrate({ ...own, onWarning }),
+  )
 }

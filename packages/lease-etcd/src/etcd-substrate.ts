@@ -35,7 +35,7 @@ import { KnownGates } from './gates.ts'
 import { endOf, foundIn, Layout, pinsIn } from './layout.ts'
 import { NamespaceHints } from './listener.ts'
 import { NamespaceQueues } from './namespace-queues.ts'
-import { checkOptions, type EtcdSubstrateOptions } from './options.ts'
+import { parseOptions, type EtcdSubstrateOptions } from './options.ts'
 import { Requests, type IndexedStep, type Outcome, type Deadline, type Step } from './requests.ts'
 import { countedIn, isComplete, roomIn, roomReads, type ReadRest } from './room.ts'
 import { firstStep } from './steps.ts'
@@ -74,11 +74,11 @@ export class EtcdSubstrate implements Substrate {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: EtcdSubstrateOptions) {
-    checkOptions(options, { client: false })
-    const { etcd, namespace, prefix = 'lease/', watch = true, clock = systemClock } = options
+    const read = parseOptions(options, { client: false })
+    const { etcd, namespace, prefix = 'lease/', watch = true, clock = systemClock } = read
     this.store = { system: 'etcd', namespace }
     this.#etcd = etcd
-    this.#onWarning = options.onWarning
+    this.#onWarning = read.onWarning
     this.#layout = new Layout(prefix, namespace)
     this.#clock = clock
     this.#queues = new NamespaceQueues(clock)

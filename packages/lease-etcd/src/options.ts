@@ -1,6 +1,6 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
 import { hasMethods, type Clock } from 'lease-core'
-import { OptionChecks, type SubstrateClientOptions, type SubstrateWarning } from 'lease-core/adapter'
+import { readAdapterOptions, type SubstrateClientOptions, type SubstrateWarning } from 'lease-core/adapter'
 import type { EtcdDriver } from './driver.ts'
 
 /** What the substrate needs to know. */
@@ -27,22 +27,16 @@ export interface EtcdSubstrateOptions {
 export interface EtcdOptions
   extends Omit<EtcdSubstrateOptions, 'onWarning'>, Omit<SubstrateClientOptions, 'substrate' | 'clock'> {}
 
-/** @throws ErrNotValid with every problem; `client` says whose options they are */
-export function checkOptions(
-  options: EtcdOptions & Pick<EtcdSubstrateOptions, 'onWarning'>,
-  { client }: { readonly client: boolean },
-): void {
+/** The options, each read once; `client` says whose they are. @throws ErrNotValid with every problem */
+export function parseOptions<O extends EtcdSubstrateOptions>(given: O, { client }: { readonly client: boolean }): O {
   const own = ['etcd', 'prefix', 'watch', 'clock', ...(client ? [] : ['onWarning'])]
-  const checks = new OptionChecks(options, own, { client })
-  const { etcd, prefix, watch, onWarning } = options
-  const etcdRule = brokenEtcdRule(etcd)
-  // Its value might tell a password.
-  if (etcdRule !== undefined) checks.add([{ argument: 'etcd', rule: etcdRule, value: kindOf(etcd) }])
-  const rule = prefix === undefined ? undefined : brokenPrefixRule(prefix)
-  checks.must('prefix', rule === undefined, rule ?? '')
-  checks.must('watch', watch === undefined || typeof watch === 'boolean', 'must be true or false')
-  checks.must('onWarning', client || onWarning === undefined || typeof onWarning === 'function', 'must be a function')
-  checks.finish()
+  const options = readAdapterOptions(given, own, { client, secret: ['etcd'] })
+  options.fault('etcd', brokenEtcdRule(options.read.etcd))
+  options.ruled('prefix', brokenPrefixRule)
+  options.boolean('watch')
+  options.function('onWarning')
+  options.finish()
+  return options.read
 }
 
 function brokenEtcdRule(etcd: Partial<EtcdDriver> | undefined | null): string | undefined {
@@ -51,13 +45,6 @@ function brokenEtcdRule(etcd: Partial<EtcdDriver> | undefined | null): string | 
   const { hosts = [] } = (etcd as { readonly options?: { readonly hosts?: string | readonly string[] } }).options ?? {}
   const hasUser = [hosts].flat().some((host) => /^(\w+:\/\/)?[^/]*@/.test(host))
   return hasUser ? 'must not have a user or password in its hosts: give its option auth' : undefined
-}
-
-/** What sort of thing was given, without what it holds. */
-function kindOf(value: unknown): unknown {
-  if (typeof value === 'string') return 'a string'
-  if (typeof value !== 'object' || value === null) return value
-  return `an object with ${Object.keys(value).join(', ') || 'nothing'}`
 }
 
 function isDriver(etcd: Partial<EtcdDriver> | undefined | null): etcd is EtcdDriver {

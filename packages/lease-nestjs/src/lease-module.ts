@@ -8,7 +8,8 @@ import {
   type OnApplicationShutdown,
   type BeforeApplicationShutdown,
 } from '@nestjs/common'
-import { hasMethods, Manager, notValid, toMillis, type Client, type ManagerConfig, type Problem } from 'lease-core'
+import { Manager, toMillis, type Client, type ManagerConfig } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
 import { WORKS } from './tokens.ts'
 import { Works } from './works.ts'
@@ -86,44 +87,22 @@ function moduleOf(works: FactoryProvider<Works>, imports: NonNullable<ModuleMeta
   return { module: LeaseModule, global: true, imports, providers: [works, manager], exports: [WORKS, Manager] }
 }
 
-function worksOf(options: LeaseOptions): Works {
-  const given: Readonly<Record<string, unknown>> = typeof options === 'object' && options !== null ? { ...options } : {}
-  const { client, manager, maxSleep, close, shutdownTimeout } = options ?? {}
-  const problems: Problem[] = []
-  const must = (argument: string, isSound: boolean, rule: string): void => {
-    if (!isSound) problems.push({ argument, rule, value: given[argument] })
-  }
-  for (const name of Object.keys(given)) must(name, OPTIONS.includes(name), 'is not an option')
-  const isOne = (client === undefined) !== (manager === undefined)
-  must(
+function worksOf(given: LeaseOptions): Works {
+  const options = new OptionReader(given ?? {}, OPTIONS)
+  const { client, manager, maxSleep, close, shutdownTimeout = SHUTDOWN_MS } = options.read
+  options.must(
     'client',
-    isOne,
+    (client === undefined) !== (manager === undefined),
     'must be given, or else a manager: LeaseModule.forRoot({ client: redisClient({ redis, namespace }) })',
   )
-  must(
-    'client',
-    client === undefined || hasMethods(client, 'claimLease', 'close'),
-    'must be a Client, as an adapter makes it',
-  )
-  must('manager', manager === undefined || hasMethods(manager, 'hold', 'stop'), 'must be a Manager of lease-core')
-  must(
-    'maxSleep',
-    maxSleep === undefined || manager === undefined,
-    'is of a Manager that the module makes: give it a client',
-  )
-  must('close', close === undefined || typeof close === 'function', 'must be a function')
-  const patienceMs = shutdownTimeout === undefined ? SHUTDOWN_MS : millisOf(shutdownTimeout)
-  must('shutdownTimeout', patienceMs >= 0, 'must be a duration, such as { seconds: 10 }')
-  if (problems.length > 0) throw notValid(problems)
+  if (client !== undefined) options.object('client', 'a Client, as an adapter makes it', ['claimLease', 'close'])
+  if (manager !== undefined) options.object('manager', 'a Manager of lease-core', ['hold', 'stop'])
+  const isUsed = maxSleep === undefined || manager === undefined
+  options.must('maxSleep', isUsed, 'is of a Manager that the module makes: give it a client')
+  options.function('close')
+  const patienceMs = toMillis(shutdownTimeout)
+  options.must('shutdownTimeout', patienceMs >= 0, 'must be a duration, such as { seconds: 10 }')
+  options.finish()
   const made = manager ?? new Manager({ client: client as Client, ...(maxSleep !== undefined && { maxSleep }) })
   return new Works({ manager: made, owned: client, close, patienceMs })
-}
-
-/** NaN: it is none. */
-function millisOf(duration: DurationLike): number {
-  try {
-    return toMillis(duration)
-  } catch {
-    return Number.NaN
-  }
 }

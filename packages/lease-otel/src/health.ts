@@ -8,10 +8,7 @@
  * *Ready*: the store has answered lately, and, if that is asked for, this process leads.
  */
 import {
-  hasMethods,
-  notValid,
   reasonOf,
-  readOptions,
   sleep,
   systemClock,
   traces,
@@ -21,8 +18,9 @@ import {
   type LossReason,
   type Manager,
 } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { onTrace } from './channels.ts'
-import { durationMs, type DurationLike } from './duration.ts'
+import type { DurationLike } from './duration.ts'
 
 /** Options of `health`. */
 export interface HealthOptions {
@@ -54,19 +52,14 @@ const PROBE = 'lease-otel-health'
  * @throws ErrNotValid with every problem
  */
 export function health(manager: Pick<Manager, 'find'>, options: HealthOptions = {}): Health {
-  const { read, problems } = readOptions(options, OPTIONS)
-  const { tolerance = 30_000, answeredWithin, leader, clock = systemClock } = read
-  const broken = [...problems]
-  if (!hasMethods(manager, 'find')) {
-    broken.push({ argument: 'manager', rule: 'must be a Manager', value: manager })
-  }
-  const toleranceMs = durationMs('options.tolerance', tolerance, broken)
-  const answeredWithinMs =
-    answeredWithin === undefined ? undefined : durationMs('options.answeredWithin', answeredWithin, broken)
-  if (leader !== undefined && typeof leader !== 'string') {
-    broken.push({ argument: 'options.leader', rule: 'must be the name of a lease', value: leader })
-  }
-  if (broken.length > 0) throw notValid(broken)
+  const reader = new OptionReader(options, OPTIONS, { arguments: { manager } })
+  reader.object('manager', 'a Manager', ['find'])
+  const { answeredWithin, leader } = reader.read
+  const toleranceMs = reader.duration('tolerance', 30_000)
+  const answeredWithinMs = answeredWithin === undefined ? undefined : reader.duration('answeredWithin')
+  reader.must('leader', leader === undefined || typeof leader === 'string', 'must be the name of a lease')
+  const clock = reader.clock() ?? systemClock
+  reader.finish()
   return new Health(manager, { toleranceMs, answeredWithinMs, leader, clock })
 }
 

@@ -1,5 +1,5 @@
 import { metrics, trace, type MeterProvider, type TracerProvider } from '@opentelemetry/api'
-import { hasMethods, notValid, readOptions, type Problem } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { startMetrics, type MetricsOptions } from './metrics.ts'
 import { startSpans, type SpansOptions } from './spans.ts'
 import { VERSION } from './version.ts'
@@ -50,9 +50,10 @@ const OPTIONS: readonly (keyof InstrumentOptions)[] = [
  * @throws ErrNotValid with every problem
  */
 export function instrument(options: InstrumentOptions = {}): Instrumentation {
-  const { read, problems } = readOptions(options, OPTIONS)
-  const broken = [...problems, ...problemsOf(read)]
-  if (broken.length > 0) throw notValid(broken)
+  const reader = new OptionReader(options, OPTIONS)
+  check(reader)
+  reader.finish()
+  const { read } = reader
   const { meterProvider = metrics, tracerProvider = trace, groupOf, names = [], hash = false } = read
   const ends: (() => void)[] = []
   if (read.metrics !== false) {
@@ -66,52 +67,39 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   return { stop: () => ends.splice(0).forEach((end) => end()) }
 }
 
-function problemsOf(options: InstrumentOptions): Problem[] {
-  const { meterProvider, tracerProvider, groupOf, names, hash } = options
-  const problems: Problem[] = []
-  const must = (argument: string, isSound: boolean, rule: string, value: unknown): void => {
-    if (!isSound) problems.push({ argument, rule, value })
-  }
-  must(
-    'options.meterProvider',
-    meterProvider === undefined || hasMethods(meterProvider, 'getMeter'),
-    'must be a MeterProvider, such as new MeterProvider({ readers }) of @opentelemetry/sdk-metrics',
-    meterProvider,
-  )
-  must(
-    'options.tracerProvider',
-    tracerProvider === undefined || hasMethods(tracerProvider, 'getTracer'),
-    'must be a TracerProvider, such as new NodeTracerProvider({ spanProcessors }) of @opentelemetry/sdk-trace-node',
-    tracerProvider,
-  )
-  must(
-    'options.groupOf',
-    groupOf === undefined || typeof groupOf === 'function',
-    'must be a function of a lease name, such as collapseName',
-    groupOf,
-  )
+function check(options: OptionReader<InstrumentOptions>): void {
+  const { meterProvider, tracerProvider, names } = options.read
+  if (meterProvider !== undefined) options.object('meterProvider', METER_PROVIDER, ['getMeter'])
+  if (tracerProvider !== undefined) options.object('tracerProvider', TRACER_PROVIDER, ['getTracer'])
+  const { groupOf } = options.read
+  const isGrouping = groupOf === undefined || typeof groupOf === 'function'
+  options.must('groupOf', isGrouping, 'must be a function of a lease name, such as collapseName')
   const isList = Array.isArray(names) && names.every((name) => typeof name === 'string') && names.length <= MAX_NAMES
-  must(
-    'options.names',
+  options.must(
+    'names',
     names === undefined || isList,
     `must be at most ${MAX_NAMES} names of leases: names: ['leader']`,
-    names,
   )
-  must('options.hash', hash === undefined || typeof hash === 'boolean', 'must be true or false', hash)
-  problems.push(...furtherProblems('metrics', options.metrics, ['checks', 'operations', 'clock']))
-  problems.push(...furtherProblems('spans', options.spans, ['apply']))
-  return problems
+  options.boolean('hash')
+  checkFlags(options, 'metrics', ['checks', 'operations', 'clock'])
+  checkFlags(options, 'spans', ['apply'])
 }
 
+/** What is to be given as a `meterProvider`. */
+export const METER_PROVIDER = 'a MeterProvider, such as new MeterProvider({ readers }) of @opentelemetry/sdk-metrics'
+const TRACER_PROVIDER =
+  'a TracerProvider, such as new NodeTracerProvider({ spanProcessors }) of @opentelemetry/sdk-trace-node'
 /** Elections are few. */
 const MAX_NAMES = 200
 
-function furtherProblems(argument: 'metrics' | 'spans', value: unknown, known: readonly string[]): Problem[] {
-  if (value === undefined || typeof value === 'boolean') return []
-  const flags = known.map((flag) => `${flag}: true`).join(', ')
-  const rule = `must be true, false, or an object of flags: { ${flags} }`
-  if (typeof value !== 'object' || value === null) return [{ argument: `options.${argument}`, rule, value }]
-  return Object.entries(value)
-    .filter(([flag, on]) => !known.includes(flag) || (on !== undefined && typeof on !== 'boolean'))
-    .map(([flag, on]) => ({ argument: `options.${argument}.${flag}`, rule, value: on }))
+function checkFlags(options: OptionReader, name: 'metrics' | 'spans', known: readonly string[]): void {
+  const value = options.given(name)
+  if (value === undefined || typeof value === 'boolean') return
+  if (typeof value !== 'object' || value === null) {
+    const flags = known.map((flag) => `${flag}: true`).join(', ')
+    return options.fault(name, `must be true, false, or an object of flags: { ${flags} }`)
+  }
+  const flags = new OptionReader(value, known, { root: name })
+  for (const flag of known) flags.boolean(flag)
+  options.add(flags)
 }

@@ -1,7 +1,8 @@
 import { diag, metrics, ValueType, type BatchObservableResult, type MeterProvider } from '@opentelemetry/api'
-import { hasMethods, notValid, readOptions, systemClock, type Clock, type Info, type Manager } from 'lease-core'
-import { durationMs, type DurationLike } from './duration.ts'
-import type { Instrumentation } from './instrument.ts'
+import { systemClock, type Clock, type Info, type Manager } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
+import type { DurationLike } from './duration.ts'
+import { METER_PROVIDER, type Instrumentation } from './instrument.ts'
 import { VERSION } from './version.ts'
 
 /** Options of `countLeases`. */
@@ -21,17 +22,13 @@ export interface CountOptions {
  * @throws ErrNotValid with every problem
  */
 export function countLeases(manager: Pick<Manager, 'leases' | 'store'>, options: CountOptions = {}): Instrumentation {
-  const { read, problems } = readOptions(options, ['meterProvider', 'expiringWithin', 'clock'])
-  const { meterProvider = metrics, expiringWithin = 10_000, clock = systemClock } = read
-  const broken = [...problems]
-  const withinMs = durationMs('options.expiringWithin', expiringWithin, broken)
-  if (!hasMethods(manager, 'leases')) {
-    broken.push({ argument: 'manager', rule: 'must be a Manager', value: manager })
-  }
-  if (!hasMethods(meterProvider, 'getMeter')) {
-    broken.push({ argument: 'options.meterProvider', rule: 'must be a MeterProvider', value: meterProvider })
-  }
-  if (broken.length > 0) throw notValid(broken)
+  const reader = new OptionReader(options, ['meterProvider', 'expiringWithin', 'clock'], { arguments: { manager } })
+  reader.object('manager', 'a Manager', ['leases'])
+  const { meterProvider = metrics } = reader.read
+  if (meterProvider !== metrics) reader.object('meterProvider', METER_PROVIDER, ['getMeter'])
+  const withinMs = reader.duration('expiringWithin', 10_000)
+  const clock = reader.clock() ?? systemClock
+  reader.finish()
 
   const meter = meterProvider.getMeter('lease-otel', VERSION)
   const gauge = (name: string, description: string) =>

@@ -46,8 +46,8 @@ const DENIED = '42501'
  */
 export async function collect(pool: PostgresPool, options: CollectOptions): Promise<number> {
   checkPool(pool)
-  const { namespace, retentionMs } = parseCollectOptions(options)
-  const { findOld, removeOld, forget, findCounts, tidy } = functionsOf(tablesOf(options))
+  const { where, namespace, retentionMs } = parseCollectOptions(options)
+  const { findOld, removeOld, forget, findCounts, tidy } = functionsOf(tablesOf(where))
   const answerTo = async (client: PostgresPoolClient, { call }: DatabaseFunction, ...values: unknown[]) => {
     const { rows } = await client.query(call, [namespace, ...values])
     return (rows[0] as { readonly answer: string | null }).answer

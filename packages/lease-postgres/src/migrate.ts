@@ -1,5 +1,6 @@
 /** How tables and functions come to be. */
-import { notValid, readOptions, type ErrNotValid } from 'lease-core'
+import { notValid, type ErrNotValid } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { codeOf, onConnection } from './connection.ts'
 import type { PostgresPool, PostgresResult } from './driver.ts'
 import { countedOf, digestOf, type DatabaseFunction } from './function-text.ts'
@@ -7,6 +8,7 @@ import { functionsOf } from './functions.ts'
 import { checkPool } from './options.ts'
 import {
   checkOwner,
+  checkTableNames,
   HOME,
   HOME_SUFFIX,
   LAYOUT,
@@ -46,11 +48,12 @@ export interface Migration {
  */
 export async function migrate(pool: PostgresPool, options: MigrateOptions = {}): Promise<Migration> {
   checkPool(pool)
-  const text = migrationSql(options)
+  const read = parseOptions(options)
+  const text = sqlOf(read)
   // Without values, so that the statements travel as one message and are thereby one transaction.
   const results: unknown = await onConnection(pool, undefined, (client) => client.query(text)).catch(
     (error: unknown) => {
-      throw isTaken(error) ? taken(options, error) : error
+      throw isTaken(error) ? taken(read, error) : error
     },
   )
   const last = (Array.isArray(results) ? results.at(-1) : results) as PostgresResult | undefined
@@ -74,6 +77,18 @@ function taken({ table = 'lease' }: MigrateOptions, cause: unknown): ErrNotValid
  * @throws ErrNotValid the options break a rule
  */
 export function migrationSql(options: MigrateOptions = {}): string {
+  return sqlOf(parseOptions(options))
+}
+
+function parseOptions(given: MigrateOptions): MigrateOptions {
+  const options = new OptionReader(given, KNOWN)
+  checkTableNames(options)
+  checkOwner(options)
+  options.finish()
+  return options.read
+}
+
+function sqlOf(options: MigrateOptions): string {
   const body = migrationBody(options)
   const tag = `$migrate_${digestOf(body)}$`
   return `-- An earlier snapshot would not show what another has made in the meantime.
@@ -118,12 +133,8 @@ const KNOWN: readonly (keyof MigrateOptions)[] = ['schema', 'table', 'owner']
  * The types and functions above the line that sets the path name their schema: until then whatever is called is looked up in the
  * path of the caller, who may have more rights than those who can create something in it.
  */
-function migrationBody(options: MigrateOptions): string {
-  const { read, problems } = readOptions(options, KNOWN)
-  if (problems.length > 0) throw notValid(problems)
-  const { owner, ...where } = read
+function migrationBody({ owner, ...where }: MigrateOptions): string {
   const tables = tablesOf(where)
-  checkOwner(owner)
   const { schema, table = 'lease' } = where
   const functions = Object.values(functionsOf(tables))
   const suffixes = Object.keys(columnsOf)

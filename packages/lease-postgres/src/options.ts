@@ -1,8 +1,8 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
-import { checkRequest, ErrNotValid, hasMethods, notValid, type Clock, type Problem, type Request } from 'lease-core'
-import { OptionChecks, type SubstrateClientOptions } from 'lease-core/adapter'
+import { hasMethods, notValid, type Clock, type Request } from 'lease-core'
+import { readAdapterOptions, type SubstrateClientOptions } from 'lease-core/adapter'
 import type { PostgresListenClient, PostgresPool } from './driver.ts'
-import { tableProblems, type TableOptions } from './schema.ts'
+import { checkTableNames, type TableOptions } from './schema.ts'
 
 /** What the substrate needs to know. */
 export interface PostgresSubstrateOptions extends TableOptions {
@@ -31,57 +31,50 @@ export interface PostgresOptions
 
 const own = ['pool', 'schema', 'table', 'notify', 'listen', 'clock']
 
-/** @throws ErrNotValid with every problem; `client` says whose options they are */
-export function checkOptions(options: PostgresOptions, { client }: { readonly client: boolean }): void {
-  const checks = new OptionChecks(options, own, { client })
-  const { pool, notify, listen } = options
-  checks.add(poolProblems(pool))
-  checks.add(tableProblems(options))
-  checks.must('notify', notify === undefined || typeof notify === 'boolean', 'must be true or false')
-  const listens = listen === undefined || listen === false || typeof listen === 'function'
-  checks.must('listen', listens, 'must be false or a function that makes a connection')
-  if (listen === undefined && poolProblems(pool).length === 0) {
-    const tells = typeof pool.Client === 'function' && typeof pool.options === 'object'
-    checks.must('listen', tells, 'must be given, for this pool does not show how it makes connections')
+/** The options, each read once; `client` says whose they are. @throws ErrNotValid with every problem */
+export function parseOptions<O extends PostgresSubstrateOptions>(
+  given: O,
+  { client }: { readonly client: boolean },
+): O {
+  const options = readAdapterOptions(given, own, { client })
+  const { pool, listen } = options.read
+  const poolRule = brokenPoolRule(pool)
+  options.fault('pool', poolRule)
+  checkTableNames(options)
+  options.boolean('notify')
+  const canListen = listen === undefined || listen === false || typeof listen === 'function'
+  options.must('listen', canListen, 'must be false or a function that makes a connection')
+  if (listen === undefined && poolRule === undefined) {
+    const canCopy = typeof pool.Client === 'function' && typeof pool.options === 'object'
+    options.must('listen', canCopy, 'must be given, for this pool does not show how it makes connections')
   }
-  checks.finish()
+  options.finish()
+  return options.read
 }
 
 /** @throws ErrNotValid */
 export function checkPool(pool: PostgresPool): void {
-  const problems = poolProblems(pool)
-  if (problems.length > 0) throw notValid(problems)
+  const rule = brokenPoolRule(pool)
+  if (rule !== undefined) throw notValid([{ argument: 'pool', rule, value: pool }])
 }
 
 /** A connection has a `connect` as well, which lends nothing: it could be used once, and never be given back. */
-function poolProblems(pool: unknown): Problem[] {
-  if (!hasMethods(pool, 'connect')) {
-    const rule = 'must be a pool (an object with connect): new pg.Pool({ connectionString })'
-    return [{ argument: 'pool', rule, value: pool }]
-  }
+function brokenPoolRule(pool: unknown): string | undefined {
+  if (!hasMethods(pool, 'connect')) return 'must be a pool (an object with connect): new pg.Pool({ connectionString })'
   const isConnection = hasMethods(pool, 'escapeIdentifier') || hasMethods(pool, 'getTransactionStatus')
   return isConnection || hasMethods(pool, 'query', 'release')
-    ? [{ argument: 'pool', rule: 'must be a pool, and not a connection: new pg.Pool(…)', value: pool }]
-    : []
+    ? 'must be a pool, and not a connection: new pg.Pool(…)'
+    : undefined
 }
 
 /** @throws ErrNotValid with every problem */
 export function parseCollectOptions(
-  options: TableOptions & { readonly namespace: string; readonly retention: Request['duration'] },
-): {
-  namespace: string
-  retentionMs: number
-} {
-  const checks = new OptionChecks(options, ['schema', 'table', 'retention'], { client: false })
-  const { namespace, retention } = options
-  checks.add(tableProblems(options))
-  let retentionMs = 0
-  try {
-    retentionMs = checkRequest('any', { holder: 'any', duration: retention })
-  } catch (error) {
-    if (!(error instanceof ErrNotValid)) throw error
-    checks.add(error.problems.map((problem) => ({ ...problem, argument: 'retention', value: retention })))
-  }
-  checks.finish()
-  return { namespace, retentionMs }
+  given: TableOptions & { readonly namespace: string; readonly retention: Request['duration'] },
+): { readonly where: TableOptions; readonly namespace: string; readonly retentionMs: number } {
+  const options = readAdapterOptions(given, ['schema', 'table', 'retention'], { client: false })
+  checkTableNames(options)
+  const retentionMs = options.duration('retention')
+  options.finish()
+  const { schema, table, namespace } = options.read
+  return { where: { schema, table }, namespace, retentionMs }
 }

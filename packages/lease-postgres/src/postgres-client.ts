@@ -1,6 +1,6 @@
 import type { Client } from 'lease-core'
 import { clientOver } from 'lease-core/adapter'
-import { checkOptions, type PostgresOptions } from './options.ts'
+import { parseOptions, type PostgresOptions } from './options.ts'
 import { PostgresSubstrate } from './postgres-substrate.ts'
 
 /**
@@ -9,6 +9,5 @@ import { PostgresSubstrate } from './postgres-substrate.ts'
  * @throws ErrNotValid with every problem of the options
  */
 export function postgresClient(options: PostgresOptions): Client {
-  checkOptions(options, { client: true })
-  return clientOver(options, (own, warn) => new PostgresSubstrate(own, warn))
+  return clientOver(parseOptions(options, { client: true }), (own, warn) => new PostgresSubstrate(own, warn))
 }

@@ -41,7 +41,7 @@ import type { PostgresPool, PostgresPoolClient, PostgresTransaction } from './dr
 import { functionsOf, type Functions } from './functions.ts'
 import { answerOf, postgresTrapdoor } from './guard.ts'
 import { listenTo } from './listener.ts'
-import { checkOptions, type PostgresSubstrateOptions } from './options.ts'
+import { parseOptions, type PostgresSubstrateOptions } from './options.ts'
 import { likeThePool } from './pool-hooks.ts'
 import { CLIENT_CHANNEL, EVERYONE, hintSuffix, LAYOUT, tablesOf, type Tables } from './schema.ts'
 import { seesAll, statements, type Statements } from './sql.ts'
@@ -160,19 +160,18 @@ export class PostgresSubstrate implements Substrate {
    * @throws ErrNotValid with every problem
    */
   constructor(options: PostgresSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
-    checkOptions(options, { client: false })
-    const { pool, namespace, notify = true, clock = systemClock } = options
+    const read = parseOptions(options, { client: false })
+    const { pool, namespace, schema, notify = true, listen, clock = systemClock } = read
     this.store = { system: 'postgresql', namespace }
     this.#pool = pool
     this.#namespace = namespace
-    this.#tables = tablesOf(options)
+    this.#tables = tablesOf(read)
     this.#functions = functionsOf(this.#tables)
     this.#statements = statements(this.#tables)
     this.#clock = clock
-    const channel = channelOf(options)
+    const channel = channelOf(read)
     this.#channel = notify ? channel : null
-    if (options.listen !== false) {
-      const { schema, listen } = options
+    if (listen !== false) {
       const open = listen ?? (() => likeThePool(pool))
       const connect =
         (client: string | undefined): OpenHintConnection =>

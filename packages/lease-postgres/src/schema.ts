@@ -7,7 +7,7 @@
  * counted lease. The fifth says which layout the tables have.
  */
 import { createHash } from 'node:crypto'
-import { notValid, type Problem } from 'lease-core'
+import type { OptionReader } from 'lease-core/adapter'
 
 /**
  * The layout that this release reads and writes. 1 had no version and no columns `opened`, `opener`, `generations`, `unpinned` and `valued`.
@@ -56,11 +56,8 @@ export function hintSuffix(schema: string): string {
 const MAX_IDENTIFIER_BYTES = 63
 const LONGEST_SUFFIX = '_pinned'
 
-/** @throws ErrNotValid with every problem */
-export function tablesOf(options: TableOptions): Tables {
-  const problems = tableProblems(options)
-  if (problems.length > 0) throw notValid(problems)
-  const { schema, table = 'lease' } = options
+/** @param options checked (`checkTableNames`) */
+export function tablesOf({ schema, table = 'lease' }: TableOptions): Tables {
   const prefix = schema === undefined ? '' : `${quoteIdentifier(schema)}.`
   const inPath = (suffix: string): string => prefix + quoteIdentifier(table + suffix)
   const named = (suffix: string): string => `${HOME}.${quoteIdentifier(table + suffix)}`
@@ -75,29 +72,25 @@ export function tablesOf(options: TableOptions): Tables {
   }
 }
 
-export function tableProblems({ schema, table }: TableOptions): Problem[] {
-  return [
-    ...nameProblems('schema', schema, MAX_IDENTIFIER_BYTES),
-    ...nameProblems('table', table, MAX_IDENTIFIER_BYTES - LONGEST_SUFFIX.length),
-  ]
+/** Checks the names of the tables. */
+export function checkTableNames(options: OptionReader): void {
+  checkName(options, 'schema', MAX_IDENTIFIER_BYTES)
+  checkName(options, 'table', MAX_IDENTIFIER_BYTES - LONGEST_SUFFIX.length)
 }
 
-/** @throws ErrNotValid unless it is the name of a role, or undefined */
-export function checkOwner(owner: unknown): void {
-  const problems = nameProblems('owner', owner, MAX_IDENTIFIER_BYTES)
-  if (problems.length > 0) throw notValid(problems)
+/** Checks the name of a role. */
+export function checkOwner(options: OptionReader): void {
+  checkName(options, 'owner', MAX_IDENTIFIER_BYTES)
 }
 
-function nameProblems(argument: string, value: unknown, maxBytes: number): Problem[] {
-  if (value === undefined) return []
-  let rule: string | undefined
-  if (typeof value !== 'string') rule = 'must be a string'
-  else if (value === '') rule = 'must not be empty'
-  else if (value.includes('\0') || /\p{Cs}/u.test(value)) rule = 'must be well-formed Unicode without NUL'
-  else if (argument === 'schema' && value.startsWith('pg_'))
-    rule = 'must not begin with pg_, as those of PostgreSQL itself do'
-  else if (Buffer.byteLength(value) > maxBytes) rule = `must be at most ${maxBytes} bytes`
-  return rule === undefined ? [] : [{ argument, rule, value }]
+function checkName(options: OptionReader, name: string, maxBytes: number): void {
+  options.ruled<unknown>(name, (value) => {
+    if (typeof value !== 'string') return 'must be a string'
+    if (value === '') return 'must not be empty'
+    if (value.includes('\0') || /\p{Cs}/u.test(value)) return 'must be well-formed Unicode without NUL'
+    if (name === 'schema' && value.startsWith('pg_')) return 'must not begin with pg_, as those of PostgreSQL itself do'
+    return Buffer.byteLength(value) > maxBytes ? `must be at most ${maxBytes} bytes` : undefined
+  })
 }
 
 /** Safe for any string without NUL. */

@@ -27,7 +27,6 @@ import {
   ErrLost,
   ErrNotHeld,
   ErrStopped,
-  hasMethods,
   MAX_DURATION_MS,
   systemClock,
   type Clock,
@@ -40,8 +39,9 @@ import {
   type Token,
   throwIfAborted,
 } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
-import { checkedSignal, Checks } from './checks.ts'
+import { checkedSignal } from './calls.ts'
 import { Emitter } from './emitter.ts'
 import { orAborted, whenAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
@@ -161,25 +161,19 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
   /** @throws ErrNotValid with every problem */
   constructor(options: AuthorityOptions) {
     super()
-    const checks = new Checks(options, known)
-    const { manager, lease, holder, ttl, heartbeatInterval, value, clock } = options
-    checks.must('manager', hasMethods(manager, 'hold', 'observe', 'token'), 'must be a Manager', manager)
-    checks.name('lease', lease)
-    if (holder !== undefined) checks.name('holder', holder)
-    this.#ttlMs = ttl === undefined ? TTL_MS : checks.leaseDuration('ttl', ttl)
-    this.#heartbeatMs =
-      heartbeatInterval === undefined ? HEARTBEAT_MS : checks.duration('heartbeatInterval', heartbeatInterval)
-    checks.renewal('heartbeatInterval', this.#heartbeatMs, 'ttl', this.#ttlMs)
-    checks.value('value', value)
-    const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
-    checks.must('clock', isClock, 'must be a Clock', clock)
-    checks.finish()
+    const reader = new OptionReader(options, known)
+    const { manager } = reader.read
+    reader.object('manager', 'a Manager', ['hold', 'observe', 'token'])
+    this.lease = reader.name('lease')
+    this.holder = reader.name('holder', randomUUID())
+    this.#ttlMs = reader.leaseDuration('ttl', TTL_MS)
+    this.#heartbeatMs = reader.duration('heartbeatInterval', HEARTBEAT_MS)
+    reader.renewal('heartbeatInterval', this.#heartbeatMs, 'ttl', this.#ttlMs)
+    this.#value = reader.value()
+    this.#clock = reader.clock() ?? systemClock
+    reader.finish()
     this.#manager = manager
-    this.lease = lease
-    this.holder = holder ?? randomUUID()
-    this.#value = value
-    this.#clock = clock ?? systemClock
-    this.token = manager.token(lease, this.holder)
+    this.token = manager.token(this.lease, this.holder)
   }
 
   /** Whether this candidate may rely on the lease now. Reads the clocks when called; does not depend on timers. */
@@ -221,11 +215,10 @@ export class Authority extends Emitter<AuthorityEvents> implements AsyncDisposab
    * @throws ErrStopped the authority or the manager was stopped
    */
   async ready(options: ReadyOptions = {}): Promise<boolean> {
-    const checks = new Checks(options, ['wait', 'signal'])
-    const { wait = false, signal } = options
-    const waitMs = checks.wait('wait', wait)
-    checks.signal('signal', signal)
-    checks.finish()
+    const reader = new OptionReader(options, ['wait', 'signal'])
+    const waitMs = reader.wait()
+    const signal = reader.signal()
+    reader.finish()
     throwIfAborted(signal)
     this.#assertOpen()
     return orAborted(this.#readyWithin(waitMs), signal)

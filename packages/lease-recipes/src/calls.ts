@@ -1,4 +1,5 @@
 import { ErrStopped, ErrUnknown, MAX_DURATION_MS, throwIfAborted, type Clock } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 
 interface CallOf<T> {
@@ -6,6 +7,19 @@ interface CallOf<T> {
   readonly limitMs: number
   /** Called with a result that arrives after the call has ended. */
   readonly onOrphanedResult?: ((value: T) => void) | undefined
+}
+
+/**
+ * Reads the options of a call that accepts only a signal. Returns the signal.
+ *
+ * @throws ErrNotValid, or the signal's reason when it has aborted already
+ */
+export function checkedSignal(options: { readonly signal?: AbortSignal | undefined }): AbortSignal | undefined {
+  const reader = new OptionReader(options, ['signal'])
+  const signal = reader.signal()
+  reader.finish()
+  throwIfAborted(signal)
+  return signal
 }
 
 /** Counts, for a permit or lock that several calls may return, how many calls use it. */

@@ -27,7 +27,6 @@ import {
   ErrLost,
   ErrNotHeld,
   ErrStopped,
-  hasMethods,
   notValid,
   sleep,
   systemClock,
@@ -39,8 +38,9 @@ import {
   type Manager,
   type Token,
 } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
-import { checkedSignal, Checks } from './checks.ts'
+import { checkedSignal } from './calls.ts'
 import { Emitter } from './emitter.ts'
 import { LinkedSignal, orAborted, whenAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
@@ -121,16 +121,15 @@ export interface NodeFactory {
  * @throws ErrNotValid with every problem
  */
 export function election(options: ElectionOptions): NodeFactory {
-  const checks = new Checks(options, ['manager', 'clock'])
-  const { manager, clock } = options
-  checks.must('manager', hasMethods(manager, 'hold', 'observe', 'token'), 'must be a Manager', manager)
-  const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
-  checks.must('clock', isClock, 'must be a Clock', clock)
-  checks.finish()
+  const reader = new OptionReader(options, ['manager', 'clock'])
+  const { manager } = reader.read
+  reader.object('manager', 'a Manager', ['hold', 'observe', 'token'])
+  const clock = reader.clock() ?? systemClock
+  reader.finish()
   return (first: string | NodeOptions, others: Omit<NodeOptions, 'path'> = {}) => {
     const isSpread = typeof first === 'string' && typeof others === 'object' && others !== null
     const given = isSpread ? { ...others, path: first } : typeof first === 'string' ? others : first
-    return new ElectionNode(manager, clock ?? systemClock, given as NodeOptions)
+    return new ElectionNode(manager, clock, given as NodeOptions)
   }
 }
 
@@ -164,20 +163,20 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
   /** @throws ErrNotValid with every problem */
   constructor(manager: ElectionOptions['manager'], clock: Clock, options: NodeOptions) {
     super()
-    const checks = new Checks(options, ['path', 'value', 'id', 'ttl', 'candidate'])
-    const { path, value, id, ttl, candidate = true } = options
-    checks.name('path', path)
-    checks.must('candidate', typeof candidate === 'boolean', 'must be true or false', candidate)
-    if (!candidate) checks.must('value', value === undefined, 'is not for a node that only watches', value)
-    else if (value === undefined) checks.must('value', false, 'must be given, unless candidate is false', value)
-    else checks.value('value', value)
-    if (id !== undefined) checks.name('id', id)
-    this.#ttlMs = ttl === undefined ? TTL_MS : checks.renewedDuration('ttl', ttl)
-    checks.finish()
+    const reader = new OptionReader(options, ['path', 'value', 'id', 'ttl', 'candidate'])
+    const { value } = reader.read
+    const path = reader.name('path')
+    const candidate = reader.boolean('candidate', true)
+    if (!candidate) reader.must('value', value === undefined, 'is not for a node that only watches')
+    else if (value === undefined) reader.fault('value', 'must be given, unless candidate is false')
+    else reader.value()
+    const id = reader.name('id', randomUUID())
+    this.#ttlMs = reader.renewedDuration('ttl', TTL_MS)
+    reader.finish()
     this.#manager = manager
     this.#clock = clock
     this.path = path
-    this.localId = id ?? randomUUID()
+    this.localId = id
     this.#localValue = value
     this.candidate = candidate
     this.token = manager.token(path, this.localId)
@@ -289,10 +288,9 @@ export class ElectionNode extends Emitter<NodeEvents> implements AsyncDisposable
    */
   async update(value: string, options: ElectionCallOptions = {}): Promise<void> {
     const signal = checkedSignal(options)
-    const checks = new Checks({ value }, ['value'])
-    if (value === undefined) checks.must('value', false, 'must be a string', value)
-    checks.value('value', value)
-    checks.finish()
+    const reader = new OptionReader({ value }, ['value'])
+    if (reader.value() === undefined) reader.must('value', value !== undefined, 'must be a string')
+    reader.finish()
     if (!this.candidate) {
       throw notValid([{ argument: 'value', rule: 'is not for a node that only watches', value }])
     }

@@ -12,26 +12,17 @@
  */
 import { randomBytes } from 'node:crypto'
 import { hostname, userInfo } from 'node:os'
-import {
-  ErrClaimDenied,
-  ErrLost,
-  ErrNotHeld,
-  ErrStopped,
-  hasMethods,
-  systemClock,
-  throwIfAborted,
-  warn,
-  showAs,
-} from 'lease-core'
+import { ErrClaimDenied, ErrLost, ErrNotHeld, ErrStopped, systemClock, throwIfAborted, warn, showAs } from 'lease-core'
 import type { Clock, Held, Hold, Manager, Token } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { DateTime, Duration, DurationLike } from 'luxon'
-import { Checks } from './checks.ts'
+import { checkedSignal } from './calls.ts'
 import { Emitter } from './emitter.ts'
 import { brokenLockIdRule, decodeLockId, encodeLockId, type LockId } from './lock-id.ts'
 import { LinkedSignal, orAborted, whenAborted } from './or-aborted.ts'
 import { holdPinned, type PinnedHold } from './pinned-hold.ts'
 import { released } from './released.ts'
-import { encodeSegment } from './segments.ts'
+import { checkLength, encodeSegment } from './segments.ts'
 import { waitThenTry } from './try-then-wait.ts'
 import { unlessGone } from './unless-gone.ts'
 
@@ -289,22 +280,19 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
    * @throws ErrUnknown the lock may have been freed; call again
    */
   async forceRelease(id: LockId, options: LockCallOptions = {}): Promise<void> {
-    const checks = new Checks(options, ['signal'])
-    const lease = this.#leaseOf(id, checks)
-    checks.signal('signal', options.signal)
-    checks.finish()
-    throwIfAborted(options.signal)
-    await orAborted(this.#free(lease), options.signal)
+    const reader = new OptionReader(options, ['signal'], { arguments: { id } })
+    const lease = this.#leaseIn(reader, id)
+    const signal = reader.signal()
+    reader.finish()
+    throwIfAborted(signal)
+    await orAborted(this.#free(lease), signal)
   }
 
   /** Returns every lock of the table that is held now, in either mode. Reads the whole namespace. */
   async list(options: LockCallOptions = {}): Promise<readonly LockInfo[]> {
-    const checks = new Checks(options, ['signal'])
-    checks.signal('signal', options.signal)
-    checks.finish()
-    throwIfAborted(options.signal)
+    const signal = checkedSignal(options)
     const locks: LockInfo[] = []
-    const leases = await orAborted(this.manager.leases(), options.signal)
+    const leases = await orAborted(this.manager.leases(), signal)
     for (const [lease, { holder, value, fencingToken, pinned, expiry }] of leases) {
       const id = lease.startsWith(this.#prefix) ? decodeLockId(lease.slice(this.#prefix.length)) : undefined
       if (id !== undefined) locks.push({ id, lease, holder, owner: value, fencingToken, pinned, expiry })
@@ -346,12 +334,11 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
     byDefault: { readonly wait: boolean },
     known: readonly string[] = ['wait', 'signal'],
   ): Promise<FencedLock> {
-    const checks = new Checks(options, known)
-    const lease = this.#leaseOf(id, checks)
-    const { signal, wait = byDefault.wait } = options
-    const waitMs = checks.wait('wait', wait)
-    checks.signal('signal', signal)
-    checks.finish()
+    const reader = new OptionReader(options, known, { arguments: { id } })
+    const lease = this.#leaseIn(reader, id)
+    const waitMs = reader.wait(byDefault.wait)
+    const signal = reader.signal()
+    reader.finish()
     throwIfAborted(signal)
     if (this.#stopped) throw stopped()
     const until = new LinkedSignal(signal)
@@ -386,11 +373,11 @@ abstract class FencedLocks<T extends LockBacking> implements AsyncDisposable {
     }
   }
 
-  #leaseOf(id: LockId, checks: Checks): string {
+  #leaseIn(options: OptionReader, id: LockId): string {
     const rule = brokenLockIdRule(id)
-    checks.must('id', rule === undefined, rule ?? '', id)
+    options.fault('id', rule)
     const lease = rule === undefined ? `${this.#prefix}${encodeLockId(id)}` : ''
-    checks.fits('id', lease, id)
+    checkLength(options, 'id', lease)
     return lease
   }
 
@@ -429,14 +416,14 @@ export class FailOpenLock extends FencedLocks<LockBacking> {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: FailOpenLockOptions) {
-    const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration', 'heartbeatPeriod'])
-    checkCommon(checks, options)
-    const durationMs = checks.leaseDuration('leaseDuration', options.leaseDuration)
-    const { heartbeatPeriod } = options
-    const heartbeatMs = heartbeatPeriod === undefined ? undefined : checks.duration('heartbeatPeriod', heartbeatPeriod)
-    if (heartbeatMs !== undefined) checks.renewal('heartbeatPeriod', heartbeatMs, 'leaseDuration', durationMs)
-    checks.finish()
-    super(options)
+    const reader = new OptionReader(options, [...COMMON_OPTIONS, 'leaseDuration', 'heartbeatPeriod'])
+    checkCommon(reader)
+    const durationMs = reader.leaseDuration('leaseDuration')
+    const beats = reader.read.heartbeatPeriod !== undefined
+    const heartbeatMs = beats ? reader.duration('heartbeatPeriod') : undefined
+    if (heartbeatMs !== undefined) reader.renewal('heartbeatPeriod', heartbeatMs, 'leaseDuration', durationMs)
+    reader.finish()
+    super(reader.read)
     this.#durationMs = durationMs
     this.#heartbeatMs = heartbeatMs
   }
@@ -458,11 +445,11 @@ export class FailClosedLock extends FencedLocks<PinnedHold> {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: FailClosedLockOptions) {
-    const checks = new Checks(options, [...COMMON_OPTIONS, 'leaseDuration'])
-    checkCommon(checks, options)
-    const durationMs = checks.renewedDuration('leaseDuration', options.leaseDuration ?? 60_000)
-    checks.finish()
-    super(options)
+    const reader = new OptionReader(options, [...COMMON_OPTIONS, 'leaseDuration'])
+    checkCommon(reader)
+    const durationMs = reader.renewedDuration('leaseDuration', 60_000)
+    reader.finish()
+    super(reader.read)
     this.#durationMs = durationMs
   }
 
@@ -482,7 +469,7 @@ const COMMON_OPTIONS = ['manager', 'lockTable', 'owner', 'clock']
 /** The end of a holder name: 16 random bytes. */
 const HOLDER = /~[\w-]{22}$/
 
-function checkCommon(checks: Checks, { manager, lockTable, owner, clock }: FencedLockOptions): void {
+function checkCommon(options: OptionReader<FencedLockOptions>): void {
   const methods = [
     'hold',
     'claim',
@@ -495,12 +482,11 @@ function checkCommon(checks: Checks, { manager, lockTable, owner, clock }: Fence
     'pinned',
     'leases',
   ]
-  checks.must('manager', hasMethods(manager, ...methods), 'must be a Manager', manager)
-  if (lockTable !== undefined) checks.name('lockTable', lockTable)
-  checks.must('owner', owner !== '', 'must not be empty', owner)
-  checks.value('owner', owner)
-  const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
-  checks.must('clock', isClock, 'must be a Clock', clock)
+  options.object('manager', 'a Manager', methods)
+  if (options.read.lockTable !== undefined) options.name('lockTable')
+  options.must('owner', options.read.owner !== '', 'must not be empty')
+  options.value('owner')
+  options.clock()
 }
 
 /** A Hold whose release resolves when another holds the lease. */

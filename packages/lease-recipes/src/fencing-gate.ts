@@ -19,9 +19,8 @@
  *
  * After M. Kleppmann, "How to do distributed locking" (2016). In addition, a holder's second write is admitted.
  */
-import { brokenSignalRule, ErrNotHeld, ErrUnknown, hasMethods, notValid, reasonOf, throwIfAborted } from 'lease-core'
-import type { Problem } from 'lease-core'
-import { Checks } from './checks.ts'
+import { ErrNotHeld, ErrUnknown, hasMethods, notValid, reasonOf, throwIfAborted } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { orAborted } from './or-aborted.ts'
 
 /** What the gate compares. Every `Held` fits, for instance a `Hold` or a `FencedLock`. */
@@ -83,10 +82,10 @@ export class FencingGate {
 
   /** @throws ErrNotValid */
   constructor(options: FencingGateOptions) {
-    const checks = new Checks(options, ['store'])
-    checks.must('store', hasMethods(options.store, 'admit'), 'must be a FencingStore', options.store)
-    checks.finish()
-    this.#store = options.store
+    const reader = new OptionReader(options, ['store'])
+    reader.object('store', 'a FencingStore', ['admit'])
+    reader.finish()
+    this.#store = reader.read.store
   }
 
   /** @throws ErrNotHeld, ErrUnknown, the signal's reason */
@@ -116,18 +115,17 @@ export class FencingGate {
    * @throws ErrUnknown  the store could not be asked: infer nothing, and do not write. Calling again is safe
    */
   async admit(name: string, fence: Fence, options: AdmitOptions = {}): Promise<void> {
-    checkAdmit(name, fence, options)
-    const { holder, fencingToken } = fence
-    throwIfAborted(options.signal)
-    if (!(await this.#isExclusive(fence, options.signal))) {
+    const { holder, fencingToken, signal } = readAdmit(name, fence, options)
+    throwIfAborted(signal)
+    if (!(await this.#isExclusive(fence, signal))) {
       const rule = 'must exclude all others: a share of a counted lease has a guard of its own'
       throw notValid([{ argument: 'fence', rule, value: holder }], { holder })
     }
     let admitted: Fence
     try {
-      admitted = await orAborted(this.#store.admit(name, { holder, fencingToken }), options.signal)
+      admitted = await orAborted(this.#store.admit(name, { holder, fencingToken }), signal)
     } catch (cause) {
-      throwIfAborted(options.signal)
+      throwIfAborted(signal)
       const reason = reasonOf(cause)
       throw new ErrUnknown(`could not ask who was admitted to "${name}": ${reason}`, { holder, reason, cause })
     }
@@ -173,12 +171,12 @@ export class PostgresFencingStore implements FencingStore {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: PostgresFencingStoreOptions) {
-    const checks = new Checks(options, ['client', 'table'])
-    checks.must('client', hasMethods(options.client, 'query'), 'must have a method query', options.client)
-    const { client, table = 'fencing_gate' } = options
+    const reader = new OptionReader(options, ['client', 'table'])
+    const { client, table = 'fencing_gate' } = reader.read
+    reader.must('client', hasMethods(client, 'query'), 'must have a method query')
     const isName = typeof table === 'string' && /^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$/.test(table)
-    checks.must('table', isName, 'must be a plain table name in lower case, with its schema if need be', table)
-    checks.finish()
+    reader.must('table', isName, 'must be a plain table name in lower case, with its schema if need be')
+    reader.finish()
     this.#client = client
     this.#table = table.replaceAll(/\w+/g, '"$&"')
   }
@@ -239,11 +237,11 @@ export class RedisFencingStore implements FencingStore {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: RedisFencingStoreOptions) {
-    const checks = new Checks(options, ['client', 'prefix'])
-    checks.must('client', hasMethods(options.client, 'eval'), 'must have a method eval', options.client)
-    const { client, prefix = 'fencing-gate:' } = options
-    checks.must('prefix', brokenTextRule(prefix) === undefined, brokenTextRule(prefix) ?? '', prefix)
-    checks.finish()
+    const reader = new OptionReader(options, ['client', 'prefix'])
+    const { client, prefix = 'fencing-gate:' } = reader.read
+    reader.must('client', hasMethods(client, 'eval'), 'must have a method eval')
+    reader.fault('prefix', brokenTextRule(prefix))
+    reader.finish()
     this.#client = client
     this.#prefix = prefix
   }
@@ -272,22 +270,23 @@ function fenceOf(fencingToken: unknown, holder: unknown): Fence {
   return { fencingToken: BigInt(fencingToken), holder }
 }
 
-function checkAdmit(name: unknown, fence: unknown, options: unknown): void {
-  const problems: Problem[] = []
-  const must = (argument: string, rule: string | undefined, value: unknown): void => {
-    if (rule !== undefined) problems.push({ argument, rule, value })
-  }
-  const { fencingToken, holder } = Object(fence) as { fencingToken?: unknown; holder?: unknown }
-  const isObject = typeof options === 'object' && options !== null
-  const { signal, ...others } = (isObject ? options : {}) as Record<string, unknown>
+interface Admission {
+  readonly holder: string
+  readonly fencingToken: bigint
+  readonly signal: AbortSignal | undefined
+}
+
+/** @throws ErrNotValid with every problem */
+function readAdmit(name: unknown, fence: Fence, options: AdmitOptions): Admission {
+  const { fencingToken, holder } = Object(fence) as Fence
+  const reader = new OptionReader(options, ['signal'], { arguments: { name, fencingToken, holder } })
   const isToken = typeof fencingToken === 'bigint' && fencingToken >= 0n
-  must('name', brokenTextRule(name), name)
-  must('fencingToken', isToken ? undefined : 'must be a bigint of at least 0', fencingToken)
-  must('holder', brokenTextRule(holder), holder)
-  must('options', isObject ? undefined : 'must be an object', options)
-  must('signal', signal === undefined ? undefined : brokenSignalRule(signal), signal)
-  for (const [option, value] of Object.entries(others)) must(option, 'is not an option', value)
-  if (problems.length > 0) throw notValid(problems)
+  reader.fault('name', brokenTextRule(name))
+  reader.must('fencingToken', isToken, 'must be a bigint of at least 0')
+  reader.fault('holder', brokenTextRule(holder))
+  const signal = reader.signal()
+  reader.finish()
+  return { holder, fencingToken, signal }
 }
 
 /** The rule that this text breaks, or undefined. Every store can tell two valid texts apart. */

@@ -14,20 +14,11 @@
  *
  * After a loss the other leases stay held, so that the work can stop in an orderly way: then call `release()`.
  */
-import {
-  abortController,
-  ErrClaimDenied,
-  hasMethods,
-  MemoryGuard,
-  onAbort,
-  systemClock,
-  throwIfAborted,
-  showAs,
-} from 'lease-core'
+import { abortController, ErrClaimDenied, MemoryGuard, onAbort, systemClock, throwIfAborted, showAs } from 'lease-core'
 import type { Clock, Held, Hold, Info, Manager, Token } from 'lease-core'
+import { brokenNameRule, OptionReader } from 'lease-core/adapter'
 import { Duration } from 'luxon'
-import { Checks } from './checks.ts'
-import { checkHoldOptions, HOLD_OPTIONS, type LeaseOptions } from './hold-options.ts'
+import { HOLD_OPTIONS, readLeaseOptions, type LeaseOptions } from './hold-options.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { waitBudget, waitThenTry } from './try-then-wait.ts'
 
@@ -59,15 +50,13 @@ export async function holdAll(
   holder: string,
   options: HoldAllOptions,
 ): Promise<HeldAll> {
-  const checks = new Checks(options, [...HOLD_OPTIONS, 'clock'])
-  checks.must('manager', hasMethods(manager, 'hold'), 'must be a Manager', manager)
-  const sorted = sortedNames(checks, names)
-  checks.name('holder', holder)
-  const { signal, wait = false, ...others } = checkHoldOptions(checks, options)
-  const waitMs = new Checks({}, []).wait('wait', wait) // what is wrong with it is noted already
-  const { clock = systemClock } = options
-  checks.must('clock', hasMethods(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock', clock)
-  checks.finish()
+  const reader = new OptionReader(options, [...HOLD_OPTIONS, 'clock'], { arguments: { manager, names, holder } })
+  reader.object('manager', 'a Manager', ['hold'])
+  const sorted = sortedNames(reader, names)
+  reader.name('holder')
+  const [{ signal, wait: _, ...others }, waitMs] = readLeaseOptions(reader)
+  const clock = reader.clock() ?? systemClock
+  reader.finish()
   throwIfAborted(signal)
 
   const until = new LinkedSignal(signal)
@@ -244,14 +233,14 @@ function whenOver({ signal }: Hold, listener: () => void): () => void {
 }
 
 /** The names in the order in which every process claims them. Notes broken rules. */
-function sortedNames(checks: Checks, given: readonly string[]): readonly string[] {
+function sortedNames(options: OptionReader, given: readonly string[]): readonly string[] {
   let names: readonly string[] = []
   try {
     if (Array.isArray(given)) names = Array.from(given)
   } catch {} // a proxy that throws is not an array
-  checks.must('names', names.length > 0, 'must be an array of at least one name', given)
-  for (const [index, name] of names.entries()) checks.name(`names[${index}]`, name)
-  checks.must('names', new Set(names).size === names.length, 'must be different names', given)
+  options.must('names', names.length > 0, 'must be an array of at least one name')
+  for (const [index, name] of names.entries()) options.fault(`names[${index}]`, brokenNameRule(name), name)
+  options.must('names', new Set(names).size === names.length, 'must be different names')
   return names.toSorted() // by code units: the same order in every process, whatever its locale
 }
 

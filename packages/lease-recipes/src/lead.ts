@@ -24,7 +24,6 @@
 import {
   ErrLost,
   ErrStopped,
-  hasMethods,
   Stopwatch,
   systemClock,
   uniqueHolder,
@@ -36,11 +35,12 @@ import {
   type Token,
   showAs,
 } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { Duration, DurationLike } from 'luxon'
-import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { LinkedSignal, whenAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
+import { leaseNameIn } from './segments.ts'
 import { unlessGone } from './unless-gone.ts'
 
 /** Runs while this process leads. The term ends when the returned value, or promise, has settled. */
@@ -342,33 +342,27 @@ export class Candidate extends Emitter<CandidateEvents> implements AsyncDisposab
   }
 }
 
+const OPTIONS = ['holder', 'duration', 'value', 'again', 'maxPause', 'signal', 'clock']
+
 function readLead(manager: Pick<Manager, 'hold'>, name: string, work: LeadWork, options: LeadOptions): Campaign {
-  const checks = new Checks(options, ['holder', 'duration', 'value', 'again', 'maxPause', 'signal', 'clock'])
-  const { holder, duration = 15_000, value, again = true, maxPause = 30_000, signal, clock } = options
-  checks.must('manager', hasMethods(manager, 'hold'), 'must be a Manager', manager)
-  const lease = checks.id('name', name)
-  checks.must('work', typeof work === 'function', 'must be a function', work)
-  if (holder !== undefined) checks.name('holder', holder)
-  const durationMs = checks.renewedDuration('duration', duration)
-  checks.value('value', value)
-  checks.must('again', typeof again === 'boolean', 'must be true or false', again)
-  const maxPauseMs = checks.duration('maxPause', maxPause)
-  checks.signal('signal', signal)
-  const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
-  checks.must('clock', isClock, 'must be a Clock', clock)
-  checks.finish()
-  return {
+  const reader = new OptionReader(options, OPTIONS, { arguments: { manager, name, work } })
+  reader.object('manager', 'a Manager', ['hold'])
+  const lease = leaseNameIn(reader, 'name')
+  reader.must('work', typeof work === 'function', 'must be a function')
+  const campaign = {
     manager,
     lease,
     work,
-    holder: holder ?? uniqueHolder(),
-    durationMs,
-    value,
-    again,
-    maxPauseMs,
-    signal,
-    clock: clock ?? systemClock,
+    holder: reader.name('holder', uniqueHolder()),
+    durationMs: reader.renewedDuration('duration', 15_000),
+    value: reader.value(),
+    again: reader.boolean('again', true),
+    maxPauseMs: reader.duration('maxPause', 30_000),
+    signal: reader.signal(),
+    clock: reader.clock() ?? systemClock,
   }
+  reader.finish()
+  return campaign
 }
 
 /** Whether the work threw this because its signal aborted. Anything can be thrown, also an object that throws when it is read. */

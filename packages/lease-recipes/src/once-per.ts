@@ -30,7 +30,6 @@ import {
   ErrNotHeld,
   ErrStopped,
   ErrUnknown,
-  hasMethods,
   MAX_NAME_BYTES,
   throwIfAborted,
   uniqueHolder,
@@ -41,12 +40,12 @@ import {
   type Token,
   showAs,
 } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { DateTime, Duration, type DurationLike } from 'luxon'
 import { isDate } from 'node:util/types'
-import { Checks } from './checks.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { released } from './released.ts'
-import { brokenSegmentRule } from './segments.ts'
+import { brokenSegmentRule, leaseNameIn, prefixIn } from './segments.ts'
 import { using } from './using.ts'
 
 /**
@@ -278,14 +277,12 @@ export class OncePer {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: OncePerOptions) {
-    const checks = new Checks(options, ['manager', 'prefix', ...TIMES])
-    const { manager, prefix = 'once-per' } = options
-    const isManager = hasMethods(manager, 'hold', 'claim', 'find', 'release', 'revoke')
-    checks.must('manager', isManager, 'must be a Manager', manager)
-    this.#prefix = checks.prefix('prefix', prefix)
-    this.#defaults = timesOf(options, checks, DEFAULTS)
-    checks.finish()
-    this.#manager = manager
+    const reader = new OptionReader(options, ['manager', 'prefix', ...TIMES])
+    reader.object('manager', 'a Manager', ['hold', 'claim', 'find', 'release', 'revoke'])
+    this.#prefix = prefixIn(reader, 'once-per')
+    this.#defaults = timesIn(reader, DEFAULTS)
+    reader.finish()
+    this.#manager = reader.read.manager
   }
 
   /**
@@ -302,8 +299,8 @@ export class OncePer {
     work: (scope: RunScope) => T | PromiseLike<T>,
     options: RunCallOptions = {},
   ): Promise<Outcome<Awaited<T>>> {
-    const request = this.#requestOf(name, slot, options, (checks) =>
-      checks.must('work', typeof work === 'function', 'must be a function', work),
+    const request = this.#requestOf(name, slot, options, (reader) =>
+      reader.fault('work', typeof work === 'function' ? undefined : 'must be a function', work),
     )
     const begun = await this.#begin(request)
     if (!begun.ran) return begun
@@ -463,59 +460,57 @@ export class OncePer {
     return { lease, holder, fencingToken, slot, by, done: state === 'done' }
   }
 
-  #requestOf(name: string, slot: Slot, options: RunCallOptions, check?: (checks: Checks) => void): Request {
-    const checks = new Checks(options, [...TIMES, 'signal'])
-    const names = this.#namesOf(name, checks)
-    const key = keyOf(slot, checks)
-    check?.(checks)
-    const times = timesOf(options, checks, this.#defaults)
-    const { signal } = options
-    checks.signal('signal', signal)
-    checks.finish()
+  #requestOf(name: string, slot: Slot, options: RunCallOptions, check?: (reader: OptionReader) => void): Request {
+    const reader = new OptionReader(options, [...TIMES, 'signal'], { arguments: { name, slot } })
+    const names = this.#namesIn(reader)
+    const key = keyIn(reader)
+    check?.(reader)
+    const times = timesIn(reader, this.#defaults)
+    const signal = reader.signal()
+    reader.finish()
     return { ...names, ...times, slot: key, holder: uniqueHolder(), signal }
   }
 
   #callOf(name: string, options: LastOptions): Names & { readonly signal: AbortSignal | undefined } {
-    const checks = new Checks(options, ['signal'])
-    const names = this.#namesOf(name, checks)
-    const { signal } = options
-    checks.signal('signal', signal)
-    checks.finish()
+    const reader = new OptionReader(options, ['signal'], { arguments: { name } })
+    const names = this.#namesIn(reader)
+    const signal = reader.signal()
+    reader.finish()
     throwIfAborted(signal)
     return { ...names, signal }
   }
 
-  #namesOf(name: string, checks: Checks): Names {
-    const turn = checks.id('name', name, this.#prefix, '/0')
+  #namesIn(options: OptionReader): Names {
+    const turn = leaseNameIn(options, 'name', { prefix: this.#prefix, suffix: '/0' })
     return { turn, marks: [`${turn}/0`, `${turn}/1`] }
   }
 }
 
-function timesOf(options: RunOptions, checks: Checks, defaults: Times): Times {
-  const { atMost, renew = defaults.renew, atLeast, retry = defaults.retry } = options
+function timesIn(options: OptionReader, defaults: Times): Times {
+  const renew = options.boolean('renew', defaults.renew)
   const check = renew ? 'renewedDuration' : 'leaseDuration'
-  const atMostMs = checks[check]('atMost', atMost ?? defaults.atMostMs)
-  checks.must('renew', typeof renew === 'boolean', 'must be true or false', renew)
-  const atLeastMs = atLeast === undefined ? defaults.atLeastMs : checks.duration('atLeast', atLeast)
-  checks.must('retry', typeof retry === 'boolean', 'must be true or false', retry)
+  const atMostMs = options[check]('atMost', defaults.atMostMs)
+  const atLeastMs = options.duration('atLeast', defaults.atLeastMs)
+  const retry = options.boolean('retry', defaults.retry)
   return { atMostMs, renew, atLeastMs, retry }
 }
 
 /** The slot as a string that sorts by time. */
-function keyOf(slot: unknown, checks: Checks): string {
+function keyIn(options: OptionReader): string {
+  const slot = options.given('slot')
   const instant = DateTime.isDateTime(slot) ? slot.toMillis() : isDate(slot) ? slot.getTime() : undefined
   if (instant !== undefined) {
     const key = Number.isFinite(instant) ? DateTime.fromMillis(instant, { zone: 'utc' }).toISO() : null
     const isPlain = key !== null && /^\d{4}-/.test(key) // others do not sort
-    checks.must('slot', isPlain, 'must be a valid date of the years 0 to 9999', slot)
+    options.must('slot', isPlain, 'must be a valid date of the years 0 to 9999')
     return key ?? ''
   }
   const rule = typeof slot === 'string' ? brokenSegmentRule(slot) : 'must be a Date, a DateTime or a string'
-  checks.must('slot', rule === undefined, rule ?? '', slot)
+  options.fault('slot', rule)
   if (rule !== undefined) return ''
   const key = slot as string
   const isShort = Buffer.byteLength(key) <= MAX_NAME_BYTES
-  checks.must('slot', isShort, `must be at most ${MAX_NAME_BYTES} bytes`, slot)
+  options.must('slot', isShort, `must be at most ${MAX_NAME_BYTES} bytes`)
   return key
 }
 

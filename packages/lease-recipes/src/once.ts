@@ -27,10 +27,11 @@ import {
   uniqueHolder,
 } from 'lease-core'
 import type { Clock, Hold, Info, Manager, Token } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
-import { Checks } from './checks.ts'
 import { LinkedSignal, orAborted } from './or-aborted.ts'
 import { isFinal, pauseAfter } from './retry.ts'
+import { leaseNameIn, prefixIn } from './segments.ts'
 import { using, type UsingScope } from './using.ts'
 
 /** Options of `Once`. */
@@ -152,19 +153,17 @@ export class Once {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: OnceOptions) {
-    const checks = new Checks(options, OPTIONS)
-    const { manager, prefix = 'once', duration, keepResult, store, clock = systemClock } = options
-    const { serialize = toJson, parse = fromJson } = options
-    const isManager = hasMethods(manager, 'hold', 'find', 'observe', 'revoke')
-    checks.must('manager', isManager, 'must be a Manager', manager)
-    this.#prefix = checks.prefix('prefix', prefix)
-    this.#durationMs = duration === undefined ? DURATION_MS : checks.renewedDuration('duration', duration)
-    this.#keepMs = keepResult === undefined ? KEEP_RESULT_MS : checks.leaseDuration('keepResult', keepResult)
-    checks.must('serialize', typeof serialize === 'function', 'must be a function', serialize)
-    checks.must('parse', typeof parse === 'function', 'must be a function', parse)
-    checks.must('store', store === undefined || hasMethods(store, 'get', 'set'), 'must have get and set', store)
-    checks.must('clock', hasMethods(clock, 'now', 'monotonic', 'setTimer'), 'must be a Clock', clock)
-    checks.finish()
+    const reader = new OptionReader(options, OPTIONS)
+    const { manager, store, serialize = toJson, parse = fromJson } = reader.read
+    reader.object('manager', 'a Manager', ['hold', 'find', 'observe', 'revoke'])
+    this.#prefix = prefixIn(reader, 'once')
+    this.#durationMs = reader.renewedDuration('duration', DURATION_MS)
+    this.#keepMs = reader.leaseDuration('keepResult', KEEP_RESULT_MS)
+    reader.function('serialize')
+    reader.function('parse')
+    reader.must('store', store === undefined || hasMethods(store, 'get', 'set'), 'must have get and set')
+    const clock = reader.clock() ?? systemClock
+    reader.finish()
     this.#manager = manager
     this.#serialize = serialize
     this.#parse = parse
@@ -189,13 +188,12 @@ export class Once {
     work: (scope: OnceScope) => T | PromiseLike<T>,
     options: OnceRunOptions = {},
   ): Promise<Awaited<T>> {
-    const checks = new Checks(options, ['wait', 'signal'])
-    const lease = checks.id('key', key, this.#prefix)
-    const { wait = false, signal } = options
-    const waitMs = checks.wait('wait', wait)
-    checks.signal('signal', signal)
-    checks.must('work', typeof work === 'function', 'must be a function', work)
-    checks.finish()
+    const reader = new OptionReader(options, ['wait', 'signal'], { arguments: { key, work } })
+    const lease = leaseNameIn(reader, 'key', { prefix: this.#prefix })
+    const waitMs = reader.wait()
+    const signal = reader.signal()
+    reader.must('work', typeof work === 'function', 'must be a function')
+    reader.finish()
     throwIfAborted(signal)
     const begun = await this.#begin(lease, waitMs, signal)
     if ('kind' in begun) return (await this.#resultOf(begun, lease, key, signal)) as Awaited<T>
@@ -214,11 +212,11 @@ export class Once {
    * @throws ErrUnknown the key may have been freed
    */
   async forget(key: string, options: OnceCallOptions = {}): Promise<void> {
-    const checks = new Checks(options, ['signal'])
-    const lease = checks.id('key', key, this.#prefix)
-    checks.signal('signal', options.signal)
-    checks.finish()
-    await this.#manager.revoke(lease, { signal: options.signal })
+    const reader = new OptionReader(options, ['signal'], { arguments: { key } })
+    const lease = leaseNameIn(reader, 'key', { prefix: this.#prefix })
+    const signal = reader.signal()
+    reader.finish()
+    await this.#manager.revoke(lease, { signal })
   }
 
   // ── begin ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,23 +13,15 @@
  *
  * After clusterluck's DLMServer; the names are the same. Here the store replaces its quorum of nodes.
  */
-import {
-  ErrClaimDenied,
-  ErrInvalid,
-  ErrLost,
-  ErrNotValid,
-  hasMethods,
-  MAX_CAPACITY,
-  MAX_DURATION_MS,
-  showAs,
-} from 'lease-core'
+import { ErrClaimDenied, ErrInvalid, ErrLost, ErrNotValid, MAX_CAPACITY, MAX_DURATION_MS, showAs } from 'lease-core'
 import { abortController, shareName, Stopwatch, systemClock } from 'lease-core'
 import type { Clock, Held, Hold, Manager, Timer, Token } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { Duration, type DurationLike } from 'luxon'
 import { Calls, Takers } from './calls.ts'
-import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { released } from './released.ts'
+import { leaseNameIn, prefixIn } from './segments.ts'
 import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
@@ -257,22 +249,18 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   /** @throws ErrNotValid with every problem */
   constructor(options: ReadWriteLockOptions) {
     super()
-    const checks = new Checks(options, KNOWN_OPTIONS)
-    const { manager, name, maxReaders, duration = 15_000, prefix = 'rwlocks', requestTimeout = 30_000 } = options
-    checks.must('manager', hasMethods(manager, ...METHODS), 'must be a Manager', manager)
-    this.#lease = checks.id('name', name, checks.prefix('prefix', prefix))
-    const isCount = Number.isSafeInteger(maxReaders) && Number(maxReaders) >= 1 && Number(maxReaders) <= MAX_READERS
-    const countable = maxReaders === undefined || isCount
-    checks.must('maxReaders', countable, `must be a whole number from 1 to ${MAX_READERS}`, maxReaders)
-    this.#durationMs = checks.renewedDuration('duration', duration)
-    this.#requestMs = checks.duration('requestTimeout', requestTimeout)
-    const isClock = options.clock === undefined || hasMethods(options.clock, 'now', 'monotonic', 'setTimer')
-    checks.must('clock', isClock, 'must be a Clock', options.clock)
-    checks.finish()
+    const reader = new OptionReader(options, KNOWN_OPTIONS)
+    const { manager, name } = reader.read
+    reader.object('manager', 'a Manager', METHODS)
+    this.#lease = leaseNameIn(reader, 'name', { prefix: prefixIn(reader, 'rwlocks') })
+    const maxReaders = reader.count('maxReaders', MAX_READERS)
+    this.#durationMs = reader.renewedDuration('duration', 15_000)
+    this.#requestMs = reader.duration('requestTimeout', 30_000)
+    this.#clock = reader.clock() ?? systemClock
+    reader.finish()
     this.name = name
     this.maxReaders = maxReaders
     this.#manager = manager
-    this.#clock = options.clock ?? systemClock
     this.#weights = weightsFor(maxReaders)
     this.#queue = new ShareQueue(manager, this.#clock)
     this.#calls = new Calls(this.#clock, 'the read-write lock is')
@@ -360,13 +348,14 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   }
 
   async #lock(mode: LockMode, holder: string, options: LockOptions, isTry: boolean = false): Promise<Lock> {
-    const checks = new Checks(options, isTry ? ['timeout', 'signal'] : ['wait', 'timeout', 'signal'])
-    checks.name('holder', holder)
-    const { wait = !isTry, timeout, signal } = options
-    const waitMs = checks.wait('wait', wait)
-    const timeoutMs = timeout === undefined ? MAX_DURATION_MS : checks.duration('timeout', timeout)
-    checks.signal('signal', signal)
-    checks.finish()
+    const known = isTry ? ['timeout', 'signal'] : ['wait', 'timeout', 'signal']
+    const reader = new OptionReader(options, known, { arguments: { holder } })
+    reader.name('holder')
+    const waitMs = reader.wait(!isTry)
+    const { timeout } = reader.read
+    const timeoutMs = reader.duration('timeout', MAX_DURATION_MS)
+    const signal = reader.signal()
+    reader.finish()
     const onOrphanedResult = (lock: Lock): void => {
       if (this.#takers.remove(lock)) lock.release().catch(() => {}) // if it fails, the lock expires
     }
@@ -409,11 +398,11 @@ export class ReadWriteLock extends Emitter<ReadWriteLockEvents> implements Async
   }
 
   async #unlock(mode: LockMode, holder: string, options: UnlockOptions): Promise<void> {
-    const checks = new Checks(options, ['signal'])
-    checks.name('holder', holder)
-    checks.signal('signal', options.signal)
-    checks.finish()
-    await this.#calls.run({ signal: options.signal, limitMs: this.#requestMs }, async (signal) => {
+    const reader = new OptionReader(options, ['signal'], { arguments: { holder } })
+    reader.name('holder')
+    const until = reader.signal()
+    reader.finish()
+    await this.#calls.run({ signal: until, limitMs: this.#requestMs }, async (signal) => {
       const lock = this.#locks.get(holder)
       if (lock?.held === true && lock.mode === mode && (await isGone(lock.release()))) return
       const lease = shareName(this.#lease, holder)
@@ -480,9 +469,9 @@ function readersOf(capacity: number): number {
 }
 
 function timeoutMsOf(duration: DurationLike): number {
-  const checks = new Checks({}, [])
-  const ms = checks.duration('timeout', duration)
-  checks.finish()
+  const reader = new OptionReader({}, [], { arguments: { timeout: duration } })
+  const ms = reader.duration('timeout')
+  reader.finish()
   return ms
 }
 

@@ -15,14 +15,15 @@
  *
  * After clusterluck's DSMServer; the names are the same.
  */
-import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, hasMethods, notValid, showAs } from 'lease-core'
+import { ErrClaimDenied, ErrInvalid, ErrNotHeld, ErrNotValid, notValid, showAs } from 'lease-core'
 import { MAX_CAPACITY, MAX_DURATION_MS, shareName, sleep, systemClock } from 'lease-core'
 import type { Clock, CountedInfo, Held, Hold, Manager, Token } from 'lease-core'
+import { brokenCapacityRule, OptionReader } from 'lease-core/adapter'
 import type { DateTime, Duration, DurationLike } from 'luxon'
 import { Calls, Takers } from './calls.ts'
-import { Checks } from './checks.ts'
 import { Emitter } from './emitter.ts'
 import { LinkedSignal } from './or-aborted.ts'
+import { leaseNameIn, prefixIn } from './segments.ts'
 import { ShareQueue } from './share-queue.ts'
 import { isGone, releaseAnywhere, unlessGone } from './unless-gone.ts'
 
@@ -305,22 +306,19 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
   /** @throws ErrNotValid with every problem */
   constructor(options: SemaphoresOptions) {
     super()
-    const checks = new Checks(options, KNOWN_OPTIONS)
-    const { manager, prefix = 'semaphores', minWaitTimeout = 10, maxWaitTimeout = 100 } = options
-    const { requestTimeout = 30_000, clock } = options
-    checks.must('manager', hasMethods(manager, ...METHODS), 'must be a Manager', manager)
-    this.#prefix = checks.prefix('prefix', prefix)
-    this.#minWaitMs = checks.duration('minWaitTimeout', minWaitTimeout)
-    this.#maxWaitMs = checks.duration('maxWaitTimeout', maxWaitTimeout)
-    const upsideDown = this.#minWaitMs > this.#maxWaitMs
-    const rule = `must be at least minWaitTimeout (${this.#minWaitMs} ms)`
-    checks.must('maxWaitTimeout', !upsideDown, rule, maxWaitTimeout)
-    this.#requestMs = checks.duration('requestTimeout', requestTimeout)
-    const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
-    checks.must('clock', isClock, 'must be a Clock', clock)
-    checks.finish()
+    const reader = new OptionReader(options, KNOWN_OPTIONS)
+    const { manager } = reader.read
+    reader.object('manager', 'a Manager', METHODS)
+    this.#prefix = prefixIn(reader, 'semaphores')
+    this.#minWaitMs = reader.duration('minWaitTimeout', 10)
+    this.#maxWaitMs = reader.duration('maxWaitTimeout', 100)
+    const isUpsideDown = this.#minWaitMs > this.#maxWaitMs
+    const rule = isUpsideDown ? `must be at least minWaitTimeout (${this.#minWaitMs} ms)` : undefined
+    reader.fault('maxWaitTimeout', rule, reader.given('maxWaitTimeout') ?? this.#maxWaitMs)
+    this.#requestMs = reader.duration('requestTimeout', 30_000)
+    this.#clock = reader.clock() ?? systemClock
+    reader.finish()
     this.#manager = manager
-    this.#clock = clock ?? systemClock
     this.#queue = new ShareQueue(manager, this.#clock)
     this.#calls = new Calls(this.#clock, 'the semaphores are')
   }
@@ -332,10 +330,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    * @throws ErrUnknown       it may have been created; call again
    */
   async create(id: string, n: number, options: SemaphoreCallOptions = {}): Promise<void> {
-    const checks = new Checks(options, CALL_OPTIONS)
-    const name = checks.id('id', id, this.#prefix)
-    checkCount(checks, 'n', n)
-    await this.#call(options, checks, (signal) =>
+    const reader = new OptionReader(options, CALL_OPTIONS, { arguments: { id, n } })
+    const name = leaseNameIn(reader, 'id', { prefix: this.#prefix })
+    reader.fault('n', brokenCapacityRule(n))
+    await this.#call(reader, (signal) =>
       this.#redefine(name, signal, ({ capacity }) => {
         if (capacity !== undefined && capacity !== n) throw new ErrLimitMismatch(id, name, { n: capacity, asked: n })
         return { capacity: n } // also if it is n already: a definition that a post made would be forgotten one day
@@ -349,9 +347,9 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    * @throws ErrNoSemaphore the semaphore does not exist
    */
   async read(id: string, options: SemaphoreCallOptions = {}): Promise<SemaphoreInfo> {
-    const checks = new Checks(options, CALL_OPTIONS)
-    const name = checks.id('id', id, this.#prefix)
-    return this.#call(options, checks, async (signal) => {
+    const reader = new OptionReader(options, CALL_OPTIONS, { arguments: { id } })
+    const name = leaseNameIn(reader, 'id', { prefix: this.#prefix })
+    return this.#call(reader, async (signal) => {
       const { capacity: n, shares } = await this.#manager.counted(name, { signal })
       if (n === undefined) throw new ErrNoSemaphore(id, name)
       const holders = Array.from(
@@ -372,10 +370,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    * @throws ErrUnknown     the capacity may have been changed
    */
   async resize(id: string, n: number, options: ResizeOptions = {}): Promise<void> {
-    const checks = new Checks(options, ['signal'])
-    const name = checks.id('id', id, this.#prefix)
-    checkCount(checks, 'n', n)
-    await this.#call({ ...options, requestTimeout: MAX_DURATION_MS }, checks, async (signal) => {
+    const reader = new OptionReader(options, ['signal'], { arguments: { id, n } })
+    const name = leaseNameIn(reader, 'id', { prefix: this.#prefix })
+    reader.fault('n', brokenCapacityRule(n))
+    const resize = async (signal: AbortSignal): Promise<void> => {
       await this.#redefine(name, signal, ({ capacity }) => {
         if (capacity === undefined) throw new ErrNoSemaphore(id, name)
         return capacity === n ? undefined : { capacity: n }
@@ -385,7 +383,8 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
         if (taken(shares) <= n) return
         await this.#endOfAny(shares, signal)
       }
-    })
+    }
+    await this.#call(reader, resize, { byDefaultMs: MAX_DURATION_MS })
   }
 
   /**
@@ -395,9 +394,9 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    * @throws ErrUnknown it may be destroyed, or half destroyed; call again to complete it
    */
   async destroy(id: string, options: SemaphoreCallOptions = {}): Promise<void> {
-    const checks = new Checks(options, CALL_OPTIONS)
-    const name = checks.id('id', id, this.#prefix)
-    await this.#call(options, checks, async (signal) => {
+    const reader = new OptionReader(options, CALL_OPTIONS, { arguments: { id } })
+    const name = leaseNameIn(reader, 'id', { prefix: this.#prefix })
+    await this.#call(reader, async (signal) => {
       await this.#redefine(name, signal, ({ capacity }) =>
         capacity === undefined ? undefined : { capacity: undefined },
       )
@@ -429,18 +428,16 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     options: PostOptions,
     isTry: boolean = false,
   ): Promise<Permit> {
-    const checks = new Checks(options, isTry ? TRY_OPTIONS : POST_OPTIONS)
-    const name = checks.id('id', id, this.#prefix)
-    checks.name('holder', holder)
-    const { permits = 1, n, wait = isTry ? false : undefined, retries, keepAlive = false } = options
-    const duration = keepAlive ? checks.renewedDuration('timeout', timeout) : checks.leaseDuration('timeout', timeout)
-    checkCount(checks, 'permits', permits)
-    if (n !== undefined) {
-      checkCount(checks, 'n', n)
-      checks.must('permits', !(n >= 1 && permits > n), `must be at most n (${n})`, permits)
-    }
-    const { waitMs, tries } = this.#waitOf(checks, { wait, retries })
-    checks.must('keepAlive', typeof keepAlive === 'boolean', 'must be true or false', keepAlive)
+    const known = isTry ? TRY_OPTIONS : POST_OPTIONS
+    const reader = new OptionReader(options, known, { arguments: { id, holder, timeout } })
+    const name = leaseNameIn(reader, 'id', { prefix: this.#prefix })
+    reader.name('holder')
+    const keepAlive = reader.boolean('keepAlive', false)
+    const duration = keepAlive ? reader.renewedDuration('timeout') : reader.leaseDuration('timeout')
+    const permits = reader.count('permits', MAX_CAPACITY) ?? 1
+    const n = reader.count('n', MAX_CAPACITY)
+    if (n !== undefined && permits > n) reader.fault('permits', `must be at most n (${n})`)
+    const { waitMs, tries } = this.#waitIn(reader, isTry)
     const grant = keepAlive ? { duration, shared: true } : ({ duration, shared: true, renewEvery: false } as const)
     const share = { weight: permits, capacity: n }
     const post = async (signal: AbortSignal): Promise<Permit> => {
@@ -456,7 +453,7 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     const onOrphanedResult = (permit: Permit): void => {
       if (this.#takers.remove(permit)) permit.release().catch(() => {}) // if it fails, the permit ends when its time is over
     }
-    return this.#call(options, checks, post, { tries, waitMs, onOrphanedResult })
+    return this.#call(reader, post, { tries, waitMs, onOrphanedResult })
   }
 
   /** Does what `post` does, in a single try. Resolves with undefined when others have the permits or are ahead. */
@@ -481,10 +478,10 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
    * @throws ErrUnknown     the permit may have been freed; if not, it ends when its time is over
    */
   async close(id: string, holder: string, options: SemaphoreCallOptions = {}): Promise<void> {
-    const checks = new Checks(options, CALL_OPTIONS)
-    const name = checks.id('id', id, this.#prefix)
-    checks.name('holder', holder)
-    await this.#call(options, checks, async (signal) => {
+    const reader = new OptionReader(options, CALL_OPTIONS, { arguments: { id, holder } })
+    const name = leaseNameIn(reader, 'id', { prefix: this.#prefix })
+    reader.name('holder')
+    await this.#call(reader, async (signal) => {
       const lease = shareName(name, holder)
       const permit = this.#permits.get(lease)
       if (permit?.held === true && (await isGone(permit.release()))) return
@@ -560,17 +557,17 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
     return new ErrClaimDenied(message, { lease: name, holder, expiry: error.expiry, cause: error })
   }
 
-  #waitOf(
-    checks: Checks,
-    { wait, retries }: Pick<PostOptions, 'wait' | 'retries'>,
+  /** A call that only tries has neither of the two options. */
+  #waitIn(
+    options: OptionReader<Pick<PostOptions, 'wait' | 'retries'>>,
+    isTry: boolean,
   ): { readonly waitMs: number; readonly tries: number } {
-    checks.must('retries', wait === undefined || retries === undefined, 'must not be given together with wait', retries)
-    if (retries === undefined) {
-      const waitMs = checks.wait('wait', wait === undefined ? true : wait)
-      return { waitMs, tries: 2 }
-    }
+    const { wait, retries } = options.read
+    const isOne = wait === undefined || retries === undefined
+    options.must('retries', isOne, 'must not be given together with wait')
+    if (retries === undefined) return { waitMs: options.wait(!isTry), tries: 2 }
     const isCount = retries === Number.POSITIVE_INFINITY || (Number.isSafeInteger(retries) && retries >= 0)
-    checks.must('retries', isCount, 'must be a whole number, 0 or more, or Infinity', retries)
+    options.must('retries', isCount, 'must be a whole number, 0 or more, or Infinity')
     return isCount ? { waitMs: this.#waitMs(retries), tries: retries + 1 } : { waitMs: 0, tries: 1 }
   }
 
@@ -623,19 +620,23 @@ export class Semaphores extends Emitter<SemaphoresEvents> implements AsyncDispos
 
   /** Bounds a call by its signal, by its time, and by `stop()`. */
   async #call<T>(
-    options: SemaphoreCallOptions,
-    checks: Checks,
+    options: OptionReader,
     body: (signal: AbortSignal) => Promise<T>,
     {
       tries = 1,
       waitMs = 0,
+      byDefaultMs = this.#requestMs,
       onOrphanedResult,
-    }: { readonly tries?: number; readonly waitMs?: number; readonly onOrphanedResult?: (value: T) => void } = {},
+    }: {
+      readonly tries?: number
+      readonly waitMs?: number
+      readonly byDefaultMs?: number
+      readonly onOrphanedResult?: (value: T) => void
+    } = {},
   ): Promise<T> {
-    const { signal, requestTimeout } = options
-    checks.signal('signal', signal)
-    const requestMs = requestTimeout === undefined ? this.#requestMs : checks.duration('requestTimeout', requestTimeout)
-    checks.finish()
+    const signal = options.signal()
+    const requestMs = options.duration('requestTimeout', byDefaultMs)
+    options.finish()
     return this.#calls.run({ signal, limitMs: waitMs + tries * requestMs, onOrphanedResult }, body)
   }
 }
@@ -645,9 +646,4 @@ function taken(shares: CountedInfo['shares']): number {
   let sum = 0
   for (const { weight = 1 } of shares.values()) sum += weight
   return sum
-}
-
-function checkCount(checks: Checks, option: string, value: unknown): void {
-  const isCount = Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= MAX_CAPACITY
-  checks.must(option, isCount, `must be a whole number from 1 to ${MAX_CAPACITY}`, value)
 }

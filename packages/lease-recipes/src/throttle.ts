@@ -7,10 +7,11 @@
  * that a start has expired after watching it for a period, so there may be fewer starts. Waiters are served first come, first served.
  * Nobody polls.
  */
-import { ErrClaimDenied, ErrInvalid, hasMethods, MAX_CAPACITY, systemClock, uniqueHolder } from 'lease-core'
+import { ErrClaimDenied, ErrInvalid, systemClock, uniqueHolder } from 'lease-core'
 import type { Clock, Manager } from 'lease-core'
+import { brokenCapacityRule, OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
-import { Checks } from './checks.ts'
+import { leaseNameIn, prefixIn } from './segments.ts'
 import { ErrLimitMismatch } from './semaphore.ts'
 import { ShareQueue } from './share-queue.ts'
 
@@ -59,20 +60,18 @@ export class Throttle {
 
   /** @throws ErrNotValid with every problem */
   constructor(options: ThrottleOptions) {
-    const checks = new Checks(options, KNOWN_OPTIONS)
-    const { manager, name, n, period, prefix = 'throttles', clock } = options
-    checks.must('manager', hasMethods(manager, 'hold', 'find', 'counted'), 'must be a Manager', manager)
-    this.#lease = checks.id('name', name, checks.prefix('prefix', prefix))
-    const isCount = Number.isSafeInteger(n) && n >= 1 && n <= MAX_CAPACITY
-    checks.must('n', isCount, `must be a whole number from 1 to ${MAX_CAPACITY}`, n)
-    this.#periodMs = checks.leaseDuration('period', period)
-    const isClock = clock === undefined || hasMethods(clock, 'now', 'monotonic', 'setTimer')
-    checks.must('clock', isClock, 'must be a Clock', clock)
-    checks.finish()
+    const reader = new OptionReader(options, KNOWN_OPTIONS)
+    const { manager, name, n } = reader.read
+    reader.object('manager', 'a Manager', ['hold', 'find', 'counted'])
+    this.#lease = leaseNameIn(reader, 'name', { prefix: prefixIn(reader, 'throttles') })
+    reader.fault('n', brokenCapacityRule(n))
+    this.#periodMs = reader.leaseDuration('period')
+    const clock = reader.clock() ?? systemClock
+    reader.finish()
     this.name = name
     this.n = n
     this.#manager = manager
-    this.#queue = new ShareQueue(manager, clock ?? systemClock)
+    this.#queue = new ShareQueue(manager, clock)
   }
 
   /**
@@ -88,11 +87,10 @@ export class Throttle {
   }
 
   async #start(options: StartOptions, isTry: boolean = false): Promise<void> {
-    const checks = new Checks(options, isTry ? ['signal'] : ['wait', 'signal'])
-    const { wait = !isTry, signal } = options
-    const waitMs = checks.wait('wait', wait)
-    checks.signal('signal', signal)
-    checks.finish()
+    const reader = new OptionReader(options, isTry ? ['signal'] : ['wait', 'signal'])
+    const waitMs = reader.wait(!isTry)
+    const signal = reader.signal()
+    reader.finish()
     const share = { weight: 1, capacity: this.n }
     // Nobody relies on the share: that it was granted is all.
     const lease = { duration: this.#periodMs, renewEvery: false, acceptLate: true, share, signal, waitMs } as const

@@ -3,17 +3,8 @@
  *
  * After node-redlock's `using(resources, duration, routine)`.
  */
-import {
-  brokenSignalRule,
-  callListener,
-  hasMethods,
-  notValid,
-  throwIfAborted,
-  traceWork,
-  warn,
-  type Held,
-  type Problem,
-} from 'lease-core'
+import { brokenSignalRule, callListener, hasMethods, throwIfAborted, traceWork, warn, type Held } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { LinkedSignal, whenAborted } from './or-aborted.ts'
 
 /** What work can run under: every `Held`, for instance a `Hold` or a `FencedLock`. */
@@ -58,15 +49,14 @@ export async function using<L extends Usable, T>(
   work: (scope: UsingScope<L>) => T | PromiseLike<T>,
   options: UsingOptions = {},
 ): Promise<Awaited<T>> {
-  const read = readOnce(options)
-  const problems = problemsOf(lock, work, read)
-  if (problems.length > 0) {
+  const reader = readUsing(lock, work, options)
+  if (reader.problems.length > 0) {
     // This call owns the lock: without a release it would stay held.
     if (hasMethods(lock, 'release')) await release(lock, () => {})
     else void releaseLate(lock)
-    throw notValid(problems)
+    reader.finish()
   }
-  const { signal, releaseFailed = warnOfRelease } = read as UsingOptions
+  const { signal, releaseFailed = warnOfRelease } = reader.read
   let letGo = (): void => {}
   let stopListening = (): void => {}
   try {
@@ -102,40 +92,15 @@ async function release(lock: Usable, failed: (error: unknown) => void): Promise<
   }
 }
 
-/** The options, each read once: a getter may throw, or answer otherwise the next time. undefined: to read them throws. */
-function readOnce(options: unknown): unknown {
-  if (typeof options !== 'object' || options === null) return options
-  try {
-    const { signal, releaseFailed, ...others } = options as UsingOptions
-    return { ...others, signal, releaseFailed }
-  } catch {
-    return undefined
-  }
-}
-
-function problemsOf(lock: unknown, work: unknown, options: unknown): readonly Problem[] {
-  const problems: Problem[] = []
-  const must = (argument: string, sound: boolean, rule: string, value: unknown): void => {
-    if (!sound) problems.push({ argument, rule, value })
-  }
+function readUsing(lock: unknown, work: unknown, options: UsingOptions): OptionReader<UsingOptions> {
+  const reader = new OptionReader(options, ['signal', 'releaseFailed'], { arguments: { lock, work } })
   const { signal: ofLock } = Object(lock) as { signal?: unknown }
-  const usable = hasMethods(lock, 'assertHeld', 'release') && brokenSignalRule(ofLock) === undefined
-  must('lock', usable, 'must be a lock that was acquired (await it), or a Hold', lock)
-  must('work', typeof work === 'function', 'must be a function', work)
-  const isObject = typeof options === 'object' && options !== null
-  const optionsRule = options === undefined ? 'must be readable: to read it throws' : 'must be an object'
-  must('options', isObject, optionsRule, options)
-  const { signal, releaseFailed, ...others } = (isObject ? options : {}) as Record<string, unknown>
-  const rule = signal === undefined ? undefined : brokenSignalRule(signal)
-  must('signal', rule === undefined, rule ?? '', signal)
-  must(
-    'releaseFailed',
-    releaseFailed === undefined || typeof releaseFailed === 'function',
-    'must be a function',
-    releaseFailed,
-  )
-  for (const [name, value] of Object.entries(others)) must(name, false, 'is not an option', value)
-  return problems
+  const isUsable = hasMethods(lock, 'assertHeld', 'release') && brokenSignalRule(ofLock) === undefined
+  reader.must('lock', isUsable, 'must be a lock that was acquired (await it), or a Hold')
+  reader.must('work', typeof work === 'function', 'must be a function')
+  reader.signal()
+  reader.function('releaseFailed')
+  return reader
 }
 
 const WARNING = 'LeaseReleaseWarning'

@@ -12,11 +12,11 @@
  *
  * After the Web Locks API of the W3C (https://w3c.github.io/web-locks/).
  */
-import { ErrClaimDenied, hasMethods, MAX_CAPACITY, onAbort, uniqueHolder } from 'lease-core'
+import { ErrClaimDenied, MAX_CAPACITY, onAbort, uniqueHolder } from 'lease-core'
 import type { Hold, Manager } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import type { DurationLike } from 'luxon'
-import { Checks } from './checks.ts'
-import { decodeSegment } from './segments.ts'
+import { decodeSegment, leaseNameIn, prefixIn } from './segments.ts'
 
 /** Options of `webLocks`. */
 export interface WebLocksOptions {
@@ -97,13 +97,11 @@ export interface WebLocks {
  * @throws ErrNotValid with every problem
  */
 export function webLocks(manager: Manager, options: WebLocksOptions = {}): WebLocks {
-  const checks = new Checks(options, ['duration', 'prefix'])
-  const { duration = 15_000, prefix = 'weblocks' } = options
-  const isManager = hasMethods(manager, 'hold', 'counted', 'revoke', 'leases')
-  checks.must('manager', isManager, 'must be a Manager', manager)
-  const durationMs = checks.renewedDuration('duration', duration)
-  const segment = checks.prefix('prefix', prefix)
-  checks.finish()
+  const reader = new OptionReader(options, ['duration', 'prefix'], { arguments: { manager } })
+  reader.object('manager', 'a Manager', ['hold', 'counted', 'revoke', 'leases'])
+  const durationMs = reader.renewedDuration('duration', 15_000)
+  const segment = prefixIn(reader, 'weblocks')
+  reader.finish()
   return new LeaseLocks(manager, durationMs, segment)
 }
 
@@ -142,23 +140,21 @@ class LeaseLocks implements WebLocks {
 
   /** @throws ErrNotValid, DOMException */
   #checked(name: unknown, given: unknown, callback: unknown): Parsed {
-    const isObject = typeof given === 'object' && given !== null
-    const options = (isObject ? given : {}) as Record<string, unknown>
-    const checks = new Checks(options, ['mode', 'ifAvailable', 'steal', 'signal'])
-    checks.must('options', isObject, 'must be an object', given)
-    const lease = checks.id('name', name, this.#prefix)
-    checks.must('callback', typeof callback === 'function', 'must be a function', callback)
-    const { mode = 'exclusive', ifAvailable = false, steal = false, signal } = options
-    checks.must('mode', mode === 'exclusive' || mode === 'shared', 'must be "exclusive" or "shared"', mode)
-    checks.must('ifAvailable', typeof ifAvailable === 'boolean', 'must be true or false', ifAvailable)
-    checks.must('steal', typeof steal === 'boolean', 'must be true or false', steal)
-    checks.signal('signal', signal)
-    checks.finish()
+    const known = ['mode', 'ifAvailable', 'steal', 'signal']
+    const reader = new OptionReader(given as WebLockRequestOptions, known, { arguments: { name, callback } })
+    const lease = leaseNameIn(reader, 'name', { prefix: this.#prefix })
+    reader.must('callback', typeof callback === 'function', 'must be a function')
+    const { mode = 'exclusive' } = reader.read
+    reader.must('mode', mode === 'exclusive' || mode === 'shared', 'must be "exclusive" or "shared"')
+    const ifAvailable = reader.boolean('ifAvailable', false)
+    const steal = reader.boolean('steal', false)
+    const signal = reader.signal()
+    reader.finish()
     if ((name as string).startsWith('-')) throw unsupported('a name must not begin with "-"')
     if (steal && ifAvailable) throw unsupported('steal and ifAvailable exclude each other')
     if (steal && mode === 'shared') throw unsupported('only an exclusive lock can be stolen')
     if (signal !== undefined && (steal || ifAvailable)) throw unsupported('signal excludes steal and ifAvailable')
-    return { mode, ifAvailable, steal, signal, lease } as Parsed
+    return { mode, ifAvailable, steal, signal, lease }
   }
 
   /** undefined: the lock is not available. */

@@ -11,11 +11,11 @@
  * The lease is released only when no work uses it: an outer call waits for the inner calls that have joined it.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { hasMethods, uniqueHolder } from 'lease-core'
+import { uniqueHolder } from 'lease-core'
 import type { Hold, Manager, ReleaseOptions, Token, UpdateOptions } from 'lease-core'
+import { OptionReader } from 'lease-core/adapter'
 import { Duration, type DateTime } from 'luxon'
-import { Checks } from './checks.ts'
-import { checkHoldOptions, HOLD_OPTIONS, type LeaseOptions } from './hold-options.ts'
+import { HOLD_OPTIONS, readLeaseOptions, type LeaseOptions } from './hold-options.ts'
 import { LinkedSignal } from './or-aborted.ts'
 import { released } from './released.ts'
 import { using } from './using.ts'
@@ -55,16 +55,16 @@ export async function withLease<T>(
   options: WithLeaseOptions,
   work: (scope: LeaseScope) => T | PromiseLike<T>,
 ): Promise<Awaited<T>> {
-  const checks = new Checks(options, [...HOLD_OPTIONS, 'holder', 'releaseFailed'])
-  const { holder, signal, releaseFailed } = options
-  checks.must('manager', hasMethods(manager, 'hold'), 'must be a Manager', manager)
-  checks.name('name', name)
-  if (holder !== undefined) checks.name('holder', holder)
-  const holdOptions = checkHoldOptions(checks, options)
-  const isListener = releaseFailed === undefined || typeof releaseFailed === 'function'
-  checks.must('releaseFailed', isListener, 'must be a function', releaseFailed)
-  checks.must('work', typeof work === 'function', 'must be a function', work)
-  checks.finish()
+  const known = [...HOLD_OPTIONS, 'holder', 'releaseFailed']
+  const reader = new OptionReader(options, known, { arguments: { manager, name, work } })
+  const { holder, signal, releaseFailed } = reader.read
+  reader.object('manager', 'a Manager', ['hold'])
+  reader.name('name')
+  if (holder !== undefined) reader.name('holder')
+  const [holdOptions] = readLeaseOptions(reader)
+  reader.function('releaseFailed')
+  reader.must('work', typeof work === 'function', 'must be a function')
+  reader.finish()
 
   // Without the settled works: a chain of contexts that outlive each other must not grow.
   const around = (works.getStore() ?? []).filter(({ isOver }) => !isOver)
@@ -189,12 +189,11 @@ class JoinedHold implements Hold {
 
   /** Ends the inner call's part. @param options `all: true` ends the outer call's hold too */
   async release(options: ReleaseOptions = {}): Promise<void> {
-    const checks = new Checks(options, ['all'])
-    const { all } = options
-    checks.must('all', all === undefined || typeof all === 'boolean', 'must be true or false', all)
-    checks.finish()
+    const reader = new OptionReader(options, ['all'])
+    const all = reader.boolean('all', false)
+    reader.finish()
     this.#leave()
-    if (all === true) await this.#outer.release(options)
+    if (all) await this.#outer.release(reader.read)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

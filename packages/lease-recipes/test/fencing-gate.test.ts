@@ -289,11 +289,11 @@ describe('the fencing gate', () => {
       return error.problems.map(({ argument }) => argument)
     }
     expect(await problemsOf('', { fencingToken: 5, holder: '' }, { signal: 5, retries: 1 })).to.deep.equal([
+      'retries',
       'name',
       'fencingToken',
       'holder',
       'signal',
-      'retries',
     ])
     for (const fencingToken of [-1n, 5, '5', undefined, null, 2 ** 60]) {
       expect(await problemsOf('a', { fencingToken, holder: 'a' })).to.deep.equal(['fencingToken'])

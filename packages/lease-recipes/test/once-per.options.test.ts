@@ -26,6 +26,7 @@ describe('the arguments of OncePer', () => {
       'manager: must be a Manager',
       'prefix: must not contain white space or control characters',
       'renew: must be true or false',
+      'atMost: must be at least 8 ms, to be renewed in time',
       'atLeast: must be greater than zero',
       'retry: must be true or false',
     ])

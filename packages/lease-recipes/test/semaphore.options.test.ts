@@ -369,9 +369,9 @@ describe('Semaphore: options and small print', () => {
       'cb is not an option',
       'id must not be empty',
       'holder must not contain white space or control characters',
+      'keepAlive must be true or false',
       'timeout must be greater than zero',
       'retries must be a whole number, 0 or more, or Infinity',
-      'keepAlive must be true or false',
       'signal must be an AbortSignal',
       'requestTimeout must be greater than zero',
     ])

@@ -197,7 +197,7 @@ describe('using a lock', () => {
     const lock = await open.acquireLock('db')
     const options = { signal: 5, releaseFailed: 6, retries: 7 } as never
     const error = (await errorOf(using(lock, 'work' as never, options))) as ErrNotValid
-    expect(error.problems.map(({ argument }) => argument)).to.deep.equal(['work', 'signal', 'releaseFailed', 'retries'])
+    expect(error.problems.map(({ argument }) => argument)).to.deep.equal(['retries', 'work', 'signal', 'releaseFailed'])
     expect(lock.held).to.equal(false)
     const forgotten = using(open.acquireLock('db') as never, () => {})
     expect(await errorOf(forgotten)).to.be.instanceOf(ErrNotValid)

@@ -1,6 +1,6 @@
 /** Options, checked once at the edge: every problem at once, no coercion, nothing ignored. */
 import { hasMethods, type Clock } from 'lease-core'
-import { OptionChecks, type SubstrateClientOptions } from 'lease-core/adapter'
+import { readAdapterOptions, type SubstrateClientOptions } from 'lease-core/adapter'
 import { isPipeline } from './connection.ts'
 import type {
   NodeRedisClient,
@@ -46,36 +46,29 @@ export interface RedisClientOptions
 
 const own = ['redis', 'prefix', 'listen', 'clock']
 
-/** @throws ErrNotValid with every problem; `client` says whose options they are */
-export function checkOptions(options: RedisClientOptions, { client }: { readonly client: boolean }): void {
-  const checks = new OptionChecks(options, own, { client })
-  const { namespace, prefix, listen } = options
-  const redis = asIoredis(options.redis)
-  // A URL or a configuration that is passed by mistake has a password in it: only its kind is shown.
-  const must = (argument: 'redis' | 'prefix' | 'listen', sound: boolean, rule: string): void => {
-    if (!sound) checks.add([{ argument, rule, value: kindOf(options[argument]) }])
-  }
-  const connection = hasMethods(redis, 'eval', 'evalsha') && !isPipeline(redis)
+/** The options, each read once; `client` says whose they are. @throws ErrNotValid with every problem */
+export function parseOptions<O extends RedisSubstrateOptions>(given: O, { client }: { readonly client: boolean }): O {
+  const options = readAdapterOptions(given, own, { client, secret: ['redis', 'prefix', 'listen'] })
+  const { namespace, prefix, listen } = options.read
+  const redis = asIoredis(options.read.redis)
+  const isConnection = hasMethods(redis, 'eval', 'evalsha') && !isPipeline(redis)
   const lines = 'new Redis(url) of ioredis, or createClient({ url }) of redis'
-  must('redis', connection, `must be a connection (an object with eval and evalsha): ${lines}`)
-  if (connection) {
-    const driverPrefix: unknown = redis.options?.keyPrefix
-    must('redis', driverPrefix === undefined || typeof driverPrefix === 'string', 'must have a string as keyPrefix')
+  options.must('redis', isConnection, `must be a connection (an object with eval and evalsha): ${lines}`)
+  if (isConnection) {
+    const ofDriver: unknown = redis.options?.keyPrefix
+    const isText = ofDriver === undefined || typeof ofDriver === 'string'
+    options.must('redis', isText, 'must have a string as keyPrefix')
   }
-  const tagged = typeof namespace !== 'string' || !/[{}]/.test(namespace)
-  checks.must('namespace', tagged, 'must not contain { or }: it is the hash tag of its keys')
-  const named = prefix === undefined || (typeof prefix === 'string' && prefix !== '' && !/\p{Cs}/u.test(prefix))
-  must('prefix', named && !/[{}]/.test(prefix ?? ''), 'must be a string that is not empty, without { and }')
-  const listens = listen === undefined || listen === false || typeof listen === 'function'
-  must('listen', listens, 'must be false or a function that makes a connection')
-  if (listen === undefined && connection) {
-    const tells = hasMethods(redis, 'duplicate') || hasMethods(redis, 'nodes')
-    must('listen', tells, 'must be given, for this connection does not show how to make another')
+  const isTag = typeof namespace !== 'string' || !/[{}]/.test(namespace)
+  options.must('namespace', isTag, 'must not contain { or }: it is the hash tag of its keys')
+  const isName = prefix === undefined || (typeof prefix === 'string' && prefix !== '' && !/\p{Cs}|[{}]/u.test(prefix))
+  options.must('prefix', isName, 'must be a string that is not empty, without { and }')
+  const canListen = listen === undefined || listen === false || typeof listen === 'function'
+  options.must('listen', canListen, 'must be false or a function that makes a connection')
+  if (listen === undefined && isConnection) {
+    const canCopy = hasMethods(redis, 'duplicate') || hasMethods(redis, 'nodes')
+    options.must('listen', canCopy, 'must be given, for this connection does not show how to make another')
   }
-  checks.finish()
-}
-
-function kindOf(value: unknown): unknown {
-  if (value === undefined || value === null || typeof value === 'boolean' || value === '') return value
-  return typeof value === 'object' ? 'an object' : `a ${typeof value}`
+  options.finish()
+  return options.read
 }

@@ -1,6 +1,6 @@
 import type { Client } from 'lease-core'
 import { clientOver } from 'lease-core/adapter'
-import { checkOptions, type RedisClientOptions } from './options.ts'
+import { parseOptions, type RedisClientOptions } from './options.ts'
 import { RedisSubstrate } from './redis-substrate.ts'
 
 /**
@@ -9,6 +9,5 @@ import { RedisSubstrate } from './redis-substrate.ts'
  * @throws ErrNotValid with every problem of the options
  */
 export function redisClient(options: RedisClientOptions): Client {
-  checkOptions(options, { client: true })
-  return clientOver(options, (own, warn) => new RedisSubstrate(own, warn))
+  return clientOver(parseOptions(options, { client: true }), (own, warn) => new RedisSubstrate(own, warn))
 }

@@ -36,7 +36,7 @@ import { COUNTED, FULL, readScript, TOLD_UP_TO, waitingScript, watchAllScript } 
 import { Keys } from './keys.ts'
 import { listenTo } from './listener.ts'
 import { asIoredis } from './node-redis.ts'
-import { checkOptions, type RedisSubstrateOptions } from './options.ts'
+import { parseOptions, type RedisSubstrateOptions } from './options.ts'
 import {
   CONTENDED,
   FAILED,
@@ -100,9 +100,9 @@ export class RedisSubstrate implements Substrate {
    */
   constructor(options: RedisSubstrateOptions, warn: (warning: SubstrateWarning) => void = () => {}) {
     this.#warn = warn
-    checkOptions(options, { client: false })
-    const { namespace, prefix = 'lease', listen, clock = systemClock } = options
-    const redis = asIoredis(options.redis)
+    const read = parseOptions(options, { client: false })
+    const { namespace, prefix = 'lease', listen, clock = systemClock } = read
+    const redis = asIoredis(read.redis)
     this.store = { system: 'redis', namespace }
     this.#redis = redis
     this.#connection = SteadyConnection.over(redis, clock)

@@ -21,7 +21,8 @@
 import { CompactingMap } from '../compacting-map.ts'
 import type { LeaseChange } from '../client.ts'
 import { systemClock, type Clock } from '../clock.ts'
-import { callListener, notValid, type Problem } from '../errors.ts'
+import { callListener } from '../errors.ts'
+import { hasMethods, OptionReader } from '../option-reader.ts'
 import { countedOf } from '../share.ts'
 import { INTEREST_MS, TOLD, type Place } from '../ticket.ts'
 import {
@@ -73,9 +74,12 @@ export class MemoryStore {
 
   /** @throws ErrNotValid */
   constructor(options: MemoryStoreOptions = {}) {
-    checkOptions(options)
-    this.#clock = options.clock ?? systemClock
-    this.#serverClock = options.serverClock ?? true
+    const reader = new OptionReader(options, ['clock', 'serverClock'])
+    const { clock = systemClock } = reader.read
+    reader.must('clock', hasMethods(clock, 'monotonic'), 'must be a Clock')
+    this.#serverClock = reader.boolean('serverClock', true)
+    reader.finish()
+    this.#clock = clock
   }
 
   /** How many records are kept, including those of lapsed leases that no operation has found since. */
@@ -786,24 +790,6 @@ function isOf(
 function isSince(sentMs: number | undefined, happenedMs: number | undefined, nowMs: number): boolean {
   if (sentMs === undefined || happenedMs === undefined) return false
   return sentMs < happenedMs && happenedMs <= nowMs + SET_BACK_MS && nowMs - happenedMs <= LONGEST_DEADLINE_MS
-}
-
-function checkOptions(options: MemoryStoreOptions): void {
-  if (typeof options !== 'object' || options === null) {
-    throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
-  }
-  const { clock, serverClock, ...others } = options
-  const problems: Problem[] = []
-  if (clock !== undefined && typeof (clock as Partial<Clock> | null)?.monotonic !== 'function') {
-    problems.push({ argument: 'options.clock', rule: 'must be a Clock', value: clock })
-  }
-  if (serverClock !== undefined && typeof serverClock !== 'boolean') {
-    problems.push({ argument: 'options.serverClock', rule: 'must be a boolean', value: serverClock })
-  }
-  for (const [name, value] of Object.entries(others)) {
-    problems.push({ argument: `options.${name}`, rule: 'is not an option of MemoryStore', value })
-  }
-  if (problems.length > 0) throw notValid(problems)
 }
 
 /** Whether this is a `MemoryStore` of this or another copy of this package. */

@@ -1,9 +1,11 @@
 /** A `Substrate` in the memory of this process: for tests of applications, and for programs with one process. */
 import type { LeaseChange } from '../client.ts'
 import type { Clock } from '../clock.ts'
-import { ErrNotHeld, ErrTrapdoor, notValid, type Problem } from '../errors.ts'
+import { ErrNotHeld, ErrTrapdoor } from '../errors.ts'
 import type { LeaseEvents } from '../events.ts'
 import { brokenNameRule, type Trapdoor } from '../lease.ts'
+import { OptionReader } from '../option-reader.ts'
+import { REQUEST_TIMEOUT_MS } from '../options.ts'
 import { SubstrateClient, type SubstrateClientOptions } from '../substrate-client.ts'
 import type { Call, Counted, Holding, Op, Pins, Substrate, Verdict } from '../substrate.ts'
 import { isMemoryGuard } from './memory-guard.ts'
@@ -29,8 +31,10 @@ export class MemorySubstrate implements Substrate {
 
   /** @throws ErrNotValid */
   constructor(options: MemorySubstrateOptions = {}) {
-    checkOptions(options)
-    const { store = new MemoryStore(), namespace = 'default' } = options
+    const reader = new OptionReader(options, PLACE)
+    checkPlace(reader)
+    reader.finish()
+    const { store = new MemoryStore(), namespace = 'default' } = reader.read
     const leases = store.namespace(namespace)
     this.#leases = leases
     this.store = { system: 'memory', namespace }
@@ -125,8 +129,13 @@ export interface MemoryClientOptions extends MemorySubstrateOptions {
  * @throws ErrNotValid with every problem
  */
 export function memoryClient(options: MemoryClientOptions = {}): SubstrateClient {
-  checkIsObject(options)
-  const { store = new MemoryStore({ clock: options.clock }), namespace, ...rest } = options
+  const reader = new OptionReader(options, [...PLACE, 'clock', 'events', 'requestTimeout'])
+  checkPlace(reader)
+  reader.clock()
+  reader.events()
+  reader.duration('requestTimeout', REQUEST_TIMEOUT_MS)
+  reader.finish()
+  const { store = new MemoryStore({ clock: reader.read.clock }), namespace, ...rest } = reader.read
   return new SubstrateClient({ ...rest, substrate: new MemorySubstrate({ store, namespace }) })
 }
 
@@ -138,22 +147,10 @@ function throwIfAborted(call: Call): void {
   if (aborted !== undefined) throw aborted
 }
 
-function checkIsObject(options: unknown): void {
-  if (typeof options === 'object' && options !== null) return
-  throw notValid([{ argument: 'options', rule: 'must be an object', value: options }])
+/** Checks where the leases are. */
+function checkPlace(reader: OptionReader<MemorySubstrateOptions>): void {
+  reader.ruled('store', (store) => (isMemoryStore(store) ? undefined : 'must be a MemoryStore'))
+  reader.ruled('namespace', brokenNameRule)
 }
 
-function checkOptions(options: MemorySubstrateOptions): void {
-  checkIsObject(options)
-  const { store, namespace, ...others } = options
-  const problems: Problem[] = []
-  if (store !== undefined && !isMemoryStore(store)) {
-    problems.push({ argument: 'options.store', rule: 'must be a MemoryStore', value: store })
-  }
-  const rule = namespace === undefined ? undefined : brokenNameRule(namespace)
-  if (rule !== undefined) problems.push({ argument: 'options.namespace', rule, value: namespace })
-  for (const [name, value] of Object.entries(others)) {
-    problems.push({ argument: `options.${name}`, rule: 'is not an option of MemorySubstrate', value })
-  }
-  if (problems.length > 0) throw notValid(problems)
-}
+const PLACE = ['store', 'namespace'] as const

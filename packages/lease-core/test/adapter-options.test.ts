@@ -1,14 +1,13 @@
 import { expect } from 'chai'
+import { readAdapterOptions } from '#src/adapter-parts.ts'
 import { ErrNotValid } from '#src/errors.ts'
-import { OptionChecks } from '#src/option-checks.ts'
-import { hasMethods } from '#src/options.ts'
 
-describe('OptionChecks: what an adapter is given', () => {
+describe('the options of an adapter', () => {
   const check = (options: unknown, { client = false } = {}): Record<string, unknown> => {
     try {
-      const checks = new OptionChecks(options, ['pool', 'clock'], { client })
-      checks.must('pool', hasMethods((options as { pool?: unknown }).pool, 'connect'), 'must be a pool')
-      checks.finish()
+      const reader = readAdapterOptions(options as object, ['pool', 'clock'], { client })
+      reader.object('pool', 'a pool', ['connect'])
+      reader.finish()
     } catch (error) {
       expect(error).to.be.instanceOf(ErrNotValid)
       return Object.fromEntries((error as ErrNotValid).problems.map(({ argument, rule }) => [argument, rule]))

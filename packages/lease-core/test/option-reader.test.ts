@@ -1,0 +1,105 @@
+import { expect } from 'chai'
+import { ErrNotValid } from '#src/errors.ts'
+import { OptionReader } from '#src/option-reader.ts'
+
+/** What is thrown at the end, as `argument rule`. */
+function problemsOf(options: OptionReader): string[] {
+  try {
+    options.finish()
+  } catch (error) {
+    expect(error).to.be.instanceOf(ErrNotValid)
+    return (error as ErrNotValid).problems.map(({ argument, rule }) => `${argument} ${rule}`)
+  }
+  return []
+}
+
+describe('OptionReader', () => {
+  it('reads each option once, however often it is checked', () => {
+    let reads = 0
+    const given = {
+      get duration() {
+        reads++
+        return reads === 1 ? 5_000 : 'changed'
+      },
+    }
+    const options = new OptionReader(given, ['duration'])
+    expect([options.duration('duration'), options.renewedDuration('duration')]).to.deep.equal([5_000, 5_000])
+    expect(options.read.duration).to.equal(5_000)
+    expect(problemsOf(options)).to.deep.equal([])
+    expect(reads).to.equal(1)
+  })
+
+  it('reports unknown options first, then each broken rule in the order of the checks', () => {
+    const given = { again: 1, wait: -1, n: 1.5, typo: 1 }
+    const options = new OptionReader(given, ['again', 'wait', 'n'], { arguments: { name: '', work: undefined } })
+    options.name('name')
+    options.must('work', false, 'must be a function')
+    expect(options.boolean('again', true)).to.equal(true)
+    expect(options.wait()).to.deep.equal(Number.NaN)
+    expect(options.count('n', 8)).to.equal(undefined)
+    expect(problemsOf(options)).to.deep.equal([
+      'typo is not an option',
+      'name must not be empty',
+      'work must be a function',
+      'again must be true or false',
+      'wait must be greater than zero',
+      'n must be a whole number from 1 to 8',
+    ])
+  })
+
+  it('takes a wait that is no duration at all for something else than a wrong duration', () => {
+    for (const wait of ['no', null, {}]) {
+      const options = new OptionReader({ wait }, ['wait'])
+      options.wait()
+      expect(problemsOf(options), JSON.stringify(wait)).to.have.length(1)
+    }
+    const text = new OptionReader({ wait: 'no' }, ['wait'])
+    text.wait()
+    expect(problemsOf(text)).to.deep.equal(['wait must be true, false or a duration'])
+  })
+
+  it('says nothing of single options where there are none, and still checks the arguments', () => {
+    for (const given of [undefined, 'a text', new Proxy({}, { ownKeys: () => expect.fail('trap') })]) {
+      const options = new OptionReader(given as object, ['duration', 'client'], { arguments: { name: 'a b' } })
+      options.name('name')
+      options.duration('duration')
+      options.object('client', 'a Client', ['claim'])
+      expect(problemsOf(options)).to.deep.equal([
+        `options must be ${typeof given === 'object' ? 'readable: to read it throws' : 'an object'}`,
+        'name must not contain white space or control characters',
+      ])
+    }
+  })
+
+  it('names an option inside of an option by both names', () => {
+    const options = new OptionReader({ flags: { on: 'yes', off: true, of: 1 } }, ['flags'])
+    const flags = new OptionReader(options.read.flags, ['on', 'off'], { root: 'flags' })
+    flags.boolean('on')
+    flags.boolean('off')
+    options.add(flags)
+    expect(problemsOf(options)).to.deep.equal(['flags.of is not an option', 'flags.on must be true or false'])
+  })
+
+  it('shows only the length of a text where a password may be passed', () => {
+    const options = new OptionReader({ redis: 'hunter2', prefix: 'hunter2' }, ['redis', 'prefix'], {
+      secret: ['redis'],
+    })
+    options.object('redis', 'a connection', ['eval'])
+    options.boolean('prefix')
+    expect(() => options.finish()).to.throw(
+      ErrNotValid,
+      /^redis must be a connection \(got "a string of 7 characters"\); prefix must be true or false \(got "hunter2"\)$/,
+    )
+  })
+
+  it('names as unreadable what throws when a rule looks at it', () => {
+    const trap = new Proxy({}, { get: () => expect.fail('trap'), getPrototypeOf: () => expect.fail('trap') })
+    const options = new OptionReader({ clock: trap, duration: trap }, ['clock', 'duration'])
+    options.clock()
+    expect(options.duration('duration')).to.deep.equal(Number.NaN)
+    expect(problemsOf(options)).to.deep.equal([
+      'clock must be readable: to read it throws',
+      'duration must be readable: to read it throws',
+    ])
+  })
+})
