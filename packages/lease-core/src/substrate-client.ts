@@ -117,7 +117,7 @@ export class SubstrateClient implements Client {
     this.#trips = new RoundTrips(parts)
     this.#settlement = new Settlement({ ...parts, trips: this.#trips, mutex: this.#mutex })
     const { client } = this.#link
-    this.#passing = new PassingOver(this.#clock, (lease, place, before) => {
+    this.#passing = new PassingOver(this.#clock, substrate.hintDelayMs ?? 0, (lease, place, before) => {
       const known = this.#states.get(lease)
       if (known !== undefined && known !== before) return // somebody has come, by what was learned since
       this.#inTurn(lease, () => this.#sendOnce({ kind: 'passOver', lease, place }, () => this.#mutex.leave(lease)))
