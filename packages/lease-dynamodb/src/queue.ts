@@ -6,17 +6,22 @@
  * somebody its place until its next claim, and nothing else: a ticket grants nothing.
  */
 import { CLIENT_LENGTH, INTEREST_MS, TOLD, type ClaimOp, type Verdict } from 'lease-core/adapter'
-import type { DecisionContext } from './decide.ts'
 import type { State, Ticket } from './layout.ts'
 
 /** A ticket is written again when less than this is left of it. Waiters claim at least once a minute. */
 const RENEWED_MS = 85_000
 
+/** Of one decision: the wall clock, in milliseconds, and the version of what is written. */
+interface QueueContext {
+  readonly nowMs: number
+  readonly version: string
+}
+
 /** What a verdict says of the queue. */
 export type Queued = Pick<Verdict, 'ticket' | 'told' | 'isFull'>
 
 /** Those who wait now, in the order of their tickets. */
-export function waitersIn({ queue }: State, { nowMs }: Pick<DecisionContext, 'nowMs'>): readonly Ticket[] {
+export function waitersIn({ queue }: State, { nowMs }: Pick<QueueContext, 'nowMs'>): readonly Ticket[] {
   return queue.filter(({ untilMs }) => untilMs >= nowMs)
 }
 
@@ -30,7 +35,7 @@ export function aheadOf({ place = 0, nonce }: ClaimOp, waiters: readonly Ticket[
 export function queued(
   op: ClaimOp,
   state: State,
-  context: DecisionContext,
+  context: QueueContext,
   { isHeld }: { readonly isHeld: boolean },
 ): { readonly after?: State; readonly queued: Queued } {
   const { place, nonce, maxWaiters = Number.POSITIVE_INFINITY, share } = op
@@ -58,7 +63,7 @@ export function queued(
 export function served(
   { place = 0, durationMs }: ClaimOp,
   state: State,
-  context: DecisionContext,
+  context: QueueContext,
 ): Pick<State, 'queue' | 'served'> {
   const waiters = waitersIn(state, context)
   if (place === 0) return { queue: waiters, served: undefined }
