@@ -78,6 +78,7 @@ export class SubstrateClient implements Client {
   /** Emits warnings about the set-up of the store. */
   readonly events: LeaseEvents
   readonly store: StoreName | undefined
+  readonly hintDelayMs: Client['hintDelayMs']
   readonly unwatch: Client['unwatch']
   readonly counted: CountedClient | undefined
   readonly waiting: ((lease: string) => Promise<number>) | undefined
@@ -106,6 +107,7 @@ export class SubstrateClient implements Client {
     const { substrate, clock, events, requestTimeoutMs } = parseSubstrateClientOptions(options)
     this.#substrate = substrate
     this.store = substrate.store
+    this.hintDelayMs = substrate.hintDelayMs
     this.events = events ?? new LeaseEvents()
     this.#clock = clock ?? systemClock
     this.#time = elapsedTimeOf(this.#clock)

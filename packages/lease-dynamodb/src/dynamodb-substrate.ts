@@ -107,7 +107,7 @@ export class DynamodbSubstrate implements Substrate {
       if (op.kind === 'define') return await define(op, call, this.#shares)
       const counted = countedOf(op.lease)
       if (op.kind === 'passOver' && counted !== undefined) return await passOver(op, call, this.#shares)
-      if (op.kind === 'claim') return await this.#claim(op, call, hints)
+      if (op.kind === 'claim') return await this.#claim(op, call)
       if (op.kind === 'leave') {
         if (op.place === undefined) hints?.unwatch(op.lease)
         else hints?.left(op.lease, op.place)
@@ -118,16 +118,24 @@ export class DynamodbSubstrate implements Substrate {
       const mayTell =
         op.kind !== 'extend' && op.kind !== 'pin' && verdict.outcome === 'granted' && verdict.holding === undefined
       if (!mayTell || counted === undefined || hints === undefined) return verdict
-      // Whether anybody waits for the room, and there is enough of it, is found by a read: so that those are passed over who do not come.
-      const { queue } = await this.#items.fetch(counted, call)
-      if (queue.length === 0) return verdict
-      return { ...verdict, told: toldIn(await this.#room(counted, call), { nowMs: this.#clock.now() }) }
+      return { ...verdict, told: await this.#toldOf(counted, call) }
     } catch (error) {
       return isContended(error) ? contended : unknown(error)
     }
   }
 
-  async #claim(op: ClaimOp, call: Call, hints: PolledHints | undefined): Promise<Verdict> {
+  /** Who waits for the room that is there now: those are passed over who do not come. Whoever fails to read it has vacated it all the same. */
+  async #toldOf(counted: string, call: Call): Promise<number | undefined> {
+    try {
+      const { queue } = await this.#items.fetch(counted, call)
+      if (queue.length === 0) return undefined
+      return toldIn(await this.#room(counted, call), { nowMs: this.#clock.now() })
+    } catch {
+      return undefined
+    }
+  }
+
+  async #claim(op: ClaimOp, call: Call): Promise<Verdict> {
     const { share, place } = op
     const name = share === undefined ? op.lease : (countedOf(op.lease) ?? op.lease)
     let verdict: Verdict
@@ -141,6 +149,7 @@ export class DynamodbSubstrate implements Substrate {
       verdict = decided
       if (room !== undefined) sight = () => sightOfCounted(room, this.#clock.now())
     }
+    const hints = this.#hints.get(call.client) // those who have begun to listen in the meantime, too
     if (hints === undefined) return verdict
     const { outcome, ticket } = verdict
     if (outcome === 'granted') {
@@ -236,6 +245,13 @@ export class DynamodbSubstrate implements Substrate {
       failed: warnOfNoHints((warning) => this.#onWarning?.(warning), explained),
     }
     const hints = this.#hints.get(client) ?? new PolledHints(options)
+    if (client !== undefined && !this.#hints.has(client)) {
+      // Terms that it got before it began to listen.
+      for (const [lease, state] of this.#items.known.all()) {
+        const sight = this.#sight(state)
+        if (sight.isHeld && sight.maker === client) hints.holds(lease, sight)
+      }
+    }
     this.#hints.set(client, hints)
     hints.add(own)
     return () => {

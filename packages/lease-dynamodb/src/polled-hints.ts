@@ -52,6 +52,8 @@ interface OwnTicket {
   untilMs: number
   /** The version for which it was notified last. */
   told: string | undefined
+  /** Whether it was found to be out of the queue. */
+  isOut: boolean
 }
 
 interface Interest {
@@ -128,7 +130,7 @@ export class PolledHints {
   waits(lease: string, { place, weight }: Pick<Ticket, 'place' | 'weight'>, sight: Sight): void {
     const interest = this.#interest(lease, sight)
     const untilMs = this.#nowMs + INTEREST_MS
-    interest.tickets.set(place, { told: undefined, ...interest.tickets.get(place), weight, untilMs })
+    interest.tickets.set(place, { told: undefined, isOut: false, ...interest.tickets.get(place), weight, untilMs })
     if (isFirst(sight, place)) interest.dueMs = Math.min(interest.dueMs, this.#nowMs + LONGEST_FIRST_PAUSE_MS)
     this.#scheduleAt(interest.dueMs)
   }
@@ -283,9 +285,12 @@ export class PolledHints {
     const standsInMs = (interest.open?.sinceMs ?? 0) + STAND_IN_MS
     for (const [place, ticket] of interest.tickets) {
       const ahead = queue.findIndex((one) => one.place === place)
-      const isInVain = ahead === -1 && ticket.weight > capacity
+      // It waits in vain, or was passed over: with its next claim it learns that, or is back at its place.
+      const isOut = ahead === -1
+      if (isOut && ticket.weight <= capacity && ticket.isOut) continue
+      ticket.isOut = isOut
       const isTurn = isOpen && (ahead === 0 || (ahead > 0 && ahead < TOLD && this.#nowMs >= standsInMs))
-      if (isInVain || isTurn) {
+      if (isOut || isTurn) {
         if (ticket.told !== version) this.#tell({ kind: 'vacated', lease, to: { place, ahead: Math.max(0, ahead) } })
         ticket.told = version
       } else if (!isOpen && served !== undefined && ahead === 0 && before.fencingToken !== after.fencingToken) {

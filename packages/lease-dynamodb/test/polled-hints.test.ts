@@ -216,6 +216,26 @@ describe('the hints of DynamoDB', () => {
     hints.delete(listener)
   })
 
+  it('notify a waiter once that was taken out of the queue, so that it claims, and is back', async () => {
+    const hints = waiting(1, 2)
+    await pass(5)
+    heard = []
+    const passedOver = (version: string): Sight => sightOf({ ...ABSENT, ...heldBy(version), queue: [ticket(2)] })
+    store.set('l', passedOver('b'))
+    await pass(1.1)
+    const change = { kind: 'vacated', lease: 'l', to: { place: 1, ahead: 0 } }
+    expect(heard).to.deep.equal([change])
+    store.set('l', passedOver('c'))
+    await pass(10)
+    expect(heard).to.deep.equal([change])
+    store.set('l', lease(1n, 'a', { queue: 2 })) // it is back
+    await pass(10)
+    store.set('l', passedOver('d'))
+    await pass(5.1)
+    expect(heard).to.deep.equal([change, change])
+    hints.delete(listener)
+  })
+
   it('notify one of its waiters only as long as that waits', async () => {
     const hints = waiting(1, 2)
     hints.left('l', 1)

@@ -1,10 +1,11 @@
 /** The queue of those who wait is in the item of the lease: nobody enters it twice, and no claim overtakes it. */
 import { expect } from 'chai'
+import type { LeaseChange } from 'lease-core'
 import { INTEREST_MS, type ClaimOp, type Substrate, type Verdict } from 'lease-core/adapter'
 import { TestClock } from 'lease-core/testing'
 import type { DynamodbSubstrate } from 'lease-dynamodb'
 import { claim, extend, grant, newCall, readOne, release, unique } from 'lease-scenes'
-import { dynamodbTarget } from 'lease-servers'
+import { dynamodbTarget, until } from 'lease-servers'
 import { openSetting, type Setting } from './setting.ts'
 import { holdBack, loseReply, Wire } from './wire.ts'
 
@@ -97,6 +98,20 @@ describe(`the queue, on ${target.name}`, () => {
     expect((await send(substrate, waiter(0, { maxWaiters: 2 }))).ticket?.ahead).to.equal(1)
     expect((await send(substrate, waiter(first.ticket?.place))).ticket).to.deep.equal(first.ticket)
     expect((await send(substrate, waiter(second.ticket?.place))).ticket?.ahead).to.equal(1)
+  })
+
+  it('reports the end of a term to a holder that began to listen when it had the term', async () => {
+    const clock = new TestClock()
+    substrate = setting.substrate({ namespace, clock })
+    const { client } = newCall()
+    const op = claim('l', 'a', 60_000, { nonce: unique(client) })
+    const { fencingToken } = await grant(substrate, op)
+    const heard: LeaseChange[] = []
+    const stop = substrate.watch((change) => heard.push(change), client)
+    await other.apply([release('l', 'a', { fencingToken })], newCall())
+    await clock.advance(15_000)
+    await until('word of the end', () => heard.some(({ kind }) => kind === 'vacated') || heard)
+    stop()
   })
 
   it('costs a waiter that claims again no write, as long as its ticket is fresh', async () => {
